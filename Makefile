@@ -50,6 +50,7 @@ nightly: $(SETUP) ## the tests that are long by nature, one file at a time: all 
 	CONFIG_FUZZ_CASES=20000 $(BIN)/python -m pytest tests/fuzz/test_configs.py $(PYTEST_FLAGS)
 	ARCHITECTURE_FUZZ_CASES=2000 $(BIN)/python -m pytest tests/fuzz/test_architectures.py $(PYTEST_FLAGS)
 	$(BIN)/python -m bench.mutants
+	$(BIN)/python -m bench.mutants --sample 40 --seed $(shell date +%j)
 	$(BIN)/python -m bench.device_mutants
 	$(BIN)/python -m bench.chaos --seeds 1-10 --faults 100 --write docs/operations.md
 	$(BIN)/python -m bench.frontier --write docs/frontier.md --data core/measurements/zeros.json

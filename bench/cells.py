@@ -1,22 +1,31 @@
-"""A cell: one program run in a process of its own, its wall time and peak memory taken by the parent, its answer kept.
+"""The runner of cells, which every bench that takes long is made of.
 
-The parent must stay small and never load torch: a child's peak resident memory counts from what it inherits at the
-moment it is started.
+A cell is one measurement: its figures are kept on the disk under the hash of all that they depend on. `Runner` recalls
+the cells that are kept, runs the others until it is interrupted, and goes on with them the next time. Most cells run a
+program in a process of its own (`run`), whose wall time and peak memory the parent takes. Such a parent must stay small
+and never load torch: a child's peak resident memory counts from what it inherits at the moment it is started.
 """
 
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from argparse import Namespace
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import psutil
+
+Figures = dict[str, Any]
+Name = TypeVar("Name", bound=Hashable)
 CACHE = Path(".cache/bench")
 _ROOT = Path(__file__).parent.parent
 _SOURCES = _ROOT / "core"
@@ -46,19 +55,107 @@ class Measured:
     result: dict[str, Any]
 
 
-def own_program(module: str) -> Program:
-    """A module of this package that uses the engine, in this interpreter."""
-    sources = [*sorted(_SOURCES.rglob("*.py")), _file_of("bench.cell_program"), _file_of(module)]
-    return Program((sys.executable, "-m", module), f"{own_release()} {_digest(sources)}")
+@dataclass(frozen=True)
+class Cell:
+    """One measurement: the name that its figures are kept under, and the work that gives them, in whatever process."""
+
+    title: str
+    key: str
+    work: Callable[[], Figures]
 
 
-def engine_program(module: str, more: Sequence[Path] = ()) -> Program:
-    """The same where only the engine is used, so that what jobs, teams and the registry do changes nothing; `more` are
-    further sources that count.
+@dataclass
+class Runner:
+    """Runner of cells; one that does not run, or not any more, recalls alone.
+
+    `is_fresh`: what is kept is measured again. `deadline`: time of the monotonic clock after which no cell begins.
+    `failures` has the reason of each cell that failed, by its title.
+    """
+
+    runs: bool = True
+    is_fresh: bool = False
+    deadline: float | None = None
+    failures: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, given: Namespace) -> "Runner":
+        """Return the runner of a command, by its `--fresh` and `--recall` where it has them.
+
+        SIGTERM ends it as Ctrl-C does, and the process of a cell with it.
+        """
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        return cls(runs=not getattr(given, "recall", False), is_fresh=getattr(given, "fresh", False))
+
+    def figures(
+        self, cells: Mapping[Name, Cell], brief: Callable[[Figures], str] = str, *, at_once: int = 1
+    ) -> dict[Name, Figures]:
+        """Return the figures of cells by name: first those that are kept, then those that are run, `at_once` at a time.
+
+        `brief` gives the words that tell of a cell that was run. One that fails is told of and left out. An
+        interruption, or the end of the time, is told of; then what there is is returned, and nothing more is run.
+        """
+        found = {} if self.is_fresh and self.runs else recalled(cells)
+        missing = {name: cell for name, cell in cells.items() if name not in found}
+        waiting = iter(missing.items())
+        lock = threading.Lock()
+
+        def work_off() -> None:
+            while self.runs:
+                with lock:
+                    item = next(waiting, None)
+                if item is None:
+                    return
+                name, cell = item
+                if (figures := self._run(cell)) is not None:
+                    found[name] = figures
+                    print(f"{cell.title}: {brief(figures)}", flush=True)
+
+        with ThreadPoolExecutor(max(1, at_once - 1)) as pool:
+            try:
+                others = [pool.submit(work_off) for _ in range(at_once - 1)]
+                work_off()
+                for each in others:
+                    each.result()
+            except (KeyboardInterrupt, TimeoutError):
+                self.runs = False
+                for child in psutil.Process().children():
+                    child.terminate()
+                print("ended early: this shows what there is, the same command goes on", file=sys.stderr, flush=True)
+        return {name: found[name] for name in cells if name in found}
+
+    def _run(self, cell: Cell) -> Figures | None:
+        """Run a cell and keep what it gives; None where it fails. Raises TimeoutError once the time is over."""
+        if self.deadline is not None and time.monotonic() >= self.deadline:
+            raise TimeoutError
+        try:
+            figures = cell.work()
+        except CellFailed as failure:
+            if self.runs:
+                self.failures[cell.title] = str(failure)
+                print(f"{cell.title}: failed: {failure}", file=sys.stderr, flush=True)
+            return None
+        if not self.runs:  # its processes were ended meanwhile: whatever it says came of that
+            return None
+        remember(cell.key, figures)
+        return figures
+
+
+def recalled(cells: Mapping[Name, Cell]) -> dict[Name, Figures]:
+    """Return the figures of the cells that are kept."""
+    found = {name: recall(cell.key) for name, cell in cells.items()}
+    return {name: figures for name, figures in found.items() if figures is not None}
+
+
+def engine_program(work: str, more: Sequence[Path] = ()) -> Program:
+    """Return the program of a function, `module:function`, that takes a spec and returns figures.
+
+    It runs in this interpreter and uses the engine alone, so that what jobs, teams and the registry do changes nothing;
+    `more` are further sources that count.
     """
     engine = [file for folder in _ENGINE for file in sorted((_SOURCES / folder).rglob("*.py"))]
-    sources = [_DEVICES, *engine, *more, _file_of("bench.cell_program"), _file_of(module)]
-    return Program((sys.executable, "-m", module), f"{own_release()} {_digest(sources)}")
+    own = [_ROOT.joinpath(*name.split(".")).with_suffix(".py") for name in ("bench.cell", work.partition(":")[0])]
+    sources = [_DEVICES, *engine, *more, *own]
+    return Program((sys.executable, "-m", "bench.cell", work), f"{own_release()} {_digest(sources)}")
 
 
 def own_release() -> str:
@@ -134,10 +231,6 @@ def remember(key: str, figures: dict[str, Any]) -> None:
     partial = file.with_suffix(".partial")
     partial.write_text(json.dumps(figures, indent=2))
     partial.replace(file)
-
-
-def _file_of(module: str) -> Path:
-    return _ROOT.joinpath(*module.split(".")).with_suffix(".py")
 
 
 def _digest(files: list[Path]) -> str:

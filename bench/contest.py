@@ -1,21 +1,76 @@
-"""The contest's cells: each contender prunes the same model on the same tokens, one evaluator reads what it saved."""
+"""Contests between pruners of one language model, in cells that take the same tokens.
+
+Each contender prunes in a process of its own, and another process judges what it saved. Loads no torch.
+"""
 
 import hashlib
 import shutil
-from collections.abc import Mapping
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bench.cells import CACHE, Program, cell_key, engine_program, foreign_program, recall, remember, run
+from bench.cells import CACHE, Cell, Measured, Program, cell_key, engine_program, foreign_program, run
 from bench.machine import describe_machine
 from bench.peer import peer_environment
+from bench.windows import Windows, model_hash
+from core.engine.architectures.description import ModelDescription, inspect_folder
 
+MIB = 2**20
 PEER = "llm-compressor"
 PEER_BATCH_TOKENS = 4096
 """Tokens of the peer's calibration batches: as many as Secateur's micro-batches. Its default of one sequence is slower
 and needs less memory."""
+
+
+@dataclass(frozen=True)
+class Ground:
+    """Ground that all cells of a bench share: the model, the text to calibrate on, and what models are judged by.
+
+    `texts` are windows of tokens, `tasks` questions, both by name. `own_text` is text that the model wrote, for those
+    that calibrate on some.
+    """
+
+    model: Path
+    calibration: Path
+    texts: Mapping[str, Path]
+    tasks: Mapping[str, Path]
+    threads: int
+    own_text: Path | None = None
+    _hashes: dict[Path, str] = field(default_factory=dict)
+
+    @cached_property
+    def description(self) -> ModelDescription:
+        """Return the description of the model."""
+        return inspect_folder(self.model)
+
+    def hash(self, path: Path) -> str:
+        """Return the hash of a file, or of a model's folder; taken once."""
+        if path not in self._hashes:
+            self._hashes[path] = model_hash(path) if path.is_dir() else _file_hash(path)
+        return self._hashes[path]
+
+    def hashes(self, files: Mapping[str, Path]) -> dict[str, str]:
+        """Return the hashes of files by name."""
+        return {name: self.hash(file) for name, file in files.items()}
+
+    def judge(
+        self, evaluator: Program, model: Path, key: str, texts: Mapping[str, Path], task_limit: int | None = None
+    ) -> Measured:
+        """Run an evaluator on a checkpoint: perplexity on texts, and the tasks where there is a limit of questions."""
+        spec = {
+            "model": str(model),
+            "texts": {name: str(file) for name, file in texts.items()},
+            "tasks": {name: str(file) for name, file in self.tasks.items()} if task_limit else {},
+            "task_limit": task_limit,
+            "threads": self.threads,
+        }
+        return run(evaluator, spec, f"{key}-evaluation")
 
 
 @dataclass(frozen=True)
@@ -32,7 +87,7 @@ class Job:
 
 
 def target_title(pattern: str, sparsity: float) -> str:
-    """`50 %`, or `2:4`."""
+    """Return `50 %`, or `2:4`."""
     return f"{100 * sparsity:g} %" if pattern == "unstructured" else pattern
 
 
@@ -42,49 +97,23 @@ class Contender:
 
     title: str
     program: Program
-    options: dict[str, Any]
+    options: Mapping[str, Any]
 
 
 def own_contender(title: str, parameters: Mapping[str, Any]) -> Contender:
-    """Secateur's engine with a method's parameters."""
-    return Contender(title, engine_program("bench.prune_cell"), {"parameters": dict(parameters)})
+    """Return Secateur's engine with a method's parameters."""
+    return Contender(title, engine_program("bench.prune_cell:prune"), {"parameters": dict(parameters)})
 
 
 def peer_contender(length: int, *, batch: int | None = None, upgrade: bool = False) -> tuple[Contender, str]:
-    """llm-compressor in its environment, which is installed where it is not there, and its releases. `batch`: sequences
-    of a calibration batch, None: as many as PEER_BATCH_TOKENS has of this length.
+    """Return llm-compressor in its environment, which is installed where it is not there, and its releases.
+
+    `batch`: sequences of a calibration batch, None: as many as PEER_BATCH_TOKENS has of this length.
     """
     python, release = peer_environment("llmcompressor", ("llmcompressor", "torch", "transformers"), upgrade=upgrade)
     driver = foreign_program(python, Path(__file__).parent / "llmcompressor_driver.py", release)
     size = batch or max(1, PEER_BATCH_TOKENS // length)
     return Contender(PEER, driver, {"batch_size": size, "block_size": 128, "damping": 0.01}), release
-
-
-@dataclass(frozen=True)
-class Stage:
-    """The ground: model, calibration tokens, the texts and zero-shot tasks the outcome is judged by, threads. `fresh`
-    measures again what was measured before; `task_limit` is the number of questions of each task.
-    """
-
-    model: Path
-    calibration: Path
-    texts: Mapping[str, Path]
-    threads: int
-    fresh: bool = False
-    tasks: Mapping[str, Path] = field(default_factory=dict)
-    task_limit: int | None = None
-
-    def content(self) -> dict[str, str]:
-        """Hashes of what the figures depend on."""
-        files = {each.name: each for kind in ("safetensors", "json") for each in self.model.glob(f"*.{kind}")}
-        files["calibration"] = self.calibration
-        files |= {f"text {name}": file for name, file in self.texts.items()}
-        files |= {f"task {name}": file for name, file in self.tasks.items()}
-        hashes = {}
-        for name, file in sorted(files.items()):
-            with file.open("rb") as stream:
-                hashes[name] = hashlib.file_digest(stream, "sha256").hexdigest()
-        return hashes
 
 
 @dataclass(frozen=True)
@@ -104,88 +133,95 @@ class Figures:
     tasks: dict[str, dict[str, float]]
     measured: str
 
-
-@dataclass(frozen=True)
-class Dense:
-    """The unpruned model, judged as the pruned ones are."""
-
-    perplexity: dict[str, float]
-    tasks: dict[str, dict[str, float]]
+    @classmethod
+    def of(cls, kept: Mapping[str, Any]) -> "Figures | None":
+        """Return a cell's figures; None where the contender does not offer the job."""
+        return cls(**kept) if kept.get("offered", True) else None
 
 
-def is_measured(job: Job, contender: Contender, stage: Stage, content: dict[str, str]) -> bool:
-    """Whether `contend` would run nothing."""
-    return not stage.fresh and recall(_key(job, contender, stage, content)) is not None
+def brief(kept: Mapping[str, Any]) -> str:
+    """Return the words for a cell's figures."""
+    if (figures := Figures.of(kept)) is None:
+        return "not offered"
+    perplexities = ", ".join(f"{value:,.2f} {text}" for text, value in figures.perplexity.items())
+    return f"{figures.prune_seconds:.1f} s, {figures.peak_bytes / MIB:,.0f} MiB, perplexity {perplexities}"
 
 
-def contend(job: Job, contender: Contender, stage: Stage, content: dict[str, str]) -> Figures | None:
-    """Figures of one cell, from the cache where they are there; None where the contender does not offer the job.
+def contest_cell(
+    title: str, contender: Contender, job: Job, ground: Ground, windows: Windows, *, task_limit: int | None = None
+) -> Cell:
+    """Return the cell of a contender that does a job, calibrated on these windows, and is asked so many questions."""
+    evaluator, spec = _evaluator(), asdict(job) | dict(contender.options) | {"threads": ground.threads}
+    facts = _judged_by(ground, task_limit) | {"calibration": windows.file.parent.name, "evaluator": evaluator.code}
+    key = cell_key(contender.program, spec | facts, describe_machine())
 
-    Raises CellFailed.
-    """
-    key = _key(job, contender, stage, content)
-    known = None if stage.fresh else recall(key)
-    if known is not None:
-        return Figures(**known) if known.get("offered", True) else None
-    output = CACHE / "checkpoints" / key
+    def work() -> dict[str, Any]:
+        tokens = windows.written(ground.threads)
+        with checkpoint_place(key) as output:
+            paths = {"model": str(ground.model), "tokens": str(tokens), "output": str(output)}
+            pruned = run(contender.program, spec | paths, key)
+            if not pruned.result.get("offered", True):
+                return {"offered": False}
+            judged = ground.judge(evaluator, output, key, ground.texts, task_limit).result
+        return asdict(
+            Figures(
+                seconds=pruned.seconds,
+                processor_seconds=pruned.processor_seconds,
+                prune_seconds=pruned.result["prune_seconds"],
+                peak_bytes=pruned.peak_bytes,
+                forward_dtype=pruned.result["forward_dtype"],
+                perplexity=judged["perplexity"],
+                sparsity=judged["sparsity"],
+                tasks=judged["tasks"],
+                measured=datetime.now(UTC).isoformat(timespec="seconds"),
+            )
+        )
+
+    return Cell(title, key, work)
+
+
+def dense_cell(ground: Ground, task_limit: int | None = None) -> Cell:
+    """Return the cell of the unpruned model, judged as the pruned ones are."""
+    evaluator = _evaluator()
+    key = cell_key(evaluator, _judged_by(ground, task_limit) | {"threads": ground.threads}, describe_machine())
+    return Cell(
+        "the dense model", key, lambda: ground.judge(evaluator, ground.model, key, ground.texts, task_limit).result
+    )
+
+
+@contextmanager
+def checkpoint_place(key: str) -> Iterator[Path]:
+    """Give a place for a checkpoint for a while, with nothing in it yet."""
+    output = (CACHE / "checkpoints" / key).absolute()
     shutil.rmtree(output, ignore_errors=True)
-    spec = _work(job, contender, stage) | {"model": str(stage.model), "tokens": str(stage.calibration)}
+    output.parent.mkdir(parents=True, exist_ok=True)
     try:
-        pruned = run(contender.program, spec | {"output": str(output)}, key)
-        if not pruned.result.get("offered", True):
-            remember(key, {"offered": False})
-            return None
-        judged = run(_evaluator(), _evaluation(stage, output), f"{key}-evaluation")
+        yield output
     finally:
         for left in output.parent.glob(f"{key}*"):  # and what was in work, where the process was ended
             shutil.rmtree(left, ignore_errors=True)
-    figures = Figures(
-        seconds=pruned.seconds,
-        processor_seconds=pruned.processor_seconds,
-        prune_seconds=pruned.result["prune_seconds"],
-        peak_bytes=pruned.peak_bytes,
-        forward_dtype=pruned.result["forward_dtype"],
-        perplexity=judged.result["perplexity"],
-        sparsity=judged.result["sparsity"],
-        tasks=judged.result["tasks"],
-        measured=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-    remember(key, asdict(figures))
-    return figures
 
 
-def judge_dense(stage: Stage, content: dict[str, str]) -> Dense:
-    """The unpruned model on the same texts and tasks, by the same evaluator; raises CellFailed."""
-    evaluator = _evaluator()
-    facts = {name: digest for name, digest in content.items() if name != "calibration"}
-    spec = {"content": facts, "threads": stage.threads, "task_limit": stage.task_limit}
-    key = cell_key(evaluator, spec, describe_machine())
-    known = None if stage.fresh else recall(key)
-    if known is None:
-        known = run(evaluator, _evaluation(stage, stage.model), key).result
-        remember(key, known)
-    return Dense(known["perplexity"], known["tasks"])
-
-
-def _work(job: Job, contender: Contender, stage: Stage) -> dict[str, Any]:
-    """What a contender is told, but for the paths."""
-    return asdict(job) | {"threads": stage.threads} | contender.options
-
-
-def _key(job: Job, contender: Contender, stage: Stage, content: dict[str, str]) -> str:
-    facts = {"content": content, "evaluator": _evaluator().code, "task_limit": stage.task_limit}
-    return cell_key(contender.program, _work(job, contender, stage) | facts, describe_machine())
+def peer_or_nothing(length: int) -> tuple[Contender | None, Sequence[str]]:
+    """Return the peer and its releases; nothing, and say why, where it cannot be installed."""
+    try:
+        peer, release = peer_contender(length)
+    except subprocess.CalledProcessError as failure:
+        print(f"{PEER} is left out, it cannot be installed: {failure}", file=sys.stderr)
+        return None, []
+    return peer, [release]
 
 
 def _evaluator() -> Program:
-    return engine_program("bench.evaluate_cell")
+    return engine_program("bench.evaluate_cell:evaluate")
 
 
-def _evaluation(stage: Stage, model: Path) -> dict[str, Any]:
-    return {
-        "model": str(model),
-        "texts": {name: str(file) for name, file in stage.texts.items()},
-        "tasks": {name: str(file) for name, file in stage.tasks.items()},
-        "task_limit": stage.task_limit,
-        "threads": stage.threads,
-    }
+def _judged_by(ground: Ground, task_limit: int | None) -> dict[str, Any]:
+    tasks = ground.hashes(ground.tasks) if task_limit else {}
+    hashes = {"model": ground.hash(ground.model), "texts": ground.hashes(ground.texts), "tasks": tasks}
+    return hashes | {"task_limit": task_limit}
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

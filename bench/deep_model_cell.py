@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig
 
-from bench.cell_program import answer
 from core.engine.checkpoints.files import INDEX_FILE
 from core.engine.models.tensors import write_tensors
 
@@ -62,7 +61,3 @@ def write_model(spec: dict[str, Any]) -> dict[str, Any]:
     tokens_NT = torch.randint(vocabulary, (spec["samples"], spec["length"]), generator=generator)
     write_tensors(output / "tokens.safetensors", {"tokens": tokens_NT})
     return {"model_bytes": sum(file.stat().st_size for file in output.glob("model-*.safetensors"))}
-
-
-if __name__ == "__main__":
-    answer(write_model)

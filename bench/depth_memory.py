@@ -6,69 +6,51 @@ python -m bench.depth_memory [--fresh] [--write docs/benchmarks.md]
 import argparse
 import shutil
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from bench.cells import CACHE, CellFailed, cell_key, own_program, recall, remember, run
+from bench.cells import CACHE, Cell, Runner, cell_key, engine_program, run
+from bench.contest import MIB, checkpoint_place
 from bench.machine import describe_machine, threads_available
-from bench.page import table, write_section
+from bench.page import show, table
 
-MIB = 2**20
 METHOD = "sparsegpt"
 """The method that keeps the most beside a block: Gram matrices and their factors."""
 
 
-@dataclass(frozen=True)
-class Depth:
-    """One model's figures, in bytes."""
+def cell_of(layers: int, size: Mapping[str, int]) -> Cell:
+    """Return the cell of a depth: a random model is written, pruned and forgotten."""
+    pruner, folder = engine_program("bench.prune_cell:prune"), CACHE / "models" / f"deep-{size['width']}-{layers}"
+    shape = {**size, "layers": layers, "threads": threads_available()}
+    job = {"method": METHOD, "pattern": "unstructured", "sparsity": 0.5, "parameters": {}}
+    key = cell_key(pruner, job | shape, describe_machine())
 
-    layers: int
-    model_bytes: int
-    peak_bytes: int
-
-
-def measure(layers: int, *, width: int, samples: int, length: int, threads: int, fresh: bool) -> Depth:
-    """Write a random model, prune it, forget it; raises CellFailed."""
-    writer, pruner = own_program("bench.deep_model_cell"), own_program("bench.prune_cell")
-    folder = CACHE / "models" / f"deep-{width}-{layers}"
-    shape = {"width": width, "layers": layers, "samples": samples, "length": length, "threads": threads}
-    output = CACHE / "checkpoints" / folder.name
-    spec = {
-        "model": str(folder),
-        "tokens": str(folder / "tokens.safetensors"),
-        "output": str(output),
-        "method": METHOD,
-        "pattern": "unstructured",
-        "sparsity": 0.5,
-        "parameters": {},
-        "threads": threads,
-    }
-    key = cell_key(pruner, spec | shape, describe_machine())
-    figures = None if fresh else recall(key)
-    if figures is None:
+    def work() -> dict[str, Any]:
         try:
-            written = run(writer, shape | {"output": str(folder)}, f"{key}-model")
-            pruned = run(pruner, spec, key)
+            writer = engine_program("bench.deep_model_cell:write_model")
+            written = run(writer, shape | {"output": str(folder)}, f"{key}-model").result
+            with checkpoint_place(key) as output:
+                paths = {"model": str(folder), "tokens": str(folder / "tokens.safetensors"), "output": str(output)}
+                pruned = run(pruner, job | paths | {"threads": shape["threads"]}, key)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-            shutil.rmtree(output, ignore_errors=True)
-        figures = {"model_bytes": written.result["model_bytes"], "peak_bytes": pruned.peak_bytes}
-        remember(key, figures)
-    return Depth(layers, **figures)
+        return {"model_bytes": written["model_bytes"], "peak_bytes": pruned.peak_bytes}
+
+    return Cell(f"{layers} layers", key, work)
 
 
-def report(depths: Sequence[Depth], *, width: int, samples: int, length: int) -> str:
+def report(depths: Mapping[int, Mapping[str, int]], *, width: int, samples: int, length: int) -> str:
     """The section of the page."""
-    first = depths[0]
+    first = next(iter(depths.values()))["peak_bytes"]
     rows = [
         [
-            f"{depth.layers}",
-            f"{depth.model_bytes / MIB:,.0f} MiB",
-            f"{depth.peak_bytes / MIB:,.0f} MiB",
-            f"{depth.peak_bytes / first.peak_bytes:.2f}",
+            f"{layers}",
+            f"{depth['model_bytes'] / MIB:,.0f} MiB",
+            f"{depth['peak_bytes'] / MIB:,.0f} MiB",
+            f"{depth['peak_bytes'] / first:.2f}",
         ]
-        for depth in depths
+        for layers, depth in depths.items()
     ]
     return (
         f"{METHOD}, 50 %, Llama-like with random weights, width {width}, float32, {samples} × {length} tokens; "
@@ -88,18 +70,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--write", type=Path, metavar="PAGE", help="replace the page's section too")
     given = parser.parse_args(arguments)
     size = {"width": given.width, "samples": given.samples, "length": given.length}
-    try:
-        depths = [
-            measure(layers, **size, threads=threads_available(), fresh=given.fresh)
-            for layers in (given.layers, 4 * given.layers)
-        ]
-    except CellFailed as error:
-        print(error, file=sys.stderr)
+    cells = {layers: cell_of(layers, size) for layers in (given.layers, 4 * given.layers)}
+    depths = Runner.of(given).figures(cells, lambda depth: f"{depth['peak_bytes'] / MIB:,.0f} MiB")
+    if len(depths) < len(cells):
         return 1
-    text = report(depths, **size)
-    print(f"\n{text}", flush=True)
-    if given.write:
-        write_section(given.write, "depth_memory", text)
+    show(report(depths, **size), "depth_memory", given.write)
     return 0
 
 

@@ -1,50 +1,43 @@
 """Every place where the product names a device, one at a time without it: `python -m bench.device_mutants`.
 
-A mutant is one change of one call in `core`, found in the syntax tree: `.to(…)` or `device=…` without its device,
-`.cpu()` taken away, a generator left out, a call of the accelerator's interface about the CPU instead, or left out. The
-tests of `tests/simulator` that reach it have to notice it. A child forked from a process that has loaded the libraries
-runs them on the product with the change, which is in its memory alone. What was found is kept in
-`.cache/device-mutants.json`, by the change and the sources, and not run again. `--sample N --seed S` tries N of them,
-`--only FILE:LINE` those of a line, and `--tests` runs tests of one's own choice on them and keeps nothing; the exit
-status is 1 under 90 %.
+A mutant is one change of one call in `core`: `.to(…)` or `device=…` without its device, `.cpu()` taken away, a
+generator left out, a call of the accelerator's interface about the CPU instead, or left out. Tests of `tests/simulator`
+that reach it have to notice. They are known by one run of all of them under coverage. What was found is kept, and not
+run again. `--sample N --seed S` tries N mutants, `--only FILE:LINE` those of a line, and `--tests` runs tests of one's
+own choice on them; the exit status is 1 under 90 %.
 """
 
 import argparse
 import ast
-import builtins
 import copy
 import hashlib
-import importlib.abc
-import importlib.machinery
 import json
 import os
 import random
-import signal
+import subprocess
 import sys
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import CodeType, FrameType
+from typing import Any
 
+import coverage
 import pytest
+from cosmic_ray.ast import get_ast
 
-ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / ".cache" / "device-mutants.json"
+from bench.cells import Cell, CellFailed, Runner
+from bench.mutants.mutant import ROOT, Mutant
+from bench.mutants.running import BaselineFailed, report, sources, try_mutants
+
 LEAST_CAUGHT = 0.9
-_SECONDS = 300
-"""Seconds of the processor after which a mutant counts as caught; the tests take a fraction of this on any machine."""
 _PACKAGES = ("core/engine", "core/methods", "core/pipeline")
 _WITHOUT = ("core/engine/models/accelerator.py",)
 """The interface itself, of which the simulator has its own implementation."""
 _DEVICES = ("device", "place")
 """Names that hold a device, whatever object they are attributes of."""
-_LIBRARIES = ("torch", "transformers", "accelerate", "peft")
-_NOTE = "__note_device_call__"
-_FAIL_BY_THEMSELVES = "the tests fail without any change: no mutant can be judged by them"
 _FILES = [
     f"tests/simulator/test_{name}.py"
     for name in ("language_models", "classifiers", "memory", "stages", "transfers", "waits", "reload")
@@ -57,27 +50,7 @@ _CHOICE = (
 _FEWEST_TESTS = 6
 _MOST_TEST_SECONDS = 60
 """Tests that are run on a mutant, of those that reach it: so many, and more as long as all take no longer than that."""
-_CALLERS = 2
-"""Lines of the product on the way to a place, by which tests reach it differently."""
-_Callers = tuple[tuple[str, int], ...]
 _CPU = ast.parse('__import__("torch").device("cpu")', mode="eval").body
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """One change: `before` is the call's source, `after` what stands in its place."""
-
-    file: str
-    line: int
-    kind: str
-    before: str
-    after: str
-    number: int
-    """Place of the call, and of the change in it, in the order in which the file's tree is walked."""
-
-    @property
-    def name(self) -> str:
-        return f"{self.file}:{self.line} {self.kind}"
 
 
 def _is_device(node: ast.expr) -> bool:
@@ -136,201 +109,107 @@ def _of_torch(function: ast.expr) -> bool:
     return False
 
 
-def _calls(tree: ast.AST) -> Iterator[tuple[ast.Call, str, ast.expr]]:
-    for node in ast.walk(tree):
+def _calls(source: str) -> Iterator[tuple[ast.Call, str, ast.expr]]:
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call):
             for kind, instead in _changes(node):
                 yield node, kind, instead
 
 
-def find_mutants() -> list[Mutant]:
-    """Return every mutant of the product."""
-    found = []
-    for package in _PACKAGES:
-        for file in sorted((ROOT / package).rglob("*.py")):
-            name = file.relative_to(ROOT).as_posix()
-            if name not in _WITHOUT:
-                for number, (call, kind, instead) in enumerate(_calls(ast.parse(file.read_text()))):
-                    found.append(Mutant(name, call.lineno, kind, ast.unparse(call), ast.unparse(instead), number))
+@dataclass(frozen=True)
+class WithoutDevice:
+    """Operator of cosmic-ray that changes the calls of a module which name a device."""
+
+    def mutation_positions(self, node: Any) -> Iterator[Any]:
+        if node.type == "file_input":
+            for call, _, _ in _calls(node.get_code()):
+                yield (call.lineno, call.col_offset), (call.end_lineno, call.end_col_offset)
+
+    def mutate(self, node: Any, index: int) -> Any:
+        call, _, instead = list(_calls(node.get_code()))[index]
+        assert call.end_lineno is not None
+        lines = [line.encode() for line in node.get_code().splitlines(keepends=True)]
+        head = b"".join(lines[: call.lineno - 1]) + lines[call.lineno - 1][: call.col_offset]
+        tail = lines[call.end_lineno - 1][call.end_col_offset :] + b"".join(lines[call.end_lineno :])
+        return get_ast((head + f"({ast.unparse(instead)})".encode() + tail).decode())
+
+
+def find_mutants() -> dict[Mutant, ast.Call]:
+    """Return every mutant of the product, without tests, with the call that it changes."""
+    found = {}
+    for file in (file for package in _PACKAGES for file in sorted((ROOT / package).rglob("*.py"))):
+        name = file.relative_to(ROOT).as_posix()
+        if name not in _WITHOUT:
+            for number, (call, kind, _) in enumerate(_calls(file.read_text())):
+                found[Mutant(f"{name}:{call.lineno} {kind} {number}", name, WithoutDevice(), number)] = call
     return found
 
 
-def mutated(mutant: Mutant) -> CodeType:
-    """Return the code of a file with a change in it."""
-    tree = ast.parse((ROOT / mutant.file).read_text())
-    call, _, instead = list(_calls(tree))[mutant.number]
-
-    class Exchange(ast.NodeTransformer):
-        def visit_Call(self, node: ast.Call) -> ast.AST:
-            return ast.copy_location(instead, node) if node is call else self.generic_visit(node)
-
-    return compile(ast.fix_missing_locations(Exchange().visit(tree)), ROOT / mutant.file, "exec")
-
-
-def watched(file: str) -> CodeType:
-    """Return the code of a file in which each call that has a mutant notes that a test reaches it."""
-    tree = ast.parse((ROOT / file).read_text())
-    numbers: dict[int, list[int]] = {}
-    for number, (call, _, _) in enumerate(_calls(tree)):
-        numbers.setdefault(id(call), []).append(number)
-
-    class Watch(ast.NodeTransformer):
-        def visit_Call(self, node: ast.Call) -> ast.AST:
-            own = numbers.get(id(node))
-            inner = self.generic_visit(node)
-            if own is None:
-                return inner
-            assert isinstance(inner, ast.Call)
-            note = ast.Call(ast.Name(_NOTE, ast.Load()), [ast.Constant(f"{file} {each}") for each in own], [])
-            both = ast.Tuple([note, inner], ast.Load())
-            return ast.copy_location(ast.Subscript(both, ast.Constant(1), ast.Load()), node)
-
-    return compile(ast.fix_missing_locations(Watch().visit(tree)), ROOT / file, "exec")
-
-
-class _Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
-    """Importer of some of the product's modules with code of ours, by the name of each."""
-
-    def __init__(self, code: Mapping[str, CodeType]) -> None:
-        self._code = {file.removesuffix(".py").removesuffix("/__init__").replace("/", "."): code[file] for file in code}
-
-    def find_spec(self, fullname: str, path: object, target: object = None) -> importlib.machinery.ModuleSpec | None:
-        code = self._code.get(fullname)
-        if code is None:
-            return None
-        spec = importlib.machinery.ModuleSpec(fullname, self, origin=code.co_filename)
-        spec.has_location = True
-        return spec
-
-    def get_code(self, fullname: str) -> CodeType:
-        return self._code[fullname]
-
-    def get_source(self, fullname: str) -> None:
-        return None
-
-
-def reached() -> dict[str, list[str]]:
-    """Return the tests to run for each call with a mutant, by file and number: the fastest that reach it.
-
-    First are those that reach it from elsewhere in the product than any before. Raises RuntimeError where one of all
-    tests fails.
-    """
-    found: dict[str, dict[str, set[_Callers]]] = defaultdict(lambda: defaultdict(set))
-    clock = _Clock()
-
-    def note(*places: str) -> None:
-        test = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" ")[0]
-        callers = _callers(sys._getframe(1))
-        for place in places if test else ():
-            found[place][test].add(callers)
-
-    with TemporaryDirectory() as folder:
-        file = Path(folder) / "reached.json"
-
-        def save() -> None:
-            file.write_text(json.dumps({place: _chosen(tests, clock.seconds) for place, tests in found.items()}))
-
-        setattr(builtins, _NOTE, note)
-        code = {each: watched(each) for each in {mutant.file for mutant in find_mutants()}}
-        failed, _ = _run(code, [*_FILES, "-k", _CHOICE], plugins=[clock], after=save, seconds=0)
-        if failed:
-            raise RuntimeError(_FAIL_BY_THEMSELVES)
-        answer: dict[str, list[str]] = json.loads(file.read_text())
-        return answer
-
-
-def _callers(frame: FrameType) -> _Callers:
-    """Return the lines of the product that called a function, the nearest first."""
-    lines: list[tuple[str, int]] = []
-    own, outer = frame.f_code, frame.f_back
-    while outer is not None and len(lines) < _CALLERS:
-        if outer.f_code is not own and outer.f_code.co_filename.startswith(str(ROOT / "core")):
-            lines.append((outer.f_code.co_filename, outer.f_lineno))
-        outer = outer.f_back
-    return tuple(lines)
-
-
-def _chosen(tests: Mapping[str, set[_Callers]], seconds: Mapping[str, float]) -> list[str]:
-    """Return the tests to run of those that reach a place, by their callers of it."""
-    fastest = sorted(tests, key=seconds.__getitem__)
-    first, seen = [], set[_Callers]()
-    for test in fastest:
-        if not tests[test] <= seen:
-            first.append(test)
-            seen |= tests[test]
-    ordered = [*first, *(each for each in fastest if each not in first)]
-    taken = accumulate(seconds[each] for each in ordered)
-    return [
-        each
-        for number, (each, passed) in enumerate(zip(ordered, taken, strict=True))
-        if number < _FEWEST_TESTS or passed <= _MOST_TEST_SECONDS
-    ]
-
-
-class _Clock:
-    """Seconds of each test that was run: a plugin of pytest."""
+class Reached:
+    """Plugin of pytest, under coverage, that notes which test runs each line, and how long each test takes."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
+
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        measuring = coverage.Coverage.current()
+        assert measuring is not None
+        measuring.switch_context(item.nodeid)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.seconds[report.nodeid] += report.duration
 
 
-def _run(
-    code: Mapping[str, CodeType],
-    tests: Sequence[str],
-    *,
-    plugins: Sequence[object] = (),
-    after: Callable[[], None] | None = None,
-    seconds: int = _SECONDS,
-) -> tuple[bool, float]:
-    """Run tests on modules with this code, in a child; return True where one failed, and the seconds.
-
-    They have failed where they take longer than `seconds`; 0 is without end.
-    """
-    start = time.monotonic()
-    child = os.fork()
-    if child == 0:
-        status = 70
-        try:
-            null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, 1)
-            os.dup2(null, 2)
-            signal.setitimer(signal.ITIMER_PROF, seconds)
-            sys.meta_path.insert(0, _Finder(code))
-            options = ["-x", "-q", "-p", "no:cacheprovider", "--rootdir", str(ROOT), "-m", "nightly or not nightly"]
-            status = int(pytest.main([*options, *tests], plugins=[*plugins]))
-            if after is not None:
-                after()
-        finally:
-            os._exit(status)
-    _, ended = os.waitpid(child, 0)
-    return ended != 0, time.monotonic() - start
+def run_all(result: Path) -> int:
+    """Run the tests; write for each line of the product that has a mutant the tests that run it, and their seconds."""
+    measuring = coverage.Coverage(data_file=None, source=[str(ROOT / package) for package in _PACKAGES])
+    reached = Reached()
+    with measuring.collect():
+        options = ["-x", "-q", "-p", "no:cacheprovider", "--rootdir", str(ROOT), "-m", "nightly or not nightly"]
+        status = int(pytest.main([*options, *_FILES, "-k", _CHOICE], plugins=[reached]))
+    lines = {
+        file: measuring.get_data().contexts_by_lineno(str(ROOT / file)) for file in {m.file for m in find_mutants()}
+    }
+    result.write_text(json.dumps({"lines": lines, "seconds": reached.seconds}))
+    return status
 
 
-def _sources() -> str:
-    """Return a hash of all that a result depends on beside the change."""
+def reached_by(runner: Runner) -> dict[str, Any]:
+    """Return what a run of all tests says, kept by the sources. Raises BaselineFailed where a test fails."""
     digest = hashlib.sha256()
     for folder in ("core", "tests/simulator", "tests/engine"):
         for file in sorted((ROOT / folder).rglob("*.py")):
             digest.update(file.read_bytes())
-    return digest.hexdigest()[:16]
+
+    def work() -> dict[str, Any]:
+        with TemporaryDirectory() as place:
+            result = Path(place) / "reached.json"
+            command = [sys.executable, "-m", "bench.device_mutants", "--reach", str(result)]
+            if subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}).returncode:
+                raise CellFailed("the tests fail without any change: no mutant can be judged by them")
+            return dict(json.loads(result.read_text()))
+
+    cells = {None: Cell("the tests that reach each line", f"reached-{digest.hexdigest()[:20]}", work)}
+    found = replace(runner, is_fresh=False).figures(cells, lambda said: f"{len(said['seconds'])} tests")
+    if not found:
+        raise BaselineFailed("it is not known which tests reach a mutant")
+    return found[None]
 
 
-def _try(mutants: Sequence[Mutant], tests: Sequence[str]) -> int:
-    """Run tests on each mutant and print what it is; return 1 where any survives.
-
-    Raises RuntimeError where one of the tests fails without any change.
-    """
-    if _run({}, tests)[0]:
-        raise RuntimeError(_FAIL_BY_THEMSELVES)
-    survived = 0
-    for each in mutants:
-        is_caught, seconds = _run({each.file: mutated(each)}, tests)
-        survived += not is_caught
-        print(f"{'caught' if is_caught else 'SURVIVED'}  {each.name}: {each.before}  {seconds:.0f} s", flush=True)
-    return int(survived > 0)
+def chosen(reached: dict[str, Any], file: str, call: ast.Call) -> tuple[str, ...]:
+    """Return the tests to run for a call: the fastest of each test function that reaches it, then the others."""
+    lines = reached["lines"].get(file, {})
+    own = {test for line in range(call.lineno, (call.end_lineno or 0) + 1) for test in lines.get(str(line), ()) if test}
+    seconds = reached["seconds"]
+    fastest = sorted(own, key=lambda test: (seconds[test], test))
+    first = {test.partition("[")[0]: test for test in reversed(fastest)}
+    ordered = sorted(own, key=lambda test: (test not in first.values(), seconds[test], test))
+    passed = accumulate(seconds[test] for test in ordered)
+    return tuple(
+        test
+        for number, (test, until) in enumerate(zip(ordered, passed, strict=True))
+        if number < _FEWEST_TESTS or until <= _MOST_TEST_SECONDS
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -339,48 +218,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", action="append", metavar="FILE:LINE", help="try those of this line; may be repeated")
     parser.add_argument("--tests", nargs="+", metavar="TEST", help="run these, whether they reach a mutant or not")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no mutant after so many")
+    parser.add_argument("--at-once", type=int, default=1, metavar="N", help="mutants at a time")
     parser.add_argument("--list", action="store_true", help="print the mutants and run none")
+    parser.add_argument("--reach", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    if options.reach:
+        return run_all(options.reach)
     every = find_mutants()
     if options.only:
-        places = [each.name.partition(" ")[0] for each in every]
-        if unknown := set(options.only) - set(places):
-            parser.error(f"no mutant at {', '.join(sorted(unknown))}: --list shows those there are")
-        every = [each for each, place in zip(every, places, strict=True) if place in options.only]
-    mutants = random.Random(options.seed).sample(every, min(options.sample or len(every), len(every)))
+        every = {each: call for each, call in every.items() if each.name.partition(" ")[0] in options.only}
+    mutants = random.Random(options.seed).sample(list(every), min(options.sample or len(every), len(every)))
     if options.list:
-        for each in mutants:
-            print(f"{each.name}: {each.before}  ->  {each.after}")
+        print(*(f"{each.name}: {ast.unparse(every[each])}" for each in mutants), sep="\n")
         return 0
-    for library in _LIBRARIES:
-        __import__(library)
-    if options.tests:
-        return _try(mutants, options.tests)
-    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    sources, end = _sources(), time.monotonic() + 60 * options.minutes
-    tests = known.setdefault(f"{sources} reached", None) or reached()
-    known[f"{sources} reached"] = tests
-    RESULTS.write_text(json.dumps(known, indent=0))
-    for each in mutants:
-        key = f"{sources} {each.name} {each.before} {each.after}"
-        if key not in known and time.monotonic() < end:
-            own, seconds = tests.get(f"{each.file} {each.number}", []), 0.0
-            known[key] = False
-            if own:
-                known[key], seconds = _run({each.file: mutated(each)}, own)
-            RESULTS.write_text(json.dumps(known, indent=0))
-            state = "caught" if known[key] else "SURVIVED" if own else "not reached"
-            print(f"{state}  {each.name}  {seconds:.0f} s", flush=True)
-    results = {each: known.get(f"{sources} {each.name} {each.before} {each.after}") for each in mutants}
-    tried = {each: caught for each, caught in results.items() if caught is not None}
-    for each, caught in tried.items():
-        if not caught:
-            is_reached = f"{each.file} {each.number}" in tests
-            print(f"{'survived' if is_reached else 'not reached'}: {each.name}: {each.before}  ->  {each.after}")
-    share = sum(tried.values()) / max(1, len(tried))
-    print(f"{sum(tried.values())} of {len(tried)} caught, {100 * share:.1f} %, of {len(every)} there are")
-    return int(share < LEAST_CAUGHT)
+    runner = Runner.of(options)
+    try:
+        reached = {} if options.tests else reached_by(runner)
+        tried = [
+            replace(each, tests=tuple(options.tests or chosen(reached, each.file, every[each]))) for each in mutants
+        ]
+        for each in tried:
+            if not each.tests:
+                print(f"not reached: {each.name}")
+        results = try_mutants(
+            [each for each in tried if each.tests], ROOT, sources(ROOT), runner, at_once=options.at_once
+        )
+    except BaselineFailed as error:
+        print(error)
+        return 2
+    return report(results, len(mutants), LEAST_CAUGHT)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from bench.cell_program import answer
 from core.engine.architectures.description import inspect_folder
 from core.engine.models.folder import open_model
 from core.engine.models.tensors import load_tensors
@@ -57,7 +56,3 @@ def ask(folder: Path, spec: dict[str, Any], *, own_artifact: bool = False) -> di
             device=torch.device("cpu"),
             on_progress=lambda done: None,
         )
-
-
-if __name__ == "__main__":
-    answer(evaluate)

@@ -8,38 +8,20 @@ there is.
 
 import argparse
 import shlex
-import signal
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.cells import CellFailed, own_release
+from bench.cells import Cell, CellFailed, Runner, own_release
 from bench.claims.sources import LanguageFiles, MissingData
-from bench.contest import (
-    PEER,
-    Contender,
-    Dense,
-    Figures,
-    Job,
-    Stage,
-    contend,
-    is_measured,
-    judge_dense,
-    own_contender,
-    peer_contender,
-)
-from bench.contest_report import MIB
-from bench.frontier_measurements import measured
-from bench.frontier_plan import REFERENCE, SETTINGS, TARGETS, Cell, Plan
-from bench.frontier_report import page
+from bench.contest import Contender, Figures, Ground, brief, contest_cell, dense_cell, own_contender, peer_or_nothing
+from bench.frontier_plan import REFERENCE, SETTINGS, TARGETS, Plan, Pruning
+from bench.frontier_report import measured, page
 from bench.judging_texts import positive, task_copies, write_texts
 from bench.machine import describe_machine, threads_available
 from bench.measurements import merge
-from bench.page import write_section
+from bench.page import show
 from bench.windows import SELF_WINDOWS, SelfText, Windows
-from core.engine.architectures.description import inspect_folder
 from core.measurements.measurement import MeasuredModel
 from core.settings import Settings
 from worker.samples.zero_shot import add_task_samples
@@ -47,116 +29,53 @@ from worker.samples.zero_shot import add_task_samples
 SECTION = "bench-frontier"
 
 
-@dataclass
-class Bench:
-    """Runs the cells of a plan, or recalls what they gave, into `found`. `texts` and `tasks` are what models are judged
-    by, `calibration` what windows of `length` tokens are drawn from; a setting without a contender is not run.
-    """
-
-    plan: Plan
-    model: Path
-    calibration: Path
-    length: int
-    texts: Mapping[str, Path]
-    tasks: Mapping[str, Path]
-    threads: int
-    contenders: Mapping[str, Contender]
-    found: dict[Cell, Figures | None] = field(default_factory=dict)
-    dense: Dense | None = None
-    _stages: dict[tuple[Windows, bool], tuple[Stage, dict[str, str]]] = field(default_factory=dict)
-
-    def recall(self) -> None:
-        """Everything that is kept; runs nothing."""
-        for cell in self._possible():
-            if self.windows(cell).file.exists() and is_measured(*self._asked(cell)):
-                self.found[cell] = contend(*self._asked(cell))
-
-    def complete(self) -> None:
-        """Run what is missing; a cell that fails is told of and left out."""
-        first = Cell(REFERENCE, "50", 0, self.plan.samples)
-        self.dense = judge_dense(*self._stage(first, bool(self.tasks)))
-        for cell in self._possible():
-            if cell not in self.found:
-                try:
-                    figures = self.found[cell] = contend(*self._asked(cell))
-                except CellFailed as failure:
-                    print(f"{cell.title}: failed: {failure}", file=sys.stderr, flush=True)
-                else:
-                    print(f"{cell.title}: {_brief(figures)}", flush=True)
-
-    def is_complete(self) -> bool:
-        return all(cell in self.found for cell in self.plan.cells())
-
-    def _possible(self) -> list[Cell]:
-        return [cell for cell in self.plan.cells() if cell.setting in self.contenders]
-
-    def windows(self, cell: Cell) -> Windows:
-        """What a cell is calibrated on."""
-        drawn, generated = SETTINGS[cell.setting].sequences(cell.samples)
-        return Windows(self.model, self.calibration, "calibration", drawn, self.length, cell.seed, generated)
-
-    def _asked(self, cell: Cell) -> tuple[Job, Contender, Stage, dict[str, str]]:
-        setting, contender = SETTINGS[cell.setting], self.contenders[cell.setting]
-        job = TARGETS[cell.target].job(setting.method)
+def cells_of(plan: Plan, ground: Ground, length: int, contenders: Mapping[str, Contender]) -> dict[Pruning, Cell]:
+    """Return the cells of a plan, calibrated on windows of `length` tokens; none of a setting without a contender."""
+    cells = {}
+    for pruning in plan.prunings():
+        setting, contender = SETTINGS[pruning.setting], contenders.get(pruning.setting)
+        if contender is None:
+            continue
         if setting.draws:
-            contender = own_contender(setting.title, {**setting.parameters, "seed": cell.seed})
-        return (job, contender, *self._stage(cell, self.plan.is_asked(cell)))
-
-    def _stage(self, cell: Cell, has_tasks: bool) -> tuple[Stage, dict[str, str]]:
-        """The ground of a cell with hashes of what is in it, which takes a while and is done once for each."""
-        key = (self.windows(cell), has_tasks)
-        if key not in self._stages:
-            stage = Stage(
-                model=self.model,
-                calibration=self.windows(cell).written(self.threads),
-                texts=self.texts,
-                threads=self.threads,
-                tasks=self.tasks if has_tasks else {},
-                task_limit=self.plan.task_limit if has_tasks else None,
-            )
-            self._stages[key] = (stage, stage.content())
-        return self._stages[key]
+            contender = own_contender(setting.title, {**setting.parameters, "seed": pruning.seed})
+        drawn, generated = setting.sequences(pruning.samples)
+        windows = Windows(ground.model, ground.calibration, "calibration", drawn, length, pruning.seed, generated)
+        limit = plan.task_limit if plan.is_asked(pruning) else None
+        job = TARGETS[pruning.target].job(setting.method)
+        cells[pruning] = contest_cell(pruning.title, contender, job, ground, windows, task_limit=limit)
+    return cells
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is missing, print the tables; 1 where a cell is not there."""
     given = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C does, the process of a cell with it
-    compared = [title for title in given.compared if title in given.settings]
+    runner = Runner.of(given)
     plan = Plan(
         settings=given.settings,
         targets=given.targets,
         seeds=given.seeds,
         samples=given.samples,
-        compared=compared,
+        compared=[title for title in given.compared if title in given.settings],
         sizes=sorted(set(given.calibration_sizes)),
         size_seeds=given.size_seeds,
         task_limit=given.task_limit,
         task_targets=given.task_targets,
     )
     try:
-        bench, facts = _prepare(given, plan)
+        ground, contenders, facts = _prepare(given, plan)
     except (MissingData, CellFailed) as error:
         print(error, file=sys.stderr)
         return 1
-    try:
-        bench.recall()
-        bench.complete()
-    except CellFailed as failure:
-        print(f"the dense model: {failure}", file=sys.stderr)
-    except KeyboardInterrupt:
-        print("ended early: the tables show what there is, the rest is run the next time", file=sys.stderr)
+    dense = runner.figures({None: dense_cell(ground, plan.task_limit if ground.tasks else None)}).get(None)
+    kept = runner.figures(cells_of(plan, ground, given.length, contenders), brief)
+    found = {pruning: Figures.of(figures) for pruning, figures in kept.items()}
     command = f"python -m bench.frontier {shlex.join(sys.argv[1:] if arguments is None else arguments)}"
-    text = page(bench.found, plan, bench.dense, [*facts, f"`{command}`"])
-    print(f"\n{text}", flush=True)
-    if given.write:
-        write_section(given.write, SECTION, text)
-    if given.data and bench.dense is not None:
-        described = inspect_folder(bench.model)
-        model = MeasuredModel(name=bench.model.name, family=described.family, parameters=described.parameters)
-        rows = measured(bench.found, plan, bench.dense, model, length=given.length, threads=given.threads)
-        merge(given.data, rows)
-    return int(not bench.is_complete())
+    show(page(found, plan, dense, [*facts, f"`{command}`"]), SECTION, given.write)
+    if given.data and dense is not None:
+        described = ground.description
+        model = MeasuredModel(name=ground.model.name, family=described.family, parameters=described.parameters)
+        merge(given.data, measured(found, plan, dense, model, length=given.length, threads=given.threads))
+    return int(dense is None or any(pruning not in found for pruning in plan.prunings()))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -199,8 +118,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _prepare(given: argparse.Namespace, plan: Plan) -> tuple[Bench, list[str]]:
-    """The bench with everything it reads, and what the page says of that; raises MissingData, CellFailed."""
+def _prepare(given: argparse.Namespace, plan: Plan) -> tuple[Ground, dict[str, Contender], list[str]]:
+    """Return the ground, who runs each setting, and what the page says of that; raises MissingData, CellFailed."""
     settings = Settings()
     files = LanguageFiles.of(settings)
     texts, judged_by = write_texts(files, given.windows, given.length, given.threads)
@@ -208,45 +127,31 @@ def _prepare(given: argparse.Namespace, plan: Plan) -> tuple[Bench, list[str]]:
     if plan.asked and plan.compared:
         add_task_samples(settings, print)
         tasks = task_copies(settings)
-    model = files.model.absolute()
-    contenders, releases = _contenders(plan, given.length)
-    bench = Bench(plan, model, files.calibration, given.length, texts, tasks, given.threads, contenders)
+    ground = Ground(files.model.absolute(), files.calibration, texts, tasks, given.threads)
+    chosen = [SETTINGS[title] for title in plan.settings]
+    contenders = {each.title: own_contender(each.title, each.parameters) for each in chosen if not each.is_peer}
+    releases = [own_release()]
+    if theirs := [each.title for each in chosen if each.is_peer]:
+        peer, more = peer_or_nothing(given.length)
+        contenders |= dict.fromkeys(theirs, peer) if peer else {}
+        releases += more
     if any(SETTINGS[title].sequences(given.samples)[1] for title in given.settings):
-        _, seconds = SelfText(model, given.length).written(given.threads)
+        _, seconds = SelfText(ground.model, given.length).written(given.threads)
         releases.append(
             f"{SELF_WINDOWS} × {given.length} tokens of its own text, written once for all cells in {seconds:.0f} s, "
             "which are in no cell's seconds"
         )
-    return bench, [
-        f"{describe_machine()}; {given.threads} thread(s).",
-        *(f"{release}." for release in releases),
-        f"{model.name}, calibrated on {plan.samples} × {given.length} tokens of {files.calibration.stem}, by seed.",
-        judged_by,
-    ]
-
-
-def _contenders(plan: Plan, length: int) -> tuple[dict[str, Contender], list[str]]:
-    """Who runs each setting, and the releases of what they run; the peer is left out where it cannot be installed."""
-    chosen = [SETTINGS[title] for title in plan.settings]
-    contenders = {each.title: own_contender(each.title, each.parameters) for each in chosen if not each.is_peer}
-    releases = [own_release()]
-    theirs = [each.title for each in chosen if each.is_peer]
-    if theirs:
-        try:
-            peer, release = peer_contender(length)
-        except subprocess.CalledProcessError as failure:
-            print(f"{PEER} is left out, it cannot be installed: {failure}", file=sys.stderr)
-        else:
-            contenders |= dict.fromkeys(theirs, peer)
-            releases.append(release)
-    return contenders, releases
-
-
-def _brief(figures: Figures | None) -> str:
-    if figures is None:
-        return "not offered"
-    perplexities = ", ".join(f"{value:,.2f} {text}" for text, value in figures.perplexity.items())
-    return f"{figures.prune_seconds:.1f} s, {figures.peak_bytes / MIB:,.0f} MiB, perplexity {perplexities}"
+    return (
+        ground,
+        contenders,
+        [
+            f"{describe_machine()}; {given.threads} thread(s).",
+            *(f"{release}." for release in releases),
+            f"{files.model.name}, calibrated on {plan.samples} × {given.length} tokens of {files.calibration.stem}, by "
+            "seed.",
+            judged_by,
+        ],
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the frontier's bench runs: its rows, its columns, and which cells in which order. Loads no torch."""
+"""Rows, columns and cells of the frontier's bench, and in which order they are run. Loads no torch."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -94,7 +94,7 @@ SIZED = "50"
 
 
 @dataclass(frozen=True)
-class Cell:
+class Pruning:
     """One pruning: names of setting and target, the seed that draws the calibration sequences, and how many."""
 
     setting: str
@@ -134,24 +134,24 @@ class Plan:
         """The seeds that vary the number of calibration sequences."""
         return range(min(self.size_seeds, self.seeds))
 
-    def is_asked(self, cell: Cell) -> bool:
+    def is_asked(self, pruning: Pruning) -> bool:
         """Whether a cell's model is asked the zero-shot tasks: with the first seed alone, for its error is that of the
         questions.
         """
-        first = cell.seed == 0 and cell.samples == self.samples
-        return first and cell.setting in self.compared and cell.target in self.asked
+        first = pruning.seed == 0 and pruning.samples == self.samples
+        return first and pruning.setting in self.compared and pruning.target in self.asked
 
-    def cells(self) -> list[Cell]:
+    def prunings(self) -> list[Pruning]:
         """Each once; all of a seed before the next seed, so that every table is there once after the first."""
-        return list(dict.fromkeys(self._cells()))
+        return list(dict.fromkeys(self._all()))
 
-    def _cells(self) -> Iterator[Cell]:
+    def _all(self) -> Iterator[Pruning]:
         for seed in range(self.seeds):
             for target in self.targets:
                 for setting in self.settings:
                     if SETTINGS[setting].fits(TARGETS[target]):
-                        yield Cell(setting, target, seed, self.samples)
+                        yield Pruning(setting, target, seed, self.samples)
             if seed in self.sized_seeds:
                 for samples in self.sizes:
                     for setting in self.compared:
-                        yield Cell(setting, SIZED, seed, samples)
+                        yield Pruning(setting, SIZED, seed, samples)

@@ -1,20 +1,28 @@
-"""The frontier's tables as Markdown, from the figures there are. What was not run is a dash."""
+"""The frontier's tables as Markdown, and its measurements, from the figures there are. What was not run is a dash."""
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from statistics import fmean, stdev
+from typing import Any
 
-from bench.contest import Dense, Figures
-from bench.contest_report import MIB
-from bench.frontier_plan import REFERENCE, SETTINGS, SIZED, TARGETS, Cell, Plan
+from bench.cells import own_release
+from bench.contest import MIB, Figures
+from bench.frontier_plan import REFERENCE, SETTINGS, SIZED, TARGETS, Plan, Pruning
 from bench.judging_texts import IN_DOMAIN, OUT_OF_DOMAIN
+from bench.machine import describe_machine
+from bench.measurements import spread
 from bench.page import table
 from core.engine.evaluation.zero_shot_tasks import TASKS
+from core.measurements.measurement import MeasuredModel, Measurement
+from worker.samples.language import CALIBRATION
 
-Found = Mapping[Cell, Figures | None]
-"""The cells there are; None: not offered by its contender."""
+Dense = Mapping[str, Any]
+"""The model before, judged as those that were pruned: perplexity by text, and accuracies by task."""
+Found = Mapping[Pruning, Figures | None]
+"""The prunings there are; None: not offered by its contender."""
 
 _MISSING = "–"
 
@@ -50,7 +58,10 @@ def page(found: Found, plan: Plan, dense: Dense | None, facts: Sequence[str]) ->
     )
     for text in (IN_DOMAIN, OUT_OF_DOMAIN):
         measure = _Measure.perplexity(text)
-        parts += [f"### {measure.title}", _by_target(found, plan, measure, dense.perplexity[text] if dense else None)]
+        parts += [
+            f"### {measure.title}",
+            _by_target(found, plan, measure, dense["perplexity"][text] if dense else None),
+        ]
     for measure in _COSTS:
         parts += [f"### {measure.title}", _by_target(found, plan, measure, None)]
     if plan.sizes and plan.compared:
@@ -75,12 +86,14 @@ def _by_target(found: Found, plan: Plan, measure: _Measure, dense: float | None)
     header = ["setting", *(TARGETS[target].title for target in plan.targets)]
     rows = [] if dense is None else [["dense", *[format(dense, measure.form)] * len(plan.targets)]]
     for setting in plan.settings:
-        columns = ([Cell(setting, target, seed, plan.samples) for seed in range(plan.seeds)] for target in plan.targets)
+        columns = (
+            [Pruning(setting, target, seed, plan.samples) for seed in range(plan.seeds)] for target in plan.targets
+        )
         rows.append([setting, *(_summary(found, cells, measure) for cells in columns)])
     return table(header, rows, text_columns=1)
 
 
-def _summary(found: Found, cells: Sequence[Cell], measure: _Measure) -> str:
+def _summary(found: Found, cells: Sequence[Pruning], measure: _Measure) -> str:
     """Mean, deviation, number and ratio of cells that differ in the seed alone."""
     if any(cell in found and found[cell] is None for cell in cells):
         return "not offered"
@@ -98,7 +111,7 @@ def _summary(found: Found, cells: Sequence[Cell], measure: _Measure) -> str:
 def _by_size(found: Found, plan: Plan) -> str:
     rows = []
     for setting in plan.compared:
-        columns = [[Cell(setting, SIZED, seed, samples) for seed in plan.sized_seeds] for samples in plan.sizes]
+        columns = [[Pruning(setting, SIZED, seed, samples) for seed in plan.sized_seeds] for samples in plan.sizes]
         for text in (IN_DOMAIN, OUT_OF_DOMAIN):
             measure = _Measure.perplexity(text)
             texts = (_summary(found, cells, measure) for cells in columns)
@@ -106,7 +119,7 @@ def _by_size(found: Found, plan: Plan) -> str:
     return table(["setting", "text", *map(str, plan.sizes), "monotone"], rows)
 
 
-def _is_monotone(found: Found, columns: Sequence[Sequence[Cell]], measure: _Measure) -> str:
+def _is_monotone(found: Found, columns: Sequence[Sequence[Pruning]], measure: _Measure) -> str:
     """Whether the mean never rises from one column to the next, over the seeds that are in every column."""
     seeds = [
         [measure.of(figures) for cell in cells if (figures := found.get(cell))] for cells in zip(*columns, strict=True)
@@ -120,10 +133,10 @@ def _is_monotone(found: Found, columns: Sequence[Sequence[Cell]], measure: _Meas
 
 
 def _by_task(found: Found, plan: Plan, dense: Dense | None) -> str:
-    rows = [["dense", "", *accuracies(dense.tasks if dense else None)]]
+    rows = [["dense", "", *accuracies(dense["tasks"] if dense else None)]]
     for target in plan.asked:
         for setting in plan.compared:
-            figures = found.get(Cell(setting, target, 0, plan.samples))
+            figures = found.get(Pruning(setting, target, 0, plan.samples))
             rows.append([setting, TARGETS[target].title, *accuracies(figures.tasks if figures else None)])
     return (
         f"Per cent of the first {plan.task_limit} questions of each task ± the standard error, for which the questions "
@@ -140,3 +153,45 @@ def accuracies(tasks: Mapping[str, Mapping[str, float]] | None) -> list[str]:
     error = math.sqrt(sum(each**2 for _, each in pairs)) / len(pairs)
     pairs.append((fmean(accuracy for accuracy, _ in pairs), error))
     return [f"{100 * accuracy:.1f} ± {100 * error:.1f}" for accuracy, error in pairs]
+
+
+def measured(
+    found: Found, plan: Plan, dense: Dense, model: MeasuredModel, *, length: int, threads: int
+) -> Iterator[Measurement]:
+    """Yield a measurement of each of our settings at each target, of the seeds there are.
+
+    A calibration sequence has `length` tokens.
+    """
+    for name in plan.settings:
+        setting = SETTINGS[name]
+        if setting.is_peer:
+            continue
+        for title in plan.targets:
+            target = TARGETS[title]
+            cells = (Pruning(name, title, seed, plan.samples) for seed in range(plan.seeds))
+            figures = [each for cell in cells if (each := found.get(cell))]
+            if not figures:
+                continue
+            texts = {"in_domain": IN_DOMAIN, "out_of_domain": OUT_OF_DOMAIN}
+            yield Measurement.model_validate(
+                {
+                    "model": model,
+                    "method": setting.method,
+                    "pattern": target.pattern,
+                    "parameters": dict(setting.parameters),
+                    "calibration": None if setting.draws else CALIBRATION,
+                    "calibration_tokens": 0 if setting.draws else sum(setting.sequences(plan.samples)) * length,
+                    "sparsity": target.sparsity,
+                    "perplexity": {
+                        key: spread([each.perplexity[text] / dense["perplexity"][text] for each in figures])
+                        for key, text in texts.items()
+                    },
+                    "seconds": spread([each.prune_seconds for each in figures]),
+                    "processor_seconds": spread([each.processor_seconds for each in figures]),
+                    "peak_bytes": max(each.peak_bytes for each in figures),
+                    "machine": describe_machine(),
+                    "threads": threads,
+                    "measured": date.fromisoformat(max(each.measured for each in figures)[:10]),
+                    "releases": own_release(),
+                }
+            )

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.cells import CACHE, cell_key, engine_program, own_release, recall, remember, run
+from bench.cells import CACHE, Cell, Runner, cell_key, engine_program, own_release, run
 from bench.machine import describe_machine, threads_available
-from bench.page import table, write_section
+from bench.page import show, table
 from bench.windows import Windows
 from core.settings import get_settings
 from secateur_wire.metrics import ExportedFile, TokenRate
@@ -24,8 +24,8 @@ WORK = {"method": "flap", "sparsity": 0.237, "parameters": {"attention": "none"}
 """30 % of the sample model's blocks: its embeddings stay. Channels go, heads stay."""
 
 
-def measured(layout: str, given: argparse.Namespace) -> dict[str, Any]:
-    """The figures of a layout, of this run or an earlier one."""
+def cell_of(layout: str, given: argparse.Namespace) -> Cell:
+    """Return the cell of a layout."""
     model = given.model.absolute()
     windows = Windows(model, given.calibration.absolute(), "calibration", given.samples, given.length)
     spec = WORK | {
@@ -36,14 +36,10 @@ def measured(layout: str, given: argparse.Namespace) -> dict[str, Any]:
         "types": given.types,
         "threads": given.threads,
     }
-    program = engine_program("bench.gguf_cell")
+    program = engine_program("bench.gguf_cell:measure")
     key = cell_key(program, spec, describe_machine())
-    known = recall(key)
-    if known is None or given.fresh:
-        output = (CACHE / "checkpoints" / f"gguf-{key}").absolute()
-        known = run(program, spec | {"output": str(output)}, key).result
-        remember(key, known)
-    return known
+    output = (CACHE / "checkpoints" / f"gguf-{key}").absolute()
+    return Cell(LAYOUTS[layout], key, lambda: run(program, spec | {"output": str(output)}, key).result)
 
 
 def rows_of(layout: str, figures: dict[str, Any]) -> Iterator[tuple[str, ...]]:
@@ -82,7 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--fresh", action="store_true", help="measure again what was measured before")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="replace the page's section too")
     given = parser.parse_args(arguments)
-    rows = [row for layout in given.layouts for row in rows_of(layout, measured(layout, given))]
+    cells = {layout: cell_of(layout, given) for layout in given.layouts}
+    found = Runner.of(given).figures(cells, lambda figures: f"{len(figures['files'])} files")
+    rows = [row for layout, figures in found.items() for row in rows_of(layout, figures)]
     header = ("30 % of the blocks went", "type", "parameters, M", "MB", "KL, nats", "prefill", "decode")
     text = f"""{table(header, rows)}
 
@@ -91,10 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 SmolLM2-135M-Instruct, channels removed by `flap` (heads stay), calibrated on {given.samples} × {given.length} tokens,
 with no recovery. KL divergence of the file from the artifact. Tokens per second in llama.cpp, pruned ÷ dense, in files
 of the same type, in turn, {given.threads} threads (in brackets both, and the largest spread of rounds)."""
-    print(text)
-    if given.write:
-        write_section(given.write, SECTION, text)
-    return 0
+    show(text, SECTION, given.write)
+    return int(len(found) < len(cells))
 
 
 if __name__ == "__main__":

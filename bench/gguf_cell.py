@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from bench.cell_program import answer
 from core.engine.datasets.formats import detect_format
 from core.engine.datasets.text_files import read_documents
 from core.engine.exporters.huggingface import write_checkpoint
@@ -58,7 +57,3 @@ def _prune(folder: Any, request: ResolvedRequest, calibration: torch.Tensor, out
     write_checkpoint(result.files, result.unchanged, folder.path, work / "artifact", config=result.config)
     (work / "artifact").rename(output)
     shutil.rmtree(work)
-
-
-if __name__ == "__main__":
-    answer(measure)

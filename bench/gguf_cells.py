@@ -6,7 +6,6 @@ unless the exporter has changed since.
 
 import argparse
 import hashlib
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,8 +14,9 @@ from typing import Final
 
 import torch
 
-from bench.cells import CACHE
-from bench.page import table, write_section
+from bench.cells import Cell as RunnerCell
+from bench.cells import Runner
+from bench.page import show, table
 from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
 from core.errors import InvalidRequest
 from tests.gguf.cells import WAYS, cut_trained, export
@@ -46,37 +46,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--families", nargs="+", default=list(FAMILIES), choices=FAMILIES, help="measure these alone")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    found = {family: measured(family) for family in given.families}
-    if given.families == list(FAMILIES):
-        sections = {"cells": matrix(found), "mistakes": mistakes(found)}
-        print(*sections.values(), sep="\n\n")
-        for name, text in sections.items() if given.write else ():
-            write_section(given.write, name, text)
-    return 0
+    sources = _digest()
+    cells = {(family, way): cell_of(family, way, sources) for family in given.families for way in WAYS}
+    parts = Runner.of(given).figures(cells)
+    found: dict[str, dict[str, str]] = {}
+    for (family, _), part in parts.items():
+        found.setdefault(family, {}).update(part)
+    if len(parts) == len(FAMILIES) * len(WAYS):
+        show(matrix(found), "cells", given.write)
+        show(mistakes(found), "mistakes", given.write)
+    return int(len(parts) < len(cells))
 
 
-def measured(family: str) -> dict[str, str]:
-    """Return what came of each cell of a family, and of each mistake in it, of this run or an earlier one."""
-    kept = CACHE / f"gguf-cells-{_digest()}" / f"{family}.json"
-    found: dict[str, str] = json.loads(kept.read_text()) if kept.exists() else {}
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    for way in WAYS:
-        made = [name for name, each in SABOTAGES.items() if (family, way) in each.cells()]
-        missing = [name for name in (way, *(f"{each} {way}" for each in made)) if name not in found]
-        if not missing:
-            continue
+def cell_of(family: str, way: str, sources: str) -> RunnerCell:
+    """Return the cell of a family that is cut one way: what comes of it, and of each mistake in it."""
+
+    def work() -> dict[str, str]:
         with TemporaryDirectory() as place:
             try:
                 folder = cut_trained(Path(place), family, way, training_steps=MINUTE)
             except InvalidRequest as refused:
-                found[way] = _reason(refused.message, architecture_of(family))
-            else:
-                for name in missing:
-                    found |= _cell(folder, way) if name == way else {name: _mistake(folder, name.split()[0])}
-                    print(f"{family} {name}: {found[name]}", flush=True)
-                    kept.write_text(json.dumps(found, indent=1))
-        kept.write_text(json.dumps(found, indent=1))
-    return found
+                return {way: _reason(refused.message, architecture_of(family))}
+            made = [name for name, each in SABOTAGES.items() if (family, way) in each.cells()]
+            return _cell(folder, way) | {f"{name} {way}": _mistake(folder, name) for name in made}
+
+    return RunnerCell(f"{family} {way}", f"gguf-{sources}-{family}-{way}", work)
 
 
 def _reason(message: str, architecture: str) -> str:

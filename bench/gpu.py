@@ -14,29 +14,19 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.cells import (
-    CACHE,
-    CellFailed,
-    Program,
-    cell_key,
-    engine_program,
-    own_program,
-    recall,
-    remember,
-    run,
-)
-from bench.gpu_report import GIB, Tables, page, pruned_row
+from bench.cells import CACHE, Cell, CellFailed, Program, Runner, cell_key, engine_program, own_release, run
 from bench.machine import describe_machine, threads_available
-from bench.page import write_section
+from bench.page import show, table
 from core.device_kinds import CUDA, device_kind
 from core.settings import Settings
 from worker.devices import DeviceReader
 
 SECTION = "bench-gpu"
+GIB = 2**30
 DISK_SHARE = 2.5
 """Free disk a model needs, as a multiple of its bytes: itself, what is pruned of it, and hidden states."""
 TEST_FOLDERS = ("tests/engine", "tests/worker")
@@ -93,59 +83,130 @@ TOKENS = (1, 16, 256, 4096)
 """Tokens at a time for which 2:4 is timed: decoding one text, decoding several, and reading a prompt."""
 
 
-class OutOfTime(Exception):
-    """The time limit was reached: what is missing is measured by the next call."""
+@dataclass
+class Tables:
+    """Figures that were measured, as the page has them."""
+
+    tests: dict[str, Any] | None = None
+    pruned: list[list[str]] = field(default_factory=list)
+    sparse: list[list[str]] = field(default_factory=list)
+    calibration: dict[str, str] = field(default_factory=dict)
+    """Size of the calibration set of each model in `pruned`."""
+    precisions: set[tuple[str, str]] = field(default_factory=set)
+    notes: list[str] = field(default_factory=list)
 
 
+def pruned_row(figures: dict[str, Any]) -> list[str]:
+    """Return the cells of a row: seconds in all, of forwards and reading, and of solving; peaks of device and host."""
+    total, solve, device = (figures[name] for name in ("prune_seconds", "solve_seconds", "device_peak_bytes"))
+    parts = ["–", "–"] if solve is None else [f"{total - solve:.1f}", f"{solve:.1f}"]
+    peaks = ["–" if device is None else f"{device / GIB:.2f}", f"{figures['host_peak_bytes'] / GIB:.2f}"]
+    return [f"{total:.1f}", *parts, *peaks]
+
+
+@dataclass
 class Bench:
-    """Runs cells on one device until the time is over, or recalls what they gave."""
+    """Measures one device of a machine into tables."""
 
-    def __init__(self, device: str, machine: str, deadline: float) -> None:
-        self._common = {"device": device, "threads": threads_available()}
-        self._machine = machine
-        self._deadline = deadline
+    device: str
+    machine: str
+    runner: Runner
+    tables: Tables = field(default_factory=Tables)
 
-    def figures(
-        self, program: Program, spec: dict[str, Any], prepare: Callable[[], None] | None = None
-    ) -> dict[str, Any]:
-        """Return a cell's result, of now or before, with the host's peak bytes; raises CellFailed, OutOfTime.
+    def measure(self, shapes: Sequence[str], methods: Sequence[Method], *, tests: bool) -> None:
+        """Fill in the tables, as far as the time is enough."""
+        if tests:
+            program = engine_program("bench.gpu_tests_cell:run_tests", sorted(Path("tests").rglob("*.py")))
+            cell = self._cell("tests", program, {"folders": list(TEST_FOLDERS)})
+            self.tables.tests = self.runner.figures({None: cell}).get(None)
+        for name in shapes:
+            if (reason := _lacks(SHAPES[name])) is not None:
+                self.tables.notes.append(f"{name} was left out: {reason}.")
+            else:
+                self._prune_all(name, methods)
+                self._time_sparse(name)
 
-        `prepare` is called before a cell that has to run.
-        """
-        spec = self._common | spec
-        key = cell_key(program, spec, self._machine)
-        if (known := recall(key)) is not None:
-            return known
-        if prepare is not None:
-            prepare()
-        measured = self.run(program, spec, key)
-        remember(key, measured)
-        return measured
+    @property
+    def has_failed(self) -> bool:
+        """Return whether a test or a cell failed, and not for want of memory."""
+        tests = self.tables.tests
+        has_failed_test = tests is not None and (bool(tests["failed"]) or not tests["counts"].get("passed"))
+        return has_failed_test or not all(map(_is_out_of_memory, self.runner.failures.values()))
 
     def run(self, program: Program, spec: dict[str, Any], key: str) -> dict[str, Any]:
-        """Run a cell in the time that is left, whatever is known of it."""
-        seconds = self._deadline - time.monotonic()
-        if seconds <= 0:
-            raise OutOfTime
-        try:
-            measured = run(program, self._common | spec, key, limit_seconds=seconds)
-        except TimeoutError:
-            raise OutOfTime from None
+        """Run a program in the time that is left; its result has the host's peak bytes. Raises TimeoutError."""
+        left = None if self.runner.deadline is None else self.runner.deadline - time.monotonic()
+        if left is not None and left <= 0:
+            raise TimeoutError
+        common = {"device": self.device, "threads": threads_available()}
+        measured = run(program, common | spec, key, limit_seconds=left)
         return measured.result | {"host_peak_bytes": measured.peak_bytes}
 
+    def _cell(
+        self, title: str, program: Program, spec: dict[str, Any], prepare: Callable[[], None] = lambda: None
+    ) -> Cell:
+        """Return the cell of a program; `prepare` is called before it has to run."""
+        key = cell_key(program, spec | {"device": self.device, "threads": threads_available()}, self.machine)
 
-def measure(bench: Bench, shapes: Sequence[str], methods: Sequence[Method], tests: bool, tables: Tables) -> None:
-    """Fill in the tables; raises OutOfTime, with what was measured until then in them."""
-    if tests:
-        tables.tests = bench.figures(_tests_program(), {"folders": list(TEST_FOLDERS)})
-        tables.has_failed = bool(tables.tests["failed"]) or not tables.tests["counts"].get("passed")
-    for name in shapes:
-        if (reason := _lacks(SHAPES[name])) is not None:
-            tables.notes.append(f"{name} was left out: {reason}.")
-            continue
-        _prune_all(bench, name, methods, tables)
-        _time_sparse(bench, name, tables)
-    tables.is_complete = True
+        def work() -> dict[str, Any]:
+            prepare()
+            return self.run(program, spec, key)
+
+        return Cell(title, key, work)
+
+    def _prune_all(self, name: str, methods: Sequence[Method]) -> None:
+        """Add the rows of one model, which is written where one has to be measured, and removed in the end."""
+        shape, folder = SHAPES[name], CACHE / "models" / f"gpu-{name}"
+        output, sizes = CACHE / "checkpoints" / f"gpu-{name}", asdict(SHAPES[name]) | {"dtype": "bfloat16"}
+
+        def prepare() -> None:
+            shutil.rmtree(output, ignore_errors=True)
+            if not (folder / "tokens.safetensors").exists():
+                writer = engine_program("bench.deep_model_cell:write_model")
+                self.run(writer, sizes | {"output": str(folder)}, f"gpu-{name}-model")
+
+        def cell(method: Method) -> Cell:
+            spec = {
+                "method": method.method, "pattern": method.pattern, "sparsity": method.sparsity, "parameters": {},
+                "model": str(folder), "tokens": str(folder / "tokens.safetensors"), "output": str(output),
+                "sizes": sizes,
+            }  # fmt: skip
+            return self._cell(f"{name}, {method.title}", engine_program("bench.gpu_cell:prune"), spec, prepare)
+
+        self.tables.calibration[name] = f"{shape.samples} x {shape.length} tokens"
+        cells = {method: cell(method) for method in methods}
+        try:
+            found = self.runner.figures(cells, lambda figures: f"{figures['prune_seconds']:.1f} s")
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(output, ignore_errors=True)
+        for method, each in cells.items():
+            if (figures := found.get(method)) is not None:
+                self.tables.pruned.append([name, method.title, *pruned_row(figures)])
+                self.tables.precisions.add((figures["forward_dtype"], figures["solve_precision"]))
+            elif (why := self.runner.failures.get(each.title)) is not None:
+                reason = "out of memory" if _is_out_of_memory(why) else "failed"
+                self.tables.pruned.append([name, method.title, reason, *[""] * 4])
+
+    def _time_sparse(self, name: str) -> None:
+        """Add the rows of 2:4 of one model's largest linear layer."""
+        shape, program = SHAPES[name], engine_program("bench.gpu_cell:semi_structured")
+        cells = {
+            tokens: self._cell(
+                f"{name}, 2:4, {tokens} tokens",
+                program,
+                {"inputs": shape.width, "outputs": shape.intermediate, "tokens": tokens},
+            )
+            for tokens in TOKENS
+        }
+        for tokens, timed in self.runner.figures(cells).items():
+            dense, sparse = timed["dense_seconds"], timed.get("sparse_seconds")
+            speed = ["–", "–"] if sparse is None else [f"{1e6 * sparse:.0f}", f"{dense / sparse:.2f}"]
+            layer = f"{shape.width} to {shape.intermediate}"
+            self.tables.sparse.append([name, layer, f"{tokens}", f"{1e6 * dense:.0f}", *speed])
+            if "reason" in timed:
+                note = f"2:4 has no kernel here: {timed['reason'].rstrip('.')}."
+                self.tables.notes += [note] if note not in self.tables.notes else []
 
 
 def _lacks(shape: Shape) -> str | None:
@@ -157,65 +218,39 @@ def _lacks(shape: Shape) -> str | None:
     return None
 
 
-def _prune_all(bench: Bench, name: str, methods: Sequence[Method], tables: Tables) -> None:
-    """Add the rows of one model, which is written where one has to be measured, and removed in the end."""
-    shape, folder, output = SHAPES[name], CACHE / "models" / f"gpu-{name}", CACHE / "checkpoints" / f"gpu-{name}"
-    program = engine_program("bench.gpu_cell")
-    sizes = asdict(shape) | {"dtype": "bfloat16"}
-
-    def write_model() -> None:
-        if not (folder / "tokens.safetensors").exists():
-            bench.run(own_program("bench.deep_model_cell"), sizes | {"output": str(folder)}, f"gpu-{name}-model")
-
-    tables.calibration[name] = f"{shape.samples} x {shape.length} tokens"
-    try:
-        for method in methods:
-            spec = {
-                "task": "prune", "method": method.method, "pattern": method.pattern, "sparsity": method.sparsity,
-                "parameters": {}, "model": str(folder), "tokens": str(folder / "tokens.safetensors"),
-                "output": str(output), "sizes": sizes,
-            }  # fmt: skip
-            try:
-                figures = bench.figures(program, spec, write_model)
-            except CellFailed as failure:
-                tables.has_failed |= not _is_out_of_memory(failure)
-                reason = "out of memory" if _is_out_of_memory(failure) else "failed"
-                tables.pruned.append([name, method.title, reason, *[""] * 4])
-                print(f"{name}, {method.title}: {failure}", file=sys.stderr, flush=True)
-            else:
-                tables.pruned.append([name, method.title, *pruned_row(figures)])
-                tables.precisions.add((figures["forward_dtype"], figures["solve_precision"]))
-            shutil.rmtree(output, ignore_errors=True)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(output, ignore_errors=True)
+def _is_out_of_memory(failure: str) -> bool:
+    return "OutOfMemoryError" in failure or "MemoryError" in failure
 
 
-def _is_out_of_memory(failure: CellFailed) -> bool:
-    return "OutOfMemoryError" in str(failure) or "MemoryError" in str(failure)
-
-
-def _time_sparse(bench: Bench, name: str, tables: Tables) -> None:
-    """Add the rows of 2:4 of one model's largest linear layer."""
-    shape, program = SHAPES[name], engine_program("bench.gpu_cell")
-    for tokens in TOKENS:
-        spec = {"task": "semi_structured", "inputs": shape.width, "outputs": shape.intermediate, "tokens": tokens}
-        timed = bench.figures(program, spec)
-        dense, sparse = timed["dense_seconds"], timed.get("sparse_seconds")
-        speed = ["–", "–"] if sparse is None else [f"{1e6 * sparse:.0f}", f"{dense / sparse:.2f}"]
-        tables.sparse.append(
-            [name, f"{shape.width} to {shape.intermediate}", f"{tokens}", f"{1e6 * dense:.0f}", *speed]
+def page(bench: Bench, command: str) -> str:
+    """Return the section of the page: what was measured so far."""
+    tables, parts = bench.tables, [f"Measured on **{bench.machine}** with {own_release()}: `{command}`."]
+    if not bench.runner.runs:
+        parts.append("The time limit ended the run; the same command goes on where it was.")
+    if tables.tests is not None:
+        counts = ", ".join(f"{number} {outcome}" for outcome, number in sorted(tables.tests["counts"].items()))
+        failed = "".join(f"\n- failed: `{name}`" for name in tables.tests["failed"])
+        parts.append(f"Tests that need a GPU: {counts or 'none ran'}.{failed}")
+    if tables.pruned:
+        header = ("model", "method", "seconds", "forwards", "solving", "device, GiB", "host, GiB")
+        parts.append(table(header, tables.pruned))
+        about = "; ".join(f"{name}: {size}" for name, size in tables.calibration.items())
+        parts.append(
+            f"Llamas with random weights in bfloat16; {about}. Seconds are of pruning alone, without loading libraries "
+            "and writing the artifact; forwards have reading and statistics with them; peaks are of tensors on the "
+            "device and of the process on the host."
         )
-        if (
-            "reason" in timed
-            and (note := f"2:4 has no kernel here: {timed['reason'].rstrip('.')}.") not in tables.notes
-        ):
-            tables.notes.append(note)
-
-
-def _tests_program() -> Program:
-    tests = sorted(Path("tests").rglob("*.py"))
-    return engine_program("bench.gpu_tests_cell", tests)
+    if tables.precisions:
+        said = "; ".join(
+            f"forwards in {forward}, solvers in float32 with matrix precision `{solver}`"
+            for forward, solver in sorted(tables.precisions)
+        )
+        parts.append(f"Precision: {said} (`highest` is without TF32).")
+    if tables.sparse:
+        columns = ("model", "linear layer", "tokens", "dense, µs", "2:4, µs", "times as fast")
+        parts.append(table(columns, tables.sparse))
+        parts.append("A linear layer in bfloat16, dense and in torch's semi-structured form; medians of 20 rounds.")
+    return "\n\n".join([*parts, *tables.notes])
 
 
 def refusal(device: str) -> str | None:
@@ -240,32 +275,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--shape", action="append", choices=SHAPES, help="these models alone; else all but tiny")
     parser.add_argument("--method", action="append", choices=sorted({each.method for each in METHODS}))
     parser.add_argument("--hours", type=float, default=4.0, help="most that it may take; the next call goes on")
-    parser.add_argument("--write", metavar="PAGE", help="replace the page's section too")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="replace the page's section too")
     options = parser.parse_args(arguments)
     if options.write and device_kind(options.device) is not CUDA:
         parser.error("--write is for figures of a GPU, and this would be a dry run")
     if (reason := refusal(options.device)) is not None:
         print(f"bench.gpu: {reason}", file=sys.stderr)
         return 2
-    machine, tables = name_of(options.device), Tables()
-    bench = Bench(options.device, machine, time.monotonic() + 3600 * options.hours)
+    bench = Bench(options.device, name_of(options.device), Runner.of(options))
+    bench.runner.deadline = time.monotonic() + 3600 * options.hours
     shapes = options.shape or [name for name in SHAPES if name != "tiny"]
     methods = [each for each in METHODS if not options.method or each.method in options.method]
-    is_gpu = device_kind(options.device) is CUDA
     try:
-        bench.run(engine_program("bench.gpu_cell"), {"task": "look"}, "gpu-look")
-        measure(bench, shapes, methods, tests=is_gpu, tables=tables)
+        bench.run(engine_program("bench.gpu_cell:look"), {}, "gpu-look")
+    except TimeoutError:
+        bench.runner.runs = False
     except CellFailed as failure:
-        print(f"bench.gpu: {options.device} cannot be used by torch, or a cell failed: {failure}", file=sys.stderr)
-        tables.has_failed = True
-    except (OutOfTime, KeyboardInterrupt):
-        print("ended before all was measured: the same command goes on", file=sys.stderr)
+        print(f"bench.gpu: {options.device} cannot be used by torch: {failure}", file=sys.stderr)
+        return 1
+    bench.measure(shapes, methods, tests=device_kind(options.device) is CUDA)
     command = " ".join(["python -m bench.gpu", *(arguments if arguments is not None else sys.argv[1:])])
-    text = page(tables, machine, command)
-    print(text)
-    if options.write and (tables.pruned or tables.sparse):
-        write_section(Path(options.write), SECTION, text)
-    return int(tables.has_failed)
+    has_rows = bench.tables.pruned or bench.tables.sparse
+    show(page(bench, command), SECTION, options.write if has_rows else None)
+    return int(bench.has_failed)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.sparse import to_sparse_semi_structured
 
-from bench.cell_program import answer
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.accelerator import backend_of
 from core.engine.models.folder import open_model
@@ -114,12 +113,3 @@ def _median_seconds(work: Callable[[], Tensor], device: torch.device) -> float:
             backend.synchronise()
             seconds.append(time.perf_counter() - begun)
     return median(seconds[WARM_UP:])
-
-
-TASKS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
-    each.__name__: each for each in (look, prune, semi_structured)
-}
-
-
-if __name__ == "__main__":
-    answer(lambda spec: TASKS[spec["task"]](spec))

@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 
-from bench.cell_program import answer
-
 ROOT = Path(__file__).parents[1]
 
 
@@ -32,7 +30,3 @@ def run_tests(spec: dict[str, Any]) -> dict[str, Any]:
     options = ["--rootdir", str(ROOT), "-q", "-m", "gpu", "-p", "no:cacheprovider", *folders]
     pytest.main(options, plugins=[outcomes])
     return {"counts": dict(outcomes.counts), "failed": outcomes.failed}
-
-
-if __name__ == "__main__":
-    answer(run_tests)

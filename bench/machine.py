@@ -2,6 +2,7 @@
 
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +30,7 @@ class Products:
     forward: int
     gram: int
 
-    def seconds(self, rates: dict[str, float], forward_dtype: str) -> float:
+    def seconds(self, rates: Mapping[str, float], forward_dtype: str) -> float:
         """At measured rates. After a forward in bfloat16 the inputs are bfloat16 values: products of those are as exact
         in that dtype as in float32, so the faster of the two counts.
         """

@@ -5,8 +5,6 @@ from typing import Any
 
 import torch
 
-from bench.cell_program import answer
-
 _SECONDS = 1.5
 _SHAPES = ((4096, 576, 1536), (4096, 1536, 576), (2048, 2048, 2048))
 
@@ -27,7 +25,3 @@ def flops_per_second(dtype: torch.dtype) -> float:
 def measure(spec: dict[str, Any]) -> dict[str, Any]:
     """Rates by dtype."""
     return {name: flops_per_second(getattr(torch, name)) for name in ("float32", "bfloat16")}
-
-
-if __name__ == "__main__":
-    answer(measure)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.page import table, write_section
+from bench.page import show, table
 from core.device_kinds import CPU
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.description import ModelDescription
@@ -170,10 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.mixture_memory", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--write", type=Path, metavar="PAGE", help="replace the page's section too")
     given = parser.parse_args(arguments)
-    text = page()
-    print(text)
-    if given.write:
-        write_section(given.write, SECTION, text)
+    show(page(), SECTION, given.write)
     return 0
 
 

@@ -18,6 +18,13 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, text_columns:
     return "\n".join([line(header), line(rule), *map(line, rows)])
 
 
+def show(text: str, section: str, page: Path | None) -> None:
+    """Print a text, and put it in the place of a page's section, where there is a page."""
+    print(f"\n{text}", flush=True)
+    if page:
+        write_section(page, section, text)
+
+
 def write_section(page: Path, name: str, text: str) -> None:
     """Replace what stands between `<!-- name -->` and `<!-- /name -->`; raises ValueError where the page lacks them."""
     content = page.read_text()

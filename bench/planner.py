@@ -8,39 +8,33 @@ shipped row out and estimates it from the others, which takes no job.
 """
 
 import argparse
-import hashlib
 import json
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
-from rich.console import Console
-
-from bench.cells import CACHE, own_release, recall, remember
+from bench.cells import CACHE, Cell, Runner, own_release, recall
 from bench.handbook import write_handbook
 from bench.machine import describe_machine
-from bench.page import table, write_section
+from bench.page import show, table
+from bench.service import Service, sample_service, service_key
 from core.database import transaction
 from core.service.jobs.resolution.context import RequestContext
 from core.service.plans.evidence import Question
 from core.service.plans.figures import LossEstimates
 from core.service.plans.outcomes import shipped_outcomes
 from core.service.plans.service import plan
-from core.settings import Settings
 from core.storage import open_store
-from secateur import Client
 from secateur.errors import NotFound
-from secateur_wire.jobs import JobEvent
 from secateur_wire.plans import Goal, PlanBody, PlanFigure
-from worker.embedded.instance import EmbeddedInstance, open_instance
+from worker.embedded.instance import EmbeddedInstance
 from worker.embedded.register import add_dataset
-from worker.embedded.serving import serving
-from worker.samples.language import EVALUATION, MODEL, add_samples
+from worker.samples.language import EVALUATION, MODEL
 
 JOBS_SECTION, ROWS_SECTION = "bench-planner", "bench-planner-rows"
 HANDBOOK, DOCUMENTATION = "debian-handbook", "secateur-documentation"
@@ -93,29 +87,32 @@ class Outcome:
 class Bench:
     """Runs cases as jobs of the service, or recalls them, and asks what a plan said before each."""
 
-    def __init__(self, client: Client, home: EmbeddedInstance, console: Console) -> None:
-        self._client, self._home, self._console = client, home, console
-        self._store = open_store(home.settings)
+    def __init__(self, service: Service, runner: Runner) -> None:
+        self._service, self._runner = service, runner
+        self._store = open_store(service.settings)
         self._jobs: dict[str, str] = {}
 
-    def outcome(self, case: Case) -> Outcome:
-        """Return the outcome of a case; those that it comes after are run first."""
+    def outcome(self, case: Case) -> Outcome | None:
+        """Return the outcome of a case, None where it was not run; those that it comes after are run first."""
         if case.after is not None and case.after not in self._jobs:
             self.outcome(next(each for each in CASES if each.name == case.after))
-        model = MODEL if case.after is None else f"job:{self._jobs[case.after]}"
+        model = MODEL if case.after is None else f"job:{self._jobs.get(case.after)}"
         asked = PlanBody(model=model, goal=case.goal, **case.asked)
         body = self._body(asked)
-        facts = json.dumps(
-            [case.name, {**body, "model": case.after}, own_release(), describe_machine()], sort_keys=True
+        cell = Cell(
+            case.name,
+            f"planner-{service_key(case.name, {**body, 'model': case.after})}",
+            lambda: self._run(body),
         )
-        key = f"planner-{hashlib.sha256(facts.encode()).hexdigest()[:20]}"
-        known = recall(key)
-        if known is None or not self._is_there(known["job"]):
-            known = self._run(case, body)
-            remember(key, known)
+        known = recall(cell.key)
+        runner = self._runner
+        if known is not None and not self._is_there(known["job"]):
+            runner = replace(runner, is_fresh=True)
+        known = runner.figures({None: cell}, lambda told: f"{told['job']}, {told['seconds']:.0f} s").get(None)
+        if known is None:
+            return None
         self._jobs[case.name] = known["job"]
-        begun = datetime.fromisoformat(known["begun"])
-        before = self._figures(asked, begun)
+        before = self._figures(asked, datetime.fromisoformat(known["begun"]))
         return Outcome(
             case,
             self._figures(asked, _NEVER).get("perplexity_ratio"),
@@ -127,22 +124,16 @@ class Bench:
 
     def _body(self, asked: PlanBody) -> dict[str, Any]:
         """Return the planned job, without training, measured on every text that cases are judged by."""
-        planned = self._client.plan(**asked.model_dump(exclude_none=True))
+        planned = self._service.client.plan(**asked.model_dump(exclude_none=True))
         body: dict[str, Any] = {name: value for name, value in planned.job.items() if name != "recovery"}
         judged = {"datasets": list(JUDGED_ON), "samples": WINDOWS, "sequence_length": LENGTH}
         return body | {"evaluation": judged}
 
-    def _run(self, case: Case, body: dict[str, Any]) -> dict[str, Any]:
-        estimate = self._client.inspect(**body).estimate
+    def _run(self, body: dict[str, Any]) -> dict[str, Any]:
+        client = self._service.client
+        estimate = client.inspect(**body).estimate
         begun = datetime.now(UTC)
-        job = self._client.submit(**body)
-        self._console.print(f"{case.name}: {job.id}")
-
-        def tell(event: JobEvent) -> None:
-            if event.type == "stage":
-                self._console.print(f"  {event.data.get('stage')}")
-
-        ended = self._client.wait(job.id, on_event=tell).raise_for_status()
+        ended = client.wait(client.submit(**body).id).raise_for_status()
         assert ended.metrics is not None and ended.metrics.seconds is not None
         return {
             "job": ended.id,
@@ -154,15 +145,15 @@ class Bench:
 
     def _is_there(self, job_id: str) -> bool:
         try:
-            return bool(self._client.artifacts(job_id))
+            return bool(self._service.client.artifacts(job_id))
         except NotFound:
             return False
 
     def _figures(self, asked: PlanBody, until: datetime) -> dict[str, PlanFigure]:
-        with transaction(self._home.sessions) as session:
-            context = RequestContext(session, self._home.team_id, self._store, self._home.settings)
-            planned = plan(context, asked, until=until)
-        return planned.figures
+        home = self._service.home
+        with transaction(home.sessions) as session:
+            context = RequestContext(session, home.team_id, self._store, home.settings)
+            return plan(context, asked, until=until).figures
 
 
 def jobs_page(outcomes: Sequence[Outcome], command: str) -> str:
@@ -244,26 +235,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.planner", description=__doc__)
     names = [each.name for each in CASES]
     parser.add_argument("--cases", nargs="*", choices=names, default=names, help="none: the shipped rows alone")
-    parser.add_argument("--write", metavar="PAGE", help="replace the page's sections too")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="replace the page's sections too")
     options = parser.parse_args(arguments)
-    console = Console(highlight=False, soft_wrap=True)
-    rows = rows_page()
-    console.print(rows, markup=False)
-    if options.write:
-        write_section(Path(options.write), ROWS_SECTION, rows)
+    show(rows_page(), ROWS_SECTION, options.write)
     if not options.cases:
         return 0
-    settings = Settings()
-    with serving(settings, print) as url, open_instance(settings) as home:
-        add_samples(home, console.print)
-        _add_texts(home)
-        with Client(url, (settings.home / "api-key").read_text().strip()) as client:
-            bench = Bench(client, home, console)
-            outcomes = [bench.outcome(each) for each in CASES if each.name in options.cases]
+    with sample_service() as service:
+        _add_texts(service.home)
+        bench = Bench(service, Runner.of(options))
+        outcomes = [found for each in CASES if each.name in options.cases and (found := bench.outcome(each))]
     text = jobs_page(outcomes, " ".join(["python -m bench.planner", *map(repr, arguments or sys.argv[1:])]))
-    console.print(text, markup=False)
-    if options.write:
-        write_section(Path(options.write), JOBS_SECTION, text)
+    show(text, JOBS_SECTION, options.write)
     judged = [(each.release, ratio) for each in outcomes for ratio in each.ratios.values() if each.release is not None]
     inside = sum(figure.low <= ratio <= figure.high for figure, ratio in judged if figure is not None)
     return int(inside < 0.8 * len(judged))

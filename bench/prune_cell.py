@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from bench.cell_program import answer
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.models.tensors import load_tensors
@@ -42,7 +41,3 @@ def prune(spec: dict[str, Any]) -> dict[str, Any]:
         "save_seconds": saved - done,
         "forward_dtype": str(sweep.plan.forward_dtype).removeprefix("torch."),
     }
-
-
-if __name__ == "__main__":
-    answer(prune)

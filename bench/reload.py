@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from bench.page import table, write_section
+from bench.page import show, table
 from core.device_kinds import device_kind
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.discovered import architectures
@@ -86,9 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     rows = [row for model in given.models for row in rows_of(model, discovered)]
     text = table(_HEADER, rows)
-    print(text)
-    if given.write:
-        write_section(given.write, SECTION, text)
+    show(text, SECTION, given.write)
     return 0
 
 

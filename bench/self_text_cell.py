@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from bench.cell_program import answer
 from core.engine.models.folder import open_model
 from core.engine.models.loading import load_model
 from core.engine.models.precision import forward_dtype
@@ -31,7 +30,3 @@ def write_text(spec: dict[str, Any]) -> dict[str, Any]:
     with Path(spec["output"]).open("w") as target:
         target.writelines(json.dumps({"text": document}) + "\n" for document in documents)
     return {"seconds": time.perf_counter() - begun}
-
-
-if __name__ == "__main__":
-    answer(write_text)

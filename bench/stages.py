@@ -6,27 +6,23 @@ the body and of the releases, so that the command goes on where it was ended.
 """
 
 import argparse
-import contextlib
-import hashlib
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from bench.cells import own_release, recall, remember
+from bench.cells import Cell, CellFailed, Runner, own_release
 from bench.machine import describe_machine
-from bench.page import table, write_section
+from bench.page import show, table
+from bench.service import sample_service, service_key
 from core.engine.evaluation.zero_shot_tasks import TASKS, local_copy
 from core.settings import Settings
 from secateur import Client
-from worker.embedded.instance import EmbeddedInstance, open_instance
+from worker.embedded.instance import EmbeddedInstance
 from worker.embedded.register import add_dataset
-from worker.embedded.serving import serving
-from worker.samples.language import CALIBRATION, EVALUATION, MODEL, add_samples
+from worker.samples.language import CALIBRATION, EVALUATION, MODEL
 from worker.samples.zero_shot import add_task_samples
 
 SECTION = "bench-stages"
@@ -78,19 +74,16 @@ def body(stages: dict[str, Any], round_steps: int) -> dict[str, Any]:
     }
 
 
-def figures(client: Client, title: str, job_body: dict[str, Any], say: Callable[[str], None]) -> dict[str, Any] | None:
-    """Return the figures of a job, of now or before; None where it failed, and `say` hears why."""
-    facts = [job_body, None, own_release(), describe_machine()]
-    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
-    known = recall(key)
-    if known is None:
+def cell_of(client: Client, title: str, job_body: dict[str, Any]) -> Cell:
+    """Return the cell of a job, whose figures are its metrics."""
+
+    def work() -> dict[str, Any]:
         job = client.wait(client.submit(**job_body).id)
         if job.status != "succeeded" or job.metrics is None:
-            say(f"{title}: {job.status}: {job.error.message if job.error else 'no figures'}")
-            return None
-        known = {"job": job.id, **job.metrics.model_dump(mode="json")}
-        remember(key, known)
-    return known
+            raise CellFailed(f"{job.status}: {job.error.message if job.error else 'no figures'}")
+        return {"job": job.id, **job.metrics.model_dump(mode="json")}
+
+    return Cell(title, service_key(job_body, None), work)
 
 
 def page(found: dict[str, dict[str, Any] | None], steps: int, command: str) -> str:
@@ -118,26 +111,21 @@ a round of {steps // 4} steps has won nothing back."""
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.stages", description=__doc__)
     parser.add_argument("--steps", type=int, default=48, help="of recovery, all stages together")
-    parser.add_argument("--write", metavar="PAGE", help="replace the page's section too")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="replace the page's section too")
     options = parser.parse_args(arguments)
-    console, settings = Console(highlight=False, soft_wrap=True), Settings()
-    found: dict[str, dict[str, Any] | None] = {}
-    with serving(settings, print) as url:
-        add_task_samples(settings, console.print)
-        with open_instance(settings) as home:
-            add_samples(home, console.print)
-            add_instructions(home)
-        client = Client(url, (settings.home / "api-key").read_text().strip())
-        with client, contextlib.suppress(KeyboardInterrupt):  # what there is, is shown; the rest is run the next time
-            for title, stages in recoveries(options.steps).items():
-                found[title] = figures(client, title, body(stages, options.steps // 4), console.print)
-    if not any(found.values()):
+    runner, titles = Runner.of(options), recoveries(options.steps)
+    add_task_samples(Settings(), print)
+    with sample_service() as service:
+        add_instructions(service.home)
+        cells = {
+            title: cell_of(service.client, title, body(stages, options.steps // 4)) for title, stages in titles.items()
+        }
+        kept = runner.figures(cells, lambda figures: str(figures["job"]))
+    if not kept:
         return 1
+    found = {title: kept.get(title) for title in titles if title in kept or title in runner.failures}
     command = " ".join(["python -m bench.stages", *(arguments if arguments is not None else sys.argv[1:])])
-    text = page(found, options.steps, command)
-    console.print(text, markup=False)
-    if options.write:
-        write_section(Path(options.write), SECTION, text)
+    show(page(found, options.steps, command), SECTION, options.write)
     return int(any(figures is None for figures in found.values()))
 
 

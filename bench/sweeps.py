@@ -6,8 +6,6 @@ releases and the machine, so that the command goes on where it was ended.
 """
 
 import argparse
-import hashlib
-import json
 import math
 import sys
 import time
@@ -15,16 +13,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from bench.cells import own_release, recall, remember
+from bench.cells import Cell, Runner, own_release
 from bench.machine import describe_machine
-from bench.page import table, write_section
-from core.settings import Settings
+from bench.page import show, table
+from bench.service import sample_service, service_key
 from secateur import Client, Sweep
-from worker.embedded.instance import open_instance
-from worker.embedded.serving import serving
-from worker.samples.language import CALIBRATION, EVALUATION, MODEL, add_samples
+from worker.samples.language import CALIBRATION, EVALUATION, MODEL
 
 SECTION = "bench-sweeps"
 METHODS = ("magnitude", "wanda", "sparsegpt")
@@ -55,44 +49,38 @@ def search_for(limit: float) -> dict[str, Any]:
     return {"name": "bench: a search", "job": JOB, "search": search, "max_concurrent": 1}
 
 
-class Bench:
-    """Runs sweeps on the service, or recalls what they gave."""
+def cell_of(client: Client, body: Mapping[str, Any]) -> Cell:
+    """Return the cell of a sweep.
 
-    def __init__(self, client: Client, console: Console) -> None:
-        self._client = client
-        self._console = console
+    Its figures are the results as they were answered, what each job's report says of the dense model, and seconds.
+    """
+    key = service_key(body)
 
-    def figures(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The sweep's results as they were answered; beside them what each job's report says of the dense model, its
-        seconds, and the sweep's.
-        """
-        facts = json.dumps([body, own_release(), describe_machine()], sort_keys=True)
-        key = hashlib.sha256(facts.encode()).hexdigest()[:20]
-        known = recall(key)
-        if known is not None:
-            return known
+    def work() -> dict[str, Any]:
         begun = time.perf_counter()
-        sweep = self._client.submit_sweep(idempotency_key=key, **body)
+        sweep = client.submit_sweep(idempotency_key=key, **body)
         if sweep.finished and sweep.status != "succeeded":
-            sweep = self._client.resume_sweep(sweep.id)
-        ended = self._client.wait_sweep(sweep.id, on_change=self._tell)
+            sweep = client.resume_sweep(sweep.id)
+        ended = client.wait_sweep(sweep.id, on_change=_tell)
         seconds = time.perf_counter() - begun
-        results = self._client.sweep_results(ended.id)
-        jobs = {point.job: self._job(point.job) for point in results.points if point.job}
-        found = {"results": results.model_dump(mode="json"), "jobs": jobs, "seconds": seconds}
-        remember(key, found)
-        return found
+        results = client.sweep_results(ended.id)
+        jobs = {point.job: _job(client, point.job) for point in results.points if point.job}
+        return {"results": results.model_dump(mode="json"), "jobs": jobs, "seconds": seconds}
 
-    def _job(self, job_id: str) -> dict[str, Any]:
-        dense = (self._client.report(job_id).model_extra or {})["dense"]
-        metrics = self._client.job(job_id).metrics
-        seconds = None if metrics is None or metrics.seconds is None else metrics.seconds.total
-        told = sum(event.data.get("name") == "dense_evaluation" for event in self._client.events(job_id))
-        return {"measured": dense["measured"], "taken": dense["taken"], "told": told, "seconds": seconds}
+    return Cell(body["name"], key, work)
 
-    def _tell(self, sweep: Sweep) -> None:
-        counts = sweep.points
-        self._console.print(f"{sweep.id} {sweep.status}: {counts.succeeded} succeeded, {counts.failed} failed")
+
+def _job(client: Client, job_id: str) -> dict[str, Any]:
+    dense = (client.report(job_id).model_extra or {})["dense"]
+    metrics = client.job(job_id).metrics
+    seconds = None if metrics is None or metrics.seconds is None else metrics.seconds.total
+    told = sum(event.data.get("name") == "dense_evaluation" for event in client.events(job_id))
+    return {"measured": dense["measured"], "taken": dense["taken"], "told": told, "seconds": seconds}
+
+
+def _tell(sweep: Sweep) -> None:
+    counts = sweep.points
+    print(f"{sweep.id} {sweep.status}: {counts.succeeded} succeeded, {counts.failed} failed", flush=True)
 
 
 def unique_limit(points: Sequence[Mapping[str, Any]]) -> float:
@@ -171,26 +159,26 @@ def _rows(figures: dict[str, Any]) -> str:
     return table(header, rows)
 
 
+def _seconds(figures: Mapping[str, Any]) -> str:
+    return f"{figures['seconds']:.0f} s"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns 0 where the search found what the grid shows, with fewer jobs and one dense evaluation each."""
     parser = argparse.ArgumentParser(prog="python -m bench.sweeps", description=__doc__)
-    parser.add_argument("--write", metavar="PAGE", help="replace the page's section too")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="replace the page's section too")
     options = parser.parse_args(arguments)
-    console = Console(highlight=False, soft_wrap=True)
-    settings = Settings()
-    with serving(settings, print) as url:
-        with open_instance(settings) as home:
-            add_samples(home, console.print)
-        with Client(url, (settings.home / "api-key").read_text().strip()) as client:
-            bench = Bench(client, console)
-            grid = bench.figures(GRID)
-            limit = unique_limit(grid["results"]["points"])
-            search = bench.figures(search_for(limit))
+    runner = Runner.of(options)
+    with sample_service() as service:
+        threads = service.settings.threads
+        grid = runner.figures({None: cell_of(service.client, GRID)}, _seconds).get(None)
+        limit = unique_limit(grid["results"]["points"]) if grid else 0.0
+        cells = {None: cell_of(service.client, search_for(limit))} if grid else {}
+        search = runner.figures(cells, _seconds).get(None)
+    if grid is None or search is None:
+        return 1
     command = " ".join(["python -m bench.sweeps", *(arguments or sys.argv[1:])])
-    text = page(grid, search, limit, command, settings.threads)
-    console.print(text, markup=False)
-    if options.write:
-        write_section(Path(options.write), SECTION, text)
+    show(page(grid, search, limit, command, threads), SECTION, options.write)
     outcome, points = search["results"]["search"], grid["results"]["points"]
     found = search["results"]["points"][outcome["number"]]["values"]
     is_right = found == grid_winner(points, limit)["values"] and outcome["jobs"] < len(points)

@@ -6,7 +6,6 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from bench.cell_program import answer
 from core.engine.datasets.formats import detect_format
 from core.engine.datasets.text_files import read_documents
 from core.engine.datasets.token_windows import calibration_windows, evaluation_windows, mixed_windows
@@ -42,7 +41,3 @@ def _generated(spec: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> Tens
         seed=spec["seed"],
         name=file.name,
     )
-
-
-if __name__ == "__main__":
-    answer(make_windows)

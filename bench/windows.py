@@ -5,7 +5,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.cells import CACHE, own_program, recall, remember, run
+from bench.cells import CACHE, engine_program, recall, remember, run
 
 FILE = "tokens.safetensors"
 SELF_WINDOWS = 96
@@ -29,7 +29,9 @@ class SelfText:
             file.parent.mkdir(parents=True, exist_ok=True)
             partial = file.with_suffix(".partial")
             spec = {"model": str(self.model), "samples": SELF_WINDOWS, "length": self.length, "threads": threads}
-            known = run(own_program("bench.self_text_cell"), spec | {"output": str(partial)}, "self-text").result
+            known = run(
+                engine_program("bench.self_text_cell:write_text"), spec | {"output": str(partial)}, "self-text"
+            ).result
             partial.rename(file)
             remember(f"self-text-{key}", known)
         return file, float(known["seconds"])
@@ -81,6 +83,6 @@ class Windows:
             spec |= {"model": str(self.model), "text": str(self.text), "threads": threads}
             if self.generated:
                 spec["generated_text"] = str(SelfText(self.model, self.length).written(threads)[0])
-            run(own_program("bench.tokens_cell"), spec | {"output": str(partial / FILE)}, "tokens")
+            run(engine_program("bench.tokens_cell:make_windows"), spec | {"output": str(partial / FILE)}, "tokens")
             partial.rename(file.parent)
         return file

@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from bench.mutants.mutant import Mutant, NotApplicable
+from bench.mutants.mutant import Mutant, NotApplicable, by_hand
 from bench.mutants.running import applied, copy_tree, sources
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +42,7 @@ def read_mutations() -> list[Mutation]:
 
 
 def _mutation(table: dict[str, Any]) -> Mutation:
-    changes = tuple(Mutant(table["name"], **change, tests=()) for change in table["change"])
+    changes = tuple(by_hand(table["name"], **change) for change in table["change"])
     return Mutation(table["name"], table["promise"], table["scenario"], changes)
 
 

@@ -8,9 +8,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.cells import Runner
 from bench.claims.report import write_page
 from bench.claims.rules import CLAIMS
-from bench.claims.running import complete, recalled
+from bench.claims.running import cells_of, measure
 from bench.claims.sources import MissingData, fashion_mnist_files, fetch_language_files
 
 
@@ -22,25 +23,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--write", metavar="PAGE", default="docs/claims.md")
     options = parser.parse_args(arguments)
     chosen = [each for each in CLAIMS if not options.only or each.name in options.only]
-    found = recalled(CLAIMS)
-    succeeded = False
-    try:
-        if any("language" in each.reads for each in chosen):
-            fetch_language_files(print)
-        possible = chosen
-        if any("fashion-mnist" in each.reads for each in chosen):
-            try:
-                fashion_mnist_files()
-            except MissingData as missing:
-                print(missing, file=sys.stderr)
-                possible = [each for each in chosen if "fashion-mnist" not in each.reads]
-        succeeded = (
-            complete(possible, found, lambda line: print(f"{line}\n", end="", flush=True)) and possible == chosen
-        )
-    except KeyboardInterrupt:
-        print("ended early: the page shows what there is, the rest is run the next time", file=sys.stderr)
+    possible, runner = chosen, Runner.of(options)
+    if any("language" in each.reads for each in chosen):
+        fetch_language_files(print)
+    if any("fashion-mnist" in each.reads for each in chosen):
+        try:
+            fashion_mnist_files()
+        except MissingData as missing:
+            print(missing, file=sys.stderr)
+            possible = [each for each in chosen if "fashion-mnist" not in each.reads]
+    found = measure(possible, CLAIMS, runner)
     write_page(Path(options.write), CLAIMS, found, "make claims")
-    return int(not succeeded)
+    return int(any(name not in found for name in cells_of(chosen)))
 
 
 if __name__ == "__main__":

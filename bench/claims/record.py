@@ -1,7 +1,16 @@
-"""What a measurement writes down while it runs."""
+"""Measurements of claims, each in a process of its own, and what they write down while they run."""
 
+import importlib
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
+
+
+def measure(spec: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures of the measurement that the spec names as its `claim`, for its `seed` and `setting`."""
+    record = Record()
+    importlib.import_module(f"bench.claims.measurements.{spec['claim']}").measure(spec["seed"], spec["setting"], record)
+    return record.figures()
 
 
 class Record:
@@ -28,3 +37,15 @@ class Record:
     def figures(self) -> dict[str, Any]:
         """As JSON, the form that `Run.of` reads."""
         return {"curves": self._curves, "facts": self._facts}
+
+
+def knee(points: Sequence[tuple[float | str, float]], limit: float) -> float:
+    """The largest sparsity up to which no value of (sparsity, value), in order, is above a limit; 0 where the first
+    already is.
+    """
+    reached = 0.0
+    for x, value in points:
+        if value > limit:
+            break
+        reached = float(x)
+    return reached

@@ -1,114 +1,51 @@
-"""Every claim's cells, one for each seed: recalled, or run in processes of their own, some at a time."""
+"""Cells of the claims, one for each seed: recalled, or run in processes of their own, some at a time."""
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from bench.cells import CellFailed, Program, cell_key, engine_program, recall, remember, run
+from bench.cells import Cell, Runner, cell_key, engine_program, recalled, run
 from bench.claims.claim import Claim, Run
 from bench.machine import describe_machine, threads_available
 
 _FOLDER = Path(__file__).parent
-_SHARED = ("data.py", "knee.py", "language.py", "networks.py", "record.py")
-
+_SHARED = ("data.py", "language.py", "networks.py", "record.py")
 Found = dict[tuple[str, int], Run]
 """The runs that are there, by claim name and seed."""
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A claim and a seed. One that measures time has every thread, the others one each."""
-
-    claim: Claim
-    seed: int
-
-    @property
-    def spec(self) -> dict[str, Any]:
-        """What its program is given."""
-        threads = threads_available() if self.claim.is_alone else 1
-        return {
-            "claim": self.claim.name,
-            "seed": self.seed,
-            "threads": threads,
-            "setting": dict(self.claim.setting),
-        }
-
-    @property
-    def program(self) -> Program:
-        """Changes with the engine, with what measurements share, and with its own; not with rules and plots."""
-        sources = [*(_FOLDER / name for name in _SHARED), _FOLDER / "measurements" / f"{self.claim.name}.py"]
-        return engine_program("bench.claims.cell", sources)
-
-    @property
-    def key(self) -> str:
-        """The name its figures are kept under."""
-        return cell_key(self.program, self.spec, describe_machine())
+def cells_of(claims: Sequence[Claim]) -> dict[tuple[str, int], Cell]:
+    """Return the cells of claims, by name and seed."""
+    return {(claim.name, seed): _cell(claim, seed) for claim in claims for seed in claim.seeds}
 
 
-def recalled(claims: Sequence[Claim]) -> Found:
-    """The runs that are kept."""
-    found: Found = {}
-    for claim in claims:
-        for seed in claim.seeds:
-            figures = recall(Cell(claim, seed).key)
-            if figures is not None:
-                found[claim.name, seed] = Run.of(figures)
-    return found
+def measure(claims: Sequence[Claim], shown: Sequence[Claim], runner: Runner) -> Found:
+    """Return the runs of the claims that are shown, those that are kept, and of some claims those that were missing.
 
-
-def complete(claims: Sequence[Claim], found: Found, say: Callable[[str], None]) -> bool:
-    """Run what `found` lacks, into it: as many cells at a time as there are processor cores, those that measure time
-    alone and last. Whether all succeeded. A KeyboardInterrupt ends the cells that run, and goes on.
+    As many cells run at a time as there are processor cores, those that measure time alone and last.
     """
-    missing = [Cell(claim, seed) for claim in claims for seed in claim.seeds if (claim.name, seed) not in found]
-    together = [cell for cell in missing if not cell.claim.is_alone]
-    alone = [cell for cell in missing if cell.claim.is_alone]
-    succeeded = True
-    for cells, processes in ((together, threads_available()), (alone, 1)):
-        for cell, figures in _run(cells, processes, say):
-            if figures is None:
-                succeeded = False
-            else:
-                found[cell.claim.name, cell.seed] = Run.of(figures)
-    return succeeded
+    found: dict[tuple[str, int], dict[str, Any]] = recalled(cells_of(shown))
+    for is_alone, at_once in ((False, threads_available()), (True, 1)):
+        chosen = [claim for claim in claims if claim.is_alone is is_alone]
+        found |= runner.figures(cells_of(chosen), _brief, at_once=at_once)
+    return {name: Run.of(figures) for name, figures in found.items()}
 
 
-def _run(
-    cells: Sequence[Cell], processes: int, say: Callable[[str], None]
-) -> Iterator[tuple[Cell, dict[str, Any] | None]]:
-    """Cells as they end, with their figures; None where one failed, and `say` heard why."""
-    stopping = threading.Event()
-    with ThreadPoolExecutor(processes) as pool:
-        futures = {pool.submit(_measure, cell, stopping, say): cell for cell in cells}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        except KeyboardInterrupt:
-            stopping.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            for child in psutil.Process().children():
-                child.terminate()
-            raise
+def _cell(claim: Claim, seed: int) -> Cell:
+    """Return the cell of a seed; it changes with the engine, with what measurements share, and with its own source, not
+    with rules and plots. One that measures time has every thread, the others one each.
+    """
+    spec = {
+        "claim": claim.name,
+        "seed": seed,
+        "threads": threads_available() if claim.is_alone else 1,
+        "setting": dict(claim.setting),
+    }
+    sources = [*(_FOLDER / name for name in _SHARED), _FOLDER / "measurements" / f"{claim.name}.py"]
+    program = engine_program("bench.claims.record:measure", sources)
+    key = cell_key(program, spec, describe_machine())
+    return Cell(f"{claim.name}, seed {seed}", key, lambda: run(program, spec, key).result)
 
 
-def _measure(cell: Cell, stopping: threading.Event, say: Callable[[str], None]) -> dict[str, Any] | None:
-    title = f"{cell.claim.name}, seed {cell.seed}"
-    if stopping.is_set():
-        return None
-    say(f"{title}: begun")
-    key = cell.key  # of the sources as they are now, whatever becomes of them meanwhile
-    try:
-        measured = run(cell.program, cell.spec, key)
-    except CellFailed as failure:
-        if not stopping.is_set():
-            say(f"{title}: failed: {failure}")
-        return None
-    remember(key, measured.result)
-    facts = ", ".join(f"{name} {value:.4g}" for name, value in measured.result["facts"].items())
-    say(f"{title}: {measured.seconds:.0f} s: {facts or 'done'}")
-    return measured.result
+def _brief(figures: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in figures["facts"].items()) or "done"

@@ -4,23 +4,18 @@ Cells are kept by what they depend on, so that the command goes on where it was 
 """
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
-from bench.cells import CACHE, CellFailed
+from bench.cells import CACHE, Runner
 from bench.claims.sources import LanguageFiles, MissingData, fetch_language_files
-from bench.experts.plan import ROWS, Plan
+from bench.experts.plan import LAYOUTS, ROWS, Plan, Recipe
 from bench.experts.report import page
 from bench.experts.running import Bench, Sizes
-from bench.experts.upcycle import Recipe
-from bench.experts.upcycle_cell import LAYOUTS
 from bench.handbook import write_handbook
 from bench.judging_texts import positive
-from bench.page import write_section
+from bench.page import show
 from core.settings import Settings
 
 SECTION = "bench-experts"
@@ -29,8 +24,7 @@ SECTION = "bench-experts"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is missing, print the tables; 1 where a cell is not there."""
     given = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    torch.set_num_threads(given.threads)
+    runner = Runner.of(given)
     files = LanguageFiles.of(Settings())
     handbook = (CACHE / "handbook.jsonl").absolute()
     plan = Plan(given.rows, given.seeds, given.weight_seeds)
@@ -39,21 +33,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not all(path.exists() for path in (files.model, files.calibration, files.evaluation)):
             fetch_language_files(print)
         write_handbook(handbook)
-        bench.make()
-        bench.recall()
-        if not given.recall:
-            bench.complete()
-    except (MissingData, CellFailed) as error:
+    except MissingData as error:
         print(error, file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("ended early: the tables show what there is, the rest is run the next time", file=sys.stderr)
+    bench.measure(runner)
     if len(bench.before) < len(LAYOUTS):  # there is no mixture yet
         return 1
-    text = page(bench)
-    print(f"\n{text}", flush=True)
-    if given.write:
-        write_section(given.write, SECTION, text)
+    show(page(bench), SECTION, given.write)
     return int(any(cell not in bench.found for cell in plan.cells()))
 
 

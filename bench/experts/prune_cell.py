@@ -1,5 +1,6 @@
 """One pruning of the mixture as a job does it, judged by the stock class that opens what was written."""
 
+import json
 import shutil
 import time
 from pathlib import Path
@@ -9,11 +10,13 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from bench.cell_program import answer
 from bench.evaluate_cell import perplexity
 from bench.experts.upcycle import watched
+from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.description import require_structure
 from core.engine.architectures.discovered import architectures
+from core.engine.checkpoints.files import CONFIG_FILE, SINGLE_FILE
+from core.engine.checkpoints.safetensors_header import read_header
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.models.tensors import load_tensors
@@ -21,6 +24,7 @@ from core.engine.removals.experts.counts import expert_sparsities
 from core.pipeline.passes import walk_for
 from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
+from core.pipeline.stages.discover import discover_and_test
 
 
 def work(spec: dict[str, Any]) -> dict[str, Any]:
@@ -36,7 +40,7 @@ def work(spec: dict[str, Any]) -> dict[str, Any]:
     for left in (output, scratch):
         shutil.rmtree(left, ignore_errors=True)
     scratch.mkdir(parents=True)
-    discovered = architectures.validate_json(Path(spec["architecture"]).read_bytes())
+    discovered = _discovered(place, Path(spec["architecture"]))
     folder = open_model(place, discovered=discovered)
     description = folder.description
     if removed := spec["removed"]:
@@ -64,6 +68,14 @@ def work(spec: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _discovered(place: Path, kept: Path) -> Architecture:
+    """Return what a worker discovers of the mixture, from the file where it is kept once it is known."""
+    if not kept.exists():
+        config = json.loads((place / CONFIG_FILE).read_bytes())
+        kept.write_bytes(architectures.dump_json(discover_and_test(config, read_header(place / SINGLE_FILE))))
+    return architectures.validate_json(kept.read_bytes())
+
+
 @torch.inference_mode()
 def _judged(place: Path, tokens_NT: Tensor) -> dict[str, Any]:
     """Return the perplexity, bytes and speed of a folder, and the tokens that reach each expert, by layer.
@@ -84,7 +96,3 @@ def _judged(place: Path, tokens_NT: Tensor) -> dict[str, Any]:
         "tokens_per_second": tokens_NT.numel() / seconds,
         "reached": reached,
     }
-
-
-if __name__ == "__main__":
-    answer(work)

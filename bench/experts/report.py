@@ -7,10 +7,9 @@ from statistics import fmean, stdev
 from typing import Any
 
 from bench.cells import own_release
-from bench.contest_report import MIB
-from bench.experts.plan import MERGED, REAP, REFITTED, ROWS, SHARES, WEIGHTS
+from bench.contest import MIB
+from bench.experts.plan import LAYOUTS, MERGED, REAP, REFITTED, ROWS, SHARES, WEIGHTS
 from bench.experts.running import TRAINING_LENGTH, Bench
-from bench.experts.upcycle_cell import LAYOUTS
 from bench.machine import describe_machine
 from bench.page import table
 

@@ -1,28 +1,20 @@
-"""The cells of the experts' bench, run one after the other in this process and kept by all they depend on."""
+"""Cells of the experts' bench, kept by all they depend on. Loads no torch."""
 
-import json
 import shutil
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bench.cells import CACHE, Program, cell_key, engine_program, own_release, recall, remember, run
+from bench.cells import CACHE, Program, Runner, cell_key, engine_program, own_release, run
+from bench.cells import Cell as RunnerCell
 from bench.claims.sources import LanguageFiles
-from bench.experts import prune_cell
-from bench.experts.plan import ROWS, SHARES, WEIGHTS, Cell, Plan
-from bench.experts.upcycle import UPCYCLE_VERSION, Recipe
-from bench.experts.upcycle_cell import LAYOUTS
+from bench.contest import checkpoint_place
+from bench.experts.plan import LAYOUTS, ROWS, SHARES, UPCYCLE_VERSION, WEIGHTS, Cell, Plan, Recipe
 from bench.windows import Windows, model_hash
-from core.engine.architectures.discovered import architectures
-from core.engine.checkpoints.files import CONFIG_FILE, SINGLE_FILE
-from core.engine.checkpoints.safetensors_header import read_header
-from core.pipeline.stages.discover import discover_and_test
 
-_HERE = Path(__file__).parent
 TRAINING_SEED, TRAINING_LENGTH = 1000, 256
 """Seed of the windows that the mixture is trained on, which no calibration has, and tokens of each."""
 
@@ -39,7 +31,7 @@ class Sizes:
 
 @dataclass
 class Bench:
-    """Makes the mixture, runs the cells of a plan, or recalls what they gave, into its fields.
+    """Makes the mixture and measures the cells of a plan into its fields.
 
     `texts` are those that the mixture is trained on, of which the first calibrates too.
     """
@@ -53,54 +45,73 @@ class Bench:
     made: dict[str, Any] = field(default_factory=dict)
     before: dict[str, dict[str, Any]] = field(default_factory=dict)
     found: dict[Cell, dict[str, Any]] = field(default_factory=dict)
-    key: str = ""
-    place: Path = Path()
 
-    def make(self) -> None:
-        """Make the mixture where it is not there yet, and judge it; raises CellFailed."""
-        making = self._making_spec()
-        key = cell_key(_maker(), self._facts(making), "")
-        self.key, self.place = key, (CACHE / "upcycled" / key).absolute()
-        known = recall(key)
-        if known is None or not self.place.exists():
-            partial = self.place.with_suffix(".partial")
+    def measure(self, runner: Runner) -> None:
+        """Recall what is kept, and run what is missing: the mixture, what it is before, and the cells."""
+        making = self._making_cell()
+        place = (CACHE / "upcycled" / making.key).absolute()
+        remade = Runner(is_fresh=not place.exists()) if runner.runs else runner
+        made = remade.figures({None: making}, lambda told: f"{told['processor_seconds']:,.0f} processor seconds")
+        if not made:
+            return
+        self.made = made[None]
+        dense = {
+            layout: self._cell(place, f"{layout}, before", {"method": None, "model": layout}) for layout in LAYOUTS
+        }
+        self.before = runner.figures(dense, _brief)
+        cells = {cell: self._cell(place, cell.title, self._spec(cell)) for cell in self.plan.cells()}
+        self.found = runner.figures(cells, _brief)
+
+    def _making_cell(self) -> RunnerCell:
+        recipe, model = self.recipe, self.files.model.absolute()
+        count = -(-recipe.steps * recipe.batch // len(self.texts))
+        windows = [Windows(model, text, "calibration", count, TRAINING_LENGTH, TRAINING_SEED) for text in self.texts]
+        held_out = self._held_out()
+        spec = {"recipe": asdict(recipe), "threads": self.threads}
+        facts = {
+            "texts": [each.file.parent.name for each in windows],
+            "held_out": held_out.file.parent.name,
+            "model": model_hash(model),
+        }
+        key = cell_key(_maker(), spec | facts, "")
+
+        def work() -> dict[str, Any]:
+            place = (CACHE / "upcycled" / key).absolute()
+            partial = place.with_suffix(".partial")
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-            known = run(_maker(), making | {"output": str(partial)}, key).result
-            shutil.rmtree(self.place, ignore_errors=True)
-            partial.rename(self.place)
-            remember(key, known)
-        self.made = known
-        for layout in LAYOUTS:
-            spec = {"method": None, "model": layout}
-            self.before[layout] = self._recalled(spec) or self._run(f"{layout}, before", spec)
+            inputs = {
+                "model": str(model),
+                "texts": [str(each.written(self.threads)) for each in windows],
+                "held_out": str(held_out.written(self.threads)),
+                "output": str(partial),
+            }
+            told = run(_maker(), spec | inputs, key).result
+            shutil.rmtree(place, ignore_errors=True)
+            partial.rename(place)
+            return told
 
-    def complete(self) -> None:
-        """Run the cells that are missing."""
-        for cell in self.plan.cells():
-            spec = self._spec(cell)
-            self.found[cell] = self._recalled(spec) or self._run(cell.title, spec)
+        return RunnerCell("the mixture", key, work)
 
-    def recall(self) -> None:
-        """Recall the cells that are kept; runs nothing."""
-        for cell in self.plan.cells():
-            if known := self._recalled(self._spec(cell)):
-                self.found[cell] = known
+    def _cell(self, place: Path, title: str, spec: dict[str, Any]) -> RunnerCell:
+        facts = spec | asdict(self.sizes) | {"made": place.name, "threads": self.threads}
+        key = cell_key(_pruner(), facts, "")
 
-    def _run(self, title: str, spec: dict[str, Any]) -> dict[str, Any]:
-        key = self._key(spec)
-        output = (CACHE / "checkpoints" / key).absolute()
-        output.parent.mkdir(parents=True, exist_ok=True)
-        inputs = {"model": str(self.place / spec["model"]), "held_out": str(self._held_out()), "output": str(output)}
-        if spec["method"] is not None:
-            inputs["tokens"] = str(self._calibration(spec["seed"]).written(self.threads))
-            inputs["architecture"] = str(self._architecture())
-        begun = time.process_time()
-        figures = prune_cell.work(spec | inputs)
-        figures["processor_seconds"] = time.process_time() - begun
-        remember(key, figures)
-        print(f"{title}: {figures['perplexity']:.3f}; {figures['processor_seconds']:.0f} processor seconds", flush=True)
-        return figures
+        def work() -> dict[str, Any]:
+            with checkpoint_place(key) as output:
+                inputs = {
+                    "model": str(place / spec["model"]),
+                    "held_out": str(self._held_out().written(self.threads)),
+                    "output": str(output),
+                    "threads": self.threads,
+                }
+                if spec["method"] is not None:
+                    inputs["tokens"] = str(self._calibration(spec["seed"]).written(self.threads))
+                    inputs["architecture"] = str(place / f"{cell_key(_pruner(), {}, '')}.architecture.json")
+                measured = run(_pruner(), spec | inputs, key)
+            return measured.result | {"processor_seconds": measured.processor_seconds}
+
+        return RunnerCell(title, key, work)
 
     def _spec(self, cell: Cell) -> dict[str, Any]:
         row = ROWS[cell.row]
@@ -114,52 +125,9 @@ class Bench:
             "seed": cell.seed,
         }
 
-    def _recalled(self, spec: dict[str, Any]) -> dict[str, Any] | None:
-        return recall(self._key(spec))
-
-    def _key(self, spec: dict[str, Any]) -> str:
-        return cell_key(_pruner(), spec | asdict(self.sizes) | {"made": self.key, "threads": self.threads}, "")
-
-    def _architecture(self) -> Path:
-        """Return the file of what a worker discovers of the mixture, once it is there."""
-        file = self.place / f"{cell_key(_pruner(), {}, '')}.architecture.json"
-        if not file.exists():
-            folder = self.place / LAYOUTS[0]
-            config = json.loads((folder / CONFIG_FILE).read_bytes())
-            found = discover_and_test(config, read_header(folder / SINGLE_FILE))
-            file.write_bytes(architectures.dump_json(found))
-        return file
-
-    def _making_spec(self) -> dict[str, Any]:
-        recipe = self.recipe
-        windows = -(-recipe.steps * recipe.batch // len(self.texts))
-        texts = [
-            Windows(self.files.model.absolute(), text, "calibration", windows, TRAINING_LENGTH, TRAINING_SEED)
-            for text in self.texts
-        ]
-        return {
-            "recipe": asdict(recipe),
-            "model": str(self.files.model.absolute()),
-            "texts": [str(each.written(self.threads)) for each in texts],
-            "held_out": str(self._held_out()),
-            "threads": self.threads,
-        }
-
-    def _facts(self, making: dict[str, Any]) -> dict[str, Any]:
-        """Return what the mixture depends on; the folders of windows are named by their content."""
-        return {
-            "recipe": making["recipe"],
-            "texts": [Path(each).parent.name for each in making["texts"]],
-            "held_out": Path(making["held_out"]).parent.name,
-            "model": model_hash(self.files.model),
-            "threads": making["threads"],
-        }
-
-    def _held_out(self) -> Path:
-        sizes = self.sizes
-        text = self.files.evaluation
-        model = self.files.model.absolute()
-        return Windows(model, text, "evaluation", sizes.held_out, sizes.held_out_length).written(self.threads)
+    def _held_out(self) -> Windows:
+        sizes, model = self.sizes, self.files.model.absolute()
+        return Windows(model, self.files.evaluation, "evaluation", sizes.held_out, sizes.held_out_length)
 
     def _calibration(self, seed: int) -> Windows:
         sizes, model = self.sizes, self.files.model.absolute()
@@ -168,9 +136,14 @@ class Bench:
 
 @cache
 def _maker() -> Program:
-    return Program((sys.executable, "-m", "bench.experts.upcycle_cell"), f"{own_release()} {UPCYCLE_VERSION}")
+    arguments = (sys.executable, "-m", "bench.cell", "bench.experts.upcycle_cell:work")
+    return Program(arguments, f"{own_release()} {UPCYCLE_VERSION}")
 
 
 @cache
 def _pruner() -> Program:
-    return engine_program("bench.experts.prune_cell", [_HERE.parent / "evaluate_cell.py"])
+    return engine_program("bench.experts.prune_cell:work", [Path(__file__).parents[1] / "evaluate_cell.py"])
+
+
+def _brief(figures: dict[str, Any]) -> str:
+    return f"{figures['perplexity']:.3f}; {figures['processor_seconds']:.0f} processor seconds"

@@ -7,7 +7,6 @@ has not been trained as a mixture that is published, and is no better than the m
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,36 +14,13 @@ from torch import Tensor, nn
 from transformers import LlamaForCausalLM, PreTrainedModel, Qwen3MoeForCausalLM
 
 from bench.experts.layouts import as_qwen3_moe
+from bench.experts.plan import Recipe
 from core.engine.models.experts import RoutedTokens
 from core.engine.models.hooks import removed_after
 
-UPCYCLE_VERSION = 1
-"""Raised where the same recipe would make another mixture than before."""
 _CLUSTER_ROUNDS = 10
 _ROUTER_SCALE = 4.0
 """Standard deviation of the logits that routers begin with."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Recipe of a mixture.
-
-    Each `every`-th layer becomes one of so many `experts`. Of each expert's channels a share of its own, 1 / experts,
-    stays as it is; to the others normal `noise` is added, as a share of the deviation of the matrix. Routers and
-    experts are then trained `steps` steps of `batch` sequences by AdamW, in bfloat16, on the loss of the next token
-    and `balance` times the load-balancing loss of the family.
-    """
-
-    experts: int = 8
-    top_k: int = 2
-    every: int = 5
-    noise: float = 0.3
-    steps: int = 120
-    batch: int = 2
-    learning_rate: float = 3e-4
-    router_learning_rate: float = 1e-3
-    balance: float = 0.01
-    seed: int = 0
 
 
 def upcycled(dense: LlamaForCausalLM, recipe: Recipe, tokens_NT: Tensor) -> tuple[Qwen3MoeForCausalLM, list[float]]:

@@ -11,13 +11,12 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM, PreTrainedModel
 
-from bench.cell_program import answer
 from bench.evaluate_cell import perplexity
 from bench.experts.layouts import as_mixtral
-from bench.experts.upcycle import Recipe, mixtures, routers, upcycled, watched
+from bench.experts.plan import LAYOUTS, Recipe
+from bench.experts.upcycle import mixtures, routers, upcycled, watched
 from core.engine.models.tensors import load_tensors
 
-LAYOUTS = ("qwen3-moe", "mixtral")
 _COMPANIONS = ("tokenizer*", "chat_template*", "special_tokens*")
 
 
@@ -86,7 +85,3 @@ def _misrouted(mixture: PreTrainedModel, tokens_NT: Tensor) -> float:
     found = perplexity(mixture, tokens_NT)
     roll(-1)
     return found
-
-
-if __name__ == "__main__":
-    answer(work)

@@ -3,39 +3,29 @@
 import compileall
 import os
 import queue
+import shlex
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Any
 
-from bench.cells import recall, remember
-from bench.mutants.mutant import Mutant, NotApplicable
-from worker.processes import run
+from cosmic_ray.mutating import use_mutation
+from cosmic_ray.testing import run_tests
+from cosmic_ray.work_item import TestOutcome
 
-State = Literal["killed", "survived", "error"]
+from bench.cells import Cell, CellFailed, Runner, recalled
+from bench.mutants.mutant import Mutant
 
 _PYTEST = (sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=line", "--timeout=120", "-m", "")
-_PASSED, _FAILED = 0, 1
-"""Exit codes of pytest; all others mean that the tests themselves could not be run."""
+_MOST_SECONDS = 900
+"""Seconds after which a mutant counts as killed."""
 _SHARED = ".cache"
 """Sample models that tests fetch once."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """The end of one mutant; `detail` is the test that noticed it, or the end of what pytest wrote."""
-
-    mutant: Mutant
-    state: State
-    seconds: float
-    detail: str
 
 
 class BaselineFailed(Exception):
@@ -49,38 +39,6 @@ def sources(root: Path) -> list[str]:
     return [path for path in found.split("\0") if path and (root / path).is_file()]
 
 
-def recalled(mutant: Mutant, root: Path) -> Result | None:
-    """Return what was found before with the same change, file and tests."""
-    figures = recall(mutant.key(root))
-    return None if figures is None else Result(mutant, **figures)
-
-
-def try_mutants(
-    mutants: Sequence[Mutant], root: Path, files: Iterable[str], *, at_once: int, say: Callable[[str], None]
-) -> Iterator[Result]:
-    """Yield results as they come, `at_once` mutants at a time; kept for `recalled` where one was killed or survived.
-
-    Raises BaselineFailed where the tests do not all pass on the tree as it is.
-    """
-    with TemporaryDirectory(prefix="secateur-mutants-") as place:
-        copies: queue.SimpleQueue[Path] = queue.SimpleQueue()
-        kept = list(files)
-        for number in range(min(at_once, len(mutants))):
-            copies.put(copy_tree(root, kept, Path(place) / str(number)))
-        with ThreadPoolExecutor(at_once) as pool:
-            _check_baseline(mutants, copies, pool, say)
-            futures = [pool.submit(_try_in_any, mutant, copies) for mutant in mutants]
-            try:
-                for future in as_completed(futures):
-                    result = future.result()
-                    if result.state != "error":
-                        kept_figures = {"state": result.state, "seconds": result.seconds, "detail": result.detail}
-                        remember(result.mutant.key(root), kept_figures)
-                    yield result
-            finally:
-                pool.shutdown(cancel_futures=True)
-
-
 def copy_tree(root: Path, files: Iterable[str], target: Path) -> Path:
     """Copy files of a checkout, compile them, and return the target; what tests fetched once is shared."""
     for file in files:
@@ -92,70 +50,68 @@ def copy_tree(root: Path, files: Iterable[str], target: Path) -> Path:
     return target
 
 
-def _check_baseline(
-    mutants: Iterable[Mutant],
-    copies: "queue.SimpleQueue[Path]",
-    pool: ThreadPoolExecutor,
-    say: Callable[[str], None],
-) -> None:
-    tests = sorted({test for mutant in mutants for test in mutant.tests})
-    say(f"{len(tests)} tests without a mutant")
-    files = list(dict.fromkeys(test.partition("::")[0] for test in tests))
-    parts = [files[number :: copies.qsize()] for number in range(copies.qsize())]
-
-    def check(part: Sequence[str]) -> tuple[int, str]:
-        with _taken(copies) as copy:
-            return _run_tests(copy, [test for test in tests if test.partition("::")[0] in part])
-
-    for code, output in pool.map(check, filter(None, parts)):
-        if code != _PASSED:
-            raise BaselineFailed(f"the tests do not all pass without a mutant:\n{output[-3000:]}")
-
-
-def _try_in_any(mutant: Mutant, copies: "queue.SimpleQueue[Path]") -> Result:
-    begun = time.monotonic()
-    with _taken(copies) as copy:
-        try:
-            with applied(mutant, copy):
-                code, output = _run_tests(copy, mutant.tests)
-        except NotApplicable as error:
-            return Result(mutant, "error", 0.0, str(error))
-    seconds = round(time.monotonic() - begun, 1)
-    if code == _PASSED:
-        return Result(mutant, "survived", seconds, mutant.survives or "every test passed: " + ", ".join(mutant.tests))
-    failed = [line for line in output.splitlines() if line.startswith(("FAILED ", "ERROR "))]
-    if code == _FAILED and failed:
-        return Result(mutant, "killed", seconds, failed[0].partition(" ")[2].partition(" - ")[0])
-    return Result(mutant, "error", seconds, f"{mutant.name}: pytest ended with {code}:\n{output[-2000:]}")
-
-
-@contextmanager
-def _taken(copies: "queue.SimpleQueue[Path]") -> Iterator[Path]:
-    copy = copies.get()
-    try:
-        yield copy
-    finally:
-        copies.put(copy)
-
-
 @contextmanager
 def applied(mutant: Mutant, copy: Path) -> Iterator[None]:
-    """Change the file, and put it back with its own time: its compiled form is good again."""
-    file = copy / mutant.file
-    source, times = file.read_text("utf-8"), file.stat()
-    file.write_text(mutant.applied(source), "utf-8")
-    try:
+    """Change a copy's file, and put it back. Raises NotApplicable."""
+    mutant.applied((copy / mutant.file).read_text("utf-8"))
+    with use_mutation(copy / mutant.file, mutant.operator, mutant.occurrence):
         yield
-    finally:
-        file.write_text(source, "utf-8")
-        os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
-def _run_tests(copy: Path, tests: Sequence[str]) -> tuple[int, str]:
-    own = {
-        "PYTHONPATH": f"{copy}{os.pathsep}{copy / 'client/src'}",
-        "PYTHONDONTWRITEBYTECODE": "1",  # nothing compiled of a mutant may outlive it
-        "OMP_NUM_THREADS": "1",
-    }
-    done = run([*_PYTEST, *tests], name="pytest", folder=copy, environment=os.environ | own)
-    return done.returncode, done.stdout
+def try_mutants(
+    mutants: Sequence[Mutant], root: Path, files: Iterable[str], runner: Runner, *, at_once: int = 1
+) -> dict[Mutant, dict[str, Any]]:
+    """Return what became of mutants, of now or before: `killed`, and `detail`, the test that noticed or the reason.
+
+    Raises BaselineFailed where the tests do not all pass on the tree as it is, and NotApplicable.
+    """
+    copies: queue.SimpleQueue[Path] = queue.SimpleQueue()
+
+    def work(mutant: Mutant) -> dict[str, Any]:
+        copy, begun = copies.get(), time.monotonic()
+        try:
+            with applied(mutant, copy):
+                is_killed, output = _run_tests(copy, mutant.tests)
+        finally:
+            copies.put(copy)
+        failed = [line.split(" - ")[0] for line in output.splitlines() if line.startswith(("FAILED ", "ERROR "))]
+        why = failed[0].partition(" ")[2] if failed else output[-300:] if is_killed else mutant.survives
+        return {"killed": is_killed, "detail": why, "seconds": round(time.monotonic() - begun, 1)}
+
+    def cell(mutant: Mutant) -> Cell:
+        return Cell(mutant.name, mutant.key(root), lambda: work(mutant))
+
+    cells = {mutant: cell(mutant) for mutant in mutants}
+    with TemporaryDirectory(prefix="secateur-mutants-") as place:
+        missing = [each for each in mutants if runner.is_fresh or each not in recalled(cells)]
+        if missing and runner.runs:
+            for number in range(at_once):
+                copies.put(copy_tree(root, files := list(files), Path(place) / str(number)))
+            tests = sorted({test for each in missing for test in each.tests})
+            has_failed, output = _run_tests(Path(place) / "0", tests)
+            if has_failed:
+                raise BaselineFailed(f"the tests do not all pass without a mutant:\n{output[-3000:]}")
+        return runner.figures(cells, lambda said: f"{_word(said)}, {said['seconds']:.0f} s", at_once=at_once)
+
+
+def report(results: dict[Mutant, dict[str, Any]], count: int, least: float) -> int:
+    """Print what survived and the score; return 1 where fewer than that share were killed, or not all were tried."""
+    for mutant, said in results.items():
+        if not said["killed"]:
+            print(f"survived: {mutant.name}: {said['detail'] or 'every test passed: ' + ', '.join(mutant.tests)}")
+    killed = sum(said["killed"] for said in results.values())
+    share = killed / max(1, len(results))
+    print(f"{killed} of {len(results)} killed, {100 * share:.1f} %; at least {100 * least:g} % must be; {count} in all")
+    return int(share < least or len(results) < count)
+
+
+def _word(said: dict[str, Any]) -> str:
+    return "killed" if said["killed"] else "survived"
+
+
+def _run_tests(copy: Path, tests: Sequence[str]) -> tuple[bool, str]:
+    own = [f"PYTHONPATH={copy}{os.pathsep}{copy / 'client/src'}", "OMP_NUM_THREADS=1"]
+    outcome, output = run_tests(shlex.join(["env", "-C", str(copy), *own, *_PYTEST, *tests]), _MOST_SECONDS)
+    if outcome is TestOutcome.INCOMPETENT:
+        raise CellFailed(output)
+    return outcome is TestOutcome.KILLED, output

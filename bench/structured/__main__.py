@@ -6,25 +6,23 @@ the page has from other machines and earlier versions stays until the cell is me
 
 import argparse
 import shlex
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.cells import CellFailed
+from bench.cells import CellFailed, Runner
 from bench.claims.sources import LanguageFiles, MissingData
+from bench.contest import Ground
 from bench.judging_texts import positive, task_copies, write_texts
 from bench.machine import threads_available
 from bench.measurements import write
-from bench.page import write_section
-from bench.structured.ground import Ground
+from bench.page import show
 from bench.structured.measurements import measured
 from bench.structured.plan import FLAP, FRONTIER, ROWS, TARGETS, Plan
 from bench.structured.report import page
 from bench.structured.results import KEPT, read_results, write_results
 from bench.structured.running import Bench
 from bench.windows import SelfText
-from core.engine.architectures.description import inspect_folder
 from core.settings import Settings
 from worker.samples.zero_shot import add_task_samples
 
@@ -40,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if (given.write or given.data) and (other := _not_of_the_page(parser, given)):
         parser.error(f"the page's figures are taken with the defaults of {', '.join(other)}: leave them out to write")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C does, the process of a cell with it
+    runner = Runner.of(given)
     compared = [row.title for row in ROWS.values() if row.has_seeds and not row.distils and not row.slow]
     plan = Plan(
         rows=given.rows,
@@ -56,20 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (MissingData, CellFailed) as error:
         print(error, file=sys.stderr)
         return 1
-    bench = Bench(plan, ground)
-    try:
-        bench.recall()
-        bench.complete(given.parts)
-    except CellFailed as failure:
-        print(f"the dense model: {failure}", file=sys.stderr)
-    except KeyboardInterrupt:
-        print("ended early: the tables show what there is, the rest is run the next time", file=sys.stderr)
+    bench = Bench(plan, ground, runner)
+    bench.measure(given.parts)
     command = f"python -m bench.structured {shlex.join(sys.argv[1:] if arguments is None else arguments)}"
     results = bench.results.over(read_results())
-    text = page(bench, results, [*facts, f"Written by `{command}`."])
-    print(f"\n{text}", flush=True)
+    show(page(bench, results, [*facts, f"Written by `{command}`."]), SECTION, given.write)
     if given.write:
-        write_section(given.write, SECTION, text)
         write_results(results)
     if given.data:
         write(given.data, measured(results, ground, plan.distil_steps))
@@ -129,15 +119,7 @@ def _prepare(given: argparse.Namespace, plan: Plan) -> tuple[Ground, list[str]]:
     model = files.model.absolute()
     writes = any(ROWS[row].method == FRONTIER for row in plan.rows)
     own_text = SelfText(model, 512).written(given.threads)[0] if writes else None
-    ground = Ground(
-        model=model,
-        description=inspect_folder(model),
-        calibration=files.calibration.absolute(),
-        own_text=own_text,
-        texts=texts,
-        tasks=tasks,
-        threads=given.threads,
-    )
+    ground = Ground(model, files.calibration.absolute(), texts, tasks, given.threads, own_text)
     return ground, [judged_by]
 
 

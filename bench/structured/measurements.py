@@ -4,12 +4,12 @@ from collections.abc import Iterator, Sequence
 from datetime import date
 from statistics import fmean
 
+from bench.contest import Ground
 from bench.judging_texts import IN_DOMAIN, OUT_OF_DOMAIN
 from bench.measurements import spread
-from bench.structured.figures import Figures, Ratio
-from bench.structured.ground import Ground, distillation
 from bench.structured.plan import ROWS, TARGETS, Cell
-from bench.structured.results import Results
+from bench.structured.recipes import distillation
+from bench.structured.results import Figures, Ratio, Results
 from core.engine.options.patterns import STRUCTURED
 from core.measurements.measurement import LatencyRatio, MeasuredModel, Measurement, Spread
 from worker.samples.language import CALIBRATION

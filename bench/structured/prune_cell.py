@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 
-from bench.cell_program import answer
 from core.pipeline.messages import LanguageSpec
 from core.pipeline.stages.context import StageContext
 from core.progress import Progress
@@ -41,7 +40,3 @@ def work(spec: dict[str, Any]) -> dict[str, Any]:
         notes = recover_model(message, context).notes
     clock.stage("end")
     return {"seconds": clock.seconds, "notes": [str(note) for note in notes]}
-
-
-if __name__ == "__main__":
-    answer(work)

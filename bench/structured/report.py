@@ -6,16 +6,14 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 from statistics import fmean, stdev
 
-from bench.contest_report import MIB
+from bench.contest import MIB
 from bench.frontier_report import accuracies
 from bench.judging_texts import IN_DOMAIN, OUT_OF_DOMAIN
 from bench.page import table
-from bench.structured.figures import Dense, Figures, Origin
-from bench.structured.goals import goals, goals_table
-from bench.structured.ground import distillation
+from bench.structured.goals import Ranking, goals, goals_table
 from bench.structured.plan import FRONTIER, LENGTH, MANY, ROWS, SAMPLES, TARGETS, Cell, Row
-from bench.structured.ranking import Ranking
-from bench.structured.results import Results
+from bench.structured.recipes import distillation
+from bench.structured.results import Dense, Figures, Origin, Results
 from bench.structured.running import ROUNDS, Bench
 from core.engine.evaluation.zero_shot_tasks import TASKS
 

@@ -1,20 +1,71 @@
-"""Results of the structured bench: what this machine measured, over what others did before. Loads no torch."""
+"""Figures of the structured bench: those that this machine measured, over those of others before. Loads no torch."""
 
 import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel
 
-from bench.structured.figures import Answers, Dense, Figures, Ratio
 from bench.structured.plan import ROWS, TARGETS, Cell, Row
 
 KEPT = Path(__file__).parent / "results.json"
 """File of the results that the page shows, for the machines and versions to come."""
 _SAME_TEXTS = 1e-3
 """Relative difference of the dense model's perplexity up to which two machines judged by the same texts."""
+Answers = dict[str, dict[str, float]]
+"""Accuracies of each zero-shot task, with their standard errors, and how many questions there were."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Origin of a cell's figures: the machine and its threads, the releases, and a digest of the code that pruned."""
+
+    machine: str
+    threads: int
+    releases: str
+    code: str
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Figures of one cell: `seconds` of choosing and cutting, `recovery_seconds` of training; `processor_seconds` and
+    `peak_bytes` are of the processes that did it, `parameters` count all of the model that came out, tied ones once.
+    """
+
+    seconds: float
+    recovery_seconds: float | None
+    processor_seconds: float
+    peak_bytes: int
+    parameters: int
+    perplexity: dict[str, float]
+    config: dict[str, Any]
+    sliced_width: int | None
+    notes: list[str]
+    measured: str
+    origin: Origin
+
+    def is_of_the_same_model(self, other: "Figures") -> bool:
+        """Return whether both are of one pruned model, as far as parameters and perplexity tell."""
+        return self.parameters == other.parameters and self.perplexity == other.perplexity
+
+
+@dataclass(frozen=True)
+class Dense:
+    """The model before, judged as those that were pruned."""
+
+    parameters: int
+    perplexity: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Pruned ÷ dense of milliseconds: the median over rounds, and their interquartile range."""
+
+    ratio: float
+    spread: float
 
 
 @dataclass

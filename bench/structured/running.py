@@ -1,86 +1,85 @@
-"""The cells of the structured bench: each prunes in a process of its own, another judges what it saved, and shapes are
-timed in processes of their own, so that they can be run when the machine has nothing else to do.
+"""Cells of the structured bench: each prunes in a process of its own, and another judges what it saved.
+
+Shapes are timed in processes of their own, so that they can be run when the machine has nothing else to do.
 """
 
 import shutil
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from bench.cells import (
-    CACHE,
-    CellFailed,
-    Measured,
-    cell_key,
-    recall,
-    remember,
-    run,
-)
+from bench.cells import Cell as RunnerCell
+from bench.cells import Measured, Program, Runner, cell_key, engine_program, own_release, recalled, run
+from bench.contest import Ground, checkpoint_place
 from bench.machine import describe_machine
-from bench.structured.figures import Dense, Figures, Ratio
-from bench.structured.ground import Ground, generates
 from bench.structured.plan import ROWS, TARGETS, Cell, Plan, pruned_alike, refusal
-from bench.structured.programs import evaluator, origin, pruner, timer
-from bench.structured.results import Results
-from core.pipeline.messages import LanguageSpec, ModelSource
+from bench.structured.recipes import generates, message, recipe_of
+from bench.structured.results import Dense, Figures, Origin, Ratio, Results
 
 ROUNDS = 15
 """Rounds of timing."""
-_ACTIVATION_BYTES = 4 * 2**30
+_HERE = Path(__file__).parent
+_BASELINES = sorted((_HERE / "baselines").glob("*.py"))
+_JUDGING = [_HERE.parent / "evaluate_cell.py", *_BASELINES]
 _FIGURES = TypeAdapter(Figures)
+
+
+@cache
+def pruner(is_baseline: bool) -> Program:
+    """Return what prunes, and trains, a row: the engine, or a baseline of this bench."""
+    if is_baseline:
+        return engine_program("bench.structured.baselines.cell:prune", _BASELINES)
+    return engine_program("bench.structured.prune_cell:work")
+
+
+@cache
+def judging(function: str) -> Program:
+    """Return what judges a checkpoint (`evaluate`), or times a shape (`measure_speed`)."""
+    return engine_program(f"bench.structured.judge_cell:{function}", _JUDGING)
 
 
 @dataclass
 class Bench:
-    """Runs the cells of a plan, or recalls what they gave, into its results; `refused` has why there is no such job."""
+    """Measures a plan into its results; `refused` has why there is no such job."""
 
     plan: Plan
     ground: Ground
+    runner: Runner = field(default_factory=Runner)
     results: Results = field(default_factory=Results)
     refused: dict[str, str] = field(default_factory=dict)
+    _pruned: dict[Cell, tuple[Path, list[Measured]]] = field(default_factory=dict)
+    _places: ExitStack = field(default_factory=ExitStack)
 
-    def recall(self) -> None:
-        """Everything that is kept; runs nothing."""
-        for cell in self._possible():
-            if (known := recall(self._key(cell))) is not None:
-                self.results.found[cell] = _FIGURES.validate_python(known)
-            if (known := recall(self._asking_key(cell))) is not None:
-                self.results.answers[cell] = known
-        for cell, figures in self.results.found.items():
-            if (known := recall(self._latency_key(figures))) is not None:
-                self.results.latency[cell] = {name: Ratio(**each) for name, each in known.items()}
-        if (known := recall(self._asking_key(None))) is not None:
-            self.results.answers[None] = known
-        if (known := recall(self._dense_key())) is not None:
-            self.results.dense = Dense(**known)
-
-    def complete(self, parts: Sequence[str]) -> None:
-        """Run what is missing of some of `prune`, `latency` and `tasks`; a cell that fails is told of and left out."""
-        if self.results.dense is None:
-            key = self._dense_key()
-            judged = run(evaluator(), self._judgement(self.ground.model, self.ground.texts, None), key).result
-            self.results.dense = Dense(judged["parameters"], judged["perplexity"])
-            remember(key, asdict(self.results.dense))
-        cells = self._possible()
-        if "prune" in parts:
-            for alike in pruned_alike(cells):
-                self._prune(alike, asks="tasks" in parts)
-        work: list[tuple[str, Cell | None, Callable[[], None]]] = [
-            *(("latency", cell, partial(self._time, cell)) for cell in cells),
-            ("tasks", None, partial(self._ask, None)),
-            *(("tasks", cell, partial(self._ask, cell)) for cell in cells),
-        ]
-        for part, cell, run_cell in work:
-            if part in parts:
-                with _told(part, cell):
-                    run_cell()
+    def measure(self, parts: Sequence[str]) -> None:
+        """Recall everything that is kept, and run what is missing of some of `prune`, `latency` and `tasks`."""
+        cells = [cell for alike in pruned_alike(self._possible()) for cell in alike]
+        dense = {("prune", None): self._dense_cell()} | self._asking_cell(None)
+        work = {
+            key: each for cell in cells for key, each in (self._pruning_cell(cell) | self._asking_cell(cell)).items()
+        }
+        wanted = {key: each for key, each in work.items() if key[0] in parts}
+        kept: dict[tuple[str, Cell | None], dict[str, Any]] = recalled(dense | work)
+        if parts:
+            asked = {key: each for key, each in dense.items() if key[0] in ("prune", *parts)}
+            with self._places:
+                kept |= self.runner.figures(asked | wanted, _brief)
+        for (part, cell), figures in kept.items():
+            if part == "tasks":
+                self.results.answers[cell] = figures
+            elif cell is None:
+                self.results.dense = Dense(**figures)
+            else:
+                self.results.found[cell] = _FIGURES.validate_python(figures)
+        timing = {cell: self._timing_cell(cell) for cell in cells if cell in self.results.found and not cell.seed}
+        times = self.runner.figures(timing, _brief) if "latency" in parts else recalled(timing)
+        for cell, figures in times.items():
+            self.results.latency[cell] = {name: Ratio(each["ratio"], each["spread"]) for name, each in figures.items()}
 
     def is_complete(self) -> bool:
         """Return whether every cell of the plan was pruned."""
@@ -96,195 +95,139 @@ class Bench:
                 self.refused[f"{cell.row}, {TARGETS[cell.target].title}"] = why
         return possible
 
-    def _prune(self, alike: Sequence[Cell], *, asks: bool) -> None:
-        """Prune once for cells that differ in their training alone; train, judge and ask each that was not judged."""
-        missing = [cell for cell in alike if cell not in self.results.found]
-        if not missing:
-            return
-        first = missing[0]
-        with _told("prune", first), _place(f"untrained-{self._key(first)}") as folder:
-            pruned, checkpoint = self._run_pruning(first, folder)
-            for cell in missing:
-                if not ROWS[cell.row].distils:
-                    self._judge(cell, checkpoint, [pruned], asks=asks)
-                    continue
-                with _told("recover", cell), _place(self._key(cell)) as trained:
-                    shutil.copytree(checkpoint, self._message(cell, "recover", trained).pruned)
-                    stages = [pruned, self._run_stage(cell, "recover", trained)]
-                    self._judge(cell, trained, stages, asks=asks)
+    def _dense_cell(self) -> RunnerCell:
+        key = self._key(None, {"texts": self.ground.hashes(self.ground.texts)})
 
-    def _judge(self, cell: Cell, folder: Path, stages: Sequence[Measured], *, asks: bool) -> None:
-        """Take the figures of a checkpoint that came out of these stages, and keep them; ask it the tasks."""
-        key = self._key(cell)
-        judged = run(evaluator(), self._judgement(folder, self.ground.texts, None), f"{key}-evaluation").result
-        told = stages[0].result
-        figures = Figures(
-            seconds=told["seconds"]["prune"],
-            recovery_seconds=stages[1].result["seconds"]["recover"] if len(stages) > 1 else None,
-            processor_seconds=sum(each.processor_seconds for each in stages),
-            peak_bytes=max(each.peak_bytes for each in stages),
-            parameters=judged["parameters"],
-            perplexity=judged["perplexity"],
-            config=told.get("config") or judged["config"],
-            sliced_width=told.get("sliced_width"),
-            notes=told["notes"],
-            measured=datetime.now(UTC).isoformat(timespec="seconds"),
-            origin=origin(pruner(ROWS[cell.row].baseline), self.ground.threads),
+        def work() -> dict[str, Any]:
+            judged = self.ground.judge(judging("evaluate"), self.ground.model, key, self.ground.texts).result
+            return {"parameters": judged["parameters"], "perplexity": judged["perplexity"]}
+
+        return RunnerCell("the dense model", key, work)
+
+    def _pruning_cell(self, cell: Cell) -> dict[tuple[str, Cell | None], RunnerCell]:
+        key = self._key(cell, {"texts": self.ground.hashes(self.ground.texts)})
+
+        def work() -> dict[str, Any]:
+            folder, stages = self._checkpoint(cell)
+            judged = self.ground.judge(judging("evaluate"), folder, key, self.ground.texts).result
+            told, program = stages[0].result, pruner(ROWS[cell.row].baseline)
+            figures = Figures(
+                seconds=told["seconds"]["prune"],
+                recovery_seconds=stages[1].result["seconds"]["recover"] if len(stages) > 1 else None,
+                processor_seconds=sum(each.processor_seconds for each in stages),
+                peak_bytes=max(each.peak_bytes for each in stages),
+                parameters=judged["parameters"],
+                perplexity=judged["perplexity"],
+                config=told.get("config") or judged["config"],
+                sliced_width=told.get("sliced_width"),
+                notes=told["notes"],
+                measured=datetime.now(UTC).isoformat(timespec="seconds"),
+                origin=Origin(
+                    describe_machine(),
+                    self.ground.threads,
+                    own_release(),
+                    program.code.removeprefix(f"{own_release()} "),
+                ),
+            )
+            return asdict(figures)
+
+        return {("prune", cell): RunnerCell(cell.title, key, work)}
+
+    def _asking_cell(self, cell: Cell | None) -> dict[tuple[str, Cell | None], RunnerCell]:
+        """Return the cell that asks the tasks, of the dense model where there is no other, if they are to be asked."""
+        limit = self.plan.task_limit
+        if not limit or (cell is not None and not self.plan.is_asked(cell)):
+            return {}
+        key = self._key(cell, {"tasks": self.ground.hashes(self.ground.tasks), "limit": limit})
+
+        def work() -> dict[str, Any]:
+            folder = self.ground.model if cell is None else self._checkpoint(cell)[0]
+            return dict(self.ground.judge(judging("evaluate"), folder, key, {}, limit).result["tasks"])
+
+        return {("tasks", cell): RunnerCell(f"{cell.title if cell else 'the dense model'}: tasks", key, work)}
+
+    def _timing_cell(self, cell: Cell) -> RunnerCell:
+        """Return the cell that times a shape; of the first seed, as others differ by less than can be told apart."""
+        figures, ground = self.results.found[cell], self.ground
+        shape = {"config": figures.config, "sliced_width": figures.sliced_width, "length": 512, "rounds": ROUNDS}
+        spec = shape | {"threads": ground.threads}
+        program = judging("measure_speed")
+        key = cell_key(program, spec | {"model": ground.hash(ground.model)}, describe_machine())
+        return RunnerCell(
+            f"{cell.title}: latency", key, lambda: run(program, spec | {"model": str(ground.model)}, key).result
         )
-        remember(key, asdict(figures))
-        self.results.found[cell] = figures
-        texts = ", ".join(f"{value:,.2f} {name}" for name, value in figures.perplexity.items())
-        print(f"{cell.title}: {texts}; {figures.processor_seconds:,.0f} processor seconds", flush=True)
-        if asks:
-            with _told("tasks", cell):
-                self._ask_model(cell, folder)
 
-    def _time(self, cell: Cell) -> None:
-        """Time the shape of the first seed: those of others differ by less than what can be told apart."""
-        figures = self.results.found.get(cell)
-        if figures is None or cell.seed or cell in self.results.latency:
-            return
-        key = self._latency_key(figures)
-        known = recall(key)
-        if known is None:
-            spec = {"model": str(self.ground.model), "threads": self.ground.threads} | self._shape(figures)
-            result = run(timer(), spec, key).result
-            known = {name: {"ratio": each["ratio"], "spread": each["spread"]} for name, each in result.items()}
-            remember(key, known)
-        self.results.latency[cell] = {name: Ratio(**each) for name, each in known.items()}
-        print(f"{cell.title}: {_brief(self.results.latency[cell])}", flush=True)
+    def _checkpoint(self, cell: Cell) -> tuple[Path, list[Measured]]:
+        """Return the checkpoint of a cell and what the processes of its stages told.
 
-    def _ask(self, cell: Cell | None) -> None:
-        """Ask the tasks, of the dense model where there is no cell; what was pruned before is pruned again."""
-        if cell is None:
-            self._ask_model(None, self.ground.model)
-        elif self._is_asked(cell):
-            with _place(self._asking_key(cell)) as folder:
-                self._run_pruning(cell, folder)
-                if ROWS[cell.row].distils:
-                    self._run_stage(cell, "recover", folder)
-                self._ask_model(cell, folder)
+        It is there until one is asked for that is pruned otherwise: cells that differ in their training alone are
+        pruned once, and tasks are asked of what was judged.
+        """
+        if cell in self._pruned:
+            return self._pruned[cell]
+        if cell.untrained not in self._pruned:
+            self._places.close()
+            self._pruned.clear()
+            output = self._places.enter_context(checkpoint_place(f"untrained-{self._key(cell, {})}"))
+            self._pruned[cell.untrained] = self._run_pruning(cell, output)
+        checkpoint, stages = self._pruned[cell.untrained]
+        if ROWS[cell.row].distils:
+            output = self._places.enter_context(checkpoint_place(self._key(cell, {})))
+            told = message("recover", self._recipe(cell), self.ground, output)
+            shutil.copytree(checkpoint, told.pruned)
+            self._pruned[cell] = (
+                output,
+                [*stages, self._run_stage(told.model_dump(mode="json"), f"{output.name}-recover")],
+            )
+        return self._pruned[cell]
 
-    def _ask_model(self, cell: Cell | None, folder: Path) -> None:
-        """Ask the tasks of a model in a folder, if they are to be asked and were not yet."""
-        if self._is_asked(cell):
-            key = self._asking_key(cell)
-            judged = run(evaluator(), self._judgement(folder, {}, self.plan.task_limit), f"{key}-evaluation")
-            self.results.answers[cell] = judged.result["tasks"]
-            remember(key, judged.result["tasks"])
+    def _run_pruning(self, cell: Cell, output: Path) -> tuple[Path, list[Measured]]:
+        row, ground = ROWS[cell.row], self.ground
+        if row.baseline:
+            paths = {"model": str(ground.model), "text": str(ground.calibration), "output": str(output)}
+            return output, [run(pruner(is_baseline=True), self._work(cell) | paths, output.name)]
+        told = message("prune", self._recipe(cell), ground, output)
+        return told.pruned, [self._run_stage(told.model_dump(mode="json"), f"{output.name}-prune")]
 
-    def _is_asked(self, cell: Cell | None) -> bool:
-        wanted = self.plan.task_limit > 0 and (cell is None or self.plan.is_asked(cell))
-        return wanted and cell not in self.results.answers
+    def _run_stage(self, told: dict[str, Any], key: str) -> Measured:
+        return run(pruner(is_baseline=False), {"message": told, "threads": self.ground.threads}, key)
 
-    def _run_pruning(self, cell: Cell, output: Path) -> tuple[Measured, Path]:
-        """Prune in a process of its own; return what that told, and the checkpoint, which is not trained yet."""
-        row = ROWS[cell.row]
-        if not row.baseline:
-            return self._run_stage(cell, "prune", output), self._message(cell, "prune", output).pruned
-        spec = self._work(cell) | {"model": str(self.ground.model), "text": str(self.ground.calibration)}
-        return run(pruner(row.baseline), spec | {"output": str(output)}, output.name), output
-
-    def _run_stage(self, cell: Cell, task: str, output: Path) -> Measured:
-        """Run a stage of the cell's job in a process of its own, `recover` in the place of what was pruned."""
-        message = self._message(cell, task, output).model_dump(mode="json")
-        spec = {"message": message, "threads": self.ground.threads}
-        return run(pruner(is_baseline=False), spec, f"{output.name}-{task}")
-
-    def _message(self, cell: Cell, task: str, output: Path) -> LanguageSpec:
-        ground, recipe = self.ground, self.ground.recipe(cell, self.plan.distil_steps)
-        model = ModelSource(path=ground.model, name=ground.model.name, revision=ground.hash(ground.model))
-        calibrates = recipe.calibration is not None
-        return LanguageSpec.model_validate(
-            {
-                "task": task,
-                "device": "cpu",
-                "threads": ground.threads,
-                "job": output.name,
-                "attempt": 1,
-                "recipe": recipe,
-                "model": model,
-                "work": output.with_name(f"{output.name}.work"),
-                "previous": [],
-                "artifact": output,
-                "calibration": ground.source(ground.calibration) if calibrates else None,
-                "generated": ground.source(ground.own_text) if ground.own_text and generates(recipe) else None,
-                "evaluation": [],
-                "recovery": [ground.source(ground.calibration)] if recipe.recovery else [],
-                "teacher": model if recipe.recovery else None,
-                "activation_budget_bytes": _ACTIVATION_BYTES,
-            }
-        )
+    def _recipe(self, cell: Cell) -> Any:
+        return recipe_of(cell, self.ground, self.plan.distil_steps)
 
     def _work(self, cell: Cell) -> dict[str, Any]:
         """Return what the outcome depends on, but for the content of files."""
         row, ground = ROWS[cell.row], self.ground
         if not row.baseline:
-            return {"recipe": ground.recipe(cell, self.plan.distil_steps).body(), "threads": ground.threads}
+            return {"recipe": self._recipe(cell).body(), "threads": ground.threads}
         share = TARGETS[cell.target].of_blocks(ground.description)
         drawn = {"samples": row.samples, "length": row.length, "seed": cell.seed}
         return {"baseline": row.method, "share": share, "threads": ground.threads} | drawn
 
-    def _key(self, cell: Cell) -> str:
-        return self._keyed(cell, {"texts": self._hashes(self.ground.texts)})
-
-    def _asking_key(self, cell: Cell | None) -> str:
-        facts = {"tasks": self._hashes(self.ground.tasks), "limit": self.plan.task_limit}
-        return self._keyed(cell, facts) if cell else self._judging_key(facts)
-
-    def _dense_key(self) -> str:
-        return self._judging_key({"texts": self._hashes(self.ground.texts)})
-
-    def _keyed(self, cell: Cell, facts: dict[str, Any]) -> str:
-        row, ground = ROWS[cell.row], self.ground
-        facts = facts | {"read": ground.reads(cell, self.plan.distil_steps), "evaluator": evaluator().code}
+    def _key(self, cell: Cell | None, judged_by: Mapping[str, Any]) -> str:
+        """Return the name of figures that depend on a cell, on no cell of the dense model's, and on what judges."""
+        ground, evaluator = self.ground, judging("evaluate")
+        facts = {
+            "model": ground.hash(ground.model),
+            "threads": ground.threads,
+            "evaluator": evaluator.code,
+            **judged_by,
+        }
+        if cell is None:
+            return cell_key(evaluator, facts, describe_machine())
+        row = ROWS[cell.row]
+        facts["calibration"] = ground.hash(ground.calibration)
+        if ground.own_text and not row.baseline and generates(self._recipe(cell)):
+            facts["own text"] = ground.hash(ground.own_text)
         return cell_key(pruner(row.baseline), self._work(cell) | facts, describe_machine())
 
-    def _judging_key(self, facts: dict[str, Any]) -> str:
-        model = self.ground.hash(self.ground.model)
-        return cell_key(evaluator(), facts | {"model": model, "threads": self.ground.threads}, describe_machine())
 
-    def _latency_key(self, figures: Figures) -> str:
-        facts = {"model": self.ground.hash(self.ground.model), "threads": self.ground.threads}
-        return cell_key(timer(), facts | self._shape(figures), describe_machine())
-
-    def _shape(self, figures: Figures) -> dict[str, Any]:
-        return {"config": figures.config, "sliced_width": figures.sliced_width, "length": 512, "rounds": ROUNDS}
-
-    def _hashes(self, files: Mapping[str, Path]) -> dict[str, str]:
-        return {name: self.ground.hash(file) for name, file in files.items()}
-
-    def _judgement(self, model: Path, texts: Mapping[str, Path], task_limit: int | None) -> dict[str, Any]:
-        return {
-            "model": str(model),
-            "texts": {name: str(file) for name, file in texts.items()},
-            "tasks": {name: str(file) for name, file in self.ground.tasks.items()} if task_limit else {},
-            "task_limit": task_limit,
-            "threads": self.ground.threads,
-        }
-
-
-@contextmanager
-def _told(part: str, cell: Cell | None) -> Iterator[None]:
-    """Tell of a cell that fails, in place of ending the bench."""
-    try:
-        yield
-    except CellFailed as failure:
-        print(f"{cell.title if cell else 'dense'}: {part} failed: {failure}", file=sys.stderr, flush=True)
-
-
-@contextmanager
-def _place(key: str) -> Iterator[Path]:
-    """The place of a checkpoint for a while, with nothing in it yet."""
-    output = (CACHE / "checkpoints" / key).absolute()
-    shutil.rmtree(output, ignore_errors=True)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        yield output
-    finally:
-        for left in output.parent.glob(f"{key}*"):  # and what was in work, where the process was ended
-            shutil.rmtree(left, ignore_errors=True)
-
-
-def _brief(latency: Mapping[str, Ratio]) -> str:
-    return ", ".join(f"{name} {each.ratio:.3f} ± {each.spread:.3f}" for name, each in latency.items())
+def _brief(figures: Mapping[str, Any]) -> str:
+    """Return the words for figures of any part."""
+    if "perplexity" in figures:
+        texts = ", ".join(f"{value:,.2f} {name}" for name, value in figures["perplexity"].items())
+        seconds = figures.get("processor_seconds")
+        return texts if seconds is None else f"{texts}; {seconds:,.0f} processor seconds"
+    if "prefill" in figures:
+        return ", ".join(f"{name} {each['ratio']:.3f} ± {each['spread']:.3f}" for name, each in figures.items())
+    return f"{len(figures)} tasks"

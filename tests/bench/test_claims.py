@@ -12,11 +12,11 @@ import torch
 
 from bench.claims.claim import Claim, Run, Verdict
 from bench.claims.data import IMAGE_SHAPE, digits, fashion_mnist, is_monk, monk, xor
-from bench.claims.knee import knee
 from bench.claims.plots import draw
+from bench.claims.record import knee
 from bench.claims.report import text, write_page
 from bench.claims.rules import CLAIMS
-from bench.claims.running import Cell
+from bench.claims.running import cells_of
 from bench.claims.sources import MissingData
 from tests.bench.claim_figures import ADVERSE, FAVOURABLE
 
@@ -40,7 +40,7 @@ def test_one_part_that_fails_decides_a_claim(claim: Claim) -> None:
 
 
 def test_every_measurement_is_there_and_its_cells_have_names_of_their_own() -> None:
-    keys = {Cell(claim, seed).key for claim in CLAIMS for seed in claim.seeds}
+    keys = {cell.key for cell in cells_of(CLAIMS).values()}
     assert len(keys) == sum(len(claim.seeds) for claim in CLAIMS)
 
 

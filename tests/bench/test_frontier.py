@@ -10,14 +10,15 @@ import pytest
 import torch
 
 from bench import contest
-from bench.cells import Measured, Program, run
-from bench.contest import Dense, Figures, own_contender
+from bench.cells import Measured, Program, Runner, run
+from bench.contest import Figures, Ground, dense_cell, own_contender
 from bench.evaluate_cell import evaluate
-from bench.frontier import Bench, main
-from bench.frontier_plan import SETTINGS, TARGETS, Cell, Plan
+from bench.frontier import cells_of, main
+from bench.frontier_plan import SETTINGS, TARGETS, Plan, Pruning
 from bench.frontier_report import page
 from bench.judging_texts import IN_DOMAIN, OUT_OF_DOMAIN
 from bench.page import write_section
+from bench.windows import Windows
 from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.engine.models.tensors import write_tensors
 from tests.forked_processes import warm_python
@@ -69,13 +70,13 @@ def rows(text: str, heading: str) -> dict[str, list[str]]:
 
 
 def test_every_cell_comes_once_and_a_seed_is_whole_before_the_next() -> None:
-    cells = a_plan().cells()
+    cells = a_plan().prunings()
     assert len(cells) == len(set(cells)) == 3 * 4 + 2
     assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells)
     first = [cell for cell in cells if cell.seed == 0]
     assert {cell.samples for cell in first} == {8, 32}
     assert [cell for cell in cells if a_plan().is_asked(cell)] == [
-        Cell(name, "50", 0, 32) for name in a_plan().settings
+        Pruning(name, "50", 0, 32) for name in a_plan().settings
     ]
     elsewhere = a_plan(task_targets=["4:8"])
     assert {cell.target for cell in cells if elsewhere.is_asked(cell)} == {"4:8"}
@@ -83,15 +84,15 @@ def test_every_cell_comes_once_and_a_seed_is_whole_before_the_next() -> None:
 
 
 def test_a_cell_shows_mean_deviation_seeds_and_the_mean_of_the_ratios_to_the_same_seeds() -> None:
-    found: dict[Cell, Figures | None] = {
-        Cell("sparsegpt", "50", 0, 32): figures(40, 60),
-        Cell("sparsegpt", "50", 1, 32): figures(44, 60),
-        Cell("sparsegpt", "50", 2, 32): figures(90, 60),
-        Cell("refit", "50", 0, 32): figures(20, 60),
-        Cell("refit", "50", 1, 32): figures(33, 66),
-        Cell("refit", "4:8", 0, 32): figures(50, 70),
+    found: dict[Pruning, Figures | None] = {
+        Pruning("sparsegpt", "50", 0, 32): figures(40, 60),
+        Pruning("sparsegpt", "50", 1, 32): figures(44, 60),
+        Pruning("sparsegpt", "50", 2, 32): figures(90, 60),
+        Pruning("refit", "50", 0, 32): figures(20, 60),
+        Pruning("refit", "50", 1, 32): figures(33, 66),
+        Pruning("refit", "4:8", 0, 32): figures(50, 70),
     }
-    text = page(found, a_plan(), Dense({IN_DOMAIN: 20.5, OUT_OF_DOMAIN: 44.0}, {}), ["a machine"])
+    text = page(found, a_plan(), {"perplexity": {IN_DOMAIN: 20.5, OUT_OF_DOMAIN: 44.0}, "tasks": {}}, ["a machine"])
     inside = rows(text, "Perplexity in domain")
     assert inside["dense"] == ["20.50", "20.50"]
     assert inside["refit"] == ["26.50 ± 9.19 (2); 0.625", "50.00 (1); –"]
@@ -104,7 +105,7 @@ def test_a_cell_shows_mean_deviation_seeds_and_the_mean_of_the_ratios_to_the_sam
 
 
 def test_what_was_not_run_is_a_dash_and_what_is_not_offered_is_said() -> None:
-    text = page({Cell("refit", "50", 0, 32): None}, a_plan(), None, [])
+    text = page({Pruning("refit", "50", 0, 32): None}, a_plan(), None, [])
     assert rows(text, "Perplexity in domain")["refit"] == ["not offered", "–"]
     assert "dense" not in rows(text, "Perplexity in domain")
     assert set(rows(text, "Zero-shot accuracy")["dense"][1:]) == {"–"}
@@ -116,10 +117,10 @@ def test_what_was_not_run_is_a_dash_and_what_is_not_offered_is_said() -> None:
 )
 def test_more_calibration_is_monotone_by_the_figures_alone(values: tuple[float | None, ...], verdict: str) -> None:
     sizes = [8, 32, 128]
-    found: dict[Cell, Figures | None] = {
-        Cell("refit", "50", 0, size): figures(value, 60) for size, value in zip(sizes, values, strict=True) if value
+    found: dict[Pruning, Figures | None] = {
+        Pruning("refit", "50", 0, size): figures(value, 60) for size, value in zip(sizes, values, strict=True) if value
     }
-    found[Cell("refit", "50", 1, 32)] = figures(1, 1)  # of a seed that does not vary the sizes
+    found[Pruning("refit", "50", 1, 32)] = figures(1, 1)  # of a seed that does not vary the sizes
     text = page(found, a_plan(compared=["refit"], sizes=sizes), None, [])
     lines = [line for line in text.splitlines() if line.startswith("| refit") and "| in domain" in line]
     assert [line.strip("| ").split("|")[-1].strip() for line in lines] == [verdict]
@@ -127,9 +128,12 @@ def test_more_calibration_is_monotone_by_the_figures_alone(values: tuple[float |
 
 
 def test_tasks_have_their_standard_errors_and_the_mean_its_own() -> None:
-    found: dict[Cell, Figures | None] = {Cell("sparsegpt", "50", 0, 32): figures(40, 60, tasks=answers(0.4))}
+    found: dict[Pruning, Figures | None] = {Pruning("sparsegpt", "50", 0, 32): figures(40, 60, tasks=answers(0.4))}
     plan = a_plan(compared=["sparsegpt"])
-    shown = rows(page(found, plan, Dense({IN_DOMAIN: 1, OUT_OF_DOMAIN: 1}, answers(0.5)), []), "Zero-shot accuracy")
+    shown = rows(
+        page(found, plan, {"perplexity": {IN_DOMAIN: 1, OUT_OF_DOMAIN: 1}, "tasks": answers(0.5)}, []),
+        "Zero-shot accuracy",
+    )
     assert shown["sparsegpt"] == ["50 %", *["40.0 ± 5.0"] * len(TASKS), f"40.0 ± {5 / len(TASKS) ** 0.5:.1f}"]
     assert shown["dense"][1] == "50.0 ± 5.0"
 
@@ -147,7 +151,7 @@ def test_settings_fit_their_methods_parameters_and_the_page_has_the_section(tmp_
 
 
 def test_where_a_pattern_fixes_all_rates_nothing_is_allocated() -> None:
-    cells = a_plan(settings=["sparsegpt", "allocation"], sizes=[]).cells()
+    cells = a_plan(settings=["sparsegpt", "allocation"], sizes=[]).prunings()
     assert {cell.target for cell in cells if cell.setting == "allocation"} == {"50"}
     assert {cell.target for cell in cells if cell.setting == "sparsegpt"} == {"50", "4:8"}
 
@@ -161,7 +165,7 @@ def test_a_number_that_cannot_be_is_refused_by_name(capsys: pytest.CaptureFixtur
 def run_but_judge_here(program: Program, spec: dict[str, Any], key: str) -> Measured:
     """Run a cell's program where the libraries are loaded; what judges models is called here."""
     python, *arguments = program.arguments
-    if arguments[-1:] == ["bench.evaluate_cell"]:
+    if arguments[-1:] == ["bench.evaluate_cell:evaluate"]:
         return Measured(seconds=0, processor_seconds=0, peak_bytes=0, result=evaluate(spec))
     if python == sys.executable:
         program = replace(program, arguments=(*warm_python(), *arguments))
@@ -180,35 +184,25 @@ def test_a_cell_that_was_measured_is_not_run_again(
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'client' / 'src'}")
     tokens = tmp_path / "tokens.safetensors"
     write_tensors(tokens, {"tokens": torch.randint(64, (2, 16), generator=torch.Generator().manual_seed(0))})
-    bench = Bench(
-        plan=a_plan(settings=["sparsegpt"], targets=["50"], seeds=1, samples=2, compared=[], sizes=[], task_limit=0),
-        model=write_llama(tmp_path / "model"),
-        calibration=write_text(tmp_path / "text.txt"),
-        length=16,
-        texts={IN_DOMAIN: tokens, OUT_OF_DOMAIN: tokens},
-        tasks={},
-        threads=1,
-        contenders={"sparsegpt": own_contender("sparsegpt", {})},
-    )
+    plan = a_plan(settings=["sparsegpt"], targets=["50"], seeds=1, samples=2, compared=[], sizes=[], task_limit=0)
+    texts = {IN_DOMAIN: tokens, OUT_OF_DOMAIN: tokens}
+    ground = Ground(write_llama(tmp_path / "model"), write_text(tmp_path / "text.txt"), texts, {}, 1)
     for seed in (0, 1):
-        windows = bench.windows(Cell("sparsegpt", "50", seed, 2)).file
+        windows = Windows(ground.model, ground.calibration, "calibration", 2, 16, seed).file
         windows.parent.mkdir(parents=True)
-        shift = torch.arange(32).view(2, 16) + seed
-        write_tensors(windows, {"tokens": shift})
-    bench.complete()
-    measured = bench.found[Cell("sparsegpt", "50", 0, 2)]
+        write_tensors(windows, {"tokens": torch.arange(32).view(2, 16) + seed})
+    contender = own_contender("sparsegpt", {})
+    runner = Runner()
+    found = runner.figures(cells_of(plan, ground, 16, {"sparsegpt": contender}))
+    measured = Figures.of(found[Pruning("sparsegpt", "50", 0, 2)])
     assert measured is not None
     assert measured.sparsity == pytest.approx(0.5, abs=0.02)
     assert measured.perplexity[IN_DOMAIN] == measured.perplexity[OUT_OF_DOMAIN] > 1
-    assert bench.dense is not None and bench.dense.perplexity[IN_DOMAIN] != measured.perplexity[IN_DOMAIN]
-    assert not list((tmp_path / ".cache/bench/checkpoints").iterdir())
+    dense = runner.figures({None: dense_cell(ground)})
+    assert dense[None]["perplexity"][IN_DOMAIN] != measured.perplexity[IN_DOMAIN]
+    assert not list((tmp_path / ".cache/bench/checkpoints").iterdir()) and not runner.failures
 
-    contender = bench.contenders["sparsegpt"]
     broken = replace(contender, program=replace(contender.program, arguments=("false",)))
-    later = replace(bench, plan=replace(bench.plan, seeds=2), contenders={"sparsegpt": broken}, found={}, dense=None)
-    later.recall()
-    assert later.found == bench.found
-    later.complete()
-    assert later.found == bench.found and later.dense == bench.dense
-    assert not later.is_complete()
+    more = cells_of(replace(plan, seeds=2), ground, 16, {"sparsegpt": broken})
+    assert len(more) == 2 and Runner().figures(more) == found
     assert "seed 1, sparsegpt 50 %, 2 sequences: failed" in capsys.readouterr().err

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bench import gpu
-from bench.gpu_report import Tables
+from bench.cells import Runner
 from core.device_kinds import CPU, DEVICE_KINDS
 from tests.worker.recordings import LIBRARY_NOT_FOUND, Recording, h100, lost
 from tests.worker.test_devices import SIMULATED
@@ -45,16 +45,16 @@ def test_when_the_time_is_over_nothing_more_is_started(
     monkeypatch.chdir(tmp_path)
     assert gpu.main(["--device", "cpu", "--shape", "tiny", "--hours", "0"]) == 0
     shown = capsys.readouterr()
-    assert "the same command goes on" in shown.err and "time limit ended the run" in shown.out
+    assert "The time limit ended the run; the same command goes on" in shown.out
 
 
 def test_a_model_for_which_the_disk_is_too_small_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert 2.4e9 < gpu.SHAPES["1B"].bytes < 2.6e9 and 130e9 < gpu.SHAPES["70B"].bytes < 145e9
     monkeypatch.setitem(gpu.SHAPES, "huge", gpu.Shape(2**16, 2**18, 1000, 128, 8, 2**17))
-    tables = Tables()
-    gpu.measure(gpu.Bench("cpu", "a machine", 0), ["huge"], gpu.METHODS, tests=False, tables=tables)
-    assert tables.is_complete and "GiB of disk" in tables.notes[0]
+    bench = gpu.Bench("cpu", "a machine", Runner(deadline=0))
+    bench.measure(["huge"], gpu.METHODS, tests=False)
+    assert bench.runner.runs and "GiB of disk" in bench.tables.notes[0]
 
 
 @pytest.mark.nightly
@@ -79,7 +79,7 @@ def test_on_a_simulated_device_it_runs_through_and_then_knows_all_of_it(
 
     look = gpu.run
     monkeypatch.setattr(gpu, "run", lambda program, spec, key, **limit: (
-        look(program, spec, key, **limit) if spec.get("task") == "look" else nothing()
+        look(program, spec, key, **limit) if key == "gpu-look" else nothing()
     ))  # fmt: skip
     assert gpu.main(arguments) == 0
     assert capsys.readouterr().out == shown

@@ -1,14 +1,16 @@
 """The list of mutants fits the tree, and what no test notices is said to have survived."""
 
 import ast
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from bench import cells
-from bench.mutants.__main__ import ROOT, report
-from bench.mutants.mutant import Mutant, NotApplicable, read_mutants
-from bench.mutants.running import BaselineFailed, recalled, try_mutants
+from bench.cells import Runner
+from bench.device_mutants import find_mutants
+from bench.mutants.mutant import HERE, ROOT, Exchange, Mutant, NotApplicable, by_hand, read_mutants, sampled_mutants
+from bench.mutants.running import BaselineFailed, report, try_mutants
 
 FILES = ["pyproject.toml", "growth.py", "tests/__init__.py", "tests/test_growth.py"]
 FEW_PLUGINS = """
@@ -22,8 +24,11 @@ def test_every_mutant_of_the_list_fits_the_tree_and_has_its_tests() -> None:
     mutants = read_mutants()
     assert len(mutants) >= 60
     for mutant in mutants:
-        assert mutant.applied((ROOT / mutant.file).read_text("utf-8"))
-        assert mutant.tests
+        assert (
+            mutant.tests
+            and isinstance(mutant.operator, Exchange)
+            and mutant.operator.fits((ROOT / mutant.file).read_text("utf-8"))
+        ), mutant.name
         for test in mutant.tests:
             file, _, name = test.partition("::")
             tree = ast.parse((ROOT / file).read_text("utf-8"))
@@ -47,7 +52,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def mutant(name: str, old: str, new: str, *tests: str) -> Mutant:
-    return Mutant(name, "growth.py", old, new, tuple(f"tests/test_growth.py::{test}" for test in tests))
+    return by_hand(name, "growth.py", old, new, [f"tests/test_growth.py::{test}" for test in tests])
 
 
 NOTICED = mutant("noticed", "2 * x", "2 + x + 1", "test_double")
@@ -60,39 +65,55 @@ NO_TEST = mutant("no test", "2 * x", "3 * x", "test_fourfold")
 def test_what_is_noticed_is_killed_and_the_rest_survives_or_does_not_apply(
     tree: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said: list[str] = []
-    mutants = [NOTICED, UNNOTICED, ABSENT, AMBIGUOUS]
-    results = {each.mutant: each for each in try_mutants(mutants, tree, FILES, at_once=2, say=said.append)}
-    assert {each.name: results[each].state for each in mutants} == {
-        "noticed": "killed",
-        "unnoticed": "survived",
-        "absent": "error",
-        "ambiguous": "error",
-    }
-    assert results[NOTICED].detail == "tests/test_growth.py::test_double"
-    assert "found 0 times in growth.py" in results[ABSENT].detail and "found 2 times" in results[AMBIGUOUS].detail
+    mutants = [NOTICED, UNNOTICED]
+    results = try_mutants(mutants, tree, FILES, Runner(), at_once=2)
+    assert [results[each]["killed"] for each in mutants] == [True, False]
+    assert results[NOTICED]["detail"] == "tests/test_growth.py::test_double"
     assert (tree / "growth.py").read_text().count("2 * x") == 1, "only copies are changed"
+    for each in (ABSENT, AMBIGUOUS):
+        with pytest.raises(NotApplicable, match=each.name):
+            try_mutants([each], tree, FILES, Runner())
 
-    assert report([results[NOTICED], results[UNNOTICED]]) == 1
+    assert report(results, 2, 0.95) == 1
     told = capsys.readouterr().out
-    assert "survived: unnoticed (growth.py): every test passed: tests/test_growth.py::test_triple" in told
+    assert "survived: unnoticed: every test passed: tests/test_growth.py::test_triple" in told
     assert "1 of 2 killed, 50.0 %" in told
-    assert report([results[NOTICED]]) == 0
-    assert report([results[NOTICED], results[ABSENT]]) == 2
+    assert report({NOTICED: results[NOTICED]}, 1, 0.95) == 0
+    assert report({NOTICED: results[NOTICED]}, 2, 0.95) == 1, "not all were tried"
 
-    assert recalled(NOTICED, tree) == results[NOTICED] and recalled(UNNOTICED, tree) == results[UNNOTICED]
-    assert recalled(ABSENT, tree) is None
+    assert try_mutants(mutants, tree, FILES, Runner(runs=False)) == results
     with (tree / "tests/test_growth.py").open("a") as tests:
         tests.write("\n\ndef test_triple_of_one():\n    assert triple(1) == 3\n")
-    assert recalled(UNNOTICED, tree) is None, "its tests are others now"
+    assert try_mutants(mutants, tree, FILES, Runner(runs=False)) == {}, "the tests are others now"
 
 
 def test_tests_that_fail_or_do_not_exist_prove_nothing(tree: Path) -> None:
-    with pytest.raises(BaselineFailed, match="test_fourfold"):
-        list(try_mutants([NO_TEST], tree, FILES, at_once=1, say=lambda text: None))
+    with pytest.raises(BaselineFailed, match="not all pass"):
+        try_mutants([NO_TEST], tree, FILES, Runner())
     (tree / "growth.py").write_text("def double(x):\n    return 2 * x + 1\n\n\ndef triple(x):\n    return 3 * x\n")
     with pytest.raises(BaselineFailed, match="test_double"):
-        list(try_mutants([mutant("late", "3 * x", "4 * x", "test_double")], tree, FILES, at_once=1, say=print))
+        try_mutants([mutant("late", "3 * x", "4 * x", "test_double")], tree, FILES, Runner())
+
+
+def test_a_sample_is_drawn_by_its_seed_from_modules_that_are_there_with_their_tests(tmp_path: Path) -> None:
+    listed = tomllib.loads((HERE / "sampled.toml").read_text())["module"]
+    assert all((ROOT / name).is_file() for module in listed for name in (module["file"], *module["tests"]))
+    few = tmp_path / "few.toml"
+    few.write_text("[[module]]\nfile = 'core/service/triggers/placeholders.py'\ntests = ['a']\n")
+    samples = [[each.name for each in sampled_mutants(5, seed, few)] for seed in (1, 1, 2)]
+    assert samples[0] == samples[1] != samples[2]
+
+
+def test_a_device_mutant_changes_its_call_alone() -> None:
+    mutants = find_mutants()
+    assert len(mutants) >= 170
+    kinds = {each.name.split()[1]: each for each in mutants}
+    assert kinds.keys() == {".to", ".cpu", "device=", "generator=", "accelerator"}
+    for each in kinds.values():
+        source, call = (ROOT / each.file).read_text("utf-8"), mutants[each]
+        changed = each.applied(source)
+        assert ast.dump(ast.parse(changed)) != ast.dump(ast.parse(source))
+        assert changed.splitlines()[: call.lineno - 1] == source.splitlines()[: call.lineno - 1]
 
 
 def test_two_mutants_of_one_name_are_an_error(tmp_path: Path) -> None:

@@ -10,18 +10,18 @@ from typing import Any
 import pytest
 import torch
 
+from bench import contest
 from bench.cells import CACHE, Measured, Program, run
+from bench.contest import Ground
 from bench.judging_texts import IN_DOMAIN, OUT_OF_DOMAIN
 from bench.measurements import merge, write
 from bench.structured import __main__ as command
-from bench.structured import evaluate_cell, prune_cell, running
-from bench.structured.figures import Dense, Figures, Origin, Ratio
-from bench.structured.ground import Ground
-from bench.structured.latency_cell import measure
+from bench.structured import judge_cell, prune_cell, running
 from bench.structured.measurements import measured
 from bench.structured.plan import ROWS, TARGETS, Cell, Plan, refusal
+from bench.structured.recipes import recipe_of
 from bench.structured.report import page
-from bench.structured.results import Results, read_results, write_results
+from bench.structured.results import Dense, Figures, Origin, Ratio, Results, read_results, write_results
 from bench.structured.running import Bench
 from core.engine.architectures.description import inspect_folder
 from core.engine.evaluation.zero_shot_tasks import TASKS
@@ -57,7 +57,6 @@ def a_ground(model: Path, folder: Path, **changed: Any) -> Ground:
     (folder / "text.jsonl").write_text("{}\n")
     asked: dict[str, Any] = {
         "model": model,
-        "description": inspect_folder(model),
         "calibration": folder / "text.jsonl",
         "own_text": None,
         "texts": {},
@@ -144,7 +143,7 @@ def test_excess_is_against_the_better_flap_and_goals_stand_beside_what_came_out(
         {Cell("frontier uniform quick", "20", 0): {"prefill": Ratio(0.51, 0.02), "decode": Ratio(0.6, 0.1)}},
         {None: answers(0.5)},
     )
-    bench = Bench(a_plan("frontier uniform quick"), a_ground(model, tmp_path), results)
+    bench = Bench(a_plan("frontier uniform quick"), a_ground(model, tmp_path), results=results)
     bench.refused = {"bonsai, 20 % of the blocks": "no such job"}
     text = page(bench, results, ["a fact"])
     table = rows(text, "20 % of the blocks")
@@ -245,14 +244,20 @@ def test_measurements_are_of_rows_that_are_jobs_and_name_the_machines_that_took_
 def test_shapes_are_timed_in_turn_without_their_weights(changed: dict[str, int] | None, model: Path) -> None:
     config = json.loads((model / "config.json").read_text()) | (changed or {})
     spec = {"model": str(model), "config": config, "sliced_width": None if changed else 20, "length": 16, "rounds": 3}
-    found = measure(spec)
+    found = judge_cell.measure_speed(spec)
     assert set(found) == {"prefill", "decode"} and all(each["ratio"] > 0 for each in found.values())
 
 
 def run_here(program: Program, spec: dict[str, Any], key: str) -> Measured:
     """Run a program as `run` does, but in this process."""
-    work = {"prune_cell": prune_cell.work, "evaluate_cell": evaluate_cell.evaluate}
-    return Measured(1.0, 2.0, 3, work[program.arguments[-1].rpartition(".")[2]](spec))
+    work = {"work": prune_cell.work, "evaluate": judge_cell.evaluate}
+    return Measured(1.0, 2.0, 3, work[program.arguments[-1].rpartition(":")[2]](spec))
+
+
+def run_all_with(monkeypatch: pytest.MonkeyPatch, runs: Callable[[Program, dict[str, Any], str], Measured]) -> None:
+    """Have cells run so: what prunes, and what judges."""
+    for module in (running, contest):
+        monkeypatch.setattr(module, "run", runs)
 
 
 @pytest.mark.parametrize(
@@ -264,22 +269,21 @@ def test_a_cell_is_pruned_and_judged_once_and_is_recalled_afterwards(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(running, "run", runs)
+    run_all_with(monkeypatch, runs)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'client' / 'src'}")
     tokens = tmp_path / "tokens.safetensors"
     write_tensors(tokens, {"tokens": torch.randint(96, (2, 16), generator=torch.Generator().manual_seed(0))})
     ground = a_ground(model, tmp_path, texts={IN_DOMAIN: tokens, OUT_OF_DOMAIN: tokens})
     bench = Bench(a_plan("l2-structured", targets=["20"]), ground)
-    bench.complete(["prune"])
+    bench.measure(["prune"])
     (measured_figures,) = bench.results.found.values()
     assert bench.results.dense is not None and bench.is_complete()
     assert measured_figures.parameters < bench.results.dense.parameters and measured_figures.perplexity[IN_DOMAIN] > 1
     assert not list((tmp_path / ".cache/bench/checkpoints").iterdir())
-    monkeypatch.setattr(running, "run", lambda *asked: pytest.fail("nothing is to be run again"))
+    run_all_with(monkeypatch, lambda *asked: pytest.fail("nothing is to be run again"))
     later = Bench(bench.plan, ground)
-    later.recall()
-    later.complete(["prune"])
+    later.measure(["prune"])
     assert later.results.found == bench.results.found and later.results.dense == bench.results.dense
     assert not Bench(a_plan("l2-structured"), ground).is_complete()
 
@@ -293,12 +297,12 @@ def test_a_baseline_is_no_job_and_is_pruned_and_judged_like_one(
         shutil.copytree(spec["model"], spec["output"])
         return Measured(1.0, 2.0, 3, {"seconds": {"prune": 1.0}, "notes": [], "sliced_width": 8})
 
-    monkeypatch.setattr(running, "run", copy_or_judge)
+    run_all_with(monkeypatch, copy_or_judge)
     monkeypatch.chdir(tmp_path)
     tokens = tmp_path / "tokens.safetensors"
     write_tensors(tokens, {"tokens": torch.randint(96, (2, 16), generator=torch.Generator().manual_seed(0))})
     bench = Bench(a_plan("slicegpt", targets=["20"]), a_ground(model, tmp_path, texts={IN_DOMAIN: tokens}))
-    bench.complete(["prune"])
+    bench.measure(["prune"])
     (came_out,) = bench.results.found.values()
     dense = bench.results.dense
     assert dense is not None and came_out.perplexity == dense.perplexity and came_out.sliced_width == 8
@@ -314,7 +318,7 @@ def test_a_row_that_distils_calibrates_on_the_model_s_own_text_and_is_judged_bef
         ran.append(key.rpartition("-")[2])
         return run_here(program, spec, key)
 
-    monkeypatch.setattr(running, "run", run_and_count)
+    run_all_with(monkeypatch, run_and_count)
     monkeypatch.chdir(tmp_path)
     plain = "frontier per_layer quick"
     name, labelled = f"{plain}, distilled", f"{plain}, distilled with labels"
@@ -330,7 +334,7 @@ def test_a_row_that_distils_calibrates_on_the_model_s_own_text_and_is_judged_bef
         texts={IN_DOMAIN: tokens, OUT_OF_DOMAIN: tokens},
     )
     bench = Bench(a_plan(plain, name, labelled, targets=["20"], seeds=1), ground)
-    bench.complete(["prune"])
+    bench.measure(["prune"])
     trained = ["recover", "evaluation"]
     assert ran[1:] == ["prune", "evaluation", *trained, *trained], "pruned once for the three rows, after the dense"
     assert not list((CACHE / "checkpoints").iterdir())
@@ -341,10 +345,8 @@ def test_a_row_that_distils_calibrates_on_the_model_s_own_text_and_is_judged_bef
     assert bench.results.found[Cell(labelled, "20", 0)].perplexity not in (came_out.perplexity, before.perplexity)
     shutil.rmtree(CACHE)
     alone = Bench(a_plan(plain, targets=["20"], seeds=1), ground)
-    alone.complete(["prune"])
+    alone.measure(["prune"])
     (itself,) = alone.results.found.values()
     assert itself.perplexity == before.perplexity, "as by itself"
-    recipe = ground.recipe(Cell(name, "20", 0), 2)
+    recipe = recipe_of(Cell(name, "20", 0), ground, 2)
     assert recipe.calibration is not None and (recipe.calibration.samples, recipe.calibration.generated) == (6, 2)
-    own = ground.reads(Cell(name, "20", 0), 2)
-    assert own["own text"] == ground.hash(tmp_path / "own.txt")

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.claims.data import fashion_mnist
-from bench.claims.knee import knee
 from bench.claims.language import Language, recall
 from bench.claims.networks import LENET_5, RETRAINING_RATE, outcome, pruned, train, trained
-from bench.claims.record import Record
+from bench.claims.record import Record, knee
 from core.engine.datasets.subset import draw_images
 
 _TRAINING_IMAGES = 10_000

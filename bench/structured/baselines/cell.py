@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.cell_program import answer
 from bench.structured.baselines import osscar, slimgpt
 from bench.structured.baselines.slicegpt import save_sliced, slice_model, width_for
 from bench.structured.baselines.walk import Walk, dense_model, linear, set_weight
@@ -117,7 +116,3 @@ def _config(folder: ModelFolder, counts: list[int]) -> dict[str, Any]:
         return folder.raw_config | {key: counts[0]}
     own = [{key: each} if each != folder.raw_config[key] else {} for each in counts]
     return per_layer_config(folder.raw_config, folder.family, own)
-
-
-if __name__ == "__main__":
-    answer(prune)

@@ -1,7 +1,11 @@
-"""Prefill and decoding of dense and pruned, in turn in one process: ratios of each round, of the same machine."""
+"""Judges of the structured bench's checkpoints, whoever wrote them: models of one shape, of layers in different shapes,
+and sliced ones.
+"""
 
+import json
 import statistics
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,16 +14,35 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from bench.cell_program import answer
-from bench.structured.opening import empty
+from bench.evaluate_cell import ask, perplexity
+from bench.structured.baselines.slicegpt import SLICED_FILE, empty_sliced, load_sliced
 from core.engine.evaluation.timing import in_turn
-from core.engine.models.folder import open_model
+from core.engine.models.folder import ModelFolder, open_model
+from core.engine.models.loading import build_model, load_model
+from core.engine.models.tensors import load_tensors
 
 DECODED = 16
 """Tokens decoded in a round; the median step counts."""
 
 
-def measure(spec: dict[str, Any]) -> dict[str, Any]:
+def evaluate(spec: dict[str, Any]) -> dict[str, Any]:
+    """Evaluate the spec's `model` on its `texts`, each windows of tokens [windows, time], and its `tasks`, files of
+    questions; tied parameters count once.
+    """
+    place = Path(spec["model"])
+    model = load(place)
+    found = {
+        "perplexity": {
+            name: perplexity(model, load_tensors(Path(file))["tokens"]) for name, file in spec["texts"].items()
+        },
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "config": json.loads((place / "config.json").read_text()) if (place / "config.json").exists() else None,
+    }
+    del model
+    return found | {"tasks": ask(place, spec, own_artifact=True) if spec["tasks"] else {}}
+
+
+def measure_speed(spec: dict[str, Any]) -> dict[str, Any]:
     """Time the spec's dense `model` against a `config` (or `sliced_width`) over so many `rounds`; for prefill and
     decoding the median of the rounds' ratios, their interquartile range as `spread`, and milliseconds of the dense one.
     """
@@ -58,5 +81,18 @@ def _compared(dense: list[float], pruned: list[float]) -> dict[str, float]:
     return {"ratio": statistics.median(ratios), "spread": high - low, "dense_ms": statistics.median(dense)}
 
 
-if __name__ == "__main__":
-    answer(measure)
+def load(place: Path) -> PreTrainedModel:
+    """A checkpoint's model in float32."""
+    if (place / SLICED_FILE).exists():
+        return load_sliced(place)
+    return load_model(open_model(place, own_artifact=True), torch.device("cpu"), dtype=torch.float32)
+
+
+def empty(dense: ModelFolder, config: dict[str, Any], sliced_width: int | None) -> PreTrainedModel:
+    """A model of that shape with random weights, which run as fast as any: no checkpoint is needed."""
+    if sliced_width is not None:
+        return empty_sliced(dense, sliced_width)
+    folder = replace(dense, config=type(dense.config).from_dict(config))
+    model = build_model(folder, torch.float32)
+    model.eval().requires_grad_(False)
+    return model

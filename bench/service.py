@@ -1,0 +1,44 @@
+"""The service on this machine with its sample model and texts, for benches whose cells are jobs of it."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from bench.cells import own_release
+from bench.machine import describe_machine
+from core.settings import Settings
+from secateur import Client
+from worker.embedded.instance import EmbeddedInstance, open_instance
+from worker.embedded.serving import serving
+from worker.samples.language import add_samples
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running service: its client, and its home as an administrator has it."""
+
+    client: Client
+    home: EmbeddedInstance
+
+    @property
+    def settings(self) -> Settings:
+        return self.home.settings
+
+
+@contextmanager
+def sample_service() -> Iterator[Service]:
+    """Run the service of this user's settings, with the samples in it."""
+    settings = Settings()
+    with serving(settings, print) as url, open_instance(settings) as home:
+        add_samples(home, print)
+        with Client(url, (settings.home / "api-key").read_text().strip()) as client:
+            yield Service(client, home)
+
+
+def service_key(*facts: Any) -> str:
+    """Return the name of figures that depend on these facts, the releases and the machine."""
+    text = json.dumps([*facts, own_release(), describe_machine()], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
