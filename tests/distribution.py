@@ -25,14 +25,13 @@ TOGETHER: Final = {
         "tests/engine/recovery/test_recovery.py",
         "tests/methods/test_flap.py",
     ),
-    "chaos": ("tests/chaos/test_checker.py", "tests/chaos/test_leftovers.py"),
     "onnx": (
         "tests/engine/exporters/test_classifier_artifact.py",
         "tests/engine/evaluation/test_classifier_latency.py",
     ),
 }
-"""Starts of files that share one process: that which runners are forked from, that of `tests.engine.apart`, an
-installation that kept its promises, and one that exports to ONNX. Each takes seconds to be ready."""
+"""Starts of files that share one process: that which runners are forked from, that of `tests.engine.apart`, and
+one that exports to ONNX. Each takes seconds to be ready."""
 
 
 class ByWhatIsShared(LoadFileScheduling):

@@ -12,9 +12,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from bench.chaos.report import FOLDER, report, write
+from bench.cells import CACHE
+from bench.chaos.faults import SCHEDULED
+from bench.chaos.report import report, write
 from bench.chaos.running import Result, run, sources
-from bench.chaos.schedule import SHARES
+
+FOLDER = CACHE / "chaos"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seeds", type=_span, metavar="FIRST-LAST", help="several, but for those that were tried")
     parser.add_argument("--faults", type=int, default=100, help="of each seed")
-    parser.add_argument("--kinds", type=_kinds, default=list(SHARES), metavar="KIND,…", help="these alone")
+    parser.add_argument("--kinds", type=_kinds, default=list(SCHEDULED), metavar="KIND,…", help="these alone")
     parser.add_argument("--pooler", action="store_true", help="workers and dispatchers go through PgBouncer")
     parser.add_argument("--seconds", type=float, help="no fault begins later")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="where runs have theirs")
@@ -30,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended early"))  # so that disks are unmounted
     results = []
-    is_kept = asked.kinds == list(SHARES) and not asked.pooler
+    is_kept = asked.kinds == list(SCHEDULED) and not asked.pooler
     for seed in asked.seeds or [asked.seed]:
         file = FOLDER / f"{seed}.json"
         recalled = _recalled(file, asked.faults) if asked.seeds and is_kept else None
@@ -80,7 +83,7 @@ def _span(text: str) -> list[int]:
 def _kinds(text: str) -> list[str]:
     """Return the kinds of a list; raises ValueError for one that is none."""
     chosen = text.split(",")
-    if unknown := set(chosen) - SHARES.keys():
+    if unknown := set(chosen) - set(SCHEDULED):
         raise ValueError(unknown)
     return chosen
 

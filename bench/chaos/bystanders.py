@@ -10,14 +10,12 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import MappingProxyType
 from typing import Any, Final
 
 import httpx
 
 from bench.chaos.bodies import MODEL, write_model
-from bench.chaos.installation import BYSTANDERS, Installation, change_rows
-from bench.chaos.journal import Journal
+from bench.chaos.installation import BYSTANDERS, Installation, Journal, add_endpoint
 from bench.parts import until
 from secateur import Client
 
@@ -46,21 +44,56 @@ def started(threads: Sequence[threading.Thread], over: threading.Event) -> Itera
             thread.join()
 
 
-class Bystanders:
+class Team:
+    """A team that asks of an installation, and may have triggers and publications."""
+
+    def __init__(self, installation: Installation, journal: Journal, name: str) -> None:
+        self.installation = installation
+        self.journal = journal
+        self.name = name
+        self.numbers = itertools.count(1)
+
+    def asked(self, method: str, path: str, body: Any = None, **where: Any) -> Any:
+        """Return the answer to a request. Raises httpx.HTTPError where it is none of success."""
+        return self.installation.request(self.name, method, path, body, **where)
+
+    def submit(self, body: Mapping[str, Any]) -> str:
+        return str(self.asked("POST", "/v1/jobs", dict(body))["id"])
+
+    def sweep(self, model: str) -> str:
+        """Submit a sweep of one point, whose job nobody takes; return its id."""
+        job = {"model": model, "queue": NOBODYS_QUEUE}
+        grid = {"method": ["magnitude"], "sparsity": [0.5]}
+        return str(self.asked("POST", "/v1/sweeps", {"job": job, "grid": grid})["id"])
+
+    def add_trigger(self, template: Mapping[str, Any], name: str = "yearly") -> str:
+        """Add a trigger whose time comes once a year; return its id."""
+        body = {"name": name, "template": dict(template), "schedule": {"cron": "0 0 1 1 *"}}
+        return str(self.asked("POST", "/v1/triggers", body)["id"])
+
+    def publish(self, job: str, prefix: str) -> str:
+        """Have an artifact published to the installation's own store; return the publication's id."""
+        body = {
+            "to": f"s3://{self.installation.bucket}/{prefix}",
+            "access_key": self.installation.store_access_key,
+            "secret_key": self.installation.store_secret_key,
+            "endpoint": self.installation.store_endpoint,
+            "region": "us-east-1",
+        }
+        return str(self.asked("POST", f"/v1/jobs/{job}/publish", body)["id"])
+
+
+class Bystanders(Team):
     """One team with a model, an artifact, an endpoint and a trigger whose schedule comes once a year."""
 
     def __init__(self, installation: Installation, journal: Journal) -> None:
-        self._installation = installation
-        self._journal = journal
-        self._numbers = itertools.count(1)
-        key = installation.admin_keys[BYSTANDERS]
+        super().__init__(installation, journal, BYSTANDERS)
         add_endpoint(installation, journal, BYSTANDERS, "all")
-        with Client(installation.apis[0], key) as client:
+        with Client(installation.apis[0], installation.admin_keys[BYSTANDERS]) as client:
             client.upload_model(MODEL, write_model(installation.folder / "clients" / BYSTANDERS / MODEL, 0))
-            job = client.submit(**JOB)
-            until(lambda: client.job(job.id).status == "succeeded", _PREPARE_SECONDS)
-            self._artifact = job.id
-        self._trigger = add_trigger(installation, BYSTANDERS, {**JOB, "queue": NOBODYS_QUEUE})
+            self._artifact = client.submit(**JOB).id
+            until(lambda: client.job(self._artifact).status == "succeeded", _PREPARE_SECONDS)
+        self._trigger = self.add_trigger({**JOB, "queue": NOBODYS_QUEUE})
 
     @contextmanager
     def asking(self, during: str, *questions: str) -> Iterator[None]:
@@ -84,129 +117,72 @@ class Bystanders:
                 longest, error = None, f"{type(raised).__name__}: {raised}"[:300]
             if name not in REPEATED or over.wait(_LOOK_SECONDS):
                 break
-        self._journal.note("asked", during=during, what=name, seconds=longest, bound=bound, error=error)
+        self.journal.note("asked", during=during, what=name, seconds=longest, bound=bound, error=error)
 
-    def health(self, bound: float) -> None:
-        for api in self._installation.apis:
+    def _health(self, bound: float) -> None:
+        for api in self.installation.apis:
             httpx.get(f"{api}/healthz", timeout=bound).raise_for_status()
 
-    def call(self, bound: float) -> None:
-        for api in self._installation.apis:
-            request(self._installation, BYSTANDERS, "GET", "/v1/jobs?limit=5", base=api, seconds=bound)
+    def _call(self, bound: float) -> None:
+        for api in self.installation.apis:
+            self.asked("GET", "/v1/jobs?limit=5", api=api, seconds=bound)
 
-    def trigger(self, bound: float) -> None:
+    def _fired(self, bound: float) -> None:
         """Wait until a schedule that has just come due has made its job."""
-        seen = {firing["id"] for firing in self._firings()}
-        change_rows(self._installation, DUE, self._trigger)
-        [fired] = until(lambda: [each for each in self._firings() if each["id"] not in seen], bound, "the firing")
-        self._cancel(fired["job_id"])
+        path = f"/v1/triggers/{self._trigger}/firings"
+        seen = {firing["id"] for firing in self.asked("GET", path)["data"]}
+        self.installation.change_rows(DUE, self._trigger)
 
-    def webhook(self, bound: float) -> None:
-        """Wait until the receiver has been told of a new job."""
-        job = self._submit()
-        until(lambda: job in self._installation.received.read_text("utf-8"), bound, "the delivery")
+        def new() -> list[str]:
+            return [each["job_id"] for each in self.asked("GET", path)["data"] if each["id"] not in seen]
+
+        [job] = until(new, bound, "the firing")
         self._cancel(job)
 
-    def sweep(self, bound: float) -> None:
+    def _delivered(self, bound: float) -> None:
+        """Wait until the receiver has been told of a new job."""
+        job = self.submit({**JOB, "queue": NOBODYS_QUEUE})
+        until(lambda: job in self.installation.received.read_text("utf-8"), bound, "the delivery")
+        self._cancel(job)
+
+    def _swept(self, bound: float) -> None:
         """Wait until the first job of a new sweep is queued."""
-        body = {"job": {"model": MODEL, "queue": NOBODYS_QUEUE}, "grid": {"method": ["magnitude"], "sparsity": [0.5]}}
-        sweep = self._asked("POST", "/v1/sweeps", body)["id"]
+        sweep = self.sweep(MODEL)
         path = "/v1/jobs?status=queued&limit=200"
 
         def queued() -> list[str]:
-            return [each["id"] for each in self._asked("GET", path)["data"] if each["metadata"].get("sweep") == sweep]
+            return [each["id"] for each in self.asked("GET", path)["data"] if each["metadata"].get("sweep") == sweep]
 
         [job] = until(queued, bound, "the sweep's job")
         self._cancel(job)
 
-    def publication(self, bound: float) -> None:
-        made = publish(self._installation, BYSTANDERS, self._artifact, f"published/{next(self._numbers)}")
-        path = f"/v1/publications/{made}"
-        until(lambda: self._asked("GET", path)["status"] in ("succeeded", "failed"), bound, "the publication")
-        ended = self._asked("GET", path)
+    def _published(self, bound: float) -> None:
+        path = f"/v1/publications/{self.publish(self._artifact, f'published/{next(self.numbers)}')}"
+        until(lambda: self.asked("GET", path)["status"] in ("succeeded", "failed"), bound, "the publication")
+        ended = self.asked("GET", path)
         if ended["status"] == "failed":
             raise TimeoutError(f"the publication failed: {json.dumps(ended['error'])}")
 
-    def awaiting(self, bound: float) -> None:
+    def _resolved(self, bound: float) -> None:
         """Wait until a job whose model is known by now is one that workers could take."""
-        job = self._submit()
-        change_rows(self._installation, AWAITING, job)
+        job = self.submit({**JOB, "queue": NOBODYS_QUEUE})
+        self.installation.change_rows(AWAITING, job)
         path = f"/v1/jobs/{job}/events?limit=100"
-        until(lambda: "is known now" in json.dumps(self._asked("GET", path)["data"]), bound, "the job's model")
+        until(lambda: "is known now" in json.dumps(self.asked("GET", path)["data"]), bound, "the job's model")
         self._cancel(job)
 
-    def _submit(self) -> str:
-        return str(self._asked("POST", "/v1/jobs", {**JOB, "queue": NOBODYS_QUEUE})["id"])
-
     def _cancel(self, job: str) -> None:
-        self._asked("POST", f"/v1/jobs/{job}/cancel")
-
-    def _firings(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self._asked("GET", f"/v1/triggers/{self._trigger}/firings")["data"]
-        return found
-
-    def _asked(self, method: str, path: str, body: Any = None) -> Any:
-        return request(self._installation, BYSTANDERS, method, path, body)
+        self.asked("POST", f"/v1/jobs/{job}/cancel")
 
 
-Ask = Callable[[Bystanders, float], None]
-QUESTIONS: Final[dict[str, tuple[float, Ask]]] = {
-    "health": (5.0, Bystanders.health),  # the liveness probe's time in deploy/kubernetes
-    "call": (10.0, Bystanders.call),
-    "trigger": (20.0, Bystanders.trigger),
-    "webhook": (20.0, Bystanders.webhook),
-    "sweep": (20.0, Bystanders.sweep),
-    "awaiting": (20.0, Bystanders.awaiting),
-    "publication": (30.0, Bystanders.publication),
+QUESTIONS: Final[dict[str, tuple[float, Callable[[Bystanders, float], None]]]] = {
+    "health": (5.0, Bystanders._health),  # the liveness probe's time in deploy/kubernetes
+    "call": (10.0, Bystanders._call),
+    "trigger": (20.0, Bystanders._fired),
+    "webhook": (20.0, Bystanders._delivered),
+    "sweep": (20.0, Bystanders._swept),
+    "awaiting": (20.0, Bystanders._resolved),
+    "publication": (30.0, Bystanders._published),
 }
 """Each question, and how many seconds its answer may take on a machine that is busy."""
 REPEATED: Final[Collection[str]] = ("health", "call")
-
-
-def request(
-    installation: Installation,
-    team: str,
-    method: str,
-    path: str,
-    body: Any = None,
-    *,
-    base: str | None = None,
-    seconds: float = 30.0,
-) -> Any:
-    """Return the answer to a team's request. Raises httpx.HTTPError where it is none of success."""
-    headers = {"Authorization": f"Bearer {installation.admin_keys[team]}"}
-    url = f"{base or installation.apis[-1]}{path}"
-    answer = httpx.request(method, url, json=body, headers=headers, timeout=seconds, trust_env=False)
-    return answer.raise_for_status().json()
-
-
-def add_endpoint(
-    installation: Installation,
-    journal: Journal,
-    team: str,
-    name: str,
-    types: Sequence[str] = (),
-    metadata: Mapping[str, str] = MappingProxyType({}),
-) -> None:
-    """Add an endpoint at the receiver, of everything where no types are given, and note it in the journal."""
-    chosen = {"types": list(types), "metadata": dict(metadata)}
-    made = request(installation, team, "POST", "/v1/webhooks", {"url": f"{installation.hooks}/{team}/{name}", **chosen})
-    journal.note("endpoint", team=team, id=made["id"], path=f"/{team}/{name}", secret=made["secret"], **chosen)
-
-
-def add_trigger(installation: Installation, team: str, template: Mapping[str, Any], name: str = "yearly") -> str:
-    """Add a trigger whose time comes once a year; return its id."""
-    body = {"name": name, "template": dict(template), "schedule": {"cron": "0 0 1 1 *"}}
-    return str(request(installation, team, "POST", "/v1/triggers", body)["id"])
-
-
-def publish(installation: Installation, team: str, job: str, prefix: str) -> str:
-    """Have an artifact published to the installation's own store; return the publication's id."""
-    body = {
-        "to": f"s3://{installation.bucket}/{prefix}",
-        "access_key": installation.store_access_key,
-        "secret_key": installation.store_secret_key,
-        "endpoint": installation.faulty_store_endpoint,
-        "region": "us-east-1",
-    }
-    return str(request(installation, team, "POST", f"/v1/jobs/{job}/publish", body)["id"])

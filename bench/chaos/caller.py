@@ -4,14 +4,12 @@ import itertools
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import httpx
 
-from bench.chaos.installation import Installation
-from bench.chaos.journal import Journal
+from bench.chaos.installation import Installation, Journal
 from secateur import Client, errors
 
 ANSWER_SECONDS = 20.0
@@ -42,43 +40,34 @@ class Caller:
     """One team's requests, from one thread. What a server should never answer is noted in the journal as `refused`."""
 
     def __init__(
-        self, installation: Installation, team: str, journal: Journal, stop: threading.Event, chosen: random.Random
+        self, installation: Installation, journal: Journal, team: str, stop: threading.Event, chosen: random.Random
     ) -> None:
         self.team = team
         self.stop = stop
         self.chosen = chosen
         self._journal = journal
-        self._key = installation.admin_keys[team]
-        self._apis = installation.apis
+        self._installation = installation
         self._stopped_at: float | None = None
 
-    def base(self) -> str:
-        """The address of an API process, whichever."""
-        return self.chosen.choice(self._apis)
+    def note(self, kind: str, **said: Any) -> None:
+        """Write down what the client was told."""
+        self._journal.note(kind, team=self.team, **said)
 
-    def call(
-        self,
-        method: str,
-        path: str,
-        *,
-        body: Any = None,
-        content: bytes | None = None,
-        headers: dict[str, str] | None = None,
-        allowed: frozenset[int] = frozenset(),
-    ) -> httpx.Response:
-        """Return an answer that is final. One of 400 to 499 that is not `allowed` is noted as refused."""
+    def call(self, method: str, path: str, *, allowed: frozenset[int] = frozenset(), **request: Any) -> httpx.Response:
+        """Return an answer that is final; `request` is as httpx has it. One of 400 to 499 that is not `allowed` is
+        noted as refused.
+        """
 
         def attempt() -> httpx.Response:
             with self.http() as client:
-                answer = client.request(method, path, json=body, content=content, headers=headers)
-            if answer.status_code in _PASSING:
-                raise httpx.TransportError(f"{answer.status_code} {answer.text[:200]}")
-            if answer.status_code >= 500:
+                answer = client.request(method, path, **request)
+            if answer.status_code >= 500 and answer.status_code not in _PASSING:
                 self.refused(f"{method} {path}", answer.status_code, answer.text[:500])
-                raise httpx.TransportError(f"{answer.status_code}")
+            if answer.status_code >= 500 or answer.status_code in _PASSING:
+                raise httpx.TransportError(f"{answer.status_code} {answer.text[:200]}")
             return answer
 
-        answer = self.persist(f"{method} {path}", attempt)
+        answer = self._persist(f"{method} {path}", attempt)
         if answer.is_client_error and answer.status_code not in allowed:
             self.refused(f"{method} {path}", answer.status_code, answer.text[:500])
         return answer
@@ -88,7 +77,8 @@ class Caller:
 
         def attempt() -> Answer:
             try:
-                with Client(self.base(), self._key, timeout=ANSWER_SECONDS, retries=1) as client:
+                api, key = self._api(), self._installation.admin_keys[self.team]
+                with Client(api, key, timeout=ANSWER_SECONDS, retries=1) as client:
                     return act(client)
             except errors.IdempotencyConflict:
                 raise
@@ -96,12 +86,22 @@ class Caller:
                 raise httpx.TransportError(str(error)) from error
 
         try:
-            return self.persist(doing, attempt)
+            return self._persist(doing, attempt)
         except errors.SecateurError as error:
             self.refused(doing, getattr(error, "status", 0), f"{type(error).__name__}: {error}")
             return None
 
-    def persist(self, doing: str, attempt: Callable[[], Answer]) -> Answer:
+    def refused(self, doing: str, status: int, text: str) -> None:
+        self.note("refused", doing=doing, status=status, text=text)
+
+    def http(self, *, seconds: float = ANSWER_SECONDS) -> httpx.Client:
+        """Return a client of an API process, whichever."""
+        return self._installation.http(self.team, self._api(), seconds=seconds)
+
+    def _api(self) -> str:
+        return self.chosen.choice(self._installation.apis)
+
+    def _persist(self, doing: str, attempt: Callable[[], Answer]) -> Answer:
         """Try until it is not for a passing reason that it fails. Raises GaveUp, and any other failure."""
         began = time.monotonic()
         for tried in itertools.count():
@@ -111,21 +111,10 @@ class Caller:
                 if isinstance(error, errors.InternalError):
                     self.refused(doing, error.status, str(error))
                 if self._is_late(began):
-                    self._journal.note("gave_up", team=self.team, doing=doing, error=str(error)[:300])
+                    self.note("gave_up", doing=doing, error=str(error)[:300])
                     raise GaveUp(doing) from error
                 time.sleep(min(0.2 * 2**tried, 3.0) * self.chosen.uniform(0.5, 1.0))
         raise AssertionError("unreachable")
-
-    def refused(self, doing: str, status: int, text: str) -> None:
-        self._journal.note("refused", team=self.team, doing=doing, status=status, text=text)
-
-    @contextmanager
-    def http(self, base: str | None = None, *, seconds: float = ANSWER_SECONDS) -> Iterator[httpx.Client]:
-        headers = {"Authorization": f"Bearer {self._key}"}
-        with httpx.Client(
-            base_url=base or self.base(), headers=headers, timeout=seconds, follow_redirects=True, trust_env=False
-        ) as client:
-            yield client
 
     def _is_late(self, began: float) -> bool:
         now = time.monotonic()

@@ -1,7 +1,7 @@
 """A whole installation on this machine: what docker-compose.yml runs, twice or four times over, as processes.
 
-Every process is kept by `keeping`, reaches PostgreSQL and Redis by wires of its own and the store by one gate. Each
-worker's home is a small disk of its own. All have the run's id in their environment as CHAOS_RUN, and as LC_CHAOS_RUN,
+Every process is kept by `processes` and reaches PostgreSQL and Redis by wires of its own. Each worker's home is a small
+disk of its own. All have the run's id in their environment as CHAOS_RUN, and as LC_CHAOS_RUN,
 which passes on to runners: nothing but such names does.
 """
 
@@ -9,26 +9,26 @@ import os
 import secrets
 import subprocess
 import sys
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Final, Self
 
 import httpx
 import psutil
 import psycopg
 from sqlalchemy import make_url
 
-from bench.chaos.bystanders import Bystanders
-from bench.chaos.gate import Gate
-from bench.chaos.installation import BYSTANDERS, OUTSIDERS, Installation
-from bench.chaos.journal import Journal
-from bench.chaos.keeping import UP_SECONDS, Database, Part, children, runner_servers, runners
+from bench.chaos.bystanders import NOBODYS_QUEUE, Bystanders
+from bench.chaos.installation import BYSTANDERS, OUTSIDERS, Installation, Journal
 from bench.chaos.outsiders import Outsiders
-from bench.chaos.schedule import ALL, Services
-from bench.chaos.variables import ACCESS_KEY, BUCKET, DISK_BYTES, PASSWORD, SECRET, SECRET_KEY, service_variables
-from bench.chaos.wires import Network, Wire
+from bench.chaos.processes import UP_SECONDS, Database, Part, children, runner_servers, runners
+from bench.chaos.receiver import Receiver
+from bench.chaos.wires import Wire
+from bench.load_fleet import QUICK
 from bench.parts import free_port, installed, until
 from bench.pooler import configure_pooler
 from core.database import session_factory, transaction
@@ -39,18 +39,67 @@ from core.settings import Settings
 from tests.production.files import compose, filled_in, image
 from worker.processes import run
 
-_POOLED_CONNECTIONS = 8
 TEAMS = ("gardeners", "foresters", BYSTANDERS, OUTSIDERS)
+PASSWORD = "a password of Redis"
+SECRET = "a secret for a run of faults"
+ACCESS_KEY, SECRET_KEY, BUCKET = "access", "secret", "secateur"
+DISK_BYTES = 64 * 2**20
+"""Of each worker's home: some ten times what a tiny job takes."""
+_POOLED_CONNECTIONS = 8
+_SETTINGS = {
+    **QUICK,
+    "SECATEUR_WORKER_POLL_SECONDS": "2",
+    "SECATEUR_WORKER_FRESH_SECONDS": "10",
+    "SECATEUR_RETRY_DELAY_SECONDS": "1",
+    "SECATEUR_DRAIN_SECONDS": "5",
+    "SECATEUR_CANCEL_GRACE_SECONDS": "3",
+    "SECATEUR_PEER_LOST_SECONDS": "8",
+    "SECATEUR_RESUME_KEEP_SECONDS": "10",
+    "SECATEUR_WORK_SWEEP_SECONDS": "5",
+    "SECATEUR_UPLOAD_EXPIRY_SECONDS": "60",
+    "SECATEUR_ORPHAN_SECONDS": "20",
+    "SECATEUR_ORPHAN_SWEEP_SECONDS": "5",
+    "SECATEUR_CACHE_MAX_BYTES": str(DISK_BYTES // 4),
+    "SECATEUR_DATABASE_REQUEST_IDLE_SECONDS": "15",
+    "SECATEUR_DATABASE_DISPATCHER_IDLE_SECONDS": "15",
+    "SECATEUR_DATABASE_WORKER_IDLE_SECONDS": "15",
+    "SECATEUR_WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8",
+    "SECATEUR_WEBHOOK_RETRY_DELAYS": ",".join(["1", "2", "4", *["8"] * 30]),
+    "SECATEUR_WEBHOOK_TIMEOUT_SECONDS": "5",
+    "SECATEUR_PRESIGNED_SECONDS": "0",
+    "SECATEUR_HUB_PATIENCE_SECONDS": "10",
+    "SECATEUR_QUEUES": f"default,{NOBODYS_QUEUE}",
+    "SECATEUR_DEVICE": "cpu",
+    "SECATEUR_THREADS": "1",
+    "SECATEUR_BROKER_PASSWORD": PASSWORD,
+    "SECATEUR_SECRET_KEY": SECRET,
+    "SECATEUR_STORE_URL": f"s3://{BUCKET}",
+    "SECATEUR_STORE_REGION": "us-east-1",
+    "SECATEUR_STORE_ACCESS_KEY": ACCESS_KEY,
+    "SECATEUR_STORE_SECRET_KEY": SECRET_KEY,
+    "UVICORN_HOST": "127.0.0.1",
+    "UVICORN_LOG_LEVEL": "warning",
+    "OMP_NUM_THREADS": "1",
+}
+"""Environment of every service: losses are noticed and tried again within seconds; nothing leaves this machine."""
 
 
-class Hooks(Protocol):
-    """Receiver of webhooks, as faults and services know it."""
+@dataclass(frozen=True)
+class Services:
+    """Names of the service processes of a fleet."""
+
+    apis: tuple[str, ...] = ("api-0", "api-1")
+    dispatchers: tuple[str, ...] = ("dispatcher-0", "dispatcher-1")
+    workers: tuple[str, ...] = ("worker-0", "worker-1", "worker-2", "worker-3")
 
     @property
-    def url(self) -> str: ...
-    @property
-    def received(self) -> Path: ...
-    def hang(self, seconds: float) -> None: ...
+    def all(self) -> tuple[str, ...]:
+        return (*self.apis, *self.dispatchers, *self.workers)
+
+
+ALL: Final = Services()
+FEW: Final = Services(("api-0",), ("dispatcher-0",), ("worker-0", "worker-1"))
+"""Enough for a job to go on elsewhere; ready in half the time."""
 
 
 class Fleet:
@@ -59,22 +108,22 @@ class Fleet:
     `is_pooled`: dispatchers and workers reach PostgreSQL through PgBouncer, APIs directly, since they listen.
     """
 
-    def __init__(self, folder: Path, hooks: Hooks, services: Services = ALL, *, is_pooled: bool = False) -> None:
+    def __init__(self, folder: Path, services: Services = ALL, *, is_pooled: bool = False) -> None:
         self.services = services
         self.folder = folder.resolve()
         self.run_id = secrets.token_hex(8)
-        self.hooks = hooks
-        self.journal = Journal(self.folder / "journal.jsonl")
         self.database = Database(self.folder / "postgres")
         self.wires: dict[str, Wire] = {}
         self.parts: dict[str, Part] = {}
-        self.gate: Gate
+        self.hooks: Receiver
         self.installation: Installation
         self._is_pooled = is_pooled
         self._cleanup = ExitStack()
+        self._ports = {name: free_port() for name in ("redis", "store", "hub", "pooler", *services.apis)}
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.journal = Journal(self.folder / "journal.jsonl")
         try:
             self._enter()
         except BaseException:
@@ -95,8 +144,17 @@ class Fleet:
     def outsiders(self) -> Outsiders:
         return Outsiders(self.installation, self.journal)
 
-    def home(self, worker: str) -> Path:
-        return self.folder / worker
+    @property
+    def redis_url(self) -> str:
+        return str(httpx.URL(f"redis://127.0.0.1:{self._ports['redis']}/0", username="", password=PASSWORD))
+
+    @property
+    def store_mood(self) -> Path:
+        """File that names the mood of the store."""
+        return self.folder / "store.mood"
+
+    def home(self, name: str) -> Path:
+        return self.folder / name
 
     def worker_of(self, pid: int) -> str | None:
         """Name of the worker with this process id, as the database tells it; None where it has ended meanwhile."""
@@ -120,7 +178,11 @@ class Fleet:
             wanted = [each for pool in pools for each in runners(pool) or runner_servers(pool) or [pool]]
         else:
             wanted = pools if inner == "pool" else [pid, *pools]
-        return [process for each in wanted if (process := _process(each)) is not None]
+        found = []
+        for each in wanted:
+            with suppress(psutil.NoSuchProcess):
+                found.append(psutil.Process(each))
+        return found
 
     def expected_pids(self) -> set[int]:
         """Return the ids of the processes that should run while no job does.
@@ -129,8 +191,7 @@ class Fleet:
         """
         pids = {pid for part in self.parts.values() if (pid := part.pid) is not None}
         pools = {process.pid for name in self.services.workers for process in self.processes(f"{name}/pool")}
-        servers = {server for pool in pools for server in runner_servers(pool)}
-        return pids | pools | servers
+        return pids | pools | {server for pool in pools for server in runner_servers(pool)}
 
     def is_ready(self) -> bool:
         """Tell whether every API says that jobs can be run."""
@@ -141,52 +202,50 @@ class Fleet:
         return all(answer.status_code == 200 and answer.json()["can_run"] for answer in answers)
 
     def _enter(self) -> None:
-        network = self._cleanup.enter_context(Network())
+        self.hooks = self._cleanup.enter_context(Receiver(self.folder))
         self._cleanup.callback(self.database.close)
         url = self._make_database()
-        self._cleanup.callback(self._close_parts)
-        ports = {name: free_port() for name in ("redis", "store", "hub", "pooler", *self.services.apis)}
-        self._add("redis", _redis(ports["redis"], self._made("redis")))
-        self._add("store", [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(ports["store"])])
-        self._add("hub", [sys.executable, "-m", "bench.chaos.hub", str(ports["hub"]), str(self._made("hub"))])
-        for name in ("redis", "store", "hub"):
-            self.parts[name].start()
-        until(lambda: httpx.get(f"http://127.0.0.1:{ports['store']}/", timeout=5), UP_SECONDS)
-        self.gate = Gate(network, ports["store"])
-        self._hub_port = ports["hub"]
-        socket_file = Path(str(make_url(url).query["host"])) / ".s.PGSQL.5432"
+        self._cleanup.callback(self._close)
+        store, hub = str(self._ports["store"]), str(self._ports["hub"])
+        self._start("redis", self._redis())
+        self.store_mood.write_text("well")
+        self._start("store", [sys.executable, "-m", "bench.chaos.store", store, str(self.store_mood)])
+        self._start("hub", [sys.executable, "-m", "bench.chaos.hub", hub, str(self._made("hub"))])
+        until(lambda: httpx.get(f"http://127.0.0.1:{store}/", timeout=5), UP_SECONDS)
+        postgres: Path | int = Path(str(make_url(url).query["host"])) / ".s.PGSQL.5432"
+        pooler = self._ports["pooler"]
         if self._is_pooled:
-            settings = configure_pooler(self._made("pooler"), url, ports["pooler"], connections=_POOLED_CONNECTIONS)
-            self._add("pooler", [installed("pgbouncer"), str(settings)])
-            self.parts["pooler"].start()
+            settings = configure_pooler(self._made("pooler"), url, pooler, connections=_POOLED_CONNECTIONS)
+            self._start("pooler", [installed("pgbouncer"), str(settings)])
         for name in self.services.all:
             is_direct = not self._is_pooled or name in self.services.apis
-            self.wires[f"{name}:postgres"] = Wire(network, socket_file if is_direct else ports["pooler"])
-            self.wires[f"{name}:redis"] = Wire(network, ports["redis"])
-            self._add_service(name, ports.get(name))
+            self.wires[f"{name}:postgres"] = Wire(postgres if is_direct else pooler)
+            self.wires[f"{name}:redis"] = Wire(self._ports["redis"])
         self._prepare()
         self.installation = Installation(
             folder=self.folder,
-            apis=tuple(f"http://127.0.0.1:{ports[name]}" for name in self.services.apis),
-            admin_keys=self._keys(url),
+            apis=tuple(f"http://127.0.0.1:{self._ports[name]}" for name in self.services.apis),
+            admin_keys=make_keys(Settings(database_url=url), TEAMS, SECRET),
             hooks=self.hooks.url,
             received=self.hooks.received,
-            store_endpoint=f"http://127.0.0.1:{ports['store']}",
-            faulty_store_endpoint=f"http://127.0.0.1:{self.gate.port}",
+            store_endpoint=f"http://127.0.0.1:{store}",
             bucket=BUCKET,
             store_access_key=ACCESS_KEY,
             store_secret_key=SECRET_KEY,
             database_url=url,
         )
         for name in self.services.all:
-            self.parts[name].start()
+            self._start(name, self._command(name), self._variables(name))
         until(self.is_ready, UP_SECONDS)
-        with psycopg.connect(libpq_url(url), autocommit=True) as connection:
-            until(lambda: _workers(connection) == len(self.services.workers), UP_SECONDS)
+        with self.installation.connect() as connection:
+            wanted = [(len(self.services.workers),)]
+            until(lambda: connection.execute("SELECT count(*) FROM workers").fetchall() == wanted, UP_SECONDS)
 
-    def _close_parts(self) -> None:
+    def _close(self) -> None:
         for part in reversed(self.parts.values()):
             part.close()
+        for wire in self.wires.values():
+            wire.close()
 
     def _make_database(self) -> str:
         """Set PostgreSQL up as docker-compose.yml does; it need not outlive a machine, so it waits for no disk."""
@@ -199,10 +258,10 @@ class Fleet:
         self.database.stop_fast()
         return self.database.start()
 
-    def _add(self, name: str, command: list[str], variables: dict[str, str] | None = None) -> None:
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("SECATEUR_")}
+    def _start(self, name: str, command: Sequence[str], variables: Mapping[str, str] | None = None) -> None:
+        """Start a part, and keep it."""
         environment = {
-            **inherited,
+            **{name: value for name, value in os.environ.items() if not name.startswith("SECATEUR_")},
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "TMPDIR": str(self._made(f"{name}-tmp")),
             "CHAOS_RUN": self.run_id,
@@ -210,56 +269,46 @@ class Fleet:
             **(variables or {}),
         }
         self.parts[name] = Part(name, command, environment, self.folder / f"{name}.log")
+        self.parts[name].start()
 
-    def _add_service(self, name: str, port: int | None) -> None:
+    def _command(self, name: str) -> list[str]:
         kind = name.partition("-")[0]
+        if kind == "dispatcher":
+            return list(compose()["services"]["dispatcher"]["command"])
         if kind == "worker":
             self._mount(self._made(name))
-        services = compose()["services"]
-        command = services["dispatcher"]["command"] if kind == "dispatcher" else image(kind).command
-        aside = ["nice", "-n", "10"] if kind == "worker" else []  # in production workers have machines of their own
-        self._add(name, [*aside, *command], self._variables(name) | ({"UVICORN_PORT": str(port)} if port else {}))
+            return ["nice", "-n", "10", *image(kind).command]  # in production workers have machines of their own
+        return list(image(kind).command)
 
     def _variables(self, name: str) -> dict[str, str]:
-        return service_variables(
-            self.folder,
-            self._made(name),
-            postgres_port=self.wires[f"{name}:postgres"].port,
-            redis_port=self.wires[f"{name}:redis"].port,
-            store_port=self.gate.port,
-            hub_port=self._hub_port,
-        )
+        """Return the environment of a service; models and texts may lie anywhere in the fleet's folder."""
+        postgres, redis = (self.wires[f"{name}:{end}"].port for end in ("postgres", "redis"))
+        return {
+            **_SETTINGS,
+            "SECATEUR_HOME": str(self._made(name)),
+            "SECATEUR_DATABASE_URL": f"postgresql+psycopg://postgres@127.0.0.1:{postgres}/postgres",
+            "SECATEUR_BROKER_URL": f"redis://127.0.0.1:{redis}/0",
+            "SECATEUR_STORE_ENDPOINT": f"http://127.0.0.1:{self._ports['store']}",
+            "SECATEUR_HUB_ENDPOINT": f"http://127.0.0.1:{self._ports['hub']}",
+            "SECATEUR_ALLOWED_ROOTS": str(self.folder),
+            **({"UVICORN_PORT": str(self._ports[name])} if name in self._ports else {}),
+        }
 
     def _prepare(self) -> None:
         environment = {**os.environ, **self._variables(self.services.apis[0])}
-        done = run(
-            [sys.executable, *compose()["services"]["prepare"]["command"][1:]], name="prepare", environment=environment
-        )
+        command = [sys.executable, *compose()["services"]["prepare"]["command"][1:]]
+        done = run(command, name="prepare", environment=environment)
         if done.returncode != 0:
             raise RuntimeError(f"The installation could not be prepared:\n{done.stdout}")
 
-    def _keys(self, url: str) -> dict[str, str]:
-        sessions = session_factory(Settings(database_url=url))
-        with transaction(sessions) as session:
-            made = {
-                team: create_key(
-                    session,
-                    create_team(session, team),
-                    role="admin",
-                    name="chaos",
-                    expires_at=None,
-                    secret=SECRET.encode(),
-                ).key
-                for team in TEAMS
-            }
-        sessions.kw["bind"].dispose()
-        return made
+    def _redis(self) -> list[str]:
+        said = [filled_in(word, {"REDIS_PASSWORD": PASSWORD}) for word in compose()["services"]["redis"]["command"]]
+        own = ["--port", str(self._ports["redis"]), "--bind", "127.0.0.1", "--dir", str(self._made("redis"))]
+        return [installed(said[0]), *said[1:], *own]
 
     def _mount(self, folder: Path) -> None:
-        done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)]
+        done = subprocess.run(mount, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise RuntimeError(f"A worker's disk cannot be mounted, which only root may do: {done.stderr.strip()}")
         self._cleanup.callback(subprocess.run, ["umount", "--lazy", str(folder)], check=True)
@@ -270,18 +319,14 @@ class Fleet:
         return folder
 
 
-def _redis(port: int, data: Path) -> list[str]:
-    said = [filled_in(word, {"REDIS_PASSWORD": PASSWORD}) for word in compose()["services"]["redis"]["command"]]
-    return [installed(said[0]), *said[1:], "--port", str(port), "--bind", "127.0.0.1", "--dir", str(data)]
-
-
-def _workers(connection: psycopg.Connection[Any]) -> int:
-    row = connection.execute("SELECT count(*) FROM workers").fetchone()
-    return row[0] if row else 0
-
-
-def _process(pid: int) -> psutil.Process | None:
-    try:
-        return psutil.Process(pid)
-    except psutil.NoSuchProcess:
-        return None
+def make_keys(settings: Settings, teams: Sequence[str], secret: str) -> dict[str, str]:
+    """Make teams; return an admin's key of each."""
+    sessions = session_factory(settings)
+    keys = {}
+    with transaction(sessions) as session:
+        for name in teams:
+            team = create_team(session, name)
+            made = create_key(session, team, role="admin", name="chaos", expires_at=None, secret=secret.encode())
+            keys[name] = made.key
+    sessions.kw["bind"].dispose()
+    return keys

@@ -4,12 +4,10 @@ Nothing here or in `promises` is the product's code: what is looked at must not 
 """
 
 import itertools
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -17,12 +15,10 @@ import boto3
 import httpx
 from botocore.config import Config
 
-from bench.chaos.installation import Installation
-from bench.chaos.journal import read
+from bench.chaos.installation import Installation, read
 
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
 LEASED = frozenset({"running", "cancelling"})
-_ANSWER_SECONDS = 30.0
 _TRIES = 10
 _PAGE = 200
 
@@ -44,24 +40,16 @@ class Reader:
     """GET, as a team, from one API process after another."""
 
     def __init__(self, installation: Installation) -> None:
-        self._keys = installation.admin_keys
-        self._clients = [
-            httpx.Client(base_url=each, timeout=_ANSWER_SECONDS, follow_redirects=True, trust_env=False)
-            for each in installation.apis
-        ]
-        self._turns = itertools.cycle(self._clients)
-
-    def close(self) -> None:
-        for client in self._clients:
-            client.close()
+        self._installation = installation
+        self._apis = itertools.cycle(installation.apis)
 
     def get(self, team: str, path: str, **params: str | int) -> httpx.Response:
         """Return an answer that is none of 500 and above; raises NoAnswer where there is none after many tries."""
         said = ""
         for _ in range(_TRIES):
-            client = next(self._turns)
             try:
-                answer = client.get(path, params=params, headers={"Authorization": f"Bearer {self._keys[team]}"})
+                with self._installation.http(team, next(self._apis)) as client:
+                    answer = client.get(path, params=params)
             except httpx.TransportError as error:
                 said = f"{type(error).__name__}: {error}"
             else:
@@ -103,6 +91,10 @@ class SeenJob:
     def id(self) -> str:
         return str(self.job["id"])
 
+    @property
+    def status(self) -> str:
+        return str(self.job["status"])
+
     @cached_property
     def statuses(self) -> list[dict[str, Any]]:
         """Events that change the job's status, in order."""
@@ -118,13 +110,17 @@ class SeenJob:
         ]
         return kept[-1] if kept else None
 
+    def key(self, file: dict[str, Any]) -> str:
+        """Return the place in the store of a file that is listed."""
+        return f"{self.id}/attempt-{self.kept_attempt}/{file['path']}"
+
 
 class Bucket:
     """The store's objects, read directly."""
 
     def __init__(self, installation: Installation) -> None:
-        self._bucket = installation.bucket
-        self._client = boto3.client(
+        self.name = installation.bucket
+        self.client = boto3.client(
             "s3",
             endpoint_url=installation.store_endpoint,
             aws_access_key_id=installation.store_access_key,
@@ -134,30 +130,36 @@ class Bucket:
         )
 
     def close(self) -> None:
-        self._client.close()
+        self.client.close()
 
     def objects(self) -> dict[str, int]:
         """Return the size of every object, by its key."""
-        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket)
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name)
         return {item["Key"]: int(item["Size"]) for page in pages for item in page.get("Contents", [])}
 
     def content(self, key: str) -> bytes:
-        return bytes(self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read())
+        return bytes(self.client.get_object(Bucket=self.name, Key=key)["Body"].read())
 
     def unfinished(self) -> list[str]:
         """Return the keys of uploads in parts that were neither completed nor given up."""
-        answer = self._client.list_multipart_uploads(Bucket=self._bucket)
+        answer = self.client.list_multipart_uploads(Bucket=self.name)
         return [str(each["Key"]) for each in answer.get("Uploads", [])]
 
 
 @dataclass(frozen=True)
 class Observation:
-    """A run's journal and an installation, looked at now."""
+    """A run's journal and an installation, looked at now.
+
+    `expected_pids` are the processes of the run that go on; whatever else was started with `CHAOS_RUN=run_id` in its
+    environment, and descends from none of them, is left over.
+    """
 
     installation: Installation
     reader: Reader
     bucket: Bucket
     journal: list[dict[str, Any]]
+    run_id: str = ""
+    expected_pids: frozenset[int] = frozenset()
     jobs: dict[str, SeenJob] = field(default_factory=dict)
 
     @property
@@ -168,38 +170,24 @@ class Observation:
         return [entry for entry in self.journal if entry["kind"] == kind]
 
     def received(self) -> Iterator[dict[str, Any]]:
-        with open(self.installation.received, encoding="utf-8") as lines:
-            for line in lines:
-                yield json.loads(line)
+        """Yield what the receiver of webhooks was sent."""
+        yield from read(self.installation.received)
+
+    def look(self) -> None:
+        """Read all there is of every job."""
+        for team in self.teams:
+            for job in self.reader.all(team, "/v1/jobs"):
+                self.jobs[job["id"]] = _see(self.reader, team, job)
 
 
-def observe(installation: Installation, journal: Path, reader: Reader, bucket: Bucket) -> Observation:
-    """Read all there is of every job."""
-    observation = Observation(installation, reader, bucket, list(read(journal)))
-    for team in observation.teams:
-        for job in reader.all(team, "/v1/jobs"):
-            observation.jobs[job["id"]] = see(reader, team, job)
-    return observation
-
-
-def see(reader: Reader, team: str, job: dict[str, Any]) -> SeenJob:
+def _see(reader: Reader, team: str, job: dict[str, Any]) -> SeenJob:
     path = f"/v1/jobs/{quote(job['id'])}"
     report = reader.get(team, f"{path}/report")
     return SeenJob(
         team,
         job,
-        _events(reader, team, path),
+        reader.all(team, f"{path}/events"),
         reader.all(team, f"{path}/attempts")[::-1],
         reader.json(team, f"{path}/artifacts")["data"],
         report.json() if report.status_code == 200 else None,
     )
-
-
-def _events(reader: Reader, team: str, path: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    while True:
-        after = found[-1]["sequence"] if found else 0
-        page = reader.json(team, f"{path}/events", after=after, limit=1000)
-        found += page["data"]
-        if not page["has_more"]:
-            return found

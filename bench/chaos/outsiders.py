@@ -1,7 +1,6 @@
 """Team that faults from outside are made of: rows that nobody can read, names on a hub, files, and no key at all."""
 
 import io
-import itertools
 import json
 import threading
 import time
@@ -16,10 +15,9 @@ import httpx
 import pyarrow
 import pyarrow.parquet
 
-from bench.chaos.bystanders import AWAITING, DUE, NOBODYS_QUEUE, add_trigger, publish, request, started
+from bench.chaos.bystanders import AWAITING, DUE, NOBODYS_QUEUE, Team, started
 from bench.chaos.hub import POISONED, SEEDS
-from bench.chaos.installation import OUTSIDERS, Installation, change_rows
-from bench.chaos.journal import Journal
+from bench.chaos.installation import OUTSIDERS, Installation, Journal
 from bench.parts import until
 
 _RECIPE: Final = {"method": "magnitude", "sparsity": 0.5}
@@ -34,53 +32,49 @@ _PREPARE_SECONDS = 90.0
 _ANSWER_SECONDS = 60.0
 
 
-class Outsiders:
+class Outsiders(Team):
     """A team of its own; what it makes is noted in the journal, for the checker to look at."""
 
     def __init__(self, installation: Installation, journal: Journal) -> None:
-        self._installation = installation
-        self._journal = journal
-        self._numbers = itertools.count(1)
+        super().__init__(installation, journal, OUTSIDERS)
 
     def poison(self, what: str) -> None:
         """Make a row of this kind and spoil it behind the service's back, again where it was too quick for that."""
-        row, statement = ROWS[what]
-        while not change_rows(self._installation, statement, made := row(self)):
+        make, statement = ROWS[what]
+        while not self.installation.change_rows(statement, row := make(self)):
             pass
-        self._journal.note("poisoned", team=OUTSIDERS, what=what, id=made)
+        self.journal.note("poisoned", team=OUTSIDERS, what=what, id=row)
 
     def add_hub_triggers(self) -> list[str]:
         """Add triggers on repositories that nobody has asked the hub for; return their ids."""
-        return [self._trigger() for _ in range(_TRIGGERS)]
+        return [self.new_trigger() for _ in range(_TRIGGERS)]
 
     def make_due(self, triggers: list[str]) -> None:
         for trigger in triggers:
-            change_rows(self._installation, DUE, trigger)
-            self._journal.note("hub_trigger", team=OUTSIDERS, id=trigger)
+            self.installation.change_rows(DUE, trigger)
+            self.journal.note("hub_trigger", team=OUTSIDERS, id=trigger)
 
     def upload(self, what: str) -> None:
         """Send a hostile file and note what was answered."""
         file = FILES[what]
-        body = {"kind": file.kind, "name": self._name(), "files": [*file.others, _facts(file.path, file.content())]}
         content = file.content()
+        body = {"kind": file.kind, "name": self._name(), "files": [*file.others, _facts(file.path, content)]}
         began, status, code = time.monotonic(), 0, ""
         try:
-            upload = self._asked("POST", "/v1/uploads", body)["id"]
-            answer = self._http().put(
-                f"/v1/uploads/{upload}/files/{file.path}?offset=0",
-                content=content,
-                headers={"Content-Type": "application/octet-stream"},
-            )
-            if answer.is_success:
-                answer = self._http().post(f"/v1/uploads/{upload}/complete")
+            upload = f"/v1/uploads/{self.asked('POST', '/v1/uploads', body, seconds=_ANSWER_SECONDS)['id']}"
+            binary = {"Content-Type": "application/octet-stream"}
+            with self.installation.http(self.name, seconds=_ANSWER_SECONDS) as client:
+                answer = client.put(f"{upload}/files/{file.path}?offset=0", content=content, headers=binary)
+                if answer.is_success:
+                    answer = client.post(f"{upload}/complete")
+                client.delete(upload)
             status, code = answer.status_code, answer.json().get("code", "")
-            self._http().delete(f"/v1/uploads/{upload}")
         except httpx.HTTPStatusError as error:
             status, code = error.response.status_code, error.response.json().get("code", "")
         except (httpx.TransportError, json.JSONDecodeError) as error:
             code = f"{type(error).__name__}: {error}"
         seconds = time.monotonic() - began
-        self._journal.note("hostile", what=what, status=status, code=code, seconds=seconds)
+        self.journal.note("hostile", what=what, status=status, code=code, seconds=seconds)
 
     @contextmanager
     def sending_nested_lists(self, api: str) -> Iterator[None]:
@@ -95,58 +89,47 @@ class Outsiders:
                 except httpx.TransportError:
                     over.wait(0.1)
 
-        threads = [threading.Thread(target=send, daemon=True) for _ in range(_CONNECTIONS)]
-        with started(threads, over):
+        with started([threading.Thread(target=send, daemon=True) for _ in range(_CONNECTIONS)], over):
             yield
 
     @cached_property
-    def _artifact(self) -> str:
-        job = self._asked("POST", "/v1/jobs", {"model": f"{SEEDS}/artifact", **_RECIPE})["id"]
-        until(lambda: self._asked("GET", f"/v1/jobs/{job}")["status"] == "succeeded", _PREPARE_SECONDS)
-        return str(job)
+    def artifact(self) -> str:
+        """Job whose artifact is there to be published."""
+        job = self.submit({"model": f"{SEEDS}/artifact", **_RECIPE})
+        until(lambda: self.asked("GET", f"/v1/jobs/{job}")["status"] == "succeeded", _PREPARE_SECONDS)
+        return job
 
-    def _trigger(self) -> str:
+    def new_trigger(self) -> str:
         name = self._name()
-        return add_trigger(self._installation, OUTSIDERS, {"model": f"{SEEDS}/{name}", **_RECIPE}, name)
+        return self.add_trigger({"model": f"{SEEDS}/{name}", **_RECIPE}, name)
 
-    def _sweep(self) -> str:
-        job = {"model": f"{SEEDS}/{self._name()}", "queue": NOBODYS_QUEUE}
-        body = {"job": job, "grid": {"method": ["magnitude"], "sparsity": [0.5]}}
-        return str(self._asked("POST", "/v1/sweeps", body)["id"])
+    def new_sweep(self) -> str:
+        return self.sweep(f"{SEEDS}/{self._name()}")
 
-    def _publication(self) -> str:
-        return publish(self._installation, OUTSIDERS, self._artifact, f"poisoned/{self._name()}")
+    def new_publication(self) -> str:
+        return self.publish(self.artifact, f"poisoned/{self._name()}")
 
-    def _job(self) -> str:
-        body = {"model": f"{SEEDS}/{self._name()}", "queue": NOBODYS_QUEUE, **_RECIPE}
-        return str(self._asked("POST", "/v1/jobs", body)["id"])
+    def new_job(self) -> str:
+        return self.submit({"model": f"{SEEDS}/{self._name()}", "queue": NOBODYS_QUEUE, **_RECIPE})
 
     def _name(self) -> str:
-        return f"outside-{next(self._numbers)}"
-
-    def _asked(self, method: str, path: str, body: Any = None) -> Any:
-        return request(self._installation, OUTSIDERS, method, path, body, seconds=_ANSWER_SECONDS)
-
-    def _http(self) -> httpx.Client:
-        headers = {"Authorization": f"Bearer {self._installation.admin_keys[OUTSIDERS]}"}
-        api = self._installation.apis[-1]
-        return httpx.Client(base_url=api, headers=headers, timeout=_ANSWER_SECONDS, trust_env=False)
+        return f"outside-{next(self.numbers)}"
 
 
 ROWS: Final[dict[str, tuple[Callable[[Outsiders], str], str]]] = {
     "trigger": (
-        Outsiders._trigger,
+        Outsiders.new_trigger,
         f"UPDATE triggers SET template = template || '{_POISON}', next_fire_at = clock_timestamp() WHERE id = %s",
     ),
     "sweep": (
-        Outsiders._sweep,
+        Outsiders.new_sweep,
         f"UPDATE sweep_points SET body = body || '{_POISON}' WHERE sweep_id = %s AND job_id IS NULL",
     ),
     "publication": (
-        Outsiders._publication,
+        Outsiders.new_publication,
         """UPDATE publications SET destination = '{"kind": "of a later release"}' WHERE id = %s AND attempt = 0""",
     ),
-    "job": (Outsiders._job, AWAITING.replace("'{}'", f"'{_POISON}'")),
+    "job": (Outsiders.new_job, AWAITING.replace("'{}'", f"'{_POISON}'")),
 }
 """Each kind of row: how it is made, and how it is spoiled."""
 

@@ -2,27 +2,20 @@
 recover.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.cells import CACHE
 from bench.machine import describe_machine
 from bench.page import table, write_section
+from core.service.jobs.states import STAGES
 
-FOLDER = CACHE / "chaos"
 SECTION = "chaos"
 
 Result = dict[str, Any]
 """A finished seed: `seed`, `faults` (each with `kind`, `stage` or None, and `recovery_seconds`, None where it took too
 long), and `violations`."""
-
-
-def read_results(folder: Path = FOLDER) -> list[Result]:
-    """Return the results of all finished seeds, by seed."""
-    return sorted((json.loads(file.read_text()) for file in folder.glob("*.json")), key=lambda each: int(each["seed"]))
 
 
 def report(results: Sequence[Result]) -> str:
@@ -39,13 +32,16 @@ def report(results: Sequence[Result]) -> str:
     for fault in faults:
         recovery[fault["kind"]].append(fault["recovery_seconds"])
         stages[fault["stage"] or "none"] += 1
+    places = [*STAGES, "none"]
     by_kind = table(
         ["fault", "count", "longest recovery, s"],
         [[kind, str(len(times)), _longest(times)] for kind, times in sorted(recovery.items())],
         text_columns=1,
     )
     by_stage = table(
-        ["stage", "count"], [[stage, str(count)] for stage, count in sorted(stages.items(), key=_place)], text_columns=1
+        ["stage", "count"],
+        [[stage, str(count)] for stage, count in sorted(stages.items(), key=lambda row: places.index(row[0]))],
+        text_columns=1,
     )
     return "\n\n".join(["\n".join(facts), by_kind, by_stage])
 
@@ -58,11 +54,3 @@ def write(page: Path, results: Sequence[Result]) -> None:
 def _longest(times: Sequence[float | None]) -> str:
     known = [seconds for seconds in times if seconds is not None]
     return "too long" if len(known) < len(times) else f"{max(known):.1f}"
-
-
-_STAGES = ("fetch", "open", "prune", "recover", "evaluate", "verify", "store")
-
-
-def _place(row: tuple[str, int]) -> tuple[int, str]:
-    stage, _ = row
-    return (_STAGES.index(stage) if stage in _STAGES else len(_STAGES)), stage

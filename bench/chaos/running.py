@@ -2,29 +2,28 @@
 
 import hashlib
 import json
-import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-from bench.chaos.aim import StageWatch
-from bench.chaos.checker import Violation, check, timeline
+from bench.chaos import aim
+from bench.chaos.checker import check, timeline
 from bench.chaos.clocks import wrong_clock
-from bench.chaos.faults import KINDS
-from bench.chaos.fleet import Fleet
-from bench.chaos.journal import Journal
-from bench.chaos.schedule import ALL, SHARES, WHOSE_JOB, Fault, Services, schedule
-from bench.chaos.traffic import CLIENTS_OF_TEAM, Receiver, Traffic
+from bench.chaos.faults import KINDS, SCHEDULED, WHOSE_JOB, Fault
+from bench.chaos.fleet import ALL, Fleet, Services
+from bench.chaos.observation import Violation
+from bench.chaos.schedule import schedule
+from bench.chaos.traffic import CLIENTS_OF_TEAM, Traffic
+from bench.parts import until
 
 AIM_SECONDS = 30
 """Until a fault stops waiting for its stage, and comes all the same."""
 RECOVERY_SECONDS = 90
 BOUND_SECONDS = 120
 """After the last fault: until everything has ended by itself."""
-_LOOK_SECONDS = 0.25
 _ROOT = Path(__file__).parents[2]
 _WARM_SECONDS = 180
 
@@ -88,38 +87,41 @@ def run(
     say: Say = lambda line: None,
     services: Services = ALL,
     clients_of_team: int = CLIENTS_OF_TEAM,
-    kinds: Collection[str] = SHARES.keys(),
+    kinds: Collection[str] = SCHEDULED,
     is_pooled: bool = False,
 ) -> Result:
     """Have so many faults of these kinds come, fewer where `seconds` are over before. `folder` must be new, and takes
     everything.
     """
     wrong_clock("+0")
-    folder = folder.resolve()
-    folder.mkdir(parents=True, exist_ok=True)
     result = Result(seed, faults, sources())
-    with ExitStack() as stack:
-        receiver = stack.enter_context(Receiver(folder))
-        fleet = stack.enter_context(Fleet(folder, receiver, services, is_pooled=is_pooled))
-        journal = fleet.journal
-        watch = stack.enter_context(StageWatch(fleet.installation.database_url, fleet.worker_of))
-        with Traffic(fleet.installation, journal, seed, clients_of_team) as traffic:
-            _warm(watch)
-            course = _Course(fleet, watch, journal, result, say)
-            course.run(schedule(seed, faults, services, kinds), seconds)
-            traffic.stop()
-        found = check(
-            fleet.installation,
-            journal.path,
-            bound_seconds=BOUND_SECONDS,
-            expected_pids=fleet.expected_pids(),
-            run_id=fleet.run_id,
-        )
-        result.violations += _told(found, journal)
+    with Fleet(folder, services, is_pooled=is_pooled) as fleet:
+        with Traffic(fleet.installation, fleet.journal, seed, clients_of_team):
+            until(lambda: aim.has_succeeded_since(fleet, 0), _WARM_SECONDS, "a first job's success")
+            ends = None if seconds is None else time.monotonic() + seconds
+            for together in _grouped(schedule(seed, faults, services, kinds)):
+                if ends is not None and time.monotonic() > ends:
+                    break
+                result.faults += _strike(fleet, together, say)
+                if result.faults[-1].recovery_seconds is None:
+                    told = " and ".join(fault.title for fault in together)
+                    result.violations.append(f"recovery: nothing had recovered {RECOVERY_SECONDS} s after {told}")
+        result.violations += _told(check_fleet(fleet, BOUND_SECONDS), fleet.journal.path)
     return result
 
 
-def _told(found: Sequence[Violation], journal: Journal) -> Iterator[str]:
+def check_fleet(fleet: Fleet, bound_seconds: float) -> list[Violation]:
+    """Return which promises the fleet has broken, once its clients have stopped."""
+    return check(
+        fleet.installation,
+        fleet.journal.path,
+        bound_seconds=bound_seconds,
+        expected_pids=fleet.expected_pids(),
+        run_id=fleet.run_id,
+    )
+
+
+def _told(found: Sequence[Violation], journal: Path) -> Iterator[str]:
     """Violations in words, the first of each job with its timeline."""
     jobs: set[str] = set()
     for each in found:
@@ -127,88 +129,43 @@ def _told(found: Sequence[Violation], journal: Journal) -> Iterator[str]:
             yield f"{each.promise}: {each.text}"
         else:
             jobs.add(each.job)
-            yield f"{each.promise}: {each.text}\n{timeline(each.job, journal.path)}"
+            yield f"{each.promise}: {each.text}\n{timeline(each.job, journal)}"
 
 
-def _warm(watch: StageWatch) -> None:
-    """Wait until a first job has succeeded: from then on there are jobs in all stages."""
-    began = time.time()
-    while not watch.has_succeeded_since(0):
-        if time.time() > began + _WARM_SECONDS:
-            raise TimeoutError("no job succeeded before the first fault: the clients or the fleet do not work")
-        time.sleep(_LOOK_SECONDS)
+def _strike(fleet: Fleet, together: Sequence[Fault], say: Say) -> list[Done]:
+    """Have faults come that are on at the same time, and wait until the fleet has recovered from them."""
+    with ThreadPoolExecutor(len(together)) as pool:
+        coming: list[Future[Done]] = []
+        for fault in together:
+            time.sleep(fault.pause)
+            coming.append(pool.submit(_do, fleet, fault, say))
+    done = [each.result() for each in coming]
+    began, healed = time.monotonic(), time.time()
+    recovery = None
+    try:
+        until(lambda: fleet.is_ready() and aim.has_succeeded_since(fleet, healed), RECOVERY_SECONDS)
+        recovery = round(time.monotonic() - began, 2)
+        fleet.journal.note("recovered", numbers=[each.number for each in done], seconds=recovery)
+    except TimeoutError:
+        pass
+    return [replace(each, recovery_seconds=recovery) for each in done]
 
 
-class _Course:
-    """The faults of a run, as they come. One that joins another comes while that is on; then both are waited for."""
-
-    def __init__(self, fleet: Fleet, watch: StageWatch, journal: Journal, result: Result, say: Say) -> None:
-        self._fleet = fleet
-        self._watch = watch
-        self._journal = journal
-        self._result = result
-        self._say = say
-        self._healed: list[Done] = []
-        self._failures: list[BaseException] = []
-
-    def run(self, faults: Sequence[Fault], seconds: float | None) -> None:
-        ends = None if seconds is None else time.monotonic() + seconds
-        for together in _grouped(faults):
-            if ends is not None and time.monotonic() > ends:
-                return
-            threads = []
-            for fault in together:
-                time.sleep(fault.pause)
-                thread = threading.Thread(target=self._try, args=(fault,), name=f"fault {fault.number}", daemon=True)
-                thread.start()
-                threads.append(thread)
-            for thread in threads:
-                thread.join()
-            if self._failures:
-                raise self._failures[0]
-            recovery = self._recovery(together)
-            came = [replace(done, recovery_seconds=recovery) for done in self._healed]
-            self._result.faults += sorted(came, key=lambda done: done.number)
-            self._healed.clear()
-
-    def _try(self, fault: Fault) -> None:
-        try:
-            self._do(fault)
-        except BaseException as error:
-            error.add_note(f"fault {fault.number}: {fault}")
-            self._failures.append(error)
-
-    def _do(self, fault: Fault) -> None:
-        target, stage, job = self._aimed(fault)
-        facts = {"number": fault.number, "name": fault.kind, "target": target, "stage": stage, "seconds": fault.seconds}
-        self._journal.note("fault", phase="begins", job=job, shift=fault.shift, **facts)
-        with KINDS[fault.kind](self._fleet, fault, target):
-            where = "" if stage is None else f", {stage} of {job}"
-            self._say(f"{fault.number:4d}  {fault.kind} {target}, {fault.seconds:g} s{where}")
-            time.sleep(fault.seconds)
-        self._journal.note("fault", phase="healed", **facts)
-        self._healed.append(Done(fault.number, fault.kind, target, stage, job, fault.seconds, None))
-
-    def _aimed(self, fault: Fault) -> tuple[str, str | None, str | None]:
-        """Target, stage and job, as soon as a job is in the stage."""
-        running = None if fault.stage is None else self._watch.wait_for(fault.stage, AIM_SECONDS)
-        if running is not None:
-            return fault.target.replace(WHOSE_JOB, running.worker), fault.stage, running.job
-        workers = self._fleet.services.workers
-        return fault.target.replace(WHOSE_JOB, workers[fault.number % len(workers)]), None, None
-
-    def _recovery(self, faults: Sequence[Fault]) -> float | None:
-        """Wait for it; the seconds it took, None where it took too long."""
-        began, healed = time.monotonic(), time.time()
-        while not (self._fleet.is_ready() and self._watch.has_succeeded_since(healed)):
-            if time.monotonic() > began + RECOVERY_SECONDS:
-                told = " and ".join(f"fault {fault.number} ({fault.kind})" for fault in faults)
-                self._result.violations.append(f"recovery: nothing had recovered {RECOVERY_SECONDS} s after {told}")
-                return None
-            time.sleep(_LOOK_SECONDS)
-        seconds = round(time.monotonic() - began, 2)
-        self._journal.note("recovered", numbers=[fault.number for fault in faults], seconds=seconds)
-        return seconds
+def _do(fleet: Fleet, fault: Fault, say: Say) -> Done:
+    """Have a fault come, as soon as a job is in its stage."""
+    running = None if fault.stage is None else aim.wait_for(fleet, fault.stage, AIM_SECONDS)
+    workers = fleet.services.workers
+    worker = workers[fault.number % len(workers)] if running is None else running.worker
+    fault = replace(fault, target=fault.target.replace(WHOSE_JOB, worker), stage=fault.stage if running else None)
+    job = running.job if running else None
+    facts = {"number": fault.number, "name": fault.kind, "target": fault.target, "stage": fault.stage}
+    fleet.journal.note("fault", phase="begins", job=job, shift=fault.shift, seconds=fault.seconds, **facts)
+    with KINDS[fault.kind].strike(fleet, fault):
+        where = "" if running is None else f", {fault.stage} of {job}"
+        say(f"{fault.number:4d}  {fault.kind} {fault.target}, {fault.seconds:g} s{where}")
+        time.sleep(fault.seconds)
+    fleet.journal.note("fault", phase="healed", seconds=fault.seconds, **facts)
+    return Done(fault.number, fault.kind, fault.target, fault.stage, job, fault.seconds, None)
 
 
 def _grouped(faults: Sequence[Fault]) -> Iterator[list[Fault]]:

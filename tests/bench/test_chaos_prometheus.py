@@ -2,8 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import nullcontext
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -11,8 +9,8 @@ from threading import Thread
 import psycopg
 import pytest
 
-from bench.chaos.alerts import CAUSES, OWN, FleetAccess, jobs_held, redis_full, team_held
-from bench.chaos.faults import KINDS
+from bench.chaos.alerting import CAUSES
+from bench.chaos.faults import JOBS_HELD, KINDS, TEAMS_HELD, locked, redis_full
 from bench.chaos.installation import Installation
 from bench.chaos.prometheus import PROGRAM, shortened, watch
 from bench.parts import until
@@ -21,7 +19,6 @@ from tests.production.programs import needed
 from tests.worker.redis_server import redis_running
 
 ALERTS = Path(__file__).resolve().parents[2] / "deploy" / "prometheus" / "alerts.yml"
-NOBODY = Installation(Path(), (), {}, "", Path(), "", "", "", "", "")
 
 
 class Told(BaseHTTPRequestHandler):
@@ -76,29 +73,22 @@ def test_a_rules_file_that_is_wrong_is_told(tmp_path: Path) -> None:
 
 def test_each_alert_has_a_fault_that_fires_it() -> None:
     assert set(re.findall(r"- alert: (\w+)", ALERTS.read_text())) == set(CAUSES)
-    assert {cause.kind for cause in CAUSES.values()} <= KINDS.keys() | OWN.keys()
+    assert {cause.kind for cause in CAUSES.values()} <= KINDS.keys()
 
 
 def test_a_full_redis_is_provoked_and_healed(tmp_path: Path) -> None:
     with redis_running(tmp_path) as server:
         server.client.config_set("maxmemory", 100_000_000)
-        access = FleetAccess(NOBODY, server.url, lambda kind, target: nullcontext(), lambda jobs: None, lambda: None)
-        with redis_full(access):
+        with redis_full(server.url):
             assert int(server.client.config_get("maxmemory")["maxmemory"]) < server.client.info("memory")["used_memory"]
         assert server.client.config_get("maxmemory")["maxmemory"] == "100000000"
 
 
 def test_what_is_held_is_let_go(database_url: str, team: str) -> None:
-    access = FleetAccess(
-        replace(NOBODY, database_url=database_url),
-        "",
-        lambda kind, target: nullcontext(),
-        lambda jobs: None,
-        lambda: None,
-    )
+    installation = Installation(Path(), (), {}, "", Path(), "", "", "", "", database_url)
     with psycopg.connect(libpq_url(database_url), autocommit=True) as connection:
-        for held, asked in ((team_held, "SELECT FROM teams FOR UPDATE"), (jobs_held, "SELECT FROM jobs")):
-            with held(access), pytest.raises(psycopg.errors.LockNotAvailable):
+        for held, asked in ((TEAMS_HELD, "SELECT FROM teams FOR UPDATE"), (JOBS_HELD, "SELECT FROM jobs")):
+            with locked(installation, held), pytest.raises(psycopg.errors.LockNotAvailable):
                 connection.execute(f"BEGIN; SET LOCAL lock_timeout = '50ms'; {asked}".encode())
             connection.execute("ROLLBACK")
             connection.execute(f"BEGIN; {asked}; COMMIT".encode())

@@ -5,8 +5,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from bench.chaos.fleet import FEW
 from bench.chaos.running import run
-from bench.chaos.schedule import FEW
 from tests.forked_processes import warm_python
 
 SEED = 13954

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.chaos.wires import Network, Wire
+from bench.chaos.wires import Wire
 from bench.parts import free_port
 
 PATIENCE = 10
@@ -45,9 +45,9 @@ def echo(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def network() -> Iterator[Network]:
-    with Network() as running:
-        yield running
+def wire(echo: Path) -> Iterator[Wire]:
+    with closing(Wire(echo)) as passing:
+        yield passing
 
 
 def connected(wire: Wire) -> socket.socket:
@@ -77,8 +77,7 @@ def is_ended(client: socket.socket) -> bool:
     return True
 
 
-def test_a_silent_wire_holds_bytes_and_ends_and_is_then_dropped(network: Network, echo: Path) -> None:
-    wire = Wire(network, echo)
+def test_a_silent_wire_holds_bytes_and_ends_and_is_then_dropped(wire: Wire) -> None:
     with closing(connected(wire)) as old:
         assert said(old, b"before") == b"before"
         wire.fall_silent()
@@ -93,16 +92,15 @@ def test_a_silent_wire_holds_bytes_and_ends_and_is_then_dropped(network: Network
         assert said(later, b"after") == b"after"
 
 
-def test_other_wires_to_the_same_server_go_on(network: Network, echo: Path) -> None:
-    silent, other = Wire(network, echo), Wire(network, echo)
-    silent.fall_silent()
-    with closing(connected(other)) as client:
+def test_other_wires_to_the_same_server_go_on(wire: Wire, echo: Path) -> None:
+    wire.fall_silent()
+    with closing(Wire(echo)) as other, closing(connected(other)) as client:
         assert said(client, b"here") == b"here"
 
 
-def test_an_end_passes_and_a_server_that_is_away_ends_a_connection_at_once(network: Network, echo: Path) -> None:
-    with closing(connected(Wire(network, echo))) as client:
+def test_an_end_passes_and_a_server_that_is_away_ends_a_connection_at_once(wire: Wire) -> None:
+    with closing(connected(wire)) as client:
         client.shutdown(socket.SHUT_WR)
         assert client.recv(1000) == b""
-    with closing(connected(Wire(network, free_port()))) as client:
+    with closing(Wire(free_port())) as to_nobody, closing(connected(to_nobody)) as client:
         assert is_ended(client)

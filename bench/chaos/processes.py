@@ -5,6 +5,8 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -57,10 +59,10 @@ class Part:
         self._send(signal.SIGKILL)
         until(lambda: self.pid not in (None, before), UP_SECONDS)
 
-    def stop(self, grace_seconds: float, first: signal.Signals = signal.SIGTERM) -> None:
+    def stop(self, grace_seconds: float) -> None:
         """End it, and have it stay away: asked to, and killed with its group where it has not ended in time."""
         self._wanted.clear()
-        self._send(first)
+        self._send(signal.SIGTERM)
         try:
             until(lambda: self.pid is None, grace_seconds)
         except TimeoutError:
@@ -105,53 +107,38 @@ class Part:
 
 
 class Database:
-    """The embedded PostgreSQL, kept by a thread likewise."""
+    """The embedded PostgreSQL. It is started from a thread that lives as long as this, since it ends with that thread.
+    Whoever stops it holds `alone`.
+    """
 
     def __init__(self, data: Path) -> None:
         self.alone = threading.RLock()
         self._data = data
-        self._wanted = threading.Event()
-        self._closed = False
-        self._thread = threading.Thread(target=self._keep, name="keeper of PostgreSQL", daemon=True)
+        self._starter = ThreadPoolExecutor(1)
 
     def start(self) -> str:
         """Return its URL once it can be asked."""
-        self._wanted.set()
-        if not self._thread.is_alive():
-            self._thread.start()
-        until(lambda: is_running(self._data), UP_SECONDS)
-        return start_postgres(self._data)  # waits until it is ready
+        return self._starter.submit(start_postgres, self._data).result(UP_SECONDS)
 
     def stop_fast(self) -> None:
-        self._wanted.clear()
         stop_postgres(self._data)
 
     def stop_at_once(self) -> None:
         """Have it drop everything: it recovers at its next start."""
-        self._wanted.clear()
         psutil.Process(int((self._data / "postmaster.pid").read_text().split()[0])).send_signal(signal.SIGQUIT)
         until(lambda: not is_running(self._data), UP_SECONDS)
 
     def close(self) -> None:
-        self._closed = True
         self.stop_fast()
-        self._wanted.set()
-        if self._thread.is_alive():
-            self._thread.join()
-
-    def _keep(self) -> None:
-        while not self._closed:
-            if self._wanted.wait() and not self._closed and not is_running(self._data):
-                start_postgres(self._data)
-            time.sleep(LOOK_SECONDS)
+        self._starter.shutdown()
 
 
 def children(pid: int) -> list[int]:
-    """Direct ones, in the order of birth; quickly, for a stage may last some hundredths of a second."""
-    found = []
-    for task in _listed(Path(f"/proc/{pid}/task")):
-        found += [int(child) for child in _text(task / "children").split()]
-    return found
+    """Return the direct ones, in the order of birth; quickly, for a stage may last some hundredths of a second."""
+    with suppress(OSError):
+        tasks = Path(f"/proc/{pid}/task").iterdir()
+        return [int(child) for task in tasks for child in _text(task / "children").split()]
+    return []
 
 
 def runners(pool: int) -> list[int]:
@@ -163,13 +150,6 @@ def runners(pool: int) -> list[int]:
 def runner_servers(pool: int) -> list[int]:
     """Return the process that runners of a worker's pool process are forked from, if it has started."""
     return [child for child in children(pool) if RUNNER_SERVER in _text(Path(f"/proc/{child}/cmdline"))]
-
-
-def _listed(folder: Path) -> list[Path]:
-    try:
-        return list(folder.iterdir())
-    except OSError:
-        return []
 
 
 def _text(file: Path) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.chaos.keeping import Part, children
+from bench.chaos.processes import Part, children
 from bench.parts import until
 
 PARENT = "import os, time; print(os.environ.get('SAID', 'nothing'), flush=True); os.fork(); time.sleep(600)"
