@@ -1,6 +1,5 @@
 """Jobs of the matrix: each prunes a tiny model as the service does, writes it, and opens it again."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -25,29 +24,14 @@ from core.engine.resume.store import ResumeStore
 from core.pipeline.passes import walk_for
 from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
+from tests.families import ROWS
 
 _DEVICE = torch.device("cpu")
 _MEMORY = 2**28
 _SHARE = 0.5
 
 
-@dataclass(frozen=True)
-class Job:
-    """A method with its pattern, and by which share of what there is."""
-
-    method: str
-    pattern: str
-
-
-JOBS: dict[Capability, Job] = {
-    "unstructured": Job("wanda", "unstructured"),
-    "n:m": Job("sparsegpt", "2:4"),
-    "channels": Job("l2-structured", "structured"),
-    "heads": Job("l2-structured", "structured"),
-    "per layer": Job("l2-structured", "structured"),
-    "layers": Job("depth", "structured"),
-    "experts": Job("expert-drop", "structured"),
-}
+WAYS: dict[Capability, tuple[str, str]] = {capability: row.way for row in ROWS for capability in row.capabilities}
 
 
 def carry_out(
@@ -113,19 +97,17 @@ def _request(capability: Capability, folder: ModelFolder) -> ResolvedRequest:
 
     Of experts it is the one in the middle of the numbers that are offered.
     """
-    job, description = JOBS[capability], folder.description
-    if job.pattern != "structured":
-        return resolve_request(description, UnresolvedRequest(job.method, job.pattern, _SHARE, {"micro_batch": 1}))
+    (method, pattern), description = WAYS[capability], folder.description
+    if pattern != "structured":
+        return resolve_request(description, UnresolvedRequest(method, pattern, _SHARE, {"micro_batch": 1}))
     structure = require_structure(description)
     if capability == "layers":
         layers = len(structure.layers)
         share = max(layers // 2, 1) / layers * structure.parameters / description.parameters
-        return resolve_request(description, UnresolvedRequest(job.method, job.pattern, share))
+        return resolve_request(description, UnresolvedRequest(method, pattern, share))
     if capability == "experts":
         sparsities = expert_sparsities(description, structure)
-        return resolve_request(
-            description, UnresolvedRequest(job.method, job.pattern, sparsities[len(sparsities) // 2], {})
-        )
+        return resolve_request(description, UnresolvedRequest(method, pattern, sparsities[len(sparsities) // 2]))
     is_per_layer = capability == "per layer"
     loses_heads = capability == "heads" or (is_per_layer and structure.facts["kv_group_parameters"] > 0)
     attention = _attention(structure) if loses_heads else "none"
@@ -136,7 +118,7 @@ def _request(capability: Capability, folder: ModelFolder) -> ResolvedRequest:
     share = _SHARE * removable / description.parameters or _SHARE
     parameters = {"attention": attention, "protected_first": protected}
     layout: Layout = "per_layer" if is_per_layer else "uniform"
-    return resolve_request(description, UnresolvedRequest(job.method, job.pattern, share, parameters, layout=layout))
+    return resolve_request(description, UnresolvedRequest(method, pattern, share, parameters, layout=layout))
 
 
 def _protected(structure: ModelStructure) -> int:

@@ -19,6 +19,7 @@ import torch
 from bench.architectures.checks import check_type
 from bench.architectures.outcomes import CAPABILITIES, Outcome, TypeOutcomes
 from bench.cells import Program, cell_key, engine_program, recall, remember
+from tests import families
 
 LIMIT_SECONDS = 300
 _MEMORY = 16 * 2**30
@@ -75,4 +76,5 @@ def _key(model_type: str) -> str:
 @cache
 def _program() -> Program:
     here = Path(__file__).parent
-    return engine_program("bench.architectures.checks", [here / f"{name}.py" for name in _COUNTING])
+    counting = [*(here / f"{name}.py" for name in _COUNTING), Path(families.__file__)]
+    return engine_program("bench.architectures.checks", counting)

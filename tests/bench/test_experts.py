@@ -16,7 +16,8 @@ from bench.experts.running import Bench, Sizes
 from bench.experts.upcycle import mixtures, routers, upcycled
 from bench.experts.upcycle_cell import difference
 from core.engine.models.tensors import write_tensors
-from tests.engine.tiny import CONFIGS, make_tokens
+from tests.engine.tiny import make_tokens
+from tests.families import LANGUAGE_CONFIGS
 
 EXPERTS, EVERY = 4, 3
 RECIPE = Recipe(experts=EXPERTS, every=EVERY, steps=6, batch=2)
@@ -25,7 +26,7 @@ RECIPE = Recipe(experts=EXPERTS, every=EVERY, steps=6, batch=2)
 @pytest.fixture(scope="module")
 def dense() -> LlamaForCausalLM:
     torch.manual_seed(0)
-    model = LlamaForCausalLM(LlamaConfig(**CONFIGS["llama"][1])).eval()
+    model = LlamaForCausalLM(LlamaConfig(**LANGUAGE_CONFIGS["llama"][1])).eval()
     for parameter in model.parameters():
         parameter.data.normal_(std=0.3)
     return model

@@ -11,23 +11,8 @@ from transformers import AutoModelForImageClassification, PretrainedConfig, PreT
 
 from core.engine.architectures.registry import CLASSIFIER_ARCHITECTURES
 from core.engine.models.reference_networks import NETWORKS, ReferenceConfig
+from tests.families import CLASSIFIER_CONFIGS
 
-_VIT = {
-    "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24, "image_size": 16,
-    "patch_size": 4,
-}  # fmt: skip
-_STAGES = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]}
-_CONFIGS: dict[str, tuple[str, dict[str, object]]] = {
-    "resnet": ("ResNetConfig", _STAGES | {"layer_type": "basic"}),
-    "mobilenet-v2": ("MobileNetV2Config", {"depth_multiplier": 0.25, "finegrained_output": False, "image_size": 32}),
-    "regnet": ("RegNetConfig", _STAGES | {"groups_width": 4}),
-    "convnext": ("ConvNextConfig", {"num_stages": 2, "hidden_sizes": [8, 16], "depths": [1, 1]}),
-    "vit": ("ViTConfig", _VIT),
-    "deit": ("DeiTConfig", _VIT),
-    "timm-resnet": ("TimmWrapperConfig", {"architecture": "resnet10t", "model_args": {"channels": [8, 8, 16, 16]}}),
-    "timm-vgg": ("TimmWrapperConfig", {"architecture": "vgg11_bn", "model_args": {"mlp_ratio": 1 / 128}}),
-}
-FAMILIES = (*_CONFIGS, *NETWORKS)
 CLASSES = 5
 
 
@@ -41,7 +26,7 @@ def image_shape(name: str) -> tuple[int, int, int]:
 def make_config(name: str, classes: int = CLASSES) -> PretrainedConfig:
     if name in NETWORKS:
         return ReferenceConfig(network=name, hidden_sizes=[8, 8], num_labels=classes)
-    kind, values = _CONFIGS[name]
+    kind, values = CLASSIFIER_CONFIGS[name]
     config = getattr(transformers, kind)(**values, num_labels=classes)
     assert isinstance(config, PretrainedConfig)
     families = (family for family in CLASSIFIER_ARCHITECTURES.values() if family.model_type == config.model_type)

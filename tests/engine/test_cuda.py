@@ -15,7 +15,8 @@ from core.engine.recovery.request import Recovery
 from core.pipeline.passes import walk_for
 from tests.engine.recovering import linears_of, make_pruned
 from tests.engine.sweeping import request_for, tensors_of
-from tests.engine.tiny import CONFIGS, make_model, make_tokens
+from tests.engine.tiny import make_model, make_tokens
+from tests.families import LANGUAGE_MODELS, reloaded
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: none here")]
 
@@ -30,9 +31,8 @@ def prune(folder: Path, work: Path, device: str, method: str, pattern: str) -> P
     ).run()  # fmt: skip
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("method", ["random", "magnitude", "wanda", "sparsegpt"])
-@pytest.mark.parametrize("pattern", ["unstructured", "2:4"])
+@pytest.mark.parametrize("name", LANGUAGE_MODELS)
+@pytest.mark.parametrize(("method", "pattern"), reloaded("weights"))
 def test_cuda_prunes_as_the_cpu_does(name: str, method: str, pattern: str, tmp_path: Path) -> None:
     folder = make_model(tmp_path / "model", name)
     cpu, cuda = (prune(folder, tmp_path / device, device, method, pattern) for device in ("cpu", "cuda"))

@@ -1,4 +1,4 @@
-"""Tiny random-weight models of every family, made from their own configs."""
+"""Tiny random-weight language models of every family of `tests.families`."""
 
 from functools import cache
 from pathlib import Path
@@ -12,46 +12,11 @@ from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
-
-_COMMON: dict[str, object] = {
-    "vocab_size": 96, "max_position_embeddings": 64, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
-}  # fmt: skip
-_LLAMA: dict[str, object] = _COMMON | {
-    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "head_dim": 8,
-}  # fmt: skip
-
-CONFIGS: dict[str, tuple[str, dict[str, object]]] = {
-    "llama": ("LlamaConfig", _LLAMA | {"tie_word_embeddings": True}),
-    "llama-untied": ("LlamaConfig", _LLAMA | {"tie_word_embeddings": False}),
-    "mistral": ("MistralConfig", _LLAMA | {"sliding_window": 8}),
-    "qwen2": ("Qwen2Config", _LLAMA | {"tie_word_embeddings": True}),
-    "qwen3": ("Qwen3Config", _LLAMA),
-    "gemma2": ("Gemma2Config", _LLAMA | {"sliding_window": 8, "query_pre_attn_scalar": 8}),
-    "gemma3": ("Gemma3TextConfig", _LLAMA | {"sliding_window": 8, "query_pre_attn_scalar": 8,
-        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}),
-    "phi3": ("Phi3Config", _LLAMA),
-    "olmo2": ("Olmo2Config", _LLAMA),
-    "gpt2": ("GPT2Config", {"vocab_size": 96, "n_positions": 64, "n_embd": 32, "n_layer": 3, "n_head": 4,
-        "bos_token_id": 1, "eos_token_id": 2}),
-    "opt": ("OPTConfig", _COMMON | {"hidden_size": 32, "ffn_dim": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
-        "word_embed_proj_dim": 32}),
-    "opt-projected": ("OPTConfig", _COMMON | {"hidden_size": 32, "ffn_dim": 48, "num_hidden_layers": 3,
-        "num_attention_heads": 4, "word_embed_proj_dim": 16, "do_layer_norm_before": False}),
-    "gpt-neox": ("GPTNeoXConfig", _COMMON | {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,
-        "num_attention_heads": 4}),
-    "starcoder2": ("Starcoder2Config", _LLAMA | {"sliding_window": 8}),
-    "granite": ("GraniteConfig", _LLAMA | {"embedding_multiplier": 3.0, "attention_multiplier": 0.2,
-        "residual_multiplier": 0.4, "logits_scaling": 2.0}),
-    "glm": ("GlmConfig", _LLAMA | {"eos_token_id": 2}),
-    "stablelm": ("StableLmConfig", _LLAMA),
-    "stablelm-parallel": ("StableLmConfig", _LLAMA | {"use_parallel_residual": True, "qk_layernorm": True}),
-    "smollm3": ("SmolLM3Config", _LLAMA | {"no_rope_layers": [1, 1, 0]}),
-}  # fmt: skip
+from tests.families import LANGUAGE_CONFIGS
 
 
 def make_config(name: str, **changes: object) -> PretrainedConfig:
-    kind, values = CONFIGS[name]
+    kind, values = LANGUAGE_CONFIGS[name]
     given: dict[str, Any] = values | changes
     if "layer_types" in given:  # of as many layers as there are
         given["layer_types"] = given["layer_types"][: given["num_hidden_layers"]]
@@ -68,7 +33,7 @@ def architecture_of(name: str) -> Architecture:
 def _unlike() -> list[str]:
     """Return the first of the models whose layers are put together alike, for pruning."""
     first: dict[object, str] = {}
-    for name in CONFIGS:
+    for name in LANGUAGE_CONFIGS:
         each = architecture_of(name)
         alike = (each.inputs, each.axes("channels"), each.axes("heads"), tuple(each.added_to_stream), each.transposed)
         first.setdefault(alike, name)

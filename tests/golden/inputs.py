@@ -6,15 +6,14 @@ import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from tests import families
 from tests.engine.classifier_folders import image_shape, make_classifier
-from tests.engine.tiny import CONFIGS, make_model
+from tests.engine.tiny import make_model
+from tests.families import DEEP, ROWS
 from tests.image_sets import encoded
 
-LANGUAGE_MODELS = [name for name in CONFIGS if name != "qwen2"]
-"""Tiny models, without the one whose tokenizer is byte-level whatever its files say, and knows no word of the text."""
-DEEP = "llama-deep"
-"""A Llama of more layers, whose pruning takes long enough to be killed in the middle."""
-CLASSIFIERS = ("digits-1989", "lenet-5", "resnet", "vit")
+MODELS = sorted({golden.model for row in ROWS for golden in row.golden.values()})
+CLASSIFIERS = [name for name in MODELS if name in families.CLASSIFIERS]
 _IMAGES = 60
 
 
@@ -22,10 +21,11 @@ def write_inputs(folder: Path) -> Path:
     """Return `folder` with `models/NAME`, `text.txt` and `images/NAME/CLASS/*.png`, written unless all are there."""
     done = folder / "done"
     if not done.exists():
-        for name in LANGUAGE_MODELS:
-            _tokenizer().save_pretrained(make_model(folder / "models" / name, name))
-        deep = folder / "models" / DEEP
-        _tokenizer().save_pretrained(make_model(deep, "llama", num_hidden_layers=16))
+        for name in MODELS:
+            if name == DEEP:
+                _tokenizer().save_pretrained(make_model(folder / "models" / DEEP, "llama", num_hidden_layers=16))
+            elif name not in CLASSIFIERS:
+                _tokenizer().save_pretrained(make_model(folder / "models" / name, name))
         generator = np.random.default_rng(0)
         passages = (" ".join(f"w{word}" for word in generator.integers(4, 96, 50)) for _ in range(60))
         (folder / "text.txt").write_text("\n\n".join(passages))

@@ -19,8 +19,9 @@ from core.methods.bonsai.info import BonsaiParameters
 from core.methods.bonsai.mask_regression import kendall_tau, lasso, regress, ridge
 from tests.engine.pruning.test_structured import HEADLESS, edit, removal, save
 from tests.engine.resuming import saved_state
-from tests.engine.tiny import CONFIGS, make_model, make_tokens
+from tests.engine.tiny import make_model, make_tokens
 from tests.engine.watching import Watching
+from tests.families import LANGUAGE_MODELS
 
 FEW = {"masks_per_round": 20, "round_share": 0.1, "sequences": 4}
 
@@ -43,7 +44,7 @@ def masks_of(folder: Path, model: torch.nn.Module, attention: Any) -> UnitMasks:
 
 @pytest.mark.parametrize(
     ("name", "attention"),
-    [(name, "none" if name in HEADLESS else "kv_groups") for name in CONFIGS if name != "olmo2"]
+    [(name, "none" if name in HEADLESS else "kv_groups") for name in LANGUAGE_MODELS if name != "olmo2"]
     + [(name, "query_heads") for name in ("llama", "phi3", "qwen3")]
     + [("olmo2", "none")],
 )

@@ -29,8 +29,9 @@ from tests.engine.recovery.test_recovery import recipe
 from tests.engine.reloading import reload_with_code
 from tests.engine.resuming import saved_state
 from tests.engine.sweeping import last_hidden, tensors_of
-from tests.engine.tiny import CONFIGS, UNLIKE, architecture_of, make_model, make_tokens
+from tests.engine.tiny import UNLIKE, architecture_of, make_model, make_tokens
 from tests.engine.watching import Watching
+from tests.families import LANGUAGE_MODELS
 
 CPU = torch.device("cpu")
 CHANNELS = {"attention": "none"}
@@ -48,7 +49,7 @@ def outputs(folder: Path, linear: str, tokens: Tensor) -> Tensor:
     return seen[0].flatten(0, -2)
 
 
-@crossed("name, layout", list(CONFIGS), ["uniform", "per_layer"], in_every_run=UNLIKE)
+@crossed("name, layout", LANGUAGE_MODELS, ["uniform", "per_layer"], in_every_run=UNLIKE)
 def test_what_is_left_of_every_family_reloads_with_its_biases_or_says_why_it_has_none(
     name: str, layout: str, tmp_path: Path, apart: type[Apart]
 ) -> None:

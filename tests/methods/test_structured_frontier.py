@@ -28,8 +28,9 @@ from tests.engine.pruning.test_structured import edit
 from tests.engine.reloading import reload_with_code
 from tests.engine.resuming import positions
 from tests.engine.sweeping import last_hidden, newest_stream, tensors_of
-from tests.engine.tiny import CONFIGS, architecture_of, make_model, make_tokens
+from tests.engine.tiny import architecture_of, make_model, make_tokens
 from tests.engine.watching import Watching
+from tests.families import LANGUAGE_MODELS
 
 FITTED = make_tokens(16)
 IN_EVERY_RUN = ["llama", "gpt2", "gpt-neox", "gemma2"]
@@ -97,7 +98,7 @@ def test_the_choice_is_better_than_chance_and_the_metric_than_none() -> None:
     assert with_metric < without - 0.1 and without < chance - 0.5
 
 
-@crossed("name, layout", list(CONFIGS), ["uniform", "per_layer"], in_every_run=IN_EVERY_RUN)
+@crossed("name, layout", LANGUAGE_MODELS, ["uniform", "per_layer"], in_every_run=IN_EVERY_RUN)
 def test_the_tokens_in_the_pass_are_those_that_what_is_left_gives(name: str, layout: str, tmp_path: Path) -> None:
     """And they are nearer to the dense model's than where nothing is fitted."""
     folder = make_model(tmp_path / "model", name)

@@ -32,13 +32,8 @@ from tests.engine.classifying import random_images
 from tests.engine.recovering import linears_of, make_pruned
 from tests.engine.sweeping import request_for
 from tests.engine.tiny import make_model, make_tokens
+from tests.families import share_of, small_parameters
 from tests.simulator.host_work import at_work_on
-
-QUICK = {
-    "steps": 10, "batch_size": 2, "retrain_steps": 3, "rounds": 2, "masks_per_round": 10, "round_share": 0.5,
-    "sequences": 2, "iterations": 4, "periods": 1, "conjugate_gradient_steps": 3, "measured_images": 8,
-}  # fmt: skip
-"""Parameters by which methods that repeat something do so a few times."""
 
 
 def model_folder(place: Path, name: str = "llama", dtype: torch.dtype = torch.float32) -> Path:
@@ -52,11 +47,6 @@ def digests(folder: Path) -> dict[str, str]:
     return {each.relative_to(folder).as_posix(): hashlib.sha256(each.read_bytes()).hexdigest() for each in files}
 
 
-def quick_parameters(method: str, pattern: str | None, parameters: dict[str, Any]) -> dict[str, Any]:
-    fields = get_method(method).variant(pattern).parameters.model_fields
-    return {name: value for name, value in QUICK.items() if name in fields} | parameters
-
-
 def prune_language(
     source: Path, work: Path, device: torch.device, method: str, pattern: str | None = None, *, budget: int = 2**30,
     calibration: Tensor | None = None, evaluation: Tensor | None = None, previous: Sequence[Path] = (),
@@ -65,8 +55,7 @@ def prune_language(
     """Prune a model, write it, and check what was written; return the files' digests and the figures."""
     AcceleratorState._reset_state(reset_partial_state=True)
     folder = open_model(source, discovered=discovered)
-    sparsity = 0.25 if pattern == "structured" else 0.5
-    request = request_for(folder, method, sparsity, pattern, quick_parameters(method, pattern, parameters))
+    request = request_for(folder, method, share_of(pattern), pattern, small_parameters(method, pattern, parameters))
     work.mkdir(parents=True)
     calibration = make_tokens(3, 16) if calibration is None else calibration
     evaluation = make_tokens(2, 16, seed=9) if evaluation is None else evaluation
@@ -129,7 +118,7 @@ def prune_network(
     """Prune a classifier and write it; return the files' digests, notes and figures."""
     AcceleratorState._reset_state(reset_partial_state=True)
     folder = open_classifier(source)
-    chosen = get_method(method).variant(pattern).parameters(**quick_parameters(method, pattern, parameters))
+    chosen = get_method(method).variant(pattern).parameters(**small_parameters(method, pattern, parameters))
     pattern = pattern or get_method(method).patterns[0]
     images = random_images(16, image_shape(name), classes=CLASSES)
     torch.manual_seed(0)

@@ -22,11 +22,12 @@ from core.engine.recovery.request import Recovery
 from core.engine.removals.weights.options import prunable_linears, selection_of
 from core.engine.resume.store import ResumeStore
 from core.methods.engine import build_classifier_method
-from core.methods.registry import METHODS, get_method
+from core.methods.registry import get_method
 from core.methods.sensitivity.classifier_pass import classifier_sensitivity
 from core.service.jobs.estimates.classifier_account import traced_bytes
-from tests.engine.classifier_folders import CLASSES, FAMILIES, image_shape, make_classifier
+from tests.engine.classifier_folders import CLASSES, image_shape, make_classifier
 from tests.engine.classifying import random_images
+from tests.families import CLASSIFIERS, IN_FOURS, every_way, small_parameters
 from tests.recipes import recipe_of
 from tests.simulator.backend import LIKE_CUDA, simulate
 from tests.simulator.devices import SimulatedDevice
@@ -45,8 +46,6 @@ _QUICK = {
 _SLOW = ("timm-vgg", "obd"), ("timm-vgg", "obs")
 """Ten million weights, of which every image has gradients: minutes."""
 _OF_MANY_GROUPS = ("mobilenet-v2", "timm-resnet", "timm-vgg")
-_IN_FOURS = ("lenet-300-100", "mlp")
-"""Networks every layer of which reads a multiple of four features."""
 
 
 def _traced(folder: Path, name: str) -> ClassifierPasses:
@@ -86,7 +85,7 @@ def test_passes_take_what_a_trace_without_weights_finds(name: str, tmp_path: Pat
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_passes_of_every_family_take_what_a_trace_finds(name: str, tmp_path: Path) -> None:
     _check_passes(name, tmp_path)
 
@@ -97,11 +96,6 @@ def test_of_the_moments_of_a_pass_those_are_kept_that_may_be_the_most() -> None:
     for images in (0, 1, 3, 9, 10, 11, 50, 1000):
         assert passes.of(images) == max(fixed + of_image * images for fixed, of_image in every)
     assert passes.moments == [(100, 0), (90, 1), (0, 9)]
-
-
-def _parameters(method: str, pattern: str, given: dict[str, Any]) -> dict[str, Any]:
-    fields = get_method(method).variant(pattern).parameters.model_fields
-    return {name: value for name, value in _QUICK.items() if name in fields} | given
 
 
 def _estimate(folder: Path, name: str, method: str, **body: Any) -> int:
@@ -135,7 +129,7 @@ def _check(
 ) -> None:  # fmt: skip
     folder = make_classifier(place / "model", name)
     pattern = pattern or get_method(method).patterns[0]
-    parameters = _parameters(method, pattern, given)
+    parameters = small_parameters(method, pattern, given, _QUICK)
     chosen = get_method(method).variant(pattern).parameters(**parameters)
     with simulate(LIKE_CUDA) as (_, simulated):
         peak = _pruning_peak(folder, name, simulated, method, pattern, sparsity, chosen)
@@ -184,16 +178,14 @@ _MORE: dict[str, list[dict[str, Any]]] = {
 
 @pytest.mark.nightly
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", CLASSIFIERS)
 @pytest.mark.parametrize(
     ("method", "pattern", "given"),
     [
-        (method.id, "2:4" if pattern == "n:m" else pattern, given)
-        for method in METHODS.values()
-        if method.prunes and "image-classification" in method.task_families
-        for pattern in method.patterns
-        for given in _MORE.get(method.id, [{}])
-        if not (pattern == "n:m" and given.keys() & {"mode", "variant"})
+        (method, pattern, given)
+        for method, pattern in every_way("image-classification")
+        for given in _MORE.get(method, [{}])
+        if not (pattern == "2:4" and given.keys() & {"mode", "variant"})
     ],
     ids=lambda value: str(value),
 )
@@ -204,9 +196,9 @@ def test_every_method_takes_what_it_was_estimated_to(
         pytest.skip("its gradients of single images take minutes")
     if given.get("rates") == "sensitivity" and name in _OF_MANY_GROUPS:
         pytest.skip("a scan of many groups of wide maps takes minutes")
-    if pattern == "2:4" and name not in _IN_FOURS:
+    if pattern == "2:4" and name not in IN_FOURS:
         pytest.skip("two of four inputs: its layers read other numbers")
-    trains_less = pattern == "structured" and _parameters(method, pattern, given)["retrain_steps"] > 0
+    trains_less = pattern == "structured" and small_parameters(method, pattern, given, _QUICK)["retrain_steps"] > 0
     most = _MOST_OF_SOME_READERS if given.get("ranking") == "activation" else _MOST
     _check(tmp_path, name, method, pattern, most=_MOST_AFTER_FILTERS_WENT if trains_less else most, **given)
 
@@ -246,7 +238,7 @@ def test_sensitivity_takes_what_it_was_estimated_to(name: str, method: str, tmp_
         ("lenet-300-100", "distill"),
         *(
             pytest.param(name, method, marks=pytest.mark.nightly)
-            for name in FAMILIES
+            for name in CLASSIFIERS
             for method in ("finetune", "distill")
         ),
     ],

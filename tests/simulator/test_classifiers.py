@@ -14,24 +14,20 @@ from core.engine.models.classifier import load_classifier, open_classifier
 from core.engine.pruning.filters.coupled_channels import CoupledChannels
 from core.engine.pruning.filters.rankings import RANKINGS, rank
 from core.engine.pruning.network import Network
-from core.methods.registry import METHODS
-from tests.engine.classifier_folders import CLASSES, FAMILIES, image_shape, make_classifier
+from tests.engine.classifier_folders import CLASSES, image_shape, make_classifier
 from tests.engine.classifying import network, prune, random_images, scene
+from tests.families import CLASSIFIERS, IN_FOURS, every_way, simulated_ways
 from tests.simulator.devices import SimulatedDevice
 from tests.simulator.host_work import at_work_on
 from tests.simulator.jobs import prune_network
 
 CPU = torch.device("cpu")
-_IN_FOURS = {"lenet-300-100", "mlp"}
-"""Networks every layer of which reads a multiple of four features."""
 _EVERY = [
-    (method.id, "2:4" if pattern == "n:m" else pattern, name)
-    for method in METHODS.values()
-    if method.prunes and "image-classification" in method.task_families
-    for pattern in method.patterns
-    if method.id != "obs"  # an inverse of all weights at once: minutes, and no operator that the others have not
-    for name in FAMILIES
-    if pattern != "n:m" or name in _IN_FOURS
+    (method, pattern, name)
+    for method, pattern in every_way("image-classification")
+    if method != "obs"  # an inverse of all weights at once: minutes, and no operator that the others have not
+    for name in CLASSIFIERS
+    if pattern != "2:4" or name in IN_FOURS
 ]
 
 
@@ -44,11 +40,9 @@ def same_on_both(simulated: SimulatedDevice, place: Path, name: str, *how: str, 
 
 @pytest.mark.parametrize(
     ("name", "method", "pattern", "parameters"),
-    [("resnet", "sparsegpt", "unstructured", {}), ("digits-1989", "filter-taylor", "structured", {}),
-     ("mlp", "obd", "unstructured", {}), ("lenet-5", "filter-l1", "structured", {"selection": "greedy"}),
-     ("lenet-5", "filter-l1", "structured", {"order": "random"})],
+    simulated_ways(CLASSIFIERS),
     ids=lambda value: str(value),
-)  # fmt: skip
+)
 def test_a_pruned_classifier_is_the_cpu_s(
     name: str, method: str, pattern: str, parameters: dict[str, Any], simulated: SimulatedDevice, tmp_path: Path
 ) -> None:

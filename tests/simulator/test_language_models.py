@@ -13,15 +13,15 @@ from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel
 from core.engine.options.sensitivity import SensitivityOptions
-from core.methods.registry import METHODS
 from core.methods.sensitivity.language_pass import SensitivityPass
 from core.pipeline.messages import GenerateSpec, GenerateTextSpec, ModelPlace, Spec, TasksSpec, TextSource
 from core.pipeline.plans import make_sensitivity_plan
 from core.pipeline.stages.run import run_stage
 from core.progress import Progress, WorkStopped
 from tests.engine.sweeping import request_for
-from tests.engine.tiny import CONFIGS, make_model, make_tokens
+from tests.engine.tiny import make_model, make_tokens
 from tests.engine.watching import Watching
+from tests.families import LANGUAGE_MODELS, ROWS, every_way, simulated_ways
 from tests.simulator.backend import LIKE_CUDA, simulate
 from tests.simulator.devices import SimulatedDevice
 from tests.simulator.host_work import at_work_on
@@ -29,24 +29,6 @@ from tests.simulator.jobs import model_folder, prune_language, recover_language
 from tests.task_questions import write_questions
 
 CPU = torch.device("cpu")
-_EVERY = [
-    (name, "2:4" if pattern == "n:m" else pattern)
-    for name, method in METHODS.items()
-    if method.prunes and method.removes != "experts" and "language-model" in method.task_families
-    for pattern in method.patterns
-]
-"""All but what removes experts, which these models have none of: `test_stages` has mixtures."""
-_WAYS: list[tuple[str, str, dict[str, Any]]] = [
-    ("wanda", "unstructured", {"allocation": "owl"}),
-    ("sparsegpt", "2:4", {"propagation": "two_pass"}),
-    ("frontier", "unstructured", {}),
-    ("magnitude", "unstructured", {"scope": "model", "allocation": "uniform"}),
-    ("random", "unstructured", {"allocation": "fisher"}),
-    ("llm-pruner", "structured", {"compensation": {"refit": 0.5}}),
-    ("frontier", "structured", {}),
-    ("depth", "structured", {}),
-]
-"""One of each kind of statistic, propagation, allocation, scope and removal."""
 _RECOVERIES: list[dict[str, Any]] = [
     {"method": "finetune"},
     {"method": "lora", "lora": {"r": 2, "alpha": 4, "dropout": 0.1}},
@@ -63,14 +45,17 @@ def same_on_both(simulated: SimulatedDevice, work: Path, source: Path, *how: str
 
 
 @pytest.mark.parametrize(
-    ("method", "pattern", "parameters"),
-    [*_WAYS, pytest.param("lorashear", "structured", {"compensation": {"refit": 0.5}}, marks=pytest.mark.nightly)],
+    ("name", "method", "pattern", "parameters"),
+    [
+        *simulated_ways(LANGUAGE_MODELS),
+        pytest.param("llama", "lorashear", "structured", {"compensation": {"refit": 0.5}}, marks=pytest.mark.nightly),
+    ],
     ids=lambda value: str(value),
 )
 def test_a_pruned_model_is_the_cpu_s(
-    method: str, pattern: str, parameters: dict[str, Any], simulated: SimulatedDevice, tmp_path: Path
+    name: str, method: str, pattern: str, parameters: dict[str, Any], simulated: SimulatedDevice, tmp_path: Path
 ) -> None:
-    same_on_both(simulated, tmp_path, model_folder(tmp_path), method, pattern, **parameters)
+    same_on_both(simulated, tmp_path, model_folder(tmp_path, name), method, pattern, **parameters)
 
 
 def test_a_pruned_output_head_is_the_cpu_s(simulated: SimulatedDevice, tmp_path: Path) -> None:
@@ -128,17 +113,18 @@ def test_where_whole_layers_go_the_model_that_is_left_is_the_cpu_s(simulated: Si
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize(("method", "pattern"), _EVERY)
+@pytest.mark.parametrize(("method", "pattern"), every_way("language-model", "weights", "widths", "layers"))
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
 def test_every_method_s_model_is_the_cpu_s(
     method: str, pattern: str, name: str, simulated: SimulatedDevice, tmp_path: Path
 ) -> None:
+    """But what removes experts, which these models have none of: `test_stages` has mixtures."""
     same_on_both(simulated, tmp_path, model_folder(tmp_path, name), method, pattern)
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize(("method", "pattern"), [("sparsegpt", "unstructured"), ("l2-structured", "structured")])
+@pytest.mark.parametrize("name", LANGUAGE_MODELS)
+@pytest.mark.parametrize(("method", "pattern"), [row.way for row in ROWS if row.simulator == LANGUAGE_MODELS])
 def test_every_family_s_model_is_the_cpu_s(
     method: str, pattern: str, name: str, simulated: SimulatedDevice, tmp_path: Path
 ) -> None:

@@ -17,14 +17,15 @@ from core.engine.recovery.completion import complete_recovery
 from core.engine.recovery.request import Recovery
 from core.engine.resume.store import ResumeStore
 from core.methods.cost import Tokens
-from core.methods.registry import METHODS
+from core.methods.registry import get_method
 from core.pipeline.passes import walk_for
 from core.service.jobs.estimates.resources import estimate_resources
 from tests.engine.sweeping import request_for
 from tests.engine.tiny import make_model, make_tokens
+from tests.families import every_way, share_of, small_parameters
 from tests.recipes import recipe_of
 from tests.simulator.backend import LIKE_CUDA, simulate
-from tests.simulator.jobs import prune_language, quick_parameters, recover_language
+from tests.simulator.jobs import prune_language, recover_language
 from tests.simulator.large_models import write_large_model
 from tests.sources.conftest import write_wordy_model
 from tests.task_questions import write_questions
@@ -46,7 +47,7 @@ def _estimate(
     budget: int = 2**30, **body: Any,
 ) -> int:  # fmt: skip
     """Return the bytes that the product says a job takes on a device, beside the device's context."""
-    recipe = recipe_of(method=method, pattern=pattern, sparsity=_sparsity(pattern), parameters=parameters, **body)
+    recipe = recipe_of(method=method, pattern=pattern, sparsity=share_of(pattern), parameters=parameters, **body)
     tokens = Tokens(calibration=calibration, evaluation=_EVALUATION, window=window)
     needs = estimate_resources(
         folder.description, recipe, tokens, device=LIKE_CUDA, activation_budget_bytes=budget, is_fetched=False
@@ -55,15 +56,11 @@ def _estimate(
     return needs.peak_device_memory_bytes - LIKE_CUDA.context_bytes
 
 
-def _sparsity(pattern: str) -> float:
-    return 0.25 if pattern == "structured" else 0.5
-
-
 def _check(
     place: Path, method: str, pattern: str, *, sequences: int = 16, layers: int = 2, dtype: Any, **parameters: Any
 ) -> None:
     source = make_model(place / "model", "llama", dtype=dtype, num_hidden_layers=layers, **_SHAPE)
-    parameters = quick_parameters(method, pattern, parameters)
+    parameters = small_parameters(method, pattern, parameters)
     with simulate(LIKE_CUDA) as (_, simulated):
         prune_language(
             source, place / "work", simulated.device, method, pattern,
@@ -137,11 +134,9 @@ def test_every_method_that_removes_takes_what_it_was_estimated_to(
 @pytest.mark.parametrize(
     ("method", "pattern"),
     [
-        (name, "2:4" if pattern == "n:m" else pattern)
-        for name, method in METHODS.items()
-        if "language-model" in method.task_families and issubclass(method.parameters, AllocationOptions)
-        for pattern in method.patterns
-        if pattern != "structured"
+        (method, pattern)
+        for method, pattern in every_way("language-model", "weights")
+        if pattern != "structured" and issubclass(get_method(method).parameters, AllocationOptions)
     ],
 )
 def test_every_method_that_zeroes_takes_what_it_was_estimated_to(
@@ -268,7 +263,7 @@ def test_questions_to_any_model_take_what_they_were_estimated_to(
 def _check_large(place: Path, size: str, method: str, monkeypatch: pytest.MonkeyPatch, **parameters: Any) -> None:
     """Check the pass over one block of a large model, of which a device without values has the shapes."""
     folder = open_model(write_large_model(place / "model", size))
-    parameters = quick_parameters(method, "unstructured", parameters)
+    parameters = small_parameters(method, "unstructured", parameters)
     request = request_for(folder, method, 0.5, "unstructured", parameters)
     monkeypatch.setattr(ResumeStore, "add", lambda *block: None)  # so large a block is not written
     (place / "work").mkdir()

@@ -35,12 +35,13 @@ from core.pipeline.stages.discover import discover_and_test
 from core.pipeline.stages.run import run_stage
 from core.progress import Progress
 from tests.engine.classifier_folders import CLASSES, image_shape, make_classifier
+from tests.families import small_parameters
 from tests.gguf.trained import save_trained
 from tests.image_sets import encoded, write_folder
 from tests.recipes import recipe_of
 from tests.simulator.devices import SimulatedDevice
 from tests.simulator.host_work import at_work_on
-from tests.simulator.jobs import digests, prune_language, quick_parameters
+from tests.simulator.jobs import digests, prune_language
 
 _TEXT = {"dataset": "words", "samples": 4, "sequence_length": 16}
 _EVALUATION = {"datasets": ["words"], "samples": 3, "sequence_length": 16}
@@ -116,7 +117,7 @@ def _on_both(simulated: SimulatedDevice, job: Callable[[Stages, Path], Any], fol
 
 def _spec(kind: type[JobSpec], device: torch.device, body: dict[str, Any], model: Path, work: Path, **more: Any) -> Any:
     work.mkdir(parents=True, exist_ok=True)
-    parameters = quick_parameters(body["method"], body.get("pattern"), body.get("parameters", {}))
+    parameters = small_parameters(body["method"], body.get("pattern"), body.get("parameters", {}))
     return kind.model_validate(
         {
             "job": "job_1", "attempt": 1, "recipe": recipe_of(**body | {"parameters": parameters}),

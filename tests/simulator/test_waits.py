@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from core.engine.evaluation.timing import timed
+from tests.families import small_parameters
 from tests.simulator.devices import SimulatedDevice
-from tests.simulator.jobs import model_folder, prune_language, quick_parameters
+from tests.simulator.jobs import model_folder, prune_language
 
 _LAYERS = 2
 _OF_A_RESULT = (
@@ -44,7 +45,7 @@ def test_a_block_of_seven_linear_layers_is_pruned_with_so_many_waits(
 def test_heads_and_channels_are_chosen_with_a_wait_for_the_scores_of_each(
     method: str, attention: str, most: int, simulated: SimulatedDevice, waits: Counter[str], tmp_path: Path
 ) -> None:
-    how = quick_parameters(method, "structured", {"attention": attention, "compensation": {"refit": 0}})
+    how = small_parameters(method, "structured", {"attention": attention, "compensation": {"refit": 0}})
     prune_language(model_folder(tmp_path), tmp_path / "work", simulated.device, method, "structured", **how)
     _require_of_each_layer(most, waits)
 

@@ -24,21 +24,18 @@ from tests.engine.crossing import crossed, partly
 from tests.engine.pruning.test_structured import removal
 from tests.engine.reloading import reload
 from tests.engine.sweeping import save, sweep, tensors_of
-from tests.engine.tiny import CONFIGS, architecture_of, make_config, make_model, make_tokens
+from tests.engine.tiny import architecture_of, make_config, make_model, make_tokens
 from tests.engine.watching import Watching
-
-METHODS = ["random", "magnitude", "wanda", "sparsegpt"]
-
-WAYS = [(method, pattern) for pattern in ("unstructured", "2:4") for method in METHODS]
+from tests.families import LANGUAGE_MODELS, reloaded
 
 
 def test_every_family_of_the_table_has_a_tiny_model() -> None:
-    assert {make_config(name).model_type for name in CONFIGS} == {
+    assert {make_config(name).model_type for name in LANGUAGE_MODELS} == {
         family.model_type for family in LANGUAGE_ARCHITECTURES.values()
     }
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", LANGUAGE_MODELS)
 def test_a_setting_gives_an_output_its_bias_where_the_architecture_names_one_and_nowhere_else(name: str) -> None:
     family = architecture_of(name)
     settings = [key for key, value in make_config(name).to_dict().items() if "bias" in key and isinstance(value, bool)]
@@ -57,7 +54,7 @@ def test_a_setting_gives_an_output_its_bias_where_the_architecture_names_one_and
             assert output not in biased(**none) and output in biased(**none | {setting: True})
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", LANGUAGE_MODELS)
 @pytest.mark.parametrize("hub_style", [False, True])
 def test_streamed_logits_equal_from_pretrained(name: str, hub_style: bool, tmp_path: Path) -> None:
     folder = make_model(tmp_path / "model", name, hub_style=hub_style)
@@ -75,7 +72,7 @@ def test_streamed_logits_equal_from_pretrained(name: str, hub_style: bool, tmp_p
     torch.testing.assert_close(logits, reference, atol=1e-5, rtol=1e-5)
 
 
-@crossed("name, way", list(CONFIGS), WAYS)
+@crossed("name, way", LANGUAGE_MODELS, reloaded("weights"))
 def test_every_family_and_method_reloads_with_equal_logits(
     name: str, way: tuple[str, str], tmp_path: Path, apart: type[Apart]
 ) -> None:
@@ -91,7 +88,7 @@ def test_every_family_and_method_reloads_with_equal_logits(
     apart(reload, saved, result.verification).wait()
 
 
-@partly("name", list(CONFIGS), in_every_run=[])  # test_sweep and test_structured do so with Llama
+@partly("name", LANGUAGE_MODELS, in_every_run=[])  # test_sweep and test_structured do so with Llama
 @pytest.mark.parametrize("method", ["sparsegpt", "llm-pruner"])
 def test_every_family_that_is_killed_in_the_middle_comes_to_the_same_bytes(
     name: str, method: str, tmp_path: Path

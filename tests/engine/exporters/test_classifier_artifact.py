@@ -29,8 +29,9 @@ from core.pipeline.reports.how_to_run import ways_to_run
 from core.pipeline.reports.report import Report
 from secateur_wire.metrics import Metrics
 from secateur_wire.weights.packed import unpack_folder
-from tests.engine.classifier_folders import FAMILIES, image_shape, images, make_classifier, remove_channels, zero_half
+from tests.engine.classifier_folders import image_shape, images, make_classifier, remove_channels, zero_half
 from tests.engine.crossing import partly
+from tests.families import CLASSIFIERS
 from tests.shown_ways import run_here
 
 CPU = torch.device("cpu")
@@ -79,7 +80,7 @@ def logits_of(model: nn.Module, name: str) -> torch.Tensor:
     return logits
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_every_family_pruned_is_the_same_in_its_folder(name: str, tmp_path: Path) -> None:
     source = make_classifier(tmp_path / "model", name)
     model = load_classifier(open_classifier(source))
@@ -94,7 +95,7 @@ def test_every_family_pruned_is_the_same_in_its_folder(name: str, tmp_path: Path
     torch.testing.assert_close(logits_of(plain, name), expected, atol=1e-5, rtol=1e-5)
 
 
-@partly("name", FAMILIES, in_every_run=["resnet", "convnext"])  # LeNet-5, VGG, ViT and MLP are in other tests
+@partly("name", CLASSIFIERS, in_every_run=["resnet", "convnext"])  # LeNet-5, VGG, ViT and MLP are in other tests
 def test_every_family_pruned_is_the_same_in_onnx(name: str, tmp_path: Path) -> None:
     model = load_classifier(open_classifier(make_classifier(tmp_path / "model", name)))
     zero_half(model)

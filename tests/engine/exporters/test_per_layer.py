@@ -32,7 +32,8 @@ from tests.engine.recovery.test_recovery import recipe
 from tests.engine.reloading import reload_with_code
 from tests.engine.resuming import saved_state
 from tests.engine.sweeping import request_for, with_heads
-from tests.engine.tiny import CONFIGS, make_model, make_tokens
+from tests.engine.tiny import make_model, make_tokens
+from tests.families import LANGUAGE_MODELS
 
 CPU = torch.device("cpu")
 PROTECTED = {"protected_first": 1, "protected_last": 0}
@@ -75,7 +76,7 @@ WAYS: dict[str, tuple[str, dict[str, Any]]] = {
 KEY_VALUE_HEADS = {"llama of 1 KV head": 1, "llama of 4 KV heads": 4}
 
 
-@crossed("name, way", [*CONFIGS, *KEY_VALUE_HEADS], list(WAYS))
+@crossed("name, way", [*LANGUAGE_MODELS, *KEY_VALUE_HEADS], list(WAYS))
 def test_every_family_loads_by_its_modelling_file_and_by_our_own_builder(
     name: str, way: str, tmp_path: Path, apart: type[Apart]
 ) -> None:

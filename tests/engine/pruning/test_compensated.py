@@ -16,7 +16,8 @@ from core.engine.pruning.results import LayerRow
 from core.methods.frontier.info import FRONTIER
 from tests.engine.crossing import crossed, partly
 from tests.engine.sweeping import save, sweep, tensors_of
-from tests.engine.tiny import CONFIGS, make_model, make_tokens
+from tests.engine.tiny import make_model, make_tokens
+from tests.families import LANGUAGE_MODELS
 
 METHODS = ["random", "magnitude", "wanda", "sparsegpt", "obs", "admm"]
 PROPAGATIONS = ["in_flight", "two_pass"]
@@ -117,7 +118,7 @@ def test_frontier_is_admm_with_the_choices_of_its_budget(tiny: Path, tmp_path: P
     assert any(not torch.equal(named[name], plain[name]) for name in named)
 
 
-@partly("family", list(CONFIGS), in_every_run=["llama", "gpt2", "gemma2", "olmo2", "gpt-neox"])
+@partly("family", LANGUAGE_MODELS, in_every_run=["llama", "gpt2", "gemma2", "olmo2", "gpt-neox"])
 def test_the_refit_brings_the_calibration_tokens_nearer_to_the_dense_model(tmp_path: Path, family: str) -> None:
     """Layers that write to the stream through a norm are compensated too: their own outputs are then the target."""
     folder, tokens = make_model(tmp_path / "model", family), make_tokens(48)

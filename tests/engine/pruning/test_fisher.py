@@ -18,7 +18,8 @@ from core.engine.pruning.streams.stream import ActivationBudget
 from tests.engine.crossing import partly
 from tests.engine.pruning.test_structured import edit
 from tests.engine.sweeping import sweep, tensors_of
-from tests.engine.tiny import CONFIGS, UNLIKE, make_model, make_tokens
+from tests.engine.tiny import UNLIKE, make_model, make_tokens
+from tests.families import LANGUAGE_MODELS
 
 
 def rates_of(folder: Path, work: Path, tokens: Tensor, sparsity: float, budget: int = 2**30) -> dict[str, float]:
@@ -93,7 +94,7 @@ def test_a_layer_whose_output_counts_more_keeps_more(tmp_path: Path) -> None:
     assert rates_of(folder, tmp_path / "after", make_tokens(4), 0.5)[name] < before[name]
 
 
-@partly("family", list(CONFIGS), UNLIKE)
+@partly("family", LANGUAGE_MODELS, UNLIKE)
 def test_every_family_is_allocated_and_reports_what_each_layer_lost(family: str, tmp_path: Path) -> None:
     folder = make_model(tmp_path / "model", family)
     result = sweep(

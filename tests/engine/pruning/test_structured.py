@@ -35,11 +35,12 @@ from tests.engine.crossing import crossed
 from tests.engine.reloading import reload
 from tests.engine.resuming import saved_state
 from tests.engine.sweeping import request_for, with_heads
-from tests.engine.tiny import CONFIGS, architecture_of, make_model, make_tokens
+from tests.engine.tiny import architecture_of, make_model, make_tokens
 from tests.engine.watching import Watching
+from tests.families import LANGUAGE_MODELS, reloaded, share_of
 
 WIDTHS = ["random-structured", "l2-structured", "llm-pruner"]
-HEADLESS = [name for name in CONFIGS if not architecture_of(name).axes("heads")]
+HEADLESS = [name for name in LANGUAGE_MODELS if not architecture_of(name).axes("heads")]
 
 
 def removal(folder: Path, work: Path, method: str, sparsity: float, **setting: Any) -> PruneResult:
@@ -74,12 +75,12 @@ def edit(folder: Path, changes: dict[str, Any]) -> None:
     model.save_pretrained(folder)
 
 
-@crossed("name, method", list(CONFIGS), ["random-structured", "l2-structured", "depth", "llm-pruner"])
+@crossed("name, way", LANGUAGE_MODELS, reloaded("widths", "layers"))
 def test_what_is_left_of_every_family_reloads_in_a_fresh_process(
-    name: str, method: str, tmp_path: Path, apart: type[Apart]
+    name: str, way: tuple[str, str], tmp_path: Path, apart: type[Apart]
 ) -> None:
     folder = make_model(tmp_path / "model", name)
-    result = removal(folder, tmp_path / "work", method, 0.25)
+    result = removal(folder, tmp_path / "work", way[0], share_of(way[1]))
     artifact = save(result, folder, tmp_path / "artifact")
     dense, cut = inspect_folder(folder), inspect_folder(artifact)
     assert dense.parameters - cut.parameters == result.removed > 0
@@ -97,7 +98,7 @@ def test_what_is_left_of_any_number_of_kv_heads_reloads(
 
 
 @pytest.mark.parametrize("attention", ["kv_groups", "query_heads"])
-@pytest.mark.parametrize("name", [name for name in CONFIGS if name not in HEADLESS and name != "olmo2"])
+@pytest.mark.parametrize("name", [name for name in LANGUAGE_MODELS if name not in HEADLESS and name != "olmo2"])
 def test_removing_what_nothing_reads_changes_nothing(name: str, attention: Any, tmp_path: Path) -> None:
     """Heads and channels whose outputs are multiplied by zero: a block without them gives the same outputs."""
     folder = make_model(tmp_path / "model", name)

@@ -20,7 +20,8 @@ from core.methods.registry import parse_parameters
 from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
 from core.pipeline.recipes.sizes import resolve_target
 from secateur_wire.job_body import Target
-from tests.engine.tiny import CONFIGS, make_model
+from tests.engine.tiny import make_model
+from tests.families import LANGUAGE_MODELS
 
 ROUND_TO = 8
 
@@ -28,7 +29,7 @@ ROUND_TO = 8
 @pytest.fixture(scope="module")
 def described(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelDescription]:
     folder = tmp_path_factory.mktemp("models")
-    return {name: inspect_folder(make_model(folder / name, name)) for name in CONFIGS}
+    return {name: inspect_folder(make_model(folder / name, name)) for name in LANGUAGE_MODELS}
 
 
 def left(description: ModelDescription, method: str, target: Target, parameters: dict[str, Any]) -> int:
@@ -58,7 +59,7 @@ def reachable(description: ModelDescription, method: str, parameters: Mapping[st
     return request.removal.reachable(request.cut(description))
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", LANGUAGE_MODELS)
 @pytest.mark.parametrize("round_to", [1, ROUND_TO, 64])
 def test_the_ladder_goes_from_nothing_to_nearly_all_in_steps_of_one_aligned_group(
     name: str, round_to: int, described: dict[str, ModelDescription]
@@ -90,7 +91,7 @@ def test_the_ladder_goes_from_nothing_to_nearly_all_in_steps_of_one_aligned_grou
 def test_a_target_is_never_exceeded_met_within_one_group_and_monotone(
     kind: str, method: str, described: dict[str, ModelDescription], data: st.DataObject
 ) -> None:
-    description = described[data.draw(st.sampled_from(sorted(CONFIGS)))]
+    description = described[data.draw(st.sampled_from(sorted(LANGUAGE_MODELS)))]
     structure = require_structure(description)
     parameters: dict[str, Any] = {}
     group = structure.layers[0].parameters
@@ -107,7 +108,7 @@ def test_a_target_is_never_exceeded_met_within_one_group_and_monotone(
     assert answers[0] <= answers[1]
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", LANGUAGE_MODELS)
 @pytest.mark.parametrize("method", ["l2-structured", "depth", "wanda"])
 def test_what_is_out_of_reach_names_the_nearest_figure_which_is_within_reach(
     name: str, method: str, described: dict[str, ModelDescription]

@@ -35,7 +35,8 @@ from secateur_wire.job_body import Target
 from tests.engine.crossing import crossed
 from tests.engine.resuming import positions, saved_state
 from tests.engine.sweeping import request_for, save, sweep
-from tests.engine.tiny import CONFIGS, UNLIKE, make_model, make_tokens
+from tests.engine.tiny import UNLIKE, make_model, make_tokens
+from tests.families import LANGUAGE_MODELS
 from tests.recipes import recipe_of
 
 CPU = torch.device("cpu")
@@ -56,7 +57,7 @@ def prune_to(folder: Path, work: Path, method: str, target: Target) -> PruneResu
     ).run()
 
 
-@crossed("name, way", list(CONFIGS), [("l2-structured", "parameters"), ("depth", "bytes")], UNLIKE)
+@crossed("name, way", LANGUAGE_MODELS, [("l2-structured", "parameters"), ("depth", "bytes")], UNLIKE)
 def test_what_is_left_of_every_family_is_no_larger_than_asked(name: str, way: tuple[str, str], tmp_path: Path) -> None:
     method, kind = way
     folder = make_model(tmp_path / "model", name, dtype=torch.bfloat16)
@@ -155,7 +156,7 @@ def config_left(folder: ModelFolder, request: ResolvedRequest) -> PretrainedConf
     return folder.config_of(run.config_left(folder, make_plan(folder, request, device=CPU)))
 
 
-@crossed("name, method", list(CONFIGS), ["depth", "random-structured"], UNLIKE)
+@crossed("name, method", LANGUAGE_MODELS, ["depth", "random-structured"], UNLIKE)
 def test_the_shape_that_is_timed_is_the_shape_that_is_made(name: str, method: str, tmp_path: Path) -> None:
     folder = make_model(tmp_path / "model", name)
     opened = open_model(folder)

@@ -22,7 +22,8 @@ from core.engine.models.tracing.discover import discover
 from core.engine.models.tracing.execution import ROUTER, trace
 from core.errors import MissingTensors, UnsupportedArchitecture, UnusableModel
 from tests.engine.crossing import partly
-from tests.engine.tiny import CONFIGS, architecture_of, make_model
+from tests.engine.tiny import architecture_of, make_model
+from tests.families import LANGUAGE_MODELS
 
 
 def headers(folder: Path) -> dict[str, TensorEntry]:
@@ -40,7 +41,7 @@ def tiny(kind: str, **settings: object) -> tuple[dict[str, JsonValue], dict[str,
     return read, {name: TensorEntry(name, "F32", tuple(each.shape), Path(), 0, 0) for name, each in tensors.items()}
 
 
-@partly("name", list(CONFIGS), in_every_run=["gpt2", "gpt-neox", "phi3"])
+@partly("name", LANGUAGE_MODELS, in_every_run=["gpt2", "gpt-neox", "phi3"])
 def test_a_declared_architecture_is_discovered_as_it_is_declared(name: str, tmp_path: Path) -> None:
     folder, declared = make_model(tmp_path / "model", name), architecture_of(name)
     tensors = headers(folder)

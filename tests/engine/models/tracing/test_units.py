@@ -10,7 +10,8 @@ from core.engine.architectures.unit_axis import UnitAxis
 from core.engine.models.tracing.configuration import Settings
 from core.engine.models.tracing.removal_axes import with_units
 from tests.engine.crossing import partly
-from tests.engine.tiny import CONFIGS, UNLIKE, architecture_of, make_config
+from tests.engine.tiny import UNLIKE, architecture_of, make_config
+from tests.families import LANGUAGE_MODELS
 
 Units = dict[str, dict[str, tuple[UnitAxis, ...]]]
 
@@ -32,7 +33,7 @@ def settings_of(name: str, **changes: object) -> Settings:
     return {**make_config(name, **changes).to_diff_dict(), "architectures": [architecture_of(name).architecture]}
 
 
-@partly("name", list(CONFIGS), in_every_run=UNLIKE)
+@partly("name", LANGUAGE_MODELS, in_every_run=UNLIKE)
 def test_the_units_of_every_declared_architecture_are_discovered_as_they_are_declared(name: str) -> None:
     declared, settings = architecture_of(name), settings_of(name)
     found = with_units(without_units(declared), settings, settings)
