@@ -20,11 +20,11 @@ from core.engine.evaluation.reload_memory import full_needs, offloaded_needs
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.accelerator import default_device
 from core.engine.models.folder import open_model
-from core.pipeline.messages import ModelPlace, VerifySpec
+from core.pipeline.messages import ModelPlace
 from core.pipeline.passes import walk_for
 from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
-from core.pipeline.results import VerificationOutput
+from core.pipeline.stages.verify.spec import VerificationOutput, VerifySpec
 from worker.runner.client import run_task
 
 SECTION = "bench-reload"

@@ -24,15 +24,19 @@ _Info = TypeVar("_Info", bound=Described)
 _Protocol = TypeVar("_Protocol")
 
 
+def folders(package: ModuleType) -> list[str]:
+    """Return the names of the folders of a package."""
+    return [each.name for each in pkgutil.iter_modules(package.__path__) if each.ispkg]
+
+
 def descriptions(package: ModuleType, kind: type[_Info]) -> dict[str, _Info]:
     """Return the `INFO` of every folder of a package by id, ordered by rank; TypeError for another kind of it."""
     infos: list[_Info] = []
-    for folder in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
-        if folder.ispkg:
-            info = import_module(f"{folder.name}.info").INFO
-            if not isinstance(info, kind):
-                raise TypeError(f"{folder.name}.info: INFO is a {type(info).__name__}, not a {kind.__name__}")
-            infos.append(info)
+    for folder in folders(package):
+        info = import_module(f"{package.__name__}.{folder}.info").INFO
+        if not isinstance(info, kind):
+            raise TypeError(f"{package.__name__}.{folder}.info: INFO is a {type(info).__name__}, not a {kind.__name__}")
+        infos.append(info)
     return {info.id: info for info in sorted(infos, key=lambda info: (info.rank, info.id))}
 
 

@@ -1,12 +1,12 @@
 """One stage of a job on the sample model, done as a worker's runner does it: `prune`, or `recover` what was pruned."""
 
 import time
+from pathlib import Path
 from typing import Any
 
-import torch
-
-from core.pipeline.messages import LanguageSpec
-from core.pipeline.stages.context import StageContext
+from core.pipeline.messages import PruneOutput
+from core.pipeline.stages.registry import SPECS
+from core.pipeline.stages.run import run_stage
 from core.progress import Progress
 
 
@@ -27,16 +27,10 @@ class Clock(Progress):
 
 def work(spec: dict[str, Any]) -> dict[str, Any]:
     """Do the stage of the spec's `message`; the seconds of its parts, and what the report would note."""
-    message, clock = LanguageSpec.model_validate(spec["message"]), Clock()
-    context = StageContext(torch.device("cpu"), clock, lambda: 0)
-    message.work.mkdir(parents=True, exist_ok=True)
-    if message.task == "prune":
-        from core.pipeline.stages.prune import prune_model
-
-        notes = prune_model(message, context).report.notes or []
-    else:
-        from core.pipeline.stages.recover import recover_model
-
-        notes = recover_model(message, context).notes
+    clock = Clock()
+    message = SPECS[spec["message"]["task"]].model_validate(spec["message"])
+    Path(spec["message"]["work"]).mkdir(parents=True, exist_ok=True)
+    output = run_stage(message, clock, lambda: 0)
+    notes = output.report.notes if isinstance(output, PruneOutput) else output.notes
     clock.stage("end")
     return {"seconds": clock.seconds, "notes": [str(note) for note in notes]}

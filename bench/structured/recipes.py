@@ -1,7 +1,7 @@
 """Jobs that the service would make of the structured bench's rows. Loads no torch."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from bench.contest import Ground
 from bench.structured.plan import ROWS, TARGETS, Cell, Row
@@ -10,6 +10,7 @@ from core.engine.recovery.request import Recovery
 from core.pipeline.messages import LanguageSpec, ModelSource, TextSource
 from core.pipeline.recipes.parts import Output
 from core.pipeline.recipes.recipe import Recipe
+from core.pipeline.stages.registry import SPECS
 from secateur_wire.job_body import Calibration, Evaluation, Gates
 
 _ACTIVATION_BYTES = 4 * 2**30
@@ -83,7 +84,7 @@ def message(task: str, recipe: Recipe, ground: Ground, output: Path) -> Language
         "teacher": model if recipe.recovery else None,
         "activation_budget_bytes": _ACTIVATION_BYTES,
     }
-    return LanguageSpec.model_validate(told)
+    return cast(LanguageSpec, SPECS[task].model_validate(told))
 
 
 def generates(recipe: Recipe) -> bool:

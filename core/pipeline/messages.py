@@ -1,15 +1,20 @@
-"""Messages that tell a runner what to do: one is written, as JSON, on its stdin."""
+"""Messages between a supervisor and a runner: bases of the specs and outputs of the stages, and what these share.
+
+A spec tells a runner what to do, as JSON on its stdin; an output is what it sends back. Those of one stage are in its
+folder (`core.pipeline.stages`).
+"""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field
 
 from core.engine.architectures.architecture import Architecture
-from core.engine.architectures.classifier_architecture import NetworkName
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.reports.dense_figures import KnownDenseFigures
+from core.pipeline.reports.report import PeakMemory, Report
 from secateur_wire.base import JsonObject
+from secateur_wire.metrics import Metrics
 
 
 class _Part(BaseModel):
@@ -64,14 +69,19 @@ class ImageSource(_Part):
     origin: JsonObject = Field(default_factory=dict)
 
 
-class _Spec(_Part):
-    @property
-    def saves_progress(self) -> bool:
-        """Return True for a stage that saves what it has done as it goes, and stops there where it should."""
-        return False
+class Spec(_Part):
+    """Base of specs. `task` is the folder of the stage.
+
+    `libraries` are modules that this stage alone needs and that are slow to load: a worker loads them once, for its
+    first such task. `saves_progress`: the stage saves what it has done as it goes, and stops there where it should.
+    """
+
+    libraries: ClassVar[tuple[str, ...]] = ()
+    saves_progress: ClassVar[bool] = False
+    task: str
 
 
-class DeviceSpec(_Spec):
+class DeviceSpec(_Part):
     """Base of what runs a model: on which device (None: the best there is), in how many threads (None: all)."""
 
     device: str | None
@@ -79,7 +89,7 @@ class DeviceSpec(_Spec):
 
 
 class JobSpec(DeviceSpec):
-    """Base of what a stage of a job is told.
+    """Base of what all stages of a job are told.
 
     `work` is this attempt's folder, `previous` those of earlier attempts, the newest first, which may have a record to
     resume from. `artifact` is the folder to fill. `baseline`: known figures of the dense model. `memory_bytes`: main
@@ -96,6 +106,11 @@ class JobSpec(DeviceSpec):
     artifact: Path
     memory_bytes: int | None = None
 
+    @classmethod
+    def of(cls, job: "JobSpec", **more: Any) -> Self:
+        """Return the spec of one stage: what all stages of a job are told, and what this one is told besides."""
+        return cls.model_validate({**dict(job), **more})
+
     @property
     def artifact_place(self) -> ModelPlace:
         """Return the artifact, once it is filled."""
@@ -107,28 +122,21 @@ class JobSpec(DeviceSpec):
 
 
 class LanguageSpec(JobSpec):
-    """Spec of a stage of a job on a language model.
+    """Base of what all stages of a job on a language model are told.
 
-    `search` times shapes for the job's `target.latency_ratio`; `prune` writes the pruned model and measures it;
-    `recover` trains that, keeping its zeros, writes the artifact and measures it; `sensitivity` prunes each layer alone
-    and writes figures and a chart. `generated` is what the model wrote to calibrate on beside `calibration`;
-    `recovery` are the texts of all stages of training in turn, `teacher` is what distill learns from, `own_text` what
-    that wrote to train on. `removed_layers` are those that `prune` has removed, by their numbers in the source.
+    `generated` is what the model wrote to calibrate on beside `calibration`; `recovery` are the texts of all stages of
+    training in turn, `teacher` is what distill learns from, `own_text` what that wrote to train on. `questions` are
+    those of zero-shot tasks.
     """
 
-    task: Literal["search", "prune", "recover", "sensitivity"]
     calibration: TextSource | None
     generated: TextSource | None = None
     evaluation: list[TextSource]
     recovery: list[TextSource] = Field(default_factory=list)
     teacher: ModelSource | None = None
     own_text: TextSource | None = None
-    removed_layers: list[int] = Field(default_factory=list)
+    questions: list[TextSource] = Field(default_factory=list)
     activation_budget_bytes: int
-
-    @property
-    def saves_progress(self) -> bool:
-        return self.task != "search"
 
     @property
     def pruned(self) -> Path:
@@ -137,158 +145,23 @@ class LanguageSpec(JobSpec):
 
 
 class ClassifierSpec(JobSpec):
-    """Spec of a whole job on one image classifier: open, prune, recover, evaluate and write, or measure."""
+    """Base of what all stages of a job on an image classifier are told."""
 
-    task: Literal["classifier"] = "classifier"
     calibration: ImageSource | None
     recovery: ImageSource | None
     evaluation: list[ImageSource]
 
-    @property
-    def saves_progress(self) -> bool:
-        return True
+
+class TaskOutput(BaseModel):
+    """Base of outputs: the peak memory of the stage's process, and remarks for the report."""
+
+    peak_memory: PeakMemory | None = None
+    notes: list[str] = Field(default_factory=list)
 
 
-class MeasureSpec(DeviceSpec):
-    """Spec of the latency measurement, which times dense and pruned alternately in one process.
+class PruneOutput(TaskOutput):
+    """A model that was pruned, or measured. `expected` is what the reload check compares with, None without a model."""
 
-    Language models are timed by a sequence of tokens, image classifiers by images [channels, height, width].
-    """
-
-    task: Literal["measure"] = "measure"
-    dense: ModelPlace
-    pruned: ModelPlace
-    sequence_length: int | None = None
-    image_shape: tuple[int, int, int] | None = None
-
-
-class TasksSpec(DeviceSpec):
-    """Spec of asking one model the questions of zero-shot tasks, at most `limit` of each.
-
-    `work` is a folder for what the harness writes meanwhile.
-    """
-
-    task: Literal["tasks"] = "tasks"
-    model: ModelPlace
-    questions: list[TextSource]
-    limit: int | None
-    work: Path
-
-
-class GenerateSpec(DeviceSpec):
-    """Spec of continuing prompts by `tokens` new tokens, greedily, one model after another of one tokenizer."""
-
-    task: Literal["generate"] = "generate"
-    models: dict[str, ModelPlace]
-    prompts: list[str]
-    tokens: int
-
-
-class VerifySpec(DeviceSpec):
-    """Spec of the reload check: open the artifact with from_pretrained in a fresh process, compare the logits.
-
-    `modules` is the folder for the modelling file that may have to be imported, `offload` that for what is written
-    where the model does not fit `memory_bytes` of main memory, or the device.
-    """
-
-    task: Literal["verify"] = "verify"
-    artifact: ModelPlace
-    expected: Path
-    modules: Path
-    offload: Path
-    memory_bytes: int | None = None
-
-
-class ExportSpec(_Spec):
-    """Spec of writing another form of a verified artifact; `section` is what the report says of the form already."""
-
-    task: Literal["export"] = "export"
-    artifact: Path
-    form: str
-    section: JsonObject = Field(default_factory=dict)
-
-
-class CheckExportSpec(_Spec):
-    """Spec of looking, before anything is pruned, whether a form can be added to what becomes of a model."""
-
-    task: Literal["check_export"] = "check_export"
-    model: ModelPlace
-    form: str
-
-
-class AddExportSpec(DeviceSpec):
-    """Spec of adding a form to a verified artifact, a file of each type, which has to predict what the artifact does.
-
-    They are compared on `texts`. `name` is what the files call the model.
-    """
-
-    task: Literal["add_export"] = "add_export"
-    artifact: Path
-    form: str
-    types: list[str]
-    texts: list[TextSource]
-    name: str
-
-
-class TimeExportSpec(DeviceSpec):
-    """Spec of timing `files` of a form that was added, by type, against the dense model in files of these types.
-
-    Those are written below `work`.
-    """
-
-    task: Literal["time_export"] = "time_export"
-    dense: ModelPlace
-    form: str
-    files: dict[str, Path]
-    work: Path
-
-
-class GenerateTextSpec(DeviceSpec):
-    """Spec of text the model itself generates, enough for `samples` windows of `sequence_length` tokens."""
-
-    task: Literal["generate_text"] = "generate_text"
-    model: ModelPlace
-    target: Path
-    samples: int
-    sequence_length: int
-    seed: int
-
-
-class NewNetworkSpec(_Spec):
-    """Spec of a small network of the field's history, untrained, written as a model folder."""
-
-    task: Literal["new_network"] = "new_network"
-    network: NetworkName
-    classes: int
-    channels: int
-    image_size: int
-    hidden_sizes: list[int]
-    seed: int
-    target: Path
-
-
-class ImportGgufSpec(_Spec):
-    """Spec of dequantising a GGUF file into a safetensors model folder."""
-
-    task: Literal["import_gguf"] = "import_gguf"
-    source: Path
-    target: Path
-
-
-Spec = Annotated[
-    LanguageSpec
-    | ClassifierSpec
-    | MeasureSpec
-    | TasksSpec
-    | GenerateSpec
-    | VerifySpec
-    | ExportSpec
-    | CheckExportSpec
-    | AddExportSpec
-    | TimeExportSpec
-    | GenerateTextSpec
-    | NewNetworkSpec
-    | ImportGgufSpec,
-    Field(discriminator="task"),
-]
-spec_adapter: TypeAdapter[Spec] = TypeAdapter(Spec)
+    metrics: Metrics
+    report: Report
+    expected: Path | None = None

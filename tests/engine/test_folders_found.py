@@ -19,14 +19,15 @@ from core.engine.recovery.registry import RECOVERIES
 from core.pipeline.messages import LanguageSpec
 from core.pipeline.reports.model_card import model_card
 from core.pipeline.reports.report import Report
-from core.pipeline.stages.export import export
+from core.pipeline.stages.export.spec import ExportWeights
+from core.pipeline.stages.run import run_stage
+from core.pipeline.stages.stage import RunningJob
+from core.progress import Progress
 from secateur_wire.metrics import Metrics, Parameters, Sizes, Sparsity
 from tests.engine.recovering import SHARED, make_pruned, save, train
 from tests.engine.tiny import make_model
 from tests.model_folders import write_llama
 from tests.recipes import recipe_of
-from worker.supervisor.stages.artifact import ExportWeights
-from worker.supervisor.stages.stage import RunningJob
 
 RECOVERY_INFO = '''
     """Training of the norms alone: its description."""
@@ -230,8 +231,8 @@ def test_a_form_is_written_reported_and_on_the_card(tmp_path: Path) -> None:
     recipe = recipe_of()
     recipe = recipe.model_copy(update={"output": recipe.output.model_copy(update={"format": "name-list"})})
     spec = LanguageSpec.model_construct(recipe=recipe, artifact=artifact)
-    tasks = SimpleNamespace(run=lambda spec, kind: export(spec))
-    ExportWeights().run(RunningJob(spec, [], tasks, None, metrics, report))
+    tasks = SimpleNamespace(run=lambda spec, kind: run_stage(spec, Progress(), lambda: 0))
+    ExportWeights().supervise(RunningJob(spec, tasks, None, metrics, report))
     assert sorted((artifact / "names.txt").read_text().splitlines()) == names
     size = len("\n".join(names))
     assert report.document()["name-list"] == {"bytes": size, "names": len(names)}

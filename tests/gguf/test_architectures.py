@@ -11,8 +11,9 @@ from core.engine.models.folder import open_model
 from core.engine.models.gguf_header import ARCHITECTURES, read_gguf_sandboxed
 from core.engine.models.loading import load_model
 from core.errors import UnusableModel
-from core.pipeline.messages import ImportGgufSpec
-from core.pipeline.stages.models import import_gguf
+from core.pipeline.stages.import_gguf.spec import ImportGgufSpec
+from core.pipeline.stages.run import run_stage
+from core.progress import Progress
 from tests.gguf.architectures import write_architecture
 from tests.gguf.files import Merges, finish, train_byte_level
 
@@ -28,7 +29,7 @@ def test_an_imported_model_computes_what_its_source_does(
 ) -> None:
     file = tmp_path / "model.gguf"
     model = write_architecture(file, architecture, *vocabulary)
-    import_gguf(ImportGgufSpec(source=file, target=tmp_path / "model"))
+    run_stage(ImportGgufSpec(source=file, target=tmp_path / "model"), Progress(), lambda: 0)
     imported = load_model(open_model(tmp_path / "model"), torch.device("cpu"), dtype=torch.float32)
     ids = torch.arange(64).reshape(2, 32)
     with torch.no_grad():

@@ -12,9 +12,10 @@ from core.engine.exporters.gguf.settings import read_settings
 from core.engine.models.folder import open_model
 from core.engine.models.gguf_header import ARCHITECTURES
 from core.errors import InvalidRequest
-from core.pipeline.messages import ImportGgufSpec
 from core.pipeline.recipes.outputs import losses_of
-from core.pipeline.stages.models import import_gguf
+from core.pipeline.stages.import_gguf.spec import ImportGgufSpec
+from core.pipeline.stages.run import run_stage
+from core.progress import Progress
 from tests.gguf.cells import WAYS, Cell, Way, cut_trained, export, nightly_but
 from tests.gguf.trained import FAMILIES, MINUTE, STEPS, save_trained
 
@@ -50,7 +51,7 @@ def test_a_cell_is_exact_in_llama_cpp_and_comes_back(family: str, way: str, tmp_
     if settings.form.name not in ARCHITECTURES or settings.form.parts:  # what is fused comes back apart
         return
     for kind in exported.keys() - {"Q8_0"}:
-        import_gguf(ImportGgufSpec(source=folder / f"model-{kind}.gguf", target=tmp_path / kind))
+        run_stage(ImportGgufSpec(source=folder / f"model-{kind}.gguf", target=tmp_path / kind), Progress(), lambda: 0)
         before, after = (load_file(each / "model.safetensors") for each in (folder, tmp_path / kind))
         assert before.keys() == after.keys()
         for name, weight in before.items():

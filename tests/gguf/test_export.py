@@ -16,11 +16,12 @@ from core.engine.exporters.gguf.gate import Agreement, require_agreement
 from core.engine.exporters.gguf.runtime import running_llama_cpp
 from core.errors import ExportFailed, ExportMismatch, InvalidRequest
 from core.methods.registry import parse_parameters
-from core.pipeline.messages import ImportGgufSpec
 from core.pipeline.recipes.outputs import resolve_output
 from core.pipeline.recipes.parts import Output
 from core.pipeline.recipes.request import ResolvedRequest
-from core.pipeline.stages.models import import_gguf
+from core.pipeline.stages.import_gguf.spec import ImportGgufSpec
+from core.pipeline.stages.run import run_stage
+from core.progress import Progress
 from core.service.jobs.schemas import JobBody
 from tests.engine.tiny import make_model
 from tests.gguf.cells import export
@@ -56,7 +57,7 @@ def test_files_of_all_types_predict_what_a_cut_model_does_and_none_else_is_left(
         assert each.predictions is not None and each.predictions >= 2000
         assert each.bytes == (cut / each.file).stat().st_size
     assert {file.name for file in cut.glob("*.gguf*")} == {each.file for each in exported.files}
-    import_gguf(ImportGgufSpec(source=cut / "model-F32.gguf", target=tmp_path / "back"))
+    run_stage(ImportGgufSpec(source=cut / "model-F32.gguf", target=tmp_path / "back"), Progress(), lambda: 0)
     before, after = (load_file(folder / "model.safetensors") for folder in (cut, tmp_path / "back"))
     assert before.keys() == after.keys() and all(numpy.array_equal(before[name], after[name]) for name in before)
     others = [set().union(*each.other_types.values()) for each in exported.files]

@@ -14,10 +14,11 @@ from core.database import transaction
 from core.engine.datasets.image_codec import write_images
 from core.engine.models.classifier import load_classifier, open_classifier
 from core.errors import SecateurError
-from core.pipeline.messages import NewNetworkSpec
 from core.pipeline.reports.dense_figures import KnownDenseFigures
 from core.pipeline.reports.report import Report
-from core.pipeline.stages.models import new_network
+from core.pipeline.stages.new_network.spec import NewNetworkSpec
+from core.pipeline.stages.run import run_stage
+from core.progress import Progress
 from core.service.jobs import service
 from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.schemas import JobBody
@@ -39,9 +40,10 @@ def body(jobs: Queue) -> dict[str, Any]:
     settings.models_root.mkdir(parents=True)
     settings.datasets_root.mkdir(parents=True)
     folder = settings.models_root / "vgg"
-    new_network(
-        NewNetworkSpec(network="vgg", classes=10, channels=1, image_size=8, hidden_sizes=[8, 16], seed=0, target=folder)
+    spec = NewNetworkSpec(
+        network="vgg", classes=10, channels=1, image_size=8, hidden_sizes=[8, 16], seed=0, target=folder
     )
+    run_stage(spec, Progress(), lambda: 0)
     with transaction(jobs.sessions) as session:
         register_model(session, team, ModelBody(name="vgg", path=str(folder.resolve())), settings)
         for name, images in digits().items():

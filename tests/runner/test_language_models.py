@@ -21,6 +21,8 @@ from core.database import transaction
 from core.engine.evaluation.continuations import compare_continuations
 from core.engine.models.folder import open_model
 from core.pipeline.messages import Spec
+from core.pipeline.stages.stage import RunningJob
+from core.pipeline.stages.verify.spec import VerifyArtifact
 from core.service.jobs.states import STAGES
 from core.service.registry.schemas import ModelBody
 from core.service.registry.service import register_model
@@ -30,8 +32,6 @@ from tests.runner.models import LAYERS, register_layers, write_model
 from tests.shown_ways import run_here
 from tests.worker.conftest import Queue, runner_of
 from worker.runner.client import run_task
-from worker.supervisor.stages.artifact import VerifyArtifact
-from worker.supervisor.stages.stage import RunningJob
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -267,7 +267,7 @@ def test_a_smaller_model_is_one_for_another_job_that_fails_once_where_its_gate_i
 def test_a_checkpoint_that_is_not_what_was_measured_fails_its_job_and_is_not_kept(
     jobs: Queue, body: dict[str, Any], work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    verify = VerifyArtifact.run
+    verify = VerifyArtifact.supervise
 
     def verify_damaged(stage: VerifyArtifact, running: RunningJob) -> None:
         written = running.spec.artifact / "model.safetensors"
@@ -276,7 +276,7 @@ def test_a_checkpoint_that_is_not_what_was_measured_fails_its_job_and_is_not_kep
         save_file(tensors, written, {"format": "pt"})
         verify(stage, running)
 
-    monkeypatch.setattr(VerifyArtifact, "run", verify_damaged)
+    monkeypatch.setattr(VerifyArtifact, "supervise", verify_damaged)
     job_id = jobs.submit(body)
     assert work().result(120) == "failed"
     error = jobs.job(job_id).error

@@ -14,9 +14,12 @@ from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel
 from core.engine.options.sensitivity import SensitivityOptions
 from core.methods.sensitivity.language_pass import SensitivityPass
-from core.pipeline.messages import GenerateSpec, GenerateTextSpec, ModelPlace, Spec, TasksSpec, TextSource
+from core.pipeline.messages import ModelPlace, Spec, TextSource
 from core.pipeline.plans import make_sensitivity_plan
+from core.pipeline.stages.generate.spec import GenerateSpec
+from core.pipeline.stages.generate_text.spec import GenerateTextSpec
 from core.pipeline.stages.run import run_stage
+from core.pipeline.stages.tasks.spec import TasksSpec
 from core.progress import Progress, WorkStopped
 from tests.engine.sweeping import request_for
 from tests.engine.tiny import make_model, make_tokens

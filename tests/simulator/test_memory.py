@@ -12,7 +12,8 @@ import torch
 from core.engine.models.accelerator import ran_out_of_memory
 from core.engine.pruning.micro_batches import MicroBatches
 from core.errors import OutOfMemory, SecateurError
-from core.pipeline.messages import GenerateTextSpec, ModelPlace
+from core.pipeline.messages import ModelPlace
+from core.pipeline.stages.generate_text.spec import GenerateTextSpec
 from core.progress import Progress
 from tests.engine.tiny import make_tokens
 from tests.simulator.devices import SimulatedDevice

@@ -12,12 +12,12 @@ from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.description import inspect_folder
 from core.engine.evaluation.reload_memory import offloaded_needs
 from core.engine.exporters.huggingface import write_checkpoint
-from core.pipeline.messages import ModelPlace, VerifySpec
+from core.pipeline.messages import ModelPlace
 from core.pipeline.passes import walk_for
 from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
-from core.pipeline.results import VerificationOutput
 from core.pipeline.stages.run import run_stage
+from core.pipeline.stages.verify.spec import VerificationOutput, VerifySpec
 from core.progress import Progress
 from tests.engine.exporters.test_per_layer import PROTECTED, prune
 from tests.engine.pruning.test_experts import PER_EXPERT, opened

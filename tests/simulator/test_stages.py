@@ -19,20 +19,24 @@ from core.engine.architectures.architecture import Architecture
 from core.engine.checkpoints.safetensors_header import read_header
 from core.errors import LatencyTooNoisy, TargetUnreachable
 from core.pipeline.messages import (
-    AddExportSpec,
-    ClassifierSpec,
     ImageSource,
     JobSpec,
-    LanguageSpec,
-    MeasureSpec,
     ModelSource,
+    PruneOutput,
     Spec,
+    TaskOutput,
     TextSource,
-    VerifySpec,
 )
-from core.pipeline.results import AddedExportOutput, PruneOutput, RecoveryOutput, TaskOutput, VerificationOutput
+from core.pipeline.stages.add_export.spec import AddedExportOutput, AddExportSpec
+from core.pipeline.stages.classifier.spec import PruneClassifierSpec
 from core.pipeline.stages.discover import discover_and_test
+from core.pipeline.stages.measure.spec import MeasureSpec
+from core.pipeline.stages.prune.spec import PruneSpec
+from core.pipeline.stages.recover.spec import RecoverSpec, RecoveryOutput
 from core.pipeline.stages.run import run_stage
+from core.pipeline.stages.search.spec import SearchSpec
+from core.pipeline.stages.sensitivity.spec import SensitivitySpec
+from core.pipeline.stages.verify.spec import VerificationOutput, VerifySpec
 from core.progress import Progress
 from tests.engine.classifier_folders import CLASSES, image_shape, make_classifier
 from tests.families import small_parameters
@@ -162,16 +166,17 @@ def test_stages_of_a_language_model_leave_what_the_cpu_leaves(
     monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
 
     def job(stages: Stages, work: Path) -> Any:
-        spec: LanguageSpec = _spec(
-            LanguageSpec, stages.device, body, wordy, work, calibration=words,
+        kind = SensitivitySpec if body["method"] == "sensitivity" else PruneSpec
+        spec: PruneSpec | SensitivitySpec = _spec(
+            kind, stages.device, body, wordy, work, calibration=words,
             generated=words if "generated" in body["calibration"] else None, evaluation=[words],
             recovery=[words] * len(recovery.get("stages", [None])) if recovery else [],
             teacher=ModelSource(path=wordy, name="m", revision="1") if distills else None,
-            activation_budget_bytes=2**30, task="sensitivity" if body["method"] == "sensitivity" else "prune",
+            activation_budget_bytes=2**30,
         )  # fmt: skip
         found = [stages.run(spec)]
         if recovery:
-            found.append(stages.run(spec.model_copy(update={"task": "recover"})))
+            found.append(stages.run(RecoverSpec.of(spec, task="recover")))
         expected = [each.expected for each in found if isinstance(each, PruneOutput | RecoveryOutput)]
         if expected[-1] is not None:
             pair = {"dense": spec.model.place, "pruned": spec.artifact_place}
@@ -195,8 +200,8 @@ def test_stages_of_a_classifier_leave_what_the_cpu_leaves(
     body = {"calibration": images, "evaluation": {"datasets": ["dots"], "samples": 10}, **body}
 
     def job(stages: Stages, work: Path) -> Any:
-        spec: ClassifierSpec = _spec(
-            ClassifierSpec, stages.device, body, source, work, calibration=body["calibration"] and dots,
+        spec: PruneClassifierSpec = _spec(
+            PruneClassifierSpec, stages.device, body, source, work, calibration=body["calibration"] and dots,
             evaluation=[dots] * len(body["evaluation"]["datasets"]), recovery=dots if "recovery" in body else None,
         )  # fmt: skip
         output = stages.run(spec)
@@ -233,7 +238,7 @@ def test_a_file_for_llama_cpp_is_compared_with_what_the_device_predicts(
 def test_shapes_are_timed_on_the_device(method: str, simulated: SimulatedDevice, wordy: Path, tmp_path: Path) -> None:
     body = {"method": method, "target": {"latency_ratio": 0.99}, "calibration": _TEXT}
     spec = _spec(
-        LanguageSpec, simulated.device, body, wordy, tmp_path, calibration=None, evaluation=[], task="search",
+        SearchSpec, simulated.device, body, wordy, tmp_path, calibration=None, evaluation=[],
         activation_budget_bytes=2**30,
     )  # fmt: skip
     with (

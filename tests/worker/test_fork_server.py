@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 from core.errors import RunnerLost
-from core.pipeline.messages import ExportSpec, Spec
+from core.pipeline.messages import Spec
+from core.pipeline.stages.export.spec import ExportSpec
 from tests.model_folders import write_llama
 from tests.worker.conftest import eventually, is_alive, runner_of
 from worker.runner.client import RUNNER, run_task, runner_environment

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from core.database import transaction
-from core.pipeline.messages import GenerateTextSpec, ModelPlace
+from core.pipeline.messages import ModelPlace
+from core.pipeline.stages.generate_text.spec import GenerateTextSpec
 from core.service.jobs import service
 from core.service.jobs.tables import AttemptRow
 from tests.sources.conftest import write_wordy_model

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from core.pipeline.messages import ClassifierSpec, JobSpec, LanguageSpec, ModelSource
+from core.pipeline.stages.registry import stages_of
 from tests.recipes import recipe_of
-from worker.supervisor.stages.walk import STAGES
 
 GGUF = [{"format": "gguf", "types": ["Q8_0"]}]
 PRUNE = ["PruneModel", "MeasureLatency", "VerifyArtifact"]
@@ -22,7 +22,7 @@ def spec_of(is_classifier: bool, **body: Any) -> JobSpec:
     }  # fmt: skip
     if is_classifier:
         return ClassifierSpec(**common, recovery=None)
-    return LanguageSpec(**common, task="prune", activation_budget_bytes=1)
+    return LanguageSpec(**common, activation_budget_bytes=1)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_a_job_has_the_stages_that_apply_and_its_progress_never_falls(
     is_classifier: bool, body: dict[str, Any], stages: list[str]
 ) -> None:
     spec = spec_of(is_classifier, **body)
-    applying = [stage for stage in STAGES if stage.applies(spec)]
+    applying = stages_of(spec)
     assert [type(stage).__name__ for stage in applying] == stages
     places = [place for stage in applying for place in stage.share(spec)]
     assert places == sorted(places) and places[0] == 0.0 and places[-1] <= 0.99, "storing does the rest"

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from core.pipeline.messages import GenerateSpec, ModelPlace
-from core.pipeline.results import GenerationOutput
+from core.pipeline.messages import ModelPlace
+from core.pipeline.stages.generate.spec import GenerateSpec, GenerationOutput
 from core.settings import Settings
 from secateur import Client, Job
 from secateur.cli.watch import follow

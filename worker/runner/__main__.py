@@ -20,7 +20,8 @@ import transformers
 from core.engine.models.accelerator import CPUBackend, ran_out_of_memory
 from core.errors import DiskFull, InternalError, OutOfMemory, SecateurError
 from core.panics import is_panic
-from core.pipeline.messages import DeviceSpec, spec_adapter
+from core.pipeline.messages import DeviceSpec
+from core.pipeline.stages.registry import parse_spec
 from core.pipeline.stages.run import run_stage
 from core.progress import WorkStopped
 from worker.processes import peak_resident_bytes
@@ -56,7 +57,7 @@ def main() -> int:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     try:
-        spec = spec_adapter.validate_json(sys.stdin.buffer.read())
+        spec = parse_spec(sys.stdin.buffer.read())
         threads = spec.threads if isinstance(spec, DeviceSpec) else None
         if threads is None and "OMP_NUM_THREADS" not in os.environ:
             threads = len(os.sched_getaffinity(0))

@@ -21,7 +21,7 @@ from core.telemetry import current_traceparent, span
 from secateur_wire.base import JsonObject
 from secateur_wire.problems import StoredProblem
 from worker.processes import ChildProcess, spawn
-from worker.runner.fork_server import LIBRARIES, fork_runner
+from worker.runner.fork_server import fork_runner
 from worker.runner.messages import ErrorMessage, Message, ResultMessage, parse_message
 
 RUNNER: tuple[str, ...] = (sys.executable, "-m", "worker.runner")
@@ -88,19 +88,18 @@ def run_task(
     ended it, `InternalError` for anything else.
     """
     with span(f"runner.{spec.task}"):
-        start = partial(_start, spec.task, command)
+        start = partial(_start, spec, command)
         return _run(spec, log, on_message, on_wait, grace_seconds, start)
 
 
-def _start(task: str, command: Sequence[str], stderr: IO[bytes]) -> ChildProcess:
+def _start(spec: Spec, command: Sequence[str], stderr: IO[bytes]) -> ChildProcess:
     """Start the runner: forked where it is one like all others, else executed."""
-    name, variables = f"runner {task}", {}
+    name, variables = f"runner {spec.task}", {}
     if (traceparent := current_traceparent()) is not None:
         variables["TRACEPARENT"] = traceparent
     seen = runner_environment()
     if command == RUNNER:
-        libraries = LIBRARIES.get(task, ())
-        forked = fork_runner(name=name, stderr=stderr, environment=seen, variables=variables, libraries=libraries)
+        forked = fork_runner(name=name, stderr=stderr, environment=seen, variables=variables, libraries=spec.libraries)
         if forked is not None:
             return forked
     return spawn(

@@ -12,29 +12,19 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import IO
 
+from core.pipeline.stages.registry import SPECS, run_module
 from worker.processes import ChildProcess, spawn
 
 COMMAND = (sys.executable, "-m", "worker.runner.forking_process")
-PRELOADED = ("worker.runner.__main__", "core.pipeline.stages.prune", "worker.runner.checkpoint_names")
-"""Modules that a server loads before it can be asked: the engine too, which a runner loads only for tasks that need it,
-for most do."""
+PRELOADED = (
+    "worker.runner.__main__",
+    *(module for task, spec in SPECS.items() if (module := run_module(task)) not in spec.libraries),
+    "worker.runner.checkpoint_names",
+)
+"""Modules that a server loads before it can be asked: those of the stages too, but for what is slow to load."""
 PACKET_BYTES = 64
 PROCESS_NAME = "secateur-runner"
 """What tools call a runner that was forked, whose command line is the server's."""
-LIBRARIES = {
-    "classifier": (
-        "core.pipeline.stages.classifier",
-        # What an export to ONNX loads by and by: over a second in each process that makes one.
-        "torch.onnx._internal.exporter._core",
-        "torch.onnx._internal.exporter._torchlib.ops",
-        "torch._functorch.partitioners",
-        "onnxscript.function_libs.torch_lib.ops",
-        "sympy.tensor.tensor",
-    ),
-    "recover": ("core.engine.recovery.adapters",),
-    "tasks": ("core.engine.evaluation.zero_shot",),
-}
-"""Modules that only some tasks need and that are slow to load: loaded for the first and for all that follow."""
 
 
 class ForkedProcess(ChildProcess):

@@ -8,9 +8,12 @@ from functools import partial
 from core.errors import GateMissed
 from core.pipeline.reports.manifest import finalise
 from core.pipeline.reports.report import Report
+from core.pipeline.stages.registry import stages_of
+from core.pipeline.stages.stage import RunningJob
 from core.service.jobs.estimates.resources import compare
 from core.service.jobs.gates import evaluate_gates, gates_report, missed_gates
 from core.service.jobs.queue import Claim
+from core.service.sources.folders import content_hash_of
 from core.service.sources.hub_tokens import find_access
 from core.settings import Settings
 from core.storage import Store, StoredFile, artifact_prefix
@@ -21,8 +24,6 @@ from worker.supervisor.inputs import JobInputs
 from worker.supervisor.job_spec import fetch_spec
 from worker.supervisor.recorder import Recorder
 from worker.supervisor.runner_tasks import RunnerTasks
-from worker.supervisor.stages.stage import RunningJob
-from worker.supervisor.stages.walk import STAGES
 from worker.supervisor.target import add_target
 from worker.supervisor.work_folders import WorkFolders
 
@@ -82,19 +83,18 @@ class Attempt:
             on_wait=self._tasks.wait,
         ) as inputs:
             job = self._fetch(inputs)
-            for stage in STAGES:
-                if stage.applies(job.spec):
-                    if stage.shown_as is not None:
-                        self._recorder.enter(stage.shown_as)
-                    self._tasks.share = stage.share(job.spec)
-                    stage.run(job)
+            for stage in stages_of(job.spec):
+                if stage.shown_as is not None:
+                    self._recorder.enter(stage.shown_as)
+                self._tasks.share = stage.share(job.spec)
+                stage.supervise(job)
             return self._finish(job)
 
     def _fetch(self, inputs: JobInputs) -> RunningJob:
-        spec, questions = fetch_spec(self._claim, inputs, self._settings, self._folder)
+        spec = fetch_spec(self._claim, inputs, self._settings, self._folder)
         inputs.end_fetching()
         self._on_wait()
-        return RunningJob(spec, questions, self._tasks, inputs.cache)
+        return RunningJob(spec, self._tasks, inputs.cache)
 
     def _finish(self, job: RunningJob) -> AttemptResult:
         """Evaluate the gates, write the manifest, and store the artifact."""
@@ -111,7 +111,7 @@ class Attempt:
         report.recipe = self._claim.body  # beside the report in the artifact's manifest, part of it over REST
         self._tasks.doing = "storing the artifact"
         files = self._store.publish(job.spec.artifact, self._prefix, watch=self._tasks.wait)
-        job.after_storing(files)
+        job.after_storing(content_hash_of({file.path: file.sha256 for file in files}))
         measured["seconds"] = self._add_seconds(metrics)
         return AttemptResult(metrics, report, files, missed_gates(results), measured)
 

@@ -10,8 +10,8 @@ import structlog
 from core.engine.datasets.formats import IMAGE_PARQUET
 from core.engine.evaluation.zero_shot_tasks import TASKS, local_copy
 from core.errors import StoreUnavailable, UnusableDataset, UnusableModel
-from core.pipeline.messages import GenerateTextSpec, ImageSource, ModelSource, TextSource
-from core.pipeline.results import GeneratedTextOutput
+from core.pipeline.messages import ImageSource, ModelSource, TextSource
+from core.pipeline.stages.generate_text.spec import GeneratedTextOutput, GenerateTextSpec
 from core.service.sources.folders import content_hash, dataset_hash, file_hash
 from core.service.sources.hub_access import HubAccess
 from core.service.sources.references import (

@@ -5,7 +5,7 @@ from pathlib import Path
 from core.engine.recovery.registry import RECOVERIES
 from core.engine.recovery.request import Recovery, stage_texts
 from core.methods.registry import get_method
-from core.pipeline.messages import ClassifierSpec, ImageSource, LanguageSpec, ModelSource, TextSource
+from core.pipeline.messages import ClassifierSpec, ImageSource, JobSpec, LanguageSpec, ModelSource, TextSource
 from core.service.jobs.queue import Claim
 from core.service.jobs.queue.claimed import ClaimedImages
 from core.service.sources.references import ImageReference, TextReference
@@ -14,23 +14,21 @@ from worker.machine import usable_memory_bytes
 from worker.supervisor.inputs import JobInputs
 
 
-def fetch_spec(
-    claim: Claim, inputs: JobInputs, settings: Settings, folder: Path
-) -> tuple[LanguageSpec | ClassifierSpec, list[TextSource]]:
-    """Fetch all that a job reads; return what its stages are told, and the questions of its zero-shot tasks.
+def fetch_spec(claim: Claim, inputs: JobInputs, settings: Settings, folder: Path) -> JobSpec:
+    """Fetch all that a job reads; return what its stages are told.
 
     `folder` is the attempt's own. Raises what the fetcher and the runner report.
     """
     earlier = (folder.with_name(f"attempt-{number}") for number in claim.previous_attempts)
     previous = [each for each in earlier if each.is_dir()]  # as far as they are within reach
     if claim.images is not None:
-        return _classifier_spec(claim, claim.images, inputs, settings, folder, previous), []
+        return _classifier_spec(claim, claim.images, inputs, settings, folder, previous)
     return _language_spec(claim, inputs, settings, folder, previous)
 
 
 def _language_spec(
     claim: Claim, inputs: JobInputs, settings: Settings, folder: Path, previous: list[Path]
-) -> tuple[LanguageSpec, list[TextSource]]:
+) -> LanguageSpec:
     model, recovery = inputs.model(claim.model), claim.recipe.recovery
     method = get_method(claim.recipe.method)
     reference = claim.calibration if method.prunes or method.measures else None
@@ -46,8 +44,7 @@ def _language_spec(
             return calibration
         return inputs.text(reference, model, param)
 
-    spec = LanguageSpec(
-        task="prune",
+    return LanguageSpec(
         job=claim.job_id,
         attempt=claim.attempt,
         recipe=claim.recipe,
@@ -55,6 +52,7 @@ def _language_spec(
         calibration=calibration,
         generated=generated,
         evaluation=evaluation,
+        questions=questions,
         recovery=[text(reference, param) for reference, param in zip(claim.recovery, params, strict=True)],
         teacher=teacher,
         own_text=claim.own_text and inputs.text(claim.own_text, teacher or model, "recovery.own_text"),
@@ -67,7 +65,6 @@ def _language_spec(
         threads=settings.threads,
         activation_budget_bytes=settings.activation_budget_bytes,
     )
-    return spec, questions
 
 
 def _teacher(recovery: Recovery, claim: Claim, inputs: JobInputs, model: ModelSource) -> ModelSource | None:

@@ -2,25 +2,22 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import cast
 
-from core.errors import OutOfMemory, SecateurError
-from core.pipeline.messages import GenerateTextSpec, Spec
-from core.pipeline.reports.report import Report
-from core.pipeline.results import GeneratedTextOutput, TaskOutput
+from core.pipeline.messages import Spec
+from core.pipeline.stages.generate_text.spec import GeneratedTextOutput, GenerateTextSpec
+from core.pipeline.stages.stage import Output, TaskRunner
 from core.settings import Settings
 from secateur_wire.states import Stage
 from worker.runner.client import run_task
 from worker.runner.messages import AliveMessage, LogMessage, Message, MetricMessage, ProgressMessage, StageMessage
 from worker.supervisor.recorder import Recorder
 
-Output = TypeVar("Output", bound=TaskOutput)
-
 _OWN_TEXT = 0.25
 """Share of the progress of a job whose model has to write its own text first."""
 
 
-class RunnerTasks:
+class RunnerTasks(TaskRunner):
     """Runs tasks one after the other; `folder` takes the runner's log.
 
     `share` is the part of the job's progress that the tasks of the stage cover. `doing` is what this process itself, or
@@ -50,22 +47,6 @@ class RunnerTasks:
         start, end = self.share
         low, high = (self._own_text + (1 - self._own_text) * (start + (end - start) * place) for place in part)
         return self._run(spec, kind, low, high)
-
-    def run_optional(self, spec: Spec, kind: type[Output], report: Report, *, otherwise: str | None) -> Output | None:
-        """Run a task that a job can do without; its notes and peak memory go into the report.
-
-        Return None, with `otherwise` as a note, where memory is too small for it (`otherwise` None: raise instead).
-        """
-        try:
-            output = self.run(spec, kind)
-        except SecateurError as error:
-            if otherwise is None or error.problem()["code"] != OutOfMemory.code:
-                raise
-            report.note(f"{otherwise}: {error.message}")
-            return None
-        report.note(*output.notes)
-        keep_peak(report, spec.task, output)
-        return output
 
     def write_text(self, spec: GenerateTextSpec) -> GeneratedTextOutput:
         """Have the model write text, before the first stage; from then on the stages share what is left."""
@@ -119,9 +100,3 @@ class RunnerTasks:
             command=self._command,
         )
         return kind.model_validate(result)
-
-
-def keep_peak(report: Report, process: str, output: TaskOutput) -> None:
-    """Keep the peak memory of a task's process in the report."""
-    if output.peak_memory is not None:
-        report.keep_peak(process, output.peak_memory)

@@ -1,23 +1,21 @@
 """Target of a job: whether the artifact is what was asked for."""
 
 from core.pipeline.recipes.recipe import Recipe
-from core.pipeline.reports.report import Report, TargetReport
-from core.pipeline.results import SearchOutput
+from core.pipeline.reports.report import LatencySearch, Report, TargetReport
 from secateur_wire.base import JsonObject
 from secateur_wire.job_body import Target
 from secateur_wire.metrics import Metrics, Sizes, TargetReached
 from secateur_wire.reports import GateResult
 
 
-def add_target(recipe: Recipe, metrics: Metrics, report: Report, output: SearchOutput | None) -> GateResult | None:
+def add_target(recipe: Recipe, metrics: Metrics, report: Report, search: LatencySearch | None) -> GateResult | None:
     """Put what was asked and reached into metrics and report; the result of this limit, which is none of the gates.
 
-    A latency is met within the spread of its timings. `output` is the search's, where there was one.
+    A latency is met within the spread of its timings. `search` is set where the sparsity was searched for.
     """
     target = recipe.target
     if target is None:
         return None
-    search = None if output is None else output.search
     reached, spread = _reached(target, metrics, report, recipe.output.format)
     met = reached <= target.limit * (1 + spread)
     figures: JsonObject = {
@@ -29,7 +27,7 @@ def add_target(recipe: Recipe, metrics: Metrics, report: Report, output: SearchO
         "sparsity": recipe.sparsity if search is None else search.sparsity,
     }
     metrics.target = TargetReached.model_validate(figures)
-    searched = {} if search is None else {"search": search.model_dump(mode="json")}
+    searched = {} if search is None else {"search": search.document()}
     report.target = TargetReport.model_validate(figures | searched)
     within = f" (timings spread by {spread:.1%})" if target.kind == "latency_ratio" else ""
     name = f"target.{target.kind}"

@@ -122,10 +122,25 @@ class Exported(Record):
     bound_bytes: int | None = None
 
 
+class TimedShape(Record):
+    """A shape that was timed; `ratio` is pruned / dense milliseconds of the prefill."""
+
+    sparsity: float
+    ratio: float
+
+
+class LatencySearch(Record):
+    """The sparsity to prune to; `spread` is the relative excess of the dense model's slowest round over its fastest."""
+
+    sparsity: float
+    spread: float
+    steps: list[TimedShape]
+
+
 class TargetReport(TargetReached):
     """Target of the job and what was reached. `search` is how the sparsity for a latency was found."""
 
-    search: JsonObject | None = None
+    search: LatencySearch | None = None
 
 
 class ReportedRouting(Record):
@@ -215,9 +230,10 @@ class Report(wire.Report):
         """Add notes for people."""
         self.notes = [*self.notes, *notes]
 
-    def keep_peak(self, process: str, peak: PeakMemory) -> None:
-        """Keep a process's peak memory beside the prune stage's, not added to it."""
-        self.peak_memory_of_other_processes = {**self.peak_memory_of_other_processes, process: peak}
+    def keep_peak(self, process: str, peak: PeakMemory | None) -> None:
+        """Keep a process's peak memory, where it is known, beside the prune stage's, not added to it."""
+        if peak is not None:
+            self.peak_memory_of_other_processes = {**self.peak_memory_of_other_processes, process: peak}
 
 
 def unit_rows(layers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -1,5 +1,7 @@
-"""Stages of a job, one after the other: each is given a message, a device and who watches it, and gives its result.
+"""Stages of a job: a folder each, which nothing else names.
 
-What several jobs have in common, as the mathematics of a pass, is the engine's; the process that a stage runs in, and
-what is sent to and from it, are the worker's. Nothing is imported in this file: a process loads what its stage needs.
+`spec` says without torch when a job has the stage, makes the message to the runner, and takes its answer into the
+report; `run` does what the message says. Folders without a class of `JobStage` are tasks of a runner outside of jobs'
+stages. Modules beside the folders are what several stages share, and the entries of two secluded processes. Nothing is
+imported in this file: a process loads what its stage needs.
 """

@@ -1,84 +1,16 @@
-"""The figures and the report of one prune task, from what the sweep found."""
+"""Parts of the reports that several stages write."""
 
 import platform
-from dataclasses import asdict
+from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from core.engine.architectures.describe import Description
-from core.engine.architectures.description import ModelDescription
-from core.pipeline.messages import ImageSource, LanguageSpec, ModelSource, TextSource
-from core.pipeline.reports.report import EngineSettings, PeakMemory, Report, ReportedModel
-from core.pipeline.results import PruneOutput
+from core.pipeline.messages import ImageSource, ModelSource, TextSource
+from core.pipeline.reports.report import ReportedModel
 from secateur_wire.base import JsonObject
-from secateur_wire.metrics import Metrics, Parameters, Perplexity, Sizes, Sparsity
 
-if TYPE_CHECKING:
-    from core.engine.pruning.plan import PruningPlan
-    from core.engine.pruning.results import PruneResult
-
-
-def prune_result(
-    spec: LanguageSpec,
-    description: ModelDescription,
-    plan: "PruningPlan",
-    result: "PruneResult",
-    *,
-    artifact_bytes: int,
-    peak: PeakMemory,
-    calibration_shape: tuple[int, ...] | None,
-    evaluation_shapes: dict[str, tuple[int, ...]],
-    bos: bool | None,
-) -> PruneOutput:
-    """Return what pruning came to. Sizes in bytes."""
-    metrics = Metrics(
-        perplexity={
-            name: Perplexity(
-                dense=pair.dense,
-                pruned=pair.pruned,
-                ratio=pair.pruned / pair.dense,
-                ratio_stderr=pair.ratio_stderr,
-                sequence_length=evaluation_shapes[name][1],
-            )
-            for name, pair in result.perplexity.items()
-        },
-        sparsity=Sparsity(prunable=result.removed / result.prunable, model=result.removed / description.parameters),
-        parameters=Parameters(dense=description.parameters, nonzero=description.parameters - result.removed),
-        bytes=Sizes(dense=description.bytes, artifact=artifact_bytes),
-        peak_memory_bytes=peak.of_model,
-    )
-    report = Report(
-        job=spec.job,
-        attempt=spec.attempt,
-        model=reported_model(spec.model, description),
-        layers=[asdict(row) for row in result.layers],
-        layer_sparsities=list(result.sparsities),
-        texts={
-            "calibration": described_text(spec.calibration) if spec.calibration else None,
-            "generated": described_text(spec.generated) if spec.generated else None,
-            "evaluation": {text.name: described_text(text) for text in spec.evaluation},
-        },
-        notes=result.notes,
-        tokens={
-            "calibration": None if calibration_shape is None else list(calibration_shape),
-            "evaluation": {name: list(shape) for name, shape in evaluation_shapes.items()},
-            "windows": "non-overlapping; calibration shuffled by seed, evaluation evenly spaced over the text",
-            "bos_begins_each_window": bos,
-        },
-        engine=EngineSettings.model_validate(
-            {
-                **plan.facts(),
-                **({"refits": dict(result.refits)} if result.refits else {}),
-                **({"micro_batches": list(result.micro_batches)} if result.micro_batches else {}),
-                "resumed_from_block": result.resumed_from,
-            }
-        ),
-        peak_memory=peak,
-        **{name: [asdict(row) for row in rows] for name, rows in result.sections.items() if rows},
-        versions=versions("secateur-server", "torch", "transformers", "safetensors"),
-    )
-    return PruneOutput(metrics=metrics, report=report, expected=Path(result.verification))
+LOSS_POINTS = 200
+"""Points of a loss curve, however many steps there were: each is the mean of the steps since the one before."""
 
 
 def reported_model(source: ModelSource, description: Description) -> ReportedModel:
@@ -95,3 +27,22 @@ def versions(*libraries: str) -> dict[str, str]:
 def described_text(source: TextSource | ImageSource) -> JsonObject:
     """Describe a text or image set: its name and hash, and for one of the hub its commit."""
     return {"name": source.name, "sha256": source.sha256, **source.origin}
+
+
+def loss_curve(losses: Sequence[float]) -> list[tuple[int, float]]:
+    """Return (steps done, mean loss) at up to LOSS_POINTS places, the last step among them; nothing of no losses."""
+    if not losses:
+        return []
+    stride = loss_stride(len(losses))
+    ends = [*range(stride, len(losses), stride), len(losses)]
+    return [(end, mean_loss(losses[start:end])) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def loss_stride(steps: int) -> int:
+    """Return the steps from one point of a loss curve to the next."""
+    return max(1, -(-steps // LOSS_POINTS))
+
+
+def mean_loss(losses: Sequence[float]) -> float:
+    """Return the mean of losses."""
+    return sum(losses) / len(losses)

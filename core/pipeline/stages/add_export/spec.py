@@ -1,0 +1,71 @@
+"""Forms that are added to an artifact, beside its own files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from core.engine.exporters.registry import ADDED
+from core.pipeline.messages import DeviceSpec, JobSpec, Spec, TaskOutput, TextSource
+from core.pipeline.recipes.recipe import Recipe
+from core.pipeline.stages.stage import JobStage, RunningJob
+from secateur_wire.metrics import ExportedFile
+
+
+class AddExportSpec(DeviceSpec, Spec):
+    """Spec of adding a form to a verified artifact, a file of each type, which has to predict what the artifact does.
+
+    They are compared on `texts`. `name` is what the files call the model.
+    """
+
+    task: Literal["add_export"] = "add_export"
+    artifact: Path
+    form: str
+    types: list[str]
+    texts: list[TextSource]
+    name: str
+
+
+class AddedExportOutput(TaskOutput):
+    """Files of a form that was added to the artifact, and what ran them."""
+
+    files: list[ExportedFile]
+    runtime: str
+
+
+class AddExports(JobStage):
+    """Files of the forms that were asked for, beside the artifact's own."""
+
+    rank = 110
+    shown_as = "store"
+    part = 0.98, 0.98
+
+    def applies(self, spec: JobSpec) -> bool:
+        return bool(spec.recipe.output.exports)
+
+    def supervise(self, job: RunningJob) -> None:
+        spec, report = job.language, job.report
+        for each in spec.recipe.output.exports:
+            output = job.tasks.run(
+                AddExportSpec(
+                    artifact=spec.artifact,
+                    form=each.format,
+                    types=each.types,
+                    texts=[*spec.evaluation, *([] if spec.calibration is None else [spec.calibration])],
+                    name=spec.model.name,
+                    device=spec.device,
+                    threads=spec.threads,
+                ),
+                AddedExportOutput,
+            )
+            job.metrics.exports = [*job.metrics.exports, *output.files]
+            report.versions = {**report.versions, each.format: output.runtime}
+            report.note(*_aligned(spec.recipe, ADDED[each.format].widths(each.types)), *output.notes)
+            report.keep_peak("add_export", output.peak_memory)
+
+
+def _aligned(recipe: Recipe, widths: Sequence[int]) -> list[str]:
+    """Return a note where channels were kept in whole blocks."""
+    multiple = None if recipe.removal is None else recipe.removal.alignment(recipe.parameters)
+    if multiple is None or not any(multiple % each == 0 for each in widths):
+        return []
+    return [f"Channels left are a multiple of {multiple} in every layer, whole blocks of the types of added files."]

@@ -1,0 +1,1 @@
+"""A whole job on an image classifier."""

@@ -1,0 +1,1 @@
+"""Another form of an artifact's weights."""

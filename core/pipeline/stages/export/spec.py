@@ -1,0 +1,49 @@
+"""Form of the artifact that was asked for, where that is not the one it has."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from core.engine.exporters.registry import OFFERED
+from core.pipeline.messages import JobSpec, Spec, TaskOutput
+from core.pipeline.reports.report import Exported
+from core.pipeline.stages.stage import JobStage, RunningJob
+from secateur_wire.base import JsonObject
+from secateur_wire.metrics import Sizes
+
+
+class ExportSpec(Spec):
+    """Spec of writing another form of a verified artifact; `section` is what the report says of the form already."""
+
+    task: Literal["export"] = "export"
+    artifact: Path
+    form: str
+    section: JsonObject = Field(default_factory=dict)
+
+
+class ExportOutput(TaskOutput):
+    """Another form of the artifact, as the report has it."""
+
+    exported: Exported
+
+
+class ExportWeights(JobStage):
+    """Form of the artifact that was asked for, where that is not the one it has."""
+
+    rank = 130
+    shown_as = "store"
+    part = 0.98, 0.99
+
+    def applies(self, spec: JobSpec) -> bool:
+        return OFFERED[spec.recipe.output.format].written == "after"
+
+    def supervise(self, job: RunningJob) -> None:
+        form = job.spec.recipe.output.format
+        section = job.report.exported(form)
+        known = {} if section is None else section.document()
+        output = job.tasks.run(ExportSpec(artifact=job.spec.artifact, form=form, section=known), ExportOutput)
+        job.report.add_export(form, known | output.exported.document())
+        sizes = job.metrics.bytes or Sizes()
+        setattr(sizes, form, output.exported.bytes)
+        job.metrics.bytes = sizes

@@ -1,0 +1,1 @@
+"""Texts that models write after the same prompts."""

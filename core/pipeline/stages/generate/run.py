@@ -1,0 +1,18 @@
+"""Continuation of prompts by models that are written."""
+
+from core.engine.evaluation.continuations import compare_continuations
+from core.pipeline.stages.context import StageContext
+from core.pipeline.stages.generate.spec import GenerateSpec, GenerationOutput
+from core.pipeline.stages.opening import open_place
+
+
+def run(spec: GenerateSpec, context: StageContext) -> GenerationOutput:
+    """Generate what models write after the same prompts."""
+    written = compare_continuations(
+        {name: open_place(place) for name, place in spec.models.items()},
+        spec.prompts,
+        tokens=spec.tokens,
+        device=context.device,
+        on_progress=context.progress.advance,
+    )
+    return GenerationOutput.model_validate(written | {"peak_memory": context.peak_memory()})

@@ -1,0 +1,49 @@
+"""Texts that models write after the same prompts, for people to read."""
+
+from typing import Literal
+
+from core.pipeline.messages import DeviceSpec, JobSpec, LanguageSpec, ModelPlace, Spec, TaskOutput
+from core.pipeline.stages.stage import JobStage, RunningJob
+from secateur_wire.reports import Generation
+
+
+class GenerateSpec(DeviceSpec, Spec):
+    """Spec of continuing prompts by `tokens` new tokens, greedily, one model after another of one tokenizer."""
+
+    task: Literal["generate"] = "generate"
+    models: dict[str, ModelPlace]
+    prompts: list[str]
+    tokens: int
+
+
+class GenerationOutput(TaskOutput):
+    """Texts that models wrote after the same prompts."""
+
+    generations: list[Generation]
+
+
+class GenerateTexts(JobStage):
+    """Texts that dense and pruned write after the job's prompts, for people to read."""
+
+    rank = 80
+    shown_as = "evaluate"
+    part = 0.91, 0.92
+
+    def applies(self, spec: JobSpec) -> bool:
+        is_pruned = isinstance(spec, LanguageSpec) and not spec.recipe.measures
+        return is_pruned and bool(spec.recipe.evaluation.prompts)
+
+    def supervise(self, job: RunningJob) -> None:
+        evaluation, report = job.spec.recipe.evaluation, job.report
+        spec = GenerateSpec(
+            models={"dense": job.spec.model.place, "pruned": job.spec.artifact_place},
+            prompts=evaluation.prompts,
+            tokens=evaluation.prompt_tokens,
+            device=job.spec.device,
+            threads=job.spec.threads,
+        )
+        output = job.run_optional(spec, GenerationOutput, otherwise="Nothing was generated")
+        if output is not None:
+            report.generations = output.generations
+        else:
+            report.generations = [Generation(prompt=prompt, dense=None, pruned=None) for prompt in evaluation.prompts]

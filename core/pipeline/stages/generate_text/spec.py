@@ -1,0 +1,25 @@
+"""Text that a model writes, which jobs calibrate or train on."""
+
+from pathlib import Path
+from typing import Literal
+
+from core.pipeline.messages import DeviceSpec, ModelPlace, Spec, TaskOutput
+
+
+class GenerateTextSpec(DeviceSpec, Spec):
+    """Spec of text the model itself generates, enough for `samples` windows of `sequence_length` tokens."""
+
+    task: Literal["generate_text"] = "generate_text"
+    model: ModelPlace
+    target: Path
+    samples: int
+    sequence_length: int
+    seed: int
+
+
+class GeneratedTextOutput(TaskOutput):
+    """Text that a model wrote to calibrate on."""
+
+    documents: int
+    characters: int
+    tokens: int

@@ -1,0 +1,26 @@
+"""A small network of the field's history, untrained, as a model folder."""
+
+from pathlib import Path
+from typing import Literal
+
+from core.engine.architectures.classifier_architecture import NetworkName
+from core.pipeline.messages import Spec, TaskOutput
+
+
+class NewNetworkSpec(Spec):
+    """Spec of a small network of the field's history, untrained, written as a model folder."""
+
+    task: Literal["new_network"] = "new_network"
+    network: NetworkName
+    classes: int
+    channels: int
+    image_size: int
+    hidden_sizes: list[int]
+    seed: int
+    target: Path
+
+
+class NewNetworkOutput(TaskOutput):
+    """A model folder that was made."""
+
+    parameters: int

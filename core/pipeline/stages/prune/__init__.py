@@ -1,0 +1,1 @@
+"""Pruning of a language model."""

@@ -1,0 +1,28 @@
+"""Pruning of a language model, and the measurement of what is left where no recovery follows."""
+
+from typing import ClassVar, Literal
+
+from core.pipeline.messages import JobSpec, LanguageSpec, PruneOutput, Spec
+from core.pipeline.stages.stage import JobStage, RunningJob
+
+
+class PruneSpec(LanguageSpec, Spec):
+    """Spec of writing the pruned model and measuring it."""
+
+    saves_progress: ClassVar[bool] = True
+    task: Literal["prune"] = "prune"
+
+
+class PruneModel(JobStage):
+    """Pruning, and the measurement of what is left where no recovery follows."""
+
+    rank = 30
+
+    def applies(self, spec: JobSpec) -> bool:
+        return isinstance(spec, LanguageSpec) and not spec.recipe.measures
+
+    def share(self, spec: JobSpec) -> tuple[float, float]:
+        return 0.0, 0.90 if spec.recipe.recovery is None else 0.40
+
+    def supervise(self, job: RunningJob) -> None:
+        job.begin_report(job.tasks.run(PruneSpec.of(job.spec), PruneOutput))

@@ -1,0 +1,182 @@
+"""Recovery of a language model: train the pruned model, write it, and measure it as the pruned one was measured."""
+
+import math
+from collections import defaultdict
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from core.engine.exporters.huggingface import write_checkpoint
+from core.engine.pruning.streams.measure import measure
+from core.engine.recovery.language import HOLDOUT_SEQUENCES, Recovered, recover
+from core.engine.recovery.protocols import Teacher
+from core.engine.recovery.request import Recovery
+from core.engine.recovery.sampling import Source
+from core.engine.removals.weights.options import LayerSelection, prunable_linears
+from core.engine.resume.fingerprint import versions
+from core.errors import TooLittleText
+from core.methods.registry import get_method
+from core.pipeline.messages import LanguageSpec, ModelSource
+from core.pipeline.reports.report import RecoveryReport
+from core.pipeline.stages.context import StageContext
+from core.pipeline.stages.opening import open_place
+from core.pipeline.stages.recover.spec import RecoverSpec, RecoveryOutput
+from core.pipeline.stages.report import described_text, loss_curve, loss_stride, mean_loss
+from core.pipeline.stages.texts import evaluation_sets, recovery_set, training_set
+from core.progress import PartialProgress, Progress
+
+_CLOCKED_STRIDE = 5
+"""Steps from one point to the next while it is not known how many there will be."""
+
+
+def run(spec: RecoverSpec, context: StageContext) -> RecoveryOutput:
+    """Train what was pruned, write the artifact and measure it.
+
+    Raises WorkStopped once asked to stop and the step is saved.
+    """
+    progress, device = context.progress, context.device
+    progress.stage("recover")
+    folder = open_place(spec.written(spec.pruned))
+    tokenizer = folder.tokenizer()
+    recovery = spec.recipe.recovery
+    assert recovery is not None
+    sources: list[Source] = []
+    if recovery.stages:
+        sources = _stage_sources(spec, recovery, tokenizer, device)
+        windows_NT = torch.cat([source.windows_NT for source in sources])
+    else:
+        windows_NT = recovery_set(spec, recovery, tokenizer)
+    evaluations = evaluation_sets(spec.recipe.evaluation, spec.evaluation, tokenizer)
+    selection = LayerSelection(include_lm_head=not folder.description.tied_embeddings)
+    linears = [each for each in prunable_linears(folder.description, selection) if each.experts is None]
+    recovered = recover(
+        folder,
+        recovery,
+        windows_NT,
+        linears=[linear.name for linear in linears],
+        work=spec.work,
+        previous=spec.previous,
+        teacher=_teacher(spec.teacher),
+        sources=sources,
+        removed_layers=spec.removed_layers,
+        device=device,
+        progress=_Training(progress, recovery),
+        activation_budget_bytes=spec.activation_budget_bytes,
+    )
+    write_checkpoint(
+        recovered.files,
+        recovered.unchanged,
+        spec.pruned,
+        spec.artifact,
+        discovered=folder.description.discovered,
+    )
+    progress.stage("evaluate")
+    measured = measure(
+        open_place(spec.artifact_place),
+        evaluations,
+        work=spec.work / "measuring",
+        device=device,
+        micro_batch=getattr(spec.recipe.parameters, "micro_batch", None),
+        activation_budget_bytes=spec.activation_budget_bytes,
+    )
+    return RecoveryOutput(
+        perplexity=measured.perplexity,
+        window_losses=measured.window_losses,
+        zeros=recovered.zeros,
+        expected=measured.verification,
+        peak_memory=context.peak_memory(),
+        recovery=_report(spec, recovery, recovered, windows_NT, sum(linear.numel for linear in linears)),
+    )
+
+
+def _stage_sources(
+    spec: LanguageSpec, recovery: Recovery, tokenizer: PreTrainedTokenizerBase, device: torch.device
+) -> list[Source]:
+    """Return each stage's texts, some sequences of each held back, and what the dense model loses on these.
+
+    Where nothing was pruned the teacher stands for the dense model; without one nothing is known.
+
+    Raises TooLittleText where a text has not two sequences.
+    """
+    assert recovery.stages is not None
+    stages = [(number, stage) for number, stage in enumerate(recovery.stages) for _ in stage.datasets]
+    sources = []
+    for (stage_number, stage), text in zip(stages, spec.recovery, strict=True):
+        most = stage.steps * recovery.batch_size + HOLDOUT_SEQUENCES
+        windows_NT = training_set(text, recovery, tokenizer, samples=None, most=most)
+        if len(windows_NT) < 2:
+            raise TooLittleText(
+                f"recovery.stages.{stage_number}: {text.name!r} has one sequence of {windows_NT.shape[1]} tokens, two "
+                "are needed, one to measure on: register more text, or ask for shorter sequences",
+                param=f"recovery.stages.{stage_number}.datasets",
+            )
+        holdout = min(HOLDOUT_SEQUENCES, max(1, len(windows_NT) // 5))
+        sources.append(Source(text.name, stage_number, windows_NT[holdout:], windows_NT[:holdout], 0.0))
+    reference = spec.model if get_method(spec.recipe.method).prunes else spec.teacher
+    if reference is None:
+        return sources
+    dense = measure(
+        open_place(reference),
+        {str(number): source.holdout_NT for number, source in enumerate(sources)},
+        work=spec.work / "dense",
+        device=device,
+        activation_budget_bytes=spec.activation_budget_bytes,
+    ).perplexity
+    return [replace(source, reference=math.log(dense[str(number)])) for number, source in enumerate(sources)]
+
+
+def _teacher(source: ModelSource | None) -> Teacher | None:
+    if source is None:
+        return None
+    return Teacher(open_place(source), source.revision)
+
+
+class _Training(PartialProgress):
+    """Progress of training, with the points of its curves as they come."""
+
+    def __init__(self, outer: Progress, recovery: Recovery) -> None:
+        super().__init__(outer, end=0.95)
+        self._steps = recovery.steps
+        by_clock = recovery.minutes is not None or recovery.until is not None  # most of the steps may not be taken
+        self._stride = _CLOCKED_STRIDE if by_clock else loss_stride(recovery.steps)
+        self._since: defaultdict[str, list[float]] = defaultdict(list)
+
+    def metric(self, name: str, step: int, value: float) -> None:
+        self._since[name].append(value)
+        if step % self._stride == 0 or step == self._steps:
+            self.outer.metric(name, step, mean_loss(self._since.pop(name)))
+
+
+def _report(
+    spec: LanguageSpec, recovery: Recovery, recovered: Recovered, windows_NT: Tensor, prunable: int
+) -> RecoveryReport:
+    before, after = (sum(pair[place] for pair in recovered.zeros.values()) for place in (0, 1))
+    curve = loss_curve(recovered.losses)
+    own = None if spec.own_text is None else described_text(spec.own_text)
+    return RecoveryReport.model_validate(
+        {
+            "method": recovery.method,
+            "trained": recovered.trained,
+            "trained_parameters": recovered.trained_parameters,
+            "steps": len(recovered.losses),
+            "rounds": recovered.rounds,
+            "tokens": recovered.tokens,
+            "windows": list(windows_NT.shape),
+            "texts": [described_text(text) for text in spec.recovery],
+            "own_text": own,
+            "teacher": None if spec.teacher is None else {"name": spec.teacher.name, "revision": spec.teacher.revision},
+            "loss": curve,
+            "loss_seconds": [recovered.loss_seconds[step - 1] for step, _ in curve],
+            "hidden_states_error": loss_curve(recovered.hidden_errors),
+            "holdout_loss": recovered.gains,
+            "ended_by": recovered.ending,
+            "seconds": recovered.seconds,
+            "resumed_from_step": recovered.resumed_from,
+            "processes": recovered.processes,
+            "zeros": {"before": before, "after": after},
+            "sparsity": {"before": before / prunable, "after": after / prunable},
+            "versions": versions(),
+        }
+    )

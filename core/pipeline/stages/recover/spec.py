@@ -1,0 +1,81 @@
+"""Stage of recovery of a language model, and what it changes in metrics and report."""
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from core.engine.evaluation.perplexity_ratio import ratio_stderr
+from core.pipeline.messages import JobSpec, LanguageSpec, Spec, TaskOutput
+from core.pipeline.reports.report import RecoveryReport, Report, removed_layers
+from core.pipeline.stages.stage import JobStage, RunningJob
+from secateur_wire.base import Number
+from secateur_wire.metrics import Metrics, Parameters, Sparsity
+
+
+class RecoverSpec(LanguageSpec, Spec):
+    """Spec of training the pruned model, keeping its zeros, writing the artifact and measuring it.
+
+    `removed_layers` are those that were pruned away, by their numbers in the source.
+    """
+
+    libraries: ClassVar[tuple[str, ...]] = ("core.engine.recovery.adapters",)
+    saves_progress: ClassVar[bool] = True
+    task: Literal["recover"] = "recover"
+    removed_layers: list[int] = Field(default_factory=list)
+
+
+class RecoveryOutput(TaskOutput):
+    """A model that was trained. `perplexity` is by text, None where it is no finite number.
+
+    `window_losses` are by text too, the mean of each window in nats, none where one is no finite number;
+    `zeros` are those of each layer before and after; `expected` is what the reload check compares with.
+    """
+
+    perplexity: dict[str, Number | None]
+    window_losses: dict[str, tuple[float, ...]] = Field(default_factory=dict)
+    zeros: dict[str, tuple[int, int]]
+    expected: Path
+    recovery: RecoveryReport
+
+
+class RecoverModel(JobStage):
+    """Training of what was pruned."""
+
+    rank = 40
+    part = 0.40, 0.90
+
+    def applies(self, spec: JobSpec) -> bool:
+        return isinstance(spec, LanguageSpec) and spec.recipe.recovery is not None
+
+    def supervise(self, job: RunningJob) -> None:
+        spec = RecoverSpec.of(job.spec, removed_layers=removed_layers(job.report.layers))
+        output = job.tasks.run(spec, RecoveryOutput)
+        add_recovery(job.metrics, job.report, output)
+        job.report.keep_peak("recover", output.peak_memory)
+        job.expected = output.expected
+
+
+def add_recovery(metrics: Metrics, report: Report, recovered: RecoveryOutput) -> None:
+    """Make metrics and report those of the recovered model; the pruned one's perplexity stays as `before_recovery`."""
+    dense_losses = {each.name: each.window_losses for each in report.dense_figures if each.kind == "perplexity"}
+    for name, after in recovered.perplexity.items():
+        figures = metrics.perplexity[name]
+        figures.before_recovery, figures.pruned = figures.pruned, after
+        figures.ratio = after / figures.dense if after is not None and figures.dense else None
+        figures.ratio_stderr = ratio_stderr(dense_losses.get(name, ()), recovered.window_losses.get(name, ()))
+    rows: list[dict[str, Any]] = report.layers
+    if recovered.zeros and "zeros" in rows[0]:  # else groups are gone, and nothing was to stay zero
+        for row in rows:
+            row["zeros"] = recovered.zeros[row["name"]][1]
+            row["sparsity"] = row["zeros"] / (row["out_features"] * row["in_features"])
+        assert metrics.parameters is not None and metrics.parameters.dense is not None
+        zeros, parameters = sum(row["zeros"] for row in rows), metrics.parameters.dense
+        prunable = sum(row["out_features"] * row["in_features"] for row in rows)
+        metrics.sparsity = Sparsity(prunable=zeros / prunable, model=zeros / parameters)
+        metrics.parameters = Parameters(dense=parameters, nonzero=parameters - zeros)
+    report.recovery = recovered.recovery
+    if recovered.peak_memory is not None:
+        metrics.peak_memory_bytes = max(metrics.peak_memory_bytes or 0, recovered.peak_memory.of_model)
+        report.recovery.peak_memory = recovered.peak_memory
+    report.note("Reconstruction errors are those of the layers as pruned, before recovery.")

@@ -1,0 +1,1 @@
+"""Search for the sparsity of a latency."""

@@ -1,0 +1,177 @@
+"""Search for the least sparsity at which a structured method's model is as fast as requested, by timing shapes.
+
+Layers of one shape run as fast whatever weights they hold, so the shapes are timed with random weights, before anything
+is chosen or removed.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import transformers
+from transformers import PretrainedConfig, PreTrainedModel
+
+from core.engine.evaluation.latency import DenseLatency
+from core.engine.models.folder import ModelFolder
+from core.engine.models.implementations import own_implementations
+from core.engine.models.tensors import DTYPES
+from core.engine.pruning.plan import model_facts
+from core.engine.removals.run import language_run
+from core.engine.resume.fingerprint import Runtime, fingerprint
+from core.engine.resume.kinds import LATENCY
+from core.engine.resume.store import ResumeStore, Saved
+from core.errors import LatencyTooNoisy, TargetUnreachable
+from core.pipeline.plans import cut_on, make_plan
+from core.pipeline.recipes.recipe import Recipe
+from core.pipeline.reports.report import LatencySearch, TimedShape
+from core.pipeline.stages.context import StageContext
+from core.pipeline.stages.opening import open_place
+from core.pipeline.stages.search.spec import SearchOutput, SearchSpec
+
+PARAM = "target.latency_ratio"
+
+
+class Timing(NamedTuple):
+    """The ratio of pruned to dense milliseconds, and the relative spread of the dense model's own timings."""
+
+    ratio: float
+    dense_spread: float
+
+
+def search(
+    sparsities: Sequence[float],
+    target_ratio: float,
+    time_at: Callable[[float], Timing],
+    on_step: Callable[[TimedShape], None],
+) -> LatencySearch:
+    """Find the least of `sparsities` that takes at most `target_ratio` of the dense time, by bisection.
+
+    `sparsities` ascend from 0; a larger one is assumed never to be slower. The search stops early at one whose ratio is
+    below `target_ratio` by no more than the dense timings spread.
+
+    Raises LatencyTooNoisy where that spread is larger than the requested gain, TargetUnreachable where the largest
+    sparsity is too slow.
+    """
+    steps: list[TimedShape] = []
+
+    def time(place: int) -> Timing:
+        timing = time_at(sparsities[place])
+        steps.append(TimedShape(sparsity=sparsities[place], ratio=timing.ratio))
+        on_step(steps[-1])
+        return timing
+
+    slow, fast = 0, len(sparsities) - 1
+    ratio, spread = time(fast)
+    if spread > 1 - target_ratio:
+        raise LatencyTooNoisy(
+            f"{PARAM} {target_ratio:g}: the dense model's own timings differ by {spread:.1%}, more than the gain of "
+            f"{1 - target_ratio:.1%} asked for: use a worker with nothing else to do, longer sequences, or a smaller "
+            "ratio",
+            param=PARAM,
+        )
+    if ratio > target_ratio:
+        raise TargetUnreachable(
+            f"{PARAM} {target_ratio:g} is out of reach: the nearest ratio measured is {ratio:.3f}, at sparsity "
+            f"{sparsities[fast]:.4f}, the largest there is",
+            param=PARAM,
+        )
+    while fast - slow > 1 and ratio < target_ratio / (1 + spread):
+        middle = (slow + fast) // 2
+        tried = time(middle).ratio
+        if tried <= target_ratio:
+            fast, ratio = middle, tried
+        else:
+            slow = middle
+    return LatencySearch(sparsity=sparsities[fast], spread=spread, steps=steps)
+
+
+def run(spec: SearchSpec, context: StageContext) -> SearchOutput:
+    """Search for the job's target, and report each shape as it is timed.
+
+    Raises LatencyTooNoisy, TargetUnreachable, OutOfMemory.
+    """
+    progress = context.progress
+    progress.stage("open")
+    timed = 0
+
+    def on_step(step: TimedShape) -> None:
+        nonlocal timed
+        progress.metric("latency_ratio", timed, step.ratio)
+        progress.log(f"sparsity {step.sparsity:.4f}: {step.ratio:.3f} of the dense model's time")
+        timed += 1
+
+    result = search_model(
+        open_place(spec.model),
+        spec.recipe,
+        sequence_length=spec.recipe.timed_length,
+        device=context.device,
+        revision=spec.model.revision,
+        work=spec.work,
+        previous=spec.previous,
+        on_step=on_step,
+    )
+    progress.metric("target_sparsity", timed, result.sparsity)
+    progress.log(f"the target means sparsity {result.sparsity:.4f}{'' if timed else ', as an earlier attempt result'}")
+    return SearchOutput(search=result, peak_memory=context.peak_memory())
+
+
+def search_model(
+    folder: ModelFolder,
+    recipe: Recipe,
+    *,
+    sequence_length: int,
+    device: torch.device,
+    revision: str,
+    work: Path,
+    previous: Sequence[Path],
+    on_step: Callable[[TimedShape], None],
+) -> LatencySearch:
+    """Return the sparsity for a job's `target.latency_ratio`, or the result of an earlier attempt.
+
+    A result found in one of the folders `previous` under the same circumstances is not searched for again. Raises the
+    errors of `search`, and OutOfMemory where dense and pruned do not both fit.
+    """
+    removal = recipe.removal
+    assert recipe.target is not None and recipe.target.latency_ratio is not None and removal is not None
+    description, target_ratio = folder.description, recipe.target.latency_ratio
+    facts = {
+        "method": recipe.method,
+        "parameters": recipe.parameters.model_dump(mode="json"),
+        "latency_ratio": target_ratio,
+        "sequence_length": sequence_length,
+        **model_facts(folder, revision, {}),
+    }
+    same = fingerprint("search", facts, Runtime.of(device, DTYPES[description.dtype]))
+    store = ResumeStore(work, same, previous)
+    saved = store.load(LATENCY)
+    if isinstance(saved, Saved):
+        result = LatencySearch.model_validate(saved.state)
+    else:
+        run = language_run(removal)
+        clock = DenseLatency(folder, sequence_length=sequence_length, device=device, other_bytes=description.bytes)
+
+        def time_at(sparsity: float) -> Timing:
+            request = replace(recipe.request, sparsity=sparsity, at_least=False)  # one of those there are
+            config = folder.config_of(run.config_left(folder, make_plan(folder, request, device=device)))
+            latency = clock.against(random_model(folder, config, DTYPES[description.dtype], device))
+            return Timing(latency["pruned_ms"] / latency["dense_ms"], latency["dense_spread"])
+
+        sparsities = removal.reachable(cut_on(device, recipe.request, description))
+        result = search(sparsities, target_ratio, time_at, on_step)
+    store.save(LATENCY, 0, {}, result.model_dump(mode="json"))
+    return result
+
+
+def random_model(
+    folder: ModelFolder, config: PretrainedConfig, dtype: torch.dtype, device: torch.device
+) -> PreTrainedModel:
+    """Build a model of the folder's family and of the config's shape, with random weights."""
+    model_class = getattr(transformers, folder.family.architecture)
+    with torch.device(device):
+        model = model_class._from_config(
+            config, dtype=dtype, **own_implementations(model_class, folder.family.config_path)
+        )
+    shaped: PreTrainedModel = model.eval()
+    return shaped

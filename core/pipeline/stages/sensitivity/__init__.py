@@ -1,0 +1,1 @@
+"""Sensitivity of a language model."""

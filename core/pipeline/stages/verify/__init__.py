@@ -1,0 +1,1 @@
+"""Reload check of an artifact."""

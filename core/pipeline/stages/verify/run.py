@@ -1,0 +1,68 @@
+"""Reload check of an artifact that is written, in a process that has not made it."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import dynamic_module_utils
+
+from core.engine.architectures.classifier_architecture import ClassifierDescription
+from core.engine.architectures.describe import describe_folder
+from core.engine.evaluation.reload_check import reload_check
+from core.engine.evaluation.reload_memory import ReloadRoom, reload_needs
+from core.engine.models.accelerator import CPUBackend, backend_of
+from core.pipeline.reports.report import Verification
+from core.pipeline.stages.context import StageContext
+from core.pipeline.stages.verify.spec import VerificationOutput, VerifySpec
+from core.progress import Progress
+
+
+def run(spec: VerifySpec, context: StageContext) -> VerificationOutput:
+    """Open the artifact as users do, and compare what it computes; raises ReloadCheckFailed."""
+    device = context.device
+    folder, discovered = spec.artifact.path, spec.artifact.discovered
+    description = describe_folder(folder, own_artifact=True, discovered=discovered)
+    if isinstance(description, ClassifierDescription):
+        from core.engine.evaluation.classifier_reload_check import classifier_reload_check
+
+        checked = classifier_reload_check(folder, spec.expected, device=device)
+        description = _traced(description, folder, checked["image_shape"], context.progress)
+    else:
+        importing: Any = dynamic_module_utils
+        importing.HF_MODULES_CACHE = str(spec.modules)  # it asked the environment once, when it was loaded
+        needs = reload_needs(description, backend_of(device).kind, [_room(device, spec.memory_bytes)])
+        offload = spec.offload if needs.offloads else None
+        try:
+            checked = reload_check(folder, spec.expected, device=device, discovered=discovered, offload=offload)
+        finally:
+            shutil.rmtree(spec.offload, ignore_errors=True)  # as large as the model, and the store may need its place
+    return VerificationOutput(
+        model=description.model_dump(mode="json"),
+        verification=Verification.model_validate(checked),
+        peak_memory=context.peak_memory(),
+    )
+
+
+def _traced(
+    description: ClassifierDescription, folder: Path, image_shape: tuple[int, int, int], progress: Progress
+) -> ClassifierDescription:
+    """Return the description with what a trace finds, for estimates of jobs on the artifact; else as it is."""
+    from core.engine.models.classifier import open_classifier
+    from core.engine.pruning.classifier_trace import trace_classifier
+
+    try:
+        passes = trace_classifier(open_classifier(folder), image_shape)
+    except Exception as error:  # the code of any type of model may fail in any way, and nothing hangs on it
+        progress.log(f"the artifact was not traced: {type(error).__name__}: {str(error)[:300]}")
+        return description
+    return description.model_copy(update={"passes": passes})
+
+
+def _room(device: torch.device, memory_bytes: int | None) -> ReloadRoom:
+    """Return what is free for a check: on the device, and in main memory within what the worker may use."""
+    backend = backend_of(device)
+    memory = CPUBackend(torch.device("cpu")).free_bytes()
+    if memory_bytes is not None:
+        memory = min(memory, memory_bytes - backend.kind.process_bytes)
+    return ReloadRoom(memory, backend.free_bytes() if backend.kind.has_own_memory else None)

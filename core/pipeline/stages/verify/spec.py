@@ -1,0 +1,72 @@
+"""Reload check of an artifact: a fresh process opens it as users do, and compares what it computes."""
+
+from pathlib import Path
+from typing import Literal
+
+from core.engine.architectures.heterogeneous import MODELLING_FILE
+from core.pipeline.messages import DeviceSpec, JobSpec, LanguageSpec, ModelPlace, Spec, TaskOutput
+from core.pipeline.reports.report import Verification
+from core.pipeline.stages.stage import JobStage, RunningJob
+from secateur_wire.base import JsonObject
+
+
+class VerifySpec(DeviceSpec, Spec):
+    """Spec of the reload check: open the artifact with from_pretrained in a fresh process, compare the logits.
+
+    `modules` is the folder for the modelling file that may have to be imported, `offload` that for what is written
+    where the model does not fit `memory_bytes` of main memory, or the device.
+    """
+
+    task: Literal["verify"] = "verify"
+    artifact: ModelPlace
+    expected: Path
+    modules: Path
+    offload: Path
+    memory_bytes: int | None = None
+
+
+class VerificationOutput(TaskOutput):
+    """The artifact as it was opened again: its description, and figures of the check."""
+
+    model: JsonObject
+    verification: Verification
+
+
+class VerifyArtifact(JobStage):
+    """Reload check: a fresh process opens the artifact as users do."""
+
+    rank = 100
+    shown_as = "verify"
+    part = 0.95, 0.98
+
+    def applies(self, spec: JobSpec) -> bool:
+        return not spec.recipe.measures
+
+    def supervise(self, job: RunningJob) -> None:
+        assert job.expected is not None
+        report = job.report
+        output = job.tasks.run(
+            VerifySpec(
+                artifact=job.spec.artifact_place,
+                expected=job.expected,
+                modules=job.spec.work / "modules",
+                offload=job.spec.work / "offload",
+                memory_bytes=job.spec.memory_bytes,
+                device=job.spec.device,
+                threads=job.spec.threads,
+            ),
+            VerificationOutput,
+        )
+        report.artifact = output.model
+        report.keep_peak("verify", output.peak_memory)
+        report.verification = output.verification
+        if output.verification.offloaded:
+            report.note(
+                "The whole model does not fit in memory: it was checked with its blocks' matrices on the disk, each of "
+                "which was read when it was used."
+            )
+        if isinstance(job.spec, LanguageSpec) and output.verification.trust_remote_code:
+            report.note(
+                "Layers differ in shape: from_pretrained needs trust_remote_code=True, which runs this folder's own "
+                f"{MODELLING_FILE}."
+            )
