@@ -20,7 +20,7 @@ import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.engine.resume.kinds import KINDS
+from core.engine.resume.kinds import kinds_in
 from core.service.jobs.work_folders import WORK_USES, WorkUse, uses_of_work
 from worker.locks import is_free
 
@@ -61,12 +61,14 @@ class WorkFolders:
         """Keep what a retry goes on from, the newest of each kind, of a job that failed or was cancelled."""
         folder = self._root / job_id
         attempts = sorted(folder.glob("attempt-*"), key=_number, reverse=True)
-        newest = [next((each for each in attempts if any(each.glob(kind.pattern))), None) for kind in KINDS]
-        if not any(newest):
+        newest: dict[str, Path] = {}
+        for attempt in attempts:
+            newest = dict.fromkeys(kinds_in(attempt), attempt) | newest
+        if not newest:
             self.remove(job_id)
             return
         for attempt in attempts:
-            for path in [attempt] if attempt not in newest else [attempt / name for name in _NOT_RESUMED]:
+            for path in [attempt] if attempt not in newest.values() else [attempt / name for name in _NOT_RESUMED]:
                 shutil.rmtree(path, ignore_errors=True)
 
     def remove(self, job_id: str) -> bool:

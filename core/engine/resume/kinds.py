@@ -4,6 +4,7 @@ The stages of one attempt save different kinds: `work/resume/KIND/POSITION/state
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 FOLDER = "resume"
 STATE = "state.json"
@@ -48,4 +49,7 @@ CURVES = Kind("curves")
 LATENCY = Kind("latency")
 """The sparsity at which a model is as fast as was asked for."""
 
-KINDS = (BLOCK, SELECTION, STEP, ROUND, CURVES, LATENCY)
+
+def kinds_in(attempt: Path) -> set[str]:
+    """Return the names of the kinds of which an attempt's folder has a record, those of no list here among them."""
+    return {file.parents[1].name for file in attempt.glob(f"{FOLDER}/*/*/{STATE}")}
