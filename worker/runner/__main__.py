@@ -25,9 +25,8 @@ from core.pipeline.stages.registry import parse_spec
 from core.pipeline.stages.run import run_stage
 from core.progress import WorkStopped
 from worker.processes import peak_resident_bytes
-from worker.runner.message_writer import open_messages, send, signs_of_life
+from worker.runner.message_writer import MessageProgress, open_messages, send, signs_of_life, stop_once_saved
 from worker.runner.messages import ErrorMessage, ResultMessage
-from worker.runner.progress import MessageProgress, stop_once_saved
 from worker.runner.seclusion import seclude
 
 STOPPED = 75

@@ -1,18 +1,24 @@
-"""Messages of the runner to the supervisor: results, progress, and signs of life while it works."""
+"""Messages of the runner to the supervisor: results, progress, and signs of life while it works.
+
+SIGTERM is how the runner learns that it should stop.
+"""
 
 import contextlib
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from typing import TextIO
 
 from core.counting import current_work
-from worker.runner.messages import AliveMessage, Message
+from core.progress import Progress
+from worker.runner.messages import AliveMessage, LogMessage, Message, MetricMessage, ProgressMessage, StageMessage
 
 BEAT_SECONDS = 0.5
 
 _messages: TextIO
 _sending = threading.Lock()
+_stop_requested = threading.Event()
 
 
 def open_messages() -> None:
@@ -44,3 +50,27 @@ def signs_of_life() -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
+
+
+def stop_once_saved() -> None:
+    """Have SIGTERM end the task only once its newest block, round or step is saved; else it ends at once."""
+    signal.signal(signal.SIGTERM, lambda *_: _stop_requested.set())
+
+
+class MessageProgress(Progress):
+    """Progress that is sent to the supervisor."""
+
+    def stage(self, name: str) -> None:
+        send(StageMessage(stage=name))
+
+    def advance(self, share: float, done: int | None = None, of: int | None = None) -> None:
+        send(ProgressMessage(progress=share, block=done, blocks=of))
+
+    def log(self, message: str) -> None:
+        send(LogMessage(level="info", message=message))
+
+    def metric(self, name: str, step: int, value: float) -> None:
+        send(MetricMessage(name=name, step=step, value=value))
+
+    def should_stop(self) -> bool:
+        return _stop_requested.is_set()

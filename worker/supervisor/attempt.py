@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from core.errors import GateMissed
+from core.pipeline.recipes.parts import Target
+from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.reports.manifest import finalise
-from core.pipeline.reports.report import Report
+from core.pipeline.reports.report import LatencySearch, Report, TargetReport
 from core.pipeline.stages.registry import stages_of
 from core.pipeline.stages.stage import RunningJob
 from core.service.jobs.estimates.resources import compare
@@ -17,14 +19,13 @@ from core.service.sources.folders import content_hash_of
 from core.service.sources.hub_tokens import find_access
 from core.settings import Settings
 from core.storage import Store, StoredFile, artifact_prefix
-from secateur_wire.base import Number
-from secateur_wire.metrics import Metrics, Seconds
+from secateur_wire.base import JsonObject, Number
+from secateur_wire.metrics import Metrics, Seconds, Sizes, TargetReached
+from secateur_wire.reports import GateResult
 from worker.node_cache import folder_bytes
 from worker.supervisor.inputs import JobInputs
-from worker.supervisor.job_spec import fetch_spec
 from worker.supervisor.recorder import Recorder
 from worker.supervisor.runner_tasks import RunnerTasks
-from worker.supervisor.target import add_target
 from worker.supervisor.work_folders import WorkFolders
 
 Measured = dict[str, Number | None]
@@ -91,7 +92,7 @@ class Attempt:
             return self._finish(job)
 
     def _fetch(self, inputs: JobInputs) -> RunningJob:
-        spec = fetch_spec(self._claim, inputs, self._settings, self._folder)
+        spec = inputs.fetch_job(self._claim)
         inputs.end_fetching()
         self._on_wait()
         return RunningJob(spec, self._tasks, inputs.cache)
@@ -100,7 +101,7 @@ class Attempt:
         """Evaluate the gates, write the manifest, and store the artifact."""
         self._recorder.enter("store")
         metrics, report, recipe = job.metrics, job.report, self._claim.recipe
-        target = add_target(recipe, metrics, report, job.search)
+        target = _add_target(recipe, metrics, report, job.search)
         results = [*evaluate_gates(recipe.gates, metrics), *([] if target is None else [target])]
         measured = self._measured(job, seconds=self._add_seconds(metrics))
         report.estimate = compare(self._claim.estimate, measured)
@@ -139,3 +140,46 @@ class Attempt:
         total = sum(stages.values())
         metrics.seconds = Seconds.model_validate({**before, **stages, "total": total})
         return total
+
+
+def _add_target(recipe: Recipe, metrics: Metrics, report: Report, search: LatencySearch | None) -> GateResult | None:
+    """Put what was asked and reached into metrics and report; the result of this limit, which is none of the gates.
+
+    A latency is met within the spread of its timings. `search` is set where the sparsity was searched for.
+    """
+    target = recipe.target
+    if target is None:
+        return None
+    reached, spread = _reached(target, metrics, report, recipe.output.format)
+    met = reached <= target.limit * (1 + spread)
+    figures: JsonObject = {
+        "kind": target.kind,
+        "asked": target.limit,
+        "reached": reached,
+        "met": met,
+        "spread": spread,
+        "sparsity": recipe.sparsity if search is None else search.sparsity,
+    }
+    metrics.target = TargetReached.model_validate(figures)
+    searched = {} if search is None else {"search": search.document()}
+    report.target = TargetReport.model_validate(figures | searched)
+    within = f" (timings spread by {spread:.1%})" if target.kind == "latency_ratio" else ""
+    name = f"target.{target.kind}"
+    message = f"{name}: {target.limit:,} was asked for, the artifact reached {reached:,.6g}{within}"
+    return GateResult(gate=name, limit=target.limit, figure=reached, on=None, kept=met, message=message, margin=0.0)
+
+
+def _reached(target: Target, metrics: Metrics, report: Report, form: str) -> tuple[float, float]:
+    """Return the artifact's own figure, and by how much, relative, the measurement of it may be off."""
+    if target.latency_ratio is not None:
+        latency = metrics.latency
+        assert latency is not None and latency.ratio is not None
+        return latency.ratio, latency.spread or 0.0
+    if target.parameters is not None:
+        assert metrics.parameters is not None and metrics.parameters.nonzero is not None
+        return metrics.parameters.nonzero, 0.0
+    sizes = metrics.bytes or Sizes()
+    exported = report.exported(form)
+    most = sizes.artifact if exported is None or exported.bound_bytes is None else exported.bound_bytes
+    assert most is not None
+    return most, 0.0

@@ -9,9 +9,14 @@ import structlog
 
 from core.engine.datasets.formats import IMAGE_PARQUET
 from core.engine.evaluation.zero_shot_tasks import TASKS, local_copy
+from core.engine.recovery.registry import RECOVERIES
+from core.engine.recovery.request import Recovery, stage_texts
 from core.errors import StoreUnavailable, UnusableDataset, UnusableModel
-from core.pipeline.messages import ImageSource, ModelSource, TextSource
+from core.methods.registry import get_method
+from core.pipeline.messages import ClassifierSpec, ImageSource, JobSpec, LanguageSpec, ModelSource, TextSource
 from core.pipeline.stages.generate_text.spec import GeneratedTextOutput, GenerateTextSpec
+from core.service.jobs.queue import Claim
+from core.service.jobs.queue.claimed import ClaimedImages
 from core.service.sources.folders import content_hash, dataset_hash, file_hash
 from core.service.sources.hub_access import HubAccess
 from core.service.sources.references import (
@@ -49,6 +54,7 @@ from worker.fetcher.protocol import (
     text_key,
     with_secrets,
 )
+from worker.machine import usable_memory_bytes
 from worker.node_cache import NodeCache
 from worker.runner.messages import Message
 from worker.supervisor.fetched_inputs import InputFetcher
@@ -96,6 +102,74 @@ class JobInputs:
     @property
     def cache(self) -> NodeCache:
         return self._fetcher.cache
+
+    def fetch_job(self, claim: Claim) -> JobSpec:
+        """Fetch all that a job reads; return what its stages are told.
+
+        Raises what the fetcher and the runner report.
+        """
+        earlier = (self._folder.with_name(f"attempt-{number}") for number in claim.previous_attempts)
+        job = JobSpec(
+            job=claim.job_id,
+            attempt=claim.attempt,
+            recipe=claim.recipe,
+            model=self.model(claim.model),
+            baseline=claim.baseline,
+            work=self._folder,
+            previous=[each for each in earlier if each.is_dir()],  # as far as they are within reach
+            artifact=self._folder / "artifact",
+            memory_bytes=usable_memory_bytes(self._settings),
+            device=self._settings.device,
+            threads=self._settings.threads,
+        )
+        if claim.images is not None:
+            return self._classifier_job(job, claim.images)
+        return self._language_job(job, claim)
+
+    def _language_job(self, job: JobSpec, claim: Claim) -> LanguageSpec:
+        model, recovery = job.model, claim.recipe.recovery
+        method = get_method(claim.recipe.method)
+        reference = claim.calibration if method.prunes or method.measures else None
+        calibration = None if reference is None else self.text(reference, model, "calibration.dataset")
+        generated = claim.generated and reference and self.text(claim.generated, model, "calibration.generated")
+        evaluation = [self.text(text, model, "evaluation.datasets") for text in claim.evaluation]
+        questions = [self.questions(task) for task in claim.tasks]
+        params = [] if recovery is None else [param for _, param, _ in stage_texts(recovery)] or ["recovery.dataset"]
+        teacher = None if recovery is None else self._teacher(recovery, claim, model)
+
+        def text(reference: TextReference, param: str) -> TextSource:
+            if calibration is not None and reference == claim.calibration:
+                return calibration
+            return self.text(reference, model, param)
+
+        return LanguageSpec.of(
+            job,
+            calibration=calibration,
+            generated=generated,
+            evaluation=evaluation,
+            questions=questions,
+            recovery=[text(reference, param) for reference, param in zip(claim.recovery, params, strict=True)],
+            teacher=teacher,
+            own_text=claim.own_text and self.text(claim.own_text, teacher or model, "recovery.own_text"),
+            activation_budget_bytes=self._settings.activation_budget_bytes,
+        )
+
+    def _teacher(self, recovery: Recovery, claim: Claim, model: ModelSource) -> ModelSource | None:
+        """Return the model that a recovery learns from, if any: one that was named, else the job's own, dense."""
+        if not RECOVERIES[recovery.method].learns_from_model:
+            return None
+        return model if claim.teacher is None else self.model(claim.teacher)
+
+    def _classifier_job(self, job: JobSpec, images: ClaimedImages) -> ClassifierSpec:
+        def source(reference: ImageReference | None, param: str) -> ImageSource | None:
+            return None if reference is None else self.images(reference, param)
+
+        return ClassifierSpec.of(
+            job,
+            calibration=source(images.calibration, "calibration.dataset"),
+            recovery=source(images.recovery, "recovery.dataset"),
+            evaluation=[self.images(each, "evaluation.datasets") for each in images.evaluation],
+        )
 
     def model(self, reference: ModelReference) -> ModelSource:
         """Return the model's folder: in place where it lies on this machine, else in the cache.

@@ -3,12 +3,18 @@
 import platform
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 
 from core.engine.architectures.describe import Description
-from core.pipeline.messages import ImageSource, ModelSource, TextSource
+from core.engine.options.sensitivity_curves import Sensitivity
+from core.pipeline.messages import ImageSource, LanguageSpec, ModelSource, TextSource
 from core.pipeline.reports.report import ReportedModel
 from secateur_wire.base import JsonObject
+from secateur_wire.metrics import LayerSensitivity, Metrics
 
+FIGURES = "sensitivity.json"
+CHART = "sensitivity.svg"
+NO_MODEL = "Nothing was pruned and no model was made, so there is none to reload, verify or time."
 LOSS_POINTS = 200
 """Points of a loss curve, however many steps there were: each is the mean of the steps since the one before."""
 
@@ -24,9 +30,20 @@ def versions(*libraries: str) -> dict[str, str]:
     return {"python": platform.python_version()} | {name: version(name) for name in libraries}
 
 
-def described_text(source: TextSource | ImageSource) -> JsonObject:
-    """Describe a text or image set: its name and hash, and for one of the hub its commit."""
+def described_source(source: TextSource | ImageSource | None) -> JsonObject | None:
+    """Describe a text or image set, where there is one: its name and hash, and for one of the hub its commit."""
+    if source is None:
+        return None
     return {"name": source.name, "sha256": source.sha256, **source.origin}
+
+
+def described_texts(spec: LanguageSpec, *, calibrates: bool = True) -> JsonObject:
+    """Describe the texts that a language model was pruned and measured on."""
+    return {
+        "calibration": described_source(spec.calibration) if calibrates else None,
+        "generated": described_source(spec.generated) if calibrates else None,
+        "evaluation": {each.name: described_source(each) for each in spec.evaluation},
+    }
 
 
 def loss_curve(losses: Sequence[float]) -> list[tuple[int, float]]:
@@ -46,3 +63,25 @@ def loss_stride(steps: int) -> int:
 def mean_loss(losses: Sequence[float]) -> float:
     """Return the mean of losses."""
     return sum(losses) / len(losses)
+
+
+def write_sensitivity(sensitivity: Sensitivity, folder: Path) -> None:
+    """Write the figures and their chart."""
+    from core.pipeline.reports.charts import sensitivity_chart  # slow to load, and for such jobs alone
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / FIGURES).write_text(sensitivity.model_dump_json(indent=2, exclude_none=True) + "\n", "utf-8")
+    (folder / CHART).write_text(sensitivity_chart(sensitivity), "utf-8")
+
+
+def sensitivity_metrics(sensitivity: Sensitivity) -> Metrics:
+    """Return the figures for a list of jobs: the dense model's, and which layer lost most at the highest rate."""
+    most = max(sensitivity.curves, key=lambda curve: curve.points[-1].loss)
+    return Metrics(
+        sensitivity=LayerSensitivity(
+            dense=sensitivity.dense.model_dump(mode="json", exclude_none=True),
+            layers=len(sensitivity.curves),
+            rates=len(sensitivity.rates),
+            most_sensitive=most.name,
+        )
+    )

@@ -23,9 +23,9 @@ from core.pipeline.plans import make_plan
 from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.sizes import resolve_target
 from core.pipeline.recipes.validation import ResolvedRequest
-from core.pipeline.reports.report import LatencySearch
-from core.pipeline.reports.report import TimedShape
+from core.pipeline.reports.report import LatencySearch, TimedShape
 from core.pipeline.stages.search import run as latency_search
+from core.pipeline.stages.search.run import (
     Timing,
     random_model,
     search,

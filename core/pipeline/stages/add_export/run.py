@@ -5,7 +5,7 @@ from itertools import chain
 from core.engine.datasets.text_files import read_documents
 from core.engine.exporters.implementations import added_exporter
 from core.pipeline.stages.add_export.spec import AddedExportOutput, AddExportSpec
-from core.pipeline.stages.context import StageContext
+from core.pipeline.stages.run import StageContext
 
 
 def run(spec: AddExportSpec, context: StageContext) -> AddedExportOutput:

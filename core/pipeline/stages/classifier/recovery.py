@@ -13,8 +13,7 @@ from core.engine.resume.store import JsonObject, ResumeStore
 from core.errors import ZerosRefilled
 from core.pipeline.messages import ClassifierSpec
 from core.pipeline.reports.report import RecoveryReport
-from core.pipeline.stages.classifier.report import described_images
-from core.pipeline.stages.report import loss_curve
+from core.pipeline.stages.report import described_source, loss_curve
 from core.progress import PartialProgress, Progress
 
 PRUNED, MEASURED = 0.45, 0.9
@@ -69,7 +68,7 @@ def recover_classifier(
         "trained_parameters": sum(each.numel() for each in network.model.parameters()),
         "steps": len(losses),
         "images": len(losses) * recovery.batch_size,
-        "texts": [described_images(spec.recovery)],
+        "texts": [described_source(spec.recovery)],
         "loss": loss_curve(losses),
         "sparsity": {"before": kept / total, "after": kept / total},
     }

@@ -10,7 +10,7 @@ from core.engine.architectures.classifier_architecture import ClassifierDescript
 from core.engine.evaluation.accuracy import Accuracy
 from core.engine.models.classifier import ClassifierFolder
 from core.engine.pruning.network import Network, weight_of
-from core.pipeline.messages import ClassifierSpec, ImageSource, PruneOutput
+from core.pipeline.messages import ClassifierSpec, PruneOutput
 from core.pipeline.reports.report import (
     EngineSettings,
     MethodFigures,
@@ -19,9 +19,8 @@ from core.pipeline.reports.report import (
     Report,
     ReportedImages,
 )
-from core.pipeline.stages.report import described_text, reported_model, versions
+from core.pipeline.stages.report import described_source, reported_model, versions
 from secateur_wire import metrics as wire
-from secateur_wire.base import JsonObject
 from secateur_wire.metrics import Metrics, Operations, Parameters, Sizes, Sparsity
 
 _LIBRARIES = ("secateur-server", "torch", "transformers", "safetensors", "timm", "torch-pruning", "onnx", "onnxruntime")
@@ -69,9 +68,9 @@ def classifier_result(
         layers=[asdict(row) for row in rows],
         images=ReportedImages.model_validate(
             {
-                "calibration": described_images(spec.calibration),
-                "recovery": described_images(spec.recovery),
-                "evaluation": {each.name: described_images(each) for each in spec.evaluation},
+                "calibration": described_source(spec.calibration),
+                "recovery": described_source(spec.recovery),
+                "evaluation": {each.name: described_source(each) for each in spec.evaluation},
                 "shape": list(image_shape),
                 "counts": dict(counts),
             }
@@ -149,8 +148,3 @@ def note_peak(metrics: Metrics, report: Report, peak: PeakMemory) -> None:
     """Put the peak memory of the process into metrics and report."""
     metrics.peak_memory_bytes = peak.of_model
     report.peak_memory = peak
-
-
-def described_images(source: ImageSource | None) -> JsonObject | None:
-    """Describe an image set as `described_text` does, None where there is none."""
-    return None if source is None else described_text(source)

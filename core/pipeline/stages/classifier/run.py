@@ -34,8 +34,8 @@ from core.pipeline.stages.classifier.recovery import (
 from core.pipeline.stages.classifier.report import classifier_result, note_peak
 from core.pipeline.stages.classifier.sensitivity import measure_classifier
 from core.pipeline.stages.classifier.spec import PruneClassifierSpec
-from core.pipeline.stages.context import StageContext
 from core.pipeline.stages.dense import dense_accuracy, dense_figures
+from core.pipeline.stages.run import StageContext
 from core.progress import PartialProgress
 
 VERIFIED_IMAGES = 100

@@ -10,10 +10,16 @@ from core.pipeline.messages import ClassifierSpec, PruneOutput
 from core.pipeline.reports.report import Report, ReportedImages
 from core.pipeline.stages.classifier.images import open_image_sets
 from core.pipeline.stages.classifier.recovery import prune_facts, resume_store
-from core.pipeline.stages.classifier.report import classifier_settings, described_images, note_peak
-from core.pipeline.stages.context import StageContext
-from core.pipeline.stages.report import reported_model, versions
-from core.pipeline.stages.sensitivity_figures import NO_MODEL, sensitivity_metrics, write_sensitivity
+from core.pipeline.stages.classifier.report import classifier_settings, note_peak
+from core.pipeline.stages.report import (
+    NO_MODEL,
+    described_source,
+    reported_model,
+    sensitivity_metrics,
+    versions,
+    write_sensitivity,
+)
+from core.pipeline.stages.run import StageContext
 from core.progress import PartialProgress
 
 
@@ -63,8 +69,8 @@ def measure_classifier(spec: ClassifierSpec, context: StageContext) -> PruneOutp
         sensitivity=sensitivity.model_dump(mode="json"),
         images=ReportedImages.model_validate(
             {
-                "calibration": described_images(spec.calibration),
-                "evaluation": {each.name: described_images(each) for each in spec.evaluation},
+                "calibration": described_source(spec.calibration),
+                "evaluation": {each.name: described_source(each) for each in spec.evaluation},
             }
         ),
         notes=[*notes, NO_MODEL],

@@ -1,9 +1,9 @@
 """Continuation of prompts by models that are written."""
 
 from core.engine.evaluation.continuations import compare_continuations
-from core.pipeline.stages.context import StageContext
 from core.pipeline.stages.generate.spec import GenerateSpec, GenerationOutput
-from core.pipeline.stages.opening import open_place
+from core.pipeline.stages.inputs import open_place
+from core.pipeline.stages.run import StageContext
 
 
 def run(spec: GenerateSpec, context: StageContext) -> GenerationOutput:

@@ -6,9 +6,9 @@ from core.engine.models.loading import load_model
 from core.engine.models.precision import forward_dtype
 from core.engine.models.self_text import generate_documents, sequences_at_once
 from core.engine.models.tensors import DTYPES
-from core.pipeline.stages.context import StageContext
 from core.pipeline.stages.generate_text.spec import GeneratedTextOutput, GenerateTextSpec
-from core.pipeline.stages.opening import open_place
+from core.pipeline.stages.inputs import open_place
+from core.pipeline.stages.run import StageContext
 
 
 def run(spec: GenerateTextSpec, context: StageContext) -> GeneratedTextOutput:

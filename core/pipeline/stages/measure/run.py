@@ -2,9 +2,9 @@
 
 from core.engine.evaluation.latency import measure_latency
 from core.engine.models.classifier import open_classifier
-from core.pipeline.stages.context import StageContext
+from core.pipeline.stages.inputs import open_place
 from core.pipeline.stages.measure.spec import LatencyOutput, MeasureSpec
-from core.pipeline.stages.opening import open_place
+from core.pipeline.stages.run import StageContext
 
 
 def run(spec: MeasureSpec, context: StageContext) -> LatencyOutput:

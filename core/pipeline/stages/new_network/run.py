@@ -6,8 +6,8 @@ import torch
 
 from core.engine.models.reference_networks import ReferenceConfig, ReferenceNetwork
 from core.errors import UnusableModel
-from core.pipeline.stages.context import StageContext
 from core.pipeline.stages.new_network.spec import NewNetworkOutput, NewNetworkSpec
+from core.pipeline.stages.run import StageContext
 
 
 def run(spec: NewNetworkSpec, context: StageContext) -> NewNetworkOutput:

@@ -1,20 +1,26 @@
 """Pruning of a language model: open, prune, evaluate and write one job's checkpoint."""
 
-from core.engine.datasets.token_windows import starts_with_bos
+from dataclasses import asdict
+from pathlib import Path
+
+from core.engine.architectures.description import ModelDescription
 from core.engine.evaluation.perplexity import MeasuredPerplexity
 from core.engine.exporters.huggingface import write_checkpoint
+from core.engine.pruning.blocks.language_pass import UnitRemovalPass
+from core.engine.pruning.layerwise.language_pass import LayerwisePass
 from core.engine.pruning.micro_batches import run_within_memory
+from core.engine.pruning.results import PruneResult
 from core.pipeline.messages import PruneOutput
 from core.pipeline.passes import walk_for
 from core.pipeline.reports.model_card import SHAPE_CHART
-from core.pipeline.reports.report import Report, unit_rows
-from core.pipeline.stages.context import StageContext
+from core.pipeline.reports.report import EngineSettings, PeakMemory, Report, unit_rows
 from core.pipeline.stages.dense import dense_figures, text_facts
-from core.pipeline.stages.opening import open_place
-from core.pipeline.stages.prune.report import prune_result
+from core.pipeline.stages.inputs import TokenSets, open_place, token_sets
 from core.pipeline.stages.prune.spec import PruneSpec
-from core.pipeline.stages.texts import calibration_set, evaluation_sets
+from core.pipeline.stages.report import described_texts, reported_model, versions
+from core.pipeline.stages.run import StageContext
 from core.progress import PartialProgress, Progress
+from secateur_wire.metrics import Metrics, Parameters, Perplexity, Sizes, Sparsity
 
 
 def run(spec: PruneSpec, context: StageContext) -> PruneOutput:
@@ -22,14 +28,9 @@ def run(spec: PruneSpec, context: StageContext) -> PruneOutput:
     progress, device = context.progress, context.device
     progress.stage("open")
     folder = open_place(spec.model)
-    recipe = spec.recipe
-    needs_tokenizer = spec.calibration or spec.evaluation or recipe.evaluation.prompts
-    tokenizer = folder.tokenizer() if needs_tokenizer else None
-    calibration = calibration_set(spec, tokenizer)
-    evaluations = {} if tokenizer is None else evaluation_sets(recipe.evaluation, spec.evaluation, tokenizer)
-
+    recipe, tokens = spec.recipe, token_sets(spec, folder)
     dense = dense_figures(spec, progress)
-    facts = text_facts(spec, folder, evaluations, device)
+    facts = text_facts(spec, folder, tokens.evaluations, device)
     known = {
         name: MeasuredPerplexity(taken.values["perplexity"], taken.window_losses)
         for name in facts
@@ -41,8 +42,8 @@ def run(spec: PruneSpec, context: StageContext) -> PruneOutput:
             folder,
             recipe.request,
             device=device,
-            calibration=calibration,
-            evaluations=evaluations,
+            calibration=tokens.calibration,
+            evaluations=tokens.evaluations,
             work=spec.work,
             previous=spec.previous,
             revision=spec.model.revision,
@@ -65,20 +66,58 @@ def run(spec: PruneSpec, context: StageContext) -> PruneOutput:
         config=result.config,
         discovered=folder.description.discovered,
     )
-    output = prune_result(
-        spec,
-        folder.description,
-        walk.plan,
-        result,
-        artifact_bytes=artifact_bytes,
-        peak=peak,
-        calibration_shape=None if calibration is None else tuple(calibration.shape),
-        evaluation_shapes={name: tuple(tokens.shape) for name, tokens in evaluations.items()},
-        bos=starts_with_bos(tokenizer) if tokenizer is not None else None,
+    metrics = _metrics(folder.description, result, tokens, artifact_bytes)
+    report = _report(spec, walk, result, tokens, peak)
+    metrics.peak_memory_bytes = peak.of_model
+    dense.write_to(report)
+    _draw_shapes(report, spec)
+    return PruneOutput(metrics=metrics, report=report, expected=Path(result.verification))
+
+
+def _metrics(description: ModelDescription, result: PruneResult, tokens: TokenSets, artifact_bytes: int) -> Metrics:
+    """Return the figures of what the pass found."""
+    return Metrics(
+        perplexity={
+            name: Perplexity(
+                dense=pair.dense,
+                pruned=pair.pruned,
+                ratio=pair.pruned / pair.dense,
+                ratio_stderr=pair.ratio_stderr,
+                sequence_length=tokens.evaluations[name].shape[1],
+            )
+            for name, pair in result.perplexity.items()
+        },
+        sparsity=Sparsity(prunable=result.removed / result.prunable, model=result.removed / description.parameters),
+        parameters=Parameters(dense=description.parameters, nonzero=description.parameters - result.removed),
+        bytes=Sizes(dense=description.bytes, artifact=artifact_bytes),
     )
-    dense.write_to(output.report)
-    _draw_shapes(output.report, spec)
-    return output
+
+
+def _report(
+    spec: PruneSpec, walk: LayerwisePass | UnitRemovalPass, result: PruneResult, tokens: TokenSets, peak: PeakMemory
+) -> Report:
+    """Return the report of what the pass found."""
+    return Report(
+        job=spec.job,
+        attempt=spec.attempt,
+        model=reported_model(spec.model, walk.folder.description),
+        layers=[asdict(row) for row in result.layers],
+        layer_sparsities=list(result.sparsities),
+        texts=described_texts(spec),
+        notes=result.notes,
+        tokens=tokens.described(),
+        engine=EngineSettings.model_validate(
+            {
+                **walk.plan.facts(),
+                **({"refits": dict(result.refits)} if result.refits else {}),
+                **({"micro_batches": list(result.micro_batches)} if result.micro_batches else {}),
+                "resumed_from_block": result.resumed_from,
+            }
+        ),
+        peak_memory=peak,
+        **{name: [asdict(row) for row in rows] for name, rows in result.sections.items() if rows},
+        versions=versions("secateur-server", "torch", "transformers", "safetensors"),
+    )
 
 
 def _draw_shapes(report: Report, spec: PruneSpec) -> None:

@@ -20,11 +20,10 @@ from core.errors import TooLittleText
 from core.methods.registry import get_method
 from core.pipeline.messages import LanguageSpec, ModelSource
 from core.pipeline.reports.report import RecoveryReport
-from core.pipeline.stages.context import StageContext
-from core.pipeline.stages.opening import open_place
+from core.pipeline.stages.inputs import evaluation_sets, open_place, recovery_set, training_set
 from core.pipeline.stages.recover.spec import RecoverSpec, RecoveryOutput
-from core.pipeline.stages.report import described_text, loss_curve, loss_stride, mean_loss
-from core.pipeline.stages.texts import evaluation_sets, recovery_set, training_set
+from core.pipeline.stages.report import described_source, loss_curve, loss_stride, mean_loss
+from core.pipeline.stages.run import StageContext
 from core.progress import PartialProgress, Progress
 
 _CLOCKED_STRIDE = 5
@@ -154,7 +153,6 @@ def _report(
 ) -> RecoveryReport:
     before, after = (sum(pair[place] for pair in recovered.zeros.values()) for place in (0, 1))
     curve = loss_curve(recovered.losses)
-    own = None if spec.own_text is None else described_text(spec.own_text)
     return RecoveryReport.model_validate(
         {
             "method": recovery.method,
@@ -164,8 +162,8 @@ def _report(
             "rounds": recovered.rounds,
             "tokens": recovered.tokens,
             "windows": list(windows_NT.shape),
-            "texts": [described_text(text) for text in spec.recovery],
-            "own_text": own,
+            "texts": [described_source(text) for text in spec.recovery],
+            "own_text": described_source(spec.own_text),
             "teacher": None if spec.teacher is None else {"name": spec.teacher.name, "revision": spec.teacher.revision},
             "loss": curve,
             "loss_seconds": [recovered.loss_seconds[step - 1] for step, _ in curve],

@@ -26,8 +26,8 @@ from core.errors import LatencyTooNoisy, TargetUnreachable
 from core.pipeline.plans import cut_on, make_plan
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.reports.report import LatencySearch, TimedShape
-from core.pipeline.stages.context import StageContext
-from core.pipeline.stages.opening import open_place
+from core.pipeline.stages.inputs import open_place
+from core.pipeline.stages.run import StageContext
 from core.pipeline.stages.search.spec import SearchOutput, SearchSpec
 
 PARAM = "target.latency_ratio"

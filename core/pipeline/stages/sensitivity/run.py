@@ -1,18 +1,24 @@
 """Sensitivity of a language model: measure each layer alone, and write the figures and their chart."""
 
-from core.engine.datasets.token_windows import starts_with_bos
+from dataclasses import replace
+
 from core.engine.options.sensitivity_curves import Sensitivity
 from core.engine.pruning.micro_batches import run_within_memory
 from core.methods.sensitivity.language_pass import SensitivityPass
 from core.pipeline.messages import PruneOutput
 from core.pipeline.plans import make_sensitivity_plan
 from core.pipeline.reports.report import EngineSettings, Report
-from core.pipeline.stages.context import StageContext
-from core.pipeline.stages.opening import open_place
-from core.pipeline.stages.report import described_text, reported_model, versions
+from core.pipeline.stages.inputs import open_place, token_sets
+from core.pipeline.stages.report import (
+    NO_MODEL,
+    described_texts,
+    reported_model,
+    sensitivity_metrics,
+    versions,
+    write_sensitivity,
+)
+from core.pipeline.stages.run import StageContext
 from core.pipeline.stages.sensitivity.spec import SensitivitySpec
-from core.pipeline.stages.sensitivity_figures import NO_MODEL, sensitivity_metrics, write_sensitivity
-from core.pipeline.stages.texts import calibration_set, evaluation_sets
 from core.progress import PartialProgress
 
 
@@ -24,20 +30,18 @@ def run(spec: SensitivitySpec, context: StageContext) -> PruneOutput:
     progress, device = context.progress, context.device
     progress.stage("open")
     folder = open_place(spec.model)
-    recipe, tokenizer = spec.recipe, folder.tokenizer()
-    parameters = recipe.parameters.sensitivity_options
+    parameters = spec.recipe.parameters.sensitivity_options
     assert parameters is not None and parameters.pattern is not None
-    calibration = calibration_set(spec, tokenizer)
-    evaluations = evaluation_sets(recipe.evaluation, spec.evaluation, tokenizer)
-    ((text, tokens_NT),) = evaluations.items()
+    tokens = token_sets(spec, folder)
+    ((text, tokens_NT),) = tokens.evaluations.items()
 
     plan = make_sensitivity_plan(folder, parameters, device=device)
     walk, result = run_within_memory(
         lambda: SensitivityPass(
             folder,
             plan,
-            calibration=calibration,
-            evaluations=evaluations,
+            calibration=tokens.calibration,
+            evaluations=tokens.evaluations,
             work=spec.work,
             previous=spec.previous,
             revision=spec.model.revision,
@@ -58,24 +62,16 @@ def run(spec: SensitivitySpec, context: StageContext) -> PruneOutput:
         curves=result.curves,
     )
     write_sensitivity(sensitivity, spec.artifact)
+    read = tokens if walk.calibration is not None else replace(tokens, calibration=None)
     peak = context.peak_memory()
     report = Report(
         job=spec.job,
         attempt=spec.attempt,
         model=reported_model(spec.model, folder.description),
         sensitivity=sensitivity.model_dump(mode="json"),
-        texts={
-            "calibration": described_text(spec.calibration) if walk.calibration and spec.calibration else None,
-            "generated": described_text(spec.generated) if walk.calibration and spec.generated else None,
-            "evaluation": {each.name: described_text(each) for each in spec.evaluation},
-        },
+        texts=described_texts(spec, calibrates=read.calibration is not None),
         notes=[*result.notes, NO_MODEL],
-        tokens={
-            "calibration": None if walk.calibration is None or calibration is None else list(calibration.shape),
-            "evaluation": {text: [windows, length]},
-            "windows": "non-overlapping; calibration shuffled by seed, evaluation evenly spaced over the text",
-            "bos_begins_each_window": starts_with_bos(tokenizer),
-        },
+        tokens=read.described(),
         engine=EngineSettings.model_validate(
             {
                 "forward_dtype": str(plan.forward_dtype).removeprefix("torch."),

@@ -2,8 +2,8 @@
 
 from importlib.metadata import version
 
-from core.pipeline.stages.context import StageContext
-from core.pipeline.stages.opening import open_place
+from core.pipeline.stages.inputs import open_place
+from core.pipeline.stages.run import StageContext
 from core.pipeline.stages.tasks.spec import TasksOutput, TasksSpec
 
 

@@ -2,7 +2,7 @@
 
 from core.engine.exporters.implementations import added_exporter
 from core.errors import ExportFailed
-from core.pipeline.stages.context import StageContext
+from core.pipeline.stages.run import StageContext
 from core.pipeline.stages.time_export.spec import ExportSpeedsOutput, TimeExportSpec
 
 

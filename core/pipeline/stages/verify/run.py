@@ -13,7 +13,7 @@ from core.engine.evaluation.reload_check import reload_check
 from core.engine.evaluation.reload_memory import ReloadRoom, reload_needs
 from core.engine.models.accelerator import CPUBackend, backend_of
 from core.pipeline.reports.report import Verification
-from core.pipeline.stages.context import StageContext
+from core.pipeline.stages.run import StageContext
 from core.pipeline.stages.verify.spec import VerificationOutput, VerifySpec
 from core.progress import Progress
 

@@ -1,18 +1,63 @@
-"""Texts of a job on a language model, as the token ids that its stages calibrate, train and measure on."""
+"""Inputs of stages on language models: models, and texts as the token ids to calibrate, train and measure on."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from core.engine.datasets.text_files import read_documents
-from core.engine.datasets.token_windows import calibration_windows, evaluation_windows, mixed_windows, training_windows
+from core.engine.datasets.token_windows import (
+    calibration_windows,
+    evaluation_windows,
+    mixed_windows,
+    starts_with_bos,
+    training_windows,
+)
+from core.engine.models.folder import ModelFolder, open_model
 from core.engine.recovery.request import Recovery, most_sequences, own_sequences
-from core.pipeline.messages import LanguageSpec, TextSource
+from core.pipeline.messages import LanguageSpec, ModelPlace, TextSource
+from secateur_wire.base import JsonObject
 from secateur_wire.job_body import Evaluation
 
 
-def calibration_set(spec: LanguageSpec, tokenizer: PreTrainedTokenizerBase | None) -> Tensor | None:
+def open_place(place: ModelPlace) -> ModelFolder:
+    """Open a model folder on this machine; raises what `open_model` does."""
+    return open_model(place.path, own_artifact=place.own_artifact, discovered=place.discovered)
+
+
+@dataclass(frozen=True)
+class TokenSets:
+    """Texts of a job as token ids: the calibration [samples, time], or none, and each evaluation set [windows, time].
+
+    `bos` is True where the tokenizer begins each window with its own token; None where nothing is read.
+    """
+
+    calibration: Tensor | None
+    evaluations: dict[str, Tensor]
+    bos: bool | None
+
+    def described(self) -> JsonObject:
+        """Return what a report says of them."""
+        return {
+            "calibration": None if self.calibration is None else list(self.calibration.shape),
+            "evaluation": {name: list(tokens_NT.shape) for name, tokens_NT in self.evaluations.items()},
+            "windows": "non-overlapping; calibration shuffled by seed, evaluation evenly spaced over the text",
+            "bos_begins_each_window": self.bos,
+        }
+
+
+def token_sets(spec: LanguageSpec, folder: ModelFolder) -> TokenSets:
+    """Return the texts that a job calibrates and is measured on; its tokenizer is opened where there are any."""
+    if not (spec.calibration or spec.evaluation or spec.recipe.evaluation.prompts):
+        return TokenSets(None, {}, None)
+    tokenizer = folder.tokenizer()
+    calibration = calibration_set(spec, tokenizer)
+    evaluations = evaluation_sets(spec.recipe.evaluation, spec.evaluation, tokenizer)
+    return TokenSets(calibration, evaluations, starts_with_bos(tokenizer))
+
+
+def calibration_set(spec: LanguageSpec, tokenizer: PreTrainedTokenizerBase) -> Tensor | None:
     """Return token ids [samples, time] of the calibration; None where the job has none.
 
     They are of the calibration text and of what the model wrote, mixed by the seed, as the recipe asks for them.
@@ -20,7 +65,7 @@ def calibration_set(spec: LanguageSpec, tokenizer: PreTrainedTokenizerBase | Non
     if spec.calibration is None:
         return None
     calibration = spec.recipe.calibration
-    assert tokenizer is not None and calibration is not None and calibration.sequence_length is not None
+    assert calibration is not None and calibration.sequence_length is not None
     parts = [(spec.calibration, calibration.samples)]
     if spec.generated is not None:
         parts.append((spec.generated, calibration.generated))
