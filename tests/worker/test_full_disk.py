@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
+from core.pipeline.messages import Spec
 from core.service.jobs import queue, service
 from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.hub_lookup import HubLookup
@@ -104,10 +105,10 @@ def work(settings: Settings, sessions: sessionmaker[Session]) -> Work:
 def filled_before(task: str, disk: Path) -> Iterator[None]:
     """Have the disk filled whenever a runner is about to start with this task."""
 
-    def start(name: str, *arguments: Any) -> ChildProcess:
-        if name == task:
+    def start(spec: Spec, *arguments: Any) -> ChildProcess:
+        if spec.task == task:
             fill(disk)
-        return start_runner(name, *arguments)
+        return start_runner(spec, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("worker.runner.client._start", start)

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -88,8 +87,32 @@ def run_task(
     ended it, `InternalError` for anything else.
     """
     with span(f"runner.{spec.task}"):
-        start = partial(_start, spec, command)
-        return _run(spec, log, on_message, on_wait, grace_seconds, start)
+        on_wait()
+        kills_before = memory_kills()
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with open(log, "ab") as stderr:
+            child = _start(spec, command, stderr)
+        waiting = _Waiting(child, on_wait)
+        outcome: ResultMessage | ErrorMessage | None = None
+        try:
+            with contextlib.suppress(BrokenPipeError):  # it died at once: its exit code tells
+                child.stdin.write(spec.model_dump_json().encode() + b"\n")
+                child.stdin.close()
+            for message in read_messages(child, waiting):
+                if isinstance(message, ResultMessage | ErrorMessage):
+                    outcome = message
+                else:
+                    on_message(message)
+            code = wait_for_exit(child, waiting)
+        finally:
+            child.end(grace_seconds, signal.SIGINT)
+        if waiting.draining is not None and not isinstance(outcome, ResultMessage):
+            raise waiting.draining
+        if isinstance(outcome, ErrorMessage):
+            raise ReportedFailure(outcome)
+        if outcome is None or code != 0:
+            raise unexplained_end(code, spec.task, log, memory_kills() > kills_before)
+        return outcome.result
 
 
 def _start(spec: Spec, command: Sequence[str], stderr: IO[bytes]) -> ChildProcess:
@@ -110,42 +133,6 @@ def _start(spec: Spec, command: Sequence[str], stderr: IO[bytes]) -> ChildProces
         stderr=stderr,
         environment={**seen, **variables},
     )
-
-
-def _run(
-    spec: Spec,
-    log: Path,
-    on_message: Callable[[Message], None],
-    on_wait: Callable[[], None],
-    grace_seconds: float,
-    start: Callable[[IO[bytes]], ChildProcess],
-) -> JsonObject:
-    on_wait()
-    kills_before = memory_kills()
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "ab") as stderr:
-        child = start(stderr)
-    waiting = _Waiting(child, on_wait)
-    outcome: ResultMessage | ErrorMessage | None = None
-    try:
-        with contextlib.suppress(BrokenPipeError):  # it died at once: its exit code tells
-            child.stdin.write(spec.model_dump_json().encode() + b"\n")
-            child.stdin.close()
-        for message in read_messages(child, waiting):
-            if isinstance(message, ResultMessage | ErrorMessage):
-                outcome = message
-            else:
-                on_message(message)
-        code = wait_for_exit(child, waiting)
-    finally:
-        child.end(grace_seconds, signal.SIGINT)
-    if waiting.draining is not None and not isinstance(outcome, ResultMessage):
-        raise waiting.draining
-    if isinstance(outcome, ErrorMessage):
-        raise ReportedFailure(outcome)
-    if outcome is None or code != 0:
-        raise unexplained_end(code, spec.task, log, memory_kills() > kills_before)
-    return outcome.result
 
 
 class _Waiting:

@@ -55,7 +55,6 @@ def dense_accuracy(
     model: torch.nn.Module,
     evaluation: Mapping[str, ImageSet],
     figures: DenseMeasurements,
-    device: torch.device,
 ) -> dict[str, Accuracy]:
     """Return the dense classifier's accuracy on each set, reused from an earlier job or measured."""
     sources = {each.name: each for each in spec.evaluation}
@@ -68,7 +67,7 @@ def dense_accuracy(
             "label_field": sources[name].label_field,
             "samples": len(images),
             "dtype": folder.description.dtype,
-            "device": device.type,
+            "device": next(model.parameters()).device.type,
             **_releases(),
         }
         known = figures.take("accuracy", name, facts)

@@ -18,6 +18,7 @@ from core.engine.pruning.results import PruneResult
 from core.engine.removals.run import language_run
 from core.engine.resume.kinds import LATENCY, STATE
 from core.errors import LatencyTooNoisy, TargetUnreachable
+from core.pipeline.messages import ModelSource
 from core.pipeline.passes import walk_for
 from core.pipeline.plans import make_plan
 from core.pipeline.recipes.request import UnresolvedRequest
@@ -31,6 +32,7 @@ from core.pipeline.stages.search.run import (
     search,
     search_model,
 )
+from core.pipeline.stages.search.spec import SearchSpec
 from secateur_wire.job_body import Target
 from tests.engine.crossing import crossed
 from tests.engine.resuming import positions, saved_state
@@ -193,14 +195,17 @@ def test_what_an_attempt_found_is_not_searched_for_again_under_the_same_circumst
 ) -> None:
     monkeypatch.setattr(latency_search, "DenseLatency", FakeClock)
     folder = open_model(make_model(tmp_path / "model", "llama"))
-    asked = recipe_of(method, target={"latency_ratio": 0.75})
 
-    def run(name: str, previous: Sequence[str] = (), **changes: Any) -> LatencySearch:
+    def run(name: str, previous: Sequence[str] = (), length: int = 16) -> LatencySearch:
         (tmp_path / name).mkdir()
-        return search_model(
-            folder, asked, revision="1", work=tmp_path / name, previous=[tmp_path / each for each in previous],
-            device=CPU, on_step=lambda step: None, **{"sequence_length": 16} | changes,
+        evaluation = {"sequence_length": length}
+        spec = SearchSpec(
+            job="job_1", attempt=1, recipe=recipe_of(method, target={"latency_ratio": 0.75}, evaluation=evaluation),
+            model=ModelSource(path=folder.path, name="m", revision="1"), work=tmp_path / name,
+            previous=[tmp_path / each for each in previous], artifact=tmp_path / "artifact", calibration=None,
+            evaluation=[], device="cpu", threads=None, activation_budget_bytes=1,
         )  # fmt: skip
+        return search_model(spec, CPU, lambda step: None)
 
     first = run("one")
     description = folder.description
@@ -211,7 +216,7 @@ def test_what_an_attempt_found_is_not_searched_for_again_under_the_same_circumst
     before = FakeClock.timed
     assert run("two", ["one"]) == first and FakeClock.timed == before
     assert run("three", ["none", "two"]) == first and FakeClock.timed == before
-    run("four", ["three"], sequence_length=17)
+    run("four", ["three"], length=17)
     assert FakeClock.timed > before
     (positions(tmp_path / "four", LATENCY)[-1] / STATE).write_text("{")
     assert saved_state(tmp_path / "three", LATENCY) == first.model_dump(mode="json")

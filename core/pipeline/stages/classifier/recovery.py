@@ -7,7 +7,6 @@ from core.engine.architectures.layer_shape import LinearShape
 from core.engine.datasets.image_set import ImageSet
 from core.engine.pruning.iterative.retraining import retrain
 from core.engine.pruning.network import Network, weight_of, weights_of
-from core.engine.recovery.request import Recovery
 from core.engine.resume.fingerprint import Runtime, fingerprint, tensors_sha256
 from core.engine.resume.store import JsonObject, ResumeStore
 from core.errors import ZerosRefilled
@@ -38,12 +37,12 @@ def recover_classifier(
     spec: ClassifierSpec,
     network: Network,
     images: ImageSet,
-    recovery: Recovery,
     teacher: nn.Module | None,
     progress: Progress,
 ) -> tuple[RecoveryReport, dict[str, Tensor]]:
     """Train; return the report's part on it, and the zeros of each layer that had to stay."""
-    assert spec.recovery is not None
+    recovery = spec.recipe.recovery
+    assert recovery is not None
     pruned_weights = weights_of(network.model, [layer for layer in network.layers if _has_zeros(network.model, layer)])
     zeros = {name: each.detach() == 0 for name, each in pruned_weights.items()}
     facts = {

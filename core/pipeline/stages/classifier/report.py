@@ -15,7 +15,6 @@ from core.pipeline.reports.report import (
     EngineSettings,
     MethodFigures,
     PeakMemory,
-    RecoveryReport,
     Report,
     ReportedImages,
 )
@@ -26,25 +25,26 @@ from secateur_wire.metrics import Metrics, Operations, Parameters, Sizes, Sparsi
 _LIBRARIES = ("secateur-server", "torch", "transformers", "safetensors", "timm", "torch-pruning", "onnx", "onnxruntime")
 
 
-def classifier_result(
-    spec: ClassifierSpec,
-    folder: ClassifierFolder,
-    network: Network,
-    *,
-    accuracy: Mapping[str, tuple[Accuracy, Accuracy, Accuracy | None]],
-    flops: tuple[int, int],
-    image_shape: tuple[int, int, int],
-    counts: Mapping[str, object],
-    sizes: Mapping[str, int],
-    recovered: RecoveryReport | None,
-    expected: Path,
-) -> PruneOutput:
-    """Return metrics and report of a pruned classifier.
+@dataclass(frozen=True)
+class Measured:
+    """Figures of a pruned classifier.
 
     `accuracy` is dense, pruned, and before recovery where there was one, of each set; `flops` dense and pruned of one
-    image; `sizes` bytes of the artifact's weights and of the forms written beside them; `expected` what the
-    reload check compares with.
+    image of `image_shape`; `sizes` bytes of the artifact's weights and of the forms written beside them; `counts` the
+    images of each set.
     """
+
+    accuracy: Mapping[str, tuple[Accuracy, Accuracy, Accuracy | None]]
+    flops: tuple[int, int]
+    image_shape: tuple[int, int, int]
+    sizes: Mapping[str, int]
+    counts: Mapping[str, object]
+
+
+def classifier_result(
+    spec: ClassifierSpec, folder: ClassifierFolder, network: Network, measured: Measured, expected: Path
+) -> PruneOutput:
+    """Return metrics and report of a pruned classifier; `expected` is what the reload check compares with."""
     description = folder.description
     rows = _rows(network)
     zeros = sum(row.zeros for row in rows)
@@ -52,14 +52,14 @@ def classifier_result(
     pruned = description.parameters - remaining + zeros
     metrics = Metrics(
         perplexity={},
-        accuracy={name: _pair(*figures) for name, figures in accuracy.items()},
-        flops=Operations(dense=flops[0], pruned=flops[1]),
+        accuracy={name: _pair(*figures) for name, figures in measured.accuracy.items()},
+        flops=Operations(dense=measured.flops[0], pruned=measured.flops[1]),
         sparsity=Sparsity(
             prunable=sum(row.removed + row.zeros for row in rows) / sum(layer.numel for layer in network.layers),
             model=pruned / description.parameters,
         ),
         parameters=Parameters(dense=description.parameters, nonzero=description.parameters - pruned),
-        bytes=Sizes.model_validate({"dense": description.bytes, **sizes}),
+        bytes=Sizes.model_validate({"dense": description.bytes, **measured.sizes}),
     )
     report = Report(
         job=spec.job,
@@ -71,8 +71,8 @@ def classifier_result(
                 "calibration": described_source(spec.calibration),
                 "recovery": described_source(spec.recovery),
                 "evaluation": {each.name: described_source(each) for each in spec.evaluation},
-                "shape": list(image_shape),
-                "counts": dict(counts),
+                "shape": list(measured.image_shape),
+                "counts": dict(measured.counts),
             }
         ),
         method=MethodFigures.model_validate(network.figures),
@@ -80,8 +80,6 @@ def classifier_result(
         engine=classifier_settings(network.device, description),
         versions=versions(*_LIBRARIES),
     )
-    if recovered is not None:
-        report.recovery = recovered
     return PruneOutput(metrics=metrics, report=report, expected=expected)
 
 

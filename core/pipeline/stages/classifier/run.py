@@ -31,7 +31,7 @@ from core.pipeline.stages.classifier.recovery import (
     require_zeros,
     resume_store,
 )
-from core.pipeline.stages.classifier.report import classifier_result, note_peak
+from core.pipeline.stages.classifier.report import Measured, classifier_result, note_peak
 from core.pipeline.stages.classifier.sensitivity import measure_classifier
 from core.pipeline.stages.classifier.spec import PruneClassifierSpec
 from core.pipeline.stages.dense import dense_accuracy, dense_figures
@@ -64,7 +64,7 @@ def _prune(spec: ClassifierSpec, context: StageContext) -> PruneOutput:
     layers = prunable_linears(folder.description, selection_of(parameters))
     progress.stage("evaluate")
     figures = dense_figures(spec, progress)
-    dense = dense_accuracy(spec, folder, model, images.evaluation, figures, device)
+    dense = dense_accuracy(spec, folder, model, images.evaluation, figures)
     dense_flops = count_flops(model, shape)
     teacher = copy.deepcopy(model) if recovery and RECOVERIES[recovery.method].learns_from_model else None
     network = Network(
@@ -92,7 +92,7 @@ def _prune(spec: ClassifierSpec, context: StageContext) -> PruneOutput:
         if prunes:
             before = {name: measure_accuracy(model, each) for name, each in images.evaluation.items()}
         progress.stage("recover")
-        recovered, zeros = recover_classifier(spec, network, images.recovery, recovery, teacher, progress)
+        recovered, zeros = recover_classifier(spec, network, images.recovery, teacher, progress)
         round_to_stored(model, folder)
         require_zeros(model, layers, zeros)
     progress.stage("evaluate")
@@ -112,18 +112,16 @@ def _prune(spec: ClassifierSpec, context: StageContext) -> PruneOutput:
         if each.written == "beside" and folder.description.task in each.task_families
     }
     expected = _write_expected(spec, model, images, shape)
-    output = classifier_result(
-        spec,
-        folder,
-        network,
+    measured = Measured(
         accuracy={name: (dense[name], pruned[name], before.get(name)) for name in images.evaluation},
         flops=(dense_flops, count_flops(model, shape)),
         image_shape=shape,
-        counts=images.counts,
         sizes={"artifact": artifact_bytes, **other_forms},
-        recovered=recovered,
-        expected=expected,
+        counts=images.counts,
     )
+    output = classifier_result(spec, folder, network, measured, expected)
+    if recovered is not None:
+        output.report.recovery = recovered
     figures.write_to(output.report)
     if prepared:
         output.report.add_export(form, prepared)

@@ -6,7 +6,6 @@ is chosen or removed.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -24,7 +23,6 @@ from core.engine.resume.kinds import LATENCY
 from core.engine.resume.store import ResumeStore, Saved
 from core.errors import LatencyTooNoisy, TargetUnreachable
 from core.pipeline.plans import cut_on, make_plan
-from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.reports.report import LatencySearch, TimedShape
 from core.pipeline.stages.inputs import open_place
 from core.pipeline.stages.run import StageContext
@@ -102,38 +100,20 @@ def run(spec: SearchSpec, context: StageContext) -> SearchOutput:
         progress.log(f"sparsity {step.sparsity:.4f}: {step.ratio:.3f} of the dense model's time")
         timed += 1
 
-    result = search_model(
-        open_place(spec.model),
-        spec.recipe,
-        sequence_length=spec.recipe.timed_length,
-        device=context.device,
-        revision=spec.model.revision,
-        work=spec.work,
-        previous=spec.previous,
-        on_step=on_step,
-    )
+    result = search_model(spec, context.device, on_step)
     progress.metric("target_sparsity", timed, result.sparsity)
     progress.log(f"the target means sparsity {result.sparsity:.4f}{'' if timed else ', as an earlier attempt result'}")
     return SearchOutput(search=result, peak_memory=context.peak_memory())
 
 
-def search_model(
-    folder: ModelFolder,
-    recipe: Recipe,
-    *,
-    sequence_length: int,
-    device: torch.device,
-    revision: str,
-    work: Path,
-    previous: Sequence[Path],
-    on_step: Callable[[TimedShape], None],
-) -> LatencySearch:
+def search_model(spec: SearchSpec, device: torch.device, on_step: Callable[[TimedShape], None]) -> LatencySearch:
     """Return the sparsity for a job's `target.latency_ratio`, or the result of an earlier attempt.
 
-    A result found in one of the folders `previous` under the same circumstances is not searched for again. Raises the
+    A result found by one of the earlier attempts under the same circumstances is not searched for again. Raises the
     errors of `search`, and OutOfMemory where dense and pruned do not both fit.
     """
-    removal = recipe.removal
+    folder, recipe = open_place(spec.model), spec.recipe
+    removal, sequence_length = recipe.removal, recipe.timed_length
     assert recipe.target is not None and recipe.target.latency_ratio is not None and removal is not None
     description, target_ratio = folder.description, recipe.target.latency_ratio
     facts = {
@@ -141,10 +121,10 @@ def search_model(
         "parameters": recipe.parameters.model_dump(mode="json"),
         "latency_ratio": target_ratio,
         "sequence_length": sequence_length,
-        **model_facts(folder, revision, {}),
+        **model_facts(folder, spec.model.revision, {}),
     }
     same = fingerprint("search", facts, Runtime.of(device, DTYPES[description.dtype]))
-    store = ResumeStore(work, same, previous)
+    store = ResumeStore(spec.work, same, spec.previous)
     saved = store.load(LATENCY)
     if isinstance(saved, Saved):
         result = LatencySearch.model_validate(saved.state)
