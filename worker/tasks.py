@@ -47,6 +47,7 @@ from worker.supervisor.discoverer import Discoverer
 from worker.supervisor.drain import Drain
 from worker.supervisor.heartbeat import Heartbeat
 from worker.supervisor.job_poller import JobPoller
+from worker.supervisor.pass_tracer import PassTracer
 from worker.supervisor.request_taker import RequestTaker
 from worker.supervisor.sample_fetcher import SampleFetcher
 from worker.supervisor.supervisor import Supervisor
@@ -198,6 +199,7 @@ class Enter(bootsteps.StartStopStep):  # type: ignore[misc]
                 Discoverer(WORKER_ID, settings),
                 SampleFetcher(WORKER_ID, settings),
                 Tracer(open_store(settings), settings),
+                PassTracer(open_store(settings), settings),
             ]
         )
         threads: tuple[JobPoller | RequestTaker[Any], ...] = (_poller, *_takers)

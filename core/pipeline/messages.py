@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.engine.architectures.architecture import Architecture
+from core.engine.architectures.heterogeneous import Layout
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.reports.dense_figures import KnownDenseFigures
 from core.pipeline.reports.report import PeakMemory, Report
@@ -165,3 +166,40 @@ class PruneOutput(TaskOutput):
     metrics: Metrics
     report: Report
     expected: Path | None = None
+
+
+class TracedPass(_Part):
+    """Part of a job that decides which bytes its pass holds, beside the model.
+
+    `calibration` and `evaluations` are sequences and tokens of each, `device` is the kind of device that the pass would
+    run on.
+    """
+
+    method: str
+    pattern: str
+    sparsity: float | None
+    parameters: JsonObject
+    layout: Layout
+    at_least: bool
+    is_timed: bool
+    calibration: tuple[int, int] | None
+    evaluations: tuple[tuple[int, int], ...]
+    activation_budget_bytes: int
+    device: str
+
+
+class PassQuestion(_Part):
+    """Question to a trace: what a pass holds of a model of such a config, and dtype and shape of each tensor by key."""
+
+    config: JsonObject
+    tensors: dict[str, tuple[str, tuple[int, ...]]]
+    own_artifact: bool = False
+    discovered: Architecture | None = None
+    traced: TracedPass
+
+
+class PassAnswer(BaseModel):
+    """Answer of a trace: the most bytes that a device holds, or why it has found nothing."""
+
+    peak_bytes: int | None = None
+    error: str | None = None

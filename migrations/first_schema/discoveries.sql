@@ -1,4 +1,4 @@
--- Discoveries of architectures that nobody listed, and the fleet's versions of the library.
+-- Discoveries of architectures that nobody listed, the fleet's versions of the library, and traces of passes.
 
 CREATE TABLE discoveries (
     id varchar NOT NULL,
@@ -52,3 +52,18 @@ CREATE TABLE library_versions (
     seen_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     CONSTRAINT pk_library_versions PRIMARY KEY (queue, transformers_version)
 );
+
+CREATE TABLE pass_traces (
+    id varchar NOT NULL,
+    team_id varchar NOT NULL,
+    model jsonb NOT NULL,
+    traced jsonb NOT NULL,
+    peak_bytes bigint,
+    attempts integer NOT NULL DEFAULT 0,
+    due_at timestamptz,
+    used_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT pk_pass_traces PRIMARY KEY (id),
+    CONSTRAINT fk_pass_traces_team_id FOREIGN KEY (team_id) REFERENCES teams (id)
+);
+CREATE INDEX ix_pass_traces_due ON pass_traces (due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX ix_pass_traces_used_at ON pass_traces (used_at);

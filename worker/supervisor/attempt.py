@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import partial
 
 from core.errors import GateMissed
-from core.pipeline.recipes.parts import Target
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.reports.manifest import finalise
 from core.pipeline.reports.report import LatencySearch, Report, TargetReport
@@ -20,6 +19,7 @@ from core.service.sources.hub_tokens import find_access
 from core.settings import Settings
 from core.storage import Store, StoredFile, artifact_prefix
 from secateur_wire.base import JsonObject, Number
+from secateur_wire.job_body import Target
 from secateur_wire.metrics import Metrics, Seconds, Sizes, TargetReached
 from secateur_wire.reports import GateResult
 from worker.node_cache import folder_bytes

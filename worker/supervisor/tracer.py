@@ -30,7 +30,7 @@ from worker.supervisor.secluded_child import ask_child
 
 TRACER: tuple[str, ...] = (sys.executable, "-m", "core.pipeline.stages.trace")
 
-_MORE_SECONDS = 60.0
+MORE_SECONDS = 60.0
 """Seconds beside the child's own after which a trace is another worker's."""
 
 logger = structlog.get_logger()
@@ -45,7 +45,7 @@ class Tracer(RequestTaker[ClaimedTrace]):
         self._command = command
 
     def claim(self, session: Session) -> ClaimedTrace | None:
-        return claim_trace(session, lease_seconds=self._settings.discovery_seconds + _MORE_SECONDS)
+        return claim_trace(session, lease_seconds=self._settings.discovery_seconds + MORE_SECONDS)
 
     def see_through(self, sessions: sessionmaker[Session], claimed: ClaimedTrace) -> None:
         began = time.monotonic()

@@ -15,6 +15,7 @@ import torch
 from accelerate import init_empty_weights
 from accelerate.utils import set_module_tensor_to_device
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
 from transformers import PreTrainedModel
 from transformers.initialization import no_init_weights
 
@@ -43,9 +44,10 @@ class StreamedModel:
         self.dtype = dtype
         self.device = device
         self._backend = backend_of(device)
-        with init_empty_weights(include_buffers=False), no_init_weights():  # the real ones are read
-            model = build_model(folder, dtype)
+        with _disable_current_modes(), init_empty_weights(include_buffers=False), no_init_weights():
+            model = build_model(folder, dtype)  # no account counts it, as the real weights are read
         self.model: PreTrainedModel = model.eval()
+        _empty(self.model)
         self.model.requires_grad_(False)
         owner, _, attribute = folder.family.blocks.rpartition(".")
         self._owner = self.model.get_submodule(owner)
@@ -183,12 +185,7 @@ class StreamedModel:
 
     def empty_block(self, index: int) -> None:
         """Remove a block's weights again."""
-        for module in self.blocks[index].modules():
-            for name, parameter in module._parameters.items():
-                if parameter is not None:
-                    module._parameters[name] = nn.Parameter(
-                        torch.empty_like(parameter, device="meta"), requires_grad=False
-                    )
+        _empty(self.blocks[index])
 
     @torch.no_grad()
     def embed(self, tokens_BT: Tensor) -> Tensor:
@@ -288,6 +285,15 @@ class StreamedModel:
             yield
         finally:
             self._forget()
+
+
+def _empty(module: nn.Module) -> None:
+    """Take the weights from a module: what is left of each is its shape, and of that one element on the meta device."""
+    for each in module.modules():
+        for name, parameter in each._parameters.items():
+            if parameter is not None:
+                shape = torch.empty((), dtype=parameter.dtype, device="meta").expand(parameter.shape)
+                each._parameters[name] = nn.Parameter(shape, requires_grad=False)
 
 
 def call_block(block: nn.Module, hidden_BTD: Tensor, arguments: BlockArguments) -> Tensor:

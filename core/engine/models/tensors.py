@@ -92,6 +92,8 @@ def _read(entry: TensorEntry, dtype: torch.dtype) -> Tensor:
 
 def write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> str:
     """Write a safetensors file, renamed once complete, without a second copy of any tensor; return its SHA-256."""
+    if any(tensor.is_meta for tensor in tensors.values()):
+        return _write_shapes(file, tensors)
     copies = to_main_memory({name: tensor.detach() for name, tensor in tensors.items()})
     on_cpu = {name: copies.pop(name).contiguous() for name in tensors}
     header = encode_header((name, _NAMES[each.dtype], each.shape, each.nbytes) for name, each in on_cpu.items())
@@ -104,6 +106,15 @@ def write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> str:
                 rest = rest[stream.write(rest) :]
     partial.replace(file)
     return digest.hexdigest()
+
+
+def _write_shapes(file: Path, tensors: Mapping[str, Tensor]) -> str:
+    """Write a safetensors file of tensors without values: of zeros, for which the file system has no room."""
+    header = encode_header((name, _NAMES[each.dtype], each.shape, each.nbytes) for name, each in tensors.items())
+    with file.open("wb") as stream:
+        stream.write(header)
+        stream.truncate(len(header) + sum(each.nbytes for each in tensors.values()))
+    return ""
 
 
 def load_tensors(file: Path) -> dict[str, Tensor]:

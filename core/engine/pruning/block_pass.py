@@ -1,6 +1,7 @@
 """Base of every pass over a model's blocks: token streams, records to resume from, and the figures at its end."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -80,6 +81,8 @@ class BlockPass:
         halved_at = self._saved.state.get("halved_at", ()) if isinstance(self._saved, Saved) else ()
         self.micro_batches = MicroBatches(plan.micro_batch, tuple(halved_at))
         self._can_go_on = False
+        self.measured_batches: int | None = None
+        """Micro-batches of each stream by which perplexity is measured; None: all of them."""
 
     def stream(self, name: str, tokens_NT: Tensor, streamed: StreamedModel, dtype: torch.dtype) -> Stream:
         """Return a stream of these tokens through the blocks of `streamed`."""
@@ -169,7 +172,7 @@ class BlockPass:
 
     def perplexities(self, streamed: StreamedModel, streams: Iterable[Stream]) -> list[MeasuredPerplexity]:
         """Return the perplexity of each stream, at the end of all blocks."""
-        return [measure_perplexity(streamed, pairs(stream)) for stream in streams]
+        return [measure_perplexity(streamed, islice(pairs(stream), self.measured_batches)) for stream in streams]
 
     def compare(
         self, dense: Sequence[MeasuredPerplexity], pruned: Sequence[MeasuredPerplexity]

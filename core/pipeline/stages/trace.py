@@ -1,4 +1,7 @@
-"""Entry of the child process that traces an image classifier, from its config and the shapes of its tensors."""
+"""Entry of the child process that traces a model, from its config and the shapes of its tensors.
+
+Of an image classifier these are its passes over images, of a language model the pass of one job.
+"""
 
 import json
 import sys
@@ -6,16 +9,26 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from pydantic import TypeAdapter
+
 from core.engine.architectures.classifier_architecture import describe_classifier
 from core.engine.architectures.classifier_passes import TraceAnswer, TraceQuestion
 from core.engine.architectures.description import by_name
 from core.engine.architectures.registry import CLASSIFIER_ARCHITECTURES
 from core.engine.checkpoints.files import CONFIG_FILE
 from core.engine.checkpoints.safetensors_header import TensorEntry, dtype_bytes
+from core.pipeline.messages import PassAnswer, PassQuestion
 
 
-def answer(question: TraceQuestion) -> TraceAnswer:
-    """Return the facts of the classifier's passes, or why there are none."""
+def answer(question: TraceQuestion | PassQuestion) -> TraceAnswer | PassAnswer:
+    """Return the facts of a classifier's passes, or the bytes of a language model's pass; or why neither is known."""
+    if isinstance(question, PassQuestion):
+        try:
+            from core.pipeline.pass_trace import trace_pass
+
+            return PassAnswer(peak_bytes=trace_pass(question))
+        except Exception as error:  # the code of any type of model may fail in any way
+            return PassAnswer(error=f"{type(error).__name__}: {str(error)[:300]}")
     try:
         from core.engine.models.classifier import ClassifierFolder
         from core.engine.pruning.classifier_trace import trace_classifier
@@ -41,7 +54,8 @@ def answer(question: TraceQuestion) -> TraceAnswer:
 def main() -> None:
     """Answer the question on standard input; what libraries print goes to standard error."""
     with redirect_stdout(sys.stderr):
-        answered = answer(TraceQuestion.model_validate_json(sys.stdin.read()))
+        question: TypeAdapter[TraceQuestion | PassQuestion] = TypeAdapter(TraceQuestion | PassQuestion)
+        answered = answer(question.validate_json(sys.stdin.read()))
     sys.stdout.write(answered.model_dump_json())
 
 

@@ -196,6 +196,30 @@ class PeakRatioRow(Base):
     disk: Mapped[float | None] = mapped_column(Double)
 
 
+class PassTraceRow(Base):
+    """A trace of the pass over a language model's blocks. `id` is made of the model's shapes and of what is traced.
+
+    A worker is to make it where `due_at` has come, and tried so many times; `peak_bytes` is what it found. `model` is
+    the reference of the model that was asked about first, and `team_id` who asked. `used_at` is written about once a
+    day.
+    """
+
+    __tablename__ = "pass_traces"
+    __table_args__ = (
+        Index("ix_pass_traces_due", "due_at", postgresql_where=text("due_at IS NOT NULL")),
+        Index(None, "used_at"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    team_id: Mapped[str] = mapped_column(ForeignKey("teams.id"))
+    model: Mapped[dict[str, Any]]
+    traced: Mapped[dict[str, Any]]
+    peak_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    attempts: Mapped[int] = mapped_column(server_default=text("0"))
+    due_at: Mapped[datetime | None]
+    used_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
 class JobEventRow(Base):
     """One event. Numbers are taken from the job's row while it is locked, so they are seen in order."""
 

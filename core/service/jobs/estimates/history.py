@@ -25,6 +25,7 @@ from core.service.jobs.estimates.classifier import ClassifierWork, ImageCounts, 
 from core.service.jobs.estimates.compute import Compute, compute_cost
 from core.service.jobs.estimates.corrections import FEWEST, HISTORY, ran_to_its_end
 from core.service.jobs.estimates.resources import FIGURES, ResourceEstimate, classifier_needs, estimate_resources
+from core.service.jobs.pass_traces import known_peak, traced_pass
 from core.service.jobs.queue import workers_of
 from core.service.jobs.resolution.job import ResolvedJob
 from core.service.jobs.submit_warnings import warnings_for
@@ -81,14 +82,17 @@ def estimate_job(
         tokens = _tokens(session, team_id, job, _unwritten_tokens(session, team_id, resolved.sources))
         work = compute_cost(description, job, tokens, device)
         passes = work.passes
+        budget = settings.activation_budget_bytes
+        traced = traced_pass(description, job, tokens, device, budget)
         formula = estimate_resources(
             description,
             job,
             tokens,
             device=device,
-            activation_budget_bytes=settings.activation_budget_bytes,
+            activation_budget_bytes=budget,
             is_fetched=is_fetched,
             rooms=[reload_room(worker, device) for worker in workers],
+            traced_bytes=None if traced is None else known_peak(session, team_id, resolved.model, traced),
         )
     ratios, jobs = _fleet_ratios(session, job, formula)
     factors = {name: statistics.median(each) for name, each in ratios.items()}

@@ -19,7 +19,7 @@ from core.engine.architectures.classifier_architecture import ClassifierDescript
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
-from core.engine.evaluation.forward_memory import asking_bytes, timing_bytes
+from core.engine.evaluation.forward_memory import SMALL_TENSORS, asking_bytes, timing_bytes
 from core.engine.evaluation.reload_memory import ReloadRoom, reload_needs
 from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.engine.exporters.exporter_info import AddedCost
@@ -90,9 +90,11 @@ def estimate_resources(
     activation_budget_bytes: int,
     is_fetched: bool,
     rooms: Sequence[ReloadRoom] = (),
+    traced_bytes: int | None = None,
 ) -> ResourceEstimate:
     """Return the resources the job needs on a worker with a device of that kind.
 
+    `traced_bytes` are those that the pass holds where the model is computed, if they were traced.
     `is_fetched`: the model comes over the network and is on the worker's disk too. `rooms` are what workers have beside
     their processes: where none of them holds the whole model, the reload check leaves most of it on the disk.
     """
@@ -161,7 +163,9 @@ def estimate_resources(
     questions = max((asking_bytes(description, each, device.logits_bytes) for each in longest), default=0)
     writing = description.bytes if tokens.own_text else 0  # prompts are left out where a model does not fit
     model_peak = max(model_peak, questions, writing)
-    if device.has_own_memory and at_experts is None and measured is None:
+    if traced_bytes is not None:
+        engine = ceil(SMALL_TENSORS * traced_bytes)
+    elif device.has_own_memory and at_experts is None and measured is None:
         engine = pass_bytes(description, job, tokens, device=device, activation_budget_bytes=activation_budget_bytes)
     timed = timing_bytes(description, description.bytes if seeks_latency(job) else left.bytes, job.timed_length)
     if seeks_latency(job) or any(_holds(room, timed, device) for room in rooms):  # else it is left out

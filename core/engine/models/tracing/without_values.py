@@ -1,0 +1,335 @@
+"""A device without values: the engine runs on it as on any other, and the bytes of its tensors are followed.
+
+Its tensors are torch's of the meta device, where operators give shapes alone. The engine reads values on its way: flags
+of solvers, counts, places, figures. Each read has an answer here. Fractional numbers are zero. Flags, whole numbers
+and places of small tensors are computed in main memory, by the same operators. What depends on a large tensor is
+declared: flags are true, numbers are zero, factorisations succeed, and half of the elements of a mask are set. A read
+that is neither computed nor declared raises ValueNeeded, which names it.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from typing import Any, ClassVar
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
+
+from core.device_kinds import DEVICE_KINDS, DeviceKind
+from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES
+from core.engine.models.accelerator import BACKENDS, CPUBackend, DeviceBackend
+from core.engine.models.folder import ModelFolder
+from core.engine.models.tensors import DTYPES
+from core.engine.models.tracing.live_bytes import FusedAttention, LiveBytes
+
+META = torch.device("meta")
+_CPU = torch.device("cpu")
+_SMALL = 2**19
+"""Most bytes of a storage whose flags and whole numbers are computed."""
+_aten = torch.ops.aten
+_SOLVERS = ("linalg_", "cholesky", "lu_", "triangular_solve")
+"""Beginnings of the names of solvers: their flags say that they succeeded."""
+
+
+class ValueNeeded(RuntimeError):
+    """A value that a trace does not have."""
+
+
+class FolderWithoutValues(ModelFolder):
+    """An opened folder whose tensors are zeros, each with the memory of one element."""
+
+    @classmethod
+    def of(cls, folder: ModelFolder) -> "FolderWithoutValues":
+        """Return a folder like another, of which nothing is read but its config and headers."""
+        return cls(**{each.name: getattr(folder, each.name) for each in fields(ModelFolder)})
+
+    def read(self, name: str) -> Tensor:
+        entry = self.entry(name)
+        return torch.zeros((), dtype=DTYPES[WEIGHT_DTYPES[entry.dtype]]).expand(entry.shape)
+
+
+class DeviceWithoutValues(DeviceBackend):
+    """The meta device, with the facts of another kind of device."""
+
+    kind: ClassVar[DeviceKind]
+
+    @classmethod
+    def is_available(cls) -> bool:
+        return False
+
+    def free_bytes(self) -> int:
+        return 2**62
+
+    def peak_bytes(self) -> None:
+        return None
+
+    def synchronise(self) -> None:
+        pass
+
+    def pinned(self, tensor: Tensor) -> Tensor:
+        return tensor
+
+    def copy_out(self, tensor: Tensor) -> Tensor:
+        return tensor.to(_CPU)
+
+    def prefers_bfloat16(self) -> bool:
+        return self.kind.has_own_memory or CPUBackend(_CPU).prefers_bfloat16()
+
+    def training(self, mixed_precision: str | None = None) -> Accelerator:
+        """Raise ValueNeeded: accelerate has no such device."""
+        raise ValueNeeded("training has to be done on a device with values")
+
+
+@contextmanager
+def device_without_values(kind: DeviceKind) -> Iterator["Account"]:
+    """Let the meta device stand for a device of a kind, and yield the account of what is held on it."""
+    DeviceWithoutValues.kind = replace(kind, name=META.type, files=None, control_file=None)
+    DEVICE_KINDS[META.type], BACKENDS[META.type] = DeviceWithoutValues.kind, DeviceWithoutValues
+    try:
+        with FusedAttention(), Account() as account:
+            yield account
+    finally:
+        del DEVICE_KINDS[META.type], BACKENDS[META.type]
+
+
+class Account(LiveBytes):
+    """Mode in which operators run on the device without values.
+
+    `peak` are the most bytes that were held since `begin`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = 0
+        self._values: dict[int, torch.UntypedStorage] = {}
+        self._known: dict[tuple[object, ...], tuple[tuple[torch.Size, tuple[int, ...]], torch.dtype]] = {}
+
+    def begin(self) -> None:
+        """Forget the peak that there was."""
+        self.peak = self.current
+
+    def __torch_dispatch__(
+        self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        keywords, facts = kwargs or {}, _facts(func)
+        if facts.is_composed:  # as inference mode hands it over
+            with self:
+                return func.decompose(*args, **keywords)
+        given = [each for each in tree_leaves((args, keywords)) if isinstance(each, Tensor)]
+        if not any(each.is_meta for each in given):
+            answer = func(*args, **keywords)
+            if keywords.get("device") == META:
+                self._note(answer)
+                if given:
+                    self._write(answer, given[0])
+            return answer
+        if func is _aten._to_copy.default and keywords.get("device", META) != META:
+            return self._in_main_memory(given[0], keywords.get("dtype") or given[0].dtype)
+        if func is _aten.copy_.default and not given[1].is_meta:
+            self._write(given[0], given[1])
+            return given[0]
+        if func is _aten.copy_.default and not given[0].is_meta:
+            return given[0].copy_(self._in_main_memory(given[1], given[1].dtype))
+        if (declare := _declaration(func, args)) is not None:
+            answer = self._answer(func, declare, args, keywords, given)
+        else:
+            answer = self._shaped(func, args, keywords)
+            if not facts.is_view and not facts.is_solver:
+                self._compute(func, args, keywords, given, answer)
+        self._note(answer)
+        return answer
+
+    def _shaped(self, func: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        """Return the answer of an operator in shapes alone: torch needs long for it, so that it is asked once."""
+        if not _facts(func).is_pure:
+            return func(*args, **keywords)
+        key = func, *map(_signature, args), *((name, _signature(each)) for name, each in keywords.items())
+        known = self._known.get(key)
+        if known is None:
+            answer = func(*args, **keywords)
+            if isinstance(answer, Tensor) and answer.is_meta:
+                self._known[key] = (answer.shape, answer.stride()), answer.dtype
+            return answer
+        layout, dtype = known
+        return torch.empty_strided(*layout, dtype=dtype, device=META)
+
+    def _note(self, answer: Any) -> None:
+        """Follow the storages of an operator's answer."""
+        for each in tree_leaves(answer):
+            if isinstance(each, Tensor) and each.is_meta:
+                self._follow(each.untyped_storage())
+        self.peak = max(self.peak, self.current)
+        self.moments.clear()
+
+    def _end(self, key: int, nbytes: int) -> None:
+        self._values.pop(key, None)
+        super()._end(key, nbytes)
+
+    def _value(self, tensor: Tensor) -> Tensor | None:
+        """Return a tensor of main memory with the values of a small one of the device; None for a large one."""
+        storage = tensor.untyped_storage()
+        if storage.nbytes() > _SMALL:
+            return None
+        if tensor.is_floating_point() or not storage.nbytes():
+            return torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)
+        if storage._cdata not in self._values:  # nothing was computed of it
+            self._follow(storage)
+            fill = torch.full((storage.nbytes(),), tensor.dtype is torch.bool, dtype=torch.uint8)
+            self._values[storage._cdata] = fill.untyped_storage()
+        value = torch.empty(0, dtype=tensor.dtype)
+        return value.set_(self._values[storage._cdata], tensor.storage_offset(), tensor.shape, tensor.stride())
+
+    def _write(self, tensor: Tensor, value: Tensor) -> None:
+        """Let a tensor of the device have these values, where it can have any."""
+        if not tensor.is_floating_point() and tensor.numel() and (written := self._value(tensor)) is not None:
+            written.copy_(value)
+
+    def _in_main_memory(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return a copy of a tensor in main memory; what is declared of a large one has the memory of one element."""
+        value = self._value(tensor)
+        if value is not None:
+            return value.to(dtype, copy=True)
+        return torch.full((), tensor.dtype is torch.bool, dtype=dtype).expand(tensor.shape)
+
+    def _compute(
+        self, func: Any, args: tuple[Any, ...], keywords: dict[str, Any], given: Sequence[Tensor], answer: Any
+    ) -> None:
+        """Give an answer its values, where it can have any and all operands have theirs."""
+        made = [each for each in tree_leaves(answer) if isinstance(each, Tensor)]
+        if all(each.is_floating_point() for each in made):
+            return
+        if any(each.is_meta and self._value(each) is None for each in (*given, *made)):
+            return
+        values = [each for each in tree_leaves(self._run(func, args, keywords)) if isinstance(each, Tensor)]
+        operands = {id(each) for each in given}
+        for each, value in zip(made, values, strict=True):
+            if id(each) not in operands:  # else it was written in place
+                self._write(each, value)
+
+    def _run(self, func: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        """Run an operator on the values of its operands."""
+
+        def value(operand: Any) -> Any:
+            if not isinstance(operand, Tensor):
+                return _CPU if operand == META else operand
+            low = self._value(operand) if operand.is_meta else operand
+            return low.contiguous() if low is not None and low.is_floating_point() else low
+
+        args, keywords = tree_map(value, (args, keywords))
+        return func(*args, **keywords)
+
+    def _answer(
+        self, func: Any, declare: Callable[..., Any], args: tuple[Any, ...], keywords: dict[str, Any],
+        given: Sequence[Tensor],
+    ) -> Any:  # fmt: skip
+        """Return the answer of an operator that reads values, computed where its operands have any, else declared."""
+        if declare is _declare_put and given[0].is_floating_point():
+            return given[0]
+        if any(each.is_meta and self._value(each) is None for each in given):
+            return declare(*args, **keywords)
+        value = self._run(func, args, keywords)
+        if declare is _declare_put or not isinstance(value, Tensor):
+            return given[0] if declare is _declare_put else value
+        answer = torch.empty_like(value, device=META)
+        self._note(answer)
+        self._write(answer, value)
+        return answer
+
+
+def _signature(operand: Any) -> object:
+    """Return the facts of an operand that decide the shape of an answer."""
+    if isinstance(operand, Tensor):
+        return operand.shape, operand.stride(), operand.dtype, operand.device
+    return tuple(map(_signature, operand)) if isinstance(operand, list | tuple) else (type(operand), operand)
+
+
+def _half(mask: Tensor) -> int:
+    return max(1, mask.numel() // 2)
+
+
+def _is_mask(index: object) -> bool:
+    return isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8)
+
+
+def _declare_scalar(tensor: Tensor) -> Any:
+    return torch.full((), tensor.dtype is torch.bool, dtype=tensor.dtype).item()
+
+
+def _declare_places(mask: Tensor) -> Tensor:
+    return torch.empty(mask.dim(), _half(mask), dtype=torch.int64, device=META).T
+
+
+def _declare_selected(tensor: Tensor, mask: Tensor) -> Tensor:
+    return tensor.new_empty(_half(mask))
+
+
+def _declare_indexed(tensor: Tensor, indices: Sequence[Tensor | None]) -> Any:
+    places: list[Tensor | None] = []
+    for each in indices:
+        if each is not None and _is_mask(each):
+            places += torch.empty(each.dim(), _half(each), dtype=torch.int64, device=META).unbind()
+        else:
+            places.append(each)
+    return _aten.index.Tensor(tensor, places)
+
+
+def _declare_put(tensor: Tensor, *arguments: Any, **keywords: Any) -> Tensor:
+    return tensor
+
+
+def _declare_unequal(one: Tensor, another: Tensor) -> bool:
+    return False
+
+
+_READS: dict[Any, Callable[..., Any]] = {
+    _aten._local_scalar_dense.default: _declare_scalar,
+    _aten.equal.default: _declare_unequal,
+    _aten.nonzero.default: _declare_places,
+    _aten.masked_select.default: _declare_selected,
+}
+"""Operators whose answer, or its shape, depends on values, and how it is declared where there are none."""
+_READS_BY_MASK: dict[Any, Callable[..., Any]] = {
+    _aten.index.Tensor: _declare_indexed,
+    _aten.index_put_.default: _declare_put,
+    _aten._index_put_impl_.default: _declare_put,
+}
+"""The same of operators that read a mask where an index is one."""
+_UNDECLARED = {"_unique2", "unique_dim", "unique_consecutive", "bincount", "histc", "repeat_interleave"}
+"""Operators whose answer is not declared."""
+
+
+def _declaration(func: Any, args: tuple[Any, ...]) -> Callable[..., Any] | None:
+    """Return how an operator's answer is declared; None for one that reads no values."""
+    if func in _READS_BY_MASK:
+        return _READS_BY_MASK[func] if any(map(_is_mask, args[1])) else None
+    if _facts(func).name not in _UNDECLARED:
+        return _READS.get(func)
+
+    def refuse(*arguments: Any, **keywords: Any) -> Any:
+        raise ValueNeeded(f"the answer of {func} depends on the values of a large tensor")
+
+    return refuse
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """Facts of an operator."""
+
+    name: str
+    is_composed: bool
+    is_view: bool
+    is_solver: bool
+    is_pure: bool
+    """Whether no answer shares memory with an operand."""
+
+
+@cache
+def _facts(func: Any) -> _Facts:
+    schema = func._schema
+    name = schema.name.removeprefix("aten::")
+    shared = [each.alias_info for each in schema.returns if each.alias_info is not None]
+    is_view = any(not each.is_write for each in shared)
+    return _Facts(name, func._can_decompose(), is_view, name.startswith(_SOLVERS), not shared)

@@ -1,0 +1,91 @@
+"""Traces of passes over language models: a worker makes them beside its jobs, and nobody waits for one."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.database import seconds_from_now, transaction
+from core.pipeline.messages import PassAnswer
+from core.service.jobs.pass_traces import MOST_ATTEMPTS, forget_unused_traces
+from core.service.jobs.tables import PassTraceRow
+from core.settings import Settings
+from core.storage import Store
+from worker.supervisor.pass_tracer import PassTracer
+from worker.supervisor.tracer import TRACER
+
+_GIB = 2**30
+
+
+def _saying(place: Path, answer: PassAnswer) -> Sequence[str]:
+    """Return the command of a child that answers so, whatever it is asked."""
+    file = place / "answer.json"
+    file.write_text(answer.model_dump_json())
+    return sys.executable, "-c", "import sys; print(open(sys.argv[1]).read())", str(file)
+
+
+def _memory(api: TestClient, body: dict[str, Any]) -> int:
+    answer = api.post("/v1/models/inspect", json=body).raise_for_status().json()
+    peak: int = answer["estimate"]["peak_memory_bytes"]
+    return peak
+
+
+def _rows(sessions: sessionmaker[Session]) -> list[PassTraceRow]:
+    with transaction(sessions) as session:
+        return list(session.scalars(select(PassTraceRow)))
+
+
+def test_the_second_estimate_of_a_pass_is_by_its_trace(
+    api: TestClient, sessions: sessionmaker[Session], settings: Settings, store: Store, job_body: dict[str, Any],
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    rough = _memory(api, job_body)
+    assert _memory(api, job_body) == rough, "nobody has traced it yet"
+    (row,) = _rows(sessions)
+    assert row.due_at is not None and row.traced["method"] == job_body["method"] and row.traced["device"] == "cpu"
+    tracer = PassTracer(store, settings, command=_saying(tmp_path, PassAnswer(peak_bytes=8 * _GIB)))
+    assert tracer.take_next(sessions) and not tracer.take_next(sessions)
+    (row,) = _rows(sessions)
+    assert row.due_at is None and row.peak_bytes == 8 * _GIB
+    assert _memory(api, job_body) > 8 * _GIB > rough
+    assert _memory(api, job_body | {"sparsity": 0.25}) < 8 * _GIB, "another pass has a trace of its own"
+
+
+def test_a_trace_that_fails_is_tried_again_and_left_in_the_end(
+    api: TestClient, sessions: sessionmaker[Session], settings: Settings, store: Store, job_body: dict[str, Any],
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    rough = _memory(api, job_body)
+    tracer = PassTracer(store, settings, command=_saying(tmp_path, PassAnswer(error="ValueNeeded: a sort")))
+    for attempt in range(1, MOST_ATTEMPTS + 1):
+        with transaction(sessions) as session:
+            session.execute(update(PassTraceRow).values(due_at=func.clock_timestamp()))
+        assert tracer.take_next(sessions) and _rows(sessions)[0].attempts == attempt
+        assert not tracer.take_next(sessions), "not at once"
+    assert _rows(sessions)[0].due_at is None
+    assert _memory(api, job_body) == rough
+
+
+def test_traces_that_no_estimate_uses_are_forgotten(
+    api: TestClient, sessions: sessionmaker[Session], job_body: dict[str, Any]
+) -> None:
+    _memory(api, job_body)
+    with transaction(sessions) as session:
+        assert forget_unused_traces(session) == 0
+        session.execute(update(PassTraceRow).values(used_at=seconds_from_now(-100 * 86400)))
+        assert forget_unused_traces(session) == 1
+
+
+@pytest.mark.nightly
+def test_the_child_traces_the_pass_itself(
+    api: TestClient, sessions: sessionmaker[Session], settings: Settings, store: Store, job_body: dict[str, Any]
+) -> None:
+    rough = _memory(api, job_body)
+    assert PassTracer(store, settings, command=TRACER).take_next(sessions)
+    peak = _rows(sessions)[0].peak_bytes
+    assert peak is not None and 0 < peak < rough
