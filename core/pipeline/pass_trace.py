@@ -24,7 +24,7 @@ from core.engine.options.patterns import STRUCTURED
 from core.methods.registry import parse_parameters
 from core.pipeline.messages import PassQuestion, TracedPass
 from core.pipeline.passes import walk_for
-from core.pipeline.recipes.validation import ResolvedRequest
+from core.pipeline.recipes.request import ResolvedRequest
 from secateur_wire.base import JsonObject
 
 Shapes = dict[str, tuple[str, tuple[int, ...]]]
@@ -85,8 +85,9 @@ def _is_reducible(traced: TracedPass) -> bool:
 def _first_blocks(family: Architecture, config: JsonObject, tensors: Shapes) -> tuple[JsonObject, Shapes]:
     """Return config and tensors of a model's first blocks: as many as it takes to have one of each kind, and one more.
 
-    While a block is there, something may be left of the one before. Blocks are of one kind where their tensors have the same names, dtypes and shapes, and the config's lists say the
-    same of them. All blocks are left of a model whose config does not give their number.
+    While a block is there, something may be left of the one before. Blocks are of one kind where their tensors have the
+    same names, dtypes and shapes, and the config's lists say the same of them. All blocks are left of a model whose
+    config does not give their number.
     """
     settings = part_of(config, family.config_path)
     count = family.config_value(config, "num_hidden_layers")

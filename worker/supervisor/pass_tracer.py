@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.database import transaction
 from core.engine.architectures.description import read_config, weight_files
 from core.engine.checkpoints.safetensors_header import read_header
-from core.errors import DiscoveryFailed, Problem, SecateurError
+from core.errors import DiscoveryFailed, SecateurError
 from core.pipeline.messages import PassAnswer, PassQuestion
 from core.service.jobs.pass_traces import (
     ClaimedPassTrace,
@@ -32,6 +32,7 @@ from core.service.sources.hub_tokens import find_access
 from core.service.sources.references import FileReference, FolderModel, StoredModel
 from core.settings import Settings
 from core.storage import Store
+from secateur_wire.problems import StoredProblem
 from worker.supervisor.request_taker import RequestTaker
 from worker.supervisor.secluded_child import ask_child
 from worker.supervisor.tracer import MORE_SECONDS, TRACER
@@ -72,7 +73,7 @@ class PassTracer(RequestTaker[ClaimedPassTrace]):
                 keep_pass_trace(session, claimed, peak_bytes)
             logger.info("traced", bytes=peak_bytes, seconds=round(time.monotonic() - began, 1))
 
-    def fail(self, session: Session, claimed: ClaimedPassTrace, problem: Problem) -> None:
+    def fail(self, session: Session, claimed: ClaimedPassTrace, problem: StoredProblem) -> None:
         """Put the trace off: nobody waits for it, and estimates do without."""
         put_off_pass_trace(session, claimed)
 

@@ -34,9 +34,14 @@ class PassRequest:
 
 
 class LanguagePass(Protocol[P]):
-    """A pass over the blocks of a language model, which can be told to go on by less at a time."""
+    """A pass over the blocks of a language model, which can be told to go on by less at a time.
 
+    It measures perplexity on the first `measured_batches` of each text, on all of them where that is None.
+    """
+
+    folder: ModelFolder
     plan: P
+    measured_batches: int | None
 
     def run(self) -> PruneResult: ...
 

@@ -42,7 +42,7 @@ def recover_classifier(
 ) -> tuple[RecoveryReport, dict[str, Tensor]]:
     """Train; return the report's part on it, and the zeros of each layer that had to stay."""
     recovery = spec.recipe.recovery
-    assert recovery is not None
+    assert recovery is not None and spec.recovery is not None
     pruned_weights = weights_of(network.model, [layer for layer in network.layers if _has_zeros(network.model, layer)])
     zeros = {name: each.detach() == 0 for name, each in pruned_weights.items()}
     facts = {

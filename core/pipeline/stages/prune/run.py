@@ -2,14 +2,14 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from core.engine.architectures.description import ModelDescription
 from core.engine.evaluation.perplexity import MeasuredPerplexity
 from core.engine.exporters.huggingface import write_checkpoint
-from core.engine.pruning.blocks.language_pass import UnitRemovalPass
-from core.engine.pruning.layerwise.language_pass import LayerwisePass
 from core.engine.pruning.micro_batches import run_within_memory
 from core.engine.pruning.results import PruneResult
+from core.engine.removals.run import LanguagePass
 from core.pipeline.messages import PruneOutput
 from core.pipeline.passes import walk_for
 from core.pipeline.reports.model_card import SHAPE_CHART
@@ -94,7 +94,7 @@ def _metrics(description: ModelDescription, result: PruneResult, tokens: TokenSe
 
 
 def _report(
-    spec: PruneSpec, walk: LayerwisePass | UnitRemovalPass, result: PruneResult, tokens: TokenSets, peak: PeakMemory
+    spec: PruneSpec, walk: LanguagePass[Any], result: PruneResult, tokens: TokenSets, peak: PeakMemory
 ) -> Report:
     """Return the report of what the pass found."""
     return Report(
