@@ -14,7 +14,7 @@ from bench.frontier_plan import REFERENCE, SETTINGS, SIZED, TARGETS, Plan, Pruni
 from bench.judging_texts import IN_DOMAIN, OUT_OF_DOMAIN
 from bench.machine import describe_machine
 from bench.measurements import spread
-from bench.page import table
+from bench.page import MISSING, table
 from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.measurements.measurement import MeasuredModel, Measurement
 from worker.samples.language import CALIBRATION
@@ -23,8 +23,6 @@ Dense = Mapping[str, Any]
 """The model before, judged as those that were pruned: perplexity by text, and accuracies by task."""
 Found = Mapping[Pruning, Figures | None]
 """The prunings there are; None: not offered by its contender."""
-
-_MISSING = "–"
 
 
 @dataclass(frozen=True)
@@ -99,12 +97,12 @@ def _summary(found: Found, cells: Sequence[Pruning], measure: _Measure) -> str:
         return "not offered"
     own = {cell: measure.of(figures) for cell in cells if (figures := found.get(cell))}
     if not own:
-        return _MISSING
+        return MISSING
     values = list(own.values())
     deviation = f" ± {format(stdev(values), measure.form)}" if len(values) > 1 else ""
     references = {cell: found.get(replace(cell, setting=REFERENCE)) for cell in own}
     ratios = [own[cell] / measure.of(figures) for cell, figures in references.items() if figures]
-    ratio = f"{fmean(ratios):.3f}" if ratios else _MISSING
+    ratio = f"{fmean(ratios):.3f}" if ratios else MISSING
     return f"{format(fmean(values), measure.form)}{deviation} ({len(values)}); {ratio}"
 
 
@@ -126,7 +124,7 @@ def _is_monotone(found: Found, columns: Sequence[Sequence[Pruning]], measure: _M
     ]
     complete = [values for values in seeds if len(values) == len(columns)]
     if not complete or len(columns) < 2:
-        return _MISSING
+        return MISSING
     means = [fmean(values) for values in zip(*complete, strict=True)]
     rises = [columns[place][0].samples for place in range(1, len(means)) if means[place] > means[place - 1]]
     return f"no: rises at {', '.join(map(str, rises))}" if rises else "yes"
@@ -147,7 +145,7 @@ def _by_task(found: Found, plan: Plan, dense: Dense | None) -> str:
 def accuracies(tasks: Mapping[str, Mapping[str, float]] | None) -> list[str]:
     """Every task's, and the mean with the standard error of a mean of independent means."""
     if not tasks:
-        return [_MISSING] * (len(TASKS) + 1)
+        return [MISSING] * (len(TASKS) + 1)
     metrics = [(name, task.metric) for name, task in TASKS.items()]
     pairs = [(tasks[name][metric], tasks[name][f"{metric}_stderr"]) for name, metric in metrics]
     error = math.sqrt(sum(each**2 for _, each in pairs)) / len(pairs)

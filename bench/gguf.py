@@ -36,7 +36,7 @@ def cell_of(layout: str, given: argparse.Namespace) -> Cell:
         "types": given.types,
         "threads": given.threads,
     }
-    program = engine_program("bench.gguf_cell:measure")
+    program = engine_program("bench.gguf_cell:measure", [Path(__file__).with_name("prune_cell.py")])
     key = cell_key(program, spec, describe_machine())
     output = (CACHE / "checkpoints" / f"gguf-{key}").absolute()
     return Cell(LAYOUTS[layout], key, lambda: run(program, spec | {"output": str(output)}, key).result)

@@ -1,18 +1,16 @@
 """A cut of a model, and its files for llama.cpp: gated as a job gates them, and timed beside the dense model's."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from bench.prune_cell import prune_into
 from core.engine.datasets.formats import detect_format
 from core.engine.datasets.text_files import read_documents
-from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.exporters.implementations import added_exporter
 from core.engine.models.folder import open_model
 from core.engine.models.tensors import load_tensors
-from core.pipeline.passes import walk_for
 from core.pipeline.recipes.alignment import aligned_request
 from core.pipeline.recipes.parts import Export
 from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
@@ -26,7 +24,7 @@ def measure(spec: dict[str, Any]) -> dict[str, Any]:
     unresolved = UnresolvedRequest(method, None, sparsity, parameters, layout=spec["layout"])
     request = aligned_request(folder.description, unresolved, [Export(format="gguf", types=types)])
     if not output.exists():
-        _prune(folder, request, load_tensors(Path(spec["tokens"]))["tokens"], output)
+        prune_into(output, folder, request, load_tensors(Path(spec["tokens"]))["tokens"])
     text, exporter, device = Path(spec["text"]), added_exporter("gguf"), torch.device("cpu")
     threads = spec["threads"]
     added = exporter.export(
@@ -46,14 +44,3 @@ def measure(spec: dict[str, Any]) -> dict[str, Any]:
         "round_to": request.parameters.model_dump()["round_to"],
         "files": [each.document() | {"speed": speeds[each.type].document()} for each in added.files],
     }
-
-
-def _prune(folder: Any, request: ResolvedRequest, calibration: torch.Tensor, output: Path) -> None:
-    work = output.with_name(f"{output.name}.work")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    device = torch.device("cpu")
-    result = walk_for(folder, request, device=device, calibration=calibration, evaluations={}, work=work).run()
-    write_checkpoint(result.files, result.unchanged, folder.path, work / "artifact", config=result.config)
-    (work / "artifact").rename(output)
-    shutil.rmtree(work)

@@ -171,7 +171,12 @@ class Bench:
                 "model": str(folder), "tokens": str(folder / "tokens.safetensors"), "output": str(output),
                 "sizes": sizes,
             }  # fmt: skip
-            return self._cell(f"{name}, {method.title}", engine_program("bench.gpu_cell:prune"), spec, prepare)
+            return self._cell(
+                f"{name}, {method.title}",
+                engine_program("bench.gpu_cell:prune", [Path(__file__).with_name("prune_cell.py")]),
+                spec,
+                prepare,
+            )
 
         self.tables.calibration[name] = f"{shape.samples} x {shape.length} tokens"
         cells = {method: cell(method) for method in methods}
@@ -199,7 +204,9 @@ class Bench:
             )
             for tokens in TOKENS
         }
-        for tokens, timed in self.runner.figures(cells).items():
+        for tokens, timed in self.runner.figures(
+            cells, lambda timed: f"{1e6 * timed['dense_seconds']:.0f} µs dense"
+        ).items():
             dense, sparse = timed["dense_seconds"], timed.get("sparse_seconds")
             speed = ["–", "–"] if sparse is None else [f"{1e6 * sparse:.0f}", f"{dense / sparse:.2f}"]
             layer = f"{shape.width} to {shape.intermediate}"

@@ -1,26 +1,27 @@
 """The inside of the cells of `python -m bench.gpu`: what runs on the device, each in a process of its own."""
 
-import shutil
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from torch.sparse import to_sparse_semi_structured
 
-from core.engine.exporters.huggingface import write_checkpoint
+from bench.prune_cell import prune_into
 from core.engine.models.accelerator import backend_of
 from core.engine.models.folder import open_model
 from core.engine.models.tensors import load_tensors
+from core.engine.options.patterns import STRUCTURED
 from core.engine.pruning.input_statistics import InputStatistic
 from core.engine.pruning.layerwise.language_pass import LayerwisePass
-from core.pipeline.passes import walk_for
-from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 
+ROOT = Path(__file__).parents[1]
 ROUNDS = 20
 WARM_UP = 5
 
@@ -49,35 +50,43 @@ def look(spec: dict[str, Any]) -> dict[str, Any]:
 
 def prune(spec: dict[str, Any]) -> dict[str, Any]:
     """Prune the spec's `model` and write it to `output`; seconds of each part, and the device's peak bytes."""
-    device, output = torch.device(spec["device"]), Path(spec["output"])
-    work = output.with_name(f"{output.name}.work")
-    shutil.rmtree(work, ignore_errors=True)
+    device = torch.device(spec["device"])
     folder = open_model(Path(spec["model"]))
-    request = resolve_request(
-        folder.description, UnresolvedRequest(spec["method"], spec["pattern"], spec["sparsity"], spec["parameters"])
-    )
+    request = resolve_request(folder.description, spec["method"], spec["pattern"], spec["sparsity"], spec["parameters"])
     tokens = load_tensors(Path(spec["tokens"]))["tokens"]
-    setting: dict[str, Any] = {"calibration": tokens, "evaluations": {}, "work": work}
-    walk = walk_for(folder, request, device=device, **setting)
-    if isinstance(walk, LayerwisePass):
-        walk = TimedPass(folder, walk.plan, **setting)
-    backend = backend_of(device)
-    backend.synchronise()
-    begun = time.perf_counter()
-    pruned = walk.run()
-    backend.synchronise()
-    done = time.perf_counter()
-    write_checkpoint(pruned.files, pruned.unchanged, folder.path, output, config=pruned.config)
-    saved = time.perf_counter()
-    shutil.rmtree(work)
+    layerwise = None if request.pattern == STRUCTURED.text else TimedPass
+    pruned = prune_into(Path(spec["output"]), folder, request, tokens, device=device, layerwise=layerwise)
     return {
-        "prune_seconds": done - begun,
-        "save_seconds": saved - done,
-        "solve_seconds": walk.solve_seconds if isinstance(walk, TimedPass) else None,
-        "device_peak_bytes": backend.peak_bytes(),
-        "forward_dtype": str(walk.plan.forward_dtype).removeprefix("torch."),
+        "prune_seconds": pruned.seconds,
+        "save_seconds": pruned.save_seconds,
+        "solve_seconds": pruned.walk.solve_seconds if isinstance(pruned.walk, TimedPass) else None,
+        "device_peak_bytes": backend_of(device).peak_bytes(),
+        "forward_dtype": str(pruned.walk.plan.forward_dtype).removeprefix("torch."),
         "solve_precision": torch.get_float32_matmul_precision(),
     }
+
+
+class Outcomes:
+    """Plugin of pytest that counts tests by how they ended, and keeps the names of those that failed."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.failed: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call" or report.outcome != "passed":
+            self.counts[report.outcome] += 1
+            if report.failed:
+                self.failed.append(report.nodeid)
+
+
+def run_tests(spec: dict[str, Any]) -> dict[str, Any]:
+    """Run the tests under the spec's `folders` that are marked for a GPU."""
+    outcomes = Outcomes()
+    folders = [str(ROOT / folder) for folder in spec["folders"]]
+    options = ["--rootdir", str(ROOT), "-q", "-m", "gpu", "-p", "no:cacheprovider", *folders]
+    pytest.main(options, plugins=[outcomes])
+    return {"counts": dict(outcomes.counts), "failed": outcomes.failed}
 
 
 def semi_structured(spec: dict[str, Any]) -> dict[str, Any]:

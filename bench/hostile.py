@@ -7,10 +7,7 @@ request is timed and the process's resident memory read.
 import argparse
 import asyncio
 import contextlib
-import os
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
@@ -25,7 +22,8 @@ import psutil
 
 from bench.hostile_attacks import Figures, Target, deep_json, dripping, freezing, long_bodies, watchers
 from bench.machine import describe_machine
-from bench.page import table
+from bench.page import percentile, table
+from bench.parts import api_process
 from core.database import migrate, new_id, session_factory, transaction
 from core.service.jobs.queue import append_event, claim, submitted
 from core.service.jobs.schemas import JobBody
@@ -86,47 +84,11 @@ class Probe:
                 stop.wait(PROBE_SECONDS)
 
 
-def at_99(milliseconds: list[float]) -> float:
-    """Return the 99th percentile."""
-    return sorted(milliseconds)[int(0.99 * len(milliseconds))]
-
-
 def probed(target: Target, pid: int, attack: Callable[[], Figures]) -> tuple[Probe, Figures]:
     """An attack and how the ordinary request fared meanwhile."""
     with Probe(target, pid).running() as probe:
         figures = attack()
     return probe, figures
-
-
-@contextlib.contextmanager
-def api_process(settings: Settings, log: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """The API as it runs in production, on a free port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    given: dict[str, object] = {
-        "home": settings.home,
-        "database_url": settings.database_url,
-        "secret_key": settings.secret_key,
-    }
-    given |= {"slow_client_seconds": settings.slow_client_seconds, "requests_per_minute": 0}
-    environment = os.environ | {f"SECATEUR_{name.upper()}": str(value) for name, value in given.items()}
-    command = [sys.executable, "-m", "uvicorn", "--factory", "api.start:create_app", "--port", str(port)]
-    options = ["--http", "api.slow_clients:BoundedConnection", "--log-level", "warning", "--no-access-log"]
-    with log.open("wb") as output:
-        process = subprocess.Popen([*command, *options], env=environment, stdout=output, stderr=output)
-    try:
-        for _ in range(600):
-            with contextlib.suppress(httpx.TransportError):
-                httpx.get(f"http://127.0.0.1:{port}/healthz")
-                break
-            if process.poll() is not None:
-                raise RuntimeError(f"the API ended: {log.read_text()[-2000:]}")
-            time.sleep(0.1)
-        yield process, port
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
 
 
 def running_job(sessions: Any, team: str) -> str:
@@ -230,12 +192,12 @@ def main() -> int:
             team = create_team(session, "gardeners")
             key = create_key(session, team, role="admin", name="a", expires_at=None, secret=secret.encode()).key
         job = running_job(sessions, team)
-        with api_process(settings, Path(folder) / "log") as (process, port):
+        with api_process(settings, Path(folder) / "log") as (pid, port):
             target = Target("127.0.0.1", port, key)
             print(f"{describe_machine()}; slow_client_seconds {seconds:g}\n")
             chosen = attacks(target, sessions, job, seconds, 1.0)
             chosen = {name: attack for name, attack in chosen.items() if arguments.only in name}
-            print(report(target, process.pid, chosen))
+            print(report(target, pid, chosen))
         sessions.kw["bind"].dispose()
     return 0
 
@@ -260,8 +222,8 @@ def report(target: Target, pid: int, chosen: dict[str, Callable[[], Figures]]) -
                 ", ".join(f"{what}: {count}" for what, count in figures.items()),
                 " / ".join(f"{each:.0f}" for each in memory),
                 " / ".join(f"{statistics.median(each.milliseconds):.1f}" for each in (before, during, after)),
-                " / ".join(f"{at_99(each.milliseconds):.1f}" for each in (before, during, after)),
-                " / ".join(f"{at_99(each.health_milliseconds):.1f}" for each in (before, during, after)),
+                " / ".join(f"{percentile(each.milliseconds, 0.99):.1f}" for each in (before, during, after)),
+                " / ".join(f"{percentile(each.health_milliseconds, 0.99):.1f}" for each in (before, during, after)),
                 f"{max(during.milliseconds):.0f}",
                 str(len(during.failures)),
             ]

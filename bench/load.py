@@ -20,7 +20,7 @@ from pathlib import Path
 from sqlalchemy import select
 
 from bench.load_fleet import MODEL, Fleet
-from bench.page import table
+from bench.page import milliseconds, table
 from core.database import transaction
 from core.service.jobs.tables import AttemptRow, JobRow
 from secateur import Client
@@ -254,28 +254,14 @@ def _unfairness(starts: Sequence[tuple[str, str, object, object]]) -> float | No
     return max(abs(given[team] / given.total() - 1 / len(teams)) for team in teams)
 
 
-def percentile(values: Sequence[float], share: float) -> float:
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else float("nan")
-
-
 def report(found: Findings) -> str:
-    def row(what: str, values: Sequence[float]) -> list[str]:
-        return [
-            what,
-            str(len(values)),
-            *(f"{1000 * percentile(values, share):.1f}" for share in (0.5, 0.99, 1)),
-        ]
-
-    times = table(
-        ["what", "jobs", "p50 ms", "p99 ms", "most ms"],
-        [
-            row("submit, one client", found.free_submit),
-            row("submit to claim, a worker free", found.free_claim),
-            row("submit, all clients", found.submit),
-            row("submit to claim, all clients", found.claim),
-        ],
-    )
+    times = {
+        "submit, one client": found.free_submit,
+        "submit to claim, a worker free": found.free_claim,
+        "submit, all clients": found.submit,
+        "submit to claim, all clients": found.claim,
+    }
+    rows = [[what, str(len(seconds)), *milliseconds(seconds)] for what, seconds in times.items()]
     fair = "no time at which all teams waited" if found.unfair is None else f"{100 * found.unfair:.1f} %"
     facts = [
         f"ended: {dict(found.ended)} of {len(found.submitted)} submitted in {found.seconds:.0f} s; lost: {found.lost}",
@@ -284,7 +270,7 @@ def report(found: Findings) -> str:
         f"largest distance of a team's share of starts from an equal one, while all waited: {fair}",
         *([f"meanwhile: {'; '.join(found.events)}"] if found.events else []),
     ]
-    return "\n".join([times, "", *facts])
+    return "\n".join([table(["what", "jobs", "p50 ms", "p99 ms", "most ms"], rows), "", *facts])
 
 
 def main() -> int:

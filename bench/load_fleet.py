@@ -2,7 +2,6 @@
 that does nothing. All are started, ended and killed from the thread that owns the fleet.
 """
 
-import os
 import subprocess
 import sys
 import time
@@ -16,7 +15,7 @@ import httpx
 import redis
 from sqlalchemy.orm import Session, sessionmaker
 
-from bench.parts import free_port, installed, until
+from bench.parts import free_port, installed, until, without_settings
 from bench.pooler import configure_pooler, pooled_url
 from core.database import migrate, session_factory, transaction
 from core.engine.architectures.description import inspect_folder
@@ -191,7 +190,7 @@ class Fleet:
         if self._pooled and name != "api":
             database_url = pooled_url(database_url, self._pooler_port)
         return {
-            **{name: value for name, value in os.environ.items() if not name.startswith("SECATEUR_")},
+            **without_settings(),
             "SECATEUR_HOME": str(self.settings.home),
             "SECATEUR_DATABASE_URL": database_url,
             "SECATEUR_BROKER_URL": self.settings.broker_url,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean, stdev
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, text_columns: int = 2) -> str:
@@ -16,6 +17,27 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, text_columns:
     dashes = ["-" * (width - 1) for width in widths]
     rule = [f":{each}" if n < text_columns else f"{each}:" for n, each in enumerate(dashes)]
     return "\n".join([line(header), line(rule), *map(line, rows)])
+
+
+MISSING = "–"
+"""Cell of a table for what was not run."""
+
+
+def summary(values: Sequence[float], form: str) -> str:
+    """Return the mean, and the deviation and the number where there are several values."""
+    several = f" ± {format(stdev(values), form)} ({len(values)})" if len(values) > 1 else ""
+    return f"{format(fmean(values), form)}{several}"
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Return the value that this share of the values lies below; NaN where there is none."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else float("nan")
+
+
+def milliseconds(seconds: Sequence[float], shares: Sequence[float] = (0.5, 0.99, 1)) -> list[str]:
+    """Return cells of a table: percentiles of seconds, in milliseconds; 1 is the most."""
+    return [f"{1000 * percentile(seconds, share):.1f}" for share in shares]
 
 
 def show(text: str, section: str, page: Path | None) -> None:

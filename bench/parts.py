@@ -1,13 +1,21 @@
-"""What fleets of processes are started with: programs, free ports, and waiting until a part answers."""
+"""Parts of an installation that benches and tests start: programs, free ports, an API alone, and waiting for them."""
 
+import os
 import shutil
 import socket
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 import httpx
 import redis
+
+from core.settings import Settings
+from worker.processes import spawn
 
 Answer = TypeVar("Answer")
 
@@ -42,3 +50,26 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def without_settings() -> dict[str, str]:
+    """Return this process's environment but for settings of the service."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("SECATEUR_")}
+
+
+@contextmanager
+def api_process(settings: Settings, log: Path) -> Iterator[tuple[int, int]]:
+    """Run the API as it runs in production, without a limit of requests; give its process id and port."""
+    port = free_port()
+    names = ("home", "database_url", "secret_key", "slow_client_seconds")
+    given = {f"SECATEUR_{name.upper()}": str(getattr(settings, name)) for name in names}
+    command = [sys.executable, "-m", "uvicorn", "--factory", "api.start:create_app", "--port", str(port)]
+    command += ["--http", "api.slow_clients:BoundedConnection", "--log-level", "warning", "--no-access-log"]
+    environment = without_settings() | given | {"SECATEUR_REQUESTS_PER_MINUTE": "0"}
+    with log.open("wb") as output:
+        process = spawn(command, name="api", stdout=output, stderr=subprocess.STDOUT, environment=environment)
+    try:
+        until(lambda: httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=5), 60, "the API")
+        yield process.pid, port
+    finally:
+        process.end(grace_seconds=30)

@@ -8,7 +8,6 @@ the processes share the machine with other work, the figures are worth nothing.
 
 import argparse
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,10 +20,9 @@ import httpx
 from sqlalchemy.orm import Session, sessionmaker
 
 from bench.browser import chromium
-from bench.load import percentile
 from bench.machine import describe_machine
-from bench.page import table
-from bench.parts import free_port, until
+from bench.page import milliseconds, percentile, table
+from bench.parts import api_process
 from bench.portal_streams import measure_streams
 from bench.queue_scale_fill import fill
 from bench.queue_scale_plans import explain
@@ -35,7 +33,6 @@ from core.service.teams.keys import create_key
 from core.settings import Settings
 from secateur_wire.jobs import JobSort
 from worker.embedded.postgres import postgres
-from worker.processes import ChildProcess, spawn
 
 _SECRET = "a secret for a bench"
 _SEARCHES = {"a search that finds one": "c4ca4238", "a search that finds nothing": "nothing-like-it"}
@@ -49,12 +46,12 @@ _FIRST_PAINT = """new Promise((resolve) => {
 
 @dataclass(frozen=True)
 class Portal:
-    """A running API, a team with jobs, and an admin's key of it."""
+    """A running API (its process id), a team with jobs, and an admin's key of it."""
 
     url: str
     key: str
     team: str
-    api: ChildProcess
+    api: int
     sessions: sessionmaker[Session]
 
 
@@ -69,26 +66,9 @@ def serving(folder: Path, *, jobs: int, waiting: int) -> Iterator[Portal]:
         with transaction(sessions) as session:
             secret = _SECRET.encode()
             key = create_key(session, team, role="admin", name="bench", expires_at=None, secret=secret).key
-        port = free_port()
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("SECATEUR_")} | {
-            "SECATEUR_HOME": str(settings.home),
-            "SECATEUR_DATABASE_URL": database,
-            "SECATEUR_SECRET_KEY": _SECRET,
-            "SECATEUR_REQUESTS_PER_MINUTE": "0",
-        }
-        command = [
-            *(sys.executable, "-m", "uvicorn", "--factory", "api.start:create_app", "--port", str(port)),
-            *("--http", "api.slow_clients:BoundedConnection", "--log-level", "warning"),
-        ]
-        with open(folder / "api.log", "wb") as log:
-            api = spawn(command, name="api", stdout=log, stderr=subprocess.STDOUT, environment=environment)
-        try:
-            url = f"http://127.0.0.1:{port}"
-            until(lambda: httpx.get(f"{url}/healthz", timeout=5).status_code == 200, 60)
-            yield Portal(url, key, team, api, sessions)
-        finally:
-            api.end(grace_seconds=10)
-            sessions.kw["bind"].dispose()
+        with api_process(settings, folder / "api.log") as (pid, port):
+            yield Portal(f"http://127.0.0.1:{port}", key, team, pid, sessions)
+        sessions.kw["bind"].dispose()
 
 
 def statements(portal: Portal) -> str:
@@ -123,7 +103,7 @@ def first_bytes(client: httpx.Client, pages: Sequence[tuple[str, str]]) -> str:
                 times.append(time.perf_counter() - started)
                 answer.read()
             assert answer.status_code == 200, (address, answer.status_code)
-        rows.append([name, address[:60], *(f"{1000 * percentile(times[1:], share):.1f}" for share in (0.5, 0.99, 1))])
+        rows.append([name, address[:60], *milliseconds(times[1:])])
     return table(["page", "address", "p50 ms", "p99 ms", "most ms"], rows)
 
 

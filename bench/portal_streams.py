@@ -13,8 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 import psutil
 
-from bench.load import percentile
-from bench.page import table
+from bench.page import milliseconds, table
 from core.database import transaction
 from core.service.jobs.queue import append_event, claim, heartbeat, set_progress
 
@@ -36,7 +35,7 @@ def measure_streams(portal: "Portal", client: httpx.Client, asked: Namespace) ->
         with transaction(portal.sessions) as session:
             for _ in range(100):
                 append_event(session, jobs[0], 1, "log", {"level": "info", "message": _LINE})
-    api = psutil.Process(portal.api.pid)
+    api = psutil.Process(portal.api)
     alone, quiet = _look(client, asked.seconds), _Use(api)
     readers = _Readers(portal.url, client, [asked.stream.format(id=job) for job in jobs[1:]])
     silent = _reads_nothing(portal.url, client, asked.stream.format(id=jobs[0]))
@@ -54,11 +53,7 @@ def measure_streams(portal: "Portal", client: httpx.Client, asked: Namespace) ->
         readers.close()
         silent.close()
     rows = [
-        [
-            f"list of jobs, {what}",
-            str(len(times)),
-            *(f"{1000 * percentile(times, part):.1f}" for part in (0.5, 0.99, 1)),
-        ]
+        [f"list of jobs, {what}", str(len(times)), *milliseconds(times)]
         for what, times in (("nobody else there", alone), ("with the streams", beside))
     ]
     return "\n".join(

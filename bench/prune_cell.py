@@ -1,43 +1,82 @@
-"""One pruning with Secateur's engine, as a runner does it but without evaluation: load, prune, save."""
+"""Prunings with Secateur's engine, as a runner does them but without evaluation: prune, and save."""
 
 import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from core.engine.architectures.architecture import Architecture
 from core.engine.exporters.huggingface import write_checkpoint
-from core.engine.models.folder import open_model
+from core.engine.models.accelerator import backend_of
+from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.tensors import load_tensors
+from core.engine.pruning.blocks.language_pass import UnitRemovalPass
+from core.engine.pruning.layerwise.language_pass import LayerwisePass
+from core.engine.pruning.results import PruneResult
 from core.methods.registry import get_method
 from core.pipeline.passes import walk_for
-from core.pipeline.recipes.request import UnresolvedRequest
-from core.pipeline.recipes.validation import resolve_request
+from core.pipeline.plans import make_plan
+from core.pipeline.recipes.validation import ResolvedRequest, resolve_request
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A pass that was run, what it gave, and its seconds, on the wall and of the processor; of saving on the wall."""
+
+    walk: LayerwisePass | UnitRemovalPass
+    result: PruneResult
+    seconds: float
+    processor_seconds: float
+    save_seconds: float
+
+
+def prune_into(
+    output: Path,
+    folder: ModelFolder,
+    request: ResolvedRequest,
+    calibration: Tensor | None,
+    *,
+    device: torch.device = torch.device("cpu"),  # noqa: B008
+    discovered: Architecture | None = None,
+    layerwise: type[LayerwisePass] | None = None,
+) -> Pruned:
+    """Carry a request out and write the checkpoint to `output`, whole or not at all.
+
+    `layerwise` is a kind of pass to be used in place of the request's own.
+    """
+    work = output.with_name(f"{output.name}.work")
+    for left in (work, output):
+        shutil.rmtree(left, ignore_errors=True)
+    work.mkdir(parents=True)
+    setting: dict[str, Any] = {"calibration": calibration, "evaluations": {}, "work": work}
+    if layerwise is None:
+        walk = walk_for(folder, request, device=device, **setting)
+    else:
+        walk = layerwise(folder, make_plan(folder, request, device=device), **setting)
+    backend = backend_of(device)
+    backend.synchronise()
+    begun, processor = time.perf_counter(), time.process_time()
+    result = walk.run()
+    backend.synchronise()
+    done, processor = time.perf_counter(), time.process_time() - processor
+    artifact = work / "artifact"
+    write_checkpoint(result.files, result.unchanged, folder.path, artifact, config=result.config, discovered=discovered)
+    saved = time.perf_counter()
+    artifact.rename(output)
+    shutil.rmtree(work)
+    return Pruned(walk, result, done - begun, processor, saved - done)
 
 
 def prune(spec: dict[str, Any]) -> dict[str, Any]:
-    """Prune the spec's `model` into its `output`, in fresh folders; each part timed in seconds."""
-    output = Path(spec["output"])
-    work = output.with_name(f"{output.name}.work")
-    shutil.rmtree(work, ignore_errors=True)
-    begun = time.perf_counter()
+    """Prune the spec's `model` into its `output`; the seconds without loading and saving."""
     folder = open_model(Path(spec["model"]))
-    request = resolve_request(
-        folder.description, UnresolvedRequest(spec["method"], spec["pattern"], spec["sparsity"], spec["parameters"])
-    )
-    needs = get_method(request.method).needs
-    calibration = load_tensors(Path(spec["tokens"]))["tokens"] if needs.calibration else None
-    sweep = walk_for(folder, request, device=torch.device("cpu"), calibration=calibration, evaluations={}, work=work)
-    loaded = time.perf_counter()
-    pruned = sweep.run()
-    done = time.perf_counter()
-    write_checkpoint(pruned.files, pruned.unchanged, folder.path, output)
-    saved = time.perf_counter()
-    shutil.rmtree(work)
-    return {
-        "load_seconds": loaded - begun,
-        "prune_seconds": done - loaded,
-        "save_seconds": saved - done,
-        "forward_dtype": str(sweep.plan.forward_dtype).removeprefix("torch."),
-    }
+    request = resolve_request(folder.description, spec["method"], spec["pattern"], spec["sparsity"], spec["parameters"])
+    calibrates = get_method(spec["method"]).needs.calibration
+    calibration = load_tensors(Path(spec["tokens"]))["tokens"] if calibrates else None
+    pruned = prune_into(Path(spec["output"]), folder, request, calibration)
+    dtype = str(pruned.walk.plan.forward_dtype).removeprefix("torch.")
+    return {"prune_seconds": pruned.seconds, "forward_dtype": dtype}

@@ -18,6 +18,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
 from bench.machine import describe_machine
+from bench.page import milliseconds
 from bench.queue_scale_duties import measure_duties, measure_lists, show_costs, show_faults
 from bench.queue_scale_fill import fill, job_body
 from bench.queue_scale_lists import show_lists
@@ -169,14 +170,8 @@ def _show_loads(settings: Settings, teams: list[str], arguments: argparse.Namesp
     }
     table = Table("load", "call", "a second", "p50 ms", "p99 ms", "most ms", title="Calls, with their commit")
     for name, load in loads.items():
-        timings = run_load(settings, teams, load)
-        for call, found in timings.calls.items():
-            table.add_row(
-                name,
-                call,
-                f"{len(found) / timings.seconds:.0f}",
-                *(f"{timings.percentile(call, share):.1f}" for share in (0.5, 0.99, 1)),
-            )
+        for call, times in run_load(settings, teams, load).items():
+            table.add_row(name, call, f"{len(times) / load.seconds:.0f}", *milliseconds(times))
     console.print(table)
 
 

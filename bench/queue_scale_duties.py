@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from fastapi.testclient import TestClient
@@ -13,7 +14,6 @@ from rich.table import Table
 from sqlalchemy.orm import Session, sessionmaker
 
 from api.app import create_app
-from bench.queue_scale_memory import peak_of
 from bench.queue_scale_plans import Plan, explain_anywhere
 from core.database import transaction
 from core.service.retention.schemas import KeepBest, RetentionPolicy
@@ -35,6 +35,7 @@ READS_MUCH = {
     "portal: team, keys": "it counts the team's jobs that wait",
 }
 """Calls that may read many rows of a table, each with its reason."""
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _KEPT_SECONDS = 6
 """Seconds after which the answer of the metrics, which is kept for five, is made anew."""
 POLICY = RetentionPolicy(keep_days=300, keep_last=1000, keep_best=KeepBest(count=10, by="perplexity_ratio"))
@@ -120,10 +121,23 @@ def _cost(call: Callable[[], object], *, is_warm: bool = False, pause: float = 0
         call()  # a route that is asked for the first time is built, and caches are filled
     time.sleep(pause)
     begun = time.monotonic()
-    mebibytes = peak_of(call)
+    mebibytes = _peak_of(call)
     seconds = time.monotonic() - begun
     time.sleep(pause)
     return Cost(seconds, mebibytes, explain_anywhere(call))
+
+
+def _peak_of(call: Callable[[], object]) -> float:
+    """Return the MiB by which the resident memory of this process rose at its highest while the call ran."""
+    _CLEAR.write_text("5")  # the peak begins anew
+    before = _kilobytes("VmRSS")
+    call()
+    return max(0, _kilobytes("VmHWM") - before) / 1024
+
+
+def _kilobytes(name: str) -> int:
+    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(f"{name}:"))
+    return int(line.split()[1])
 
 
 def _ask(client: TestClient, method: str, path: str, body: Any = None) -> None:

@@ -3,8 +3,6 @@
 import json
 from pathlib import Path
 
-import numpy as np
-from safetensors.numpy import save_file
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -16,6 +14,7 @@ from core.service.registry.service import register_model
 from core.service.teams.bootstrap import create_team
 from core.service.teams.tables import TeamRow
 from core.settings import Settings
+from tests.model_folders import write_llama
 
 MODEL = "tiny"
 EVENTS_PER_JOB = 4
@@ -71,7 +70,7 @@ _AUDIT = """
 
 def fill(sessions: sessionmaker[Session], settings: Settings, *, teams: int, finished: int, queued: int) -> list[str]:
     """Ids of the teams; each has a model registered as MODEL. Weights are 1, 2 and 3."""
-    folder = _write_llama(settings.models_root / MODEL)
+    folder = write_llama(settings.models_root / MODEL, layers=1)
     with transaction(sessions) as session:
         ids = [create_team(session, f"team {number}") for number in range(teams)]
         for number, team in enumerate(ids):
@@ -129,31 +128,3 @@ _METRICS = {
     "parameters": {"dense": 134515008, "nonzero": 81430848},
     "seconds": {"prune": 500, "total": 600},
 }
-
-
-def _write_llama(folder: Path) -> Path:
-    """The smallest model that can be submitted."""
-    width = 16
-    shapes = {"model.embed_tokens.weight": (64, width), "model.norm.weight": (width,), "lm_head.weight": (64, width)}
-    for part in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj"):
-        shapes[f"model.layers.0.{part}.weight"] = (width, width)
-    for part in ("mlp.up_proj", "mlp.down_proj"):
-        shapes[f"model.layers.0.{part}.weight"] = (width, width)
-    for part in ("input_layernorm", "post_attention_layernorm"):
-        shapes[f"model.layers.0.{part}.weight"] = (width,)
-    folder.mkdir(parents=True)
-    save_file({name: np.ones(shape, np.float32) for name, shape in shapes.items()}, folder / "model.safetensors")
-    config = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_size": width,
-        "intermediate_size": width,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 2,
-        "vocab_size": 64,
-        "max_position_embeddings": 64,
-        "tie_word_embeddings": False,
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-    return folder

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 from sqlalchemy.exc import OperationalError
@@ -34,21 +34,11 @@ class Load:
     progress: bool = False
 
 
-@dataclass
-class Timings:
-    """Seconds of each call, by name, and when they began and ended."""
+def run_load(settings: Settings, teams: list[str], load: Load) -> dict[str, list[float]]:
+    """Return the seconds of each call, by name.
 
-    calls: dict[str, list[float]] = field(default_factory=dict)
-    seconds: float = 0.0
-
-    def percentile(self, name: str, share: float) -> float:
-        """In milliseconds."""
-        ordered = sorted(self.calls[name])
-        return 1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))]
-
-
-def run_load(settings: Settings, teams: list[str], load: Load) -> Timings:
-    """All processes start together; calls of the first second, while connections are made, do not count."""
+    All processes start together; calls of the first second, while connections are made, do not count.
+    """
     context = multiprocessing.get_context("spawn")
     results: multiprocessing.Queue[dict[str, list[float]]] = context.Queue()
     barrier = context.Barrier(PROCESSES)
@@ -58,10 +48,10 @@ def run_load(settings: Settings, teams: list[str], load: Load) -> Timings:
     ]
     for process in processes:
         process.start()
-    timings = Timings(seconds=load.seconds)
+    timings: dict[str, list[float]] = {}
     for _ in processes:
         for name, found in results.get().items():
-            timings.calls.setdefault(name, []).extend(found)
+            timings.setdefault(name, []).extend(found)
     for process in processes:
         process.join()
     return timings

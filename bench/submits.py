@@ -21,10 +21,10 @@ from fastapi.testclient import TestClient
 from sqlalchemy import Engine, event, text
 
 from api.app import create_app
-from bench.load import Crowd, percentile
+from bench.load import Crowd
 from bench.load_fleet import MODEL, Fleet
 from bench.machine import describe_machine
-from bench.page import table
+from bench.page import milliseconds, table
 from core.database import transaction
 from core.service.jobs import queue
 from core.service.jobs.estimates.resources import FIGURES
@@ -68,12 +68,11 @@ def _load(fleet: Fleet, keys: list[str], jobs: int, rate: float) -> list[str]:
     crowd.join(fleet)
     seconds = time.monotonic() - began
     after, cpu = _database(fleet), sum(api.cpu_times()[:2]) - cpu
-    times = [f"{1000 * percentile(crowd.times, share):.1f}" for share in (0.5, 0.99, 1)]
     commits, made = after["xact_commit"] - before["xact_commit"], after["sessions"] - before["sessions"]
     return [
         str(jobs),
         f"{jobs / seconds:.0f}",
-        *times,
+        *milliseconds(crowd.times),
         f"{1000 * cpu / jobs:.1f}",
         f"{commits / jobs:.1f}",
         str(made),

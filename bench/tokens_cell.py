@@ -1,8 +1,11 @@
-"""Windows of tokens for all contenders, made once."""
+"""Windows of tokens for all contenders, and text that the sample model writes itself, each made once."""
 
+import json
+import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -10,7 +13,10 @@ from core.engine.datasets.formats import detect_format
 from core.engine.datasets.text_files import read_documents
 from core.engine.datasets.token_windows import calibration_windows, evaluation_windows, mixed_windows
 from core.engine.models.folder import open_model
-from core.engine.models.tensors import write_tensors
+from core.engine.models.loading import load_model
+from core.engine.models.precision import forward_dtype
+from core.engine.models.self_text import generate_documents, sequences_at_once
+from core.engine.models.tensors import DTYPES, write_tensors
 
 
 def make_windows(spec: dict[str, Any]) -> dict[str, Any]:
@@ -41,3 +47,21 @@ def _generated(spec: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> Tens
         seed=spec["seed"],
         name=file.name,
     )
+
+
+def write_text(spec: dict[str, Any]) -> dict[str, Any]:
+    """Write `samples` × `length` tokens of the spec's model into `output`, JSON lines; the seconds of it."""
+    folder = open_model(Path(spec["model"]))
+    device = torch.device("cpu")
+    begun = time.perf_counter()
+    documents = generate_documents(
+        load_model(folder, device, dtype=forward_dtype("auto", DTYPES[folder.description.dtype], device)),
+        folder.tokenizer(),
+        tokens=spec["samples"] * spec["length"],
+        length=spec["length"],
+        seed=0,
+        at_once=sequences_at_once(folder.description, spec["length"], device),
+    )
+    with Path(spec["output"]).open("w") as target:
+        target.writelines(json.dumps({"text": document}) + "\n" for document in documents)
+    return {"seconds": time.perf_counter() - begun}

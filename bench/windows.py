@@ -30,7 +30,7 @@ class SelfText:
             partial = file.with_suffix(".partial")
             spec = {"model": str(self.model), "samples": SELF_WINDOWS, "length": self.length, "threads": threads}
             known = run(
-                engine_program("bench.self_text_cell:write_text"), spec | {"output": str(partial)}, "self-text"
+                engine_program("bench.tokens_cell:write_text"), spec | {"output": str(partial)}, "self-text"
             ).result
             partial.rename(file)
             remember(f"self-text-{key}", known)

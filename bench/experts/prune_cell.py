@@ -12,17 +12,15 @@ from transformers import AutoModelForCausalLM
 
 from bench.evaluate_cell import perplexity
 from bench.experts.upcycle import watched
+from bench.prune_cell import prune_into
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.description import require_structure
 from core.engine.architectures.discovered import architectures
 from core.engine.checkpoints.files import CONFIG_FILE, SINGLE_FILE
 from core.engine.checkpoints.safetensors_header import read_header
-from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.models.tensors import load_tensors
 from core.engine.removals.experts.counts import expert_sparsities
-from core.pipeline.passes import walk_for
-from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 from core.pipeline.stages.discover import discover_and_test
 
@@ -36,10 +34,6 @@ def work(spec: dict[str, Any]) -> dict[str, Any]:
     held_out_NT = load_tensors(Path(spec["held_out"]))["tokens"]
     if spec["method"] is None:
         return _judged(place, held_out_NT)
-    scratch = output.with_name(f"{output.name}.work")
-    for left in (output, scratch):
-        shutil.rmtree(left, ignore_errors=True)
-    scratch.mkdir(parents=True)
     discovered = _discovered(place, Path(spec["architecture"]))
     folder = open_model(place, discovered=discovered)
     description = folder.description
@@ -47,22 +41,14 @@ def work(spec: dict[str, Any]) -> dict[str, Any]:
         pattern, sparsity = "structured", expert_sparsities(description, require_structure(description))[removed]
     else:
         pattern, sparsity = "unstructured", spec["sparsity"]
-    request = resolve_request(
-        description, UnresolvedRequest(spec["method"], pattern, sparsity, spec["parameters"], is_calibrated=True)
-    )
+    request = resolve_request(description, spec["method"], pattern, sparsity, spec["parameters"], is_calibrated=True)
     calibration = load_tensors(Path(spec["tokens"]))["tokens"] if spec["method"] != "magnitude" else None
-    begun = time.process_time()
-    result = walk_for(
-        folder, request, device=torch.device("cpu"), calibration=calibration, evaluations={}, work=scratch
-    ).run()
-    seconds = time.process_time() - begun
-    write_checkpoint(result.files, result.unchanged, place, output, config=result.config, discovered=discovered)
-    judged = _judged(output, held_out_NT)
-    for left in (output, scratch):
-        shutil.rmtree(left)
-    rows = [each for each in result.sections.get("experts", ()) if each.routing is not None]
+    pruned = prune_into(output, folder, request, calibration, discovered=discovered)
+    judged, result = _judged(output, held_out_NT), pruned.result
+    shutil.rmtree(output)
+    rows = [each for each in result.experts if each.routing is not None]
     return judged | {
-        "prune_seconds": seconds,
+        "prune_seconds": pruned.processor_seconds,
         "errors": [(row.routing.error, row.routing.refitted) for row in rows if row.routing is not None],
         "notes": result.notes,
     }

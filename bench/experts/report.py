@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from math import log
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from bench.cells import own_release
@@ -11,11 +11,10 @@ from bench.contest import MIB
 from bench.experts.plan import LAYOUTS, MERGED, REAP, REFITTED, ROWS, SHARES, WEIGHTS
 from bench.experts.running import TRAINING_LENGTH, Bench
 from bench.machine import describe_machine
-from bench.page import table
+from bench.page import MISSING, summary, table
 
 AIM = 0.8
 """Most that a refit's excess was to be, as a share of REAP's."""
-_MISSING = "–"
 _HEADER = [
     "row",
     "perplexity",
@@ -93,15 +92,15 @@ def _table(bench: Bench, share: str | None) -> str:
     for row in (each for each in bench.plan.rows if ROWS[each].drops is (share is not None)):
         figures = [figures for _, figures in _of(bench, row, share)]
         if not figures:
-            rows.append([row, *[_MISSING] * (len(_HEADER) - 1)])
+            rows.append([row, *[MISSING] * (len(_HEADER) - 1)])
             continue
         ratio = against_reap(bench, row, share)
         rows.append(
             [
                 row,
-                _summary([each["perplexity"] for each in figures], ".3f"),
-                _summary([each["perplexity"] / before["perplexity"] for each in figures], ".4f"),
-                _MISSING if ratio is None else f"{ratio:.2f}",
+                summary([each["perplexity"] for each in figures], ".3f"),
+                summary([each["perplexity"] / before["perplexity"] for each in figures], ".4f"),
+                MISSING if ratio is None else f"{ratio:.2f}",
                 *_sizes(figures),
                 f"{fmean(each['prune_seconds'] for each in figures):,.0f}",
             ]
@@ -134,8 +133,3 @@ def _of(bench: Bench, row: str, share: str | None) -> list[tuple[int, dict[str, 
 
 def _before(bench: Bench) -> dict[str, Any]:
     return bench.before[LAYOUTS[0]]
-
-
-def _summary(values: Sequence[float], form: str) -> str:
-    several = f" ± {format(stdev(values), form)} ({len(values)})" if len(values) > 1 else ""
-    return f"{format(fmean(values), form)}{several}"

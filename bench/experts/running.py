@@ -142,7 +142,8 @@ def _maker() -> Program:
 
 @cache
 def _pruner() -> Program:
-    return engine_program("bench.experts.prune_cell:work", [Path(__file__).parents[1] / "evaluate_cell.py"])
+    used = [Path(__file__).parents[1] / f"{name}.py" for name in ("evaluate_cell", "prune_cell")]
+    return engine_program("bench.experts.prune_cell:work", used)
 
 
 def _brief(figures: dict[str, Any]) -> str:

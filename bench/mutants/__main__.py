@@ -13,7 +13,8 @@ from bench.cells import Runner
 from bench.mutants.mutant import ROOT, NotApplicable, read_mutants, sampled_mutants
 from bench.mutants.running import BaselineFailed, report, sources, try_mutants
 
-LEAST_KILLED, LEAST_OF_A_SAMPLE = 0.95, 0.8
+LEAST_KILLED, LEAST_OF_A_SAMPLE = 0.95, 0.6
+"""Of a sample, some make no difference that a test could see, such as `is` in place of `==`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

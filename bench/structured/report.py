@@ -4,12 +4,12 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import product
-from statistics import fmean, stdev
+from statistics import fmean
 
 from bench.contest import MIB
 from bench.frontier_report import accuracies
 from bench.judging_texts import IN_DOMAIN, OUT_OF_DOMAIN
-from bench.page import table
+from bench.page import MISSING, summary, table
 from bench.structured.goals import Ranking, goals, goals_table
 from bench.structured.plan import FRONTIER, LENGTH, MANY, ROWS, SAMPLES, TARGETS, Cell, Row
 from bench.structured.recipes import distillation
@@ -17,7 +17,6 @@ from bench.structured.results import Dense, Figures, Origin, Results
 from bench.structured.running import ROUNDS, Bench
 from core.engine.evaluation.zero_shot_tasks import TASKS
 
-_MISSING = "–"
 _HEADER = [
     "row",
     "blocks removed",
@@ -128,7 +127,7 @@ def _table(ranking: Ranking, target: str) -> str:
 def _columns(ranking: Ranking, row: str, target: str) -> list[str]:
     figures, dense = ranking.results.of(row, target), ranking.results.dense
     if not figures or dense is None:
-        return [_MISSING] * (len(_HEADER) - 1)
+        return [MISSING] * (len(_HEADER) - 1)
     latency = ranking.results.latency.get(Cell(row, target, 0), {})
     times = [latency.get(name) for name in ("prefill", "decode")]
     return [
@@ -138,32 +137,26 @@ def _columns(ranking: Ranking, row: str, target: str) -> list[str]:
         *_perplexity(figures, dense, OUT_OF_DOMAIN),
         _share(ranking.excess(row, target, IN_DOMAIN)),
         _share(ranking.excess(row, target, OUT_OF_DOMAIN)),
-        *(f"{each.ratio:.2f} ± {each.spread:.2f}" if each else _MISSING for each in times),
+        *(f"{each.ratio:.2f} ± {each.spread:.2f}" if each else MISSING for each in times),
         _seconds(figures),
-        _summary([each.processor_seconds for each in figures], ",.0f"),
+        summary([each.processor_seconds for each in figures], ",.0f"),
         f"{max(each.peak_bytes for each in figures) / MIB:,.0f}",
     ]
 
 
 def _perplexity(figures: Sequence[Figures], dense: Dense, text: str) -> tuple[str, str]:
     values = [each.perplexity[text] for each in figures]
-    return _summary(values, ",.2f"), f"{fmean(values) / dense.perplexity[text]:,.2f}"
+    return summary(values, ",.2f"), f"{fmean(values) / dense.perplexity[text]:,.2f}"
 
 
 def _seconds(figures: Sequence[Figures]) -> str:
     trained = [each.recovery_seconds for each in figures if each.recovery_seconds is not None]
-    pruning = _summary([each.seconds for each in figures], ",.0f")
+    pruning = summary([each.seconds for each in figures], ",.0f")
     return f"{pruning} + {fmean(trained):,.0f}" if trained else pruning
 
 
-def _summary(values: Sequence[float], form: str) -> str:
-    """Mean, and deviation and number where there are several."""
-    several = f" ± {format(stdev(values), form)} ({len(values)})" if len(values) > 1 else ""
-    return f"{format(fmean(values), form)}{several}"
-
-
 def _share(value: float | None) -> str:
-    return _MISSING if value is None else f"{value:.2f}"
+    return MISSING if value is None else f"{value:.2f}"
 
 
 def _millions(parameters: float) -> str:

@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
-from bench.hostile import api_process, attacks, probed, running_job
+from bench.hostile import attacks, probed, running_job
 from bench.hostile_attacks import Target
+from bench.parts import api_process
 from core.settings import Settings
 from tests.serving import lent_app, served
 
@@ -28,8 +29,8 @@ def target(settings: Settings, admin_key: str, tmp_path: Path) -> Iterator[tuple
     """A running API and its process."""
     impatient = settings.model_copy(update={"slow_client_seconds": SECONDS})
     log = tmp_path / "log"
-    with api_process(impatient, log) as (process, port):
-        yield Target("127.0.0.1", port, admin_key), process.pid
+    with api_process(impatient, log) as (pid, port):
+        yield Target("127.0.0.1", port, admin_key), pid
     assert "Traceback" not in log.read_text(), log.read_text()[-5000:]
 
 
