@@ -13,7 +13,7 @@ from core.engine.models.folder import open_model
 from core.engine.models.tensors import load_tensors
 from core.pipeline.recipes.alignment import aligned_request
 from core.pipeline.recipes.parts import Export
-from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
+from core.pipeline.recipes.request import UnresolvedRequest
 
 
 def measure(spec: dict[str, Any]) -> dict[str, Any]:

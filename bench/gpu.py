@@ -116,7 +116,7 @@ class Bench:
     def measure(self, shapes: Sequence[str], methods: Sequence[Method], *, tests: bool) -> None:
         """Fill in the tables, as far as the time is enough."""
         if tests:
-            program = engine_program("bench.gpu_tests_cell:run_tests", sorted(Path("tests").rglob("*.py")))
+            program = engine_program("bench.gpu_cell:run_tests", sorted(Path("tests").rglob("*.py")))
             cell = self._cell("tests", program, {"folders": list(TEST_FOLDERS)})
             self.tables.tests = self.runner.figures({None: cell}).get(None)
         for name in shapes:

@@ -19,6 +19,7 @@ from core.engine.models.tensors import load_tensors
 from core.engine.options.patterns import STRUCTURED
 from core.engine.pruning.input_statistics import InputStatistic
 from core.engine.pruning.layerwise.language_pass import LayerwisePass
+from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 
 ROOT = Path(__file__).parents[1]
@@ -52,7 +53,9 @@ def prune(spec: dict[str, Any]) -> dict[str, Any]:
     """Prune the spec's `model` and write it to `output`; seconds of each part, and the device's peak bytes."""
     device = torch.device(spec["device"])
     folder = open_model(Path(spec["model"]))
-    request = resolve_request(folder.description, spec["method"], spec["pattern"], spec["sparsity"], spec["parameters"])
+    request = resolve_request(
+        folder.description, UnresolvedRequest(spec["method"], spec["pattern"], spec["sparsity"], spec["parameters"])
+    )
     tokens = load_tensors(Path(spec["tokens"]))["tokens"]
     layerwise = None if request.pattern == STRUCTURED.text else TimedPass
     pruned = prune_into(Path(spec["output"]), folder, request, tokens, device=device, layerwise=layerwise)

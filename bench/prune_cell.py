@@ -14,20 +14,21 @@ from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.accelerator import backend_of
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.tensors import load_tensors
-from core.engine.pruning.blocks.language_pass import UnitRemovalPass
 from core.engine.pruning.layerwise.language_pass import LayerwisePass
 from core.engine.pruning.results import PruneResult
+from core.engine.removals.run import LanguagePass
 from core.methods.registry import get_method
 from core.pipeline.passes import walk_for
 from core.pipeline.plans import make_plan
-from core.pipeline.recipes.validation import ResolvedRequest, resolve_request
+from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
+from core.pipeline.recipes.validation import resolve_request
 
 
 @dataclass(frozen=True)
 class Pruned:
     """A pass that was run, what it gave, and its seconds, on the wall and of the processor; of saving on the wall."""
 
-    walk: LayerwisePass | UnitRemovalPass
+    walk: LanguagePass[Any]
     result: PruneResult
     seconds: float
     processor_seconds: float
@@ -74,7 +75,9 @@ def prune_into(
 def prune(spec: dict[str, Any]) -> dict[str, Any]:
     """Prune the spec's `model` into its `output`; the seconds without loading and saving."""
     folder = open_model(Path(spec["model"]))
-    request = resolve_request(folder.description, spec["method"], spec["pattern"], spec["sparsity"], spec["parameters"])
+    request = resolve_request(
+        folder.description, UnresolvedRequest(spec["method"], spec["pattern"], spec["sparsity"], spec["parameters"])
+    )
     calibrates = get_method(spec["method"]).needs.calibration
     calibration = load_tensors(Path(spec["tokens"]))["tokens"] if calibrates else None
     pruned = prune_into(Path(spec["output"]), folder, request, calibration)

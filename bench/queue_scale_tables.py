@@ -133,13 +133,13 @@ def _columns(table: Table) -> dict[str, str]:
     for column in table.columns:
         if not column.nullable and column.server_default is None and column.name not in own:
             given[column.name] = _value(column)
-    return given | own
+    return {**given, **own}
 
 
 def _value(column: "Column[Any]") -> str:
     """Return what a column of this kind is given: the parent of the same number, and text, bytes and so on of it."""
     if column.name == "id":
-        last = column.table.name.rpartition("_")[2]  # type: ignore[attr-defined]
+        last = column.table.name.rpartition("_")[2]
         return _id(f"{last[:-3]}y" if last.endswith("ies") else last.removesuffix("s"))
     parents = [key.column for key in column.foreign_keys]
     if parents and parents[0].name == "id":

@@ -21,6 +21,7 @@ from core.engine.checkpoints.safetensors_header import read_header
 from core.engine.models.folder import open_model
 from core.engine.models.tensors import load_tensors
 from core.engine.removals.experts.counts import expert_sparsities
+from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 from core.pipeline.stages.discover import discover_and_test
 
@@ -41,12 +42,14 @@ def work(spec: dict[str, Any]) -> dict[str, Any]:
         pattern, sparsity = "structured", expert_sparsities(description, require_structure(description))[removed]
     else:
         pattern, sparsity = "unstructured", spec["sparsity"]
-    request = resolve_request(description, spec["method"], pattern, sparsity, spec["parameters"], is_calibrated=True)
+    request = resolve_request(
+        description, UnresolvedRequest(spec["method"], pattern, sparsity, spec["parameters"], is_calibrated=True)
+    )
     calibration = load_tensors(Path(spec["tokens"]))["tokens"] if spec["method"] != "magnitude" else None
     pruned = prune_into(output, folder, request, calibration, discovered=discovered)
     judged, result = _judged(output, held_out_NT), pruned.result
     shutil.rmtree(output)
-    rows = [each for each in result.experts if each.routing is not None]
+    rows = [each for each in result.sections.get("experts", ()) if each.routing is not None]
     return judged | {
         "prune_seconds": pruned.processor_seconds,
         "errors": [(row.routing.error, row.routing.refitted) for row in rows if row.routing is not None],

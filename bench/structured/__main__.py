@@ -17,9 +17,8 @@ from bench.judging_texts import positive, task_copies, write_texts
 from bench.machine import threads_available
 from bench.measurements import write
 from bench.page import show
-from bench.structured.measurements import measured
 from bench.structured.plan import FLAP, FRONTIER, ROWS, TARGETS, Plan
-from bench.structured.report import page
+from bench.structured.report import measured, page
 from bench.structured.results import KEPT, read_results, write_results
 from bench.structured.running import Bench
 from bench.windows import SelfText

@@ -17,10 +17,9 @@ from bench.judging_texts import IN_DOMAIN, OUT_OF_DOMAIN
 from bench.measurements import merge, write
 from bench.structured import __main__ as command
 from bench.structured import judge_cell, prune_cell, running
-from bench.structured.measurements import measured
 from bench.structured.plan import ROWS, TARGETS, Cell, Plan, refusal
 from bench.structured.recipes import recipe_of
-from bench.structured.report import page
+from bench.structured.report import measured, page
 from bench.structured.results import Dense, Figures, Origin, Ratio, Results, read_results, write_results
 from bench.structured.running import Bench
 from core.engine.architectures.description import inspect_folder
