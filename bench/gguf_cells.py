@@ -14,8 +14,7 @@ from typing import Final
 
 import torch
 
-from bench.cells import Cell as RunnerCell
-from bench.cells import Runner
+from bench.cells import Cell, Runner
 from bench.page import show, table
 from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
 from core.errors import InvalidRequest
@@ -58,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(len(parts) < len(cells))
 
 
-def cell_of(family: str, way: str, sources: str) -> RunnerCell:
+def cell_of(family: str, way: str, sources: str) -> Cell:
     """Return the cell of a family that is cut one way: what comes of it, and of each mistake in it."""
 
     def work() -> dict[str, str]:
@@ -70,7 +69,7 @@ def cell_of(family: str, way: str, sources: str) -> RunnerCell:
             made = [name for name, each in SABOTAGES.items() if (family, way) in each.cells()]
             return _cell(folder, way) | {f"{name} {way}": _mistake(folder, name) for name in made}
 
-    return RunnerCell(f"{family} {way}", f"gguf-{sources}-{family}-{way}", work)
+    return Cell(f"{family} {way}", f"gguf-{sources}-{family}-{way}", work)
 
 
 def _reason(message: str, architecture: str) -> str:

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if len(bench.before) < len(LAYOUTS):  # there is no mixture yet
         return 1
     show(page(bench), SECTION, given.write)
-    return int(any(cell not in bench.found for cell in plan.cells()))
+    return int(any(pruning not in bench.found for pruning in plan.prunings()))
 
 
 def _parser() -> argparse.ArgumentParser:

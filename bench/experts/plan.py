@@ -70,7 +70,7 @@ ROWS = {
 
 
 @dataclass(frozen=True)
-class Cell:
+class Pruning:
     """One pruning: names of row and share, none where weights become zero, and the seed of the calibration."""
 
     row: str
@@ -91,10 +91,10 @@ class Plan:
     seeds: int
     weight_seeds: int
 
-    def cells(self) -> Iterator[Cell]:
+    def prunings(self) -> Iterator[Pruning]:
         """Yield all cells: those of the first seed first."""
         for seed in range(max(self.seeds, self.weight_seeds)):
             for share in SHARES if seed < self.seeds else ():
-                yield from (Cell(row, share, seed) for row in self.rows if ROWS[row].drops)
+                yield from (Pruning(row, share, seed) for row in self.rows if ROWS[row].drops)
             if seed < self.weight_seeds:
-                yield from (Cell(row, None, seed) for row in self.rows if not ROWS[row].drops)
+                yield from (Pruning(row, None, seed) for row in self.rows if not ROWS[row].drops)

@@ -127,8 +127,8 @@ def _sizes(figures: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _of(bench: Bench, row: str, share: str | None) -> list[tuple[int, dict[str, Any]]]:
-    cells = [cell for cell in bench.plan.cells() if cell.row == row and cell.share == share and cell in bench.found]
-    return [(cell.seed, bench.found[cell]) for cell in cells]
+    own = (pruning for pruning in bench.plan.prunings() if (pruning.row, pruning.share) == (row, share))
+    return [(pruning.seed, bench.found[pruning]) for pruning in own if pruning in bench.found]
 
 
 def _before(bench: Bench) -> dict[str, Any]:

@@ -8,11 +8,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bench.cells import CACHE, Program, Runner, cell_key, engine_program, own_release, run
-from bench.cells import Cell as RunnerCell
+from bench.cells import CACHE, Cell, Program, Runner, cell_key, engine_program, own_release, run
 from bench.claims.sources import LanguageFiles
 from bench.contest import checkpoint_place
-from bench.experts.plan import LAYOUTS, ROWS, SHARES, UPCYCLE_VERSION, WEIGHTS, Cell, Plan, Recipe
+from bench.experts.plan import LAYOUTS, ROWS, SHARES, UPCYCLE_VERSION, WEIGHTS, Plan, Pruning, Recipe
 from bench.windows import Windows, model_hash
 
 TRAINING_SEED, TRAINING_LENGTH = 1000, 256
@@ -44,7 +43,7 @@ class Bench:
     threads: int
     made: dict[str, Any] = field(default_factory=dict)
     before: dict[str, dict[str, Any]] = field(default_factory=dict)
-    found: dict[Cell, dict[str, Any]] = field(default_factory=dict)
+    found: dict[Pruning, dict[str, Any]] = field(default_factory=dict)
 
     def measure(self, runner: Runner) -> None:
         """Recall what is kept, and run what is missing: the mixture, what it is before, and the cells."""
@@ -59,10 +58,10 @@ class Bench:
             layout: self._cell(place, f"{layout}, before", {"method": None, "model": layout}) for layout in LAYOUTS
         }
         self.before = runner.figures(dense, _brief)
-        cells = {cell: self._cell(place, cell.title, self._spec(cell)) for cell in self.plan.cells()}
+        cells = {pruning: self._cell(place, pruning.title, self._spec(pruning)) for pruning in self.plan.prunings()}
         self.found = runner.figures(cells, _brief)
 
-    def _making_cell(self) -> RunnerCell:
+    def _making_cell(self) -> Cell:
         recipe, model = self.recipe, self.files.model.absolute()
         count = -(-recipe.steps * recipe.batch // len(self.texts))
         windows = [Windows(model, text, "calibration", count, TRAINING_LENGTH, TRAINING_SEED) for text in self.texts]
@@ -91,9 +90,9 @@ class Bench:
             partial.rename(place)
             return told
 
-        return RunnerCell("the mixture", key, work)
+        return Cell("the mixture", key, work)
 
-    def _cell(self, place: Path, title: str, spec: dict[str, Any]) -> RunnerCell:
+    def _cell(self, place: Path, title: str, spec: dict[str, Any]) -> Cell:
         facts = spec | asdict(self.sizes) | {"made": place.name, "threads": self.threads}
         key = cell_key(_pruner(), facts, "")
 
@@ -111,18 +110,18 @@ class Bench:
                 measured = run(_pruner(), spec | inputs, key)
             return measured.result | {"processor_seconds": measured.processor_seconds}
 
-        return RunnerCell(title, key, work)
+        return Cell(title, key, work)
 
-    def _spec(self, cell: Cell) -> dict[str, Any]:
-        row = ROWS[cell.row]
-        removed = round(SHARES[cell.share] * self.recipe.experts) if cell.share is not None else 0
+    def _spec(self, pruning: Pruning) -> dict[str, Any]:
+        row = ROWS[pruning.row]
+        removed = round(SHARES[pruning.share] * self.recipe.experts) if pruning.share is not None else 0
         return {
             "model": LAYOUTS[0],
             "method": row.method,
-            "parameters": dict(row.parameters) | ({"seed": cell.seed} if row.drops else {}),
+            "parameters": dict(row.parameters) | ({"seed": pruning.seed} if row.drops else {}),
             "removed": removed,
             "sparsity": WEIGHTS,
-            "seed": cell.seed,
+            "seed": pruning.seed,
         }
 
     def _held_out(self) -> Windows:

@@ -10,7 +10,7 @@ from statistics import fmean
 
 from bench.judging_texts import IN_DOMAIN, OUT_OF_DOMAIN
 from bench.page import table
-from bench.structured.plan import FLAP, FRONTIER, TARGETS, Cell, Row
+from bench.structured.plan import FLAP, FRONTIER, TARGETS, Pruning, Row
 from bench.structured.results import Figures, Results
 from core.engine.architectures.description import ModelDescription, require_structure
 
@@ -131,7 +131,7 @@ def _latencies(ranking: Ranking) -> Iterator[Goal]:
     dense = ranking.results.dense
     for row in ranking.results.rows(lambda row: _is("one shot", row)):
         for target in ranking.results.targets():
-            figures, latency = ranking.results.of(row, target), ranking.results.latency.get(Cell(row, target, 0), {})
+            figures, latency = ranking.results.of(row, target), ranking.results.latency.get(Pruning(row, target, 0), {})
             if figures and dense:
                 limit = fmean(each.parameters for each in figures) / dense.parameters + _LATENCY_MARGIN
                 for name, each in latency.items():

@@ -140,7 +140,7 @@ TARGETS = {"20": Target(0.2), "30": Target(0.3), "50": Target(0.5), "model-20": 
 
 
 @dataclass(frozen=True)
-class Cell:
+class Pruning:
     """One pruning: names of row and target, and the seed that draws the calibration sequences."""
 
     row: str
@@ -152,7 +152,7 @@ class Cell:
         return f"seed {self.seed}, {self.row}, {TARGETS[self.target].title}"
 
     @property
-    def untrained(self) -> "Cell":
+    def untrained(self) -> "Pruning":
         """Return the cell that prunes the same and leaves it at that."""
         return replace(self, row=ROWS[self.row].untrained)
 
@@ -171,30 +171,30 @@ class Plan:
     task_rows: Sequence[str]
     task_targets: Sequence[str]
 
-    def cells(self) -> list[Cell]:
+    def prunings(self) -> list[Pruning]:
         """Rows that are quick first, all seeds of them, then the slow ones; of a seed one target after another."""
 
-        def place(cell: Cell) -> tuple[bool, int, int]:
-            return ROWS[cell.row].slow, cell.seed, self.targets.index(cell.target)
+        def place(pruning: Pruning) -> tuple[bool, int, int]:
+            return ROWS[pruning.row].slow, pruning.seed, self.targets.index(pruning.target)
 
-        return sorted(self._cells(), key=place)
+        return sorted(self._all(), key=place)
 
-    def _cells(self) -> Iterator[Cell]:
+    def _all(self) -> Iterator[Pruning]:
         for target in self.targets:
             for row in self.rows:
                 for seed in range(self.seeds if ROWS[row].has_seeds else 1):
-                    yield Cell(row, target, seed)
+                    yield Pruning(row, target, seed)
 
-    def is_asked(self, cell: Cell) -> bool:
+    def is_asked(self, pruning: Pruning) -> bool:
         """Return whether its model is asked the tasks: of the first seed alone, as the error is of the questions."""
-        return cell.seed == 0 and cell.row in self.task_rows and cell.target in self.task_targets
+        return pruning.seed == 0 and pruning.row in self.task_rows and pruning.target in self.task_targets
 
 
-def pruned_alike(cells: Sequence[Cell]) -> list[list[Cell]]:
+def pruned_alike(cells: Sequence[Pruning]) -> list[list[Pruning]]:
     """Return the cells in their order, those together that differ in their training alone."""
-    alike: dict[Cell, list[Cell]] = {}
-    for cell in cells:
-        alike.setdefault(cell.untrained, []).append(cell)
+    alike: dict[Pruning, list[Pruning]] = {}
+    for pruning in cells:
+        alike.setdefault(pruning.untrained, []).append(pruning)
     return list(alike.values())
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from bench.contest import Ground
-from bench.structured.plan import ROWS, TARGETS, Cell, Row
+from bench.structured.plan import ROWS, TARGETS, Pruning, Row
 from core.engine.datasets.formats import detect_format
 from core.engine.recovery.request import Recovery
 from core.pipeline.messages import LanguageSpec, ModelSource, TextSource
@@ -16,15 +16,15 @@ from secateur_wire.job_body import Calibration, Evaluation, Gates
 _ACTIVATION_BYTES = 4 * 2**30
 
 
-def recipe_of(cell: Cell, ground: Ground, distil_steps: int) -> Recipe:
+def recipe_of(pruning: Pruning, ground: Ground, distil_steps: int) -> Recipe:
     """Return what the service would make of the row's body."""
-    row, name = ROWS[cell.row], ground.calibration.stem
-    request = row.request(ground.description, TARGETS[cell.target].sparsity(ground.description))
+    row, name = ROWS[pruning.row], ground.calibration.stem
+    request = row.request(ground.description, TARGETS[pruning.target].sparsity(ground.description))
     calibration = None
     if row.samples:
         drawn, generated = request.parameters.split_calibration(row.samples) or (row.samples, 0)
         calibration = Calibration(
-            dataset=name, samples=drawn, sequence_length=row.length, seed=cell.seed, generated=generated or None
+            dataset=name, samples=drawn, sequence_length=row.length, seed=pruning.seed, generated=generated or None
         )
     return Recipe(
         model=ground.model.name,

@@ -16,7 +16,7 @@ from bench.judging_texts import IN_DOMAIN, OUT_OF_DOMAIN
 from bench.measurements import spread
 from bench.page import MISSING, summary, table
 from bench.structured.goals import Ranking, goals, goals_table
-from bench.structured.plan import FRONTIER, LENGTH, MANY, ROWS, SAMPLES, TARGETS, Cell, Row
+from bench.structured.plan import FRONTIER, LENGTH, MANY, ROWS, SAMPLES, TARGETS, Pruning, Row
 from bench.structured.recipes import distillation
 from bench.structured.results import Dense, Figures, Origin, Ratio, Results
 from bench.structured.running import ROUNDS, Bench
@@ -72,7 +72,7 @@ def measured(results: Results, ground: Ground, distil_steps: int) -> Iterator[Me
             figures = results.of(name, target)
             if not figures:
                 continue
-            latency = results.latency.get(Cell(name, target, 0), {})
+            latency = results.latency.get(Pruning(name, target, 0), {})
             recovery = distillation(row, ground.calibration.stem, distil_steps)
             request = row.request(ground.description, TARGETS[target].sparsity(ground.description))
             drawn, generated = request.parameters.split_calibration(row.samples) or (row.samples, 0)
@@ -189,7 +189,7 @@ def _columns(ranking: Ranking, row: str, target: str) -> list[str]:
     figures, dense = ranking.results.of(row, target), ranking.results.dense
     if not figures or dense is None:
         return [MISSING] * (len(_HEADER) - 1)
-    latency = ranking.results.latency.get(Cell(row, target, 0), {})
+    latency = ranking.results.latency.get(Pruning(row, target, 0), {})
     times = [latency.get(name) for name in ("prefill", "decode")]
     return [
         f"{100 * fmean(ranking.blocks_removed(each) for each in figures):.1f} %",
@@ -228,7 +228,7 @@ def _tasks(results: Results) -> str:
     rows = [["dense", "", *accuracies(results.answers.get(None))]]
     for target in results.targets():
         for row in results.rows():
-            if answers := results.answers.get(Cell(row, target, 0)):
+            if answers := results.answers.get(Pruning(row, target, 0)):
                 rows.append([row, TARGETS[target].title, *accuracies(answers)])
     questions = max(task["samples"] for answers in results.answers.values() for task in answers.values())
     return (

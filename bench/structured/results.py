@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from bench.structured.plan import ROWS, TARGETS, Cell, Row
+from bench.structured.plan import ROWS, TARGETS, Pruning, Row
 
 KEPT = Path(__file__).parent / "results.json"
 """File of the results that the page shows, for the machines and versions to come."""
@@ -73,22 +73,22 @@ class Results:
     """Figures, latency and answers by cell; of answers, those under None are the dense model's."""
 
     dense: Dense | None = None
-    found: dict[Cell, Figures] = field(default_factory=dict)
-    latency: dict[Cell, dict[str, Ratio]] = field(default_factory=dict)
-    answers: dict[Cell | None, Answers] = field(default_factory=dict)
+    found: dict[Pruning, Figures] = field(default_factory=dict)
+    latency: dict[Pruning, dict[str, Ratio]] = field(default_factory=dict)
+    answers: dict[Pruning | None, Answers] = field(default_factory=dict)
 
     def of(self, row: str, target: str) -> list[Figures]:
         """Return the figures of all seeds there are, in order."""
-        cells = (cell for cell in self.found if (cell.row, cell.target) == (row, target))
-        return [self.found[cell] for cell in sorted(cells, key=lambda cell: cell.seed)]
+        cells = (pruning for pruning in self.found if (pruning.row, pruning.target) == (row, target))
+        return [self.found[pruning] for pruning in sorted(cells, key=lambda pruning: pruning.seed)]
 
     def rows(self, fits: Callable[[Row], bool] = lambda row: True) -> list[str]:
         """Return the names of the rows of a kind that there are figures of, in the plan's order."""
-        return [name for name, row in ROWS.items() if fits(row) and any(cell.row == name for cell in self.found)]
+        return [name for name, row in ROWS.items() if fits(row) and any(pruning.row == name for pruning in self.found)]
 
     def targets(self) -> list[str]:
         """Return the names of the targets that there are figures of, in the plan's order."""
-        return [name for name in TARGETS if any(cell.target == name for cell in self.found)]
+        return [name for name in TARGETS if any(pruning.target == name for pruning in self.found)]
 
     def over(self, older: "Results") -> "Results":
         """Return these results, and the older ones of cells that are not among them.
@@ -99,23 +99,24 @@ class Results:
         """
         if not _are_alike(self.dense, older.dense):
             return self
-        codes = {(cell.row, cell.target): figures.origin.code for cell, figures in self.found.items()}
+        codes = {(pruning.row, pruning.target): figures.origin.code for pruning, figures in self.found.items()}
         found = {
-            cell: figures
-            for cell, figures in older.found.items()
-            if codes.get((cell.row, cell.target), figures.origin.code) == figures.origin.code
+            pruning: figures
+            for pruning, figures in older.found.items()
+            if codes.get((pruning.row, pruning.target), figures.origin.code) == figures.origin.code
         } | self.found
 
-        def holds(cell: Cell | None) -> bool:
-            if cell is None:
+        def holds(pruning: Pruning | None) -> bool:
+            if pruning is None:
                 return True
-            return cell in found and cell in older.found and found[cell].is_of_the_same_model(older.found[cell])
+            now, before = found.get(pruning), older.found.get(pruning)
+            return now is not None and before is not None and now.is_of_the_same_model(before)
 
         return Results(
             self.dense or older.dense,
             found,
-            {cell: each for cell, each in older.latency.items() if holds(cell)} | self.latency,
-            {cell: each for cell, each in older.answers.items() if holds(cell)} | self.answers,
+            {pruning: each for pruning, each in older.latency.items() if holds(pruning)} | self.latency,
+            {pruning: each for pruning, each in older.answers.items() if holds(pruning)} | self.answers,
         )
 
 
@@ -142,15 +143,15 @@ def read_results(file: Path = KEPT) -> Results:
     """Return what a file keeps, but for rows and targets that the bench has no more; nothing where there is no file."""
     kept = _File.model_validate_json(file.read_bytes()) if file.is_file() else _File()
     cells = {
-        Cell(each.row, each.target, each.seed): each
+        Pruning(each.row, each.target, each.seed): each
         for each in kept.cells
         if each.row in ROWS and each.target in TARGETS
     }
-    answers: dict[Cell | None, Answers] = {cell: each.answers for cell, each in cells.items() if each.answers}
+    answers: dict[Pruning | None, Answers] = {pruning: each.answers for pruning, each in cells.items() if each.answers}
     return Results(
         kept.dense,
-        {cell: each.figures for cell, each in cells.items()},
-        {cell: each.latency for cell, each in cells.items() if each.latency},
+        {pruning: each.figures for pruning, each in cells.items()},
+        {pruning: each.latency for pruning, each in cells.items() if each.latency},
         answers | ({None: kept.answers} if kept.answers else {}),
     )
 
@@ -158,17 +159,17 @@ def read_results(file: Path = KEPT) -> Results:
 def write_results(results: Results, file: Path = KEPT) -> None:
     """Keep results in a file, but for the shapes of models, which nothing but timing them reads."""
     places = {each: place for place, each in enumerate((*TARGETS, *ROWS))}
-    in_order = sorted(results.found, key=lambda cell: (places[cell.target], places[cell.row], cell.seed))
+    in_order = sorted(results.found, key=lambda pruning: (places[pruning.target], places[pruning.row], pruning.seed))
     cells = [
         _Cell(
-            row=cell.row,
-            target=cell.target,
-            seed=cell.seed,
-            figures=replace(results.found[cell], config={}),
-            latency=results.latency.get(cell),
-            answers=results.answers.get(cell),
+            row=pruning.row,
+            target=pruning.target,
+            seed=pruning.seed,
+            figures=replace(results.found[pruning], config={}),
+            latency=results.latency.get(pruning),
+            answers=results.answers.get(pruning),
         )
-        for cell in in_order
+        for pruning in in_order
     ]
     kept = _File(dense=results.dense, answers=results.answers.get(None), cells=cells)
     file.write_text(

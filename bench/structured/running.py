@@ -14,11 +14,10 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from bench.cells import Cell as RunnerCell
-from bench.cells import Measured, Program, Runner, cell_key, engine_program, own_release, recalled, run
+from bench.cells import Cell, Measured, Program, Runner, cell_key, engine_program, own_release, recalled, run
 from bench.contest import Ground, checkpoint_place
 from bench.machine import describe_machine
-from bench.structured.plan import ROWS, TARGETS, Cell, Plan, pruned_alike, refusal
+from bench.structured.plan import ROWS, TARGETS, Plan, Pruning, pruned_alike, refusal
 from bench.structured.recipes import generates, message, recipe_of
 from bench.structured.results import Dense, Figures, Origin, Ratio, Results
 
@@ -53,64 +52,67 @@ class Bench:
     runner: Runner = field(default_factory=Runner)
     results: Results = field(default_factory=Results)
     refused: dict[str, str] = field(default_factory=dict)
-    _pruned: dict[Cell, tuple[Path, list[Measured]]] = field(default_factory=dict)
+    _pruned: dict[Pruning, tuple[Path, list[Measured]]] = field(default_factory=dict)
     _places: ExitStack = field(default_factory=ExitStack)
 
     def measure(self, parts: Sequence[str]) -> None:
         """Recall everything that is kept, and run what is missing of some of `prune`, `latency` and `tasks`."""
-        cells = [cell for alike in pruned_alike(self._possible()) for cell in alike]
+        prunings = [pruning for alike in pruned_alike(self._possible()) for pruning in alike]
         dense = {("prune", None): self._dense_cell()} | self._asking_cell(None)
-        work = {
-            key: each for cell in cells for key, each in (self._pruning_cell(cell) | self._asking_cell(cell)).items()
-        }
+        work: dict[tuple[str, Pruning | None], Cell] = {}
+        for pruning in prunings:
+            work |= self._pruning_cell(pruning) | self._asking_cell(pruning)
         wanted = {key: each for key, each in work.items() if key[0] in parts}
-        kept: dict[tuple[str, Cell | None], dict[str, Any]] = recalled(dense | work)
+        kept: dict[tuple[str, Pruning | None], dict[str, Any]] = recalled(dense | work)
         if parts:
             asked = {key: each for key, each in dense.items() if key[0] in ("prune", *parts)}
             with self._places:
                 kept |= self.runner.figures(asked | wanted, _brief)
-        for (part, cell), figures in kept.items():
+            self._pruned.clear()
+        for (part, measured), figures in kept.items():
             if part == "tasks":
-                self.results.answers[cell] = figures
-            elif cell is None:
+                self.results.answers[measured] = figures
+            elif measured is None:
                 self.results.dense = Dense(**figures)
             else:
-                self.results.found[cell] = _FIGURES.validate_python(figures)
-        timing = {cell: self._timing_cell(cell) for cell in cells if cell in self.results.found and not cell.seed}
+                self.results.found[measured] = _FIGURES.validate_python(figures)
+        timed = [pruning for pruning in prunings if pruning in self.results.found and not pruning.seed]
+        timing = {pruning: self._timing_cell(pruning) for pruning in timed}
         times = self.runner.figures(timing, _brief) if "latency" in parts else recalled(timing)
-        for cell, figures in times.items():
-            self.results.latency[cell] = {name: Ratio(each["ratio"], each["spread"]) for name, each in figures.items()}
+        for pruning, figures in times.items():
+            ratios = {name: Ratio(each["ratio"], each["spread"]) for name, each in figures.items()}
+            self.results.latency[pruning] = ratios
 
     def is_complete(self) -> bool:
         """Return whether every cell of the plan was pruned."""
-        return self.results.dense is not None and all(cell in self.results.found for cell in self.plan.cells())
+        return self.results.dense is not None and all(pruning in self.results.found for pruning in self.plan.prunings())
 
-    def _possible(self) -> list[Cell]:
+    def _possible(self) -> list[Pruning]:
         possible = []
-        for cell in self.plan.cells():
-            why = refusal(ROWS[cell.row], self.ground.description, TARGETS[cell.target])
+        for pruning in self.plan.prunings():
+            why = refusal(ROWS[pruning.row], self.ground.description, TARGETS[pruning.target])
             if why is None:
-                possible.append(cell)
+                possible.append(pruning)
             else:
-                self.refused[f"{cell.row}, {TARGETS[cell.target].title}"] = why
+                self.refused[f"{pruning.row}, {TARGETS[pruning.target].title}"] = why
         return possible
 
-    def _dense_cell(self) -> RunnerCell:
+    def _dense_cell(self) -> Cell:
         key = self._key(None, {"texts": self.ground.hashes(self.ground.texts)})
 
         def work() -> dict[str, Any]:
             judged = self.ground.judge(judging("evaluate"), self.ground.model, key, self.ground.texts).result
             return {"parameters": judged["parameters"], "perplexity": judged["perplexity"]}
 
-        return RunnerCell("the dense model", key, work)
+        return Cell("the dense model", key, work)
 
-    def _pruning_cell(self, cell: Cell) -> dict[tuple[str, Cell | None], RunnerCell]:
-        key = self._key(cell, {"texts": self.ground.hashes(self.ground.texts)})
+    def _pruning_cell(self, pruning: Pruning) -> dict[tuple[str, Pruning | None], Cell]:
+        key = self._key(pruning, {"texts": self.ground.hashes(self.ground.texts)})
 
         def work() -> dict[str, Any]:
-            folder, stages = self._checkpoint(cell)
+            folder, stages = self._checkpoint(pruning)
             judged = self.ground.judge(judging("evaluate"), folder, key, self.ground.texts).result
-            told, program = stages[0].result, pruner(ROWS[cell.row].baseline)
+            told, program = stages[0].result, pruner(ROWS[pruning.row].baseline)
             figures = Figures(
                 seconds=told["seconds"]["prune"],
                 recovery_seconds=stages[1].result["seconds"]["recover"] if len(stages) > 1 else None,
@@ -131,80 +133,80 @@ class Bench:
             )
             return asdict(figures)
 
-        return {("prune", cell): RunnerCell(cell.title, key, work)}
+        return {("prune", pruning): Cell(pruning.title, key, work)}
 
-    def _asking_cell(self, cell: Cell | None) -> dict[tuple[str, Cell | None], RunnerCell]:
+    def _asking_cell(self, pruning: Pruning | None) -> dict[tuple[str, Pruning | None], Cell]:
         """Return the cell that asks the tasks, of the dense model where there is no other, if they are to be asked."""
         limit = self.plan.task_limit
-        if not limit or (cell is not None and not self.plan.is_asked(cell)):
+        if not limit or (pruning is not None and not self.plan.is_asked(pruning)):
             return {}
-        key = self._key(cell, {"tasks": self.ground.hashes(self.ground.tasks), "limit": limit})
+        key = self._key(pruning, {"tasks": self.ground.hashes(self.ground.tasks), "limit": limit})
 
         def work() -> dict[str, Any]:
-            folder = self.ground.model if cell is None else self._checkpoint(cell)[0]
+            folder = self.ground.model if pruning is None else self._checkpoint(pruning)[0]
             return dict(self.ground.judge(judging("evaluate"), folder, key, {}, limit).result["tasks"])
 
-        return {("tasks", cell): RunnerCell(f"{cell.title if cell else 'the dense model'}: tasks", key, work)}
+        return {("tasks", pruning): Cell(f"{pruning.title if pruning else 'the dense model'}: tasks", key, work)}
 
-    def _timing_cell(self, cell: Cell) -> RunnerCell:
+    def _timing_cell(self, pruning: Pruning) -> Cell:
         """Return the cell that times a shape; of the first seed, as others differ by less than can be told apart."""
-        figures, ground = self.results.found[cell], self.ground
+        figures, ground = self.results.found[pruning], self.ground
         shape = {"config": figures.config, "sliced_width": figures.sliced_width, "length": 512, "rounds": ROUNDS}
         spec = shape | {"threads": ground.threads}
         program = judging("measure_speed")
         key = cell_key(program, spec | {"model": ground.hash(ground.model)}, describe_machine())
-        return RunnerCell(
-            f"{cell.title}: latency", key, lambda: run(program, spec | {"model": str(ground.model)}, key).result
+        return Cell(
+            f"{pruning.title}: latency", key, lambda: run(program, spec | {"model": str(ground.model)}, key).result
         )
 
-    def _checkpoint(self, cell: Cell) -> tuple[Path, list[Measured]]:
+    def _checkpoint(self, pruning: Pruning) -> tuple[Path, list[Measured]]:
         """Return the checkpoint of a cell and what the processes of its stages told.
 
         It is there until one is asked for that is pruned otherwise: cells that differ in their training alone are
         pruned once, and tasks are asked of what was judged.
         """
-        if cell in self._pruned:
-            return self._pruned[cell]
-        if cell.untrained not in self._pruned:
+        if pruning in self._pruned:
+            return self._pruned[pruning]
+        if pruning.untrained not in self._pruned:
             self._places.close()
             self._pruned.clear()
-            output = self._places.enter_context(checkpoint_place(f"untrained-{self._key(cell, {})}"))
-            self._pruned[cell.untrained] = self._run_pruning(cell, output)
-        checkpoint, stages = self._pruned[cell.untrained]
-        if ROWS[cell.row].distils:
-            output = self._places.enter_context(checkpoint_place(self._key(cell, {})))
-            told = message("recover", self._recipe(cell), self.ground, output)
+            output = self._places.enter_context(checkpoint_place(f"untrained-{self._key(pruning, {})}"))
+            self._pruned[pruning.untrained] = self._run_pruning(pruning, output)
+        checkpoint, stages = self._pruned[pruning.untrained]
+        if ROWS[pruning.row].distils:
+            output = self._places.enter_context(checkpoint_place(self._key(pruning, {})))
+            told = message("recover", self._recipe(pruning), self.ground, output)
             shutil.copytree(checkpoint, told.pruned)
-            self._pruned[cell] = (
+            self._pruned[pruning] = (
                 output,
                 [*stages, self._run_stage(told.model_dump(mode="json"), f"{output.name}-recover")],
             )
-        return self._pruned[cell]
+        return self._pruned[pruning]
 
-    def _run_pruning(self, cell: Cell, output: Path) -> tuple[Path, list[Measured]]:
-        row, ground = ROWS[cell.row], self.ground
+    def _run_pruning(self, pruning: Pruning, output: Path) -> tuple[Path, list[Measured]]:
+        row, ground = ROWS[pruning.row], self.ground
         if row.baseline:
             paths = {"model": str(ground.model), "text": str(ground.calibration), "output": str(output)}
-            return output, [run(pruner(is_baseline=True), self._work(cell) | paths, output.name)]
-        told = message("prune", self._recipe(cell), ground, output)
+            return output, [run(pruner(is_baseline=True), self._work(pruning) | paths, output.name)]
+        told = message("prune", self._recipe(pruning), ground, output)
         return told.pruned, [self._run_stage(told.model_dump(mode="json"), f"{output.name}-prune")]
 
     def _run_stage(self, told: dict[str, Any], key: str) -> Measured:
         return run(pruner(is_baseline=False), {"message": told, "threads": self.ground.threads}, key)
 
-    def _recipe(self, cell: Cell) -> Any:
-        return recipe_of(cell, self.ground, self.plan.distil_steps)
+    def _recipe(self, pruning: Pruning) -> Any:
+        return recipe_of(pruning, self.ground, self.plan.distil_steps)
 
-    def _work(self, cell: Cell) -> dict[str, Any]:
+    def _work(self, pruning: Pruning) -> dict[str, Any]:
         """Return what the outcome depends on, but for the content of files."""
-        row, ground = ROWS[cell.row], self.ground
+        row, ground = ROWS[pruning.row], self.ground
         if not row.baseline:
-            return {"recipe": self._recipe(cell).body(), "threads": ground.threads}
-        share = TARGETS[cell.target].of_blocks(ground.description)
-        drawn = {"samples": row.samples, "length": row.length, "seed": cell.seed}
+            return {"recipe": self._recipe(pruning).body(), "threads": ground.threads}
+        share = TARGETS[pruning.target].of_blocks(ground.description)
+        drawn = {"samples": row.samples, "length": row.length, "seed": pruning.seed}
         return {"baseline": row.method, "share": share, "threads": ground.threads} | drawn
 
-    def _key(self, cell: Cell | None, judged_by: Mapping[str, Any]) -> str:
+    def _key(self, pruning: Pruning | None, judged_by: Mapping[str, Any]) -> str:
         """Return the name of figures that depend on a cell, on no cell of the dense model's, and on what judges."""
         ground, evaluator = self.ground, judging("evaluate")
         facts = {
@@ -213,13 +215,13 @@ class Bench:
             "evaluator": evaluator.code,
             **judged_by,
         }
-        if cell is None:
+        if pruning is None:
             return cell_key(evaluator, facts, describe_machine())
-        row = ROWS[cell.row]
+        row = ROWS[pruning.row]
         facts["calibration"] = ground.hash(ground.calibration)
-        if ground.own_text and not row.baseline and generates(self._recipe(cell)):
+        if ground.own_text and not row.baseline and generates(self._recipe(pruning)):
             facts["own text"] = ground.hash(ground.own_text)
-        return cell_key(pruner(row.baseline), self._work(cell) | facts, describe_machine())
+        return cell_key(pruner(row.baseline), self._work(pruning) | facts, describe_machine())
 
 
 def _brief(figures: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Pr
 from bench.claims.sources import LanguageFiles
 from bench.experts import prune_cell, report
 from bench.experts.layouts import as_mixtral, as_qwen3_moe
-from bench.experts.plan import LAYOUTS, MERGED, REAP, REFITTED, ROWS, Cell, Plan, Recipe
+from bench.experts.plan import LAYOUTS, MERGED, REAP, REFITTED, ROWS, Plan, Pruning, Recipe
 from bench.experts.running import Bench, Sizes
 from bench.experts.upcycle import mixtures, routers, upcycled
 from bench.experts.upcycle_cell import difference
@@ -102,7 +102,7 @@ def test_a_mixture_whose_gates_do_not_add_up_to_one_is_no_mixtral(dense: LlamaFo
 
 
 def test_the_first_seed_comes_first_and_weights_have_their_own_number_of_seeds() -> None:
-    cells = list(Plan(list(ROWS), seeds=3, weight_seeds=1).cells())
+    cells = list(Plan(list(ROWS), seeds=3, weight_seeds=1).prunings())
     assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells)
     dropping = [row for row in ROWS.values() if row.drops]
     assert len(cells) == len(set(cells)) == 3 * 2 * len(dropping) + len(ROWS) - len(dropping)
@@ -112,7 +112,7 @@ def test_the_tables_compare_the_seeds_that_both_rows_have(tmp_path: Path) -> Non
     bench = a_bench(tmp_path)
     found = {(REAP, 0): 12.0, (REAP, 1): 15.0, (REFITTED, 0): 11.0, (MERGED, 0): 12.0, ("wanda", 0): 20.0}
     for (row, seed), perplexity in found.items():
-        bench.found[Cell(row, "50" if ROWS[row].drops else None, seed)] = some_figures(perplexity)
+        bench.found[Pruning(row, "50" if ROWS[row].drops else None, seed)] = some_figures(perplexity)
     ratio = report.against_reap(bench, REFITTED, "50")
     assert ratio == pytest.approx(0.5228, abs=1e-3)  # ln 1.1 ÷ ln 1.2: seed 1 has no refit
     assert report.against_reap(bench, REFITTED, "25") is None

@@ -17,7 +17,7 @@ from bench.judging_texts import IN_DOMAIN, OUT_OF_DOMAIN
 from bench.measurements import merge, write
 from bench.structured import __main__ as command
 from bench.structured import judge_cell, prune_cell, running
-from bench.structured.plan import ROWS, TARGETS, Cell, Plan, refusal
+from bench.structured.plan import ROWS, TARGETS, Plan, Pruning, refusal
 from bench.structured.recipes import recipe_of
 from bench.structured.report import measured, page
 from bench.structured.results import Dense, Figures, Origin, Ratio, Results, read_results, write_results
@@ -100,14 +100,14 @@ def rows(text: str, heading: str) -> dict[str, list[str]]:
 
 
 def test_quick_rows_come_first_with_all_their_seeds_and_only_some_rows_have_several() -> None:
-    cells = a_plan("frontier uniform quick", "flap paper", "slicegpt", "depth").cells()
+    cells = a_plan("frontier uniform quick", "flap paper", "slicegpt", "depth").prunings()
     assert len(cells) == len(set(cells)) == 2 * (3 + 3 + 1 + 1)
     assert [ROWS[cell.row].slow for cell in cells] == [False] * 14 + [True] * 2
     quick = [cell.seed for cell in cells[:14]]
     assert quick == sorted(quick)
     assert {cell.row for cell in cells if cell.seed} == {"frontier uniform quick", "flap paper"}
     asked = a_plan("slicegpt", "flap paper", task_rows=["flap paper"])
-    assert [cell for cell in asked.cells() if asked.is_asked(cell)] == [Cell("flap paper", "20", 0)]
+    assert [cell for cell in asked.prunings() if asked.is_asked(cell)] == [Pruning("flap paper", "20", 0)]
 
 
 def test_a_share_of_the_blocks_is_a_smaller_share_of_the_model_and_the_other_way_round(model: Path) -> None:
@@ -132,14 +132,14 @@ def test_excess_is_against_the_better_flap_and_goals_stand_beside_what_came_out(
     results = Results(
         Dense(100_000, {IN_DOMAIN: 10.0, OUT_OF_DOMAIN: 20.0}),
         {
-            Cell("frontier uniform quick", "20", 1): figures(16, 34),
-            Cell("frontier uniform quick", "20", 0): figures(14, 30),
-            Cell("frontier per_layer quick, distilled", "20", 0): figures(13, 29, recovery=600),
-            Cell("flap best", "20", 0): figures(40, 60),
-            Cell("flap paper", "20", 0): figures(30, 80),
-            Cell("slicegpt", "50", 0): figures(90, 90),
+            Pruning("frontier uniform quick", "20", 1): figures(16, 34),
+            Pruning("frontier uniform quick", "20", 0): figures(14, 30),
+            Pruning("frontier per_layer quick, distilled", "20", 0): figures(13, 29, recovery=600),
+            Pruning("flap best", "20", 0): figures(40, 60),
+            Pruning("flap paper", "20", 0): figures(30, 80),
+            Pruning("slicegpt", "50", 0): figures(90, 90),
         },
-        {Cell("frontier uniform quick", "20", 0): {"prefill": Ratio(0.51, 0.02), "decode": Ratio(0.6, 0.1)}},
+        {Pruning("frontier uniform quick", "20", 0): {"prefill": Ratio(0.51, 0.02), "decode": Ratio(0.6, 0.1)}},
         {None: answers(0.5)},
     )
     bench = Bench(a_plan("frontier uniform quick"), a_ground(model, tmp_path), results=results)
@@ -167,7 +167,7 @@ def test_excess_is_against_the_better_flap_and_goals_stand_beside_what_came_out(
 
 
 def test_what_other_machines_measured_stays_on_the_page_until_it_is_measured_anew(model: Path, tmp_path: Path) -> None:
-    again, changed, left = (Cell("flap best", target, 0) for target in ("20", "30", "50"))
+    again, changed, left = (Pruning("flap best", target, 0) for target in ("20", "30", "50"))
     seed = replace(again, seed=1)
     times, dense = {"prefill": Ratio(0.5, 0.1)}, Dense(100_000, {IN_DOMAIN: 10.0, OUT_OF_DOMAIN: 20.0})
     kept = Results(
@@ -216,12 +216,12 @@ def test_measurements_are_of_rows_that_are_jobs_and_name_the_machines_that_took_
     model: Path, tmp_path: Path
 ) -> None:
     cells = {
-        Cell("flap paper", "20", 0): figures(14, 30),
-        Cell("flap paper", "20", 1): figures(16, 34, origin=THERE),
-        Cell("slicegpt", "20", 0): figures(15, 30),
-        Cell("llm-pruner", "50", 0): figures(50, 70),
+        Pruning("flap paper", "20", 0): figures(14, 30),
+        Pruning("flap paper", "20", 1): figures(16, 34, origin=THERE),
+        Pruning("slicegpt", "20", 0): figures(15, 30),
+        Pruning("llm-pruner", "50", 0): figures(50, 70),
     }
-    times = {Cell("flap paper", "20", 0): {"prefill": Ratio(0.51, 0.02), "decode": Ratio(0.6, 0.1)}}
+    times = {Pruning("flap paper", "20", 0): {"prefill": Ratio(0.51, 0.02), "decode": Ratio(0.6, 0.1)}}
     results = Results(Dense(100_000, {IN_DOMAIN: 10.0, OUT_OF_DOMAIN: 20.0}), cells, times)
     file = tmp_path / "measurements.json"
     write(file, measured(results, a_ground(model, tmp_path), 2))
@@ -337,15 +337,15 @@ def test_a_row_that_distils_calibrates_on_the_model_s_own_text_and_is_judged_bef
     trained = ["recover", "evaluation"]
     assert ran[1:] == ["prune", "evaluation", *trained, *trained], "pruned once for the three rows, after the dense"
     assert not list((CACHE / "checkpoints").iterdir())
-    before, came_out = bench.results.found[Cell(plain, "20", 0)], bench.results.found[Cell(name, "20", 0)]
+    before, came_out = bench.results.found[Pruning(plain, "20", 0)], bench.results.found[Pruning(name, "20", 0)]
     assert came_out.recovery_seconds is not None and came_out.processor_seconds == 4.0
     assert bench.results.dense is not None and came_out.parameters < bench.results.dense.parameters
     assert came_out.perplexity != before.perplexity and before.recovery_seconds is None
-    assert bench.results.found[Cell(labelled, "20", 0)].perplexity not in (came_out.perplexity, before.perplexity)
+    assert bench.results.found[Pruning(labelled, "20", 0)].perplexity not in (came_out.perplexity, before.perplexity)
     shutil.rmtree(CACHE)
     alone = Bench(a_plan(plain, targets=["20"], seeds=1), ground)
     alone.measure(["prune"])
     (itself,) = alone.results.found.values()
     assert itself.perplexity == before.perplexity, "as by itself"
-    recipe = recipe_of(Cell(name, "20", 0), ground, 2)
+    recipe = recipe_of(Pruning(name, "20", 0), ground, 2)
     assert recipe.calibration is not None and (recipe.calibration.samples, recipe.calibration.generated) == (6, 2)
