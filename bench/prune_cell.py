@@ -15,6 +15,7 @@ from core.engine.models.accelerator import backend_of
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.tensors import load_tensors
 from core.engine.pruning.layerwise.language_pass import LayerwisePass
+from core.engine.pruning.layerwise.plan import LayerwisePlan
 from core.engine.pruning.results import PruneResult
 from core.engine.removals.run import LanguagePass
 from core.methods.registry import get_method
@@ -57,7 +58,9 @@ def prune_into(
     if layerwise is None:
         walk = walk_for(folder, request, device=device, **setting)
     else:
-        walk = layerwise(folder, make_plan(folder, request, device=device), **setting)
+        plan = make_plan(folder, request, device=device)
+        assert isinstance(plan, LayerwisePlan)
+        walk = layerwise(folder, plan, **setting)
     backend = backend_of(device)
     backend.synchronise()
     begun, processor = time.perf_counter(), time.process_time()
