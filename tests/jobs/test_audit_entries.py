@@ -23,7 +23,7 @@ from core.service.jobs.queue import (
 )
 from core.service.jobs.queue.attempts import Ending
 from core.service.jobs.queue.refusals import refuse
-from core.service.jobs.queue.transitions import transition
+from core.service.jobs.queue.transitions import Transition, transition
 from core.service.jobs.states import TRANSITIONS
 from core.service.jobs.tables import JobRow
 from core.service.teams.tables import AuditRow
@@ -63,7 +63,7 @@ REFUSED = _in_queue(lambda session, job: refuse(session, job, InternalError("a f
 STOPPED = _in_queue(lambda session, job: finish_cancelled(session, job, 1))
 STOPPED_UNASKED = _in_queue(
     lambda session, job: transition(
-        session, job, ("running",), "cancelled", attempt=1, data={}, ending=Ending("cancelled")
+        session, job, Transition(("running",), "cancelled", attempt=1, data={}, ending=Ending("cancelled"))
     )
 )
 LOST = _in_queue(_lost)

@@ -25,7 +25,7 @@ from core.service.jobs.admission import needs_by, needs_columns
 from core.service.jobs.estimates.history import estimate_that_fits
 from core.service.jobs.hints import SendHint, hint_or_note
 from core.service.jobs.queue.refusals import refuse
-from core.service.jobs.queue.transitions import write
+from core.service.jobs.queue.transitions import JobChange, write
 from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.hub_lookup import HubFindings, HubLookup
 from core.service.jobs.resolution.job import ResolvedJob, request_of, resolve_job
@@ -196,15 +196,16 @@ def _resolve(session: Session, job_id: str, hub: HubFindings, store: Store, sett
     write(
         session,
         job_id,
-        attempt=None,
-        statuses=("queued",),
-        values={"awaits_discovery": None, "available_at": now, "dispatched_at": now},
-        event="log",
-        data={
-            "level": "info",
-            "message": f"The model is known now: {description.architecture}, {description.layers} layers, "
-            f"{description.prunable_parameters} weights that can be pruned.",
-        },
+        JobChange(
+            statuses=("queued",),
+            values={"awaits_discovery": None, "available_at": now, "dispatched_at": now},
+            event="log",
+            data={
+                "level": "info",
+                "message": f"The model is known now: {description.architecture}, {description.layers} layers, "
+                f"{description.prunable_parameters} weights that can be pruned.",
+            },
+        ),
     )
     return row.queue
 

@@ -54,7 +54,6 @@ class ConstantWeights(TorchDispatchMode):
         return function(*arguments, **(keywords or {}))
 
 
-_aten = torch.ops.aten
 _HOLD_NOTHING: Final = {
     _aten.zeros_like, _aten.ones_like, _aten.empty_like, _aten.full_like, _aten.rand_like, _aten.randn_like,
     _aten.new_zeros, _aten.new_ones, _aten.new_empty, _aten.new_full, _aten.new_empty_strided,

@@ -15,6 +15,15 @@ from secateur_wire.states import AttemptOutcome, JobStatus
 
 
 @dataclass(frozen=True)
+class Written:
+    """A job's row after a write."""
+
+    job_id: str
+    team_id: str
+    attempt: int
+
+
+@dataclass(frozen=True)
 class Ending:
     """End of an attempt. `stages` are seconds by stage.
 
@@ -29,14 +38,14 @@ class Ending:
     by_dispatcher: bool = False
 
 
-def end_attempt(session: Session, job_id: str, attempt: int, team_id: str, to: JobStatus, ending: Ending) -> None:
+def end_attempt(session: Session, job: Written, to: JobStatus, ending: Ending) -> None:
     """Record the end of an attempt, which brought the job to state `to`, with its entry in the audit trail.
 
     Its time is added to the team's use; the team's row is locked from here on.
     """
     ended = (
         update(AttemptRow)
-        .where(AttemptRow.job_id == job_id, AttemptRow.attempt == attempt)
+        .where(AttemptRow.job_id == job.job_id, AttemptRow.attempt == job.attempt)
         .values(
             ended_at=func.clock_timestamp(),
             outcome=ending.outcome,
@@ -50,9 +59,9 @@ def end_attempt(session: Session, job_id: str, attempt: int, team_id: str, to: J
         )
         .cte("ended")
     )
-    details: JsonObject = {"attempt": attempt, "outcome": ending.outcome}
+    details: JsonObject = {"attempt": job.attempt, "outcome": ending.outcome}
     if ending.error_code is not None:
         details["error"] = ending.error_code
-    noted = audit_end(ended, team_id=team_id, job_id=job_id, to=to, details=details, lost=ending.by_dispatcher)
+    noted = audit_end(ended, team_id=job.team_id, job_id=job.job_id, to=to, details=details, lost=ending.by_dispatcher)
     seconds = session.scalar(select(ended.c.seconds).add_cte(noted))
-    count_ended(session, team_id, float(seconds or 0))  # claimed by a version that kept no attempts: no time
+    count_ended(session, job.team_id, float(seconds or 0))  # claimed by a version that kept no attempts: no time

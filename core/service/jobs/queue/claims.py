@@ -15,7 +15,7 @@ from core.service.jobs.queue.claimed import Claim, claim_of
 from core.service.jobs.queue.completion import finish_cancelled
 from core.service.jobs.queue.fitting import HAS_ROOM, MAY_FIT, MAY_TAKE, ME
 from core.service.jobs.queue.progress import append_event
-from core.service.jobs.queue.transitions import EVENT_CHANNEL, transition
+from core.service.jobs.queue.transitions import EVENT_CHANNEL, Transition, transition
 from core.service.jobs.queue.webhook_notices import notify_webhooks
 from core.service.jobs.states import LEASED
 from core.service.jobs.tables import JobRow, WorkerRow
@@ -240,15 +240,17 @@ def release(
     written = transition(
         session,
         job_id,
-        ("running",),
-        "queued",
-        attempt=attempt,
-        data={"reason": "released"},
-        values={
-            "attempts_allowed": JobRow.attempts_allowed + 1,
-            "available_at": func.clock_timestamp(),
-            "dispatched_at": None,
-        },
-        ending=Ending("released", stages=stages),
+        Transition(
+            ("running",),
+            "queued",
+            attempt=attempt,
+            data={"reason": "released"},
+            values={
+                "attempts_allowed": JobRow.attempts_allowed + 1,
+                "available_at": func.clock_timestamp(),
+                "dispatched_at": None,
+            },
+            ending=Ending("released", stages=stages),
+        ),
     )
     return finish_cancelled(session, job_id, attempt, stages=stages) if written is None else "queued"

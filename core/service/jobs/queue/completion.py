@@ -11,7 +11,7 @@ from core.errors import QuotaExceeded, RunnerLost
 from core.service.duties.isolation import is_tried
 from core.service.jobs.queue.attempts import Ending
 from core.service.jobs.queue.outgrown import queue_for_more_memory
-from core.service.jobs.queue.transitions import transition
+from core.service.jobs.queue.transitions import Transition, transition
 from core.service.jobs.tables import JOB_IS_LEASED, ArtifactFileRow, JobReportRow, JobRow
 from core.service.teams.quotas import release_stored, stored_bytes_missing, try_reserve_stored
 from core.service.teams.tables import TeamRow
@@ -55,12 +55,14 @@ def finish_succeeded(
     written = transition(
         session,
         job_id,
-        ("running",),
-        "succeeded",
-        attempt=attempt,
-        data={},
-        values={"metrics": dict(metrics), "progress": 1.0, "error": None},
-        ending=Ending("succeeded", stages=stages, measured=measured),
+        Transition(
+            ("running",),
+            "succeeded",
+            attempt=attempt,
+            data={},
+            values={"metrics": dict(metrics), "progress": 1.0, "error": None},
+            ending=Ending("succeeded", stages=stages, measured=measured),
+        ),
     )
     if written is None:
         return finish_cancelled(session, job_id, attempt, stages=stages)
@@ -122,11 +124,13 @@ def finish_cancelled(
     written = transition(
         session,
         job_id,
-        ("cancelling",),
-        "cancelled",
-        attempt=attempt,
-        data={},
-        ending=Ending("cancelled", stages=stages, by_dispatcher=by_dispatcher),
+        Transition(
+            ("cancelling",),
+            "cancelled",
+            attempt=attempt,
+            data={},
+            ending=Ending("cancelled", stages=stages, by_dispatcher=by_dispatcher),
+        ),
     )
     return None if written is None else "cancelled"
 
@@ -175,13 +179,15 @@ def _fail(
         written = transition(
             session,
             job_id,
-            ("running",),
-            "queued",
-            attempt=attempt,
-            data={"reason": "lease_expired" if is_lost else "failed", "error": error},
-            values={"available_at": seconds_from_now(delay_seconds), "dispatched_at": None},
-            only_if=JobRow.attempt < JobRow.attempts_allowed,
-            ending=ending,
+            Transition(
+                ("running",),
+                "queued",
+                attempt=attempt,
+                data={"reason": "lease_expired" if is_lost else "failed", "error": error},
+                values={"available_at": seconds_from_now(delay_seconds), "dispatched_at": None},
+                only_if=JobRow.attempt < JobRow.attempts_allowed,
+                ending=ending,
+            ),
         )
         if written is not None:
             return "queued"
@@ -195,12 +201,14 @@ def _fail(
     written = transition(
         session,
         job_id,
-        ("running",),
-        "failed",
-        attempt=attempt,
-        data={"error": error},
-        values={"error": error} | ({"metrics": dict(metrics or {})} if replaces else {}),
-        ending=ending,
+        Transition(
+            ("running",),
+            "failed",
+            attempt=attempt,
+            data={"error": error},
+            values={"error": error} | ({"metrics": dict(metrics or {})} if replaces else {}),
+            ending=ending,
+        ),
     )
     if written is None:
         return finish_cancelled(session, job_id, attempt, stages=stages, by_dispatcher=is_lost)

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session, aliased
 from core.database import seconds_from_statement
 from core.errors import OutOfMemory
 from core.service.jobs.queue.attempts import Ending
-from core.service.jobs.queue.transitions import Written, transition
+from core.service.jobs.queue.transitions import Transition, Written, transition
 from core.service.jobs.tables import JobRow, WorkerRow
 
 NOTHING_OUTGROWN = {"outgrown_device_memory_bytes": None, "outgrown_memory_bytes": None}
@@ -49,16 +49,18 @@ def queue_for_more_memory(
     return transition(
         session,
         job_id,
-        ("running",),
-        "queued",
-        attempt=attempt,
-        data={"reason": "failed", "error": {**error, "retryable": True}},
-        values={
-            "attempts_allowed": JobRow.attempts_allowed + 1,
-            "available_at": func.clock_timestamp(),
-            "dispatched_at": None,
-            "outgrown_device_memory_bytes": outgrown.device_memory,
-            "outgrown_memory_bytes": outgrown.memory,
-        },
-        ending=ending,
+        Transition(
+            ("running",),
+            "queued",
+            attempt=attempt,
+            data={"reason": "failed", "error": {**error, "retryable": True}},
+            values={
+                "attempts_allowed": JobRow.attempts_allowed + 1,
+                "available_at": func.clock_timestamp(),
+                "dispatched_at": None,
+                "outgrown_device_memory_bytes": outgrown.device_memory,
+                "outgrown_memory_bytes": outgrown.memory,
+            },
+            ending=ending,
+        ),
     )

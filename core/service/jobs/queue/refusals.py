@@ -3,7 +3,7 @@
 from sqlalchemy.orm import Session
 
 from core.service.jobs.queue.audit_entries import ACTIONS
-from core.service.jobs.queue.transitions import transition
+from core.service.jobs.queue.transitions import Transition, transition
 from core.service.teams import audit
 from core.service.teams.principal import Automation
 from secateur_wire.problems import StoredProblem
@@ -13,7 +13,7 @@ def refuse(session: Session, job_id: str, problem: StoredProblem) -> bool:
     """End a job that waits with a problem, as the dispatcher; False where it no longer waits."""
     error = dict(problem)
     written = transition(
-        session, job_id, ("queued",), "failed", attempt=None, data={"error": error}, values={"error": error}
+        session, job_id, Transition(("queued",), "failed", data={"error": error}, values={"error": error})
     )
     if written is None:
         return False

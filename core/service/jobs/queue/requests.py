@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from core.errors import Conflict
 from core.service.jobs.queue.outgrown import NOTHING_OUTGROWN
-from core.service.jobs.queue.transitions import EVENT_CHANNEL, status_of, transition
+from core.service.jobs.queue.transitions import EVENT_CHANNEL, Transition, status_of, transition
 from core.service.jobs.queue.webhook_notices import notify_webhooks
 from core.service.jobs.tables import JobEventRow, JobRow
 from core.service.teams.tables import AuditRow
@@ -71,9 +71,9 @@ def request_cancel(session: Session, job_id: str) -> Requested:
 
     Raises Conflict where the job ended otherwise. The job must exist.
     """
-    if transition(session, job_id, ("queued",), "cancelled", attempt=None, data={"reason": "requested"}):
+    if transition(session, job_id, Transition(("queued",), "cancelled", data={"reason": "requested"})):
         return Requested("cancelled", True)
-    if transition(session, job_id, ("running",), "cancelling", attempt=None, data={"reason": "requested"}):
+    if transition(session, job_id, Transition(("running",), "cancelling", data={"reason": "requested"})):
         return Requested("cancelling", True)
     status = status_of(session, job_id)
     if status in ("cancelling", "cancelled"):
@@ -92,16 +92,17 @@ def request_retry(session: Session, job_id: str, max_attempts: int) -> Requested
     written = transition(
         session,
         job_id,
-        ("failed", "cancelled"),
-        "queued",
-        attempt=None,
-        data={"reason": "retry"},
-        values={
-            "attempts_allowed": JobRow.attempt + max_attempts,
-            "available_at": func.clock_timestamp(),
-            "dispatched_at": func.clock_timestamp(),
-            **NOTHING_OUTGROWN,
-        },
+        Transition(
+            ("failed", "cancelled"),
+            "queued",
+            data={"reason": "retry"},
+            values={
+                "attempts_allowed": JobRow.attempt + max_attempts,
+                "available_at": func.clock_timestamp(),
+                "dispatched_at": func.clock_timestamp(),
+                **NOTHING_OUTGROWN,
+            },
+        ),
     )
     if written is not None:
         return Requested("queued", True)

@@ -1,7 +1,7 @@
 """Statement that changes a job, and writes the event that goes with it: the only one that does."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from sqlalchemy import ColumnElement, func, insert, literal, select, update
@@ -9,7 +9,7 @@ from sqlalchemy import cast as as_type
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
-from core.service.jobs.queue.attempts import Ending, end_attempt
+from core.service.jobs.queue.attempts import Ending, Written, end_attempt
 from core.service.jobs.queue.webhook_notices import notify_webhooks
 from core.service.jobs.states import LEASED, TERMINAL, TRANSITIONS
 from core.service.jobs.tables import JobEventRow, JobRow
@@ -20,51 +20,60 @@ EVENT_CHANNEL = "secateur_events"
 
 
 @dataclass(frozen=True)
-class Written:
-    """A job's row after a write."""
+class JobChange:
+    """Change of a job in one of `statuses`, and at `attempt` where given, with the event that is stored of it."""
 
-    job_id: str
-    team_id: str
-    attempt: int
+    statuses: Sequence[JobStatus]
+    event: EventType
+    data: Mapping[str, Any]
+    values: Mapping[str, Any] = field(default_factory=dict)
+    attempt: int | None = None
+    only_if: ColumnElement[bool] | None = None
 
 
-def write(
-    session: Session,
-    job_id: str,
-    *,
-    attempt: int | None,
-    statuses: Sequence[JobStatus],
-    values: Mapping[str, Any],
-    event: EventType,
-    data: Mapping[str, Any],
-    only_if: ColumnElement[bool] | None = None,
-) -> Written | None:
-    """Change a job that is in one of `statuses` (and at `attempt`, where given), and store its event, in one statement.
+@dataclass(frozen=True)
+class Transition:
+    """Change of a job from one of `sources` to another state.
+
+    `ending` says how its attempt ended, where a worker lets go of the job.
+    """
+
+    sources: Sequence[JobStatus]
+    to: JobStatus
+    data: Mapping[str, Any]
+    values: Mapping[str, Any] = field(default_factory=dict)
+    attempt: int | None = None
+    only_if: ColumnElement[bool] | None = None
+    ending: Ending | None = None
+
+
+def write(session: Session, job_id: str, change: JobChange) -> Written | None:
+    """Change a job, and store its event, in one statement.
 
     The event has the job's next number; those who watch the job are notified once it is committed. None where no row
     matches. The row stays locked until the transaction ends, so numbers are committed in order. The event of progress
     carries the job's.
     """
-    matches = [JobRow.id == job_id, JobRow.status.in_(statuses)]
-    if attempt is not None:
-        matches.append(JobRow.attempt == attempt)
-    if only_if is not None:
-        matches.append(only_if)
+    matches = [JobRow.id == job_id, JobRow.status.in_(change.statuses)]
+    if change.attempt is not None:
+        matches.append(JobRow.attempt == change.attempt)
+    if change.only_if is not None:
+        matches.append(change.only_if)
     changed = (
         update(JobRow)
         .where(*matches)
-        .values(dict(values) | {"last_event": JobRow.last_event + 1})
+        .values(dict(change.values) | {"last_event": JobRow.last_event + 1})
         .returning(JobRow.id, JobRow.team_id, JobRow.attempt, JobRow.last_event, JobRow.progress)
         .cte("changed")
     )
-    content: ColumnElement[Any] = literal(dict(data), JSONB)
-    if event == "progress":
+    content: ColumnElement[Any] = literal(dict(change.data), JSONB)
+    if change.event == "progress":
         content = as_type(content, JSONB).concat(func.jsonb_build_object("progress", changed.c.progress))
     inserted = (
         insert(JobEventRow)
         .from_select(
             ["job_id", "sequence", "type", "attempt", "data"],
-            select(changed.c.id, changed.c.last_event, literal(event), changed.c.attempt, content),
+            select(changed.c.id, changed.c.last_event, literal(change.event), changed.c.attempt, content),
         )
         .cte("told")
     )
@@ -74,28 +83,18 @@ def write(
     return None if row is None else Written(job_id, row.team_id, row.attempt)
 
 
-def transition(
-    session: Session,
-    job_id: str,
-    sources: Sequence[JobStatus],
-    to: JobStatus,
-    *,
-    attempt: int | None,
-    data: Mapping[str, Any],
-    values: Mapping[str, Any] | None = None,
-    only_if: ColumnElement[bool] | None = None,
-    ending: Ending | None = None,
-) -> Written | None:
-    """Bring a job from one of `sources` to another state, with its event; None where no row matches.
+def transition(session: Session, job_id: str, change: Transition) -> Written | None:
+    """Bring a job to another state, with its event; None where no row matches.
 
     Sees to what belongs to a state: the lease, the times, the webhooks that are told, and, where a worker lets go of
-    the job, how its attempt ended (`ending`), what that adds to the team's use, and the audit trail's entry of it.
+    the job, how its attempt ended, what that adds to the team's use, and the audit trail's entry of it.
     """
+    sources, to, ending = change.sources, change.to, change.ending
     assert all(to in TRANSITIONS[source] for source in sources), f"no way from {sources} to {to}"
     was_leased = sources[0] in LEASED
     assert all((source in LEASED) == was_leased for source in sources), sources
     assert (ending is not None) == (was_leased and to not in LEASED), (sources, to, ending)
-    changes: dict[str, Any] = dict(values or {}) | {"status": to}
+    changes: dict[str, Any] = dict(change.values) | {"status": to}
     if to not in LEASED:
         changes |= {"lease_expires_at": None, "worker_id": None}
     if to in TERMINAL:
@@ -103,20 +102,12 @@ def transition(
     if to == "queued":
         changes |= {"finished_at": None, "stage": None, "progress": 0.0, "error": None}
         changes["events_removed_at"] = None
-    written = write(
-        session,
-        job_id,
-        attempt=attempt,
-        statuses=sources,
-        values=changes,
-        event="status",
-        data={"status": to, **data},
-        only_if=only_if,
-    )
+    data = {"status": to, **change.data}
+    written = write(session, job_id, JobChange(sources, "status", data, changes, change.attempt, change.only_if))
     if written is not None:
         notify_webhooks(session, job_id, written.team_id, to)
     if written is not None and ending is not None:
-        end_attempt(session, job_id, written.attempt, written.team_id, to, ending)
+        end_attempt(session, written, to, ending)
     return written
 
 

@@ -1,6 +1,6 @@
 """Resolution of jobs on language models: the texts they read, the tasks, the recovery and its teacher."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,7 +124,7 @@ class _Resolution:
 
     def _recovery(
         self, calibration: Calibration | None, calibration_text: TextReference | None
-    ) -> tuple[Recovery | None, dict[str, Any]]:
+    ) -> tuple[Recovery | None, Mapping[str, Any]]:
         """Return the recovery with its defaults, None where nothing is trained, and references to texts and teacher."""
         body = self.body
         method = get_method(body.method)
