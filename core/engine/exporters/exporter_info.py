@@ -44,12 +44,9 @@ class ExporterInfo:
     """Description of a form of artifact. `summary` is a sentence for whoever has to choose.
 
     Lists go by `rank`, lowest first. What `replaces_weights` is restored by the client; `opening` goes before the
-    card's lines on how to open the model. `ways_to_run` the `{file}` of a form that is added are pairs, of a sentence
-    and shell commands; `example` is the one that a job's page shows.
-    `types` are those that an added form has, `suffix` ends the names of its files, which no job reads back.
-    Files of models of up to `most_timed_parameters` are timed against the dense model's, where weights were removed.
-    `changes_weights`: to values the form can hold, before the model is measured. `default_compression` is there where a
-    job may say how many values are kept. `has_known_size` says that it follows from sparsity.
+    card's lines on how to open the model. `changes_weights`: to values the form can hold, before the model is measured.
+    `default_compression` is there where a job may say how many values are kept. `has_known_size` says that it follows
+    from sparsity.
     """
 
     id: str
@@ -63,22 +60,33 @@ class ExporterInfo:
     leaves_out_zeros: bool = False
     has_known_size: bool = True
     default_compression: float | None = None
-    ways_to_run: tuple[tuple[str, str], ...] = ()
-    example: RuntimeExample | None = None
-    types: tuple[str, ...] = ()
-    suffix: str = ""
-    most_timed_parameters: int = 0
 
     def check(self, description: Description, removal: Removal | None) -> None:
         """Require that the form fits a model and a kind of removal, None where nothing goes; raises InvalidRequest."""
 
+
+@dataclass(frozen=True)
+class AddedExporterInfo(ExporterInfo):
+    """Description of a form that is added to a verified artifact, in files of the `types` that were asked for.
+
+    `suffix` ends the names of its files, which no job reads back. `ways_to_run` the `{file}` are pairs, of a sentence
+    and shell commands; `example` is the one that a job's page shows. Files of models of up to `most_timed_parameters`
+    are timed against the dense model's, where weights were removed.
+    """
+
+    types: tuple[str, ...] = ()
+    suffix: str = ""
+    ways_to_run: tuple[tuple[str, str], ...] = ()
+    example: RuntimeExample | None = None
+    most_timed_parameters: int = 0
+
     def check_types(self, description: ModelDescription, types: Sequence[str], losses: Losses, param: str) -> None:
-        """Require that an added form can be written of what becomes of a language model; raises InvalidRequest."""
+        """Require that the form can be written of what becomes of a language model; raises InvalidRequest."""
 
     def widths(self, types: Sequence[str]) -> tuple[int, ...]:
-        """Return what an added form's types want widths to be multiples of, the widest first, which may cost more."""
+        """Return what types want widths to be multiples of, the widest first, which may cost more."""
         return ()
 
     def added_cost(self, description: ModelDescription, types: Sequence[str], *, is_timed: bool) -> AddedCost:
-        """Return what an added form takes, of a model that is as large as before it was pruned."""
+        """Return what the form takes, of a model that is as large as before it was pruned."""
         return AddedCost()

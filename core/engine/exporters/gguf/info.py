@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from core.engine.architectures.description import ModelDescription
 from core.engine.cuts.losses import Losses
-from core.engine.exporters.exporter_info import AddedCost, ExporterInfo, RuntimeExample
+from core.engine.exporters.exporter_info import AddedCost, AddedExporterInfo, RuntimeExample
 from core.engine.exporters.gguf.cells import written_form
 from core.engine.exporters.gguf.file_types import FILE_TYPES, FIRST
 from core.engine.exporters.gguf.sizes import DECODED_TOKENS, MOST_ROUNDS, PREDICTIONS, PROMPT_TOKENS, WINDOW
@@ -22,7 +22,7 @@ _WAITING = 5
 """Slowdown of a product with one token, whose weights come from memory for it alone."""
 
 
-class _GgufInfo(ExporterInfo):
+class _GgufInfo(AddedExporterInfo):
     def check_types(self, description: ModelDescription, types: Sequence[str], losses: Losses, param: str) -> None:
         written_form(description, losses, param)
         blocks = {name: FILE_TYPES[name].block for name in types}

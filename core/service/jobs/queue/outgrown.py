@@ -8,8 +8,8 @@ from sqlalchemy.orm import Session, aliased
 
 from core.database import seconds_from_statement
 from core.errors import OutOfMemory
-from core.service.jobs.queue.attempts import Ending
-from core.service.jobs.queue.transitions import Transition, Written, transition
+from core.service.jobs.queue.attempts import Ending, Written
+from core.service.jobs.queue.transitions import Transition, transition
 from core.service.jobs.tables import JobRow, WorkerRow
 
 NOTHING_OUTGROWN = {"outgrown_device_memory_bytes": None, "outgrown_memory_bytes": None}
