@@ -39,7 +39,7 @@ from core.errors import (
     UnknownQueue,
 )
 from core.pipeline.reports.how_to_run import FOLDER
-from core.service.jobs import comparing, service
+from core.service.jobs import comparison, service
 from core.service.jobs.comparison import FEWEST, MOST, Comparison
 from core.service.jobs.random_baseline import with_random_baseline
 from core.service.jobs.resolution.hub_lookup import HUB_ERRORS
@@ -179,7 +179,7 @@ def compare_jobs(
     """Jobs beside one another: every field and figure with whether they differ, quality against cost with the Pareto
     front, and what was removed of each layer. A job without a report is shown with what there is.
     """
-    return comparing.compare_jobs(session, caller.team_id, job, quality=quality, cost=cost)
+    return comparison.compare_jobs(session, caller.team_id, job, quality=quality, cost=cost)
 
 
 @router.get("/{job_id}", responses=problems(Unauthenticated, NotFound))

@@ -14,8 +14,15 @@ from api.portal.views.charts import IfNoneMatch, chart
 from api.portal.views.tables import csv_file
 from api.portal.views.trade_off import COSTS, pareto_plot, quality_in_words, trade_off_answer
 from core.service.jobs import service
-from core.service.jobs.comparing import compare_jobs
-from core.service.jobs.comparison import FEWEST, MOST, Comparison, LayerFigures, LayerQuantity, is_same_in_all
+from core.service.jobs.comparison import (
+    FEWEST,
+    MOST,
+    Comparison,
+    LayerFigures,
+    LayerQuantity,
+    compare_jobs,
+    is_same_in_all,
+)
 from secateur_wire.sweeps import Cost
 
 router = APIRouter()

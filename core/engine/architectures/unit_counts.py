@@ -5,10 +5,24 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from core.engine.architectures.fullest_layer import fullest_layer
 from core.engine.architectures.structure import LayerShape, ModelStructure
 from core.engine.architectures.unit_kind import KindName, UnitKind
 from core.errors import InvalidSparsity, UnsupportedArchitecture
+
+
+def fullest_layer(structure: ModelStructure, kinds: Sequence[UnitKind]) -> tuple[ModelStructure, int]:
+    """Return the first layer that has units of all kinds that any has, with the structure it is of.
+
+    Where there is none, as where attention and experts are layers of their own, it is one more that has what all have.
+    """
+    having = [{kind.name for kind in kinds if kind.units(shape)} for shape in structure.layers]
+    every = set[str]().union(*having)
+    if every in having:
+        return structure, having.index(every)
+    sizes = {name: max(shape.sizes[name] for shape in structure.layers) for name in structure.layers[0].sizes}
+    joined = LayerShape.model_validate({"parameters": max(shape.parameters for shape in structure.layers), **sizes})
+    return structure.model_copy(update={"layers": [*structure.layers, joined]}), len(structure.layers)
+
 
 ROUNDING = 1e-6
 """Parameters that a ratio, a float, may mean too many or too few."""

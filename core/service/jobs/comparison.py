@@ -1,6 +1,6 @@
 """Comparison of jobs: the fields that differ, their trade-off, and the pruning of each layer.
 
-Plain functions of jobs as they are answered and of the `layers` of their reports.
+All but `compare_jobs` are plain functions of jobs as they are answered, and of the `layers` of their reports.
 """
 
 from collections import Counter
@@ -9,10 +9,15 @@ from statistics import fmean
 from typing import Any, Literal
 
 from pydantic import BaseModel
+from sqlalchemy import select
+from sqlalchemy.orm import Session
 
+from core.errors import InvalidRequest
 from core.methods.registry import get_method
 from core.service.jobs.noise import differs_measurably, is_same_share
 from core.service.jobs.schemas import Job, JobBody
+from core.service.jobs.service import get_jobs, of_kept_attempt
+from core.service.jobs.tables import JobReportRow, JobRow
 from core.service.jobs.trade_off import TASK_MEAN, TradeOff, short_name, trade_off
 from secateur_wire.base import JsonObject
 from secateur_wire.sweeps import Cost
@@ -196,3 +201,18 @@ def _leaves(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
             yield from _leaves(value, f"{prefix}{name}.")
         elif not (isinstance(value, list) and value and isinstance(value[0], Mapping)):  # rows, which the report has
             yield f"{prefix}{name}", value
+
+
+def compare_jobs(
+    session: Session, team_id: str, job_ids: Sequence[str], *, quality: str | None = None, cost: Cost | None = None
+) -> Comparison:
+    """Compare jobs, each once. Raises NotFound, InvalidRequest where they are too few or too many."""
+    ids = list(dict.fromkeys(job_ids))
+    jobs = get_jobs(session, team_id, ids[: MOST + 1])
+    if not FEWEST <= len(ids) <= MOST:
+        raise InvalidRequest(f"job: name {FEWEST} to {MOST} different jobs, not {len(ids)}", param="job")
+    reports = select(JobReportRow.job_id, JobReportRow.report["layers"]).join(JobRow, of_kept_attempt(JobReportRow))
+    layers = {
+        job_id: rows for job_id, rows in session.execute(reports.where(JobRow.id.in_(ids))) if isinstance(rows, list)
+    }
+    return compare(jobs, layers, quality=quality, cost=cost)

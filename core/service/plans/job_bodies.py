@@ -2,19 +2,18 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from core.engine.architectures.describe import Description
 from core.methods.method_info import Variant
 from core.methods.registry import get_method, parse_parameters
 from core.pipeline.recipes.validation import calibrated_variant
 from core.service.jobs.resolution.text import SELF
-from core.service.plans.amounts import PACKED
 from core.service.plans.candidates import JobCandidate
 from secateur_wire.base import JsonObject
 from secateur_wire.datasets import Dataset
 from secateur_wire.models import ModelSummary
-from secateur_wire.plans import Goal, PlanChoice
+from secateur_wire.plans import PlanChoice
 
 LENGTH = 512
 """Tokens of a sequence, where the model's context is not shorter."""
@@ -207,40 +206,3 @@ def _unregistered_evaluation(
         return {"datasets": [dataset]}, "no other set is registered"
     evaluation = {"datasets": [dataset], "sequence_length": length, "samples": EVALUATION_SAMPLES}
     return evaluation, "no text is registered: the evaluation part of the same source"
-
-
-def body_of(
-    model: str,
-    goal: Goal,
-    candidate: JobCandidate,
-    chosen: Texts,
-    *,
-    sparsity: float | None,
-    recovery: JsonObject | None = None,
-    keep_quality: float | None = None,
-    exports: Sequence[JsonObject] = (),
-) -> dict[str, Any]:
-    """Return the body of a job, without what defaults fill in."""
-    body: dict[str, Any] = {"model": model, "method": candidate.method}
-    if sparsity is not None:
-        body |= {"pattern": candidate.pattern, "sparsity": sparsity}
-    if candidate.parameters:
-        body["parameters"] = dict(candidate.parameters)
-    if chosen.calibration is not None:
-        body["calibration"] = dict(chosen.calibration)
-    if chosen.evaluation:
-        body["evaluation"] = dict(chosen.evaluation)
-    if recovery is not None:
-        body["recovery"] = dict(recovery)
-    if keep_quality is not None and chosen.evaluated_on is not None:
-        body["gates"] = {"max_perplexity_ratio": keep_quality}
-    output: dict[str, Any] = {}
-    if goal == "size":
-        output["format"] = PACKED
-    if candidate.layout != "uniform":
-        output["layout"] = candidate.layout
-    if exports:
-        output["exports"] = list(exports)
-    if output:
-        body["output"] = output
-    return body

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from core.engine.options.patterns import parse_pattern
 from core.errors import DoesNotFit, InvalidRequest, SecateurError
@@ -18,11 +18,11 @@ from core.service.jobs.resolution.model import ResolvedModel
 from core.service.jobs.resolution.text import SELF
 from core.service.jobs.schemas import JobBody
 from core.service.plans import wording
-from core.service.plans.amounts import Scale, scale_for
+from core.service.plans.amounts import PACKED, Scale, scale_for
 from core.service.plans.candidates import JobCandidate
 from core.service.plans.evidence import Question
 from core.service.plans.figures import LossEstimates, seconds_figure, size_figure
-from core.service.plans.job_bodies import Texts, body_of, choose_texts
+from core.service.plans.job_bodies import Texts, choose_texts
 from core.service.plans.outcomes import recovery_of, setting_of, shipped_outcomes
 from core.service.plans.past_jobs import Lost, descent_of, outcomes_of_jobs, subject_of
 from core.service.plans.wording import choice, choose_recovery, size_choices
@@ -222,16 +222,31 @@ class Planner:
         )
 
     def _job(self, chosen: Texts, sparsity: float | None, recovery: JsonObject | None) -> JsonObject:
-        return body_of(
-            self.body.model,
-            self.body.goal,
-            self.candidate,
-            chosen,
-            sparsity=sparsity,
-            recovery=recovery,
-            keep_quality=self.body.keep_quality,
-            exports=self.exports,
-        )
+        """Return the body of the job, without what defaults fill in."""
+        candidate, keep_quality = self.candidate, self.body.keep_quality
+        job: dict[str, Any] = {"model": self.body.model, "method": candidate.method}
+        if sparsity is not None:
+            job |= {"pattern": candidate.pattern, "sparsity": sparsity}
+        if candidate.parameters:
+            job["parameters"] = dict(candidate.parameters)
+        if chosen.calibration is not None:
+            job["calibration"] = dict(chosen.calibration)
+        if chosen.evaluation:
+            job["evaluation"] = dict(chosen.evaluation)
+        if recovery is not None:
+            job["recovery"] = dict(recovery)
+        if keep_quality is not None and chosen.evaluated_on is not None:
+            job["gates"] = {"max_perplexity_ratio": keep_quality}
+        output: dict[str, Any] = {}
+        if self.body.goal == "size":
+            output["format"] = PACKED
+        if candidate.layout != "uniform":
+            output["layout"] = candidate.layout
+        if self.exports:
+            output["exports"] = list(self.exports)
+        if output:
+            job["output"] = output
+        return job
 
     def _resolved(
         self, chosen: Texts, sparsity: float | None, recovery: JsonObject | None

@@ -6,7 +6,6 @@ from typing import TypedDict
 
 from core.device_kinds import CPU
 from core.engine.architectures.description import ModelDescription, require_structure
-from core.engine.architectures.fullest_layer import fullest_layer
 from core.engine.architectures.global_budget import GlobalUnitBudget, global_unit_budget
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.structure import ModelStructure
@@ -15,6 +14,7 @@ from core.engine.architectures.unit_counts import (
     alike_counts,
     counts_for_ratio,
     fine_parameters,
+    fullest_layer,
     removable_parameters,
     width_steps,
 )

@@ -83,6 +83,7 @@ def finish_failed(
     worker_fresh_seconds: float = 60,
     stages: Mapping[str, float] | None = None,
     measured: Mapping[str, Any] | None = None,
+    outcome: AttemptOutcome = "failed",
 ) -> JobStatus | None:
     """End an attempt with a problem (`SecateurError.problem()`). `measured` is what one took that ran to its end.
 
@@ -93,20 +94,52 @@ def finish_failed(
     none, the earlier one's stays, with its report and metrics. A job being cancelled ends as cancelled. Returns the
     job's new state, None where the attempt is stale.
     """
-    return _fail(
+    error = {name: problem[name] for name in ("code", "message", "param", "retryable")}
+    is_lost = outcome == "lost"
+    ending = Ending(outcome, error_code=error["code"], stages=stages, measured=measured, by_dispatcher=is_lost)
+    written = queue_for_more_memory(session, job_id, attempt, error, ending, worker_fresh_seconds)
+    if written is not None:
+        return "queued"
+    if error["retryable"]:
+        written = transition(
+            session,
+            job_id,
+            Transition(
+                ("running",),
+                "queued",
+                attempt=attempt,
+                data={"reason": "lease_expired" if is_lost else "failed", "error": error},
+                values={"available_at": seconds_from_now(retry_delay_seconds), "dispatched_at": None},
+                only_if=JobRow.attempt < JobRow.attempts_allowed,
+                ending=ending,
+            ),
+        )
+        if written is not None:
+            return "queued"
+    if is_lost:
+        error["retryable"] = False
+    kept = list(files)
+    if kept and _reserve(session, job_id, attempt, kept) is not None:
+        kept = []
+    left_any = metrics is not None or report is not None or bool(kept)
+    replaces = left_any and (bool(kept) or not _stored_bytes(session, job_id))
+    written = transition(
         session,
         job_id,
-        attempt,
-        problem,
-        "failed",
-        metrics=metrics,
-        report=report,
-        files=list(files),
-        delay_seconds=retry_delay_seconds,
-        fresh_seconds=worker_fresh_seconds,
-        stages=stages,
-        measured=measured,
+        Transition(
+            ("running",),
+            "failed",
+            attempt=attempt,
+            data={"error": error},
+            values={"error": error} | ({"metrics": dict(metrics or {})} if replaces else {}),
+            ending=ending,
+        ),
     )
+    if written is None:
+        return finish_cancelled(session, job_id, attempt, stages=stages, by_dispatcher=is_lost)
+    if replaces:
+        _keep(session, job_id, attempt, report or {}, kept)
+    return "failed"
 
 
 def finish_cancelled(
@@ -150,71 +183,8 @@ def expire_leases(session: Session, only: str | None = None) -> list[str]:
     lost = session.execute(query.with_for_update(skip_locked=True, key_share=True)).all()
     problem = RunnerLost("the worker stopped renewing its lease: it was lost, or cut off from the database").problem()
     for job_id, attempt in lost:
-        _fail(session, job_id, attempt, problem, "lost")
+        finish_failed(session, job_id, attempt, problem, retry_delay_seconds=0, outcome="lost")
     return [job_id for job_id, _ in lost]
-
-
-def _fail(
-    session: Session,
-    job_id: str,
-    attempt: int,
-    problem: Mapping[str, Any],
-    outcome: AttemptOutcome,
-    *,
-    metrics: Mapping[str, Any] | None = None,
-    report: Mapping[str, Any] | None = None,
-    files: list[StoredFile] | None = None,
-    delay_seconds: float = 0,
-    fresh_seconds: float = 60,
-    stages: Mapping[str, float] | None = None,
-    measured: Mapping[str, Any] | None = None,
-) -> JobStatus | None:
-    error = {name: problem[name] for name in ("code", "message", "param", "retryable")}
-    is_lost = outcome == "lost"
-    ending = Ending(outcome, error_code=error["code"], stages=stages, measured=measured, by_dispatcher=is_lost)
-    written = queue_for_more_memory(session, job_id, attempt, error, ending, fresh_seconds)
-    if written is not None:
-        return "queued"
-    if error["retryable"]:
-        written = transition(
-            session,
-            job_id,
-            Transition(
-                ("running",),
-                "queued",
-                attempt=attempt,
-                data={"reason": "lease_expired" if is_lost else "failed", "error": error},
-                values={"available_at": seconds_from_now(delay_seconds), "dispatched_at": None},
-                only_if=JobRow.attempt < JobRow.attempts_allowed,
-                ending=ending,
-            ),
-        )
-        if written is not None:
-            return "queued"
-    if is_lost:
-        error["retryable"] = False
-    kept = files or []
-    if kept and _reserve(session, job_id, attempt, kept) is not None:
-        kept = []
-    left_any = metrics is not None or report is not None or bool(kept)
-    replaces = left_any and (bool(kept) or not _stored_bytes(session, job_id))
-    written = transition(
-        session,
-        job_id,
-        Transition(
-            ("running",),
-            "failed",
-            attempt=attempt,
-            data={"error": error},
-            values={"error": error} | ({"metrics": dict(metrics or {})} if replaces else {}),
-            ending=ending,
-        ),
-    )
-    if written is None:
-        return finish_cancelled(session, job_id, attempt, stages=stages, by_dispatcher=is_lost)
-    if replaces:
-        _keep(session, job_id, attempt, report or {}, kept)
-    return "failed"
 
 
 def _reserve(session: Session, job_id: str, attempt: int, files: list[StoredFile]) -> str | None:
