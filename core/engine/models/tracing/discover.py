@@ -15,8 +15,13 @@ from core.engine.architectures.experts import Experts
 from core.engine.checkpoints.safetensors_header import TensorEntry
 from core.engine.models.tracing.blocks import Blocks, find_blocks, modules_not_run
 from core.engine.models.tracing.build import build_random, build_traceable
-from core.engine.models.tracing.config_effects import reason_to_keep_layers, settings_of_biases
-from core.engine.models.tracing.config_facts import config_defaults, config_keys, is_tied_by_default
+from core.engine.models.tracing.config_facts import (
+    config_defaults,
+    config_keys,
+    is_tied_by_default,
+    reason_to_keep_layers,
+    settings_of_biases,
+)
 from core.engine.models.tracing.configuration import (
     Settings,
     causal_class,
@@ -28,7 +33,6 @@ from core.engine.models.tracing.configuration import (
 )
 from core.engine.models.tracing.execution import EXPERT, ROUTER, STACKED, Execution, TracedSublayer, trace
 from core.engine.models.tracing.experts import UnknownExperts, check_stacks, discover_experts, with_routing
-from core.engine.models.tracing.layer_lists import lists_by_layer
 from core.engine.models.tracing.names import (
     StoredLayers,
     StoredNames,
@@ -40,7 +44,7 @@ from core.engine.models.tracing.names import (
 )
 from core.engine.models.tracing.removal_axes import with_units
 from core.engine.models.tracing.replay import Replay
-from core.engine.models.tracing.resizing import narrowed, shortened
+from core.engine.models.tracing.resizing import lists_by_layer, narrowed, shortened
 from core.errors import SecateurError, UnsupportedArchitecture
 
 _ORDER = 1000

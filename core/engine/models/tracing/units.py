@@ -17,8 +17,7 @@ from core.engine.architectures.architecture import HEAD_DIM_KEY, HEADS_KEY, KV_H
 from core.engine.architectures.unit_axis import UnitAxis
 from core.engine.models.tracing.differential import Change, Differential
 from core.engine.models.tracing.probe import block_kinds, probe_block
-from core.engine.models.tracing.unit_axes import BlockCut, block_cut, probed_axes, unit_axes
-from core.engine.models.tracing.unit_layout import NoUnits, Units, units_of
+from core.engine.models.tracing.unit_layout import BlockCut, NoUnits, Units, block_cut, probed_axes, unit_axes, units_of
 
 
 @dataclass(frozen=True)
