@@ -133,8 +133,7 @@ def recover(
     if is_cast:
         cast_weights(model)
     loss = method.loss(opened)
-    facts = _facts(folder, recovery, torch.cat([holdout_NT, windows_NT]), sources, linears, teacher)
-    facts |= {"processes": accelerator.num_processes, "removed_layers": sorted(removed_layers)}
+    facts = _facts(opened, torch.cat([holdout_NT, windows_NT]), sources) | {"processes": accelerator.num_processes}
     runtime = Runtime.of(accelerator.device, frozen_dtype)
     sampling = Adaptive(sources, recovery) if recovery.stages else InOrder(len(windows_NT), recovery)
     training = Training(
@@ -230,22 +229,17 @@ def _zeros(folder: ModelFolder, files: Sequence[Path], linears: Sequence[str]) -
     return counts
 
 
-def _facts(
-    folder: ModelFolder,
-    recovery: Recovery,
-    windows_NT: Tensor,
-    sources: Sequence[Source],
-    linears: Sequence[str],
-    teacher: Teacher | None,
-) -> dict[str, Any]:
+def _facts(opened: OpenedModel, windows_NT: Tensor, sources: Sequence[Source]) -> dict[str, object]:
     """Return what the trained weights depend on, in one process."""
+    folder, recovery, teacher = opened.folder, opened.recovery, opened.teacher
     return {
         "recovery": recovery.model_dump(mode="json", exclude={"dataset", "samples", "teacher", "checkpoint_every"}),
         "files": [file_sha256(file) for file in (folder.path / "config.json", *weight_files(folder.path))],
         "windows": tensors_sha256(windows_NT),
         "sources": [(len(each.windows_NT), each.holdout_NT.tolist(), each.reference) for each in sources],
-        "linears": sorted(linears),
+        "linears": sorted(opened.linears),
         "teacher": teacher and teacher.revision,
+        "removed_layers": sorted(opened.removed_layers),
     }
 
 

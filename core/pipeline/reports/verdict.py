@@ -6,6 +6,7 @@ from typing import Final, get_args
 
 from core.measurements.measurement import Measurement
 from core.measurements.reader import measurements
+from core.methods.method_info import MethodInfo
 from core.methods.registry import METHODS
 from secateur_wire.metrics import MeasuredAccuracy, Metrics, Perplexity
 from secateur_wire.verdicts import Band, Verdict
@@ -37,7 +38,7 @@ def verdict_on(
     if info is None or not info.prunes:
         return None
     if metrics.perplexity:
-        return _by_perplexity(info.is_baseline, method, pattern, sparsity, metrics, random or {})
+        return _by_perplexity(info, pattern, sparsity, metrics, random or {})
     if metrics.accuracy:
         on, worst = min(metrics.accuracy.items(), key=lambda each: each[1].change or 0.0)
         return _by_accuracy(on, worst)
@@ -67,17 +68,12 @@ def mean_of_tasks(metrics: Metrics) -> MeasuredAccuracy:
 
 
 def _by_perplexity(
-    is_baseline: bool,
-    method: str,
-    pattern: str | None,
-    sparsity: float | None,
-    metrics: Metrics,
-    random: Mapping[str, float],
+    info: MethodInfo, pattern: str | None, sparsity: float | None, metrics: Metrics, random: Mapping[str, float]
 ) -> Verdict:
     on, worst = max(metrics.perplexity.items(), key=lambda each: _ratio(each[1]))
     ratio = worst.ratio
     like = [] if sparsity is None else _measured(pattern, sparsity)
-    spread = _spread([each for each in like if each.method == method])
+    spread = _spread([each for each in like if each.method == info.id])
     is_within_spread = ratio is not None and spread is not None and abs(ratio - 1) <= spread
     is_within_error = worst.is_within_error and ratio is not None and ratio <= CLOSE_TO_DENSE
     is_same = is_within_spread or is_within_error
@@ -86,7 +82,7 @@ def _by_perplexity(
     beaten_by = own.get(on) or next(iter(own.values()), None)
     if beaten_by is None and shipped is not None and (ratio is None or ratio > shipped):
         beaten_by = shipped
-    worse = beaten_by is not None and not is_baseline
+    worse = beaten_by is not None and not info.is_baseline
     band = "as good as dense" if is_same else band_of(ratio)
     reason = f"perplexity on {on} is no longer a number" if ratio is None else f"perplexity on {on} is {_times(ratio)}"
     if ratio is not None and worst.ratio_stderr is not None:
