@@ -5,6 +5,7 @@ from importlib import import_module
 
 import pytest
 
+from core.engine.options.patterns import parse_pattern
 from core.engine.pruning.protocols.classifier import ClassifierMethod, FilterMethod
 from core.engine.pruning.protocols.layerwise import Method
 from core.engine.pruning.protocols.units import BlockUnitMethod, UnitMethod
@@ -38,6 +39,14 @@ def test_what_it_removes_is_what_its_parameters_and_patterns_are_for(method_id: 
             assert (info.removes == removes) == issubclass(info.parameters, kind)
     smaller = ("widths", "layers", "experts", "filters")
     assert (info.patterns == ("structured",)) == (info.removes in smaller)
+
+
+@pytest.mark.parametrize("method_id", PRUNING)
+def test_a_pattern_alone_says_as_its_removal_does_whether_the_model_shrinks(method_id: str) -> None:
+    info = get_method(method_id)
+    for family in info.patterns:
+        pattern = parse_pattern("2:4" if family == "n:m" else family)
+        assert info.variant(pattern.text).shrinks == pattern.shrinks
 
 
 @pytest.mark.parametrize("method_id", PRUNING)
