@@ -4,27 +4,29 @@ Else they are measured; the report says which was which.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 
+from core.pipeline.messages import JobSpec
 from core.pipeline.reports.dense_figures import DenseFigure, DenseKind, Facts, KnownDenseFigures
 from core.pipeline.reports.report import DenseUse, Report
+from core.progress import Progress
 
 
 class DenseMeasurements:
     """Figures of the dense model, reused or measured.
 
-    `log` is called for each reused one, `count` for each measurement: kind and name, and how many there were before.
+    `log` is called for each reused one, `count` for each measurement: how many there were before.
     """
 
     def __init__(
         self,
-        baseline: KnownDenseFigures | None,
-        job: str,
+        spec: JobSpec,
         *,
         log: Callable[[str], None],
-        count: Callable[[DenseKind, str, int], None] = lambda kind, name, before: None,
+        count: Callable[[int], None] = lambda before: None,
     ) -> None:
-        self._baseline = baseline or KnownDenseFigures()
-        self._job = job
+        self._baseline = spec.baseline or KnownDenseFigures()
+        self._job = spec.job
         self._log = log
         self._count = count
         self._figures: list[DenseFigure] = []
@@ -51,7 +53,7 @@ class DenseMeasurements:
     ) -> None:
         """Add figures that this job measured, or that were kept on its node (not `measured`)."""
         if measured:
-            self._count(kind, name, self._measured)
+            self._count(self._measured)
             self._measured += 1
         figure = DenseFigure(
             kind=kind,
@@ -78,3 +80,15 @@ class DenseMeasurements:
                 if each.job != self._job
             )
         )
+
+
+def dense_figures(spec: JobSpec, progress: Progress) -> DenseMeasurements:
+    """Return the dense figures of this job; each measurement reports a `dense_evaluation` metric, numbered from 1."""
+    return DenseMeasurements(
+        spec, log=progress.log, count=lambda before: progress.metric("dense_evaluation", before, before + 1)
+    )
+
+
+def releases() -> Facts:
+    """Return the releases that every figure of the dense model depends on."""
+    return {name: version(name) for name in ("torch", "transformers")}

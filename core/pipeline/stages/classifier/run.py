@@ -1,45 +1,48 @@
 """A job on an image classifier, whose network stays in memory: open, prune, recover, evaluate, write."""
 
 import copy
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from pydantic import JsonValue
-from torch import nn
+from torch import Tensor, nn
 
+from core.engine.architectures.layer_shape import LinearShape
+from core.engine.datasets.image_set import ImageSet
 from core.engine.evaluation.accuracy import Accuracy, measure_accuracy
 from core.engine.evaluation.classifier_reload_check import write_expected
 from core.engine.evaluation.flops import count_flops
 from core.engine.exporters.huggingface_classifier import round_to_stored, write_classifier
 from core.engine.exporters.implementations import classifier_exporter, classifier_preparation
 from core.engine.exporters.registry import EXPORTERS
-from core.engine.models.classifier import load_classifier, open_classifier
+from core.engine.models.classifier import ClassifierFolder, load_classifier, open_classifier
 from core.engine.options.patterns import parse_pattern
-from core.engine.pruning.network import Network
+from core.engine.pruning.iterative.retraining import retrain
+from core.engine.pruning.network import Network, weight_of, weights_of
 from core.engine.recovery.registry import RECOVERIES
 from core.engine.removals.weights.options import prunable_linears, selection_of
+from core.engine.resume.fingerprint import tensors_sha256
+from core.errors import ZerosRefilled
 from core.methods.engine import build_classifier_method
 from core.methods.registry import get_method
+from core.pipeline.dense_measurements import DenseMeasurements, dense_figures, releases
 from core.pipeline.messages import ClassifierSpec, PruneOutput
+from core.pipeline.reports.dense_figures import Facts
 from core.pipeline.reports.report import RecoveryReport
-from core.pipeline.stages.classifier.images import Images, image_shape, open_image_sets
-from core.pipeline.stages.classifier.recovery import (
-    MEASURED,
-    PRUNED,
-    prune_facts,
-    recover_classifier,
-    require_zeros,
-    resume_store,
-)
+from core.pipeline.stages.classifier.inputs import Images, image_shape, open_image_sets, prune_facts, resume_store
 from core.pipeline.stages.classifier.report import Measured, classifier_result, note_peak
 from core.pipeline.stages.classifier.sensitivity import measure_classifier
 from core.pipeline.stages.classifier.spec import PruneClassifierSpec
-from core.pipeline.stages.dense import dense_accuracy, dense_figures
+from core.pipeline.stages.report import described_source, loss_curve
 from core.pipeline.stages.run import StageContext
-from core.progress import PartialProgress
+from core.progress import PartialProgress, Progress
 
 VERIFIED_IMAGES = 100
 """Images whose logits the artifact is checked on, in both its forms."""
+_PRUNED, _MEASURED = 0.45, 0.9
+"""Shares of the task's progress at which recovery begins, where there is one, and what is left is measured."""
 
 
 def run(spec: PruneClassifierSpec, context: StageContext) -> PruneOutput:
@@ -64,7 +67,7 @@ def _prune(spec: ClassifierSpec, context: StageContext) -> PruneOutput:
     layers = prunable_linears(folder.description, selection_of(parameters))
     progress.stage("evaluate")
     figures = dense_figures(spec, progress)
-    dense = dense_accuracy(spec, folder, model, images.evaluation, figures)
+    dense = _dense_accuracy(spec, folder, model, images.evaluation, figures)
     dense_flops = count_flops(model, shape)
     teacher = copy.deepcopy(model) if recovery and RECOVERIES[recovery.method].learns_from_model else None
     network = Network(
@@ -74,7 +77,7 @@ def _prune(spec: ClassifierSpec, context: StageContext) -> PruneOutput:
         pattern=parse_pattern(recipe.pattern),
         images=images.calibration,
         device=device,
-        progress=PartialProgress(progress, end=PRUNED if recovery else MEASURED),
+        progress=PartialProgress(progress, end=_PRUNED if recovery else _MEASURED),
         store=resume_store(spec, "prune", prune_facts(spec), device),
         notes=notes,
     )
@@ -92,9 +95,9 @@ def _prune(spec: ClassifierSpec, context: StageContext) -> PruneOutput:
         if prunes:
             before = {name: measure_accuracy(model, each) for name, each in images.evaluation.items()}
         progress.stage("recover")
-        recovered, zeros = recover_classifier(spec, network, images.recovery, teacher, progress)
+        recovered, zeros = _recover(spec, network, images.recovery, teacher, progress)
         round_to_stored(model, folder)
-        require_zeros(model, layers, zeros)
+        _require_zeros(model, layers, zeros)
     progress.stage("evaluate")
     form, prepared = recipe.output.format, dict[str, JsonValue]()
     if EXPORTERS[form].changes_weights:
@@ -140,3 +143,99 @@ def _write_expected(spec: ClassifierSpec, model: nn.Module, images: Images, shap
     file = spec.work / "expected.safetensors"
     write_expected(model, pixels_NCHW, file)
     return file
+
+
+def _dense_accuracy(
+    spec: ClassifierSpec,
+    folder: ClassifierFolder,
+    model: torch.nn.Module,
+    evaluation: Mapping[str, ImageSet],
+    figures: DenseMeasurements,
+) -> dict[str, Accuracy]:
+    """Return the dense classifier's accuracy on each set, reused from an earlier job or measured."""
+    sources = {each.name: each for each in spec.evaluation}
+    accuracies = {}
+    for name, images in evaluation.items():
+        facts: Facts = {
+            "model": spec.model.revision,
+            "dataset": sources[name].sha256,
+            "image_field": sources[name].image_field,
+            "label_field": sources[name].label_field,
+            "samples": len(images),
+            "dtype": folder.description.dtype,
+            "device": next(model.parameters()).device.type,
+            **releases(),
+        }
+        known = figures.take("accuracy", name, facts)
+        if known is not None:
+            values = known.values
+            accuracies[name] = Accuracy(values["top1"], values["loss"], int(values["samples"]))
+            continue
+        accuracies[name] = measure_accuracy(model, images)
+        figures.add("accuracy", name, facts, asdict(accuracies[name]))
+    return accuracies
+
+
+def _recover(
+    spec: ClassifierSpec,
+    network: Network,
+    images: ImageSet,
+    teacher: nn.Module | None,
+    progress: Progress,
+) -> tuple[RecoveryReport, dict[str, Tensor]]:
+    """Train; return the report's part on it, and the zeros of each layer that had to stay."""
+    recovery = spec.recipe.recovery
+    assert recovery is not None and spec.recovery is not None
+    pruned_weights = weights_of(network.model, [layer for layer in network.layers if _has_zeros(network.model, layer)])
+    zeros = {name: each.detach() == 0 for name, each in pruned_weights.items()}
+    facts = {
+        "recovery": recovery.model_dump(mode="json"),
+        "images": spec.recovery.sha256,
+        "weights": tensors_sha256(*network.model.parameters()),
+    }
+    losses = retrain(
+        network.model,
+        images,
+        recovery,
+        pruned_weights,
+        teacher=teacher,
+        store=resume_store(spec, "recover", facts, network.device),
+        progress=_Training(progress, recovery.steps),
+    )
+    total = sum(layer.numel for layer in network.layers)
+    kept = sum(int(mask.sum()) for mask in zeros.values())
+    report = {
+        "method": recovery.method,
+        "trained": "every parameter",
+        "trained_parameters": sum(each.numel() for each in network.model.parameters()),
+        "steps": len(losses),
+        "images": len(losses) * recovery.batch_size,
+        "texts": [described_source(spec.recovery)],
+        "loss": loss_curve(losses),
+        "sparsity": {"before": kept / total, "after": kept / total},
+    }
+    return RecoveryReport.model_validate(report), zeros
+
+
+class _Training(PartialProgress):
+    """Progress of training, with some 200 points of its loss curve."""
+
+    def __init__(self, outer: Progress, steps: int) -> None:
+        super().__init__(outer, _PRUNED, _MEASURED)
+        self._steps = steps
+
+    def metric(self, name: str, step: int, value: float) -> None:
+        if step % max(1, self._steps // 200) == 0 or step == self._steps:
+            self.outer.metric(name, step, value)
+
+
+def _has_zeros(model: nn.Module, layer: LinearShape) -> bool:
+    return bool((weight_of(model, layer.name) == 0).any())
+
+
+def _require_zeros(model: nn.Module, layers: list[LinearShape], zero_masks: dict[str, Tensor]) -> None:
+    """Require that recovery left pruned weights zero. Raises ZerosRefilled naming the first layer where it did not."""
+    for layer in layers:
+        zeros = zero_masks.get(f"{layer.name}.weight")
+        if zeros is not None and bool((weight_of(model, layer.name)[zeros] != 0).any()):
+            raise ZerosRefilled(f"recovery refilled pruned weights of {layer.name}")

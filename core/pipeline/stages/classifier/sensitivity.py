@@ -8,8 +8,7 @@ from core.methods.registry import parse_parameters
 from core.methods.sensitivity.classifier_pass import classifier_sensitivity
 from core.pipeline.messages import ClassifierSpec, PruneOutput
 from core.pipeline.reports.report import Report, ReportedImages
-from core.pipeline.stages.classifier.images import open_image_sets
-from core.pipeline.stages.classifier.recovery import prune_facts, resume_store
+from core.pipeline.stages.classifier.inputs import open_image_sets, prune_facts, resume_store
 from core.pipeline.stages.classifier.report import classifier_settings, note_peak
 from core.pipeline.stages.report import (
     NO_MODEL,

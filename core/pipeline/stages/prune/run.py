@@ -1,20 +1,27 @@
 """Pruning of a language model: open, prune, evaluate and write one job's checkpoint."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from core.engine.architectures.description import ModelDescription
 from core.engine.evaluation.perplexity import MeasuredPerplexity
 from core.engine.exporters.huggingface import write_checkpoint
+from core.engine.models.folder import ModelFolder
 from core.engine.pruning.micro_batches import run_within_memory
 from core.engine.pruning.results import PruneResult
 from core.engine.removals.run import LanguagePass
+from core.engine.resume.fingerprint import tensors_sha256
+from core.pipeline.dense_measurements import dense_figures, releases
 from core.pipeline.messages import PruneOutput
 from core.pipeline.passes import walk_for
+from core.pipeline.reports.dense_figures import Facts
 from core.pipeline.reports.model_card import SHAPE_CHART
 from core.pipeline.reports.report import EngineSettings, PeakMemory, Report, unit_rows
-from core.pipeline.stages.dense import dense_figures, text_facts
 from core.pipeline.stages.inputs import TokenSets, open_place, token_sets
 from core.pipeline.stages.prune.spec import PruneSpec
 from core.pipeline.stages.report import described_texts, reported_model, versions
@@ -30,7 +37,7 @@ def run(spec: PruneSpec, context: StageContext) -> PruneOutput:
     folder = open_place(spec.model)
     recipe, tokens = spec.recipe, token_sets(spec, folder)
     dense = dense_figures(spec, progress)
-    facts = text_facts(spec, folder, tokens.evaluations, device)
+    facts = _dense_facts(spec, folder, tokens.evaluations, device)
     known = {
         name: MeasuredPerplexity(taken.values["perplexity"], taken.window_losses)
         for name in facts
@@ -72,6 +79,26 @@ def run(spec: PruneSpec, context: StageContext) -> PruneOutput:
     dense.write_to(report)
     _draw_shapes(report, spec)
     return PruneOutput(metrics=metrics, report=report, expected=Path(result.verification))
+
+
+def _dense_facts(
+    spec: PruneSpec, folder: ModelFolder, tokens: Mapping[str, Tensor], device: torch.device
+) -> dict[str, Facts]:
+    """Return the facts of the dense perplexity on each evaluation set; `tokens` are ids [windows, time]."""
+    hashes = {text.name: text.sha256 for text in spec.evaluation}
+    return {
+        name: {
+            "model": spec.model.revision,
+            "dataset": hashes[name],
+            "tokens": tensors_sha256(tokens_NT),
+            "samples": tokens_NT.shape[0],
+            "sequence_length": tokens_NT.shape[1],
+            "dtype": folder.description.dtype,
+            "device": device.type,
+            **releases(),
+        }
+        for name, tokens_NT in tokens.items()
+    }
 
 
 def _metrics(description: ModelDescription, result: PruneResult, tokens: TokenSets, artifact_bytes: int) -> Metrics:

@@ -78,7 +78,7 @@ class TaskAccuracy:
 
     def compare(self, metrics: Metrics, report: Report) -> None:
         """Put the tasks' accuracy and its mean into the metrics, all else into the report."""
-        figures = DenseMeasurements(self._spec.baseline, self._spec.job, log=self._job.tasks.log)
+        figures = DenseMeasurements(self._spec, log=self._job.tasks.log)
         taken = self._taken(figures, report)
         earlier = None if taken else self._earlier(self._spec.model.revision)
         dense = taken or earlier or self._measure(self._spec.model.place, (0.0, 0.5))

@@ -1,7 +1,9 @@
-"""Image sets of a job on a classifier, opened and prepared for its network."""
+"""Inputs of a job on a classifier: image sets, prepared for its network, and the records that it resumes from."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+
+import torch
 
 from core.engine.architectures.classifier_architecture import USUAL_SIDE
 from core.engine.datasets.image_cache import ImageFiles, ImageSelection, open_images
@@ -9,6 +11,8 @@ from core.engine.datasets.image_set import ImageSet
 from core.engine.datasets.preprocessing import read_preprocessing
 from core.engine.models.classifier import ClassifierFolder
 from core.engine.recovery.request import Recovery
+from core.engine.resume.fingerprint import Runtime, fingerprint
+from core.engine.resume.store import JsonObject, ResumeStore
 from core.pipeline.messages import ClassifierSpec, ImageSource
 
 
@@ -65,3 +69,17 @@ def image_shape(folder: ClassifierFolder, images: Images) -> tuple[int, int, int
             return channels, height, width
     image = folder.description.image
     return image.channels, image.height or USUAL_SIDE, image.width or USUAL_SIDE
+
+
+def prune_facts(spec: ClassifierSpec) -> JsonObject:
+    """Return what the rounds of a method depend on."""
+    return {
+        **spec.recipe.model_dump(mode="json", include={"method", "sparsity", "pattern", "parameters", "calibration"}),
+        "revision": spec.model.revision,
+        "images": None if spec.calibration is None else spec.calibration.sha256,
+    }
+
+
+def resume_store(spec: ClassifierSpec, stage: str, facts: JsonObject, device: torch.device) -> ResumeStore:
+    """Return the store of what a stage resumes from; classifiers are float32."""
+    return ResumeStore(spec.work, fingerprint(stage, facts, Runtime.of(device, torch.float32)), spec.previous)
