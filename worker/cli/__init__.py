@@ -12,25 +12,14 @@ import typer
 
 from core.engine.architectures.classifier_architecture import NetworkName
 from secateur.cli.keys import keys_app
+from secateur.cli.option_groups import with_options
 from secateur.cli.output import JsonOption, explain
-from secateur.cli.prune import (
-    AmountOption,
-    GoalOption,
-    KeepQualityOption,
-    LocalCalibrationOption,
-    OutputOption,
-    PlanPatternOption,
-    PruneModelArgument,
-    prune_request,
-)
+from secateur.cli.prune import PruneOptions
 from secateur.cli.prune import prune as prune_there
 from secateur.cli.registry import (
-    FormatOption,
-    ImageFieldOption,
-    LabelFieldOption,
+    DatasetOptions,
     NameArgument,
     SourceOption,
-    TextFieldOption,
     add_dataset,
     add_model,
     datasets_app,
@@ -123,30 +112,22 @@ def _demo() -> None:
         demo(Settings(), Console())
 
 
-def _prune(
-    model: PruneModelArgument,
-    output: OutputOption,
-    goal: GoalOption = "speed",
-    amount: AmountOption = None,
-    keep_quality: KeepQualityOption = None,
-    pattern: PlanPatternOption = None,
-    calibration: LocalCalibrationOption = None,
-    as_json: JsonOption = False,
-) -> None:
+@with_options
+def _prune(options: PruneOptions, as_json: JsonOption = False) -> None:
     """Make a model smaller, from start to end: plan, prune, measure, download. Cut off, the same command goes on.
 
     Where no server is configured, and none of this home runs, one is started for as long as this takes.
     """
     if is_elsewhere():
-        prune_there(model, output, goal, amount, keep_quality, pattern, calibration, as_json)
+        prune_there(**vars(options), as_json=as_json)
         return
     from core.settings import Settings
     from worker.cli.prune import prune_here
 
     settings = Settings()
-    request = prune_request(str(settings.home.resolve()), model, goal, amount, keep_quality, pattern, calibration)
+    request = options.request(str(settings.home.resolve()))
     with print_errors():
-        prune_here(settings, request, output, as_json)
+        prune_here(settings, request, options.output, as_json)
 
 
 def _models_add(
@@ -195,23 +176,20 @@ def _models_new(
     show_model(as_client_sees(model, Model), as_json)
 
 
+@with_options
 def _datasets_add(
     name: NameArgument,
     path: Annotated[
         Path, typer.Argument(metavar="PATH", help="A .txt, .jsonl or .parquet file, or a folder of images.")
     ],
-    file_format: FormatOption = None,
-    text_field: TextFieldOption = "text",
-    image_field: ImageFieldOption = None,
-    label_field: LabelFieldOption = None,
-    source: SourceOption = None,
+    options: DatasetOptions,
     as_json: JsonOption = False,
 ) -> None:
     """Register a text, JSONL or Parquet file, or a folder of images; for the embedded server it is taken into its home
     first.
     """
     if is_elsewhere():
-        add_dataset(name, str(path), file_format, text_field, image_field, label_field, source, as_json)
+        add_dataset(name=name, path=str(path), **vars(options), as_json=as_json)
         return
     from worker.embedded.register import add_dataset as take_in_dataset
 
@@ -220,10 +198,10 @@ def _datasets_add(
             instance,
             name,
             path,
-            file_format=file_format,
-            text_field=text_field,
-            image_field=image_field or "image",
-            label_field=label_field or "label",
-            source=source,
+            file_format=options.format,
+            text_field=options.text_field,
+            image_field=options.image_field or "image",
+            label_field=options.label_field or "label",
+            source=options.source,
         )
     show_dataset(as_client_sees(added, Dataset), as_json)

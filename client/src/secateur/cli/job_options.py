@@ -2,11 +2,11 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from functools import wraps
 from typing import Annotated, Any, TypeAlias
 
 import typer
 
+from secateur.cli.option_groups import Command, expanded
 from secateur_wire.job_options import Option, body_of, job_options, pairs
 
 JobOptions: TypeAlias = Mapping[str, Any]
@@ -15,37 +15,20 @@ JobOptions: TypeAlias = Mapping[str, Any]
 _TYPES = {"number": float, "integer": int}
 
 
-def takes_job_options(
-    *groups: str, without: tuple[str, ...] = ()
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return a decorator that gives a command the options of a job in place of its parameter `job`.
+def takes_job_options(*groups: str) -> Callable[[Command], Command]:
+    """Return a decorator that gives a command the options of a job, in place of its parameter `job`.
 
-    These are all of some groups of the table, or of all of them, `without` some. The command gets as `job` those that
-    were given.
+    These are the options of some groups of the table, or of all. The command gets as `job` those that were given.
     """
-    options = [
-        each for each in job_options().values() if (not groups or each.group in groups) and each.name not in without
-    ]
+    options = [each for each in job_options().values() if not groups or each.group in groups]
 
-    def with_options(command: Callable[..., None]) -> Callable[..., None]:
-        @wraps(command)
-        def run(**arguments: Any) -> None:
-            values = {each.name: arguments.pop(_parameter_name(each)) for each in options}
-            command(job={name: value for name, value in values.items() if value not in (None, [])}, **arguments)
+    parameters = [_parameter(each) for each in options]
 
-        signature = inspect.signature(command)
-        own = list(signature.parameters.values())
-        place = list(signature.parameters).index("job")
-        parameters = [*own[:place], *map(_parameter, options), *own[place + 1 :]]
-        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-        run.__annotations__ = {each.name: each.annotation for each in parameters}
-        return run
+    def gather(values: dict[str, Any]) -> JobOptions:
+        given = zip(options, values.values(), strict=True)
+        return {option.name: value for option, value in given if value not in (None, [])}
 
-    return with_options
-
-
-def _parameter_name(option: Option) -> str:
-    return option.name.removeprefix("--").replace("-", "_")
+    return lambda command: expanded(command, "job", parameters, gather)
 
 
 def _parameter(option: Option) -> inspect.Parameter:
@@ -54,7 +37,7 @@ def _parameter(option: Option) -> inspect.Parameter:
     wanted = list[str] | None if option.is_list else kind | None
     declared = typer.Option(option.name, metavar=option.metavar or None, help=option.help)
     return inspect.Parameter(
-        _parameter_name(option),
+        option.name.removeprefix("--").replace("-", "_"),
         inspect.Parameter.POSITIONAL_OR_KEYWORD,
         default=None,
         annotation=Annotated[wanted, declared],

@@ -9,6 +9,17 @@ from secateur.cli.submit import ModelArgument
 from secateur.formatting import duration
 from secateur_wire.plans import FigureName, Goal, Plan, PlanFigure
 
+GOAL_HELP: Final = (
+    "speed: smaller and faster on ordinary hardware. size: fewer bytes to store and ship. sparsity: zeros for a "
+    "runtime that uses them. sensitivity: find out what the model can lose."
+)
+KeepQualityOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="RATIO", help="In place of --amount: the largest perplexity allowed ÷ the dense model's, such as 1.1."
+    ),
+]
+PlanPatternOption = Annotated[str | None, typer.Option(help="For sparsity: n:m, such as 2:4. Unset: zeros anywhere.")]
 _TITLES: Final[dict[FigureName, str]] = {
     "perplexity_ratio": "perplexity ÷ dense",
     "bytes_ratio": "bytes ÷ dense",
@@ -24,22 +35,15 @@ def plan(
         Goal,
         typer.Option(
             "--for",
-            help="speed: smaller and faster on ordinary hardware. size: fewer bytes to store and ship. sparsity: zeros "
-            "for a runtime that uses them. sensitivity: find out what the model can lose.",
+            help=GOAL_HELP,
         ),
     ],
     amount: Annotated[
         float | None,
         typer.Option(help="Share to remove: of the parameters (speed), bytes (size) or prunable weights (sparsity)."),
     ] = None,
-    keep_quality: Annotated[
-        float | None,
-        typer.Option(
-            metavar="RATIO",
-            help="In place of --amount: the largest perplexity allowed ÷ the dense model's, such as 1.1.",
-        ),
-    ] = None,
-    pattern: Annotated[str | None, typer.Option(help="For sparsity: n:m, such as 2:4. Unset: zeros anywhere.")] = None,
+    keep_quality: KeepQualityOption = None,
+    pattern: PlanPatternOption = None,
     calibration: Annotated[
         str | None, typer.Option(metavar="NAME", help="The text to calibrate on. Unset: a registered one.")
     ] = None,

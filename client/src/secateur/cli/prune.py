@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -10,8 +11,9 @@ import typer
 
 from secateur.cli.identifiers import complete_model
 from secateur.cli.interrupts import terminations_as_interrupts, uninterrupted
+from secateur.cli.option_groups import with_options
 from secateur.cli.output import JsonOption, WaitShown, connect, explain, print_json, print_metrics, print_pairs, say
-from secateur.cli.plan import print_plan
+from secateur.cli.plan import GOAL_HELP, KeepQualityOption, PlanPatternOption, print_plan
 from secateur.cli.taking_in import TakingIn, local_model, local_text, take_in, upload_model, upload_text
 from secateur.cli.transfer import transfer_bars
 from secateur.cli.unfinished import RECORD, OutputFolder, PruneRequest, output_folder
@@ -25,97 +27,73 @@ from secateur.summary import exit_code
 from secateur_wire.jobs import ArtifactFile
 from secateur_wire.plans import Goal
 
-PruneModelArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="MODEL",
-        callback=complete_model,
-        help="A model folder or .gguf file of this machine, a registered model, org/name[@revision] on the hub, or "
-        "job:ID.",
-    ),
-]
-OutputOption = Annotated[
-    Path, typer.Option("-o", "--output", metavar="FOLDER", help="Where the pruned model goes; made if missing.")
-]
-GoalOption = Annotated[
-    Goal,
-    typer.Option(
-        "--for",
-        help="speed: smaller and faster on ordinary hardware. size: fewer bytes to store and ship. sparsity: zeros for "
-        "a runtime that uses them. sensitivity: find out what the model can lose.",
-    ),
-]
-AmountOption = Annotated[
-    float | None,
-    typer.Option(help="Share to remove, 0 to below 1. Unset: as much as is expected to stay close to the dense model."),
-]
-KeepQualityOption = Annotated[
-    float | None,
-    typer.Option(
-        metavar="RATIO", help="In place of --amount: the largest perplexity allowed ÷ the dense model's, such as 1.1."
-    ),
-]
-PlanPatternOption = Annotated[str | None, typer.Option(help="For sparsity: n:m, such as 2:4. Unset: zeros anywhere.")]
-LocalCalibrationOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME|FILE",
-        help="The text to calibrate on: a registered one, or a .txt, .jsonl or .parquet file of this machine. Unset: a "
-        "registered one, else text that the model writes itself.",
-    ),
-]
-
 SERVER_ERROR: Final = 500
 """Least HTTP status that says nothing of what the server did with a request; those below refuse it."""
 STOP_SECONDS: Final = 60
 """Longest wait for a cancelled job to let go."""
 
 
-def prune(
-    model: PruneModelArgument,
-    output: OutputOption,
-    goal: GoalOption = "speed",
-    amount: AmountOption = None,
-    keep_quality: KeepQualityOption = None,
-    pattern: PlanPatternOption = None,
-    calibration: LocalCalibrationOption = None,
-    as_json: JsonOption = False,
-) -> None:
+@dataclass(frozen=True)
+class PruneOptions:
+    """Options that say what is made, and where."""
+
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            callback=complete_model,
+            help="A model folder or .gguf file of this machine, a registered model, org/name[@revision] on the hub, or "
+            "job:ID.",
+        ),
+    ]
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FOLDER", help="Where the pruned model goes; made if missing.")
+    ]
+    goal: Annotated[Goal, typer.Option("--for", help=GOAL_HELP)] = "speed"
+    amount: Annotated[
+        float | None,
+        typer.Option(
+            help="Share to remove, 0 to below 1. Unset: as much as is expected to stay close to the dense model."
+        ),
+    ] = None
+    keep_quality: KeepQualityOption = None
+    pattern: PlanPatternOption = None
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="The text to calibrate on: a registered one, or a .txt, .jsonl or .parquet file of this machine. "
+            "Unset: a registered one, else text that the model writes itself.",
+        ),
+    ] = None
+
+    def request(self, server: str) -> PruneRequest:
+        """Return what is asked for, files of this machine by their whole paths.
+
+        Raises typer.BadParameter for what could never be made, before any server is asked.
+        """
+        if self.amount is not None and self.keep_quality is not None:
+            raise typer.BadParameter("give --amount or --keep-quality, not both: each decides how much is removed")
+        model, text = local_model(self.model), local_text(self.calibration)
+        return PruneRequest(
+            server=server,
+            model=self.model if model is None else str(model),
+            goal=self.goal,
+            amount=self.amount,
+            keep_quality=self.keep_quality,
+            pattern=self.pattern,
+            calibration=self.calibration if text is None else str(text),
+        )
+
+
+@with_options
+def prune(options: PruneOptions, as_json: JsonOption = False) -> None:
     """Make a model smaller, from start to end: plan, prune, measure, download. Cut off, the same command goes on.
 
     Where no server is configured, and the server is installed here, it is started for as long as this takes.
     """
-    with connect() as client:
-        request = prune_request(client.url, model, goal, amount, keep_quality, pattern, calibration)
-        with output_folder(output, request) as folder:
-            run(client, folder, TakingIn(upload_model, upload_text, lambda client, name: None), as_json)
-
-
-def prune_request(
-    server: str,
-    model: str,
-    goal: Goal,
-    amount: float | None,
-    keep_quality: float | None,
-    pattern: str | None,
-    calibration: str | None,
-) -> PruneRequest:
-    """Return what is asked for, files of this machine by their whole paths.
-
-    Raises typer.BadParameter for what could never be made, before any server is asked.
-    """
-    if amount is not None and keep_quality is not None:
-        raise typer.BadParameter("give --amount or --keep-quality, not both: each decides how much is removed")
-    local, text = local_model(model), local_text(calibration)
-    return PruneRequest(
-        server=server,
-        model=model if local is None else str(local),
-        goal=goal,
-        amount=amount,
-        keep_quality=keep_quality,
-        pattern=pattern,
-        calibration=calibration if text is None else str(text),
-    )
+    with connect() as client, output_folder(options.output, options.request(client.url)) as folder:
+        run(client, folder, TakingIn(upload_model, upload_text, lambda client, name: None), as_json)
 
 
 def run(client: Client, folder: OutputFolder, taking_in: TakingIn, as_json: bool) -> None:

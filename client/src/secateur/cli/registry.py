@@ -1,10 +1,12 @@
 """`secateur models` and `secateur datasets`: what the server knows by name, and telling it of more."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from secateur.cli.option_groups import with_options
 from secateur.cli.output import JsonOption, age, connect, explain, print_json, print_pairs, print_table, say
 from secateur.cli.transfer import UploadBars, transfer_bars
 from secateur.formatting import count, size
@@ -14,18 +16,26 @@ from secateur_wire.models import Model
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="What jobs will call it.")]
 NameOfArgument = Annotated[str, typer.Argument(metavar="NAME", help="What jobs call it.")]
-FormatOption = Annotated[
-    DatasetFormat | None,
-    typer.Option("--format", help="What it is. Unset: as the suffix says (.parquet is text); a folder holds images."),
-]
-TextFieldOption = Annotated[str, typer.Option(help="The field or column with the text, in JSONL and Parquet.")]
-ImageFieldOption = Annotated[
-    str | None, typer.Option(help="The column with the images, in image_parquet.", show_default="image")
-]
-LabelFieldOption = Annotated[
-    str | None, typer.Option(help="The column with the labels, in image_parquet.", show_default="label")
-]
 SourceOption = Annotated[str | None, typer.Option(help="Where it came from, for the record.")]
+
+
+@dataclass(frozen=True)
+class DatasetOptions:
+    """Options that say how a dataset is read."""
+
+    format: Annotated[
+        DatasetFormat | None,
+        typer.Option(help="What it is. Unset: as the suffix says (.parquet is text); a folder holds images."),
+    ] = None
+    text_field: Annotated[str, typer.Option(help="The field or column with the text, in JSONL and Parquet.")] = "text"
+    image_field: Annotated[
+        str | None, typer.Option(help="The column with the images, in image_parquet.", show_default="image")
+    ] = None
+    label_field: Annotated[
+        str | None, typer.Option(help="The column with the labels, in image_parquet.", show_default="label")
+    ] = None
+    source: SourceOption = None
+
 
 models_app = typer.Typer(help="The models that can be pruned.", rich_markup_mode=None)
 datasets_app = typer.Typer(help="The texts and images to calibrate and evaluate on.", rich_markup_mode=None)
@@ -103,27 +113,16 @@ def add_model(
 
 
 @datasets_app.command("add")
+@with_options
 def add_dataset(
     name: NameArgument,
     path: Annotated[str, typer.Argument(metavar="PATH", help="The file or folder of images, as the server sees it.")],
-    file_format: FormatOption = None,
-    text_field: TextFieldOption = "text",
-    image_field: ImageFieldOption = None,
-    label_field: LabelFieldOption = None,
-    source: SourceOption = None,
+    options: DatasetOptions,
     as_json: JsonOption = False,
 ) -> None:
     """Register a text, JSONL or Parquet file, or a folder of images, that lies on the server."""
     with connect() as client:
-        added = client.add_dataset(
-            name,
-            path,
-            format=file_format,
-            text_field=text_field,
-            image_field=image_field,
-            label_field=label_field,
-            source=source,
-        )
+        added = client.add_dataset(name, path, **vars(options))
     show_dataset(added, as_json)
 
 
@@ -144,28 +143,16 @@ def upload_model(
 
 
 @datasets_app.command("upload")
+@with_options
 def upload_dataset(
     name: NameArgument,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A .txt, .jsonl or .parquet file.")],
-    file_format: FormatOption = None,
-    text_field: TextFieldOption = "text",
-    image_field: ImageFieldOption = None,
-    label_field: LabelFieldOption = None,
-    source: SourceOption = None,
+    options: DatasetOptions,
     as_json: JsonOption = False,
 ) -> None:
     """Upload a text, JSONL or Parquet file of this machine. One that was cut off goes on where it stopped."""
     with connect() as client, transfer_bars() as bars:
-        dataset = client.upload_dataset(
-            name,
-            file,
-            format=file_format,
-            text_field=text_field,
-            image_field=image_field,
-            label_field=label_field,
-            source=source,
-            on_progress=UploadBars(bars).show,
-        )
+        dataset = client.upload_dataset(name, file, **vars(options), on_progress=UploadBars(bars).show)
     show_dataset(dataset, as_json)
 
 

@@ -1,24 +1,49 @@
 """`secateur retention`: which artifacts the team keeps. Needs an admin key."""
 
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
+from secateur.cli.job_options import named_values
+from secateur.cli.option_groups import with_options
 from secateur.cli.output import JsonOption, connect, moment, print_json, print_pairs, print_table, say
 from secateur.formatting import size
 from secateur_wire.retention import ArtifactVerdict, Figure, Group, KeepBest, KeepTagged, Retention, RetentionPolicy
 
-DaysOption = Annotated[
-    int | None, typer.Option("--keep-days", min=1, help="Artifacts younger than this stay, whatever else is said.")
-]
-LastOption = Annotated[int | None, typer.Option("--keep-last", min=1, help="So many that ended last stay.")]
-BestOption = Annotated[int | None, typer.Option("--keep-best", min=1, help="So many of the best stay.")]
-ByOption = Annotated[Figure, typer.Option("--best-by", help="What the best are smallest in.")]
-OfOption = Annotated[Group, typer.Option("--best-of", help="The best of each model, each method, or the whole team.")]
-TaggedOption = Annotated[
-    list[str] | None,
-    typer.Option("--keep-tagged", metavar="KEY=VALUE", help="Those with this label stay. Repeatable: with all."),
-]
+
+@dataclass(frozen=True)
+class PolicyOptions:
+    """Options that say a policy."""
+
+    keep_days: Annotated[
+        int | None, typer.Option(min=1, help="Artifacts younger than this stay, whatever else is said.")
+    ] = None
+    keep_last: Annotated[int | None, typer.Option(min=1, help="So many that ended last stay.")] = None
+    keep_best: Annotated[int | None, typer.Option(min=1, help="So many of the best stay.")] = None
+    best_by: Annotated[Figure, typer.Option(help="What the best are smallest in.")] = "perplexity_ratio"
+    best_of: Annotated[Group, typer.Option(help="The best of each model, each method, or the whole team.")] = "model"
+    keep_tagged: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Those with this label stay. Repeatable: with all."),
+    ] = None
+
+    def policy(self) -> RetentionPolicy | None:
+        """Return the policy that the options say; None where they say nothing."""
+        labels = named_values(self.keep_tagged or [], "--keep-tagged")
+        if self.keep_days is None:
+            if self.keep_last is not None or self.keep_best is not None or labels:
+                raise typer.BadParameter("say with --keep-days how old an artifact may get")
+            return None
+        return RetentionPolicy(
+            keep_days=self.keep_days,
+            keep_last=self.keep_last,
+            keep_best=None
+            if self.keep_best is None
+            else KeepBest(count=self.keep_best, by=self.best_by, group=self.best_of),
+            keep_tagged=KeepTagged(metadata=labels) if labels else None,
+        )
+
 
 retention_app = typer.Typer(help="Which artifacts the team keeps.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -32,17 +57,10 @@ def show_retention(as_json: JsonOption = False) -> None:
 
 
 @retention_app.command("set")
-def set_retention(
-    keep_days: DaysOption = None,
-    keep_last: LastOption = None,
-    keep_best: BestOption = None,
-    best_by: ByOption = "perplexity_ratio",
-    best_of: OfOption = "model",
-    keep_tagged: TaggedOption = None,
-    as_json: JsonOption = False,
-) -> None:
+@with_options
+def set_retention(options: PolicyOptions, as_json: JsonOption = False) -> None:
     """Set what is kept; all else goes, at most 1,000 artifacts a minute. Try it with `retention preview` first."""
-    policy = _policy(keep_days, keep_last, keep_best, best_by, best_of, keep_tagged)
+    policy = options.policy()
     if policy is None:
         raise typer.BadParameter("say with --keep-days how old an artifact may get")
     with connect() as client:
@@ -59,17 +77,10 @@ def clear_retention(as_json: JsonOption = False) -> None:
 
 
 @retention_app.command("preview")
-def preview_retention(
-    keep_days: DaysOption = None,
-    keep_last: LastOption = None,
-    keep_best: BestOption = None,
-    best_by: ByOption = "perplexity_ratio",
-    best_of: OfOption = "model",
-    keep_tagged: TaggedOption = None,
-    as_json: JsonOption = False,
-) -> None:
+@with_options
+def preview_retention(options: PolicyOptions, as_json: JsonOption = False) -> None:
     """Show what would go now by these options, or without any by the team's policy, and why the rest would stay."""
-    policy = _policy(keep_days, keep_last, keep_best, best_by, best_of, keep_tagged)
+    policy = options.policy()
     with connect() as client:
         policy = policy or client.retention().policy
         if policy is None:
@@ -97,33 +108,6 @@ def _decision(each: ArtifactVerdict) -> str:
         return "goes"
     used = f" by {each.used_by}" if each.used_by else ""
     return f"stays: {', '.join(each.kept_because).replace('_', ' ')}{used}"
-
-
-def _policy(
-    keep_days: int | None,
-    keep_last: int | None,
-    keep_best: int | None,
-    best_by: Figure,
-    best_of: Group,
-    keep_tagged: list[str] | None,
-) -> RetentionPolicy | None:
-    """Return the policy that the options say; None where they say nothing."""
-    labels = {}
-    for text in keep_tagged or []:
-        key, separator, value = text.partition("=")
-        if not separator or not key:
-            raise typer.BadParameter(f"--keep-tagged {text!r}: write KEY=VALUE")
-        labels[key] = value
-    if keep_days is None:
-        if keep_last is not None or keep_best is not None or labels:
-            raise typer.BadParameter("say with --keep-days how old an artifact may get")
-        return None
-    return RetentionPolicy(
-        keep_days=keep_days,
-        keep_last=keep_last,
-        keep_best=None if keep_best is None else KeepBest(count=keep_best, by=best_by, group=best_of),
-        keep_tagged=KeepTagged(metadata=labels) if labels else None,
-    )
 
 
 def _show(retention: Retention, as_json: bool) -> None:
