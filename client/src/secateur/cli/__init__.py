@@ -1,5 +1,7 @@
 """The command line `secateur`. One file per group of commands; `output.py` is what all of them print through.
 
+`option_groups.py` and `job_options.py` have the options that several commands take.
+
 Exit codes: 0 succeeded, 1 failed, 2 usage (also what the server refuses as bad input), 3 a gate was missed. Results go
 to stdout (with `--json` exactly one JSON document and nothing else), progress and errors to stderr.
 
@@ -18,15 +20,16 @@ calls what it replaced:
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cache
 from importlib.metadata import entry_points
+from typing import Final, Protocol
 
 import typer
+from typer.core import TyperGroup
 
 from secateur.cli.download import download, unpack
-from secateur.cli.groups import GroupedCommands
-from secateur.cli.hub_token import hub_token_app
 from secateur.cli.inspection import inspect
 from secateur.cli.jobs import cancel, jobs_app, report, retry, show
 from secateur.cli.keys import keys_app
@@ -47,7 +50,7 @@ from secateur.cli.retention import retention_app
 from secateur.cli.submit import submit
 from secateur.cli.summary import summary
 from secateur.cli.sweeps import sweep_app, sweeps
-from secateur.cli.team import audit, queues, team, workers
+from secateur.cli.team import audit, hub_token_app, queues, team, workers
 from secateur.cli.triggers import triggers_app
 from secateur.cli.watch import follow, watch
 from secateur.cli.webhooks import webhooks_app
@@ -68,6 +71,47 @@ __all__ = [
 ]
 
 ENTRY_POINT_GROUP = "secateur.commands"
+GROUPS: Final[Mapping[str, Sequence[str]]] = {
+    "Jobs": (
+        *("prune", "plan", "submit", "jobs", "show", "watch", "report", "summary", "cancel", "retry"),
+        *("download", "unpack", "publish", "publications", "sweep", "sweeps"),
+    ),
+    "Models and data": ("inspect", "methods", "models", "datasets", "samples"),
+    "Automation": ("triggers", "webhooks", "retention"),
+    "Team": ("team", "keys", "hub-token", "audit"),
+    "Server": ("serve", "stop", "demo", "workers", "queues", "teams", "store"),
+}
+"""Commands of each group, in the order of the help; those that the server's package adds are among them."""
+
+OTHERS: Final = "Others"
+"""Group of commands that another package adds."""
+
+LONGEST: Final = 110
+"""Characters of a command's first sentence that are shown, on as many lines as they need."""
+
+
+class _Formatter(Protocol):
+    """Writer of help, as far as it is used here."""
+
+    def section(self, name: str) -> AbstractContextManager[None]: ...
+    def write_dl(self, rows: Sequence[tuple[str, str]]) -> None: ...
+
+
+class GroupedCommands(TyperGroup):
+    """Commands whose help names them group by group."""
+
+    def format_commands(self, ctx: object, formatter: _Formatter) -> None:
+        """Write the names and first sentences of all commands."""
+        named = {name for names in GROUPS.values() for name in names}
+        groups = {**GROUPS, OTHERS: [name for name in self.commands if name not in named]}
+        width = max(map(len, self.commands))
+        for group, names in groups.items():
+            there = [(name, self.commands[name]) for name in names if name in self.commands]
+            rows = [(name.ljust(width), each.get_short_help_str(LONGEST)) for name, each in there if not each.hidden]
+            if rows:
+                with formatter.section(group):
+                    formatter.write_dl(rows)
+
 
 app = typer.Typer(
     name="secateur",

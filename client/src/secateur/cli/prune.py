@@ -3,14 +3,16 @@
 import contextlib
 import errno
 import shutil
+import signal
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Final
 
 import typer
 
 from secateur.cli.identifiers import complete_model
-from secateur.cli.interrupts import terminations_as_interrupts, uninterrupted
 from secateur.cli.option_groups import with_options
 from secateur.cli.output import JsonOption, WaitShown, connect, explain, print_json, print_metrics, print_pairs, say
 from secateur.cli.plan import GOAL_HELP, KeepQualityOption, PlanPatternOption, print_plan
@@ -102,7 +104,7 @@ def run(client: Client, folder: OutputFolder, taking_in: TakingIn, as_json: bool
     Ends with the exit code of the job. Ctrl-C cancels the job; nothing that is done is lost.
     """
     try:
-        with terminations_as_interrupts():
+        with _terminations_as_interrupts():
             job = _ended_job(client, folder, taking_in, show_plan=not as_json)
             files = _download(client, job, folder) if job.status == "succeeded" else []
     except KeyboardInterrupt:
@@ -171,7 +173,7 @@ def _submit(client: Client, folder: OutputFolder, taking_in: TakingIn, *, show_p
         folder.note(body=planned.job)
     body = folder.unfinished.body
     assert body is not None
-    with uninterrupted():
+    with _uninterrupted():
         try:
             job = client.submit(idempotency_key=folder.unfinished.key, **body)
         except ApiError as error:
@@ -259,3 +261,35 @@ def _show(client: Client, job: Job, folder: OutputFolder, files: list[ArtifactFi
         explain("the same command would end so again: change what is asked for, or the model or text it is asked of")
     elif job.status == "failed":
         explain("the same command tries again, from the last block that was finished")
+
+
+@contextlib.contextmanager
+def _terminations_as_interrupts() -> Iterator[None]:
+    """Have SIGTERM, and the end of the terminal, cancel the job as Ctrl-C does."""
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Put off one Ctrl-C to the end of what follows, so that no job is submitted that is not written down."""
+    arrived: list[int] = []
+
+    def put_off(number: int, frame: FrameType | None) -> None:
+        if arrived:
+            raise KeyboardInterrupt
+        arrived.append(number)
+
+    before = {number: signal.signal(number, put_off) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if arrived:
+        raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""`secateur team`, `workers` and `audit`: what the team may use, who prunes for it, who changed what."""
+"""`secateur team`, `workers`, `audit` and `hub-token`: what the team may use, who prunes for it, who changed what."""
 
 import json
 from itertools import islice
@@ -6,11 +6,12 @@ from typing import Annotated
 
 import typer
 
+from secateur.cli.credentials import needed_credential
 from secateur.cli.identifiers import complete_object
 from secateur.cli.output import JsonOption, age, connect, explain, moment, print_json, print_pairs, print_table, say
 from secateur.formatting import size
 from secateur_wire.fleet import Worker
-from secateur_wire.teams import AuditEntry
+from secateur_wire.teams import AuditEntry, HubToken
 
 
 def team(as_json: JsonOption = False) -> None:
@@ -138,3 +139,52 @@ def _details(entry: AuditEntry) -> str:
     return ", ".join(
         f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in entry.details.items()
     )
+
+
+hub_token_app = typer.Typer(
+    help="The token that private and gated models and datasets of the hub are fetched with.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@hub_token_app.command("show")
+def show_hub_token(as_json: JsonOption = False) -> None:
+    """Say whose token is used; no token is shown."""
+    with connect() as client:
+        hub_token = client.hub_token()
+    _show_hub_token(hub_token, as_json)
+
+
+@hub_token_app.command("set")
+def set_hub_token(
+    token_env: Annotated[
+        str, typer.Option(metavar="NAME", help="Environment variable with a token of the hub that may read.")
+    ] = "HF_TOKEN",
+    as_json: JsonOption = False,
+) -> None:
+    """Set the team's token, in place of the one before."""
+    token = needed_credential(token_env, "--token-env")
+    with connect() as client:
+        hub_token = client.set_hub_token(token)
+    _show_hub_token(hub_token, as_json)
+
+
+@hub_token_app.command("remove")
+def remove_hub_token(as_json: JsonOption = False) -> None:
+    """Forget the team's token."""
+    with connect() as client:
+        hub_token = client.remove_hub_token()
+    _show_hub_token(hub_token, as_json)
+
+
+def _show_hub_token(hub_token: HubToken, as_json: bool) -> None:
+    if as_json:
+        print_json(hub_token)
+    elif hub_token.used == "team":
+        set_at = "" if hub_token.updated_at is None else f", set {moment(hub_token.updated_at)}"
+        say(f"The hub is asked with the team's own token{set_at}.")
+    elif hub_token.used == "operator":
+        say("The hub is asked with the token of the server's operator; the team has none of its own.")
+    else:
+        say("The hub is asked without a token: what is private or gated there cannot be pruned.")
