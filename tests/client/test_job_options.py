@@ -20,8 +20,8 @@ def test_every_field_of_a_job_body_is_asked_for() -> None:
 
 def test_what_an_entry_refers_to_is_there() -> None:
     for entry in ENTRIES.values():
-        assert {entry.needs, entry.follows, entry.also.partition(".")[0]} <= {"", *ENTRIES}, entry
-        assert not entry.needs or ENTRIES[entry.needs].option, entry
+        assert {entry.needed, entry.follows, entry.also.partition(".")[0]} <= {"", *ENTRIES}, entry
+        assert not entry.needed or ENTRIES[entry.needed].option, entry
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,10 @@ from api.portal.session import Form
 from core.engine.recovery.registry import RECOVERIES
 from core.methods.registry import METHODS
 from core.service.jobs.schemas import JobBody
-from secateur_wire.job_fields import Entry, Field
+from secateur_wire.job_fields import LEADING, Entry, Field
 
 PARAMETERS: Final = "parameters."
 METADATA: Final = "metadata"
-_LEADING: Final = {"calibration": "dataset", "recovery": "method"}
-"""Parts of the body that are sent only where this field of theirs is filled in."""
 
 
 def read_body(form: Form) -> dict[str, Any]:
@@ -38,8 +36,8 @@ def read_body(form: Form) -> dict[str, Any]:
             body.setdefault("parameters", {})[name.removeprefix(PARAMETERS)] = json_or_text(values[-1])
         elif name.startswith(f"{METADATA}."):
             body.setdefault(METADATA, {})[name.removeprefix(f"{METADATA}.")] = values[-1]
-    for part, leading in _LEADING.items():
-        if part in body and leading not in body[part]:
+    for part, leading in LEADING.items():
+        if part in body and leading.removeprefix(f"{part}.") not in body[part]:
             del body[part]
     parse_body(json.dumps(body).encode())  # the API's limits hold for forms too
     return body
@@ -90,7 +88,7 @@ def field_for_param(param: str | None, names: Mapping[str, Any]) -> str | None:
             return shorter
         shorter = shorter.rpartition(".")[0]
     part = param.partition(".")[0]
-    leading = f"{part}.{_LEADING.get(part, '')}"
+    leading = LEADING.get(part, "")
     return leading if leading in names else next((name for name in names if name.startswith(f"{param}.")), None)
 
 

@@ -15,6 +15,10 @@ Kind = Literal["text", "number", "choice", "lines", "pairs", "json", "loose"]
 YES_OR_NO: Final = ("true", "false")
 
 
+LEADING: Final[Mapping[str, str]] = {"calibration": "calibration.dataset", "recovery": "recovery.method"}
+"""Fields without which the others of their part of the body say nothing."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """Entry of the table: how one field is asked for, by its dotted path in the body.
@@ -24,9 +28,9 @@ class Entry:
     name in words, and a `hint`, else the schema's description; `offers` names a list of values to choose from, `empty`
     says what an empty field means: with `all`, that is no limit.
 
-    `needs` is the field without which this one says nothing, `follows` the one whose value it has where it is unset,
-    `also` another that its option fills in too. `is_single`: one member of the object is all that there may be.
-    `is_of_text`: only language models have it.
+    `needs` is the field without which this one says nothing, where that is not its part's leading one, `follows` the
+    one whose value it has where it is unset, `also` another that its option fills in too. `is_single`: one member of
+    the object is all that there may be. `is_of_text`: only language models have it.
     """
 
     path: str
@@ -43,10 +47,12 @@ class Entry:
     is_single: bool = False
     is_of_text: bool = False
 
+    @property
+    def needed(self) -> str:
+        """Return the field without which this one says nothing; "" where there is none."""
+        leading = LEADING.get(self.path.partition(".")[0], "")
+        return self.needs or ("" if leading == self.path else leading)
 
-_LENGTH: Final = "--sequence-length"
-_NUMBER_OR_ALL: Final = "N|all"
-_PAIR: Final = "NAME=VALUE"
 
 GROUPS: Final[Mapping[str, tuple[Entry, ...]]] = {
     "model": (Entry("model", offers="models"),),
@@ -67,16 +73,11 @@ GROUPS: Final[Mapping[str, tuple[Entry, ...]]] = {
         Entry(
             "target",
             "--target",
-            _PAIR,
             help="In place of --sparsity: parameters=1e8, bytes=2.5e8 or latency_ratio=0.7, at most.",
             is_single=True,
         ),
         Entry("target.parameters", label="Parameters, at most", hint="That are left, or are not zero."),
-        Entry(
-            "target.bytes",
-            label="Bytes, at most",
-            hint="Of the artifact; for zeros with output format packed.",
-        ),
+        Entry("target.bytes", label="Bytes, at most", hint="Of the artifact; for zeros with output format packed."),
         Entry(
             "target.latency_ratio",
             label="Latency ratio, at most",
@@ -89,7 +90,7 @@ GROUPS: Final[Mapping[str, tuple[Entry, ...]]] = {
             "method does first.",
             offers="patterns",
         ),
-        Entry("parameters", "--parameter", _PAIR, help="A parameter of the method; VALUE is JSON, or else text."),
+        Entry("parameters", "--parameter", help="A parameter of the method; VALUE is JSON, or else text."),
     ),
     "calibration": (
         Entry(
@@ -101,18 +102,11 @@ GROUPS: Final[Mapping[str, tuple[Entry, ...]]] = {
             offers="datasets",
             empty="none",
         ),
-        Entry(
-            "calibration.samples",
-            "--calibration-samples",
-            _NUMBER_OR_ALL,
-            hint="Sequences, or images; all for all there are.",
-            needs="calibration.dataset",
-        ),
+        Entry("calibration.samples", "--calibration-samples", hint="Sequences, or images; all for all there are."),
         Entry(
             "calibration.sequence_length",
-            _LENGTH,
+            "--sequence-length",
             help="Tokens in a sequence, in calibration and evaluation.",
-            needs="calibration.dataset",
             is_of_text=True,
         ),
         Entry(
@@ -121,7 +115,6 @@ GROUPS: Final[Mapping[str, tuple[Entry, ...]]] = {
             "N",
             label="Written by the model",
             hint="Sequences of text that the model itself writes, beside those of the set.",
-            needs="calibration.dataset",
             is_of_text=True,
         ),
         Entry(
@@ -129,7 +122,6 @@ GROUPS: Final[Mapping[str, tuple[Entry, ...]]] = {
             "--seed",
             help="Seed of everything random in the run.",
             hint="Of what is drawn.",
-            needs="calibration.dataset",
             also="parameters.seed",
         ),
     ),
@@ -146,7 +138,6 @@ GROUPS: Final[Mapping[str, tuple[Entry, ...]]] = {
         Entry(
             "evaluation.samples",
             "--evaluation-samples",
-            _NUMBER_OR_ALL,
             label="Samples of each",
             hint="Windows of text, or images.",
             empty="all",
@@ -154,7 +145,7 @@ GROUPS: Final[Mapping[str, tuple[Entry, ...]]] = {
         ),
         Entry(
             "evaluation.sequence_length",
-            _LENGTH,
+            "--sequence-length",
             needs="evaluation.datasets",
             follows="calibration.sequence_length",
             is_of_text=True,
@@ -172,7 +163,6 @@ GROUPS: Final[Mapping[str, tuple[Entry, ...]]] = {
         Entry(
             "evaluation.task_limit",
             "--task-limit",
-            _NUMBER_OR_ALL,
             label="Questions of each task, at most",
             empty="all",
             needs="evaluation.tasks",
@@ -203,16 +193,14 @@ GROUPS: Final[Mapping[str, tuple[Entry, ...]]] = {
             help="Train after pruning, zeros kept: lora (adapters), for example, or distill (from the dense model).",
             empty="none",
         ),
-        Entry("recovery.dataset", "--recovery-dataset", "NAME", offers="datasets", needs="recovery.method"),
+        Entry("recovery.dataset", "--recovery-dataset", "NAME", offers="datasets"),
         Entry("recovery.minutes", hint="Of training, at most."),
-        Entry("recovery.steps", "--recovery-steps", needs="recovery.method"),
+        Entry("recovery.steps", "--recovery-steps"),
         Entry("recovery.learning_rate"),
         Entry(
             "recovery",
             "--recovery-parameter",
-            _PAIR,
             help='Anything else of the recovery; VALUE is JSON, or else text: learning_rate=1e-4, lora={"r": 16}.',
-            needs="recovery.method",
         ),
     ),
     "gates": (
@@ -243,7 +231,6 @@ GROUPS: Final[Mapping[str, tuple[Entry, ...]]] = {
         Entry(
             "output.exports",
             "--export",
-            "FORM:TYPES",
             label="Added files",
             help="Files to add, each run by what it is for before the job ends: gguf:F16,Q8_0 for llama.cpp.",
             hint='For llama.cpp: [{"format": "gguf", "types": ["Q8_0"]}]',
@@ -253,7 +240,7 @@ GROUPS: Final[Mapping[str, tuple[Entry, ...]]] = {
         Entry("queue", "--queue", hint="The queue of the workers to run it."),
         Entry("priority", "--priority"),
         Entry("time_limit_seconds", "--time-limit", "SECONDS", label="Time limit, seconds"),
-        Entry("metadata", "--metadata", "KEY=VALUE", label="Labels", hint="Labels to find the job by."),
+        Entry("metadata", "--metadata", label="Labels", hint="Labels to find the job by."),
     ),
 }
 """Fields by group, in the order in which people are asked for them."""

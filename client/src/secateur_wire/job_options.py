@@ -43,7 +43,20 @@ class Option:
 
     @property
     def metavar(self) -> str:
-        return self.entries[0].metavar or "|".join(self.field.options if self.field else ())
+        """Return what stands for its value where it is described; "" where its type says enough."""
+        match self.field:
+            case _ if self.entries[0].metavar:
+                return self.entries[0].metavar
+            case None:
+                return "NAME=VALUE"
+            case Field(kind="pairs"):
+                return "KEY=VALUE"
+            case Field(kind="json", type="array"):
+                return "FORM:TYPES"
+            case Field(takes_all=True):
+                return "N|all"
+            case Field(options=options):
+                return "|".join(options)
 
     @property
     def help(self) -> str:
@@ -129,10 +142,10 @@ def body_of(given: Mapping[str, Any]) -> dict[str, JsonValue]:
     body: dict[str, Any] = {}
     for option in (each for each in job_options().values() if each.name in given):
         value = option.read(given[option.name])
-        entries = [each for each in option.entries if not each.needs or ENTRIES[each.needs].option in given]
+        entries = [each for each in option.entries if not each.needed or ENTRIES[each.needed].option in given]
         paths = [*(each.path for each in entries), *(each.also for each in option.entries if each.also)]
         if not paths:
-            needed = [job_options()[ENTRIES[each.needs].option].usage for each in option.entries]
+            needed = [job_options()[ENTRIES[each.needed].option].usage for each in option.entries]
             raise ValueError(f"{option.name} needs {' or '.join(needed)}")
         for path in paths:
             _put(body, path, value, option)
@@ -190,7 +203,7 @@ def _with_followed(body: Mapping[str, JsonValue]) -> dict[str, Any]:
     settled = _copied(body)
     for entry in (each for each in ENTRIES.values() if each.follows):
         (followed, source), (holder, name), (needed, leading) = (
-            _holder(settled, path) for path in (entry.follows, entry.path, entry.needs)
+            _holder(settled, path) for path in (entry.follows, entry.path, entry.needed)
         )
         if source in followed and leading in needed:
             holder.setdefault(name, followed[source])
@@ -206,7 +219,7 @@ def option_for(param: str | None) -> str | None:
     options = [each for each in job_options().values() if each.path.partition(".")[0] == param and each.is_of_object]
     if not options:
         return None
-    needed = {entry.needs for option in options for entry in option.entries}
+    needed = {entry.needed for option in options for entry in option.entries}
     named = [each for each in options if each.path in needed][:1] or options[:_MOST_NAMED]
     return ", ".join(each.usage for each in named) + (" and the like" if len(options) > len(named) > 1 else "")
 
