@@ -1,23 +1,30 @@
 """Table of docs/gpu.md: the card that a pass over a model of real size needs, by the estimate that jobs get.
 
-`python -m bench.device_fit` prints it. Nothing is run: the estimate reads shapes alone.
+`python -m bench.device_fit` prints it. Where weights are set to zero passes are traced, which takes minutes; all other
+estimates read shapes alone.
 """
 
 from collections.abc import Iterator
+from math import ceil
 from typing import Final
 
 from core.device_kinds import CUDA
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
+from core.engine.evaluation.forward_memory import SMALL_TENSORS
 from core.engine.evaluation.reload_memory import full_needs, offloaded_needs
+from core.engine.options.patterns import STRUCTURED
 from core.engine.recovery.completion import complete_recovery
 from core.engine.recovery.request import Recovery
 from core.methods.cost import Tokens
 from core.methods.registry import get_method
+from core.pipeline.messages import PassQuestion
+from core.pipeline.pass_trace import trace_pass
 from core.pipeline.recipes.recipe import Recipe
 from core.service.jobs.estimates.device_memory import pass_bytes
 from core.service.jobs.estimates.training import training_bytes
+from core.service.jobs.pass_traces import traced_pass
 from core.service.jobs.schemas import JobBody
 from secateur_wire.base import JsonObject
 
@@ -27,6 +34,8 @@ _BUDGET: Final = 4 * 2**30
 _WINDOW: Final = 2048
 _TOKENS: Final = Tokens(calibration=128 * _WINDOW, evaluation=64 * _WINDOW, window=_WINDOW)
 _VOCABULARY: Final = 32000
+_HEAD: Final = 128
+_NORMS: Final = ("input", "post_attention")
 _LLAMAS: Final = {  # layers, hidden size, channels, width of keys
     "7B": (32, 4096, 11008, 4096),
     "13B": (40, 5120, 13824, 5120),
@@ -93,14 +102,15 @@ def describe_llama(size: str, dtype: str) -> ModelDescription:
     )
 
 
-def table() -> Iterator[str]:
-    """Yield the lines of the table."""
+def table(*, is_traced: bool) -> Iterator[str]:
+    """Yield the lines of the table; without those of passes that have to be traced unless `is_traced`."""
     models = [(size, dtype) for size in _LLAMAS for dtype in ("bfloat16", "float32")]
     yield "| method | " + " | ".join(f"{size}, {dtype}" for size, dtype in models) + " |"
     yield "| :--- |" + " ---: |" * len(models)
     for name, pattern, parameters in _ROWS:
-        cells = [_cell(_pass(describe_llama(*model), name.partition(",")[0], pattern, parameters)) for model in models]
-        yield f"| {name} | " + " | ".join(cells) + " |"
+        if pattern == STRUCTURED.text or is_traced:
+            cells = [cell(*model, name.partition(",")[0], pattern, parameters) for model in models]
+            yield f"| {name} | " + " | ".join(cells) + " |"
     for name, recovery in _RECOVERIES:
         cells = [_cell(_training(describe_llama(*model), recovery)) for model in models]
         yield f"| {name} | " + " | ".join(cells) + " |"
@@ -109,11 +119,47 @@ def table() -> Iterator[str]:
         yield f"| {name} | " + " | ".join(cells) + " |"
 
 
-def _pass(description: ModelDescription, method: str, pattern: str, parameters: JsonObject) -> int:
+def cell(size: str, dtype: str, method: str, pattern: str, parameters: JsonObject) -> str:
+    """Return the entry of a pass over a Llama of this size."""
+    description = describe_llama(size, dtype)
     body = JobBody.model_validate({"model": "m", "method": method, "sparsity": 0.5, "parameters": parameters})
     recipe = Recipe.model_validate(dict(body) | {"pattern": pattern})
     assert get_method(method).prunes
-    return pass_bytes(description, recipe, _TOKENS, device=CUDA, activation_budget_bytes=_BUDGET)
+    if pattern == STRUCTURED.text:
+        return _cell(pass_bytes(description, recipe, _TOKENS, device=CUDA, activation_budget_bytes=_BUDGET))
+    traced = traced_pass(description, recipe, _TOKENS, CUDA, _BUDGET)
+    assert traced is not None
+    question = PassQuestion(config=_config(size, dtype), tensors=_tensors(description), traced=traced)
+    return _cell(ceil(SMALL_TENSORS * trace_pass(question)))
+
+
+def _config(size: str, dtype: str) -> JsonObject:
+    layers, hidden, channels, keys = _LLAMAS[size]
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "dtype": dtype,
+        "hidden_size": hidden,
+        "intermediate_size": channels,
+        "num_hidden_layers": layers,
+        "num_attention_heads": hidden // _HEAD,
+        "num_key_value_heads": keys // _HEAD,
+        "vocab_size": _VOCABULARY,
+        "max_position_embeddings": 4096,
+        "tie_word_embeddings": False,
+    }
+
+
+def _tensors(description: ModelDescription) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Return dtype and shape of each tensor of a Llama."""
+    stored = {"bfloat16": "BF16", "float32": "F32"}[description.dtype]
+    shapes: dict[str, tuple[int, ...]] = {
+        each.name: (each.out_features, each.in_features) for each in description.linears
+    }
+    norms = [f"model.layers.{layer}.{norm}_layernorm" for layer in range(description.layers) for norm in _NORMS]
+    shapes |= dict.fromkeys((*norms, "model.norm"), (description.hidden_size,))
+    shapes |= dict.fromkeys(("model.embed_tokens", "lm_head"), (_VOCABULARY, description.hidden_size))
+    return {f"{name}.weight": (stored, shape) for name, shape in shapes.items()}
 
 
 def _training(description: ModelDescription, recovery: Recovery) -> int:
@@ -130,4 +176,5 @@ def _cell(nbytes: int) -> str:
 
 
 if __name__ == "__main__":
-    print("\n".join(table()))
+    for line in table(is_traced=True):
+        print(line, flush=True)

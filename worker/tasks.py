@@ -47,11 +47,10 @@ from worker.supervisor.discoverer import Discoverer
 from worker.supervisor.drain import Drain
 from worker.supervisor.heartbeat import Heartbeat
 from worker.supervisor.job_poller import JobPoller
-from worker.supervisor.pass_tracer import PassTracer
 from worker.supervisor.request_taker import RequestTaker
 from worker.supervisor.sample_fetcher import SampleFetcher
 from worker.supervisor.supervisor import Supervisor
-from worker.supervisor.tracer import Tracer
+from worker.supervisor.tracer import PassTracer, Tracer
 
 WORKER_ID = new_id("worker")
 """Made in the parent and inherited by its pool process: both speak for one worker."""

@@ -20,9 +20,8 @@ from core.engine.checkpoints.files import CONFIG_FILE, SINGLE_FILE
 from core.engine.checkpoints.safetensors_header import dtype_bytes, encode_header
 from core.engine.models.folder import open_model
 from core.engine.models.tracing.without_values import META, FolderWithoutValues, device_without_values
-from core.engine.options.patterns import STRUCTURED
 from core.methods.registry import parse_parameters
-from core.pipeline.messages import PassQuestion, TracedPass
+from core.pipeline.messages import PassQuestion
 from core.pipeline.passes import walk_for
 from core.pipeline.recipes.request import ResolvedRequest
 from secateur_wire.base import JsonObject
@@ -45,7 +44,7 @@ def trace_pass(question: PassQuestion) -> int:
     with TemporaryDirectory() as temporary:
         place = Path(temporary)
         folder = _open(place / "model", question, question.config, question.tensors)
-        if _is_reducible(traced):
+        if _is_reducible(request):
             config, tensors = _first_blocks(folder.family, question.config, question.tensors)
             folder = _open(place / "first", question, config, tensors)
         with device_without_values(device_kind(traced.device)) as account:
@@ -76,18 +75,18 @@ def _open(place: Path, question: PassQuestion, config: JsonObject, tensors: Shap
     return FolderWithoutValues.of(open_model(place, own_artifact=question.own_artifact, discovered=question.discovered))
 
 
-def _is_reducible(traced: TracedPass) -> bool:
+def _is_reducible(request: ResolvedRequest) -> bool:
     """Return whether a pass holds as much of a model of a few blocks: where none is held but the one that is pruned."""
-    uniform = traced.parameters.get("allocation", "uniform") in ("uniform", "owl")
-    return traced.pattern != STRUCTURED.text and uniform
+    options = request.parameters.allocation_options
+    is_alike = options is None or options.allocation in ("uniform", "owl")
+    return request.removal is not None and request.removal.zeroes and is_alike
 
 
 def _first_blocks(family: Architecture, config: JsonObject, tensors: Shapes) -> tuple[JsonObject, Shapes]:
-    """Return config and tensors of a model's first blocks: as many as it takes to have one of each kind, and one more.
+    """Return config and tensors of a model's first blocks, as many as it takes to have one of each kind.
 
-    While a block is there, something may be left of the one before. Blocks are of one kind where their tensors have the
-    same names, dtypes and shapes, and the config's lists say the same of them. All blocks are left of a model whose
-    config does not give their number.
+    Blocks are of one kind where their tensors have the same names, dtypes and shapes, and the config's lists say the
+    same of them. All blocks are left of a model whose config does not give their number.
     """
     settings = part_of(config, family.config_path)
     count = family.config_value(config, "num_hidden_layers")
@@ -99,7 +98,7 @@ def _first_blocks(family: Architecture, config: JsonObject, tensors: Shapes) -> 
     for key, index in of_block.items():
         if index is not None and index < count:
             blocks[index].append((family.module_name(key).replace(f".{index}.", ".", 1), *tensors[key]))
-    left = min(count, 2 + max(_firsts(map(repr, blocks.values()))))
+    left = 1 + max(_firsts(map(repr, blocks.values())))
     changed = {name: entries[:left] for name, entries in lists.items()}
     changed[family.config_key(config, "num_hidden_layers")] = left
     reduced = with_part(config, family.config_path, {**settings, **changed})

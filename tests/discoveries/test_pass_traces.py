@@ -16,8 +16,7 @@ from core.service.jobs.pass_traces import MOST_ATTEMPTS, forget_unused_traces
 from core.service.jobs.tables import PassTraceRow
 from core.settings import Settings
 from core.storage import Store
-from worker.supervisor.pass_tracer import PassTracer
-from worker.supervisor.tracer import TRACER
+from worker.supervisor.tracer import TRACER, PassTracer
 
 _GIB = 2**30
 

@@ -10,12 +10,12 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.database import new_id, seconds_from_now, transaction
 from core.errors import DoesNotFit
 from core.service.jobs import queue, service
-from core.service.jobs.estimates.history import estimate_job, estimate_that_fits
+from core.service.jobs.estimates.history import COARSE, estimate_job, estimate_that_fits
 from core.service.jobs.inspection import inspect
 from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.job import resolve_job
 from core.service.jobs.schemas import InspectBody, JobBody
-from core.service.jobs.tables import AttemptRow, JobRow, WorkerRow
+from core.service.jobs.tables import AttemptRow, JobRow, PassTraceRow, WorkerRow
 from core.settings import Settings
 from core.storage import Store
 from secateur_wire.jobs import Estimate
@@ -112,10 +112,16 @@ def _worker(session: Session, *, memory: int | None, device_memory: int | None =
 
 
 def test_what_no_worker_can_hold_is_refused_with_the_figures(
-    sessions: sessionmaker[Session], api: TestClient, job_body: dict[str, Any]
-) -> None:
+    sessions: sessionmaker[Session], api: TestClient, team: str, job_body: dict[str, Any], store: Store,
+    settings: Settings,
+) -> None:  # fmt: skip
     with transaction(sessions) as session:
         small = _worker(session, memory=64 * 2**20)
+        assert _estimate(session, team, job_body, store, settings).warnings == [COARSE]
+    for call in ("/v1/models/inspect", "/v1/jobs"):
+        assert api.post(call, json=job_body).is_success, "no trace has told yet what the job holds"
+    with transaction(sessions) as session:
+        session.execute(update(PassTraceRow).values(peak_bytes=1))
         _worker(session, memory=None, disk=1000)
     for call in ("/v1/jobs", "/v1/models/inspect"):
         answer = api.post(call, json=job_body)
@@ -125,7 +131,7 @@ def test_what_no_worker_can_hold_is_refused_with_the_figures(
         assert "0.1 GiB" in problem["detail"]
         assert "memory" in problem["detail"]
         assert "free disk" in problem["detail"]
-    assert api.get("/v1/jobs").json()["data"] == [], "nothing was queued"
+    assert len(api.get("/v1/jobs").json()["data"]) == 1, "nothing more was queued"
     with transaction(sessions) as session:
         _worker(session, memory=64 * _GIB, disk=10 * _GIB)
     assert api.post("/v1/jobs", json=job_body).status_code == 201, "one worker that has room is enough"
@@ -145,6 +151,7 @@ def test_device_memory_counts_on_queues_of_gpus(
         _worker(session, memory=64 * _GIB, device_memory=100 * 2**20)
         estimate = _estimate(session, team, job_body, store, settings)
         assert estimate.peak_device_memory_bytes is not None
+        session.execute(update(PassTraceRow).values(peak_bytes=1))
         context = RequestContext(session, team, store, settings)
         with pytest.raises(DoesNotFit, match=r"device memory, NVIDIA L4 has 0\.1 GiB"):
             estimate_that_fits(session, team, resolve_job(context, JobBody.model_validate(job_body)), settings)

@@ -46,6 +46,7 @@ def _job(**changes: Any) -> Recipe:
 
 
 _TOKENS = Tokens(calibration=128 * 2048, evaluation=0, window=2048)
+_FEW_TOKENS = Tokens(calibration=16 * 2048, evaluation=0, window=2048)
 
 
 def _needs(
@@ -63,7 +64,7 @@ def _needs(
 
 
 def test_the_prune_stage_does_not_grow_with_depth_but_whole_models_do() -> None:
-    shallow, deep = _needs(_llama(32)), _needs(_llama(64))
+    shallow, deep = (_needs(_llama(layers), tokens=_FEW_TOKENS) for layers in (32, 64))
     assert deep.peak_memory_bytes > 1.7 * shallow.peak_memory_bytes, "the check opens the model in main memory"
     assert deep.peak_device_memory_bytes > 1.8 * shallow.peak_device_memory_bytes, "and moves it to the device"
     assert deep.disk_bytes > 1.8 * shallow.disk_bytes
@@ -133,7 +134,7 @@ def test_added_files_take_disk_time_and_memory_and_more_where_they_are_timed() -
     cut_seconds = needs("Q8_0", **cut).seconds - needs(**cut).seconds
     assert cut_seconds > first.seconds - none.seconds, "where weights go, it is timed against the dense model"
     output = {"exports": [{"format": "gguf", "types": ["F16"]}]}
-    whole = [_needs(_llama(32), device=CPU, output=each).peak_memory_bytes for each in ({}, output)]
+    whole = [_needs(_llama(32), device=CPU, tokens=_FEW_TOKENS, output=each).peak_memory_bytes for each in ({}, output)]
     assert whole[1] > whole[0], "llama.cpp has the file in memory, and the runner predictions to compare"
 
 

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from core.device_kinds import CUDA
+from core.engine.checkpoints.safetensors_header import read_header
 from core.engine.evaluation import zero_shot_tasks
 from core.engine.evaluation.forward_memory import asking_bytes, timing_bytes
 from core.engine.evaluation.latency import measure_latency
@@ -18,8 +20,11 @@ from core.engine.recovery.request import Recovery
 from core.engine.resume.store import ResumeStore
 from core.methods.cost import Tokens
 from core.methods.registry import get_method
+from core.pipeline.messages import PassQuestion, TracedPass
+from core.pipeline.pass_trace import trace_pass
 from core.pipeline.passes import walk_for
 from core.service.jobs.estimates.resources import estimate_resources
+from core.service.jobs.pass_traces import traced_pass
 from tests.engine.sweeping import request_for
 from tests.engine.tiny import make_model, make_tokens
 from tests.families import every_way, share_of, small_parameters
@@ -49,11 +54,20 @@ def _estimate(
     """Return the bytes that the product says a job takes on a device, beside the device's context."""
     recipe = recipe_of(method=method, pattern=pattern, sparsity=share_of(pattern), parameters=parameters, **body)
     tokens = Tokens(calibration=calibration, evaluation=_EVALUATION, window=window)
+    traced = None if pattern == "structured" else traced_pass(folder.description, recipe, tokens, CUDA, budget)
     needs = estimate_resources(
-        folder.description, recipe, tokens, device=LIKE_CUDA, activation_budget_bytes=budget, is_fetched=False
-    )
+        folder.description, recipe, tokens, device=LIKE_CUDA, activation_budget_bytes=budget, is_fetched=False,
+        traced_bytes=None if traced is None else trace_pass(question_about(folder, traced)),
+    )  # fmt: skip
     assert needs.peak_device_memory_bytes is not None and LIKE_CUDA.context_bytes is not None
     return needs.peak_device_memory_bytes - LIKE_CUDA.context_bytes
+
+
+def question_about(folder: ModelFolder, traced: TracedPass) -> PassQuestion:
+    """Return the question that a worker asks about a pass over a model of plain tensors."""
+    files = folder.path.glob("*.safetensors")
+    tensors = {name: (each.dtype, each.shape) for file in files for name, each in read_header(file).items()}
+    return PassQuestion(config=folder.raw_config, tensors=tensors, traced=traced)
 
 
 def _check(

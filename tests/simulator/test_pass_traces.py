@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from core.device_kinds import CUDA
-from core.engine.checkpoints.safetensors_header import read_header
 from core.engine.evaluation.forward_memory import SMALL_TENSORS
 from core.engine.models.folder import open_model
 from core.engine.models.tracing.without_values import META, ValueNeeded, device_without_values
@@ -21,7 +20,7 @@ from tests.engine.sweeping import request_for
 from tests.engine.tiny import make_model, make_tokens
 from tests.simulator.backend import LIKE_CUDA, simulate
 from tests.simulator.jobs import quick_parameters
-from tests.simulator.test_memory_estimates import _SHAPE, _VOCABULARY
+from tests.simulator.test_memory_estimates import _SHAPE, _VOCABULARY, question_about
 
 _MOST = 1.15
 _WINDOW = 128
@@ -29,18 +28,12 @@ _WINDOW = 128
 
 def _question(source: Path, request: ResolvedRequest, sequences: int) -> PassQuestion:
     """Return the question about a pass that is driven by so many sequences and evaluated on two."""
-    folder = open_model(source)
-    tensors = {
-        name: (entry.dtype, entry.shape)
-        for file in source.glob("*.safetensors")
-        for name, entry in read_header(file).items()
-    }
     traced = TracedPass(
         method=request.method, pattern=request.pattern, sparsity=request.sparsity,
         parameters=request.parameters.model_dump(mode="json"), layout=request.layout, at_least=False, is_timed=False,
         calibration=(sequences, _WINDOW), evaluations=((2, _WINDOW),), activation_budget_bytes=2**30, device=CUDA.name,
     )  # fmt: skip
-    return PassQuestion(config=folder.raw_config, tensors=tensors, traced=traced)
+    return question_about(open_model(source), traced)
 
 
 def _traced(question: PassQuestion) -> int:

@@ -1,27 +1,42 @@
-"""A worker's traces: a thread of its parent process has a child trace image classifiers that were registered.
+"""A worker's traces: threads of its parent process have a child run the engine without values, for estimates.
 
-It does so beside whatever job the worker has, one at a time. The child, which is secluded, is told a config, the names,
-dtypes and shapes of tensors, and the size of images.
+They do so beside whatever job the worker has, each one at a time. The child, which is secluded, is told a config, and
+the names, dtypes and shapes of tensors. Of image classifiers that were registered it traces passes over images of a
+size, of language models the pass of one job.
 """
 
 import sys
 import time
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
 
 import structlog
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.engine.architectures.classifier_passes import ClassifierPasses, TraceAnswer, TraceQuestion
+from core.engine.architectures.classifier_passes import TraceAnswer, TraceQuestion
 from core.engine.architectures.describe import describe_folder
-from core.engine.architectures.description import read_config, stored_tensors
+from core.engine.architectures.description import read_config, stored_tensors, weight_files
+from core.engine.checkpoints.safetensors_header import TensorEntry, read_header
 from core.errors import DiscoveryFailed, SecateurError
+from core.pipeline.messages import PassAnswer, PassQuestion
+from core.service.jobs.pass_traces import (
+    ClaimedPassTrace,
+    claim_pass_trace,
+    keep_pass_trace,
+    put_off_pass_trace,
+    release_pass_trace,
+)
 from core.service.registry.traces import ClaimedTrace, claim_trace, keep_trace, put_off_trace, release_trace
-from core.service.sources.header_only_folder import write_header_only_folder
-from core.service.sources.references import FileReference
+from core.service.sources.header_only_folder import Read, write_header_only_folder
+from core.service.sources.hub import Hub
+from core.service.sources.hub_access import open_access
+from core.service.sources.hub_tokens import find_access
+from core.service.sources.references import FileReference, FolderModel, StoredModel
 from core.settings import Settings
 from core.storage import Store
 from secateur_wire.problems import StoredProblem
@@ -30,50 +45,49 @@ from worker.supervisor.secluded_child import ask_child
 
 TRACER: tuple[str, ...] = (sys.executable, "-m", "core.pipeline.stages.trace")
 
-MORE_SECONDS = 60.0
+_MORE_SECONDS = 60.0
 """Seconds beside the child's own after which a trace is another worker's."""
+_Claimed = TypeVar("_Claimed", ClaimedTrace, ClaimedPassTrace)
+_Answer = TypeVar("_Answer", TraceAnswer, PassAnswer)
 
 logger = structlog.get_logger()
 
 
-class Tracer(RequestTaker[ClaimedTrace]):
-    """Thread that traces classifiers, one at a time, once it is started."""
+class _Tracer(RequestTaker[_Claimed]):
+    """Thread that makes traces of one kind, one at a time, once it is started."""
 
-    def __init__(self, store: Store, settings: Settings, *, command: Sequence[str] = TRACER) -> None:
-        super().__init__("tracer", settings, settings.discovery_poll_seconds)
+    def __init__(self, name: str, store: Store, settings: Settings, command: Sequence[str]) -> None:
+        super().__init__(name, settings, settings.discovery_poll_seconds)
         self._store = store
         self._command = command
 
-    def claim(self, session: Session) -> ClaimedTrace | None:
-        return claim_trace(session, lease_seconds=self._settings.discovery_seconds + MORE_SECONDS)
+    @property
+    def _lease_seconds(self) -> float:
+        return self._settings.discovery_seconds + _MORE_SECONDS
 
-    def see_through(self, sessions: sessionmaker[Session], claimed: ClaimedTrace) -> None:
+    def see_through(self, sessions: sessionmaker[Session], claimed: _Claimed) -> None:
         began = time.monotonic()
-        with structlog.contextvars.bound_contextvars(model=claimed.model_id):
+        with structlog.contextvars.bound_contextvars(**self.facts(claimed)):
             try:
-                passes = self._trace(claimed)
+                self.trace(sessions, claimed)
             except RequestStopped:
                 with transaction(sessions) as session:
-                    release_trace(session, claimed)
+                    self.release(session, claimed)
                 return
             except (SecateurError, OSError) as error:
                 with transaction(sessions) as session:
-                    put_off_trace(session, claimed)
+                    self.put_off(session, claimed)
                 logger.info("not traced", attempt=claimed.attempt, reason=f"{type(error).__name__}: {error}"[:300])
                 return
-            with transaction(sessions) as session:
-                keep_trace(session, claimed, passes)
             logger.info("traced", seconds=round(time.monotonic() - began, 1))
 
-    def fail(self, session: Session, claimed: ClaimedTrace, problem: StoredProblem) -> None:
+    def fail(self, session: Session, claimed: _Claimed, problem: StoredProblem) -> None:
         """Put the trace off: nobody waits for it, and estimates do without."""
-        put_off_trace(session, claimed)
+        self.put_off(session, claimed)
 
-    def _trace(self, claimed: ClaimedTrace) -> ClassifierPasses:
-        """Have a child trace the model; raises DiscoveryFailed, and what makes a folder unusable."""
-        with TemporaryDirectory(prefix="secateur-headers-") as temporary:
-            question = _question(self._folder(claimed, Path(temporary)))
-        answer = ask_child(
+    def ask(self, question: BaseModel, answer: type[_Answer]) -> _Answer:
+        """Return the answer of a child; raises DiscoveryFailed where it gives none."""
+        text = ask_child(
             self._command,
             question.model_dump_json(),
             name="trace",
@@ -81,28 +95,72 @@ class Tracer(RequestTaker[ClaimedTrace]):
             on_wait=self._stop_if_ended,
         )
         try:
-            answered = TraceAnswer.model_validate_json(answer)
+            return answer.model_validate_json(text)
         except ValidationError as error:
             raise DiscoveryFailed("the child's answer is no trace") from error
-        if answered.passes is None:
-            raise DiscoveryFailed(answered.error or "the child did not say why")
-        return answered.passes
 
     def _stop_if_ended(self) -> None:
         if self._ended.is_set():
             raise RequestStopped
 
-    def _folder(self, claimed: ClaimedTrace, temporary: Path) -> Path:
-        """Return a folder with the model's config, headers and preprocessing."""
-        if claimed.path is not None:
-            return Path(claimed.path)
-        prefix = claimed.prefix
-        assert prefix is not None
+    def from_store(self, prefix: str) -> Read:
+        """Return what reads files below a prefix of the store."""
 
         def read(file: FileReference, start: int, end: int) -> bytes:
             return b"".join(self._store.open_range(prefix, file.path, start, end))
 
-        write_header_only_folder(temporary, claimed.files, read)
+        return read
+
+    @abstractmethod
+    def facts(self, claimed: _Claimed) -> Mapping[str, str]:
+        """Return what log lines about a trace say of it."""
+
+    @abstractmethod
+    def trace(self, sessions: sessionmaker[Session], claimed: _Claimed) -> None:
+        """Have a child make a trace, and keep it; raises DiscoveryFailed, and what makes a folder unusable."""
+
+    @abstractmethod
+    def put_off(self, session: Session, claimed: _Claimed) -> None:
+        """Let a trace that failed be due again later."""
+
+    @abstractmethod
+    def release(self, session: Session, claimed: _Claimed) -> None:
+        """Give a trace back unharmed."""
+
+
+class Tracer(_Tracer[ClaimedTrace]):
+    """Thread that traces registered image classifiers."""
+
+    def __init__(self, store: Store, settings: Settings, *, command: Sequence[str] = TRACER) -> None:
+        super().__init__("tracer", store, settings, command)
+
+    def claim(self, session: Session) -> ClaimedTrace | None:
+        return claim_trace(session, lease_seconds=self._lease_seconds)
+
+    def facts(self, claimed: ClaimedTrace) -> Mapping[str, str]:
+        return {"model": claimed.model_id}
+
+    def put_off(self, session: Session, claimed: ClaimedTrace) -> None:
+        put_off_trace(session, claimed)
+
+    def release(self, session: Session, claimed: ClaimedTrace) -> None:
+        release_trace(session, claimed)
+
+    def trace(self, sessions: sessionmaker[Session], claimed: ClaimedTrace) -> None:
+        with TemporaryDirectory(prefix="secateur-headers-") as temporary:
+            question = _question(self._folder(claimed, Path(temporary)))
+        answered = self.ask(question, TraceAnswer)
+        if answered.passes is None:
+            raise DiscoveryFailed(answered.error or "the child did not say why")
+        with transaction(sessions) as session:
+            keep_trace(session, claimed, answered.passes)
+
+    def _folder(self, claimed: ClaimedTrace, temporary: Path) -> Path:
+        """Return a folder with the model's config, headers and preprocessing."""
+        if claimed.path is not None:
+            return Path(claimed.path)
+        assert claimed.prefix is not None
+        write_header_only_folder(temporary, claimed.files, self.from_store(claimed.prefix))
         return temporary
 
 
@@ -113,6 +171,76 @@ def _question(folder: Path) -> TraceQuestion:
     config = read_config(folder)
     return TraceQuestion(
         config=config,
-        tensors={name: (entry.dtype, entry.shape) for name, entry in stored_tensors(folder, None).items()},
+        tensors=_shapes(stored_tensors(folder, None)),
         image_shape=image_shape_of(folder, config, description.image),
     )
+
+
+def _shapes(entries: Mapping[str, TensorEntry]) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Return dtype and shape of each tensor by the file's key."""
+    return {name: (entry.dtype, entry.shape) for name, entry in entries.items()}
+
+
+class PassTracer(_Tracer[ClaimedPassTrace]):
+    """Thread that traces passes over language models."""
+
+    def __init__(self, store: Store, settings: Settings, *, command: Sequence[str] = TRACER) -> None:
+        super().__init__("pass-tracer", store, settings, command)
+
+    def claim(self, session: Session) -> ClaimedPassTrace | None:
+        return claim_pass_trace(session, lease_seconds=self._lease_seconds)
+
+    def facts(self, claimed: ClaimedPassTrace) -> Mapping[str, str]:
+        return {"model": claimed.model.name, "method": claimed.traced.method}
+
+    def put_off(self, session: Session, claimed: ClaimedPassTrace) -> None:
+        put_off_pass_trace(session, claimed)
+
+    def release(self, session: Session, claimed: ClaimedPassTrace) -> None:
+        release_pass_trace(session, claimed)
+
+    def trace(self, sessions: sessionmaker[Session], claimed: ClaimedPassTrace) -> None:
+        with TemporaryDirectory(prefix="secateur-headers-") as temporary:
+            question = self._question(self._folder(sessions, claimed, Path(temporary)), claimed)
+        answered = self.ask(question, PassAnswer)
+        if answered.peak_bytes is None:
+            raise DiscoveryFailed(answered.error or "the child did not say why")
+        with transaction(sessions) as session:
+            keep_pass_trace(session, claimed, answered.peak_bytes)
+
+    def _question(self, folder: Path, claimed: ClaimedPassTrace) -> PassQuestion:
+        model = claimed.model
+        is_artifact = isinstance(model, StoredModel) and model.is_artifact
+        entries: dict[str, Any] = {}
+        for file in weight_files(folder):
+            entries |= read_header(file)
+        return PassQuestion(
+            config=read_config(folder, own_artifact=is_artifact, discovered=model.discovered),
+            tensors=_shapes(entries),
+            own_artifact=is_artifact,
+            discovered=model.discovered,
+            traced=claimed.traced,
+        )
+
+    def _folder(self, sessions: sessionmaker[Session], claimed: ClaimedPassTrace, temporary: Path) -> Path:
+        """Return a folder with the model's config and headers; raises what the store and the hub do."""
+        model = claimed.model
+        if isinstance(model, FolderModel):
+            return model.path
+        if isinstance(model, StoredModel):
+            read = self.from_store(model.prefix)
+        else:
+            read = self._from_hub(sessions, claimed.team_id, model.repository, model.revision)
+        write_header_only_folder(temporary, model.files, read)
+        return temporary
+
+    def _from_hub(self, sessions: sessionmaker[Session], team_id: str, repository: str, revision: str) -> Read:
+        """Return what reads files of a repository of the hub, by a team's access to it."""
+        with transaction(sessions) as session:
+            access = find_access(session, team_id, self._settings)
+        hub = Hub(self._settings).with_credential(open_access(access, self._settings))
+
+        def read(file: FileReference, start: int, end: int) -> bytes:
+            return b"".join(hub.open_range("model", repository, revision, file.path, start, end))
+
+        return read

@@ -1,14 +1,12 @@
 """ADMM: its description and parameters."""
 
-from collections.abc import Sequence
-
 from pydantic import Field
 
 from core.engine.options.allocation import AllocationOptions
 from core.engine.options.compensation import CompensationOptions
 from core.engine.options.propagation import PropagationOptions
 from core.engine.removals.weights.options import LayerSelection
-from core.methods.cost import Cost, CostFacts, column_operations, in_turn
+from core.methods.cost import Cost, CostFacts, column_operations
 from core.methods.method_info import ZEROS_OR_N_M, MethodInfo
 from secateur_wire.methods import Needs, Paper
 
@@ -29,13 +27,6 @@ class ADMMCost(Cost[ADMMParameters]):
 
     def operations(self, facts: CostFacts[ADMMParameters]) -> int:
         return 2 * facts.parameters.iterations * column_operations(facts.description)
-
-    def solver_bytes(self, facts: CostFacts[ADMMParameters], inputs: int, sizes: Sequence[int]) -> int:
-        """Return the bytes of XᵀX scaled, its sum with ρI and its factor; or of the first, its inverse, six layers.
-
-        The six are W, WXᵀX, V + U, Z, and two on the way from one turn to the next.
-        """
-        return max(3 * 4 * inputs**2, 2 * 4 * inputs**2 + in_turn(sizes, 6 * 4))
 
 
 INFO = MethodInfo(

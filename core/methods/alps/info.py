@@ -1,14 +1,12 @@
 """ALPS: its description and parameters."""
 
-from collections.abc import Sequence
-
 from pydantic import Field
 
 from core.engine.options.allocation import AllocationOptions
 from core.engine.options.compensation import CompensationOptions
 from core.engine.options.propagation import PropagationOptions
 from core.engine.removals.weights.options import LayerSelection
-from core.methods.cost import MASK_BYTES, Cost, CostFacts, column_operations, in_turn
+from core.methods.cost import Cost, CostFacts, column_operations
 from core.methods.method_info import ZEROS_OR_N_M, MethodInfo
 from secateur_wire.methods import Needs, Paper
 
@@ -42,14 +40,6 @@ class ALPSCost(Cost[ALPSParameters]):
         parameters = facts.parameters
         products = min(parameters.iterations, _USUAL_ITERATIONS) + parameters.conjugate_gradient_steps
         return 2 * products * column_operations(facts.description)
-
-    def solver_bytes(self, facts: CostFacts[ALPSParameters], inputs: int, sizes: Sequence[int]) -> int:
-        """Return the bytes of H with its eigenvectors in float64, and of one inverse while the next one is made.
-
-        Of a layer there are Ŵ, ŴH, V, W and D beside, with three masks; or a mask in the making and one inverse.
-        """
-        squares = 4 * inputs**2
-        return max(8 * squares + in_turn(sizes, 5 * 4 + 3), 4 * squares + in_turn(sizes, 5 * 4 + 3 + MASK_BYTES))
 
 
 INFO = MethodInfo(

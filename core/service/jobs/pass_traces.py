@@ -22,7 +22,6 @@ from core.methods.cost import Tokens
 from core.methods.registry import get_method
 from core.pipeline.messages import TracedPass
 from core.pipeline.recipes.recipe import Recipe
-from core.service.jobs.resolution.model import ResolvedModel
 from core.service.jobs.tables import PassTraceRow
 from core.service.sources.references import ModelReference
 
@@ -79,17 +78,21 @@ def traced_pass(
     )
 
 
-def known_peak(session: Session, team_id: str, model: ResolvedModel, traced: TracedPass) -> int | None:
-    """Return the most bytes that a device holds during a pass; None where it is yet to be traced, or could not be."""
-    assert isinstance(model.description, ModelDescription)
-    row_id = _id_of(model.description, traced)
+def known_peak(
+    session: Session, team_id: str, model: ModelReference, description: ModelDescription, traced: TracedPass
+) -> int | None:
+    """Return the most bytes that a device holds during a pass; None where it is yet to be traced, or could not be.
+
+    The first to ask for a pass has it traced.
+    """
+    row_id = _id_of(description, traced)
     row = session.get(PassTraceRow, row_id)
     if row is None:
         due = select(func.count()).select_from(PassTraceRow).where(PassTraceRow.due_at.is_not(None))
         if (session.scalar(due) or 0) < _MOST_DUE:
-            values = {"model": model.reference.model_dump(mode="json"), "traced": traced.model_dump(mode="json")}
-            asked = insert(PassTraceRow).values(id=row_id, team_id=team_id, due_at=func.clock_timestamp(), **values)
-            session.execute(asked.on_conflict_do_nothing())
+            values = {"model": model.model_dump(mode="json"), "traced": traced.model_dump(mode="json")}
+            request = insert(PassTraceRow).values(id=row_id, team_id=team_id, due_at=func.clock_timestamp(), **values)
+            session.execute(request.on_conflict_do_nothing())
         return None
     session.execute(
         update(PassTraceRow)

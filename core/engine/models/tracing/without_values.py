@@ -198,14 +198,14 @@ class Account(LiveBytes):
         self, func: Any, args: tuple[Any, ...], keywords: dict[str, Any], given: Sequence[Tensor], answer: Any
     ) -> None:
         """Give an answer its values, where it can have any and all operands have theirs."""
-        made = [each for each in tree_leaves(answer) if isinstance(each, Tensor)]
-        if all(each.is_floating_point() for each in made):
+        results = [each for each in tree_leaves(answer) if isinstance(each, Tensor)]
+        if all(each.is_floating_point() for each in results):
             return
-        if any(each.is_meta and self._value(each) is None for each in (*given, *made)):
+        if any(each.is_meta and self._value(each) is None for each in (*given, *results)):
             return
         values = [each for each in tree_leaves(self._run(func, args, keywords)) if isinstance(each, Tensor)]
         operands = {id(each) for each in given}
-        for each, value in zip(made, values, strict=True):
+        for each, value in zip(results, values, strict=True):
             if id(each) not in operands:  # else it was written in place
                 self._write(each, value)
 

@@ -44,6 +44,7 @@ def outlier_sparsities(
                 ),
                 options.owl_outlier_ratio,
             )
+            del statistics  # rows of inputs, which would be there while the next block's are gathered
         calibration.advance(block, index)
         streamed.empty_block(index)
     calibration.resume(0)

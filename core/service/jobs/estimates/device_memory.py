@@ -1,4 +1,4 @@
-"""Account of the bytes that a device of its own memory holds at the peak of each stage of a job on a language model.
+"""Account of the bytes that a device of its own memory holds at the peak of a pass that removes units.
 
 It follows the engine, allocation by allocation: a stage holds some tensors throughout and others in turn, and its peak
 is the most that there is at a time. Widths are those of the largest block, so that nothing grows with depth but what
@@ -10,21 +10,17 @@ of a value in the calibration forward.
 """
 
 from collections.abc import Sequence
-from math import ceil
 
 from core.device_kinds import DeviceKind
 from core.engine.architectures.block_shape import BlockShape, GroupShape
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.unit_splits import MOST_SPLITS, SPLIT_TOKENS
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
-from core.engine.options.base import MethodParameters
-from core.engine.options.patterns import STRUCTURED
 from core.engine.pruning.layerwise.waiting import waiting_bytes
 from core.methods.cost import FLOAT, Tokens
 from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Recipe
-from core.pipeline.recipes.validation import calibrated_variant
-from core.service.jobs.estimates.compute import allocating_tokens, compared_tokens, facts_of
+from core.service.jobs.estimates.compute import compared_tokens, facts_of
 from core.service.jobs.estimates.device_choices import (
     account_choosing_training,
     account_forwards,
@@ -35,57 +31,21 @@ from core.service.jobs.estimates.ledger import Ledger
 from core.service.jobs.estimates.pass_facts import PassFacts
 from core.service.jobs.estimates.what_is_left import kept_shares
 
-_SAMPLED_TOKENS = 1024
-"""Tokens by whose inputs reconstruction errors are measured, about."""
-
 
 def pass_bytes(
     description: ModelDescription, job: Recipe, tokens: Tokens, *, device: DeviceKind, activation_budget_bytes: int
 ) -> int:
-    """Return the peak of the pass over the blocks, and of choices made block by block before it."""
+    """Return the peak of a pass that removes units, and of choices made block by block before it."""
     given = PassFacts(
         facts_of(description, job, tokens),
         get_method(job.method).variant(job.pattern).cost,
-        calibrated_variant(job.method, job.pattern, job.parameters).reads,
         job.parameters.requested_compensation,
-        forward_bytes(description, job.parameters, device) if tokens.calibration else WEIGHT_BYTES[description.dtype],
+        FLOAT if tokens.calibration and not device.prefers_16_bit else WEIGHT_BYTES[description.dtype],
         activation_budget_bytes,
         device,
     )
-    if job.pattern == STRUCTURED.text:
-        left = BlockShape.of(description, kept_shares(description, job, device))
-        return unit_removal_bytes(given, left, compares=compared_tokens(job, tokens) > 0)
-    return layerwise_bytes(given, allocating_tokens(job, tokens))
-
-
-def forward_bytes(description: ModelDescription, parameters: MethodParameters, device: DeviceKind) -> int:
-    """Return the bytes of a value in the calibration forward on such a device, as `forward_dtype` chooses it."""
-    stored = WEIGHT_BYTES[description.dtype]
-    if parameters.propagation_options is None:
-        return stored if device.prefers_16_bit else FLOAT
-    requested = parameters.propagation_options.forward_dtype
-    if requested != "auto" or description.discovered is not None:
-        return WEIGHT_BYTES[description.dtype if requested == "auto" else requested]
-    return 2 if device.prefers_16_bit else stored
-
-
-def layerwise_bytes(given: PassFacts, allocating: int = 0) -> int:
-    """Return the peak of a pass that sets weights to zero, block by block.
-
-    `allocating` are the tokens whose gradients give every layer its rate before.
-    """
-    ledger, block = Ledger(), BlockShape.of(given.description)
-    tokens, w, f = given.facts.tokens, given.weight_bytes, given.forward_bytes
-    evaluated = [(tokens.evaluation, w)] * 2
-    with ledger.holding(given.outer_bytes):
-        if allocating:
-            account_gradients(ledger, given, block, 0, allocating)
-        calibrated = [(tokens.calibration, f)] * given.lanes
-        _measure(ledger, given, [*calibrated, *evaluated])
-        with ledger.holding(given.kept_bytes([*calibrated, *evaluated])):
-            _forward(ledger, given, block, min(given.micro_batch, tokens.evaluation), w)
-        _prune_block(ledger, given, block, block, evaluated, stored=1)
-    return ledger.estimate
+    left = BlockShape.of(description, kept_shares(description, job, device))
+    return unit_removal_bytes(given, left, compares=compared_tokens(job, tokens) > 0)
 
 
 def _prune_block(
@@ -94,52 +54,36 @@ def _prune_block(
     dense: BlockShape,
     block: BlockShape,
     evaluated: Sequence[tuple[int, int]],
-    *,
-    stored: int,
 ) -> None:
-    """Account for a block that is pruned: in flight all tokens wait in front of each group, else none does.
+    """Account for a block that is pruned while two models go side by side: all tokens wait in front of each group.
 
-    Those that wait have their hidden states on the device, whether these fit the budget or not. There are so many
-    `stored` blocks, as it was read and as it is saved, beside those of the forwards. Where two models go side by side,
-    the `dense` block may be wider than the one that is fitted.
+    They have their hidden states on the device, whether these fit the budget or not. There is the block as it was read
+    and as it is saved, beside those of the forwards. The `dense` block may be wider than the one that is fitted.
     """
-    tokens, f, waits = given.driving, given.forward_bytes, given.waits
-    # A method is given weights in float32: those that were read, where they are and none was sliced.
-    has_copies = stored > 1 or given.weight_bytes < FLOAT
+    tokens, f = given.driving, given.forward_bytes
     batch = min(given.micro_batch, tokens)
     driving = [(tokens, f)] * given.lanes
     aims = [(tokens, f)] * given.cost.calibration_aims(given.facts)
     states = given.kept_bytes([*driving, *evaluated, *aims])
-    if waits:
-        states += given.lanes * tokens * block.hidden_size * f - given.kept_bytes(driving)
+    states += given.lanes * tokens * block.hidden_size * f - given.kept_bytes(driving)
     weights = dense.weights * (f + given.unshared_bytes)
-    weights += block.weights * ((given.lanes - 1) * f + (stored - 1) * given.unshared_bytes)
+    weights += block.weights * ((given.lanes - 1) * f + given.unshared_bytes)
     with ledger.holding(states + weights):
-        if not waits:
-            ledger.take(sum(_statistic(given, group) for group in block.groups))
         waited = behind = 0
         for dense_group, group in zip(dense.groups, block.groups, strict=True):
             passing, arriving = _arriving(given, dense_group, group, behind)
-            if not waits:
-                ledger.reach(batch * max(passing, arriving))
-                _prune_group(ledger, given, dense_group, group, has_copies=has_copies)
-            else:
-                waiting, statistic = _waiting(given, dense_group, group), _statistic(given, group)
-                # Of one micro-batch alone there is no statistic before it arrives.
-                ledger.reach(
-                    waiting_bytes(tokens, batch, waited, waiting, passing) + (statistic if tokens > batch else 0)
-                )
-                with ledger.holding(statistic):
-                    ledger.reach(waiting_bytes(tokens, batch, waited, waiting, arriving))
-                    with ledger.holding(waiting * tokens):
-                        _prune_group(ledger, given, dense_group, group, has_copies=has_copies)
-                waited, behind = waiting, group.waiting
+            waiting, statistic = _waiting(given, dense_group, group), _statistic(given, group)
+            # Of one micro-batch alone there is no statistic before it arrives.
+            ledger.reach(waiting_bytes(tokens, batch, waited, waiting, passing) + (statistic if tokens > batch else 0))
+            with ledger.holding(statistic):
+                ledger.reach(waiting_bytes(tokens, batch, waited, waiting, arriving))
+                with ledger.holding(waiting * tokens):
+                    _prune_group(ledger, given, dense_group, group)
+            waited, behind = waiting, group.waiting
 
 
 def _waiting(given: PassFacts, dense: GroupShape, group: GroupShape) -> int:
     """Return the bytes of a token that waits before a group; in the dense model it has passed one that is added."""
-    if given.lanes == 1:
-        return given.forward_bytes * group.waiting
     passed = given.description.hidden_size if dense.is_added else 0
     return given.forward_bytes * (dense.waiting + group.waiting + passed)
 
@@ -152,63 +96,38 @@ def _arriving(given: PassFacts, dense: GroupShape, group: GroupShape, behind: in
     are, before, what it gives in the dense model, both streams, and their difference in float32.
     """
     f, is_copied, hidden = given.forward_bytes, given.forward_bytes < FLOAT, given.description.hidden_size
-    statistic = group.inputs * is_copied * (given.reads != "none" or given.lanes > 1)
+    statistic = group.inputs * is_copied
     dense_waiting = _waiting(given, dense, group) - f * group.waiting
-    passing = f * group.arriving + dense_waiting
-    if given.lanes > 1:
-        passing = max(passing, f * (dense.arriving + behind))
-        if dense.is_added:
-            statistic = max(hidden * (4 if is_copied else 2), hidden + statistic)
-        else:
-            statistic += dense.inputs * is_copied
+    passing = max(f * group.arriving + dense_waiting, f * (dense.arriving + behind))
+    if dense.is_added:
+        statistic = max(hidden * (4 if is_copied else 2), hidden + statistic)
+    else:
+        statistic += dense.inputs * is_copied
     return passing, f * group.waiting + FLOAT * statistic + dense_waiting
 
 
 def _statistic(given: PassFacts, group: GroupShape) -> int:
     """Return the bytes of the statistic of a group's inputs."""
-    if given.compensation is None and given.reads != "gram":
-        return FLOAT * group.inputs * (1 + _sampled(given.driving))
-    gram = FLOAT * group.inputs**2
-    if given.lanes > 1:
-        gram += FLOAT * group.inputs * (given.description.hidden_size if group.is_added else group.inputs)
+    gram = FLOAT * group.inputs * (group.inputs + (given.description.hidden_size if group.is_added else group.inputs))
     chooses = given.compensation is not None and given.compensation.chooses
     return gram * (2 if chooses else 1)  # of the tokens that are held out as well
 
 
-def _sampled(tokens: int) -> int:
-    return ceil(tokens / max(1, tokens // _SAMPLED_TOKENS))
+def _prune_group(ledger: Ledger, given: PassFacts, dense: GroupShape, group: GroupShape) -> None:
+    """Account for linear layers of one input that are chosen or fitted, rounded and measured.
 
-
-def _prune_group(ledger: Ledger, given: PassFacts, dense: GroupShape, group: GroupShape, *, has_copies: bool) -> None:
-    """Account for linear layers of one input that are pruned, fitted, rounded and measured.
-
-    `has_copies`: the weights in float32 are others than those of the block. What is fitted is made from the `dense`
-    layers' weights.
+    What is fitted is made from the `dense` layers' weights.
     """
     w, weights, largest = given.weight_bytes, FLOAT * group.weights, FLOAT * max(group.sizes)
     squares, fitted_from = FLOAT * group.inputs**2, weights * dense.inputs // group.inputs
-    with ledger.holding(weights if has_copies else 0):
-        solver = given.cost.solver_bytes(given.facts, group.inputs, group.sizes)
-        compensation = given.compensation
-        if compensation is None:
-            ledger.reach(solver)
-        else:
-            if compensation.refits:  # a factor, DᵀX − XᵀX, what is missing; the directions, and what is moved by them
-                ledger.reach(fitted_from + largest + max(2 * squares, weights))
-            with ledger.holding(weights if compensation.refits else 0):
-                ledger.reach(solver)
-                if compensation is not None and compensation.conjugate_gradient_steps:
-                    # The pruned weights; mask, residual, its scaled copy, search, image, and the fit before and now.
-                    done = weights - largest
-                    ledger.reach(weights + done + largest * 25 // 4)
+    refits = given.compensation is not None and given.compensation.refits
+    with ledger.holding(weights):
+        if refits:  # a factor, DᵀX − XᵀX, what is missing; the directions, and what is moved by them
+            ledger.reach(fitted_from + largest + max(2 * squares, weights))
+        with ledger.holding(weights if refits else 0):
+            ledger.reach(given.cost.solver_bytes(given.facts, group.inputs, group.sizes))
         rounded = 0 if w == FLOAT else w * group.weights + largest
-        if given.reads == "gram" or compensation is not None:
-            measured = 2 * largest  # (W − Ŵ)XᵀX, and that times W − Ŵ
-        else:
-            sample = FLOAT * _sampled(given.driving)
-            outputs = max(group.sizes) // group.inputs
-            measured = sample * (outputs + max(group.inputs, outputs))  # the products, and the inputs or their squares
-        ledger.reach(weights + rounded + largest + measured)
+        ledger.reach(weights + rounded + 3 * largest)  # (W − Ŵ)XᵀX, and that times W − Ŵ
 
 
 def _forward(ledger: Ledger, given: PassFacts, block: BlockShape, batch: int, width: int) -> None:
@@ -246,11 +165,11 @@ def unit_removal_bytes(given: PassFacts, left: BlockShape, *, compares: bool) ->
                 with ledger.holding(block.weights * (f + given.unshared_bytes)):
                     ledger.reach(batch * max(moment_bytes(given, group) for group in block.groups))
         if chooses > 1:  # while the block is cut
-            _prune_block(ledger, given, block, block, evaluated, stored=2)
+            _prune_block(ledger, given, block, block, evaluated)
         elif given.lanes > 1:
             is_trained = given.cost.training(given.facts) is not None  # then there are a block's weights once more
             with ledger.holding(block.weights * w * is_trained):
-                _prune_block(ledger, given, block, left, evaluated, stored=2)
+                _prune_block(ledger, given, block, left, evaluated)
         if compares:
             seen = min(tokens.calibration, SPLIT_TOKENS)
             batch = min(given.micro_batch, seen)

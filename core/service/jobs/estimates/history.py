@@ -1,4 +1,7 @@
-"""Estimates of a job's needs, by formula and by the measured needs of earlier jobs, and the check that a worker fits.
+"""Estimates of a job's needs, by trace, formula and what earlier jobs needed; and the check that a worker fits.
+
+What a pass over a language model holds is known once a worker has traced it. Until then there is a coarse bound of it
+where weights are set to zero, by which no job is refused, and a formula where units go.
 
 For each figure, the formula's result is multiplied by the median of measured ÷ formula over the jobs of the same queue
 and method that ran to their end last, whether or not they missed a gate there, and resemble this one most. With fewer
@@ -8,6 +11,7 @@ than three of them the formula stands alone.
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Double, bindparam, func, or_, select
@@ -36,6 +40,11 @@ from core.service.sources.references import SelfText
 from core.settings import Settings
 from secateur_wire.jobs import Estimate, EstimateBasis
 
+COARSE = (
+    "the memory in this estimate is a coarse bound, by which no job is refused: no worker has traced yet what the pass "
+    "over this model holds; ask again later"
+)
+"""Warning of an estimate whose memory is not known well."""
 _NEAREST = 20
 _CHARACTERS_PER_TOKEN = 4
 
@@ -46,12 +55,14 @@ def estimate_that_fits(
     """Return the estimate of a request that can be run, and the fresh workers of its queue.
 
     Raises DoesNotFit, with the figures, where none of these has room for the job. Where there is none nothing is known,
-    and the job may wait for one. What a worker does not tell is not held against it.
+    and the job may wait for one. What a worker does not tell is not held against it, and neither is a coarse bound.
     """
     job = resolved.recipe
     workers = workers_of(session, [job.queue], settings.worker_fresh_seconds)
     estimate = estimate_job(session, team_id, resolved, workers, settings)
     needs = needs_by(estimate)
+    if COARSE in estimate.warnings:
+        needs = replace(needs, device_memory_bytes=None, memory_bytes=None)
     shortages = [needs.lack(worker) for worker in workers]
     if workers and all(shortages):
         listed = "; ".join(sorted({shortage for shortage in shortages if shortage})[:5])
@@ -73,6 +84,7 @@ def estimate_job(
     job, description = resolved.recipe, resolved.model.description
     device = fastest_kind(worker.device for worker in workers)
     is_fetched = resolved.sources["model"]["kind"] != "folder"
+    warnings = warnings_for(job, {worker.device for worker in workers})
     work: Compute | ClassifierWork
     if isinstance(description, ClassifierDescription):
         work = classifier_work(description, job, _images(session, team_id, job))
@@ -84,6 +96,11 @@ def estimate_job(
         passes = work.passes
         budget = settings.activation_budget_bytes
         traced = traced_pass(description, job, tokens, device, budget)
+        traced_bytes = (
+            None if traced is None else known_peak(session, team_id, resolved.model.reference, description, traced)
+        )
+        if traced is not None and traced_bytes is None and job.removal is not None and job.removal.zeroes:
+            warnings = [*warnings, COARSE]
         formula = estimate_resources(
             description,
             job,
@@ -92,7 +109,7 @@ def estimate_job(
             activation_budget_bytes=budget,
             is_fetched=is_fetched,
             rooms=[reload_room(worker, device) for worker in workers],
-            traced_bytes=None if traced is None else known_peak(session, team_id, resolved.model, traced),
+            traced_bytes=traced_bytes,
         )
     ratios, jobs = _fleet_ratios(session, job, formula)
     factors = {name: statistics.median(each) for name, each in ratios.items()}
@@ -105,7 +122,7 @@ def estimate_job(
         **expected,
         forward_tokens=passes,
         floating_point_operations=work.operations,
-        warnings=warnings_for(job, {worker.device for worker in workers}),
+        warnings=warnings,
         basis=EstimateBasis(jobs=jobs, formula=formula.model_dump(), seconds_deviation=deviation),
     )
 

@@ -20,7 +20,7 @@ _ROTARY_FEATURES = 256
 
 @dataclass(frozen=True)
 class PassFacts:
-    """Facts of a pass over the blocks, which all its stages share.
+    """Facts of a pass that removes units, which all its stages share.
 
     `forward_bytes` are those of a value in the calibration forward; `lanes` are the models that calibration tokens go
     through side by side.
@@ -28,7 +28,6 @@ class PassFacts:
 
     facts: CostFacts[MethodParameters]
     cost: Cost[MethodParameters]
-    reads: str
     compensation: Refit | None
     forward_bytes: int
     activation_budget_bytes: int
@@ -56,21 +55,13 @@ class PassFacts:
     def micro_batch(self) -> int:
         """Tokens of a forward."""
         window = max(1, self.facts.tokens.window)
-        options = self.facts.parameters.propagation_options
-        chosen = None if options is None else options.micro_batch
-        return window * (chosen or max(1, _MICRO_BATCH_TOKENS // window))
+        return window * max(1, _MICRO_BATCH_TOKENS // window)
 
     @property
     def driving(self) -> int:
         """Tokens with which blocks are pruned: to calibrate, else to evaluate, else to verify."""
         tokens = self.facts.tokens
         return tokens.calibration or tokens.evaluation or VERIFIED_POSITIONS
-
-    @property
-    def waits(self) -> bool:
-        """True where all of these tokens wait in a block for its weights; else they go through it twice."""
-        options = self.facts.parameters.propagation_options
-        return options is None or options.propagation == "in_flight"
 
     @property
     def outer_bytes(self) -> int:

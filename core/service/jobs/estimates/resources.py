@@ -1,10 +1,11 @@
 """Formula for a job's memory, device memory, disk and time, from the model's headers and the job body alone.
 
-The formula follows the engine: the prune stage holds embeddings and head, one block with the copies it is pruned
-through, the statistics of one input group, the tokens that wait in front of a linear layer, and activations up to a
-budget; training, zero-shot questions and latency load whole models in processes of their own, and so does the reload
-check where there is room. Its constants are rounded measurements on a CPU; measurements of the fleet's own jobs correct
-it (`core.service.jobs.estimates.history`).
+What a pass over a language model holds is the account of its trace, where there is one. Where there is none, the
+formula is a coarse bound, and an account of its own where units go on a device with memory of its own. The prune stage
+holds embeddings and head, one block with the copies it is pruned through, the statistics of one input group, the tokens
+that wait in front of a linear layer, and activations up to a budget; training, zero-shot questions and latency load
+whole models in processes of their own, and so does the reload check where there is room. Its constants are rounded
+measurements on a CPU; measurements of the fleet's own jobs correct it (`core.service.jobs.estimates.history`).
 """
 
 from collections import defaultdict
@@ -50,6 +51,8 @@ _BYTES_PER_SECOND = 5e8
 _PROCESS_SECONDS = 6.0
 """Seconds that each process of a job takes to start: interpreter, libraries, the model's tokenizer and config."""
 _CLASSIFIER_PROCESSES = 4
+_GRAMS = 8
+"""Matrices as large as XᵀX, in float32, that any solver holds at most."""
 _LAYOUTS = 1.6
 """Main memory of a classifier's process, to its tensors: convolutions copy theirs into layouts of their own."""
 
@@ -114,10 +117,15 @@ def estimate_resources(
     # Stored tensors and the module they are copied into; the group being pruned in float32: weights, score, result.
     pruning = block * (width + lanes * forward) + group * 16
     reads = calibrated_variant(job.method, job.pattern, job.parameters).reads
-    statistics = 3 * 4 * widest**2 if reads == "gram" else 0
+    statistics = _GRAMS * 4 * widest**2 if reads == "gram" else 0
     if refit is not None:  # XᵀX̂ beside X̂ᵀX̂, its factor and what that is made from; of tokens held aside both again
-        statistics = (7 if refit.chooses else 5) * 4 * widest**2
+        statistics = max(statistics, (7 if refit.chooses else 5) * 4 * widest**2)
     waiting = lanes * tokens.calibration * widest * forward
+    measured, removal = job.parameters.sensitivity_options, job.removal
+    if removal is not None and removal.zeroes:  # beside the stream and what was added to it, if tokens wait at all
+        options = job.parameters.propagation_options
+        waiting += 2 * lanes * tokens.calibration * description.hidden_size * forward
+        waiting *= options is None or options.propagation == "in_flight"
     batch = min(max(tokens.calibration, tokens.evaluation, tokens.window), _MICRO_BATCH_TOKENS)
     forward_pass = batch * (6 * description.hidden_size + 3 * broadest) * 4
     logits = 3 * 4 * min(LOGIT_POSITIONS, tokens.evaluation) * description.vocabulary_size
@@ -125,7 +133,6 @@ def estimate_resources(
     method = get_method(job.method)
     cost, facts = method.variant(job.pattern).cost, facts_of(description, job, tokens)
     streams += description.hidden_size * forward * tokens.calibration * cost.calibration_aims(facts)
-    measured, removal = job.parameters.sensitivity_options, job.removal
     if measured is not None:  # a stream for every point; what the budget has over holds later blocks
         at_once = len(measured.rates or ()) * (len(blocks) if measured.scope == "module" else 1)
         streams += description.hidden_size * width * at_once * tokens.evaluation + description.bytes
@@ -165,7 +172,7 @@ def estimate_resources(
     model_peak = max(model_peak, questions, writing)
     if traced_bytes is not None:
         engine = ceil(SMALL_TENSORS * traced_bytes)
-    elif device.has_own_memory and at_experts is None and measured is None:
+    elif device.has_own_memory and at_experts is None and removal is not None and not removal.zeroes:
         engine = pass_bytes(description, job, tokens, device=device, activation_budget_bytes=activation_budget_bytes)
     timed = timing_bytes(description, description.bytes if seeks_latency(job) else left.bytes, job.timed_length)
     if seeks_latency(job) or any(_holds(room, timed, device) for room in rooms):  # else it is left out
