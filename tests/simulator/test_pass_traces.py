@@ -18,8 +18,8 @@ from core.pipeline.recipes.validation import ResolvedRequest
 from core.pipeline.stages.trace import answer
 from tests.engine.sweeping import request_for
 from tests.engine.tiny import make_model, make_tokens
+from tests.families import share_of, small_parameters
 from tests.simulator.backend import LIKE_CUDA, simulate
-from tests.simulator.jobs import quick_parameters
 from tests.simulator.test_memory_estimates import _SHAPE, _VOCABULARY, question_about
 
 _MOST = 1.15
@@ -47,8 +47,7 @@ def _check(
 ) -> None:
     source = make_model(place / "model", "llama", dtype=dtype, num_hidden_layers=layers, **_SHAPE)
     folder = open_model(source)
-    sparsity = 0.25 if pattern == "structured" else 0.5
-    request = request_for(folder, method, sparsity, pattern, quick_parameters(method, pattern, given))
+    request = request_for(folder, method, share_of(pattern), pattern, small_parameters(method, pattern, given))
     (place / "work").mkdir()
     with simulate(LIKE_CUDA) as (_, simulated):
         walk_for(
