@@ -19,15 +19,19 @@ from tests.model_folders import write_llama
 MODEL = "tiny"
 EVENTS_PER_JOB = 4
 
-_JOBS = """
+TEAM = (
+    "CASE number % 2 WHEN 0 THEN teams[1]"
+    " ELSE teams[least(2 + number / 2 % greatest(array_length(teams, 1) - 1, 1), array_length(teams, 1))] END"
+)
+"""Team of a row by its number: half of all are the first's."""
+_JOBS = f"""
     INSERT INTO jobs (
         id, team_id, status, stage, progress, attempt, attempts_allowed, last_event, body, sources, model,
         model_revision, method, queue, priority, metadata, metrics, created_at, available_at, dispatched_at,
         started_at, finished_at
     )
     SELECT
-        'job_' || :kind || lpad(number::text, 10, '0'), CASE number % 2 WHEN 0 THEN teams[1]
-        ELSE teams[2 + number / 2 % (array_length(teams, 1) - 1)] END, status, 'store',
+        'job_' || :kind || lpad(number::text, 10, '0'), {TEAM}, status, 'store',
         CASE WHEN status = 'queued' THEN 0 ELSE 1 END, attempt, 3, :events, CAST(:body AS jsonb),
         CAST(:sources AS jsonb), 'model-' || number % 200, 'sha256:0', (ARRAY['magnitude', 'wanda', 'sparsegpt'])
         [1 + number % 3], 'default', priority, jsonb_build_object('commit', md5(number::text)),

@@ -8,10 +8,9 @@ from sqlalchemy import Column, DateTime, Integer, LargeBinary, Table, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session, sessionmaker
 
-from bench.queue_scale_fill import UNCHECKED
+from bench.queue_scale_fill import TEAM, UNCHECKED
 from core.database import Base, transaction
 
-_TEAM = "CASE number % 2 WHEN 0 THEN teams[1] ELSE teams[2 + number / 2 % (array_length(teams, 1) - 1)] END"
 _JOB = "'job_f' || lpad(number::text, 10, '0')"
 _AGO = "now() - make_interval(secs => number * 2)"
 """Within the last three weeks for a million rows: nothing that a duty would remove."""
@@ -143,7 +142,7 @@ def _value(column: "Column[Any]") -> str:
         return _id(f"{last[:-3]}y" if last.endswith("ies") else last.removesuffix("s"))
     parents = [key.column for key in column.foreign_keys]
     if parents and parents[0].name == "id":
-        known = {"teams": _TEAM, "jobs": _JOB}
+        known = {"teams": TEAM, "jobs": _JOB}
         return known.get(parents[0].table.name) or _value(parents[0])
     match column.type:
         case LargeBinary():
