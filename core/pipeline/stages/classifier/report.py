@@ -26,7 +26,7 @@ _LIBRARIES = ("secateur-server", "torch", "transformers", "safetensors", "timm",
 
 
 @dataclass(frozen=True)
-class Measured:
+class ClassifierFigures:
     """Figures of a pruned classifier.
 
     `accuracy` is dense, pruned, and before recovery where there was one, of each set; `flops` dense and pruned of one
@@ -42,7 +42,7 @@ class Measured:
 
 
 def classifier_result(
-    spec: ClassifierSpec, folder: ClassifierFolder, network: Network, measured: Measured, expected: Path
+    spec: ClassifierSpec, folder: ClassifierFolder, network: Network, measured: ClassifierFigures, expected: Path
 ) -> PruneOutput:
     """Return metrics and report of a pruned classifier; `expected` is what the reload check compares with."""
     description = folder.description

@@ -32,7 +32,7 @@ from core.pipeline.messages import ClassifierSpec, PruneOutput
 from core.pipeline.reports.dense_figures import Facts
 from core.pipeline.reports.report import RecoveryReport
 from core.pipeline.stages.classifier.inputs import Images, image_shape, open_image_sets, prune_facts, resume_store
-from core.pipeline.stages.classifier.report import Measured, classifier_result, note_peak
+from core.pipeline.stages.classifier.report import ClassifierFigures, classifier_result, note_peak
 from core.pipeline.stages.classifier.sensitivity import measure_classifier
 from core.pipeline.stages.classifier.spec import PruneClassifierSpec
 from core.pipeline.stages.report import described_source, loss_curve
@@ -115,7 +115,7 @@ def _prune(spec: ClassifierSpec, context: StageContext) -> PruneOutput:
         if each.written == "beside" and folder.description.task in each.task_families
     }
     expected = _write_expected(spec, model, images, shape)
-    measured = Measured(
+    measured = ClassifierFigures(
         accuracy={name: (dense[name], pruned[name], before.get(name)) for name in images.evaluation},
         flops=(dense_flops, count_flops(model, shape)),
         image_shape=shape,
