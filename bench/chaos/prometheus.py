@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +32,6 @@ class Prometheus:
 
     def __init__(self, url: str) -> None:
         self._client = httpx.Client(base_url=url, timeout=10)
-        self._calm_at = time.monotonic()
 
     def query(self, expression: str) -> list[Series]:
         """Return what an expression is at this moment. Raises ValueError, with Prometheus' words, where it is none."""
@@ -48,12 +46,6 @@ class Prometheus:
         alerts = self._client.get("/api/v1/alerts").json()["data"]["alerts"]
         return {alert["labels"]["alertname"] for alert in alerts if alert["state"] == "firing"}
 
-    def fired(self) -> set[str]:
-        """Return the names of the alerts that fired since it is watched, those that do not any more included."""
-        since = max(1, int(time.monotonic() - self._calm_at))
-        seen = self.query(f'count by (alertname) (count_over_time(ALERTS{{alertstate="firing"}}[{since}s]))')
-        return {series["metric"]["alertname"] for series in seen}
-
     def scrapes(self, least: int) -> bool:
         """Tell whether each API process was scraped so often."""
         counts = self.query("count_over_time(up[1d])")
@@ -62,7 +54,6 @@ class Prometheus:
     def wait_for_calm(self) -> None:
         """Wait for the first scrape of all, until when nothing is known of anybody, and for what fires to be over."""
         until(lambda: self.scrapes(1) and not self.firing(), START_SECONDS)
-        self._calm_at = time.monotonic()
 
     def is_ready(self) -> bool:
         try:

@@ -34,8 +34,8 @@ _CONFLICT_OR_NONE = frozenset({404, 409})
 
 class Traffic:
     """Held as a context: entered, every team has its model, its text and its endpoints, and clients are at work until
-    `stop`. The journal has what was answered: `accepted`, `cancel_answered`, `retry_answered`, `uploaded`,
-    `downloaded`, `watched`, `endpoint`, and `refused` for what should never have been.
+    `stop`. The journal has what was answered: `accepted`, `cancel_answered`, `retry_answered`, `downloaded`, `watched`,
+    `endpoint`, and `refused` for what should never have been.
     """
 
     def __init__(
@@ -102,8 +102,6 @@ class ChaosClient(Caller):
         ]
         if None in uploads:
             raise GaveUp(f"the model and text of {self.team} could not be uploaded: see the journal")
-        self.note("uploaded", what="model", name=MODEL)
-        self.note("uploaded", what="dataset", name=TEXT)
 
     def run(self) -> None:
         while not self.stop.is_set():
@@ -246,8 +244,8 @@ class ChaosClient(Caller):
         text = write_words(self._folder / "text.txt", self.chosen.randrange(2**31), passages=20)
         if self.chosen.random() < 0.3:
             self._give_up(name, text.read_bytes())
-        elif self.use("upload a text", lambda client: client.upload_dataset(name, text)) is not None:
-            self.note("uploaded", what="dataset", name=name)
+        else:
+            self.use("upload a text", lambda client: client.upload_dataset(name, text))
 
     def _give_up(self, name: str, content: bytes) -> None:
         file = {"path": "text.txt", "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}

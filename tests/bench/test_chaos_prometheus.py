@@ -1,4 +1,4 @@
-"""The Prometheus that watches a run with faults: alerts come within seconds, and are remembered when they are over."""
+"""The Prometheus that watches a run with faults: alerts come within seconds, and go when their cause has gone."""
 
 import re
 from collections.abc import Iterator
@@ -42,16 +42,13 @@ def told() -> Iterator[str]:
         server.shutdown()
 
 
-def test_an_alert_fires_within_seconds_and_is_remembered(
-    told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_alert_fires_within_seconds_and_stops(told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     needed(PROGRAM)
     with watch([told], ALERTS, tmp_path, faster=60) as prometheus:
         monkeypatch.setattr(Told, "store", 0)
         until(lambda: "SecateurStoreAway" in prometheus.firing(), 60)
         monkeypatch.setattr(Told, "store", 1)
         until(lambda: not prometheus.firing(), 60)
-        assert prometheus.fired() == {"SecateurStoreAway"}
 
 
 def test_times_are_shortened_and_nothing_else() -> None:

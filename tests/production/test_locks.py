@@ -11,7 +11,6 @@ from packaging.utils import canonicalize_name
 from tests.production.files import DOCKERFILE, ROOT
 
 LOCKS = ROOT / "deploy" / "locks"
-PROJECTS = ("pyproject.toml", "client/pyproject.toml")
 OWN = {"secateur", "secateur-server"}
 """Packages of this repository, which are installed from it."""
 
