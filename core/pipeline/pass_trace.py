@@ -1,8 +1,8 @@
 """Trace of a pass over a language model: the bytes that a device would hold, from the engine's own pass without values.
 
-The pass runs on a device without values, on the first blocks of the model, among which there are all kinds. What it
-holds does not grow with depth where weights are set to zero. Where units go, or gradients of all blocks decide, all
-blocks are there.
+The pass runs on a device without values. Where weights are set to zero it runs on the first blocks of the model, among
+which there are all kinds. What it holds does not grow with depth, but for the inputs of all blocks that are kept while
+gradients choose: the rest of these is added. Where units go all blocks are there.
 """
 
 import json
@@ -16,14 +16,17 @@ from torch import Tensor
 from core.device_kinds import device_kind
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.config_part import part_of, with_part
+from core.engine.architectures.description import ModelDescription
 from core.engine.checkpoints.files import CONFIG_FILE, SINGLE_FILE
 from core.engine.checkpoints.safetensors_header import dtype_bytes, encode_header
 from core.engine.models.folder import open_model
-from core.engine.models.tracing.without_values import META, FolderWithoutValues, device_without_values
+from core.engine.models.precision import gradient_dtype
+from core.engine.models.tracing.without_values import META, Account, FolderWithoutValues, device_without_values
 from core.methods.registry import parse_parameters
-from core.pipeline.messages import PassQuestion
+from core.pipeline.messages import PassQuestion, TracedPass
 from core.pipeline.passes import walk_for
 from core.pipeline.recipes.request import ResolvedRequest
+from core.progress import Progress
 from secateur_wire.base import JsonObject
 
 Shapes = dict[str, tuple[str, tuple[int, ...]]]
@@ -43,8 +46,8 @@ def trace_pass(question: PassQuestion) -> int:
     )
     with TemporaryDirectory() as temporary:
         place = Path(temporary)
-        folder = _open(place / "model", question, question.config, question.tensors)
-        if _is_reducible(request):
+        folder = whole = _open(place / "model", question, question.config, question.tensors)
+        if request.removal is not None and request.removal.zeroes:
             config, tensors = _first_blocks(folder.family, question.config, question.tensors)
             folder = _open(place / "first", question, config, tensors)
         with device_without_values(device_kind(traced.device)) as account:
@@ -56,11 +59,37 @@ def trace_pass(question: PassQuestion) -> int:
                 evaluations={str(number): _tokens(each) for number, each in enumerate(traced.evaluations)},
                 work=place,
                 activation_budget_bytes=traced.activation_budget_bytes,
+                progress=(choosing := _Choosing(account)),
             )
             walk.measured_batches = 1  # each holds as much
             account.begin()
             walk.run()
-            return account.peak
+            itemsize = gradient_dtype(walk.plan.dtype, META).itemsize
+            inputs = [_block_inputs(request, traced, each.description, itemsize) for each in (folder, whole)]
+            return max(account.peak, choosing.peak + inputs[1] - inputs[0])
+
+
+class _Choosing(Progress):
+    """Listener that keeps apart what was held before the walk over the blocks, `peak`."""
+
+    def __init__(self, account: Account) -> None:
+        self._account = account
+        self.peak = 0
+
+    def stage(self, name: str) -> None:
+        if name == "prune":
+            self.peak = self._account.peak
+            self._account.begin()
+
+
+def _block_inputs(request: ResolvedRequest, traced: TracedPass, description: ModelDescription, itemsize: int) -> int:
+    """Return the bytes of all blocks' inputs that are kept for the gradients by which layers get their rates."""
+    options = request.parameters.allocation_options
+    if traced.calibration is None or options is None or options.measured_allocation != "fisher":
+        return 0
+    sequences, length = traced.calibration
+    tokens = min(options.fisher_sequences, sequences) * length
+    return min(description.layers * tokens * description.hidden_size * itemsize, traced.activation_budget_bytes)
 
 
 def _open(place: Path, question: PassQuestion, config: JsonObject, tensors: Shapes) -> FolderWithoutValues:
@@ -73,13 +102,6 @@ def _open(place: Path, question: PassQuestion, config: JsonObject, tensors: Shap
         file.write(header)
         file.truncate(len(header) + sum(sizes.values()))
     return FolderWithoutValues.of(open_model(place, own_artifact=question.own_artifact, discovered=question.discovered))
-
-
-def _is_reducible(request: ResolvedRequest) -> bool:
-    """Return whether a pass holds as much of a model of a few blocks: where none is held but the one that is pruned."""
-    options = request.parameters.allocation_options
-    is_alike = options is None or options.allocation in ("uniform", "owl")
-    return request.removal is not None and request.removal.zeroes and is_alike
 
 
 def _first_blocks(family: Architecture, config: JsonObject, tensors: Shapes) -> tuple[JsonObject, Shapes]:

@@ -187,7 +187,7 @@ def test_the_next_candidate_is_taken_where_the_first_cannot_be(desk: Desk) -> No
         resolved = resolve_job(desk.context(session), JobBody.model_validate(first.job))
         estimate, _ = estimate_that_fits(session, desk.team, resolved, desk.settings)
         facts: Any = {"queue": "default", "device": "cpu", "hostname": "bed", "pid": 1}
-        heartbeat(session, "worker_1", **facts, memory_bytes=estimate.peak_memory_bytes - 1)
+        heartbeat(session, "worker_1", **facts, disk_free_bytes=estimate.disk_bytes - 1)
     smaller = desk.plan("smol", "sparsity", amount=0.5)
     assert (first.job["method"], smaller.job["method"]) == ("frontier", "sparsegpt")
     assert "frontier was not taken: no worker of queue 'default' can hold" in choice(smaller, "method").reason

@@ -120,3 +120,8 @@ def test_a_trace_that_fails_says_why(tmp_path: Path) -> None:
     question = _question(source, request, 2)
     answered = answer(question.model_copy(update={"tensors": {}}))
     assert isinstance(answered, PassAnswer) and answered.peak_bytes is None and answered.error is not None
+
+
+def test_what_gradients_of_all_blocks_take_counts_for_blocks_that_are_not_run(tmp_path: Path) -> None:
+    given = {"allocation": "fisher", "fisher_sequences": 16}
+    _check(tmp_path, "magnitude", "unstructured", torch.float32, layers=12, **given)
