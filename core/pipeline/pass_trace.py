@@ -46,7 +46,7 @@ def trace_pass(question: PassQuestion) -> int:
     )
     with TemporaryDirectory() as temporary:
         place = Path(temporary)
-        folder = whole = _open(place / "model", question, question.config, question.tensors)
+        folder = source = _open(place / "model", question, question.config, question.tensors)
         if request.removal is not None and request.removal.zeroes:
             config, tensors = _first_blocks(folder.family, question.config, question.tensors)
             folder = _open(place / "first", question, config, tensors)
@@ -65,7 +65,7 @@ def trace_pass(question: PassQuestion) -> int:
             account.begin()
             walk.run()
             itemsize = gradient_dtype(walk.plan.dtype, META).itemsize
-            inputs = [_block_inputs(request, traced, each.description, itemsize) for each in (folder, whole)]
+            inputs = [_block_inputs(request, traced, each.description, itemsize) for each in (folder, source)]
             return max(account.peak, choosing.peak + inputs[1] - inputs[0])
 
 
