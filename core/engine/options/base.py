@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from core.engine.options.allocation import AllocationOptions
 from core.engine.options.compensation import CompensationOptions, Refit, RefitOptions
+from core.engine.options.iteration import IterationOptions, Retraining
 from core.engine.options.propagation import PropagationOptions
 from core.engine.options.sensitivity import SensitivityOptions
 
@@ -37,6 +38,13 @@ class MethodParameters(BaseModel):
     @property
     def sensitivity_options(self) -> SensitivityOptions | None:
         return self if isinstance(self, SensitivityOptions) else None
+
+    @property
+    def retraining(self) -> Retraining:
+        """Return the rounds of the method and the training of each: one round without any, if it has none."""
+        if isinstance(self, IterationOptions):
+            return Retraining(self.rounds, self.retrain_steps, self.batch_size)
+        return Retraining()
 
     @property
     def layers_left_dense(self) -> Sequence[str]:

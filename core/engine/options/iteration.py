@@ -1,10 +1,25 @@
 """Options of methods that prune and retrain in turn, and of those that look at the loss's second derivatives."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel, Field
 
 Curvature = Literal["gauss_newton", "empirical_fisher", "squared_error"]
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """Rounds of a method, each of which prunes and then trains for so many steps."""
+
+    rounds: int = 1
+    steps: int = 0
+    batch_size: int = 0
+
+    @property
+    def images(self) -> int:
+        """Return how many images all rounds train on."""
+        return self.rounds * self.steps * self.batch_size
 
 
 class IterationOptions(BaseModel):

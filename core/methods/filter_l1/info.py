@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from core.engine.options.allocation import LayerSparsities
+from core.engine.options.iteration import Retraining
 from core.engine.removals.filters.options import FilterParameters
 from core.methods.classifier_cost import ClassifierFacts, FilterCost
 from core.methods.method_info import SMALLER, MethodInfo
@@ -33,6 +34,10 @@ class FilterL1Parameters(FilterParameters):
     retrain_steps: int = Field(
         0, ge=0, le=1_000_000, description="Training steps after each round; the job's recovery comes after the last."
     )
+
+    @property
+    def retraining(self) -> Retraining:
+        return Retraining(self.rounds, self.retrain_steps, self.retrain_batch_size)
 
 
 class FilterL1Cost(FilterCost[FilterL1Parameters]):

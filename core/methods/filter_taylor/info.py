@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from core.engine.options.iteration import Retraining
 from core.engine.removals.filters.options import FilterParameters
 from core.methods.classifier_cost import ClassifierFacts, FilterCost
 from core.methods.method_info import SMALLER, MethodInfo
@@ -35,6 +36,11 @@ class FilterTaylorParameters(FilterParameters):
         lt=1,
         description="Share of the operations to remove at least, besides the sparsity, which may then be 0.",
     )
+
+    @property
+    def retraining(self) -> Retraining:
+        """Return the training of one round: how many there are depends on the model."""
+        return Retraining(1, self.retrain_steps, self.retrain_batch_size)
 
 
 class FilterTaylorCost(FilterCost[FilterTaylorParameters]):

@@ -72,12 +72,13 @@ def run(spec: RecoverSpec, context: StageContext) -> RecoveryOutput:
         discovered=folder.description.discovered,
     )
     progress.stage("evaluate")
+    propagation = spec.recipe.parameters.propagation_options
     measured = measure(
         open_place(spec.artifact_place),
         evaluations,
         work=spec.work / "measuring",
         device=device,
-        micro_batch=getattr(spec.recipe.parameters, "micro_batch", None),
+        micro_batch=None if propagation is None else propagation.micro_batch,
         activation_budget_bytes=spec.activation_budget_bytes,
     )
     return RecoveryOutput(

@@ -1,14 +1,15 @@
 """Reload check of an artifact that is written, in a process that has not made it."""
 
 import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from transformers import dynamic_module_utils
 
 from core.engine.architectures.classifier_architecture import ClassifierDescription
-from core.engine.architectures.describe import describe_folder
+from core.engine.architectures.describe import Description, describe_folder
 from core.engine.evaluation.reload_check import reload_check
 from core.engine.evaluation.reload_memory import ReloadRoom, reload_needs
 from core.engine.models.accelerator import CPUBackend, backend_of
@@ -17,31 +18,46 @@ from core.pipeline.stages.run import StageContext
 from core.pipeline.stages.verify.spec import VerificationOutput, VerifySpec
 from core.progress import Progress
 
+Checked = tuple[Description, Mapping[str, Any]]
+
 
 def run(spec: VerifySpec, context: StageContext) -> VerificationOutput:
     """Open the artifact as users do, and compare what it computes; raises ReloadCheckFailed."""
-    device = context.device
-    folder, discovered = spec.artifact.path, spec.artifact.discovered
-    description = describe_folder(folder, own_artifact=True, discovered=discovered)
-    if isinstance(description, ClassifierDescription):
-        from core.engine.evaluation.classifier_reload_check import classifier_reload_check
-
-        checked = classifier_reload_check(folder, spec.expected, device=device)
-        description = _traced(description, folder, checked["image_shape"], context.progress)
-    else:
-        importing: Any = dynamic_module_utils
-        importing.HF_MODULES_CACHE = str(spec.modules)  # it asked the environment once, when it was loaded
-        needs = reload_needs(description, backend_of(device).kind, [_room(device, spec.memory_bytes)])
-        offload = spec.offload if needs.offloads else None
-        try:
-            checked = reload_check(folder, spec.expected, device=device, discovered=discovered, offload=offload)
-        finally:
-            shutil.rmtree(spec.offload, ignore_errors=True)  # as large as the model, and the store may need its place
+    artifact = describe_folder(spec.artifact.path, own_artifact=True, discovered=spec.artifact.discovered)
+    description, checked = _CHECKS[artifact.task](artifact, spec, context)
     return VerificationOutput(
         model=description.model_dump(mode="json"),
         verification=Verification.model_validate(checked),
         peak_memory=context.peak_memory(),
     )
+
+
+def _check_language_model(artifact: Description, spec: VerifySpec, context: StageContext) -> Checked:
+    device = context.device
+    importing: Any = dynamic_module_utils
+    importing.HF_MODULES_CACHE = str(spec.modules)  # it asked the environment once, when it was loaded
+    needs = reload_needs(artifact.language_model, backend_of(device).kind, [_room(device, spec.memory_bytes)])
+    place, offload = spec.artifact, spec.offload if needs.offloads else None
+    try:
+        return artifact, reload_check(
+            place.path, spec.expected, device=device, discovered=place.discovered, offload=offload
+        )
+    finally:
+        shutil.rmtree(spec.offload, ignore_errors=True)  # as large as the model, and the store may need its place
+
+
+def _check_classifier(artifact: Description, spec: VerifySpec, context: StageContext) -> Checked:
+    from core.engine.evaluation.classifier_reload_check import classifier_reload_check
+
+    checked = classifier_reload_check(spec.artifact.path, spec.expected, device=context.device)
+    return _traced(artifact.classifier, spec.artifact.path, checked["image_shape"], context.progress), checked
+
+
+_CHECKS: Final[Mapping[str, Callable[[Description, VerifySpec, StageContext], Checked]]] = {
+    "language-model": _check_language_model,
+    "image-classification": _check_classifier,
+}
+"""Checks by the task of the artifact. Each returns its description, with what was found, and how near outputs are."""
 
 
 def _traced(

@@ -50,12 +50,11 @@ def classifier_work(description: ClassifierDescription, job: Recipe, counts: Ima
     """
     needs = get_method(job.method).variant(job.pattern).needs
     options = job.parameters
-    rounds = int(getattr(options, "rounds", None) or 1)
-    steps = int(getattr(options, "retrain_steps", None) or 0) * int(getattr(options, "batch_size", None) or _BATCH)
+    retraining = options.retraining
     recovered = 0 if job.recovery is None else job.recovery.steps * job.recovery.batch_size
-    calibrated = counts.calibration * (3 if needs.gradients else 1) * rounds
+    calibrated = counts.calibration * (3 if needs.gradients else 1) * retraining.rounds
     evaluated = counts.evaluation * (2 if job.recovery is None else 3) + 2 * _VERIFIED_IMAGES
-    images = calibrated + 3 * (recovered + rounds * steps) + evaluated
+    images = calibrated + 3 * (recovered + retraining.images) + evaluated
     if (measured := options.sensitivity_options) is not None:  # each point is pruned and evaluated for itself
         points = len(measured.rates or ()) * len(description.linears)
         reads = get_method(measured.method).variant(measured.pattern).needs.calibration
