@@ -129,7 +129,11 @@ def _value(name: FigureName, estimate: float, dense_bytes: int | None) -> str:
 
 
 def _speed(ratio: float) -> str:
-    return f"× {number(1 / ratio, 2)}" if ratio > 0 else "–"
+    return f"× {_inverse(ratio)}" if ratio > 0 else "–"
+
+
+def _inverse(ratio: float) -> str:
+    return number(1 / ratio, 2) if ratio > 0 else "–"
 
 
 def _range(name: FigureName, figure: PlanFigure, dense_bytes: int | None) -> str:
@@ -145,7 +149,7 @@ def _range(name: FigureName, figure: PlanFigure, dense_bytes: int | None) -> str
         case "perplexity_ratio":
             return _ends(number(figure.low), number(figure.high))
         case "prefill_ratio" | "decode_ratio":
-            return _ends(number(1 / figure.high, 2), number(1 / figure.low, 2))
+            return _ends(_inverse(figure.high), _inverse(figure.low))
 
 
 def _ends(low: str, high: str) -> str:
