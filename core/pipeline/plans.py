@@ -34,7 +34,7 @@ def make_plan(folder: ModelFolder, request: ResolvedRequest, *, device: torch.de
 
 
 def carried_out_as(request: ResolvedRequest) -> Removal:
-    """Return the kind of removal whose pass a request goes through; where nothing goes, the one that keeps all shapes."""
+    """Return the kind of removal whose pass a request goes through: if nothing goes, the one that keeps all shapes."""
     return request.removal or REMOVALS["weights"]
 
 
