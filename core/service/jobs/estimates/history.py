@@ -10,23 +10,22 @@ than three of them the formula stands alone.
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 from sqlalchemy import Double, bindparam, func, or_, select
 from sqlalchemy.orm import Session
 
 from core.device_kinds import DeviceKind, fastest_kind
-from core.engine.architectures.classifier_architecture import ClassifierDescription
 from core.engine.evaluation.reload_memory import ReloadRoom
 from core.engine.evaluation.zero_shot_tasks import forward_tokens
 from core.errors import DoesNotFit, GateMissed
 from core.methods.cost import Tokens
 from core.pipeline.recipes.recipe import Recipe
 from core.service.jobs.admission import needs_by, room_of
-from core.service.jobs.estimates.classifier import ClassifierWork, ImageCounts, classifier_work
-from core.service.jobs.estimates.compute import Compute, compute_cost
+from core.service.jobs.estimates.classifier import ImageCounts, classifier_work
+from core.service.jobs.estimates.compute import compute_cost
 from core.service.jobs.estimates.corrections import FEWEST, HISTORY, ran_to_its_end
 from core.service.jobs.estimates.resources import FIGURES, ResourceEstimate, classifier_needs, estimate_resources
 from core.service.jobs.pass_traces import known_peak, traced_pass
@@ -81,36 +80,9 @@ def estimate_job(
 
     Time is that of one attempt, from fetch to store, without waiting.
     """
-    job, description = resolved.recipe, resolved.model.description
-    device = fastest_kind(worker.device for worker in workers)
-    is_fetched = resolved.sources["model"]["kind"] != "folder"
-    warnings = warnings_for(job, {worker.device for worker in workers})
-    work: Compute | ClassifierWork
-    if isinstance(description, ClassifierDescription):
-        work = classifier_work(description, job, _images(session, team_id, job))
-        passes = work.images
-        formula = classifier_needs(description, work, device=device, is_fetched=is_fetched)
-    else:
-        tokens = _tokens(session, team_id, job, _unwritten_tokens(session, team_id, resolved.sources))
-        work = compute_cost(description, job, tokens, device)
-        passes = work.passes
-        budget = settings.activation_budget_bytes
-        traced = traced_pass(description, job, tokens, device, budget)
-        traced_bytes = (
-            None if traced is None else known_peak(session, team_id, resolved.model.reference, description, traced)
-        )
-        if traced is not None and traced_bytes is None and job.removal is not None and job.removal.zeroes:
-            warnings = [*warnings, COARSE]
-        formula = estimate_resources(
-            description,
-            job,
-            tokens,
-            device=device,
-            activation_budget_bytes=budget,
-            is_fetched=is_fetched,
-            rooms=[reload_room(worker, device) for worker in workers],
-            traced_bytes=traced_bytes,
-        )
+    job = resolved.recipe
+    account = _ACCOUNTS[resolved.model.description.task](session, team_id, resolved, workers, settings)
+    formula = account.formula
     ratios, jobs = _fleet_ratios(session, job, formula)
     factors = {name: statistics.median(each) for name, each in ratios.items()}
     expected = {
@@ -120,11 +92,64 @@ def estimate_job(
     deviation = statistics.stdev(map(math.log, ratios["seconds"])) if "seconds" in ratios else None
     return Estimate(
         **expected,
-        forward_tokens=passes,
-        floating_point_operations=work.operations,
-        warnings=warnings,
+        forward_tokens=account.passes,
+        floating_point_operations=account.operations,
+        warnings=[*warnings_for(job, {worker.device for worker in workers}), *account.warnings],
         basis=EstimateBasis(jobs=jobs, formula=formula.model_dump(), seconds_deviation=deviation),
     )
+
+
+@dataclass(frozen=True)
+class _Account:
+    """Needs of a job, before they are compared with the needs of earlier jobs.
+
+    `passes` are the tokens, or images, that go through the model.
+    """
+
+    formula: ResourceEstimate
+    passes: int
+    operations: int
+    warnings: Sequence[str] = ()
+
+
+def _language_account(
+    session: Session, team_id: str, resolved: ResolvedJob, workers: Sequence[WorkerRow], settings: Settings
+) -> _Account:
+    job, description = resolved.recipe, resolved.model.description.language_model
+    device, budget = fastest_kind(worker.device for worker in workers), settings.activation_budget_bytes
+    tokens = _tokens(session, team_id, job, _unwritten_tokens(session, team_id, resolved.sources))
+    work = compute_cost(description, job, tokens, device)
+    traced = traced_pass(description, job, tokens, device, budget)
+    peak = None if traced is None else known_peak(session, team_id, resolved.model.reference, description, traced)
+    is_coarse = traced is not None and peak is None and job.removal is not None and job.removal.zeroes
+    formula = estimate_resources(
+        description,
+        job,
+        tokens,
+        device=device,
+        activation_budget_bytes=budget,
+        is_fetched=resolved.is_fetched,
+        rooms=[reload_room(worker, device) for worker in workers],
+        traced_bytes=peak,
+    )
+    return _Account(formula, work.passes, work.operations, [COARSE] if is_coarse else [])
+
+
+def _classifier_account(
+    session: Session, team_id: str, resolved: ResolvedJob, workers: Sequence[WorkerRow], settings: Settings
+) -> _Account:
+    job, description = resolved.recipe, resolved.model.description.classifier
+    work = classifier_work(description, job, _images(session, team_id, job))
+    device = fastest_kind(worker.device for worker in workers)
+    formula = classifier_needs(description, work, device=device, is_fetched=resolved.is_fetched)
+    return _Account(formula, work.images, work.operations)
+
+
+_ACCOUNTS: Final[Mapping[str, Callable[[Session, str, ResolvedJob, Sequence[WorkerRow], Settings], _Account]]] = {
+    "language-model": _language_account,
+    "image-classification": _classifier_account,
+}
+"""Accounts by the model's task."""
 
 
 def reload_room(worker: WorkerRow, device: DeviceKind) -> ReloadRoom:

@@ -25,7 +25,6 @@ from core.engine.evaluation.reload_memory import ReloadRoom, reload_needs
 from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.engine.exporters.exporter_info import AddedCost
 from core.engine.exporters.registry import ADDED
-from core.engine.options.patterns import STRUCTURED
 from core.methods.cost import PassSizes, Tokens
 from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Recipe
@@ -184,7 +183,7 @@ def estimate_resources(
         job.recovery,
         device=device,
         activation_budget_bytes=activation_budget_bytes,
-        holds_zeros=job.pattern != STRUCTURED.text,
+        holds_zeros=not job.shrinks,
         left=left,
     )
     model_peak = max(model_peak, training.memory)
@@ -217,8 +216,9 @@ def estimate_resources(
 
 def _added_cost(description: ModelDescription, job: Recipe) -> AddedCost:
     """Return what the added forms take together; they are made one after another."""
-    removes = job.pattern == STRUCTURED.text
-    costs = [ADDED[each.format].added_cost(description, each.types, is_timed=removes) for each in job.output.exports]
+    costs = [
+        ADDED[each.format].added_cost(description, each.types, is_timed=job.shrinks) for each in job.output.exports
+    ]
     return AddedCost(
         bytes=sum(each.bytes for each in costs),
         temporary_bytes=max((each.temporary_bytes for each in costs), default=0),

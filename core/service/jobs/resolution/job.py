@@ -31,6 +31,11 @@ class ResolvedJob:
     sources: Mapping[str, Any]
 
     @property
+    def is_fetched(self) -> bool:
+        """Return whether the model's files are copied to the worker first."""
+        return bool(self.sources["model"]["kind"] != "folder")
+
+    @property
     def body(self) -> JobBody:
         """The request with its defaults filled in, as answers show it."""
         parameters = self.recipe.parameters.model_dump(mode="json")
