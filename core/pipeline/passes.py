@@ -6,7 +6,7 @@ import torch
 
 from core.engine.models.folder import ModelFolder
 from core.engine.removals.run import LanguagePass, language_run
-from core.pipeline.plans import carried_out_as, make_plan
+from core.pipeline.plans import make_plan
 from core.pipeline.recipes.request import ResolvedRequest
 
 
@@ -18,5 +18,5 @@ def walk_for(
     `setting` are the keyword arguments of `BlockPass`. Raises InvalidSparsity where the device's multiples of channels
     do not reach the sparsity.
     """
-    run = language_run(carried_out_as(request))
+    run = language_run(request.carried_out_as)
     return run.walk(folder, make_plan(folder, request, device=device), **setting)

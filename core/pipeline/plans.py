@@ -5,13 +5,11 @@ import torch
 from core.device_kinds import device_kind
 from core.engine.architectures.description import ModelDescription
 from core.engine.cuts.cut import Cut
-from core.engine.cuts.removal import Removal
 from core.engine.models.accelerator import default_device
 from core.engine.models.folder import ModelFolder
 from core.engine.options.sensitivity import SensitivityOptions
 from core.engine.pruning.layerwise.plan import LayerwisePlan
 from core.engine.pruning.plan import PruningPlan
-from core.engine.removals.registry import REMOVALS
 from core.engine.removals.run import PassRequest, language_run
 from core.methods.engine import build_method
 from core.methods.registry import parse_parameters
@@ -25,17 +23,12 @@ def make_plan(folder: ModelFolder, request: ResolvedRequest, *, device: torch.de
     How many channels are left depends on the device, so InvalidSparsity is raised where its multiples reach no such
     sparsity.
     """
-    removal, device = carried_out_as(request), device or default_device()
+    removal, device = request.carried_out_as, device or default_device()
     run = language_run(removal)
     method = build_method(request.method, request.parameters, run.protocols)
     cut = cut_on(device, request, folder.description)
     plan: PruningPlan = run.plan(folder, PassRequest(removal, cut, request.method, method, device))
     return plan
-
-
-def carried_out_as(request: ResolvedRequest) -> Removal:
-    """Return the kind of removal whose pass a request goes through: if nothing goes, the one that keeps all shapes."""
-    return request.removal or REMOVALS["weights"]
 
 
 def cut_on(device: torch.device, request: ResolvedRequest, description: ModelDescription) -> Cut:

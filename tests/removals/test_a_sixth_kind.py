@@ -156,14 +156,16 @@ def test_a_target_takes_the_least_that_meets_it(service: httpx.Client) -> None:
 def test_biases_are_gone_from_the_artifact_and_the_report_says_so(service: httpx.Client, job: dict[str, Any]) -> None:
     removed = LAYERS * OF_A_LAYER["attention_bias"]
     assert job["metrics"]["parameters"]["nonzero"] == job["metrics"]["parameters"]["dense"] - removed
-    rows = service.get(f"/v1/jobs/{job['id']}/report").raise_for_status().json()["layers"]
-    assert [(row["layer"], row["kind"], row["before"], row["after"]) for row in rows] == [
+    report = service.get(f"/v1/jobs/{job['id']}/report").raise_for_status().json()
+    assert [(row["layer"], row["kind"], row["before"], row["after"]) for row in report["layers"]] == [
         (layer, "biases", MOST, OF_A_LAYER["mlp_bias"]) for layer in range(LAYERS)
     ]
+    share = OF_A_LAYER["attention_bias"] / MOST
+    assert report["biases"] == [{"layer": layer, "share": share} for layer in range(LAYERS)]
     files = files_of(service, job)
     assert b'"mlp_bias": true' in files["config.json"] and b'"attention_bias": false' in files["config.json"]
-    assert f": {removed:,} of {LAYERS * MOST:,} biases." in files["README.md"].decode()
-    assert b"biases kept" in files["layers.svg"]
+    assert f": {removed:,} of {LAYERS * MOST:,} biases. No matrix lost a weight." in files["README.md"].decode()
+    assert b"biases kept" in files["layers.svg"] and b"biases gone" in files["layers.svg"]
 
 
 def test_the_page_shows_it(service: httpx.Client, job: dict[str, Any]) -> None:

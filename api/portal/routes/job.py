@@ -23,10 +23,10 @@ from api.portal.views.layer_table import by_kind, layer_figures
 from api.portal.views.live_updates import OVER, page_turn
 from api.state import ApiState
 from core.database import transaction
+from core.engine.cuts.report import unit_rows
 from core.engine.options.sensitivity_curves import Sensitivity
 from core.errors import NotFound
 from core.methods.registry import METHODS
-from core.pipeline.reports.report import unit_rows
 from core.service.jobs import service
 from core.service.jobs.random_baseline import with_random_baseline
 from core.service.jobs.schemas import JobBody
@@ -170,7 +170,7 @@ def layers_chart(
         if units:
             from core.pipeline.reports.shape_chart import shape_chart
 
-            return shape_chart(units, title=title, experts=report.experts)
+            return shape_chart(report, title=title)
         from core.pipeline.reports.charts import Series, layers_chart
 
         errors = {

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from core.pipeline.reports.report import Report, unit_rows
+from core.engine.cuts.report import LAYER, unit_rows
+from core.pipeline.reports.report import Report
 
 KINDS = 7
 """Lines in the chart, as many as there are colours; of more kinds of layers all are drawn as one."""
@@ -32,7 +33,7 @@ def chart_height(report: Report) -> int:
     """Return the height of the chart of the layers, in pixels where it is 800 wide."""
     units = unit_rows(report.layers)
     if units:
-        panels = len({row["kind"] for row in units} - {"layer"}) + any(row.get("cost") is not None for row in units)
+        panels = len({row["kind"] for row in units} - {LAYER}) + any(row.get("cost") is not None for row in units)
         return 80 + 150 * max(1, panels)
     return 560 if any(each.error is not None for each in layer_figures(report)) else 320
 

@@ -3,13 +3,16 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from core.engine.architectures.unit_kind import KindName
 from core.engine.cuts.cut import Cut
 from core.engine.cuts.losses import Losses
 from core.engine.cuts.plan import RemovalPlan
+from core.engine.cuts.report import SharePanel, counted_units
 from core.engine.cuts.size import Figure, SizeScale, scale_of_parameters
 from core.engine.options.base import MethodParameters
+from secateur_wire.metrics import Sparsity
 
 
 @dataclass(frozen=True)
@@ -84,3 +87,13 @@ class Removal(ABC):
     def is_measurable_alone(self, *, trains: bool) -> bool:
         """Return whether one layer alone can be pruned at any rate, by a method that `trains` or not."""
         return False
+
+    def outcome(self, share: Sparsity, layers: Sequence[Mapping[str, Any]], pattern: str | None) -> str:
+        """Return what went, as the model card says it; `layers` are the report's rows, `pattern` what was asked for."""
+        counted = counted_units(layers)
+        shares = f"{share.model:.2%} of all parameters were removed, {share.prunable:.2%} of those of its layers"
+        return f"{shares}: {counted}." if counted else f"{shares}."
+
+    def panels(self, sections: Mapping[str, Any]) -> Sequence[SharePanel]:
+        """Return the panels of the picture of the layers that show sections of the report that the kind added."""
+        return ()

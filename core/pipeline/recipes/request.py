@@ -10,6 +10,7 @@ from core.engine.cuts.cut import Cut
 from core.engine.cuts.removal import Removal
 from core.engine.options.base import MethodParameters
 from core.engine.options.patterns import parse_pattern
+from core.engine.removals.registry import REMOVALS
 from core.methods.method_info import Variant
 from core.methods.registry import get_method
 from secateur_wire.job_body import Target
@@ -59,6 +60,11 @@ class ResolvedRequest:
     def removal(self) -> Removal | None:
         """Return the kind of removal, None where nothing is pruned."""
         return self.variant.removal
+
+    @property
+    def carried_out_as(self) -> Removal:
+        """Return the kind of removal whose pass it goes through; where nothing goes, the one that keeps all shapes."""
+        return self.removal or REMOVALS["weights"]
 
     @property
     def shrinks(self) -> bool:

@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
+from core.engine.cuts.report import unit_rows
 from core.engine.exporters.registry import ADDED, OFFERED
 from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Recipe
@@ -11,7 +12,7 @@ from core.pipeline.reports.card_parts import CardParts
 from core.pipeline.reports.classifier_card import ClassifierCard
 from core.pipeline.reports.language_card import LanguageCard
 from core.pipeline.reports.markdown import fenced, plain
-from core.pipeline.reports.report import Report, unit_rows
+from core.pipeline.reports.report import Report
 from core.pipeline.reports.verdict import verdict_on
 from secateur_wire.metrics import Metrics, Parameters, Sizes, Sparsity, TokenRate
 from secateur_wire.reports import Generation
@@ -41,7 +42,9 @@ def model_card(recipe: Recipe, report: Report) -> str:
         f"# {plain(recipe.model)}, {f'pruned with {method.title}' if method.prunes else 'trained further'}",
         "",
         *_verdict(recipe, metrics),
-        _what_went(recipe, metrics.sparsity or Sparsity(), report.layers),
+        recipe.request.carried_out_as.outcome(
+            metrics.sparsity or Sparsity(), report.layers, recipe.pattern if method.prunes else None
+        ),
         "",
         *([f"![What each layer keeps]({SHAPE_CHART})", ""] if unit_rows(report.layers) else []),
         *(parts.recovery(recovery, has_zeros=not recipe.shrinks) if recovery else []),
@@ -149,25 +152,3 @@ def _target(metrics: Metrics) -> list[str]:
     limit_text, reached_text = _TARGETS[target.kind]
     spread = f", timings spread by {target.spread:.1%}" if target.kind == "latency_ratio" else ""
     return [f"- Target: {limit_text.format(target.asked)}; reached {reached_text.format(target.reached)}{spread}."]
-
-
-def _what_went(recipe: Recipe, share: Sparsity, layers: Sequence[Mapping[str, Any]]) -> str:
-    if recipe.shrinks:
-        shares = f"{share.model:.2%} of all parameters were removed, {share.prunable:.2%} of those of its layers"
-        return f"{shares}{_groups(layers)}."
-    kind = f" ({recipe.pattern})" if get_method(recipe.method).prunes else ""
-    return f"{share.prunable:.2%} of the prunable weights are zero{kind}, {share.model:.2%} of all parameters."
-
-
-def _groups(layers: Sequence[Mapping[str, Any]]) -> str:
-    """Return how many heads, channels and layers went, where the report counts them."""
-    counts: dict[str, tuple[int, int]] = {}
-    for row in unit_rows(layers):
-        removed, all_ = counts.get(row["kind"], (0, 0))
-        counts[row["kind"]] = removed + row["before"] - row["after"], all_ + row["before"]
-    counted = [
-        f"{removed:,} layer{'s' if removed > 1 else ''}" if kind == "layer" else f"{removed:,} of {all_:,} {kind}"
-        for kind, (removed, all_) in counts.items()
-        if removed
-    ]
-    return f": {', '.join(counted)}" if counted else ""

@@ -3,11 +3,10 @@
 The parts with fields are those that somebody reads; they keep all else that a stage tells for people.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 from pydantic import Field, JsonValue
 
+from core.engine.cuts.report import SharePanel
+from core.engine.removals.registry import REMOVALS
 from core.pipeline.reports.dense_figures import DenseFigure
 from secateur_wire import reports as wire
 from secateur_wire.base import JsonObject, Number, Record
@@ -143,40 +142,6 @@ class TargetReport(TargetReached):
     search: LatencySearch | None = None
 
 
-class ReportedRouting(Record):
-    """Routing in one decoder layer: tokens that reached each of its experts, and experts that too few reached.
-
-    The latter, `pooled`, were pruned by the statistics of all tokens.
-    """
-
-    name: str
-    layer: int
-    tokens: list[int]
-    pooled: list[int]
-
-
-class ReportedFittedRouting(Record):
-    """Number of calibration tokens that reach each expert of a dense layer, and of what is left of it once refitted.
-
-    `error` and `refitted` are the relative errors of what the experts give before and after the refit.
-    """
-
-    tokens: list[int]
-    tokens_left: list[int]
-    error: float | None
-    refitted: float | None
-
-
-class ReportedExperts(Record):
-    """Experts that one decoder layer keeps, by their numbers in the source, the scores of all, and their routing."""
-
-    name: str
-    layer: int
-    kept: list[int]
-    scores: list[float]
-    routing: ReportedFittedRouting | None = None
-
-
 class Report(wire.Report):
     """Whole report of a job, with every part the service writes."""
 
@@ -184,8 +149,6 @@ class Report(wire.Report):
     attempt: int | None = None
     model: ReportedModel | None = None
     layer_sparsities: list[JsonValue] = Field(default_factory=list)
-    routing: list[ReportedRouting] = Field(default_factory=list)
-    experts: list[ReportedExperts] = Field(default_factory=list)
     sensitivity: JsonObject | None = None
     texts: JsonObject | None = None
     images: ReportedImages | None = None
@@ -217,6 +180,11 @@ class Report(wire.Report):
         own = [] if self.peak_memory is None else [self.peak_memory]
         return [*own, *self.peak_memory_of_other_processes.values()]
 
+    @property
+    def panels(self) -> list[SharePanel]:
+        """Return the panels of the picture of the layers that kinds of removal make of their sections."""
+        return [panel for removal in REMOVALS.values() for panel in removal.panels(self.model_extra or {})]
+
     def exported(self, form: str) -> Exported | None:
         """Return what is said of a form of the artifact; None where it has none."""
         section = (self.model_extra or {}).get(form)
@@ -234,13 +202,3 @@ class Report(wire.Report):
         """Keep a process's peak memory, where it is known, beside the prune stage's, not added to it."""
         if peak is not None:
             self.peak_memory_of_other_processes = {**self.peak_memory_of_other_processes, process: peak}
-
-
-def unit_rows(layers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return the rows of a report's layers that count heads, channels or entire layers before and after."""
-    return [row for row in layers if "before" in row]
-
-
-def removed_layers(layers: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Return the numbers in the source of the layers that a report says are gone."""
-    return [row["layer"] for row in unit_rows(layers) if row["kind"] == "layer"]

@@ -1,11 +1,14 @@
 """Whole experts: how many of each layer stay."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from core.engine.architectures.description import require_structure
 from core.engine.cuts.cut import Cut
 from core.engine.cuts.removal import Removal
+from core.engine.cuts.report import SharePanel
 from core.engine.removals.experts.counts import ExpertPlan, expert_sparsities, experts_left
+from core.engine.removals.experts.report import SECTION, token_panels
 
 
 class ExpertRemoval(Removal):
@@ -30,6 +33,9 @@ class ExpertRemoval(Removal):
             "each token goes to as many experts as before, whichever go, so that no such ratio can be aimed at: use "
             "target.parameters or target.bytes"
         )
+
+    def panels(self, sections: Mapping[str, Any]) -> Sequence[SharePanel]:
+        return token_panels(sections.get(SECTION, ()))
 
 
 INFO = ExpertRemoval("experts", 40)

@@ -14,6 +14,7 @@ from core.engine.pruning.compensation.expert_refit import ExpertRefit, FittedRou
 from core.engine.pruning.compensation.unit_refit import UnitRefit
 from core.engine.pruning.units.block_tokens import PrunedBlock
 from core.engine.removals.experts.counts import ExpertPlan
+from core.engine.removals.experts.report import SECTION
 from core.engine.removals.unit_run import UnitRun
 
 
@@ -68,7 +69,7 @@ class ExpertPass(UnitRemovalPass):
 
     @property
     def sections(self) -> Mapping[str, Sequence[ExpertsLeftRow]]:
-        return {"experts": self._rows}
+        return {SECTION: self._rows}
 
 
 class ExpertRun(UnitRun):

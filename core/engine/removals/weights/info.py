@@ -1,7 +1,8 @@
 """Weights: how many become zero, and what that leaves."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.engine.cuts.cut import Cut
@@ -9,6 +10,7 @@ from core.engine.cuts.plan import RemovalPlan
 from core.engine.cuts.removal import Removal
 from core.engine.cuts.size import Figure, SizeScale
 from core.engine.removals.weights.options import check_masks, prunable_linears, selection_of
+from secateur_wire.metrics import Sparsity
 
 
 class WeightRemoval(Removal):
@@ -38,6 +40,10 @@ class WeightRemoval(Removal):
 
     def is_measurable_alone(self, *, trains: bool) -> bool:
         return not trains
+
+    def outcome(self, share: Sparsity, layers: Sequence[Mapping[str, Any]], pattern: str | None) -> str:
+        kind = "" if pattern is None else f" ({pattern})"
+        return f"{share.prunable:.2%} of the prunable weights are zero{kind}, {share.model:.2%} of all parameters."
 
 
 INFO = WeightRemoval("weights", 10, zeroes=True, keeps_zeros=True, offer="weights")

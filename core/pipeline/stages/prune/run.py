@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from core.engine.architectures.description import ModelDescription
+from core.engine.cuts.report import unit_rows
 from core.engine.evaluation.perplexity import MeasuredPerplexity
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import ModelFolder
@@ -21,7 +22,7 @@ from core.pipeline.messages import PruneOutput
 from core.pipeline.passes import walk_for
 from core.pipeline.reports.dense_figures import Facts
 from core.pipeline.reports.model_card import SHAPE_CHART
-from core.pipeline.reports.report import EngineSettings, PeakMemory, Report, unit_rows
+from core.pipeline.reports.report import EngineSettings, PeakMemory, Report
 from core.pipeline.stages.inputs import TokenSets, open_place, token_sets
 from core.pipeline.stages.prune.spec import PruneSpec
 from core.pipeline.stages.report import described_texts, reported_model, versions
@@ -149,14 +150,13 @@ def _report(
 
 def _draw_shapes(report: Report, spec: PruneSpec) -> None:
     """Draw what each layer keeps into the artifact, where heads, channels or layers were removed."""
-    rows = unit_rows(report.layers)
-    if not rows:
+    if not unit_rows(report.layers):
         return
     from core.pipeline.reports.shape_chart import shape_chart  # slow to load, and for such jobs alone
 
     spec.artifact.mkdir(parents=True, exist_ok=True)
     title = f"Layers of {spec.recipe.model} after {spec.recipe.method}"
-    (spec.artifact / SHAPE_CHART).write_text(shape_chart(rows, title=title, experts=report.experts), "utf-8")
+    (spec.artifact / SHAPE_CHART).write_text(shape_chart(report, title=title), "utf-8")
 
 
 class _Pruning(PartialProgress):

@@ -5,9 +5,10 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from core.engine.cuts.report import removed_layers
 from core.engine.evaluation.perplexity_ratio import ratio_stderr
 from core.pipeline.messages import JobSpec, LanguageSpec, Spec, TaskOutput
-from core.pipeline.reports.report import RecoveryReport, Report, removed_layers
+from core.pipeline.reports.report import RecoveryReport, Report
 from core.pipeline.stages.stage import JobStage, RunningJob
 from secateur_wire.base import Number
 from secateur_wire.metrics import Metrics, Parameters, Sparsity

@@ -1,15 +1,18 @@
 """Biases: which settings that give layers biases are turned off."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 from core.engine.architectures.description import ModelDescription, require_structure
 from core.engine.architectures.unit_kind import UnitKind
 from core.engine.cuts.cut import Cut
 from core.engine.cuts.plan import RemovalPlan
 from core.engine.cuts.removal import Removal
+from core.engine.cuts.report import Points, SharePanel
 from core.errors import InvalidSparsity, UnsupportedArchitecture
+from secateur_wire.metrics import Sparsity
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,13 @@ class BiasRemoval(Removal):
 
     def latency_refusal(self) -> str | None:
         return "biases take no time worth timing: use target.parameters or target.bytes"
+
+    def outcome(self, share: Sparsity, layers: Sequence[Mapping[str, Any]], pattern: str | None) -> str:
+        return f"{super().outcome(share, layers, pattern)} No matrix lost a weight."
+
+    def panels(self, sections: Mapping[str, Any]) -> Sequence[SharePanel]:
+        points = [(row["layer"], row["share"]) for row in sections.get("biases", ())]
+        return [SharePanel("biases gone", [Points("share", "gone", points)])] if points else []
 
     @staticmethod
     def _share(description: ModelDescription) -> float:

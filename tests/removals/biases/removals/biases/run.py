@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -18,6 +19,14 @@ from core.engine.removals.unit_run import UnitRun
 
 SECONDS_A_BLOCK = 0.3
 """A test ends the process meanwhile."""
+
+
+@dataclass(frozen=True)
+class BiasRow:
+    """A layer in the kind's section of the report, and the share of its biases that went."""
+
+    layer: int
+    share: float
 
 
 class BiasPass(UnitRemovalPass):
@@ -37,6 +46,11 @@ class BiasPass(UnitRemovalPass):
     def rows_of(self, index: int, counts: UnitCounts, costs: Mapping[str, float]) -> Iterable[UnitRow]:
         before, removed = self._plan.before, self._plan.removed
         yield UnitRow(self.streamed.block_prefix(index), index, "biases", before, before - removed, removed)
+
+    @property
+    def sections(self) -> Mapping[str, Sequence[BiasRow]]:
+        share = self._plan.removed / self._plan.before
+        return {"biases": [BiasRow(layer, share) for layer in range(self.folder.description.layers)]}
 
     @property
     def _plan(self) -> BiasPlan:

@@ -1,0 +1,34 @@
+"""Panel that the removal of experts adds to the picture of the layers: how many tokens each expert has."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from core.engine.cuts.report import Points, SharePanel
+
+SECTION: Final = "experts"
+"""Section of the report with a row for each layer that lost experts."""
+
+
+def token_panels(rows: Sequence[Mapping[str, Any]]) -> list[SharePanel]:
+    """Return a panel of the share of a layer's tokens that each expert has; none where nothing was fitted.
+
+    `rows` are those of the section. Shares before are left of the layer's place, shares after are right of it.
+    """
+    stayed: list[tuple[float, float]] = []
+    gone: list[tuple[float, float]] = []
+    after: list[tuple[float, float]] = []
+    routed = [row for row in rows if row["routing"] is not None]
+    for row in routed:
+        for expert, share in enumerate(_shares(row["routing"]["tokens"])):
+            (stayed if expert in row["kept"] else gone).append((row["layer"] - 0.2, share))
+        after += [(row["layer"] + 0.2, share) for share in _shares(row["routing"]["tokens_left"])]
+    series = (
+        Points("before, stays", "before", stayed),
+        Points("before, goes", "gone", gone),
+        Points("after", "after", after),
+    )
+    return [SharePanel("tokens of an expert", series)] if routed else []
+
+
+def _shares(tokens: Sequence[int]) -> list[float]:
+    return [each / max(sum(tokens), 1) for each in tokens]
