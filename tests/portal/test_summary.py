@@ -1,5 +1,6 @@
 """What the portal says of figures and errors: plain words that claim no more than was measured."""
 
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -8,12 +9,13 @@ import pytest
 
 from api.portal.views.error_advice import ADVICE, title_of
 from api.portal.views.job_page import stage_times
-from api.portal.views.layer_table import by_kind, layer_figures
+from api.portal.views.layer_table import by_kind, chart_height, layer_figures
 from api.portal.views.metric_curves import MOST_POINTS, curves_of
 from api.portal.views.result_cards import Row, cards, evaluation_rows
 from api.portal.views.summary import summarize
 from core import errors
 from core.pipeline.reports.report import Report
+from core.pipeline.reports.shape_chart import shape_chart
 from secateur.metrics_table import figures
 from secateur_wire.jobs import JobAttempt, JobEvent
 from secateur_wire.metrics import Metrics
@@ -331,3 +333,13 @@ def test_layers_of_every_kind_of_report_have_a_row() -> None:
     assert set(by_kind(figures)) == {"q_proj", "heads", "conv"}
     many = [{**linear, "name": f"layer{number}"} for number in range(9)]
     assert list(by_kind(layer_figures(Report.model_validate({"layers": many})))) == [""]
+
+
+def test_the_page_leaves_as_much_height_as_the_picture_of_the_layers_has() -> None:
+    row = {"name": "layer 0", "layer": 0, "kind": "experts", "before": 3, "after": 2, "removed_parameters": 9}
+    routing = {"tokens": [5, 1, 4], "tokens_left": [4, 6], "error": 0.3, "refitted": 0.1}
+    for each, height in ((None, 230), (routing, 380)):
+        experts = [{"name": "layer 0", "layer": 0, "kept": [0, 2], "scores": [], "routing": each}]
+        report = Report.model_validate({"layers": [row], "experts": experts})
+        size = ElementTree.fromstring(shape_chart(report, title="Layers")).attrib["viewBox"].split()
+        assert chart_height(report) == height == round(800 * float(size[3]) / float(size[2]))

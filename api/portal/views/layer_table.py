@@ -34,7 +34,7 @@ def chart_height(report: Report) -> int:
     units = unit_rows(report.layers)
     if units:
         panels = len({row["kind"] for row in units} - {LAYER}) + any(row.get("cost") is not None for row in units)
-        return 80 + 150 * max(1, panels)
+        return 80 + 150 * max(1, panels + len(report.panels))
     return 560 if any(each.error is not None for each in layer_figures(report)) else 320
 
 

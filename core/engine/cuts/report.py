@@ -10,10 +10,10 @@ LAYER: Final = "layer"
 
 @dataclass(frozen=True)
 class Points:
-    """Points (place on the axis of layers, share), of what was there `before`, is `gone`, or is there `after`."""
+    """Points (place on the axis of layers, share), of what was there `before`, was `removed`, or is there `after`."""
 
     label: str
-    of: Literal["before", "gone", "after"]
+    of: Literal["before", "removed", "after"]
     points: Sequence[tuple[float, float]]
 
 

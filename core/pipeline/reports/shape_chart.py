@@ -10,7 +10,7 @@ from core.engine.cuts.report import LAYER, SharePanel, unit_rows
 from core.pipeline.reports.drawing import COLOURS, GRID, as_svg, dress, open_figure
 from core.pipeline.reports.report import Report
 
-_STYLES = {"before": ("o", "#767676"), "gone": ("x", COLOURS[1]), "after": ("o", COLOURS[0])}
+_STYLES = {"before": ("o", "#767676"), "removed": ("x", COLOURS[1]), "after": ("o", COLOURS[0])}
 """Marker and colour of points."""
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from core.engine.architectures.structure import ModelStructure
 from core.engine.architectures.unit_kind import KindName, UnitKind
+from core.engine.cuts.report import LAYER
 from core.engine.pruning.results import UnitRow
 from core.engine.pruning.units.removal import UnitCounts
 
@@ -19,7 +20,7 @@ def rows_of_layer(
     """Yield the rows of a layer of that name; `costs` are the increases of the loss that are expected, by kind."""
     shape = structure.layers[layer]
     if layer not in counts.layers:
-        yield UnitRow(name, layer, "layer", 1, 0, shape.parameters)
+        yield UnitRow(name, layer, LAYER, 1, 0, shape.parameters)
         return
     for kind in kinds:
         before, after = kind.units(shape), counts.layers[layer].units[kind.name]

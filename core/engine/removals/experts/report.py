@@ -15,16 +15,16 @@ def token_panels(rows: Sequence[Mapping[str, Any]]) -> list[SharePanel]:
     `rows` are those of the section. Shares before are left of the layer's place, shares after are right of it.
     """
     stayed: list[tuple[float, float]] = []
-    gone: list[tuple[float, float]] = []
+    removed: list[tuple[float, float]] = []
     after: list[tuple[float, float]] = []
     routed = [row for row in rows if row["routing"] is not None]
     for row in routed:
         for expert, share in enumerate(_shares(row["routing"]["tokens"])):
-            (stayed if expert in row["kept"] else gone).append((row["layer"] - 0.2, share))
+            (stayed if expert in row["kept"] else removed).append((row["layer"] - 0.2, share))
         after += [(row["layer"] + 0.2, share) for share in _shares(row["routing"]["tokens_left"])]
     series = (
         Points("before, stays", "before", stayed),
-        Points("before, goes", "gone", gone),
+        Points("before, goes", "removed", removed),
         Points("after", "after", after),
     )
     return [SharePanel("tokens of an expert", series)] if routed else []

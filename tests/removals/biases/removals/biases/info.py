@@ -61,7 +61,7 @@ class BiasRemoval(Removal):
 
     def panels(self, sections: Mapping[str, Any]) -> Sequence[SharePanel]:
         points = [(row["layer"], row["share"]) for row in sections.get("biases", ())]
-        return [SharePanel("biases gone", [Points("share", "gone", points)])] if points else []
+        return [SharePanel("biases gone", [Points("share", "removed", points)])] if points else []
 
     @staticmethod
     def _share(description: ModelDescription) -> float:
