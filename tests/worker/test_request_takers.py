@@ -1,7 +1,7 @@
 """Threads that take requests beside jobs: no request ends them, and a worker that lost one says so."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +15,6 @@ from core.service.discoveries.tables import DiscoveryRow
 from core.service.registry.tables import ModelRow
 from core.service.registry.traces import claim_trace
 from core.settings import Settings
-from secateur_wire.problems import StoredProblem
 from tests.model_folders import write_alien
 from tests.worker.conftest import eventually
 from worker import alive
@@ -41,10 +40,16 @@ class Unready(RequestTaker[str]):
             raise self.raised.pop(0)
         return None
 
-    def see_through(self, sessions: sessionmaker[Session], claimed: str) -> None:
+    def facts(self, claimed: str) -> Mapping[str, str]:
         raise AssertionError("nothing is claimed")
 
-    def fail(self, session: Session, claimed: str, problem: StoredProblem) -> None:
+    def fulfil(self, sessions: sessionmaker[Session], claimed: str, on_wait: Callable[[], None]) -> None:
+        raise AssertionError("nothing is claimed")
+
+    def release(self, session: Session, claimed: str) -> None:
+        raise AssertionError("nothing is claimed")
+
+    def fail(self, session: Session, claimed: str, error: Exception) -> None:
         raise AssertionError("nothing is claimed")
 
 

@@ -7,7 +7,7 @@ and the names, dtypes and shapes of tensors.
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 
 import structlog
@@ -23,7 +23,7 @@ from core.service.discoveries.queue import ClaimedDiscovery
 from core.service.discoveries.versions import note_version
 from core.settings import Settings
 from secateur_wire.problems import StoredProblem
-from worker.supervisor.request_taker import RequestStopped, RequestTaker
+from worker.supervisor.request_taker import RequestTaker
 from worker.supervisor.secluded_child import ask_child
 
 DISCOVERER: tuple[str, ...] = (sys.executable, "-m", "core.pipeline.stages.discover")
@@ -52,9 +52,18 @@ class _Answer(BaseModel):
         return self
 
 
+class _ReportedError(Exception):
+    """Error that the child reported itself."""
+
+    def __init__(self, reported: _Reported) -> None:
+        super().__init__(reported.message)
+        self.reported = reported
+
+
 class Discoverer(RequestTaker[ClaimedDiscovery]):
     """Thread that takes discoveries, one at a time, once it is started."""
 
+    foreseen = (SecateurError, _ReportedError)
     unforeseen = DiscoveryFailed
 
     def __init__(self, worker_id: str, settings: Settings, *, command: Sequence[str] = DISCOVERER) -> None:
@@ -77,40 +86,31 @@ class Discoverer(RequestTaker[ClaimedDiscovery]):
             most_attempts=settings.discovery_attempts,
         )
 
-    def see_through(self, sessions: sessionmaker[Session], claimed: ClaimedDiscovery) -> None:
-        with structlog.contextvars.bound_contextvars(discovery=claimed.id, worker=self._worker_id):
-            self._see_through(sessions, claimed)
+    def facts(self, claimed: ClaimedDiscovery) -> Mapping[str, str]:
+        return {"discovery": claimed.id, "worker": self._worker_id}
 
-    def fail(self, session: Session, claimed: ClaimedDiscovery, problem: StoredProblem) -> None:
+    def renew(self, session: Session, claimed: ClaimedDiscovery) -> bool:
+        return queue.renew(session, claimed, self._settings.lease_seconds)
+
+    def release(self, session: Session, claimed: ClaimedDiscovery) -> None:
+        queue.release(session, claimed)
+
+    def fail(self, session: Session, claimed: ClaimedDiscovery, error: Exception) -> None:
+        problem = _problem(error)
         queue.fail(session, claimed, problem, most_attempts=self._settings.discovery_attempts)
         logger.info("nothing discovered", code=problem["code"], reason=problem["message"][:300])
 
-    def _see_through(self, sessions: sessionmaker[Session], claimed: ClaimedDiscovery) -> None:
+    def fulfil(self, sessions: sessionmaker[Session], claimed: ClaimedDiscovery, on_wait: Callable[[], None]) -> None:
         began = time.monotonic()
-        try:
-            description = self._discover(sessions, claimed)
-        except RequestStopped:
-            with transaction(sessions) as session:
-                queue.release(session, claimed)
-            return
-        except (SecateurError, _ReportedError) as error:
-            with transaction(sessions) as session:
-                self.fail(session, claimed, _problem(error))
-            return
+        description = self._discover(claimed, on_wait)
         with transaction(sessions) as session:
             queue.succeed(session, claimed, description)
         logger.info("discovered", architecture=description.architecture, seconds=round(time.monotonic() - began, 1))
 
-    def _discover(self, sessions: sessionmaker[Session], claimed: ClaimedDiscovery) -> ModelDescription:
+    def _discover(self, claimed: ClaimedDiscovery, on_wait: Callable[[], None]) -> ModelDescription:
         """Have a child look; raises the error that it reports, DiscoveryFailed where it ends without an answer."""
         question = json.dumps({"config": claimed.model.config, "tensors": claimed.model.tensors})
-        answer = ask_child(
-            self._command,
-            question,
-            name="discovery",
-            settings=self._settings,
-            on_wait=self._renewing(sessions, claimed),
-        )
+        answer = ask_child(self._command, question, name="discovery", settings=self._settings, on_wait=on_wait)
         try:
             answered = _Answer.model_validate_json(answer)
         except ValidationError as error:
@@ -121,34 +121,10 @@ class Discoverer(RequestTaker[ClaimedDiscovery]):
             raise _ReportedError(answered.error)
         return claimed.model.described(answered.architecture)
 
-    def _renewing(self, sessions: sessionmaker[Session], claimed: ClaimedDiscovery) -> Callable[[], None]:
-        """Return what renews the lease as often as it has to be. It raises RequestStopped."""
-        renew_at = 0.0
 
-        def renew() -> None:
-            nonlocal renew_at
-            now = time.monotonic()
-            if self._ended.is_set():
-                raise RequestStopped
-            if now > renew_at:
-                renew_at = now + self._settings.lease_renew_seconds
-                with transaction(sessions) as session:
-                    if not queue.renew(session, claimed, self._settings.lease_seconds):
-                        raise RequestStopped
-
-        return renew
-
-
-class _ReportedError(Exception):
-    """Error that the child reported itself."""
-
-    def __init__(self, reported: _Reported) -> None:
-        super().__init__(reported.message)
-        self.reported = reported
-
-
-def _problem(error: SecateurError | _ReportedError) -> StoredProblem:
-    if isinstance(error, SecateurError):
-        return error.problem()
-    code, message = error.reported.code[:100], error.reported.message[:_MOST_MESSAGE]
-    return {"code": code, "message": message, "param": "model", "retryable": False}
+def _problem(error: Exception) -> StoredProblem:
+    if isinstance(error, _ReportedError):
+        code, message = error.reported.code[:100], error.reported.message[:_MOST_MESSAGE]
+        return {"code": code, "message": message, "param": "model", "retryable": False}
+    assert isinstance(error, SecateurError)
+    return error.problem()

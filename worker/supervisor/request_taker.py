@@ -1,7 +1,9 @@
 """A worker's thread beside its jobs, which takes requests of one kind from the database and sees them through."""
 
 import threading
+import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from typing import ClassVar, Generic, TypeVar
 
 import structlog
@@ -11,7 +13,6 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.database import session_factory, transaction
 from core.errors import InternalError, SecateurError
 from core.settings import Settings
-from secateur_wire.problems import StoredProblem
 
 Claimed = TypeVar("Claimed")
 _DATABASE_AWAY = (InterfaceError, OperationalError, TimeoutError)
@@ -27,9 +28,12 @@ class RequestStopped(Exception):
 class RequestTaker(ABC, Generic[Claimed]):
     """Thread that takes requests, one at a time, once it is started; `name` says of what.
 
-    No request ends it: one that raises what nobody foresaw fails with that as its reason, and the next one is taken.
+    No request ends it: one that raises what nobody foresaw fails with that as its reason, and the next one is taken. A
+    request under way is given back when the thread is told to end.
     """
 
+    foreseen: ClassVar[tuple[type[Exception], ...]] = (SecateurError,)
+    """Errors that a request may end with."""
     unforeseen: ClassVar[type[SecateurError]] = InternalError
     """Error of a request that raised what nobody foresaw."""
 
@@ -59,29 +63,71 @@ class RequestTaker(ABC, Generic[Claimed]):
         """Take the next request; return None where none waits."""
 
     @abstractmethod
-    def see_through(self, sessions: sessionmaker[Session], claimed: Claimed) -> None:
-        """See a request through to its end, which is written into its row."""
+    def facts(self, claimed: Claimed) -> Mapping[str, str]:
+        """Return what log lines about a request say of it."""
 
     @abstractmethod
-    def fail(self, session: Session, claimed: Claimed, problem: StoredProblem) -> None:
-        """Write into a request's row why it failed."""
+    def fulfil(self, sessions: sessionmaker[Session], claimed: Claimed, on_wait: Callable[[], None]) -> None:
+        """Fulfil a request, and write what came of it into its row.
+
+        `on_wait` is to be called about twice a second, and what it raises ends the work. Raises `foreseen` errors where
+        the request fails.
+        """
+
+    def renew(self, session: Session, claimed: Claimed) -> bool:
+        """Keep a request; return False where it is another worker's now.
+
+        A request whose claim lasts longer than its work may take is kept without.
+        """
+        return True
+
+    @abstractmethod
+    def release(self, session: Session, claimed: Claimed) -> None:
+        """Give a request back unharmed, where it is this worker's still."""
+
+    @abstractmethod
+    def fail(self, session: Session, claimed: Claimed, error: Exception) -> None:
+        """Write into a request's row why it failed: by a `foreseen` error, or by `unforeseen`."""
 
     def take_next(self, sessions: sessionmaker[Session]) -> bool:
-        """Take the next request and see it through; return False where none waits."""
+        """Take the next request and see it through to its end; return False where none waits."""
         with transaction(sessions) as session:
             claimed = self.claim(session)
         if claimed is None:
             return False
-        try:
-            self.see_through(sessions, claimed)
-        except _DATABASE_AWAY:
-            raise  # its lease runs out, and it is taken again
-        except Exception as error:
-            logger.exception("a request ended unexpectedly", taker=self._thread.name)
-            unforeseen = self.unforeseen(f"{type(error).__name__}: {error}"[:_MOST_MESSAGE])
-            with transaction(sessions) as session:
-                self.fail(session, claimed, unforeseen.problem())
+        with structlog.contextvars.bound_contextvars(**self.facts(claimed)):
+            try:
+                self.fulfil(sessions, claimed, self._keeping(sessions, claimed))
+            except RequestStopped:
+                with transaction(sessions) as session:
+                    self.release(session, claimed)
+            except _DATABASE_AWAY:
+                raise  # its lease runs out, and it is taken again
+            except Exception as error:
+                failure = error
+                if not isinstance(error, self.foreseen):
+                    logger.exception("a request ended unexpectedly", taker=self._thread.name)
+                    failure = self.unforeseen(f"{type(error).__name__}: {error}"[:_MOST_MESSAGE])
+                with transaction(sessions) as session:
+                    self.fail(session, claimed, failure)
         return True
+
+    def _keeping(self, sessions: sessionmaker[Session], claimed: Claimed) -> Callable[[], None]:
+        """Return what renews the lease as often as it has to be. It raises RequestStopped."""
+        renew_at = 0.0
+
+        def keep() -> None:
+            nonlocal renew_at
+            now = time.monotonic()
+            if self._ended.is_set():
+                raise RequestStopped
+            if now > renew_at:
+                renew_at = now + self._settings.lease_renew_seconds
+                with transaction(sessions) as session:
+                    if not self.renew(session, claimed):
+                        raise RequestStopped
+
+        return keep
 
     def _live(self) -> None:
         """Take requests until ended, with an engine of its own, which no forked process inherits."""

@@ -7,19 +7,17 @@ stores; here its lease is kept, and its time limited.
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.database import transaction
-from core.errors import Unavailable
+from core.errors import SecateurError, Unavailable
 from core.service.samples import queue
 from core.service.samples.queue import ClaimedSample
 from core.settings import Settings
-from secateur_wire.problems import StoredProblem
-from worker.processes import ChildProcess, spawn
+from worker.processes import spawn
 from worker.supervisor.request_taker import RequestTaker
 
 FULFILLER: tuple[str, ...] = (sys.executable, "-m", "worker.samples.requested")
@@ -42,37 +40,34 @@ class SampleFetcher(RequestTaker[ClaimedSample]):
     def claim(self, session: Session) -> ClaimedSample | None:
         return queue.claim(session, worker_id=self._worker_id, lease_seconds=self._settings.lease_seconds)
 
-    def see_through(self, sessions: sessionmaker[Session], claimed: ClaimedSample) -> None:
+    def facts(self, claimed: ClaimedSample) -> Mapping[str, str]:
+        return {"sample": claimed.id}
+
+    def renew(self, session: Session, claimed: ClaimedSample) -> bool:
+        return queue.renew(session, claimed, self._settings.lease_seconds)
+
+    def release(self, session: Session, claimed: ClaimedSample) -> None:
+        queue.release(session, claimed)
+
+    def fail(self, session: Session, claimed: ClaimedSample, error: Exception) -> None:
+        assert isinstance(error, SecateurError)
+        problem = error.problem()
+        queue.fail(session, claimed, problem)
+        logger.warning("no samples", reason=problem["message"])
+
+    def fulfil(self, sessions: sessionmaker[Session], claimed: ClaimedSample, on_wait: Callable[[], None]) -> None:
+        """Have a child fulfil a request; it writes the end itself.
+
+        Raises Unavailable where the child fails or takes too long.
+        """
         child = spawn([*self._command, json.dumps(asdict(claimed))], name="samples")
+        deadline = time.monotonic() + MOST_SECONDS
         try:
-            self._wait(sessions, claimed, child)
+            while (code := child.wait(_LOOK_SECONDS)) is None:
+                on_wait()
+                if time.monotonic() > deadline:
+                    raise Unavailable(f"fetching the samples took longer than {MOST_SECONDS:g} s")
         finally:
             child.end()
-
-    def fail(self, session: Session, claimed: ClaimedSample, problem: StoredProblem) -> None:
-        queue.fail(session, claimed, problem)
-        logger.warning("no samples", sample=claimed.id, reason=problem["message"])
-
-    def _wait(self, sessions: sessionmaker[Session], claimed: ClaimedSample, child: ChildProcess) -> None:
-        """Wait for the child, which writes the end itself; the lease is renewed meanwhile."""
-        deadline, renew_at = time.monotonic() + MOST_SECONDS, 0.0
-        message: str | None = None
-        while (code := child.wait(_LOOK_SECONDS)) is None:
-            now = time.monotonic()
-            if self._ended.is_set():
-                with transaction(sessions) as session:
-                    queue.release(session, claimed)
-                return
-            if now > deadline:
-                message = f"fetching the samples took longer than {MOST_SECONDS:g} s"
-                break
-            if now > renew_at:
-                renew_at = now + self._settings.lease_renew_seconds
-                with transaction(sessions) as session:
-                    if not queue.renew(session, claimed, self._settings.lease_seconds):
-                        return
-        if code is not None and code != 0:
-            message = f"the process that fetched the samples ended with code {code}"
-        if message is not None:
-            with transaction(sessions) as session:
-                self.fail(session, claimed, Unavailable(message).problem())
+        if code != 0:
+            raise Unavailable(f"the process that fetched the samples ended with code {code}")

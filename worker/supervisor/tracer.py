@@ -8,7 +8,7 @@ size, of language models the pass of one job.
 import sys
 import time
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -39,8 +39,7 @@ from core.service.sources.hub_tokens import find_access
 from core.service.sources.references import FileReference, FolderModel, StoredModel
 from core.settings import Settings
 from core.storage import Store
-from secateur_wire.problems import StoredProblem
-from worker.supervisor.request_taker import RequestStopped, RequestTaker
+from worker.supervisor.request_taker import RequestTaker
 from worker.supervisor.secluded_child import ask_child
 
 TRACER: tuple[str, ...] = (sys.executable, "-m", "core.pipeline.stages.trace")
@@ -56,6 +55,8 @@ logger = structlog.get_logger()
 class _Tracer(RequestTaker[_Claimed]):
     """Thread that makes traces of one kind, one at a time, once it is started."""
 
+    foreseen = (SecateurError, OSError)
+
     def __init__(self, name: str, store: Store, settings: Settings, command: Sequence[str]) -> None:
         super().__init__(name, settings, settings.discovery_poll_seconds)
         self._store = store
@@ -65,43 +66,24 @@ class _Tracer(RequestTaker[_Claimed]):
     def _lease_seconds(self) -> float:
         return self._settings.discovery_seconds + _MORE_SECONDS
 
-    def see_through(self, sessions: sessionmaker[Session], claimed: _Claimed) -> None:
+    def fulfil(self, sessions: sessionmaker[Session], claimed: _Claimed, on_wait: Callable[[], None]) -> None:
         began = time.monotonic()
-        with structlog.contextvars.bound_contextvars(**self.facts(claimed)):
-            try:
-                self.trace(sessions, claimed)
-            except RequestStopped:
-                with transaction(sessions) as session:
-                    self.release(session, claimed)
-                return
-            except (SecateurError, OSError) as error:
-                with transaction(sessions) as session:
-                    self.put_off(session, claimed)
-                logger.info("not traced", attempt=claimed.attempt, reason=f"{type(error).__name__}: {error}"[:300])
-                return
-            logger.info("traced", seconds=round(time.monotonic() - began, 1))
+        self.trace(sessions, claimed, on_wait)
+        logger.info("traced", seconds=round(time.monotonic() - began, 1))
 
-    def fail(self, session: Session, claimed: _Claimed, problem: StoredProblem) -> None:
+    def fail(self, session: Session, claimed: _Claimed, error: Exception) -> None:
         """Put the trace off: nobody waits for it, and estimates do without."""
         self.put_off(session, claimed)
+        logger.info("not traced", attempt=claimed.attempt, reason=f"{type(error).__name__}: {error}"[:300])
 
-    def ask(self, question: BaseModel, answer: type[_Answer]) -> _Answer:
+    def ask(self, question: BaseModel, answer: type[_Answer], on_wait: Callable[[], None]) -> _Answer:
         """Return the answer of a child; raises DiscoveryFailed where it gives none."""
-        text = ask_child(
-            self._command,
-            question.model_dump_json(),
-            name="trace",
-            settings=self._settings,
-            on_wait=self._stop_if_ended,
-        )
+        asked = question.model_dump_json()
+        text = ask_child(self._command, asked, name="trace", settings=self._settings, on_wait=on_wait)
         try:
             return answer.model_validate_json(text)
         except ValidationError as error:
             raise DiscoveryFailed("the child's answer is no trace") from error
-
-    def _stop_if_ended(self) -> None:
-        if self._ended.is_set():
-            raise RequestStopped
 
     def from_store(self, prefix: str) -> Read:
         """Return what reads files below a prefix of the store."""
@@ -112,20 +94,12 @@ class _Tracer(RequestTaker[_Claimed]):
         return read
 
     @abstractmethod
-    def facts(self, claimed: _Claimed) -> Mapping[str, str]:
-        """Return what log lines about a trace say of it."""
-
-    @abstractmethod
-    def trace(self, sessions: sessionmaker[Session], claimed: _Claimed) -> None:
+    def trace(self, sessions: sessionmaker[Session], claimed: _Claimed, on_wait: Callable[[], None]) -> None:
         """Have a child make a trace, and keep it; raises DiscoveryFailed, and what makes a folder unusable."""
 
     @abstractmethod
     def put_off(self, session: Session, claimed: _Claimed) -> None:
         """Let a trace that failed be due again later."""
-
-    @abstractmethod
-    def release(self, session: Session, claimed: _Claimed) -> None:
-        """Give a trace back unharmed."""
 
 
 class Tracer(_Tracer[ClaimedTrace]):
@@ -146,10 +120,10 @@ class Tracer(_Tracer[ClaimedTrace]):
     def release(self, session: Session, claimed: ClaimedTrace) -> None:
         release_trace(session, claimed)
 
-    def trace(self, sessions: sessionmaker[Session], claimed: ClaimedTrace) -> None:
+    def trace(self, sessions: sessionmaker[Session], claimed: ClaimedTrace, on_wait: Callable[[], None]) -> None:
         with TemporaryDirectory(prefix="secateur-headers-") as temporary:
             question = _question(self._folder(claimed, Path(temporary)))
-        answered = self.ask(question, TraceAnswer)
+        answered = self.ask(question, TraceAnswer, on_wait)
         if answered.passes is None:
             raise DiscoveryFailed(answered.error or "the child did not say why")
         with transaction(sessions) as session:
@@ -199,10 +173,10 @@ class PassTracer(_Tracer[ClaimedPassTrace]):
     def release(self, session: Session, claimed: ClaimedPassTrace) -> None:
         release_pass_trace(session, claimed)
 
-    def trace(self, sessions: sessionmaker[Session], claimed: ClaimedPassTrace) -> None:
+    def trace(self, sessions: sessionmaker[Session], claimed: ClaimedPassTrace, on_wait: Callable[[], None]) -> None:
         with TemporaryDirectory(prefix="secateur-headers-") as temporary:
             question = self._question(self._folder(sessions, claimed, Path(temporary)), claimed)
-        answered = self.ask(question, PassAnswer)
+        answered = self.ask(question, PassAnswer, on_wait)
         if answered.peak_bytes is None:
             raise DiscoveryFailed(answered.error or "the child did not say why")
         with transaction(sessions) as session:
