@@ -21,8 +21,7 @@ from core.service.retention.service import set_retention
 from core.service.teams.keys import create_key
 from core.service.teams.server_secret import server_secret
 from core.settings import Settings
-from worker.dispatcher.clock import make_duties
-from worker.dispatcher.duties import Turn
+from worker.dispatcher.clock import Turn, make_duties
 
 READS_MUCH = {
     "preview of retention": "it counts what a team has",

@@ -18,8 +18,7 @@ from core.service.duties.times import failed_rows
 from core.settings import Settings
 from tests.jobs.conftest import new_job
 from tests.triggers.conftest import member_api, trigger_body
-from worker.dispatcher.clock import make_duties
-from worker.dispatcher.duties import Turn
+from worker.dispatcher.clock import Turn, make_duties
 
 __all__ = ["member_api", "new_job", "trigger_body"]
 

@@ -22,7 +22,7 @@ from core.service.jobs.queue import (
     release,
 )
 from core.service.jobs.queue.attempts import Ending
-from core.service.jobs.queue.refusals import refuse
+from core.service.jobs.queue.completion import refuse
 from core.service.jobs.queue.transitions import Transition, transition
 from core.service.jobs.states import TRANSITIONS
 from core.service.jobs.tables import JobRow

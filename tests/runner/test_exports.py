@@ -67,7 +67,7 @@ def test_a_job_killed_while_it_exports_leaves_the_files_of_an_undisturbed_one(
 
         return run_task(spec, on_wait=wait, **given)
 
-    monkeypatch.setattr("worker.supervisor.runner_tasks.run_task", run_and_kill)
+    monkeypatch.setattr("worker.supervisor.attempt.run_task", run_and_kill)
     assert work().result(60) == "queued"
     assert not psutil.wait_procs(killed, timeout=20)[1], "llama.cpp ends with its runner"
     monkeypatch.undo()

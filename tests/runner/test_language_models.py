@@ -221,7 +221,7 @@ def test_killed_with_9_at_any_stage_the_next_attempt_goes_on_to_the_same_bytes(
         return run_task(spec, on_wait=wait, **given)
 
     for stage in stages:
-        monkeypatch.setattr("worker.supervisor.runner_tasks.run_task", partial(run_and_kill, stage))
+        monkeypatch.setattr("worker.supervisor.attempt.run_task", partial(run_and_kill, stage))
         assert work().result(60) == "queued", stage
     monkeypatch.undo()
     assert work().result(120) == "succeeded", jobs.job(job_id).error

@@ -17,8 +17,7 @@ from core.service.sources.hub_revisions import (
 )
 from core.settings import Settings
 from tests.model_folders import write_llama
-from worker.dispatcher.clock import make_duties
-from worker.dispatcher.duties import Turn
+from worker.dispatcher.clock import Turn, make_duties
 
 Sessions = sessionmaker[Session]
 

@@ -64,7 +64,7 @@ def fetchers(monkeypatch: pytest.MonkeyPatch) -> list[ChildProcess]:
         return run_task(spec, **given)
 
     monkeypatch.setattr("worker.supervisor.fetched_inputs.spawn", start)
-    monkeypatch.setattr("worker.supervisor.runner_tasks.run_task", run)
+    monkeypatch.setattr("worker.supervisor.attempt.run_task", run)
     return started
 
 

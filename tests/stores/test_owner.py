@@ -24,8 +24,7 @@ from tests.serving import lent_app
 from tests.stored import put
 from tests.stores.conftest import write_artifact
 from worker.cli import register
-from worker.dispatcher.clock import make_duties
-from worker.dispatcher.duties import Turn
+from worker.dispatcher.clock import Turn, make_duties
 from worker.prepare import prepare
 from worker.tasks import Connections, run_eligible_jobs
 

@@ -18,8 +18,7 @@ from core.service.triggers.schedule import next_due
 from core.settings import Settings
 from tests.conftest import bearer
 from tests.triggers.conftest import Fixed, fire, make_trigger
-from worker.dispatcher.clock import make_duties
-from worker.dispatcher.duties import Turn
+from worker.dispatcher.clock import Turn, make_duties
 
 NIGHTLY = {"cron": "0 3 * * *", "timezone": "Europe/Berlin"}
 

@@ -34,8 +34,7 @@ from secateur_wire.jobs import JobEvent
 from tests.worker.forked_parts import fork_part
 from tests.worker.redis_server import RedisServer, redis_running
 from tests.worker.supervise import run_once
-from worker.dispatcher.clock import return_expired_leases, send_due_hints
-from worker.dispatcher.duties import Turn
+from worker.dispatcher.clock import Turn, return_expired_leases, send_due_hints
 from worker.embedded.serve import part_commands, part_environment
 from worker.processes import ChildProcess, spawn
 from worker.runner.fork_server import PROCESS_NAME

@@ -8,8 +8,7 @@ from sqlalchemy import text
 from core.database import transaction
 from core.settings import Settings
 from tests.worker.conftest import HintsSent, Queue, dispatched
-from worker.dispatcher.clock import send_due_hints
-from worker.dispatcher.duties import Turn
+from worker.dispatcher.clock import Turn, send_due_hints
 
 
 def test_a_hint_that_was_lost_is_sent_again_once_it_is_stale(

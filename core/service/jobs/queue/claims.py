@@ -1,4 +1,8 @@
-"""Claims: a worker takes a job, renews its lease, and gives it back."""
+"""Claims: a worker takes a job, renews its lease, and gives it back.
+
+A worker may take a job that it has room for, or tries it as the largest. The conditions of that stand in the claim's
+statement, where `{worker}` and `{me}` are rows with the memory and disk of a worker.
+"""
 
 import zlib
 from collections.abc import Mapping
@@ -8,18 +12,89 @@ from sqlalchemy import Row, bindparam, func, text, update
 from sqlalchemy.orm import Session
 
 from core.database import new_id, seconds_from_now
-from core.service.jobs.admission import Room
+from core.service.jobs.admission import STEPS_PER_DOUBLING, Room
 from core.service.jobs.queue.attempts import Ending
 from core.service.jobs.queue.audit_entries import STARTED
 from core.service.jobs.queue.claimed import Claim, claim_of
 from core.service.jobs.queue.completion import finish_cancelled
-from core.service.jobs.queue.fitting import HAS_ROOM, MAY_FIT, MAY_TAKE, ME
 from core.service.jobs.queue.progress import append_event
 from core.service.jobs.queue.transitions import EVENT_CHANNEL, Transition, transition
 from core.service.jobs.queue.webhook_notices import notify_webhooks
 from core.service.jobs.states import LEASED
 from core.service.jobs.tables import JobRow, WorkerRow
 from secateur_wire.states import JobStatus
+
+_MEMORY = "coalesce({worker}.device_memory_bytes, 0), coalesce({worker}.memory_bytes, 0)"
+_FRESH = """
+    heartbeat_at > statement_timestamp() - make_interval(secs => :fresh_seconds) AND state NOT IN ('paused', 'draining')
+"""
+"""Condition of workers that are expected to take jobs."""
+
+_HAS_NOT_OUTGROWN = f"""
+    coalesce(({_MEMORY}) > (jobs.outgrown_device_memory_bytes, jobs.outgrown_memory_bytes), true)
+"""
+"""Condition that the job never ran out of memory on a worker with as much."""
+
+_HAS_ROOM = f"""
+    coalesce(jobs.needs_device_memory_bytes <= {{worker}}.device_memory_bytes, true)
+    AND coalesce(jobs.needs_memory_bytes <= {{worker}}.memory_bytes, true)
+    AND coalesce(jobs.needs_disk_bytes <= {{worker}}.disk_free_bytes, true)
+    AND {_HAS_NOT_OUTGROWN}
+"""
+"""Condition that a worker has room. A size that is not known, of the job or of the worker, excludes neither."""
+
+_MAY_TAKE = f"""
+    (
+        {_HAS_ROOM.format(worker="{me}")}
+        OR (
+            {{me}}.is_largest
+            AND jobs.available_at < clock_timestamp() - make_interval(secs => :max_wait_seconds)
+            AND {_HAS_NOT_OUTGROWN.format(worker="{me}")}
+            AND NOT EXISTS (
+                SELECT FROM workers AS other
+                WHERE other.queue = :queue AND {_FRESH} AND {_HAS_ROOM.format(worker="other")}
+            )
+        )
+    )
+"""
+"""Condition that a worker may take a job: the largest tries what no other has room for, once it has waited long."""
+
+_STEP = f"coalesce(floor({STEPS_PER_DOUBLING} * log(2, {{figure}} + 1))::int, 255)"
+
+_ME = f"""
+    me AS MATERIALIZED (
+        SELECT
+            *,
+            {_STEP.format(figure="device_memory_bytes")} AS device_memory_step,
+            {_STEP.format(figure="memory_bytes")} AS memory_step,
+            {_STEP.format(figure="disk_free_bytes")} AS disk_step
+        FROM (
+            SELECT
+                worker.device_memory_bytes, worker.memory_bytes,
+                coalesce(CAST(:disk_free_bytes AS bigint), worker.disk_free_bytes) AS disk_free_bytes,
+                NOT EXISTS (
+                    SELECT FROM workers AS other
+                    WHERE other.queue = :queue AND {_FRESH}
+                        AND ({_MEMORY.format(worker="other")}) > ({_MEMORY.format(worker="worker")})
+                ) AS is_largest
+            FROM (SELECT) AS one LEFT JOIN workers AS worker ON worker.id = :worker
+        ) AS facts
+    )
+"""
+"""The worker that claims, one row always; a worker that told nothing of itself is one with room for everything."""
+
+_MAY_FIT = """
+    (
+        me.is_largest
+        OR (
+            waiting.size / 65536 <= me.device_memory_step + 1
+            AND waiting.size / 256 % 256 <= me.memory_step + 1
+            AND waiting.size % 256 <= me.disk_step + 1
+        )
+    )
+"""
+"""Some job of this size (`core.service.jobs.admission.Room.size`) may be one for the worker. One step is left
+open, for what rounding does here and there; each job is then looked at by its bytes."""
 
 _CLAIM_LOCKS = 0x5ECA << 32
 """Base of the advisory locks of queues, to which a hash of the queue's name is added."""
@@ -41,7 +116,7 @@ _LONGEST_TURN = "5s"
 
 _WAITS = f"""
     team_id = {{team}} AND queue = :queue AND size = {{size}} AND status = 'queued'
-    AND available_at <= clock_timestamp() AND awaits_discovery IS NULL AND {MAY_TAKE}
+    AND available_at <= clock_timestamp() AND awaits_discovery IS NULL AND {_MAY_TAKE}
     ORDER BY priority DESC, created_at, id
     LIMIT 1
 """
@@ -62,7 +137,7 @@ _CANDIDATES = f"""
     JOIN teams ON teams.id = waiting.team_id
     CROSS JOIN LATERAL (
         SELECT priority, created_at, id FROM jobs
-        WHERE {MAY_FIT} AND {_WAITS.format(team="teams.id", size="waiting.size", me="me")}
+        WHERE {_MAY_FIT} AND {_WAITS.format(team="teams.id", size="waiting.size", me="me")}
     ) AS best
     WHERE waiting.queue = :queue AND {_MAY_RUN}
     ORDER BY priority DESC, share, created_at, id
@@ -80,7 +155,7 @@ _WAITING = f"""
             LIMIT 1
         ) AS next
     ),
-    {ME}
+    {_ME}
 """
 _CLAIM = text(f"""
     {_WAITING},
@@ -91,7 +166,7 @@ _CLAIM = text(f"""
             SELECT id FROM teams WHERE id = candidate.team_id AND {_MAY_RUN} FOR NO KEY UPDATE SKIP LOCKED
         ) AS team
         CROSS JOIN LATERAL (
-            SELECT id, {HAS_ROOM.format(worker="candidate")} AS has_room
+            SELECT id, {_HAS_ROOM.format(worker="candidate")} AS has_room
             FROM jobs
             WHERE {_WAITS.format(team="team.id", size="candidate.size", me="candidate")}
             FOR NO KEY UPDATE SKIP LOCKED

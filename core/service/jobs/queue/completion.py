@@ -1,4 +1,4 @@
-"""Ends of attempts, and the state they leave the job in."""
+"""Ends of attempts, and of jobs while they wait, and the state they leave the job in."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -10,12 +10,16 @@ from core.database import seconds_from_now
 from core.errors import QuotaExceeded, RunnerLost
 from core.service.duties.isolation import is_tried
 from core.service.jobs.queue.attempts import Ending
+from core.service.jobs.queue.audit_entries import ACTIONS
 from core.service.jobs.queue.outgrown import queue_for_more_memory
 from core.service.jobs.queue.transitions import Transition, transition
 from core.service.jobs.tables import JOB_IS_LEASED, ArtifactFileRow, JobReportRow, JobRow
+from core.service.teams import audit
+from core.service.teams.principal import Automation
 from core.service.teams.quotas import release_stored, stored_bytes_missing, try_reserve_stored
 from core.service.teams.tables import TeamRow
 from core.storage import StoredFile
+from secateur_wire.problems import StoredProblem
 from secateur_wire.states import AttemptOutcome, JobStatus
 
 LEASES = "leases"
@@ -166,6 +170,19 @@ def finish_cancelled(
         ),
     )
     return None if written is None else "cancelled"
+
+
+def refuse(session: Session, job_id: str, problem: StoredProblem) -> bool:
+    """End a job that waits with a problem, as the dispatcher; False where it no longer waits."""
+    error = dict(problem)
+    written = transition(
+        session, job_id, Transition(("queued",), "failed", data={"error": error}, values={"error": error})
+    )
+    if written is None:
+        return False
+    details = {"status": "failed", "error": problem["code"]}
+    audit.note(session, Automation(written.team_id, "dispatcher"), ACTIONS["failed"], job_id, details)
+    return True
 
 
 def lost_leases(session: Session) -> Sequence[str]:
