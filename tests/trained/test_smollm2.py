@@ -15,7 +15,7 @@ from core.engine.models.streamed import StreamedModel
 from core.engine.options.patterns import UNSTRUCTURED
 from core.engine.pruning.input_statistics import InputStatistic, Statistic, relative_error
 from core.engine.pruning.protocols.layerwise import Method
-from core.engine.pruning.streams.propagation import InputGroup, collect
+from core.engine.pruning.streams.propagation import BlockPropagation, InputGroup
 from core.engine.pruning.streams.stream import ActivationBudget, Stream
 from core.engine.pruning.targets import LayerTarget, PrunableLinear
 from core.engine.resume.store import ResumeStore
@@ -50,9 +50,9 @@ def test_reconstruction_error_sparsegpt_below_wanda_below_magnitude_on_every_lay
         for index in range(chosen[-1] + 1):
             block = streamed.fill_block(index, streamed.read_block(index), torch.float32)
             groups = [InputGroup(names) for names in smollm2.family.inputs]
-            gathered = collect(
+            gathered = BlockPropagation(
                 block, index, stream, groups, lambda: InputStatistic(Statistic.GRAM, sample_stride=1)
-            ) if index in chosen else {}  # fmt: skip
+            ).collect() if index in chosen else {}  # fmt: skip
             for group, statistic in gathered.items():
                 linears = [
                     PrunableLinear(name, 0, block.get_submodule(name).weight.float(), target) for name in group.linears

@@ -23,7 +23,7 @@ from core.engine.options.sensitivity_curves import SensitivityCurve, Sensitivity
 from core.engine.pruning.block_pass import BlockPass
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.streams.measure import pairs
-from core.engine.pruning.streams.propagation import InputGroup, collect, input_groups
+from core.engine.pruning.streams.propagation import BlockPropagation, InputGroup, input_groups
 from core.engine.pruning.streams.stream import Stream
 from core.engine.pruning.targets import LayerTarget, PrunableLinear
 from core.engine.resume.store import ResumeStore
@@ -155,9 +155,9 @@ class SensitivityPass(BlockPass):
             return {group: InputStatistic(level, sample_stride=1) for group in groups}
         block = self.streamed.fill_block(index, tensors, self.calibration.dtype)
         stride = self.calibration.token_count  # nothing is asked of the sample
-        statistics = collect(
+        statistics = BlockPropagation(
             block, index, self.calibration, groups, lambda: InputStatistic(level, sample_stride=stride)
-        )
+        ).collect()
         self.calibration.advance(block, index)
         return statistics
 

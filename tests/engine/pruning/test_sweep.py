@@ -11,7 +11,7 @@ import torch
 from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
-from core.engine.pruning.streams.propagation import DenseReference, InputGroup, prune_in_flight, prune_two_pass
+from core.engine.pruning.streams.propagation import BlockPropagation, DenseReference, InputGroup
 from core.engine.pruning.streams.stream import ActivationBudget, Stream
 from core.engine.resume.kinds import BLOCK, STATE
 from core.engine.resume.store import ResumeStore
@@ -53,7 +53,7 @@ def test_in_flight_and_two_pass_see_the_same_of_the_dense_model(model: Path, tmp
     streamed = StreamedModel(opened, dtype=torch.float32, device=torch.device("cpu"))
     groups = [InputGroup(names) for names in opened.family.inputs]
     found = []
-    for walk in (prune_in_flight, prune_two_pass):
+    for walk in (BlockPropagation.prune_in_flight, BlockPropagation.prune_two_pass):
         kept, seen = ResumeStore(tmp_path / walk.__name__, ""), dict[InputGroup, InputStatistic]()
         dense, pruned = (
             Stream(f"{seed}", make_tokens(seed=seed), streamed, kept, ActivationBudget(2**30), dtype=torch.float32,
@@ -64,8 +64,10 @@ def test_in_flight_and_two_pass_see_the_same_of_the_dense_model(model: Path, tmp
             dense.start(), pruned.start()
             block = streamed.fill_block(0, streamed.read_block(0), torch.float32)
             twin = DenseReference(deepcopy(block), dense, 0, opened.family.added_to_stream)
-            walk(block, 0, pruned, groups, lambda: InputStatistic(Statistic.GRAM, sample_stride=1), seen.__setitem__,
-                 twin)  # fmt: skip
+            propagation = BlockPropagation(
+                block, 0, pruned, groups, lambda: InputStatistic(Statistic.GRAM, sample_stride=1), twin
+            )
+            walk(propagation, seen.__setitem__)
         figures = [seen[group].cross_II if seen[group].is_paired else seen[group].target_OI for group in groups]
         found.append([*figures, *(hidden for stream in (dense, pruned) for _, hidden in stream.batches())])
         assert dense.done == pruned.done == 1

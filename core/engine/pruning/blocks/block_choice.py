@@ -15,7 +15,7 @@ from core.engine.pruning.compensation.mixture_batches import mixture_batches, wa
 from core.engine.pruning.compensation.unit_refit import UnitRefit
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.protocols.units import BlockUnitMethod
-from core.engine.pruning.streams.propagation import DenseReference, InputGroup, collect, prune_in_flight
+from core.engine.pruning.streams.propagation import BlockPropagation, DenseReference, InputGroup
 from core.engine.pruning.streams.stream import Stream
 from core.engine.pruning.units.block_tokens import (
     BlockToPrune,
@@ -115,12 +115,14 @@ class BlockChoice:
                         value = weight.to(self.dense.dtype)
                         changing.get_submodule(linear).weight = nn.Parameter(value, requires_grad=False)
 
-                prune_in_flight(changing, place, stream, groups, new_statistic, change, replace(dense, aims=aims))
+                aiming = replace(dense, aims=aims)
+                BlockPropagation(changing, place, stream, groups, new_statistic, aiming).prune_in_flight(change)
 
         def reading(linear: str) -> InputStatistic:
             assert self.refit is None and self.dense.done == block.layer, "the tokens have gone through this block"
             group = InputGroup((linear,))
-            return collect(deepcopy(module), place, stream, [group], new_statistic, dense)[group]
+            read = BlockPropagation(deepcopy(module), place, stream, [group], new_statistic, dense)
+            return read.collect()[group]
 
         def fit_experts(before: Mapping[str, Tensor], fit_expert: FitExpert) -> None:
             assert self.refit is None and self.dense.done == block.layer, "the tokens are fitted to once"

@@ -13,7 +13,7 @@ from core.engine.pruning.compensation.expert_fit import ExpertFit
 from core.engine.pruning.compensation.mixture_batches import MixtureCall, mixture_batches, watched_experts
 from core.engine.pruning.compensation.refit import fitted_tokens
 from core.engine.pruning.compensation.unit_refit import UnitRefit
-from core.engine.pruning.streams.propagation import InputGroup, collect
+from core.engine.pruning.streams.propagation import BlockPropagation, InputGroup
 from core.engine.pruning.units.removal import KeptLayerUnits, UnitSet
 
 _MOST_NOTES = 3
@@ -123,6 +123,7 @@ class ExpertRefit(UnitRefit):
             block = self.narrow.fill_block(place, fitted, self.stream.dtype)
             groups = [InputGroup((each.linear,)) for each in readers]
             fit = self._fitting(index, tensors, fitted, block, unit_sets, kept)
-            read = collect(block, place, self.stream, groups, self._new_statistic, self._reference(dense, index))
-            for group, statistic in read.items():
+            reference = self._reference(dense, index)
+            read = BlockPropagation(block, place, self.stream, groups, self._new_statistic, reference)
+            for group, statistic in read.collect().items():
                 fit(group, statistic)

@@ -17,11 +17,11 @@ from core.engine.options.compensation import Refit
 from core.engine.pruning.compensation.refit import fitted_tokens, refit
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.streams.propagation import (
+    BlockPropagation,
     DenseReference,
     InputGroup,
     PruneGroup,
     input_groups,
-    prune_in_flight,
 )
 from core.engine.pruning.streams.stream import Stream
 from core.engine.pruning.units.gaps import aims_at_end_of, gaps_behind, output_before
@@ -104,15 +104,9 @@ class UnitRefit:
         dense_block = self.streamed.fill_block(index, tensors, self.dense_stream.dtype)
         with aims_at_end_of(gap, self.dense_stream, self.streamed, dense_block) as aims:
             block = self.narrow.fill_block(place, fitted, self.stream.dtype)
-            prune_in_flight(
-                block,
-                place,
-                self.stream,
-                groups,
-                self._new_statistic,
-                self._fitting(index, tensors, fitted, block, unit_sets, kept),
-                replace(self._reference(dense_block, index), aims=aims),
-            )
+            dense = replace(self._reference(dense_block, index), aims=aims)
+            propagation = BlockPropagation(block, place, self.stream, groups, self._new_statistic, dense)
+            propagation.prune_in_flight(self._fitting(index, tensors, fitted, block, unit_sets, kept))
         self.streamed.empty_block(index)
         return fitted
 

@@ -29,12 +29,11 @@ from core.engine.pruning.results import ExpertRow, LayerRow, PruneResult, Routin
 from core.engine.pruning.streams.hidden_state_cache import HiddenStateCache
 from core.engine.pruning.streams.measure import pairs
 from core.engine.pruning.streams.propagation import (
+    BlockPropagation,
     DenseReference,
     ExpertBarrier,
     InputGroup,
     input_groups,
-    prune_in_flight,
-    prune_two_pass,
 )
 from core.engine.pruning.streams.stream import Stream
 from core.engine.pruning.targets import PrunableLinear
@@ -168,12 +167,17 @@ class LayerwisePass(BlockPass):
                 assert isinstance(module.weight, nn.Parameter)
                 module.weight = nn.Parameter(weight.to(module.weight.dtype), requires_grad=False)
 
-        walk = prune_in_flight if plan.propagation == "in_flight" else prune_two_pass
         groups = self._groups(index)
         experts = self._experts(index, block, tensors, None if dense is None else dense.block)
         if groups or experts is not None:
             level = self.method.statistic
-            walk(block, index, self.driver, groups, lambda: self._new_statistic(level), prune_group, dense, experts)
+            propagation = BlockPropagation(
+                block, index, self.driver, groups, lambda: self._new_statistic(level), dense, experts
+            )
+            if plan.propagation == "in_flight":
+                propagation.prune_in_flight(prune_group)
+            else:
+                propagation.prune_two_pass(prune_group)
         else:
             self.driver.advance(block, index)
             if dense is not None:

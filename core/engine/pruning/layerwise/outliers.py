@@ -10,7 +10,7 @@ from core.engine.pruning.allocation.global_ranking import outlier_share, owl_spa
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.layerwise.plan import LayerwisePlan
 from core.engine.pruning.saliency import weight_times_norm
-from core.engine.pruning.streams.propagation import InputGroup, collect
+from core.engine.pruning.streams.propagation import BlockPropagation, InputGroup
 from core.engine.pruning.streams.stream import Stream
 
 
@@ -35,7 +35,8 @@ def outlier_sparsities(
         block = streamed.fill_block(index, tensors, calibration.dtype)
         groups = groups_of(index)
         if groups:
-            statistics = collect(block, index, calibration, groups, lambda: new_statistic(Statistic.NORMS))
+            read = BlockPropagation(block, index, calibration, groups, lambda: new_statistic(Statistic.NORMS))
+            statistics = read.collect()
             shares[index] = outlier_share(
                 (
                     weight_times_norm(to_out_in(tensors[f"{name}.weight"], family).float(), statistic.norms_I)

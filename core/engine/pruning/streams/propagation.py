@@ -151,147 +151,145 @@ def _passing(block: nn.Module, norms: Iterable[str], on_stream: Callable[[str, T
         yield
 
 
-@contextmanager
-def _gathering(
-    block: nn.Module,
-    groups: Sequence[InputGroup],
-    new_statistic: Callable[[], InputStatistic],
-    dense: DenseReference | None,
-    wait: Callable[[str], None],
-    experts: ExpertBarrier | None,
-) -> Iterator[dict[InputGroup, InputStatistic]]:
-    """Yield statistics that grow as micro-batches go through the block; `wait` is called when one reaches a group.
+class _Gathering:
+    """Statistics of a block's inputs, by group, which grow as micro-batches go through it.
 
-    With `dense`, each micro-batch goes through that block before this one, at least from one `wait` to the next, and
-    before the next micro-batch. The dense block provides the inputs that a group's layers read there or, where their
-    outputs are added to the residual stream, those outputs.
+    `wait` is called when a micro-batch reaches a group. Where the dense model runs too, each micro-batch goes through
+    its block before this one, at least from one `wait` to the next, and before the next micro-batch. The dense block
+    provides the inputs that a group's layers read there or, where their outputs are added to the residual stream, those
+    outputs.
     """
-    statistics: dict[InputGroup, InputStatistic] = {}
-    ahead: dict[str, Tensor] = {}
-    stream_ahead: dict[str, Tensor] = {}
-    streams: defaultdict[str, deque[tuple[Tensor, Tensor]]] = defaultdict(deque)
-    added = {} if dense is None else dense.added_to_stream
-    aims = {} if dense is None else {linear: stream.batches() for linear, stream in dense.aims.items()}
-    norms = {group.first: added[group.first] for group in groups if group.first in added}
 
-    def arrive_dense(first: str, values: Tensor) -> None:
-        ahead[first] = values
-        wait(first)
+    def __init__(self, propagation: "BlockPropagation", wait: Callable[[str], None]) -> None:
+        dense = propagation.dense
+        self.statistics: dict[InputGroup, InputStatistic] = {}
+        self._propagation = propagation
+        self._wait = wait
+        self._ahead: dict[str, Tensor] = {}
+        self._stream_ahead: dict[str, Tensor] = {}
+        self._streams: defaultdict[str, deque[tuple[Tensor, Tensor]]] = defaultdict(deque)
+        self._aims = {} if dense is None else {linear: stream.batches() for linear, stream in dense.aims.items()}
+        added = {} if dense is None else dense.added_to_stream
+        self._norms = {group.first: added[group.first] for group in propagation.groups if group.first in added}
 
-    def pass_norm(norm: str, stream: Tensor) -> None:  # both are the blocks' own residuals, kept alive by them as well
-        streams[norm].append((stream_ahead.pop(norm), stream))
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Register the hooks of the blocks, and remove them at the end."""
+        block, dense, experts = self._propagation.block, self._propagation.dense, self._propagation.experts
+        groups, norms = self._propagation.groups, self._norms
+        with ExitStack() as hooks:
+            hooks.enter_context(arrivals(block, groups, self._arrive))
+            if dense is not None:
+                others = [group for group in groups if group.first not in norms]
+                hooks.enter_context(arrivals(dense.block, others, self._arrive_dense))
+                hooks.enter_context(_products(dense.block, norms, self._keep_dense))
+                hooks.enter_context(_passing(dense.block, norms.values(), self._stream_ahead.__setitem__))
+                hooks.enter_context(_passing(block, norms.values(), self._pass_norm))
+            if experts is not None:
+                for each, is_dense in ((block, False), *(() if dense is None else ((dense.block, True),))):
+                    hook = experts.arriving(self._wait, is_dense=is_dense)
+                    module = each.get_submodule(experts.module)
+                    hooks.enter_context(removed_after([module.register_forward_pre_hook(hook, with_kwargs=True)]))
+            yield
 
-    def missing(group: InputGroup) -> Tensor:
+    def _arrive(self, group: InputGroup, inputs: Tensor) -> None:
+        statistic = self.statistics.setdefault(group, self._propagation.new_statistic())
+        if group.first in self._norms:
+            statistic.update(inputs, target=self._missing(group))
+        else:
+            statistic.update(inputs, self._ahead.pop(group.first, None))
+        self._wait(group.first)  # with nothing made for the statistic
+
+    def _arrive_dense(self, group: InputGroup, inputs: Tensor) -> None:
+        self._keep_dense(group.first, inputs)
+
+    def _keep_dense(self, first: str, values: Tensor) -> None:
+        self._ahead[first] = values
+        self._wait(first)
+
+    def _pass_norm(self, norm: str, stream: Tensor) -> None:
+        # Both are the blocks' own residuals, kept alive by them as well.
+        self._streams[norm].append((self._stream_ahead.pop(norm), stream))
+
+    def _missing(self, group: InputGroup) -> Tensor:
         """Return the group's dense output and what the stream lacks of the dense one before, or of one it aims at."""
-        (dense_stream, stream), output = streams[norms[group.first]].popleft(), ahead.pop(group.first)
-        if group.first not in aims:
+        dense_stream, stream = self._streams[self._norms[group.first]].popleft()
+        output = self._ahead.pop(group.first)
+        if group.first not in self._aims:
             return output.float() + (dense_stream.float() - stream.float())
-        _, aim = next(aims[group.first])
+        _, aim = next(self._aims[group.first])
         lacking = aim.float() - stream.float()
-        bias = block.get_submodule(group.first).bias
+        bias = self._propagation.block.get_submodule(group.first).bias
         assert bias is None or isinstance(bias, Tensor)
         return lacking if bias is None else lacking - bias.float()
 
-    def arrive(group: InputGroup, inputs: Tensor) -> None:
-        statistic = statistics.setdefault(group, new_statistic())
-        if group.first in norms:
-            statistic.update(inputs, target=missing(group))
-        else:
-            statistic.update(inputs, ahead.pop(group.first, None))
-        wait(group.first)  # with nothing made for the statistic
 
-    with ExitStack() as hooks:
-        hooks.enter_context(arrivals(block, groups, arrive))
-        if dense is not None:
-            others = [group for group in groups if group.first not in norms]
-            hooks.enter_context(arrivals(dense.block, others, lambda group, inputs: arrive_dense(group.first, inputs)))
-            hooks.enter_context(_products(dense.block, norms, arrive_dense))
-            hooks.enter_context(_passing(dense.block, norms.values(), stream_ahead.__setitem__))
-            hooks.enter_context(_passing(block, norms.values(), pass_norm))
-        if experts is not None:
-            for each, is_dense in ((block, False), *(() if dense is None else ((dense.block, True),))):
-                hook = experts.arriving(wait, is_dense=is_dense)
-                module = each.get_submodule(experts.module)
-                hooks.enter_context(removed_after([module.register_forward_pre_hook(hook, with_kwargs=True)]))
-        yield statistics
+@dataclass(frozen=True)
+class BlockPropagation:
+    """Propagation of a stream of tokens through block `index`, which is being pruned.
 
-
-def prune_in_flight(
-    block: nn.Module,
-    index: int,
-    stream: Stream,
-    groups: Sequence[InputGroup],
-    new_statistic: Callable[[], InputStatistic],
-    prune_group: PruneGroup,
-    dense: DenseReference | None = None,
-    experts: ExpertBarrier | None = None,
-) -> None:
-    """Run every micro-batch through block `index` once, pruning each group when all tokens have reached it.
-
-    The forward then goes on through the pruned weights: true-sequential propagation for one forward per block. With
-    `dense` every micro-batch goes through the dense block just ahead, and statistics see both inputs.
+    Each of `groups` gets a statistic made by `new_statistic`. With `dense` every micro-batch goes through the dense
+    block just ahead, and statistics see both inputs. `experts` is where all tokens wait for a mixture to be pruned.
     """
-    by_name = {group.first: group for group in groups}
-    lanes = [(stream, block, index)]
-    if dense is not None:
-        lanes.insert(0, (dense.stream, dense.block, dense.index))
 
-    def forward(lane: int, batch: int) -> Callable[[], Tensor]:
-        through, module, number = lanes[lane]
-        return lambda: call_block(module, through.hidden(batch), through.arguments(number, batch))
+    block: nn.Module
+    index: int
+    stream: Stream
+    groups: Sequence[InputGroup]
+    new_statistic: Callable[[], InputStatistic]
+    dense: DenseReference | None = None
+    experts: ExpertBarrier | None = None
 
-    def store(number: int, hidden: Tensor) -> None:
-        batch, lane = divmod(number, len(lanes))
-        lanes[lane][0].store(batch, hidden)
+    def prune_in_flight(self, prune_group: PruneGroup) -> None:
+        """Run every micro-batch through the block once, pruning each group when all tokens have reached it.
 
-    forwards = [forward(lane, batch) for batch in range(len(stream)) for lane in range(len(lanes))]
-    with _gathering(block, groups, new_statistic, dense, wait_at_barrier, experts) as statistics:
+        The forward then goes on through the pruned weights: true-sequential propagation for one forward per block.
+        """
+        dense, experts = self.dense, self.experts
+        by_name = {group.first: group for group in self.groups}
+        lanes = [(self.stream, self.block, self.index)]
+        if dense is not None:
+            lanes.insert(0, (dense.stream, dense.block, dense.index))
+
+        def forward(lane: int, batch: int) -> Callable[[], Tensor]:
+            through, module, number = lanes[lane]
+            return lambda: call_block(module, through.hidden(batch), through.arguments(number, batch))
+
+        def store(number: int, hidden: Tensor) -> None:
+            batch, lane = divmod(number, len(lanes))
+            lanes[lane][0].store(batch, hidden)
+
+        forwards = [forward(lane, batch) for batch in range(len(self.stream)) for lane in range(len(lanes))]
+        gathering = _Gathering(self, wait_at_barrier)
 
         def at_barrier(name: str) -> None:
             if experts is not None and name == experts.module:
                 experts.release()
                 return
             group = by_name[name]
-            prune_group(group, statistics.pop(group))
+            prune_group(group, gathering.statistics.pop(group))
 
-        run_in_lockstep(forwards, at_barrier, store)
-    for through, _, _ in lanes:
-        through.step()
+        with gathering.listening():
+            run_in_lockstep(forwards, at_barrier, store)
+        for through, _, _ in lanes:
+            through.step()
 
+    def collect(self) -> dict[InputGroup, InputStatistic]:
+        """Return statistics of every group from the block as it is; the streams do not advance."""
+        dense, gathering = self.dense, _Gathering(self, lambda name: None)
+        with gathering.listening():
+            for batch, hidden in self.stream.batches():
+                if dense is not None:
+                    call_block(dense.block, dense.stream.hidden(batch), dense.stream.arguments(dense.index, batch))
+                call_block(self.block, hidden, self.stream.arguments(self.index, batch))
+        return gathering.statistics
 
-def collect(
-    block: nn.Module,
-    index: int,
-    stream: Stream,
-    groups: Sequence[InputGroup],
-    new_statistic: Callable[[], InputStatistic],
-    dense: DenseReference | None = None,
-    experts: ExpertBarrier | None = None,
-) -> dict[InputGroup, InputStatistic]:
-    """Return statistics of every group from the block as it is; the streams do not advance."""
-    with _gathering(block, groups, new_statistic, dense, lambda name: None, experts) as statistics:
-        for batch, hidden in stream.batches():
-            if dense is not None:
-                call_block(dense.block, dense.stream.hidden(batch), dense.stream.arguments(dense.index, batch))
-            call_block(block, hidden, stream.arguments(index, batch))
-    return statistics
-
-
-def prune_two_pass(
-    block: nn.Module,
-    index: int,
-    stream: Stream,
-    groups: Sequence[InputGroup],
-    new_statistic: Callable[[], InputStatistic],
-    prune_group: PruneGroup,
-    dense: DenseReference | None = None,
-    experts: ExpertBarrier | None = None,
-) -> None:
-    """Prune in two passes, as the papers do: all statistics from the dense forward, then the pruned block again."""
-    for group, statistic in collect(block, index, stream, groups, new_statistic, dense, experts).items():
-        prune_group(group, statistic)
-    if experts is not None:
-        experts.release()
-    stream.advance(block, index)
-    if dense is not None:
-        dense.stream.advance(dense.block, dense.index)
+    def prune_two_pass(self, prune_group: PruneGroup) -> None:
+        """Prune in two passes, as the papers do: all statistics from the dense forward, then the pruned block again."""
+        for group, statistic in self.collect().items():
+            prune_group(group, statistic)
+        if self.experts is not None:
+            self.experts.release()
+        self.stream.advance(self.block, self.index)
+        if self.dense is not None:
+            self.dense.stream.advance(self.dense.block, self.dense.index)
