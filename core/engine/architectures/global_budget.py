@@ -1,11 +1,9 @@
 """Budget of units that are ranked over all layers at once."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from core.engine.architectures.structure import ModelStructure
-from core.engine.architectures.unit_counts import unreachable
-from core.engine.architectures.unit_kind import UnitKind
+from core.engine.architectures.unit_counts import WidthRequest, unreachable
 
 
 @dataclass(frozen=True)
@@ -23,23 +21,14 @@ class GlobalUnitBudget:
     at_least: bool = False
 
 
-def global_unit_budget(
-    structure: ModelStructure,
-    *,
-    parameters: int,
-    ratio: float,
-    kinds: Sequence[UnitKind],
-    round_to: int,
-    protected: frozenset[int],
-    at_least: bool = False,
-) -> GlobalUnitBudget:
-    """Return the budget that removes `ratio` of the `parameters`; raises InvalidSparsity naming the most there is."""
+def global_unit_budget(structure: ModelStructure, request: WidthRequest) -> GlobalUnitBudget:
+    """Return the budget that removes what is requested; raises InvalidSparsity naming the most there is."""
     most = 0
     for layer, shape in enumerate(structure.layers):
-        if layer not in protected:
-            for kind in kinds:
-                last = round_to if kind.is_fine else kind.parts(shape)
+        if layer not in request.protected:
+            for kind in request.kinds:
+                last = request.round_to if kind.is_fine else kind.parts(shape)
                 most += max(kind.units(shape) - last, 0) * kind.parameters(structure, layer)
-    if ratio * parameters > most:
-        raise unreachable(ratio, most / parameters, round_to)
-    return GlobalUnitBudget(ratio, ratio * parameters, protected, round_to, at_least)
+    if request.wanted > most:
+        raise unreachable(request.ratio, most / request.parameters, request.round_to)
+    return GlobalUnitBudget(request.ratio, request.wanted, request.protected, request.round_to, request.at_least)

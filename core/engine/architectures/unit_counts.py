@@ -1,7 +1,7 @@
 """Units that can be removed from decoder blocks: how many of each kind to keep for a ratio."""
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -26,6 +26,37 @@ def fullest_layer(structure: ModelStructure, kinds: Sequence[UnitKind]) -> tuple
 
 ROUNDING = 1e-6
 """Parameters that a ratio, a float, may mean too many or too few."""
+
+
+@dataclass(frozen=True)
+class WidthRequest:
+    """Request to remove `ratio` of a model's `parameters` with units of these kinds, the finest by `round_to` of them.
+
+    Layers that are `protected` keep all. `at_least`: no less is removed, else as near to it as possible. With a
+    `hidden_size` all layers keep the same, and a config of that size must accept it; None: layers may differ.
+    """
+
+    kinds: Sequence[UnitKind]
+    parameters: int
+    ratio: float
+    round_to: int
+    hidden_size: int | None = None
+    protected: frozenset[int] = frozenset()
+    at_least: bool = False
+
+    @property
+    def wanted(self) -> float:
+        """Number of parameters to remove."""
+        return self.ratio * self.parameters
+
+
+def unreachable(ratio: float, nearest: float, round_to: int) -> InvalidSparsity:
+    """Return the error that no counts remove `ratio` of the model's parameters, the nearest being `nearest`."""
+    return InvalidSparsity(
+        f"sparsity {ratio:g}: no number of channels (in steps of {round_to}) and heads removes that share of the "
+        f"model's parameters without emptying a layer; the nearest is {nearest:.4f}",
+        param="sparsity",
+    )
 
 
 @dataclass(frozen=True)
@@ -68,40 +99,28 @@ def fine_parameters(structure: ModelStructure, kinds: Sequence[UnitKind]) -> int
     return max(fine_kind(kinds).parameters(structure, layer) for layer in range(len(structure.layers)))
 
 
-def counts_for_ratio(
-    structure: ModelStructure,
-    *,
-    hidden_size: int,
-    parameters: int,
-    ratio: float,
-    kinds: Sequence[UnitKind],
-    round_to: int,
-    is_uniform: bool = True,
-    protected: Collection[int] = (),
-    at_least: bool = False,
-) -> tuple[LayerCounts, ...]:
-    """Return the units each layer keeps so that `ratio` of the model's `parameters` is removed, all kinds alike.
+def counts_for_ratio(structure: ModelStructure, request: WidthRequest) -> tuple[LayerCounts, ...]:
+    """Return the units each layer keeps so that as much goes as is requested, all kinds alike.
 
-    Where the result `is_uniform`, every layer keeps the same; else `protected` layers keep all, and the others lose the
-    same share. Where only some layers have units of a kind, what is alike is the number that those keep.
+    Where layers may differ, those that are not protected lose the same share. Where all keep the same and only some
+    have units of a kind, what is alike is the number that those keep.
 
     In every layer, or there in all of them, the ratio is met within one aligned step of the finest units, by the step
     of its `width_steps` with the most even shares of all kinds; or, `at_least`, by the first step that removes no less.
     Raises InvalidSparsity naming the nearest ratio where no count reaches it.
     """
-    if is_uniform and not structure.is_alike:
+    kinds, round_to, hidden_size = request.kinds, request.round_to, request.hidden_size
+    if hidden_size is not None and not structure.is_alike:
         most = width_steps(*fullest_layer(structure, kinds), kinds, hidden_size=hidden_size, round_to=round_to)
         slack = round_to * fine_parameters(structure, kinds) * len(structure.layers) + ROUNDING
-        wanted = ratio * parameters
+        wanted, at_least = request.wanted, request.at_least
         nearest = min(
             (alike_counts(structure, kinds, each.units) for each in most),
             key=lambda each: (at_least and _removed(each) < wanted - ROUNDING, abs(_removed(each) - wanted)),
         )
         if abs(_removed(nearest) - wanted) > slack or (at_least and _removed(nearest) < wanted - ROUNDING):
-            raise unreachable(ratio, _removed(nearest) / parameters, round_to)
+            raise unreachable(request.ratio, _removed(nearest) / request.parameters, round_to)
         return nearest
-    # A layer with a shape of its own has a config of its own, which nothing checks.
-    hidden = hidden_size if is_uniform else None
     coarse = [kind for kind in kinds if not kind.is_fine]
 
     def evenness(each: LayerCounts, shape: LayerShape, share: float) -> tuple[float, ...]:
@@ -109,14 +128,9 @@ def counts_for_ratio(
 
     return counts_among(
         structure,
-        lambda layer: width_steps(structure, layer, kinds, hidden_size=hidden, round_to=round_to),
+        request,
+        lambda layer: width_steps(structure, layer, kinds, hidden_size=hidden_size, round_to=round_to),
         evenness,
-        parameters=parameters,
-        ratio=ratio,
-        kinds=kinds,
-        round_to=round_to,
-        protected=protected,
-        at_least=at_least,
     )
 
 
@@ -145,31 +159,25 @@ def _removed(counts: Sequence[LayerCounts]) -> int:
 
 def counts_among(
     structure: ModelStructure,
+    request: WidthRequest,
     steps_of: Callable[[int], Sequence[LayerCounts]],
     preference: Callable[[LayerCounts, LayerShape, float], tuple[float, ...]],
-    *,
-    parameters: int,
-    ratio: float,
-    kinds: Sequence[UnitKind],
-    round_to: int,
-    protected: Collection[int],
-    at_least: bool,
 ) -> tuple[LayerCounts, ...]:
-    """Return the units each layer keeps, of the widths it can have, so that `ratio` of the `parameters` is removed.
+    """Return the units each layer keeps, of the widths it can have, so that as much goes as is requested.
 
     `steps_of` returns a layer's widths, each removing more than the one before. Of those within one aligned step of the
     finest units the one of the least `preference`, given the layer's shape and share, is taken, and of several alike
     the nearest; or, `at_least`, the first that removes no less. Of a layer without the finest units no more goes than
     its share, and others make up the rest. Raises InvalidSparsity as `counts_for_ratio` does.
     """
-    layers = range(len(structure.layers))
-    removable = [0 if layer in protected else removable_parameters(structure, layer, kinds) for layer in layers]
+    kinds, layers = request.kinds, range(len(structure.layers))
+    removable = [0 if layer in request.protected else removable_parameters(structure, layer, kinds) for layer in layers]
     if not any(removable):
         raise UnsupportedArchitecture(
             f"the model has no {' or '.join(kind.name for kind in kinds)} that can be removed", param="method"
         )
     fine = fine_kind(kinds)
-    share = ratio * parameters / sum(removable)
+    share = request.wanted / sum(removable)
     counts: list[LayerCounts] = []
     missed = False
     chosen: dict[int, LayerCounts] = {}
@@ -180,7 +188,7 @@ def counts_among(
         reached = [each for each in steps if each.removed <= share * removable[layer] + ROUNDING]
         chosen[likenesses[layer]] = (reached or steps[:1])[-1]
     if rest := sum(removable) - sum(removable[layer] for layer in coarse):
-        share = (ratio * parameters - sum(chosen[likenesses[layer]].removed for layer in coarse)) / rest
+        share = (request.wanted - sum(chosen[likenesses[layer]].removed for layer in coarse)) / rest
     for layer, like, shape, most in zip(layers, likenesses, structure.layers, removable, strict=True):
         if not most:
             counts.append(LayerCounts.of_all(shape, kinds))
@@ -189,10 +197,10 @@ def counts_among(
             counts.append(chosen[like])
             continue
         wanted = share * most
-        slack = round_to * fine.parameters(structure, layer) + ROUNDING
+        slack = request.round_to * fine.parameters(structure, layer) + ROUNDING
         steps = steps_of(layer)
         reached = [each for each in steps if abs(each.removed - wanted) <= slack]
-        if at_least:
+        if request.at_least:
             reached = [each for each in reached if each.removed >= wanted - ROUNDING][:1]
         missed = missed or not reached
 
@@ -204,7 +212,7 @@ def counts_among(
         chosen[like] = min(reached, key=rank) if reached else min(steps, key=lambda each: abs(each.removed - wanted))
         counts.append(chosen[like])
     if missed:
-        raise unreachable(ratio, sum(each.removed for each in counts) / parameters, round_to)
+        raise unreachable(request.ratio, _removed(counts) / request.parameters, request.round_to)
     return tuple(counts)
 
 
@@ -252,15 +260,6 @@ def width_steps(
 def aligned_widths(most: int, round_to: int) -> list[int]:
     """Return the numbers of the finest units that can be kept: all, and the multiples of `round_to`, descending."""
     return [most, *(width for width in range(most // round_to * round_to, 0, -round_to) if width < most)]
-
-
-def unreachable(ratio: float, nearest: float, round_to: int) -> InvalidSparsity:
-    """Return the error that no counts remove `ratio` of the model's parameters, the nearest being `nearest`."""
-    return InvalidSparsity(
-        f"sparsity {ratio:g}: no number of channels (in steps of {round_to}) and heads removes that share of the "
-        f"model's parameters without emptying a layer; the nearest is {nearest:.4f}",
-        param="sparsity",
-    )
 
 
 def coarse_options(

@@ -1,7 +1,7 @@
 """Splits of a removal between attention and FFN: how many heads go, and the channels that make up the rest."""
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache, partial
 from typing import Final
@@ -9,6 +9,7 @@ from typing import Final
 from core.engine.architectures.structure import ModelStructure
 from core.engine.architectures.unit_counts import (
     LayerCounts,
+    WidthRequest,
     aligned_widths,
     coarse_options,
     counts_among,
@@ -57,31 +58,20 @@ def channels_first(
     return steps
 
 
-def splits_for_ratio(
-    structure: ModelStructure,
-    *,
-    hidden_size: int,
-    parameters: int,
-    ratio: float,
-    kinds: Sequence[UnitKind],
-    round_to: int,
-    is_uniform: bool = True,
-    protected: Collection[int] = (),
-    at_least: bool = False,
-) -> list[tuple[LayerCounts, ...]]:
-    """Return the units each layer keeps, once for each way of splitting what is removed; arguments as elsewhere.
+def splits_for_ratio(structure: ModelStructure, request: WidthRequest) -> list[tuple[LayerCounts, ...]]:
+    """Return the units each layer keeps, once for each way of splitting what is removed.
 
     The first takes channels before heads. The others, `MOST_SPLITS` at most, take a number of heads each: as few as can
     be, and up to `_FARTHEST` times what an even split takes. Raises InvalidSparsity as `counts_for_ratio` does.
     """
-    hidden = hidden_size if is_uniform else None
+    kinds, round_to, hidden_size = request.kinds, request.round_to, request.hidden_size
     fine = fine_kind(kinds)
     like = [structure.layers.index(shape) for shape in structure.layers]
-    options = {layer: coarse_options(structure, layer, kinds, hidden) for layer in set(like)}
+    options = {layer: coarse_options(structure, layer, kinds, hidden_size) for layer in set(like)}
 
     @cache
     def in_order(layer: int) -> list[LayerCounts]:
-        return channels_first(structure, layer, kinds, hidden_size=hidden, round_to=round_to)
+        return channels_first(structure, layer, kinds, hidden_size=hidden_size, round_to=round_to)
 
     @cache
     def with_heads(number: int, layer: int) -> list[LayerCounts]:
@@ -93,23 +83,18 @@ def splits_for_ratio(
     def counted(steps_of: Callable[[int], list[LayerCounts]]) -> tuple[LayerCounts, ...]:
         return counts_among(
             structure,
+            request,
             lambda layer: steps_of(like[layer]),
             lambda each, shape, share: (),
-            parameters=parameters,
-            ratio=ratio,
-            kinds=kinds,
-            round_to=round_to,
-            protected=protected,
-            at_least=at_least,
         )
 
     splits = [counted(in_order)]
     if not any(each.removed for each in splits[0]):
         return splits
     having = [layer for layer, shape in enumerate(structure.layers) if fine.units(shape)]
-    free = next(like[layer] for layer in having if layer not in protected)
+    free = next(like[layer] for layer in having if layer not in request.protected)
     share = sum(each.removed for each in splits[0]) / sum(
-        removable_parameters(structure, layer, kinds) for layer in range(len(like)) if layer not in protected
+        removable_parameters(structure, layer, kinds) for layer in range(len(like)) if layer not in request.protected
     )
     for number in _numbers(structure, free, options[free], kinds, share):
         with suppress(InvalidSparsity):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from core.engine.architectures.description import ModelDescription, inspect_folder
 from core.engine.architectures.global_budget import GlobalUnitBudget, global_unit_budget
 from core.engine.architectures.structure import LayerShape, ModelStructure
-from core.engine.architectures.unit_counts import counts_for_ratio
+from core.engine.architectures.unit_counts import WidthRequest, counts_for_ratio
 from core.engine.architectures.unit_kind import KindName
 from core.engine.architectures.unit_registry import removed_kinds
 from core.engine.architectures.unit_splits import MOST_SPLITS, splits_for_ratio
@@ -80,18 +80,15 @@ def test_protected_layers_stay_and_the_others_meet_the_ratio(
     kinds = removed_kinds(attention)
     if not any(channels for _, _, channels in drawn[first:]):
         return
-    asked: dict[str, Any] = {
-        "parameters": total, "ratio": ratio, "kinds": kinds, "round_to": round_to, "protected": protected,
-        "at_least": at_least,
-    }  # fmt: skip
+    request = WidthRequest(kinds, total, ratio, round_to, protected=protected, at_least=at_least)
     step = round_to * structure.channel_parameters
     try:
         if rank:
-            ranking = global_unit_budget(structure, **asked)
+            ranking = global_unit_budget(structure, request)
             counts = ranked_counts(structure, random_scores(structure, attention, seed), kinds, ranking)
             tolerance = step
         else:
-            counts = counts_for_ratio(structure, hidden_size=64, is_uniform=False, **asked)
+            counts = counts_for_ratio(structure, request)
             tolerance = step * (len(drawn) - first)
     except InvalidSparsity:
         return
@@ -129,17 +126,14 @@ def test_every_split_removes_as_much_and_the_first_takes_channels_while_a_quarte
 ) -> None:
     structure = structure_of([layer] * 2)
     kinds, channels = removed_kinds("kv_groups"), layer[2]
-    asked: dict[str, Any] = {
-        "hidden_size": 64, "parameters": structure.parameters, "ratio": ratio, "kinds": kinds, "round_to": round_to,
-        "is_uniform": False, "at_least": at_least,
-    }  # fmt: skip
+    request = WidthRequest(kinds, structure.parameters, ratio, round_to, at_least=at_least)
     try:
-        even = counts_for_ratio(structure, **asked)
+        even = counts_for_ratio(structure, request)
     except InvalidSparsity:
         with pytest.raises(InvalidSparsity):
-            splits_for_ratio(structure, **asked)
+            splits_for_ratio(structure, request)
         return
-    first, *others = splits_for_ratio(structure, **asked)
+    first, *others = splits_for_ratio(structure, request)
     step = round_to * structure.channel_parameters
     for counts in (first, *others):
         more = counts[0].removed - ratio * structure.parameters / 2
@@ -207,22 +201,16 @@ def test_a_ratio_that_is_one_head_takes_that_head_whatever_its_rounding() -> Non
     scores = random_scores(structure, "kv_groups", 0)
     scores[1]["heads"] = torch.tensor([1e-6, 1.0])
     for total in range(structure.parameters, structure.parameters + 200):
-        ranking = global_unit_budget(
-            structure, parameters=total, ratio=structure.kv_group_parameters / total, kinds=removed_kinds("kv_groups"),
-            round_to=8, protected=frozenset(),
-        )  # fmt: skip
+        request = WidthRequest(
+            removed_kinds("kv_groups"), total, ratio=structure.kv_group_parameters / total, round_to=8
+        )
+        ranking = global_unit_budget(structure, request)
         counts = ranked_counts(structure, scores, removed_kinds("kv_groups"), ranking)
         assert [(each.units["channels"], each.units["heads"]) for each in counts] == [(256, 2), (256, 1), (256, 2)]
 
 
 def test_heads_and_channels_of_unlike_layers_are_counted_together() -> None:
     structure = structure_of([(4, 2, 0), (0, 1, 640), (4, 2, 0), (0, 1, 640)])
-    counts = counts_for_ratio(
-        structure,
-        hidden_size=64,
-        parameters=structure.parameters,
-        ratio=0.5,
-        kinds=removed_kinds("kv_groups"),
-        round_to=8,
-    )
+    request = WidthRequest(removed_kinds("kv_groups"), structure.parameters, 0.5, round_to=8, hidden_size=64)
+    counts = counts_for_ratio(structure, request)
     assert [dict(each.units) for each in counts] == [{"heads": 2, "channels": 0}, {"heads": 0, "channels": 320}] * 2

@@ -13,7 +13,7 @@ from core.engine.architectures import unit_kinds
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.global_budget import global_unit_budget
 from core.engine.architectures.structure import LayerShape, ModelStructure
-from core.engine.architectures.unit_counts import counts_for_ratio, removable_parameters
+from core.engine.architectures.unit_counts import WidthRequest, counts_for_ratio, removable_parameters
 from core.engine.architectures.unit_kind import AttentionMode, Block, KindFacts, UnitKind
 from core.engine.architectures.unit_registry import BLOCK_KINDS, removed_kinds
 from core.engine.pruning.schedule import counts_at
@@ -85,9 +85,7 @@ def test_only_options_of_widths_name_a_module_of_a_kind() -> None:
 @pytest.mark.parametrize("ratio", [0.1, 0.3, 0.6])
 def test_a_third_kind_loses_its_share_and_keeps_as_many_in_each_part(ratio: float) -> None:
     total = sum(removable_parameters(STRUCTURE, layer, KINDS) for layer in range(3))
-    counts, *_ = counts_for_ratio(
-        STRUCTURE, hidden_size=64, parameters=total, ratio=ratio, kinds=KINDS, round_to=8, is_uniform=False
-    )
+    counts, *_ = counts_for_ratio(STRUCTURE, WidthRequest(KINDS, total, ratio, round_to=8))
     assert abs(counts.removed - ratio * total / 3) <= 8 * 30
     assert counts.units["bands"] in (2, 4, 6) and abs(1 - counts.units["bands"] / 6 - ratio) <= 1 / 3
     shape = STRUCTURE.layers[0]
@@ -101,9 +99,7 @@ def test_a_third_kind_loses_its_share_and_keeps_as_many_in_each_part(ratio: floa
 
 def test_a_third_kind_competes_with_the_others_where_layers_may_differ() -> None:
     total = sum(removable_parameters(STRUCTURE, layer, KINDS) for layer in range(3))
-    budget = global_unit_budget(
-        STRUCTURE, parameters=total, ratio=0.2, kinds=KINDS, round_to=8, protected=frozenset({2})
-    )
+    budget = global_unit_budget(STRUCTURE, WidthRequest(KINDS, total, 0.2, round_to=8, protected=frozenset({2})))
     scores = [{each.name: torch.full((each.units(STRUCTURE.layers[0]),), 1e6) for each in KINDS} for _ in range(3)]
     scores[1]["bands"] = torch.full((6,), 1e-6)
     counts = ranked_counts(STRUCTURE, scores, KINDS, budget)

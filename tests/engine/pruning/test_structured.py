@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from core.engine.architectures.description import ModelDescription, inspect_folder
 from core.engine.architectures.structure import LayerShape, ModelStructure
-from core.engine.architectures.unit_counts import counts_for_ratio
+from core.engine.architectures.unit_counts import WidthRequest, counts_for_ratio
 from core.engine.architectures.unit_registry import removed_kinds
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
@@ -268,9 +268,7 @@ def test_counts_meet_the_ratio_within_one_aligned_group_or_say_what_is_nearest(
     )  # fmt: skip
     total = layers * block + 1000
     try:
-        found = counts_for_ratio(
-            structure, hidden_size=hidden, parameters=total, ratio=ratio, kinds=kinds, round_to=round_to
-        )
+        found = counts_for_ratio(structure, WidthRequest(kinds, total, ratio, round_to, hidden_size=hidden))
     except InvalidSparsity:
         return
     counts = found[0]

@@ -10,7 +10,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from core.engine.architectures.description import ModelDescription, inspect_folder, require_structure
-from core.engine.architectures.unit_counts import counts_for_ratio
+from core.engine.architectures.unit_counts import WidthRequest, counts_for_ratio
 from core.engine.architectures.unit_registry import removed_kinds
 from core.engine.removals.layers.counts import layer_count
 from core.engine.removals.widths.counts import plan_width_reduction
@@ -76,11 +76,10 @@ def test_the_ladder_goes_from_nothing_to_nearly_all_in_steps_of_one_aligned_grou
         if round_to < structure.layers[0].channels:  # else there is no channel to make up for a head with
             assert max(steps) <= longest + 1e-6
         for sparsity in ladder:
-            counts, *_ = counts_for_ratio(
-                structure, hidden_size=description.hidden_size, parameters=description.parameters, ratio=sparsity,
-                kinds=removed_kinds(attention),  # type: ignore[arg-type]
-                round_to=round_to, at_least=True,
-            )  # fmt: skip
+            counts, *_ = counts_for_ratio(structure, WidthRequest(
+                removed_kinds(attention),  # type: ignore[arg-type]
+                description.parameters, sparsity, round_to, hidden_size=description.hidden_size, at_least=True,
+            ))  # fmt: skip
             assert counts.removed * description.layers / description.parameters == pytest.approx(sparsity, abs=1e-12)
 
 

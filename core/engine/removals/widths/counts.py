@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypedDict
 
 from core.device_kinds import CPU
 from core.engine.architectures.description import ModelDescription, require_structure
@@ -11,6 +10,7 @@ from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.structure import ModelStructure
 from core.engine.architectures.unit_counts import (
     LayerCounts,
+    WidthRequest,
     alike_counts,
     counts_for_ratio,
     fine_parameters,
@@ -62,26 +62,23 @@ def plan_width_reduction(
     parameters.check_dropped_layers(description, ratio, description.layers - len(protected))
     round_to = parameters.round_to or round_to
     is_open = parameters.attention == "auto" and attention != "none"
-    request: _Request = {
-        "parameters": description.parameters,
-        "ratio": ratio,
-        "round_to": round_to,
-        "protected": protected,
-        "at_least": at_least,
-    }
+    request = WidthRequest(
+        removed_kinds(attention),
+        description.parameters,
+        ratio,
+        round_to,
+        hidden_size=description.hidden_size if layout == "uniform" else None,
+        protected=protected,
+        at_least=at_least,
+    )
     if parameters.ranks_layers(layout):
         reductions = [
             WidthReduction(mode, protected, None, ranking, round_to)
             for mode, ranking in _rankings(structure, ("none", attention) if is_open else (attention,), request)
         ]
     else:
-        kinds, is_uniform, hidden_size = removed_kinds(attention), layout == "uniform", description.hidden_size
-        splits = (
-            splits_for_ratio(structure, hidden_size=hidden_size, kinds=kinds, is_uniform=is_uniform, **request)
-            if is_open
-            else [counts_for_ratio(structure, hidden_size=hidden_size, kinds=kinds, is_uniform=is_uniform, **request)]
-        )
-        limit = ratio * description.parameters if at_least else 0.0
+        splits = splits_for_ratio(structure, request) if is_open else [counts_for_ratio(structure, request)]
+        limit = request.wanted if at_least else 0.0
         reductions = [
             WidthReduction(_mode(structure, counts, attention), protected, counts, None, round_to, limit)
             for counts in splits
@@ -89,18 +86,8 @@ def plan_width_reduction(
     return reductions[0] if is_timed or not ratio else replace(reductions[0], others=tuple(reductions[1:]))
 
 
-class _Request(TypedDict):
-    """The part of a request that the counts and the rankings of every split have in common."""
-
-    parameters: int
-    ratio: float
-    round_to: int
-    protected: frozenset[int]
-    at_least: bool
-
-
 def _rankings(
-    structure: ModelStructure, modes: Sequence[AttentionMode], request: _Request
+    structure: ModelStructure, modes: Sequence[AttentionMode], request: WidthRequest
 ) -> list[tuple[AttentionMode, GlobalUnitBudget]]:
     """Return the ranking of each attention mode that reaches the ratio, the one that is to be taken unmeasured first.
 
@@ -109,13 +96,13 @@ def _rankings(
     rankings: list[tuple[AttentionMode, GlobalUnitBudget]] = []
     for mode in modes:
         try:
-            rankings.append((mode, global_unit_budget(structure, kinds=removed_kinds(mode), **request)))
+            rankings.append((mode, global_unit_budget(structure, replace(request, kinds=removed_kinds(mode)))))
         except InvalidSparsity:
             if mode == modes[-1]:
                 raise
-    free = [layer for layer in range(len(structure.layers)) if layer not in request["protected"]]
+    free = [layer for layer in range(len(structure.layers)) if layer not in request.protected]
     channels = sum(removable_parameters(structure, layer, removed_kinds("none")) for layer in free)
-    takes_too_many = request["ratio"] * request["parameters"] > (1 - FLOOR) * channels
+    takes_too_many = request.wanted > (1 - FLOOR) * channels
     return rankings[::-1] if takes_too_many else rankings
 
 
