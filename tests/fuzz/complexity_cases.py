@@ -18,8 +18,7 @@ import pyarrow
 
 from api.http.bodies import parse_body
 from api.portal.session import parse_form
-from core.engine.checkpoints.chat_templates import MOST_CHARACTERS
-from core.engine.checkpoints.companions import check_companion
+from core.engine.checkpoints.companions import MOST_CHARACTERS, check_companion
 from core.engine.datasets.image_codec import decode_image
 from core.engine.datasets.image_source import open_rows
 from core.engine.datasets.text_files import read_documents

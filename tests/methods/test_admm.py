@@ -8,7 +8,7 @@ from core.engine.architectures.layer_shape import LinearShape
 from core.engine.options.patterns import UNSTRUCTURED, Pattern, parse_pattern
 from core.engine.pruning.compensation.refit import Fitted
 from core.engine.pruning.input_statistics import InputStatistic, Statistic, relative_error
-from core.engine.pruning.layerwise.rows import LayerRows
+from core.engine.pruning.layerwise.language_pass import LayerRows
 from core.engine.pruning.protocols.layerwise import Method
 from core.engine.pruning.targets import LayerTarget, PrunableLinear
 from core.errors import RunFailed

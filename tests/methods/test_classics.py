@@ -13,7 +13,6 @@ from core.engine.architectures.layer_shape import LinearShape
 from core.engine.datasets.image_set import TensorImages
 from core.engine.pruning.iterative.curvature import mean_squares
 from core.engine.pruning.iterative.dead_neurons import remove_dead_neurons
-from core.engine.pruning.iterative.dropout import layers_before_dropout, scaled_dropout
 from core.engine.pruning.iterative.layer_scan import exact_counts, layer_sensitivity_curves
 from core.engine.pruning.iterative.retraining import retrain
 from core.engine.pruning.layer_matrix import layer_of, set_matrix, to_matrix
@@ -21,7 +20,7 @@ from core.engine.pruning.network import loss_and_accuracy, mean_loss
 from core.engine.recovery.request import Recovery
 from core.engine.resume.store import ResumeStore
 from core.errors import InvalidParameters, InvalidSparsity
-from core.methods.iterative_magnitude.method import cut_layer, rewind
+from core.methods.iterative_magnitude.method import cut_layer, layers_before_dropout, rewind, scaled_dropout
 from core.progress import Progress, WorkStopped
 from tests.engine.classifying import (
     Plain,

@@ -17,7 +17,7 @@ from core.engine.pruning.streams.hidden_state_cache import HiddenStateCache
 from core.engine.pruning.streams.stream import ActivationBudget
 from core.methods.frontier import run_costs
 from core.methods.frontier.layer_drop import descend, most_trials
-from core.methods.frontier.layer_runs import least_costly
+from core.methods.frontier.layer_search import least_costly
 from core.methods.frontier.run_costs import RunCosts
 from tests.engine.tiny import make_model, make_tokens
 

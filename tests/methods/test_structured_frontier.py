@@ -16,8 +16,8 @@ from core.engine.pruning.streams.block_gradients import draw_tokens
 from core.engine.removals.widths.counts import plan_width_reduction
 from core.engine.resume.kinds import SELECTION
 from core.errors import InvalidParameters
-from core.methods.frontier import group_surgeon, output_metric, structured
-from core.methods.frontier.group_surgeon import remove_groups
+from core.methods.frontier import input_removal, output_metric, structured
+from core.methods.frontier.input_removal import remove_groups
 from core.methods.frontier.structured import StructuredFrontier
 from core.methods.frontier.structured_info import StructuredFrontierParameters
 from core.progress import WorkStopped
@@ -127,7 +127,7 @@ def test_it_drifts_less_than_where_chance_chooses_and_more_where_it_hardly_fits(
     found.append(drift("chosen"))
     generator = torch.Generator().manual_seed(0)
     monkeypatch.setattr(
-        group_surgeon, "_costs",
+        input_removal, "_costs",
         lambda weight_OI, imaged_OI, inverse_II, size: torch.rand(weight_OI.shape[1] // size, generator=generator),
     )  # fmt: skip
     found.append(drift("by-chance"))

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from core.engine.models.folder import ModelFolder
-from core.engine.models.read_ahead import read_ahead
+from core.engine.models.streamed import read_ahead
 from core.engine.resume.store import ResumeStore
 from core.errors import NotFiniteWeights
 from core.progress import Progress, WorkStopped

@@ -2,7 +2,7 @@
 
 A quantised weight is two tensors of the file: its codes, and the scales they are multiplied by. Here the two become one
 entry with the name, shape and dtype of the weight; its values are computed where it is read
-(`core.engine.models.dequantisation`).
+(`core.engine.models.tensors`).
 
 - `"quant_method": "fp8"`: codes F8_E4M3 under the weight's own name, scales under `…_scale_inv`, one for each block of
   `weight_block_size` ([rows, columns]; those at the edges may be smaller) or one for all. Where that is null, any grid

@@ -6,10 +6,11 @@ weights only while it is in use.
 """
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import init_empty_weights
@@ -25,7 +26,6 @@ from core.engine.models.folder import ModelFolder
 from core.engine.models.hooks import removed_after
 from core.engine.models.loading import build_model
 from core.engine.models.precision import kept_in_float32
-from core.engine.models.read_ahead import read_ahead
 from core.engine.models.stand_ins import ArgumentRecorder, BlockArguments, Replacement
 from core.errors import MissingTensors
 
@@ -302,3 +302,21 @@ def call_block(block: nn.Module, hidden_BTD: Tensor, arguments: BlockArguments) 
     answer = block(hidden_BTD, *positional, **keywords)
     output: Tensor = answer[0] if isinstance(answer, tuple | list) else answer
     return output
+
+
+Item = TypeVar("Item")
+Content = TypeVar("Content")
+
+
+def read_ahead(read: Callable[[Item], Content], items: Sequence[Item]) -> Iterator[Content]:
+    """Yield what `read` returns for each item, the next of which one thread reads before it is asked for.
+
+    An error of `read` is raised when the turn comes to its item. No more than one is read ahead, and the thread has
+    ended when the generator has, however that ends.
+    """
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="reader") as thread:
+        coming = [thread.submit(read, each) for each in items[:1]]
+        for place in range(len(items)):
+            content = coming.pop().result()
+            coming += [thread.submit(read, each) for each in items[place + 1 : place + 2]]
+            yield content

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from core.engine.datasets.subset import draw_images
+from core.engine.models.hooks import removed_after
 from core.engine.pruning.iterative.dead_neurons import remove_dead_neurons
-from core.engine.pruning.iterative.dropout import layers_before_dropout, scaled_dropout
 from core.engine.pruning.iterative.layer_scan import exact_counts, layer_sensitivity_curves, rates_from_curves
 from core.engine.pruning.iterative.rounds import matrices, prune_in_rounds, train
 from core.engine.pruning.layer_matrix import layer_of, set_matrix, to_matrix
@@ -22,6 +22,8 @@ from core.engine.pruning.network import Network, loss_and_accuracy
 from core.engine.pruning.protocols.classifier import ClassifierMethod
 from core.engine.pruning.saliency import magnitude
 from core.methods.iterative_magnitude.info import IterativeMagnitudeParameters
+
+_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 
 
 class IterativeMagnitude(ClassifierMethod):
@@ -121,3 +123,50 @@ def rewind(network: Network, early: Mapping[str, Tensor]) -> None:
     for name, zero_OI in zeros.items():
         layer = layer_of(network.model, name)
         set_matrix(layer, to_matrix(layer).masked_fill(zero_OI, 0))
+
+
+@torch.no_grad()
+def layers_before_dropout(network: Network) -> dict[str, str]:
+    """Return, by the name of each dropout module with a rate above zero, the prunable layer executed last before it."""
+    predecessors: dict[str, str] = {}
+    last: list[str] = []
+
+    def ran(name: str) -> Any:
+        return lambda *_: last.append(name)
+
+    def dropped(name: str) -> Any:
+        return lambda *_: predecessors.update({name: last[-1]} if last else {})
+
+    handles = [network.module(shape.name).register_forward_hook(ran(shape.name)) for shape in network.layers]
+    handles += [
+        module.register_forward_hook(dropped(name))
+        for name, module in network.model.named_modules()
+        if isinstance(module, _DROPOUTS) and module.p > 0
+    ]
+    with removed_after(handles):
+        network.logits(network.calibration.batch([0]).to(network.device))
+    return predecessors
+
+
+@contextmanager
+def scaled_dropout(network: Network, before: Mapping[str, str]) -> Iterator[dict[str, float]]:
+    """Scale every dropout rate to D_o·√(C_ir / C_io) (Han 2015, eq. 2) inside the context, and yield the rates by name.
+
+    C_io are the connections of the layer before it, C_ir those that are left. The original rates are restored
+    afterwards. `before` is the result of `layers_before_dropout`.
+    """
+    original: dict[str, float] = {}
+    scaled: dict[str, float] = {}
+    for name, layer in before.items():
+        module = network.module(name)
+        assert isinstance(module, _DROPOUTS)
+        weight = layer_of(network.model, layer).weight
+        original[name] = module.p
+        scaled[name] = module.p = module.p * float((weight != 0).sum() / weight.numel()) ** 0.5
+    try:
+        yield scaled
+    finally:
+        for name, rate in original.items():
+            module = network.module(name)
+            assert isinstance(module, _DROPOUTS)
+            module.p = rate

@@ -13,7 +13,7 @@ from core.engine.evaluation.reload_check import reload_check
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.experts import stored_tensors
 from core.engine.models.folder import ModelFolder, open_model
-from core.engine.pruning.compensation import expert_fit
+from core.engine.pruning.compensation import expert_refit
 from core.engine.pruning.results import PruneResult
 from core.engine.removals.experts.counts import expert_sparsities
 from core.pipeline.passes import walk_for
@@ -157,7 +157,7 @@ def test_where_all_text_is_held_aside_nothing_is_fitted(tmp_path: Path) -> None:
 
 
 def test_a_router_that_nothing_is_known_of_stays_and_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(expert_fit, "router_tensors", lambda experts, present: [])
+    monkeypatch.setattr(expert_refit, "router_tensors", lambda experts, present: [])
     folder = opened(PER_EXPERT)
     plain = tensors_of(dropped(folder, tmp_path / "plain", compensation=NO_REFIT))
     result = dropped(folder, tmp_path / "fitted", compensation=ALL_THE_WAY)

@@ -1,12 +1,14 @@
 """Exporter of GGUF files."""
 
 import os
+import statistics
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Final
 
 import torch
 
@@ -18,15 +20,19 @@ from core.engine.exporters.gguf.gate import (
     require_agreement,
     require_token_ids,
 )
-from core.engine.exporters.gguf.runtime import require_runtime, running_llama_cpp
+from core.engine.exporters.gguf.runtime import Seconds, require_runtime, running_llama_cpp
 from core.engine.exporters.gguf.settings import GgufSettings, read_settings
-from core.engine.exporters.gguf.speed import measure_speeds
+from core.engine.exporters.gguf.sizes import DECODED_TOKENS, MOST_ROUNDS, PROMPT_TOKENS
 from core.engine.exporters.gguf.tensors import placed_tensors
 from core.engine.exporters.gguf.vocabulary import Vocabulary, read_vocabulary
 from core.engine.exporters.gguf.writer import other_types, write_gguf, write_vocabulary
 from core.engine.exporters.protocols import AddedExporter, AddedForm
 from core.engine.models.folder import open_model
-from secateur_wire.metrics import ExportedFile, ExportSpeed
+from core.engine.options.latency_budget import latency_noise
+from secateur_wire.metrics import ExportedFile, ExportSpeed, TokenRate
+
+_SECONDS: Final = 40.0
+"""Time for the rounds of one type whose speed is measured, as far as the fewest rounds allow."""
 
 
 class GgufFiles(AddedExporter):
@@ -114,7 +120,37 @@ class GgufFiles(AddedExporter):
         log: Callable[[str], None],
     ) -> dict[str, ExportSpeed]:
         opened = open_model(dense, own_artifact=own_dense)
-        return measure_speeds(opened, files, place, threads=threads, log=log)
+        settings = read_settings(opened)
+        vocabulary = read_vocabulary(dense, opened.tokenizer(), settings.vocabulary)
+        cores = threads or len(os.sched_getaffinity(0))
+        prompt = max(min(PROMPT_TOKENS, settings.context - DECODED_TOKENS), 1)
+        measured = {}
+        # The dense model's files are there one at a time, beside the one that others are made from.
+        with TemporaryDirectory(dir=place, prefix="dense-") as folder:
+
+            def write(kind: str) -> Path:
+                file = Path(folder) / f"dense-{kind}.gguf"
+                if not file.exists():
+                    write_gguf(file, opened, settings, vocabulary, kind=kind, name="dense")
+                return file
+
+            for kind, file in files.items():
+                log(f"timing {file.name} and the dense model in llama.cpp")
+                is_mixed = ALL_TYPES[kind].is_mixed
+                source = write(FIRST) if is_mixed else write(kind)
+                tokens = 2 * (MOST_ROUNDS + 1) * (prompt + DECODED_TOKENS)
+                with running_llama_cpp(largest_file=source.stat().st_size, tokens=tokens, threads=cores) as llama_cpp:
+                    other = source
+                    if is_mixed:
+                        other = source.with_name(f"dense-{kind}.gguf")
+                        llama_cpp.quantise(source, other, ALL_TYPES[kind].number)
+                    seconds = llama_cpp.speeds(
+                        (other, file), prompt=prompt, decoded=DECODED_TOKENS, most_rounds=MOST_ROUNDS, seconds=_SECONDS
+                    )
+                measured[kind] = _speed(seconds, prompt, cores, other.stat().st_size)
+                if kind != FIRST:
+                    other.unlink()
+        return measured
 
 
 def _file_name(kind: str) -> str:
@@ -138,3 +174,29 @@ def _notes(settings: GgufSettings, vocabulary: Vocabulary, exported: dict[str, E
             others = "; ".join(f"{', '.join(names)} are {kind}" for kind, names in each.other_types.items())
             notes.append(f"{each.file}: rows that are no whole blocks of its type are stored in another: {others}.")
     return notes
+
+
+def _speed(seconds: Seconds, prompt: int, threads: int, dense_bytes: int) -> ExportSpeed:
+    prefill, decode = (
+        _rate(tokens, *([each[place] for each in rounds] for rounds in seconds))
+        for place, tokens in enumerate((prompt, DECODED_TOKENS))
+    )
+    return ExportSpeed(
+        prefill=prefill,
+        decode=decode,
+        prompt_tokens=prompt,
+        decoded_tokens=DECODED_TOKENS,
+        rounds=len(seconds[0]),
+        threads=threads,
+        dense_bytes=dense_bytes,
+    )
+
+
+def _rate(tokens: int, dense: Sequence[float], pruned: Sequence[float]) -> TokenRate:
+    spread = max(max(each) / min(each) - 1 for each in (dense, pruned))
+    return TokenRate(
+        dense=tokens / statistics.median(dense),
+        pruned=tokens / statistics.median(pruned),
+        spread=spread,
+        noise=latency_noise(spread),
+    )

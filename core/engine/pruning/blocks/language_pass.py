@@ -8,7 +8,7 @@ made, and at any block. Resident are embeddings and head, one block before and a
 with a refit, the statistics of one input group; the memory a method needs to choose before is its own.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, ClassVar
 
@@ -16,14 +16,15 @@ import torch
 from torch import Tensor
 
 from core.engine.architectures.description import require_structure
+from core.engine.architectures.structure import ModelStructure
 from core.engine.architectures.unit_kind import KindName, UnitKind
+from core.engine.cuts.report import LAYER
 from core.engine.models.experts import saved_tensors
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import StreamedModel
 from core.engine.pruning.block_pass import BlockPass
 from core.engine.pruning.blocks.block_choice import BlockChoice
 from core.engine.pruning.blocks.plan import UnitRemovalPlan
-from core.engine.pruning.blocks.rows import rows_of_layer
 from core.engine.pruning.compensation.expert_refit import ExpertRefit
 from core.engine.pruning.compensation.unit_refit import UnitRefit
 from core.engine.pruning.protocols.units import BlockUnitMethod
@@ -325,3 +326,22 @@ class UnitRemovalPass(BlockPass):
             for name, parameter in narrow.blocks[place].named_parameters()
             if f"{self.streamed.block_prefix(index)}.{name}" not in self.folder.tensors
         )
+
+
+def rows_of_layer(
+    name: str,
+    layer: int,
+    structure: ModelStructure,
+    kinds: Sequence[UnitKind],
+    counts: UnitCounts,
+    costs: Mapping[KindName, float],
+) -> Iterator[UnitRow]:
+    """Yield the rows of a layer of that name; `costs` are the increases of the loss that are expected, by kind."""
+    shape = structure.layers[layer]
+    if layer not in counts.layers:
+        yield UnitRow(name, layer, LAYER, 1, 0, shape.parameters)
+        return
+    for kind in kinds:
+        before, after = kind.units(shape), counts.layers[layer].units[kind.name]
+        removed = (before - after) * kind.parameters(structure, layer)
+        yield UnitRow(name, layer, kind.name, before, after, removed, costs.get(kind.name))

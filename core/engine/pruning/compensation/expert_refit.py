@@ -2,22 +2,240 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import sqrt
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from core.engine.architectures.experts import Experts
-from core.engine.models.experts import router_tensors
-from core.engine.pruning.compensation.expert_fit import ExpertFit
-from core.engine.pruning.compensation.mixture_batches import MixtureCall, mixture_batches, watched_experts
-from core.engine.pruning.compensation.refit import fitted_tokens
+from core.engine.models.experts import RoutedTokens, mixture_module, router_tensors
+from core.engine.models.hooks import removed_after
+from core.engine.options.compensation import ROUTER_STEPS, SWEEPS, Refit
+from core.engine.pruning.compensation.last_matrices import LastMatrices
+from core.engine.pruning.compensation.mixture_batches import MixtureBatch, MixtureCall, mixture_batches, watched_experts
+from core.engine.pruning.compensation.refit import fitted_tokens, refit
 from core.engine.pruning.compensation.unit_refit import UnitRefit
 from core.engine.pruning.streams.propagation import BlockPropagation, InputGroup
 from core.engine.pruning.units.removal import KeptLayerUnits, UnitSet
 
 _MOST_NOTES = 3
 """Notes on a block's experts that the report has, at most."""
+_FIRST_STEP = 0.05
+"""Length of the router's first step, as a share of the length of its rows; a step that does not help is halved."""
+_MOST_HALVINGS = 3
+
+
+class _Routed(Exception):
+    """The end of a forward that is run for its routing alone."""
+
+    def __init__(self, tokens: RoutedTokens) -> None:
+        super().__init__()
+        self.tokens = tokens
+
+
+class ExpertFit(LastMatrices):
+    """Fit of one block of a mixture, its last matrices and router as they are by now, to what the experts are to give.
+
+    ŷ(x̂) = Σ_e g_e(x̂)·f_e(x̂) on the tokens x̂ that come to the experts. What is missing of the target is a
+    least-squares problem in each expert's last matrix, whose regressors are the rows g_e(x̂)·z_e(x̂) of the tokens
+    routed to it, z_e being what that matrix multiplies. Experts are fitted one after the other, in a few sweeps, so
+    that the statistics of one exist at a time. Then the router's rows follow the gradient of the same error, by the
+    model's own routing, a few steps.
+
+    Where some tokens are not fitted to these decide whether the fit is kept, else all do.
+    """
+
+    def __init__(
+        self,
+        experts: Experts,
+        block: nn.Module,
+        batches: Sequence[MixtureBatch],
+        tensors: dict[str, Tensor],
+        compensation: Refit,
+        fitted: int | None,
+    ) -> None:
+        super().__init__(experts, block, batches, tensors, fitted)
+        self.block = block
+        self.mixture = block.get_submodule(mixture_module(experts))
+        self.compensation = compensation
+        self.notes: list[str] = []
+
+    @property
+    def error(self) -> float | None:
+        """‖Y − Ŷ‖/‖Y‖ on the tokens that decide."""
+        lost, total = self._squares(self.missing), self._squares([batch.target_NH for batch in self.batches])
+        return sqrt(lost[-1] / total[-1]) if total[-1] > 0 else None
+
+    @property
+    def reached(self) -> tuple[int, ...]:
+        """Number of tokens that are routed to each expert by now."""
+        total_E = torch.zeros(len(self.stacks), dtype=torch.long)
+        for tokens in self.routed:
+            total_E += tokens.reached(len(total_E))
+        return tuple(total_E.tolist())
+
+    def run(self) -> list[float]:
+        """Fit the last matrices in sweeps, then the router in steps; return the α of each matrix in the first sweep."""
+        shares: list[float] = []
+        if self.is_normed:
+            self.notes.append("a norm follows each expert's last matrix, so that the router alone was refitted.")
+        else:
+            for _ in range(SWEEPS):
+                of_sweep = self._sweep()
+                if of_sweep is None:
+                    break
+                shares = shares or of_sweep
+        self._fit_router()
+        return shares
+
+    def _sweep(self) -> list[float] | None:
+        """Fit each expert's last matrix to what the others leave missing; None, and undone, where that is no use."""
+        name = self.experts.parameter(self.experts.giving)
+        before, missing = self.tensors[name].clone(), [each.clone() for each in self.missing]
+        errors = self._squares(missing)
+        shares = []
+        for expert in range(len(self.stacks)):
+            share = self._fit_expert(expert)
+            if share is not None:
+                shares.append(share)
+        if not _helps(errors, self._squares(self.missing)):
+            self._set(name, before)
+            self.missing = missing
+            return None
+        return shares
+
+    def _fit_expert(self, expert: int) -> float | None:
+        """Fit one expert's last matrix and return α; None where no tokens tell."""
+        statistic = self.statistic(expert)
+        if statistic is None:
+            return None
+        (fit,) = refit([self.weight_OI(expert)], statistic, self.compensation, self.notes.append)
+        self.change(expert, fit.weight_OI)
+        return fit.refit
+
+    def _fit_router(self) -> None:
+        """Move the router's rows along the gradient of the error, while the error falls on all tokens that count."""
+        names = [
+            name
+            for name in router_tensors(self.experts, self.tensors)
+            if self.tensors[name].is_floating_point() and name in dict(self.block.named_parameters())
+        ]
+        step = _FIRST_STEP
+        halvings = 0
+        gradients: dict[str, Tensor] | None = None
+        for _ in range(ROUTER_STEPS + _MOST_HALVINGS):
+            gradients = gradients or self._router_gradients(names)
+            if not gradients:
+                self.notes.append("its router has no weights that the gates follow: its experts alone were refitted.")
+                return
+            length = sqrt(sum(float(each.square().sum(dtype=torch.float64)) for each in gradients.values()))
+            if not length:
+                return
+            before = {name: self.tensors[name].clone() for name in gradients}
+            size = sqrt(sum(float(each.double().square().sum()) for each in before.values()))
+            for name, gradient in gradients.items():
+                moved = before[name].float() - (step * size / length) * gradient
+                self._set(name, moved.to(before[name].dtype))
+            routed = [self._route(batch) for batch in self.batches]
+            missing = self.missing_with(routed)
+            if _helps(self._squares(self.missing), self._squares(missing)):
+                self.routed, self.missing = routed, missing
+                gradients = None
+                continue
+            for name, value in before.items():
+                self._set(name, value)
+            step /= 2
+            halvings += 1
+            if halvings > _MOST_HALVINGS:
+                return
+
+    def _router_gradients(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """Return half the gradient of the squared error on the fitted tokens, through the model's own routing."""
+        sums: dict[str, Tensor] = {}
+        prefix = mixture_module(self.experts)
+        inner = {name: name.removeprefix(f"{prefix}.") if prefix else name for name in names}
+        per_gate = self._gate_gradients()
+        with torch.inference_mode(mode=False), torch.enable_grad():
+            stacks = {id(parameter) for parameter in self.stacks.module.parameters()}
+            state = [*self.mixture.named_parameters(), *self.mixture.named_buffers()]
+            own = {name: value.detach().clone() for name, value in state if id(value) not in stacks}
+            leaves = {name: own[key].requires_grad_() for name, key in inner.items()}
+            for batch, gradient_NK in zip(self.batches, per_gate, strict=True):
+                gates_NK = self._route(batch, own).gates_NK
+                if not gates_NK.requires_grad:
+                    return {}
+                derivatives = torch.autograd.grad(
+                    gates_NK, list(leaves.values()), gradient_NK.to(gates_NK.dtype).clone(), allow_unused=True
+                )
+                for name, each in zip(leaves, derivatives, strict=True):
+                    if each is not None:
+                        sums[name] = sums[name] + each.float() if name in sums else each.float()
+        return sums
+
+    def _gate_gradients(self) -> list[Tensor]:
+        """Return half the derivative of the squared error by each gate, [tokens, top_k]; 0 for tokens held aside."""
+        gradients = [torch.zeros_like(tokens.gates_NK, dtype=torch.float32) for tokens in self.routed]
+        for expert in range(len(self.stacks)):
+            for tokens, missing_NH, gradient_NK in zip(self.routed, self.missing, gradients, strict=True):
+                rows_N, places_N = torch.where(tokens.index_NK == expert)
+                if len(rows_N):
+                    output_NH = self.outputs(tokens, rows_N, expert)
+                    gradient_NK[rows_N, places_N] = -(missing_NH[rows_N] * output_NH).sum(1)
+        for gradient_NK, most in zip(gradients, self.fitted, strict=True):
+            gradient_NK[max(most, 0) :] = 0
+        return gradients
+
+    def _route(self, batch: MixtureBatch, state: Mapping[str, Tensor] | None = None) -> RoutedTokens:
+        """Return where a micro-batch's tokens go, by the mixture's own code, with tensors of a `state` in place of its.
+
+        With a state the arguments are copied, as autograd keeps none that were made for inference alone.
+        """
+
+        def stop(module: nn.Module, arguments: tuple[object, ...], keywords: dict[str, object]) -> None:
+            tokens = RoutedTokens.of(arguments, keywords)
+            assert tokens is not None
+            raise _Routed(tokens)
+
+        with removed_after([self.stacks.module.register_forward_pre_hook(stop, with_kwargs=True)]):
+            try:
+                if state is None:
+                    self.mixture(*batch.call.arguments, **batch.call.keywords)
+                else:
+                    arguments = tuple(_copied(each) for each in batch.call.arguments)
+                    keywords = {name: _copied(each) for name, each in batch.call.keywords.items()}
+                    functional_call(self.mixture, dict(state), arguments, keywords)
+            except _Routed as routed:
+                return routed.tokens
+        raise AssertionError(f"{self.experts.module} was not reached")
+
+    def _squares(self, values: Sequence[Tensor]) -> list[float]:
+        """Return the sums of squares over the fitted tokens and, where some decide, over those held aside."""
+        fitted = sum(
+            float(each[: max(most, 0)].square().sum(dtype=torch.float64))
+            for each, most in zip(values, self.fitted, strict=True)
+        )
+        if not self.others_decide:
+            return [fitted]
+        others = sum(
+            float(each[max(most, 0) :].square().sum(dtype=torch.float64))
+            for each, most in zip(values, self.fitted, strict=True)
+        )
+        return [fitted, others]
+
+    def _set(self, name: str, value: Tensor) -> None:
+        self.tensors[name].copy_(value)
+        self.block.get_parameter(name).data.copy_(value)
+
+
+def _helps(before: Sequence[float], after: Sequence[float]) -> bool:
+    """Return True if no error has grown and one, that which decides, has fallen."""
+    return all(one >= other for one, other in zip(before, after, strict=True)) and after[-1] < before[-1]
+
+
+def _copied(value: object) -> object:
+    return value.clone() if isinstance(value, Tensor) else value
 
 
 @dataclass(frozen=True)

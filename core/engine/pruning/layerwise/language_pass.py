@@ -5,6 +5,8 @@ other pruned streams through what will be saved; write the block and the streams
 embeddings and head, one block with its statistics, and the activation budget; nothing grows with depth.
 """
 
+import math
+from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import asdict, replace
 from typing import Any
@@ -12,20 +14,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from core.engine.architectures.layer_shape import LinearShape
 from core.engine.models.experts import saved_tensors
 from core.engine.models.folder import ModelFolder
 from core.engine.models.precision import gradient_dtype
 from core.engine.models.streamed import StreamedModel
 from core.engine.models.tensors import to_out_in
 from core.engine.pruning.allocation.fisher import fisher_rates
+from core.engine.pruning.allocation.global_ranking import outlier_share, owl_sparsities
 from core.engine.pruning.block_pass import BlockPass
-from core.engine.pruning.compensation.refit import fitted_tokens, prune_and_fit
-from core.engine.pruning.input_statistics import InputStatistic, Statistic
+from core.engine.pruning.compensation.refit import Fitted, fitted_tokens, prune_and_fit
+from core.engine.pruning.input_statistics import InputStatistic, Statistic, relative_error
 from core.engine.pruning.layerwise.expert_pruning import ExpertPruner
-from core.engine.pruning.layerwise.outliers import outlier_sparsities
 from core.engine.pruning.layerwise.plan import LayerwisePlan
-from core.engine.pruning.layerwise.rows import LayerRows
 from core.engine.pruning.results import ExpertRow, LayerRow, PruneResult, RoutingRow
+from core.engine.pruning.saliency import weight_times_norm
 from core.engine.pruning.streams.hidden_state_cache import HiddenStateCache
 from core.engine.pruning.streams.measure import pairs
 from core.engine.pruning.streams.propagation import (
@@ -38,9 +41,58 @@ from core.engine.pruning.streams.propagation import (
 from core.engine.pruning.streams.stream import Stream
 from core.engine.pruning.targets import PrunableLinear
 from core.engine.resume.kinds import BLOCK
+from core.errors import RunFailed
 
 _ERROR_SAMPLE_TOKENS = 1024
 HEAD = "head"
+
+
+class LayerRows:
+    """Rows in the order of pruning. `all` are the complete ones.
+
+    Their figures stay on the device until `complete` reads those of many layers together: each read makes the program
+    wait for all that the device has been given to do.
+    """
+
+    def __init__(self, rows: Iterable[LayerRow] = ()) -> None:
+        self.all = list(rows)
+        self._unread: list[tuple[LayerRow, Tensor]] = []
+
+    def add(
+        self, linear: PrunableLinear, shape: LinearShape, fitted: Fitted, saved_OI: Tensor, inputs: InputStatistic
+    ) -> None:
+        """Add a layer; `saved_OI` are its pruned weights as they are saved, in float32."""
+        target = linear.target.sparsity if linear.target.count is None else linear.target.count / shape.numel
+        row = LayerRow(
+            name=linear.name,
+            layer=shape.layer,
+            out_features=shape.out_features,
+            in_features=shape.in_features,
+            target=target,
+            zeros=0,
+            sparsity=0.0,
+            reconstruction_error=None,
+            refit=fitted.refit,
+            ridge=fitted.ridge,
+            conjugate_gradient=fitted.steps,
+        )
+        zeros, total = (saved_OI == 0).sum(dtype=torch.float64), saved_OI.sum(dtype=torch.float64)
+        energies: list[Tensor] = []
+        if inputs.tokens:
+            energies = [inputs.energy(linear.weight_OI), inputs.energy(linear.weight_OI - saved_OI)]
+        self._unread.append((row, torch.stack([zeros, total, *energies])))
+
+    def complete(self) -> None:
+        """Read the figures of the layers that were added since; raises RunFailed where weights are not finite."""
+        figures = torch.cat([each for _, each in self._unread]).tolist() if self._unread else []
+        for row, own in self._unread:
+            zeros, total, *energies = (figures.pop(0) for _ in range(len(own)))
+            if not math.isfinite(total):
+                raise RunFailed(f"{row.name}: its inputs are not finite, there is nothing to solve for")
+            error = relative_error(*energies) if energies else None
+            sparsity = zeros / (row.out_features * row.in_features)
+            self.all.append(replace(row, zeros=int(zeros), sparsity=sparsity, reconstruction_error=error))
+        self._unread = []
 
 
 class LayerwisePass(BlockPass):
@@ -89,9 +141,7 @@ class LayerwisePass(BlockPass):
             if self.plan.measured_allocation == "owl":
                 assert self.calibration is not None
                 self.progress.log("OWL: a dense pass over the calibration tokens")
-                self.plan = self.plan.with_sparsities(
-                    outlier_sparsities(self.streamed, self.calibration, self.plan, self._groups, self._new_statistic)
-                )
+                self.plan = self.plan.with_sparsities(self._outlier_sparsities(self.calibration))
             elif self.plan.measured_allocation == "fisher":
                 self.plan = self.plan.with_rates(self._fisher_rates())
         return self._walk(start)
@@ -232,6 +282,39 @@ class LayerwisePass(BlockPass):
     def _in_dtype(self, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         tokens_BT, hidden_BTD = pair
         return tokens_BT, hidden_BTD.to(self.plan.dtype)
+
+    @torch.inference_mode()
+    def _outlier_sparsities(self, calibration: Stream) -> list[float]:
+        """Return the sparsity of each block by the outliers of its scores, from a dense pass over the stream.
+
+        Experts, of which the tokens each reads are not gathered here, follow it. The stream ends where it began.
+        """
+        plan, streamed, family = self.plan, self.streamed, self.folder.family
+        options = plan.parameters.allocation_options
+        assert options is not None
+        calibration.start()
+        shares: dict[int, float] = {}
+        for index, tensors in streamed.read_blocks(range(len(streamed)), "looking for outliers in blocks"):
+            block = streamed.fill_block(index, tensors, calibration.dtype)
+            groups = self._groups(index)
+            if groups:
+                read = BlockPropagation(block, index, calibration, groups, lambda: self._new_statistic(Statistic.NORMS))
+                statistics = read.collect()
+                shares[index] = outlier_share(
+                    (
+                        weight_times_norm(to_out_in(tensors[f"{name}.weight"], family).float(), statistic.norms_I)
+                        for group, statistic in statistics.items()
+                        for name in group.linears
+                    ),
+                    options.owl_outlier_ratio,
+                )
+                del statistics  # rows of inputs, which would be there while the next block's are gathered
+            calibration.advance(block, index)
+            streamed.empty_block(index)
+        calibration.resume(0)
+        chosen = owl_sparsities(list(shares.values()), plan.sparsity, options.owl_range)
+        by_layer = dict(zip(shares, chosen, strict=True))
+        return [by_layer.get(index, plan.sparsity) for index in range(len(streamed))]
 
     def _fisher_rates(self) -> dict[str, float]:
         """Choose the share of each linear layer by the gradients of a few of the calibration sequences."""
