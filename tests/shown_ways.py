@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from core.pipeline.reports.how_to_run import FOLDER
-from secateur_wire.ways import WayToRun
+from secateur_wire.jobs import WayToRun
 from tests.forked_processes import write_warm_program
 
 

@@ -49,10 +49,9 @@ from core.service.jobs.waiting import with_waiting_reason, with_waiting_reasons
 from core.service.publications.retry import retry
 from core.service.teams.principal import Principal
 from secateur_wire.base import Page
-from secateur_wire.jobs import AttemptPage, EventPage, JobSort
+from secateur_wire.jobs import AttemptPage, EventPage, JobSort, WayToRun
 from secateur_wire.states import JobStatus
 from secateur_wire.sweeps import Cost
-from secateur_wire.ways import WayToRun
 
 router = Router(prefix="/v1/jobs", tags=["jobs"])
 

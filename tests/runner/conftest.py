@@ -18,8 +18,8 @@ from core.service.jobs.tables import JobRow
 from core.service.teams.bootstrap import create_team
 from core.settings import Settings
 from core.storage import LocalStore, Store, artifact_prefix, open_store
+from secateur_wire.jobs import WayToRun
 from secateur_wire.metrics import Metrics
-from secateur_wire.ways import WayToRun
 from tests.conftest import settings_for
 from tests.databases import fresh_database
 from tests.worker.conftest import Queue, impatient

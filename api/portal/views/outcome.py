@@ -7,9 +7,9 @@ from typing import Final, get_args
 
 from api.portal.formatting import number, percent, size
 from core.pipeline.reports.verdict import PERPLEXITY_BANDS, band_of
+from secateur_wire.jobs import Band
 from secateur_wire.plans import FigureName, Plan, PlanFigure, PlanPoint
 from secateur_wire.progress import between, roughly
-from secateur_wire.verdicts import Band
 
 SOURCES: Final[dict[str, str]] = {
     "jobs": "your team's own jobs",

@@ -9,8 +9,8 @@ from core.engine.options.latency_budget import latency_noise
 from core.methods.registry import get_method
 from core.pipeline.reports.report import Report
 from core.pipeline.reports.verdict import mean_of_tasks, within_error
+from secateur_wire.jobs import Verdict
 from secateur_wire.metrics import MeasuredAccuracy, Metrics, Perplexity
-from secateur_wire.verdicts import Verdict
 
 Figures = TypeVar("Figures")
 Body = Mapping[str, Any]

@@ -16,8 +16,8 @@ from pydantic import JsonValue
 from secateur.formatting import number, percent, printable
 from secateur.jobs import Job
 from secateur.metrics_table import Figure, figures
+from secateur_wire.jobs import Verdict
 from secateur_wire.reports import GateResult, Report
-from secateur_wire.verdicts import Verdict
 
 Outcome = Literal["passed", "gate_missed", "failed", "cancelled", "unfinished"]
 

@@ -1,4 +1,4 @@
-"""Jobs: their state, events, attempts and artifacts, and what a job would need."""
+"""Jobs: their state, events, attempts and artifacts, the verdict on each, and what a job would need."""
 
 from datetime import datetime
 from typing import Annotated, Final, Generic, Literal
@@ -10,7 +10,31 @@ from secateur_wire.base import JsonObject, OneOf, Page, WireModel
 from secateur_wire.metrics import Metrics
 from secateur_wire.models import ModelSummary
 from secateur_wire.states import FINISHED, AttemptOutcome, EventType, JobStatus, Stage
-from secateur_wire.verdicts import Verdict
+
+Band = Literal["as good as dense", "close to dense", "noticeably worse", "much worse", "unusable"]
+"""Words for how a pruned model compares with the dense one, the best first."""
+
+
+class Verdict(WireModel):
+    """Verdict on a pruned model, by the worst of what was measured of its quality.
+
+    `figure` is what it rests on, `on` the text, image set or task (null for the mean of several). With perplexity
+    `ratio` is pruned over dense, null where the pruned one is no finite number; with accuracy `change` is pruned less
+    dense. `within_noise`: the difference is one that the measurement cannot tell from none. `worse_than_random`:
+    removing as much at random was measured, and did better; false where it did not, or was not measured. `words` and
+    `reason` say all this to people.
+    """
+
+    band: Annotated[str, OneOf(Band)]
+    within_noise: bool
+    worse_than_random: bool
+    figure: Annotated[str, OneOf(Literal["perplexity", "accuracy"])]
+    on: str | None
+    ratio: float | None
+    change: float | None
+    words: str
+    reason: str
+
 
 Figures = TypeVar("Figures", default=Metrics)
 Body = TypeVar("Body", default=JsonObject)
@@ -211,3 +235,13 @@ class Inspection(ModelSummary, Generic[Body]):
     estimate: Estimate | None
     artifact: ExpectedArtifact | None = None
     assumed: list[str] = Field(default_factory=list)
+
+
+class WayToRun(WireModel):
+    """Commands of a shell that run the artifact in one runtime, which needs these `packages` of Python's."""
+
+    object: Literal["way_to_run"] = "way_to_run"
+    runtime: str
+    about: str
+    packages: list[str]
+    commands: str

@@ -7,8 +7,8 @@ from core.engine.architectures.classifier_architecture import CLASSIFICATION
 from core.engine.checkpoints.files import ONNX_FILE
 from core.engine.exporters.registry import ADDED
 from core.pipeline.reports.report import Report, Verification
+from secateur_wire.jobs import WayToRun
 from secateur_wire.metrics import Metrics
-from secateur_wire.ways import WayToRun
 
 FOLDER: Final = "pruned"
 """Folder that the commands take the artifact to be in, below where they are run."""

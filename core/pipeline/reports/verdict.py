@@ -8,8 +8,8 @@ from core.measurements.measurement import Measurement
 from core.measurements.reader import measurements
 from core.methods.method_info import MethodInfo
 from core.methods.registry import METHODS
+from secateur_wire.jobs import Band, Verdict
 from secateur_wire.metrics import MeasuredAccuracy, Metrics, Perplexity
-from secateur_wire.verdicts import Band, Verdict
 
 CLOSE_TO_DENSE: Final = 1.2
 """Largest ratio of perplexities of a model that is close to the dense one."""

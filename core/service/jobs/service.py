@@ -37,10 +37,18 @@ from core.service.jobs.waiting import waiting_reason
 from core.service.teams import audit
 from core.service.teams.principal import Actor, team_of
 from secateur_wire.base import JsonObject, Page
-from secateur_wire.jobs import ArtifactFile, ArtifactList, AttemptPage, EventPage, JobAttempt, JobEvent, JobSort
+from secateur_wire.jobs import (
+    ArtifactFile,
+    ArtifactList,
+    AttemptPage,
+    EventPage,
+    JobAttempt,
+    JobEvent,
+    JobSort,
+    Verdict,
+    WayToRun,
+)
 from secateur_wire.metrics import Metrics
-from secateur_wire.verdicts import Verdict
-from secateur_wire.ways import WayToRun
 
 
 def submit(context: RequestContext, body: JobBody, *, baseline: KnownDenseFigures | None = None) -> Job:

@@ -10,10 +10,9 @@ from secateur.events import stream_events
 from secateur.jobs import Job
 from secateur.operations.calls import Calls, ignore
 from secateur.transport import segment
-from secateur_wire.jobs import ArtifactFile, JobAttempt, JobEvent, JobSort
+from secateur_wire.jobs import ArtifactFile, JobAttempt, JobEvent, JobSort, WayToRun
 from secateur_wire.reports import Report
 from secateur_wire.states import JobStatus
-from secateur_wire.ways import WayToRun
 
 
 class JobOperations(Calls):
