@@ -10,7 +10,6 @@ from api.portal.paths import STATIC
 from api.portal.rendering import is_partial, page
 from api.portal.routes import (
     adding,
-    audit,
     compare,
     datasets,
     full_form,
@@ -63,7 +62,7 @@ def create_portal() -> FastAPI:
     add_handlers(portal, _error_page)
     portal.mount("/static", StaticFolder(directory=STATIC), name="static")
     for each in (
-        *(adding, audit, compare, datasets, full_form, job, jobs, models, new, publish, retention),
+        *(adding, compare, datasets, full_form, job, jobs, models, new, publish, retention),
         *(samples, sign_in, sweeps, team, triggers, uploads, webhooks, workers),
     ):
         portal.include_router(each.router)

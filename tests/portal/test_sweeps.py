@@ -6,7 +6,7 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
-from api.portal.forms.sweep import field_of, read_sweep
+from api.portal.routes.sweeps import field_of, read_sweep
 from api.portal.session import Form
 from core.errors import InvalidRequest
 from tests.portal.browserless import Browserless
@@ -28,8 +28,8 @@ def test_a_sweep_is_started_followed_and_read(
     portal.get_by_role("combobox", name="Model").fill(model)
     portal.get_by_label("Sparsities").fill("0.3, 1.5")
     portal.get_by_label("Magnitude").first.check()
-    portal.get_by_label("Evaluate on").fill(dataset)
-    portal.get_by_label("Evaluation samples").fill("4")
+    portal.get_by_label("Datasets").fill(dataset)
+    portal.get_by_label("Samples of each").fill("4")
     portal.get_by_label("Sequence length").fill("32")
     require_accessible(portal)
     portal.get_by_role("button", name="Start the sweep").click()
@@ -64,11 +64,12 @@ def test_a_search_says_what_it_found_and_is_cancelled_and_resumed(
     search_body: dict[str, Any],  # noqa: F811
     viewer_key: str,
 ) -> None:
+    search_body["search"]["subject_to"]["max_bytes"] = 1_000_000_000
     sweep_id = live_api.post("/v1/sweeps", json=search_body).raise_for_status().json()["id"]
     portal.goto(f"/portal/sweeps/{sweep_id}")
-    expect(
-        portal.get_by_text("Looking for: fewest parameters, with perplexity, at most × dense: 1.60.")
-    ).to_be_visible()
+    expect(portal.get_by_text("Looking for: fewest parameters, with")).to_contain_text(
+        "with perplexity, pruned / dense, at most: 1.60; bytes of weights, at most: "
+    )
     portal.get_by_text("Cancel", exact=True).click()
     portal.get_by_role("button", name="Cancel the sweep").click()
     expect(portal.get_by_text("12 not run.")).to_be_visible()

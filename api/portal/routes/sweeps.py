@@ -1,16 +1,17 @@
 """Sweeps: the team's, a new one, and one with its points, its front and what it found."""
 
 import hashlib
+import json
 import secrets
 from typing import Any, Final, Literal
 
 from fastapi import APIRouter, Request
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 from starlette.responses import RedirectResponse, Response
 
 from api.dependencies import After, DatabaseSession, Quality, State
+from api.http.bodies import parse_body
 from api.portal.forms.errors import errors_by_field, status_of
-from api.portal.forms.sweep import FIELDS, LIMITS, field_of, read_sweep
 from api.portal.rendering import is_partial, page
 from api.portal.session import Form, Member, Posted, Viewer
 from api.portal.views.charts import IfNoneMatch
@@ -20,10 +21,12 @@ from api.state import ApiState
 from core.database import transaction
 from core.errors import ApiError, InvalidRequest
 from core.service.jobs.idempotency import Answer, IdempotentRequest, answer_once
+from core.service.jobs.schemas import JobBody
 from core.service.registry.service import list_datasets, list_models
 from core.service.sweeps import service
-from core.service.sweeps.schemas import Sweep, SweepBody
+from core.service.sweeps.schemas import Constraints, Sweep, SweepBody
 from core.service.teams.principal import Principal
+from secateur_wire.job_fields import ENTRIES, body_fields
 from secateur_wire.sweeps import Cost
 
 router = APIRouter(prefix="/sweeps")
@@ -41,6 +44,12 @@ _OBJECTIVE_WORDS: Final = {
     "max_accuracy": "Highest accuracy",
 }
 _ONCE = "once"
+_LIMITS: Final = {name: ENTRIES[f"gates.{name}"].label for name in Constraints.model_fields}
+"""Limits of a search by name, with the labels of a job's gates."""
+_FIELDS: Final = (
+    "name", "model", "method", "sparsities", "varied", "calibration.dataset", "calibration.samples", "sequence_length",
+    "evaluation.datasets", "evaluation.samples", "max_concurrent", "objective", "probe.samples", *_LIMITS,
+)  # fmt: skip
 
 
 @router.get("")
@@ -109,7 +118,7 @@ def show_sweep(
         "png": f"/portal/sweeps/{sweep_id}/trade-off.png?{query}",
         "csv": f"/portal/sweeps/{sweep_id}/trade-off.csv?{query}",
         "here": f"/portal/sweeps/{sweep_id}?{query}",
-        "limits": LIMITS,
+        "limits": _LIMITS,
         "objectives": _OBJECTIVE_WORDS,
         "may_change": caller.may("member"),
     }
@@ -161,7 +170,8 @@ def _form_page(
         "datasets": datasets,
         "groups": [group for group in method_groups() if all(card.info.prunes for card in group.cards)],
         "objectives": list(_OBJECTIVES),
-        "limits": LIMITS,
+        "limits": _LIMITS,
+        "labels": {name: field.label for name, field in body_fields(JobBody).items()},
         "once": form.get(_ONCE) or secrets.token_hex(8),
         "may_submit": caller.may("member"),
     }
@@ -174,13 +184,87 @@ def _form_errors(error: ApiError | ValidationError | None) -> dict[str, str]:
         return {}
     if isinstance(error, ApiError):
         name = field_of(error.param)
-        return {name if name in FIELDS else "": error.message}
+        return {name if name in _FIELDS else "": error.message}
     messages: dict[str, str] = {}
     for param, said in errors_by_field(error, _every_param(error)).items():
         name = field_of(param)
-        messages.setdefault(name if name in FIELDS else "", said)
+        messages.setdefault(name if name in _FIELDS else "", said)
     return messages or {"": InvalidRequest.title}
 
 
 def _every_param(error: ValidationError) -> list[str]:
     return [".".join(str(part) for part in each["loc"]) for each in error.errors()]
+
+
+def read_sweep(form: Form) -> dict[str, Any]:
+    """Return the body that the fields mean.
+
+    A value that cannot be read as the type it should have stays text, for the body's own validation to report. Raises
+    InvalidRequest where JSON is expected and missing.
+    """
+    job: dict[str, Any] = {"model": form.get("model")}
+    length = _given(sequence_length=_number(form.get("sequence_length")))
+    if calibration := form.get("calibration.dataset"):
+        samples = _given(samples=_number(form.get("calibration.samples")))
+        job["calibration"] = {"dataset": calibration, **samples, **length}
+    if evaluated := _words(form.get("evaluation.datasets")):
+        job["evaluation"] = {"datasets": evaluated, **_given(samples=_number(form.get("evaluation.samples"))), **length}
+    body: dict[str, Any] = {"job": job} | _given(
+        name=form.get("name") or None, max_concurrent=_number(form.get("max_concurrent"))
+    )
+    methods, sparsities = form.lists.get("method", []), [_number(each) for each in _words(form.get("sparsities"))]
+    if form.get("kind") == "search":
+        limits = {name: _number(form.get(name)) for name in _LIMITS if form.get(name)}
+        search: dict[str, Any] = {"objective": form.get("objective"), "subject_to": limits, "methods": methods}
+        search |= {"sparsities": sparsities} if sparsities else {}
+        if probed := form.get("probe.samples"):
+            search["probe"] = {"samples": _number(probed)}
+        body["search"] = search
+    else:
+        grid = {name: values for name, values in (("method", methods), ("sparsity", sparsities)) if values}
+        body["grid"] = grid | _varied(form.get("varied"))
+    parse_body(json.dumps(body).encode())  # the API's limits hold for forms too
+    return body
+
+
+def field_of(param: str | None) -> str | None:
+    """Return the form's field that a `param` of the body is about."""
+    if param is None:
+        return None
+    name = param.removeprefix("search.subject_to.").removeprefix("search.").removeprefix("job.")
+    return {"methods": "method", "grid": "method", "sequence_length": "sequence_length"}.get(name, name)
+
+
+def _varied(text: str) -> dict[str, Any]:
+    """Parse values by path, one path a line: `parameters.block_size = [64, 128]`."""
+    varied: dict[str, Any] = {}
+    for line in text.splitlines():
+        path, separator, written = line.partition("=")
+        try:
+            values = json.loads(written) if separator else None
+        except ValueError:
+            values = None
+        if not isinstance(values, list):
+            raise InvalidRequest(
+                f"{line.strip()[:100]!r}: write a path and a list of values, such as parameters.block_size = [64, 128]",
+                param="varied",
+            )
+        varied[path.strip()] = values
+    return varied
+
+
+def _words(text: str) -> list[str]:
+    return text.replace(",", " ").split()
+
+
+def _number(text: str) -> JsonValue:
+    """Return the number that a text is, the text where it is none, None where it is empty."""
+    try:
+        number: JsonValue = json.loads(text) if text else None
+    except ValueError:
+        return text
+    return number if isinstance(number, int | float) else text or None
+
+
+def _given(**fields: JsonValue) -> dict[str, JsonValue]:
+    return {name: value for name, value in fields.items() if value is not None}

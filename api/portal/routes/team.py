@@ -1,8 +1,9 @@
-"""The team: its quotas and what it uses of them; for admins, its keys and its token of the hub."""
+"""The team: its quotas and what it uses of them; for admins, its keys, its token of the hub and its audit trail."""
 
-from typing import Any
+from typing import Annotated, Any
+from urllib.parse import urlencode
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 from starlette.responses import RedirectResponse, Response
@@ -16,7 +17,7 @@ from core.errors import ApiError, Conflict, InvalidRequest
 from core.service.jobs import quotas
 from core.service.sources import hub_tokens
 from core.service.sources.schemas import HubTokenBody
-from core.service.teams import keys
+from core.service.teams import audit, keys
 from core.service.teams.principal import Principal
 from core.service.teams.schemas import KeyBody, RotateBody
 from core.settings import Settings
@@ -25,6 +26,8 @@ from secateur_wire.teams import CreatedKey
 router = APIRouter(prefix="/team")
 
 _PAGE = 25
+_ENTRIES = 50
+"""Entries of a page of the audit trail."""
 _HOUR = 3600
 GRACES = (
     (0, "at once"),
@@ -101,6 +104,33 @@ def remove_hub_token(caller: Admin, state: State) -> Response:
     with transaction(state.sessions) as session:
         hub_tokens.remove_hub_token(session, caller, state.settings)
     return RedirectResponse("/portal/team#hub-token", 303)
+
+
+@router.get("/audit")
+def list_audit(
+    request: Request,
+    caller: Admin,
+    session: DatabaseSession,
+    after: After = None,
+    action: Annotated[str, Query(max_length=100)] = "",
+    object_id: Annotated[str, Query(max_length=300)] = "",
+) -> Response:
+    """Show a page of the audit trail, newest entries first."""
+    fields = {"action": action.strip(), "object_id": object_id.strip()}
+    filters = {name: value for name, value in fields.items() if value}
+    entries = audit.list_audit(session, caller.team_id, limit=_ENTRIES, after=after, **filters)
+    who = keys.names_of(session, caller.team_id, {each.key_id for each in entries.data if each.key_id})
+    first = f"{request.url.path}?{urlencode(filters)}" if filters else request.url.path
+    context = {
+        "entries": entries,
+        "names": who,
+        "fields": fields,
+        "filtered": bool(filters),
+        "after": after,
+        "first": first,
+        "next": f"{request.url.path}?{urlencode({**filters, 'after': entries.next_after or ''})}",
+    }
+    return page(request, "team/audit.html", context)
 
 
 def _shown_once(request: Request, created: CreatedKey) -> Response:

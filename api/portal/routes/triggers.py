@@ -1,8 +1,9 @@
 """The team's triggers: what there is, what fired them, and for members making, changing and firing them."""
 
+import json
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from fastapi import APIRouter, BackgroundTasks, Request
 from pydantic import ValidationError
@@ -11,10 +12,10 @@ from starlette.responses import RedirectResponse, Response
 
 from api.dependencies import After, DatabaseSession, State
 from api.events.after_commit import hint_after_commit
+from api.http.bodies import parse_body
 from api.portal.forms.errors import errors_by_field, status_of
-from api.portal.forms.trigger import EXAMPLE, FIELDS, changes_of, form_of, payload_of, trigger_of, typed
 from api.portal.rendering import address_of, page
-from api.portal.session import Member, Posted, Viewer
+from api.portal.session import Form, Member, Posted, Viewer
 from api.state import ApiState
 from core.database import transaction
 from core.errors import ApiError, Conflict, InvalidRequest, NotFound
@@ -24,13 +25,39 @@ from core.service.triggers import service, versions
 from core.service.triggers.authentication import SentHeaders
 from core.service.triggers.definitions import definition_of, trigger_answer
 from core.service.triggers.firing import TriggerDelivery, fire_by_hand
-from core.service.triggers.schemas import IssuedTrigger, RotateTriggerBody, TriggerChanges
+from core.service.triggers.schemas import IssuedTrigger, RotateTriggerBody, TriggerBody, TriggerChanges
 from core.service.triggers.tables import TriggerRow
 from core.service.triggers.validation import look_up_template
 
 router = APIRouter(prefix="/triggers")
 
 _PAGE = 25
+_FIELDS: Final = (
+    "name",
+    "description",
+    "template",
+    "placeholders",
+    "event_id",
+    "schedule.cron",
+    "schedule.timezone",
+    "hub.repository",
+    "hub.type",
+    "signing",
+)
+_WRITTEN = {
+    "template": {
+        "model": "MODEL",
+        "method": "magnitude",
+        "sparsity": {"$payload": "sparsity"},
+        "metadata": {"commit": "${commit}"},
+    },
+    "placeholders": {
+        "commit": {"path": "/commit/sha"},
+        "sparsity": {"path": "/sparsity", "type": "number", "default": 0.5, "min": 0.1, "max": 0.9},
+    },
+}
+_EXAMPLE: Final = {name: json.dumps(value, indent=2) for name, value in _WRITTEN.items()}
+"""Values that a new form begins with."""
 
 
 @router.get("")
@@ -41,20 +68,20 @@ def list_triggers(request: Request, caller: Viewer, session: DatabaseSession, af
 
 @router.get("/new")
 def new_trigger(request: Request, caller: Member) -> Response:
-    return _form_page(request, EXAMPLE)
+    return _form_page(request, _EXAMPLE)
 
 
 @router.post("/new")
 def create_trigger(request: Request, caller: Member, state: State, posted: Posted) -> Response:
     """Create a trigger; the answer is the only page that ever shows its secrets."""
     try:
-        body = trigger_of(posted)
+        body = _trigger_of(posted)
         findings = look_up_template(state.hub, caller.team_id, body)
         with transaction(state.sessions) as session:
             base_url = f"{address_of(request)}/"
             issued = service.create(session, caller, body, context=state.triggers, findings=findings, base_url=base_url)
     except (ApiError, ValidationError) as error:
-        return _form_page(request, typed(posted), error=error)
+        return _form_page(request, _typed(posted), error=error)
     return _shown_once(request, issued)
 
 
@@ -72,7 +99,7 @@ def edit_trigger(
     """Show a trigger's definition to be changed, or that of an earlier version to go back to."""
     row = service.find(session, caller.team_id, trigger_id)
     definition = definition_of(row) if version is None else versions.find_version(session, row, version)
-    return _form_page(request, form_of(definition), row, version=version)
+    return _form_page(request, _form_of(definition), row, version=version)
 
 
 @router.post("/{trigger_id}/edit")
@@ -81,7 +108,7 @@ def change_trigger(request: Request, trigger_id: str, caller: Member, state: Sta
     with transaction(state.sessions) as session:
         row = service.find(session, caller.team_id, trigger_id)
     try:
-        changes = changes_of(posted, definition_of(row))
+        changes = _changes_of(posted, definition_of(row))
         if changes is None:
             return RedirectResponse(f"/portal/triggers/{row.id}", 303)
         findings = look_up_template(state.hub, caller.team_id, changes.applied_to(definition_of(row)))
@@ -97,7 +124,7 @@ def change_trigger(request: Request, trigger_id: str, caller: Member, state: Sta
                 unchanged_since=_moment(posted.get("since")),
             )
     except (Conflict, ApiError, ValidationError) as error:
-        return _form_page(request, typed(posted), row, error=error, since=posted.get("since"))
+        return _form_page(request, _typed(posted), row, error=error, since=posted.get("since"))
     if issued.signing_secret or issued.hub_secret:
         return _shown_once(request, issued)
     return RedirectResponse(f"/portal/triggers/{row.id}#versions", 303)
@@ -112,7 +139,7 @@ def fire_trigger(
         trigger = service.find(session, caller.team_id, trigger_id)
     try:
         state.rates.count_firing(trigger.id)
-        payload, body = payload_of(posted)
+        payload, body = _payload_of(posted)
         delivery = TriggerDelivery(SentHeaders(idempotency_key=posted.get("key") or None), body, payload, len(body))
         fired = fire_by_hand(state.triggers, caller, trigger, delivery)
     except NotFound:
@@ -186,7 +213,7 @@ def _form_page(
     """Render the form of a new trigger, or of the changes of one; `since` is of which state the form was shown."""
     context = {
         "values": values,
-        "errors": {} if error is None else errors_by_field(error, FIELDS),
+        "errors": {} if error is None else errors_by_field(error, _FIELDS),
         "trigger": row,
         "version": version,
         "since": since or (None if row is None else row.updated_at.isoformat()),
@@ -219,3 +246,57 @@ def _trigger_page(
         "refused": error,
     }
     return page(request, "triggers/page.html", context, status=200 if error is None else error.status)
+
+
+def _trigger_of(form: Form) -> TriggerBody:
+    """Return the body that the form means.
+
+    Raises InvalidRequest where a field is not JSON, pydantic's ValidationError where the body is not valid.
+    """
+    body: dict[str, Any] = {name: form.get(name) for name in ("name", "description") if form.get(name)}
+    body["template"] = _json(form, "template", {})
+    body["placeholders"] = _json(form, "placeholders", {})
+    body["event_id"] = form.get("event_id") or None
+    body["signing"] = bool(form.get("signing"))
+    if form.get("schedule.cron"):
+        body["schedule"] = {"cron": form.get("schedule.cron"), "timezone": form.get("schedule.timezone", "UTC")}
+    if form.get("hub.repository"):
+        body["hub"] = {"repository": form.get("hub.repository"), "type": form.get("hub.type", "model")}
+    return TriggerBody.model_validate(body)
+
+
+def _form_of(body: TriggerBody) -> dict[str, str]:
+    """Return the values of a form that means a trigger's definition."""
+    document = body.model_dump(mode="json", exclude_none=True)
+    values = {name: str(document.get(name, "")) for name in ("name", "description", "event_id")}
+    values |= {name: json.dumps(document.get(name, {}), indent=2, ensure_ascii=False) for name in _WRITTEN}
+    for part in ("schedule", "hub"):
+        values |= {f"{part}.{name}": str(value) for name, value in document.get(part, {}).items()}
+    return values | {"signing": "1" if body.signing else ""}
+
+
+def _changes_of(form: Form, now: TriggerBody) -> TriggerChanges | None:
+    """Return what a form changes in a trigger's definition, None where it changes nothing; raises as `_trigger_of`."""
+    wanted = _trigger_of(form).model_copy(update={"enabled": now.enabled})
+    fields = {name: value for name, value in dict(wanted).items() if value != getattr(now, name)}
+    return TriggerChanges.model_validate(fields) if fields else None
+
+
+def _typed(form: Form) -> dict[str, str]:
+    """Return the typed values, to show the form with them again."""
+    return {name: form.get(name) for name in _FIELDS}
+
+
+def _payload_of(form: Form) -> tuple[Any, bytes]:
+    """Return the payload that was typed, parsed and as bytes. Raises InvalidRequest where it is not JSON."""
+    return _json(form, "payload", {}), form.get("payload").encode()
+
+
+def _json(form: Form, name: str, empty: Any) -> Any:
+    text = form.get(name)
+    if not text:
+        return empty
+    try:
+        return parse_body(text.encode())
+    except InvalidRequest as error:
+        raise InvalidRequest(error.message.replace("the body", name), param=name) from None

@@ -10,22 +10,22 @@ from starlette.responses import RedirectResponse, Response
 
 from api.dependencies import After, State
 from api.portal.forms.errors import errors_by_field, status_of
-from api.portal.forms.webhook import FIELDS, body_of, values_from, values_of
 from api.portal.rendering import page
 from api.portal.routes.team import GRACES
-from api.portal.session import Admin, Member, Posted, Viewer
+from api.portal.session import Admin, Form, Member, Posted, Viewer
 from api.state import ApiState
 from core.database import transaction
-from core.errors import ApiError
+from core.errors import ApiError, InvalidRequest
 from core.service.teams.principal import Principal
 from core.service.webhooks import delivery_log, service
 from core.service.webhooks.events import TYPES
 from core.service.webhooks.schemas import RotateSecretBody, WebhookBody, WebhookChanges
-from secateur_wire.webhooks import CreatedWebhook, DeliveryState
+from secateur_wire.webhooks import CreatedWebhook, DeliveryState, Webhook
 
 router = APIRouter(prefix="/webhooks")
 
 _PAGE = 25
+_FIELDS = tuple(WebhookBody.model_fields)
 _TYPES = tuple(type for type in TYPES if type != "webhook.ping")
 """Types that one may choose: a ping comes in any case."""
 _DAY = "86400"
@@ -41,12 +41,12 @@ def list_webhooks(request: Request, caller: Viewer, state: State, after: After =
 def create_webhook(request: Request, caller: Admin, state: State, posted: Posted) -> Response:
     """Create a webhook; the answer is the only page that ever shows its secret."""
     try:
-        body = WebhookBody.model_validate(body_of(posted))
+        body = WebhookBody.model_validate(_body_of(posted))
         state.address_policy.check_url(body.url)
         with transaction(state.sessions) as session:
             created = service.create_webhook(session, caller, body, secret=state.secret)
     except (ApiError, ValidationError) as error:
-        return _list_page(request, caller, state, values_of(posted), error=error)
+        return _list_page(request, caller, state, _values_of(posted), error=error)
     return _shown_once(request, created)
 
 
@@ -65,12 +65,12 @@ def show_webhook(
 @router.post("/{webhook_id}")
 def change_webhook(request: Request, webhook_id: str, caller: Admin, state: State, posted: Posted) -> Response:
     try:
-        changes = WebhookChanges.model_validate(body_of(posted))
+        changes = WebhookChanges.model_validate(_body_of(posted))
         state.address_policy.check_url(changes.url or "")
         with transaction(state.sessions) as session:
             service.change_webhook(session, caller, webhook_id, changes)
     except (ApiError, ValidationError) as error:
-        return _webhook_page(request, caller, state, webhook_id, values=values_of(posted), error=error)
+        return _webhook_page(request, caller, state, webhook_id, values=_values_of(posted), error=error)
     return _back_to(webhook_id)
 
 
@@ -159,7 +159,7 @@ def _list_page(
         "webhooks": webhooks,
         "values": values,
         "types": _TYPES,
-        "errors": {} if error is None else errors_by_field(error, FIELDS),
+        "errors": {} if error is None else errors_by_field(error, _FIELDS),
         "after": after,
         "may_change": caller.may("admin"),
     }
@@ -189,11 +189,43 @@ def _webhook_page(
         "states": get_args(DeliveryState),
         "show": show,
         "after": after,
-        "values": values or values_from(webhook),
+        "values": values or _values_from(webhook),
         "types": _TYPES,
-        "errors": {} if error is None else errors_by_field(error, FIELDS),
+        "errors": {} if error is None else errors_by_field(error, _FIELDS),
         "graces": GRACES,
         "may_change": caller.may("admin"),
         "may_try": caller.may("member"),
     }
     return page(request, "webhooks/page.html", context, status=200 if error is None else status_of(error))
+
+
+def _body_of(posted: Form) -> dict[str, Any]:
+    """Return the body that the form means, to be validated. Raises InvalidRequest for lines that are not NAME=VALUE."""
+    metadata: dict[str, str] = {}
+    for line in posted.get("metadata").splitlines():
+        name, separator, value = line.strip().partition("=")
+        if not separator or not name:
+            raise InvalidRequest(f"metadata: write NAME=VALUE, one a line, not {line.strip()!r}", param="metadata")
+        metadata[name.strip()] = value.strip()
+    return {
+        "url": posted.get("url"),
+        "description": posted.get("description"),
+        "types": posted.lists.get("types", []),
+        "metadata": metadata,
+    }
+
+
+def _values_of(posted: Form) -> dict[str, Any]:
+    """Return the form's values as they were typed."""
+    return {
+        "url": posted.get("url"),
+        "description": posted.get("description"),
+        "types": posted.lists.get("types", []),
+        "metadata": posted.get("metadata"),
+    }
+
+
+def _values_from(webhook: Webhook) -> Mapping[str, Any]:
+    """Return the form's values for an existing webhook."""
+    lines = "\n".join(f"{name}={value}" for name, value in webhook.metadata.items())
+    return {"url": webhook.url, "description": webhook.description, "types": webhook.types, "metadata": lines}
