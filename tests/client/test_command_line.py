@@ -182,7 +182,7 @@ def test_a_job_is_tried_in_the_layout_that_it_is_submitted_in(scripted: RunHere,
 def test_an_inspection_waits_for_a_discovery_and_says_so(
     scripted: RunHere, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("secateur.operations.discoveries.LOOK_SECONDS", 0)
+    monkeypatch.setattr("secateur.operations.planning.LOOK_SECONDS", 0)
     discovery = {"id": "discovery_a", "architecture": "AlienForCausalLM", "transformers_version": "5", "error": None}
     discovery |= {"state": "waiting", "created_at": MOMENT, "started_at": None, "finished_at": None}
     script.passing["POST /v1/models/inspect"] = [JSONResponse(discovery, 202)]

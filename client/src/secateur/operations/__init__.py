@@ -5,10 +5,9 @@ thread.
 """
 
 from secateur.operations.jobs import JobOperations
-from secateur.operations.plans import PlanOperations
+from secateur.operations.planning import PlanningOperations
 from secateur.operations.registry import RegistryOperations
 from secateur.operations.retention import RetentionOperations
-from secateur.operations.samples import SampleOperations
 from secateur.operations.sweeps import SweepOperations
 from secateur.operations.team import TeamOperations
 from secateur.operations.triggers import TriggerOperations
@@ -19,8 +18,7 @@ __all__ = ["Operations"]
 
 class Operations(
     RegistryOperations,
-    SampleOperations,
-    PlanOperations,
+    PlanningOperations,
     JobOperations,
     SweepOperations,
     TriggerOperations,

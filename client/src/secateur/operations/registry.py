@@ -8,7 +8,7 @@ from pydantic import Field, RootModel
 
 from secateur.errors import UploadError
 from secateur.operations.calls import Item, given, ignore, new_key
-from secateur.operations.discoveries import DiscoveryOperations, OnWait
+from secateur.operations.planning import OnWait, PlanningOperations
 from secateur.transport import segment
 from secateur.uploads import OnUpload, model_files, send_upload, sendable_name
 from secateur_wire.datasets import Dataset, DatasetFormat
@@ -25,7 +25,7 @@ class _Inspected(RootModel[Inspection | Discovery]):
     root: Inspection | Discovery = Field(union_mode="left_to_right")
 
 
-class RegistryOperations(DiscoveryOperations):
+class RegistryOperations(PlanningOperations):
     """Operations on methods, models, datasets and uploads: what jobs are made of."""
 
     async def methods(self) -> list[Method]:

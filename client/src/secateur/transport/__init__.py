@@ -15,7 +15,7 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from importlib.metadata import version
-from typing import Any, Final, ParamSpec, Protocol, TypeVar
+from typing import Any, Final, ParamSpec, Protocol, TypedDict, TypeVar, Unpack
 from urllib.parse import quote
 
 import httpx
@@ -34,6 +34,19 @@ SLOW_SECONDS: Final = 3600.0
 Answer = TypeVar("Answer", bound=BaseModel)
 Result = TypeVar("Result")
 Arguments = ParamSpec("Arguments")
+
+
+class Sent(TypedDict, total=False):
+    """Contents of a call: a JSON `body` or `content` of bytes, beside the query's `params`.
+
+    A `slow` call is one that the server answers only after it has read a whole model or text.
+    """
+
+    params: Mapping[str, str | int]
+    body: Mapping[str, JsonValue]
+    content: bytes
+    idempotency_key: str
+    slow: bool
 
 
 class Stream(Protocol):
@@ -86,22 +99,9 @@ class Transport(ABC):
         self, request: httpx.Request, follow_redirects: bool
     ) -> contextlib.AbstractAsyncContextManager[Stream]: ...
 
-    async def call(
-        self,
-        method: str,
-        path: str,
-        answer: type[Answer],
-        *,
-        params: Mapping[str, str | int] | None = None,
-        body: Mapping[str, JsonValue] | None = None,
-        content: bytes | None = None,
-        idempotency_key: str | None = None,
-        slow: bool = False,
-    ) -> Answer:
+    async def call(self, method: str, path: str, answer: type[Answer], **sent: Unpack[Sent]) -> Answer:
         """Make one call and return its answer, read as `answer`. Raises `secateur.errors`."""
-        response = await self._exchange(
-            method, path, params=params, body=body, content=content, idempotency_key=idempotency_key, slow=slow
-        )
+        response = await self._exchange(method, path, **sent)
         try:
             return answer.model_validate_json(response.content)
         except ValidationError as error:
@@ -115,26 +115,16 @@ class Transport(ABC):
             if not error.repeated:
                 raise
 
-    async def _exchange(
-        self,
-        method: str,
-        path: str,
-        *,
-        params: Mapping[str, str | int] | None = None,
-        body: Mapping[str, JsonValue] | None = None,
-        content: bytes | None = None,
-        idempotency_key: str | None = None,
-        slow: bool = False,
-    ) -> httpx.Response:
-        parts: dict[str, Any] = {"params": params, "headers": {}}
-        if body is not None:
-            parts["json"] = body
-        if content is not None:
-            parts["content"] = content
+    async def _exchange(self, method: str, path: str, **sent: Unpack[Sent]) -> httpx.Response:
+        parts: dict[str, Any] = {"params": sent.get("params"), "headers": {}}
+        if "body" in sent:
+            parts["json"] = sent["body"]
+        if "content" in sent:
+            parts["content"] = sent["content"]
             parts["headers"]["Content-Type"] = "application/octet-stream"
-        if idempotency_key is not None:
-            parts["headers"]["Idempotency-Key"] = idempotency_key
-        if slow:
+        if "idempotency_key" in sent:
+            parts["headers"]["Idempotency-Key"] = sent["idempotency_key"]
+        if sent.get("slow"):
             parts["timeout"] = self._timeout(SLOW_SECONDS)
 
         async def attempt() -> httpx.Response:
