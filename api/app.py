@@ -83,13 +83,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         generate_unique_id_function=operation_id,
     )
     app.state.settings = chosen
-    app.add_middleware(
-        BodyLimits,
-        max_bytes=chosen.max_body_bytes,
-        form_upload_bytes=chosen.form_upload_bytes,
-        payload_bytes=chosen.trigger_payload_bytes,
-        slow_client_seconds=chosen.slow_client_seconds,
-    )
+    app.add_middleware(BodyLimits, settings=chosen)
     build = app.build_middleware_stack  # outside of what answers unexpected errors, which middleware cannot be
     app.build_middleware_stack = lambda: behind_proxies(Requests(build()), chosen)  # type: ignore[method-assign]
     portal = create_portal()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 
 from anyio import to_thread
 from sqlalchemy.orm import Session
@@ -34,15 +35,24 @@ def last_event(header: str | None, after: int) -> int:
     return int(header)
 
 
+@dataclass(frozen=True)
+class Followed:
+    """Job of a team whose events are followed, those after event `last`."""
+
+    team_id: str
+    job_id: str
+    last: int
+
+
 def event_stream(
-    state: ApiState, team_id: str, job_id: str, last: int, turn: Turn, *, gather_seconds: float = 0.0
+    state: ApiState, followed: Followed, turn: Turn, *, gather_seconds: float = 0.0
 ) -> EventSourceResponse:
-    """Answer with the stream of the job's events after event `last`, until the job is over.
+    """Answer with the stream of a job's events, until the job is over.
 
     Events that come within `gather_seconds` of one another are read together.
     """
     return EventSourceResponse(
-        _follow(state, team_id, job_id, last, turn, gather_seconds),
+        _follow(state, followed, turn, gather_seconds),
         ping=KEEP_ALIVE_SECONDS,
         headers={"Cache-Control": "no-store"},
         sep="\n",
@@ -50,12 +60,14 @@ def event_stream(
 
 
 async def _follow(
-    state: ApiState, team_id: str, job_id: str, last: int, turn: Turn, gather_seconds: float
+    state: ApiState, followed: Followed, turn: Turn, gather_seconds: float
 ) -> AsyncIterator[ServerSentEvent]:
+    job_id, last = followed.job_id, followed.last
+
     def look(after: int) -> tuple[Sequence[ServerSentEvent], EventPage, bool]:
         with transaction(state.sessions) as session:
             is_over = status_of(session, job_id) in TERMINAL  # read first, so that no event slips between
-            page = read_events(session, team_id, job_id, after=after, limit=_BATCH)
+            page = read_events(session, followed.team_id, job_id, after=after, limit=_BATCH)
             is_over = is_over and not page.has_more
             return turn(session, page, is_over), page, is_over
 

@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.http.problem_documents import problem_response
 from api.slow_clients import paced
 from core.errors import InvalidRequest, PayloadTooLarge
+from core.settings import Settings
 
 _PART = re.compile(r"/(v1|portal)/uploads/[A-Za-z0-9_]+/files/[A-Za-z0-9._-]+")
 _FIRINGS = re.compile(r"/v1/(hooks/[^/]+|triggers/[^/]+/fire)")
@@ -22,14 +23,9 @@ class BodyLimits:
     uploads are bounded by their route. An address that holds a NUL character is answered 422.
     """
 
-    def __init__(
-        self, app: ASGIApp, max_bytes: int, form_upload_bytes: int, payload_bytes: int, slow_client_seconds: float
-    ) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
-        self._max_bytes = max_bytes
-        self._payload_bytes = payload_bytes
-        self._form_upload_bytes = form_upload_bytes
-        self._seconds = slow_client_seconds
+        self._settings = settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -39,7 +35,7 @@ class BodyLimits:
             refusal = problem_response(InvalidRequest("the address holds a NUL character"), scope["path"])
             await refusal(scope, receive, send)
             return
-        receive = paced(receive, self._seconds)
+        receive = paced(receive, self._settings.slow_client_seconds)
         most = self._most_bytes(scope)
         await self._app(scope, receive if most is None else _bounded(scope, receive, most), send)
 
@@ -49,8 +45,10 @@ class BodyLimits:
         if _PART.fullmatch(path):
             return None
         if scope["method"] == "POST" and _FILES.fullmatch(path):
-            return self._form_upload_bytes
-        return self._payload_bytes if scope["method"] == "POST" and _FIRINGS.fullmatch(path) else self._max_bytes
+            return self._settings.form_upload_bytes
+        if scope["method"] == "POST" and _FIRINGS.fullmatch(path):
+            return self._settings.trigger_payload_bytes
+        return self._settings.max_body_bytes
 
 
 def _bounded(scope: Scope, receive: Receive, max_bytes: int) -> Receive:

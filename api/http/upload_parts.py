@@ -1,6 +1,7 @@
 """Parts of uploads as requests bring them: each is a stream into the store."""
 
 from collections.abc import AsyncIterable, AsyncIterator
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from anyio import CancelScope, to_thread
@@ -20,9 +21,16 @@ OCTETS = "application/octet-stream"
 _WRITE_BYTES = 2**20
 
 
-async def take_part(
-    request: Request, state: ApiState, caller: Principal, upload_id: str, path: str, offset: int
-) -> Response:
+@dataclass(frozen=True)
+class NextPart:
+    """Place of an upload's next part: the `offset` in bytes at which it begins in the file at `path`."""
+
+    upload_id: str
+    path: str
+    offset: int
+
+
+async def take_part(request: Request, state: ApiState, caller: Principal, place: NextPart) -> Response:
     """Answer a request whose body is the next part of a file.
 
     Where the file continues at another offset, the answer is a problem document with that offset in `received`, for
@@ -30,7 +38,7 @@ async def take_part(
     """
     _require_octets(request)
     try:
-        part = await to_thread.run_sync(_expect, state, caller.team_id, upload_id, path, offset)
+        part = await to_thread.run_sync(_expect, state, caller.team_id, place)
         _require_declared_size(request, part)
         received = await _take(state, caller, part, request.stream())
     except ClientDisconnect:
@@ -38,15 +46,14 @@ async def take_part(
     return JSONResponse(received.model_dump())
 
 
-async def send_file(
-    state: ApiState, caller: Principal, upload_id: str, path: str, start: int, content: BinaryIO
-) -> None:
-    """Send a file that lies here, part by part, from `start` on."""
+async def send_file(state: ApiState, caller: Principal, place: NextPart, content: BinaryIO) -> None:
+    """Send a file that lies here, part by part, from `place` on."""
     while True:
-        part = await to_thread.run_sync(_expect, state, caller.team_id, upload_id, path, start)
-        start = (await _take(state, caller, part, _chunks(content, start, part.most_bytes))).received
-        if start >= part.file.bytes:
+        part = await to_thread.run_sync(_expect, state, caller.team_id, place)
+        received = (await _take(state, caller, part, _chunks(content, place.offset, part.most_bytes))).received
+        if received >= part.file.bytes:
             return
+        place = replace(place, offset=received)
 
 
 def _require_octets(request: Request) -> None:
@@ -55,9 +62,9 @@ def _require_octets(request: Request) -> None:
         raise InvalidRequest(f"a part is sent as {OCTETS}, not as {sent}", param="Content-Type")
 
 
-def _expect(state: ApiState, team_id: str, upload_id: str, path: str, offset: int) -> ExpectedPart:
+def _expect(state: ApiState, team_id: str, place: NextPart) -> ExpectedPart:
     with transaction(state.sessions) as session:
-        return expect_part(session, team_id, upload_id, path, offset)
+        return expect_part(session, team_id, place.upload_id, place.path, place.offset)
 
 
 def _require_declared_size(request: Request, part: ExpectedPart) -> None:
@@ -77,7 +84,9 @@ async def _take(state: ApiState, caller: Principal, part: ExpectedPart, chunks: 
     try:
         size = await _write(incoming, part, chunks)
         require_size(part, size)
-        return await state.part_slots.run(caller.team_id, _finish, state, caller, part, incoming, place, size)
+        return await state.part_slots.run(
+            caller.team_id, _finish, state, caller, part, incoming, UploadPart(place, size)
+        )
     finally:
         with CancelScope(shield=True):
             await to_thread.run_sync(incoming.discard)
@@ -100,10 +109,10 @@ async def _write(incoming: Incoming, part: ExpectedPart, chunks: AsyncIterable[b
 
 
 def _finish(
-    state: ApiState, caller: Principal, part: ExpectedPart, incoming: Incoming, place: str, size: int
+    state: ApiState, caller: Principal, part: ExpectedPart, incoming: Incoming, stored: UploadPart
 ) -> ReceivedPart:
     incoming.finish()
-    return receive_part(state.sessions, state.store, state.settings, caller, part, UploadPart(place, size))
+    return receive_part(state.sessions, state.store, state.settings, caller, part, stored)
 
 
 async def _chunks(content: BinaryIO, start: int, most: int) -> AsyncIterator[bytes]:

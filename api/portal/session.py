@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
 from fastapi import Depends, Request
+from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.responses import Response
@@ -15,6 +16,7 @@ from api.dependencies import State, with_role
 from api.http.bodies import parsed, read_body
 from api.http.routing import AuthenticatedRoute
 from api.process.proxies import client_address
+from api.state import ApiState
 from core.database import transaction
 from core.errors import Forbidden, InvalidRequest, Unauthenticated
 from core.service.teams.principal import Principal
@@ -157,6 +159,20 @@ def _principal(request: Request, state: State, posted: Posted) -> Principal:
 Viewer = Annotated[Principal, with_role("viewer", _principal)]
 Member = Annotated[Principal, with_role("member", _principal)]
 Admin = Annotated[Principal, with_role("admin", _principal)]
+
+
+@dataclass(frozen=True)
+class Visit:
+    """Visit of a page: its request, the transaction in which the page is made, and the caller who is signed in."""
+
+    request: Request
+    session: Session
+    caller: Principal
+
+    @property
+    def state(self) -> ApiState:
+        state: ApiState = self.request.app.state.api
+        return state
 
 
 def remember(response: Response, request: Request, token: str, seconds: float) -> None:

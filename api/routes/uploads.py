@@ -10,7 +10,7 @@ from starlette.responses import Response
 from api.dependencies import After, CreateOnce, DatabaseSession, Limit, Member, State
 from api.http.problem_documents import problems
 from api.http.routing import Router
-from api.http.upload_parts import OCTETS, take_part
+from api.http.upload_parts import OCTETS, NextPart, take_part
 from core.database import transaction
 from core.errors import (
     Conflict,
@@ -143,7 +143,7 @@ async def send_part(
     """Send the next part of a file, at most `part_bytes` long. One that does not fit leaves all before it as it
     was; where the file turns out to be none of a model, the upload is over (failed), its `error` saying why.
     """
-    return await take_part(request, state, caller, upload_id, path, offset)
+    return await take_part(request, state, caller, NextPart(upload_id, path, offset))
 
 
 @router.post(

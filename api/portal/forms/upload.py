@@ -16,7 +16,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from api.http.upload_parts import send_file
+from api.http.upload_parts import NextPart, send_file
 from api.portal.session import Form, read_form, require_own_form, require_same_origin, session_of
 from api.state import ApiState
 from core.database import transaction
@@ -80,7 +80,7 @@ async def take_files(
     try:
         for file in sorted(upload.files, key=lambda file: file.bytes):  # a config is refused before weights are sent
             if file.received < file.bytes:
-                await send_file(state, caller, upload.id, file.path, file.received, chosen[file.path])
+                await send_file(state, caller, NextPart(upload.id, file.path, file.received), chosen[file.path])
         done = await to_thread.run_sync(
             complete_upload, state.sessions, state.store, caller, upload.id, state.settings, state.check_slots
         )

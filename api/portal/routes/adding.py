@@ -16,8 +16,7 @@ from api.dependencies import DatabaseSession, State
 from api.portal.forms.errors import errors_by_field, status_of
 from api.portal.forms.upload import Sender, sent_form, take_files
 from api.portal.rendering import page
-from api.portal.session import CSRF_FIELD, Admin, Form, Member, Posted
-from api.state import ApiState
+from api.portal.session import CSRF_FIELD, Admin, Form, Member, Posted, Visit
 from core.database import transaction
 from core.engine.checkpoints.files import COMPANIONS, INDEX_FILE, PICKLES
 from core.errors import ApiError, Forbidden
@@ -84,8 +83,8 @@ def _noun(name: str) -> _Noun:
 
 
 @router.get("/{noun}/add/upload")
-def upload_page(request: Request, noun: str, caller: Member, session: DatabaseSession, state: State) -> Response:
-    return _upload_page(request, _noun(noun), session, caller, state.settings, dict(request.query_params))
+def upload_page(request: Request, noun: str, caller: Member, session: DatabaseSession) -> Response:
+    return _upload_page(Visit(request, session, caller), _noun(noun), dict(request.query_params))
 
 
 @router.post("/{noun}/add/upload")
@@ -99,7 +98,7 @@ async def upload(request: Request, noun: str, caller: Sender, state: State) -> R
     except Forbidden:
         raise
     except (ApiError, ValidationError) as error:
-        return await run_in_threadpool(_upload_refused, request, added, state, caller, form, error)
+        return await run_in_threadpool(_upload_refused, request, caller, added, form, error)
     return RedirectResponse(f"/portal/{noun}/{document.id}", 303)
 
 
@@ -143,23 +142,15 @@ def _without_token(form: Form) -> dict[str, str]:
 
 
 def _upload_refused(
-    request: Request,
-    added: _Noun,
-    state: ApiState,
-    caller: Principal,
-    form: Form,
-    error: ApiError | ValidationError,
+    request: Request, caller: Principal, added: _Noun, form: Form, error: ApiError | ValidationError
 ) -> Response:
-    with transaction(state.sessions) as session:
-        return _upload_page(request, added, session, caller, state.settings, _without_token(form), error)
+    with transaction(request.app.state.api.sessions) as session:
+        return _upload_page(Visit(request, session, caller), added, _without_token(form), error)
 
 
 def _upload_page(
-    request: Request,
+    visit: Visit,
     added: _Noun,
-    session: Session,
-    caller: Principal,
-    settings: Settings,
     values: dict[str, str],
     error: ApiError | ValidationError | None = None,
 ) -> Response:
@@ -169,10 +160,10 @@ def _upload_page(
         "errors": {} if error is None else errors_by_field(error, added.fields),
         "formats": FORMATS,
         "pickles": PICKLES,
-        "most": settings.form_upload_bytes,
-        "uploads": uploads_to_show(session, caller, added.kind),
+        "most": visit.state.settings.form_upload_bytes,
+        "uploads": uploads_to_show(visit.session, visit.caller, added.kind),
     }
-    return page(request, "registry/upload.html", context, status=200 if error is None else status_of(error))
+    return page(visit.request, "registry/upload.html", context, status=200 if error is None else status_of(error))
 
 
 def _register_page(

@@ -1,19 +1,17 @@
 """The team's texts and image sets."""
 
 from fastapi import APIRouter, Request
-from sqlalchemy.orm import Session
 from starlette.responses import RedirectResponse, Response
 
 from api.dependencies import After, DatabaseSession, State
 from api.portal.rendering import page
 from api.portal.routes.adding import uploads_to_show
-from api.portal.session import Member, Viewer
+from api.portal.session import Member, Viewer, Visit
 from core.database import transaction
 from core.errors import Conflict
 from core.service.registry import service
 from core.service.registry.tables import DatasetRow
 from core.service.retention.deletion import delete_registered
-from core.service.teams.principal import Principal
 from core.storage.removal import remove_prefixes
 
 router = APIRouter(prefix="/datasets")
@@ -33,7 +31,7 @@ def list_datasets(request: Request, caller: Viewer, session: DatabaseSession, af
 
 @router.get("/{name}")
 def show_dataset(request: Request, name: str, caller: Viewer, session: DatabaseSession) -> Response:
-    return _dataset_page(request, session, caller, name)
+    return _dataset_page(Visit(request, session, caller), name)
 
 
 @router.post("/{name}/delete")
@@ -44,14 +42,13 @@ def delete_dataset(request: Request, name: str, caller: Member, state: State) ->
             prefixes = delete_registered(session, caller, DatasetRow, name)
     except Conflict as error:
         with transaction(state.sessions) as session:
-            return _dataset_page(request, session, caller, name, refused=error)
+            return _dataset_page(Visit(request, session, caller), name, refused=error)
     remove_prefixes(state.store, prefixes)
     return RedirectResponse("/portal/datasets", 303)
 
 
-def _dataset_page(
-    request: Request, session: Session, caller: Principal, name: str, refused: Conflict | None = None
-) -> Response:
-    dataset = service.dataset_answer(service.get_row(session, DatasetRow, caller.team_id, name))
+def _dataset_page(visit: Visit, name: str, refused: Conflict | None = None) -> Response:
+    row = service.get_row(visit.session, DatasetRow, visit.caller.team_id, name)
     status = 200 if refused is None else refused.status
-    return page(request, "registry/dataset.html", {"dataset": dataset, "refused": refused}, status=status)
+    context = {"dataset": service.dataset_answer(row), "refused": refused}
+    return page(visit.request, "registry/dataset.html", context, status=status)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, Query, Request
-from sqlalchemy.orm import Session
 from starlette.responses import RedirectResponse, Response
 
 from api.dependencies import State
@@ -16,7 +15,7 @@ from api.portal.forms.job import lines_of, minimal
 from api.portal.forms.job_fields import rows_of, shown_default
 from api.portal.forms.new_job import FILLED_FOR, GOALS, ONCE, Draft, draft_job, form_of_job, shown_variant
 from api.portal.rendering import is_partial, page
-from api.portal.session import Form, Posted, Viewer, read_form
+from api.portal.session import Form, Posted, Viewer, Visit, read_form
 from api.portal.views.method_cards import method_groups
 from api.portal.views.reproduce import commands_for
 from api.state import ApiState
@@ -77,7 +76,7 @@ def submit_job(request: Request, caller: Viewer, state: State, posted: Posted, b
         try:
             on_hub = state.hub.of(caller.team_id, draft.body)
             with transaction(state.sessions) as session:
-                job, is_new = _submit_once(session, caller, state, posted.get(ONCE), draft.body, on_hub)
+                job, is_new = _submit_once(Visit(request, session, caller), posted.get(ONCE), draft.body, on_hub)
             if is_new:
                 hint_after_commit(background, state, job)
             return RedirectResponse(f"/portal/jobs/{job.id}", 303)
@@ -86,10 +85,9 @@ def submit_job(request: Request, caller: Viewer, state: State, posted: Posted, b
     return _page(request, draft, choices, status=draft.status)
 
 
-def _submit_once(
-    session: Session, caller: Principal, state: ApiState, once: str, body: JobBody, hub: HubFindings
-) -> tuple[Job, bool]:
+def _submit_once(visit: Visit, once: str, body: JobBody, hub: HubFindings) -> tuple[Job, bool]:
     """Return the job, and whether it is new: a button pressed twice submits once."""
+    session, caller, state = visit.session, visit.caller, visit.state
 
     def submit() -> Job:
         return service.submit(state.request(session, caller, hub), body)

@@ -7,8 +7,7 @@ from starlette.responses import RedirectResponse, Response
 from api.dependencies import After, DatabaseSession, State
 from api.portal.rendering import page
 from api.portal.routes.adding import uploads_to_show
-from api.portal.session import Member, Viewer
-from api.state import ApiState
+from api.portal.session import Member, Viewer, Visit
 from core.database import transaction
 from core.errors import Conflict, InvalidRequest, NotDiscovered, QuotaExceeded, Unavailable, UnusableModel
 from core.methods.registry import METHODS
@@ -39,8 +38,8 @@ def list_models(request: Request, caller: Viewer, session: DatabaseSession, afte
 
 
 @router.get("/{name}")
-def show_model(request: Request, name: str, caller: Viewer, session: DatabaseSession, state: State) -> Response:
-    return _model_page(request, session, state, caller, name)
+def show_model(request: Request, name: str, caller: Viewer, session: DatabaseSession) -> Response:
+    return _model_page(Visit(request, session, caller), name)
 
 
 @router.post("/{name}/delete")
@@ -51,19 +50,13 @@ def delete_model(request: Request, name: str, caller: Member, state: State) -> R
             prefixes = delete_registered(session, caller, ModelRow, name)
     except Conflict as error:
         with transaction(state.sessions) as session:
-            return _model_page(request, session, state, caller, name, refused=error)
+            return _model_page(Visit(request, session, caller), name, refused=error)
     remove_prefixes(state.store, prefixes)
     return RedirectResponse("/portal/models", 303)
 
 
-def _model_page(
-    request: Request,
-    session: Session,
-    state: ApiState,
-    caller: Principal,
-    name: str,
-    refused: Conflict | None = None,
-) -> Response:
+def _model_page(visit: Visit, name: str, refused: Conflict | None = None) -> Response:
+    session, caller, state = visit.session, visit.caller, visit.state
     row = service.get_row(session, ModelRow, caller.team_id, name)
     fits: list[MethodFit] = []
     unknown: str | None = None
@@ -80,7 +73,7 @@ def _model_page(
         "methods": METHODS,
         "refused": refused,
     }
-    return page(request, "registry/model.html", context, status=200 if refused is None else refused.status)
+    return page(visit.request, "registry/model.html", context, status=200 if refused is None else refused.status)
 
 
 def _have_discovered(session: Session, caller: Principal, missing: NotDiscovered, settings: Settings) -> str | None:

@@ -10,7 +10,7 @@ from starlette.responses import RedirectResponse, Response
 from api.dependencies import DatabaseSession, State
 from api.portal.forms.errors import errors_by_field, status_of
 from api.portal.rendering import is_partial, page
-from api.portal.session import CSRF_FIELD, SECRET_FIELDS, Form, Member, Posted, Viewer
+from api.portal.session import CSRF_FIELD, SECRET_FIELDS, Form, Member, Posted, Viewer, Visit
 from core.database import transaction
 from core.errors import ApiError, Conflict
 from core.service.jobs import service as jobs
@@ -30,7 +30,7 @@ def show_publications(request: Request, job_id: str, caller: Viewer, session: Da
     """Show the forms and the publications; the publications alone where the page polls."""
     if is_partial(request):
         return page(request, "publish/listed.html", _listed(session, caller.team_id, job_id))
-    return _publish_page(request, session, caller.team_id, job_id)
+    return _publish_page(Visit(request, session, caller), job_id)
 
 
 @router.post("/jobs/{job_id}/publish")
@@ -43,7 +43,7 @@ def publish(request: Request, job_id: str, caller: Member, state: State, posted:
         if isinstance(error, ApiError) and error.status in (403, 404):
             raise
         with transaction(state.sessions) as session:
-            return _publish_page(request, session, caller.team_id, job_id, posted=posted, error=error)
+            return _publish_page(Visit(request, session, caller), job_id, posted=posted, error=error)
     return RedirectResponse(f"/portal/jobs/{job_id}/publish#published", 303)
 
 
@@ -78,15 +78,14 @@ def _listed(session: Session, team_id: str, job_id: str) -> dict[str, Any]:
 
 
 def _publish_page(
-    request: Request,
-    session: Session,
-    team_id: str,
+    visit: Visit,
     job_id: str,
     *,
     posted: Form | None = None,
     error: ApiError | ValidationError | None = None,
 ) -> Response:
     """Render the page with the values that were typed, except credentials: those must be typed again."""
+    session, team_id = visit.session, visit.caller.team_id
     kind = "" if posted is None else posted.get("kind")
     errors = {} if error is None else errors_by_field(error, PublicationBody.model_fields)
     if "to" in errors:
@@ -100,4 +99,4 @@ def _publish_page(
         "values": {} if posted is None else posted.without(SECRET_FIELDS).fields,
         "errors": errors,
     }
-    return page(request, "publish/page.html", context, status=200 if error is None else status_of(error))
+    return page(visit.request, "publish/page.html", context, status=200 if error is None else status_of(error))

@@ -4,13 +4,12 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from pydantic import ValidationError
-from sqlalchemy.orm import Session
 from starlette.responses import RedirectResponse, Response
 
 from api.dependencies import DatabaseSession, State
 from api.portal.forms.errors import errors_by_field, status_of
 from api.portal.rendering import page
-from api.portal.session import Admin, Form, Posted
+from api.portal.session import Admin, Form, Posted, Visit
 from core.database import transaction
 from core.service.retention import service
 from core.service.retention.schemas import RetentionPolicy, RetentionPreview
@@ -40,7 +39,7 @@ def show_retention(request: Request, caller: Admin, session: DatabaseSession) ->
     policy = service.get_retention(session, caller.team_id).policy
     values = {} if policy is None else _values(policy)
     preview = None if policy is None else service.preview(session, caller.team_id, policy)
-    return _retention_page(request, session, caller.team_id, values, preview=preview)
+    return _retention_page(Visit(request, session, caller), values, preview=preview)
 
 
 @router.post("")
@@ -54,12 +53,12 @@ def set_retention(request: Request, caller: Admin, state: State, posted: Posted)
         try:
             policy = RetentionPolicy.model_validate(_policy_of(posted))
         except ValidationError as error:
-            return _retention_page(request, session, caller.team_id, posted.fields, error=error)
+            return _retention_page(Visit(request, session, caller), posted.fields, error=error)
         if posted.get("what") == "set":
             service.set_retention(session, caller, policy)
             return RedirectResponse("/portal/team/retention", 303)
         tried = service.preview(session, caller.team_id, policy)
-        return _retention_page(request, session, caller.team_id, posted.fields, preview=tried)
+        return _retention_page(Visit(request, session, caller), posted.fields, preview=tried)
 
 
 def _policy_of(posted: Form) -> dict[str, Any]:
@@ -87,16 +86,14 @@ def _values(policy: RetentionPolicy) -> dict[str, str]:
 
 
 def _retention_page(
-    request: Request,
-    session: Session,
-    team_id: str,
+    visit: Visit,
     values: dict[str, str],
     *,
     preview: RetentionPreview | None = None,
     error: ValidationError | None = None,
 ) -> Response:
     errors = {} if error is None else errors_by_field(error, _FIELDS)
-    now = service.get_retention(session, team_id)
+    now = service.get_retention(visit.session, visit.caller.team_id)
     context = {
         "now_set": now,
         "values": values,
@@ -107,4 +104,4 @@ def _retention_page(
         "figures": FIGURES,
         "groups": GROUPS,
     }
-    return page(request, "team/retention.html", context, status=200 if error is None else status_of(error))
+    return page(visit.request, "team/retention.html", context, status=200 if error is None else status_of(error))

@@ -5,22 +5,19 @@ from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request
 from pydantic import ValidationError
-from sqlalchemy.orm import Session
 from starlette.responses import RedirectResponse, Response
 
 from api.dependencies import After, DatabaseSession, State
 from api.portal.forms.errors import errors_by_field, status_of
 from api.portal.rendering import page
-from api.portal.session import CSRF_FIELD, Admin, Posted, Viewer
+from api.portal.session import CSRF_FIELD, Admin, Posted, Viewer, Visit
 from core.database import transaction
 from core.errors import ApiError, Conflict, InvalidRequest
 from core.service.jobs import quotas
 from core.service.sources import hub_tokens
 from core.service.sources.schemas import HubTokenBody
 from core.service.teams import audit, keys
-from core.service.teams.principal import Principal
 from core.service.teams.schemas import KeyBody, RotateBody
-from core.settings import Settings
 from secateur_wire.teams import CreatedKey
 
 router = APIRouter(prefix="/team")
@@ -40,10 +37,8 @@ GRACES = (
 
 
 @router.get("")
-def show_team(
-    request: Request, caller: Viewer, session: DatabaseSession, state: State, after: After = None
-) -> Response:
-    return _team_page(request, session, caller, state.settings, dict(request.query_params), after=after)
+def show_team(request: Request, caller: Viewer, session: DatabaseSession, after: After = None) -> Response:
+    return _team_page(Visit(request, session, caller), dict(request.query_params), after=after)
 
 
 @router.post("/keys")
@@ -59,7 +54,7 @@ def create_key(request: Request, caller: Admin, state: State, posted: Posted) ->
             )
     except (ApiError, ValidationError) as error:
         with transaction(state.sessions) as session:
-            return _team_page(request, session, caller, state.settings, values, error=error)
+            return _team_page(Visit(request, session, caller), values, error=error)
     return _shown_once(request, created)
 
 
@@ -72,7 +67,7 @@ def rotate_key(request: Request, key_id: str, caller: Admin, state: State, poste
             created = keys.rotate_key(session, caller, key_id, grace_seconds=body.grace_seconds, secret=state.secret)
     except (Conflict, ValidationError) as error:
         with transaction(state.sessions) as session:
-            return _team_page(request, session, caller, state.settings, {}, error=error, key_id=key_id)
+            return _team_page(Visit(request, session, caller), {}, error=error, key_id=key_id)
     return _shown_once(request, created)
 
 
@@ -83,7 +78,7 @@ def revoke_key(request: Request, key_id: str, caller: Admin, state: State) -> Re
             keys.revoke_key(session, caller, key_id)
     except Conflict as error:
         with transaction(state.sessions) as session:
-            return _team_page(request, session, caller, state.settings, {}, error=error, key_id=key_id)
+            return _team_page(Visit(request, session, caller), {}, error=error, key_id=key_id)
     return RedirectResponse("/portal/team#keys", 303)
 
 
@@ -95,7 +90,7 @@ def set_hub_token(request: Request, caller: Admin, state: State, posted: Posted)
             hub_tokens.set_hub_token(session, caller, body, settings=state.settings, secret=state.secret)
     except (InvalidRequest, ValidationError) as error:
         with transaction(state.sessions) as session:
-            return _team_page(request, session, caller, state.settings, {}, error=error)
+            return _team_page(Visit(request, session, caller), {}, error=error)
     return RedirectResponse("/portal/team#hub-token", 303)
 
 
@@ -138,10 +133,7 @@ def _shown_once(request: Request, created: CreatedKey) -> Response:
 
 
 def _team_page(
-    request: Request,
-    session: Session,
-    caller: Principal,
-    settings: Settings,
+    visit: Visit,
     values: dict[str, Any],
     *,
     after: str | None = None,
@@ -149,13 +141,14 @@ def _team_page(
     key_id: str | None = None,
 ) -> Response:
     """Render the team's page; `error` is of one of its forms, or of an action on the key `key_id`."""
+    session, caller = visit.session, visit.caller
     is_admin = caller.role == "admin"
     fields = () if key_id else (*KeyBody.model_fields, *HubTokenBody.model_fields)
     errors = {} if error is None else errors_by_field(error, fields)
     context = {
         "team": quotas.get_team(session, caller.team_id),
         "keys": keys.list_keys(session, caller.team_id, limit=_PAGE, after=after) if is_admin else None,
-        "hub_token": hub_tokens.get_hub_token(session, caller.team_id, settings) if is_admin else None,
+        "hub_token": hub_tokens.get_hub_token(session, caller.team_id, visit.state.settings) if is_admin else None,
         "own_key": caller.key_id,
         "values": values,
         "errors": {} if key_id else errors,
@@ -163,4 +156,4 @@ def _team_page(
         "graces": GRACES,
         "after": after,
     }
-    return page(request, "team/page.html", context, status=200 if error is None else status_of(error))
+    return page(visit.request, "team/page.html", context, status=200 if error is None else status_of(error))

@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from fastapi import APIRouter, BackgroundTasks, Request
 from pydantic import ValidationError
-from sqlalchemy.orm import Session
 from starlette.responses import RedirectResponse, Response
 
 from api.dependencies import After, DatabaseSession, State
@@ -15,7 +14,7 @@ from api.events.after_commit import hint_after_commit
 from api.http.bodies import parse_body
 from api.portal.forms.errors import errors_by_field, status_of
 from api.portal.rendering import address_of, page
-from api.portal.session import Form, Member, Posted, Viewer
+from api.portal.session import Form, Member, Posted, Viewer, Visit
 from api.state import ApiState
 from core.database import transaction
 from core.errors import ApiError, Conflict, InvalidRequest, NotFound
@@ -89,7 +88,7 @@ def create_trigger(request: Request, caller: Member, state: State, posted: Poste
 def show_trigger(
     request: Request, trigger_id: str, caller: Viewer, session: DatabaseSession, after: After = None
 ) -> Response:
-    return _trigger_page(request, session, caller, trigger_id, after=after)
+    return _trigger_page(Visit(request, session, caller), trigger_id, after=after)
 
 
 @router.get("/{trigger_id}/edit")
@@ -146,7 +145,7 @@ def fire_trigger(
         raise
     except ApiError as error:
         with transaction(state.sessions) as session:
-            return _trigger_page(request, session, caller, trigger_id, values=posted.fields, error=error)
+            return _trigger_page(Visit(request, session, caller), trigger_id, values=posted.fields, error=error)
     if fired.job is not None:
         hint_after_commit(background, state, fired.job)
     return RedirectResponse(f"/portal/jobs/{fired.firing.job_id}", 303)
@@ -226,9 +225,7 @@ def _shown_once(request: Request, issued: IssuedTrigger) -> Response:
 
 
 def _trigger_page(
-    request: Request,
-    session: Session,
-    caller: Principal,
+    visit: Visit,
     trigger_id: str,
     *,
     after: str | None = None,
@@ -236,6 +233,7 @@ def _trigger_page(
     error: ApiError | None = None,
 ) -> Response:
     """Render the trigger's page; `error` is of firing it by hand, with the typed fields in `values`."""
+    session, caller = visit.session, visit.caller
     row = service.find(session, caller.team_id, trigger_id)
     context: dict[str, Any] = {
         "trigger": trigger_answer(row),
@@ -245,7 +243,7 @@ def _trigger_page(
         "values": values or {},
         "refused": error,
     }
-    return page(request, "triggers/page.html", context, status=200 if error is None else error.status)
+    return page(visit.request, "triggers/page.html", context, status=200 if error is None else error.status)
 
 
 def _trigger_of(form: Form) -> TriggerBody:

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from api.dependencies import DatabaseSession, State
-from api.http.upload_parts import take_part
+from api.http.upload_parts import NextPart, take_part
 from api.portal.forms.upload import abort
 from api.portal.session import Member, SignedInRoute
 from core.database import transaction
@@ -35,7 +35,7 @@ async def send_part(
     state: State,
     offset: Annotated[int, Query(ge=0, le=2**53)],
 ) -> Response:
-    return await take_part(request, state, caller, upload_id, path, offset)
+    return await take_part(request, state, caller, NextPart(upload_id, path, offset))
 
 
 @router.post("/{upload_id}/complete")

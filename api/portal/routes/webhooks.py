@@ -1,6 +1,7 @@
 """Webhooks: looked at by everybody, tried by members, made and changed by admins."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, get_args
 
@@ -8,15 +9,13 @@ from fastapi import APIRouter, Query, Request
 from pydantic import ValidationError
 from starlette.responses import RedirectResponse, Response
 
-from api.dependencies import After, State
+from api.dependencies import After, DatabaseSession, State
 from api.portal.forms.errors import errors_by_field, status_of
 from api.portal.rendering import page
 from api.portal.routes.team import GRACES
-from api.portal.session import Admin, Form, Member, Posted, Viewer
-from api.state import ApiState
+from api.portal.session import Admin, Form, Member, Posted, Viewer, Visit
 from core.database import transaction
 from core.errors import ApiError, InvalidRequest
-from core.service.teams.principal import Principal
 from core.service.webhooks import delivery_log, service
 from core.service.webhooks.events import TYPES
 from core.service.webhooks.schemas import RotateSecretBody, WebhookBody, WebhookChanges
@@ -33,8 +32,8 @@ _BEGINNING = datetime.fromtimestamp(0, UTC)
 
 
 @router.get("")
-def list_webhooks(request: Request, caller: Viewer, state: State, after: After = None) -> Response:
-    return _list_page(request, caller, state, {"types": []}, after=after)
+def list_webhooks(request: Request, caller: Viewer, session: DatabaseSession, after: After = None) -> Response:
+    return _list_page(Visit(request, session, caller), {"types": []}, after=after)
 
 
 @router.post("")
@@ -46,7 +45,8 @@ def create_webhook(request: Request, caller: Admin, state: State, posted: Posted
         with transaction(state.sessions) as session:
             created = service.create_webhook(session, caller, body, secret=state.secret)
     except (ApiError, ValidationError) as error:
-        return _list_page(request, caller, state, _values_of(posted), error=error)
+        with transaction(state.sessions) as session:
+            return _list_page(Visit(request, session, caller), _values_of(posted), error=error)
     return _shown_once(request, created)
 
 
@@ -55,11 +55,11 @@ def show_webhook(
     request: Request,
     webhook_id: str,
     caller: Viewer,
-    state: State,
+    session: DatabaseSession,
     after: After = None,
     show: Annotated[DeliveryState | Literal[""], Query()] = "",
 ) -> Response:
-    return _webhook_page(request, caller, state, webhook_id, after=after, show=show or None)
+    return _webhook_page(Visit(request, session, caller), webhook_id, after=after, show=show or None)
 
 
 @router.post("/{webhook_id}")
@@ -70,7 +70,9 @@ def change_webhook(request: Request, webhook_id: str, caller: Admin, state: Stat
         with transaction(state.sessions) as session:
             service.change_webhook(session, caller, webhook_id, changes)
     except (ApiError, ValidationError) as error:
-        return _webhook_page(request, caller, state, webhook_id, values=_values_of(posted), error=error)
+        with transaction(state.sessions) as session:
+            visit = Visit(request, session, caller)
+            return _webhook_page(visit, webhook_id, refused=_Refused(error, _values_of(posted)))
     return _back_to(webhook_id)
 
 
@@ -93,7 +95,8 @@ def rotate_secret(request: Request, webhook_id: str, caller: Admin, state: State
                 session, caller, webhook_id, grace_seconds=body.grace_seconds, secret=state.secret
             )
     except (ApiError, ValidationError) as error:
-        return _webhook_page(request, caller, state, webhook_id, error=error)
+        with transaction(state.sessions) as session:
+            return _webhook_page(Visit(request, session, caller), webhook_id, refused=_Refused(error))
     return _shown_once(request, created)
 
 
@@ -143,60 +146,59 @@ def _shown_once(request: Request, created: CreatedWebhook) -> Response:
     return page(request, "webhooks/new_secret.html", {"created": created}, status=201)
 
 
+@dataclass(frozen=True)
+class _Refused:
+    """Refusal of the form that changes a webhook, with the `values` typed there, or of an action, which has none."""
+
+    error: ApiError | ValidationError
+    values: Mapping[str, Any] | None = None
+
+
 def _list_page(
-    request: Request,
-    caller: Principal,
-    state: ApiState,
+    visit: Visit,
     values: Mapping[str, Any],
     *,
     after: str | None = None,
     error: ApiError | ValidationError | None = None,
 ) -> Response:
     """Render the list of webhooks; `error` is of the form for a new one."""
-    with transaction(state.sessions) as session:
-        webhooks = service.list_webhooks(session, caller.team_id, limit=_PAGE, after=after)
     context = {
-        "webhooks": webhooks,
+        "webhooks": service.list_webhooks(visit.session, visit.caller.team_id, limit=_PAGE, after=after),
         "values": values,
         "types": _TYPES,
         "errors": {} if error is None else errors_by_field(error, _FIELDS),
         "after": after,
-        "may_change": caller.may("admin"),
+        "may_change": visit.caller.may("admin"),
     }
-    return page(request, "webhooks/list.html", context, status=200 if error is None else status_of(error))
+    return page(visit.request, "webhooks/list.html", context, status=200 if error is None else status_of(error))
 
 
 def _webhook_page(
-    request: Request,
-    caller: Principal,
-    state: ApiState,
+    visit: Visit,
     webhook_id: str,
     *,
     after: str | None = None,
     show: DeliveryState | None = None,
-    values: Mapping[str, Any] | None = None,
-    error: ApiError | ValidationError | None = None,
+    refused: _Refused | None = None,
 ) -> Response:
-    """Render the webhook's page; `error` is of the form filled with `values` that changes it, or of an action."""
-    with transaction(state.sessions) as session:
-        webhook = service.get_webhook(session, caller.team_id, webhook_id)
-        deliveries = delivery_log.list_deliveries(
-            session, caller.team_id, webhook_id, limit=_PAGE, after=after, state=show
-        )
+    session, caller = visit.session, visit.caller
+    webhook = service.get_webhook(session, caller.team_id, webhook_id)
+    deliveries = delivery_log.list_deliveries(session, caller.team_id, webhook_id, limit=_PAGE, after=after, state=show)
     context = {
         "webhook": webhook,
         "deliveries": deliveries,
         "states": get_args(DeliveryState),
         "show": show,
         "after": after,
-        "values": values or _values_from(webhook),
+        "values": (refused and refused.values) or _values_from(webhook),
         "types": _TYPES,
-        "errors": {} if error is None else errors_by_field(error, _FIELDS),
+        "errors": {} if refused is None else errors_by_field(refused.error, _FIELDS),
         "graces": GRACES,
         "may_change": caller.may("admin"),
         "may_try": caller.may("member"),
     }
-    return page(request, "webhooks/page.html", context, status=200 if error is None else status_of(error))
+    status = 200 if refused is None else status_of(refused.error)
+    return page(visit.request, "webhooks/page.html", context, status=status)
 
 
 def _body_of(posted: Form) -> dict[str, Any]:
