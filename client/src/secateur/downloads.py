@@ -144,7 +144,7 @@ async def _fetch(transport: Transport, path: str, file: ArtifactFile, target: Pa
     with open(part_file, "a+b") as part:
         while (received := part.seek(0, os.SEEK_END)) < file.bytes:
             try:
-                await _receive(transport, path, file, part, received, on_progress)
+                await _receive(transport, path, file, part, on_progress)
             except (httpx.TransportError, Unreachable, ServerError) as error:
                 fruitless = 0 if part.seek(0, os.SEEK_END) > received else fruitless + 1
                 if fruitless == FRUITLESS_ATTEMPTS:
@@ -174,9 +174,10 @@ def _settled(part: BufferedRandom) -> str:
 
 
 async def _receive(
-    transport: Transport, path: str, file: ArtifactFile, part: BufferedRandom, received: int, on_progress: OnProgress
+    transport: Transport, path: str, file: ArtifactFile, part: BufferedRandom, on_progress: OnProgress
 ) -> None:
-    """Append what one connection brings after the `received` bytes, or begin anew where the server sends all of it."""
+    """Append what one connection brings after what is there, or begin anew where the server sends all of it."""
+    received = part.seek(0, os.SEEK_END)
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={received}-"} if received else {})
     async with transport.stream(path, headers=headers, follow_redirects=True) as stream:
         response = stream.response
