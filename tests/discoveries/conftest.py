@@ -15,6 +15,7 @@ from core.database import transaction
 from core.service.discoveries.tables import DiscoveryRow
 from core.service.discoveries.versions import note_version
 from core.service.jobs.awaiting import resolve_awaiting
+from core.service.jobs.resolution.context import ServiceContext
 from core.service.jobs.resolution.hub_lookup import HubLookup
 from core.service.jobs.tables import JobRow
 from core.service.sweeps.advance import advance_sweeps
@@ -46,19 +47,20 @@ class Fleet:
         with transaction(self.sessions) as session:
             for job in session.scalars(select(JobRow).where(JobRow.awaits_discovery.is_not(None))):
                 job.dispatched_at = None
-        hub = HubLookup(self.settings, self.sessions)
 
         def send(job_id: str, queue: str) -> None:
             self.hints.append(job_id)
 
-        return resolve_awaiting(self.sessions, self.settings, store=self.store, hub=hub, send_hint=send)
+        return resolve_awaiting(self.context, send_hint=send)
 
     def advance(self) -> int:
         """Take sweeps as far as they go; return how many jobs they queued."""
+        return advance_sweeps(self.context, send_hint=lambda job_id, queue: None)
+
+    @property
+    def context(self) -> ServiceContext:
         hub = HubLookup(self.settings, self.sessions)
-        return advance_sweeps(
-            self.sessions, self.settings, store=self.store, hub=hub, send_hint=lambda job_id, queue: None
-        )
+        return ServiceContext(self.sessions, self.store, self.settings, hub)
 
     def row(self) -> DiscoveryRow:
         with transaction(self.sessions) as session:

@@ -17,6 +17,7 @@ from core.settings import Settings
 from core.storage import open_store
 from tests.sources.hub_server import HubState, lasting_hub_server
 from tests.worker.conftest import jobs
+from worker.supervisor.fetched_inputs import InputFetcher
 from worker.supervisor.inputs import JobInputs
 
 __all__ = ["jobs"]
@@ -51,15 +52,14 @@ def sources(node: Settings) -> Iterator[JobInputs]:
 @contextmanager
 def sources_of(node: Settings) -> Iterator[JobInputs]:
     access = HubAccess(team_id="team_a")
+    fetcher = InputFetcher(
+        node, node.work_root, team_id=access.team_id, on_message=lambda message: None, on_wait=lambda: None
+    )
     with JobInputs(
-        node,
+        fetcher,
         open_store(node),
-        team_id=access.team_id,
         find_access=lambda: access,
-        folder=node.work_root,
         write_text=lambda spec: pytest.fail(f"nothing to run: {spec}"),
-        on_message=lambda message: None,
-        on_wait=lambda: None,
     ) as opened:
         yield opened
 

@@ -31,6 +31,7 @@ from tests.sources.conftest import parquet
 from tests.sources.fleet import Fleet
 from tests.sources.hub_server import TOKEN, HubState
 from tests.worker.conftest import eventually
+from worker.supervisor.fetched_inputs import InputFetcher
 from worker.supervisor.inputs import JobInputs
 
 pytestmark = pytest.mark.timeout(300)
@@ -71,15 +72,18 @@ class Teams:
             return find_access(session, fleet.queue.team, self.settings)
 
     def _sources(self, fleet: Fleet) -> JobInputs:
-        return JobInputs(
+        fetcher = InputFetcher(
             self.settings,
-            fleet.queue.store,
+            self.settings.work_root / fleet.queue.team,
             team_id=fleet.queue.team,
-            find_access=lambda: self.access(fleet),
-            folder=self.settings.work_root / fleet.queue.team,
-            write_text=lambda spec: pytest.fail(f"nothing to write: {spec}"),
             on_message=lambda message: None,
             on_wait=lambda: None,
+        )
+        return JobInputs(
+            fetcher,
+            fleet.queue.store,
+            find_access=lambda: self.access(fleet),
+            write_text=lambda spec: pytest.fail(f"nothing to write: {spec}"),
         )
 
     def fetch(self, fleet: Fleet, job: str) -> Path:

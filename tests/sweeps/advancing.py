@@ -3,6 +3,7 @@
 import sys
 
 from core.database import session_factory
+from core.service.jobs.resolution.context import ServiceContext
 from core.service.jobs.resolution.hub_lookup import HubLookup
 from core.service.sweeps.advance import advance_sweeps
 from core.settings import Settings
@@ -12,9 +13,9 @@ from core.storage import open_store
 def main() -> None:
     settings = Settings.model_validate_json(sys.argv[1])
     sessions = session_factory(settings)
-    hub = HubLookup(settings, sessions)
+    context = ServiceContext(sessions, open_store(settings), settings, HubLookup(settings, sessions))
     while True:
-        advance_sweeps(sessions, settings, store=open_store(settings), hub=hub, send_hint=lambda job, queue: None)
+        advance_sweeps(context, send_hint=lambda job, queue: None)
 
 
 if __name__ == "__main__":

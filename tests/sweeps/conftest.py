@@ -13,7 +13,7 @@ from core.errors import InternalError
 from core.service.jobs import queue
 from core.service.jobs.gates import evaluate_gates, missed_gates
 from core.service.jobs.queue import Claim
-from core.service.jobs.resolution.context import RequestContext
+from core.service.jobs.resolution.context import RequestContext, ServiceContext
 from core.service.jobs.resolution.hub_lookup import HubLookup
 from core.service.jobs.tables import JobRow
 from core.service.sweeps import service
@@ -60,13 +60,8 @@ class Sweeps:
 
     def advance(self) -> int:
         hub = HubLookup(self.settings, self.sessions)
-        return advance_sweeps(
-            self.sessions,
-            self.settings,
-            store=self.store,
-            hub=hub,
-            send_hint=lambda job_id, queue_name: self.hints.append(job_id),
-        )
+        context = ServiceContext(self.sessions, self.store, self.settings, hub)
+        return advance_sweeps(context, send_hint=lambda job_id, queue_name: self.hints.append(job_id))
 
     def jobs(self, status: str | None = None) -> list[JobRow]:
         """All jobs, oldest first."""

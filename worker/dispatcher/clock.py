@@ -180,14 +180,10 @@ def make_duties(sessions: sessionmaker[Session], settings: Settings) -> Sequence
     threads = TeamThreads()
 
     def advance(turn: Turn) -> int | None:
-        queued = advance_sweeps(sessions, settings, store=context.store, hub=hub, send_hint=hints.send, threads=threads)
-        return queued or None
+        return advance_sweeps(context, send_hint=hints.send, threads=threads) or None
 
     def resolve(turn: Turn) -> int | None:
-        resolved = resolve_awaiting(
-            sessions, settings, store=context.store, hub=hub, send_hint=hints.send, threads=threads
-        )
-        return resolved or None
+        return resolve_awaiting(context, send_hint=hints.send, threads=threads) or None
 
     def fire(turn: Turn) -> int | None:
         def hint(job: Job) -> None:

@@ -30,6 +30,7 @@ from secateur_wire.states import Stage
 from worker.node_cache import folder_bytes
 from worker.runner.client import run_task
 from worker.runner.messages import AliveMessage, LogMessage, Message, MetricMessage, ProgressMessage, StageMessage
+from worker.supervisor.fetched_inputs import InputFetcher
 from worker.supervisor.inputs import JobInputs
 from worker.supervisor.recorder import Recorder
 from worker.supervisor.work_folders import WorkFolders
@@ -167,16 +168,15 @@ class Attempt:
     def _run(self) -> AttemptResult:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
-        team_id = self._claim.team_id
+        team_id, tasks = self._claim.team_id, self._tasks
+        fetcher = InputFetcher(
+            self._settings, self._folder, team_id=team_id, on_message=tasks.record_log, on_wait=tasks.wait
+        )
         with JobInputs(
-            self._settings,
+            fetcher,
             self._store,
-            team_id=team_id,
             find_access=lambda: self._recorder.read(partial(find_access, team_id=team_id, settings=self._settings)),
-            folder=self._folder,
-            write_text=self._tasks.write_text,
-            on_message=self._tasks.record_log,
-            on_wait=self._tasks.wait,
+            write_text=tasks.write_text,
         ) as inputs:
             job = self._fetch(inputs)
             for stage in stages_of(job.spec):

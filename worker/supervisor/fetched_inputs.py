@@ -47,11 +47,11 @@ class InputFetcher:
         on_message: Callable[[Message], None],
         on_wait: Callable[[], None],
     ) -> None:
-        self._settings = settings
-        self._folder = folder
-        self._team_id = team_id
+        self.settings = settings
+        self.folder = folder
+        self.team_id = team_id
         self._on_message = on_message
-        self._on_wait = on_wait
+        self.on_wait = on_wait
         self._fetcher: ChildProcess | None = None
         self.cache = NodeCache(settings.cache_root.resolve(), max_bytes=settings.cache_max_bytes)
         self._entries: list[LockedEntry] = []
@@ -93,13 +93,13 @@ class InputFetcher:
     def fetch(self, spec: FetchSpec) -> JsonObject:
         """Have the fetcher do it; its result. Raises `ReportedFailure`, and as `run_task` where it ended."""
         with span(f"runner.{spec.task}"):
-            self._on_wait()
+            self.on_wait()
             kills_before = memory_kills()
-            log = self._folder / "fetcher.log"
+            log = self.folder / "fetcher.log"
             fetcher = self._fetcher = self._fetcher or self._start(log)
             try:
                 outcome = self._ask(fetcher, spec)
-                code = 0 if outcome is not None else wait_for_exit(fetcher, self._on_wait)
+                code = 0 if outcome is not None else wait_for_exit(fetcher, self.on_wait)
             except BaseException:
                 self.end()
                 raise
@@ -119,7 +119,7 @@ class InputFetcher:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
-                environment=fetcher_environment(self._settings, self._team_id),
+                environment=fetcher_environment(self.settings, self.team_id),
             )
 
     def _ask(self, fetcher: ChildProcess, spec: FetchSpec) -> ResultMessage | ErrorMessage | None:
@@ -127,7 +127,7 @@ class InputFetcher:
         with contextlib.suppress(BrokenPipeError):  # it died at once: its exit code tells
             fetcher.stdin.write(spec.model_dump_json().encode() + b"\n")
             fetcher.stdin.flush()
-        for message in read_messages(fetcher, self._on_wait):
+        for message in read_messages(fetcher, self.on_wait):
             if isinstance(message, ResultMessage | ErrorMessage):
                 return message
             self._on_message(message)

@@ -32,7 +32,6 @@ from core.service.sources.references import (
     TaskReference,
     TextReference,
 )
-from core.settings import Settings
 from core.storage import MANIFEST, Store
 from core.storage.store import GENERATED_PREFIX, translate_disk_full
 from worker.fetcher.protocol import (
@@ -56,7 +55,6 @@ from worker.fetcher.protocol import (
 )
 from worker.machine import usable_memory_bytes
 from worker.node_cache import NodeCache
-from worker.runner.messages import Message
 from worker.supervisor.fetched_inputs import InputFetcher
 
 logger = structlog.get_logger()
@@ -65,29 +63,26 @@ logger = structlog.get_logger()
 class JobInputs:
     """Inputs of one attempt: model, texts and images, safe in this node's cache until this is closed.
 
-    `find_access` looks up the access to the hub for the job's team, for each fetch anew; `folder` is the attempt's own.
+    `fetcher` is the attempt's own, and is closed with this. `find_access` looks up the access to the hub for the job's
+    team, for each fetch anew.
     """
 
     def __init__(
         self,
-        settings: Settings,
+        fetcher: InputFetcher,
         store: Store,
         *,
-        team_id: str,
         find_access: Callable[[], HubAccess],
-        folder: Path,
         write_text: Callable[[GenerateTextSpec], GeneratedTextOutput],
-        on_message: Callable[[Message], None],
-        on_wait: Callable[[], None],
     ) -> None:
-        self._settings = settings
+        self._fetcher = fetcher
         self._store = store
-        self._team_id = team_id
         self._find_access = find_access
-        self._folder = folder
         self._write_text = write_text
-        self._on_wait = on_wait
-        self._fetcher = InputFetcher(settings, folder, team_id=team_id, on_message=on_message, on_wait=on_wait)
+        self._settings = fetcher.settings
+        self._team_id = fetcher.team_id
+        self._folder = fetcher.folder
+        self._on_wait = fetcher.on_wait
 
     def __enter__(self) -> Self:
         return self

@@ -124,10 +124,9 @@ class Supervisor:
             if (failure := self._find_failure()) is not None:
                 logger.warning("the device failed under the job", problem=problem["message"], reason=failure)
                 return self._release(claim, recorder)
-            return recorder.end(lambda session: self._finish_failed(session, claim, problem, None, recorder))
+            return self._fail(claim, recorder, problem)
         if result.missed is not None:
-            problem = result.missed.problem()
-            return recorder.end(lambda session: self._finish_failed(session, claim, problem, result, recorder))
+            return self._fail(claim, recorder, result.missed.problem(), result)
         end: JobStatus = recorder.end(
             lambda session: queue.finish_succeeded(
                 session,
@@ -148,21 +147,23 @@ class Supervisor:
             lambda session: queue.release(session, claim.job_id, claim.attempt, stages=recorder.stage_seconds)
         )
 
-    def _finish_failed(
-        self, session: Session, claim: Claim, problem: StoredProblem, result: AttemptResult | None, recorder: Recorder
-    ) -> JobStatus | None:
-        return queue.finish_failed(
-            session,
-            claim.job_id,
-            claim.attempt,
-            problem,
-            metrics=result.metrics.document() if result else None,
-            report=result.report.document() if result else None,
-            files=result.files if result else (),
-            retry_delay_seconds=self._settings.retry_delay_seconds,
-            worker_fresh_seconds=self._settings.worker_fresh_seconds,
-            stages=recorder.stage_seconds,
-            measured=result.measured if result else None,
+    def _fail(
+        self, claim: Claim, recorder: Recorder, problem: StoredProblem, result: AttemptResult | None = None
+    ) -> JobStatus:
+        return recorder.end(
+            lambda session: queue.finish_failed(
+                session,
+                claim.job_id,
+                claim.attempt,
+                problem,
+                metrics=result.metrics.document() if result else None,
+                report=result.report.document() if result else None,
+                files=result.files if result else (),
+                retry_delay_seconds=self._settings.retry_delay_seconds,
+                worker_fresh_seconds=self._settings.worker_fresh_seconds,
+                stages=recorder.stage_seconds,
+                measured=result.measured if result else None,
+            )
         )
 
     def _watch(self, claim: Claim, lease: Lease) -> Callable[[], None]:

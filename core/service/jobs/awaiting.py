@@ -11,7 +11,7 @@ from typing import Final
 
 from pydantic import ValidationError
 from sqlalchemy import func, or_, select, text, update
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import Session
 
 from core.database import seconds_from_now, transaction
 from core.errors import InvalidRequest, NotDiscovered, QuotaExceeded, SecateurError, Unavailable
@@ -26,7 +26,7 @@ from core.service.jobs.estimates.history import estimate_that_fits
 from core.service.jobs.hints import SendHint, hint_or_note
 from core.service.jobs.queue.completion import refuse
 from core.service.jobs.queue.transitions import JobChange, write
-from core.service.jobs.resolution.context import RequestContext
+from core.service.jobs.resolution.context import RequestContext, ServiceContext
 from core.service.jobs.resolution.hub_lookup import HubFindings, HubLookup
 from core.service.jobs.resolution.job import ResolvedJob, request_of, resolve_job
 from core.service.jobs.resolution.model import find_model
@@ -34,7 +34,6 @@ from core.service.jobs.schemas import JobBody
 from core.service.jobs.tables import JOB_AWAITS, JobRow
 from core.service.teams.principal import Actor, Automation
 from core.settings import Settings
-from core.storage import Store
 from secateur_wire.base import JsonObject
 from secateur_wire.jobs import Estimate
 
@@ -71,36 +70,28 @@ def fill_resolved(row: JobRow, resolved: ResolvedJob, estimate: Estimate) -> Non
         setattr(row, name, value)
 
 
-def resolve_awaiting(
-    sessions: sessionmaker[Session],
-    settings: Settings,
-    *,
-    store: Store,
-    hub: HubLookup,
-    send_hint: SendHint,
-    threads: TeamThreads | None = None,
-) -> int:
+def resolve_awaiting(context: ServiceContext, *, send_hint: SendHint, threads: TeamThreads | None = None) -> int:
     """Resolve the jobs whose discovery is over, and ask again for one that was forgotten.
 
     Those that name something on the hub come last; with `threads` they are resolved there, and not waited for. Returns
     how many were resolved here.
     """
-    rows = IsolatedRows(sessions, DUTY)
-    with transaction(sessions) as session:
+    rows = IsolatedRows(context.sessions, DUTY)
+    with transaction(context.sessions) as session:
         due = _due(session, [] if threads is None else threads.under_way(DUTY))
 
     def resolve(job_id: str, team_id: str, document: JsonObject) -> bool | None:
-        findings = _look_up(hub, team_id, document)
-        with transaction(sessions) as session:
-            queue = _resolve(session, job_id, findings, store, settings)
+        findings = _look_up(context.hub, team_id, document)
+        with transaction(context.sessions) as session:
+            queue = _resolve(context, session, job_id, findings)
         if queue is None:
             return None
-        hint_or_note(send_hint, sessions, job_id, queue)
+        hint_or_note(send_hint, context.sessions, job_id, queue)
         return True
 
     def waits(document: JsonObject) -> bool:
         body = _parsed(document)
-        return body is not None and hub.asks(body)
+        return body is not None and context.hub.asks(body)
 
     tasks = [
         RowTask(job_id, partial(resolve, job_id, team_id, document), _park, team_id, partial(waits, document))
@@ -160,7 +151,7 @@ def _parsed(document: JsonObject) -> JobBody | None:
         return None
 
 
-def _resolve(session: Session, job_id: str, hub: HubFindings, store: Store, settings: Settings) -> str | None:
+def _resolve(resources: ServiceContext, session: Session, job_id: str, findings: HubFindings) -> str | None:
     """Resolve one job, fail it, or leave it for later; its queue where a worker can take it now."""
     row = session.scalars(
         select(JobRow)
@@ -169,8 +160,8 @@ def _resolve(session: Session, job_id: str, hub: HubFindings, store: Store, sett
     ).one_or_none()
     if row is None:
         return None
-    actor = Automation(row.team_id, "dispatcher")
-    context = RequestContext(session, actor, store, settings, hub)
+    actor, settings = Automation(row.team_id, "dispatcher"), resources.settings
+    context = resources.request(session, actor, findings)
     try:
         resolved = resolve_job(context, JobBody.model_validate(row.body))
         estimate, _ = estimate_that_fits(session, row.team_id, resolved, settings)

@@ -10,7 +10,7 @@ from typing import Final
 
 from pydantic import ValidationError
 from sqlalchemy import select
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import Session
 
 from core.database import transaction
 from core.errors import InvalidRequest, SecateurError, TooManyRequests, Unavailable
@@ -19,8 +19,8 @@ from core.service.duties.isolation import IsolatedRows, RowTask, is_tried
 from core.service.duties.team_threads import TeamThreads
 from core.service.jobs import service as jobs
 from core.service.jobs.hints import SendHint, hint_or_note
-from core.service.jobs.resolution.context import RequestContext
-from core.service.jobs.resolution.hub_lookup import HubFindings, HubLookup
+from core.service.jobs.resolution.context import RequestContext, ServiceContext
+from core.service.jobs.resolution.hub_lookup import HubFindings
 from core.service.jobs.schemas import Job, JobBody
 from core.service.jobs.tables import JobReportRow, JobRow, kept_attempt
 from core.service.publications.retry import retry
@@ -42,30 +42,20 @@ from core.service.sweeps.tables import SweepPointRow, SweepRow
 from core.service.sweeps.undiscovered import awaits_discovery, check_points_again, requested_again
 from core.service.sweeps.validation import evaluation_key, find_on_hub, first_error, names_on_hub
 from core.service.teams.principal import Automation
-from core.settings import Settings
-from core.storage import Store
 
 DUTY: Final = "sweeps"
 _Coming = tuple[str, list[Document]]
 """Team of a sweep, and the job bodies of its next step."""
 
 
-def advance_sweeps(
-    sessions: sessionmaker[Session],
-    settings: Settings,
-    *,
-    store: Store,
-    hub: HubLookup,
-    send_hint: SendHint,
-    threads: TeamThreads | None = None,
-) -> int:
+def advance_sweeps(context: ServiceContext, *, send_hint: SendHint, threads: TeamThreads | None = None) -> int:
     """Take every running sweep as far as it goes now; returns how many jobs were queued here.
 
     Sweeps that name something on the hub come last; with `threads` they are advanced there, and not waited for.
     """
-    rows = IsolatedRows(sessions, DUTY)
+    rows = IsolatedRows(context.sessions, DUTY)
     under_way = [] if threads is None else threads.under_way(DUTY)
-    with transaction(sessions) as session:
+    with transaction(context.sessions) as session:
         running = session.execute(
             select(SweepRow.id, SweepRow.team_id)
             .where(SweepRow.status == "running", SweepRow.id.not_in(under_way), is_tried(DUTY, SweepRow.id))
@@ -73,7 +63,7 @@ def advance_sweeps(
         ).all()
     tasks = []
     for sweep_id, team_id in running:
-        turn = _Turn(sessions, settings, store, hub, send_hint, sweep_id)
+        turn = _Turn(context, send_hint, sweep_id)
         tasks.append(RowTask(sweep_id, turn.advance, _park, team_id, turn.look))
     return sum(rows.run_all(tasks, threads))
 
@@ -96,19 +86,8 @@ class _Stepped:
 class _Turn:
     """Turn of one sweep. The hub is asked while no row is held."""
 
-    def __init__(
-        self,
-        sessions: sessionmaker[Session],
-        settings: Settings,
-        store: Store,
-        hub: HubLookup,
-        send_hint: SendHint,
-        sweep_id: str,
-    ) -> None:
-        self._sessions = sessions
-        self._settings = settings
-        self._store = store
-        self._hub = hub
+    def __init__(self, context: ServiceContext, send_hint: SendHint, sweep_id: str) -> None:
+        self._context = context
         self._send_hint = send_hint
         self._sweep_id = sweep_id
         self._coming: _Coming | None = None
@@ -116,7 +95,7 @@ class _Turn:
 
     def look(self) -> bool:
         """Read what the next step needs; return whether the hub has to be asked for it."""
-        with transaction(self._sessions) as session:
+        with transaction(self._context.sessions) as session:
             self._coming = _coming_bodies(session, self._sweep_id)
         self._may_wait = self._asks_hub()
         return self._may_wait
@@ -128,26 +107,24 @@ class _Turn:
             findings = None
             if self._coming is not None:
                 team_id, bodies = self._coming
-                findings = find_on_hub(self._hub, team_id, bodies)
-            with transaction(self._sessions) as session:
-                stepped = _step(session, self._sweep_id, store=self._store, settings=self._settings, hub=findings)
+                findings = find_on_hub(self._context.hub, team_id, bodies)
+            with transaction(self._context.sessions) as session:
+                stepped = _step(self._context, session, self._sweep_id, findings or HubFindings())
             if stepped.job is not None:
                 queued += 1
-                hint_or_note(self._send_hint, self._sessions, stepped.job.id, stepped.job.queue)
+                hint_or_note(self._send_hint, self._context.sessions, stepped.job.id, stepped.job.queue)
             if not stepped.goes_on:
                 return queued
-            with transaction(self._sessions) as session:
+            with transaction(self._context.sessions) as session:
                 self._coming = _coming_bodies(session, self._sweep_id)
             if not self._may_wait and self._asks_hub():
                 return queued
 
     def _asks_hub(self) -> bool:
-        return self._coming is not None and any(names_on_hub(self._hub, body) for body in self._coming[1])
+        return self._coming is not None and any(names_on_hub(self._context.hub, body) for body in self._coming[1])
 
 
-def _step(
-    session: Session, sweep_id: str, *, store: Store, settings: Settings, hub: HubFindings | None = None
-) -> _Stepped:
+def _step(resources: ServiceContext, session: Session, sweep_id: str, findings: HubFindings) -> _Stepped:
     """Take one step of a sweep that runs, unless another process is taking one."""
     row = session.scalar(
         select(SweepRow)
@@ -157,7 +134,7 @@ def _step(
     if row is None:
         return _Stepped()
     actor = Automation(row.team_id, f"sweep:{row.id}")
-    context = RequestContext(session, actor, store, settings, hub or HubFindings())
+    context = resources.request(session, actor, findings)
     if awaits_discovery(session, sweep_id):
         goes_on = check_points_again(context, row)
         return _Stepped(goes_on=goes_on)

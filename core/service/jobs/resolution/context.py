@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, sessionmaker
 
 from core.errors import InvalidRequest
-from core.service.jobs.resolution.hub_lookup import HubFindings
+from core.service.jobs.resolution.hub_lookup import HubFindings, HubLookup
 from core.service.teams.principal import Actor, team_of
 from core.settings import Settings
 from core.storage import Store
@@ -30,6 +30,20 @@ class RequestContext:
     @property
     def team_id(self) -> str:
         return team_of(self.caller)
+
+
+@dataclass(frozen=True)
+class ServiceContext:
+    """Resources of a process that resolves requests, whoever makes them."""
+
+    sessions: sessionmaker[Session]
+    store: Store
+    settings: Settings
+    hub: HubLookup
+
+    def request(self, session: Session, caller: Actor, findings: HubFindings) -> RequestContext:
+        """Return the context in which a caller's request is checked; `findings` are what the hub has of its names."""
+        return RequestContext(session, caller, self.store, self.settings, findings)
 
 
 @dataclass(frozen=True)
