@@ -4,11 +4,12 @@ import hashlib
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import BinaryIO
 
 from core.errors import StoreUnavailable
 from core.service.publications.queue import PublishedFile
-from core.storage import Store
+from core.storage import Store, artifact_prefix
 from core.storage.stream import StoredStream
 
 _BUFFER_BYTES = 4 * 2**20
@@ -17,9 +18,23 @@ Watch = Callable[[int], None]
 """Function called with an offset of the file before more is read from there; what it raises ends the reading."""
 
 
+@dataclass(frozen=True)
+class StoredArtifact:
+    """Artifact of a job's attempt, as it lies in the store."""
+
+    store: Store
+    job_id: str
+    attempt: int
+    files: tuple[PublishedFile, ...]
+
+    @property
+    def prefix(self) -> str:
+        return artifact_prefix(self.job_id, self.attempt)
+
+
 class _Watched(StoredStream):
-    def __init__(self, store: Store, prefix: str, file: PublishedFile, watch: Watch) -> None:
-        super().__init__(store, prefix, file.path, file.bytes)
+    def __init__(self, artifact: StoredArtifact, file: PublishedFile, watch: Watch) -> None:
+        super().__init__(artifact.store, artifact.prefix, file.path, file.bytes)
         self._watch = watch
 
     def readinto(self, buffer: "memoryview[int]") -> int:  # type: ignore[override]
@@ -28,9 +43,9 @@ class _Watched(StoredStream):
 
 
 @contextmanager
-def watched(store: Store, prefix: str, file: PublishedFile, watch: Watch) -> Iterator[BinaryIO]:
+def watched(artifact: StoredArtifact, file: PublishedFile, watch: Watch) -> Iterator[BinaryIO]:
     """Open a file of the store as a seekable stream; reading it raises the errors of `Store.open_range` and `watch`."""
-    with io.BufferedReader(_Watched(store, prefix, file, watch), _BUFFER_BYTES) as stream:
+    with io.BufferedReader(_Watched(artifact, file, watch), _BUFFER_BYTES) as stream:
         yield stream
 
 

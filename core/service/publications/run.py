@@ -15,10 +15,11 @@ from core.service.publications import queue
 from core.service.publications.destinations import HubDestination
 from core.service.publications.lease import LostError, PublicationLease
 from core.service.publications.queue import Claimed
+from core.service.publications.reading import StoredArtifact
 from core.service.publications.service import sealed
 from core.service.teams.server_secret import server_secret
 from core.settings import Settings
-from core.storage import Store, artifact_prefix, open_store
+from core.storage import Store, open_store
 
 DUTY: Final = "publications"
 
@@ -80,25 +81,18 @@ def _sent(store: Store, settings: Settings, claimed: Claimed, lease: Publication
         raise InternalError(
             "the credentials cannot be opened: the server's secret has changed since; publish it again"
         ) from None
-    prefix = artifact_prefix(claimed.job_id, claimed.job_attempt)
-    files, destination = list(claimed.files), claimed.destination
+    artifact = StoredArtifact(store, claimed.job_id, claimed.job_attempt, tuple(claimed.files))
+    destination = claimed.destination
     try:
         if isinstance(destination, HubDestination):
             from core.service.publications.to_hub import publish_to_hub
 
             return publish_to_hub(
-                store,
-                prefix,
-                files,
-                destination,
-                token=credentials["token"],
-                endpoint=settings.hub_endpoint,
-                message=destination.message or f"Artifact of {claimed.job_id}, pruned by Secateur",
-                lease=lease,
+                artifact, destination, token=credentials["token"], endpoint=settings.hub_endpoint, lease=lease
             )
         from core.service.publications.to_s3 import publish_to_s3  # the library is slow to load
 
-        return publish_to_s3(store, prefix, files, destination, credentials=credentials, lease=lease)
+        return publish_to_s3(artifact, destination, credentials=credentials, lease=lease)
     except NotFound as error:  # of the store
         raise NoArtifact(f"the artifact of job {claimed.job_id!r} is not in the store any more") from error
 

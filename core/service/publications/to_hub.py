@@ -22,23 +22,14 @@ from huggingface_hub.utils import logging as hub_logging
 from core.errors import DestinationRefused, DestinationUnavailable, DiskFull, SecateurError
 from core.service.publications.destinations import HubDestination
 from core.service.publications.lease import LostError, PublicationLease
-from core.service.publications.queue import PublishedFile
-from core.service.publications.reading import require_intact, watched
-from core.storage import Store, is_disk_full
+from core.service.publications.reading import StoredArtifact, require_intact, watched
+from core.storage import is_disk_full
 
 log = structlog.get_logger()
 
 
 def publish_to_hub(
-    store: Store,
-    prefix: str,
-    files: list[PublishedFile],
-    destination: HubDestination,
-    *,
-    token: str,
-    endpoint: str,
-    message: str,
-    lease: PublicationLease,
+    artifact: StoredArtifact, destination: HubDestination, *, token: str, endpoint: str, lease: PublicationLease
 ) -> dict[str, Any]:
     """Publish an artifact; returns the commit it is in now, and its page.
 
@@ -47,29 +38,25 @@ def publish_to_hub(
     hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # its warnings quote addresses that were signed for us
     api = HfApi(endpoint=endpoint.rstrip("/"), token=token)
     where = destination.repository
+    message = destination.message or f"Artifact of {artifact.job_id}, pruned by Secateur"
     try:
         api.create_repo(where, private=destination.private, exist_ok=True)
         if destination.revision not in (None, "main"):
             api.create_branch(where, branch=str(destination.revision), exist_ok=True)
         head = api.model_info(where, revision=destination.revision).sha
-        operations = _sent(api, store, prefix, files, destination, lease)
+        operations = _sent(api, artifact, destination, lease)
         lease.check()
         done = api.create_commit(
             where, operations, commit_message=message, revision=destination.revision, parent_commit=head
         )
-        _require_all(api, files, destination, done.oid)
+        _require_all(api, artifact, destination, done.oid)
     except Exception as error:
         _raise_translated(error, destination, api.endpoint)
     return {"url": str(done.commit_url), "commit": str(done.oid)}
 
 
 def _sent(
-    api: HfApi,
-    store: Store,
-    prefix: str,
-    files: list[PublishedFile],
-    destination: HubDestination,
-    lease: PublicationLease,
+    api: HfApi, artifact: StoredArtifact, destination: HubDestination, lease: PublicationLease
 ) -> list[CommitOperationAdd]:
     """Send the large files; returns the operations of the commit.
 
@@ -77,13 +64,13 @@ def _sent(
     """
     operations = []
     done = 0
-    for number, file in enumerate(files):
+    for number, file in enumerate(artifact.files):
         is_hashed = False
 
         def watch(place: int, number: int = number, done: int = done) -> None:
             lease.at(number, done + (place if is_hashed else 0))  # noqa: B023 - of this turn, and called within it
 
-        with watched(store, prefix, file, watch) as stream:
+        with watched(artifact, file, watch) as stream:
             operation = CommitOperationAdd(path_in_repo=file.path, path_or_fileobj=stream)  # hashes the file
             require_intact(file, operation.upload_info.sha256.hex())
             is_hashed = True
@@ -97,11 +84,11 @@ def _sent(
     return operations
 
 
-def _require_all(api: HfApi, files: list[PublishedFile], destination: HubDestination, commit: str) -> None:
+def _require_all(api: HfApi, artifact: StoredArtifact, destination: HubDestination, commit: str) -> None:
     """Require each file in the commit, since the client omits files a repository ignores; raises DestinationRefused."""
     model_info = api.model_info(destination.repository, revision=commit, files_metadata=True)
     there = {each.rfilename: each for each in model_info.siblings or ()}
-    for file in files:
+    for file in artifact.files:
         each = there.get(file.path)
         if each is None or each.size != file.bytes or (each.lfs is not None and each.lfs.sha256 != file.sha256):
             raise DestinationRefused(

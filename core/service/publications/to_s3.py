@@ -8,7 +8,8 @@ change, the folder there is no artifact.
 import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from functools import partial
+from typing import Any, BinaryIO, NoReturn
 
 import aiohttp
 from botocore.exceptions import BotoCoreError, ClientError
@@ -18,8 +19,8 @@ from core.errors import DestinationRefused, DestinationUnavailable, DiskFull
 from core.service.publications.destinations import S3Destination
 from core.service.publications.lease import PublicationLease
 from core.service.publications.queue import PublishedFile
-from core.service.publications.reading import chunks, watched
-from core.storage import MANIFEST, Store, is_disk_full
+from core.service.publications.reading import StoredArtifact, chunks, watched
+from core.storage import MANIFEST, is_disk_full
 from core.storage.s3_session import new_session
 
 _WRITE_BYTES = 16 * 2**20
@@ -36,13 +37,7 @@ _ELSEWHERE = ("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocat
 
 
 def publish_to_s3(
-    store: Store,
-    prefix: str,
-    files: list[PublishedFile],
-    destination: S3Destination,
-    *,
-    credentials: dict[str, str],
-    lease: PublicationLease,
+    artifact: StoredArtifact, destination: S3Destination, *, credentials: dict[str, str], lease: PublicationLease
 ) -> dict[str, Any]:
     """Publish an artifact; returns its address.
 
@@ -50,7 +45,7 @@ def publish_to_s3(
     """
     with _opened(destination, credentials) as bucket:
         try:
-            ordered = sorted(files, key=lambda file: (file.path == MANIFEST, file.path))
+            ordered = sorted(artifact.files, key=lambda file: (file.path == MANIFEST, file.path))
             there = [_is_there(bucket, destination, file) for file in ordered]
             if not all(there) and _size(bucket, destination, MANIFEST) is not None:
                 bucket.call_s3("delete_object", Bucket=destination.bucket, Key=_key(destination, MANIFEST))
@@ -58,7 +53,8 @@ def publish_to_s3(
             done = 0
             for number, (file, is_there) in enumerate(zip(ordered, there, strict=True)):
                 if not is_there:
-                    _send(bucket, destination, store, prefix, file, lease, number, done)
+                    with watched(artifact, file, partial(_tell, lease, number, done)) as stream:
+                        _send(bucket, destination, file, stream, lease)
                 done += file.bytes
                 lease.at(number + 1, done)
         except (OSError, BotoCoreError, ClientError, aiohttp.ClientError) as error:
@@ -121,40 +117,37 @@ def _is_there(bucket: Any, destination: S3Destination, file: PublishedFile) -> b
     )
 
 
+def _tell(lease: PublicationLease, number: int, done: int, place: int) -> None:
+    """Tell how far the publication is: `done` bytes of whole files, and `place` bytes of the next."""
+    lease.at(number, done + place)
+
+
 def _send(
-    bucket: Any,
-    destination: S3Destination,
-    store: Store,
-    prefix: str,
-    file: PublishedFile,
-    lease: PublicationLease,
-    number: int,
-    done: int,
+    bucket: Any, destination: S3Destination, file: PublishedFile, stream: BinaryIO, lease: PublicationLease
 ) -> None:
     key = _key(destination, file.path)
     metadata = {_SHA256: file.sha256}
-    with watched(store, prefix, file, lambda place: lease.at(number, done + place)) as stream:
-        if file.bytes <= _WRITE_BYTES:
-            content = b"".join(chunks(stream, file))
-            bucket.call_s3("put_object", Bucket=destination.bucket, Key=key, Body=content, Metadata=metadata)
-            return
-        target = bucket.open(
-            f"{destination.bucket}/{key}",
-            "wb",
-            block_size=max(_WRITE_BYTES, -(-file.bytes // _MOST_PARTS)),
-            autocommit=False,
-            Metadata=metadata,
-        )
-        try:
-            for chunk in chunks(stream, file):
-                target.write(chunk)
-            target.close()
-            lease.check()
-            target.commit()
-        except BaseException:
-            with contextlib.suppress(Exception):  # the parts that were sent; what failed is told all the same
-                target.discard()
-            raise
+    if file.bytes <= _WRITE_BYTES:
+        content = b"".join(chunks(stream, file))
+        bucket.call_s3("put_object", Bucket=destination.bucket, Key=key, Body=content, Metadata=metadata)
+        return
+    target = bucket.open(
+        f"{destination.bucket}/{key}",
+        "wb",
+        block_size=max(_WRITE_BYTES, -(-file.bytes // _MOST_PARTS)),
+        autocommit=False,
+        Metadata=metadata,
+    )
+    try:
+        for chunk in chunks(stream, file):
+            target.write(chunk)
+        target.close()
+        lease.check()
+        target.commit()
+    except BaseException:
+        with contextlib.suppress(Exception):  # the parts that were sent; what failed is told all the same
+            target.discard()
+        raise
 
 
 def _raise_translated(error: BaseException, destination: S3Destination) -> NoReturn:
