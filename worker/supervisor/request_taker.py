@@ -97,7 +97,7 @@ class RequestTaker(ABC, Generic[Claimed]):
             return False
         with structlog.contextvars.bound_contextvars(**self.facts(claimed)):
             try:
-                self.fulfil(sessions, claimed, self._keeping(sessions, claimed))
+                self.fulfil(sessions, claimed, self._renewal(sessions, claimed))
             except RequestStopped:
                 with transaction(sessions) as session:
                     self.release(session, claimed)
@@ -112,11 +112,11 @@ class RequestTaker(ABC, Generic[Claimed]):
                     self.fail(session, claimed, failure)
         return True
 
-    def _keeping(self, sessions: sessionmaker[Session], claimed: Claimed) -> Callable[[], None]:
+    def _renewal(self, sessions: sessionmaker[Session], claimed: Claimed) -> Callable[[], None]:
         """Return what renews the lease as often as it has to be. It raises RequestStopped."""
         renew_at = 0.0
 
-        def keep() -> None:
+        def renew() -> None:
             nonlocal renew_at
             now = time.monotonic()
             if self._ended.is_set():
@@ -127,7 +127,7 @@ class RequestTaker(ABC, Generic[Claimed]):
                     if not self.renew(session, claimed):
                         raise RequestStopped
 
-        return keep
+        return renew
 
     def _live(self) -> None:
         """Take requests until ended, with an engine of its own, which no forked process inherits."""

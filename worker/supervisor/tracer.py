@@ -78,8 +78,9 @@ class _Tracer(RequestTaker[_Claimed]):
 
     def ask(self, question: BaseModel, answer: type[_Answer], on_wait: Callable[[], None]) -> _Answer:
         """Return the answer of a child; raises DiscoveryFailed where it gives none."""
-        asked = question.model_dump_json()
-        text = ask_child(self._command, asked, name="trace", settings=self._settings, on_wait=on_wait)
+        text = ask_child(
+            self._command, question.model_dump_json(), name="trace", settings=self._settings, on_wait=on_wait
+        )
         try:
             return answer.model_validate_json(text)
         except ValidationError as error:

@@ -53,7 +53,7 @@ def publish_to_s3(
             done = 0
             for number, (file, is_there) in enumerate(zip(ordered, there, strict=True)):
                 if not is_there:
-                    with watched(artifact, file, partial(_tell, lease, number, done)) as stream:
+                    with watched(artifact, file, partial(_report, lease, number, done)) as stream:
                         _send(bucket, destination, file, stream, lease)
                 done += file.bytes
                 lease.at(number + 1, done)
@@ -117,8 +117,8 @@ def _is_there(bucket: Any, destination: S3Destination, file: PublishedFile) -> b
     )
 
 
-def _tell(lease: PublicationLease, number: int, done: int, place: int) -> None:
-    """Tell how far the publication is: `done` bytes of whole files, and `place` bytes of the next."""
+def _report(lease: PublicationLease, number: int, done: int, place: int) -> None:
+    """Report how far the publication is: `done` bytes of whole files, and `place` bytes of the next."""
     lease.at(number, done + place)
 
 
