@@ -12,9 +12,8 @@ database's.
 - `progress`: stage, progress, events while running
 - `completion`: succeeded, failed, cancelled, refused while they wait, and leases that ran out
 - `requests`: what users ask for: submitted, cancel, retry
-- `attempts`: the record of each attempt
+- `attempts`: the record of each attempt, and the audit trail of what workers and the dispatcher do
 - `webhook_notices`: events that webhooks are notified of
-- `audit_entries`: the audit trail of what workers and the dispatcher do
 - `maintenance`: what the dispatcher keeps up: hints that are due, events that are past their time
 - `workers`: signs of life, and what a worker does
 

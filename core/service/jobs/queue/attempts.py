@@ -1,17 +1,27 @@
-"""Record of attempts: a claim begins one, and it ends when the job leaves its worker."""
+"""Record of attempts: a claim begins one, and it ends when the job leaves its worker; the audit trail tells of both."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import extract, func, select, update
+from sqlalchemy import CTE, extract, func, insert, literal, select, true, update
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
-from core.service.jobs.queue.audit_entries import audit_end
-from core.service.jobs.tables import AttemptRow
+from core.database import new_id
+from core.service.jobs.tables import AttemptRow, WorkerRow
 from core.service.teams.quotas import count_ended
+from core.service.teams.tables import AuditRow
 from secateur_wire.base import JsonObject
 from secateur_wire.states import AttemptOutcome, JobStatus
+
+ACTIONS: Final[dict[JobStatus, str]] = {
+    "succeeded": "job.succeed",
+    "failed": "job.fail",
+    "cancelled": "job.stop",
+    "queued": "job.requeue",
+}
+"""Audit action of a worker, or of the dispatcher in its place, by the state it brought the job to."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +69,29 @@ def end_attempt(session: Session, job: Written, to: JobStatus, ending: Ending) -
         )
         .cte("ended")
     )
-    details: JsonObject = {"attempt": job.attempt, "outcome": ending.outcome}
+    seconds = session.scalar(select(ended.c.seconds).add_cte(_audit_end(ended, job, to, ending)))
+    count_ended(session, job.team_id, float(seconds or 0))  # claimed by a version that kept no attempts: no time
+
+
+def _audit_end(ended: CTE, job: Written, to: JobStatus, ending: Ending) -> CTE:
+    """Return the audit entry of an attempt's end, as a CTE next to the one that ends it: no statement of its own.
+
+    `ended` has one row with its `worker_id`, or none of an attempt that was claimed by a version that kept no attempts.
+    The actor is the worker, whose host is the address; the dispatcher where the worker was lost.
+    """
+    details: JsonObject = {"status": to, "attempt": job.attempt, "outcome": ending.outcome}
     if ending.error_code is not None:
         details["error"] = ending.error_code
-    noted = audit_end(ended, team_id=job.team_id, job_id=job.job_id, to=to, details=details, lost=ending.by_dispatcher)
-    seconds = session.scalar(select(ended.c.seconds).add_cte(noted))
-    count_ended(session, job.team_id, float(seconds or 0))  # claimed by a version that kept no attempts: no time
+    one = select(literal(1).label("one")).subquery()
+    worker = literal("worker:").concat(func.coalesce(ended.c.worker_id, "unknown"))
+    entry = select(
+        literal(new_id("audit")),
+        literal(job.team_id),
+        literal("dispatcher") if ending.by_dispatcher else worker,
+        literal(ACTIONS[to]),
+        literal(job.job_id),
+        literal(details, JSONB),
+        literal(None) if ending.by_dispatcher else WorkerRow.hostname,
+    ).select_from(one.outerjoin(ended, true()).outerjoin(WorkerRow, WorkerRow.id == ended.c.worker_id))
+    columns = ["id", "team_id", "actor", "action", "object_id", "details", "address"]
+    return insert(AuditRow).from_select(columns, entry).cte("noted")

@@ -14,7 +14,6 @@ from sqlalchemy.orm import Session
 from core.database import new_id, seconds_from_now
 from core.service.jobs.admission import STEPS_PER_DOUBLING, Room
 from core.service.jobs.queue.attempts import Ending
-from core.service.jobs.queue.audit_entries import STARTED
 from core.service.jobs.queue.claimed import Claim, claim_of
 from core.service.jobs.queue.completion import finish_cancelled
 from core.service.jobs.queue.progress import append_event
@@ -95,6 +94,9 @@ _MAY_FIT = """
 """
 """Some job of this size (`core.service.jobs.admission.Room.size`) may be one for the worker. One step is left
 open, for what rounding does here and there; each job is then looked at by its bytes."""
+
+_STARTED = "job.start"
+"""Audit action of a worker that claims a job."""
 
 _CLAIM_LOCKS = 0x5ECA << 32
 """Base of the advisory locks of queues, to which a hash of the queue's name is added."""
@@ -205,7 +207,7 @@ _CLAIM = text(f"""
         EXISTS (SELECT FROM webhooks WHERE webhooks.team_id = taken.team_id AND webhooks.enabled) AS has_webhooks,
         picked.has_room
     FROM taken JOIN picked ON picked.id = taken.id
-""").bindparams(bindparam("channel", EVENT_CHANNEL), bindparam("action", STARTED))
+""").bindparams(bindparam("channel", EVENT_CHANNEL), bindparam("action", _STARTED))
 """One row at most, and no lock that is waited for: a team whose row another transaction holds is passed over, whatever
 that transaction does and however long.
 

@@ -9,8 +9,7 @@ from sqlalchemy.orm import Session
 from core.database import seconds_from_now
 from core.errors import QuotaExceeded, RunnerLost
 from core.service.duties.isolation import is_tried
-from core.service.jobs.queue.attempts import Ending
-from core.service.jobs.queue.audit_entries import ACTIONS
+from core.service.jobs.queue.attempts import ACTIONS, Ending
 from core.service.jobs.queue.outgrown import queue_for_more_memory
 from core.service.jobs.queue.transitions import Transition, transition
 from core.service.jobs.tables import JOB_IS_LEASED, ArtifactFileRow, JobReportRow, JobRow
