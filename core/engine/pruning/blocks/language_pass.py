@@ -8,7 +8,7 @@ made, and at any block. Resident are embeddings and head, one block before and a
 with a refit, the statistics of one input group; the memory a method needs to choose before is its own.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, ClassVar
 
@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from core.engine.architectures.description import require_structure
-from core.engine.architectures.structure import ModelStructure
 from core.engine.architectures.unit_kind import KindName, UnitKind
 from core.engine.cuts.report import LAYER
 from core.engine.models.experts import saved_tensors
@@ -26,7 +25,7 @@ from core.engine.pruning.block_pass import BlockPass
 from core.engine.pruning.blocks.block_choice import BlockChoice
 from core.engine.pruning.blocks.plan import UnitRemovalPlan
 from core.engine.pruning.compensation.expert_refit import ExpertRefit
-from core.engine.pruning.compensation.unit_refit import UnitRefit
+from core.engine.pruning.compensation.unit_refit import LayerLeft, UnitRefit
 from core.engine.pruning.protocols.units import BlockUnitMethod
 from core.engine.pruning.results import PruneResult, UnitRow
 from core.engine.pruning.units.block_tokens import PrunedBlock
@@ -120,8 +119,18 @@ class UnitRemovalPass(BlockPass):
         """Take note of a block that has been pruned, for the report."""
 
     def rows_of(self, index: int, counts: UnitCounts, costs: Mapping[KindName, float]) -> Iterable[UnitRow]:
-        """Return the report's rows of a layer; `costs` are the increases of the loss that are expected, by kind."""
-        return rows_of_layer(self.streamed.block_prefix(index), index, self.structure, self.kinds, counts, costs)
+        """Yield the report's rows of a layer: one for each kind of its units, or one for a layer that is gone.
+
+        `costs` are the increases of the loss that are expected, by kind.
+        """
+        name, shape = self.streamed.block_prefix(index), self.structure.layers[index]
+        if index not in counts.layers:
+            yield UnitRow(name, index, LAYER, 1, 0, shape.parameters)
+            return
+        for kind in self.kinds:
+            before, after = kind.units(shape), counts.layers[index].units[kind.name]
+            removed = (before - after) * kind.parameters(self.structure, index)
+            yield UnitRow(name, index, kind.name, before, after, removed, costs.get(kind.name))
 
     @property
     def sections(self) -> Mapping[str, Sequence[Any]]:
@@ -277,7 +286,7 @@ class UnitRemovalPass(BlockPass):
             answer = PrunedBlock(kept.layers[index])
         left = {**self.remove(place, complete, unit_sets, answer.units), **answer.changed}
         if refit:
-            left = refit.fit(index, tensors, place, left, unit_sets, answer.units)
+            left = refit.fit(LayerLeft(index, place, tensors, left, unit_sets, answer.units))
         self.note_block(index, answer, refit)
         return left, answer.costs
 
@@ -326,22 +335,3 @@ class UnitRemovalPass(BlockPass):
             for name, parameter in narrow.blocks[place].named_parameters()
             if f"{self.streamed.block_prefix(index)}.{name}" not in self.folder.tensors
         )
-
-
-def rows_of_layer(
-    name: str,
-    layer: int,
-    structure: ModelStructure,
-    kinds: Sequence[UnitKind],
-    counts: UnitCounts,
-    costs: Mapping[KindName, float],
-) -> Iterator[UnitRow]:
-    """Yield the rows of a layer of that name; `costs` are the increases of the loss that are expected, by kind."""
-    shape = structure.layers[layer]
-    if layer not in counts.layers:
-        yield UnitRow(name, layer, LAYER, 1, 0, shape.parameters)
-        return
-    for kind in kinds:
-        before, after = kind.units(shape), counts.layers[layer].units[kind.name]
-        removed = (before - after) * kind.parameters(structure, layer)
-        yield UnitRow(name, layer, kind.name, before, after, removed, costs.get(kind.name))

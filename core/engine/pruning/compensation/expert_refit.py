@@ -16,9 +16,8 @@ from core.engine.options.compensation import ROUTER_STEPS, SWEEPS, Refit
 from core.engine.pruning.compensation.last_matrices import LastMatrices
 from core.engine.pruning.compensation.mixture_batches import MixtureBatch, MixtureCall, mixture_batches, watched_experts
 from core.engine.pruning.compensation.refit import fitted_tokens, refit
-from core.engine.pruning.compensation.unit_refit import UnitRefit
+from core.engine.pruning.compensation.unit_refit import LayerLeft, UnitRefit
 from core.engine.pruning.streams.propagation import BlockPropagation, InputGroup
-from core.engine.pruning.units.removal import KeptLayerUnits, UnitSet
 
 _MOST_NOTES = 3
 """Notes on a block's experts that the report has, at most."""
@@ -267,30 +266,23 @@ class ExpertRefit(UnitRefit):
         self.experts: Experts = self.family.experts
         self.routing: dict[int, FittedRouting] = {}
 
-    def fit(
-        self,
-        index: int,
-        tensors: dict[str, Tensor],
-        place: int,
-        left: Mapping[str, Tensor],
-        unit_sets: Sequence[UnitSet],
-        kept: KeptLayerUnits,
-    ) -> dict[str, Tensor]:
-        """Refit the experts and the router that are `left` of layer `index`, as `UnitRefit.fit` does linear layers.
+    def fit(self, layer: LayerLeft) -> dict[str, Tensor]:
+        """Refit the experts and the router that are left of a layer, as `UnitRefit.fit` does linear layers.
 
         Linear layers beside them that read heads which went are refitted first.
         """
+        index, place, tensors, left = layer.index, layer.place, layer.tensors, layer.left
         fitted = dict(left)
         giving = self.experts.parameter(self.experts.giving)
-        if giving not in left and kept:  # of a block without experts, linear layers lost channels
-            return super().fit(index, tensors, place, left, unit_sets, kept)
-        if giving not in left or self._is_dense(tensors, left):
-            self._advance(index, tensors, place, fitted)
+        if giving not in left and layer.kept:  # of a block without experts, linear layers lost channels
+            return super().fit(layer)
+        if giving not in left or self._is_dense(layer):
+            self._advance(layer, fitted)
             return fitted
         for name in (giving, *router_tensors(self.experts, left)):
             fitted[name] = left[name].clone()  # the dense block may hold the same memory
         dense = self.streamed.fill_block(index, tensors, self.dense_stream.dtype)
-        self._fit_readers(dense, index, tensors, place, fitted, unit_sets, kept)
+        self._fit_readers(layer, dense, fitted)
         given: list[Tensor] = []
         reached_E = torch.zeros(len(tensors[giving]), dtype=torch.long)
 
@@ -325,23 +317,14 @@ class ExpertRefit(UnitRefit):
         self.stream.advance(block, place)
         return fitted
 
-    def _fit_readers(
-        self,
-        dense: nn.Module,
-        index: int,
-        tensors: Mapping[str, Tensor],
-        place: int,
-        fitted: dict[str, Tensor],
-        unit_sets: Sequence[UnitSet],
-        kept: KeptLayerUnits,
-    ) -> None:
+    def _fit_readers(self, layer: LayerLeft, dense: nn.Module, fitted: dict[str, Tensor]) -> None:
         """Refit the linear layers that read units which went; tokens stay where they are."""
-        readers = [each for each in unit_sets if each.kind in kept and each.linear in self.family.linears]
+        readers = [each for each in layer.unit_sets if each.kind in layer.kept and each.linear in self.family.linears]
         if readers:
-            block = self.narrow.fill_block(place, fitted, self.stream.dtype)
+            block = self.narrow.fill_block(layer.place, fitted, self.stream.dtype)
             groups = [InputGroup((each.linear,)) for each in readers]
-            fit = self._fitting(index, tensors, fitted, block, unit_sets, kept)
-            reference = self._reference(dense, index)
-            read = BlockPropagation(block, place, self.stream, groups, self._new_statistic, reference)
+            fit = self._fitting(layer, fitted, block)
+            reference = self._reference(dense, layer.index)
+            read = BlockPropagation(block, layer.place, self.stream, groups, self._new_statistic, reference)
             for group, statistic in read.collect().items():
                 fit(group, statistic)

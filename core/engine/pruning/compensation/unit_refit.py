@@ -5,7 +5,7 @@ are fitted to the dense outputs, so that they make up for what was removed.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -26,6 +26,21 @@ from core.engine.pruning.streams.propagation import (
 from core.engine.pruning.streams.stream import Stream
 from core.engine.pruning.units.gaps import aims_at_end_of, gaps_behind, output_before
 from core.engine.pruning.units.removal import KeptLayerUnits, UnitSet, output_slices, remove_units
+
+
+@dataclass(frozen=True)
+class LayerLeft:
+    """Decoder layer `index` by its dense `tensors`, and the weights `left` of it, block `place` of the narrow model.
+
+    `kept` are the units that stay, of kinds that lost some, of the layer's `unit_sets`.
+    """
+
+    index: int
+    place: int
+    tensors: dict[str, Tensor]
+    left: Mapping[str, Tensor]
+    unit_sets: Sequence[UnitSet]
+    kept: KeptLayerUnits
 
 
 class UnitRefit:
@@ -77,55 +92,38 @@ class UnitRefit:
         self.streamed.empty_block(index)
         self.stream.skip_block()
 
-    def fit(
-        self,
-        index: int,
-        tensors: dict[str, Tensor],
-        place: int,
-        left: Mapping[str, Tensor],
-        unit_sets: Sequence[UnitSet],
-        kept: KeptLayerUnits,
-    ) -> dict[str, Tensor]:
-        """Refit the weights that are `left` of layer `index` to the outputs of its dense `tensors`, and return them.
+    def fit(self, layer: LayerLeft) -> dict[str, Tensor]:
+        """Refit the weights that are left of a layer to the outputs of its dense tensors, and return them.
 
-        `place` is the block's number in the narrow model. Both streams advance, the narrow one through the weights that
-        are returned: rounded to their stored dtype. Nothing is fitted before the first layer that lost groups: there is
-        no error to make up for; but for the output in front of layers that go whole, which aims at the dense stream
-        behind them.
+        Both streams advance, the narrow one through the weights that are returned: rounded to their stored dtype.
+        Nothing is fitted before the first layer that lost groups: there is no error to make up for; but for the output
+        in front of layers that go whole, which aims at the dense stream behind them.
         """
-        fitted = dict(left)
-        groups = input_groups(self.family.inputs, {name.removesuffix(".weight") for name in tensors})
-        gap = self._gaps[index]
-        if self._is_dense(tensors, left):
+        fitted = dict(layer.left)
+        groups = input_groups(self.family.inputs, {name.removesuffix(".weight") for name in layer.tensors})
+        gap = self._gaps[layer.index]
+        if self._is_dense(layer):
             groups = [group for group in groups if group.first == output_before(gap, self.family)]
         if not groups:
-            self._advance(index, tensors, place, fitted)
+            self._advance(layer, fitted)
             return fitted
-        dense_block = self.streamed.fill_block(index, tensors, self.dense_stream.dtype)
+        dense_block = self.streamed.fill_block(layer.index, layer.tensors, self.dense_stream.dtype)
         with aims_at_end_of(gap, self.dense_stream, self.streamed, dense_block) as aims:
-            block = self.narrow.fill_block(place, fitted, self.stream.dtype)
-            dense = replace(self._reference(dense_block, index), aims=aims)
-            propagation = BlockPropagation(block, place, self.stream, groups, self._new_statistic, dense)
-            propagation.prune_in_flight(self._fitting(index, tensors, fitted, block, unit_sets, kept))
-        self.streamed.empty_block(index)
+            block = self.narrow.fill_block(layer.place, fitted, self.stream.dtype)
+            dense = replace(self._reference(dense_block, layer.index), aims=aims)
+            propagation = BlockPropagation(block, layer.place, self.stream, groups, self._new_statistic, dense)
+            propagation.prune_in_flight(self._fitting(layer, fitted, block))
+        self.streamed.empty_block(layer.index)
         return fitted
 
-    def _fitting(
-        self,
-        index: int,
-        tensors: Mapping[str, Tensor],
-        fitted: dict[str, Tensor],
-        block: nn.Module,
-        unit_sets: Sequence[UnitSet],
-        kept: KeptLayerUnits,
-    ) -> PruneGroup:
-        """Return the function that refits linear layers of layer `index`, in `fitted` and in the narrow `block`."""
-        prefix = self.streamed.block_prefix(index)
-        outputs = output_slices(self.family, unit_sets)
+    def _fitting(self, layer: LayerLeft, fitted: dict[str, Tensor], block: nn.Module) -> PruneGroup:
+        """Return the function that refits linear layers of a layer, in `fitted` and in the narrow `block`."""
+        prefix = self.streamed.block_prefix(layer.index)
+        outputs = output_slices(self.family, layer.unit_sets)
 
         def fit_group(group: InputGroup, statistic: InputStatistic) -> None:
             names = [f"{name}.weight" for name in group.linears]
-            dense = remove_units({name: tensors[name] for name in names}, outputs, kept)
+            dense = remove_units({name: layer.tensors[name] for name in names}, outputs, layer.kept)
             refitted = refit(
                 [self._out_in(fitted[name]) for name in names],
                 statistic,
@@ -147,15 +145,18 @@ class UnitRefit:
     def _reference(self, dense_block: nn.Module, index: int) -> DenseReference:
         return DenseReference(dense_block, self.dense_stream, index, self.family.added_to_stream)
 
-    def _is_dense(self, tensors: Mapping[str, Tensor], left: Mapping[str, Tensor]) -> bool:
+    def _is_dense(self, layer: LayerLeft) -> bool:
         """Return True if nothing is gone up to here: there is no error to make up for."""
-        return self.stream.equals(self.dense_stream) and all(torch.equal(left[name], tensors[name]) for name in tensors)
+        return self.stream.equals(self.dense_stream) and all(
+            torch.equal(layer.left[name], tensor) for name, tensor in layer.tensors.items()
+        )
 
-    def _advance(self, index: int, tensors: dict[str, Tensor], place: int, left: dict[str, Tensor]) -> None:
+    def _advance(self, layer: LayerLeft, left: dict[str, Tensor]) -> None:
         """Advance both streams through a layer of which nothing is fitted."""
-        self.dense_stream.advance(self.streamed.fill_block(index, tensors, self.dense_stream.dtype), index)
-        self.stream.advance(self.narrow.fill_block(place, left, self.stream.dtype), place)
-        self.streamed.empty_block(index)
+        dense_block = self.streamed.fill_block(layer.index, layer.tensors, self.dense_stream.dtype)
+        self.dense_stream.advance(dense_block, layer.index)
+        self.stream.advance(self.narrow.fill_block(layer.place, left, self.stream.dtype), layer.place)
+        self.streamed.empty_block(layer.index)
 
     def _new_statistic(self) -> InputStatistic:
         fitted = fitted_tokens(self.compensation, self.stream)

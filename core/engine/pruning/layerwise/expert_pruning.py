@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import accumulate
 from math import isfinite, sqrt
 
@@ -62,58 +63,61 @@ class _Account:
     fits: list[Fitted] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
 class ExpertPruner:
-    """Pruner of the experts of blocks.
+    """Pruner of the experts of one block, whose full name is `prefix`.
 
-    `linears` are the stacks that are pruned, by full name, each with its place among all prunable layers of the model.
-    `fitted_tokens` are the first of all tokens, to which weights are fitted where the others are held out.
+    `tensors` are the block's weights, by name within it, that are to be saved; `dense` is the same block of the dense
+    model, where that runs too. `linears` are the stacks that are pruned, by full name, each with its place among all
+    prunable layers of the model. `fitted_tokens` are the first of all tokens, to which weights are fitted where the
+    others are held out.
     """
 
-    def __init__(
-        self,
-        plan: LayerwisePlan,
-        experts: Experts,
-        linears: Mapping[str, tuple[int, LinearShape]],
-        *,
-        fitted_tokens: int | None,
-        note: Callable[[str], None],
-    ) -> None:
-        self.plan = plan
-        self.experts = experts
-        self.linears = linears
-        self.fitted_tokens = fitted_tokens
-        self.note = note
+    plan: LayerwisePlan
+    experts: Experts
+    linears: Mapping[str, tuple[int, LinearShape]]
+    prefix: str
+    block: nn.Module
+    tensors: Mapping[str, Tensor]
+    dense: nn.Module | None
+    fitted_tokens: int | None
+    note: Callable[[str], None]
+    _notes: list[str] = field(default_factory=list, init=False)
 
-    def prunes(self, prefix: str) -> bool:
-        """Return True if a block, of that full name, has experts to prune."""
-        return any(f"{prefix}.{self.experts.parameter(each)}" in self.linears for each in self.experts.matrices)
+    @cached_property
+    def _stacks(self) -> ExpertStacks:
+        return ExpertStacks(self.block, self.experts)
 
-    def prune(
-        self,
-        prefix: str,
-        block: nn.Module,
-        tensors: Mapping[str, Tensor],
-        dense: nn.Module | None,
-        arrived: ExpertBarrier,
-    ) -> tuple[list[ExpertRow], RoutingRow]:
-        """Prune the experts of a block, of that full name, by the tokens that arrived; return what came of it.
+    @cached_property
+    def _dense_stacks(self) -> ExpertStacks | None:
+        return None if self.dense is None else ExpertStacks(self.dense, self.experts)
 
-        The block's weights are changed, and `tensors`, by name within the block, which are to be saved. In flight an
-        expert's second matrix sees what its pruned first one gives, else what the dense one does.
-        """
-        stacks = ExpertStacks(block, self.experts)
-        before = None if dense is None else ExpertStacks(dense, self.experts)
-        accounts = {
+    @cached_property
+    def _accounts(self) -> dict[str, _Account]:
+        """Account of each stack that is pruned, by its name among the experts' matrices."""
+        return {
             matrix.name: _Account(self.linears[name][1])
             for matrix in self.experts.matrices
-            if (name := f"{prefix}.{self.experts.parameter(matrix)}") in self.linears
+            if (name := f"{self.prefix}.{self.experts.parameter(matrix)}") in self.linears
         }
-        module = f"{prefix}.{self.experts.module}"
-        notes: list[str] = []
+
+    @property
+    def prunes_any(self) -> bool:
+        """True if the block has experts to prune."""
+        return bool(self._accounts)
+
+    def prune(self, arrived: ExpertBarrier) -> tuple[list[ExpertRow], RoutingRow]:
+        """Prune the experts by the tokens that arrived; return what came of it.
+
+        The block's weights are changed, and `tensors`. In flight an expert's second matrix sees what its pruned first
+        one gives, else what the dense one does.
+        """
+        stacks, accounts, notes = self._stacks, self._accounts, self._notes
+        module = f"{self.prefix}.{self.experts.module}"
         shares = []
         for expert in range(len(stacks)):
             share = self._share(arrived, expert)
-            self._expert(expert, share, stacks, before, tensors, accounts, notes.append)
+            self._expert(expert, share)
             shares.append(share)
         for text in notes[:_MOST_NOTES]:
             self.note(text)
@@ -152,23 +156,15 @@ class ExpertPruner:
             int((rows_N + start < self.fitted_tokens).sum()) for start, rows_N in zip(starts, rows, strict=False)
         )
 
-    def _expert(
-        self,
-        expert: int,
-        share: _Share,
-        stacks: ExpertStacks,
-        before: ExpertStacks | None,
-        tensors: Mapping[str, Tensor],
-        accounts: Mapping[str, _Account],
-        note: Callable[[str], None],
-    ) -> None:
+    def _expert(self, expert: int, share: _Share) -> None:
+        stacks, before, accounts = self._stacks, self._dense_stacks, self._accounts
         reading, giving = self.experts.matrices
         inner: list[Tensor] | None = None
         if self.plan.propagation != "in_flight":
             inner = [stacks.inner(each.hidden_NH, expert) for each in share.batches]
         if reading.name in accounts:
             inputs = ((each.hidden_NH, each.dense_NH) for each in share.batches)
-            self._matrix(expert, reading, share, inputs, stacks, tensors, accounts[reading.name], note)
+            self._matrix(expert, reading, share, inputs)
         if giving.name in accounts:
             if inner is None:
                 inner = [stacks.inner(each.hidden_NH, expert) for each in share.batches]
@@ -179,32 +175,24 @@ class ExpertPruner:
                 )
                 for each, inner_NI in zip(share.batches, inner, strict=True)
             )
-            self._matrix(expert, giving, share, inputs, stacks, tensors, accounts[giving.name], note)
+            self._matrix(expert, giving, share, inputs)
 
     def _matrix(
-        self,
-        expert: int,
-        matrix: ExpertMatrix,
-        share: _Share,
-        inputs: Iterable[tuple[Tensor, Tensor | None]],
-        stacks: ExpertStacks,
-        tensors: Mapping[str, Tensor],
-        account: _Account,
-        note: Callable[[str], None],
+        self, expert: int, matrix: ExpertMatrix, share: _Share, inputs: Iterable[tuple[Tensor, Tensor | None]]
     ) -> None:
         """Prune one matrix of an expert by its inputs, and the dense model's, of each micro-batch."""
-        statistic = self._statistic(share)
+        account, statistic = self._accounts[matrix.name], self._statistic(share)
         for batch, (inputs_NI, dense_NI) in zip(share.batches, inputs, strict=True):
             gates_N = batch.gates_N if statistic.level is Statistic.GRAM else None
             statistic.update(_weighted(inputs_NI, gates_N), None if dense_NI is None else _weighted(dense_NI, gates_N))
         statistic.give_unseen_inputs(UNSEEN)
         index, shape = self.linears[account.shape.name]
-        stored = tensors[self.experts.parameter(matrix)][expert]
+        stored = self.tensors[self.experts.parameter(matrix)][expert]
         dense_OI = out_in(stored, self.experts).float()
         linear = PrunableLinear(
             f"{account.shape.name}.{expert}", expert * len(self.plan.linears) + index, dense_OI, self.plan.target(shape)
         )
-        (fit,) = prune_and_fit(self.plan.method, [linear], statistic, self.plan.compensation, note)
+        (fit,) = prune_and_fit(self.plan.method, [linear], statistic, self.plan.compensation, self._notes.append)
         rounded_OI = fit.weight_OI.to(stored.dtype)
         counted = (rounded_OI == 0).sum(dtype=torch.float64), rounded_OI.sum(dtype=torch.float64)
         zeros, total = torch.stack(counted).tolist()
@@ -216,7 +204,7 @@ class ExpertPruner:
             account.total += float(statistic.energy(dense_OI))
             account.lost += float(statistic.energy(dense_OI - rounded_OI.float()))
         stored.copy_(out_in(rounded_OI, self.experts))  # from here on dense_OI, which may be a view of it, is gone
-        stacks.matrix_OI(matrix, expert).data.copy_(rounded_OI)
+        self._stacks.matrix_OI(matrix, expert).data.copy_(rounded_OI)
 
     def _statistic(self, share: _Share) -> InputStatistic:
         tokens = sum(len(each.hidden_NH) for each in share.batches)

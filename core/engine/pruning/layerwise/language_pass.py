@@ -252,17 +252,19 @@ class LayerwisePass(BlockPass):
         if experts is None:
             return None
         fitted = None if compensation is None else fitted_tokens(compensation, self.driver)
-        pruner = ExpertPruner(self.plan, experts, self._by_module, fitted_tokens=fitted, note=self.notes.append)
+        pruner = ExpertPruner(
+            self.plan, experts, self._by_module, prefix, block, tensors, dense, fitted, self.notes.append
+        )
 
         def prune(arrived: ExpertBarrier) -> None:
-            rows, routing = pruner.prune(prefix, block, tensors, dense, arrived)
+            rows, routing = pruner.prune(arrived)
             self.rows.complete()
             self.rows.all += rows
             self.routing.append(routing)
             if routing.pooled:
                 self.notes.append(routing.summary)
 
-        return ExpertBarrier(experts.module, prune) if pruner.prunes(prefix) else None
+        return ExpertBarrier(experts.module, prune) if pruner.prunes_any else None
 
     def _prune(self, modules: list[str], stored: list[Tensor], statistic: InputStatistic) -> list[Tensor]:
         """Prune linear layers that share an input and report them; return weights in stored dtype and layout."""
