@@ -25,6 +25,7 @@ from core.engine.pruning.units.removal import KeptUnits, UnitSet, kept_mask
 from core.engine.pruning.units.unit_slices import UnitSlice
 from core.engine.recovery.adapters import MaskedLoraLinear
 from core.methods.lorashear.bundle_damage import UnitBundle
+from core.methods.lorashear.info import LoRAShearParameters
 
 _MOMENTUM = 0.9
 
@@ -45,13 +46,12 @@ class HalfSpaceSchedule:
         self,
         context: UnitSelectionContext,
         adapter_model: AdapterModel,
+        parameters: LoRAShearParameters,
         *,
-        steps: int,
-        periods: int,
-        epsilon: float,
         exempt: Sequence[UnitBundle],
     ) -> None:
-        self._context, self._adapter_model, self._epsilon = context, adapter_model, epsilon
+        self._context, self._adapter_model, self._epsilon = context, adapter_model, parameters.epsilon
+        steps, periods = adapter_model.steps, parameters.periods
         first, last = floor(WARM_UP * steps), floor((1 - COOL_DOWN) * steps)
         self._starts = [first + period * (last - first) // periods for period in range(periods + 1)]
         self._exempt = exempt

@@ -25,17 +25,9 @@ class LoRAShear(UnitMethod):
     def select(self, context: UnitSelectionContext) -> KeptUnits:
         assert context.calibration is not None
         parameters = self.parameters
-        recovery = parameters.training(context.calibration.shape[1])
-        adapter_model = AdapterModel(context, recovery)
+        adapter_model = AdapterModel(context, parameters.training(context.calibration.shape[1]))
         exempt = self._exempt(context, adapter_model) if parameters.exempt else []
-        schedule = HalfSpaceSchedule(
-            context,
-            adapter_model,
-            steps=recovery.steps,
-            periods=parameters.periods,
-            epsilon=parameters.epsilon,
-            exempt=exempt,
-        )
+        schedule = HalfSpaceSchedule(context, adapter_model, parameters, exempt=exempt)
         adapter_model.train(context.calibration, schedule)
         adapter_model.write_merged()
         return schedule.kept

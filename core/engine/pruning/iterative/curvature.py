@@ -11,6 +11,7 @@ of every single image in the layer's weight. Shapes are those of `core.engine.pr
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -78,7 +79,7 @@ def mean_squares(network: Network, images: ImageSet, curvature: Curvature) -> di
         for name, pairs in _by_layer(uses, gradients).items():
             totals[name] += _summed_squares(name, layers[name], pairs, count)
 
-    for _ in _passes(network, layers, images, curvature, images_at_once(network), add):
+    for _ in _Passes(network, layers, images, curvature).results(images_at_once(network), add):
         pass
     return {name: total / len(images) for name, total in totals.items()}
 
@@ -111,43 +112,42 @@ def gradient_rows(network: Network, images: ImageSet, curvature: Curvature) -> I
                 biases.append(bias_BO)
         return torch.cat([*weights, *biases], dim=1)
 
-    yield from _passes(network, layers, images, curvature, size, rows)
+    yield from _Passes(network, layers, images, curvature).results(size, rows)
 
 
-def _passes(
-    network: Network,
-    layers: Mapping[str, Layer],
-    images: ImageSet,
-    curvature: Curvature,
-    size: int,
-    use: Callable[[Sequence[_Use], Sequence[Tensor | None], int], Result],
-) -> Iterator[Result]:
-    """Yield what is made, per batch and vector, of the layers' uses, the gradients in their outputs, and the images.
+@dataclass(frozen=True)
+class _Passes:
+    """Passes of images through a network, forward and backward, which watch some of its layers."""
 
-    Nothing of a batch or a vector is there any longer when the next one is taken.
-    """
-    for numbers in counted(torch.arange(len(images)).split(size), "taking curvature from batches"):
-        yield from _of_batch(network, layers, images, curvature, numbers, use)
+    network: Network
+    layers: Mapping[str, Layer]
+    images: ImageSet
+    curvature: Curvature
 
+    def results(
+        self, size: int, use: Callable[[Sequence[_Use], Sequence[Tensor | None], int], Result]
+    ) -> Iterator[Result]:
+        """Yield what is made, per batch and vector, of the layers' uses, the gradients in their outputs, and a count.
 
-def _of_batch(
-    network: Network,
-    layers: Mapping[str, Layer],
-    images: ImageSet,
-    curvature: Curvature,
-    numbers: Tensor,
-    use: Callable[[Sequence[_Use], Sequence[Tensor | None], int], Result],
-) -> Iterator[Result]:
-    pixels_BCHW = images.batch(numbers).to(network.device)
-    with torch.enable_grad(), Trace(layers) as trace:
-        logits_BK = network.logits(pixels_BCHW)
-    outputs = [output for _, _, output in trace.uses]
-    for vector_BK in logit_vectors(curvature, logits_BK, images.labels_N[numbers]):
-        yield use(
-            trace.uses,
-            torch.autograd.grad(logits_BK, outputs, vector_BK, retain_graph=True, allow_unused=True),
-            len(numbers),
-        )
+        Batches are of `size` images, whose count it is. Nothing of a batch or a vector is there any longer when the
+        next one is taken.
+        """
+        for numbers in counted(torch.arange(len(self.images)).split(size), "taking curvature from batches"):
+            yield from self._of_batch(numbers, use)
+
+    def _of_batch(
+        self, numbers: Tensor, use: Callable[[Sequence[_Use], Sequence[Tensor | None], int], Result]
+    ) -> Iterator[Result]:
+        pixels_BCHW = self.images.batch(numbers).to(self.network.device)
+        with torch.enable_grad(), Trace(self.layers) as trace:
+            logits_BK = self.network.logits(pixels_BCHW)
+        outputs = [output for _, _, output in trace.uses]
+        for vector_BK in logit_vectors(self.curvature, logits_BK, self.images.labels_N[numbers]):
+            yield use(
+                trace.uses,
+                torch.autograd.grad(logits_BK, outputs, vector_BK, retain_graph=True, allow_unused=True),
+                len(numbers),
+            )
 
 
 def _by_layer(uses: Sequence[_Use], gradients: Sequence[Tensor | None]) -> dict[str, list[tuple[Tensor, Tensor]]]:

@@ -30,11 +30,13 @@ UnitScores = list[dict[KindName, Tensor]]
 class AdapterModel:
     """The model to be pruned, with adapters, its own weights in `dtype`.
 
-    `unit_sets` are the removable units of each decoder layer; all are kept until they are masked.
+    `unit_sets` are the removable units of each decoder layer; all are kept until they are masked. It is
+    trained for so many `steps`.
     """
 
     def __init__(self, context: UnitSelectionContext, recovery: Recovery) -> None:
         assert recovery.lora is not None
+        self.steps = recovery.steps
         self._context = context
         self._recovery = recovery
         self.family = context.folder.family
@@ -134,7 +136,7 @@ class AdapterModel:
             rule=rule,
             accelerator=self._accelerator,
             store=None,
-            progress=_TrainingLog(self._context.log, self._recovery.steps),
+            progress=_TrainingLog(self._context.log, self.steps),
         ).run()
 
     def write_merged(self) -> None:
