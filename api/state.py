@@ -1,8 +1,11 @@
 """State of an API process, built once from the settings and shared by all requests."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar, TypeVarTuple
+from weakref import WeakValueDictionary
 
-from anyio import CapacityLimiter
+from anyio import CapacityLimiter, to_thread
 from celery import Celery
 from prometheus_client import CollectorRegistry
 from sqlalchemy.orm import Session, sessionmaker
@@ -12,7 +15,6 @@ from api.process.metrics import metrics_registry
 from api.process.rate_limits import Rates
 from api.process.readiness import ReadinessChecks
 from api.process.refused_keys import RefusedKeys
-from api.process.team_slots import TeamSlots
 from core.database import session_factory
 from core.http.address_policy import AddressPolicy
 from core.service.jobs.broker import celery_app
@@ -27,6 +29,24 @@ from core.service.teams.server_secret import server_secret
 from core.service.triggers.context import TriggerContext
 from core.settings import Settings
 from core.storage import OwnedStore
+
+Arguments = TypeVarTuple("Arguments")
+Result = TypeVar("Result")
+
+
+class TeamSlots:
+    """Threads for one kind of work. One team may use only some of them, so that it holds up no other team."""
+
+    def __init__(self, slots: int, slots_of_a_team: int) -> None:
+        self._slots = CapacityLimiter(slots)
+        self._slots_of_a_team = slots_of_a_team
+        self._teams: WeakValueDictionary[str, CapacityLimiter] = WeakValueDictionary()
+
+    async def run(self, team_id: str, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
+        """Return what the function returns, called in a thread once both the team and the process have a slot."""
+        team = self._teams.setdefault(team_id, CapacityLimiter(self._slots_of_a_team))
+        async with team:
+            return await to_thread.run_sync(function, *arguments, limiter=self._slots)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.http.problem_documents import ProblemResponse, add_handlers, document
-from api.portal.paths import STATIC
 from api.portal.rendering import is_partial, page
 from api.portal.routes import (
     adding,
@@ -29,7 +28,7 @@ from api.portal.routes import (
     workers,
 )
 from api.portal.routes.sign_in import ask_to_sign_in
-from api.portal.static_files import StaticFolder
+from api.portal.static_files import STATIC, StaticFolder
 from core.errors import Unauthenticated
 
 _HEADERS = {

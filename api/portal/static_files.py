@@ -2,13 +2,13 @@
 
 import hashlib
 from functools import cache
+from pathlib import Path
 
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from api.portal.paths import STATIC
-
+STATIC = Path(__file__).parent / "static"
 VERSION = "v"
 
 

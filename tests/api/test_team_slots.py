@@ -3,7 +3,7 @@
 import asyncio
 import threading
 
-from api.process.team_slots import TeamSlots
+from api.state import TeamSlots
 
 
 def test_a_team_that_holds_its_slots_holds_up_nobody_else() -> None:

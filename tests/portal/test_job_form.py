@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from api.openapi.examples import EXAMPLES
 from api.portal.forms.job import field_for_param, form_of, minimal, read_body
-from api.portal.forms.job_defaults import with_calibration, with_evaluation, with_method, with_target
 from api.portal.forms.job_fields import job_fields, shown_default
+from api.portal.forms.new_job import with_calibration, with_evaluation, with_method, with_target
 from api.portal.session import Form, read_form
 from api.portal.views.method_cards import MethodGroup, method_groups
 from api.portal.views.reproduce import commands_for

@@ -3,7 +3,7 @@
 import hashlib
 import json
 
-from api.portal.paths import STATIC
+from api.portal.static_files import STATIC
 
 _VENDOR = STATIC / "vendor"
 

@@ -12,7 +12,7 @@ import typer
 
 from core.engine.architectures.classifier_architecture import NetworkName
 from secateur.cli.keys import keys_app
-from secateur.cli.option_groups import with_options
+from secateur.cli.options import with_options
 from secateur.cli.output import JsonOption, explain
 from secateur.cli.prune import PruneOptions
 from secateur.cli.prune import prune as prune_there

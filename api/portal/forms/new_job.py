@@ -5,23 +5,37 @@ from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
-from api.portal.forms import job_defaults
 from api.portal.forms.job import field_for_param, form_of, minimal, read_body
 from api.portal.forms.job_fields import job_fields
 from api.portal.session import Form
 from api.state import ApiState
 from core.database import transaction
+from core.engine.options.patterns import family_of
 from core.errors import ApiError, NotDiscovered
 from core.methods.method_info import MethodInfo, Variant
 from core.methods.registry import METHODS
 from core.service.discoveries.asking import ask_for
 from core.service.jobs.inspection import inspect
 from core.service.jobs.schemas import InspectBody, Inspection, Job, JobBody
+from core.service.plans.assumptions import USUAL_METHODS
+from core.service.plans.job_bodies import (
+    CALIBRATION_WORDS,
+    EVALUATION_SAMPLES,
+    EVALUATION_WORDS,
+    PROMPTS,
+    RECOVERIES,
+    calibration_body,
+    choose_set,
+    fitting_sets,
+    sequence_length,
+    sequences_of,
+)
 from core.service.teams.principal import Principal
 from core.validation import describe_error
 from secateur_wire.datasets import Dataset
 from secateur_wire.discoveries import Discovery
 from secateur_wire.job_fields import Field, parameter_fields
+from secateur_wire.models import ModelSummary
 
 GOAL = "goal"
 """Field that names the one of `GOALS` that counts; the others are not sent."""
@@ -36,6 +50,8 @@ FILLED = "filled"
 """Fields that the page filled in, each as name=value: those nobody touched follow when another method is chosen."""
 _OF_THE_METHOD = ("sparsity", "target.", "calibration.", "recovery.")
 """Beginnings of the fields whose usual values depend on the method."""
+_SPARSITY = {"structured": "0.2"}
+"""Usual sparsity with a pattern, where a form names none; half with any other."""
 ONCE = "once"
 """A random text of the page: the same job sent twice from it is one job."""
 
@@ -171,24 +187,25 @@ def _inspect(state: ApiState, team_id: str, body: InspectBody) -> Inspection:
 def _filled(draft: Draft, inspection: Inspection, datasets: Sequence[Dataset]) -> Form:
     """Return the form with what the page fills in.
 
-    That is all for a new kind of model, and for another method what nobody touched of what it filled in before.
+    That is all for a new kind of model, and for another method what nobody touched of what it filled in before. So who
+    names only a model gets a job that is worth running; REST fills in less, for a program says what it means.
     """
     form, shown = draft.form, shown_variant(draft.form)
     draft.filled = _untouched(form)
     is_new_task = form.get(FILLED_FOR) not in (AS_IS, inspection.task)
     is_new_variant = shown is not None and shown is not draft.variant
     if is_new_task:
-        form = job_defaults.with_method(form, inspection).but({FILLED_FOR: inspection.task})
+        form = with_method(form, inspection).but({FILLED_FOR: inspection.task})
     if is_new_variant:
         form = form.without([name for name in draft.filled if name.startswith(_OF_THE_METHOD)])
     if is_new_task or (is_new_variant and form.get(FILLED_FOR) != AS_IS):
-        form = job_defaults.with_target(form)
+        form = with_target(form)
     if is_new_task or is_new_variant:
-        form = job_defaults.with_calibration(form, inspection, datasets)
+        form = with_calibration(form, inspection, datasets)
     if is_new_task or (is_new_variant and form.get(FILLED_FOR) != AS_IS):
-        form = job_defaults.with_recovery(form, inspection)
+        form = with_recovery(form, inspection)
     if is_new_task:
-        form = job_defaults.with_evaluation(form, inspection, datasets)
+        form = with_evaluation(form, inspection, datasets)
     draft.filled = {
         name: form.get(name)
         for name in form.lists
@@ -217,3 +234,73 @@ def _meant(drafted: Draft) -> Form:
     if shown is not None and shown is not drafted.variant:
         dropped |= parameter_fields(shown.parameters).keys() - drafted.fields.keys()
     return form.without(dropped)
+
+
+def with_method(form: Form, model: ModelSummary) -> Form:
+    """Return the form with the usual method for such a model, where it names none."""
+    return form if form.get("method") else form.but({"method": USUAL_METHODS[model.task]})
+
+
+def with_target(form: Form) -> Form:
+    """Return the form with the usual sparsity, where neither a sparsity nor a target is given."""
+    method = METHODS.get(form.get("method"))
+    said = any(name == "sparsity" or name.startswith("target.") for name in form.lists)
+    if method is None or not method.prunes or said or ":" in form.get("pattern"):
+        return form
+    given = family_of(form.get("pattern"))
+    return form.but({"sparsity": _SPARSITY.get(given if given in method.patterns else method.patterns[0], "0.5")})
+
+
+def with_calibration(form: Form, model: ModelSummary, datasets: Sequence[Dataset]) -> Form:
+    """Return the form with a calibration set, where the method needs one and none is named.
+
+    That is the registered one whose name says so, else the largest; for a language model without any, text that it
+    generates itself.
+    """
+    method = METHODS.get(form.get("method"))
+    if method is None or form.get("calibration.dataset"):
+        return form
+    if not method.variant(form.get("pattern")).needs.calibration:
+        return form
+    chosen = choose_set(fitting_sets(model, datasets), CALIBRATION_WORDS)
+    body = calibration_body(model, chosen) or {}
+    return form.or_else({f"calibration.{name}": str(value) for name, value in body.items()})
+
+
+def with_recovery(form: Form, model: ModelSummary) -> Form:
+    """Return the form with the recovery that is planned elsewhere too, where whole units go and none is named.
+
+    A language model without a text to calibrate on has none to recover on either.
+    """
+    method = METHODS.get(form.get("method"))
+    if method is None or not method.prunes or form.get("recovery.method"):
+        return form
+    if not method.variant(form.get("pattern")).shrinks or method.needs.training or not form.get("calibration.dataset"):
+        return form
+    return form.or_else({f"recovery.{name}": str(value) for name, value in RECOVERIES[model.task].items()})
+
+
+def with_evaluation(form: Form, model: ModelSummary, datasets: Sequence[Dataset]) -> Form:
+    """Return the form with an evaluation set, where nothing is to be measured.
+
+    If there is one that is not calibrated on, it is that. For a language model that the job changes, prompts are added
+    too.
+    """
+    if form.get("evaluation.datasets") or form.get("evaluation.tasks"):
+        return form
+    fitting = fitting_sets(model, datasets)
+    others = [each for each in fitting if each.name != form.get("calibration.dataset")]
+    chosen = choose_set(others or fitting, EVALUATION_WORDS)
+    if chosen is None:
+        return form
+    filled = {"evaluation.datasets": chosen.name}
+    if chosen.images is None:
+        given = form.get("calibration.sequence_length")
+        length = int(given) if given.isdecimal() else sequence_length(model, chosen)
+        if not given:
+            filled["evaluation.sequence_length"] = str(length)
+        filled["evaluation.samples"] = str(sequences_of(chosen, length, EVALUATION_SAMPLES))
+        method = METHODS.get(form.get("method"))
+        if method is not None and not method.measures:
+            filled["evaluation.prompts"] = "\n".join(PROMPTS)
+    return form.or_else(filled)

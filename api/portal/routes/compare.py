@@ -10,8 +10,7 @@ from starlette.responses import Response
 from api.dependencies import DatabaseSession, Quality
 from api.portal.rendering import page
 from api.portal.session import Viewer
-from api.portal.views.charts import IfNoneMatch, chart
-from api.portal.views.tables import csv_file
+from api.portal.views.files import IfNoneMatch, chart, csv_file
 from api.portal.views.trade_off import COSTS, pareto_plot, quality_in_words, trade_off_answer
 from core.service.jobs import service
 from core.service.jobs.comparison import (

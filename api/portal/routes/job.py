@@ -1,26 +1,28 @@
 """One job: its page, live while it runs, its report when it is over, and what can be done with both."""
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, Header, Query, Request
 from sqlalchemy.orm import Session
+from sse_starlette import ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from api.dependencies import DatabaseSession, State
 from api.events.after_commit import hint_after_commit
-from api.events.stream import LARGEST_SEQUENCE, Followed, event_stream, last_event
+from api.events.stream import KEEP_ALIVE_SECONDS, LARGEST_SEQUENCE, Followed, Turn, event_stream, last_event
 from api.http.archives import artifact_archive
 from api.http.downloads import Conditions, artifact_file
-from api.portal.rendering import address_of, page
+from api.portal.rendering import address_of, fragment, page
 from api.portal.session import COOKIE, Member, Viewer
 from api.portal.views import job_page
-from api.portal.views.charts import IfNoneMatch, chart
+from api.portal.views.files import IfNoneMatch, chart
 from api.portal.views.layer_table import by_kind, layer_figures
-from api.portal.views.live_updates import OVER, page_turn
+from api.portal.views.metric_curves import curves_of
 from api.state import ApiState
 from core.database import transaction
 from core.engine.cuts.report import unit_rows
@@ -30,15 +32,18 @@ from core.methods.registry import METHODS
 from core.service.jobs import service
 from core.service.jobs.random_baseline import with_random_baseline
 from core.service.jobs.schemas import JobBody
-from core.service.jobs.snapshots import take_snapshot
+from core.service.jobs.snapshots import metric_names, take_snapshot
 from core.service.jobs.waiting import with_waiting_reason
 from core.service.teams.sessions import signed_in
 from core.storage import attachment
+from secateur_wire.jobs import EventPage
 
 router = APIRouter(prefix="/jobs")
 
 _GATHER_SECONDS = 0.5
 """News that come so close together go into one message: nobody reads faster, and pages may be many."""
+_OVER = "over"
+"""Name of the event that ends a stream: the job is over, and the page has all of it."""
 _LOG_PAGE = 1000
 _LAST_EVENTS = 20
 """Among which the page looks for what a worker is at."""
@@ -62,7 +67,7 @@ def show_job(request: Request, job_id: str, caller: Viewer, session: DatabaseSes
         "recipe": job_page.recipe_of(now.job),
         "url": address_of(request),
         "stream": f"/portal/jobs/{job_id}/stream?after={now.last_event}",
-        "over": OVER,
+        "over": _OVER,
     }
     return page(request, "job/page.html", context)
 
@@ -85,7 +90,7 @@ async def stream_job(
         signed_in(session, token, state.secret)
 
     known = {"who": request.state.signed_in, "csrf": request.state.csrf, "url": address_of(request)}
-    turn = page_turn(caller.team_id, job_id, known, require_signed_in)
+    turn = _page_turn(caller.team_id, job_id, known, require_signed_in)
     return event_stream(state, Followed(caller.team_id, job_id, last), turn, gather_seconds=_GATHER_SECONDS)
 
 
@@ -204,3 +209,52 @@ def sensitivity_chart(
         return sensitivity_chart(Sensitivity.model_validate(sensitivity))
 
     return chart(json.dumps(sensitivity), if_none_match, draw)
+
+
+def _page_turn(
+    team_id: str, job_id: str, known: Mapping[str, Any], require_signed_in: Callable[[Session], None]
+) -> Turn:
+    """Return a turn that renders those parts of the page that new events change.
+
+    Each batch of events is one message, which the page takes whole or not at all. `known` holds further variables of
+    the templates. A page whose session ended gets nothing more (`require_signed_in` raises Unauthenticated).
+    """
+    drawn: set[str] | None = None
+    checked_at = time.monotonic()
+
+    def turn(session: Session, page: EventPage, is_over: bool) -> Sequence[ServerSentEvent]:
+        nonlocal drawn, checked_at
+        if time.monotonic() - checked_at >= KEEP_ALIVE_SECONDS:
+            require_signed_in(session)
+            checked_at = time.monotonic()
+        if not page.data and not is_over:
+            return []
+        types = {event.type for event in page.data}
+        is_changed = is_over or bool(types & {"status", "stage"})
+        now = take_snapshot(session, team_id, job_id)
+        context: dict[str, Any] = {"job": now.job, "is_changed": is_changed, "is_over": is_over}
+        if is_changed or "progress" in types:
+            context |= job_page.head(now, page.data)
+        if is_changed:
+            context |= job_page.stages(session, team_id, now)
+        if is_over:
+            now = replace(now, job=with_random_baseline(session, team_id, now.job))
+            context |= job_page.result(session, team_id, now)
+        curves = curves_of(page.data)
+        if curves and drawn is None:
+            drawn = metric_names(session, job_id, up_to=page.data[0].sequence - 1)
+        html = fragment(
+            "job/live_updates.html",
+            **known,
+            **context,
+            types=types,
+            lines=[event for event in page.data if event.type == "log"],
+            curves=curves,
+            drawn=drawn or set(),
+        )
+        if drawn is not None:
+            drawn |= {curve.name for curve in curves}
+        messages = [ServerSentEvent(html, id=str(page.next_after))]
+        return [*messages, ServerSentEvent("", event=_OVER)] if is_over else messages
+
+    return turn

@@ -1,55 +1,103 @@
 """A new job in three answers, on one page: which model, what for, how much."""
 
+import math
 import secrets
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final, get_args
 from urllib.parse import urlencode
 
 from anyio import CapacityLimiter, WouldBlock, to_thread
 from fastapi import APIRouter, Request
+from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, Response
 
 from api.dependencies import State
 from api.portal.forms.new_job import ONCE, form_of_body
-from api.portal.forms.plan import (
-    FIELDS,
-    GOALS,
-    MODEL,
-    SEARCH,
-    Answers,
-    PlannedJob,
-    plan_job,
-    read_answers,
-)
 from api.portal.rendering import is_partial, page
 from api.portal.session import Form, Viewer, read_form
 from api.portal.views.model_choices import ModelChoice, facts_of, hub_choices, model_choices
 from api.portal.views.outcome import estimates_from, expected_quality, outcome_axis, outcome_figures
 from api.state import ApiState
 from core.database import transaction
-from core.errors import InvalidRequest
+from core.engine.architectures.describe import Description
+from core.errors import ApiError, InvalidRequest, NotDiscovered
+from core.service.discoveries.asking import ask_for
+from core.service.jobs.resolution.model import resolve_model
 from core.service.jobs.schemas import JobBody
+from core.service.plans.service import looked_up, plan
 from core.service.sources.hub_search import HubMatch
+from core.service.teams.principal import Principal
+from core.validation import describe_error
+from secateur_wire.discoveries import Discovery
+from secateur_wire.plans import Goal, Plan, PlanBody
 
 router = APIRouter(prefix="/new")
+
+_MODEL: Final = "model"
+_GOAL: Final = "for"
+_AMOUNT: Final = "amount"
+_SHOWN: Final = "shown"
+"""Goal and model for which the page showed the amount: for others it is not meant."""
+_SEARCH: Final = "search"
+_FIELDS: Final = frozenset({_MODEL, _GOAL, _AMOUNT, _SHOWN, _SEARCH})
+_GOALS: Final[dict[Goal, tuple[str, str]]] = {
+    "speed": (
+        "Faster and smaller on ordinary hardware",
+        "Whole heads, channels or layers go. It needs no special runtime.",
+    ),
+    "size": ("Smaller to store and ship", "The same model in fewer bytes: zeros packed away, or as a GGUF file."),
+    "sparsity": ("Sparse for a runtime of mine", "Weights become zero. Your runtime has to make use of that."),
+    "sensitivity": ("Find out what it can lose", "Removes nothing: tries each layer alone, and reports."),
+}
+"""Goals by the words that people choose them by, and what each means."""
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """Answers as they were given; `amount` is None where the planner is to choose."""
+
+    model: str
+    goal: Goal
+    amount: float | None = None
+
+    @property
+    def shown(self) -> str:
+        """Return the text by which the page remembers for which answers it shows an amount."""
+        return f"{self.goal} {self.model}"
+
+
+@dataclass
+class _PlannedJob:
+    """A job on its way from answers to a plan.
+
+    `description` is of the model, `discovery` what has to end before there is one, `plan` what the planner would do,
+    `error` why it cannot.
+    """
+
+    answers: _Answers
+    description: Description | None = None
+    discovery: Discovery | None = None
+    plan: Plan | None = None
+    error: str | None = None
 
 
 @router.get("")
 def new_job_page(request: Request, caller: Viewer, state: State) -> Response:
     """Show the three answers and what they come to; with any other field of a job, the full form filled in with it."""
     form = read_form(request.query_params.multi_items())
-    if form.lists.keys() - FIELDS:
+    if form.lists.keys() - _FIELDS:
         return RedirectResponse(f"/portal/new/full?{request.url.query}", 303)
     with transaction(state.sessions) as session:
-        choices = model_choices(session, caller.team_id, form.get(SEARCH), form.get(MODEL))
+        choices = model_choices(session, caller.team_id, form.get(_SEARCH), form.get(_MODEL))
     try:
-        answers = read_answers(form, choices[0].name if choices else "")
-        planned = plan_job(state, caller, answers)
+        answers = _read_answers(form, choices[0].name if choices else "")
+        planned = _plan_job(state, caller, answers)
     except InvalidRequest as error:
-        answers = Answers(form.get(MODEL), "speed")
-        planned = PlannedJob(answers, error=error.message)
+        answers = _Answers(form.get(_MODEL), "speed")
+        planned = _PlannedJob(answers, error=error.message)
     template = "new/answers.html" if is_partial(request) else "new/page.html"
-    known = state.hub_search.known(form.get(SEARCH))
+    known = state.hub_search.known(form.get(_SEARCH))
     on_hub = None if known is None else hub_choices(known, choices)
     return page(request, template, _context(form, planned, choices) | {"on_hub": on_hub})
 
@@ -58,7 +106,7 @@ def new_job_page(request: Request, caller: Viewer, state: State) -> Response:
 async def hub_models(request: Request, caller: Viewer, state: State) -> Response:
     """Show what a search finds on the hub; the page asks for it once it is there, so that it waits for no network."""
     form = read_form(request.query_params.multi_items())
-    matches = await _search_hub(state, form.get(SEARCH))
+    matches = await _search_hub(state, form.get(_SEARCH))
     return await run_in_threadpool(_matches_page, request, caller.team_id, state, form, matches)
 
 
@@ -82,18 +130,18 @@ def _matches_page(
     request: Request, team_id: str, state: ApiState, form: Form, matches: tuple[HubMatch, ...]
 ) -> Response:
     with transaction(state.sessions) as session:
-        choices = model_choices(session, team_id, form.get(SEARCH), form.get(MODEL))
+        choices = model_choices(session, team_id, form.get(_SEARCH), form.get(_MODEL))
     return page(request, "new/on_hub.html", {"on_hub": hub_choices(matches, choices)})
 
 
-def _context(form: Form, planned: PlannedJob, choices: list[ModelChoice]) -> dict[str, Any]:
+def _context(form: Form, planned: _PlannedJob, choices: list[ModelChoice]) -> dict[str, Any]:
     plan, model = planned.plan, planned.description
     body = None if plan is None else form_of_body(JobBody.model_validate(plan.job))
     fields = [] if body is None else [(name, value) for name, values in body.lists.items() for value in values]
     return {
-        "search": form.get(SEARCH),
+        "search": form.get(_SEARCH),
         "choices": choices,
-        "goals": GOALS,
+        "goals": _GOALS,
         "answers": planned.answers,
         "planned": planned,
         "plan": plan,
@@ -103,5 +151,56 @@ def _context(form: Form, planned: PlannedJob, choices: list[ModelChoice]) -> dic
         "quality": None if plan is None else expected_quality(plan),
         "estimates_from": "" if plan is None else estimates_from(plan),
         "fields": [*fields, (ONCE, secrets.token_hex(8))],
-        "change": f"/portal/new/full?{urlencode(fields or [(MODEL, planned.answers.model)])}",
+        "change": f"/portal/new/full?{urlencode(fields or [(_MODEL, planned.answers.model)])}",
     }
+
+
+def _read_answers(form: Form, first_model: str) -> _Answers:
+    """Return the answers of a form, with the defaults of the page; raises InvalidRequest for an amount that is none."""
+    given = form.get(_GOAL)
+    goal: Goal = next((each for each in get_args(Goal) if each == given), "speed")
+    answers = _Answers(form.get(_MODEL) or first_model, goal)
+    is_shown_for_these = form.get(_SHOWN, answers.shown) == answers.shown
+    if not form.get(_AMOUNT) or not is_shown_for_these or goal == "sensitivity":
+        return answers
+    return _Answers(answers.model, goal, _amount(form.get(_AMOUNT)))
+
+
+def _amount(text: str) -> float:
+    try:
+        amount = float(text)
+    except ValueError:
+        amount = math.nan
+    if not 0 < amount < 1:
+        raise InvalidRequest(f"{text[:40]!r} is no share: give one above 0 and below 1, such as 0.3", param=_AMOUNT)
+    return amount
+
+
+def _plan_job(state: ApiState, caller: Principal, answers: _Answers) -> _PlannedJob:
+    """Ask the planner; a model whose architecture nobody knows yet is discovered first."""
+    planned = _PlannedJob(answers)
+    if not answers.model:
+        return planned
+    team_id = caller.team_id
+    try:
+        wanted = PlanBody(model=answers.model, goal=answers.goal, amount=answers.amount)
+        findings = state.hub.of(team_id, looked_up(wanted))
+        with transaction(state.sessions) as session:
+            planned.description = resolve_model(state.request(session, team_id, findings), answers.model).description
+        with transaction(state.sessions) as session:
+            planned.plan = plan(state.request(session, team_id, findings), wanted)
+    except NotDiscovered as missing:
+        _have_discovered(planned, state, caller, missing)
+    except ApiError as error:
+        planned.error = error.message
+    except ValidationError as error:
+        planned.error = describe_error(error.errors(include_url=False)[0])[1]
+    return planned
+
+
+def _have_discovered(planned: _PlannedJob, state: ApiState, caller: Principal, missing: NotDiscovered) -> None:
+    try:
+        with transaction(state.sessions) as session:
+            planned.discovery = ask_for(session, caller, missing, state.settings)
+    except ApiError as error:
+        planned.error = error.message

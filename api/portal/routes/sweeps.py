@@ -14,7 +14,7 @@ from api.http.bodies import parse_body
 from api.portal.forms.errors import errors_by_field, status_of
 from api.portal.rendering import is_partial, page
 from api.portal.session import Form, Member, Posted, Viewer
-from api.portal.views.charts import IfNoneMatch
+from api.portal.views.files import IfNoneMatch
 from api.portal.views.method_cards import method_groups
 from api.portal.views.trade_off import COSTS, pareto_plot, quality_in_words, trade_off_answer
 from api.state import ApiState

@@ -31,6 +31,8 @@ from core.service.triggers.validation import look_up_template
 router = APIRouter(prefix="/triggers")
 
 _PAGE = 25
+_SINCE = "since"
+"""Field that says of which state of a trigger the form was shown."""
 _FIELDS: Final = (
     "name",
     "description",
@@ -120,10 +122,10 @@ def change_trigger(request: Request, trigger_id: str, caller: Member, state: Sta
                 context=state.triggers,
                 findings=findings,
                 base_url=f"{address_of(request)}/",
-                unchanged_since=_moment(posted.get("since")),
+                unchanged_since=_moment(posted.get(_SINCE)),
             )
     except (Conflict, ApiError, ValidationError) as error:
-        return _form_page(request, _typed(posted), row, error=error, since=posted.get("since"))
+        return _form_page(request, _typed(posted), row, error=error)
     if issued.signing_secret or issued.hub_secret:
         return _shown_once(request, issued)
     return RedirectResponse(f"/portal/triggers/{row.id}#versions", 303)
@@ -207,15 +209,14 @@ def _form_page(
     *,
     version: int | None = None,
     error: ApiError | ValidationError | None = None,
-    since: str | None = None,
 ) -> Response:
-    """Render the form of a new trigger, or of the changes of one; `since` is of which state the form was shown."""
+    """Render the form of a new trigger, or of the changes of one, with the typed values where there is an `error`."""
     context = {
         "values": values,
         "errors": {} if error is None else errors_by_field(error, _FIELDS),
         "trigger": row,
         "version": version,
-        "since": since or (None if row is None else row.updated_at.isoformat()),
+        "since": values.get(_SINCE) or (None if row is None else row.updated_at.isoformat()),
     }
     return page(request, "triggers/form.html", context, status=200 if error is None else status_of(error))
 
@@ -282,7 +283,7 @@ def _changes_of(form: Form, now: TriggerBody) -> TriggerChanges | None:
 
 def _typed(form: Form) -> dict[str, str]:
     """Return the typed values, to show the form with them again."""
-    return {name: form.get(name) for name in _FIELDS}
+    return {name: form.get(name) for name in (*_FIELDS, _SINCE)}
 
 
 def _payload_of(form: Form) -> tuple[Any, bytes]:

@@ -9,8 +9,7 @@ from pydantic import JsonValue
 from starlette.responses import Response
 
 from api.portal.formatting import count, number, size
-from api.portal.views.charts import chart
-from api.portal.views.tables import csv_file
+from api.portal.views.files import chart, csv_file
 from core.service.jobs.trade_off import TradeOff, TradeOffPoint
 from secateur_wire.sweeps import Cost
 

@@ -1,6 +1,6 @@
 """The command line `secateur`. One file per group of commands; `output.py` is what all of them print through.
 
-`option_groups.py` and `job_options.py` have the options that several commands take.
+`options.py` has the options that several commands take.
 
 Exit codes: 0 succeeded, 1 failed, 2 usage (also what the server refuses as bad input), 3 a gate was missed. Results go
 to stdout (with `--json` exactly one JSON document and nothing else), progress and errors to stderr.

@@ -2,7 +2,7 @@
 
 from pydantic import JsonValue
 
-from secateur.cli.job_options import JobOptions, job_body, takes_job_options
+from secateur.cli.options import JobOptions, job_body, takes_job_options
 from secateur.cli.output import JsonOption, WaitShown, connect, print_json, print_pairs, print_table
 from secateur.cli.submit import ModelArgument
 from secateur.formatting import count, size

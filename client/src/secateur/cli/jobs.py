@@ -7,7 +7,7 @@ import typer
 from pydantic import JsonValue
 
 from secateur.cli.identifiers import JobArgument
-from secateur.cli.job_options import named_values
+from secateur.cli.options import named_values
 from secateur.cli.output import (
     JsonOption,
     age,

@@ -13,7 +13,7 @@ from typing import Annotated, Final
 import typer
 
 from secateur.cli.identifiers import complete_model
-from secateur.cli.option_groups import with_options
+from secateur.cli.options import with_options
 from secateur.cli.output import JsonOption, WaitShown, connect, explain, print_json, print_metrics, print_pairs, say
 from secateur.cli.plan import GOAL_HELP, KeepQualityOption, PlanPatternOption, print_plan
 from secateur.cli.taking_in import TakingIn, local_model, local_text, take_in, upload_model, upload_text

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from secateur.cli.option_groups import with_options
+from secateur.cli.options import with_options
 from secateur.cli.output import JsonOption, age, connect, explain, print_json, print_pairs, print_table, say
 from secateur.cli.transfer import UploadBars, transfer_bars
 from secateur.formatting import count, size

@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from secateur.cli.job_options import named_values
-from secateur.cli.option_groups import with_options
+from secateur.cli.options import named_values, with_options
 from secateur.cli.output import JsonOption, connect, moment, print_json, print_pairs, print_table, say
 from secateur.formatting import size
 from secateur_wire.retention import ArtifactVerdict, Figure, Group, KeepBest, KeepTagged, Retention, RetentionPolicy

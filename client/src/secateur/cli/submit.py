@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from secateur.cli.identifiers import complete_model
-from secateur.cli.job_options import JobOptions, job_body, takes_job_options
+from secateur.cli.options import JobOptions, job_body, takes_job_options
 from secateur.cli.output import JsonOption, WaitShown, answer_to, connect, explain, print_json, say
 from secateur.cli.summary import JunitOption, MarkdownOption, SummaryFiles, SummaryOption
 from secateur.cli.watch import follow, show_end

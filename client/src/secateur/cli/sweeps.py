@@ -11,7 +11,7 @@ import typer
 from pydantic import JsonValue
 
 from secateur.cli.identifiers import complete, complete_model
-from secateur.cli.job_options import JobOptions, job_body, takes_job_options
+from secateur.cli.options import JobOptions, job_body, takes_job_options
 from secateur.cli.output import (
     JsonOption,
     age,

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from secateur.cli.identifiers import complete
-from secateur.cli.job_options import named_values
+from secateur.cli.options import named_values
 from secateur.cli.output import JsonOption, connect, explain, moment, print_json, print_pairs, print_table, say
 from secateur.formatting import printable
 from secateur_wire.webhooks import CreatedWebhook, Delivery, DeliveryState, Webhook

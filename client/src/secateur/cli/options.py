@@ -1,18 +1,56 @@
-"""The options of a job, which several commands take, and the job body that they say."""
+"""Options that several commands take together: those of a dataclass, and those of a job with the body that they say."""
 
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, fields
+from functools import wraps
+from typing import Annotated, Any, TypeAlias, get_type_hints
 
 import typer
 
-from secateur.cli.option_groups import Command, expanded
 from secateur_wire.job_options import Option, body_of, job_options, pairs
+
+Command = Callable[..., None]
 
 JobOptions: TypeAlias = Mapping[str, Any]
 """Options of a job that were given: values by the option's name."""
 
 _TYPES = {"number": float, "integer": int}
+
+
+def expanded(
+    command: Command, name: str, options: Sequence[inspect.Parameter], gather: Callable[[dict[str, Any]], object]
+) -> Command:
+    """Return a command with options in place of a parameter, which gets what `gather` makes of their values."""
+
+    @wraps(command)
+    def run(**arguments: Any) -> None:
+        values = {each.name: arguments.pop(each.name) for each in options}
+        command(**arguments, **{name: gather(values)})
+
+    own = inspect.signature(command)
+    parameters: list[inspect.Parameter] = []
+    for each in own.parameters.values():
+        parameters += options if each.name == name else [each]
+    run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    return run
+
+
+def with_options(command: Command) -> Command:
+    """Return a command whose parameter `options`, a dataclass, is given by an option for each of its fields."""
+    group = get_type_hints(command)["options"]
+    hints = get_type_hints(group, include_extras=True)
+    options = [
+        inspect.Parameter(
+            each.name,
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            default=inspect.Parameter.empty if each.default is MISSING else each.default,
+            annotation=hints[each.name],
+        )
+        for each in fields(group)
+    ]
+    return expanded(command, "options", options, lambda values: group(**values))
 
 
 def takes_job_options(*groups: str) -> Callable[[Command], Command]:

@@ -1,14 +1,18 @@
-"""Charts the server draws, at addresses of their own."""
+"""Files that pages offer: charts that the server draws, and tables that spreadsheets open."""
 
+import csv
 import hashlib
-from collections.abc import Callable
+import io
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from typing import Annotated
 
 from fastapi import Header
+from pydantic import JsonValue
 from starlette.responses import Response
 
 from api.http.ranges import is_listed
+from core.storage import attachment
 
 IfNoneMatch = Annotated[str | None, Header()]
 """ETag of the chart that a browser has."""
@@ -31,3 +35,17 @@ def chart(
     if if_none_match is not None and is_listed(etag, if_none_match):
         return Response(status_code=304, headers=headers)
     return Response(draw(), headers=headers, media_type=media_type)
+
+
+def csv_file(name: str, rows: Iterable[Sequence[JsonValue]]) -> Response:
+    """Answer with a CSV file of that name; no spreadsheet takes any of its cells for a formula."""
+    target = io.StringIO()
+    csv.writer(target, lineterminator="\r\n").writerows([_cell(value) for value in row] for row in rows)
+    headers = {"Content-Disposition": attachment(name)}
+    return Response(target.getvalue().encode(), media_type="text/csv; charset=utf-8", headers=headers)
+
+
+def _cell(value: JsonValue) -> JsonValue:
+    if isinstance(value, list):
+        value = "; ".join(map(str, value))
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
