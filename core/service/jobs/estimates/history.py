@@ -39,10 +39,7 @@ from core.service.sources.references import SelfText
 from core.settings import Settings
 from secateur_wire.jobs import Estimate, EstimateBasis
 
-COARSE = (
-    "the memory in this estimate is a coarse bound, by which no job is refused: no worker has traced yet what the pass "
-    "over this model holds; ask again later"
-)
+COARSE = "memory: a coarse bound until a worker has traced this pass; no job is refused by it"
 """Warning of an estimate whose memory is not known well."""
 _NEAREST = 20
 _CHARACTERS_PER_TOKEN = 4
