@@ -11,7 +11,7 @@ from core.methods.registry import get_method
 from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 from core.pipeline.reports.verdict import CLOSE_TO_DENSE
-from core.service.jobs.estimates.history import estimate_that_fits
+from core.service.jobs.estimates.history import COARSE, estimate_that_fits
 from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.job import ResolvedJob, resolve_job
 from core.service.jobs.resolution.model import ResolvedModel
@@ -98,7 +98,7 @@ class Planner:
             unknown=wording.unknown(
                 figures, description, resolved.recipe, is_recovered=recovery is not None and not is_measured
             ),
-            warnings=estimate.warnings,
+            warnings=_of_the_plan(estimate.warnings),
         )
 
     def _measuring(self, chosen: Texts) -> Plan:
@@ -116,7 +116,7 @@ class Planner:
             figures=figures,
             points=[],
             unknown=[],
-            warnings=estimate.warnings,
+            warnings=_of_the_plan(estimate.warnings),
         )
 
     def _fits(self, chosen: Texts) -> ResolvedRequest:
@@ -297,3 +297,8 @@ class Planner:
     def _method_choices(self) -> list[PlanChoice]:
         passed = "".join(f"; {each.method} was not taken: {error.message}" for each, error in self.refusals[:1])
         return [choice("method", self.candidate.method, self.candidate.reason + passed)]
+
+
+def _of_the_plan(warnings: Sequence[str]) -> list[str]:
+    """Return the warnings of an estimate without the one about memory, which a plan does not show."""
+    return [warning for warning in warnings if warning != COARSE]
