@@ -98,6 +98,7 @@ class Runner:
         missing = {name: cell for name, cell in cells.items() if name not in found}
         waiting = iter(missing.items())
         lock = threading.Lock()
+        not_of_cells = set(psutil.Process().children())
 
         def work_off() -> None:
             while self.runs:
@@ -118,7 +119,7 @@ class Runner:
                     each.result()
             except (KeyboardInterrupt, TimeoutError):
                 self.runs = False
-                for child in psutil.Process().children():
+                for child in set(psutil.Process().children()) - not_of_cells:
                     child.terminate()
                 print("ended early: this shows what there is, the same command goes on", file=sys.stderr, flush=True)
         return {name: found[name] for name in cells if name in found}

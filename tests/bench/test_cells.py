@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -103,6 +104,7 @@ def test_cells_are_recalled_or_run_and_kept(
 
 def test_what_other_cells_give_when_all_are_ended_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cells, "CACHE", tmp_path)
+    bystander = subprocess.Popen(["sleep", "60"])
     runner, is_ended = Runner(), threading.Event()
 
     def interrupted() -> dict[str, Any]:
@@ -117,3 +119,7 @@ def test_what_other_cells_give_when_all_are_ended_is_not_kept(tmp_path: Path, mo
     work = lambda: interrupted() if threading.current_thread() is main else ends_then()  # noqa: E731
     assert runner.figures({name: Cell(name, name, work) for name in "ab"}, at_once=2) == {}
     assert recall("a") is None and recall("b") is None
+    with pytest.raises(subprocess.TimeoutExpired, match="sleep"):
+        bystander.wait(0.2)
+    bystander.kill()
+    bystander.wait()

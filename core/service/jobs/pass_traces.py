@@ -7,7 +7,7 @@ model's shapes, and by method, options and numbers of tokens, so that the next j
 import hashlib
 import json
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from math import ceil
 
 from pydantic import TypeAdapter, ValidationError
@@ -28,7 +28,8 @@ from core.service.sources.references import ModelReference
 MOST_ATTEMPTS = 3
 _AGAIN_SECONDS = 600.0
 """A trace that failed is tried again after this long: it may have been the machine, or a folder it has not."""
-_USED_SECONDS = 24 * 3600.0
+_NOTED_AGAIN = timedelta(days=1)
+"""Time after which it is noted once more that a trace is in use."""
 _KEEP_DAYS = 90.0
 _MOST_DUE = 200
 """Traces that are due at once; what is asked for beyond them is asked for again by the next estimate."""
@@ -94,12 +95,13 @@ def known_peak(
             request = insert(PassTraceRow).values(id=row_id, team_id=team_id, due_at=func.clock_timestamp(), **values)
             session.execute(request.on_conflict_do_nothing())
         return None
-    session.execute(
-        update(PassTraceRow)
-        .where(PassTraceRow.id == row_id, PassTraceRow.used_at < seconds_from_now(-_USED_SECONDS))
-        .values(used_at=func.clock_timestamp())
-        .execution_options(synchronize_session=False)
-    )
+    if row.used_at < datetime.now(UTC) - _NOTED_AGAIN:
+        session.execute(
+            update(PassTraceRow)
+            .where(PassTraceRow.id == row_id)
+            .values(used_at=func.clock_timestamp())
+            .execution_options(synchronize_session=False)
+        )
     return row.peak_bytes
 
 

@@ -50,8 +50,8 @@ _BYTES_PER_SECOND = 5e8
 _PROCESS_SECONDS = 6.0
 """Seconds that each process of a job takes to start: interpreter, libraries, the model's tokenizer and config."""
 _CLASSIFIER_PROCESSES = 4
-_GRAMS = 8
-"""Matrices as large as XᵀX, in float32, that any solver holds at most."""
+_USUAL_MATRICES, _MOST_MATRICES = 3, 8
+"""Matrices as large as XᵀX, in float32, that most solvers hold, and that any solver holds at most."""
 _LAYOUTS = 1.6
 """Main memory of a classifier's process, to its tensors: convolutions copy theirs into layouts of their own."""
 
@@ -116,12 +116,15 @@ def estimate_resources(
     # Stored tensors and the module they are copied into; the group being pruned in float32: weights, score, result.
     pruning = block * (width + lanes * forward) + group * 16
     reads = calibrated_variant(job.method, job.pattern, job.parameters).reads
-    statistics = _GRAMS * 4 * widest**2 if reads == "gram" else 0
+    is_traced = not description.has_experts  # a trace cannot follow tokens to experts: this is their only account
+    statistics = (_MOST_MATRICES if is_traced else _USUAL_MATRICES) * 4 * widest**2 if reads == "gram" else 0
     if refit is not None:  # XᵀX̂ beside X̂ᵀX̂, its factor and what that is made from; of tokens held aside both again
         statistics = max(statistics, (7 if refit.chooses else 5) * 4 * widest**2)
     waiting = lanes * tokens.calibration * widest * forward
     measured, removal = job.parameters.sensitivity_options, job.removal
-    if removal is not None and removal.zeroes:  # beside the stream and what was added to it, if tokens wait at all
+    if (
+        is_traced and removal is not None and removal.zeroes
+    ):  # beside the stream and what was added to it, if tokens wait at all
         options = job.parameters.propagation_options
         waiting += 2 * lanes * tokens.calibration * description.hidden_size * forward
         waiting *= options is None or options.propagation == "in_flight"
