@@ -103,7 +103,7 @@ def describe_llama(size: str, dtype: str) -> ModelDescription:
 
 
 def table(*, is_traced: bool) -> Iterator[str]:
-    """Yield the lines of the table; without those of passes that have to be traced unless `is_traced`."""
+    """Yield the lines of the table. It has passes that need a trace only if `is_traced`."""
     models = [(size, dtype) for size in _LLAMAS for dtype in ("bfloat16", "float32")]
     yield "| method | " + " | ".join(f"{size}, {dtype}" for size, dtype in models) + " |"
     yield "| :--- |" + " ---: |" * len(models)

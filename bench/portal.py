@@ -209,7 +209,7 @@ class _Use:
 
 
 def _look(client: httpx.Client, seconds: float) -> list[float]:
-    """How long each look at the list took, ten a second at most."""
+    """Return the seconds that each look at the list took; there are at most ten looks a second."""
     times = []
     until = time.monotonic() + seconds
     while time.monotonic() < until:

@@ -1,4 +1,4 @@
-"""Metrics for Prometheus: of the fleet, read from the database, and of what answers this process, broker and store.
+"""Metrics for Prometheus: the fleet's, read from the database, and whether database, broker and store answer.
 
 Any API process answers for all workers, and a worker that was killed takes no count along. Broker and store are asked
 in a thread of their own each, which is given a moment: where one hangs, a scrape says that it does not answer, and

@@ -44,7 +44,7 @@ PASSWORD = "a password of Redis"
 SECRET = "a secret for a run of faults"
 ACCESS_KEY, SECRET_KEY, BUCKET = "access", "secret", "secateur"
 DISK_BYTES = 64 * 2**20
-"""Of each worker's home: some ten times what a tiny job takes."""
+"""Size of each worker's home, about ten times the size of a tiny job."""
 _POOLED_CONNECTIONS = 8
 _SETTINGS = {
     **QUICK,

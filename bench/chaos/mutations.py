@@ -27,6 +27,7 @@ from bench.chaos.faults import KINDS, Fault
 from bench.chaos.fleet import FEW, Fleet
 from bench.chaos.observation import Bucket
 from bench.chaos.running import check_fleet
+from bench.mutants.mutant import by_hand
 from bench.parts import until
 from secateur import Client
 
@@ -54,7 +55,7 @@ def frozen_past_its_lease(fleet: Fleet, client: Client) -> None:
 
 
 def cancelled_while_it_runs(fleet: Fleet, client: Client) -> None:
-    """A running job is cancelled and tried again: statements that match no row are among those of every cancel."""
+    """A running job is cancelled and tried again. Every cancel runs some statements that match no row."""
     job = _submit(fleet, client, _WANDA)
     until(lambda: client.job(job).stage in ("open", "prune", "evaluate"), _PATIENCE_SECONDS, "the job runs")
     fleet.journal.note("cancel_answered", job=job, team=_TEAM, status=client.cancel(job).status)
@@ -116,12 +117,9 @@ def read_mutations() -> list[dict[str, Any]]:
 
 
 def apply(change: dict[str, str], tree: Path) -> None:
-    """Change one file of a tree. Raises ValueError where its old text is not found once in it."""
+    """Change one file of a tree. Raises NotApplicable where its old text is not found once in it."""
     file = tree / change["file"]
-    before, *after = file.read_text("utf-8").split(change["old"])
-    if len(after) != 1:
-        raise ValueError(f"the old text is found {len(after)} times in {change['file']}, not once")
-    file.write_text(before + change["new"] + after[0], "utf-8")
+    file.write_text(by_hand(name=change["file"], **change).applied(file.read_text("utf-8")), "utf-8")
 
 
 def _found(tree: Path, scenario: str) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from bench.mutants.mutant import ROOT, NotApplicable, read_mutants, sampled_muta
 from bench.mutants.running import BaselineFailed, report, sources, try_mutants
 
 LEAST_KILLED, LEAST_OF_A_SAMPLE = 0.95, 0.6
-"""Of a sample, some make no difference that a test could see, such as `is` in place of `==`."""
+"""Least shares of killed mutants. Some of a sample change nothing that a test can see, such as `is` instead of `==`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -33,10 +33,9 @@ def make_plan(folder: ModelFolder, request: ResolvedRequest, *, device: torch.de
 
 def cut_on(device: torch.device, request: ResolvedRequest, description: ModelDescription) -> Cut:
     """Return what the removal of a request has to know, with the device's alignment where the request names none."""
-    removal = request.removal
-    if removal is None or not removal.narrows or removal.alignment(request.parameters) is not None:
-        return request.cut(description)
-    return request.cut(description, round_to=device_kind(device.type).round_to)
+    if request.leaves_alignment_open:
+        return request.cut(description, round_to=device_kind(device.type).round_to)
+    return request.cut(description)
 
 
 def make_sensitivity_plan(

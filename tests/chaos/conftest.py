@@ -48,7 +48,7 @@ class Installed:
 
     @contextmanager
     def look(self) -> Iterator[Observation]:
-        """What the checker sees of it now."""
+        """Return the state that the checker sees now."""
         with closing(Bucket(self.installation)) as bucket:
             entries = [*read(self.journal.path), *({"at": 0.0, **entry} for entry in self.noted)]
             seen = Observation(self.installation, Reader(self.installation), bucket, entries)

@@ -1,4 +1,4 @@
-"""Examples of what makes jobs, and tells of them, by itself: sweeps, triggers and webhooks."""
+"""Examples of sweeps and triggers, which make jobs, and of webhooks, which announce them."""
 
 from typing import Any, Final
 

@@ -1,4 +1,4 @@
-"""Examples of what comes before a job: a model's discovery, samples, and plans."""
+"""Examples of the steps before a job: the discovery of a model, samples, and plans."""
 
 from typing import Any, Final
 

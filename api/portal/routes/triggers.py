@@ -32,7 +32,7 @@ router = APIRouter(prefix="/triggers")
 
 _PAGE = 25
 _SINCE = "since"
-"""Field that says of which state of a trigger the form was shown."""
+"""Field with the state that the trigger had when the form was shown."""
 _FIELDS: Final = (
     "name",
     "description",

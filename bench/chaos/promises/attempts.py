@@ -22,7 +22,7 @@ _OUTCOMES = {
     "cancelled": {"cancelled"},
     "queued": {"failed", "lost", "released"},
 }
-"""How an attempt may have ended by the state it left the job in."""
+"""Ends that an attempt may have had, by the state in which it left the job."""
 _ACTIONS_OF_REASONS = {"submitted": "job.submit", "retry": "job.retry", "requested": "job.cancel"}
 _ACTIONS_OF_STATUSES = {
     "running": "job.start",
@@ -44,8 +44,8 @@ def numbers_have_no_gaps(found: SeenJob) -> Iterator[str]:
 
 @of_jobs("fencing")
 def no_write_of_an_attempt_after_a_newer_one(found: SeenJob) -> Iterator[str]:
-    """Once an attempt has begun, nothing is written by an earlier one: no event, no report, no artifact. And an attempt
-    writes only while it holds the job.
+    """An attempt writes only while it holds the job. Once it has begun, no earlier attempt writes an event, a report or
+    an artifact.
     """
     newest, status = 0, ""
     stages: set[tuple[int, str]] = set()

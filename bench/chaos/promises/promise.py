@@ -11,7 +11,7 @@ When = Literal["first", "lasting", "settling"]
 it counts once the time that is given to it is over. `first` is looked at before jobs are waited for."""
 
 Broken = tuple[str, str | None]
-"""How a promise was broken, and the job it is about, if any."""
+"""Text that says why a promise is broken, and the id of its job, if it is about one."""
 Subject = TypeVar("Subject")
 
 

@@ -323,7 +323,7 @@ class _Facts:
     is_view: bool
     is_solver: bool
     is_pure: bool
-    """Whether no answer shares memory with an operand."""
+    """True where no answer shares memory with an operand."""
 
 
 @cache
