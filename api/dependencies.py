@@ -15,11 +15,11 @@ from starlette.responses import Response
 from api.process.proxies import client_address
 from api.state import ApiState
 from core.database import transaction
-from core.errors import Unauthenticated
 from core.pagination import LONGEST_CURSOR
 from core.service.jobs.idempotency import Answer, IdempotentRequest, answer_once
 from core.service.teams.keys import authenticate
 from core.service.teams.principal import Principal
+from secateur_wire.errors import Unauthenticated
 from secateur_wire.requests import spelled
 from secateur_wire.teams import Role
 

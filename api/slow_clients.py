@@ -13,8 +13,8 @@ import h11
 from starlette.types import Message, Receive
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from core.errors import SlowRequest
 from core.settings import get_settings
+from secateur_wire.errors import SlowRequest
 
 BYTES_PER_SECOND: Final = 16 * 1024
 """Slowest body that is waited for, once the grace is over."""

@@ -17,7 +17,7 @@ import torch
 from bench.cells import Cell, Runner
 from bench.page import show, table
 from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
-from core.errors import InvalidRequest
+from secateur_wire.errors import InvalidRequest
 from tests.gguf.cells import WAYS, cut_trained, export
 from tests.gguf.sabotages import IDS, KL, LOAD, SABOTAGES, caught
 from tests.gguf.trained import FAMILIES, MINUTE, architecture_of

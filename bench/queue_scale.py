@@ -26,7 +26,6 @@ from bench.queue_scale_plans import Plan, explain
 from bench.queue_scale_tables import fill_tables, without_indexes
 from core.database import migrate, session_factory, transaction
 from core.database_url import libpq_url
-from core.errors import InvalidRequest
 from core.pagination import cursor_of
 from core.service.jobs import queue, service
 from core.service.jobs.listing import ORDERS, SORTS, JobFilters
@@ -36,6 +35,7 @@ from core.service.jobs.tables import JobRow
 from core.service.teams.audit import list_audit
 from core.settings import Settings
 from core.storage import open_store
+from secateur_wire.errors import InvalidRequest
 from secateur_wire.jobs import JobSort
 from worker.embedded.postgres import postgres
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.errors import InternalError
+from secateur_wire.errors import InternalError
 
 
 @dataclass(frozen=True)

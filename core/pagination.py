@@ -15,8 +15,8 @@ from typing import Any, Generic, Protocol, TypeVar
 from sqlalchemy import ColumnElement, Select, func, select, text, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
-from core.errors import InvalidRequest
 from secateur_wire.base import Page
+from secateur_wire.errors import InvalidRequest
 
 Item = TypeVar("Item")
 Key = str | int | datetime | None

@@ -8,7 +8,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 from pydantic_core import CoreSchema, core_schema
 
-from core.errors import InvalidRequest
+from secateur_wire.errors import InvalidRequest
 from secateur_wire.requests import LONGEST_SHOWN, kind_of, rule_of
 
 OBJECT_EXPECTED: Final = frozenset({"object_expected", "model_attributes_type", "model_type", "dict_type"})

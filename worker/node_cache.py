@@ -24,8 +24,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from core.errors import DiskFull, ModelTooLarge
 from core.storage.store import sync_folder, translate_disk_full
+from secateur_wire.errors import DiskFull, ModelTooLarge
 from worker.locks import is_free, lock_now
 
 _KEY = re.compile(r"[a-z]+-[0-9a-f]{16,64}")

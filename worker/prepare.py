@@ -12,9 +12,9 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from core.database import has_schema, migrate, session_factory
-from core.errors import StoreUnavailable
 from core.logs import configure_logs
 from core.settings import Settings
+from secateur_wire.errors import StoreUnavailable
 
 LOOK_SECONDS = 2
 

@@ -10,10 +10,10 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from api.state import ApiState
 from core.database import transaction
-from core.errors import InvalidRequest, Unauthenticated
 from core.service.jobs.queue import status_of
 from core.service.jobs.service import read_events
 from core.service.jobs.states import TERMINAL
+from secateur_wire.errors import InvalidRequest, Unauthenticated
 from secateur_wire.jobs import EventPage
 
 _BATCH = 20

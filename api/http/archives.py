@@ -10,10 +10,10 @@ from starlette.responses import Response, StreamingResponse
 
 from api.state import ApiState
 from core.database import transaction
-from core.errors import NotFound, StoreUnavailable
 from core.service.jobs import service
 from core.service.retention.reads import note_read
 from core.storage import Store, artifact_prefix, attachment
+from secateur_wire.errors import NotFound, StoreUnavailable
 from secateur_wire.jobs import ArtifactFile
 
 MEDIA_TYPE: Final = "application/x-tar"

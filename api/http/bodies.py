@@ -7,8 +7,8 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
-from core.errors import InvalidRequest
 from core.untrusted_json import JsonLimitExceeded, JsonLimits, parse_json
+from secateur_wire.errors import InvalidRequest
 
 BODY_LIMITS: Final = JsonLimits(values=10_000, levels=32)
 """Limits of a body: the announcement of an upload of 2,000 files, the longest body there is, has 8,000 values."""

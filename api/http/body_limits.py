@@ -8,8 +8,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.http.problem_documents import problem_response
 from api.slow_clients import paced
-from core.errors import InvalidRequest, PayloadTooLarge
 from core.settings import Settings
+from secateur_wire.errors import InvalidRequest, PayloadTooLarge
 
 _PART = re.compile(r"/(v1|portal)/uploads/[A-Za-z0-9_]+/files/[A-Za-z0-9._-]+")
 _FIRINGS = re.compile(r"/v1/(hooks/[^/]+|triggers/[^/]+/fire)")

@@ -10,10 +10,10 @@ from api.http.problem_documents import problem_response
 from api.http.ranges import is_listed, wanted_range
 from api.state import ApiState
 from core.database import transaction
-from core.errors import RangeNotSatisfiable
 from core.service.jobs import service
 from core.service.retention.reads import note_read
 from core.storage import artifact_prefix, attachment
+from secateur_wire.errors import RangeNotSatisfiable
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,9 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from core.database import transient_reason
-from core.errors import (
+from core.validation import OBJECT_EXPECTED, describe_error, joined
+from secateur_wire.base import JsonObject
+from secateur_wire.errors import (
     ApiError,
     InternalError,
     InvalidRequest,
@@ -25,8 +27,6 @@ from core.errors import (
     Unauthenticated,
     Unavailable,
 )
-from core.validation import OBJECT_EXPECTED, describe_error, joined
-from secateur_wire.base import JsonObject
 from secateur_wire.problems import Problem
 
 log = structlog.get_logger()

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from core.errors import RangeNotSatisfiable
+from secateur_wire.errors import RangeNotSatisfiable
 
 _CONTENT = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}, "example": "…"}}
 _FACTS = {

@@ -11,11 +11,11 @@ from api.http.bodies import parse_body, parsed, read_body
 from api.process.proxies import client_address
 from api.state import ApiState
 from core.database import transaction
-from core.errors import ApiError, NotFound
 from core.service.triggers import service
 from core.service.triggers.authentication import LONGEST_EVENT_ID, SentHeaders
 from core.service.triggers.firing import Fired, TriggerDelivery
 from core.service.triggers.tables import TriggerRow
+from secateur_wire.errors import ApiError, NotFound
 
 PAYLOAD = {
     "requestBody": {

@@ -11,10 +11,10 @@ from starlette.responses import JSONResponse, Response
 
 from api.state import ApiState
 from core.database import transaction
-from core.errors import InvalidRequest, PayloadTooLarge, UploadRefused
 from core.service.registry.upload_parts import ExpectedPart, expect_part, new_place, receive_part, require_size
 from core.service.teams.principal import Principal
 from core.storage import Incoming, UploadPart
+from secateur_wire.errors import InvalidRequest, PayloadTooLarge, UploadRefused
 from secateur_wire.uploads import ReceivedPart
 
 OCTETS = "application/octet-stream"

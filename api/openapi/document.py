@@ -18,8 +18,8 @@ from fastapi.routing import APIRoute
 from api.http.problem_documents import CODES, PROBLEM_JSON
 from api.openapi.examples import EXAMPLES, PARAMETERS
 from api.openapi.problem_examples import PROBLEMS
-from core import errors
-from core.errors import ApiError
+from secateur_wire import errors
+from secateur_wire.errors import ApiError
 from secateur_wire.problems import Problem
 
 TAGS = [

@@ -29,7 +29,7 @@ from api.portal.routes import (
 )
 from api.portal.routes.sign_in import ask_to_sign_in
 from api.portal.static_files import STATIC, StaticFolder
-from core.errors import Unauthenticated
+from secateur_wire.errors import Unauthenticated
 
 _HEADERS = {
     "Content-Security-Policy": "; ".join(

@@ -18,9 +18,9 @@ from api.http.routing import AuthenticatedRoute
 from api.process.proxies import client_address
 from api.state import ApiState
 from core.database import transaction
-from core.errors import Forbidden, InvalidRequest, Unauthenticated
 from core.service.teams.principal import Principal
 from core.service.teams.sessions import form_token, signed_in
+from secateur_wire.errors import Forbidden, InvalidRequest, Unauthenticated
 from secateur_wire.teams import Role
 
 COOKIE = "secateur_session"

@@ -15,10 +15,10 @@ from limits.storage import MemoryStorage, RedisStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
 from api.process.proxies import network_of
-from core.errors import RateLimited
 from core.keepalives import redis_keepalives
 from core.service.jobs.broker import broker_url
 from core.settings import Settings
+from secateur_wire.errors import RateLimited
 
 _REDIS_FILE = "unix://"
 _REDIS = ("redis://", "rediss://", _REDIS_FILE)

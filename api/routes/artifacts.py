@@ -10,10 +10,10 @@ from api.http.problem_documents import problems
 from api.http.ranges import DOWNLOAD_ANSWERS
 from api.http.routing import Router
 from core.database import transaction
-from core.errors import Conflict, Forbidden, NotFound, RangeNotSatisfiable, StoreUnavailable, Unauthenticated
 from core.service.jobs import service
 from core.service.retention import deletion
 from core.storage.removal import remove_prefixes
+from secateur_wire.errors import Conflict, Forbidden, NotFound, RangeNotSatisfiable, StoreUnavailable, Unauthenticated
 from secateur_wire.jobs import ArtifactList
 
 router = Router(prefix="/v1/jobs", tags=["artifacts"])

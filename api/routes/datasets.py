@@ -8,7 +8,14 @@ from api.dependencies import Admin, After, CreateOnce, DatabaseSession, Limit, M
 from api.http.problem_documents import problems
 from api.http.routing import Router
 from core.database import transaction
-from core.errors import (
+from core.service.registry import service
+from core.service.registry.schemas import DatasetBody
+from core.service.registry.tables import DatasetRow
+from core.service.retention.deletion import delete_registered
+from core.storage.removal import remove_prefixes
+from secateur_wire.base import Page
+from secateur_wire.datasets import Dataset
+from secateur_wire.errors import (
     Conflict,
     Forbidden,
     IdempotencyConflict,
@@ -19,13 +26,6 @@ from core.errors import (
     Unavailable,
     UnusableDataset,
 )
-from core.service.registry import service
-from core.service.registry.schemas import DatasetBody
-from core.service.registry.tables import DatasetRow
-from core.service.retention.deletion import delete_registered
-from core.storage.removal import remove_prefixes
-from secateur_wire.base import Page
-from secateur_wire.datasets import Dataset
 
 router = Router(prefix="/v1/datasets", tags=["datasets"])
 

@@ -8,10 +8,10 @@ from starlette.responses import Response
 from api.dependencies import DatabaseSession, Viewer
 from api.http.problem_documents import problems
 from api.http.routing import Router
-from core.errors import NotFound, Unauthenticated
 from core.service.discoveries.asking import get_discovery
 from core.service.discoveries.states import OPEN
 from secateur_wire.discoveries import Discovery
+from secateur_wire.errors import NotFound, Unauthenticated
 
 router = Router(prefix="/v1/discoveries", tags=["models"])
 

@@ -5,9 +5,9 @@ from sqlalchemy.orm import Session
 from api.dependencies import DatabaseSession, State, Viewer
 from api.http.problem_documents import problems
 from api.http.routing import Router
-from core.errors import Unauthenticated
 from core.service.jobs import fleet
 from core.service.jobs.tables import WorkerRow
+from secateur_wire.errors import Unauthenticated
 from secateur_wire.fleet import Queue, QueueList, Worker, WorkerList
 
 router = Router(prefix="/v1", tags=["workers"])

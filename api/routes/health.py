@@ -9,8 +9,8 @@ from api.dependencies import State
 from api.http.problem_documents import problem_response, problems
 from api.http.routing import Router
 from api.process import readiness
-from core.errors import Unavailable
 from secateur_wire.base import JsonObject
+from secateur_wire.errors import Unavailable
 
 router = Router(tags=["health"])
 

@@ -7,9 +7,9 @@ from fastapi import Query
 from api.dependencies import DatabaseSession, Viewer
 from api.http.problem_documents import problems
 from api.http.routing import Router
-from core.errors import InvalidRequest, NotFound, Unauthenticated
 from core.service import identifiers as service
 from secateur_wire.base import Page
+from secateur_wire.errors import InvalidRequest, NotFound, Unauthenticated
 from secateur_wire.identifiers import Identifier, IdentifierKind
 
 router = Router(prefix="/v1/identifiers", tags=["team"])

@@ -18,7 +18,18 @@ from api.http.routing import Router
 from api.state import ApiState
 from core import telemetry
 from core.database import transaction
-from core.errors import (
+from core.pipeline.reports.how_to_run import FOLDER
+from core.service.jobs import comparison, service
+from core.service.jobs.comparison import FEWEST, MOST, Comparison
+from core.service.jobs.random_baseline import with_random_baseline
+from core.service.jobs.resolution.hub_lookup import HUB_ERRORS
+from core.service.jobs.schemas import Job, JobBody
+from core.service.jobs.service import read_events
+from core.service.jobs.waiting import with_waiting_reason, with_waiting_reasons
+from core.service.publications.retry import retry
+from core.service.teams.principal import Principal
+from secateur_wire.base import Page
+from secateur_wire.errors import (
     Conflict,
     DoesNotFit,
     Forbidden,
@@ -38,17 +49,6 @@ from core.errors import (
     UnknownModel,
     UnknownQueue,
 )
-from core.pipeline.reports.how_to_run import FOLDER
-from core.service.jobs import comparison, service
-from core.service.jobs.comparison import FEWEST, MOST, Comparison
-from core.service.jobs.random_baseline import with_random_baseline
-from core.service.jobs.resolution.hub_lookup import HUB_ERRORS
-from core.service.jobs.schemas import Job, JobBody
-from core.service.jobs.service import read_events
-from core.service.jobs.waiting import with_waiting_reason, with_waiting_reasons
-from core.service.publications.retry import retry
-from core.service.teams.principal import Principal
-from secateur_wire.base import Page
 from secateur_wire.jobs import AttemptPage, EventPage, JobSort, WayToRun
 from secateur_wire.states import JobStatus
 from secateur_wire.sweeps import Cost

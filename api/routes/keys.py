@@ -7,10 +7,10 @@ from starlette.responses import Response
 from api.dependencies import Admin, After, CreateOnce, DatabaseSession, Limit, State
 from api.http.problem_documents import problems
 from api.http.routing import Router
-from core.errors import Conflict, Forbidden, IdempotencyConflict, InvalidRequest, NotFound, Unauthenticated
 from core.service.teams import keys
 from core.service.teams.schemas import KeyBody, RotateBody
 from secateur_wire.base import Page
+from secateur_wire.errors import Conflict, Forbidden, IdempotencyConflict, InvalidRequest, NotFound, Unauthenticated
 from secateur_wire.teams import CreatedKey, Key
 
 router = Router(prefix="/v1/keys", tags=["keys"])

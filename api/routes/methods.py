@@ -3,8 +3,8 @@
 from api.dependencies import Viewer
 from api.http.problem_documents import problems
 from api.http.routing import Router
-from core.errors import Unauthenticated
 from core.methods.registry import METHODS
+from secateur_wire.errors import Unauthenticated
 from secateur_wire.methods import Method, MethodList
 
 router = Router(prefix="/v1/methods", tags=["methods"])

@@ -10,7 +10,17 @@ from api.http.routing import Router
 from api.routes.discoveries import LATER, answer_later
 from api.routes.jobs import BODY_ERRORS
 from core.database import transaction
-from core.errors import (
+from core.service.discoveries.asking import ask_for
+from core.service.jobs.resolution.hub_lookup import HUB_ERRORS
+from core.service.jobs.schemas import InspectBody, Inspection
+from core.service.plans.assumptions import inspect_assuming
+from core.service.registry import service
+from core.service.registry.schemas import ModelBody
+from core.service.registry.tables import ModelRow
+from core.service.retention.deletion import delete_registered
+from core.storage.removal import remove_prefixes
+from secateur_wire.base import Page
+from secateur_wire.errors import (
     Conflict,
     CorruptSafetensors,
     DiscoveryFailed,
@@ -29,16 +39,6 @@ from core.errors import (
     UnsupportedArchitecture,
     UnusableModel,
 )
-from core.service.discoveries.asking import ask_for
-from core.service.jobs.resolution.hub_lookup import HUB_ERRORS
-from core.service.jobs.schemas import InspectBody, Inspection
-from core.service.plans.assumptions import inspect_assuming
-from core.service.registry import service
-from core.service.registry.schemas import ModelBody
-from core.service.registry.tables import ModelRow
-from core.service.retention.deletion import delete_registered
-from core.storage.removal import remove_prefixes
-from secateur_wire.base import Page
 from secateur_wire.models import Model
 
 router = Router(prefix="/v1/models", tags=["models"])

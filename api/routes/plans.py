@@ -7,16 +7,16 @@ from api.http.problem_documents import problems
 from api.http.routing import Router
 from api.routes.discoveries import LATER, answer_later
 from api.routes.jobs import BODY_ERRORS
-from core.errors import (
+from core.service.discoveries.asking import ask_for
+from core.service.jobs.resolution.hub_lookup import HUB_ERRORS
+from core.service.plans import service
+from secateur_wire.errors import (
     DiscoveryFailed,
     InvalidRequest,
     NotDiscovered,
     QuotaExceeded,
     Unauthenticated,
 )
-from core.service.discoveries.asking import ask_for
-from core.service.jobs.resolution.hub_lookup import HUB_ERRORS
-from core.service.plans import service
 from secateur_wire.plans import Plan, PlanBody
 
 router = Router(prefix="/v1/plans", tags=["plans"])

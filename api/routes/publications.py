@@ -7,7 +7,10 @@ from starlette.responses import Response
 from api.dependencies import After, CreateOnce, DatabaseSession, Limit, Member, State, Viewer
 from api.http.problem_documents import problems
 from api.http.routing import Router
-from core.errors import (
+from core.service.publications import service
+from core.service.publications.schemas import PublicationBody, RequestIdentity
+from secateur_wire.base import Page
+from secateur_wire.errors import (
     Conflict,
     Forbidden,
     IdempotencyConflict,
@@ -16,9 +19,6 @@ from core.errors import (
     NotFound,
     Unauthenticated,
 )
-from core.service.publications import service
-from core.service.publications.schemas import PublicationBody, RequestIdentity
-from secateur_wire.base import Page
 from secateur_wire.publications import Publication
 
 router = Router(tags=["publications"])

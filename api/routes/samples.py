@@ -10,8 +10,8 @@ from starlette.responses import Response
 from api.dependencies import CreateOnce, DatabaseSession, Member, Viewer
 from api.http.problem_documents import problems
 from api.http.routing import Router
-from core.errors import Forbidden, IdempotencyConflict, InvalidRequest, NotFound, Unauthenticated
 from core.service.samples.requests import get_request, request_samples
+from secateur_wire.errors import Forbidden, IdempotencyConflict, InvalidRequest, NotFound, Unauthenticated
 from secateur_wire.samples import SampleBody, SampleRequest
 
 router = Router(prefix="/v1/samples", tags=["models"])

@@ -10,7 +10,11 @@ from starlette.responses import Response
 from api.dependencies import After, CreateOnce, DatabaseSession, Limit, Member, Quality, State, Viewer
 from api.http.problem_documents import problems
 from api.http.routing import Router
-from core.errors import (
+from core.service.jobs.resolution.hub_lookup import HUB_ERRORS
+from core.service.sweeps import service
+from core.service.sweeps.schemas import Sweep, SweepBody, SweepResults
+from secateur_wire.base import Page
+from secateur_wire.errors import (
     Conflict,
     Forbidden,
     IdempotencyConflict,
@@ -19,10 +23,6 @@ from core.errors import (
     Unauthenticated,
     UnknownMethod,
 )
-from core.service.jobs.resolution.hub_lookup import HUB_ERRORS
-from core.service.sweeps import service
-from core.service.sweeps.schemas import Sweep, SweepBody, SweepResults
-from secateur_wire.base import Page
 from secateur_wire.states import SweepStatus
 from secateur_wire.sweeps import Cost
 

@@ -10,7 +10,6 @@ from fastapi import Query
 from api.dependencies import Admin, After, DatabaseSession, Limit, State, Viewer
 from api.http.problem_documents import problems
 from api.http.routing import Router
-from core.errors import Forbidden, InvalidRequest, Unauthenticated
 from core.service.jobs import quotas
 from core.service.retention import service as retention
 from core.service.retention.schemas import Retention, RetentionPolicy, RetentionPreview
@@ -18,6 +17,7 @@ from core.service.sources import hub_tokens
 from core.service.sources.schemas import HubTokenBody
 from core.service.teams.audit import list_audit as read_audit
 from secateur_wire.base import Page
+from secateur_wire.errors import Forbidden, InvalidRequest, Unauthenticated
 from secateur_wire.teams import AuditEntry, HubToken, Team
 
 router = Router(prefix="/v1", tags=["team"])

@@ -16,18 +16,6 @@ from api.http.routing import Router
 from api.http.trigger_payloads import PAYLOAD, IdempotencyKey, SentByMember, SentToUrl, TriggerOfUrl, firing_response
 from api.routes.jobs import SUBMIT_ERRORS
 from core.database import transaction
-from core.errors import (
-    Conflict,
-    Forbidden,
-    IdempotencyConflict,
-    InvalidRequest,
-    NotFound,
-    PayloadTooLarge,
-    RateLimited,
-    SlowRequest,
-    Unauthenticated,
-    Unavailable,
-)
 from core.service.triggers import service
 from core.service.triggers.authentication import SentHeaders
 from core.service.triggers.definitions import trigger_answer
@@ -43,6 +31,18 @@ from core.service.triggers.schemas import (
 )
 from core.service.triggers.validation import look_up_template
 from secateur_wire.base import Page
+from secateur_wire.errors import (
+    Conflict,
+    Forbidden,
+    IdempotencyConflict,
+    InvalidRequest,
+    NotFound,
+    PayloadTooLarge,
+    RateLimited,
+    SlowRequest,
+    Unauthenticated,
+    Unavailable,
+)
 from secateur_wire.triggers import TriggerVersion
 
 router = Router(prefix="/v1", tags=["triggers"])

@@ -12,7 +12,13 @@ from api.http.problem_documents import problems
 from api.http.routing import Router
 from api.http.upload_parts import OCTETS, NextPart, take_part
 from core.database import transaction
-from core.errors import (
+from core.service.registry import uploads
+from core.service.registry.schemas import UploadBody
+from core.service.registry.upload_completion import complete_upload
+from core.storage.removal import remove_prefixes
+from secateur_wire.base import Page
+from secateur_wire.datasets import Dataset
+from secateur_wire.errors import (
     Conflict,
     CorruptSafetensors,
     DiskFull,
@@ -34,12 +40,6 @@ from core.errors import (
     UnusableModel,
     UploadRefused,
 )
-from core.service.registry import uploads
-from core.service.registry.schemas import UploadBody
-from core.service.registry.upload_completion import complete_upload
-from core.storage.removal import remove_prefixes
-from secateur_wire.base import Page
-from secateur_wire.datasets import Dataset
 from secateur_wire.models import Model
 from secateur_wire.uploads import ReceivedPart, Upload, UploadKind, UploadStatus
 

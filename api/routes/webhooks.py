@@ -14,7 +14,10 @@ from starlette.responses import Response
 from api.dependencies import Admin, After, CreateOnce, DatabaseSession, Limit, Member, State, Viewer
 from api.http.problem_documents import problems
 from api.http.routing import Router
-from core.errors import (
+from core.service.webhooks import delivery_log, service
+from core.service.webhooks.schemas import ReplayBody, RotateSecretBody, WebhookBody, WebhookChanges
+from secateur_wire.base import Page
+from secateur_wire.errors import (
     Conflict,
     Forbidden,
     IdempotencyConflict,
@@ -23,9 +26,6 @@ from core.errors import (
     Unauthenticated,
     UnsafeAddress,
 )
-from core.service.webhooks import delivery_log, service
-from core.service.webhooks.schemas import ReplayBody, RotateSecretBody, WebhookBody, WebhookChanges
-from secateur_wire.base import Page
 from secateur_wire.webhooks import (
     CreatedWebhook,
     Delivery,

@@ -23,8 +23,8 @@ from core.engine.architectures.undiscovered import UndiscoveredModel, describe_s
 from core.engine.evaluation.reload_check import largest_logit
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.pruning.results import LayerRow, PruneResult
-from core.errors import InvalidRequest, SecateurError, UnsupportedArchitecture, UnusableModel
 from core.pipeline.stages.discover import discover_and_test
+from secateur_wire.errors import InvalidRequest, SecateurError, UnsupportedArchitecture, UnusableModel
 
 SEEDS = (0, 1)
 LENGTHS = ((12, 1), (40, 2))

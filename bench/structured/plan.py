@@ -7,10 +7,10 @@ from typing import Any
 from core.engine.architectures.description import ModelDescription, require_structure
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.options.patterns import STRUCTURED
-from core.errors import InvalidRequest
 from core.methods.registry import get_method
 from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
+from secateur_wire.errors import InvalidRequest
 
 SAMPLES, LENGTH = 64, 512
 """Calibration sequences where a method's paper does not say otherwise, and tokens of each."""

@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 
 import httpx
 
-from core.errors import UnsafeAddress
+from secateur_wire.errors import UnsafeAddress
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network

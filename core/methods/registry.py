@@ -7,9 +7,9 @@ from pydantic import ValidationError
 from core import methods
 from core.discovery import descriptions
 from core.engine.options.base import MethodParameters
-from core.errors import InvalidParameters, UnknownMethod
 from core.methods.method_info import MethodInfo
 from core.validation import message_of, nearest_hint
+from secateur_wire.errors import InvalidParameters, UnknownMethod
 
 METHODS = descriptions(methods, MethodInfo)
 

@@ -7,7 +7,6 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, select, text
 from sqlalchemy.orm import Session
 
-from core.errors import InvalidRequest, NotFound
 from core.service.jobs.tables import JobRow
 from core.service.publications.tables import PublicationRow
 from core.service.sweeps.tables import SweepRow
@@ -16,6 +15,7 @@ from core.service.teams.tables import ApiKeyRow, AuditRow
 from core.service.triggers.tables import TriggerRow
 from core.service.webhooks.tables import WebhookDeliveryRow, WebhookRow
 from secateur_wire.base import Page
+from secateur_wire.errors import InvalidRequest, NotFound
 from secateur_wire.identifiers import LENGTH, NEWEST, PREFIXES, Identifier, IdentifierKind
 
 SUBMISSIONS: Final = 20_000

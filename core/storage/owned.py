@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from core.errors import DiskFull, NotFound, StoreOfAnother, StoreUnavailable
 from core.storage.store import Incoming, Store, StoredFile, Unfinished, UploadPart, Usage, Watch
+from secateur_wire.errors import DiskFull, NotFound, StoreOfAnother, StoreUnavailable
 
 MARK_PREFIX, MARK_FILE = "owner", "installation"
 _LONGEST_ID = 200

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import structlog
 
-from core.errors import Unavailable
 from core.storage.store import Store
+from secateur_wire.errors import Unavailable
 
 logger = structlog.get_logger()
 

@@ -14,7 +14,6 @@ import aiohttp
 from botocore.exceptions import BotoCoreError, ClientError
 from s3fs import S3FileSystem
 
-from core.errors import DiskFull, StoreUnavailable
 from core.settings import Settings
 from core.storage.s3_session import new_session
 from core.storage.store import (
@@ -32,6 +31,7 @@ from core.storage.store import (
     missing,
     publishable,
 )
+from secateur_wire.errors import DiskFull, StoreUnavailable
 
 _UNREACHABLE = (OSError, BotoCoreError, ClientError, aiohttp.ClientError, concurrent.futures.CancelledError)
 _AT_ONCE = 4

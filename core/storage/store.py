@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from prometheus_client import Histogram
 
-from core.errors import DiskFull, NotFound
+from secateur_wire.errors import DiskFull, NotFound
 
 MANIFEST = "secateur.json"
 PACKED_SUFFIX = ".packed.safetensors"

@@ -12,12 +12,12 @@ from sqlalchemy import literal, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.errors import NotFound
 from core.service.jobs.queue import claim, finish_succeeded
 from core.service.jobs.tables import ArtifactFileRow
 from core.service.retention.reads import is_being_read
 from core.settings import Settings
 from core.storage import LocalStore, artifact_prefix
+from secateur_wire.errors import NotFound
 from tests.api.ended_job import FILES, succeeded_job
 
 CONTENT = bytes(range(256)) * 10

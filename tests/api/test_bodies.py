@@ -16,10 +16,10 @@ from api.http import bodies
 from api.http.bodies import BODY_LIMITS, QUICK_BYTES, parse_body, parsed
 from api.http.routing import AuthenticatedRoute
 from api.openapi.document import operations, required_role
-from core.errors import InvalidRequest
 from core.service.teams.tokens import new_token
 from core.settings import Settings
 from core.untrusted_json import JsonLimits, parse_json
+from secateur_wire.errors import InvalidRequest
 from tests.serving import lent_app
 
 FORM = "application/x-www-form-urlencoded"

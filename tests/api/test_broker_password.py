@@ -7,10 +7,10 @@ import pytest
 from pydantic import SecretStr
 
 from api.process.rate_limits import Rates
-from core.errors import RateLimited
 from core.service.jobs.broker import broker_answers, celery_app
 from core.service.jobs.hints import Hints
 from core.settings import Settings
+from secateur_wire.errors import RateLimited
 from tests.worker.redis_server import RedisServer, redis_running
 
 PASSWORD = "a p@ss/word:50%#?"

@@ -14,9 +14,9 @@ from fastapi.testclient import TestClient
 
 from core.engine.datasets.sandbox import CHECK_BYTES
 from core.engine.datasets.text_files import describe
-from core.errors import Unavailable, UnusableDataset
 from core.service.registry import check_slots
 from core.service.registry.check_slots import MOST_WAITING_OF_TEAM, CheckSlots
+from secateur_wire.errors import Unavailable, UnusableDataset
 from tests.api.uploading import announced, send_rest, start
 
 

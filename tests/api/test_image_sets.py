@@ -9,13 +9,13 @@ from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.errors import InvalidRequest, SecateurError, TooFewImages, UnknownDataset, UnusableDataset
 from core.service.jobs.resolution.classifier import ImageNeeds, resolve_images
 from core.service.jobs.resolution.context import RequestContext
 from core.service.sources.folders import content_hash
 from core.service.sources.references import FileImages, ImageReference, StoredImages, data_references, image_references
 from core.settings import Settings
 from core.storage import Store
+from secateur_wire.errors import InvalidRequest, SecateurError, TooFewImages, UnknownDataset, UnusableDataset
 from tests.api.uploading import announced, send_rest, start
 from tests.image_sets import grays, write_folder, write_parquet
 

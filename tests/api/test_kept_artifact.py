@@ -9,12 +9,12 @@ from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.errors import GateMissed, OutOfMemory
 from core.service.jobs.queue import claim, finish_cancelled, finish_failed, finish_succeeded, release
 from core.service.retention.orphans import sweep_orphans
 from core.service.teams.installation import owned
 from core.settings import Settings
 from core.storage import LocalStore, StoredFile, artifact_prefix
+from secateur_wire.errors import GateMissed, OutOfMemory
 
 MISSED = GateMissed("too far").problem()
 METRICS = {"bytes": {"dense": 10, "artifact": 5}}

@@ -13,12 +13,12 @@ from jsonschema_rs import Draft202012Validator
 from api.app import create_app
 from api.http.problem_documents import PROBLEM_JSON
 from api.openapi.document import TAGS, operations, required_role
-from core.errors import ApiError
 from core.methods.registry import METHODS
 from core.settings import Settings
 from core.validation import message_of
 from secateur import errors as client_errors
 from secateur.transport.problems import BY_CODE, BY_STATUS
+from secateur_wire.errors import ApiError
 
 Document = dict[str, Any]
 

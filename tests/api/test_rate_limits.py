@@ -10,10 +10,10 @@ from fastapi.testclient import TestClient
 
 from api.app import create_app
 from api.process.rate_limits import Rates
-from core.errors import RateLimited
 from core.logs import configure_logs
 from core.service.teams.tokens import new_token
 from core.settings import Settings
+from secateur_wire.errors import RateLimited
 from tests.conftest import bearer
 from tests.worker.conftest import eventually
 from worker.processes import spawn

@@ -11,7 +11,6 @@ from sqlalchemy.orm import Session, sessionmaker
 from typer.testing import CliRunner
 
 from core.database import transaction
-from core.errors import Conflict, InvalidRequest, NotFound
 from core.service.jobs.queue import claim, heartbeat, release
 from core.service.jobs.quotas import get_team, list_teams
 from core.service.teams.administration import create_team_with_key, set_limits
@@ -20,6 +19,7 @@ from core.service.teams.quotas import month_start
 from core.service.teams.tables import TeamRow
 from core.settings import Settings
 from secateur.cli import keys_app
+from secateur_wire.errors import Conflict, InvalidRequest, NotFound
 from tests.conftest import bearer
 from worker.cli import register
 

@@ -13,7 +13,6 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import seconds_from_now, transaction
-from core.errors import Unavailable
 from core.service.registry.check_slots import CheckSlots
 from core.service.registry.tables import UploadRow
 from core.service.registry.upload_completion import complete_upload
@@ -22,6 +21,7 @@ from core.service.teams.principal import Principal
 from core.settings import Settings
 from core.storage import LocalStore, Store
 from core.storage.store import UploadPart
+from secateur_wire.errors import Unavailable
 from tests.api.uploading import announced, send, send_rest, start, stored_bytes
 from tests.model_folders import write_llama, write_text
 

@@ -16,10 +16,10 @@ import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.errors import GateMissed, TooLittleText
 from core.service.jobs.queue import claim, finish_failed
 from core.storage import Store
 from secateur.cli.unfinished import RECORD
+from secateur_wire.errors import GateMissed, TooLittleText
 from tests.api.ended_job import FILES, finish_next
 from tests.client.command_line import COMMAND, RunHere, run_here
 from tests.client.cutting_proxy import Cuts, cutting

@@ -17,7 +17,6 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.engine.architectures.undiscovered import UndiscoveredModel, describe_source
-from core.errors import DiscoveryFailed
 from core.service.discoveries import queue as discoveries
 from core.service.discoveries.asking import ask
 from core.service.discoveries.tables import DiscoveryRow
@@ -26,6 +25,7 @@ from core.service.jobs import queue
 from core.service.jobs.queue import Claim
 from core.service.jobs.tables import JobRow
 from core.settings import Settings
+from secateur_wire.errors import DiscoveryFailed
 from tests.discoveries.conftest import CHILD, Fleet, NoteVersion
 from tests.model_folders import write_alien
 from tests.worker.conftest import eventually

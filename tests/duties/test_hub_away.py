@@ -10,7 +10,6 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.errors import HubUnavailable, UnknownModel
 from core.service.jobs.resolution.hub_lookup import HubLookup
 from core.service.sources.hub import Hub
 from core.service.sources.hub_outage import HubOutage
@@ -19,6 +18,7 @@ from core.service.triggers.context import TriggerContext
 from core.service.triggers.due import MOST_FAILURES
 from core.settings import Settings
 from core.storage import Store
+from secateur_wire.errors import HubUnavailable, UnknownModel
 from tests.duties.conftest import Dispatcher
 from tests.jobs.conftest import NewJob
 from tests.sources.hub_server import HubState, hub_server

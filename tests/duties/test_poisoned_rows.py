@@ -11,11 +11,11 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import seconds_from_now, transaction
-from core.errors import HubUnavailable, QuotaExceeded, UnknownModel
 from core.service.duties.isolation import MOST_FAILURES, is_passing
 from core.service.jobs.tables import AttemptRow
 from core.settings import Settings
 from core.storage import Store
+from secateur_wire.errors import HubUnavailable, QuotaExceeded, UnknownModel
 from tests.duties.conftest import Dispatcher
 from tests.jobs.conftest import NewJob
 from tests.sweeps.conftest import Sweeps

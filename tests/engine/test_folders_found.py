@@ -67,7 +67,7 @@ EXPORTER_INFO = '''
     """A list of the tensors: its description."""
 
     from core.engine.exporters.exporter_info import ExporterInfo
-    from core.errors import InvalidRequest
+    from secateur_wire.errors import InvalidRequest
 
 
     class ListingInfo(ExporterInfo):
@@ -110,7 +110,7 @@ SCRIPT = """
     from core.engine.architectures.describe import describe_folder
     from core.engine.recovery.completion import complete_image_recovery, complete_recovery
     from core.engine.recovery.request import Recovery
-    from core.errors import InvalidRequest
+    from secateur_wire.errors import InvalidRequest
     from core.methods.registry import get_method
     from core.pipeline.recipes.outputs import resolve_output
     from core.pipeline.recipes.parts import Output

@@ -30,7 +30,7 @@ from core.engine.models.loading import load_model
 from core.engine.models.streamed import StreamedModel, call_block
 from core.engine.models.tracing.__main__ import answer
 from core.engine.models.tracing.discover import discover
-from core.errors import SecateurError, UnsupportedArchitecture
+from secateur_wire.errors import SecateurError, UnsupportedArchitecture
 from tests.fuzz.architecture_cases import TYPES, case
 from tests.fuzz.config_opener import FORBIDDEN
 from tests.fuzz.reader import how_refused

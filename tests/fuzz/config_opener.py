@@ -31,7 +31,7 @@ from core.engine.datasets.preprocessing import read_preprocessing
 from core.engine.models.classifier import load_classifier, open_classifier
 from core.engine.models.folder import open_model
 from core.engine.models.loading import load_model
-from core.errors import SecateurError
+from secateur_wire.errors import SecateurError
 from tests.engine.classifier_folders import make_classifier
 from tests.engine.tiny import make_model
 from tests.fuzz.config_cases import UNGUARDED, write_bait, write_case, write_unguarded

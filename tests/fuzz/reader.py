@@ -15,7 +15,7 @@ from core.engine.architectures.description import inspect_folder
 from core.engine.checkpoints.safetensors_header import read_header
 from core.engine.datasets.text_files import describe, read_documents
 from core.engine.models.gguf_header import read_gguf_header, require_importable
-from core.errors import InvalidRequest, SecateurError, UnusableDataset, UnusableModel
+from secateur_wire.errors import InvalidRequest, SecateurError, UnusableDataset, UnusableModel
 from tests.fuzz.cases import case
 
 ROOM_BYTES = 512 * 2**20

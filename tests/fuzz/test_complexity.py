@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from core.engine.datasets.image_codec import UnreadableImage
-from core.errors import SecateurError
+from secateur_wire.errors import SecateurError
 from tests.fuzz.complexity_cases import KIB, PARSERS, Parser, with_content
 from tests.fuzz.complexity_shapes import numbered
 

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from core.engine.checkpoints.safetensors_header import encode_header, read_header
 from core.engine.datasets.text_files import describe
-from core.errors import CorruptSafetensors, UnusableDataset
 from core.untrusted_json import FILE_LIMITS, parse_json
+from secateur_wire.errors import CorruptSafetensors, UnusableDataset
 
 SECONDS_A_CASE = 60
 """A case takes a millisecond; only one that hangs takes this."""

@@ -16,7 +16,7 @@ from core.engine.exporters.gguf.family import Floats
 from core.engine.exporters.gguf.settings import GgufSettings, read_settings
 from core.engine.exporters.gguf.tensors import PlacedTensor, placed_tensors, read_placed
 from core.engine.models.folder import ModelFolder
-from core.errors import ExportFailed, ExportMismatch
+from secateur_wire.errors import ExportFailed, ExportMismatch
 from tests.gguf.cells import Cell, export
 from tests.gguf.trained import FAMILIES
 

@@ -10,10 +10,10 @@ from core.engine.exporters.gguf.probe_lines import varied_lines
 from core.engine.models.folder import open_model
 from core.engine.models.gguf_header import ARCHITECTURES, read_gguf_sandboxed
 from core.engine.models.loading import load_model
-from core.errors import UnusableModel
 from core.pipeline.stages.import_gguf.spec import ImportGgufSpec
 from core.pipeline.stages.run import run_stage
 from core.progress import Progress
+from secateur_wire.errors import UnusableModel
 from tests.gguf.architectures import write_architecture
 from tests.gguf.files import Merges, finish, train_byte_level
 

@@ -11,11 +11,11 @@ from core.engine.exporters.gguf.info import INFO
 from core.engine.exporters.gguf.settings import read_settings
 from core.engine.models.folder import open_model
 from core.engine.models.gguf_header import ARCHITECTURES
-from core.errors import InvalidRequest
 from core.pipeline.recipes.outputs import losses_of
 from core.pipeline.stages.import_gguf.spec import ImportGgufSpec
 from core.pipeline.stages.run import run_stage
 from core.progress import Progress
+from secateur_wire.errors import InvalidRequest
 from tests.gguf.cells import WAYS, Cell, Way, cut_trained, export, nightly_but
 from tests.gguf.trained import FAMILIES, MINUTE, STEPS, save_trained
 

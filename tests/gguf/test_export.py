@@ -14,7 +14,6 @@ from core.engine.exporters.gguf import runtime
 from core.engine.exporters.gguf.exporter import GgufFiles
 from core.engine.exporters.gguf.gate import Agreement, require_agreement
 from core.engine.exporters.gguf.runtime import running_llama_cpp
-from core.errors import ExportFailed, ExportMismatch, InvalidRequest
 from core.methods.registry import parse_parameters
 from core.pipeline.recipes.outputs import resolve_output
 from core.pipeline.recipes.parts import Output
@@ -23,6 +22,7 @@ from core.pipeline.stages.import_gguf.spec import ImportGgufSpec
 from core.pipeline.stages.run import run_stage
 from core.progress import Progress
 from core.service.jobs.schemas import JobBody
+from secateur_wire.errors import ExportFailed, ExportMismatch, InvalidRequest
 from tests.engine.tiny import make_model
 from tests.gguf.cells import export
 from tests.gguf.trained import save_trained

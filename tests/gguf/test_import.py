@@ -14,10 +14,10 @@ from core.database import transaction
 from core.engine.exporters.gguf.probe_lines import varied_lines
 from core.engine.models.folder import open_model
 from core.engine.models.memory_limit import memory_limited
-from core.errors import SecateurError, UnusableModel
 from core.service.registry.service import find_row
 from core.service.registry.tables import ModelRow
 from core.settings import Settings
+from secateur_wire.errors import SecateurError, UnusableModel
 from tests.gguf.files import train_byte_level, write_llama
 from tests.gguf.llama_cpp import llama_cpp_ids
 from worker.embedded import register

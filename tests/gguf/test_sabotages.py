@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from core.engine.exporters.gguf.exporter import GgufFiles
-from core.errors import ExportMismatch
+from secateur_wire.errors import ExportMismatch
 from tests.gguf.cells import cut_trained, nightly_but
 from tests.gguf.sabotages import IDS, SABOTAGES, caught
 from tests.gguf.trained import MINUTE, STEPS

@@ -16,7 +16,7 @@ from core.engine.exporters.gguf.probe_lines import varied_lines
 from core.engine.exporters.gguf.vocabulary import read_vocabulary
 from core.engine.models.gguf_header import read_gguf_header
 from core.engine.models.gguf_tokenizer import PRE_TOKENIZERS, build_tokenizer
-from core.errors import InvalidRequest, UnusableModel
+from secateur_wire.errors import InvalidRequest, UnusableModel
 from tests.gguf.files import Merges, finish, train_byte_level, write_byte_level, write_sentencepiece
 from tests.gguf.llama_cpp import llama_cpp_ids
 

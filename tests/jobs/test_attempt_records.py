@@ -7,9 +7,9 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.errors import OutOfMemory
 from core.service.jobs.queue import finish_failed, finish_succeeded, release
 from core.service.jobs.tables import AttemptRow, JobRow
+from secateur_wire.errors import OutOfMemory
 from tests.jobs.conftest import NewJob
 from tests.jobs.test_quotas import take
 

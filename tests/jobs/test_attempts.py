@@ -5,7 +5,6 @@ from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.errors import Conflict, GateMissed, OutOfMemory, RunnerLost
 from core.service.jobs.queue import (
     append_event,
     claim,
@@ -26,6 +25,7 @@ from core.service.jobs.queue import (
 from core.service.jobs.tables import ArtifactFileRow, JobEventRow, JobReportRow, JobRow, WorkerRow
 from core.service.teams.tables import TeamRow
 from core.storage import StoredFile
+from secateur_wire.errors import Conflict, GateMissed, OutOfMemory, RunnerLost
 from tests.jobs.conftest import NewJob
 
 Sessions = sessionmaker[Session]

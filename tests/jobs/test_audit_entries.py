@@ -11,7 +11,6 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.errors import InternalError, RunnerLost
 from core.service.jobs.queue import (
     claim,
     expire_leases,
@@ -27,6 +26,7 @@ from core.service.jobs.queue.transitions import Transition, transition
 from core.service.jobs.states import TRANSITIONS
 from core.service.jobs.tables import JobRow
 from core.service.teams.tables import AuditRow
+from secateur_wire.errors import InternalError, RunnerLost
 from secateur_wire.states import JobStatus
 
 Sessions = sessionmaker[Session]

@@ -8,7 +8,6 @@ from sqlalchemy import insert, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import new_id, seconds_from_now, transaction
-from core.errors import DoesNotFit
 from core.service.jobs import queue, service
 from core.service.jobs.estimates.history import COARSE, estimate_job, estimate_that_fits
 from core.service.jobs.inspection import inspect
@@ -18,6 +17,7 @@ from core.service.jobs.schemas import InspectBody, JobBody
 from core.service.jobs.tables import AttemptRow, JobRow, PassTraceRow, WorkerRow
 from core.settings import Settings
 from core.storage import Store
+from secateur_wire.errors import DoesNotFit
 from secateur_wire.jobs import Estimate
 
 _GIB = 2**30

@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 
 from core.engine.architectures.model_task import MODEL_TASKS
-from core.errors import InvalidRequest
 from core.service.jobs.gates import evaluate_gates, gates_report, missed_gates, require_measured
+from secateur_wire.errors import InvalidRequest
 from secateur_wire.job_body import Evaluation, Gates
 from secateur_wire.metrics import Latency, Metrics, Perplexity
 from secateur_wire.reports import GateResult

@@ -17,13 +17,13 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from bench.queue_scale_plans import explained, nodes_of
 from core.database import new_id, session_factory, transaction
-from core.errors import InvalidRequest
 from core.pagination import Window, cursor_of, read_window
 from core.service.jobs.listing import ORDERS, SORTS, JobFilters, having_words, matching
 from core.service.jobs.states import STATUSES
 from core.service.jobs.tables import JobRow
 from core.service.teams.bootstrap import create_team
 from core.settings import Settings
+from secateur_wire.errors import InvalidRequest
 from secateur_wire.jobs import JobSort
 from tests.databases import fresh_database
 

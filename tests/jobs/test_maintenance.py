@@ -6,7 +6,6 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from bench.queue_scale_plans import explained, nodes_of
 from core.database import new_id, seconds_from_now, transaction
-from core.errors import OutOfMemory
 from core.service.jobs.admission import Room, needs_columns
 from core.service.jobs.queue import (
     claim,
@@ -21,6 +20,7 @@ from core.service.jobs.queue import (
 )
 from core.service.jobs.quotas import get_team
 from core.service.jobs.tables import AttemptRow, JobEventRow, JobRow
+from secateur_wire.errors import OutOfMemory
 from tests.jobs.conftest import NewJob
 
 Sessions = sessionmaker[Session]

@@ -10,7 +10,6 @@ from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import new_id, transaction
-from core.errors import GateMissed, OutOfMemory, QuotaExceeded
 from core.service.jobs.queue import (
     JobsLocked,
     claim,
@@ -26,6 +25,7 @@ from core.service.jobs.tables import ArtifactFileRow, AttemptRow, JobReportRow, 
 from core.service.teams.quotas import release_stored, reserve_stored
 from core.service.teams.tables import TeamRow
 from core.storage import StoredFile
+from secateur_wire.errors import GateMissed, OutOfMemory, QuotaExceeded
 from tests.jobs.conftest import NewJob
 from tests.worker.conftest import eventually
 

@@ -14,7 +14,6 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.errors import Conflict, QuotaExceeded, RunnerLost
 from core.service.jobs.queue import (
     JobsLocked,
     append_event,
@@ -35,6 +34,7 @@ from core.service.jobs.states import LEASED, TRANSITIONS
 from core.service.jobs.tables import ArtifactFileRow, AttemptRow, JobEventRow, JobRow
 from core.service.teams.tables import TeamRow
 from core.storage import StoredFile
+from secateur_wire.errors import Conflict, QuotaExceeded, RunnerLost
 from tests.jobs.conftest import NewJob
 from tests.worker.conftest import eventually
 

@@ -11,7 +11,6 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.errors import Conflict, GateMissed, OutOfMemory, RunnerLost
 from core.service.jobs.queue import (
     append_event,
     claim,
@@ -29,6 +28,7 @@ from core.service.jobs.queue import (
 from core.service.jobs.states import LEASED
 from core.service.jobs.tables import ArtifactFileRow, JobRow
 from core.service.teams.tables import TeamRow
+from secateur_wire.errors import Conflict, GateMissed, OutOfMemory, RunnerLost
 from secateur_wire.states import JobStatus
 from tests.jobs.conftest import NewJob
 from tests.jobs.expected import ARTIFACTS, ATTEMPTS, Expected, Token, left_by, require_rows_as_expected

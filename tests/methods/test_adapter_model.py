@@ -24,7 +24,6 @@ from core.engine.recovery.adapters import MaskedLoraLinear, add_adapters
 from core.engine.removals.widths.counts import plan_width_reduction
 from core.engine.removals.widths.options import WidthOptions
 from core.engine.resume.kinds import SELECTION
-from core.errors import InvalidParameters
 from core.methods.cost import Tokens
 from core.methods.loraprune.method import CubicRemovalSchedule
 from core.methods.lorashear.bundle_damage import UnitBundle, most_damaging
@@ -36,6 +35,7 @@ from core.pipeline.recipes.validation import resolve_request
 from core.progress import WorkStopped
 from core.service.jobs.estimates.compute import compute_cost
 from core.service.jobs.estimates.resources import estimate_resources
+from secateur_wire.errors import InvalidParameters
 from secateur_wire.recovery import Lora
 from tests.engine.crossing import crossed
 from tests.engine.pruning.test_structured import edit, removal, save

@@ -11,9 +11,9 @@ from core.engine.pruning.input_statistics import InputStatistic, Statistic, rela
 from core.engine.pruning.layerwise.language_pass import LayerRows
 from core.engine.pruning.protocols.layerwise import Method
 from core.engine.pruning.targets import LayerTarget, PrunableLinear
-from core.errors import RunFailed
 from core.methods.engine import build_method
 from core.methods.registry import parse_parameters
+from secateur_wire.errors import RunFailed
 
 BOTH = pytest.mark.parametrize("method", ["admm", "alps"])
 

@@ -19,9 +19,9 @@ from core.engine.pruning.layer_matrix import layer_of, set_matrix, to_matrix
 from core.engine.pruning.network import loss_and_accuracy, mean_loss
 from core.engine.recovery.request import Recovery
 from core.engine.resume.store import ResumeStore
-from core.errors import InvalidParameters, InvalidSparsity
 from core.methods.iterative_magnitude.method import cut_layer, layers_before_dropout, rewind, scaled_dropout
 from core.progress import Progress, WorkStopped
+from secateur_wire.errors import InvalidParameters, InvalidSparsity
 from tests.engine.classifying import (
     Plain,
     digits,

@@ -16,7 +16,6 @@ from core.engine.pruning.filters.coupled_channels import CoupledChannels
 from core.engine.pruning.network import Network, mean_loss
 from core.engine.removals.weights.options import LayerSelection, prunable_linears
 from core.engine.resume.store import ResumeStore
-from core.errors import InvalidRequest
 from core.methods.engine import build_classifier_method
 from core.methods.filter_l1.info import FilterL1Parameters
 from core.methods.filter_l1.method import FilterL1
@@ -25,6 +24,7 @@ from core.methods.sensitivity.classifier_pass import classifier_sensitivity
 from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 from core.progress import Progress, WorkStopped
+from secateur_wire.errors import InvalidRequest
 from tests.engine.classifier_folders import CLASSES, images, make_classifier
 from tests.engine.watching import Watching
 

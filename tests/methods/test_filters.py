@@ -15,8 +15,8 @@ from core.engine.pruning.iterative.retraining import retrain
 from core.engine.pruning.network import Network, mean_loss
 from core.engine.recovery.request import Recovery
 from core.engine.resume.store import ResumeStore
-from core.errors import InvalidParameters, InvalidSparsity
 from core.progress import WorkStopped
+from secateur_wire.errors import InvalidParameters, InvalidSparsity
 from tests.engine.classifier_networks import layers_of, logits, make_classifier, make_scene, random_images
 from tests.engine.classifying import prune
 from tests.engine.watching import Watching

@@ -16,11 +16,11 @@ from core.engine.pruning.results import PruneResult, UnitRow
 from core.engine.pruning.units.removal import UnitCounts
 from core.engine.recovery.language import recover
 from core.engine.resume.kinds import SELECTION
-from core.errors import InvalidParameters
 from core.methods.cost import CostFacts, Tokens
 from core.methods.flap.method import FLAP
 from core.methods.registry import get_method, parse_parameters
 from core.progress import WorkStopped
+from secateur_wire.errors import InvalidParameters
 from tests.engine.apart import Apart
 from tests.engine.crossing import crossed
 from tests.engine.exporters.test_per_layer import config_of, prune

@@ -16,12 +16,12 @@ from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel
 from core.engine.pruning.results import PruneResult, UnitRow
 from core.engine.removals.widths.counts import plan_width_reduction
-from core.errors import InvalidParameters
 from core.methods.cost import CostFacts, Tokens
 from core.methods.frontier import layer_search
 from core.methods.frontier.structured import StructuredFrontier
 from core.methods.frontier.structured_info import StructuredFrontierCost, StructuredFrontierParameters
 from core.progress import WorkStopped
+from secateur_wire.errors import InvalidParameters
 from tests.engine.apart import Apart
 from tests.engine.pruning.test_structured import edit
 from tests.engine.reloading import reload_with_code

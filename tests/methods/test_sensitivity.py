@@ -12,12 +12,12 @@ from core.engine.models.folder import open_model
 from core.engine.options.sensitivity import SensitivityOptions
 from core.engine.options.sensitivity_curves import Sensitivity
 from core.engine.resume.kinds import BLOCK
-from core.errors import InvalidRequest
 from core.methods.sensitivity.language_pass import SensitivityPass, SensitivityResult
 from core.pipeline.plans import make_sensitivity_plan
 from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 from core.progress import Progress, WorkStopped
+from secateur_wire.errors import InvalidRequest
 from tests.engine.resuming import positions
 from tests.engine.sweeping import sweep
 from tests.engine.tiny import make_model, make_tokens

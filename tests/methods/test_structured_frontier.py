@@ -15,12 +15,12 @@ from core.engine.pruning.results import PruneResult, UnitRow
 from core.engine.pruning.streams.block_gradients import draw_tokens
 from core.engine.removals.widths.counts import plan_width_reduction
 from core.engine.resume.kinds import SELECTION
-from core.errors import InvalidParameters
 from core.methods.frontier import input_removal, output_metric, structured
 from core.methods.frontier.input_removal import remove_groups
 from core.methods.frontier.structured import StructuredFrontier
 from core.methods.frontier.structured_info import StructuredFrontierParameters
 from core.progress import WorkStopped
+from secateur_wire.errors import InvalidParameters
 from tests.engine.apart import Apart
 from tests.engine.crossing import crossed
 from tests.engine.exporters.test_per_layer import prune

@@ -11,7 +11,6 @@ from core.engine.architectures.description import ModelDescription
 from core.engine.models.folder import open_model
 from core.engine.pruning.blocks.language_pass import UnitRemovalPass
 from core.engine.pruning.layerwise.language_pass import LayerwisePass
-from core.errors import InvalidParameters, InvalidTarget
 from core.methods.cost import Tokens
 from core.methods.method_info import MethodInfo
 from core.methods.registry import get_method, parse_parameters
@@ -21,6 +20,7 @@ from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.sizes import resolve_target
 from core.pipeline.recipes.validation import resolve_request
 from core.service.jobs.estimates.compute import compute_cost
+from secateur_wire.errors import InvalidParameters, InvalidTarget
 from secateur_wire.job_body import Target
 from secateur_wire.methods import Method
 from tests.engine.sweeping import request_for

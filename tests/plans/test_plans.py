@@ -11,7 +11,6 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.engine.architectures.describe import Description
-from core.errors import InvalidRequest, SecateurError
 from core.service.jobs.estimates.history import estimate_that_fits
 from core.service.jobs.queue import claim, finish_succeeded, heartbeat
 from core.service.jobs.resolution.context import RequestContext
@@ -21,6 +20,7 @@ from core.service.jobs.service import submit
 from core.service.plans.service import plan
 from core.settings import Settings
 from core.storage import Store, StoredFile
+from secateur_wire.errors import InvalidRequest, SecateurError
 from secateur_wire.plans import Goal, Plan, PlanBody
 from tests.client.command_line import RunHere
 from tests.plans.models import add_model, add_set, convolutions, llama, refusing

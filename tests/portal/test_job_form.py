@@ -15,13 +15,13 @@ from api.portal.forms.new_job import with_calibration, with_evaluation, with_met
 from api.portal.session import Form, read_form
 from api.portal.views.method_cards import MethodGroup, method_groups
 from api.portal.views.reproduce import commands_for
-from core.errors import InvalidRequest
 from core.methods.method_info import MethodInfo
 from core.methods.registry import METHODS
 from core.service.jobs.schemas import JobBody
 from secateur import Client
 from secateur.cli import app
 from secateur_wire.datasets import Dataset
+from secateur_wire.errors import InvalidRequest
 from secateur_wire.models import ModelSummary
 from tests.methods.two_ways import two_ways
 

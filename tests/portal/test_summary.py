@@ -13,10 +13,10 @@ from api.portal.views.layer_table import by_kind, chart_height, layer_figures
 from api.portal.views.metric_curves import MOST_POINTS, curves_of
 from api.portal.views.result_cards import Row, cards, evaluation_rows
 from api.portal.views.summary import summarize
-from core import errors
 from core.pipeline.reports.report import Report
 from core.pipeline.reports.shape_chart import shape_chart
 from secateur.metrics_table import figures
+from secateur_wire import errors
 from secateur_wire.jobs import JobAttempt, JobEvent
 from secateur_wire.metrics import Metrics
 from secateur_wire.progress import between, remaining_range, remaining_seconds, seconds_range

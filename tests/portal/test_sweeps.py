@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 
 from api.portal.routes.sweeps import field_of, read_sweep
 from api.portal.session import Form
-from core.errors import InvalidRequest
+from secateur_wire.errors import InvalidRequest
 from tests.portal.browserless import Browserless
 from tests.portal.conftest import POLLED_WITHIN, require_accessible
 from tests.sweeps.conftest import Sweeps, grid_body, search_body, sweeps  # noqa: F401

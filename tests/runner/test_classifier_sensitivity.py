@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from core.errors import InvalidRequest
+from secateur_wire.errors import InvalidRequest
 from secateur_wire.weights.packed import unpack_folder
 from tests.runner.conftest import Finish, artifact
 from tests.runner.test_classifiers import body

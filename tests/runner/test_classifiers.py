@@ -13,7 +13,6 @@ from transformers import AutoModelForImageClassification
 from core.database import transaction
 from core.engine.datasets.image_codec import write_images
 from core.engine.models.classifier import load_classifier, open_classifier
-from core.errors import SecateurError
 from core.pipeline.reports.dense_figures import KnownDenseFigures
 from core.pipeline.reports.report import Report
 from core.pipeline.stages.new_network.spec import NewNetworkSpec
@@ -24,6 +23,7 @@ from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.schemas import JobBody
 from core.service.registry.schemas import DatasetBody, ModelBody
 from core.service.registry.service import register_dataset, register_model
+from secateur_wire.errors import SecateurError
 from tests.runner.conftest import Finish, Work, artifact, shown_ways
 from tests.shown_ways import run_here
 from tests.worker.conftest import Queue, eventually, runner_of

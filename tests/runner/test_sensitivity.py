@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from core.errors import InvalidRequest
+from secateur_wire.errors import InvalidRequest
 from tests.runner.conftest import Finish, Work, artifact
 from tests.runner.models import register_layers
 from tests.worker.conftest import Queue

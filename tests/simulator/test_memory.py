@@ -11,10 +11,10 @@ import torch
 
 from core.engine.models.accelerator import ran_out_of_memory
 from core.engine.pruning.micro_batches import MicroBatches
-from core.errors import OutOfMemory, SecateurError
 from core.pipeline.messages import ModelPlace
 from core.pipeline.stages.generate_text.spec import GenerateTextSpec
 from core.progress import Progress
+from secateur_wire.errors import OutOfMemory, SecateurError
 from tests.engine.tiny import make_tokens
 from tests.simulator.devices import SimulatedDevice
 from tests.simulator.jobs import model_folder, prune_language

@@ -17,7 +17,6 @@ from transformers import dynamic_module_utils
 from bench.architectures.tiny_configs import tiny_model
 from core.engine.architectures.architecture import Architecture
 from core.engine.checkpoints.safetensors_header import read_header
-from core.errors import LatencyTooNoisy, TargetUnreachable
 from core.pipeline.messages import (
     ImageSource,
     JobSpec,
@@ -38,6 +37,7 @@ from core.pipeline.stages.search.spec import SearchSpec
 from core.pipeline.stages.sensitivity.spec import SensitivitySpec
 from core.pipeline.stages.verify.spec import VerificationOutput, VerifySpec
 from core.progress import Progress
+from secateur_wire.errors import LatencyTooNoisy, TargetUnreachable
 from tests.engine.classifier_folders import CLASSES, image_shape, make_classifier
 from tests.families import small_parameters
 from tests.gguf.trained import save_trained

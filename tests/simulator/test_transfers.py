@@ -12,8 +12,8 @@ from torch import Tensor
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import read_ahead
 from core.engine.resume.store import ResumeStore
-from core.errors import NotFiniteWeights
 from core.progress import Progress, WorkStopped
+from secateur_wire.errors import NotFiniteWeights
 from tests.engine.tiny import make_model
 from tests.simulator.devices import Counts, SimulatedDevice
 from tests.simulator.jobs import model_folder, prune_language

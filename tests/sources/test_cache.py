@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import DiskFull, ModelTooLarge
+from secateur_wire.errors import DiskFull, ModelTooLarge
 from tests.worker.conftest import eventually
 from worker.node_cache import NodeCache
 

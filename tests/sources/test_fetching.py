@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from core.errors import SecateurError
 from core.service.sources.hub_access import HubAccess
 from core.service.sources.references import FileReference, HubModel
 from core.settings import Settings
+from secateur_wire.errors import SecateurError
 from tests.sources.hub_server import HubState
 from tests.worker.conftest import eventually
 from worker.fetcher.protocol import FetchModelSpec, model_key, with_secrets

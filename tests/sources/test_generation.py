@@ -11,7 +11,7 @@ from core.engine.datasets.token_windows import calibration_windows, starts_with_
 from core.engine.models import self_text
 from core.engine.models.accelerator import CPUBackend
 from core.engine.models.self_text import generate_documents
-from core.errors import NotFiniteWeights, OutOfMemory, UnusableModel
+from secateur_wire.errors import NotFiniteWeights, OutOfMemory, UnusableModel
 from tests.sources.conftest import write_wordy_model
 
 SAMPLES, LENGTH = 12, 24

@@ -7,10 +7,10 @@ from typing import Any
 import httpx
 import pytest
 
-from core.errors import SecateurError
 from core.service.sources.hub import Hub
 from core.service.sources.hub_search import HubSearch
 from core.settings import Settings
+from secateur_wire.errors import SecateurError
 from tests.conftest import bearer
 from tests.sources.hub_server import HubState
 

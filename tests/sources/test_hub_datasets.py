@@ -15,7 +15,6 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.errors import SecateurError
 from core.pipeline.messages import ModelSource, TextSource
 from core.service.jobs.tables import JobRow
 from core.service.registry.schemas import DatasetBody
@@ -24,6 +23,7 @@ from core.service.sources.hub import Hub
 from core.service.sources.hub_datasets import find_hub_dataset
 from core.service.sources.references import HubText
 from core.settings import Settings
+from secateur_wire.errors import SecateurError
 from tests.model_folders import write_text
 from tests.sources.conftest import add_wikitext, card, json_lines, parquet, sources_of
 from tests.sources.hub_server import HubState

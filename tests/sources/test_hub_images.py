@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from core.engine.datasets.image_facts import describe_images
-from core.errors import SecateurError
 from core.pipeline.messages import ImageSource
 from core.service.sources.hub import Hub
 from core.service.sources.hub_datasets import find_hub_dataset
 from core.service.sources.references import HubImages
 from core.settings import Settings
+from secateur_wire.errors import SecateurError
 from tests.image_sets import grays
 from tests.sources.conftest import parquet
 from tests.sources.hub_server import HubState

@@ -14,7 +14,6 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.errors import GatedModel, SecateurError, UnknownModel
 from core.pipeline.messages import ModelSource
 from core.service.sources.hub import Hub
 from core.service.sources.hub_access import HubAccess, open_access
@@ -24,6 +23,7 @@ from core.service.sources.references import HubText, model_references
 from core.service.sources.schemas import HubTokenBody
 from core.service.teams.server_secret import server_secret
 from core.settings import Settings
+from secateur_wire.errors import GatedModel, SecateurError, UnknownModel
 from tests.conftest import bearer
 from tests.model_folders import write_llama
 from tests.serving import lent_app

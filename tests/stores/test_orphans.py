@@ -12,7 +12,6 @@ from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import new_id, seconds_from_now, transaction
-from core.errors import NotFound
 from core.service.jobs.queue import claim, finish_failed, submitted
 from core.service.jobs.states import LEASED, STATUSES
 from core.service.jobs.tables import ArtifactFileRow, JobRow
@@ -23,6 +22,7 @@ from core.service.teams.quotas import reserve_stored
 from core.service.teams.tables import TeamRow
 from core.settings import Settings
 from core.storage import LocalStore, Store, artifact_prefix, open_store
+from secateur_wire.errors import NotFound
 from tests.stored import put
 from tests.stores.conftest import write_artifact
 from worker.dispatcher.clock import make_duties

@@ -12,13 +12,13 @@ from sqlalchemy.orm import Session, sessionmaker
 from typer.testing import CliRunner
 
 from core.database import session_factory, transaction
-from core.errors import StoreOfAnother, StoreUnavailable
 from core.service.retention.orphans import sweep_orphans
 from core.service.teams.installation import installation_id, open_own_store
 from core.service.teams.tables import InstallationRow
 from core.settings import Settings
 from core.storage import OwnedStore, Store, find_owner, open_store
 from secateur.cli.keys import keys_app
+from secateur_wire.errors import StoreOfAnother, StoreUnavailable
 from tests.databases import fresh_database
 from tests.serving import lent_app
 from tests.stored import put

@@ -13,10 +13,10 @@ import httpx
 import pytest
 from s3fs import S3FileSystem
 
-from core.errors import NotFound, StoreUnavailable
 from core.settings import Settings
 from core.storage import LocalStore, Store, StoredFile, UploadPart, open_store
 from core.storage.store import publishable
+from secateur_wire.errors import NotFound, StoreUnavailable
 from tests.stored import put
 from tests.stores.conftest import write_artifact
 

@@ -9,7 +9,6 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.errors import InternalError
 from core.service.jobs import queue
 from core.service.jobs.gates import evaluate_gates, missed_gates
 from core.service.jobs.queue import Claim
@@ -21,6 +20,7 @@ from core.service.sweeps.advance import advance_sweeps
 from core.service.sweeps.schemas import Sweep, SweepBody, SweepResults
 from core.settings import Settings
 from core.storage import Store
+from secateur_wire.errors import InternalError
 from secateur_wire.job_body import Gates
 from secateur_wire.metrics import Metrics
 

@@ -12,11 +12,11 @@ import pytest
 from sqlalchemy import select, update
 
 from core.database import transaction
-from core.errors import Conflict, NotFound
 from core.service.jobs import queue
 from core.service.sweeps import service
 from core.service.sweeps.tables import SweepPointRow
 from core.service.teams.tables import AuditRow, TeamRow
+from secateur_wire.errors import Conflict, NotFound
 from tests.sweeps.conftest import Sweeps
 from tests.worker.conftest import eventually
 from tests.worker.forked_parts import fork_part

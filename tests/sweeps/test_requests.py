@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from core.errors import InvalidRequest
 from core.service.sweeps.grid import requested_points
 from core.service.sweeps.schemas import SweepBody
+from secateur_wire.errors import InvalidRequest
 from tests.sweeps.conftest import Sweeps
 
 

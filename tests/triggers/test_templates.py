@@ -8,10 +8,10 @@ from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.errors import InvalidRequest
 from core.service.triggers.json_pointer import MISSING, look_up
 from core.service.triggers.placeholders import Placeholder, read_values
 from core.service.triggers.templates import check_mentions, fill
+from secateur_wire.errors import InvalidRequest
 from tests.triggers.conftest import PAYLOAD, make_trigger
 
 SCALARS = st.one_of(

@@ -13,10 +13,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from core.errors import UnsafeAddress
 from core.http import outbound
 from core.http.address_policy import AddressPolicy, is_global
 from core.http.outbound import CallFailed, Limits, post
+from secateur_wire.errors import UnsafeAddress
 from tests.webhooks.receiver import Receiver, Trust, receiving
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)

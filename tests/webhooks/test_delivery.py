@@ -9,7 +9,6 @@ from standardwebhooks import Webhook as Verifier
 from standardwebhooks.webhooks import WebhookVerificationError
 
 from core.database import transaction
-from core.errors import Conflict
 from core.http.address_policy import AddressPolicy
 from core.service.teams.sealing import Sealed
 from core.service.teams.server_secret import server_secret
@@ -19,6 +18,7 @@ from core.service.webhooks.delivery_log import WaitingFigures, remove_old_delive
 from core.service.webhooks.schemas import WebhookChanges
 from core.service.webhooks.signing import PURPOSE
 from core.service.webhooks.tables import WebhookAttemptRow, WebhookDeliveryRow, WebhookEventRow
+from secateur_wire.errors import Conflict
 from tests.webhooks.conftest import Count, Webhooks
 from tests.webhooks.receiver import Received, Receiver
 from tests.worker.conftest import eventually

@@ -7,10 +7,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.errors import NotFound
 from core.service.jobs import queue
 from core.service.webhooks import delivery_log, emit, service
 from core.service.webhooks.tables import WebhookDeliveryRow, WebhookEventRow
+from secateur_wire.errors import NotFound
 from tests.jobs.conftest import NewJob
 from tests.webhooks.conftest import Count, Webhooks
 

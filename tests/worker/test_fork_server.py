@@ -13,9 +13,9 @@ from typing import Any
 import psutil
 import pytest
 
-from core.errors import RunnerLost
 from core.pipeline.messages import Spec
 from core.pipeline.stages.export.spec import ExportSpec
+from secateur_wire.errors import RunnerLost
 from tests.model_folders import write_llama
 from tests.worker.conftest import eventually, is_alive, runner_of
 from worker.runner.client import RUNNER, run_task, runner_environment

@@ -14,8 +14,8 @@ from threading import Thread
 import pytest
 from pip._internal.models.index import PyPI
 
-from core.errors import Unavailable
 from core.settings import Settings
+from secateur_wire.errors import Unavailable
 from worker.samples.packages import DownloadFailed, PackagedFile, fetch, index_url, open_index
 
 WHEEL = "a_sample-1.0-py3-none-any.whl"

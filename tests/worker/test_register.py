@@ -10,9 +10,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from core.errors import Conflict, UnusableDataset, UnusableModel
 from core.settings import Settings
 from secateur.cli import datasets_app, keys_app, models_app
+from secateur_wire.errors import Conflict, UnusableDataset, UnusableModel
 from tests.image_sets import grays, write_folder
 from tests.model_folders import write_llama, write_text
 from worker.cli import register

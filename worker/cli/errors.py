@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from core.errors import ApiError, InvalidRequest
 from secateur.cli.output import explain
+from secateur_wire.errors import ApiError, InvalidRequest
 from worker.failures import CommandFailed
 
 if TYPE_CHECKING:

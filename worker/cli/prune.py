@@ -5,7 +5,6 @@ from pathlib import Path
 
 import typer
 
-from core.errors import Conflict
 from core.settings import Settings
 from secateur import Client
 from secateur.cli.output import RETRIES, explain
@@ -14,6 +13,7 @@ from secateur.cli.taking_in import TakingIn
 from secateur.cli.unfinished import PruneRequest, output_folder
 from secateur.cli.watch import INTERRUPTED
 from secateur.errors import NotFound
+from secateur_wire.errors import Conflict
 from worker.embedded.instance import open_instance
 from worker.embedded.register import add_dataset, add_model
 from worker.embedded.serving import serving

@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from core.database import transaction
 from core.engine.architectures.classifier_architecture import NetworkName
 from core.engine.architectures.undiscovered import describe_source
-from core.errors import Conflict, SecateurError, UnusableDataset, UnusableModel
 from core.pipeline.messages import Spec
 from core.pipeline.stages.import_gguf.spec import ImportGgufSpec
 from core.pipeline.stages.new_network.spec import NewNetworkSpec
@@ -22,6 +21,7 @@ from core.service.sources.folders import content_hash, dataset_hash
 from core.settings import Settings
 from core.validation import invalid_request
 from secateur_wire.datasets import Dataset, DatasetFormat
+from secateur_wire.errors import Conflict, SecateurError, UnusableDataset, UnusableModel
 from secateur_wire.models import Model
 from worker.embedded.instance import EmbeddedInstance
 from worker.runner.client import run_task

@@ -15,7 +15,6 @@ import sys
 import traceback
 
 from core.engine.models.memory_limit import memory_limited
-from core.errors import DiskFull, HubUnavailable, InternalError, NotFound, SecateurError, UnusableModel
 from core.service.sources.hub import Hub, HubCredential
 from core.service.sources.hub_access import open_access
 from core.service.sources.hub_datasets import questions_unavailable
@@ -31,6 +30,7 @@ from core.service.sources.references import (
 from core.settings import Settings
 from core.storage import MANIFEST, open_store
 from secateur_wire.base import JsonObject
+from secateur_wire.errors import DiskFull, HubUnavailable, InternalError, NotFound, SecateurError, UnusableModel
 from worker.fetcher.files import fetch_files, from_hub, from_store, require_readable
 from worker.fetcher.protocol import (
     IMAGES_FILE,

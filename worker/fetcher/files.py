@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.errors import HubUnavailable, NotFound, StoreUnavailable, Unavailable, UnusableModel
 from core.service.sources.hub import Hub
 from core.service.sources.hub_names import Kind
 from core.service.sources.references import FileReference
 from core.storage import Store
 from core.storage.store import translate_disk_full
+from secateur_wire.errors import HubUnavailable, NotFound, StoreUnavailable, Unavailable, UnusableModel
 
 AT_ONCE = 4
 SAY_SECONDS = 10.0

@@ -11,9 +11,9 @@ from typing import Any
 import datasets
 
 from core.engine.datasets.image_codec import write_images
-from core.errors import UnusableDataset
 from core.service.sources.hub import HubCredential
 from core.service.sources.references import HubImages
+from secateur_wire.errors import UnusableDataset
 from worker.fetcher.hub_text import open_split, translate_dataset_errors
 from worker.fetcher.protocol import MOST_IMAGE_BYTES, FetchedImages
 

@@ -16,10 +16,10 @@ import datasets
 from datasets.exceptions import DatasetNotFoundError, DatasetsError
 from huggingface_hub.errors import HfHubHTTPError
 
-from core.errors import UnknownDataset, UnusableDataset
 from core.service.sources.hub import HubCredential
 from core.service.sources.hub_errors import translated_errors
 from core.service.sources.references import HubImages, HubText
+from secateur_wire.errors import UnknownDataset, UnusableDataset
 from worker.fetcher.protocol import MOST_CHARACTERS, FetchedText
 
 _FORMATS = ("arrow", "csv", "json", "parquet", "text")

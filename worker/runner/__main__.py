@@ -18,12 +18,12 @@ import torch
 import transformers
 
 from core.engine.models.accelerator import CPUBackend, ran_out_of_memory
-from core.errors import DiskFull, InternalError, OutOfMemory, SecateurError
 from core.panics import is_panic
 from core.pipeline.messages import DeviceSpec
 from core.pipeline.stages.registry import parse_spec
 from core.pipeline.stages.run import run_stage
 from core.progress import WorkStopped
+from secateur_wire.errors import DiskFull, InternalError, OutOfMemory, SecateurError
 from worker.processes import peak_resident_bytes
 from worker.runner.message_writer import MessageProgress, open_messages, send, signs_of_life, stop_once_saved
 from worker.runner.messages import ErrorMessage, ResultMessage

@@ -14,10 +14,10 @@ from typing import IO
 
 from pydantic import ValidationError
 
-from core.errors import DiskFull, InternalError, OutOfMemory, RunFailed, RunnerLost, SecateurError
 from core.pipeline.messages import Spec
 from core.telemetry import current_traceparent, span
 from secateur_wire.base import JsonObject
+from secateur_wire.errors import DiskFull, InternalError, OutOfMemory, RunFailed, RunnerLost, SecateurError
 from secateur_wire.problems import StoredProblem
 from worker.processes import ChildProcess, spawn
 from worker.runner.fork_server import fork_runner

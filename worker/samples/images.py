@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from core.engine.datasets.image_codec import write_images
-from core.errors import UnusableDataset
+from secateur_wire.errors import UnusableDataset
 from worker.embedded.instance import EmbeddedInstance
 from worker.embedded.register import Say, add_dataset
 

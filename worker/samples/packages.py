@@ -21,9 +21,9 @@ from pathlib import Path
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from core.errors import Unavailable
 from core.service.sources.references import FileReference
 from core.settings import Settings
+from secateur_wire.errors import Unavailable
 from worker.failures import CommandFailed
 from worker.fetcher.files import fetch_files, resuming
 from worker.temporary_folders import temporary_folder

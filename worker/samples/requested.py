@@ -14,7 +14,6 @@ import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import session_factory, transaction
-from core.errors import SecateurError, Unavailable
 from core.logs import configure_logs
 from core.service.jobs import service
 from core.service.jobs.resolution.context import RequestContext
@@ -29,6 +28,7 @@ from core.service.teams.installation import open_own_store
 from core.service.teams.principal import Automation
 from core.settings import Settings, get_settings
 from core.storage import Store
+from secateur_wire.errors import SecateurError, Unavailable
 from secateur_wire.plans import PlanBody
 from secateur_wire.problems import StoredProblem
 from worker.embedded.register import import_gguf

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
-from core.errors import GateMissed
 from core.pipeline.messages import Spec
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.reports.manifest import finalise
@@ -23,6 +22,7 @@ from core.service.sources.hub_tokens import find_access
 from core.settings import Settings
 from core.storage import Store, StoredFile, artifact_prefix
 from secateur_wire.base import JsonObject, Number
+from secateur_wire.errors import GateMissed
 from secateur_wire.job_body import Target
 from secateur_wire.metrics import Metrics, Seconds, Sizes, TargetReached
 from secateur_wire.reports import GateResult

@@ -17,11 +17,11 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.database import transaction
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.description import ModelDescription
-from core.errors import DiscoveryFailed, SecateurError
 from core.service.discoveries import queue
 from core.service.discoveries.queue import ClaimedDiscovery
 from core.service.discoveries.versions import note_version
 from core.settings import Settings
+from secateur_wire.errors import DiscoveryFailed, SecateurError
 from secateur_wire.problems import StoredProblem
 from worker.supervisor.request_taker import RequestTaker
 from worker.supervisor.secluded_child import ask_child

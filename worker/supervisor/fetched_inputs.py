@@ -7,10 +7,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from core.errors import RunnerLost
 from core.settings import Settings
 from core.telemetry import span
 from secateur_wire.base import JsonObject
+from secateur_wire.errors import RunnerLost
 from worker.fetcher.protocol import FetchSpec
 from worker.node_cache import LockedEntry, NodeCache
 from worker.processes import ChildProcess, spawn

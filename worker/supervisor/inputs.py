@@ -11,7 +11,6 @@ from core.engine.datasets.formats import IMAGE_PARQUET
 from core.engine.evaluation.zero_shot_tasks import TASKS, local_copy
 from core.engine.recovery.registry import RECOVERIES
 from core.engine.recovery.request import Recovery, stage_texts
-from core.errors import StoreUnavailable, UnusableDataset, UnusableModel
 from core.methods.registry import get_method
 from core.pipeline.messages import ClassifierSpec, ImageSource, JobSpec, LanguageSpec, ModelSource, TextSource
 from core.pipeline.stages.generate_text.spec import GeneratedTextOutput, GenerateTextSpec
@@ -34,6 +33,7 @@ from core.service.sources.references import (
 )
 from core.storage import MANIFEST, Store
 from core.storage.store import GENERATED_PREFIX, translate_disk_full
+from secateur_wire.errors import StoreUnavailable, UnusableDataset, UnusableModel
 from worker.fetcher.protocol import (
     IMAGES_FILE,
     TEXT_FILE,

@@ -11,8 +11,8 @@ from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError, Ti
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import session_factory, transaction
-from core.errors import InternalError, SecateurError
 from core.settings import Settings
+from secateur_wire.errors import InternalError, SecateurError
 
 Claimed = TypeVar("Claimed")
 _DATABASE_AWAY = (InterfaceError, OperationalError, TimeoutError)

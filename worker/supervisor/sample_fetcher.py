@@ -13,10 +13,10 @@ from dataclasses import asdict
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.errors import SecateurError, Unavailable
 from core.service.samples import queue
 from core.service.samples.queue import ClaimedSample
 from core.settings import Settings
+from secateur_wire.errors import SecateurError, Unavailable
 from worker.processes import spawn
 from worker.supervisor.request_taker import RequestTaker
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from core.errors import DiscoveryFailed
 from core.settings import Settings
+from secateur_wire.errors import DiscoveryFailed
 from worker.processes import ChildProcess, spawn
 from worker.runner.client import memory_kills, runner_environment, unexplained_end
 

@@ -13,12 +13,12 @@ import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
 from core import telemetry
-from core.errors import DiskFull, InternalError, SecateurError, TimeLimitExceeded
 from core.service.jobs import queue
 from core.service.jobs.queue import Claim
 from core.service.jobs.states import TERMINAL
 from core.settings import Settings
 from core.storage import Store, artifact_prefix, is_disk_full
+from secateur_wire.errors import DiskFull, InternalError, SecateurError, TimeLimitExceeded
 from secateur_wire.problems import StoredProblem
 from secateur_wire.states import JobStatus
 from worker.runner.client import RUNNER, Draining

@@ -22,7 +22,6 @@ from core.engine.architectures.classifier_passes import TraceAnswer, TraceQuesti
 from core.engine.architectures.describe import describe_folder
 from core.engine.architectures.description import read_config, stored_tensors, weight_files
 from core.engine.checkpoints.safetensors_header import TensorEntry, read_header
-from core.errors import DiscoveryFailed, SecateurError
 from core.pipeline.messages import PassAnswer, PassQuestion
 from core.service.jobs.pass_traces import (
     ClaimedPassTrace,
@@ -39,6 +38,7 @@ from core.service.sources.hub_tokens import find_access
 from core.service.sources.references import FileReference, FolderModel, StoredModel
 from core.settings import Settings
 from core.storage import Store
+from secateur_wire.errors import DiscoveryFailed, SecateurError
 from worker.supervisor.request_taker import RequestTaker
 from worker.supervisor.secluded_child import ask_child
 

@@ -4,8 +4,8 @@ from collections.abc import Collection
 
 from pydantic import ValidationError
 
-from core.errors import ApiError, InvalidRequest
 from core.validation import describe_error
+from secateur_wire.errors import ApiError, InvalidRequest
 
 
 def errors_by_field(error: ApiError | ValidationError, fields: Collection[str]) -> dict[str, str]:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from itertools import groupby
 from typing import Any, Final
 
-from core.errors import InvalidRequest
 from core.methods.registry import METHODS
 from core.service.jobs.schemas import JobBody
+from secateur_wire.errors import InvalidRequest
 from secateur_wire.job_fields import GROUPS, YES_OR_NO, Field, body_fields, parameter_fields
 
 ALL: Final = "all"

@@ -11,7 +11,6 @@ from api.portal.session import Form
 from api.state import ApiState
 from core.database import transaction
 from core.engine.options.patterns import family_of
-from core.errors import ApiError, NotDiscovered
 from core.methods.method_info import MethodInfo, Variant
 from core.methods.registry import METHODS
 from core.service.discoveries.asking import ask_for
@@ -34,6 +33,7 @@ from core.service.teams.principal import Principal
 from core.validation import describe_error
 from secateur_wire.datasets import Dataset
 from secateur_wire.discoveries import Discovery
+from secateur_wire.errors import ApiError, NotDiscovered
 from secateur_wire.job_fields import Field, parameter_fields
 from secateur_wire.models import ModelSummary
 

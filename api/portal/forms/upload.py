@@ -21,7 +21,6 @@ from api.portal.session import Form, read_form, require_own_form, require_same_o
 from api.state import ApiState
 from core.database import transaction
 from core.engine.checkpoints.files import is_model_file, is_pickle, is_weight_file
-from core.errors import ApiError, InvalidRequest, UploadRefused
 from core.service.registry import uploads
 from core.service.registry.schemas import UploadBody
 from core.service.registry.upload_completion import complete_upload
@@ -29,6 +28,7 @@ from core.service.teams.principal import Principal
 from core.storage import translate_disk_full
 from core.storage.removal import remove_prefixes
 from secateur_wire.datasets import Dataset
+from secateur_wire.errors import ApiError, InvalidRequest, UploadRefused
 from secateur_wire.models import Model
 from secateur_wire.uploads import Upload, UploadKind
 

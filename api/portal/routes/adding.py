@@ -19,12 +19,12 @@ from api.portal.rendering import page
 from api.portal.session import CSRF_FIELD, Admin, Form, Member, Posted, Visit
 from core.database import transaction
 from core.engine.checkpoints.files import COMPANIONS, INDEX_FILE, PICKLES
-from core.errors import ApiError, Forbidden
 from core.service.registry import service
 from core.service.registry.schemas import DatasetBody, ModelBody
 from core.service.registry.uploads import list_uploads
 from core.service.teams.principal import Principal
 from core.settings import Settings
+from secateur_wire.errors import ApiError, Forbidden
 from secateur_wire.uploads import Upload, UploadKind
 
 router = APIRouter()

@@ -8,11 +8,11 @@ from api.portal.rendering import page
 from api.portal.routes.adding import uploads_to_show
 from api.portal.session import Member, Viewer, Visit
 from core.database import transaction
-from core.errors import Conflict
 from core.service.registry import service
 from core.service.registry.tables import DatasetRow
 from core.service.retention.deletion import delete_registered
 from core.storage.removal import remove_prefixes
+from secateur_wire.errors import Conflict
 
 router = APIRouter(prefix="/datasets")
 

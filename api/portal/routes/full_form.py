@@ -21,7 +21,6 @@ from api.portal.views.reproduce import commands_for
 from api.state import ApiState
 from core.database import transaction
 from core.engine.evaluation.zero_shot_tasks import TASKS
-from core.errors import ApiError
 from core.methods.registry import METHODS
 from core.service.jobs import service
 from core.service.jobs.idempotency import Answer, IdempotentRequest, answer_once
@@ -31,6 +30,7 @@ from core.service.plans.assumptions import USUAL_METHODS
 from core.service.registry.service import list_datasets, list_models
 from core.service.teams.principal import Principal
 from secateur_wire.datasets import Dataset
+from secateur_wire.errors import ApiError
 from secateur_wire.job_fields import ENTRIES
 from secateur_wire.models import Model
 

@@ -27,7 +27,6 @@ from api.state import ApiState
 from core.database import transaction
 from core.engine.cuts.report import unit_rows
 from core.engine.options.sensitivity_curves import Sensitivity
-from core.errors import NotFound
 from core.methods.registry import METHODS
 from core.service.jobs import service
 from core.service.jobs.random_baseline import with_random_baseline
@@ -36,6 +35,7 @@ from core.service.jobs.snapshots import metric_names, take_snapshot
 from core.service.jobs.waiting import with_waiting_reason
 from core.service.teams.sessions import signed_in
 from core.storage import attachment
+from secateur_wire.errors import NotFound
 from secateur_wire.jobs import EventPage
 
 router = APIRouter(prefix="/jobs")

@@ -9,7 +9,6 @@ from api.portal.rendering import page
 from api.portal.routes.adding import uploads_to_show
 from api.portal.session import Member, Viewer, Visit
 from core.database import transaction
-from core.errors import Conflict, InvalidRequest, NotDiscovered, QuotaExceeded, Unavailable, UnusableModel
 from core.methods.registry import METHODS
 from core.service.discoveries.asking import ask_for
 from core.service.jobs.inspection import inspect
@@ -20,6 +19,7 @@ from core.service.retention.deletion import delete_registered
 from core.service.teams.principal import Principal
 from core.settings import Settings
 from core.storage.removal import remove_prefixes
+from secateur_wire.errors import Conflict, InvalidRequest, NotDiscovered, QuotaExceeded, Unavailable, UnusableModel
 from secateur_wire.jobs import MethodFit
 
 router = APIRouter(prefix="/models")

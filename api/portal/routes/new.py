@@ -21,7 +21,6 @@ from api.portal.views.outcome import estimates_from, expected_quality, outcome_a
 from api.state import ApiState
 from core.database import transaction
 from core.engine.architectures.describe import Description
-from core.errors import ApiError, InvalidRequest, NotDiscovered
 from core.service.discoveries.asking import ask_for
 from core.service.jobs.resolution.model import resolve_model
 from core.service.jobs.schemas import JobBody
@@ -30,6 +29,7 @@ from core.service.sources.hub_search import HubMatch
 from core.service.teams.principal import Principal
 from core.validation import describe_error
 from secateur_wire.discoveries import Discovery
+from secateur_wire.errors import ApiError, InvalidRequest, NotDiscovered
 from secateur_wire.plans import Goal, Plan, PlanBody
 
 router = APIRouter(prefix="/new")

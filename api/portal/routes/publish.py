@@ -12,10 +12,10 @@ from api.portal.forms.errors import errors_by_field, status_of
 from api.portal.rendering import is_partial, page
 from api.portal.session import CSRF_FIELD, SECRET_FIELDS, Form, Member, Posted, Viewer, Visit
 from core.database import transaction
-from core.errors import ApiError, Conflict
 from core.service.jobs import service as jobs
 from core.service.publications import service
 from core.service.publications.schemas import PublicationBody
+from secateur_wire.errors import ApiError, Conflict
 
 router = APIRouter()
 

@@ -21,9 +21,9 @@ from api.portal.session import (
     require_same_origin,
 )
 from core.database import transaction
-from core.errors import Unauthenticated
 from core.service.teams import sessions
 from core.service.teams.keys import authenticate
+from secateur_wire.errors import Unauthenticated
 
 router = APIRouter()
 

@@ -19,13 +19,13 @@ from api.portal.views.method_cards import method_groups
 from api.portal.views.trade_off import COSTS, pareto_plot, quality_in_words, trade_off_answer
 from api.state import ApiState
 from core.database import transaction
-from core.errors import ApiError, InvalidRequest
 from core.service.jobs.idempotency import Answer, IdempotentRequest, answer_once
 from core.service.jobs.schemas import JobBody
 from core.service.registry.service import list_datasets, list_models
 from core.service.sweeps import service
 from core.service.sweeps.schemas import Constraints, Sweep, SweepBody
 from core.service.teams.principal import Principal
+from secateur_wire.errors import ApiError, InvalidRequest
 from secateur_wire.job_fields import ENTRIES, body_fields
 from secateur_wire.sweeps import Cost
 

@@ -12,12 +12,12 @@ from api.portal.forms.errors import errors_by_field, status_of
 from api.portal.rendering import page
 from api.portal.session import CSRF_FIELD, Admin, Posted, Viewer, Visit
 from core.database import transaction
-from core.errors import ApiError, Conflict, InvalidRequest
 from core.service.jobs import quotas
 from core.service.sources import hub_tokens
 from core.service.sources.schemas import HubTokenBody
 from core.service.teams import audit, keys
 from core.service.teams.schemas import KeyBody, RotateBody
+from secateur_wire.errors import ApiError, Conflict, InvalidRequest
 from secateur_wire.teams import CreatedKey
 
 router = APIRouter(prefix="/team")

@@ -17,7 +17,6 @@ from api.portal.rendering import address_of, page
 from api.portal.session import Form, Member, Posted, Viewer, Visit
 from api.state import ApiState
 from core.database import transaction
-from core.errors import ApiError, Conflict, InvalidRequest, NotFound
 from core.service.jobs.resolution.hub_lookup import HubFindings
 from core.service.teams.principal import Principal
 from core.service.triggers import service, versions
@@ -27,6 +26,7 @@ from core.service.triggers.firing import TriggerDelivery, fire_by_hand
 from core.service.triggers.schemas import IssuedTrigger, RotateTriggerBody, TriggerBody, TriggerChanges
 from core.service.triggers.tables import TriggerRow
 from core.service.triggers.validation import look_up_template
+from secateur_wire.errors import ApiError, Conflict, InvalidRequest, NotFound
 
 router = APIRouter(prefix="/triggers")
 

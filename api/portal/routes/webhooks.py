@@ -15,10 +15,10 @@ from api.portal.rendering import page
 from api.portal.routes.team import GRACES
 from api.portal.session import Admin, Form, Member, Posted, Viewer, Visit
 from core.database import transaction
-from core.errors import ApiError, InvalidRequest
 from core.service.webhooks import delivery_log, service
 from core.service.webhooks.events import TYPES
 from core.service.webhooks.schemas import RotateSecretBody, WebhookBody, WebhookChanges
+from secateur_wire.errors import ApiError, InvalidRequest
 from secateur_wire.webhooks import CreatedWebhook, DeliveryState, Webhook
 
 router = APIRouter(prefix="/webhooks")

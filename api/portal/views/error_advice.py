@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from core.errors import ApiError
+from secateur_wire.errors import ApiError
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from api.portal.views.metric_curves import MetricCurve, curves_of
 from api.portal.views.result_cards import cards, evaluation_rows, gate_rows
 from api.portal.views.summary import summarize
 from core.engine.options.sensitivity_curves import Sensitivity
-from core.errors import GateMissed, NotFound
 from core.methods.registry import METHODS
 from core.pipeline.reports.how_to_run import ways_to_run
 from core.pipeline.reports.report import Report
@@ -22,6 +21,7 @@ from core.service.jobs.schemas import Job, JobBody
 from core.service.jobs.snapshots import Snapshot, newest_events
 from core.service.jobs.states import LEASED, STAGES, TERMINAL
 from core.service.publications.service import list_publications
+from secateur_wire.errors import GateMissed, NotFound
 from secateur_wire.jobs import JobAttempt, JobEvent
 from secateur_wire.progress import between, remaining_range, seconds_range
 from secateur_wire.states import Stage

@@ -15,7 +15,7 @@ from core.engine.architectures.classifier_passes import ClassifierPasses
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.architectures.model_task import MODEL_TASKS, ModelTask
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry
-from core.errors import CorruptSafetensors, MissingTensors, UnsupportedArchitecture, UnusableModel
+from secateur_wire.errors import CorruptSafetensors, MissingTensors, UnsupportedArchitecture, UnusableModel
 from secateur_wire.models import ImageShape
 
 SHAPES_KEY = "secateur_shapes"

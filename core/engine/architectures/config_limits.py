@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from core.engine.checkpoints.files import CONFIG_FILE
 from core.engine.checkpoints.safetensors_header import TensorEntry
-from core.errors import UnusableModel
 from core.untrusted_json import entries_of, path_to
+from secateur_wire.errors import UnusableModel
 
 MOST_VALUES: Final = 100_000
 MOST_LEVELS: Final = 16

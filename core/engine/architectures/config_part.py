@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from core.engine.checkpoints.files import CONFIG_FILE
-from core.errors import UnusableModel
+from secateur_wire.errors import UnusableModel
 
 
 def part_of(config: Mapping[str, Any], path: Sequence[str]) -> Mapping[str, Any]:

@@ -11,7 +11,7 @@ from core.engine.architectures.classifier_architecture import ClassifierDescript
 from core.engine.architectures.description import ModelDescription, inspect_folder, read_config, read_tensors
 from core.engine.architectures.registry import CLASSIFIER_ARCHITECTURES
 from core.engine.checkpoints.quantisation import QUANTISATION_KEY, quantisation_of
-from core.errors import UnusableModel
+from secateur_wire.errors import UnusableModel
 
 
 def task_of(value: Any) -> str:

@@ -38,7 +38,7 @@ from core.engine.checkpoints.quantisation import (
     require_declared,
 )
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry, read_header
-from core.errors import (
+from secateur_wire.errors import (
     CorruptSafetensors,
     MissingTensors,
     PathEscapes,

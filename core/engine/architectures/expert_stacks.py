@@ -8,7 +8,7 @@ from core.engine.architectures.layer_shape import LinearShape
 from core.engine.checkpoints.key_patterns import numbers_of, pattern_of
 from core.engine.checkpoints.safetensors_header import TensorEntry
 from core.engine.checkpoints.stacked import StackedEntry
-from core.errors import CorruptSafetensors, MissingTensors
+from secateur_wire.errors import CorruptSafetensors, MissingTensors
 
 
 def join_stacks(stored: Mapping[str, TensorEntry], family: Architecture) -> dict[str, TensorEntry]:

@@ -22,7 +22,7 @@ from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
 from core.engine.architectures.unit_kind import axis_dimension, run_name
 from core.engine.architectures.unit_registry import BLOCK_KINDS
-from core.errors import UnsafeConfig, UnusableModel
+from secateur_wire.errors import UnsafeConfig, UnusableModel
 from secateur_wire.job_body import Layout as Layout
 
 LAYERS_KEY: Final = "secateur_layers"

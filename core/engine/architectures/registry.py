@@ -7,7 +7,7 @@ from core.discovery import declared
 from core.engine.architectures import overrides
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.classifier_architecture import ClassifierArchitecture
-from core.errors import UnsupportedArchitecture
+from secateur_wire.errors import UnsupportedArchitecture
 
 _DECLARED: Iterator[Architecture | ClassifierArchitecture] = declared(overrides, "ARCHITECTURE")
 _ORDERED = sorted(_DECLARED, key=lambda each: each.order)

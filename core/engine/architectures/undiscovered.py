@@ -25,7 +25,7 @@ from core.engine.architectures.description import (
 from core.engine.architectures.registry import CLASSIFIER_ARCHITECTURES, declared_architecture
 from core.engine.checkpoints.quantisation import plain_config, quantisation_of
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry, dtype_bytes
-from core.errors import CorruptSafetensors, UnusableModel
+from secateur_wire.errors import CorruptSafetensors, UnusableModel
 
 UNDISCOVERED: Final = "undiscovered"
 """Task of a model that nobody knows yet."""

@@ -7,7 +7,7 @@ from itertools import product
 
 from core.engine.architectures.structure import LayerShape, ModelStructure
 from core.engine.architectures.unit_kind import KindName, UnitKind
-from core.errors import InvalidSparsity, UnsupportedArchitecture
+from secateur_wire.errors import InvalidSparsity, UnsupportedArchitecture
 
 
 def fullest_layer(structure: ModelStructure, kinds: Sequence[UnitKind]) -> tuple[ModelStructure, int]:

@@ -8,7 +8,7 @@ from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.structure import LayerShape, ModelStructure
 from core.engine.architectures.unit_axis import UnitAxis
 from core.engine.checkpoints.safetensors_header import TensorEntry
-from core.errors import UnusableModel
+from secateur_wire.errors import UnusableModel
 
 KindName: TypeAlias = str
 AttentionMode = Literal["kv_groups", "query_heads", "none"]

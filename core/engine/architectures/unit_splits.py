@@ -17,7 +17,7 @@ from core.engine.architectures.unit_counts import (
     removable_parameters,
 )
 from core.engine.architectures.unit_kind import UnitKind
-from core.errors import InvalidSparsity
+from secateur_wire.errors import InvalidSparsity
 
 MOST_SPLITS: Final = 5
 """Most splits that are compared beside the one that takes channels first."""

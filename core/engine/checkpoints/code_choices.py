@@ -10,8 +10,8 @@ from typing import Any
 
 from core.engine.checkpoints.files import CONFIG_FILE, SPECIAL_TOKENS_FILE, TOKENIZER_CONFIG_FILE
 from core.engine.checkpoints.special_floats import FLOAT_TAG
-from core.errors import UnsafeConfig
 from core.untrusted_json import entries_of
+from secateur_wire.errors import UnsafeConfig
 
 _REFUSED = frozenset(
     {

@@ -12,8 +12,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from core.engine.checkpoints.code_choices import refuse_choices
 from core.engine.checkpoints.files import CHECKED, CONFIG_FILE, MOST_BYTES, TEMPLATE_FILE
-from core.errors import UnsafeConfig, UnusableModel
 from core.untrusted_json import parse_json
+from secateur_wire.errors import UnsafeConfig, UnusableModel
 
 _TEMPLATE_FOLDER = "additional_chat_templates"
 _TEMPLATE_KEY = "chat_template"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from core.engine.checkpoints.safetensors_header import TensorEntry, dtype_bytes
-from core.errors import CorruptSafetensors
+from secateur_wire.errors import CorruptSafetensors
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES, WEIGHT_DTYPES, TensorEntry
-from core.errors import CorruptSafetensors, MissingTensors, UnusableModel
+from secateur_wire.errors import CorruptSafetensors, MissingTensors, UnusableModel
 
 QUANTISATION_KEY: Final = "quantization_config"
 _DTYPE_KEYS = ("dtype", "torch_dtype")

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.errors import CorruptSafetensors
 from core.untrusted_json import parse_json
+from secateur_wire.errors import CorruptSafetensors
 
 MAX_HEADER_BYTES = 100_000_000
 _MOST_DIMENSIONS = 64

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from core.errors import UnusableDataset
+from secateur_wire.errors import UnusableDataset
 
 TEXT_FORMATS = ("text", "jsonl", "parquet")
 IMAGE_FOLDER = "image_folder"

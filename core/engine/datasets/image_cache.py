@@ -21,7 +21,7 @@ from core.engine.datasets.image_codec import CorruptImages, UnreadableImage, dec
 from core.engine.datasets.image_set import TensorImages
 from core.engine.datasets.image_source import ImageRows, model_labels, open_rows
 from core.engine.datasets.preprocessing import PREPROCESSOR_FILE, Preprocessing
-from core.errors import TooFewImages, UnusableDataset
+from secateur_wire.errors import TooFewImages, UnusableDataset
 
 _PIXELS = "pixels"
 _STATE = "state.json"

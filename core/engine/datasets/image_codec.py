@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 
 from core.engine.datasets.image_source import LIBRARY_KEY, ImageRows, ParquetRows, class_count, open_rows
 from core.engine.datasets.parquet import takes_too_much
-from core.errors import UnusableDataset
+from secateur_wire.errors import UnusableDataset
 
 MOST_PIXELS = 2**25
 """Largest number of pixels of one image; a larger one counts as corrupt."""

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from core.engine.datasets.formats import IMAGE_FOLDER, IMAGE_PARQUET
 from core.engine.datasets.sandbox import run_sandboxed
-from core.errors import UnusableDataset
+from secateur_wire.errors import UnusableDataset
 
 
 class ImagesDescription(BaseModel):

@@ -15,8 +15,8 @@ import pyarrow.parquet
 
 from core.engine.datasets.formats import IMAGE_FOLDER, IMAGE_FORMATS, IMAGE_PARQUET
 from core.engine.datasets.parquet import column_type, readable
-from core.errors import UnusableDataset
 from core.untrusted_json import parse_json
+from secateur_wire.errors import UnusableDataset
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 """Suffixes of image files; other files in a folder are ignored."""

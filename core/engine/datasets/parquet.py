@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import pyarrow
 import pyarrow.parquet
 
-from core.errors import UnusableDataset
+from secateur_wire.errors import UnusableDataset
 
 
 @contextmanager

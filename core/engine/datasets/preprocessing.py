@@ -13,8 +13,8 @@ from PIL import Image
 
 from core.engine.architectures.classifier_architecture import USUAL_SIDE
 from core.engine.datasets.image_codec import in_channels
-from core.errors import UnusableDataset, UnusableModel
 from core.untrusted_json import parse_json
+from secateur_wire.errors import UnusableDataset, UnusableModel
 from secateur_wire.models import ImageShape
 
 PREPROCESSOR_FILE = "preprocessor_config.json"

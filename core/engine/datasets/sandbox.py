@@ -21,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal
 
-from core.errors import UnusableDataset, UnusableModel
+from secateur_wire.errors import UnusableDataset, UnusableModel
 
 Reader = Literal["texts", "images", "gguf"]
 MEMORY_BYTES: Final[dict[Reader, int]] = {"texts": 2**29, "images": 2**29, "gguf": 2**30}

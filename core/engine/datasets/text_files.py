@@ -9,8 +9,8 @@ from pydantic import BaseModel
 
 from core.engine.datasets.formats import TEXT_FORMATS
 from core.engine.datasets.sandbox import run_sandboxed
-from core.errors import UnusableDataset
 from core.untrusted_json import parse_json
+from secateur_wire.errors import UnusableDataset
 
 _MAX_LINE_BYTES = 64 * 2**20
 _PLAIN_BYTES = 2**16

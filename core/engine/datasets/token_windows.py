@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from core.errors import TooLittleText, UnusableModel
 from core.panics import is_panic
+from secateur_wire.errors import TooLittleText, UnusableModel
 
 # Text beyond this many characters for every token asked for is not read: a corpus need not be tokenised whole.
 _CHARACTERS_PER_TOKEN = 64

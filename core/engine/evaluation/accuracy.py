@@ -9,7 +9,7 @@ from torch import nn
 from core.counting import counted
 from core.engine.datasets.image_set import ImageSet
 from core.engine.evaluation.classifier_memory import MEASURED_AT_ONCE
-from core.errors import NotFiniteWeights
+from secateur_wire.errors import NotFiniteWeights
 
 
 @dataclass(frozen=True)

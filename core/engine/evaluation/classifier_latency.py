@@ -18,7 +18,7 @@ from core.engine.exporters.onnx.graph import INPUT, OUTPUT, export_onnx
 from core.engine.models.accelerator import backend_of
 from core.engine.models.classifier import ClassifierFolder, load_classifier
 from core.engine.options.latency_budget import latency_noise
-from core.errors import OutOfMemory
+from secateur_wire.errors import OutOfMemory
 
 _ROUNDS = 5
 _ENOUGH_MS = 100.0

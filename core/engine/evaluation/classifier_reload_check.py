@@ -26,7 +26,7 @@ from core.engine.evaluation.reload_check import largest_logit
 from core.engine.models.classifier import COUNTERS, ClassifierFolder, load_classifier, model_class, open_classifier
 from core.engine.models.implementations import own_implementations
 from core.engine.models.tensors import load_tensors, write_tensors
-from core.errors import ReloadCheckFailed
+from secateur_wire.errors import ReloadCheckFailed
 
 _TOLERANCE = 1e-4
 """Largest difference allowed, relative to the largest expected logit: other kernels sum in another order."""

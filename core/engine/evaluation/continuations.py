@@ -11,7 +11,7 @@ from core.engine.datasets.token_windows import starts_with_bos, token_ids
 from core.engine.models.folder import ModelFolder
 from core.engine.models.generation import first_token, generate_tokens, sequences_that_fit
 from core.engine.models.loading import load_model
-from core.errors import NotFiniteWeights, OutOfMemory
+from secateur_wire.errors import NotFiniteWeights, OutOfMemory
 
 
 def compare_continuations(

@@ -14,7 +14,7 @@ from core.engine.models.accelerator import backend_of
 from core.engine.models.folder import ModelFolder
 from core.engine.models.loading import load_model
 from core.engine.options.latency_budget import latency_noise
-from core.errors import OutOfMemory
+from secateur_wire.errors import OutOfMemory
 
 
 def measure_latency(

@@ -22,7 +22,7 @@ from core.engine.models.accelerator import ran_out_of_memory
 from core.engine.models.implementations import own_implementations
 from core.engine.models.offloading import offloading
 from core.engine.models.tensors import load_tensors
-from core.errors import ReloadCheckFailed
+from secateur_wire.errors import ReloadCheckFailed
 
 # Largest difference allowed, relative to the largest expected logit: another batch shape sums in another order.
 _TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}

@@ -26,7 +26,7 @@ from core.device_kinds import device_kind
 from core.engine.evaluation.zero_shot_tasks import TASKS, batch_size
 from core.engine.models.folder import ModelFolder
 from core.engine.models.loading import load_model
-from core.errors import UnusableDataset
+from secateur_wire.errors import UnusableDataset
 
 _HARNESS = Path(lm_eval.tasks.__file__).parent
 _CONFIGS = {

@@ -23,7 +23,7 @@ from core.engine.models.implementations import own_implementations
 from core.engine.models.reference_networks import ReferenceNetwork
 from core.engine.models.reshaping import reshape_modules
 from core.engine.models.tensors import read_tensor
-from core.errors import MissingTensors, UnusableModel
+from secateur_wire.errors import MissingTensors, UnusableModel
 
 COUNTERS = ".num_batches_tracked"
 """Suffix of batch-norm's counters of training steps, on which nothing that is computed here depends."""

@@ -18,9 +18,9 @@ from core.engine.checkpoints.safetensors_header import TensorEntry, read_header
 from core.engine.checkpoints.special_floats import with_floats
 from core.engine.checkpoints.stacked import StackedEntry
 from core.engine.models.tensors import read_tensor, write_tensors
-from core.errors import MissingTensors, UnusableModel
 from core.panics import is_panic
 from secateur_wire.base import JsonObject
+from secateur_wire.errors import MissingTensors, UnusableModel
 
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()

@@ -16,7 +16,7 @@ from transformers import (
 
 from core.engine.architectures.description import ModelDescription
 from core.engine.models.accelerator import backend_of
-from core.errors import NotFiniteWeights, OutOfMemory, UnusableModel
+from secateur_wire.errors import NotFiniteWeights, OutOfMemory, UnusableModel
 
 
 def sequences_that_fit(description: ModelDescription, length: int, device: torch.device) -> int:

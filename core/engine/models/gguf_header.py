@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Final, NoReturn, TypeVar
 from gguf.constants import GGML_QUANT_SIZES
 
 from core.engine.datasets.sandbox import run_sandboxed
-from core.errors import UnusableModel
+from secateur_wire.errors import UnusableModel
 
 MOST_HEADER_BYTES: Final = 2**27
 """Limit of the header's size: four times the largest vocabulary in use, with its merges."""

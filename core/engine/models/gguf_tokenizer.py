@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.tokenization_utils_base import generate_merges
 
 from core.engine.models.gguf_header import GgufHeader
-from core.errors import UnusableModel
+from secateur_wire.errors import UnusableModel
 
 BYTE_LEVEL: Final = "gpt2"
 SENTENCEPIECE: Final = "llama"

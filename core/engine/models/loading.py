@@ -23,7 +23,7 @@ from core.engine.models.folder import ModelFolder
 from core.engine.models.implementations import own_implementations
 from core.engine.models.language_config import language_config
 from core.engine.models.tensors import DTYPES
-from core.errors import UnusableModel
+from secateur_wire.errors import UnusableModel
 
 
 def build_model(folder: ModelFolder, dtype: torch.dtype) -> PreTrainedModel:

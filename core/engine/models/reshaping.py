@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from core.errors import UnusableModel
+from secateur_wire.errors import UnusableModel
 
 
 def reshape_modules(model: nn.Module, state: Mapping[str, Tensor], groups: Mapping[str, int]) -> None:

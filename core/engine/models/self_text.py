@@ -10,7 +10,7 @@ from core.counting import counting
 from core.engine.architectures.description import ModelDescription
 from core.engine.datasets.token_windows import count_tokens, starts_with_bos
 from core.engine.models.generation import first_token, generate_tokens, sequences_that_fit
-from core.errors import OutOfMemory, UnusableModel
+from secateur_wire.errors import OutOfMemory, UnusableModel
 
 _MOST_AT_ONCE = 128
 _MOST_TIMES_NEEDED = 8

@@ -27,7 +27,7 @@ from core.engine.models.hooks import removed_after
 from core.engine.models.loading import build_model
 from core.engine.models.precision import kept_in_float32
 from core.engine.models.stand_ins import ArgumentRecorder, BlockArguments, Replacement
-from core.errors import MissingTensors
+from secateur_wire.errors import MissingTensors
 
 
 class StreamedModel:

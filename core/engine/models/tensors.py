@@ -18,7 +18,7 @@ from core.engine.checkpoints.quantisation import QuantisedEntry
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry, encode_header
 from core.engine.checkpoints.stacked import StackedEntry
 from core.engine.models.accelerator import to_main_memory
-from core.errors import CorruptSafetensors, NotFiniteWeights
+from secateur_wire.errors import CorruptSafetensors, NotFiniteWeights
 
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in WEIGHT_DTYPES.values()}
 _NAMES = {DTYPES[name]: stored for stored, name in WEIGHT_DTYPES.items()} | {torch.int64: "I64"}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from core.engine.architectures.layer_shape import LinearShape
-from core.errors import IndivisibleWidth, InvalidPattern, InvalidSparsity
+from secateur_wire.errors import IndivisibleWidth, InvalidPattern, InvalidSparsity
 
 PatternFamily = Literal["unstructured", "n:m", "structured"]
 """Kinds of patterns, of which only n:m has more than one."""

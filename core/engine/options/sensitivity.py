@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, Field, model_validator
 
 from core.engine.options.patterns import Pattern
-from core.errors import InvalidParameters
+from secateur_wire.errors import InvalidParameters
 
 Rates = Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1, max_length=50)]
 DEFAULT_RATES = tuple(tenths / 10 for tenths in range(1, 10))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
 
-from core.errors import InvalidSparsity
+from secateur_wire.errors import InvalidSparsity
 
 
 @dataclass(frozen=True)

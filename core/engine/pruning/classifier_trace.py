@@ -23,7 +23,7 @@ from core.engine.pruning.filters.rankings import add_expected_squares, taylor
 from core.engine.pruning.iterative.curvature import images_at_once, mean_squares
 from core.engine.pruning.layer_matrix import Layer, groups_of, input_rows, rows_at_once
 from core.engine.pruning.network import Network
-from core.errors import UnsupportedArchitecture
+from secateur_wire.errors import UnsupportedArchitecture
 
 _IMAGES = (128, 256)
 """Numbers of images that passes are traced with: multiples of what allocations are rounded to."""

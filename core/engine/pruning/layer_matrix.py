@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from core.errors import UnsupportedArchitecture
+from secateur_wire.errors import UnsupportedArchitecture
 
 Layer = nn.Linear | nn.Conv2d
 

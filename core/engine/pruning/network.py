@@ -13,8 +13,8 @@ from core.engine.datasets.image_set import ImageSet
 from core.engine.evaluation.classifier_memory import MEASURED_AT_ONCE
 from core.engine.options.patterns import UNSTRUCTURED, Pattern
 from core.engine.resume.store import ResumeStore
-from core.errors import InvalidRequest
 from core.progress import Progress
+from secateur_wire.errors import InvalidRequest
 
 
 @dataclass

@@ -7,7 +7,7 @@ from core.engine.architectures.description import ModelDescription
 from core.engine.recovery.recovery_info import RecoveryInfo
 from core.engine.recovery.registry import RECOVERIES, recoveries_where
 from core.engine.recovery.request import Recovery
-from core.errors import InvalidRequest
+from secateur_wire.errors import InvalidRequest
 from secateur_wire.recovery import Lora
 
 _OF_LANGUAGE_MODELS = (

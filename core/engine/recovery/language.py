@@ -43,8 +43,8 @@ from core.engine.recovery.training import Training
 from core.engine.recovery.zero_pattern import weight_names
 from core.engine.resume.fingerprint import Runtime, file_sha256, fingerprint, tensors_sha256
 from core.engine.resume.store import ResumeStore
-from core.errors import MissingTensors, TooLittleText, ZerosRefilled
 from core.progress import Progress
+from secateur_wire.errors import MissingTensors, TooLittleText, ZerosRefilled
 
 RECOVERED = "recovered"
 HOLDOUT_SEQUENCES = 8

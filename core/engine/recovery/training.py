@@ -20,8 +20,8 @@ from core.engine.recovery.request import Recovery, sequences_at_once
 from core.engine.recovery.sampling import InOrder, Sampling
 from core.engine.resume.kinds import STEP
 from core.engine.resume.store import Rejected, ResumeStore, Saved
-from core.errors import InvalidRequest, RecoveryDiverged
 from core.progress import Progress, WorkStopped
+from secateur_wire.errors import InvalidRequest, RecoveryDiverged
 
 LARGEST_GRADIENT_NORM = 1.0
 LOSS = "recovery_loss"

@@ -10,8 +10,8 @@ from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.masks import removal_mask
 from core.engine.pruning.protocols.layerwise import Method
 from core.engine.pruning.targets import LayerTarget, PrunableLinear
-from core.errors import RunFailed
 from core.methods.alps.info import ALPSParameters
+from secateur_wire.errors import RunFailed
 
 _CHECK_EVERY = 3
 """Number of iterations after which ρ follows how far the support has moved."""

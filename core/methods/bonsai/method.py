@@ -15,9 +15,9 @@ from core.engine.pruning.streams.stream import RecordedArguments
 from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.removal import KeptUnits
 from core.engine.pruning.units.unit_masks import UnitMasks
-from core.errors import NotFiniteWeights
 from core.methods.bonsai.info import BonsaiParameters
 from core.methods.bonsai.mask_regression import regress
+from secateur_wire.errors import NotFiniteWeights
 
 
 class Bonsai(UnitMethod):

@@ -9,10 +9,10 @@ from core.engine.options.base import BudgetOptions
 from core.engine.options.compensation import RefitOptions
 from core.engine.removals.layers.counts import runs_that_may_go
 from core.engine.removals.layers.options import LayerOptions
-from core.errors import InvalidParameters
 from core.methods.cost import ChoiceMemory, ChoosingForwards, Cost, CostFacts, PassSizes
 from core.methods.method_info import SMALLER, MethodInfo
 from core.methods.plan_offer import PlanOffer
+from secateur_wire.errors import InvalidParameters
 from secateur_wire.methods import Needs, Paper
 
 QUICK_TOKENS = 1024

@@ -18,8 +18,8 @@ from core.engine.pruning.filters.coupled_channels import CoupledChannels
 from core.engine.pruning.network import Network, mean_loss
 from core.engine.pruning.protocols.classifier import FilterMethod
 from core.engine.removals.filters.rounds import remove_in_rounds
-from core.errors import InvalidParameters
 from core.methods.filter_l1.info import FilterL1Parameters
+from secateur_wire.errors import InvalidParameters
 
 _RATES = tuple(tenth / 10 for tenth in range(1, 10))
 

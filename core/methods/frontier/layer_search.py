@@ -15,9 +15,9 @@ from core.engine.pruning.streams.block_gradients import forward_blocks
 from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.removal import UnitCounts
 from core.engine.removals.layers.counts import required_layers
-from core.errors import InvalidSparsity
 from core.methods.frontier.layer_drop import LayerDrop, descend
 from core.methods.frontier.run_costs import RunCosts
+from secateur_wire.errors import InvalidSparsity
 
 _PARTS = 4
 """Least number of calibration sequences of which some can be held out for trials."""

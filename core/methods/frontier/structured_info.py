@@ -10,11 +10,11 @@ from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.options.compensation import CutRefit
 from core.engine.removals.widths.options import WidthOptions
-from core.errors import InvalidParameters
 from core.methods.cost import GRADIENT_PASSES, ChoiceMemory, Cost, CostFacts, PassSizes
 from core.methods.frontier.layer_drop import LAYER_DROP, most_layers, most_trials
 from core.methods.frontier.own_text import OWN_TEXT, Budget
 from core.methods.method_info import SMALLER, Variant
+from secateur_wire.errors import InvalidParameters
 from secateur_wire.methods import Needs
 
 MEASURED_SEQUENCES = 8

@@ -14,10 +14,10 @@ from core.engine.options.compensation import CompensationOptions
 from core.engine.options.iteration import CurvatureOptions
 from core.engine.options.propagation import PropagationOptions
 from core.engine.removals.weights.options import LayerSelection
-from core.errors import InvalidParameters
 from core.methods.classifier_cost import ClassifierCost, ClassifierFacts
 from core.methods.cost import WAITING_FOR_MEMORY, Cost, CostFacts, in_turn
 from core.methods.method_info import ZEROS_OR_N_M, MethodInfo
+from secateur_wire.errors import InvalidParameters
 from secateur_wire.methods import Needs, Paper
 
 LARGEST_EXACT = 10_000

@@ -27,9 +27,9 @@ from core.engine.pruning.streams.propagation import BlockPropagation, InputGroup
 from core.engine.pruning.streams.stream import Stream
 from core.engine.pruning.targets import LayerTarget, PrunableLinear
 from core.engine.resume.store import ResumeStore
-from core.errors import RunFailed
 from core.methods.sensitivity.plan import SensitivityPlan
 from secateur_wire.base import JsonObject
+from secateur_wire.errors import RunFailed
 
 _VARIANTS = "variants"
 

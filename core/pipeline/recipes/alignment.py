@@ -6,11 +6,11 @@ from typing import Final
 
 from core.engine.architectures.describe import Description
 from core.engine.exporters.registry import ADDED
-from core.errors import InvalidSparsity, InvalidTarget
 from core.pipeline.recipes.parts import Export
 from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
 from core.pipeline.recipes.sizes import resolve_target
 from core.pipeline.recipes.validation import resolve_request
+from secateur_wire.errors import InvalidSparsity, InvalidTarget
 
 _MOST_COST: Final = 0.02
 """Largest relative difference from what was asked to go, up to which blocks wider than the least are filled."""

@@ -3,9 +3,9 @@
 from core.engine.architectures.describe import Description
 from core.engine.cuts.losses import Losses
 from core.engine.exporters.registry import ADDED, OFFERED
-from core.errors import InvalidRequest
 from core.pipeline.recipes.parts import Output
 from core.pipeline.recipes.request import ResolvedRequest
+from secateur_wire.errors import InvalidRequest
 
 
 def resolve_output(output: Output, description: Description, request: ResolvedRequest) -> Output:

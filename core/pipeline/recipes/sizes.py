@@ -7,10 +7,10 @@ from core.engine.cuts.cut import Cut
 from core.engine.cuts.size import Figure
 from core.engine.exporters.registry import OFFERED
 from core.engine.options.patterns import STRUCTURED, parse_pattern
-from core.errors import InvalidSparsity, InvalidTarget
 from core.methods.registry import get_method, parse_parameters
 from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
+from secateur_wire.errors import InvalidSparsity, InvalidTarget
 from secateur_wire.job_body import Target
 
 _AGREEMENT = 1e-9

@@ -9,10 +9,16 @@ from core.engine.cuts.cut import Cut
 from core.engine.options.base import MethodParameters
 from core.engine.options.patterns import UNSTRUCTURED, Pattern, PatternFamily, parse_pattern, resolve_sparsity
 from core.engine.options.sensitivity import SensitivityOptions
-from core.errors import InvalidParameters, InvalidPattern, InvalidRequest, InvalidSparsity, UnsupportedArchitecture
 from core.methods.method_info import MethodInfo, Variant
 from core.methods.registry import METHODS, get_method, parse_parameters
 from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
+from secateur_wire.errors import (
+    InvalidParameters,
+    InvalidPattern,
+    InvalidRequest,
+    InvalidSparsity,
+    UnsupportedArchitecture,
+)
 
 _NOTHING_GOES: Final = UNSTRUCTURED.text
 """Pattern in recipes of methods that prune nothing."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Protocol, TypeVar
 
-from core.errors import OutOfMemory, SecateurError
 from core.pipeline.messages import JobSpec, LanguageSpec, PruneOutput, Spec, TaskOutput
 from core.pipeline.reports.report import LatencySearch, Report
+from secateur_wire.errors import OutOfMemory, SecateurError
 from secateur_wire.metrics import Metrics
 from secateur_wire.states import Stage as ShownStage
 

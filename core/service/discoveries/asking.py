@@ -12,7 +12,15 @@ from core.engine.architectures.discovered import discovery_key
 from core.engine.architectures.known_types import known_refusal
 from core.engine.architectures.registry import declared_architecture
 from core.engine.architectures.undiscovered import UndiscoveredModel
-from core.errors import (
+from core.service.discoveries.states import OPEN
+from core.service.discoveries.tables import DiscoveryRow, DiscoveryTeamRow
+from core.service.discoveries.versions import version_for
+from core.service.teams import audit
+from core.service.teams.principal import Actor, team_of
+from core.service.teams.tables import TeamRow
+from core.settings import Settings
+from secateur_wire.discoveries import Discovery, DiscoveryError, ModelDiscovery
+from secateur_wire.errors import (
     DiscoveryFailed,
     NotDiscovered,
     NotFound,
@@ -22,14 +30,6 @@ from core.errors import (
     UnsupportedArchitecture,
     UnusableModel,
 )
-from core.service.discoveries.states import OPEN
-from core.service.discoveries.tables import DiscoveryRow, DiscoveryTeamRow
-from core.service.discoveries.versions import version_for
-from core.service.teams import audit
-from core.service.teams.principal import Actor, team_of
-from core.service.teams.tables import TeamRow
-from core.settings import Settings
-from secateur_wire.discoveries import Discovery, DiscoveryError, ModelDiscovery
 
 ID_PREFIX = "discovery_"
 _USED_SECONDS = 24 * 3600.0

@@ -12,11 +12,11 @@ from sqlalchemy.orm import Session, aliased
 from core.database import seconds_from_now, seconds_from_statement
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.undiscovered import UndiscoveredModel
-from core.errors import DiscoveryFailed
 from core.service.discoveries.states import OPEN
 from core.service.discoveries.tables import DISCOVERY_FAILED, DiscoveryRow, DiscoveryTotalRow
 from core.service.teams import audit
 from core.service.teams.principal import Automation
+from secateur_wire.errors import DiscoveryFailed
 from secateur_wire.problems import StoredProblem, summary_of_problem
 
 _FAILED_SECONDS = 3600.0

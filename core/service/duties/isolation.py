@@ -17,9 +17,9 @@ from sqlalchemy.exc import DBAPIError, TimeoutError
 from sqlalchemy.orm import InstrumentedAttribute, Session, sessionmaker
 
 from core.database import seconds_from_now, transaction, transient_reason
-from core.errors import InternalError, SecateurError, TooManyRequests, Unavailable
 from core.service.duties.tables import RowFailureRow, RowFailureTotalRow
 from core.service.duties.team_threads import TeamThreads
+from secateur_wire.errors import InternalError, SecateurError, TooManyRequests, Unavailable
 
 MOST_FAILURES: Final = 5
 """Failures in a row after which a row is parked."""

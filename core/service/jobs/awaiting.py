@@ -14,7 +14,6 @@ from sqlalchemy import func, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from core.database import seconds_from_now, transaction
-from core.errors import InvalidRequest, NotDiscovered, QuotaExceeded, SecateurError, Unavailable
 from core.pipeline.recipes.validation import check_without_model
 from core.service.discoveries.asking import ID_PREFIX, ask_for
 from core.service.discoveries.states import OPEN
@@ -35,6 +34,7 @@ from core.service.jobs.tables import JOB_AWAITS, JobRow
 from core.service.teams.principal import Actor, Automation
 from core.settings import Settings
 from secateur_wire.base import JsonObject
+from secateur_wire.errors import InvalidRequest, NotDiscovered, QuotaExceeded, SecateurError, Unavailable
 from secateur_wire.jobs import Estimate
 
 DUTY: Final = "discovered models"

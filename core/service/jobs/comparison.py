@@ -12,7 +12,6 @@ from pydantic import BaseModel
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from core.errors import InvalidRequest
 from core.methods.registry import get_method
 from core.service.jobs.noise import differs_measurably, is_same_share
 from core.service.jobs.schemas import Job, JobBody
@@ -20,6 +19,7 @@ from core.service.jobs.service import get_jobs, of_kept_attempt
 from core.service.jobs.tables import JobReportRow, JobRow
 from core.service.jobs.trade_off import TASK_MEAN, TradeOff, short_name, trade_off
 from secateur_wire.base import JsonObject
+from secateur_wire.errors import InvalidRequest
 from secateur_wire.sweeps import Cost
 
 Row = Mapping[str, Any]

@@ -16,13 +16,13 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from core.database import seconds_from_statement
-from core.errors import SecateurError
 from core.service.duties.isolation import is_tried
 from core.service.jobs.estimates.corrections import keep_ratios
 from core.service.jobs.metrics_tables import AttemptTotalRow, StageTotalRow
 from core.service.jobs.tables import JOB_IS_LEASED, AttemptRow, JobRow, WorkerRow
 from core.service.teams.quotas import device_seconds_used
 from core.service.teams.tables import TeamRow
+from secateur_wire.errors import SecateurError
 
 STAGE_BOUNDS = (0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 24 * 3600.0, inf)
 """Upper bounds of a stage's histogram buckets, in seconds."""

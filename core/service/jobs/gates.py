@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 from core.engine.architectures.model_task import ModelTask
 from core.engine.options.latency_budget import latency_noise
-from core.errors import GateMissed, InvalidRequest
+from secateur_wire.errors import GateMissed, InvalidRequest
 from secateur_wire.job_body import Evaluation, Gates
 from secateur_wire.metrics import Metrics, TaskMean
 from secateur_wire.reports import GateResult, GateResults

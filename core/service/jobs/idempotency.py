@@ -18,8 +18,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from core.database import seconds_from_now
-from core.errors import IdempotencyConflict
 from core.service.jobs.tables import IdempotencyKeyRow
+from secateur_wire.errors import IdempotencyConflict
 
 EXPIRED_AT_ONCE = 1000
 """Keys that are removed in one round."""

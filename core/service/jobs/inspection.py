@@ -5,7 +5,6 @@ from typing import Any
 from core.engine.architectures.describe import Description
 from core.engine.exporters.registry import OFFERED
 from core.engine.options.patterns import UNSTRUCTURED
-from core.errors import SecateurError
 from core.methods.registry import METHODS, get_method
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.request import UnresolvedRequest
@@ -17,6 +16,7 @@ from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.job import resolve_job
 from core.service.jobs.resolution.model import resolve_model
 from core.service.jobs.schemas import InspectBody, Inspection, JobBody
+from secateur_wire.errors import SecateurError
 from secateur_wire.jobs import Estimate, ExpectedArtifact, MethodFit
 
 

@@ -2,9 +2,9 @@
 
 from sqlalchemy.orm import Session
 
-from core.errors import UnknownQueue
 from core.service.jobs.queue import served_queues
 from core.settings import Settings
+from secateur_wire.errors import UnknownQueue
 
 
 def require_queue(session: Session, name: str, settings: Settings) -> None:

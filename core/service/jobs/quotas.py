@@ -3,10 +3,10 @@
 from sqlalchemy import bindparam, extract, func, select
 from sqlalchemy.orm import Session
 
-from core.errors import QuotaExceeded
 from core.service.jobs.tables import JobRow
 from core.service.teams.quotas import ASK_AGAIN_SECONDS, device_seconds_used, month_end, month_start
 from core.service.teams.tables import TeamRow
+from secateur_wire.errors import QuotaExceeded
 from secateur_wire.teams import Quotas, Team, Usage
 
 _LIMITS = select(

@@ -9,7 +9,6 @@ from sqlalchemy.orm import Session
 
 from core import telemetry
 from core.database import new_id
-from core.errors import InvalidRequest, NotDiscovered, NotFound
 from core.pagination import Window, read_page, read_window
 from core.pipeline.reports.dense_figures import KnownDenseFigures
 from core.pipeline.reports.how_to_run import FOLDER, ways_to_run
@@ -37,6 +36,7 @@ from core.service.jobs.waiting import waiting_reason
 from core.service.teams import audit
 from core.service.teams.principal import Actor, team_of
 from secateur_wire.base import JsonObject, Page
+from secateur_wire.errors import InvalidRequest, NotDiscovered, NotFound
 from secateur_wire.jobs import (
     ArtifactFile,
     ArtifactList,

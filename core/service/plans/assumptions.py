@@ -9,7 +9,6 @@ from typing import Any, Final
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from core.errors import InvalidRequest
 from core.service.jobs.inspection import inspect
 from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.text import SELF
@@ -18,6 +17,7 @@ from core.service.plans.job_bodies import CALIBRATION_WORDS, calibration_body, c
 from core.service.registry.service import dataset_answer
 from core.service.registry.tables import DatasetRow
 from secateur_wire.base import JsonObject
+from secateur_wire.errors import InvalidRequest
 from secateur_wire.models import ModelSummary
 
 USUAL_METHODS: Final[Mapping[str, str]] = {"language-model": "frontier", "image-classification": "magnitude"}

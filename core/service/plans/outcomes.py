@@ -8,10 +8,10 @@ from functools import cache
 from typing import Final, Literal, TypeAlias
 
 from core.engine.options.patterns import parse_pattern
-from core.errors import InvalidParameters, InvalidPattern
 from core.measurements.measurement import Measurement
 from core.measurements.reader import measurements
 from core.methods.registry import METHODS, get_method, parse_parameters
+from secateur_wire.errors import InvalidParameters, InvalidPattern
 from secateur_wire.plans import FigureSource
 
 Latency: TypeAlias = Literal["prefill", "decode"]

@@ -11,13 +11,13 @@ from sqlalchemy.orm import Session
 
 from core.engine.architectures.describe import Description
 from core.engine.options.patterns import parse_pattern
-from core.errors import GateMissed
 from core.service.jobs.resolution.hub_lookup import JOB_PREFIX
 from core.service.jobs.resolution.model import ResolvedModel
 from core.service.jobs.service import job_answer
 from core.service.jobs.tables import JOB_EXPORTS, JobReportRow, JobRow, kept_attempt
 from core.service.plans.evidence import NEAR_SIZE
 from core.service.plans.outcomes import Latency, Outcome, Setting, Subject, setting_of
+from secateur_wire.errors import GateMissed
 from secateur_wire.metrics import Metrics
 
 Lost: TypeAlias = Literal["weights", "units"]

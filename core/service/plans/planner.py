@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import Any, Final
 
 from core.engine.options.patterns import parse_pattern
-from core.errors import DoesNotFit, InvalidRequest, SecateurError
 from core.methods.registry import get_method
 from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
@@ -28,6 +27,7 @@ from core.service.plans.past_jobs import Lost, descent_of, outcomes_of_jobs, sub
 from core.service.plans.wording import choice, choose_recovery, size_choices
 from secateur_wire.base import JsonObject
 from secateur_wire.datasets import Dataset
+from secateur_wire.errors import DoesNotFit, InvalidRequest, SecateurError
 from secateur_wire.jobs import Estimate
 from secateur_wire.plans import Plan, PlanBody, PlanChoice, PlanFigure, PlanPoint
 

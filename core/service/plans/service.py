@@ -8,7 +8,6 @@ from sqlalchemy import select
 
 from core.engine.architectures.describe import Description
 from core.engine.options.patterns import parse_pattern
-from core.errors import InvalidRequest, SecateurError, UnusableModel
 from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.model import resolve_model
 from core.service.jobs.schemas import InspectBody
@@ -19,6 +18,7 @@ from core.service.registry.service import dataset_answer
 from core.service.registry.tables import DatasetRow
 from secateur_wire.base import JsonObject
 from secateur_wire.datasets import Dataset
+from secateur_wire.errors import InvalidRequest, SecateurError, UnusableModel
 from secateur_wire.plans import Plan, PlanBody
 
 _MOST_SETS: Final = 1000

@@ -10,11 +10,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from core.errors import InvalidRequest
 from core.service.publications.schemas import PublicationBody
 from core.service.sources.hub_names import is_branch, name_refusal
 from core.settings import Settings
 from core.validation import require_credential
+from secateur_wire.errors import InvalidRequest
 
 _HUB = "hub:"
 _S3 = "s3://"

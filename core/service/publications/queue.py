@@ -12,13 +12,13 @@ from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from core.database import seconds_from_now
-from core.errors import PublicationExpired
 from core.service.jobs.tables import ArtifactFileRow
 from core.service.publications.destinations import Destination, destinations, read_destination
 from core.service.publications.states import OPEN
 from core.service.publications.tables import PublicationRow
 from core.service.teams import audit
 from core.service.teams.principal import Automation
+from secateur_wire.errors import PublicationExpired
 from secateur_wire.states import PublicationStatus
 
 EXPIRE_SECONDS: Final = 24 * 3600.0

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from core.errors import StoreUnavailable
 from core.service.publications.queue import PublishedFile
 from core.storage import Store, artifact_prefix
 from core.storage.stream import StoredStream
+from secateur_wire.errors import StoreUnavailable
 
 _BUFFER_BYTES = 4 * 2**20
 

@@ -2,7 +2,6 @@
 
 from sqlalchemy.orm import Session
 
-from core.errors import Conflict
 from core.service.jobs.queue import request_retry
 from core.service.jobs.quotas import require_room_in_queue
 from core.service.jobs.schemas import Job
@@ -10,6 +9,7 @@ from core.service.jobs.service import find_job, job_answer
 from core.service.publications.in_use import used_by_publications
 from core.service.teams import audit
 from core.service.teams.principal import Actor, team_of
+from secateur_wire.errors import Conflict
 
 
 def retry(session: Session, caller: Actor, job_id: str, *, max_attempts: int) -> Job:

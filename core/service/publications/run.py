@@ -9,7 +9,6 @@ import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.errors import InternalError, NoArtifact, NotFound, SecateurError
 from core.service.duties.isolation import IsolatedRows, RowTask
 from core.service.publications import queue
 from core.service.publications.destinations import HubDestination
@@ -20,6 +19,7 @@ from core.service.publications.service import sealed
 from core.service.teams.server_secret import server_secret
 from core.settings import Settings
 from core.storage import Store, open_store
+from secateur_wire.errors import InternalError, NoArtifact, NotFound, SecateurError
 
 DUTY: Final = "publications"
 

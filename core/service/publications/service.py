@@ -7,7 +7,6 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from core.database import new_id, seconds_from_now
-from core.errors import Conflict, GateMissed, NoArtifact, NotFound
 from core.pagination import read_page
 from core.service.jobs.service import find_job
 from core.service.jobs.states import TERMINAL
@@ -22,6 +21,7 @@ from core.service.teams.principal import Actor, name_of, team_of
 from core.service.teams.sealing import Sealed
 from core.settings import Settings
 from secateur_wire.base import Page
+from secateur_wire.errors import Conflict, GateMissed, NoArtifact, NotFound
 from secateur_wire.publications import Publication, PublicationError, PublicationProgress, PublicationResult
 
 _PURPOSE = "publication"

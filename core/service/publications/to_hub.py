@@ -19,11 +19,11 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import logging as hub_logging
 
-from core.errors import DestinationRefused, DestinationUnavailable, DiskFull, SecateurError
 from core.service.publications.destinations import HubDestination
 from core.service.publications.lease import LostError, PublicationLease
 from core.service.publications.reading import StoredArtifact, require_intact, watched
 from core.storage import is_disk_full
+from secateur_wire.errors import DestinationRefused, DestinationUnavailable, DiskFull, SecateurError
 
 log = structlog.get_logger()
 

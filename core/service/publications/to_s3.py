@@ -15,13 +15,13 @@ import aiohttp
 from botocore.exceptions import BotoCoreError, ClientError
 from s3fs import S3FileSystem
 
-from core.errors import DestinationRefused, DestinationUnavailable, DiskFull
 from core.service.publications.destinations import S3Destination
 from core.service.publications.lease import PublicationLease
 from core.service.publications.queue import PublishedFile
 from core.service.publications.reading import StoredArtifact, chunks, watched
 from core.storage import MANIFEST, is_disk_full
 from core.storage.s3_session import new_session
+from secateur_wire.errors import DestinationRefused, DestinationUnavailable, DiskFull
 
 _WRITE_BYTES = 16 * 2**20
 """Bytes of one request, held in memory: a part of a file, or all of a small one."""

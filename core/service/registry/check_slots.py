@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from core.engine.datasets.sandbox import CHECK_BYTES
-from core.errors import Unavailable
+from secateur_wire.errors import Unavailable
 
 WAIT_SECONDS = 10.0
 MOST_WAITING = 8

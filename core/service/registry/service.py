@@ -15,7 +15,6 @@ from core.engine.architectures.undiscovered import UNDISCOVERED, UndiscoveredMod
 from core.engine.datasets.formats import IMAGE_FORMATS, detect_format
 from core.engine.datasets.image_facts import ImagesDescription, describe_images
 from core.engine.datasets.text_files import describe
-from core.errors import Conflict, NotFound, SecateurError
 from core.pagination import read_page
 from core.service.discoveries.asking import ask_if_possible, known_facts
 from core.service.registry.schemas import DatasetBody, ModelBody
@@ -26,6 +25,7 @@ from core.service.teams.principal import Actor, team_of
 from core.settings import Settings
 from secateur_wire.base import Page
 from secateur_wire.datasets import Dataset
+from secateur_wire.errors import Conflict, NotFound, SecateurError
 from secateur_wire.models import Model
 
 Problem = TypeVar("Problem", bound=SecateurError)

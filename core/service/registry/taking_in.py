@@ -13,7 +13,6 @@ from core.database import new_id, transaction
 from core.engine.architectures.undiscovered import UndiscoveredModel, describe_source
 from core.engine.datasets.formats import detect_format
 from core.engine.datasets.text_files import describe
-from core.errors import Conflict
 from core.service.discoveries.asking import ask_if_possible
 from core.service.registry.service import add_dataset, add_model, dataset_answer, model_answer
 from core.service.registry.uploads import object_prefix
@@ -24,6 +23,7 @@ from core.settings import Settings
 from core.storage import Store
 from core.storage.removal import remove_prefixes
 from secateur_wire.datasets import Dataset
+from secateur_wire.errors import Conflict
 from secateur_wire.models import Model
 
 _CHUNK_BYTES = 4 * 2**20

@@ -20,13 +20,6 @@ from core.engine.architectures.undiscovered import Source, UndiscoveredModel, de
 from core.engine.datasets.formats import IMAGE_PARQUET
 from core.engine.datasets.image_facts import ImagesDescription, describe_image_stream
 from core.engine.datasets.text_files import TextDescription, describe_stream, is_sandboxed
-from core.errors import (
-    Unavailable,
-    UnsupportedArchitecture,
-    UnusableDataset,
-    UnusableModel,
-    UploadRefused,
-)
 from core.service.discoveries.asking import ask_if_possible
 from core.service.registry.check_slots import CheckSlots
 from core.service.registry.service import add_dataset, add_model, dataset_answer, get_row, image_facts, model_answer
@@ -44,6 +37,13 @@ from core.settings import Settings
 from core.storage import Store, open_stored
 from core.storage.removal import remove_prefixes
 from secateur_wire.datasets import Dataset
+from secateur_wire.errors import (
+    Unavailable,
+    UnsupportedArchitecture,
+    UnusableDataset,
+    UnusableModel,
+    UploadRefused,
+)
 from secateur_wire.models import Model
 
 LEASE_SECONDS = 60.0

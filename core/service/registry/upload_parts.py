@@ -21,7 +21,6 @@ from core.engine.architectures.description import read_config
 from core.engine.checkpoints.companions import check_companion
 from core.engine.checkpoints.files import CHECKED, CONFIG_FILE, is_weight_file
 from core.engine.checkpoints.safetensors_header import read_header
-from core.errors import NotFound, OffsetMismatch, SecateurError, Unavailable, UnusableModel, UploadRefused
 from core.service.registry.tables import UploadFileRow, UploadPartRow, UploadRow
 from core.service.registry.upload_refusal import refuse_upload
 from core.service.registry.upload_validation import MOST_PARTS
@@ -31,6 +30,7 @@ from core.service.sources.references import FileReference
 from core.service.teams.principal import Principal
 from core.settings import Settings
 from core.storage import Store, UploadPart, translate_disk_full
+from secateur_wire.errors import NotFound, OffsetMismatch, SecateurError, Unavailable, UnusableModel, UploadRefused
 from secateur_wire.uploads import ReceivedPart
 
 logger = structlog.get_logger()

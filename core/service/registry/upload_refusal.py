@@ -5,13 +5,13 @@ from typing import TypeVar
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.errors import SecateurError
 from core.service.registry.uploads import find_upload, object_prefix, upload_prefix
 from core.service.teams import audit
 from core.service.teams.principal import Principal
 from core.service.teams.quotas import release_stored
 from core.storage import Store
 from core.storage.removal import remove_prefixes
+from secateur_wire.errors import SecateurError
 
 Refusal = TypeVar("Refusal", bound=SecateurError)
 

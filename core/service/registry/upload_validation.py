@@ -4,7 +4,12 @@ from pathlib import Path
 
 from core.engine.checkpoints.files import COMPANIONS, CONFIG_FILE, INDEX_FILE, SINGLE_FILE, is_model_file, is_pickle
 from core.engine.datasets.formats import IMAGE_FOLDER, IMAGE_PARQUET, detect_format
-from core.errors import (
+from core.service.registry.schemas import FileToUpload, UploadBody
+from core.service.registry.service import about
+from core.service.sources.header_only_folder import require_readable
+from core.service.sources.references import FileReference
+from core.settings import Settings
+from secateur_wire.errors import (
     MissingTensors,
     PayloadTooLarge,
     PickleCheckpoint,
@@ -12,11 +17,6 @@ from core.errors import (
     UnusableModel,
     UploadRefused,
 )
-from core.service.registry.schemas import FileToUpload, UploadBody
-from core.service.registry.service import about
-from core.service.sources.header_only_folder import require_readable
-from core.service.sources.references import FileReference
-from core.settings import Settings
 
 MOST_PARTS = 10_000
 """Most parts of one file: S3 can assemble no more."""

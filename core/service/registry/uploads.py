@@ -7,7 +7,6 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from core.database import new_id, seconds_from_now
-from core.errors import Conflict, NotFound
 from core.pagination import read_page
 from core.service.registry.schemas import UploadBody
 from core.service.registry.service import find_row, require_same_dataset, require_same_model
@@ -19,6 +18,7 @@ from core.service.teams.principal import Actor, Principal, team_of
 from core.service.teams.quotas import release_stored, reserve_stored
 from core.settings import Settings
 from secateur_wire.base import Page
+from secateur_wire.errors import Conflict, NotFound
 from secateur_wire.uploads import Upload, UploadedFile, UploadFailure, UploadKind, UploadStatus
 
 

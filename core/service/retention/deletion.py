@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from sqlalchemy import ColumnElement, delete, func, or_, select
 from sqlalchemy.orm import Session
 
-from core.errors import Conflict, NotFound
 from core.service.jobs.states import NOT_OVER, TERMINAL
 from core.service.jobs.tables import ArtifactFileRow, JobRow
 from core.service.registry.service import Row, get_row, noun
@@ -19,6 +18,7 @@ from core.service.teams import audit
 from core.service.teams.principal import Actor, team_of
 from core.service.teams.quotas import release_stored
 from core.storage import artifact_prefix
+from secateur_wire.errors import Conflict, NotFound
 
 
 def delete_registered(session: Session, caller: Actor, table: type[Row], name: str) -> Sequence[str]:

@@ -15,7 +15,6 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.errors import StoreUnavailable
 from core.service.duties.isolation import IsolatedRows, RowTask
 from core.service.jobs.states import LEASED
 from core.service.jobs.tables import ArtifactFileRow, JobRow
@@ -27,6 +26,7 @@ from core.storage import OwnedStore, Store, artifact_prefix
 from core.storage.owned import MARK_PREFIX
 from core.storage.removal import remove_prefixes
 from core.storage.store import GENERATED_PREFIX
+from secateur_wire.errors import StoreUnavailable
 
 _BATCH = 500
 _ID = r"(?:uploads/upload|models/model|datasets/dataset)_[0-9a-z]+"

@@ -13,7 +13,6 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.errors import Conflict, NotFound, SecateurError
 from core.service.duties.isolation import IsolatedRows, RowTask, is_tried
 from core.service.retention.deletion import delete_artifacts
 from core.service.retention.in_use import artifacts_in_use
@@ -27,6 +26,7 @@ from core.service.teams.principal import Actor, Automation, team_of
 from core.settings import Settings
 from core.storage import Store
 from core.storage.removal import remove_prefixes
+from secateur_wire.errors import Conflict, NotFound, SecateurError
 from secateur_wire.retention import ArtifactVerdict
 
 DUTY: Final = "retention"

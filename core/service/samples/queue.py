@@ -7,8 +7,8 @@ from sqlalchemy import and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from core.database import seconds_from_now
-from core.errors import Unavailable
 from core.service.samples.tables import SampleRequestRow
+from secateur_wire.errors import Unavailable
 from secateur_wire.plans import Goal
 from secateur_wire.problems import StoredProblem, summary_of_problem
 

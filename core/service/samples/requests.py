@@ -5,10 +5,10 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from core.database import new_id
-from core.errors import NotFound
 from core.service.samples.tables import OPEN, SampleRequestRow
 from core.service.teams import audit
 from core.service.teams.principal import Actor, team_of
+from secateur_wire.errors import NotFound
 from secateur_wire.samples import SampleBody, SampleRequest
 
 

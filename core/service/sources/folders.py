@@ -5,8 +5,8 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from core.errors import InvalidRequest, PathEscapes, UnusableDataset, UnusableModel
 from core.settings import Settings
+from secateur_wire.errors import InvalidRequest, PathEscapes, UnusableDataset, UnusableModel
 
 _CHUNK_BYTES = 16 * 2**20
 

@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from core.engine.checkpoints.files import CHECKED, INDEX_FILE, MOST_BYTES, is_weight_file
-from core.errors import UnusableModel
 from core.service.sources.references import FileReference
+from secateur_wire.errors import UnusableModel
 
 MAX_HEADER_BYTES = 16 * 2**20
 """Most bytes of a weight file's header; real ones stay under one megabyte."""

@@ -15,12 +15,12 @@ from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from core.errors import HubUnavailable
 from core.service.sources.hub_errors import translated_errors
 from core.service.sources.hub_names import Kind, is_commit
 from core.service.sources.hub_outage import HubOutage
 from core.service.sources.references import FileReference
 from core.settings import Settings
+from secateur_wire.errors import HubUnavailable
 from secateur_wire.teams import TokenOwner
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from core.errors import GatedModel
 from core.service.sources.hub import HubCredential
 from core.service.teams.sealing import Sealed
 from core.service.teams.server_secret import server_secret
 from core.settings import Settings
+from secateur_wire.errors import GatedModel
 
 PURPOSE = "hub"
 """Purpose that a team's token is sealed for."""

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from core.errors import HubUnavailable, UnknownDataset
 from core.service.sources.hub import Hub
 from core.service.sources.hub_names import split_reference
 from core.service.sources.references import Use
+from secateur_wire.errors import HubUnavailable, UnknownDataset
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 import structlog
 
-from core.errors import (
+from core.service.sources.hub_names import Kind
+from secateur_wire.errors import (
     GatedModel,
     HubUnavailable,
     SecateurError,
@@ -16,7 +17,6 @@ from core.errors import (
     UnusableDataset,
     UnusableModel,
 )
-from core.service.sources.hub_names import Kind
 from secateur_wire.teams import TokenOwner
 
 log = structlog.get_logger()

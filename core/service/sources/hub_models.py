@@ -7,11 +7,11 @@ from tempfile import TemporaryDirectory
 
 from core.engine.architectures.undiscovered import Source, describe_source
 from core.engine.checkpoints.files import COMPANIONS, INDEX_FILE, PICKLES, SINGLE_FILE, is_weight_file
-from core.errors import GatedModel, ModelTooLarge, UnsupportedArchitecture, UnusableModel
 from core.service.sources.header_only_folder import READ_IN_FULL, require_readable, write_header_only_folder
 from core.service.sources.hub import Hub, HubListing
 from core.service.sources.references import FileReference
 from core.untrusted_json import parse_json
+from secateur_wire.errors import GatedModel, ModelTooLarge, UnsupportedArchitecture, UnusableModel
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import re
 from typing import Literal
 
-from core.errors import UnknownDataset, UnknownModel
+from secateur_wire.errors import UnknownDataset, UnknownModel
 
 Kind = Literal["model", "dataset"]
 

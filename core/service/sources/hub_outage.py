@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from math import ceil
 from typing import Final
 
-from core.errors import HubUnavailable
+from secateur_wire.errors import HubUnavailable
 
 AWAY_SECONDS: Final = 60.0
 """Time for which a hub that did not answer is not asked again."""

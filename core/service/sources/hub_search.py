@@ -9,10 +9,10 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from core.errors import SecateurError
 from core.service.sources.hub_errors import translated_errors
 from core.service.sources.hub_outage import HubOutage
 from core.settings import Settings
+from secateur_wire.errors import SecateurError
 
 MOST_MATCHES: Final = 8
 FEWEST_CHARACTERS: Final = 3

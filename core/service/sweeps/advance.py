@@ -13,7 +13,6 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from core.database import transaction
-from core.errors import InvalidRequest, SecateurError, TooManyRequests, Unavailable
 from core.pipeline.reports.report import Report
 from core.service.duties.isolation import IsolatedRows, RowTask, is_tried
 from core.service.duties.team_threads import TeamThreads
@@ -42,6 +41,7 @@ from core.service.sweeps.tables import SweepPointRow, SweepRow
 from core.service.sweeps.undiscovered import awaits_discovery, check_points_again, requested_again
 from core.service.sweeps.validation import evaluation_key, find_on_hub, first_error, names_on_hub
 from core.service.teams.principal import Automation
+from secateur_wire.errors import InvalidRequest, SecateurError, TooManyRequests, Unavailable
 
 DUTY: Final = "sweeps"
 _Coming = tuple[str, list[Document]]

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from core.errors import InvalidRequest
 from core.service.jobs.schemas import JobBody
 from core.service.sweeps.schemas import MOST_POINTS, Search, SweepBody
+from secateur_wire.errors import InvalidRequest
 from secateur_wire.job_body import MOST_LABELS
 from secateur_wire.states import PointStage
 

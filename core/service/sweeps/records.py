@@ -7,7 +7,6 @@ from pydantic import JsonValue
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from core.errors import NotFound
 from core.pipeline.reports.dense_figures import KnownDenseFigures
 from core.service.jobs.tables import JobRow
 from core.service.sweeps.figures import figures_from
@@ -16,6 +15,7 @@ from core.service.sweeps.schemas import SweepBody
 from core.service.sweeps.tables import SweepPointRow, SweepRow
 from core.service.webhooks.events import emit
 from secateur_wire.base import JsonObject
+from secateur_wire.errors import NotFound
 from secateur_wire.metrics import Metrics
 from secateur_wire.states import PointStage, PointStatus, SweepStatus
 from secateur_wire.webhooks import WebhookType

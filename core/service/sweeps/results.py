@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
-from core.errors import ConstraintsNotMet, SweepFailed
 from core.service.jobs.schemas import Job
 from core.service.jobs.trade_off import trade_off
 from core.service.sweeps.figures import OBJECTIVES, cost_of, distance, objective_value, unmet
 from core.service.sweeps.planning import PointState, search_step
 from core.service.sweeps.schemas import Search, Sweep, SweepBody, SweepResults
 from core.service.sweeps.search import Winner
+from secateur_wire.errors import ConstraintsNotMet, SweepFailed
 from secateur_wire.jobs import JobError
 from secateur_wire.problems import StoredProblem
 from secateur_wire.sweeps import BestPoint, Cost, Excess, SearchOutcome, SweepPoint

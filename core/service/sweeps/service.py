@@ -7,7 +7,6 @@ from sqlalchemy import case, func, select, update
 from sqlalchemy.orm import Session
 
 from core.database import new_id
-from core.errors import Conflict
 from core.pagination import Window, read_page, read_window
 from core.service.jobs.queue import request_cancel
 from core.service.jobs.resolution.context import RequestContext
@@ -24,6 +23,7 @@ from core.service.sweeps.validation import UNKNOWN_PATTERN, find_on_hub, point_r
 from core.service.teams import audit
 from core.service.teams.principal import Actor, team_of
 from secateur_wire.base import Page
+from secateur_wire.errors import Conflict
 from secateur_wire.jobs import JobError
 from secateur_wire.states import SweepStatus
 from secateur_wire.sweeps import Cost, DenseSource, PointCounts, SkippedPoint

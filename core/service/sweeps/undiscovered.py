@@ -10,7 +10,6 @@ from typing import Final, cast
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from core.errors import InvalidRequest, NotDiscovered, QuotaExceeded, SecateurError, Unavailable
 from core.service.jobs.awaiting import request_discovery
 from core.service.jobs.resolution.context import RequestContext
 from core.service.sweeps.grid import RequestedPoint
@@ -18,6 +17,7 @@ from core.service.sweeps.records import change_status, request_of
 from core.service.sweeps.schemas import SweepBody
 from core.service.sweeps.tables import SweepPointRow, SweepRow
 from core.service.sweeps.validation import UNKNOWN_PATTERN, CheckedPoints, check_sweep, point_row
+from secateur_wire.errors import InvalidRequest, NotDiscovered, QuotaExceeded, SecateurError, Unavailable
 from secateur_wire.states import PointStage
 
 WAITING: Final = "its model is yet to be discovered, and its points are checked then"

@@ -9,7 +9,6 @@ from typing import Final
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
-from core.errors import InvalidRequest, NotDiscovered, SecateurError, Unavailable
 from core.methods.registry import get_method
 from core.pipeline.recipes.validation import check_without_model
 from core.service.jobs.estimates.history import estimate_that_fits
@@ -24,6 +23,7 @@ from core.service.sweeps.schemas import Search, SweepBody
 from core.service.sweeps.tables import SweepPointRow
 from core.settings import Settings
 from core.validation import describe_error
+from secateur_wire.errors import InvalidRequest, NotDiscovered, SecateurError, Unavailable
 from secateur_wire.job_body import Evaluation
 from secateur_wire.sweeps import SkippedPoint
 

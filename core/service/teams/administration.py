@@ -7,11 +7,11 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from core.errors import Conflict, InvalidRequest, NotFound
 from core.service.teams import audit
 from core.service.teams.bootstrap import create_team
 from core.service.teams.keys import create_key
 from core.service.teams.tables import TeamRow
+from secateur_wire.errors import Conflict, InvalidRequest, NotFound
 from secateur_wire.teams import CreatedKey
 
 SETTABLE = ("max_running", "max_queued", "max_device_seconds", "max_stored_bytes", "weight")

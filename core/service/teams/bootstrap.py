@@ -5,11 +5,11 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from core.database import new_id
-from core.errors import Unauthenticated
 from core.service.teams.keys import authenticate, create_key
 from core.service.teams.server_secret import server_secret, write_private
 from core.service.teams.tables import TeamRow
 from core.settings import Settings
+from secateur_wire.errors import Unauthenticated
 
 DEFAULT_TEAM = "default"
 _BOOTSTRAP_LOCK = 0x5ECA7EB3

@@ -6,10 +6,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import new_id, transaction
-from core.errors import StoreUnavailable
 from core.service.teams.tables import InstallationRow
 from core.settings import Settings
 from core.storage import OwnedStore, Store, open_store
+from secateur_wire.errors import StoreUnavailable
 
 
 def installation_id(session: Session) -> str:

@@ -9,13 +9,13 @@ from sqlalchemy import ColumnElement, bindparam, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from core.database import new_id, seconds_from_now
-from core.errors import Conflict, InvalidRequest, NotFound, Unauthenticated
 from core.pagination import read_page
 from core.service.teams import audit
 from core.service.teams.principal import Actor, Principal, team_of
 from core.service.teams.tables import ApiKeyRow
 from core.service.teams.tokens import digest_of, new_token, prefix_of
 from secateur_wire.base import Page
+from secateur_wire.errors import Conflict, InvalidRequest, NotFound, Unauthenticated
 from secateur_wire.teams import CreatedKey, Key, KeyState, Role
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from core.errors import Forbidden
+from secateur_wire.errors import Forbidden
 from secateur_wire.teams import Role
 
 _RANK: dict[Role, int] = {"viewer": 0, "member": 1, "admin": 2}

@@ -19,8 +19,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session
 
-from core.errors import QuotaExceeded
 from core.service.teams.tables import TeamRow
+from secateur_wire.errors import QuotaExceeded
 
 ASK_AGAIN_SECONDS = 60
 """Retry-After where room comes when a job starts or something is deleted, which cannot be foretold."""

@@ -14,10 +14,10 @@ from sqlalchemy import delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from core.database import seconds_from_now
-from core.errors import Unauthenticated
 from core.service.teams import audit
 from core.service.teams.principal import Principal
 from core.service.teams.tables import ApiKeyRow, PortalSessionRow, TeamRow
+from secateur_wire.errors import Unauthenticated
 from secateur_wire.teams import Role
 
 _REMOVED_AT_ONCE = 1000

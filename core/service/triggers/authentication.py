@@ -5,10 +5,10 @@ from typing import Any
 
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-from core.errors import InvalidRequest, Unauthenticated
 from core.service.triggers.json_pointer import MISSING, look_up
 from core.service.triggers.secrets import is_digest_of, unseal
 from core.service.triggers.tables import TriggerRow
+from secateur_wire.errors import InvalidRequest, Unauthenticated
 from secateur_wire.triggers import FiringSource
 
 LONGEST_EVENT_ID = 255

@@ -16,7 +16,6 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from core.database import transaction
-from core.errors import SecateurError
 from core.service.duties.isolation import IsolatedRows, RowTask, is_passing, is_tried
 from core.service.duties.tables import RowFailureRow
 from core.service.duties.team_threads import TeamThreads
@@ -34,6 +33,7 @@ from core.service.triggers.schedule import MOST_COUNTED, count_due, last_due, ne
 from core.service.triggers.schemas import TriggerBody
 from core.service.triggers.tables import TriggerRow
 from core.service.triggers.validation import scheduled_payload
+from secateur_wire.errors import SecateurError
 
 DUTY: Final = "triggers"
 MOST_FAILURES: Final = 10

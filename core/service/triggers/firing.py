@@ -12,7 +12,6 @@ from sqlalchemy.orm import Session
 
 from core import telemetry
 from core.database import transaction
-from core.errors import Conflict, NotFound, SecateurError
 from core.service.jobs import service
 from core.service.jobs.resolution.hub_lookup import HubFindings
 from core.service.jobs.schemas import Job, JobBody
@@ -26,6 +25,7 @@ from core.service.triggers.history import FiringAttempt
 from core.service.triggers.json_pointer import MISSING, look_up
 from core.service.triggers.schemas import Firing, HubSource
 from core.service.triggers.tables import TriggerRow
+from secateur_wire.errors import Conflict, NotFound, SecateurError
 
 _DEFAULT_BRANCH = "refs/heads/main"
 """Default branch, which every repository of the hub has."""

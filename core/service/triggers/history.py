@@ -9,11 +9,11 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from core.database import new_id, seconds_from_statement
-from core.errors import SecateurError
 from core.pagination import read_page
 from core.service.triggers.schemas import Firing
 from core.service.triggers.tables import FiringRow, TriggerRow
 from secateur_wire.base import Page
+from secateur_wire.errors import SecateurError
 from secateur_wire.triggers import FiringOutcome, FiringSource
 
 KEPT_BYTES = 64 * 1024

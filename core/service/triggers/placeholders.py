@@ -18,9 +18,9 @@ from pydantic import (
 )
 from pydantic_core import SchemaError
 
-from core.errors import InvalidRequest
 from core.service.triggers.json_pointer import MISSING, Pointer, look_up
 from core.validation import shown
+from secateur_wire.errors import InvalidRequest
 from secateur_wire.requests import kind_of
 
 PlaceholderType = Literal["string", "number", "integer", "boolean"]

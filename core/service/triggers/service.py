@@ -11,7 +11,6 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from core.database import new_id, transaction
-from core.errors import Conflict, NotFound
 from core.pagination import read_page
 from core.service.jobs.resolution.hub_lookup import HubFindings
 from core.service.teams import audit
@@ -27,6 +26,7 @@ from core.service.triggers.tables import TriggerRow
 from core.service.triggers.validation import check_trigger, dry_run
 from core.validation import invalid_request
 from secateur_wire.base import Page
+from secateur_wire.errors import Conflict, NotFound
 from secateur_wire.triggers import TriggerSecret, TriggerVersion
 
 HOOKS = "v1/hooks/"

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from core.errors import InvalidRequest
 from core.service.triggers.placeholders import Placeholder, Scalar
+from secateur_wire.errors import InvalidRequest
 
 PAYLOAD_KEY: Final = "$payload"
 NAME: Final = r"[A-Za-z_][A-Za-z0-9_]{0,63}"

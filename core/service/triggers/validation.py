@@ -9,7 +9,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from core.errors import InvalidRequest, NotDiscovered, QuotaExceeded, SecateurError
 from core.methods.registry import get_method
 from core.pipeline.recipes.validation import check_without_model
 from core.service.jobs.awaiting import request_discovery
@@ -24,6 +23,7 @@ from core.service.triggers.bodies import body_of, labelled, samples_of
 from core.service.triggers.schemas import TriggerBody
 from core.service.triggers.templates import PAYLOAD_KEY, Mention, Place, check_mentions, dotted, fill, mentions
 from core.validation import message_of
+from secateur_wire.errors import InvalidRequest, NotDiscovered, QuotaExceeded, SecateurError
 from secateur_wire.jobs import Estimate
 
 SCHEDULED_AT = "scheduled_at"

@@ -8,13 +8,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from core.database import new_id
-from core.errors import Conflict, NotFound
 from core.pagination import read_page
 from core.service.teams.principal import Actor, name_of
 from core.service.triggers.definitions import definition_of
 from core.service.triggers.schemas import TriggerBody
 from core.service.triggers.tables import TriggerRow, TriggerVersionRow
 from secateur_wire.base import JsonObject, Page
+from secateur_wire.errors import Conflict, NotFound
 from secateur_wire.triggers import TriggerChange, TriggerVersion
 
 

@@ -14,7 +14,6 @@ from sqlalchemy.orm import Session
 from sqlalchemy.types import String
 
 from core.database import seconds_from_now
-from core.errors import SecateurError
 from core.service.teams import audit
 from core.service.teams.principal import Automation
 from core.service.teams.sealing import Sealed
@@ -27,6 +26,7 @@ from core.service.webhooks.tables import (
     WebhookSecretRow,
 )
 from core.settings import Settings
+from secateur_wire.errors import SecateurError
 
 MOST_EACH: Final = 4
 """Most deliveries on their way to one endpoint at a time; to one that fails, one."""

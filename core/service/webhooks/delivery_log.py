@@ -8,11 +8,11 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import seconds_from_statement, transaction
-from core.errors import NotFound
 from core.pagination import read_page
 from core.service.webhooks.tables import WebhookAttemptRow, WebhookDeliveryRow, WebhookEventRow, WebhookRow
 from core.settings import Settings
 from secateur_wire.base import Page
+from secateur_wire.errors import NotFound
 from secateur_wire.webhooks import Delivery, DeliveryAttempt, DeliveryDetail, DeliveryState, WebhookType
 
 ATTEMPTS_SHOWN = 50

@@ -20,7 +20,6 @@ import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.errors import UnsafeAddress
 from core.http.address_policy import AddressPolicy
 from core.http.outbound import CallFailed, Limits, post
 from core.service.duties.isolation import IsolatedRows, RowTask
@@ -38,6 +37,7 @@ from core.service.webhooks.deliveries import (
 )
 from core.service.webhooks.signing import PURPOSE, signed_headers
 from core.settings import Settings
+from secateur_wire.errors import UnsafeAddress
 
 DUTY: Final = "webhooks"
 LOOK_SECONDS = 0.5

@@ -8,7 +8,6 @@ from sqlalchemy import ColumnElement, ScalarSelect, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from core.database import new_id, seconds_from_now
-from core.errors import Conflict, NotFound
 from core.pagination import read_page
 from core.service.teams import audit
 from core.service.teams.principal import Actor, team_of
@@ -19,6 +18,7 @@ from core.service.webhooks.schemas import MOST_WEBHOOKS, WebhookBody, WebhookCha
 from core.service.webhooks.signing import PURPOSE, new_secret
 from core.service.webhooks.tables import WebhookDeliveryRow, WebhookRow, WebhookSecretRow
 from secateur_wire.base import Page
+from secateur_wire.errors import Conflict, NotFound
 from secateur_wire.webhooks import CreatedWebhook, Delivery, DeliveryState, Webhook, WebhookType
 
 MOST_SECRETS = 5

@@ -12,7 +12,7 @@ from bench.architectures.tiny_configs import TYPES, tiny_config
 from core.engine.architectures.config_limits import MOST_LEVELS, MOST_VALUES, check_extent, check_sizes
 from core.engine.architectures.description import inspect_folder
 from core.engine.checkpoints.safetensors_header import TensorEntry
-from core.errors import UnusableModel
+from secateur_wire.errors import UnusableModel
 from tests.engine.tiny import make_model
 
 

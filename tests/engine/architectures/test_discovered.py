@@ -34,11 +34,11 @@ from core.engine.recovery.request import Recovery
 from core.engine.removals.layers.counts import check_layer_count, first_that_may_go, layers_that_may_go
 from core.engine.removals.widths.counts import plan_width_reduction
 from core.engine.removals.widths.options import WidthOptions
-from core.errors import InvalidParameters, InvalidSparsity, MissingTensors, UnsupportedArchitecture
 from core.methods.depth.info import DepthParameters
 from core.pipeline.passes import walk_for
 from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
+from secateur_wire.errors import InvalidParameters, InvalidSparsity, MissingTensors, UnsupportedArchitecture
 from tests.engine.sweeping import save
 from tests.engine.tiny import architecture_of, make_model, make_tokens
 

@@ -17,8 +17,8 @@ from core.engine.evaluation.reload_check import reload_check
 from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel, call_block
 from core.engine.pruning.results import PruneResult
-from core.errors import ReloadCheckFailed
 from core.progress import WorkStopped
+from secateur_wire.errors import ReloadCheckFailed
 from tests.engine.apart import Apart
 from tests.engine.crossing import crossed, partly
 from tests.engine.pruning.test_structured import removal

@@ -15,10 +15,10 @@ from core.engine.architectures.unit_kind import KindName
 from core.engine.architectures.unit_registry import removed_kinds
 from core.engine.architectures.unit_splits import MOST_SPLITS, splits_for_ratio
 from core.engine.pruning.units.ranking import ranked_counts
-from core.errors import InvalidParameters, InvalidRequest, InvalidSparsity
 from core.methods.llm_pruner.info import LLMPrunerParameters
 from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
+from secateur_wire.errors import InvalidParameters, InvalidRequest, InvalidSparsity
 from tests.engine.tiny import make_model
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from core.engine.architectures.description import inspect_folder
 from core.engine.checkpoints.companions import MOST_CHARACTERS, MOST_TEMPLATES
-from core.errors import UnsafeConfig, UnusableModel
+from secateur_wire.errors import UnsafeConfig, UnusableModel
 from tests.model_folders import write_llama
 
 KERNEL = "kernels-community/flash-attn"

@@ -14,7 +14,9 @@ from safetensors.numpy import save_file
 from core.engine.architectures.description import inspect_folder
 from core.engine.checkpoints.safetensors_header import read_header
 from core.engine.options.allocation import AllocationOptions
-from core.errors import (
+from core.pipeline.recipes.request import UnresolvedRequest
+from core.pipeline.recipes.validation import resolve_request
+from secateur_wire.errors import (
     CorruptSafetensors,
     IndivisibleWidth,
     InvalidParameters,
@@ -26,8 +28,6 @@ from core.errors import (
     UnsafeConfig,
     UnsupportedArchitecture,
 )
-from core.pipeline.recipes.request import UnresolvedRequest
-from core.pipeline.recipes.validation import resolve_request
 
 CONFIG: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 8, "intermediate_size": 12,

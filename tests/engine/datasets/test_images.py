@@ -18,7 +18,7 @@ from core.engine.datasets.image_facts import ImagesDescription, describe_images
 from core.engine.datasets.image_set import TensorImages
 from core.engine.datasets.preprocessing import Preprocessing, read_preprocessing
 from core.engine.evaluation.accuracy import measure_accuracy
-from core.errors import NotFiniteWeights, SecateurError, TooFewImages, UnusableDataset, UnusableModel
+from secateur_wire.errors import NotFiniteWeights, SecateurError, TooFewImages, UnusableDataset, UnusableModel
 from secateur_wire.models import ImageShape
 from tests.image_sets import encoded, grays, write_folder, write_parquet
 from worker.samples.images import digits

@@ -5,7 +5,7 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from core.engine.datasets.token_windows import token_ids
-from core.errors import UnusableModel
+from secateur_wire.errors import UnusableModel
 
 TRIES = "(a+)+$"
 """Tries every way to part a row of a's, where something else follows."""

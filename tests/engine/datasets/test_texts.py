@@ -9,7 +9,7 @@ import pytest
 
 from core.engine.datasets.formats import detect_format
 from core.engine.datasets.text_files import describe, read_documents
-from core.errors import UnusableDataset
+from secateur_wire.errors import UnusableDataset
 
 
 def test_three_formats_hold_the_same_documents(tmp_path: Path) -> None:

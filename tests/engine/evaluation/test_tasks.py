@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.engine.models.folder import open_model
-from core.errors import UnusableDataset
+from secateur_wire.errors import UnusableDataset
 from tests.sources.conftest import write_wordy_model
 from tests.task_questions import questions, write_questions
 

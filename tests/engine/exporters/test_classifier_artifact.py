@@ -24,9 +24,9 @@ from core.engine.exporters.huggingface_classifier import round_to_stored, write_
 from core.engine.exporters.onnx.graph import export_onnx
 from core.engine.exporters.packed.exporter import pack_folder
 from core.engine.models.classifier import load_classifier, open_classifier
-from core.errors import ReloadCheckFailed, UnsupportedArchitecture
 from core.pipeline.reports.how_to_run import ways_to_run
 from core.pipeline.reports.report import Report
+from secateur_wire.errors import ReloadCheckFailed, UnsupportedArchitecture
 from secateur_wire.metrics import Metrics
 from secateur_wire.weights.packed import unpack_folder
 from tests.engine.classifier_folders import image_shape, images, make_classifier, remove_channels, zero_half

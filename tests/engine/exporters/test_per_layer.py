@@ -21,10 +21,10 @@ from core.engine.pruning.results import PruneResult, UnitRow
 from core.engine.pruning.units.removal import KeptUnits
 from core.engine.recovery.language import recover
 from core.engine.resume.kinds import SELECTION
-from core.errors import InvalidParameters, ReloadCheckFailed, UnsafeConfig
 from core.pipeline.passes import walk_for
 from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
+from secateur_wire.errors import InvalidParameters, ReloadCheckFailed, UnsafeConfig
 from tests.engine.apart import Apart
 from tests.engine.crossing import crossed, partly
 from tests.engine.pruning.test_structured import edit

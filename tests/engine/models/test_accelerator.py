@@ -25,11 +25,11 @@ from core.engine.models.generation import sequences_that_fit
 from core.engine.models.precision import bfloat16_matmul, forward_dtype, gradient_dtype
 from core.engine.pruning.blocks.plan import UnitRemovalPlan
 from core.engine.recovery.precision import training_precision
-from core.errors import InternalError, OutOfMemory
 from core.methods.cost import Tokens
 from core.pipeline.plans import make_plan
 from core.service.jobs.estimates.resources import estimate_resources
 from core.settings import Settings
+from secateur_wire.errors import InternalError, OutOfMemory
 from tests.engine.sweeping import request_for
 from tests.engine.tiny import make_model
 from tests.recipes import recipe_of

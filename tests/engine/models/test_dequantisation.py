@@ -22,7 +22,7 @@ from core.engine.evaluation.reload_check import reload_check
 from core.engine.models.folder import open_model
 from core.engine.models.loading import load_model
 from core.engine.models.tensors import read_tensor
-from core.errors import CorruptSafetensors, MissingTensors, NotFiniteWeights, UnusableModel
+from secateur_wire.errors import CorruptSafetensors, MissingTensors, NotFiniteWeights, UnusableModel
 from tests.engine.quantised import FP8, quantise, store_as_fp8
 from tests.engine.sweeping import save, sweep
 from tests.engine.tiny import make_model, make_tokens

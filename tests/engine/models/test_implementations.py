@@ -16,8 +16,8 @@ from core.engine.models.classifier import build_classifier, open_classifier
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.loading import build_model, load_model
 from core.engine.models.streamed import StreamedModel
-from core.errors import UnsafeConfig, UnusableModel
 from core.pipeline.stages.search.run import random_model
+from secateur_wire.errors import UnsafeConfig, UnusableModel
 from tests.engine.classifier_folders import make_classifier
 from tests.engine.tiny import make_model
 

@@ -6,7 +6,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from core.engine.options.water_filling import LayerCosts, allocate
-from core.errors import InvalidSparsity
+from secateur_wire.errors import InvalidSparsity
 
 RATES = tuple(tenths / 10 for tenths in range(1, 10))
 increases = st.lists(st.floats(-0.01, 5), min_size=9, max_size=9)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.engine.options.patterns import parse_pattern, resolve_sparsity
-from core.errors import InvalidPattern, InvalidSparsity
+from secateur_wire.errors import InvalidPattern, InvalidSparsity
 
 
 @given(st.integers(1, 60), st.integers(1, 60))

@@ -10,7 +10,7 @@ from transformers import AutoModelForImageClassification, TimmWrapperConfig
 from core.engine.evaluation.flops import count_flops
 from core.engine.models.reshaping import changed_groups, reshape_modules
 from core.engine.pruning.filters.coupled_channels import CoupledChannels
-from core.errors import UnsupportedArchitecture
+from secateur_wire.errors import UnsupportedArchitecture
 from tests.engine.classifier_networks import NETWORKS, logits, make_classifier, random_images
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from core.engine.pruning.iterative.dead_neurons import remove_dead_neurons
 from core.engine.pruning.layer_matrix import input_rows, layer_of, output_rows, set_matrix, to_matrix
-from core.errors import IndivisibleWidth, InvalidParameters, UnsupportedArchitecture
+from secateur_wire.errors import IndivisibleWidth, InvalidParameters, UnsupportedArchitecture
 from tests.engine import classifier_networks
 from tests.engine.classifying import (
     Plain,

@@ -26,11 +26,11 @@ from core.engine.pruning.input_statistics import InputStatistic
 from core.engine.pruning.results import PruneResult, UnitRow
 from core.engine.pruning.units.removal import UnitSet, layer_unit_sets, remove_units
 from core.engine.pruning.units.self_test import failed_cuts
-from core.errors import UnsupportedArchitecture
 from core.pipeline.passes import walk_for
 from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 from core.progress import WorkStopped
+from secateur_wire.errors import UnsupportedArchitecture
 from tests.engine.pruning.test_experts import CPU, GROUPED, PER_EXPERT, STACKED, differences, opened, stock
 from tests.engine.sweeping import tensors_of
 from tests.engine.tiny import make_tokens

@@ -29,7 +29,11 @@ from core.engine.recovery.completion import complete_recovery
 from core.engine.recovery.language import recover
 from core.engine.recovery.request import Recovery
 from core.engine.removals.experts.counts import expert_sparsities
-from core.errors import (
+from core.pipeline.passes import walk_for
+from core.pipeline.recipes.request import UnresolvedRequest
+from core.pipeline.recipes.validation import resolve_request
+from core.pipeline.stages.discover import discover_and_test
+from secateur_wire.errors import (
     CorruptSafetensors,
     InvalidParameters,
     InvalidRequest,
@@ -37,10 +41,6 @@ from core.errors import (
     MissingTensors,
     UnsupportedArchitecture,
 )
-from core.pipeline.passes import walk_for
-from core.pipeline.recipes.request import UnresolvedRequest
-from core.pipeline.recipes.validation import resolve_request
-from core.pipeline.stages.discover import discover_and_test
 from tests.engine.tiny import make_tokens
 
 WEIGHTS = "model.safetensors"

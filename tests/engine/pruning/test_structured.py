@@ -25,11 +25,11 @@ from core.engine.pruning.streams.hidden_state_cache import HiddenStateCache
 from core.engine.pruning.streams.stream import ActivationBudget
 from core.engine.pruning.units.removal import KeptUnits, layer_unit_sets, remove_units
 from core.engine.resume.kinds import SELECTION
-from core.errors import InvalidParameters, InvalidSparsity
 from core.pipeline.passes import walk_for
 from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 from core.progress import WorkStopped
+from secateur_wire.errors import InvalidParameters, InvalidSparsity
 from tests.engine.apart import Apart
 from tests.engine.crossing import crossed
 from tests.engine.reloading import reload

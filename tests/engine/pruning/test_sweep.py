@@ -15,8 +15,8 @@ from core.engine.pruning.streams.propagation import BlockPropagation, DenseRefer
 from core.engine.pruning.streams.stream import ActivationBudget, Stream
 from core.engine.resume.kinds import BLOCK, STATE
 from core.engine.resume.store import ResumeStore
-from core.errors import InvalidParameters, NotFiniteWeights
 from core.progress import WorkStopped
+from secateur_wire.errors import InvalidParameters, NotFiniteWeights
 from tests.engine.resuming import positions
 from tests.engine.sweeping import last_hidden, newest_stream, save, sweep, tensors_of
 from tests.engine.tiny import make_model, make_tokens

@@ -12,11 +12,11 @@ from core.engine.models.folder import open_model
 from core.engine.pruning import plan as pruning_plan
 from core.engine.pruning.results import PruneResult
 from core.engine.pruning.units.removal import KeptUnits
-from core.errors import InvalidRequest
 from core.methods.depth.method import Depth
 from core.methods.random_structured.method import RandomStructured
 from core.pipeline.plans import make_plan
 from core.progress import WorkStopped
+from secateur_wire.errors import InvalidRequest
 from tests.engine.crossing import crossed
 from tests.engine.exporters.test_per_layer import prune as prune_per_layer
 from tests.engine.pruning.test_structured import edit, removal

@@ -13,7 +13,7 @@ from core.engine.recovery.completion import check_matching, complete_image_recov
 from core.engine.recovery.distill.method import matched_layers, mean_error, relative_error
 from core.engine.recovery.protocols import Teacher
 from core.engine.recovery.request import Recovery
-from core.errors import InvalidRequest
+from secateur_wire.errors import InvalidRequest
 from secateur_wire.recovery import Lora
 from tests.engine.recovering import tiny_lora, train
 from tests.engine.tiny import make_model

@@ -25,8 +25,8 @@ from core.engine.recovery.request import Recovery
 from core.engine.recovery.training import Training
 from core.engine.recovery.zero_pattern import ZeroPattern
 from core.engine.resume.kinds import STEP
-from core.errors import InvalidRequest, RecoveryDiverged, UnsupportedArchitecture, ZerosRefilled
 from core.progress import WorkStopped
+from secateur_wire.errors import InvalidRequest, RecoveryDiverged, UnsupportedArchitecture, ZerosRefilled
 from secateur_wire.recovery import Lora
 from tests.engine.apart import Apart
 from tests.engine.crossing import crossed

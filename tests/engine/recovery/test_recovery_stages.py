@@ -14,8 +14,8 @@ from core.engine.recovery.completion import complete_recovery
 from core.engine.recovery.language import Recovered
 from core.engine.recovery.request import Recovery
 from core.engine.recovery.sampling import Adaptive, Source, shares
-from core.errors import InvalidRequest
 from core.progress import WorkStopped
+from secateur_wire.errors import InvalidRequest
 from tests.engine.recovering import make_pruned, tiny_lora, train
 from tests.engine.tiny import make_model, make_tokens
 from tests.engine.watching import Watching

@@ -6,9 +6,9 @@ import pytest
 
 from core.engine.architectures.description import ModelDescription, inspect_folder
 from core.engine.removals.registry import REMOVALS
-from core.errors import InvalidSparsity
 from core.methods.registry import METHODS, parse_parameters
 from core.pipeline.recipes.request import ResolvedRequest
+from secateur_wire.errors import InvalidSparsity
 from tests.engine.tiny import make_model
 
 WAYS = {

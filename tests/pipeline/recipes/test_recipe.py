@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from api.openapi.examples import EXAMPLES
-from core.errors import InvalidParameters, InvalidRequest, UnknownMethod
 from core.methods.registry import METHODS, get_method, parse_parameters
 from core.pipeline.recipes.recipe import Recipe
 from core.service.jobs.schemas import JobBody
+from secateur_wire.errors import InvalidParameters, InvalidRequest, UnknownMethod
 
 GOLDEN: dict[str, dict[str, Any]] = json.loads((Path(__file__).parents[2] / "golden" / "bodies.json").read_text())
 WHOLE = EXAMPLES["Inspection"]["job"]

@@ -15,10 +15,10 @@ from core.engine.architectures.unit_registry import removed_kinds
 from core.engine.removals.layers.counts import layer_count
 from core.engine.removals.widths.counts import plan_width_reduction
 from core.engine.removals.widths.options import WidthOptions
-from core.errors import InvalidTarget
 from core.methods.registry import parse_parameters
 from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
 from core.pipeline.recipes.sizes import resolve_target
+from secateur_wire.errors import InvalidTarget
 from secateur_wire.job_body import Target
 from tests.engine.tiny import make_model
 from tests.families import LANGUAGE_MODELS

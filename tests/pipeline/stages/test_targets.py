@@ -17,7 +17,6 @@ from core.engine.models.folder import ModelFolder, open_model
 from core.engine.pruning.results import PruneResult
 from core.engine.removals.run import language_run
 from core.engine.resume.kinds import LATENCY, STATE
-from core.errors import LatencyTooNoisy, TargetUnreachable
 from core.pipeline.messages import ModelSource
 from core.pipeline.passes import walk_for
 from core.pipeline.plans import make_plan
@@ -33,6 +32,7 @@ from core.pipeline.stages.search.run import (
     search_model,
 )
 from core.pipeline.stages.search.spec import SearchSpec
+from secateur_wire.errors import LatencyTooNoisy, TargetUnreachable
 from secateur_wire.job_body import Target
 from tests.engine.crossing import crossed
 from tests.engine.resuming import positions, saved_state

@@ -20,7 +20,7 @@ from core.engine.architectures.unit_kind import (
     axis_tensors,
     features,
 )
-from core.errors import UnusableModel
+from secateur_wire.errors import UnusableModel
 
 
 class Channels(UnitKind):

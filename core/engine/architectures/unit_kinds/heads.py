@@ -22,7 +22,7 @@ from core.engine.architectures.unit_kind import (
     features,
     run_name,
 )
-from core.errors import InvalidParameters, UnusableModel
+from secateur_wire.errors import InvalidParameters, UnusableModel
 
 _FACTS: Final = ("head_dim", "heads_divide_hidden", "head_parameters", "kv_group_parameters")
 _NO_HEADS: Final = {"heads": 0, "kv_heads": 0}

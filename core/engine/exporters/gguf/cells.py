@@ -13,7 +13,7 @@ from core.engine.cuts.losses import Losses
 from core.engine.exporters.gguf import families
 from core.engine.exporters.gguf.family import GgufFamily, GgufForm
 from core.engine.exporters.gguf.refusal import PARAM
-from core.errors import InvalidRequest
+from secateur_wire.errors import InvalidRequest
 
 _DECLARED: Iterator[GgufFamily] = declared(families, "FAMILY")
 _BY_NAME = {each.architecture: each for each in _DECLARED}

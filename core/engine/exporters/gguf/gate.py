@@ -19,7 +19,7 @@ from core.engine.exporters.gguf.sizes import PREDICTIONS, WINDOW
 from core.engine.exporters.gguf.vocabulary import Vocabulary
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import StreamedModel, call_block
-from core.errors import ExportFailed, ExportMismatch, TooLittleText
+from secateur_wire.errors import ExportFailed, ExportMismatch, TooLittleText
 
 _MOST_LINES: Final = 10_000
 _CHARACTERS: Final = 400_000

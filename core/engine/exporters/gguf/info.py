@@ -8,7 +8,7 @@ from core.engine.exporters.exporter_info import AddedCost, AddedExporterInfo, Ru
 from core.engine.exporters.gguf.cells import written_form
 from core.engine.exporters.gguf.file_types import FILE_TYPES, FIRST
 from core.engine.exporters.gguf.sizes import DECODED_TOKENS, MOST_ROUNDS, PREDICTIONS, PROMPT_TOKENS, WINDOW
-from core.errors import InvalidRequest
+from secateur_wire.errors import InvalidRequest
 
 _LEAST_BLOCK = 32
 _CHAT = (

@@ -1,6 +1,6 @@
 """Refusal of GGUF files for a model that llama.cpp does not compute."""
 
-from core.errors import InvalidRequest
+from secateur_wire.errors import InvalidRequest
 
 PARAM = "output.exports"
 

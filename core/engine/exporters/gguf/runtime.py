@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from core.engine.exporters.gguf.refusal import PARAM
-from core.errors import ExportFailed, InvalidRequest
+from secateur_wire.errors import ExportFailed, InvalidRequest
 
 Seconds = list[list[tuple[float, float]]]
 

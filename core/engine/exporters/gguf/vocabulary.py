@@ -17,8 +17,8 @@ from core.engine.checkpoints.files import TEMPLATE_FILE, TOKENIZER_CONFIG_FILE
 from core.engine.exporters.gguf.probe_lines import varied_lines
 from core.engine.exporters.gguf.refusal import PARAM
 from core.engine.models.gguf_tokenizer import BYTE_LEVEL, PRE_TOKENIZERS, SENTENCEPIECE, PreTokenizer
-from core.errors import InvalidRequest
 from secateur_wire.base import JsonObject
+from secateur_wire.errors import InvalidRequest
 
 PROBES: Final = 520
 """Lines on which a tokenizer's pieces, and later its ids, are compared."""

@@ -17,7 +17,7 @@ from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES
 from core.engine.exporters.hashed.sharing import HashSharing, expected_collision_rate, sharing_of
 from core.engine.models.classifier import ClassifierFolder
 from core.engine.models.tensors import DTYPES
-from core.errors import InvalidRequest
+from secateur_wire.errors import InvalidRequest
 from secateur_wire.weights.hashed import bucket_and_sign
 
 

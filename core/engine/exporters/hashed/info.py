@@ -3,7 +3,7 @@
 from core.engine.architectures.describe import Description
 from core.engine.cuts.removal import Removal
 from core.engine.exporters.exporter_info import ExporterInfo
-from core.errors import InvalidRequest
+from secateur_wire.errors import InvalidRequest
 
 
 class _HashedInfo(ExporterInfo):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.onnx import OnnxExporterError
 
 from core.counting import working
-from core.errors import UnsupportedArchitecture
+from secateur_wire.errors import UnsupportedArchitecture
 
 INPUT, OUTPUT = "pixel_values", "logits"
 _EXAMPLES = 2

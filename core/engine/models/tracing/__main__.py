@@ -12,7 +12,7 @@ from pydantic import JsonValue, TypeAdapter
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.discovered import architectures
 from core.engine.checkpoints.safetensors_header import TensorEntry
-from core.errors import DiscoveryFailed, SecateurError, UnsupportedArchitecture
+from secateur_wire.errors import DiscoveryFailed, SecateurError, UnsupportedArchitecture
 
 Discover: TypeAlias = Callable[[Mapping[str, JsonValue], Mapping[str, TensorEntry]], Architecture]
 _Headers = Mapping[str, tuple[str, tuple[int, ...]]]

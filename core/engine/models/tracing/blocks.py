@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from core.engine.models.hooks import removed_after
 from core.engine.models.tracing.build import vocabulary_size
 from core.engine.models.tracing.provenance import ConstantWeights
-from core.errors import UnsupportedArchitecture
+from secateur_wire.errors import UnsupportedArchitecture
 
 BATCH, LENGTH = 2, 7
 """Tokens that a model is watched with. The length is no number of heads or experts."""

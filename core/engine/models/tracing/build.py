@@ -15,7 +15,7 @@ from transformers.initialization import no_init_weights
 from core.engine.models.implementations import own_implementations
 from core.engine.models.tracing.configuration import causal_class, language_path
 from core.engine.models.tracing.probe import randomise
-from core.errors import UnsupportedArchitecture
+from secateur_wire.errors import UnsupportedArchitecture
 
 CONSTANT = 0.02
 """Value of all weights of a model that is built without weights."""

@@ -17,7 +17,7 @@ from core.engine.models.tracing.configuration import (
     open_config,
 )
 from core.engine.models.tracing.resizing import without_layer
-from core.errors import SecateurError
+from secateur_wire.errors import SecateurError
 
 _READ_FROM_CONFIG = (
     "num_hidden_layers", "hidden_size", "vocab_size", "max_position_embeddings", "num_attention_heads",

@@ -12,7 +12,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from core.engine.checkpoints.special_floats import with_floats
-from core.errors import UnsupportedArchitecture, UnusableModel
+from secateur_wire.errors import UnsupportedArchitecture, UnusableModel
 
 Settings: TypeAlias = Mapping[str, JsonValue]
 """Content of config.json, or of a part of it."""

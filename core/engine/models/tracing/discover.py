@@ -45,7 +45,7 @@ from core.engine.models.tracing.names import (
 from core.engine.models.tracing.removal_axes import with_units
 from core.engine.models.tracing.replay import Replay
 from core.engine.models.tracing.resizing import lists_by_layer, narrowed, shortened
-from core.errors import SecateurError, UnsupportedArchitecture
+from secateur_wire.errors import SecateurError, UnsupportedArchitecture
 
 _ORDER = 1000
 """Place in lists of architectures: behind all that are declared."""

@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 from core.engine.models.hooks import removed_after
 from core.engine.models.tracing.blocks import Blocks, hidden_states, run_model, sample_tokens
 from core.engine.models.tracing.provenance import Addition, Place, Provenance, Running, TensorOrigin, Watched
-from core.errors import UnsupportedArchitecture
+from secateur_wire.errors import UnsupportedArchitecture
 
 _AMONG_EXPERTS = re.compile(r"(?<![^.])[0-9]+(?![^.])")
 ROUTER = "router: its outputs choose the experts"

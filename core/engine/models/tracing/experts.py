@@ -23,7 +23,7 @@ from core.engine.models.tracing.blocks import run_model, sample_tokens
 from core.engine.models.tracing.configuration import Settings
 from core.engine.models.tracing.differential import Differential, one_line
 from core.engine.models.tracing.execution import EXPERT, STACKED
-from core.errors import MissingTensors
+from secateur_wire.errors import MissingTensors
 
 _FLAGS: Final = ("has_gate", "has_bias", "is_transposed", "has_post_expert_norm")
 """Facts that transformers gives every module of stacked experts whose forward can be replaced."""

@@ -20,7 +20,7 @@ from core.engine.architectures.architecture import Architecture
 from core.engine.checkpoints.key_patterns import numbers_of, pattern_of
 from core.engine.checkpoints.pieces import Pieces, pieced_entry
 from core.engine.checkpoints.safetensors_header import TensorEntry
-from core.errors import MissingTensors, UnsupportedArchitecture
+from secateur_wire.errors import MissingTensors, UnsupportedArchitecture
 
 _LAYER: Final = re.compile(r"^(.*?)(?<![^.])([0-9]+)\.(.+)$")
 

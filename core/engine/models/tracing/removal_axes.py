@@ -29,7 +29,7 @@ from core.engine.models.tracing.build import build_random
 from core.engine.models.tracing.configuration import Settings, open_config
 from core.engine.models.tracing.differential import Change, Differential, Shapes, one_line
 from core.engine.models.tracing.units import CHANNELS, HEADS, WidthSetting, discover_units
-from core.errors import SecateurError
+from secateur_wire.errors import SecateurError
 
 _FACTORS: Final = (1, 2)
 """Numbers that a config may have for each channel: 2 where it counts those of the gate too."""

@@ -16,7 +16,7 @@ from transformers import PretrainedConfig
 from core.engine.architectures.config_part import part_of, with_part
 from core.engine.models.tracing.build import build_traceable
 from core.engine.models.tracing.configuration import Settings, config_class, language_path, open_config, text_config
-from core.errors import SecateurError, UnusableModel
+from secateur_wire.errors import SecateurError, UnusableModel
 
 _COUNTS_LAYERS: Final = ("layer", "block", "depth")
 """Parts of the names of settings that count layers."""

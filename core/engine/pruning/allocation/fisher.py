@@ -22,7 +22,7 @@ from core.engine.models.tensors import to_out_in
 from core.engine.options.water_filling import LayerCosts, allocate
 from core.engine.pruning.streams.block_gradients import backward_blocks
 from core.engine.pruning.streams.hidden_state_cache import HiddenStateCache
-from core.errors import RunFailed
+from secateur_wire.errors import RunFailed
 
 _ROWS = 64
 """Number of a layer's rows that are sampled, about, evenly spaced."""

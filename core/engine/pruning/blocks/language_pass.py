@@ -43,8 +43,8 @@ from core.engine.pruning.units.removal import (
 from core.engine.pruning.units.removal_config import config_after_removal, narrow_model
 from core.engine.resume.kinds import BLOCK, SELECTION
 from core.engine.resume.store import Saved
-from core.errors import InvalidRequest
 from secateur_wire.base import JsonObject
+from secateur_wire.errors import InvalidRequest
 
 
 class UnitRemovalPass(BlockPass):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from core.engine.pruning.masks import lowest_in_groups, lowest_in_tensor
 from core.engine.pruning.targets import LayerTarget
-from core.errors import RunFailed
+from secateur_wire.errors import RunFailed
 
 _SUB_BLOCK = 32
 _MAXIMUM_DOUBLINGS = 30

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from core.engine.pruning.filters.coupled_channels import CoupledChannels
-from core.errors import InvalidSparsity
+from secateur_wire.errors import InvalidSparsity
 
 _ROUNDING = 0.5
 """Parameters by which the target may be off, because the share is a float."""

@@ -15,7 +15,7 @@ from core.engine.evaluation.flops import count_flops
 from core.engine.models.reshaping import reshape_modules
 from core.engine.pruning.filters.channel_slices import Group
 from core.engine.pruning.filters.dependency_graph import coupled_groups
-from core.errors import UnsupportedArchitecture
+from secateur_wire.errors import UnsupportedArchitecture
 
 _TOLERANCE = 1e-3
 """Largest difference of logits, relative to the largest logit, that another order of summation may cause."""

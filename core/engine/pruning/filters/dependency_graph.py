@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from core.engine.pruning.filters.channel_slices import Group, Kind, Member, Side, Slice
-from core.errors import UnsupportedArchitecture
+from secateur_wire.errors import UnsupportedArchitecture
 
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 

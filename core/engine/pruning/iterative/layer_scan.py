@@ -10,7 +10,7 @@ from core.engine.architectures.layer_shape import LinearShape
 from core.engine.datasets.image_set import ImageSet
 from core.engine.options.water_filling import LayerCosts, allocate
 from core.engine.pruning.network import Network, loss_and_accuracy
-from core.errors import InvalidSparsity
+from secateur_wire.errors import InvalidSparsity
 
 Curve = list[tuple[float, float, float]]
 """(rate, mean cross-entropy in nats, top-1 accuracy) for each rate."""

@@ -25,7 +25,7 @@ from core.engine.pruning.protocols.classifier import ClassifierMethod
 from core.engine.pruning.protocols.layerwise import Method
 from core.engine.pruning.streams.lockstep import run_in_lockstep, wait_at_barrier
 from core.engine.pruning.targets import LayerTarget, PrunableLinear
-from core.errors import InvalidParameters
+from secateur_wire.errors import InvalidParameters
 
 
 class OneShot(ClassifierMethod):

@@ -18,7 +18,7 @@ from core.engine.pruning.layerwise.plan import LayerwisePlan
 from core.engine.pruning.results import ExpertRow, RoutingRow
 from core.engine.pruning.streams.propagation import ExpertBarrier
 from core.engine.pruning.targets import PrunableLinear
-from core.errors import RunFailed
+from secateur_wire.errors import RunFailed
 
 _ERROR_SAMPLE_TOKENS = 1024
 UNSEEN = 1e-3

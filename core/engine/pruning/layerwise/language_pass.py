@@ -41,7 +41,7 @@ from core.engine.pruning.streams.propagation import (
 from core.engine.pruning.streams.stream import Stream
 from core.engine.pruning.targets import PrunableLinear
 from core.engine.resume.kinds import BLOCK
-from core.errors import RunFailed
+from secateur_wire.errors import RunFailed
 
 _ERROR_SAMPLE_TOKENS = 1024
 HEAD = "head"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from core.engine.models.streamed import StreamedModel, call_block
 from core.engine.pruning.streams.hidden_state_cache import HiddenStateCache
 from core.engine.pruning.streams.stream import RecordedArguments
-from core.errors import UnsupportedArchitecture
+from secateur_wire.errors import UnsupportedArchitecture
 
 _CHUNK = 256
 

@@ -16,7 +16,7 @@ from core.engine.architectures.unit_counts import LayerCounts
 from core.engine.architectures.unit_kind import KindName, UnitKind, axis_dimension, axis_tensors, run_name
 from core.engine.pruning.masks import lowest
 from core.engine.pruning.units.unit_slices import SetSlice, StackSlice, UnitSlice
-from core.errors import NotFiniteWeights
+from secateur_wire.errors import NotFiniteWeights
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from core.engine.recovery.losses import Loss, image_logits
 from core.engine.recovery.protocols import ClassifierRecovery, LanguageRecovery, OpenedModel, Trainable
 from core.engine.recovery.request import Recovery
 from core.engine.recovery.trainable import all_but_embeddings, every_parameter, low_rank_adapters
-from core.errors import InvalidRequest
+from secateur_wire.errors import InvalidRequest
 
 
 def are_kept(sequences: int, length: int, uses: int) -> bool:

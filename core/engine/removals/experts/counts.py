@@ -11,7 +11,7 @@ from core.engine.architectures.unit_counts import ROUNDING, LayerCounts
 from core.engine.architectures.unit_kind import UnitKind
 from core.engine.architectures.unit_registry import EXPERT_UNITS
 from core.engine.cuts.plan import RemovalPlan
-from core.errors import InvalidSparsity, UnsupportedArchitecture
+from secateur_wire.errors import InvalidSparsity, UnsupportedArchitecture
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.structure import ModelStructure
 from core.engine.architectures.unit_counts import ROUNDING
 from core.engine.cuts.plan import RemovalPlan
-from core.errors import InvalidSparsity
+from secateur_wire.errors import InvalidSparsity
 
 
 @dataclass(frozen=True)

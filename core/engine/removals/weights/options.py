@@ -11,7 +11,7 @@ from core.engine.architectures.layer_shape import LinearShape
 from core.engine.options.allocation import AllocationOptions
 from core.engine.options.base import MethodParameters
 from core.engine.options.patterns import Pattern, require_divisible
-from core.errors import InvalidParameters
+from secateur_wire.errors import InvalidParameters
 
 _AGREEMENT = 0.005
 """Largest difference of the mean of an explicit allocation from the requested sparsity."""

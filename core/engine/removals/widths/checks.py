@@ -6,7 +6,7 @@ from core.engine.architectures.structure import ModelStructure
 from core.engine.architectures.unit_kind import AttentionMode
 from core.engine.architectures.unit_kinds.heads import attention_mode
 from core.engine.removals.widths.options import WidthOptions
-from core.errors import InvalidParameters, UnsupportedArchitecture
+from secateur_wire.errors import InvalidParameters, UnsupportedArchitecture
 
 
 def attention_within(structure: ModelStructure, parameters: WidthOptions, layout: Layout) -> AttentionMode:

@@ -25,7 +25,7 @@ from core.engine.architectures.unit_splits import FLOOR, channels_first, splits_
 from core.engine.architectures.width_reduction import WidthReduction
 from core.engine.removals.widths.checks import attention_within, check_offered, check_width
 from core.engine.removals.widths.options import WidthOptions
-from core.errors import InvalidParameters, InvalidSparsity
+from secateur_wire.errors import InvalidParameters, InvalidSparsity
 
 
 def plan_width_reduction(

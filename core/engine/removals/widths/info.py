@@ -12,7 +12,7 @@ from core.engine.cuts.removal import Removal
 from core.engine.options.base import MethodParameters
 from core.engine.removals.widths.counts import may_lose_heads, plan_width_reduction, reachable_widths, rounding_cost
 from core.engine.removals.widths.options import WidthOptions
-from core.errors import InvalidSparsity
+from secateur_wire.errors import InvalidSparsity
 
 
 class WidthRemoval(Removal):

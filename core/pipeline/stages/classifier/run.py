@@ -24,7 +24,6 @@ from core.engine.pruning.network import Network, weight_of, weights_of
 from core.engine.recovery.registry import RECOVERIES
 from core.engine.removals.weights.options import prunable_linears, selection_of
 from core.engine.resume.fingerprint import tensors_sha256
-from core.errors import ZerosRefilled
 from core.methods.engine import build_classifier_method
 from core.methods.registry import get_method
 from core.pipeline.dense_measurements import DenseMeasurements, dense_figures, releases
@@ -38,6 +37,7 @@ from core.pipeline.stages.classifier.spec import PruneClassifierSpec
 from core.pipeline.stages.report import described_source, loss_curve
 from core.pipeline.stages.run import StageContext
 from core.progress import PartialProgress, Progress
+from secateur_wire.errors import ZerosRefilled
 
 VERIFIED_IMAGES = 100
 """Images whose logits the artifact is checked on, in both its forms."""

@@ -17,9 +17,9 @@ from core.engine.models.gguf_config import complete_config
 from core.engine.models.gguf_header import read_gguf_sandboxed
 from core.engine.models.gguf_tokenizer import build_tokenizer
 from core.engine.models.memory_limit import memory_limited
-from core.errors import UnusableModel
 from core.pipeline.stages.import_gguf.spec import ImportedModelOutput, ImportGgufSpec
 from core.pipeline.stages.run import StageContext
+from secateur_wire.errors import UnusableModel
 
 _IMPORT_BYTES: Final = 2 * 2**30
 _IMPORT_BYTES_A_VALUE: Final = 16

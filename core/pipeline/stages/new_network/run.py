@@ -5,9 +5,9 @@ import shutil
 import torch
 
 from core.engine.models.reference_networks import ReferenceConfig, ReferenceNetwork
-from core.errors import UnusableModel
 from core.pipeline.stages.new_network.spec import NewNetworkOutput, NewNetworkSpec
 from core.pipeline.stages.run import StageContext
+from secateur_wire.errors import UnusableModel
 
 
 def run(spec: NewNetworkSpec, context: StageContext) -> NewNetworkOutput:

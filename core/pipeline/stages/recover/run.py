@@ -16,7 +16,6 @@ from core.engine.recovery.request import Recovery
 from core.engine.recovery.sampling import Source
 from core.engine.removals.weights.options import LayerSelection, prunable_linears
 from core.engine.resume.fingerprint import versions
-from core.errors import TooLittleText
 from core.methods.registry import get_method
 from core.pipeline.messages import LanguageSpec, ModelSource
 from core.pipeline.reports.report import RecoveryReport
@@ -25,6 +24,7 @@ from core.pipeline.stages.recover.spec import RecoverSpec, RecoveryOutput
 from core.pipeline.stages.report import described_source, loss_curve, loss_stride, mean_loss
 from core.pipeline.stages.run import StageContext
 from core.progress import PartialProgress, Progress
+from secateur_wire.errors import TooLittleText
 
 _CLOCKED_STRIDE = 5
 """Steps from one point to the next while it is not known how many there will be."""

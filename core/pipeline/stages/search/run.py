@@ -21,12 +21,12 @@ from core.engine.removals.run import language_run
 from core.engine.resume.fingerprint import Runtime, fingerprint
 from core.engine.resume.kinds import LATENCY
 from core.engine.resume.store import ResumeStore, Saved
-from core.errors import LatencyTooNoisy, TargetUnreachable
 from core.pipeline.plans import cut_on, make_plan
 from core.pipeline.reports.report import LatencySearch, TimedShape
 from core.pipeline.stages.inputs import open_place
 from core.pipeline.stages.run import StageContext
 from core.pipeline.stages.search.spec import SearchOutput, SearchSpec
+from secateur_wire.errors import LatencyTooNoisy, TargetUnreachable
 
 PARAM = "target.latency_ratio"
 

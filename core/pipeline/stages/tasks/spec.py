@@ -14,13 +14,13 @@ from statistics import mean
 from typing import ClassVar, Literal
 
 from core.engine.evaluation.zero_shot_tasks import TASKS
-from core.errors import DiskFull, ModelTooLarge
 from core.pipeline.dense_measurements import DenseMeasurements
 from core.pipeline.messages import DeviceSpec, JobSpec, LanguageSpec, ModelPlace, Spec, TaskOutput, TextSource
 from core.pipeline.reports.dense_figures import Facts
 from core.pipeline.reports.report import EngineSettings, Report, TasksReport
 from core.pipeline.stages.stage import JobStage, RunningJob
 from secateur_wire.base import Number
+from secateur_wire.errors import DiskFull, ModelTooLarge
 from secateur_wire.metrics import Metrics, TaskMean
 from secateur_wire.metrics import TaskAccuracy as TaskAccuracyFigures
 

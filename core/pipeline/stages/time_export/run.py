@@ -1,9 +1,9 @@
 """Timing of the files that were added to an artifact."""
 
 from core.engine.exporters.implementations import added_exporter
-from core.errors import ExportFailed
 from core.pipeline.stages.run import StageContext
 from core.pipeline.stages.time_export.spec import ExportSpeedsOutput, TimeExportSpec
+from secateur_wire.errors import ExportFailed
 
 
 def run(spec: TimeExportSpec, context: StageContext) -> ExportSpeedsOutput:

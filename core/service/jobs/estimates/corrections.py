@@ -11,10 +11,10 @@ from typing import Final
 from sqlalchemy import ColumnElement, and_, or_, select, text, update
 from sqlalchemy.orm import Session
 
-from core.errors import GateMissed, SecateurError
 from core.service.duties.isolation import is_tried
 from core.service.jobs.admission import Room, needs_columns, needs_of
 from core.service.jobs.tables import AttemptRow, JobRow, PeakRatioRow
+from secateur_wire.errors import GateMissed, SecateurError
 
 HISTORY = 200
 """Newest attempts that are used."""

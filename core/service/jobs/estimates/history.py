@@ -20,7 +20,6 @@ from sqlalchemy.orm import Session
 from core.device_kinds import DeviceKind, fastest_kind
 from core.engine.evaluation.reload_memory import ReloadRoom
 from core.engine.evaluation.zero_shot_tasks import forward_tokens
-from core.errors import DoesNotFit, GateMissed
 from core.methods.cost import Tokens
 from core.pipeline.recipes.recipe import Recipe
 from core.service.jobs.admission import needs_by, room_of
@@ -37,6 +36,7 @@ from core.service.registry.service import find_row
 from core.service.registry.tables import DatasetRow
 from core.service.sources.references import SelfText
 from core.settings import Settings
+from secateur_wire.errors import DoesNotFit, GateMissed
 from secateur_wire.jobs import Estimate, EstimateBasis
 
 COARSE = "memory: a coarse bound until a worker has traced this pass; no job is refused by it"

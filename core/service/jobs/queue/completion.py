@@ -7,7 +7,6 @@ from sqlalchemy import delete, func, insert, select, text
 from sqlalchemy.orm import Session
 
 from core.database import seconds_from_now
-from core.errors import QuotaExceeded, RunnerLost
 from core.service.duties.isolation import is_tried
 from core.service.jobs.queue.attempts import ACTIONS, Ending
 from core.service.jobs.queue.outgrown import queue_for_more_memory
@@ -18,6 +17,7 @@ from core.service.teams.principal import Automation
 from core.service.teams.quotas import release_stored, stored_bytes_missing, try_reserve_stored
 from core.service.teams.tables import TeamRow
 from core.storage import StoredFile
+from secateur_wire.errors import QuotaExceeded, RunnerLost
 from secateur_wire.problems import StoredProblem
 from secateur_wire.states import AttemptOutcome, JobStatus
 

@@ -7,10 +7,10 @@ from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session, aliased
 
 from core.database import seconds_from_statement
-from core.errors import OutOfMemory
 from core.service.jobs.queue.attempts import Ending, Written
 from core.service.jobs.queue.transitions import Transition, transition
 from core.service.jobs.tables import JobRow, WorkerRow
+from secateur_wire.errors import OutOfMemory
 
 NOTHING_OUTGROWN = {"outgrown_device_memory_bytes": None, "outgrown_memory_bytes": None}
 """Columns of a job that may run anywhere again."""

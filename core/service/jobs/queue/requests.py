@@ -8,12 +8,12 @@ from sqlalchemy import Insert, bindparam, func, insert, inspect, literal
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
-from core.errors import Conflict
 from core.service.jobs.queue.outgrown import NOTHING_OUTGROWN
 from core.service.jobs.queue.transitions import EVENT_CHANNEL, Transition, status_of, transition
 from core.service.jobs.queue.webhook_notices import notify_webhooks
 from core.service.jobs.tables import JobEventRow, JobRow
 from core.service.teams.tables import AuditRow
+from secateur_wire.errors import Conflict
 from secateur_wire.states import JobStatus
 
 _COLUMNS = {attribute.key for attribute in inspect(JobRow).column_attrs}

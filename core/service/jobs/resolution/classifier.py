@@ -6,7 +6,6 @@ from core.engine.architectures.classifier_architecture import CLASSIFICATION
 from core.engine.recovery.completion import complete_image_recovery
 from core.engine.recovery.registry import RECOVERIES, recoveries_where
 from core.engine.recovery.request import Recovery
-from core.errors import InvalidRequest, TooFewImages, UnknownDataset, UnusableDataset
 from core.methods.registry import get_method
 from core.pipeline.recipes.outputs import resolve_output
 from core.pipeline.recipes.request import ResolvedRequest
@@ -20,6 +19,7 @@ from core.service.registry.service import find_row, names
 from core.service.registry.tables import DatasetRow
 from core.service.sources.hub_datasets import is_hub_dataset
 from core.service.sources.references import FileImages, FileReference, HubImages, ImageReference, StoredImages, Use
+from secateur_wire.errors import InvalidRequest, TooFewImages, UnknownDataset, UnusableDataset
 from secateur_wire.job_body import Calibration
 
 

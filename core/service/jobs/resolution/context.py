@@ -6,11 +6,11 @@ from typing import Any
 
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.errors import InvalidRequest
 from core.service.jobs.resolution.hub_lookup import HubFindings, HubLookup
 from core.service.teams.principal import Actor, team_of
 from core.settings import Settings
 from core.storage import Store
+from secateur_wire.errors import InvalidRequest
 from secateur_wire.requests import RequestObject
 
 

@@ -18,7 +18,19 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.database import transaction
 from core.engine.evaluation.zero_shot_tasks import TASKS, local_copy
 from core.engine.recovery.request import stage_texts
-from core.errors import (
+from core.service.jobs.schemas import InspectBody, JobBody
+from core.service.registry.tables import DatasetRow
+from core.service.sources.hub import Hub
+from core.service.sources.hub_access import open_access
+from core.service.sources.hub_datasets import HubDataset, find_hub_dataset, is_hub_dataset, questions_unavailable
+from core.service.sources.hub_models import HubRevision, describe_hub_model
+from core.service.sources.hub_names import is_commit, split_reference
+from core.service.sources.hub_outage import HubOutage
+from core.service.sources.hub_revisions import PUBLIC, find_revision, remember_revision
+from core.service.sources.hub_tokens import find_access
+from core.service.sources.references import Use
+from core.settings import Settings
+from secateur_wire.errors import (
     CorruptSafetensors,
     GatedModel,
     HubUnavailable,
@@ -32,18 +44,6 @@ from core.errors import (
     UnusableDataset,
     UnusableModel,
 )
-from core.service.jobs.schemas import InspectBody, JobBody
-from core.service.registry.tables import DatasetRow
-from core.service.sources.hub import Hub
-from core.service.sources.hub_access import open_access
-from core.service.sources.hub_datasets import HubDataset, find_hub_dataset, is_hub_dataset, questions_unavailable
-from core.service.sources.hub_models import HubRevision, describe_hub_model
-from core.service.sources.hub_names import is_commit, split_reference
-from core.service.sources.hub_outage import HubOutage
-from core.service.sources.hub_revisions import PUBLIC, find_revision, remember_revision
-from core.service.sources.hub_tokens import find_access
-from core.service.sources.references import Use
-from core.settings import Settings
 
 JOB_PREFIX = "job:"
 _AT_ONCE = 8

@@ -9,7 +9,6 @@ from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.engine.recovery.completion import check_matching, complete_recovery
 from core.engine.recovery.registry import RECOVERIES
 from core.engine.recovery.request import Recovery, most_sequences, own_sequences, stage_texts
-from core.errors import InvalidRequest, SecateurError, UnsupportedArchitecture
 from core.methods.registry import get_method
 from core.pipeline.recipes.outputs import resolve_output
 from core.pipeline.recipes.request import ResolvedRequest
@@ -22,6 +21,7 @@ from core.service.jobs.resolution.text import SELF, TRAINING_SEED, TextNeeds, ge
 from core.service.jobs.schemas import DEFAULT_SEQUENCE_LENGTH, JobBody
 from core.service.sources.hub_datasets import HubDataset
 from core.service.sources.references import HubText, SelfText, TaskReference, TextReference
+from secateur_wire.errors import InvalidRequest, SecateurError, UnsupportedArchitecture
 from secateur_wire.job_body import Calibration, Evaluation
 
 _TEACHER = "recovery.teacher"

@@ -7,7 +7,6 @@ from sqlalchemy import select
 from core.engine.architectures.describe import Description, descriptions
 from core.engine.architectures.undiscovered import Source, UndiscoveredModel, sources
 from core.engine.exporters.registry import ADDED
-from core.errors import UnknownModel
 from core.methods.registry import get_method
 from core.pipeline.reports.report import Report
 from core.service.discoveries.asking import discovered
@@ -19,6 +18,7 @@ from core.service.registry.tables import ModelRow
 from core.service.sources.folders import content_hash_of
 from core.service.sources.references import FileReference, FolderModel, HubModel, ModelReference, StoredModel
 from core.storage import HASHED_SUFFIX, PACKED_SUFFIX, artifact_prefix
+from secateur_wire.errors import UnknownModel
 
 _ADDED_SUFFIXES = tuple(each.suffix for each in ADDED.values())
 

@@ -8,7 +8,6 @@ from core.engine.options.patterns import parse_pattern, resolve_sparsity
 from core.engine.options.sensitivity_curves import Sensitivity
 from core.engine.options.water_filling import LayerCosts, allocate
 from core.engine.removals.weights.options import LayerSelection, prunable_linears, selection_of
-from core.errors import InvalidParameters, InvalidRequest, InvalidTarget
 from core.methods.registry import get_method, parse_parameters
 from core.pipeline.recipes.parts import Output
 from core.pipeline.reports.report import Report
@@ -16,6 +15,7 @@ from core.service.jobs.resolution.hub_lookup import JOB_PREFIX
 from core.service.jobs.resolution.model import ResolvedModel
 from core.service.jobs.schemas import JobBody
 from core.service.jobs.tables import JobReportRow, JobRow
+from secateur_wire.errors import InvalidParameters, InvalidRequest, InvalidTarget
 from secateur_wire.job_body import Gates
 
 ALLOCATION_LABEL = "allocation_job"

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from core.errors import InvalidRequest, TooLittleText, UnknownDataset, UnusableDataset
 from core.service.jobs.resolution.context import RequestContext
 from core.service.registry.service import find_row, names
 from core.service.registry.tables import DatasetRow
 from core.service.sources.hub_datasets import is_hub_dataset
 from core.service.sources.references import FileReference, FileText, HubText, SelfText, StoredText, TextReference, Use
+from secateur_wire.errors import InvalidRequest, TooLittleText, UnknownDataset, UnusableDataset
 
 SELF = "self"
 _EVALUATION_SEED = 2**31

@@ -20,7 +20,7 @@ from core.engine.models.tracing.blocks import find_blocks
 from core.engine.models.tracing.build import build_traceable
 from core.engine.models.tracing.discover import discover
 from core.engine.models.tracing.execution import ROUTER, trace
-from core.errors import MissingTensors, UnsupportedArchitecture, UnusableModel
+from secateur_wire.errors import MissingTensors, UnsupportedArchitecture, UnusableModel
 from tests.engine.crossing import partly
 from tests.engine.tiny import architecture_of, make_model
 from tests.families import LANGUAGE_MODELS

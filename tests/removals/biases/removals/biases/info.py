@@ -11,7 +11,7 @@ from core.engine.cuts.cut import Cut
 from core.engine.cuts.plan import RemovalPlan
 from core.engine.cuts.removal import Removal
 from core.engine.cuts.report import Points, SharePanel
-from core.errors import InvalidSparsity, UnsupportedArchitecture
+from secateur_wire.errors import InvalidSparsity, UnsupportedArchitecture
 from secateur_wire.metrics import Sparsity
 
 
