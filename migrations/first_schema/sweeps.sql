@@ -17,7 +17,7 @@ CREATE TABLE sweeps (
     finished_at timestamptz,
     CONSTRAINT pk_sweeps PRIMARY KEY (id),
     CONSTRAINT fk_sweeps_team_id FOREIGN KEY (team_id) REFERENCES teams (id),
-    CONSTRAINT ck_sweeps_ck_sweeps_status CHECK (status IN ('running', 'succeeded', 'failed', 'cancelled'))
+    CONSTRAINT ck_sweeps_status CHECK (status IN ('running', 'succeeded', 'failed', 'cancelled'))
 );
 CREATE INDEX ix_sweeps_list ON sweeps (team_id, created_at, id);
 CREATE INDEX ix_sweeps_list_by_status ON sweeps (team_id, status, created_at, id);
@@ -38,6 +38,6 @@ CREATE TABLE sweep_points (
     CONSTRAINT pk_sweep_points PRIMARY KEY (sweep_id, number),
     CONSTRAINT fk_sweep_points_job_id FOREIGN KEY (job_id) REFERENCES jobs (id) ON DELETE CASCADE,
     CONSTRAINT fk_sweep_points_sweep_id FOREIGN KEY (sweep_id) REFERENCES sweeps (id) ON DELETE CASCADE,
-    CONSTRAINT ck_sweep_points_ck_sweep_points_stage CHECK (stage IN ('full', 'probe'))
+    CONSTRAINT ck_sweep_points_stage CHECK (stage IN ('full', 'probe'))
 );
 CREATE UNIQUE INDEX ix_sweep_points_job_id ON sweep_points (job_id);

@@ -65,7 +65,7 @@ CREATE TABLE hub_tokens (
     sealed bytea NOT NULL,
     updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     CONSTRAINT pk_hub_tokens PRIMARY KEY (team_id),
-    CONSTRAINT fk_hub_tokens_team_id_teams FOREIGN KEY (team_id) REFERENCES teams (id)
+    CONSTRAINT fk_hub_tokens_team_id FOREIGN KEY (team_id) REFERENCES teams (id)
 );
 
 CREATE TABLE audit (
