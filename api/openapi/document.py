@@ -109,14 +109,14 @@ def _completed(document: Document) -> Document:
     components["schemas"]["Problem"] = Problem.model_json_schema(mode="serialization")
     components["headers"] = _HEADERS
     components["examples"] = {code: _problem(kind) for code, kind in _by_code(ApiError).items()}
-    for method, path, operation in operations(document):
-        _complete(operation, method, path, components["schemas"])
+    for *_, operation in operations(document):
+        _complete(operation, components["schemas"])
     return document
 
 
-def _complete(operation: Document, method: str, path: str, schemas: Document) -> None:
+def _complete(operation: Document, schemas: Document) -> None:
     responses = operation["responses"]
-    _name_errors(operation, path)
+    _name_errors(operation)
     for status, response in responses.items():
         if int(status) < 400:
             response["description"] = response["description"].replace("Successful Response", "Done.")
@@ -136,7 +136,7 @@ def _complete(operation: Document, method: str, path: str, schemas: Document) ->
             parameter.setdefault("example", example)
 
 
-def _name_errors(operation: Document, path: str) -> None:
+def _name_errors(operation: Document) -> None:
     """Document the errors the route declares and those every call of its kind may answer, an example for each code."""
     raised: dict[int, list[type[ApiError]]] = {}
     kinds = _by_code(ApiError)

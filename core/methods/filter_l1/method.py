@@ -113,7 +113,7 @@ class FilterL1(FilterMethod):
         """Choose the units of each group by `rates` and the scores as they are."""
         rates, round_to = self._parameters.rates, self._parameters.round_to
         if rates == "uniform":
-            return steps_until(by_rate(groups, scores, round_to, lambda place, rate: rate), groups, goal)
+            return steps_until(by_rate(scores, round_to, lambda place, rate: rate), groups, goal)
         if rates == "sensitivity":
             measured = draw_images(
                 network.calibration, self._parameters.measured_images, self._parameters.seed + number
@@ -126,7 +126,7 @@ class FilterL1(FilterMethod):
                     for group, curve in zip(groups.groups, scanned, strict=True)
                 ],
             )
-            steps = by_rate(groups, scores, round_to, lambda place, rate: scanned[place].increase(rate))
+            steps = by_rate(scores, round_to, lambda place, rate: scanned[place].increase(rate))
             return steps_until(steps, groups, goal)
         return self._listed(groups, scores, goal, rates)
 
@@ -146,7 +146,6 @@ class FilterL1(FilterMethod):
         steps = [
             step
             for step in by_rate(
-                groups,
                 scores,
                 self._parameters.round_to,
                 lambda place, rate: rate / rates[place] if rates[place] else float("inf"),

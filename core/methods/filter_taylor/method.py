@@ -38,7 +38,7 @@ class FilterTaylor(FilterMethod):
                 return None
             images = draw_images(network.calibration, parameters.measured_images, parameters.seed + number)
             scores = rank(parameters.ranking, network, groups, images, parameters.seed + number)
-            steps = by_score(groups, self._regularised(groups, scores), parameters.round_to)
+            steps = by_score(self._regularised(groups, scores), parameters.round_to)
             return _first(steps_until(steps, groups, goal), self._at_once(network))
 
         remove_in_rounds(

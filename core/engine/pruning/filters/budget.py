@@ -53,7 +53,7 @@ def width_steps(units: int, round_to: int) -> list[int]:
     return [units, *range((units - 1) // round_to * round_to, 0, -round_to)]
 
 
-def by_score(groups: CoupledChannels, scores: Sequence[Tensor], round_to: int) -> list[Step]:
+def by_score(scores: Sequence[Tensor], round_to: int) -> list[Step]:
     """Return steps of all groups ranked together, each worth the mean score of its units.
 
     Scores are [units] for each group, higher is kept; earlier units win ties.
@@ -66,9 +66,7 @@ def by_score(groups: CoupledChannels, scores: Sequence[Tensor], round_to: int) -
     return sorted(steps, key=lambda step: step.value)
 
 
-def by_rate(
-    groups: CoupledChannels, scores: Sequence[Tensor], round_to: int, value: Callable[[int, float], float]
-) -> list[Step]:
+def by_rate(scores: Sequence[Tensor], round_to: int, value: Callable[[int, float], float]) -> list[Step]:
     """Return steps of each group in the order of its own scores, worth `value(group, rate)` at the rate they reach.
 
     The rate is the share of the group that is removed after the step; of steps worth the same, those of the lowest rate
