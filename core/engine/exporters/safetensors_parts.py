@@ -2,14 +2,17 @@
 
 import json
 import math
+import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
 from core.engine.checkpoints.safetensors_header import TensorEntry
+from secateur_wire.base import JsonObject
 
 CHUNK_WEIGHTS = 2**23
 """Weights handled at once; a multiple of 8, so that chunks begin at whole bytes of the bitmask."""
@@ -35,6 +38,38 @@ class StoredTensor:
     alignment: int
 
 
+@dataclass(frozen=True)
+class FileSize:
+    """Sizes of one weight file in bytes, dense and as it is `stored`, and the SHA-256 of the dense file."""
+
+    dense: int
+    stored: int
+    dense_sha256: str
+
+
+Size = TypeVar("Size", bound=FileSize)
+
+
+def replace_weight_files(
+    folder: Path, suffix: str, write: Callable[[Path, Path], Size]
+) -> tuple[JsonObject, Sequence[Size]]:
+    """Replace the weight files of a checkpoint by those that `write` makes of them, whose names end with `suffix`.
+
+    The dense files are deleted once all others are written; config, index and tokenizer stay as they are. Returns the
+    sizes of the files, and their entry of the report: `bytes` and `dense_bytes`, and the dense files they restore.
+    """
+    files = sorted(file for file in folder.glob("*.safetensors") if not file.name.endswith(suffix))
+    sizes = {file.name: write(file, file.with_suffix(suffix)) for file in files}
+    for file in files:
+        file.unlink()
+    entry: JsonObject = {
+        "bytes": sum(size.stored for size in sizes.values()),
+        "dense_bytes": sum(size.dense for size in sizes.values()),
+        "restores": {name: {"bytes": size.dense, "sha256": size.dense_sha256} for name, size in sizes.items()},
+    }
+    return entry, [*sizes.values()]
+
+
 def weight_bytes(tensor: TensorEntry) -> int:
     """Return the bytes of one weight; 1 for dtypes that are not packed."""
     return np.dtype(UNSIGNED[tensor.dtype]).itemsize if tensor.dtype in UNSIGNED else 1
@@ -48,6 +83,32 @@ def mask_bytes(tensor: TensorEntry) -> int:
 def unchanged_tensor(tensor: TensorEntry) -> StoredTensor:
     """Return the file part of a tensor that is stored unchanged."""
     return StoredTensor(tensor.name, tensor.dtype, tensor.shape, tensor.end - tensor.start, weight_bytes(tensor))
+
+
+def write_file(
+    source: BinaryIO,
+    target: Path,
+    stored: Sequence[tuple[TensorEntry, Sequence[StoredTensor]]],
+    metadata: dict[str, str],
+    write: Callable[[BinaryIO, TensorEntry, dict[str, int]], None],
+) -> None:
+    """Write the tensors of a dense file: each as its parts, by `write`, or as it is where it has none.
+
+    `write` gets the file, the tensor, and the offset at which each part begins. Parts lie in the order of their widths,
+    the widest first. Raises ValueError where a part has the name of another tensor.
+    """
+    parts = [part for tensor, own in stored for part in own or (unchanged_tensor(tensor),)]
+    if len({part.name for part in parts}) < len(parts):
+        raise ValueError(f"{target.name}: tensors have the names of its parts")
+    with target.open("wb") as stream:
+        places = write_header(stream, metadata, sorted(parts, key=lambda part: -part.alignment))
+        for tensor, own in stored:
+            if own:
+                write(stream, tensor, places)
+            else:
+                write_at(stream, places[tensor.name], chunks(source, tensor))
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def write_header(target: BinaryIO, metadata: dict[str, str], parts: list[StoredTensor]) -> dict[str, int]:

@@ -8,10 +8,10 @@ reader, `secateur_wire.weights.hashed`, gives back the dense file byte for byte.
 
 import hashlib
 import json
-import os
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,27 +26,19 @@ from core.engine.exporters.hashed.sharing import HashSharing
 from core.engine.exporters.protocols import ClassifierPreparation, FolderExporter
 from core.engine.exporters.safetensors_parts import (
     UNSIGNED,
+    FileSize,
     StoredTensor,
     chunks,
     mask_bytes,
-    unchanged_tensor,
+    replace_weight_files,
     weight_bytes,
     write_at,
-    write_header,
+    write_file,
 )
 from core.engine.models.classifier import ClassifierFolder
 from core.storage.store import HASHED_SUFFIX
 from secateur_wire.base import JsonObject
 from secateur_wire.weights.hashed import bucket_and_sign
-
-
-@dataclass(frozen=True)
-class HashedSize:
-    """Sizes of one weight file in bytes, dense and hashed, and the SHA-256 of the dense file."""
-
-    dense: int
-    hashed: int
-    dense_sha256: str
 
 
 @dataclass(frozen=True)
@@ -67,22 +59,13 @@ class _Shared:
 def hash_folder(folder: Path, sharings: Mapping[str, HashSharing]) -> JsonObject:
     """Replace the weight files of a checkpoint by hashed ones; `sharings` holds the hash of each shared tensor by name.
 
-    The dense files are deleted once all hashed ones are written. Returns the entry of the report, in the form of packed
-    artifacts: `bytes` and `dense_bytes` of the weight files, and the dense files they restore. Raises ValueError where
-    the values of a tensor are not shared as its hash says.
+    Returns the entry of the report, in the form of packed artifacts. Raises ValueError where the values of a tensor are
+    not shared as its hash says.
     """
-    files = sorted(file for file in folder.glob("*.safetensors") if not file.name.endswith(HASHED_SUFFIX))
-    sizes = {file.name: hash_file(file, file.with_suffix(HASHED_SUFFIX), sharings) for file in files}
-    for file in files:
-        file.unlink()
-    return {
-        "bytes": sum(size.hashed for size in sizes.values()),
-        "dense_bytes": sum(size.dense for size in sizes.values()),
-        "restores": {name: {"bytes": size.dense, "sha256": size.dense_sha256} for name, size in sizes.items()},
-    }
+    return replace_weight_files(folder, HASHED_SUFFIX, partial(hash_file, sharings=sharings))[0]
 
 
-def hash_file(dense: Path, hashed: Path, sharings: Mapping[str, HashSharing]) -> HashedSize:
+def hash_file(dense: Path, hashed: Path, sharings: Mapping[str, HashSharing]) -> FileSize:
     """Write `hashed` from `dense`, both safetensors; one shared tensor is in memory at a time, twice read.
 
     Raises ValueError where a tensor's weights are not what its sharing gives: nothing would restore them.
@@ -93,17 +76,6 @@ def hash_file(dense: Path, hashed: Path, sharings: Mapping[str, HashSharing]) ->
         digest = hashlib.file_digest(source, "sha256").hexdigest()
         source.seek(0)
         header = source.read(*struct.unpack("<Q", source.read(8)))
-        parts = [
-            part
-            for tensor in tensors
-            for part in (
-                _shared(source, tensor, shared[tensor.name]).parts(tensor, shared[tensor.name].buckets)
-                if tensor.name in shared
-                else [unchanged_tensor(tensor)]
-            )
-        ]
-        if len({part.name for part in parts}) < len(parts):
-            raise ValueError(f"{dense.name} has tensors of names that hashing uses")
         metadata = {
             "format": "secateur-hashed",
             "version": "1",
@@ -111,19 +83,19 @@ def hash_file(dense: Path, hashed: Path, sharings: Mapping[str, HashSharing]) ->
             "dense_sha256": digest,
             "hashed": json.dumps({name: each.seed for name, each in shared.items()}),
         }
-        with hashed.open("wb") as target:
-            places = write_header(target, metadata, sorted(parts, key=lambda part: -part.alignment))
-            for tensor in tensors:
-                if tensor.name not in shared:
-                    write_at(target, places[tensor.name], chunks(source, tensor))
-                    continue
-                hashed_tensor = _shared(source, tensor, shared[tensor.name])
-                write_at(target, places[f"{tensor.name}.buckets"], [hashed_tensor.values])
-                if hashed_tensor.mask is not None:
-                    write_at(target, places[f"{tensor.name}.bitmask"], [hashed_tensor.mask])
-            target.flush()
-            os.fsync(target.fileno())
-    return HashedSize(dense.stat().st_size, hashed.stat().st_size, digest)
+
+        def parts(tensor: TensorEntry) -> Sequence[StoredTensor]:
+            sharing = shared.get(tensor.name)
+            return () if sharing is None else _shared(source, tensor, sharing).parts(tensor, sharing.buckets)
+
+        def write(target: BinaryIO, tensor: TensorEntry, places: dict[str, int]) -> None:
+            hashed_tensor = _shared(source, tensor, shared[tensor.name])
+            write_at(target, places[f"{tensor.name}.buckets"], [hashed_tensor.values])
+            if hashed_tensor.mask is not None:
+                write_at(target, places[f"{tensor.name}.bitmask"], [hashed_tensor.mask])
+
+        write_file(source, hashed, [(tensor, parts(tensor)) for tensor in tensors], metadata, write)
+    return FileSize(dense.stat().st_size, hashed.stat().st_size, digest)
 
 
 def _shared(source: BinaryIO, tensor: TensorEntry, sharing: HashSharing) -> _Shared:

@@ -11,9 +11,9 @@ A weight of b bits and sparsity s takes 1 + (1 − s) b bits. Memory is bounded 
 
 import hashlib
 import math
-import os
 import struct
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,48 +23,34 @@ from core.engine.checkpoints.safetensors_header import TensorEntry, read_header
 from core.engine.exporters.protocols import FolderExporter
 from core.engine.exporters.safetensors_parts import (
     UNSIGNED,
+    FileSize,
     StoredTensor,
     chunks,
     mask_bytes,
-    unchanged_tensor,
+    replace_weight_files,
     weight_bytes,
     write_at,
-    write_header,
+    write_file,
 )
 from core.storage.store import PACKED_SUFFIX
 from secateur_wire.base import JsonObject
 
 
 @dataclass(frozen=True)
-class PackedSize:
-    """Sizes of one weight file in bytes: `dense` and `packed` are whole files, `bound` is the theoretical size.
+class PackedSize(FileSize):
+    """Sizes of one weight file in bytes, and the theoretical size.
 
     `bound` counts 1 + (1 − s) b bits for each weight of a packed tensor, where s and b are the tensor's sparsity and
     width; every other tensor counts as it is.
     """
 
-    dense: int
-    packed: int
     bound: int
-    dense_sha256: str
 
 
 def pack_folder(folder: Path) -> JsonObject:
-    """Replace the weight files of a checkpoint by packed ones; what that came to, for the report.
-
-    `bytes`, `dense_bytes` and `bound_bytes` are of the weight files; `restores` names the dense files they give back,
-    with size and SHA-256. Config, index and tokenizer stay as they are. The dense files go once all are packed.
-    """
-    dense_files = sorted(file for file in folder.glob("*.safetensors") if not file.name.endswith(PACKED_SUFFIX))
-    sizes = {file: pack_file(file, file.with_suffix(PACKED_SUFFIX)) for file in dense_files}
-    for file in dense_files:
-        file.unlink()
-    return {
-        "bytes": sum(size.packed for size in sizes.values()),
-        "dense_bytes": sum(size.dense for size in sizes.values()),
-        "bound_bytes": sum(size.bound for size in sizes.values()),
-        "restores": {file.name: {"bytes": size.dense, "sha256": size.dense_sha256} for file, size in sizes.items()},
-    }
+    """Replace the weight files of a checkpoint by packed ones; returns their entry of the report."""
+    entry, sizes = replace_weight_files(folder, PACKED_SUFFIX, pack_file)
+    return entry | {"bound_bytes": sum(size.bound for size in sizes)}
 
 
 def pack_file(dense: Path, packed: Path) -> PackedSize:
@@ -80,37 +66,24 @@ def pack_file(dense: Path, packed: Path) -> PackedSize:
             and survivors[tensor.name] * weight_bytes(tensor) + mask_bytes(tensor) < tensor.end - tensor.start
             for tensor in tensors
         }
-        parts = [
-            part
+        stored = [
+            (tensor, _packed_parts(tensor, survivors[tensor.name]) if is_packed[tensor.name] else ())
             for tensor in tensors
-            for part in (
-                _packed_parts(tensor, survivors[tensor.name]) if is_packed[tensor.name] else [unchanged_tensor(tensor)]
-            )
         ]
-        if len({part.name for part in parts}) < len(parts):
-            raise ValueError(f"{dense.name} has tensors of names that packing uses")
         metadata = {
             "format": "secateur-packed",
             "version": "1",
             "dense_header": header.decode(),
             "dense_sha256": digest.hexdigest(),
         }
-        with packed.open("wb") as target:
-            places = write_header(target, metadata, sorted(parts, key=lambda part: -part.alignment))
-            for tensor in tensors:
-                if is_packed[tensor.name]:
-                    _write_packed(source, target, tensor, places)
-                else:
-                    write_at(target, places[tensor.name], chunks(source, tensor))
-            target.flush()
-            os.fsync(target.fileno())
+        write_file(source, packed, stored, metadata, partial(_write_packed, source))
     bits = sum(
         tensor.numel + 8 * weight_bytes(tensor) * survivors[tensor.name]
         if is_packed[tensor.name]
         else 8 * (tensor.end - tensor.start)
         for tensor in tensors
     )
-    return PackedSize(dense.stat().st_size, packed.stat().st_size, math.ceil(bits / 8), digest.hexdigest())
+    return PackedSize(dense.stat().st_size, packed.stat().st_size, digest.hexdigest(), math.ceil(bits / 8))
 
 
 def _count(source: BinaryIO, tensor: TensorEntry, digest: "hashlib._Hash") -> int:
