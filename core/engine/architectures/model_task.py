@@ -25,6 +25,11 @@ class ModelTask:
     def has_perplexity(self) -> bool:
         return self.quality == "perplexity"
 
+    @property
+    def is_traced(self) -> bool:
+        """Return whether a worker traces such a model once it is registered, since no block tells its layers' order."""
+        return not self.has_blocks
+
 
 MODEL_TASKS: Final[Mapping[str, ModelTask]] = {
     "language-model": ModelTask(

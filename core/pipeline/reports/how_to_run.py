@@ -1,6 +1,6 @@
 """Commands that run a job's artifact, for each runtime that takes it: those alone that the tests run too."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
 from core.engine.architectures.classifier_architecture import CLASSIFICATION
@@ -19,10 +19,8 @@ def ways_to_run(report: Report, metrics: Metrics, files: Collection[str], folder
     """Return the ways to run an artifact of these files in a folder; none where there is no model."""
     if "config.json" not in files:
         return []
-    if report.model is not None and report.model.task == CLASSIFICATION:
-        return _of_classifier(report.verification or Verification(), files, folder)
-    verification = report.verification or Verification()
-    return [*_of_language_model(verification, files, folder), *_of_added_files(metrics, files, folder)]
+    ways = _WAYS[(report.model and report.model.task) or "language-model"]
+    return [*ways(report.verification or Verification(), files, folder), *_of_added_files(metrics, files, folder)]
 
 
 def _of_language_model(verification: Verification, files: Collection[str], folder: str) -> list[WayToRun]:
@@ -78,6 +76,13 @@ def _of_classifier(verification: Verification, files: Collection[str], folder: s
         about = "Prints the class of an image, without PyTorch"
         ways.append(_way("ONNX Runtime", about, ("onnxruntime", "numpy"), script))
     return ways
+
+
+_WAYS: Final[Mapping[str, Callable[[Verification, Collection[str], str], list[WayToRun]]]] = {
+    "language-model": _of_language_model,
+    CLASSIFICATION: _of_classifier,
+}
+"""Ways to run the model itself, by its task."""
 
 
 def _way(runtime: str, about: str, packages: Sequence[str], script: str) -> WayToRun:

@@ -9,8 +9,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from core.database import new_id
-from core.engine.architectures.classifier_architecture import CLASSIFICATION
 from core.engine.architectures.describe import task_of
+from core.engine.architectures.model_task import MODEL_TASKS
 from core.engine.architectures.undiscovered import UNDISCOVERED, UndiscoveredModel, describe_source
 from core.engine.datasets.formats import IMAGE_FORMATS, detect_format
 from core.engine.datasets.image_facts import ImagesDescription, describe_images
@@ -95,11 +95,12 @@ def image_facts(described: ImagesDescription, format_name: str, image_field: str
 
 
 def add_model(session: Session, caller: Actor, values: dict[str, Any]) -> tuple[ModelRow, bool]:
-    """Give a model its name, unless it has it already; of a classifier the trace is due.
+    """Give a model its name, unless it has it already; its trace is due where models of its task are traced.
 
     Raises Conflict where the name means another model.
     """
-    if task_of(values["description"]) == CLASSIFICATION:
+    task = MODEL_TASKS.get(task_of(values["description"]))
+    if task is not None and task.is_traced:
         values = values | {"trace_due_at": func.clock_timestamp()}
     row, is_new = _add(session, ModelRow, caller, values)
     require_same_model(row, values["revision"])
