@@ -9,8 +9,9 @@ from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.service.jobs.resolution.classifier import ImageNeeds, resolve_images
+from core.service.jobs.resolution.classifier import ImageNeeds
 from core.service.jobs.resolution.context import RequestContext
+from core.service.jobs.resolution.dataset import resolve_dataset
 from core.service.sources.folders import content_hash
 from core.service.sources.references import FileImages, ImageReference, StoredImages, data_references, image_references
 from core.settings import Settings
@@ -78,7 +79,7 @@ def resolve(sessions: sessionmaker[Session], team: str, store: Store, settings: 
     def resolved(name: str, *, samples: int | None = None, classes: int = 10) -> ImageReference:
         needs = ImageNeeds("calibration", "calibration.dataset", samples, classes)
         with transaction(sessions) as session:
-            return resolve_images(RequestContext(session, team, store, settings), name, needs)
+            return resolve_dataset(RequestContext(session, team, store, settings), name, needs)
 
     return resolved
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from core.service.jobs.inspection import inspect
 from core.service.jobs.resolution.context import RequestContext
-from core.service.jobs.resolution.text import SELF
+from core.service.jobs.resolution.dataset import SELF
 from core.service.jobs.schemas import InspectBody, Inspection
 from core.service.plans.job_bodies import CALIBRATION_WORDS, calibration_body, choose_set, fitting_sets
 from core.service.registry.service import dataset_answer

@@ -8,7 +8,7 @@ from core.engine.architectures.describe import Description
 from core.methods.method_info import Variant
 from core.methods.registry import get_method, parse_parameters
 from core.pipeline.recipes.validation import calibrated_variant
-from core.service.jobs.resolution.text import SELF
+from core.service.jobs.resolution.dataset import SELF
 from core.service.plans.candidates import JobCandidate
 from secateur_wire.base import JsonObject
 from secateur_wire.datasets import Dataset

@@ -12,9 +12,9 @@ from core.pipeline.recipes.validation import resolve_request
 from core.pipeline.reports.verdict import CLOSE_TO_DENSE
 from core.service.jobs.estimates.history import COARSE, estimate_that_fits
 from core.service.jobs.resolution.context import RequestContext
+from core.service.jobs.resolution.dataset import SELF
 from core.service.jobs.resolution.job import ResolvedJob, resolve_job
 from core.service.jobs.resolution.model import ResolvedModel
-from core.service.jobs.resolution.text import SELF
 from core.service.jobs.schemas import JobBody
 from core.service.plans import wording
 from core.service.plans.amounts import PACKED, Scale, scale_for

@@ -11,7 +11,7 @@ from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.request import ResolvedRequest
 from core.pipeline.reports.verdict import CLOSE_TO_DENSE
-from core.service.jobs.resolution.text import SELF
+from core.service.jobs.resolution.dataset import SELF
 from core.service.plans.amounts import PACKED
 from core.service.plans.job_bodies import RECOVERIES
 from secateur_wire.base import JsonObject

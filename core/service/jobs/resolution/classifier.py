@@ -1,6 +1,9 @@
 """Resolution of jobs on image classifiers: labelled images in place of text, and recovery on them."""
 
 from dataclasses import dataclass
+from typing import ClassVar
+
+from sqlalchemy import ColumnElement
 
 from core.engine.architectures.classifier_architecture import CLASSIFICATION
 from core.engine.recovery.completion import complete_image_recovery
@@ -12,33 +15,40 @@ from core.pipeline.recipes.request import ResolvedRequest
 from core.pipeline.recipes.validation import calibrated_method, calibrated_variant
 from core.service.jobs.gates import require_measured
 from core.service.jobs.resolution.context import RequestContext, ResolvedInputs, each_once
+from core.service.jobs.resolution.dataset import SELF, DatasetNeeds, hub_facts, resolve_dataset, row_facts
 from core.service.jobs.resolution.model import ResolvedModel
-from core.service.jobs.resolution.text import SELF
 from core.service.jobs.schemas import JobBody
-from core.service.registry.service import find_row, names
 from core.service.registry.tables import DatasetRow
-from core.service.sources.hub_datasets import is_hub_dataset
-from core.service.sources.references import FileImages, FileReference, HubImages, ImageReference, StoredImages, Use
-from secateur_wire.errors import InvalidRequest, TooFewImages, UnknownDataset, UnusableDataset
+from core.service.sources.hub_datasets import HubDataset
+from core.service.sources.references import FileImages, HubImages, ImageReference, StoredImages
+from secateur_wire.errors import InvalidRequest, TooFewImages, UnusableDataset
 from secateur_wire.job_body import Calibration
 
 
 @dataclass(frozen=True)
-class ImageNeeds:
-    """Requirements of an image set: its `use`, and how many `samples`, where null means all there are.
+class ImageNeeds(DatasetNeeds[ImageReference]):
+    """Requirements of an image set; `classes` are the model's."""
 
-    `param` is its path in the body; `classes` are the model's.
-    """
-
-    use: Use
-    param: str
-    samples: int | None
     classes: int
 
-    @property
-    def part(self) -> str:
-        """Return the part of the body that needs them: calibration, evaluation, recovery."""
-        return self.param.partition(".")[0]
+    is_of_kind: ClassVar[ColumnElement[bool]] = DatasetRow.images.is_not(None)
+    registered: ClassVar[str] = "registered image sets"
+    other_names: ClassVar[str] = "one of the hub (org/name[:config[:split]])"
+
+    def refer_to_row(self, row: DatasetRow) -> ImageReference:
+        _check_fits(row, self)
+        kind: type[FileImages | StoredImages] = FileImages if row.prefix is None else StoredImages
+        return kind.model_validate(row_facts(row, "image_field", "label_field"))
+
+    def refer_to_hub(self, name: str, dataset: HubDataset) -> HubImages:
+        return HubImages.model_validate(hub_facts(name, dataset, self.use) | {"bytes": dataset.bytes})
+
+    def refer_to_model(self) -> ImageReference:
+        raise UnusableDataset(
+            f"{self.param}: {SELF!r} is text that a language model writes, and an image classifier needs images: name "
+            "an image set",
+            param=self.param,
+        )
 
 
 def resolve_image_inputs(
@@ -58,9 +68,9 @@ def resolve_image_inputs(
     images: ImageReference | None = None
     if body.calibration is not None:
         needs = ImageNeeds("calibration", "calibration.dataset", body.calibration.samples, description.classes)
-        images = resolve_images(context, body.calibration.dataset, needs)
+        images = resolve_dataset(context, body.calibration.dataset, needs)
     evaluation = [
-        resolve_images(context, name, ImageNeeds("evaluation", param, body.evaluation.samples, description.classes))
+        resolve_dataset(context, name, ImageNeeds("evaluation", param, body.evaluation.samples, description.classes))
         for param, name in each_once(body.evaluation.datasets, "evaluation.datasets")
     ]
     require_measured(body.gates, body.evaluation, description.model_task)
@@ -111,7 +121,7 @@ def _recovery(
         )
     if recovery.dataset is not None:
         needs = ImageNeeds("calibration", "recovery.dataset", recovery.samples, classes)
-        return recovery, resolve_images(context, recovery.dataset, needs)
+        return recovery, resolve_dataset(context, recovery.dataset, needs)
     if images is None:
         raise InvalidRequest(
             'recovery.dataset is required, for there are no calibration images to train on: add "dataset": "NAME" to '
@@ -120,51 +130,6 @@ def _recovery(
         )
     assert isinstance(body.calibration, Calibration)
     return recovery.model_copy(update={"samples": recovery.samples or body.calibration.samples}), images
-
-
-def resolve_images(context: RequestContext, name: str, needs: ImageNeeds) -> ImageReference:
-    """Return the image set that a name stands for.
-
-    Raises UnknownDataset, UnusableDataset where it holds text or classes that the model does not have, TooFewImages,
-    and errors of its look-up on the hub.
-    """
-    row = find_row(context.session, DatasetRow, context.team_id, name)
-    if row is not None:
-        _check_fits(row, needs)
-        return _registered(row)
-    if name == SELF:
-        raise UnusableDataset(
-            f"{needs.param}: {SELF!r} is text that a language model writes, and an image classifier needs images: name "
-            "an image set",
-            param=needs.param,
-        )
-    if is_hub_dataset(name):
-        dataset = context.hub.dataset(name, needs.use, needs.param)
-        return HubImages(
-            name=name,
-            repository=dataset.repository,
-            revision=dataset.revision,
-            config=dataset.config,
-            split=dataset.split,
-            use=needs.use,
-            bytes=dataset.bytes,
-            is_public=dataset.is_public,
-        )
-    known = ", ".join(names(context.session, DatasetRow, context.team_id, DatasetRow.images.is_not(None))) or "none"
-    raise UnknownDataset(
-        f"{needs.param}: there is no dataset {name!r}; registered image sets: {known}. Or name one of the hub "
-        "(org/name[:config[:split]])",
-        param=needs.param,
-    )
-
-
-def _registered(row: DatasetRow) -> ImageReference:
-    facts = {name: getattr(row, name) for name in ("name", "format", "image_field", "label_field")}
-    if row.prefix is None:
-        return FileImages.model_validate(facts | {"path": row.path, "sha256": row.sha256})
-    assert row.files, row.id
-    file = FileReference.model_validate(row.files[0])
-    return StoredImages.model_validate(facts | {"prefix": row.prefix, "file": file})
 
 
 def _check_fits(row: DatasetRow, needs: ImageNeeds) -> None:

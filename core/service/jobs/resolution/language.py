@@ -15,9 +15,10 @@ from core.pipeline.recipes.request import ResolvedRequest
 from core.pipeline.recipes.validation import calibrated_method, calibrated_variant
 from core.service.jobs.gates import require_measured
 from core.service.jobs.resolution.context import RequestContext, ResolvedInputs, each_once
+from core.service.jobs.resolution.dataset import SELF, hub_facts, resolve_dataset
 from core.service.jobs.resolution.hub_lookup import HubFindings
 from core.service.jobs.resolution.model import ResolvedModel, resolve_model
-from core.service.jobs.resolution.text import SELF, TRAINING_SEED, TextNeeds, generated_text, resolve_text
+from core.service.jobs.resolution.text import TRAINING_SEED, TextNeeds
 from core.service.jobs.schemas import DEFAULT_SEQUENCE_LENGTH, JobBody
 from core.service.sources.hub_datasets import HubDataset
 from core.service.sources.references import HubText, SelfText, TaskReference, TextReference
@@ -96,7 +97,7 @@ class _Resolution:
             calibration = calibration.model_copy(update={"samples": samples, "generated": generated})
         length = _sequence_length(calibration.sequence_length, None, self.description, "calibration.sequence_length")
         needs = TextNeeds("calibration", "calibration.dataset", calibration.samples, length, calibration.seed)
-        text = resolve_text(self.context, calibration.dataset, needs)
+        text = resolve_dataset(self.context, calibration.dataset, needs)
         if calibration.generated and calibration.dataset == SELF:
             raise InvalidRequest(
                 f"calibration.generated: with the dataset {SELF!r} the model writes all of it: raise "
@@ -105,9 +106,8 @@ class _Resolution:
             )
         written = None
         if calibration.generated:
-            written = generated_text(
-                TextNeeds("calibration", "calibration.generated", calibration.generated, length, calibration.seed)
-            )
+            needs = TextNeeds("calibration", "calibration.generated", calibration.generated, length, calibration.seed)
+            written = needs.refer_to_model()
         return calibration.model_copy(update={"sequence_length": length}), text, written
 
     def _evaluation(self, calibration: Calibration | None) -> tuple[Evaluation, list[TextReference]]:
@@ -116,7 +116,7 @@ class _Resolution:
         length = _sequence_length(evaluation.sequence_length, default, self.description, "evaluation.sequence_length")
         seed = 0 if calibration is None else calibration.seed
         texts = [
-            resolve_text(self.context, name, TextNeeds("evaluation", param, evaluation.samples, length, seed))
+            resolve_dataset(self.context, name, TextNeeds("evaluation", param, evaluation.samples, length, seed))
             for param, name in each_once(evaluation.datasets, "evaluation.datasets")
         ]
         _require_room_for_prompts(evaluation, self.description)
@@ -147,14 +147,14 @@ class _Resolution:
         length, texts = recovery.sequence_length, []
         for name, param, stage in stage_texts(recovery):
             needs = TextNeeds("calibration", param, None, length, recovery.seed, stage.steps * recovery.batch_size)
-            texts.append(resolve_text(self.context, name, needs))
+            texts.append(resolve_dataset(self.context, name, needs))
         text = texts[0] if texts else calibration_text
         if recovery.dataset is not None:
             most = most_sequences(recovery)
             needs = TextNeeds(
                 "calibration", "recovery.dataset", recovery.samples, recovery.sequence_length, recovery.seed, most
             )
-            text = resolve_text(self.context, recovery.dataset, needs)
+            text = resolve_dataset(self.context, recovery.dataset, needs)
         if text is None:
             raise InvalidRequest(
                 'recovery.dataset is required, for there is no calibration text to train on: add "dataset": "NAME" to '
@@ -181,7 +181,7 @@ class _Resolution:
                 sources["teacher"] = teacher.reference.model_dump(mode="json")
         if written := own_sequences(recovery):
             needs = TextNeeds("calibration", "recovery.own_text", written, length, recovery.seed + TRAINING_SEED)
-            sources["own_text"] = generated_text(needs).model_dump(mode="json")
+            sources["own_text"] = needs.refer_to_model().model_dump(mode="json")
         return recovery, sources
 
     def _teacher(self, recovery: Recovery) -> ResolvedModel:
@@ -249,14 +249,5 @@ def _resolve_tasks(names: Sequence[str], hub: HubFindings) -> list[TaskReference
 
 
 def _task(name: str, dataset: HubDataset | None) -> TaskReference:
-    hub = dataset and HubText(
-        name=name,
-        repository=dataset.repository,
-        revision=dataset.revision,
-        config=dataset.config,
-        split=dataset.split,
-        use="evaluation",
-        characters=None,
-        is_public=dataset.is_public,
-    )
+    hub = dataset and HubText.model_validate(hub_facts(name, dataset, "evaluation") | {"characters": None})
     return TaskReference(name=name, hub=hub)
