@@ -12,7 +12,7 @@ RUN python -m venv --without-pip /venv \
         print('[global]\nindex-url =', os.environ.get('PIP_INDEX_URL', PyPI.simple_url))" >/pip.conf
 
 FROM build AS wheels
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE SAMPLE-LICENCES.md ./
 COPY client client
 COPY core core
 COPY api api
