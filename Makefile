@@ -59,11 +59,12 @@ nightly: $(SETUP) ## the tests that are long by nature, one file at a time: all 
 	$(BIN)/python -m bench.gguf_cells --write docs/gguf.md
 	$(BIN)/python -m bench.gguf_converter
 
-check: lint types imports migrations ## lint, format, types, import rules, migrations
+check: lint types imports migrations ## lint, format, spelling, types, import rules, migrations
 
 lint: $(SETUP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 
 types: $(SETUP)
 	$(BIN)/mypy

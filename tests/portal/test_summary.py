@@ -12,7 +12,7 @@ from api.portal.views.job_page import stage_times
 from api.portal.views.layer_table import by_kind, chart_height, layer_figures
 from api.portal.views.metric_curves import MOST_POINTS, curves_of
 from api.portal.views.result_cards import Row, cards, evaluation_rows
-from api.portal.views.summary import summarize
+from api.portal.views.summary import summarise
 from core.pipeline.reports.report import Report
 from core.pipeline.reports.shape_chart import shape_chart
 from secateur.metrics_table import figures
@@ -179,16 +179,16 @@ def test_a_table_has_a_row_for_everything_that_was_measured_of_both_models() -> 
 def test_a_verdict_is_one_sentence_of_what_was_measured(
     recipe: dict[str, Any], report: dict[str, Any], others: dict[str, Any], sentence: str
 ) -> None:
-    assert summarize(recipe, metrics(**others), Report.model_validate(report), None).sentence == sentence
+    assert summarise(recipe, metrics(**others), Report.model_validate(report), None).sentence == sentence
 
 
 def test_zeros_that_save_nothing_and_gains_that_are_noise_are_said() -> None:
-    (stored,) = summarize(MASKED, metrics(), NOT_SMALLER, None).remarks
+    (stored,) = summarise(MASKED, metrics(), NOT_SMALLER, None).remarks
     assert "files are no smaller" in stored and "packed" in stored and "kernels for sparse weights" in stored
-    (pattern,) = summarize(MASKED | {"pattern": "2:4"}, metrics(), NOT_SMALLER, None).remarks
+    (pattern,) = summarise(MASKED | {"pattern": "2:4"}, metrics(), NOT_SMALLER, None).remarks
     assert "kernels for 2:4" in pattern
     noisy = metrics(latency={"dense_ms": 100.0, "pruned_ms": 95.0, "spread": 0.08})
-    (noise,) = summarize(STRUCTURED, noisy, SMALLER, None).remarks
+    (noise,) = summarise(STRUCTURED, noisy, SMALLER, None).remarks
     assert "tells no difference" in noise and "8 %" in noise
 
 

@@ -11,7 +11,7 @@ from api.portal.views.error_advice import advice_for, title_of
 from api.portal.views.layer_table import chart_height, layer_figures
 from api.portal.views.metric_curves import MetricCurve, curves_of
 from api.portal.views.result_cards import cards, evaluation_rows, gate_rows
-from api.portal.views.summary import summarize
+from api.portal.views.summary import summarise
 from core.engine.options.sensitivity_curves import Sensitivity
 from core.methods.registry import METHODS
 from core.pipeline.reports.how_to_run import ways_to_run
@@ -138,7 +138,7 @@ def result(session: Session, team_id: str, now: Snapshot) -> dict[str, Any]:
         "is_over": True,
         "method": METHODS.get(job.method),
         "notes": report.notes,
-        "summary": summarize(recipe, metrics, report, job.verdict) if metrics.model_fields_set else None,
+        "summary": summarise(recipe, metrics, report, job.verdict) if metrics.model_fields_set else None,
         "cards": cards(metrics),
         "rows": evaluation_rows(metrics),
         "gates": gate_rows(report),

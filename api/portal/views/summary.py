@@ -32,7 +32,7 @@ class ResultSummary:
     """Return the questions of a reader without knowledge of the field, each with its answer."""
 
 
-def summarize(recipe: Body, metrics: Metrics, report: Report, verdict: Verdict | None) -> ResultSummary:
+def summarise(recipe: Body, metrics: Metrics, report: Report, verdict: Verdict | None) -> ResultSummary:
     """Return the summary of a job that has figures, from its body, metrics, report and verdict.
 
     The sentence begins with the verdict and says what was not measured; a difference within the noise of its
