@@ -15,16 +15,17 @@ from core.methods.plan_offer import PlanOffer
 from secateur_wire.methods import Needs, Paper
 
 ZEROS = (
-    "Zeros anywhere speed nothing up and leave the file as large on ordinary hardware; a packed artifact stores and "
-    "transfers smaller, and only kernels or processors made for sparse weights run faster."
+    "Zeros in any place make nothing faster on ordinary hardware, and the file stays as large. A packed "
+    "artifact is smaller to store and send. Only kernels or processors made for sparse weights run it faster."
 )
 ZEROS_OR_N_M = (
-    f"{ZEROS} With n:m, 2:4 above all, NVIDIA GPUs from Ampere on can do matrix products up to about twice as fast, "
-    "where the runtime uses their sparse kernels."
+    f"{ZEROS} With an n:m pattern, n of every m neighbouring weights stay. With 2:4, NVIDIA GPUs from Ampere on can do "
+    "matrix products up to about twice as fast, if the runtime uses their sparse kernels."
 )
 SMALLER = (
-    "The model itself gets smaller: less memory, a smaller file and faster runs on any hardware, without special "
-    "kernels. It loses more quality than zeros do at the same share, so recovery afterwards is advised."
+    "The model itself gets smaller: it takes less memory, its file is smaller, and it runs faster on any "
+    "hardware without special kernels. It loses more quality than zeros do at the same share, so train it "
+    "afterwards (recovery)."
 )
 UNCHANGED = "None: the model keeps its size and speed."
 """Hardware gains to expect, by what a method does to a model."""

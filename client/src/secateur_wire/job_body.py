@@ -28,18 +28,21 @@ class Calibration(RequestObject):
     """The calibration set: `samples` sequences (null: all there are) of `sequence_length` tokens, or so many images."""
 
     dataset: Reference = Field(
-        description="A registered text's name, one of the hub (wikitext, c4, org/name[@revision][:config[:split]]), or "
-        "self: text the model itself writes. For image classifiers a set of labelled images."
+        description="The text to calibrate on: a registered name, one of the hub (wikitext, c4, "
+        "org/name[@revision][:config[:split]]), or self: text that the model writes itself. For image classifiers: a "
+        "set of labelled images."
     )
     samples: _Samples | None = 128
-    sequence_length: _SequenceLength | None = Field(None, description="Unset: 2048, or the model's context if shorter.")
+    sequence_length: _SequenceLength | None = Field(
+        None, description="Tokens in a sequence. Unset: 2048, or the model's context if shorter."
+    )
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     generated: Annotated[int, Field(ge=0, le=1_000_000)] | None = Field(
         None,
         exclude_if=lambda value: value is None,
-        description="Language models: sequences of text that the model itself writes, beside those of the dataset, so "
-        "that what it knows beyond that text counts too. Unset: none; with frontier, quick, a quarter "
-        "of the samples, at most 64; thorough, three times as many beside them, at most 96.",
+        description="Language models: number of sequences that the model writes itself, in addition to the "
+        "dataset's, so that quality on other texts is kept too. Unset: none; with frontier's budget quick, a quarter "
+        "of the samples, at most 64; with thorough, three times as many in addition, at most 96.",
     )
 
 
@@ -51,22 +54,24 @@ class Evaluation(RequestObject):
 
     datasets: Annotated[list[Reference], Field(max_length=20)] = Field(default_factory=list)
     sequence_length: _SequenceLength | None = Field(
-        None, description="Unset: the calibration's, else 2048, or the model's context if shorter."
+        None,
+        description="Tokens in a window of text. Unset: the calibration's, else 2048, or the model's context "
+        "if shorter.",
     )
     samples: _Samples | None = None
     tasks: Annotated[list[Reference], Field(max_length=50)] = Field(
         default_factory=list,
-        description="boolq, piqa, hellaswag, winogrande, arc_easy, arc_challenge, openbookqa: tasks of "
-        "lm-evaluation-harness, without examples.",
+        description="Zero-shot tasks of lm-evaluation-harness, asked without examples: boolq, piqa, hellaswag, "
+        "winogrande, arc_easy, arc_challenge, openbookqa.",
     )
     task_limit: Annotated[int, Field(ge=2, le=1_000_000)] | None = None
     prompts: Annotated[list[_Prompt], Field(max_length=8)] = Field(
         default_factory=list,
-        description="Texts for dense and pruned to go on from, greedily; the report's `generations` shows both. Taken "
-        "as they are, without a chat template. Language models only.",
+        description="Texts that the dense and the pruned model continue, always with the likeliest token; the "
+        "report's `generations` shows both. They are used as they are, without a chat template. Language models only.",
     )
     prompt_tokens: Annotated[int, Field(ge=1, le=256)] = Field(
-        48, description="New tokens after each prompt, at most: a model may end a text before."
+        48, description="Largest number of new tokens after each prompt. A model may end its text earlier."
     )
 
 
@@ -74,26 +79,31 @@ class ModelLimits(RequestObject):
     """Limits of the model that comes out. Where a figure could not be measured, its limit is missed."""
 
     max_perplexity_ratio: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="Largest pruned / dense perplexity, on every evaluation dataset."
+        None, description="Largest perplexity allowed, as pruned / dense, on every evaluation dataset."
     )
     max_accuracy_drop: Annotated[float, Field(ge=0, le=1)] | None = Field(
         None,
-        description="Image classifiers: how much lower top-1 accuracy may be than the dense model's, 0.01 being "
-        "one point, on every evaluation dataset.",
+        description="Image classifiers: how much top-1 accuracy may fall below the dense model's, on every "
+        "evaluation dataset. 0.01 is one percentage point.",
     )
     max_task_accuracy_drop: Annotated[float, Field(ge=0, le=1)] | None = Field(
-        None, description="How much lower accuracy may be on every zero-shot task, and in the mean of several."
+        None, description="How much accuracy may fall on every zero-shot task, and in the mean of several."
     )
     max_latency_ratio: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="Largest pruned / dense time. Leave room for the spread of timings, which the report gives."
+        None,
+        description="Largest time allowed, as pruned / dense. Leave room for the spread of timings, which the "
+        "report gives.",
     )
     max_bytes: Annotated[int, Field(gt=0)] | None = Field(
-        None, description="Most bytes of weights as they are stored, packed or hashed where they are."
+        None,
+        description="Largest number of bytes of the weights as they are stored; if packed or hashed, in that form.",
     )
     max_bytes_ratio: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="Largest stored / dense bytes of weights."
+        None, description="Largest size allowed, as stored / dense bytes of the weights."
     )
-    max_parameters: Annotated[int, Field(gt=0)] | None = Field(None, description="Most parameters that are not zero.")
+    max_parameters: Annotated[int, Field(gt=0)] | None = Field(
+        None, description="Largest number of parameters that are not zero."
+    )
 
 
 class Gates(ModelLimits):
@@ -102,7 +112,8 @@ class Gates(ModelLimits):
     max_export_kl: Annotated[float, Field(gt=0)] | None = Field(
         None,
         exclude_if=lambda value: value is None,
-        description="Largest mean KL divergence, in nats, of a file of output.exports from the artifact.",
+        description="Largest mean KL divergence between the predictions of a file of output.exports and the "
+        "artifact's, in nats: 0 means equal, and 1 nat is a factor e in probability.",
     )
 
 
@@ -120,20 +131,20 @@ class Output(RequestObject):
     compression: Annotated[float, Field(gt=0, le=1)] | None = Field(
         None,
         exclude_if=lambda value: value is None,
-        description="hashed: values stored for each weight of a linear layer, zeros counted; unset: 1/8.",
+        description="hashed: number of values stored for each weight of a linear layer, zeros included. Unset: 1/8.",
     )
     dtype: Literal["keep"] = "keep"
     layout: Layout = Field(
         "uniform",
-        description="Of what is left when heads and channels go. uniform: every layer gets the same shape, and the "
-        "model loads everywhere. per_layer: layers may differ, and `from_pretrained` needs trust_remote_code=True. "
-        "Where nothing gets narrower, the model's own.",
+        description="Whether layers keep the same shape when heads and channels are removed. uniform: every layer "
+        "gets the same shape, and the model loads everywhere. per_layer: shapes may differ, and `from_pretrained` "
+        "needs trust_remote_code=True. No effect where nothing gets narrower.",
     )
     exports: Annotated[Sequence[Export], Field(max_length=20)] = Field(
         default_factory=list,
         exclude_if=lambda value: not value,
-        description="Forms that are added to the artifact, each run by what it is for before the job ends. Language "
-        "models only.",
+        description="Files to add to the artifact, such as GGUF. Each is run in its own runtime before the job ends. "
+        "Language models only.",
     )
 
 
@@ -147,19 +158,21 @@ class Target(RequestObject, frozen=True):
     parameters: _Size | None = Field(
         None,
         exclude_if=_is_none,
-        description="Structured: parameters of the artifact. Else: parameters that are not zero, of all.",
+        description="Largest number of parameters. With structured methods all of the artifact's; else those that "
+        "are not zero.",
     )
     bytes: _Size | None = Field(
         None,
         exclude_if=_is_none,
-        description="Bytes of the artifact's tensors, as `metrics.bytes.artifact` counts them; packed, as "
-        "`report.packed.bound_bytes`. Headers of the files, some hundred bytes a tensor, come on top.",
+        description="Largest number of bytes of the artifact's tensors, as `metrics.bytes.artifact` counts them; if "
+        "packed, as `report.packed.bound_bytes` does. Headers of the files come on top, some hundred bytes a tensor.",
     )
     latency_ratio: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None,
         exclude_if=_is_none,
-        description="Structured: pruned / dense milliseconds of a prefill of one sequence, on the job's own worker, as "
-        "`metrics.latency` measures them. The sparsity is searched for by the worker.",
+        description="Structured methods: largest pruned / dense time of a prefill, which is the forward pass over a "
+        "whole sequence, measured on the job's own worker as in `metrics.latency`. The worker searches for the "
+        "sparsity.",
     )
 
     @model_validator(mode="after")
@@ -182,20 +195,24 @@ class JobBody(RequestObject):
     """A job to run. See /v1/methods for methods, their patterns and parameters."""
 
     model: Reference = Field(
-        description="A registered model's name, org/name[@revision] on the hub, or job:ID for the artifact of a job."
+        description="The model: a registered name, org/name[@revision] on the hub, or job:ID for the artifact of a job."
     )
     method: Annotated[str, StringConstraints(min_length=1, max_length=100)]
     sparsity: float | None = Field(
         None,
-        description="Share of prunable weights to make zero, or, structured, of the model's parameters to remove. Not "
-        "needed with n:m, nor with a target, which it is filled in from (not from a latency, which a worker measures).",
+        description="Share to remove: of the prunable weights, which become zero, or with structured methods of the "
+        "model's parameters. Not needed with an n:m pattern, nor with a target. A target other than a latency fills "
+        "it in.",
     )
     pattern: Annotated[str, StringConstraints(min_length=1, max_length=100)] | None = Field(
-        None, description="unstructured, n:m (keep n of every m) or structured; unset: what the method does."
+        None,
+        description="unstructured: zeros anywhere. n:m, such as 2:4: n of every m neighbouring weights stay, "
+        "the others become zero. structured: heads, channels or layers are removed. Unset: the method's first "
+        "pattern.",
     )
     target: Target | None = Field(
         None,
-        description="In place of sparsity: what the artifact may have at most. Not with n:m, which fixes what goes.",
+        description="In place of sparsity: an upper bound for the artifact. Not with n:m, which fixes the sparsity.",
     )
     parameters: dict[str, Any] = Field(default_factory=dict)
     calibration: Calibration | None = None
@@ -210,8 +227,8 @@ class JobBody(RequestObject):
             "1 to 63 lowercase letters a to z, digits, hyphens and underscores, the first a letter or a digit",
         ),
     ] = "default"
-    priority: Annotated[int, Field(ge=-100, le=100)] = Field(0, description="Higher goes first.")
+    priority: Annotated[int, Field(ge=-100, le=100)] = Field(0, description="Jobs with a higher priority run first.")
     time_limit_seconds: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="Of one attempt; never more than the service's own limit, which holds where this is unset."
+        None, description="Time limit of one attempt. The service's own limit holds if this is unset or larger."
     )
     metadata: Annotated[dict[LabelName, _Label], Field(max_length=MOST_LABELS)] = Field(default_factory=dict)

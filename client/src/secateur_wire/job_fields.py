@@ -60,34 +60,36 @@ GROUPS: Final[Mapping[str, tuple[Entry, ...]]] = {
         Entry(
             "method",
             "--method",
-            help="How to prune; `secateur methods` lists them. Unset: the usual one for a language model.",
+            help="The pruning method; `secateur methods` lists them. Unset: frontier for a language model.",
         ),
     ),
     "target": (
         Entry(
             "sparsity",
             "--sparsity",
-            hint="Share that goes, 0 to below 1: of the prunable weights, or, structured, of all parameters. 0.5 is "
-            "usual for zeros, 0.1 to 0.3 for structured methods.",
+            hint="Share to remove, 0 to below 1: of the prunable weights, or with structured methods of all "
+            "parameters. 0.5 is usual for zeros, 0.1 to 0.3 for structured methods.",
         ),
         Entry(
             "target",
             "--target",
-            help="In place of --sparsity: parameters=1e8, bytes=2.5e8 or latency_ratio=0.7, at most.",
+            help="In place of --sparsity, an upper bound: parameters=1e8, bytes=2.5e8 or latency_ratio=0.7.",
             is_single=True,
         ),
-        Entry("target.parameters", label="Parameters, at most", hint="That are left, or are not zero."),
-        Entry("target.bytes", label="Bytes, at most", hint="Of the artifact; for zeros with output format packed."),
+        Entry("target.parameters", label="Parameters, at most", hint="Parameters that remain, or that are not zero."),
+        Entry(
+            "target.bytes", label="Bytes, at most", hint="Bytes of the artifact; for zeros choose output format packed."
+        ),
         Entry(
             "target.latency_ratio",
             label="Latency ratio, at most",
-            hint="Pruned over dense, below 1; structured methods. The worker searches for it.",
+            hint="Pruned / dense time, below 1; structured methods. The worker searches for the sparsity.",
         ),
         Entry(
             "pattern",
             "--pattern",
-            hint="unstructured, n:m, which keeps n of every m weights, such as 2:4, or structured. Unset: what the "
-            "method does first.",
+            hint="unstructured: zeros anywhere. n:m, such as 2:4: n of every m neighbouring weights stay. "
+            "structured: parts are removed. Unset: the method's first pattern.",
             offers="patterns",
         ),
         Entry("parameters", "--parameter", help="A parameter of the method; VALUE is JSON, or else text."),
@@ -97,12 +99,16 @@ GROUPS: Final[Mapping[str, tuple[Entry, ...]]] = {
             "calibration.dataset",
             "--calibration",
             "NAME",
-            help="The text to calibrate on: a registered one, one of the hub, or self, which the model itself writes. "
-            "For image classifiers a set of labelled images.",
+            help="The text to calibrate on: a registered one, one of the hub, or self, which the model writes "
+            "itself. For image classifiers a set of labelled images.",
             offers="datasets",
             empty="none",
         ),
-        Entry("calibration.samples", "--calibration-samples", hint="Sequences, or images; all for all there are."),
+        Entry(
+            "calibration.samples",
+            "--calibration-samples",
+            hint="Number of sequences or images; all uses all there are.",
+        ),
         Entry(
             "calibration.sequence_length",
             "--sequence-length",
@@ -114,14 +120,14 @@ GROUPS: Final[Mapping[str, tuple[Entry, ...]]] = {
             "--calibration-generated",
             "N",
             label="Written by the model",
-            hint="Sequences of text that the model itself writes, beside those of the set.",
+            hint="Number of sequences that the model writes itself, in addition to the dataset's.",
             is_of_text=True,
         ),
         Entry(
             "calibration.seed",
             "--seed",
             help="Seed of everything random in the run.",
-            hint="Of what is drawn.",
+            hint="Seed of the random choices.",
             also="parameters.seed",
         ),
     ),
@@ -131,8 +137,8 @@ GROUPS: Final[Mapping[str, tuple[Entry, ...]]] = {
             "--evaluation",
             "NAME",
             help="A text to measure perplexity on, or a set of images to measure accuracy on.",
-            hint="Measured before and after: perplexity, or images' accuracy. Also sets of the hub (wikitext, c4, "
-            "org/name), or self.",
+            hint="Measured before and after pruning: perplexity, or accuracy on images. Sets of the hub work too "
+            "(wikitext, c4, org/name), and self.",
             offers="datasets",
         ),
         Entry(
@@ -156,7 +162,7 @@ GROUPS: Final[Mapping[str, tuple[Entry, ...]]] = {
             "NAME",
             label="Zero-shot tasks",
             help="A zero-shot task to measure accuracy on.",
-            hint="Accuracy on questions, dense and pruned. They take long on a CPU: limit the questions.",
+            hint="Accuracy on questions, before and after pruning. They take long on a CPU, so limit the questions.",
             offers="tasks",
             is_of_text=True,
         ),
@@ -172,7 +178,7 @@ GROUPS: Final[Mapping[str, tuple[Entry, ...]]] = {
             "evaluation.prompts",
             "--prompt",
             "TEXT",
-            hint="Texts that dense and pruned continue; the report shows both.",
+            hint="Texts that the dense and the pruned model continue; the report shows both.",
             is_of_text=True,
         ),
         Entry(
@@ -190,17 +196,18 @@ GROUPS: Final[Mapping[str, tuple[Entry, ...]]] = {
             "--recovery",
             "METHOD",
             label="Recovery",
-            help="Train after pruning, zeros kept: lora (adapters), for example, or distill (from the dense model).",
+            help="Train after pruning and keep the zeros: lora (adapters), for example, or distill (towards the "
+            "dense model).",
             empty="none",
         ),
         Entry("recovery.dataset", "--recovery-dataset", "NAME", offers="datasets"),
-        Entry("recovery.minutes", hint="Of training, at most."),
+        Entry("recovery.minutes", hint="Largest number of minutes of training."),
         Entry("recovery.steps", "--recovery-steps"),
         Entry("recovery.learning_rate"),
         Entry(
             "recovery",
             "--recovery-parameter",
-            help='Anything else of the recovery; VALUE is JSON, or else text: learning_rate=1e-4, lora={"r": 16}.',
+            help='Any other field of the recovery. VALUE is JSON, or else text: learning_rate=1e-4, lora={"r": 16}.',
         ),
     ),
     "gates": (
@@ -211,7 +218,8 @@ GROUPS: Final[Mapping[str, tuple[Entry, ...]]] = {
             "gates.max_latency_ratio",
             "--max-latency-ratio",
             label="Time, pruned / dense, at most",
-            hint="Largest pruned / dense time. Kept only beyond the noise of the timings, at least 5 %.",
+            hint="Largest pruned / dense time. The gate passes only if the noise of the timings, at least 5 %, fits "
+            "too.",
         ),
         Entry("gates.max_bytes", "--max-bytes", label="Bytes of weights, at most"),
         Entry("gates.max_bytes_ratio", "--max-bytes-ratio", label="Bytes, stored / dense, at most"),
@@ -223,8 +231,8 @@ GROUPS: Final[Mapping[str, tuple[Entry, ...]]] = {
             "output.format",
             "--format",
             "FORM",
-            help="Form of the weights: packed, for example, has bitmasks and surviving values. `download --unpack` "
-            "restores plain ones.",
+            help="Form of the weights: packed, for example, stores which weights are not zero and their values. "
+            "`download --unpack` restores plain weights.",
         ),
         Entry("output.layout", "--layout"),
         Entry("output.compression"),
@@ -232,12 +240,12 @@ GROUPS: Final[Mapping[str, tuple[Entry, ...]]] = {
             "output.exports",
             "--export",
             label="Added files",
-            help="Files to add, each run by what it is for before the job ends: gguf:F16,Q8_0 for llama.cpp.",
+            help="Files to add, each run in its own runtime before the job ends: gguf:F16,Q8_0 for llama.cpp.",
             hint='For llama.cpp: [{"format": "gguf", "types": ["Q8_0"]}]',
         ),
     ),
     "running": (
-        Entry("queue", "--queue", hint="The queue of the workers to run it."),
+        Entry("queue", "--queue", hint="Queue whose workers run the job."),
         Entry("priority", "--priority"),
         Entry("time_limit_seconds", "--time-limit", "SECONDS", label="Time limit, seconds"),
         Entry("metadata", "--metadata", label="Labels", hint="Labels to find the job by."),

@@ -12,13 +12,13 @@ _Name = Annotated[str, StringConstraints(min_length=1, max_length=300)]
 class Lora(RequestObject, frozen=True):
     """Low-rank adapters (Hu 2021, arXiv:2106.09685), W + alpha/r · BA; the defaults are LLM-Pruner's (Ma 2023)."""
 
-    r: int = Field(8, ge=1, le=1024, description="Rank.")
+    r: int = Field(8, ge=1, le=1024, description="Rank of the adapters.")
     alpha: float = Field(16, gt=0, le=1e6, description="The update is scaled by alpha / r.")
     dropout: float = Field(0.05, ge=0, lt=1)
     targets: Annotated[list[_Name], Field(min_length=1, max_length=500)] | None = Field(
         None,
-        description="Linear layers that are adapted: a module name such as 'down_proj', or a glob over full names. "
-        "Unset: all linear layers of all blocks.",
+        description="Linear layers that get adapters: a module name such as 'down_proj', or a pattern over full "
+        "names. Unset: all linear layers of all blocks.",
     )
 
 
@@ -35,10 +35,10 @@ class Until(RequestObject, frozen=True):
     gain_per_minute: float = Field(
         gt=0,
         lt=1,
-        description="Least share of the loss on sequences held back that a minute has to win: 0.01 ends training once "
-        "that falls by less than 1 % a minute. The rate then falls to zero in a tenth more steps.",
+        description="End training when a minute lowers the loss on held-back sequences by less than this share: 0.01 "
+        "is 1 % a minute. The learning rate then falls to zero in a tenth more steps.",
     )
-    every: int = Field(50, ge=1, le=1_000_000, description="Steps between two measurements.")
+    every: int = Field(50, ge=1, le=1_000_000, description="Number of steps between two measurements.")
 
 
 class Recovery(RequestObject, frozen=True):
@@ -49,45 +49,50 @@ class Recovery(RequestObject, frozen=True):
         200,
         ge=1,
         le=1_000_000,
-        description="Optimiser steps. With stages, those of all of them together. Unset where minutes are given: as "
-        "many as they allow.",
+        description="Optimiser steps; with stages, of all stages together. Unset, with minutes: as many as the time "
+        "allows.",
     )
     minutes: float | None = Field(
         None,
         gt=0,
         le=100_000,
-        description="Minutes of training, after which it ends if the steps have not ended it; the rate is then zero "
-        "too. The result depends on how fast the worker is.",
+        description="Minutes after which training ends, unless its steps end earlier. The learning rate is zero by "
+        "then. The result depends on how fast the worker is.",
     )
     until: Until | None = Field(
-        None, description="Ends training once it gains less than this. The result depends on how fast the worker is."
+        None, description="End training when it gains less than this. The result depends on how fast the worker is."
     )
     learning_rate: float | None = Field(
         None,
         gt=0,
         le=1,
-        description="Peak, of AdamW. Unset: 1e-4 with adapters, 2e-5 without, 2e-4 for distill without; 1e-3 for image "
-        "classifiers.",
+        description="Peak learning rate of AdamW. Unset: 1e-4 with adapters, 2e-5 without; distill without adapters "
+        "2e-4; image classifiers 1e-3.",
     )
     batch_size: int = Field(8, ge=1, le=65_536, description="Sequences in a step.")
-    warmup_ratio: float = Field(0.05, ge=0, le=1, description="Share of the steps in which the rate rises, linearly.")
-    schedule: Literal["cosine", "linear"] = Field("cosine", description="How the rate falls to zero afterwards.")
+    warmup_ratio: float = Field(
+        0.05, ge=0, le=1, description="Share of the steps in which the learning rate rises, linearly, to its peak."
+    )
+    schedule: Literal["cosine", "linear"] = Field(
+        "cosine", description="How the learning rate falls to zero afterwards."
+    )
     dataset: _Name | None = Field(None, description="The text to train on. Unset: the calibration's.")
     stages: Annotated[list[RecoveryStage], Field(min_length=1, max_length=4)] | None = Field(
         None,
-        description="In place of dataset and steps: stages one after the other, such as pre-training texts and then "
-        "instructions, as LoRAShear recovers. In each, sequences are drawn from its datasets in proportion to how much "
-        "worse the model is on each than the dense one, measured again after every round; it ends early once a round "
-        "has won back nothing.",
+        description="In place of dataset and steps: stages one after the other, such as general texts and then "
+        "instructions, as LoRAShear recovers. A stage draws sequences from its datasets in proportion to how much "
+        "worse than the dense model the model is on each, measured again after every round. It ends early when a "
+        "round has gained nothing.",
     )
     resample_every: int | None = Field(
-        None, ge=1, le=1_000_000, description="Steps of a round of a stage. Unset: 50, with stages."
+        None, ge=1, le=1_000_000, description="Number of steps in a round of a stage. Unset, with stages: 50."
     )
     samples: int | None = Field(
         None,
         ge=1,
         le=1_000_000_000,
-        description="Different sequences to train on. Unset: as many as the steps take, or all there are if fewer.",
+        description="Number of different sequences to train on. Unset: as many as the steps take, or all there are "
+        "if fewer.",
     )
     sequence_length: int | None = Field(
         None,
@@ -101,35 +106,42 @@ class Recovery(RequestObject, frozen=True):
     )
     train_embeddings: bool | None = Field(
         None,
-        description="Without adapters: whether embeddings and head are trained as well. Unset: not by distill, which "
-        "trains weights and norms of the blocks, and the last norm.",
+        description="Without adapters: train embeddings and head too. Unset: yes, except with distill, which trains "
+        "the blocks' weights and norms, and the last norm.",
     )
     own_text: float | None = Field(
         None,
         ge=0,
         lt=1,
-        description="distill: share of the sequences that the model to learn from writes itself, at most 128 of them. "
-        "Unset: 0.25, none with stages or where the dataset is 'self'.",
+        description="distill: share of the sequences that the teacher writes itself, at most 128. The teacher is the "
+        "model to learn from. Unset: 0.25; none with stages or if the dataset is 'self'.",
     )
     temperature: float | None = Field(
-        None, gt=0, le=1000, description="distill: both models' logits are divided by it. Unset: 1."
+        None,
+        gt=0,
+        le=1000,
+        description="distill: temperature, by which the logits of both models are divided. Unset: 1.",
     )
     label_weight: float | None = Field(
         None,
         ge=0,
         lt=1,
-        description="distill: weight of the cross-entropy of the text's own next tokens, or of images' labels; the "
-        "predictions of the model to learn from weigh the rest. Unset: 0.",
+        description="distill: weight of the loss on the text's own next tokens, or on images' labels. The rest is "
+        "the weight of the teacher's predictions. Unset: 0.",
     )
     hidden_states: float | None = Field(
         None,
         ge=0,
         le=1000,
-        description="distill, of language models: weight of the error of the hidden states behind the blocks, relative "
-        "to those of the model to learn from, beside the divergence of the predictions. Behind a block after which "
-        "layers were removed, they are matched with those behind the last of these. Unset: 0, not matched.",
+        description="distill, language models: weight of the difference between the hidden states after each block "
+        "and the teacher's, relative to the teacher's, added to the loss on predictions. After a block that was "
+        "followed by removed layers, the teacher's state after the last of those is used. Unset: 0.",
     )
     teacher: _Name | None = Field(
-        None, description="distill, with method recover only: the model to learn from, named as models are."
+        None,
+        description="distill, only with method recover: the teacher, which is the model to learn from, named "
+        "as models are.",
     )
-    checkpoint_every: int = Field(50, ge=1, le=1_000_000, description="Steps after which training is saved.")
+    checkpoint_every: int = Field(
+        50, ge=1, le=1_000_000, description="Number of steps after which training is saved, to go on from there."
+    )

@@ -17,15 +17,18 @@ class AllocationOptions(BaseModel):
 
     allocation: Literal["uniform", "owl", "fisher"] | SensitivityJob | LayerSparsities = Field(
         "uniform",
-        description="uniform; owl (Yin 2023: layers with more outlier activations stay denser); fisher: each linear "
-        "layer's own rate, at which the next weight costs as much loss as in any other, by the gradients of a few "
-        "calibration sequences; job:ID, a sensitivity job of the same layers, whose curves give each decoder layer "
-        "such a rate; or an explicit list with one sparsity per decoder layer, which job:ID is replaced by.",
+        description="How the sparsity is spread over the layers. uniform: the same everywhere. owl: less in layers "
+        "with more outlier activations (Yin 2023). fisher: in every linear layer, the next weight to remove costs "
+        "the loss about the same, estimated from squared gradients (Fisher information) of a few calibration "
+        "sequences. A list: one sparsity for each decoder layer. job:ID: such a list from the curves of a "
+        "sensitivity job on a model with the same layers, which replaces it at submit.",
     )
-    owl_outlier_ratio: float = Field(5.0, gt=0, description="owl: M, an outlier is above M times the mean.")
-    owl_range: float = Field(0.08, ge=0, lt=1, description="owl: λ, sparsity stays within ±λ of the target.")
+    owl_outlier_ratio: float = Field(
+        5.0, gt=0, description="owl: M. An activation is an outlier if it is above M times the mean."
+    )
+    owl_range: float = Field(0.08, ge=0, lt=1, description="owl: λ. A layer's sparsity stays within ±λ of the target.")
     fisher_sequences: int = Field(
-        2, ge=1, le=4096, description="fisher: calibration sequences whose gradients are taken."
+        2, ge=1, le=4096, description="fisher: number of calibration sequences whose gradients are computed."
     )
 
     @property

@@ -87,5 +87,5 @@ class BudgetOptions(BaseModel):
     """Option for how much work a method does."""
 
     budget: Literal["quick", "standard"] = Field(
-        "standard", description="standard: the paper's; quick: what a CPU does in minutes."
+        "standard", description="standard: as in the paper. quick: what a CPU does in minutes."
     )

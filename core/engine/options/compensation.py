@@ -22,17 +22,21 @@ class Refit(BaseModel):
 
     refit: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] = Field(
         0.0,
-        description="α: a layer's weights go this far towards those that, fed with what the pruned layers before it "
-        "give, come closest to the dense model's outputs. 0: they stay. auto: each layer's own, from calibration "
-        "tokens held aside.",
+        description="α, 0 to 1: how far a layer's weights move towards a refit. A refit is the weights with which the "
+        "layer, given its inputs in the pruned model, comes closest to the outputs it had before pruning "
+        "(least squares). 0: no refit. auto: chosen for each layer, on calibration tokens that are not used "
+        "for the fit.",
     )
     ridge: Literal["auto"] | Annotated[float, Field(gt=0, le=10)] = Field(
         0.01,
-        description="λ of the refit's least squares, as a share of the mean of the inputs' squares. auto: of 0.001, "
-        "0.01, 0.1 and 1 what is best on tokens held aside, by input.",
+        description="λ: strength of the penalty that keeps the refit's least squares stable (ridge regression), as a "
+        "share of the mean of the squared inputs. auto: the best of 0.001, 0.01, 0.1 and 1 on tokens that "
+        "are not used for the fit, chosen for each input.",
     )
     held_aside: Annotated[float, Field(gt=0, le=0.5)] = Field(
-        0.125, description="auto: share of the calibration tokens that nothing is fitted to."
+        0.125,
+        description="For auto: the share of the calibration tokens that is not used for the fit, and decides between "
+        "fits.",
     )
 
     @property
@@ -51,12 +55,12 @@ class Refit(BaseModel):
 
 
 class Compensation(Refit):
-    """Updates that make up for weights that become zero, beside what the method does itself."""
+    """Changes of the remaining weights that make up for those that become zero, besides what the method does."""
 
     conjugate_gradient: Literal["auto"] | Annotated[int, Field(ge=0, le=1000)] = Field(
         0,
-        description="Steps by which the weights that stay are fitted once it is known which those are. auto: as many "
-        "as tokens held aside gain from, at most 32.",
+        description="Steps of conjugate gradients that fit the remaining weights once the choice of weights is final. "
+        "auto: as many as improve the result on tokens that are not used for the fit, at most 32.",
     )
 
     @property
@@ -73,13 +77,14 @@ class CompensationOptions(BaseModel):
 
     compensation: Compensation | None = Field(
         None,
-        description="Language models: fit the weights to what the dense model gave (refit), and those that stay once "
-        "more at a fixed mask (conjugate_gradient). Needs calibration, whatever the method.",
+        description="Language models: change the remaining weights so that each layer's outputs come close to those of "
+        "the model before pruning. `refit` does it before weights are chosen, `conjugate_gradient` "
+        "afterwards. Needs calibration text with every method.",
     )
 
 
 class CutRefit(Refit):
-    """Refit of what is left where heads, channels or layers went."""
+    """Refit of the linear layers that remain after heads, channels or layers were removed."""
 
     is_after_a_cut = True
 
@@ -99,8 +104,9 @@ class RefitOptions(BaseModel):
 
     compensation: CutRefit | None = Field(
         None,
-        description="Fit the linear layers that are left to what the dense model gave, without training. Needs "
-        'calibration, whatever the method. {"refit": 0}: none, as in the methods\' papers. Unset, with calibration: '
+        description="Refit: fit the remaining linear layers to the outputs of the model before pruning, without "
+        'training. Needs calibration text with every method. {"refit": 0}: no refit, as in the papers. Unset, with '
+        "calibration: "
         f'{{"refit": {_DEFAULT.refit}, "ridge": {_DEFAULT.ridge}}}.',
     )
 

@@ -25,17 +25,17 @@ class Retraining:
 class IterationOptions(BaseModel):
     """Deletion and retraining in turn."""
 
-    rounds: int = Field(5, ge=1, le=10_000, description="Times that weights are deleted and the rest retrained.")
+    rounds: int = Field(5, ge=1, le=10_000, description="Number of rounds. Each deletes weights and retrains the rest.")
     growth: Literal["linear", "cubic"] = Field(
         "linear",
-        description="How the share that is gone grows over the rounds: the same number in each, or much at first and "
-        "little at the end, 1 − (1 − r/rounds)³.",
+        description="How the removed share grows over the rounds. The same number of weights in each round, or many at "
+        "first and few at the end: 1 − (1 − r/rounds)³.",
     )
     retrain_steps: int = Field(
-        500, ge=0, le=1_000_000, description="Optimiser steps after each deletion, deleted weights held at zero."
+        500, ge=0, le=1_000_000, description="Optimiser steps after each deletion, while deleted weights stay zero."
     )
     learning_rate: float = Field(
-        1e-4, gt=0, le=1, description="Of AdamW: a tenth of its customary rate, as Han (2015) retrains LeNet."
+        1e-4, gt=0, le=1, description="Learning rate of AdamW: a tenth of the usual one, as Han (2015) retrains LeNet."
     )
     batch_size: int = Field(128, ge=1, le=65_536, description="Images in a step.")
 
@@ -45,10 +45,14 @@ class CurvatureOptions(BaseModel):
 
     curvature: Curvature = Field(
         "gauss_newton",
-        description="gauss_newton: JᵀHJ, J the derivatives of the logits, H the Hessian of the cross-entropy in them. "
-        "empirical_fisher: outer products of each image's own gradient. squared_error: JᵀJ, as where the loss is the "
-        "squared error of the logits (LeCun 1989, Hassibi 1993): what counts is how far they move.",
+        description="How the Hessian is estimated. gauss_newton: JᵀHJ, where J is the derivatives of the logits and H "
+        "the Hessian of the cross-entropy with respect to the logits. empirical_fisher: outer products of "
+        "each image's own gradient. squared_error: JᵀJ, for the squared error of the logits (LeCun 1989, "
+        "Hassibi 1993): it counts how far they move.",
     )
     curvature_images: int | None = Field(
-        1000, ge=1, le=1_000_000_000, description="Calibration images it is estimated on, drawn by the seed; null: all."
+        1000,
+        ge=1,
+        le=1_000_000_000,
+        description="Number of calibration images for the estimate, drawn by the seed. null: all.",
     )

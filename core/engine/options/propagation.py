@@ -10,14 +10,15 @@ class PropagationOptions(BaseModel):
 
     propagation: Literal["in_flight", "two_pass"] = Field(
         "in_flight",
-        description="in_flight: each block runs once and is pruned as the tokens arrive at each linear layer. "
-        "two_pass: all statistics of a block are taken from its dense forward, then it is run again (the papers).",
+        description="in_flight: each block runs once, and each linear layer is pruned when the tokens reach it, so "
+        "later layers of the block see the effect. two_pass: the block runs dense first, all its layers are pruned, "
+        "then it runs again, as in the papers.",
     )
     forward_dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
-        description="Arithmetic of the calibration forward. auto: bfloat16 where the hardware multiplies it faster, "
-        "else float32. Statistics and solves are always float32.",
+        description="Number format of the calibration forward pass. auto: bfloat16 where the hardware multiplies it "
+        "faster, else float32. Statistics and solves are always float32.",
     )
     micro_batch: int | None = Field(
-        None, ge=1, le=4096, description="Sequences per forward; unset: chosen from the sequence length."
+        None, ge=1, le=4096, description="Sequences in one forward pass. Unset: chosen from the sequence length."
     )

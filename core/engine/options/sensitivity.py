@@ -15,21 +15,22 @@ DEFAULT_RATES = tuple(tenths / 10 for tenths in range(1, 10))
 class SensitivityOptions(BaseModel):
     """Options for which method's pruning is measured, at which rates, and on which layers."""
 
-    method: str = Field("magnitude", description="Id of the method whose pruning is measured.")
+    method: str = Field("magnitude", description="Id of the method that prunes the layers.")
     pattern: str | None = Field(
         None,
-        description="That method's pattern, unset: its first. n:m leaves no choice of rates, one point a layer.",
+        description="Pattern of that method. Unset: its first. n:m leaves no choice of rates, so each layer has one "
+        "point.",
     )
     rates: Rates | None = Field(
         None,
-        description="Shares of a layer's weights, or filters, that are pruned, rising; unset: 0.1, 0.2 … 0.9, or the "
-        "pattern's.",
+        description="Shares of a layer's weights, or filters, that are pruned, in rising order. Unset: 0.1, 0.2 … 0.9, "
+        "or the pattern's.",
     )
     scope: Literal["layer", "module"] = Field(
         "layer",
-        description="layer: all linear layers of a decoder layer are pruned together, which gives one curve each. "
-        "module: each linear layer alone. Of classifiers every convolution or linear layer is a layer, or, of methods "
-        "that remove filters, every group of coupled ones.",
+        description="layer: all linear layers of a decoder layer are pruned together, which gives one curve for each "
+        "decoder layer. module: each linear layer alone. In classifiers a layer is a convolution or linear "
+        "layer, or a group of coupled ones if the method removes filters.",
     )
     parameters: dict[str, Any] = Field(default_factory=dict, description="Parameters of the method that is measured.")
 

@@ -15,10 +15,14 @@ class ADMMParameters(LayerSelection, AllocationOptions, PropagationOptions, Comp
     """Parameters of `admm`."""
 
     iterations: int = Field(
-        20, ge=4, le=1000, description="Of mask and weights in turn; over the first three quarters sparsity rises."
+        20,
+        ge=4,
+        le=1000,
+        description="Number of turns of choosing weights and solving for their values. The sparsity rises over the "
+        "first three quarters of them.",
     )
     penalty: float = Field(
-        1.0, gt=0, le=1000, description="ρ: how strongly the solved weights are held to the sparse ones."
+        1.0, gt=0, le=1000, description="ρ: how strongly the solution is pulled towards the sparse weights."
     )
 
 
@@ -33,10 +37,10 @@ INFO = MethodInfo(
     id="admm",
     rank=50,
     title="ADMM",
-    summary="Finds each layer's mask and weights together, in turns, while sparsity rises.",
-    description="Solves each layer for its outputs on the calibration text again and again, each time without the "
-    "weights that have become smallest, until all that should go are gone. It finds better masks than SparseGPT, "
-    "most of all where much goes, for somewhat more time.",
+    summary="Chooses each layer's weights and their values in turns, while the sparsity rises.",
+    description="Solves for each layer's weights again and again so that its outputs on the calibration text stay "
+    "close, and each time forces more of the smallest weights to zero. It chooses better weights than SparseGPT, "
+    "above all at high sparsity, and takes somewhat longer.",
     gains=ZEROS_OR_N_M,
     paper=Paper(
         title="Fast and Effective Weight Update for Pruned Large Language Models",

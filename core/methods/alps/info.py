@@ -18,18 +18,30 @@ class ALPSParameters(LayerSelection, AllocationOptions, PropagationOptions, Comp
     """Parameters of `alps`."""
 
     iterations: int = Field(
-        300, ge=3, le=10_000, description="Most of them; they end once it hardly changes which weights stay."
+        300,
+        ge=3,
+        le=10_000,
+        description="Largest number of turns. They end earlier when the choice of weights hardly changes.",
     )
     penalty: float = Field(
         0.1,
         gt=0,
         le=1000,
-        description="ρ at the start: how strongly the solved weights are held to the sparse ones. It grows as the "
-        "choice of weights settles.",
+        description="ρ at the start: how strongly the solution is pulled towards the sparse weights. It grows as the "
+        "choice of weights becomes stable.",
     )
-    damping: float = Field(0.01, gt=0, le=1, description="Added to the diagonal of XᵀX, as a share of its mean.")
+    damping: float = Field(
+        0.01,
+        gt=0,
+        le=1,
+        description="Added to the diagonal of XᵀX of the inputs, as a share of its mean, so that the system can be "
+        "solved.",
+    )
     conjugate_gradient_steps: int = Field(
-        10, ge=0, le=1000, description="Steps by which the weights that stay are solved for in the end."
+        10,
+        ge=0,
+        le=1000,
+        description="Steps of conjugate gradients in the last solve for the values of the remaining weights.",
     )
 
 
@@ -46,10 +58,12 @@ INFO = MethodInfo(
     id="alps",
     rank=55,
     title="ALPS",
-    summary="Finds which weights each layer keeps in turns that end when the choice has settled, then solves for them.",
-    description="Splits the question which weights stay from what they should be, brings the two together in many "
-    "turns, and solves for the weights once it is settled which they are. It comes nearer to each layer's outputs on "
-    "the calibration text than ADMM and SparseGPT, most of all at high sparsity, and takes the longest of the three.",
+    summary="Chooses which weights of each layer remain, in turns until the choice is stable, then solves for their "
+    "values.",
+    description="Solves two problems in turns and brings them together: which weights remain, and which values they "
+    "have. When the choice no longer changes, it solves for the values once more. It comes closer to each "
+    "layer's outputs on the calibration text than ADMM and SparseGPT, above all at high sparsity, and takes "
+    "the longest of the three.",
     gains=ZEROS_OR_N_M,
     paper=Paper(
         title="ALPS: Improved Optimization for Highly Sparse One-Shot Pruning for Large Language Models",

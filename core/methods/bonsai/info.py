@@ -13,21 +13,32 @@ from secateur_wire.methods import Needs, Paper
 
 
 class BonsaiParameters(WidthOptions, BudgetOptions):
-    """Parameters of `bonsai`. Figures that are not given are those of the budget."""
+    """Parameters of `bonsai`. Those that are unset follow from the budget."""
 
     budget: Literal["quick", "standard"] = Field(
         "standard",
-        description="standard: the paper's 200 masks per round, 5 % of the units' parameters per round and 32 "
-        "sequences per mask. quick: 32, 15 % and 4, which a CPU does in minutes on a small model.",
+        description="standard: the paper's 200 masks in each round, 5 % of the units' parameters removed in each "
+        "round, and 32 sequences for each mask. quick: 32 masks, 15 % and 4 sequences, which a CPU does in minutes "
+        "on a small model.",
     )
     masks_per_round: int = Field(
-        200, ge=10, le=10_000, multiple_of=2, description="Sub-models measured in every round, in complementary pairs."
+        200,
+        ge=10,
+        le=10_000,
+        multiple_of=2,
+        description="Masked versions of the model that are measured in each round, in complementary pairs.",
     )
     round_share: float = Field(
-        0.05, gt=0, le=1, description="p: share of the units' parameters removed per round; candidates are twice that."
+        0.05,
+        gt=0,
+        le=1,
+        description="p: share of the units' parameters that each round removes. Twice that share are candidates.",
     )
     sequences: int = Field(
-        32, ge=1, le=4096, description="Calibration sequences each mask is measured on, drawn anew in every round."
+        32,
+        ge=1,
+        le=4096,
+        description="Calibration sequences on which each mask is measured, drawn anew in every round.",
     )
 
     @model_validator(mode="before")
@@ -65,12 +76,12 @@ INFO = MethodInfo(
     id="bonsai",
     rank=100,
     title="Bonsai",
-    summary="Removes the heads and channels that measured perplexity suffers least without: masked sub-models "
-    "are run forward, and each unit's importance is regressed from theirs.",
-    description="Runs many versions of the model with random parts switched off and learns from their "
-    "perplexities which heads and channels matter. It needs forward passes only, so as little "
-    "memory as running the model, but many of them: hours for a large model with the paper's "
-    "budget, minutes with the quick one.",
+    summary="Removes the heads and channels that perplexity needs least, estimated by a regression over many masked "
+    "versions of the model.",
+    description="Runs many versions of the model with random parts switched off, and learns from their perplexities "
+    "which heads and channels matter. It needs forward passes only, so no more memory than running the "
+    "model. It needs many of them: hours for a large model with the paper's budget, minutes with the quick "
+    "one.",
     gains=SMALLER,
     paper=Paper(
         title="Everybody Prune Now: Structured Pruning of LLMs with only Forward Passes",

@@ -24,10 +24,11 @@ class DepthParameters(LayerOptions, BudgetOptions, RefitOptions):
 
     criterion: Literal["perplexity", "angular", "block_influence"] = Field(
         "perplexity",
-        description="perplexity: remove, one after the other, the layer without which perplexity on the "
-        "calibration text is lowest (quick: on at most 1024 tokens, and only layers that were among the best alone are "
-        "tried again). angular: the run of layers whose input and output point in the most similar directions. "
-        "block_influence: the layers that change their input least, each for itself.",
+        description="perplexity: remove one layer after the other, each time the one without which perplexity on the "
+        "calibration text is lowest (quick: on at most 1024 tokens, and only layers that were among the best "
+        "when removed alone are tried again). angular: remove the run of layers whose input and output point "
+        "in the most similar directions. block_influence: remove the layers that change their input least, "
+        "each judged alone.",
     )
 
     def check_removed_layers(self, description: ModelDescription, count: int) -> None:
@@ -65,10 +66,10 @@ INFO = MethodInfo(
     id="depth",
     rank=130,
     title="Depth",
-    summary="Removes whole layers: those perplexity suffers least without, or that turn their input least.",
-    description="Removes whole layers, so what is left is an ordinary, shallower model: the most certain "
-    "speed-up of all, in proportion to the layers that go. Large models lose surprisingly little with their "
-    "first few layers gone; small models lose much. Recovery is advised.",
+    summary="Removes whole layers: those that perplexity needs least, or that change their input least.",
+    description="Removes whole layers. What remains is an ordinary model with fewer layers, so it surely runs "
+    "faster, in proportion to the layers removed. Large models lose surprisingly little with a few of their layers "
+    "gone; small models lose much. Train it afterwards (recovery).",
     gains=SMALLER,
     paper=Paper(
         title="The Unreasonable Ineffectiveness of the Deeper Layers",

@@ -11,9 +11,9 @@ from core.methods.method_info import MethodInfo
 from secateur_wire.methods import Needs, Paper
 
 _GAINS = (
-    "The model gets smaller: less memory and a smaller file on any hardware, without special kernels. Each token still "
-    "goes to as many experts as before, so that it takes as many products; where memory is what limits, as with few "
-    "requests at once, runs are faster too."
+    "The model gets smaller: it takes less memory and its file is smaller on any hardware, without special "
+    "kernels. Each token still goes to as many experts as before, so the number of operations stays. Where "
+    "memory is the limit, as with few requests at once, it runs faster too."
 )
 _STATES = 4
 """Hidden states of all tokens that a refit holds: what experts read, gave, are to give, and what is missing."""
@@ -24,14 +24,14 @@ class ExpertDropParameters(ExpertOptions):
 
     score: Literal["reap", "frequency", "random"] = Field(
         "reap",
-        description="Experts of the lowest score go. reap: the mean, over the calibration tokens routed to an expert, "
-        "of its gate times the length of what it gives. frequency: how many tokens are routed to it. random: the "
-        "baseline.",
+        description="Experts with the lowest score are removed. reap: the mean, over the calibration tokens routed to "
+        "the expert, of its gate times the norm of its output. frequency: how many tokens are routed to it. "
+        "random: the baseline.",
     )
     merge: bool = Field(
         False,
-        description="An expert that goes is first merged into that, of those that stay, whose weights are most like "
-        "its own: both become the mean of them, weighted by how many tokens are routed to each.",
+        description="Merge each expert that is removed into the remaining one with the most similar weights: both "
+        "become their mean, weighted by the number of tokens that are routed to each.",
     )
 
 
@@ -56,11 +56,12 @@ INFO = MethodInfo(
     id="expert-drop",
     rank=125,
     title="Expert drop",
-    summary="Removes whole experts of a mixture: those that add least to what their tokens get.",
-    description="Takes whole experts out of a mixture, as many from each layer, with their rows of the router: those "
-    "that, on calibration text, add least to the tokens they are given. Forward passes only, one block in memory at a "
-    "time. What is left is an ordinary, smaller mixture. Tokens whose experts went are routed to others; where gates "
-    "are not normalised, those of all tokens change.",
+    summary="Removes whole experts of a mixture: those that add least to the tokens they get.",
+    description="Removes whole experts from a mixture of experts, the same number from each layer, with their rows of "
+    "the router. It removes those that add least to the tokens they get on calibration text. It takes "
+    "forward passes only and holds one block in memory at a time. What remains is an ordinary, smaller "
+    "mixture. Tokens of removed experts are routed to others; if the gates are not normalised, the outputs "
+    "of all tokens change.",
     gains=_GAINS,
     paper=Paper(
         title="REAP the Experts: Why Pruning Prevails for One-Shot MoE compression",

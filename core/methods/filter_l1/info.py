@@ -18,21 +18,27 @@ class FilterL1Parameters(FilterParameters):
 
     selection: Literal["independent", "greedy"] = Field(
         "independent",
-        description="independent: all filters are scored as they are. greedy: layer by layer, kernels that read "
-        "filters removed before do not count.",
+        description="independent: all filters are scored as they are. greedy: layers are scored in order, without the "
+        "parts of filters that read what was already removed.",
     )
     order: Literal["smallest", "random", "largest"] = Field(
-        "smallest", description="Which filters of a layer go first. random and largest are the paper's comparison."
+        "smallest",
+        description="Which filters of a layer are removed first. random and largest are for comparison, as in the "
+        "paper.",
     )
     rates: Literal["sensitivity", "uniform"] | LayerSparsities = Field(
         "uniform",
-        description="Share of the filters removed of each layer. uniform: the same. sensitivity: each as many as cost "
-        "the same loss, from a scan of loss against rate with nothing else removed. A list: one rate per group of "
-        "coupled layers, from the image on, scaled together to meet the sparsity; 0 leaves one alone.",
+        description="Share of the filters that each layer loses. uniform: the same share. sensitivity: shares at which "
+        "every layer costs the same loss, from a scan that prunes each layer alone. A list: one rate for "
+        "each group of coupled layers, in order from the image on, scaled together to meet the sparsity; 0 "
+        "spares the group.",
     )
-    rounds: int = Field(1, ge=1, le=1000, description="Prune and retrain so many times, in equal parts.")
+    rounds: int = Field(1, ge=1, le=1000, description="Number of rounds that prune and retrain, each an equal part.")
     retrain_steps: int = Field(
-        0, ge=0, le=1_000_000, description="Training steps after each round; the job's recovery comes after the last."
+        0,
+        ge=0,
+        le=1_000_000,
+        description="Training steps after each round. The job's recovery, if any, comes after the last.",
     )
 
     @property
@@ -57,10 +63,10 @@ INFO = MethodInfo(
     id="filter-l1",
     rank=190,
     title="Filters by L1 norm",
-    summary="Removes the filters of smallest absolute sum, layer by layer, with all that is coupled to them.",
-    description="Removes the filters whose weights are smallest in sum, with everything that reads them. "
-    "Quick, and good for a moderate share; with rates by sensitivity, layers that can lose more "
-    "do. Retrain afterwards.",
+    summary="Removes the filters with the smallest sum of absolute weights, layer by layer, with everything coupled "
+    "to them.",
+    description="Removes the filters with the smallest sum of weights, with everything that reads them. It is quick, "
+    "and good for a moderate share. With rates by sensitivity, layers that can lose more do. Retrain afterwards.",
     gains=SMALLER,
     paper=Paper(
         title="Pruning Filters for Efficient ConvNets",

@@ -15,26 +15,29 @@ class FilterTaylorParameters(FilterParameters):
     """Parameters of `filter-taylor`."""
 
     ranking: Literal["taylor", "random", "minimum_weight", "activation", "obd", "oracle"] = Field(
-        "taylor", description="The criterion; all but taylor are the paper's comparison. oracle measures every filter."
+        "taylor",
+        description="How filters are ranked. All but taylor are for comparison, as in the paper. oracle measures every "
+        "filter.",
     )
     compare: bool = Field(
         False,
-        description="Rank the dense model by all criteria and report Spearman's correlation of each with the oracle.",
+        description="Also rank the filters of the dense model by all criteria, and report how well each agrees with "
+        "the oracle (Spearman's correlation).",
     )
     filters_per_round: int | None = Field(
-        None, ge=1, le=1_000_000, description="Unset: a fiftieth of those there are at first."
+        None, ge=1, le=1_000_000, description="Filters removed in a round. Unset: a fiftieth of those at the start."
     )
     retrain_steps: int = Field(30, ge=0, le=1_000_000, description="Training steps between rounds.")
     flops_weight: Annotated[float, Field(ge=0, le=1e6)] = Field(
         0.0,
-        description="λ: a filter's score is lowered by it for each million operations that go with the filter. The "
-        "paper: 0.001.",
+        description="λ: a filter's score falls by this much for each million operations that are saved with it. The "
+        "paper uses 0.001.",
     )
     flops_reduction: float = Field(
         0.0,
         ge=0,
         lt=1,
-        description="Share of the operations to remove at least, besides the sparsity, which may then be 0.",
+        description="Least share of the operations to remove, in addition to the sparsity, which may then be 0.",
     )
 
     @property
@@ -65,11 +68,11 @@ INFO = MethodInfo(
     id="filter-taylor",
     rank=200,
     title="Filters by Taylor expansion",
-    summary="Removes a few filters at a time of all layers, those whose loss a first-order estimate finds "
-    "smallest, and trains in between.",
-    description="Estimates from gradients on labelled images how much the loss would rise without each "
-    "filter, removes a few of all layers, trains a little, and repeats. Slower than going by "
-    "norms, and better where much has to go; it can also aim at operations instead of parameters.",
+    summary="Removes a few filters of all layers at a time, those with the smallest estimated effect on the loss "
+    "(first order), and trains in between.",
+    description="Estimates from gradients on labelled images how much the loss would rise without each filter, "
+    "removes a few of all layers, trains a little, and repeats. It is slower than going by norms, and better if much "
+    "has to go. It can also reduce operations instead of parameters.",
     gains=SMALLER,
     paper=Paper(
         title="Pruning Convolutional Neural Networks for Resource Efficient Inference",

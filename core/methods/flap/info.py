@@ -22,19 +22,19 @@ class FLAPParameters(WidthOptions):
 
     scope: Literal["layer", "model"] | None = Field(
         None,
-        description="layer: of every layer that is not protected the same share goes (the paper's UL-UM). model: the "
-        "groups of all of them are ranked together, scores standardised within each layer's attention and FFN (AL-AM); "
-        "needs output.layout 'per_layer'. Unset: model where output.layout is 'per_layer', else layer.",
+        description="layer: every layer that is not protected loses the same share (the paper's UL-UM). model: "
+        "all groups are ranked together, by scores standardised within each layer's attention and FFN (AL-AM); needs "
+        "output.layout 'per_layer'. Unset: model if output.layout is 'per_layer', else layer.",
     )
     metric: Literal["wifv", "ifv", "wifn"] = Field(
         "wifv",
-        description="Score of an input feature x of the output projection, w its column: wifv: var(x)·‖w‖²; ifv: "
-        "var(x); wifn: mean|w|·rms(x).",
+        description="Score of an input feature x of the output projection, where w is the column that reads it. wifv: "
+        "var(x)·‖w‖². ifv: var(x). wifn: mean|w|·rms(x).",
     )
     bias: bool | None = Field(
         None,
-        description="What is removed leaves its mean behind, as a bias of the output projection, where the "
-        "architecture has room for one. Unset: where nothing is refitted, as in the paper; a refit makes up for more.",
+        description="Keep the mean of what is removed, as a bias of the output projection, if the architecture has a "
+        "place for one. Unset: only if no refit is made, as in the paper; a refit makes up for more.",
     )
 
     @property
@@ -81,10 +81,11 @@ INFO = MethodInfo(
     id="flap",
     rank=95,
     title="FLAP",
-    summary="Removes the heads and channels whose outputs fluctuate least, and keeps their mean as a bias.",
-    description="Measures on calibration text how much each head and channel varies around its mean, weighed by the "
-    "weights that read it, and removes those that vary least: their mean stays as a bias. It takes forward passes "
-    "only, one block in memory at a time, and no training. Layers may keep different numbers of heads and channels.",
+    summary="Removes the heads and channels whose outputs vary least, and keeps their mean as a bias.",
+    description="Measures on calibration text how much the output of each head and channel varies around its mean, "
+    "weighted by the weights that read it, and removes those that vary least. Their mean stays as a bias. It "
+    "takes forward passes only, holds one block in memory at a time, and trains nothing. Layers may keep "
+    "different numbers of heads and channels.",
     gains=SMALLER,
     paper=Paper(
         title="Fluctuation-based Adaptive Structured Pruning for Large Language Models",

@@ -15,15 +15,15 @@ from secateur_wire.methods import Needs
 
 
 class FrontierParameters(ADMMParameters):
-    """Parameters of `frontier`: ADMM's, and a budget that figures which are not given follow. The allocation is
-    `fisher` then, but where a pattern n:m leaves no choice.
+    """Parameters of `frontier`: those of ADMM, and a budget. Those that are unset follow from the budget. The
+    allocation is `fisher`, unless a pattern n:m leaves no choice.
     """
 
     budget: Budget = Field(
         "quick",
-        description="quick: about twice SparseGPT's time; a quarter of the calibration sequences are of text that "
-        "the model writes itself. thorough: at most about eight times; beside the calibration sequences three times as "
-        "many, at most 96, are of such text.",
+        description="quick: about twice SparseGPT's time; a quarter of the calibration sequences are text that the "
+        "model writes itself. thorough: at most about eight times; three times as many sequences, at most 96, are "
+        "added of such text.",
     )
 
     @model_validator(mode="before")
@@ -57,13 +57,12 @@ INFO = MethodInfo(
     id="frontier",
     rank=60,
     title="Frontier",
-    summary="ADMM where layers lose what they can best spare, fitted to the dense model on your text and its own.",
-    description="Removes what ADMM removes, but lets the dense model run beside the pruned one and fits each "
-    "layer to what the dense model gave, with what the pruned layers before it now feed it, and once more when it "
-    "is known which weights stay. How much each layer loses follows from what its weights are worth to the "
-    "loss. It calibrates on the text you name and on as much that the model writes itself, "
-    "so that text of other kinds keeps its quality too. No training, no labels. The usual choice for a language "
-    "model.",
+    summary="ADMM with a sparsity for each layer, fitted to the dense model's outputs on your text and on its own.",
+    description="Chooses weights as ADMM does. The dense model runs beside the pruned one: each layer is fitted so "
+    "that, with the inputs it has in the pruned model, it gives what it gave before pruning. It is fitted again when "
+    "the choice of weights is final. Layers in which weights matter less to the loss lose more. It calibrates on the "
+    "text you name and on as much text that the model writes itself, so that quality on other texts is kept too. No "
+    "training and no labels. The usual choice for a language model.",
     gains=ZEROS_OR_N_M,
     paper=None,
     task_families=("language-model",),

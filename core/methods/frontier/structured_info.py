@@ -32,43 +32,48 @@ class StructuredFrontierParameters(WidthOptions):
 
     budget: Budget = Field(
         "quick",
-        description="quick: four to five times SparseGPT's time, two fifths to half of it for trials of whole layers; "
-        "a quarter of the calibration sequences are of text that the model writes itself. thorough: about eight "
-        "times; beside the calibration sequences three times as many, at most 96, are of such text.",
+        description="quick: four to five times SparseGPT's time, of which about half is for trials of whole layers; a "
+        "quarter of the calibration sequences are text that the model writes itself. thorough: about eight "
+        "times; three times as many sequences, at most 96, are added of such text.",
     )
     attention: Literal["kv_groups", "none"] = Field(
         "none",
-        description="Heads stay (none), as their removal costs more than that of channels, or go as a KV head with "
-        "its query heads (kv_groups).",
+        description="none: attention heads stay, because removing them costs more than removing channels. kv_groups: a "
+        "key/value head is removed together with the query heads that share it.",
     )
     drop_layers: Literal["auto"] | Annotated[int, Field(ge=0, le=4096)] = Field(
         "auto",
-        description="Whole layers that go, channels making up the rest: so many, or auto: the number with which a "
-        "pruned model of that size predicts most like the dense one, tried on calibration tokens (quick: "
-        f"at most {LAYER_DROP['quick'].most_trials} trials, where at least "
-        f"{LAYER_DROP['quick'].from_share:.0%} of the blocks' parameters go, else none; thorough: "
-        f"{LAYER_DROP['thorough'].most_trials}, from {LAYER_DROP['thorough'].from_share:.0%} on).",
+        description="Number of whole layers to remove; channels make up the rest. auto: tries several numbers on "
+        "calibration tokens, and takes the one whose model, of the same size, predicts most like the dense one. quick: "
+        f"at most {LAYER_DROP['quick'].most_trials} trials, if at least {LAYER_DROP['quick'].from_share:.0%} of the "
+        f"blocks' parameters go, else no layers. thorough: {LAYER_DROP['thorough'].most_trials} trials, from "
+        f"{LAYER_DROP['thorough'].from_share:.0%} on.",
     )
     damping: float = Field(
         0.01,
         gt=0,
         le=1,
-        description="Of the least squares by which units are chosen, as a share of the mean of the inputs' squares.",
+        description="Strength of the penalty in the least squares that choose channels, as a share of the mean of the "
+        "squared inputs.",
     )
     ridge: float = Field(
-        0.1, gt=0, le=10, description="The same of the fit of what is left to what the dense model gave."
+        0.1,
+        gt=0,
+        le=10,
+        description="Strength of the penalty (ridge) in the fit to the dense model's outputs, as a share of the mean "
+        "of the squared inputs.",
     )
     refit: float = Field(
         0.5,
         ge=0,
         le=1,
-        description="α: layers, but for experts, are fitted to this much of what the dense model gave, the rest being "
-        "what their weights give of the inputs they have now.",
+        description="α, 0 to 1: how much of the fit's target is what the layer gave in the dense model. The rest is "
+        "what its present weights give for the inputs it has now. Experts are not fitted this way.",
     )
     metric: bool = Field(
         True,
-        description="Errors of an output count by what they do to the loss, from gradients of a few calibration "
-        "sequences; else all alike.",
+        description="Weigh the errors of each output by what they do to the loss, from gradients of a few calibration "
+        "sequences. Otherwise all errors count the same.",
     )
 
     @model_validator(mode="after")
@@ -227,12 +232,12 @@ def _read_widths(facts: CostFacts[StructuredFrontierParameters]) -> list[int]:
 
 
 STRUCTURED_VARIANT = Variant(
-    description="Makes the FFN of every layer narrower: the channels go whose loss the others can best make up for, by "
-    "second order and by what an error of the layer does to the loss, and what is left is fitted at once to what the "
-    "dense model gave, with what the pruned layers before it now feed it. Where much goes, whole layers go in place of "
-    "some channels, if trials say that this costs less. Layers may keep different numbers of "
-    "channels, as each can best spare. It calibrates on the text you name and on some that the model writes "
-    "itself. No training, no labels. The usual choice for a smaller and faster language model.",
+    description="Makes the feed-forward network (FFN) of every layer narrower. It removes the channels whose loss the "
+    "others can best make up for, by a second-order estimate that also counts what an error of the layer "
+    "does to the model's loss. Then it fits the rest to the outputs before pruning. If much has to go, whole "
+    "layers go in place of some channels, where trials show that this costs less. Layers may keep different "
+    "numbers of channels. It calibrates on the text you name and on some that the model writes itself. No "
+    "training and no labels. The usual choice for a smaller and faster language model.",
     gains=SMALLER,
     needs=Needs(calibration=True, gradients=True, training=False),
     parameters=StructuredFrontierParameters,

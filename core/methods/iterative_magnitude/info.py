@@ -17,30 +17,36 @@ class IterativeMagnitudeParameters(LayerSelection, IterationOptions):
 
     allocation: Literal["sensitivity", "uniform"] | LayerSparsities = Field(
         "sensitivity",
-        description="sensitivity: each layer alone is pruned at the scan's rates, and rates are chosen so that the "
-        "last weight removed costs as much in every layer; uniform; or a list with one sparsity per layer.",
+        description="sensitivity: each layer is pruned alone at the rates of a scan, and rates are chosen at which the "
+        "last weight removed costs the same in every layer. uniform: the same rate everywhere. A list: one "
+        "sparsity for each layer.",
     )
     scan_rates: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1, max_length=50)] = Field(
-        default_factory=lambda: [0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98], description="Rates of the sensitivity scan."
+        default_factory=lambda: [0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98],
+        description="Rates at which the sensitivity scan prunes each layer.",
     )
     scan_images: int | None = Field(
-        1000, ge=1, le=1_000_000_000, description="Calibration images it is measured on, drawn by the seed; null: all."
+        1000,
+        ge=1,
+        le=1_000_000_000,
+        description="Number of calibration images for the scan, drawn by the seed. null: all.",
     )
     scale_dropout: bool = Field(
-        True, description="While retraining, dropout behind a layer is scaled by √(connections left / connections)."
+        True, description="While retraining, scale the dropout after a layer by √(connections left / connections)."
     )
     remove_dead_neurons: bool = Field(
         True,
-        description="Neurons that read nothing, or that nothing reads, lose all their weights, beyond the sparsity "
-        "asked for; what a neuron without inputs sends is added to the biases behind it. No output changes.",
+        description="Remove all weights of neurons that read nothing or that nothing reads, beyond the sparsity asked "
+        "for. The constant output of a neuron without inputs is added to the biases of the next layer. No "
+        "output changes.",
     )
     rewind_step: int | None = Field(
         None,
         ge=0,
         le=1_000_000,
-        description="Set survivors back to early weights after every deletion (Frankle 2019): those the model has "
-        "after so many steps of training from the weights the job was given. The model is then trained by "
-        "retrain_steps before the first deletion too. Unset: survivors go on from where they are.",
+        description="After every deletion, set the remaining weights back to early values (Frankle 2019): those the "
+        "model has after this many steps of training from the weights that the job was given. The model is "
+        "then also trained for retrain_steps before the first deletion. Unset: the weights are not set back.",
     )
 
 
@@ -63,12 +69,11 @@ INFO = MethodInfo(
     id="iterative-magnitude",
     rank=180,
     title="Iterative magnitude",
-    summary="Measures what each layer can lose, removes the smallest weights of each accordingly, retrains the "
-    "rest; repeats. Can set survivors back to early weights.",
-    description="Measures how much each layer can lose, removes the smallest weights of each, retrains the "
-    "rest, and repeats. Slow, as every round trains, and the surest way to very sparse "
-    "classifiers. It can also set survivors back to early weights, as the lottery ticket "
-    "experiments do.",
+    summary="Measures what each layer can lose, removes its smallest weights, retrains the rest, and repeats. Can "
+    "set the remaining weights back to early values.",
+    description="Measures how much each layer can lose, removes the smallest weights of each, retrains the rest, and "
+    "repeats. It is slow, because every round trains, and reliably reaches very sparse classifiers. It can "
+    "also set the remaining weights back to early values, as in the lottery ticket experiments.",
     gains=ZEROS,
     paper=Paper(
         title="Learning both Weights and Connections for Efficient Neural Networks",

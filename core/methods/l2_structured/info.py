@@ -15,10 +15,10 @@ INFO = MethodInfo(
     id="l2-structured",
     rank=80,
     title="L2 norm, structured",
-    summary="Removes the heads and channels whose weights have the smallest L2 norm: a warning, not advice.",
-    description="Removes the heads and channels whose weights are smallest as a whole. It needs no data, and "
-    "it is often no better, and sometimes worse, than chance: the size of a channel says little "
-    "about what the model uses it for.",
+    summary="Removes the heads and channels whose weights have the smallest L2 norm. A baseline, not advice.",
+    description="Removes the heads and channels with the smallest weights as a whole. It needs no data. It is often no "
+    "better than chance and sometimes worse, because the size of a channel says little about what the model "
+    "uses it for.",
     gains=SMALLER,
     paper=None,
     task_families=("language-model",),

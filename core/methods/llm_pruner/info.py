@@ -16,12 +16,14 @@ class LLMPrunerParameters(RankedWidthOptions):
     paper_protects = (4, 2)
 
     importance: Literal["first_order", "mixed"] = Field(
-        "first_order", description="first_order: |w·g|; mixed: |w·g − ½·F·w²|, F the mean of per-sample g²."
+        "first_order",
+        description="Importance of a weight w with gradient g. first_order: |w·g|. mixed: |w·g − ½·F·w²|, where F is "
+        "the mean of g² over samples (the diagonal of the Fisher information).",
     )
     aggregation: Literal["element_wise", "vector_wise"] = Field(
         "element_wise",
-        description="element_wise: the sum of every weight's importance; vector_wise: the signed importances of a row "
-        "or column are added up before the absolute value is taken.",
+        description="How a unit's importance is computed from its weights. element_wise: the sum of their importances. "
+        "vector_wise: the signed importances of a row or column are added before the absolute value is taken.",
     )
 
 
@@ -36,11 +38,11 @@ INFO = MethodInfo(
     id="llm-pruner",
     rank=90,
     title="LLM-Pruner",
-    summary="Removes the heads and channels whose weights matter least to the loss, by its Taylor expansion.",
-    description="Takes gradients on a little calibration text to estimate how much the loss would rise "
-    "without each head and each group of channels, and removes the cheapest. It holds the whole "
-    "model and its gradients in memory. The paper recovers with adapters afterwards, and so "
-    "should you.",
+    summary="Removes the heads and channels that matter least to the loss, estimated from gradients (its Taylor "
+    "expansion).",
+    description="Computes gradients on a little calibration text to estimate how much the loss would rise without each "
+    "head and each group of channels, and removes the cheapest. The paper trains adapters afterwards; do so "
+    "too (recovery).",
     gains=SMALLER,
     paper=Paper(
         title="LLM-Pruner: On the Structural Pruning of Large Language Models",

@@ -12,7 +12,7 @@ class LoRAPruneParameters(AdapterOptions):
     """Parameters of `loraprune`."""
 
     momentum: float = Field(
-        0.9, ge=0, lt=1, description="Of the moving average of the importance: its weight of what was before."
+        0.9, ge=0, lt=1, description="Weight of the earlier value in the moving average of the importance."
     )
 
 
@@ -20,11 +20,11 @@ INFO = MethodInfo(
     id="loraprune",
     rank=110,
     title="LoRAPrune",
-    summary="Removes heads and channels little by little while low-rank adapters are trained, scored by the "
-    "adapters' gradients alone.",
-    description="Trains small adapters while it removes heads and channels a few at a time, and reads their "
-    "importance from the adapters' gradients, which cost little memory. Recovery is part of it. "
-    "It takes as long as a fine-tuning run.",
+    summary="Removes heads and channels a few at a time while low-rank adapters are trained, scored by the adapters' "
+    "gradients alone.",
+    description="Trains small adapters while it removes heads and channels a few at a time, and estimates their "
+    "importance from the adapters' gradients, which take little memory. It recovers quality as it prunes. It "
+    "takes as long as a fine-tuning run.",
     gains=SMALLER,
     paper=Paper(
         title="LoRAPrune: Structured Pruning Meets Low-Rank Parameter-Efficient Fine-Tuning",

@@ -13,26 +13,29 @@ from secateur_wire.methods import Needs, Paper
 class LoRAShearParameters(AdapterOptions):
     """Parameters of `lorashear`."""
 
-    periods: int = Field(4, ge=1, le=1000, description="In each an equal part of the redundant groups goes.")
+    periods: int = Field(
+        4, ge=1, le=1000, description="Number of periods. Each removes an equal part of the groups that can go."
+    )
     epsilon: float = Field(
         0.0,
         ge=0,
         lt=1,
-        description="A redundant group x becomes zero when its step to x̂ has ⟨x̂, x⟩ < ε·‖x‖²: the larger, the sooner.",
+        description="A group x that can go becomes zero when its step to x̂ has ⟨x̂, x⟩ < ε·‖x‖². A larger ε makes "
+        "that happen sooner.",
     )
     exempt: float = Field(
         0.1,
         ge=0,
         lt=1,
-        description="Share of the bundles of heads, and of channels, of every layer that are not pruned: those whose "
-        "absence alone costs most.",
+        description="Share of each layer's bundles of heads, and of channels, that is spared: those whose absence "
+        "costs most. A bundle is a part of the layer's heads or channels that is tried at once.",
     )
     bundles: int | None = Field(
         None,
         ge=1,
         le=1024,
-        description="Parts, at most, into which the heads, and the channels, of a layer are divided to see what the "
-        "absence of each costs. Unset: 8; quick: 4.",
+        description="Largest number of bundles into which the heads, and the channels, of a layer are divided, to see "
+        "what the absence of each costs. Unset: 8; with quick, 4.",
     )
 
     @property
@@ -75,11 +78,11 @@ INFO = MethodInfo(
     id="lorashear",
     rank=120,
     title="LoRAShear",
-    summary="Has heads and channels shrink to zero while low-rank adapters move what they know into the rest; "
-    "spares those whose absence alone costs most.",
-    description="First finds the heads and channels the model can least do without and spares them, then "
-    "shrinks the others towards zero while adapters learn to take over what those knew. It takes "
-    "as long as a fine-tuning run, and the paper recovers in two stages afterwards.",
+    summary="Shrinks heads and channels to zero while low-rank adapters move what they know into the rest. Spares "
+    "those whose absence costs most.",
+    description="Finds the heads and channels that the model needs most and spares them. Then it shrinks the others "
+    "towards zero while adapters learn what those knew. It takes as long as a fine-tuning run, and the paper "
+    "recovers in two stages afterwards.",
     gains=SMALLER,
     paper=Paper(
         title="LoRAShear: Efficient Large Language Model Structured Pruning and Knowledge Recovery",

@@ -17,7 +17,9 @@ class MagnitudeParameters(LayerSelection, AllocationOptions, PropagationOptions,
     """Parameters of `magnitude`."""
 
     scope: Literal["row", "tensor", "model"] = Field(
-        "tensor", description="Weights are compared within an output row, a tensor, or the whole model."
+        "tensor",
+        description="Which weights are compared with each other: those of an output row, of a tensor, or of the whole "
+        "model.",
     )
 
     @property
@@ -30,10 +32,10 @@ INFO = MethodInfo(
     rank=20,
     title="Magnitude",
     summary="Removes the weights of smallest absolute value.",
-    description="Removes the smallest weights, the oldest and simplest rule. It needs no data and is done as "
-    "fast as the weights can be read. Image classifiers take it well up to about half of their "
-    "weights; large language models do not, because a small weight behind a large activation "
-    "matters: there Wanda costs little more and keeps far more.",
+    description="Removes the weights with the smallest absolute values: the oldest and simplest rule. It needs no "
+    "data, and takes only as long as reading the weights. Image classifiers stand it well up to about half of their "
+    "weights. Large language models do not, because a small weight behind a large activation matters; Wanda costs "
+    "little more there and keeps far more quality.",
     gains=ZEROS_OR_N_M,
     paper=Paper(
         title="Learning both Weights and Connections for Efficient Neural Networks",

@@ -29,11 +29,11 @@ INFO = MethodInfo(
     id="obd",
     rank=160,
     title="Optimal Brain Damage",
-    summary="Removes, from the whole network, the weights that cost least by the diagonal of the loss's Hessian; "
-    "retrains; repeats.",
-    description="Estimates from second derivatives how much the loss would rise without each weight, all over "
-    "the network, removes the cheapest, retrains, and repeats. It needs labelled images and "
-    "training time, and keeps more accuracy than one cut does at high sparsities.",
+    summary="Removes the weights of the whole network that cost least by the diagonal of the loss's Hessian, "
+    "retrains, and repeats.",
+    description="Estimates from second derivatives how much the loss would rise without each weight of the whole "
+    "network, removes the cheapest, retrains, and repeats. It needs labelled images and training time. At "
+    "high sparsity it keeps more accuracy than pruning once.",
     gains=ZEROS,
     paper=Paper(
         title="Optimal Brain Damage",

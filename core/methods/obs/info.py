@@ -35,24 +35,27 @@ class OBSParameters(LayerSelection, AllocationOptions, PropagationOptions, Compe
 
     mode: Literal["exact", "layer_wise"] | None = Field(
         None,
-        description="exact: one inverse Hessian of the whole network, from its derivatives; image classifiers of at "
-        f"most {LARGEST_EXACT} prunable weights. layer_wise: one of each layer, from its inputs; curvature, alpha and "
-        "reestimate_every do not matter then. Unset: exact where it can be done.",
+        description="exact: one inverse Hessian of the whole network, from its derivatives; for image classifiers of "
+        f"at most {LARGEST_EXACT} prunable weights. layer_wise: one inverse Hessian for each layer, from its inputs; "
+        "curvature, alpha and reestimate_every have no effect then. Unset: exact if it is possible.",
     )
     alpha: float = Field(
         1e-4,
         gt=0,
         le=1,
-        description="exact: the recursion for the inverse Hessian starts from 1/alpha on its diagonal.",
+        description="exact: the recursion for the inverse Hessian starts with 1/alpha on its diagonal.",
     )
     reestimate_every: int | None = Field(
         None,
         ge=1,
         le=1_000_000,
-        description="exact: deletions after which the Hessian is estimated anew. Unset: never.",
+        description="exact: number of deletions after which the Hessian is estimated again. Unset: never.",
     )
     damping: float = Field(
-        0.01, gt=0, le=1, description="layer_wise: added to the Hessian's diagonal, as a share of its mean."
+        0.01,
+        gt=0,
+        le=1,
+        description="layer_wise: added to the Hessian's diagonal, as a share of its mean, so that it can be inverted.",
     )
 
     @property
@@ -133,11 +136,11 @@ INFO = MethodInfo(
     id="obs",
     rank=170,
     title="Optimal Brain Surgeon",
-    summary="Removes one weight after the other, the cheapest by the whole inverse Hessian, and moves all others "
-    "to make up for it: of a small network as a whole, of others layer by layer.",
-    description="Removes one weight at a time and moves all others to make up for it. On a small network with "
-    "the inverse Hessian of the whole, the most careful of all methods and the slowest; on "
-    "anything larger layer by layer, which is close to what SparseGPT does faster.",
+    summary="Removes one weight after the other, the cheapest by the inverse Hessian, and changes all others to make "
+    "up for it: a small network as a whole, a larger one layer by layer.",
+    description="Removes one weight at a time and changes all others to make up for it. On a small network it uses the "
+    "inverse Hessian of the whole network: the most careful of all methods, and the slowest. On anything "
+    "larger it goes layer by layer, which is close to SparseGPT, which is faster.",
     gains=ZEROS_OR_N_M,
     paper=Paper(
         title="Second Order Derivatives for Network Pruning: Optimal Brain Surgeon",

@@ -17,10 +17,10 @@ INFO = MethodInfo(
     rank=10,
     is_baseline=True,
     title="Random",
-    summary="Weights removed at random: the baseline every other method must beat.",
-    description="Which weights go is left to chance, within each layer. It is here to compare with: a method that "
-    "does not do clearly better than this on your model is not worth its time. It needs no data and is as fast as "
-    "the weights can be read.",
+    summary="Removes weights at random. The baseline that every other method must beat.",
+    description="Chooses the weights by chance, within each layer. It is here to compare with: a method that is not "
+    "clearly better than this on your model is not worth its time. It needs no data, and takes only as long "
+    "as reading the weights.",
     gains=ZEROS_OR_N_M,
     paper=None,
     task_families=("language-model", "image-classification"),

@@ -16,9 +16,9 @@ INFO = MethodInfo(
     rank=70,
     is_baseline=True,
     title="Random, structured",
-    summary="Heads and channels removed at random: the baseline every other structured method must beat.",
-    description="Which heads and channels go is left to chance. Like Random it is here to compare with: a "
-    "structured method has to beat it. It needs no data.",
+    summary="Removes heads and channels at random. The baseline that every other structured method must beat.",
+    description="Chooses heads and channels by chance. It is here to compare with: a structured method must beat it. "
+    "It needs no data.",
     gains=SMALLER,
     paper=None,
     task_families=("language-model",),

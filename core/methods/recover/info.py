@@ -42,11 +42,11 @@ INFO = MethodInfo(
     id="recover",
     rank=140,
     title="Recover",
-    summary="Prunes nothing: trains a model that was pruned before, or any other, and keeps every zero it has. "
-    "What is trained, and how, is the job's recovery.",
-    description="Removes nothing. Trains a model that was pruned before, every zero kept, to win back "
-    "quality: all weights, low-rank adapters, or against the predictions of the dense model. "
-    "Choose under Recovery what is trained and on which text.",
+    summary="Prunes nothing. Trains a model that was pruned before, or any other, and keeps its zeros. The job's "
+    "recovery says what is trained, and how.",
+    description="Removes nothing. Trains a model that was pruned before, to win back quality, and keeps every zero. It "
+    "trains all weights, low-rank adapters, or towards the predictions of the dense model. Choose under "
+    "Recovery what is trained and on which text.",
     gains=UNCHANGED,
     paper=None,
     task_families=("language-model", "image-classification"),

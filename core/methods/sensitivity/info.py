@@ -15,11 +15,11 @@ INFO = MethodInfo(
     id="sensitivity",
     rank=150,
     title="Sensitivity",
-    summary="Prunes nothing: measures the loss against the pruning rate of each layer alone, for any method that "
-    "makes weights zero. A later job takes its layers' rates from it.",
-    description="Removes nothing and makes no model. Prunes one layer after the other at several rates, "
-    "measures how much the loss rises, and puts it back: the curves show which layers can lose "
-    "much. A later job with the parameter allocation set to job:ID spreads its sparsity by them.",
+    summary="Prunes nothing. Measures how the loss rises with the pruning rate of each layer alone, for any method "
+    "that makes weights zero. A later job can take its rates from the result.",
+    description="Removes nothing and makes no model. It prunes one layer at several rates, measures how much the loss "
+    "rises, puts the layer back, and goes on to the next. The curves show which layers can lose much. A "
+    "later job with the parameter allocation set to job:ID spreads its sparsity by them.",
     gains=UNCHANGED,
     paper=Paper(
         title="Learning both Weights and Connections for Efficient Neural Networks",

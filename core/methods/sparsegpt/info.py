@@ -18,9 +18,19 @@ class SparseGPTParameters(LayerSelection, AllocationOptions, PropagationOptions,
     """Parameters of `sparsegpt`."""
 
     block_size: int = Field(
-        128, ge=1, le=4096, description="Columns whose mask is chosen jointly; rounded down to a multiple of m."
+        128,
+        ge=1,
+        le=4096,
+        description="Number of columns whose weights are chosen together. Rounded down to a multiple of m for n:m "
+        "patterns.",
     )
-    damping: float = Field(0.01, gt=0, le=1, description="Added to the Hessian's diagonal, as a share of its mean.")
+    damping: float = Field(
+        0.01,
+        gt=0,
+        le=1,
+        description="Added to the diagonal of the Hessian (XᵀX of the inputs), as a share of its mean, so that it "
+        "can be inverted.",
+    )
 
 
 class SparseGPTCost(Cost[SparseGPTParameters]):
@@ -45,11 +55,12 @@ INFO = MethodInfo(
     id="sparsegpt",
     rank=40,
     title="SparseGPT",
-    summary="Removes weights column block by column block and updates the rest to keep each layer's outputs.",
-    description="Goes through each layer column by column, removes what costs least and moves the remaining "
-    "weights so that the layer's outputs on the calibration text change as little as they can. "
-    "Slower than Wanda, as it solves a linear system for each layer, and usually better at high "
-    "sparsities and with n:m.",
+    summary="Removes weights one block of columns after the other, and updates the others to keep each layer's "
+    "outputs.",
+    description="Goes through each layer column by column, removes the weights that cost least, and changes the others "
+    "so that the layer's outputs on the calibration text change little. It is slower than Wanda, because it "
+    "solves a linear system for each layer, and usually better at high sparsity and with n:m patterns such "
+    "as 2:4.",
     gains=ZEROS_OR_N_M,
     paper=Paper(
         title="SparseGPT: Massive Language Models Can Be Accurately Pruned in One-Shot",

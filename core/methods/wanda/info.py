@@ -19,8 +19,8 @@ class WandaParameters(LayerSelection, AllocationOptions, PropagationOptions, Com
 
     variant: bool = Field(
         False,
-        description="Compare weights of different rows by the cumulative share of their row's score (the paper's "
-        "variant) instead of pruning the same number in every row.",
+        description="Compare weights across rows, by the cumulative share of each row's score (the paper's variant). "
+        "Otherwise the same number is removed from every row.",
     )
 
 
@@ -36,11 +36,12 @@ INFO = MethodInfo(
     id="wanda",
     rank=30,
     title="Wanda",
-    summary="Removes, in every output row, the weights of smallest |weight| times input norm. No update.",
-    description="Looks at each weight together with how strong its input is on a calibration text, and "
-    "removes the weakest of every output row. One forward pass, no training, no change to the "
-    "weights that stay. A good first choice for a language model at up to about half of its "
-    "weights; beyond that SparseGPT or recovery keeps more.",
+    summary="Removes the weights with the smallest |weight| × input norm in every output row. The others do not "
+    "change.",
+    description="Multiplies each weight's size by how strong its input is on a calibration text, and removes the "
+    "weakest of every output row. It takes one forward pass and no training, and does not change the remaining "
+    "weights. A good first choice for a language model up to about half of its weights; beyond that, SparseGPT or a "
+    "recovery keeps more quality.",
     gains=ZEROS_OR_N_M,
     paper=Paper(
         title="A Simple and Effective Pruning Approach for Large Language Models",

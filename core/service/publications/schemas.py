@@ -36,7 +36,7 @@ class PublicationBody(BaseModel):
     region: Annotated[str, StringConstraints(min_length=1, max_length=40)] | None = None
     endpoint: Annotated[str, StringConstraints(min_length=1, max_length=300)] | None = None
     despite_gates: Annotated[
-        bool, Field(description="Publish what a job left that failed because a gate was missed.")
+        bool, Field(description="Publish the artifact even if its job failed because a gate was missed.")
     ] = False
 
     def secrets(self) -> dict[str, str]:

@@ -40,7 +40,10 @@ class RetentionPolicy(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     keep_days: Annotated[int, Field(ge=1, le=36500)]
-    keep_last: Annotated[int, Field(ge=1, le=100_000, description="So many that ended last.")] | None = None
+    keep_last: (
+        Annotated[int, Field(ge=1, le=100_000, description="Keep this many artifacts, of the jobs that ended last.")]
+        | None
+    ) = None
     keep_best: KeepBest | None = None
     keep_tagged: KeepTagged | None = None
 

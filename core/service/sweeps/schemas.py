@@ -39,10 +39,10 @@ class Probe(RequestObject):
     """A cheaper evaluation than the job's, to search by."""
 
     samples: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
-        None, description="In place of evaluation.samples."
+        None, description="Number of samples, in place of evaluation.samples."
     )
     task_limit: Annotated[int, Field(ge=2, le=1_000_000)] | None = Field(
-        None, description="In place of evaluation.task_limit."
+        None, description="Number of questions, in place of evaluation.task_limit."
     )
 
 
@@ -57,7 +57,7 @@ class Search(RequestObject):
     subject_to: Constraints
     methods: Annotated[list[_Method], Field(min_length=1, max_length=50)]
     sparsities: Annotated[list[_Sparsity], Field(min_length=1, max_length=MOST_POINTS)] | None = Field(
-        None, description="Those to choose from; unset: from lowest to highest, resolution apart."
+        None, description="Sparsities to choose from. Unset: from lowest to highest, in steps of resolution."
     )
     lowest: _Sparsity = 0.1
     highest: _Sparsity = 0.9
@@ -89,7 +89,7 @@ class SweepBody(RequestObject):
     """A sweep to run: a job body and what varies in it, or a search."""
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
-    job: dict[str, JsonValue] = Field(description="A job body, less what varies. See POST /v1/jobs.")
+    job: dict[str, JsonValue] = Field(description="A job body without the fields that vary. See POST /v1/jobs.")
     grid: (
         Annotated[
             dict[_Path, Annotated[list[JsonValue], Field(min_length=1, max_length=MOST_POINTS)]],
@@ -98,16 +98,19 @@ class SweepBody(RequestObject):
         | None
     ) = Field(
         None,
-        description='Values by dotted path into the job body, such as "parameters.block_size": every combination is a '
-        "point.",
+        description='Values for fields of the job body, by dotted path such as "parameters.block_size". Every '
+        "combination is a point, which is one job.",
     )
     points: Annotated[list[dict[_Path, JsonValue]], Field(max_length=MOST_POINTS)] = Field(
-        default_factory=list, description="Further points, each with its own values by dotted path."
+        default_factory=list, description="More points, each with its own values by dotted path."
     )
     search: Search | None = None
-    max_concurrent: Annotated[int, Field(ge=1, le=100)] = Field(2, description="Jobs queued or running at a time.")
+    max_concurrent: Annotated[int, Field(ge=1, le=100)] = Field(
+        2, description="Largest number of jobs that are queued or running at a time."
+    )
     skip_invalid: bool = Field(
-        False, description="Leave out points that no job could be; else they are refused, naming which."
+        False,
+        description="Leave out points that would be refused as jobs. Otherwise the sweep is refused, and names them.",
     )
 
     @model_validator(mode="after")

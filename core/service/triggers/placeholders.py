@@ -43,10 +43,12 @@ class Placeholder(BaseModel):
 
     path: Pointer = Field(description="JSON Pointer (RFC 6901) into the payload, such as /repo/headSha.")
     type: PlaceholderType = "string"
-    required: bool | None = Field(None, description="Unset: required where there is no default.")
-    default: Scalar | None = Field(None, description="Taken where the payload has nothing (or null) at the path.")
+    required: bool | None = Field(
+        None, description="Whether the payload must have a value. Unset: yes, if there is no default."
+    )
+    default: Scalar | None = Field(None, description="Value to use if the payload has nothing, or null, at the path.")
     pattern: Annotated[str, StringConstraints(min_length=1, max_length=500)] | None = Field(
-        None, description="Of strings: a regular expression that the whole value matches (RE2 syntax, linear time)."
+        None, description="For strings: a regular expression that the whole value must match (RE2 syntax, linear time)."
     )
     enum: Annotated[list[Scalar], Field(min_length=1, max_length=100)] | None = None
     min: StrictInt | StrictFloat | None = None

@@ -29,7 +29,7 @@ class Schedule(RequestObject):
     """Times at which the trigger fires by itself."""
 
     cron: Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)] = Field(
-        description="minute hour day month weekday: 0 3 * * MON is Mondays at 3."
+        description="Five fields: minute, hour, day, month, weekday. 0 3 * * MON is Mondays at 3."
     )
     timezone: Annotated[str, StringConstraints(min_length=1, max_length=100)] = Field(
         "UTC", description="An IANA name, such as Europe/Berlin."
@@ -61,13 +61,13 @@ class TriggerBody(RequestObject):
     placeholders: Placeholders = Field(default_factory=dict)
     event_id: EventPointer | None = Field(
         None,
-        description="Where in the payload its event's id stands (JSON Pointer), for senders without a webhook-id or "
+        description="Where the payload has its event's id (JSON Pointer), for senders without a webhook-id or "
         "Idempotency-Key header.",
     )
     schedule: Schedule | None = None
     hub: HubSource | None = None
     signing: bool = Field(
-        False, description="Whether payloads on the URL must be signed (Standard Webhooks) with the trigger's secret."
+        False, description="Require that payloads on the URL are signed (Standard Webhooks) with the trigger's secret."
     )
 
 

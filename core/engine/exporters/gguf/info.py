@@ -73,8 +73,8 @@ INFO = _GgufInfo(
     rank=50,
     written="added",
     task_families=("language-model",),
-    summary="gguf: files for llama.cpp, and what is built on it. Each is run there before the job ends, and has to "
-    "predict what the artifact does.",
+    summary="gguf: files for llama.cpp and programs built on it. Each is run in llama.cpp before the job ends, and "
+    "must predict as the artifact does.",
     ways_to_run=(
         (
             "A chat in llama.cpp, in the package that this file was tried in on the worker, which needs nothing else "

@@ -21,8 +21,8 @@ INFO = _HashedInfo(
     rank=30,
     written="after",
     task_families=("image-classification",),
-    summary="hashed, of image classifiers: the weights of every linear layer are made to share a few values, which a "
-    "hash of their places chooses (HashedNets), and those are stored.",
+    summary="hashed, for image classifiers: the weights of every linear layer share a few values, chosen by a hash of "
+    "their positions (HashedNets). Only these values are stored.",
     opening="The linear layers' weights share values chosen by a hash: `secateur download JOB --unpack` restores the "
     "files bit by bit. Then:",
     replaces_weights=True,

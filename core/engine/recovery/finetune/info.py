@@ -5,7 +5,7 @@ from core.engine.recovery.recovery_info import RecoveryInfo
 INFO = RecoveryInfo(
     id="finetune",
     rank=10,
-    summary="every parameter is trained, pruned weights held at zero",
+    summary="trains every parameter while pruned weights stay zero",
     task_families=("language-model", "image-classification"),
     adapters="never",
 )

@@ -13,8 +13,9 @@ class ExpertOptions(MethodParameters, RefitOptions):
 
     compensation: CutRefit | None = Field(
         None,
-        description="Fit the last matrices of the experts that are left, and the router, to what the dense model's "
-        'layers gave, without training. {"refit": 0}: none, as in the papers. Unset: '
+        description="Refit: fit the last matrices of the remaining experts, and the router, to the outputs of the "
+        "dense model's layers, "
+        'without training. {"refit": 0}: no refit, as in the papers. Unset: '
         f'{{"refit": "{_DEFAULT_REFIT.refit}", "ridge": {_DEFAULT_REFIT.ridge}}}.',
     )
 

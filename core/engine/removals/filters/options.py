@@ -12,18 +12,20 @@ class FilterParameters(MethodParameters):
 
     skip_modules: list[str] = Field(
         default_factory=list,
-        description="Layers that keep all their filters: a module name such as 'convolution', or a glob over full "
+        description="Layers that keep all their filters: a module name such as 'convolution', or a pattern over full "
         "names. Layers coupled to them keep theirs too.",
     )
-    round_to: int = Field(1, ge=1, le=4096, description="Filters, heads or channels kept are a multiple of this.")
+    round_to: int = Field(
+        1, ge=1, le=4096, description="The number of filters, heads or channels that remain is a multiple of this."
+    )
     measured_images: int = Field(
         256,
         ge=1,
         le=1_000_000,
-        description="Calibration images that scores and losses are measured on, drawn anew in every round.",
+        description="Calibration images on which scores and losses are measured, drawn anew in every round.",
     )
     retrain_learning_rate: float | None = Field(
-        None, gt=0, le=1, description="Peak of AdamW in each round. Unset: 0.001."
+        None, gt=0, le=1, description="Peak learning rate of AdamW in each round. Unset: 0.001."
     )
     retrain_batch_size: int = Field(64, ge=1, le=65_536, description="Images in a training step.")
 

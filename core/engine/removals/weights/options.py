@@ -21,14 +21,16 @@ class LayerSelection(MethodParameters):
     """Choice of the linear layers that are prunable."""
 
     skip_layers: list[Annotated[int, Field(ge=0)]] = Field(
-        default_factory=list, description="Indices of decoder layers left dense."
+        default_factory=list, description="Numbers of decoder layers that are not pruned; the first is 0."
     )
     skip_modules: list[str] = Field(
         default_factory=list,
-        description="Linear layers left dense: a module name such as 'down_proj', or a glob over full names such as "
-        "'model.layers.0.*'.",
+        description="Linear layers that are not pruned: a module name such as 'down_proj', or a pattern over full "
+        "names such as 'model.layers.0.*'.",
     )
-    include_lm_head: bool = Field(False, description="Prune the output head too. Refused where it is tied.")
+    include_lm_head: bool = Field(
+        False, description="Prune the output head (lm_head) too. Refused if it shares its weights with the embeddings."
+    )
 
 
 def prunable_linears(description: Description, parameters: LayerSelection) -> list[LinearShape]:

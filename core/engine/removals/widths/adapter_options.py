@@ -18,22 +18,28 @@ class AdapterOptions(WidthOptions, BudgetOptions):
 
     budget: Literal["quick", "standard"] = Field(
         "standard",
-        description="standard: 312 steps of 128 sequences, as LoRAPrune is usually run; quick: 48 steps of 512 "
-        "tokens, which a CPU does in minutes on a small model.",
+        description="standard: 312 steps of 128 sequences, as LoRAPrune is usually run. quick: 48 steps of 512 tokens, "
+        "which a CPU does in minutes on a small model.",
     )
     lora: Lora = Field(default_factory=Lora, description="The adapters, on every linear layer of every block.")
     steps: int | None = Field(
-        None, ge=10, le=1_000_000, description="Optimiser steps. Unset: 312, 20 000 sequences twice; quick: 48."
+        None,
+        ge=10,
+        le=1_000_000,
+        description="Optimiser steps. Unset: 312, which is 20 000 sequences twice; with quick, 48.",
     )
     batch_size: int | None = Field(
         None,
         ge=1,
         le=65_536,
-        description="Calibration sequences in a step; all are gone over again as often as the steps take. Unset: 128; "
-        "quick: what makes 512 tokens.",
+        description="Calibration sequences in a step. They are repeated as often as the steps need. Unset: 128; with "
+        "quick, as many as make 512 tokens.",
     )
     learning_rate: float | None = Field(
-        None, gt=0, le=1, description="Peak, of AdamW, falling along a cosine. Unset: 1e-4; quick: 1e-3."
+        None,
+        gt=0,
+        le=1,
+        description="Peak learning rate of AdamW. It falls along a cosine. Unset: 1e-4; with quick, 1e-3.",
     )
 
     @field_validator("lora")

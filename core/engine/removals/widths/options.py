@@ -25,27 +25,33 @@ class WidthOptions(MethodParameters, RefitOptions):
 
     attention: Annotated[AttentionChoice, BeforeValidator(lambda given: given or "auto")] = Field(
         "auto",
-        description="Heads are removed as a KV head with its query heads (kv_groups), as the same number of query "
-        "heads in every group (query_heads), in either case in the share that channels are, or not at all (none). "
-        "auto: how many heads go, and how many channels instead, is what calibration text is predicted best with; "
-        "without calibration channels alone, while a quarter of them stays.",
+        description="How attention heads are removed. kv_groups: a key/value (KV) head together with the query heads "
+        "that share it. query_heads: the same number of query heads from every KV head's group. Both remove "
+        "the same share as of channels. none: no heads. auto: tries several numbers of heads, with more "
+        "channels in place of those that stay, and takes what predicts the calibration text best; without "
+        "calibration text it removes channels alone, as long as a quarter of them stays.",
     )
     round_to: int | None = Field(
         None,
         ge=1,
         le=4096,
-        description="Channels kept are a multiple of this. Unset: what output.exports stores "
-        "in blocks, 32 or 256 for quantised GGUF, else 8 on a CPU, 64 on CUDA.",
+        description="The number of channels that remain is a multiple of this. Unset: what output.exports stores in "
+        "blocks (32 or 256 for quantised GGUF), else 8 on a CPU and 64 on CUDA.",
     )
     protected_first: int | None = Field(
         None,
         ge=0,
         le=4096,
-        description="First layers that lose nothing, so that the others lose more; needs output.layout 'per_layer'. "
-        "Unset: what the method's paper leaves alone (LLM-Pruner and its baselines: 4 of 32, scaled with the depth).",
+        description="Number of first layers that lose nothing, so that the others lose more; needs output.layout "
+        "'per_layer'. Unset: as in the method's paper (LLM-Pruner and its baselines: 4 of 32, scaled with "
+        "the depth).",
     )
     protected_last: int | None = Field(
-        None, ge=0, le=4096, description="The same of the last layers (LLM-Pruner and its baselines: 2 of 32)."
+        None,
+        ge=0,
+        le=4096,
+        description="Number of last layers that lose nothing. Unset: as in the method's paper (LLM-Pruner and its "
+        "baselines: 2 of 32, scaled with the depth).",
     )
 
     def protected(self, layers: int) -> frozenset[int]:
@@ -77,8 +83,8 @@ class RankedWidthOptions(WidthOptions):
 
     scope: Literal["layer", "model"] = Field(
         "layer",
-        description="layer: of every layer that is not protected the same share goes. model: the groups of all of them "
-        "are ranked together, by importance per parameter, each layer's divided by its root mean square; needs "
+        description="layer: every layer that is not protected loses the same share. model: all groups are ranked "
+        "together, by importance per parameter, divided by the root mean square of their layer's; needs "
         "output.layout 'per_layer'.",
     )
 
