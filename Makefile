@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.installed
+TESTED := worker/doctor/constraints.txt
 PORT ?= 8000
 PYTEST_FLAGS ?=
 # Files of tests that run at a time. More hide what tests wait for, and cost the loading of libraries of each.
@@ -14,20 +15,27 @@ HOURS ?= 4
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve stop test coverage nightly check lint types imports migrations format bench bench-experts bench-frontier bench-gpu bench-structured architectures claims mutants chaos lock clean
+.PHONY: help setup wheels installed demo serve stop test coverage nightly check lint types imports migrations format bench bench-experts bench-frontier bench-gpu bench-structured architectures claims mutants chaos lock clean
 
 help: ## what each target does
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1\t\2/' | awk -F '\t' '{printf "  make %-8s %s\n", $$1, $$2}'
 
 setup: $(SETUP) ## virtual environment with the locked dependencies in .venv
 
-$(SETUP): pyproject.toml client/pyproject.toml constraints.txt
+$(SETUP): pyproject.toml client/pyproject.toml $(TESTED)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Secateur needs Python 3.11 or newer; set PYTHON=…" >&2; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) 2>/dev/null || \
 		{ $(PYTHON) -m venv --without-pip --clear $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install pip; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint $(TESTED) \
 		--editable client --editable '.[worker,dev]' # what is never loaded, most of it, is never compiled
 	@touch $(SETUP)
+
+wheels: $(SETUP) ## the wheels and source archives of client and server, in dist
+	$(BIN)/python -m build --no-isolation --outdir dist client
+	$(BIN)/python -m build --no-isolation --outdir dist .
+
+installed: $(SETUP) ## the wheels, built and opened in an environment without the checkout: version, doctor, serve
+	$(BIN)/python -m tests.production.wheels
 
 demo: $(SETUP) ## prune a real language model end to end: sample model, server, job, report, reload
 	@$(BIN)/secateur demo
@@ -49,6 +57,7 @@ nightly: $(SETUP) ## the tests that are long by nature, one file at a time: all 
 	$(BIN)/python -m pytest -m nightly $(PYTEST_FLAGS)
 	CONFIG_FUZZ_CASES=20000 $(BIN)/python -m pytest tests/fuzz/test_configs.py $(PYTEST_FLAGS)
 	ARCHITECTURE_FUZZ_CASES=2000 $(BIN)/python -m pytest tests/fuzz/test_architectures.py $(PYTEST_FLAGS)
+	$(BIN)/python -m tests.production.wheels --fresh
 	$(BIN)/python -m bench.mutants
 	$(BIN)/python -m bench.mutants --sample 40 --seed $(shell date +%j)
 	$(BIN)/python -m bench.device_mutants
@@ -107,13 +116,13 @@ mutants: $(SETUP) ## a hundred small faults put into a copy of the product, one 
 chaos: $(SETUP) ## faults in a whole installation while clients use it, as root; SEED=1 FAULTS=100
 	$(BIN)/python -m bench.chaos --seed $(SEED) --faults $(FAULTS)
 
-lock: ## refresh constraints.txt, and deploy/locks for the images, from the ranges in pyproject.toml
+lock: ## refresh constraints.txt of worker/doctor, and deploy/locks for the images, from the ranges in pyproject.toml
 	rm -rf .cache/lock
 	$(PYTHON) -m venv .cache/lock
 	.cache/lock/bin/python -m pip install --quiet --editable client --editable '.[worker,dev]'
 	.cache/lock/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > .cache/lock/tested.txt
 	{ echo "# Written by make lock. torch, torchvision and what they bring are left to pip: CPU and CUDA builds both satisfy the range."; \
-	  grep -vE '^(torch|torchvision)==|^(triton|nvidia-[^m]|cuda-|setuptools)' .cache/lock/tested.txt; } > constraints.txt
+	  grep -vE '^(torch|torchvision)==|^(triton|nvidia-[^m]|cuda-|setuptools)' .cache/lock/tested.txt; } > $(TESTED)
 	printf 'setuptools\n' > .cache/lock/build.in
 	printf './client\n.\n' > .cache/lock/api.in
 	printf './client\n.[worker,gguf]\n' > .cache/lock/worker.in
@@ -124,4 +133,4 @@ lock: ## refresh constraints.txt, and deploy/locks for the images, from the rang
 	rm -rf .cache/lock
 
 clean: stop ## remove the virtual environment; the home folder .secateur stays
-	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist *.egg-info client/build client/src/*.egg-info .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

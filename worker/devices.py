@@ -19,7 +19,7 @@ OWN = "SECATEUR_OWN_DEVICE"
 ANSWER_SECONDS = 20.0
 SILENCES = 3
 """Questions without an answer, one after the other, after which a device counts as failed."""
-_COMMAND = (sys.executable, "-m", "worker.nvml")
+_COMMAND = (sys.executable, "-P", "-m", "worker.nvml")
 
 logger = structlog.get_logger()
 

@@ -1,13 +1,17 @@
-"""Resources of this machine, or of the part a worker may use: memory and disk; `devices.py` has the device."""
+"""Resources of this machine, or of the part a worker may use: memory, cores, disk; `devices.py` has the device."""
 
 import contextlib
+import math
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import psutil
 
 from core.settings import Settings
 from worker.node_cache import NodeCache
+from worker.processes import run
 
 
 def memory_bytes() -> int:
@@ -19,6 +23,15 @@ def memory_bytes() -> int:
     return machine
 
 
+def cores() -> int:
+    """Return the cores that this process may use, by its affinity and the quota of its control group."""
+    allowed = len(os.sched_getaffinity(0))
+    with contextlib.suppress(OSError, ValueError):  # no such version of control groups, or "max"
+        quota, period = map(int, Path("/sys/fs/cgroup/cpu.max").read_text().split())
+        return min(allowed, math.ceil(quota / period))
+    return allowed
+
+
 def usable_memory_bytes(settings: Settings) -> int:
     """Return the bytes of main memory that this worker may use, by its settings or else by the machine."""
     return settings.worker_memory_bytes or memory_bytes()
@@ -26,10 +39,11 @@ def usable_memory_bytes(settings: Settings) -> int:
 
 def disk_free_bytes(folder: Path) -> int:
     """Free space on the disk where `folder` is, or will be."""
-    return shutil.disk_usage(_existing(folder)).free
+    return shutil.disk_usage(nearest_existing(folder)).free
 
 
-def _existing(folder: Path) -> Path:
+def nearest_existing(folder: Path) -> Path:
+    """Return the folder, or the lowest folder above it that exists."""
     return next(each for each in (folder, *folder.resolve().parents) if each.exists())
 
 
@@ -40,7 +54,7 @@ def disk_room_bytes(settings: Settings) -> int:
     """
     room = disk_free_bytes(settings.work_root)
     cache = settings.cache_root
-    if cache.is_dir() and cache.stat().st_dev == _existing(settings.work_root).stat().st_dev:
+    if cache.is_dir() and cache.stat().st_dev == nearest_existing(settings.work_root).stat().st_dev:
         room += NodeCache(cache, max_bytes=settings.cache_max_bytes).reclaimable_bytes()
     return room // max(1, len(settings.devices))
 
@@ -58,3 +72,12 @@ def disk_shortage(settings: Settings) -> str | None:
         f"the disk of {settings.work_root} has {free / 2**30:.2f} GiB free, less than the watermark of "
         f"{settings.disk_watermark_bytes / 2**30:.2f} GiB"
     )
+
+
+def seclusion_refusal() -> str | None:
+    """Return the reason why this system does not let runners be kept from the network; None where it does.
+
+    Tried in a process of its own, which could not get back onto it.
+    """
+    tried = run([sys.executable, "-I", "-S", str(Path(__file__).parent / "runner" / "seclusion.py")], name="seclusion")
+    return tried.stdout.strip() if tried.returncode else None

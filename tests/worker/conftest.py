@@ -311,7 +311,7 @@ def runner_of(owner: int, module: str = "worker.runner") -> int | None:
     """The runner that a process has now, forked or executed as that module."""
     for process in psutil.Process(owner).children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
-            is_it = module in process.cmdline()[:3] or (module == "worker.runner" and process.name() == PROCESS_NAME)
+            is_it = module in process.cmdline()[:4] or (module == "worker.runner" and process.name() == PROCESS_NAME)
             if is_it and process.status() != psutil.STATUS_ZOMBIE:
                 return process.pid
     return None

@@ -29,6 +29,7 @@ from secateur.cli.registry import (
 )
 from secateur_wire.datasets import Dataset
 from secateur_wire.models import Model
+from worker.cli.doctor import doctor
 from worker.cli.errors import local_instance, print_errors
 from worker.cli.installation import as_client_sees, is_elsewhere
 from worker.cli.keys import keys_create, keys_list, keys_revoke
@@ -43,6 +44,7 @@ def register(app: typer.Typer) -> None:
     another server.
     """
     app.command("prune")(_prune)
+    app.command("doctor")(doctor)
     app.command("serve")(_serve)
     app.command("stop")(_stop)
     app.command("samples")(_samples)

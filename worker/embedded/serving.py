@@ -52,7 +52,7 @@ def _start(home: Path) -> ChildProcess:
     log = _log(home)
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "wb") as output:
-        command = [sys.executable, "-c", COMMAND_LINE, "serve", "--port", str(_free_port())]
+        command = [sys.executable, "-P", "-c", COMMAND_LINE, "serve", "--port", str(_free_port())]
         return spawn(command, name="serve", stdout=output, stderr=subprocess.STDOUT)
 
 

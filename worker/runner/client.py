@@ -23,7 +23,7 @@ from worker.processes import ChildProcess, spawn
 from worker.runner.fork_server import fork_runner
 from worker.runner.messages import ErrorMessage, Message, ResultMessage, parse_message
 
-RUNNER: tuple[str, ...] = (sys.executable, "-m", "worker.runner")
+RUNNER: tuple[str, ...] = (sys.executable, "-P", "-m", "worker.runner")
 POLL_SECONDS = 0.2
 _FULL_DISK_BYTES = 2**16
 """Free bytes below which a process may end without a word: not even its log can be written."""

@@ -15,7 +15,7 @@ from typing import IO
 from core.pipeline.stages.registry import SPECS, run_module
 from worker.processes import ChildProcess, spawn
 
-COMMAND = (sys.executable, "-m", "worker.runner.forking_process")
+COMMAND = (sys.executable, "-P", "-m", "worker.runner.forking_process")
 PRELOADED = (
     "worker.runner.__main__",
     *(module for task, spec in SPECS.items() if (module := run_module(task)) not in spec.libraries),

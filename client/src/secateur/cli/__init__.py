@@ -19,12 +19,13 @@ calls what it replaced:
 `add_model`, `add_dataset`, `show_model`, `show_dataset`, `follow` and `print_job` are there for such commands to call.
 """
 
+import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import cache
-from importlib.metadata import entry_points
-from typing import Final, Protocol
+from importlib.metadata import PackageNotFoundError, entry_points, version
+from typing import Annotated, Final, Protocol
 
 import typer
 from typer.core import TyperGroup
@@ -79,7 +80,7 @@ GROUPS: Final[Mapping[str, Sequence[str]]] = {
     "Models and data": ("inspect", "methods", "models", "datasets", "samples"),
     "Automation": ("triggers", "webhooks", "retention"),
     "Team": ("team", "keys", "hub-token", "audit"),
-    "Server": ("serve", "stop", "demo", "workers", "queues", "teams", "store"),
+    "Server": ("doctor", "serve", "stop", "demo", "workers", "queues", "teams", "store"),
 }
 """Commands of each group, in the order of the help; those that the server's package adds are among them."""
 
@@ -122,6 +123,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _print_versions(is_asked: bool) -> None:
+    """Print the versions of client, server and PyTorch, as far as they are installed, and of Python."""
+    if not is_asked:
+        return
+    for package in ("secateur", "secateur-server", "torch"):
+        with suppress(PackageNotFoundError):
+            print(package, version(package))
+    print("Python", platform.python_version())
+    raise typer.Exit
+
+
 for command in (
     *(prune, plan, methods, inspect, submit, show, report, summary, watch, cancel, retry, download, unpack, publish),
     *(sweeps, team, workers, queues, audit),
@@ -137,6 +151,15 @@ app.add_typer(models_app, name="models")
 app.add_typer(datasets_app, name="datasets")
 app.add_typer(webhooks_app, name="webhooks")
 app.add_typer(triggers_app, name="triggers")
+
+
+@app.callback()
+def _versions(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_print_versions, is_eager=True, help="Print the versions, and end.")
+    ] = False,
+) -> None:
+    """Take the options that come before a command."""
 
 
 def main() -> None:
