@@ -1,5 +1,5 @@
-"""Methods: a folder for each published method, composed of `core.engine.pruning` and known by its id.
+"""Methods: one folder for each published method, composed of `core.engine.pruning` and known by its id.
 
-The parts of one method alone lie in its folder; what two methods share is the engine's. No job or database is known
-here, and the registry loads no torch.
+A folder holds the parts that only its method needs. The engine holds the parts that several methods share. This package
+knows no jobs and no database, and its registry does not load torch.
 """

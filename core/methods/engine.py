@@ -1,6 +1,6 @@
-"""Mathematics of methods: the classes of a method's module `method`, loaded when a process with torch asks for them.
+"""Loading of the implementations of methods: the classes in each method's module `method`, which need torch.
 
-A class is found by the protocol it implements, so that a method may have one for each kind of pass.
+A class is found by the protocol it implements, so that a method can have one class for each kind of pass.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ _MODULE = "method"
 
 
 def build_method(method_id: str, parameters: MethodParameters, protocols: Sequence[type[Any]]) -> Any:
-    """Build the implementation of a method that follows the first of these protocols it has a class for."""
+    """Build a method's implementation; the first of `protocols` that a class of the method implements decides."""
     preferred = (find_class(methods, method_id, _MODULE, each) for each in protocols[:-1])
     implementation = next(filter(None, preferred), None)
     return (implementation or require_class(methods, method_id, _MODULE, protocols[-1]))(parameters)
@@ -26,7 +26,7 @@ def build_method(method_id: str, parameters: MethodParameters, protocols: Sequen
 def build_classifier_method(
     method_id: str, parameters: MethodParameters, pattern: str | None = None
 ) -> ClassifierMethod:
-    """Build the implementation of a method for image classifiers, for a pattern, the method's default for none."""
+    """Build a method's implementation for image classifiers; without a pattern, for the method's default pattern."""
     removal = get_method(method_id).variant(pattern).removal
     assert removal is not None
     run = classifier_run(removal)

@@ -1,4 +1,4 @@
-"""Description of a method, as its folder gives it."""
+"""Description of a method, which its folder provides."""
 
 from collections.abc import Mapping
 from typing import Any, Literal, Self
@@ -28,18 +28,18 @@ SMALLER = (
     "afterwards (recovery)."
 )
 UNCHANGED = "None: the model keeps its size and speed."
-"""Hardware gains to expect, by what a method does to a model."""
+"""Expected hardware gains, by the effect of a method on a model."""
 
 
 Read = Literal["none", "norms", "gram"]
-"""Statistics of its inputs that a layer is pruned by, each with those before: none, norms of features, XᵀX."""
+"""Statistics of a layer's inputs that a method can need: none, norms of features, XᵀX. Each includes those before."""
 
 
 class Variant(BaseModel):
-    """Properties of a method that may depend on the pattern family of a job.
+    """Properties of a method that can depend on the pattern family of a job.
 
-    `description` is a paragraph for whoever has to choose, `gains` what hardware makes of the result. `removes` is the
-    id of a removal, None where nothing is pruned.
+    `description` is a paragraph for users who choose a method. `gains` says how hardware benefits from the result.
+    `removes` is the id of a removal, None where nothing is pruned.
     """
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
@@ -60,12 +60,12 @@ class Variant(BaseModel):
 
     @property
     def shrinks(self) -> bool:
-        """Return whether parts of the model go, so that it gets smaller; else weights become zero, or nothing does."""
+        """Return whether the method removes parts of the model, so that it gets smaller."""
         return self.removal is not None and not self.removal.zeroes
 
     @property
     def alone_measurable(self) -> bool:
-        """Return whether it can prune one layer alone, at any rate: its weights without training, or its filters."""
+        """Return whether the method can prune one layer alone at any rate: filters, or weights without training."""
         return self.removal is not None and self.removal.is_measurable_alone(trains=self.needs.training)
 
     def public(self) -> dict[str, object]:
@@ -74,11 +74,11 @@ class Variant(BaseModel):
 
 
 class MethodInfo(Variant):
-    """Description of a method. `patterns` lists pattern families, the default first; none: nothing is pruned.
+    """Description of a method; `patterns` lists pattern families, the default first, and is empty if nothing is pruned.
 
-    It is itself the variant for its patterns, except for those of them that have one of their own in `variants`.
-    `summary` is a line. Lists of methods go by `rank`, lowest first. `is_baseline`: it leaves what goes to chance, for
-    others to be compared with. `offers` are jobs that the planner may propose.
+    The method itself is the variant for its patterns, except for patterns with an entry in `variants`. `summary` is one
+    line. Lists of methods are sorted by `rank`, lowest first. `is_baseline` marks a method that chooses at random, for
+    comparison with others. `offers` are jobs that the planner may propose.
     """
 
     id: str
@@ -108,16 +108,16 @@ class MethodInfo(Variant):
 
     @property
     def measures(self) -> bool:
-        """Return whether the method reports figures and leaves no model."""
+        """Return whether the method only reports figures and produces no model."""
         return not self.prunes and not self.needs.training
 
     @property
     def shared_patterns(self) -> tuple[PatternFamily, ...]:
-        """Return the pattern families that it is itself the variant for."""
+        """Return the pattern families that have no variant of their own."""
         return tuple(each for each in self.patterns if each not in self.variants)
 
     def variant(self, pattern: str | None) -> Variant:
-        """Return the variant for a pattern; for none, or one that the method does not offer, that of the default."""
+        """Return the variant for a pattern; the default pattern's where it is None or not offered."""
         family = family_of(pattern)
         return self if family is None else self.variants.get(family, self)
 

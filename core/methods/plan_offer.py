@@ -1,4 +1,4 @@
-"""Offer of a method to the planner: a job that serves a goal, and why it may be taken."""
+"""Offer of a method to the planner: a job that serves a goal, and the reason to take it."""
 
 from dataclasses import dataclass, field
 
@@ -9,9 +9,10 @@ from secateur_wire.plans import Goal
 
 @dataclass(frozen=True, kw_only=True)
 class PlanOffer:
-    """A job with the method, for `goals` on models of a task; offers are tried by `place`, lowest first.
+    """Job that a method offers for `goals` on models of a task; the planner tries offers in ascending order of `place`.
 
-    `sequences` are those to calibrate on. `usual` is the share to remove where nothing is known of the outcome.
+    `sequences` is the number of calibration sequences. `usual` is the share to remove if nothing is known about the
+    result.
     """
 
     goals: tuple[Goal, ...]

@@ -1,4 +1,4 @@
-"""Registry of methods: every folder beside it whose `info` describes one. None is listed, and no torch is loaded."""
+"""Registry of methods: every folder of this package whose `info` describes a method. It does not load torch."""
 
 from collections.abc import Mapping
 
@@ -15,7 +15,7 @@ METHODS = descriptions(methods, MethodInfo)
 
 
 def get_method(method_id: str) -> MethodInfo:
-    """Return a method's description; raises UnknownMethod listing the ids there are."""
+    """Return a method's description; raises UnknownMethod, which lists the known ids."""
     try:
         return METHODS[method_id]
     except KeyError:
@@ -27,9 +27,9 @@ def get_method(method_id: str) -> MethodInfo:
 
 
 def parse_parameters(method_id: str, parameters: Mapping[str, object], pattern: str | None = None) -> MethodParameters:
-    """Validate a method's parameters for a pattern, the method's default where there is none.
+    """Validate a method's parameters for a pattern; without a pattern, for the method's default one.
 
-    Raises InvalidParameters with the dotted name of the first one at fault.
+    Raises InvalidParameters with the dotted name of the first wrong parameter.
     """
     method = get_method(method_id)
     variant = method.variant(pattern)

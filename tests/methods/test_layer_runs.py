@@ -16,7 +16,7 @@ from core.engine.pruning.streams.block_gradients import backward_blocks
 from core.engine.pruning.streams.hidden_state_cache import HiddenStateCache
 from core.engine.pruning.streams.stream import ActivationBudget
 from core.methods.frontier import run_costs
-from core.methods.frontier.layer_drop import descend, most_trials
+from core.methods.frontier.layer_drop import find_local_minimum, most_trials
 from core.methods.frontier.layer_search import least_costly
 from core.methods.frontier.run_costs import RunCosts
 from tests.engine.tiny import make_model, make_tokens
@@ -110,6 +110,6 @@ def test_the_descent_ends_at_the_least_where_values_fall_and_then_rise(values: l
         asked.add(place)
         return [*falling, *rising][place]
 
-    place = descend(len(values), value)
+    place = find_local_minimum(len(values), value)
     assert value(place) == min(values)
     assert len(asked) <= most_trials(len(values)), "each place is asked for once, as the values are kept"

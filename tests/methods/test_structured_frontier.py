@@ -64,14 +64,14 @@ def increase(weight_OI: Tensor, gram_II: Tensor, metric_OO: Tensor, kept: Tensor
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize(("size", "at_once"), [(1, 1), (1, 3), (3, 1)])
-def test_what_is_left_of_a_removal_is_the_least_squares_of_what_is_left(seed: int, size: int, at_once: int) -> None:
+@pytest.mark.parametrize(("size", "per_step"), [(1, 1), (1, 3), (3, 1)])
+def test_what_is_left_of_a_removal_is_the_least_squares_of_what_is_left(seed: int, size: int, per_step: int) -> None:
     """And the first group that goes is the one of all that costs least."""
     weight_OI, gram_II, metric_OO = problem(seed)
     groups = 12 // size
     for keep in (groups - 1, groups // 2):
         changed_OI, inverse_II = weight_OI.clone(), torch.linalg.inv(gram_II)
-        kept = remove_groups(changed_OI, inverse_II, metric_OO, size=size, keep=keep, at_once=at_once)
+        kept = remove_groups(changed_OI, inverse_II, metric_OO, size=size, keep=keep, per_step=per_step)
         features = torch.tensor([unit * size + place for unit in kept for place in range(size)])
         cost, best_OI = increase(weight_OI, gram_II, metric_OO, features)
         assert len(kept) == keep
@@ -87,7 +87,7 @@ def test_the_choice_is_better_than_chance_and_the_metric_than_none() -> None:
 
         def cost(metric: Tensor | None) -> float:
             inverse_II = torch.linalg.inv(gram_II)
-            kept = remove_groups(weight_OI.clone(), inverse_II, metric, size=1, keep=6, at_once=1)
+            kept = remove_groups(weight_OI.clone(), inverse_II, metric, size=1, keep=6, per_step=1)
             return increase(weight_OI, gram_II, metric_OO, torch.tensor(kept))[0]
 
         assert cost(None) == cost(torch.eye(6, dtype=torch.float64))
@@ -127,8 +127,8 @@ def test_it_drifts_less_than_where_chance_chooses_and_more_where_it_hardly_fits(
     found.append(drift("chosen"))
     generator = torch.Generator().manual_seed(0)
     monkeypatch.setattr(
-        input_removal, "_costs",
-        lambda weight_OI, imaged_OI, inverse_II, size: torch.rand(weight_OI.shape[1] // size, generator=generator),
+        input_removal, "_group_costs",
+        lambda weight_OI, product_OI, inverse_II, size: torch.rand(weight_OI.shape[1] // size, generator=generator),
     )  # fmt: skip
     found.append(drift("by-chance"))
     found.append(drift("hardly-fitted", ridge=10, damping=1))

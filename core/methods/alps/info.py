@@ -11,7 +11,7 @@ from core.methods.method_info import ZEROS_OR_N_M, MethodInfo
 from secateur_wire.methods import Needs, Paper
 
 _USUAL_ITERATIONS = 60
-"""Iterations after which most layers' supports have settled, measured on SmolLM2 at 50 to 70 %."""
+"""Number of iterations after which the supports of most layers no longer change, measured on SmolLM2 at 50 to 70 %."""
 
 
 class ALPSParameters(LayerSelection, AllocationOptions, PropagationOptions, CompensationOptions):

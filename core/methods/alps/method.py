@@ -14,26 +14,29 @@ from core.methods.alps.info import ALPSParameters
 from secateur_wire.errors import RunFailed
 
 _CHECK_EVERY = 3
-"""Number of iterations after which ρ follows how far the support has moved."""
-_MOVED = 0.005
-"""Share of the support that must change at one look for ρ to be soft enough."""
-_GROWTH = ((0.1, 1.3), (_MOVED, 1.2), (0.0, 1.1))
-"""Factors of ρ where more than a share of the support has changed since the last look."""
-_SETTLED = 3e-4
-"""Share of the support that may still change when the iterations end, once there were `_SETTLING` of them."""
-_SETTLING = 30
-_TOO_STIFF = 5
-"""Divisor of ρ where the support hardly moves from the very first; where so few weights go that it cannot, ρ grows from
-what it has become once there were `_SETTLING` iterations."""
+"""Number of iterations between two checks of how much the support has changed."""
+_LEAST_CHANGE = 0.005
+"""Share of the support that must change between two checks; if less changes from the start, ρ is too large."""
+_GROWTH = ((0.1, 1.3), (_LEAST_CHANGE, 1.2), (0.0, 1.1))
+"""Factors of ρ: the first pair whose share is below the share of the support that changed gives the factor."""
+_CONVERGED_CHANGE = 3e-4
+"""Share of the support below which a change counts as converged, after `_LEAST_ITERATIONS` iterations."""
+_LEAST_ITERATIONS = 30
+_PENALTY_DIVISOR = 5
+"""Divisor of ρ when the support hardly changes from the start.
+
+At low sparsity the support cannot change much. Therefore ρ grows from its reduced value after `_LEAST_ITERATIONS`
+iterations.
+"""
 
 
 class ALPS(Method):
-    """ALPS for the minimum of ‖X(Ŵ − W)ᵀ‖² over W with at most k weights, Ŵ the dense ones and H = XᵀX.
+    """ALPS for the minimum of ‖X(Ŵ − W)ᵀ‖² over W with at most k weights; Ŵ are the dense weights and H = XᵀX.
 
-    Operator splitting finds the support: W = (ŴH − V + ρD)(H + ρI)⁻¹, D is W + V/ρ without its smallest weights, V
-    grows by ρ(W − D). H is decomposed once, so that the inverse for any ρ is cheap, and ρ grows by how much of the
-    support still changes. Conjugate gradients, all rows at a time, then solve for the weights of that support. Inputs
-    are scaled to norm 1, so that the diagonal of H, which preconditions them, is 1.
+    Operator splitting finds the support: W = (ŴH − V + ρD)(H + ρI)⁻¹, D is W + V/ρ without its smallest weights, and V
+    grows by ρ(W − D). H is decomposed once, so that the inverse for any ρ is cheap. ρ grows by a factor that depends on
+    how much of the support still changes. Conjugate gradients then solve for the weights of that support, all rows at a
+    time. Inputs are scaled to norm 1, so that the preconditioner, the diagonal of H, is 1.
     """
 
     statistic = Statistic.GRAM
@@ -66,7 +69,7 @@ class ALPS(Method):
         return pruned
 
     def _scaled(self, gram_II: Tensor) -> tuple[Tensor, Tensor]:
-        """Return H, damped and scaled to a diagonal of 1, and what each input was divided by."""
+        """Return H, damped and scaled to a diagonal of 1, and the divisor of each input."""
         damped_II = gram_II.clone()
         diagonal_I = damped_II.diagonal()
         diagonal_I += self.damping * diagonal_I.mean()
@@ -76,7 +79,7 @@ class ALPS(Method):
         return damped_II, norms_I
 
     def _split(self, dense_OI: Tensor, goal_OI: Tensor, spectrum: "Spectrum", target: LayerTarget) -> Tensor:
-        """Return W of the last iteration, dense still, whose largest weights are the support."""
+        """Return W of the last iteration; it is dense, and its largest weights are the support."""
         kept = max(1, dense_OI.numel() - target.of_tensor(dense_OI.numel()))
         penalty, has_moved = self.penalty, False
         inverse_II = spectrum.inverse(penalty)
@@ -93,11 +96,11 @@ class ALPS(Method):
                 continue
             changed = int((removed_OI ^ before_OI).sum()) / kept
             before_OI = removed_OI
-            if iteration >= _SETTLING and changed < _SETTLED:
+            if iteration >= _LEAST_ITERATIONS and changed < _CONVERGED_CHANGE:
                 break
-            has_moved = has_moved or changed > _MOVED or iteration >= _SETTLING
+            has_moved = has_moved or changed > _LEAST_CHANGE or iteration >= _LEAST_ITERATIONS
             if not has_moved:
-                penalty /= _TOO_STIFF
+                penalty /= _PENALTY_DIVISOR
                 before_OI = first_OI
                 sparse_OI, dual_OI = dense_OI.masked_fill(first_OI, 0), torch.zeros_like(dense_OI)
             elif changed:
@@ -109,7 +112,7 @@ class ALPS(Method):
 
 
 class Spectrum:
-    """Eigenvalues and eigenvectors of a symmetric matrix H, in float64, for (H + ρI)⁻¹ at any ρ."""
+    """Eigenvalues and eigenvectors of a symmetric matrix H in float64, from which (H + ρI)⁻¹ follows for any ρ."""
 
     def __init__(self, matrix_II: Tensor) -> None:
         self.dtype = matrix_II.dtype

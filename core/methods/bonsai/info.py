@@ -43,7 +43,7 @@ class BonsaiParameters(WidthOptions, BudgetOptions):
 
     @model_validator(mode="before")
     @classmethod
-    def _of_the_budget(cls, given: Any) -> Any:
+    def _fill_from_budget(cls, given: Any) -> Any:
         quick = {"masks_per_round": 32, "round_share": 0.15, "sequences": 4}
         return quick | given if isinstance(given, dict) and given.get("budget") == "quick" else given
 

@@ -8,7 +8,9 @@ from torch import Tensor
 
 _FOLDS = 5
 _PENALTIES = {"L2": (1e-3, 1e-2, 1e-1, 1.0, 10.0), "L1": (0.3, 0.1, 0.03, 0.01)}
-"""Shares of the largest eigenvalue of XᵀX / n (L2), and of the least penalty that leaves no coefficient (L1)."""
+"""Weights of the penalties: shares of the largest eigenvalue of XᵀX / n (L2), and of the smallest L1 penalty for which
+all coefficients are zero.
+"""
 _LASSO_STEPS = 300
 _LASSO_TOLERANCE = 1e-4
 
@@ -17,8 +19,8 @@ _LASSO_TOLERANCE = 1e-4
 class Regression:
     """Importance of each unit, and the penalty that was chosen.
 
-    `importance_U` is the performance gained by keeping each unit. `tau` is Kendall's τ of predicted and measured
-    performance of hold-out masks, the mean over folds.
+    `importance_U` is the gain in performance from keeping each unit. `tau` is Kendall's τ between the predicted and the
+    measured performance of hold-out masks, averaged over the folds.
     """
 
     importance_U: Tensor
@@ -28,13 +30,14 @@ class Regression:
 
 
 def regress(kept_NU: Tensor, performance_N: Tensor, generator: torch.Generator) -> Regression:
-    """Fit performance = b + Σ β_u·kept_u over masks [masks, units], each two of which are complementary.
+    """Fit performance = b + Σ β_u·kept_u over masks [masks, units]; masks 2i and 2i + 1 are complementary.
 
-    Penalty (L1 or L2) and its weight are those whose predictions order hold-out masks best; a pair is held out
-    together, since one of it all but determines the other. The fit returned is on all masks.
+    The penalty (L1 or L2) and its weight are chosen by cross-validation: their predictions order hold-out masks best.
+    The two masks of a pair are held out together, since one nearly determines the other. The returned fit uses all
+    masks.
 
-    Centred, the masks of a pair are x and −x, so that the squared error of both is, up to a constant, twice that of x
-    against half the difference of their performances: the fit is on pairs.
+    After centring, the masks of a pair are x and −x. The squared error of both is, up to a constant, twice the squared
+    error of x against half the difference of their performances. The fit therefore uses one row per pair.
     """
     X_NU, y_N = kept_NU[::2].double() - 0.5, (performance_N[::2] - performance_N[1::2]).double() / 2
     folds = torch.randperm(len(X_NU), generator=generator) % _FOLDS
@@ -53,7 +56,7 @@ def regress(kept_NU: Tensor, performance_N: Tensor, generator: torch.Generator) 
 
 
 def _fits(X_NU: Tensor, y_N: Tensor) -> Iterator[tuple[str, float, Tensor]]:
-    """Yield penalty, share and coefficients [units] of the fit under every penalty."""
+    """Yield the penalty, its share and the coefficients [units] for every penalty."""
     largest = float(torch.linalg.eigvalsh(X_NU @ X_NU.T)[-1]) / len(X_NU)
     for share in _PENALTIES["L2"]:
         yield "L2", share, ridge(X_NU, y_N, share * largest)
@@ -65,7 +68,7 @@ def _fits(X_NU: Tensor, y_N: Tensor) -> Iterator[tuple[str, float, Tensor]]:
 
 
 def ridge(X_NU: Tensor, y_N: Tensor, penalty: float) -> Tensor:
-    """Minimise ‖y − Xβ‖² / n + penalty·‖β‖² and return β, [units]; solved in the smaller space of the rows."""
+    """Minimise ‖y − Xβ‖² / n + penalty·‖β‖² and return β, [units]; the linear system has the size of the rows."""
     rows_NN = X_NU @ X_NU.T
     rows_NN.diagonal().add_(len(X_NU) * penalty)
     beta_U: Tensor = X_NU.T @ torch.linalg.solve(rows_NN, y_N)
@@ -78,7 +81,7 @@ def lasso(X_NU: Tensor, y_N: Tensor, penalty: float, start_U: Tensor) -> Tensor:
     beta_U = ahead_U = start_U
     t = 1.0
     for _ in range(_LASSO_STEPS):
-        some = ahead_U.nonzero().flatten()  # few, after the first steps
+        some = ahead_U.nonzero().flatten()  # after the first steps only few coefficients are nonzero
         gradient_U = X_NU.T @ (X_NU[:, some] @ ahead_U[some] - y_N) / len(X_NU)
         next_U = torch.nn.functional.softshrink(ahead_U - step * gradient_U, step * penalty)
         moved_U, beta_U = next_U - beta_U, next_U
@@ -90,7 +93,7 @@ def lasso(X_NU: Tensor, y_N: Tensor, penalty: float, start_U: Tensor) -> Tensor:
 
 
 def kendall_tau(first_N: Tensor, second_N: Tensor) -> float:
-    """Return Kendall's τ-b of two series; 0 where either is constant."""
+    """Return Kendall's τ-b of two series; 0 if either is constant."""
     first_NN = (first_N[:, None] - first_N).sign()
     second_NN = (second_N[:, None] - second_N).sign()
     untied = float(first_NN.abs().sum() * second_NN.abs().sum()) ** 0.5

@@ -21,17 +21,19 @@ from secateur_wire.errors import NotFiniteWeights
 
 
 class Bonsai(UnitMethod):
-    """Bonsai's removal in rounds, each of a share p of the units' parameters.
+    """Bonsai's removal in rounds; each round removes a share p of the units' parameters.
 
-    1. prior of a unit = mean |W_out|·rms(activation), in the model as pruned so far; in every layer the units of lowest
-       prior, twice as many as are to be removed, are candidates, and all others stay, without an importance;
-    2. sub-models without half of the candidates, drawn with probability ∝ max prior − prior, each followed by its
-       complement (without the other half), are measured: performance = −perplexity;
-    3. importance = the coefficients of a linear regression of performance on which candidates are kept;
-    4. the candidates of least importance are removed; where importances tie (L1 leaves many at zero), those of least
-       prior.
+    1. The prior of a unit is mean |W_out|·rms(activation) in the model as pruned so far. In every layer, the units of
+       lowest prior are candidates: twice as many units as the round removes. All other units stay and get no
+       importance.
+    2. Sub-models without half of the candidates are measured: performance = −perplexity. The candidates to leave out
+       are drawn with probability ∝ max prior − prior. The complement of each sub-model (without the other half) is
+       measured too.
+    3. The importance of a candidate is its coefficient in a linear regression of performance on the kept candidates.
+    4. The candidates of least importance are removed. Where importances tie (L1 sets many to zero), the candidates of
+       least prior are removed.
 
-    The entire model is in memory, forward only, and never more than a micro-batch of activations.
+    The entire model is in memory and runs forward only, on one micro-batch of activations at a time.
     """
 
     weight_reads = 1
@@ -53,8 +55,8 @@ class Bonsai(UnitMethod):
         before, kept = context.counts_at(0), context.without_layers([])
         for number in counted(range(1, rounds + 1), "rounds of removal"):
             after = context.counts_at(number / rounds)
-            kept, said = self._round(context, model, model.masks.kept_by(kept), before, after, generator)
-            context.log(f"round {number} of {rounds}: {said}")
+            kept, summary = self._round(context, model, model.masks.kept_by(kept), before, after, generator)
+            context.log(f"round {number} of {rounds}: {summary}")
             before = after
         for layer in range(context.layers):
             streamed.empty_block(layer)
@@ -64,35 +66,35 @@ class Bonsai(UnitMethod):
         self,
         context: UnitSelectionContext,
         model: "_MaskedModel",
-        there_U: Tensor,
+        remaining_U: Tensor,
         before: Sequence[LayerCounts],
         after: Sequence[LayerCounts],
         generator: torch.Generator,
     ) -> tuple[KeptUnits, str]:
-        """Run one round: reduce the units still there, as many as `before` says, to those of `after`."""
+        """Run one round: reduce the remaining units, whose counts are `before`, to the counts `after`."""
         assert context.calibration is not None
         masks = model.masks
 
         def keep_highest(score_U: Tensor, among_U: Tensor, counts: Sequence[LayerCounts]) -> KeptUnits:
-            """Keep the units of highest score; only units `among_U` may be removed."""
+            """Keep the units of highest score; units outside `among_U` are not removed."""
             inside = score_U[among_U]
-            stays_U = torch.where(there_U, inside.max() + 1, inside.min() - 1)
+            stays_U = torch.where(remaining_U, inside.max() + 1, inside.min() - 1)
             return context.keep_highest(masks.split(torch.where(among_U, score_U, stays_U)), counts)
 
         drawn = torch.randperm(len(context.calibration), generator=generator)[: self.parameters.sequences]
         tokens_NT = context.calibration[drawn]
-        prior_U, now = model.prior(tokens_NT, there_U)
-        twice = [_twice(*each) for each in zip(before, after, strict=True)]
-        candidates_U = there_U & ~masks.kept_by(keep_highest(prior_U, there_U, twice))
+        prior_U, now = model.prior(tokens_NT, remaining_U)
+        twice = [_with_double_removal(*each) for each in zip(before, after, strict=True)]
+        candidates_U = remaining_U & ~masks.kept_by(keep_highest(prior_U, remaining_U, twice))
         if not candidates_U.any():
-            return keep_highest(prior_U, there_U, after), "nothing to remove"
+            return keep_highest(prior_U, remaining_U, after), "nothing to remove"
         weight_U = _drop_weights(masks, prior_U, candidates_U)
         kept = []
         for _ in range(self.parameters.masks_per_round // 2):
-            # The lowest of E/w, E exponential: draws without replacement with probability ∝ w.
+            # The lowest values of E/w, with E exponential, are draws without replacement with probability ∝ w.
             draw_U = torch.empty_like(weight_U).exponential_(generator=generator) / weight_U
             kept_U = masks.kept_by(keep_highest(draw_U, candidates_U, after))
-            kept += [kept_U, torch.where(candidates_U, ~kept_U, there_U)]
+            kept += [kept_U, torch.where(candidates_U, ~kept_U, remaining_U)]
         measured = torch.tensor(
             [-model.perplexity(tokens_NT, each) for each in counted(kept, "measuring masks")], dtype=torch.float64
         )
@@ -101,16 +103,16 @@ class Bonsai(UnitMethod):
         regression = regress(torch.stack(kept)[:, candidates_U], measured, generator)
         importance_U = torch.zeros(len(masks), dtype=torch.float64)
         importance_U[candidates_U] = regression.importance_U
-        said = (
+        summary = (
             f"perplexity {now:.3f}, {-measured.mean():.3f} on average over {len(kept)} masks of "
             f"{int(candidates_U.sum())} candidates; {regression.penalty} {regression.share:g}, "
             f"Kendall's τ {regression.tau:.2f}"
         )
-        return keep_highest(_ranks(importance_U, prior_U), candidates_U, after), said
+        return keep_highest(_ranks(importance_U, prior_U), candidates_U, after), summary
 
 
 class _MaskedModel:
-    """All blocks of a context's model, and the masks over their units."""
+    """Model with all its blocks in memory, and the masks over its units."""
 
     def __init__(self, context: UnitSelectionContext) -> None:
         self.context = context
@@ -127,7 +129,7 @@ class _MaskedModel:
             return perplexity(self.context.streamed, ((tokens_BT, self._run(tokens_BT)) for tokens_BT in batches))
 
     def prior(self, tokens_NT: Tensor, kept_U: Tensor) -> tuple[Tensor, float]:
-        """Return mean |W_out|·rms(activation) of each unit, and the perplexity, with only these units kept."""
+        """Return mean |W_out|·rms(activation) of each unit, and the perplexity, with only the units `kept_U`."""
         with self.masks.watched() as seen:
             measured = self.perplexity(tokens_NT, kept_U)
         return self.masks.output_magnitudes(seen).double(), measured
@@ -139,14 +141,14 @@ class _MaskedModel:
         return hidden_BTD
 
 
-def _twice(before: LayerCounts, after: LayerCounts) -> LayerCounts:
-    """Return the counts a layer would keep if twice as much were removed."""
+def _with_double_removal(before: LayerCounts, after: LayerCounts) -> LayerCounts:
+    """Return the counts that a layer would keep if the round removed twice as much."""
     units = {kind: max(0, 2 * number - before.units[kind]) for kind, number in after.units.items()}
     return LayerCounts(units, 2 * after.removed - before.removed)
 
 
 def _drop_weights(masks: UnitMasks, prior_U: Tensor, candidates_U: Tensor) -> Tensor:
-    """Return max − prior among candidates of each layer and kind, as a share of the widest difference; never 0."""
+    """Return max prior − prior, divided by its range within each layer and kind, and at least 1e-6."""
     weights = []
     for priors, candidates in zip(masks.split(prior_U), masks.split(candidates_U), strict=True):
         for kind, prior in priors.items():
@@ -157,7 +159,7 @@ def _drop_weights(masks: UnitMasks, prior_U: Tensor, candidates_U: Tensor) -> Te
 
 
 def _ranks(first_U: Tensor, second_U: Tensor) -> Tensor:
-    """Return ranks in ascending order of the first values and, where they tie, of the second: [units]."""
+    """Return the rank of each unit [units], ascending by the first values; ties are ordered by the second values."""
     order_U = second_U.argsort(stable=True)
     order_U = order_U[first_U[order_U].argsort(stable=True)]
     ranks_U = torch.empty_like(first_U)

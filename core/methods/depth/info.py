@@ -16,7 +16,7 @@ from secateur_wire.errors import InvalidParameters
 from secateur_wire.methods import Needs, Paper
 
 QUICK_TOKENS = 1024
-"""Tokens that perplexity is measured on by `budget: quick`, where a sequence is not longer."""
+"""Number of tokens that `budget: quick` measures perplexity on, unless one sequence is longer."""
 
 
 class DepthParameters(LayerOptions, BudgetOptions, RefitOptions):

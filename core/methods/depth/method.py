@@ -1,7 +1,7 @@
 """Removal of entire layers, by one of three criteria.
 
-They are measured perplexity, the angle between input and output of a run of layers (Gromov 2024, arXiv:2403.17887), and
-how little a layer changes its input (ShortGPT, Men 2024, arXiv:2403.03853).
+The criteria are: the measured perplexity; the angle between input and output of a run of layers (Gromov 2024,
+arXiv:2403.17887); and the change that a layer makes to its input (ShortGPT, Men 2024, arXiv:2403.03853).
 """
 
 import math
@@ -21,15 +21,15 @@ from core.engine.removals.layers.counts import LayerPlan, first_that_may_go, lay
 from core.methods.depth.info import QUICK_TOKENS, DepthParameters
 
 _COMPARED_TOKENS = 1024
-"""Tokens whose directions are kept, at most; they are evenly spaced among all."""
+"""Largest number of tokens whose directions are kept; they are evenly spaced among all tokens."""
 
 
 class Depth(UnitMethod):
     """Choice of the n layers to remove; x_l is the input of layer l.
 
-    'angular': the n layers from the one where arccos(x_l·x_{l+n} / ‖x_l‖‖x_{l+n}‖) / π is least on average;
-    'block_influence': the n layers of least 1 − cos(x_l, x_{l+1}); 'perplexity': greedily, the layer whose absence
-    leaves the lowest perplexity.
+    'angular' removes n adjacent layers, from the layer l for which the mean of arccos(x_l·x_{l+n} / ‖x_l‖‖x_{l+n}‖) / π
+    is least. 'block_influence' removes the n layers of least 1 − cos(x_l, x_{l+1}). 'perplexity' is greedy: each step
+    removes the layer whose absence leaves the lowest perplexity.
     """
 
     weight_reads = 1
@@ -74,8 +74,8 @@ class Depth(UnitMethod):
                 hidden = call_block(blocks[layer], hidden, arguments.of(tokens[batch])[layer])
             return hidden
 
-        def remember(start: int, first: list[Tensor]) -> None:
-            """Store the input of each layer from place `start` on, given the input of the first of them."""
+        def store_inputs(start: int, first: list[Tensor]) -> None:
+            """Store the input of each remaining layer, from the position `start` and its input `first` on."""
             for batch, hidden in enumerate(counted(first, "running what is left on batches")):
                 for place in range(start, len(kept)):
                     before.put(place, batch, hidden)
@@ -85,13 +85,13 @@ class Depth(UnitMethod):
             ends = (run(batch, before.get(place, batch), kept[place + 1 :]) for batch in range(len(tokens)))
             return perplexity(streamed, zip(tokens, ends, strict=True))
 
-        remember(0, [streamed.embed(each).to(dtype) for each in tokens])
+        store_inputs(0, [streamed.embed(each).to(dtype) for each in tokens])
         removed: list[int] = []
         count = _count(context)
         while len(removed) < count:
             may_go = set(layers_that_may_go(context.folder.description, removed))
-            open_ones = may_go & candidates or may_go
-            tried = [(place, layer) for place, layer in enumerate(kept) if layer in open_ones]
+            allowed = may_go & candidates or may_go
+            tried = [(place, layer) for place, layer in enumerate(kept) if layer in allowed]
             what = f"layer {len(removed) + 1} of {count} to remove: trying the model without each"
             perplexities = {layer: without(place) for place, layer in counted(tried, what)}
             if self.is_quick and not removed:
@@ -103,22 +103,23 @@ class Depth(UnitMethod):
             kept.remove(best)
             candidates.discard(best)
             removed.append(best)
-            remember(place, given)
+            store_inputs(place, given)
         for layer in range(context.layers):
             streamed.empty_block(layer)
         return removed
 
 
 def _count(context: UnitSelectionContext) -> int:
-    """Return how many layers go."""
+    """Return the number of layers to remove."""
     assert isinstance(context.removal, LayerPlan)
     return context.removal.removed
 
 
 class StreamDirections:
-    """Directions of x_l, the residual stream before layer l, x_L behind the last, of some of the tokens [N, T] given.
+    """Directions of x_l for some of the tokens [N, T]; x_l is the residual stream before layer l, x_L after the last.
 
-    One block has its weights at a time; directions are kept in main memory, of layers + 1 times so many tokens.
+    Only one block has its weights in memory at a time. The directions of each token, one for every x_l, are kept in
+    main memory.
     """
 
     def __init__(self, context: UnitSelectionContext, tokens_NT: Tensor) -> None:
@@ -135,16 +136,16 @@ class StreamDirections:
         self._directions = [torch.cat(each) for each in seen]
 
     def cosine(self, first: int, end: int) -> Tensor:
-        """Return the cosine of each token's x_first and x_end: [tokens]."""
+        """Return the cosine between x_first and x_end for each token: [tokens]."""
         return (self._directions[first] * self._directions[end]).sum(-1).clamp(-1, 1)
 
     def angle(self, first: int, end: int) -> float:
-        """Return the mean angle of x_first and x_end, as a share of π (Gromov 2024, arXiv:2403.17887)."""
+        """Return the mean angle between x_first and x_end, as a share of π (Gromov 2024, arXiv:2403.17887)."""
         return float(self.cosine(first, end).arccos().mean()) / math.pi
 
     def influence(self, first: int, end: int) -> float:
-        """Return the influence of the layers from `first` to before `end`: the mean of 1 − cos(x_first, x_end).
+        """Return the influence of layers `first` to `end` − 1: the mean of 1 − cos(x_first, x_end).
 
-        Of a single layer it is ShortGPT's block influence (Men 2024, arXiv:2403.03853).
+        For a single layer this is ShortGPT's block influence (Men 2024, arXiv:2403.03853).
         """
         return float(1 - self.cosine(first, end).mean())

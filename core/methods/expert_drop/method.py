@@ -1,4 +1,4 @@
-"""Expert drop by REAP (Lasby et al. 2025, arXiv:2510.13999), by how often experts are chosen, or at random."""
+"""Expert drop by REAP (Lasby et al. 2025, arXiv:2510.13999), by routing frequency, or at random."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,23 +22,26 @@ _NOT_NORMALISED = (
 )
 
 _COLUMNS = 2**16
-"""Weights of each expert that are compared at a time."""
+"""Number of weights of each expert that are compared at a time."""
 
 
 @dataclass
 class _Scores:
-    """Sums over the tokens that are routed to each expert: their number, and of gate times length of the output."""
+    """Sums over the tokens that are routed to each expert: the number of tokens, and the sum of gate · ‖output‖."""
 
     tokens_E: Tensor
     given_E: Tensor
 
 
 class ExpertDrop(BlockUnitMethod):
-    """Score S_e = mean over the tokens x routed to e of g_e(x)·‖f_e(x)‖ (REAP); the highest are kept.
+    """Expert drop; an expert's score is the mean of g_e(x)·‖f_e(x)‖ over the tokens x routed to it (REAP).
 
-    An expert that no token reaches has the score 0. Where experts lie in groups, as many of each go. Merged are, with
-    expert k that stays, those that go and whose weights have their largest cosine with its: W_k = Σ n_e·W_e / Σ n_e
-    over these and itself, n_e being the tokens routed to e, channels taken as they lie.
+    The experts of highest score are kept. An expert that no token reaches has the score 0. Where experts lie in groups,
+    each group loses the same number.
+
+    With `merge`, each expert that goes is merged into the kept expert k whose weights have the largest cosine with its
+    own: W_k = Σ n_e·W_e / Σ n_e over k and the experts merged into it. n_e is the number of tokens routed to e.
+    Channels are averaged by position.
     """
 
     weight_reads = 0
@@ -78,7 +81,7 @@ class ExpertDrop(BlockUnitMethod):
         )
 
     def _sums(self, block: BlockToPrune, dense: TokensAtBlock) -> _Scores:
-        """Run the dense tokens and return the sums over those of each expert."""
+        """Run the dense tokens and return the sums over the tokens of each expert."""
         experts = block.family.experts
         assert experts is not None
         stacks = ExpertStacks(dense.block, experts)
@@ -100,7 +103,7 @@ class ExpertDrop(BlockUnitMethod):
         return sums
 
     def _merged(self, block: BlockToPrune, kept: list[int], sums: _Scores) -> PrunedBlock:
-        """Merge each expert that goes into the one most like it of those that stay."""
+        """Merge each expert that goes into the most similar kept expert."""
         experts = block.family.experts
         assert experts is not None
         stacks = [block.tensors[experts.parameter(each)] for each in experts.matrices]
@@ -126,7 +129,7 @@ class ExpertDrop(BlockUnitMethod):
         return PrunedBlock({EXPERTS_KIND: kept}, changed, notes=notes)
 
     def _note(self, block: BlockToPrune, kept: list[int], score_E: Tensor, tokens_E: Tensor) -> str:
-        """Return which experts went and why, for the report."""
+        """Return a note for the report that names the removed experts and the reason."""
         removed = [expert for expert in range(len(score_E)) if expert not in set(kept)]
         shown = ", ".join(f"{expert} ({score_E[expert]:.4g})" for expert in removed[:16]) + (
             " …" if removed[16:] else ""
@@ -139,10 +142,10 @@ class ExpertDrop(BlockUnitMethod):
 
 
 def _cosines(stacks: Sequence[Tensor]) -> Tensor:
-    """Return the cosine of all weights of each expert with those of each other, -1 where all of one are 0: [E, E]."""
+    """Return the cosine between the weights of each two experts, -1 where one has only zeros: [E, E]."""
     products_EE = torch.zeros(len(stacks[0]), len(stacks[0]), dtype=torch.float64, device=stacks[0].device)
     for stack in stacks:
-        for columns_EN in stack.flatten(1).split(_COLUMNS, dim=1):  # a float32 copy of one part at a time
+        for columns_EN in stack.flatten(1).split(_COLUMNS, dim=1):  # limits the float32 copy to a part of the weights
             products_EE += columns_EN.float() @ columns_EN.float().T
     lengths_E = products_EE.diagonal().sqrt()
     return (products_EE / (lengths_E[:, None] * lengths_E)).nan_to_num(nan=-1.0).cpu()

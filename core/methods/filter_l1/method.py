@@ -26,13 +26,13 @@ _RATES = tuple(tenth / 10 for tenth in range(1, 10))
 
 @dataclass(frozen=True)
 class Curve:
-    """Mean losses, in nats, of a group at ascending rates, the first 0 and the last all units but one."""
+    """Mean losses of a group, in nats, at ascending rates: the first rate is 0, the last removes all units but one."""
 
     rates: tuple[float, ...]
     losses: tuple[float, ...]
 
     def increase(self, rate: float) -> float:
-        """Return the rise of the loss at a rate, interpolated linearly between those measured, and never falling."""
+        """Return the rise of the loss at a rate: linear interpolation between the measured rates, never decreasing."""
         rises = list(accumulate((loss - self.losses[0] for loss in self.losses), max))
         after = min(bisect.bisect_left(self.rates, rate), len(self.rates) - 1)
         if after == 0:
@@ -44,7 +44,7 @@ class Curve:
 
 @torch.no_grad()
 def curves(network: Network, groups: CoupledChannels, scores: Sequence[Tensor], images: ImageSet) -> list[Curve]:
-    """Measure the curve of each group, with the units of lowest score zeroed first."""
+    """Measure the curve of each group; units are zeroed in ascending order of score."""
     dense = mean_loss(network, images)
     scanned = []
     for place, (group, score_U) in enumerate(counted(list(zip(groups.groups, scores, strict=True)), "scanning groups")):
@@ -63,11 +63,11 @@ def curves(network: Network, groups: CoupledChannels, scores: Sequence[Tensor], 
 class FilterL1(FilterMethod):
     """L1 filter pruning: each filter F is scored by Σ|F| within its layer (section 3.1).
 
-    A filter is removed with its batch-norm channel and the next layers' kernels. In a residual stage the shortcut's
-    filters decide (section 3.3): they lead the group.
+    A filter is removed together with its batch-norm channel and the kernels that read it in the next layers. In a
+    residual stage the filters of the shortcut lead the group: their scores decide (section 3.3).
 
-    Lifecycle: per round, score; divide the removal among the groups by `rates`; with `greedy` choose again from the
-    image on, without the kernels already removed (section 3.3); remove; retrain.
+    Lifecycle of a round: score; divide the removal among the groups by `rates`; with `greedy`, choose again from the
+    image on, without the kernels that are already removed (section 3.3); remove; retrain.
     """
 
     def __init__(self, parameters: FilterL1Parameters) -> None:
@@ -88,7 +88,7 @@ class FilterL1(FilterMethod):
 
     def _choose(self, network: Network, groups: CoupledChannels, goal: Goal, number: int) -> list[Step]:
         scores = [self.score(network, groups, place, number) for place in range(len(groups.groups))]
-        steps = self._shared(network, groups, scores, goal, number)
+        steps = self._choose_by_rates(network, groups, scores, goal, number)
         return self._greedily(network, groups, steps, number) if self._parameters.selection == "greedy" else steps
 
     def score(
@@ -99,7 +99,7 @@ class FilterL1(FilterMethod):
         number: int,
         dropped: rankings.Dropped | None = None,
     ) -> Tensor:
-        """Return scores [units], the lowest of which are removed first."""
+        """Return the scores [units] of a group; the units of lowest score are removed first."""
         group, order = groups.groups[place], self._parameters.order
         if order == "random":
             generator = torch.Generator().manual_seed((self._parameters.seed * 1_000_003 + number) * 4096 + place)
@@ -107,10 +107,10 @@ class FilterL1(FilterMethod):
         sums_U = rankings.kernel_sums(network.model, group, power=1, dropped=dropped)
         return sums_U if order == "smallest" else -sums_U
 
-    def _shared(
+    def _choose_by_rates(
         self, network: Network, groups: CoupledChannels, scores: Sequence[Tensor], goal: Goal, number: int
     ) -> list[Step]:
-        """Choose the units of each group by `rates` and the scores as they are."""
+        """Choose the units of each group by `rates` and the given scores."""
         rates, round_to = self._parameters.rates, self._parameters.round_to
         if rates == "uniform":
             return steps_until(by_rate(scores, round_to, lambda place, rate: rate), groups, goal)
@@ -128,12 +128,12 @@ class FilterL1(FilterMethod):
             )
             steps = by_rate(scores, round_to, lambda place, rate: scanned[place].increase(rate))
             return steps_until(steps, groups, goal)
-        return self._listed(groups, scores, goal, rates)
+        return self._choose_by_listed_rates(groups, scores, goal, rates)
 
-    def _listed(
+    def _choose_by_listed_rates(
         self, groups: CoupledChannels, scores: Sequence[Tensor], goal: Goal, rates: Sequence[float]
     ) -> list[Step]:
-        """Choose by the rates of the request, scaled together: a step's value is the scale that reaches it."""
+        """Choose by the rates in the request times a common scale; a step's value is the scale that takes it."""
         names = [group.name for group in groups.groups]
         if len(rates) != len(names):
             raise InvalidParameters(
@@ -160,7 +160,7 @@ class FilterL1(FilterMethod):
         return taken
 
     def _greedily(self, network: Network, groups: CoupledChannels, steps: Sequence[Step], number: int) -> list[Step]:
-        """Choose as many units of each group again, without kernels of inputs removed before."""
+        """Choose as many units of each group again; the scores leave out kernels whose inputs are already removed."""
         dropped: dict[str, list[Tensor]] = defaultdict(list)
         chosen = []
         for place, count in enumerate(counts(steps, groups)):

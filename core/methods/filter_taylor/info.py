@@ -42,7 +42,7 @@ class FilterTaylorParameters(FilterParameters):
 
     @property
     def retraining(self) -> Retraining:
-        """Return the training of one round: how many there are depends on the model."""
+        """Return the training of one round; the number of rounds depends on the model."""
         return Retraining(1, self.retrain_steps, self.retrain_batch_size)
 
 

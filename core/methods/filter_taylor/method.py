@@ -1,4 +1,4 @@
-"""Filters whose removal changes the loss least, by first-order Taylor expansion (Molchanov 2016, arXiv:1611.06440)."""
+"""Removal of the filters that change the loss least, by Taylor expansion (Molchanov 2016, arXiv:1611.06440)."""
 
 from collections.abc import Sequence
 from itertools import accumulate, takewhile
@@ -18,11 +18,12 @@ _DEFAULT_ROUNDS = 50
 
 
 class FilterTaylor(FilterMethod):
-    """Ranking of the filters of all layers together by a criterion of `core.engine.pruning.filters.rankings`.
+    """Ranking of the filters of all layers together, by a criterion of `core.engine.pruning.filters.rankings`.
 
-    Each layer's scores are divided by their L2 norm, less λ per million operations (section 2.2).
+    The scores of each layer are divided by their L2 norm. Then λ per million operations is subtracted (section 2.2).
 
-    Lifecycle: per round, rank on fresh images; remove the lowest few; fine-tune; until the goal is met (figure 1).
+    Lifecycle: each round ranks on new images, removes the lowest few filters and fine-tunes, until the goal is met
+    (figure 1).
     """
 
     def __init__(self, parameters: FilterTaylorParameters) -> None:
@@ -39,7 +40,7 @@ class FilterTaylor(FilterMethod):
             images = draw_images(network.calibration, parameters.measured_images, parameters.seed + number)
             scores = rank(parameters.ranking, network, groups, images, parameters.seed + number)
             steps = by_score(self._regularised(groups, scores), parameters.round_to)
-            return _first(steps_until(steps, groups, goal), self._at_once(network))
+            return _first_steps(steps_until(steps, groups, goal), self._units_per_round(network))
 
         remove_in_rounds(
             network,
@@ -54,13 +55,13 @@ class FilterTaylor(FilterMethod):
         images = draw_images(network.calibration, parameters.measured_images, parameters.seed)
         return rank(parameters.ranking, network, groups, images, parameters.seed)
 
-    def _at_once(self, network: Network) -> int:
+    def _units_per_round(self, network: Network) -> int:
         """Return the number of units to remove in a round."""
         units: int = sum(each["before"] for each in network.figures[FIGURES]["groups"])
         return self._parameters.filters_per_round or max(1, units // _DEFAULT_ROUNDS)
 
     def _regularised(self, groups: CoupledChannels, scores: Sequence[Tensor]) -> list[Tensor]:
-        """Return Θ − λ·Θ_flops; Θ_flops are the million operations of all layers that removing one unit saves."""
+        """Return Θ − λ·Θ_flops; Θ_flops is the millions of operations in all layers that removing one unit saves."""
         weight = self._parameters.flops_weight
         if not weight:
             return list(scores)
@@ -69,7 +70,7 @@ class FilterTaylor(FilterMethod):
         return [score_U - weight * flops / 1e6 for score_U, flops in zip(scores, saved, strict=True)]
 
     def _compare(self, network: Network, groups: CoupledChannels) -> None:
-        """Compute all rankings of the dense model, and their agreement with the oracle, for the report."""
+        """Add all rankings of the dense model, and their agreement with the oracle ranking, to the report."""
         images = draw_images(network.calibration, self._parameters.measured_images, self._parameters.seed)
         scores = {}
         for name in RANKINGS:
@@ -78,8 +79,8 @@ class FilterTaylor(FilterMethod):
         network.figures["rankings"] = {"images": len(images), "spearman": compare(scores)}
 
 
-def _first(steps: Sequence[Step], units: int) -> list[Step]:
-    """Return the first of the steps that have at most `units` units together, but at least one."""
+def _first_steps(steps: Sequence[Step], units: int) -> list[Step]:
+    """Return the first steps that together have at most `units` units, and at least one step."""
     sums = accumulate(len(step.units) for step in steps)
     count = sum(1 for _ in takewhile(lambda total: total <= units, sums))
     return list(steps[: max(1, count)])

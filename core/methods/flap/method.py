@@ -1,4 +1,4 @@
-"""FLAP (An, Zhao, Yu, Tang, Wang 2023, arXiv:2312.11983): heads and channels that fluctuate least go."""
+"""FLAP (An, Zhao, Yu, Tang, Wang 2023, arXiv:2312.11983): removal of the heads and channels that fluctuate least."""
 
 from collections.abc import Callable, Iterable, Mapping
 
@@ -21,10 +21,11 @@ _TINY = torch.finfo(torch.float64).tiny
 
 
 class FLAP(BlockUnitMethod):
-    """Score var(x_j)·‖W_j‖² of each feature x_j that an output projection W reads in the dense model (WIFV).
+    """FLAP; WIFV, the score of a feature x_j that an output projection W reads, is var(x_j)·‖W_j‖² in the dense model.
 
-    A unit's score is the mean over its features. Across layers scores are compared standardised: less their mean over a
-    layer's attention or FFN, divided by their standard deviation. What is removed, R, leaves b += W_R·mean(x_R).
+    A unit's score is the mean over its features. Before scores of different layers are compared, they are standardised
+    within each layer's attention or FFN: their mean is subtracted, and they are divided by their standard deviation.
+    For the removed features R the bias becomes b + W_R·mean(x_R).
     """
 
     weight_reads = 1
@@ -107,7 +108,7 @@ class FLAP(BlockUnitMethod):
         return scores.cpu()
 
     def _with_biases(self, kept: UnitCounts, context: UnitSelectionContext) -> UnitCounts:
-        """Let the config give biases to the layers that lose what they read, and say which ones it cannot."""
+        """Let the config give biases to the output projections that lose inputs; note those that cannot have one."""
         losing = kept.losing(context.structure, context.kinds)
         biases = output_biases(context.folder, losing)
         notes = [
@@ -119,10 +120,10 @@ class FLAP(BlockUnitMethod):
 
 
 def _unit_averages(unit_slice: UnitSlice, features_I: Tensor) -> Tensor:
-    """Return the mean over the features of each unit; 0 of a unit that has none in this tensor: [units]."""
+    """Return the mean over the features of each unit [units]; 0 for a unit without features in this tensor."""
     return unit_slice.per_unit(features_I) / unit_slice.per_unit(torch.ones_like(features_I)).clamp(min=1)
 
 
 def _summed(scores: Iterable[Tensor]) -> Tensor:
-    """Return the scores of all units of a set, each of which one tensor has."""
+    """Return the scores of all units of a set; each unit's score is in one tensor and 0 in the others."""
     return torch.stack(list(scores)).sum(dim=0)

@@ -28,7 +28,7 @@ class FrontierParameters(ADMMParameters):
 
     @model_validator(mode="before")
     @classmethod
-    def _of_the_budget(cls, given: Any) -> Any:
+    def _fill_from_budget(cls, given: Any) -> Any:
         preset = FRONTIER.get(given.get("budget", "quick")) if isinstance(given, dict) else None
         if preset is None:
             return given
@@ -41,7 +41,7 @@ class FrontierParameters(ADMMParameters):
 
 @dataclass(frozen=True)
 class Preset:
-    """Values behind a budget of `frontier`."""
+    """Default values of a budget of `frontier`."""
 
     compensation: Compensation
     iterations: int

@@ -1,4 +1,4 @@
-"""Removal of a layer's inputs by Optimal Brain Surgeon, and the fit of what is left of it."""
+"""Removal of a layer's inputs by Optimal Brain Surgeon, and the fit of the remaining weights."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,22 +12,22 @@ from core.engine.pruning.input_statistics import InputStatistic
 from core.engine.pruning.units.block_tokens import BlockToPrune
 from core.methods.frontier.structured_info import StructuredFrontierParameters
 
-_AT_ONCE = 32
-"""Number of single inputs that go in one step; groups of several go one by one."""
+_INPUTS_PER_STEP = 32
+"""Number of inputs that one step removes where a unit has a single input; larger units are removed one by one."""
 
 
 def output_metric(
     parameters: StructuredFrontierParameters, block: BlockToPrune, name: str, like: Tensor
 ) -> Tensor | None:
-    """Return the metric of the outputs of a weight, on the device of another tensor; None: all count alike."""
+    """Return the metric of a weight's outputs on the device of `like`; None: all outputs count equally."""
     return block.planned[name].to(like.device) if parameters.metric else None
 
 
 @dataclass(frozen=True)
 class InputRemoval:
-    """A layer's weights, zero where inputs go, the units that stay and the places of what they give.
+    """Weights of a layer with zeros for removed inputs, the kept units, and the positions of their features.
 
-    `energy` is the error of the outputs by their metric, over all tokens; None where there is no metric.
+    `energy` is the error of the outputs in their metric, summed over all tokens; None where there is no metric.
     """
 
     weight_OI: Tensor
@@ -36,7 +36,7 @@ class InputRemoval:
     energy: float | None
 
 
-def without_inputs(
+def remove_inputs(
     dense_OI: Tensor,
     inputs: InputStatistic,
     parameters: StructuredFrontierParameters,
@@ -48,10 +48,10 @@ def without_inputs(
     note: Callable[[str], None],
     refit: float = 1.0,
 ) -> InputRemoval:
-    """Remove all but `keep` of so many units of a layer's inputs, and fit it to its target, or to what lies between.
+    """Remove units of a layer's inputs until `keep` of `units` are left, and fit the layer to its target.
 
-    `features` has the places of what units give. `refit` is α: the layer is fitted to α of its target and 1 − α of what
-    its weights give of the inputs it has now.
+    `features` maps units to the positions of their features. `refit` is α: the layer is fitted to α times its target
+    plus 1 − α times the output of its own weights on the current inputs.
     """
     gram_II = inputs.gram_II
     given_OI = dense_OI @ gram_II
@@ -62,7 +62,7 @@ def without_inputs(
     weight_OI = dense_OI + (target_OI - given_OI) @ inverse_II
     del given_OI
     best_OI = weight_OI.clone()
-    weight_OI[:, dead_I] = 0  # whatever is multiplied by them, their loss costs nothing
+    weight_OI[:, dead_I] = 0  # these inputs are always zero, so removing them costs nothing
     size = weight_OI.shape[1] // units
     kept = remove_groups(
         weight_OI,
@@ -70,7 +70,7 @@ def without_inputs(
         metric_OO,
         size=size,
         keep=keep,
-        at_once=_AT_ONCE if size == 1 else 1,
+        per_step=_INPUTS_PER_STEP if size == 1 else 1,
     )
     left_I = features(torch.tensor(kept)).to(weight_OI.device)
     left_OI, gram_LL = weight_OI[:, left_I], gram_II[left_I][:, left_I]
@@ -93,46 +93,49 @@ def remove_groups(
     *,
     size: int,
     keep: int,
-    at_once: int,
+    per_step: int,
 ) -> list[int]:
-    """Remove groups of `size` adjacent inputs until `keep` are left; return these, ascending.
+    """Remove groups of `size` adjacent inputs until `keep` groups are left; return the kept groups, ascending.
 
-    What the groups S of a step cost is tr(W_Sᵀ·M·W_S·([H⁻¹]_SS)⁻¹), H⁻¹ the inverse of the damped Gram matrix of the
-    inputs that are left, M the metric of the outputs, None: the identity. The `at_once` that cost least, each alone, go
-    together: W −= W_S·([H⁻¹]_SS)⁻¹·[H⁻¹]_S:, and likewise H⁻¹. Both are changed in place.
+    Removing the inputs S of a group costs tr(W_Sᵀ·M·W_S·([H⁻¹]_SS)⁻¹). H⁻¹ is the inverse of the damped Gram matrix of
+    the remaining inputs. M is the metric of the outputs; None stands for the identity. A step removes the `per_step`
+    groups of least cost together: W −= W_S·([H⁻¹]_SS)⁻¹·[H⁻¹]_S:, and the same for H⁻¹. `weight_OI` and `inverse_II`
+    are changed in place.
     """
     groups = weight_OI.shape[1] // size
-    imaged_OI = weight_OI if metric_OO is None else metric_OO @ weight_OI
-    there_U = torch.ones(groups, dtype=torch.bool, device=weight_OI.device)
+    metric_weight_OI = weight_OI if metric_OO is None else metric_OO @ weight_OI
+    remaining_U = torch.ones(groups, dtype=torch.bool, device=weight_OI.device)
     offsets_S = torch.arange(size, device=weight_OI.device)
     left = groups
     while left > keep:
-        cost_U = _costs(weight_OI, imaged_OI, inverse_II, size).masked_fill(~there_U, torch.inf)
-        going = min(at_once, left - keep)
+        cost_U = _group_costs(weight_OI, metric_weight_OI, inverse_II, size).masked_fill(~remaining_U, torch.inf)
+        going = min(per_step, left - keep)
         removed_U = cost_U.argsort(stable=True)[:going]
         features = (removed_U[:, None] * size + offsets_S).flatten()
         spread_SI = torch.linalg.solve(inverse_II[features][:, features], inverse_II[features])
-        if imaged_OI is not weight_OI:
-            imaged_OI.addmm_(imaged_OI[:, features], spread_SI, alpha=-1)
-            imaged_OI[:, features] = 0
+        if metric_weight_OI is not weight_OI:
+            metric_weight_OI.addmm_(metric_weight_OI[:, features], spread_SI, alpha=-1)
+            metric_weight_OI[:, features] = 0
         weight_OI.addmm_(weight_OI[:, features], spread_SI, alpha=-1)
         weight_OI[:, features] = 0
         inverse_II.addmm_(inverse_II[:, features], spread_SI, alpha=-1)
         inverse_II[features] = 0
         inverse_II[:, features] = 0
         inverse_II[features, features] = 1
-        there_U[removed_U] = False
+        remaining_U[removed_U] = False
         left -= going
-    return there_U.nonzero().flatten().tolist()
+    return remaining_U.nonzero().flatten().tolist()
 
 
-def _costs(weight_OI: Tensor, imaged_OI: Tensor, inverse_II: Tensor, size: int) -> Tensor:
-    """Return tr(W_Sᵀ·M·W_S·([H⁻¹]_SS)⁻¹) of each group alone, from W and M·W: [groups]."""
+def _group_costs(weight_OI: Tensor, metric_weight_OI: Tensor, inverse_II: Tensor, size: int) -> Tensor:
+    """Return tr(W_Sᵀ·M·W_S·([H⁻¹]_SS)⁻¹) for each group S alone: [groups]. `metric_weight_OI` is M·W."""
     if size == 1:
         tiny = torch.finfo(inverse_II.dtype).tiny
-        return (weight_OI * imaged_OI).sum(dim=0) / inverse_II.diagonal().clamp(min=tiny)
-    weight_UOS, imaged_UOS = (each.unflatten(1, (-1, size)).transpose(0, 1) for each in (weight_OI, imaged_OI))
-    energy_USS = weight_UOS.transpose(1, 2) @ imaged_UOS
+        return (weight_OI * metric_weight_OI).sum(dim=0) / inverse_II.diagonal().clamp(min=tiny)
+    weight_UOS, metric_weight_UOS = (
+        each.unflatten(1, (-1, size)).transpose(0, 1) for each in (weight_OI, metric_weight_OI)
+    )
+    energy_USS = weight_UOS.transpose(1, 2) @ metric_weight_UOS
     inverse_USS = torch.stack(
         [inverse_II[start : start + size, start : start + size] for start in range(0, len(inverse_II), size)]
     )

@@ -1,4 +1,4 @@
-"""Numbers of whole layers that the structured frontier tries to drop, and the tokens it tries them on, by budget."""
+"""Numbers of whole layers that the structured frontier tries to drop, and the tokens of its trials, by budget."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,15 +9,16 @@ from core.engine.removals.layers.counts import most_removable_layers
 from core.methods.frontier.own_text import Budget
 
 _ROUNDING = 0.5
-"""Parameters by which a ratio, a float, may be off."""
+"""Tolerance in parameters: the number of parameters to remove comes from a ratio, which is a float."""
 
 
 @dataclass(frozen=True)
 class LayerDrop:
-    """Search for the layers that go whole, in place of channels.
+    """Settings of the search for whole layers to drop in place of channels.
 
-    `from_share` of the blocks' parameters on it is tried to drop layers, that make up the `shares` of the removal.
-    Trials are fitted to a `fitted` part of the calibration tokens, and measured on `seen` others.
+    Layers are dropped only if at least `from_share` of the blocks' parameters is removed. The dropped layers make up
+    one of `shares` of the removal. Each trial is fitted on the share `fitted` of the calibration tokens, and measured
+    on `seen` other tokens.
     """
 
     from_share: float
@@ -27,25 +28,25 @@ class LayerDrop:
 
     @property
     def most_trials(self) -> int:
-        """Models that are tried, at most."""
+        """Largest number of models that are tried."""
         return most_trials(1 + len(self.shares))
 
     @property
     def weight_reads(self) -> int:
-        """Times the model's weights are read, at most: by the dense model, and by each trial."""
+        """Largest number of times that the model's weights are read: by the dense model, and by each trial."""
         return 1 + self.most_trials
 
     def fitted_tokens(self, calibration: int) -> int:
-        """Return the tokens that trials are fitted to, about."""
+        """Return the approximate number of tokens that a trial is fitted on."""
         return min(max(round(self.fitted * calibration), 4096), 16384, calibration)
 
     def numbers(self, description: ModelDescription, sparsity: float) -> list[int]:
-        """Return the numbers of layers that are tried, none the first."""
+        """Return the numbers of dropped layers to try, beginning with 0."""
         most = most_layers(description, sparsity)
         removed = sparsity * description.parameters
         if removed < self.from_share * require_structure(description).parameters or not most:
             return [0]
-        worth = _worth(description, sparsity)
+        worth = _equivalent_layers(description, sparsity)
         return [0, *sorted({min(max(1, round(share * worth)), most) for share in self.shares})]
 
 
@@ -55,10 +56,10 @@ LAYER_DROP: Final[dict[Budget, LayerDrop]] = {
 }
 
 
-def descend(places: int, value: Callable[[int], float]) -> int:
-    """Return the place of a value that no other beside it is below: the least of all, where values fall and then rise.
+def find_local_minimum(places: int, value: Callable[[int], float]) -> int:
+    """Return the position of a local minimum, which is the global one if the values first fall and then rise.
 
-    From the two in the middle on values are asked for in the direction in which they fall, until they rise.
+    The search starts with the two values in the middle and follows the direction in which they fall until they rise.
     """
     place = (places - 1) // 2
     step = 1 if place + 1 < places and value(place + 1) < value(place) else -1
@@ -68,12 +69,12 @@ def descend(places: int, value: Callable[[int], float]) -> int:
 
 
 def most_trials(places: int) -> int:
-    """Return how many of so many values `descend` asks for, at most."""
+    """Return the largest number of values that `find_local_minimum` asks for."""
     return min((places - 1) // 2 + 2, places)
 
 
 def most_layers(description: ModelDescription, sparsity: float) -> int:
-    """Return the most layers that can go whole where `sparsity` of the model does, whichever they are."""
+    """Return the largest number of whole layers that any choice can drop without exceeding `sparsity` of the model."""
     if "layers" in description.known_as.refused:
         return 0
     largest = sorted((each.parameters for each in require_structure(description).layers), reverse=True)
@@ -84,6 +85,6 @@ def most_layers(description: ModelDescription, sparsity: float) -> int:
     return number
 
 
-def _worth(description: ModelDescription, sparsity: float) -> float:
-    """Return the layers that have as many parameters as go."""
+def _equivalent_layers(description: ModelDescription, sparsity: float) -> float:
+    """Return the number of layers of average size that have as many parameters as are removed."""
     return sparsity * description.parameters * description.layers / require_structure(description).parameters

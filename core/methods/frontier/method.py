@@ -1,6 +1,6 @@
-"""Frontier: ADMM (Boža 2024, arXiv:2401.02938) at the rates and with the compensation its parameters ask for.
+"""Frontier: ADMM (Boža 2024, arXiv:2401.02938) with an allocation of rates, a refit and two-stream propagation.
 
-Its variant for a smaller model is `structured`'s.
+The variant that makes a model smaller is in `structured`.
 """
 
 from core.methods.admm.method import ADMM
@@ -10,4 +10,4 @@ __all__ = ["Frontier", "StructuredFrontier"]
 
 
 class Frontier(ADMM):
-    """ADMM's mask and weights; what else there is to it, the pass does: two models side by side, and the refits."""
+    """ADMM's mask and weights; the pass propagates the dense and the pruned model side by side, and refits layers."""

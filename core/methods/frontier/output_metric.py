@@ -1,4 +1,4 @@
-"""Worth of a layer's outputs to the loss, and of the units it reads, from gradients of a few sequences."""
+"""Metric of a layer's outputs and costs of the units it reads, from gradients of the loss on a few sequences."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,10 +21,10 @@ from core.methods.frontier.structured_info import MEASURED_SEQUENCES
 
 
 class _Watch:
-    """A layer that reads what units give: sums over forwards and backwards, of gradients g of its output.
+    """Sums over the gradients g of one layer's output; the layer reads units.
 
-    `metric_OO` is Σ ggᵀ, `costs_U` is Σ (g·W_u z_u)² for the part W_u z_u of the output that is a unit's; of experts
-    z_u is times the gates of the tokens routed to them.
+    `metric_OO` is Σ ggᵀ. `costs_U` is Σ (g·W_u z_u)², where W_u z_u is the part of the output that comes from unit u.
+    For experts, z_u is multiplied by the gates of the tokens routed to them.
     """
 
     def __init__(self, unit_slice: UnitSlice, block: nn.Module, family: Architecture) -> None:
@@ -35,7 +35,7 @@ class _Watch:
         self.costs_U: Tensor | None = None
 
     def register(self) -> RemovableHandle:
-        """Watch the module of the block: a linear layer, or that of the experts."""
+        """Register a forward hook at the layer: a linear layer, or the module of the experts."""
         if isinstance(self.unit_slice, StackSlice):
             assert self.family.experts is not None
             experts = self.block.get_submodule(self.family.experts.module)
@@ -43,7 +43,7 @@ class _Watch:
         return self.block.get_submodule(self.unit_slice.linear).register_forward_hook(self._at_linear)
 
     def _at_linear(self, module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
-        """Accumulate once the output's gradient arrives; a forward hook, idle in forwards without gradients."""
+        """Accumulate when the output's gradient arrives; a forward hook, idle in a forward without gradients."""
         if not output.requires_grad:
             return
         inputs_NI = arguments[0].detach().flatten(0, -2).float()
@@ -62,7 +62,7 @@ class _Watch:
     def _at_experts(
         self, module: nn.Module, arguments: tuple[object, ...], keywords: dict[str, object], output: Tensor
     ) -> None:
-        """Accumulate as `_at_linear` does, expert by expert."""
+        """Accumulate like `_at_linear`, one expert after the other."""
         tokens, experts, unit_slice = RoutedTokens.of(arguments, keywords), self.family.experts, self.unit_slice
         assert tokens is not None and experts is not None and isinstance(unit_slice, StackSlice)
         if not output.requires_grad:
@@ -88,24 +88,26 @@ class _Watch:
 
 @dataclass(frozen=True)
 class OutputCosts:
-    """Costs of units, of every layer by kind, and of runs of layers, where these may go."""
+    """Costs of the units of every layer, by kind, and the costs of runs of layers where layers may be dropped."""
 
     units: list[dict[KindName, Tensor]]
     runs: RunCosts | None
 
 
 def measure_outputs(context: UnitSelectionContext, seed: int, *, drops_layers: bool) -> OutputCosts:
-    """Write the metric of the layers that read units; return what each unit and, if they may go, runs of layers cost.
+    """Write the metric of the layers that read units; return the costs of units and of runs of layers.
 
-    The metric E[ggᵀ] over tokens, g the gradient in an output of the summed loss of tokens that the model draws, is
-    written as a block's planned tensor by the weight's name: an error e of the output costs ½·E[(g·e)²] nats a token.
-    All blocks run forward and backward, one after the other.
+    Costs of runs are None unless `drops_layers`. The metric is E[ggᵀ] over tokens; g is the gradient, in a layer's
+    output, of the summed loss of tokens drawn from the model itself. It is written as a planned tensor of the block
+    under the weight's name. An error e of the output then costs ½·E[(g·e)²] nats per token. All blocks run forward and
+    backward, one after the other.
     """
     assert context.calibration is not None
     streamed, family = context.streamed, context.folder.family
     step = max(1, len(context.calibration) // MEASURED_SEQUENCES)
     tokens_NT = context.calibration[::step][:MEASURED_SEQUENCES]
-    scale = (tokens_NT.shape[1] - 1) / len(tokens_NT)  # gradients are those of the mean over so many predictions
+    # The loss is a mean over the predictions of a sequence; the metric is for their sum.
+    scale = (tokens_NT.shape[1] - 1) / len(tokens_NT)
     watches = [
         {
             unit_set.kind: [_Watch(each, streamed.blocks[layer], family) for each in unit_set.reading_slices]

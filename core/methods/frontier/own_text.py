@@ -1,4 +1,4 @@
-"""Text that the model writes itself among the calibration sequences, by the budget of a job."""
+"""Share of calibration sequences that the model generates itself, by the budget of a job."""
 
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
@@ -8,14 +8,17 @@ Budget: TypeAlias = Literal["quick", "thorough"]
 
 @dataclass(frozen=True)
 class OwnText:
-    """A `share` of the calibration sequences, replacing them where `replaces`, else in addition, at most `most`."""
+    """Generated sequences: a `share` of the calibration sequences, at most `most`.
+
+    They replace other sequences where `replaces` is set; otherwise they are added.
+    """
 
     share: float
     replaces: bool
     most: int
 
     def split(self, samples: int | None) -> tuple[int | None, int]:
-        """Return how many sequences are of the text and how many are generated, as `split_calibration` does."""
+        """Return the numbers of sequences from the text and of generated sequences, as `split_calibration` does."""
         if samples is None:
             return None, self.most
         generated = min(int(self.share * samples), self.most)

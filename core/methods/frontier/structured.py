@@ -1,4 +1,4 @@
-"""Frontier for a smaller model: channels go as Optimal Brain Surgeon chooses, and what is left is fitted at once."""
+"""Frontier for a smaller model: Optimal Brain Surgeon chooses the channels, then the remaining weights are fitted."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -29,24 +29,26 @@ from core.engine.pruning.units.removal import (
 )
 from core.engine.pruning.units.unit_slices import SetSlice, StackSlice
 from core.engine.removals.widths.counts import reduction_of_rest
-from core.methods.frontier.input_removal import output_metric, without_inputs
+from core.methods.frontier.input_removal import output_metric, remove_inputs
 from core.methods.frontier.layer_drop import LAYER_DROP
 from core.methods.frontier.layer_search import LayerSearch
 from core.methods.frontier.output_metric import measure_outputs
 from core.methods.frontier.structured_info import StructuredFrontierParameters
 
 _MOST_NOTES = 3
-"""Notes on a block's experts that the report has, at most."""
+"""Largest number of notes on a block's experts in the report."""
 
 
 class StructuredFrontier(BlockUnitMethod):
-    """Removal by X, what a layer W reads behind the pruned blocks, and Y, what it should give: the dense stream.
+    """Removal of units and a fit of the remaining weights; a layer W reads X in the pruned model and has the target Y.
 
-    Of what adds nothing to the stream Y is what the dense layer gave, of what adds to it last before layers that go
-    whole the dense stream behind those. G = XᵀX, C = α·YᵀX + (1 − α)·WG, H = G + λI. A layer that keeps its inputs
-    becomes W + (C − WG)(G + ρI)⁻¹. Of one that loses some, W* = W + (C − WG)H⁻¹ is what comes nearest to that with all
-    of them; Optimal Brain Surgeon removes from it, by a metric of the outputs; and the columns V that are left, with G
-    and C of their own, become V + (C − VG)(G + ρI)⁻¹. Of experts α is 1.
+    The target Y of most layers is the output of the dense layer. A layer that is the last to add to the residual stream
+    before dropped layers has another target: the dense stream after those layers.
+
+    G = XᵀX, C = α·YᵀX + (1 − α)·WG, H = G + λI. A layer that keeps its inputs becomes W + (C − WG)(G + ρI)⁻¹. For a
+    layer that loses inputs, W* = W + (C − WG)H⁻¹ is the best fit with all inputs. Optimal Brain Surgeon removes inputs
+    from W*, by a metric of the outputs. The remaining columns V, with their own G and C, become V + (C − VG)(G + ρI)⁻¹.
+    For experts α is 1.
     """
 
     weight_reads = 2
@@ -76,7 +78,7 @@ class StructuredFrontier(BlockUnitMethod):
         search = LayerSearch(context, self, drop, width_reduction.protected, counts_without, costs.runs)
         if parameters.drop_layers == "auto":
             return search.best(numbers)
-        (dropped,) = search.most_dispensable(numbers)
+        (dropped,) = search.cheapest_layers(numbers)
         return counts_without(dropped)
 
     def prune_block(
@@ -88,7 +90,7 @@ class StructuredFrontier(BlockUnitMethod):
         if of_experts is not None:
             return self._prune_experts(block, of_experts, pruned)
         groups = input_groups(block.family.inputs, {name.removesuffix(".weight") for name in block.tensors})
-        if pruned.are_dense():  # nothing before has to be made up for
+        if pruned.are_dense():  # the blocks before changed nothing that has to be compensated
             fitted = {*losing, block.last_before_gap}
             first = (place for place, group in enumerate(groups) if not fitted.isdisjoint(group.linears))
             groups = groups[next(first, len(groups)) :]
@@ -96,13 +98,13 @@ class StructuredFrontier(BlockUnitMethod):
             return PrunedBlock({})
         fit = _Fit(self.parameters, block, losing)
         pruned.fit(groups, fit)
-        return PrunedBlock(fit.units, fit.changed_left(), fit.costs, fit.notes)
+        return PrunedBlock(fit.units, fit.changed_without_outputs(), fit.costs, fit.notes)
 
     def _prune_experts(self, block: BlockToPrune, unit_set: UnitSet, pruned: PrunedTokens) -> PrunedBlock:
-        """Prune a block with experts, one after the other, each as a layer that reads the tokens routed to it.
+        """Prune a block with experts; each expert is a layer that reads the tokens routed to it.
 
-        Before that a layer that loses heads is fitted without them, and what is beside the experts loses the channels
-        that cost least alone; the experts make up for it.
+        Before the experts, a layer that loses heads is fitted. A shared expert loses the channels of least cost without
+        a fit; the experts compensate for it.
         """
         experts = block.family.experts
         assert experts is not None
@@ -133,7 +135,7 @@ def _counts_without(
     costs: Sequence[Mapping[KindName, Tensor]] | None,
     dropped: Sequence[int],
 ) -> UnitCounts:
-    """Return the counts with which as many parameters go as were asked for, those of the layers `dropped` among them.
+    """Return the counts that reach the sparsity together with the layers `dropped`.
 
     Raises InvalidSparsity where there are none.
     """
@@ -166,14 +168,14 @@ def _counts_without(
     assert counts is not None
     layers = {}
     for layer, each in zip(left, counts, strict=True):
-        # Where layers go it may be that no head has to, and heads are not counted then.
+        # With dropped layers it can be that no head has to go. The counts then leave heads out.
         units = {**LayerCounts.of_all(structure.layers[layer], context.kinds).units, **each.units}
         layers[layer] = LayerCounts.of(structure, layer, context.kinds, units)
     return UnitCounts(layers=layers)
 
 
 class _Fit:
-    """Fit of one block's layers; `units`, `changed`, `costs` and `notes` are what is known of the block so far."""
+    """Fit of one block's layers; `units`, `changed`, `costs` and `notes` are the results so far."""
 
     def __init__(
         self, parameters: StructuredFrontierParameters, block: BlockToPrune, losing: dict[str, UnitSet]
@@ -199,7 +201,7 @@ class _Fit:
             features: Tensor | slice = slice(None)
         else:
             (dense_OI,) = dense
-            fitted_OI, features = self._removed(losing, dense_OI, inputs, note)
+            fitted_OI, features = self._remove_inputs(losing, dense_OI, inputs, note)
             fitted = [fitted_OI]
         weights: dict[str, Tensor] = {}
         for linear, weight_OI in zip(group.linears, fitted, strict=True):
@@ -212,16 +214,16 @@ class _Fit:
     def _dense(self, linear: str) -> Tensor:
         return to_out_in(self._block.tensors[f"{linear}.weight"].float(), self._block.family)
 
-    def changed_left(self) -> dict[str, Tensor]:
-        """Return what changed without the outputs that go: of a weight that lost inputs these are gone already."""
+    def changed_without_outputs(self) -> dict[str, Tensor]:
+        """Return the changed weights without removed outputs; weights that lost inputs have already lost them here."""
         outputs = output_slices(self._block.family, self._block.unit_sets)
         return remove_units(self.changed, outputs, self.units)
 
-    def _removed(
+    def _remove_inputs(
         self, unit_set: UnitSet, dense_OI: Tensor, inputs: InputStatistic, note: Callable[[str], None]
     ) -> tuple[Tensor, Tensor]:
-        """Return the weights with columns of zeros where inputs go, and the places of those that stay."""
-        removal = without_inputs(
+        """Return the weights with columns of zeros for removed inputs, and the positions of the kept inputs."""
+        removal = remove_inputs(
             dense_OI,
             inputs,
             self._parameters,
@@ -239,9 +241,9 @@ class _Fit:
 
 
 class ExpertsFit:
-    """Fit of one block's experts, one after the other, and of what is as wide beside them.
+    """Fit of one block's experts, one after the other, and of the shared expert beside them.
 
-    The channels of each expert go as those of a layer do, by the tokens that are routed to it.
+    Each expert loses channels like a layer does, by the tokens that are routed to it.
     """
 
     def __init__(
@@ -260,7 +262,7 @@ class ExpertsFit:
         self._notes: list[str] = []
 
     def choose_linear(self, pruned: PrunedTokens) -> dict[str, Tensor]:
-        """Choose by ½E[z_j²]·w_jᵀMw_j, and return the weight that reads the channels beside, zero where they go."""
+        """Choose channels of the shared expert by ½E[z_j²]·w_jᵀMw_j; return the weight that reads them, with zeros."""
         name = self._unit_set.linear_output
         assert name is not None
         (unit_slice,) = (each for each in self._unit_set.slices if each.name == name)
@@ -268,8 +270,8 @@ class ExpertsFit:
         moments = pruned.moments([unit_slice.linear])[unit_slice.linear]
         weight_OI = to_out_in(self._block.tensors[name].float(), self._block.family)
         metric_OO = output_metric(self._parameters, self._block, name, weight_OI)
-        imaged_OI = weight_OI if metric_OO is None else metric_OO @ weight_OI
-        costs_U = (weight_OI * imaged_OI).sum(dim=0).double().cpu() * moments.mean_square_I.cpu() / 2
+        metric_weight_OI = weight_OI if metric_OO is None else metric_OO @ weight_OI
+        costs_U = (weight_OI * metric_weight_OI).sum(dim=0).double().cpu() * moments.mean_square_I.cpu() / 2
         require_finite({self._block.layer: {self._unit_set.kind: costs_U}})
         first = unit_slice.first // self._width
         for number, of_set_I in enumerate(costs_U.split(self._width)):
@@ -285,13 +287,13 @@ class ExpertsFit:
         return {name: to_out_in(zeroed_OI, self._block.family)}
 
     def __call__(self, expert: int, weight_OI: Tensor, inputs: InputStatistic, is_reached: bool) -> Tensor:
-        """Return an expert's last matrix without what goes, as `FitExpert` says."""
+        """Return an expert's last matrix without the removed inputs, as `FitExpert` says."""
 
         def note(what: str) -> None:
             self._notes.append(f"block {self._block.layer}, expert {expert}: {what}")
 
         inputs.give_unseen_inputs(UNSEEN)
-        removal = without_inputs(
+        removal = remove_inputs(
             weight_OI,
             inputs,
             self._parameters,
@@ -311,11 +313,11 @@ class ExpertsFit:
         return rounded_OI.float()
 
     def result(self) -> PrunedBlock:
-        """Return what the block keeps, with the last matrices of its experts as they were fitted."""
+        """Return the kept units of the block, with the fitted last matrices of its experts."""
         kept = [number * self._width + each for number in sorted(self._kept) for each in self._kept[number]]
         units = {self._unit_set.kind: kept} if len(kept) < self._unit_set.units else {}
         changed = {self._unit_set.output: torch.stack(self._fitted)}
-        # Each token is counted once for every expert it goes to.
+        # A token counts once for every expert that it is routed to.
         costs = self._energy * self._experts.top_k / (2 * self._tokens) if self._tokens else None
         return PrunedBlock(
             units, changed, {} if costs is None else {self._unit_set.kind: costs}, self._notes[:_MOST_NOTES]

@@ -1,4 +1,4 @@
-"""Frontier for a smaller model: its variant of the method's description, its parameters and what it costs."""
+"""Frontier for a smaller model: its variant of the method's description, its parameters and its cost."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ from secateur_wire.errors import InvalidParameters
 from secateur_wire.methods import Needs
 
 MEASURED_SEQUENCES = 8
-"""Number of calibration sequences whose gradients are taken, evenly spaced among all."""
+"""Number of calibration sequences whose gradients are computed; they are evenly spaced among all."""
 STREAM_TOKENS = 2048
-"""Tokens of these whose gradients in the residual stream are kept, at most."""
+"""Largest number of tokens, of these sequences, whose gradients in the residual stream are kept."""
 _STATE_BYTES = 4
 
 
 class StructuredFrontierParameters(WidthOptions):
-    """Parameters of `frontier` where heads and channels go."""
+    """Parameters of `frontier` for the removal of heads and channels."""
 
     cuts_behind_norms: ClassVar[bool] = True
     cuts_experts: ClassVar[bool] = True
@@ -89,7 +89,7 @@ class StructuredFrontierParameters(WidthOptions):
         return None
 
     def layer_numbers(self, description: ModelDescription, sparsity: float) -> list[int]:
-        """Return the numbers of whole layers that are tried, or the one that was asked for."""
+        """Return the numbers of dropped layers to try, or the number in the request."""
         if self.drop_layers != "auto":
             return [self.drop_layers]
         return LAYER_DROP[self.budget].numbers(description, sparsity)

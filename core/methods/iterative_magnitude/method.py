@@ -27,10 +27,10 @@ _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropo
 
 
 class IterativeMagnitude(ClassifierMethod):
-    """Pruning by |w| within each layer to a rate from a scan of its sensitivity, in rounds.
+    """Pruning by |w| within each layer, in rounds; a scan of each layer's sensitivity sets its rate.
 
-    The survivors are retrained after each round; dropout is scaled and dead neurons are removed. With `rewind_step`
-    survivors are set back to early weights after each cut (Frankle 2019, arXiv:1903.01611).
+    The remaining weights are retrained after each round. Dropout is scaled, and dead neurons are removed. With
+    `rewind_step`, the remaining weights are reset to early weights after each cut (Frankle 2019, arXiv:1903.01611).
     """
 
     def __init__(self, parameters: IterativeMagnitudeParameters) -> None:
@@ -79,14 +79,14 @@ class IterativeMagnitude(ClassifierMethod):
         prune_in_rounds(network, parameters, parameters.seed, cut, prepare=prepare, training=training)
 
     def _early_weights(self, network: Network) -> dict[str, Tensor] | None:
-        """Train to the weights survivors are set back to; a resumed attempt computes the same. None: no rewinding."""
+        """Train to the weights that a rewind resets to; None without rewinding. A resumed attempt computes the same."""
         if self.parameters.rewind_step is None:
             return None
         train(network, self.parameters, self.parameters.rewind_step, self.parameters.seed)
         return {name: each.clone() for name, each in network.model.state_dict().items()}
 
     def _rates(self, network: Network) -> dict[str, float]:
-        """Choose the rate of each layer by name; a scan, where one is made, goes into the figures."""
+        """Choose the rate of each layer by name; if layers are scanned, the curves are added to the figures."""
         parameters = self.parameters
         if parameters.allocation != "sensitivity":
             return layer_rates(network.layers, parameters.allocation, network.sparsity)
@@ -109,7 +109,7 @@ class IterativeMagnitude(ClassifierMethod):
 
 
 def cut_layer(network: Network, name: str, count: int) -> None:
-    """Zero the `count` smallest weights of a layer."""
+    """Set the `count` smallest weights of a layer to zero."""
     layer = layer_of(network.model, name)
     weight_OI = to_matrix(layer)
     set_matrix(layer, weight_OI.masked_fill(lowest_in_tensor(magnitude(weight_OI), count), 0))
@@ -117,7 +117,7 @@ def cut_layer(network: Network, name: str, count: int) -> None:
 
 @torch.no_grad()
 def rewind(network: Network, early: Mapping[str, Tensor]) -> None:
-    """Set everything back to early weights, except the zeros of the layers."""
+    """Reset everything to the early weights, but keep the zeros of the layers."""
     zeros = {name: weight_OI == 0 for name, weight_OI in matrices(network).items()}
     network.model.load_state_dict(early)
     for name, zero_OI in zeros.items():
@@ -127,7 +127,7 @@ def rewind(network: Network, early: Mapping[str, Tensor]) -> None:
 
 @torch.no_grad()
 def layers_before_dropout(network: Network) -> dict[str, str]:
-    """Return, by the name of each dropout module with a rate above zero, the prunable layer executed last before it."""
+    """Return the last prunable layer executed before each dropout module whose rate is above zero, by module name."""
     predecessors: dict[str, str] = {}
     last: list[str] = []
 
@@ -152,8 +152,8 @@ def layers_before_dropout(network: Network) -> dict[str, str]:
 def scaled_dropout(network: Network, before: Mapping[str, str]) -> Iterator[dict[str, float]]:
     """Scale every dropout rate to D_o·√(C_ir / C_io) (Han 2015, eq. 2) inside the context, and yield the rates by name.
 
-    C_io are the connections of the layer before it, C_ir those that are left. The original rates are restored
-    afterwards. `before` is the result of `layers_before_dropout`.
+    C_io is the number of connections of the layer before the dropout, and C_ir the number that remains. The original
+    rates are restored afterwards. `before` is the result of `layers_before_dropout`.
     """
     original: dict[str, float] = {}
     scaled: dict[str, float] = {}

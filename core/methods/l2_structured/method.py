@@ -1,6 +1,6 @@
-"""L2 structured pruning: heads and channels of smallest weight norm are removed.
+"""L2 structured pruning: removal of the heads and channels of smallest weight norm.
 
-LLM-Pruner's table 1 shows it to collapse (Ma 2023, arXiv:2305.11627).
+Table 1 of LLM-Pruner shows that models collapse under it (Ma 2023, arXiv:2305.11627).
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from core.engine.pruning.units.unit_slices import UnitSlice
 
 
 class L2Structured(UnitMethod):
-    """Score Σ w² over all weights that are removed with the group, which has the order of the norm."""
+    """Score Σ w² over all weights that are removed with a group; it orders groups as their L2 norm does."""
 
     weight_reads = 1
 

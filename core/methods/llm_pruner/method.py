@@ -1,4 +1,4 @@
-"""LLM-Pruner (Ma, Fang, Wang 2023, arXiv:2305.11627): by Taylor expansion of the loss."""
+"""LLM-Pruner (Ma, Fang, Wang 2023, arXiv:2305.11627): importance by Taylor expansion of the loss."""
 
 from collections.abc import Mapping
 
@@ -16,8 +16,9 @@ from core.methods.llm_pruner.info import LLMPrunerParameters
 class LLMPruner(UnitMethod):
     """Importance of groups by Taylor expansion of the loss.
 
-    A weight's is |w·g| (eq. 5, first order) or |w·g − ½·F·w²| (mixed), F the mean of per-sequence g², summed over the
-    group; vector-wise, the absolute value is that of each row's or column's sum.
+    The importance of a weight is |w·g| (eq. 5, first order) or |w·g − ½·F·w²| (mixed), where F is the mean of g² over
+    sequences. A group's importance is the sum over its weights. With vector-wise aggregation, the weights of each row
+    or column are summed before the absolute value is taken.
     """
 
     weight_reads = 2

@@ -20,11 +20,11 @@ from core.methods.loraprune.info import LoRAPruneParameters
 class LoRAPrune(UnitMethod):
     """Importance of groups from the gradients of adapters alone.
 
-    A weight's is (ĝ ⊙ (W + scale·BA))², ĝ = scale·(g_B·A + B·g_A − g_B·g_A) (eq. 8–10); summed over the group,
-    normalised per linear layer, averaged over the steps.
+    The importance of a weight is (ĝ ⊙ (W + scale·BA))² with ĝ = scale·(g_B·A + B·g_A − g_B·g_A) (eq. 8–10). It is
+    summed over the group, normalised per linear layer, and averaged over the steps.
 
-    At every step the least important groups of a layer are masked, by a cubic schedule, and stay masked; at the end
-    they are removed and the adapters merged into the weights that are left.
+    Every step masks the least important groups of a layer, by a cubic schedule; masked groups stay masked. At the end
+    they are removed, and the adapters are merged into the remaining weights.
     """
 
     weight_reads = 1
@@ -43,7 +43,7 @@ class LoRAPrune(UnitMethod):
 
 
 class CubicRemovalSchedule:
-    """Schedule that masks groups at each step of training; `kept` is what is kept so far."""
+    """Schedule that masks groups at each training step; `kept` are the groups kept so far."""
 
     def __init__(self, context: UnitSelectionContext, adapter_model: AdapterModel, steps: int, momentum: float) -> None:
         self._context, self._adapter_model, self._steps = context, adapter_model, steps
@@ -57,7 +57,7 @@ class CubicRemovalSchedule:
         self._adapter_model.keep_only(self.kept)
 
     def after_step(self, step: int) -> None:
-        """Do nothing: masked groups are not read, wherever their weights move."""
+        """Do nothing: masked groups are never read, so changes to their weights have no effect."""
 
 
 def importance(linear: MaskedLoraLinear) -> Tensor:

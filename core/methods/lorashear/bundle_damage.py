@@ -1,8 +1,8 @@
-"""Knowledge distribution of a model: the rise of the loss without each bundle of groups alone.
+"""Knowledge distribution of a model: the rise of the loss when one bundle of groups is left out.
 
-LoRAShear (Chen 2023, arXiv:2310.18356, section 3.2). Figures are comparable over the entire model. Where all layers
-must keep the same numbers of groups, no layer can be exempt from pruning: then the most damaging bundles of every layer
-are, and where layers may differ, those of the model.
+LoRAShear (Chen 2023, arXiv:2310.18356, section 3.2). Damages are comparable over the entire model. Where all layers
+must keep the same numbers of groups, no layer can be exempt as a whole: the most damaging bundles of each layer are
+exempt. Where layers may differ, the most damaging bundles of the model are exempt.
 """
 
 import math
@@ -34,10 +34,11 @@ class UnitBundle:
 def bundle_damage(
     context: UnitSelectionContext, adapter_model: AdapterModel, tokens_NT: Tensor, most: int
 ) -> list[UnitBundle]:
-    """Measure the damage of every bundle, on token ids [sequences, time].
+    """Measure the damage of every bundle on token ids [sequences, time].
 
-    A layer's groups of a kind are sorted by their weights' L2 norm and divided into `most` bundles, or as many as there
-    are groups. The hidden states before a layer are stored: only the layers from the masked one on are run again.
+    The groups of one kind in a layer are sorted by the L2 norm of their weights and divided into `most` bundles, or
+    into as many bundles as there are groups. The hidden states before a layer are stored, so that only the masked layer
+    and the layers after it run again.
     """
     streamed, dtype = context.streamed, adapter_model.dtype
     tokens = list(tokens_NT.split(context.micro_batch))
@@ -74,14 +75,14 @@ def bundle_damage(
 
 
 def within_layer(bundle: UnitBundle) -> Hashable:
-    """Return the key by which bundles compete within the same layer and kind."""
+    """Return a bundle's layer and kind, within which bundles compete."""
     return bundle.layer, bundle.kind
 
 
 def most_damaging(
     bundles: Sequence[UnitBundle], share: float, among: Callable[[UnitBundle], Hashable] = within_layer
 ) -> list[UnitBundle]:
-    """Return the given share of greatest damage, rounded up, among the bundles with the same key `among`."""
+    """Return the given share, rounded up, of the most damaging bundles among those with the same key `among`."""
     rivals: dict[Hashable, list[UnitBundle]] = {}
     for each in bundles:
         rivals.setdefault(among(each), []).append(each)

@@ -31,15 +31,15 @@ _MOMENTUM = 0.9
 
 
 class HalfSpaceSchedule:
-    """Schedule that picks redundant groups in periods and shrinks them to zero, by half-space projections.
+    """Schedule that picks redundant groups in periods and shrinks them to zero by half-space projections.
 
-    In each period an equal part of all groups to be removed is picked, by the adapters' |ĝ ⊙ (W + scale·BA)|. While
-    everything else is trained, these groups shrink linearly, weights and adapters together. They become zero where a
-    step would leave the half-space, at the latest when the period ends. `exempt` groups are not picked as long as there
-    are others.
+    Each period picks an equal part of all groups to be removed, by the adapters' |ĝ ⊙ (W + scale·BA)|. Everything else
+    is trained meanwhile. The picked groups shrink linearly, weights and adapters together. A group becomes zero when a
+    step would leave the half-space, at the latest at the end of the period. `exempt` groups are picked only if no
+    others are left.
 
-    `kept` is what is kept so far; groups that are shrinking are left out of it. A tenth of the steps comes before the
-    first period, so that the scores are known, and another after the last.
+    `kept` are the groups kept so far, without those that are shrinking. A tenth of the steps comes before the first
+    period, to collect scores, and another tenth after the last.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class HalfSpaceSchedule:
             self._adapter_model.keep_only(self.kept)
 
     def _pick(self, period: int) -> None:
-        """Choose the groups of this period, and the length by which a step shrinks each so that they end at zero."""
+        """Choose the groups of this period, and the length of the steps that shrink each of them to zero."""
         earlier = self.kept
         counts = self._context.counts_at((period + 1) / (len(self._starts) - 1))
         self.kept = self._context.keep_highest(mask_removed(self._preferring_exempt(), earlier), counts)
@@ -123,7 +123,7 @@ class HalfSpaceSchedule:
         self._lengths[layer, unit_set.kind] = length_U.masked_fill(zero_U, 0)
 
     def _products(self, layer: int, unit_set: UnitSet, units: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ‖x‖² of groups x before the optimiser's step and ⟨x⁺, x⟩, x⁺ after it: [len(units)], on the CPU."""
+        """Return ‖x‖² and ⟨x⁺, x⟩ for groups x, x⁺ after the optimiser's step: [len(units)] each, on the CPU."""
         norm2_K, dot_K = torch.zeros(len(units)), torch.zeros(len(units))
         for unit_slice in unit_set.slices:
             if self._adapter_model.weight(layer, unit_slice) is not None:
@@ -149,10 +149,10 @@ class HalfSpaceSchedule:
 
 
 def half_space_step(norm2_U: Tensor, dot_U: Tensor, length_U: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    """Decide which groups [units] become zero, and by which share of itself every other one shrinks.
+    """Decide which groups [units] become zero, and by which share of its size every other group shrinks.
 
-    x is a group, x⁺ where the optimiser moved it, x̂ = x⁺ − length·x/‖x‖ the full step; `norm2` is ‖x‖², `dot` ⟨x⁺, x⟩.
-    A group becomes zero where ⟨x̂, x⟩ < ε·‖x‖²; groups of length 0 stay as they are.
+    x is a group, x⁺ the group after the optimiser's step, and x̂ = x⁺ − length·x/‖x‖ the full step. `norm2_U` is ‖x‖²,
+    and `dot_U` is ⟨x⁺, x⟩. A group becomes zero if ⟨x̂, x⟩ < ε·‖x‖²; groups with length 0 stay as they are.
     """
     norm_U = norm2_U.sqrt()
     zero_U = (length_U > 0) & (dot_U - length_U * norm_U < epsilon * norm2_U)

@@ -44,11 +44,14 @@ class LoRAShearParameters(AdapterOptions):
 
     @property
     def probed_tokens(self) -> int:
-        """Return the calibration tokens for measuring each bundle's absence, where a sequence is not longer."""
+        """Return the number of calibration tokens on which each bundle is left out, unless one sequence is longer."""
         return 256 if self.budget == "quick" else 8192
 
     def probed(self, layers: int) -> int:
-        """Return the tokens of leaving out each bundle in turn, which runs half of the layers again on average."""
+        """Return the number of token forwards through the model for leaving out each bundle once.
+
+        Leaving out a bundle runs half of the layers again on average.
+        """
         return layers * self.most_bundles * self.probed_tokens if self.exempt else 0
 
     @model_validator(mode="after")

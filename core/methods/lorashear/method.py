@@ -10,11 +10,11 @@ from core.methods.lorashear.info import LoRAShearParameters
 
 
 class LoRAShear(UnitMethod):
-    """Removal by half-space projection, with the groups that hold most knowledge exempt.
+    """Removal by half-space projection; the groups that hold the most knowledge are exempt.
 
-    The damage of removing each bundle of groups is measured first: the most damaging are exempt. Then, in periods, the
-    rest of a layer's groups with the least |ĝ ⊙ (W + scale·BA)| shrink to zero by half-space projection while adapters
-    are trained on the groups that stay.
+    The damage of removing each bundle of groups is measured first; the most damaging bundles are exempt. Of the other
+    groups, each layer removes those with the least |ĝ ⊙ (W + scale·BA)|: half-space projection shrinks them to zero, in
+    periods, while adapters are trained on the groups that stay.
     """
 
     weight_reads = 1

@@ -1,4 +1,4 @@
-"""Magnitude pruning (Han, Pool, Tran, Dally 2015, arXiv:1506.02626): the weights of smallest |w| are removed."""
+"""Magnitude pruning (Han, Pool, Tran, Dally 2015, arXiv:1506.02626): removal of the weights of smallest |w|."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,7 +13,7 @@ from core.methods.magnitude.info import MagnitudeParameters
 
 
 class Magnitude(Method):
-    """Score |W_ij|, compared within a row, a tensor, or (through the targets' counts) the entire model."""
+    """Score |W_ij|, compared within a row, a tensor, or the entire model (its counts are then in the targets)."""
 
     statistic = Statistic.NONE
 

@@ -1,7 +1,6 @@
 """Optimal Brain Damage (LeCun, Denker & Solla 1989, NIPS 2).
 
-The weights whose deletion costs least by the diagonal of the Hessian are deleted, the rest is retrained, again and
-again.
+Each round deletes the weights of least saliency by the diagonal of the Hessian, and retrains the rest.
 """
 
 from typing import Any
@@ -17,10 +16,10 @@ from core.methods.obd.info import OBDParameters
 
 
 class OBD(ClassifierMethod):
-    """Saliency s_k = ½·h_kk·w_k², the lowest of the entire network first; h_kk as `curvature` says, anew each round.
+    """Saliency s_k = ½·h_kk·w_k²; the lowest of the entire network are deleted first. Each round computes h_kk anew.
 
-    Each round's figures hold the loss increase the saliencies predict, their sum, and the measured one, both on the
-    images the curvature is taken of.
+    `curvature` decides how h_kk is computed. The figures of each round hold the predicted increase of the loss, which
+    is the sum of the saliencies, and the measured one. Both are taken on the images that h_kk was computed from.
     """
 
     def __init__(self, parameters: OBDParameters) -> None:

@@ -21,7 +21,7 @@ from secateur_wire.errors import InvalidParameters
 from secateur_wire.methods import Needs, Paper
 
 LARGEST_EXACT = 10_000
-"""Prunable weights up to which one inverse Hessian of the whole network is held."""
+"""Largest number of prunable weights for which one inverse Hessian of the whole network is held."""
 _EXACT_BYTES = 8
 """Bytes of each entry of the exact inverse Hessian: float64."""
 _VECTORS = 6
@@ -66,8 +66,8 @@ class OBSParameters(LayerSelection, AllocationOptions, PropagationOptions, Compe
 def is_exact(parameters: OBSParameters, layers: Sequence[LinearShape]) -> bool:
     """Return whether `obs` holds one inverse Hessian over all weights of an image classifier.
 
-    Raises InvalidParameters where mode 'exact' is requested and the model is too large for it, or with an allocation,
-    which that mode does not use.
+    Raises InvalidParameters for mode 'exact' if the model is too large for it, or if an allocation is given, which that
+    mode does not use.
     """
     weights = sum(layer.numel for layer in layers)
     if parameters.mode is None:

@@ -1,7 +1,7 @@
-"""Optimal Brain Surgeon, layer by layer (Hassibi & Stork 1993, NIPS 5), each output row a problem of its own.
+"""Optimal Brain Surgeon, layer by layer (Hassibi & Stork 1993, NIPS 5); each output row is a problem of its own.
 
-For one linear layer the squared error of the outputs is a quadratic in the weights, the same for every output row, with
-Hessian H = 2XᵀX / tokens; so the update is exact. Every row deletes its cheapest weights one at a time.
+The squared error of one linear layer's outputs is a quadratic in its weights. Every output row has the same Hessian H =
+2XᵀX / tokens, so the update is exact. Every row deletes its cheapest weights one at a time.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,11 +26,11 @@ from core.methods.obs.info import OBSParameters, is_exact
 from core.methods.obs.surgeon import OBSUpdate, inverse_hessian, obs_prune
 
 _FREE = 1e18
-"""The [H⁻¹]_jj of an input that is always zero: its weights cost nothing and are deleted first."""
+"""Value of [H⁻¹]_jj for an input that is always zero: its weights cost nothing and are deleted first."""
 
 
 class OBS(Method):
-    """Deletion of as many weights in every row, to within one, so that the layer loses exactly its target."""
+    """Deletion of equally many weights in every row, give or take one, so that the layer meets its target exactly."""
 
     statistic = Statistic.GRAM
 
@@ -54,7 +54,7 @@ class OBS(Method):
 
 
 class ClassifierOBS(ClassifierMethod):
-    """Optimal Brain Surgeon of a classifier: of the entire network where it is small enough, else layer by layer."""
+    """Optimal Brain Surgeon of a classifier: of the entire network if it is small enough, otherwise layer by layer."""
 
     def __init__(self, parameters: OBSParameters) -> None:
         self.parameters = parameters
@@ -69,7 +69,7 @@ class ClassifierOBS(ClassifierMethod):
 
 
 def row_counts(weight_OI: Tensor, target: LayerTarget) -> Tensor:
-    """Return the number of weights each row loses, int64 [out_features]; the first rows may lose one more."""
+    """Return the number of weights that each row loses, int64 [out_features]; the first rows may lose one more."""
     rows, size = weight_OI.shape
     if target.pattern.of is not None and target.pattern.keep is not None:
         return torch.full((rows,), size // target.pattern.of * (target.pattern.of - target.pattern.keep))
@@ -80,7 +80,7 @@ def row_counts(weight_OI: Tensor, target: LayerTarget) -> Tensor:
 
 
 def weights_to_go(network: Network) -> int:
-    """Count the weights that must still become zero, by the sparsity or in every m consecutive weights."""
+    """Count the weights that must still become zero, by the sparsity or by the n:m pattern."""
     pattern, weights = network.pattern, matrices(network).values()
     if pattern.of is None or pattern.keep is None:
         zeros = sum(int((weight_OI == 0).sum()) for weight_OI in weights)
@@ -92,9 +92,9 @@ def weights_to_go(network: Network) -> int:
 class GlobalOBS:
     """Deletion by one Hessian of the entire network.
 
-    H = Σ_k v_k v_kᵀ / images over all weights and biases of the layers; the cheapest weight of the entire network is
-    deleted, every other weight and bias moves, until the sparsity is met. The predicted increases of the loss, L_q of
-    each deletion, and the measured one go into the figures.
+    H = Σ_k v_k v_kᵀ / images over all weights and biases of the layers. Each step deletes the cheapest weight of the
+    entire network and updates every other weight and bias, until the sparsity is met. The figures hold the predicted
+    increase of the loss, L_q of each deletion, and the measured increase.
     """
 
     def __init__(self, parameters: OBSParameters) -> None:
@@ -117,7 +117,7 @@ class GlobalOBS:
 
     @torch.no_grad()
     def _delete(self, network: Network, images: ImageSet, count: int) -> OBSUpdate:
-        """Estimate the Hessian of the weights that are left, and delete `count` of them."""
+        """Estimate the Hessian of the remaining weights, and delete `count` of them."""
         layers = {shape.name: layer_of(network.model, shape.name) for shape in network.layers}
         weights = matrices(network)
         biases = [layer.bias for layer in layers.values() if layer.bias is not None]

@@ -1,12 +1,12 @@
 """Optimal Brain Surgeon (Hassibi & Stork 1993): delete the cheapest weight, update all others, and repeat.
 
-Mathematics only; rows are problems that share one Hessian.
+This module is mathematics only. Rows are problems that share one Hessian.
 
 Deleting w_q costs L_q = w_q² / (2 [H⁻¹]_qq) on the quadratic with Hessian H, if the others move by δw = −(w_q /
 [H⁻¹]_qq) · H⁻¹ e_q (eq. 5). The inverse of H without row and column q is then the Schur complement H⁻¹ − c cᵀ / c_q, c
-= H⁻¹ e_q, without row and column q. Doing so for one weight after the other is the Cholesky factorisation of H⁻¹ with
-the cheapest weight as pivot: with u = c/√c_q the complement after t deletions is H⁻¹ − UᵀU, U the t rows u. Only its
-diagonal and the pivot's column are ever read: H⁻¹ itself is never written to, so all rows share it, and each keeps its
+= H⁻¹ e_q, without row and column q. Repeating this is the Cholesky factorisation of H⁻¹ with the cheapest weight as
+pivot: with u = c/√c_q, the complement after t deletions is H⁻¹ − UᵀU, where U has the t rows u. The algorithm reads
+only its diagonal and the pivot's column, and never writes to H⁻¹. So all rows share one H⁻¹, and each row has its own
 U.
 """
 
@@ -22,10 +22,10 @@ from core.engine.options.patterns import UNSTRUCTURED, Pattern
 
 @dataclass(frozen=True)
 class OBSUpdate:
-    """The weights after deletions, and their cost.
+    """Weights after deletions, and the cost of the deletions.
 
-    `weights_RP` are the weights after them; `deleted_RP` is True where a weight was deleted, before or now;
-    `increases_RT` are the L_q of each row's deletions in order, 0 after its last.
+    `deleted_RP` is True where a weight was deleted, before or now. `increases_RT` is L_q of each row's deletions in
+    order, and 0 after the row's last deletion.
     """
 
     weights_RP: Tensor
@@ -36,9 +36,9 @@ class OBSUpdate:
 def inverse_hessian(rows: Iterable[Tensor], size: int, *, alpha: float, samples: int) -> Tensor:
     """Return (αI + 1/samples · Σ v vᵀ)⁻¹ over all rows v of `rows`, [vectors, P] each: float64 [P, P].
 
-    The result is on the device of the rows. Recursive from α⁻¹I, as in Hassibi & Stork. They take in one vector at a
-    time (Sherman–Morrison); here it is a block V of them, H⁻¹ − H⁻¹Vᵀ (samples·I + V H⁻¹ Vᵀ)⁻¹ V H⁻¹, which is the same
-    after each block.
+    The result is on the device of the rows. The recursion starts from α⁻¹I, as in Hassibi & Stork. They add one vector
+    at a time (Sherman–Morrison). This function adds a block V of vectors: H⁻¹ − H⁻¹Vᵀ (samples·I + V H⁻¹ Vᵀ)⁻¹ V H⁻¹.
+    The result after each block is the same.
     """
     inverse_PP: Tensor | None = None
     for V in rows:
@@ -66,9 +66,9 @@ def obs_prune(
 ) -> OBSUpdate:
     """Delete `counts_R` weights of each row, the cheapest first, by the exact update.
 
-    `deleted_RP` are weights that are deleted already: zero, and without a part in H. Only the first `prunable` columns
-    may be deleted (unset: all); the others still move. With n:m no m consecutive ones lose more than m − n. Computed in
-    the dtype of the weights.
+    `deleted_RP` marks weights that are already deleted: they are zero and not part of H. Only the first `prunable`
+    columns may be deleted (None: all); the others are still updated. With an n:m pattern, no group of m consecutive
+    weights loses more than m − n. The computation is in the dtype of the weights.
     """
     rows, size = weights_RP.shape
     deleted_RP = torch.zeros_like(weights_RP, dtype=torch.bool) if deleted_RP is None else deleted_RP
@@ -106,7 +106,7 @@ def _delete(
     barred_RP[:, prunable:] = True
     full_groups = _FullGroups(barred_RP, prunable, pattern)
     start_P = inverse_PP.diagonal()
-    floor_P = start_P * torch.finfo(w_RP.dtype).eps  # rounding alone would take it to zero and below
+    floor_P = start_P * torch.finfo(w_RP.dtype).eps  # rounding errors could make it zero or negative
     diagonal_RP = start_P.expand(rows, size).clone()
     U_RTP = w_RP.new_zeros(rows, steps, size)
     increases_RT = w_RP.new_zeros(rows, steps)
@@ -130,7 +130,10 @@ def _delete(
 
 
 class _FullGroups:
-    """Groups of m consecutive weights that have lost m − n: the rest is barred in `barred_RP`; nothing without n:m."""
+    """Groups of m consecutive weights of which m − n are deleted; `barred_RP` bars their other weights from deletion.
+
+    It does nothing without an n:m pattern.
+    """
 
     def __init__(self, barred_RP: Tensor, prunable: int, pattern: Pattern) -> None:
         self._of = pattern.of
@@ -143,7 +146,7 @@ class _FullGroups:
         self._barred_RGM |= (self._lost_RG >= self._most)[..., None]
 
     def bar(self, rows_N: Tensor, columns_N: Tensor) -> None:
-        """Count one more deleted weight in each of these rows, and bar the groups that are full."""
+        """Count one more deleted weight in each of these rows, and bar the groups that have lost m − n weights."""
         if self._of is None:
             return
         groups_N = columns_N // self._of

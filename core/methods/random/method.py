@@ -1,4 +1,4 @@
-"""Random pruning, the baseline (Liu 2022, arXiv:2202.02643): every weight of a tensor is equally likely to go."""
+"""Random pruning, the baseline (Liu 2022, arXiv:2202.02643): all weights of a tensor are equally likely to go."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,7 +13,7 @@ from core.methods.random.info import RandomParameters
 
 
 class Random(Method):
-    """Score U[0, 1), seeded by the job's seed and the layer's index."""
+    """Score from U[0, 1), seeded by the job's seed and the layer's index."""
 
     statistic = Statistic.NONE
 

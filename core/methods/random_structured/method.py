@@ -9,7 +9,7 @@ from core.engine.pruning.units.removal import KeptUnits
 
 
 class RandomStructured(UnitMethod):
-    """Score U[0, 1), seeded by the job's seed."""
+    """Score from U[0, 1), seeded by the job's seed."""
 
     weight_reads = 0
 

@@ -1,6 +1,6 @@
-"""Method `recover`, which prunes nothing: the pass measures the model and counts its zeros, then it is trained.
+"""Method `recover`, which prunes nothing: the pass measures the model and counts its zeros, then the model is trained.
 
-Training with adapters is that of Hu 2021 (arXiv:2106.09685), with a teacher that of Hinton 2015 (arXiv:1503.02531).
+Training with adapters follows Hu 2021 (arXiv:2106.09685), training with a teacher Hinton 2015 (arXiv:1503.02531).
 """
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Sensitivity: the loss when one layer alone is pruned, measured for every layer and rate, with nothing removed.
+"""Sensitivity: the loss when one layer alone is pruned, measured for every layer and rate; nothing is removed.
 
-One pass for language models, one for classifiers; how the curves are shown or used has no place here.
+There is one pass for language models and one for classifiers. This package does not show or use the curves.
 """

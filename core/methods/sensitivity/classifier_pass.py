@@ -25,7 +25,7 @@ from core.progress import Progress
 
 @dataclass(frozen=True)
 class _Unit:
-    """A layer, or a group of coupled channels with its `weights` parameters, that is pruned alone."""
+    """Layer, or group of coupled channels with `weights` parameters, that is pruned alone."""
 
     name: str
     layer: int
@@ -33,8 +33,8 @@ class _Unit:
     measure: Callable[[], list[SensitivityPoint]]
 
 
-class _OneLayer(Progress):
-    """Progress of pruning one layer alone, which reports nothing, but may be stopped as the whole may."""
+class _OneLayerProgress(Progress):
+    """Progress of pruning one layer alone: it reports nothing, but stops when the whole job is asked to stop."""
 
     def __init__(self, outer: Progress) -> None:
         self._outer = outer
@@ -51,11 +51,11 @@ def classifier_sensitivity(
 ) -> tuple[SensitivityPoint, list[SensitivityCurve]]:
     """Measure the dense model's point, and the curve of each of the network's layers.
 
-    Methods that remove filters have a curve for each group of coupled channels that are all in these layers.
-    `network.images` are those to calibrate on.
+    Methods that remove filters have a curve for each group of coupled channels whose layers are all among these layers.
+    `network.images` are the calibration images.
 
-    After each layer its curve is saved in `store`, and those an earlier attempt left there are not measured again. The
-    model is restored afterwards. Raises WorkStopped between layers where asked to stop.
+    The curve of each layer is saved in `store`; curves saved by an earlier attempt are not measured again. The model is
+    restored afterwards. Raises WorkStopped between two layers if the job is asked to stop.
     """
     assert parameters.rates is not None and parameters.pattern is not None
     dense_loss, dense_accuracy = loss_and_accuracy(network, images)
@@ -81,14 +81,14 @@ def classifier_sensitivity(
 def _layers(
     network: Network, images: ImageSet, method: ClassifierMethod, parameters: SensitivityOptions
 ) -> list[_Unit]:
-    """Return a unit for every layer, pruned by the method in a network of that layer alone."""
+    """Return a unit for every layer; the method prunes each in a network that has only this layer."""
     assert parameters.rates is not None and parameters.pattern is not None
     rates, pattern = parameters.rates, parse_pattern(parameters.pattern)
     sparsities: dict[float, float] = {}
 
     def prune_layer(shape: LinearShape, rate: float) -> None:
         alone = replace(network, layers=[shape], sparsity=rate, pattern=pattern, store=None, figures={}, notes=[])
-        method.prune(replace(alone, progress=_OneLayer(network.progress)))
+        method.prune(replace(alone, progress=_OneLayerProgress(network.progress)))
         network.notes += [note for note in alone.notes if note not in network.notes]
         weight = network.module(shape.name).weight
         assert isinstance(weight, torch.Tensor)
@@ -105,7 +105,7 @@ def _layers(
 
 
 def _groups(network: Network, images: ImageSet, method: FilterMethod, rates: Sequence[float]) -> list[_Unit]:
-    """Return a unit for every group of coupled channels, those nearest to the image first.
+    """Return a unit for every group of coupled channels, in order from the image on.
 
     The channels of lowest score are zeroed, which has the effect of removing them; at least one stays.
     """

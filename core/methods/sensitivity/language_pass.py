@@ -1,9 +1,9 @@
 """Sensitivity of a language model: the loss when one layer alone is pruned, for each layer and rate.
 
-One pass over the blocks. The dense hidden states before block i are carried along; the block is pruned at every rate,
-with input statistics of the dense calibration forward, and only the blocks from i on are run again: (L + 1)/2 instead
-of L of L blocks a point. Resident are embeddings and head, one block with its statistics, and the activation budget,
-which later blocks' weights share as far as they fit; the others are read once a layer.
+The pass goes over the blocks once and carries the dense hidden states before block i along. It prunes block i at every
+rate, with input statistics of the dense calibration forward. Then only the blocks from i on run again: on average (L +
+1)/2 of L blocks for each point. Memory holds embeddings and head, one block with its statistics, and the activation
+budget. Later blocks stay in memory if they fit in that budget; the others are read again for each layer.
 """
 
 import math
@@ -36,9 +36,10 @@ _VARIANTS = "variants"
 
 @dataclass(frozen=True)
 class SensitivityResult:
-    """Curves of all layers; `dense` is the model at rate 0, `resumed_from` the layers an earlier attempt measured.
+    """Curves of all layers; `dense` is the model at rate 0.
 
-    `micro_batches` is the history of their sizes, where memory ran out.
+    `resumed_from` is the number of layers that an earlier attempt measured. `micro_batches` is the history of
+    micro-batch sizes, which shrink when memory runs out.
     """
 
     dense: SensitivityPoint
@@ -50,7 +51,7 @@ class SensitivityResult:
 
 @dataclass(frozen=True)
 class _Variant:
-    """A stream of the evaluation tokens through the model with `unit` alone pruned at `rate`."""
+    """Stream of the evaluation tokens through the model in which only `unit` is pruned, at `rate`."""
 
     unit: str
     rate: float
@@ -59,7 +60,7 @@ class _Variant:
 
 
 class SensitivityPass(BlockPass):
-    """The pass that measures sensitivity.
+    """Pass that measures sensitivity.
 
     `setting` are the keyword arguments of `BlockPass`, with one evaluation set.
     """
@@ -91,7 +92,7 @@ class SensitivityPass(BlockPass):
 
     @torch.inference_mode()
     def run(self) -> SensitivityResult:
-        """Measure all layers, one after the other; raises UnusableModel kinds for tensors that cannot be used."""
+        """Measure all layers, one after the other; raises a kind of UnusableModel for tensors that cannot be used."""
         blocks = len(self.streamed)
         start = self._resume()
         if start == 0:
@@ -124,7 +125,7 @@ class SensitivityPass(BlockPass):
     def _layer(self, index: int) -> None:
         """Measure block `index`, then advance the dense streams through it."""
         streamed, plan = self.streamed, self.plan
-        self._held.discard(index)  # it is pruned now, and never run dense again
+        self._held.discard(index)  # it is pruned now, and not run dense again
         tensors = streamed.read_block(index)
         groups = input_groups(self.folder.family.inputs, self._by_module, f"{streamed.block_prefix(index)}.")
         statistics = self._statistics(index, tensors, groups)
@@ -149,12 +150,12 @@ class SensitivityPass(BlockPass):
     def _statistics(
         self, index: int, tensors: dict[str, Tensor], groups: Sequence[InputGroup]
     ) -> dict[InputGroup, InputStatistic]:
-        """Collect statistics of every group from the dense forward of the calibration tokens, and advance those."""
+        """Collect statistics of every group from a dense forward of the calibration tokens; advance these tokens."""
         level = self.method.statistic
         if self.calibration is None:
             return {group: InputStatistic(level, sample_stride=1) for group in groups}
         block = self.streamed.fill_block(index, tensors, self.calibration.dtype)
-        stride = self.calibration.token_count  # nothing is asked of the sample
+        stride = self.calibration.token_count  # the statistics need no sampled rows
         statistics = BlockPropagation(
             block, index, self.calibration, groups, lambda: InputStatistic(level, sample_stride=stride)
         ).collect()
@@ -185,7 +186,7 @@ class SensitivityPass(BlockPass):
         return pruned
 
     def _units(self, index: int, names: Sequence[str]) -> list[tuple[str, list[str]]]:
-        """Return the units that are pruned together: full name, and tensors by name in the block."""
+        """Return the units that are pruned together: the full name, and the names of the tensors in the block."""
         prefix = self.streamed.block_prefix(index)
         if self.plan.scope == "layer":
             return [(prefix, list(names))] if names else []
@@ -215,14 +216,14 @@ class SensitivityPass(BlockPass):
         stream.advance_from(self.dense, block, index)
         self.streamed.fill_block(index, {name: tensors[name] for name in pruned}, self.plan.dtype)
         counts = [torch.stack([(weight == 0).sum(), (~weight.isfinite()).sum()]) for weight in pruned.values()]
-        figures = torch.stack(counts).tolist()  # the device is waited for once
+        figures = torch.stack(counts).tolist()  # one synchronisation with the device
         if any(not_finite for _, not_finite in figures):
             raise RunFailed(f"{unit}: its inputs are not finite, there is nothing to solve for")
         zeros = sum(each for each, _ in figures)
         return _Variant(unit, rate, zeros / sum(weight.numel() for weight in pruned.values()), stream)
 
     def _later_block(self, index: int) -> nn.Module:
-        """Return a dense block after the pruned one: from memory, or read and then kept in memory if there is room."""
+        """Return a dense block after the pruned one; a block that is read stays in memory if there is room."""
         block: nn.Module = self.streamed.blocks[index]
         if index not in self._held:
             tensors = self.streamed.read_block(index)
@@ -233,7 +234,7 @@ class SensitivityPass(BlockPass):
         return block
 
     def _room_for_blocks(self) -> int:
-        """Return the bytes of the activation budget that the streams of a layer leave."""
+        """Return the bytes of the activation budget that the streams of a layer do not use."""
         widest = len(self.plan.rates)
         if self.plan.scope == "module":
             widest *= max(1, len(self.plan.pruning.linears) // len(self.streamed))
@@ -243,7 +244,7 @@ class SensitivityPass(BlockPass):
         return self.budget.limit - tokens * self.folder.description.hidden_size * self.plan.dtype.itemsize
 
     def _record(self, index: int, variants: Sequence[_Variant]) -> None:
-        """Add the curves of a layer from streams at the end of all blocks, in the order of the units."""
+        """Add the curves of a layer, in the order of the units, from streams that have passed all blocks."""
         points: dict[str, list[SensitivityPoint]] = {}
         for variant in variants:
             measured = self._measured(variant.stream)
@@ -269,7 +270,7 @@ class SensitivityPass(BlockPass):
 
 
 def _share_done(done: int, blocks: int) -> float:
-    """Return the share of the work that so many layers were: of L, the one at place i takes L - i blocks."""
+    """Return the share of the work in the first `done` layers; the layer at position i runs L − i of L blocks."""
     left = blocks - done
     return 1 - left * (left + 1) / (blocks * (blocks + 1))
 

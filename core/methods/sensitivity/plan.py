@@ -14,7 +14,7 @@ from core.engine.resume.fingerprint import Runtime, fingerprint
 
 @dataclass(frozen=True)
 class SensitivityPlan:
-    """The rates and the scope of the measurement; `pruning` is the plan of the measured method at the highest rate."""
+    """Rates and scope of the measurement; `pruning` is the plan of the measured method at the highest rate."""
 
     pruning: LayerwisePlan
     rates: tuple[float, ...]

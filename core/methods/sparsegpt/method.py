@@ -1,4 +1,4 @@
-"""SparseGPT (Frantar & Alistarh 2023, arXiv:2301.00774): pruning by columns, with an update of the weights left."""
+"""SparseGPT (Frantar & Alistarh 2023, arXiv:2301.00774): pruning by columns, with updates of the remaining weights."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,7 +12,7 @@ from core.methods.sparsegpt.info import SparseGPTParameters
 
 
 class SparseGPT(Method):
-    """Column updates with H = 2XᵀX / tokens, damped, and UᵀU = H⁻¹; masks by w²/U_jj², update by algorithm 1."""
+    """Column updates with damped H = 2XᵀX / tokens and UᵀU = H⁻¹; masks by w²/U_jj², updates by algorithm 1."""
 
     statistic = Statistic.GRAM
 

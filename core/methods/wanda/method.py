@@ -1,4 +1,4 @@
-"""Wanda (Sun, Liu, Bair, Kolter 2023, arXiv:2306.11695): weights and activations, no weight update."""
+"""Wanda (Sun, Liu, Bair, Kolter 2023, arXiv:2306.11695): scores from weights and activations, no weight update."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,9 +13,9 @@ from core.methods.wanda.info import WandaParameters
 
 
 class Wanda(Method):
-    """Score |W_ij|·‖X_j‖₂ (eq. 1), the lowest s·d_in of every output row removed (algorithm 1).
+    """Score |W_ij|·‖X_j‖₂ (eq. 1); the lowest s·d_in of every output row are removed (algorithm 1).
 
-    The variant compares rows with one another by the cumulative share of their score, see `cumulative_row_share`.
+    The variant compares the rows with one another by the cumulative share of their scores, see `cumulative_row_share`.
     """
 
     statistic = Statistic.NORMS
