@@ -1,6 +1,6 @@
-"""The pipeline: one job from its recipe to its artifact, by the engine and the methods.
+"""Pipeline: one job from its recipe to its artifact, by the engine and the methods.
 
-`messages` has what the stages are told, `results` what they answer: both sides of a runner know these, without torch,
-which only plans, passes and stages load. Databases, teams and queues have no place here: the service stands on this,
-never the other way round.
+`messages` defines what a supervisor and a runner send each other. Both sides import it without torch; only plans,
+passes and stages load torch. This package knows no databases, teams or queues: the service imports it, never the
+reverse.
 """

@@ -1,6 +1,6 @@
-"""Figures of the dense model in one job: reused from an earlier job where that made the very same measurement.
+"""Figures of the dense model in one job: an earlier job's figure is reused if the measurement is exactly the same.
 
-Else they are measured; the report says which was which.
+Other figures are measured. The report says which figures were reused.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,8 @@ from core.progress import Progress
 class DenseMeasurements:
     """Figures of the dense model, reused or measured.
 
-    `log` is called for each reused one, `count` for each measurement: how many there were before.
+    `log` is called for each reused figure. `count` is called for each measurement, with the number of measurements
+    before.
     """
 
     def __init__(
@@ -32,8 +33,8 @@ class DenseMeasurements:
         self._figures: list[DenseFigure] = []
         self._measured = 0
 
-    def take(self, kind: DenseKind, name: str, facts: Facts) -> DenseFigure | None:
-        """Return an earlier job's figure for exactly these facts; None: measure it."""
+    def reuse(self, kind: DenseKind, name: str, facts: Facts) -> DenseFigure | None:
+        """Return an earlier job's figure for exactly these facts; None if it has to be measured."""
         figure = self._baseline.find(kind, facts)
         if figure is None:
             return None
@@ -51,7 +52,7 @@ class DenseMeasurements:
         window_losses: Sequence[float] = (),
         measured: bool = True,
     ) -> None:
-        """Add figures that this job measured, or that were kept on its node (not `measured`)."""
+        """Add figures that this job measured; `measured` is False for figures that were kept on its node."""
         if measured:
             self._count(self._measured)
             self._measured += 1
@@ -66,7 +67,7 @@ class DenseMeasurements:
         self._figures.append(figure)
 
     def write_to(self, report: Report) -> None:
-        """Fill `dense` of the report: every figure with its facts, how many were measured here and how many reused."""
+        """Fill `dense` of the report: every figure with its facts, and how many were measured here or reused."""
         before = report.dense or DenseUse()
         report.dense = DenseUse(
             measured=before.measured + self._measured,
@@ -90,5 +91,5 @@ def dense_figures(spec: JobSpec, progress: Progress) -> DenseMeasurements:
 
 
 def releases() -> Facts:
-    """Return the releases that every figure of the dense model depends on."""
+    """Return the versions of the libraries that figures of the dense model depend on."""
     return {name: version(name) for name in ("torch", "transformers")}

@@ -1,7 +1,7 @@
-"""Messages between a supervisor and a runner: bases of the specs and outputs of the stages, and what these share.
+"""Messages between a supervisor and a runner: base classes of the stages' specs and outputs, and their shared parts.
 
-A spec tells a runner what to do, as JSON on its stdin; an output is what it sends back. Those of one stage are in its
-folder (`core.pipeline.stages`).
+A spec tells a runner what to do, as JSON on its stdin. An output is what the runner sends back. The specs and outputs
+of one stage are in the folder of that stage (`core.pipeline.stages`).
 """
 
 from pathlib import Path
@@ -23,9 +23,9 @@ class _Part(BaseModel):
 
 
 class ModelPlace(_Part):
-    """A model folder on this machine. `own_artifact`: this service wrote it, and its content was found unchanged.
+    """Model folder on this machine; `own_artifact` means that this service wrote it, and its content is unchanged.
 
-    `discovered` is its architecture where that is none of those declared.
+    `discovered` is its architecture if that was discovered rather than declared.
     """
 
     path: Path
@@ -34,7 +34,7 @@ class ModelPlace(_Part):
 
 
 class ModelSource(ModelPlace):
-    """The same with its name; `revision` is its content hash or commit."""
+    """Model folder with the model's name; `revision` is its content hash or commit."""
 
     name: str
     revision: str
@@ -45,7 +45,7 @@ class ModelSource(ModelPlace):
 
 
 class TextSource(_Part):
-    """A text on this machine. `origin` says where it came from, for the report."""
+    """Text on this machine; `origin` says where it came from, for the report."""
 
     name: str
     path: Path
@@ -56,7 +56,7 @@ class TextSource(_Part):
 
 
 class ImageSource(_Part):
-    """Images on this machine: a Parquet file, or a folder of them.
+    """Images on this machine: a Parquet file, or a folder of images.
 
     `origin` says where they came from, for the report.
     """
@@ -71,10 +71,10 @@ class ImageSource(_Part):
 
 
 class Spec(_Part):
-    """Base of specs. `task` is the folder of the stage.
+    """Base of specs; `task` is the name of the stage's folder.
 
-    `libraries` are modules that this stage alone needs and that are slow to load: a worker loads them once, for its
-    first such task. `saves_progress`: the stage saves what it has done as it goes, and stops there where it should.
+    `libraries` are slow modules that only this stage needs: a worker loads them once, for its first such task.
+    `saves_progress` means that the stage saves its progress, and stops after saving when it is asked to stop.
     """
 
     libraries: ClassVar[tuple[str, ...]] = ()
@@ -83,18 +83,18 @@ class Spec(_Part):
 
 
 class DeviceSpec(_Part):
-    """Base of what runs a model: on which device (None: the best there is), in how many threads (None: all)."""
+    """Base of specs whose task runs a model: its device (None: the best available) and threads (None: all)."""
 
     device: str | None
     threads: int | None
 
 
 class JobSpec(DeviceSpec):
-    """Base of what all stages of a job are told.
+    """Base of the specs of all stages of a job.
 
-    `work` is this attempt's folder, `previous` those of earlier attempts, the newest first, which may have a record to
-    resume from. `artifact` is the folder to fill. `baseline`: known figures of the dense model. `memory_bytes`: main
-    memory that the worker may use; None where it is not known.
+    `work` is the folder of this attempt. `previous` are the folders of earlier attempts, the newest first, which may
+    hold records to resume from. `artifact` is the folder to fill. `baseline` are known figures of the dense model.
+    `memory_bytes` is the main memory that the worker may use; None if it is not known.
     """
 
     job: str
@@ -109,25 +109,25 @@ class JobSpec(DeviceSpec):
 
     @classmethod
     def of(cls, job: "JobSpec", **more: Any) -> Self:
-        """Return the spec of one stage: what all stages of a job are told, and what this one is told besides."""
+        """Return the spec of one stage: the fields that all stages of a job share, and the stage's own."""
         return cls.model_validate({**dict(job), **more})
 
     @property
     def artifact_place(self) -> ModelPlace:
-        """Return the artifact, once it is filled."""
-        return self.written(self.artifact)
+        """Return the place of the artifact, which is complete after the stages that write it."""
+        return self.place_of(self.artifact)
 
-    def written(self, folder: Path) -> ModelPlace:
-        """Return a folder that this attempt has written: whatever was cut, the architecture is the source's."""
+    def place_of(self, folder: Path) -> ModelPlace:
+        """Return the place of a folder that this attempt wrote; its architecture is that of the source model."""
         return ModelPlace(path=folder, own_artifact=True, discovered=self.model.discovered)
 
 
 class LanguageSpec(JobSpec):
-    """Base of what all stages of a job on a language model are told.
+    """Base of the specs of all stages of a job on a language model.
 
-    `generated` is what the model wrote to calibrate on beside `calibration`; `recovery` are the texts of all stages of
-    training in turn, `teacher` is what distill learns from, `own_text` what that wrote to train on. `questions` are
-    those of zero-shot tasks.
+    `calibration` is the calibration text; `generated` is text that the model wrote itself to calibrate on. `recovery`
+    are the texts of all training stages in turn. `teacher` is the model that distillation learns from, and `own_text`
+    the text that it wrote to train on. `questions` are the questions of zero-shot tasks.
     """
 
     calibration: TextSource | None
@@ -141,12 +141,12 @@ class LanguageSpec(JobSpec):
 
     @property
     def pruned(self) -> Path:
-        """Return the folder of the pruned model, which is not yet the artifact where recovery follows."""
+        """Return the folder of the pruned model; if recovery follows, this is not the artifact's folder."""
         return self.artifact if self.recipe.recovery is None else self.work / "pruned"
 
 
 class ClassifierSpec(JobSpec):
-    """Base of what all stages of a job on an image classifier are told."""
+    """Base of the specs of all stages of a job on an image classifier."""
 
     calibration: ImageSource | None
     recovery: ImageSource | None
@@ -154,14 +154,14 @@ class ClassifierSpec(JobSpec):
 
 
 class TaskOutput(BaseModel):
-    """Base of outputs: the peak memory of the stage's process, and remarks for the report."""
+    """Base of outputs: the peak memory of the stage's process, and notes for the report."""
 
     peak_memory: PeakMemory | None = None
     notes: list[str] = Field(default_factory=list)
 
 
 class PruneOutput(TaskOutput):
-    """A model that was pruned, or measured. `expected` is what the reload check compares with, None without a model."""
+    """Result of pruning or measuring a model; `expected` is the reload check's reference, None without a model."""
 
     metrics: Metrics
     report: Report
@@ -169,10 +169,10 @@ class PruneOutput(TaskOutput):
 
 
 class TracedPass(_Part):
-    """Part of a job that decides which bytes its pass holds, beside the model.
+    """Properties of a job that decide how many bytes its pass holds beside the model.
 
-    `calibration` and `evaluations` are sequences and tokens of each, `device` is the kind of device that the pass would
-    run on.
+    `calibration` and each of `evaluations` are a number of sequences and of tokens. `device` is the kind of device that
+    the pass would run on.
     """
 
     method: str
@@ -189,7 +189,7 @@ class TracedPass(_Part):
 
 
 class PassQuestion(_Part):
-    """Question to a trace: what a pass holds of a model of such a config, and dtype and shape of each tensor by key."""
+    """Question to a trace: the memory of a pass over a model with this config and these tensors, by dtype and shape."""
 
     config: JsonObject
     tensors: dict[str, tuple[str, tuple[int, ...]]]
@@ -199,7 +199,7 @@ class PassQuestion(_Part):
 
 
 class PassAnswer(BaseModel):
-    """Answer of a trace: the most bytes that a device holds, or why it has found nothing."""
+    """Answer of a trace: the most bytes that a device holds, or the reason why the trace found no number."""
 
     peak_bytes: int | None = None
     error: str | None = None

@@ -1,4 +1,4 @@
-"""Construction of the pass that carries a request out, as its kind of removal does it."""
+"""Construction of the pass for a request, by its kind of removal."""
 
 from typing import Any
 
@@ -15,8 +15,8 @@ def walk_for(
 ) -> LanguagePass[Any]:
     """Return the pass for a request that was checked against the model.
 
-    `setting` are the keyword arguments of `BlockPass`. Raises InvalidSparsity where the device's multiples of channels
-    do not reach the sparsity.
+    `setting` are the keyword arguments of `BlockPass`. Raises InvalidSparsity if no multiple of channels that the
+    device allows reaches the sparsity.
     """
-    run = language_run(request.carried_out_as)
+    run = language_run(request.pass_removal)
     return run.walk(folder, make_plan(folder, request, device=device), **setting)

@@ -1,4 +1,4 @@
-"""Plans of passes: a request that fits its model, and what the device it is carried out on decides."""
+"""Plans of passes: a request that fits its model, together with the choices that depend on the device."""
 
 import torch
 
@@ -20,19 +20,19 @@ from core.pipeline.recipes.request import ResolvedRequest
 def make_plan(folder: ModelFolder, request: ResolvedRequest, *, device: torch.device | None = None) -> PruningPlan:
     """Make the plan of a pass from a request that was checked against the model; its kind of removal has the class.
 
-    How many channels are left depends on the device, so InvalidSparsity is raised where its multiples reach no such
-    sparsity.
+    The number of kept channels depends on the device. Raises InvalidSparsity if no multiple of channels that the device
+    allows reaches the sparsity.
     """
-    removal, device = request.carried_out_as, device or default_device()
+    removal, device = request.pass_removal, device or default_device()
     run = language_run(removal)
     method = build_method(request.method, request.parameters, run.protocols)
-    cut = cut_on(device, request, folder.description)
+    cut = cut_for_device(device, request, folder.description)
     plan: PruningPlan = run.plan(folder, PassRequest(removal, cut, request.method, method, device))
     return plan
 
 
-def cut_on(device: torch.device, request: ResolvedRequest, description: ModelDescription) -> Cut:
-    """Return what the removal of a request has to know, with the device's alignment where the request names none."""
+def cut_for_device(device: torch.device, request: ResolvedRequest, description: ModelDescription) -> Cut:
+    """Return the cut for the request's removal, with the device's alignment where the request names none."""
     if request.leaves_alignment_open:
         return request.cut(description, round_to=device_kind(device.type).round_to)
     return request.cut(description)

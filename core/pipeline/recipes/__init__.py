@@ -1,4 +1,4 @@
-"""Recipes: what a job is to do, checked once against its model before anything is queued, and typed from then on.
+"""Recipes: typed descriptions of jobs, checked once against their model before anything is queued.
 
 Nothing here imports torch, so that the API can check a request without it.
 """

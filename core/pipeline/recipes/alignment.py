@@ -1,4 +1,4 @@
-"""Alignment of widths to the blocks in which added files store their rows, where a request leaves it open."""
+"""Alignment of widths to the row blocks of added files, for requests that leave the alignment open."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,17 +12,17 @@ from core.pipeline.recipes.sizes import resolve_target
 from core.pipeline.recipes.validation import resolve_request
 from secateur_wire.errors import InvalidSparsity, InvalidTarget
 
-_MOST_COST: Final = 0.02
-"""Largest relative difference from what was asked to go, up to which blocks wider than the least are filled."""
+_LARGEST_COST: Final = 0.02
+"""Largest relative difference from the requested removal for which wider blocks than the narrowest are filled."""
 
 
 def aligned_request(
     description: Description, unresolved: UnresolvedRequest, exports: Sequence[Export]
 ) -> ResolvedRequest:
-    """Return the request checked against a model, `round_to` filled in where it is unset and fills blocks.
+    """Return the request checked against a model; an unset `round_to` becomes the widest suitable block width.
 
-    Where no aligned widths are as near as the request wants, it stays unset. Raises the InvalidRequest kind that names
-    the fault.
+    `round_to` stays unset if no aligned widths are close enough to the request. Raises the kind of InvalidRequest that
+    names the fault.
     """
     request = _resolved(description, unresolved)
     if not request.leaves_alignment_open:
@@ -34,7 +34,7 @@ def aligned_request(
             aligned = _resolved(description, replace(unresolved, parameters=parameters))
         except (InvalidSparsity, InvalidTarget):
             continue
-        if width == widths[-1] or _cost(description, aligned) < _MOST_COST:
+        if width == widths[-1] or _cost(description, aligned) < _LARGEST_COST:
             return aligned
     return request
 
@@ -51,7 +51,7 @@ def _widths(export: Export) -> Sequence[int]:
 
 
 def _cost(description: Description, request: ResolvedRequest) -> float:
-    """Return the relative difference from what was asked to go; 1 where that is searched for."""
+    """Return the relative difference from the requested removal; 1 if the sparsity is searched for."""
     if request.sparsity is None:
         return 1.0
     return 0.0 if request.removal is None else request.removal.rounding_cost(request.cut(description))

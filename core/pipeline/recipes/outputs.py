@@ -1,4 +1,4 @@
-"""Outputs: a request's form of artifact, checked against the model, with the defaults of the form."""
+"""Outputs: the requested form of the artifact, checked against the model, with the defaults of the form."""
 
 from core.engine.architectures.describe import Description
 from core.engine.cuts.losses import Losses
@@ -9,7 +9,7 @@ from secateur_wire.errors import InvalidRequest
 
 
 def resolve_output(output: Output, description: Description, request: ResolvedRequest) -> Output:
-    """Return the output with its form's defaults; raises InvalidRequest for what does not fit the form or the model."""
+    """Return the output with its form's defaults; raises InvalidRequest if it does not fit the form or the model."""
     _check_exports(output, description, request)
     exporter = OFFERED[output.format]
     if exporter.default_compression is None and output.compression is not None:
@@ -25,7 +25,7 @@ def resolve_output(output: Output, description: Description, request: ResolvedRe
 
 
 def losses_of(description: Description, request: ResolvedRequest) -> Losses:
-    """Return the parts that a request takes out of a model."""
+    """Return the parts that a request removes from a model."""
     if request.removal is None:
         return Losses(unlike_layers=request.layout == "per_layer")
     return request.removal.losses(request.cut(description))

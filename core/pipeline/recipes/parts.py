@@ -1,4 +1,4 @@
-"""Parts of a job body whose ids are those of this server's registries."""
+"""Parts of a job body whose ids come from this server's registries."""
 
 from typing import Annotated
 
@@ -10,8 +10,8 @@ from secateur_wire import job_body as wire
 from secateur_wire.requests import inherited
 
 
-def _restored() -> str:
-    """Return the forms that the client restores, in words that follow on their summaries."""
+def _restored_forms() -> str:
+    """Return the forms that the client restores, as words that continue a summary of each form."""
     described = [form for form, each in OFFERED.items() if each.summary]
     restored = [form for form, each in OFFERED.items() if each.replaces_weights]
     return "both" if restored == described and len(restored) == 2 else " and ".join(restored)
@@ -35,6 +35,6 @@ class Output(wire.Output):
         wire.Output,
         "format",
         description=f"{' '.join(each.summary for each in OFFERED.values() if each.summary)} "
-        f"`secateur download --unpack` restores {_restored()} bit by bit.",
+        f"`secateur download --unpack` restores {_restored_forms()} bit by bit.",
     )
     exports: list[Export] = inherited(wire.Output, "exports")

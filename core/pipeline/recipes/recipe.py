@@ -1,4 +1,4 @@
-"""Recipe of one job: the request once it is checked, with every default filled in."""
+"""Recipe of one job: the checked request with every default filled in."""
 
 from collections.abc import Mapping
 from typing import Self
@@ -16,10 +16,10 @@ from secateur_wire.job_body import Calibration, Evaluation, Gates, Target
 
 
 class Recipe(BaseModel, frozen=True):
-    """Everything that a job is to do, whichever worker runs it: only what the device decides is chosen there.
+    """Complete description of a job, the same for every worker; only choices that depend on the device are left open.
 
-    A job's row keeps it as JSON (`body`), from which `load` makes it again. It was checked against its model when the
-    job was submitted, and is not checked again.
+    A job's row stores the recipe as JSON (`body`), and `load` makes a recipe from it. It was checked against its model
+    when the job was submitted, and is not checked again.
     """
 
     model: str
@@ -48,9 +48,9 @@ class Recipe(BaseModel, frozen=True):
 
     @classmethod
     def load(cls, body: Mapping[str, object]) -> Self:
-        """Make the recipe of a job's row, also of an earlier release's: what came later has its default.
+        """Make the recipe from a job's row, which an earlier release may have written: later fields get their default.
 
-        Raises InvalidRequest kinds where it is none that this release can run.
+        Raises a kind of InvalidRequest if this release cannot run the recipe.
         """
         try:
             return cls.model_validate(body)
@@ -59,7 +59,7 @@ class Recipe(BaseModel, frozen=True):
 
     @property
     def request(self) -> ResolvedRequest:
-        """Part of it that decides which weights go, as it was checked."""
+        """Return the part of the recipe that decides which weights go, as it was checked."""
         return ResolvedRequest(
             self.method,
             self.pattern,
@@ -82,15 +82,15 @@ class Recipe(BaseModel, frozen=True):
 
     @property
     def measures(self) -> bool:
-        """Return True where nothing is pruned: the model is only measured."""
+        """Return whether the job prunes nothing and only measures the model."""
         return get_method(self.method).measures
 
     @property
     def timed_length(self) -> int:
-        """Return the tokens of the sequence that a language model is timed on."""
+        """Return the number of tokens in the sequence that a language model is timed on."""
         parts = (self.calibration, self.evaluation)
         return next((part.sequence_length for part in parts if part and part.sequence_length), 512)
 
     def body(self) -> dict[str, JsonValue]:
-        """Return the recipe as JSON: the body of a job that does the same again."""
+        """Return the recipe as JSON: a job with this body does the same again."""
         return self.model_dump(mode="json")

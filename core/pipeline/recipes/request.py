@@ -1,4 +1,4 @@
-"""Request of a job, as far as it decides which weights go: as a job body has it, and as it fits its model."""
+"""Request of a job: the part of its body that decides which weights go, before and after the check against a model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,10 +18,11 @@ from secateur_wire.job_body import Target
 
 @dataclass(frozen=True)
 class UnresolvedRequest:
-    """Request that was not checked against a model yet; what is None gets its default.
+    """Request that was not yet checked against a model; None stands for the default.
 
-    With `at_least` no less than `sparsity` goes. `is_calibrated`: the job has calibration text, to which what is left
-    of a cut is refitted unless the parameters say otherwise. `leaves_out_zeros` says so of the artifact's files.
+    `at_least` means that no less than `sparsity` may go. `is_calibrated` means that the job has calibration text: the
+    remaining weights are then refitted to it, unless the parameters say otherwise. `leaves_out_zeros` means that the
+    artifact's files do not store zeros.
     """
 
     method: str
@@ -37,11 +38,11 @@ class UnresolvedRequest:
 
 @dataclass(frozen=True)
 class ResolvedRequest:
-    """Request that fits its model, with its defaults filled in.
+    """Request that fits its model, with all defaults filled in.
 
-    `layout` is that of the model that comes out. With `at_least` the sparsity stands for a target, and where groups are
-    removed no less of it goes; else the nearest there is. `is_timed`: the sparsity is, or is to be, that of a shape
-    that was timed.
+    `layout` is the layout of the resulting model. `at_least` means that the sparsity comes from a target: where groups
+    are removed, no less than it may go; otherwise the nearest possible sparsity is used. `is_timed` means that the
+    sparsity is found by timing shapes, now or before.
     """
 
     method: str
@@ -62,8 +63,8 @@ class ResolvedRequest:
         return self.variant.removal
 
     @property
-    def carried_out_as(self) -> Removal:
-        """Return the kind of removal whose pass it goes through; where nothing goes, the one that keeps all shapes."""
+    def pass_removal(self) -> Removal:
+        """Return the kind of removal whose pass carries the request out; without one, a pass that keeps all shapes."""
         return self.removal or REMOVALS["weights"]
 
     @property
@@ -73,11 +74,11 @@ class ResolvedRequest:
 
     @property
     def leaves_alignment_open(self) -> bool:
-        """Return whether layers get narrower, and the options do not say what divides their widths."""
+        """Return whether layers get narrower and the options leave the divisor of their widths open."""
         return self.removal is not None and self.removal.narrows and self.removal.alignment(self.parameters) is None
 
     def cut(self, description: Description, *, round_to: int = CPU.round_to, sparsity: float | None = None) -> Cut:
-        """Return what its removal has to know; `sparsity` takes the place of its own."""
+        """Return the cut that the request's removal needs; `sparsity` replaces the request's own."""
         return Cut(
             description,
             self.parameters,

@@ -1,4 +1,4 @@
-"""Targets: the size or speed that an artifact is to have, and the sparsity that reaches it for a model."""
+"""Targets: the requested size or speed of an artifact, and the sparsity that reaches it for a model."""
 
 from dataclasses import replace
 
@@ -13,12 +13,12 @@ from core.pipeline.recipes.validation import resolve_request
 from secateur_wire.errors import InvalidSparsity, InvalidTarget
 from secateur_wire.job_body import Target
 
-_AGREEMENT = 1e-9
-"""Largest difference of a sparsity, given too as in a job's own recipe, from the one the target means."""
+_SPARSITY_TOLERANCE = 1e-9
+"""Tolerance between a requested sparsity and the sparsity that follows from the target; a job's recipe has both."""
 
 
 def no_speed_up(method: str) -> str:
-    """Return why a job whose method only zeroes weights reaches no latency."""
+    """Return the reason why a job whose method only zeroes weights cannot reach a latency."""
     info = get_method(method)
     if any(info.variant(each).shrinks for each in info.patterns):
         return (
@@ -32,11 +32,11 @@ def no_speed_up(method: str) -> str:
 
 
 def resolve_target(description: Description, request: UnresolvedRequest, target: Target) -> ResolvedRequest:
-    """Check a request with its target as `resolve_request` does, with the least sparsity that meets the target.
+    """Check a request with its target as `resolve_request` does; its sparsity is the least that meets the target.
 
-    The sparsity is None where a worker has to search for it. The request may have one where it is just that, as in the
-    recipe of an earlier job. Raises the InvalidRequest kind that names the fault: InvalidTarget with the nearest figure
-    there is where the target is out of reach.
+    The sparsity is None if a worker has to search for it. A request may give the sparsity too if it is the same one, as
+    in the recipe of an earlier job. Raises the kind of InvalidRequest that names the fault. If the target is out of
+    reach, this is InvalidTarget with the nearest possible figure.
     """
     method = request.method
     info = get_method(method)
@@ -96,7 +96,7 @@ def resolve_target(description: Description, request: UnresolvedRequest, target:
     kind: Figure = "parameters" if target.parameters is not None else "bytes"
     scale = removal.scale(cut, kind)
     meant = scale.sparsity_of(target.limit) if target.limit < dense else 0.0
-    if request.sparsity is not None and abs(request.sparsity - meant) > _AGREEMENT:
+    if request.sparsity is not None and abs(request.sparsity - meant) > _SPARSITY_TOLERANCE:
         raise InvalidSparsity(
             f"sparsity {request.sparsity} and target are both given, and {target.kind} {target.limit:,} means sparsity "
             f"{meant:.6g}: leave one of them out",
@@ -117,7 +117,7 @@ def expected_size(
 ) -> tuple[int, int]:
     """Return the expected number of nonzero parameters of an artifact, and the bytes of its tensors.
 
-    `output` is the format; `sparsity` takes the place of the request's own.
+    `output` is the format; `sparsity` replaces the request's own.
     """
     removal, cut = request.removal, request.cut(description, sparsity=sparsity)
     assert removal is not None

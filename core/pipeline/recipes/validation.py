@@ -1,4 +1,4 @@
-"""Checks that a request fits a model, made before a job is queued and not hours into it."""
+"""Checks that a request fits a model; they are made before a job is queued, not hours into it."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -20,14 +20,14 @@ from secateur_wire.errors import (
     UnsupportedArchitecture,
 )
 
-_NOTHING_GOES: Final = UNSTRUCTURED.text
-"""Pattern in recipes of methods that prune nothing."""
+_NO_PATTERN: Final = UNSTRUCTURED.text
+"""Pattern in the recipes of methods that prune nothing."""
 
 
 def resolve_request(description: Description, request: UnresolvedRequest) -> ResolvedRequest:
     """Check a request without a target against a model and fill in its defaults.
 
-    Raises the InvalidRequest kind that names the fault.
+    Raises the kind of InvalidRequest that names the fault.
     """
     method, parameters = request.method, request.parameters
     info = get_method(method)
@@ -42,10 +42,10 @@ def resolve_request(description: Description, request: UnresolvedRequest) -> Res
     _require_offered(description, method, "experts", "is not taken")
     if not info.prunes:
         return _without_target(description, request)
-    parsed = _offered(method, request.pattern)
+    parsed = _parse_offered_pattern(method, request.pattern)
     resolved = resolve_sparsity(parsed, request.sparsity)
     if parsed.is_n_m:
-        parameters = _at_one_rate(method, parsed.text, parameters)
+        parameters = _with_uniform_allocation(method, parsed.text, parameters)
     checked = parse_parameters(method, parameters, parsed.text)
     removal = info.variant(parsed.text).removal
     assert removal is not None
@@ -58,16 +58,16 @@ def resolve_request(description: Description, request: UnresolvedRequest) -> Res
 
 
 def check_without_model(request: UnresolvedRequest) -> str:
-    """Check what can be told of a request whose model is not known yet, and return its pattern.
+    """Check a request as far as this is possible without the model, and return its pattern.
 
-    Raises InvalidPattern, InvalidSparsity or InvalidParameters, as `resolve_request` will.
+    Raises InvalidPattern, InvalidSparsity or InvalidParameters, as `resolve_request` would.
     """
     method = request.method
     if not get_method(method).prunes:
         _require_no_target(request)
         parse_parameters(method, request.parameters)
-        return _NOTHING_GOES
-    parsed = _offered(method, request.pattern)
+        return _NO_PATTERN
+    parsed = _parse_offered_pattern(method, request.pattern)
     if request.target is None:
         resolve_sparsity(parsed, request.sparsity)
     parse_parameters(method, request.parameters, parsed.text)
@@ -75,14 +75,14 @@ def check_without_model(request: UnresolvedRequest) -> str:
 
 
 def _require_offered(description: Description, method: str, what: str, refusal: str) -> None:
-    """Raise UnsupportedArchitecture, with the reason, where the architecture cannot be offered something."""
+    """Raise UnsupportedArchitecture, with the reason, if `what` is not offered for the architecture."""
     why = description.refusal(what)
     if why is not None:
         raise UnsupportedArchitecture(f"{method}: {description.architecture} {refusal}: {why}", param="model")
 
 
-def _offered(method: str, pattern: str | None) -> Pattern:
-    """Return the requested or default pattern; raises InvalidPattern where the method does not offer it."""
+def _parse_offered_pattern(method: str, pattern: str | None) -> Pattern:
+    """Return the requested or default pattern; raises InvalidPattern if the method does not offer it."""
     patterns = get_method(method).patterns
     parsed = parse_pattern(pattern or patterns[0])
     if parsed.family not in patterns:
@@ -93,7 +93,7 @@ def _offered(method: str, pattern: str | None) -> Pattern:
 
 
 def _layout(description: Description, request: UnresolvedRequest) -> Layout:
-    """Return the layout of the result: the requested one where layers get narrower, else the model's own."""
+    """Return the layout of the result: the requested layout if layers get narrower, otherwise the model's own."""
     removal = get_method(request.method).variant(request.pattern).removal
     if removal is not None and removal.narrows:
         return request.layout or description.layout
@@ -109,26 +109,26 @@ def _without_target(description: Description, request: UnresolvedRequest) -> Res
     checked = parse_parameters(request.method, request.parameters)
     if checked.sensitivity_options is not None:
         checked = _with_measured_defaults(description, checked, checked.sensitivity_options)
-    return ResolvedRequest(request.method, _NOTHING_GOES, None, checked, description.layout)
+    return ResolvedRequest(request.method, _NO_PATTERN, None, checked, description.layout)
 
 
 def _require_no_target(request: UnresolvedRequest) -> None:
     if request.sparsity is not None:
         raise InvalidSparsity(f"{request.method} prunes nothing: leave sparsity out", param="sparsity")
-    if request.pattern not in (None, _NOTHING_GOES):
+    if request.pattern not in (None, _NO_PATTERN):
         raise InvalidPattern(
             f"{request.method} prunes nothing and keeps what zeros there are: leave pattern out", param="pattern"
         )
 
 
 def calibrated_method(method: str, parameters: MethodParameters) -> MethodInfo:
-    """Return the method that reads the calibration set: the job's own, or the one whose sensitivity it measures."""
+    """Return the method that reads the calibration set: the job's method, or the one whose sensitivity it measures."""
     measured = parameters.sensitivity_options
     return get_method(method if measured is None else measured.method)
 
 
 def calibrated_variant(method: str, pattern: str, parameters: MethodParameters) -> Variant:
-    """Return the variant of `calibrated_method`, for the job's pattern or the one whose sensitivity is measured."""
+    """Return the variant of `calibrated_method` for the job's pattern, or for the pattern of the measured method."""
     measured = parameters.sensitivity_options
     return calibrated_method(method, parameters).variant(pattern if measured is None else measured.pattern)
 
@@ -136,15 +136,15 @@ def calibrated_variant(method: str, pattern: str, parameters: MethodParameters) 
 def _with_measured_defaults(
     description: Description, parameters: MethodParameters, options: SensitivityOptions
 ) -> MethodParameters:
-    """Check that a sensitivity job's method can prune the model layer by layer.
+    """Check that a sensitivity job's method can prune the model layer by layer; return the filled-in parameters.
 
-    `options` are those in `parameters`, which are returned with the defaults of that method filled in.
+    `options` are the sensitivity options in `parameters`. The result has the defaults of the measured method.
     """
     if description.has_experts:
         raise UnsupportedArchitecture(
             f"sensitivity: the experts of {description.architecture} are not measured yet", param="model"
         )
-    own = _at_one_rate(options.method, options.pattern, {"seed": parameters.seed} | options.parameters)
+    own = _with_uniform_allocation(options.method, options.pattern, {"seed": parameters.seed} | options.parameters)
     for name, only in (("allocation", "uniform"), ("include_lm_head", False), ("compensation", None)):
         if own.get(name, only) != only:
             raise InvalidParameters(
@@ -159,19 +159,19 @@ def _with_measured_defaults(
         )
     try:
         info = get_method(options.method)
-        able_with = _measurable_patterns(info)
-        if not able_with:
-            able = [each.id for each in METHODS.values() if _measurable_patterns(each)]
+        measurable_patterns = _measurable_patterns(info)
+        if not measurable_patterns:
+            measurable_methods = [each.id for each in METHODS.values() if _measurable_patterns(each)]
             raise InvalidParameters(
                 f"parameters.method: {options.method} does not prune a layer at a rate in one go: use one of "
-                f"{', '.join(able)}",
+                f"{', '.join(measurable_methods)}",
                 param="parameters.method",
             )
         pattern = parse_pattern(options.pattern or info.patterns[0])
         if not info.variant(pattern.text).alone_measurable:
             raise InvalidParameters(
                 f"parameters.pattern: {options.method} does not prune a layer at a rate in one go with pattern "
-                f"{pattern.text!r}: use {', '.join(able_with)}",
+                f"{pattern.text!r}: use {', '.join(measurable_patterns)}",
                 param="parameters.pattern",
             )
         rates = options.rates_of(pattern)
@@ -190,8 +190,8 @@ def _measurable_patterns(info: MethodInfo) -> list[PatternFamily]:
     return [each for each in info.patterns if info.variant(each).alone_measurable]
 
 
-def _at_one_rate(method: str, pattern: str | None, parameters: Mapping[str, object]) -> dict[str, object]:
-    """Return the parameters with allocation 'uniform' in place of the method's default, unless one is requested."""
+def _with_uniform_allocation(method: str, pattern: str | None, parameters: Mapping[str, object]) -> dict[str, object]:
+    """Return the parameters with allocation 'uniform' instead of the method's default, unless one is requested."""
     if method not in METHODS:
         return dict(parameters)
     defaults = METHODS[method].variant(pattern).parameters.model_construct()

@@ -1,4 +1,4 @@
-"""Reports: what an artifact says about itself, in a model card, a manifest and charts.
+"""Reports: the description of an artifact in its model card, manifest and charts.
 
-They are written from figures that others measured; no tensor is read here, and nothing imports torch.
+They are written from figures that other packages measured. Nothing here reads tensors or imports torch.
 """

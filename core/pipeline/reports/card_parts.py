@@ -8,22 +8,22 @@ from secateur_wire.metrics import Latency, MeasuredAccuracy, Metrics, Timing
 
 
 class CardParts(Protocol):
-    """Parts of a card, each as lines of Markdown."""
+    """Sections of a card, each as lines of Markdown."""
 
     pipeline_tag: ClassVar[str]
     tags: ClassVar[tuple[str, ...]]
 
     def figures(self, metrics: Metrics, *, pruned: bool) -> list[str]:
-        """Return table rows of what the model was measured on, as far as it was."""
+        """Return table rows of the quality figures that were measured."""
 
     def recovery(self, recovery: RecoveryReport, *, has_zeros: bool) -> list[str]:
-        """Return how it was trained after pruning, and what became of its zeros."""
+        """Return how the model was trained after pruning, and what happened to its zeros."""
 
     def latencies(self, latency: Latency) -> list[str]:
-        """Return table rows of what was timed."""
+        """Return table rows of the measured latencies."""
 
     def how_to_open(self, report: Report) -> list[str]:
-        """Return the code that opens the folder."""
+        """Return the code that opens the artifact's folder."""
 
 
 def with_errors(figure: MeasuredAccuracy) -> tuple[str, str]:
@@ -32,7 +32,7 @@ def with_errors(figure: MeasuredAccuracy) -> tuple[str, str]:
 
 
 def ratio_of_times(row: Timing) -> str:
-    """Return pruned ÷ dense with its noise, called unproven where the difference is no larger."""
+    """Return pruned ÷ dense with its noise; it is called unproven if the noise is larger than the difference."""
     ratio, noise = row.ratio, latency_noise(row.spread)
     if ratio is None:
         return "not measured"

@@ -1,4 +1,4 @@
-"""Charts of trade-offs, as PNG, and of layers and of sensitivity, as SVG."""
+"""Charts: trade-offs as PNG, layers and sensitivity as SVG."""
 
 import math
 from collections.abc import Sequence
@@ -9,20 +9,20 @@ from matplotlib.colors import LogNorm
 from matplotlib.ticker import EngFormatter, LogFormatter, MaxNLocator, PercentFormatter
 
 from core.engine.options.sensitivity_curves import Sensitivity, SensitivityCurve
-from core.pipeline.reports.drawing import COLOURS, MARKERS, as_png, as_svg, dress, open_figure
+from core.pipeline.reports.drawing import COLOURS, MARKERS, as_png, as_svg, label_axes, open_figure
 
-_QUIET = "#C8C8C8"
+_GREY = "#C8C8C8"
 _NAMED = 3
-"""Number of layers named in the chart of curves that lose most, and of those that lose least."""
+"""Number of layers named in the chart of curves: this many that lose most, and this many that lose least."""
 _ROW_LABELS = 40
-"""Largest number of rows of the heat map that are named."""
+"""Largest number of rows in the heat map for which each row is named."""
 _LINES_HEIGHT = 4.0
-"""Height in inches of the chart of curves next to a heat map that is much taller."""
+"""Height in inches of the chart of curves when the heat map beside it is much taller."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """One line: points (x, y), and, where given, the uncertainty of each y, up and down."""
+    """One line of a chart: points (x, y) and, if known, the uncertainty of each y in both directions."""
 
     label: str
     x: Sequence[float]
@@ -44,8 +44,8 @@ def line_chart(
 ) -> str:
     """Draw lines over one pair of axes, as SVG.
 
-    With `x_is_share`, x is from 0 to 1 and shown in per cent; with `y_from_zero` the axis begins there, so that small
-    differences look small. `size` is in inches.
+    With `x_is_share`, x goes from 0 to 1 and is shown in per cent. With `y_from_zero` the y axis begins at 0, so that
+    small differences look small. `size` is in inches.
     """
     with open_figure(size) as figure:
         axes = figure.add_subplot()
@@ -56,7 +56,7 @@ def line_chart(
                 low = [y - by for y, by in zip(each.y, each.spread, strict=True)]
                 high = [y + by for y, by in zip(each.y, each.spread, strict=True)]
                 axes.fill_between(each.x, low, high, color=colour, alpha=0.15, linewidth=0)
-        dress(axes, title, x_label, y_label, x_is_share=x_is_share)
+        label_axes(axes, title, x_label, y_label, x_is_share=x_is_share)
         if all(isinstance(x, int) for each in series for x in each.x):
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if y_is_log:
@@ -72,9 +72,9 @@ def line_chart(
 
 @dataclass(frozen=True)
 class Spot:
-    """One model of a trade-off; `on_front`: no other dominates it. `is_reference` marks what the others began with.
+    """One model of a trade-off; `on_front` means that no other dominates it, `is_reference` marks a starting model.
 
-    `x_noise` and `y_noise` are by how much the figures may be off, up and down; 0 where that is not known.
+    `x_noise` and `y_noise` are the uncertainties of the figures in both directions; 0 if unknown.
     """
 
     label: str
@@ -87,9 +87,9 @@ class Spot:
 
 
 def trade_off_chart(spots: Sequence[Spot], *, title: str, x_label: str, y_label: str, y_is_log: bool = False) -> bytes:
-    """Draw models by cost and quality, numbered as in the legend, as PNG.
+    """Draw models by cost and quality, as PNG; their numbers are those of the legend.
 
-    Models on the Pareto front are filled and joined, all others hollow; squares are references.
+    Models on the Pareto front are filled and joined by a line, all others are empty markers. Squares are references.
     """
     with open_figure((8.4, 4.2 + 0.12 * max(0, len(spots) - 12))) as figure:
         axes = figure.add_subplot()
@@ -109,7 +109,7 @@ def trade_off_chart(spots: Sequence[Spot], *, title: str, x_label: str, y_label:
                 label=f"{number}  {spot.label}",
             )
             axes.annotate(str(number), (spot.x, spot.y), xytext=(5, 5), textcoords="offset points", fontsize=8)
-        dress(axes, title, x_label, y_label)
+        label_axes(axes, title, x_label, y_label)
         axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
         axes.margins(0.12)
         if y_is_log:
@@ -119,9 +119,9 @@ def trade_off_chart(spots: Sequence[Spot], *, title: str, x_label: str, y_label:
 
 
 def layers_chart(sparsities: Sequence[Series], errors: Sequence[Series], *, title: str) -> str:
-    """Draw the share of each layer that is zero or removed, and below it reconstruction errors if any, as SVG.
+    """Draw the share of each layer that is zero or removed and, if known, reconstruction errors below it, as SVG.
 
-    x is the layer's number in the model; series of the same label share colour and marker.
+    x is the layer's number in the model. Series of the same label share colour and marker.
     """
     labels = [each.label for each in sparsities]
     with open_figure((8.0, 5.6 if errors else 3.2)) as figure:
@@ -139,7 +139,7 @@ def layers_chart(sparsities: Sequence[Series], errors: Sequence[Series], *, titl
                     linewidth=1.2,
                     label=each.label or None,
                 )
-            dress(axes, "", "", y_label)
+            label_axes(axes, "", "", y_label)
             axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
             axes.set_ylim(bottom=0)
         panels[0].set_title(title, loc="left")
@@ -151,11 +151,11 @@ def layers_chart(sparsities: Sequence[Series], errors: Sequence[Series], *, titl
 
 
 def sensitivity_chart(sensitivity: Sensitivity) -> str:
-    """Draw the loss each layer costs at each rate, as a heat map and as curves, as SVG.
+    """Draw the loss from pruning each layer at each rate, as a heat map and as curves, as SVG.
 
-    The heat map, on the left, is in the model's order; the curves, on the right, name the layers that lose most and
-    least at the highest rate. Both are logarithmic down to a thousandth of the largest increase; less than that is
-    shown as none.
+    The heat map on the left has the layers in the model's order. The curves on the right name the layers that lose most
+    and least at the highest rate. Both scales are logarithmic down to a thousandth of the largest increase; smaller
+    increases are shown as zero.
     """
     rows = len(sensitivity.curves)
     height = min(max(_LINES_HEIGHT, 1.2 + 0.17 * rows), 16.0)
@@ -192,7 +192,7 @@ def sensitivity_chart(sensitivity: Sensitivity) -> str:
         heat.set_xlabel("weights pruned")
         figure.colorbar(picture, ax=heat, pad=0.02, aspect=8 * height).outline.set_visible(False)
         _draw_curves(lines, sensitivity, increases)
-        dress(lines, "the most and the least sensitive", "weights pruned", what, x_is_share=True)
+        label_axes(lines, "the most and the least sensitive", "weights pruned", what, x_is_share=True)
         lines.set_yscale("symlog", linthresh=smallest, linscale=0.3)
         lines.set_ylim(-smallest / 2, largest * 1.5)
         lines.legend(frameon=False, fontsize=8)
@@ -205,7 +205,7 @@ def _draw_curves(axes: Axes, sensitivity: Sensitivity, increases: dict[str, list
     named = order if len(order) <= 2 * _NAMED else [*order[:_NAMED], *order[-_NAMED:]]
     for curve in order:
         if curve not in named:
-            axes.plot([0, *sensitivity.rates], [0, *increases[curve.name]], color=_QUIET, linewidth=0.8, zorder=1)
+            axes.plot([0, *sensitivity.rates], [0, *increases[curve.name]], color=_GREY, linewidth=0.8, zorder=1)
     for number, curve in enumerate(named):
         axes.plot(
             [0, *sensitivity.rates],
@@ -220,7 +220,7 @@ def _draw_curves(axes: Axes, sensitivity: Sensitivity, increases: dict[str, list
 
 
 def _short(sensitivity: Sensitivity, curve: SensitivityCurve) -> str:
-    """Return a short row label: a decoder layer's number, else the module's name without the prefix all share."""
+    """Return a short row label: a decoder layer's number, or the module's name without the common prefix."""
     if sensitivity.model_task.has_blocks and sensitivity.scope == "layer":
         return f"layer {curve.layer}"
     parts = curve.name.split(".")

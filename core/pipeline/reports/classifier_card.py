@@ -1,4 +1,4 @@
-"""Parts of the model card that only image classifiers have: their figures, and the code that opens them."""
+"""Sections of the model card of an image classifier: its figures, and the code that opens it."""
 
 from typing import ClassVar
 
@@ -11,13 +11,13 @@ from secateur_wire.metrics import Accuracy, Latency, Metrics
 
 
 class ClassifierCard:
-    """Parts of the card of an image classifier."""
+    """Sections of the card of an image classifier."""
 
     pipeline_tag: ClassVar[str] = CLASSIFICATION
     tags: ClassVar[tuple[str, ...]] = ("onnx",)
 
     def figures(self, metrics: Metrics, *, pruned: bool) -> list[str]:
-        """Return table rows of accuracy and loss by data set, FLOPs, and bytes of the ONNX file, as far as measured."""
+        """Return table rows of accuracy and loss by data set, of FLOPs, and of the ONNX file's bytes, if measured."""
         lines = []
         for name, figure in metrics.accuracy.items():
             dense, left = with_errors(figure)
@@ -32,7 +32,7 @@ class ClassifierCard:
         return lines
 
     def recovery(self, recovery: RecoveryReport, *, has_zeros: bool) -> list[str]:
-        """Return how it was trained after pruning, and that its zeros stayed where pruning made them."""
+        """Return how the classifier was trained after pruning, and that its zeros stayed in place."""
         sparsity = recovery.sparsity
         line = f"Recovered with {recovery.method}: {recovery.steps:,} steps."
         if has_zeros and sparsity.before:
@@ -40,7 +40,7 @@ class ClassifierCard:
         return [line, ""]
 
     def latencies(self, latency: Latency) -> list[str]:
-        """Return a table row for each engine and batch that was timed."""
+        """Return a table row for each engine and batch size that was timed."""
         return [
             f"| {row.batch} image{'' if row.batch == 1 else 's'} of {_by(latency.image_shape or [])} in {row.engine} "
             f"on {row.device} | {row.dense_ms:.2f} ms | {row.pruned_ms:.2f} ms ({ratio_of_times(row)}) |"
@@ -48,7 +48,7 @@ class ClassifierCard:
         ]
 
     def how_to_open(self, report: Report) -> list[str]:
-        """Return the code that opens the folder: `from_pretrained` where that builds the network, and onnxruntime."""
+        """Return the code that opens the folder: by onnxruntime, and by `from_pretrained` if it builds the network."""
         verification = report.verification or Verification()
         lines = [
             "`from_pretrained` does not build this network; other jobs take it as `job:ID`. Its ONNX file runs "

@@ -1,6 +1,6 @@
-"""Figures of dense models that one job measured and others reuse: equal measurements are made once.
+"""Figures of dense models that one job measured and others reuse, so that equal measurements are made only once.
 
-A figure carries every fact it depends on, and is taken only where all of them are the same.
+A figure carries every fact that it depends on. It is reused only if all facts are equal.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,11 +13,11 @@ Facts = dict[str, str | int | None]
 
 
 class DenseFigure(BaseModel):
-    """Figures that `job` measured of a dense model on one evaluation set or task.
+    """Figures of a dense model that `job` measured on one evaluation set or task.
 
-    `facts`: the model's revision, the set's hash, how much of it was read and how, dtype, kind of device, and releases
-    of the libraries that computed it. `window_losses` are a perplexity's mean losses of its windows (nats), empty for
-    other kinds.
+    `facts` are: the model's revision, the set's hash, how much of it was read and how, dtype, kind of device, and
+    versions of the libraries that computed the figure. `window_losses` are the mean losses of a perplexity's windows,
+    in nats; they are empty for other kinds.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -42,7 +42,7 @@ class KnownDenseFigures(BaseModel):
         return next((each for each in self.figures if each.kind == kind and each.facts == facts), None)
 
     def with_figures(self, others: Iterable[DenseFigure]) -> "KnownDenseFigures":
-        """Return a baseline with the others added, except those whose facts are there: the first measurement stays."""
+        """Return a baseline with the others added; if two have equal facts, the first stays."""
         added: list[DenseFigure] = list(self.figures)
         for other in others:
             if not any(each.kind == other.kind and each.facts == other.facts for each in added):

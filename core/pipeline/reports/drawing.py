@@ -1,7 +1,7 @@
-"""Means to draw charts as SVG and PNG: the same bytes for the same figures, whoever draws them and when.
+"""Drawing of charts as SVG and PNG: equal figures always give equal bytes.
 
-Text stays text, in the reader's own sans-serif; colours are those of Okabe and Ito, which people with any kind of
-colour vision can tell apart, and markers differ too.
+Text stays text, in the reader's own sans-serif font. The colours are the palette of Okabe and Ito, which people with
+any kind of colour vision can tell apart; markers differ too.
 """
 
 import io
@@ -30,17 +30,17 @@ _STYLE: Any = {  # the type of its keys differs between matplotlib's versions
     "savefig.facecolor": "white",
 }
 _DRAWING = threading.Lock()
-"""Lock for one chart at a time: matplotlib's settings belong to the entire process."""
+"""Lock that allows one chart at a time, because matplotlib's settings belong to the entire process."""
 
 
 @contextmanager
 def open_figure(size: tuple[float, float]) -> Iterator[Figure]:
-    """Open a figure of that size in inches; it has to be drawn before it is closed."""
+    """Open a figure of this size in inches; it has to be drawn before the context ends."""
     with _DRAWING, matplotlib.rc_context(_STYLE):
         yield Figure(figsize=size, layout="constrained")
 
 
-def dress(axes: Axes, title: str, x_label: str, y_label: str, *, x_is_share: bool = False) -> None:
+def label_axes(axes: Axes, title: str, x_label: str, y_label: str, *, x_is_share: bool = False) -> None:
     """Give axes their title, labels and grid."""
     axes.set_title(title, loc="left")
     axes.set_xlabel(x_label)
@@ -59,7 +59,7 @@ def as_svg(figure: Figure, title: str) -> str:
 
 
 def as_png(figure: Figure) -> bytes:
-    """Return the figure as PNG, sharp enough for a slide."""
+    """Return the figure as PNG in a resolution for slides."""
     target = io.BytesIO()
     figure.savefig(target, format="png", dpi=200, metadata={"Software": None})
     return target.getvalue()

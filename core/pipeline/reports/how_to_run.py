@@ -1,4 +1,4 @@
-"""Commands that run a job's artifact, for each runtime that takes it: those alone that the tests run too."""
+"""Commands that run a job's artifact, for each runtime that can open it; the tests run every command."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
@@ -11,12 +11,12 @@ from secateur_wire.jobs import WayToRun
 from secateur_wire.metrics import Metrics
 
 FOLDER: Final = "pruned"
-"""Folder that the commands take the artifact to be in, below where they are run."""
+"""Folder of the artifact in the commands, relative to where they run."""
 _PROMPT: Final = "The capital of France is"
 
 
 def ways_to_run(report: Report, metrics: Metrics, files: Collection[str], folder: str = FOLDER) -> list[WayToRun]:
-    """Return the ways to run an artifact of these files in a folder; none where there is no model."""
+    """Return the ways to run an artifact with these files in a folder; none if there is no model."""
     if "config.json" not in files:
         return []
     ways = _WAYS[(report.model and report.model.task) or "language-model"]
@@ -29,7 +29,7 @@ def _of_language_model(verification: Verification, files: Collection[str], folde
     if trust:
         about += "; trust_remote_code runs the modelling file of this folder, which layers of different shapes need"
     if not any(file.startswith("tokenizer") for file in files):
-        return []  # nothing turns a text into its tokens
+        return []  # without a tokenizer no text can be turned into tokens
     script = (
         "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
         f'tokenizer = AutoTokenizer.from_pretrained("{folder}")\n'

@@ -1,4 +1,4 @@
-"""Parts of the model card of a language model: its figures, its training, and the code that opens it."""
+"""Sections of the model card of a language model: its figures, its training, and the code that opens it."""
 
 from typing import ClassVar
 
@@ -9,7 +9,7 @@ from secateur_wire.metrics import Latency, Metrics, Perplexity
 
 
 class LanguageCard:
-    """Parts of the card of a language model."""
+    """Sections of the card of a language model."""
 
     pipeline_tag: ClassVar[str] = "text-generation"
     tags: ClassVar[tuple[str, ...]] = ()
@@ -60,7 +60,7 @@ class LanguageCard:
 
 
 def _tasks(metrics: Metrics) -> list[str]:
-    """Return table rows of zero-shot accuracy, each with its standard error, and of the mean of all tasks."""
+    """Return table rows of zero-shot accuracy with standard errors, one for each task and one for their mean."""
     lines = []
     for name, figures in metrics.tasks.items():
         what = f"{name} ({figures.metric}, {figures.samples:,} questions)"

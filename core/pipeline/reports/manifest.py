@@ -1,4 +1,4 @@
-"""`secateur.json`: the recipe that made an artifact, the report of what it cost, and the SHA-256 of every file."""
+"""Manifest `secateur.json`: the recipe of an artifact, the report of its job, and the SHA-256 of every file."""
 
 import hashlib
 import os
@@ -34,9 +34,9 @@ class Manifest(BaseModel):
 
 
 def finalise(folder: Path, *, recipe: Recipe, body: dict[str, Any], report: Report) -> Manifest:
-    """Write the card, then the manifest with the hash of every file, last; all fsynced.
+    """Write the card, and last the manifest with the hash of every file; all files are fsynced.
 
-    `body` is the recipe as the job's row has it, to the order of its keys.
+    `body` is the recipe as the job's row stores it, in the same order of keys.
     """
     card = sensitivity_card if get_method(recipe.method).measures else model_card
     (folder / CARD).write_text(card(recipe, report), "utf-8")

@@ -6,12 +6,12 @@ _ESCAPES = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[
 
 
 def plain(text: str) -> str:
-    """Return text that Markdown and HTML show as it is, on one line."""
+    """Return text on one line so that Markdown and HTML show it unchanged."""
     return " ".join(text.split()).translate(_ESCAPES)
 
 
 def fenced(text: str) -> list[str]:
-    """Return the lines of a code block that shows the text verbatim, with a fence longer than any in the text."""
+    """Return the lines of a code block that shows the text verbatim; its fence is longer than any in the text."""
     longest = max(map(len, re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return [f"{fence}text", text, fence]

@@ -1,4 +1,4 @@
-"""Model card of an artifact: pruning, quality and size, how to load it, and the recipe that reproduces it."""
+"""Model card of an artifact: pruning, quality and size, code that loads it, and the recipe that reproduces it."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -18,14 +18,14 @@ from secateur_wire.metrics import Metrics, Parameters, Sizes, Sparsity, TokenRat
 from secateur_wire.reports import Generation
 
 SHAPE_CHART = "layers.svg"
-"""File of an artifact that shows what each layer of a model made smaller keeps."""
+"""File of an artifact with a picture of what each layer of a smaller model keeps."""
 
 CARDS: Final[Mapping[str, CardParts]] = {"language-model": LanguageCard(), "image-classification": ClassifierCard()}
-"""Parts of the card that differ, by the model's task."""
+"""Sections of the card that depend on the model's task, by task."""
 
 
 def model_card(recipe: Recipe, report: Report) -> str:
-    """Return the README.md of an artifact, from its recipe and report; figures that were not measured are left out."""
+    """Return the README.md of an artifact from its recipe and report; figures that were not measured are left out."""
     metrics = report.metrics or Metrics()
     parameters, sizes = metrics.parameters or Parameters(), metrics.bytes or Sizes()
     method = get_method(recipe.method)
@@ -42,7 +42,7 @@ def model_card(recipe: Recipe, report: Report) -> str:
         f"# {plain(recipe.model)}, {f'pruned with {method.title}' if method.prunes else 'trained further'}",
         "",
         *_verdict(recipe, metrics),
-        recipe.request.carried_out_as.outcome(
+        recipe.request.pass_removal.outcome(
             metrics.sparsity or Sparsity(), report.layers, recipe.pattern if method.prunes else None
         ),
         "",
@@ -81,13 +81,13 @@ def model_card(recipe: Recipe, report: Report) -> str:
 
 
 def _verdict(recipe: Recipe, metrics: Metrics) -> list[str]:
-    """Return how the model compares with the dense one, in words; none where no quality was measured."""
+    """Return a comparison with the dense model in words; empty if no quality was measured."""
     verdict = verdict_on(recipe.method, recipe.pattern, recipe.sparsity, metrics)
     return [] if verdict is None else [f"**{verdict.words.capitalize()}**: {plain(verdict.reason)}.", ""]
 
 
 def _added_files(metrics: Metrics) -> list[str]:
-    """Return table rows of the files that were added: how near to the artifact they predict, and how fast they are."""
+    """Return table rows of the added files: their speed, and how closely they predict what the artifact does."""
     lines = []
     for each in metrics.exports:
         dense = "" if each.speed is None else f" {each.speed.dense_bytes:,}"
@@ -113,14 +113,17 @@ def _how_to_run(metrics: Metrics) -> list[str]:
     for form in dict.fromkeys(each.format for each in metrics.exports):
         files = [each.file for each in metrics.exports if each.format == form]
         for sentence, command in ADDED[form].ways_to_run:
-            # Commands are shown for each file, but the setting up before a last line once.
+            # Every file shows its last command; the set-up commands before it are shown once.
             *before, last = command.splitlines()
             lines += [sentence, "", "```sh", *before, *(last.format(file=file) for file in files), "```", ""]
     return lines
 
 
 def _generations(generations: Sequence[Generation], names: tuple[str, str]) -> list[str]:
-    """Return the section with the texts both models generate from the job's prompts; `names` are the models' names."""
+    """Return the section with the texts that both models generate from the job's prompts.
+
+    `names` are the models' names.
+    """
     if not generations:
         return []
     lines = ["## What they write", "", "After each prompt, the likeliest tokens, one after another.", ""]
@@ -145,7 +148,7 @@ _TARGETS = {
 
 
 def _target(metrics: Metrics) -> list[str]:
-    """Return the line that compares the target of the job with the figure reached; none where it had no target."""
+    """Return the line that compares the job's target with the figure it reached; empty without a target."""
     target = metrics.target
     if target is None:
         return []

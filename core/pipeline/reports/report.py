@@ -1,6 +1,6 @@
-"""Report of a job: what the stages of an attempt fill in, and cards, later jobs and the portal read.
+"""Report of a job: the stages of an attempt fill it in; cards, later jobs and the portal read it.
 
-The parts with fields are those that somebody reads; they keep all else that a stage tells for people.
+Fields are declared for the parts that code reads. Everything else that a stage adds is kept for people.
 """
 
 from pydantic import Field, JsonValue
@@ -14,7 +14,7 @@ from secateur_wire.metrics import Metrics, TargetReached
 
 
 class ReportedModel(Record):
-    """The model the job was given, as its headers describe it."""
+    """Model that the job was given, as its headers describe it."""
 
     name: str | None = None
     revision: str | None = None
@@ -24,38 +24,38 @@ class ReportedModel(Record):
 
 
 class ReportedImages(Record):
-    """The image sets of a job. `shape` is channels, height and width of the images the classifier was run on."""
+    """Image sets of a job; `shape` is channels, height and width of the images that the classifier was run on."""
 
     shape: list[int] = Field(default_factory=list)
 
 
 class MethodFigures(Record):
-    """Figures that a method for classifiers noted. `reconstruction_errors` are by layer."""
+    """Figures that a classifier method noted; `reconstruction_errors` are by layer."""
 
     reconstruction_errors: dict[str, Number | None] = Field(default_factory=dict)
 
 
 class EngineSettings(Record):
-    """Settings of the pass that pruned: types of numbers, kind of device, and those of its plan."""
+    """Settings of the pass that pruned: number types, kind of device, and the settings of its plan."""
 
     model_dtype: str | None = None
     device: str | None = None
 
 
 class PeakMemory(Record):
-    """Most bytes a process had resident, and on its device where it had one."""
+    """Largest number of bytes that a process had resident, and on its device if it had one."""
 
     resident: int
     device: int | None = None
 
     @property
     def of_model(self) -> int:
-        """Return the peak where the model was: on the device, else resident."""
+        """Return the peak in the memory that held the model: the device's if there is one, or resident memory."""
         return self.resident if self.device is None else self.device
 
 
 class ReportedText(Record):
-    """A text or an image set: its name and hash, and for one of the hub its commit."""
+    """Text or image set: its name and hash and, for one from the hub, its commit."""
 
     name: str
 
@@ -68,10 +68,10 @@ class BeforeAndAfter(Record):
 
 
 class RecoveryReport(Record):
-    """Training after pruning: `trained` says what, `texts` on what; `tokens` of a language model only.
+    """Training after pruning: `trained` names what was trained, `texts` the data; `tokens` is for language models only.
 
-    `loss` has points of (step, mean loss), `loss_seconds` the seconds of training at each; `hidden_states_error` has
-    points of the mean error of the hidden states, where these were matched.
+    `loss` has points of (step, mean loss), and `loss_seconds` the seconds of training at each point.
+    `hidden_states_error` has points of the mean error of the hidden states, if these were matched.
     """
 
     method: str
@@ -88,7 +88,7 @@ class RecoveryReport(Record):
 
 
 class DenseUse(Record):
-    """Figures of the dense model: how many were measured, how many taken from other jobs, and each with its facts."""
+    """Figures of the dense model, each with its facts: how many were measured, and how many taken from other jobs."""
 
     measured: int = 0
     taken: int = 0
@@ -96,16 +96,16 @@ class DenseUse(Record):
 
 
 class TasksReport(Record):
-    """Zero-shot tasks: the questions, and what each model `measured`, dense and pruned, by task."""
+    """Zero-shot tasks: the questions, and the figures `measured` of the dense and the pruned model, by task."""
 
     limit: int | None = None
     measured: dict[str, JsonObject] = Field(default_factory=dict)
 
 
 class Verification(Record):
-    """The reload check. A classifier's says on which images, and whether `from_pretrained` builds the network.
+    """Reload check; for a classifier also its images, and whether `from_pretrained` builds the network.
 
-    `offloaded`: matrices of the blocks were left on the disk, and each was read when it was used.
+    `offloaded` means that matrices of the blocks stayed on disk, and each was read when it was used.
     """
 
     from_pretrained: bool = False
@@ -115,21 +115,24 @@ class Verification(Record):
 
 
 class Exported(Record):
-    """Bytes of a form of the artifact, once it is written. A target of bytes is held against `bound_bytes`."""
+    """Bytes of a form of the artifact after writing; a target of bytes is compared with `bound_bytes`."""
 
     bytes: int | None = None
     bound_bytes: int | None = None
 
 
 class TimedShape(Record):
-    """A shape that was timed; `ratio` is pruned / dense milliseconds of the prefill."""
+    """Shape that was timed; `ratio` is pruned / dense milliseconds of the prefill."""
 
     sparsity: float
     ratio: float
 
 
 class LatencySearch(Record):
-    """The sparsity to prune to; `spread` is the relative excess of the dense model's slowest round over its fastest."""
+    """Search for a latency; `spread` is the dense model's slowest time over its fastest, minus one.
+
+    `sparsity` is the sparsity to prune to.
+    """
 
     sparsity: float
     spread: float
@@ -137,13 +140,13 @@ class LatencySearch(Record):
 
 
 class TargetReport(TargetReached):
-    """Target of the job and what was reached. `search` is how the sparsity for a latency was found."""
+    """Target of the job and the figure that was reached; `search` describes how a latency's sparsity was found."""
 
     search: LatencySearch | None = None
 
 
 class Report(wire.Report):
-    """Whole report of a job, with every part the service writes."""
+    """Complete report of a job, with every part the service writes."""
 
     job: str | None = None
     attempt: int | None = None
@@ -171,7 +174,7 @@ class Report(wire.Report):
 
     @property
     def dense_figures(self) -> list[DenseFigure]:
-        """Return the figures of the dense model; none where none was measured."""
+        """Return the figures of the dense model; empty if none were measured."""
         return [] if self.dense is None else self.dense.figures
 
     @property
@@ -182,16 +185,16 @@ class Report(wire.Report):
 
     @property
     def panels(self) -> list[SharePanel]:
-        """Return the panels of the picture of the layers that kinds of removal make of their sections."""
+        """Return the panels that kinds of removal add to the picture of the layers, from their sections."""
         return [panel for removal in REMOVALS.values() for panel in removal.panels(self.model_extra or {})]
 
     def exported(self, form: str) -> Exported | None:
-        """Return what is said of a form of the artifact; None where it has none."""
+        """Return the section of a form of the artifact; None if it has none."""
         section = (self.model_extra or {}).get(form)
         return None if section is None else Exported.model_validate(section)
 
     def add_export(self, form: str, section: JsonObject) -> None:
-        """Say of a form of the artifact what it came to, under the name of the form."""
+        """Store the section of a form of the artifact, under the name of the form."""
         setattr(self, form, section)
 
     def note(self, *notes: str) -> None:
@@ -199,6 +202,6 @@ class Report(wire.Report):
         self.notes = [*self.notes, *notes]
 
     def keep_peak(self, process: str, peak: PeakMemory | None) -> None:
-        """Keep a process's peak memory, where it is known, beside the prune stage's, not added to it."""
+        """Store the peak memory of a process, if known, beside the prune stage's; peaks are not added up."""
         if peak is not None:
             self.peak_memory_of_other_processes = {**self.peak_memory_of_other_processes, process: peak}

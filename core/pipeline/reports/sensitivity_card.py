@@ -1,4 +1,4 @@
-"""README.md of a sensitivity job's artifact: what was measured, the chart, a table, and how to use it."""
+"""README.md of a sensitivity job's artifact: the measurement, its chart and table, and how to use them."""
 
 import json
 
@@ -9,7 +9,7 @@ from core.pipeline.reports.report import Report
 
 
 def sensitivity_card(recipe: Recipe, report: Report) -> str:
-    """Return the card of a sensitivity job, in Markdown, made from its recipe and report."""
+    """Return the card of a sensitivity job, in Markdown, from its recipe and report."""
     sensitivity = Sensitivity.model_validate(report.sensitivity)
     what = "layer" if sensitivity.scope == "layer" else "linear layer"
     figure = sensitivity.model_task.quality

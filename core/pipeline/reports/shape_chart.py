@@ -1,4 +1,4 @@
-"""Picture of a model that was made smaller: what each layer keeps, which layers are gone, and what each cost."""
+"""Picture of a smaller model: the units that each layer keeps, the removed layers, and the costs of both."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,16 +7,16 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from core.engine.cuts.report import LAYER, SharePanel, unit_rows
-from core.pipeline.reports.drawing import COLOURS, GRID, as_svg, dress, open_figure
+from core.pipeline.reports.drawing import COLOURS, GRID, as_svg, label_axes, open_figure
 from core.pipeline.reports.report import Report
 
 _STYLES = {"before": ("o", "#767676"), "removed": ("x", COLOURS[1]), "after": ("o", COLOURS[0])}
-"""Marker and colour of points."""
+"""Marker and colour of the points."""
 
 
 @dataclass(frozen=True)
-class _Kept:
-    """Units of a kind in each layer: numbers before and after, and, where it is known, the cost of those removed."""
+class _KeptUnits:
+    """Units of one kind in each layer: numbers before and after and, if known, the cost of the removed units."""
 
     layers: list[int]
     before: list[int]
@@ -25,19 +25,19 @@ class _Kept:
 
 
 def shape_chart(report: Report, *, title: str) -> str:
-    """Draw a panel of bars for each kind of units, and one of costs where a row has its `cost`, as SVG.
+    """Draw a panel of bars for each kind of units and, if rows have a `cost`, a panel of costs, as SVG.
 
-    The kind of removal may add panels. At least one row of the report counts units: those of a layer, or a layer that
-    is gone. Costs are in nats a token; layers that are gone are marked in every panel.
+    The kind of removal may add panels. At least one row of the report must count units: the units of a layer, or a
+    removed layer. Costs are in nats per token. Removed layers are marked in every panel.
     """
-    kinds: dict[str, _Kept] = {}
+    kinds: dict[str, _KeptUnits] = {}
     for row in unit_rows(report.layers):
-        kept = kinds.setdefault(row["kind"], _Kept([], [], [], []))
+        kept = kinds.setdefault(row["kind"], _KeptUnits([], [], [], []))
         kept.layers.append(row["layer"])
         kept.before.append(row["before"])
         kept.after.append(row["after"])
         kept.costs.append(row.get("cost"))
-    removed = kinds.pop(LAYER, _Kept([], [], [], [])).layers
+    removed = kinds.pop(LAYER, _KeptUnits([], [], [], [])).layers
     costs = {
         kind: [pair for pair in zip(each.layers, each.costs, strict=True) if pair[1] is not None]
         for kind, each in kinds.items()
@@ -50,19 +50,19 @@ def shape_chart(report: Report, *, title: str) -> str:
         for number, (each, (kind, kept)) in enumerate(zip(axes, kinds.items(), strict=False)):
             each.bar(kept.layers, kept.before, color=GRID, width=0.8)
             each.bar(kept.layers, kept.after, color=COLOURS[number], width=0.8)
-            dress(each, "", "", f"{kind} kept")
+            label_axes(each, "", "", f"{kind} kept")
         for each, panel in zip(axes[len(kinds) :], added, strict=False):
             _draw_shares(each, panel)
         if has_costs:
             for number, (kind, pairs) in enumerate(costs.items()):
                 axes[-1].plot(*zip(*pairs, strict=True), color=COLOURS[number], marker="o", markersize=3, label=kind)
-            dress(axes[-1], "", "", "cost, nats a token")
+            label_axes(axes[-1], "", "", "cost, nats a token")
         for each in axes:
             for layer in removed:
                 each.axvspan(
                     layer - 0.4, layer + 0.4, facecolor="white", edgecolor=COLOURS[1], hatch="///", linewidth=0
                 )
-        axes[0].set_title(f"{title}{_marked(removed)}", loc="left")
+        axes[0].set_title(f"{title}{_removed_layers_text(removed)}", loc="left")
         axes[-1].set_xlabel("layer")
         axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
         return as_svg(figure, title)
@@ -79,11 +79,11 @@ def _draw_shares(axes: Axes, panel: SharePanel) -> None:
             markersize=3,
             label=each.label,
         )
-    dress(axes, "", "", panel.label)
+    label_axes(axes, "", "", panel.label)
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8)
 
 
-def _marked(removed: Sequence[int]) -> str:
+def _removed_layers_text(removed: Sequence[int]) -> str:
     return f"; hatched: {len(removed)} {'layer' if len(removed) == 1 else 'layers'} removed" if removed else ""

@@ -1,4 +1,4 @@
-"""Verdict on a pruned model in words, by stated bands: pages, cards, REST and the command line take it from here."""
+"""Verdict on a pruned model in words, by stated bands; pages, cards, REST and the command line show it."""
 
 from collections.abc import Mapping
 from math import hypot
@@ -12,13 +12,13 @@ from secateur_wire.jobs import Band, Verdict
 from secateur_wire.metrics import MeasuredAccuracy, Metrics, Perplexity
 
 CLOSE_TO_DENSE: Final = 1.2
-"""Largest ratio of perplexities of a model that is close to the dense one."""
+"""Largest ratio of perplexities for a model that counts as close to the dense one."""
 PERPLEXITY_BANDS: Final = (1.05, CLOSE_TO_DENSE, 2.0, 5.0)
-"""Largest ratio of pruned to dense perplexity of each band but the last, which has all that is beyond."""
+"""Largest ratio of pruned to dense perplexity in each band; the last band, which has no limit, is left out."""
 ACCURACY_BANDS: Final = (0.01, 0.03, 0.1, 0.25)
-"""Largest fall of accuracy of each band but the last: 0.01 is a point."""
+"""Largest fall of accuracy in each band except the last; 0.01 is one percentage point."""
 SAME_AMOUNT: Final = 0.01
-"""Difference of two sparsities that count as the same amount removed."""
+"""Largest difference between two sparsities that count as the same amount removed."""
 
 
 def verdict_on(
@@ -28,11 +28,12 @@ def verdict_on(
     metrics: Metrics,
     random: Mapping[str, float] | None = None,
 ) -> Verdict | None:
-    """Return the verdict on a job's model; None where nothing was pruned, or no quality measured.
+    """Return the verdict on a job's model; None if nothing was pruned, or no quality was measured.
 
-    Perplexity decides where it was measured, else the accuracy on image sets, else that on tasks; of several texts or
-    sets the one that lost most. `random` are ratios of perplexity, by text, of jobs that removed as much of the same
-    model at random; what this release brings of such measurements is compared with too.
+    Perplexity decides if it was measured, otherwise the accuracy on image sets, otherwise the accuracy on tasks. If
+    there are several texts or sets, the one that lost most decides. `random` are ratios of perplexity, by text, of jobs
+    that removed as much of the same model at random. Measurements of this kind that ship with the release are compared
+    too.
     """
     info = METHODS.get(method)
     if info is None or not info.prunes:
@@ -48,12 +49,12 @@ def verdict_on(
 
 
 def band_of(ratio: float | None) -> Band:
-    """Return the band of a ratio of perplexities; of one that is no finite number, the worst."""
+    """Return the band of a ratio of perplexities; a ratio that is not finite has the worst band."""
     return _band(ratio, PERPLEXITY_BANDS)
 
 
 def within_error(figure: MeasuredAccuracy) -> bool:
-    """Tell whether an accuracy, with its standard errors, is no different from the dense model's."""
+    """Return whether an accuracy differs from the dense model's by no more than its standard errors."""
     error = hypot(figure.dense_stderr or 0.0, figure.pruned_stderr or 0.0)
     return figure.change is not None and abs(figure.change) <= error
 
@@ -84,7 +85,7 @@ def _by_perplexity(
         beaten_by = shipped
     worse = beaten_by is not None and not info.is_baseline
     band = "as good as dense" if is_same else band_of(ratio)
-    reason = f"perplexity on {on} is no longer a number" if ratio is None else f"perplexity on {on} is {_times(ratio)}"
+    reason = f"perplexity on {on} is {'no longer a number' if ratio is None else _as_factor(ratio)}"
     if ratio is not None and worst.ratio_stderr is not None:
         reason += f" (± {worst.ratio_stderr:.2g})"
     if is_within_error:
@@ -92,7 +93,7 @@ def _by_perplexity(
     elif is_within_spread and spread is not None:
         reason += f", which is within the ± {spread:.1%} by which such jobs differ from seed to seed"
     if worse and beaten_by is not None:
-        reason += f"; after removing as much at random it was measured to be {_times(beaten_by)}"
+        reason += f"; after removing as much at random it was measured to be {_as_factor(beaten_by)}"
     return Verdict(
         band=band,
         within_noise=is_same,
@@ -131,21 +132,21 @@ def _band(loss: float | None, limits: tuple[float, ...]) -> Band:
     bands: tuple[Band, ...] = get_args(Band)
     if loss is None:
         return bands[-1]
-    rounded = round(loss, 9)  # a limit itself is within its band, also where it came of a subtraction
+    rounded = round(loss, 9)  # rounding errors of a subtraction must not move a value on the limit into the next band
     return next((band for band, limit in zip(bands, limits, strict=False) if rounded <= limit), bands[-1])
 
 
 def _ratio(figure: Perplexity | None) -> float:
-    """Return the ratio; infinite where the pruned perplexity is no finite number."""
+    """Return the ratio; infinite if the pruned perplexity is not finite."""
     return float("inf") if figure is None or figure.ratio is None else figure.ratio
 
 
-def _times(ratio: float) -> str:
+def _as_factor(ratio: float) -> str:
     return f"{ratio:,.0f} times the dense model's" if ratio >= 100 else f"{ratio:.3g} times the dense model's"
 
 
 def _measured(pattern: str | None, sparsity: float) -> list[Measurement]:
-    """Return this release's measurements of as much removed in the same pattern, without training afterwards."""
+    """Return this release's measurements with as much removed in the same pattern and no training afterwards."""
     return [
         each
         for each in (*measurements("zeros"), *measurements("structured"))
@@ -154,7 +155,7 @@ def _measured(pattern: str | None, sparsity: float) -> list[Measurement]:
 
 
 def _spread(rows: list[Measurement]) -> float | None:
-    """Return the largest standard deviation over seeds, relative to its mean; None where no row has several seeds."""
+    """Return the largest standard deviation over seeds, relative to its mean; None if no row has several seeds."""
     known = [
         text.deviation / text.mean for row in rows for text in row.perplexity.values() if text.deviation is not None
     ]
@@ -162,7 +163,7 @@ def _spread(rows: list[Measurement]) -> float | None:
 
 
 def _random_bound(rows: list[Measurement], metrics: Metrics) -> float | None:
-    """Return the ratio that removing at random kept below on every text, of a model of just as many parameters."""
+    """Return the largest ratio of random removal on any text, for models with as many parameters; None if unknown."""
     dense = None if metrics.parameters is None else metrics.parameters.dense
     ratios = [
         text.mean + (text.deviation or 0.0)

@@ -1,4 +1,4 @@
-"""Entry of the child process that discovers an architecture: what it finds is tested on a small copy of the model."""
+"""Entry point of the child process that discovers an architecture and tests it on a small copy of the model."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from core.engine.models.tracing.__main__ import main
 
 
 def discover_and_test(config: Mapping[str, JsonValue], tensors: Mapping[str, TensorEntry]) -> Architecture:
-    """Return the architecture of a model, which refuses what a small copy of it fails at.
+    """Return the architecture of a model; it refuses every feature that fails on a small copy of the model.
 
     Raises UnsupportedArchitecture or UnusableModel with the reason.
     """

@@ -1,4 +1,4 @@
-"""Inputs of stages on language models: models, and texts as the token ids to calibrate, train and measure on."""
+"""Inputs of stages on language models: models, and token ids to calibrate, train and measure on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,15 +22,15 @@ from secateur_wire.job_body import Evaluation
 
 
 def open_place(place: ModelPlace) -> ModelFolder:
-    """Open a model folder on this machine; raises what `open_model` does."""
+    """Open a model folder on this machine; raises the errors of `open_model`."""
     return open_model(place.path, own_artifact=place.own_artifact, discovered=place.discovered)
 
 
 @dataclass(frozen=True)
 class TokenSets:
-    """Texts of a job as token ids: the calibration [samples, time], or none, and each evaluation set [windows, time].
+    """Texts of a job as token ids: the calibration [samples, time] or None, and each evaluation set [windows, time].
 
-    `bos` is True where the tokenizer begins each window with its own token; None where nothing is read.
+    `bos` is True if the tokenizer begins each window with its own token; None if no text is read.
     """
 
     calibration: Tensor | None
@@ -38,7 +38,7 @@ class TokenSets:
     bos: bool | None
 
     def described(self) -> JsonObject:
-        """Return what a report says of them."""
+        """Return the description of the texts in a report."""
         return {
             "calibration": None if self.calibration is None else list(self.calibration.shape),
             "evaluation": {name: list(tokens_NT.shape) for name, tokens_NT in self.evaluations.items()},
@@ -48,7 +48,7 @@ class TokenSets:
 
 
 def token_sets(spec: LanguageSpec, folder: ModelFolder) -> TokenSets:
-    """Return the texts that a job calibrates and is measured on; its tokenizer is opened where there are any."""
+    """Return the texts that a job calibrates and is measured on; the tokenizer is opened only if there are any."""
     if not (spec.calibration or spec.evaluation or spec.recipe.evaluation.prompts):
         return TokenSets(None, {}, None)
     tokenizer = folder.tokenizer()
@@ -58,9 +58,10 @@ def token_sets(spec: LanguageSpec, folder: ModelFolder) -> TokenSets:
 
 
 def calibration_set(spec: LanguageSpec, tokenizer: PreTrainedTokenizerBase) -> Tensor | None:
-    """Return token ids [samples, time] of the calibration; None where the job has none.
+    """Return the calibration's token ids [samples, time]; None if the job has none.
 
-    They are of the calibration text and of what the model wrote, mixed by the seed, as the recipe asks for them.
+    They come from the calibration text and from text that the model wrote itself, mixed by the seed, as the recipe
+    asks.
     """
     if spec.calibration is None:
         return None
@@ -86,7 +87,7 @@ def calibration_set(spec: LanguageSpec, tokenizer: PreTrainedTokenizerBase) -> T
 def evaluation_sets(
     evaluation: Evaluation, sources: Sequence[TextSource], tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, Tensor]:
-    """Return token ids [windows, time] of each evaluation text, as the recipe asks for them."""
+    """Return the token ids [windows, time] of each evaluation text, as the recipe asks."""
     assert evaluation.sequence_length is not None
     return {
         source.name: evaluation_windows(
@@ -101,7 +102,7 @@ def evaluation_sets(
 
 
 def recovery_set(spec: LanguageSpec, recovery: Recovery, tokenizer: PreTrainedTokenizerBase) -> Tensor:
-    """Return token ids [samples, time] to train on: of the text, and of what the teacher wrote, as the recipe asks."""
+    """Return the token ids [samples, time] to train on, from the text and from the teacher's own text."""
     most = most_sequences(recovery)
     windows = training_set(spec.recovery[0], recovery, tokenizer, samples=recovery.samples, most=most)
     if spec.own_text is None:
@@ -115,7 +116,7 @@ def recovery_set(spec: LanguageSpec, recovery: Recovery, tokenizer: PreTrainedTo
 def training_set(
     text: TextSource, recovery: Recovery, tokenizer: PreTrainedTokenizerBase, *, samples: int | None, most: int
 ) -> Tensor:
-    """Return token ids [samples, time] of a text to train on, at most `most`, as the recipe asks for them."""
+    """Return the token ids [samples, time] of a text to train on, `most` samples or fewer, as the recipe asks."""
     assert recovery.sequence_length is not None
     return training_windows(
         read_documents(text.path, text.format, text.text_field),

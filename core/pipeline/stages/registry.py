@@ -1,4 +1,4 @@
-"""Registry of stages: every folder beside it, by its task. None is listed, and no torch is loaded."""
+"""Registry of stages: every folder of this package, by its task. It does not load torch."""
 
 import json
 from typing import cast
@@ -15,15 +15,15 @@ STAGES = {task: stage() for task in SPECS if (stage := find_class(stages, task, 
 
 
 def stages_of(spec: JobSpec) -> list[JobStage]:
-    """Return the stages that a job goes through, in their order."""
+    """Return the stages of a job, in their order."""
     return sorted((each for each in STAGES.values() if each.applies(spec)), key=lambda stage: stage.rank)
 
 
 def parse_spec(message: bytes) -> Spec:
-    """Return what a runner is told. Raises pydantic's ValidationError where it is not what the task's spec has."""
+    """Parse a message to a runner; raises pydantic's ValidationError if it does not fit the task's spec."""
     return SPECS[json.loads(message)["task"]].model_validate_json(message)
 
 
 def run_module(task: str) -> str:
-    """Return the name of the module that does a task; it needs torch."""
+    """Return the name of the module that runs a task; the module needs torch."""
     return f"{stages.__name__}.{task}.run"

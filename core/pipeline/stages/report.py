@@ -1,4 +1,4 @@
-"""Parts of the reports that several stages write."""
+"""Parts of the report that several stages write."""
 
 import platform
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ FIGURES = "sensitivity.json"
 CHART = "sensitivity.svg"
 NO_MODEL = "Nothing was pruned and no model was made, so there is none to reload, verify or time."
 LOSS_POINTS = 200
-"""Points of a loss curve, however many steps there were: each is the mean of the steps since the one before."""
+"""Largest number of points of a loss curve; each point is the mean of the steps since the point before."""
 
 
 def reported_model(source: ModelSource, description: Description) -> ReportedModel:
-    """Return the model as the report has it: its headers' description without what is long."""
+    """Return the model for the report: the description from its headers, without long parts."""
     described = description.model_dump(mode="json", exclude={"linears", "labels", "discovered"})
     return ReportedModel.model_validate({"name": source.name, "revision": source.revision} | described)
 
@@ -31,7 +31,7 @@ def versions(*libraries: str) -> dict[str, str]:
 
 
 def described_source(source: TextSource | ImageSource | None) -> JsonObject | None:
-    """Describe a text or image set, where there is one: its name and hash, and for one of the hub its commit."""
+    """Describe a text or image set, if there is one: its name and hash and, for one from the hub, its commit."""
     if source is None:
         return None
     return {"name": source.name, "sha256": source.sha256, **source.origin}
@@ -47,7 +47,7 @@ def described_texts(spec: LanguageSpec, *, calibrates: bool = True) -> JsonObjec
 
 
 def loss_curve(losses: Sequence[float]) -> list[tuple[int, float]]:
-    """Return (steps done, mean loss) at up to LOSS_POINTS places, the last step among them; nothing of no losses."""
+    """Return (steps done, mean loss) at up to LOSS_POINTS points, including the last step; empty without losses."""
     if not losses:
         return []
     stride = loss_stride(len(losses))
@@ -56,7 +56,7 @@ def loss_curve(losses: Sequence[float]) -> list[tuple[int, float]]:
 
 
 def loss_stride(steps: int) -> int:
-    """Return the steps from one point of a loss curve to the next."""
+    """Return the number of steps between two points of a loss curve."""
     return max(1, -(-steps // LOSS_POINTS))
 
 
@@ -66,8 +66,8 @@ def mean_loss(losses: Sequence[float]) -> float:
 
 
 def write_sensitivity(sensitivity: Sensitivity, folder: Path) -> None:
-    """Write the figures and their chart."""
-    from core.pipeline.reports.charts import sensitivity_chart  # slow to load, and for such jobs alone
+    """Write the sensitivity figures and their chart."""
+    from core.pipeline.reports.charts import sensitivity_chart  # slow to load, and only these jobs need it
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FIGURES).write_text(sensitivity.model_dump_json(indent=2, exclude_none=True) + "\n", "utf-8")
@@ -75,7 +75,7 @@ def write_sensitivity(sensitivity: Sensitivity, folder: Path) -> None:
 
 
 def sensitivity_metrics(sensitivity: Sensitivity) -> Metrics:
-    """Return the figures for a list of jobs: the dense model's, and which layer lost most at the highest rate."""
+    """Return the figures for a list of jobs: the dense model's, and the layer that lost most at the highest rate."""
     most = max(sensitivity.curves, key=lambda curve: curve.points[-1].loss)
     return Metrics(
         sensitivity=LayerSensitivity(

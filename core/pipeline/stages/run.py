@@ -1,4 +1,4 @@
-"""Run of the stage that a message asks for, and its circumstances; libraries are loaded for that stage alone."""
+"""Entry point that runs the stage named in a message; it loads only the libraries of that stage."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ from core.progress import Progress
 
 @dataclass(frozen=True)
 class StageContext:
-    """Circumstances of a stage. `peak_resident_bytes` reads those of its process, up to now."""
+    """Environment of a stage; `peak_resident_bytes` reads the peak of its process so far."""
 
     device: torch.device
     progress: Progress
     peak_resident_bytes: Callable[[], int]
 
     def peak_memory(self) -> PeakMemory:
-        """Return the peak resident bytes of this process, and of the device where there is one."""
+        """Return the peak resident bytes of this process and, if there is one, of the device."""
         peak = PeakMemory(resident=self.peak_resident_bytes())
         if (on_device := backend_of(self.device).peak_bytes()) is not None:
             peak.device = on_device
@@ -31,7 +31,7 @@ class StageContext:
 
 
 def run_stage(spec: Spec, progress: Progress, peak_resident_bytes: Callable[[], int]) -> TaskOutput:
-    """Do what a message asks for; raises WorkStopped where a stage was stopped, with what it had done saved."""
+    """Run the stage that a message asks for; raises WorkStopped if it was stopped, after its progress is saved."""
     run: Callable[[Any, StageContext], TaskOutput] = import_module(run_module(spec.task)).run
     device = torch.device("cpu")
     if isinstance(spec, DeviceSpec):

@@ -1,4 +1,4 @@
-"""Interface of the stages of a job, what they pass on to one another, and what they ask of the supervisor."""
+"""Interface of the stages of a job, the data they pass on, and the services they need from the supervisor."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -17,31 +17,31 @@ Output = TypeVar("Output", bound=TaskOutput)
 
 
 class TaskRunner(Protocol):
-    """Runner of a stage's tasks, as the supervisor has it. It records the events of the job meanwhile."""
+    """Runner of a stage's tasks, which the supervisor provides; it also records the job's events."""
 
     def run(self, spec: Spec, kind: type[Output], part: tuple[float, float] = (0.0, 1.0)) -> Output:
-        """Run a task, whose output is of this kind; `part` is the part that it covers of the stage's share."""
+        """Run a task and return its output of this kind; `part` is the task's part of the stage's progress."""
 
     def log(self, message: str) -> None:
         """Record a log line."""
 
 
 class Entry(AbstractContextManager[object], Protocol):
-    """Folder of the node's cache, which is not removed until it is closed."""
+    """Folder of the node's cache, which is not removed before it is closed."""
 
     path: Path
 
 
 class Cache(Protocol):
-    """The node's cache: folders by their key."""
+    """Cache of the node: folders by their key."""
 
     def find(self, key: str) -> Entry | None:
-        """Return an entry; None where it is not there."""
+        """Return an entry; None if there is none."""
 
     def fill(self, key: str, size: int) -> AbstractContextManager[Path | None]:
-        """Return the folder to write an entry of so many bytes to; None where it is there by now.
+        """Return the folder to write an entry of `size` bytes to; None if the entry exists by now.
 
-        Raises DiskFull or ModelTooLarge where there is no room.
+        Raises DiskFull or ModelTooLarge if there is no room.
         """
 
 
@@ -49,9 +49,9 @@ class Cache(Protocol):
 class RunningJob:
     """One attempt at a job whose inputs are fetched.
 
-    `spec` is what every stage of it is told. The stages fill in `metrics` and `report`, `expected`, which is what the
-    reload check compares with, and `search`, where a sparsity was searched for.
-    `after_storing` is called with the revision of the stored artifact.
+    `spec` has the fields that the specs of all stages share. The stages fill in `metrics`, `report`, `expected` (the
+    reload check's reference) and, if a sparsity was searched for, `search`. `after_storing` is called with the revision
+    of the stored artifact.
     """
 
     spec: JobSpec
@@ -65,14 +65,14 @@ class RunningJob:
 
     @property
     def language(self) -> LanguageSpec:
-        """The spec, in stages that are for language models alone."""
+        """Return the spec of a language model's job; only stages for language models use it."""
         assert isinstance(self.spec, LanguageSpec)
         return self.spec
 
     def begin_report(self, output: PruneOutput) -> None:
-        """Go on with the metrics and the report of a model that was pruned, or measured.
+        """Continue with the metrics and the report of a model that was pruned or measured.
 
-        Notes and peaks of stages before it stay.
+        Notes and peaks of earlier stages stay.
         """
         before = self.report
         self.metrics, self.report, self.expected = output.metrics, output.report, output.expected
@@ -82,9 +82,9 @@ class RunningJob:
             self.report.keep_peak(process, peak)
 
     def run_optional(self, spec: Spec, kind: type[Output], *, otherwise: str | None) -> Output | None:
-        """Run a task that a job can do without; its notes and peak memory go into the report.
+        """Run a task that the job can do without; its notes and peak memory go into the report.
 
-        Return None, with `otherwise` as a note, where memory is too small for it (`otherwise` None: raise instead).
+        Return None if memory is too small for it, and add `otherwise` as a note. If `otherwise` is None, raise instead.
         """
         try:
             output = self.tasks.run(spec, kind)
@@ -99,10 +99,10 @@ class RunningJob:
 
 
 class JobStage(ABC):
-    """A stage. Jobs go through those that apply to them by `rank`, lowest first.
+    """Stage of a job; a job runs the stages that apply to it by `rank`, lowest first.
 
-    `shown_as` is the stage that the job is in meanwhile; unset: its runner says so. `part` is where the stage begins
-    and ends in the progress of the job; storing does the rest.
+    `shown_as` is the stage that users see meanwhile; if it is unset, the runner names it. `part` is the part of the
+    job's progress that the stage covers; storing covers the rest.
     """
 
     rank: ClassVar[int]
@@ -114,9 +114,9 @@ class JobStage(ABC):
         """Return True for a job that has this stage."""
 
     def share(self, spec: JobSpec) -> tuple[float, float]:
-        """Return where it begins and ends in the progress of the job."""
+        """Return the part of the job's progress that the stage covers."""
         return self.part
 
     @abstractmethod
     def supervise(self, job: RunningJob) -> None:
-        """Have the runner do it, and take its answer into the job."""
+        """Run the stage's tasks on a runner, and put their answers into the job."""

@@ -1,6 +1,6 @@
-"""Entry of the child process that traces a model, from its config and the shapes of its tensors.
+"""Entry point of the child process that traces a model, from its config and the shapes of its tensors.
 
-Of an image classifier these are its passes over images, of a language model the pass of one job.
+It traces the passes over images of an image classifier, and the pass of one job over a language model.
 """
 
 import json
@@ -21,7 +21,7 @@ from core.pipeline.messages import PassAnswer, PassQuestion
 
 
 def answer(question: TraceQuestion | PassQuestion) -> TraceAnswer | PassAnswer:
-    """Return the facts of a classifier's passes, or the bytes of a language model's pass; or why neither is known."""
+    """Return the facts of a classifier's passes, or the bytes of a language model's pass, or why they are not known."""
     if isinstance(question, PassQuestion):
         try:
             from core.pipeline.pass_trace import trace_pass

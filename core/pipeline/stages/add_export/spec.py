@@ -12,9 +12,9 @@ from secateur_wire.metrics import ExportedFile
 
 
 class AddExportSpec(DeviceSpec, Spec):
-    """Spec of adding a form to a verified artifact, a file of each type, which has to predict what the artifact does.
+    """Spec of adding a form to a verified artifact: one file for each type, which must predict as the artifact does.
 
-    They are compared on `texts`. `name` is what the files call the model.
+    Predictions are compared on `texts`. `name` is the model's name in the files.
     """
 
     task: Literal["add_export"] = "add_export"
@@ -26,14 +26,14 @@ class AddExportSpec(DeviceSpec, Spec):
 
 
 class AddedExportOutput(TaskOutput):
-    """Files of a form that was added to the artifact, and what ran them."""
+    """Files of a form that was added to the artifact, and the runtime that ran them."""
 
     files: list[ExportedFile]
     runtime: str
 
 
 class AddExports(JobStage):
-    """Files of the forms that were asked for, beside the artifact's own."""
+    """Stage that adds the requested forms, beside the artifact's own files."""
 
     rank = 110
     shown_as = "store"
@@ -64,7 +64,7 @@ class AddExports(JobStage):
 
 
 def _aligned(recipe: Recipe, widths: Sequence[int]) -> list[str]:
-    """Return a note where channels were kept in whole blocks."""
+    """Return a note if channels were kept in whole blocks."""
     multiple = None if recipe.removal is None else recipe.removal.alignment(recipe.parameters)
     if multiple is None or not any(multiple % each == 0 for each in widths):
         return []

@@ -1,4 +1,4 @@
-"""Check whether a form can be added to what becomes of a model."""
+"""Check that a form can be added to the result of a job."""
 
 from core.engine.exporters.implementations import added_exporter
 from core.pipeline.messages import TaskOutput
@@ -7,6 +7,6 @@ from core.pipeline.stages.run import StageContext
 
 
 def run(spec: CheckExportSpec, context: StageContext) -> TaskOutput:
-    """Require that a form can be added here to what becomes of a model; raises what says why not."""
+    """Check that this worker can add a form to the pruned model; raises the error with the reason."""
     added_exporter(spec.form).require_possible(spec.model.path, own_artifact=spec.model.own_artifact)
     return TaskOutput()

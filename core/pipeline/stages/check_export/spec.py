@@ -7,7 +7,7 @@ from core.pipeline.stages.stage import JobStage, RunningJob
 
 
 class CheckExportSpec(Spec):
-    """Spec of looking, before anything is pruned, whether a form can be added to what becomes of a model."""
+    """Spec of checking, before anything is pruned, that a form can be added to the pruned model."""
 
     task: Literal["check_export"] = "check_export"
     model: ModelPlace
@@ -15,7 +15,7 @@ class CheckExportSpec(Spec):
 
 
 class CheckExports(JobStage):
-    """Look, in seconds, at what would else be refused after hours: this worker's runtimes and the model's files."""
+    """Stage that finds early what would otherwise fail after hours: missing runtimes and unsuitable models."""
 
     rank = 10
     part = 0.0, 0.0

@@ -1,4 +1,4 @@
-"""Inputs of a job on a classifier: image sets, prepared for its network, and the records that it resumes from."""
+"""Inputs of a job on a classifier: image sets, prepared for its network, and the store that it resumes from."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Images:
 def open_image_sets(
     spec: ClassifierSpec, folder: ClassifierFolder, recovery: Recovery | None, note: Callable[[str], None]
 ) -> Images:
-    """Open the image sets of a job; remarks on their oddities go to `note`."""
+    """Open the image sets of a job; `note` is called with remarks on irregular images."""
     recipe = spec.recipe
     preprocessing = read_preprocessing(folder.path, folder.raw_config, folder.description.image)
 
@@ -62,7 +62,7 @@ def open_image_sets(
 
 
 def image_shape(folder: ClassifierFolder, images: Images) -> tuple[int, int, int]:
-    """Return channels, height and width of the images to run the model on: the job's, else its config's."""
+    """Return channels, height and width of the images that the model runs on: the job's, or else its config's."""
     for each in (*images.evaluation.values(), images.calibration, images.recovery):
         if each is not None:
             channels, height, width = each.batch([0]).shape[1:]
@@ -72,7 +72,7 @@ def image_shape(folder: ClassifierFolder, images: Images) -> tuple[int, int, int
 
 
 def prune_facts(spec: ClassifierSpec) -> JsonObject:
-    """Return what the rounds of a method depend on."""
+    """Return the facts that the rounds of a method depend on."""
     return {
         **spec.recipe.model_dump(mode="json", include={"method", "sparsity", "pattern", "parameters", "calibration"}),
         "revision": spec.model.revision,
@@ -81,5 +81,5 @@ def prune_facts(spec: ClassifierSpec) -> JsonObject:
 
 
 def resume_store(spec: ClassifierSpec, stage: str, facts: JsonObject, device: torch.device) -> ResumeStore:
-    """Return the store of what a stage resumes from; classifiers are float32."""
+    """Return the store that a stage resumes from; classifiers are float32."""
     return ResumeStore(spec.work, fingerprint(stage, facts, Runtime.of(device, torch.float32)), spec.previous)

@@ -1,4 +1,4 @@
-"""The figures and the report of one image classifier, from what pruning and recovery left of it."""
+"""Metrics and report of an image classifier after pruning and recovery."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -29,9 +29,9 @@ _LIBRARIES = ("secateur-server", "torch", "transformers", "safetensors", "timm",
 class ClassifierFigures:
     """Figures of a pruned classifier.
 
-    `accuracy` is dense, pruned, and before recovery where there was one, of each set; `flops` dense and pruned of one
-    image of `image_shape`; `sizes` bytes of the artifact's weights and of the forms written beside them; `counts` the
-    images of each set.
+    `accuracy` holds, for each set, the accuracy of the dense and the pruned model and, if there was a recovery, the
+    accuracy before it. `flops` are of one image of `image_shape`, dense and pruned. `sizes` are the bytes of the
+    artifact's weights and of the forms written beside them. `counts` are the images of each set.
     """
 
     accuracy: Mapping[str, tuple[Accuracy, Accuracy, Accuracy | None]]
@@ -44,7 +44,7 @@ class ClassifierFigures:
 def classifier_result(
     spec: ClassifierSpec, folder: ClassifierFolder, network: Network, measured: ClassifierFigures, expected: Path
 ) -> PruneOutput:
-    """Return metrics and report of a pruned classifier; `expected` is what the reload check compares with."""
+    """Return metrics and report of a pruned classifier; `expected` is the reload check's reference."""
     description = folder.description
     rows = _rows(network)
     zeros = sum(row.zeros for row in rows)
@@ -84,7 +84,7 @@ def classifier_result(
 
 
 def classifier_settings(device: torch.device, description: ClassifierDescription) -> EngineSettings:
-    """Return what the report says of the pass: classifiers are float32."""
+    """Return the settings of the pass for the report; classifiers are float32."""
     return EngineSettings.model_validate(
         {"device": device.type, "model_dtype": description.dtype, "forward_dtype": "float32"}
     )
@@ -92,7 +92,7 @@ def classifier_settings(device: torch.device, description: ClassifierDescription
 
 @dataclass(frozen=True)
 class LayerShapeRow:
-    """One prunable layer in the report: its shape before and after, and its zeros."""
+    """Prunable layer in the report: its shape before and after, and its zeros."""
 
     name: str
     layer: int
@@ -143,6 +143,6 @@ def _pair(dense: Accuracy, pruned: Accuracy, before: Accuracy | None) -> wire.Ac
 
 
 def note_peak(metrics: Metrics, report: Report, peak: PeakMemory) -> None:
-    """Put the peak memory of the process into metrics and report."""
+    """Store the peak memory of the process in metrics and report."""
     metrics.peak_memory_bytes = peak.of_model
     report.peak_memory = peak

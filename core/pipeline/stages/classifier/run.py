@@ -1,4 +1,4 @@
-"""A job on an image classifier, whose network stays in memory: open, prune, recover, evaluate, write."""
+"""Job on an image classifier, whose network stays in memory: open, prune, recover, evaluate, write."""
 
 import copy
 from collections.abc import Mapping
@@ -40,20 +40,20 @@ from core.progress import PartialProgress, Progress
 from secateur_wire.errors import ZerosRefilled
 
 VERIFIED_IMAGES = 100
-"""Images whose logits the artifact is checked on, in both its forms."""
+"""Number of images whose logits the artifact is checked on, in both its forms."""
 _PRUNED, _MEASURED = 0.45, 0.9
-"""Shares of the task's progress at which recovery begins, where there is one, and what is left is measured."""
+"""Progress of the task, as a share, at which recovery (if any) begins, and at which the measurement begins."""
 
 
 def run(spec: PruneClassifierSpec, context: StageContext) -> PruneOutput:
-    """Prune a classifier, or measure its sensitivity, as the recipe asks."""
+    """Prune a classifier or measure its sensitivity, as the recipe asks."""
     return measure_classifier(spec, context) if spec.recipe.measures else _prune(spec, context)
 
 
 def _prune(spec: ClassifierSpec, context: StageContext) -> PruneOutput:
-    """Prune a classifier, recover and measure it, and write it.
+    """Prune a classifier, recover, measure and write it.
 
-    Raises WorkStopped once asked to stop and what it had done is saved.
+    Raises WorkStopped if it is asked to stop, after its progress is saved.
     """
     progress, device = context.progress, context.device
     progress.stage("open")
@@ -133,7 +133,7 @@ def _prune(spec: ClassifierSpec, context: StageContext) -> PruneOutput:
 
 
 def _write_expected(spec: ClassifierSpec, model: nn.Module, images: Images, shape: tuple[int, int, int]) -> Path:
-    """Write the file of images and logits to check the artifact with: real images where the job has any."""
+    """Write the file of images and logits that the artifact is checked with; real images if the job has any."""
     real = next((each for each in (*images.evaluation.values(), images.calibration, images.recovery) if each), None)
     if real is None:
         pixels_NCHW = torch.randn(VERIFIED_IMAGES, *shape, generator=torch.Generator().manual_seed(0))
@@ -166,7 +166,7 @@ def _dense_accuracy(
             "device": next(model.parameters()).device.type,
             **releases(),
         }
-        known = figures.take("accuracy", name, facts)
+        known = figures.reuse("accuracy", name, facts)
         if known is not None:
             values = known.values
             accuracies[name] = Accuracy(values["top1"], values["loss"], int(values["samples"]))
@@ -183,7 +183,7 @@ def _recover(
     teacher: nn.Module | None,
     progress: Progress,
 ) -> tuple[RecoveryReport, dict[str, Tensor]]:
-    """Train; return the report's part on it, and the zeros of each layer that had to stay."""
+    """Train; return the report's part on the training, and the required zeros of each layer."""
     recovery = spec.recipe.recovery
     assert recovery is not None and spec.recovery is not None
     pruned_weights = weights_of(network.model, [layer for layer in network.layers if _has_zeros(network.model, layer)])
@@ -200,7 +200,7 @@ def _recover(
         pruned_weights,
         teacher=teacher,
         store=resume_store(spec, "recover", facts, network.device),
-        progress=_Training(progress, recovery.steps),
+        progress=_TrainingProgress(progress, recovery.steps),
     )
     total = sum(layer.numel for layer in network.layers)
     kept = sum(int(mask.sum()) for mask in zeros.values())
@@ -217,8 +217,8 @@ def _recover(
     return RecoveryReport.model_validate(report), zeros
 
 
-class _Training(PartialProgress):
-    """Progress of training, with some 200 points of its loss curve."""
+class _TrainingProgress(PartialProgress):
+    """Progress of training; the loss curve has some 200 points."""
 
     def __init__(self, outer: Progress, steps: int) -> None:
         super().__init__(outer, _PRUNED, _MEASURED)
@@ -234,7 +234,7 @@ def _has_zeros(model: nn.Module, layer: LinearShape) -> bool:
 
 
 def _require_zeros(model: nn.Module, layers: list[LinearShape], zero_masks: dict[str, Tensor]) -> None:
-    """Require that recovery left pruned weights zero. Raises ZerosRefilled naming the first layer where it did not."""
+    """Check that pruned weights stayed zero in recovery; raises ZerosRefilled with the first layer that fails."""
     for layer in layers:
         zeros = zero_masks.get(f"{layer.name}.weight")
         if zeros is not None and bool((weight_of(model, layer.name)[zeros] != 0).any()):

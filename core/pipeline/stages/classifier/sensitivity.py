@@ -25,7 +25,7 @@ from core.progress import PartialProgress
 def measure_classifier(spec: ClassifierSpec, context: StageContext) -> PruneOutput:
     """Measure a classifier's sensitivity: return metrics and report, and write figures and chart to the artifact.
 
-    Raises WorkStopped once asked to stop and the layer it was at is saved.
+    Raises WorkStopped if it is asked to stop, after the current layer is saved.
     """
     progress, device = context.progress, context.device
     progress.stage("open")

@@ -1,4 +1,4 @@
-"""Stage of a job on an image classifier that one task of the runner does, for the network stays in its memory."""
+"""Stage of a job on an image classifier; one task does it all, because the network stays in the runner's memory."""
 
 from typing import ClassVar, Literal
 
@@ -11,7 +11,7 @@ class PruneClassifierSpec(ClassifierSpec, Spec):
 
     libraries: ClassVar[tuple[str, ...]] = (
         "core.pipeline.stages.classifier.run",
-        # What an export to ONNX loads by and by: over a second in each process that makes one.
+        # An export to ONNX imports these; they take over a second in each process that makes one.
         "torch.onnx._internal.exporter._core",
         "torch.onnx._internal.exporter._torchlib.ops",
         "torch._functorch.partitioners",

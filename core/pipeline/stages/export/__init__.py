@@ -1,1 +1,1 @@
-"""Another form of an artifact's weights."""
+"""Export of a verified artifact's weights in another form."""

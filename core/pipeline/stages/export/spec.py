@@ -1,4 +1,4 @@
-"""Form of the artifact that was asked for, where that is not the one it has."""
+"""Export of the artifact in the requested form, if it is not the form that the artifact already has."""
 
 from pathlib import Path
 from typing import Literal
@@ -14,7 +14,7 @@ from secateur_wire.metrics import Sizes
 
 
 class ExportSpec(Spec):
-    """Spec of writing another form of a verified artifact; `section` is what the report says of the form already."""
+    """Spec of writing another form of a verified artifact; `section` is what the report already says of the form."""
 
     task: Literal["export"] = "export"
     artifact: Path
@@ -23,13 +23,13 @@ class ExportSpec(Spec):
 
 
 class ExportOutput(TaskOutput):
-    """Another form of the artifact, as the report has it."""
+    """Another form of the artifact, as the report shows it."""
 
     exported: Exported
 
 
 class ExportWeights(JobStage):
-    """Form of the artifact that was asked for, where that is not the one it has."""
+    """Stage that writes the requested form of the artifact, if the artifact does not have it already."""
 
     rank = 130
     shown_as = "store"

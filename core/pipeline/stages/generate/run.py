@@ -1,4 +1,4 @@
-"""Continuation of prompts by models that are written."""
+"""Generation of texts from prompts, by models that are already written."""
 
 from core.engine.evaluation.continuations import compare_continuations
 from core.pipeline.stages.generate.spec import GenerateSpec, GenerationOutput
@@ -7,7 +7,7 @@ from core.pipeline.stages.run import StageContext
 
 
 def run(spec: GenerateSpec, context: StageContext) -> GenerationOutput:
-    """Generate what models write after the same prompts."""
+    """Generate text with each model from the same prompts."""
     written = compare_continuations(
         {name: open_place(place) for name, place in spec.models.items()},
         spec.prompts,

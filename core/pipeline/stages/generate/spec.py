@@ -8,7 +8,7 @@ from secateur_wire.reports import Generation
 
 
 class GenerateSpec(DeviceSpec, Spec):
-    """Spec of continuing prompts by `tokens` new tokens, greedily, one model after another of one tokenizer."""
+    """Spec of continuing prompts by `tokens` new tokens, greedily, with each of `models`, which share a tokenizer."""
 
     task: Literal["generate"] = "generate"
     models: dict[str, ModelPlace]
@@ -23,7 +23,7 @@ class GenerationOutput(TaskOutput):
 
 
 class GenerateTexts(JobStage):
-    """Texts that dense and pruned write after the job's prompts, for people to read."""
+    """Stage in which the dense and the pruned model continue the job's prompts, for people to read."""
 
     rank = 80
     shown_as = "evaluate"

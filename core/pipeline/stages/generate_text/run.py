@@ -12,7 +12,7 @@ from core.pipeline.stages.run import StageContext
 
 
 def run(spec: GenerateTextSpec, context: StageContext) -> GeneratedTextOutput:
-    """Have the model write text, as JSON lines."""
+    """Generate text with the model and write it as JSON lines."""
     progress, device = context.progress, context.device
     folder = open_place(spec.model)
     description, tokenizer = folder.description, folder.tokenizer()

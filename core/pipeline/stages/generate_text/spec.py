@@ -1,4 +1,4 @@
-"""Text that a model writes, which jobs calibrate or train on."""
+"""Text that a model writes and that jobs calibrate or train on."""
 
 from pathlib import Path
 from typing import Literal
@@ -7,7 +7,7 @@ from core.pipeline.messages import DeviceSpec, ModelPlace, Spec, TaskOutput
 
 
 class GenerateTextSpec(DeviceSpec, Spec):
-    """Spec of text the model itself generates, enough for `samples` windows of `sequence_length` tokens."""
+    """Spec of text that the model generates itself, enough for `samples` windows of `sequence_length` tokens."""
 
     task: Literal["generate_text"] = "generate_text"
     model: ModelPlace

@@ -1,4 +1,4 @@
-"""Import of a GGUF file, dequantised."""
+"""Import of a GGUF file; its tensors are dequantised."""
 
 import math
 import shutil
@@ -23,15 +23,15 @@ from secateur_wire.errors import UnusableModel
 
 _IMPORT_BYTES: Final = 2 * 2**30
 _IMPORT_BYTES_A_VALUE: Final = 16
-"""An import is given the file's values four times over in float32, and what the libraries take besides."""
+"""Memory of an import: four times the file's values in float32, and what the libraries need besides."""
 
 
 def run(spec: ImportGgufSpec, context: StageContext) -> ImportedModelOutput:
-    """Dequantise a GGUF file to float32 and save it as a safetensors folder, complete or not at all."""
+    """Dequantise a GGUF file to float32 and save it as a safetensors folder; no partial folder is left behind."""
     header = read_gguf_sandboxed(spec.source)
     tokenizer = build_tokenizer(header)
     values = sum(math.prod(tensor.shape) for tensor in header.tensors)
-    with memory_limited(_IMPORT_BYTES + _IMPORT_BYTES_A_VALUE * values), _read_once():
+    with memory_limited(_IMPORT_BYTES + _IMPORT_BYTES_A_VALUE * values), _cached_reader():
         try:
             where = {"gguf_file": spec.source.name, "local_files_only": True}
             config = AutoConfig.from_pretrained(spec.source.parent, **where)
@@ -39,7 +39,7 @@ def run(spec: ImportGgufSpec, context: StageContext) -> ImportedModelOutput:
             opened = AutoModelForCausalLM.from_pretrained(
                 spec.source.parent, config=config, dtype=torch.float32, output_loading_info=True, **where
             )
-        except (Exception, MemoryError) as error:  # the library raises a dozen kinds for what it cannot make sense of
+        except (Exception, MemoryError) as error:  # the library raises a dozen kinds of errors for files it cannot read
             raise UnusableModel(f"{spec.source.name} cannot be imported: {error}"[:2000], param="path") from error
         model, loaded = cast(tuple[PreTrainedModel, dict[str, Collection[str]]], opened)
         _require_complete(spec.source.name, len(tokenizer), model, loaded["missing_keys"])
@@ -47,11 +47,11 @@ def run(spec: ImportGgufSpec, context: StageContext) -> ImportedModelOutput:
 
 
 @contextmanager
-def _read_once() -> Iterator[None]:
-    """Keep what the loader asks the format's library for.
+def _cached_reader() -> Iterator[None]:
+    """Cache what the loader gets from the gguf library.
 
-    It reads the file for the config and again for the weights, and has the names of all tensors worked out for each
-    module of the network.
+    The loader reads the file once for the config and once for the weights, and computes the names of all tensors again
+    for each module of the network.
     """
     reader, names = gguf.GGUFReader, gguf.get_tensor_name_map
     vars(gguf).update(GGUFReader=cache(reader), get_tensor_name_map=cache(names))
@@ -70,7 +70,7 @@ def _require_complete(name: str, tokens: int, model: PreTrainedModel, missing: C
 
 
 def _save(target: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> ImportedModelOutput:
-    # The loader leaves its quantisation settings behind, with which the model would refuse to be saved.
+    # The loader leaves its quantisation settings in the config; with them the model would refuse to be saved.
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     vars(model).update(hf_quantizer=None, is_quantized=False)

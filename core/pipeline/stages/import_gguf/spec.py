@@ -15,7 +15,7 @@ class ImportGgufSpec(Spec):
 
 
 class ImportedModelOutput(TaskOutput):
-    """A model folder that was read from another format."""
+    """Model folder that was converted from another format."""
 
     parameters: int
     architecture: str

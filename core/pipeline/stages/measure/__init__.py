@@ -1,1 +1,1 @@
-"""Latency of dense and pruned."""
+"""Latency of the dense and the pruned model."""

@@ -1,4 +1,4 @@
-"""Measurement of the latency of two models that are written."""
+"""Measurement of the latency of two models that are already written."""
 
 from core.engine.evaluation.latency import measure_latency
 from core.engine.models.classifier import open_classifier
@@ -8,7 +8,7 @@ from core.pipeline.stages.run import StageContext
 
 
 def run(spec: MeasureSpec, context: StageContext) -> LatencyOutput:
-    """Measure the latency of dense and pruned in turn."""
+    """Measure the latency of the dense and the pruned model, alternately."""
     if spec.image_shape is not None:
         from core.engine.evaluation.classifier_latency import measure_classifier_latency
 

@@ -1,4 +1,4 @@
-"""Latency of dense and pruned, which one process times in turn."""
+"""Latency of the dense and the pruned model, timed alternately in one process."""
 
 from typing import Literal
 
@@ -8,9 +8,9 @@ from secateur_wire.metrics import Latency
 
 
 class MeasureSpec(DeviceSpec, Spec):
-    """Spec of the latency measurement, which times dense and pruned alternately in one process.
+    """Spec of the latency measurement, which times the dense and the pruned model alternately in one process.
 
-    Language models are timed by a sequence of tokens, image classifiers by images [channels, height, width].
+    Language models are timed on a sequence of tokens, image classifiers on images [channels, height, width].
     """
 
     task: Literal["measure"] = "measure"
@@ -21,13 +21,13 @@ class MeasureSpec(DeviceSpec, Spec):
 
 
 class LatencyOutput(TaskOutput):
-    """Dense and pruned, timed."""
+    """Timings of the dense and the pruned model."""
 
     latency: Latency
 
 
 class MeasureLatency(JobStage):
-    """Time of dense and pruned in turn. Where they do not fit in memory together, a note says so in its place."""
+    """Stage that times both models alternately; if they do not fit in memory together, a note says so instead."""
 
     rank = 70
     shown_as = "evaluate"

@@ -1,1 +1,1 @@
-"""A small network, untrained."""
+"""Creation of a small, untrained network."""

@@ -11,7 +11,7 @@ from secateur_wire.errors import UnusableModel
 
 
 def run(spec: NewNetworkSpec, context: StageContext) -> NewNetworkOutput:
-    """Create a reference network with random weights, complete or not at all."""
+    """Create a reference network with random weights; no partial folder is left behind."""
     torch.manual_seed(spec.seed)
     config = ReferenceConfig(
         network=spec.network,
@@ -23,7 +23,7 @@ def run(spec: NewNetworkSpec, context: StageContext) -> NewNetworkOutput:
     )
     try:
         model = ReferenceNetwork(config)
-    except RuntimeError as error:  # torch refuses layers of no width
+    except RuntimeError as error:  # torch refuses layers of width 0
         raise UnusableModel(
             f"{spec.network} cannot be built for images of {spec.image_size} x {spec.image_size}: {error}",
             param="image_size",

@@ -1,4 +1,4 @@
-"""A small network of the field's history, untrained, as a model folder."""
+"""Small classic network, untrained, as a model folder."""
 
 from pathlib import Path
 from typing import Literal
@@ -8,7 +8,7 @@ from core.pipeline.messages import Spec, TaskOutput
 
 
 class NewNetworkSpec(Spec):
-    """Spec of a small network of the field's history, untrained, written as a model folder."""
+    """Spec of writing a small classic network, untrained, as a model folder."""
 
     task: Literal["new_network"] = "new_network"
     network: NetworkName
@@ -21,6 +21,6 @@ class NewNetworkSpec(Spec):
 
 
 class NewNetworkOutput(TaskOutput):
-    """A model folder that was made."""
+    """Model folder that was created."""
 
     parameters: int

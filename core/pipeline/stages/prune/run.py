@@ -1,4 +1,4 @@
-"""Pruning of a language model: open, prune, evaluate and write one job's checkpoint."""
+"""Pruning of a language model: open it, prune it, evaluate it and write the checkpoint."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -32,7 +32,10 @@ from secateur_wire.metrics import Metrics, Parameters, Perplexity, Sizes, Sparsi
 
 
 def run(spec: PruneSpec, context: StageContext) -> PruneOutput:
-    """Prune a language model, measure it and write it; raises WorkStopped once asked to stop and a block is saved."""
+    """Prune a language model, measure it and write it.
+
+    Raises WorkStopped if it is asked to stop, after the current block is saved.
+    """
     progress, device = context.progress, context.device
     progress.stage("open")
     folder = open_place(spec.model)
@@ -42,7 +45,7 @@ def run(spec: PruneSpec, context: StageContext) -> PruneOutput:
     known = {
         name: MeasuredPerplexity(taken.values["perplexity"], taken.window_losses)
         for name in facts
-        if (taken := dense.take("perplexity", name, facts[name]))
+        if (taken := dense.reuse("perplexity", name, facts[name]))
     }
 
     walk, result = run_within_memory(
@@ -56,7 +59,7 @@ def run(spec: PruneSpec, context: StageContext) -> PruneOutput:
             previous=spec.previous,
             revision=spec.model.revision,
             activation_budget_bytes=spec.activation_budget_bytes,
-            progress=_Pruning(progress, is_last=recipe.recovery is None),
+            progress=_PruningProgress(progress, is_last=recipe.recovery is None),
             dense_perplexity=known,
         ),
         lambda walk: walk.run(),
@@ -103,7 +106,7 @@ def _dense_facts(
 
 
 def _metrics(description: ModelDescription, result: PruneResult, tokens: TokenSets, artifact_bytes: int) -> Metrics:
-    """Return the figures of what the pass found."""
+    """Return the metrics of a pass."""
     return Metrics(
         perplexity={
             name: Perplexity(
@@ -124,7 +127,7 @@ def _metrics(description: ModelDescription, result: PruneResult, tokens: TokenSe
 def _report(
     spec: PruneSpec, walk: LanguagePass[Any], result: PruneResult, tokens: TokenSets, peak: PeakMemory
 ) -> Report:
-    """Return the report of what the pass found."""
+    """Return the report of a pass."""
     return Report(
         job=spec.job,
         attempt=spec.attempt,
@@ -149,18 +152,18 @@ def _report(
 
 
 def _draw_shapes(report: Report, spec: PruneSpec) -> None:
-    """Draw what each layer keeps into the artifact, where heads, channels or layers were removed."""
+    """Draw what each layer keeps, as a file of the artifact, if heads, channels or layers were removed."""
     if not unit_rows(report.layers):
         return
-    from core.pipeline.reports.shape_chart import shape_chart  # slow to load, and for such jobs alone
+    from core.pipeline.reports.shape_chart import shape_chart  # slow to load, and only these jobs need it
 
     spec.artifact.mkdir(parents=True, exist_ok=True)
     title = f"Layers of {spec.recipe.model} after {spec.recipe.method}"
     (spec.artifact / SHAPE_CHART).write_text(shape_chart(report, title=title), "utf-8")
 
 
-class _Pruning(PartialProgress):
-    """Progress of the pass: where recovery follows, what is measured at its end belongs to pruning."""
+class _PruningProgress(PartialProgress):
+    """Progress of the pass; if recovery follows, the measurement at the end counts as part of pruning."""
 
     def __init__(self, outer: Progress, *, is_last: bool) -> None:
         super().__init__(outer, end=0.95)

@@ -1,4 +1,4 @@
-"""Pruning of a language model, and the measurement of what is left where no recovery follows."""
+"""Pruning of a language model and, if no recovery follows, its measurement."""
 
 from typing import ClassVar, Literal
 
@@ -14,7 +14,7 @@ class PruneSpec(LanguageSpec, Spec):
 
 
 class PruneModel(JobStage):
-    """Pruning, and the measurement of what is left where no recovery follows."""
+    """Stage that prunes and, if no recovery follows, measures the result."""
 
     rank = 30
 

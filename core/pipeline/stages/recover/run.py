@@ -27,17 +27,17 @@ from core.progress import PartialProgress, Progress
 from secateur_wire.errors import TooLittleText
 
 _CLOCKED_STRIDE = 5
-"""Steps from one point to the next while it is not known how many there will be."""
+"""Steps between two points of the curve if the total number of steps is not known."""
 
 
 def run(spec: RecoverSpec, context: StageContext) -> RecoveryOutput:
-    """Train what was pruned, write the artifact and measure it.
+    """Train the pruned model, write the artifact and measure it.
 
-    Raises WorkStopped once asked to stop and the step is saved.
+    Raises WorkStopped if it is asked to stop, after the current step is saved.
     """
     progress, device = context.progress, context.device
     progress.stage("recover")
-    folder = open_place(spec.written(spec.pruned))
+    folder = open_place(spec.place_of(spec.pruned))
     tokenizer = folder.tokenizer()
     recovery = spec.recipe.recovery
     assert recovery is not None
@@ -61,7 +61,7 @@ def run(spec: RecoverSpec, context: StageContext) -> RecoveryOutput:
         sources=sources,
         removed_layers=spec.removed_layers,
         device=device,
-        progress=_Training(progress, recovery),
+        progress=_TrainingProgress(progress, recovery),
         activation_budget_bytes=spec.activation_budget_bytes,
     )
     write_checkpoint(
@@ -94,11 +94,11 @@ def run(spec: RecoverSpec, context: StageContext) -> RecoveryOutput:
 def _stage_sources(
     spec: LanguageSpec, recovery: Recovery, tokenizer: PreTrainedTokenizerBase, device: torch.device
 ) -> list[Source]:
-    """Return each stage's texts, some sequences of each held back, and what the dense model loses on these.
+    """Return each stage's texts; some sequences are held out, with the dense model's loss on them as reference.
 
-    Where nothing was pruned the teacher stands for the dense model; without one nothing is known.
+    If nothing was pruned, the teacher takes the place of the dense model; without a teacher there is no reference.
 
-    Raises TooLittleText where a text has not two sequences.
+    Raises TooLittleText if a text has fewer than two sequences.
     """
     assert recovery.stages is not None
     stages = [(number, stage) for number, stage in enumerate(recovery.stages) for _ in stage.datasets]
@@ -133,13 +133,13 @@ def _teacher(source: ModelSource | None) -> Teacher | None:
     return Teacher(open_place(source), source.revision)
 
 
-class _Training(PartialProgress):
-    """Progress of training, with the points of its curves as they come."""
+class _TrainingProgress(PartialProgress):
+    """Progress of training, which collects the points of its curves."""
 
     def __init__(self, outer: Progress, recovery: Recovery) -> None:
         super().__init__(outer, end=0.95)
         self._steps = recovery.steps
-        by_clock = recovery.minutes is not None or recovery.until is not None  # most of the steps may not be taken
+        by_clock = recovery.minutes is not None or recovery.until is not None  # it may end before most steps
         self._stride = _CLOCKED_STRIDE if by_clock else loss_stride(recovery.steps)
         self._since: defaultdict[str, list[float]] = defaultdict(list)
 

@@ -1,4 +1,4 @@
-"""Stage of recovery of a language model, and what it changes in metrics and report."""
+"""Stage of recovery of a language model, and its changes to metrics and report."""
 
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -15,9 +15,9 @@ from secateur_wire.metrics import Metrics, Parameters, Sparsity
 
 
 class RecoverSpec(LanguageSpec, Spec):
-    """Spec of training the pruned model, keeping its zeros, writing the artifact and measuring it.
+    """Spec of training the pruned model while keeping its zeros, writing the artifact and measuring it.
 
-    `removed_layers` are those that were pruned away, by their numbers in the source.
+    `removed_layers` are the pruned layers, by their numbers in the source.
     """
 
     libraries: ClassVar[tuple[str, ...]] = ("core.engine.recovery.adapters",)
@@ -27,10 +27,10 @@ class RecoverSpec(LanguageSpec, Spec):
 
 
 class RecoveryOutput(TaskOutput):
-    """A model that was trained. `perplexity` is by text, None where it is no finite number.
+    """Trained model; `perplexity` is by text, None if it is not finite.
 
-    `window_losses` are by text too, the mean of each window in nats, none where one is no finite number;
-    `zeros` are those of each layer before and after; `expected` is what the reload check compares with.
+    `window_losses` are by text too: the mean loss of each window in nats, empty if one is not finite. `zeros` are the
+    zeros of each layer before and after. `expected` is the reload check's reference.
     """
 
     perplexity: dict[str, Number | None]
@@ -41,7 +41,7 @@ class RecoveryOutput(TaskOutput):
 
 
 class RecoverModel(JobStage):
-    """Training of what was pruned."""
+    """Stage that trains the pruned model."""
 
     rank = 40
     part = 0.40, 0.90
@@ -58,7 +58,7 @@ class RecoverModel(JobStage):
 
 
 def add_recovery(metrics: Metrics, report: Report, recovered: RecoveryOutput) -> None:
-    """Make metrics and report those of the recovered model; the pruned one's perplexity stays as `before_recovery`."""
+    """Set metrics and report to the recovered model's; the pruned model's perplexity stays as `before_recovery`."""
     dense_losses = {each.name: each.window_losses for each in report.dense_figures if each.kind == "perplexity"}
     for name, after in recovered.perplexity.items():
         figures = metrics.perplexity[name]
@@ -66,7 +66,7 @@ def add_recovery(metrics: Metrics, report: Report, recovered: RecoveryOutput) ->
         figures.ratio = after / figures.dense if after is not None and figures.dense else None
         figures.ratio_stderr = ratio_stderr(dense_losses.get(name, ()), recovered.window_losses.get(name, ()))
     rows: list[dict[str, Any]] = report.layers
-    if recovered.zeros and "zeros" in rows[0]:  # else groups are gone, and nothing was to stay zero
+    if recovered.zeros and "zeros" in rows[0]:  # otherwise groups were removed, and no zeros had to stay
         for row in rows:
             row["zeros"] = recovered.zeros[row["name"]][1]
             row["sparsity"] = row["zeros"] / (row["out_features"] * row["in_features"])

@@ -1,7 +1,7 @@
 """Search for the least sparsity at which a structured method's model is as fast as requested, by timing shapes.
 
-Layers of one shape run as fast whatever weights they hold, so the shapes are timed with random weights, before anything
-is chosen or removed.
+Layers of the same shape are equally fast for any weights. So shapes are timed with random weights, before anything is
+chosen or removed.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ from core.engine.removals.run import language_run
 from core.engine.resume.fingerprint import Runtime, fingerprint
 from core.engine.resume.kinds import LATENCY
 from core.engine.resume.store import ResumeStore, Saved
-from core.pipeline.plans import cut_on, make_plan
+from core.pipeline.plans import cut_for_device, make_plan
 from core.pipeline.reports.report import LatencySearch, TimedShape
 from core.pipeline.stages.inputs import open_place
 from core.pipeline.stages.run import StageContext
@@ -32,7 +32,7 @@ PARAM = "target.latency_ratio"
 
 
 class Timing(NamedTuple):
-    """The ratio of pruned to dense milliseconds, and the relative spread of the dense model's own timings."""
+    """Ratio of pruned to dense milliseconds, and the relative spread of the dense model's own timings."""
 
     ratio: float
     dense_spread: float
@@ -46,10 +46,10 @@ def search(
 ) -> LatencySearch:
     """Find the least of `sparsities` that takes at most `target_ratio` of the dense time, by bisection.
 
-    `sparsities` ascend from 0; a larger one is assumed never to be slower. The search stops early at one whose ratio is
-    below `target_ratio` by no more than the dense timings spread.
+    `sparsities` ascend from 0; a larger one is assumed never to be slower. The search stops early if a ratio is below
+    `target_ratio` by no more than the spread of the dense timings.
 
-    Raises LatencyTooNoisy where that spread is larger than the requested gain, TargetUnreachable where the largest
+    Raises LatencyTooNoisy if the spread is larger than the requested gain, and TargetUnreachable if the largest
     sparsity is too slow.
     """
     steps: list[TimedShape] = []
@@ -86,7 +86,7 @@ def search(
 
 
 def run(spec: SearchSpec, context: StageContext) -> SearchOutput:
-    """Search for the job's target, and report each shape as it is timed.
+    """Search for the job's target, and report each shape when it is timed.
 
     Raises LatencyTooNoisy, TargetUnreachable, OutOfMemory.
     """
@@ -107,10 +107,10 @@ def run(spec: SearchSpec, context: StageContext) -> SearchOutput:
 
 
 def search_model(spec: SearchSpec, device: torch.device, on_step: Callable[[TimedShape], None]) -> LatencySearch:
-    """Return the sparsity for a job's `target.latency_ratio`, or the result of an earlier attempt.
+    """Return the sparsity for a job's `target.latency_ratio`.
 
-    A result found by one of the earlier attempts under the same circumstances is not searched for again. Raises the
-    errors of `search`, and OutOfMemory where dense and pruned do not both fit.
+    A result that an earlier attempt saved under the same circumstances is returned without a search. Raises the errors
+    of `search`, and OutOfMemory if the dense and the pruned model do not both fit.
     """
     folder, recipe = open_place(spec.model), spec.recipe
     removal, sequence_length = recipe.removal, recipe.timed_length
@@ -133,12 +133,12 @@ def search_model(spec: SearchSpec, device: torch.device, on_step: Callable[[Time
         clock = DenseLatency(folder, sequence_length=sequence_length, device=device, other_bytes=description.bytes)
 
         def time_at(sparsity: float) -> Timing:
-            request = replace(recipe.request, sparsity=sparsity, at_least=False)  # one of those there are
+            request = replace(recipe.request, sparsity=sparsity, at_least=False)  # the sparsities in the list are exact
             config = folder.config_of(run.config_left(folder, make_plan(folder, request, device=device)))
             latency = clock.against(random_model(folder, config, DTYPES[description.dtype], device))
             return Timing(latency["pruned_ms"] / latency["dense_ms"], latency["dense_spread"])
 
-        sparsities = removal.reachable(cut_on(device, recipe.request, description))
+        sparsities = removal.reachable(cut_for_device(device, recipe.request, description))
         result = search(sparsities, target_ratio, time_at, on_step)
     store.save(LATENCY, 0, {}, result.model_dump(mode="json"))
     return result
@@ -147,7 +147,7 @@ def search_model(spec: SearchSpec, device: torch.device, on_step: Callable[[Time
 def random_model(
     folder: ModelFolder, config: PretrainedConfig, dtype: torch.dtype, device: torch.device
 ) -> PreTrainedModel:
-    """Build a model of the folder's family and of the config's shape, with random weights."""
+    """Build a model of the folder's family in the config's shape, with random weights."""
     model_class = getattr(transformers, folder.family.architecture)
     with torch.device(device):
         model = model_class._from_config(

@@ -14,13 +14,13 @@ class SearchSpec(LanguageSpec, Spec):
 
 
 class SearchOutput(TaskOutput):
-    """The search for a target of latency."""
+    """Result of the search for a target of latency."""
 
     search: LatencySearch
 
 
 class SearchSparsity(JobStage):
-    """Search for the sparsity of a latency, before anything is pruned."""
+    """Stage that searches for the sparsity of a latency, before anything is pruned."""
 
     rank = 20
     part = 0.0, 0.0

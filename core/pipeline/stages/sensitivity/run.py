@@ -25,7 +25,8 @@ from core.progress import PartialProgress
 def run(spec: SensitivitySpec, context: StageContext) -> PruneOutput:
     """Measure a language model's sensitivity: return metrics and report, and write figures and chart.
 
-    Figures and chart go to the artifact's folder. Raises WorkStopped once asked to stop and a layer is saved.
+    Figures and chart go to the artifact's folder. Raises WorkStopped if it is asked to stop, after the current layer is
+    saved.
     """
     progress, device = context.progress, context.device
     progress.stage("open")

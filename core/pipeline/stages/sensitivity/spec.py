@@ -1,4 +1,4 @@
-"""Measurement of each layer of a language model alone, which makes no model."""
+"""Measurement of each layer of a language model alone; it produces no model."""
 
 from typing import ClassVar, Literal
 
@@ -14,7 +14,7 @@ class SensitivitySpec(LanguageSpec, Spec):
 
 
 class MeasureSensitivity(JobStage):
-    """Measurement of each layer alone, which makes no model."""
+    """Stage that measures each layer alone; it produces no model."""
 
     rank = 50
     part = 0.0, 0.99

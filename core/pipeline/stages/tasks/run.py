@@ -9,7 +9,7 @@ from core.pipeline.stages.tasks.spec import TasksOutput, TasksSpec
 
 def run(spec: TasksSpec, context: StageContext) -> TasksOutput:
     """Measure the zero-shot accuracy of one model."""
-    from core.engine.evaluation.zero_shot import measure_tasks  # slow to load, and for this alone
+    from core.engine.evaluation.zero_shot import measure_tasks  # slow to load, and only this stage needs it
 
     measured = measure_tasks(
         open_place(spec.model),

@@ -1,7 +1,7 @@
-"""Stage of zero-shot tasks: accuracy of dense and pruned, each asked by a runner of its own, side by side.
+"""Stage of zero-shot tasks: the accuracy of the dense and the pruned model, each measured by its own runner.
 
-What a model answered is kept on the node by the model's content and the questions: the dense model of a hundred jobs,
-and the artifact that the next job starts from, are asked once.
+The node keeps a model's answers by the model's content and the questions. So the dense model of a hundred jobs is asked
+once, and so is an artifact that the next job starts from.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ _RELEASES = ("lm_eval", "torch", "transformers")
 class TasksSpec(DeviceSpec, Spec):
     """Spec of asking one model the questions of zero-shot tasks, at most `limit` of each.
 
-    `work` is a folder for what the harness writes meanwhile.
+    `work` is a folder for temporary files of the harness.
     """
 
     libraries: ClassVar[tuple[str, ...]] = ("core.engine.evaluation.zero_shot",)
@@ -50,7 +50,7 @@ class TasksOutput(TaskOutput):
 
 
 class AnswerTasks(JobStage):
-    """Questions of zero-shot tasks, to dense and pruned."""
+    """Stage that asks the dense and the pruned model the questions of zero-shot tasks."""
 
     rank = 90
     shown_as = "evaluate"
@@ -67,7 +67,7 @@ class AnswerTasks(JobStage):
 
 
 class TaskAccuracy:
-    """The accuracy of one attempt's models on its questions; the node's cache has what was measured there before."""
+    """Accuracy of one attempt's models on its questions; the node's cache has what was measured there before."""
 
     def __init__(self, job: RunningJob) -> None:
         self._job = job
@@ -77,9 +77,9 @@ class TaskAccuracy:
         self._pruned: TasksOutput | None = None
 
     def compare(self, metrics: Metrics, report: Report) -> None:
-        """Put the tasks' accuracy and its mean into the metrics, all else into the report."""
+        """Put the tasks' accuracy and its mean into the metrics, and everything else into the report."""
         figures = DenseMeasurements(self._spec, log=self._job.tasks.log)
-        taken = self._taken(figures, report)
+        taken = self._reuse_dense_figures(figures, report)
         earlier = None if taken else self._earlier(self._spec.model.revision)
         dense = taken or earlier or self._measure(self._spec.model.place, (0.0, 0.5))
         if not taken:
@@ -111,13 +111,13 @@ class TaskAccuracy:
             pruned=mean(_figure(name, pruned) for name in names),
         )
 
-    def _taken(self, figures: DenseMeasurements, report: Report) -> TasksOutput | None:
-        """Return the dense model's figures from an earlier job, where it has those of every task."""
+    def _reuse_dense_figures(self, figures: DenseMeasurements, report: Report) -> TasksOutput | None:
+        """Return the dense model's figures from an earlier job, if it has the figures of every task."""
         baseline = self._spec.baseline
         facts = {each.name: self._facts(each, report) for each in self._questions}
         if baseline is None or not all(baseline.find("task", each) for each in facts.values()):
             return None
-        taken = {name: figures.take("task", name, each) for name, each in facts.items()}
+        taken = {name: figures.reuse("task", name, each) for name, each in facts.items()}
         tasks = {name: {} if each is None else dict(each.values) for name, each in taken.items()}
         return TasksOutput(tasks=tasks, lm_eval=version("lm_eval"))
 
@@ -134,7 +134,7 @@ class TaskAccuracy:
         }
 
     def keep_pruned(self, revision: str) -> None:
-        """Note what the pruned model answered under the revision that its artifact has in the store."""
+        """Keep the pruned model's answers under the revision that its artifact has in the store."""
         if self._pruned is not None:
             self._keep(revision, self._pruned)
 
@@ -159,7 +159,7 @@ class TaskAccuracy:
     def _keep(self, revision: str, answers: TasksOutput) -> None:
         kept = answers.model_dump_json(include={"tasks", "lm_eval"})
         fill = self._job.cache.fill(self._key(revision), len(kept))
-        with contextlib.suppress(DiskFull, ModelTooLarge), fill as folder:  # else it is measured again
+        with contextlib.suppress(DiskFull, ModelTooLarge), fill as folder:  # without room they are measured again
             if folder is not None:
                 (folder / _FILE).write_text(kept)
 

@@ -1,1 +1,1 @@
-"""Speed of the forms that were added."""
+"""Speed of the forms that were added to an artifact."""

@@ -7,7 +7,7 @@ from secateur_wire.errors import ExportFailed
 
 
 def run(spec: TimeExportSpec, context: StageContext) -> ExportSpeedsOutput:
-    """Time added files against the dense model; where that fails, a note says so, and the files are kept."""
+    """Time added files against the dense model; if that fails, a note says so, and the files are kept."""
     try:
         speeds = added_exporter(spec.form).measure_speeds(
             spec.dense.path,

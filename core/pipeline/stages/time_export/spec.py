@@ -1,4 +1,4 @@
-"""Speed of the files that were added to an artifact, beside the dense model's."""
+"""Speed of the files that were added to an artifact, compared with the dense model."""
 
 from pathlib import Path
 from typing import Literal
@@ -10,9 +10,9 @@ from secateur_wire.metrics import ExportSpeed
 
 
 class TimeExportSpec(DeviceSpec, Spec):
-    """Spec of timing `files` of a form that was added, by type, against the dense model in files of these types.
+    """Spec of timing `files` of an added form, by type, against the dense model in files of the same types.
 
-    Those are written below `work`.
+    The files of the dense model are written below `work`.
     """
 
     task: Literal["time_export"] = "time_export"
@@ -29,7 +29,7 @@ class ExportSpeedsOutput(TaskOutput):
 
 
 class TimeExports(JobStage):
-    """Speed of the added files beside the dense model's, where weights were removed: zeros take as long as others."""
+    """Stage that times added files against the dense model if weights were removed; zeroed weights save no time."""
 
     rank = 120
     shown_as = "evaluate"

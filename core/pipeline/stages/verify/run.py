@@ -1,4 +1,4 @@
-"""Reload check of an artifact that is written, in a process that has not made it."""
+"""Reload check of an artifact, in a process that did not write it."""
 
 import shutil
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ Checked = tuple[Description, Mapping[str, Any]]
 
 
 def run(spec: VerifySpec, context: StageContext) -> VerificationOutput:
-    """Open the artifact as users do, and compare what it computes; raises ReloadCheckFailed."""
+    """Open the artifact as users do, and compare its outputs; raises ReloadCheckFailed."""
     artifact = describe_folder(spec.artifact.path, own_artifact=True, discovered=spec.artifact.discovered)
     description, checked = _CHECKS[artifact.task](artifact, spec, context)
     return VerificationOutput(
@@ -35,7 +35,7 @@ def run(spec: VerifySpec, context: StageContext) -> VerificationOutput:
 def _check_language_model(artifact: Description, spec: VerifySpec, context: StageContext) -> Checked:
     device = context.device
     importing: Any = dynamic_module_utils
-    importing.HF_MODULES_CACHE = str(spec.modules)  # it asked the environment once, when it was loaded
+    importing.HF_MODULES_CACHE = str(spec.modules)  # the library reads the environment only once, when it is loaded
     needs = reload_needs(artifact.language_model, backend_of(device).kind, [_room(device, spec.memory_bytes)])
     place, offload = spec.artifact, spec.offload if needs.offloads else None
     try:
@@ -43,7 +43,7 @@ def _check_language_model(artifact: Description, spec: VerifySpec, context: Stag
             place.path, spec.expected, device=device, discovered=place.discovered, offload=offload
         )
     finally:
-        shutil.rmtree(spec.offload, ignore_errors=True)  # as large as the model, and the store may need its place
+        shutil.rmtree(spec.offload, ignore_errors=True)  # as large as the model, and the store may need the space
 
 
 def _check_classifier(artifact: Description, spec: VerifySpec, context: StageContext) -> Checked:
@@ -57,26 +57,27 @@ _CHECKS: Final[Mapping[str, Callable[[Description, VerifySpec, StageContext], Ch
     "language-model": _check_language_model,
     "image-classification": _check_classifier,
 }
-"""Checks by the task of the artifact. Each returns its description, with what was found, and how near outputs are."""
+"""Checks by the task of the artifact; each returns the description, with its findings, and how close the outputs are.
+"""
 
 
 def _traced(
     description: ClassifierDescription, folder: Path, image_shape: tuple[int, int, int], progress: Progress
 ) -> ClassifierDescription:
-    """Return the description with what a trace finds, for estimates of jobs on the artifact; else as it is."""
+    """Return the description with the facts of a trace, for estimates of later jobs; unchanged if it fails."""
     from core.engine.models.classifier import open_classifier
     from core.engine.pruning.classifier_trace import trace_classifier
 
     try:
         passes = trace_classifier(open_classifier(folder), image_shape)
-    except Exception as error:  # the code of any type of model may fail in any way, and nothing hangs on it
+    except Exception as error:  # the code of any type of model may fail in any way, and the check does not depend on it
         progress.log(f"the artifact was not traced: {type(error).__name__}: {str(error)[:300]}")
         return description
     return description.model_copy(update={"passes": passes})
 
 
 def _room(device: torch.device, memory_bytes: int | None) -> ReloadRoom:
-    """Return what is free for a check: on the device, and in main memory within what the worker may use."""
+    """Return the free memory for a check: the device's, and the main memory that the worker may use."""
     backend = backend_of(device)
     memory = CPUBackend(torch.device("cpu")).free_bytes()
     if memory_bytes is not None:

@@ -1,4 +1,4 @@
-"""Reload check of an artifact: a fresh process opens it as users do, and compares what it computes."""
+"""Reload check of an artifact: a fresh process opens it as users do, and compares its outputs."""
 
 from pathlib import Path
 from typing import Literal
@@ -11,10 +11,10 @@ from secateur_wire.base import JsonObject
 
 
 class VerifySpec(DeviceSpec, Spec):
-    """Spec of the reload check: open the artifact with from_pretrained in a fresh process, compare the logits.
+    """Spec of the reload check: open the artifact with from_pretrained in a fresh process, and compare the logits.
 
-    `modules` is the folder for the modelling file that may have to be imported, `offload` that for what is written
-    where the model does not fit `memory_bytes` of main memory, or the device.
+    `modules` is the folder for an imported modelling file. `offload` is the folder for weights that are written to disk
+    because the model does not fit in `memory_bytes` of main memory, or on the device.
     """
 
     task: Literal["verify"] = "verify"
@@ -26,14 +26,14 @@ class VerifySpec(DeviceSpec, Spec):
 
 
 class VerificationOutput(TaskOutput):
-    """The artifact as it was opened again: its description, and figures of the check."""
+    """Artifact as it was opened again: its description, and the figures of the check."""
 
     model: JsonObject
     verification: Verification
 
 
 class VerifyArtifact(JobStage):
-    """Reload check: a fresh process opens the artifact as users do."""
+    """Stage of the reload check: a fresh process opens the artifact as users do."""
 
     rank = 100
     shown_as = "verify"
