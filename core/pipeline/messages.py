@@ -118,7 +118,7 @@ class JobSpec(DeviceSpec):
         return self.place_of(self.artifact)
 
     def place_of(self, folder: Path) -> ModelPlace:
-        """Return the place of a folder that this attempt wrote; its architecture is that of the source model."""
+        """Return the place of a folder that this attempt wrote; its architecture is the source model's."""
         return ModelPlace(path=folder, own_artifact=True, discovered=self.model.discovered)
 
 

@@ -18,10 +18,10 @@ from core.pipeline.recipes.request import ResolvedRequest
 
 
 def make_plan(folder: ModelFolder, request: ResolvedRequest, *, device: torch.device | None = None) -> PruningPlan:
-    """Make the plan of a pass from a request that was checked against the model; its kind of removal has the class.
+    """Make the plan of a pass from a request that was checked against the model.
 
-    The number of kept channels depends on the device. Raises InvalidSparsity if no multiple of channels that the device
-    allows reaches the sparsity.
+    Each kind of removal has its own class of plan. The number of kept channels depends on the device. Raises
+    InvalidSparsity if no multiple of channels that the device allows reaches the sparsity.
     """
     removal, device = request.pass_removal, device or default_device()
     run = language_run(removal)

@@ -43,7 +43,7 @@ class ADMM(Method):
         lower_II, failed = torch.linalg.cholesky_ex(damped_II)
         del damped_II
         # Inputs that are not finite make every weight NaN. The weights are checked when rows are read: a check here
-        # would # wait for the device.
+        # would wait for the device.
         lower_II.masked_fill_(failed != 0, torch.nan)
         inverse_II = torch.cholesky_inverse(lower_II)
         del lower_II

@@ -241,7 +241,7 @@ class _Fit:
 
 
 class ExpertsFit:
-    """Fit of one block's experts, one after the other, and of the shared expert beside them.
+    """Fit of one block's experts, one after the other, and of the shared experts beside them.
 
     Each expert loses channels like a layer does, by the tokens that are routed to it.
     """

@@ -20,7 +20,7 @@ from secateur_wire.methods import Needs
 MEASURED_SEQUENCES = 8
 """Number of calibration sequences whose gradients are computed; they are evenly spaced among all."""
 STREAM_TOKENS = 2048
-"""Largest number of tokens, of these sequences, whose gradients in the residual stream are kept."""
+"""Largest number of tokens whose gradients in the residual stream are kept."""
 _STATE_BYTES = 4
 
 

@@ -130,7 +130,7 @@ def _delete(
 
 
 class _FullGroups:
-    """Groups of m consecutive weights of which m − n are deleted; `barred_RP` bars their other weights from deletion.
+    """Groups of m consecutive weights; when m − n are deleted, `barred_RP` bars the others from deletion.
 
     It does nothing without an n:m pattern.
     """

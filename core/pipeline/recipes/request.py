@@ -64,7 +64,7 @@ class ResolvedRequest:
 
     @property
     def pass_removal(self) -> Removal:
-        """Return the kind of removal whose pass carries the request out; without one, a pass that keeps all shapes."""
+        """Return the kind of removal whose pass carries out the request; without one, a pass that keeps all shapes."""
         return self.removal or REMOVALS["weights"]
 
     @property
