@@ -21,7 +21,7 @@ from core.service.retention.service import set_retention
 from core.service.teams.keys import create_key
 from core.service.teams.server_secret import server_secret
 from core.settings import Settings
-from worker.dispatcher.clock import Turn, make_duties
+from worker.dispatcher.clock import DutyRun, make_duties
 
 READS_MUCH = {
     "preview of retention": "it counts what a team has",
@@ -62,7 +62,7 @@ def measure_duties(sessions: sessionmaker[Session], settings: Settings, teams: l
     """Run every duty of the dispatcher, the publishers' as one, with a policy of retention for the first team."""
     with transaction(sessions) as session:
         set_retention(session, teams[0], POLICY)
-    turn = Turn(sessions, settings)
+    turn = DutyRun(sessions, settings)
     duties = {duty.name: duty for duty in make_duties(sessions, settings)}
     return {
         name: _cost(partial(duty.run, turn))

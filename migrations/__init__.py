@@ -1,1 +1,1 @@
-"""The schema's history. `core.database.migrate` applies it; `alembic revision --autogenerate` adds to it."""
+"""History of the schema: `core.database.migrate` applies it; `alembic revision --autogenerate` adds to it."""

@@ -1,4 +1,4 @@
-"""Alembic's environment: on a connection handed in by `core.database.migrate`, else on the configured database."""
+"""Environment of Alembic: a connection from `core.database.migrate`, or otherwise the configured database."""
 
 from alembic import context
 from sqlalchemy import Connection

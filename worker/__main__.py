@@ -1,6 +1,6 @@
-"""`python -m worker`: the worker of this container, or one for each device of `SECATEUR_DEVICES`.
+"""Entry point `python -m worker`: the worker of this container, or one for each device of `SECATEUR_DEVICES`.
 
-The only worker takes this process' place; several are its children. SIGTERM drains them.
+A single worker replaces this process; several are its children. SIGTERM drains them.
 """
 
 import os

@@ -1,10 +1,11 @@
-"""Signs of life for whatever watches a process: a file in home that is touched, and its age as an exit code.
+"""Signs of life for a process's monitor: a file in home that the process touches, and its age as an exit code.
 
-`python -m worker.alive NAME` exits with 1 where `NAME` (worker, dispatcher) has not been touched for too long. Neither
-touching nor looking needs database or broker: an outage of theirs is no reason to restart what waits for them. Where a
-container has a worker for each device, `worker` is the process that watches them, and each has a name of its own.
+`python -m worker.alive NAME` exits with 1 if `NAME` (worker, dispatcher) has not touched its file for too long. Neither
+side needs the database or the broker: an outage of these is no reason to restart a process that waits for them. Where a
+container has a worker for each device, `worker` is the process that watches them, and each worker has its own name.
 
-The file's time is that of the machine's monotonic clock: a wall clock that is set makes no process look silent.
+The file's time comes from the machine's monotonic clock, so that a change of the wall clock does not make a process
+look silent.
 """
 
 import contextlib
@@ -16,18 +17,18 @@ from pathlib import Path
 from core.settings import Settings, get_settings
 
 SILENT_ROUNDS = 30
-"""A dispatcher that ended no round in the time of so many stands still."""
+"""Number of rounds without a sign of life after which a dispatcher counts as hung."""
 
 WORKER, DISPATCHER = "worker", "dispatcher"
 
 
 def worker_name(device: str | None) -> str:
-    """Return the name of the worker of one of several devices, or of the only worker."""
+    """Return the name of the worker of a device, or of the container's only worker."""
     return WORKER if device is None else f"{WORKER}-{device}"
 
 
 def touch(name: str, settings: Settings) -> None:
-    """Record a sign of life of this process; a disk that is full or gone shows as silence."""
+    """Record a sign of life of this process; an error of the disk shows as silence."""
     file = _file(name, settings)
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -37,12 +38,12 @@ def touch(name: str, settings: Settings) -> None:
 
 
 def forget(name: str, settings: Settings) -> None:
-    """Remove what another process of this name left."""
+    """Remove the file of an earlier process with this name."""
     _file(name, settings).unlink(missing_ok=True)
 
 
 def seconds_silent(name: str, settings: Settings) -> float:
-    """Return the seconds since the last sign of life; infinite before the first since the machine was started."""
+    """Return the seconds since the last sign of life; infinite if there was none since the machine started."""
     try:
         touched = _file(name, settings).stat().st_mtime
     except FileNotFoundError:

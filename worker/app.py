@@ -1,7 +1,7 @@
-"""The Celery app of the processes that consume: `celery --app worker.app …`.
+"""Celery app of the processes that consume: `celery --app worker.app …`.
 
-Nothing here, or imported from here, loads torch: a pool process is forked from its parent, and CUDA must not be touched
-before a fork. Only the runner, started afresh, does.
+Nothing here, or imported from here, loads torch: a pool process is forked from its parent, and CUDA must not be used
+before a fork. Only the runner loads it, in a new process.
 """
 
 from celery import Celery
@@ -15,9 +15,9 @@ from core.settings import get_settings
 def _configure(app: Celery) -> Celery:
     app.conf.update(
         imports=("worker.tasks",),
-        worker_enable_remote_control=False,  # needs a broadcast queue, and nobody uses it
+        worker_enable_remote_control=False,  # it needs a broadcast queue, and nobody uses it
         worker_send_task_events=False,
-        worker_pool_putlocks=False,  # the consumer goes on while a job runs: it takes one hint ahead at most
+        worker_pool_putlocks=False,  # the consumer continues while a job runs, and takes at most one hint ahead
         worker_cancel_long_running_tasks_on_connection_loss=False,  # the queue of record decides, not the broker
     )
     return app

@@ -1,4 +1,4 @@
-"""The device of a worker: what the driver says of it, asked in a process that may never answer."""
+"""Device of a worker: the driver's facts about it, read by a child process because the driver may never answer."""
 
 import os
 import shutil
@@ -15,20 +15,20 @@ from worker.processes import spawn
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 OWN = "SECATEUR_OWN_DEVICE"
-"""Variable in which `worker.node` tells a worker which of `SECATEUR_DEVICES` is its own."""
+"""Variable in which `worker.node` tells a worker its device among `SECATEUR_DEVICES`."""
 ANSWER_SECONDS = 20.0
-SILENCES = 3
-"""Questions without an answer, one after the other, after which a device counts as failed."""
+MOST_UNANSWERED = 3
+"""Number of questions in a row without an answer after which a device counts as failed."""
 _COMMAND = (sys.executable, "-P", "-m", "worker.nvml")
 
 logger = structlog.get_logger()
 
 
 class Device(BaseModel, frozen=True):
-    """A GPU, as `worker.nvml` says; None is what it does not know.
+    """Facts of a GPU, as `worker.nvml` reports them; None where unknown.
 
-    Bytes are of all of it; `memory_used_bytes` by whomever. `failure` says why it is of no more use, `absent` why there
-    is none.
+    Bytes are of the whole device; `memory_used_bytes` counts all processes. `failure` says why the device can no longer
+    be used, `absent` why there is none.
     """
 
     uuid: str | None = None
@@ -47,7 +47,7 @@ class Device(BaseModel, frozen=True):
 
 
 def own_device(settings: Settings) -> str | None:
-    """Return which of its node's devices this worker's runners see; None where it is its container's only worker.
+    """Return the device of its node that this worker's runners see; None if it is its container's only worker.
 
     Raises ValueError for a worker that has several devices to itself.
     """
@@ -59,9 +59,9 @@ def own_device(settings: Settings) -> str | None:
 
 
 def ask(device: str) -> Device | None:
-    """Return what the driver says of a device, by number or UUID; None where no answer came in time.
+    """Return the driver's facts about a device, by number or UUID; None if no answer came in time.
 
-    A process that the driver holds is left to a thread, which lasts as long as that does.
+    If the driver blocks the process, a thread waits for it as long as it takes.
     """
     child = spawn([*_COMMAND, device], name="nvml", stdout=subprocess.PIPE)
     if child.wait(ANSWER_SECONDS) is None:
@@ -79,39 +79,39 @@ def ask(device: str) -> Device | None:
 class DeviceReader:
     """Reader of the device that this worker's runners use: the first that is visible to them.
 
-    Once known it is asked for by its UUID: the numbers of those behind it change where a device falls off the bus.
+    Once the UUID is known, the device is read by its UUID: numbers change when another device falls off the bus.
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._must_be_there = bool(settings.devices)
+        self._is_required = bool(settings.devices)
         chosen = settings.device
         if chosen is None:
-            may_be_there = kind_of_machine().has_own_memory or shutil.which("nvidia-smi") is not None
+            may_exist = kind_of_machine().has_own_memory or shutil.which("nvidia-smi") is not None
         else:
-            may_be_there = device_kind(chosen).has_own_memory
+            may_exist = device_kind(chosen).has_own_memory
         visible = os.environ.get(VISIBLE)
         self._id: str | None = None
-        if visible != "" and (may_be_there or self._must_be_there):
+        if visible != "" and (may_exist or self._is_required):
             self._id = "0" if visible is None else visible.partition(",")[0]
         self._known: Device | None = None
         """Facts that stay true of it whatever it answers."""
-        self._silences = 0
+        self._unanswered = 0
 
     def read(self) -> Device | None:
-        """Return the device as it is now, None where there is none; one that is gone has a failure."""
+        """Return the device as it is now, None if there is none; a lost device has a failure."""
         if self._id is None:
             return None
         answer = ask(self._id)
         if answer is None:
-            self._silences += 1
-            silent = f"the driver gave no answer for {SILENCES * ANSWER_SECONDS:g} s"
-            answer = Device(failure=silent if self._silences >= SILENCES else None)
+            self._unanswered += 1
+            silent = f"the driver gave no answer for {MOST_UNANSWERED * ANSWER_SECONDS:g} s"
+            answer = Device(failure=silent if self._unanswered >= MOST_UNANSWERED else None)
         elif answer.absent is not None:
-            if self._known is None and not self._must_be_there:
+            if self._known is None and not self._is_required:
                 return None
             answer = Device(failure=answer.absent)
         else:
-            self._silences = 0
+            self._unanswered = 0
         if answer.uuid is not None and answer.name is not None:
             self._id = answer.uuid
             self._known = Device(uuid=answer.uuid, name=answer.name, memory_bytes=answer.memory_bytes)

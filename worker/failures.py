@@ -1,5 +1,5 @@
-"""Errors that end a command of the server with a sentence, where anything else would be a fault of ours."""
+"""Errors that end a command of the server with a sentence; any other error is a bug."""
 
 
 class CommandFailed(RuntimeError):
-    """Failure of a command; the message says what is in the way."""
+    """Failure of a command; the message names the cause."""

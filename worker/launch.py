@@ -1,9 +1,10 @@
 """Launcher of a command that dies with its starter: `python -I -S launch.py PARENT SIGNAL USER COMMAND…`.
 
-A wrapper and not `preexec_fn`, because the supervisor has threads, and Python code between fork and exec is not safe
-there. It imports the standard library only and starts in about 15 ms; the process keeps its id through the exec.
+This is a wrapper instead of a `preexec_fn`, because the supervisor has threads, and Python code between fork and exec
+is not safe then. It imports only the standard library and starts in about 15 ms. The process keeps its id through the
+exec.
 
-PARENT  process id of the starter; if it is gone by the time the death signal is set, the command is never run
+PARENT  process id of the starter; if it is gone before the death signal is set, the command is never run
 SIGNAL  number of the signal the kernel sends when the starting thread ends (Linux; elsewhere only the group is ours)
 USER    account to run as, or `-` to stay
 """
@@ -36,7 +37,7 @@ def main(arguments: list[str]) -> int:
 
 
 def dies_with(parent: int, death_signal: int) -> bool:
-    """Have the kernel send this process the signal when its parent ends (Linux); False where that is gone already."""
+    """Have the kernel send this process the signal when its parent ends (Linux); return False if it has ended."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
     return os.getppid() == parent

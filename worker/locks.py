@@ -1,4 +1,4 @@
-"""Locks on files: the kernel's (flock), which end with the process that holds them, however it ends."""
+"""File locks of the kernel (flock), which end with the process that holds them, for whatever reason it ends."""
 
 import fcntl
 import os
@@ -13,7 +13,7 @@ def is_free(lock: int) -> bool:
 
 
 def lock_now(lock: int, how: int) -> bool:
-    """Lock an open file where that needs no wait; return whether it did."""
+    """Lock an open file if that is possible without waiting; return whether it was."""
     try:
         fcntl.flock(lock, how | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -15,10 +15,10 @@ from worker.processes import run
 
 
 def memory_bytes() -> int:
-    """Return the bytes of memory this process's control group may use, or those of the machine."""
+    """Return the bytes of memory that this process's control group may use, or the machine's."""
     machine = psutil.virtual_memory().total
     for limit in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
-        with contextlib.suppress(OSError, ValueError):  # no such version of control groups, or "max"
+        with contextlib.suppress(OSError, ValueError):  # no such version of control groups, or the value "max"
             return min(machine, int(limit.read_text()))
     return machine
 
@@ -33,12 +33,12 @@ def cores() -> int:
 
 
 def usable_memory_bytes(settings: Settings) -> int:
-    """Return the bytes of main memory that this worker may use, by its settings or else by the machine."""
+    """Return the bytes of main memory that this worker may use: from its settings, otherwise the machine's."""
     return settings.worker_memory_bytes or memory_bytes()
 
 
 def disk_free_bytes(folder: Path) -> int:
-    """Free space on the disk where `folder` is, or will be."""
+    """Return the free bytes on the disk of `folder`, which does not have to exist yet."""
     return shutil.disk_usage(nearest_existing(folder)).free
 
 
@@ -48,9 +48,9 @@ def nearest_existing(folder: Path) -> Path:
 
 
 def disk_room_bytes(settings: Settings) -> int:
-    """Return the bytes a job can use: free space on the work folder's disk, and what the cache there gives up.
+    """Return the bytes that a job can use: free space on the work folder's disk, and what its cache can free.
 
-    Workers of one node's devices share the disk, and each counts on its part alone.
+    Workers of one node's devices share the disk; each counts only its own part.
     """
     room = disk_free_bytes(settings.work_root)
     cache = settings.cache_root
@@ -60,7 +60,7 @@ def disk_room_bytes(settings: Settings) -> int:
 
 
 def disk_shortage(settings: Settings) -> str | None:
-    """Return why this worker should claim nothing now: a disk nearly full though the cache gave up what it could."""
+    """Return the reason to claim no job now: the disk is nearly full even with an empty cache; None otherwise."""
     free = disk_free_bytes(settings.work_root)
     if free < settings.disk_watermark_bytes and settings.cache_root.is_dir():
         cache = NodeCache(settings.cache_root, max_bytes=settings.cache_max_bytes)

@@ -1,4 +1,4 @@
-"""`python -m worker.migration_check`: the migrations give exactly the tables the code declares, on real PostgreSQL."""
+"""Check that the migrations create the declared tables on real PostgreSQL: `python -m worker.migration_check`."""
 
 import sys
 import tempfile

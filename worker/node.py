@@ -1,10 +1,10 @@
-"""Workers of one container: the only one, or one for each device that `SECATEUR_DEVICES` names.
+"""Workers of one container: a single one, or one for each device in `SECATEUR_DEVICES`.
 
-Each is a Celery process of its own with all that it starts: a fork server, runners, a row in the fleet. It sees its
-device alone, since CUDA's variable is in its environment before anything is loaded. The process that watches them loads
-no library of a device and holds no connection; one that ends or stands still is started anew, and the others go on.
+Each worker is a Celery process with its own fork server, runners and row in the fleet. It sees only its own device,
+because CUDA's variable is set before anything is loaded. The process that watches the workers loads no device library
+and holds no connection. It restarts a worker that ends or hangs; the others keep running.
 
-Devices are named to CUDA by their UUIDs where the driver says them: numbers move up where one falls off the bus.
+CUDA gets the devices' UUIDs if the driver reports them, because numbers change when a device falls off the bus.
 """
 
 import os
@@ -25,13 +25,13 @@ from worker.processes import ChildProcess, spawn
 
 LOOK_SECONDS = 0.2
 RESTART_SECONDS = 5.0
-"""Least time between two starts of one device's worker."""
+"""Shortest time between two starts of a device's worker."""
 
 logger = structlog.get_logger()
 
 
 def worker_command(settings: Settings, device: str | None = None) -> list[str]:
-    """Return the command of a worker; `device` where its node has several."""
+    """Return the command of a worker; `device` is set if its node has several."""
     return [
         *(sys.executable, "-m", "celery", "--quiet", "--app", "worker.app", "worker"),
         *("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "WARNING"),
@@ -40,22 +40,23 @@ def worker_command(settings: Settings, device: str | None = None) -> list[str]:
 
 
 def worker_environment(settings: Settings, device: str, visible: str) -> dict[str, str]:
-    """Return what the worker of one of the devices, `visible` to CUDA by that name, has in its environment besides.
+    """Return the extra environment variables of a device's worker; CUDA knows the device by the name `visible`.
 
-    Memory and threads of the machine are shared out evenly, unless an operator said what each has.
+    Memory and threads of the machine are divided equally, unless an operator has set them.
     """
     workers = len(settings.devices)
     memory = settings.worker_memory_bytes or memory_bytes() // workers
     variables = {OWN: device, VISIBLE: visible, "SECATEUR_WORKER_MEMORY_BYTES": str(memory)}
     if settings.device is None:
-        variables["SECATEUR_DEVICE"] = CUDA.name  # a device that torch cannot use is an error, and no job for the CPU
+        # A missing device has to be an error; the job must not fall back to the CPU.
+        variables["SECATEUR_DEVICE"] = CUDA.name
     if settings.threads is None and "OMP_NUM_THREADS" not in os.environ:
         variables["SECATEUR_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // workers))
     return variables
 
 
 class DeviceWorker:
-    """The worker of one device, started anew where it ends or stands still."""
+    """Worker of one device, which is restarted if it ends or hangs."""
 
     def __init__(self, settings: Settings, device: str) -> None:
         self._settings = settings
@@ -67,9 +68,9 @@ class DeviceWorker:
         self._started_at = 0.0
 
     def keep_running(self) -> None:
-        """Start the worker where none runs, and end one that stands still.
+        """Start the worker if none runs, and end it if it hangs.
 
-        One that never gave a sign of life would not the next time either, and is left as it is.
+        A worker that never gave a sign of life would hang again, so it is left alone.
         """
         if self._process is None:
             if time.monotonic() >= self._started_at + RESTART_SECONDS or not self._started_at:
@@ -90,12 +91,12 @@ class DeviceWorker:
         return self._process is None or not self._process.is_running()
 
     def close(self) -> None:
-        """End the process with its group, however far it is."""
+        """End the process and its group, whatever its state."""
         if self._process is not None:
             self._process.end()
 
     def _start(self) -> None:
-        alive.forget(self._name, self._settings)  # of the one before
+        alive.forget(self._name, self._settings)  # remove the sign of life of an earlier worker
         self._started_at = time.monotonic()
         environment = {**os.environ, **worker_environment(self._settings, self._device, self._visible)}
         command = worker_command(self._settings, self._device)
@@ -110,7 +111,7 @@ class DeviceWorker:
 
 
 def run_workers(settings: Settings, stop: threading.Event) -> None:
-    """Keep a worker for each device running until `stop` is set; return once all have drained."""
+    """Keep a worker for each device running until `stop` is set; return when all have drained."""
     workers = [DeviceWorker(settings, device) for device in settings.devices]
     try:
         while not stop.wait(LOOK_SECONDS):

@@ -1,13 +1,13 @@
 """Cache of fetched content on this node: one folder for each content, shared by all workers here.
 
-The least recently used entries are removed when there must be room.
+The least recently used entries are removed when space is needed.
 
     entries/KEY     complete, and never changed again
-    partial/KEY     on its way; a fetch that was cut off resumes from it
-    locks/KEY       locked shared by who uses the entry, alone by who fills or removes it; holds its size in bytes,
-                    and its time is that of its last use
+    partial/KEY     being filled; an interrupted fetch resumes from it
+    locks/KEY       locked shared by users of the entry, exclusively to fill or remove it; it holds the entry's size
+                    in bytes, and its modification time is the time of the last use
 
-Locks are the kernel's (flock): they end with the process that holds them, however it ends.
+Locks are the kernel's (flock): they end with the process that holds them, for whatever reason it ends.
 """
 
 import contextlib
@@ -29,11 +29,11 @@ from secateur_wire.errors import DiskFull, ModelTooLarge
 from worker.locks import is_free, lock_now
 
 _KEY = re.compile(r"[a-z]+-[0-9a-f]{16,64}")
-_MAKING_ROOM = "making-room"
+_EVICTION_LOCK = "making-room"
 
 
 class LockedEntry:
-    """A complete entry, safe from removal until closed."""
+    """Complete entry, which cannot be removed before it is closed."""
 
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path
@@ -54,21 +54,21 @@ class LockedEntry:
 
 
 @dataclass(frozen=True)
-class _Kept:
+class _CachedFolder:
     key: str
     bytes: int
     used_at: float
 
 
 class NodeCache:
-    """Cache of this node; `max_bytes` limits all entries together, those being filled included."""
+    """Cache of this node; `max_bytes` limits all entries together, including partial ones."""
 
     def __init__(self, root: Path, *, max_bytes: int) -> None:
         self._root = root
         self._max_bytes = max_bytes
 
     def find(self, key: str) -> LockedEntry | None:
-        """Return the entry, held and used now; None where it is not there or still being filled. Raises DiskFull."""
+        """Return the entry, locked and marked as used; None if it is missing or being filled. Raises DiskFull."""
         entry = self._root / "entries" / _checked(key)
         if not entry.is_dir():
             return None
@@ -78,7 +78,7 @@ class NodeCache:
         except BlockingIOError:
             os.close(lock)
             return None
-        if not entry.is_dir():  # removed between the two looks
+        if not entry.is_dir():  # it was removed before the lock was held
             os.close(lock)
             return None
         os.utime(lock)
@@ -86,11 +86,11 @@ class NodeCache:
 
     @contextmanager
     def fill(self, key: str, size: int, *, on_waiting: Callable[[], None] | None = None) -> Iterator[Path | None]:
-        """Yield a folder to fill, with what an earlier try left; it becomes the entry when the context ends well.
+        """Yield a folder to fill, with the files of an interrupted fill; it becomes the entry if no error is raised.
 
-        It is None where the entry is there already, whoever uses it. `size` is what it will take, in bytes; room for
-        that much is made first. Waits for another process that fills the same entry, calling `on_waiting` once. Raises
-        DiskFull or ModelTooLarge.
+        Yields None if the entry already exists. `size` is the expected size in bytes; that much space is freed first.
+        If another process fills the same entry, `on_waiting` is called once, and this process waits. Raises DiskFull or
+        ModelTooLarge.
         """
         partial, entry = self._root / "partial" / _checked(key), self._root / "entries" / key
         with translate_disk_full():
@@ -102,39 +102,39 @@ class NodeCache:
                     return
                 partial.mkdir(parents=True, exist_ok=True)
                 _note_size(lock, size)
-                self._make_room(key, size, partial)
+                self._evict(key, size, partial)
                 try:
                     yield partial
                     _note_size(lock, folder_bytes(partial))
                     _complete(partial, entry)
                 except (OSError, DiskFull) as error:
                     if isinstance(error, DiskFull) or error.errno in (errno.ENOSPC, errno.EDQUOT):
-                        shutil.rmtree(partial, ignore_errors=True)  # a full disk is not left full
+                        shutil.rmtree(partial, ignore_errors=True)  # free the disk that the fill has filled
                     raise
             finally:
                 os.close(lock)
 
     def reclaimable_bytes(self) -> int:
         """Return the bytes that removing every unused entry would free."""
-        return sum(kept.bytes for kept in self._kept() if self._is_free(kept.key))
+        return sum(kept.bytes for kept in self._cached_folders() if self._is_free(kept.key))
 
     def reclaim(self, free_bytes: int) -> None:
-        """Remove entries nobody uses, least recently used first, until the disk has this much free or none is left."""
-        with self._making_room():
-            for kept in sorted(self._kept(), key=lambda each: each.used_at):
+        """Remove unused entries, least recently used first, until the disk has this many free bytes or none is left."""
+        with self._locked_for_eviction():
+            for kept in sorted(self._cached_folders(), key=lambda each: each.used_at):
                 if self._free() >= free_bytes:
                     return
                 self._remove(kept.key)
 
-    def _make_room(self, key: str, size: int, partial: Path) -> None:
+    def _evict(self, key: str, size: int, partial: Path) -> None:
         if size > self._max_bytes:
             raise ModelTooLarge(
                 f"{size} bytes are to be fetched, and this worker keeps at most {self._max_bytes} "
                 "(SECATEUR_CACHE_MAX_BYTES)",
                 param="model",
             )
-        with self._making_room():
-            others = sorted((kept for kept in self._kept() if kept.key != key), key=lambda each: each.used_at)
+        with self._locked_for_eviction():
+            others = sorted((kept for kept in self._cached_folders() if kept.key != key), key=lambda each: each.used_at)
             used = sum(kept.bytes for kept in others)
             missing = size - folder_bytes(partial)
             while used + size > self._max_bytes or self._free() < missing:
@@ -147,7 +147,7 @@ class NodeCache:
                 if self._remove(oldest.key):
                     used -= oldest.bytes
 
-    def _kept(self) -> list[_Kept]:
+    def _cached_folders(self) -> list[_CachedFolder]:
         """Return the entries, complete and partial."""
         names = {
             entry.name
@@ -160,14 +160,14 @@ class NodeCache:
             lock = self._root / "locks" / name
             with contextlib.suppress(FileNotFoundError):
                 text = lock.read_text()
-                entries.append(_Kept(name, int(text) if text.isdecimal() else 0, lock.stat().st_mtime))
+                entries.append(_CachedFolder(name, int(text) if text.isdecimal() else 0, lock.stat().st_mtime))
         return entries
 
     def _is_free(self, key: str) -> bool:
         return is_free(self._open(key))
 
     def _remove(self, key: str) -> bool:
-        """Remove an entry; return False where a process uses or fills it."""
+        """Remove an entry; return False if a process uses or fills it."""
         lock = self._open(key)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -183,31 +183,31 @@ class NodeCache:
         return True
 
     @contextmanager
-    def _making_room(self) -> Iterator[None]:
-        """Hold the lock to make room: two processes that did so at once would count the same bytes twice."""
-        lock = self._open(_MAKING_ROOM)
+    def _locked_for_eviction(self) -> Iterator[None]:
+        """Hold the lock for freeing space; two processes at the same time would count the same bytes twice."""
+        lock = self._open(_EVICTION_LOCK)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            for removed in self._root.glob("removed-*"):  # a removal that was cut off
+            for removed in self._root.glob("removed-*"):  # an interrupted removal
                 shutil.rmtree(removed, ignore_errors=True)
             yield
         finally:
             os.close(lock)
 
     def _lock_to_fill(self, lock: int, entry: Path, on_waiting: Callable[[], None] | None) -> None:
-        """Lock alone; together with those who use the entry where it is there, for they may hold it for hours."""
+        """Lock exclusively; if the entry exists, lock shared, because its users may hold it for hours."""
         while not lock_now(lock, fcntl.LOCK_EX):
             if not lock_now(lock, fcntl.LOCK_SH):
                 if on_waiting is not None:
                     on_waiting()
                     on_waiting = None
-                fcntl.flock(lock, fcntl.LOCK_SH)  # until whoever fills it has ended
+                fcntl.flock(lock, fcntl.LOCK_SH)  # until the process that fills it has ended
             if entry.is_dir():
                 return
             fcntl.flock(lock, fcntl.LOCK_UN)
 
     def _open(self, key: str) -> int:
-        """Lock files are never removed: two who lock the same name must lock the same file."""
+        """Open a lock file; lock files are never removed, because all processes must lock the same file."""
         locks = self._root / "locks"
         with translate_disk_full():
             locks.mkdir(parents=True, exist_ok=True)
@@ -234,7 +234,7 @@ def _complete(partial: Path, entry: Path) -> None:
 
 
 def _note_size(lock: int, size: int) -> None:
-    """Write the size with a fixed length, so that no disk is too full to write it a second time."""
+    """Write the size with a fixed length, so that rewriting it needs no space on a full disk."""
     os.pwrite(lock, f"{size:020d}".encode(), 0)
 
 

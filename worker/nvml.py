@@ -1,11 +1,11 @@
-"""Facts of one NVIDIA device, by the driver's own library: `python -m worker.nvml DEVICE` prints them as JSON.
+"""Facts of one NVIDIA device, from the driver's own library: `python -m worker.nvml DEVICE` prints them as JSON.
 
 The fields are those of `worker.devices.Device`.
 
 DEVICE  number of the device as the driver counts, or its UUID
 
-A process of its own, because a device that is about to fail may hold whoever asks, for ever and out of reach of
-signals; and because the library does not survive a fork. It is the only place that knows NVML.
+This is a separate process for two reasons. A failing device may block the caller forever, out of reach of signals. And
+the library does not survive a fork. No other module knows NVML.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ _LOST = (pynvml.NVML_ERROR_GPU_IS_LOST, pynvml.NVML_ERROR_RESET_REQUIRED, pynvml
 
 
 def read(device: str) -> Facts:
-    """Return what the driver says of a device; what it does not support is left out."""
+    """Return the driver's facts about a device, without those that it does not support."""
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
@@ -49,9 +49,9 @@ def read(device: str) -> Facts:
 
 
 def _add_facts(facts: Facts, handle: pynvml.c_nvmlDevice_t) -> None:
-    """Add the facts of a device, and its failure where its memory had errors that could not be corrected.
+    """Add the facts of a device, and a failure if its memory had uncorrectable errors.
 
-    `utilisation` is the share of the last second or so in which any kernel ran.
+    `utilisation` is the share of about the last second in which any kernel ran.
     """
     facts["uuid"] = pynvml.nvmlDeviceGetUUID(handle)
     facts["name"] = pynvml.nvmlDeviceGetName(handle)
@@ -71,7 +71,7 @@ def _add_facts(facts: Facts, handle: pynvml.c_nvmlDevice_t) -> None:
 
 
 def _supported(question: Callable[[], Answer]) -> Answer | None:
-    """Return the answer, None where the device or this user cannot have it; raises for a device that is lost."""
+    """Return the answer, None if the device or this user cannot get it; raises if the device is lost."""
     try:
         return question()
     except pynvml.NVMLError as error:

@@ -1,8 +1,8 @@
-"""`python -m worker.prepare`: what must be there before a version runs. Safe to run again, and by several at once.
+"""Preparation before a version runs, `python -m worker.prepare`; it may run repeatedly, and several times at once.
 
-Brings the database to this version's schema, which the version before tolerates, makes the store's bucket where it is
-missing, and marks the store as this installation's. A store that is another installation's is refused. With `--wait` it
-changes nothing, and ends once the database has the schema: for what starts beside it.
+It migrates the database to this version's schema, which the version before tolerates. It creates the store's bucket if
+it is missing, and marks the store as this installation's. It refuses a store that belongs to another installation. With
+`--wait` it changes nothing, and ends when the database has the schema: for processes that start at the same time.
 """
 
 import sys
@@ -22,11 +22,11 @@ logger = structlog.get_logger("worker.prepare")
 
 
 def prepare(settings: Settings) -> None:
-    """Migrate the database and open the store, making its bucket and marking it as this installation's where needed.
+    """Migrate the database and open the store; create its bucket and mark it as this installation's if needed.
 
-    Raises ValueError for settings that make no sense, SQLAlchemyError, StoreUnavailable, StoreOfAnother.
+    Raises ValueError for wrong settings, SQLAlchemyError, StoreUnavailable and StoreOfAnother.
     """
-    # Brings the client of S3, which takes as long to load as all the rest: what only waits does without.
+    # Loading the S3 client takes as long as everything else together, and waiting does not need it.
     from core.service.teams.installation import open_own_store
     from core.storage import open_store
     from core.storage.s3 import S3Store
@@ -45,7 +45,7 @@ def prepare(settings: Settings) -> None:
 
 
 def wait(settings: Settings) -> None:
-    """Return once the database has this version's schema or a newer one, however long that takes."""
+    """Return when the database has this version's schema or a newer one, however long that takes."""
     while True:
         try:
             if has_schema(settings):

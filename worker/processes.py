@@ -1,8 +1,8 @@
-"""The one place that starts processes.
+"""Start of processes; no other module starts any.
 
-Everything started here leads a process group of its own, so that it can be ended with all it started, and is killed by
-the kernel when the thread that started it ends (Linux), so that nothing outlives a `kill -9` of its owner. Start
-processes from a thread that lives as long as they should: the main thread, or the supervisor's.
+Every process leads a process group of its own, so that it can be ended with everything it started. The kernel kills it
+when the thread that started it ends (Linux), so that nothing outlives a `kill -9` of its owner. Start processes from a
+thread that lives as long as they should: the main thread, or the supervisor's.
 """
 
 import contextlib
@@ -25,21 +25,21 @@ Stream = int | IO[Any] | None
 
 
 def peak_resident_bytes(pid: int | str = "self") -> int:
-    """Return the peak resident bytes of a process. `getrusage` would count its parent's too, from before `exec`."""
+    """Return the peak resident bytes of a process; `getrusage` would count its parent's too, from before `exec`."""
     return int(Path(f"/proc/{pid}/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
 
 
 def has_opened(paths: str) -> bool:
-    """Tell whether this process holds a file open whose path begins with `paths`."""
+    """Return whether this process has an open file whose path begins with `paths`."""
     for link in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # what listing them took
+        with contextlib.suppress(FileNotFoundError):  # the descriptor that listed them is closed
             if str(link.readlink()).startswith(paths):
                 return True
     return False
 
 
 class ChildProcess(ABC):
-    """A started process, the leader of a group of its own."""
+    """Started process, the leader of a group of its own."""
 
     def __init__(self, name: str, stdin: IO[bytes] | None, stdout: IO[bytes] | None, stderr: IO[bytes] | None) -> None:
         self.name = name
@@ -50,15 +50,15 @@ class ChildProcess(ABC):
     @property
     @abstractmethod
     def pid(self) -> int:
-        """Return its process id, which is its group's too."""
+        """Return the process id, which is also the id of its group."""
 
     @abstractmethod
-    def _look(self) -> int | None:
-        """Exit code, None while it runs; without reaping."""
+    def _poll_exit_code(self) -> int | None:
+        """Return the exit code, None while it runs; do not reap it."""
 
     @abstractmethod
     def _reap(self) -> int:
-        """Wait for its end, and let its id go."""
+        """Wait for its end and reap it."""
 
     @property
     def stdin(self) -> IO[bytes]:
@@ -74,21 +74,24 @@ class ChildProcess(ABC):
 
     @property
     def exit_code(self) -> int | None:
-        """Return the exit code; None while it runs, negative is the signal that ended it. Does not reap: see `end`."""
-        return self._look() if self._code is None else self._code
+        """Return the exit code, None while it runs; a negative code is the signal that ended it.
+
+        This does not reap it: see `end`.
+        """
+        return self._poll_exit_code() if self._code is None else self._code
 
     def is_running(self) -> bool:
         return self.exit_code is None
 
     def wait(self, timeout: float) -> int | None:
-        """Exit code, or None where it still runs after `timeout` seconds."""
+        """Return the exit code, or None if it still runs after `timeout` seconds."""
         deadline = time.monotonic() + timeout
         while (code := self.exit_code) is None and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
         return code
 
     def send(self, number: int) -> None:
-        """Send a signal to the process alone (not to its group); without reaping it where it has ended: see `end`."""
+        """Send a signal to the process alone, not to its group; an ended process is not reaped: see `end`."""
         if self._code is None:
             os.kill(self.pid, number)
 
@@ -97,10 +100,10 @@ class ChildProcess(ABC):
             os.killpg(self.pid, number)
 
     def end(self, grace_seconds: float = 0, first: int = signal.SIGTERM) -> int:
-        """End the whole group and reap its leader; every process started must come to this.
+        """End the whole group and reap its leader; call this for every started process.
 
-        The leader, if it runs, gets the signal `first` with its group and up to `grace_seconds` to end; then all that
-        is left of the group is killed. That happens before the leader is reaped, so the group's id is still its own.
+        If the leader runs, it and its group get the signal `first`, and the leader has up to `grace_seconds` to end.
+        Then the rest of the group is killed. The leader is reaped last, so that the group's id cannot be reused before.
         """
         if self._code is None:
             if self.is_running() and grace_seconds > 0:
@@ -112,7 +115,7 @@ class ChildProcess(ABC):
         return self._code
 
     def close(self) -> None:
-        """Close our ends of the pipes."""
+        """Close this side of the pipes."""
         for stream in self._streams:
             if stream is not None:
                 with contextlib.suppress(BrokenPipeError):
@@ -125,7 +128,7 @@ def _there(stream: IO[bytes] | None) -> IO[bytes]:
 
 
 class _Executed(ChildProcess):
-    """Child process that this one started itself."""
+    """Child process that this process started itself."""
 
     def __init__(self, popen: subprocess.Popen[bytes], name: str) -> None:
         super().__init__(name, popen.stdin, popen.stdout, popen.stderr)
@@ -135,7 +138,7 @@ class _Executed(ChildProcess):
     def pid(self) -> int:
         return self._popen.pid
 
-    def _look(self) -> int | None:
+    def _poll_exit_code(self) -> int | None:
         ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         return None if ended is None else exit_code(ended)
 
@@ -144,7 +147,7 @@ class _Executed(ChildProcess):
 
 
 def exit_code(ended: os.waitid_result) -> int:
-    """Return the exit code of a process that has ended; negative is the signal that ended it."""
+    """Return the exit code of an ended process; a negative code is the signal that ended it."""
     return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
 
 
@@ -160,10 +163,10 @@ def spawn(
     user: str | None = None,
     death_signal: int = signal.SIGKILL,
 ) -> ChildProcess:
-    """Start `command` in its own process group, to be sent `death_signal` when the calling thread ends.
+    """Start `command` in its own process group; it gets `death_signal` when the calling thread ends.
 
-    `environment` replaces ours where given. `user` (root only) is the account to run as. With a `death_signal` of 0 it
-    gets none. A command that cannot be started ends with exit code 127.
+    `environment` replaces this process's environment. `user` (root only) is the account to run as. A `death_signal` of
+    0 means none. A command that cannot be started ends with exit code 127.
     """
     launcher = [sys.executable, "-I", "-S", str(LAUNCH), str(os.getpid()), str(int(death_signal)), user or "-"]
     popen = subprocess.Popen(
@@ -186,7 +189,7 @@ def run(
     folder: Path | None = None,
     user: str | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `command` to its end; its exit code and what it wrote, stderr folded into stdout."""
+    """Run `command` to its end; return its exit code and its output, stdout and stderr together."""
     child = spawn(
         command,
         name=name,
@@ -198,14 +201,14 @@ def run(
     )
     try:
         output = child.stdout.read().decode(errors="replace")
-        child.wait(timeout=60)  # it has closed its output and is about to end by itself
+        child.wait(timeout=60)  # it has closed its output and ends soon
     finally:
         code = child.end(grace_seconds=5)
     return subprocess.CompletedProcess(list(command), code, output)
 
 
 def started_at(pid: int) -> float | None:
-    """Return when process `pid` started (epoch seconds), None if there is none: with the id it names one process."""
+    """Return the start time of process `pid` (epoch seconds), None if there is none; id and time identify a process."""
     try:
         process = psutil.Process(pid)
         return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()

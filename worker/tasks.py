@@ -1,13 +1,13 @@
-"""A worker: the task a hint starts, and the signs of life of the process that runs it.
+"""Worker: the task that a hint starts, and the heartbeat of the process that runs it.
 
-A hint does not name the job to run, it only says that there is work: the task claims the best eligible job, and goes on
-claiming until there is none. So one hint that arrives is enough for a whole queue, any number of others may be lost or
-come twice, and the next job starts as soon as one ends without a way through the broker. Where no hint comes, the
-worker looks by itself every few seconds (`supervisor/job_poller.py`).
+A hint does not name a job, it only says that there is work. The task claims the best eligible job, and continues until
+there is none. So one hint is enough for a whole queue, any number of hints may be lost or repeated, and the next job
+starts without the broker as soon as one ends. If no hint comes, the worker polls every few seconds
+(`supervisor/job_poller.py`).
 
-A worker that is shut down (SIGTERM), or whose device failed, does not finish its job, which may take hours: it gives it
-back to the queue. One that is killed leaves its job to the lease; Celery sees to it that the pool's process dies with
-its parent, and the runner dies with the pool's process.
+A worker that is shut down (SIGTERM), or whose device failed, does not finish its job, which may take hours: it gives
+the job back to the queue. If a worker is killed, the lease on its job runs out. Celery makes the pool's process die
+with its parent, and the runner dies with the pool's process.
 """
 
 import contextlib
@@ -50,51 +50,54 @@ from worker.supervisor.supervisor import Supervisor
 from worker.supervisor.tracer import PassTracer, Tracer
 
 WORKER_ID = new_id("worker")
-"""Made in the parent and inherited by its pool process: both speak for one worker."""
+"""Id that the parent creates and its pool process inherits, so that both act as one worker."""
 
 
 @dataclass(frozen=True)
 class Connections:
-    """Connections of the pool's process, made for its first hint and kept: new ones for each would delay jobs."""
+    """Connections of the pool's process, opened for its first hint and kept; new ones each time would delay jobs."""
 
     sessions: sessionmaker[Session]
     store: OwnedStore
 
 
 _CLAIM_RETRY_SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
-"""Before a claim that others held up is tried again; at random by up to half less."""
+"""Seconds before a blocked claim is retried; up to half less, at random."""
 
 _heartbeat: Heartbeat | None = None
 _poller: JobPoller | None = None
-_takers: list[RequestTaker[Any]] = []
-"""Threads that take requests besides jobs: of discoveries, and of samples."""
+_request_threads: list[RequestTaker[Any]] = []
+"""Threads that take requests besides jobs: discoveries, samples and traces."""
 _connections: Connections | None = None
 _drain = Drain()
-"""Shared with the pool's process: one that was forked since it began, or has a hint before it, would not know."""
+"""Drain that is shared with the pool's process, also if that was forked or got a hint after the drain began."""
 _device: DeviceReader | None = None
-"""The pool's process's own, made for its first hint."""
-_is_looking = mmap.mmap(-1, 1)
-"""Shared likewise: 1 while the pool's process looks for jobs or runs one, and takes SIGTERM for an order to end.
-Else SIGTERM would end it, with the lock on the pool's queue in its hands, and the worker would never end."""
+"""Connections of the pool's process, opened for its first hint."""
+_is_running_jobs = mmap.mmap(-1, 1)
+"""Shared flag: 1 while the pool's process looks for jobs or runs one, and takes SIGTERM as an order to end.
+
+At other times SIGTERM would kill it while it holds the lock of the pool's queue, and the worker would never end.
+"""
 
 logger = structlog.get_logger()
 
 
 @app.task(name=PRUNE_TASK, ignore_result=True)  # type: ignore[untyped-decorator]
 def prune(job_id: str) -> None:
-    look()
+    run_jobs()
 
 
-def look() -> None:
+def run_jobs() -> None:
     """Run eligible jobs of this worker's queue, one after the other, until there is none.
 
-    SIGTERM is taken over only here: the pool installs its own handler, which ends the process, after every hook.
+    The handler of SIGTERM is set only here, because the pool installs its own, which ends the process, after every
+    hook.
     """
     global _connections, _device
     settings = get_settings()
     stop = threading.Event()
     before = signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
-    _is_looking[0] = 1
+    _is_running_jobs[0] = 1
     try:
         if _connections is None:
             telemetry.configure(settings, "worker")
@@ -108,13 +111,13 @@ def look() -> None:
     except Exception as error:
         logger.exception("looking for jobs failed", error=str(error))
     finally:
-        _is_looking[0] = 0
-        if not _drain.has_begun:  # else the signal may be on its way
+        _is_running_jobs[0] = 0
+        if not _drain.has_begun:  # otherwise the signal may be on its way
             signal.signal(signal.SIGTERM, before)
 
 
 def run_eligible_jobs(settings: Settings, connections: Connections, stop: threading.Event) -> None:
-    """Claim and run jobs until none is eligible. A database that is away ends the run: the next look comes."""
+    """Claim and run jobs until none is eligible; if the database is away, stop until the next hint or poll."""
     supervisor = Supervisor(
         settings, connections.sessions, connections.store, stop=stop, runner=RUNNER, find_failure=_find_failure
     )
@@ -133,7 +136,7 @@ def run_eligible_jobs(settings: Settings, connections: Connections, stop: thread
 
 
 def _find_failure() -> str | None:
-    """Return why this worker's device is of no more use, as it is now; the worker drains from then on."""
+    """Return why this worker's device can no longer be used; from then on the worker drains."""
     device = None if _device is None else _device.read()
     if device is None or device.failure is None:
         return None
@@ -142,10 +145,10 @@ def _find_failure() -> str | None:
 
 
 def claim_next(settings: Settings, sessions: sessionmaker[Session]) -> queue.Claim | None:
-    """Claim the best eligible job; None where there is none or this worker's disk is nearly full.
+    """Claim the best eligible job; None if there is none or this worker's disk is nearly full.
 
-    Where jobs may run whose teams' rows are held, by an attempt that ends this moment or by whomever for longer, it
-    asks again a few times: in transactions of their own, so that no other worker waits for its turn meanwhile.
+    If only jobs are left whose team's row is locked, it tries again a few times. Each try is a transaction of its own,
+    so that no other worker has to wait meanwhile.
     """
     for seconds in _CLAIM_RETRY_SECONDS:
         try:
@@ -179,7 +182,7 @@ def _claim_next(settings: Settings, sessions: sessionmaker[Session]) -> queue.Cl
 
 
 class Enter(bootsteps.StartStopStep):  # type: ignore[misc]
-    """A worker's beginning, before its consumer: whether or not there is a broker, it gives signs of life and looks."""
+    """Start of a worker before its consumer: heartbeat, poll and threads work even without a broker."""
 
     requires: Sequence[str] = ("celery.worker.components:Pool",)
 
@@ -189,9 +192,9 @@ class Enter(bootsteps.StartStopStep):  # type: ignore[misc]
         if (reason := seclusion_refusal()) is not None:
             logger.warning("runners are not kept from the network", reason=reason)
         pool: BasePool = parent.pool
-        _poller = JobPoller(pool, look, settings.worker_poll_seconds)
+        _poller = JobPoller(pool, run_jobs, settings.worker_poll_seconds)
         leave_queue = partial(_leave_queue, parent, settings.worker_queue)
-        _takers.extend(
+        _request_threads.extend(
             [
                 Discoverer(WORKER_ID, settings),
                 SampleFetcher(WORKER_ID, settings),
@@ -199,7 +202,7 @@ class Enter(bootsteps.StartStopStep):  # type: ignore[misc]
                 PassTracer(open_store(settings), settings),
             ]
         )
-        threads: tuple[JobPoller | RequestTaker[Any], ...] = (_poller, *_takers)
+        threads: tuple[JobPoller | RequestTaker[Any], ...] = (_poller, *_request_threads)
         _heartbeat = Heartbeat(
             WORKER_ID,
             settings,
@@ -218,38 +221,39 @@ app.steps["worker"].add(Enter)
 
 @worker_shutting_down.connect  # type: ignore[untyped-decorator]
 def _begin_drain(**_: Any) -> None:
-    """Tell the pool's process, which a warm shutdown waits for, to give its job back instead of finishing it."""
+    """Tell the pool's process to give its job back, because a warm shutdown would wait until the job is finished."""
     _drain.begin()
-    _stop_taking()
+    _stop_threads()
     if _heartbeat is not None:
         _heartbeat.beat_now()
 
 
 def _leave_queue(worker: Any, queue_name: str) -> None:
-    """Give the job back and take neither jobs nor hints any more, which others can follow; the process stays.
+    """Give the job back and take no more jobs or hints, so that other workers get them; the process stays.
 
-    It tells why until somebody has seen to the device and ends it: one that was started anew would have the same.
+    It reports the reason until somebody repairs the device and ends the process; a new process would have the same
+    fault.
     """
-    _stop_taking()
+    _stop_threads()
     consumer = worker.consumer
     consumer.call_soon(consumer.cancel_task_queue, queue_name)
 
 
-def _stop_taking() -> None:
+def _stop_threads() -> None:
     if _poller is not None:
         _poller.stop()
-    for taker in _takers:
+    for taker in _request_threads:
         taker.stop()
-    for child in psutil.Process().children() if _is_looking[0] else ():
+    for child in psutil.Process().children() if _is_running_jobs[0] else ():
         with contextlib.suppress(psutil.NoSuchProcess):
             child.send_signal(signal.SIGTERM)
 
 
 @worker_shutdown.connect  # type: ignore[untyped-decorator]
 def _leave_parent(**_: Any) -> None:
-    for taker in _takers:
+    for taker in _request_threads:
         taker.stop()
-    for taker in _takers:
+    for taker in _request_threads:
         taker.wait(5)
     if _heartbeat is not None:
         _heartbeat.stop(5)

@@ -1,4 +1,4 @@
-"""Temporary folders on a disk that outlives processes: the next process removes what a killed one left there."""
+"""Temporary folders on a disk that outlives processes: the next process removes the folders of a killed one."""
 
 import contextlib
 import fcntl
@@ -13,14 +13,14 @@ from worker.locks import is_free
 
 _LOCK = ".in-use"
 _UNLOCKED_SECONDS = 24 * 3600.0
-"""Age from which a folder without a lock counts as left: until then it may be being made."""
+"""Age from which a folder without a lock counts as abandoned; a younger one may still be in creation."""
 
 
 @contextlib.contextmanager
 def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
     """Yield a new folder inside `parent`, whose name begins with `prefix`, and remove it at the end.
 
-    Folders of the same prefix that no process uses any more are removed first. A lock in each says whether one does.
+    Folders of the same prefix that no process uses any more are removed first. A lock in each shows whether one does.
     """
     parent.mkdir(parents=True, exist_ok=True)
     for left in parent.glob(f"{prefix}*/"):
@@ -36,7 +36,7 @@ def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
 
 
 def _lock(folder: Path) -> int:
-    """Lock a folder; the lock has its name only once it is held, so that nobody finds it free."""
+    """Lock a folder; the lock file gets its name only when it is locked, so that no process sees it unlocked."""
     unnamed = folder / f"{_LOCK}.new"
     lock = os.open(unnamed, os.O_RDWR | os.O_CREAT)
     fcntl.flock(lock, fcntl.LOCK_EX)

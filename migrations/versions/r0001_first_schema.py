@@ -1,4 +1,4 @@
-"""The whole schema of the first release, one file of SQL for each noun."""
+"""Complete schema of the first release, one SQL file for each noun."""
 
 from pathlib import Path
 
@@ -50,5 +50,5 @@ def downgrade() -> None:
 
 
 def _run(statements: str) -> None:
-    """Run statements as they stand: a percent sign or a colon in them is no parameter."""
+    """Run statements unchanged: percent signs and colons in them are not parameters."""
     op.get_bind().exec_driver_sql(statements, execution_options={"no_parameters": True})

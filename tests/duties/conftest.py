@@ -18,7 +18,7 @@ from core.service.duties.times import failed_rows
 from core.settings import Settings
 from tests.jobs.conftest import new_job
 from tests.triggers.conftest import member_api, trigger_body
-from worker.dispatcher.clock import Turn, make_duties
+from worker.dispatcher.clock import DutyRun, make_duties
 
 __all__ = ["member_api", "new_job", "trigger_body"]
 
@@ -34,7 +34,7 @@ class Dispatcher:
         self._duties = {duty.name: duty for duty in make_duties(self.sessions, self.settings)}
 
     def run(self, duty: str) -> int | None:
-        return self._duties[duty].run(Turn(self.sessions, self.settings))
+        return self._duties[duty].run(DutyRun(self.sessions, self.settings))
 
     def run_until_parked(self, duty: str, between: Callable[[], None] = lambda: None) -> None:
         """Run a duty as often as a row has to fail to be parked, without its pauses."""

@@ -17,7 +17,7 @@ from core.service.sources.hub_revisions import (
 )
 from core.settings import Settings
 from tests.model_folders import write_llama
-from worker.dispatcher.clock import Turn, make_duties
+from worker.dispatcher.clock import DutyRun, make_duties
 
 Sessions = sessionmaker[Session]
 
@@ -44,7 +44,7 @@ def test_a_revision_is_forgotten_long_after_its_last_use(
         found = find_revision(session, PUBLIC, "forest/oak", f"{1:040}")
         assert found is not None and found.description.layers == 2
     duty = next(duty for duty in make_duties(sessions, settings) if duty.name == "old hub revisions")
-    duty.run(Turn(sessions, settings))
+    duty.run(DutyRun(sessions, settings))
     assert execute(sessions, "SELECT revision FROM hub_revisions") == [(f"{1:040}",)]
 
 

@@ -24,7 +24,7 @@ from tests.serving import lent_app
 from tests.stored import put
 from tests.stores.conftest import write_artifact
 from worker.cli import register
-from worker.dispatcher.clock import Turn, make_duties
+from worker.dispatcher.clock import DutyRun, make_duties
 from worker.prepare import prepare
 from worker.tasks import Connections, run_eligible_jobs
 
@@ -115,7 +115,7 @@ def test_the_second_installation_does_not_start_work(
         if duty.name in refused:
             refused.remove(duty.name)
             with pytest.raises(StoreOfAnother):
-                duty.run(Turn(second_sessions, second))
+                duty.run(DutyRun(second_sessions, second))
     assert not refused
     with lent_app(second) as app, TestClient(app) as client:
         answer = client.get("/readyz")

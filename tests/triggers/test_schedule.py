@@ -18,7 +18,7 @@ from core.service.triggers.schedule import next_due
 from core.settings import Settings
 from tests.conftest import bearer
 from tests.triggers.conftest import Fixed, fire, make_trigger
-from worker.dispatcher.clock import Turn, make_duties
+from worker.dispatcher.clock import DutyRun, make_duties
 
 NIGHTLY = {"cron": "0 3 * * *", "timezone": "Europe/Berlin"}
 
@@ -70,8 +70,8 @@ def test_the_duty_of_the_dispatcher_fires_what_is_due(
     with transaction(sessions) as session:
         session.execute(text("UPDATE triggers SET next_fire_at = now() - interval '1 second'"))
     duty = next(duty for duty in make_duties(sessions, settings) if duty.name == "triggers")
-    assert duty.run(Turn(sessions, settings)) == 1
-    assert duty.run(Turn(sessions, settings)) is None
+    assert duty.run(DutyRun(sessions, settings)) == 1
+    assert duty.run(DutyRun(sessions, settings)) is None
     assert len(scheduled.jobs()) == 1
 
 

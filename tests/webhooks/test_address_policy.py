@@ -159,7 +159,7 @@ def test_tls_asks_for_the_name_and_checks_the_certificate(tmp_path: Path, monkey
     with receiving(trust) as receiver:
         with pytest.raises(CallFailed, match="certificate"):
             post(f"https://hooks.example:{receiver.server_port}/ok", b"{}", {}, address_policy, QUICK)
-        monkeypatch.setattr(outbound, "_trust", lambda: trust.client)
+        monkeypatch.setattr(outbound, "_tls_context", lambda: trust.client)
         assert post(f"https://hooks.example:{receiver.server_port}/ok", b"{}", {}, address_policy, QUICK).status == 200
         with pytest.raises(CallFailed, match="certificate"):
             post(f"https://other.example:{receiver.server_port}/ok", b"{}", {}, address_policy, QUICK)

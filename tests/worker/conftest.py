@@ -34,7 +34,7 @@ from secateur_wire.jobs import JobEvent
 from tests.worker.forked_parts import fork_part
 from tests.worker.redis_server import RedisServer, redis_running
 from tests.worker.supervise import run_once
-from worker.dispatcher.clock import Turn, return_expired_leases, send_due_hints
+from worker.dispatcher.clock import DutyRun, return_expired_leases, send_due_hints
 from worker.embedded.serve import part_commands, part_environment
 from worker.processes import ChildProcess, spawn
 from worker.runner.fork_server import PROCESS_NAME
@@ -280,7 +280,7 @@ class HintsSent(Hints):
 def dispatched(jobs: Queue, settings: Settings) -> list[tuple[str, str]]:
     """Return the hints that a dispatcher sends after a look at leases."""
     hints = HintsSent()
-    turn = Turn(jobs.sessions, settings)
+    turn = DutyRun(jobs.sessions, settings)
     return_expired_leases(turn)
     send_due_hints(turn, hints)
     return hints.sent

@@ -280,7 +280,7 @@ def test_a_driver_that_gives_no_answer_is_a_failure_once_it_gave_none_for_long(
     watched.read()
     monkeypatch.setattr(devices, "ANSWER_SECONDS", 0.01)
     recording.write("hangs")
-    *patient, silent = (watched.read() for _ in range(devices.SILENCES))
+    *patient, silent = (watched.read() for _ in range(devices.MOST_UNANSWERED))
     assert [each and (each.failure, each.name) for each in patient] == [(None, h100(0)["Name"])] * len(patient)
     assert silent is not None and "gave no answer" in str(silent.failure) and silent.uuid == h100(0)["UUID"]
 

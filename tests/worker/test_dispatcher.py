@@ -8,7 +8,7 @@ from sqlalchemy import text
 from core.database import transaction
 from core.settings import Settings
 from tests.worker.conftest import HintsSent, Queue, dispatched
-from worker.dispatcher.clock import Turn, send_due_hints
+from worker.dispatcher.clock import DutyRun, send_due_hints
 
 
 def test_a_hint_that_was_lost_is_sent_again_once_it_is_stale(
@@ -36,7 +36,7 @@ def test_a_broker_that_is_away_gets_its_hints_as_soon_as_it_is_back(
     with transaction(jobs.sessions) as session:
         session.execute(text("UPDATE jobs SET dispatched_at = NULL"))
     with pytest.raises(ConnectionError):
-        send_due_hints(Turn(jobs.sessions, settings), NoBroker())
+        send_due_hints(DutyRun(jobs.sessions, settings), NoBroker())
     assert dispatched(jobs, settings) == [(job_id, "default")]
 
 

@@ -20,7 +20,7 @@ from core.service.duties.times import forget_others, known_duties
 from core.settings import Settings
 from tests.worker.conftest import StartPart, eventually
 from worker import alive
-from worker.dispatcher.clock import Duty, Turn, go_round, make_duties
+from worker.dispatcher.clock import Duty, DutyRun, go_round, make_duties
 
 SUCCESS = "secateur_dispatcher_duty_last_success_timestamp_seconds"
 Sessions = sessionmaker[Session]
@@ -48,12 +48,12 @@ def test_a_duty_that_hangs_grows_old_and_the_others_go_on(
     hanging: threading.Event,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    turns: list[Turn] = []
+    turns: list[DutyRun] = []
 
-    def fail(turn: Turn) -> None:
+    def fail(turn: DutyRun) -> None:
         raise ConnectionError("away")
 
-    def work_long(turn: Turn) -> None:
+    def work_long(turn: DutyRun) -> None:
         while not hanging.wait(0.05):
             turn.goes_well()
 

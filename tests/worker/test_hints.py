@@ -14,7 +14,7 @@ from core.service.jobs.hints import Hints
 from core.service.jobs.queue import HINTS_PER_QUEUE
 from core.settings import Settings
 from tests.worker.conftest import Queue, StartPart, eventually, worker_state
-from worker.dispatcher.clock import Turn, send_due_hints
+from worker.dispatcher.clock import DutyRun, send_due_hints
 
 WAITING = 2_000
 HOUR = 3600.0
@@ -87,7 +87,7 @@ def test_an_hour_without_a_worker_leaves_no_more_than_a_moment_does(
     broker: Broker, dispatchers: list[Hints], jobs: Queue, job_body: dict[str, Any]
 ) -> None:
     multiply(jobs, jobs.submit(job_body), WAITING - 1)
-    turn = Turn(jobs.sessions, broker.settings)
+    turn = DutyRun(jobs.sessions, broker.settings)
 
     def round_of_all() -> None:
         with ThreadPoolExecutor(DISPATCHERS) as pool:
@@ -127,7 +127,7 @@ def test_few_waiting_jobs_have_few_hints(
     impatient = broker.settings.model_copy(update={"hint_stale_seconds": 0.0})
     for _ in range(20):
         for hints in dispatchers:
-            send_due_hints(Turn(jobs.sessions, impatient), hints)
+            send_due_hints(DutyRun(jobs.sessions, impatient), hints)
     assert broker.length() == 3
 
 

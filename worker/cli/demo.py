@@ -1,4 +1,4 @@
-"""`secateur demo`: the main job end to end, through the doors a user has, on a real model and real text."""
+"""Command `secateur demo`: a job from end to end on a real model and real text, by the API that users have."""
 
 import time
 from pathlib import Path
@@ -32,13 +32,13 @@ JOB: dict[str, Any] = {
 
 
 class DemoFailed(CommandFailed):
-    """The server did not start, or the job did not succeed."""
+    """Failure of the demo: the server did not start, or the job did not succeed."""
 
 
 def demo(settings: Settings, console: Console) -> None:
     """Run the demo: serve, prune a sample model, reload the result. Raises DemoFailed.
 
-    What was fetched and converted stays in home for the next time; nothing is left running.
+    Fetched and converted files stay in home for the next time. No process keeps running.
     """
     began = time.monotonic()
     home = settings.home.resolve()
@@ -84,7 +84,7 @@ def _figures(job: Job) -> Table:
 
 
 def _sentences(folders: dict[str, Path], settings: Settings) -> dict[str, str]:
-    """Return the text each model writes after the prompt, the prompt included."""
+    """Return the text that each model writes after the prompt, including the prompt."""
     result = run_task(
         GenerateSpec(
             models={name: ModelPlace(path=folder) for name, folder in folders.items()},

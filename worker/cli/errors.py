@@ -19,7 +19,7 @@ USAGE = 2
 
 @contextmanager
 def print_errors() -> Iterator[None]:
-    """Turn errors a user can do something about into a message and an exit code."""
+    """Turn errors that a user can fix into a message and an exit code."""
     try:
         yield
     except ApiError as error:
@@ -34,7 +34,7 @@ def print_errors() -> Iterator[None]:
 @contextmanager
 def local_instance() -> Iterator["EmbeddedInstance"]:
     """Yield the instance in the home of this machine; errors are explained to the user."""
-    from core.settings import Settings  # slow to load, for commands that need them alone
+    from core.settings import Settings  # slow to load, and only some commands need it
     from worker.embedded.instance import open_instance
 
     with print_errors(), open_instance(Settings()) as instance:

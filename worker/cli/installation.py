@@ -1,4 +1,4 @@
-"""Installation of this machine as commands meet it: its teams, and whether its server is elsewhere."""
+"""Installation that a command acts on: the teams of this machine, and whether its server is elsewhere."""
 
 import os
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def is_elsewhere() -> bool:
-    """Tell whether the environment names another server than the one of this home: no files can be copied to that."""
+    """Return whether the environment names another server than this home's; files cannot be copied to another one."""
     return "SECATEUR_URL" in os.environ and os.environ["SECATEUR_URL"].rstrip("/") != embedded_url()
 
 

@@ -1,4 +1,4 @@
-"""Keys of this machine's installation: made, listed and revoked without a server, or by one that is elsewhere."""
+"""Keys of this machine's installation: created, listed and revoked without a server, or by a server elsewhere."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""`secateur prune` on this machine: with the server of this home, started where none runs."""
+"""Command `secateur prune` on this machine: with the server of this home, which is started if none runs."""
 
 import contextlib
 from pathlib import Path
@@ -21,7 +21,7 @@ from worker.samples.language import MODEL, add_samples
 
 
 def prune_here(settings: Settings, request: PruneRequest, output: Path, as_json: bool) -> None:
-    """Make what is asked for, and end what was started for it; see `secateur.cli.prune.run`."""
+    """Make the requested model, and end a server that was started for it; see `secateur.cli.prune.run`."""
     with output_folder(output, request) as folder:
         try:
             with serving(settings, explain) as url:

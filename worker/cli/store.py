@@ -1,4 +1,4 @@
-"""Commands `secateur store` of the operator: whose the store is, and what it holds of jobs that nobody knows."""
+"""Commands `secateur store` of the operator: the store's owner, and artifacts of jobs unknown to the database."""
 
 from datetime import timedelta
 from itertools import islice

@@ -1,6 +1,6 @@
 """Commands `secateur teams` of the operator, for teams and their quotas, on the server itself.
 
-A team's own admins make keys; what the team may use is not theirs to say.
+A team's own admins create keys; only the operator sets quotas.
 """
 
 import math

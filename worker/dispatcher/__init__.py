@@ -1,5 +1,5 @@
-"""The dispatcher: one process, `python -m worker.dispatcher`, that has what is due done.
+"""Dispatcher: one process, `python -m worker.dispatcher`, that runs periodic duties.
 
-`clock.py` is its loop and its duties, each in a thread of its own. What a duty does is in the service; nothing here
-touches a model, or needs the broker for more than hints.
+`clock.py` has its loop and the list of duties; each duty has its own thread. The work of a duty is done by the service.
+Nothing here opens a model, and the broker is needed only for hints.
 """

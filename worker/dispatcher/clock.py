@@ -1,11 +1,11 @@
-"""The clock: `python -m worker.dispatcher`, a loop over PostgreSQL that has what is due done.
+"""Clock of the dispatcher, `python -m worker.dispatcher`: a loop over PostgreSQL that runs duties when they are due.
 
-A process of its own in every mode. The broker is needed for nothing but sending hints; while it is away leases expire,
-webhooks are sent and triggers fire as ever. Nothing here must happen exactly once: any number of dispatchers may run.
+It is a process of its own in every mode. The broker is needed only to send hints: while it is away, leases still
+expire, webhooks are sent and triggers fire. No duty has to run exactly once, so any number of dispatchers may run.
 
-Each duty has a thread of its own: one that takes long, fails or hangs keeps no other waiting. A duty that is due starts
-at the dispatcher's next round, unless its last run is not over yet. What fails is told and comes again. When each was
-last done is written down, for metrics.
+Each duty has a thread of its own, so that a slow, failing or hanging duty does not delay others. A due duty starts at
+the dispatcher's next round, unless its last run is not over. A failure is logged, and the duty runs again later. The
+time of each duty's last success is stored for metrics.
 """
 
 import os
@@ -63,14 +63,14 @@ from worker import alive
 logger = structlog.get_logger()
 
 PUBLISHERS = 3
-"""Publications on their way at once."""
-NOTED_SECONDS = 5.0
-"""A duty's success is written down no more often."""
+"""Number of publications that run at the same time."""
+RECORD_SECONDS = 5.0
+"""Shortest time between two records of a duty's success."""
 
 
 @dataclass(frozen=True)
-class Turn:
-    """One run of a duty. A run that may last says with `goes_well`, again and again, that it does what it should."""
+class DutyRun:
+    """One run of a duty; a long run calls `goes_well` repeatedly while it makes progress."""
 
     sessions: sessionmaker[Session]
     settings: Settings
@@ -79,13 +79,13 @@ class Turn:
 
 @dataclass
 class Duty:
-    """Duty whose `run` is called in a thread, about once in `every_seconds`; results but None are logged."""
+    """Duty whose `run` is called in a thread about every `every_seconds`; results other than None are logged."""
 
     name: str
     every_seconds: float
-    run: Callable[[Turn], int | None]
+    run: Callable[[DutyRun], int | None]
     _due: float = field(default=0.0, init=False)
-    _noted: float | None = field(default=None, init=False)
+    _recorded_at: float | None = field(default=None, init=False)
     _is_known: bool = field(default=False, init=False)
     _thread: threading.Thread | None = field(default=None, init=False)
 
@@ -102,22 +102,22 @@ class Duty:
             self._thread.join(seconds)
 
     def _run(self, sessions: sessionmaker[Session], settings: Settings) -> None:
-        turn = Turn(sessions, settings, lambda: self._note(sessions))
+        run = DutyRun(sessions, settings, lambda: self._record_success(sessions))
         try:
             if not self._is_known:
                 with transaction(sessions) as session:
                     note_tried(session, self.name, self.every_seconds)
                 self._is_known = True
-            done = self.run(turn)
-            turn.goes_well()
+            done = self.run(run)
+            run.goes_well()
             if done is not None:
                 logger.info("duty done", duty=self.name, count=done)
-        except Exception as error:  # the database, the broker or a store is away: the next run comes
+        except Exception as error:  # the database, the broker or a store is away: the duty runs again later
             logger.warning("duty failed", duty=self.name, error=str(error))
 
-    def _note(self, sessions: sessionmaker[Session]) -> None:
+    def _record_success(self, sessions: sessionmaker[Session]) -> None:
         now = time.monotonic()
-        if self._noted is not None and now < self._noted + min(NOTED_SECONDS, self.every_seconds):
+        if self._recorded_at is not None and now < self._recorded_at + min(RECORD_SECONDS, self.every_seconds):
             return
         try:
             with transaction(sessions) as session:
@@ -125,53 +125,53 @@ class Duty:
         except SQLAlchemyError as error:
             logger.warning("duty not noted", duty=self.name, error=str(error).partition("\n")[0])
             return
-        self._noted = now
+        self._recorded_at = now
 
 
-def return_expired_leases(turn: Turn) -> None:
-    rows = IsolatedRows(turn.sessions, queue.LEASES)
+def return_expired_leases(run: DutyRun) -> None:
+    rows = IsolatedRows(run.sessions, queue.LEASES)
     for job_id in chain.from_iterable(rows.run_together(queue.expire_leases, queue.lost_leases)):
         logger.warning("lease expired", job=job_id)
 
 
-def count_ended(turn: Turn) -> None:
-    """Add the attempts that ended to the totals."""
-    IsolatedRows(turn.sessions, TOTALS).run_together(count_ended_attempts, uncounted_attempts, leave_out)
+def count_ended(run: DutyRun) -> None:
+    """Add ended attempts to the totals."""
+    IsolatedRows(run.sessions, TOTALS).run_together(count_ended_attempts, uncounted_attempts, leave_out)
 
 
-def correct_estimates(turn: Turn) -> None:
-    """Correct the needs of jobs that wait."""
-    IsolatedRows(turn.sessions, ESTIMATES).run_together(correct_needs, uncorrected_jobs, leave_as_estimated)
+def correct_estimates(run: DutyRun) -> None:
+    """Correct the estimated needs of waiting jobs."""
+    IsolatedRows(run.sessions, ESTIMATES).run_together(correct_needs, uncorrected_jobs, leave_as_estimated)
 
 
-def send_due_hints(turn: Turn, hints: Hints) -> None:
-    """Send hints for jobs that wait without one, until as many lie in their queue as there are such jobs.
+def send_due_hints(run: DutyRun, hints: Hints) -> None:
+    """Send hints for waiting jobs without a hint, until their queue has as many hints as there are such jobs.
 
-    The broker is asked first: where it is away nothing is marked, and the hints go once it is back. Rows are marked and
-    committed before the hints go, since a quick worker would skip a row still locked.
+    The broker is asked first: if it is away no row is marked, and the hints are sent when it is back. Rows are marked
+    and committed before the hints are sent, since a fast worker would skip a row that is still locked.
     """
-    with transaction(turn.sessions) as session:
-        due = queue.hints_due(session, turn.settings.hint_stale_seconds)
+    with transaction(run.sessions) as session:
+        due = queue.hints_due(session, run.settings.hint_stale_seconds)
     for name, jobs in groupby(due, key=lambda each: each[1]):
         waiting = [job_id for job_id, _ in jobs]
         chosen = waiting[: max(0, len(waiting) - hints.lying(name))]
         if chosen:
-            with transaction(turn.sessions) as session:
+            with transaction(run.sessions) as session:
                 queue.mark_dispatched(session, chosen)
         for job_id in chosen:
             hints.send(job_id, name, enough=len(waiting))
 
 
-def _in_transaction(work: Callable[[Session], object]) -> Callable[[Turn], None]:
-    def run(turn: Turn) -> None:
-        with transaction(turn.sessions) as session:
+def _in_transaction(work: Callable[[Session], object]) -> Callable[[DutyRun], None]:
+    def run_in_transaction(run: DutyRun) -> None:
+        with transaction(run.sessions) as session:
             work(session)
 
-    return run
+    return run_in_transaction
 
 
 def make_duties(sessions: sessionmaker[Session], settings: Settings) -> Sequence[Duty]:
-    """Return all duties; the first come with every round."""
+    """Return all duties; those at the beginning run in every round."""
     hints = Hints(celery_app(settings))
     hub = HubLookup(settings, sessions)
     store = open_own_store(settings, sessions)
@@ -179,13 +179,13 @@ def make_duties(sessions: sessionmaker[Session], settings: Settings) -> Sequence
 
     threads = TeamThreads()
 
-    def advance(turn: Turn) -> int | None:
+    def advance(run: DutyRun) -> int | None:
         return advance_sweeps(context, send_hint=hints.send, threads=threads) or None
 
-    def resolve(turn: Turn) -> int | None:
+    def resolve(run: DutyRun) -> int | None:
         return resolve_awaiting(context, send_hint=hints.send, threads=threads) or None
 
-    def fire(turn: Turn) -> int | None:
+    def fire(run: DutyRun) -> int | None:
         def hint(job: Job) -> None:
             hint_or_note(hints.send, sessions, job.id, job.queue)
 
@@ -195,14 +195,14 @@ def make_duties(sessions: sessionmaker[Session], settings: Settings) -> Sequence
         forget_others(session, [duty.name for duty in duties])
         forget_old_failures(session)
 
-    def forget_revisions(turn: Turn) -> None:
+    def forget_revisions(run: DutyRun) -> None:
         with transaction(sessions) as session:
             forget_unused_revisions(session, settings.hub_revision_keep_days)
 
     often = settings.dispatch_interval_seconds
     duties = (
         Duty(queue.LEASES, often, return_expired_leases),
-        Duty("hints", often, lambda turn: send_due_hints(turn, hints)),
+        Duty("hints", often, lambda run: send_due_hints(run, hints)),
         Duty("idempotency keys", often, _in_transaction(expire_idempotency_keys)),
         Duty(TOTALS, often, count_ended),
         Duty(ESTIMATES, often, correct_estimates),
@@ -212,9 +212,9 @@ def make_duties(sessions: sessionmaker[Session], settings: Settings) -> Sequence
         Duty(
             "orphans",
             settings.orphan_sweep_seconds,
-            lambda turn: len(sweep_orphans(sessions, store, settings)),
+            lambda run: len(sweep_orphans(sessions, store, settings)),
         ),
-        Duty("unknown artifacts", 3600.0, lambda turn: count_unknown(sessions, store)),
+        Duty("unknown artifacts", 3600.0, lambda run: count_unknown(sessions, store)),
         Duty(AWAITING, 2.0, resolve),
         Duty("old hub revisions", 600.0, forget_revisions),
         Duty("old discoveries", 600.0, _in_transaction(lambda s: forget_old(s, settings.discovery_keep_days))),
@@ -222,11 +222,11 @@ def make_duties(sessions: sessionmaker[Session], settings: Settings) -> Sequence
         Duty(SWEEPS, 1.5, advance),
         Duty(TRIGGERS, 2.0, fire),
         Duty("old firings", 60.0, _in_transaction(lambda s: remove_old_firings(s, settings.trigger_history_days))),
-        Duty(WEBHOOKS, 1.0, lambda turn: deliver_due(sessions, settings, turn.goes_well)),
-        Duty("old deliveries", 600.0, lambda turn: remove_old_deliveries(sessions, settings)),
-        Duty(RETENTION, 60.0, lambda turn: apply_retention(sessions, settings, turn.goes_well)),
+        Duty(WEBHOOKS, 1.0, lambda run: deliver_due(sessions, settings, run.goes_well)),
+        Duty("old deliveries", 600.0, lambda run: remove_old_deliveries(sessions, settings)),
+        Duty(RETENTION, 60.0, lambda run: apply_retention(sessions, settings, run.goes_well)),
         *(
-            Duty(f"publications {number}", 2.0, lambda turn: publish_waiting(sessions, settings, turn.goes_well))
+            Duty(f"publications {number}", 2.0, lambda run: publish_waiting(sessions, settings, run.goes_well))
             for number in range(1, PUBLISHERS + 1)
         ),
     )
@@ -236,7 +236,10 @@ def make_duties(sessions: sessionmaker[Session], settings: Settings) -> Sequence
 def go_round(
     sessions: sessionmaker[Session], settings: Settings, duties: Sequence[Duty], stop: threading.Event
 ) -> None:
-    """Start what is due, again and again. A round waits for nothing, so it ends unless this process stands still."""
+    """Start the duties that are due, again and again.
+
+    A round waits for nothing. So it always ends, unless this process hangs.
+    """
     while not stop.is_set():
         for duty in duties:
             duty.start_if_due(sessions, settings)
@@ -254,4 +257,4 @@ def main() -> None:
     go_round(sessions, settings, make_duties(sessions, settings), stop)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)  # duties under way end as they would by SIGKILL, which each of them stands
+    os._exit(0)  # running duties end as with SIGKILL, which each of them survives

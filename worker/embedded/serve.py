@@ -1,9 +1,9 @@
-"""`secateur serve` and `secateur stop`: everything in one home, as processes of one owner.
+"""Commands `secateur serve` and `secateur stop`: everything in one home, as processes of one owner.
 
-The owner starts PostgreSQL, the API, a worker and the dispatcher, and watches them. If one ends, it says which and
-ends all. Only the dispatcher, which holds nothing, is started anew where it ends or stands still, and that is said too:
-nothing is restarted silently. All die with their owner; what is written down of them in `serve.json`, process
-id and start time, lets `stop` end them also where that did not happen, without ever hitting a recycled id.
+The owner starts PostgreSQL, the API, a worker and the dispatcher, and watches them. If one ends, the owner reports it
+and ends all. The dispatcher is the exception: it holds no state, so it is restarted if it ends or hangs, and the
+restart is reported. All parts die with their owner. `serve.json` holds the process id and start time of each part, so
+that `stop` can also end parts that survived their owner, and never hits a recycled process id.
 """
 
 import contextlib
@@ -37,15 +37,15 @@ from worker.processes import ChildProcess, spawn, started_at
 
 READY_SECONDS = 60
 DRAIN_SECONDS = 30
-"""Given to a worker, beyond the grace of its runner, to put its job back into the queue."""
+"""Time for a worker to put its job back into the queue, in addition to the grace time of its runner."""
 
 
 class ServeFailed(CommandFailed):
-    """The server could not start, or ended because one of its parts did."""
+    """Failure of the server: it could not start, or one of its parts ended."""
 
 
 def serve(settings: Settings, *, host: str, port: int, say_to: TextIO = sys.stdout) -> None:
-    """Run until SIGINT, SIGTERM or SIGHUP. Raises ServeFailed where something is in the way or a part ends."""
+    """Run until SIGINT, SIGTERM or SIGHUP; raises ServeFailed if something prevents the start or a part ends."""
     home = settings.home.resolve()
     home.mkdir(parents=True, exist_ok=True)
     stop = threading.Event()
@@ -60,7 +60,7 @@ def serve(settings: Settings, *, host: str, port: int, say_to: TextIO = sys.stdo
         settings = settings.model_copy(update={"home": home, "database_url": database_url})
         if own_database and "hub_token_teams" not in settings.model_fields_set:
             settings = settings.model_copy(update={"hub_token_teams": [DEFAULT_TEAM]})
-        with open_instance(settings) as instance:  # migrated, and the first key is there
+        with open_instance(settings) as instance:  # the database is migrated, and the first key exists
             open_own_store(instance.settings, instance.sessions).require_own()
         parts: list[ChildProcess] = []
         cleanup.callback(_end_parts, parts, settings)
@@ -87,7 +87,7 @@ def serve(settings: Settings, *, host: str, port: int, say_to: TextIO = sys.stdo
 
 
 def stop(settings: Settings) -> bool:
-    """End everything embedded in this home, the database last; False where nothing ran."""
+    """End everything embedded in this home, the database last; return False if nothing ran."""
     home = settings.home.resolve()
     if not home.exists():
         return False
@@ -104,7 +104,7 @@ def stop(settings: Settings) -> bool:
 
 
 def check_port(host: str, port: int) -> None:
-    """Require that the port can be used. Raises ServeFailed where it is taken or not allowed to us."""
+    """Check that the port can be used; raises ServeFailed if it is taken or not allowed for this user."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -117,7 +117,7 @@ def check_port(host: str, port: int) -> None:
 
 
 def is_serving(home: Path) -> bool:
-    """Tell whether a server of this home runs, or is about to."""
+    """Return whether a server of this home runs, or is about to start."""
     with contextlib.suppress(FileNotFoundError), open(home / "serve.lock") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -128,7 +128,7 @@ def is_serving(home: Path) -> bool:
 
 @contextlib.contextmanager
 def _alone(home: Path) -> Iterator[None]:
-    """Hold the lock of the one server per home; the kernel releases it when its holder ends, however it ends."""
+    """Hold the lock of the home's only server; the kernel releases it when the holder ends, for whatever reason."""
     with open(home / "serve.lock", "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -151,7 +151,7 @@ def part_commands(host: str, port: int, settings: Settings) -> dict[str, list[st
 
 
 def part_environment(settings: Settings) -> dict[str, str]:
-    """Return the variables a part needs besides its owner's environment."""
+    """Return the variables that a part needs besides its owner's environment."""
     assert settings.database_url is not None
     return {
         "SECATEUR_HOME": str(settings.home),
@@ -162,7 +162,7 @@ def part_environment(settings: Settings) -> dict[str, str]:
 
 def _start_part(name: str, command: list[str], settings: Settings) -> ChildProcess:
     if name == "dispatcher":
-        alive.forget("dispatcher", settings)  # of the one before
+        alive.forget("dispatcher", settings)  # remove the sign of life of an earlier dispatcher
     log = _log(settings.home, name)
     log.parent.mkdir(exist_ok=True)
     environment = {**os.environ, **part_environment(settings)}
@@ -173,7 +173,7 @@ def _start_part(name: str, command: list[str], settings: Settings) -> ChildProce
 
 
 def _end_parts(parts: list[ChildProcess], settings: Settings) -> None:
-    """End the parts, the API last: while a worker gives its job back, the job's watchers still get its events."""
+    """End the parts, the API last: a worker that gives its job back still sends events to watchers."""
 
     def end(part: ChildProcess) -> None:
         part.end(settings.cancel_grace_seconds + DRAIN_SECONDS if part.name == "worker" else 10)
@@ -193,9 +193,9 @@ def _check_parts(parts: list[ChildProcess], home: Path) -> None:
 
 
 def _revive_dispatcher(parts: list[ChildProcess], settings: Settings, say_to: TextIO) -> None:
-    """Restart the dispatcher where it has ended, or has ended no round for long.
+    """Restart the dispatcher if it has ended or has ended no round for long.
 
-    One that never ended a round would not the next time either, and is left as it is.
+    A dispatcher that never ended a round would fail again, so it is not restarted.
     """
     [place] = [place for place, part in enumerate(parts) if part.name == "dispatcher"]
     silent = alive.seconds_silent("dispatcher", settings)
@@ -243,17 +243,17 @@ def _write_down(home: Path, parts: list[ChildProcess]) -> None:
 
 
 def _put(file: Path, text: str) -> None:
-    """Write the file atomically: whoever waits for it finds all of it."""
+    """Write the file atomically, so that a process that waits for it reads it completely."""
     new_file = file.with_name(f"{file.name}.new")
     new_file.write_text(text)
     new_file.rename(file)
 
 
 def _end_written(entry: dict[str, object], timeout_seconds: float) -> bool:
-    """End a process that was written down, and what is left of its group; False where it is not there any more.
+    """End a process recorded in `serve.json`, and the rest of its group; return False if it no longer exists.
 
-    A process id counts only with its start time. The group's id is still the old group's wherever its leader is gone
-    but members are left: the kernel does not give it away before they end.
+    A process id counts only together with its start time. If the leader is gone but members are left, the group's id
+    still names the old group: the kernel does not reuse it before they end.
     """
     pid, written_start = int(str(entry["pid"])), entry["started_at"]
     leader_start = started_at(pid)

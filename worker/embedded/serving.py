@@ -1,4 +1,4 @@
-"""Server of a home for a command that needs one: what runs there, else one of its own for as long as it takes."""
+"""Server of a home for the time of a command: the running server, or one that is started for the command."""
 
 import contextlib
 import socket
@@ -15,7 +15,7 @@ from worker.embedded.serve import ServeFailed, is_serving
 from worker.processes import ChildProcess, spawn
 
 START_SECONDS: Final = 600
-"""Longest wait for a server that has not ended: where all processors are busy, it takes minutes to load."""
+"""Longest wait for a starting server; if all processors are busy, loading takes minutes."""
 STOP_SECONDS: Final = 60
 COMMAND_LINE: Final = "from secateur.cli import main; main()"
 LOOK_SECONDS: Final = 0.1
@@ -23,10 +23,10 @@ LOOK_SECONDS: Final = 0.1
 
 @contextlib.contextmanager
 def serving(settings: Settings, say: Callable[[str], None]) -> Iterator[str]:
-    """Yield the URL of this home's server; where none runs, of one on a free port that ends with this.
+    """Yield the URL of this home's server; if none runs, start one on a free port, which ends with the context.
 
-    Other commands that come meanwhile use the same server: it ends once they have ended too. `say` is told of a start,
-    and of others that are waited for. Raises ServeFailed where the server does not start.
+    Commands that run at the same time share that server, and it ends when the last of them has ended. `say` is called
+    with a message about a start, and about waiting for others. Raises ServeFailed if the server does not start.
     """
     home = settings.home.resolve()
     home.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ def _start(home: Path) -> ChildProcess:
 
 
 def _wait_for_url(home: Path, server: ChildProcess) -> str:
-    """Return the URL once the server answers; that of another which was started at the same time is as good."""
+    """Return the URL once the server answers, or the URL of another server that was started at the same time."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and (server.is_running() or is_serving(home)):
         if (url := _running(home)) is not None:

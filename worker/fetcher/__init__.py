@@ -1,6 +1,7 @@
-"""The fetcher: the process that brings models, texts and images from hub and store to this node.
+"""Fetcher: the process that downloads models, texts and images from hub and store to this node.
 
-`__main__.py` takes specs of `protocol.py`, which is all a supervisor imports of this, and has each done by `files.py`,
-`hub_text.py` or `hub_images.py`; the latter two load the `datasets` library, so they are imported by those specs alone.
-Nothing here opens a model or runs code of a repository, and nothing is imported in this file.
+`__main__.py` reads specs of `protocol.py` and carries them out by `files.py`, `hub_text.py` and `hub_images.py`. A
+supervisor imports only `protocol.py`. `hub_text.py` and `hub_images.py` load the `datasets` library, so they are
+imported only for the specs that need them. The fetcher never opens a model and never runs code of a repository. This
+file imports nothing.
 """

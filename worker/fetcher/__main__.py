@@ -1,9 +1,9 @@
-"""The fetcher: `python -m worker.fetcher`, the process that brings models and texts from hub and store to this node.
+"""Fetcher: `python -m worker.fetcher`, the process that downloads models and texts from hub and store to this node.
 
-A spec a line on stdin, JSON lines on stdout that end with each one's result or error, diagnostics on stderr; it ends
-with its stdin. It is a process of its own so that a cancelled or draining job ends a download at once, by a signal;
-what has arrived stays, and the next one goes on from there. It has the credentials of hub and store, and opens no model
-that it fetches.
+It reads one spec per line on stdin and writes JSON lines on stdout; the last line for each spec is its result or error.
+Diagnostics go to stderr. It ends when stdin is closed. It is a separate process so that a signal ends a download at
+once when a job is cancelled or drained. Partial downloads stay, and the next download resumes them. The fetcher has the
+credentials of hub and store, and opens no model.
 """
 
 import contextlib
@@ -51,7 +51,7 @@ from worker.node_cache import NodeCache
 from worker.runner.messages import ErrorMessage, LogMessage, ResultMessage
 
 _BYTES_PER_CHARACTER = 2
-"""Approximate bytes of a character in UTF-8: the size of a text is not known before it is there."""
+"""Approximate bytes of a character in UTF-8; the size of a text is not known before it is downloaded."""
 _GENERATED_BYTES = 64 * 2**20
 _QUESTIONS_BYTES = 32 * 2**20
 
@@ -67,9 +67,9 @@ def waiting() -> None:
 
 
 def fetch(spec: FetchSpec) -> JsonObject:
-    """Do what a spec asks; the entry is in the cache then, except where a result says otherwise.
+    """Carry out a spec; its entry is then in the cache, unless the result says otherwise.
 
-    What comes from a hub may unpack to any size: no more memory is taken than the settings allow.
+    Content from a hub may unpack to any size; the settings limit the memory that is used.
     """
     settings = Settings.model_validate(spec.settings)
     with memory_limited(settings.fetch_memory_bytes):
@@ -101,7 +101,7 @@ def _fetch(spec: FetchSpec, settings: Settings) -> JsonObject:
 def _opened(spec: FetchSpec, reference: HubModel | HubText | HubImages, settings: Settings) -> HubCredential | None:
     """Return the credential to use at the hub.
 
-    For what is not public, the hub is first asked whether the team may read it, since its files may be here already.
+    For content that is not public, the hub is first asked whether the team may read it, since the files may be cached.
     """
     credential = open_access(spec.access, settings)
     if is_closed(reference):
@@ -137,7 +137,7 @@ def _fetch_stored_model(key: str, model: StoredModel, settings: Settings, cache:
             return
         log(f"fetching {model.name}: {size / 1e9:.2f} GB")
         fetch_files(model.files, folder, from_store(open_store(settings), model.prefix), what=model.name, log=log)
-        from secateur_wire.weights.packed import CorruptPackedFile, unpack_folder  # slow to load, and for this alone
+        from secateur_wire.weights.packed import CorruptPackedFile, unpack_folder  # slow to load, and only needed here
 
         try:
             unpack_folder(folder)
@@ -163,7 +163,7 @@ def _fetch_hub_text(key: str, text: HubText, credential: HubCredential | None, c
     with cache.fill(key, most * _BYTES_PER_CHARACTER, on_waiting=waiting) as folder:
         if folder is None:
             return
-        from worker.fetcher.hub_text import read_hub_text  # slow to load, and for this alone
+        from worker.fetcher.hub_text import read_hub_text  # slow to load, and only needed here
 
         log(f"fetching {text.name} ({text.repository}@{text.revision[:12]})")
         about = read_hub_text(text, folder / TEXT_FILE, credential)
@@ -174,7 +174,7 @@ def _fetch_hub_images(key: str, images: HubImages, credential: HubCredential | N
     with cache.fill(key, min(images.bytes, MOST_IMAGE_BYTES), on_waiting=waiting) as folder:
         if folder is None:
             return
-        from worker.fetcher.hub_images import read_hub_images  # slow to load, and for this alone
+        from worker.fetcher.hub_images import read_hub_images  # slow to load, and only needed here
 
         log(f"fetching {images.name} ({images.repository}@{images.revision[:12]})")
         about = read_hub_images(images, folder / IMAGES_FILE, credential)
@@ -185,7 +185,7 @@ def _fetch_questions(key: str, questions: HubText, credential: HubCredential | N
     with cache.fill(key, _QUESTIONS_BYTES, on_waiting=waiting) as folder:
         if folder is None:
             return
-        from worker.fetcher.hub_text import read_hub_rows  # slow to load, and for this alone
+        from worker.fetcher.hub_text import read_hub_rows  # slow to load, and only needed here
 
         log(f"fetching {questions.name} ({questions.repository}@{questions.revision[:12]})")
         try:
@@ -196,7 +196,7 @@ def _fetch_questions(key: str, questions: HubText, credential: HubCredential | N
 
 
 def _fetch_generated(spec: FetchGeneratedSpec, settings: Settings, cache: NodeCache) -> bool:
-    """Fetch a generated text from the store; return False where it is not there, or not intact."""
+    """Fetch a generated text from the store; return False if it is missing or damaged."""
     store = open_store(settings)
     try:
         with cache.fill(spec.key, _GENERATED_BYTES, on_waiting=waiting) as folder:
@@ -214,9 +214,9 @@ def _fetch_generated(spec: FetchGeneratedSpec, settings: Settings, cache: NodeCa
 
 
 def main() -> int:
-    """Do one spec after the other and send the result or the error of each."""
+    """Carry out one spec after the other, and send the result or the error of each."""
     os.dup2(2, 1)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # at once, whatever the threads do
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # end at once, without waiting for threads
     for line in sys.stdin.buffer:
         _messages.write(_outcome(line).model_dump_json() + "\n")
     return 0

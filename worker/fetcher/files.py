@@ -1,6 +1,6 @@
-"""Downloads of files from hub and store into a folder: several at once, resumed where they broke off.
+"""Downloads of files from hub and store into a folder: several in parallel, resumed after an interruption.
 
-Each file gets its final name only once its hash is right.
+A file gets its final name only when its hash is correct.
 """
 
 import hashlib
@@ -19,15 +19,15 @@ from core.storage import Store
 from core.storage.store import translate_disk_full
 from secateur_wire.errors import HubUnavailable, NotFound, StoreUnavailable, Unavailable, UnusableModel
 
-AT_ONCE = 4
-SAY_SECONDS = 10.0
+MOST_PARALLEL = 4
+PROGRESS_SECONDS = 10.0
 _CHUNK_BYTES = 2**20
 
 Log = Callable[[str], None]
 FetchFile = Callable[[FileReference, Path, Callable[[], None]], None]
-"""Brings the bytes of a file to a path, going on with what is there; calls back between pieces."""
+"""Function that downloads a file to a path and resumes a partial file; it calls back between chunks."""
 OpenRange = Callable[[FileReference, int], Iterator[bytes]]
-"""Opens a file from a byte on."""
+"""Function that opens a file from a given byte on."""
 
 
 class SiblingFailed(Exception):
@@ -36,7 +36,7 @@ class SiblingFailed(Exception):
 
 @dataclass(frozen=True)
 class Origin:
-    """Source of files, and the error to raise where it has none, or not the right ones, for now."""
+    """Source of files, and the error to raise if the source is unavailable or sends wrong files."""
 
     fetch: FetchFile
     unavailable: type[Unavailable]
@@ -45,7 +45,7 @@ class Origin:
 def fetch_files(files: Sequence[FileReference], folder: Path, origin: Origin, *, what: str, log: Log) -> None:
     """Fetch all files, smallest first.
 
-    Raises what `origin` raises, and that it is unavailable where bytes arrive damaged.
+    Raises the errors of `origin`, and its `unavailable` error if bytes arrive damaged.
     """
     stop = threading.Event()
 
@@ -60,7 +60,7 @@ def fetch_files(files: Sequence[FileReference], folder: Path, origin: Origin, *,
             stop.set()
             raise
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(MOST_PARALLEL) as pool:
         ordered = sorted(files, key=lambda file: file.bytes)
         running = [pool.submit(one, file) for file in ordered]
         with _progress(files, folder, what, log):
@@ -85,7 +85,7 @@ def _fetch_one(file: FileReference, folder: Path, origin: Origin, between: Calla
 
 
 def _is_right(path: Path, file: FileReference, between: Callable[[], None]) -> bool:
-    """Tell whether the file has its size and hash: SHA-256, or git's SHA-1 of a header and the content."""
+    """Return whether the file has its size and hash: SHA-256, or git's SHA-1 of a header and the content."""
     if path.stat().st_size != file.bytes:
         return False
     digest = hashlib.sha256() if file.sha256 else hashlib.sha1(b"blob %d\0" % file.bytes, usedforsecurity=False)
@@ -97,7 +97,10 @@ def _is_right(path: Path, file: FileReference, between: Callable[[], None]) -> b
 
 
 def require_readable(hub: Hub, kind: Kind, repository: str, commit: str, *, timeout_seconds: float) -> None:
-    """Ask the hub whether it may be read, until it answers or `timeout_seconds` are over. Raises as `Hub.listing`."""
+    """Ask the hub whether the repository may be read, until it answers or `timeout_seconds` are over.
+
+    Raises the errors of `Hub.listing`.
+    """
     since, wait = time.monotonic(), 0.25
     while True:
         try:
@@ -111,7 +114,7 @@ def require_readable(hub: Hub, kind: Kind, repository: str, commit: str, *, time
 
 
 def from_hub(hub: Hub, kind: Kind, repository: str, commit: str, *, timeout_seconds: float) -> Origin:
-    """Return the hub as an origin that resumes broken connections, until nothing has come for `timeout_seconds`."""
+    """Return the hub as an origin; broken connections are resumed until `timeout_seconds` pass without data."""
 
     def open_range(file: FileReference, start: int) -> Iterator[bytes]:
         return hub.open_range(kind, repository, commit, file.path, start, file.bytes)
@@ -127,15 +130,15 @@ def resuming(
     timeout_seconds: float,
     param: str | None = None,
 ) -> Origin:
-    """Return an origin that opens a file again where it broke off, until nothing has come for `timeout_seconds`.
+    """Return an origin that reopens a file where it broke off, until `timeout_seconds` pass without data.
 
-    Errors of the type `unavailable` are tried again; `source` and `param` tell of one that sends too little.
+    Errors of the type `unavailable` are retried; `source` and `param` are for the error about incomplete files.
     """
 
     def fetch(file: FileReference, path: Path, between: Callable[[], None]) -> None:
         since, wait = time.monotonic(), 0.25
         with translate_disk_full(), path.open("ab") as target:
-            if target.tell() > file.bytes:  # of something else
+            if target.tell() > file.bytes:  # the partial file belongs to other content
                 target.truncate(0)
             while (start := target.tell()) < file.bytes:
                 error = unavailable(f"{source} sends less of {file.path} than it announced", param=param)
@@ -159,12 +162,12 @@ def resuming(
 
 @contextmanager
 def _progress(files: Sequence[FileReference], folder: Path, what: str, log: Log) -> Iterator[None]:
-    """Report now and then, while the context is open, how much has arrived."""
+    """Report at intervals, while the context is open, how many bytes have arrived."""
     total = sum(file.bytes for file in files)
     ended = threading.Event()
 
     def tell() -> None:
-        while not ended.wait(SAY_SECONDS):
+        while not ended.wait(PROGRESS_SECONDS):
             arrived = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
             log(f"fetching {what}: {arrived / 1e9:.2f} of {total / 1e9:.2f} GB")
 

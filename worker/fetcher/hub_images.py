@@ -1,6 +1,6 @@
-"""Image splits of hub datasets, written as one Parquet file by way of the `datasets` library.
+"""Image splits of hub datasets, written as one Parquet file by the `datasets` library.
 
-A split is streamed, all of it, each image as it is stored. Nothing is decoded here.
+The whole split is streamed, each image as it is stored. Nothing is decoded here.
 """
 
 import hashlib
@@ -26,8 +26,8 @@ _Features = dict[str, Any]
 def read_hub_images(images: HubImages, target: Path, credential: HubCredential | None) -> FetchedImages:
     """Write the split's images and labels.
 
-    Raises UnknownDataset where configuration or split are not there, UnusableDataset where it has no column of images
-    or of labels that is plain to see or is too large, HubUnavailable.
+    Raises UnknownDataset if the configuration or the split does not exist, UnusableDataset if it is too large or its
+    columns of images and labels are not evident, and HubUnavailable.
     """
 
     def check_size(rows: int, size: int) -> None:
@@ -60,12 +60,12 @@ def _pairs(rows: Iterable[Mapping[str, Any]], image: str, label: str) -> Iterato
 
 
 def _image_field(features: _Features, images: HubImages) -> str:
-    """Return the column `image`, or the only one with images."""
+    """Return the column `image`, or the only column with images."""
     return _chosen([name for name, kind in features.items() if _holds_images(kind)], _IMAGE_FIELD, "images", images)
 
 
 def _label_field(features: _Features, images: HubImages) -> str:
-    """Return the column `label`, or the only one with named classes."""
+    """Return the column `label`, or the only column with named classes."""
     if _is_label(features.get(_LABEL_FIELD)):
         return _LABEL_FIELD
     named = [name for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)]

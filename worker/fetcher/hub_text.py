@@ -1,7 +1,7 @@
-"""A split of a hub dataset as JSON lines, through the `datasets` library: streamed, so many characters and no more.
+"""Split of a hub dataset as JSON lines, by the `datasets` library: streamed up to a number of characters.
 
-Only formats that are data are read; the library runs no code of a repository. It may load torch, so it is imported in
-the fetcher's process alone.
+Only data formats are read; the library runs no code of a repository. The library may load torch, so it is imported only
+in the fetcher's process.
 """
 
 import hashlib
@@ -31,16 +31,16 @@ _Choose = Callable[[Iterable[_Row], HubText], Iterator[_Row]]
 
 
 def read_hub_text(text: HubText, target: Path, credential: HubCredential | None) -> FetchedText:
-    """Write the text's documents, one JSON object a line.
+    """Write the text's documents, one JSON object per line.
 
-    Raises UnknownDataset where configuration or split are not there, UnusableDataset where it is not text,
+    Raises UnknownDataset if the configuration or the split does not exist, UnusableDataset if it is not text, and
     HubUnavailable.
     """
     return _read(text, target, credential, _documents)
 
 
 def read_hub_rows(text: HubText, target: Path, credential: HubCredential | None) -> FetchedText:
-    """Write all columns of the rows, one JSON object a line. Raises as `read_hub_text`."""
+    """Write all columns of the rows, one JSON object per line; raises the errors of `read_hub_text`."""
     return _read(text, target, credential, lambda rows, text: iter(rows))
 
 
@@ -55,7 +55,7 @@ def _read(text: HubText, target: Path, credential: HubCredential | None, choose:
 
 @dataclass(frozen=True)
 class Split:
-    """A split of a hub dataset, streamed; `origin` says which, for the report."""
+    """Split of a hub dataset, streamed; `origin` names it, for the report."""
 
     name: str
     rows: datasets.IterableDataset
@@ -65,10 +65,11 @@ class Split:
 def open_split(reference: HubText | HubImages, credential: HubCredential | None, formats: Sequence[str]) -> Split:
     """Open a split of a hub dataset; call it within `translate_dataset_errors`.
 
-    Raises UnusableDataset where the dataset is stored in none of these formats, UnknownDataset where it has no such
+    Raises UnusableDataset if the dataset is stored in none of these formats, and UnknownDataset if it has no such
     split.
     """
-    datasets.config.STREAMING_READ_MAX_RETRIES = 1  # the client below tries again by itself, and then the attempt
+    # The HTTP client below retries by itself, and so does the next attempt.
+    datasets.config.STREAMING_READ_MAX_RETRIES = 1
     builder = datasets.load_dataset_builder(
         reference.repository,
         reference.config,
@@ -119,7 +120,7 @@ def _choose_split(builder: datasets.DatasetBuilder, reference: HubText | HubImag
 
 
 def _documents(rows: Iterable[_Row], text: HubText) -> Iterator[_Row]:
-    """Yield the rows' texts that are not empty."""
+    """Yield the texts of the rows that are not empty."""
     field: str | None = None
     for row in rows:
         field = field or _text_field(row, text)
@@ -163,7 +164,7 @@ def _text_field(row: Mapping[str, object], text: HubText) -> str:
 
 @contextmanager
 def translate_dataset_errors(reference: HubText | HubImages, credential: HubCredential | None) -> Iterator[None]:
-    """Turn errors of the `datasets` library into those of the error tree."""
+    """Turn errors of the `datasets` library into errors of the error tree."""
     owner = credential.owner if credential else None
     with translated_errors("dataset", reference.repository, reference.revision, owner=owner):
         try:

@@ -1,4 +1,4 @@
-"""Protocol between supervisor and fetcher: one spec per line on its stdin; JSON lines come back as from the runner."""
+"""Protocol between supervisor and fetcher: one spec per line on its stdin; JSON lines as from the runner on stdout."""
 
 import hashlib
 import json
@@ -22,15 +22,15 @@ from secateur_wire.base import JsonObject
 TEXT_FILE = "text"
 IMAGES_FILE = "images.parquet"
 MOST_CHARACTERS = 256 * 2**20
-"""Length of a split that is asked for whole."""
+"""Largest number of characters of a split that is requested as a whole."""
 MOST_IMAGE_BYTES = 64 * 2**30
-"""Size of a split's images together."""
+"""Largest total size of a split's images."""
 _GENERATION = 2
-"""Raised when the way text is generated changes."""
+"""Version of the text generation; it is increased when the generation changes."""
 
 
 class CommonFields(TypedDict):
-    """Fields that all specs of an attempt have alike."""
+    """Fields that are equal in all specs of an attempt."""
 
     settings: JsonObject
     access: HubAccess
@@ -39,7 +39,8 @@ class CommonFields(TypedDict):
 class _FetchSpec(BaseModel):
     """Base of all specs.
 
-    `settings` come with their secrets: they go through the pipe, and nowhere else. `access` is the one to the hub.
+    `settings` include their secrets: they are sent through the pipe, and nowhere else. `access` is the access to the
+    hub.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -71,14 +72,14 @@ class FetchImagesSpec(_FetchSpec):
 
 
 class FetchGeneratedSpec(_FetchSpec):
-    """Spec of fetching text that was generated earlier from the store; the result says whether it was there."""
+    """Spec of fetching an earlier generated text from the store; the result says whether it was there."""
 
     task: Literal["fetch_generated"] = "fetch_generated"
     prefix: str
 
 
 class FetchTaskSpec(_FetchSpec):
-    """Spec of fetching the questions of a zero-shot task into the cache: whole rows, as JSON lines."""
+    """Spec of fetching the questions of a zero-shot task into the cache: complete rows, as JSON lines."""
 
     task: Literal["fetch_task"] = "fetch_task"
     questions: HubText
@@ -91,7 +92,7 @@ fetch_specs: TypeAdapter[FetchSpec] = TypeAdapter(FetchSpec)
 
 
 class FetchedText(BaseModel):
-    """Description of a text in the cache, kept beside it as a manifest: its origin and its hash."""
+    """Description of a text in the cache, stored beside it as a manifest: its origin and its hash."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -102,7 +103,7 @@ class FetchedText(BaseModel):
 
 
 class FetchedImages(BaseModel):
-    """Description of images in the cache, kept beside them as a manifest."""
+    """Description of images in the cache, stored beside them as a manifest."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -112,7 +113,7 @@ class FetchedImages(BaseModel):
 
 
 def with_secrets(settings: Settings) -> JsonObject:
-    """Return the settings as JSON that gives the same settings again, secrets included."""
+    """Return the settings as JSON, secrets included; the same settings can be made from it."""
     values = {name: getattr(settings, name) for name in Settings.model_fields}
     secrets = {name: value.get_secret_value() for name, value in values.items() if isinstance(value, SecretStr)}
     return settings.model_dump(mode="json") | secrets
@@ -121,8 +122,8 @@ def with_secrets(settings: Settings) -> JsonObject:
 def model_key(model: HubModel | StoredModel, team_id: str) -> str:
     """Return the cache key of a model.
 
-    Models with the same files are one entry, wherever they come from; of the hub's that are not public, one for each
-    team.
+    Models with the same files share one entry, wherever they come from. Hub models that are not public have an entry
+    for each team.
     """
     facts = sorted((file.path, file.bytes, file.sha256 or file.git_blob) for file in model.files)
     return "model-" + _hash([*facts, *_reader(model, team_id)])
@@ -148,7 +149,7 @@ def questions_key(questions: HubText, team_id: str) -> str:
 
 
 def is_closed(reference: object) -> bool:
-    """Return whether the hub must say each time who may read this."""
+    """Return whether the hub must be asked each time who may read this."""
     return isinstance(reference, HubModel | HubText | HubImages) and not reference.is_public
 
 

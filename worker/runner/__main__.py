@@ -1,7 +1,7 @@
-"""The runner: the one process that opens models. A spec on stdin, JSON lines on stdout, diagnostics on stderr.
+"""Runner: the only process that opens models; a spec on stdin, JSON lines on stdout, diagnostics on stderr.
 
-It has no credentials and reaches no network (`worker.runner.seclusion`); whatever a library prints goes to stderr, so
-that stdout carries messages alone.
+It has no credentials and reaches no network (`worker.runner.seclusion`). Output that a library prints goes to stderr,
+so that stdout carries only messages.
 """
 
 import contextlib
@@ -30,16 +30,16 @@ from worker.runner.messages import ErrorMessage, ResultMessage
 from worker.runner.seclusion import seclude
 
 STOPPED = 75
-"""Exit code of a runner that was asked to stop (SIGTERM) and has saved its newest block or step: to be started again
-later."""
+"""Exit code of a runner that was asked to stop (SIGTERM) and has saved its newest block or step; it can resume later.
+"""
 
 
 def _classify(error: BaseException) -> SecateurError:
-    """Return the error as one of the error tree."""
+    """Return the error as a member of the error tree."""
     if isinstance(error, SecateurError):
         return error
     if ran_out_of_memory(error):
-        if isinstance(error, torch.OutOfMemoryError):  # it says itself what was asked for and what there was
+        if isinstance(error, torch.OutOfMemoryError):  # its message already names the requested and the free memory
             return OutOfMemory(f"memory ran out: {str(error)[:300]}")
         free = CPUBackend(torch.device("cpu")).free_bytes()
         return OutOfMemory(f"memory ran out: {str(error)[:300] or type(error).__name__}. {free} bytes are free.")
@@ -49,7 +49,7 @@ def _classify(error: BaseException) -> SecateurError:
 
 
 def main() -> int:
-    """Read a spec, run it, send its result or its error; the exit code is 0, 1 or STOPPED. SIGINT ends it at once."""
+    """Read a spec, run it, and send its result or its error; return 0, 1 or STOPPED. SIGINT ends it at once."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     open_messages()
     os.dup2(2, 1)
@@ -83,8 +83,8 @@ def main() -> int:
 def finish() -> NoReturn:
     """Run the spec, and end this process at once.
 
-    All is written by then, and threads that libraries left can hang the interpreter's own end. Nothing of a job is
-    read before the process is off the network, where the system allows that.
+    Everything is written by then, and threads of libraries could block a normal interpreter exit. The process leaves
+    the network, where the system allows that, before it reads anything of a job.
     """
     if (refused := seclude()) is not None:
         print(f"This runner is not kept from the network: {refused}.", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""One task of the runner, from the supervisor's side: start, hand over the spec, read messages, tell how it ended."""
+"""Client of one runner task in the supervisor: start it, send the spec, read messages, explain how it ended."""
 
 import contextlib
 import os
@@ -26,16 +26,16 @@ from worker.runner.messages import ErrorMessage, Message, ResultMessage, parse_m
 RUNNER: tuple[str, ...] = (sys.executable, "-P", "-m", "worker.runner")
 POLL_SECONDS = 0.2
 _FULL_DISK_BYTES = 2**16
-"""Free bytes below which a process may end without a word: not even its log can be written."""
+"""Free bytes below which a process may end without a message, because not even its log can be written."""
 EXIT_SECONDS = 30
-"""Given to a runner that has closed its output to end by itself."""
+"""Time for a runner that has closed its output to end by itself."""
 
 PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
 PASSED_ON_PREFIXES = ("LC_", "CUDA_", "NVIDIA_", "OMP_", "MKL_", "TORCH", "PYTORCH", "CUBLAS_", "KMP_")
 
 
 class ReportedFailure(RunFailed):
-    """An error the runner reported itself; code, param and retryable are the runner's."""
+    """Error that the runner reported itself; code, param and retryable are the runner's."""
 
     def __init__(self, error: ErrorMessage) -> None:
         super().__init__(error.message, param=error.param)
@@ -51,7 +51,7 @@ class ReportedFailure(RunFailed):
 
 
 class Draining(Exception):
-    """Signal that the worker stops: the job goes back to the queue.
+    """Signal that the worker stops, and the job goes back to the queue.
 
     A runner that prunes may finish its block first, for at most `seconds`.
     """
@@ -62,7 +62,7 @@ class Draining(Exception):
 
 
 class ResultMissing(RunnerLost):
-    """The runner ended well but without a result."""
+    """Error of a runner that ended successfully but without a result."""
 
     retryable = False
 
@@ -78,13 +78,13 @@ def run_task(
 ) -> JsonObject:
     """Run one task to its end and return its result.
 
-    `on_message` gets every message but result and error; `on_wait` is called a few times a second. Whatever either
-    raises ends the runner's group (SIGINT, `grace_seconds`, SIGKILL) and comes out of here. Only `Draining` waits: the
-    runner gets SIGTERM, at which one that prunes stops after its block and any other at once, and what was asked for
-    comes out of here when it has, or has not in time. `log` takes its stderr.
+    `on_message` gets every message except result and error. `on_wait` is called a few times a second. An exception from
+    either ends the runner's group (SIGINT, `grace_seconds`, SIGKILL) and is raised from here. `Draining` is different:
+    the runner gets SIGTERM, at which a runner that prunes stops after its block, and any other at once. `Draining` is
+    raised when the runner has ended, or its time is over. `log` takes the runner's stderr.
 
-    Raises what the runner reported (`ReportedFailure`), `OutOfMemory` where memory ran out, `RunnerLost` where a signal
-    ended it, `InternalError` for anything else.
+    Raises the error that the runner reported (`ReportedFailure`), `OutOfMemory` if memory ran out, `RunnerLost` if a
+    signal ended it, and `InternalError` for anything else.
     """
     with span(f"runner.{spec.task}"):
         on_wait()
@@ -95,7 +95,7 @@ def run_task(
         waiting = _Waiting(child, on_wait)
         outcome: ResultMessage | ErrorMessage | None = None
         try:
-            with contextlib.suppress(BrokenPipeError):  # it died at once: its exit code tells
+            with contextlib.suppress(BrokenPipeError):  # it died at once: its exit code says why
                 child.stdin.write(spec.model_dump_json().encode() + b"\n")
                 child.stdin.close()
             for message in read_messages(child, waiting):
@@ -116,7 +116,7 @@ def run_task(
 
 
 def _start(spec: Spec, command: Sequence[str], stderr: IO[bytes]) -> ChildProcess:
-    """Start the runner: forked where it is one like all others, else executed."""
+    """Start the runner: forked if it has the usual command, otherwise executed."""
     name, variables = f"runner {spec.task}", {}
     if (traceparent := current_traceparent()) is not None:
         variables["TRACEPARENT"] = traceparent
@@ -136,7 +136,7 @@ def _start(spec: Spec, command: Sequence[str], stderr: IO[bytes]) -> ChildProces
 
 
 class _Waiting:
-    """Wait callback that, besides calling `on_wait`, gives a runner that is asked to drain its time."""
+    """Wait callback that calls `on_wait`; after a request to drain it limits the time that the runner may take."""
 
     def __init__(self, child: ChildProcess, on_wait: Callable[[], None]) -> None:
         self._child = child
@@ -153,12 +153,12 @@ class _Waiting:
                 self._until = time.monotonic() + draining.seconds
                 self._child.send(signal.SIGTERM)
             elif time.monotonic() >= self._until:
-                self._child.send_group(signal.SIGKILL)  # no grace: it has had its time
+                self._child.send_group(signal.SIGKILL)  # its time is over
                 raise
 
 
 def runner_environment() -> dict[str, str]:
-    """Return the environment of the runner: an allow-list, so that no credential reaches it, and no way to a hub.
+    """Return the environment of the runner: an allow-list, so that it gets no credentials and no address of a hub.
 
     CUDA counts devices as the driver's tools do, so that a number means the same device to both.
     """
@@ -176,9 +176,9 @@ def runner_environment() -> dict[str, str]:
 
 
 def memory_kills(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> int:
-    """Return how many processes the kernel's out-of-memory killer has ended.
+    """Return the number of processes that the kernel's out-of-memory killer has ended.
 
-    Counted in our control group where it keeps count, else on the machine; 0 where neither counter can be read.
+    The control group's counter is used if there is one, otherwise the machine's; 0 if neither can be read.
     """
     with contextlib.suppress(OSError, StopIteration):
         own_group = next(line for line in (proc / "self/cgroup").read_text().splitlines() if line.startswith("0::"))
@@ -196,7 +196,7 @@ def _counter(path: Path, name: str) -> int:
 def read_messages(child: ChildProcess, on_wait: Callable[[], None]) -> Iterator[Message]:
     """Yield a process's messages until it ends or closes its stdout; `on_wait` is called a few times a second.
 
-    Raises InternalError at a line that is no message.
+    Raises InternalError for a line that is not a message.
     """
     for line in _lines(child, on_wait):
         try:
@@ -206,9 +206,9 @@ def read_messages(child: ChildProcess, on_wait: Callable[[], None]) -> Iterator[
 
 
 def _lines(child: ChildProcess, on_wait: Callable[[], None]) -> Iterator[bytes]:
-    """Yield lines of stdout until it is closed, or until the runner has ended and nothing more is there.
+    """Yield lines of stdout until it is closed, or until the runner has ended and no more lines are there.
 
-    The second end is needed because a process the runner started may hold the pipe open after it.
+    The second condition is needed because a process that the runner started may keep the pipe open.
     """
     pending = b""
     with selectors.DefaultSelector() as selector:
@@ -240,7 +240,7 @@ def wait_for_exit(child: ChildProcess, on_wait: Callable[[], None]) -> int:
 
 
 def unexplained_end(code: int, task: str, log: Path, killed_for_memory: bool) -> SecateurError:
-    """Return the error of a process that ended without a word, as its exit code, its log and the machine tell it."""
+    """Return the error of a process that ended without a message, from its exit code, its log and the machine."""
     last_line = _last_line(log)
     if code == -signal.SIGKILL and killed_for_memory:
         return OutOfMemory(f"The system ended the runner ({task}) because memory ran out.")

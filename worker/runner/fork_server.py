@@ -1,4 +1,4 @@
-"""Runners without the seconds that loading their libraries takes: forked from one process that has loaded them."""
+"""Fast start of runners: they are forked from one process that has already loaded their libraries."""
 
 import atexit
 import json
@@ -21,17 +21,17 @@ PRELOADED = (
     *(module for task, spec in SPECS.items() if (module := run_module(task)) not in spec.libraries),
     "worker.runner.checkpoint_names",
 )
-"""Modules that a server loads before it can be asked: those of the stages too, but for what is slow to load."""
+"""Modules that a server loads before its first request; they include the stages, without their slow libraries."""
 PACKET_BYTES = 64
 PROCESS_NAME = "secateur-runner"
-"""What tools call a runner that was forked, whose command line is the server's."""
+"""Name of a forked runner in process lists; its command line is the server's."""
 
 
 class ForkedProcess(ChildProcess):
-    """A child process of the server, in a process group of its own.
+    """Child process of the server, in a process group of its own.
 
-    The server says how it ended, and reaps it once `_owner`, our end of the socket it says so on, is closed; where the
-    server is gone it has killed what it forked.
+    The server reports how it ended, and reaps it when `_owner`, this side of the socket for that report, is closed. If
+    the server has ended, it has killed its children first.
     """
 
     def __init__(self, owner: socket.socket, name: str, stdin: IO[bytes], stdout: IO[bytes]) -> None:
@@ -46,7 +46,7 @@ class ForkedProcess(ChildProcess):
             self._receive(0)
         return self._pid or 0
 
-    def _look(self) -> int | None:
+    def _poll_exit_code(self) -> int | None:
         while self._ended is None and self._receive(socket.MSG_DONTWAIT):
             pass
         return self._ended
@@ -66,7 +66,7 @@ class ForkedProcess(ChildProcess):
             super().send_group(number)
 
     def _receive(self, flags: int) -> bool:
-        """Take in what the server says next; False where it has nothing to say yet."""
+        """Receive the server's next message; return False if there is none yet."""
         try:
             said = self._owner.recv(PACKET_BYTES, flags).decode()
         except BlockingIOError:
@@ -82,7 +82,7 @@ class ForkedProcess(ChildProcess):
 
 
 class ForkServer:
-    """One `worker.runner.forking_process`, for one environment. It ends with us: nobody else holds its socket."""
+    """One `worker.runner.forking_process` for one environment; it ends with this process, which owns its socket."""
 
     def __init__(self, environment: Mapping[str, str], command: Sequence[str] | None = None) -> None:
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -93,7 +93,7 @@ class ForkServer:
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 environment=environment,
-                death_signal=0,  # it must outlive the thread that was the first to need it
+                death_signal=0,  # it must outlive the thread that started it
             )
         self.forks = bool(self._channel.recv(PACKET_BYTES))
         """Whether it has loaded its libraries and can be forked."""
@@ -108,7 +108,7 @@ class ForkServer:
     ) -> ForkedProcess:
         """Fork a runner with pipes as stdin and stdout, and with these environment variables and libraries.
 
-        Raises OSError where the server has ended.
+        Raises OSError if the server has ended.
         """
         ours, owner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         stdin, to_stdin = os.pipe()
@@ -145,10 +145,10 @@ def fork_runner(
     variables: Mapping[str, str],
     libraries: Sequence[str] = (),
 ) -> ForkedProcess | None:
-    """Return a runner with this environment, these variables and `libraries` (modules that are loaded).
+    """Return a runner with this environment and these variables, in which `libraries` (modules) are loaded.
 
-    Its server is started where there is none for the environment. None where runners cannot be forked: without Linux,
-    or where its libraries do not load, or open a GPU.
+    The environment's server is started if none runs. Returns None if runners cannot be forked: without Linux, or if the
+    libraries fail to load or open a GPU.
     """
     if not hasattr(os, "pidfd_open"):
         return None
@@ -160,7 +160,7 @@ def fork_runner(
             server = None
         if server is None:
             server = _servers[key] = ForkServer(environment)
-    with suppress(OSError):  # it was killed just now
+    with suppress(OSError):  # it was killed a moment ago
         if server.forks:
             return server.fork(name=name, stderr=stderr, variables=variables, libraries=libraries)
     return None

@@ -1,13 +1,14 @@
-"""A runner with its libraries loaded that never runs a task: for each it is asked for it forks, and the copy does it.
+"""Server process with the runner's libraries loaded: it runs no task itself, but forks a runner for each request.
 
-`python -m worker.runner.forking_process MODULE…`, with a socket as stdin on which it says `ready` with the modules
-loaded. Each packet there asks for one process: environment variables, and modules to load first, as JSON, with four
-file descriptors, to be its stdin, stdout and stderr, and the server's end of a socket on which it says `pid N`, and
-`ended CODE` once the process has. Where the other end of that is closed, the process is killed with its group, and
-reaped: not before, so that until then the group's id is its own.
+It starts as `python -m worker.runner.forking_process MODULE…`, with a socket as stdin, and sends `ready` when the
+modules are loaded. Each packet on the socket requests one process. The packet holds JSON, with the environment
+variables and the modules to load first, and four file descriptors: the process's stdin, stdout and stderr, and the
+server's end of another socket. On that socket the server sends `pid N`, and `ended CODE` when the process has ended.
+When the other end of that socket is closed, the process is killed with its group and reaped. It is not reaped earlier,
+so that the group's id stays valid until then.
 
-The server ends where the socket on stdin is closed, and all it forked with it. It ends without a word where its
-libraries have opened a GPU: CUDA does not survive a fork.
+The server ends when the socket on stdin is closed, and all forked processes with it. It ends without a message if its
+libraries have opened a GPU, because CUDA does not survive a fork.
 """
 
 import ctypes
@@ -34,8 +35,8 @@ PR_SET_NAME = 15
 
 
 @dataclass(frozen=True)
-class Forked:
-    """One process, by what is watched: a descriptor that is ready once it has ended, and its owner's socket."""
+class ForkedChild:
+    """ForkedChild process: a descriptor that becomes ready when it has ended, and its owner's socket."""
 
     pid: int
     end: int
@@ -43,9 +44,9 @@ class Forked:
 
 
 class RunnerServer:
-    """Serves until its channel is closed. One thread, which the kernel takes its processes' parent to be.
+    """Server that runs until its channel is closed, in one thread, which for the kernel is its processes' parent.
 
-    `run` is what a copy does, with the streams and the environment it was asked for with.
+    `run` is called in a forked process, with the requested streams and environment.
     """
 
     def __init__(self, channel: socket.socket, run: Callable[[], NoReturn]) -> None:
@@ -53,10 +54,10 @@ class RunnerServer:
         self._run = run
         self._selector = selectors.DefaultSelector()
         self._selector.register(channel, selectors.EVENT_READ, None)
-        self._running: set[Forked] = set()
+        self._running: set[ForkedChild] = set()
 
     def serve(self) -> None:
-        """Say that it can be asked, and do what it is asked until nobody can any more."""
+        """Send `ready`, and answer requests until the channel is closed."""
         self._channel.send(b"ready")
         while True:
             for key, _ in self._selector.select():
@@ -68,7 +69,7 @@ class RunnerServer:
                     fork_request = json.loads(request)
                     load(fork_request["libraries"])
                     self._fork(fork_request["variables"], files)
-                elif forked in self._running:  # not let go a moment ago
+                elif forked in self._running:  # it was not released a moment ago
                     if key.fd == forked.end:
                         self._report_end(forked)
                     else:
@@ -79,33 +80,33 @@ class RunnerServer:
         server = os.getpid()
         try:
             pid = os.fork()
-        except OSError as error:  # no memory for another; whoever asked sees that there is none
+        except OSError as error:  # no memory for another process; the client sees its socket close
             print(f"A runner could not be forked: {error.strerror}.", file=sys.stderr)
             for file in files:
                 os.close(file)
             return
         if pid == 0:
-            self._forget()
+            self._close_server_files()
             os.close(owner)
-            become(server, streams, environment)
+            set_up_fork(server, streams, environment)
             self._run()
-        os.setpgid(pid, pid)  # here too, so that nobody is told of a process that has no group yet
+        os.setpgid(pid, pid)  # also here, so that no client learns of a process without a group
         for stream in streams:
             os.close(stream)
-        forked = Forked(pid, os.pidfd_open(pid), socket.socket(fileno=owner))
+        forked = ForkedChild(pid, os.pidfd_open(pid), socket.socket(fileno=owner))
         self._running.add(forked)
         _send(forked, f"pid {pid}")
         self._selector.register(forked.end, selectors.EVENT_READ, forked)
         self._selector.register(forked.owner, selectors.EVENT_READ, forked)
 
-    def _report_end(self, forked: Forked) -> None:
+    def _report_end(self, forked: ForkedChild) -> None:
         self._selector.unregister(forked.end)
         ended = os.waitid(os.P_PID, forked.pid, os.WEXITED | os.WNOWAIT)
         assert ended is not None
         _send(forked, f"ended {exit_code(ended)}")
 
-    def _release(self, forked: Forked) -> None:
-        """Its owner has closed its end, and says nothing else."""
+    def _release(self, forked: ForkedChild) -> None:
+        """Release a process whose owner has closed its socket: kill its group and reap it."""
         if forked.end in self._selector.get_map():
             self._selector.unregister(forked.end)
         self._selector.unregister(forked.owner)
@@ -115,22 +116,22 @@ class RunnerServer:
         forked.owner.close()
         self._running.remove(forked)
 
-    def _forget(self) -> None:
-        """Close what is the server's alone, in a copy of it."""
+    def _close_server_files(self) -> None:
+        """Close the server's own descriptors in a forked process."""
         self._selector.close()
-        self._channel.detach()  # stdin, which the copy's own takes the place of
+        self._channel.detach()  # this is stdin, which is replaced by the process's own
         for forked in self._running:
             forked.owner.close()
             os.close(forked.end)
 
 
-def _send(forked: Forked, what: str) -> None:
-    with suppress(ConnectionError):  # it lets go, which is seen next
+def _send(forked: ForkedChild, what: str) -> None:
+    with suppress(ConnectionError):  # the client has closed its socket, which the next turn handles
         forked.owner.send(what.encode())
 
 
-def become(server: int, streams: list[int], environment: dict[str, str]) -> None:
-    """Become a process as if it had been started for its task, in one just forked."""
+def set_up_fork(server: int, streams: list[int], environment: dict[str, str]) -> None:
+    """Turn a forked process into one that looks as if it had been started for its task."""
     os.setpgid(0, 0)
     if not dies_with(server, signal.SIGKILL):
         os._exit(PARENT_ENDED)
@@ -141,31 +142,32 @@ def become(server: int, streams: list[int], environment: dict[str, str]) -> None
 
 
 def run_task() -> NoReturn:
-    """Be a runner."""
+    """Run the task of a runner."""
     ctypes.CDLL(None).prctl(PR_SET_NAME, PROCESS_NAME.encode(), 0, 0, 0)
     finish: Callable[[], NoReturn] = import_module("worker.runner.__main__").finish
     finish()
 
 
 def load(libraries: list[str]) -> None:
-    """Load what is not loaded yet, for every copy to come. A task says itself what it cannot load.
+    """Load modules that are not loaded yet, for every later fork; a task itself reports modules that fail to load.
 
-    Where there is a GPU they are left to the task: one that opens it could not be got rid of again here.
+    If there is a GPU, the task loads them: a module that opens the GPU cannot be unloaded here.
     """
     missing = [name for name in libraries if name not in sys.modules]
     if not missing or kind_of_machine().has_own_memory:
         return
-    with _uncollected():
+    with _outside_garbage_collection():
         for name in missing:
             with suppress(Exception):
                 import_module(name)
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
-    """Keep all that is loaded meanwhile out of every collection: no copy's first one writes to what all share.
+def _outside_garbage_collection() -> Iterator[None]:
+    """Exclude everything loaded inside the context from garbage collection.
 
-    Nothing is collected before: next to nothing of it is garbage, and looking takes longer than many a library's load.
+    A collection in a forked process would write to pages that all processes share. There is no collection before:
+    almost nothing of it is garbage, and the search takes longer than loading many a library.
     """
     gc.disable()
     try:
@@ -176,9 +178,9 @@ def _uncollected() -> Iterator[None]:
 
 
 def main(modules: Sequence[str], run: Callable[[], NoReturn] = run_task) -> int:
-    """Serve whoever holds the other end of stdin; 1 where a fork would not be a runner."""
+    """Serve the holder of the other end of stdin; return 1 if a fork could not be a runner."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    with _uncollected():
+    with _outside_garbage_collection():
         for name in modules:
             import_module(name)
     if any(kind.files and has_opened(kind.files) for kind in DEVICE_KINDS.values()):

@@ -1,6 +1,6 @@
 """Messages of the runner to the supervisor: results, progress, and signs of life while it works.
 
-SIGTERM is how the runner learns that it should stop.
+SIGTERM tells the runner to stop.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ _stop_requested = threading.Event()
 
 
 def open_messages() -> None:
-    """Take stdout for messages. To be called before anything else is sent there."""
+    """Reserve stdout for messages; call this before anything else writes to it."""
     global _messages
     _messages = os.fdopen(os.dup(1), "w", buffering=1)
 
@@ -35,7 +35,7 @@ def send(message: Message) -> None:
 
 @contextlib.contextmanager
 def signs_of_life() -> Iterator[None]:
-    """Say twice a second that this process lives and what it is at, while the body runs; nothing after it."""
+    """Send a sign of life with the current work twice a second, while the body runs."""
     ended = threading.Event()
 
     def beat() -> None:
@@ -53,7 +53,7 @@ def signs_of_life() -> Iterator[None]:
 
 
 def stop_once_saved() -> None:
-    """Have SIGTERM end the task only once its newest block, round or step is saved; else it ends at once."""
+    """Make SIGTERM end the task only after its newest block, round or step is saved; without this it ends at once."""
     signal.signal(signal.SIGTERM, lambda *_: _stop_requested.set())
 
 

@@ -26,7 +26,7 @@ class ProgressMessage(_Message):
 
 
 class AliveMessage(_Message):
-    """A sign of life, sent twice a second; `doing` says what the runner is at, where a loop counts itself."""
+    """Sign of life, sent twice a second; `doing` describes the current loop, if there is one."""
 
     type: Literal["alive"] = "alive"
     doing: str | None = None
@@ -66,5 +66,5 @@ _message_adapter: TypeAdapter[Message] = TypeAdapter(Message)
 
 
 def parse_message(line: str | bytes) -> Message:
-    """Parse one line of the runner's stdout. Raises pydantic's ValidationError on anything else."""
+    """Parse one line of the runner's stdout; raises pydantic's ValidationError for anything that is not a message."""
     return _message_adapter.validate_json(line)

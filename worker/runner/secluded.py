@@ -1,9 +1,9 @@
-"""Launcher of a command off the network and within limits: `python -m worker.runner.secluded MEMORY FILE COMMAND…`.
+"""Launcher of a command without network and within limits: `python -m worker.runner.secluded MEMORY FILE COMMAND…`.
 
-MEMORY  bytes of address space it may take, what it loads included
+MEMORY  bytes of address space it may use, including what it loads
 FILE    bytes it may write to one file
 
-It gives way to whatever else the machine does, and leaves no core. The process keeps its id through the exec.
+The process runs at low priority and leaves no core dump. It keeps its id through the exec.
 """
 
 import os

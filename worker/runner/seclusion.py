@@ -1,10 +1,11 @@
-"""No network for a runner: the kernel refuses it every socket but those between processes of this machine.
+"""Network block for a runner: the kernel refuses every socket except those between processes of this machine.
 
-A filter of system calls that a process puts on itself and cannot take off again, nor can what it starts (seccomp). It
-needs no privilege and no namespace, so it holds in a container that may do nothing, too. What it refuses besides would
-be ways round: rings of asynchronous calls, another process' sockets, and calls of other kinds of machines.
+This is a filter of system calls (seccomp) that a process puts on itself. Neither the process nor its children can
+remove it. It needs no privilege and no namespace, so it also works in a container without any rights. It also refuses
+the calls that would get around it: rings of asynchronous calls, sockets of other processes, and system calls of other
+architectures.
 
-`python -I -S worker/runner/seclusion.py` ends with 1, and says why, where the filter cannot be put on.
+`python -I -S worker/runner/seclusion.py` ends with 1 and prints the reason if the filter cannot be installed.
 """
 
 import ctypes
@@ -21,13 +22,13 @@ _SET_MODE_FILTER, _ALL_THREADS = 1, 1
 _LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
 _ALLOW, _ERROR = 0x7FFF0000, 0x00050000
 _NUMBER, _MACHINE, _FIRST_ARGUMENT = 0, 4, 16
-"""Offsets in what the kernel shows a filter of a call."""
+"""Offsets in the data that the kernel gives a filter for each call."""
 
 
 class _Machine(NamedTuple):
-    """Numbers of a machine's system calls, from `most` on those of another kind of program.
+    """Numbers of a machine's system calls; numbers from `most` on belong to another kind of program.
 
-    `detours` are calls by which a process could use a socket that is not its own, or one that nobody saw it open.
+    `detours` are calls by which a process could use a socket that is not its own, or open one unnoticed.
     """
 
     audit: int
@@ -45,7 +46,7 @@ _MACHINES = {
 
 
 def seclude() -> str | None:
-    """Put this process, all its threads, off the network for good; return why that cannot be done, None where it is."""
+    """Block the network for this process and all its threads, for good; return the reason if that is impossible."""
     machine = _MACHINES.get(platform.machine())
     if sys.platform != "linux" or machine is None:
         return f"there is no filter for {sys.platform} on {platform.machine()}"
@@ -65,8 +66,8 @@ def seclude() -> str | None:
 def _filter(machine: _Machine) -> list[bytes]:
     """Return the instructions of the filter.
 
-    A jump says how many it passes over, where the comparison holds and where it does not; all that is refused jumps to
-    the end.
+    A jump holds two numbers of instructions to skip: if the comparison is true, and if it is false. All refused calls
+    jump to the end.
     """
     length = 10 + len(machine.detours)
     allow, refuse, no_family = length - 3, length - 2, length - 1

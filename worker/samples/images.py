@@ -1,4 +1,4 @@
-"""`secateur samples --images`: labelled images from packages, as Parquet files."""
+"""Command `secateur samples --images`: labelled images from packages, as Parquet files."""
 
 import gzip
 import io
@@ -25,16 +25,16 @@ FASHION_MNIST_FILES = {
     "test": ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
 }
 _IDX_MAGIC = {1: 0x801, 3: 0x803}
-"""Magic numbers of unsigned bytes, by number of dimensions."""
+"""Magic numbers of files with unsigned bytes, by number of dimensions."""
 
 Images = Iterable[tuple[bytes, int]]
 
 
 def add_image_samples(instance: EmbeddedInstance, say: Say, *, package_files: Path = FASHION_MNIST_LIST) -> None:
-    """Register the samples that are not there yet.
+    """Register the samples that are not registered yet.
 
-    Fashion-MNIST is left out, saying how to get it, where Debian's package is not installed; `package_files` lists the
-    files of that package, one a line.
+    Without Debian's package, Fashion-MNIST is left out with a message on how to get it. `package_files` lists the files
+    of that package, one per line.
     """
     for name, images in digits().items():
         _add(instance, f"digits-{name}", images, [str(digit) for digit in range(10)], "scikit-learn load_digits", say)
@@ -63,7 +63,7 @@ def digits() -> dict[str, list[tuple[bytes, int]]]:
     numbers = train_test_split(
         range(len(labels_N)), test_size=DIGITS_TEST_SHARE, random_state=_DIGITS_SEED, stratify=labels_N
     )
-    grays_NHW = (pixels_NHW * 255 / 16).round().astype("uint8")  # of 17 shades
+    grays_NHW = (pixels_NHW * 255 / 16).round().astype("uint8")  # there are 17 shades
     return {
         name: [(png(grays_NHW[number].tobytes(), 8, 8), int(labels_N[number])) for number in sorted(chosen)]
         for name, chosen in zip(("train", "test"), numbers, strict=True)
@@ -82,7 +82,7 @@ def read_idx(images_file: Path, labels_file: Path) -> Images:
 
 
 def idx(file: Path, dimensions: int) -> tuple[Sequence[int], bytes]:
-    """Return sizes and values of a gzipped IDX file of unsigned bytes. Raises UnusableDataset."""
+    """Return sizes and values of a gzipped IDX file of unsigned bytes; raises UnusableDataset."""
     with gzip.open(file) as stream:
         content = stream.read()
     magic, *sizes = struct.unpack_from(f">{1 + dimensions}I", content) if len(content) >= 4 + 4 * dimensions else (0,)
@@ -96,7 +96,7 @@ def idx(file: Path, dimensions: int) -> tuple[Sequence[int], bytes]:
 
 
 def png(grays: bytes, height: int, width: int) -> bytes:
-    """Encode an 8-bit grayscale image, given row by row, as PNG."""
+    """Encode an 8-bit grayscale image, whose bytes are row by row, as PNG."""
     buffer = io.BytesIO()
     Image.frombytes("L", (width, height), grays).save(buffer, "PNG")
     return buffer.getvalue()

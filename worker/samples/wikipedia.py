@@ -18,13 +18,13 @@ APPARATUS = re.compile(
     re.IGNORECASE,
 )
 SHORTEST_ARTICLE = 1000
-"""Characters of prose; below are lists whose tables were the content, and stubs."""
+"""Smallest number of characters of prose; shorter articles are stubs, or lists whose tables held the content."""
 
 
 def articles(export_bz2: bytes) -> list[str]:
     """Return the prose of every article in the main namespace, in the export's order.
 
-    Redirects and very short ones are left out. Markup, tables, references, images and the closing apparatus
+    Redirects and very short articles are left out. Markup, tables, references, images and the closing sections
     (references, external links…) are dropped.
     """
     texts = (prose(markup) for markup in _markups(bz2.decompress(export_bz2)))
@@ -49,7 +49,7 @@ def _section_prose(section: Wikicode) -> str:
         *section.filter_wikilinks(matches=lambda link: bool(NOT_PROSE_LINKS.match(str(link.title)))),
     ]
     for node in nodes:
-        with contextlib.suppress(ValueError):  # went already, with the node around it
+        with contextlib.suppress(ValueError):  # it was removed with the node around it
             section.remove(node)
     return str(section.strip_code())
 

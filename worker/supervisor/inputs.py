@@ -1,4 +1,4 @@
-"""The fetch stage: what a claim names is brought to this machine, or is there, and is still what was registered."""
+"""Fetch stage: every input that a claim names is fetched, unless it is on this machine, and checked for changes."""
 
 import os
 from collections.abc import Callable
@@ -61,10 +61,10 @@ logger = structlog.get_logger()
 
 
 class JobInputs:
-    """Inputs of one attempt: model, texts and images, safe in this node's cache until this is closed.
+    """Inputs of one attempt: model, texts and images; their cache entries stay locked until this is closed.
 
-    `fetcher` is the attempt's own, and is closed with this. `find_access` looks up the access to the hub for the job's
-    team, for each fetch anew.
+    `fetcher` belongs to the attempt, and is closed with this object. `find_access` looks up the access to the hub for
+    the job's team, again for each fetch.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class JobInputs:
         self._fetcher.close()
 
     def end_fetching(self) -> None:
-        """End the fetcher, for its memory: all that the attempt needs is here, and stays."""
+        """End the fetcher to free its memory; fetched inputs stay."""
         self._fetcher.end()
 
     @property
@@ -99,9 +99,9 @@ class JobInputs:
         return self._fetcher.cache
 
     def fetch_job(self, claim: Claim) -> JobSpec:
-        """Fetch all that a job reads; return what its stages are told.
+        """Fetch all inputs of a job; return the spec that its stages share.
 
-        Raises what the fetcher and the runner report.
+        Raises the errors that the fetcher and the runner report.
         """
         earlier = (self._folder.with_name(f"attempt-{number}") for number in claim.previous_attempts)
         job = JobSpec(
@@ -111,7 +111,7 @@ class JobInputs:
             model=self.model(claim.model),
             baseline=claim.baseline,
             work=self._folder,
-            previous=[each for each in earlier if each.is_dir()],  # as far as they are within reach
+            previous=[each for each in earlier if each.is_dir()],  # earlier attempts may be on another node
             artifact=self._folder / "artifact",
             memory_bytes=usable_memory_bytes(self._settings),
             device=self._settings.device,
@@ -150,7 +150,7 @@ class JobInputs:
         )
 
     def _teacher(self, recovery: Recovery, claim: Claim, model: ModelSource) -> ModelSource | None:
-        """Return the model that a recovery learns from, if any: one that was named, else the job's own, dense."""
+        """Return the model that a recovery learns from, if any: the named one, otherwise the job's own dense model."""
         if not RECOVERIES[recovery.method].learns_from_model:
             return None
         return model if claim.teacher is None else self.model(claim.teacher)
@@ -167,9 +167,9 @@ class JobInputs:
         )
 
     def model(self, reference: ModelReference) -> ModelSource:
-        """Return the model's folder: in place where it lies on this machine, else in the cache.
+        """Return the model's folder: its own path if it is on this machine, otherwise the cache entry.
 
-        Raises UnusableModel, and what the fetcher reports.
+        Raises UnusableModel, and the errors that the fetcher reports.
         """
         place = self._model_in_place(reference)
         if place is not None:
@@ -187,7 +187,7 @@ class JobInputs:
         )
 
     def text(self, reference: TextReference, model: ModelSource, param: str) -> TextSource:
-        """Return the text's file. Raises UnusableDataset, and what the fetcher or the runner reports."""
+        """Return the text's file; raises UnusableDataset, and the errors that the fetcher or the runner reports."""
         if isinstance(reference, SelfText):
             return self._generated(reference, model)
         if isinstance(reference, FileText):
@@ -203,7 +203,7 @@ class JobInputs:
         return _described_source(reference.name, entry)
 
     def images(self, reference: ImageReference, param: str) -> ImageSource:
-        """Return the images' file or folder. Raises UnusableDataset, and what the fetcher reports."""
+        """Return the images' file or folder; raises UnusableDataset, and the errors that the fetcher reports."""
         if isinstance(reference, FileImages):
             return self._images_in_place(reference, reference.path, reference.sha256, param)
         if isinstance(reference, StoredImages):
@@ -225,9 +225,9 @@ class JobInputs:
         )
 
     def questions(self, task: TaskReference) -> TextSource:
-        """Return the questions of a zero-shot task: this node's own copy, or else the hub's.
+        """Return the questions of a zero-shot task: this node's own copy, otherwise the hub's.
 
-        Raises UnusableDataset, and what the fetcher reports.
+        Raises UnusableDataset, and the errors that the fetcher reports.
         """
         here = local_copy(self._settings.local_tasks.resolve(), TASKS[task.name])
         if here is not None:
@@ -243,7 +243,7 @@ class JobInputs:
         return _described_source(task.name, self._fetcher.entry(spec, ask_first=is_closed(task.hub)))
 
     def _common_fields(self) -> CommonFields:
-        """Return what every spec has. The operator's token goes along only where it is lent to the team."""
+        """Return the fields that every spec has; the operator's token is included only if the team may use it."""
         access = self._find_access()
         settings = self._settings if access.is_lent else self._settings.model_copy(update={"hub_token": None})
         return {"settings": with_secrets(settings), "access": access}
@@ -255,10 +255,10 @@ class JobInputs:
         return self._store.folder(reference.prefix) if isinstance(reference, StoredModel) and not is_packed else None
 
     def _check_model(self, reference: ModelReference, folder: Path) -> None:
-        """Require the registered content, hashed again in full: a report claims to reproduce it. Raises UnusableModel.
+        """Check the registered content by hashing it in full, since a report claims to reproduce it.
 
-        Nothing cheaper than reading the bytes proves that (sizes and times survive an edit through a hard link). It
-        costs one read, from which the runner's own then finds the files cached.
+        Only reading the bytes proves it: sizes and times survive an edit through a hard link. This costs one read,
+        after which the runner finds the files in the page cache. Raises UnusableModel.
         """
         if not folder.is_dir():
             raise UnusableModel(f"The files of model {reference.name!r} are no longer there.", param="model")
@@ -290,12 +290,12 @@ class JobInputs:
         return _image_source(reference, place, sha256)
 
     def _generated(self, reference: SelfText, model: ModelSource) -> TextSource:
-        """Return the text generated once for the fleet: from this node's cache, else the store, else the model."""
+        """Return the text that is generated once for the fleet: from the node's cache, the store or the model."""
         key = generated_key(reference, model.revision)
         prefix = f"{GENERATED_PREFIX}/{key}"
         here = self._store.folder(prefix)
         if here is not None and (here / MANIFEST).is_file():
-            os.utime(here / MANIFEST)  # read where it lies: not to be swept meanwhile
+            os.utime(here / MANIFEST)  # it is read in place; a new time protects it from the sweep
             return _described_source(reference.name, here)
         entry = self._fetcher.find(key)
         if entry is None and here is None:
@@ -309,7 +309,7 @@ class JobInputs:
     def _generate(self, reference: SelfText, model: ModelSource, key: str, prefix: str) -> Path:
         folder = self._folder / key
         folder.mkdir(parents=True, exist_ok=True)
-        self.end_fetching()  # the model needs the memory
+        self.end_fetching()  # frees memory for the model
         options = reference.model_dump(include={"samples", "sequence_length", "seed"})
         spec = GenerateTextSpec(
             model=model.place,

@@ -1,4 +1,4 @@
-"""A worker's own poll for jobs, every few seconds: while the broker is away no hint comes, and hints may be lost."""
+"""Poll of a worker for jobs, every few seconds, because hints may be lost and none come while the broker is away."""
 
 import threading
 from collections.abc import Callable
@@ -10,9 +10,9 @@ logger = structlog.get_logger()
 
 
 class JobPoller:
-    """Thread that has the pool's process call `poll` once it is started, and again and again, one at a time.
+    """Thread that has the pool's process call `poll` at intervals, one call at a time, once it is started.
 
-    A poll lasts as long as there are jobs, and the next one waits for a running job to end.
+    A poll lasts as long as there are jobs; the next one waits until it ends.
     """
 
     def __init__(self, pool: BasePool, poll: Callable[[], None], every_seconds: float) -> None:
@@ -35,7 +35,7 @@ class JobPoller:
         self._wake.set()
 
     def is_running(self) -> bool:
-        """Return whether the thread lives, is yet to start, or was told to end."""
+        """Return whether the thread lives, has not started yet, or was told to end."""
         return self._ended or self._thread.ident is None or self._thread.is_alive()
 
     def _live(self) -> None:
@@ -44,7 +44,7 @@ class JobPoller:
             try:
                 if poll is None or poll.ready():
                     poll = self._pool.apply_async(self._poll, (), {})
-            except Exception:  # of the pool, as it is replaced; the next poll comes
+            except Exception:  # the pool is being replaced; the next poll tries again
                 logger.exception("no poll for jobs")
                 poll = None
             self._wake.wait(self._every_seconds)

@@ -1,4 +1,4 @@
-"""The lease on one attempt: renewed in a thread, and what the queue answers is kept for the supervisor to look at."""
+"""Lease on one attempt: a thread renews it, and keeps the queue's last answer for the supervisor."""
 
 import threading
 import time
@@ -16,7 +16,7 @@ from core.service.jobs.queue.transitions import status_of
 LeaseState = Literal["running", "cancelling", "lost"]
 
 LOOK_SECONDS = 1.0
-"""Seconds between looks at whether a user asked for the end; also between tries while the database is away."""
+"""Seconds between checks for a cancellation, and between retries while the database is away."""
 
 logger = structlog.get_logger()
 
@@ -24,8 +24,8 @@ logger = structlog.get_logger()
 class Lease:
     """Lease on an attempt, held as a context while the job runs.
 
-    `state` is what the queue said last: `cancelling` when a user asked for the end, `lost` when the attempt is no
-    longer ours or the database could not be reached before the lease ran out. Lost is final.
+    `state` is the queue's last answer: `cancelling` if a user asked for the end; `lost` if the attempt is no longer
+    this worker's, or the lease ran out while the database could not be reached. Lost is final.
     """
 
     def __init__(
@@ -70,18 +70,18 @@ class Lease:
         return self._renew(session) != "lost"
 
     def lose(self) -> None:
-        """Mark the lease as lost: a write of this attempt matched no row, another one has the job."""
+        """Mark the lease as lost, because a write of this attempt matched no row: another attempt has the job."""
         self._state = "lost"
 
     def _keep(self) -> None:
         while not self._ended.wait(min(LOOK_SECONDS, self._renew_seconds)) and self.state != "lost":
             try:
-                self._look()
+                self._renew_if_due()
             except DBAPIError as error:
                 logger.warning("lease not renewed", error=str(error.orig))
 
-    def _look(self) -> None:
-        """Renew when it is time to, or at once where the job is being cancelled."""
+    def _renew_if_due(self) -> None:
+        """Renew the lease when it is due, or at once if the job is being cancelled."""
         now = time.monotonic()
         with transaction(self._sessions) as session:
             due = now >= self._renewed_at + self._renew_seconds

@@ -1,4 +1,4 @@
-"""Records that a running attempt writes to the queue: stages, progress, events, and its end."""
+"""Records of a running attempt in the queue: stages, progress, events, and its end."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -15,9 +15,9 @@ from secateur_wire.states import EventType, Stage
 from worker.supervisor.lease import Lease
 
 PROGRESS_SECONDS = 0.5
-"""At most two progress events a second."""
+"""Shortest time between two progress events."""
 SIGN_SECONDS = 4.0
-"""Seconds between events of progress where there is none: less than five, with what a sign of life takes to come."""
+"""Longest time between two progress events; with the delay of a sign of life it stays below five seconds."""
 LONGEST_RETRY_SECONDS = 2.0
 
 Answer = TypeVar("Answer")
@@ -26,13 +26,13 @@ logger = structlog.get_logger()
 
 
 class LeaseLost(Exception):
-    """The attempt is no longer ours: nothing more may be written for it."""
+    """Signal that the attempt is no longer this worker's: nothing more may be written for it."""
 
 
 class Recorder:
-    """Writes of one attempt to the queue.
+    """Writer of one attempt's records to the queue.
 
-    Each is tried again while the database is away, or somebody holds the rows, for as long as the lease would hold.
+    A write is retried while the database is away or its rows are locked, for as long as the lease would hold.
     """
 
     def __init__(self, sessions: sessionmaker[Session], job_id: str, attempt: int, lease: Lease) -> None:
@@ -50,7 +50,7 @@ class Recorder:
         self.stage_seconds: dict[str, float] = {}
 
     def enter(self, stage: Stage) -> None:
-        """Begin a stage; the time of the one before is added up."""
+        """Begin a stage; the time of the stage before is added to its total."""
         self.leave()
         if stage != self._stage:
             self._trace_stage()
@@ -62,13 +62,13 @@ class Recorder:
             )
 
     def leave(self) -> None:
-        """Add the time since the last call to the stage that runs."""
+        """Add the time since the last call to the current stage."""
         now = time.monotonic()
         self.stage_seconds[self._stage] = self.stage_seconds.get(self._stage, 0.0) + now - self._stage_at
         self._stage_at = now
 
     def progress(self, progress: float, data: Mapping[str, Any] | None = None) -> None:
-        """Record progress of the whole job, 0 to 1; more than two a second are left out, and it never goes back."""
+        """Record the progress of the whole job, 0 to 1; at most two records a second, and progress never decreases."""
         now = time.monotonic()
         if progress <= self._progress or now < self._progress_at + PROGRESS_SECONDS:
             return
@@ -76,10 +76,10 @@ class Recorder:
         self._write_progress(data or {})
 
     def alive(self, doing: str | None = None) -> None:
-        """Record a sign of life of whatever does the work, which is at `doing`.
+        """Record a sign of life of the process that does the work; `doing` is its current work.
 
-        It carries the current progress, and is written where none was for some seconds. A database that is away just
-        then misses it.
+        It repeats the current progress, and is written only if there was no record for some seconds. It is skipped if
+        the database is away.
         """
         self._doing = doing
         if time.monotonic() >= self._written_at + SIGN_SECONDS:
@@ -97,13 +97,13 @@ class Recorder:
         self._checked(lambda session: queue.append_event(session, self._job_id, self._attempt, kind, data))
 
     def read(self, query: Callable[[Session], Answer]) -> Answer:
-        """Look something up, as patiently as what is written."""
+        """Return the result of a query, with the same retries as a write."""
         answer = self._write(query)
         assert answer is not None
         return answer
 
     def end(self, write: Callable[[Session], Answer | None]) -> Answer:
-        """Write the end of the attempt; the job's new state. Raises LeaseLost where the attempt is stale."""
+        """Write the end of the attempt and return the job's new state; raises LeaseLost if the attempt is stale."""
         self.leave()
         self._trace_stage()
         answer = self._write(lambda session: write(session) if self._lease.holds(session) else None)
@@ -123,7 +123,7 @@ class Recorder:
             raise LeaseLost
 
     def _write(self, write: Callable[[Session], Answer], *, insist: bool = True) -> Answer | None:
-        """Write; return None where the database is away, and nothing is lost by not writing (not `insist`)."""
+        """Write; with `insist` False, return None at once if the database is away, as the record is not essential."""
         wait = 0.1
         while self._lease.state != "lost":
             try:

@@ -1,4 +1,4 @@
-"""A worker's thread beside its jobs, which takes requests of one kind from the database and sees them through."""
+"""Thread of a worker, beside its jobs, that takes requests of one kind from the database and fulfils them."""
 
 import threading
 import time
@@ -22,20 +22,20 @@ logger = structlog.get_logger()
 
 
 class RequestStopped(Exception):
-    """Signal that the worker ends, or that the request is another worker's now."""
+    """Signal that the worker ends, or that another worker has the request now."""
 
 
 class RequestTaker(ABC, Generic[Claimed]):
-    """Thread that takes requests, one at a time, once it is started; `name` says of what.
+    """Thread that takes requests, one at a time, once it is started; `name` names the kind of request.
 
-    No request ends it: one that raises what nobody foresaw fails with that as its reason, and the next one is taken. A
-    request under way is given back when the thread is told to end.
+    No request ends the thread: an unforeseen error fails the request with the error as its reason, and the next request
+    is taken. When the thread is told to end, the current request is given back.
     """
 
     foreseen: ClassVar[tuple[type[Exception], ...]] = (SecateurError,)
     """Errors that a request may end with."""
     unforeseen: ClassVar[type[SecateurError]] = InternalError
-    """Error of a request that raised what nobody foresaw."""
+    """Error that a request ends with after an unforeseen exception."""
 
     def __init__(self, name: str, settings: Settings, poll_seconds: float) -> None:
         self._settings = settings
@@ -47,7 +47,7 @@ class RequestTaker(ABC, Generic[Claimed]):
         self._thread.start()
 
     def stop(self) -> None:
-        """Take no more; a request under way is given back. Returns at once."""
+        """Take no more requests; the current one is given back. Returns at once."""
         self._ended.set()
 
     def wait(self, seconds: float) -> None:
@@ -55,42 +55,42 @@ class RequestTaker(ABC, Generic[Claimed]):
         self._thread.join(seconds)
 
     def is_running(self) -> bool:
-        """Return whether the thread lives, is yet to start, or was told to end."""
+        """Return whether the thread lives, has not started yet, or was told to end."""
         return self._ended.is_set() or self._thread.ident is None or self._thread.is_alive()
 
     @abstractmethod
     def claim(self, session: Session) -> Claimed | None:
-        """Take the next request; return None where none waits."""
+        """Take the next request; return None if none waits."""
 
     @abstractmethod
     def facts(self, claimed: Claimed) -> Mapping[str, str]:
-        """Return what log lines about a request say of it."""
+        """Return the fields of a request for log lines."""
 
     @abstractmethod
     def fulfil(self, sessions: sessionmaker[Session], claimed: Claimed, on_wait: Callable[[], None]) -> None:
-        """Fulfil a request, and write what came of it into its row.
+        """Fulfil a request, and write the outcome into its row.
 
-        `on_wait` is to be called about twice a second, and what it raises ends the work. Raises `foreseen` errors where
+        `on_wait` has to be called about twice a second; an exception from it ends the work. Raises `foreseen` errors if
         the request fails.
         """
 
     def renew(self, session: Session, claimed: Claimed) -> bool:
-        """Keep a request; return False where it is another worker's now.
+        """Renew the lease on a request; return False if another worker has it now.
 
-        A request whose claim lasts longer than its work may take is kept without.
+        A request whose lease is longer than its work may last needs no renewal.
         """
         return True
 
     @abstractmethod
     def release(self, session: Session, claimed: Claimed) -> None:
-        """Give a request back unharmed, where it is this worker's still."""
+        """Give a request back unchanged, if it is still this worker's."""
 
     @abstractmethod
     def fail(self, session: Session, claimed: Claimed, error: Exception) -> None:
-        """Write into a request's row why it failed: by a `foreseen` error, or by `unforeseen`."""
+        """Write the reason of a failure into a request's row: a `foreseen` error, or `unforeseen`."""
 
     def take_next(self, sessions: sessionmaker[Session]) -> bool:
-        """Take the next request and see it through to its end; return False where none waits."""
+        """Take the next request and fulfil it; return False if none waits."""
         with transaction(sessions) as session:
             claimed = self.claim(session)
         if claimed is None:
@@ -102,7 +102,7 @@ class RequestTaker(ABC, Generic[Claimed]):
                 with transaction(sessions) as session:
                     self.release(session, claimed)
             except _DATABASE_AWAY:
-                raise  # its lease runs out, and it is taken again
+                raise  # the lease runs out, and the request is taken again
             except Exception as error:
                 failure = error
                 if not isinstance(error, self.foreseen):
@@ -113,7 +113,7 @@ class RequestTaker(ABC, Generic[Claimed]):
         return True
 
     def _renewal(self, sessions: sessionmaker[Session], claimed: Claimed) -> Callable[[], None]:
-        """Return what renews the lease as often as it has to be. It raises RequestStopped."""
+        """Return a function that renews the lease when it is due; it raises RequestStopped."""
         renew_at = 0.0
 
         def renew() -> None:
@@ -130,12 +130,12 @@ class RequestTaker(ABC, Generic[Claimed]):
         return renew
 
     def _live(self) -> None:
-        """Take requests until ended, with an engine of its own, which no forked process inherits."""
+        """Take requests until ended, with a database engine of its own that no forked process inherits."""
         sessions = session_factory(self._settings, "worker")
         while not self._ended.is_set():
             try:
                 took_one = self.take_next(sessions)
-            except SQLAlchemyError as error:  # the next look comes
+            except SQLAlchemyError as error:  # the next round tries again
                 logger.warning("no requests", taker=self._thread.name, error=str(error).partition("\n")[0])
                 took_one = False
             except Exception:

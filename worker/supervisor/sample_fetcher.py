@@ -1,7 +1,7 @@
-"""A worker's fetching of samples: a thread of its parent process has a child fulfil what teams ask for, one at a time.
+"""Fetching of samples by a worker: a thread of its parent process runs a child for each request, one at a time.
 
-It does so beside whatever job the worker has. The child fetches from the package index, converts in a runner, and
-stores; here its lease is kept, and its time limited.
+Requests are fulfilled beside the worker's jobs. The child fetches from the package index, converts in a runner, and
+stores. The thread keeps the request's lease and limits the child's time.
 """
 
 import json
@@ -21,9 +21,9 @@ from worker.processes import spawn
 from worker.supervisor.request_taker import RequestTaker
 
 FULFILLER: tuple[str, ...] = (sys.executable, "-m", "worker.samples.requested")
-"""Command of the child; the claim comes as its argument."""
+"""Command of the child; the claim is its argument."""
 MOST_SECONDS = 1800.0
-"""Longest that the child may take: a hundred megabytes over a slow line, and their conversion."""
+"""Longest time for the child: to fetch a hundred megabytes over a slow line, and to convert them."""
 _LOOK_SECONDS = 0.5
 
 logger = structlog.get_logger()
@@ -56,9 +56,9 @@ class SampleFetcher(RequestTaker[ClaimedSample]):
         logger.warning("no samples", reason=problem["message"])
 
     def fulfil(self, sessions: sessionmaker[Session], claimed: ClaimedSample, on_wait: Callable[[], None]) -> None:
-        """Have a child fulfil a request; it writes the end itself.
+        """Have a child fulfil a request; the child writes the outcome itself.
 
-        Raises Unavailable where the child fails or takes too long.
+        Raises Unavailable if the child fails or takes too long.
         """
         child = spawn([*self._command, json.dumps(asdict(claimed))], name="samples")
         deadline = time.monotonic() + MOST_SECONDS

@@ -1,7 +1,7 @@
-"""A child that is asked one question about a model, which somebody has given: secluded, and with limits.
+"""Child process that answers one question about a model from an untrusted source: secluded, and with limits.
 
-It has the question and nothing else: no network, no credentials, no database, no device, one thread, and a limit on its
-time and one on its memory.
+It gets the question and nothing else: no network, credentials, database or device. It has one thread, and limits on its
+time and memory.
 """
 
 import sys
@@ -22,10 +22,10 @@ _MOST_ANSWER_BYTES = 64 * 2**20
 def ask_child(
     command: Sequence[str], question: str, *, name: str, settings: Settings, on_wait: Callable[[], None]
 ) -> bytes:
-    """Return what a child answers on its standard output to a question on its standard input.
+    """Return a child's answer on its standard output to a question on its standard input.
 
-    `on_wait` is called twice a second, and ends the child by an error of its own. Raises DiscoveryFailed where the
-    child fails or takes too long.
+    `on_wait` is called twice a second; an exception from it ends the child. Raises DiscoveryFailed if the child fails
+    or takes too long.
     """
     with TemporaryDirectory(prefix=f"secateur-{name}-") as temporary:
         folder = Path(temporary)
@@ -63,7 +63,7 @@ def _wait(child: ChildProcess, seconds: float, on_wait: Callable[[], None]) -> i
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """Return the environment of the child: a runner's, with nobody's home, no device and one thread."""
+    """Return the environment of the child: a runner's, with an empty home, no device and one thread."""
     return runner_environment() | {
         "HOME": str(folder),
         "TMPDIR": str(folder),

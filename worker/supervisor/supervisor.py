@@ -1,6 +1,6 @@
-"""Supervisor of one claimed job, from fetch to store; it writes how the job ended.
+"""Supervisor of one claimed job, from fetch to store; it also writes how the job ended.
 
-The supervisor fetches and stores; the runner, a process per task without credentials or network, opens, prunes,
+The supervisor fetches and stores. The runner, a process for each task without credentials or network, opens, prunes,
 measures and verifies. This process never imports torch.
 """
 
@@ -33,15 +33,15 @@ logger = structlog.get_logger()
 
 
 class CancelRequested(Exception):
-    """Signal that a user asked for the end of the job."""
+    """Signal that a user cancelled the job."""
 
 
 class Supervisor:
     """Runner of jobs, one at a time.
 
-    `stop`, once set, gives the running job back and returns, within `drain_seconds` and a little: a block being pruned
-    may be finished first. `find_failure` says how the device failed, if it did: an attempt that ends in an error on one
-    that failed does not count, and its job is given back too.
+    When `stop` is set, the running job is given back within little more than `drain_seconds`: the block that is being
+    pruned may be finished first. `find_failure` returns why the device failed, or None. If an attempt ends in an error
+    on a failed device, it does not count, and the job is given back too.
     """
 
     def __init__(
@@ -62,9 +62,9 @@ class Supervisor:
         self._find_failure = find_failure
 
     def run(self, claim: Claim) -> End:
-        """Run a claimed job to the end of this attempt; the state the job is in then, or `lost` if it was taken away.
+        """Run a claimed job to the end of this attempt; return the job's state, or `lost` if it was taken away.
 
-        Raises nothing about the job: every end is written to the queue.
+        No error of the job is raised: every end is written to the queue.
         """
         with (
             structlog.contextvars.bound_contextvars(
@@ -100,7 +100,7 @@ class Supervisor:
             if end == "succeeded":
                 work.remove(claim.job_id)
             elif end in TERMINAL:
-                work.keep_saved(claim.job_id)
+                work.keep_resume_files(claim.job_id)
             if span is not None:
                 span.set_attribute("secateur.end", end)
             logger.info("job ended", end=end)
@@ -138,7 +138,7 @@ class Supervisor:
                 measured=result.measured,
             )
         )
-        if end != "succeeded":  # cancelled at the last moment
+        if end != "succeeded":  # it was cancelled at the last moment
             self._store.delete(artifact_prefix(*job))
         return end
 
@@ -167,7 +167,7 @@ class Supervisor:
         )
 
     def _watch(self, claim: Claim, lease: Lease) -> Callable[[], None]:
-        """Return the check made a few times a second while a job runs; it raises what ends the job."""
+        """Return the check that runs a few times a second during a job; it raises the reason to end the job."""
         requested, own = claim.recipe.time_limit_seconds, self._settings.job_time_limit_seconds
         limit = own if requested is None else min(requested, own)
         whose = "this worker" if limit == own else "the job"

@@ -1,7 +1,7 @@
-"""The work folders of jobs on this node: `work/JOB/attempt-N`, and how they go.
+"""Work folders of jobs on this node, `work/JOB/attempt-N`, and their removal.
 
-An attempt holds its job's folder by a lock of the kernel's, which ends with the process however it ends; what nobody
-holds goes once the queue of record knows no use for it, also where its worker was killed and the job ended elsewhere.
+An attempt locks its job's folder by a kernel lock, which ends with its process. A folder that nobody locks is removed
+when the queue has no more use for it, even if its worker was killed and the job ended elsewhere.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from core.service.jobs.work_folders import WORK_USES, WorkUse, uses_of_work
 from worker.locks import is_free
 
 _NOT_RESUMED = ("artifact", "pruned")
-"""Folders of an attempt that none goes on from."""
+"""Folders of an attempt that later attempts do not resume from."""
 _LOCK = "lock"
 _REMOVED = "removed-"
 _JOB = re.compile(r"job_[0-9a-z]+")
@@ -35,21 +35,21 @@ logger = structlog.get_logger()
 
 @dataclass(frozen=True)
 class WorkFigures:
-    """Jobs that have a folder here, and the bytes of all of them on the disk."""
+    """Number of jobs that have a folder here, and the bytes of all folders on the disk."""
 
     folders: int
     bytes: int
 
 
 class WorkFolders:
-    """Work folders of one node. Any number of processes may use them at once."""
+    """Work folders of one node; any number of processes may use them at the same time."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
     @contextmanager
     def locked(self, job_id: str) -> Iterator[None]:
-        """Keep a job's folder from being swept; it is made where there is none."""
+        """Lock a job's folder against sweeps; it is created if it is missing."""
         folder = self._root / job_id
         lock = _lock_shared(folder)
         try:
@@ -57,8 +57,8 @@ class WorkFolders:
         finally:
             os.close(lock)
 
-    def keep_saved(self, job_id: str) -> None:
-        """Keep what a retry goes on from, the newest of each kind, of a job that failed or was cancelled."""
+    def keep_resume_files(self, job_id: str) -> None:
+        """Keep the newest files of each kind that a retry resumes from, after a job failed or was cancelled."""
         folder = self._root / job_id
         attempts = sorted(folder.glob("attempt-*"), key=_number, reverse=True)
         newest: dict[str, Path] = {}
@@ -72,12 +72,12 @@ class WorkFolders:
                 shutil.rmtree(path, ignore_errors=True)
 
     def remove(self, job_id: str) -> bool:
-        """Remove a job's folder; False where an attempt holds it."""
+        """Remove a job's folder; return False if an attempt holds its lock."""
         folder = self._root / job_id
         removed = self._root / f"{_REMOVED}{uuid.uuid4().hex}"
         try:
             lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:  # it is gone, or whoever made it ended before its lock was there
+        except FileNotFoundError:  # the folder is gone, or its creator ended before the lock existed
             with contextlib.suppress(FileNotFoundError):
                 folder.rename(removed)
         else:
@@ -93,13 +93,13 @@ class WorkFolders:
         return True
 
     def sweep(self, sessions: sessionmaker[Session], resume_keep_seconds: float, *, free_bytes: int = 0) -> None:
-        """Remove the folders that are of no use any more; and, until the disk has `free_bytes`, further ones.
+        """Remove folders that are no longer needed and, if the disk has less than `free_bytes` free, more folders.
 
-        Those are of jobs that could resume from them, which then start over. Where giving up all of these would not be
-        enough, none is. A folder of a job that the database does not know goes once nobody has touched it for
-        `resume_keep_seconds`.
+        The additional folders belong to jobs that could resume from them; these jobs then start over. If removing all
+        of them would not free enough, none is removed. A folder of a job that the database does not know is removed
+        when it was not touched for `resume_keep_seconds`.
         """
-        for left in self._root.glob(f"{_REMOVED}*"):  # a removal that was cut off
+        for left in self._root.glob(f"{_REMOVED}*"):  # an interrupted removal
             shutil.rmtree(left, ignore_errors=True)
         job_ids = self._jobs()
         if not job_ids:
@@ -110,13 +110,13 @@ class WorkFolders:
             is_over = uses[job_id] is None if job_id in uses else self._age(job_id) > resume_keep_seconds
             if is_over and self.remove(job_id):
                 logger.info("work folder removed", job=job_id)
-        self._give_up({job_id: use for job_id, use in uses.items() if use is not None}, free_bytes)
+        self._remove_resumable({job_id: use for job_id, use in uses.items() if use is not None}, free_bytes)
 
     def figures(self) -> WorkFigures:
-        """Return what lies here now."""
+        """Return the figures of the folders here."""
         return WorkFigures(len(self._jobs()), _disk_bytes(self._root))
 
-    def _give_up(self, uses: dict[str, WorkUse], free_bytes: int) -> None:
+    def _remove_resumable(self, uses: dict[str, WorkUse], free_bytes: int) -> None:
         if self._free() >= free_bytes:
             return
         idle = [job_id for job_id in self._jobs() if job_id in uses and not self._is_locked(job_id)]
@@ -153,9 +153,9 @@ class WorkFolders:
 
 
 def _lock_shared(folder: Path) -> int:
-    """Lock the job's folder shared, so that an attempt never waits for one that is frozen.
+    """Lock the job's folder shared, so that an attempt never waits for a frozen one.
 
-    The folder may be swept between any two steps: what counts is the lock of the file that lies there afterwards.
+    A sweep may remove the folder between any two steps, so the lock of the file that exists afterwards counts.
     """
     while True:
         folder.mkdir(parents=True, exist_ok=True)
@@ -175,7 +175,7 @@ def _number(attempt: Path) -> int:
 
 
 def _disk_bytes(folder: Path) -> int:
-    """Return the bytes a folder takes on the disk: hard links count once, files that vanish meanwhile not at all."""
+    """Return the bytes of a folder on the disk; hard links count once, and files that vanish meanwhile not at all."""
     sizes: dict[int, int] = {}
     for where, _, names in os.walk(folder):
         for name in names:
