@@ -1,5 +1,5 @@
-"""Domain code of the pruning service in four wings, each above the one before: engine, methods, pipeline, service.
+"""Domain code of the pruning service in four packages, from the lowest: engine, methods, pipeline, service.
 
-What all share, as errors, settings, the database, storage and calls to others, lies beside them. Neither `api` nor
-`worker` is imported.
+A package imports only packages below it. Modules that all of them share, such as settings, database, storage and
+outbound HTTP, are in this folder. Neither `api` nor `worker` is imported here.
 """

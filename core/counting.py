@@ -1,7 +1,7 @@
-"""Progress of long loops, reported by the code that runs them and read by the process around it.
+"""Progress of long loops: the loops count themselves, and the process around them reads the count.
 
-A loop counts itself, and knows nobody who listens; a process that tells others what it does asks `current_work` now and
-then. Loops within one another are told together, the outermost first.
+A loop does not know who reads its count. A process that reports its current work calls `current_work` at intervals.
+Nested loops are reported together, the outermost first.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -11,12 +11,14 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 _running: dict[object, str] = {}
-"""The state of each loop that runs in this process, the outermost first. Not kept by thread: the one that
-asks is another than the one that works."""
+"""State of each running loop in this process, the outermost first.
+
+It is not stored by thread, because one thread reads the state while another works.
+"""
 
 
 def counted(items: Collection[Item], what: str) -> Iterator[Item]:
-    """Yield the items; meanwhile this process says that it does `what`, and how many of them are done."""
+    """Yield the items; meanwhile the process's current work is `what`, with the number of finished items."""
     with counting(what, len(items)) as count:
         for done, item in enumerate(items):
             count(done)
@@ -25,9 +27,9 @@ def counted(items: Collection[Item], what: str) -> Iterator[Item]:
 
 @contextmanager
 def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Have this process report progress on `what` while the body runs.
+    """Report progress on `what` while the body runs.
 
-    Yields a function that takes how many of `total` are done.
+    Yields a function that takes the number of finished steps, up to `total`.
     """
     loop = object()
 
@@ -43,7 +45,7 @@ def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
 @contextmanager
 def working(what: str) -> Iterator[None]:
-    """Have this process say that it does `what` while the body runs, of which no steps can be counted."""
+    """Report `what` as the process's current work while the body runs, without a count."""
     work = object()
     _running[work] = what
     try:
@@ -53,5 +55,5 @@ def working(what: str) -> Iterator[None]:
 
 
 def current_work() -> str | None:
-    """Return the progress of this process; None where no counted loop runs."""
+    """Return the progress of this process; None if no loop is running."""
     return "; ".join(list(_running.values())) or None

@@ -1,9 +1,9 @@
-"""PostgreSQL: the declarative base, engines and sessions, the one transaction context manager, migrations.
+"""PostgreSQL: the declarative base, engines and sessions, the transaction context manager, and migrations.
 
-The database's clock is the only clock: rows take their times from it, leases are compared with it.
+The database's clock is the only clock: rows take their times from it, and leases are compared with it.
 
-Each transaction says with its BEGIN, in the same message, how long it waits for a lock, works at a statement and stands
-still: said once for a connection it would be lost in a pooler, which lends connections by the transaction.
+The `BEGIN` of each transaction also sets its limits for waiting for a lock, for running a statement and for being idle.
+Limits that were set once for a connection would be lost in a pooler, which lends connections for one transaction.
 """
 
 import re
@@ -45,35 +45,38 @@ if TYPE_CHECKING:
 
 MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
 _MIGRATION_LOCK = 0x5ECA7EB2
-"""Advisory lock: two processes that start together migrate one after the other."""
+"""Advisory lock: of two processes that start together, one migrates after the other."""
 _MIGRATION_LOOK_SECONDS = 0.2
 _BEFORE_FIRST_RELEASE = re.compile(r"00(0[1-9]|1[0-9]|2[0-5])")
-"""Revisions of schemas that no release ever had. Those since the first release are `r0001` and so on."""
+"""Revisions of schemas from before the first release; revisions since then are `r0001` and so on."""
 _MOST_CONNECTIONS = 40
-"""Connections that a process has at most: as many as it has threads for its requests."""
-_UNASKED_SECONDS = 1.0
-"""A connection that was used this long ago is used again without asking the server whether it is there."""
+"""Largest number of connections of a process: it has this many threads for requests."""
+_UNCHECKED_SECONDS = 1.0
+"""Idle time up to which a connection is used again without a check of the server."""
 _RETURNED_AT = "returned_at"
 _BEGAN_AT = "began_at"
 DATABASE_SECONDS = Histogram("secateur_database_seconds", "Time from a statement to its answer, of this process.")
 
 Role = Literal["request", "dispatcher", "worker", "migration"]
-"""Kinds of callers of the database: each has limits of its own in the settings."""
+"""Kinds of callers of the database; the settings have limits for each."""
 
 _LOCKED = "what is needed is being changed by somebody else, who has not finished in time"
-_PASSING = {
+_TRANSIENT_STATES = {
     "55P03": _LOCKED,
     "40P01": _LOCKED,
     "57014": "the database did not finish in time",
     "25006": "the database takes no writes: it is a replica, or has become one",
     "25P03": "the database was left waiting for too long",
 }
-"""SQLSTATEs of what may go well the next time: a lock not available, a deadlock, a statement cancelled for its time,
-a transaction that stood still, a write that a replica got."""
+"""SQLSTATEs of errors for which a retry may succeed.
+
+They are: a lock not available, a deadlock, a statement cancelled for its time, a transaction that was idle too long,
+and a write that was sent to a replica.
+"""
 
 
 class Base(DeclarativeBase):
-    """Base of all tables. Times are UTC with zone; dictionaries are JSONB. No table declares a relationship."""
+    """Base class of all tables; times are UTC with zone, dictionaries are JSONB, and there are no relationships."""
 
     metadata = MetaData(
         naming_convention={
@@ -91,43 +94,42 @@ class Base(DeclarativeBase):
 
 
 def new_id(prefix: str) -> str:
-    """Return a new identifier such as `job_01J…`, which sorts by the time it was made."""
+    """Return a new identifier such as `job_01J…`; identifiers sort by the time they were created."""
     return f"{prefix}_{str(ULID()).lower()}"
 
 
 def any_of(values: Iterable[str]) -> str:
-    """Return words as an SQL list, for a column's check: `status IN ({any_of(STATUSES)})`. Not for user input."""
+    """Return words as an SQL list for a column's check: `status IN ({any_of(STATUSES)})`; not for user input."""
     return ", ".join(f"'{value}'" for value in values)
 
 
 def seconds_from_now(seconds: float | ColumnElement[float]) -> ColumnElement[Any]:
-    """Return the SQL expression of a moment `seconds` from now by the database's clock."""
+    """Return the SQL expression of the time `seconds` from now, by the database's clock."""
     return func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, seconds, type_=Interval)
 
 
 def seconds_from_statement(seconds: float | ColumnElement[float]) -> ColumnElement[Any]:
-    """Return the SQL expression of a moment `seconds` from the statement's begin: by it, an index can be searched."""
+    """Return the SQL expression of the time `seconds` from the statement's begin; an index can be searched by it."""
     return func.statement_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, seconds, type_=Interval)
 
 
 def database_url(settings: Settings) -> str:
-    """Return the configured URL; raises ValueError where there is none (the embedded server's owner sets it)."""
+    """Return the configured URL; raises ValueError if there is none (the owner of an embedded server sets it)."""
     if settings.database_url is None:
         raise ValueError("SECATEUR_DATABASE_URL is not set: start the embedded server with `secateur serve`, or set it")
     return settings.database_url
 
 
 def create_engine_from(settings: Settings, role: Role = "request") -> Engine:
-    """Return a pooled engine whose connections are checked before use, so a restarted server causes no errors.
+    """Return a pooled engine; connections are checked before use, so that a restarted server causes no errors.
 
-    Connections stay open: those that a crowd needs are made once, and not again for each of its calls. `BEGIN` sets the
-    limits of `role`.
+    Connections stay open, so that many calls at once do not open new ones each time. `BEGIN` sets the limits of `role`.
     """
     engine = create_engine(
         parse_database_url(database_url(settings)).set(drivername="postgresql+psycopg"),
         pool_size=_MOST_CONNECTIONS,
         max_overflow=0,
-        pool_use_lifo=True,  # those that were used last know the statements already
+        pool_use_lifo=True,  # recently used connections already have prepared statements
         pool_timeout=10,
         connect_args={
             "connect_timeout": 5,
@@ -145,14 +147,14 @@ def create_engine_from(settings: Settings, role: Role = "request") -> Engine:
             return
         driver = connection.connection.driver_connection
         assert driver is not None
-        driver.autocommit = True  # or the driver would send a BEGIN of its own before
+        driver.autocommit = True  # without it the driver would send its own BEGIN first
         connection.exec_driver_sql(begin)
 
     return engine
 
 
 def _time_statements(engine: Engine) -> None:
-    """Count the time of each statement that is answered, its way to the server and back included."""
+    """Record the time of each statement with an answer, including the network."""
 
     @event.listens_for(engine, "before_cursor_execute")
     def _(connection: Connection, *_: object) -> None:
@@ -164,10 +166,10 @@ def _time_statements(engine: Engine) -> None:
 
 
 def _check_before_use(engine: Engine) -> None:
-    """Have a connection replaced, and all that are older, where the server has ended it meanwhile.
+    """Replace a connection, and all older ones, if the server has ended it in the meantime.
 
-    The server says so by closing it, which is seen without asking. It is asked where something came, or where the
-    connection was not used for a while: whoever vanished says nothing.
+    A server that ends a connection closes it, which is visible without a query. A query checks the connection if
+    unexpected data has arrived, or if the connection was idle for a while, because a vanished server does not close it.
     """
 
     @event.listens_for(engine, "checkin")
@@ -177,12 +179,12 @@ def _check_before_use(engine: Engine) -> None:
     @event.listens_for(engine, "checkout")
     def _(connection: DBAPIConnection, record: ConnectionPoolEntry, _: PoolProxiedConnection) -> None:
         returned_at = record.info.get(_RETURNED_AT)
-        if returned_at is None:  # it was just made
+        if returned_at is None:  # it is new
             return
         driver: psycopg.Connection | None = record.driver_connection
         assert driver is not None
         try:
-            if time.monotonic() - returned_at >= _UNASKED_SECONDS or _is_readable(driver):
+            if time.monotonic() - returned_at >= _UNCHECKED_SECONDS or _is_readable(driver):
                 engine.dialect.do_ping(connection)
         except psycopg.Error as error:
             raise InvalidatePoolError from error
@@ -191,7 +193,7 @@ def _check_before_use(engine: Engine) -> None:
 def _is_readable(connection: psycopg.Connection) -> bool:
     """Return whether the server sent something unrequested, or closed the connection.
 
-    Raises psycopg.Error where it is closed on this side.
+    Raises psycopg.Error if the connection is closed on this side.
     """
     look = poll()
     look.register(connection.fileno(), POLLIN)
@@ -226,20 +228,20 @@ def _begin(settings: Settings, role: Role) -> str:
 
 
 def session_factory(settings: Settings, role: Role = "request") -> sessionmaker[Session]:
-    """Return the session factory of a new engine, `factory.kw["bind"]`, which its owner has to dispose of."""
+    """Return the session factory of a new engine, `factory.kw["bind"]`, which the caller has to dispose of."""
     return sessionmaker(create_engine_from(settings, role), expire_on_commit=False)
 
 
 def transient_reason(error: DBAPIError) -> str | None:
-    """Return the reason that a transaction failed where it may succeed the next time, None for any other failure.
+    """Return the reason of a failure for which a retry may succeed, None for any other failure.
 
-    The database is away (SQLSTATE classes 08 and 57P, or none at all: never connected), has no disk, memory or
-    connection left (class 53), or a limit was reached.
+    Such failures are: the database is away (SQLSTATE classes 08 and 57P, or none at all: never connected); it has no
+    disk, memory or connection left (class 53); or a limit was reached.
     """
-    if isinstance(error, DataError):  # what is written is at fault, though its SQLSTATE may be missing
+    if isinstance(error, DataError):  # the data is at fault, although the SQLSTATE may be missing
         return None
     state = getattr(error.orig, "sqlstate", None)
-    if (reason := _PASSING.get(state or "")) is not None:
+    if (reason := _TRANSIENT_STATES.get(state or "")) is not None:
         return reason
     if state is not None and state[:2] == "53":
         return "the database has no space, memory or connection left for it"
@@ -250,14 +252,14 @@ def transient_reason(error: DBAPIError) -> str | None:
 
 @contextmanager
 def transaction(factory: sessionmaker[Session]) -> Iterator[Session]:
-    """Open a session that commits once, at the end, or rolls back. The only place that commits."""
+    """Open a session that commits once, at the end, or rolls back; nothing else commits."""
     with factory() as session, session.begin():
         yield session
 
 
 def migrations() -> "Config":
-    """Return what Alembic is told of this service's migrations."""
-    from alembic.config import Config  # slow to load, and for migrations alone
+    """Return Alembic's configuration for this service's migrations."""
+    from alembic.config import Config  # slow to load, and only needed here
 
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
@@ -265,17 +267,17 @@ def migrations() -> "Config":
 
 
 def migrate(settings: Settings) -> None:
-    """Bring the database to the newest schema. Safe to call from several processes at once.
+    """Migrate the database to the newest schema; several processes may call this at once.
 
     Raises ValueError for a schema from before the first release.
     """
-    import alembic.command  # slow to load, and for this alone
+    import alembic.command  # slow to load, and only needed here
 
     engine = create_engine_from(settings, "migration")
     try:
         with engine.connect() as connection:
             while not connection.scalar(select(func.pg_try_advisory_lock(_MIGRATION_LOCK))):
-                connection.rollback()  # an index that is built beside others waits for whoever is in a statement
+                connection.rollback()  # building an index concurrently waits for every open transaction
                 time.sleep(_MIGRATION_LOOK_SECONDS)
             try:
                 _schema_revision(connection)
@@ -285,7 +287,7 @@ def migrate(settings: Settings) -> None:
                 alembic.command.upgrade(config, "head")
                 connection.commit()
             finally:
-                if not connection.invalidated:  # else the lock went with it
+                if not connection.invalidated:  # otherwise the lock ended with the connection
                     connection.rollback()
                     connection.execute(select(func.pg_advisory_unlock(_MIGRATION_LOCK)))
                     connection.commit()
@@ -294,11 +296,11 @@ def migrate(settings: Settings) -> None:
 
 
 def has_schema(settings: Settings) -> bool:
-    """Return whether the database has this version's schema, or that of a newer version, which this one tolerates.
+    """Return whether the database has this version's schema, or a newer one, which this version tolerates.
 
     Raises ValueError for a schema from before the first release.
     """
-    from alembic.script import ScriptDirectory  # slow to load, and for this alone
+    from alembic.script import ScriptDirectory  # slow to load, and only needed here
 
     scripts = ScriptDirectory.from_config(migrations())
     engine = create_engine_from(settings, "migration")
@@ -312,11 +314,11 @@ def has_schema(settings: Settings) -> bool:
 
 
 def _schema_revision(connection: Connection) -> str | None:
-    """Return the revision of the database's schema, None where there is none.
+    """Return the revision of the database's schema, None if there is none.
 
     Raises ValueError for a schema from before the first release.
     """
-    from alembic.runtime.migration import MigrationContext  # slow to load, and for this alone
+    from alembic.runtime.migration import MigrationContext  # slow to load, and only needed here
 
     revision = MigrationContext.configure(connection).get_current_revision()
     if revision is not None and _BEFORE_FIRST_RELEASE.fullmatch(revision):

@@ -1,4 +1,4 @@
-"""URLs of databases. They may name several hosts: a primary, and replicas that can take its place."""
+"""URLs of databases; a URL may list several hosts: a primary, and replicas that can replace it."""
 
 import re
 
@@ -9,10 +9,10 @@ _LIST = re.compile(r"(?P<scheme>[^:]+://)(?P<user>[^/?]*@)?(?P<hosts>[^@/?]*,[^@
 
 
 def parse_database_url(url: str) -> URL:
-    """Return a database's URL; raises ValueError where its list of hosts is none, and ArgumentError.
+    """Parse a database's URL; raises ValueError for a wrong list of hosts, and ArgumentError.
 
-    Hosts may be listed as libpq lists them, `//HOST:PORT,HOST:PORT/NAME`, and as SQLAlchemy does, `?host=HOST:PORT` for
-    each. Of several the one that takes writes is meant, whatever a URL leaves unsaid.
+    Hosts may be listed in libpq's form, `//HOST:PORT,HOST:PORT/NAME`, or in SQLAlchemy's, `?host=HOST:PORT` for each.
+    If there are several hosts, the URL always selects the one that accepts writes.
     """
     if listed := _LIST.fullmatch(url):
         without = make_url(f"{listed['scheme']}{listed['user'] or ''}{listed['rest']}")
@@ -36,5 +36,5 @@ def parse_database_url(url: str) -> URL:
 
 
 def libpq_url(url: str) -> str:
-    """Return a database's URL as psycopg itself and PostgreSQL's own programs take it."""
+    """Return a database's URL in the form that psycopg and PostgreSQL's own programs accept."""
     return parse_database_url(url).set(drivername="postgresql").render_as_string(hide_password=False)

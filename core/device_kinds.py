@@ -1,4 +1,4 @@
-"""Kinds of devices that models run on, and facts of each that plans and estimates need. Without torch."""
+"""Kinds of devices that models run on, with the facts that plans and estimates need; no torch."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,18 +9,19 @@ from secateur_wire.errors import InternalError
 
 @dataclass(frozen=True)
 class DeviceKind:
-    """A kind of device, under torch's name of it.
+    """Kind of device, under torch's name of it.
 
-    `round_to` is the multiple to which structured pruning rounds widths, unless another is requested. `logits_bytes`
-    are the most bytes of the logits of a batch of questions, unless one question takes more; `solver_elements` the most
-    elements of a solver's working tensor for rows that it processes at the same time.
+    `round_to` is the multiple to which structured pruning rounds widths, unless another is requested. `logits_bytes` is
+    the largest size of the logits of a batch of questions, unless one question needs more. `solver_elements` is the
+    largest number of elements in a solver's working tensor for rows that it processes at the same time.
 
-    `prefers_16_bit`: models stored in 16 bits are trained, and their gradients computed, in 16 bits; else in float32.
+    `prefers_16_bit` means that models stored in 16 bits are trained, and their gradients computed, in 16 bits;
+    otherwise this is done in float32.
 
-    `operations_per_second` and the bytes are for estimates: `process_bytes` resident in a process that has loaded the
-    engine, `context_bytes` on the device before the first tensor. The latter is None where the device's memory is the
-    machine's own. `files` is what the paths of the device's files begin with, `control_file` the one that is there
-    wherever such a device is.
+    `operations_per_second` and the byte counts are for estimates. `process_bytes` are resident in a process that has
+    loaded the engine. `context_bytes` are on the device before the first tensor; None if the device uses the machine's
+    own memory. `files` is the prefix of the paths of the device's files, and `control_file` is a file that exists
+    wherever there is such a device.
     """
 
     name: str
@@ -36,7 +37,7 @@ class DeviceKind:
 
     @property
     def has_own_memory(self) -> bool:
-        """Return True if tensors on the device are not in the machine's main memory."""
+        """Return whether tensors on the device are outside the machine's main memory."""
         return self.context_bytes is not None
 
 
@@ -65,12 +66,12 @@ DEVICE_KINDS = {kind.name: kind for kind in (CPU, CUDA)}
 
 
 def find_kind(device: str) -> DeviceKind | None:
-    """Return the kind of a device from its name, such as `cuda:1`; None for an unknown one."""
+    """Return the kind of a device from its name, such as `cuda:1`; None for an unknown name."""
     return DEVICE_KINDS.get(device.partition(":")[0])
 
 
 def device_kind(device: str) -> DeviceKind:
-    """Return the kind of a device from its name; raises InternalError for an unknown one."""
+    """Return the kind of a device from its name; raises InternalError for an unknown name."""
     kind = find_kind(device)
     if kind is None:
         raise InternalError(f"there is no device {device!r}: devices are {' and '.join(DEVICE_KINDS)}")
@@ -78,13 +79,13 @@ def device_kind(device: str) -> DeviceKind:
 
 
 def fastest_kind(devices: Iterable[str]) -> DeviceKind:
-    """Return the fastest kind of the devices of these names, the CPU where none of them is known."""
+    """Return the fastest kind among devices with these names; the CPU if none of them is known."""
     known = [kind for device in devices if (kind := find_kind(device)) is not None]
     return max(known, key=lambda kind: kind.operations_per_second, default=CPU)
 
 
 def kind_of_machine() -> DeviceKind:
-    """Return the fastest kind that has its files on this machine, else the CPU. Nothing is opened."""
+    """Return the fastest kind whose files exist on this machine, or the CPU; no device is opened."""
     return fastest_kind(
         kind.name for kind in DEVICE_KINDS.values() if kind.control_file is not None and kind.control_file.exists()
     )

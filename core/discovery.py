@@ -1,6 +1,6 @@
-"""Discovery of what grows: folders of a package, each described by its module `info`, or modules alike.
+"""Discovery of extensions: folders of a package, each described by its module `info`, or single modules.
 
-A folder is loaded where it is asked for, so that descriptions need none of what the other modules of it import.
+Other modules of a folder are loaded only on request, so that a description does not need what they import.
 """
 
 import pkgutil
@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 
 class Described(Protocol):
-    """Description of what a folder adds; lists go by `rank`, lowest first."""
+    """Description of an extension; lists are sorted by `rank`, lowest first."""
 
     @property
     def id(self) -> str: ...
@@ -30,7 +30,7 @@ def folders(package: ModuleType) -> list[str]:
 
 
 def descriptions(package: ModuleType, kind: type[_Info]) -> dict[str, _Info]:
-    """Return the `INFO` of every folder of a package by id, ordered by rank; TypeError for another kind of it."""
+    """Return the `INFO` of every folder of a package by id, ordered by rank; raises TypeError for a wrong kind."""
     infos: list[_Info] = []
     for folder in folders(package):
         info = import_module(f"{package.__name__}.{folder}.info").INFO
@@ -43,9 +43,10 @@ def descriptions(package: ModuleType, kind: type[_Info]) -> dict[str, _Info]:
 def find_class(
     package: ModuleType, identity: str, module: str, protocol: Callable[..., _Protocol]
 ) -> Callable[..., _Protocol] | None:
-    """Return the class of a protocol, an abstract class, in a module of the folder of an id; None where it has none.
+    """Return the class that implements a protocol, an abstract class, in a module of a folder; None if there is none.
 
-    A folder may have one for each way in which it is used. The module may import it from another of the folder.
+    `identity` is the id of the folder. A folder may have one class for each way in which it is used. The module may
+    import the class from another module of the folder.
     """
     folder = f"{package.__name__}.{identity.replace('-', '_')}."
     loaded = import_module(f"{folder}{module}")
@@ -56,7 +57,7 @@ def find_class(
 def require_class(
     package: ModuleType, identity: str, module: str, protocol: Callable[..., _Protocol]
 ) -> Callable[..., _Protocol]:
-    """Return the class of a protocol as `find_class` does; raises LookupError where there is none."""
+    """Return the class of a protocol as `find_class` does; raises LookupError if there is none."""
     implementation = find_class(package, identity, module, protocol)
     if implementation is None:
         name = getattr(protocol, "__name__", protocol)
@@ -65,6 +66,6 @@ def require_class(
 
 
 def declared(package: ModuleType, name: str) -> Iterator[Any]:
-    """Yield what every module of a package has under a name."""
+    """Yield the value of a name in every module of a package."""
     for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
         yield getattr(import_module(module.name), name)

@@ -1,7 +1,7 @@
 """Detection of a database or Redis that vanished without closing its connections: power loss, lost packets.
 
-The kernel probes connections on which nothing comes, and gives up those whose data nobody acknowledges; either takes
-`peer_lost_seconds` and at most a fifth more. Sockets of files need none of it: there the kernel tells at once.
+The kernel probes idle connections, and gives up connections whose data nobody acknowledges. Both take
+`peer_lost_seconds`, and at most a fifth more. Unix sockets need no probes: there the kernel reports the end at once.
 """
 
 import socket
@@ -13,7 +13,7 @@ _PROBES = 3
 
 
 def _idle_and_interval(settings: Settings) -> tuple[int, int]:
-    """Return the seconds of silence before the first probe, and those between probes."""
+    """Return the idle seconds before the first probe, and the seconds between probes."""
     interval = max(1, settings.peer_lost_seconds // 5)
     return max(1, settings.peer_lost_seconds - _PROBES * interval), interval
 
@@ -41,7 +41,7 @@ def redis_keepalives(settings: Settings) -> dict[str, Any]:
     }
     options = {
         getattr(socket, name): value for name, value in values.items() if hasattr(socket, name)
-    }  # of this system
+    }  # options that this system knows
     return {
         "socket_keepalive": True,
         "socket_keepalive_options": options,

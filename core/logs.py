@@ -1,7 +1,7 @@
-"""Logging of every process: one line an event to stderr, logfmt or JSON, the service's own and the libraries' alike.
+"""Logging of every process: one line per event on stderr, in logfmt or JSON, also for events of libraries.
 
-The code that starts something binds its context (`request_id`; `worker`, `job`, `attempt`) with
-`structlog.contextvars`, and every line written meanwhile carries it.
+Code that starts a piece of work binds its context (`request_id`; `worker`, `job`, `attempt`) with
+`structlog.contextvars`. Every line that is written meanwhile contains this context.
 """
 
 import logging
@@ -36,9 +36,9 @@ class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]
 
 
 def configure_logs(settings: Settings) -> None:
-    """Set up logging at the start of a process; calling it again does no harm.
+    """Set up logging at the start of a process; repeated calls have no further effect.
 
-    Tracebacks are plain: they never hold the values of variables, keys among them.
+    Tracebacks are plain: they contain no values of variables, which might be keys.
     """
     renderer: Processor = (
         structlog.processors.JSONRenderer()
@@ -59,10 +59,10 @@ def configure_logs(settings: Settings) -> None:
     root.setLevel(logging.WARNING)
     for name in OURS:
         logging.getLogger(name).setLevel(logging.INFO)
-    for name in ("uvicorn", "uvicorn.error"):  # it has put up handlers of its own before the application is made
+    for name in ("uvicorn", "uvicorn.error"):  # it installs its own handlers before the application is created
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
-    logging.getLogger("uvicorn.access").disabled = True  # `api.http.request_log` writes that line, with more in it
+    logging.getLogger("uvicorn.access").disabled = True  # `api.http.request_log` writes a line with more fields
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

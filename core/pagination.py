@@ -1,7 +1,7 @@
 """Cursor pages: rows in an order the database keeps, continued after an opaque cursor.
 
-A cursor holds the place of a row in its order: the name of the order, the row's key, when it was made, its id. Rows
-that are added or taken away meanwhile move no other to another place, so none is skipped or seen twice.
+A cursor holds the position of a row in its order: the name of the order, the row's key, its creation time and its id.
+Added or removed rows do not change the position of other rows, so no row is skipped or returned twice.
 """
 
 import base64
@@ -22,14 +22,14 @@ Item = TypeVar("Item")
 Key = str | int | datetime | None
 
 LONGEST_CURSOR = 3000
-"""Most characters of a cursor: a key of 300, each of which JSON may write as four bytes, and its other fields."""
+"""Longest cursor in characters: a key of 300, for which JSON may need four bytes each, and the other fields."""
 
 
 @dataclass(frozen=True)
 class Window(Generic[Item]):
-    """Page of a list that can be turned both ways.
+    """Page of a list that can be turned in both directions.
 
-    `after` is the cursor of the next page, `before` that of the page before, None where there is none.
+    `after` is the cursor of the next page and `before` of the previous one, None if there is none.
     """
 
     data: list[Item]
@@ -39,10 +39,10 @@ class Window(Generic[Item]):
 
 @dataclass(frozen=True)
 class Order:
-    """Order of a list: by `key`, rows without one last, and equal keys newest first; without a key by age alone.
+    """Order of a list: by `key`, with rows without a key last, and equal keys newest first; without a key by age alone.
 
-    `key` is what the database sorts by, `key_of` the same of one row, of type `kind`. `descending` is of the key, or,
-    where there is none, of the age.
+    `key` is the expression that the database sorts by. `key_of` returns the key of one row, of type `kind`.
+    `descending` applies to the key or, if there is none, to the age.
     """
 
     name: str
@@ -84,7 +84,7 @@ def read_page(
 ) -> Page[Item]:
     """Return the page of `query` (over `table`) after the cursor.
 
-    Raises InvalidRequest where the cursor is not of this list and order.
+    Raises InvalidRequest if the cursor is from another list or order.
     """
     window = read_window(
         session, query, table, limit=limit, after=after, before=None, answer=answer, order=order, having=having
@@ -106,8 +106,8 @@ def read_window(
 ) -> Window[Item]:
     """Return the rows right after one cursor or right before another (`after` counts if both are given), in order.
 
-    `having` is the condition of a search: it costs much for each row, has an index of its own, and PostgreSQL cannot
-    estimate its rows. Raises InvalidRequest as `read_page` does, and where a search would read too much.
+    `having` is the condition of a search: it is costly for each row, it has its own index, and PostgreSQL cannot
+    estimate its number of rows. Raises InvalidRequest as `read_page` does, and if a search would read too much.
     """
     backwards = before is not None and after is None
     cursor = before if backwards else after
@@ -121,7 +121,7 @@ def read_window(
             rows.extend(
                 session.scalars(ordered.limit(count))
                 if having is None
-                else _first_having(session, ordered, table, having, ordering, count)
+                else _first_matching(session, ordered, table, having, ordering, count)
             )
     shown = rows[:limit][::-1] if backwards else rows[:limit]
     is_more, is_less = len(rows) > limit, cursor is not None and bool(shown)
@@ -133,31 +133,37 @@ def read_window(
     )
 
 
-_FRONT, _FURTHEST = 300, 1500
-"""Rows at the front of an order that are looked at one by one, and at most, where the first of them promise to be
-enough: where many meet a condition, its index would find far too many."""
+_FRONT_ROWS, _MOST_FRONT_ROWS = 300, 1500
+"""Numbers of rows at the front of an order that a search reads one by one: at first, and at most.
+
+The second number applies if the first rows contain enough matches. If many rows match, the index would return far too
+many of them.
+"""
 _MOST_MATCHES = 20_000
-"""Rows that are sorted once the index has found them."""
-_BY_THE_INDEX = text(
+"""Largest number of matching rows from the index that are sorted."""
+_INDEX_SETTINGS = text(
     "SELECT set_config('enable_indexscan', 'off', true), set_config('work_mem', '64MB', true),"
     " set_config('plan_cache_mode', 'force_custom_plan', true)"
 )
-"""Settings for a look by GIN's index: no scan that walks the order, and room for where all that it finds lies: with
-less, PostgreSQL keeps pages in place of rows and looks at each of their rows again. Planned for its words: a plan for
-any words reads whole indexes for the rarest."""
-_ALONG_THE_ORDER = text("SELECT set_config('enable_indexscan', 'on', true)")
+"""Settings for a search by the GIN index.
+
+They disable scans along the order. They give enough memory for the positions of all matches: with less, PostgreSQL
+remembers pages instead of rows and checks every row of these pages again. They plan for the actual words: a generic
+plan reads complete indexes to find the rarest word.
+"""
+_ORDER_SETTINGS = text("SELECT set_config('enable_indexscan', 'on', true)")
 
 
-def _first_having(
+def _first_matching(
     session: Session, ordered: Select[Row], table: Any, having: ColumnElement[bool], ordering: "_Ordering", count: int
 ) -> Sequence[Row]:
-    """Return the first rows that meet a condition: from the front of the order if they are common, else by its index.
+    """Return the first rows that meet a condition: from the front of the order if common, otherwise by its index.
 
-    Raises InvalidRequest where they are common and not at the front.
+    Raises InvalidRequest if there are many such rows, but few at the front.
     """
     rows: list[Row] = []
-    seen, more = 0, _FRONT
-    while seen + more <= _FURTHEST:
+    seen, more = 0, _FRONT_ROWS
+    while seen + more <= _MOST_FRONT_ROWS:
         front = aliased(table, ordered.offset(seen).limit(more).subquery())
         rows.extend(session.scalars(select(front).where(having).limit(count - len(rows))))
         if len(rows) == count:
@@ -165,15 +171,15 @@ def _first_having(
         if not rows:
             break
         seen += more
-        more = max(_FRONT, seen * (count - len(rows)) // len(rows))
-    session.execute(_BY_THE_INDEX)
+        more = max(_FRONT_ROWS, seen * (count - len(rows)) // len(rows))
+    session.execute(_INDEX_SETTINGS)
     every = (
         ordered.with_only_columns(*ordering.named()).where(having).order_by(None).limit(_MOST_MATCHES + 1).subquery()
     )
     matches = session.execute(
         select(every.c.id, func.count().over()).order_by(*ordering.columns(every.c)).limit(count)
     ).all()
-    session.execute(_ALONG_THE_ORDER)
+    session.execute(_ORDER_SETTINGS)
     if matches and matches[0][1] > _MOST_MATCHES:
         raise InvalidRequest(
             f"search: more than {_MOST_MATCHES} of this list have these words, and too few of those that come first "
@@ -191,7 +197,7 @@ class _Place:
 
 
 class _Ordering:
-    """An order over a table, read forwards or backwards, as SQL."""
+    """Order over a table, read forwards or backwards, as SQL."""
 
     def __init__(self, order: Order, table: Any, backwards: bool) -> None:
         listed: _ListedTable = table
@@ -202,11 +208,11 @@ class _Ordering:
         self._creation_falls = (order.descending if order.key is None else True) != backwards
 
     def named(self) -> Sequence[ColumnElement[Any] | InstrumentedAttribute[Any]]:
-        """Return the columns of a row's place, labelled for a subquery whose rows `columns` orders."""
+        """Return the columns of a row's position, labelled for a subquery whose rows `columns` orders."""
         return [*self._creation, *([] if self._key is None else [self._key.label("key")])]
 
     def columns(self, places: Any = None) -> list[ColumnElement[Any]]:
-        """Return the columns to order by: the table's, or those that `named` has named in a subquery."""
+        """Return the columns to order by: the table's, or the columns of a subquery that `named` has labelled."""
         columns = self._creation if places is None else (places.created_at, places.id)
         by_creation: list[ColumnElement[Any]] = [
             column.desc() if self._creation_falls else column.asc() for column in columns
@@ -218,9 +224,9 @@ class _Ordering:
         return [key.nulls_first() if self._backwards else key.nulls_last(), *by_creation]
 
     def parts(self, place: _Place | None) -> list[list[ColumnElement[bool]]]:
-        """Return conditions of the rows after a place, part by part in their order.
+        """Return the conditions for the rows after a position, one part after the other in their order.
 
-        Each part is one range of the order's index, where a single condition would have it read from its beginning.
+        Each part is one range of the order's index; a single condition would read the index from its beginning.
         """
         if place is None:
             return [[]]
@@ -239,7 +245,7 @@ class _Ordering:
 
 
 def cursor_of(order: Order, row: _Listed) -> str:
-    """Return the cursor of a row's place in an order."""
+    """Return the cursor of a row's position in an order."""
     key = order.key_of(row)
     place = [order.name, key.isoformat() if isinstance(key, datetime) else key, row.created_at.isoformat(), row.id]
     written = json.dumps(place, ensure_ascii=False, separators=(",", ":")).encode()
@@ -274,7 +280,7 @@ def _key(written: Any, order: Order) -> Key:
 
 
 def _text(written: Any) -> str:
-    """Return the text itself; raises ValueError for one that cannot be stored: no string, NUL, lone surrogates."""
+    """Return the text unchanged; raises ValueError if it cannot be stored: not a string, NUL, lone surrogates."""
     if not isinstance(written, str) or "\0" in written:
         raise ValueError(written)
     written.encode()

@@ -1,12 +1,12 @@
-"""Progress of work that takes long: what it reports to whoever watches, and how it learns that it should stop."""
+"""Progress of long work: its reports to a listener, and the listener's request to stop."""
 
 
 class WorkStopped(Exception):
-    """The work was asked to stop, and what it had done is saved."""
+    """Signal that the work was asked to stop, and its progress is saved."""
 
 
 class Progress:
-    """Listener to one piece of work, which hears nothing and never stops it: the default, and the base of all others.
+    """Listener to one piece of work; this base class, which is the default, ignores reports and never stops the work.
 
     Shares go from 0 to 1.
     """
@@ -15,7 +15,7 @@ class Progress:
         """Begin a stage of the job."""
 
     def advance(self, share: float, done: int | None = None, of: int | None = None) -> None:
-        """Report the share of the work that is done, and by which of how many blocks or steps."""
+        """Report the finished share of the work, and how many of its blocks or steps are done."""
 
     def log(self, message: str) -> None:
         """Report a remark for people."""
@@ -24,19 +24,19 @@ class Progress:
         """Report a point of a curve."""
 
     def should_stop(self) -> bool:
-        """Return True once the work should stop as soon as what it has done is saved."""
+        """Return whether the work should stop when its progress is saved."""
         return False
 
     def raise_if_stopped(self) -> None:
-        """Raise WorkStopped once the work should stop; to be called where all it has done is saved."""
+        """Raise WorkStopped if the work should stop; call this only when its progress is saved."""
         if self.should_stop():
             raise WorkStopped
 
 
 class PartialProgress(Progress):
-    """Listener to a part of some work, from one share of it to another; all else goes on to the listener of the whole.
+    """Listener to a part of some work, from one share to another; it passes reports on to the listener of the whole.
 
-    Subclasses change what the part reports.
+    Subclasses change how the part reports.
     """
 
     def __init__(self, outer: Progress, start: float = 0.0, end: float = 1.0) -> None:

@@ -1,4 +1,4 @@
-"""The one settings object, read from `SECATEUR_*` environment variables."""
+"""Settings of all processes in one object, read from `SECATEUR_*` environment variables."""
 
 import os
 import re
@@ -17,7 +17,7 @@ _DEVICE_ID = re.compile(r"\d+|(GPU|MIG)-[0-9a-f-]+")
 
 
 class Settings(BaseSettings):
-    """Durations are in seconds, sizes in bytes."""
+    """Settings of all processes; durations are in seconds, sizes in bytes."""
 
     model_config = SettingsConfigDict(env_prefix="SECATEUR_", extra="ignore")
 

@@ -1,8 +1,8 @@
 """Traces: from a request through the queue to the runner's tasks, carried as W3C trace context.
 
-Nothing of OpenTelemetry is imported, and nothing measured, unless `otlp_endpoint` is set. A trace crosses the queue in
-`jobs.traceparent` and reaches the runner as TRACEPARENT in its environment; the runner itself, which has no network,
-sends nothing: the process that drives it measures its tasks.
+Without `otlp_endpoint` nothing of OpenTelemetry is imported and nothing is measured. A trace passes through the queue
+in `jobs.traceparent`, and reaches the runner as TRACEPARENT in its environment. The runner has no network and sends
+nothing: the process that started it measures its tasks.
 """
 
 import time
@@ -24,9 +24,9 @@ _provider: "TracerProvider | None" = None
 
 
 def configure(settings: Settings, service: str) -> None:
-    """Send spans to the configured collector, as `secateur-<service>`; nothing where none is configured.
+    """Send spans to the configured collector, as `secateur-<service>`; do nothing if none is configured.
 
-    For the start of a process, after any fork: sending is done by a thread.
+    Call this at the start of a process, after any fork, because a thread does the sending.
     """
     global _provider
     if settings.otlp_endpoint is None or _provider is not None:
@@ -43,13 +43,13 @@ def configure(settings: Settings, service: str) -> None:
 
 
 def flush(seconds: float = 2) -> None:
-    """Send what has been measured so far; a collector that is away costs at most `seconds`."""
+    """Send the spans measured so far; if the collector is away, this takes at most `seconds`."""
     if _provider is not None:
         _provider.force_flush(int(seconds * 1000))
 
 
 def shutdown() -> None:
-    """Send what is left and stop sending."""
+    """Send the remaining spans and stop sending."""
     global _provider
     if _provider is not None:
         _provider.shutdown()
@@ -64,9 +64,9 @@ def span(
     parent: str | None = None,
     attributes: Mapping[str, Any] | None = None,
 ) -> Iterator["Span | None"]:
-    """Measure the body as a span, a child of the current one or of `parent`. Yields None where traces are off.
+    """Measure the body as a span, a child of the current one or of `parent`; yields None if traces are off.
 
-    `parent` is a W3C traceparent (one that cannot be read begins a trace).
+    `parent` is a W3C traceparent; an unreadable one begins a new trace.
     """
     if _provider is None:
         yield None
@@ -93,7 +93,7 @@ def record(
 
 
 def current_traceparent() -> str | None:
-    """Return the W3C traceparent of the current span; None outside of any, or where traces are off."""
+    """Return the W3C traceparent of the current span; None outside of a span, or if traces are off."""
     if _provider is None:
         return None
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator

@@ -1,4 +1,4 @@
-"""Parser of untrusted JSON: refuses documents that have too many values, are nested too deeply, or repeat a name."""
+"""Parser of untrusted JSON that refuses documents with too many values, too many levels, or repeated names."""
 
 import json
 from collections import Counter
@@ -11,9 +11,9 @@ Members = list[tuple[str, Any]]
 
 @dataclass(frozen=True)
 class JsonLimits:
-    """Most values and most levels of one document.
+    """Largest number of values and of levels in one document.
 
-    Parsing takes some 100 bytes of memory and a fraction of a microsecond a value, however few bytes the text has.
+    Parsing takes some 100 bytes of memory and a fraction of a microsecond per value, even if the text is short.
     """
 
     values: int
@@ -24,12 +24,12 @@ FILE_LIMITS: Final = JsonLimits(values=2_000_000, levels=64)
 """Limits of a file: the header of a large model has a few hundred thousand values."""
 
 
-_LONGEST_STEP: Final = 200
-"""Most characters of one key in a path."""
+_LONGEST_PATH_KEY: Final = 200
+"""Largest number of characters of one key in a path."""
 
 
 class JsonLimitExceeded(ValueError):
-    """Document above one of its limits; `reason` is said of it: `holds more than 10 values`."""
+    """Document above one of its limits; `reason` completes a sentence about it: `holds more than 10 values`."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"it {reason}")
@@ -43,10 +43,11 @@ def parse_json(
     members: Callable[[Members], Any] | None = None,
     constant: Callable[[str], Any] | None = None,
 ) -> Any:
-    """Parse a JSON document; raises ValueError with a short reason where it is invalid, too large or too deep.
+    """Parse a JSON document; raises ValueError with a short reason if it is invalid, too large or too deep.
 
-    The values are counted before the parser sees the text: it makes an object for each. `members` makes an object of
-    its members, by default a dictionary that refuses a name given twice. `constant` is called for NaN and infinities.
+    The values are counted before the parser reads the text, because the parser creates an object for each value.
+    `members` makes an object from its members, by default a dictionary that refuses repeated names. `constant` is
+    called for NaN and infinities.
     """
     if text.count(b",") + text.count(b"[") + text.count(b"{") > limits.values:
         raise JsonLimitExceeded(f"holds more than {limits.values} values")
@@ -56,14 +57,14 @@ def parse_json(
         raise _too_deep(limits) from None
     level = [value]
     for _ in range(limits.levels):
-        level = [inner for each in level for inner in _inside(each)]
+        level = [inner for each in level for inner in _child_values(each)]
         if not level:
             return value
     raise _too_deep(limits)
 
 
 def entries_of(value: Any, path: str = "") -> Iterator[tuple[str, str, Any]]:
-    """Yield (path, key, value) of every entry of every object inside; the path is to be shown, long keys are cut."""
+    """Yield (path, key, value) of every entry of every object inside; the path is for messages, long keys are cut."""
     if isinstance(value, dict):
         for key, inner in value.items():
             here = path_to(path, key)
@@ -77,16 +78,16 @@ def entries_of(value: Any, path: str = "") -> Iterator[tuple[str, str, Any]]:
 
 
 def path_to(path: str, key: str | int) -> str:
-    """Return the path of an entry in what is at `path`, to be shown.
+    """Return the path of an entry in the value at `path`, for messages.
 
-    A long key is cut: it would be copied once for each entry below it.
+    A long key is cut, because it would be copied once for each entry below it.
     """
-    step = str(key)[:_LONGEST_STEP]
+    step = str(key)[:_LONGEST_PATH_KEY]
     return f"{path}.{step}" if path else step
 
 
 def _with_unique_names(pairs: Members) -> dict[str, Any]:
-    """Return the members as a dictionary; refuses a name given twice, since readers differ in which one they use."""
+    """Return the members as a dictionary; refuses a repeated name, since readers differ in which value they use."""
     members = dict(pairs)
     if len(members) != len(pairs):
         counts = Counter(name for name, _ in pairs)
@@ -95,7 +96,7 @@ def _with_unique_names(pairs: Members) -> dict[str, Any]:
     return members
 
 
-def _inside(value: Any) -> Iterable[Any]:
+def _child_values(value: Any) -> Iterable[Any]:
     return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 

@@ -12,17 +12,17 @@ from secateur_wire.errors import InvalidRequest
 from secateur_wire.requests import LONGEST_SHOWN, kind_of, rule_of
 
 OBJECT_EXPECTED: Final = frozenset({"object_expected", "model_attributes_type", "model_type", "dict_type"})
-"""Types of the errors of a value that had to be a JSON object."""
+"""Types of pydantic's errors for values that must be JSON objects."""
 
 MOST_ERRORS: Final = 10
-"""Faults that one sentence names."""
+"""Largest number of errors in one sentence."""
 
 _CREDENTIAL = re.compile(r"[!-~]+")
-"""Characters of a header: anything else would fail later, in a message that quotes it."""
+"""Characters that a header may contain; others would fail later, in a message that quotes the value."""
 
 
 class RegisteredId:
-    """Annotation of a string that is one of some ids: what `Literal` is for ids that are known in advance."""
+    """Annotation of a string that is one of some ids; it replaces `Literal` if the ids are known only at run time."""
 
     def __init__(self, ids: Iterable[str]) -> None:
         self._ids = list(ids)
@@ -32,13 +32,13 @@ class RegisteredId:
 
 
 def require_credential(name: str, value: str) -> None:
-    """Raise InvalidRequest where this cannot be a token or a key; the message never quotes it."""
+    """Raise InvalidRequest if this cannot be a token or a key; the message never quotes it."""
     if not _CREDENTIAL.fullmatch(value):
         raise InvalidRequest(f"{name}: holds spaces, line breaks or letters no {name} has", param=name)
 
 
 def message_of(error: Mapping[str, Any]) -> str:
-    """Return the text of one of pydantic's errors, without its place."""
+    """Return the text of one of pydantic's errors, without its location."""
     if error["type"] == "extra_forbidden":
         return "unknown field"
     if error["type"] == "string_pattern_mismatch":
@@ -53,7 +53,7 @@ def message_of(error: Mapping[str, Any]) -> str:
 
 
 def sentence_of(place: str | None, message: str) -> str:
-    """Return a fault with its place, where it has one, as an answer says it."""
+    """Return an error as a sentence, with its location if it has one."""
     return f"{place}: {message}" if place else message
 
 
@@ -64,23 +64,23 @@ def describe_error(error: Mapping[str, Any]) -> tuple[str | None, str]:
 
 
 def invalid_request(error: ValidationError, *, opening: str = "") -> InvalidRequest:
-    """Return the refusal that names every fault; `opening` goes before them."""
+    """Return the InvalidRequest that names every error; `opening` precedes them."""
     errors = [describe_error(each) for each in error.errors(include_url=False)]
     return InvalidRequest(opening + joined([sentence for _, sentence in errors]), param=errors[0][0])
 
 
 def joined(sentences: Sequence[str]) -> str:
-    """Return faults as one sentence."""
+    """Return errors as one sentence."""
     return "; ".join(sentences[:MOST_ERRORS])
 
 
 def nearest_hint(given: object, known: Iterable[str]) -> str:
-    """Return a question that names the known word nearest to a given one; nothing where none is near."""
+    """Return a question that names the known word nearest to `given`; empty if none is similar."""
     near = get_close_matches(given, known, n=1) if isinstance(given, str) and len(given) <= LONGEST_SHOWN else []
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def shown(value: object) -> str:
-    """Return a value as a message quotes it: cut off where it is long."""
+    """Return a value as a message quotes it; long values are cut."""
     text = repr(value)
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"

@@ -1,4 +1,4 @@
-"""HTTP to other machines: calls to addresses that users give, made only to those that are public.
+"""HTTP to other machines: calls to addresses that users give, made only to public addresses.
 
-Requests that come in are the API's: none of its doors has a place here.
+The API handles incoming requests; this package does not.
 """

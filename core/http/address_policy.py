@@ -1,7 +1,7 @@
-"""Addresses that users name, and whether they may be called: not into this machine, nor its network.
+"""Policy for addresses that users give: calls into this machine or its network are refused.
 
-A URL is checked when it is given, and again at every call (`core.http.outbound`): the name is resolved once, and every
-address it has must be global, or in a network the operator allows.
+A URL is checked when it is given, and again at every call (`core.http.outbound`). The name is resolved once, and every
+address it has must be global, or in a network that the operator allows.
 """
 
 import socket
@@ -17,7 +17,7 @@ from secateur_wire.errors import UnsafeAddress
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 Resolve = Callable[[str, int], Sequence[str]]
-"""Resolver of a host name to its addresses, as text; raises OSError where it has none."""
+"""Resolver of a host name to its addresses, as text; raises OSError if it has none."""
 
 LONGEST_URL = 2000
 _WAY_OUT = ": the operator of this service can allow its network with SECATEUR_WEBHOOK_ALLOWED_NETWORKS"
@@ -28,27 +28,27 @@ _REFUSED = tuple(
         "168.63.129.16/32",  # a cloud's own services, at an address that looks public
         "192.88.99.0/24",  # relays of 6to4
         "::/96",  # IPv4 written as IPv6, long deprecated
-        "2001::/32",  # Teredo: tunnels to whatever IPv4 address it holds
+        "2001::/32",  # Teredo: tunnels to whatever IPv4 address it contains
         "fec0::/10",  # site-local, long deprecated
     )
 )
 
 
 def resolve(name: str, port: int) -> list[str]:
-    """Return the addresses of a host name as the system's resolver gives them, each once."""
+    """Return the addresses of a host name from the system's resolver, each once."""
     entries = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(each[4][0]) for each in entries))
 
 
 @dataclass(frozen=True)
 class AddressPolicy:
-    """Policy for outgoing calls: global addresses may be called, and those in the networks an operator allowed."""
+    """Policy for outgoing calls: global addresses and the networks that an operator allowed."""
 
     allowed: tuple[Network, ...] = ()
     resolve: Resolve = resolve
 
     def check_url(self, url: str, *, resolve_seconds: float = 3, param: str = "url") -> None:
-        """Raise UnsafeAddress, naming what is wrong, where the URL must not be called or its name has no address."""
+        """Raise UnsafeAddress, with the reason, if the URL must not be called or its name has no address."""
         target = CallTarget.of(url, param)
         try:
             self.addresses(target, resolve_seconds)
@@ -56,7 +56,7 @@ class AddressPolicy:
             raise UnsafeAddress(f"{param}: {error.message}", param=param) from None
 
     def addresses(self, target: "CallTarget", seconds: float) -> list[Address]:
-        """Return all addresses of the target's name; raises UnsafeAddress where one of them must not be called."""
+        """Return all addresses of the target's name; raises UnsafeAddress if one of them must not be called."""
         addresses = [ip_address(each.partition("%")[0]) for each in self._resolve(target, seconds)]
         for address in addresses:
             if self._is_allowed(address):
@@ -95,7 +95,7 @@ class AddressPolicy:
 
 @dataclass(frozen=True)
 class CallTarget:
-    """Parsed URL, so that the one that is checked is the one that is called. `path` includes the query."""
+    """Parsed URL, so that the URL that is checked is also the one that is called; `path` includes the query."""
 
     scheme: str
     host: str
@@ -105,7 +105,7 @@ class CallTarget:
 
     @classmethod
     def of(cls, url: str, param: str = "url") -> "CallTarget":
-        """Parse a URL; raises UnsafeAddress where it is no http or https URL, or holds credentials or a fragment."""
+        """Parse a URL; raises UnsafeAddress for other schemes than http and https, credentials, or a fragment."""
         try:
             parsed = httpx.URL(url)
         except (httpx.InvalidURL, UnicodeError, ValueError):
@@ -130,7 +130,7 @@ class CallTarget:
 
 
 def is_global(address: Address) -> bool:
-    """Return whether an address is public, and, where it embeds an IPv4 address (mapped, 6to4, NAT64), that one too."""
+    """Return whether an address is public and, if it embeds an IPv4 address (mapped, 6to4, NAT64), that one too."""
     if any(address in network for network in _REFUSED if network.version == address.version):
         return False
     if isinstance(address, IPv6Address):

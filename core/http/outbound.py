@@ -1,8 +1,7 @@
-"""Calls to addresses that users name: only where a policy allows it, and within time limits whatever the server does.
+"""Calls to addresses that users give, if a policy allows it, within time limits that no server can exceed.
 
-The connection is made to an address that was checked, so that a name that changes its mind between the look and the
-call gains nothing; TLS still asks for the name. Nothing here follows redirects, asks a proxy, keeps cookies or
-decompresses.
+The connection is made to the address that was checked, so that a later change of the name has no effect. TLS still
+verifies the name. Redirects are not followed; no proxy, cookies or decompression are used.
 """
 
 import ssl
@@ -18,10 +17,10 @@ from core.http.address_policy import AddressPolicy, CallTarget
 
 @dataclass(frozen=True)
 class Limits:
-    """Time limits of one HTTP exchange, in seconds, and the most bytes of the response body that are read.
+    """Time limits of one HTTP exchange, in seconds, and the largest number of bytes read from the response body.
 
-    `total` runs from the look-up of the name to the end of the response's head, `body` limits the reading of the body,
-    at most `body_bytes` of it.
+    `total` lasts from the resolution of the name to the end of the response's head. `body` limits the time for reading
+    the body; at most `body_bytes` of it are read.
     """
 
     connect: float = 5
@@ -33,7 +32,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class OutboundResponse:
-    """Answer to a call: `body` is its beginning, byte for byte; `headers` have names in small letters."""
+    """Answer to a call: `body` is its beginning, unchanged; `headers` have names in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -41,13 +40,13 @@ class OutboundResponse:
 
 
 class CallFailed(Exception):
-    """Call without an answer: the text says why, and names no internal address."""
+    """Call without an answer; the text says why, and contains no internal address."""
 
 
 def post(
     url: str, body: bytes, headers: Mapping[str, str], address_policy: AddressPolicy, limits: Limits
 ) -> OutboundResponse:
-    """Send one POST; raises UnsafeAddress where the name now resolves to an address it must not, and CallFailed."""
+    """Send one POST; raises UnsafeAddress if the name now resolves to a forbidden address, and CallFailed."""
     target = CallTarget.of(url)
     backend = _CheckedBackend(address_policy, target, limits)
     where = httpcore.URL(scheme=target.scheme.encode(), host=target.host.encode(), port=target.port, target=target.path)
@@ -59,10 +58,10 @@ def post(
         *((name.encode(), value.encode()) for name, value in headers.items()),
     ]
     timeout = {"connect": limits.connect, "read": limits.read, "write": limits.read, "pool": limits.total}
-    pool = httpcore.ConnectionPool(ssl_context=_trust(), network_backend=backend, retries=0)
+    pool = httpcore.ConnectionPool(ssl_context=_tls_context(), network_backend=backend, retries=0)
     try:
         with pool, pool.stream("POST", where, headers=named, content=body, extensions={"timeout": timeout}) as response:
-            received = _beginning(response, backend, limits)
+            received = _read_beginning(response, backend, limits)
             received_headers = {
                 name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers
             }
@@ -74,13 +73,13 @@ def post(
 
 
 @lru_cache
-def _trust() -> ssl.SSLContext:
+def _tls_context() -> ssl.SSLContext:
     """Return the TLS context with the system's certificates, which are read once."""
     return ssl.create_default_context()
 
 
-def _beginning(response: httpcore.Response, backend: "_CheckedBackend", limits: Limits) -> bytes:
-    """Return the first bytes of the body; one that does not end, or breaks off, is no error: the status is known."""
+def _read_beginning(response: httpcore.Response, backend: "_CheckedBackend", limits: Limits) -> bytes:
+    """Return the first bytes of the body; an endless or incomplete body is no error, since the status is known."""
     backend.deadline = min(backend.deadline, time.monotonic() + limits.body)
     received = bytearray()
     try:
@@ -102,7 +101,7 @@ def _failure_text(error: Exception) -> str:
 
 
 class _CheckedBackend(httpcore.NetworkBackend):
-    """Backend that connects to the address that was checked, and lets nothing last beyond the deadline."""
+    """Network backend that connects to the checked address, and ends every operation at the deadline."""
 
     def __init__(self, address_policy: AddressPolicy, target: CallTarget, limits: Limits) -> None:
         self._address_policy = address_policy
@@ -139,12 +138,12 @@ class _CheckedBackend(httpcore.NetworkBackend):
                 failed = error
             else:
                 self._connected = True
-                return _Deadlined(stream, self)
+                return _DeadlineStream(stream, self)
         raise failed
 
 
-class _Deadlined(httpcore.NetworkStream):
-    """A connection whose every step ends by the backend's deadline: a byte now and then does not keep it open."""
+class _DeadlineStream(httpcore.NetworkStream):
+    """Connection on which every operation ends at the backend's deadline, even if single bytes keep arriving."""
 
     def __init__(self, stream: httpcore.NetworkStream, backend: _CheckedBackend) -> None:
         self._stream = stream
@@ -170,7 +169,7 @@ class _Deadlined(httpcore.NetworkStream):
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
         remaining = self._remaining(timeout, httpcore.ConnectTimeout)
-        return _Deadlined(self._stream.start_tls(ssl_context, server_hostname, remaining), self._backend)
+        return _DeadlineStream(self._stream.start_tls(ssl_context, server_hostname, remaining), self._backend)
 
     def get_extra_info(self, info: str) -> object:
         return self._stream.get_extra_info(info)

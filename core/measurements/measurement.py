@@ -1,4 +1,4 @@
-"""One row of a measured table: a job on one model, and its figures as ratios to the dense model."""
+"""Row of a measured table: a job on one model, and its figures as ratios to the dense model."""
 
 from datetime import date
 from typing import Annotated, Literal, Self
@@ -16,7 +16,7 @@ class _Record(BaseModel):
 
 
 class MeasuredModel(_Record):
-    """The dense model: its architecture's family, and its number of parameters."""
+    """Dense model: the family of its architecture, and its number of parameters."""
 
     name: str
     family: str
@@ -24,7 +24,7 @@ class MeasuredModel(_Record):
 
 
 class Spread(_Record):
-    """A figure over seeds: its mean, and its standard deviation where there are several."""
+    """Mean of a figure over seeds, and its standard deviation if there are several."""
 
     mean: float = Field(gt=0)
     deviation: float | None = Field(None, ge=0)
@@ -38,7 +38,7 @@ class Spread(_Record):
 
 
 class LatencyRatio(_Record):
-    """Pruned / dense milliseconds: the median over rounds, and the rounds' interquartile range."""
+    """Ratio of pruned to dense milliseconds: the median over rounds, and the interquartile range of the rounds."""
 
     ratio: float = Field(gt=0)
     spread: float = Field(ge=0)
@@ -47,11 +47,12 @@ class LatencyRatio(_Record):
 class Measurement(_Record):
     """Figures of one job.
 
-    `sparsity` is what the job asked for: with pattern `structured` a share of the model's parameters, `blocks` the same
-    as a share of its decoder blocks'; else a share of the prunable weights. `removed` is the share of the model's
-    parameters that the model came to lack. `perplexity` is pruned / dense. `recovery` is the body of the training that
-    followed. `calibration` is the text that it was calibrated on, by its name. `seconds` are those of pruning,
-    `processor_seconds` of all processes, training included. `latency` is None where it was not measured.
+    `sparsity` is the requested sparsity. With pattern `structured` it is a share of the model's parameters, and
+    `blocks` is the corresponding share of the parameters of its decoder blocks. With other patterns it is a share of
+    the prunable weights. `removed` is the share of the model's parameters that were removed. `perplexity` is pruned /
+    dense. `recovery` is the body of the training that followed. `calibration` is the name of the calibration text.
+    `seconds` is the time of pruning, and `processor_seconds` the time of all processes, including training. `latency`
+    is None if it was not measured.
     """
 
     model: MeasuredModel
@@ -78,13 +79,13 @@ class Measurement(_Record):
 
     @property
     def budget(self) -> str | None:
-        """Return the budget that the job named; None where it named none."""
+        """Return the budget that the job named; None if it named none."""
         budget = self.parameters.get("budget")
         return budget if isinstance(budget, str) else None
 
     @property
     def job(self) -> tuple[object, ...]:
-        """Return what tells one row from another: the job, and the model and machine it ran on."""
+        """Return the key of a row: the job, the model and the machine it ran on."""
         return (
             self.model,
             self.method,
@@ -99,6 +100,6 @@ class Measurement(_Record):
 
 
 class Measurements(_Record):
-    """A file of them."""
+    """File of measurements."""
 
     measurements: list[Measurement]

@@ -1,4 +1,4 @@
-"""Reader of the measured tables that come with this release; loads no torch."""
+"""Reader of the measured tables in this release; it loads no torch."""
 
 from functools import cache
 from pathlib import Path
@@ -11,11 +11,11 @@ _FOLDER: Final = Path(__file__).parent
 
 
 def read_file(file: Path) -> list[Measurement]:
-    """Return the measurements of a file; raises pydantic's ValidationError for one that is none."""
+    """Return the measurements of a file; raises pydantic's ValidationError for any other file."""
     return Measurements.model_validate_json(file.read_bytes()).measurements
 
 
 @cache
 def measurements(table: Table) -> tuple[Measurement, ...]:
-    """Return a table of this release: of methods that make a model smaller, or of those that make zeros."""
+    """Return a table of this release: for methods that make a model smaller, or for methods that zero weights."""
     return tuple(read_file(_FOLDER / f"{table}.json"))

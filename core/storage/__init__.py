@@ -1,7 +1,7 @@
 """Stores of finished artifacts and uploads: a folder of this machine, or a bucket of an S3-compatible service.
 
-`open_store` opens the one the settings name; both implement the `Store` protocol. `OwnedStore` is either as one
-installation uses it, which alone may write to it.
+`open_store` opens the store in the settings; both kinds implement the `Store` protocol. `OwnedStore` wraps a store so
+that only the installation that owns it can write to it.
 """
 
 from core.settings import Settings
@@ -51,12 +51,12 @@ __all__ = [
 
 
 def open_store(settings: Settings) -> Store:
-    """Return the store the settings name, to read from, without connecting yet.
+    """Return the store in the settings, for reading, without connecting yet.
 
-    Raises ValueError where the URL is not S3's.
+    Raises ValueError if the URL is not an S3 URL.
     """
     if settings.store_url is None:
         return LocalStore(settings.store_root)
-    from core.storage.s3 import S3Store  # the library is slow to load, and many processes need none
+    from core.storage.s3 import S3Store  # slow to load, and many processes do not need it
 
     return S3Store(settings)

@@ -1,4 +1,4 @@
-"""A store in a folder."""
+"""Store in a folder of this machine."""
 
 import contextlib
 import errno
@@ -32,10 +32,10 @@ _TEMPORARY = re.compile(r"\.(?:incoming|deleted)-(?:(.+)-)?[0-9a-f]{32}")
 
 
 class LocalStore:
-    """Store in a folder: every name is checked, and no path, links included, leads out of its prefix.
+    """Store in a folder: every name is checked, and no path or link leads out of its prefix.
 
-    What is written has a temporary name, `.incoming-PREFIX-…`, until it is complete and on the disk; a rename puts it
-    in its place.
+    Written files have a temporary name, `.incoming-PREFIX-…`, until they are complete and flushed to disk. Then they
+    are renamed.
     """
 
     def __init__(self, root: Path) -> None:
@@ -90,7 +90,7 @@ class LocalStore:
             return
         _remove(temporary)
         if target.parent != self._root:
-            with contextlib.suppress(OSError):  # unless something else is in it
+            with contextlib.suppress(OSError):  # other files may be in it
                 target.parent.rmdir()
 
     def create(self, prefix: str, path: str, content: bytes) -> None:
@@ -100,7 +100,7 @@ class LocalStore:
             with translate_disk_full():
                 _write(temporary, iter([content]), None)
                 file.parent.mkdir(parents=True, exist_ok=True)
-                with contextlib.suppress(FileExistsError):  # somebody was first: what is there counts
+                with contextlib.suppress(FileExistsError):  # another writer was first: its file stays
                     os.link(temporary, file)
                 sync_folder(file.parent)
         finally:
@@ -152,7 +152,7 @@ class LocalStore:
         return self._root / f".{what}-{owner}-{uuid.uuid4().hex}"
 
     def _place(self, temporary: Path, target: Path, *, instead_of: str | None = None) -> None:
-        """Rename into place, whatever others put there or remove there meanwhile."""
+        """Rename to the target, even if other processes add or remove files there at the same time."""
         while True:
             try:
                 if instead_of is not None:
@@ -165,7 +165,7 @@ class LocalStore:
                     raise
         folder = target.parent
         while folder.is_relative_to(self._root):
-            with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+            with contextlib.suppress(FileNotFoundError):  # another process deleted it
                 sync_folder(folder)
             folder = folder.parent
 
@@ -181,7 +181,7 @@ class LocalStore:
 
 
 class LocalIncoming:
-    """File that is written under a temporary name until `place` renames it."""
+    """File under a temporary name until `place` renames it."""
 
     def __init__(self, temporary: Path, place: Callable[[Path], None]) -> None:
         self._temporary, self._place = temporary, place
@@ -199,13 +199,13 @@ class LocalIncoming:
             self._place(self._temporary)
 
     def discard(self) -> None:
-        with contextlib.suppress(OSError):  # what it still held may not fit on the disk
+        with contextlib.suppress(OSError):  # buffered data may not fit on the disk
             self._file.close()
         self._temporary.unlink(missing_ok=True)
 
 
 def _write(file: Path, chunks: Iterator[bytes], watch: Watch | None) -> tuple[int, str]:
-    """Write a file and flush it to the disk; returns its size and SHA-256."""
+    """Write a file and flush it to disk; return its size and SHA-256."""
     digest = hashlib.sha256()
     size = 0
     with file.open("xb") as target:
@@ -235,7 +235,7 @@ def _usage(entry: Path) -> Usage | None:
         try:
             status = path.lstat()
         except FileNotFoundError:
-            continue  # it is being removed or put into its place
+            continue  # it is being removed or renamed
         newest = max(newest, status.st_mtime)
         size += 0 if stat.S_ISDIR(status.st_mode) else status.st_size
     return Usage(size, datetime.fromtimestamp(newest, UTC)) if newest else None

@@ -1,6 +1,6 @@
-"""Owner of a store: the one installation whose files it holds, named by a mark in the store itself.
+"""Owner of a store: the only installation that may write to it, named by a mark in the store itself.
 
-Two installations on one store would each remove the other's models: to each, they are files that no row names.
+Two installations on one store would each remove the other's models, because no row of their own database names them.
 """
 
 import threading
@@ -13,11 +13,11 @@ from secateur_wire.errors import DiskFull, NotFound, StoreOfAnother, StoreUnavai
 
 MARK_PREFIX, MARK_FILE = "owner", "installation"
 _LONGEST_ID = 200
-_TRUSTED_SECONDS = 60.0
+_MARK_VALID_SECONDS = 60.0
 
 
 def find_owner(store: Store) -> str | None:
-    """Return the id of the installation that the store is marked with; None where it has no mark."""
+    """Return the id of the installation that the store is marked with; None without a mark."""
     try:
         return b"".join(store.open_range(MARK_PREFIX, MARK_FILE, 0, _LONGEST_ID)).decode(errors="replace").strip()
     except NotFound:
@@ -25,10 +25,10 @@ def find_owner(store: Store) -> str | None:
 
 
 def require_owner(store: Store, installation: str) -> None:
-    """Mark a store that has no mark as this installation's.
+    """Mark an unmarked store as this installation's.
 
-    Raises StoreOfAnother where the mark names another one, and StoreUnavailable. Of two installations that come to a
-    new store at the same time one has it.
+    Raises StoreOfAnother if the mark names another installation, and StoreUnavailable. If two installations open a new
+    store at the same time, one of them gets it.
     """
     owner = find_owner(store)
     if owner is None:
@@ -43,7 +43,7 @@ def require_owner(store: Store, installation: str) -> None:
 
 
 def take_over(store: Store, installation: str) -> str | None:
-    """Mark the store as this installation's, whoever had it; returns the one that did. Raises StoreUnavailable."""
+    """Mark the store as this installation's, whoever owned it; return the previous owner. Raises StoreUnavailable."""
     before = find_owner(store)
     store.delete(MARK_PREFIX)
     require_owner(store, installation)
@@ -51,14 +51,14 @@ def take_over(store: Store, installation: str) -> str | None:
 
 
 class OwnedStore:
-    """Store as one installation uses it: what another one owns is read, and neither written nor removed.
+    """Store as one installation uses it: a store that another installation owns can be read, but not changed.
 
-    Before a write or a removal the mark is read, once a minute at most, and written where there is none. Methods that
-    write or remove raise StoreOfAnother, besides the errors of `Store`.
+    Before a change the mark is read, at most once a minute, and written if there is none. Methods that write or remove
+    raise StoreOfAnother besides the errors of `Store`.
     """
 
     def __init__(self, store: Store, find_installation: Callable[[], str]) -> None:
-        """Take the store, and what returns the id of this installation or raises StoreUnavailable."""
+        """Wrap a store; `find_installation` returns the id of this installation or raises StoreUnavailable."""
         self._store, self._find_installation = store, find_installation
         self._lock = threading.Lock()
         self._required_at: float | None = None
@@ -66,9 +66,9 @@ class OwnedStore:
         """Reason why nothing may be written, as it was known last."""
 
     def require_own(self) -> None:
-        """Raise StoreOfAnother where the store is another installation's, StoreUnavailable where it cannot be asked."""
+        """Raise StoreOfAnother if another installation owns the store, and StoreUnavailable if it cannot be reached."""
         with self._lock:
-            if self._required_at is not None and time.monotonic() < self._required_at + _TRUSTED_SECONDS:
+            if self._required_at is not None and time.monotonic() < self._required_at + _MARK_VALID_SECONDS:
                 return
             try:
                 require_owner(self._store, self._find_installation())
@@ -78,9 +78,9 @@ class OwnedStore:
             self._required_at, self.refused = time.monotonic(), None
 
     def refusal(self) -> str | None:
-        """Return the reason why nothing may be written; None where it may, or where the store cannot be asked.
+        """Return the reason why nothing may be written; None if writing is allowed, or the store cannot be reached.
 
-        A store that was ours is not asked: its next write does that.
+        A store that was this installation's is not read again: its next write does that.
         """
         if self._required_at is None:
             self.is_usable()

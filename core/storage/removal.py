@@ -1,4 +1,4 @@
-"""Removal of what no row names any more, after the commit that took its row away."""
+"""Removal of files that no row names any more, after the commit that removed the row."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ logger = structlog.get_logger()
 
 
 def remove_prefixes(store: Store, prefixes: Sequence[str]) -> None:
-    """Remove what no row names any more. Where the store is away, the sweep of orphans does it later."""
+    """Remove files that no row names any more; if the store is away, the sweep of orphans removes them later."""
     for prefix in prefixes:
         try:
             store.delete(prefix)

@@ -1,4 +1,4 @@
-"""A store in a bucket of an S3-compatible service, through s3fs."""
+"""Store in a bucket of an S3-compatible service, through s3fs."""
 
 import asyncio
 import concurrent.futures
@@ -36,14 +36,14 @@ from secateur_wire.errors import DiskFull, StoreUnavailable
 _UNREACHABLE = (OSError, BotoCoreError, ClientError, aiohttp.ClientError, concurrent.futures.CancelledError)
 _AT_ONCE = 4
 _READ_BYTES = 8 * 2**20
-"""Bytes of one request; `_AT_ONCE` requests are on their way, and held in memory, together."""
+"""Bytes of one request; `_AT_ONCE` requests are sent, and held in memory, at the same time."""
 _WRITE_BYTES = 16 * 2**20
 _LEAST_PART_BYTES = 5 * 2**20
-"""Smallest part, in bytes, that S3 joins, the last excepted."""
+"""Smallest size in bytes of the parts that S3 joins; the last part may be smaller."""
 _MOST_PARTS = 10_000
 _WATCH_SECONDS = 0.5
 _PROBE_SECONDS = 4.0
-_IS_THERE = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
+_EXISTS_CODES = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
 _NO_CONDITIONS = ("NotImplemented", "501")
 
 
@@ -57,7 +57,7 @@ def _translate_errors() -> Iterator[None]:
 
 
 def _error_code(error: BaseException) -> str:
-    """Return the code that the service gave an error; empty where it gave none."""
+    """Return the error code of the service; empty if it sent none."""
     response = getattr(error.__cause__ or error, "response", None)
     return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
 
@@ -70,14 +70,14 @@ def _unavailable(error: BaseException) -> StoreUnavailable | DiskFull:
 
 
 class S3Store:
-    """Store in a bucket: objects appear whole or not at all; of a published folder the manifest appears last.
+    """Store in a bucket: objects appear complete or not at all, and the manifest of a published folder appears last.
 
-    The library's file system, with its connections and its event loop, is made at first use in each process, so that
-    one forked from another does not share them.
+    The library's file system, with its connections and its event loop, is created at first use in each process, so that
+    a forked process does not share them.
     """
 
     def __init__(self, settings: Settings) -> None:
-        """Read bucket and prefix of the store's URL; raises ValueError where it is not s3://bucket[/prefix]."""
+        """Read bucket and prefix from the store's URL; raises ValueError if it is not s3://bucket[/prefix]."""
         url = urlsplit(settings.store_url or "")
         self._bucket, self._base = url.netloc, url.path.strip("/")
         if url.scheme != "s3" or not self._bucket:
@@ -95,7 +95,7 @@ class S3Store:
         return True
 
     def make_bucket(self) -> bool:
-        """Make the bucket where it cannot be used; whether that was needed. Raises StoreUnavailable."""
+        """Create the bucket if it cannot be used; return whether it was created. Raises StoreUnavailable."""
         if self.is_usable():
             return False
         region = self._settings.store_region
@@ -105,7 +105,7 @@ class S3Store:
         try:
             self._call("call_s3", "create_bucket", Bucket=self._bucket, **where)
         except StoreUnavailable:
-            if not self.is_usable():  # else somebody else has just made it
+            if not self.is_usable():  # otherwise another process has just created it
                 raise
         return True
 
@@ -118,7 +118,7 @@ class S3Store:
         try:
             stored = [self._upload(folder / name, prefix, name, watch) for name in names]
         except BaseException:
-            with contextlib.suppress(StoreUnavailable):  # then the sweep of orphans does it
+            with contextlib.suppress(StoreUnavailable):  # the sweep of orphans removes it later
                 self.delete(prefix)
             raise
         return sorted(stored, key=lambda each: each.path)
@@ -150,7 +150,7 @@ class S3Store:
     def delete(self, prefix: str) -> None:
         below = self._key(prefix) + "/"
         keys = [f"{self._bucket}/{item['Key']}" for page in self._list(below) for item in page.get("Contents", [])]
-        keys.sort(key=lambda key: not key.endswith(f"/{MANIFEST}"))  # what has no manifest is no artifact
+        keys.sort(key=lambda key: not key.endswith(f"/{MANIFEST}"))  # a folder without a manifest is not an artifact
         keys.append(f"{self._bucket}/{self._key(prefix)}")
         for first in range(0, len(keys), 1000):
             self._call("bulk_delete", keys[first : first + 1000])
@@ -198,7 +198,7 @@ class S3Store:
         return StoredFile(name, size, sha256)
 
     def _rewrite(self, sources: Sequence[str], sizes: Sequence[int], joined: str) -> None:
-        """Join parts that are too small for S3 to join: they are downloaded and written again."""
+        """Join parts that are too small for S3 to join, by downloading and writing them again."""
         file = _Incoming(self._files(), joined, _WRITE_BYTES)
         try:
             for source, size in zip(sources, sizes, strict=True):
@@ -298,7 +298,7 @@ class S3Store:
         files: S3FileSystem | None = None,
         **options: Any,
     ) -> Any:
-        """Run one operation of the library. Raises StoreUnavailable, DiskFull, and errors of `watch`."""
+        """Run one operation of the library; raises StoreUnavailable, DiskFull, and errors of `watch`."""
         with _translate_errors():
             return self._run(files or self._files(), method, *arguments, watch=watch, **options)
 
@@ -311,7 +311,7 @@ class S3Store:
         seconds: float | None = None,
         **options: Any,
     ) -> Any:
-        """Run a coroutine of the library, its method's name with an underscore, in the library's event loop thread."""
+        """Run a coroutine of the library in its event loop thread; `method` is its name without the underscore."""
         operation = arguments[0] if method == "call_s3" else method.removeprefix("_")
         with STORE_SECONDS.labels(operation).time():
             future = asyncio.run_coroutine_threadsafe(getattr(files, f"_{method}")(*arguments, **options), files.loop)
@@ -327,10 +327,10 @@ class S3Store:
 
 
 def _create_object(files: S3FileSystem, path: str, content: bytes) -> None:
-    """Write an object unless it is there. Raises StoreUnavailable and DiskFull.
+    """Write an object unless it exists; raises StoreUnavailable and DiskFull.
 
-    Some services know no conditions: one refuses them, and another takes no notice, so that of two writers at once the
-    second counts. Whoever needs to know reads the object again.
+    Some services do not support conditions. One of them refuses the request. Another ignores the condition: if two
+    writers run at the same time, the second wins. A caller that has to know reads the object again.
     """
     bucket, _, key = path.partition("/")
     with _translate_errors():
@@ -340,12 +340,12 @@ def _create_object(files: S3FileSystem, path: str, content: bytes) -> None:
             code = _error_code(error)
             if code in _NO_CONDITIONS:
                 files.call_s3("put_object", Bucket=bucket, Key=key, Body=content)
-            elif code not in _IS_THERE:
+            elif code not in _EXISTS_CODES:
                 raise
 
 
 class _Incoming:
-    """An object that is sent in parts of `block_bytes`, as one request where it is smaller."""
+    """Object that is sent in parts of `block_bytes`, or as one request if it is smaller."""
 
     def __init__(self, files: S3FileSystem, path: str, block_bytes: int = _LEAST_PART_BYTES) -> None:
         self._file = files.open(path, "wb", block_size=block_bytes)
@@ -362,6 +362,6 @@ class _Incoming:
 
     def discard(self) -> None:
         if not self._is_finished:
-            self._file.closed = True  # else the library would finish it once nobody holds it any more
-            with contextlib.suppress(*_UNREACHABLE):  # then the sweep of orphans does it
+            self._file.closed = True  # otherwise the library would finish the file when it is garbage-collected
+            with contextlib.suppress(*_UNREACHABLE):  # the sweep of orphans removes it later
                 self._file.discard()

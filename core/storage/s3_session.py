@@ -1,4 +1,4 @@
-"""Sessions of the library beneath s3fs. Each has credentials of its own; all share what they read of the services."""
+"""Sessions of the library beneath s3fs: each has its own credentials, and all share the service descriptions."""
 
 from functools import cache
 
@@ -7,7 +7,7 @@ from botocore.loaders import Loader, create_loader
 
 
 def new_session() -> AioSession:
-    """Return a session that finds the description of S3 read: to read it takes longer than any request."""
+    """Return a session that shares the loaded description of S3; loading it takes longer than any request."""
     session = AioSession()
     session.register_component("data_loader", _descriptions(session.get_config_variable("data_path")))
     return session
@@ -15,5 +15,5 @@ def new_session() -> AioSession:
 
 @cache
 def _descriptions(path: str | None) -> Loader:
-    """Return the loader of this process, which keeps what it read for whichever session asked first."""
+    """Return the loader of this process, which caches descriptions for all sessions."""
     return create_loader(path)

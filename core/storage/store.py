@@ -1,4 +1,4 @@
-"""The `Store` protocol, and the names, hashes and rules for writing files that all stores share."""
+"""Protocol `Store`, and the names, hashes and rules for writing files that all stores share."""
 
 import errno
 import hashlib
@@ -19,7 +19,7 @@ from secateur_wire.errors import DiskFull, NotFound
 MANIFEST = "secateur.json"
 PACKED_SUFFIX = ".packed.safetensors"
 HASHED_SUFFIX = ".hashed.safetensors"
-"""The name of weights kept smaller than a model is opened from. No loader takes a file of such a name for weights."""
+"""Suffixes of weights in a smaller form than the one a model is opened from; no loader reads such files as weights."""
 GENERATED_PREFIX = "generated"
 """Prefix of texts that models generated, each under its key."""
 CHUNK_BYTES = 2**20
@@ -32,12 +32,13 @@ STORE_SECONDS = Histogram(
 _COMPONENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 Watch = Callable[[], None]
-"""Function called a few times a second while something long runs; what it raises ends that, leaving nothing behind."""
+"""Function that long operations call a few times a second; an exception from it ends the operation and leaves nothing.
+"""
 
 
 @dataclass(frozen=True)
 class StoredFile:
-    """One file of an artifact; `path` is relative to it, with `/`."""
+    """File of an artifact; `path` is relative to the artifact, with `/`."""
 
     path: str
     bytes: int
@@ -46,7 +47,7 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class UploadPart:
-    """A stored file that is a part of a larger one."""
+    """Stored file that is a part of a larger one."""
 
     path: str
     bytes: int
@@ -62,7 +63,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Unfinished:
-    """Files a killed writer left unpublished, meant for the prefix whose first two names are `prefix`."""
+    """Files of a killed or running writer that are not published; `prefix` has the first two names of their target."""
 
     prefix: str
     touched: datetime
@@ -70,7 +71,7 @@ class Unfinished:
 
 
 class Incoming(Protocol):
-    """A file on its way into a store, of which a few MiB at most are held in memory. It is there once it is finished.
+    """File that is being written to a store, with at most a few MiB of it in memory; `finish` makes it visible.
 
     Calls may come from different threads, one after another. They raise StoreUnavailable and DiskFull.
     """
@@ -82,67 +83,67 @@ class Incoming(Protocol):
         """Put the file in its place."""
 
     def discard(self) -> None:
-        """Leave nothing of a file that is not finished; one that is stays."""
+        """Remove the file if it is not finished; a finished file stays."""
 
 
 class Store(Protocol):
-    """Files under prefixes such as `JOB/attempt-1` or `models/ID`. Every name is the server's own, and is checked.
+    """Files under prefixes such as `JOB/attempt-1` or `models/ID`; the server creates all names, and they are checked.
 
-    All methods may be called from any thread, and from processes forked after the store was made. They raise
-    StoreUnavailable where a store cannot be reached, and DiskFull where there is no space left.
+    All methods may be called from any thread, and from processes forked after the store was opened. They raise
+    StoreUnavailable if the store cannot be reached, and DiskFull if there is no space left.
     """
 
     def is_usable(self) -> bool:
         """Return whether files can be stored now."""
 
     def publish(self, folder: Path, prefix: str, *, watch: Watch | None = None) -> list[StoredFile]:
-        """Store a folder with a manifest, the manifest last; what was at `prefix` before is replaced.
+        """Store a folder with a manifest, the manifest last; existing files at `prefix` are replaced.
 
-        Where it fails nothing of it stays. Raises ValueError on a link, a name that cannot be stored, or a folder
+        After a failure nothing of it stays. Raises ValueError for a link, a name that cannot be stored, or a folder
         without a manifest.
         """
 
     def folder(self, prefix: str) -> Path | None:
-        """Return the local folder of a prefix; None where its files must be fetched."""
+        """Return the local folder of a prefix; None if its files must be fetched."""
 
     def open_range(self, prefix: str, path: str, start: int, end: int) -> Iterator[bytes]:
         """Yield the bytes from `start` to before `end` of a file, or to its end; raises NotFound when called."""
 
     def fetch(self, prefix: str, path: str, target: Path, *, watch: Watch | None = None) -> None:
-        """Bring a file to this machine, fsynced, going on where an earlier call was cut off. Raises NotFound."""
+        """Fetch a file to this machine and fsync it; an interrupted fetch is resumed. Raises NotFound."""
 
     def presigned(self, prefix: str, path: str, filename: str) -> str | None:
-        """Return a URL from which anybody can download a file for a while; None where the API must send it itself."""
+        """Return a URL from which anybody can download a file for a while; None if the API must send it itself."""
 
     def delete(self, prefix: str) -> None:
-        """Remove all below a prefix, or one file that has this name; nothing happens where there is neither."""
+        """Remove everything below a prefix, or one file of this name; do nothing if there is neither."""
 
     def create(self, prefix: str, path: str, content: bytes) -> None:
-        """Store a small file, unless there is one of this name: of several writers at once one counts."""
+        """Store a small file, unless it exists; of several concurrent writers one wins."""
 
     def incoming(self, prefix: str, path: str) -> Incoming:
-        """Begin a file whose bytes come one after another, however slowly. One that is there is replaced."""
+        """Begin a file whose bytes arrive one after another, however slowly; an existing file is replaced."""
 
     def join(self, prefix: str, parts: Sequence[UploadPart], target: str, path: str) -> None:
-        """Make the file `path` at prefix `target` of stored parts, in order; the parts stay."""
+        """Make the file `path` at prefix `target` from stored parts, in order; the parts stay."""
 
     def children(self, prefix: str | None = None) -> Iterator[str]:
-        """Yield the names one level below a prefix, or of the top level, that hold further names."""
+        """Yield the names one level below a prefix, or of the top level, that contain further names."""
 
     def usage(self, prefix: str) -> Usage | None:
-        """Return the bytes at or below a prefix and the time of the last write; None where nothing is there."""
+        """Return the bytes at or below a prefix and the time of the last write; None if nothing is there."""
 
     def unfinished(self) -> Iterator[Unfinished]:
         """Yield the unpublished files of writers that are still writing or were killed."""
 
 
 def artifact_prefix(job_id: str, attempt: int) -> str:
-    """Return the prefix of an attempt's artifact: each has its own, so a stale attempt cannot touch a newer one's."""
+    """Return the prefix of an attempt's artifact; it is the attempt's own, so a stale attempt changes no newer one."""
     return f"{job_id}/attempt-{attempt}"
 
 
 def checked(name: str) -> str:
-    """Return the name itself; raises ValueError where it could lead to another path, or no store accepts it."""
+    """Return the name unchanged; raises ValueError if it could lead to another path, or a store does not accept it."""
     if not all(_COMPONENT.fullmatch(part) for part in name.split("/")):
         raise ValueError(f"{name!r} is not a name a store takes")
     return name
@@ -185,10 +186,10 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def fetch_resuming(read_from: Callable[[int], Iterator[bytes]], size: int, target: Path, watch: Watch | None) -> None:
-    """Write the `size` bytes that `read_from(start)` gives to a file, after those an earlier call left beside it."""
+    """Write the `size` bytes of `read_from(start)` to a file; bytes of an interrupted call are kept and continued."""
     partial = target.with_name(f"{target.name}.partial")
     with translate_disk_full(), partial.open("ab") as file:
-        if file.tell() > size:  # of something else
+        if file.tell() > size:  # the partial file belongs to other content
             file.truncate(0)
             file.seek(0)
         for chunk in read_from(file.tell()):
@@ -215,7 +216,7 @@ def hash_file(file: Path, watch: Watch | None) -> tuple[int, str]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make names in a folder survive a power cut."""
+    """Make changes of names in a folder survive a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -11,7 +11,7 @@ _BUFFER_BYTES = 8 * 2**20
 
 
 class StoredStream(io.RawIOBase):
-    """Unbuffered stream: every read asks the store. Raises the errors of `Store.open_range`."""
+    """Unbuffered stream: every read is a request to the store; raises the errors of `Store.open_range`."""
 
     def __init__(self, store: Store, prefix: str, path: str, size: int) -> None:
         self._store, self._prefix, self._path, self._size = store, prefix, path, size
