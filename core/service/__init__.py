@@ -1,4 +1,4 @@
-"""The service: who may ask, what waits and what is kept, a folder for each noun of the API.
+"""Services of the API, one folder for each noun: access checks, queues and stored records.
 
-It stands on the pipeline and the engine, and asks them without loading torch: nothing here imports it.
+The services use the pipeline and the engine without loading torch: nothing here imports it.
 """

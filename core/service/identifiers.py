@@ -1,4 +1,4 @@
-"""Shortened identifiers: the things of a team whose ids begin so, and the newest job of a caller."""
+"""Shortened identifiers: the beginning of an id, or `-` for the newest job of a caller."""
 
 import re
 from collections.abc import Mapping
@@ -19,10 +19,10 @@ from secateur_wire.errors import InvalidRequest, NotFound
 from secateur_wire.identifiers import LENGTH, NEWEST, PREFIXES, Identifier, IdentifierKind
 
 SUBMISSIONS: Final = 20_000
-"""Newest submissions of the team among which the caller's is looked for: the audit trail has no order by key."""
+"""Number of newest submissions of the team in which the caller's is searched: the audit trail has no order by key."""
 
 CANDIDATES: Final = 10
-"""Identifiers named where several begin as given."""
+"""Maximum number of identifiers named in an error about an ambiguous beginning."""
 
 _TABLES: Final[Mapping[IdentifierKind, Any]] = {
     "job": JobRow,
@@ -34,7 +34,7 @@ _TABLES: Final[Mapping[IdentifierKind, Any]] = {
     "key": ApiKeyRow,
 }
 _BY_ITS_VALUES = text("SELECT set_config('plan_cache_mode', 'force_custom_plan', true)")
-"""A beginning may match one job or a million: each is looked up by the index that suits it."""
+"""A beginning may match one job or a million: each table is searched by the index that suits it."""
 
 
 def identifiers(
@@ -42,10 +42,10 @@ def identifiers(
 ) -> Page[Identifier]:
     """Return the identifiers that `shortened` may stand for, newest first.
 
-    They begin so, with or without the word before the underscore; `-` is the job that the caller's key submitted last.
-    Keys are there for an admin alone.
+    They begin with it, with or without the word before the underscore. `-` stands for the job that the caller's key
+    submitted last. Only an admin can look up keys.
 
-    Raises InvalidRequest for what no identifier begins with, and NotFound where the caller submitted no job.
+    Raises InvalidRequest where no identifier can begin so, and NotFound where the caller submitted no job.
     """
     if shortened == NEWEST:
         if kind != "job":
@@ -69,7 +69,7 @@ def identifiers(
 
 
 def _range(kind: IdentifierKind, shortened: str) -> tuple[str, str]:
-    """Return the first and the last identifier that may begin so."""
+    """Return the first and the last identifier that may begin with this text."""
     word = f"{PREFIXES[kind]}_"
     begun = shortened.removeprefix(word)
     if not re.fullmatch(rf"[0-9a-z]{{1,{LENGTH}}}", begun):

@@ -1,6 +1,6 @@
-"""Discoveries: architectures that nobody listed, found out once by a worker's child process and kept for everybody.
+"""Discoveries of unlisted architectures: a worker's child process finds the facts of a model once, for all teams.
 
-`asking` finds one or asks for it, `queue` hands it to a worker and takes its end, `versions` knows with which library
-the fleet would look. A discovery belongs to the content of a config and of headers, not to a team: whoever has the same
-content has the same discovery. Only a team that asked for it can look how far it is.
+`asking` looks a discovery up or requests one. `queue` hands it to a worker and records the result. `versions` knows
+which version of the library the fleet uses. A discovery belongs to the content of a config and of headers, not to a
+team: the same content has the same discovery. Only a team that asked for a discovery can read its state.
 """

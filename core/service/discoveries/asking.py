@@ -1,4 +1,4 @@
-"""Asking for discoveries: what a model is, where that is known, or who is to be waited for."""
+"""Look-ups and requests of discoveries: the facts of a model where they are known, else the discovery to wait for."""
 
 from collections.abc import Mapping, Sequence
 
@@ -36,17 +36,17 @@ _USED_SECONDS = 24 * 3600.0
 _WAIT_SECONDS = 30.0
 _UNUSABLE: Sequence[type[UnusableModel]] = [UnusableModel, *UnusableModel.__subclasses__()]
 _KINDS: Mapping[str, type[SecateurError]] = {kind.code: kind for kind in _UNUSABLE}
-"""Errors a child may report by their codes; any other is a discovery that failed."""
+"""Errors that a child may report by their codes. Any other error is reported as a failed discovery."""
 
 
 def discovered(session: Session, model: UndiscoveredModel, queue: str | None) -> ModelDescription:
-    """Return what a model is, as workers of a queue would find it.
+    """Return the facts of a model as workers of a queue would find them.
 
-    Raises NotDiscovered where nobody has found out yet, the error of a discovery that failed, and
-    UnsupportedArchitecture where it is known that one would.
+    Raises NotDiscovered where the model is not discovered yet, the error of a failed discovery, and
+    UnsupportedArchitecture where its discovery is known to fail.
     """
     declared = declared_architecture(model.architecture, model.family)
-    if declared is not None:  # since the model was described
+    if declared is not None:  # The model was described before this architecture was discovered.
         return model.described(declared)
     version = version_for(session, queue)
     if version is None:
@@ -75,7 +75,7 @@ def id_of(model: UndiscoveredModel, version: str) -> str:
 def known_facts(
     session: Session, model: UndiscoveredModel
 ) -> tuple[ModelDescription | UndiscoveredModel, ModelDiscovery | None]:
-    """Return all that is known of a model, and how far its discovery is; None where that is over and well."""
+    """Return the known facts of a model, and the state of its discovery; None for a discovery that succeeded."""
     try:
         return discovered(session, model, None), None
     except NotDiscovered as missing:
@@ -88,10 +88,10 @@ def known_facts(
 def ask(
     session: Session, caller: Actor, model: UndiscoveredModel, version: str | None, settings: Settings
 ) -> Discovery:
-    """Have a model discovered, where nobody has asked for that yet; return the discovery.
+    """Request the discovery of a model, unless it is requested already, and return the discovery.
 
-    Raises Unavailable where no worker has ever said with which library, QuotaExceeded where too many of the team's are
-    not over.
+    Raises Unavailable where no worker has reported its version of the library, and QuotaExceeded where the team has too
+    many unfinished discoveries.
     """
     if version is None:
         raise Unavailable(
@@ -121,13 +121,13 @@ def ask(
 
 
 def ask_for(session: Session, caller: Actor, missing: NotDiscovered, settings: Settings) -> Discovery:
-    """Have the model discovered that an error is about; raises what `ask` does."""
+    """Request the discovery of the model that an error is about. Raises the errors of `ask`."""
     assert isinstance(missing.model, UndiscoveredModel), missing
     return ask(session, caller, missing.model, missing.version, settings)
 
 
 def ask_if_possible(session: Session, caller: Actor, model: UndiscoveredModel, settings: Settings) -> None:
-    """Have a model discovered as soon as it is registered; where that cannot be now, whoever needs it asks again."""
+    """Request the discovery of a newly registered model; where this fails, the next job on the model requests it."""
     version = version_for(session, None)
     if version is None or known_refusal(model, version) is not None:
         return
@@ -151,7 +151,7 @@ def get_discovery(session: Session, team_id: str, discovery_id: str) -> Discover
 
 
 def failure_of(error: Mapping[str, str]) -> SecateurError:
-    """Return the error of a discovery that failed, as its kind where there is one."""
+    """Return the error of a failed discovery, with the class of its code where there is one."""
     return _KINDS.get(error["code"], DiscoveryFailed)(error["message"], param="model")
 
 
@@ -166,9 +166,9 @@ def _not_discovered(model: UndiscoveredModel, version: str | None) -> NotDiscove
 
 
 def _require_room(session: Session, team_id: str, settings: Settings) -> None:
-    """Require that few of the team's discoveries are not over; raises QuotaExceeded.
+    """Require that the team has few unfinished discoveries; raises QuotaExceeded.
 
-    The team's row is locked, so that of two requests the second sees the first's discovery.
+    The team's row is locked, so that the second of two requests sees the first's discovery.
     """
     session.execute(select(TeamRow.id).where(TeamRow.id == team_id).with_for_update(key_share=True))
     count = select(func.count()).where(DiscoveryRow.team_id == team_id, DiscoveryRow.state.in_(OPEN))

@@ -1,4 +1,4 @@
-"""Queue of discoveries: a worker takes one under a lease, and writes what came of it."""
+"""Queue of discoveries: a worker takes one under a lease, and writes the result."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from secateur_wire.errors import DiscoveryFailed
 from secateur_wire.problems import StoredProblem, summary_of_problem
 
 _FAILED_SECONDS = 3600.0
-"""A discovery that ended without a word is forgotten after this long: it may have been the machine."""
+"""A discovery whose child ended without an answer is forgotten after this time: the machine may have been the cause."""
 _NEVER_TAKEN_SECONDS = 24 * 3600.0
 _BATCH = 200
 
@@ -38,9 +38,10 @@ class ClaimedDiscovery:
 def claim(
     session: Session, *, worker_id: str, transformers_version: str, lease_seconds: float, most_attempts: int
 ) -> ClaimedDiscovery | None:
-    """Take the next discovery for this version of the library, each team in turn; None where none waits.
+    """Take the next discovery for this version of the library, each team in turn; None where none is waiting.
 
-    One whose worker stopped renewing waits again, and fails where that happened too often, or cannot be read.
+    A discovery whose worker stopped renewing is queued again. It fails where that happened too often, or where its row
+    cannot be read.
     """
     others = aliased(DiscoveryRow)
     before_it = (
@@ -81,25 +82,25 @@ def claim(
 
 
 def renew(session: Session, claimed: ClaimedDiscovery, lease_seconds: float) -> bool:
-    """Keep a discovery; False where it is no longer this attempt's."""
+    """Renew the lease of a discovery; False where another attempt holds it."""
     return _write(session, claimed.id, claimed.attempt, {"lease_expires_at": seconds_from_now(lease_seconds)})
 
 
 def release(session: Session, claimed: ClaimedDiscovery) -> None:
-    """Give a discovery back unharmed: the attempt does not count."""
+    """Return a discovery to the queue. This attempt does not count."""
     _write(session, claimed.id, claimed.attempt, _waiting() | {"attempts": claimed.attempt - 1})
 
 
 def succeed(session: Session, claimed: ClaimedDiscovery, description: ModelDescription) -> bool:
-    """Keep what was found. False where the discovery is no longer this attempt's."""
+    """Store the result of a discovery. False where another attempt holds it."""
     values = {"state": "found", "description": description.model_dump(mode="json")}
     return _end(session, claimed.id, claimed.attempt, values, claimed.worker_id)
 
 
 def fail(session: Session, claimed: ClaimedDiscovery, problem: StoredProblem, *, most_attempts: int) -> bool:
-    """Keep why nothing was found; one that ended without a word is tried again, up to `most_attempts` times.
+    """Store the error of a discovery. One without an answer is tried again, up to `most_attempts` times.
 
-    False where the discovery is no longer this attempt's.
+    False where another attempt holds the discovery.
     """
     if problem["code"] == DiscoveryFailed.code and claimed.attempt < most_attempts:
         return _write(session, claimed.id, claimed.attempt, _waiting())
@@ -108,7 +109,7 @@ def fail(session: Session, claimed: ClaimedDiscovery, problem: StoredProblem, *,
 
 
 def forget_old(session: Session, keep_days: float) -> int:
-    """Remove a batch of discoveries that nobody used for long, or that failed for no known reason; how many."""
+    """Remove a batch of discoveries that are long unused, or that failed for an unknown reason; return their number."""
     unused = and_(
         DiscoveryRow.state.in_(("found", "failed")),
         DiscoveryRow.used_at < seconds_from_statement(-keep_days * 86400),
@@ -123,7 +124,8 @@ def forget_old(session: Session, keep_days: float) -> int:
     )
     old = [
         row_id
-        for condition in (unused, failed, never_taken)  # one after the other: each has an index of its own
+        # Two statements, because each condition has an index of its own.
+        for condition in (unused, failed, never_taken)
         for row_id in session.scalars(
             select(DiscoveryRow.id).where(condition).limit(_BATCH).with_for_update(skip_locked=True)
         )
@@ -146,7 +148,7 @@ def _waiting() -> dict[str, Any]:
 
 
 def _model_of(row: DiscoveryRow) -> UndiscoveredModel:
-    """Return the model a discovery is about, its facts apart, which are not kept."""
+    """Return the model of a discovery without its facts, which are not stored."""
     unknown = {"family": "", "parameters": 0, "bytes": 0, "dtype": ""}
     known = {"architecture": row.architecture, "config": row.config, "tensors": row.tensors}
     return UndiscoveredModel.model_validate(unknown | known)
@@ -197,7 +199,7 @@ def _write(session: Session, discovery_id: str, attempt: int, values: Mapping[st
 
 
 def open_discoveries(session: Session) -> Mapping[str, int]:
-    """Return how many discoveries there are in each state that is not an end."""
+    """Return the number of unfinished discoveries by state."""
     counted = select(DiscoveryRow.state, func.count()).where(DiscoveryRow.state.in_(OPEN)).group_by(DiscoveryRow.state)
     return dict.fromkeys(OPEN, 0) | dict(iter(session.execute(counted)))
 

@@ -1,4 +1,4 @@
-"""Tables of discoveries, of their totals, and of the versions of the library that workers have."""
+"""Tables of discoveries, of their totals, and of the library versions that workers have."""
 
 from datetime import datetime
 from typing import Any
@@ -10,16 +10,17 @@ from core.database import Base, any_of
 from core.service.discoveries.states import OPEN, STATES
 
 DISCOVERY_FAILED = "state = 'failed' AND (error ->> 'code'::text) = 'discovery_failed'::text"
-"""Condition of the index of discoveries that failed for no known reason."""
+"""Condition of the index of discoveries that failed for an unknown reason."""
 _IS_OPEN = f"state IN ({any_of(OPEN)})"
 
 
 class DiscoveryRow(Base):
-    """A discovery. `id` is made of the content it is about and of the versions of what looks at it.
+    """A discovery. `id` is a hash of the content of the model and of the versions of the library and of the discovery.
 
-    `config` (as a text) and `tensors` (dtype and shape by name) are what the child is told, until it is over.
-    `description` is the `ModelDescription` found, its architecture within. `team_id` is who asked first, `attempts` how
-    often a worker took it, and `used_at` is written about once a day.
+    `config` (as text) and `tensors` (dtype and shape by name) are the input of the child; they are kept until the
+    discovery ends. `description` is the resulting `ModelDescription`, which contains the architecture. `team_id` is the
+    team that asked first, `attempts` the number of workers that took the discovery. `used_at` is updated about once a
+    day.
     """
 
     __tablename__ = "discoveries"
@@ -53,7 +54,7 @@ class DiscoveryRow(Base):
 
 
 class DiscoveryTeamRow(Base):
-    """A team that asked for a discovery, and may look how far it is."""
+    """A team that asked for a discovery and may read its state."""
 
     __tablename__ = "discovery_teams"
     __table_args__ = (PrimaryKeyConstraint("discovery_id", "team_id"),)
@@ -63,7 +64,7 @@ class DiscoveryTeamRow(Base):
 
 
 class DiscoveryTotalRow(Base):
-    """Number of discoveries that ended in one way, and the seconds they took; `error_code` is empty for those found."""
+    """Number of discoveries with one outcome, and their total seconds; `error_code` is empty for successful ones."""
 
     __tablename__ = "discovery_totals"
 
@@ -73,7 +74,7 @@ class DiscoveryTotalRow(Base):
 
 
 class LibraryVersionRow(Base):
-    """A version of transformers that workers of a queue have, and when one of them said so last."""
+    """A version of transformers on workers of a queue, and the time when one of them last reported it."""
 
     __tablename__ = "library_versions"
     __table_args__ = (PrimaryKeyConstraint("queue", "transformers_version"),)

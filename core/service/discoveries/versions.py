@@ -1,4 +1,4 @@
-"""Versions of the library that discovers: each worker says which one it has."""
+"""Versions of the library that discovers models: each worker reports its own."""
 
 import re
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from core.database import seconds_from_now
 from core.service.discoveries.tables import LibraryVersionRow
 
 _FRESH_SECONDS = 600.0
-"""A version that was seen this lately is preferred to one that was not."""
+"""A version that was reported within this time is preferred to others."""
 _NOTED_SECONDS = 60.0
 _FORGOTTEN_SECONDS = 90 * 24 * 3600.0
 
@@ -23,7 +23,7 @@ class _Rank(NamedTuple):
 
 
 def note_version(session: Session, queue: str, version: str) -> None:
-    """Note that a worker of this queue has this version; written about once a minute."""
+    """Record that a worker of this queue has this version; written about once a minute."""
     seen = insert(LibraryVersionRow).values(queue=queue, transformers_version=version)
     session.execute(
         seen.on_conflict_do_update(
@@ -35,7 +35,7 @@ def note_version(session: Session, queue: str, version: str) -> None:
 
 
 def version_for(session: Session, queue: str | None) -> str | None:
-    """Return the version that discovers for jobs of a queue: its workers', else any, the newest; None where none is."""
+    """Return the newest version of the queue's workers, else the newest of any worker; None where none is known."""
     rows = session.execute(
         select(
             LibraryVersionRow.queue,

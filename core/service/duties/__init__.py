@@ -1,5 +1,5 @@
-"""Duties of the dispatcher, as the service knows them: when each was last done, and how each goes through its rows.
+"""Duties of the dispatcher: when each last ran, and how each works through its rows.
 
-`isolation` does each row on its own, so that one that fails keeps no other waiting; `team_threads` has what waits for
-the hub done off the duty's thread, each team in turn; `times` notes what was done.
+`isolation` processes each row by itself, so that one failing row blocks no other. `team_threads` runs work that waits
+for the hub outside of the duty's thread, each team in turn. `times` records when duties ran.
 """

@@ -1,8 +1,8 @@
-"""Isolation of the rows of a duty: one that fails keeps no other waiting.
+"""Isolation of the rows of a duty: a failing row blocks no other.
 
-A row that fails is logged and counted, and left alone for a while, longer each time. After some failures in a row it is
-parked: what it is of ends with the reason, which its team sees. A failure that passes by itself (the database, the hub
-or a quota says no for now) only makes it wait.
+A failing row is logged and counted, and skipped for a while, longer after each failure. After several failures in a row
+it is parked: its object ends with the reason, which its team can read. A temporary failure (the database, the hub or a
+quota refuses for now) only delays the row.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -24,27 +24,27 @@ from secateur_wire.errors import InternalError, SecateurError, TooManyRequests, 
 MOST_FAILURES: Final = 5
 """Failures in a row after which a row is parked."""
 PAUSES: Final = (10.0, 60.0, 300.0, 900.0)
-"""Seconds for which a row is left alone after its first failures."""
+"""Seconds for which a row is skipped after its first failures."""
 PASSING_SECONDS: Final = 20.0
-"""Seconds for which a row waits after a failure that passes by itself."""
+"""Seconds for which a row is skipped after a temporary failure."""
 _PARKED_SECONDS: Final = 24 * 3600.0
-"""Seconds after which a row is tried again that could not be ended."""
+"""Seconds after which a row that could not be parked is tried again."""
 _FORGET_SECONDS: Final = 7 * 24 * 3600.0
 _MESSAGE_CHARACTERS: Final = 500
 
 Result = TypeVar("Result")
 Park = Callable[[str, Session, SecateurError], bool]
-"""Function that ends what the row of an id is of, with the reason; False where it only says so: the row is left alone
-for a day."""
+"""Function that ends the object of a row, given its id and the reason. False where it can only report the failure: the
+row is then skipped for a day."""
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
 class RowTask(Generic[Result]):
-    """Work on one row. Where it `waits` for the hub, it is done after the others, and in a thread of the team's.
+    """Work on one row. Work that `waits` for the hub runs last, and in a thread of its team.
 
-    Without `park` the row is left alone for a day in place of being parked.
+    Without `park`, a row is skipped for a day where others are parked.
     """
 
     row_id: str
@@ -55,14 +55,14 @@ class RowTask(Generic[Result]):
 
 
 def is_passing(error: Exception) -> bool:
-    """Return whether an error passes by itself: of the database, of a service that is away, of a quota or a rate."""
+    """Return whether an error is temporary: of the database, an unavailable service, a quota or a rate limit."""
     if isinstance(error, DBAPIError):
         return transient_reason(error) is not None
     return isinstance(error, Unavailable | TooManyRequests | TimeoutError)
 
 
 def is_tried(duty: str, row_id: InstrumentedAttribute[str] | ColumnElement[str]) -> ColumnElement[bool]:
-    """Return the condition that a row of the duty is not left alone at the moment."""
+    """Return the condition that a row of the duty is not being skipped now."""
     is_paused = select(RowFailureRow.row_id).where(
         RowFailureRow.duty == duty, RowFailureRow.row_id == row_id, RowFailureRow.retry_at > func.clock_timestamp()
     )
@@ -70,12 +70,12 @@ def is_tried(duty: str, row_id: InstrumentedAttribute[str] | ColumnElement[str])
 
 
 def forget_old_failures(session: Session) -> None:
-    """Remove failures of rows that were not tried for long: they are gone, or another process has done them."""
+    """Remove failures of rows that were not tried for long: the rows are gone, or another process has handled them."""
     session.execute(delete(RowFailureRow).where(RowFailureRow.retry_at < seconds_from_now(-_FORGET_SECONDS)))
 
 
 class IsolatedRows:
-    """Rows of one run of a duty, safe to share between threads. Errors of kinds in `ends` end the run."""
+    """Rows of one run of a duty, safe to share between threads. Errors of the classes in `ends` end the run."""
 
     def __init__(self, sessions: sessionmaker[Session], duty: str, *, ends: tuple[type[Exception], ...] = ()) -> None:
         self._sessions = sessions
@@ -86,13 +86,13 @@ class IsolatedRows:
             self._failures = {row.row_id: row for row in rows}
 
     def last_failure(self, row_id: str) -> RowFailureRow | None:
-        """Return the failure of a row when it was last tried, as it was when this run began."""
+        """Return the last failure of a row, as read when this run began."""
         return self._failures.get(row_id)
 
     def run_all(self, tasks: Iterable[RowTask[Result]], threads: TeamThreads | None = None) -> list[Result]:
         """Run tasks, and return the results of those that succeeded here.
 
-        Those that wait for the hub come last; with `threads` they are run there, and not waited for.
+        Tasks that wait for the hub come last. With `threads` they run there, and this call does not wait for them.
         """
         now: list[RowTask[Result]] = []
         later: list[RowTask[Result]] = []
@@ -127,9 +127,9 @@ class IsolatedRows:
         due: Callable[[Session], Sequence[str]],
         park: Park | None = None,
     ) -> list[Result]:
-        """Run `work` on all rows in one transaction; where that fails, on each of the rows that are `due` alone.
+        """Run `work` on all rows in one transaction. If that fails, run it on each of the `due` rows by itself.
 
-        Returns what `work` returned. Raises what it raises for a reason that passes by itself.
+        Returns the result of `work`. Raises its temporary errors.
         """
         try:
             with transaction(self._sessions) as session:
@@ -147,7 +147,7 @@ class IsolatedRows:
             return work(session, row_id)
 
     def _note(self, row_id: str, error: Exception, park: Park | None) -> None:
-        """Note a failure. Raises what ends the run, the database's errors where it is away among them."""
+        """Record a failure. Raises errors that end the run, such as those of an unavailable database."""
         if isinstance(error, self._ends):
             raise error
         passes = is_passing(error)
@@ -212,7 +212,7 @@ class IsolatedRows:
 
 
 def _message(error: Exception) -> str:
-    """Return what a team may be told of an error: of one that is none of ours, its kind alone."""
+    """Return the error message that a team may read: for an error of another library, only its class."""
     known = error.message if isinstance(error, SecateurError) else None
     if known is None:
         known = f"an unexpected error ({type(error).__name__}); the dispatcher's log has it"

@@ -1,4 +1,4 @@
-"""Tables of the dispatcher's duties: when each was last done, and the rows that fail."""
+"""Tables of the dispatcher's duties: when each last ran, and the rows that fail."""
 
 from datetime import datetime
 
@@ -9,9 +9,9 @@ from core.database import Base
 
 
 class DutyRow(Base):
-    """Periodic duty of the dispatcher: its interval, and when one of the dispatchers last did it.
+    """Periodic duty of the dispatcher: its interval, and the time when a dispatcher last completed it.
 
-    Before the first time, that is when it was first tried.
+    Before the first success it is the time of the first try.
     """
 
     __tablename__ = "duties"
@@ -22,9 +22,9 @@ class DutyRow(Base):
 
 
 class RowFailureRow(Base):
-    """Row of a duty that failed when it was last tried; it is left alone until `retry_at`.
+    """Row of a duty that failed when it was last tried; it is skipped until `retry_at`.
 
-    `failures` counts those in a row, except for reasons that pass by themselves; `error` is the last of all.
+    `failures` counts consecutive failures without temporary ones; `error` is the last error, temporary or not.
     """
 
     __tablename__ = "row_failures"
@@ -39,7 +39,7 @@ class RowFailureRow(Base):
 
 
 class RowFailureTotalRow(Base):
-    """Numbers of failures of a duty's rows, and of rows that were parked for them, since the service began."""
+    """Numbers of failed and of parked rows of a duty since the service began."""
 
     __tablename__ = "row_failure_totals"
 

@@ -18,7 +18,7 @@ log = structlog.get_logger()
 
 
 class TeamThreads:
-    """Threads that end when there is nothing to do. Teams take turns, so one with much to do delays itself alone."""
+    """Threads that end when no work is left. Teams take turns, so a team with much work delays only itself."""
 
     def __init__(self, most: int = MOST_THREADS) -> None:
         self._most = most
@@ -29,7 +29,7 @@ class TeamThreads:
         self._changed = threading.Condition()
 
     def start(self, team_id: str, key: Key, work: Callable[[], object]) -> None:
-        """Have the work done when it is the team's turn, unless that of this key is waiting or under way already."""
+        """Queue work until it is the team's turn, unless work with the same key is queued or running already."""
         with self._changed:
             if key in self._keys:
                 return
@@ -43,12 +43,12 @@ class TeamThreads:
                 threading.Thread(target=self._serve, name=THREAD_NAME, daemon=True).start()
 
     def under_way(self, duty: str) -> list[str]:
-        """Return the ids of the duty's rows that are waiting or under way."""
+        """Return the ids of the duty's rows whose work is queued or running."""
         with self._changed:
             return [row_id for name, row_id in self._keys if name == duty]
 
     def wait(self, seconds: float) -> bool:
-        """Wait until nothing is left to do; False where that took longer."""
+        """Wait until no work is left; False after the time limit."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._keys, seconds)
 
@@ -58,11 +58,11 @@ class TeamThreads:
                 if not self._turns:
                     self._threads -= 1
                     return
-                team_id = self._turns.popleft()  # nobody else takes it until it is put back
+                team_id = self._turns.popleft()  # No other thread takes this team until it is put back.
                 key, work = self._waiting[team_id].popleft()
             try:
                 work()
-            except Exception as error:  # the database is away: the duty's next run takes the row again
+            except Exception as error:  # The database is unavailable: the duty's next run takes the row again.
                 log.warning("work of a duty failed", duty=key[0], row=key[1], error=str(error).partition("\n")[0])
             with self._changed:
                 self._keys.discard(key)

@@ -1,7 +1,7 @@
-"""Times of the dispatcher's duties, recorded so that one that is no longer done is noticed.
+"""Times of the dispatcher's duties, recorded so that operators notice a duty that no longer runs.
 
-In the database and not in a dispatcher's own memory: it matters that a duty is done, not by which dispatcher, and where
-none runs the times grow old all the same.
+They are in the database, not in a dispatcher's memory: any dispatcher may run a duty, and where none is running the
+times must still grow old.
 """
 
 from collections.abc import Collection, Sequence
@@ -14,7 +14,7 @@ from core.service.duties.tables import DutyRow, RowFailureTotalRow
 
 
 def note_tried(session: Session, name: str, every_seconds: float) -> None:
-    """Note that there is this duty: one that never succeeds is to be noticed too."""
+    """Record that this duty exists, so that one that never succeeds is noticed too."""
     new = insert(DutyRow).values(name=name, every_seconds=every_seconds)
     session.execute(
         new.on_conflict_do_update(index_elements=["name"], set_={"every_seconds": new.excluded.every_seconds})
@@ -33,7 +33,7 @@ def forget_others(session: Session, names: Collection[str]) -> None:
 
 
 def failed_rows(session: Session) -> Sequence[RowFailureTotalRow]:
-    """Return how many rows of each duty failed and were parked, of duties of which some did."""
+    """Return the numbers of failed and of parked rows by duty; duties without failures are left out."""
     return session.scalars(select(RowFailureTotalRow).order_by(RowFailureTotalRow.duty)).all()
 
 

@@ -1,7 +1,7 @@
-"""Jobs: their tables, states and schemas, the checks before they are queued, and the queue.
+"""Jobs: their tables, states and schemas, the checks before a submit, and the queue.
 
-`resolution` makes a job of a request, `estimates` says what it needs; where models and data come from is
-`core.service.sources`.
+`resolution` turns a request into a job, and `estimates` predicts what the job needs. `core.service.sources` knows where
+models and data come from.
 
-The queue of record, from which workers claim, is in PostgreSQL; hints through the broker tell workers to look at it.
+The queue of record, from which workers claim, is in PostgreSQL. Hints through the broker tell workers to look at it.
 """

@@ -1,7 +1,7 @@
-"""Admission: the room that a job needs on a worker, and the messages about a worker that has too little of it.
+"""Admission: the memory and disk that a job needs on a worker, and messages about a worker that has too little.
 
-A claim compares both in its own statement (`core.service.jobs.queue.claims`). So that it need not look at every job
-that is too large for its worker, jobs carry their size, the needs in steps: those of one size are passed over together.
+A claim compares both in its own statement (`core.service.jobs.queue.claims`). Jobs carry a size, which is their needs
+rounded to steps. So a claim can skip all jobs of one size that is too large, without reading each of them.
 """
 
 import math
@@ -16,7 +16,7 @@ STEPS_PER_DOUBLING = 4
 
 @dataclass(frozen=True)
 class Room:
-    """Bytes that a job needs, or that a worker has; None where they are unknown, which excludes nobody."""
+    """Bytes that a job needs, or that a worker has; None for an unknown figure, which excludes no worker."""
 
     device_memory_bytes: int | None
     memory_bytes: int | None
@@ -24,11 +24,11 @@ class Room:
 
     @property
     def size(self) -> int:
-        """Return each figure's step, in one number: 256² · device memory + 256 · memory + disk."""
+        """Return the steps of all figures in one number: 256² · device memory + 256 · memory + disk."""
         return sum(_step(figure) << shift for figure, shift in zip(self._figures(), (16, 8, 0), strict=True))
 
     def lack(self, worker: WorkerRow) -> str | None:
-        """Return a sentence on the first figure that the worker has too little of, None where it has room."""
+        """Return a sentence about the first figure of which the worker has too little; None where the job fits."""
         there = room_of(worker)
         for needed, has, name in zip(
             self._figures(), there._figures(), ("device memory", "memory", "free disk"), strict=True
@@ -43,22 +43,22 @@ class Room:
 
 
 def room_of(worker: WorkerRow) -> Room:
-    """Return the room that a worker says it has."""
+    """Return the resources that a worker reports."""
     return Room(worker.device_memory_bytes, worker.memory_bytes, worker.disk_free_bytes)
 
 
 def needs_by(estimate: Estimate) -> Room:
-    """Return the room that a job needs by its estimate."""
+    """Return the resources that a job needs by its estimate."""
     return Room(estimate.peak_device_memory_bytes, estimate.peak_memory_bytes, estimate.disk_bytes)
 
 
 def needs_of(job: JobRow) -> Room:
-    """Return the room that a job needs as its row has it, corrected by what jobs like it have taken since."""
+    """Return the resources in a job's row, corrected by the measured needs of similar jobs."""
     return Room(job.needs_device_memory_bytes, job.needs_memory_bytes, job.needs_disk_bytes)
 
 
 def needs_columns(needs: Room) -> dict[str, int | None]:
-    """Return the columns of a job's row that keep its needs."""
+    """Return the columns of a job's row that store its needs."""
     return {
         "needs_device_memory_bytes": needs.device_memory_bytes,
         "needs_memory_bytes": needs.memory_bytes,
@@ -68,12 +68,12 @@ def needs_columns(needs: Room) -> dict[str, int | None]:
 
 
 def memory_of(worker: WorkerRow) -> tuple[int, int]:
-    """Return the order of workers by memory: the device's first, then main memory."""
+    """Return the sort key of workers by memory: device memory first, then main memory."""
     return worker.device_memory_bytes or 0, worker.memory_bytes or 0
 
 
 def largest(workers: Iterable[WorkerRow]) -> WorkerRow:
-    """Return the worker with the most memory; there must be one."""
+    """Return the worker with the most memory; `workers` must not be empty."""
     return max(workers, key=memory_of)
 
 

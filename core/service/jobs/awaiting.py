@@ -1,8 +1,8 @@
-"""Jobs on models that are yet to be discovered: accepted at once, resolved when it is known what the model is.
+"""Jobs on models that are not discovered yet: accepted at once, and resolved after the discovery.
 
-Such a job waits in its queue, where no worker takes it: what it asks for cannot be checked against a model that nobody
-knows, and no worker would know what to fetch. Once the discovery is over, its request is resolved as that of any other
-job, by the dispatcher, and the job is one for workers, or has failed with the error that would have refused it.
+Such a job waits in its queue, and no worker takes it: its request cannot be checked without the facts of the model, and
+a worker would not know which files to fetch. After the discovery the dispatcher resolves the request like that of any
+other job. The job is then ready for workers, or it fails with the error that a submit would have raised.
 """
 
 from collections.abc import Sequence
@@ -39,16 +39,16 @@ from secateur_wire.jobs import Estimate
 
 DUTY: Final = "discovered models"
 _LOOK_SECONDS = 5.0
-"""Pause between two looks at a job, told by `dispatched_at`, which is that of hints for other jobs."""
+"""Pause between two looks at a job, measured from `dispatched_at`, which records the hints of other jobs."""
 _STALE_SECONDS = 600.0
-"""A discovery that no worker took for this long may be one for a library that no worker has any more."""
+"""A discovery that no worker took for this time may need a library version that no worker has any more."""
 _BATCH = 50
 
 
 def fill_awaiting(context: RequestContext, row: JobRow, body: JobBody, missing: NotDiscovered) -> None:
-    """Fill in a new job's row that waits for a discovery, which is requested.
+    """Fill in a new job's row that waits for a discovery, and request the discovery.
 
-    Raises what can be told of the request without the model, and QuotaExceeded where the team may not have more.
+    Raises the errors that can be found without the model, and QuotaExceeded where the team has too many discoveries.
     """
     pattern = check_without_model(request_of(body))
     model = find_model(context, body.model)
@@ -71,10 +71,10 @@ def fill_resolved(row: JobRow, resolved: ResolvedJob, estimate: Estimate) -> Non
 
 
 def resolve_awaiting(context: ServiceContext, *, send_hint: SendHint, threads: TeamThreads | None = None) -> int:
-    """Resolve the jobs whose discovery is over, and ask again for one that was forgotten.
+    """Resolve the jobs whose discovery has ended, and request a forgotten discovery again.
 
-    Those that name something on the hub come last; with `threads` they are resolved there, and not waited for. Returns
-    how many were resolved here.
+    Jobs that name something on the hub come last. With `threads` they are resolved there, and this call does not wait
+    for them. Returns the number of jobs resolved here.
     """
     rows = IsolatedRows(context.sessions, DUTY)
     with transaction(context.sessions) as session:
@@ -106,7 +106,7 @@ def _park(job_id: str, session: Session, reason: SecateurError) -> bool:
 
 
 def _due(session: Session, under_way: Sequence[str]) -> Sequence[tuple[str, str, JsonObject]]:
-    """Return jobs that may be resolved now, the teams in turn."""
+    """Return jobs that may be resolved now, each team in turn."""
     is_awaited = (
         select(DiscoveryRow.id)
         .where(
@@ -139,7 +139,7 @@ def _due(session: Session, under_way: Sequence[str]) -> Sequence[tuple[str, str,
 
 
 def _look_up(hub: HubLookup, team_id: str, document: JsonObject) -> HubFindings:
-    """Ask the hub outside of any transaction; a body that this release cannot read names nothing."""
+    """Look up names on the hub outside of any transaction; a body that this release cannot read names nothing."""
     body = _parsed(document)
     return HubFindings() if body is None else hub.of(team_id, body)
 
@@ -152,7 +152,7 @@ def _parsed(document: JsonObject) -> JobBody | None:
 
 
 def _resolve(resources: ServiceContext, session: Session, job_id: str, findings: HubFindings) -> str | None:
-    """Resolve one job, fail it, or leave it for later; its queue where a worker can take it now."""
+    """Resolve one job, fail it, or leave it for later; return its queue where a worker can take it now."""
     row = session.scalars(
         select(JobRow)
         .where(JobRow.id == job_id, text(f"jobs.{JOB_AWAITS}"))
@@ -202,7 +202,7 @@ def _resolve(resources: ServiceContext, session: Session, job_id: str, findings:
 
 
 def request_discovery(session: Session, actor: Actor, missing: NotDiscovered, settings: Settings) -> str:
-    """Ask for what is missing; return its id, or that of no discovery while nobody can be asked."""
+    """Request a missing discovery and return its id; the id of no discovery where no worker can be asked yet."""
     return ID_PREFIX if missing.version is None else ask_for(session, actor, missing, settings).id
 
 

@@ -1,4 +1,4 @@
-"""Celery app that carries hints. The API only produces; the worker registers the task on the same app."""
+"""Celery app that carries hints. The API only sends messages; the worker registers the task on the same app."""
 
 from urllib.parse import quote, urlsplit
 
@@ -17,14 +17,16 @@ for _scheme in ("redis", "rediss"):
 def celery_app(settings: Settings) -> Celery:
     """Return the Celery app for the configured broker: Redis, or folders in home.
 
-    Messages are hints: results are ignored, nothing is retried while a request waits, and a worker takes one at a time.
+    Messages are hints: results are ignored, no send is retried during a request, and a worker takes one message at a
+    time.
     """
     app = Celery("secateur", set_as_current=False)
     app.conf.update(
         broker_url=broker_url(settings) or f"{folder_broker.SCHEME}://home",
         broker_connection_timeout=2,
         broker_connection_retry_on_startup=True,
-        broker_connection_max_retries=None,  # a worker does not give up: it finds jobs without
+        # A worker does not give up: it finds jobs in the database without the broker.
+        broker_connection_max_retries=None,
         task_default_queue=settings.worker_queue,
         task_create_missing_queues=True,
         task_ignore_result=True,
@@ -59,7 +61,7 @@ def celery_app(settings: Settings) -> Celery:
 
 
 def broker_url(settings: Settings) -> str | None:
-    """Return the configured broker's URL with the password that is configured apart, None where there is no URL."""
+    """Return the broker's URL with the separately configured password; None where no URL is configured."""
     url, password = settings.broker_url, settings.broker_password
     if url is None or password is None:
         return url
@@ -74,6 +76,6 @@ def broker_answers(app: Celery) -> bool:
     try:
         with app.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, interval_start=0, timeout=2)
-    except Exception:  # each transport has errors of its own
+    except Exception:  # Each transport raises errors of its own.
         return False
     return True

@@ -1,6 +1,6 @@
-"""Comparison of jobs: the fields that differ, their trade-off, and the pruning of each layer.
+"""Comparison of jobs: their different fields, their trade-off, and the pruning of each layer.
 
-All but `compare_jobs` are plain functions of jobs as they are answered, and of the `layers` of their reports.
+All functions except `compare_jobs` are pure: they take jobs as the API answers them, and the `layers` of their reports.
 """
 
 from collections import Counter
@@ -26,10 +26,10 @@ Row = Mapping[str, Any]
 """One layer of a report."""
 
 LayerQuantity = Literal["sparsity", "error"]
-"""Figures that layers are compared by."""
+"""Figures by which layers are compared."""
 
 FEWEST, MOST = 2, 20
-"""Fewest and most jobs that can be compared at once."""
+"""Minimum and maximum number of jobs in a comparison."""
 
 _FIGURES = (
     "status",
@@ -43,12 +43,14 @@ _FIGURES = (
     "bytes",
     "latency",
 )
-"""Figures in the order they are shown; all others follow, by name."""
+"""Figures in the order they are shown; other figures follow, sorted by name."""
 
 
 class ComparedField(BaseModel):
-    """One field of the requests (dotted, as in the job body), or one figure, of every job in turn; null where a job has
-    none. Figures differ where they do by more than measuring them does.
+    """One field of the requests (a dotted path in the job body) or one figure, with a value for each job.
+
+    A value is null where the job has none. Figures count as different where the difference exceeds the measurement
+    error.
     """
 
     name: str
@@ -58,8 +60,9 @@ class ComparedField(BaseModel):
 
 
 class LayerFigures(BaseModel):
-    """A job's layers in the model's order: the share of each that was removed, and its mean relative reconstruction
-    error ‖(W−Ŵ)X‖/‖WX‖; null where that was not measured.
+    """Layers of one job in the model's order: removed share and mean relative reconstruction error.
+
+    The error is ‖(W−Ŵ)X‖/‖WX‖; null where it was not measured.
     """
 
     job: str
@@ -73,7 +76,7 @@ class LayerFigures(BaseModel):
 
 
 class Comparison(BaseModel):
-    """Jobs beside one another, in the order they were named."""
+    """Several jobs side by side, in the order of the request."""
 
     object: Literal["comparison"]
     jobs: list[Job]
@@ -88,8 +91,9 @@ def compare(
 ) -> Comparison:
     """Compare jobs by their fields, one quality against one cost, and the figures of their layers.
 
-    `layers` has the rows of each job with a report; `quality` is perplexity:SET, accuracy:SET or accuracy:TASK, or None
-    for the one that most jobs have; `cost` None for the first in which they differ.
+    `layers` has the report rows of each job that has a report. `quality` is perplexity:SET, accuracy:SET or
+    accuracy:TASK; None chooses the one that most jobs have. `cost` None chooses the first cost in which the jobs
+    differ.
     """
     labels = names_of(jobs)
     figures = [layer_figures(job.id, layers[job.id]) for job in jobs if layers.get(job.id)]
@@ -104,7 +108,7 @@ def compare(
 
 
 def is_same_in_all(layers: Sequence[LayerFigures], quantity: LayerQuantity) -> bool:
-    """Tell whether jobs have the same figure in every layer, as far as it was measured and can be told apart."""
+    """Return whether jobs have the same figure in every layer; missing figures are ignored."""
     by_layer: dict[str, list[float | None]] = {}
     for each in layers:
         for name, value in zip(each.layers, each.values(quantity), strict=True):
@@ -113,7 +117,7 @@ def is_same_in_all(layers: Sequence[LayerFigures], quantity: LayerQuantity) -> b
 
 
 def compared_fields(jobs: Sequence[Job]) -> list[ComparedField]:
-    """Return every field that one of the jobs has a value of."""
+    """Return every field for which a job has a value."""
     requests, figures = [_request(job) for job in jobs], [_figures(job) for job in jobs]
     return [*_compared("request", requests), *_compared("figure", figures)]
 
@@ -130,7 +134,7 @@ def _compared(kind: Literal["request", "figure"], documents: Sequence[Mapping[st
 
 
 def names_of(jobs: Sequence[Job]) -> list[str]:
-    """Return a short, unique name for each job: method and sparsity, with the model where there are several."""
+    """Return a short, unique name for each job: method and sparsity, and the model where there are several."""
     several_models = len({job.model for job in jobs}) > 1
     names = []
     for job in jobs:
@@ -148,10 +152,10 @@ def names_of(jobs: Sequence[Job]) -> list[str]:
 
 
 def layer_figures(job_id: str, rows: Sequence[Row]) -> LayerFigures:
-    """Return one figure a layer, from the rows of a report.
+    """Return one figure for each layer, from the rows of a report.
 
-    Linear layers of a decoder layer are averaged by their number of weights, groups (heads, channels) equally. A
-    classifier's layers stand for themselves.
+    The linear layers of a decoder layer are averaged, weighted by their number of weights; its groups (heads, channels)
+    have equal weight. Layers of a classifier are returned as they are.
     """
     by_layer: dict[str, list[Row]] = {}
     for row in rows:
@@ -199,7 +203,8 @@ def _leaves(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
     for name, value in document.items():
         if isinstance(value, Mapping):
             yield from _leaves(value, f"{prefix}{name}.")
-        elif not (isinstance(value, list) and value and isinstance(value[0], Mapping)):  # rows, which the report has
+        # These are rows, which the report shows.
+        elif not (isinstance(value, list) and value and isinstance(value[0], Mapping)):
             yield f"{prefix}{name}", value
 
 

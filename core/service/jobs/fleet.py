@@ -1,8 +1,8 @@
-"""Figures of the fleet, now and since the service began, read from the queue: for metrics and for the view of workers.
+"""Figures of the fleet, read from the queue for metrics and for the page of workers.
 
-What is queued or running is counted at the time of reading. What ended is added up: `count_ended_attempts` adds every
-ended attempt to the totals exactly once, so that counters never go back, cost the same however many jobs there were,
-and outlive the rows they were made from.
+Queued and running jobs are counted when the figures are read. Ended attempts are added to totals:
+`count_ended_attempts` adds each of them exactly once. So counters never decrease, reading them costs the same for any
+number of jobs, and they remain after the rows are removed.
 """
 
 from collections import Counter, defaultdict
@@ -40,10 +40,10 @@ _UNCOUNTED = (
 
 @dataclass(frozen=True)
 class Waiting:
-    """Jobs of one team that wait in one queue, and how many of them its quotas let run at this moment.
+    """Jobs of one team that wait in one queue, and how many of them its quotas allow to run now.
 
-    Ages are those of the oldest job, in seconds since it was submitted. Quotas are of all queues together, and each
-    queue is counted as if it had the whole room.
+    Ages are those of the oldest job, in seconds since it was submitted. Quotas apply to all queues together; each queue
+    is counted as if the whole quota were its own.
     """
 
     queue: str
@@ -54,7 +54,7 @@ class Waiting:
 
 
 def waiting_jobs(session: Session) -> list[Waiting]:
-    """Return what waits, by queue and team. Reads an index of jobs that wait, and the teams they are of."""
+    """Return the waiting jobs by queue and team. Reads an index of waiting jobs, and the rows of their teams."""
     counted = (
         select(
             JobRow.queue,
@@ -84,8 +84,8 @@ def waiting_jobs(session: Session) -> list[Waiting]:
 class QueueFigures:
     """Figures of one queue.
 
-    Jobs that wait, the age of the oldest of them (seconds since it was submitted), how many of them their teams' quotas
-    let run, and jobs that workers hold.
+    They are the number of waiting jobs, the age of the oldest of them (seconds since it was submitted), the number that
+    the teams' quotas allow to run now, and the number of jobs that workers hold.
     """
 
     queue: str
@@ -110,7 +110,7 @@ _SERVED = text("""
 def queue_figures(session: Session, waiting: Sequence[Waiting] | None = None) -> list[QueueFigures]:
     """Return the figures of every queue that has jobs now or that a worker serves.
 
-    `waiting`: the jobs that wait, where they were read already.
+    `waiting`: the waiting jobs, where the caller has read them already.
     """
     by_queue: dict[str, list[Waiting]] = defaultdict(list)
     for each in waiting_jobs(session) if waiting is None else waiting:
@@ -137,7 +137,7 @@ def workers(session: Session, fresh_seconds: float) -> Sequence[WorkerRow]:
 
 
 def own_jobs(session: Session, team_id: str, job_ids: Sequence[str]) -> set[str]:
-    """Return those of the jobs that belong to the team."""
+    """Return the jobs among `job_ids` that belong to the team."""
     return set(session.scalars(select(JobRow.id).where(JobRow.id.in_(job_ids), JobRow.team_id == team_id)))
 
 
@@ -150,14 +150,14 @@ def stage_totals(session: Session) -> Sequence[StageTotalRow]:
 
 
 def uncounted_attempts(session: Session) -> Sequence[str]:
-    """Return `JOB/ATTEMPT` of a batch of the attempts that ended and are in no total."""
+    """Return `JOB/ATTEMPT` for a batch of ended attempts that are in no total yet."""
     return session.scalars(_UNCOUNTED.with_only_columns(_ATTEMPT_ID)).all()
 
 
 def count_ended_attempts(session: Session, only: str | None = None) -> int:
-    """Add attempts that ended since the last time, oldest first and at most a batch, to the totals; how many.
+    """Add a batch of newly ended attempts to the totals, oldest first; return their number.
 
-    `only`: `JOB/ATTEMPT` of the one that is added.
+    `only`: the `JOB/ATTEMPT` of a single attempt to add.
     """
     query = _UNCOUNTED if only is None else _UNCOUNTED.where(_ATTEMPT_ID.in_([only]))
     picked = query.with_for_update(skip_locked=True).cte("picked")
@@ -183,7 +183,7 @@ def count_ended_attempts(session: Session, only: str | None = None) -> int:
 
 
 def leave_out(attempt_id: str, session: Session, reason: SecateurError) -> bool:
-    """Leave an attempt out of the totals, to which it cannot be added."""
+    """Exclude from the totals an attempt that cannot be added to them."""
     session.execute(
         update(AttemptRow)
         .where(_ATTEMPT_ID.in_([attempt_id]), AttemptRow.job_id == attempt_id.partition("/")[0])
@@ -222,7 +222,7 @@ def _add(
     attempts: Counter[Any],
     seconds: Counter[Any],
 ) -> None:
-    """Add to the totals; rows are locked in one order, so that two processes do not wait for each other in turn."""
+    """Add to the totals. All processes lock rows in the same order, so that none of them deadlocks another."""
     if not attempts:
         return
     rows = [

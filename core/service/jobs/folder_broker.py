@@ -1,7 +1,7 @@
-"""Celery's `filesystem://` transport, with messages that appear whole.
+"""Celery's `filesystem://` transport with atomic messages.
 
-The transport as it comes opens a message under its final name and then writes it, so a consumer that looks in between
-takes an empty message, and ends. With a message every second or two that happens within days.
+Celery's own transport opens a message under its final name and then writes it. A consumer that looks in between reads
+an empty message, and ends. With a message every second or two, that happens within days.
 """
 
 import uuid
@@ -33,7 +33,7 @@ class FolderTransport(filesystem.Transport):
     Channel = FolderChannel
 
     def drain_events(self, connection: Any, timeout: float | None = None, **_: Any) -> None:
-        """Return to the consumer's loop sooner than requested: there it sees that it is to end."""
+        """Return to the consumer's loop sooner than requested, so that it notices a request to stop."""
         timeout = timeout and min(timeout, LONGEST_WAIT_SECONDS)
         super().drain_events(connection, timeout=timeout)  # type: ignore[no-untyped-call]
 

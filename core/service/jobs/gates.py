@@ -1,4 +1,4 @@
-"""Gates: limits on a job's figures, the figure each is compared with, and what a job must measure to have one."""
+"""Gates: limits on a job's figures, the figure for each limit, and the measurement that each needs."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,12 +13,12 @@ from secateur_wire.metrics import Metrics, TaskMean
 from secateur_wire.reports import GateResult, GateResults
 
 TASK_MEAN: Final = "task_mean"
-"""Name of the mean of all tasks, in place of a task's."""
+"""Name of the mean over all tasks; it stands where a task's name would."""
 
 
 @dataclass(frozen=True)
 class _Measured:
-    """Figure of the metrics, with a detail that helps to read it and its relative measurement error."""
+    """A figure from the metrics, with an explanatory detail and its relative measurement error."""
 
     value: float | None
     on: str | None = None
@@ -28,10 +28,10 @@ class _Measured:
 
 @dataclass(frozen=True)
 class _Gate:
-    """Kind of gate: the name of its figure, and where the metrics have it.
+    """Kind of gate: the name of its figure, and the place of the figure in the metrics.
 
-    `models` is the kind of model that has the figure (None: all), `needs` the field of `evaluation` that must be given
-    for it to be measured (None: it always is).
+    `models` is the kind of model that has the figure (None: all). `needs` is the field of `evaluation` that must be set
+    to measure it (None: it is always measured).
     """
 
     figure: str
@@ -39,11 +39,11 @@ class _Gate:
     models: Literal["language models", "image classifiers"] | None = None
     needs: Literal["datasets", "tasks"] | None = None
     instead: str = ""
-    """The gate that other models have for the same purpose."""
+    """The gate with the same purpose for other kinds of models."""
 
 
 def evaluate_gates(gates: Gates, metrics: Metrics) -> list[GateResult]:
-    """Return the result of every limit that was set, on every dataset and task it holds for."""
+    """Return the result of every limit, on every dataset and task to which it applies."""
     results = []
     for name, limit in gates.model_dump(exclude_none=True).items():
         kind = _GATES[name]
@@ -57,8 +57,8 @@ def evaluate_gates(gates: Gates, metrics: Metrics) -> list[GateResult]:
 def gated_figure(name: str, metrics: Metrics) -> float | None:
     """Return the figure that the gate of this name compares with its limit.
 
-    It is the largest, where there are several, and includes the measurement error. None where one of them is unknown,
-    or there is none.
+    Of several figures it is the largest, and it includes the measurement error. None where one of them is unknown, or
+    there is none.
     """
     measurements = list(_GATES[name].find(metrics))
     known = [
@@ -68,13 +68,13 @@ def gated_figure(name: str, metrics: Metrics) -> float | None:
 
 
 def missed_gates(results: Sequence[GateResult]) -> GateMissed | None:
-    """Return all missed gates as one error, whose `param` is the first's; None where all were kept."""
+    """Return all missed gates as one error, whose `param` is the first one's; None where no gate was missed."""
     missed = [result for result in results if not result.kept]
     return GateMissed("; ".join(each.message for each in missed), param=missed[0].param) if missed else None
 
 
 def gates_report(gates: Gates, results: Sequence[GateResult]) -> GateResults:
-    """Return the report's `gates`: the limits, one of `rows` for each figure with a limit, and the text of `missed`."""
+    """Return the `gates` section of the report: the limits, a row for each limited figure, and the text of `missed`."""
     missed = missed_gates(results)
     return GateResults.model_validate(
         {"missed": missed and missed.message, "rows": list(results), **gates.model_dump(mode="json")}
@@ -82,7 +82,7 @@ def gates_report(gates: Gates, results: Sequence[GateResult]) -> GateResults:
 
 
 def require_measured(gates: Gates, evaluation: Evaluation, task: ModelTask, *, has_exports: bool = False) -> None:
-    """Require that the job measures the figure of every gate; raises InvalidRequest naming what to add."""
+    """Require that the job measures the figure of every gate; raises InvalidRequest that names the missing field."""
     if gates.max_export_kl is not None and _GATES["max_export_kl"].models == task.models and not has_exports:
         raise InvalidRequest(
             'gates.max_export_kl needs files to compare: add "output": {"exports": [{"format": "gguf", "types": '
@@ -133,7 +133,7 @@ def _drops(accuracies: Mapping[str, TaskMean]) -> Iterator[_Measured]:
         if dense is None or pruned is None:
             yield _Measured(None, name)
             continue
-        drop = round(dense - pruned, 9)  # 0.93 - 0.92 is more than 0.01 in binary
+        drop = round(dense - pruned, 9)  # In binary, 0.93 - 0.92 is more than 0.01.
         yield _Measured(drop, name, f"from {dense:.2%} to {pruned:.2%}")
 
 
@@ -142,7 +142,7 @@ def _accuracy_drops(metrics: Metrics) -> Iterator[_Measured]:
 
 
 def _task_accuracy_drops(metrics: Metrics) -> Iterator[_Measured]:
-    """Yield the accuracy drop of each task, and that of their mean where there are several."""
+    """Yield the accuracy drop of each task, and of their mean where there are several."""
     average = {TASK_MEAN: metrics.task_mean} if len(metrics.tasks) > 1 and metrics.task_mean is not None else {}
     return _drops({**metrics.tasks, **average})
 

@@ -1,6 +1,6 @@
-"""Hints: messages that tell a queue's workers to look for jobs. Losing any of them loses nothing.
+"""Hints: messages that tell a queue's workers to look for jobs. A lost hint loses no job.
 
-Few of them wait anywhere: a sender first looks how many the queue holds.
+Few hints wait in the broker: a sender first checks how many the queue holds.
 """
 
 from collections.abc import Callable
@@ -23,27 +23,30 @@ SendHint = Callable[[str, str], None]
 
 
 class Hints:
-    """Hints through a broker. A hint never expires: whoever takes it looks, and finds what was committed before."""
+    """Sender of hints through a broker.
+
+    A hint never expires: its receiver finds all jobs that were committed before it was sent.
+    """
 
     def __init__(self, app: Celery) -> None:
         self._app = app
 
     def lying(self, queue: str) -> int:
-        """Return how many hints lie in the broker for this queue, which no worker has taken."""
+        """Return the number of this queue's hints in the broker that no worker has taken."""
         with self._app.producer_or_acquire() as producer:
             return int(producer.channel.queue_declare(queue=queue).message_count)
 
     def memory(self) -> tuple[int, int] | None:
-        """Return the bytes that Redis uses and may use (0: no limit); None of another broker."""
+        """Return the bytes that Redis uses and its limit (0: none); None for another broker."""
         with self._app.producer_or_acquire() as producer:
-            client = getattr(producer.channel, "client", None)  # which Redis' channels alone have
+            client = getattr(producer.channel, "client", None)  # Only channels of Redis have this method.
             if client is None:
                 return None
             memory = client.info("memory")
         return int(memory["used_memory"]), int(memory["maxmemory"])
 
     def send(self, job_id: str, queue: str, enough: int = HINTS_PER_QUEUE) -> None:
-        """Send one, unless `enough` of them lie there: each of those is taken after this job's commit, and finds it."""
+        """Send a hint, unless `enough` hints are waiting: a worker that takes one of them finds this job too."""
         if self.lying(queue) < enough:
             self._app.send_task(PRUNE_TASK, args=[job_id], queue=queue, ignore_result=True, retry=False)
 
@@ -53,11 +56,11 @@ def hint_sender(app: Celery) -> SendHint:
 
 
 def hint_or_note(send_hint: SendHint, factory: sessionmaker[Session], job_id: str, queue: str) -> None:
-    """Send a hint; where the broker is down, leave a note for the dispatcher instead of failing."""
+    """Send a hint; if the broker is down, record that for the dispatcher instead of failing."""
     try:
         send_hint(job_id, queue)
         HINTS.labels("sent").inc()
-    except Exception as error:  # whatever a transport raises: the job is safe in the database
+    except Exception as error:  # A transport may raise any error; the job is safe in the database.
         HINTS.labels("failed").inc()
         log.warning("hint not sent", job=job_id, queue=queue, error=str(error))
         with transaction(factory) as session:

@@ -1,8 +1,9 @@
-"""Idempotency keys: a creating request sent twice creates once, and both times gets the first answer.
+"""Idempotency keys: a creating request that is sent twice creates once, and gets the first answer both times.
 
-The row of a key is written first, in the transaction that creates: a second request with that key waits for it, and
-finds either the answer or, where the first one failed, nothing. Answers are stored sealed with the key the client
-chose, of which only a hash is kept: one of them is a new API key, shown once and stored nowhere in the clear.
+The row of a key is written first, in the transaction that creates. A second request with that key waits for it. It then
+finds the answer, or nothing where the first request failed. Answers are encrypted with the key that the client chose,
+and only a hash of that key is stored: an answer may be a new API key, which is shown once and never stored in the
+clear.
 """
 
 import base64
@@ -27,7 +28,7 @@ EXPIRED_AT_ONCE = 1000
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer to a creating request: its status and its JSON."""
+    """Answer to a creating request: its status and its JSON."""
 
     status: int
     body: bytes
@@ -35,7 +36,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class IdempotentRequest:
-    """Request with an Idempotency-Key; equal if team, key and `request` (method, path and body) are."""
+    """Request with an Idempotency-Key. Two are equal if team, key and `request` (method, path and body) are equal."""
 
     team_id: str
     key: str
@@ -73,7 +74,7 @@ _REMEMBER = (
         where=IdempotencyKeyRow.expires_at <= func.clock_timestamp(),
     )
     .returning(IdempotencyKeyRow.key_hash)
-    .execution_options(dml_strategy="raw")  # the values are those of its parameters, not of rows
+    .execution_options(dml_strategy="raw")  # The values are those of its parameters, not of rows.
 )
 _FIRST = select(IdempotencyKeyRow.request_hash, IdempotencyKeyRow.answer).where(*_SAME)
 _KEEP_ANSWER = (
@@ -88,7 +89,7 @@ _KEEP_ANSWER = (
 def answer_once(
     session: Session, request: IdempotentRequest, create: Callable[[], Answer], remember_seconds: float
 ) -> tuple[Answer, bool]:
-    """Return the answer to a request, and whether it is a replay; raises IdempotencyConflict where the key had another.
+    """Return the answer to a request, and whether it is a replay; raises IdempotencyConflict if the body differs.
 
     An error that `create` raises is not remembered: the transaction that holds the key's row is rolled back with it.
     """
@@ -106,9 +107,9 @@ def answer_once(
 
 
 def expire_idempotency_keys(session: Session) -> int:
-    """Forget some of the keys that are past their time, those first that are it longest; how many.
+    """Remove a batch of expired keys, the longest expired first; return their number.
 
-    Called again and again, a batch at a time. Keys whose requests are being answered are left for the next time.
+    Callers repeat this until nothing is left. Keys of requests that are being answered are left for the next call.
     """
     key = (IdempotencyKeyRow.team_id, IdempotencyKeyRow.key_hash)
     past = (
@@ -117,7 +118,7 @@ def expire_idempotency_keys(session: Session) -> int:
         .order_by(IdempotencyKeyRow.expires_at)
         .limit(EXPIRED_AT_ONCE)
         .with_for_update(skip_locked=True)
-        .cte("past")  # picked once: a subquery may be run again for each row, and its limit is then none
+        .cte("past")  # Picked once: PostgreSQL may run a subquery again for each row, and its limit then has no effect.
     )
     removed = session.scalars(
         delete(IdempotencyKeyRow)

@@ -21,10 +21,10 @@ from secateur_wire.jobs import Estimate, ExpectedArtifact, MethodFit
 
 
 def inspect(context: RequestContext, body: InspectBody) -> Inspection:
-    """Do a dry run of submit, or, with only a model given, describe it.
+    """Check a request without queuing it; for a body with only a model, describe the model.
 
-    Raises the errors of submit for the same body, NotDiscovered where it is not known yet what the model is, and
-    pydantic's ValidationError where it is not a job body.
+    Raises the errors of a submit of the same body, NotDiscovered where the model is not discovered yet, and pydantic's
+    ValidationError for an invalid body.
     """
     request: dict[str, Any] = body.model_dump()
     job: JobBody | None = None
@@ -67,7 +67,7 @@ def _artifact(description: Description, job: Recipe) -> ExpectedArtifact | None:
 
 
 def _fits(description: Description, pattern: str | None = None, sparsity: float | None = 0.5) -> list[MethodFit]:
-    """Return the fit of each method to a model; pattern and sparsity are for methods that prune."""
+    """Return how each method fits a model; pattern and sparsity are for methods that prune."""
 
     def reason(method: str) -> str | None:
         try:

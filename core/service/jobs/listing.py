@@ -1,4 +1,4 @@
-"""Filters and orders of the list of a team's jobs."""
+"""Filters and sort orders of the list of a team's jobs."""
 
 import re
 from collections.abc import Mapping
@@ -20,10 +20,10 @@ _in_life: ColumnElement[int] = literal_column(JOB_IN_LIFE, Integer)
 
 
 class JobFilters(TypedDict, total=False):
-    """Conditions that a job must match, all of those given.
+    """Filters of the list of jobs; a job must match all that are given.
 
-    `search` is words, each of which begins a word of the job's id, model, method or a value of its metadata, in small
-    or capital letters.
+    `search` is a list of words, in any case. Each must be the beginning of a word in the job's id, model, method or
+    metadata values.
     """
 
     status: JobStatus | None
@@ -37,7 +37,8 @@ def matching(team_id: str, filters: JobFilters) -> Select[JobRow]:
     """Return the query of the team's jobs that match, without the search for words."""
     query = select(JobRow).where(JobRow.team_id == team_id)
     if (status := filters.get("status")) is not None:
-        query = query.where(_in_life == STATUSES.index(status) + 1)  # as it is sorted by: one range of that index
+        # The condition follows the sort order: it is one range of the index.
+        query = query.where(_in_life == STATUSES.index(status) + 1)
     if (method := filters.get("method")) is not None:
         query = query.where(JobRow.method == method)
     if (model := filters.get("model")) is not None:
@@ -52,7 +53,7 @@ _BETWEEN_WORDS = re.compile(r"[\x00-\x2f\x3a-\x40\x5b-\x60\x7b-\x7f]+")
 
 
 def having_words(team_id: str, filters: JobFilters) -> ColumnElement[bool] | None:
-    """Return the condition of a job's words, None where none are asked for: to be given to `read_window` apart."""
+    """Return the condition for the searched words, or None without words. `read_window` takes it separately."""
     if not (search := (filters.get("search") or "").strip()):
         return None
     words = [word for word in _BETWEEN_WORDS.split(search) if word]
@@ -78,4 +79,4 @@ ORDERS: dict[JobSort, Order] = {
         kind=datetime,
     ),
 }
-"""`finished`: those that ended last come first, those that did not end last."""
+"""`finished`: the most recently ended jobs come first, and unfinished jobs last."""

@@ -7,10 +7,10 @@ from core.database import Base
 
 
 class AttemptTotalRow(Base):
-    """Number of attempts that ended in one way, and the seconds they took together, since the service began.
+    """Number of attempts with one outcome, and the seconds they took together, since the service began.
 
-    `core.service.jobs.fleet` adds each ended attempt once, so these only grow, whatever becomes of the attempts' own
-    rows. `error_code` is empty where there was no error.
+    `core.service.jobs.fleet` adds each ended attempt once. So these totals only grow, even when the attempts' own rows
+    are removed. `error_code` is empty where there was no error.
     """
 
     __tablename__ = "attempt_totals"
@@ -25,7 +25,7 @@ class AttemptTotalRow(Base):
 
 
 class StageTotalRow(Base):
-    """A histogram of the seconds attempts spent in a stage, by how they ended. `at_most` is a bucket's upper bound."""
+    """A histogram of the seconds that attempts spent in a stage, by outcome. `at_most` is a bucket's upper bound."""
 
     __tablename__ = "stage_totals"
     __table_args__ = (PrimaryKeyConstraint("stage", "outcome", "at_most"),)

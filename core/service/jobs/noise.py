@@ -1,4 +1,4 @@
-"""Noise of the figures of jobs: the difference up to which two of them are one measurement made twice."""
+"""Measurement noise of job figures: the largest difference between two figures that counts as none."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -10,16 +10,16 @@ from pydantic import JsonValue
 from core.engine.options.latency_budget import latency_noise
 
 SAME_SHARE: Final = 5e-4
-"""Difference of two shares, such as sparsities, up to which they are equal: half a tenth of a per cent."""
+"""Largest difference between two equal shares, such as sparsities: half a tenth of a per cent."""
 ROUNDING: Final = 1e-4
-"""Relative difference of two figures that are computed, up to which it is rounding."""
+"""Largest relative difference between two equal computed figures, which is due to rounding."""
 _OF_ERROR: Final = "ratio_stderr"
 _OF_NOISE: Final = frozenset({"latency.spread", "latency.dense_spread", "latency.noise"})
 _SHARES: Final = frozenset({"sparsity.prunable", "sparsity.model"})
 
 
 def is_same(values: Sequence[float | None], noise: float = ROUNDING) -> bool:
-    """Tell whether figures are equal, up to a noise that is relative to the largest; one that lacks is different."""
+    """Return whether figures are equal within a noise relative to the largest; a missing figure counts as different."""
     known = [value for value in values if value is not None]
     if len(known) != len(values):
         return not known
@@ -27,13 +27,13 @@ def is_same(values: Sequence[float | None], noise: float = ROUNDING) -> bool:
 
 
 def is_same_share(values: Sequence[float | None]) -> bool:
-    """Tell whether shares are equal as they can be told apart; those that lack count for nothing."""
+    """Return whether shares are equal within their resolution; missing shares are ignored."""
     known = [value for value in values if value is not None]
     return not known or max(known) - min(known) <= SAME_SHARE
 
 
 def differs_beyond_errors(values: Sequence[float], errors: Sequence[float | None]) -> bool:
-    """Tell whether two of the figures differ by more than their standard errors; where one has none, by rounding."""
+    """Return whether two figures differ by more than their standard errors; without an error, by more than rounding."""
     known = [each for each in errors if each]
     if len(known) < len(values):
         return not is_same(values)
@@ -41,7 +41,7 @@ def differs_beyond_errors(values: Sequence[float], errors: Sequence[float | None
 
 
 def differs_measurably(name: str, documents: Sequence[Mapping[str, JsonValue]]) -> bool:
-    """Tell whether a figure, by its dotted name, differs between jobs' figures by more than measuring it does."""
+    """Return whether a figure, given by its dotted name, differs between jobs by more than its measurement noise."""
     values = [document.get(name) for document in documents]
     if all(value == values[0] for value in values[1:]):
         return False
@@ -65,7 +65,7 @@ def _latency_noise(document: Mapping[str, JsonValue]) -> float:
 
 
 def _error(document: Mapping[str, JsonValue], name: str) -> float:
-    """Return the standard error that lies beside a figure; 0 where there is none."""
+    """Return the standard error stored next to a figure; 0 where there is none."""
     if name.startswith("perplexity.") and name.endswith(".pruned"):
         text = name.removesuffix(".pruned")
         error, dense = document.get(f"{text}.ratio_stderr"), document.get(f"{text}.dense")

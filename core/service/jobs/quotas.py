@@ -1,4 +1,4 @@
-"""Quotas of a team that need its jobs counted: room for more in the queue, and the team with all that it uses."""
+"""Quotas that depend on a team's jobs: room in the queue, and the team's total use."""
 
 from sqlalchemy import bindparam, extract, func, select
 from sqlalchemy.orm import Session
@@ -18,9 +18,10 @@ _LIMITS = select(
 
 
 def require_room_in_queue(session: Session, team_id: str, *, adding: int) -> None:
-    """Require room in the queue for `adding` more jobs; raises QuotaExceeded, also without device time left this month.
+    """Require room in the queue for `adding` more jobs, and device time in this month; raises QuotaExceeded.
 
-    Where the number is limited the team's row is locked, so that of two requests the second sees the first's job.
+    If the number of jobs is limited, the team's row is locked, so that the second of two requests counts the first's
+    job.
     """
     team = session.execute(_LIMITS, {"team_id": team_id}).one()
     if team.max_device_seconds is not None and team.used >= team.max_device_seconds:
@@ -37,7 +38,7 @@ def require_room_in_queue(session: Session, team_id: str, *, adding: int) -> Non
     if most is None:
         return
     queued = select(JobRow.id).where(JobRow.team_id == team_id, JobRow.status == "queued")
-    first = queued.order_by(JobRow.queue).limit(most + 1).subquery()  # as the index of waiting jobs is ordered
+    first = queued.order_by(JobRow.queue).limit(most + 1).subquery()  # Ordered like the index of waiting jobs.
     waiting = session.scalar(select(func.count()).select_from(first)) or 0
     if waiting + adding > most:
         raise QuotaExceeded(

@@ -1,4 +1,4 @@
-"""Jobs of the same team that removed as much of the same model at random: what a method has to beat."""
+"""Baseline of random pruning: jobs of the same team that removed as much of the same model at random."""
 
 from math import isclose
 
@@ -14,11 +14,11 @@ from core.service.jobs.tables import JobRow
 _BASELINES = tuple(each.id for each in METHODS.values() if each.is_baseline)
 _NEWEST = 20
 _SAME_DENSE = 1e-3
-"""Relative difference of two perplexities of the dense model up to which they are of one measurement."""
+"""Largest relative difference between two dense perplexities that count as the same measurement."""
 
 
 def with_random_baseline(session: Session, team_id: str, job: Job) -> Job:
-    """Return the job with a verdict that also knows how the team's own jobs did that removed as much at random."""
+    """Return the job with a verdict that also compares it with the team's own random pruning jobs."""
     if job.verdict is None or job.verdict.figure != "perplexity" or job.sparsity is None or job.method in _BASELINES:
         return job
     ratios = _ratios(session, team_id, job, job.sparsity)
@@ -27,7 +27,7 @@ def with_random_baseline(session: Session, team_id: str, job: Job) -> Job:
 
 
 def _ratios(session: Session, team_id: str, job: Job, sparsity: float) -> dict[str, float]:
-    """Return the ratio of perplexities by text, of the newest such jobs that measured the same dense perplexity."""
+    """Return the ratio of perplexities by text, of the newest random jobs with the same dense perplexity."""
     rows = session.scalars(
         select(JobRow)
         .where(

@@ -15,7 +15,7 @@ from secateur_wire.metrics import Metrics
 from secateur_wire.requests import inherited
 
 DEFAULT_SEQUENCE_LENGTH = 2048
-"""Tokens, where the model's context is not shorter."""
+"""Tokens of a sequence, unless the model's context is shorter."""
 
 
 class JobBody(wire.JobBody):
@@ -26,15 +26,15 @@ class JobBody(wire.JobBody):
 
 
 class Job(JobState[dict[str, Any]]):
-    """A job: its life, its figures, and the request with defaults filled in.
+    """A job: its state, its figures, and the request with defaults filled in.
 
-    `model_revision` is the hash of the content that `model` meant when the job was submitted, `warnings` those of its
-    estimate then. `waiting_reason` says why no worker of its queue can take a job that waits, as the fleet is now; null
-    where one can, or the job does not wait. `estimated_seconds` is how long an attempt was expected to take when the
-    job was submitted; `estimated_seconds_deviation` is the standard deviation of its natural logarithm, null until jobs
-    of this queue and method have shown how exact the formula is. `verdict` also compares with the team's own jobs that
-    removed as much of the same model at random, where one job is asked for; in lists it knows this release's
-    measurements alone.
+    `model_revision` is the hash of the model's content when the job was submitted. `warnings` are the warnings of the
+    estimate at that time. `waiting_reason` says why no worker of its queue can take a waiting job at the moment; null
+    if one can, or if the job is not waiting. `estimated_seconds` is the expected duration of an attempt, estimated when
+    the job was submitted. `estimated_seconds_deviation` is the standard deviation of its natural logarithm; null until
+    enough jobs of this queue and method have ended. `verdict` compares the pruned model with the dense one. For a
+    single job it also uses the team's own random pruning jobs on the same model; in lists it uses only the measurements
+    of this release.
     """
 
     not_promised = frozenset({"time_limit_seconds"})
@@ -53,12 +53,12 @@ class Job(JobState[dict[str, Any]]):
 
     @cached_property
     def measured(self) -> Metrics:
-        """Return `metrics`, which are answered as they were stored, with types; none is set where there are none."""
+        """Return `metrics` as a typed object; all of its fields are null where there are no metrics."""
         return Metrics.model_validate(self.metrics or {})
 
 
 class InspectBody(BaseModel):
-    """A model to look at, or a job body to try without submitting."""
+    """A model to describe, or a job body to check without submitting it."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -66,7 +66,8 @@ class InspectBody(BaseModel):
 
 
 class Inspection(jobs.Inspection[JobBody]):
-    """Facts of a model and which methods fit; for a job body also the body with defaults, what it would need, and the
-    size of its artifact, which is null where that is not known before (a latency to reach, shared weights) or nothing
-    is pruned.
+    """Facts of a model and the methods that fit it.
+
+    For a job body it also has the body with defaults, an estimate of what the job needs, and the size of its artifact.
+    The size is null where it cannot be known before the job (a latency target, shared weights) or nothing is pruned.
     """

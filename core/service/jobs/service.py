@@ -54,11 +54,11 @@ from secateur_wire.metrics import Metrics
 def submit(context: RequestContext, body: JobBody, *, baseline: KnownDenseFigures | None = None) -> Job:
     """Check a request and queue it as a job, with its first event. The caller sends its hint after the commit.
 
-    `baseline`: figures of the dense model that the job need not measure again. A job on a model that is yet to be
-    discovered waits for that, and is resolved then (`core.service.jobs.awaiting`).
+    `baseline`: figures of the dense model that the job does not measure again. A job on an undiscovered model waits for
+    the discovery, and is resolved afterwards (`core.service.jobs.awaiting`).
 
-    Raises the InvalidRequest kind that names the fault, DoesNotFit where no worker could hold it, QuotaExceeded where
-    the team may not queue more.
+    Raises the InvalidRequest kind that names the fault, DoesNotFit where no worker could hold the job, and
+    QuotaExceeded where the team may not queue more.
     """
     session, team_id, settings = context.session, context.team_id, context.settings
     require_queue(session, body.queue, settings)
@@ -89,7 +89,7 @@ def submit(context: RequestContext, body: JobBody, *, baseline: KnownDenseFigure
 
 
 def get_job(session: Session, team_id: str, job_id: str) -> Job:
-    """Return a job; raises NotFound, also where it is another team's."""
+    """Return a job; raises NotFound, also for another team's job."""
     return job_answer(find_job(session, team_id, job_id))
 
 
@@ -102,7 +102,7 @@ def list_jobs(
     sort: JobSort = "newest",
     **filters: Unpack[JobFilters],
 ) -> Page[Job]:
-    """Return a page of the team's jobs that match every filter given."""
+    """Return a page of the team's jobs that match every filter."""
     query = matching(team_id, filters)
     return read_page(
         session,
@@ -126,7 +126,7 @@ def look_through_jobs(
     sort: JobSort = "newest",
     **filters: Unpack[JobFilters],
 ) -> Window[Job]:
-    """Return a page of the same list that can be turned forwards and backwards."""
+    """Return a page of the same list, with the positions of the pages before and after it."""
     return read_window(
         session,
         matching(team_id, filters),
@@ -141,7 +141,7 @@ def look_through_jobs(
 
 
 def cancel(session: Session, caller: Actor, job_id: str) -> Job:
-    """Cancel at once what is queued, ask a running job to stop. Idempotent. Raises NotFound, Conflict."""
+    """Cancel a queued job at once, or ask a running job to stop. Idempotent. Raises NotFound, Conflict."""
     row = find_job(session, team_of(caller), job_id)
     cancellation = request_cancel(session, row.id)
     if cancellation.changed:
@@ -176,9 +176,9 @@ def read_events(session: Session, team_id: str, job_id: str, *, after: int, limi
 
 
 def report_document(session: Session, team_id: str, job_id: str) -> JsonObject:
-    """Return the report that belongs to the job's metrics and artifact, as it was stored.
+    """Return the report for the job's metrics and artifact, as it was stored.
 
-    Raises NotFound where there is none (yet).
+    Raises NotFound where there is no report yet.
     """
     job = find_job(session, team_id, job_id)
     report: JsonObject | None = session.scalar(
@@ -190,12 +190,12 @@ def report_document(session: Session, team_id: str, job_id: str) -> JsonObject:
 
 
 def get_report(session: Session, team_id: str, job_id: str) -> Report:
-    """Return the report as `report_document` does."""
+    """Return the report of `report_document` as a typed object."""
     return Report.model_validate(report_document(session, team_id, job_id))
 
 
 def get_jobs(session: Session, team_id: str, job_ids: Sequence[str]) -> list[Job]:
-    """Return the jobs in the order they are named. Raises NotFound for the first that does not exist."""
+    """Return the jobs in the given order. Raises NotFound for the first that does not exist."""
     rows = session.scalars(select(JobRow).where(JobRow.id.in_(job_ids), JobRow.team_id == team_id))
     answers = {row.id: job_answer(row) for row in rows}
     for job_id in job_ids:
@@ -205,7 +205,7 @@ def get_jobs(session: Session, team_id: str, job_ids: Sequence[str]) -> list[Job
 
 
 def list_artifacts(session: Session, team_id: str, job_id: str) -> ArtifactList:
-    """Return the files of the artifact of the newest attempt that stored one; none where there is none (yet).
+    """Return the files of the newest stored artifact of a job; an empty list before one is stored.
 
     Raises NotFound.
     """
@@ -221,9 +221,9 @@ def list_artifacts(session: Session, team_id: str, job_id: str) -> ArtifactList:
 
 
 def list_ways_to_run(session: Session, team_id: str, job_id: str, folder: str = FOLDER) -> Page[WayToRun]:
-    """Return the ways to run a job's artifact once it is in `folder`; none where there is none, or it is no model.
+    """Return the ways to run a job's artifact in `folder`; an empty list without an artifact, or if it is not a model.
 
-    Raises NotFound, and InvalidRequest for a folder that commands could not name.
+    Raises NotFound, and InvalidRequest for a folder name that commands cannot contain.
     """
     if not folder.isprintable() or set(folder) & set('"\\{}'):
         raise InvalidRequest(
@@ -249,12 +249,12 @@ def find_artifact(session: Session, team_id: str, job_id: str, path: str) -> tup
 
 
 def of_kept_attempt(table: type[JobReportRow] | type[ArtifactFileRow]) -> ColumnElement[bool]:
-    """Return the condition that joins a job with the attempt whose report and artifact it shows."""
+    """Return the condition that joins a job with the attempt of its report and artifact."""
     return and_(JobRow.id == table.job_id, table.attempt == kept_attempt())
 
 
 def find_job(session: Session, team_id: str, job_id: str, *, for_update: bool = False) -> JobRow:
-    """Return a job's row; raises NotFound, also where it is another team's."""
+    """Return a job's row; raises NotFound, also for another team's job."""
     query = select(JobRow).where(JobRow.id == job_id, JobRow.team_id == team_id)
     row = session.scalar(query.with_for_update() if for_update else query)
     if row is None:
@@ -265,7 +265,7 @@ def find_job(session: Session, team_id: str, job_id: str, *, for_update: bool = 
 def job_answer(row: JobRow, waiting: str | None = None) -> Job:
     """Return the job as the API shows it.
 
-    `waiting` is the reason it waits, if any, which `core.service.jobs.waiting` finds.
+    `waiting` is the reason why it waits (`core.service.jobs.waiting`), or None.
     """
     own = (
         "id",

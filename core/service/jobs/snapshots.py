@@ -1,4 +1,4 @@
-"""Snapshot of a job, with which a page that then follows its events begins."""
+"""Snapshot of a job at one event, from which a page follows the later events."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,9 +16,10 @@ from secateur_wire.states import EventType
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A job when event `last_event` was its newest: what comes after that number is not in here, all before is.
+    """State of a job when event `last_event` was its newest.
 
-    `events_removed_at` is when retention took its events.
+    It contains all events to that number, and none of the later ones. `events_removed_at` is when retention removed its
+    events.
     """
 
     job: Job
@@ -27,7 +28,7 @@ class Snapshot:
 
 
 def take_snapshot(session: Session, team_id: str, job_id: str) -> Snapshot:
-    """Return the job's state by its row alone, which every event changes too. Raises NotFound."""
+    """Return the job's state from its row only, which every event changes too. Raises NotFound."""
     row = find_job(session, team_id, job_id)
     return Snapshot(
         job=job_answer(row),

@@ -22,7 +22,7 @@ is a lost lease, a retryable end or a drained worker; `failed | cancelled → qu
 """
 
 LEASED: tuple[JobStatus, ...] = ("running", "cancelling")
-"""States in which a worker holds the job: it has a lease and counts on its team's row."""
+"""States in which a worker holds the job: it has a lease, and is counted on its team's row."""
 
 TERMINAL: tuple[JobStatus, ...] = ("succeeded", "failed", "cancelled")
 NOT_OVER: tuple[JobStatus, ...] = tuple(status for status in STATUSES if status not in TERMINAL)

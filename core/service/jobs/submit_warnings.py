@@ -1,4 +1,4 @@
-"""Warnings about a job that can run, but will most likely not reach what its body requests."""
+"""Warnings about a job that can run, but will probably not reach the targets in its body."""
 
 from collections.abc import Collection
 
@@ -13,12 +13,12 @@ _FLOAT16_MOST = 65_504
 
 
 def warnings_for(job: Recipe, devices: Collection[str]) -> list[str]:
-    """Return a sentence for each; `devices` are those of the queue's workers, empty where none is known."""
+    """Return a list of warnings; `devices` are those of the queue's workers, empty where none is known."""
     return [*_gate_on_latency(job), *_float16_on_cpu(job, devices), *_blocks_not_filled(job)]
 
 
 def _gate_on_latency(job: Recipe) -> list[str]:
-    """Warn of a latency limit that a model of zeros, as slow as the dense one on all devices, keeps only by luck."""
+    """Warn about a latency limit that a model of zeros can only meet by chance: it is as slow as the dense model."""
     limit = job.gates.max_latency_ratio
     if limit is None or limit >= 1 + NOISE or not get_method(job.method).prunes or job.shrinks:
         return []
@@ -39,7 +39,7 @@ def _float16_on_cpu(job: Recipe, devices: Collection[str]) -> list[str]:
 
 
 def _blocks_not_filled(job: Recipe) -> list[str]:
-    """Warn of widths whose rows an added file cannot store in its type."""
+    """Warn about widths whose rows an added file cannot store in its type."""
     round_to = None if job.removal is None else job.removal.alignment(job.parameters)
     if round_to is None:
         return []

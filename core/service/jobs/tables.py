@@ -1,4 +1,4 @@
-"""Tables of jobs, their events, reports and artifact files, of workers, and of remembered answers."""
+"""Tables of jobs, their events, reports and artifact files, of workers, and of stored answers."""
 
 from datetime import datetime
 from typing import Any
@@ -28,34 +28,37 @@ JOB_WORDS = (
     r"'\\(u[0-9a-f]{4}|.)|[\u0001-\u002f\u003a-\u0040\u005b\u005d-\u0060\u007b-\u007f]+', ' ', 'g'"
     "), ' '), ''), '_' || team_id::text))"
 )
-"""The words a job is found by, as `ix_jobs_words` holds them: those of its id, model, method and the values of its
-metadata, in small letters and parted by whatever ASCII has besides letters and digits (and by JSON's escapes), and its
-team, after an underscore, which no word has. No parser of PostgreSQL's: it would take some words for paths, numbers or
-hosts. Written as PostgreSQL writes it, so that schema and code can be compared."""
+"""Searchable words of a job, as `ix_jobs_words` indexes them. They are the words of its id, model, method and metadata
+values, in small letters. Every ASCII character that is not a letter or digit separates words, and so do JSON's escapes.
+The team is one more word after an underscore, which no other word has. PostgreSQL's text parsers are not used: they
+would take some words for paths, numbers or hosts. The expression is written as PostgreSQL writes it, so that schema and
+code can be compared."""
 JOB_IS_LEASED = f"status IN ({any_of(LEASED)})"
-"""Condition of the index of jobs with a lease: in other words, or with parameters, the index would not be used."""
+"""Condition of the index of jobs with a lease. PostgreSQL uses the index only for exactly this text, without
+parameters."""
 JOB_AWAITS = "status = 'queued' AND awaits_discovery IS NOT NULL"
-"""Condition of the index of jobs whose model is yet to be discovered."""
+"""Condition of the index of jobs whose model is not discovered yet."""
 JOB_TEACHER = "((body -> 'recovery'::text) ->> 'teacher'::text)"
 JOB_LEARNS = f"status IN ({any_of(NOT_OVER)}) AND {JOB_TEACHER} IS NOT NULL"
-"""Condition of the index of jobs that need their teacher, the model that their recovery learns from."""
+"""Condition of the index of jobs that need a teacher, the model from which their recovery learns."""
 JOB_EXPORTS = "status = 'succeeded' AND metrics ? 'exports'"
-"""Condition of the index of jobs that may have written a further form of their model."""
+"""Condition of the index of jobs that may have written an additional form of their model."""
 JOB_IN_LIFE = f"array_position(ARRAY[{any_of(STATUSES)}], CAST(status AS text))"
-"""Rank of a state in a job's life: waiting and running jobs come before those that have ended."""
+"""Rank of a state in a job's life: waiting and running jobs come before ended jobs."""
 
 
 class JobRow(Base):
     """A job: the queue of record.
 
-    `attempt` fences every write of a worker; `last_event` numbers events; `attempts_allowed` is the attempt after which
-    a retryable failure is final. `body` is the request with defaults filled in, `sources` what it resolved to: paths
-    and hashes of the model and the texts. `metrics` are of the attempt that its artifact is of. `dispatched_at` is when
-    a hint was last sent, `events_removed_at` when retention took its events. The needs are those of the estimate, and
-    `size` the same in steps; `is_corrected` once they are corrected by what jobs of the queue and method have taken
-    (`PeakRatioRow`). The job ran out of memory on a worker that had the memory it has outgrown: it needs a larger one.
-    While it `awaits_discovery`, nobody knows what its model is: `body` is the request as it came, `sources` name the
-    model alone, and no worker takes it. No index has `lease_expires_at`: renewing a lease touches the row alone.
+    `attempt` fences every write of a worker. `last_event` numbers events. `attempts_allowed` is the last attempt that
+    may be retried automatically. `body` is the request with defaults, and `sources` are its resolved references: paths
+    and hashes of the model and the texts. `metrics` belong to the same attempt as the artifact. `dispatched_at` is when
+    a hint was last sent, `events_removed_at` when retention removed its events. The needs come from the estimate, and
+    `size` is the same in steps. `is_corrected` is true once they are corrected by the measured needs of similar jobs
+    (`PeakRatioRow`). The outgrown memory is that of a worker on which the job ran out of memory: it needs a larger one.
+    While the job `awaits_discovery`, its model is unknown: `body` is the request as it was sent, `sources` name only
+    the model, and no worker takes the job. No index contains `lease_expires_at`, so that renewing a lease writes only
+    the row.
     """
 
     __tablename__ = "jobs"
@@ -149,11 +152,11 @@ class JobRow(Base):
 
 
 class AttemptRow(Base):
-    """One attempt at a job, kept as the record of what the fleet did: quotas, estimates and metrics read it.
+    """One attempt at a job. Quotas, estimates and metrics read these rows.
 
     `outcome` is null while it runs, then succeeded, failed, cancelled, released or lost. `stages` holds seconds by
-    stage; `needs` what the job was estimated to need and `measured` what it took, under the same names. `counted` says
-    that it is part of the totals.
+    stage. `needs` are the estimated needs of the job and `measured` the measured use, under the same names. `counted`
+    is true once the attempt is part of the totals.
     """
 
     __tablename__ = "job_attempts"
@@ -181,9 +184,9 @@ class AttemptRow(Base):
 
 
 class PeakRatioRow(Base):
-    """Median of measured ÷ formula over the newest jobs of a queue and method that ran to their end.
+    """Median of measured ÷ formula over the newest complete jobs of a queue and method.
 
-    There is a row where there are enough of them; a figure is null where it was not measured.
+    A row exists only where there are enough of them. A figure is null where it was not measured.
     """
 
     __tablename__ = "peak_ratios"
@@ -197,11 +200,10 @@ class PeakRatioRow(Base):
 
 
 class PassTraceRow(Base):
-    """A trace of the pass over a language model's blocks. `id` is made of the model's shapes and of what is traced.
+    """A trace of the pass over a language model's blocks. `id` is a hash of the model's shapes and the traced method.
 
-    A worker is to make it where `due_at` has come, and tried so many times; `peak_bytes` is what it found. `model` is
-    the reference of the model that was asked about first, and `team_id` who asked. `used_at` is written about once a
-    day.
+    A worker makes the trace at `due_at`; the row counts its tries. `peak_bytes` is the result. `model` is the reference
+    of the model of the first request, and `team_id` its team. `used_at` is updated about once a day.
     """
 
     __tablename__ = "pass_traces"
@@ -221,7 +223,7 @@ class PassTraceRow(Base):
 
 
 class JobEventRow(Base):
-    """One event. Numbers are taken from the job's row while it is locked, so they are seen in order."""
+    """One event. Its number is taken from the job's locked row, so events become visible in order."""
 
     __tablename__ = "job_events"
     __table_args__ = (PrimaryKeyConstraint("job_id", "sequence"),)
@@ -235,7 +237,10 @@ class JobEventRow(Base):
 
 
 class JobReportRow(Base):
-    """Report of an attempt; the newest one's attempt also gives the job its metrics and artifact (`kept_attempt`)."""
+    """Report of an attempt.
+
+    The attempt of the newest report also gives the job its metrics and artifact (`kept_attempt`).
+    """
 
     __tablename__ = "job_reports"
     __table_args__ = (PrimaryKeyConstraint("job_id", "attempt"),)
@@ -259,16 +264,19 @@ class ArtifactFileRow(Base):
 
 
 def kept_attempt() -> ScalarSelect[int | None]:
-    """Return the attempt whose report, metrics and artifact the enclosing query's `JobRow` has; null for none.
+    """Return the attempt of the report, metrics and artifact of the enclosing query's `JobRow`; null without one.
 
-    It is not always the newest, which may be under way, or have ended without a report.
+    It may be older than the newest attempt, which may still run, or have ended without a report.
     """
-    reports = aliased(JobReportRow)  # the enclosing query may name the table itself
+    reports = aliased(JobReportRow)  # The enclosing query may use this table too.
     return select(func.max(reports.attempt)).where(reports.job_id == JobRow.id).correlate(JobRow).scalar_subquery()
 
 
 class IdempotencyKeyRow(Base):
-    """The first answer to a creating request, sealed with the key the client sent (of which only a hash is kept)."""
+    """The first answer to a creating request, encrypted with the key that the client sent.
+
+    Only a hash of that key is stored.
+    """
 
     __tablename__ = "idempotency_keys"
     __table_args__ = (PrimaryKeyConstraint("team_id", "key_hash"), Index(None, "expires_at"))
@@ -281,15 +289,15 @@ class IdempotencyKeyRow(Base):
 
 
 class WorkerRow(Base):
-    """A worker, what it has, and its last sign of life.
+    """A worker, its resources, and its last heartbeat.
 
-    `state` is idle, busy, paused (its disk is nearly full: it claims nothing) or draining; `reason` says why, where it
-    drains because its device failed: nobody asked it to.
-    `device_id` says which of its node's devices it has, where each has a worker. Bytes are of the whole machine or
-    control group (`memory_bytes`; a share of it where each device has a worker, and so of the disk), of the device
-    (null without one; used by whomever, at the last sign of life), and free on the disk of the work folder.
-    `work_folders` and `work_bytes` are of the jobs that have a folder on that disk, whichever worker of the node made
-    it. What the device is at, and the errors its memory had since the driver was loaded, are the driver's answers.
+    `state` is idle, busy, paused (its disk is nearly full: it claims nothing) or draining. `reason` is set where the
+    worker drains on its own because its device failed. `device_id` is its device among those of the node, where each
+    device has a worker. Memory and disk are those of the whole machine or control group (`memory_bytes`); where each
+    device has a worker, they are divided among the workers. Device memory is null without a device, and includes the
+    use by other processes at the last heartbeat. `work_folders` and `work_bytes` count the jobs with a folder on that
+    disk, of any worker of the node. The device's load, and its memory errors since the driver was loaded, are reported
+    by the driver.
     """
 
     __tablename__ = "workers"
@@ -320,5 +328,5 @@ class WorkerRow(Base):
 
     @property
     def device_has_failed(self) -> bool:
-        """Return True if the worker drains of its own accord."""
+        """Return whether the worker drains because its device failed."""
         return self.state == "draining" and self.reason is not None

@@ -1,6 +1,6 @@
-"""Trade-off of jobs: their quality against what their models cost, with its Pareto front.
+"""Trade-off of jobs: the quality of their models against the cost, with the Pareto front.
 
-Plain functions of jobs as they are answered.
+All functions are pure, and take jobs as the API answers them.
 """
 
 from collections import Counter
@@ -21,9 +21,11 @@ TASK_MEAN = "task_mean"
 
 
 class TradeOffPoint(BaseModel):
-    """A model by what it costs and how good it is, each with the noise it was measured with, up and down, null where
-    none is known. `job` is null for a dense model. `beaten_by` is the place in the
-    list of a point that is at least as good in both and better in one; null for a point on the Pareto front.
+    """A model with its cost and quality.
+
+    The noise of each is the measurement error in both directions, null where it is unknown. `job` is null for a dense
+    model. `beaten_by` is the index in the list of a point that is at least as good in both and better in one; null for
+    a point on the Pareto front.
     """
 
     label: str
@@ -36,8 +38,10 @@ class TradeOffPoint(BaseModel):
 
 
 class TradeOff(BaseModel):
-    """Quality against cost, of the jobs that have both figures. `qualities` is what some of the jobs measured. Lower
-    perplexity is better, higher accuracy, and lower cost always.
+    """Quality against cost of the jobs that have both figures.
+
+    `qualities` lists all measured qualities. Lower perplexity is better, higher accuracy is better, and lower cost is
+    better.
     """
 
     quality: str | None
@@ -51,8 +55,8 @@ class TradeOff(BaseModel):
 def trade_off(jobs: Sequence[Job], labels: Sequence[str], *, quality: str | None, cost: Cost | None) -> TradeOff:
     """Return the chosen quality of each job, and of each dense model they began with, against the chosen cost.
 
-    `quality` None: the one that most jobs have, of equals one in which they differ; `cost` None: the first of
-    parameters, bytes and latency in which they differ.
+    `quality` None chooses the quality that most jobs have, preferably one in which they differ. `cost` None chooses the
+    first of parameters, bytes and latency in which they differ.
     """
     measured = Counter(name for job in jobs for name in _qualities(job))
     chosen = quality or max(measured, key=lambda name: (measured[name], _differs(jobs, name)), default=None)
@@ -103,9 +107,9 @@ def trade_off(jobs: Sequence[Job], labels: Sequence[str], *, quality: str | None
 
 
 def beaten_by(points: Sequence[tuple[float, float]]) -> list[int | None]:
-    """Return for each point the index of a point on the Pareto front that dominates it; None for those on the front.
+    """Return for each point the index of a point on the Pareto front that dominates it; None for points on the front.
 
-    Smaller is better in both coordinates; one point dominates another if it is nowhere worse and somewhere better.
+    Smaller is better in both coordinates. A point dominates another if it is nowhere worse and somewhere better.
     """
     front = [
         number
@@ -137,12 +141,12 @@ def _differs(jobs: Sequence[Job], quality: str) -> bool:
 
 
 def short_name(model: str) -> str:
-    """Return the name of a model as a label has it: that of a job's artifact is cut short."""
+    """Return the name of a model for a label; the name of a job's artifact is shortened."""
     return f"job:…{model[-5:]}" if model.startswith("job:") else model
 
 
 def _costs(metrics: Metrics, cost: Cost) -> tuple[float | None, float | None]:
-    """Return what the dense model costs and what the pruned one does, None where that was not measured."""
+    """Return the costs of the dense model and of the pruned one; None where they were not measured."""
     match cost:
         case "parameters" if metrics.parameters is not None:
             return metrics.parameters.dense, metrics.parameters.nonzero
@@ -165,7 +169,7 @@ def _qualities(job: Job) -> dict[str, Quality]:
 
 
 def _notes(jobs: Sequence[Job], quality: str | None, cost: Cost) -> list[str]:
-    """Return notes on all that makes the figures less comparable than they look."""
+    """Return notes on everything that makes the figures less comparable than they look."""
     notes = []
     if len(jobs) > 1 and quality and not _differs(jobs, quality):
         notes.append("All jobs have the same quality, as far as it was measured: none is better than another.")

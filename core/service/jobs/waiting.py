@@ -1,4 +1,4 @@
-"""Message about a job that waits because no worker can run it as the fleet is now, or its team runs enough."""
+"""Reasons why a job waits: no worker of the fleet can run it now, or its team runs as many jobs as it may."""
 
 from collections.abc import Collection, Mapping, Sequence
 
@@ -14,9 +14,9 @@ from core.settings import Settings
 
 
 def with_waiting_reasons(session: Session, jobs: Sequence[Job], settings: Settings) -> list[Job]:
-    """Return the jobs with `waiting_reason` set on those that are queued and may not start.
+    """Return the jobs, with `waiting_reason` set on queued jobs that cannot start.
 
-    That is where no worker of their queue can take them, or their team runs as many as it may.
+    A job cannot start if no worker of its queue can take it, or if its team runs as many jobs as it may.
     """
     queued = [job.id for job in jobs if job.status == "queued"]
     if not queued:
@@ -31,12 +31,12 @@ def with_waiting_reasons(session: Session, jobs: Sequence[Job], settings: Settin
 
 
 def with_waiting_reason(session: Session, job: Job, settings: Settings) -> Job:
-    """Return the one job so."""
+    """Return one job with its `waiting_reason`."""
     return with_waiting_reasons(session, [job], settings)[0]
 
 
 def waiting_reason(job: JobRow, workers: Sequence[WorkerRow], settings: Settings) -> str | None:
-    """Return the reason of a queued job, None where one of its queue's workers can take it."""
+    """Return the reason why a queued job waits, None where a worker of its queue can take it."""
     if job.awaits_discovery is not None:
         return "the architecture of its model is being discovered, by the first worker that is free to look"
     if not workers:
@@ -57,7 +57,7 @@ def waiting_reason(job: JobRow, workers: Sequence[WorkerRow], settings: Settings
 
 
 def _full_teams(session: Session, team_ids: Collection[str]) -> dict[str, str]:
-    """Return the reason why no job of a team starts, for each that runs as many as it may."""
+    """Return the reason for each team that runs as many jobs as it may."""
     rows = session.execute(
         select(TeamRow.id, TeamRow.max_running).where(TeamRow.id.in_(team_ids), TeamRow.running >= TeamRow.max_running)
     )

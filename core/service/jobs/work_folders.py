@@ -1,4 +1,4 @@
-"""Remaining use of a job's work folder, by the queue of record."""
+"""Remaining uses of a job's work folder, from the queue of record."""
 
 from collections.abc import Collection
 from typing import Literal
@@ -11,15 +11,15 @@ from core.service.jobs.states import LEASED
 from core.service.jobs.tables import JobRow
 
 WorkUse = Literal["retry", "held", "queued"]
-"""Uses: a retry that a user may request, an attempt that a worker holds now, an attempt that is waited for."""
+"""Uses: a retry that a user may request, an attempt that a worker holds now, an attempt that will come."""
 WORK_USES: tuple[WorkUse, ...] = ("retry", "held", "queued")
-"""Uses in the order in which their folders are removed where the disk is short, the least loss first."""
+"""Uses in the order in which their folders are removed when the disk is nearly full, the smallest loss first."""
 
 
 def uses_of_work(session: Session, job_ids: Collection[str], resume_keep_seconds: float) -> dict[str, WorkUse | None]:
-    """Return the use of the work folder of each of these jobs that the database knows, None where it has none.
+    """Return the use of the work folder of each job that the database knows, None for an unused folder.
 
-    A job that succeeded needs its folder no more, nor does one that failed or was cancelled more than
+    A job that succeeded does not need its folder any more. Neither does one that failed or was cancelled more than
     `resume_keep_seconds` ago.
     """
     is_kept = func.coalesce(JobRow.finished_at > seconds_from_now(-resume_keep_seconds), False).label("is_kept")

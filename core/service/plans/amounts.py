@@ -1,4 +1,4 @@
-"""Amounts: what a share of a goal means as sparsity of a job, and how far it can go."""
+"""Amounts: the sparsity of a job for a share of a goal, and the range of possible amounts."""
 
 import math
 from bisect import bisect_left
@@ -14,15 +14,16 @@ from secateur_wire.plans import Goal
 PACKED = "packed"
 _MOST_ZEROS = 0.95
 _PRECISION = 1e-4
-"""Step of a sparsity that follows from bytes."""
+"""Step of a sparsity that is computed from bytes."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Amounts of a goal for a model: the `least` and the `most` that can be asked for, as far as headers tell.
+    """Range of a goal's amounts for a model: the `least` and the `most`, as far as the headers tell.
 
-    The sparsity of a job is `offset + slope * amount`, and `reach` of that is the share of what can go. `fixed` is the
-    only amount there is, with a pattern n:m; `steps` are all there are where units go from every layer alike.
+    The sparsity of a job is `offset + slope * amount`, and its share of the removable part is `reach` times that.
+    `fixed` is the only possible amount with a pattern n:m. `steps` lists all possible amounts where the same number of
+    units is removed from every layer.
     """
 
     least: float
@@ -34,18 +35,18 @@ class Scale:
     steps: Sequence[float] = ()
 
     def sparsity(self, amount: float) -> float:
-        """Return the sparsity of a job that removes an amount; a little more where bytes are counted."""
+        """Return the sparsity of a job that removes an amount; rounded up where bytes are counted."""
         if not self.offset:
             return amount
         scale = 1 / _PRECISION
         return math.ceil(round((self.offset + self.slope * amount) * scale, 6)) / scale
 
     def share(self, amount: float) -> float:
-        """Return the share of what can go."""
+        """Return the share of the removable part."""
         return self.sparsity(amount) * self.reach
 
     def rounded(self, amount: float) -> tuple[float, float]:
-        """Return the amount that comes nearest among the steps, and how far apart they are there."""
+        """Return the nearest possible amount, and the distance between the steps there."""
         if len(self.steps) < 2:
             return amount, 0.0
         after = min(max(bisect_left(self.steps, amount), 1), len(self.steps) - 1)
@@ -53,7 +54,7 @@ class Scale:
         return (below if amount - below < above - amount else above), above - below
 
     def amounts(self, step: float) -> list[float]:
-        """Return the amounts that can be asked for, in steps."""
+        """Return the possible amounts, in steps."""
         if self.fixed is not None:
             return [self.fixed]
         steps = (round(number * step, 6) for number in range(1, math.ceil(1 / step)))
@@ -61,7 +62,7 @@ class Scale:
 
 
 def scale_for(goal: Goal, description: Description, request: ResolvedRequest) -> Scale:
-    """Return the scale of a goal, of a request that fits the model."""
+    """Return the scale of a goal for a request that fits the model."""
     if request.shrinks:
         return _of_parameters(description, request)
     fixed = parse_pattern(request.pattern).sparsity

@@ -1,6 +1,6 @@
-"""Assumptions of an inspection: what a job body has to have and leaves out, while one is only asking what it needs.
+"""Assumptions of an inspection: required parts of a job body that are filled in for an estimate.
 
-A submit assumes nothing of this: a program says what it means.
+A submit assumes nothing: a program must state what it wants.
 """
 
 from collections.abc import Mapping
@@ -21,14 +21,14 @@ from secateur_wire.errors import InvalidRequest
 from secateur_wire.models import ModelSummary
 
 USUAL_METHODS: Final[Mapping[str, str]] = {"language-model": "frontier", "image-classification": "magnitude"}
-"""Usual method of a model's task, where none is named."""
+"""Default method by the task of a model."""
 _MOST_SETS: Final = 1000
 
 
 def inspect_assuming(context: RequestContext, body: InspectBody) -> Inspection:
-    """Do what `inspect` does; of a job body that names no method, or no calibration that it needs, with the usual one.
+    """Inspect a body as `inspect` does, with the usual method or calibration filled in where the body has none.
 
-    `assumed` of the answer says what was filled in. Raises what `inspect` does.
+    `assumed` in the answer lists what was filled in. Raises the errors of `inspect`.
     """
     request: dict[str, Any] = body.model_dump()
     assumed: list[str] = []
@@ -64,7 +64,7 @@ def inspect_assuming(context: RequestContext, body: InspectBody) -> Inspection:
 
 
 def usual_calibration(session: Session, team_id: str, model: ModelSummary) -> JsonObject | None:
-    """Return the calibration on a registered set, else on the model's own text; None where there is nothing."""
+    """Return the calibration on a registered set, else on the model's own text; None where neither is possible."""
     rows = session.scalars(select(DatasetRow).where(DatasetRow.team_id == team_id).limit(_MOST_SETS))
     chosen = choose_set(fitting_sets(model, [dataset_answer(row) for row in rows]), CALIBRATION_WORDS)
     return calibration_body(model, chosen)

@@ -1,4 +1,4 @@
-"""Candidates: the jobs that may serve a goal, best first, before it is known which of them the model can be offered."""
+"""Candidates: the jobs that may serve a goal, best first; whether each fits the model is checked later."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from secateur_wire.plans import Goal
 
 @dataclass(frozen=True, kw_only=True)
 class JobCandidate(PlanOffer):
-    """A method's offer, with the id of the method."""
+    """A way to run a method, with the id of the method."""
 
     method: str
 

@@ -1,8 +1,9 @@
-"""Curves of the loss over the share removed: between measured shares, and how far beyond them.
+"""Curves of the loss over the removed share: between measured shares, and a limited distance beyond them.
 
-The excess y of a model is ln(perplexity / dense perplexity), its share s what is gone of what can go. A curve is
-straight in ln y over the logit of s, ln(s / (1 - s)): nothing is lost at 0, all at 1, and more wherever more goes.
-Every deviation here is one of ln y: a band is a factor of the excess, and narrows to nothing as less is removed.
+The excess y of a model is ln(perplexity / dense perplexity). Its share s is the removed part of what can be removed. A
+curve is a straight line of ln y over the logit of s, ln(s / (1 - s)): the loss is nothing at 0 and everything at 1, and
+grows with s. Every deviation here is one of ln y: a band is a factor of the excess, and gets narrower as less is
+removed.
 """
 
 import math
@@ -15,24 +16,25 @@ from typing import Final
 from secateur_wire.progress import BAND
 
 LEAST_EXCESS: Final = 0.005
-"""Excess that counts for any below it: half a per cent of perplexity cannot be told from nothing."""
+"""Smallest excess that is told from zero: half a per cent of perplexity."""
 FARTHEST: Final = 1.0
-"""Distance in logits above the largest measured share up to which a curve is continued: 2.7 times its odds."""
+"""Longest distance in logits above the largest measured share to which a curve is continued: 2.7 times its odds."""
 LEAST_SLOPE_DEVIATION: Final = 0.35
-"""Deviation of slopes that is assumed at least: about that of one shipped curve of zeros from the others."""
+"""Smallest deviation of slopes: about the deviation of one shipped curve of zeros from the others."""
 OTHER_FAMILY: Final = 1.5
-"""Factor of the deviation where slopes of other patterns have to do."""
+"""Factor of the deviation where the slopes come from other patterns."""
 USUAL_SLOPE: Final = 1.5
 """Slope where none was measured."""
 LEAST_SLOPE: Final = 0.5
-"""Slope beyond measured shares at least: on a text unlike the calibration's the least of removals costs something."""
+"""Smallest slope beyond measured shares: on a text unlike the calibration text, the smallest removal costs
+something."""
 _SAME: Final = 0.005
-"""Difference of shares up to which they are one."""
+"""Largest difference between two shares that count as the same."""
 
 
 @dataclass(frozen=True)
 class MeasuredPoint:
-    """A measured excess at a share, and the deviation of its logarithm from the one that is asked for."""
+    """A measured excess at a share, and the deviation of its logarithm from that of the planned job."""
 
     share: float
     excess: float
@@ -41,27 +43,27 @@ class MeasuredPoint:
 
 @dataclass(frozen=True)
 class Slope:
-    """Slopes of curves like the one that is asked for: their mean, and by how much they deviate from it."""
+    """Mean slope of similar curves, and its deviation."""
 
     mean: float = USUAL_SLOPE
     deviation: float = OTHER_FAMILY * LEAST_SLOPE_DEVIATION
 
     @property
     def of_others(self) -> "Slope":
-        """Return it as it stands in for slopes of other patterns."""
+        """Return the slopes with a larger deviation, for use with other patterns."""
         return Slope(self.mean, OTHER_FAMILY * self.deviation)
 
 
 @dataclass(frozen=True)
 class Expected:
-    """An excess to expect, and the band that it should lie in."""
+    """An expected excess, and its band."""
 
     excess: float
     low: float
     high: float
 
     def less(self, before: float) -> "Expected":
-        """Return what is left of it where so much was lost before; the band is that of the whole."""
+        """Return the part of the excess that comes after an earlier loss; the band is still that of the whole."""
         return Expected(*(max(each - before, 0.0) for each in (self.excess, self.low, self.high)))
 
 
@@ -71,7 +73,7 @@ def logit(share: float) -> float:
 
 
 def log_excess(excess: float) -> float:
-    """Return the logarithm of an excess, of the least there is where it is less."""
+    """Return the logarithm of an excess; values below the smallest count as the smallest."""
     return math.log(max(excess, LEAST_EXCESS))
 
 
@@ -85,12 +87,12 @@ class CurvePlace:
 
 
 def places_of(points: Sequence[MeasuredPoint]) -> list[CurvePlace]:
-    """Return the places that measured points come to, one for each share, whose values never fall."""
+    """Return the places of measured points, one for each share, with values that never decrease."""
     return _rising(_merged(points))
 
 
 def slope_of(curves: Iterable[Sequence[tuple[float, float]]], *, assumed: Slope | None = None) -> Slope:
-    """Return the slopes of curves of (share, excess) with two shares or more; `assumed` where there is none."""
+    """Return the slopes of curves of (share, excess) with two or more shares; `assumed` where there is none."""
     slopes = []
     for curve in curves:
         for (share, excess), (further, more) in pairwise(sorted(curve)):
@@ -104,7 +106,7 @@ def slope_of(curves: Iterable[Sequence[tuple[float, float]]], *, assumed: Slope 
 
 
 def expected_excess(places: Sequence[CurvePlace], share: float, slope: Slope) -> Expected | None:
-    """Return the excess to expect at a share above 0; None where no place is near enough."""
+    """Return the expected excess at a share above 0; None where no place is near enough."""
     if not places:
         return None
     where = logit(share)
@@ -133,7 +135,7 @@ def _expected(mean: float, low: float, high: float) -> Expected:
 
 
 def _merged(points: Sequence[MeasuredPoint]) -> list[CurvePlace]:
-    """Return a place for each share: the mean of its points, whose differences add to its deviation."""
+    """Return a place for each share: the mean of its points; their differences increase its deviation."""
     groups: list[list[MeasuredPoint]] = []
     for point in sorted(points, key=lambda each: each.share):
         if groups and point.share - groups[-1][0].share <= _SAME:
@@ -150,7 +152,7 @@ def _merged(points: Sequence[MeasuredPoint]) -> list[CurvePlace]:
 
 
 def _rising(places: Sequence[CurvePlace]) -> list[CurvePlace]:
-    """Return the places with values that never fall: those that do have the mean of both (pool adjacent violators)."""
+    """Return the places with values that never decrease: pool adjacent violators, each pool at its mean."""
     blocks: list[list[CurvePlace]] = []
 
     def value(block: Sequence[CurvePlace]) -> float:
@@ -165,7 +167,10 @@ def _rising(places: Sequence[CurvePlace]) -> list[CurvePlace]:
 
 
 def _between(below: CurvePlace, above: CurvePlace, where: float, slope: Slope) -> tuple[float, float]:
-    """Return the value between two places, and its deviation: theirs, and that of a slope that changes on the way."""
+    """Return the value between two places, and its deviation.
+
+    The deviation is that of the places, and of a slope that changes between them.
+    """
     before, after = where - below.where, above.where - where
     weight = after / (before + after)
     mean = weight * below.value + (1 - weight) * above.value
@@ -174,7 +179,7 @@ def _between(below: CurvePlace, above: CurvePlace, where: float, slope: Slope) -
 
 
 def _slope_at(nearest: CurvePlace, next_one: Sequence[CurvePlace], slope: Slope) -> float:
-    """Return the slope beyond a place: its own as far as that is known, else that of other curves."""
+    """Return the slope beyond a place: that of its own curve as far as it is known, else that of other curves."""
     if not next_one:
         return slope.mean
     (other,) = next_one

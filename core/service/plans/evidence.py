@@ -1,4 +1,4 @@
-"""Evidence for an estimate: the outcomes that fit what is planned, in the order in which they are believed."""
+"""Evidence for an estimate: the outcomes that fit the plan, the most trusted first."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -12,27 +12,27 @@ from core.service.plans.outcomes import Outcome, Setting, Subject
 from secateur_wire.plans import FigureSource
 
 NEAR_SIZE: Final = 2.0
-"""Ratio of sizes up to which a job of the team on another model of the family is believed before shipped rows."""
+"""Largest size ratio between two models of a family up to which a team's job comes before shipped rows."""
 FARTHEST_SIZE: Final = 100.0
-"""Ratio of sizes up to which a shipped row says anything of a model."""
+"""Largest size ratio up to which a shipped row is used for a model."""
 SIZE_DEVIATION: Final = 0.25
-"""Deviation for each factor of e between the sizes: assumed, not measured, as larger models lose less."""
+"""Deviation for each factor of e between the sizes. It is assumed, not measured; larger models lose less."""
 FAMILY_DEVIATION: Final = 0.35
 """Deviation between families: assumed, not measured."""
 SEED_DEVIATION: Final = 0.04
-"""Deviation between seeds where it was not measured: the middle of those that were."""
+"""Deviation between seeds where it was not measured: the median of the measured ones."""
 TEXT_DEVIATION: Final = 0.3
-"""Deviation between texts to measure on, where the planned one was not measured: that of jobs on three texts."""
+"""Deviation between evaluation texts where the planned one was not measured: from jobs on three texts."""
 CALIBRATION_DEVIATION: Final = 0.5
-"""Deviation between texts to calibrate on: that of jobs calibrated on another text than the shipped rows."""
+"""Deviation between calibration texts: from jobs calibrated on another text than the shipped rows."""
 TOKENS_DEVIATION: Final = 0.1
 """Deviation for each factor of 2 between the numbers of calibration tokens."""
 OWN_TEXT_DEVIATION: Final = 0.15
-"""Deviation where the model writes its calibration text itself, and the outcome is of another text."""
+"""Deviation where the model generates its calibration text, and the outcome is from another text."""
 PRUNED_DEVIATION: Final = 0.25
-"""Deviation of a model that lost parts of another kind before."""
+"""Deviation of a model that earlier lost parts of another kind."""
 STRUCTURED_SLOPE: Final = Slope(0.8, 0.5)
-"""Slope where units go and no curve of such a pattern was measured: of a prototype, and of one job on two texts."""
+"""Slope for removed units without a measured curve of such a pattern: from a prototype, and one job on two texts."""
 _LARGEST_TOKENS: Final = 0.5
 
 
@@ -40,7 +40,7 @@ _LARGEST_TOKENS: Final = 0.5
 class Question:
     """Facts of a plan that decide the outcome.
 
-    `was_pruned`: the model lost parts of another kind before.
+    `was_pruned`: the model earlier lost parts of another kind.
     """
 
     setting: Setting
@@ -54,26 +54,26 @@ class Question:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Outcomes that are believed alike: their source, whose they are in words, and those that fit."""
+    """Outcomes with the same trust: their source, a phrase that says whose they are, and the outcomes that fit."""
 
     source: FigureSource
     words: str
     outcomes: Sequence[Outcome]
 
     def described(self, count: int) -> str:
-        """Return in words that so many of its outcomes are meant."""
+        """Return a phrase with the number of its outcomes."""
         kind = "job" if self.source == "jobs" else "measurement"
         return f"{count} {kind}{'s' if count > 1 else ''} {self.words}"
 
     def places(self, question: Question) -> list[CurvePlace]:
-        """Return the places of its outcomes on the curve of what is planned."""
+        """Return the places of its outcomes on the curve of the plan."""
         return places_of([point for each in self.outcomes for point in _points(each, question)])
 
 
 def evidence_for(question: Question, own: Iterable[Outcome], shipped: Iterable[Outcome]) -> list[Evidence]:
-    """Return the evidence there is: the team's jobs on the model, on models like it, and what comes with the release.
+    """Return the evidence: the team's jobs on the model, then on similar models, then the shipped measurements.
 
-    Outcomes of other settings than the planned one are left out.
+    Outcomes with other settings than the planned one are left out.
     """
     fitting = [each for each in own if each.setting == question.setting and each.excess]
     same = [each for each in fitting if _is_same(each.subject, question.subject)]
@@ -92,9 +92,9 @@ def evidence_for(question: Question, own: Iterable[Outcome], shipped: Iterable[O
 
 
 def slope_for(question: Question, own: Iterable[Outcome], shipped: Iterable[Outcome]) -> Slope:
-    """Return how steeply the loss rises in settings of the same family of patterns, else of any.
+    """Return the slope of the loss in settings of the same family of patterns, else of any.
 
-    Curves are of one model and setting, the mean over its texts.
+    A curve belongs to one model and setting, and is the mean over its texts.
     """
     outcomes = [*own, *shipped]
     family = family_of(question.setting.pattern)
@@ -114,7 +114,7 @@ def _curves(outcomes: Iterable[Outcome]) -> list[list[tuple[float, float]]]:
 
 
 def _points(outcome: Outcome, question: Question) -> list[MeasuredPoint]:
-    """Return the excess on each text of an outcome, on the planned one alone where that is among them."""
+    """Return the excess on each text of an outcome; only on the planned text if it is among them."""
     known = outcome.excess
     is_same_text = question.evaluation in known and outcome.calibration == question.calibration
     excess = {name: known[name] for name in known if not is_same_text or name == question.evaluation}
@@ -164,7 +164,7 @@ def _size_distance(outcome: Outcome, question: Question) -> float:
 
 
 def _whose(rows: Sequence[Outcome], wanted: Subject) -> str:
-    """Return whose the shipped rows are, in words."""
+    """Return a phrase that says whose measurements the shipped rows are."""
     if not rows:
         return ""
     names = sorted({each.subject.name for each in rows})

@@ -1,4 +1,4 @@
-"""Figures of a plan: each with its band, its source and what it rests on, or the reason why it is not known."""
+"""Figures of a plan: each has a band and a source, or the reason why it is unknown."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,19 +20,19 @@ from secateur_wire.progress import seconds_range
 
 _LATENCY_FIGURES: Final[Mapping[Latency, FigureName]] = {"prefill": "prefill_ratio", "decode": "decode_ratio"}
 _LATENCY_REACH: Final = 0.05
-"""Share beyond the largest one that was timed, up to which a line to it is continued."""
+"""Share beyond the largest timed share up to which a line is continued."""
 _LEAST_TIMING_ERROR: Final = 0.03
 _TIMING_ERROR: Final = 0.15
-"""Error of the gain in speed, as a share of it: assumed, as shapes between measured ones run differently."""
+"""Error of the gain in speed, as a share of it. It is assumed, because shapes between measured ones run differently."""
 _LARGEST_TIMED_RATIO: Final = 2.0
-"""Ratio of sizes up to which timings of another model say anything of a model's."""
+"""Largest size ratio up to which the timings of another model are used."""
 _FORMULA_ERROR: Final = 5.0
-"""Factor by which a time may differ from the formula alone, which no job has corrected yet."""
+"""Factor of uncertainty of a time from the formula alone, before any job has corrected it."""
 
 
 @dataclass(frozen=True)
 class LossEstimates:
-    """All that is known of the loss in one setting of a model: evidence in the order in which it is believed.
+    """Evidence about the loss in one setting of a model, the most trusted first.
 
     `lost` is the share of the same kind that the model has lost before.
     """
@@ -51,7 +51,7 @@ class LossEstimates:
         return cls(question, evidence, slope_for(question, own, shipped), lost)
 
     def expected(self, share: float) -> tuple[Expected, Evidence] | None:
-        """Return the excess that a further removal adds, and what that rests on; None where nothing near is known."""
+        """Return the excess that a further removal adds, and its evidence; None without near measurements."""
         total = self._total(share)
         for each, places in zip(self.evidence, self._places, strict=True):
             expected = expected_excess(places, total, self.slope) if 0 < total < 1 else None
@@ -63,17 +63,20 @@ class LossEstimates:
 
     @cached_property
     def _places(self) -> list[list[CurvePlace]]:
-        """Places of each evidence: the same for every share."""
+        """Return the places of each evidence: the same for every share."""
         return [each.places(self.question) for each in self.evidence]
 
     def _total(self, share: float) -> float:
-        """Return the share that is gone afterwards: zeros are counted again, of units what is left can go."""
+        """Return the total removed share after the job.
+
+        New zeros overlap with earlier ones; units are removed from what is left.
+        """
         if self.question.setting.shrinks:
             return 1 - (1 - self.lost) * (1 - share)
         return max(share, self.lost)
 
     def ratio(self, share: float) -> PlanFigure | None:
-        """Return the perplexity to expect, as a ratio to that of the model that is given."""
+        """Return the expected perplexity, as a ratio to that of the given model."""
         expectation = self.expected(share)
         if expectation is None:
             return None
@@ -93,7 +96,7 @@ class LossEstimates:
         )
 
     def latency(self, share: float) -> dict[str, PlanFigure]:
-        """Return the speed to expect, between what was timed and the dense model's; nothing beyond."""
+        """Return the expected speed, between the timed shares and the dense model's; nothing beyond them."""
         figures: dict[str, PlanFigure] = {}
         for kind, name in _LATENCY_FIGURES.items():
             for evidence in self.evidence:
@@ -112,7 +115,7 @@ class LossEstimates:
 def size_figure(
     description: Description, request: ResolvedRequest, goal: Goal, scale: Scale, amount: float
 ) -> PlanFigure:
-    """Return the bytes of the artifact's weights, as its files will hold them."""
+    """Return the bytes of the artifact's weights as stored in its files."""
     form = PACKED if goal == "size" else "dense"
     nearest, step = scale.rounded(amount)
     _, expected = expected_size(description, request, form, sparsity=scale.sparsity(nearest))
@@ -126,7 +129,7 @@ def size_figure(
 
 
 def seconds_figure(estimate: Estimate) -> PlanFigure | None:
-    """Return the time of the job, of which the fleet's estimate is a formula that jobs correct."""
+    """Return the duration of the job from the fleet's estimate: a formula that past jobs correct."""
     if estimate.seconds is None:
         return None
     seconds, jobs, deviation = estimate.seconds, estimate.basis.jobs, estimate.basis.seconds_deviation

@@ -1,4 +1,4 @@
-"""Job bodies of plans: texts, measurements, recovery and form of the artifact, as a goal needs them."""
+"""Job bodies of plans: the texts, measurements, recovery and artifact form that a goal needs."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,52 +16,52 @@ from secateur_wire.models import ModelSummary
 from secateur_wire.plans import PlanChoice
 
 LENGTH = 512
-"""Tokens of a sequence, where the model's context is not shorter."""
+"""Tokens of a sequence, unless the model's context is shorter."""
 CALIBRATION_SAMPLES = 128
-"""Sequences to calibrate on, at most."""
+"""Maximum number of calibration sequences."""
 OWN_SAMPLES = 32
-"""Sequences to calibrate on that the model writes itself."""
+"""Number of calibration sequences that the model generates."""
 EVALUATION_SAMPLES = 64
-"""Sequences to measure on, at most."""
+"""Maximum number of evaluation sequences."""
 IMAGES = 1024
-"""Images to calibrate on, at most."""
+"""Maximum number of calibration images."""
 PROMPTS = ("The capital of France is", "To keep a rose healthy, prune it")
-"""Prompts that dense and pruned continue, side by side in the report."""
+"""Prompts that the dense and the pruned model continue, side by side in the report."""
 CALIBRATION_WORDS = ("calibration", "train")
 EVALUATION_WORDS = ("evaluation", "test", "validation")
-"""Words in the names of sets that say what they are for."""
+"""Words in the names of sets that indicate their use."""
 _CHARACTERS_PER_TOKEN = 6
-"""More than tokenizers make of most texts, so that a text is not asked for more than it has."""
+"""More characters per token than most tokenizers need, so that a plan never asks for more text than there is."""
 
 
 def fitting_sets(model: ModelSummary, datasets: Iterable[Dataset]) -> list[Dataset]:
-    """Return the sets that such a model can read: texts, or images of as many classes."""
+    """Return the sets that such a model can read: texts, or images with the same number of classes."""
     if model.reads_images:
         return [each for each in datasets if each.images is not None and each.classes == model.classes]
     return [each for each in datasets if each.images is None]
 
 
 def choose_set(datasets: Sequence[Dataset], words: Sequence[str]) -> Dataset | None:
-    """Return the largest set, of those whose name has one of the words if there are any; None without any set."""
+    """Return the largest set, preferably one whose name has one of the words; None without any set."""
     named = [each for each in datasets if any(word in each.name for word in words)]
     return max(named or datasets, key=lambda each: (each.images or 0, each.characters), default=None)
 
 
 def sequence_length(model: ModelSummary, text: Dataset | None) -> int:
-    """Return the tokens of a sequence: no longer than the model's context, nor than the text."""
+    """Return the tokens of a sequence: at most the model's context, and at most the text."""
     length = min(LENGTH, model.context_length or LENGTH)
     return length if text is None else max(2, min(length, text.characters // _CHARACTERS_PER_TOKEN))
 
 
 def sequences_of(text: Dataset, length: int, most: int) -> int:
-    """Return how many sequences of a length are taken of a text."""
+    """Return the number of sequences of a length to take from a text."""
     return max(1, min(most, text.characters // (_CHARACTERS_PER_TOKEN * length)))
 
 
 def calibration_body(model: ModelSummary, chosen: Dataset | None, most: int = CALIBRATION_SAMPLES) -> JsonObject | None:
-    """Return a job's calibration on a set, at most so many sequences of it; without one, on the model's own text.
+    """Return a job's calibration on a set, with at most so many sequences; without a set, on the model's own text.
 
-    None where there is no set and the model writes no text.
+    None where there is no set and the model cannot generate text.
     """
     if model.reads_images:
         return None if chosen is None else {"dataset": chosen.name, "samples": min(IMAGES, chosen.images or IMAGES)}
@@ -74,17 +74,17 @@ def calibration_body(model: ModelSummary, chosen: Dataset | None, most: int = CA
 RECOVERY_MINUTES = 10
 _OWN_EVALUATION = 16
 _LAYER_SAMPLES = 8
-"""Sequences that every layer is measured on at every rate."""
+"""Number of sequences on which every layer is measured at every rate."""
 RECOVERIES: Final[Mapping[str, JsonObject]] = {
     "language-model": {"method": "distill", "minutes": RECOVERY_MINUTES},
     "image-classification": {"method": "finetune", "steps": 300, "batch_size": 64},
 }
-"""Training that is planned for models of a task."""
+"""Recovery training in plans, by the task of a model."""
 
 
 @dataclass(frozen=True)
 class Texts:
-    """Texts or images of a job as the body names them, with the reasons; None where it needs none, or there is none."""
+    """Texts or images of a job as its body names them, with the reasons; None where it needs none or has none."""
 
     calibration: JsonObject | None
     evaluation: JsonObject
@@ -92,7 +92,7 @@ class Texts:
 
     @property
     def evaluated_on(self) -> str | None:
-        """Return the set that the model is measured on."""
+        """Return the set on which the model is measured."""
         datasets = self.evaluation.get("datasets")
         return str(datasets[0]) if isinstance(datasets, list) and datasets else None
 
@@ -102,7 +102,7 @@ class Texts:
 
     @property
     def tokens(self) -> int:
-        """Return the tokens that are calibrated on, 0 where that is not text."""
+        """Return the number of calibration tokens, 0 without calibration text."""
         if self.calibration is None:
             return 0
         samples, length = self.calibration.get("samples"), self.calibration.get("sequence_length")
@@ -110,7 +110,7 @@ class Texts:
 
 
 def summary_of(description: Description) -> ModelSummary:
-    """Return the facts of a model that texts are chosen by."""
+    """Return the facts of a model by which texts are chosen."""
     shared = ModelSummary.model_fields.keys() & type(description).model_fields.keys()
     return ModelSummary.model_validate({name: getattr(description, name) for name in shared})
 
@@ -124,7 +124,7 @@ def variant_of(candidate: JobCandidate) -> Variant:
 def choose_texts(
     candidate: JobCandidate, description: Description, datasets: Sequence[Dataset], dataset: str | None
 ) -> Texts:
-    """Choose what to calibrate and measure on: `dataset` where it is given, else what is registered."""
+    """Choose the calibration and evaluation texts: `dataset` where it is given, else a registered set."""
     model = summary_of(description)
     fitting = fitting_sets(model, datasets)
     choices: list[PlanChoice] = []
@@ -162,7 +162,7 @@ def _calibration(
             if any(word in chosen.name for word in CALIBRATION_WORDS)
             else "the largest registered set that fits the model"
         )
-    if chosen is None and dataset not in (None, SELF):  # not registered, so that nothing is known of it
+    if chosen is None and dataset not in (None, SELF):  # It is not registered, so nothing is known about it.
         body: JsonObject | None = {"dataset": dataset, "samples": IMAGES}
         if not model.reads_images:
             length = sequence_length(model, None)
@@ -192,7 +192,7 @@ def _registered_evaluation(
 def _unregistered_evaluation(
     calibration: JsonObject | None, dataset: str | None, *, measures: bool
 ) -> tuple[JsonObject, str]:
-    """Return what to measure on where nothing is registered: the text of the calibration, or of the same source."""
+    """Return the evaluation text where none is registered: the calibration text, or one from the same source."""
     if calibration is None or measures:
         return {}, ""
     length, samples = calibration.get("sequence_length"), _OWN_EVALUATION

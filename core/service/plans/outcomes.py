@@ -1,4 +1,4 @@
-"""Outcomes of jobs in one form, whether they come with the release or are the team's own."""
+"""Outcomes of jobs in one form, both the shipped measurements and the team's own jobs."""
 
 import json
 import math
@@ -16,12 +16,12 @@ from secateur_wire.plans import FigureSource
 
 Latency: TypeAlias = Literal["prefill", "decode"]
 _UNIMPORTANT: Final = frozenset({"seed", "round_to"})
-"""Parameters that outcomes may differ in."""
+"""Parameters in which comparable outcomes may differ."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """All that decides what a removal costs, besides how much of which model goes."""
+    """Everything that decides the loss of a removal, except the amount and the model."""
 
     method: str
     pattern: str
@@ -31,7 +31,7 @@ class Setting:
 
     @property
     def shrinks(self) -> bool:
-        """Return whether parts of the model go, so that it gets smaller."""
+        """Return whether parts of the model are removed, so that it gets smaller."""
         return get_method(self.method).variant(self.pattern).shrinks
 
     @property
@@ -41,7 +41,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Subject:
-    """Model that an outcome is of, or asked for. `prunable` are the parameters that can go."""
+    """Model of an outcome or of a question. `prunable` is the number of parameters that can be removed."""
 
     family: str
     parameters: int
@@ -52,10 +52,10 @@ class Subject:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Figures of a job: the share that went of what could, and the excess, ln(pruned / dense perplexity), by text.
+    """Figures of a job: the removed share of what can be removed, and ln(pruned / dense perplexity) by text.
 
-    `unrecovered` is the excess before a recovery. `deviation` is that of the excess over seeds, None where it is of
-    one. `latency` is pruned / dense.
+    `unrecovered` is this excess before a recovery. `deviation` is its standard deviation over seeds, None for a single
+    seed. `latency` is pruned / dense.
     """
 
     setting: Setting
@@ -73,7 +73,7 @@ class Outcome:
 
     @property
     def before_recovery(self) -> "Outcome | None":
-        """Return the outcome as it was before a recovery, None where there was none."""
+        """Return the outcome before its recovery, None where there was none."""
         if not self.unrecovered:
             return None
         return replace(self, setting=self.setting.unrecovered, excess=self.unrecovered, unrecovered={}, latency={})
@@ -86,13 +86,13 @@ def setting_of(
     parameters: Mapping[str, object],
     recovery: Mapping[str, object] | None = None,
 ) -> Setting | None:
-    """Return the setting of a job with calibration, its parameters with their defaults; None for an unknown one."""
+    """Return the setting of a job with calibration, with defaults for its parameters; None for an unknown one."""
     if method not in METHODS:
         return None
     try:
         has_one_rate = parse_pattern(pattern).is_n_m
         checked = parse_parameters(method, parameters, pattern)
-    except (InvalidParameters, InvalidPattern):  # of an earlier release
+    except (InvalidParameters, InvalidPattern):  # The row comes from an earlier release.
         return None
     checked = checked.with_refit()
     unimportant = _UNIMPORTANT | ({"allocation"} if has_one_rate else set())
@@ -101,7 +101,7 @@ def setting_of(
 
 
 def recovery_of(recovery: Mapping[str, object] | None) -> str | None:
-    """Return the method of a recovery and how long it trains, None where there is none."""
+    """Return the method of a recovery and the length of its training, None without a recovery."""
     if recovery is None:
         return None
     minutes, steps = recovery.get("minutes"), recovery.get("steps")
@@ -110,13 +110,13 @@ def recovery_of(recovery: Mapping[str, object] | None) -> str | None:
 
 @cache
 def shipped_outcomes() -> tuple[Outcome, ...]:
-    """Return the outcomes that come with this release."""
+    """Return the outcomes shipped with this release."""
     rows = (*measurements("structured"), *measurements("zeros"))
     return tuple(outcome for row in rows if (outcome := outcome_of(row)) is not None)
 
 
 def outcome_of(row: Measurement) -> Outcome | None:
-    """Return a measured row as an outcome; None where its setting is none of this release."""
+    """Return a measured row as an outcome; None where this release does not know its setting."""
     setting = setting_of(row.method, row.pattern, row.layout, row.parameters, row.recovery)
     if setting is None:
         return None

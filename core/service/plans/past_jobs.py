@@ -1,4 +1,4 @@
-"""Outcomes of a team's own jobs, and what a model lost in the jobs that it comes from."""
+"""Outcomes of a team's own jobs, and the earlier losses of a model in the jobs that made it."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -22,16 +22,16 @@ from secateur_wire.metrics import Metrics
 
 Lost: TypeAlias = Literal["weights", "units"]
 _MOST: Final = 100
-"""Newest jobs of a method that are looked at."""
+"""Number of newest jobs of a method that are read."""
 _MOST_GENERATIONS: Final = 10
-"""Jobs, each on the artifact of the one before, that are followed back."""
+"""Maximum number of jobs that are followed back, each pruning the artifact of the one before."""
 
 
 @dataclass(frozen=True)
 class Descent:
-    """The model that an artifact comes from, and the share of what could go that it has lost since, by kind.
+    """The original model of an artifact, and the share of removable parts that it has lost since, by kind.
 
-    For a model that no job made it is the model itself.
+    For a model that no job made, the original is the model itself.
     """
 
     subject: Subject
@@ -39,7 +39,7 @@ class Descent:
 
 
 def descent_of(session: Session, team_id: str, model: ResolvedModel) -> Descent:
-    """Return what a model comes from; a model whose jobs are gone, or went without figures, is its own origin."""
+    """Return the descent of a model; a model whose jobs are gone or have no figures is its own original."""
     description = model.description
     subject = subject_of(description, model.revision, model.name)
     lost: dict[Lost, float] = {}
@@ -74,16 +74,17 @@ def descent_of(session: Session, team_id: str, model: ResolvedModel) -> Descent:
 
 
 def subject_of(description: Description, revision: str, name: str) -> Subject:
-    """Return a model as outcomes name it."""
+    """Return the subject of a model, as outcomes name it."""
     return Subject(description.family, description.parameters, description.prunable_parameters, revision, name)
 
 
 def outcomes_of_jobs(
     session: Session, team_id: str, method: str, subject: Subject, until: datetime | None = None
 ) -> list[Outcome]:
-    """Return the outcomes of the team's newest jobs of a method that ran to their end, on this model or about its size.
+    """Return the outcomes of the team's newest complete jobs of a method, on this model or one of similar size.
 
-    A job that missed a gate was measured like any other. With `until`, only those count that had ended by then.
+    A job that missed a gate was measured, so it is included. With `until`, only jobs that had ended by then are
+    included.
     """
     ended = or_(JobRow.status == "succeeded", JobRow.error["code"].astext == GateMissed.code)
     query = (
@@ -114,7 +115,7 @@ def _is_near(row: JobRow, subject: Subject) -> bool:
 
 
 def _reported_subjects(session: Session, job_ids: Sequence[str]) -> dict[str, Subject]:
-    """Return the models of jobs, as their reports describe them."""
+    """Return the models of jobs, as described in their reports."""
     if not job_ids:
         return {}
     reported = JobReportRow.report["model"]
@@ -138,7 +139,7 @@ def _reported_subjects(session: Session, job_ids: Sequence[str]) -> dict[str, Su
 
 
 def _outcome_of(row: JobRow, subject: Subject) -> Outcome | None:
-    """Return the outcome of a job; None where its figures do not say how much went."""
+    """Return the outcome of a job; None where its figures do not contain the removed share."""
     job = job_answer(row)
     metrics = job.measured
     recovery = None if job.recovery is None else job.recovery.model_dump(mode="json")
@@ -178,7 +179,7 @@ def _outcome_of(row: JobRow, subject: Subject) -> Outcome | None:
 
 
 def _share_of(metrics: Metrics, setting: Setting, subject: Subject) -> float | None:
-    """Return the share that went of what could go."""
+    """Return the removed share of what can be removed."""
     if not setting.shrinks:
         return None if metrics.sparsity is None else metrics.sparsity.prunable
     parameters = metrics.parameters
@@ -188,7 +189,7 @@ def _share_of(metrics: Metrics, setting: Setting, subject: Subject) -> float | N
 
 
 def wrote_forms(session: Session, team_id: str) -> set[str]:
-    """Return the forms of added files that the team's newest jobs wrote: their workers have what writes them."""
+    """Return the forms of additional files that the team's newest jobs wrote: the workers have the tools for these."""
     query = (
         select(JobRow.metrics["exports"])
         .where(JobRow.team_id == team_id, text(JOB_EXPORTS))

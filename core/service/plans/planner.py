@@ -1,4 +1,4 @@
-"""Planner of one candidate: the amount, the texts, the recovery and the form of a job, and what to expect of it."""
+"""Planner of one candidate: the amount, texts, recovery and form of a job, and its expected outcome."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -32,7 +32,7 @@ from secateur_wire.jobs import Estimate
 from secateur_wire.plans import Plan, PlanBody, PlanChoice, PlanFigure, PlanPoint
 
 POINTS_STEP: Final = 0.05
-"""Step between the amounts whose outcomes are told."""
+"""Step between the amounts whose outcomes are shown."""
 _STEP: Final = 0.01
 
 
@@ -40,8 +40,8 @@ _STEP: Final = 0.01
 class Planner:
     """Planner of one candidate for a request.
 
-    `refusals` are the candidates before it and why they were not taken; `exports` the files to add. Jobs
-    count that had ended by `until`, None: all that have.
+    `refusals` are the earlier candidates and the reasons against them; `exports` are the additional files. Only jobs
+    that had ended by `until` are used; None: all ended jobs.
     """
 
     context: RequestContext
@@ -53,7 +53,7 @@ class Planner:
     until: datetime | None = None
 
     def plan(self, datasets: Sequence[Dataset]) -> Plan:
-        """Return the plan; raises the error for which the candidate is not taken."""
+        """Return the plan; raises the error that rules the candidate out."""
         body, candidate, description = self.body, self.candidate, self.model.description
         chosen = choose_texts(candidate, description, datasets, body.dataset)
         if body.dataset is not None and chosen.calibration is None:
@@ -120,7 +120,7 @@ class Planner:
         )
 
     def _fits(self, chosen: Texts) -> ResolvedRequest:
-        """Return the request as it fits the model, with nothing removed yet; raises why it does not."""
+        """Return the request as it fits the model, with nothing removed yet; raises the reason why it does not fit."""
         candidate = self.candidate
         request = UnresolvedRequest(
             candidate.method,
@@ -135,7 +135,7 @@ class Planner:
     def _loss_estimates(
         self, request: ResolvedRequest, chosen: Texts
     ) -> tuple[LossEstimates, dict[str, LossEstimates]]:
-        """Return what is known of the loss, and the same after each recovery that was measured."""
+        """Return the loss estimates without a recovery, and with each recovery that was measured."""
         setting = setting_of(
             request.method, request.pattern, request.layout, request.parameters.model_dump(mode="json")
         )
@@ -171,7 +171,7 @@ class Planner:
         }
 
     def _amount(self, scale: Scale, losses: LossEstimates) -> tuple[float, str]:
-        """Return how much to remove and why; raises InvalidRequest where that is out of reach."""
+        """Return the amount to remove and the reason; raises InvalidRequest where it is out of reach."""
         body, candidate = self.body, self.candidate
         if body.amount is not None:
             if scale.fixed is not None and abs(body.amount - scale.fixed) > 1e-6:
@@ -204,7 +204,7 @@ class Planner:
         return usual, "the usual amount of this method: nothing is known yet of what it costs a model like this"
 
     def _kept(self, limit: float, rated: Sequence[tuple[float, PlanFigure]]) -> tuple[float, str]:
-        """Return the largest amount whose whole band stays within a limit of perplexity."""
+        """Return the largest amount whose whole band stays within a perplexity limit."""
         if not rated:
             raise InvalidRequest(
                 "keep_quality: nothing was measured yet that says what a model like this loses: give amount in its "
@@ -222,7 +222,7 @@ class Planner:
         )
 
     def _job(self, chosen: Texts, sparsity: float | None, recovery: JsonObject | None) -> JsonObject:
-        """Return the body of the job, without what defaults fill in."""
+        """Return the body of the job, without defaults."""
         candidate, keep_quality = self.candidate, self.body.keep_quality
         job: dict[str, Any] = {"model": self.body.model, "method": candidate.method}
         if sparsity is not None:
@@ -251,7 +251,7 @@ class Planner:
     def _resolved(
         self, chosen: Texts, sparsity: float | None, recovery: JsonObject | None
     ) -> tuple[ResolvedJob, Estimate]:
-        """Return the job as a submit resolves it, with its estimate; raises what a submit does."""
+        """Return the job resolved as by a submit, with its estimate; raises the errors of a submit."""
         job = JobBody.model_validate(self._job(chosen, sparsity, recovery))
         try:
             resolved = resolve_job(self.context, job)
@@ -264,7 +264,7 @@ class Planner:
         return resolved, estimate
 
     def _points(self, request: ResolvedRequest, scale: Scale, losses: LossEstimates, amount: float) -> list[PlanPoint]:
-        """Return what to expect of the amount, and of others."""
+        """Return the expected outcome of the amount, and of other amounts."""
         points = []
         for each in sorted({*scale.amounts(POINTS_STEP), amount}):
             figures: dict[str, PlanFigure] = {}
@@ -300,5 +300,5 @@ class Planner:
 
 
 def _of_the_plan(warnings: Sequence[str]) -> list[str]:
-    """Return the warnings of an estimate without the one about memory, which a plan does not show."""
+    """Return the warnings of an estimate without the memory warning, because a plan does not show memory."""
     return [warning for warning in warnings if warning != COARSE]

@@ -1,4 +1,4 @@
-"""Service of plans: a goal and a model, and the job that serves it best as far as anything is known."""
+"""Service of plans: the best job for a goal and a model, by what is known so far."""
 
 from dataclasses import replace
 from datetime import datetime
@@ -23,13 +23,13 @@ from secateur_wire.plans import Plan, PlanBody
 
 _MOST_SETS: Final = 1000
 _FILES: Final[JsonObject] = {"format": "gguf", "types": ["Q8_0"]}
-"""Files that are added where the workers are known to write them."""
+"""Additional files of a plan, where the workers are known to write them."""
 _OF_REQUEST: Final = frozenset({"keep_quality", "dataset", "pattern"})
-"""Fields of a request whose faults no other candidate mends."""
+"""Request fields whose faults are the same for every candidate."""
 
 
 def looked_up(body: PlanBody) -> InspectBody:
-    """Return the request whose names on the hub have to be looked up for a plan (`HubLookup.of`)."""
+    """Return the body whose hub names have to be looked up for a plan (`HubLookup.of`)."""
     named = {"model": body.model}
     if body.dataset is None:
         return InspectBody.model_validate(named)
@@ -40,13 +40,13 @@ def looked_up(body: PlanBody) -> InspectBody:
 
 
 def plan(context: RequestContext, body: PlanBody, *, until: datetime | None = None) -> Plan:
-    """Return the plan for a goal: a job body that a submit takes, the reasons for it, and what to expect of it.
+    """Return the plan for a goal: a job body to submit, the reasons for it, and the expected outcome.
 
-    `until` looks back: the team's jobs count that had ended by then.
+    `until` makes a plan in retrospect: only the team's jobs that had ended by then are used.
 
-    Raises InvalidRequest kinds that name what cannot be: a goal that the model cannot be offered, an amount or a
-    quality out of reach, with the nearest there is; the errors of a submit for the model and the dataset; and
-    NotDiscovered where it is not known yet what the model is.
+    Raises InvalidRequest kinds that name the fault: a goal that does not fit the model; an amount or a quality out of
+    reach, with the nearest possible value. Raises the errors of a submit for the model and the dataset, and
+    NotDiscovered where the model is not discovered yet.
     """
     model = resolve_model(context, body.model)
     _check(body, model.description)
@@ -74,7 +74,7 @@ def plan(context: RequestContext, body: PlanBody, *, until: datetime | None = No
 
 
 def _check(body: PlanBody, description: Description) -> None:
-    """Raise InvalidRequest for what the goal, or the kind of model, has no use for."""
+    """Raise InvalidRequest for fields that do not apply to the goal or to the kind of model."""
     if body.goal == "sensitivity":
         for name in ("amount", "keep_quality"):
             if getattr(body, name) is not None:

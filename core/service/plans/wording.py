@@ -1,4 +1,4 @@
-"""Words of plans: what will be done, the choices with their reasons, and what is not known."""
+"""Sentences of plans: a summary, the choices with their reasons, and the unknown figures."""
 
 from collections.abc import Mapping, Sequence
 
@@ -22,7 +22,7 @@ _PARTS = {"speed": "parameters", "size": "bytes", "sparsity": "prunable weights"
 
 
 def summary(model: str, goal: Goal, job: Recipe, amount: float | None, figures: Mapping[str, PlanFigure]) -> str:
-    """Return in one sentence what will be done, and what it should come to."""
+    """Return a sentence about the job and its expected outcome."""
     title = get_method(job.method).title
     text = "" if job.calibration is None else f", calibrated on {_text(job.calibration.dataset)}"
     if amount is None:
@@ -49,7 +49,7 @@ def summary(model: str, goal: Goal, job: Recipe, amount: float | None, figures: 
 def unknown(
     figures: Mapping[str, PlanFigure], description: Description, job: Recipe, *, is_recovered: bool
 ) -> list[str]:
-    """Return for each figure that is not known why it is not."""
+    """Return the reason for each unknown figure."""
     missing = []
     setting = f"{get_method(job.method).title} with pattern {job.pattern}"
     if not description.model_task.has_perplexity:
@@ -76,7 +76,7 @@ def unknown(
 
 
 def pattern_reason(request: ResolvedRequest, goal: Goal) -> str:
-    """Return why a job has its pattern."""
+    """Return the reason for a job's pattern."""
     if request.shrinks:
         return "parts that are gone make a model smaller and faster on any hardware, zeros do not"
     if goal == "size":
@@ -95,12 +95,12 @@ def _share(share: float) -> str:
 
 
 def choice(field: str, value: JsonValue, reason: str) -> PlanChoice:
-    """Return a choice, from any value that a job may hold."""
+    """Return a choice for any value of a job body."""
     return PlanChoice.model_validate({"field": field, "value": value, "reason": reason})
 
 
 def size_choices(description: Description, exports: Sequence[JsonObject]) -> list[PlanChoice]:
-    """Return the choices of the form of an artifact that is to take less room."""
+    """Return the choices for an artifact that takes less space."""
     packed = choice("output.format", PACKED, "zeros take no room in packed files, which restore bit by bit")
     if not any(description.task in each.task_families for each in ADDED.values()):
         return [packed]
@@ -119,7 +119,7 @@ def size_choices(description: Description, exports: Sequence[JsonObject]) -> lis
 def choose_recovery(
     description: Description, goal: Goal, expected: PlanFigure | None, calibrated_on: str | None
 ) -> tuple[JsonObject | None, PlanChoice]:
-    """Return the training to plan, if any, and why; `expected` is the perplexity without."""
+    """Return the planned training, if any, and the reason; `expected` is the perplexity without training."""
     if goal != "speed":
         return None, choice("recovery", None, "zeros cost less than parts that are gone: see the job first")
     body = RECOVERIES[description.task]

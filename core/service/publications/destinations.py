@@ -1,7 +1,7 @@
-"""Destinations of publications, checked before anything is sent there.
+"""Destinations of publications, checked before anything is sent.
 
-A bucket's address could be any host that the dispatcher can reach, so only Amazon's own and that of the operator's own
-store are allowed.
+A bucket's address could be any host that the dispatcher can reach. So only Amazon's hosts and the host of the
+operator's own store are allowed.
 """
 
 import re
@@ -27,7 +27,7 @@ _OF_S3 = ("access_key", "secret_key", "session_token", "region", "endpoint")
 
 
 class HubDestination(BaseModel):
-    """Branch of a model repository; `private` is used where the repository must be created."""
+    """Branch of a model repository; `private` applies only if the repository is created."""
 
     kind: Literal["hub"] = "hub"
     repository: str
@@ -77,7 +77,7 @@ def read_destination(document: Mapping[str, object]) -> Destination | None:
 def destination_of(body: PublicationBody, settings: Settings) -> Destination:
     """Return the destination of a request; raises InvalidRequest with the field at fault.
 
-    The error never quotes a credential, nor an address that might hold one.
+    The error never quotes a credential, nor an address that might contain one.
     """
     for name, value in body.secrets().items():
         require_credential(name, value)

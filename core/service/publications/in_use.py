@@ -10,7 +10,7 @@ from core.service.publications.tables import PublicationRow
 
 
 def used_by_publications(session: Session, team_id: str, job_ids: Sequence[str]) -> dict[str, str]:
-    """Return, for the jobs of `job_ids` whose artifact is on its way somewhere, the publication that carries it."""
+    """Return, for the jobs of `job_ids` whose artifact is being published, the id of the publication."""
     users = session.execute(
         select(PublicationRow.id, PublicationRow.job_id).where(
             PublicationRow.team_id == team_id,
@@ -22,7 +22,7 @@ def used_by_publications(session: Session, team_id: str, job_ids: Sequence[str])
 
 
 def is_published(team_id: str, job_id: ColumnElement[str]) -> ColumnElement[bool]:
-    """Return the condition that `used_by_publications` would name a job.
+    """Return the condition that a job is in `used_by_publications`.
 
     `job_id` is a column of the enclosing query.
     """

@@ -1,4 +1,4 @@
-"""Lease of a publication that is carried out: renewed in a thread, with its progress, and checked at each step."""
+"""Lease of a running publication: a thread renews it with the progress, and each step checks it."""
 
 import threading
 import time
@@ -20,11 +20,11 @@ logger = structlog.get_logger()
 
 
 class LostError(Exception):
-    """Lease lost: the publication was cancelled, given up, or taken over, and its work ends here."""
+    """Lease lost: the publication was cancelled, given up, or taken over. Its work ends here."""
 
 
 class PublicationLease:
-    """Context that holds the lease. `check` and `at` raise LostError once it is lost, which is final."""
+    """Context that holds the lease. `check` and `at` raise LostError once the lease is lost, which is final."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class PublicationLease:
             raise LostError
 
     def at(self, files: int, count: int) -> None:
-        """Report that so many files, and bytes of all files together, have arrived. Raises LostError."""
+        """Report the number of files, and of bytes of all files together, that have arrived. Raises LostError."""
         self._done = (files, count)
         self.check()
 

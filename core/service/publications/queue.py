@@ -1,7 +1,7 @@
 """Queue of publications: claim, renew, end. Every function is part of the caller's transaction.
 
-A claim raises `attempt`, which every later write carries: whoever lost its publication writes nothing more. Credentials
-go with the status: a row that is over has none, which the database sees to.
+A claim raises `attempt`, which every later write carries: a dispatcher that lost its publication writes nothing more.
+Credentials are erased when a publication ends; a database constraint enforces this.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,9 +39,9 @@ class PublishedFile:
 
 @dataclass(frozen=True)
 class Claimed:
-    """Publication that a dispatcher has claimed. `files` are none where the artifact was removed meanwhile.
+    """Publication that a dispatcher has claimed. `files` is None where the artifact was removed meanwhile.
 
-    Its destination is a `document` until it is carried out: one that cannot be read fails itself alone.
+    Its destination is a `document` until it is used: an unreadable one fails only its own publication.
     """
 
     id: str
@@ -55,7 +55,7 @@ class Claimed:
 
     @property
     def to(self) -> str:
-        """Return what the publication goes to, for logs and the audit trail."""
+        """Return the destination as a text for logs and the audit trail."""
         destination = read_destination(self.document)
         return self.place if destination is None else destination.to
 
@@ -66,9 +66,9 @@ class Claimed:
 
 
 def claim(session: Session, *, lease_seconds: float) -> Claimed | None:
-    """Take the next publication: of the team with the fewest on their way, then the oldest. None where none is due.
+    """Take the next publication: from the team with the fewest running, then the oldest. None where none is due.
 
-    One whose dispatcher stopped renewing is due again.
+    A publication whose dispatcher stopped renewing is due again.
     """
     others = aliased(PublicationRow)
     on_their_way = (
@@ -139,7 +139,7 @@ def _files(session: Session, job_id: str, attempt: int) -> list[PublishedFile]:
 
 
 def renew(session: Session, claimed: Claimed, *, lease_seconds: float, files_done: int, bytes_done: int) -> bool:
-    """Keep a publication, and say how far it is; whether it is still this attempt's."""
+    """Renew the lease of a publication and record its progress; False where another attempt holds it."""
     return _write(
         session,
         claimed,
@@ -150,7 +150,7 @@ def renew(session: Session, claimed: Claimed, *, lease_seconds: float, files_don
 
 
 def succeed(session: Session, claimed: Claimed, result: Mapping[str, Any]) -> bool:
-    """Record success and erase the credentials. False where the publication is no longer this attempt's."""
+    """Record success and erase the credentials. False where another attempt holds the publication."""
     return _end(
         session,
         claimed,
@@ -164,10 +164,10 @@ def succeed(session: Session, claimed: Claimed, result: Mapping[str, Any]) -> bo
 
 
 def fail(session: Session, claimed: Claimed, problem: Mapping[str, Any], *, delay_seconds: float) -> bool:
-    """Record that an attempt failed: the publication is queued again, or ends as failed, with its credentials erased.
+    """Record a failed attempt: queue the publication again, or end it as failed with its credentials erased.
 
-    It is queued again, each time later, where another attempt could end differently. False where the publication is no
-    longer this attempt's.
+    It is queued again, with a growing delay, if another attempt could end differently. False where another attempt
+    holds the publication.
     """
     error = dict(problem)
     if error["retryable"] and claimed.attempt < MOST_ATTEMPTS:
@@ -184,7 +184,10 @@ def fail(session: Session, claimed: Claimed, problem: Mapping[str, Any], *, dela
 
 
 def expire(session: Session) -> int:
-    """Give up what was not done in its time, or whose every attempt took its dispatcher along; how many."""
+    """End publications that are past their time limit, or whose attempts all lost their dispatcher.
+
+    Returns their number.
+    """
     too_often = and_(PublicationRow.status == "running", PublicationRow.attempt >= MOST_ATTEMPTS, _is_lost())
     ids = session.scalars(
         select(PublicationRow.id)
@@ -213,7 +216,7 @@ def expire(session: Session) -> int:
 
 
 def cancel(session: Session, publication_id: str) -> bool:
-    """End a publication that is not over; whoever carries it out notices within a second or two."""
+    """End an unfinished publication; the dispatcher that sends it notices within a second or two."""
     cancelled = session.scalar(
         update(PublicationRow)
         .where(PublicationRow.id == publication_id, PublicationRow.status.in_(OPEN))

@@ -1,4 +1,4 @@
-"""Files of the store, read as they are sent: never whole in memory, and watched at every read."""
+"""Reading of the store's files while they are sent: never whole in memory, with a check at every read."""
 
 import hashlib
 import io
@@ -15,12 +15,12 @@ from secateur_wire.errors import StoreUnavailable
 _BUFFER_BYTES = 4 * 2**20
 
 Watch = Callable[[int], None]
-"""Function called with an offset of the file before more is read from there; what it raises ends the reading."""
+"""Function called with an offset of the file before each further read; its errors end the reading."""
 
 
 @dataclass(frozen=True)
 class StoredArtifact:
-    """Artifact of a job's attempt, as it lies in the store."""
+    """Artifact of a job's attempt in the store."""
 
     store: Store
     job_id: str
@@ -44,13 +44,13 @@ class _Watched(StoredStream):
 
 @contextmanager
 def watched(artifact: StoredArtifact, file: PublishedFile, watch: Watch) -> Iterator[BinaryIO]:
-    """Open a file of the store as a seekable stream; reading it raises the errors of `Store.open_range` and `watch`."""
+    """Open a file of the store as a seekable stream; reading raises the errors of `Store.open_range` and `watch`."""
     with io.BufferedReader(_Watched(artifact, file, watch), _BUFFER_BYTES) as stream:
         yield stream
 
 
 def chunks(stream: BinaryIO, file: PublishedFile) -> Iterator[bytes]:
-    """Yield the content in pieces; the last comes only if all of it is what the manifest says.
+    """Yield the content in pieces; the last piece only if the whole content matches the manifest.
 
     Raises StoreUnavailable.
     """
@@ -67,6 +67,6 @@ def chunks(stream: BinaryIO, file: PublishedFile) -> Iterator[bytes]:
 
 
 def require_intact(file: PublishedFile, sha256: str) -> None:
-    """Require that the content read is the file's; raises StoreUnavailable."""
+    """Require that the content that was read is the file's; raises StoreUnavailable."""
     if sha256 != file.sha256:
         raise StoreUnavailable(f"{file.path} in the store is not what the job left there")

@@ -1,4 +1,4 @@
-"""Retry of a job, which waits for the publications of its artifact."""
+"""Retry of a job, refused while its artifact is being published."""
 
 from sqlalchemy.orm import Session
 
@@ -15,8 +15,8 @@ from secateur_wire.errors import Conflict
 def retry(session: Session, caller: Actor, job_id: str, *, max_attempts: int) -> Job:
     """Queue a failed or cancelled job again. Idempotent.
 
-    Raises NotFound, Conflict (also while the artifact of an attempt is being published: the new attempt would replace
-    it), QuotaExceeded where the team may not queue more.
+    Raises NotFound, Conflict (also while an artifact of the job is being published, because the new attempt would
+    replace it), and QuotaExceeded where the team may not queue more.
     """
     row = find_job(session, team_of(caller), job_id, for_update=True)
     user = used_by_publications(session, row.team_id, [row.id]).get(row.id)
@@ -25,7 +25,7 @@ def retry(session: Session, caller: Actor, job_id: str, *, max_attempts: int) ->
             f"the artifact of job {job_id!r} is needed by {user}: a retry would replace it; wait for it, or cancel it"
         )
     if request_retry(session, row.id, max_attempts).changed:
-        require_room_in_queue(session, row.team_id, adding=0)  # it is queued already: the job's row is locked first
+        require_room_in_queue(session, row.team_id, adding=0)  # It is queued already: the job's row is locked first.
         audit.note(session, caller, "job.retry", row.id, {"status": "queued"})
     session.refresh(row)
     return job_answer(row)

@@ -1,4 +1,4 @@
-"""Worker loop of publications, carried out one after the other in the dispatcher's process."""
+"""Loop in the dispatcher's process that sends publications one after the other."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -29,10 +29,10 @@ logger = structlog.get_logger()
 def publish_waiting(
     sessions: sessionmaker[Session], settings: Settings, goes_well: Callable[[], None] = lambda: None
 ) -> int | None:
-    """Carry out due publications until none is left; returns how many were begun, None where there was none.
+    """Send due publications until none is left; return how many were started, None for none.
 
-    `goes_well` is called while one is on its way, as often as its lease is renewed. Any number of processes may run at
-    once. One that is killed leaves its publication to the next.
+    `goes_well` is called at each renewal of a lease. Any number of processes may run this at once. A publication of a
+    killed process is left for the next one.
     """
     with transaction(sessions) as session:
         queue.expire(session)
@@ -65,7 +65,7 @@ def _carry_out(
     except SecateurError as error:
         problem = error.problem()
         logger.warning("not published", to=claimed.to, code=error.code, message=error.message, **about)
-    except Exception as error:  # its message may quote what was sent: only its kind is told
+    except Exception as error:  # The message may quote the sent data, so only the error's type is reported.
         problem = InternalError("an unexpected error; the server's log has its kind").problem()
         logger.error("not published", to=claimed.to, error=_kinds(error), **about)
     with transaction(sessions) as session:
@@ -90,15 +90,15 @@ def _sent(store: Store, settings: Settings, claimed: Claimed, lease: Publication
             return publish_to_hub(
                 artifact, destination, token=credentials["token"], endpoint=settings.hub_endpoint, lease=lease
             )
-        from core.service.publications.to_s3 import publish_to_s3  # the library is slow to load
+        from core.service.publications.to_s3 import publish_to_s3  # Imported here because the library is slow to load.
 
         return publish_to_s3(artifact, destination, credentials=credentials, lease=lease)
-    except NotFound as error:  # of the store
+    except NotFound as error:  # The errors of the store.
         raise NoArtifact(f"the artifact of job {claimed.job_id!r} is not in the store any more") from error
 
 
 def _kinds(error: BaseException) -> str:
-    """Return the types of an error and its causes: they help to find it, and quote nothing."""
+    """Return the types of an error and its causes: they help to find the cause, and quote no data."""
     kinds = []
     at: BaseException | None = error
     while at is not None:

@@ -1,4 +1,4 @@
-"""Publications as requests and answers show them: the credentials are in requests only."""
+"""Publications as requests and answers show them; only requests contain credentials."""
 
 import hashlib
 import hmac
@@ -15,12 +15,12 @@ _Line = Annotated[
 
 
 class PublicationBody(BaseModel):
-    """Destination of a job's artifact, and the rights to write there.
+    """Destination of a job's artifact, and the credentials to write there.
 
-    `to` is `hub:org/name`, with a `token` of the hub that may write there, and `revision` (a branch, made where there
-    is none), `private` (of a repository that is made) and `message` (of the commit); or `s3://bucket/prefix`, with
-    `access_key`, `secret_key` and where it has one `session_token`, the bucket's `region`, and `endpoint` where it is
-    not Amazon's. Credentials are kept sealed until the publication is over, then erased.
+    `to` is `hub:org/name` or `s3://bucket/prefix`. A hub repository takes a `token` of the hub with write access,
+    `revision` (a branch, created if it does not exist), `private` (for a repository that is created) and `message` (of
+    the commit). A bucket takes `access_key`, `secret_key`, an optional `session_token`, the bucket's `region`, and
+    `endpoint` unless it is Amazon's. Credentials are stored encrypted until the publication ends, then erased.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -40,13 +40,13 @@ class PublicationBody(BaseModel):
     ] = False
 
     def secrets(self) -> dict[str, str]:
-        """Return the credentials that were given, by name."""
+        """Return the given credentials by name."""
         given = {name: getattr(self, name) for name in ("token", "access_key", "secret_key", "session_token")}
         return {name: secret.get_secret_value() for name, secret in given.items() if secret is not None}
 
 
 class RequestIdentity(BaseModel):
-    """A request as it is told from others, for its Idempotency-Key: the credentials only by their keyed hash."""
+    """Identity of a request for its Idempotency-Key; it contains only a keyed hash of the credentials."""
 
     body: dict[str, Any]
     credentials: str

@@ -28,21 +28,22 @@ _PURPOSE = "publication"
 
 
 def sealed(secret: bytes) -> Sealed:
-    """Return the cipher for credentials of publications, and nothing else. `secret` is the server's."""
+    """Return the cipher for the credentials of publications only. `secret` is the server's."""
     return Sealed(secret, _PURPOSE)
 
 
 def publish(
     session: Session, caller: Actor, job_id: str, body: PublicationBody, *, settings: Settings, secret: bytes
 ) -> Publication:
-    """Queue the artifact of a job for a destination; the dispatcher carries it there.
+    """Queue the artifact of a job for a destination; the dispatcher sends it there.
 
-    Raises NotFound; InvalidRequest where the destination cannot be one; NoArtifact where there is nothing to publish;
-    Conflict where something of the team is on its way to the same place.
+    Raises NotFound; InvalidRequest for an invalid destination; NoArtifact where there is nothing to publish; Conflict
+    where another publication of the team writes to the same place.
     """
     team_id = team_of(caller)
     query = select(JobRow).where(JobRow.id == job_id, JobRow.team_id == team_id)
-    job = session.scalar(query.with_for_update(read=True, key_share=True))  # its artifact is not deleted meanwhile
+    # The lock keeps its artifact from being deleted meanwhile.
+    job = session.scalar(query.with_for_update(read=True, key_share=True))
     if job is None:
         raise NotFound(f"there is no job {job_id!r}")
     destination = destination_of(body, settings)
@@ -85,7 +86,7 @@ def publish(
 def _require_publishable(job: JobRow, *, has_artifact: bool, despite_gates: bool) -> None:
     """Require an artifact that may be published; raises NoArtifact.
 
-    An artifact of a job that did not succeed is of an attempt that missed a gate, its last or an earlier one.
+    The artifact of an unsuccessful job comes from an attempt that missed a gate.
     """
     if job.status not in TERMINAL:
         raise NoArtifact(f"job {job.id!r} is {job.status}: what it leaves is published once it is over")
@@ -113,14 +114,14 @@ def list_publications(
 
 
 def get_publication(session: Session, team_id: str, publication_id: str) -> Publication:
-    """Return a publication; raises NotFound, also where it is another team's."""
+    """Return a publication; raises NotFound, also for another team's."""
     return _answer(_find(session, team_id, publication_id))
 
 
 def cancel_publication(session: Session, caller: Actor, publication_id: str) -> Publication:
     """Stop a publication; files that have arrived stay there. Idempotent.
 
-    Raises NotFound, and Conflict where it ended otherwise.
+    Raises NotFound, and Conflict where it has ended in another way.
     """
     row = _find(session, team_of(caller), publication_id)
     if queue.cancel(session, row.id):
@@ -141,7 +142,7 @@ def _find(session: Session, team_id: str, publication_id: str) -> PublicationRow
 
 
 def _answer(row: PublicationRow) -> Publication:
-    destination = read_destination(row.destination)  # one that cannot be read hides no other publication
+    destination = read_destination(row.destination)  # One unreadable publication must not hide the others.
     stored = {} if destination is None else row.destination
     chosen = {name: stored.get(name) for name in ("revision", "private", "message", "region", "endpoint")}
     return Publication.model_validate(

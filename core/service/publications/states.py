@@ -7,4 +7,4 @@ from secateur_wire.states import PublicationStatus
 STATUSES: Final[tuple[PublicationStatus, ...]] = get_args(PublicationStatus)
 
 OPEN: Final[tuple[PublicationStatus, ...]] = ("queued", "running")
-"""States of publications that are not over: credentials are kept, and the artifact is not removed."""
+"""States of unfinished publications: credentials are stored, and the artifact is not removed."""

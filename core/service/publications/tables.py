@@ -15,9 +15,9 @@ _IS_OPEN = f"status IN ({any_of(OPEN)})"
 class PublicationRow(Base):
     """Publication of a job's artifact to a destination of its owner: the queue of record of publications.
 
-    `place` is what no other publication of the team may write to meanwhile, `destination` a `Destination`.
-    `credentials` are sealed, and there is no row that is over and has any. `attempt` fences every write of who carries
-    it out; `job_attempt` is whose artifact it is. `actor` asked for it.
+    `place` is the address to which no other publication of the team may write meanwhile; `destination` is a
+    `Destination`. `credentials` are encrypted, and always null once the publication has ended. `attempt` fences every
+    write of the sending dispatcher; `job_attempt` is the attempt that made the artifact. `actor` is the caller.
     """
 
     __tablename__ = "publications"

@@ -1,9 +1,9 @@
 """Publication to the hub, by its own client, with the rights of the repository's owner.
 
-Large files are sent one after the other to the hub's file storage, which skips those it has; one commit at the end
-names them all, and holds the small ones. Its parent is the commit that was the head at the beginning and no other, so
-of two publications at once one starts over. Sent again after it was cut off, or after it was done, it comes to the same
-commit: files that are there already make none.
+Large files are sent one after the other to the hub's file storage, which skips files that it has. One commit at the end
+names them all and contains the small files. Its parent must be the branch's head at the beginning: of two publications
+at once, one starts over. A publication that is repeated, after an interruption or after its end, comes to the same
+commit: files that are there already create no new one.
 """
 
 from typing import Any, NoReturn
@@ -31,11 +31,11 @@ log = structlog.get_logger()
 def publish_to_hub(
     artifact: StoredArtifact, destination: HubDestination, *, token: str, endpoint: str, lease: PublicationLease
 ) -> dict[str, Any]:
-    """Publish an artifact; returns the commit it is in now, and its page.
+    """Publish an artifact; return its commit and its page.
 
     Raises DestinationRefused, DestinationUnavailable, DiskFull, the errors of the store, and LostError.
     """
-    hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # its warnings quote addresses that were signed for us
+    hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # its warnings quote signed addresses
     api = HfApi(endpoint=endpoint.rstrip("/"), token=token)
     where = destination.repository
     message = destination.message or f"Artifact of {artifact.job_id}, pruned by Secateur"
@@ -58,9 +58,9 @@ def publish_to_hub(
 def _sent(
     api: HfApi, artifact: StoredArtifact, destination: HubDestination, lease: PublicationLease
 ) -> list[CommitOperationAdd]:
-    """Send the large files; returns the operations of the commit.
+    """Send the large files; return the operations of the commit.
 
-    The hub keeps all other files with the commit; each of them is in memory.
+    The hub takes all other files with the commit; each of them is in memory.
     """
     operations = []
     done = 0
@@ -68,14 +68,15 @@ def _sent(
         is_hashed = False
 
         def watch(place: int, number: int = number, done: int = done) -> None:
-            lease.at(number, done + (place if is_hashed else 0))  # noqa: B023 - of this turn, and called within it
+            lease.at(number, done + (place if is_hashed else 0))  # noqa: B023 - called within this iteration only
 
         with watched(artifact, file, watch) as stream:
-            operation = CommitOperationAdd(path_in_repo=file.path, path_or_fileobj=stream)  # hashes the file
+            operation = CommitOperationAdd(path_in_repo=file.path, path_or_fileobj=stream)  # This call hashes the file.
             require_intact(file, operation.upload_info.sha256.hex())
             is_hashed = True
             api.preupload_lfs_files(destination.repository, [operation], revision=destination.revision)
-            if operation.path_or_fileobj is stream:  # it was not sent: the hub does not take it for a large one
+            # It was not sent, because the hub does not treat it as a large file.
+            if operation.path_or_fileobj is stream:
                 stream.seek(0)
                 operation.path_or_fileobj = stream.read()
         operations.append(operation)
@@ -85,7 +86,10 @@ def _sent(
 
 
 def _require_all(api: HfApi, artifact: StoredArtifact, destination: HubDestination, commit: str) -> None:
-    """Require each file in the commit, since the client omits files a repository ignores; raises DestinationRefused."""
+    """Require each file in the commit; raises DestinationRefused.
+
+    The client omits files that a repository ignores.
+    """
     model_info = api.model_info(destination.repository, revision=commit, files_metadata=True)
     there = {each.rfilename: each for each in model_info.siblings or ()}
     for file in artifact.files:
@@ -107,11 +111,11 @@ def _raise_translated(error: Exception, destination: HubDestination, endpoint: s
         if isinstance(at, LostError | SecateurError):
             raise at
         if isinstance(at, HfHubHTTPError):
-            if not str(at.response.url).startswith(f"{endpoint}/"):  # where it has large files sent: for a while only
+            if not str(at.response.url).startswith(f"{endpoint}/"):  # The storage of large files has temporary errors.
                 status = at.response.status_code
                 raise DestinationUnavailable(f"the hub's file storage answers {status}", param="to") from None
             raise _refusal(at, destination) from None
-        if is_disk_full(at):  # the client keeps parts of what it sends on this machine
+        if is_disk_full(at):  # The client stores parts of the sent files on this machine.
             raise DiskFull("no space is left on the disk of the machine that publishes") from None
         if isinstance(at, httpx2.HTTPError | httpx2.InvalidURL | OSError):
             raise DestinationUnavailable(

@@ -1,8 +1,8 @@
 """Publication to an owner's bucket, with the owner's keys and none of the machine's.
 
-Each file appears whole or not at all, with its SHA-256 (`sha256` in the object's metadata), by which a publication that
-was cut off knows what has arrived. An old manifest is deleted first and the new one is written last: while files
-change, the folder there is no artifact.
+Each file appears whole or not at all, with its SHA-256 in the object's metadata (`sha256`). A repeated publication uses
+it to find which files have arrived. An old manifest is deleted first and the new one is written last: while files
+change, the folder there is not a valid artifact.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ _MOST_PARTS = 10_000
 _SHA256 = "sha256"
 
 _FULL = 507
-"""Status of services that store on disks of their own and have none left."""
+"""Status of services that store on their own disks when those are full."""
 _BAD_KEYS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidClientTokenId", "AuthFailure")
 _OLD_KEYS = ("ExpiredToken", "InvalidToken", "TokenRefreshRequired")
 _FORBIDDEN = ("AccessDenied", "AllAccessDisabled", "403", "Forbidden")
@@ -39,7 +39,7 @@ _ELSEWHERE = ("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocat
 def publish_to_s3(
     artifact: StoredArtifact, destination: S3Destination, *, credentials: dict[str, str], lease: PublicationLease
 ) -> dict[str, Any]:
-    """Publish an artifact; returns its address.
+    """Publish an artifact; return its address.
 
     Raises DestinationRefused, DestinationUnavailable, DiskFull, the errors of the store, and LostError.
     """
@@ -64,7 +64,7 @@ def publish_to_s3(
 
 @contextmanager
 def _opened(destination: S3Destination, credentials: dict[str, str]) -> Iterator[Any]:
-    """Open the bucket's service. Key and secret are always given: else the library would look for the machine's."""
+    """Open the bucket's service. Key and secret are always given: otherwise the library would use the machine's."""
     files = S3FileSystem(
         session=new_session(),
         key=credentials["access_key"],
@@ -86,7 +86,7 @@ def _opened(destination: S3Destination, credentials: dict[str, str]) -> Iterator
         yield files
     finally:
         if files._s3 is not None:
-            with contextlib.suppress(Exception):  # it is closed for good measure: the publication is over
+            with contextlib.suppress(Exception):  # A failed close is harmless: the publication is over.
                 files.close_session(files.loop, files._s3)
 
 
@@ -95,7 +95,7 @@ def _key(destination: S3Destination, path: str) -> str:
 
 
 def _head(bucket: Any, destination: S3Destination, path: str) -> dict[str, Any] | None:
-    """Return the metadata of a file; None where it is not there, or where the key may write and not read."""
+    """Return the metadata of a file; None where it does not exist, or where the key may write and not read."""
     try:
         head: dict[str, Any] = bucket.call_s3("head_object", Bucket=destination.bucket, Key=_key(destination, path))
     except (FileNotFoundError, PermissionError):
@@ -118,7 +118,7 @@ def _is_there(bucket: Any, destination: S3Destination, file: PublishedFile) -> b
 
 
 def _report(lease: PublicationLease, number: int, done: int, place: int) -> None:
-    """Report how far the publication is: `done` bytes of whole files, and `place` bytes of the next."""
+    """Report the progress: `done` bytes of whole files, and `place` bytes of the next."""
     lease.at(number, done + place)
 
 
@@ -145,13 +145,13 @@ def _send(
         lease.check()
         target.commit()
     except BaseException:
-        with contextlib.suppress(Exception):  # the parts that were sent; what failed is told all the same
+        with contextlib.suppress(Exception):  # This removes the sent parts; the original error is raised in any case.
             target.discard()
         raise
 
 
 def _raise_translated(error: BaseException, destination: S3Destination) -> NoReturn:
-    """Raise the error of this service for one of S3. Only its code is used: its messages quote what was sent."""
+    """Raise the error of this service for one of S3. Only its code is used: its messages quote sent data."""
     at: BaseException | None = error
     while at is not None and not isinstance(at, ClientError):
         at = at.__cause__

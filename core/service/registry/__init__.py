@@ -1,4 +1,5 @@
 """Registry of a team's models and datasets by name: their location, content and hash.
 
-They are registered from folders of this machine, uploaded in parts, or looked up on the hub (`core.service.sources`).
+A model or dataset is registered from a folder of this machine, or uploaded in parts. Those on the hub are looked up by
+`core.service.sources`.
 """

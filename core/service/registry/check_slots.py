@@ -1,4 +1,4 @@
-"""Slots for checks of datasets: as many at once as there is memory for, and the teams in turn."""
+"""Slots for checks of datasets: as many as memory allows, shared between teams in turn."""
 
 import threading
 import time
@@ -21,10 +21,10 @@ class _Waiting:
 
 
 class CheckSlots:
-    """Slots of one process, of which each check takes one for as long as it runs.
+    """Slots of one process. Each check holds one slot while it runs.
 
-    A team never has the last free one of several, so that its large files do not hold up another's. Of those that wait,
-    the first of a team with the fewest checks running is next.
+    A team never gets the last free slot of several, so that its large files do not block another team's. The next slot
+    goes to the first waiting check of the team with the fewest running checks.
     """
 
     def __init__(self, memory_bytes: int) -> None:
@@ -36,7 +36,7 @@ class CheckSlots:
 
     @contextmanager
     def slot(self, team_id: str) -> Iterator[None]:
-        """Hold a slot inside the context; raises Unavailable where none is free in time, or too many wait for one."""
+        """Hold a slot inside the context; raises Unavailable if none is free in time, or if too many are waiting."""
         self._take(team_id)
         try:
             yield
@@ -63,7 +63,7 @@ class CheckSlots:
                 self._changed.notify_all()
 
     def _next(self) -> _Waiting | None:
-        """Return who may begin now."""
+        """Return the next waiting check to start."""
         if self._running.total() >= self.count:
             return None
         allowed = [each for each in self._waiting if self._running[each.team_id] < self._most_of_team]

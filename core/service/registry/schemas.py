@@ -20,7 +20,7 @@ FieldName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
 class ModelBody(BaseModel):
-    """A model folder to register. `path` is absolute, on the server; `source` says where it came from."""
+    """A model folder to register. `path` is absolute, on the server; `source` is a note about its origin."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -30,9 +30,10 @@ class ModelBody(BaseModel):
 
 
 class DatasetBody(BaseModel):
-    """A text file, a Parquet file of images or a folder of images (`class/name.png`) to register. Without `format` the
-    suffix decides, which means a text, or images where it is a folder; `text_field` is for JSONL and Parquet,
-    `image_field` and `label_field` for image_parquet.
+    """A text file, a Parquet file of images, or a folder of images (`class/name.png`) to register.
+
+    Without `format` the suffix decides: a file is a text, a folder is a set of images. `text_field` applies to JSONL
+    and Parquet, `image_field` and `label_field` to image_parquet.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -47,7 +48,7 @@ class DatasetBody(BaseModel):
 
 
 class FileToUpload(BaseModel):
-    """A file as its sender knows it. `path` is its name, without folders."""
+    """A file as the sender announces it. `path` is its name, without folders."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -64,8 +65,9 @@ class FileToUpload(BaseModel):
 
 
 class UploadBody(BaseModel):
-    """Announcement of an upload: the files of a model folder, or one text or Parquet file of images, which `format` and
-    the fields describe.
+    """Announcement of an upload: the files of a model folder, or one dataset file.
+
+    A dataset file is a text or a Parquet file of images; `format` and the fields describe it.
     """
 
     model_config = ConfigDict(extra="forbid")

@@ -33,12 +33,12 @@ Row = TypeVar("Row", ModelRow, DatasetRow)
 
 
 def register_model(session: Session, caller: Actor, body: ModelBody, settings: Settings) -> tuple[Model, bool]:
-    """Register a model folder; True where it is new, False where the same content has that name already.
+    """Register a model folder; return True if it is new, False if the same content has that name already.
 
-    One whose architecture nobody listed is registered too, and its discovery asked for.
+    A model with an unlisted architecture is registered too, and its discovery is requested.
 
-    Raises PathEscapes and the UnusableModel kinds, UnsupportedArchitecture, and Conflict where the name means another
-    model.
+    Raises PathEscapes and the UnusableModel kinds, UnsupportedArchitecture, and Conflict where the name belongs to
+    another model.
     """
     folder = allowed_path(settings, body.path)
     try:
@@ -63,9 +63,9 @@ def register_model(session: Session, caller: Actor, body: ModelBody, settings: S
 
 
 def register_dataset(session: Session, caller: Actor, body: DatasetBody, settings: Settings) -> tuple[Dataset, bool]:
-    """Register a text or images; True where they are new, False where the same have that name already.
+    """Register a text or images; return True if they are new, False if the same content has that name already.
 
-    Raises PathEscapes, UnusableDataset, and Conflict where the name means something else.
+    Raises PathEscapes, UnusableDataset, and Conflict where the name belongs to other content.
     """
     place = allowed_path(settings, body.path)
     format_name = body.format or detect_format(place)
@@ -95,9 +95,9 @@ def image_facts(described: ImagesDescription, format_name: str, image_field: str
 
 
 def add_model(session: Session, caller: Actor, values: dict[str, Any]) -> tuple[ModelRow, bool]:
-    """Give a model its name, unless it has it already; its trace is due where models of its task are traced.
+    """Give a model its name, unless it has it already; schedule the trace where models of its task are traced.
 
-    Raises Conflict where the name means another model.
+    Raises Conflict where the name belongs to another model.
     """
     task = MODEL_TASKS.get(task_of(values["description"]))
     if task is not None and task.is_traced:
@@ -108,7 +108,7 @@ def add_model(session: Session, caller: Actor, values: dict[str, Any]) -> tuple[
 
 
 def add_dataset(session: Session, caller: Actor, values: dict[str, Any]) -> tuple[DatasetRow, bool]:
-    """Give a text or image set its name, unless it has it already. Raises Conflict where the name means another."""
+    """Give a text or image set its name, unless it has it already. Raises Conflict for a name with other content."""
     row, is_new = _add(session, DatasetRow, caller, values)
     require_same_dataset(row, values["sha256"], {name: values.get(name) for name in READING})
     return row, is_new
@@ -136,7 +136,7 @@ def require_same_model(row: ModelRow, revision: str) -> None:
 
 
 READING = ("format", "text_field", "image_field", "label_field")
-"""Columns with the way a dataset is read: together with its hash they identify it."""
+"""Columns that say how a dataset is read; together with its hash they identify it."""
 
 
 def require_same_dataset(row: DatasetRow, sha256: str, reading: Mapping[str, str | None]) -> None:
@@ -156,13 +156,13 @@ def find_row(session: Session, table: type[Row], team_id: str, name: str) -> Row
 
 @cache
 def _locked_by_name(table: type[Row]) -> Select[Row]:
-    """Return the statement of `find_row`: every job that is submitted asks it some times."""
+    """Return the statement of `find_row`. It is cached, because every submit runs it several times."""
     query = select(table).where(table.team_id == bindparam("team_id"), table.name == bindparam("name"))
     return query.with_for_update(read=True, key_share=True)
 
 
 def names(session: Session, table: type[Row], team_id: str, *which: ColumnElement[bool]) -> list[str]:
-    """Return the newest names for a message, at most 20, of those rows for which all of `which` holds."""
+    """Return the newest names for a message, at most 20, of the rows that match all conditions in `which`."""
     newest = select(table.name).where(table.team_id == team_id, *which).order_by(table.created_at.desc()).limit(20)
     return sorted(session.scalars(newest))
 
@@ -187,7 +187,7 @@ def list_datasets(session: Session, team_id: str, *, limit: int, after: str | No
 
 
 def model_answer(session: Session, row: ModelRow) -> Model:
-    """Return the model as the API shows it: what headers tell of it, until the rest is discovered."""
+    """Return the model as the API shows it: the facts from its headers, until the rest is discovered."""
     facts, discovery = row.description, None
     if facts.get("task") == UNDISCOVERED:
         known, discovery = known_facts(session, UndiscoveredModel.model_validate(facts))
@@ -213,6 +213,6 @@ def dataset_answer(row: DatasetRow) -> Dataset:
 
 
 def about(error: Problem, param: str) -> Problem:
-    """Return the same error, for another field of the request."""
+    """Return the same error with another `param`."""
     error.param = param
     return error

@@ -1,4 +1,4 @@
-"""Tables of registered models and datasets, and of uploads that are to become one."""
+"""Tables of registered models and datasets, and of uploads."""
 
 from datetime import datetime
 from typing import Any
@@ -24,8 +24,8 @@ _FILES = JSONB(none_as_null=True)
 class ModelRow(Base):
     """A model: a folder of this machine (`path`), or uploaded files in the store (`prefix` and `files`).
 
-    `revision` is its content hash, `description` a `ModelDescription`; `files` are path, bytes and sha256 of each.
-    A classifier is to be traced where `trace_due_at` has come, and was so many times.
+    `revision` is its content hash, `description` a `ModelDescription`; `files` has the path, bytes and sha256 of each
+    file. A worker traces a classifier at `trace_due_at`; the row counts the tries.
     """
 
     __tablename__ = "models"
@@ -53,8 +53,8 @@ class ModelRow(Base):
 class DatasetRow(Base):
     """Text or image set: a file or folder of this machine (`path`), or an uploaded file (`prefix`, named in `files`).
 
-    `sha256` is of the file, or of a folder's content. Columns of images are null for texts; `documents` and
-    `characters` of images are 0.
+    `sha256` is the hash of the file, or of a folder's content. The columns about images are null for texts; `documents`
+    and `characters` are 0 for images.
     """
 
     __tablename__ = "datasets"
@@ -85,11 +85,11 @@ class DatasetRow(Base):
 
 
 class UploadRow(Base):
-    """Upload that becomes a model or dataset. `bytes` are of all files together, counted on the team while it is open.
+    """Upload of a model or dataset. `bytes` is the total of all files, counted on the team while the upload is open.
 
-    `object_id` is the id its model or dataset will have, so that a completion that was cut off goes on in the same
-    place; `completing_until` is the lease of the request that completes it, `completing_by` its own name for itself.
-    `error` is why it failed.
+    `object_id` is the future id of the model or dataset, so that an interrupted completion continues in the same place.
+    `completing_until` is the lease of the request that completes the upload, and `completing_by` the name of its
+    holder. `error` is the reason of a failure.
     """
 
     __tablename__ = "uploads"
@@ -124,10 +124,10 @@ class UploadRow(Base):
 
 
 class UploadFileRow(Base):
-    """A file of an upload, as announced, and how much of it is there.
+    """A file of an upload, as announced, and the number of its bytes that have arrived.
 
-    `checked`: what it says about itself (config, safetensors header) was looked at. `stored`: its hash is right, and it
-    lies where the model or dataset will have it.
+    `checked`: its metadata (config, safetensors header) was checked. `stored`: its hash is right, and it is in its
+    final place.
     """
 
     __tablename__ = "upload_files"

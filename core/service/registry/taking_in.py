@@ -1,4 +1,4 @@
-"""Taking in of models and texts that a worker has on its own disk: into the store, and registered."""
+"""Import of models and texts from a worker's disk: into the store, and into the registry."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -31,7 +31,7 @@ _CHUNK_BYTES = 4 * 2**20
 
 @dataclass(frozen=True)
 class TakingIn:
-    """Models and texts on their way from a worker's disk into the store, registered for an actor's team."""
+    """Importer of models and texts from a worker's disk into the store, registered for an actor's team."""
 
     sessions: sessionmaker[Session]
     store: Store
@@ -41,7 +41,7 @@ class TakingIn:
     def model(self, name: str, folder: Path, source: str) -> Model:
         """Store a model folder and register it.
 
-        Raises what makes a folder unusable, Conflict where the name is taken, and QuotaExceeded.
+        Raises UnusableModel kinds, Conflict where the name is taken, and QuotaExceeded.
         """
         description = describe_source(folder)
         object_id = new_id("model")
@@ -71,7 +71,7 @@ class TakingIn:
     def _stored(self, prefix: str, files: Mapping[str, Path]) -> Iterator[tuple[dict[str, Any], Session]]:
         """Store files, and yield the columns that name them with the transaction that registers them.
 
-        Where that fails, nothing is left of them.
+        After an error the files are removed.
         """
         with transaction(self.sessions) as session:
             reserve_stored(session, team_of(self.actor), sum(file.stat().st_size for file in files.values()))
@@ -99,6 +99,9 @@ class TakingIn:
 
 
 def _require_new(is_new: bool, name: str) -> None:
-    """Require that nobody registered the same meanwhile: what was stored for it is not needed. Raises Conflict."""
+    """Require that nobody has registered the same content meanwhile, so that no stored copy is left over.
+
+    Raises Conflict.
+    """
     if not is_new:
         raise Conflict(f"{name!r} was registered by somebody else meanwhile", param="name")

@@ -1,6 +1,6 @@
-"""Traces of registered image classifiers: a worker takes one that is due, and writes what was found to the model.
+"""Traces of registered image classifiers: a worker takes a due one, and stores the result with the model.
 
-Nobody waits for a trace: until it is there, and where it fails, estimates do without.
+Nothing waits for a trace: without one, estimates use a formula.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from core.service.sources.references import FileReference
 
 MOST_ATTEMPTS = 3
 _AGAIN_SECONDS = 600.0
-"""A trace that failed is tried again after this long: it may have been the machine, or a folder it has not."""
+"""A failed trace is tried again after this time: the cause may have been the machine, or a folder that it lacks."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class ClaimedTrace:
 
 
 def claim_trace(session: Session, *, lease_seconds: float) -> ClaimedTrace | None:
-    """Take the classifier whose trace is due longest; None where none is.
+    """Take the classifier whose trace has been due longest; None where none is due.
 
-    It is due again after the lease, unless what was found is there by then.
+    It is due again after the lease, unless its result is stored by then.
     """
     row = session.scalars(
         select(ModelRow)
@@ -49,7 +49,7 @@ def claim_trace(session: Session, *, lease_seconds: float) -> ClaimedTrace | Non
     try:
         files = tuple(FileReference.model_validate(file) for file in row.files or ())
     except (ValidationError, TypeError):
-        row.trace_due_at = None  # nothing can be traced of it, and it would hide all others
+        row.trace_due_at = None  # It cannot be traced, and would block all others.
         return None
     claimed = ClaimedTrace(row.id, row.name, row.trace_attempts + 1, row.path, row.prefix, files)
     session.execute(
@@ -61,7 +61,7 @@ def claim_trace(session: Session, *, lease_seconds: float) -> ClaimedTrace | Non
 
 
 def keep_trace(session: Session, claimed: ClaimedTrace, passes: ClassifierPasses) -> None:
-    """Write what was found to the model, where that is there still."""
+    """Store the result with the model, if the model still exists."""
     row = session.get(ModelRow, claimed.model_id, with_for_update={"key_share": True})
     if row is not None:
         row.description = row.description | {"passes": passes.model_dump(mode="json")}
@@ -69,7 +69,7 @@ def keep_trace(session: Session, claimed: ClaimedTrace, passes: ClassifierPasses
 
 
 def put_off_trace(session: Session, claimed: ClaimedTrace) -> None:
-    """Let a trace that failed be due again later, or never after the last attempt."""
+    """Postpone a failed trace; after the last attempt it is never due again."""
     session.execute(
         update(ModelRow)
         .where(ModelRow.id == claimed.model_id, ModelRow.trace_attempts == claimed.attempt)
@@ -78,7 +78,7 @@ def put_off_trace(session: Session, claimed: ClaimedTrace) -> None:
 
 
 def release_trace(session: Session, claimed: ClaimedTrace) -> None:
-    """Give a trace back unharmed: the attempt does not count."""
+    """Return a trace to the queue. This attempt does not count."""
     session.execute(
         update(ModelRow)
         .where(ModelRow.id == claimed.model_id, ModelRow.trace_attempts == claimed.attempt)

@@ -1,7 +1,7 @@
-"""Completion of an upload, whose bytes are all there, to a model or dataset.
+"""Completion of an upload with all its bytes: the upload becomes a model or dataset.
 
-Each file is hashed from its parts and assembled at the model's or dataset's prefix; progress is remembered per file, so
-that a completion that was cut off goes on. One process at a time does this for an upload, under a lease.
+Each file is hashed from its parts and assembled at the prefix of the model or dataset. Progress is stored per file, so
+that an interrupted completion continues. A lease lets only one process at a time complete an upload.
 """
 
 import contextlib
@@ -58,12 +58,12 @@ def complete_upload(
     settings: Settings,
     check_slots: CheckSlots,
 ) -> tuple[Model | Dataset, bool]:
-    """Make the model or dataset; False where it was there already. May be repeated at any time.
+    """Make the model or dataset; return False if it existed already. May be repeated at any time.
 
-    Raises NotFound, UploadRefused where bytes are missing or have another hash than announced (those files are to be
-    sent again), the UnusableModel kinds, UnsupportedArchitecture or UnusableDataset where the whole is none (the upload
-    has failed then), Conflict where the name has been taken meanwhile, and Unavailable while another request does it or
-    other datasets take all the memory there is for checks: no file is hashed again at the next try.
+    Raises NotFound, and UploadRefused where bytes are missing or a hash differs from the announced one (the file must
+    then be sent again). Raises the UnusableModel kinds, UnsupportedArchitecture or UnusableDataset for an invalid
+    whole; the upload has then failed. Raises Conflict where the name has been taken meanwhile. Raises Unavailable while
+    another request completes the upload, or while other checks use all the memory; the next try hashes no file again.
     """
     owner = new_id("completion")
     with transaction(sessions) as session:
@@ -95,7 +95,7 @@ def complete_upload(
 
 
 def _begin(session: Session, caller: Principal, upload_id: str, owner: str) -> Model | Dataset | None:
-    """Take the lease; what the upload became where it is complete."""
+    """Take the lease; return the model or dataset of an upload that is complete already."""
     upload = find_upload(session, caller.team_id, upload_id, for_change=True)
     if upload.status == "complete":
         if upload.kind == "model":
@@ -122,7 +122,7 @@ def _begin(session: Session, caller: Principal, upload_id: str, owner: str) -> M
 
 @contextlib.contextmanager
 def _leased(sessions: sessionmaker[Session], upload_id: str, owner: str) -> Iterator[None]:
-    """Renew the lease while the body runs, however long it hashes, unless another process has taken it."""
+    """Renew the lease while the body runs, until another process has taken it."""
     ended = threading.Event()
 
     def renew() -> None:
@@ -143,7 +143,7 @@ def _leased(sessions: sessionmaker[Session], upload_id: str, owner: str) -> Iter
 
 
 def _renew(session: Session, upload_id: str, owner: str) -> bool:
-    """Keep the lease, and the upload's row for this transaction; False where the lease is another's."""
+    """Renew the lease and lock the upload's row for this transaction; False where another process holds the lease."""
     renewed = session.scalar(
         update(UploadRow)
         .where(UploadRow.id == upload_id, UploadRow.completing_by == owner)
@@ -157,7 +157,7 @@ def _renew(session: Session, upload_id: str, owner: str) -> bool:
 def _require_lease(session: Session, upload_id: str, owner: str) -> None:
     """Require the lease before a write.
 
-    Raises Unavailable where this process stood still for longer than its lease, and another does the work now.
+    Raises Unavailable where this process paused for longer than its lease, and another process has taken over.
     """
     if not _renew(session, upload_id, owner):
         raise _taken_over(upload_id)
@@ -170,7 +170,7 @@ def _taken_over(upload_id: str) -> Unavailable:
 def _store_file(
     sessions: sessionmaker[Session], store: Store, upload: UploadRow, file: UploadFileRow, owner: str
 ) -> bool:
-    """Put one file together; False where its hash is wrong, and it is to be sent again from the start."""
+    """Assemble one file; False where its hash is wrong, and it has to be sent again from the start."""
     parts_prefix = file_prefix(upload.id, file.path)
     with transaction(sessions) as session:
         parts = parts_of(session, upload.id, file.path)
@@ -263,7 +263,7 @@ def _register(
     upload.status, upload.object_id = "complete", answer.id
     audit.note(session, caller, "upload.complete", upload_id, {"kind": upload.kind, "name": upload.name})
     leftovers = [upload_prefix(upload_id)]
-    if not is_new:  # registered meanwhile, with the same content
+    if not is_new:  # Registered meanwhile, with the same content.
         leftovers.append(prefix)
         release_stored(session, upload.team_id, upload.bytes)
     return answer, is_new, leftovers

@@ -1,8 +1,8 @@
-"""Parts of uploads: stored first, then counted, so that what is counted is there.
+"""Parts of uploads: each part is stored first and counted afterwards, so every counted part is in the store.
 
-Each part is a file of its own in the store under a name nobody else writes to. Of two that bring the same part the
-first to be counted wins; the other is told where to go on, and its file removed. What a model's file says about itself
-is looked at with the part that completes it, before that part is accepted.
+Each part is a file of its own in the store, under a unique name. If two requests send the same part, the first to be
+counted wins. The other gets the offset to continue from, and its file is removed. The metadata in a model's file is
+checked with the part that completes it, before that part is accepted.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ logger = structlog.get_logger()
 
 @dataclass(frozen=True)
 class ExpectedPart:
-    """Part that an upload expects: its file, and its offset there."""
+    """Next part that an upload expects: its file, and its offset in the file."""
 
     upload_id: str
     file: FileReference
@@ -46,7 +46,7 @@ class ExpectedPart:
     most_bytes: int
     is_checked: bool
     before: Sequence[UploadPart]
-    """Parts that have arrived, where they may be needed to check the file."""
+    """Parts that have arrived, if they may be needed to check the file."""
 
     @property
     def prefix(self) -> str:
@@ -68,7 +68,7 @@ def parts_of(session: Session, upload_id: str, path: str) -> list[UploadPart]:
 
 
 def expect_part(session: Session, team_id: str, upload_id: str, path: str, start: int) -> ExpectedPart:
-    """Check that a part may come, before its bytes are read; returns its file and its place there.
+    """Check that a part may be sent, before its bytes are read; return its file and its offset.
 
     Raises NotFound, UploadRefused where the upload is over, and OffsetMismatch.
     """
@@ -94,7 +94,7 @@ def expect_part(session: Session, team_id: str, upload_id: str, path: str, start
 
 
 def new_place(part: ExpectedPart) -> str:
-    """Return a name for a part, which nobody else writes to."""
+    """Return a unique name for a part."""
     return f"{part.start}-{uuid.uuid4().hex}"
 
 
@@ -106,10 +106,10 @@ def receive_part(
     part: ExpectedPart,
     stored: UploadPart,
 ) -> ReceivedPart:
-    """Count a part that is stored. Where it does not fit it is removed, and all that was there before stays.
+    """Count a stored part. A part that does not fit is removed, and all earlier parts stay.
 
-    Raises UploadRefused, the UnusableModel kind that the file turns out to be (the upload is over then), OffsetMismatch
-    where another part came first, NotFound where the upload is gone, StoreUnavailable and DiskFull.
+    Raises UploadRefused, the UnusableModel kind of an invalid file (the upload is then over), OffsetMismatch where
+    another part came first, NotFound where the upload is gone, StoreUnavailable and DiskFull.
     """
     try:
         is_checked = part.is_checked or _look(store, part, stored)
@@ -124,7 +124,7 @@ def receive_part(
 
 
 def require_size(part: ExpectedPart, size: int) -> None:
-    """Raise UploadRefused where a part of so many bytes does not fit."""
+    """Raise UploadRefused for a part with a size that does not fit."""
     end = part.start + size
     if size == 0:
         raise UploadRefused(f"the part of {part.file.path} is empty")
@@ -139,7 +139,7 @@ def require_size(part: ExpectedPart, size: int) -> None:
 def _count(
     session: Session, settings: Settings, part: ExpectedPart, stored: UploadPart, is_checked: bool
 ) -> ReceivedPart:
-    """Count a part on its file's row; only the part that begins at the row's offset may change it."""
+    """Count a part on its file's row; only the part at the row's offset may change it."""
     is_open = session.scalar(
         update(UploadRow)
         .where(UploadRow.id == part.upload_id, UploadRow.status == "open")
@@ -167,7 +167,10 @@ def _count(
 
 
 def _look(store: Store, part: ExpectedPart, stored: UploadPart) -> bool:
-    """Return whether the file's header, or all of a small file, is there; raises the UnusableModel kind if invalid."""
+    """Return whether the file's header, or all of a small file, has arrived.
+
+    Raises the UnusableModel kind of an invalid file.
+    """
     file, available = part.file, part.start + stored.bytes
 
     def read(end: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Refusal of uploads that cannot become what they were announced as: they end at once, with reason and remedy."""
+"""Refusal of invalid uploads: they end at once, with the reason and a remedy."""
 
 from typing import TypeVar
 
@@ -19,9 +19,9 @@ Refusal = TypeVar("Refusal", bound=SecateurError)
 def refuse_upload(
     sessions: sessionmaker[Session], store: Store, caller: Principal, upload_id: str, error: Refusal
 ) -> Refusal:
-    """End an upload whose bytes are no model or dataset, and return the error with what to do now.
+    """End an upload whose bytes are not a valid model or dataset, and return the error with advice.
 
-    What arrived is removed and its space given back: the same bytes would be refused again, so none are waited for.
+    Its files are removed and its space is released: the same bytes would be refused again.
     """
     with transaction(sessions) as session:
         upload = find_upload(session, caller.team_id, upload_id, for_change=True)
@@ -30,7 +30,7 @@ def refuse_upload(
             f"refused again: put that right, and upload the {upload.kind} once more",
             param="files",
         )
-        if upload.status != "open":  # another part was refused before this one
+        if upload.status != "open":  # Another part was refused before this one.
             return refusal
         upload.status, upload.error = "failed", {"code": refusal.code, "message": refusal.message}
         audit.note(session, caller, "upload.fail", upload_id, {"kind": upload.kind, "name": upload.name})

@@ -1,4 +1,4 @@
-"""Validation of an upload as it is announced: whether its files can become a model or dataset."""
+"""Validation of an announced upload: whether its files can become a model or dataset."""
 
 from pathlib import Path
 
@@ -19,11 +19,11 @@ from secateur_wire.errors import (
 )
 
 MOST_PARTS = 10_000
-"""Most parts of one file: S3 can assemble no more."""
+"""Maximum number of parts of one file: S3 can assemble no more."""
 
 
 def require_possible(body: UploadBody, settings: Settings) -> None:
-    """Require names and sizes that can become a model or dataset, so that no client learns otherwise after sending."""
+    """Require names and sizes of a valid model or dataset, so that a client learns of a fault before it sends bytes."""
     named: dict[str, FileToUpload] = {}
     for index, file in enumerate(body.files):
         param = f"files.{index}"

@@ -1,4 +1,4 @@
-"""Uploads: announced with all their files, sent in parts, read, listed and given up."""
+"""Uploads: announced with all their files, sent in parts, read, listed and aborted."""
 
 from collections.abc import Mapping, Sequence
 
@@ -23,7 +23,7 @@ from secateur_wire.uploads import Upload, UploadedFile, UploadFailure, UploadKin
 
 
 def upload_prefix(upload_id: str) -> str:
-    """Return the prefix of an upload's parts until it is complete; below it each file's name is a folder."""
+    """Return the prefix of an unfinished upload's parts; each file has a folder of its name below it."""
     return f"uploads/{upload_id}"
 
 
@@ -33,11 +33,11 @@ def object_prefix(kind: str, object_id: str) -> str:
 
 
 def start_upload(session: Session, caller: Principal, body: UploadBody, settings: Settings) -> tuple[Upload, bool]:
-    """Announce an upload, and reserve its bytes; False where the same one is open already: so a client goes on.
+    """Announce an upload and reserve its bytes; return False if the same one is open already, which then continues.
 
-    Where the same content has that name already, the upload is complete from the start. Raises Conflict where the name
-    means something else, PickleCheckpoint, MissingTensors, UnusableModel, UploadRefused and PayloadTooLarge where the
-    files cannot become what they are announced as, and QuotaExceeded.
+    If the same content has that name already, the upload is complete from the start. Raises Conflict where the name
+    belongs to other content. Raises PickleCheckpoint, MissingTensors, UnusableModel, UploadRefused and PayloadTooLarge
+    for files that cannot be valid, and QuotaExceeded.
     """
     require_possible(body, settings)
     reading = reading_of(body)
@@ -78,7 +78,7 @@ def start_upload(session: Session, caller: Principal, body: UploadBody, settings
 
 
 def get_upload(session: Session, team_id: str, upload_id: str) -> Upload:
-    """Return an upload; raises NotFound, also where it is another team's."""
+    """Return an upload; raises NotFound, also for another team's."""
     row = find_upload(session, team_id, upload_id)
     return upload_answer(row, files_of(session, row.id))
 
@@ -92,7 +92,7 @@ def list_uploads(
     kind: UploadKind | None = None,
     status: UploadStatus | None = None,
 ) -> Page[Upload]:
-    """Return the team's uploads, newest first: those open, and those that ended not long ago."""
+    """Return the team's uploads, newest first: open ones, and recently ended ones."""
     query = select(UploadRow).where(UploadRow.team_id == team_id)
     if kind is not None:
         query = query.where(UploadRow.kind == kind)
@@ -109,9 +109,9 @@ def list_uploads(
 
 
 def abort_upload(session: Session, caller: Actor, upload_id: str, *, action: str = "upload.abort") -> Sequence[str]:
-    """Forget an upload, and give back what it reserved; what it became, where it is complete, stays.
+    """Remove an upload and release its reserved bytes; the model or dataset of a complete one stays.
 
-    The prefixes are what the store is to forget once the transaction is committed.
+    The store must remove the returned prefixes after the commit.
 
     Raises NotFound, and Conflict while it is being completed.
     """
@@ -140,14 +140,14 @@ def files_of(session: Session, upload_id: str) -> Sequence[UploadFileRow]:
 
 
 def is_being_completed(session: Session, row: UploadRow) -> bool:
-    """Return whether a process holds the lease of completing it."""
+    """Return whether a process holds the lease that completes the upload."""
     if row.completing_until is None:
         return False
     return bool(session.scalar(select(row.completing_until > func.clock_timestamp())))
 
 
 def prolonged(settings: Settings) -> ColumnElement[object]:
-    """Return the time at which an upload that is used now expires."""
+    """Return the new expiry of an upload that is in use now."""
     return seconds_from_now(settings.upload_expiry_seconds)
 
 
@@ -172,7 +172,7 @@ def _file_answer(file: UploadFileRow) -> UploadedFile:
 
 
 def _registered_id(session: Session, team_id: str, body: UploadBody, reading: Mapping[str, str | None]) -> str | None:
-    """Return the id of what has the name and the same content already; raises Conflict where its content differs."""
+    """Return the id of an object with the same name and content; raises Conflict where the content differs."""
     if body.kind == "model":
         model = find_row(session, ModelRow, team_id, body.name)
         if model is not None:
@@ -187,7 +187,7 @@ def _registered_id(session: Session, team_id: str, body: UploadBody, reading: Ma
 def _open_one(
     session: Session, team_id: str, body: UploadBody, reading: Mapping[str, str | None], settings: Settings
 ) -> Upload:
-    """Return the open upload of that name, its expiry prolonged; raises Conflict where it has other files."""
+    """Return the open upload of that name with a new expiry; raises Conflict where it has other files."""
     row = session.scalar(
         update(UploadRow)
         .where(

@@ -1,7 +1,6 @@
-"""Retention: what is kept, and what goes: artifacts by a team's policy, models and datasets that it deletes.
+"""Retention: artifacts are removed by a team's policy, and models and datasets when the team deletes them.
 
-`schemas` is the policy, `rules` what it says of each artifact, as conditions that PostgreSQL evaluates, `service` reads
-and sets it, previews what it would remove, and removes it; `reads` knows which artifacts are being downloaded and
-`in_use` what must stay. `deletion` removes what users ask for, and the sweep of `orphans` keeps the store to what rows
-name.
+`schemas` defines the policy, and `rules` expresses it as conditions that PostgreSQL evaluates. `service` reads, sets,
+previews and applies it. `reads` records which artifacts are being downloaded, and `in_use` finds the artifacts that
+must stay. `deletion` removes objects at a user's request. `orphans` removes files in the store that no row names.
 """

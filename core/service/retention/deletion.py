@@ -1,7 +1,7 @@
-"""Deletion of models, datasets and artifacts: not while a job that waits or runs needs them.
+"""Deletion of models, datasets and artifacts, refused while an unfinished job needs them.
 
-Rows go first, in one transaction with the bytes given back to the team; the files named by what these functions return
-go from the store after the commit (`core.storage.removal`).
+One transaction removes the rows and releases the team's bytes. The returned files are removed from the store after the
+commit (`core.storage.removal`).
 """
 
 from collections.abc import Sequence
@@ -22,9 +22,9 @@ from secateur_wire.errors import Conflict, NotFound
 
 
 def delete_registered(session: Session, caller: Actor, table: type[Row], name: str) -> Sequence[str]:
-    """Forget a model or dataset; what was uploaded is removed, a folder of this machine stays as it is.
+    """Remove a model or dataset; its uploaded files are removed, a folder of this machine stays.
 
-    Raises NotFound, and Conflict naming a job that needs it.
+    Raises NotFound, and Conflict that names a job that needs it.
     """
     team_id = team_of(caller)
     row = get_row(session, table, team_id, name, for_deletion=True)
@@ -40,9 +40,9 @@ def delete_registered(session: Session, caller: Actor, table: type[Row], name: s
 
 
 def delete_artifacts(session: Session, caller: Actor, job_id: str) -> Sequence[str]:
-    """Remove what a job left, of every attempt; its report stays. Nothing happens where there is nothing.
+    """Remove the files of every attempt of a job; its report stays. Does nothing where there are no files.
 
-    Raises NotFound, and Conflict where the job is not over, or naming what needs its artifact.
+    Raises NotFound, and Conflict where the job is not over, or where something named in the error needs its artifact.
     """
     job = session.scalar(select(JobRow).where(JobRow.id == job_id, JobRow.team_id == team_of(caller)).with_for_update())
     if job is None:

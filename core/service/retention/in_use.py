@@ -1,4 +1,4 @@
-"""Artifacts in use: nobody may remove them."""
+"""Artifacts in use, which must not be removed."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ _teacher: ColumnElement[str] = literal_column(JOB_TEACHER, String)
 
 
 def artifacts_in_use(session: Session, team_id: str, job_ids: Sequence[str]) -> dict[str, str]:
-    """Return those of a team's jobs whose artifact is in use, each with its user (`job 'job_…', which is not over`)."""
+    """Return the jobs with an artifact in use, each with its user (`job 'job_…', which is not over`)."""
     return (
         _used_by_jobs(session, team_id, job_ids)
         | used_by_publications(session, team_id, job_ids)
@@ -23,7 +23,7 @@ def artifacts_in_use(session: Session, team_id: str, job_ids: Sequence[str]) -> 
 
 
 def is_in_use(team_id: str, job_id: ColumnElement[str]) -> ColumnElement[bool]:
-    """Return the condition that `artifacts_in_use` would name a job; `job_id` is a column of the enclosing query."""
+    """Return the condition that a job is in `artifacts_in_use`; `job_id` is a column of the enclosing query."""
     named = literal("job:").concat(job_id)
     return or_(
         exists().where(JobRow.team_id == team_id, JobRow.status.in_(NOT_OVER), JobRow.model == named),
@@ -34,7 +34,7 @@ def is_in_use(team_id: str, job_id: ColumnElement[str]) -> ColumnElement[bool]:
 
 
 def _used_by_jobs(session: Session, team_id: str, job_ids: Sequence[str]) -> dict[str, str]:
-    """Return those used as the model that is pruned further, or as the teacher of a recovery."""
+    """Return the jobs whose artifact another job prunes further, or uses as the teacher of a recovery."""
     named = {f"job:{job_id}": job_id for job_id in job_ids}
     users = session.execute(
         union_all(

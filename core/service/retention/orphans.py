@@ -1,8 +1,8 @@
-"""Removal of orphans: prefixes in the store that nothing names, and uploads that nobody goes on with.
+"""Removal of orphans: files in the store that no row names, and abandoned uploads.
 
-Files appear in the store before rows name them, and rows go before files do, so a process that is killed in between
-leaves files behind, and never a row without its files. What is swept is old, and neither named by a row nor in the
-hands of somebody who still works on it. Once neither holds, neither ever will again: attempts and ids are used once.
+Files are written to the store before the rows that name them, and rows are deleted before the files. So a killed
+process may leave files without a row, but never a row without its files. Only old files are removed, if no row names
+them and nobody works on them. This state is final, because attempts and ids are never reused.
 """
 
 import re
@@ -32,16 +32,16 @@ _BATCH = 500
 _ID = r"(?:uploads/upload|models/model|datasets/dataset)_[0-9a-z]+"
 _OF_UPLOADS = re.compile(_ID)
 _NAMED_HERE = re.compile(rf"(?:{_ID}|{JOB_ID}/attempt-\d+|(?:{GENERATED_PREFIX}|{MARK_PREFIX})/.+)?")
-"""Prefixes that this service writes to; none is that of a version which did not say. A bucket may hold other things."""
+"""Prefixes that this service writes to. A bucket may contain other things."""
 
 logger = structlog.get_logger()
 
 
 def sweep_orphans(sessions: sessionmaker[Session], store: OwnedStore, settings: Settings) -> list[str]:
-    """Remove orphans once; returns their prefixes. Any number of processes may run at once.
+    """Remove orphans once; return their prefixes. Any number of processes may run this at once.
 
-    Other things in the store, and artifacts of jobs this database does not know, are left alone. Raises StoreOfAnother
-    where the store is another installation's, and StoreUnavailable.
+    Other objects in the store, and artifacts of jobs that this database does not know, are left alone. Raises
+    StoreOfAnother where the store belongs to another installation, and StoreUnavailable.
     """
     store.require_own()
     _expire_uploads(sessions, store)
@@ -57,7 +57,8 @@ def sweep_orphans(sessions: sessionmaker[Session], store: OwnedStore, settings: 
     for prefixes in batches(_candidates(sessions, store)):
         with transaction(sessions) as session:
             kept = _worked_on(session, prefixes)
-            kept |= _named(session, prefixes)  # after the former: what ended between the two has its name by now
+            # This comes after the listing: attempts that ended in between have their rows by now.
+            kept |= _named(session, prefixes)
         tasks = [
             RowTask(prefix, partial(_remove_old, store, prefix, before)) for prefix in prefixes if prefix not in kept
         ]
@@ -66,7 +67,7 @@ def sweep_orphans(sessions: sessionmaker[Session], store: OwnedStore, settings: 
 
 
 def _remove_old(store: Store, prefix: str, before: datetime) -> str | None:
-    """Remove what lies under a prefix unless something there was touched since; the prefix where it did."""
+    """Remove the files of a prefix unless one was recently written; return the prefix if they were removed."""
     usage = store.usage(prefix)
     if usage is None or usage.touched >= before:
         return None
@@ -76,10 +77,10 @@ def _remove_old(store: Store, prefix: str, before: datetime) -> str | None:
 
 
 def _sweep_generated(store: Store, settings: Settings) -> list[str]:
-    """Remove old texts that models generated for calibration.
+    """Remove old calibration texts that models generated.
 
-    No row names them: any job may use one that is there, and generates it anew where it is not. A job that reads one in
-    place touches it first.
+    No row names them: any job may use one that exists, and otherwise generates it again. A job that reads one without a
+    copy updates its time first.
     """
     before = datetime.now(UTC) - timedelta(days=settings.generated_keep_days)
     removed = []
@@ -111,8 +112,8 @@ def _expire_uploads(sessions: sessionmaker[Session], store: Store) -> None:
 def _candidates(sessions: sessionmaker[Session], store: Store) -> Iterator[str]:
     """Yield prefixes that may be orphans.
 
-    Jobs of which every attempt left an artifact, nearly all of them, are left out: each would cost a request to the
-    store.
+    Jobs whose attempts all stored an artifact, which are nearly all jobs, are left out: each would cost a request to
+    the store.
     """
     for name in ("uploads", "models", "datasets"):
         yield from filter(_OF_UPLOADS.fullmatch, (f"{name}/{child}" for child in store.children(name)))
@@ -131,7 +132,7 @@ def _candidates(sessions: sessionmaker[Session], store: Store) -> Iterator[str]:
 
 
 def _worked_on(session: Session, prefixes: Iterable[str]) -> set[str]:
-    """Return those that a worker may be publishing, or that an upload may be arriving in."""
+    """Return the prefixes that a worker or an upload may be writing to."""
     firsts, seconds = _names(prefixes)
     leased = session.execute(select(JobRow.id, JobRow.attempt).where(JobRow.id.in_(firsts), JobRow.status.in_(LEASED)))
     attempts = {artifact_prefix(row.id, row.attempt) for row in leased}
@@ -160,6 +161,6 @@ def _named(session: Session, prefixes: Iterable[str]) -> set[str]:
 
 
 def _names(prefixes: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Return the first and the second names of the prefixes."""
+    """Return the first and the second path components of the prefixes."""
     split = [prefix.partition("/") for prefix in prefixes]
     return [first for first, _, _ in split], [second for _, _, second in split]

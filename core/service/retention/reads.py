@@ -1,7 +1,8 @@
-"""Downloads of artifacts: one that was read from within the last hour is not removed.
+"""Downloads of artifacts: an artifact that was read within the last hour is not removed.
 
-A file that is being sent goes on from a local store when it is removed, and from a bucket until its next piece; a whole
-artifact is many files, asked for one after the other. So each request of a file is noted, once in a minute at most.
+If a file is removed during a download, a local store still sends the rest of it, and a bucket only the current piece. A
+whole artifact is many files, requested one after the other. So each request for a file is recorded, at most once a
+minute.
 """
 
 from typing import Final
@@ -32,7 +33,7 @@ def note_read(session: Session, job_id: str) -> None:
 
 
 def is_being_read(job_id: ColumnElement[str]) -> ColumnElement[bool]:
-    """Return the condition that a job's artifact was read from within the last hour.
+    """Return the condition that a job's artifact was read within the last hour.
 
     `job_id` is a column of the enclosing query.
     """

@@ -1,4 +1,4 @@
-"""Rules of a retention policy as conditions that PostgreSQL evaluates, whatever number of artifacts a team has."""
+"""Rules of a retention policy as conditions that PostgreSQL evaluates, for any number of artifacts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,8 +30,8 @@ from secateur_wire.retention import KeptBecause
 class Judged:
     """Artifacts, and the conditions under which they stay.
 
-    `rows` is what to select from, `columns` are those of an artifact. `rules` has a condition for each rule of the
-    policy, `uses` one for each use that keeps an artifact which no rule keeps. No condition is ever null.
+    `rows` is the FROM clause and `columns` are the columns of an artifact. `rules` has a condition for each rule of the
+    policy. `uses` has a condition for each use that keeps an artifact without a rule. No condition is ever null.
     """
 
     rows: FromClause
@@ -46,20 +46,20 @@ class Judged:
 
     @property
     def goes(self) -> ColumnElement[bool]:
-        """Return the condition that nothing keeps the artifact."""
+        """Return the condition that neither a rule nor a use keeps the artifact."""
         return and_(self.is_due, *(not_(kept) for kept in self.uses.values()))
 
 
 def ended_before(policy: RetentionPolicy, now: datetime) -> datetime:
-    """Return the moment after which a job must have ended for its artifact to be kept by its age."""
+    """Return the time after which a job must have ended for the policy to keep its artifact by age."""
     return now - timedelta(days=policy.keep_days)
 
 
 def judge(team_id: str, policy: RetentionPolicy, now: datetime, looked_at: Select[ArtifactRow]) -> Judged:
     """Return the artifacts that `looked_at` selects, with the conditions under which the team's policy keeps them.
 
-    The last and the best are those of all of the team's artifacts, looked up in an index of their order: that costs
-    what the policy's counts say, and not what the team has.
+    The newest and the best are chosen among all of the team's artifacts, with a sorted index. So the cost depends on
+    the counts in the policy, not on the number of artifacts.
     """
     artifact = looked_at.subquery("looked_at")
     rows: FromClause = artifact

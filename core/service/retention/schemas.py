@@ -11,10 +11,10 @@ _Label = Annotated[str, Field(min_length=1, max_length=300)]
 
 
 class KeepBest(BaseModel):
-    """The `count` artifacts that are smallest by a figure, of each model, each method, or of the whole team.
+    """Rule that keeps the `count` artifacts with the smallest figure, of each model, each method, or the whole team.
 
-    `perplexity_ratio` is the mean over a job's evaluation sets, `bytes` the artifact's size, `parameters` those that
-    are not zero, `latency` the pruned model's. A job that lacks the figure, or failed, is none of the best.
+    `perplexity_ratio` is the mean over a job's evaluation sets, `bytes` the artifact's size, `parameters` the number of
+    nonzero parameters, `latency` the pruned model's latency. A job without the figure, or a failed job, never counts.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -25,7 +25,7 @@ class KeepBest(BaseModel):
 
 
 class KeepTagged(BaseModel):
-    """The artifacts of jobs whose metadata has all of these values."""
+    """Rule that keeps the artifacts of jobs whose metadata has all of these values."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -33,8 +33,10 @@ class KeepTagged(BaseModel):
 
 
 class RetentionPolicy(BaseModel):
-    """Artifacts of jobs that ended more than `keep_days` ago are removed, but for those that one of the other rules
-    keeps, and those in use. Jobs, reports and events stay; so do uploads, models and datasets.
+    """Policy that removes artifacts of jobs that ended more than `keep_days` ago.
+
+    Artifacts stay if one of the other rules keeps them, or if they are in use. Jobs, reports, events, uploads, models
+    and datasets always stay.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -49,10 +51,12 @@ class RetentionPolicy(BaseModel):
 
 
 class Retention(wire.Retention[RetentionPolicy]):
-    """A team's policy; null: everything is kept."""
+    """A team's policy; null keeps everything."""
 
 
 class RetentionPreview(wire.RetentionPreview[RetentionPolicy]):
-    """Effect that a policy would have now. `artifacts` are those that go first, then those that stay, each the oldest
-    first, at most 1000, and `has_more` says that there are others; the counts are of all.
+    """Effect that a policy would have now.
+
+    `artifacts` lists the artifacts to remove, then those that stay, each the oldest first, 1000 in total. `has_more`
+    says that there are others. The counts are of all artifacts.
     """

@@ -32,15 +32,15 @@ from secateur_wire.retention import ArtifactVerdict
 DUTY: Final = "retention"
 MOST_SHOWN: Final = 1000
 LOOKED_AT: Final = 500
-"""Artifacts of one team that one statement looks at; then it is another team's turn."""
+"""Artifacts of one team that one statement checks; then it is another team's turn."""
 MOST_REMOVED: Final = 1000
-"""Artifacts of one team that one turn of the dispatcher removes; the next turn goes on."""
+"""Artifacts of one team that one run of the dispatcher removes; the next run continues."""
 
 logger = structlog.get_logger()
 
 
 def get_retention(session: Session, team_id: str) -> Retention:
-    """Return the team's policy; None as the policy of a team that never set one."""
+    """Return the team's policy; a team that never set one has the policy None."""
     row = session.get(RetentionPolicyRow, team_id)
     if row is None:
         return Retention(policy=None, updated_at=None)
@@ -48,7 +48,10 @@ def get_retention(session: Session, team_id: str) -> Retention:
 
 
 def set_retention(session: Session, caller: Actor, policy: RetentionPolicy | None) -> Retention:
-    """Set the policy, from the dispatcher's next round on. Idempotent; the audit trail has the old and the new one."""
+    """Set the policy, from the dispatcher's next round on.
+
+    Idempotent; the audit trail has the old and the new policy.
+    """
     team_id = team_of(caller)
     before = get_retention(session, team_id).policy
     if policy == before:
@@ -69,9 +72,9 @@ def set_retention(session: Session, caller: Actor, policy: RetentionPolicy | Non
 
 
 def preview(session: Session, team_id: str, policy: RetentionPolicy) -> RetentionPreview:
-    """Preview what a policy would remove now, and why the rest stays. Nothing is changed.
+    """Preview what a policy would remove now, and the reasons why the rest stays. Changes nothing.
 
-    The counts are of all artifacts of the team; the list has `MOST_SHOWN` at most.
+    The counts are of all artifacts of the team; the list has at most `MOST_SHOWN`.
     """
     now = _now(session)
     of_team = select(ArtifactRow).where(ArtifactRow.team_id == team_id)
@@ -101,7 +104,7 @@ def _now(session: Session) -> datetime:
 def _verdicts(
     session: Session, team_id: str, judged: Judged, only: ColumnElement[bool], most: int
 ) -> list[ArtifactVerdict]:
-    """Return the verdicts on those artifacts that fulfil a condition, the oldest first."""
+    """Return the verdicts on the artifacts that match a condition, the oldest first."""
     artifact = judged.columns
     kept = {**judged.rules, **judged.uses}
     rows = session.execute(
@@ -143,7 +146,7 @@ def _verdicts(
 
 @dataclass
 class _Progress:
-    """State of one team within a turn: the last artifact that was looked at, and how many were removed."""
+    """Progress of one team within a run: the last artifact that was checked, and the number of removed ones."""
 
     team_id: str
     after: tuple[datetime, str] | None = None
@@ -153,11 +156,11 @@ class _Progress:
 def apply_retention(
     sessions: sessionmaker[Session], settings: Settings, goes_well: Callable[[], None] = lambda: None
 ) -> int | None:
-    """Remove what the teams' policies do not keep; how many artifacts, None where there was nothing to do.
+    """Remove the artifacts that the teams' policies do not keep; return their number, None where nothing was due.
 
-    Teams take turns, `LOOKED_AT` artifacts at a time, and a team that fails keeps no other waiting. Of each team
-    `MOST_REMOVED` go at most; the rest goes the next time. Each artifact goes in a transaction of its own, in which its
-    use is looked at again: what came to need it meanwhile keeps it.
+    Teams take turns, `LOOKED_AT` artifacts at a time, and a team that fails blocks no other. At most `MOST_REMOVED`
+    artifacts of each team are removed; the rest follows in the next run. Each artifact is removed in a transaction of
+    its own, which checks its use again.
     """
     rows = IsolatedRows(sessions, DUTY)
     with transaction(sessions) as session:
@@ -181,13 +184,13 @@ def apply_retention(
 
 
 def _suspend(team_id: str, session: Session, reason: SecateurError) -> bool:
-    """Leave a team's policy alone for a day, and say so in its audit trail. Everything stays meanwhile."""
+    """Suspend a team's policy for a day, and record that in its audit trail. Everything stays meanwhile."""
     audit.note(session, Automation(team_id, "retention"), "retention.fail", team_id, {"reason": reason.message})
     return False
 
 
 def _apply_to_some(sessions: sessionmaker[Session], store: Store, progress: _Progress) -> bool:
-    """Look at the next artifacts of a team and remove those that nothing keeps; returns whether there may be more."""
+    """Check the next artifacts of a team and remove those that nothing keeps; return whether there may be more."""
     team_id = progress.team_id
     with transaction(sessions) as session:
         policy = get_retention(session, team_id).policy
@@ -203,7 +206,7 @@ def _apply_to_some(sessions: sessionmaker[Session], store: Store, progress: _Pro
 
 
 def _look_at_some(session: Session, policy: RetentionPolicy, progress: _Progress) -> list[tuple[str, bool]]:
-    """Return the next artifacts of a team that are old enough to go, each with whether nothing keeps it."""
+    """Return the next artifacts of a team that are past their age, each with whether nothing keeps it."""
     now = _now(session)
     judged = judge(progress.team_id, policy, now, _next(progress, ended_before(policy, now)))
     artifact = judged.columns
@@ -231,7 +234,7 @@ def _remove(sessions: sessionmaker[Session], team_id: str, policy: RetentionPoli
             if get_retention(session, team_id).policy != policy:
                 return ()
             prefixes = delete_artifacts(session, Automation(team_id, "retention"), job_id)
-            # asked once the job is locked: who comes now waits, and finds nothing
+            # Checked again under the job's lock: a later user waits, and then finds no artifact.
             if session.scalar(select(is_being_read(literal(job_id)))):
                 raise Conflict(f"the artifact of job {job_id!r} is being downloaded")
             return prefixes

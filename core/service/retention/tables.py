@@ -1,4 +1,4 @@
-"""Tables of retention: the policies of teams, the artifacts they speak of, and when artifacts were last read."""
+"""Tables of retention: the teams' policies, the artifacts, and the times when artifacts were last read."""
 
 from datetime import datetime
 from typing import Any, get_args
@@ -23,13 +23,13 @@ class RetentionPolicyRow(Base):
 
 
 class ArtifactRow(Base):
-    """Stored artifact of a job that is over, with what the rules of a policy ask of it. Code only reads this table.
+    """Stored artifact of an ended job, with the figures that the rules of a policy use. Code only reads this table.
 
-    Triggers of the database write it when a job's files, end or metrics change, and take the row away while a job is
-    tried again. `files` and `bytes` are of every attempt. `perplexity_ratio` is the mean over the evaluation sets,
-    `parameters` are those that are not zero, `latency` is the pruned model's in milliseconds. A figure that was not
-    measured is null. Each figure has an index of each group, since only with one are the best found without a look at
-    all others.
+    Triggers of the database write a row when a job's files, end or metrics change, and remove it while a job is
+    retried. `files` and `bytes` are totals over all attempts. `perplexity_ratio` is the mean over the evaluation sets,
+    `parameters` the number of nonzero ones, `latency` the pruned model's in milliseconds. A figure that was not
+    measured is null. Each figure has an index for each kind of group, so that the best are found without reading all
+    others.
     """
 
     __tablename__ = "artifacts"

@@ -1,6 +1,6 @@
-"""Artifacts of jobs that the database does not know, as after a restore of an older dump.
+"""Artifacts of jobs that the database does not know, for example after a restore of an older dump.
 
-They may be all that is left of somebody's work: they are counted and listed, and removed by an operator alone.
+They may be the only copy of somebody's work, so they are counted and listed, and only an operator removes them.
 """
 
 import re
@@ -28,7 +28,7 @@ logger = structlog.get_logger()
 
 @dataclass(frozen=True)
 class UnknownArtifact:
-    """Files in the store of a job without a row, all its attempts together; `touched` is the time of the last write."""
+    """Files in the store of a job without a row, of all its attempts; `touched` is the time of the last write."""
 
     job_id: str
     bytes: int
@@ -46,9 +46,9 @@ def unknown_artifacts(sessions: sessionmaker[Session], store: Store) -> Iterator
 def remove_unknown(
     sessions: sessionmaker[Session], store: OwnedStore, *, older_than: timedelta
 ) -> Iterator[UnknownArtifact]:
-    """Remove those whose last write is longer ago, and yield each once it is gone.
+    """Remove the unknown artifacts with an older last write, and yield each after its removal.
 
-    Raises StoreOfAnother where the store is another installation's, and StoreUnavailable.
+    Raises StoreOfAnother where the store belongs to another installation, and StoreUnavailable.
     """
     store.require_own()
     before = datetime.now(UTC) - older_than
@@ -60,9 +60,9 @@ def remove_unknown(
 
 
 def count_unknown(sessions: sessionmaker[Session], store: OwnedStore) -> int:
-    """Count jobs that the store has artifacts of and the database does not know; keep the number for the metrics.
+    """Count the jobs with artifacts in the store and no row in the database; save the number for the metrics.
 
-    Raises StoreOfAnother where the store is another installation's, and StoreUnavailable.
+    Raises StoreOfAnother where the store belongs to another installation, and StoreUnavailable.
     """
     store.require_own()
     count = sum(1 for _ in _unknown_jobs(sessions, store))
@@ -75,24 +75,25 @@ def count_unknown(sessions: sessionmaker[Session], store: OwnedStore) -> int:
 
 
 def last_count(session: Session) -> int:
-    """Return the number that `count_unknown` found last."""
+    """Return the number from the last `count_unknown`."""
     return session.scalar(select(InstallationRow.unknown_artifacts)) or 0
 
 
 def jobs_in_store(store: Store) -> Iterator[str]:
-    """Yield the ids of jobs that the store has files of."""
+    """Yield the ids of jobs with files in the store."""
     return filter(_IS_JOB.fullmatch, store.children())
 
 
 def batches(items: Iterable[str]) -> Iterator[list[str]]:
-    """Yield the items in lists of a few hundred: as many as one statement asks for."""
+    """Yield the items in lists of a few hundred, the size of one statement."""
     iterator = iter(items)
     while batch := list(islice(iterator, _BATCH)):
         yield batch
 
 
 def _unknown_jobs(sessions: sessionmaker[Session], store: Store) -> Iterator[str]:
-    for ids in batches(jobs_in_store(store)):  # files come after their job's row: what has none now has lost it
+    # A job's row is written before its files, so a job without a row has lost it.
+    for ids in batches(jobs_in_store(store)):
         with transaction(sessions) as session:
             known = set(session.scalars(select(JobRow.id).where(JobRow.id.in_(ids))))
         yield from sorted(set(ids) - known)

@@ -1,4 +1,4 @@
-"""Queue of requests for the samples: a worker takes one under a lease, and writes what came of it."""
+"""Queue of requests for the samples: a worker takes one under a lease, and writes the result."""
 
 from dataclasses import dataclass
 from typing import Any, cast
@@ -13,7 +13,7 @@ from secateur_wire.plans import Goal
 from secateur_wire.problems import StoredProblem, summary_of_problem
 
 MOST_ATTEMPTS = 2
-"""Workers that take a request before one that ended without an answer is final."""
+"""Maximum number of workers that take a request which ends without an answer."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class ClaimedSample:
 def claim(session: Session, *, worker_id: str, lease_seconds: float) -> ClaimedSample | None:
     """Take the oldest request that waits, or whose worker stopped renewing; None where there is none.
 
-    One that workers lost too often fails.
+    A request that workers lost too often fails.
     """
     is_lost = and_(SampleRequestRow.state == "running", SampleRequestRow.lease_expires_at < func.clock_timestamp())
     row = session.scalars(
@@ -54,17 +54,17 @@ def claim(session: Session, *, worker_id: str, lease_seconds: float) -> ClaimedS
 
 
 def renew(session: Session, claimed: ClaimedSample, lease_seconds: float) -> bool:
-    """Keep a request; False where it is no longer this attempt's, or is over."""
+    """Renew the lease of a request; False where another attempt holds it, or it is over."""
     return _write(session, claimed, {"lease_expires_at": seconds_from_now(lease_seconds)})
 
 
 def note_step(session: Session, claimed: ClaimedSample, step: str) -> bool:
-    """Note what is done now; False as of `renew`."""
+    """Record the current step; False as in `renew`."""
     return _write(session, claimed, {"step": step})
 
 
 def release(session: Session, claimed: ClaimedSample) -> bool:
-    """Give a request back unharmed: the attempt does not count."""
+    """Return a request to the queue. This attempt does not count."""
     values = {"state": "waiting", "worker_id": None, "lease_expires_at": None, "attempts": claimed.attempt - 1}
     return _write(session, claimed, values)
 

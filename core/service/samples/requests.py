@@ -1,4 +1,4 @@
-"""Requests for the samples, as those who make them see them."""
+"""Requests for the samples, as a team makes and reads them."""
 
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
@@ -13,7 +13,7 @@ from secateur_wire.samples import SampleBody, SampleRequest
 
 
 def request_samples(session: Session, caller: Actor, body: SampleBody) -> tuple[SampleRequest, bool]:
-    """Have the samples fetched; False where the team waits for them already, whatever they are then for."""
+    """Request the samples; return False if the team has an unfinished request already, for whichever goal."""
     created = session.scalar(
         insert(SampleRequestRow)
         .values(id=new_id("sample"), team_id=team_of(caller), goal=body.goal)
@@ -28,7 +28,7 @@ def request_samples(session: Session, caller: Actor, body: SampleBody) -> tuple[
 
 
 def latest_request(session: Session, team_id: str) -> SampleRequest | None:
-    """Return the team's newest request; None where it never made one."""
+    """Return the team's newest request; None where it has none."""
     row = session.scalar(
         select(SampleRequestRow)
         .where(SampleRequestRow.team_id == team_id)

@@ -15,10 +15,10 @@ _IS_OPEN = f"state IN ({any_of(OPEN)})"
 
 
 class SampleRequestRow(Base):
-    """A request for the samples, of which a team has one at a time.
+    """A request for the samples. A team has at most one unfinished request.
 
-    `goal` is what to prune the model for once it is there, None where it is only to be registered; `attempts` counts
-    how often a worker took it, and `step` is what it did last.
+    `goal` is the goal of the job that follows; None where the samples are only registered. `attempts` counts the
+    workers that took it, and `step` is the last step.
     """
 
     __tablename__ = "sample_requests"

@@ -1,5 +1,5 @@
-"""Sources: where models and datasets come from, a folder of this machine, a file of the store or the hub.
+"""Sources of models and datasets: a folder of this machine, a file of the store, or the hub.
 
-References as jobs name them, the hub's listings and its tokens, and folders of headers alone live here. What a team has
-registered is the registry's, and what a job makes of a source, the jobs'.
+This package has the references in jobs, the hub's listings and tokens, and header-only folders. A team's registered
+objects belong to `registry`, and the use of a source in a job to `jobs`.
 """

@@ -12,10 +12,10 @@ _CHUNK_BYTES = 16 * 2**20
 
 
 def allowed_path(settings: Settings, path: str) -> Path:
-    """Return the real path of something to register.
+    """Return the real path of a file or folder to register.
 
-    Raises InvalidRequest where the path is not absolute, PathEscapes where it is, links followed, outside the roots the
-    operator allows: the models and datasets folders of home, and SECATEUR_ALLOWED_ROOTS.
+    Raises InvalidRequest where the path is not absolute. Raises PathEscapes where the path, after following links, is
+    outside the allowed roots: the models and datasets folders of home, and SECATEUR_ALLOWED_ROOTS.
     """
     given = Path(path)
     if not given.is_absolute():
@@ -37,8 +37,8 @@ def allowed_path(settings: Settings, path: str) -> Path:
 def content_hash(folder: Path, *, watch: Callable[[], None] | None = None) -> str:
     """Return `sha256:` and the hash of a folder's content.
 
-    It is of the sorted lines `<sha256 of file>  <relative name>` (as `sha256sum` prints them) of all files. `watch` is
-    called between pieces, since a large model takes minutes; its errors come through.
+    The hash is that of the sorted lines `<sha256 of file> <relative name>` (as `sha256sum` prints them) of all files.
+    `watch` is called between pieces, because a large model takes minutes; it may raise.
 
     Raises PathEscapes where a link leads out of the folder, UnusableModel where an entry is not a regular file.
     """

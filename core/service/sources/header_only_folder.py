@@ -1,7 +1,7 @@
 """Folder with only the headers and small files of a remote model, for reading its description.
 
-The files that say what it is are complete; its weight files have their full size but nothing in them behind the header,
-so that they take no room. One reader then serves folders, uploads and the hub.
+The small files are complete. The weight files have their full size, but no data after the header, so that they use no
+disk space. So one reader serves folders, uploads and the hub.
 """
 
 import struct
@@ -14,18 +14,18 @@ from core.service.sources.references import FileReference
 from secateur_wire.errors import UnusableModel
 
 MAX_HEADER_BYTES = 16 * 2**20
-"""Most bytes of a weight file's header; real ones stay under one megabyte."""
+"""Maximum bytes of a weight file's header; real ones stay under one megabyte."""
 READ_IN_FULL = (*CHECKED, INDEX_FILE)
 _FIRST_BYTES = 256 * 2**10
-"""Bytes of a weight file that are read at first: most headers are shorter."""
+"""Bytes of a weight file that are read first: most headers are shorter."""
 _AT_ONCE = 8
 
 Read = Callable[[FileReference, int, int], bytes]
-"""Bytes of a file from a start to before an end."""
+"""Function that returns the bytes of a file from a start to before an end."""
 
 
 def write_header_only_folder(folder: Path, files: Iterable[FileReference], read: Read) -> None:
-    """Fill a folder with what `inspect_folder` reads of these files. Raises UnusableModel, and what `read` raises."""
+    """Fill a folder with the files that `inspect_folder` reads. Raises UnusableModel, and the errors of `read`."""
     wanted = list(files)
     small = [file for file in wanted if file.path in READ_IN_FULL]
     for file in small:
@@ -39,16 +39,16 @@ def write_header_only_folder(folder: Path, files: Iterable[FileReference], read:
 
 
 def require_readable(file: FileReference) -> None:
-    """Require that a file without weights is no larger than makes sense; raises UnusableModel."""
+    """Require that a file without weights is not too large; raises UnusableModel."""
     most = MOST_BYTES.get(file.path)
     if most is not None and file.bytes > most:
         raise UnusableModel(f"{file.path} is larger than {most} bytes", param="model")
 
 
 def header_end(file: FileReference, first: bytes) -> int | None:
-    """Return the offset at which the header of a weight file ends, from its first 8 bytes; None where they are invalid.
+    """Return the offset at which the header of a weight file ends, from its first 8 bytes; None for invalid ones.
 
-    Raises UnusableModel where it is longer than any model needs.
+    Raises UnusableModel for a header longer than any model needs.
     """
     if len(first) < 8:
         return None
@@ -61,7 +61,7 @@ def header_end(file: FileReference, first: bytes) -> int | None:
 
 
 def write_header_only_weights(target: Path, header: bytes, size: int) -> None:
-    """Write a weight file of `size` bytes of which only the header is real."""
+    """Write a weight file of `size` bytes with only the header as real data."""
     with target.open("wb") as stream:
         stream.write(header[:size])
         stream.truncate(size)

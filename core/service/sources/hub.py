@@ -1,10 +1,10 @@
 """Client of the model hub: the files of a revision, and ranges of their bytes.
 
-Every request has a timeout. Errors tell apart what is gated, what is not there (or private: the hub does not say
-which), and a hub that cannot be reached, which is worth another try.
+Every request has a timeout. Errors distinguish gated repositories, missing ones (which may be private: the hub does not
+tell) and a hub that cannot be reached, where a retry may help.
 
-The hub's library is loaded where it is first needed: API, dispatcher and workers import this module at every start, and
-most of them never ask the hub.
+The hub's library is imported at its first use: the API, the dispatcher and workers import this module at every start,
+and most of them never ask the hub.
 """
 
 import threading
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
 TIMEOUT_SECONDS = 10.0
 """Seconds to connect, and between two pieces of an answer."""
 _LISTING_SECONDS = 60.0
-"""Time for which the commit of a public repository's branch is remembered."""
+"""Time for which the commit of a public repository's branch is cached."""
 _MOST_LISTINGS = 1000
 
 
 @dataclass(frozen=True)
 class HubListing:
-    """Files of a repository at a commit. Unless it `is_public`, only the team that asked may see it.
+    """Files of a repository at a commit. Unless it `is_public`, only the requesting team may see it.
 
-    `configs` are those a dataset's card declares, with their splits.
+    `configs` are the configurations in a dataset's card, with their splits.
     """
 
     commit: str
@@ -48,14 +48,14 @@ class HubListing:
 
 @dataclass(frozen=True)
 class HubCredential:
-    """A token of the hub, and whose it is."""
+    """A token of the hub, and its owner."""
 
     token: str = field(repr=False)
     owner: TokenOwner
 
 
 class _PublicListings:
-    """Cache of listings of public repositories for a short time: a sweep of jobs asks the hub once."""
+    """Cache of listings of public repositories for a short time: a sweep with many jobs asks the hub once."""
 
     def __init__(self) -> None:
         self._listings: dict[tuple[Kind, str, str | None], tuple[float, HubListing]] = {}
@@ -74,9 +74,9 @@ class _PublicListings:
 
 
 class Hub:
-    """Hub client, safe to share between threads. It sends no token, except by `with_credential`.
+    """Hub client, safe to share between threads. It sends no token, except after `with_credential`.
 
-    With an `outage` a hub that is away is not asked again and again.
+    With an `outage`, a hub that is unavailable is not asked again and again.
     """
 
     def __init__(self, settings: Settings, outage: HubOutage | None = None) -> None:
@@ -93,7 +93,8 @@ class Hub:
 
     @property
     def _token(self) -> str | Literal[False]:
-        return self._credential.token if self._credential else False  # False: none from elsewhere
+        # False: the library must not use a token from elsewhere.
+        return self._credential.token if self._credential else False
 
     @property
     def _owner(self) -> TokenOwner | None:
@@ -105,7 +106,7 @@ class Hub:
     def listing(self, kind: Kind, repository: str, revision: str | None) -> HubListing:
         """Return the files of a revision (null: the default branch), and check that they may be read.
 
-        The check is made each time unless the repository is public. Raises UnknownModel or UnknownDataset, GatedModel
+        Access is checked each time unless the repository is public. Raises UnknownModel or UnknownDataset, GatedModel
         or UnusableDataset, HubUnavailable.
         """
         key = (kind, repository, revision)
@@ -126,22 +127,25 @@ class Hub:
                 info = api.repo_info(
                     repository, repo_type=kind, revision=revision, files_metadata=True, timeout=TIMEOUT_SECONDS
                 )
-                if info.gated:  # its facts are public, its files are not
+                if info.gated:  # The facts of a gated repository are public, its files are not.
                     api.auth_check(repository, repo_type=kind)
             if not is_commit(info.sha):
                 raise HubUnavailable(f"the hub at {self._endpoint} names no commit for {repository}", param=kind)
             files = tuple(_file(file) for file in getattr(info, "siblings", None) or ())
-            is_public = info.private is False and info.gated is False  # as far as it says so
+            is_public = info.private is False and info.gated is False  # As far as the hub reports it.
             return HubListing(str(info.sha), files, _configs(getattr(info, "card_data", None)), is_public)
 
     def read(self, kind: Kind, repository: str, commit: str, file: FileReference, *, limit: int) -> bytes:
-        """Return the first `limit` bytes of a file, or all of it. Raises as `listing`, and UnusableModel kinds."""
+        """Return the first `limit` bytes of a file, or all of it.
+
+        Raises the errors of `listing`, and UnusableModel kinds.
+        """
         return b"".join(self.open_range(kind, repository, commit, file.path, 0, min(limit, file.bytes)))
 
     def open_range(self, kind: Kind, repository: str, commit: str, path: str, start: int, end: int) -> Iterator[bytes]:
         """Yield the bytes from `start` to before `end`; fewer where the connection ends early without an error.
 
-        Raises as `read`; the first piece is requested when it is iterated.
+        Raises the errors of `read`; the first piece is requested at the first iteration.
         """
         if end <= start:
             return
@@ -159,9 +163,11 @@ class Hub:
             get_session().stream("GET", url, headers=headers, timeout=TIMEOUT_SECONDS) as response,
         ):
             hf_raise_for_status(response)
-            skip = 0 if response.status_code == 206 else start  # a server that does not know ranges sends all
+            # A server without support for ranges sends the whole file.
+            skip = 0 if response.status_code == 206 else start
             left = end - start
-            for chunk in response.iter_bytes():  # as they arrive: gathering more would lose it with the connection
+            # Pieces are yielded as they arrive: gathered bytes would be lost with the connection.
+            for chunk in response.iter_bytes():
                 piece = chunk[skip : skip + left]
                 skip = max(0, skip - len(chunk))
                 left -= len(piece)
@@ -184,9 +190,9 @@ def _file(file: "RepoSibling") -> FileReference:
 
 
 def _configs(card: object) -> dict[str, tuple[str, ...]]:
-    """Return the configurations and splits in a dataset's card, which others write, so its form is not trusted.
+    """Return the configurations and splits in a dataset's card; anyone may write one, so its form is not trusted.
 
-    A configuration whose splits are not listed one by one has none here.
+    A configuration without an explicit list of splits is left out.
     """
     declared = getattr(card, "configs", None)
     configs: dict[str, tuple[str, ...]] = {}

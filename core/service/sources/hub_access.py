@@ -1,7 +1,7 @@
 """Access to the hub for a team, as a worker passes it on to its fetcher.
 
-The token stays sealed and is opened only where the hub is asked. This module needs no database: a fetcher starts often
-and has none.
+The token stays encrypted, and is decrypted only where the hub is asked. This module does not use the database: a
+fetcher starts often and has none.
 """
 
 from typing import Literal
@@ -15,11 +15,14 @@ from core.settings import Settings
 from secateur_wire.errors import GatedModel
 
 PURPOSE = "hub"
-"""Purpose that a team's token is sealed for."""
+"""Purpose of the encryption of a team's token."""
 
 
 class HubAccess(BaseModel):
-    """Token for a team's requests to the hub: its own (`sealed`), the operator's where it is lent to it, or none."""
+    """Token for a team's requests to the hub.
+
+    It is the team's own (`sealed`), the operator's where the settings allow that, or none.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -35,7 +38,7 @@ class HubAccess(BaseModel):
 
 
 def open_access(access: HubAccess, settings: Settings) -> HubCredential | None:
-    """Return the token itself. Raises GatedModel where it was sealed with another secret than this process has."""
+    """Return the token itself. Raises GatedModel where it was encrypted with another secret than this process has."""
     if access.sealed is not None:
         try:
             opened = Sealed(server_secret(settings), PURPOSE).open(access.sealed.encode())

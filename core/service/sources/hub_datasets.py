@@ -1,4 +1,4 @@
-"""Datasets of the hub: their names, and what a name resolves to before anything is fetched."""
+"""Datasets of the hub: their names, and the commit, configuration and split of a name."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from secateur_wire.errors import HubUnavailable, UnknownDataset
 
 @dataclass(frozen=True)
 class HubDatasetName:
-    """`org/name[@revision][:config[:split]]`. Null where a part is not named: the repository's default."""
+    """Parts of `org/name[@revision][:config[:split]]`. A null part means the repository's default."""
 
     repository: str
     revision: str | None
@@ -20,7 +20,7 @@ class HubDatasetName:
 
 @dataclass(frozen=True)
 class HubDataset:
-    """A dataset at one commit. `bytes` are those of all the repository's files."""
+    """A dataset at one commit. `bytes` is the total of all the repository's files."""
 
     repository: str
     revision: str
@@ -31,7 +31,7 @@ class HubDataset:
 
 
 _HUB_IS_AWAY_SECONDS = 600
-"""Seconds after which questions are requested again: longer than clients wait, since a local copy helps at once."""
+"""Retry-After for missing questions: longer than clients wait, because a local copy helps at once."""
 
 
 def questions_unavailable(task: str, error: HubUnavailable, param: str) -> HubUnavailable:
@@ -48,7 +48,7 @@ _SHORT_NAMES = {
     "wikitext": ("Salesforce/wikitext", "wikitext-2-raw-v1", {"calibration": "train", "evaluation": "test"}),
     "c4": ("allenai/c4", "en", {"calibration": "train", "evaluation": "validation"}),
 }
-"""The usual sets by their usual names: repository, configuration, and the split for each use."""
+"""Common datasets by their short names: repository, configuration, and the split for each use."""
 
 
 def is_hub_dataset(name: str) -> bool:
@@ -56,7 +56,7 @@ def is_hub_dataset(name: str) -> bool:
 
 
 def parse_dataset_name(name: str, use: Use, param: str) -> HubDatasetName:
-    """Parse the name of a hub dataset; raises UnknownDataset where it has another form."""
+    """Parse the name of a hub dataset; raises UnknownDataset for another form."""
     if name in _SHORT_NAMES:
         repository, config, splits = _SHORT_NAMES[name]
         return HubDatasetName(repository, None, config, splits[use])
@@ -71,7 +71,7 @@ def parse_dataset_name(name: str, use: Use, param: str) -> HubDatasetName:
 
 
 def find_hub_dataset(hub: Hub, name: str, use: Use, param: str) -> HubDataset:
-    """Ask the hub. A configuration or split that the dataset's card would name and does not is refused here.
+    """Ask the hub for a dataset. Raises an error for a configuration or split that the dataset's card does not list.
 
     Raises UnknownDataset, UnusableDataset, HubUnavailable.
     """

@@ -1,4 +1,4 @@
-"""Errors of the hub's client, turned into errors of ours in one place."""
+"""Translation of the hub client's errors into errors of this service."""
 
 import errno
 import json
@@ -42,10 +42,10 @@ def translated_errors(
     *,
     owner: TokenOwner | None,
 ) -> Iterator[None]:
-    """Turn whatever is raised while the hub is asked and its answers are read into errors of ours.
+    """Translate every error of a request to the hub, and of parsing its answer.
 
-    `owner` is whose token it was asked with. Others write what the hub answers, and its client checks little of it: an
-    exception that is not of the network means that the answer has a form which cannot be read.
+    `owner` is the owner of the token. The hub returns content that anyone may write, and its client checks little of
+    it. So an exception that is not of the network means that the answer has an unreadable form.
     """
     at = f"{repository}@{revision}" if revision else repository
     is_model = kind == "model"
@@ -99,12 +99,12 @@ def translated_errors(
             error = HubUnavailable(f"the hub answers {status} when asked for {at}; try again later", param=kind)
     except (httpx2.HTTPError, httpx2.InvalidURL, OSError, json.JSONDecodeError, UnicodeError) as failure:
         if isinstance(failure, OSError) and failure.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise  # of our own disk
+            raise  # An error of this machine's disk.
         error = HubUnavailable(
             f"the hub cannot be reached for {at} ({type(failure).__name__}); try again later", param=kind
         )
     except MemoryError:
-        raise  # of our own
+        raise  # An error of this service.
     except Exception as failure:
         log.warning("the hub's answer cannot be read", kind=kind, repository=repository, error=repr(failure)[:300])
         error = (UnusableModel if is_model else UnusableDataset)(

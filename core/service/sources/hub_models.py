@@ -1,4 +1,4 @@
-"""A model of the hub, described before it is fetched: from its configs and the headers of its weight files."""
+"""Models of the hub, described before they are fetched: from their configs and the headers of their weight files."""
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -16,7 +16,7 @@ from secateur_wire.errors import GatedModel, ModelTooLarge, UnsupportedArchitect
 
 @dataclass(frozen=True)
 class HubRevision:
-    """A model repository at one commit: what it is, and the files that are fetched for it."""
+    """A model repository at one commit: its description, and the files to fetch."""
 
     repository: str
     revision: str
@@ -26,9 +26,9 @@ class HubRevision:
 
 
 def describe_hub_model(hub: Hub, repository: str, listing: HubListing, *, max_bytes: int) -> HubRevision:
-    """Ask the hub; nothing but configs, chat template, index and headers is read.
+    """Describe a model of the hub; only configs, chat template, index and headers are read.
 
-    Raises what `Hub.read` and `describe_source` do, and ModelTooLarge.
+    Raises the errors of `Hub.read` and `describe_source`, and ModelTooLarge.
     """
     there = {file.path: file for file in listing.files}
 
@@ -42,7 +42,7 @@ def describe_hub_model(hub: Hub, repository: str, listing: HubListing, *, max_by
             write_header_only_folder(folder, [there[name] for name in READ_IN_FULL if name in there], read)
             for name in there:
                 if "/" not in name and any(fnmatchcase(name, pattern) for pattern in PICKLES):
-                    (folder / name).touch()  # to be refused by name
+                    (folder / name).touch()  # Listed so that it is refused by name.
             weights = [there[name] for name in weight_names(folder) if name in there]
             files = [there[name] for name in (*COMPANIONS, INDEX_FILE) if name in there] + weights
             for file in files:
@@ -62,7 +62,7 @@ def describe_hub_model(hub: Hub, repository: str, listing: HubListing, *, max_by
 
 
 def weight_names(folder: Path) -> list[str]:
-    """Return the names in the index that can be files; `describe_source` reports what is wrong with the index."""
+    """Return the valid file names in the index; `describe_source` reports faults of the index."""
     if not (folder / INDEX_FILE).is_file():
         return [SINGLE_FILE]
     try:

@@ -1,4 +1,4 @@
-"""Names on the model hub: of repositories, branches and commits."""
+"""Names on the model hub: repositories, branches and commits."""
 
 import re
 from typing import Literal
@@ -16,7 +16,7 @@ def is_commit(revision: str | None) -> bool:
 
 
 def is_branch(revision: str) -> bool:
-    """Return True if a branch can have this name; the name of a commit cannot be one."""
+    """Return whether a branch can have this name; the name of a commit cannot be one."""
     return _is_revision(revision) and not is_commit(revision)
 
 
@@ -25,7 +25,7 @@ def _is_revision(revision: str) -> bool:
 
 
 def name_refusal(repository: str) -> str | None:
-    """Return what the hub has against the name of a repository, None where it takes it."""
+    """Return the hub's objection to the name of a repository, None for a valid name."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # lazily
 

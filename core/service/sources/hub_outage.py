@@ -1,4 +1,4 @@
-"""Memory of a hub that does not answer, so that not everybody waits for it in turn."""
+"""Memory of an unavailable hub, so that later requests fail at once instead of waiting for it."""
 
 import threading
 import time
@@ -10,9 +10,10 @@ from typing import Final
 from secateur_wire.errors import HubUnavailable
 
 AWAY_SECONDS: Final = 60.0
-"""Time for which a hub that did not answer is not asked again."""
+"""Time for which an unavailable hub is not asked again."""
 _SILENT_REPOSITORIES: Final = 2
-"""Repositories in a row for which no answer came, after which the hub is taken to be away: one may only be slow."""
+"""Number of consecutive repositories without an answer after which the hub counts as unavailable: a single one may be
+slow."""
 
 
 class HubOutage:
@@ -25,11 +26,11 @@ class HubOutage:
 
     @property
     def seconds_left(self) -> float:
-        """Return the seconds for which the hub is not asked; 0 while it is."""
+        """Return the remaining seconds of the outage; 0 where the hub may be asked."""
         return max(0.0, self._until - time.monotonic())
 
     def begin(self) -> None:
-        """Note that the hub does not answer."""
+        """Record that the hub does not answer."""
         self._until = time.monotonic() + AWAY_SECONDS
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""Memory of the hub's models at their commits, in the database: a cache of bounded size, of which any row may go."""
+"""Cache in the database of the hub's models at their commits; its size is bounded, and any row may be removed."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -14,18 +14,18 @@ from core.service.sources.hub_tables import HubRevisionRow
 from core.service.sources.references import FileReference
 
 PUBLIC: Final = "public"
-"""Reader of revisions that the hub shows to anybody."""
+"""Reader of revisions that are public."""
 MOST_OF_TEAM: Final = 1000
-"""Revisions that are remembered because one team asked for them: those that were used last."""
+"""Maximum number of cached revisions of one team: the most recently used ones stay."""
 _USED_SECONDS: Final = 3600.0
-"""A use is written down no more often."""
+"""A use is recorded at most this often."""
 _BATCH: Final = 500
 
 _KEY = (HubRevisionRow.reader, HubRevisionRow.repository, HubRevisionRow.revision)
 
 
 def find_revision(session: Session, reader: str, repository: str, commit: str) -> HubRevision | None:
-    """Return what is remembered of a model at a commit, and note that it was used."""
+    """Return the cached facts of a model at a commit, and record the use."""
     row = session.get(HubRevisionRow, (reader, repository, commit))
     if row is None:
         return None
@@ -47,14 +47,14 @@ def find_revision(session: Session, reader: str, repository: str, commit: str) -
 def remember_revision(
     session: Session, reader: str, model: HubRevision, team_id: str, *, most: int = MOST_OF_TEAM
 ) -> None:
-    """Remember a model that a team asked for; of more than `most` of the team's, those not used for longest go."""
+    """Cache a model that a team asked for; above `most` of the team's rows, the least recently used are removed."""
     session.execute(insert(HubRevisionRow).values(_values(reader, model, team_id)).on_conflict_do_nothing())
     beyond = select(*_KEY).where(HubRevisionRow.team_id == team_id).order_by(HubRevisionRow.used_at.desc()).offset(most)
     _remove(session, beyond.limit(_BATCH))
 
 
 def forget_unused_revisions(session: Session, keep_days: float) -> int:
-    """Forget a batch of the revisions that nobody used for so many days; returns how many."""
+    """Remove a batch of the revisions that were unused for so many days; return their number."""
     unused = select(*_KEY).where(HubRevisionRow.used_at < seconds_from_statement(-keep_days * 24 * 3600))
     return _remove(session, unused.order_by(HubRevisionRow.used_at).limit(_BATCH))
 

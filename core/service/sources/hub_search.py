@@ -1,6 +1,6 @@
-"""Search for models on the hub by words, for somebody who chooses one: quick, remembered for a while, never needed.
+"""Search for models on the hub by words, as a help in forms: fast, cached for a while, and optional.
 
-The hub is asked without a token, so what is found is public. Where it does not answer in time nothing is found, and it
+The hub is asked without a token, so the results are public. If it does not answer in time, the result is empty, and it
 is not asked again for a while.
 """
 
@@ -16,14 +16,14 @@ from secateur_wire.errors import SecateurError
 
 MOST_MATCHES: Final = 8
 FEWEST_CHARACTERS: Final = 3
-"""Length from which on words are searched for."""
+"""Minimum length of the words to search for."""
 _REMEMBERED_SECONDS: Final = 300.0
 _MOST_REMEMBERED: Final = 1000
 
 
 @dataclass(frozen=True)
 class HubMatch:
-    """Repository of a model with safetensors; `downloads` are those of the last month, None where the hub says none."""
+    """Repository of a model with safetensors; `downloads` counts the last month, None where the hub gives no number."""
 
     name: str
     downloads: int | None
@@ -41,7 +41,7 @@ class HubSearch:
         self._lock = threading.Lock()
 
     def known(self, words: str) -> tuple[HubMatch, ...] | None:
-        """Return what is found without asking the hub; None where it has to be asked."""
+        """Return the cached result; None where the hub has to be asked."""
         if not self._seconds or len(words.strip()) < FEWEST_CHARACTERS:
             return ()
         with self._lock:
@@ -51,7 +51,7 @@ class HubSearch:
             return () if self._outage.seconds_left else None
 
     def search(self, words: str) -> tuple[HubMatch, ...]:
-        """Return the models with most downloads that match, asking the hub at most as long as the settings allow."""
+        """Return the matching models with the most downloads; waits for the hub as long as the settings allow."""
         known = self.known(words)
         if known is not None:
             return known

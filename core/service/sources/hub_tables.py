@@ -1,4 +1,4 @@
-"""The tables of the hub: what was found there, and the tokens it is asked with."""
+"""Tables of the hub: cached models, and the teams' tokens."""
 
 from datetime import datetime
 from typing import Any
@@ -10,10 +10,11 @@ from core.database import Base
 
 
 class HubRevisionRow(Base):
-    """A model repository at one commit, which never changes: a cache, any row of which may be removed.
+    """A model repository at one commit, which never changes: a cache, whose rows may be removed.
 
-    `reader` is `public`, or else the one team that may be told. `description` is a `ModelDescription`, `files` the
-    files to fetch by path. `team_id` asked for it first; `used_at` is when somebody last did, to the hour.
+    `reader` is `public`, or the id of the only team that may read the row. `description` is a `ModelDescription`,
+    `files` the files to fetch by path. `team_id` is the team that asked first; `used_at` is the time of the last use,
+    to the hour.
     """
 
     __tablename__ = "hub_revisions"
@@ -30,7 +31,7 @@ class HubRevisionRow(Base):
 
 
 class HubTokenRow(Base):
-    """A team's own token of the hub, sealed."""
+    """A team's own token of the hub, encrypted."""
 
     __tablename__ = "hub_tokens"
 

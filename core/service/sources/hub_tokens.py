@@ -1,4 +1,4 @@
-"""Tokens for the hub: a team's own, kept sealed and never shown; the operator's for teams the settings name."""
+"""Tokens for the hub: a team's own, stored encrypted and never shown, or the operator's for teams in the settings."""
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
@@ -17,7 +17,7 @@ from secateur_wire.teams import HubToken
 
 
 def find_access(session: Session, team_id: str, settings: Settings) -> HubAccess:
-    """Return the team's access to the hub: its own token is preferred to the operator's."""
+    """Return the team's access to the hub; its own token comes before the operator's."""
     name, sealed = session.execute(
         select(TeamRow.name, HubTokenRow.sealed).outerjoin(HubTokenRow).where(TeamRow.id == team_id)
     ).one()
@@ -28,7 +28,7 @@ def find_access(session: Session, team_id: str, settings: Settings) -> HubAccess
 
 
 def get_hub_token(session: Session, team_id: str, settings: Settings) -> HubToken:
-    """Return whose token is used for the team, and since when it has its own."""
+    """Return the owner of the team's token, and the time when the team set its own."""
     row = session.get(HubTokenRow, team_id)
     return HubToken(
         used=find_access(session, team_id, settings).owner,
@@ -39,7 +39,7 @@ def get_hub_token(session: Session, team_id: str, settings: Settings) -> HubToke
 def set_hub_token(
     session: Session, caller: Actor, body: HubTokenBody, *, settings: Settings, secret: bytes
 ) -> HubToken:
-    """Keep a team's own token, in place of the one before. Raises InvalidRequest where it can be none."""
+    """Store a team's own token and replace the earlier one. Raises InvalidRequest for an invalid token."""
     team_id = team_of(caller)
     plain = body.token.get_secret_value()
     require_credential("token", plain)
@@ -54,7 +54,7 @@ def set_hub_token(
 
 
 def remove_hub_token(session: Session, caller: Actor, settings: Settings) -> HubToken:
-    """Forget a team's own token. Idempotent."""
+    """Remove a team's own token. Idempotent."""
     team_id = team_of(caller)
     removed = session.scalar(delete(HubTokenRow).where(HubTokenRow.team_id == team_id).returning(HubTokenRow.team_id))
     if removed is not None:

@@ -1,7 +1,7 @@
-"""References to the model, texts and images that a job resolved to when it was submitted.
+"""References to the model, texts and images of a job, resolved when it was submitted.
 
-They hold all a worker needs to fetch them, and are kept as JSON in the job's `sources`. `kind` is where they are: in a
-folder of this machine, in the store, on the hub, or nowhere yet (text the model itself generates).
+They contain everything that a worker needs to fetch them, and are stored as JSON in the job's `sources`. `kind` is the
+place: a folder of this machine, the store, the hub, or none (text that the model generates).
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ class _Reference(BaseModel):
 
 
 class FileReference(_Reference):
-    """One file to fetch. `path` is relative, with `/`; `git_blob` stands in for `sha256` for the hub's small files."""
+    """One file to fetch. `path` is relative, with `/`; small files of the hub have `git_blob` instead of `sha256`."""
 
     path: str
     bytes: int
@@ -28,14 +28,14 @@ class FileReference(_Reference):
 
 
 class _ModelReference(_Reference):
-    """Base of models. `discovered` is the architecture where nobody listed it."""
+    """Base of models. `discovered` is the architecture of a model that is not listed."""
 
     name: str
     discovered: Architecture | None = None
 
 
 class FolderModel(_ModelReference):
-    """A registered folder, used in place. `revision` is the hash of its content."""
+    """A registered folder, used without a copy. `revision` is the hash of its content."""
 
     kind: Literal["folder"] = "folder"
     path: Path
@@ -45,8 +45,8 @@ class FolderModel(_ModelReference):
 class StoredModel(_ModelReference):
     """An uploaded model, or a job's artifact, under a prefix of the store. `revision` is the hash of its content.
 
-    A packed artifact is unpacked where it is used: its weights then take `unpacked_bytes`. Only what `is_artifact` may
-    have layers of different shapes.
+    A packed artifact is unpacked before use: its weights then take `unpacked_bytes`. Only a model that `is_artifact`
+    may have layers of different shapes.
     """
 
     kind: Literal["store"] = "store"
@@ -60,7 +60,7 @@ class StoredModel(_ModelReference):
 class HubModel(_ModelReference):
     """Files of a repository of the hub at one commit, which is the `revision`.
 
-    Unless it `is_public`, the hub is asked each time who may read it; the same goes for datasets.
+    Unless it `is_public`, the hub is asked at each use whether the team may read it. The same applies to datasets.
     """
 
     kind: Literal["hub"] = "hub"
@@ -71,7 +71,7 @@ class HubModel(_ModelReference):
 
 
 class FileText(_Reference):
-    """A registered file, used in place."""
+    """A registered file, used without a copy."""
 
     kind: Literal["folder"] = "folder"
     name: str
@@ -93,9 +93,9 @@ class StoredText(_Reference):
 
 
 class HubText(_Reference):
-    """A split of a hub dataset at one commit, up to so many characters (null: all of it).
+    """A split of a hub dataset at one commit, up to a number of characters (null: all of it).
 
-    Where `config` or `split` is null, the repository's default for `use` is taken when it is fetched.
+    Where `config` or `split` is null, the repository's default for `use` is chosen when it is fetched.
     """
 
     kind: Literal["hub"] = "hub"
@@ -110,7 +110,10 @@ class HubText(_Reference):
 
 
 class FileImages(_Reference):
-    """A registered file or folder of images, used in place. `sha256` is of the file, or of the folder's content."""
+    """A registered file or folder of images, used without a copy.
+
+    `sha256` is the hash of the file, or of the folder's content.
+    """
 
     kind: Literal["folder_images"] = "folder_images"
     name: str
@@ -136,8 +139,8 @@ class StoredImages(_Reference):
 class HubImages(_Reference):
     """Split of a hub dataset at one commit, all of it.
 
-    `bytes` are those of the repository's files together: the most that the split can have. Where `config` or `split` is
-    null, the repository's default for `use` is taken when it is fetched.
+    `bytes` is the total of the repository's files, an upper bound for the split. Where `config` or `split` is null, the
+    repository's default for `use` is chosen when it is fetched.
     """
 
     kind: Literal["hub_images"] = "hub_images"
@@ -152,7 +155,7 @@ class HubImages(_Reference):
 
 
 class SelfText(_Reference):
-    """Text the model itself generates: enough for `samples` windows of `sequence_length` tokens."""
+    """Text that the model generates: enough for `samples` windows of `sequence_length` tokens."""
 
     kind: Literal["self"] = "self"
     name: str
@@ -174,7 +177,7 @@ ImageReference = Annotated[FileImages | StoredImages | HubImages, Field(discrimi
 DataReference = Annotated[
     FileText | StoredText | HubText | SelfText | FileImages | StoredImages | HubImages, Field(discriminator="kind")
 ]
-"""Data that a job calibrates, trains or is evaluated on: texts, or images for a classifier."""
+"""Data for a job's calibration, training or evaluation: texts, or images for a classifier."""
 model_references: TypeAdapter[ModelReference] = TypeAdapter(ModelReference)
 text_references: TypeAdapter[TextReference] = TypeAdapter(TextReference)
 image_references: TypeAdapter[ImageReference] = TypeAdapter(ImageReference)

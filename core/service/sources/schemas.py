@@ -6,7 +6,10 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 
 class HubTokenBody(BaseModel):
-    """A token of the hub that may read what the team prunes. It is kept sealed, and never shown again."""
+    """A hub token with read access to the models that the team prunes.
+
+    It is stored encrypted, and never shown again.
+    """
 
     model_config = ConfigDict(extra="forbid")
 

@@ -1,5 +1,6 @@
-"""Sweeps: many jobs on one model as one thing, over a grid or as a search for the smallest model that is good enough.
+"""Sweeps: many jobs on one model, over a grid or as a search for the smallest model that meets limits.
 
-`grid` makes points of a request, `validation` tries each before anything is queued, `advance` has the dispatcher start
-them a few at a time, `planning` says which comes next and `search` which a search needs, `results` is what came out.
+`grid` makes the points of a request, and `validation` checks each before anything is queued. `advance` lets the
+dispatcher start their jobs, a few at a time. `planning` chooses the next point, and `search` the next point of a
+search. `results` compares the points.
 """

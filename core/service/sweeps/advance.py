@@ -1,7 +1,7 @@
-"""Steps of a sweep, for the dispatcher: results of ended jobs are recorded, the next job is queued.
+"""Steps of a sweep, run by the dispatcher: results of ended jobs are recorded, and the next job is queued.
 
-Each step is one transaction that holds the sweep's row and queues one job at most, together with its point's row. A
-dispatcher that is killed in the middle has done the step or not; two of them take turns, or pass each other by.
+Each step is one transaction that locks the sweep's row. It queues at most one job, together with the job's point. So a
+dispatcher killed in the middle leaves no half step, and two dispatchers take turns or skip each other's sweeps.
 """
 
 from collections.abc import Sequence
@@ -49,9 +49,10 @@ _Coming = tuple[str, list[Document]]
 
 
 def advance_sweeps(context: ServiceContext, *, send_hint: SendHint, threads: TeamThreads | None = None) -> int:
-    """Take every running sweep as far as it goes now; returns how many jobs were queued here.
+    """Advance every running sweep as far as possible now; return the number of jobs queued here.
 
-    Sweeps that name something on the hub come last; with `threads` they are advanced there, and not waited for.
+    Sweeps that name something on the hub come last. With `threads` they are advanced there, and this call does not wait
+    for them.
     """
     rows = IsolatedRows(context.sessions, DUTY)
     under_way = [] if threads is None else threads.under_way(DUTY)
@@ -77,14 +78,14 @@ def _park(sweep_id: str, session: Session, reason: SecateurError) -> bool:
 
 @dataclass(frozen=True)
 class _Stepped:
-    """Result of a step. `job` was queued, and its hint is due; `goes_on`: another step may follow at once."""
+    """Result of a step. `job` was queued, and its hint is due. `goes_on`: another step may follow at once."""
 
     job: Job | None = None
     goes_on: bool = False
 
 
 class _Turn:
-    """Turn of one sweep. The hub is asked while no row is held."""
+    """Turn of one sweep. The hub is asked while no row is locked."""
 
     def __init__(self, context: ServiceContext, send_hint: SendHint, sweep_id: str) -> None:
         self._context = context
@@ -101,7 +102,7 @@ class _Turn:
         return self._may_wait
 
     def advance(self) -> int:
-        """Take the sweep as far as it goes, or to where it would wait and did not before; how many jobs it queued."""
+        """Advance the sweep as far as possible, or to a new reason to wait; return the number of queued jobs."""
         queued = 0
         while True:
             findings = None
@@ -125,7 +126,7 @@ class _Turn:
 
 
 def _step(resources: ServiceContext, session: Session, sweep_id: str, findings: HubFindings) -> _Stepped:
-    """Take one step of a sweep that runs, unless another process is taking one."""
+    """Take one step of a running sweep, unless another process is taking one."""
     row = session.scalar(
         select(SweepRow)
         .where(SweepRow.id == sweep_id, SweepRow.status == "running")
@@ -162,7 +163,7 @@ def _next(row: SweepRow, body: SweepBody, points: Sequence[PointState]) -> Next:
 
 
 def _coming_bodies(session: Session, sweep_id: str) -> _Coming | None:
-    """Return the team, and the bodies that the next step will queue or check, as read without a lock."""
+    """Return the team, and the bodies that the next step will queue or check, read without a lock."""
     row = session.get(SweepRow, sweep_id)
     if row is None or row.status != "running":
         return None
@@ -180,7 +181,7 @@ def _coming_bodies(session: Session, sweep_id: str) -> _Coming | None:
 def _queue(context: RequestContext, row: SweepRow, point: SweepPointRow) -> _Stepped:
     """Queue the point's job, or retry it.
 
-    A quota or a hub that is away keeps the point waiting; any other refusal of the job ends the point.
+    An exceeded quota or an unavailable hub keeps the point waiting; any other refusal of the job ends the point.
     """
     session = context.session
     try:
@@ -204,7 +205,7 @@ def _queue(context: RequestContext, row: SweepRow, point: SweepPointRow) -> _Ste
 
 
 def _parsed(document: Document) -> JobBody:
-    """Parse a job body; raises InvalidRequest where an earlier release accepted what this one does not."""
+    """Parse a job body; raises InvalidRequest for a body that only an earlier release accepted."""
     try:
         return JobBody.model_validate(document)
     except ValidationError as error:
@@ -212,7 +213,7 @@ def _parsed(document: Document) -> JobBody:
 
 
 def _require_same_model(row: SweepRow, job: Job) -> None:
-    """Require that the model's name still means the sweep's model; raises InvalidRequest."""
+    """Require that the model's name still refers to the sweep's model; raises InvalidRequest."""
     if job.model_revision != row.model_revision:
         raise InvalidRequest(
             f"model {job.model!r} is not the one this sweep began with: its content is {job.model_revision}, was "
@@ -249,7 +250,7 @@ def _point_row(session: Session, sweep_id: str, number: int) -> SweepPointRow:
 
 
 def _keep_dense_figures(session: Session, row: SweepRow, points: Sequence[PointState]) -> None:
-    """Take over what jobs that have ended say of the dense model; the first measurement of each stays."""
+    """Store the dense model's figures from ended jobs; the first measurement of each is kept."""
     known = baseline_of(row)
     known_jobs = {figure.job for figure in known.figures}
     covered = {point.measures for point in points if point.job_id in known_jobs}

@@ -1,4 +1,4 @@
-"""Figures of a job's metrics in the terms of sweeps: one of each kind, and the limits that were exceeded."""
+"""Figures of a job for its sweep: one of each kind, and the exceeded limits."""
 
 import math
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ _FIGURE_OF = {
 assert _FIGURE_OF.keys() == Constraints.model_fields.keys()
 _ABSOLUTE = ("max_accuracy_drop", "max_task_accuracy_drop")
 QUALITY = ("max_perplexity_ratio", "max_accuracy_drop", "max_task_accuracy_drop")
-"""Limits that get harder to keep the more is removed; the others get easier."""
+"""Limits that become harder to meet the more is removed; the others become easier."""
 
 _OBJECTIVES: dict[Objective, tuple[str, int]] = {
     "min_parameters": ("parameters", 1),
@@ -35,7 +35,7 @@ OBJECTIVES: tuple[Objective, ...] = tuple(_OBJECTIVES)
 
 
 def figures_from(metrics: Metrics) -> Figures:
-    """Return the figures in a job's metrics; null for those that are missing or no finite number."""
+    """Return the figures in a job's metrics; null for missing figures and those that are not finite."""
     texts = [each.pruned for each in metrics.perplexity.values() if each.pruned is not None]
     answers = (metrics.tasks or metrics.accuracy).values()
     answered = [each.pruned for each in answers if each.pruned is not None]
@@ -49,19 +49,19 @@ def figures_from(metrics: Metrics) -> Figures:
 
 
 def objective_value(objective: Objective, figures: Figures) -> float | None:
-    """Return the figure that an objective is about."""
+    """Return the figure of an objective."""
     value: float | None = getattr(figures, _OBJECTIVES[objective][0])
     return value
 
 
 def cost_of(objective: Objective, figures: Figures) -> float | None:
-    """Return the objective's figure with its sign turned where more is better, so that less is better."""
+    """Return the objective's figure, negated where more is better: less is then always better."""
     value = objective_value(objective, figures)
     return None if value is None else _OBJECTIVES[objective][1] * value
 
 
 def unmet(constraints: Constraints, figures: Figures) -> list[Excess]:
-    """Return the limits that are exceeded, or cannot be shown to be kept, in the order of the request's fields."""
+    """Return the limits that are exceeded or whose figure is missing, in the order of the request's fields."""
     excesses = []
     for constraint, figure in _FIGURE_OF.items():
         limit: float | None = getattr(constraints, constraint)
@@ -77,7 +77,7 @@ def unmet(constraints: Constraints, figures: Figures) -> list[Excess]:
 
 
 def distance(excesses: Iterable[Excess]) -> float:
-    """Return the distance from keeping all limits: the largest excess."""
+    """Return the largest excess over a limit: 0 where all limits are met."""
     return max((math.inf if each.by is None else each.by for each in excesses), default=0.0)
 
 

@@ -1,4 +1,4 @@
-"""Points of a sweep's request: each a whole job body, and the values that differ from other points'."""
+"""Points of a sweep's request: each has a whole job body, and the values in which it differs from others."""
 
 import copy
 import itertools
@@ -16,9 +16,9 @@ from secateur_wire.states import PointStage
 Document = dict[str, JsonValue]
 
 FIXED = ("model", "metadata")
-"""Fields of a job body that are the same for all points: a sweep is on one model."""
+"""Fields of a job body that are the same for all points: a sweep has one model."""
 SWEEP_LABEL = "sweep"
-"""Key in a job's metadata of the sweep it belongs to."""
+"""Metadata key that names the sweep of a job."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class RequestedPoint:
 
 
 def requested_points(body: SweepBody) -> list[RequestedPoint]:
-    """Return the points, of equal ones the first; raises InvalidRequest for too many or a path that leads nowhere."""
+    """Return the distinct points; raises InvalidRequest for too many points or an unknown path."""
     _check_job(body)
     count = _count(body)
     if count > MOST_POINTS:
@@ -102,7 +102,7 @@ def _search_points(job: Document, search: Search) -> Iterator[RequestedPoint]:
 
 
 def verifying_body(job: Document, search: Search, values: Document) -> Document:
-    """Return the job that measures a probe's model in full, with the limits as its gates."""
+    """Return the job body that measures a probe's model in full, with the limits as its gates."""
     return _with_values(job, values, "search") | {"gates": search.subject_to.model_dump(mode="json", exclude_none=True)}
 
 

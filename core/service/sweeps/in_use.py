@@ -9,7 +9,7 @@ from core.service.sweeps.tables import SweepPointRow, SweepRow
 
 
 def used_by_sweeps(session: Session, team_id: str, job_ids: Sequence[str]) -> dict[str, str]:
-    """Return those of a sweep that goes on: any of its artifacts may turn out to be its best."""
+    """Return the jobs of a running sweep, because any of its artifacts may become its best."""
     users = session.execute(
         select(SweepPointRow.sweep_id, SweepPointRow.job_id)
         .join(SweepRow, SweepRow.id == SweepPointRow.sweep_id)
@@ -19,7 +19,7 @@ def used_by_sweeps(session: Session, team_id: str, job_ids: Sequence[str]) -> di
 
 
 def is_in_sweep(team_id: str, job_id: ColumnElement[str]) -> ColumnElement[bool]:
-    """Return the condition that `used_by_sweeps` would name a job; `job_id` is a column of the enclosing query."""
+    """Return the condition that a job is in `used_by_sweeps`; `job_id` is a column of the enclosing query."""
     return exists().where(
         SweepPointRow.job_id == job_id,
         SweepRow.id == SweepPointRow.sweep_id,

@@ -1,4 +1,4 @@
-"""Next point of a sweep, and whether it is over: pure functions of the request and the points' rows."""
+"""Choice of the next point of a sweep, and of its end: pure functions of the request and the points' rows."""
 
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
@@ -24,10 +24,10 @@ from secateur_wire.sweeps import Figures
 
 @dataclass(frozen=True)
 class PointState:
-    """Point in the state of its row and its job.
+    """Point with the state of its row and its job.
 
-    `status` is waiting where it has no job yet, failed where none could be queued; `is_wanted_again`: its job ended and
-    is to be tried once more.
+    `status` is waiting before it has a job, and failed if none could be queued. `is_wanted_again`: its ended job is to
+    be tried once more.
     """
 
     number: int
@@ -56,7 +56,7 @@ class PointState:
 
 @dataclass(frozen=True)
 class Start:
-    """Action: queue this point's job, or its job again."""
+    """Action: queue this point's job, or queue its ended job again."""
 
     number: int
 
@@ -75,7 +75,7 @@ class Wait:
 
 @dataclass(frozen=True)
 class Over:
-    """End of the sweep; `is_success` where it has a result."""
+    """End of the sweep; `is_success` if it has a result."""
 
     is_success: bool
 
@@ -84,7 +84,10 @@ Next = Start | StartVerification | Wait | Over
 
 
 def next_of_grid(points: Sequence[PointState], measured: Container[str], max_concurrent: int) -> Next:
-    """Return the next action of a grid; `measured` are evaluations with known dense figures, or none to be had."""
+    """Return the next action of a grid.
+
+    `measured` names the evaluations whose dense figures are known or cannot be had.
+    """
     wanted = [point for point in points if point.is_to_start]
     chosen = _startable(wanted, points, measured, max_concurrent)
     if chosen is not None:
@@ -95,7 +98,7 @@ def next_of_grid(points: Sequence[PointState], measured: Container[str], max_con
 
 
 def next_of_search(search: Search, points: Sequence[PointState], measured: Container[str], max_concurrent: int) -> Next:
-    """Return the next action of a search; its points without a job are the places it has not looked at."""
+    """Return the next action of a search; its points without a job are the places it has not tried."""
     again = _startable([point for point in points if point.is_wanted_again], points, measured, max_concurrent)
     if again is not None:
         return Start(again.number)
@@ -119,7 +122,7 @@ def next_of_search(search: Search, points: Sequence[PointState], measured: Conta
 
 
 def search_step(search: Search, points: Sequence[PointState]) -> Step:
-    """Return the next step of the search, by the points that have ended."""
+    """Return the next step of the search, from the points that have ended."""
     ended = [point for point in points if point.has_ended]
     return next_step(
         branches_of(search, points),
@@ -131,7 +134,7 @@ def search_step(search: Search, points: Sequence[PointState]) -> Step:
 
 
 def branches_of(search: Search, points: Sequence[PointState]) -> list[Branch]:
-    """Return a branch for each method; those of one pattern form a group of equal cost, except where latency counts."""
+    """Return a branch for each method; methods of one pattern form a group of equal cost, except if latency counts."""
     branches = []
     for method in search.methods:
         mine = [point for point in points if point.verifies is None and point.values["method"] == method]
@@ -164,7 +167,7 @@ def _place(point: PointState) -> Place:
 def _startable(
     wanted: Iterable[PointState], points: Sequence[PointState], measured: Container[str], max_concurrent: int
 ) -> PointState | None:
-    """Return the first point that may start now: there is room, and no active point measures figures it waits for."""
+    """Return the first point that may start now: a slot is free, and no active point measures figures it needs."""
     active = [point for point in points if point.is_active]
     if len(active) >= max_concurrent:
         return None

@@ -1,4 +1,4 @@
-"""Rows of a sweep, and the one place where its state changes."""
+"""Rows of a sweep, and the only function that changes its state."""
 
 from collections.abc import Mapping
 from typing import Any, Final, cast
@@ -25,7 +25,7 @@ _WEBHOOK_TYPES: Final[Mapping[SweepStatus, WebhookType]] = {
     "failed": "sweep.failed",
     "cancelled": "sweep.cancelled",
 }
-"""Webhook event types of the states in which a sweep is over."""
+"""Webhook event types of the final states of a sweep."""
 
 
 def change_status(
@@ -33,7 +33,7 @@ def change_status(
 ) -> None:
     """Change the state of a sweep, and write its webhook event in the same transaction.
 
-    Every change of state, the first included, is made here. `error` is of a failure (`SecateurError.problem()`).
+    Every change of state, including the first, is made here. `error` describes a failure (`SecateurError.problem()`).
     """
     row.status = status
     row.error = None if error is None else dict(error)
@@ -50,7 +50,7 @@ def _payload(row: SweepRow) -> dict[str, JsonValue]:
         "id": row.id,
         "object": "sweep",
         "name": row.name,
-        "kind": "grid" if row.request.get("search") is None else "search",  # of a request that cannot be read, too
+        "kind": "grid" if row.request.get("search") is None else "search",  # Also for a request that cannot be read.
         "status": row.status,
         "model": row.model,
         "error": row.error,
@@ -58,7 +58,7 @@ def _payload(row: SweepRow) -> dict[str, JsonValue]:
 
 
 def find_sweep(session: Session, team_id: str, sweep_id: str, *, for_update: bool = False) -> SweepRow:
-    """Return a sweep's row; raises NotFound, also where it is another team's."""
+    """Return a sweep's row; raises NotFound, also for another team's."""
     query = select(SweepRow).where(SweepRow.id == sweep_id, SweepRow.team_id == team_id)
     if for_update:
         query = query.with_for_update(key_share=True).execution_options(populate_existing=True)
@@ -89,7 +89,7 @@ def read_points(session: Session, sweep_id: str) -> list[PointState]:
 
 
 def point_of(row: SweepPointRow, status: str | None, metrics: JsonObject | None) -> PointState:
-    """Return the point of a row; `status` and `metrics` are of its job."""
+    """Return the point of a row; `status` and `metrics` are those of its job."""
     measured = Metrics.model_validate(metrics) if metrics is not None and status in ("succeeded", "failed") else None
     known = "failed" if status is None and row.error is not None else status or "waiting"
     return PointState(

@@ -1,4 +1,4 @@
-"""Results of a sweep: its points compared, the Pareto front, the best, and the result of a search."""
+"""Results of a sweep: its points compared, the Pareto front, the best point, and the result of a search."""
 
 from collections.abc import Mapping, Sequence
 
@@ -24,10 +24,10 @@ def results_of(
     quality: str | None,
     cost: Cost | None,
 ) -> SweepResults:
-    """Return the results of a sweep so far.
+    """Return the current results of a sweep.
 
-    `jobs` are those of the points by id, `errors` of points that could not be queued; `quality` and `cost` as
-    `core.service.jobs.comparison` has them.
+    `jobs` are those of the points by id, `errors` belong to points that could not be queued. `quality` and `cost` are
+    as in `core.service.jobs.comparison`.
     """
     succeeded = [jobs[point.job_id] for point in points if point.job_id and point.status == "succeeded"]
     labels = {point.job_id: label_of(point) for point in points}
@@ -89,7 +89,7 @@ def _unmet(search: Search | None, point: PointState) -> list[Excess]:
 
 
 def _best(points: Sequence[PointState]) -> Sequence[BestPoint]:
-    """Return the best point by each measured objective; of equals the first, full evaluations before probes."""
+    """Return the best point by each objective; among equal points the first, full evaluations before probes."""
     best = []
     for objective in OBJECTIVES:
         ranked = [
@@ -114,7 +114,7 @@ def _best(points: Sequence[PointState]) -> Sequence[BestPoint]:
 def search_outcome(
     search: Search, points: Sequence[PointState], shown: Sequence[SweepPoint], *, is_over: bool
 ) -> SearchOutcome:
-    """Return the result of the search so far."""
+    """Return the current result of the search."""
     step = search_step(search, points)
     winner = winner_of(points, step.number) if isinstance(step, Winner) and step.is_verified else None
     if winner is not None:
@@ -138,7 +138,7 @@ def winner_of(points: Sequence[PointState], number: int) -> PointState:
 
 
 def nearest(search: Search, points: Sequence[PointState]) -> PointState | None:
-    """Return the point that misses a limit by least, None if none does; a full evaluation stands for its probe."""
+    """Return the point that misses a limit by least, None without one; a full evaluation replaces its probe."""
     full = {point.verifies for point in points if point.verifies is not None and point.figures is not None}
     ranked = [
         (distance(missed), point.number, point)
@@ -150,7 +150,7 @@ def nearest(search: Search, points: Sequence[PointState]) -> PointState | None:
 
 
 def why_nothing(search: Search, points: Sequence[PointState]) -> str:
-    """Return the message that no model keeps the limits, and how near the nearest came."""
+    """Return the message that no model meets the limits, with the nearest figures."""
     step = search_step(search, points)
     if isinstance(step, Winner):
         return (

@@ -11,7 +11,7 @@ from secateur_wire.requests import RequestObject, spelled
 from secateur_wire.sweeps import SearchObjective
 
 MOST_POINTS = 500
-"""Most points of one sweep; of a search, methods times sparsities."""
+"""Maximum number of points of one sweep; for a search, methods times sparsities."""
 
 _Path = Annotated[
     str,
@@ -26,7 +26,7 @@ _Sparsity = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Constraints(ModelLimits):
-    """Limits that the artifact of a search must keep, as gates have them; at least one."""
+    """Limits for the artifact of a search, as in gates; at least one."""
 
     @model_validator(mode="after")
     def _some(self) -> Self:
@@ -36,7 +36,7 @@ class Constraints(ModelLimits):
 
 
 class Probe(RequestObject):
-    """A cheaper evaluation than the job's, to search by."""
+    """A cheaper evaluation than the job's, used during the search."""
 
     samples: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
         None, description="Number of samples, in place of evaluation.samples."
@@ -47,10 +47,10 @@ class Probe(RequestObject):
 
 
 class Search(RequestObject):
-    """The cheapest model that keeps to limits, by bisection of each method's sparsity.
+    """Search for the cheapest model that meets limits, by bisection of each method's sparsity.
 
-    Quality is taken to get worse, and cost not to rise, with sparsity. With `probe` the winner is measured again by the
-    job's own evaluation, the limits being its gates.
+    It assumes that quality falls with sparsity and that cost does not rise. With `probe`, the winner is measured again
+    by the job's own evaluation, with the limits as its gates.
     """
 
     objective: SearchObjective
@@ -86,7 +86,7 @@ class Search(RequestObject):
 
 
 class SweepBody(RequestObject):
-    """A sweep to run: a job body and what varies in it, or a search."""
+    """A sweep to run: a job body with the values to vary, or a search."""
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
     job: dict[str, JsonValue] = Field(description="A job body without the fields that vary. See POST /v1/jobs.")
@@ -123,8 +123,8 @@ class SweepBody(RequestObject):
 
 
 class Sweep(wire.Sweep[Search]):
-    """A sweep: its life, and the request. `waiting_for` says why no further job was started, such as a quota."""
+    """A sweep: its state, and the request. `waiting_for` says why no further job was started, such as a quota."""
 
 
 class SweepResults(wire.SweepResults[Sweep, TradeOff]):
-    """A sweep's points beside one another, the trade-off of quality and cost, and the best by each objective."""
+    """A sweep's points side by side, the trade-off of quality and cost, and the best by each objective."""

@@ -1,9 +1,9 @@
-"""Next step of a search: a pure function of its places and their outcomes, so that it goes on after any interruption.
+"""Next step of a search: a pure function of its places and their outcomes, so it continues after any interruption.
 
-Each method's sparsities are a branch, cheapest model last. Quality is taken to fall along a branch, so the last point
-that keeps the limits of quality is found by bisection. Branches of one group (methods of one pattern) are taken to cost
-the same at the same sparsity: once a model keeps all limits, the others of its group are looked at above its sparsity
-only, and at first right above it, where one job may show that a branch cannot win.
+Each method's sparsities are a branch, the cheapest model last. Quality is assumed to fall along a branch, so bisection
+finds the last point that meets the limits of quality. Branches of one group (methods of one pattern) are assumed to
+cost the same at the same sparsity. Once a model meets all limits, the other branches of its group are searched above
+its sparsity only. The first job there is right above it, because that one job may show that a branch cannot win.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Branch:
-    """A method's places by ascending sparsity; `group` is that of methods with the same costs."""
+    """Places of one method by ascending sparsity; `group` names the methods with the same costs."""
 
     name: str
     group: str
@@ -33,9 +33,10 @@ class Branch:
 
 @dataclass(frozen=True)
 class PointOutcome:
-    """Outcome of a finished point. `keeps_quality` is of the limits that get harder with sparsity, `keeps_all` of all.
+    """Outcome of a finished point.
 
-    `cost` is null where it was not measured.
+    `keeps_quality`: it meets the limits that become harder with sparsity. `keeps_all`: it meets all limits. `cost` is
+    null where it was not measured.
     """
 
     keeps_quality: bool
@@ -45,7 +46,7 @@ class PointOutcome:
 
 @dataclass(frozen=True)
 class ProbeStep:
-    """Step: run one of these points next, the first preferred; several may run at a time."""
+    """Step: run one of these points next, preferably the first; several may run at a time."""
 
     numbers: tuple[int, ...]
 
@@ -59,7 +60,7 @@ class VerifyStep:
 
 @dataclass(frozen=True)
 class Winner:
-    """The cheapest point that keeps all limits."""
+    """The cheapest point that meets all limits."""
 
     number: int
     is_verified: bool
@@ -67,7 +68,7 @@ class Winner:
 
 @dataclass(frozen=True)
 class NoWinner:
-    """Result that no point keeps all limits, as far as `max_jobs` let the search look."""
+    """Result that no point meets all limits, among those that `max_jobs` allowed."""
 
 
 Step = ProbeStep | VerifyStep | Winner | NoWinner
@@ -83,8 +84,8 @@ def next_step(
 ) -> Step:
     """Return the next step of a search.
 
-    `probed` and `verified` are of finished points, None where one failed without figures: it is passed over. `verifies`
-    says that probes are cheaper than full evaluations; where a point has both, the full one counts.
+    `probed` and `verified` are outcomes of finished points; a point that failed without figures has None and is
+    skipped. `verifies` says that probes are cheaper than full evaluations; where a point has both, the full one counts.
     """
     outcomes = {**probed, **verified}
     wanted = _wanted(branches, outcomes)
@@ -99,7 +100,10 @@ def next_step(
 
 
 def _best(branches: Sequence[Branch], outcomes: Mapping[int, PointOutcome | None]) -> Place | None:
-    """Return the place of least cost that keeps all limits; of equals the first branch's, there the sparsest."""
+    """Return the place of least cost that meets all limits.
+
+    Among equals it is that of the first branch, then the sparsest.
+    """
     candidates = []
     for rank, branch in enumerate(branches):
         for place in branch.places:
@@ -110,7 +114,7 @@ def _best(branches: Sequence[Branch], outcomes: Mapping[int, PointOutcome | None
 
 
 def _wanted(branches: Sequence[Branch], outcomes: Mapping[int, PointOutcome | None]) -> list[int]:
-    """Return one place of each branch that may still hold the winner; branches with the fewest results come first."""
+    """Return one place of each branch that may still have the winner; branches with the fewest results come first."""
     wanted = []
     for rank, branch in enumerate(branches):
         leader = _leader(branches, outcomes, branch.group)
@@ -118,7 +122,8 @@ def _wanted(branches: Sequence[Branch], outcomes: Mapping[int, PointOutcome | No
         open_places = _open(branch, rank, outcomes, leader)
         if not open_places:
             continue
-        is_challenge = leader is not None and known == 0  # once: leaders that overtake by a step at a time would creep
+        # A branch does this once: leaders that overtake each other by one step at a time would take many jobs.
+        is_challenge = leader is not None and known == 0
         chosen = open_places[0] if is_challenge else open_places[len(open_places) // 2]
         wanted.append((known, rank, chosen.number))
     return [number for _, _, number in sorted(wanted)]
@@ -127,7 +132,7 @@ def _wanted(branches: Sequence[Branch], outcomes: Mapping[int, PointOutcome | No
 def _leader(
     branches: Sequence[Branch], outcomes: Mapping[int, PointOutcome | None], group: str
 ) -> tuple[int, float] | None:
-    """Return the rank and sparsity of the sparsest place of a group that keeps all limits."""
+    """Return the rank and sparsity of the sparsest place of a group that meets all limits."""
     kept = [
         (-place.sparsity, rank)
         for rank, branch in enumerate(branches)
@@ -144,7 +149,10 @@ def _leader(
 def _open(
     branch: Branch, rank: int, outcomes: Mapping[int, PointOutcome | None], leader: tuple[int, float] | None
 ) -> list[Place]:
-    """Return unvisited places above those that keep quality and below those that fail, if they may beat the leader."""
+    """Return the untried places that may beat the leader.
+
+    They lie above places that meet the limits of quality, and below places that fail.
+    """
     seen = [outcomes.get(place.number) for place in branch.places]
     failing = [index for index, each in enumerate(seen) if each is not None and not each.keeps_quality]
     end = min(failing, default=len(seen))

@@ -35,10 +35,10 @@ def look_up(hub: HubLookup, team_id: str, body: SweepBody) -> HubFindings:
 
 
 def create(context: RequestContext, body: SweepBody) -> Sweep:
-    """Check every point as if it was submitted, and write the sweep down; the dispatcher starts its jobs.
+    """Check every point like a submitted job, and write the sweep; the dispatcher starts its jobs.
 
-    One on a model that is yet to be discovered waits for that (`core.service.sweeps.undiscovered`). Raises
-    InvalidRequest naming the points that cannot be run, QuotaExceeded where the team may not have more discovered.
+    A sweep on an undiscovered model waits for the discovery (`core.service.sweeps.undiscovered`). Raises InvalidRequest
+    that names the points that cannot run, and QuotaExceeded where the team has too many discoveries.
     """
     session, team_id = context.session, context.team_id
     checked = check_or_ask(context, body, requested_points(body))
@@ -64,7 +64,7 @@ def create(context: RequestContext, body: SweepBody) -> Sweep:
 
 
 def get_sweep(session: Session, team_id: str, sweep_id: str) -> Sweep:
-    """Return a sweep; raises NotFound, also where it is another team's."""
+    """Return a sweep; raises NotFound, also for another team's."""
     return _answer(session, find_sweep(session, team_id, sweep_id))
 
 
@@ -81,7 +81,7 @@ def list_sweeps(
 def look_through_sweeps(
     session: Session, team_id: str, *, limit: int, after: str | None, before: str | None
 ) -> Window[Sweep]:
-    """Return a page of the same list that can be turned forwards and backwards."""
+    """Return a page of the same list, with the positions of the pages before and after it."""
     query = select(SweepRow).where(SweepRow.team_id == team_id)
     return read_window(
         session, query, SweepRow, limit=limit, after=after, before=before, answer=lambda row: _answer(session, row)
@@ -91,7 +91,7 @@ def look_through_sweeps(
 def get_results(
     session: Session, team_id: str, sweep_id: str, *, quality: str | None = None, cost: Cost | None = None
 ) -> SweepResults:
-    """Return the points with their figures so far. Raises NotFound."""
+    """Return the points with their current figures. Raises NotFound."""
     row = find_sweep(session, team_id, sweep_id)
     points = read_points(session, row.id)
     jobs = {job.id: job for job in get_jobs(session, team_id, [each.job_id for each in points if each.job_id])}
@@ -103,7 +103,7 @@ def get_results(
 
 
 def cancel(session: Session, caller: Actor, sweep_id: str) -> Sweep:
-    """Start no more jobs, and cancel those that wait or run. Idempotent. Raises NotFound, Conflict."""
+    """Start no more jobs, and cancel the unfinished ones. Idempotent. Raises NotFound, Conflict."""
     row = find_sweep(session, team_of(caller), sweep_id, for_update=True)
     if row.status in ("succeeded", "failed"):
         raise Conflict(f"the sweep has {row.status}: there is nothing to cancel")
@@ -117,9 +117,9 @@ def cancel(session: Session, caller: Actor, sweep_id: str) -> Sweep:
 
 
 def resume(session: Session, caller: Actor, sweep_id: str) -> Sweep:
-    """Go on with a cancelled or failed sweep. Idempotent. Raises NotFound, Conflict.
+    """Resume a cancelled or failed sweep. Idempotent. Raises NotFound, Conflict.
 
-    Points that were not run are run, jobs that were cancelled or failed are tried again, unless a gate was missed.
+    Points without a job get one. Cancelled and failed jobs are retried, except after a missed gate.
     """
     row = find_sweep(session, team_of(caller), sweep_id, for_update=True)
     if row.status == "succeeded":
@@ -138,7 +138,7 @@ def resume(session: Session, caller: Actor, sweep_id: str) -> Sweep:
 
 
 def _cancel_job(session: Session, job_id: str) -> None:
-    with contextlib.suppress(Conflict):  # it has just ended
+    with contextlib.suppress(Conflict):  # The job has just ended.
         request_cancel(session, job_id)
 
 

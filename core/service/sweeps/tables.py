@@ -14,8 +14,8 @@ from core.service.sweeps.states import STAGES, SWEEP_STATUSES
 class SweepRow(Base):
     """Sweep of a team. `request` is the body as it was sent.
 
-    `model` and `model_revision` are what its model resolved to; `baseline` has the dense model's figures measured so
-    far; `waiting_for` is the reason that nothing more was started.
+    `model` and `model_revision` are the resolved model; `baseline` has the measured figures of the dense model so far;
+    `waiting_for` is the reason why no further job was started.
     """
 
     __tablename__ = "sweeps"
@@ -43,11 +43,11 @@ class SweepRow(Base):
 
 
 class SweepPointRow(Base):
-    """A point of a sweep and, once it was started, its job.
+    """A point of a sweep, and its job once it was started.
 
-    `body` is the job's; `pattern` what it resolved to; `measures` names the evaluation: points of one name share the
-    dense model's figures, null where nothing is measured. `again` asks for its job, which ended, to be tried once more;
-    `error` is of a job that could not be queued. `verifies` is, in a search, the probe that a full evaluation is of.
+    `body` is the job's, and `pattern` its resolved pattern. `measures` names the evaluation, null without one: points
+    with the same name share the dense model's figures. `again` asks to retry the ended job. `error` is the reason why a
+    job could not be queued. `verifies` is, for a full evaluation in a search, the number of its probe.
     """
 
     __tablename__ = "sweep_points"

@@ -1,8 +1,8 @@
-"""Sweeps on models that are yet to be discovered: accepted at once, their points checked when it is known what it is.
+"""Sweeps on undiscovered models: accepted at once, their points checked after the discovery.
 
-Until then none has a pattern, and no job is queued. Once the discovery is over, the points are checked as those of any
-other sweep: those that cannot run are left out where that was asked for, else the sweep fails with the error that would
-have refused it.
+Until then the points have no pattern, and no job is queued. After the discovery the points are checked like those of
+any other sweep. Points that cannot run are left out if the request allows it; otherwise the sweep fails with the error
+that would have refused it.
 """
 
 from typing import Final, cast
@@ -21,13 +21,13 @@ from secateur_wire.errors import InvalidRequest, NotDiscovered, QuotaExceeded, S
 from secateur_wire.states import PointStage
 
 WAITING: Final = "its model is yet to be discovered, and its points are checked then"
-"""Reason why a sweep waits meanwhile."""
+"""Reason why the sweep waits meanwhile."""
 
 
 def check_or_ask(context: RequestContext, body: SweepBody, requested: list[RequestedPoint]) -> CheckedPoints:
-    """Check the points of a sweep, or what can be told of them without the model, which is then discovered.
+    """Check the points of a sweep; for an undiscovered model, only what needs no model, and request the discovery.
 
-    Raises what `check_sweep` does, and QuotaExceeded where the team may not have more discovered.
+    Raises the errors of `check_sweep`, and QuotaExceeded where the team has too many discoveries.
     """
     try:
         return check_sweep(context, body, requested)
@@ -38,7 +38,7 @@ def check_or_ask(context: RequestContext, body: SweepBody, requested: list[Reque
 
 
 def awaits_discovery(session: Session, sweep_id: str) -> bool:
-    """Return whether a sweep's points are yet to be checked."""
+    """Return whether a sweep's points are still unchecked."""
     waiting = select(SweepPointRow.number).where(
         SweepPointRow.sweep_id == sweep_id, SweepPointRow.pattern == UNKNOWN_PATTERN
     )
@@ -46,7 +46,7 @@ def awaits_discovery(session: Session, sweep_id: str) -> bool:
 
 
 def requested_again(session: Session, sweep_id: str) -> list[RequestedPoint]:
-    """Return the points of a sweep as they were requested, with the model that was found then."""
+    """Return the points of a sweep as requested, with the revision of the model at that time."""
     rows = session.scalars(
         select(SweepPointRow).where(SweepPointRow.sweep_id == sweep_id).order_by(SweepPointRow.number)
     )
@@ -54,7 +54,7 @@ def requested_again(session: Session, sweep_id: str) -> list[RequestedPoint]:
 
 
 def check_points_again(context: RequestContext, row: SweepRow) -> bool:
-    """Check the points of a sweep whose model may be known now; return whether it goes on at once."""
+    """Check the points of a sweep if its model is known now; return whether the sweep continues at once."""
     session = context.session
     body, requested = request_of(row), requested_again(session, row.id)
     try:

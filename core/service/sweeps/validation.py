@@ -1,4 +1,4 @@
-"""Check of a sweep's points before it is accepted, as of submitted jobs: an accepted sweep can run."""
+"""Checks of a sweep's points before it is accepted, as for submitted jobs: an accepted sweep can run."""
 
 import hashlib
 import json
@@ -28,14 +28,14 @@ from secateur_wire.job_body import Evaluation
 from secateur_wire.sweeps import SkippedPoint
 
 UNKNOWN_PATTERN: Final = ""
-"""Pattern of a point whose model is yet to be discovered."""
+"""Pattern of a point whose model is not discovered yet."""
 _NAMED = 5
-"""Points that a refusal names; it counts the others."""
+"""Maximum number of points that a refusal names; it counts the others."""
 
 
 @dataclass(frozen=True)
 class CheckedPoint:
-    """Point that can be run; `pattern` is resolved, `measures` names its evaluation (None: nothing is measured)."""
+    """Point that can run; `pattern` is resolved, `measures` names its evaluation (None: nothing is measured)."""
 
     requested: RequestedPoint
     body: JobBody
@@ -52,7 +52,7 @@ class CheckedPoints:
 
 
 def find_on_hub(hub: HubLookup, team_id: str, bodies: Iterable[Document]) -> HubFindings:
-    """Look up all that these bodies name on the hub, each name once. To be called outside of any transaction."""
+    """Look up all hub names in these bodies, each name once. Must be called outside of any transaction."""
     findings = HubFindings()
     seen: set[str] = set()
     for body in bodies:
@@ -73,7 +73,7 @@ def find_on_hub(hub: HubLookup, team_id: str, bodies: Iterable[Document]) -> Hub
 
 
 def names_on_hub(hub: HubLookup, body: Document) -> bool:
-    """Return whether the hub may have to be asked about what a body names."""
+    """Return whether a body has names to look up on the hub."""
     try:
         return hub.asks(JobBody.model_validate(body))
     except ValidationError:
@@ -83,11 +83,11 @@ def names_on_hub(hub: HubLookup, body: Document) -> bool:
 def check_sweep(
     context: RequestContext, body: SweepBody, requested: Sequence[RequestedPoint], *, is_model_known: bool = True
 ) -> CheckedPoints:
-    """Check the points of a sweep, and of a search the full evaluation of one of them.
+    """Check the points of a sweep, and for a search the full evaluation of one of them.
 
-    Raises InvalidRequest naming the points that cannot run, unless they are to be skipped and some are left;
-    NotDiscovered and Unavailable where that cannot be decided now. Without `is_model_known` only that is checked which
-    can be told without what the model is.
+    Raises InvalidRequest that names the points that cannot run, unless the request skips them and some are left. Raises
+    NotDiscovered and Unavailable where the check is not possible now. Without `is_model_known` only the parts that need
+    no model are checked.
     """
 
     def check(point: RequestedPoint) -> CheckedPoint:
@@ -96,7 +96,7 @@ def check_sweep(
 
     param = "search" if body.search is not None else "grid" if body.grid is not None else "points"
     checked = _check_points(requested, check, param=param, skip_invalid=body.skip_invalid)
-    if body.search is not None:  # what the limits need measured, the full evaluation must measure
+    if body.search is not None:  # The full evaluation must measure everything that the limits need.
         full = _in_full(body.job, body.search, checked.points[0].requested.values)
         _check_points([full], check, param="search", skip_invalid=False)
     return checked
@@ -119,7 +119,7 @@ def point_row(sweep_id: str, number: int, point: CheckedPoint) -> SweepPointRow:
 
 
 def _in_full(job: Document, search: Search, values: Document) -> RequestedPoint:
-    """Return the full evaluation of a point; raises InvalidRequest for a limit on a figure that nothing measures."""
+    """Return the full evaluation of a point; raises InvalidRequest for a limit whose figure nothing measures."""
     evaluation = job.get("evaluation")
     has_tasks = isinstance(evaluation, dict) and bool(evaluation.get("tasks"))
     if search.subject_to.max_task_accuracy_drop is not None and not has_tasks:
@@ -198,7 +198,7 @@ def _body(session: Session, requested: RequestedPoint, settings: Settings) -> Jo
 
 
 def evaluation_key(evaluation: Evaluation) -> str | None:
-    """Return a key, equal for jobs whose dense model is measured alike; None where nothing of it is measured."""
+    """Return a key that is equal for jobs with the same measurements of the dense model; None without measurements."""
     if not evaluation.datasets and not evaluation.tasks:
         return None
     measurement = evaluation.model_dump(mode="json", exclude={"prompts", "prompt_tokens"})
@@ -206,7 +206,7 @@ def evaluation_key(evaluation: Evaluation) -> str | None:
 
 
 def first_error(error: ValidationError) -> str:
-    """Return the first error: the field, and its fault."""
+    """Return the field and the message of the first error."""
     return describe_error(error.errors(include_url=False)[0])[1]
 
 

@@ -1,4 +1,4 @@
-"""Teams, which own everything, and the API keys that act for them.
+"""Teams, which own all objects, and the API keys that act for them.
 
-Quotas, sessions and the audit trail are theirs; what a team owns has folders of its own.
+Quotas, sessions and the audit trail are here too. The objects of a team have packages of their own.
 """

@@ -1,4 +1,4 @@
-"""Administration of teams by the server's operator: create, set quotas. No key may."""
+"""Administration of teams by the server's operator: create, set quotas. No API key may do this."""
 
 import re
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ _NAME = re.compile(r"[^\s\x00-\x1f](.{0,98}[^\s\x00-\x1f])?")
 def create_team_with_key(
     session: Session, name: str, limits: Mapping[str, float | None], *, secret: bytes
 ) -> CreatedKey:
-    """Create a team with these quotas; returns its first admin key.
+    """Create a team with these quotas; return its first admin key.
 
     Raises InvalidRequest, Conflict where the name is taken.
     """
@@ -65,7 +65,7 @@ def _check(limit: str, value: float | None) -> None:
 
 
 def team_named(session: Session, name: str) -> str:
-    """Return the id of the team of that name. Raises NotFound."""
+    """Return the id of the team with this name. Raises NotFound."""
     team_id = session.scalar(select(TeamRow.id).where(TeamRow.name == name))
     if team_id is None:
         raise NotFound(f"there is no team {name!r}")

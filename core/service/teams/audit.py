@@ -1,4 +1,4 @@
-"""Audit trail: every change made by somebody, written in the transaction that makes it, and never removed."""
+"""Audit trail: every change with its actor, written in the transaction of the change, and never removed."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,14 +18,17 @@ REFUSED = "key.refused"
 
 
 def note(session: Session, actor: Actor, action: str, object_id: str, details: Mapping[str, Any] | None = None) -> None:
-    """Write down who did what: `action` is noun and verb (`job.cancel`), `details` plain JSON without any secret."""
+    """Record an action of an actor.
+
+    `action` is noun and verb (`job.cancel`), `details` plain JSON without any secret.
+    """
     session.execute(insert(AuditRow).values(**entry(actor, action, object_id, details)))
 
 
 def entry(actor: Actor, action: str, object_id: str, details: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the columns that `note` writes, for a statement that writes more than them.
+    """Return the columns that `note` writes, for a statement that also writes others.
 
-    The request's id and where it came from are taken from the log context, where the API binds them.
+    The request's id and address come from the log context, where the API binds them.
     """
     context = structlog.contextvars.get_contextvars()
     return {
@@ -44,7 +47,7 @@ def entry(actor: Actor, action: str, object_id: str, details: Mapping[str, Any] 
 def note_refusals(
     session: Session, owner: tuple[str, str] | None, *, address: str | None, reason: str, count: int
 ) -> None:
-    """Write down that a key was refused, so many times. `owner` is the team and the id of a key that is known."""
+    """Record that a key was refused so many times. `owner` is the team and the id of a known key."""
     team_id, key_id = owner or (None, None)
     session.execute(
         insert(AuditRow).values(
@@ -62,7 +65,7 @@ def note_refusals(
 
 
 def list_refusals(session: Session, *, limit: int) -> list[AuditEntry]:
-    """Return refusals of keys that are no team's, newest first: for the server's operator."""
+    """Return refusals of keys that belong to no team, newest first, for the server's operator."""
     query = select(AuditRow).where(AuditRow.team_id.is_(None)).order_by(AuditRow.created_at.desc(), AuditRow.id.desc())
     return [_answer(row) for row in session.scalars(query.limit(limit))]
 
@@ -76,7 +79,7 @@ def list_audit(
     action: str | None = None,
     object_id: str | None = None,
 ) -> Page[AuditEntry]:
-    """Return the team's audit trail, newest first, that matches every filter given."""
+    """Return the entries of the team's audit trail that match every filter, newest first."""
     query = select(AuditRow).where(AuditRow.team_id == team_id)
     if action is not None:
         query = query.where(AuditRow.action == action)

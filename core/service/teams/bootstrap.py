@@ -16,7 +16,7 @@ _BOOTSTRAP_LOCK = 0x5ECA7EB3
 
 
 def create_team(session: Session, name: str, *, max_running: int | None = None) -> str:
-    """Return the id of the team of that name, created where there is none."""
+    """Return the id of the team with this name; create the team if it does not exist."""
     session.execute(
         insert(TeamRow)
         .values(id=new_id("team"), name=name, max_running=max_running)
@@ -26,7 +26,7 @@ def create_team(session: Session, name: str, *, max_running: int | None = None) 
 
 
 def bootstrap(session: Session, settings: Settings) -> None:
-    """Make sure that the default team exists and that `home/api-key` (0600) holds a valid admin key of it."""
+    """Require that the default team exists and that `home/api-key` (0600) has a valid admin key of it; create both."""
     session.execute(select(func.pg_advisory_xact_lock(_BOOTSTRAP_LOCK)))
     team_id = create_team(session, DEFAULT_TEAM)
     secret = server_secret(settings)
@@ -36,7 +36,7 @@ def bootstrap(session: Session, settings: Settings) -> None:
             authenticate(session, file.read_text().strip(), secret)
             return
         except Unauthenticated:
-            pass  # left by another database: a key that opens nothing is replaced
+            pass  # A key from another database is invalid here, and is replaced.
     created = create_key(session, team_id, role="admin", name="bootstrap", expires_at=None, secret=secret)
     settings.home.mkdir(parents=True, exist_ok=True)
     write_private(file, created.key)

@@ -1,4 +1,4 @@
-"""Identity of the installation, which a dump of its database carries along, and its own store."""
+"""Identity of the installation, which is part of every dump of its database, and its own store."""
 
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
@@ -13,7 +13,7 @@ from secateur_wire.errors import StoreUnavailable
 
 
 def installation_id(session: Session) -> str:
-    """Return the id of the installation that this database is of, made at first use and the same ever after."""
+    """Return the id of this database's installation; it is created at the first use, and never changes."""
     query = select(InstallationRow.id)
     existing = session.scalar(query)
     if existing is None:
@@ -24,15 +24,15 @@ def installation_id(session: Session) -> str:
 
 
 def open_own_store(settings: Settings, sessions: sessionmaker[Session]) -> OwnedStore:
-    """Return the store the settings name, to be written to by this installation alone. Connects to nothing yet.
+    """Open the store in the settings, which only this installation may write to. Does not connect yet.
 
-    Raises ValueError where the URL is not S3's.
+    Raises ValueError for a URL that is not S3's.
     """
     return owned(open_store(settings), sessions)
 
 
 def owned(store: Store, sessions: sessionmaker[Session]) -> OwnedStore:
-    """Return a store as the installation of this database uses it."""
+    """Return a store that checks this database's installation before it writes."""
 
     def find_installation() -> str:
         try:

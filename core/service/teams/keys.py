@@ -1,4 +1,4 @@
-"""API keys: create, list, rotate, revoke, and authenticate by them."""
+"""API keys: create, list, rotate, revoke, and authenticate with them."""
 
 import hmac
 from collections.abc import Collection
@@ -22,7 +22,10 @@ from secateur_wire.teams import CreatedKey, Key, KeyState, Role
 def create_key(
     session: Session, caller: Actor, *, role: Role, name: str, expires_at: datetime | None, secret: bytes
 ) -> CreatedKey:
-    """Create a key of a team, with its plaintext in `key` this once; raises InvalidRequest if it is expired already."""
+    """Create a key of a team; only this answer has its plaintext in `key`.
+
+    Raises InvalidRequest if it is expired already.
+    """
     now = _now(session)
     if expires_at is not None and expires_at <= now:
         raise InvalidRequest("expires_at lies in the past", param="expires_at")
@@ -32,10 +35,9 @@ def create_key(
 
 
 def rotate_key(session: Session, caller: Actor, key_id: str, *, grace_seconds: float, secret: bytes) -> CreatedKey:
-    """Create a successor of a key, of the same name and role and, where the old one expires, as long a life.
+    """Create a successor of a key with the same name and role, and with the same lifetime if the old one expires.
 
-    The old one is good for `grace_seconds` more. Raises NotFound, and Conflict where the old one is no longer good
-    itself.
+    The old key stays valid for `grace_seconds`. Raises NotFound, and Conflict where the old key is not valid any more.
     """
     row = _find(session, team_of(caller), key_id)
     now = _now(session)
@@ -80,7 +82,7 @@ def _add(
 
 
 def authenticate(session: Session, token: str, secret: bytes) -> Principal:
-    """Return the principal of a token; raises Unauthenticated saying whether it is unknown, revoked or expired."""
+    """Return the principal of a token; raises Unauthenticated if it is unknown, revoked or expired."""
     prefix = prefix_of(token)
     if prefix is None:
         raise Unauthenticated("this is not an API key of Secateur: keys start with sct_ and end in a checksum")
@@ -112,7 +114,7 @@ def _use_is_due() -> ColumnElement[bool]:
 _BY_PREFIX = select(
     ApiKeyRow, (ApiKeyRow.expires_at <= func.clock_timestamp()).label("expired"), _use_is_due().label("due")
 ).where(ApiKeyRow.prefix == bindparam("prefix"))
-"""Statement of every request's authentication."""
+"""Statement that authenticates every request."""
 
 
 def _note_use(session: Session, key_id: str) -> None:
@@ -125,25 +127,26 @@ def _note_use(session: Session, key_id: str) -> None:
 
 
 def list_keys(session: Session, team_id: str, *, limit: int, after: str | None) -> Page[Key]:
-    """Return the team's keys, newest first, those that are no longer good included."""
+    """Return the team's keys, newest first, including keys that are not valid any more."""
     now = _now(session)
     query = select(ApiKeyRow).where(ApiKeyRow.team_id == team_id)
     return read_page(session, query, ApiKeyRow, limit=limit, after=after, answer=lambda row: key_answer(row, now))
 
 
 def names_of(session: Session, team_id: str, key_ids: Collection[str]) -> dict[str, str]:
-    """Return the names of these keys, as far as they are the team's."""
+    """Return the names of those of these keys that belong to the team."""
     query = select(ApiKeyRow.id, ApiKeyRow.name).where(ApiKeyRow.team_id == team_id, ApiKeyRow.id.in_(key_ids))
     return {row.id: row.name for row in session.execute(query)}
 
 
 def revoke_key(session: Session, caller: Actor, key_id: str) -> Key:
-    """Revoke a key for good; a revoked key stays as it is.
+    """Revoke a key permanently; a revoked key stays as it is.
 
-    Raises NotFound, and Conflict where it is the last admin key of its team that is good.
+    Raises NotFound, and Conflict for the last valid admin key of its team.
     """
     team_id = team_of(caller)
-    admins = session.scalars(  # locked in order: of two admins who revoke each other's keys at once, one is refused
+    # Locked in one order: if two admins revoke each other's keys at once, one of them is refused.
+    admins = session.scalars(
         select(ApiKeyRow.id)
         .where(
             ApiKeyRow.team_id == team_id,

@@ -10,18 +10,18 @@ _RANK: dict[Role, int] = {"viewer": 0, "member": 1, "admin": 2}
 
 @dataclass(frozen=True)
 class Principal:
-    """API key that a request acts for, with its team and role."""
+    """API key of a request, with its team and role."""
 
     team_id: str
     key_id: str
     role: Role
 
     def may(self, role: Role) -> bool:
-        """Return whether this key's role is `role` or above."""
+        """Return whether this key has the role `role` or a higher one."""
         return _RANK[self.role] >= _RANK[role]
 
     def require(self, role: Role) -> None:
-        """Require that this key's role is `role` or above; raises Forbidden."""
+        """Require that this key has the role `role` or a higher one; raises Forbidden."""
         if not self.may(role):
             raise Forbidden(f"this needs a key with role {role}; this key's role is {self.role}")
 
@@ -35,7 +35,7 @@ class Automation:
 
 
 Actor = Principal | Automation | str
-"""Actor that the audit trail records; the id of a team stands for the server's own command line acting for it."""
+"""Actor in the audit trail; the id of a team stands for the server's own command line acting for it."""
 
 
 def team_of(actor: Actor) -> str:
@@ -43,7 +43,7 @@ def team_of(actor: Actor) -> str:
 
 
 def name_of(actor: Actor) -> str:
-    """Return the name in the audit trail: `key:ID`, the automation's name, or `operator`."""
+    """Return the name for the audit trail: `key:ID`, the automation's name, or `operator`."""
     match actor:
         case Principal():
             return f"key:{actor.key_id}"

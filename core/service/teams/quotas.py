@@ -1,7 +1,7 @@
-"""Counts of what a team uses of its quotas: jobs that run, device time of the month, stored bytes.
+"""Counts of a team's use of its quotas: running jobs, device time of the month, stored bytes.
 
-Counts are columns of the team's row and change in the transaction of what they count. That row is locked last, whatever
-else a transaction locks, so a transaction that holds one waits for nothing.
+Counts are columns of the team's row, and change in the transaction of the counted event. That row is always locked
+last, so a transaction that holds it waits for nothing.
 """
 
 from datetime import datetime
@@ -23,27 +23,27 @@ from core.service.teams.tables import TeamRow
 from secateur_wire.errors import QuotaExceeded
 
 ASK_AGAIN_SECONDS = 60
-"""Retry-After where room comes when a job starts or something is deleted, which cannot be foretold."""
+"""Retry-After where room depends on a job's start or a deletion, which cannot be predicted."""
 
 
 def month_start() -> ColumnElement[datetime]:
-    """Return the start of the running calendar month (UTC), by the database's clock."""
+    """Return the start of the current calendar month (UTC), by the database's clock."""
     return func.date_trunc("month", func.clock_timestamp(), "UTC", type_=DateTime(timezone=True))
 
 
 def month_end() -> ColumnElement[datetime]:
-    """Return the end of the running calendar month (UTC), by the database's clock."""
+    """Return the end of the current calendar month (UTC), by the database's clock."""
     month = literal_column("interval '1 month'", Interval)
     return func.timezone("UTC", func.timezone("UTC", month_start()) + month, type_=DateTime(timezone=True))
 
 
 def device_seconds_used() -> ColumnElement[float]:
-    """Return the device seconds of the running month: 0 where the row's count is of an earlier one."""
+    """Return the device seconds of the current month: 0 where the row's count is from an earlier one."""
     return case((TeamRow.device_month == month_start(), TeamRow.device_seconds), else_=0.0)
 
 
 def count_ended(session: Session, team_id: str, seconds: float) -> None:
-    """Count a running job less, and the device time that a worker spent on it."""
+    """Subtract a running job from the count, and add the device time that a worker spent on it."""
     session.execute(
         update(TeamRow)
         .where(TeamRow.id == team_id)
@@ -53,7 +53,7 @@ def count_ended(session: Session, team_id: str, seconds: float) -> None:
 
 
 def try_reserve_stored(session: Session, team_id: str, count: int) -> bool:
-    """Count so many more stored bytes, where the quota leaves room for them; whether it did."""
+    """Reserve stored bytes if the quota has room for them; return whether it had."""
     reserved = session.scalar(
         update(TeamRow)
         .where(
@@ -68,13 +68,13 @@ def try_reserve_stored(session: Session, team_id: str, count: int) -> bool:
 
 
 def reserve_stored(session: Session, team_id: str, count: int) -> None:
-    """Count so many more stored bytes; raises QuotaExceeded, with the figures, where the quota has no room for them."""
+    """Reserve stored bytes; raises QuotaExceeded with the figures where the quota has no room for them."""
     if not try_reserve_stored(session, team_id, count):
         raise QuotaExceeded(stored_bytes_missing(session, team_id, count), retry_after=ASK_AGAIN_SECONDS)
 
 
 def stored_bytes_missing(session: Session, team_id: str, count: int) -> str:
-    """Return a message that so many bytes do not fit."""
+    """Return a message that so many bytes do not fit into the quota."""
     team = session.execute(select(TeamRow.stored_bytes, TeamRow.max_stored_bytes).where(TeamRow.id == team_id)).one()
     return (
         f"{count} bytes more do not fit: the team stores {team.stored_bytes} of {team.max_stored_bytes} bytes; "
@@ -83,7 +83,7 @@ def stored_bytes_missing(session: Session, team_id: str, count: int) -> str:
 
 
 def release_stored(session: Session, team_id: str, count: int) -> None:
-    """Release so many stored bytes; never below zero."""
+    """Release stored bytes; the count never falls below zero."""
     session.execute(
         update(TeamRow)
         .where(TeamRow.id == team_id)

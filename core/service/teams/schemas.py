@@ -20,7 +20,7 @@ class KeyBody(BaseModel):
 
 
 class RotateBody(BaseModel):
-    """A key to replace: the old one is good for `grace_seconds` more once its successor is made."""
+    """A key to replace: the old one stays valid for `grace_seconds` after its successor is created."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 

@@ -1,6 +1,7 @@
-"""Encryption of secrets that must be used again, such as those that sign webhooks.
+"""Encryption of secrets that the service must read again, such as the signing keys of webhooks.
 
-Each purpose has a key of its own, made from the server's secret: what was sealed for one opens for no other.
+Each purpose has a key of its own, derived from the server's secret: a secret encrypted for one purpose cannot be
+decrypted for another.
 """
 
 import base64
@@ -21,7 +22,7 @@ class Sealed:
         return self._fernet.encrypt(plain.encode())
 
     def open(self, sealed: bytes) -> str:
-        """Return the plaintext; raises ValueError if it was sealed for another purpose or with another secret."""
+        """Return the plaintext; raises ValueError if it was encrypted for another purpose or with another secret."""
         try:
             return self._fernet.decrypt(sealed).decode()
         except InvalidToken:

@@ -1,4 +1,4 @@
-"""Secret of the server: the HMAC key of API keys and of sealed answers."""
+"""Secret of the server: the key for HMACs of API keys and for encrypted answers."""
 
 import os
 import secrets
@@ -17,7 +17,7 @@ def server_secret(settings: Settings) -> bytes:
         fresh = file.with_name(f"{file.name}.{secrets.token_hex(8)}")
         write_private(fresh, secrets.token_hex(32))
         try:
-            os.link(fresh, file)  # fails where another process was first: its secret counts
+            os.link(fresh, file)  # Fails if another process was first: its secret is then used.
         except FileExistsError:
             pass
         finally:
@@ -26,7 +26,7 @@ def server_secret(settings: Settings) -> bytes:
 
 
 def write_private(file: Path, content: str) -> None:
-    """Write a file only its owner can read, whole or not at all."""
+    """Write a file that only its owner can read, completely or not at all."""
     temporary = file.with_name(f"{file.name}.new")
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

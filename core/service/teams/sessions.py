@@ -1,7 +1,7 @@
 """Sessions of the portal: a browser acts for the API key it signed in with, until it signs out or the key ends.
 
-The browser holds a random token; the database its HMAC. What a session may do is asked of its key at every request, so
-a key that is revoked or expires takes its sessions with it.
+The browser has a random token, and the database its HMAC. The rights of a session are those of its key, which is
+checked at every request. So the sessions of a revoked or expired key end too.
 """
 
 import hashlib
@@ -21,12 +21,12 @@ from secateur_wire.errors import Unauthenticated
 from secateur_wire.teams import Role
 
 _REMOVED_AT_ONCE = 1000
-"""Sessions past their time that one sign-in removes."""
+"""Expired sessions that one sign-in removes."""
 
 
 @dataclass(frozen=True)
 class SignedIn:
-    """Principal that a browser acts for, with the names of its key and team."""
+    """Principal of a browser session, with the names of its key and team."""
 
     principal: Principal
     key_name: str
@@ -34,14 +34,14 @@ class SignedIn:
 
 
 def sign_in(session: Session, principal: Principal, secret: bytes, *, seconds: float) -> str:
-    """Return the token of a new session of an API key, good for so many seconds."""
+    """Return the token of a new session of an API key, valid for so many seconds."""
     past = (
         select(PortalSessionRow.digest)
         .where(PortalSessionRow.expires_at <= func.statement_timestamp())
         .order_by(PortalSessionRow.expires_at)
         .limit(_REMOVED_AT_ONCE)
         .with_for_update(skip_locked=True)
-        .cte("past")  # picked once: a subquery may be run again for each row, and its limit is then none
+        .cte("past")  # Picked once: PostgreSQL may run a subquery again for each row, and its limit then has no effect.
     )
     session.execute(
         delete(PortalSessionRow)
@@ -59,7 +59,7 @@ def sign_in(session: Session, principal: Principal, secret: bytes, *, seconds: f
 
 
 def signed_in(session: Session, session_token: str, secret: bytes) -> SignedIn:
-    """Return the principal of a session; raises Unauthenticated where it is over, or its key no longer good."""
+    """Return the principal of a session; raises Unauthenticated where the session or its key has ended."""
     match = session.execute(
         select(ApiKeyRow, TeamRow.name)
         .join(PortalSessionRow, PortalSessionRow.key_id == ApiKeyRow.id)
@@ -78,7 +78,7 @@ def signed_in(session: Session, session_token: str, secret: bytes) -> SignedIn:
 
 
 def sign_out(session: Session, caller: Principal, session_token: str, secret: bytes) -> None:
-    """End one session; one that is over stays so."""
+    """End one session. Idempotent."""
     ended = session.scalar(
         delete(PortalSessionRow)
         .where(PortalSessionRow.digest == _digest(session_token, secret))
@@ -95,7 +95,7 @@ def sign_out_everywhere(session: Session, caller: Principal) -> None:
 
 
 def form_token(session_token: str, secret: bytes) -> str:
-    """Return the token that every form of a session carries, and no other site can know (CSRF)."""
+    """Return the token that every form of a session carries, and that no other site can know (CSRF)."""
     return hmac.new(secret, f"form\0{session_token}".encode(), hashlib.sha256).hexdigest()
 
 

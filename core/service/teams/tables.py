@@ -10,11 +10,11 @@ from core.database import Base
 
 
 class TeamRow(Base):
-    """A team: its quotas (null: none) and what it uses of them.
+    """A team: its quotas (null: none) and its use of them.
 
-    `running` counts its jobs that a worker holds (running or cancelling), `device_seconds` the time workers spent on
-    its attempts that ended in the calendar month (UTC) that begins at `device_month`, `stored_bytes` its artifacts and
-    uploads. `weight` is its share of a queue that other teams wait in too.
+    `running` counts its jobs that a worker holds (running or cancelling). `device_seconds` is the time that workers
+    spent on its attempts that ended in the calendar month (UTC) beginning at `device_month`. `stored_bytes` is the size
+    of its artifacts and uploads. `weight` is its share of a queue in which other teams wait too.
     """
 
     __tablename__ = "teams"
@@ -39,9 +39,9 @@ class TeamRow(Base):
 
 
 class InstallationRow(Base):
-    """The one row of what this installation is: its id, with which its store is marked.
+    """The only row about this installation: its id, which is also written to its store.
 
-    `unknown_artifacts` counts jobs that the store has artifacts of and the database has no row of, as last seen.
+    `unknown_artifacts` is the last count of jobs with artifacts in the store and without a row in the database.
     """
 
     __tablename__ = "installation"
@@ -53,7 +53,7 @@ class InstallationRow(Base):
 
 
 class ApiKeyRow(Base):
-    """An API key. Only `prefix` and the HMAC `digest` of the whole token are kept."""
+    """An API key. Only `prefix` and the HMAC `digest` of the whole token are stored."""
 
     __tablename__ = "api_keys"
     __table_args__ = (
@@ -74,7 +74,7 @@ class ApiKeyRow(Base):
 
 
 class PortalSessionRow(Base):
-    """A browser that signed in to the portal with an API key. Only the HMAC `digest` of its token is kept."""
+    """A browser that signed in to the portal with an API key. Only the HMAC `digest` of its token is stored."""
 
     __tablename__ = "portal_sessions"
     __table_args__ = (Index(None, "key_id"), Index(None, "expires_at"))
@@ -89,11 +89,11 @@ class AuditRow(Base):
     """One change in the audit trail: its actor, the action and the object.
 
     `actor` is `key:ID` (with the id in `key_id` too), `operator` for the server's own command line, `nobody` for a
-    request without a key that is good, or an automation such as `trigger:ID`. `team_id` is null where a key was refused
-    that is no team's.
+    request without a valid key, or an automation such as `trigger:ID`. `team_id` is null for a refused key that belongs
+    to no team.
 
-    `action` is noun and verb such as `job.cancel`; `details` never hold a secret; `address` is where the request came
-    from. Rows are only ever added: the database refuses to change or remove one.
+    `action` is noun and verb such as `job.cancel`; `details` never contain a secret; `address` is the address of the
+    caller. Rows are only ever added: the database refuses to change or remove one.
     """
 
     __tablename__ = "audit"

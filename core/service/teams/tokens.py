@@ -1,6 +1,6 @@
-"""The form of an API key: `sct_` + 8 characters that name it + 32 random ones + 6 of checksum, all base 62.
+"""Format of an API key: `sct_` + 8 characters that name it + 32 random ones + 6 of checksum, all base 62.
 
-The checksum lets scanners and typing mistakes be told from keys without a database.
+With the checksum, scanners and typing mistakes can be told from keys without a database.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ def new_token() -> str:
 
 
 def prefix_of(token: str) -> str | None:
-    """Return the part of a token that identifies it, None where the token is not well formed."""
+    """Return the part of a token that identifies it, None where the token is malformed."""
     match = _FORM.fullmatch(token)
     if match is None or _checksum(match[1] + match[2]) != match[3]:
         return None

@@ -1,7 +1,7 @@
-"""Triggers: named templates of jobs that a pipeline fires at a secret URL, the hub at a new commit, or the clock.
+"""Triggers: named templates of jobs, fired by a pipeline at a secret URL, by a hub commit, or by a schedule.
 
-`templates` fills a template from a payload and evaluates nothing; `validation` looks at one before it is saved;
-`authentication` says whether a request on the URL may be believed and which event it is; `firing` makes the job, once
-an event; `due` fires what the clock says; `service` is what a team does with its triggers. Of a trigger's secrets only
-the one that signatures are checked with is kept, sealed; of the others a hash.
+`templates` fills a template from a payload, and evaluates no code. `validation` checks a trigger before it is saved.
+`authentication` verifies a request on the URL, and finds the id of its event. `firing` makes one job for each event.
+`due` fires schedules. `service` has the operations of a team on its triggers. Only the secret that verifies signatures
+is stored, encrypted; of the other secrets only a hash is stored.
 """

@@ -16,7 +16,7 @@ LONGEST_EVENT_ID = 255
 
 @dataclass(frozen=True)
 class SentHeaders:
-    """Headers that authenticate a sender, and those that name its event."""
+    """Headers that authenticate a sender, and headers that identify its event."""
 
     webhook_id: str | None = None
     webhook_timestamp: str | None = None
@@ -26,10 +26,10 @@ class SentHeaders:
 
 
 def authenticate_sender(row: TriggerRow, headers: SentHeaders, body: bytes, secret: bytes) -> FiringSource:
-    """Authenticate a request; returns its source: the hub, or anybody who knows the URL.
+    """Authenticate a request; return its source: the hub, or any sender that knows the URL.
 
-    Raises Unauthenticated unless it has one of the proofs that the trigger requires: a signature where it has a signing
-    secret, X-Webhook-Secret where it has a hub source.
+    Raises Unauthenticated unless the request has a proof that the trigger requires: a signature if it has a signing
+    secret, X-Webhook-Secret if it has a hub source.
     """
     wanted: list[str] = []
     if row.hub_digest is not None:
@@ -78,7 +78,8 @@ def _verify(signing_secret: str, headers: SentHeaders, body: bytes) -> None:
         )
     try:
         Webhook(signing_secret).verify(body, {name: value or "" for name, value in sent.items()}, json_parse=False)
-    except (WebhookVerificationError, ValueError) as error:  # ValueError: not base64, no version, no UTF-8
+    # ValueError: the header is not base64, has no version, or is not UTF-8.
+    except (WebhookVerificationError, ValueError) as error:
         about = str(error) if isinstance(error, WebhookVerificationError) else "the signature is malformed"
         raise Unauthenticated(
             f"the signature does not hold: {about}; it must be of this body, made with the trigger's secret less than "

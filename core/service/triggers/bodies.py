@@ -12,11 +12,11 @@ from core.service.triggers.templates import fill
 from core.validation import invalid_request
 
 LABEL = "trigger"
-"""Metadata of a job that names the trigger it comes from, unless the template has it."""
+"""Metadata key with the name of the trigger of a job, unless the template sets it."""
 
 
 def body_of(trigger: TriggerBody, payload: Any) -> JobBody:
-    """Return the job a payload makes; raises InvalidRequest if a placeholder lacks its value or the body is invalid."""
+    """Return the job of a payload; raises InvalidRequest for a missing placeholder value or an invalid body."""
     values = read_values(trigger.placeholders, payload)
     try:
         return JobBody.model_validate(labelled(fill(trigger.template, values), trigger.name))
@@ -33,7 +33,7 @@ def labelled(body: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def sample_of(placeholder: Placeholder) -> Any:
-    """Return a value of the placeholder's form, for a check of the body; it may not match its pattern."""
+    """Return a sample value of the placeholder's type, to check the body; it may not match its pattern."""
     if placeholder.default is not None:
         return placeholder.default
     if placeholder.enum:

@@ -7,18 +7,18 @@ from core.service.triggers.tables import TriggerRow
 
 
 def definition_of(row: TriggerRow) -> TriggerBody:
-    """Return the definition, as it is now."""
+    """Return the current definition of a trigger's row."""
     return TriggerBody.model_validate(_shown(row))
 
 
 def trigger_answer(row: TriggerRow) -> Trigger:
-    """Return the trigger as anybody of the team may see it."""
+    """Return the trigger as any member of the team may see it."""
     own = ("id", "disabled_reason", "next_fire_at", "created_at", "updated_at")
     return Trigger.model_validate(_shown(row) | {name: getattr(row, name) for name in own}, extra="ignore")
 
 
 def values_of(body: TriggerBody) -> dict[str, Any]:
-    """Return the columns that hold a definition, without secrets and times."""
+    """Return the columns of a definition, without secrets and times."""
     return {
         "name": body.name,
         "description": body.description,

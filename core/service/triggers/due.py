@@ -1,8 +1,8 @@
-"""Scheduled firings: each due time fires once, however many dispatchers there are.
+"""Scheduled firings: each due time fires once, for any number of dispatchers.
 
-Firing and moving on to the next due time are one transaction on the trigger's locked row, so a dispatcher that dies
-between has done neither. Times that passed while none fired them make one firing, late, which says so. A due time is
-kept while the hub is away or a quota is used up, until the next one comes.
+One transaction on the trigger's locked row fires it and sets its next due time, so a dispatcher that dies leaves
+neither half done. Times that passed without a dispatcher make one late firing with a note about it. While the hub is
+unavailable or a quota is used up, a due time is kept until the next one.
 """
 
 import time
@@ -37,7 +37,7 @@ from secateur_wire.errors import SecateurError
 
 DUTY: Final = "triggers"
 MOST_FAILURES: Final = 10
-"""Scheduled firings refused in a row, after which a trigger is disabled."""
+"""Consecutive refused scheduled firings after which a trigger is disabled."""
 _BATCH: Final = 100
 _LATE: Final = timedelta(minutes=1)
 
@@ -51,10 +51,10 @@ def fire_due(
     threads: TeamThreads | None = None,
     now: datetime | None = None,
 ) -> int:
-    """Fire what is due at `now` (unset: the database's clock), and call `on_job` with each job once it is committed.
+    """Fire all triggers due at `now` (unset: the database's clock); call `on_job` with each job after its commit.
 
-    Those that name something on the hub come last; with `threads` they are fired there, and not waited for. Returns how
-    many jobs were made here.
+    Triggers that name something on the hub come last. With `threads` they are fired there, and this call does not wait
+    for them. Returns the number of jobs created here.
     """
     rows = IsolatedRows(context.sessions, DUTY)
     under_way = [] if threads is None else threads.under_way(DUTY)
@@ -74,7 +74,7 @@ def fire_due(
 
 
 def _due(session: Session, moment: datetime, under_way: list[str]) -> list[TriggerRow]:
-    """Return triggers that are due, the teams in turn, so that one with many keeps no other's waiting."""
+    """Return due triggers, each team in turn, so that a team with many does not delay others."""
     place = func.row_number().over(partition_by=TriggerRow.team_id, order_by=TriggerRow.next_fire_at)
     ranked = (
         select(TriggerRow.id, place.label("place"))
@@ -94,16 +94,16 @@ def _attempt(row: TriggerRow) -> FiringAttempt:
 def _asks_hub(context: TriggerContext, row: TriggerRow) -> bool:
     try:
         return context.hub.asks(body_of(definition_of(row), _attempt(row).payload))
-    except SecateurError:  # it is refused without asking anybody
+    except SecateurError:  # The firing is refused without asking the hub.
         return False
 
 
 def _fire(
     context: TriggerContext, row: TriggerRow, now: datetime, began: float, failure: RowFailureRow | None
 ) -> Job | None:
-    """Fire a trigger that is due. Raises the refusals that pass by themselves: the due time is then kept.
+    """Fire a trigger that is due. Raises temporary refusals: the due time is then kept.
 
-    `began` is the moment by this process's clock at which it was `now`; `failure` is that of the last try.
+    `began` is the reading of this process's clock at `now`; `failure` is the failure of the last try.
     """
     due = row.next_fire_at
     assert due is not None and row.cron is not None and row.timezone is not None
@@ -122,7 +122,7 @@ def _fire(
             )
             .with_for_update(key_share=True, skip_locked=True)
         )
-        if locked is None:  # another dispatcher fires it, or somebody has just changed it: the next round sees
+        if locked is None:  # Another dispatcher fires it, or a user has just changed it: the next round decides.
             return None
         job, refusal = _make_job(session, context, attempt, prepared)
         if refusal is not None and is_passing(refusal):
@@ -158,7 +158,7 @@ def _make_job(
     attempt: FiringAttempt,
     prepared: tuple[JobBody, HubFindings] | SecateurError,
 ) -> tuple[Job | None, SecateurError | None]:
-    """Return the job, or the error for which there is none."""
+    """Return the job, or the error that prevented it."""
     if isinstance(prepared, SecateurError):
         return None, prepared
     try:
@@ -175,7 +175,7 @@ def _count_failure(session: Session, row: TriggerRow, refusal: SecateurError) ->
 
 
 def _park(trigger_id: str, session: Session, reason: SecateurError) -> bool:
-    """Disable a trigger that cannot be fired for a fault of ours."""
+    """Disable a trigger that cannot be fired because of a fault of this service."""
     locked = session.get(TriggerRow, trigger_id, with_for_update={"key_share": True})
     if locked is not None and locked.enabled:
         _disable(session, locked, f"its schedule could not be fired, {reason.message}")
@@ -185,9 +185,9 @@ def _park(trigger_id: str, session: Session, reason: SecateurError) -> bool:
 def _lateness(
     cron: str, timezone: str, due: datetime, now: datetime, waited: timedelta, failure: RowFailureRow | None
 ) -> str | None:
-    """Return the note on a firing that comes long after its time, or for several; None for one in time.
+    """Return the note for a firing that is late, or that stands for several; None for one in time.
 
-    It was taken up at `now`, and `waited` for the hub since; `failure` is that of the last try.
+    It was taken up at `now`, and has `waited` for the hub since; `failure` is the failure of the last try.
     """
     missed = count_due(cron, timezone, due, now)
     late = now + waited - due
@@ -207,7 +207,7 @@ def _lateness(
 
 
 def _disable(session: Session, row: TriggerRow, reason: str) -> None:
-    """End a locked trigger's schedule, with a reason that its team sees."""
+    """End a locked trigger's schedule, with a reason for its team."""
     before = _definition(row)
     row.enabled = False
     row.next_fire_at = None
@@ -220,7 +220,7 @@ def _disable(session: Session, row: TriggerRow, reason: str) -> None:
 
 
 def _definition(row: TriggerRow) -> TriggerBody | None:
-    """Return the definition; None where an earlier release accepted what this one does not."""
+    """Return the definition; None for one that only an earlier release accepted."""
     try:
         return definition_of(row)
     except ValueError:

@@ -1,7 +1,7 @@
-"""Firing of triggers: from a request to one job per event, and an entry of its history however it ends.
+"""Firing of triggers: one job for each event, and an entry in the trigger's history for every request.
 
-The hub is asked before the transaction that makes the job. That transaction begins with the event's row, which only one
-can have; a refusal undoes it and is written down in another.
+The hub is asked before the transaction that creates the job. That transaction begins with the event's row, which is
+unique. A refusal rolls it back, and is recorded in another transaction.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ from core.service.triggers.tables import TriggerRow
 from secateur_wire.errors import Conflict, NotFound, SecateurError
 
 _DEFAULT_BRANCH = "refs/heads/main"
-"""Default branch, which every repository of the hub has."""
+"""Default branch of every repository of the hub."""
 _CONTENT = "repo.content"
 
 
@@ -36,7 +36,7 @@ _CONTENT = "repo.content"
 class HubEvent:
     """Event of the hub's webhooks (version 3, https://huggingface.co/docs/hub/webhooks).
 
-    `ignored` is the reason it does not fire the trigger; else `event_id` is the commit's.
+    `ignored` is the reason why it does not fire the trigger; otherwise `event_id` is the commit's.
     """
 
     event_id: str | None
@@ -44,7 +44,7 @@ class HubEvent:
 
 
 def read_hub_event(source: HubSource, payload: Any) -> HubEvent:
-    """Read an event. Its sender knows the hub's secret: a payload not understood is ignored, with the reason."""
+    """Parse an event. Its sender knows the hub's secret, so an unknown payload is ignored, with the reason."""
     scope, action = _text(payload, "/event/scope"), _text(payload, "/event/action")
     kind, name, head = (_text(payload, f"/repo/{each}") for each in ("type", "name", "headSha"))
     if None in (scope, action, kind, name):
@@ -76,7 +76,7 @@ def _text(payload: Any, pointer: str) -> str | None:
 class TriggerDelivery:
     """Request to fire a trigger: `payload` is the parsed `body`, `size` is in bytes.
 
-    `refusal` is set instead where it was refused before it was read to its end, or is no JSON.
+    `refusal` is set instead if the request was refused before all of it was read, or is not JSON.
     """
 
     headers: SentHeaders
@@ -88,7 +88,7 @@ class TriggerDelivery:
 
 @dataclass(frozen=True)
 class Fired:
-    """Firing with its result, and the job where it made one: the caller sends its hint."""
+    """Firing with its result, and its job if it created one: the caller sends the hint."""
 
     firing: Firing
     job: Job | None
@@ -98,7 +98,7 @@ def fire_by_url(context: TriggerContext, trigger: TriggerRow, delivery: TriggerD
     """Fire a trigger for a request to its URL.
 
     Raises Unauthenticated where the sender is not authenticated, Conflict where the trigger is disabled, the
-    InvalidRequest kind that names the fault in the payload, and the errors of submitting the job.
+    InvalidRequest kind that names the fault in the payload, and the errors of a submit.
     """
     attempt = FiringAttempt(trigger, "url", payload_bytes=delivery.size)
     try:
@@ -122,7 +122,7 @@ def fire_by_url(context: TriggerContext, trigger: TriggerRow, delivery: TriggerD
 
 
 def fire_by_hand(context: TriggerContext, caller: Principal, trigger: TriggerRow, delivery: TriggerDelivery) -> Fired:
-    """Fire the trigger for a member of the team; raises the errors of `fire_by_url`, but authenticates nobody."""
+    """Fire the trigger for a member of the team, without authentication; raises the errors of `fire_by_url`."""
     attempt = FiringAttempt(trigger, "manual", actor=name_of(caller), payload_bytes=delivery.size)
     try:
         if delivery.refusal is not None:
@@ -138,7 +138,7 @@ def fire_by_hand(context: TriggerContext, caller: Principal, trigger: TriggerRow
 def accept(
     session: Session, context: TriggerContext, attempt: FiringAttempt, body: JobBody, findings: HubFindings
 ) -> Fired:
-    """Make the event's job, or find it. Raises what submitting it raises, after which the session is to be undone."""
+    """Create the event's job, or find it. Raises the errors of a submit; the session must then be rolled back."""
     trigger = attempt.trigger
     firing_id = history.claim_event(session, attempt)
     if firing_id is None:

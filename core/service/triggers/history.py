@@ -17,13 +17,13 @@ from secateur_wire.errors import SecateurError
 from secateur_wire.triggers import FiringOutcome, FiringSource
 
 KEPT_BYTES = 64 * 1024
-"""Longest payload that is kept."""
+"""Longest payload that is stored."""
 _RETENTION_BATCH = 1000
 
 
 @dataclass
 class FiringAttempt:
-    """Facts of a firing so far, from which its history is written however it ends."""
+    """Facts of a firing, from which its history entry is written for any result."""
 
     trigger: TriggerRow
     source: FiringSource
@@ -35,9 +35,9 @@ class FiringAttempt:
 
 
 def claim_event(session: Session, attempt: FiringAttempt) -> str | None:
-    """Write the firing down as accepted; its id, or None where the event made a job before.
+    """Record the firing as accepted; return its id, or None where the event has created a job before.
 
-    Of several at once with one event the first goes on, and the others wait here until it is committed or undone.
+    Of several firings with one event at once, the first goes on, and the others wait here for its commit or rollback.
     """
     return session.scalar(
         insert(FiringRow)
@@ -50,7 +50,7 @@ def claim_event(session: Session, attempt: FiringAttempt) -> str | None:
 
 
 def accepted(session: Session, firing_id: str, job_id: str) -> Firing:
-    """Record the job that the firing made."""
+    """Record the job that the firing created."""
     session.execute(
         update(FiringRow)
         .where(FiringRow.id == firing_id)
@@ -61,7 +61,7 @@ def accepted(session: Session, firing_id: str, job_id: str) -> Firing:
 
 
 def job_of_event(session: Session, attempt: FiringAttempt) -> str | None:
-    """Return the job that the event made."""
+    """Return the job that the event created."""
     job_id: str | None = session.scalar(
         select(FiringRow.job_id).where(
             FiringRow.trigger_id == attempt.trigger.id,
@@ -81,7 +81,7 @@ def write(
     job_id: str | None = None,
     error: SecateurError | None = None,
 ) -> Firing:
-    """Write down a firing that makes no job."""
+    """Record a firing that creates no job."""
     values = _values(attempt, outcome) | {"job_id": job_id, "error": None if error is None else error.problem()}
     return firing_answer(session.scalars(insert(FiringRow).values(values).returning(FiringRow)).one())
 
@@ -93,14 +93,14 @@ def list_firings(session: Session, trigger_id: str, *, limit: int, after: str | 
 
 
 def remove_old_firings(session: Session, retention_days: float) -> int:
-    """Remove some of the firings older than that; how many. Called again and again, a batch at a time."""
+    """Remove a batch of older firings; return their number. Callers repeat this until nothing is left."""
     old = (
         select(FiringRow.id)
         .where(FiringRow.created_at < seconds_from_statement(-retention_days * 24 * 3600))
         .order_by(FiringRow.created_at)
         .limit(_RETENTION_BATCH)
         .with_for_update(skip_locked=True)
-        .cte("old")  # picked once: a subquery may be run again for each row, and its limit is then none
+        .cte("old")  # Picked once: PostgreSQL may run a subquery again for each row, and its limit then has no effect.
     )
     removed = session.scalars(
         delete(FiringRow)

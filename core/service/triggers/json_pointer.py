@@ -13,7 +13,8 @@ Pointer = Annotated[
         max_length=500,
     ),
 ]
-"""`/repo/headSha`; `~1` stands for a slash within a name, `~0` for a tilde; the empty pointer is the whole payload."""
+"""Pointer such as `/repo/headSha`; `~1` stands for a slash within a name, `~0` for a tilde; the empty pointer is the
+whole payload."""
 
 MISSING: Final = object()
 """Result of `look_up` where the document has no value."""

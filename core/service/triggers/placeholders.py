@@ -1,4 +1,4 @@
-"""Placeholders of a template: values of a payload, declared by name, type and pointer, checked, never evaluated."""
+"""Placeholders of a template: payload values, declared by name, type and pointer, checked and never evaluated."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, Self
@@ -35,8 +35,9 @@ _PYTHON: Final[dict[str, tuple[type, ...]]] = {
 
 
 class Placeholder(BaseModel):
-    """A value taken from the payload: from where, of what type, within which bounds. Without a `default` it is required
-    unless `required` is false, in which case null takes its place.
+    """A value taken from the payload: its pointer, its type and its bounds.
+
+    Without a `default` it is required, unless `required` is false; a missing value is then null.
     """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -78,7 +79,7 @@ class Placeholder(BaseModel):
         return self.default is None if self.required is None else self.required
 
     def rejection_of(self, given: Any) -> str | None:
-        """Return the reason that the value is not allowed, as the end of a sentence; None where it is."""
+        """Return the reason why the value is not allowed, as the end of a sentence; None if it is allowed."""
         if not isinstance(given, _PYTHON[self.type]) or (isinstance(given, bool) and self.type != "boolean"):
             return f"is {kind_of(given)}, not of type {self.type}"
         value: Any = given
@@ -94,7 +95,9 @@ class Placeholder(BaseModel):
 
 
 def read_values(placeholders: Mapping[str, Placeholder], payload: Any) -> dict[str, Scalar | None]:
-    """Return every placeholder's value in the payload; raises InvalidRequest naming the placeholder and the pointer."""
+    """Return every placeholder's value in the payload; raises InvalidRequest that names the placeholder and the
+    pointer.
+    """
     values: dict[str, Scalar | None] = {}
     for name, placeholder in placeholders.items():
         value = look_up(payload, placeholder.path)
@@ -117,7 +120,7 @@ def read_values(placeholders: Mapping[str, Placeholder], payload: Any) -> dict[s
 
 
 def _full_match(pattern: str) -> TypeAdapter[str]:
-    """Return a validator of whole texts by pydantic's own engine, which takes linear time whatever the pattern."""
+    """Return a validator for whole texts by pydantic's own engine, which takes linear time for any pattern."""
     return TypeAdapter(Annotated[str, StringConstraints(pattern=f"^(?:{pattern})$")])
 
 
@@ -130,5 +133,5 @@ def _matches(pattern: str, value: str) -> bool:
 
 
 def _is_same(one: Scalar, other: Scalar) -> bool:
-    """Return whether two values are the same, where True and 1 are not, as they are in Python."""
+    """Return whether two values are the same; True and 1 are different here, unlike in Python."""
     return one == other and isinstance(one, bool) == isinstance(other, bool)

@@ -1,7 +1,7 @@
-"""Due times of schedules: cron expressions in a time zone, daylight saving as cron on Debian treats it.
+"""Due times of schedules: cron expressions in a time zone, with daylight saving handled like cron on Debian.
 
-A time that the clock skips in spring is due right after the gap, one that comes twice in autumn is due once; schedules
-of every hour or finer go by real time.
+A time that the clock skips in spring is due right after the gap; a time that comes twice in autumn is due once.
+Schedules of every hour or finer follow real time.
 """
 
 from collections.abc import Iterator
@@ -14,11 +14,11 @@ from cronsim import CronSim, CronSimError
 
 _FIELDS = 5
 MOST_COUNTED = 1000
-"""Most missed times that are counted."""
+"""Maximum number of missed times that are counted."""
 
 
 def check_cron(cron: str) -> str:
-    """Return the expression; raises ValueError saying what is wrong with it."""
+    """Return the expression; raises ValueError that names its fault."""
     if len(cron.split()) != _FIELDS:
         raise ValueError(f"a cron expression has {_FIELDS} fields (minute hour day month weekday), such as 0 3 * * MON")
     try:
@@ -32,25 +32,25 @@ def check_cron(cron: str) -> str:
 
 
 def check_timezone(name: str) -> str:
-    """Return the name; raises ValueError where there is no such zone."""
+    """Return the name; raises ValueError for an unknown zone."""
     if name not in _timezones():
         raise ValueError(f"there is no time zone {name!r}: use an IANA name such as Europe/Berlin or UTC")
     return name
 
 
 def next_due(cron: str, timezone: str, after: datetime) -> datetime:
-    """Return the first moment after `after` (aware) that is due, in UTC."""
+    """Return the first due time after `after` (aware), in UTC."""
     return next(CronSim(cron, after.astimezone(ZoneInfo(timezone)))).astimezone(UTC)
 
 
 def last_due(cron: str, timezone: str, after: datetime, until: datetime) -> datetime | None:
-    """Return the last moment that is due after one and not after another, of the first MOST_COUNTED, in UTC."""
+    """Return the last due time after one time and not after another, among the first MOST_COUNTED, in UTC."""
     moments = list(_due_moments(cron, timezone, after, until))
     return moments[-1].astimezone(UTC) if moments else None
 
 
 def count_due(cron: str, timezone: str, after: datetime, until: datetime) -> int:
-    """Return how many moments are due after one and not after another; counted up to MOST_COUNTED."""
+    """Return the number of due times after one time and not after another, at most MOST_COUNTED."""
     return sum(1 for _ in _due_moments(cron, timezone, after, until))
 
 

@@ -40,8 +40,9 @@ class Schedule(RequestObject):
 
 
 class HubSource(RequestObject):
-    """A repository of the hub whose webhook is sent to the trigger's URL. `commit`: a new commit on its default branch;
-    all else that the hub sends is ignored.
+    """A hub repository whose webhook is sent to the trigger's URL.
+
+    `commit`: a new commit on its default branch fires the trigger; other events of the hub are ignored.
     """
 
     repository: Repository
@@ -50,8 +51,10 @@ class HubSource(RequestObject):
 
 
 class TriggerBody(RequestObject):
-    """A trigger. `template` is a job body in which values may be placeholders: `{"$payload": "name"}` as a whole value,
-    `${name}` within a string; each is declared in `placeholders`.
+    """A trigger.
+
+    `template` is a job body in which values may be placeholders: `{"$payload": "name"}` as a whole value, `${name}`
+    within a string. Each must be declared in `placeholders`.
     """
 
     name: Name
@@ -72,7 +75,7 @@ class TriggerBody(RequestObject):
 
 
 class TriggerChanges(RequestObject):
-    """Changes of a trigger; what is left out stays, null takes away."""
+    """Changes to a trigger. Fields that are left out stay; null removes a value."""
 
     name: Name | None = None
     description: Description | None = None
@@ -96,29 +99,35 @@ class TriggerChanges(RequestObject):
 
 
 class RotateTriggerBody(RequestObject):
-    """Secrets to replace; the old ones are good no more at once."""
+    """Secrets to replace; the old ones become invalid at once."""
 
     secrets: list[wire.TriggerSecret] = Field(["url"], min_length=1, max_length=3)
 
 
 class Trigger(wire.Trigger[Placeholder, Schedule, HubSource]):
-    """A trigger, without its secrets. `next_fire_at` is when its schedule is due, null where it has none or is
-    disabled; `disabled_reason` says why the service disabled it.
+    """A trigger, without its secrets.
+
+    `next_fire_at` is the next time of its schedule, null without a schedule or while it is disabled; `disabled_reason`
+    says why the service disabled it.
     """
 
 
 class IssuedTrigger(wire.IssuedTrigger[Placeholder, Schedule, HubSource]):
-    """A trigger with those of its secrets that are new, shown this once: its URL, the secret that payloads are signed
-    with (`whsec_…`), and the one to enter in the hub's webhook settings. Null: not new.
+    """A trigger with its new secrets, which are shown only in this answer.
+
+    They are its URL, the secret for signatures of payloads (`whsec_…`), and the secret for the hub's webhook settings.
+    A null secret is not new.
     """
 
 
 class Firing(wire.Firing[JobError]):
-    """One time a trigger was fired, or asked to be. accepted: it made the job; duplicate: `job_id` is what the event
-    made before; ignored: the hub told of something else (`note`); refused: `error` says why. A payload that is long, or
-    whose sender did not prove who they are, is not kept.
+    """One firing of a trigger, or a refused request to fire it.
+
+    accepted: it created the job. duplicate: `job_id` is the job that the event created before. ignored: the hub sent
+    another event (`note`). refused: `error` says why. A long payload, or one from an unauthenticated sender, is not
+    stored.
     """
 
 
 class TriggerPreview(wire.TriggerPreview[JobBody, Estimate]):
-    """The job that a payload would make, whole, with defaults filled in, and what it would need."""
+    """The job that a payload would create, with defaults filled in, and an estimate of what it needs."""

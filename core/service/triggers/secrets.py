@@ -1,4 +1,4 @@
-"""A trigger's secrets: the token in its URL, the secret of signatures, the one the hub sends."""
+"""Secrets of a trigger: the token in its URL, the signing secret, and the hub's secret."""
 
 import base64
 import hmac
@@ -26,7 +26,7 @@ def new_signing_secret() -> str:
 
 
 def digest(text: str, secret: bytes) -> bytes:
-    """Return the digest that is stored of a token or of the hub's secret; neither can be read from it."""
+    """Return the stored digest of a token or of the hub's secret; neither can be recovered from it."""
     return digest_of(text, secret)
 
 

@@ -31,15 +31,16 @@ from secateur_wire.triggers import TriggerSecret, TriggerVersion
 
 HOOKS = "v1/hooks/"
 _CHECKED = frozenset({"template", "placeholders", "schedule"})
-"""Changes of these are looked at as a new trigger is; one whose model is gone can still be disabled or renamed."""
+"""A change to one of these fields is checked like a new trigger. Other changes are not, so a trigger whose model is
+gone can still be disabled or renamed."""
 
 
 def create(
     session: Session, caller: Actor, body: TriggerBody, *, context: TriggerContext, findings: HubFindings, base_url: str
 ) -> IssuedTrigger:
-    """Create a trigger; its secrets are shown this once. `findings` are of its template (`look_up_template`).
+    """Create a trigger; its secrets are only in this answer. `findings` are those of its template (`look_up_template`).
 
-    Raises Conflict where the team has one of that name, and the InvalidRequest kind that names the fault in it.
+    Raises Conflict where the team has a trigger of that name, and the InvalidRequest kind that names a fault.
     """
     team_id = team_of(caller)
     check_trigger(context.request(session, caller, findings), body)
@@ -74,7 +75,7 @@ def list_triggers(session: Session, team_id: str, *, limit: int, after: str | No
 
 
 def find(session: Session, team_id: str, trigger_id: str, *, lock: bool = False) -> TriggerRow:
-    """Return a trigger by id or name; raises NotFound, also where it is another team's."""
+    """Return a trigger by id or name; raises NotFound, also for another team's."""
     is_id = TriggerRow.id == trigger_id
     query = select(TriggerRow).where(TriggerRow.team_id == team_id, or_(is_id, TriggerRow.name == trigger_id))
     query = query.order_by(is_id.desc()).limit(1)
@@ -85,7 +86,7 @@ def find(session: Session, team_id: str, trigger_id: str, *, lock: bool = False)
 
 
 def find_by_token(session: Session, token: str, secret: bytes) -> TriggerRow:
-    """Return the trigger of a URL's token; raises NotFound, the same for one that never was and one since rotated."""
+    """Return the trigger of a URL's token; raises NotFound for an unknown token and for one that was replaced."""
     row = session.scalar(select(TriggerRow).where(TriggerRow.token_digest == secrets.digest(token, secret)))
     if row is None or not secrets.is_digest_of(row.token_digest, token, secret):
         raise NotFound("there is no trigger at this address")
@@ -93,7 +94,7 @@ def find_by_token(session: Session, token: str, secret: bytes) -> TriggerRow:
 
 
 def changed(session: Session, team_id: str, trigger_id: str, changes: TriggerChanges) -> TriggerBody:
-    """Return the trigger as it would be with the changes. Raises NotFound, InvalidRequest."""
+    """Return the trigger with the changes applied. Raises NotFound, InvalidRequest."""
     return _apply(find(session, team_id, trigger_id), changes)
 
 
@@ -108,7 +109,7 @@ def update(
     base_url: str,
     unchanged_since: datetime | None = None,
 ) -> IssuedTrigger:
-    """Change a trigger; secrets that it did not need before are new and shown. Raises what `create` does, NotFound.
+    """Change a trigger; secrets that it did not need before are created and shown. Raises NotFound, and as `create`.
 
     Raises Conflict also where it was changed after `unchanged_since`.
     """
@@ -145,7 +146,7 @@ def update(
 def rotate(
     session: Session, caller: Actor, trigger_id: str, wanted: Collection[TriggerSecret], *, secret: bytes, base_url: str
 ) -> IssuedTrigger:
-    """Replace secrets; the old ones are no longer good. Raises NotFound, Conflict where the trigger lacks a kind."""
+    """Replace secrets; the old ones become invalid. Raises NotFound, Conflict where the trigger has no such secret."""
     row = find(session, team_of(caller), trigger_id, lock=True)
     token = signing = hub = None
     if "url" in wanted:
@@ -189,7 +190,7 @@ def list_versions(
 def preview(
     context: TriggerContext, caller: Principal, trigger_id: str, payload: Any, headers: SentHeaders
 ) -> TriggerPreview:
-    """Preview the job that a payload would make, without making it. A trigger that is disabled can be tried.
+    """Preview the job that a payload would create. A disabled trigger can be previewed too.
 
     Raises the errors of firing by hand, except for quotas.
     """

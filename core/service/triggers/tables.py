@@ -1,4 +1,4 @@
-"""Tables of triggers and of what fired them."""
+"""Tables of triggers and of their firings."""
 
 from datetime import datetime
 from typing import Any
@@ -13,9 +13,9 @@ from core.database import Base
 class TriggerRow(Base):
     """A team's trigger.
 
-    `template` and `placeholders` are as the team gave them; `event_id` is a JSON Pointer. Of the secret URL's token and
-    of the hub's secret only HMACs are kept; `signing_secret` is sealed. `next_fire_at` is set while the trigger is
-    enabled and has a schedule, `failures` counts scheduled firings in a row that were refused.
+    `template` and `placeholders` are as the team sent them; `event_id` is a JSON Pointer. Only HMACs of the URL's token
+    and of the hub's secret are stored; `signing_secret` is encrypted. `next_fire_at` is set while the trigger is
+    enabled and has a schedule. `failures` counts consecutive refused scheduled firings.
     """
 
     __tablename__ = "triggers"
@@ -49,7 +49,7 @@ class TriggerRow(Base):
 
 
 class TriggerVersionRow(Base):
-    """Definition that a trigger had from `created_at` on, without secrets. `actor` gave it."""
+    """Definition of a trigger from `created_at` on, without secrets. `actor` made the change."""
 
     __tablename__ = "trigger_versions"
     __table_args__ = (UniqueConstraint("trigger_id", "number"), Index(None, "trigger_id", "created_at", "id"))
@@ -63,11 +63,11 @@ class TriggerVersionRow(Base):
 
 
 class FiringRow(Base):
-    """Firing of a trigger, or an attempt to fire it.
+    """Firing of a trigger, or a refused request to fire it.
 
-    The unique index is what makes one job of one event: the row of an accepted firing is written before its job, in the
-    same transaction. `payload` is null where there was none, where it is too long to keep, and where its sender did not
-    prove who they are. `actor` is who asked: `key:ID`, or null for who knows the URL and for the clock.
+    The unique index allows only one job for each event: the row of an accepted firing is written before its job, in the
+    same transaction. `payload` is null if there was none, if it is too long to store, or if its sender was not
+    authenticated. `actor` is `key:ID`, or null for a request to the URL and for a schedule.
     """
 
     __tablename__ = "trigger_firings"

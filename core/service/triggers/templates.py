@@ -1,8 +1,8 @@
-"""Templates of job bodies: JSON in which some values are placeholders. Filling one replaces those and nothing else.
+"""Templates of job bodies: JSON in which some values are placeholders. Filling one replaces only those.
 
-A placeholder is a whole value, `{"$payload": "name"}`, which keeps its type, or `${name}` within a string, of strings
-only. `$${` in a string stands for `${`. Names of members are never placeholders, what a payload puts in is never looked
-through again, and nothing is evaluated: no expressions, attributes or conditions.
+A placeholder is either a whole value, `{"$payload": "name"}`, which keeps its type, or `${name}` within a string, for
+strings only. `$${` in a string stands for `${`. Member names are never placeholders, inserted values are not searched
+for placeholders, and nothing is evaluated: there are no expressions, attributes or conditions.
 """
 
 import re
@@ -16,7 +16,7 @@ from secateur_wire.errors import InvalidRequest
 PAYLOAD_KEY: Final = "$payload"
 NAME: Final = r"[A-Za-z_][A-Za-z0-9_]{0,63}"
 MOST_FILLED: Final = 2**20
-"""Most characters that values put into a template: as many as a body may have bytes."""
+"""Maximum number of characters that values insert into a template: the size limit of a body in bytes."""
 _MARK = re.compile(r"\$\$\{|\$\{(?:(" + NAME + r")\})?")
 _NAME = re.compile(NAME)
 
@@ -25,7 +25,7 @@ Place = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Mention:
-    """A placeholder in a template: where, and whether it is the whole value."""
+    """Placeholder in a template: its place, and whether it is the whole value."""
 
     name: str
     place: Place
@@ -33,7 +33,7 @@ class Mention:
 
 
 def mentions(template: Any, place: Place = ()) -> Iterator[Mention]:
-    """Yield every placeholder in a template; raises InvalidRequest where one is not well formed."""
+    """Yield every placeholder in a template; raises InvalidRequest for a malformed one."""
     if isinstance(template, dict):
         if PAYLOAD_KEY in template:
             yield Mention(_placeholder_name(template, place), place, is_entire_value=True)
@@ -54,7 +54,7 @@ def mentions(template: Any, place: Place = ()) -> Iterator[Mention]:
 
 
 def check_mentions(template: Any, placeholders: Mapping[str, Placeholder]) -> list[Mention]:
-    """Return the placeholders in a template; raises InvalidRequest for one not declared, or of the wrong type."""
+    """Return the placeholders in a template; raises InvalidRequest for an undeclared or mistyped one."""
     mentioned = list(mentions(template))
     for mention in mentioned:
         declared = placeholders.get(mention.name)
@@ -75,9 +75,9 @@ def check_mentions(template: Any, placeholders: Mapping[str, Placeholder]) -> li
 
 
 def fill(template: Any, values: Mapping[str, Scalar | None]) -> Any:
-    """Return the template with its placeholders replaced; `values` has every one of them.
+    """Return the template with its placeholders replaced; `values` must have all of them.
 
-    Raises InvalidRequest where the values would make it longer than `MOST_FILLED`: one value may stand in many places.
+    Raises InvalidRequest where the result would exceed `MOST_FILLED`: one value may occur in many places.
     """
     lengths = {name: len(str(value)) for name, value in values.items()}
     if sum(lengths[mention.name] for mention in mentions(template)) > MOST_FILLED:

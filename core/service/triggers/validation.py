@@ -1,7 +1,7 @@
-"""Checks of a trigger before it is ever fired.
+"""Checks of a trigger before it is saved.
 
-Its template's fields exist, its constants are valid, and, where no payload decides anything but labels, the whole job
-would be queued.
+Its template's fields must exist and its constants must be valid. If the payload decides only labels, the whole job is
+checked like a submit.
 """
 
 from contextlib import suppress
@@ -37,7 +37,7 @@ def scheduled_payload(moment: str) -> dict[str, Any]:
 def look_up_template(hub: HubLookup, team_id: str, trigger: TriggerBody) -> HubFindings:
     """Look up a template's names on the hub, before the transaction that saves it.
 
-    Raises InvalidRequest where its placeholders are not valid.
+    Raises InvalidRequest where its placeholders are invalid.
     """
     check_mentions(trigger.template, trigger.placeholders)
     known = _job_without_payload(trigger) or _constant_model(trigger)
@@ -47,7 +47,7 @@ def look_up_template(hub: HubLookup, team_id: str, trigger: TriggerBody) -> HubF
 def check_trigger(context: RequestContext, trigger: TriggerBody) -> None:
     """Check a trigger; raises the InvalidRequest kind that names the fault in its template, or the look-up's error.
 
-    Where it is yet to be discovered what its model is, that is asked for, and checked what can be told without it.
+    For an undiscovered model the discovery is requested, and only the parts that need no model are checked.
     """
     mentioned = check_mentions(trigger.template, trigger.placeholders)
     _check_form(trigger)
@@ -70,7 +70,7 @@ def check_trigger(context: RequestContext, trigger: TriggerBody) -> None:
         except NotDiscovered as missing:
             if job is not None:
                 check_without_model(request_of(job))
-            with suppress(QuotaExceeded):  # its first job asks again
+            with suppress(QuotaExceeded):  # The first job of the trigger requests the discovery again.
                 request_discovery(context.session, context.caller, missing, context.settings)
     except SecateurError as error:
         error.param = "template" if error.param is None else f"template.{error.param}"
@@ -78,7 +78,7 @@ def check_trigger(context: RequestContext, trigger: TriggerBody) -> None:
 
 
 def dry_run(context: RequestContext, job: JobBody) -> tuple[JobBody, Estimate]:
-    """Return the body with its defaults, and its estimate; raises the errors of submitting it, except for quotas."""
+    """Return the body with its defaults, and its estimate; raises the errors of a submit, except for quotas."""
     require_queue(context.session, job.queue, context.settings)
     resolved = resolve_job(context, job)
     estimate, _ = estimate_that_fits(context.session, context.team_id, resolved, context.settings)
@@ -86,7 +86,7 @@ def dry_run(context: RequestContext, job: JobBody) -> tuple[JobBody, Estimate]:
 
 
 def _check_form(trigger: TriggerBody) -> None:
-    """Check fields and constants, with samples in place of payloads; an error at a placeholder is the sample's."""
+    """Check fields and constants, with samples instead of payload values; errors about a sample are ignored."""
     body = labelled(fill(trigger.template, samples_of(trigger.placeholders)), trigger.name)
     try:
         JobBody.model_validate(body)
@@ -103,7 +103,7 @@ def _check_form(trigger: TriggerBody) -> None:
 
 
 def _node_at(template: Any, location: Place) -> tuple[Place, Any]:
-    """Return the part of the template that an error of pydantic is about, without steps that only name a kind."""
+    """Return the part of the template at an error's location, without the steps that only name a union member."""
     place: Place = ()
     node = template
     for step in location:
@@ -115,7 +115,7 @@ def _node_at(template: Any, location: Place) -> tuple[Place, Any]:
 
 
 def _job_without_payload(trigger: TriggerBody) -> JobBody | None:
-    """Return the job as it would be without a payload; None where a payload decides more than labels."""
+    """Return the job without a payload; None where a payload decides more than labels."""
     mentioned = list(mentions(trigger.template))
     open_names = {name for name, each in trigger.placeholders.items() if each.is_required}
     if any(mention.name in open_names and mention.place[:1] != ("metadata",) for mention in mentioned):

@@ -1,4 +1,4 @@
-"""Versions of a trigger: each definition it had, who gave it, and what that changed."""
+"""Versions of a trigger: each definition it had, its author, and the changes."""
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -19,7 +19,7 @@ from secateur_wire.triggers import TriggerChange, TriggerVersion
 
 
 def record(session: Session, actor: Actor, row: TriggerRow) -> None:
-    """Write the definition of a locked trigger's row down as its newest version, unless it is that already."""
+    """Record the definition of a locked trigger's row as its newest version, unless it is unchanged."""
     query = select(TriggerVersionRow).where(TriggerVersionRow.trigger_id == row.id)
     newest = session.scalar(query.order_by(TriggerVersionRow.number.desc()).limit(1))
     definition = document(definition_of(row))
@@ -38,7 +38,7 @@ def record(session: Session, actor: Actor, row: TriggerRow) -> None:
 
 
 def list_versions(session: Session, row: TriggerRow, *, limit: int, after: str | None) -> Page[TriggerVersion]:
-    """Return the versions of a trigger, newest first, each with what it changed in the one before."""
+    """Return the versions of a trigger, newest first, each with its changes to the one before."""
     query = select(TriggerVersionRow).where(TriggerVersionRow.trigger_id == row.id)
     page = read_page(session, query, TriggerVersionRow, limit=limit, after=after, answer=_answer)
     if not page.data:
@@ -61,7 +61,7 @@ def list_versions(session: Session, row: TriggerRow, *, limit: int, after: str |
 
 
 def find_version(session: Session, row: TriggerRow, number: int) -> TriggerBody:
-    """Return the definition that a trigger had by the number of the version; raises NotFound."""
+    """Return the definition of a trigger at a version number; raises NotFound."""
     definition = session.scalar(
         select(TriggerVersionRow.definition).where(
             TriggerVersionRow.trigger_id == row.id, TriggerVersionRow.number == number
@@ -81,12 +81,12 @@ def require_unchanged(row: TriggerRow, since: datetime) -> None:
 
 
 def document(body: TriggerBody) -> JsonObject:
-    """Return a definition as JSON, which is how versions keep it."""
+    """Return a definition as JSON, the form stored in versions."""
     return body.model_dump(mode="json", exclude_none=True)
 
 
 def changes(before: JsonObject, after: JsonObject) -> Iterator[TriggerChange]:
-    """Yield every field that differs, by its dotted path, with both values; null where there was or is none."""
+    """Yield every field that differs, by its dotted path, with both values; null for a missing one."""
     old, new = dict(_leaves(before)), dict(_leaves(after))
     for field in dict.fromkeys([*old, *new]):
         if old.get(field) != new.get(field):

@@ -29,14 +29,14 @@ from core.settings import Settings
 from secateur_wire.errors import SecateurError
 
 MOST_EACH: Final = 4
-"""Most deliveries on their way to one endpoint at a time; to one that fails, one."""
+"""Maximum number of concurrent deliveries to one endpoint; a failing endpoint gets one."""
 LONGEST_RETRY_AFTER: Final = 24 * 3600
-"""Longest pause in seconds that a receiver may ask for."""
+"""Longest pause in seconds that a receiver may request."""
 
 
 @dataclass(frozen=True)
 class Due:
-    """A delivery in a dispatcher's hands. `secrets` are those to sign with, the newest first."""
+    """A delivery that a dispatcher holds. `secrets` are those to sign with, the newest first."""
 
     delivery_id: str
     attempt: int
@@ -51,7 +51,7 @@ class Due:
 
 @dataclass(frozen=True)
 class DeliveryOutcome:
-    """Result of an attempt: `error` is None where it was delivered, `status` where no answer came."""
+    """Result of an attempt: `error` is None for a delivered one, `status` is None without an answer."""
 
     milliseconds: int
     status: int | None
@@ -91,14 +91,16 @@ _DUE = text(f"""
     ORDER BY is_failing, due.next_attempt_at, due.number
     LIMIT :most
 """).bindparams(bindparam("full", type_=ARRAY(String())), bindparam("full_teams", type_=ARRAY(String())))
-"""Query of the next deliveries of each endpoint, working ones first; one waits behind others of its subject.
+"""Query of the next deliveries of each endpoint, healthy endpoints first.
 
-It steps through the index of what waits from endpoint to endpoint: those for which nothing waits cost nothing."""
+A delivery waits behind earlier ones of its subject. The query steps through the index of waiting deliveries from
+endpoint to endpoint, so endpoints without any cost nothing.
+"""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A delivery that is due, and locked."""
+    """A due delivery with a locked row."""
 
     delivery_id: str
     webhook_id: str
@@ -109,13 +111,13 @@ class Candidate:
 def candidates(
     session: Session, *, most: int, full: Collection[str], full_teams: Collection[str]
 ) -> Sequence[Candidate]:
-    """Return due deliveries of endpoints and teams that are not `full`, locked until the transaction ends."""
+    """Return due deliveries, locked until the transaction ends, except for endpoints and teams that are `full`."""
     rows = session.execute(_DUE, {"most": most, "full": list(full), "full_teams": list(full_teams)})
     return [Candidate(*row) for row in rows]
 
 
 def lease(session: Session, chosen: Sequence[Candidate], *, seconds: float, seal: Sealed) -> list[Due]:
-    """Take these of the candidates for so long: nobody else sends them meanwhile."""
+    """Lease these candidates for some seconds, so that no other dispatcher sends them."""
     if not chosen:
         return []
     by_id = {each.delivery_id: each for each in chosen}
@@ -154,7 +156,7 @@ def lease(session: Session, chosen: Sequence[Candidate], *, seconds: float, seal
 
 
 def _secrets(session: Session, webhook_ids: Collection[str], seal: Sealed) -> dict[str, list[str]]:
-    """Return the endpoints' secrets, except any sealed with another server secret: they can sign no delivery."""
+    """Return the endpoints' secrets, except any encrypted with another server secret: those cannot sign."""
     rows = session.execute(
         select(WebhookSecretRow.webhook_id, WebhookSecretRow.sealed)
         .where(
@@ -173,9 +175,10 @@ def _secrets(session: Session, webhook_ids: Collection[str], seal: Sealed) -> di
 def record(session: Session, due: Due, outcome: DeliveryOutcome, settings: Settings) -> None:
     """Record an attempt's end: delivered, to be tried again, or given up; may disable the endpoint.
 
-    It does so where that is gone or has failed for too long. A delivery whose attempt lost its lease to another stays.
+    The endpoint is disabled if its receiver is gone or has failed for too long. A delivery whose attempt lost its lease
+    is not changed.
     """
-    webhook = session.execute(  # before its deliveries, as everywhere
+    webhook = session.execute(  # The endpoint is locked before its deliveries, as everywhere.
         select(WebhookRow.failing_since).where(WebhookRow.id == due.webhook_id).with_for_update(key_share=True)
     ).one_or_none()
     if webhook is None:
@@ -214,7 +217,7 @@ def record(session: Session, due: Due, outcome: DeliveryOutcome, settings: Setti
 
 
 def give_up(delivery_id: str, session: Session, reason: SecateurError) -> bool:
-    """Give up a delivery whose attempts cannot be recorded; those of its subject behind it go on."""
+    """Give up a delivery whose attempts cannot be recorded; later deliveries of its subject go on."""
     row = session.get(WebhookDeliveryRow, delivery_id, with_for_update={"key_share": True})
     if row is not None and row.state == "pending":
         row.state, row.finished_at = "failed", session.scalar(select(func.clock_timestamp()))
@@ -234,7 +237,7 @@ def _delivered(session: Session, row: WebhookDeliveryRow, *, was_failing: bool) 
 
 
 def _failed(session: Session, row: WebhookDeliveryRow, outcome: DeliveryOutcome, settings: Settings) -> None:
-    """Record a failure. Deliveries of the same subject behind it are not looked at before it is due again."""
+    """Record a failure. Later deliveries of the same subject wait until this one is due again."""
     row.failures += 1
     delay = retry_delay(row.failures, outcome.retry_after, settings.webhook_retry_delays)
     if delay is None:
@@ -251,9 +254,9 @@ def _failed(session: Session, row: WebhookDeliveryRow, outcome: DeliveryOutcome,
 
 
 def retry_delay(failures: int, retry_after: float | None, delays: Sequence[float]) -> float | None:
-    """Return the seconds to the next attempt, varied by a fifth so that not all come at once; None after the last.
+    """Return the seconds to the next attempt; None after the last. They vary by a fifth to spread the load.
 
-    A receiver may ask for a longer pause, never for a shorter one.
+    A receiver may request a longer pause, never a shorter one.
     """
     if failures > len(delays):
         return None
@@ -262,7 +265,7 @@ def retry_delay(failures: int, retry_after: float | None, delays: Sequence[float
 
 
 def _move_later(session: Session, row: WebhookDeliveryRow, *, to: float) -> None:
-    """Make the deliveries behind this one, none of which was tried, due in `to` seconds."""
+    """Postpone the untried deliveries behind this one by `to` seconds."""
     session.execute(
         update(WebhookDeliveryRow)
         .where(

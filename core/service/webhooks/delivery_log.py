@@ -1,4 +1,4 @@
-"""Log of deliveries and of their attempts, and the removal of those that ended long ago."""
+"""Log of deliveries and their attempts, and the removal of old ones."""
 
 import json
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ def list_deliveries(
     state: DeliveryState | None = None,
     type: WebhookType | None = None,
 ) -> Page[Delivery]:
-    """Return an endpoint's deliveries that match every filter given, newest first. Raises NotFound."""
+    """Return an endpoint's deliveries that match every filter, newest first. Raises NotFound."""
     _require_webhook(session, team_id, webhook_id)
     query = select(WebhookDeliveryRow).where(WebhookDeliveryRow.webhook_id == webhook_id)
     if state is not None:
@@ -87,7 +87,7 @@ def delivery_answer(row: WebhookDeliveryRow) -> Delivery:
 class WaitingFigures:
     """Number of deliveries that wait for enabled endpoints, and the seconds that the longest has been overdue.
 
-    Only deliveries to endpoints that do not fail count as overdue.
+    Only deliveries to healthy endpoints count as overdue.
     """
 
     pending: int
@@ -124,7 +124,10 @@ def remove_old_deliveries(sessions: sessionmaker[Session], settings: Settings) -
 
 
 def remove_old(session: Session, retention_days: float) -> int:
-    """Remove a batch of deliveries over or stuck for so many days, and events without any; returns how many."""
+    """Remove a batch of deliveries that ended or stuck so many days ago, and events without deliveries.
+
+    Returns their number.
+    """
     long_ago = seconds_from_statement(-retention_days * 24 * 3600)
     ended = (
         select(WebhookDeliveryRow.id)

@@ -1,8 +1,9 @@
-"""The loop that delivers what is due, in the dispatcher's process; any number of dispatchers may run it.
+"""Loop that sends due deliveries, in the dispatcher's process; any number of dispatchers may run it.
 
-One thread claims and records; each delivery on its way has a thread of its own, for as long as its limits allow. An
-endpoint has a few at a time, one while it fails or its team has much on the way; a team has a quarter of the room, and
-all endpoints that fail together half of it: a receiver that is slow, or never answers, delays its own deliveries only.
+One thread claims and records, and each running delivery has a thread of its own, within time limits. An endpoint gets a
+few deliveries at a time; only one while it fails, or while its team has many running. A team gets a quarter of the
+threads, and all failing endpoints together half of them. So a receiver that is slow, or never answers, delays only its
+own deliveries.
 """
 
 import queue
@@ -41,18 +42,18 @@ from secateur_wire.errors import UnsafeAddress
 
 DUTY: Final = "webhooks"
 LOOK_SECONDS = 0.5
-"""Seconds between two looks at what is due while nothing ends."""
+"""Seconds between two queries for due deliveries while none ends."""
 IDLE_LOOKS = 10
-"""Looks without anything to do after which the loop ends: the dispatcher starts it again in a moment."""
+"""Consecutive empty queries after which the loop ends; the dispatcher soon starts it again."""
 RESPONSE_CHARACTERS = 1000
-"""Most characters that are kept of an answer's body."""
+"""Maximum number of stored characters of an answer's body."""
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
 class _Sender:
-    """Sender of due deliveries. Whatever the receiver does, `send` is over within the limits."""
+    """Sender of due deliveries. `send` ends within the time limits, whatever the receiver does."""
 
     address_policy: AddressPolicy
     limits: Limits
@@ -78,7 +79,7 @@ class _Sender:
 
 
 def _error_of(status: int) -> str | None:
-    """Return the error of a status; None for 2xx: the delivery arrived."""
+    """Return the error for a status; None for 2xx, which means delivered."""
     if 200 <= status < 300:
         return None
     if 300 <= status < 400:
@@ -87,13 +88,13 @@ def _error_of(status: int) -> str | None:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds to wait, given as such or as a date."""
+    """Return the Retry-After seconds, given as a number or as a date."""
     value = headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit() and len(value) < 10:
         return float(value)
     try:
         moment = parsedate_to_datetime(value)
-    except (ValueError, TypeError, IndexError, OverflowError):  # whatever a receiver wrote
+    except (ValueError, TypeError, IndexError, OverflowError):  # The receiver may write anything.
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
@@ -103,9 +104,9 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 def deliver_due(
     sessions: sessionmaker[Session], settings: Settings, goes_well: Callable[[], None] = lambda: None
 ) -> int | None:
-    """Deliver until nothing is due, and call `goes_well` after each look.
+    """Deliver until nothing is due, and call `goes_well` after each query.
 
-    Returns how many attempts were made, None where there were none.
+    Returns the number of attempts, None for none.
     """
     address_policy = AddressPolicy(tuple(settings.webhook_allowed_networks))
     return Dispatch(sessions, settings, address_policy).run(IDLE_LOOKS, goes_well) or None
@@ -125,7 +126,7 @@ class Dispatch:
         self._on_the_way: dict[tuple[str, int], Due] = {}
 
     def run(self, idle_looks: int, goes_well: Callable[[], None] = lambda: None) -> int:
-        """Deliver until nothing was to do for so many looks; returns how many attempts were made."""
+        """Deliver until several queries in a row were empty; return the number of attempts."""
         attempts = idle = 0
         while True:
             for due in self._claim():
@@ -153,7 +154,7 @@ class Dispatch:
         def send() -> None:
             try:
                 outcome = self._sender.send(due)
-            except Exception as error:  # a fault of ours: told, and tried again as any failure
+            except Exception as error:  # A fault of this service: it is reported, and retried like any failure.
                 log.error("webhook not sent", delivery=due.delivery_id, exc_info=error)
                 outcome = DeliveryOutcome(0, None, f"an unexpected error: {type(error).__name__}", None, None)
             self._ended.put((due, outcome))
@@ -161,7 +162,7 @@ class Dispatch:
         threading.Thread(target=send, name=f"webhook {due.delivery_id}", daemon=True).start()
 
     def _record_what_ended(self) -> None:
-        """Record the attempts that ended; waits for the first, and no longer than to the next look."""
+        """Record the attempts that ended; waits for the first, at most until the next query."""
         wait = LOOK_SECONDS
         while True:
             try:
@@ -178,7 +179,7 @@ class Dispatch:
 
 
 class _Choice:
-    """Selection of the due deliveries that are sent now."""
+    """Selection of the due deliveries to send now."""
 
     def __init__(self, on_the_way: Iterable[Due], most: int) -> None:
         dues = list(on_the_way)
@@ -192,7 +193,7 @@ class _Choice:
         self.full_teams = {each for each, count in self._of_team.items() if count >= self._most_of_team}
 
     def takes(self, each: Candidate) -> bool:
-        """Return whether the delivery is sent now; counts it if so."""
+        """Return whether the delivery is sent now; if so, count it."""
         one_at_a_time = each.is_failing or self._of_team[each.team_id] >= self._most_of_team // 2
         if (
             self._of_webhook[each.webhook_id] >= (1 if one_at_a_time else MOST_EACH)

@@ -1,4 +1,4 @@
-"""Events: their types, and how one is written for the endpoints that want it."""
+"""Webhook events: their types, and the function that writes one for the subscribed endpoints."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ TYPES: tuple[str, ...] = get_args(WebhookType)
 
 @dataclass(frozen=True)
 class Listener:
-    """Endpoint that wants events of a type, with this metadata (None: with any)."""
+    """Endpoint that subscribes to a type of events with this metadata (None: any)."""
 
     webhook_id: str
     labels: Mapping[str, Any] | None
@@ -37,9 +37,9 @@ _LISTENERS = text("""
 
 
 def listeners(session: Session, team_id: str, type: WebhookType) -> list[Listener]:
-    """Return the team's enabled endpoints that want this type, locked against deletion until the transaction ends.
+    """Return the team's enabled endpoints for this type, locked against deletion until the transaction ends.
 
-    An event of a team without endpoints costs one look into an index.
+    An event of a team without endpoints costs one index look-up.
     """
     assert type in TYPES, type
     rows = session.execute(_LISTENERS, {"team": team_id, "type": type})
@@ -47,10 +47,10 @@ def listeners(session: Session, team_id: str, type: WebhookType) -> list[Listene
 
 
 def emit(session: Session, team_id: str, type: WebhookType, data: Mapping[str, Any], *, subject: str) -> None:
-    """Write an event, and a delivery of it for each endpoint of the team that wants it, in the caller's transaction.
+    """Write an event and its deliveries to the subscribed endpoints of the team, in the caller's transaction.
 
-    `subject` is the id of what it happened to, whose row the caller holds locked: events of one subject are delivered
-    in the order they were written. `data` is plain JSON; endpoints with a metadata filter look at its `metadata`.
+    `subject` is the id of the job or sweep, whose row the caller has locked: events of one subject are delivered in the
+    order they were written. `data` is plain JSON; endpoints with a metadata filter compare its `metadata`.
     """
     if endpoints := listeners(session, team_id, type):
         write_event(session, endpoints, team_id, type, data, subject=subject)
@@ -65,7 +65,7 @@ def write_event(
     *,
     subject: str,
 ) -> list[str]:
-    """Write the event and its deliveries for those of `endpoints` that want it; returns the deliveries' ids."""
+    """Write the event and its deliveries to subscribed `endpoints`; return the deliveries' ids."""
     metadata = data.get("metadata")
     wanting = [each for each in endpoints if each.wants(metadata if isinstance(metadata, Mapping) else {})]
     if not wanting:

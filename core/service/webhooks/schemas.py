@@ -9,7 +9,7 @@ from secateur_wire.requests import LabelName, spelled
 from secateur_wire.webhooks import WebhookType
 
 MOST_WEBHOOKS = 50
-"""Most endpoints of a team."""
+"""Maximum number of endpoints of a team."""
 LONGEST_GRACE_SECONDS = 30 * 24 * 3600
 
 Url = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_URL)]
@@ -21,7 +21,7 @@ Metadata = Annotated[dict[LabelName, MetadataValue], Field(max_length=20)]
 
 
 class WebhookBody(BaseModel):
-    """A new endpoint. `types` empty: told of every event; `metadata`: only of what has all of these values."""
+    """A new endpoint. Empty `types`: it gets every event. `metadata`: it gets only events with all of these values."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -32,7 +32,7 @@ class WebhookBody(BaseModel):
 
 
 class WebhookChanges(BaseModel):
-    """Changes of an endpoint; what is left out stays. `enabled: true` begins again with what waits."""
+    """Changes to an endpoint. Fields that are left out stay. `enabled: true` sends the waiting deliveries again."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -44,7 +44,7 @@ class WebhookChanges(BaseModel):
 
 
 class RotateSecretBody(BaseModel):
-    """A secret to replace: the old one signs beside the new one for `grace_seconds` more."""
+    """A secret to replace: the old one also signs for `grace_seconds` more."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -52,7 +52,7 @@ class RotateSecretBody(BaseModel):
 
 
 class ReplayBody(BaseModel):
-    """Since when."""
+    """Start of the time to replay."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -22,14 +22,14 @@ from secateur_wire.errors import Conflict, NotFound
 from secateur_wire.webhooks import CreatedWebhook, Delivery, DeliveryState, Webhook, WebhookType
 
 MOST_SECRETS = 5
-"""Most secrets of an endpoint at a time: each adds a signature to every delivery."""
+"""Maximum number of secrets of an endpoint: each adds a signature to every delivery."""
 BY_HAND = "disabled by hand"
 MOST_COUNTED = 1000
-"""Most deliveries of an endpoint that are counted of each state: an endpoint that is away may have any number."""
+"""Maximum count of an endpoint's deliveries in each state: an unavailable endpoint may have any number."""
 
 
 def create_webhook(session: Session, caller: Actor, body: WebhookBody, *, secret: bytes) -> CreatedWebhook:
-    """Create an endpoint, whose URL was checked (`core.http.address_policy`).
+    """Create an endpoint with a URL that the caller has checked (`core.http.address_policy`).
 
     Raises Conflict where the team has too many.
     """
@@ -62,12 +62,12 @@ def list_webhooks(session: Session, team_id: str, *, limit: int, after: str | No
 
 
 def get_webhook(session: Session, team_id: str, webhook_id: str) -> Webhook:
-    """Return an endpoint; raises NotFound, also where it is another team's."""
+    """Return an endpoint; raises NotFound, also for another team's."""
     return webhook_answer(session, _find(session, team_id, webhook_id))
 
 
 def change_webhook(session: Session, caller: Actor, webhook_id: str, changes: WebhookChanges) -> Webhook:
-    """Change what is given; a URL that is given was checked. Enabled again, what waits is sent at once.
+    """Change the given fields; the caller has checked a new URL. An enabled endpoint gets its waiting events at once.
 
     Raises NotFound.
     """
@@ -97,7 +97,7 @@ def change_webhook(session: Session, caller: Actor, webhook_id: str, changes: We
 def delete_webhook(session: Session, caller: Actor, webhook_id: str) -> None:
     """Remove an endpoint with its deliveries. Raises NotFound.
 
-    The many go first: jobs that end meanwhile wait only while its own row goes.
+    Its many deliveries are removed first, so that jobs that end meanwhile wait only for the removal of its own row.
     """
     row = _find(session, team_of(caller), webhook_id, lock=True)
     url = row.url
@@ -109,7 +109,7 @@ def delete_webhook(session: Session, caller: Actor, webhook_id: str) -> None:
 def rotate_secret(
     session: Session, caller: Actor, webhook_id: str, *, grace_seconds: float, secret: bytes
 ) -> CreatedWebhook:
-    """Create a new secret; older ones sign too, for `grace_seconds` more at most. Raises NotFound, Conflict."""
+    """Create a new secret; older ones also sign, for at most `grace_seconds` more. Raises NotFound, Conflict."""
     row = _find(session, team_of(caller), webhook_id, lock=True)
     own = WebhookSecretRow.webhook_id == row.id
     session.execute(
@@ -128,7 +128,10 @@ def rotate_secret(
 
 
 def ping(session: Session, caller: Actor, webhook_id: str) -> Delivery:
-    """Send an event `webhook.ping`, whatever types the endpoint asks for. Raises NotFound, Conflict where disabled."""
+    """Send an event `webhook.ping` for any event types of the endpoint.
+
+    Raises NotFound, Conflict where it is disabled.
+    """
     row = _find(session, team_of(caller), webhook_id, lock=True)
     _require_enabled(row)
     type: WebhookType = "webhook.ping"
@@ -141,7 +144,7 @@ def ping(session: Session, caller: Actor, webhook_id: str) -> Delivery:
 
 
 def replay(session: Session, caller: Actor, webhook_id: str, delivery_id: str) -> Delivery:
-    """Send a delivery again, or one that waits now, from the first delay on. Raises NotFound, Conflict."""
+    """Send a delivery again, or send a waiting one now; delays start anew. Raises NotFound, Conflict."""
     row = _find(session, team_of(caller), webhook_id, lock=True)
     delivery = find_delivery(session, row.id, delivery_id)
     _require_enabled(row)
@@ -152,7 +155,10 @@ def replay(session: Session, caller: Actor, webhook_id: str, delivery_id: str) -
 
 
 def replay_failed(session: Session, caller: Actor, webhook_id: str, since: datetime) -> int:
-    """Send all that were given up and are of events since then; how many. Raises NotFound, Conflict where disabled."""
+    """Replay all given-up deliveries of events since then; return their number.
+
+    Raises NotFound, Conflict where disabled.
+    """
     row = _find(session, team_of(caller), webhook_id, lock=True)
     _require_enabled(row)
     count = _begin_again(
@@ -166,7 +172,7 @@ def replay_failed(session: Session, caller: Actor, webhook_id: str, since: datet
 
 
 def disable(session: Session, webhook_id: str, reason: str) -> bool:
-    """Disable an endpoint: its deliveries go on waiting. False where it was disabled already."""
+    """Disable an endpoint; its deliveries keep waiting. False where it was disabled already."""
     disabled = session.scalar(
         update(WebhookRow)
         .where(WebhookRow.id == webhook_id, WebhookRow.enabled)
@@ -184,7 +190,7 @@ def _enable(session: Session, row: WebhookRow) -> None:
 
 
 def _begin_again(session: Session, *which: ColumnElement[bool]) -> int:
-    """Make deliveries due now, with all attempts left; the endpoint's row is locked. One on its way keeps its lease."""
+    """Make deliveries due now with all attempts left; the endpoint's row is locked. A running one keeps its lease."""
     begun = session.scalars(
         update(WebhookDeliveryRow)
         .where(*which)
@@ -201,7 +207,7 @@ def _require_enabled(row: WebhookRow) -> None:
 
 
 def _find(session: Session, team_id: str, webhook_id: str, *, lock: bool = False) -> WebhookRow:
-    """Return an endpoint's row; raises NotFound, also where it is another team's."""
+    """Return an endpoint's row; raises NotFound, also for another team's."""
     query = select(WebhookRow).where(WebhookRow.id == webhook_id, WebhookRow.team_id == team_id)
     row = session.scalar(query.with_for_update(key_share=True) if lock else query)
     if row is None:
@@ -226,7 +232,7 @@ def webhook_answer(session: Session, row: WebhookRow) -> Webhook:
 
 
 def _count(state: DeliveryState) -> ScalarSelect[int]:
-    """Return the number of the enclosing query's webhook's deliveries in a state, `MOST_COUNTED` at most."""
+    """Return the number of deliveries of the enclosing query's webhook in a state, at most `MOST_COUNTED`."""
     counted = (
         select(WebhookDeliveryRow.id)
         .where(WebhookDeliveryRow.webhook_id == WebhookRow.id, WebhookDeliveryRow.state == state)

@@ -1,6 +1,7 @@
-"""Secrets of endpoints, and the headers a delivery is signed with: Standard Webhooks, by its own library.
+"""Secrets of endpoints, and the signature headers of a delivery: Standard Webhooks, by its own library.
 
-While a secret that was rotated is still good, both sign: a receiver accepts what any of its secrets verifies.
+While a rotated secret is still valid, both secrets sign: a receiver accepts any signature that one of its secrets
+verifies.
 """
 
 import base64
@@ -12,7 +13,7 @@ from typing import Final
 from standardwebhooks import Webhook
 
 PURPOSE: Final = "webhook secret"
-"""Purpose that secrets are sealed for."""
+"""Purpose of the encryption of secrets."""
 _SECRET_BYTES: Final = 32
 
 
@@ -22,7 +23,7 @@ def new_secret() -> str:
 
 
 def signed_headers(delivery_id: str, moment: datetime, payload: str, signing: Sequence[str]) -> dict[str, str]:
-    """Return the signed headers; `moment` is of this attempt, in UTC: a receiver refuses what was signed long ago."""
+    """Return the signed headers; `moment` is the time of this attempt in UTC: a receiver refuses old signatures."""
     signatures = [Webhook(secret).sign(msg_id=delivery_id, timestamp=moment, data=payload) for secret in signing]
     return {
         "webhook-id": delivery_id,

@@ -22,9 +22,9 @@ from core.database import Base
 
 
 class WebhookRow(Base):
-    """Endpoint of a team. `types` null: every event; `labels` null: whatever the metadata.
+    """Endpoint of a team. `types` null: every event; `labels` null: any metadata.
 
-    `disabled_reason` says why it is not enabled; `failing_since` is its first failure since its last success.
+    `disabled_reason` says why it is disabled; `failing_since` is its first failure after its last success.
     """
 
     __tablename__ = "webhooks"
@@ -48,7 +48,7 @@ class WebhookRow(Base):
 
 
 class WebhookSecretRow(Base):
-    """A secret an endpoint's deliveries are signed with, sealed. `expires_at` is null for the newest."""
+    """A secret that signs an endpoint's deliveries, encrypted. `expires_at` is null for the newest."""
 
     __tablename__ = "webhook_secrets"
     __table_args__ = (Index(None, "webhook_id"),)
@@ -61,7 +61,7 @@ class WebhookSecretRow(Base):
 
 
 class WebhookEventRow(Base):
-    """Event as it is sent: `payload` is the body of every delivery of it, byte for byte."""
+    """Event as it is sent: `payload` is the body of each of its deliveries, byte for byte."""
 
     __tablename__ = "webhook_events"
     __table_args__ = (Index(None, "created_at"),)
@@ -74,10 +74,10 @@ class WebhookEventRow(Base):
 
 
 class WebhookDeliveryRow(Base):
-    """One event for one endpoint. `number` is the order of events: it is taken while the subject's row is locked.
+    """One event for one endpoint. `number` is the order of events; it is assigned while the subject's row is locked.
 
-    `attempt` fences: what an attempt that lost its lease reports matches no row. `failures` counts since the delivery
-    was begun or last replayed. A delivery stays pending while it is on its way.
+    `attempt` fences: the report of an attempt that lost its lease matches no row. `failures` counts since the delivery
+    was created or last replayed. A delivery stays pending while it is being sent.
     """
 
     __tablename__ = "webhook_deliveries"
@@ -123,7 +123,7 @@ class WebhookDeliveryRow(Base):
 
 
 class WebhookAttemptRow(Base):
-    """One attempt at a delivery, written when it is over: an answer's status, or an error.
+    """One attempt at a delivery, written when it has ended: an answer's status, or an error.
 
     `response` is the beginning of the answer's body.
     """

@@ -1,26 +1,27 @@
 """Queue of record: jobs are claimed, renewed, changed and ended here, and nowhere else does a status change.
 
 Every function takes a session inside a transaction and leaves the commit to its owner. Writes of a worker carry the
-job's attempt; where that is no longer the job's, they match no row and say so (False or None). Times are the
+number of the attempt. If the job has another attempt by then, they match no row and return False or None. Times are the
 database's.
 
 - `transitions`: the one statement that changes a job and takes the next event number
-- `claimed`: a job in a worker's hands
-- `claims`: claim (JobsLocked where others lock what could be claimed), renew, release; under which conditions a
-  worker may take a job
-- `outgrown`: jobs that ran out of memory and go on where there is more
-- `progress`: stage, progress, events while running
-- `completion`: succeeded, failed, cancelled, refused while they wait, and leases that ran out
-- `requests`: what users ask for: submitted, cancel, retry
-- `attempts`: the record of each attempt, and the audit trail of what workers and the dispatcher do
-- `webhook_notices`: events that webhooks are notified of
-- `maintenance`: what the dispatcher keeps up: hints that are due, events that are past their time
-- `workers`: signs of life, and what a worker does
+- `claimed`: a job that a worker holds
+- `claims`: claim (JobsLocked where other transactions lock the candidates), renew and release; the conditions under
+  which a worker may take a job
+- `outgrown`: jobs that ran out of memory and are queued for a larger worker
+- `progress`: stage, progress and events of a running job
+- `completion`: success, failure, cancellation, refusal of waiting jobs, and expired leases
+- `requests`: requests of users: submit, cancel, retry
+- `attempts`: the record of each attempt, and the audit trail of workers and the dispatcher
+- `webhook_notices`: events for webhooks
+- `maintenance`: work of the dispatcher: due hints, and expired events
+- `workers`: heartbeats, and the state of each worker
 
-Locks are taken in one order, so no two transactions wait for each other: first the queue's turn (claims only, an
-advisory lock), then jobs (whoever takes several skips those that are locked), then webhooks (only held against
-deletion), last the team's row, and only one of them. A claim and `expire_leases` wait for neither jobs nor teams: they
-pass over those that are locked. Both take webhooks after the team: whoever deletes one never waits for a team's counts.
+Locks are taken in one order, so that no two transactions deadlock. First comes the queue's turn (claims only, an
+advisory lock). Then come jobs; a transaction that takes several skips locked ones. Then come webhooks, which are only
+protected from deletion. Last comes one team's row. A claim and `expire_leases` wait for neither jobs nor teams: they
+skip locked ones. Both take webhooks after the team. This is safe because the deletion of a webhook never waits for a
+team's counts.
 """
 
 from core.service.jobs.idempotency import expire_idempotency_keys

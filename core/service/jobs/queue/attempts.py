@@ -1,4 +1,4 @@
-"""Record of attempts: a claim begins one, and it ends when the job leaves its worker; the audit trail tells of both."""
+"""Records of attempts: a claim begins one, and it ends when the job leaves its worker. The audit trail has both."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ ACTIONS: Final[dict[JobStatus, str]] = {
     "cancelled": "job.stop",
     "queued": "job.requeue",
 }
-"""Audit action of a worker, or of the dispatcher in its place, by the state it brought the job to."""
+"""Audit action of a worker, or of the dispatcher on its behalf, by the new state of the job."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Written:
 class Ending:
     """End of an attempt. `stages` are seconds by stage.
 
-    `measured` has the resources it took, named as its needs are; `by_dispatcher` is true where its worker did not end
-    it.
+    `measured` has the resources that the attempt used, under the same names as its needs. `by_dispatcher` is true where
+    the worker did not end the attempt itself.
     """
 
     outcome: AttemptOutcome
@@ -49,9 +49,9 @@ class Ending:
 
 
 def end_attempt(session: Session, job: Written, to: JobStatus, ending: Ending) -> None:
-    """Record the end of an attempt, which brought the job to state `to`, with its entry in the audit trail.
+    """Record the end of an attempt, which set the job to state `to`, with its entry in the audit trail.
 
-    Its time is added to the team's use; the team's row is locked from here on.
+    The time of the attempt is added to the team's use. The team's row stays locked afterwards.
     """
     ended = (
         update(AttemptRow)
@@ -70,14 +70,15 @@ def end_attempt(session: Session, job: Written, to: JobStatus, ending: Ending) -
         .cte("ended")
     )
     seconds = session.scalar(select(ended.c.seconds).add_cte(_audit_end(ended, job, to, ending)))
-    count_ended(session, job.team_id, float(seconds or 0))  # claimed by a version that kept no attempts: no time
+    # A version without records of attempts claimed it, so its time is unknown.
+    count_ended(session, job.team_id, float(seconds or 0))
 
 
 def _audit_end(ended: CTE, job: Written, to: JobStatus, ending: Ending) -> CTE:
-    """Return the audit entry of an attempt's end, as a CTE next to the one that ends it: no statement of its own.
+    """Return the audit entry of an attempt's end, as a CTE in the statement that ends the attempt.
 
-    `ended` has one row with its `worker_id`, or none of an attempt that was claimed by a version that kept no attempts.
-    The actor is the worker, whose host is the address; the dispatcher where the worker was lost.
+    `ended` has one row with its `worker_id`, or none for an attempt that a version without records claimed. The actor
+    is the worker, and the address is its host; the actor is the dispatcher where the worker was lost.
     """
     details: JsonObject = {"status": to, "attempt": job.attempt, "outcome": ending.outcome}
     if ending.error_code is not None:

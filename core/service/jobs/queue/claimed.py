@@ -1,4 +1,4 @@
-"""Claimed jobs: a row, read into what the worker runs."""
+"""Claimed jobs: a row, parsed into what the worker runs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from core.service.sources.references import (
 
 @dataclass(frozen=True)
 class ClaimedImages:
-    """Images that a job on a classifier calibrates, trains and is measured on."""
+    """Images for calibration, training and evaluation of a job on a classifier."""
 
     calibration: ImageReference | None
     recovery: ImageReference | None
@@ -31,12 +31,12 @@ class ClaimedImages:
 
 @dataclass(frozen=True)
 class Claim:
-    """Job that a worker has claimed. `body` is its recipe as the row has it, which the artifact's manifest repeats.
+    """Job that a worker has claimed. `body` is its recipe as stored in the row; the artifact's manifest repeats it.
 
-    `generated` is text the model generates to calibrate on in addition to `calibration`, `own_text` what the teacher
-    writes to train on; `recovery` has the texts it
-    trains on, none where it does not; `images` replaces all texts where the model is an image classifier; `baseline`
-    has figures of the dense model from earlier jobs; `previous_attempts` are newest first.
+    `generated` is calibration text that the model generates in addition to `calibration`. `own_text` is training text
+    that the teacher generates. `recovery` has the training texts, and is empty where nothing is trained. `images`
+    replaces all texts for an image classifier. `baseline` has figures of the dense model from earlier jobs.
+    `previous_attempts` are newest first.
     """
 
     job_id: str
@@ -62,12 +62,15 @@ class Claim:
 
     @cached_property
     def recipe(self) -> Recipe:
-        """Recipe of the job. Raises InvalidRequest kinds where this release cannot run it: the attempt's affair."""
+        """Return the recipe of the job.
+
+        Raises InvalidRequest where this release cannot run it: the attempt then fails.
+        """
         return Recipe.load(self.body)
 
 
 def claim_of(row: Row[Any]) -> Claim:
-    """Return the claim that a job's row is, as it was taken."""
+    """Return the claim for the row of a job that was just claimed."""
     sources = row.sources
     calibration, generated, own_text, teacher = (
         sources.get(name) for name in ("calibration", "generated", "own_text", "teacher")

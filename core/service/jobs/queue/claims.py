@@ -1,7 +1,7 @@
-"""Claims: a worker takes a job, renews its lease, and gives it back.
+"""Claims: a worker takes a job, renews its lease, and gives the job back.
 
-A worker may take a job that it has room for, or tries it as the largest. The conditions of that stand in the claim's
-statement, where `{worker}` and `{me}` are rows with the memory and disk of a worker.
+A worker may take a job for which it has room. The largest worker may also try a job for which no worker has room. These
+conditions are part of the claim's statement, where `{worker}` and `{me}` are rows with a worker's memory and disk.
 """
 
 import zlib
@@ -32,7 +32,7 @@ _FRESH = """
 _HAS_NOT_OUTGROWN = f"""
     coalesce(({_MEMORY}) > (jobs.outgrown_device_memory_bytes, jobs.outgrown_memory_bytes), true)
 """
-"""Condition that the job never ran out of memory on a worker with as much."""
+"""Condition that the job never ran out of memory on a worker with as much memory."""
 
 _HAS_ROOM = f"""
     coalesce(jobs.needs_device_memory_bytes <= {{worker}}.device_memory_bytes, true)
@@ -40,7 +40,7 @@ _HAS_ROOM = f"""
     AND coalesce(jobs.needs_disk_bytes <= {{worker}}.disk_free_bytes, true)
     AND {_HAS_NOT_OUTGROWN}
 """
-"""Condition that a worker has room. A size that is not known, of the job or of the worker, excludes neither."""
+"""Condition that a worker has room. An unknown size, of the job or of the worker, excludes no worker."""
 
 _MAY_TAKE = f"""
     (
@@ -56,7 +56,7 @@ _MAY_TAKE = f"""
         )
     )
 """
-"""Condition that a worker may take a job: the largest tries what no other has room for, once it has waited long."""
+"""Condition that a worker may take a job. After a long wait the largest worker tries a job for which none has room."""
 
 _STEP = f"coalesce(floor({STEPS_PER_DOUBLING} * log(2, {{figure}} + 1))::int, 255)"
 
@@ -80,7 +80,7 @@ _ME = f"""
         ) AS facts
     )
 """
-"""The worker that claims, one row always; a worker that told nothing of itself is one with room for everything."""
+"""The claiming worker, always one row; a worker without a reported size has room for every job."""
 
 _MAY_FIT = """
     (
@@ -92,14 +92,14 @@ _MAY_FIT = """
         )
     )
 """
-"""Some job of this size (`core.service.jobs.admission.Room.size`) may be one for the worker. One step is left
-open, for what rounding does here and there; each job is then looked at by its bytes."""
+"""Condition that a job of this size (`core.service.jobs.admission.Room.size`) may fit the worker. It allows one more
+step, because sizes are rounded. Each job is then checked by its bytes."""
 
 _STARTED = "job.start"
 """Audit action of a worker that claims a job."""
 
 _CLAIM_LOCKS = 0x5ECA << 32
-"""Base of the advisory locks of queues, to which a hash of the queue's name is added."""
+"""Base of the advisory locks of queues; a hash of the queue's name is added to it."""
 
 
 _TAKE_TURNS = text("""
@@ -110,11 +110,11 @@ _TAKE_TURNS = text("""
         SELECT FROM jobs WHERE status = 'queued' AND queue = :queue ORDER BY priority DESC, created_at, id LIMIT 1
     ) AS waiting
 """)
-"""No row, and no lock taken, where nothing waits in the queue. The order is the index's: without it PostgreSQL may look
-for a row that waits among the many that do not."""
+"""Takes no lock and returns no row where the queue is empty. The order is that of the index: without it PostgreSQL may
+search for a waiting row among the many rows that do not wait."""
 
 _LONGEST_TURN = "5s"
-"""A worker that freezes in its turn, or is cut off, loses it: the server ends its session, and the others go on."""
+"""Time limit of a turn. A worker that freezes or is cut off loses it: the server ends its session, and others go on."""
 
 _WAITS = f"""
     team_id = {{team}} AND queue = :queue AND size = {{size}} AND status = 'queued'
@@ -221,7 +221,7 @@ _JOBS_ARE_LOCKED = text(f"{_WAITING} SELECT EXISTS ({_CANDIDATES})")
 
 
 class JobsLocked(Exception):
-    """Jobs may run, but other transactions lock their rows or their teams' at this moment: try again in a moment."""
+    """Jobs may run, but other transactions lock their rows or their teams' rows now: try again in a moment."""
 
 
 def claim(
@@ -236,18 +236,18 @@ def claim(
 ) -> Claim | None:
     """Claim the best eligible job of a queue; None where nothing is eligible.
 
-    The order is by priority, then the team with the fewest running jobs for its weight, then age.
+    Jobs are ordered by priority, then by the team with the fewest running jobs for its weight, then by age.
 
-    Raises JobsLocked where all eligible jobs are locked by other transactions.
+    Raises JobsLocked where other transactions lock all eligible jobs.
 
-    Eligible is a job the worker has room for, as its last heartbeat said (`disk_free_bytes` is what its disk has now).
-    Where no worker of the queue has room for a job (of those with a heartbeat in `fresh_seconds` that take jobs), one
-    with the most memory tries it once it has waited `max_wait_seconds`, and the job's log says so.
+    A job is eligible if the worker has room for it by its last heartbeat (`disk_free_bytes` is the space on its disk
+    now). If no worker of the queue has room (among those with a heartbeat in `fresh_seconds` that take jobs), a worker
+    with the most memory tries the job once it has waited `max_wait_seconds`. The job's log then says so.
 
-    The claims of one queue take turns, from here to the commit, so of two workers the second sees the first's job
-    counted: fair shares are exact within a queue, and quotas everywhere, since they are checked again on the team's
-    locked row. A transaction that holds a team's row keeps only that team from being served. One statement does it all,
-    except for webhooks, where the team has some; its cost does not grow with the rows that wait.
+    The claims of one queue take turns, from here to the commit. So the second of two workers counts the first one's
+    job: fair shares are exact within a queue. Quotas are exact everywhere, because they are checked again on the team's
+    locked row. A transaction that locks a team's row delays only the jobs of that team. A claim is one statement, plus
+    those for the team's webhooks; its cost does not grow with the number of waiting rows.
     """
     turn = {"turn": _CLAIM_LOCKS | zlib.crc32(queue.encode()), "longest_turn": _LONGEST_TURN}
     if session.execute(_TAKE_TURNS, {"queue": queue, **turn}).one_or_none() is None:
@@ -285,10 +285,10 @@ def _log_try(session: Session, row: Row[Any], worker_id: str, max_wait_seconds: 
 def renew(
     session: Session, job_id: str, attempt: int, worker_id: str, lease_seconds: float
 ) -> Literal["running", "cancelling", "lost"]:
-    """Keep a job for another `lease_seconds`; says whether it should go on, stop, or is no longer this attempt's.
+    """Renew the lease of a job by `lease_seconds`; return whether to go on or to stop, or that the attempt is stale.
 
-    The worker counts too: a database that was restored, or failed over without its last moments, may give the same
-    number to another worker's attempt.
+    The worker is compared too: after a restore, or a failover that lost the last writes, the database may give the same
+    attempt number to another worker.
     """
     status = session.scalar(
         update(JobRow)
@@ -310,9 +310,9 @@ def renew(
 def release(
     session: Session, job_id: str, attempt: int, *, stages: Mapping[str, float] | None = None
 ) -> JobStatus | None:
-    """Give a job back unharmed (a worker that drains): it is queued again and the attempt does not count.
+    """Return a job to the queue, for a worker that drains. This attempt does not count.
 
-    A job being cancelled ends as cancelled instead. None where the attempt is stale.
+    A job that is being cancelled becomes cancelled instead. None where the attempt is stale.
     """
     written = transition(
         session,

@@ -1,4 +1,4 @@
-"""Ends of attempts, and of jobs while they wait, and the state they leave the job in."""
+"""Ends of attempts and of waiting jobs, and the resulting state of the job."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -44,11 +44,12 @@ def finish_succeeded(
     stages: Mapping[str, float] | None = None,
     measured: Mapping[str, Any] | None = None,
 ) -> JobStatus | None:
-    """End an attempt whose artifact is stored and verified. The job's new state, None where the attempt is stale.
+    """End an attempt whose artifact is stored and verified. Return the job's new state; None for a stale attempt.
 
-    A job being cancelled ends as cancelled, and one whose artifact the team's quota has no room for as failed
-    (`quota_exceeded`): neither keeps anything new, and the caller removes the artifact. What an earlier attempt left
-    is replaced only where this one succeeds; its files are then swept from the store as any that no row names.
+    A job that is being cancelled becomes cancelled. A job whose artifact exceeds the team's quota becomes failed
+    (`quota_exceeded`). Neither keeps anything new, and the caller removes the artifact. The artifact of an earlier
+    attempt is replaced only if this attempt succeeds. Its files are then no longer named by a row, and the sweep
+    removes them from the store.
     """
     kept = list(files)
     missing = _reserve(session, job_id, attempt, kept)
@@ -88,13 +89,13 @@ def finish_failed(
     measured: Mapping[str, Any] | None = None,
     outcome: AttemptOutcome = "failed",
 ) -> JobStatus | None:
-    """End an attempt with a problem (`SecateurError.problem()`). `measured` is what one took that ran to its end.
+    """End an attempt with a problem (`SecateurError.problem()`). `measured` is set for an attempt that ran to its end.
 
-    A retryable problem with attempts left puts the job back in the queue, to be claimed after `retry_delay_seconds`; a
-    lack of memory does so where a worker has more (`outgrown`), of those that gave a sign of life in
-    `worker_fresh_seconds`. Any other is final, keeping what metrics, report and artifact there are (a missed gate; no
-    artifact where the team's quota has no room for it). Where an earlier attempt left an artifact and this one leaves
-    none, the earlier one's stays, with its report and metrics. A job being cancelled ends as cancelled. Returns the
+    A retryable problem puts the job back in the queue, if attempts are left; it can be claimed after
+    `retry_delay_seconds`. A lack of memory does so if a worker has more memory (`outgrown`) and had a heartbeat in
+    `worker_fresh_seconds`. Any other problem is final. The job then keeps its metrics, report and artifact, as after a
+    missed gate; without an artifact where the team's quota has no room for it. If this attempt has no artifact, that of
+    an earlier attempt stays, with its report and metrics. A job that is being cancelled becomes cancelled. Returns the
     job's new state, None where the attempt is stale.
     """
     error = {name: problem[name] for name in ("code", "message", "param", "retryable")}
@@ -155,7 +156,7 @@ def finish_cancelled(
 ) -> JobStatus | None:
     """End an attempt that was asked to stop; None where the attempt is stale or nobody asked.
 
-    `by_dispatcher` where its worker was lost meanwhile.
+    `by_dispatcher` is true where the worker was lost meanwhile.
     """
     written = transition(
         session,
@@ -172,7 +173,7 @@ def finish_cancelled(
 
 
 def refuse(session: Session, job_id: str, problem: StoredProblem) -> bool:
-    """End a job that waits with a problem, as the dispatcher; False where it no longer waits."""
+    """End a waiting job with a problem, as the dispatcher; False where it no longer waits."""
     error = dict(problem)
     written = transition(
         session, job_id, Transition(("queued",), "failed", data={"error": error}, values={"error": error})
@@ -185,15 +186,15 @@ def refuse(session: Session, job_id: str, problem: StoredProblem) -> bool:
 
 
 def lost_leases(session: Session) -> Sequence[str]:
-    """Return ids of jobs whose worker stopped renewing, a batch of them."""
+    """Return a batch of ids of jobs whose worker stopped renewing."""
     return session.scalars(_LOST.with_only_columns(JobRow.id)).all()
 
 
 def expire_leases(session: Session, only: str | None = None) -> list[str]:
     """End the attempts of workers that stopped renewing: queued again, failed after the last attempt, or cancelled.
 
-    Returns the ids of the jobs, of `only` one where that is given. Jobs that another transaction is writing to, and
-    those of a team whose row it holds, are left for the next time.
+    Returns the ids of the jobs. `only` restricts this to one job. Jobs that another transaction is writing to, and jobs
+    of a team whose row is locked, are left for the next call.
     """
     query = _LOST if only is None else _LOST.where(JobRow.id == only)
     lost = session.execute(query.with_for_update(skip_locked=True, key_share=True)).all()
@@ -204,9 +205,9 @@ def expire_leases(session: Session, only: str | None = None) -> list[str]:
 
 
 def _reserve(session: Session, job_id: str, attempt: int, files: list[StoredFile]) -> str | None:
-    """Count an artifact's bytes on the team in place of the artifact it replaces, where the attempt still runs.
+    """Reserve an artifact's bytes on the team, in place of the artifact it replaces, if the attempt still runs.
 
-    Returns the message about missing room where they do not fit, else None.
+    Returns a message if the quota has no room for them, else None.
 
     The job's row is locked before the team's, as everywhere.
     """
@@ -225,14 +226,14 @@ def _reserve(session: Session, job_id: str, attempt: int, files: list[StoredFile
 
 
 def _stored_bytes(session: Session, job_id: str) -> int:
-    """Return the bytes of the artifact that the job has now, of whichever attempt."""
+    """Return the bytes of the job's current artifact, from whichever attempt."""
     return int(session.scalar(select(func.sum(ArtifactFileRow.bytes)).where(ArtifactFileRow.job_id == job_id)) or 0)
 
 
 def _keep(session: Session, job_id: str, attempt: int, report: Mapping[str, Any], files: list[StoredFile]) -> None:
-    """Make this attempt's report and files the job's, in place of an earlier attempt's.
+    """Store this attempt's report and files as the job's, in place of an earlier attempt's.
 
-    The report's row is written where it is empty too: it names the attempt that metrics and files are of.
+    An empty report is written too: its row names the attempt of the metrics and files.
     """
     for table in (JobReportRow, ArtifactFileRow):
         session.execute(delete(table).where(table.job_id == job_id))

@@ -1,4 +1,4 @@
-"""Maintenance of the queue by the dispatcher: hints that are due, and events past their retention time."""
+"""Maintenance of the queue by the dispatcher: due hints, and expired events."""
 
 from collections.abc import Sequence
 
@@ -9,11 +9,11 @@ from core.database import seconds_from_statement
 from core.service.jobs.tables import JobEventRow, JobRow
 
 HINTS_PER_QUEUE = 100
-"""Most that lie in the broker. A hint only says that there is work, so a long queue needs no more of them than it could
-have idle workers."""
+"""Maximum number of hints in the broker. A hint only says that there is work, so a long queue needs no more hints than
+there may be idle workers."""
 
 _RETENTION_BATCH = 200
-"""Jobs whose events are removed in one round: at most some ten thousand rows."""
+"""Number of jobs whose events are removed in one call: about ten thousand rows at most."""
 
 _HINTS_DUE = text("""
     WITH RECURSIVE queues (queue) AS (
@@ -37,7 +37,7 @@ _HINTS_DUE = text("""
         OR first.dispatched_at < clock_timestamp() - make_interval(secs => :stale_seconds)
     ORDER BY queues.queue, first.priority DESC, first.created_at, first.id
 """)
-"""Query that steps through the index from queue to queue, and reads the front of each."""
+"""Query that steps through the index from queue to queue, and reads the first jobs of each."""
 
 
 def hints_due(session: Session, stale_seconds: float) -> list[tuple[str, str]]:
@@ -47,10 +47,10 @@ def hints_due(session: Session, stale_seconds: float) -> list[tuple[str, str]]:
 
 
 def mark_dispatched(session: Session, job_ids: Sequence[str]) -> None:
-    """Note that hints are sent. Commit first, then send: a worker that is quick skips a row that is being written.
+    """Record that hints are sent. Commit first, then send: a fast worker would skip a row that is still locked.
 
-    A job that another transaction is writing to is left as it is: two dispatchers that waited for each other's rows
-    would be a deadlock, and a hint too many does no harm.
+    A job that another transaction is writing to is left as it is: two dispatchers that wait for each other's rows would
+    deadlock, and an extra hint does no harm.
     """
     free = select(JobRow.id).where(JobRow.id.in_(job_ids), JobRow.status == "queued")
     session.execute(
@@ -62,7 +62,7 @@ def mark_dispatched(session: Session, job_ids: Sequence[str]) -> None:
 
 
 def hint_failed(session: Session, job_id: str) -> None:
-    """Note that a hint could not be sent, so that the dispatcher sends it with its next round."""
+    """Record that a hint could not be sent, so that the dispatcher sends it in its next round."""
     session.execute(
         update(JobRow)
         .where(JobRow.id == job_id, JobRow.status == "queued")
@@ -72,9 +72,9 @@ def hint_failed(session: Session, job_id: str) -> None:
 
 
 def remove_old_events(session: Session, retention_days: float) -> int:
-    """Remove the events of some of the jobs that ended longer ago than `retention_days`; of how many jobs.
+    """Remove the events of a batch of jobs that ended over `retention_days` ago; return the number of jobs.
 
-    The jobs, their attempts and their reports stay. Called again and again, a batch at a time.
+    The jobs, their attempts and their reports stay. Callers repeat this until nothing is left.
     """
     ended = session.scalars(
         select(JobRow.id)

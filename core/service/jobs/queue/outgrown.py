@@ -1,4 +1,4 @@
-"""Retry of jobs that ran out of memory on larger workers: once on each larger size that there is."""
+"""Retry of jobs that ran out of memory: once on each larger size of worker."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,16 +13,16 @@ from core.service.jobs.tables import JobRow, WorkerRow
 from secateur_wire.errors import OutOfMemory
 
 NOTHING_OUTGROWN = {"outgrown_device_memory_bytes": None, "outgrown_memory_bytes": None}
-"""Columns of a job that may run anywhere again."""
+"""Columns of a job that may run on any worker again."""
 
 
 def queue_for_more_memory(
     session: Session, job_id: str, attempt: int, error: Mapping[str, Any], ending: Ending, fresh_seconds: float
 ) -> Written | None:
-    """Queue a job again whose attempt ran out of memory, where a worker of its queue has more.
+    """Queue a job again whose attempt ran out of memory, if a worker of its queue has more.
 
-    The worker must have had a heartbeat in `fresh_seconds`; only such a worker may claim the job. The attempt does not
-    count. None where `error` is another one or no worker has more, or the attempt is stale or being cancelled.
+    The worker must have had a heartbeat in `fresh_seconds`. Only such a worker may claim the job. The attempt does not
+    count. None where `error` is another error, no worker has more memory, or the attempt is stale or being cancelled.
     """
     if error["code"] != OutOfMemory.code:
         return None

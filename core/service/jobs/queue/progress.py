@@ -13,7 +13,7 @@ from secateur_wire.states import EventType, Stage
 
 
 def set_stage(session: Session, job_id: str, attempt: int, stage: Stage) -> bool:
-    """Record that a stage begins; False where the attempt is stale."""
+    """Record the begin of a stage; False where the attempt is stale."""
     assert stage in STAGES, stage
     data = {"stage": stage}
     return _is_written(session, job_id, JobChange(LEASED, "stage", data, data, attempt))
@@ -24,7 +24,7 @@ def set_progress(
 ) -> bool:
     """Record progress from 0 to 1 (with e.g. `block` and `blocks`); False where the attempt is stale.
 
-    Progress never goes back: a smaller value leaves the job's as it is, and the event carries the job's.
+    Progress never decreases: a smaller value does not change the job, and the event has the job's value.
     """
     assert 0 <= progress <= 1, progress
     values = {"progress": func.greatest(JobRow.progress, progress)}
@@ -32,7 +32,7 @@ def set_progress(
 
 
 def append_event(session: Session, job_id: str, attempt: int, type: EventType, data: Mapping[str, Any]) -> bool:
-    """Record a log line or a metric; False where the attempt is stale. Stages, progress and states have their own."""
+    """Record a log line or a metric; False where the attempt is stale. Other events have functions of their own."""
     assert type in ("log", "metric"), type
     return _is_written(session, job_id, JobChange(LEASED, type, data, attempt=attempt))
 

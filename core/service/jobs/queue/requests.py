@@ -20,7 +20,7 @@ _COLUMNS = {attribute.key for attribute in inspect(JobRow).column_attrs}
 
 
 class Requested(NamedTuple):
-    """The job's state after a request, and whether the request brought it there."""
+    """State of a job after a request, and whether the request changed it."""
 
     status: JobStatus
     changed: bool
@@ -29,7 +29,7 @@ class Requested(NamedTuple):
 def submitted(session: Session, row: JobRow, entry: Mapping[str, Any] | None = None) -> None:
     """Write a new job, its first event and its entry in the audit trail (`audit.entry`), in one statement.
 
-    The job's hint counts as sent: the caller sends it after the commit. `row` has the job's values afterwards, but is
+    The job's hint is recorded as sent: the caller sends it after the commit. `row` then has the job's values, but it is
     not added to the session.
     """
     row.status, row.progress, row.attempt, row.last_event = "queued", 0.0, 0, 1
@@ -42,9 +42,9 @@ def submitted(session: Session, row: JobRow, entry: Mapping[str, Any] | None = N
 
 @cache
 def _submission(given: tuple[str, ...], noted: tuple[str, ...]) -> Insert:
-    """Return the statement that inserts such columns of a job, and of its entry in the audit trail.
+    """Return the statement that inserts these columns of a job and of its entry in the audit trail.
 
-    It is cached, since building it takes longer than running it.
+    It is cached, because building it takes longer than running it.
     """
     first = insert(JobEventRow).values(
         job_id=bindparam("job_id"),
@@ -58,7 +58,7 @@ def _submission(given: tuple[str, ...], noted: tuple[str, ...]) -> Insert:
         .values({name: bindparam(f"job_{name}") for name in given} | {"dispatched_at": func.clock_timestamp()})
         .returning(JobRow.created_at, func.pg_notify(EVENT_CHANNEL, bindparam("job_id")))
         .add_cte(first.cte("first"))
-        .execution_options(dml_strategy="raw")  # the values are those of its parameters, not of rows
+        .execution_options(dml_strategy="raw")  # The values are those of its parameters, not of rows.
     )
     if not noted:
         return job
@@ -67,9 +67,9 @@ def _submission(given: tuple[str, ...], noted: tuple[str, ...]) -> Insert:
 
 
 def request_cancel(session: Session, job_id: str) -> Requested:
-    """Cancel at once what is queued, ask a running job to stop; nothing happens where that was done before.
+    """Cancel a queued job at once, or ask a running job to stop. Does nothing if that was done before.
 
-    Raises Conflict where the job ended otherwise. The job must exist.
+    Raises Conflict where the job has ended in another way. The job must exist.
     """
     if transition(session, job_id, Transition(("queued",), "cancelled", data={"reason": "requested"})):
         return Requested("cancelled", True)
@@ -78,16 +78,16 @@ def request_cancel(session: Session, job_id: str) -> Requested:
     status = status_of(session, job_id)
     if status in ("cancelling", "cancelled"):
         return Requested(status, False)
-    if status in ("queued", "running"):  # it was claimed or given back between the two statements
+    if status in ("queued", "running"):  # A worker claimed it or gave it back between the two statements.
         return request_cancel(session, job_id)
     raise Conflict(f"the job has {status}: there is nothing to cancel")
 
 
 def request_retry(session: Session, job_id: str, max_attempts: int) -> Requested:
-    """Queue a failed or cancelled job again with `max_attempts` more attempts; nothing happens where it is not over.
+    """Queue a failed or cancelled job again with `max_attempts` more attempts. Does nothing if it is not over.
 
-    What an attempt left (of a missed gate) stays the job's, figures and artifact, until another has stored its own.
-    Raises Conflict where the job has succeeded or is being cancelled. The job must exist.
+    The figures and the artifact of an attempt that missed a gate stay the job's, until another attempt has stored its
+    own. Raises Conflict where the job has succeeded or is being cancelled. The job must exist.
     """
     written = transition(
         session,

@@ -1,4 +1,4 @@
-"""Statement that changes a job, and writes the event that goes with it: the only one that does."""
+"""The only statement that changes a job; it also writes the event of the change."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ EVENT_CHANNEL = "secateur_events"
 
 @dataclass(frozen=True)
 class JobChange:
-    """Change of a job in one of `statuses`, and at `attempt` where given, with the event that is stored of it."""
+    """Change of a job in one of `statuses` (and at `attempt`, if given), with the event that records it."""
 
     statuses: Sequence[JobStatus]
     event: EventType
@@ -35,7 +35,7 @@ class JobChange:
 class Transition:
     """Change of a job from one of `sources` to another state.
 
-    `ending` says how its attempt ended, where a worker lets go of the job.
+    `ending` is the end of its attempt, where a worker lets go of the job.
     """
 
     sources: Sequence[JobStatus]
@@ -48,11 +48,11 @@ class Transition:
 
 
 def write(session: Session, job_id: str, change: JobChange) -> Written | None:
-    """Change a job, and store its event, in one statement.
+    """Change a job and store the event of the change, in one statement.
 
-    The event has the job's next number; those who watch the job are notified once it is committed. None where no row
-    matches. The row stays locked until the transaction ends, so numbers are committed in order. The event of progress
-    carries the job's.
+    The event has the job's next number. Listeners are notified after the commit. None where no row matches. The row
+    stays locked until the transaction ends, so numbers are committed in order. An event of progress has the job's
+    progress.
     """
     matches = [JobRow.id == job_id, JobRow.status.in_(change.statuses)]
     if change.attempt is not None:
@@ -84,10 +84,10 @@ def write(session: Session, job_id: str, change: JobChange) -> Written | None:
 
 
 def transition(session: Session, job_id: str, change: Transition) -> Written | None:
-    """Bring a job to another state, with its event; None where no row matches.
+    """Set a job to another state, with its event; None where no row matches.
 
-    Sees to what belongs to a state: the lease, the times, the webhooks that are told, and, where a worker lets go of
-    the job, how its attempt ended, what that adds to the team's use, and the audit trail's entry of it.
+    Also writes what the new state implies: the lease, the times and the webhook events. Where a worker lets go of the
+    job, it ends the attempt, adds its time to the team's use, and writes the audit entry.
     """
     sources, to, ending = change.sources, change.to, change.ending
     assert all(to in TRANSITIONS[source] for source in sources), f"no way from {sources} to {to}"
@@ -112,5 +112,5 @@ def transition(session: Session, job_id: str, change: Transition) -> Written | N
 
 
 def status_of(session: Session, job_id: str) -> JobStatus | None:
-    """Return a job's status as now committed or written by this transaction."""
+    """Return a job's status as now committed, or as written by this transaction."""
     return cast(JobStatus | None, session.scalar(select(JobRow.status).where(JobRow.id == job_id)))

@@ -1,4 +1,4 @@
-"""Webhook events of a job: one for each of its states, written in the transaction that brings it there."""
+"""Webhook events of a job: one for each new state, written in the transaction that sets the state."""
 
 from typing import get_args
 
@@ -18,7 +18,8 @@ _TYPES: dict[str, WebhookType] = {
 def notify_webhooks(session: Session, job_id: str, team_id: str, status: JobStatus) -> None:
     """Write the webhook event of a job that changed to `status`.
 
-    The job's row is locked and flushed by the caller; the team's row is not locked yet, or was with it.
+    The caller has locked and flushed the job's row. The team's row is either not locked yet, or was locked together
+    with it.
     """
     endpoints = listeners(session, team_id, _TYPES[status])
     if not endpoints:

@@ -1,4 +1,4 @@
-"""Reports of workers about themselves: heartbeats, their resources and state."""
+"""Reports of workers about themselves: heartbeats, resources and state."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from secateur_wire.fleet import WorkerState
 WORKER_STATES: tuple[WorkerState, ...] = get_args(WorkerState)
 
 _FORGOTTEN_SECONDS = 24 * 3600
-"""Seconds that the row of a worker without a goodbye stays, for whoever looks for it."""
+"""Seconds for which the row of a lost worker stays, so that operators can see it."""
 _FORGOTTEN_AT_ONCE = 1000
 
 _FRESH_OF_QUEUES = select(WorkerRow).where(
@@ -25,7 +25,7 @@ _FRESH_OF_QUEUES = select(WorkerRow).where(
 
 
 class WorkerFacts(TypedDict, total=False):
-    """Facts of a worker that its heartbeats report. `WorkerRow` says what they mean."""
+    """Facts that a worker's heartbeat reports. `WorkerRow` describes them."""
 
     queue: Required[str]
     device: Required[str]
@@ -54,7 +54,7 @@ def heartbeat(
     reason: str | None = None,
     **known: Unpack[WorkerFacts],
 ) -> None:
-    """Record a worker's heartbeat; the first one registers it. What it does not say is unknown from now on."""
+    """Record a worker's heartbeat; the first one registers the worker. Facts that it leaves out become unknown."""
     unknown = dict.fromkeys(WorkerFacts.__annotations__)
     facts = {**unknown, **known, "job_id": job_id, "state": state, "reason": reason}
     session.execute(
@@ -67,7 +67,7 @@ def heartbeat(
 def set_worker_state(
     session: Session, worker_id: str, state: WorkerState, *, job_id: str | None = None, reason: str | None = None
 ) -> None:
-    """Set the state of a worker. One that drains goes on draining, whatever else it does."""
+    """Set the state of a worker. A draining worker stays draining."""
     session.execute(
         update(WorkerRow)
         .where(WorkerRow.id == worker_id, WorkerRow.state != "draining")
@@ -77,13 +77,14 @@ def set_worker_state(
 
 
 def job_of_worker(session: Session, worker_id: str) -> str | None:
-    """Return the job that a worker holds now, by the queue.
+    """Return the job that a worker holds now, by the queue's rows.
 
-    Its process may have died during the job, or claimed it before the worker was registered.
+    Its process may have died during the job, or claimed the job before the worker was registered.
     """
     leased = select(JobRow.id).where(JobRow.worker_id == worker_id, text(f"jobs.{JOB_IS_LEASED}")).limit(1)
     noted = leased.join(WorkerRow, WorkerRow.job_id == JobRow.id).where(WorkerRow.id == worker_id)
-    return session.scalar(noted) or session.scalar(leased)  # the first finds it by its key, the second among all leased
+    # The first query uses the key, the second searches all leased jobs.
+    return session.scalar(noted) or session.scalar(leased)
 
 
 def remove_worker(session: Session, worker_id: str) -> None:
@@ -93,7 +94,7 @@ def remove_worker(session: Session, worker_id: str) -> None:
 
 @dataclass(frozen=True)
 class FreshWorkers:
-    """Numbers of workers with a fresh heartbeat: those that take jobs, and those whose device failed."""
+    """Numbers of workers with a recent heartbeat: those that take jobs, and those whose device failed."""
 
     up: int
     failed: int
@@ -108,7 +109,7 @@ def fresh_workers(session: Session, fresh_seconds: float) -> FreshWorkers:
 
 
 def workers_of(session: Session, queues: Iterable[str], fresh_seconds: float) -> Sequence[WorkerRow]:
-    """Return the workers of these queues that gave a sign of life in the last `fresh_seconds`."""
+    """Return the workers of these queues with a heartbeat in the last `fresh_seconds`."""
     return session.scalars(_FRESH_OF_QUEUES, {"queues": list(queues), "fresh_seconds": fresh_seconds}).all()
 
 
@@ -119,14 +120,15 @@ def served_queues(session: Session, fresh_seconds: float) -> Sequence[str]:
 
 
 def forget_workers(session: Session) -> None:
-    """Remove some of the rows of workers that ended long ago without saying so. Called again and again."""
+    """Remove a batch of rows of workers that were lost long ago. Callers repeat this until nothing is left."""
     silent = (
         select(WorkerRow.id)
         .where(WorkerRow.heartbeat_at < seconds_from_statement(-_FORGOTTEN_SECONDS))
         .order_by(WorkerRow.heartbeat_at)
         .limit(_FORGOTTEN_AT_ONCE)
         .with_for_update(skip_locked=True)
-        .cte("silent")  # picked once: a subquery may be run again for each row, and its limit is then none
+        # Picked once: PostgreSQL may run a subquery again for each row, and its limit then has no effect.
+        .cte("silent")
     )
     session.execute(
         delete(WorkerRow).where(WorkerRow.id.in_(select(silent.c.id))).execution_options(synchronize_session=False)

@@ -1,5 +1,5 @@
-"""Resolution: a job made of a request, with every reference looked up, every choice made and every limit checked.
+"""Resolution: a request turned into a job; every name is looked up, defaults are chosen and limits are checked.
 
-`job` goes through a request and the other modules each resolve a part of it. What a job will need is said by
-`core.service.jobs.estimates`; nothing is queued here.
+`job` works through a request, and each other module resolves one part of it. `core.service.jobs.estimates` predicts
+what a job will need. Nothing is queued here.
 """

@@ -1,4 +1,4 @@
-"""Resolution of jobs on image classifiers: labelled images in place of text, and recovery on them."""
+"""Resolution of jobs on image classifiers: labelled images instead of text, and recovery on them."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -54,7 +54,7 @@ class ImageNeeds(DatasetNeeds[ImageReference]):
 def resolve_image_inputs(
     context: RequestContext, body: JobBody, request: ResolvedRequest, model: ResolvedModel
 ) -> ResolvedInputs:
-    """Return what of a job is particular to images; raises the error that names the fault."""
+    """Return the resolved parts of a job that exist only for images; raises the error that names the fault."""
     _refuse_text(body)
     description = model.description.classifier
     variant = calibrated_variant(request.method, request.pattern, request.parameters)
@@ -102,7 +102,7 @@ def _refuse_text(body: JobBody) -> None:
 def _recovery(
     context: RequestContext, body: JobBody, images: ImageReference | None, classes: int
 ) -> tuple[Recovery | None, ImageReference | None]:
-    """Return the recovery with its defaults, and the images it trains on; both None where there is none."""
+    """Return the recovery with its defaults, and its training images; both None without a recovery."""
     if body.recovery is None:
         if get_method(body.method).needs.training and not get_method(body.method).prunes:
             raise InvalidRequest(
@@ -133,7 +133,7 @@ def _recovery(
 
 
 def _check_fits(row: DatasetRow, needs: ImageNeeds) -> None:
-    """Check an image set by its row alone; the runner matches the labels themselves."""
+    """Check an image set by its row only; the runner compares the labels themselves."""
     if row.images is None or row.classes is None:
         raise UnusableDataset(
             f"{needs.param}: {row.name!r} holds text, and an image classifier needs images: name an image set",

@@ -1,4 +1,4 @@
-"""Context in which a request is resolved, and what comes of the part that its model's task decides."""
+"""Context in which a request is resolved, and the resolved inputs of a task."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,9 +16,9 @@ from secateur_wire.requests import RequestObject
 
 @dataclass(frozen=True)
 class RequestContext:
-    """Session and caller of a request, and where the names in it are looked up.
+    """Session and caller of a request, and the sources of the names in it.
 
-    `hub` has what was found there for this request (`HubLookup.of`).
+    `hub` has the results of this request's look-ups on the hub (`HubLookup.of`).
     """
 
     session: Session
@@ -34,7 +34,7 @@ class RequestContext:
 
 @dataclass(frozen=True)
 class ServiceContext:
-    """Resources of a process that resolves requests, whoever makes them."""
+    """Resources of a process that resolves requests of any caller."""
 
     sessions: sessionmaker[Session]
     store: Store
@@ -42,20 +42,20 @@ class ServiceContext:
     hub: HubLookup
 
     def request(self, session: Session, caller: Actor, findings: HubFindings) -> RequestContext:
-        """Return the context in which a caller's request is checked; `findings` are what the hub has of its names."""
+        """Return the context in which a caller's request is checked; `findings` are its results from the hub."""
         return RequestContext(session, caller, self.store, self.settings, findings)
 
 
 @dataclass(frozen=True)
 class ResolvedInputs:
-    """Parts of a request with their defaults filled in, by their fields, and references to all that they name."""
+    """Parts of a request with their defaults, by field, and references to everything that they name."""
 
     parts: Mapping[str, RequestObject | None]
     sources: Mapping[str, Any]
 
 
 def each_once(names: Sequence[str], field_name: str) -> Iterator[tuple[str, str]]:
-    """Yield the path in the body and the name of each; raises InvalidRequest for a name that is there twice."""
+    """Yield the path in the body and the name of each item; raises InvalidRequest for a duplicate name."""
     for index, name in enumerate(names):
         param = f"{field_name}.{index}"
         if name in names[:index]:

@@ -1,7 +1,7 @@
 """Look-ups of a request's hub names, made before its transaction: no database connection waits for a network.
 
-Errors are kept, and raised where the request is checked: it is refused for its first fault in order, and an answer that
-was given before can be replayed while the hub is away.
+Errors are stored, and raised when the request is checked. So a request is refused for the first fault in order, and an
+earlier answer can be replayed while the hub is unavailable.
 """
 
 import threading
@@ -48,7 +48,7 @@ from secateur_wire.errors import (
 JOB_PREFIX = "job:"
 _AT_ONCE = 8
 _MOST_BEGUN = 24
-"""Look-ups that are made or wait for their turn at most, each in a thread of its caller's."""
+"""Maximum number of look-ups that run or wait, each in a thread of its caller."""
 _WAIT_SECONDS = 5.0
 
 HUB_ERRORS = (
@@ -64,7 +64,7 @@ HUB_ERRORS = (
     UnusableDataset,
     UnusableModel,
 )
-"""Errors that a look-up may keep, besides that a name is unknown."""
+"""Errors that a look-up may store, besides errors about unknown names."""
 
 Result = TypeVar("Result")
 OpenHub = Callable[[], Hub]
@@ -73,7 +73,7 @@ OpenHub = Callable[[], Hub]
 
 @dataclass(frozen=True)
 class HubFindings:
-    """Results of look-ups on the hub, or the errors they raised, by name as in the request."""
+    """Results or errors of look-ups on the hub, by name as in the request."""
 
     models: dict[str, HubRevision | SecateurError] = field(default_factory=dict)
     datasets: dict[tuple[str, Use], HubDataset | SecateurError] = field(default_factory=dict)
@@ -98,7 +98,7 @@ class HubFindings:
 
 
 def _result_of(answer: Result | SecateurError | None, name: str, param: str) -> Result:
-    if answer is None:  # registered when the hub was to be asked, removed since
+    if answer is None:  # It was registered at the time of the look-up, and has been removed since.
         raise HubUnavailable(f"the hub was not asked for {name!r}; try again", param=param)
     if isinstance(answer, SecateurError):
         answer.param = param
@@ -109,7 +109,7 @@ def _result_of(answer: Result | SecateurError | None, name: str, param: str) -> 
 class HubLookup:
     """Look-up of names on the hub, shared by all requests of a process.
 
-    It uses the token of the team that asks. Tasks with a local copy are not looked up.
+    It uses the token of the requesting team. Tasks with a local copy are not looked up.
     """
 
     def __init__(self, settings: Settings, sessions: sessionmaker[Session]) -> None:
@@ -120,7 +120,7 @@ class HubLookup:
         self._begun = threading.BoundedSemaphore(_MOST_BEGUN)
 
     def of(self, team_id: str, body: JobBody | InspectBody) -> HubFindings:
-        """Look up all that a body names on the hub; of one that is no job body, its model. Raises no hub errors."""
+        """Look up all hub names in a body; for an invalid job body, only its model. Raises no hub errors."""
         findings = HubFindings()
         named = _named_on_hub(body, self._settings)
 
@@ -138,7 +138,7 @@ class HubLookup:
         return findings
 
     def asks(self, body: JobBody | InspectBody) -> bool:
-        """Return whether the hub may have to be asked about what a body names, which a registered text hides."""
+        """Return whether a body has names to look up on the hub; a registered text hides a hub dataset."""
         named = _named_on_hub(body, self._settings)
         return bool(named.models or named.datasets or named.tasks)
 
@@ -148,7 +148,7 @@ class HubLookup:
         return self._hub.with_credential(open_access(access, self._settings))
 
     def _find_tasks(self, findings: HubFindings, hub: OpenHub, tasks: Mapping[str, tuple[str, str]]) -> None:
-        """Ask for the datasets of tasks; a hub that cannot be reached for one is not asked for the others."""
+        """Look up the datasets of tasks; after a failed connection the remaining tasks are skipped."""
         away: HubUnavailable | None = None
         for name, (dataset, param) in tasks.items():
             if away is None:
@@ -175,9 +175,9 @@ class HubLookup:
             return set(session.scalars(query))
 
     def _model(self, team_id: str, hub: OpenHub, reference: str) -> HubRevision:
-        """Return a model's revision, from memory only where the hub, asked again, lets this team read it.
+        """Return a model's revision; from memory only if the hub, asked again, lets this team read the model.
 
-        While the hub is away, a commit is known if it was public.
+        While the hub is unavailable, a remembered commit is used if it was public.
         """
         repository, revision = split_reference(reference, "model", "model")
         try:
@@ -203,7 +203,7 @@ class HubLookup:
 
 @contextmanager
 def _acquired(places: threading.Semaphore, wait_seconds: float) -> Iterator[None]:
-    """Hold one of the places; raises HubUnavailable where none is free in time."""
+    """Hold one of the places; raises HubUnavailable where none becomes free in time."""
     if not places.acquire(timeout=wait_seconds):
         raise HubUnavailable("the hub answers slowly, and others are waiting for it already; try again later")
     try:
@@ -214,9 +214,9 @@ def _acquired(places: threading.Semaphore, wait_seconds: float) -> Iterator[None
 
 @dataclass(frozen=True)
 class _NamedOnHub:
-    """Names in a body that are looked up on the hub: models, datasets with their uses and fields, tasks.
+    """Names in a body to look up on the hub: models, datasets with their uses and fields, tasks.
 
-    A task has the name of its dataset and the field that names it; tasks with a local copy are left out.
+    A task has the name of its dataset and the field that names it. Tasks with a local copy are left out.
     """
 
     models: tuple[str, ...]
@@ -225,7 +225,7 @@ class _NamedOnHub:
 
 
 def _named_on_hub(body: JobBody | InspectBody, settings: Settings) -> _NamedOnHub:
-    """Return all that a body names on the hub; of one that is no job body, its model."""
+    """Return all hub names in a body; for an invalid job body, only its model."""
     models, datasets, tasks = [body.model], dict[tuple[str, Use], str](), dict[str, tuple[str, str]]()
     try:
         job = body if isinstance(body, JobBody) else JobBody.model_validate(body.model_dump())

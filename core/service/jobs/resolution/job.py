@@ -1,7 +1,7 @@
 """Resolution of a request to the recipe of the job that will run.
 
-All names are looked up, defaults are filled in, and requests that cannot run are refused, with the parameter at fault,
-before anything is queued.
+All names are looked up and defaults are filled in. A request that cannot run is refused before a job is queued, and the
+error names the parameter at fault.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ from core.service.jobs.schemas import JobBody
 
 @dataclass(frozen=True)
 class ResolvedJob:
-    """Request that can be run: its recipe, and references to all that it names."""
+    """Request that can run: its recipe, and references to everything that it names."""
 
     recipe: Recipe
     model: ResolvedModel
@@ -37,13 +37,13 @@ class ResolvedJob:
 
     @property
     def body(self) -> JobBody:
-        """The request with its defaults filled in, as answers show it."""
+        """Return the request with its defaults, as answers show it."""
         parameters = self.recipe.parameters.model_dump(mode="json")
         return JobBody.model_construct(**dict(self.recipe) | {"parameters": parameters})
 
 
 _INPUTS: Final = {"language-model": resolve_language_inputs, CLASSIFICATION: resolve_image_inputs}
-"""Resolution of what a job reads, by the task of its model."""
+"""Resolution of a job's inputs, by the task of its model."""
 
 
 def resolve_job(context: RequestContext, body: JobBody) -> ResolvedJob:
@@ -74,7 +74,7 @@ def _recipe(body: JobBody, model: ResolvedModel, request: ResolvedRequest, input
 
 
 def request_of(body: JobBody) -> UnresolvedRequest:
-    """Return the part of a body that decides which weights go."""
+    """Return the part of a body that decides which weights are removed."""
     return UnresolvedRequest(
         body.method,
         body.pattern,

@@ -1,4 +1,4 @@
-"""Resolution of jobs on language models: the texts they read, the tasks, the recovery and its teacher."""
+"""Resolution of jobs on language models: their texts and tasks, the recovery and its teacher."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,13 +31,13 @@ _TEACHER = "recovery.teacher"
 def resolve_language_inputs(
     context: RequestContext, body: JobBody, request: ResolvedRequest, model: ResolvedModel
 ) -> ResolvedInputs:
-    """Return what of a job is particular to text; raises the error that names the fault."""
+    """Return the resolved parts of a job that exist only for text; raises the error that names the fault."""
     return _Resolution(context, body, request, model.description.language_model).inputs()
 
 
 @dataclass(frozen=True)
 class _Resolution:
-    """Resolution of one body, whose request was checked against the model."""
+    """Resolution of one body whose request was checked against the model."""
 
     context: RequestContext
     body: JobBody
@@ -87,7 +87,7 @@ class _Resolution:
             )
 
     def _calibration(self) -> tuple[Calibration | None, TextReference | None, SelfText | None]:
-        """Return the calibration with its defaults, the text of its dataset, and the text the model is to generate."""
+        """Return the calibration with its defaults, the text of its dataset, and the text that the model generates."""
         calibration = self.body.calibration
         if calibration is None:
             return None, None, None
@@ -125,7 +125,7 @@ class _Resolution:
     def _recovery(
         self, calibration: Calibration | None, calibration_text: TextReference | None
     ) -> tuple[Recovery | None, Mapping[str, Any]]:
-        """Return the recovery with its defaults, None where nothing is trained, and references to texts and teacher."""
+        """Return the recovery with its defaults, and references to its texts and teacher; None without training."""
         body = self.body
         method = get_method(body.method)
         prunes = method.prunes
@@ -211,9 +211,9 @@ class _Resolution:
 
 
 def _require_room_for_prompts(evaluation: Evaluation, description: ModelDescription) -> None:
-    """Require that the model's context has room for the new tokens after the shortest prompt; raises InvalidRequest.
+    """Require that the context has room for the new tokens after the shortest prompt; raises InvalidRequest.
 
-    That prompt is one token after the one that begins a text.
+    The shortest prompt is one token after the begin-of-text token.
     """
     most = description.context_length - 2
     if evaluation.prompts and evaluation.prompt_tokens > most:
@@ -236,7 +236,7 @@ def _sequence_length(requested: int | None, default: int | None, description: Mo
 
 
 def _resolve_tasks(names: Sequence[str], hub: HubFindings) -> list[TaskReference]:
-    """Return the tasks of these names; raises InvalidRequest for one unknown or repeated, and errors of its look-up.
+    """Return the tasks of these names; raises InvalidRequest for an unknown or repeated name, and look-up errors.
 
     A task that was not looked up on the hub has a local copy in this service's home.
     """

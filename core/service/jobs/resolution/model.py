@@ -1,4 +1,4 @@
-"""Resolution of a job's `model`: a registered name, a repository of the hub, or another job's artifact."""
+"""Resolution of a job's `model`: a registered name, a hub repository, or another job's artifact."""
 
 from dataclasses import dataclass
 
@@ -25,7 +25,7 @@ _ADDED_SUFFIXES = tuple(each.suffix for each in ADDED.values())
 
 @dataclass(frozen=True)
 class NamedModel:
-    """Model that a name stands for, whether or not it is known what it is."""
+    """Model of a given name, possibly not discovered yet."""
 
     reference: ModelReference
     source: Source
@@ -34,7 +34,7 @@ class NamedModel:
 
 @dataclass(frozen=True)
 class ResolvedModel:
-    """Model as a job runs it: its reference, its description, and the name by which job bodies mean just this one."""
+    """Model as a job runs it: its reference, its description, and its unambiguous name in job bodies."""
 
     reference: ModelReference
     description: Description
@@ -51,9 +51,9 @@ class ResolvedModel:
 
 
 def resolve_model(context: RequestContext, reference: str, queue: str | None = None) -> ResolvedModel:
-    """Return the model that a name stands for, as workers of `queue` see it.
+    """Return the model of a name, as workers of `queue` see it.
 
-    Raises what `find_model` and `discovered` do: NotDiscovered where it is not known yet what it is.
+    Raises the errors of `find_model` and `discovered`: NotDiscovered where the model is not discovered yet.
     """
     named = find_model(context, reference)
     description = named.source
@@ -66,7 +66,7 @@ def resolve_model(context: RequestContext, reference: str, queue: str | None = N
 
 
 def find_model(context: RequestContext, reference: str) -> NamedModel:
-    """Return the model that a name stands for; raises UnknownModel, and errors of its look-up on the hub."""
+    """Return the model of a name; raises UnknownModel, and errors of its look-up on the hub."""
     if reference.startswith(JOB_PREFIX):
         return _artifact(context, reference)
     if "/" in reference:
@@ -99,7 +99,8 @@ def _artifact(context: RequestContext, reference: str) -> NamedModel:
     session = context.session
     job_id = reference.removeprefix(JOB_PREFIX)
     query = select(JobRow).where(JobRow.id == job_id, JobRow.team_id == context.team_id)
-    job = session.scalar(query.with_for_update(read=True, key_share=True))  # its artifact is not deleted meanwhile
+    # The lock keeps its artifact from being deleted meanwhile.
+    job = session.scalar(query.with_for_update(read=True, key_share=True))
     if job is None:
         raise UnknownModel(f"model {reference!r}: there is no job {job_id!r}", param="model")
     if job.status != "succeeded":

@@ -1,4 +1,4 @@
-"""Resolution of sensitivity jobs: the fields they may have, and the allocation of a later job by their curves."""
+"""Resolution of sensitivity jobs: their allowed fields, and the allocation of a later job by their curves."""
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -19,13 +19,13 @@ from secateur_wire.errors import InvalidParameters, InvalidRequest, InvalidTarge
 from secateur_wire.job_body import Gates
 
 ALLOCATION_LABEL = "allocation_job"
-"""Key in a job's metadata of the sensitivity job that its allocation was computed from."""
+"""Metadata key that names the sensitivity job from which a job's allocation was computed."""
 _MOST_LABELS = 50
 _WHERE = "parameters.allocation"
 
 
 def measured_body(body: JobBody) -> JobBody:
-    """Return a sensitivity job's body with its text filled in; raises InvalidRequest for fields of pruned models."""
+    """Return a sensitivity job's body with its text filled in; raises InvalidRequest for fields of pruning jobs."""
     unused_fields = {
         "recovery": body.recovery is not None,
         "gates": body.gates != Gates(),
@@ -56,10 +56,10 @@ def measured_body(body: JobBody) -> JobBody:
 
 
 def allocated_body(session: Session, team_id: str, body: JobBody, model: ResolvedModel) -> JobBody:
-    """Return the body with `"allocation": "job:ID"` replaced by one sparsity per layer; any other as it is.
+    """Return the body with `"allocation": "job:ID"` replaced by one sparsity per layer; other bodies unchanged.
 
-    Raises InvalidParameters where the job is none of the team's, did not succeed, measured something else, or other
-    layers; InvalidSparsity where it measured no rates as high.
+    Raises InvalidParameters where the job is not one of the team's, did not succeed, or measured something else or
+    other layers. Raises InvalidSparsity where it measured no rates as high.
     """
     reference = body.parameters.get("allocation")
     if not isinstance(reference, str) or not reference.startswith(JOB_PREFIX):
@@ -87,7 +87,7 @@ def allocated_body(session: Session, team_id: str, body: JobBody, model: Resolve
 def layer_sparsities(
     sensitivity: Sensitivity, description: Description, parameters: LayerSelection, sparsity: float, named: str
 ) -> list[float]:
-    """Return one sparsity per layer; 0 for layers the request leaves dense. `named` is the job as requested."""
+    """Return one sparsity per layer; 0 for layers that the request leaves dense. `named` is the requested job id."""
     if not sensitivity.is_by_layer:
         raise InvalidParameters(
             f"{_WHERE}: {named} measured single linear layers (scope 'module'), an allocation is by decoder layer: "
@@ -102,7 +102,7 @@ def layer_sparsities(
         )
     weights: dict[int, int] = {}
     for linear in prunable_linears(description, parameters):
-        if linear.layer < description.layers:  # the output head keeps to the sparsity asked for
+        if linear.layer < description.layers:  # The output head keeps the requested sparsity.
             weights[linear.layer] = weights.get(linear.layer, 0) + linear.numel
     curves = {curve.layer: curve for curve in sensitivity.curves}
     missing = sorted(weights.keys() - curves.keys())
@@ -121,7 +121,7 @@ def layer_sparsities(
 
 
 def _measured(session: Session, team_id: str, reference: str, model: ResolvedModel) -> Sensitivity:
-    """Return the result of a sensitivity job; its layers must be this model's."""
+    """Return the result of a sensitivity job; its layers must be those of this model."""
     job_id = reference.removeprefix(JOB_PREFIX)
     job = session.scalar(select(JobRow).where(JobRow.id == job_id, JobRow.team_id == team_id))
     if job is None:
