@@ -1,7 +1,8 @@
-"""The REST API, over the services in `core`. Never imports torch.
+"""REST API over the services in `core`. Never imports torch.
 
-`app.py` puts it together, with `slow_clients.py` as the server's protocol: deployments start both by name. `state.py`
-is what a process has, `dependencies.py` what routes ask for; `routes/` has one file per noun. `http/` is what all
-requests and answers have in common, `events/` how a job is followed, `openapi/` the document, `authorization.py` its
-table of who may call what, and `portal/` the pages, an application of its own.
+`app.py` builds the application, and `slow_clients.py` is the server's HTTP protocol: deployments start both by name.
+`state.py` has the state of a process, and `dependencies.py` the dependencies of routes; `routes/` has one file per
+noun. `http/` has the common parts of requests and answers, `events/` the streams of job events, and `openapi/` the
+OpenAPI document. `authorization.py` prints the table of who may make which call. `portal/` has the pages, which are an
+application of their own.
 """

@@ -1,4 +1,4 @@
-"""The application; `api.start` starts it as a process."""
+"""Application of the API; `api.start` starts it as a process."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -84,7 +84,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = chosen
     app.add_middleware(BodyLimits, settings=chosen)
-    build = app.build_middleware_stack  # outside of what answers unexpected errors, which middleware cannot be
+    # These two wrap the handler of unexpected errors too, which a middleware cannot do.
+    build = app.build_middleware_stack
     app.build_middleware_stack = lambda: behind_proxies(Requests(build()), chosen)  # type: ignore[method-assign]
     portal = create_portal()
     add_handlers(app)
@@ -123,7 +124,7 @@ def _to_the_portal() -> Response:
 
 
 def _serve_metrics(settings: Settings, state: ApiState) -> WSGIServer | None:
-    """Serve the metrics on a port of their own, which need not be reachable from where the API is."""
+    """Serve the metrics on a separate port, which need not be reachable from the same networks as the API."""
     if not settings.metrics_port:
         return None
     server, _ = start_http_server(settings.metrics_port, registry=state.metrics)

@@ -1,7 +1,7 @@
-"""Table of which caller may make which call: `python -m api.authorization` prints what docs/authorization.md holds.
+"""Table of the calls that each kind of caller may make: `python -m api.authorization` prints docs/authorization.md.
 
-The OpenAPI document says which role a call needs; `tests/api/test_authorization.py` makes every call as every caller
-and compares what happens with this table.
+The OpenAPI document gives the role that a call needs. `tests/api/test_authorization.py` makes every call as every
+caller, and compares the outcome with this table.
 """
 
 from typing import Any, Final, get_args
@@ -12,7 +12,7 @@ from secateur_wire.teams import Role
 
 ALLOWED: Final = "yes"
 OWN: Final = "own"
-"""Allowed, and sees or makes only what is its own team's."""
+"""The call is allowed; the caller sees or changes only objects of its own team."""
 
 CALLERS: Final = (
     "no key",
@@ -39,7 +39,7 @@ Every call acts for the team of its key. The columns are callers who name the th
 
 
 def expected(path: str, operation: dict[str, Any], caller: str, schemas: dict[str, Any]) -> str:
-    """Return the expected outcome of a call by such a caller: `ALLOWED`, `OWN` or the status of the refusal."""
+    """Return the expected outcome of a caller's call: `ALLOWED`, `OWN` or the status of the refusal."""
     needed = required_role(operation)
     if needed is None:
         return ALLOWED
@@ -56,7 +56,7 @@ def _role(text: str) -> Role:
 
 
 def _names_a_thing(path: str, operation: dict[str, Any]) -> bool:
-    """Tell whether the call names an object by its id: in the path, or as jobs that must be given in the query."""
+    """Return whether the call names an object by its id: in the path, or as jobs in a required query parameter."""
     return "{" in path or any(each["name"] == "job" for each in operation.get("parameters", []))
 
 

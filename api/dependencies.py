@@ -37,8 +37,8 @@ State = Annotated[ApiState, Depends(_state)]
 async def _session(state: State) -> AsyncIterator[Session]:
     """Yield the session of a transaction that ends with the request.
 
-    Only its end needs a thread, for a transaction begins with its first statement. That thread is an extra one besides
-    the pool's, all of which may be waiting for the connection that is given back here.
+    A transaction begins with its first statement, so only its end needs a thread. That thread is not from the pool,
+    because all threads of the pool may be waiting for the connection that is released here.
     """
     begun = transaction(state.sessions)
     session = begun.__enter__()
@@ -54,7 +54,7 @@ DatabaseSession = Annotated[Session, Depends(_session, scope="function")]
 
 
 async def authenticate_caller(request: Request) -> Principal:
-    """Authenticate the caller, within their rate limit; the principal is kept in the request's state.
+    """Authenticate the caller within its rate limit, and store the principal in the request's state.
 
     Routes call this before they read the body. Raises Unauthenticated and RateLimited.
     """
@@ -65,10 +65,11 @@ def _authenticate(request: Request, state: ApiState, credentials: HTTPAuthorizat
     try:
         if credentials is None:
             raise Unauthenticated("send an API key: Authorization: Bearer sct_…")
-        with transaction(state.sessions) as session:  # of its own: last use is kept whatever becomes of the request
+        # A separate transaction: the last use is stored even if the request fails.
+        with transaction(state.sessions) as session:
             principal = authenticate(session, credentials.credentials, state.secret)
     except Unauthenticated as error:
-        # A valid key is never refused for its address: behind a proxy or a NAT that is the address of many.
+        # A valid key is never refused because of its address: many callers share the address of a proxy or a NAT.
         refuse(request, state, credentials.credentials if credentials else None, error)
         raise
     state.rates.count_request(principal.key_id)
@@ -79,13 +80,13 @@ def _authenticate(request: Request, state: ApiState, credentials: HTTPAuthorizat
 async def _principal(
     request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 ) -> Principal:
-    """Return the caller, whom the route has authenticated."""
+    """Return the caller that the route has authenticated."""
     principal: Principal = request.state.principal
     return principal
 
 
 def refuse(request: Request, state: ApiState, token: str | None, error: Unauthenticated) -> None:
-    """Count a request whose key, if any, is none, and write down one that has a key. Raises RateLimited."""
+    """Count a request without a valid key; record it if it has a key. Raises RateLimited."""
     state.rates.count_failure(client_address(request))
     if token:
         state.refused_keys.note(client_address(request), token, error.message)
@@ -100,7 +101,7 @@ def role_of(dependency: Callable[..., Any]) -> Role | None:
 
 
 def with_role(role: Role, principal_of: Callable[..., Any]) -> Any:
-    """Return a dependency that gives the caller, as `principal_of` finds it, and requires `role` or a higher one."""
+    """Return a dependency that finds the caller with `principal_of` and requires `role` or a higher one."""
 
     async def check(principal: Annotated[Principal, Depends(principal_of)]) -> Principal:
         principal.require(role)
@@ -141,7 +142,7 @@ Quality = Annotated[
 
 @dataclass(frozen=True)
 class Once:
-    """Creating request that is answered once per Idempotency-Key. `route` is its method and path."""
+    """Creating request that is executed once per Idempotency-Key. `route` is its method and path."""
 
     state: ApiState
     route: str
@@ -150,9 +151,9 @@ class Once:
     def answer(
         self, caller: Principal, body: BaseModel, create: Callable[[Session], tuple[int, BaseModel]]
     ) -> Response:
-        """Return the answer of `create` (status and document), or the first answer again, marked as replayed.
+        """Return the answer of `create` (status and document), or the stored first answer, marked as replayed.
 
-        All of it is one transaction, committed when this returns. Raises IdempotencyConflict.
+        Everything happens in one transaction, committed when this returns. Raises IdempotencyConflict.
         """
 
         def created() -> Answer:

@@ -1,8 +1,8 @@
-"""Clients that take for ever: how long a request may take to arrive, headers and body, and an answer to be taken.
+"""Time limits for slow clients: for the headers and the body of a request, and for reading an answer.
 
-A client that drips its request, or does not read what it asked for, holds a connection and mostly a task; thousands of
-them would be all a server has. uvicorn bounds only the pause between requests, so `BoundedConnection` bounds the
-headers and the reading (`uvicorn --http api.slow_clients:BoundedConnection`), and `paced` the body.
+A client that sends its request very slowly, or does not read the answer, holds a connection and mostly a task;
+thousands of them would use up a server. uvicorn limits only the pause between requests. So `BoundedConnection` limits
+the headers and the reading (`uvicorn --http api.slow_clients:BoundedConnection`), and `paced` the body.
 """
 
 import asyncio
@@ -17,14 +17,14 @@ from core.settings import get_settings
 from secateur_wire.errors import SlowRequest
 
 BYTES_PER_SECOND: Final = 16 * 1024
-"""Slowest body that is waited for, once the grace is over."""
+"""Slowest accepted speed of a body, after the grace time."""
 
 
 def paced(receive: Receive, grace_seconds: float) -> Receive:
     """Wrap `receive` so that it raises SlowRequest for a body that arrives too slowly.
 
-    The body may take `grace_seconds` and a second for each `BYTES_PER_SECOND` of it. After the body (a stream waiting
-    for its client to disconnect) there is no limit.
+    The body may take `grace_seconds`, and a second for each `BYTES_PER_SECOND` of its length. After the body (a stream
+    that waits for its client to disconnect) there is no limit.
     """
     loop = asyncio.get_running_loop()
     started = loop.time()
@@ -50,8 +50,8 @@ def paced(receive: Receive, grace_seconds: float) -> Receive:
 class BoundedConnection(H11Protocol):
     """Connection of uvicorn that is closed when its client is too slow.
 
-    It is closed where for `slow_client_seconds` a request's headers are not complete, or a client keeps sending a body
-    that was refused before it was read, or takes nothing of what it was sent.
+    It is closed after `slow_client_seconds` in which a request's headers were not complete, the client kept sending a
+    body that was refused unread, or it read nothing of its answer.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -63,7 +63,7 @@ class BoundedConnection(H11Protocol):
         super().connection_made(transport)
         connected = transport.get_extra_info("socket")
         if hasattr(socket, "TCP_USER_TIMEOUT") and connected.family in (socket.AF_INET, socket.AF_INET6):
-            # Of Linux: data that nobody acknowledges, or that a full window keeps back, ends the connection.
+            # Linux only: the connection ends if sent data is not acknowledged, or is held back by a full window.
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self._seconds * 1000))
         self._watch()
 

@@ -6,8 +6,8 @@ from starlette.types import ASGIApp
 
 
 def create_app() -> ASGIApp:
-    """Return the application of this process, with what it was loaded with kept out of every garbage collection."""
-    gc.disable()  # what is imported stays, and looking through it again and again would be a quarter of the start
+    """Return the application of this process; all objects loaded so far are excluded from garbage collection."""
+    gc.disable()  # Imported modules stay; scanning them again and again would be a quarter of the start.
     from api.app import create_app
 
     app = create_app()

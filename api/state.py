@@ -35,7 +35,7 @@ Result = TypeVar("Result")
 
 
 class TeamSlots:
-    """Threads for one kind of work. One team may use only some of them, so that it holds up no other team."""
+    """Threads for one kind of work. A team may use only some of them, so that it does not block other teams."""
 
     def __init__(self, slots: int, slots_of_a_team: int) -> None:
         self._slots = CapacityLimiter(slots)
@@ -43,7 +43,7 @@ class TeamSlots:
         self._teams: WeakValueDictionary[str, CapacityLimiter] = WeakValueDictionary()
 
     async def run(self, team_id: str, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
-        """Return what the function returns, called in a thread once both the team and the process have a slot."""
+        """Return the result of a function, called in a thread once both the team and the process have a free slot."""
         team = self._teams.setdefault(team_id, CapacityLimiter(self._slots_of_a_team))
         async with team:
             return await to_thread.run_sync(function, *arguments, limiter=self._slots)
@@ -53,9 +53,9 @@ class TeamSlots:
 class ApiState:
     """State that the routes share.
 
-    `send_hint` tells workers of a new job, `watch` wakes those who follow a job's events, `rates` limits callers,
-    `refused_keys` records refused keys, `hub` is asked before a request's transaction begins, `hub_search` finds
-    models there, `address_policy` checks whether a URL may be called, `triggers` is what firing one works with, and
+    `send_hint` tells workers of a new job, `watch` wakes streams of a job's events, `rates` limits callers,
+    `refused_keys` records refused keys, `hub` is asked before a request's transaction begins, `hub_search` finds models
+    there, `address_policy` checks whether a URL may be called, `triggers` has the resources for firing, and
     `check_slots` limits checks of datasets.
     """
 
@@ -76,17 +76,17 @@ class ApiState:
     triggers: TriggerContext
     check_slots: CheckSlots
     part_slots: TeamSlots = field(default_factory=lambda: TeamSlots(4, slots_of_a_team=2))
-    """Slots for uploads' parts on their way to the store, each in memory, and for the check of a file that is complete;
-    those still arriving lie on disk."""
+    """Slots for parts of uploads on their way to the store, each in memory, and for the check of a complete file;
+    arriving parts are on disk."""
     parser_slots: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))
-    """Slots for bodies that are parsed in a thread: two threads at once would parse no more, and hold up more."""
+    """Slots for bodies that are parsed in a thread: two threads at once would be no faster, and delay other work."""
     watch_slots: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(3))
     """Slots for event streams that read new events."""
     search_slots: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4))
-    """Slots for searches on the hub, each in a thread of its own; nobody waits for one."""
+    """Slots for searches on the hub, each in a thread of its own; no request waits for one."""
 
     def request(self, session: Session, caller: Actor, findings: HubFindings | None = None) -> RequestContext:
-        """Return the context in which a caller's request is checked; `findings` are what the hub has of its names."""
+        """Return the context in which a caller's request is checked; `findings` are its results from the hub."""
         return RequestContext(session, caller, self.store, self.settings, findings or HubFindings())
 
 

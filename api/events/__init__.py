@@ -1,5 +1,5 @@
-"""Events of jobs between processes: told once committed, and passed on to whoever follows a job.
+"""Events of jobs: hints to workers after a commit, and streams for clients that follow a job.
 
-`after_commit.py` sends hints to workers, and `stream.py` is the loop behind REST's stream and the portal's pages. How
-an event looks to its reader is not said here; `api.process.listener` hears of new ones over one connection.
+`after_commit.py` sends hints to workers. `stream.py` is the loop behind REST's stream and the portal's pages; its
+callers format the events. `api.process.listener` is notified of new events over one connection.
 """

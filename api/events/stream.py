@@ -1,4 +1,4 @@
-"""Following a job's events: the one loop behind REST's stream and the portal's pages."""
+"""Streams of a job's events: the loop behind REST's stream and the portal's pages."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -17,17 +17,17 @@ from secateur_wire.errors import InvalidRequest, Unauthenticated
 from secateur_wire.jobs import EventPage
 
 _BATCH = 20
-"""Events of a stream that are held at once: each may be long, and there may be hundreds of streams."""
+"""Maximum number of events that a stream holds at once: each may be long, and there may be hundreds of streams."""
 KEEP_ALIVE_SECONDS = 15
 LARGEST_SEQUENCE = 2**31 - 1
 
 Turn = Callable[[Session, EventPage, bool], Sequence[ServerSentEvent]]
-"""Makes messages of a page of new events, which may be empty, and of whether no others will come. It runs in a thread.
-Raises Unauthenticated where whoever follows may no longer."""
+"""Function that turns a page of new events, which may be empty, into messages; its flag says that no further events
+will come. It runs in a thread. Raises Unauthenticated where the session has ended."""
 
 
 def last_event(header: str | None, after: int) -> int:
-    """Return the event number to go on from: `Last-Event-ID` where sent, else `after`. Raises InvalidRequest."""
+    """Return the event number to continue after: `Last-Event-ID` if sent, else `after`. Raises InvalidRequest."""
     if header is None:
         return after
     if not (header.isascii() and header.isdigit()) or int(header[:20]) > LARGEST_SEQUENCE:
@@ -37,7 +37,7 @@ def last_event(header: str | None, after: int) -> int:
 
 @dataclass(frozen=True)
 class Followed:
-    """Job of a team whose events are followed, those after event `last`."""
+    """Job of a team whose events after event `last` are followed."""
 
     team_id: str
     job_id: str
@@ -49,7 +49,7 @@ def event_stream(
 ) -> EventSourceResponse:
     """Answer with the stream of a job's events, until the job is over.
 
-    Events that come within `gather_seconds` of one another are read together.
+    Events within `gather_seconds` of one another are read together.
     """
     return EventSourceResponse(
         _follow(state, followed, turn, gather_seconds),
@@ -66,7 +66,8 @@ async def _follow(
 
     def look(after: int) -> tuple[Sequence[ServerSentEvent], EventPage, bool]:
         with transaction(state.sessions) as session:
-            is_over = status_of(session, job_id) in TERMINAL  # read first, so that no event slips between
+            # Read before the events, so that no event is missed in between.
+            is_over = status_of(session, job_id) in TERMINAL
             page = read_events(session, followed.team_id, job_id, after=after, limit=_BATCH)
             is_over = is_over and not page.has_more
             return turn(session, page, is_over), page, is_over
@@ -75,14 +76,14 @@ async def _follow(
         while True:
             new_events.clear()
             try:
-                # Few at a time: streams that all have events leave threads and database connections to other requests.
+                # Few at a time, so that streams leave threads and database connections to other requests.
                 messages, page, is_over = await to_thread.run_sync(look, last, limiter=state.watch_slots)
             except Unauthenticated:
                 return
             last = page.next_after
             for message in messages:
                 yield message
-                await asyncio.sleep(0)  # other requests have their turn, and a client that went away is noticed
+                await asyncio.sleep(0)  # Other requests get their turn, and a disconnected client is noticed.
             if is_over:
                 return
             if page.has_more:
@@ -91,6 +92,6 @@ async def _follow(
                 async with asyncio.timeout(KEEP_ALIVE_SECONDS):
                     await new_events.wait()
             except TimeoutError:
-                continue  # look again: it costs little, and a notification can be lost with its connection
+                continue  # Look again: it costs little, and a notification may be lost with its connection.
             if gather_seconds:
                 await asyncio.sleep(gather_seconds)

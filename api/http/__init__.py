@@ -1,5 +1,5 @@
-"""HTTP as every route has it: bounds on what comes in, forms of what goes out, and who asks before a body is read.
+"""HTTP parts common to all routes: limits on requests, forms of answers, and authentication before a body is read.
 
-Bodies, ranges and problem documents, downloads and parts of uploads, payloads and answers of triggers. Nothing here is
-a route, and nothing imports one.
+This package has bodies, ranges and problem documents, downloads and parts of uploads, and the payloads and answers of
+triggers. It contains no routes and imports none.
 """

@@ -1,4 +1,4 @@
-"""A whole artifact as one tar archive, made while it is sent: nothing of it is kept in memory or on a disk."""
+"""Whole artifacts as a tar archive, created while it is sent: it is never whole in memory or on disk."""
 
 import tarfile
 from collections.abc import Iterator
@@ -23,10 +23,10 @@ _MODE: Final = 0o644
 
 
 def artifact_archive(request: Request, state: ApiState, team_id: str, job_id: str) -> Response:
-    """Answer GET or HEAD of all files of an artifact, in a folder that is named after the job.
+    """Answer GET or HEAD with all files of an artifact, in a folder named after the job.
 
-    The length is known before: a header and whole blocks for each file. Raises NotFound where there is no artifact, and
-    StoreUnavailable. A file that is removed meanwhile ends the connection before that length.
+    The length is known in advance: a header and whole blocks for each file. Raises NotFound without an artifact, and
+    StoreUnavailable. If a file is removed meanwhile, the connection ends before that length.
     """
     with transaction(state.sessions) as session:
         job = service.get_job(session, team_id, job_id)
@@ -46,7 +46,7 @@ def artifact_archive(request: Request, state: ApiState, team_id: str, job_id: st
     }
     if request.method == "HEAD":
         return Response(None, 200, fields, media_type=MEDIA_TYPE)
-    first = _open(state.store, prefix, files[0])  # what is not there is said before anything is sent
+    first = _open(state.store, prefix, files[0])  # A missing file is reported before anything is sent.
 
     def content() -> Iterator[bytes]:
         for number, (header, file) in enumerate(zip(headers, files, strict=True)):
@@ -71,7 +71,7 @@ def _open(store: Store, prefix: str, file: ArtifactFile) -> Iterator[bytes]:
 
 
 def _blocks(chunks: Iterator[bytes], file: ArtifactFile) -> Iterator[bytes]:
-    """Yield a file, filled up to whole blocks; raises StoreUnavailable where the store has less than is listed."""
+    """Yield a file, padded to whole blocks; raises StoreUnavailable where the store has fewer bytes than listed."""
     sent = 0
     for chunk in chunks:
         sent += len(chunk)

@@ -1,4 +1,4 @@
-"""JSON that requests bring: parsed within limits, off the event loop where there is much of it."""
+"""JSON bodies of requests: parsed within limits, and in a thread where they are long."""
 
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
@@ -11,15 +11,18 @@ from core.untrusted_json import JsonLimitExceeded, JsonLimits, parse_json
 from secateur_wire.errors import InvalidRequest
 
 BODY_LIMITS: Final = JsonLimits(values=10_000, levels=32)
-"""Limits of a body: the announcement of an upload of 2,000 files, the longest body there is, has 8,000 values."""
+"""Limits of a body: the longest one announces an upload of 2,000 files, and has 8,000 values."""
 QUICK_BYTES: Final = 4096
-"""Largest text that is parsed where it is read: that takes less time than a change of threads."""
+"""Longest text that is parsed in the event loop: it takes less time than a change of threads."""
 
 Parsed = TypeVar("Parsed")
 
 
 async def read_body(request: Request) -> bytes:
-    """Return a request's body. Raises PayloadTooLarge, SlowRequest, and InvalidRequest where the client is gone."""
+    """Return a request's body.
+
+    Raises PayloadTooLarge, SlowRequest, and InvalidRequest where the client has disconnected.
+    """
     try:
         return await request.body()
     except ClientDisconnect:
@@ -27,9 +30,9 @@ async def read_body(request: Request) -> bytes:
 
 
 async def parsed(body: bytes, parse: Callable[[bytes], Parsed], slots: CapacityLimiter) -> Parsed:
-    """Return what `parse` makes of a body, in one of few threads where it is not short; raises what `parse` does.
+    """Return `parse` of a body, in one of a few threads unless it is short; raises the errors of `parse`.
 
-    The slots are for this alone: bodies that take long wait for each other, and no other work waits for them.
+    These threads are used for nothing else: long bodies wait for each other, and delay no other work.
     """
     if len(body) <= QUICK_BYTES:
         return parse(body)
@@ -39,8 +42,8 @@ async def parsed(body: bytes, parse: Callable[[bytes], Parsed], slots: CapacityL
 def parse_body(body: bytes) -> Any:
     """Parse JSON that the rest of the service can store.
 
-    Raises InvalidRequest where it is not JSON, has too many values or levels, or holds what no database stores: NaN,
-    infinities, NUL characters and halves of surrogate pairs.
+    Raises InvalidRequest for invalid JSON, for too many values or levels, and for values that the database cannot
+    store: NaN, infinities, NUL characters and unpaired surrogates.
     """
 
     def refuse(constant: str) -> None:
@@ -50,7 +53,7 @@ def parse_body(body: bytes) -> Any:
         value = parse_json(body, BODY_LIMITS, members=dict, constant=refuse)
     except JsonLimitExceeded as error:
         raise InvalidRequest(f"the body {error.reason}") from None
-    except ValueError as error:  # not JSON, not UTF-8, or a number with thousands of digits
+    except ValueError as error:  # Not JSON, not UTF-8, or a number with thousands of digits.
         raise InvalidRequest(f"the body is not valid JSON: {str(error)[:200]}") from None
     waiting = [value]
     while waiting:

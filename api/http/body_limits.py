@@ -1,4 +1,4 @@
-"""Limits of how long a request's body may be and how slowly it may come, set once for all routes."""
+"""Limits on the length of a request's body and on how slowly it may arrive, set once for all routes."""
 
 import re
 from urllib.parse import unquote_to_bytes
@@ -17,10 +17,10 @@ _FILES = re.compile(r"/portal/(models|datasets)/add/upload")
 
 
 class BodyLimits:
-    """ASGI middleware that bounds the body which the route will read, if it reads one. It reads nothing itself.
+    """ASGI middleware that limits the body a route reads. It reads nothing itself.
 
-    Reading raises PayloadTooLarge where the body is longer, and SlowRequest where it comes too slowly. The parts of
-    uploads are bounded by their route. An address that holds a NUL character is answered 422.
+    Reading raises PayloadTooLarge for a longer body, and SlowRequest for a slower one. The parts of uploads are limited
+    by their route. An address with a NUL character gets the answer 422.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
@@ -40,7 +40,7 @@ class BodyLimits:
         await self._app(scope, receive if most is None else _bounded(scope, receive, most), send)
 
     def _most_bytes(self, scope: Scope) -> int | None:
-        """Return how long a request's body may be; None for a part of an upload, which its route bounds."""
+        """Return the maximum length of a request's body; None for a part of an upload, which its route limits."""
         path = scope["path"]
         if _PART.fullmatch(path):
             return None
@@ -52,7 +52,7 @@ class BodyLimits:
 
 
 def _bounded(scope: Scope, receive: Receive, max_bytes: int) -> Receive:
-    """Wrap `receive` so that it raises PayloadTooLarge where the body is longer, or is announced to be."""
+    """Wrap `receive` so that it raises PayloadTooLarge where the actual or the announced length is too large."""
     too_large = PayloadTooLarge(f"the body is larger than {max_bytes} bytes")
     declared = Headers(scope=scope).get("content-length", "0")
     is_announced_larger = declared.isdigit() and (len(declared) > 19 or int(declared) > max_bytes)

@@ -1,4 +1,4 @@
-"""Sending a file of a job's artifact: whole, in ranges, or by a redirect to the store."""
+"""Downloads of a file of a job's artifact: whole, in ranges, or by a redirect to the store."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -32,13 +32,13 @@ def _conditions(
 
 
 Conditions = Annotated[_Conditions, Depends(_conditions)]
-"""Part of the file that a request wants, and its conditions: headers of RFC 9110."""
+"""Requested part of the file, and the conditions of the request: headers of RFC 9110."""
 
 
 def artifact_file(
     request: Request, state: ApiState, team_id: str, job_id: str, path: str, conditions: _Conditions
 ) -> Response:
-    """Answer GET or HEAD of one file; its ETag is the SHA-256. Raises NotFound, StoreUnavailable."""
+    """Answer GET or HEAD for one file; its ETag is the SHA-256. Raises NotFound, StoreUnavailable."""
     with transaction(state.sessions) as session:
         attempt, file = service.find_artifact(session, team_id, job_id, path)
         note_read(session, job_id)
@@ -53,7 +53,7 @@ def artifact_file(
     }
     if conditions.if_none_match is not None and is_listed(etag, conditions.if_none_match):
         return Response(status_code=304, headers=headers)
-    # The store has other entity tags, so it cannot answer If-Range; and what it signs for GET is not valid for HEAD.
+    # The store has other entity tags, so it cannot answer If-Range. A signature for GET is not valid for HEAD.
     if request.method == "GET" and conditions.if_range is None:
         url = state.store.presigned(prefix, path, name)
         if url is not None:

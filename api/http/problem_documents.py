@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem documents, and how a route declares those it raises."""
+"""Errors as RFC 9457 problem documents, and the declaration of a route's errors."""
 
 import math
 import re
@@ -32,13 +32,13 @@ from secateur_wire.problems import Problem
 log = structlog.get_logger()
 
 _SECRET = re.compile(r"^(/v1/hooks/).+")
-"""A trigger's token is in no answer either: pipelines log what they get."""
+"""A trigger's token is left out of answers too: pipelines log them."""
 PROBLEM_JSON = "application/problem+json"
 
 
 @dataclass(frozen=True)
 class ProblemResponse:
-    """Content of the response to an error; `more` are further members of its problem document."""
+    """Content of an error response; `more` has further members of its problem document."""
 
     status: int
     title: str
@@ -55,7 +55,7 @@ class ProblemResponse:
         if isinstance(error, Unauthenticated):
             headers["WWW-Authenticate"] = 'Bearer realm="secateur"'
         if isinstance(error, SlowRequest):
-            headers["Connection"] = "close"  # the rest is not waited for
+            headers["Connection"] = "close"  # The rest of the body is not read.
         if error.retry_after is not None:
             headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
         return cls(error.status, error.title, error.message, error.code, error.param, headers, error.members)
@@ -83,13 +83,13 @@ def _respond(problem: ProblemResponse, instance: str) -> Response:
 Responses = dict[int | str, dict[str, Any]]
 
 CODES = "x-codes"
-"""Under each error status of a route: the codes it may carry. `api.openapi` makes descriptions and examples of them."""
+"""Key of the possible codes of a route's error status. `api.openapi` makes descriptions and examples of them."""
 
 
 def problems(*errors: type[ApiError], besides: Responses | None = None) -> Responses:
     """Return the `responses=` of a route that raises these errors, grouped by status.
 
-    Errors that every route may answer (401, 403, 413, 422, 429 and 503 where they apply) need not be named.
+    Errors that every route may answer (401, 403, 413, 422, 429 and 503 where they apply) need not be listed.
     """
     declared: Responses = {}
     for error in errors:
@@ -101,7 +101,7 @@ def problems(*errors: type[ApiError], besides: Responses | None = None) -> Respo
 
 
 def _describe(error: Mapping[str, Any]) -> tuple[str | None, str]:
-    """Return (param, sentence) of an error in a request; its first place is body, query, header or path."""
+    """Return (param, sentence) of a validation error; its location begins with body, query, header or path."""
     first, *rest = error["loc"] or ("body",)
     place = rest if first in ("body", "query", "header", "path") else [first, *rest]
     if error["type"] in OBJECT_EXPECTED and not place:
@@ -131,7 +131,7 @@ def document(request: Request, problem: ProblemResponse) -> Response:
 
 
 def add_handlers(app: FastAPI, answer: Callable[[Request, ProblemResponse], Response] = document) -> None:
-    """Turn every error, of any route or none, into what `answer` makes of it: a problem document."""
+    """Register `answer` for every error, of any route or none; it returns a problem document."""
 
     @app.exception_handler(ApiError)
     def _(request: Request, error: ApiError) -> Response:
@@ -165,10 +165,10 @@ def add_handlers(app: FastAPI, answer: Callable[[Request, ProblemResponse], Resp
 
 
 def _route(request: Request) -> str:
-    """Return the route's template for logs: the path itself may hold a trigger's token."""
+    """Return the route's template for logs: the actual path may contain a trigger's token."""
     return str(getattr(request.scope.get("route"), "path", "-"))
 
 
 def as_invalid_request(error: ValidationError) -> RequestValidationError:
-    """Return the validation error of a body that a route validates itself, to be answered like any other."""
+    """Return the error of a body that a route validates itself, answered like any other validation error."""
     return RequestValidationError([{**each, "loc": ("body", *each["loc"])} for each in error.errors()])

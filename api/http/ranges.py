@@ -1,4 +1,4 @@
-"""The parts of RFC 9110 a download needs: one byte range, and lists of entity tags."""
+"""Parts of RFC 9110 for downloads: a single byte range, and lists of entity tags."""
 
 import re
 from typing import Any
@@ -32,9 +32,9 @@ _ONE_RANGE = re.compile(r"bytes=\s*(\d{0,18})-(\d{0,18})\s*", re.IGNORECASE | re
 
 
 def wanted_range(header: str, size: int) -> tuple[int, int] | None:
-    """Return [start, end) of a Range header for a file of `size` bytes; None where it is to be ignored.
+    """Return [start, end) of a Range header for a file of `size` bytes; None for a header to ignore.
 
-    Ignored are several ranges at once and what is no byte range, as the RFC allows. Raises RangeNotSatisfiable.
+    Several ranges at once and other units are ignored, as the RFC allows. Raises RangeNotSatisfiable.
     """
     match = _ONE_RANGE.fullmatch(header.strip())
     if match is None or match[1] == match[2] == "":
@@ -55,7 +55,7 @@ def wanted_range(header: str, size: int) -> tuple[int, int] | None:
 
 
 def is_listed(etag: str, header: str) -> bool:
-    """Tell whether an If-None-Match header names the tag (weakly compared) or any."""
+    """Return whether an If-None-Match header contains the tag (compared weakly) or any."""
     if header.strip() == "*":
         return True
     return etag in {each.strip().removeprefix("W/") for each in header.split(",")}

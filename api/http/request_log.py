@@ -1,4 +1,4 @@
-"""Facts kept of every request: its id, who sent it, which route answered, the status, and how long that took."""
+"""Log of requests: the id, the caller, the route, the status, and the duration of each."""
 
 import re
 import time
@@ -15,9 +15,9 @@ from core.database import new_id
 REQUEST_ID = "X-Request-Id"
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _UNROUTED = "-"
-"""Route of requests that no route answered: their paths are anybody's invention, and would be labels without end."""
+"""Name for requests without a route: their paths are arbitrary, and would make an unlimited number of labels."""
 _QUIET = ("/healthz", "/readyz", "/metrics")
-"""Asked every few seconds by machines: logged only where they fail."""
+"""Routes that machines call every few seconds: only their failures are logged."""
 
 REQUEST_SECONDS = Histogram(
     "secateur_request_seconds",
@@ -31,11 +31,11 @@ log = structlog.get_logger()
 
 
 class Requests:
-    """ASGI middleware, outermost, that gives each request an id and logs one line when its answer is complete.
+    """Outermost ASGI middleware that gives each request an id, and logs one line when its answer is complete.
 
-    A sane X-Request-Id is taken over, else one is made; it is bound to every log line, with the address the request
-    came from, kept by what the request creates, and sent back. The route and the principal are found in the scope,
-    where routing and authentication leave them.
+    A valid X-Request-Id is used, otherwise a new id is created. The id is bound to every log line together with the
+    caller's address, stored with created objects, and sent back. Routing and authentication store the route and the
+    principal in the scope.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -72,7 +72,7 @@ class Requests:
 
 
 class _Answer:
-    """Observer of an answer as it is sent. `status` is 499 where nothing was sent: the client disconnected first."""
+    """Observer of an answer. `status` is 499 where nothing was sent because the client disconnected."""
 
     def __init__(self, send: Send, request_id: str) -> None:
         self._send = send
@@ -92,19 +92,19 @@ class _Answer:
             self.completed()
 
     def completed(self) -> None:
-        """Note the end of the answer: background tasks run after it, and are not part of the request's time."""
+        """Record the end of the answer. Background tasks run after it, and are not part of the request's time."""
         if self.last_byte is None:
             self.last_byte = time.perf_counter() - self._started
 
 
 def _route(scope: Scope) -> str:
-    """Return the route's template, such as /v1/jobs/{job_id}; the portal's with the path it is mounted at."""
+    """Return the route's template, such as /v1/jobs/{job_id}; for the portal with its mount path."""
     path = getattr(scope.get("route"), "path", None)
     return _UNROUTED if path is None else f"{scope.get('root_path', '')}{path}"
 
 
 def _address(scope: Scope) -> str | None:
-    """Return the address of the client; behind a proxy that uvicorn trusts, the address that the proxy names."""
+    """Return the client's address; behind a proxy that uvicorn trusts, the address that the proxy reports."""
     client = scope.get("client")
     return client[0] if client else None
 

@@ -1,4 +1,4 @@
-"""Routes that know their caller before they read a body, and that parse bodies off the event loop."""
+"""Routes that authenticate the caller before they read a body, and parse bodies outside of the event loop."""
 
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Final
@@ -13,15 +13,15 @@ from api.http.bodies import QUICK_BYTES, parse_body, parsed, read_body
 from secateur_wire.teams import Role
 
 _MOST_ERRORS: Final = 100
-"""Most faults of one body that are told."""
+"""Maximum number of reported faults of one body."""
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class AuthenticatedRoute(APIRoute):
-    """Route that authenticates its caller, and requires the role it needs, before it reads any of the body.
+    """Route that authenticates its caller and checks the role before it reads the body.
 
-    FastAPI itself parses the body first, on the event loop.
+    FastAPI itself parses the body first, in the event loop.
     """
 
     async def admit(self, request: Request, role: Role | None) -> None:
@@ -46,7 +46,7 @@ class AuthenticatedRoute(APIRoute):
     def _parse(self, body: bytes) -> Any:
         """Parse a body, and refuse one with many faults. Raises InvalidRequest and RequestValidationError.
 
-        FastAPI validates again, on the event loop: that takes long only where it finds many faults.
+        FastAPI validates the body again in the event loop, which takes long only for many faults.
         """
         value = parse_body(body)
         if len(body) > QUICK_BYTES:
@@ -65,7 +65,7 @@ class Router(APIRouter):
 
 
 class _JsonRequest(Request):
-    """Request whose body was read and parsed."""
+    """Request with a body that was read and parsed already."""
 
     def __init__(self, request: Request, body: bytes, value: Any) -> None:
         super().__init__(request.scope, request.receive)
@@ -79,7 +79,7 @@ class _JsonRequest(Request):
 
 
 def _needed_role(dependant: Dependant) -> Role | None:
-    """Return the role that a route needs; None for one that needs no key."""
+    """Return the role that a route needs; None for a route without a key."""
     roles = (role_of(each.call) for each in _inside(dependant) if each.call is not None)
     return next((role for role in roles if role is not None), None)
 

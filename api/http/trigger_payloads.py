@@ -1,4 +1,4 @@
-"""Requests that fire a trigger: read to the end, with any error in them kept for the trigger's history."""
+"""Requests that fire a trigger: read completely, with any error stored for the trigger's history."""
 
 from typing import Annotated
 
@@ -24,7 +24,7 @@ PAYLOAD = {
         "content": {"application/json": {"schema": {}}},
     }
 }
-"""`openapi_extra` of a route that takes a payload."""
+"""Value of `openapi_extra` for a route that takes a payload."""
 
 IdempotencyKey = Annotated[
     str | None,
@@ -41,12 +41,12 @@ async def _delivery(
     state: State,
     idempotency_key: IdempotencyKey = None,
 ) -> TriggerDelivery:
-    """Read a delivery from a caller with an API key, who needs no other proof."""
+    """Read a delivery from a caller with an API key, which needs no other proof."""
     return await _read_delivery(request, state, SentHeaders(idempotency_key=idempotency_key))
 
 
 def _trigger_of_url(token: str, request: Request, state: State) -> TriggerRow:
-    """Return the trigger whose secret URL this is, and count its firing, before anything is read.
+    """Return the trigger of this secret URL and count the firing, before anything is read.
 
     Raises NotFound and RateLimited.
     """
@@ -82,13 +82,13 @@ async def _proven(
         str | None, Header(max_length=500, description="The trigger's hub secret, as the hub sends it.")
     ] = None,
 ) -> TriggerDelivery:
-    """Read a delivery from anyone who knows the URL, with the headers that may prove who sent it."""
+    """Read a delivery from a sender that knows the URL, with the headers that may authenticate the sender."""
     headers = SentHeaders(webhook_id, webhook_timestamp, webhook_signature, x_webhook_secret, idempotency_key)
     return await _read_delivery(request, state, headers)
 
 
 async def _read_delivery(request: Request, state: ApiState, headers: SentHeaders) -> TriggerDelivery:
-    """Read the body and parse it; an error (too long, too slow, not JSON) is kept for the route to raise."""
+    """Read and parse the body; an error (too long, too slow, not JSON) is stored, and the route raises it."""
     try:
         body = await read_body(request)
     except ApiError as error:
@@ -108,7 +108,7 @@ SentToUrl = Annotated[TriggerDelivery, Depends(_proven)]
 
 
 def firing_response(fired: Fired, state: ApiState, background: BackgroundTasks) -> Response:
-    """Answer 201 where a job was made (workers are told of it), 200 where none was, or one before."""
+    """Answer 201 for a new job (its workers get a hint), 200 without one or for an earlier job."""
     if fired.job is not None:
         hint_after_commit(background, state, fired.job)
     headers = {"Idempotency-Replayed": "true"} if fired.firing.outcome == "duplicate" else {}

@@ -1,4 +1,4 @@
-"""Parts of uploads as requests bring them: each is a stream into the store."""
+"""Parts of uploads in requests: each is streamed into the store."""
 
 from collections.abc import AsyncIterable, AsyncIterator
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ _WRITE_BYTES = 2**20
 
 @dataclass(frozen=True)
 class NextPart:
-    """Place of an upload's next part: the `offset` in bytes at which it begins in the file at `path`."""
+    """Place of an upload's next part: its `offset` in bytes in the file at `path`."""
 
     upload_id: str
     path: str
@@ -33,8 +33,8 @@ class NextPart:
 async def take_part(request: Request, state: ApiState, caller: Principal, place: NextPart) -> Response:
     """Answer a request whose body is the next part of a file.
 
-    Where the file continues at another offset, the answer is a problem document with that offset in `received`, for
-    every caller.
+    Where the file continues at another offset, the answer is a problem document with that offset in `received`,
+    for every kind of caller.
     """
     _require_octets(request)
     try:
@@ -47,7 +47,7 @@ async def take_part(request: Request, state: ApiState, caller: Principal, place:
 
 
 async def send_file(state: ApiState, caller: Principal, place: NextPart, content: BinaryIO) -> None:
-    """Send a file that lies here, part by part, from `place` on."""
+    """Send a local file to an upload, part by part, from `place` on."""
     while True:
         part = await to_thread.run_sync(_expect, state, caller.team_id, place)
         received = (await _take(state, caller, part, _chunks(content, place.offset, part.most_bytes))).received
@@ -78,7 +78,7 @@ def _too_large(part: ExpectedPart) -> PayloadTooLarge:
 
 
 async def _take(state: ApiState, caller: Principal, part: ExpectedPart, chunks: AsyncIterable[bytes]) -> ReceivedPart:
-    """Store a part as slowly as it comes, with no thread held meanwhile, and count it. What fails leaves nothing."""
+    """Store a part at the client's speed, without holding a thread, and count it. A failed part leaves nothing."""
     place = new_place(part)
     incoming = await to_thread.run_sync(state.store.incoming, part.prefix, place)
     try:
@@ -93,7 +93,7 @@ async def _take(state: ApiState, caller: Principal, part: ExpectedPart, chunks: 
 
 
 async def _write(incoming: Incoming, part: ExpectedPart, chunks: AsyncIterable[bytes]) -> int:
-    """Return how many bytes came. Raises PayloadTooLarge."""
+    """Write a part and return its number of bytes. Raises PayloadTooLarge."""
     size = 0
     waiting = bytearray()
     async for chunk in chunks:
@@ -116,7 +116,7 @@ def _finish(
 
 
 async def _chunks(content: BinaryIO, start: int, most: int) -> AsyncIterator[bytes]:
-    """Yield at most so many bytes of a file that lies here."""
+    """Yield at most so many bytes of a local file."""
     content.seek(start)
     while most and (chunk := await to_thread.run_sync(content.read, min(_WRITE_BYTES, most))):
         most -= len(chunk)

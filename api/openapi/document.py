@@ -1,11 +1,12 @@
 """The OpenAPI document: what FastAPI derives from the routes, with every answer, header and example spelled out.
 
-A route says what only it can know: its answer, its body, the errors it raises. The rest is added here, by what the
-route is: one that needs a key may answer 401, 429 and 503, one that needs a role 403, one with a body 408 and 413.
+A route declares its answer, its body and the errors that it raises. The rest is added here, according to the kind of
+route: a call with a key may answer 401, 429 and 503, one with a role 403, and one with a body 408 and 413.
 
-**An example for a new call**: an entry in the `EXAMPLES` of a file in `api.openapi.examples`, under the name of the
-schema it takes or answers with (lists of it follow), or `"example": …` beside the `"schema"` in the route's own
-`responses=`. A new error: an entry in `PROBLEMS`. `tests/api/test_openapi.py` fails by name for what has none.
+**An example for a new call**: add an entry to `EXAMPLES` in a file of `api.openapi.examples`, under the name of the
+request's or the answer's schema (lists of it are derived), or `"example": …` next to the `"schema"` in the route's own
+`responses=`. A new error: add an entry to `PROBLEMS`. `tests/api/test_openapi.py` names each schema, call or error
+without an example.
 """
 
 from collections.abc import Iterable, Iterator
@@ -70,7 +71,7 @@ def operation_id(route: APIRoute) -> str:
 
 
 def describe(app: FastAPI) -> None:
-    """Make `app.openapi()` the whole document."""
+    """Replace `app.openapi()` by the complete document."""
 
     def openapi() -> Document:
         if app.openapi_schema is None:
@@ -137,7 +138,7 @@ def _complete(operation: Document, schemas: Document) -> None:
 
 
 def _name_errors(operation: Document) -> None:
-    """Document the errors the route declares and those every call of its kind may answer, an example for each code."""
+    """Document the errors of the route and of its kind of route, with an example for each code."""
     raised: dict[int, list[type[ApiError]]] = {}
     kinds = _by_code(ApiError)
     for response in operation["responses"].values():
@@ -184,7 +185,7 @@ def _exemplify(content: Document, name: str, schemas: Document) -> None:
 
 
 def _example(schema: Document, schemas: Document) -> Any:
-    """Return the example of a schema: its own, or for a page one item of its list; None where there is none."""
+    """Return the example of a schema: its own, or for a page a list with one item; None without one."""
     name = schema.get("$ref", "").rpartition("/")[2]
     if name in EXAMPLES:
         return EXAMPLES[name]
@@ -211,7 +212,7 @@ def _problem(kind: type[ApiError]) -> Document:
 
 
 def _by_code(kind: type[ApiError]) -> dict[str, type[ApiError]]:
-    """Return every error class by its code; where several share one, their base."""
+    """Return every error class by its code; where several classes share one, their base."""
     kinds = {kind.code: kind}
     for inner in kind.__subclasses__():
         kinds = _by_code(inner) | kinds

@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 
 
 class Example(NamedTuple):
-    """Example of a problem document with one code; `more` holds the members besides the usual ones."""
+    """Example of a problem document with one code; `more` has the members besides the usual ones."""
 
     detail: str
     param: str | None = None

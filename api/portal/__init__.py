@@ -1,7 +1,8 @@
-"""The self-service portal: server-rendered pages over the same services as REST.
+"""Self-service portal: server-rendered pages over the same services as REST.
 
-`app.py` is the application, mounted at /portal. `session.py` says who is asking and guards every form; `rendering.py`
-renders templates, `formatting.py` figures in them; `routes/` has one file per noun, `forms/` the long forms they read,
-`views/` what they show; `templates/` and `static/` are what the browser gets, `static/vendor/` what others wrote, by
-version and hash. Pages work without JavaScript; with it, htmx brings what changes.
+`app.py` is the application, mounted at /portal. `session.py` identifies the caller and guards every form.
+`rendering.py` renders templates, and `formatting.py` formats figures in them. `routes/` has one file per noun, `forms/`
+parses the long forms, and `views/` computes the content of pages. The browser gets `templates/` and `static/`;
+`static/vendor/` has third-party files by version and hash. Pages work without JavaScript; with it, htmx loads the
+changed parts.
 """

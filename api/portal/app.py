@@ -1,4 +1,4 @@
-"""The portal's application: its pages, what guards all of them, and its errors as pages."""
+"""Application of the portal: its pages, their security headers, and error pages."""
 
 from fastapi import FastAPI, Request
 from starlette.datastructures import MutableHeaders
@@ -50,12 +50,12 @@ _HEADERS = {
 }
 """Headers of every answer that does not set others.
 
-Pages use what they bring themselves and nothing else: no inline script, no inline style.
+A page uses only the portal's own files: no inline script, no inline style.
 """
 
 
 def create_portal() -> FastAPI:
-    """Build the portal; its state is the API's, set where that is built: `portal.state.api`."""
+    """Build the portal. Its state is the API's, which the API sets as `portal.state.api`."""
     portal = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     portal.add_middleware(_Headers)
     add_handlers(portal, _error_page)
@@ -69,7 +69,7 @@ def create_portal() -> FastAPI:
 
 
 def _error_page(request: Request, problem: ProblemResponse) -> Response:
-    """Answer an error with a page; a visitor who is signed out is asked to sign in and keeps what was typed.
+    """Answer an error with a page; a signed-out visitor is asked to sign in, and keeps the typed values.
 
     Scripts that ask for JSON get the API's problem documents.
     """

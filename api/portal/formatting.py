@@ -1,4 +1,4 @@
-"""Figures as people read them: filters of the templates."""
+"""Template filters that format figures for people."""
 
 import json
 import math
@@ -33,7 +33,7 @@ def count(value: float | None) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Format a figure with so many significant digits."""
+    """Format a figure with a number of significant digits."""
     if value is None:
         return _NONE
     if isinstance(value, int) or not math.isfinite(value):
@@ -76,7 +76,7 @@ def clock(value: datetime) -> str:
 
 
 def since(value: datetime | None, now: datetime) -> str:
-    """Format how long ago something was, roughly."""
+    """Format the time since a moment, roughly."""
     if value is None:
         return _NONE
     seconds = (now - value).total_seconds()

@@ -1,4 +1,4 @@
-"""Templates, and what all of them know."""
+"""Rendering of templates, and their common variables."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -36,10 +36,10 @@ def page(
     status: int = 200,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """Render a whole page, or the part of one that the template is.
+    """Render a whole page, or a fragment if the template is one.
 
-    The template knows who is signed in (`who`, None for nobody), the token its forms must carry (`csrf`), and its own
-    path, which marks the current place in the navigation.
+    The template gets the signed-in caller (`who`, None for nobody), the token for its forms (`csrf`), and its own path,
+    which marks the current place in the navigation.
     """
     known = {
         "who": getattr(request.state, "signed_in", None),
@@ -50,10 +50,10 @@ def page(
 
 
 def address_of(request: Request) -> str:
-    """Return the address of the service, within which the portal is mounted, without a slash at its end."""
+    """Return the address of the service, which the portal is mounted below, without a slash at its end."""
     return f"{request.url.scheme}://{request.url.netloc}"
 
 
 def is_partial(request: Request) -> bool:
-    """Tell whether htmx asks for a part of a page, which it swaps into the page that is there."""
+    """Return whether htmx requests a fragment to replace in the current page."""
     return request.headers.get("HX-Request-Type") == "partial"

@@ -1,4 +1,4 @@
-"""Sessions of browsers, and the proof that a form was sent by a page of ours."""
+"""Sessions of browsers, and the check that a page of this session sent a form."""
 
 import hmac
 from collections.abc import Collection, Iterable, Mapping
@@ -27,7 +27,7 @@ COOKIE = "secateur_session"
 COOKIE_PATH = "/portal"
 CSRF_FIELD = "csrf"
 SECRET_FIELDS = ("key", "token", "access_key", "secret_key", "session_token")
-"""Never sent back to the page, nor kept in an address over signing in."""
+"""Fields that are never sent back to the page, nor kept in an address during sign-in."""
 CSRF_HEADER = "X-CSRF-Token"
 _MOST_FIELDS = 1000
 _SAFE = ("GET", "HEAD")
@@ -35,7 +35,7 @@ _SAFE = ("GET", "HEAD")
 
 @dataclass(frozen=True)
 class Form:
-    """Fields of a form as they were sent, stripped; those left empty are not there.
+    """Fields of a form as they were sent, stripped; empty ones are left out.
 
     `lists` has every value of a name, `fields` the last.
     """
@@ -55,11 +55,11 @@ class Form:
         return Form(self.lists | {name: [value] for name, value in fields.items()})
 
     def or_else(self, fields: Mapping[str, str]) -> "Form":
-        """Return the form with these values for fields it does not have."""
+        """Return the form with these values for fields that it does not have."""
         return self.over(Form({name: [value] for name, value in fields.items()}))
 
     def over(self, other: "Form") -> "Form":
-        """Return the form with those fields of the other one that it does not have."""
+        """Return the form with the other form's fields added where it does not have them."""
         return Form(other.lists | self.lists)
 
     def without(self, names: Collection[str]) -> "Form":
@@ -67,7 +67,7 @@ class Form:
 
 
 def read_form(sent: Iterable[tuple[str, Any]]) -> Form:
-    """Return the text fields of a form. Raises InvalidRequest where one holds what cannot be stored."""
+    """Return the text fields of a form. Raises InvalidRequest where one has characters that cannot be stored."""
     lists: dict[str, list[str]] = {}
     for name, value in sent:
         if isinstance(value, UploadFile):
@@ -80,14 +80,14 @@ def read_form(sent: Iterable[tuple[str, Any]]) -> Form:
 
 
 def parse_form(body: bytes) -> Form:
-    """Parse a form as browsers send it. Raises InvalidRequest where it has too many fields, or as `read_form`."""
+    """Parse a form as browsers send it. Raises InvalidRequest for too many fields, or as `read_form`."""
     if body.count(b"&") >= _MOST_FIELDS:
         raise InvalidRequest(f"the form cannot be read: it has more than {_MOST_FIELDS} fields")
     return read_form(parse_qsl(body.decode("latin-1"), keep_blank_values=True))
 
 
 async def _posted(request: Request, state: State) -> Form:
-    """Return the posted form, kept in the request's state: where signing in comes first, nothing typed is lost."""
+    """Return the sent form, stored in the request's state: if the user must sign in first, no typed value is lost."""
     form = Form()
     if request.method not in _SAFE:
         sent_as = request.headers.get("content-type", "").partition(";")[0]
@@ -101,10 +101,10 @@ Posted = Annotated[Form, Depends(_posted)]
 
 
 def require_same_origin(request: Request) -> None:
-    """Require that the request was sent by a page of this site, as far as the browser says. Raises Forbidden.
+    """Require that a page of this site sent the request, as far as the browser tells. Raises Forbidden.
 
-    A site of the same name is another one where this was sent by https and that not. (Behind a proxy that is not
-    trusted to say so, the request seems not to be https.)
+    Two sites with the same host name are different if only one of them uses https. (Behind an untrusted proxy, the
+    request seems not to use https.)
     """
     origin = request.headers.get("origin")
     if origin is None:
@@ -115,7 +115,7 @@ def require_same_origin(request: Request) -> None:
 
 
 def session_of(request: Request, state: State) -> Principal:
-    """Return the principal the session acts for; routes that change something call `require_own_form` too."""
+    """Return the principal of the session; routes that change data also call `require_own_form`."""
     token = request.cookies.get(COOKIE, "")
     if not token:
         raise Unauthenticated("sign in with an API key")
@@ -133,7 +133,7 @@ def session_of(request: Request, state: State) -> Principal:
 
 
 class SignedInRoute(AuthenticatedRoute):
-    """Route of a page's script, which sends JSON: the session is known before any of the body is read."""
+    """Route of a page's script, which sends JSON: the session is checked before the body is read."""
 
     async def admit(self, request: Request, role: Role | None) -> None:
         """Require a session. Raises Unauthenticated and RateLimited."""
@@ -149,7 +149,7 @@ def require_own_form(request: Request, posted: Form) -> None:
 
 
 def _principal(request: Request, state: State, posted: Posted) -> Principal:
-    """Return the principal the session acts for; a request that changes something needs the token its pages carry."""
+    """Return the principal of the session; a request that changes data needs the token of the session's pages."""
     principal = session_of(request, state)
     if request.method not in _SAFE:
         require_own_form(request, posted)
@@ -163,7 +163,7 @@ Admin = Annotated[Principal, with_role("admin", _principal)]
 
 @dataclass(frozen=True)
 class Visit:
-    """Visit of a page: its request, the transaction in which the page is made, and the caller who is signed in."""
+    """Visit of a page: its request, its transaction, and the signed-in caller."""
 
     request: Request
     session: Session
@@ -176,7 +176,7 @@ class Visit:
 
 
 def remember(response: Response, request: Request, token: str, seconds: float) -> None:
-    """Give a browser its session."""
+    """Set the session cookie of a browser."""
     response.set_cookie(
         COOKIE,
         token,
@@ -189,5 +189,5 @@ def remember(response: Response, request: Request, token: str, seconds: float) -
 
 
 def forget(response: Response) -> None:
-    """Take the session from a browser."""
+    """Remove the session cookie of a browser."""
     response.delete_cookie(COOKIE, path=COOKIE_PATH, httponly=True, samesite="lax")

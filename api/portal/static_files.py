@@ -1,4 +1,4 @@
-"""The portal's own scripts, styles and what others wrote: by hash, so that browsers keep them for good."""
+"""Scripts and styles of the portal and of third parties, with a hash in the address, so that browsers cache them."""
 
 import hashlib
 from functools import cache
@@ -20,7 +20,7 @@ def static_url(name: str) -> str:
 
 
 class StaticFolder(StaticFiles):
-    """Static files that browsers keep for a year where the URL has the version, and ask for again otherwise."""
+    """Static files that browsers cache for a year if the address has the version, and revalidate otherwise."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         response = await super().get_response(path, scope)

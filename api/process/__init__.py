@@ -1,4 +1,4 @@
-"""Parts that a process of the API has once for all requests: limits, slots, metrics, readiness, events it hears of.
+"""Parts of an API process that all requests share: limits, slots, metrics, readiness, and the event listener.
 
-`api.state` holds one of each. Nothing here knows a route or a request's answer.
+`api.state` has one of each. Nothing here knows a route or a request's answer.
 """

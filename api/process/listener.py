@@ -1,4 +1,4 @@
-"""Waking those who follow a job: one LISTEN connection per process, fanned out to its watchers."""
+"""Listener for new job events: one LISTEN connection per process, which wakes all its watchers."""
 
 import asyncio
 import contextlib
@@ -23,8 +23,8 @@ _RECONNECT_SECONDS = 1.0
 class EventListener:
     """Watchers of jobs. Lifecycle: `running()` around the application, `watching(job)` around each stream.
 
-    A notification carries no data: a woken watcher reads the events table. So nothing is lost when the connection is:
-    on every new connection all watchers are woken.
+    A notification carries no data: a woken watcher reads the events table. So a lost connection loses no event: every
+    new connection wakes all watchers.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -44,7 +44,7 @@ class EventListener:
 
     @contextlib.contextmanager
     def watching(self, job_id: str) -> Iterator[asyncio.Event]:
-        """Yield a flag that is set whenever the job has new events. Start watching before reading those there are."""
+        """Yield a flag that is set whenever the job has new events. Watch before reading the existing events."""
         event = asyncio.Event()
         self._watchers.setdefault(job_id, set()).add(event)
         try:

@@ -1,8 +1,8 @@
-"""Metrics for Prometheus: the fleet's, read from the database, and whether database, broker and store answer.
+"""Metrics for Prometheus: the fleet's, read from the database, and the state of database, broker and store.
 
-Any API process answers for all workers, and a worker that was killed takes no count along. Broker and store are asked
-in a thread of their own each, which is given a moment: where one hangs, a scrape says that it does not answer, and
-everything else that there is to say.
+Any API process answers for all workers, and no count is lost with a killed worker. Broker and store are each asked in a
+thread of their own, with a short time limit. If one of them hangs, a scrape reports that it does not answer, and
+contains everything else.
 """
 
 import threading
@@ -38,17 +38,17 @@ from core.settings import Settings
 from core.storage import Store
 
 CACHED_SECONDS = 5.0
-"""Least time between two readings, however many scrape."""
+"""Minimum time between two readings, for any number of scrapes."""
 LONGEST_ANSWER_SECONDS = 2.0
 _TIMEOUT = "3s"
 _MOST_TEAMS = 20
-"""Teams with jobs that wait are told apart: those whose oldest waits longest."""
+"""Maximum number of teams with metrics of their own: those whose oldest job has waited longest."""
 
 log = structlog.get_logger()
 
 
 class CachedCollector(Collector):
-    """Metrics that are read by one scrape for all that come soon after."""
+    """Metrics that one scrape reads and later scrapes reuse for a short time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -63,16 +63,16 @@ class CachedCollector(Collector):
             yield from self._metrics
 
     def describe(self) -> list[Metric]:
-        """Return nothing: registering must not ask anybody."""
+        """Return nothing: registering the collector must not read anything."""
         return []
 
     @abstractmethod
     def read(self) -> list[Metric]:
-        """Ask whoever knows."""
+        """Return newly read metrics."""
 
 
 class FleetCollector(CachedCollector):
-    """Queues, workers and totals. Where the database cannot be asked, only `secateur_database_up` 0 is left."""
+    """Queues, workers and totals. If the database does not answer, only `secateur_database_up` 0 is returned."""
 
     def __init__(self, sessions: sessionmaker[Session], settings: Settings) -> None:
         super().__init__()
@@ -114,9 +114,9 @@ def _unknown_artifacts(count: int) -> Metric:
 
 
 def _queues(figures: Sequence[fleet.QueueFigures], listed: Sequence[str]) -> list[Metric]:
-    """Return the metrics of queues, those `listed` also while they have neither jobs nor workers.
+    """Return the metrics of queues, including the `listed` ones without jobs and workers.
 
-    Whoever starts workers by these figures must see a 0, and not nothing.
+    An autoscaler must see a 0, not a missing figure.
     """
     depth = GaugeMetricFamily("secateur_queue_jobs", "Jobs that wait, by queue.", labels=["queue"])
     age = GaugeMetricFamily(
@@ -301,7 +301,7 @@ def _discoveries(unfinished: Mapping[str, int], totals: Sequence[DiscoveryTotalR
 def metrics_registry(
     settings: Settings, sessions: sessionmaker[Session], store: Store, broker: Celery
 ) -> CollectorRegistry:
-    """Return all there is to scrape: what this process measured of itself, the fleet, and what both stand on."""
+    """Return the registry of all metrics: of this process, the fleet, broker and store."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(REGISTRY)
     registry.register(FleetCollector(sessions, settings))
@@ -316,7 +316,7 @@ class _Broker:
 
 
 class BackingCollector(CachedCollector):
-    """Broker and store, asked by one scrape for all that come soon after."""
+    """Metrics of broker and store; one scrape reads them and later scrapes reuse them for a short time."""
 
     def __init__(self, store: Store, broker: Celery, queues: Sequence[str]) -> None:
         super().__init__()
@@ -358,7 +358,7 @@ class BackingCollector(CachedCollector):
 
 
 class _Question:
-    """Something that is asked in a thread; asked again once it is over, and not before."""
+    """Question that is asked in a thread, and asked again only after it has ended."""
 
     def __init__(self, name: str, ask: Callable[[], None]) -> None:
         self._name = name
@@ -377,5 +377,5 @@ class _Question:
     def _run(self) -> None:
         try:
             self._ask()
-        except Exception as error:  # each transport has errors of its own; what did not answer is told as such
+        except Exception as error:  # Each transport raises errors of its own; any error counts as no answer.
             log.warning("no metrics of what the service stands on", of=self._name, error=str(error).partition("\n")[0])

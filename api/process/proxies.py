@@ -1,6 +1,7 @@
-"""Reverse proxies in front of the API: who asked, and whether by https, is taken from those that the settings trust.
+"""Trusted reverse proxies: the client's address and scheme are taken from proxies that the settings trust.
 
-uvicorn's own middleware, within the application: however the server is started, it trusts the same addresses.
+This is uvicorn's own middleware inside the application, so the same addresses are trusted however the server is
+started.
 """
 
 from ipaddress import IPv6Address, IPv6Network, ip_address
@@ -13,24 +14,24 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from core.settings import Settings
 
 _CLIENT_BITS: Final = 64
-"""Bits of an IPv6 address that name a client's network: within it a client takes whichever address it likes."""
+"""Bits of an IPv6 address that identify a client's network: a client may use any address in it."""
 
 
 def behind_proxies(app: ASGIApp, settings: Settings) -> ASGIApp:
-    """Wrap the application so that it sees the client's address and scheme where a trusted proxy passes them on.
+    """Wrap the application so that it sees the client's address and scheme from a trusted proxy.
 
-    Of several addresses in X-Forwarded-For the last counts that is no trusted proxy's: those before it are the client's
-    own invention.
+    Of several addresses in X-Forwarded-For, the last one that is not a trusted proxy counts: the client may invent the
+    ones before it.
     """
     proxies = [str(network) for network in settings.trusted_proxies]
     if not proxies:
         return app
-    uvicorns: Any = app  # the same protocol, in types of uvicorn's own
+    uvicorns: Any = app  # The same protocol, in uvicorn's own types.
     return cast(ASGIApp, ProxyHeadersMiddleware(uvicorns, proxies))
 
 
 def client_address(request: Request) -> str:
-    """Return the address that a request came from, as far as trusted proxies say."""
+    """Return the address of a request's client, as far as trusted proxies report it."""
     return request.client.host if request.client else "unknown"
 
 
@@ -41,7 +42,7 @@ def network_of(address: str) -> str:
     """
     try:
         parsed = ip_address(address.partition("%")[0])
-    except ValueError:  # a socket file, or what a test calls itself
+    except ValueError:  # A socket file, or the name of a test client.
         return address
     if not isinstance(parsed, IPv6Address):
         return str(parsed)

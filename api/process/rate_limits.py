@@ -1,7 +1,7 @@
-"""Rate limits of keys, of addresses without a valid key (as many requests as one key), and of a trigger's firings.
+"""Rate limits for keys, for addresses without a valid key, and for a trigger's firings.
 
-Counted in Redis where that is the broker, so that all API processes count together; in memory otherwise. Redis is not
-worth an outage: while it is away nothing is limited.
+An address may make as many requests as a key. Redis counts where it is the broker, so that all API processes count
+together; otherwise memory does. While Redis is unavailable, nothing is limited: limits are not worth an outage.
 """
 
 import threading
@@ -25,13 +25,13 @@ _REDIS = ("redis://", "rediss://", _REDIS_FILE)
 _REDIS_SECONDS = 0.25
 """Longest wait for Redis."""
 _AWAY_SECONDS = 5.0
-"""Seconds that Redis is left alone after it did not answer."""
+"""Seconds for which Redis is not asked after it did not answer."""
 
 log = structlog.get_logger()
 
 
 class Rates:
-    """Limits of a minute and of a second (bursts), sliding."""
+    """Limits per minute and per second (bursts), with sliding windows."""
 
     def __init__(self, settings: Settings) -> None:
         self._limits: list[RateLimitItem] = []
@@ -50,7 +50,7 @@ class Rates:
         self._lock = threading.Lock()
 
     def count_request(self, key_id: str) -> None:
-        """Count a request with this key, which was found valid: nobody else chooses what is counted."""
+        """Count a request with this valid key. Only the key's own caller adds to its count. Raises RateLimited."""
         self._count("key", key_id, "requests with this key", self._limits)
 
     def count_page(self, key_id: str) -> None:

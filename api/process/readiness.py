@@ -1,4 +1,4 @@
-"""Answers to what the service needs, asked for now and then however many ask."""
+"""Readiness checks of the required services, run at most every few seconds for any number of callers."""
 
 import asyncio
 import threading
@@ -19,7 +19,7 @@ from core.storage import Store
 
 CACHED_SECONDS = 2.0
 ANSWER_SECONDS = 3.0
-"""Longest wait of a prober; what has not answered by then counts as away."""
+"""Longest wait of a caller; a service that has not answered by then counts as unavailable."""
 _DATABASE = ("database", "workers", "devices")
 
 log = structlog.get_logger()
@@ -27,17 +27,17 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Checked:
-    """Results of the readiness checks; `unanswered` names those that are away because they gave no answer in time."""
+    """Results of the readiness checks; `unanswered` names those that gave no answer in time."""
 
     checks: Mapping[str, bool]
     unanswered: frozenset[str]
 
 
 class ReadinessChecks:
-    """Results of the readiness checks, cached for a moment.
+    """Readiness checks with results that are cached for a moment.
 
-    A caller that comes while they are being made waits for them, without a thread: a database, store or broker that is
-    slow is not asked by every prober at once, and one that hangs holds a thread of its own and no other.
+    A caller that comes during a check waits for its result, without a thread. So a slow database, store or broker is
+    asked once at a time, and one that hangs holds only the thread of its own check.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class ReadinessChecks:
         )
 
     async def check(self) -> Checked:
-        """Return whether each is as it should be: database, broker, store, workers, devices."""
+        """Return whether each is available: database, broker, store, workers, devices."""
         answers = await asyncio.gather(*(question.answer(ANSWER_SECONDS) for question in self._questions))
         checks: dict[str, bool] = {}
         unanswered: set[str] = set()
@@ -71,7 +71,7 @@ class ReadinessChecks:
 
 
 class _Question:
-    """Question in a thread of its own, put again once it is answered and the answer is old; `names` are its results."""
+    """Question in a thread of its own, asked again once its answer is old; `names` are its results."""
 
     def __init__(self, names: tuple[str, ...], ask: Callable[[], Mapping[str, bool]]) -> None:
         self.names = names
@@ -87,12 +87,13 @@ class _Question:
         return answer.result() if answer.done() else None
 
     def _put(self) -> Future[Mapping[str, bool]]:
-        """Put the question, unless it is under way or answered a moment ago."""
+        """Ask the question, unless it is being asked or was answered a moment ago."""
         with self._lock:
             newest, now = self._newest, time.monotonic()
             if newest is None or (newest.done() and now >= self._answered_at + CACHED_SECONDS):
                 newest = self._newest = Future()
-                newest.set_running_or_notify_cancel()  # a prober that goes away cancels nobody's answer
+                # A running future cannot be cancelled: a caller that disconnects leaves the answer to the others.
+                newest.set_running_or_notify_cancel()
                 self._asked_at = now
                 threading.Thread(target=self._run, args=(newest,), name=f"ready {self.names[0]}", daemon=True).start()
             return newest
@@ -100,7 +101,7 @@ class _Question:
     def _run(self, answered: Future[Mapping[str, bool]]) -> None:
         try:
             answer = self._ask()
-        except Exception as error:  # each transport has errors of its own
+        except Exception as error:  # Each transport raises errors of its own.
             log.warning("no answer", of=self.names[0], error=str(error).partition("\n")[0])
             answer = dict.fromkeys(self.names, False)
         self._answered_at = time.monotonic()

@@ -1,8 +1,8 @@
-"""Refused keys, written into the audit trail.
+"""Refused keys, recorded in the audit trail.
 
-The first few of a network in a minute are written each for itself, the others as a count once the minute is over. A
-process writes a bounded number of rows an hour, and fewer into the trail of one team; what is more is one count of the
-hour. An attack fills no table, wherever it comes from.
+The first few refusals of a network in a minute get a row each; the others are added as a count after the minute. A
+process writes a limited number of rows an hour, and fewer into the trail of one team; refusals beyond that become one
+count for the hour. So no attack fills a table, whatever addresses it uses.
 """
 
 import asyncio
@@ -24,14 +24,15 @@ from core.service.teams.audit import note_refusals
 from core.service.teams.keys import owner_of
 
 EACH = 5
-"""Rows of one network in a minute; what is more is counted."""
+"""Maximum number of rows of one network in a minute; further refusals are counted."""
 MOST_NETWORKS = 20
-"""Networks that are counted singly in a minute, by each process; others are counted together."""
+"""Maximum number of networks with their own count in a minute, by process; others are counted together."""
 WINDOW_SECONDS = 60.0
 ROWS_AN_HOUR = 100
-"""Rows that a process writes in an hour, besides one count of the hour for each of at most `MOST_TEAMS` teams."""
+"""Maximum number of rows of a process in an hour, besides one hourly count for each of at most `MOST_TEAMS` teams."""
 TEAM_ROWS_AN_HOUR = 20
-"""Rows in an hour in the trail of one team: anyone who has seen the beginning of its key can have them written."""
+"""Maximum number of rows in an hour in the trail of one team: anyone who knows the beginning of its key can cause
+them."""
 MOST_TEAMS = 20
 HOUR_SECONDS = 3600.0
 MANY = "refused as those before it"
@@ -50,12 +51,12 @@ class _Window:
 
 
 class _Hour:
-    """Rows of one hour, and the refusals that got none."""
+    """Rows of one hour, and the refusals without a row."""
 
     def __init__(self) -> None:
         self.ends = time.monotonic() + HOUR_SECONDS
         self.counted: dict[str | None, tuple[Owner | None, int]] = {}
-        """An owner and the number of refusals by team. None: keys of no team, and of teams beyond `MOST_TEAMS`."""
+        """An owner and the number of refusals, by team. None: keys of no team, and of teams beyond `MOST_TEAMS`."""
         self._rows = 0
         self._rows_of_team: Counter[str] = Counter()
 
@@ -64,7 +65,7 @@ class _Hour:
         return self._rows >= ROWS_AN_HOUR
 
     def takes(self, owner: Owner | None, refusals: int) -> bool:
-        """Return whether a row may be written, and count that row; otherwise count its refusals."""
+        """Return whether a row may be written, and count the row; otherwise count its refusals."""
         team = owner[0] if owner else None
         if self.is_full or (team is not None and self._rows_of_team[team] >= TEAM_ROWS_AN_HOUR):
             if team not in self.counted and len(self.counted) >= MOST_TEAMS:
@@ -78,7 +79,7 @@ class _Hour:
 
 
 class RefusedKeys:
-    """Calls with keys that are none, counted in one process."""
+    """Calls with invalid keys, counted in one process."""
 
     def __init__(self, sessions: sessionmaker[Session]) -> None:
         self._sessions = sessions
@@ -87,7 +88,7 @@ class RefusedKeys:
         self._lock = threading.Lock()
 
     def note(self, address: str, token: str, reason: str) -> None:
-        """Note that a token from an address was refused. The token itself is written nowhere."""
+        """Record that a token from an address was refused. The token itself is stored nowhere."""
         if self._is_counted(network_of(address)):
             return
         with transaction(self._sessions) as session:
@@ -99,7 +100,7 @@ class RefusedKeys:
 
     def _is_counted(self, network: str) -> bool:
         with self._lock:
-            if self._hour.is_full:  # the key's owner is not looked up for a row that is not written
+            if self._hour.is_full:  # The key's owner is looked up only for a row that is written.
                 self._hour.takes(None, 1)
                 return True
             has_own_window = network in self._windows or len(self._windows) < MOST_NETWORKS
@@ -113,7 +114,7 @@ class RefusedKeys:
             return True
 
     def flush(self, *, everything: bool = False) -> None:
-        """Write the counts of the minutes that are over, and of the hour where it is."""
+        """Write the counts of past minutes, and of a past hour."""
         now = time.monotonic()
         rows: list[tuple[Owner | None, str | None, int]] = []
         with self._lock:

@@ -1,1 +1,1 @@
-"""Routes, one file per noun. They check who asks, open a transaction, call a service in `core`, and answer."""
+"""Routes, one file per noun. They check the caller, open a transaction, call a service in `core`, and answer."""

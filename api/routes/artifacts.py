@@ -1,4 +1,4 @@
-"""The files of a job's artifact."""
+"""Routes of the files of a job's artifact."""
 
 from fastapi import Request
 from starlette.responses import Response, StreamingResponse
@@ -21,7 +21,7 @@ router = Router(prefix="/v1/jobs", tags=["artifacts"])
 
 @router.get("/{job_id}/artifacts", responses=problems(Unauthenticated, NotFound))
 def list_artifacts(job_id: str, caller: Viewer, session: DatabaseSession) -> ArtifactList:
-    """Every file with its size and SHA-256; none before the job is over."""
+    """List every file with its size and SHA-256; the list is empty before the job is over."""
     return service.list_artifacts(session, caller.team_id, job_id)
 
 
@@ -43,7 +43,10 @@ def list_artifacts(job_id: str, caller: Viewer, session: DatabaseSession) -> Art
     ),
 )
 def download_archive(request: Request, job_id: str, caller: Viewer, state: State) -> Response:
-    """Download all of an artifact at once, as a tar archive that is made while it is sent; it has no ranges."""
+    """Download a whole artifact as a tar archive.
+
+    The archive is created while it is sent, so it has no ranges.
+    """
     return artifact_archive(request, state, caller.team_id, job_id)
 
 
@@ -54,7 +57,10 @@ def download_archive(request: Request, job_id: str, caller: Viewer, state: State
     responses=problems(Unauthenticated, Forbidden, NotFound, Conflict),
 )
 def delete_artifacts(job_id: str, caller: Member, state: State) -> None:
-    """Remove what a job left, to free space; its report stays. Not while it runs, or another job prunes it further."""
+    """Delete the artifact of a job to free space; its report stays.
+
+    This is refused while the job runs, and while another job prunes the artifact further.
+    """
     with transaction(state.sessions) as session:
         prefixes = deletion.delete_artifacts(session, caller, job_id)
     remove_prefixes(state.store, prefixes)
@@ -75,5 +81,8 @@ def delete_artifacts(job_id: str, caller: Member, state: State) -> None:
 def download_artifact(
     request: Request, job_id: str, path: str, caller: Viewer, state: State, conditions: Conditions
 ) -> Response:
-    """Download a file, or a range of it; follow redirects to the store. The ETag is the SHA-256."""
+    """Download a file, or a range of it.
+
+    Follow redirects to the store. The ETag is the SHA-256.
+    """
     return artifact_file(request, state, caller.team_id, job_id, path, conditions)

@@ -1,4 +1,4 @@
-"""Registered texts and image sets, for calibration and evaluation."""
+"""Routes of registered texts and image sets, for calibration and evaluation."""
 
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
@@ -32,7 +32,7 @@ router = Router(prefix="/v1/datasets", tags=["datasets"])
 
 @router.get("", responses=problems(Unauthenticated, InvalidRequest))
 def list_datasets(caller: Viewer, session: DatabaseSession, limit: Limit = 50, after: After = None) -> Page[Dataset]:
-    """The team's texts and image sets, newest first."""
+    """List the team's texts and image sets, newest first."""
     return service.list_datasets(session, caller.team_id, limit=limit, after=after)
 
 
@@ -53,8 +53,10 @@ def list_datasets(caller: Viewer, session: DatabaseSession, limit: Limit = 50, a
     ),
 )
 def register_dataset(body: DatasetBody, caller: Admin, state: State, once: CreateOnce) -> Response:
-    """Register what lies on the server: a text file (plain, JSONL or Parquet), or images as a folder with one folder
-    for each class, or as Parquet. It is read once, to the end.
+    """Register a dataset from the server's disk.
+
+    It is a text file (plain, JSONL or Parquet), or images as Parquet or as a folder with one folder per class. All of
+    it is read once.
     """
 
     def create(session: Session) -> tuple[int, BaseModel]:
@@ -67,7 +69,7 @@ def register_dataset(body: DatasetBody, caller: Admin, state: State, once: Creat
 
 @router.get("/{name}", responses=problems(Unauthenticated, NotFound))
 def get_dataset(name: str, caller: Viewer, session: DatabaseSession) -> Dataset:
-    """A text or image set by name or id."""
+    """Return a text or image set by name or id."""
     return service.dataset_answer(service.get_row(session, DatasetRow, caller.team_id, name))
 
 
@@ -78,7 +80,10 @@ def get_dataset(name: str, caller: Viewer, session: DatabaseSession) -> Dataset:
     responses=problems(Unauthenticated, Forbidden, NotFound, Conflict),
 )
 def delete_dataset(name: str, caller: Member, state: State) -> None:
-    """Forget a dataset that no job waits for or runs on. What was uploaded is removed, a path of the server is not."""
+    """Delete a dataset that no waiting or running job needs.
+
+    Uploaded files are removed; a path of the server stays.
+    """
     with transaction(state.sessions) as session:
         prefixes = delete_registered(session, caller, DatasetRow, name)
     remove_prefixes(state.store, prefixes)

@@ -1,4 +1,4 @@
-"""Discoveries of architectures that nobody listed."""
+"""Routes of discoveries of unlisted architectures."""
 
 from typing import Annotated, Any, Final
 
@@ -16,7 +16,7 @@ from secateur_wire.errors import NotFound, Unauthenticated
 router = Router(prefix="/v1/discoveries", tags=["models"])
 
 POLL_SECONDS = 2
-"""Seconds after which whoever waits for a discovery should ask again."""
+"""Seconds after which a client should ask for a discovery again."""
 
 LATER: Final[dict[str, Any]] = {
     "model": Discovery,
@@ -26,14 +26,17 @@ LATER: Final[dict[str, Any]] = {
         "Retry-After": {"description": "Seconds to wait before asking for it.", "schema": {"type": "integer"}},
     },
 }
-"""Answer of what has to wait for a discovery, for the OpenAPI document."""
+"""Answer of a call that has to wait for a discovery, for the OpenAPI document."""
 
 
 @router.get("/{discovery_id}", responses=problems(Unauthenticated, NotFound))
 def read_discovery(
     discovery_id: Annotated[str, Path(max_length=100)], caller: Viewer, session: DatabaseSession, response: Response
 ) -> Discovery:
-    """A discovery, by the id that inspecting its model gave. Those that nobody used for long are forgotten."""
+    """Return a discovery by the id that inspecting its model gave.
+
+    Discoveries that were unused for long are removed.
+    """
     discovery = get_discovery(session, caller.team_id, discovery_id)
     if discovery.state in OPEN:
         response.headers["Retry-After"] = str(POLL_SECONDS)
@@ -41,6 +44,6 @@ def read_discovery(
 
 
 def answer_later(discovery: Discovery) -> Response:
-    """Return the answer of what has to wait for a discovery: 202, and where to ask how far it is."""
+    """Return the answer of a call that has to wait for a discovery: 202, and the address of the discovery."""
     headers = {"Location": f"/v1/discoveries/{discovery.id}", "Retry-After": str(POLL_SECONDS)}
     return Response(discovery.model_dump_json(), 202, headers, media_type="application/json")

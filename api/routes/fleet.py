@@ -1,4 +1,4 @@
-"""Workers, which gave a sign of life lately, and queues: what waits in each, and what runs."""
+"""Routes of the workers with a recent heartbeat, and of the queues."""
 
 from sqlalchemy.orm import Session
 
@@ -15,13 +15,16 @@ router = Router(prefix="/v1", tags=["workers"])
 
 @router.get("/workers", responses=problems(Unauthenticated))
 def list_workers(caller: Viewer, session: DatabaseSession, state: State) -> WorkerList:
-    """The workers of all queues, oldest first. They serve all teams; what they do for another team is not told."""
+    """List the workers of all queues, oldest first.
+
+    They serve all teams. A worker's current job is shown only to the job's team.
+    """
     data = workers_shown_to(session, caller.team_id, state.settings.worker_fresh_seconds)
     return WorkerList(data=data, has_more=False, next_after=None)
 
 
 def workers_shown_to(session: Session, team_id: str, fresh_seconds: float) -> list[Worker]:
-    """Return every fresh worker, with the job it runs where that is the team's."""
+    """Return every worker with a recent heartbeat, with its job if the job is the team's."""
     rows = fleet.workers(session, fresh_seconds)
     own = fleet.own_jobs(session, team_id, [row.job_id for row in rows if row.job_id])
     return [_answer(row, row.job_id if row.job_id in own else None) for row in rows]
@@ -34,7 +37,7 @@ def _answer(row: WorkerRow, job_id: str | None) -> Worker:
 
 @router.get("/queues", responses=problems(Unauthenticated))
 def list_queues(caller: Viewer, session: DatabaseSession) -> QueueList:
-    """Every queue that has jobs now or that a worker serves, by name."""
+    """List every queue that has jobs now or that a worker serves, by name."""
     data = [
         Queue(
             name=each.queue,

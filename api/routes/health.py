@@ -1,4 +1,4 @@
-"""Liveness and readiness of the service."""
+"""Routes for the liveness and readiness of the service."""
 
 from typing import Literal
 
@@ -20,9 +20,11 @@ class Health(BaseModel):
 
 
 class Readiness(BaseModel):
-    """`can_accept`: jobs can be submitted, and what is stored can be read. `can_run`: besides, a worker is up. `checks`
-    has one entry for each thing there is to a whole service: database, store, broker, workers, devices; while the
-    broker is away jobs start a few seconds late, and devices are false where a worker drains because its own failed.
+    """Readiness of the service.
+
+    `can_accept`: jobs can be submitted, and stored objects can be read. `can_run`: additionally, a worker is running.
+    `checks` has one entry for each part of the service: database, store, broker, workers, devices. While the broker is
+    unavailable, jobs start a few seconds late. `devices` is false where a worker drains because its own device failed.
     """
 
     status: Literal["ready"]
@@ -33,15 +35,16 @@ class Readiness(BaseModel):
 
 @router.get("/healthz")
 def healthz() -> Health:
-    """The process answers."""
+    """Return that the process answers."""
     return Health(status="ok")
 
 
 @router.get("/readyz", response_model=Readiness, responses=problems(Unavailable))
 async def readyz(state: State) -> Response | Readiness:
-    """Return whether jobs can be taken, with 503 where database or store cannot be reached or the store is another
-    installation's, and in `can_run` whether there is a worker to run them. The answer may be two seconds old. Database
-    or store that give none within three seconds count as away.
+    """Return whether jobs can be accepted, and in `can_run` whether a worker can run them.
+
+    The status is 503 where database or store cannot be reached, or the store belongs to another installation. The
+    answer may be two seconds old. A database or store without an answer within three seconds counts as unavailable.
     """
     checked = await state.readiness.check()
     checks = dict(checked.checks)

@@ -1,4 +1,4 @@
-"""Shortened identifiers, as people type them, and the identifiers they stand for."""
+"""Route that completes shortened identifiers."""
 
 from typing import Annotated
 
@@ -26,7 +26,8 @@ def list_identifiers(
     ],
     limit: Annotated[int, Query(ge=1, le=200, description="Items in the list.")] = service.CANDIDATES,
 ) -> Page[Identifier]:
-    """Identifiers that a shortened one may stand for, newest first: one where it is unique. Those of keys are
-    there for admins alone.
+    """List the identifiers that a shortened one may stand for, newest first.
+
+    There is a single one if it is unique. Identifiers of keys are listed only for admins.
     """
     return service.identifiers(session, caller, kind, shortened, limit=limit)

@@ -1,4 +1,4 @@
-"""Jobs: submitted, looked at, cancelled, retried; and their events, a page of them or a live stream."""
+"""Routes of jobs: submit, read, cancel, retry; and their events as pages or as a live stream."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -66,7 +66,7 @@ BODY_ERRORS = (
     TooLittleText,
     DoesNotFit,
 )
-"""Errors of what a job names and asks for: its model, texts, sparsity and parameters."""
+"""Errors of the model, texts, sparsity and parameters in a job body."""
 _EXAMPLE = (
     "id: 2\nevent: stage\n"
     'data: {"sequence":2,"type":"stage","created_at":"2026-03-02T09:30:00Z","attempt":1,"data":{"stage":"prune"}}\n\n'
@@ -82,7 +82,7 @@ SUBMIT_ERRORS = (
     QuotaExceeded,
     *HUB_ERRORS,
 )
-"""Errors of a body that is to become a job."""
+"""Errors of a job body."""
 
 
 @router.post(
@@ -103,7 +103,7 @@ def submit_job(
     once: CreateOnce,
     background: BackgroundTasks,
 ) -> Response:
-    """Queue a job. It is checked in full first: what is queued can be run."""
+    """Queue a job. It is checked completely first: every queued job can run."""
     findings = state.hub.of(caller.team_id, body)
 
     def create(session: Session) -> tuple[int, BaseModel]:
@@ -146,7 +146,7 @@ def list_jobs(
         Query(description="status: as a job's life goes, queued first. finished: those that ended last come first."),
     ] = "newest",
 ) -> Page[Job]:
-    """The team's jobs that match every filter, newest first or as asked; of equals the newest first."""
+    """List the team's jobs that match every filter, newest first or by `sort`; equal ones newest first."""
     metadata = {
         name.removeprefix(_METADATA): value
         for name, value in request.query_params.items()
@@ -175,30 +175,33 @@ def compare_jobs(
     quality: Quality = None,
     cost: Cost | None = None,
 ) -> Comparison:
-    """Jobs beside one another: every field and figure with whether they differ, quality against cost with the Pareto
-    front, and what was removed of each layer. A job without a report is shown with what there is.
+    """Compare jobs side by side.
+
+    The answer has every field and figure with a flag for differences, quality against cost with the Pareto front, and
+    the removed share of each layer. A job without a report is shown with the available figures.
     """
     return comparison.compare_jobs(session, caller.team_id, job, quality=quality, cost=cost)
 
 
 @router.get("/{job_id}", responses=problems(Unauthenticated, NotFound))
 def get_job(job_id: str, caller: Viewer, session: DatabaseSession, state: State) -> Job:
-    """One job."""
+    """Return one job."""
     job = with_random_baseline(session, caller.team_id, service.get_job(session, caller.team_id, job_id))
     return with_waiting_reason(session, job, state.settings)
 
 
 @router.post("/{job_id}/cancel", responses=problems(Unauthenticated, Forbidden, NotFound, Conflict))
 def cancel_job(job_id: str, caller: Member, session: DatabaseSession) -> Job:
-    """Cancel a queued job at once, ask a running one to stop. Idempotent."""
+    """Cancel a queued job at once, or ask a running job to stop. Idempotent."""
     return service.cancel(session, caller, job_id)
 
 
 @router.post("/{job_id}/retry", responses=problems(Unauthenticated, Forbidden, NotFound, Conflict, QuotaExceeded))
 def retry_job(job_id: str, caller: Member, session: DatabaseSession, state: State, background: BackgroundTasks) -> Job:
-    """Queue a failed or cancelled job again; it goes on from its last complete block. Idempotent. What an attempt left
-    that missed a gate, figures, report and artifact, stays until another attempt has stored its own; while it is being
-    published the job is not retried.
+    """Queue a failed or cancelled job again; it continues after its last complete block. Idempotent.
+
+    The figures, report and artifact of an attempt that missed a gate stay until another attempt has stored its own. A
+    job is not retried while its artifact is being published.
     """
     job = retry(session, caller, job_id, max_attempts=state.settings.max_attempts)
     if job.status == "queued":
@@ -214,13 +217,13 @@ def list_attempts(
     limit: Limit = 50,
     after: Annotated[int | None, Query(ge=1, le=2**31 - 1, description="`next_after` of the page before.")] = None,
 ) -> AttemptPage:
-    """The attempts at a job, newest first: which worker, how each ended, and what it took."""
+    """List the attempts at a job, newest first: the worker, the outcome, and the used resources of each."""
     return service.list_attempts(session, caller.team_id, job_id, limit=limit, after=after)
 
 
 @router.get("/{job_id}/report", responses=problems(Unauthenticated, NotFound))
 def get_report(job_id: str, caller: Viewer, session: DatabaseSession) -> dict[str, Any]:
-    """The whole report, per layer."""
+    """Return the whole report, per layer."""
     return service.report_document(session, caller.team_id, job_id)
 
 
@@ -231,7 +234,7 @@ def list_ways_to_run(
     session: DatabaseSession,
     folder: Annotated[str, Query(min_length=1, max_length=500, description="Where the artifact was put.")] = FOLDER,
 ) -> Page[WayToRun]:
-    """Commands that run a job's artifact, one for each runtime that takes it; none where there is no model yet."""
+    """List commands that run a job's artifact, one for each supported runtime; empty while there is no model."""
     return service.list_ways_to_run(session, caller.team_id, job_id, folder)
 
 
@@ -254,11 +257,15 @@ async def list_events(
     accept: Annotated[str, Header(include_in_schema=False)] = "application/json",
     last_event_id: Annotated[str | None, Header(description="Stream: number of the last event received.")] = None,
 ) -> Response | EventPage:
-    """Events after a number, oldest first. As a stream it goes on until the job is over, and can be taken up again."""
+    """List the events after a number, oldest first.
+
+    As a stream it continues until the job is over, and can be resumed.
+    """
     if "text/event-stream" not in accept:
         return await run_in_threadpool(_read, state, caller, job_id, after, limit)
     last = last_event(last_event_id, after)
-    await run_in_threadpool(_read, state, caller, job_id, last, 1)  # another team's job is 404 before a stream begins
+    # A job of another team must answer 404 before the stream begins.
+    await run_in_threadpool(_read, state, caller, job_id, last, 1)
     return event_stream(state, Followed(caller.team_id, job_id, last), _sent)
 
 

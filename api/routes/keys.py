@@ -1,4 +1,4 @@
-"""API keys of the team; for admins."""
+"""Routes of the team's API keys, for admins."""
 
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
@@ -18,7 +18,7 @@ router = Router(prefix="/v1/keys", tags=["keys"])
 
 @router.get("", responses=problems(Unauthenticated, Forbidden, InvalidRequest))
 def list_keys(caller: Admin, session: DatabaseSession, limit: Limit = 50, after: After = None) -> Page[Key]:
-    """The team's keys, newest first, without their secrets."""
+    """List the team's keys, newest first, without their secrets."""
     return keys.list_keys(session, caller.team_id, limit=limit, after=after)
 
 
@@ -29,7 +29,7 @@ def list_keys(caller: Admin, session: DatabaseSession, limit: Limit = 50, after:
     responses=problems(Unauthenticated, Forbidden, IdempotencyConflict, InvalidRequest),
 )
 def create_key(body: KeyBody, caller: Admin, state: State, once: CreateOnce) -> Response:
-    """A new key; `key` in the answer is shown this once."""
+    """Create a key; only this answer has its secret, in `key`."""
 
     def create(session: Session) -> tuple[int, BaseModel]:
         created = keys.create_key(
@@ -47,7 +47,7 @@ def create_key(body: KeyBody, caller: Admin, state: State, once: CreateOnce) -> 
     responses=problems(Unauthenticated, Forbidden, NotFound, Conflict, IdempotencyConflict, InvalidRequest),
 )
 def rotate_key(key_id: str, body: RotateBody, caller: Admin, state: State, once: CreateOnce) -> Response:
-    """A successor of a key, with its name and role; the old key is good for `grace_seconds` more."""
+    """Create a successor of a key, with its name and role; the old key stays valid for `grace_seconds`."""
 
     def create(session: Session) -> tuple[int, BaseModel]:
         return 201, keys.rotate_key(session, caller, key_id, grace_seconds=body.grace_seconds, secret=state.secret)
@@ -57,5 +57,5 @@ def rotate_key(key_id: str, body: RotateBody, caller: Admin, state: State, once:
 
 @router.delete("/{key_id}", responses=problems(Unauthenticated, Forbidden, NotFound, Conflict))
 def revoke_key(key_id: str, caller: Admin, session: DatabaseSession) -> Key:
-    """Revoke a key for good. Idempotent. A team keeps one admin key."""
+    """Revoke a key permanently. Idempotent. The last admin key of a team cannot be revoked."""
     return keys.revoke_key(session, caller, key_id)

@@ -1,4 +1,4 @@
-"""The catalogue of methods."""
+"""Route of the catalogue of methods."""
 
 from api.dependencies import Viewer
 from api.http.problem_documents import problems
@@ -12,6 +12,6 @@ router = Router(prefix="/v1/methods", tags=["methods"])
 
 @router.get("", responses=problems(Unauthenticated))
 def list_methods(caller: Viewer) -> MethodList:
-    """Every method there is."""
+    """List all pruning methods."""
     methods = [Method.model_validate(method.public()) for method in METHODS.values()]
     return MethodList(data=methods, has_more=False, next_after=None)

@@ -1,4 +1,4 @@
-"""Metrics for Prometheus: of this process, and of the fleet as the database knows it."""
+"""Route of the metrics for Prometheus: of this process, and of the fleet from the database."""
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
@@ -15,5 +15,8 @@ router = Router(tags=["health"])
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus text."}},
 )
 def metrics(state: State) -> Response:
-    """Figures in Prometheus' text format. Needs no key; `SECATEUR_METRICS_PORT` moves it to a port of its own."""
+    """Return the metrics in Prometheus' text format.
+
+    No key is needed; `SECATEUR_METRICS_PORT` moves this to a port of its own.
+    """
     return Response(generate_latest(state.metrics), media_type=CONTENT_TYPE_LATEST)

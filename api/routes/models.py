@@ -1,4 +1,4 @@
-"""Registered models, and a look at one before a job is submitted."""
+"""Routes of registered models, and of the inspection of a model or job body."""
 
 from pydantic import BaseModel, ValidationError
 from sqlalchemy.orm import Session
@@ -46,7 +46,7 @@ router = Router(prefix="/v1/models", tags=["models"])
 
 @router.get("", responses=problems(Unauthenticated, InvalidRequest))
 def list_models(caller: Viewer, session: DatabaseSession, limit: Limit = 50, after: After = None) -> Page[Model]:
-    """The team's models, newest first."""
+    """List the team's models, newest first."""
     return service.list_models(session, caller.team_id, limit=limit, after=after)
 
 
@@ -71,9 +71,9 @@ def list_models(caller: Viewer, session: DatabaseSession, limit: Limit = 50, aft
     ),
 )
 def register_model(body: ModelBody, caller: Admin, state: State, once: CreateOnce) -> Response:
-    """Register a model folder on the server: safetensors and a config, read but never executed.
+    """Register a model folder on the server: safetensors and a config, which are read and never executed.
 
-    Where nobody listed its architecture, its discovery is asked for; the model is registered at once.
+    For an unlisted architecture a discovery is requested; the model is registered at once.
     """
 
     def create(session: Session) -> tuple[int, BaseModel]:
@@ -98,11 +98,13 @@ def register_model(body: ModelBody, caller: Admin, state: State, once: CreateOnc
     ),
 )
 def inspect_model(body: InspectBody, caller: Viewer, session: DatabaseSession, state: State) -> Inspection | Response:
-    """Describe a model and the methods that fit. With a job body: a dry run of submit, with rough estimates; a
-    method, or a calibration that the method needs, is assumed where none is named, and `assumed` says so.
+    """Describe a model and the methods that fit it; with a job body, do a dry run of a submit with rough estimates.
 
-    Where nobody listed the model's architecture, a worker discovers what it is, once for everybody: the answer is 202
-    until then, and the error of the discovery where the architecture cannot be taken.
+    If the body has no method, or lacks a calibration that the method needs, the usual one is used, and `assumed` says
+    so.
+
+    If the model's architecture is not listed, a worker discovers it once for all teams: the answer is 202 until then,
+    and an error if the architecture cannot be pruned.
     """
     findings = state.hub.of(caller.team_id, body)
     try:
@@ -115,7 +117,7 @@ def inspect_model(body: InspectBody, caller: Viewer, session: DatabaseSession, s
 
 @router.get("/{name}", responses=problems(Unauthenticated, NotFound))
 def get_model(name: str, caller: Viewer, session: DatabaseSession) -> Model:
-    """A model by name or id."""
+    """Return a model by name or id."""
     return service.model_answer(session, service.get_row(session, ModelRow, caller.team_id, name))
 
 
@@ -126,7 +128,10 @@ def get_model(name: str, caller: Viewer, session: DatabaseSession) -> Model:
     responses=problems(Unauthenticated, Forbidden, NotFound, Conflict),
 )
 def delete_model(name: str, caller: Member, state: State) -> None:
-    """Forget a model that no job waits for or runs on. What was uploaded is removed, a path of the server is not."""
+    """Delete a model that no waiting or running job needs.
+
+    Uploaded files are removed; a path of the server stays.
+    """
     with transaction(state.sessions) as session:
         prefixes = delete_registered(session, caller, ModelRow, name)
     remove_prefixes(state.store, prefixes)

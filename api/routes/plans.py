@@ -1,4 +1,4 @@
-"""Plans: a goal and a model, and the job that serves it."""
+"""Route of plans: a job body for a goal and a model."""
 
 from starlette.responses import Response
 
@@ -36,10 +36,10 @@ router = Router(prefix="/v1/plans", tags=["plans"])
     ),
 )
 def make_plan(body: PlanBody, caller: Viewer, session: DatabaseSession, state: State) -> Plan | Response:
-    """Turn a goal into a complete job body, with a reason for each choice and an estimate of the outcome.
+    """Return a complete job body for a goal, with a reason for each choice and an estimate of the outcome.
 
-    Nothing is kept or queued: `job` is for POST /v1/jobs. Every figure says what it rests on, and what is not known is
-    named. Where nobody listed the model's architecture, the answer is 202 until it is discovered.
+    Nothing is stored or queued: send `job` to POST /v1/jobs. Every figure names its evidence, and unknown figures are
+    listed. If the model's architecture is not listed, the answer is 202 until it is discovered.
     """
     findings = state.hub.of(caller.team_id, service.looked_up(body))
     try:

@@ -1,4 +1,4 @@
-"""Publications: artifacts pushed to the hub or to a bucket."""
+"""Routes of publications: artifacts pushed to the hub or to a bucket."""
 
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
@@ -31,8 +31,9 @@ router = Router(tags=["publications"])
     responses=problems(Unauthenticated, Forbidden, NotFound, Conflict, IdempotencyConflict, NoArtifact, InvalidRequest),
 )
 def publish_job(job_id: str, body: PublicationBody, caller: Member, state: State, once: CreateOnce) -> Response:
-    """Push a job's artifact, its card included, to a repository of the hub or a bucket, with the rights of the
-    credentials given. It is on its way when this answers: look at the publication for where it is.
+    """Push a job's artifact and its card to a repository of the hub or a bucket, with the given credentials.
+
+    The publication continues after the answer: poll it for its progress.
     """
 
     def create(session: Session) -> tuple[int, BaseModel]:
@@ -46,13 +47,13 @@ def publish_job(job_id: str, body: PublicationBody, caller: Member, state: State
 def list_publications(
     job_id: str, caller: Viewer, session: DatabaseSession, limit: Limit = 50, after: After = None
 ) -> Page[Publication]:
-    """The publications of a job's artifact, newest first."""
+    """List the publications of a job's artifact, newest first."""
     return service.list_publications(session, caller.team_id, job_id, limit=limit, after=after)
 
 
 @router.get("/v1/publications/{publication_id}", responses=problems(Unauthenticated, NotFound))
 def get_publication(publication_id: str, caller: Viewer, session: DatabaseSession) -> Publication:
-    """A publication: how far it is, where the artifact is now, or what went wrong."""
+    """Return a publication: its progress, the place of the artifact, or the error."""
     return service.get_publication(session, caller.team_id, publication_id)
 
 
@@ -60,5 +61,5 @@ def get_publication(publication_id: str, caller: Viewer, session: DatabaseSessio
     "/v1/publications/{publication_id}/cancel", responses=problems(Unauthenticated, Forbidden, NotFound, Conflict)
 )
 def cancel_publication(publication_id: str, caller: Member, session: DatabaseSession) -> Publication:
-    """Stop a publication, and erase its credentials; what has arrived stays there. Idempotent."""
+    """Cancel a publication and erase its credentials; files that have arrived stay there. Idempotent."""
     return service.cancel_publication(session, caller, publication_id)

@@ -1,4 +1,4 @@
-"""Samples: a model and texts to begin with, which a worker fetches."""
+"""Routes of the samples: a first model with texts, which a worker fetches."""
 
 from typing import Annotated
 
@@ -24,10 +24,12 @@ router = Router(prefix="/v1/samples", tags=["models"])
     responses=problems(Unauthenticated, Forbidden, InvalidRequest, IdempotencyConflict),
 )
 def ask_for_samples(body: SampleBody, caller: Member, once: CreateOnce) -> Response:
-    """Have a worker fetch SmolLM2-135M and Wikipedia articles and register them for the team, under the names
-    `smollm2-135m`, `wikipedia-calibration` and `wikipedia-articles`; with a goal, a job that prunes the model follows.
+    """Request the samples: a worker fetches SmolLM2-135M and Wikipedia articles and registers them for the team.
 
-    A team has one request at a time: while one is not over, it is the answer.
+    Their names are `smollm2-135m`, `wikipedia-calibration` and `wikipedia-articles`. With a goal, a job that prunes the
+    model follows.
+
+    A team has at most one unfinished request: while there is one, it is returned.
     """
 
     def create(session: Session) -> tuple[int, BaseModel]:
@@ -40,5 +42,5 @@ def ask_for_samples(body: SampleBody, caller: Member, once: CreateOnce) -> Respo
 def read_request(
     request_id: Annotated[str, Path(max_length=100)], caller: Viewer, session: DatabaseSession
 ) -> SampleRequest:
-    """A request for the samples: how far it is, the job it led to, or why they could not be had."""
+    """Return a request for the samples: its progress, the resulting job, or the error."""
     return get_request(session, caller.team_id, request_id)

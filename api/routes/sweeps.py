@@ -1,4 +1,4 @@
-"""Sweeps: many jobs on one model as one thing, over a grid or as a search."""
+"""Routes of sweeps: many jobs on one model, over a grid or as a search."""
 
 from typing import Annotated
 
@@ -36,7 +36,10 @@ router = Router(prefix="/v1/sweeps", tags=["sweeps"])
     responses=problems(Unauthenticated, Forbidden, IdempotencyConflict, InvalidRequest, UnknownMethod, *HUB_ERRORS),
 )
 def submit_sweep(body: SweepBody, caller: Member, state: State, once: CreateOnce) -> Response:
-    """Start a sweep. Every point is checked like a job first: points that cannot be run are refused, naming which."""
+    """Start a sweep.
+
+    Every point is checked like a job first; an error names the points that cannot run.
+    """
     findings = service.look_up(state.hub, caller.team_id, body)
 
     def create(session: Session) -> tuple[int, BaseModel]:
@@ -53,13 +56,13 @@ def list_sweeps(
     after: After = None,
     status: Annotated[SweepStatus | None, Query(description="Only sweeps in this state.")] = None,
 ) -> Page[Sweep]:
-    """The team's sweeps, newest first."""
+    """List the team's sweeps, newest first."""
     return service.list_sweeps(session, caller.team_id, limit=limit, after=after, status=status)
 
 
 @router.get("/{sweep_id}", responses=problems(Unauthenticated, NotFound))
 def get_sweep(sweep_id: str, caller: Viewer, session: DatabaseSession) -> Sweep:
-    """One sweep: where it stands, and what was asked."""
+    """Return one sweep: its state and its request."""
     return service.get_sweep(session, caller.team_id, sweep_id)
 
 
@@ -67,21 +70,24 @@ def get_sweep(sweep_id: str, caller: Viewer, session: DatabaseSession) -> Sweep:
 def get_sweep_results(
     sweep_id: str, caller: Viewer, session: DatabaseSession, quality: Quality = None, cost: Cost | None = None
 ) -> SweepResults:
-    """Every point with its job and figures so far, quality against cost with the Pareto front, the best by each
-    objective, and what a search found.
+    """Return the results of a sweep so far.
+
+    They are every point with its job and figures, quality against cost with the Pareto front, the best point by each
+    objective, and the result of a search.
     """
     return service.get_results(session, caller.team_id, sweep_id, quality=quality, cost=cost)
 
 
 @router.post("/{sweep_id}/cancel", responses=problems(Unauthenticated, Forbidden, NotFound, Conflict))
 def cancel_sweep(sweep_id: str, caller: Member, session: DatabaseSession) -> Sweep:
-    """Start no more jobs, and cancel those that wait or run. Idempotent."""
+    """Start no more jobs of a sweep, and cancel its unfinished jobs. Idempotent."""
     return service.cancel(session, caller, sweep_id)
 
 
 @router.post("/{sweep_id}/resume", responses=problems(Unauthenticated, Forbidden, NotFound, Conflict))
 def resume_sweep(sweep_id: str, caller: Member, session: DatabaseSession) -> Sweep:
-    """Go on with a cancelled or failed sweep; jobs that were cancelled or failed are tried again, but for missed
-    gates. Idempotent.
+    """Resume a cancelled or failed sweep. Idempotent.
+
+    Cancelled and failed jobs are retried, except after a missed gate.
     """
     return service.resume(session, caller, sweep_id)

@@ -1,6 +1,6 @@
-"""The caller's team: its quotas, the token it is asked with on the hub, its retention policy and its audit trail.
+"""Routes of the caller's team: its quotas, its hub token, its retention policy and its audit trail.
 
-Quotas are the operator's to set, with `secateur teams set` on the server. A hub token is written, and never shown.
+The operator sets quotas with `secateur teams set` on the server. A hub token can be set, and is never shown.
 """
 
 from typing import Annotated
@@ -25,51 +25,58 @@ router = Router(prefix="/v1", tags=["team"])
 
 @router.get("/team", responses=problems(Unauthenticated))
 def get_team(caller: Viewer, session: DatabaseSession) -> Team:
-    """Quotas, and what is used of them."""
+    """Return the team's quotas and their use."""
     return quotas.get_team(session, caller.team_id)
 
 
 @router.get("/team/hub-token", responses=problems(Unauthenticated, Forbidden))
 def get_hub_token(caller: Admin, session: DatabaseSession, state: State) -> HubToken:
-    """Return whose token the hub is asked with for the team; the token itself is never shown."""
+    """Return the owner of the hub token that is used for the team; the token itself is never shown."""
     return hub_tokens.get_hub_token(session, caller.team_id, state.settings)
 
 
 @router.put("/team/hub-token", responses=problems(Unauthenticated, Forbidden, InvalidRequest))
 def set_hub_token(body: HubTokenBody, caller: Admin, session: DatabaseSession, state: State) -> HubToken:
-    """Set the team's token, in place of the one before. It is used from the next job on, and by those that wait."""
+    """Set the team's hub token and replace the earlier one.
+
+    New and waiting jobs use it.
+    """
     return hub_tokens.set_hub_token(session, caller, body, settings=state.settings, secret=state.secret)
 
 
 @router.delete("/team/hub-token", responses=problems(Unauthenticated, Forbidden))
 def remove_hub_token(caller: Admin, session: DatabaseSession, state: State) -> HubToken:
-    """Forget the team's token. Idempotent."""
+    """Remove the team's hub token. Idempotent."""
     return hub_tokens.remove_hub_token(session, caller, state.settings)
 
 
 @router.get("/team/retention", responses=problems(Unauthenticated, Forbidden))
 def get_retention(caller: Admin, session: DatabaseSession) -> Retention:
-    """The policy by which old artifacts are removed; null: none is."""
+    """Return the policy by which old artifacts are removed; null without one."""
     return retention.get_retention(session, caller.team_id)
 
 
 @router.put("/team/retention", responses=problems(Unauthenticated, Forbidden, InvalidRequest))
 def set_retention(body: RetentionPolicy, caller: Admin, session: DatabaseSession) -> Retention:
-    """Set the policy. It is applied within a minute, and every minute from then on, to at most 1,000 artifacts: look at
-    the preview first.
+    """Set the retention policy.
+
+    It is applied within a minute, and then every minute to at most 1,000 artifacts. Use the preview first.
     """
     return retention.set_retention(session, caller, body)
 
 
 @router.delete("/team/retention", responses=problems(Unauthenticated, Forbidden))
 def clear_retention(caller: Admin, session: DatabaseSession) -> Retention:
-    """Keep everything from now on. Idempotent."""
+    """Remove the retention policy: everything is kept from now on. Idempotent."""
     return retention.set_retention(session, caller, None)
 
 
 @router.post("/team/retention/preview", responses=problems(Unauthenticated, Forbidden, InvalidRequest))
 def preview_retention(body: RetentionPolicy, caller: Admin, session: DatabaseSession) -> RetentionPreview:
-    """List the artifacts that a policy would remove now, and why the rest would stay. Nothing is changed."""
+    """Preview the artifacts that a policy would remove now, and the reasons why the rest would stay.
+
+    Changes nothing.
+    """
     return retention.preview(session, caller.team_id, body)
 
 
@@ -82,5 +89,5 @@ def list_audit(
     action: Annotated[str | None, Query(max_length=100, description="Such as key.rotate.")] = None,
     object_id: Annotated[str | None, Query(max_length=300, description="What was changed, such as a job's id.")] = None,
 ) -> Page[AuditEntry]:
-    """Every change the team's keys and the server's operator made, newest first."""
+    """List every change by the team's keys and by the server's operator, newest first."""
     return read_audit(session, caller.team_id, limit=limit, after=after, action=action, object_id=object_id)

@@ -1,4 +1,4 @@
-"""Triggers: templates of jobs that a pipeline, the hub or the clock fires.
+"""Routes of triggers: templates of jobs that a pipeline, the hub or a schedule fires.
 
 Their secret URLs, below `/v1/hooks`, are for pipelines and hubs, which have no API key.
 """
@@ -50,7 +50,7 @@ router = Router(prefix="/v1", tags=["triggers"])
 
 @router.get("/triggers", responses=problems(Unauthenticated, InvalidRequest))
 def list_triggers(caller: Viewer, session: DatabaseSession, limit: Limit = 50, after: After = None) -> Page[Trigger]:
-    """The team's triggers, newest first, without their secrets."""
+    """List the team's triggers, newest first, without their secrets."""
     return service.list_triggers(session, caller.team_id, limit=limit, after=after)
 
 
@@ -61,8 +61,10 @@ def list_triggers(caller: Viewer, session: DatabaseSession, limit: Limit = 50, a
     responses=problems(Unauthenticated, Forbidden, Conflict, IdempotencyConflict, *SUBMIT_ERRORS),
 )
 def create_trigger(body: TriggerBody, request: Request, caller: Member, state: State, once: CreateOnce) -> Response:
-    """A new trigger. Its URL and other secrets are in the answer, this once. The template is checked as far as it can
-    be without a payload.
+    """Create a trigger.
+
+    Only this answer has its URL and its other secrets. The template is checked as far as that is possible without a
+    payload.
     """
     findings = look_up_template(state.hub, caller.team_id, body)
 
@@ -76,7 +78,7 @@ def create_trigger(body: TriggerBody, request: Request, caller: Member, state: S
 
 @router.get("/triggers/{trigger_id}", responses=problems(Unauthenticated, NotFound))
 def get_trigger(trigger_id: str, caller: Viewer, session: DatabaseSession) -> Trigger:
-    """A trigger by id or name, without its secrets."""
+    """Return a trigger by id or name, without its secrets."""
     return trigger_answer(service.find(session, caller.team_id, trigger_id))
 
 
@@ -86,7 +88,10 @@ def get_trigger(trigger_id: str, caller: Viewer, session: DatabaseSession) -> Tr
 def update_trigger(
     trigger_id: str, changes: TriggerChanges, request: Request, caller: Member, state: State
 ) -> IssuedTrigger:
-    """Change what is given; null takes away. Secrets that the trigger did not need before are in the answer."""
+    """Change the given fields; null removes a value.
+
+    Secrets that the trigger did not need before are in the answer.
+    """
     with transaction(state.sessions) as session:
         body = service.changed(session, caller.team_id, trigger_id, changes)
     findings = look_up_template(state.hub, caller.team_id, body)
@@ -109,7 +114,7 @@ def update_trigger(
     responses=problems(Unauthenticated, Forbidden, NotFound),
 )
 def delete_trigger(trigger_id: str, caller: Member, session: DatabaseSession) -> None:
-    """Delete a trigger and its history; its URL is good no more, its jobs stay."""
+    """Delete a trigger and its history. Its URL becomes invalid, and its jobs stay."""
     service.remove(session, caller, trigger_id)
 
 
@@ -127,7 +132,7 @@ def rotate_trigger(
     state: State,
     once: CreateOnce,
 ) -> Response:
-    """New secrets, shown this once; the old ones are good no more at once."""
+    """Replace secrets. Only this answer has the new ones; the old ones become invalid at once."""
 
     def create(session: Session) -> tuple[int, BaseModel]:
         return 201, service.rotate(
@@ -154,7 +159,7 @@ def rotate_trigger(
 def fire_trigger(
     trigger_id: str, caller: Member, sent: SentByMember, state: State, background: BackgroundTasks
 ) -> Response:
-    """Fire a trigger by hand, with the payload its sender would send; nothing has to be signed."""
+    """Fire a trigger by hand, with a payload as its sender would send it; no signature is needed."""
     with transaction(state.sessions) as session:
         trigger = service.find(session, caller.team_id, trigger_id)
     state.rates.count_firing(trigger.id)
@@ -172,7 +177,10 @@ def preview_trigger(
     state: State,
     idempotency_key: IdempotencyKey = None,
 ) -> TriggerPreview:
-    """Show the whole job that a payload would make of the trigger's template, and what it would need. Makes nothing."""
+    """Preview the whole job that a payload would create, and an estimate of what it needs.
+
+    No job is created.
+    """
     return service.preview(state.triggers, caller, trigger_id, payload, SentHeaders(idempotency_key=idempotency_key))
 
 
@@ -180,7 +188,7 @@ def preview_trigger(
 def list_firings(
     trigger_id: str, caller: Viewer, session: DatabaseSession, limit: Limit = 50, after: After = None
 ) -> Page[Firing]:
-    """A trigger's history, newest first: what came, from where, and what became of it."""
+    """List a trigger's history, newest first: the payload, the source and the result of each firing."""
     return service.list_firings(session, caller.team_id, trigger_id, limit=limit, after=after)
 
 
@@ -188,7 +196,7 @@ def list_firings(
 def list_versions(
     trigger_id: str, caller: Viewer, session: DatabaseSession, limit: Limit = 50, after: After = None
 ) -> Page[TriggerVersion]:
-    """The definitions a trigger had, newest first: who gave each, when, and what it changed."""
+    """List the versions of a trigger's definition, newest first: the author, the time and the changes of each."""
     return service.list_versions(session, caller.team_id, trigger_id, limit=limit, after=after)
 
 
@@ -210,8 +218,9 @@ def list_versions(
     openapi_extra=PAYLOAD,
 )
 def fire_hook(trigger: TriggerOfUrl, sent: SentToUrl, state: State, background: BackgroundTasks) -> Response:
-    """Fire the trigger whose secret URL this is, with a payload. One event makes one job: its id is the header
-    webhook-id or Idempotency-Key, what stands at the trigger's `event_id` in the payload, or, of the hub, the
-    commit.
+    """Fire the trigger of this secret URL with a payload.
+
+    One event creates one job. The id of the event is the header webhook-id or Idempotency-Key, the payload's value at
+    the trigger's `event_id`, or, for the hub, the commit.
     """
     return firing_response(fire_by_url(state.triggers, trigger, sent), state, background)

@@ -1,4 +1,4 @@
-"""Models and texts that clients send: announced, sent in parts, completed."""
+"""Routes of uploads: models and texts that clients announce, send in parts, and complete."""
 
 from typing import Annotated
 
@@ -67,7 +67,10 @@ router = Router(prefix="/v1/uploads", tags=["uploads"])
     ),
 )
 def start_upload(body: UploadBody, caller: Member, state: State, once: CreateOnce) -> Response:
-    """Announce a model or text with the size and SHA-256 of every file. Send the same again to go on with it."""
+    """Announce a model or text with the size and SHA-256 of every file.
+
+    Send the same announcement again to continue an upload.
+    """
 
     def create(session: Session) -> tuple[int, BaseModel]:
         upload, is_new = uploads.start_upload(session, caller, body, state.settings)
@@ -85,13 +88,13 @@ def list_uploads(
     kind: Annotated[UploadKind | None, Query(description="What they are to become.")] = None,
     status: Annotated[UploadStatus | None, Query()] = None,
 ) -> Page[Upload]:
-    """The team's uploads, newest first: those open, and those that ended not long ago."""
+    """List the team's uploads, newest first: open ones, and recently ended ones."""
     return uploads.list_uploads(session, caller.team_id, limit=limit, after=after, kind=kind, status=status)
 
 
 @router.get("/{upload_id}", responses=problems(Unauthenticated, Forbidden, NotFound))
 def get_upload(upload_id: str, caller: Member, session: DatabaseSession) -> Upload:
-    """An upload, and how much of each file is there."""
+    """Return an upload, with the number of received bytes of each file."""
     return uploads.get_upload(session, caller.team_id, upload_id)
 
 
@@ -102,7 +105,10 @@ def get_upload(upload_id: str, caller: Member, session: DatabaseSession) -> Uplo
     responses=problems(Unauthenticated, Forbidden, NotFound, Conflict),
 )
 def abort_upload(upload_id: str, caller: Member, state: State) -> None:
-    """Give an upload up: its parts are removed. The model or text of a complete one stays."""
+    """Abort an upload and remove its parts.
+
+    The model or text of a complete upload stays.
+    """
     with transaction(state.sessions) as session:
         prefixes = uploads.abort_upload(session, caller, upload_id)
     remove_prefixes(state.store, prefixes)
@@ -140,8 +146,10 @@ async def send_part(
     state: State,
     offset: Annotated[int, Query(ge=0, le=2**53, description="Where the part begins: what was `received` so far.")],
 ) -> Response:
-    """Send the next part of a file, at most `part_bytes` long. One that does not fit leaves all before it as it
-    was; where the file turns out to be none of a model, the upload is over (failed), its `error` saying why.
+    """Send the next part of a file, at most `part_bytes` long.
+
+    A part that does not fit changes nothing. If the file turns out to be invalid for a model, the upload fails, and its
+    `error` says why.
     """
     return await take_part(request, state, caller, NextPart(upload_id, path, offset))
 
@@ -170,10 +178,12 @@ async def send_part(
     ),
 )
 def complete(upload_id: str, caller: Member, state: State) -> Response:
-    """Check every hash and make the model or dataset. May be repeated; takes as long as reading all bytes once does.
+    """Check every hash and create the model or dataset.
 
-    Datasets are checked a few at a time, each team in turn: one that waited for ten seconds answers 503, and says how
-    many run and wait. Ask again then; no file is hashed anew.
+    May be repeated. It takes as long as reading all bytes once.
+
+    Datasets are checked a few at a time, each team in turn. After ten seconds of waiting the answer is 503, with the
+    numbers of running and waiting checks. Send the call again then; no file is hashed again.
     """
     document, is_new = complete_upload(
         state.sessions, state.store, caller, upload_id, state.settings, state.check_slots

@@ -1,7 +1,7 @@
-"""Webhooks: addresses of the team that are told what happens to its jobs.
+"""Routes of webhooks: addresses of the team that are notified of events of its jobs.
 
-An endpoint carries what the team does to another place, so only admins make and change them, as they do keys. Members
-may try one and send again, which tells nobody anything new.
+An endpoint sends the team's data to another place, so only admins create and change them, as with keys. Members may
+send a ping and replay deliveries, which sends no new data.
 """
 
 from typing import Annotated
@@ -41,7 +41,7 @@ router = Router(prefix="/v1/webhooks", tags=["webhooks"])
 
 @router.get("", responses=problems(Unauthenticated, InvalidRequest))
 def list_webhooks(caller: Viewer, session: DatabaseSession, limit: Limit = 50, after: After = None) -> Page[Webhook]:
-    """The team's webhooks, newest first, without their secrets."""
+    """List the team's webhooks, newest first, without their secrets."""
     return service.list_webhooks(session, caller.team_id, limit=limit, after=after)
 
 
@@ -52,8 +52,11 @@ def list_webhooks(caller: Viewer, session: DatabaseSession, limit: Limit = 50, a
     responses=problems(Unauthenticated, Forbidden, Conflict, IdempotencyConflict, InvalidRequest, UnsafeAddress),
 )
 def create_webhook(body: WebhookBody, caller: Admin, state: State, once: CreateOnce) -> Response:
-    """A new endpoint; `secret` in the answer, which its deliveries are signed with, is shown this once."""
-    state.address_policy.check_url(body.url)  # asks a resolver: before the transaction begins
+    """Create an endpoint.
+
+    Only this answer has its `secret`, which signs its deliveries.
+    """
+    state.address_policy.check_url(body.url)  # This resolves the host name, so it runs before the transaction begins.
 
     def create(session: Session) -> tuple[int, BaseModel]:
         return 201, service.create_webhook(session, caller, body, secret=state.secret)
@@ -63,7 +66,7 @@ def create_webhook(body: WebhookBody, caller: Admin, state: State, once: CreateO
 
 @router.get("/{webhook_id}", responses=problems(Unauthenticated, NotFound))
 def get_webhook(webhook_id: str, caller: Viewer, session: DatabaseSession) -> Webhook:
-    """One webhook, without its secret."""
+    """Return one webhook, without its secret."""
     return service.get_webhook(session, caller.team_id, webhook_id)
 
 
@@ -71,8 +74,9 @@ def get_webhook(webhook_id: str, caller: Viewer, session: DatabaseSession) -> We
 def change_webhook(
     webhook_id: str, body: WebhookChanges, caller: Admin, session: DatabaseSession, state: State
 ) -> Webhook:
-    """Change what is given. `enabled: false` keeps what waits, `enabled: true` sends it; what happens in between is not
-    told.
+    """Change the given fields.
+
+    `enabled: false` keeps the waiting deliveries, and `enabled: true` sends them. Events in between are not sent.
     """
     if body.url is not None:
         state.address_policy.check_url(body.url)
@@ -99,7 +103,7 @@ def delete_webhook(webhook_id: str, caller: Admin, session: DatabaseSession) -> 
 def rotate_webhook_secret(
     webhook_id: str, body: RotateSecretBody, caller: Admin, state: State, once: CreateOnce
 ) -> Response:
-    """A new secret, shown this once; the old one signs beside it for `grace_seconds` more."""
+    """Create a new secret, which only this answer has; the old one also signs for `grace_seconds` more."""
 
     def create(session: Session) -> tuple[int, BaseModel]:
         rotated = service.rotate_secret(
@@ -116,7 +120,7 @@ def rotate_webhook_secret(
     responses=problems(Unauthenticated, Forbidden, NotFound, Conflict),
 )
 def ping_webhook(webhook_id: str, caller: Member, session: DatabaseSession) -> Delivery:
-    """Send an event `webhook.ping`, to see whether it arrives."""
+    """Send an event `webhook.ping`, to check that it arrives."""
     return service.ping(session, caller, webhook_id)
 
 
@@ -130,7 +134,7 @@ def list_deliveries(
     state: Annotated[DeliveryState | None, Query(description="pending: waits, or is on its way.")] = None,
     type: Annotated[WebhookType | None, Query(description="Of events of this type.")] = None,
 ) -> Page[Delivery]:
-    """The deliveries of a webhook that match every filter, newest first."""
+    """List the deliveries of a webhook that match every filter, newest first."""
     return delivery_log.list_deliveries(
         session, caller.team_id, webhook_id, limit=limit, after=after, state=state, type=type
     )
@@ -138,7 +142,7 @@ def list_deliveries(
 
 @router.get("/{webhook_id}/deliveries/{delivery_id}", responses=problems(Unauthenticated, NotFound))
 def get_delivery(webhook_id: str, delivery_id: str, caller: Viewer, session: DatabaseSession) -> DeliveryDetail:
-    """One delivery: what is sent, and how each attempt went."""
+    """Return one delivery: its payload, and the result of each attempt."""
     return delivery_log.get_delivery(session, caller.team_id, webhook_id, delivery_id)
 
 
@@ -147,12 +151,12 @@ def get_delivery(webhook_id: str, delivery_id: str, caller: Viewer, session: Dat
     responses=problems(Unauthenticated, Forbidden, NotFound, Conflict),
 )
 def replay_delivery(webhook_id: str, delivery_id: str, caller: Member, session: DatabaseSession) -> Delivery:
-    """Send a delivery again, with the same webhook-id; one that waits is sent now."""
+    """Send a delivery again, with the same webhook-id; a waiting delivery is sent now."""
     return service.replay(session, caller, webhook_id, delivery_id)
 
 
 @router.post("/{webhook_id}/replay", responses=problems(Unauthenticated, Forbidden, NotFound, Conflict, InvalidRequest))
 def replay_failed(webhook_id: str, body: ReplayBody, caller: Member, session: DatabaseSession) -> Replayed:
-    """Send again every delivery of an event since then that was given up."""
+    """Send again every given-up delivery of an event since that time."""
     count = service.replay_failed(session, caller, webhook_id, body.since)
     return Replayed(deliveries=count)

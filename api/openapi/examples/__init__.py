@@ -1,7 +1,7 @@
 """Examples of the OpenAPI document, a file for each group of nouns.
 
-`EXAMPLES` are by the name of a schema, or of a call (`get_report`) where its answer has no schema of its own;
-`PARAMETERS` are by name, or by call and name.
+`EXAMPLES` has them by the name of a schema, or of a call (`get_report`) whose answer has no schema of its own.
+`PARAMETERS` has them by name, or by call and name.
 """
 
 from typing import Any, Final

@@ -1,4 +1,4 @@
-"""Examples of sweeps and triggers, which make jobs, and of webhooks, which announce them."""
+"""Examples of sweeps and triggers, which create jobs, and of webhooks, which announce them."""
 
 from typing import Any, Final
 

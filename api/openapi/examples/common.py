@@ -1,4 +1,4 @@
-"""Parts that examples of several nouns are made of."""
+"""Common parts of the examples."""
 
 from typing import Any, Final
 

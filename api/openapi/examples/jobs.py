@@ -1,4 +1,4 @@
-"""Jobs, what they are made of, and the team."""
+"""Examples of jobs, of their models and datasets, and of the team."""
 
 from typing import Any, Final
 

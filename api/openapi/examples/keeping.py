@@ -1,4 +1,4 @@
-"""Publications, what a team keeps, and its token of the hub."""
+"""Examples of publications, retention, and the team's hub token."""
 
 from typing import Any, Final
 

@@ -1,5 +1,5 @@
-"""Forms of the portal: fields of a page as the body that REST takes, and such a body as fields again.
+"""Forms of the portal: the fields of a page as a REST body, and a body as fields.
 
-A file for each long form, and `errors.py`, which shows an error at its field; a short form is read beside the routes of
-its page. What a body means and whether it is right is the services' to say; nothing here renders a page.
+There is a file for each long form; `errors.py` shows an error at its field. A short form is parsed next to the routes
+of its page. The services validate a body; nothing here renders a page.
 """

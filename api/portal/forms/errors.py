@@ -9,9 +9,9 @@ from secateur_wire.errors import ApiError, InvalidRequest
 
 
 def errors_by_field(error: ApiError | ValidationError, fields: Collection[str]) -> dict[str, str]:
-    """Return the error messages by form field; under "" those that belong to no field.
+    """Return the error messages by form field; under "" those without a field.
 
-    `files.0.path` belongs to `files`, where the form has no field of the longer name.
+    `files.0.path` belongs to `files`, where the form has no field with the longer name.
     """
     if isinstance(error, ApiError):
         return {_field(error.param, fields): error.message}

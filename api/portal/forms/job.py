@@ -1,7 +1,7 @@
 """Job bodies as the fields of a form, and back.
 
-Fields are named by their dotted path in the body, their kinds come from its JSON schema: a field's value is sent with
-the type that belongs there, an empty field is not sent.
+A field is named by its dotted path in the body, and its type comes from the body's JSON schema. An empty field is left
+out.
 """
 
 import json
@@ -21,10 +21,10 @@ METADATA: Final = "metadata"
 
 
 def read_body(form: Form) -> dict[str, Any]:
-    """Return the body that the fields mean.
+    """Return the body of these fields.
 
-    A value that cannot be read as the type it should have stays text, for the body's own validation to report. Raises
-    InvalidRequest where JSON or NAME=VALUE is expected and missing, and for whatever any JSON body is refused for.
+    A value that cannot be converted to its type stays text, and the body's own validation reports it. Raises
+    InvalidRequest where a field requires JSON or NAME=VALUE, and for any body that the service refuses as JSON.
     """
     known = job_fields(form.get("method"), form.get("pattern"))
     body: dict[str, Any] = {}
@@ -39,7 +39,7 @@ def read_body(form: Form) -> dict[str, Any]:
     for part, leading in LEADING.items():
         if part in body and leading.removeprefix(f"{part}.") not in body[part]:
             del body[part]
-    parse_body(json.dumps(body).encode())  # the API's limits hold for forms too
+    parse_body(json.dumps(body).encode())  # The API's limits apply to forms too.
     return body
 
 
@@ -60,7 +60,7 @@ def lines_of(form: Form, name: str) -> list[str]:
 
 
 def form_of(body: Mapping[str, Any]) -> Form:
-    """Return the fields that express a body: `read_body` of them gives that body again."""
+    """Return the fields of a body: `read_body` of them gives the same body."""
     known = job_fields(str(body.get("method", "")), body.get("pattern"))
     lists: dict[str, list[str]] = {}
     for name, value in _leaves(body):
@@ -79,7 +79,7 @@ def _leaves(body: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def field_for_param(param: str | None, names: Mapping[str, Any]) -> str | None:
-    """Return the field that an error's `param` is about: itself, the field it lies in, or the first of that part."""
+    """Return the field of an error's `param`: the field itself, the one that contains it, or the first in that part."""
     if param is None:
         return None
     shorter = param
@@ -93,11 +93,11 @@ def field_for_param(param: str | None, names: Mapping[str, Any]) -> str | None:
 
 
 def minimal(body: JobBody) -> dict[str, Any]:
-    """Return the body without the values that defaults would fill in anyway."""
+    """Return the body without the values that equal their defaults."""
     least: dict[str, Any] = body.model_dump(mode="json", exclude_defaults=True, exclude={"parameters"})
     recovery = body.recovery
     if recovery and RECOVERIES[recovery.method].adapters == "unless null" and "lora" in recovery.model_fields_set:
-        least["recovery"].setdefault("lora", None)  # trains every parameter, where unset trains adapters
+        least["recovery"].setdefault("lora", None)  # It trains every parameter; without it, adapters are trained.
     parameters = _minimal_parameters(body)
     if parameters:
         least["parameters"] = parameters
@@ -106,7 +106,7 @@ def minimal(body: JobBody) -> dict[str, Any]:
 
 
 def _minimal_parameters(body: JobBody) -> dict[str, Any]:
-    """Return the parameters whose absence would change the meaning; all of them where they are not valid yet."""
+    """Return the parameters that differ from their defaults; all of them while they are invalid."""
     given = body.parameters
     least = dict(given)
     if body.method not in METHODS:

@@ -1,4 +1,4 @@
-"""Fields of a job body as the texts of a form: each kind of field has its way of writing values."""
+"""Fields of a job body as the texts of a form, written by the kind of field."""
 
 import json
 import math
@@ -12,29 +12,29 @@ from secateur_wire.errors import InvalidRequest
 from secateur_wire.job_fields import GROUPS, YES_OR_NO, Field, body_fields, parameter_fields
 
 ALL: Final = "all"
-"""Text for null where a number is expected and unset means another."""
+"""Text for null where a number is expected and an empty field has another meaning."""
 
 
 def job_fields(method: str, pattern: str | None = None) -> Mapping[str, Field]:
-    """Return every field of a job body, with the parameters that a method of the catalogue has with a pattern."""
+    """Return every field of a job body, including the parameters of a method with a pattern."""
     own = METHODS.get(method)
     fields = body_fields(JobBody)
     return fields if own is None else {**fields, **parameter_fields(own.variant(pattern).parameters)}
 
 
 def rows_of(group: str, fields: Mapping[str, Field]) -> list[tuple[bool, list[Field]]]:
-    """Return the fields of a group of the table in their order; numbers that follow on one another are a row."""
+    """Return the fields of a group in table order; consecutive numbers form a row."""
     there = [fields[entry.path] for entry in GROUPS[group] if entry.path in fields]
     return [(is_row, list(row)) for is_row, row in groupby(there, lambda field: field.kind == "number")]
 
 
 def shown_default(field: Field) -> str:
-    """Return the text of the default that an empty field means; "" where it means none."""
+    """Return the text of an empty field's default; "" without one."""
     return "" if field.default in (None, [], {}) else " ".join(write_value(field, field.default))
 
 
 def read_value(field: Field, values: list[str]) -> Any:
-    """Parse a field's texts into its value. Raises InvalidRequest where they are not JSON or not NAME=VALUE."""
+    """Parse a field's texts into its value. Raises InvalidRequest for invalid JSON or NAME=VALUE."""
     text = values[-1]
     match field.kind:
         case "number":
@@ -61,7 +61,7 @@ def read_value(field: Field, values: list[str]) -> Any:
 
 
 def write_value(field: Field, value: Any) -> list[str]:
-    """Return the texts of a field's value; none where an empty field means it."""
+    """Return the texts of a field's value; none where an empty field has that value."""
     if value is None:
         return [ALL] if field.is_open else ["null"] if field.kind == "json" else []
     match field.kind:
@@ -94,7 +94,7 @@ def _number(text: str) -> int | float | str:
 
 
 def one_a_line(values: list[str]) -> list[str]:
-    """Split texts written one a line; where one of them does not fit on a line, all together are one JSON list."""
+    """Split texts by line; if one of them does not fit on a line, all of them are one JSON list."""
     if len(values) == 1 and values[0].startswith("["):
         given = json_or_text(values[0])
         if isinstance(given, list) and all(isinstance(each, str) for each in given):
@@ -103,7 +103,7 @@ def one_a_line(values: list[str]) -> list[str]:
 
 
 def _pairs(field: str, values: list[str]) -> dict[str, str]:
-    """Parse pairs written one a line; where one does not fit on a line, all together are one JSON object."""
+    """Parse pairs by line; if one does not fit on a line, all of them are one JSON object."""
     given = json_or_text(values[0]) if len(values) == 1 and values[0].startswith("{") else None
     if isinstance(given, dict):
         return given

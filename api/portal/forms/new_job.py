@@ -1,4 +1,4 @@
-"""A job while it is written down: what its form says, what that would mean, and what is wrong with it."""
+"""Draft of a new job: the values of its form, the resulting job, and the errors."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,31 +38,31 @@ from secateur_wire.job_fields import Field, parameter_fields
 from secateur_wire.models import ModelSummary
 
 GOAL = "goal"
-"""Field that names the one of `GOALS` that counts; the others are not sent."""
+"""Field with the name of the selected field of `GOALS`; the other goals are ignored."""
 GOALS = ("sparsity", "target.parameters", "target.bytes", "target.latency_ratio")
 SHOWN_FOR = "shown_for"
 SHOWN_PATTERN = "shown_pattern"
-"""The method and pattern whose parameters the page showed: those of another variant are not sent."""
+"""Method and pattern whose parameters the page showed; parameters of another variant are ignored."""
 FILLED_FOR = "filled_for"
-"""The task of the model for which the rest was filled in; `AS_IS` where nothing is to be."""
+"""Task of the model for which the page filled in fields; `AS_IS` to fill in none."""
 AS_IS = "nothing"
 FILLED = "filled"
-"""Fields that the page filled in, each as name=value: those nobody touched follow when another method is chosen."""
+"""Fields that the page filled in, each as name=value. Unchanged ones follow when the user chooses another method."""
 _OF_THE_METHOD = ("sparsity", "target.", "calibration.", "recovery.")
-"""Beginnings of the fields whose usual values depend on the method."""
+"""Prefixes of the fields whose usual values depend on the method."""
 _SPARSITY = {"structured": "0.2"}
-"""Usual sparsity with a pattern, where a form names none; half with any other."""
+"""Usual sparsity with a pattern, if a form has none; one half with any other."""
 ONCE = "once"
-"""A random text of the page: the same job sent twice from it is one job."""
+"""Random text of the page: the same job sent twice from it is one job."""
 
 
 @dataclass
 class Draft:
     """Draft of a job.
 
-    `inspection` is of the model, `discovery` what has to end before there is one, `trial` the dry run of the whole;
-    `filled` are the fields that the page filled in, with what it put there, where nobody changed them since. `errors`
-    are by field, `general_errors` of no field.
+    `inspection` describes the model, `discovery` is the discovery to wait for, and `trial` is the dry run of the whole
+    job. `filled` has the fields that the page filled in and the user has not changed, with their values. `errors` are
+    by field, `general_errors` belong to no field.
     """
 
     form: Form
@@ -90,7 +90,7 @@ class Draft:
 
     @property
     def goal(self) -> str:
-        """Return the field that says how much to prune."""
+        """Return the field that sets how much to prune."""
         given = next((name for name in reversed(GOALS) if self.form.get(name)), GOALS[0])
         return self.form.get(GOAL) if self.form.get(GOAL) in GOALS else given
 
@@ -99,7 +99,7 @@ class Draft:
         return bool(self.errors or self.general_errors)
 
     def refuse(self, error: ApiError) -> None:
-        """Keep an error for the field it is about."""
+        """Add an error to the field of its `param`."""
         self._keep(error.param, error.message, error.status)
 
     def refuse_all(self, error: ValidationError) -> None:
@@ -116,18 +116,18 @@ class Draft:
 
 
 def shown_variant(form: Form) -> Variant | None:
-    """Return the variant whose parameters the page showed that sent a form, None where it showed those of none."""
+    """Return the variant whose parameters the sent page showed, None where it showed none."""
     method = METHODS.get(form.get(SHOWN_FOR))
     return method.variant(form.get(SHOWN_PATTERN)) if method else None
 
 
 def form_of_job(job: Job) -> Form:
-    """Return the form of a job's request; what its target or pattern implies is not filled in."""
+    """Return the form of a job's request, without fields that its target or pattern implies."""
     return form_of_body(JobBody.model_validate(job.model_dump(include=set(JobBody.model_fields))))
 
 
 def form_of_body(body: JobBody) -> Form:
-    """Return the form of a complete body, to which nothing is filled in, without what its target or pattern implies."""
+    """Return the form of a complete body, without fields that its target or pattern implies; nothing is filled in."""
     least = minimal(body)
     method = METHODS.get(body.method)
     if body.target is not None or ":" in (body.pattern or ""):
@@ -138,7 +138,7 @@ def form_of_body(body: JobBody) -> Form:
 
 
 def draft_job(state: ApiState, caller: Principal, form: Form, datasets: Sequence[Dataset]) -> Draft:
-    """Look at what a form says: the model by itself, what is to be filled in for it, and the whole as a dry run."""
+    """Check a form: describe the model, fill in the usual fields, and do a dry run of the whole job."""
     draft, team_id = Draft(form), caller.team_id
     name = form.get("model")
     if name:
@@ -159,7 +159,7 @@ def draft_job(state: ApiState, caller: Principal, form: Form, datasets: Sequence
     except ValidationError as error:
         draft.refuse_all(error)
     if draft.inspection is None and not form.get("method"):
-        draft.errors.pop("method", None)  # it is filled in once the model is known
+        draft.errors.pop("method", None)  # The field is filled in once the model is known.
     if draft.inspection is not None and draft.body is not None:
         try:
             draft.trial = _inspect(state, team_id, InspectBody.model_validate(minimal(draft.body)))
@@ -169,7 +169,7 @@ def draft_job(state: ApiState, caller: Principal, form: Form, datasets: Sequence
 
 
 def _have_discovered(draft: Draft, state: ApiState, caller: Principal, missing: NotDiscovered) -> Discovery | None:
-    """Have the model discovered; None where that cannot be, and the draft says why."""
+    """Request the discovery of the model; return None, and add an error, where that is not possible."""
     try:
         with transaction(state.sessions) as session:
             return ask_for(session, caller, missing, state.settings)
@@ -185,10 +185,11 @@ def _inspect(state: ApiState, team_id: str, body: InspectBody) -> Inspection:
 
 
 def _filled(draft: Draft, inspection: Inspection, datasets: Sequence[Dataset]) -> Form:
-    """Return the form with what the page fills in.
+    """Return the form with the fields that the page fills in.
 
-    That is all for a new kind of model, and for another method what nobody touched of what it filled in before. So who
-    names only a model gets a job that is worth running; REST fills in less, for a program says what it means.
+    For a new kind of model these are all usual fields. For another method they are the fields that the user has not
+    changed since. So a user who names only a model gets a useful job. REST fills in less, because a program must state
+    what it wants.
     """
     form, shown = draft.form, shown_variant(draft.form)
     draft.filled = _untouched(form)
@@ -215,13 +216,13 @@ def _filled(draft: Draft, inspection: Inspection, datasets: Sequence[Dataset]) -
 
 
 def _untouched(form: Form) -> dict[str, str]:
-    """Return the fields that the page filled in and that still hold what it put there."""
+    """Return the fields that the page filled in and that still have the same value."""
     pairs = (each.partition("=") for each in form.lists.get(FILLED, []))
     return {name: value for name, _, value in pairs if form.get(name) == value}
 
 
 def _meant(drafted: Draft) -> Form:
-    """Return the form without fields that do not count: other goals, parameters of a method chosen earlier."""
+    """Return the form without ignored fields: other goals, and parameters of an earlier method."""
     form, method = drafted.form, drafted.method
     dropped: set[str] = set()
     if form.get(GOAL):
@@ -237,12 +238,12 @@ def _meant(drafted: Draft) -> Form:
 
 
 def with_method(form: Form, model: ModelSummary) -> Form:
-    """Return the form with the usual method for such a model, where it names none."""
+    """Return the form with the usual method for the model, if it has none."""
     return form if form.get("method") else form.but({"method": USUAL_METHODS[model.task]})
 
 
 def with_target(form: Form) -> Form:
-    """Return the form with the usual sparsity, where neither a sparsity nor a target is given."""
+    """Return the form with the usual sparsity, if it has neither a sparsity nor a target."""
     method = METHODS.get(form.get("method"))
     said = any(name == "sparsity" or name.startswith("target.") for name in form.lists)
     if method is None or not method.prunes or said or ":" in form.get("pattern"):
@@ -252,10 +253,10 @@ def with_target(form: Form) -> Form:
 
 
 def with_calibration(form: Form, model: ModelSummary, datasets: Sequence[Dataset]) -> Form:
-    """Return the form with a calibration set, where the method needs one and none is named.
+    """Return the form with a calibration set, if the method needs one and the form has none.
 
-    That is the registered one whose name says so, else the largest; for a language model without any, text that it
-    generates itself.
+    It is the registered set whose name suggests this use, else the largest one. For a language model without any set,
+    it is text that the model generates.
     """
     method = METHODS.get(form.get("method"))
     if method is None or form.get("calibration.dataset"):
@@ -268,9 +269,9 @@ def with_calibration(form: Form, model: ModelSummary, datasets: Sequence[Dataset
 
 
 def with_recovery(form: Form, model: ModelSummary) -> Form:
-    """Return the form with the recovery that is planned elsewhere too, where whole units go and none is named.
+    """Return the form with the planner's recovery, if whole units are removed and the form has none.
 
-    A language model without a text to calibrate on has none to recover on either.
+    A language model without a calibration text has no text for a recovery either.
     """
     method = METHODS.get(form.get("method"))
     if method is None or not method.prunes or form.get("recovery.method"):
@@ -281,9 +282,9 @@ def with_recovery(form: Form, model: ModelSummary) -> Form:
 
 
 def with_evaluation(form: Form, model: ModelSummary, datasets: Sequence[Dataset]) -> Form:
-    """Return the form with an evaluation set, where nothing is to be measured.
+    """Return the form with an evaluation set, if it measures nothing.
 
-    If there is one that is not calibrated on, it is that. For a language model that the job changes, prompts are added
+    A set that is not used for calibration is preferred. For a language model that the job changes, prompts are added
     too.
     """
     if form.get("evaluation.datasets") or form.get("evaluation.tasks"):

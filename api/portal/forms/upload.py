@@ -1,6 +1,6 @@
-"""A form that holds files, for browsers without JavaScript: one request, streamed to disk, then taken in as any upload.
+"""Form with files for browsers without JavaScript: one request, streamed to disk, then stored like any upload.
 
-The session is checked before anything is read; the form's token, which is in the body, after it.
+The session is checked before the body is read. The form's token is part of the body, and is checked afterwards.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ def _sender(request: Request, principal: Annotated[Principal, Depends(session_of
 
 
 Sender = Annotated[Principal, Depends(_sender)]
-"""A member whose form is still to be read: by `sent_form`, which checks that a page of ours sent it."""
+"""A member whose form has not been read yet; `sent_form` reads it and checks that a page of this session sent it."""
 
 
 @contextlib.asynccontextmanager
@@ -67,9 +67,9 @@ async def sent_form(request: Request) -> AsyncIterator[tuple[Form, dict[str, Bin
 async def take_files(
     state: ApiState, caller: Principal, kind: UploadKind, fields: Mapping[str, str], files: Mapping[str, BinaryIO]
 ) -> Model | Dataset:
-    """Announce, send and complete an upload of files that lie here. What fails leaves nothing open that was not before.
+    """Announce, send and complete an upload of local files. A failed upload is aborted unless it was open before.
 
-    Raises what these three do, and ValidationError.
+    Raises the errors of these three steps, and ValidationError.
     """
     chosen = {sendable_name(name): files[name] for name in belonging(kind, list(files))}
     if not chosen:
@@ -78,7 +78,8 @@ async def take_files(
     body = UploadBody.model_validate({**fields, "kind": kind, "files": announced})
     upload, is_new = await to_thread.run_sync(_start, state, caller, body)
     try:
-        for file in sorted(upload.files, key=lambda file: file.bytes):  # a config is refused before weights are sent
+        # Sorted so that an invalid config is refused before weights are sent.
+        for file in sorted(upload.files, key=lambda file: file.bytes):
             if file.received < file.bytes:
                 await send_file(state, caller, NextPart(upload.id, file.path, file.received), chosen[file.path])
         done = await to_thread.run_sync(
@@ -92,10 +93,10 @@ async def take_files(
 
 
 def belonging(kind: UploadKind, names: Sequence[str]) -> list[str]:
-    """Return the files of a folder that make up the model.
+    """Return the files of a folder that belong to the model.
 
-    Pickles count too where no weights are among the files. Where there is nothing of a model, return all of them: the
-    service says why it refuses them.
+    Pickles are included if there are no other weights. If no file belongs to a model, return all files: the service
+    then explains the refusal.
     """
     if kind == "dataset":
         return list(names)
@@ -105,12 +106,12 @@ def belonging(kind: UploadKind, names: Sequence[str]) -> list[str]:
 
 
 def sendable_name(name: str) -> str:
-    """Return a file's name as uploads accept it: any character but letters, digits, `.`, `-` and `_` becomes `_`."""
+    """Return a file's name as uploads accept it: other characters than letters, digits, `.`, `-` and `_` become `_`."""
     return re.sub(r"[^A-Za-z0-9._-]|^[.-]", "_", name)[-200:]
 
 
 def abort(state: ApiState, caller: Principal, upload_id: str) -> None:
-    """Give an upload up: its rows, then its parts."""
+    """Abort an upload: remove its rows, then its parts."""
     with transaction(state.sessions) as session:
         prefixes = uploads.abort_upload(session, caller, upload_id)
     remove_prefixes(state.store, prefixes)

@@ -1,1 +1,1 @@
-"""The portal's pages, one file per noun."""
+"""Pages of the portal, one file per noun."""

@@ -1,4 +1,4 @@
-"""Models and datasets that come in: uploaded from the browser, or registered where they lie on the server."""
+"""Pages that add models and datasets: uploaded from the browser, or registered from a path on the server."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -42,7 +42,7 @@ FOLDERS = (("image_folder", "images, a folder for each class"),)
 
 @dataclass(frozen=True)
 class _Noun:
-    """Forms and services of one kind of thing to register: models or datasets; `kind` is one of `noun`."""
+    """Forms and services of one kind of object: models or datasets; `kind` is one of `noun`."""
 
     noun: str
     kind: UploadKind
@@ -50,9 +50,9 @@ class _Noun:
     body: type[ModelBody] | type[DatasetBody]
     register: Callable[[Session, Principal, Any, Settings], tuple[Any, bool]]
     is_checked: bool
-    """True where registering takes one of the slots for checks."""
+    """True where registering uses a slot for checks."""
     takes: tuple[str, ...]
-    """Names of files that belong to it, or `*` and how they end."""
+    """Names of its files, or `*` and a suffix."""
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -89,7 +89,7 @@ def upload_page(request: Request, noun: str, caller: Member, session: DatabaseSe
 
 @router.post("/{noun}/add/upload")
 async def upload(request: Request, noun: str, caller: Sender, state: State) -> Response:
-    """Take the whole form with its files, where no script sends the files in parts."""
+    """Upload the whole form with its files, where no script sends the files in parts."""
     form = Form()
     added = _noun(noun)
     try:
@@ -121,7 +121,7 @@ def register(request: Request, noun: str, caller: Admin, state: State, posted: P
 
 
 def uploads_to_show(session: Session, caller: Principal, kind: UploadKind) -> dict[str, list[Upload]]:
-    """Return the uploads a member can resume, and the failed ones whose name no later upload has.
+    """Return the uploads that a member can resume, and failed ones without a later upload of the same name.
 
     Viewers get none, as in REST.
     """

@@ -1,4 +1,4 @@
-"""Jobs beside one another: where they differ, quality against cost, layer by layer; as a page, charts and CSV."""
+"""Comparison of jobs: differences, quality against cost, and layer by layer; as a page, charts and CSV."""
 
 from collections.abc import Sequence
 from typing import Annotated, Final, Literal
@@ -39,7 +39,7 @@ def compare_page(
     request: Request,
     caller: Viewer,
     session: DatabaseSession,
-    job: Jobs = [],  # noqa: B006 - FastAPI copies it
+    job: Jobs = [],  # noqa: B006 - FastAPI copies the default
     quality: Quality = None,
     cost: Cost | None = None,
     all_fields: Annotated[bool, Query(alias="all")] = False,
@@ -76,7 +76,7 @@ def compare_page(
 
 @router.get("/compare.csv")
 def compare_csv(caller: Viewer, session: DatabaseSession, job: Jobs) -> Response:
-    """Download every field and figure of the jobs as CSV, one column a job."""
+    """Download every field and figure of the jobs as CSV, one column per job."""
     comparison = compare_jobs(session, caller.team_id, _distinct(job))
     rows = [[each.name, each.kind, "yes" if each.differs else "no", *each.values] for each in comparison.fields]
     return csv_file("comparison.csv", [["field", "kind", "differs", *(each.id for each in comparison.jobs)], *rows])
@@ -105,13 +105,13 @@ def layers_svg(
     figure: LayerQuantity,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
-    """Draw one figure of every layer, the jobs' lines over one another."""
+    """Draw one figure of every layer, with a line for each job."""
     comparison = compare_jobs(session, caller.team_id, _distinct(job))
     return chart(figure + comparison.model_dump_json(), if_none_match, lambda: _draw_layers(comparison, figure))
 
 
 class _Address:
-    """Addresses of this comparison, changed in one thing."""
+    """Addresses of this comparison with one change each."""
 
     def __init__(self, ids: Sequence[str], quality: str | None, cost: Cost | None, all_fields: bool) -> None:
         self._ids = ids
@@ -149,7 +149,7 @@ def _known(layers: LayerFigures, figure: LayerQuantity) -> bool:
 
 
 def _layer_names(comparison: Comparison) -> list[str]:
-    """Return the layer names of all jobs, in the order of the job that has most."""
+    """Return the layer names of all jobs, in the order of the job with the most layers."""
     longest_first = sorted(comparison.layers, key=lambda each: -len(each.layers))
     return list(dict.fromkeys(name for each in longest_first for name in each.layers))
 

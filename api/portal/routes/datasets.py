@@ -1,4 +1,4 @@
-"""The team's texts and image sets."""
+"""Pages of the team's texts and image sets."""
 
 from fastapi import APIRouter, Request
 from starlette.responses import RedirectResponse, Response
@@ -36,7 +36,7 @@ def show_dataset(request: Request, name: str, caller: Viewer, session: DatabaseS
 
 @router.post("/{name}/delete")
 def delete_dataset(request: Request, name: str, caller: Member, state: State) -> Response:
-    """Delete a dataset; where a job needs it, the page says so at the button."""
+    """Delete a dataset; if a job needs it, the page shows this at the button."""
     try:
         with transaction(state.sessions) as session:
             prefixes = delete_registered(session, caller, DatasetRow, name)

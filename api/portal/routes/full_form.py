@@ -1,4 +1,4 @@
-"""A new job by its full form: every field of its body, and what it would mean while it is written down."""
+"""Full form for a new job: every field of its body, checked while the user types."""
 
 import hashlib
 import secrets
@@ -38,9 +38,9 @@ router = APIRouter(prefix="/new/full")
 
 CHECK = "check"
 BY_HAND = "by-hand"
-"""Value of a check that a person starts; the page checks by itself at each change."""
+"""Value of a check that the user starts; the page starts one after each change."""
 _MOST_CHOICES = 100
-"""Most models, datasets and jobs that are offered; others can be named."""
+"""Maximum number of models, datasets and jobs in the lists; others can be typed."""
 
 
 @router.get("")
@@ -50,7 +50,7 @@ def full_form_page(
     state: State,
     job_id: Annotated[str | None, Query(alias="from", max_length=100)] = None,
 ) -> Response:
-    """Show the form, filled in from the query, and from the job that `from` names if any."""
+    """Show the form, filled in from the query, and from the job of `from` if it is given."""
     form = read_form(request.query_params.multi_items()).without({CHECK})
     if job_id is not None:
         with transaction(state.sessions) as session:
@@ -61,7 +61,7 @@ def full_form_page(
 
 @router.post("")
 def submit_job(request: Request, caller: Viewer, state: State, posted: Posted, background: BackgroundTasks) -> Response:
-    """Submit the job, or with `check` only show what it would mean."""
+    """Submit the job, or with `check` only show the result of a dry run."""
     form = posted.without({CHECK})
     choices = _choices(state, caller)
     if posted.get(CHECK):
@@ -86,7 +86,7 @@ def submit_job(request: Request, caller: Viewer, state: State, posted: Posted, b
 
 
 def _submit_once(visit: Visit, once: str, body: JobBody, hub: HubFindings) -> tuple[Job, bool]:
-    """Return the job, and whether it is new: a button pressed twice submits once."""
+    """Return the job, and whether it is new: a button that is pressed twice submits once."""
     session, caller, state = visit.session, visit.caller, visit.state
 
     def submit() -> Job:
@@ -105,7 +105,7 @@ def _submit_once(visit: Visit, once: str, body: JobBody, hub: HubFindings) -> tu
 
 @dataclass(frozen=True)
 class _Choices:
-    """Choices the team has in the form: the newest of each kind."""
+    """Choices of the team in the form: the newest of each kind."""
 
     models: list[Model]
     datasets: list[Dataset]
@@ -125,7 +125,7 @@ def _choices(state: ApiState, caller: Principal) -> _Choices:
 def _page(
     request: Request, draft: Draft, choices: _Choices, *, status: int | None = None, was_checked: bool = False
 ) -> Response:
-    """Render the whole page; before a submit, fields that are still empty are no errors."""
+    """Render the whole page; before a submit, empty fields are not errors."""
     if status is None and not draft.form.get("model"):
         draft.errors.clear()
     context = _context(request, draft, choices) | {
@@ -136,7 +136,7 @@ def _page(
 
 
 def _changes(request: Request, sent: Form, draft: Draft, choices: _Choices, *, was_checked: bool) -> Response:
-    """Render the parts that htmx replaces: the model's description, and only those fields that were filled in."""
+    """Render the parts that htmx replaces: the model's description, and the fields that were filled in."""
     if not sent.get("model"):
         draft.errors.clear()
     filled = {name for name in draft.fields if draft.form.lists.get(name) != sent.lists.get(name)}
@@ -153,7 +153,7 @@ def _changes(request: Request, sent: Form, draft: Draft, choices: _Choices, *, w
 
 
 def _offered(draft: Draft, choices: _Choices) -> dict[str, list[tuple[str, str]]]:
-    """Return the values that fields with checkboxes offer, each with what is to be said of it."""
+    """Return the values of fields with checkboxes, each with its note."""
     is_of_images = draft.inspection is not None and draft.inspection.classes is not None
     fitting = [each for each in choices.datasets if (each.images is not None) is is_of_images]
     return {

@@ -1,4 +1,4 @@
-"""One job: its page, live while it runs, its report when it is over, and what can be done with both."""
+"""Page of one job: live while it runs, with its report when it is over, and with its actions."""
 
 import json
 import time
@@ -41,17 +41,17 @@ from secateur_wire.jobs import EventPage
 router = APIRouter(prefix="/jobs")
 
 _GATHER_SECONDS = 0.5
-"""News that come so close together go into one message: nobody reads faster, and pages may be many."""
+"""Events within this time are sent in one message: people read no faster, and there may be many pages."""
 _OVER = "over"
-"""Name of the event that ends a stream: the job is over, and the page has all of it."""
+"""Name of the event that ends a stream: the job is over, and the page is complete."""
 _LOG_PAGE = 1000
 _LAST_EVENTS = 20
-"""Among which the page looks for what a worker is at."""
+"""Event types in which the page finds the worker's current activity."""
 
 
 @router.get("/{job_id}")
 def show_job(request: Request, job_id: str, caller: Viewer, session: DatabaseSession, state: State) -> Response:
-    """Show everything up to the job's newest event; the page's stream goes on from there."""
+    """Show everything up to the job's newest event; the page's stream continues from there."""
     now = take_snapshot(session, caller.team_id, job_id)
     job = with_random_baseline(session, caller.team_id, now.job)
     now = replace(now, job=with_waiting_reason(session, job, state.settings))
@@ -81,7 +81,7 @@ async def stream_job(
     after: Annotated[int, Query(ge=0, le=LARGEST_SEQUENCE)] = 0,
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """Stream the parts of the page as they change, until the job is over."""
+    """Stream the changed parts of the page until the job is over."""
     last = last_event(last_event_id, after)
     await run_in_threadpool(_require_job, state, caller.team_id, job_id)
     token = request.cookies[COOKIE]
@@ -121,7 +121,7 @@ def _log_lines(state: ApiState, team_id: str, job_id: str) -> Iterator[str]:
 
 @router.get("/{job_id}/recipe.json")
 def download_recipe(job_id: str, caller: Viewer, session: DatabaseSession) -> Response:
-    """Download the body that makes the same job again."""
+    """Download the body that creates the same job again."""
     recipe = job_page.recipe_of(service.get_job(session, caller.team_id, job_id))
     headers = {"Content-Disposition": attachment(f"{job_id}.json")}
     return Response(json.dumps(recipe, indent=2), headers=headers, media_type="application/json")
@@ -131,7 +131,7 @@ def download_recipe(job_id: str, caller: Viewer, session: DatabaseSession) -> Re
 def rerun_job(
     job_id: str, caller: Member, session: DatabaseSession, state: State, background: BackgroundTasks
 ) -> Response:
-    """Submit the same job once more, as a new one."""
+    """Submit the same job again as a new one."""
     body = JobBody.model_validate(job_page.recipe_of(service.get_job(session, caller.team_id, job_id)))
     findings = state.hub.of(caller.team_id, body)
     job = service.submit(state.request(session, caller, findings), body)
@@ -162,7 +162,7 @@ def layers_chart(
     state: State,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
-    """Draw what each layer keeps of its heads and channels, or else its sparsity and reconstruction error."""
+    """Draw each layer's remaining heads and channels, or else its sparsity and reconstruction error."""
     with transaction(state.sessions) as session:
         job = service.get_job(session, caller.team_id, job_id)
         report = service.get_report(session, caller.team_id, job_id)
@@ -171,7 +171,7 @@ def layers_chart(
         raise NotFound(f"the report of job {job_id!r} has no layers")
     units, title = unit_rows(report.layers), f"Layers of {job.model} after {job.method}"
 
-    def draw() -> str:  # both are slow to load, and for charts alone
+    def draw() -> str:  # Both are slow to load, and only charts need them.
         if units:
             from core.pipeline.reports.shape_chart import shape_chart
 
@@ -214,10 +214,10 @@ def sensitivity_chart(
 def _page_turn(
     team_id: str, job_id: str, known: Mapping[str, Any], require_signed_in: Callable[[Session], None]
 ) -> Turn:
-    """Return a turn that renders those parts of the page that new events change.
+    """Return a turn of the stream that renders the parts of the page changed by new events.
 
-    Each batch of events is one message, which the page takes whole or not at all. `known` holds further variables of
-    the templates. A page whose session ended gets nothing more (`require_signed_in` raises Unauthenticated).
+    Each batch of events is one message, which the page applies as a whole. `known` has further variables of the
+    templates. A page whose session has ended gets nothing more (`require_signed_in` raises Unauthenticated).
     """
     drawn: set[str] | None = None
     checked_at = time.monotonic()

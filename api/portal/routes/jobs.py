@@ -1,4 +1,4 @@
-"""The team's jobs: a list that follows them, and what can be done with one."""
+"""List of the team's jobs, which refreshes itself, and the actions on a job."""
 
 from collections import Counter
 from dataclasses import replace
@@ -36,7 +36,7 @@ _SORTS: Final[dict[JobSort, str]] = {
     "finished": "Last ended first",
 }
 _DIRECTIONS: Final[dict[JobSort, tuple[str, str]]] = {"newest": ("Newer", "Older"), "oldest": ("Older", "Newer")}
-"""Names of the pages before and after; Previous and Next in other orders."""
+"""Names of the links to the pages before and after; in other sort orders they are Previous and Next."""
 
 
 @router.get("")
@@ -53,7 +53,7 @@ def list_jobs(
     search: Search = None,
     sort: JobSort = "newest",
 ) -> Response:
-    """Show a page of the jobs; htmx polls for changes. Filters left empty in the form do not filter."""
+    """Show a page of the jobs; htmx polls for changes. Empty filters are ignored."""
     filters: JobFilters = {
         "status": status or None,
         "method": method or None,
@@ -97,7 +97,7 @@ def list_jobs(
 
 @router.post("/{job_id}/cancel")
 def cancel_job(job_id: str, caller: Member, session: DatabaseSession, posted: Posted) -> Response:
-    """Cancel a job, and redirect to it, or to `then`, the page of the button."""
+    """Cancel a job, and redirect to it, or to `then`, the page with the button."""
     service.cancel(session, caller, job_id)
     return RedirectResponse(own_path(posted.get("then", f"/portal/jobs/{job_id}")), 303)
 

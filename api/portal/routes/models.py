@@ -1,4 +1,4 @@
-"""The team's models: what there is, what each of them is, and which methods fit it."""
+"""Pages of the team's models: the list, the facts of each, and the methods that fit it."""
 
 from fastapi import APIRouter, Request
 from sqlalchemy.orm import Session
@@ -44,7 +44,7 @@ def show_model(request: Request, name: str, caller: Viewer, session: DatabaseSes
 
 @router.post("/{name}/delete")
 def delete_model(request: Request, name: str, caller: Member, state: State) -> Response:
-    """Delete a model; where a job needs it, the page says so at the button."""
+    """Delete a model; if a job needs it, the page shows this at the button."""
     try:
         with transaction(state.sessions) as session:
             prefixes = delete_registered(session, caller, ModelRow, name)
@@ -64,7 +64,7 @@ def _model_page(visit: Visit, name: str, refused: Conflict | None = None) -> Res
         fits = inspect(state.request(session, caller), InspectBody(model=row.name)).methods
     except NotDiscovered as missing:
         unknown = _have_discovered(session, caller, missing, state.settings)
-    except (InvalidRequest, UnusableModel) as error:  # what the discovery ended with
+    except (InvalidRequest, UnusableModel) as error:  # The error of the failed discovery.
         unknown = error.message
     context = {
         "model": service.model_answer(session, row),
@@ -77,7 +77,7 @@ def _model_page(visit: Visit, name: str, refused: Conflict | None = None) -> Res
 
 
 def _have_discovered(session: Session, caller: Principal, missing: NotDiscovered, settings: Settings) -> str | None:
-    """Have a model discovered; return why that has to wait, None where nothing is in the way."""
+    """Request the discovery of a model; return the reason why it has to wait, None where it can start."""
     try:
         ask_for(session, caller, missing, settings)
     except (QuotaExceeded, Unavailable) as error:

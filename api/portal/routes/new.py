@@ -1,4 +1,4 @@
-"""A new job in three answers, on one page: which model, what for, how much."""
+"""New job from three answers on one page: the model, the goal, and the amount."""
 
 import math
 import secrets
@@ -38,7 +38,7 @@ _MODEL: Final = "model"
 _GOAL: Final = "for"
 _AMOUNT: Final = "amount"
 _SHOWN: Final = "shown"
-"""Goal and model for which the page showed the amount: for others it is not meant."""
+"""Goal and model for which the page showed the amount; for others it is ignored."""
 _SEARCH: Final = "search"
 _FIELDS: Final = frozenset({_MODEL, _GOAL, _AMOUNT, _SHOWN, _SEARCH})
 _GOALS: Final[dict[Goal, tuple[str, str]]] = {
@@ -50,12 +50,12 @@ _GOALS: Final[dict[Goal, tuple[str, str]]] = {
     "sparsity": ("Sparse for a runtime of mine", "Weights become zero. Your runtime has to make use of that."),
     "sensitivity": ("Find out what it can lose", "Removes nothing: tries each layer alone, and reports."),
 }
-"""Goals by the words that people choose them by, and what each means."""
+"""Goals by the words that people choose them by, each with its meaning."""
 
 
 @dataclass(frozen=True)
 class _Answers:
-    """Answers as they were given; `amount` is None where the planner is to choose."""
+    """Answers as the user gave them; `amount` is None where the planner should choose it."""
 
     model: str
     goal: Goal
@@ -63,16 +63,16 @@ class _Answers:
 
     @property
     def shown(self) -> str:
-        """Return the text by which the page remembers for which answers it shows an amount."""
+        """Return the text that records for which answers the page shows an amount."""
         return f"{self.goal} {self.model}"
 
 
 @dataclass
 class _PlannedJob:
-    """A job on its way from answers to a plan.
+    """State of a new job between the answers and the plan.
 
-    `description` is of the model, `discovery` what has to end before there is one, `plan` what the planner would do,
-    `error` why it cannot.
+    `description` describes the model, `discovery` is the discovery to wait for, `plan` is the planner's plan, and
+    `error` the reason why there is none.
     """
 
     answers: _Answers
@@ -84,7 +84,7 @@ class _PlannedJob:
 
 @router.get("")
 def new_job_page(request: Request, caller: Viewer, state: State) -> Response:
-    """Show the three answers and what they come to; with any other field of a job, the full form filled in with it."""
+    """Show the three answers and the plan; for any other field of a job, the full form filled in with it."""
     form = read_form(request.query_params.multi_items())
     if form.lists.keys() - _FIELDS:
         return RedirectResponse(f"/portal/new/full?{request.url.query}", 303)
@@ -104,14 +104,14 @@ def new_job_page(request: Request, caller: Viewer, state: State) -> Response:
 
 @router.get("/hub")
 async def hub_models(request: Request, caller: Viewer, state: State) -> Response:
-    """Show what a search finds on the hub; the page asks for it once it is there, so that it waits for no network."""
+    """Show the models found on the hub; the page loads them afterwards, so that it waits for no network."""
     form = read_form(request.query_params.multi_items())
     matches = await _search_hub(state, form.get(_SEARCH))
     return await run_in_threadpool(_matches_page, request, caller.team_id, state, form, matches)
 
 
 async def _search_hub(state: ApiState, words: str) -> tuple[HubMatch, ...]:
-    """Return what a search finds on the hub; nothing while as many searches as may wait for it already."""
+    """Return the models found on the hub; none while the maximum number of searches is running."""
     known = state.hub_search.known(words)
     if known is not None:
         return known
@@ -156,7 +156,7 @@ def _context(form: Form, planned: _PlannedJob, choices: list[ModelChoice]) -> di
 
 
 def _read_answers(form: Form, first_model: str) -> _Answers:
-    """Return the answers of a form, with the defaults of the page; raises InvalidRequest for an amount that is none."""
+    """Return the answers of a form, with the page's defaults; raises InvalidRequest for an invalid amount."""
     given = form.get(_GOAL)
     goal: Goal = next((each for each in get_args(Goal) if each == given), "speed")
     answers = _Answers(form.get(_MODEL) or first_model, goal)
@@ -177,7 +177,7 @@ def _amount(text: str) -> float:
 
 
 def _plan_job(state: ApiState, caller: Principal, answers: _Answers) -> _PlannedJob:
-    """Ask the planner; a model whose architecture nobody knows yet is discovered first."""
+    """Plan the job; the discovery of an undiscovered model is requested first."""
     planned = _PlannedJob(answers)
     if not answers.model:
         return planned

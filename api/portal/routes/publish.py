@@ -1,4 +1,4 @@
-"""A job's publications: asked for, followed, cancelled."""
+"""Publications of a job: requested, followed, cancelled."""
 
 from typing import Any, Final
 
@@ -22,12 +22,12 @@ router = APIRouter()
 _PAGE = 25
 _HUB, _BUCKET = "hub", "bucket"
 _TO: Final = {_HUB: ("repository", "hub:"), _BUCKET: ("bucket", "s3://")}
-"""The field of each form that says where, and what goes before it in a request."""
+"""Field of each form for the destination, and the prefix of its value in a request."""
 
 
 @router.get("/jobs/{job_id}/publish")
 def show_publications(request: Request, job_id: str, caller: Viewer, session: DatabaseSession) -> Response:
-    """Show the forms and the publications; the publications alone where the page polls."""
+    """Show the forms and the publications; only the publications when the page polls."""
     if is_partial(request):
         return page(request, "publish/listed.html", _listed(session, caller.team_id, job_id))
     return _publish_page(Visit(request, session, caller), job_id)
@@ -55,7 +55,7 @@ def cancel(publication_id: str, caller: Member, session: DatabaseSession) -> Res
 
 
 def _body(posted: Form) -> PublicationBody:
-    """Return the body that the form means. Raises ValidationError."""
+    """Return the body of the form. Raises ValidationError."""
     fields: dict[str, Any] = dict(posted.without((CSRF_FIELD, "kind", "visibility", *_fields_of_where())).fields)
     where, before = _TO.get(posted.get("kind"), _TO[_HUB])
     fields["to"] = before + posted.get(where)
@@ -84,7 +84,7 @@ def _publish_page(
     posted: Form | None = None,
     error: ApiError | ValidationError | None = None,
 ) -> Response:
-    """Render the page with the values that were typed, except credentials: those must be typed again."""
+    """Render the page with the typed values, except credentials: those must be typed again."""
     session, team_id = visit.session, visit.caller.team_id
     kind = "" if posted is None else posted.get("kind")
     errors = {} if error is None else errors_by_field(error, PublicationBody.model_fields)

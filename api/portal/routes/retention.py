@@ -1,4 +1,4 @@
-"""Pages for admins on which artifacts the team keeps."""
+"""Pages for admins about the artifacts that the team keeps."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ _FIELDS = {
     "keep_best": "best_count",
     "keep_tagged": "tagged",
 }
-"""The form's field of each of the policy's."""
+"""Form field of each field of the policy."""
 _SHOWN = 200
 
 
@@ -44,7 +44,7 @@ def show_retention(request: Request, caller: Admin, session: DatabaseSession) ->
 
 @router.post("")
 def set_retention(request: Request, caller: Admin, state: State, posted: Posted) -> Response:
-    """Set, or, where the button says so, only tried."""
+    """Set the policy, or preview it if that button was pressed."""
     if posted.get("what") == "clear":
         with transaction(state.sessions) as session:
             service.set_retention(session, caller, None)
@@ -73,7 +73,7 @@ def _policy_of(posted: Form) -> dict[str, Any]:
 
 
 def _values(policy: RetentionPolicy) -> dict[str, str]:
-    """Return a policy as the values of the form."""
+    """Return a policy as form values."""
     values = {"keep_days": str(policy.keep_days)}
     if policy.keep_last is not None:
         values["keep_last"] = str(policy.keep_last)

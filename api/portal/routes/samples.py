@@ -1,4 +1,4 @@
-"""The samples: a model and texts for whoever has none at hand, and a first job with them."""
+"""Samples: a model and texts for users who have none, and a first job with them."""
 
 from fastapi import APIRouter, Request
 from starlette.responses import RedirectResponse, Response
@@ -15,7 +15,7 @@ router = APIRouter(prefix="/samples")
 
 @router.post("")
 def ask_for_samples(caller: Member, state: State, posted: Posted) -> Response:
-    """Have the samples fetched, and with a goal the model pruned; redirect to where this is followed."""
+    """Request the samples, and with a goal the pruning of the model; redirect to the page of the request."""
     with transaction(state.sessions) as session:
         body = SampleBody.model_validate({"goal": posted.get("goal") or None})
         wanted, _ = request_samples(session, caller, body)
@@ -24,7 +24,7 @@ def ask_for_samples(caller: Member, state: State, posted: Posted) -> Response:
 
 @router.get("/{request_id}")
 def show_request(request_id: str, request: Request, caller: Viewer, session: DatabaseSession) -> Response:
-    """Show how far a request is; once its job is submitted, that is shown instead."""
+    """Show the progress of a request; once its job is submitted, redirect to the job."""
     wanted = get_request(session, caller.team_id, request_id)
     if wanted.job_id is not None:
         job = f"/portal/jobs/{wanted.job_id}"

@@ -1,4 +1,4 @@
-"""Signing in with an API key, and out again."""
+"""Sign-in with an API key, and sign-out."""
 
 from typing import Annotated
 from urllib.parse import quote, urlencode, urlsplit
@@ -30,7 +30,7 @@ router = APIRouter()
 HOME = "/portal/jobs"
 SIGN_IN = "/portal/sign-in"
 _LONGEST_ADDRESS = 16_000
-"""Characters of an address that carries what was typed."""
+"""Maximum length of an address that carries typed values."""
 
 
 @router.api_route("/", methods=["GET", "HEAD"])
@@ -76,7 +76,7 @@ def sign_out(request: Request, caller: Viewer, state: State, posted: Posted) -> 
 
 
 def ask_to_sign_in(request: Request, problem: ProblemResponse) -> Response:
-    """Ask for the key where a session is missing or over, and go on there afterwards, with what was typed."""
+    """Ask for the key where a session is missing or over, and continue afterwards with the typed values."""
     if is_partial(request):
         then = urlsplit(request.headers.get("HX-Current-URL", "")).path
         context = {"problem": problem, "sign_in": f"{SIGN_IN}?then={quote(own_path(then))}"}
@@ -89,7 +89,7 @@ def ask_to_sign_in(request: Request, problem: ProblemResponse) -> Response:
 
 
 def _page_of(request: Request) -> str:
-    """Return the page that the form was sent from, else the one it was sent to."""
+    """Return the page that the form was sent from, else the address that it was sent to."""
     referrer = urlsplit(request.headers.get("referer", ""))
     return own_path(referrer.path if referrer.netloc == request.headers.get("host") else request.url.path)
 
@@ -104,7 +104,7 @@ def _with_fields(path: str, posted: Form) -> str:
 def own_path(path: str) -> str:
     r"""Return the path if it is one of the portal, else the home page's.
 
-    `//host` and `/\host` are other sites to a browser.
+    `//host` and `/\host` are other sites for a browser.
     """
     is_own = path.startswith("/portal/") and "\\" not in path and "//" not in path.partition("?")[0]
     return path if is_own and not path.startswith(SIGN_IN) else HOME

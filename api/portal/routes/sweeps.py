@@ -1,4 +1,4 @@
-"""Sweeps: the team's, a new one, and one with its points, its front and what it found."""
+"""Sweeps: the team's list, a new one, and one with its points, its Pareto front and its result."""
 
 import hashlib
 import json
@@ -68,7 +68,7 @@ def new_sweep(request: Request, caller: Viewer, state: State) -> Response:
 
 @router.post("/new")
 def submit_sweep(request: Request, caller: Member, state: State, posted: Posted) -> Response:
-    """Start it, or say at the fields what is wrong."""
+    """Start a sweep, or show the errors at the fields."""
     try:
         body = SweepBody.model_validate(read_sweep(posted))
         findings = service.look_up(state.hub, caller.team_id, body)
@@ -197,10 +197,10 @@ def _every_param(error: ValidationError) -> list[str]:
 
 
 def read_sweep(form: Form) -> dict[str, Any]:
-    """Return the body that the fields mean.
+    """Return the body of the fields.
 
-    A value that cannot be read as the type it should have stays text, for the body's own validation to report. Raises
-    InvalidRequest where JSON is expected and missing.
+    A value that cannot be converted to its type stays text, and the body's own validation reports it. Raises
+    InvalidRequest where a field requires JSON.
     """
     job: dict[str, Any] = {"model": form.get("model")}
     length = _given(sequence_length=_number(form.get("sequence_length")))
@@ -223,12 +223,12 @@ def read_sweep(form: Form) -> dict[str, Any]:
     else:
         grid = {name: values for name, values in (("method", methods), ("sparsity", sparsities)) if values}
         body["grid"] = grid | _varied(form.get("varied"))
-    parse_body(json.dumps(body).encode())  # the API's limits hold for forms too
+    parse_body(json.dumps(body).encode())  # The API's limits apply to forms too.
     return body
 
 
 def field_of(param: str | None) -> str | None:
-    """Return the form's field that a `param` of the body is about."""
+    """Return the form field of a `param` of the body."""
     if param is None:
         return None
     name = param.removeprefix("search.subject_to.").removeprefix("search.").removeprefix("job.")
@@ -236,7 +236,7 @@ def field_of(param: str | None) -> str | None:
 
 
 def _varied(text: str) -> dict[str, Any]:
-    """Parse values by path, one path a line: `parameters.block_size = [64, 128]`."""
+    """Parse values by path, one path per line: `parameters.block_size = [64, 128]`."""
     varied: dict[str, Any] = {}
     for line in text.splitlines():
         path, separator, written = line.partition("=")
@@ -258,7 +258,7 @@ def _words(text: str) -> list[str]:
 
 
 def _number(text: str) -> JsonValue:
-    """Return the number that a text is, the text where it is none, None where it is empty."""
+    """Return the number of a text, the text itself if it is not a number, None if it is empty."""
     try:
         number: JsonValue = json.loads(text) if text else None
     except ValueError:

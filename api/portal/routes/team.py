@@ -1,4 +1,4 @@
-"""The team: its quotas and what it uses of them; for admins, its keys, its token of the hub and its audit trail."""
+"""Page of the team: its quotas and their use; for admins, its keys, its hub token and its audit trail."""
 
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -24,7 +24,7 @@ router = APIRouter(prefix="/team")
 
 _PAGE = 25
 _ENTRIES = 50
-"""Entries of a page of the audit trail."""
+"""Number of entries on a page of the audit trail."""
 _HOUR = 3600
 GRACES = (
     (0, "at once"),
@@ -33,7 +33,7 @@ GRACES = (
     (7 * 24 * _HOUR, "in a week"),
     (30 * 24 * _HOUR, "in 30 days"),
 )
-"""Times until the old key ends, once its successor is made."""
+"""Times until the old key ends, after its successor was created."""
 
 
 @router.get("")
@@ -140,7 +140,7 @@ def _team_page(
     error: ApiError | ValidationError | None = None,
     key_id: str | None = None,
 ) -> Response:
-    """Render the team's page; `error` is of one of its forms, or of an action on the key `key_id`."""
+    """Render the team's page; `error` belongs to one of its forms, or to an action on the key `key_id`."""
     session, caller = visit.session, visit.caller
     is_admin = caller.role == "admin"
     fields = () if key_id else (*KeyBody.model_fields, *HubTokenBody.model_fields)

@@ -1,4 +1,4 @@
-"""The team's triggers: what there is, what fired them, and for members making, changing and firing them."""
+"""Pages of the team's triggers and their firings; members create, change and fire them."""
 
 import json
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ router = APIRouter(prefix="/triggers")
 
 _PAGE = 25
 _SINCE = "since"
-"""Field with the state that the trigger had when the form was shown."""
+"""Field with the version of the trigger at the time when the form was shown."""
 _FIELDS: Final = (
     "name",
     "description",
@@ -58,7 +58,7 @@ _WRITTEN = {
     },
 }
 _EXAMPLE: Final = {name: json.dumps(value, indent=2) for name, value in _WRITTEN.items()}
-"""Values that a new form begins with."""
+"""Initial values of a new form."""
 
 
 @router.get("")
@@ -97,7 +97,7 @@ def show_trigger(
 def edit_trigger(
     request: Request, trigger_id: str, caller: Member, session: DatabaseSession, version: int | None = None
 ) -> Response:
-    """Show a trigger's definition to be changed, or that of an earlier version to go back to."""
+    """Show a trigger's definition for changes, or that of an earlier version to restore."""
     row = service.find(session, caller.team_id, trigger_id)
     definition = definition_of(row) if version is None else versions.find_version(session, row, version)
     return _form_page(request, _form_of(definition), row, version=version)
@@ -188,14 +188,14 @@ def _switch(request: Request, trigger_id: str, caller: Principal, state: ApiStat
             trigger_id,
             TriggerChanges(enabled=enabled),
             context=state.triggers,
-            findings=HubFindings(),  # its template is not looked at again
+            findings=HubFindings(),  # Its template is not checked again.
             base_url=f"{address_of(request)}/",
         )
     return RedirectResponse(f"/portal/triggers/{trigger_id}", 303)
 
 
 def _moment(text: str) -> datetime:
-    """Return the time that a form says; raises InvalidRequest where it says none."""
+    """Return the time in a form; raises InvalidRequest for an invalid one."""
     try:
         return datetime.fromisoformat(text)
     except ValueError:
@@ -210,7 +210,7 @@ def _form_page(
     version: int | None = None,
     error: ApiError | ValidationError | None = None,
 ) -> Response:
-    """Render the form of a new trigger, or of the changes of one, with the typed values where there is an `error`."""
+    """Render the form of a new or an existing trigger; with an `error`, with the typed values."""
     context = {
         "values": values,
         "errors": {} if error is None else errors_by_field(error, _FIELDS),
@@ -233,7 +233,7 @@ def _trigger_page(
     values: dict[str, str] | None = None,
     error: ApiError | None = None,
 ) -> Response:
-    """Render the trigger's page; `error` is of firing it by hand, with the typed fields in `values`."""
+    """Render the trigger's page; `error` belongs to firing it by hand, with the typed fields in `values`."""
     session, caller = visit.session, visit.caller
     row = service.find(session, caller.team_id, trigger_id)
     context: dict[str, Any] = {
@@ -248,9 +248,9 @@ def _trigger_page(
 
 
 def _trigger_of(form: Form) -> TriggerBody:
-    """Return the body that the form means.
+    """Return the body of the form.
 
-    Raises InvalidRequest where a field is not JSON, pydantic's ValidationError where the body is not valid.
+    Raises InvalidRequest where a field is not JSON, pydantic's ValidationError where the body is invalid.
     """
     body: dict[str, Any] = {name: form.get(name) for name in ("name", "description") if form.get(name)}
     body["template"] = _json(form, "template", {})
@@ -265,7 +265,7 @@ def _trigger_of(form: Form) -> TriggerBody:
 
 
 def _form_of(body: TriggerBody) -> dict[str, str]:
-    """Return the values of a form that means a trigger's definition."""
+    """Return the form values of a trigger's definition."""
     document = body.model_dump(mode="json", exclude_none=True)
     values = {name: str(document.get(name, "")) for name in ("name", "description", "event_id")}
     values |= {name: json.dumps(document.get(name, {}), indent=2, ensure_ascii=False) for name in _WRITTEN}
@@ -275,19 +275,19 @@ def _form_of(body: TriggerBody) -> dict[str, str]:
 
 
 def _changes_of(form: Form, now: TriggerBody) -> TriggerChanges | None:
-    """Return what a form changes in a trigger's definition, None where it changes nothing; raises as `_trigger_of`."""
+    """Return the form's changes to a trigger's definition, None without changes; raises as `_trigger_of`."""
     wanted = _trigger_of(form).model_copy(update={"enabled": now.enabled})
     fields = {name: value for name, value in dict(wanted).items() if value != getattr(now, name)}
     return TriggerChanges.model_validate(fields) if fields else None
 
 
 def _typed(form: Form) -> dict[str, str]:
-    """Return the typed values, to show the form with them again."""
+    """Return the typed values, for showing the form again."""
     return {name: form.get(name) for name in (*_FIELDS, _SINCE)}
 
 
 def _payload_of(form: Form) -> tuple[Any, bytes]:
-    """Return the payload that was typed, parsed and as bytes. Raises InvalidRequest where it is not JSON."""
+    """Return the typed payload, parsed and as bytes. Raises InvalidRequest where it is not JSON."""
     return _json(form, "payload", {}), form.get("payload").encode()
 
 

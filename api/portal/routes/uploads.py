@@ -1,4 +1,4 @@
-"""Routes for static/upload.js: the calls of /v1/uploads, for a caller who is signed in."""
+"""Routes for static/upload.js: the calls of /v1/uploads for a signed-in caller."""
 
 from typing import Annotated
 
@@ -22,7 +22,7 @@ router = APIRouter(prefix="/uploads", route_class=SignedInRoute)
 
 @router.post("")
 def start_upload(body: UploadBody, caller: Member, session: DatabaseSession, state: State) -> Upload:
-    """Start an upload; an open one that is announced once more goes on."""
+    """Start an upload; a repeated announcement continues an open one."""
     return uploads.start_upload(session, caller, body, state.settings)[0]
 
 

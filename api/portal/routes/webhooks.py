@@ -1,4 +1,4 @@
-"""Webhooks: looked at by everybody, tried by members, made and changed by admins."""
+"""Pages of webhooks: shown to everybody, tried by members, created and changed by admins."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ router = APIRouter(prefix="/webhooks")
 _PAGE = 25
 _FIELDS = tuple(WebhookBody.model_fields)
 _TYPES = tuple(type for type in TYPES if type != "webhook.ping")
-"""Types that one may choose: a ping comes in any case."""
+"""Types that a user can choose: a ping is always sent."""
 _DAY = "86400"
 _BEGINNING = datetime.fromtimestamp(0, UTC)
 
@@ -148,7 +148,7 @@ def _shown_once(request: Request, created: CreatedWebhook) -> Response:
 
 @dataclass(frozen=True)
 class _Refused:
-    """Refusal of the form that changes a webhook, with the `values` typed there, or of an action, which has none."""
+    """Refusal of the form that changes a webhook, with the typed `values`, or of an action, without values."""
 
     error: ApiError | ValidationError
     values: Mapping[str, Any] | None = None
@@ -161,7 +161,7 @@ def _list_page(
     after: str | None = None,
     error: ApiError | ValidationError | None = None,
 ) -> Response:
-    """Render the list of webhooks; `error` is of the form for a new one."""
+    """Render the list of webhooks; `error` belongs to the form for a new one."""
     context = {
         "webhooks": service.list_webhooks(visit.session, visit.caller.team_id, limit=_PAGE, after=after),
         "values": values,
@@ -202,7 +202,7 @@ def _webhook_page(
 
 
 def _body_of(posted: Form) -> dict[str, Any]:
-    """Return the body that the form means, to be validated. Raises InvalidRequest for lines that are not NAME=VALUE."""
+    """Return the body of the form, to be validated. Raises InvalidRequest for lines that are not NAME=VALUE."""
     metadata: dict[str, str] = {}
     for line in posted.get("metadata").splitlines():
         name, separator, value = line.strip().partition("=")
@@ -218,7 +218,7 @@ def _body_of(posted: Form) -> dict[str, Any]:
 
 
 def _values_of(posted: Form) -> dict[str, Any]:
-    """Return the form's values as they were typed."""
+    """Return the form's values as typed."""
     return {
         "url": posted.get("url"),
         "description": posted.get("description"),

@@ -1,4 +1,4 @@
-"""The fleet, for admins: workers that live, what they do, and what waits for them."""
+"""Page of the fleet for admins: the running workers, their jobs, and the queues."""
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -14,7 +14,7 @@ router = APIRouter(prefix="/workers")
 
 @router.get("")
 def list_workers(request: Request, caller: Admin, session: DatabaseSession, state: State) -> Response:
-    """Show the page of workers; htmx asks for its figures alone."""
+    """Show the page of workers; htmx requests only its figures."""
     fresh_seconds = state.settings.worker_fresh_seconds
     context = {
         "workers": workers_shown_to(session, caller.team_id, fresh_seconds),

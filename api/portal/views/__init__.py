@@ -1,5 +1,5 @@
-"""Views of the portal: what pages show, worked out of jobs, reports and events for the templates.
+"""Views of the portal: the content of pages, computed from jobs, reports and events for the templates.
 
-A file for each part of a page, from the sentence that sums a job up to its charts. They read and write nothing but what
-they are given or ask a service for; how it looks is the templates' to say, and addresses are those of `routes/`.
+There is a file for each part of a page, from the summary sentence of a job to its charts. They use only their arguments
+and the services. The templates decide how the content looks, and `routes/` the addresses.
 """

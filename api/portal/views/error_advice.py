@@ -1,4 +1,4 @@
-"""Advice for failed jobs by the code of their error: what the error means and what to try."""
+"""Advice for failed jobs by the code of their error: its meaning, and remedies."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from secateur_wire.errors import ApiError
 
 @dataclass(frozen=True)
 class Advice:
-    """Why this happens, and what may help, the likeliest first."""
+    """Causes of an error and remedies, the most likely first."""
 
     why: str
     try_: tuple[str, ...]
@@ -203,13 +203,13 @@ ADVICE: dict[str, Advice] = {
         ("Ask an admin to give this installation a store of its own, or to take this one over.", "Then retry."),
     ),
 }
-"""Advice for every code that a job can end with."""
+"""Advice for every code of a job's final error."""
 
 _UNKNOWN = Advice("This page knows nothing more about this error.", (*_AGAIN, "Read the last lines of the log."))
 
 
 def advice_for(code: str) -> Advice:
-    """Return the advice for the code of a job's error; a code that only a newer worker knows gets advice of its own."""
+    """Return the advice for the code of a job's error; a code from a newer worker has general advice."""
     return ADVICE.get(code, _UNKNOWN)
 
 

@@ -1,4 +1,4 @@
-"""Files that pages offer: charts that the server draws, and tables that spreadsheets open."""
+"""Files in pages: charts that the server draws, and tables for spreadsheets."""
 
 import csv
 import hashlib
@@ -21,10 +21,10 @@ IfNoneMatch = Annotated[str | None, Header()]
 def chart(
     figures: str, if_none_match: str | None, draw: Callable[[], str | bytes], *, media_type: str = "image/svg+xml"
 ) -> Response:
-    """Answer with a chart of `figures`, drawn only where the browser does not have it yet.
+    """Answer with a chart of `figures`, drawn only if the browser does not have it yet.
 
-    Its own styles apply when it is opened alone. `draw` imports its drawing library itself: that is slow to load, and
-    the API starts without it.
+    The chart has its own styles for when it is opened alone. `draw` imports its drawing library itself: that is slow,
+    and the API starts without it.
     """
     etag = f'"{hashlib.sha256((version("secateur-server") + figures).encode()).hexdigest()[:32]}"'
     headers = {
@@ -38,7 +38,7 @@ def chart(
 
 
 def csv_file(name: str, rows: Iterable[Sequence[JsonValue]]) -> Response:
-    """Answer with a CSV file of that name; no spreadsheet takes any of its cells for a formula."""
+    """Answer with a CSV file of that name; cells are escaped so that no spreadsheet reads one as a formula."""
     target = io.StringIO()
     csv.writer(target, lineterminator="\r\n").writerows([_cell(value) for value in row] for row in rows)
     headers = {"Content-Disposition": attachment(name)}

@@ -1,4 +1,4 @@
-"""Page of a job, part by part: each part is read and rendered alone, so that only what changed is sent."""
+"""Page of a job in parts: each part is rendered by itself, so that only changed parts are sent."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,13 +27,13 @@ from secateur_wire.progress import between, remaining_range, seconds_range
 from secateur_wire.states import Stage
 
 LOG_LINES = 500
-"""Lines of the log in the page; all of it is a file."""
+"""Number of log lines in the page; the whole log is a file."""
 _METRIC_EVENTS = 20_000
-"""The newest, that curves are drawn of."""
+"""Number of newest metric events that curves are drawn from."""
 _ATTEMPTS = 20
 _PUBLICATIONS = 5
 _LAST_LINES = 10
-"""Lines of the log shown with the error."""
+"""Number of log lines shown with the error."""
 STAGE_WORDS: Final[Mapping[Stage, str]] = {
     "fetch": "The model's files and the texts come onto the worker, and are checked against their hashes.",
     "open": "The model is read and described, and the calibration text is cut into windows of tokens.",
@@ -45,13 +45,13 @@ STAGE_WORDS: Final[Mapping[Stage, str]] = {
     "verify": "A fresh process opens the result as you will, and compares what it computes with what was measured.",
     "store": "The files go to the store; they can be downloaded once all are there.",
 }
-"""Each stage: its work, and the meaning of its numbers, for somebody who sees it for the first time."""
+"""Each stage: its work, and the meaning of its numbers, for a first-time user."""
 
 
 def head(now: Snapshot, newest: Sequence[JobEvent]) -> dict[str, Any]:
-    """Return state, progress, the worker's current activity, the time left, and when it was last heard of.
+    """Return state, progress, the worker's current activity, the remaining time, and the time of its last heartbeat.
 
-    `newest` are the last events there are. A job's `started_at` is its newest attempt's. Durations are as of now: the
+    `newest` has the newest events. A job's `started_at` is that of its newest attempt. Durations are as of now: the
     browser counts on from them.
     """
     job = now.job
@@ -78,7 +78,7 @@ def head(now: Snapshot, newest: Sequence[JobEvent]) -> dict[str, Any]:
 
 
 def _doing(newest: Sequence[JobEvent]) -> str | None:
-    """Return what the last event of progress says the worker is at, unless a stage or an attempt began after it."""
+    """Return the activity in the last progress event, unless a stage or an attempt began after it."""
     for event in reversed(newest):
         if event.type == "progress":
             doing = event.data.get("doing")
@@ -157,7 +157,7 @@ def result(session: Session, team_id: str, now: Snapshot) -> dict[str, Any]:
 
 
 def recipe_of(job: Job) -> dict[str, Any]:
-    """Return the body that makes the same job again, defaults filled in."""
+    """Return the body that creates the same job again, with defaults filled in."""
     body = JobBody.model_validate(job.model_dump(mode="json", include=set(JobBody.model_fields)))
     return body.model_dump(mode="json")
 
@@ -171,10 +171,10 @@ def _report(session: Session, team_id: str, job: Job) -> Report:
 
 @dataclass(frozen=True)
 class StageTime:
-    """Stage of an attempt and the time it has taken so far.
+    """Stage of an attempt, with its duration so far.
 
-    `seconds` is None where it did not begin, `running_since` where it does not run; `is_cut_short` where the attempt
-    ended in it without having finished it.
+    `seconds` is None before it begins, `running_since` is None unless it runs; `is_cut_short` if the attempt ended
+    before the stage did.
     """
 
     stage: Stage
@@ -184,12 +184,12 @@ class StageTime:
 
 
 def stage_times(attempt: JobAttempt, events: Sequence[JobEvent], now: datetime) -> list[StageTime]:
-    """Return one attempt's stages, in the order of stages; `events` are its stage events. It begins by fetching."""
+    """Return one attempt's stages in their order, beginning with fetching; `events` are its stage events."""
     begun: list[tuple[str, datetime]] = [("fetch", attempt.started_at)]
     begun += [(str(event.data["stage"]), event.created_at) for event in events if event.attempt == attempt.attempt]
     seconds = _added_up(begun, attempt.ended_at or now) if attempt.stages is None else attempt.stages
     last, since = begun[-1]
-    if len(begun) == 1:  # the events may have been removed since
+    if len(begun) == 1:  # Retention may have removed the events.
         last = next((stage for stage in reversed(STAGES) if stage in seconds), last)
     is_over = attempt.ended_at is not None
     has_finished = attempt.outcome == "succeeded" or attempt.error_code == GateMissed.code

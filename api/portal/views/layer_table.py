@@ -1,4 +1,4 @@
-"""A report's rows per layer: as a table, and as the lines of a chart."""
+"""Rows of a report by layer: as a table, and as the lines of a chart."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from core.engine.cuts.report import LAYER, unit_rows
 from core.pipeline.reports.report import Report
 
 KINDS = 7
-"""Lines in the chart, as many as there are colours; of more kinds of layers all are drawn as one."""
+"""Maximum number of lines in the chart, one per colour; with more kinds of layers there is a single line."""
 
 
 @dataclass(frozen=True)
 class LayerFigure:
-    """One layer, or its heads or channels: the share that is zero or gone, and, where it was measured, the error."""
+    """One layer, or its heads or channels: the removed share, and the error where it was measured."""
 
     name: str
     kind: str
@@ -30,7 +30,7 @@ def layer_figures(report: Report) -> list[LayerFigure]:
 
 
 def chart_height(report: Report) -> int:
-    """Return the height of the chart of the layers, in pixels where it is 800 wide."""
+    """Return the height of the layer chart in pixels at a width of 800."""
     units = unit_rows(report.layers)
     if units:
         panels = len({row["kind"] for row in units} - {LAYER}) + any(row.get("cost") is not None for row in units)
@@ -39,7 +39,7 @@ def chart_height(report: Report) -> int:
 
 
 def by_kind(figures: Sequence[LayerFigure]) -> dict[str, list[LayerFigure]]:
-    """Return the layers grouped by what is drawn as one line: q_proj of all layers, k_proj of all, and so on."""
+    """Return the layers grouped by line of the chart: q_proj of all layers, k_proj of all, and so on."""
     kinds: dict[str, list[LayerFigure]] = {}
     for figure in figures:
         kinds.setdefault(figure.kind, []).append(figure)
@@ -47,7 +47,7 @@ def by_kind(figures: Sequence[LayerFigure]) -> dict[str, list[LayerFigure]]:
 
 
 def _figure(row: Mapping[str, Any], errors: Mapping[str, float | None]) -> LayerFigure:
-    if "before" in row:  # heads or channels of a decoder layer
+    if "before" in row:  # Heads or channels of a decoder layer.
         removed = 1 - row["after"] / row["before"] if row["before"] else 0.0
         shape = f"{row['before']:,} → {row['after']:,} {row['kind']}"
         return LayerFigure(row["name"], row["kind"], row["layer"], shape, removed, None)

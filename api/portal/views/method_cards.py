@@ -1,4 +1,4 @@
-"""The catalogue of methods as a page shows it: by what they leave behind, then by what they need."""
+"""Catalogue of methods as a page shows it: grouped by their result, then sorted by their needs."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -8,7 +8,7 @@ from core.methods.method_info import MethodInfo
 from core.methods.registry import METHODS
 
 NEEDS: Final = ("no data", "forward passes", "gradients", "training")
-"""Needs of a method besides the weights; each of these contains those before it."""
+"""Needs of a method besides the weights; each need includes the ones before it."""
 _GROUPS: Final = (
     (
         ("unstructured", "n:m"),
@@ -23,12 +23,12 @@ _GROUPS: Final = (
     (("structured",), "Structured", "Whole heads, channels, filters or layers go. The model gets smaller."),
     ((), "Without pruning", "Train a model that was pruned before, or measure what its layers can lose."),
 )
-"""Groups by the patterns for which a method is one thing."""
+"""Groups by the patterns for which a method has the same result."""
 
 
 @dataclass(frozen=True)
 class MethodCard:
-    """A method and which of `NEEDS` it has."""
+    """A method, and those of `NEEDS` that it has."""
 
     info: MethodInfo
     level: int
@@ -40,9 +40,10 @@ class MethodCard:
 
 @dataclass(frozen=True)
 class MethodGroup:
-    """Methods that leave the same behind. `gains` is what hardware makes of it, None where it differs among them.
+    """Methods with the same kind of result.
 
-    Those of `others` do so with another pattern than the one they have a card for.
+    `gains` is the benefit on hardware, None where it differs among them. Methods in `others` have this result with
+    another pattern than that of their own card.
     """
 
     title: str
@@ -62,7 +63,7 @@ class MethodGroup:
 
 @cache
 def method_groups() -> tuple[MethodGroup, ...]:
-    """Return every method of the catalogue, in one of the groups."""
+    """Return every method of the catalogue, each in one of the groups."""
     return tuple(
         MethodGroup(title, text, tuple(sorted(_cards(patterns), key=lambda card: card.level)), _others(patterns))
         for patterns, title, text in _GROUPS

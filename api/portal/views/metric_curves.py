@@ -1,4 +1,4 @@
-"""The curves a running job draws: its metric events, by name."""
+"""Curves of a running job from its metric events, by metric name."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -8,7 +8,7 @@ from datetime import datetime
 from secateur_wire.jobs import JobEvent
 
 MOST_POINTS = 500
-"""Most points of one curve in a page; of longer ones only every so many are shown."""
+"""Maximum number of points of one curve in a page; of longer curves only every n-th point is shown."""
 _LOSS_UNIT = "nats"
 
 _NAMES = {
@@ -42,7 +42,7 @@ _NAMES = {
         "Sparsity found for the target", "shapes timed", "sparsity", "How much has to go for the latency asked for."
     ),
 }  # fmt: skip
-"""Title, what a step is, what a value is, and how it is read."""
+"""Title, the unit of a step, the unit of a value, and how to read the curve."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Point:
 class MetricCurve:
     """Curve of one metric; `id` is its name as an HTML id, `left_out` says whether points were left out.
 
-    `meaning` says how it is read. `pace` is, of a loss, what the newest attempt won and in how long.
+    `meaning` explains the curve. `pace` of a loss is the newest attempt's gain, and the time it took.
     """
 
     name: str
@@ -75,7 +75,7 @@ class MetricCurve:
 
 
 def curves_of(events: Iterable[JobEvent]) -> list[MetricCurve]:
-    """Return one curve for each name from metric events in their order."""
+    """Return one curve for each name, from metric events in their order."""
     points: dict[str, list[Point]] = {}
     for event in events:
         step, value = event.data.get("step"), event.data.get("value")
@@ -99,7 +99,7 @@ def _curve(name: str, points: Sequence[Point]) -> MetricCurve:
 
 
 def _pace(points: Sequence[Point]) -> str | None:
-    """Return the losses between which the newest attempt went, and the minutes; None where it told of one."""
+    """Return the newest attempt's first and last loss, and the minutes in between; None for a single one."""
     newest = [each for each in points if each.attempt == points[-1].attempt]
     first, last = newest[0], newest[-1]
     minutes = (last.at - first.at).total_seconds() / 60

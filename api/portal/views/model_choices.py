@@ -1,4 +1,4 @@
-"""Models that a new job offers: those the team used last, those it registered, and what its jobs made."""
+"""Models to choose from for a new job: recently used, registered, and artifacts of the team's jobs."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ _MOST_SHOWN = 40
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """One model: `name` as a job's body has it, `title` as people know it, and what is known of it so far."""
+    """A model: `name` for a job's body, `title` for people, and its known facts."""
 
     name: str
     title: str
@@ -34,9 +34,9 @@ class ModelChoice:
 
 
 def model_choices(session: Session, team_id: str, search: str, chosen: str) -> list[ModelChoice]:
-    """Return what matches a search, last used first; a name of the hub that is typed whole is a choice of its own.
+    """Return the models that match a search, recently used first; a complete hub name is a choice of its own.
 
-    The model that is chosen already comes first, unless something else is searched for.
+    The currently chosen model comes first, unless something else is searched for.
     """
     models = list_models(session, team_id, limit=_MOST_READ, after=None).data
     jobs = list_jobs(session, team_id, limit=_MOST_READ, after=None).data
@@ -51,7 +51,7 @@ def model_choices(session: Session, team_id: str, search: str, chosen: str) -> l
 
 
 def hub_choices(matches: Iterable[HubMatch], offered: Iterable[ModelChoice]) -> list[ModelChoice]:
-    """Return what was found on the hub and is not offered already."""
+    """Return the models found on the hub that are not offered already."""
     there = {each.name for each in offered}
     return [ModelChoice(each.name, each.name, _popularity(each)) for each in matches if each.name not in there]
 
@@ -81,7 +81,7 @@ def _left_model(job: Job) -> bool:
 
 
 def facts_of(model: ModelSummary | Description) -> str:
-    """Return size and architecture of a model in a line."""
+    """Return size and architecture of a model in one line."""
     return f"{count(model.parameters)} parameters, {size(model.bytes)}, {model.architecture}"
 
 

@@ -1,4 +1,4 @@
-"""Outcome of a plan as a page shows it: figures with their ranges, and a chart along the amounts."""
+"""Outcome of a plan as a page shows it: figures with their ranges, and a chart over the amounts."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,26 +17,26 @@ SOURCES: Final[dict[str, str]] = {
     "account": "what the files will hold",
 }
 LIMITS: Final = tuple(zip(PERPLEXITY_BANDS, get_args(Band)[1:], strict=True))
-"""Perplexity ratios from which on a model is called by the next word."""
+"""Perplexity ratios at which a model gets the next verbal rating."""
 _UNKNOWN: Final = "?"
 _TICK: Final = 8.5
 _PHONE_TICK: Final = 35.0
-"""Least distance of two amounts below the axis, in per cent of it, on a desk and on a phone."""
+"""Smallest distance of two amounts on the axis, in per cent of its length, on a desktop and on a phone."""
 _WIDTH: Final = 1000
 _HEIGHT: Final = 100
 """Units of the chart's drawing, which the page stretches over the axis."""
 _NAME_HEIGHT: Final = 14
-"""Share of the chart's height, in per cent, that a name takes."""
+"""Height of a label, in per cent of the chart's height."""
 _LEAST_TOP: Final = 1.5
-"""Least perplexity ratio at the top of the chart, so that a hair's breadth does not look like a cliff."""
+"""Smallest perplexity ratio at the top of the chart, so that a tiny loss does not look large."""
 
 _MOST_TOP: Final = 8.0
-"""Most at the top: what is worse than that is of no use, however much worse."""
+"""Largest perplexity ratio at the top of the chart; worse models are all useless."""
 
 
 @dataclass(frozen=True)
 class OutcomeFigure:
-    """One figure of the amount taken: the estimate, the range it should lie in, and what it rests on."""
+    """Figure of the chosen amount: the estimate, its range, and its evidence."""
 
     label: str
     value: str
@@ -47,9 +47,9 @@ class OutcomeFigure:
 
 @dataclass(frozen=True)
 class Tick:
-    """One amount below the axis, at `x` per cent of it, with what is known of it by row.
+    """Amount on the axis, at `x` per cent of its length, with its known figures by row.
 
-    Only those of `is_shown` have room, and on a phone only those that are not `is_wide`.
+    Only amounts with `is_shown` have room, and on a phone only those without `is_wide`.
     """
 
     x: float
@@ -61,7 +61,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Limit:
-    """A line of the chart at a perplexity ratio, at `y` per cent from the top."""
+    """Line of the chart at a perplexity ratio, at `y` per cent from the top."""
 
     y: float
     text: str
@@ -69,7 +69,7 @@ class Limit:
 
 @dataclass(frozen=True)
 class OutcomeAxis:
-    """The axis of amounts: its ends, its ticks, and perplexity along it as a band and a line (SVG points)."""
+    """Axis of amounts: its ends, its ticks, and perplexity along it as a band and a line (SVG points)."""
 
     low: float
     high: float
@@ -102,7 +102,7 @@ _ROWS: Final[dict[FigureName, str]] = {
 
 
 def outcome_figures(plan: Plan, dense_bytes: int | None) -> list[OutcomeFigure]:
-    """Return the figures of the amount taken, in the order in which people ask for them."""
+    """Return the figures of the chosen amount, the most important first."""
     return [
         OutcomeFigure(
             _NAMES[name],
@@ -153,12 +153,12 @@ def _range(name: FigureName, figure: PlanFigure, dense_bytes: int | None) -> str
 
 
 def _ends(low: str, high: str) -> str:
-    """Return a range in words: one figure where both of its ends read alike."""
+    """Return a range in words: a single figure where both ends have the same text."""
     return low if low == high else f"{low} to {high}"
 
 
 def expected_quality(plan: Plan) -> str | None:
-    """Return in words how the model should compare with the dense one; None where nothing is known of that."""
+    """Return in words how the model should compare with the dense one; None where that is unknown."""
     figure = plan.figures.get("perplexity_ratio")
     if figure is None:
         return None
@@ -167,7 +167,7 @@ def expected_quality(plan: Plan) -> str | None:
 
 
 def estimates_from(plan: Plan) -> str:
-    """Return a sentence that says that the figures are estimates, what they rest on, and what nobody knows."""
+    """Return a sentence that says that the figures are estimates, their evidence, and the unknown figures."""
     by_source = {each.source: each.basis for each in plan.figures.values()}
     said = "Estimates, not promises"
     if by_source:
@@ -179,14 +179,14 @@ def estimates_from(plan: Plan) -> str:
 
 
 def _in_words(text: str) -> str:
-    """Return a sentence of the planner with the names of figures as the page has them."""
+    """Return a sentence of the planner with the page's names of figures."""
     for name, shown in _NAMES.items():
         text = text.replace(name, shown.lower())
     return text.rstrip(".")
 
 
 def outcome_axis(plan: Plan) -> OutcomeAxis | None:
-    """Return the axis along which an amount is chosen; None where there is nothing to choose."""
+    """Return the axis of amounts; None without a choice of amounts."""
     points = sorted(plan.points, key=lambda each: each.amount)
     if plan.amount is None or not points:
         return None
@@ -215,13 +215,13 @@ def outcome_axis(plan: Plan) -> OutcomeAxis | None:
 
 
 def _is_informative(cells: Sequence[str]) -> bool:
-    """Tell whether a row says something of most amounts, and not the same of all."""
+    """Return whether a row has figures for most amounts, and not the same figure for all."""
     known = [each for each in cells if each != _UNKNOWN]
     return len(known) * 2 > len(cells) and len(set(known)) > 1
 
 
 def _thinned(places: Sequence[float], least: float) -> set[float]:
-    """Return the places that have room: both ends, and between them those that are far enough from the one before."""
+    """Return the places that have room: both ends, and between them places with enough distance from the one before."""
     kept = [places[0]]
     for each in places[1:-1]:
         if each >= kept[-1] + least and each <= places[-1] - least:
@@ -264,7 +264,7 @@ def _quality(points: Sequence[PlanPoint], across: Callable[[float], float]) -> t
 
 
 def _without_overlaps(limits: Iterable[Limit]) -> Iterator[Limit]:
-    """Yield the limits whose names do not lie on one another."""
+    """Yield the limits whose labels do not overlap."""
     free = float(_HEIGHT)
     for each in limits:
         if each.y <= free - _NAME_HEIGHT and each.y >= _NAME_HEIGHT:

@@ -1,4 +1,4 @@
-"""The same job as a request of curl, as a command and as Python, each for copying."""
+"""Commands that submit the same job: with curl, the command line, and Python."""
 
 import json
 import shlex
@@ -51,7 +51,7 @@ def _python(body: Mapping[str, Any], url: str) -> str:
 
 
 def _literal(value: Any, indent: int) -> str:
-    """Format a value as a Python literal, over several lines where one would be too long."""
+    """Format a value as a Python literal, over several lines if one would be too long."""
     plain = repr(value)
     if indent + len(plain) <= _WIDTH or not isinstance(value, dict | list) or not value:
         return plain

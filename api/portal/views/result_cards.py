@@ -1,4 +1,4 @@
-"""The figures of a finished job as its page lists them: what was measured, dense and pruned, and the change."""
+"""Figures of a finished job: dense, pruned, and the change."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from secateur_wire.metrics import MeasuredAccuracy, Metrics, TaskMean
 
 @dataclass(frozen=True)
 class Row:
-    """One figure of both models. `note` is what has to be known to read it."""
+    """One figure of both models. `note` explains it."""
 
     what: str
     dense: str
@@ -25,7 +25,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Card:
-    """A figure that stands out, and a line below it."""
+    """A main figure, with a line below it."""
 
     label: str
     value: str
@@ -33,7 +33,7 @@ class Card:
 
 
 def cards(metrics: Metrics) -> list[Card]:
-    """Return the cards with the figures a reader looks for first."""
+    """Return the cards with the main figures."""
     shown = []
     sizes, parameters, shares, latency = metrics.bytes, metrics.parameters, metrics.sparsity, metrics.latency
     if sizes is not None and sizes.stored is not None and sizes.dense:
@@ -71,7 +71,7 @@ def cards(metrics: Metrics) -> list[Card]:
 
 @dataclass(frozen=True)
 class GateRow:
-    """Limit of the job with its figure; a target is one too.
+    """Limit of the job with its figure; a target is a limit too.
 
     `unproven`: the limit counts as missed although the figure is below it, because the margin is within the noise.
     """
@@ -84,7 +84,7 @@ class GateRow:
 
 
 def gate_rows(report: Report) -> list[GateRow]:
-    """Return a row for every gate that was set, on every dataset and task it holds for."""
+    """Return a row for every gate, on every dataset and task to which it applies."""
     rows = []
     for row in report.gates.rows if report.gates is not None else ():
         what = row.gate.removeprefix("max_").replace(".", ": ").replace("_", " ")
@@ -96,7 +96,7 @@ def gate_rows(report: Report) -> list[GateRow]:
 
 
 def evaluation_rows(metrics: Metrics) -> list[Row]:
-    """Return a row for everything that was measured of both models."""
+    """Return a row for every figure of both models."""
     measured = (_perplexities, _accuracies, _tasks, _flops, _latencies, _exports)
     return [row for rows in measured for row in rows(metrics)]
 

@@ -16,27 +16,27 @@ Figures = TypeVar("Figures")
 Body = Mapping[str, Any]
 
 _SAME_SIZE = 0.01
-"""A relative difference of bytes that nobody would call one: headers of files, a tied head written twice."""
+"""Relative difference of bytes that counts as none: file headers, or a tied head that is written twice."""
 _NAMED = 2
-"""Texts, or image sets, named in the sentence; all are in the table."""
+"""Maximum number of texts, or image sets, in the sentence; the table has all."""
 _NOT_A_NUMBER = "no longer a number"
 
 
 @dataclass(frozen=True)
 class ResultSummary:
-    """The sentence, and what has to be said with it."""
+    """Summary sentence of a result, with remarks."""
 
     sentence: str
     remarks: tuple[str, ...] = ()
     points: tuple[tuple[str, str], ...] = ()
-    """Return the questions of a reader without knowledge of the field, each with its answer."""
+    """Points for a reader without knowledge of the field: questions with their answers."""
 
 
 def summarise(recipe: Body, metrics: Metrics, report: Report, verdict: Verdict | None) -> ResultSummary:
-    """Return the summary of a job that has figures, from its body, metrics, report and verdict.
+    """Return the summary of a job with figures, from its body, metrics, report and verdict.
 
-    The sentence begins with the verdict and says what was not measured; a difference within the noise of its
-    measurement counts as none.
+    The sentence begins with the verdict and says what was not measured. A difference within its measurement noise
+    counts as none.
     """
     method = get_method(recipe["method"])
     if method.measures:
@@ -49,7 +49,7 @@ def summarise(recipe: Body, metrics: Metrics, report: Report, verdict: Verdict |
 
 
 def format_distinct(dense: float | None, pruned: float | None) -> tuple[str, str]:
-    """Format two figures with as many digits as it takes to tell them apart: three to five."""
+    """Format two figures with as few digits as tell them apart: three to five."""
     for digits in (3, 4, 5):
         shown = _shown(dense, digits), _shown(pruned, digits)
         if shown[0] != shown[1]:
@@ -66,7 +66,7 @@ def _shown(figure: float | None, digits: int) -> str:
 
 
 def is_smaller_network(recipe: Body, metrics: Metrics, report: Report) -> bool:
-    """Tell whether weights were removed, not only set to zero: then there is less to compute."""
+    """Return whether weights were removed, not only set to zero, so that there is less to compute."""
     left = (report.artifact or {}).get("parameters")
     dense = None if metrics.parameters is None else metrics.parameters.dense
     if not isinstance(left, int) or dense is None:
@@ -137,7 +137,7 @@ def _speed(recipe: Body, metrics: Metrics, report: Report) -> str:
 
 
 def _points(recipe: Body, metrics: Metrics, report: Report, verdict: Verdict | None) -> Iterator[tuple[str, str]]:
-    """Yield what became smaller, what faster, what it costs, and what it took, as far as each was measured."""
+    """Yield the points about size, speed, loss and cost, as far as each was measured."""
     sizes, parameters = metrics.bytes, metrics.parameters
     if sizes is not None and sizes.dense and sizes.stored:
         counted = ""
@@ -155,7 +155,7 @@ def _points(recipe: Body, metrics: Metrics, report: Report, verdict: Verdict | N
 
 
 def _timed(metrics: Metrics) -> str:
-    """Return what was timed, of files for other runtimes too; nothing where nothing was."""
+    """Return the timed runtimes, including those of exported files; empty without timings."""
     latency = metrics.latency
     shown = []
     if latency is not None and latency.dense_ms is not None and latency.pruned_ms is not None:

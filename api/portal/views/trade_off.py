@@ -1,4 +1,4 @@
-"""Quality against cost as pages show it: in words, as a plot whose points open their jobs, as PNG and as CSV."""
+"""Trade-off of quality and cost in pages: in words, as a plot with links to the jobs, as PNG and as CSV."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -19,16 +19,16 @@ COSTS: Final[dict[Cost, str]] = {
     "latency": "latency of a forward, ms",
 }
 _LOG_FROM = 20
-"""Perplexities of which one is so many times another are drawn on a logarithmic axis."""
+"""Ratio of the largest to the smallest perplexity from which the axis is logarithmic."""
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 760, 380, 78, 24, 18, 52
 _MOST_TICKS = 6
 _MARGIN = 0.08
-"""Share of the axis that is left free at both of its ends."""
+"""Free share of the axis at both of its ends."""
 
 
 @dataclass(frozen=True)
 class AxisTick:
-    """Place on an axis in pixels of the drawing, and what is written there."""
+    """Tick of an axis, in pixels of the drawing, with its label."""
 
     at: float
     text: str
@@ -36,7 +36,7 @@ class AxisTick:
 
 @dataclass(frozen=True)
 class Dot:
-    """Model in the plot, in pixels of the drawing; the ends of its noise where any is known."""
+    """Model in the plot, in pixels of the drawing, with the ends of its noise where it is known."""
 
     number: int
     point: TradeOffPoint
@@ -49,7 +49,7 @@ class Dot:
 
 @dataclass(frozen=True)
 class ParetoPlot:
-    """Drawing of a trade-off: its axes, its models, and the line through those on the Pareto front."""
+    """Drawing of a trade-off: its axes, its models, and the line of the Pareto front."""
 
     width: int
     height: int
@@ -66,13 +66,13 @@ class ParetoPlot:
 
 
 def quality_in_words(quality: str) -> str:
-    """Spell out a quality: `perplexity:articles` as "perplexity on articles"."""
+    """Return a quality in words: `perplexity:articles` as "perplexity on articles"."""
     kind, _, name = quality.partition(":")
     return f"{kind}, mean of the tasks" if name == "task_mean" else f"{kind} on {name}"
 
 
 def pareto_plot(trade_off: TradeOff) -> ParetoPlot | None:
-    """Lay the trade-off out; None where there is no point."""
+    """Return the layout of the trade-off; None without points."""
     points = trade_off.points
     if not points:
         return None
@@ -116,7 +116,7 @@ def pareto_plot(trade_off: TradeOff) -> ParetoPlot | None:
 
 def draw_trade_off(trade_off: TradeOff) -> bytes:
     """Draw the trade-off as a PNG."""
-    from core.pipeline.reports.charts import Spot, trade_off_chart  # takes long to load, and is for charts alone
+    from core.pipeline.reports.charts import Spot, trade_off_chart  # It is slow to load, and only charts need it.
 
     spots = [
         Spot(
@@ -135,7 +135,7 @@ def draw_trade_off(trade_off: TradeOff) -> bytes:
 
 
 def trade_off_rows(trade_off: TradeOff) -> list[list[JsonValue]]:
-    """Return the trade-off as rows of a table, the first with the names of its columns."""
+    """Return the trade-off as rows of a table; the first row has the column names."""
     points = trade_off.points
     rows: list[list[JsonValue]] = [
         ["model", "job", trade_off.quality, "quality noise", trade_off.cost, "cost noise", "beaten by"]
@@ -190,7 +190,7 @@ def _cost_format(cost: Cost) -> Callable[[float], str]:
 
 
 class _Axis:
-    """Axis from one pixel to another that holds all of the values with their noise."""
+    """Axis between two pixels that covers all values with their noise."""
 
     def __init__(self, values: Sequence[tuple[float, float]], start: float, end: float, *, is_log: bool) -> None:
         self._start, self._end = start, end
@@ -201,7 +201,7 @@ class _Axis:
         self._low, self._high = low - _MARGIN * extent, high + _MARGIN * extent
 
     def at(self, value: float) -> float:
-        """Return the pixel of a value, no further than the axis goes."""
+        """Return the pixel of a value, limited to the axis."""
         share = (self._scaled(value) - self._low) / (self._high - self._low)
         return round(self._start + min(max(share, 0.0), 1.0) * (self._end - self._start), 1)
 
@@ -225,6 +225,6 @@ class _Axis:
 
 
 def _round_step(least: float) -> float:
-    """Return the smallest of 1, 2 and 5 times a power of ten that is no smaller."""
+    """Return the smallest of 1, 2 and 5 times a power of ten that is not smaller than the step."""
     power = 10.0 ** math.floor(math.log10(least))
     return next(base * power for base in (1, 2, 5, 10) if base * power >= least * (1 - 1e-9))
