@@ -1,7 +1,6 @@
-"""Architectures: what a model is, from its config.json and the headers of its weights alone.
+"""Architectures: the facts of a model that follow from its config.json and the headers of its weights.
 
-The known architectures (a module of `overrides` each, found by `registry`), kinds of units (a module of `unit_kinds`
-each, found by `unit_registry`), descriptions of model folders, the shapes of layers and the counts of units that can go
-live here. Nothing imports torch or transformers, and no method, its
-parameters or a pattern is known.
+This package holds the known architectures (modules of `overrides`, found by `registry`), the kinds of units (modules of
+`unit_kinds`, found by `unit_registry`), descriptions of model folders, layer shapes, and the counts of units to remove.
+Nothing here imports torch or transformers, and nothing knows a method, its parameters or a pattern.
 """

@@ -1,4 +1,4 @@
-"""Shape of a decoder block as a device's memory meets it: groups of linear layers, and what tokens hold before each."""
+"""Shape of a decoder block, for estimates of device memory: groups of linear layers and the activations before each."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,11 +12,11 @@ from core.engine.architectures.unit_kind import KindName
 
 @dataclass(frozen=True)
 class GroupShape:
-    """Linear layers that read one tensor of `inputs` features, of so many weights each.
+    """Linear layers that read one tensor of `inputs` features, with the number of weights of each layer.
 
-    `waiting` are the values of each token that a forward holds while it waits before them, beside the block's input;
-    `arriving` the most on the way there from the group before; `kept` those that a backward pass reads again: what a
-    group gives that reads the stream, and of one whose outputs are added to it (`is_added`) what it reads itself.
+    All activations are counted in values per token. `waiting` are held while the group's layers run, beside the block's
+    input. `arriving` is the peak between the group before and this one. `kept` are read again by a backward pass: the
+    outputs of a group that reads the residual stream, or the input of a group whose output is added to it (`is_added`).
     """
 
     inputs: int
@@ -33,13 +33,13 @@ class GroupShape:
 
     @property
     def passing_back(self) -> int:
-        """Values of each token whose gradients are there at the most on the way back through the group."""
+        """Peak of the gradients' values per token on the way back through the group."""
         return self.inputs if self.is_added else 2 * self.kept
 
 
 @dataclass(frozen=True)
 class BlockShape:
-    """Largest decoder block of a model: its weights, and its groups in the order in which tokens come to them."""
+    """Largest decoder block of a model: its weights, and its groups in order of execution."""
 
     weights: int
     hidden_size: int
@@ -47,7 +47,7 @@ class BlockShape:
 
     @classmethod
     def of(cls, description: ModelDescription, kept: Mapping[KindName, float] | None = None) -> "BlockShape":
-        """Return the shape of the largest block, of whose units of some kinds so large a share is `kept`."""
+        """Return the shape of the largest block; `kept` is the share of units kept, by kind."""
         blocks: dict[int, list[LinearShape]] = defaultdict(list)
         for linear in description.linears:
             blocks[linear.layer].append(linear)
@@ -61,22 +61,22 @@ class BlockShape:
 
     @property
     def largest(self) -> int:
-        """Weights of its largest linear layer."""
+        """Number of weights of its largest linear layer."""
         return max(size for group in self.groups for size in group.sizes)
 
     @property
     def passing(self) -> int:
-        """Values of each token at the most while a micro-batch goes through the block, its input among them."""
+        """Peak of the values per token while a micro-batch goes through the block, the block's input included."""
         return self.hidden_size + max(each.arriving for each in self.groups)
 
     @property
     def cached(self) -> int:
-        """Values of each token that a cache keeps: its keys and values."""
+        """Values per token in a cache of keys and values."""
         return sum(each.cached for each in self.groups)
 
 
 def _narrowed(description: ModelDescription, linear: LinearShape, kept: Mapping[KindName, float]) -> LinearShape:
-    """Return a linear layer of a block without the features of units that are not kept."""
+    """Return a linear layer of a block without the features of removed units."""
     family = description.known_as
     name = linear.name.partition(f"{family.blocks}.{linear.layer}.")[2]
     for sublayer in family.sublayers:
@@ -91,9 +91,10 @@ def _narrowed(description: ModelDescription, linear: LinearShape, kept: Mapping[
 def _groups(description: ModelDescription, linears: Sequence[LinearShape]) -> Iterator[GroupShape]:
     """Yield the groups of a block, sublayer by sublayer.
 
-    A sublayer holds the residual stream, if that is not the block's input, and its normed input. Before attention's
-    output there are queries, keys and values beside what it reads; on the way the parts of queries that are rotated, or
-    rotated ones and the parts of keys. Before that of an FFN there is its input alone; on the way two more as wide.
+    A sublayer holds its normed input, and the residual stream if that differs from the block's input. Before the output
+    layer of attention there are the queries, keys and values beside that layer's input; on the way to it there are the
+    rotated parts of queries and keys. Before the output layer of an FFN there is only that layer's input; on the way to
+    it there are two more tensors as wide.
     """
     family, hidden = description.known_as, description.hidden_size
     by_name = {linear.name.partition(f"{family.blocks}.{linear.layer}.")[2]: linear for linear in linears}
@@ -114,7 +115,7 @@ def _groups(description: ModelDescription, linears: Sequence[LinearShape]) -> It
                 waiting, arriving = residual + inputs, residual + 3 * inputs
             sizes = tuple(each.numel // (each.experts or 1) for each in group)
             kept = sum(each.out_features for each in group)
-            if before:  # of an FFN with a gate its activation too
+            if before:  # the activation of a gated FFN
                 kept = inputs if is_attention or len(before) == 1 else 2 * inputs
             cached = given - inputs if before and is_attention else 0
             yield GroupShape(inputs, sizes, waiting, arriving, kept, names[-1] == sublayer.output, max(cached, 0))

@@ -1,6 +1,6 @@
-"""Image classifiers: what an architecture says of its models, and the reader of their folders, which executes nothing.
+"""Image classifiers: their architectures, and the reader of their folders, which executes nothing.
 
-Layers are named as the model names its modules; files of some families use older names, which `renames` translates.
+Layers have the names of the model's modules. Files of some families use older names, which `renames` translates.
 """
 
 import math
@@ -19,25 +19,25 @@ from secateur_wire.errors import CorruptSafetensors, MissingTensors, Unsupported
 from secateur_wire.models import ImageShape
 
 SHAPES_KEY = "secateur_shapes"
-"""Key in config.json of a classifier that lost filters or channels: the groups of its grouped convolutions by module.
+"""Key in config.json for the groups of grouped convolutions, by module, once filters or channels were removed.
 
-All other shapes are those of its tensors.
+All other shapes follow from the tensors.
 """
 CLASSIFICATION: Final = "image-classification"
 """Task of image classifiers."""
 REFERENCE_TYPE = "secateur_reference"
 """`model_type` of the small networks this project defines itself (`core.engine.models.reference_networks`)."""
 USUAL_SIDE = 224
-"""Height and width of images where neither a model nor its preprocessing has them."""
+"""Height and width of images in pixels where neither the model nor its preprocessing gives them."""
 NetworkName = Literal["mlp", "lenet-300-100", "lenet-5", "digits-1989", "vgg"]
 
 
 @dataclass(frozen=True)
 class ClassifierArchitecture:
-    """One architecture of image classifiers.
+    """Facts of one architecture of image classifiers.
 
-    `order` is its place in lists of architectures, the smallest first. `head` is the module that gives the logits,
-    `renames` are (pattern, replacement) from a file's keys to the model's own names, in order; `prefix` is put before
+    `order` is its place in lists of architectures, the smallest first. `head` is the module that computes the logits.
+    `renames` are pairs (pattern, replacement) from a file's keys to the model's names, in order. `prefix` is put before
     keys that lack it (hub files of timm models do).
     """
 
@@ -62,9 +62,9 @@ class ClassifierDescription(BaseModel):
     """Facts of an image classifier, read from its folder.
 
     `linears` are its convolutions and linear layers, each as the matrix [outputs, kernel x inputs] that is pruned;
-    `layer` is its index in the order of names. `reshaped`: filters or channels were removed, so that `from_pretrained`
-    alone does not open it; config.json says so under a key of this service. `passes` are facts of its passes over
-    images, once it was traced.
+    their `layer` is the index in the order of names. `reshaped` is True if filters or channels were removed;
+    `from_pretrained` alone cannot open such a model, and config.json has a key of this service. `passes` are the memory
+    and operations of its passes over images, once it was traced.
     """
 
     task: Literal["image-classification"] = CLASSIFICATION
@@ -88,7 +88,7 @@ class ClassifierDescription(BaseModel):
 
     @property
     def classifier(self) -> Self:
-        """Return the description, which is one of a classifier."""
+        """Return the description itself, typed as a classifier's."""
         return self
 
     @property
@@ -97,12 +97,12 @@ class ClassifierDescription(BaseModel):
 
     @property
     def discovered(self) -> None:
-        """Return no architecture: those of classifiers are declared."""
+        """Return None: architectures of classifiers are always declared."""
         return None
 
     @property
     def layout(self) -> Literal["uniform"]:
-        """Return the one layout there is."""
+        """Return 'uniform', the only layout of classifiers."""
         return "uniform"
 
     @property
@@ -111,11 +111,11 @@ class ClassifierDescription(BaseModel):
 
     @property
     def named_linears(self) -> str:
-        """Return the names of its layers, as a refusal lists them."""
+        """Return the names of its layers for an error message."""
         return f"the model has {', '.join(each.name for each in self.linears[:20])}"
 
     def refusal(self, offer: str) -> str | None:
-        """Return why the architecture cannot be offered something, None where it can."""
+        """Return the reason why the architecture does not support an offer; None where it does."""
         return None
 
 
@@ -180,7 +180,7 @@ def describe_classifier(
 
 
 def _natural(name: str) -> list[tuple[int, int | str]]:
-    """Return a key for natural sorting, which puts layer 10 behind layer 9."""
+    """Return a sort key that puts layer 10 after layer 9."""
     return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"([0-9]+)", name) if part]
 
 
@@ -205,7 +205,7 @@ def _labels(config: dict[str, Any]) -> list[str]:
 
 
 def _image(config: dict[str, Any]) -> ImageShape:
-    """Return the image shape the config gives, by its own keys or by what timm records of the training images."""
+    """Return the image shape from the config's own keys, or from timm's record of the training images."""
     trained = config.get("pretrained_cfg")
     trained_on = trained.get("input_size") if isinstance(trained, dict) else None
     channels, height, width = trained_on if _is_sizes(trained_on, 3) else (3, None, None)

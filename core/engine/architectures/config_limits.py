@@ -1,7 +1,7 @@
-"""Limits of what a config may say, checked against the headers of its weights before anything is built from it.
+"""Limits of a config, checked against the headers of the weights before anything is built from it.
 
-No key of any type of model is known here: a setting is taken for a size by how it is called, and no size may be far
-beyond the tensors that the files hold.
+No key of any type of model is known here. A setting counts as a size by its name, and no size may be far beyond the
+tensors of the files.
 """
 
 import math
@@ -19,26 +19,26 @@ MOST_LEVELS: Final = 16
 _LARGEST: Final = 2**31 - 1
 _LARGEST_FACTOR: Final = 2**53
 _WIDER: Final = 8
-"""A size may be so many times the largest dimension of the tensors: heads, channels and tokens stay within it."""
+"""Largest ratio of a size to the largest dimension of the tensors: heads, channels and tokens stay within it."""
 _ALWAYS_TAKEN: Final = 2**17
 _LAYERS_ALWAYS_TAKEN: Final = 1024
 _TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _LAYERS = re.compile(r"(.+_)?(n_layers?|layers|num_blocks)")
 _SIZE = re.compile(r"(n|num|d|dim)_.+|(.+_)?(size|sizes|dim|dims|rank|heads|experts|channels|width|features|groups)")
 _NO_SIZE = re.compile(r"max_.+|.+_(positions|embeddings|ctx|length)|.*(chunk|window|image|crop|scale).*")
-"""Lengths, windows and pictures, which weights do not tell and where -1 may mean all; and factors."""
+"""Settings that are no sizes of weights: lengths, windows and images, where -1 may mean all; and factors."""
 _ABOVE_ZERO = re.compile(
     r"vocab_size|hidden_size|num_hidden_layers|n_layers?|num_attention_heads|n_embd|n_heads?|d_model"
 )
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
 _SHARE = re.compile(r"partial_rotary_factor|rotary_(pct|percent|fraction)")
-"""Shares of a head that positions turn: more than all of it fails once the model runs."""
+"""Shares of a head that rotary embeddings turn. A share above 1 fails once the model runs."""
 _FACTOR = re.compile(r".*(theta|base|seed).*")
-"""Numbers that nothing is as large as."""
+"""Settings whose value may be larger than any tensor's dimension."""
 
 
 def check_extent(config: Mapping[str, Any]) -> None:
-    """Require that a config is no longer and no deeper than those of models, and that what it says is text.
+    """Require that a config's length and depth are those of a model's config, and that its strings are valid text.
 
     Raises UnusableModel naming the key.
     """
@@ -64,10 +64,10 @@ def check_extent(config: Mapping[str, Any]) -> None:
 
 
 def check_sizes(config: Mapping[str, Any], tensors: Mapping[str, TensorEntry]) -> None:
-    """Require that a config says what its weights can bear out; raises UnusableModel naming the key.
+    """Require that a config's sizes fit its weights; raises UnusableModel naming the key.
 
-    There are no more layers than tensors, and no other size is more than a few times their largest dimension. Sizes are
-    whole numbers, none is negative, and those that no model lacks are above 0.
+    There are no more layers than tensors. No other size is more than a few times the tensors' largest dimension. Sizes
+    are whole numbers and not negative; sizes that every model has are above 0.
     """
     named = config.get("model_type")
     if not isinstance(named, str) or not _TYPE.fullmatch(named):
@@ -79,7 +79,8 @@ def check_sizes(config: Mapping[str, Any], tensors: Mapping[str, TensorEntry]) -
         is_layers = _LAYERS.fullmatch(key) is not None
         is_size = is_layers or (_SIZE.fullmatch(key) is not None and _NO_SIZE.fullmatch(key) is None)
         limit = most_layers if is_layers else most
-        least = 1 if _ABOVE_ZERO.fullmatch(key) else -limit if is_layers else 0  # some count layers from the end
+        # some configs count layers from the end
+        least = 1 if _ABOVE_ZERO.fullmatch(key) else -limit if is_layers else 0
         is_share = _SHARE.fullmatch(key) is not None
         highest = _LARGEST_FACTOR if _FACTOR.fullmatch(key) else _LARGEST
         for each in value if isinstance(value, list) else [value]:

@@ -1,4 +1,4 @@
-"""Parts of a config: where a model is more than a language model, its config.json holds that of the latter inside."""
+"""Parts of a config: config.json of a multimodal model holds the language model's config as a nested object."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from secateur_wire.errors import UnusableModel
 
 
 def part_of(config: Mapping[str, Any], path: Sequence[str]) -> Mapping[str, Any]:
-    """Return the object of a config that a path of keys leads to; the config itself where the path is empty.
+    """Return the nested object of a config at a path of keys; the config itself where the path is empty.
 
     Raises UnusableModel where there is no object.
     """
@@ -26,7 +26,7 @@ def part_of(config: Mapping[str, Any], path: Sequence[str]) -> Mapping[str, Any]
 
 
 def with_part(config: Mapping[str, Any], path: Sequence[str], part: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config that holds another object where a path of keys leads to; the object where the path is empty."""
+    """Return a config with the nested object at a path of keys replaced; with an empty path, the new object itself."""
     if not path:
         return dict(part)
     key, *rest = path

@@ -1,4 +1,4 @@
-"""Descriptions of model folders: a language model or an image classifier, told apart by the architecture they name."""
+"""Descriptions of model folders. The architecture tells a language model from an image classifier."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,7 +31,7 @@ descriptions: TypeAdapter[Description] = TypeAdapter(AnyDescription)
 def describe_folder(folder: Path, *, own_artifact: bool = False, discovered: Architecture | None = None) -> Description:
     """Describe a model folder from its config and headers; raises UnusableModel kinds or UnsupportedArchitecture.
 
-    `own_artifact` and `discovered` are what `read_config` calls so.
+    `own_artifact` and `discovered` are as in `read_config`.
     """
     config = read_config(folder, own_artifact=own_artifact, discovered=discovered)
     named = config.get("architectures")

@@ -1,4 +1,4 @@
-"""Reader of model folders as data: config.json and safetensors headers, nothing executed, no tensor loaded."""
+"""Reader of model folders as data: config.json and safetensors headers. It executes nothing and loads no tensor."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -52,10 +52,11 @@ from secateur_wire.errors import (
 class ModelDescription(BaseModel):
     """Facts of a language model, read from its folder.
 
-    `parameters` counts tied weights once; `bytes` is the size of its weights and `dtype` theirs, dequantised where they
-    are quantised; `structure` is missing where an earlier version made the description. `layout` is 'per_layer' where
-    config.json describes each layer. `discovered` is the architecture where nobody listed it. `other_module_parameters`
-    are those of modules beside the language model, which no text runs through.
+    `parameters` counts tied weights once. `bytes` is the size of its weights and `dtype` their dtype, dequantised where
+    they are quantised. `structure` is None where an earlier version made the description. `layout` is 'per_layer' where
+    config.json describes each layer. `discovered` is the architecture where it is not declared.
+    `other_module_parameters` counts the parameters of modules outside the language model, which text does not run
+    through.
     """
 
     task: Literal["language-model"] = "language-model"
@@ -78,7 +79,7 @@ class ModelDescription(BaseModel):
 
     @property
     def known_as(self) -> Architecture:
-        """Return the architecture: the discovered one, else that which is declared."""
+        """Return the architecture: the discovered one, else the declared one."""
         return self.discovered or LANGUAGE_ARCHITECTURES[self.architecture]
 
     @property
@@ -87,7 +88,7 @@ class ModelDescription(BaseModel):
 
     @property
     def language_model(self) -> Self:
-        """Return the description, which is one of a language model."""
+        """Return the description itself, typed as a language model's."""
         return self
 
     @property
@@ -100,22 +101,22 @@ class ModelDescription(BaseModel):
 
     @property
     def named_linears(self) -> str:
-        """Return the names of one block's layers, as a refusal lists them."""
+        """Return the names of one block's layers for an error message."""
         return f"layer 0 has {', '.join(each.name for each in self.linears if each.layer == 0)}"
 
     def refusal(self, offer: str) -> str | None:
-        """Return why the architecture cannot be offered something, None where it can."""
+        """Return the reason why the architecture does not support an offer; None where it does."""
         return self.known_as.refused.get(offer)
 
 
 def read_config(folder: Path, *, own_artifact: bool = False, discovered: Architecture | None = None) -> dict[str, Any]:
     """Return config.json as a dictionary, after checks of the other small files.
 
-    Raises UnsafeConfig where one of them could make code run, UnusableModel where one is unreadable or declares a
-    quantisation that is not taken.
+    Raises UnsafeConfig where one of them could make code run, UnusableModel where one is unreadable or declares an
+    unsupported quantisation.
 
-    `own_artifact`: the folder is one this service wrote, and its content is known to be unchanged. Only then may it
-    have layers of different shapes. `discovered` is the architecture that was discovered of it, or of its source.
+    `own_artifact` is True if this service wrote the folder and its content is known to be unchanged. Only then may its
+    layers differ in shape. `discovered` is the architecture discovered from the folder, or from its source.
     """
     file = folder / CONFIG_FILE
     if not folder.is_dir():
@@ -177,9 +178,10 @@ def read_tensors(
 
 
 def stored_tensors(folder: Path, quantisation: Quantisation | None) -> dict[str, TensorEntry]:
-    """Return every tensor of the folder by its key; the codes and scales of a quantised weight are one, under its own.
+    """Return every tensor of the folder by its key. Codes and scales of a quantised weight are one tensor.
 
-    Raises CorruptSafetensors for one stored twice, UnusableModel for one that is quantised in a way not declared.
+    Raises CorruptSafetensors for a tensor stored twice, UnusableModel for a quantisation that config.json does not
+    declare.
     """
     stored: dict[str, TensorEntry] = {}
     for file in weight_files(folder):
@@ -193,7 +195,7 @@ def stored_tensors(folder: Path, quantisation: Quantisation | None) -> dict[str,
 
 
 def by_name(stored: Mapping[str, TensorEntry], family: Architecture | ClassifierArchitecture) -> dict[str, TensorEntry]:
-    """Return tensors by their names in the model; raises CorruptSafetensors where two have the same."""
+    """Return tensors by their names in the model; raises CorruptSafetensors where two have the same name."""
     tensors: dict[str, TensorEntry] = {}
     modelled = _pieced(join_stacks(stored, family), family) if isinstance(family, Architecture) else stored.items()
     for key, entry in modelled:
@@ -205,7 +207,7 @@ def by_name(stored: Mapping[str, TensorEntry], family: Architecture | Classifier
 
 
 def _pieced(stored: Mapping[str, TensorEntry], family: Architecture) -> Iterator[tuple[str, TensorEntry]]:
-    """Yield tensors with what is made of them in place of those that are in pieces; raises MissingTensors."""
+    """Yield tensors, with pieces joined into the tensor they make; raises MissingTensors."""
     joined: set[str] = set()
     for key, entry in stored.items():
         pieces = family.pieces_of(key)
@@ -223,9 +225,9 @@ def _pieced(stored: Mapping[str, TensorEntry], family: Architecture) -> Iterator
 def inspect_folder(
     folder: Path, *, own_artifact: bool = False, discovered: Architecture | None = None
 ) -> ModelDescription:
-    """Describe a model folder from its config and headers; raises UnusableModel kinds or UnsupportedArchitecture.
+    """Describe a language model's folder from its config and headers; raises UnusableModel or UnsupportedArchitecture.
 
-    `own_artifact` and `discovered` are what `read_config` calls so; a declared architecture is preferred to the latter.
+    `own_artifact` and `discovered` are as in `read_config`; a declared architecture comes before `discovered`.
     """
     config = read_config(folder, own_artifact=own_artifact, discovered=discovered)
     architectures = config.get("architectures")
@@ -266,7 +268,7 @@ def describe_language_model(
     ]
     head = f"{family.head}.weight"
     tied = bool(config.get("tie_word_embeddings", family.tied_by_default))
-    if family.discovered_by is not None:  # not all classes heed the setting: a head of its own is one
+    if family.discovered_by is not None:  # not all classes heed the setting: the model is untied if it has a head
         tied = tied and head not in tensors
     if not tied and head not in tensors:
         raise MissingTensors(f"the files lack {head}, and the config does not tie it to the embeddings", param="model")

@@ -1,4 +1,4 @@
-"""Stacks of experts: what files hold of each expert as one tensor, under the name that it has in the model."""
+"""Stacks of experts: the experts' tensors in files, joined to one tensor with its name in the model."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,7 @@ from secateur_wire.errors import CorruptSafetensors, MissingTensors
 
 
 def join_stacks(stored: Mapping[str, TensorEntry], family: Architecture) -> dict[str, TensorEntry]:
-    """Return tensors of files by their keys, with the stacks of experts, by their names, in place of what they hold.
+    """Return the tensors of files by key, with the experts' tensors joined to stacks by their names in the model.
 
     Raises MissingTensors where an expert lacks a tensor, CorruptSafetensors where they differ in shape or dtype.
     """
@@ -67,9 +67,9 @@ def _stack(name: str, members: Mapping[tuple[int, int], TensorEntry], parts: int
 
 
 def expert_shapes(family: Architecture, tensors: Mapping[str, TensorEntry], layer: int) -> Iterator[LinearShape]:
-    """Yield the stacks of a layer's experts, of tensors by their names in the model; none where it has no experts.
+    """Yield the stacks of a layer's experts, from tensors by their names in the model; none where it has no experts.
 
-    Raises MissingTensors where it lacks one of them, CorruptSafetensors where they do not fit each other.
+    Raises MissingTensors where the layer lacks a stack, CorruptSafetensors where the stacks do not fit each other.
     """
     experts = family.experts
     names = (

@@ -1,4 +1,4 @@
-"""Experts of a mixture: the facts of them that the engine needs, as an architecture has them."""
+"""Experts of a mixture: the facts of an architecture's experts that the engine needs."""
 
 from dataclasses import dataclass, replace
 
@@ -7,11 +7,11 @@ from core.engine.architectures.unit_axis import UnitAxis
 
 @dataclass(frozen=True)
 class ExpertMatrix:
-    """A parameter that stacks one matrix of every expert: [experts, outputs, inputs].
+    """Parameter that stacks one matrix of every expert: [experts, outputs, inputs].
 
     `name` and its `bias`, [experts, outputs], are named within the experts' module. `parts` are the patterns of the
-    keys by which files hold a single expert's matrix, in parts of as many outputs each, in order: `{}` stands for the
-    layer, then for the expert. There are none where files hold the parameter as it is.
+    keys by which files store one expert's matrix, in order, each with an equal part of the outputs: `{}` stands for the
+    layer, then for the expert. `parts` is empty where files store the stacked parameter.
     """
 
     name: str
@@ -21,12 +21,12 @@ class ExpertMatrix:
 
 @dataclass(frozen=True)
 class Routing:
-    """The choice of experts, as far as whole experts can be removed from it.
+    """Choice of experts by a router whose whole experts can be removed.
 
-    `count` is the config's setting that says how many there are. `rows` are the tensors of a block that have an entry
-    for each expert, along their first dimension: its own and those of the router. Where experts lie in `groups`, each
-    of as many side by side, a token goes to experts of `top_k_groups` of these. `normalised`: the gates of a token sum
-    to the same whatever experts there are beside its own.
+    `count` is the config's setting for the number of experts. `rows` are the tensors of a block that have an entry for
+    each expert along their first dimension, the router's tensors among them. Where experts lie in `groups` of equal
+    size, side by side, a token goes to experts of `top_k_groups` groups. With `normalised` the gates of a token have
+    the same sum whatever other experts there are.
     """
 
     count: str
@@ -36,7 +36,7 @@ class Routing:
     top_k_groups: int = 1
 
     def refusal(self, left: int, top_k: int) -> str | None:
-        """Return why a router cannot choose among so many experts that are left; None where it can."""
+        """Return the reason why a router cannot choose among the experts that are left; None where it can."""
         if left < top_k:
             return f"each token goes to {top_k}"
         if self.groups == 1:
@@ -52,10 +52,10 @@ class Routing:
 
 @dataclass(frozen=True)
 class LinearNetwork:
-    """A network of linear layers whose width follows the setting of the experts: as wide as `sets` of them together.
+    """Network of linear layers whose width follows the setting of the experts: as wide as `sets` experts together.
 
-    So a shared expert is, or the FFN of blocks that have no experts. The last of its `axes` is that of the layer that
-    reads its channels.
+    A shared expert is such a network, or the FFN of blocks without experts. The last of its `axes` is the axis of the
+    layer that reads its channels.
     """
 
     axes: tuple[UnitAxis, ...]
@@ -64,10 +64,10 @@ class LinearNetwork:
 
 @dataclass(frozen=True)
 class ExpertChannels:
-    """Channels of experts: every expert of a block keeps as many, each its own.
+    """Channels of experts: every expert of a block keeps the same number, each its own channels.
 
-    `stacks` are the axes of the experts' stacks, those of one expert; the last is that of the stack that reads its
-    channels. What is `linear` beside the experts loses as many of each set of so many channels.
+    `stacks` are the axes of the experts' stacks, for one expert; the last is the axis of the stack that reads the
+    channels. The `linear` network beside the experts loses the same number of channels from each of its sets.
     """
 
     stacks: tuple[UnitAxis, ...]
@@ -81,12 +81,12 @@ class ExpertChannels:
 
 @dataclass(frozen=True)
 class Experts:
-    """The experts of a block: a module that is given tokens with the experts each goes to, and adds up what these give.
+    """Experts of a block: a module that gets tokens and their chosen experts, and sums the experts' outputs.
 
-    `module` is its name within the block. `reading` multiplies the tokens, `giving` what becomes of its outputs.
-    `transposed`: stacks are [experts, inputs, outputs]. Each token goes to `top_k` of them. `routing`
-    is what is known of their choice; None where whole experts cannot be removed, `kept_because` then says why.
-    `channels` are those that every one can lose; None where none can.
+    `module` is its name within the block. The stack `reading` multiplies the tokens, the stack `giving` the activations
+    that follow. With `transposed`, stacks are [experts, inputs, outputs]. Each token goes to `top_k` experts. `routing`
+    has the facts of the router; it is None where whole experts cannot be removed, and `kept_because` is the reason.
+    `channels` are the channels that every expert can lose; None where they cannot be removed.
     """
 
     module: str
@@ -100,11 +100,11 @@ class Experts:
 
     @property
     def matrices(self) -> tuple[ExpertMatrix, ExpertMatrix]:
-        """Return the two stacks, in the order of their use."""
+        """Return the two stacks, in order of execution."""
         return (self.reading, self.giving)
 
     def without_routing(self, reason: str) -> "Experts":
-        """Return the same experts, of which no whole one can be removed, for a reason."""
+        """Return the same experts, with a reason why no whole expert can be removed."""
         return replace(self, routing=None, kept_because=reason)
 
     def parameter(self, matrix: ExpertMatrix) -> str:

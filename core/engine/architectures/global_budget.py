@@ -1,4 +1,4 @@
-"""Budget of units that are ranked over all layers at once."""
+"""Budget for units that are ranked over all layers at once."""
 
 from dataclasses import dataclass
 
@@ -10,8 +10,9 @@ from core.engine.architectures.unit_counts import WidthRequest, unreachable
 class GlobalUnitBudget:
     """Global ranking of the units of all layers that are not `protected`.
 
-    The least important ones are removed until about `removed` parameters, `ratio` of the model's, are gone; the finest
-    in steps of `round_to`, and of no kind a layer's last. `at_least`: no fewer, else as near as possible.
+    The least important units are removed until about `removed` parameters, the `ratio` of the model's, are gone. The
+    finest units go in steps of `round_to`, and a layer keeps at least one unit of each kind. With `at_least` no fewer
+    parameters go; without it the number is the nearest possible.
     """
 
     ratio: float
@@ -22,7 +23,7 @@ class GlobalUnitBudget:
 
 
 def global_unit_budget(structure: ModelStructure, request: WidthRequest) -> GlobalUnitBudget:
-    """Return the budget that removes what is requested; raises InvalidSparsity naming the most there is."""
+    """Return the budget for the requested removal; raises InvalidSparsity naming the largest possible ratio."""
     most = 0
     for layer, shape in enumerate(structure.layers):
         if layer not in request.protected:

@@ -104,7 +104,7 @@ class {name}({architecture}):
 
 
 class ChannelFeatures(NamedTuple):
-    """The features that channels have in a linear layer: of each so many, in a `dimension` of its weight."""
+    """Features of the channels in a linear layer: how many each channel has, and their `dimension` in the weight."""
 
     is_output: bool
     dimension: int
@@ -112,7 +112,7 @@ class ChannelFeatures(NamedTuple):
 
 
 def channel_features(family: Architecture) -> dict[str, ChannelFeatures]:
-    """Return the features that channels have in each linear layer of a block."""
+    """Return the features of the channels in each linear layer of a block."""
     return {
         axis.module: ChannelFeatures(
             axis.side == "out", axis_dimension(family, axis, 2), sum(factor for _, factor in map(run_name, axis.runs))
@@ -144,7 +144,7 @@ def class_name(family: Architecture) -> str:
 def per_layer_config(
     config: Mapping[str, Any], family: Architecture, layers: Sequence[Mapping[str, int]]
 ) -> dict[str, Any]:
-    """Return config.json with these settings of each layer; as for any model of the family where there are none."""
+    """Return config.json with the settings of each layer; without them, the family's ordinary config.json."""
     changed = {key: value for key, value in config.items() if key not in (LAYERS_KEY, AUTO_MAP_KEY)}
     if not any(layers):
         return changed | {"architectures": [family.architecture]}
@@ -153,13 +153,13 @@ def per_layer_config(
 
 
 def layer_settings(config: Mapping[str, Any]) -> list[Mapping[str, int]] | None:
-    """Return each layer's settings from the config of an artifact of this service; None where all have one shape."""
+    """Return each layer's settings from the config of an artifact of this service; None where all layers are alike."""
     layers: list[Mapping[str, int]] | None = config.get(LAYERS_KEY)
     return layers
 
 
 def per_layer_architecture(config: Mapping[str, Any], discovered: Architecture | None = None) -> Architecture | None:
-    """Return the family of a config whose layers differ, declared or discovered; None for a config without such keys.
+    """Return the architecture of a config whose layers differ, declared or discovered; None for an ordinary config.
 
     Raises UnsafeConfig for code that is not this service's, UnusableModel for settings that no version of it writes.
     """
@@ -196,7 +196,7 @@ def per_layer_architecture(config: Mapping[str, Any], discovered: Architecture |
 
 
 def has_modelling_file(folder: Path, family: Architecture) -> bool:
-    """Return whether a folder's modelling file is, by its SHA-256, the one this version writes for the family."""
+    """Return True if the SHA-256 of a folder's modelling file is that of this version's file for the family."""
     file = folder / MODELLING_FILE
     wanted = hashlib.sha256(modelling_file(family).encode()).digest()
     return file.is_file() and hashlib.sha256(file.read_bytes()).digest() == wanted

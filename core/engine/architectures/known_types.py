@@ -1,9 +1,9 @@
-"""Types of models that are known to be refused, so that nobody has to wait for a discovery that says so again.
+"""Types of models with known refusals, so that nobody waits for a discovery that would refuse again.
 
-`known_types.json` says of every type of one version of the library what a small model of it was offered, and why not
-the rest (`make architectures`). Other settings of a type may be offered more: a type of mixtures of experts has models
-without any. So a refusal is known only where the model's own tensors show the reason too, and only of the versions of
-the library and of the discovery that gave it.
+For every type of one version of transformers, `known_types.json` records the offers to a small model of the type and
+the reasons against the others (`make architectures`). Other settings of a type may allow more: a type with mixtures of
+experts also has models without experts. Therefore a refusal counts as known only if the model's own tensors show the
+reason too, and only for the versions of transformers and of the discovery that gave it.
 """
 
 import json
@@ -25,14 +25,14 @@ _STACKED_EXPERTS: Final = re.compile(r"(?:^|\.)experts\.(?![0-9])")
 
 
 class KnownType(BaseModel):
-    """A type: what was offered of it, and why not the rest, by what is asked for."""
+    """Type of model: the offers to it, and the reason against each other offer."""
 
     offered: list[str]
     not_offered: dict[str, str]
 
 
 class KnownTypes(BaseModel):
-    """All types, and the versions of the library and of the discovery that they were tried with."""
+    """All known types, and the versions of transformers and of the discovery that gave the refusals."""
 
     transformers: str
     discovery: int
@@ -46,7 +46,7 @@ def known_types(file: Path) -> KnownTypes:
 
 
 def known_refusal(model: UndiscoveredModel, transformers_version: str, file: Path = FILE) -> str | None:
-    """Return why a discovery with a version of the library would refuse a model; None where that is not known."""
+    """Return the reason why a discovery would refuse a model; None where it is not known."""
     known = known_types(file)
     if (known.transformers, known.discovery) != (transformers_version, DISCOVERY_VERSION):
         return None
@@ -56,7 +56,7 @@ def known_refusal(model: UndiscoveredModel, transformers_version: str, file: Pat
 
 
 def _has_experts(tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> bool:
-    """Return True where files hold several experts: each under its number, or all in one tensor."""
+    """Return True where files hold several experts, as numbered tensors or stacked in one tensor."""
     return any(
         _NUMBERED_EXPERT.search(name) or (_STACKED_EXPERTS.search(name) and len(shape) == 3 and shape[0] > 1)
         for name, (_, shape) in tensors.items()

@@ -7,10 +7,10 @@ from pydantic import BaseModel, Field
 
 
 class LinearShape(BaseModel):
-    """One prunable layer. `name` is the module's full name, `layer` its decoder layer; in a classifier its own place.
+    """Prunable layer. `name` is the module's full name, `layer` its decoder layer, or its own place in a classifier.
 
-    A convolution reads `kernel` positions of `in_features / kernel` channels each. A stack of `experts` is as many
-    matrices of that shape, each pruned by itself, under the name of the parameter that holds them.
+    A convolution reads `kernel` positions of `in_features / kernel` channels each. A stack of `experts` holds one
+    matrix of that shape for each expert, under the parameter's name; each matrix is pruned by itself.
     """
 
     name: str
@@ -25,7 +25,7 @@ class LinearShape(BaseModel):
         return self.out_features * self.in_features * (self.experts or 1)
 
     def matches(self, patterns: Iterable[str]) -> bool:
-        """Return whether a `skip_modules` entry means this layer: its last name, a dotted suffix, or a glob."""
+        """Return True if a `skip_modules` entry matches this layer: its last name, a dotted suffix, or a glob."""
         return any(
             self.name == pattern or self.name.endswith("." + pattern) or fnmatch.fnmatchcase(self.name, pattern)
             for pattern in patterns

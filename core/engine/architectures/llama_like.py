@@ -1,4 +1,4 @@
-"""Parts that many architectures have as Llama has them: separate projections, a gated FFN, a norm before either."""
+"""Parts that many architectures share with Llama: separate projections, a gated FFN, a norm before each sublayer."""
 
 from core.engine.architectures.architecture import Architecture, Sublayer
 from core.engine.architectures.unit_axis import UnitAxis
@@ -28,7 +28,7 @@ FUSED_FFN = Sublayer.of(
     },
     norm=FFN_NORM,
 )
-"""FFN whose gate and channels are one projection."""
+"""FFN with one projection for the gate and the channels."""
 
 
 def llama_like(
@@ -45,7 +45,7 @@ def llama_like(
     attention_bias: str | None = None,
     ffn_bias: str | None = None,
 ) -> Architecture:
-    """Return an architecture whose modules have Llama's names; `reads_stream`: its norms read the residual stream."""
+    """Return an architecture with Llama's module names; `reads_stream`: its norms read the residual stream."""
     return Architecture(
         model_type=model_type,
         architecture=architecture,

@@ -1,4 +1,4 @@
-"""Tasks of models: the facts in which language models and image classifiers differ."""
+"""Tasks of models: the facts that differ between language models and image classifiers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,9 +9,9 @@ from typing import Final, Literal
 class ModelTask:
     """Facts of all models of a task.
 
-    `models` names them in the plural. Their loss is a mean over many of `example`, beside `quality`. Jobs measure them
-    on `texts`. With `has_blocks` their linear layers lie in decoder blocks, several in each. `inapplicable` has the
-    fields of a request that such models have no use for, each with the refusal.
+    `models` is their name in the plural. Their loss is a mean over many of `example`, reported beside `quality`. Jobs
+    measure them on `texts`. With `has_blocks` several linear layers lie in each decoder block. `inapplicable` has the
+    fields of a request that do not apply to such models, each with the error message.
     """
 
     models: str

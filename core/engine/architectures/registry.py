@@ -1,4 +1,4 @@
-"""Registry of architectures: those of the modules of `overrides`, each by the name of its class in transformers."""
+"""Registry of declared architectures: the modules of `overrides`, by the name of their class in transformers."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -18,7 +18,7 @@ CLASSIFIER_ARCHITECTURES: Final = {
 
 
 def declared_architecture(class_name: str, model_type: object) -> Architecture | None:
-    """Return what is declared of a class and a type of config; None for a type of another name with the same class."""
+    """Return the architecture declared for a class and a config type; None where the class belongs to another type."""
     architecture = LANGUAGE_ARCHITECTURES.get(class_name)
     is_known = any(each.model_type == model_type for each in LANGUAGE_ARCHITECTURES.values())
     return architecture if is_known else None
@@ -27,7 +27,7 @@ def declared_architecture(class_name: str, model_type: object) -> Architecture |
 def architecture_for(names: list[str], discovered: Architecture | None = None) -> Architecture:
     """Return the architecture of a config's `architectures`: the declared one, else the discovered one.
 
-    Raises UnsupportedArchitecture, naming those declared, where there is neither.
+    Raises UnsupportedArchitecture, naming the declared ones, where there is neither.
     """
     if discovered is not None and discovered.architecture in names:
         return declared_architecture(discovered.architecture, discovered.model_type) or discovered

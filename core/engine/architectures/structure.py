@@ -1,4 +1,4 @@
-"""Sizes of a model's layers, as far as units can be removed from them: facts that a description of the model keeps."""
+"""Sizes of a model's layers that removable units depend on. A model's description keeps them."""
 
 from collections.abc import Iterable, Mapping
 
@@ -6,9 +6,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class LayerShape(BaseModel):
-    """One decoder layer.
+    """Sizes of one decoder layer.
 
-    `parameters` counts all of them; the further numbers are its sizes, as each kind of unit reads them.
+    `parameters` counts all parameters; the other fields are the sizes that the kinds of units read.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -18,12 +18,12 @@ class LayerShape(BaseModel):
 
     @property
     def sizes(self) -> Mapping[str, int]:
-        """Return the numbers of channels, heads and whatever else units are counted by."""
+        """Return the numbers by which units are counted, such as channels and heads."""
         return self.__pydantic_extra__
 
 
 class ModelStructure(BaseModel):
-    """The layers of a model, and as further fields what each kind of unit must know of all of them."""
+    """Layers of a model, and the facts of all layers that the kinds of units need."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, bool | int] = Field(init=False)
@@ -32,7 +32,7 @@ class ModelStructure(BaseModel):
 
     @property
     def facts(self) -> Mapping[str, bool | int]:
-        """Return what kinds of units know of all layers, as the parameters of one unit."""
+        """Return the facts of all layers that the kinds of units need, such as the parameters of one unit."""
         return self.__pydantic_extra__
 
     @property
@@ -41,17 +41,17 @@ class ModelStructure(BaseModel):
         return sum(layer.parameters for layer in self.layers)
 
     def of_layers(self, layers: Iterable[int]) -> "ModelStructure":
-        """Return the structure of a model that has these layers alone."""
+        """Return the structure of a model with these layers alone."""
         return self.model_copy(update={"layers": [self.layers[layer] for layer in layers]})
 
     @property
     def is_uniform(self) -> bool:
-        """Return whether all layers have one shape, but for what some have nothing of."""
+        """Return True if all layers have one shape; layers that have no unit of a kind do not count for that kind."""
         return all(len(set(filter(None, each))) < 2 for each in self._sizes().values())
 
     @property
     def is_alike(self) -> bool:
-        """Return whether all layers have one shape, and what one of them has."""
+        """Return True if all layers have one shape and the same kinds of units."""
         return all(len(set(each)) < 2 for each in self._sizes().values())
 
     def _sizes(self) -> dict[str, list[int]]:

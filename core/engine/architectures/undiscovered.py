@@ -1,7 +1,8 @@
-"""Model sources: folders that may have an architecture which nobody has listed, and which is to be discovered.
+"""Model sources whose architecture is not declared and may be discovered.
 
-What such a model is follows from its config and the headers of its weights, but takes a library to find out that is
-not loaded here. Both are kept, so that it can be found out at any time, and again for another version of the library.
+The architecture follows from the config and the headers of the weights, but the discovery needs a library that is not
+loaded here. Config and headers are kept, so that the discovery can run at any time, and again for another version of
+the library.
 """
 
 import json
@@ -28,7 +29,7 @@ from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntr
 from secateur_wire.errors import CorruptSafetensors, UnusableModel
 
 UNDISCOVERED: Final = "undiscovered"
-"""Task of a model that nobody knows yet."""
+"""Task of a model whose architecture is not known yet."""
 
 
 def _parsed(config: Any) -> Any:
@@ -36,11 +37,11 @@ def _parsed(config: Any) -> Any:
 
 
 class UndiscoveredModel(BaseModel):
-    """A language model as its config and headers show it before its architecture is discovered.
+    """Config and headers of a language model before its architecture is discovered.
 
-    `tensors` have dtype and shape by the file's key; they and `config` are those of the model once it is dequantised.
-    `prunable_parameters` are unknown, so there are none; `layers` too where the config does not name their number as
-    usual. The config is written as a text: numbers of models may be infinite, for which databases have no JSON.
+    `tensors` have the dtype and shape by the file's key. They and `config` describe the dequantised model.
+    `prunable_parameters` are unknown and count 0; `layers` counts 0 too where the config has no usual name for it. The
+    config is a string because models may have infinite numbers, and the database's JSON does not.
     """
 
     task: Literal["undiscovered"] = UNDISCOVERED
@@ -55,14 +56,14 @@ class UndiscoveredModel(BaseModel):
     tensors: dict[str, tuple[str, tuple[int, ...]]]
 
     def entries(self) -> dict[str, TensorEntry]:
-        """Return the tensors as entries of no file."""
+        """Return the tensors as entries without a file."""
         return {
             name: TensorEntry(name, dtype, shape, Path(), 0, dtype_bytes(dtype, shape))
             for name, (dtype, shape) in self.tensors.items()
         }
 
     def described(self, architecture: Architecture) -> ModelDescription:
-        """Return what the model is, now that its architecture is known; raises UnusableModel kinds."""
+        """Return the model's description under the discovered architecture; raises UnusableModel kinds."""
         return describe_language_model(self.config, by_name(self.entries(), architecture), architecture)
 
 
@@ -80,7 +81,7 @@ sources: TypeAdapter[Source] = TypeAdapter(
 
 
 def describe_source(folder: Path) -> Source:
-    """Describe a folder as `describe_folder` does, or, where nobody listed its architecture, as far as headers tell.
+    """Describe a folder as `describe_folder` does; where the architecture is not declared, from the headers alone.
 
     Raises UnusableModel kinds, and UnsupportedArchitecture where config.json names no architecture.
     """

@@ -1,4 +1,4 @@
-"""An axis of a block: what of a tensor is cut along with a unit."""
+"""Axis of a block: the dimension of a tensor that shrinks when a unit is removed."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,10 +6,10 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class UnitAxis:
-    """A linear layer, norm or parameter that is cut along with a unit.
+    """Linear layer, norm or parameter that shrinks with a unit.
 
-    `side`: its output features with their bias, or its input features. `runs` says what these are, run after run, by
-    the names that the kind of unit gives them; `name:3` has three times as many features of each unit, side by side.
+    `side` is its output features with their bias, or its input features. `runs` names the contiguous runs of these
+    features, with the names of the kind of unit; `name:3` has three times as many features per unit, side by side.
     """
 
     module: str

@@ -1,4 +1,4 @@
-"""Units that can be removed from decoder blocks: how many of each kind to keep for a ratio."""
+"""Counts of units to keep in decoder blocks, of each kind, for a sparsity ratio."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,9 +11,10 @@ from secateur_wire.errors import InvalidSparsity, UnsupportedArchitecture
 
 
 def fullest_layer(structure: ModelStructure, kinds: Sequence[UnitKind]) -> tuple[ModelStructure, int]:
-    """Return the first layer that has units of all kinds that any has, with the structure it is of.
+    """Return the first layer that has units of all kinds, with the structure of which it is a layer.
 
-    Where there is none, as where attention and experts are layers of their own, it is one more that has what all have.
+    Where no layer has all kinds, as when attention and experts are separate layers, the result is an added layer that
+    has every size that some layer has.
     """
     having = [{kind.name for kind in kinds if kind.units(shape)} for shape in structure.layers]
     every = set[str]().union(*having)
@@ -25,15 +26,16 @@ def fullest_layer(structure: ModelStructure, kinds: Sequence[UnitKind]) -> tuple
 
 
 ROUNDING = 1e-6
-"""Parameters that a ratio, a float, may mean too many or too few."""
+"""Tolerance in parameters for the rounding of a ratio, which is a float."""
 
 
 @dataclass(frozen=True)
 class WidthRequest:
-    """Request to remove `ratio` of a model's `parameters` with units of these kinds, the finest by `round_to` of them.
+    """Request to remove `ratio` of a model's `parameters` with units of these kinds, the finest in steps of `round_to`.
 
-    Layers that are `protected` keep all. `at_least`: no less is removed, else as near to it as possible. With a
-    `hidden_size` all layers keep the same, and a config of that size must accept it; None: layers may differ.
+    `protected` layers keep everything. With `at_least` no less is removed; without it the number is the nearest
+    possible. With a `hidden_size` all layers keep the same counts, and a config of that size must accept them; with
+    None layers may differ.
     """
 
     kinds: Sequence[UnitKind]
@@ -51,7 +53,7 @@ class WidthRequest:
 
 
 def unreachable(ratio: float, nearest: float, round_to: int) -> InvalidSparsity:
-    """Return the error that no counts remove `ratio` of the model's parameters, the nearest being `nearest`."""
+    """Return the error for a `ratio` that no counts reach; it names the `nearest` ratio."""
     return InvalidSparsity(
         f"sparsity {ratio:g}: no number of channels (in steps of {round_to}) and heads removes that share of the "
         f"model's parameters without emptying a layer; the nearest is {nearest:.4f}",
@@ -61,7 +63,7 @@ def unreachable(ratio: float, nearest: float, round_to: int) -> InvalidSparsity:
 
 @dataclass(frozen=True)
 class LayerCounts:
-    """Units of each kind that a layer keeps, and the parameters it loses."""
+    """Units of each kind that a layer keeps, and the number of parameters it loses."""
 
     units: Mapping[KindName, int]
     removed: int
@@ -75,7 +77,7 @@ class LayerCounts:
     def of(
         cls, structure: ModelStructure, layer: int, kinds: Sequence[UnitKind], units: Mapping[KindName, int]
     ) -> "LayerCounts":
-        """Return the counts of a layer that keeps so many units of each kind."""
+        """Return the counts of a layer that keeps this many units of each kind."""
         shape = structure.layers[layer]
         removed = sum(
             (kind.units(shape) - units[kind.name]) * kind.parameters(structure, layer)
@@ -85,29 +87,30 @@ class LayerCounts:
 
 
 def removable_parameters(structure: ModelStructure, layer: int, kinds: Sequence[UnitKind]) -> int:
-    """Return the parameters of all that the units of these kinds make up in a layer."""
+    """Return the parameters of all units of these kinds in a layer."""
     return sum(kind.all_parameters(structure, layer) for kind in kinds)
 
 
 def fine_kind(kinds: Sequence[UnitKind]) -> UnitKind:
-    """Return the kind whose units make up for what those of others leave over."""
+    """Return the finest kind: its units make up the difference that units of other kinds leave."""
     return next(kind for kind in kinds if kind.is_fine)
 
 
 def fine_parameters(structure: ModelStructure, kinds: Sequence[UnitKind]) -> int:
-    """Return the parameters of one of the finest units, in the layer where that is the most."""
+    """Return the parameters of one of the finest units, in the layer where they are largest."""
     return max(fine_kind(kinds).parameters(structure, layer) for layer in range(len(structure.layers)))
 
 
 def counts_for_ratio(structure: ModelStructure, request: WidthRequest) -> tuple[LayerCounts, ...]:
-    """Return the units each layer keeps so that as much goes as is requested, all kinds alike.
+    """Return the units each layer keeps so that the requested ratio is removed, with even shares of all kinds.
 
-    Where layers may differ, those that are not protected lose the same share. Where all keep the same and only some
-    have units of a kind, what is alike is the number that those keep.
+    Where layers may differ, all layers that are not protected lose the same share. Where all layers must be alike and
+    only some have units of a kind, those layers keep the same number.
 
-    In every layer, or there in all of them, the ratio is met within one aligned step of the finest units, by the step
-    of its `width_steps` with the most even shares of all kinds; or, `at_least`, by the first step that removes no less.
-    Raises InvalidSparsity naming the nearest ratio where no count reaches it.
+    In every layer (or over all layers, where they must be alike) the ratio is met within one aligned step of the finest
+    units. Among the `width_steps` that meet it, the step with the most even shares of all kinds is taken. With
+    `at_least` the first step that removes no less is taken. Raises InvalidSparsity, naming the nearest ratio, where no
+    count reaches it.
     """
     kinds, round_to, hidden_size = request.kinds, request.round_to, request.hidden_size
     if hidden_size is not None and not structure.is_alike:
@@ -137,7 +140,7 @@ def counts_for_ratio(structure: ModelStructure, request: WidthRequest) -> tuple[
 def alike_counts(
     structure: ModelStructure, kinds: Sequence[UnitKind], units: Mapping[KindName, int]
 ) -> tuple[LayerCounts, ...]:
-    """Return the counts of all layers where each keeps as many units of every kind that it has any of."""
+    """Return the counts of all layers where each keeps the same number of units of every kind that it has."""
     likenesses = _likenesses(structure)
     counts: dict[int, LayerCounts] = {}
     for layer in set(likenesses):
@@ -148,7 +151,7 @@ def alike_counts(
 
 
 def _likenesses(structure: ModelStructure) -> list[int]:
-    """Return for each layer the first one of its sizes, on which all that units count depends."""
+    """Return for each layer the index of the first layer with the same sizes: their counts are equal."""
     first: dict[tuple[tuple[str, int], ...], int] = {}
     return [first.setdefault(tuple(shape.sizes.items()), layer) for layer, shape in enumerate(structure.layers)]
 
@@ -163,12 +166,12 @@ def counts_among(
     steps_of: Callable[[int], Sequence[LayerCounts]],
     preference: Callable[[LayerCounts, LayerShape, float], tuple[float, ...]],
 ) -> tuple[LayerCounts, ...]:
-    """Return the units each layer keeps, of the widths it can have, so that as much goes as is requested.
+    """Return the units each layer keeps, among its possible widths, so that the requested ratio is removed.
 
-    `steps_of` returns a layer's widths, each removing more than the one before. Of those within one aligned step of the
-    finest units the one of the least `preference`, given the layer's shape and share, is taken, and of several alike
-    the nearest; or, `at_least`, the first that removes no less. Of a layer without the finest units no more goes than
-    its share, and others make up the rest. Raises InvalidSparsity as `counts_for_ratio` does.
+    `steps_of` returns a layer's widths, each removing more than the one before. Among the widths within one aligned
+    step of the finest units, the one with the least `preference`, given the layer's shape and share, is taken; ties go
+    to the nearest. With `at_least` the first width that removes no less is taken. A layer without the finest units
+    loses no more than its share, and other layers make up the rest. Raises InvalidSparsity as `counts_for_ratio` does.
     """
     kinds, layers = request.kinds, range(len(structure.layers))
     removable = [0 if layer in request.protected else removable_parameters(structure, layer, kinds) for layer in layers]
@@ -221,12 +224,13 @@ def width_steps(
 ) -> list[LayerCounts]:
     """Return the widths a layer can have, each step removing more than the one before.
 
-    The steps go from nothing removed to all but one aligned step of the finest units and the fewest others, each by at
-    most one aligned step.
+    The first step removes nothing. The last leaves one aligned step of the finest units and the fewest others. Each
+    step removes at most one aligned step more.
 
-    All kinds lose the same share of theirs as nearly as entire units allow, and the finest ones, a multiple of
-    `round_to` of them, make up for the rest: a number of the others is used in the range of steps whose share it is
-    nearest to, and for one step at either end. A config of `hidden_size` must accept it (None: any will do).
+    All kinds lose the same share of their units, as nearly as whole units allow; the finest units, in multiples of
+    `round_to`, make up the difference. A count of the other kinds is used over the range of steps whose share it is
+    nearest to, and for one step beyond either end. A config of `hidden_size` must accept the width; with None every
+    width is accepted.
     """
     shape, removable = structure.layers[layer], removable_parameters(structure, layer, kinds)
     coarse, fine = [kind for kind in kinds if not kind.is_fine], fine_kind(kinds)
@@ -258,14 +262,14 @@ def width_steps(
 
 
 def aligned_widths(most: int, round_to: int) -> list[int]:
-    """Return the numbers of the finest units that can be kept: all, and the multiples of `round_to`, descending."""
+    """Return the possible numbers of the finest units to keep: all, and the multiples of `round_to`, descending."""
     return [most, *(width for width in range(most // round_to * round_to, 0, -round_to) if width < most)]
 
 
 def coarse_options(
     structure: ModelStructure, layer: int, kinds: Sequence[UnitKind], hidden_size: int | None
 ) -> list[LayerCounts]:
-    """Return the numbers of units of all kinds but the finest that a layer can have, the most units first."""
+    """Return the possible counts of a layer for all kinds but the finest, the most units first."""
     shape = structure.layers[layer]
     coarse = [kind for kind in kinds if not kind.is_fine]
 
@@ -284,13 +288,13 @@ def coarse_options(
 
 
 def _share_imbalance(counts: LayerCounts, shape: LayerShape, coarse: Sequence[UnitKind], share: float) -> float:
-    """Return the distance of the shares of units removed from `share`, that of the layer's removable parameters."""
+    """Return the distance of each kind's removed share of units from `share`, a share of the removable parameters."""
     there = [kind for kind in coarse if kind.units(shape)]
     return sum(abs(1 - counts.units[kind.name] / kind.units(shape) - share) for kind in there)
 
 
 def _mean_kept_share(one: LayerCounts, other: LayerCounts, shape: LayerShape, coarse: Sequence[UnitKind]) -> float:
-    """Return the share of units kept half way between two counts, on average over the kinds."""
+    """Return the share of units kept halfway between two counts, averaged over the kinds."""
     there = [kind for kind in coarse if kind.units(shape)]
     shares = [(one.units[kind.name] + other.units[kind.name]) / (2 * kind.units(shape)) for kind in there]
     return sum(shares) / len(shares)

@@ -1,4 +1,4 @@
-"""Interface of a kind of unit: what can be removed from a decoder block, told from its config and headers."""
+"""Interface of a kind of unit that can be removed from a decoder block, read from the config and headers."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -12,25 +12,25 @@ from secateur_wire.errors import UnusableModel
 
 KindName: TypeAlias = str
 AttentionMode = Literal["kv_groups", "query_heads", "none"]
-"""The unit by which a job removes attention heads."""
+"""Unit by which a job removes attention heads."""
 AttentionChoice = Literal["auto", "kv_groups", "query_heads", "none"]
-"""The same as a request has it; auto: the share of attention and FFN is chosen by what each costs."""
+"""Unit by which a request removes heads; with auto, costs decide how attention and FFN share the removal."""
 Block: TypeAlias = Mapping[str, TensorEntry]
-"""Tensors of a block, named within it."""
+"""Tensors of a block, by their names within it."""
 
 
 class KindFacts(NamedTuple):
-    """Facts of a kind of unit in a model: those of all layers, and the sizes of each layer."""
+    """Facts of a kind of unit in a model: the facts of all layers, and the sizes of each layer."""
 
     of_model: dict[str, bool | int]
     sizes: list[dict[str, int]]
 
 
 class UnitKind(ABC):
-    """A kind of unit within decoder blocks.
+    """Kind of unit within decoder blocks.
 
-    `name` is its name in scores, counts and reports, `rank` its place among the kinds of a layer. Units that are
-    `is_fine` are so small that they go in aligned steps and make up for what units of other kinds leave over.
+    `name` is its name in scores, counts and reports, `rank` its place among the kinds of a layer. Units with `is_fine`
+    are so small that they go in aligned steps and make up the difference that units of other kinds leave.
     """
 
     name: ClassVar[KindName]
@@ -39,7 +39,7 @@ class UnitKind(ABC):
 
     @abstractmethod
     def is_removed(self, attention: AttentionMode) -> bool:
-        """Return True if a job with that attention mode removes such units."""
+        """Return True if a job with that attention mode removes units of this kind."""
 
     @abstractmethod
     def read(self, family: Architecture, blocks: Sequence[Block], configs: Sequence[Mapping[str, Any]]) -> KindFacts:
@@ -47,64 +47,64 @@ class UnitKind(ABC):
 
     @abstractmethod
     def settings(self, family: Architecture) -> Mapping[str, str]:
-        """Return the config's name for each size that such units make up."""
+        """Return the config's name for each size that these units determine."""
 
     def values(self, family: Architecture, sizes: Mapping[str, int]) -> dict[str, int]:
-        """Return the settings of a layer of these sizes, by their names in the family's config."""
+        """Return the settings of a layer with these sizes, by their names in the family's config."""
         return {key: sizes[size] for size, key in self.settings(family).items()}
 
     @abstractmethod
     def units(self, shape: LayerShape) -> int:
-        """Return the number of units of a layer, in each of its sets."""
+        """Return the number of units in a layer, in each of its sets."""
 
     @abstractmethod
     def parameters(self, structure: ModelStructure, layer: int) -> int:
-        """Return the parameters of one unit of a layer, of one in each set together."""
+        """Return the parameters of one unit of a layer, summed over the layer's sets."""
 
     @abstractmethod
     def runs(self, structure: ModelStructure, layer: int) -> Mapping[str, tuple[int, int]]:
-        """Return the features of one unit in each run of an axis, and those of the run that no unit owns."""
+        """Return for each run of an axis the features of one unit, and the features that no unit owns."""
 
     @abstractmethod
     def sizes(self, shape: LayerShape, units: int) -> dict[str, int]:
-        """Return the sizes of a layer of that shape when it has so many units."""
+        """Return the sizes of a layer of that shape when it keeps this many units."""
 
     def parts(self, shape: LayerShape) -> int:
-        """Return the number of equal parts of a layer's units of which each must keep as many."""
+        """Return the number of equal groups of a layer's units that must each keep the same number."""
         return 1
 
     def sets(self, shape: LayerShape) -> int:
-        """Return how many sets of so many units a layer has, of each of which as many stay: one for each expert."""
+        """Return the number of sets of units in a layer that each keep the same number: one set for each expert."""
         return 1
 
     def all_parameters(self, structure: ModelStructure, layer: int) -> int:
-        """Return the parameters of all that a layer's units make up."""
+        """Return the parameters of all units of a layer."""
         return self.units(structure.layers[layer]) * self.parameters(structure, layer)
 
     def accepts(self, structure: ModelStructure, sizes: Mapping[str, int], hidden_size: int) -> bool:
-        """Return True if a config of that hidden size can have layers of these sizes."""
+        """Return True if a config of that hidden size accepts layers of these sizes."""
         return True
 
     def fixed_settings(self, family: Architecture, structure: ModelStructure) -> dict[str, int]:
-        """Return settings that a config needs once such units may have been removed."""
+        """Return the settings that a config needs once such units may have been removed."""
         return {}
 
 
 def axis_tensors(axis: UnitAxis) -> tuple[str, ...]:
-    """Return the tensors of an axis, named within the block, that shrink with it: weights, and biases of outputs."""
+    """Return the tensors of an axis, by their names within the block: weights, and biases of outputs."""
     if axis.side == "in":
         return (f"{axis.module}.weight",)
     return (f"{axis.module}.weight", f"{axis.module}.bias", axis.module)
 
 
 def run_name(run: str) -> tuple[str, int]:
-    """Return the name that a run's features have, and how many times as many there are of each unit."""
+    """Return the name of a run's features, and the factor of their number per unit."""
     name, _, factor = run.partition(":")
     return name, int(factor or 1)
 
 
 def axis_dimension(family: Architecture, axis: UnitAxis, dimensions: int) -> int:
-    """Return the dimension along which the units of an axis lie in its tensor with that many `dimensions`."""
+    """Return the dimension of an axis in its tensor, which has that many `dimensions`."""
     if dimensions == 1:
         return 0
     return int((axis.side == "in") != family.transposed)
@@ -116,7 +116,7 @@ def features(family: Architecture, block: Block, axis: UnitAxis) -> int:
 
 
 def axis_parameters(family: Architecture, block: Block, axes: Sequence[UnitAxis], rows: Mapping[str, int]) -> int:
-    """Return the parameters of one unit: of all its axes, with so many features in each run."""
+    """Return the parameters of one unit, summed over all its axes; `rows` are its features in each run."""
     return sum(
         block[name].numel
         // _size(family, axis, block[name])

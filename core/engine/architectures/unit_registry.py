@@ -1,4 +1,4 @@
-"""Registry of the kinds of units: those of the modules of `unit_kinds`."""
+"""Registry of the kinds of units, from the modules of `unit_kinds`."""
 
 from collections.abc import Iterator
 from itertools import chain
@@ -12,12 +12,12 @@ from core.engine.architectures.unit_kind import AttentionMode, UnitKind
 _KINDS: Iterator[UnitKind] = chain.from_iterable(declared(unit_kinds, "KINDS"))
 _ORDERED: Final = tuple(sorted(_KINDS, key=lambda each: each.rank))
 BLOCK_KINDS: Final = tuple({each.name: each for each in reversed(_ORDERED)}.values())[::-1]
-"""One kind of each name: what all ways of counting its units have in common is asked of it."""
+"""One kind of each name, for facts that do not depend on how its units are counted."""
 
 EXPERT_UNITS: Final = next(each for each in BLOCK_KINDS if each.name == EXPERTS_KIND)
-"""Kind of unit that a whole expert of a mixture is, which methods of its own remove."""
+"""Kind of unit for a whole expert of a mixture. Only methods for experts remove it."""
 
 
 def removed_kinds(attention: AttentionMode) -> tuple[UnitKind, ...]:
-    """Return the kinds of units that a job with that attention mode removes, in the order they have in a layer."""
+    """Return the kinds of units that a job with that attention mode removes, in the order of a layer."""
     return tuple(each for each in _ORDERED if each.is_removed(attention))

@@ -1,4 +1,4 @@
-"""Splits of a removal between attention and FFN: how many heads go, and the channels that make up the rest."""
+"""Splits of a removal between attention and FFN: the number of heads, and the channels that make up the rest."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -20,23 +20,23 @@ from core.engine.architectures.unit_kind import UnitKind
 from secateur_wire.errors import InvalidSparsity
 
 MOST_SPLITS: Final = 5
-"""Most splits that are compared beside the one that takes channels first."""
+"""Largest number of splits compared with the split that takes channels first."""
 SPLIT_TOKENS: Final = 2048
-"""Calibration tokens that splits are compared on, about."""
+"""Approximate number of calibration tokens for the comparison of splits."""
 FLOOR: Final = 0.25
-"""Share of a layer's channels that stays as long as heads can go instead, where no split is measured."""
+"""Least share of a layer's channels that stays while heads can go instead, where no split is measured."""
 _FARTHEST: Final = 2
-"""Most that attention may lose, but for the fewest heads that can go, as a multiple of what an even split takes."""
+"""Largest loss of attention, as a multiple of its loss in an even split; the fewest removable heads may exceed it."""
 
 
 def channels_first(
     structure: ModelStructure, layer: int, kinds: Sequence[UnitKind], *, hidden_size: int | None, round_to: int
 ) -> list[LayerCounts]:
-    """Return widths of a layer, each removing more than the one before, channels going before heads.
+    """Return widths of a layer, each removing more than the one before, with channels going before heads.
 
-    Of the channels `FLOOR` stays while there are heads to go, of which each step has as few as possible; at the end the
-    heads are the fewest there can be, and one aligned step of channels. A config of `hidden_size` must accept it
-    (None: any will do). A layer without channels keeps all.
+    A share `FLOOR` of the channels stays while heads can still go; each step then removes as few heads as possible. At
+    the end the fewest possible heads and one aligned step of channels are left. A config of `hidden_size` must accept
+    the width; with None every width is accepted. A layer without channels keeps everything.
     """
     fine = fine_kind(kinds)
     most = fine.units(structure.layers[layer])
@@ -59,10 +59,11 @@ def channels_first(
 
 
 def splits_for_ratio(structure: ModelStructure, request: WidthRequest) -> list[tuple[LayerCounts, ...]]:
-    """Return the units each layer keeps, once for each way of splitting what is removed.
+    """Return the units each layer keeps, once for each split of the removal between attention and FFN.
 
-    The first takes channels before heads. The others, `MOST_SPLITS` at most, take a number of heads each: as few as can
-    be, and up to `_FARTHEST` times what an even split takes. Raises InvalidSparsity as `counts_for_ratio` does.
+    The first split takes channels before heads. The others, `MOST_SPLITS` at most, take a number of heads each: between
+    the fewest possible and `_FARTHEST` times the number in an even split. Raises InvalidSparsity as `counts_for_ratio`
+    does.
     """
     kinds, round_to, hidden_size = request.kinds, request.round_to, request.hidden_size
     fine = fine_kind(kinds)
@@ -106,7 +107,7 @@ def splits_for_ratio(structure: ModelStructure, request: WidthRequest) -> list[t
 def _numbers(
     structure: ModelStructure, layer: int, options: Sequence[LayerCounts], kinds: Sequence[UnitKind], share: float
 ) -> list[int]:
-    """Return the places of the options that are worth comparing where a layer loses that share of its parameters."""
+    """Return the indices of the options worth comparing for a layer that loses that share of its parameters."""
     fine = fine_kind(kinds).all_parameters(structure, layer)
     every = removable_parameters(structure, layer, kinds)
     numbers = [
@@ -119,7 +120,7 @@ def _numbers(
 
 
 def _spread(numbers: list[int], most: int) -> list[int]:
-    """Return at most so many of a list, evenly spaced, its first and last among them."""
+    """Return at most `most` evenly spaced items of a list, the first and last included."""
     if len(numbers) <= most:
         return numbers
     return [numbers[round(place * (len(numbers) - 1) / (most - 1))] for place in range(most)]

@@ -1,4 +1,4 @@
-"""Names that files of vision transformers have for the modules of a model."""
+"""Names of the modules of vision transformers in files."""
 
 RENAMES = (
     (r"\.encoder\.layer\.([0-9]+)\.", r".layers.\1."),

@@ -1,4 +1,4 @@
-"""Width reduction: how many units of each kind the layers of a model keep, or the ranking by which they are chosen."""
+"""Width reduction: the units of each kind that a model's layers keep, or the ranking that chooses them."""
 
 from dataclasses import dataclass, replace
 
@@ -14,10 +14,10 @@ class WidthReduction:
     """Width reduction of the layers: to given `counts`, or by a `ranking` of the units of all layers.
 
     `counts` has one entry per layer; where it is None, layers keep the units that the ranking leaves. `protected`
-    layers are not changed. At least `limit` parameters have to go; 0: as many as are nearest to the ratio.
+    layers are not changed. At least `limit` parameters go; with 0, the number nearest to the ratio.
 
-    `others` are reductions by as much that split it differently between attention and FFN, in place of any of which
-    this one may be taken: it is where nothing can be measured.
+    `others` are alternative reductions of the same size with other splits between attention and FFN. This reduction is
+    used where they cannot be measured against each other.
     """
 
     attention: AttentionMode
@@ -30,11 +30,11 @@ class WidthReduction:
 
     @property
     def kinds(self) -> tuple[UnitKind, ...]:
-        """The kinds of units that are removed."""
+        """Kinds of units that are removed."""
         return removed_kinds(self.attention)
 
     def with_room_for(self, structure: ModelStructure, added: int) -> "WidthReduction":
-        """Return the reduction with which the `limit` is held although a method adds parameters: so many more go."""
+        """Return a reduction that removes `added` more parameters, so that `limit` holds for methods that add some."""
         if self.ranking is not None:
             more = added if self.ranking.at_least else 0
             return replace(self, ranking=replace(self.ranking, removed=self.ranking.removed + more))

@@ -1,4 +1,4 @@
-"""OLMo 2, whose norms of queries and keys span all heads and lose with them what goes; norms follow either output.
+"""OLMo 2: norms of queries and keys span all heads and shrink with them; a norm follows each sublayer's output.
 
 Discovery finds the same; it is declared so that such a model is known at once.
 """

@@ -1,6 +1,6 @@
-"""OPT: a head size that follows from the hidden size, and norms before or after each output, as the config says.
+"""OPT: a head size that follows from the hidden size; the config puts norms before or after each sublayer.
 
-Discovery knows the norms of one config, and here it is the config that says where they are.
+It is declared because discovery sees the norms of one config only.
 """
 
 from core.engine.architectures.architecture import Architecture, Sublayer

@@ -1,4 +1,4 @@
-"""Qwen2 and Qwen2.5, which name one architecture.
+"""Qwen2 and Qwen2.5, which share the name of one architecture.
 
 Discovery finds the same; it is declared so that such a model is known at once.
 """

@@ -1,4 +1,4 @@
-"""Qwen3, whose norms of queries and keys are those of one head, so that they stay as heads go.
+"""Qwen3: norms of queries and keys are per head, so that they stay unchanged when heads are removed.
 
 Discovery finds the same; it is declared so that such a model is known at once.
 """

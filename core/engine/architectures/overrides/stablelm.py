@@ -1,6 +1,6 @@
-"""StableLM: Llama's modules, a head size that follows from the hidden size, attention and FFN in turn or at once.
+"""StableLM: Llama's modules, head size from the hidden size; attention and FFN in sequence or in parallel.
 
-Discovery knows the norms of one config, and here it is the config that says what reads the stream.
+It is declared because discovery sees the norms of one config only, and the config says which read the residual stream.
 """
 
 from core.engine.architectures.llama_like import llama_like

@@ -1,4 +1,4 @@
-"""StarCoder2: Llama's attention with biases, an FFN of two layers, and LayerNorm before either.
+"""StarCoder2: Llama's attention with biases, an FFN of two layers, and LayerNorm before each sublayer.
 
 Discovery finds the same; it is declared so that such a model is known at once.
 """

@@ -1,4 +1,4 @@
-"""Classifiers that timm builds, wrapped by transformers: the head has another name in each."""
+"""Classifiers of timm in the wrapper of transformers; the head's name differs from one to another."""
 
 from core.engine.architectures.classifier_architecture import ClassifierArchitecture
 

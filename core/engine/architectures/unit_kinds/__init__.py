@@ -1,4 +1,4 @@
-"""Kinds of units within decoder blocks, a module each, which the registry finds and nothing else has to name.
+"""Kinds of units within decoder blocks, one module each. The registry finds them; nothing else names one.
 
-A module has `KINDS`: one `UnitKind`, or one for each way in which such units can be counted.
+A module's `KINDS` has one `UnitKind`, or one for each way to count such units.
 """

@@ -1,8 +1,9 @@
 """Channels of the FFN: their rows in the layers that produce them, and their column in the layer that reads them.
 
-Of a mixture they are the channels of each expert: a layer has `expert_sets` sets of them in the stacks of its experts,
-and `linear_sets` in the linear layers beside these whose width follows the same setting. Facts of the model:
-`channel_parameters` are those of one channel in linear layers, `expert_channel_parameters` in the stacks.
+In a mixture, channels are those of each expert: a layer has `expert_sets` sets of channels in the stacks of its
+experts, and `linear_sets` in the linear layers beside the experts whose width follows the same setting. Facts of the
+model: `channel_parameters` counts the parameters of one channel in linear layers, `expert_channel_parameters` in the
+stacks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,7 @@ from secateur_wire.errors import UnusableModel
 
 
 class Channels(UnitKind):
-    """One channel of the FFN, or one of every expert."""
+    """Channel of the FFN, or one channel of every expert."""
 
     name = CHANNELS_KIND
     rank = 20
@@ -75,7 +76,7 @@ class Channels(UnitKind):
 
 
 def _of_experts(family: Architecture, experts: Experts, channels: ExpertChannels, blocks: Sequence[Block]) -> KindFacts:
-    """Return the facts of a mixture; raises UnusableModel where its blocks have other shapes than they should."""
+    """Return the facts of a mixture; raises UnusableModel where its blocks do not have the expected shapes."""
     giving = experts.parameter(experts.giving)
     facts = {"expert_channel_parameters": 0, "channel_parameters": 0}
     sizes = []

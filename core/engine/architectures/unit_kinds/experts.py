@@ -1,7 +1,7 @@
 """Whole experts of a mixture: their matrices, and their entries in the router's weights and biases.
 
-Facts of the model, where it has experts that can be removed: `expert_parameters` are those of one. A layer has a number
-of `experts`, in `expert_groups`, of each of which as many are removed.
+Facts of a model whose experts can be removed: `expert_parameters` counts the parameters of one expert. A layer has a
+number of `experts`, in `expert_groups` that each lose the same number.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from core.engine.architectures.unit_kind import AttentionMode, Block, KindFacts,
 
 
 class ExpertUnits(UnitKind):
-    """One expert."""
+    """Expert as a unit."""
 
     name = EXPERTS_KIND
     rank = 30

@@ -1,9 +1,9 @@
-"""Heads of the attention: KV heads with their contiguous groups of query heads, or as many query heads of every group.
+"""Heads of the attention: KV heads with their contiguous groups of query heads, or equal numbers of query heads.
 
-Facts of the model: `head_parameters` are of a query head alone, `kv_group_parameters` of a KV head with its group, as
-large as that of the first layer with heads; both are 0 where the architecture offers no removal of heads. An axis has
-runs of query features, then key features, then value features (which count as key) in a fused projection; a run of
-`head` or `kv_head` has one feature of each, where there are not as many as the head size.
+Facts of the model: `head_parameters` counts the parameters of one query head, `kv_group_parameters` those of a KV head
+with its group, sized as in the first layer with heads; both are 0 where the architecture does not offer the removal of
+heads. An axis has runs of query features, then key features, then value features (which count as keys) in a fused
+projection. A run named `head` or `kv_head` has one feature per head; other runs have the head size.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ _NO_HEADS: Final = {"heads": 0, "kv_heads": 0}
 
 
 class _Heads(UnitKind):
-    """Heads, however they are counted."""
+    """Base of the two ways to count heads."""
 
     name = "heads"
     rank = 10
@@ -80,7 +80,7 @@ class _Heads(UnitKind):
 
 
 class KVGroups(_Heads):
-    """One KV head with its group of query heads."""
+    """KV head with its group of query heads."""
 
     def is_removed(self, attention: AttentionMode) -> bool:
         return attention == "kv_groups"
@@ -103,7 +103,7 @@ class KVGroups(_Heads):
 
 
 class QueryHeads(_Heads):
-    """One query head; every KV head keeps as many."""
+    """Query head; every KV head keeps the same number of query heads."""
 
     def is_removed(self, attention: AttentionMode) -> bool:
         return attention == "query_heads"
@@ -126,7 +126,7 @@ class QueryHeads(_Heads):
         return shape.sizes["kv_heads"]
 
     def all_parameters(self, structure: ModelStructure, layer: int) -> int:
-        """Return the parameters of the attention's heads, those of the keys and values among them."""
+        """Return the parameters of the attention's heads, including keys and values."""
         return KVGroups().all_parameters(structure, layer)
 
 
@@ -134,11 +134,10 @@ KINDS: Final = (KVGroups(), QueryHeads())
 
 
 def attention_mode(requested: AttentionChoice, structure: ModelStructure) -> AttentionMode:
-    """Return the unit by which heads go, if they do.
+    """Return the unit by which heads are removed.
 
-    `auto` means KV groups where there are several, else query heads, and none where none can be removed.
-
-    Raises InvalidParameters where heads are to be removed that the family cannot give up.
+    `auto` means KV groups where there are several, else query heads, and none where no head can be removed. Raises
+    InvalidParameters where the request removes heads that the family cannot give up.
     """
     removes_heads = structure.facts["kv_group_parameters"] > 0
     if requested == "auto":
@@ -160,7 +159,7 @@ def _group(shape: LayerShape) -> int:
 
 
 def _kv_heads(family: Architecture, block: Block, heads: int, head_dim: int) -> int:
-    """Return the number of KV heads of a layer, from its first axis that has keys; raises UnusableModel."""
+    """Return the number of KV heads of a layer, from its first axis with keys; raises UnusableModel."""
     of_query, of_key = {"query": head_dim, "head": 1}, {"key": head_dim, "kv_head": 1}
     kv_heads = heads
     for axis in family.axes("heads"):
