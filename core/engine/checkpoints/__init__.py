@@ -1,4 +1,4 @@
-"""Checkpoints as files of data: their headers, configs and templates, read without trust before anything opens them.
+"""Checkpoints as data files: headers, configs and templates, checked as untrusted input before anything opens them.
 
-No architecture, tensor library or tokenizer has a place here: what the files mean is said further up.
+Nothing here knows an architecture, a tensor library or a tokenizer; other packages interpret the files.
 """

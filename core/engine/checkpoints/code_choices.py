@@ -1,7 +1,8 @@
 """Keys in a model folder's JSON files that would choose code: a module, a class, a kernel or a file to open.
 
-They are what the installed transformers, timm and peft look up (docs/adr/0019-a-config-chooses-no-code.md says where).
-A key is refused with any text, list or object as its value: null, a number, true and false name nothing.
+The installed transformers, timm and peft look these keys up (docs/adr/0019-a-config-chooses-no-code.md says where). A
+key is refused if its value is a string, a list or an object. Null, numbers, true and false are allowed, because they
+name nothing.
 """
 
 import re
@@ -21,7 +22,7 @@ _REFUSED = frozenset(
         *("kernel_config", "fusion_config", "compile_config", "distributed_config"),
         *("quantization_config", "compression_config"),
         *("backbone", "backbone_config", "backbone_kwargs"),
-        # files other than those that were checked
+        # files other than the checked ones
         *("configuration_files", "transformers_weights", "fast_tokenizer_files", "gguf_file"),
     }
 )
@@ -44,17 +45,17 @@ TOKENIZER_CLASSES = frozenset(
     )
     for ending in ("Tokenizer", "TokenizerFast")
 ) | {"TokenizersBackend"}
-"""Classes of transformers that make a tokenizer of the files beside them and open nothing else. Any other name would be
-looked up among all that transformers exports, and `from_pretrained` of what is found called."""
+"""Tokenizer classes of transformers that read only the files beside them. Transformers would look any other name up
+among all its exports, and call `from_pretrained` of the result."""
 
 _FILES_OVERRULED = frozenset(
     {"tokenizer_file", "special_tokens_map_file", "added_tokens_file", "tokenizer_config_file", "chat_template_file"}
 )
-"""Leftovers of older versions in tokenizer_config.json: transformers puts the folder's own file in their place."""
+"""Leftovers of older versions in tokenizer_config.json: transformers uses the folder's own file instead."""
 
 
 def refuse_choices(content: Mapping[str, Any], file: str, *, ours: tuple[str, ...] = ()) -> None:
-    """Raise UnsafeConfig naming the key where the content of a JSON file chooses code; `ours` are top keys let by."""
+    """Raise UnsafeConfig naming the key where a JSON file's content chooses code; top-level keys `ours` are allowed."""
     for path, key, value in entries_of({key: value for key, value in content.items() if key not in ours}):
         if _names_something(value) and (
             key in _REFUSED or _IMPLEMENTATION.match(key) or (key != FLOAT_TAG and _SPECIAL_NAME.fullmatch(key))
@@ -75,7 +76,7 @@ def _refusal(file: str, path: str, reason: str) -> UnsafeConfig:
 def _check_config(config: Mapping[str, Any]) -> None:
     _check_tokenizer_class(config, CONFIG_FILE)
     read = {key: value for key, value in config.items() if key != _OF_ANOTHER_LIBRARY}
-    for path, key, value in entries_of(read):  # a config of several models has one of each inside
+    for path, key, value in entries_of(read):  # a config of several models contains one for each
         if key in ("dtype", "torch_dtype") and isinstance(value, str) and value not in _DTYPES:
             raise _refusal(
                 CONFIG_FILE, path, f"and {value[:100]!r} is none of {', '.join(_DTYPES)}: set it to the weights' dtype"
@@ -100,7 +101,7 @@ def _check_tokenizer_config(config: Mapping[str, Any]) -> None:
 
 
 def _check_special_tokens(tokens: Mapping[str, Any]) -> None:
-    """Refuse keys that are no special token: transformers passes each one, file names too, to the tokenizer's class."""
+    """Refuse keys that are no special token: transformers passes every key, even file names, to the tokenizer class."""
     for key in tokens:
         if not key.endswith(("_token", "_tokens")):
             raise _refusal(SPECIAL_TOKENS_FILE, key, "which is no special token (…_token, …_tokens): remove the key")

@@ -1,4 +1,4 @@
-"""Files next to a model's weights, checked before anything opens it: configs, special tokens, chat templates."""
+"""Files next to a model's weights, checked before anything opens them: configs, special tokens, chat templates."""
 
 import re
 from collections.abc import Iterator
@@ -20,15 +20,15 @@ _TEMPLATE_KEY = "chat_template"
 _ADAPTER_FILE = "adapter_config.json"
 _SHARD = re.compile(r"shard-[0-9]{5}-model-[0-9]{5}-of-[0-9]{5}\.safetensors")
 MOST_CHARACTERS = 2**17
-"""Most characters of all templates of a file together: the longest known template has a quarter of it.
+"""Largest total length, in characters, of a file's templates: four times the longest known template.
 
-Jinja takes some 5 µs to parse a character, so that a file takes less than a second.
+Jinja takes about 5 µs to parse a character, so a file takes less than a second.
 """
 MOST_TEMPLATES = 32
 
 
 class _Generation(Extension):
-    """The tag that transformers adds: {% generation %} … {% endgeneration %} round what the model wrote."""
+    """Tag that transformers adds: {% generation %} … {% endgeneration %} around the model's own words."""
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
@@ -43,10 +43,10 @@ _PARSER = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, ex
 
 
 def check_templates(said: Any, file: str) -> None:
-    """Raise UnusableModel where the templates are too many or too long, or one does not parse.
+    """Raise UnusableModel where there are too many templates, or one is too long or does not parse.
 
-    `said` is a template, or a list or object of them.
-    Parsing builds a tree of the text: nothing of it is compiled, evaluated or called.
+    `said` is a template, or a list or object of templates. Parsing builds a syntax tree; nothing is compiled, evaluated
+    or called.
     """
     templates = list(_texts(said))
     if len(templates) > MOST_TEMPLATES:
@@ -76,9 +76,9 @@ def _texts(said: Any) -> Iterator[str]:
 
 
 def check_companions(folder: Path) -> None:
-    """Check all files of a folder but config.json, as far as they are there.
+    """Check all files of a folder except config.json, as far as they exist.
 
-    Raises UnsafeConfig where one would have other code or files opened, UnusableModel where one cannot be read.
+    Raises UnsafeConfig where a file would make other code or files open, UnusableModel where a file cannot be read.
     """
     for name in CHECKED:
         if name != CONFIG_FILE and (folder / name).is_file():
@@ -103,7 +103,7 @@ def check_companions(folder: Path) -> None:
 
 
 def check_companion(file: Path) -> None:
-    """Check one of `CHECKED`, config.json left out; raises as `check_companions`."""
+    """Check one file of `CHECKED` other than config.json; raises as `check_companions`."""
     if file.name == TEMPLATE_FILE:
         check_templates(_read_text(file), file.name)
         return
@@ -125,7 +125,7 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def _check_template_folder(folder: Path) -> None:
-    """Check a folder of further chat templates: together they may be as long as the templates of one file."""
+    """Check a folder of further chat templates: together they have the length limit of one file's templates."""
     characters = 0
     for file in folder.glob("*.jinja"):
         template = _read_text(file)

@@ -10,7 +10,7 @@ TEMPLATE_FILE = "chat_template.jinja"
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
 ONNX_FILE = "model.onnx"
-"""Name of the ONNX file in a classifier's artifact, next to its safetensors: never read back as a model."""
+"""Name of the ONNX file in a classifier's artifact, next to its safetensors. It is never read back as a model."""
 
 COMPANIONS = (
     CONFIG_FILE,
@@ -30,8 +30,8 @@ COMPANIONS = (
     TEMPLATE_FILE,
     "chat_template.json",
 )
-"""Config, generation config, tokenizer and what is done to images and sound: what goes with the weights. Data all of
-them, no code: `core.engine.checkpoints.companions` sees to it."""
+"""Files that accompany the weights: config, generation config, tokenizer, and preprocessing of images and sound. All
+are data, not code; `core.engine.checkpoints.companions` checks that."""
 
 _CHECKED_BYTES = {
     CONFIG_FILE: 4 * 2**20,
@@ -45,9 +45,9 @@ _CHECKED_BYTES = {
     "chat_template.json": 2**20,
 }
 CHECKED = tuple(_CHECKED_BYTES)
-"""Companions that are read and checked before anything opens the folder; the others are vocabularies."""
+"""Companions that are read and checked before anything opens the folder; the other companions are vocabularies."""
 MOST_BYTES = dict.fromkeys((*COMPANIONS, INDEX_FILE), 128 * 2**20) | _CHECKED_BYTES
-"""Most bytes of every file that is not weights: several times what the largest known model has."""
+"""Largest size in bytes of every file without weights: several times the largest known one."""
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
@@ -55,15 +55,15 @@ _WEIGHTS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\.safetensors")
 
 
 def is_weight_file(name: str) -> bool:
-    """Return whether a name, without folders, is one that a safetensors file of a model may have."""
+    """Return True if a file name, without folders, is a name for a model's safetensors file."""
     return _WEIGHTS.fullmatch(name) is not None
 
 
 def is_model_file(name: str) -> bool:
-    """Return whether a file of this name belongs into a model folder."""
+    """Return True if a file of this name belongs in a model folder."""
     return name in COMPANIONS or name == INDEX_FILE or is_weight_file(name)
 
 
 def is_pickle(name: str) -> bool:
-    """Return whether a name is one that weights stored as pickles have."""
+    """Return True if a file name is a name for weights stored as pickles."""
     return any(fnmatchcase(name, pattern) for pattern in PICKLES)

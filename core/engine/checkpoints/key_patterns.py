@@ -1,4 +1,4 @@
-"""Patterns of the names of tensors: a name with `{}` in place of each number of a module list."""
+"""Patterns of tensor names: a name with `{}` in place of each number of a module list."""
 
 import re
 from typing import Final
@@ -12,5 +12,5 @@ def pattern_of(name: str) -> str:
 
 
 def numbers_of(name: str) -> list[str]:
-    """Return the numbers of a name, in order, as its pattern's `format` takes them."""
+    """Return the numbers of a name, in order, as arguments for its pattern's `format`."""
     return _NUMBER.findall(name)

@@ -1,4 +1,4 @@
-"""Tensors of a model that files hold otherwise: several of theirs in a row, or a stretch of one."""
+"""Tensors of a model that files store in pieces: as several tensors in a row, or as a slice of one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -9,7 +9,7 @@ from secateur_wire.errors import CorruptSafetensors
 
 @dataclass(frozen=True)
 class Pieces:
-    """Tensors in a row, along a dimension, and the stretch of that from `begin` to `end`; to the end where it is None.
+    """Concatenation of stored tensors along a dimension, and the slice from `begin` to `end` (None: the last) of it.
 
     `stored` are their keys in files, or patterns of keys with `{}` for every number.
     """
@@ -22,9 +22,9 @@ class Pieces:
 
 @dataclass(frozen=True)
 class PiecedEntry(TensorEntry):
-    """Tensor that is made of pieces: `parts` in a row, and of that a stretch, as `Pieces` have it.
+    """Tensor that is built from pieces: `parts` are concatenated and sliced as in `Pieces`.
 
-    The place in a file is that of the first part alone.
+    The position in a file is the first part's.
     """
 
     parts: tuple[TensorEntry, ...] = ()
@@ -36,7 +36,7 @@ class PiecedEntry(TensorEntry):
 
 
 def pieced_entry(name: str, parts: Sequence[TensorEntry], pieces: Pieces) -> PiecedEntry:
-    """Return the tensor that parts make; raises CorruptSafetensors where they do not fit one another."""
+    """Return the tensor that parts make; raises CorruptSafetensors where the parts do not fit one another."""
     first, dimension = parts[0], pieces.dimension
     for part in parts:
         others = [size for place, size in enumerate(part.shape) if place != dimension]

@@ -1,15 +1,14 @@
-"""Quantised weights that are taken: FP8 with scales by block, row or tensor, and MXFP4, as config.json declares them.
+"""Supported quantised weights: FP8 with scales by block, row or tensor, and MXFP4, as config.json declares them.
 
-A quantised weight is two tensors of the file: its codes, and the scales they are multiplied by. Here the two become one
-entry with the name, shape and dtype of the weight; its values are computed where it is read
-(`core.engine.models.tensors`).
+A quantised weight is two tensors of the file: its codes, and the scales that multiply them. Here the two become one
+entry with the name, shape and dtype of the weight; `core.engine.models.tensors` computes the values on reading.
 
 - `"quant_method": "fp8"`: codes F8_E4M3 under the weight's own name, scales under `…_scale_inv`, one for each block of
-  `weight_block_size` ([rows, columns]; those at the edges may be smaller) or one for all. Where that is null, any grid
-  of scales that divides the weight evenly.
+  `weight_block_size` ([rows, columns]; blocks at the edges may be smaller) or one for all. With a null block size, any
+  grid of scales that divides the weight evenly.
 - `"quant_method": "mxfp4"`: codes `…_blocks` [experts, outputs, groups, 16], two values of four bits a byte, the lower
-  four first; scales `…_scales` [experts, outputs, groups], exponents of two with 127 added. The weight is [experts,
-  inputs, outputs].
+  four bits first; scales `…_scales` [experts, outputs, groups], exponents of two with 127 added. The weight is
+  [experts, inputs, outputs].
 """
 
 from collections.abc import Callable, Mapping
@@ -36,7 +35,7 @@ _LARGEST_BLOCK = 2**16
 
 @dataclass(frozen=True)
 class Quantisation:
-    """Quantisation of a folder's weights: `dtype` names, as headers do, what they are dequantised to."""
+    """Quantisation of a folder's weights; `dtype` is the dequantised dtype, by its name in headers."""
 
     method: Literal["fp8", "mxfp4"]
     dtype: str
@@ -45,9 +44,9 @@ class Quantisation:
 
 @dataclass(frozen=True)
 class QuantisedEntry(TensorEntry):
-    """Weight made of codes and scales: `dtype` and `shape` are the weight's, the place in the file is its codes'.
+    """Weight made of codes and scales: `dtype` and `shape` are the weight's; the position in the file is the codes'.
 
-    `block` are the rows and columns that share a scale; None for MXFP4.
+    `block` is the number of rows and columns that share a scale; None for MXFP4.
     """
 
     codes: TensorEntry
@@ -60,9 +59,9 @@ class QuantisedEntry(TensorEntry):
 
 
 def quantisation_of(config: Mapping[str, Any]) -> Quantisation | None:
-    """Return the quantisation that a config declares; None where its weights are plain.
+    """Return the quantisation that a config declares; None where its weights are not quantised.
 
-    Raises UnusableModel for any that is not taken, and for keys and values that those taken do not have.
+    Raises UnusableModel for an unsupported quantisation, and for keys and values that the supported ones do not have.
     """
     declared = config.get(QUANTISATION_KEY)
     if declared is None:
@@ -81,7 +80,7 @@ def quantisation_of(config: Mapping[str, Any]) -> Quantisation | None:
 
 
 def plain_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the config of the dequantised model: as it is but for the quantisation, and with the weights' dtype."""
+    """Return the config of the dequantised model: without the quantisation, and with the weights' dtype."""
     plain = dict(config)
     if plain.get(QUANTISATION_KEY) is not None:
         del plain[QUANTISATION_KEY]
@@ -90,10 +89,10 @@ def plain_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def join_quantised(stored: Mapping[str, TensorEntry], quantisation: Quantisation) -> dict[str, TensorEntry]:
-    """Return a folder's tensors by their keys, with one entry for the codes and scales of each quantised weight.
+    """Return a folder's tensors by key, with one entry for the codes and scales of each quantised weight.
 
-    Scales of activations are left out: nothing is quantised any more once the model runs. Raises MissingTensors for
-    codes without scales or scales without codes, CorruptSafetensors where their shapes or dtypes do not fit.
+    Scales of activations are left out, because the dequantised model does not use them. Raises MissingTensors for codes
+    without scales or scales without codes, CorruptSafetensors where their shapes or dtypes do not fit.
     """
     codes_end, scales_end, join = _LAYOUTS[quantisation.method]
     joined: dict[str, TensorEntry] = {}
@@ -116,7 +115,7 @@ def join_quantised(stored: Mapping[str, TensorEntry], quantisation: Quantisation
 
 
 def require_declared(tensors: Mapping[str, TensorEntry]) -> None:
-    """Raise UnusableModel for a tensor in floats of 8 bits or fewer that the config says nothing of."""
+    """Raise UnusableModel for a tensor in floats of 8 bits or fewer that the config does not declare."""
     for key, entry in tensors.items():
         if entry.dtype.startswith(_SHORT_FLOATS):
             raise UnusableModel(
@@ -167,7 +166,7 @@ def _entry(
 
 
 def _dtype(config: Mapping[str, Any]) -> str:
-    """Return what weights are dequantised to, as headers name it: the config's dtype, or bfloat16."""
+    """Return the dequantised dtype, by its name in headers: the config's dtype, or bfloat16."""
     said = next((value for key in _DTYPE_KEYS if (value := config.get(key))), None)
     return next((stored for stored, name in WEIGHT_DTYPES.items() if name == said), "BF16")
 

@@ -1,4 +1,4 @@
-"""Header of a safetensors file: read without loading a tensor, with checks against false entries, or written.
+"""Header of a safetensors file: read without loading a tensor and checked against false entries, or written.
 
 Format: 8 bytes little-endian header length, a JSON header {name: {dtype, shape, data_offsets}}, then the data.
 """
@@ -40,13 +40,13 @@ WEIGHT_BYTES = {name: _BITS[stored] // 8 for stored, name in WEIGHT_DTYPES.items
 
 
 def dtype_bytes(dtype: str, shape: Sequence[int]) -> int:
-    """Return the bytes that a tensor of this stored dtype and shape takes."""
+    """Return the size in bytes of a tensor of this stored dtype and shape."""
     return math.prod(shape) * _BITS[dtype] // 8
 
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """Tensor of a file: its bytes have offsets from the start of the file."""
+    """Tensor of a file; the offsets of its bytes count from the start of the file."""
 
     name: str
     dtype: str
@@ -61,12 +61,12 @@ class TensorEntry:
 
     @property
     def nbytes(self) -> int:
-        """Return the bytes it takes as it is read."""
+        """Return the size in bytes of the tensor as it is read."""
         return self.end - self.start
 
 
 def encode_header(tensors: Iterable[tuple[str, str, Sequence[int], int]]) -> bytes:
-    """Return the length and header of a file with these tensors in order: (name, dtype, shape, bytes) each."""
+    """Return the length and header of a file with these tensors in order, each as (name, dtype, shape, bytes)."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     position = 0
     for name, dtype, shape, size in tensors:
@@ -78,7 +78,7 @@ def encode_header(tensors: Iterable[tuple[str, str, Sequence[int], int]]) -> byt
 
 
 def read_header(file: Path) -> dict[str, TensorEntry]:
-    """Return a file's entries by tensor name; raises CorruptSafetensors saying what is wrong with which file."""
+    """Return a file's entries by tensor name; raises CorruptSafetensors naming the file and the fault."""
 
     def corrupt(reason: str) -> CorruptSafetensors:
         return CorruptSafetensors(f"{file.name} is not a valid safetensors file: {reason}", param="model")

@@ -1,15 +1,15 @@
-"""Floats that JSON has no word for, in a config.json as transformers writes it: {"__float__": "Infinity"}."""
+"""Floats that JSON cannot write, in a config.json of transformers: {"__float__": "Infinity"}."""
 
 from typing import Final
 
 from pydantic import JsonValue
 
 FLOAT_TAG: Final = "__float__"
-"""The key of an object that stands for a float."""
+"""Key of an object that stands for a float."""
 
 
 def with_floats(value: JsonValue) -> JsonValue:
-    """Return a setting with the floats that are written as objects."""
+    """Return a setting with the tagged objects replaced by floats."""
     if isinstance(value, dict):
         return (
             float(str(value[FLOAT_TAG]))

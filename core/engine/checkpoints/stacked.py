@@ -1,4 +1,4 @@
-"""Tensors of a model that files hold in parts: stacks of experts, each of which has matrices of its own there."""
+"""Stacks of experts: tensors of a model that files store as separate matrices of each expert."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,9 +8,9 @@ from core.engine.checkpoints.safetensors_header import TensorEntry
 
 @dataclass(frozen=True)
 class StackedEntry(TensorEntry):
-    """Stack [members, rows, columns] of matrices: `parts` has for each member the tensors whose rows follow in it.
+    """Stack [members, rows, columns] of matrices: `parts` has the tensors of each member, whose rows are concatenated.
 
-    The place in a file is that of the first part alone.
+    The position in a file is the first part's.
     """
 
     parts: tuple[tuple[TensorEntry, ...], ...]

@@ -1,4 +1,4 @@
-"""Cut: all that a removal has to know of a request, without its method and its job."""
+"""Cut: all facts of a request that a removal needs, without its method and its job."""
 
 from dataclasses import dataclass
 
@@ -12,11 +12,11 @@ from core.engine.options.patterns import Pattern
 
 @dataclass(frozen=True)
 class Cut:
-    """Model, options, and how much is to go.
+    """Model, options, and the share to remove.
 
-    `sparsity` is a share of the prunable weights where weights become zero, of the model's parameters elsewhere. With
-    `at_least` no less of it goes, else the nearest there is. `is_timed`: a shape of that sparsity was timed. Widths are
-    multiples of `round_to` where the options leave it open.
+    `sparsity` is a share of the prunable weights where weights become zero, and of the model's parameters otherwise.
+    With `at_least` no less is removed; without it the nearest possible share is. `is_timed` is True if a shape of that
+    sparsity was timed. Widths are multiples of `round_to` where the options leave it open.
     """
 
     description: Description
@@ -30,5 +30,5 @@ class Cut:
 
     @property
     def language_model(self) -> ModelDescription:
-        """Return the description of a language model, which everything but weights and filters goes from."""
+        """Return the language model's description. Only removals of weights and filters also apply to classifiers."""
         return self.description.language_model

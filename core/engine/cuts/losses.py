@@ -1,13 +1,13 @@
-"""Losses: the parts of a language model that a removal takes out, for what files of it can hold."""
+"""Losses: the parts of a language model that a removal takes out. Exporters check if a file format allows them."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Parts that a job takes out of a language model, or leaves behind in their place, as `biases`.
+    """Parts that a job takes out of a language model. With `biases` it leaves biases in their place.
 
-    `unlike_layers`: those that are left may differ in shape.
+    `unlike_layers` is True if the layers that are left may differ in shape.
     """
 
     heads: bool = False

@@ -1,4 +1,4 @@
-"""Plan of a removal: the counts that meet a request, decided in one place."""
+"""Plan of a removal: the counts that meet a request, computed in one place."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from core.engine.architectures.width_reduction import WidthReduction
 
 @dataclass(frozen=True)
 class RemovalPlan:
-    """Counts that a kind of removal decided; a kind with other counts than a width reduction derives a plan of its own.
+    """Counts that a kind of removal decided. A kind with other counts than a width reduction derives its own plan.
 
     `width_reduction` is None where no layer gets narrower.
     """

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 LAYER: Final = "layer"
-"""Kind of the row of a layer that is gone; rows of other kinds count units of a layer that stays."""
+"""Kind of the row of a removed layer. Rows of other kinds count units of a layer that stays."""
 
 
 @dataclass(frozen=True)
 class Points:
-    """Points (place on the axis of layers, share), of what was there `before`, was `removed`, or is there `after`."""
+    """Points (position on the axis of layers, share): the state `before`, the part `removed`, or the state `after`."""
 
     label: str
     of: Literal["before", "removed", "after"]
@@ -19,7 +19,7 @@ class Points:
 
 @dataclass(frozen=True)
 class SharePanel:
-    """Panel of shares in the picture of the layers; `label` is that of its axis."""
+    """Panel of shares in the picture of the layers; `label` is its axis label."""
 
     label: str
     series: Sequence[Points]
@@ -31,12 +31,12 @@ def unit_rows(layers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def removed_layers(layers: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Return the numbers in the source of the layers that a report says are gone."""
+    """Return the removed layers of a report, by their numbers in the source model."""
     return [row["layer"] for row in unit_rows(layers) if row["kind"] == LAYER]
 
 
 def counted_units(layers: Sequence[Mapping[str, Any]]) -> str:
-    """Return in words how many units of each kind, and how many layers, are gone; nothing where none is."""
+    """Return in words how many units of each kind, and how many layers, were removed; empty where none was."""
     counts: dict[str, tuple[int, int]] = {}
     for row in unit_rows(layers):
         removed, all_ = counts.get(row["kind"], (0, 0))

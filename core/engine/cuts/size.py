@@ -11,7 +11,7 @@ Figure = Literal["parameters", "bytes"]
 
 @dataclass(frozen=True)
 class SizeScale:
-    """Linear model of a figure of the artifact in the sparsity s: `start − slope·s`.
+    """Size of the artifact as a linear function of the sparsity s: `start − slope·s`.
 
     `margin` is added to a sparsity that counts weights, since every row may round it down by half a weight.
     """
@@ -28,7 +28,7 @@ class SizeScale:
 
 
 def scale_of_parameters(description: Description, figure: Figure) -> SizeScale:
-    """Return the scale of the parameters that are left, or of their bytes, where a sparsity is a share of them."""
+    """Return the scale of the remaining parameters, or of their bytes, where a sparsity is a share of them."""
     if figure == "parameters":
         return SizeScale(description.parameters, description.parameters)
     return SizeScale(description.bytes, description.parameters * WEIGHT_BYTES[description.dtype])

@@ -1,5 +1,4 @@
-"""Options: the axes of methods' parameters as pydantic mix-ins, and what each axis means for a model's description.
+"""Options: the axes of methods' parameters as pydantic mix-ins, and their checks against a model's description.
 
-A method's own parameters are put together of them elsewhere: no method, none of their ids and no tensor library has a
-place here.
+A method's own parameters combine them elsewhere. Nothing here knows a method, an id of one or a tensor library.
 """

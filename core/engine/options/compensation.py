@@ -1,22 +1,22 @@
-"""Options for fitting the weights that stay to what the dense model gave."""
+"""Options for fitting the weights that stay to the outputs of the dense model."""
 
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 MOST_STEPS = 32
-"""Most steps of conjugate gradients where their number is chosen."""
+"""Most steps of conjugate gradients where their number is chosen on held-out tokens."""
 SWEEPS = 3
-"""Most times that the experts of a block are fitted, each to what the others leave missing."""
+"""Most times that the experts of a block are fitted, each to the residual that the others leave."""
 ROUTER_STEPS = 4
-"""Most steps along the gradient by which a block's router is fitted."""
+"""Most gradient steps with which a block's router is fitted."""
 
 
 class Refit(BaseModel):
-    """Fitting weights to what the dense model gave."""
+    """Fit of weights to the outputs of the dense model."""
 
     is_after_a_cut: ClassVar[bool] = False
-    """True where units or layers went before the fit; False where weights became zero and every shape stayed."""
+    """True for a fit after units or layers were removed; False after weights became zero and every shape stayed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -45,17 +45,17 @@ class Refit(BaseModel):
 
     @property
     def conjugate_gradient_steps(self) -> int | Literal["auto"]:
-        """Return the steps by which weights are fitted at a fixed mask: none where units went."""
+        """Return the number of conjugate-gradient steps at a fixed mask; 0 where units were removed."""
         return 0
 
     @property
     def chooses(self) -> bool:
-        """Return whether something is chosen by held-out tokens."""
+        """Return True if held-out tokens choose something."""
         return self.refit == "auto" or (self.refits and self.ridge == "auto")
 
 
 class Compensation(Refit):
-    """Changes of the remaining weights that make up for those that become zero, besides what the method does."""
+    """Updates that compensate for pruned weights, beside the method's own."""
 
     conjugate_gradient: Literal["auto"] | Annotated[int, Field(ge=0, le=1000)] = Field(
         0,
@@ -73,7 +73,7 @@ class Compensation(Refit):
 
 
 class CompensationOptions(BaseModel):
-    """Options for compensation: an update of the weights that are kept for the loss of those that are pruned."""
+    """Options for compensation: an update of the kept weights for the loss of the pruned ones."""
 
     compensation: Compensation | None = Field(
         None,
@@ -100,7 +100,7 @@ _DEFAULT = CutRefit()
 
 
 class RefitOptions(BaseModel):
-    """Options for compensation: a refit of the layers that are kept for the heads, channels or layers removed."""
+    """Options for compensation: a refit of the remaining layers after heads, channels or layers were removed."""
 
     compensation: CutRefit | None = Field(
         None,
@@ -112,5 +112,5 @@ class RefitOptions(BaseModel):
 
     @property
     def default_refit(self) -> CutRefit | None:
-        """Refit that is done where nothing is said of it and there is calibration text; None: none."""
+        """Refit that is the default where there is calibration text; None: no refit."""
         return _DEFAULT

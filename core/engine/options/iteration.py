@@ -1,4 +1,4 @@
-"""Options of methods that prune and retrain in turn, and of those that look at the loss's second derivatives."""
+"""Options of methods that alternate pruning and retraining, and of methods that use the loss's second derivatives."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,7 +10,7 @@ Curvature = Literal["gauss_newton", "empirical_fisher", "squared_error"]
 
 @dataclass(frozen=True)
 class Retraining:
-    """Rounds of a method, each of which prunes and then trains for so many steps."""
+    """Rounds of a method: each prunes, then trains for a number of steps."""
 
     rounds: int = 1
     steps: int = 0
@@ -18,12 +18,12 @@ class Retraining:
 
     @property
     def images(self) -> int:
-        """Return how many images all rounds train on."""
+        """Return the number of images that all rounds train on."""
         return self.rounds * self.steps * self.batch_size
 
 
 class IterationOptions(BaseModel):
-    """Deletion and retraining in turn."""
+    """Alternation of deletion and retraining."""
 
     rounds: int = Field(5, ge=1, le=10_000, description="Number of rounds. Each deletes weights and retrains the rest.")
     growth: Literal["linear", "cubic"] = Field(
@@ -41,7 +41,7 @@ class IterationOptions(BaseModel):
 
 
 class CurvatureOptions(BaseModel):
-    """Parameters of methods that use curvature: the estimate of the loss's second derivatives in the weights."""
+    """Parameters of methods that use curvature: an estimate of the loss's second derivatives in the weights."""
 
     curvature: Curvature = Field(
         "gauss_newton",

@@ -13,7 +13,7 @@ from core.engine.architectures.layer_shape import LinearShape
 from secateur_wire.errors import IndivisibleWidth, InvalidPattern, InvalidSparsity
 
 PatternFamily = Literal["unstructured", "n:m", "structured"]
-"""Kinds of patterns, of which only n:m has more than one."""
+"""Families of patterns; only n:m has more than one member."""
 
 _N_M = re.compile(r"([0-9]{1,4}):([0-9]{1,4})")
 
@@ -38,19 +38,19 @@ class Pattern:
 
     @property
     def sparsity(self) -> float | None:
-        """Return the share of weights the pattern removes, None where the pattern leaves it open."""
+        """Return the share of weights the pattern removes; None where the pattern leaves it open."""
         if self.keep is None or self.of is None:
             return None
         return 1 - self.keep / self.of
 
     @property
     def shrinks(self) -> bool:
-        """Return whether whole parts go, so that the model gets smaller; else weights become zero."""
+        """Return True if whole parts are removed and the model gets smaller; False if weights become zero."""
         return self.family == "structured"
 
     @property
     def is_unrestricted(self) -> bool:
-        """Return whether any weight may go, wherever it is."""
+        """Return True if any weight may be removed, regardless of its position."""
         return self.family == "unstructured"
 
 
@@ -62,7 +62,7 @@ _SHARE_OF = {UNSTRUCTURED.text: "prunable weights", STRUCTURED.text: "the model'
 
 
 def parse_pattern(text: str) -> Pattern:
-    """Parse a pattern; raises InvalidPattern naming what would be right."""
+    """Parse a pattern; raises InvalidPattern naming the valid ones."""
     for named in (UNSTRUCTURED, STRUCTURED):
         if text == named.text:
             return named
@@ -82,7 +82,7 @@ def parse_pattern(text: str) -> Pattern:
 
 
 def family_of(text: str | None) -> PatternFamily | None:
-    """Return the family of a pattern, None where the text is none."""
+    """Return the family of a pattern; None where the text is no pattern."""
     try:
         return None if text is None else parse_pattern(text).family
     except InvalidPattern:
@@ -90,7 +90,7 @@ def family_of(text: str | None) -> PatternFamily | None:
 
 
 def resolve_sparsity(pattern: Pattern, sparsity: float | None) -> float:
-    """Return the sparsity a request means; raises InvalidSparsity if out of range or at odds with the pattern."""
+    """Return the sparsity of a request; raises InvalidSparsity if it is out of range or contradicts the pattern."""
     if sparsity is not None and not 0 <= sparsity < 1:
         raise InvalidSparsity(f"sparsity {sparsity} is out of range: 0 ≤ sparsity < 1", param="sparsity")
     fixed = pattern.sparsity
@@ -112,7 +112,7 @@ def resolve_sparsity(pattern: Pattern, sparsity: float | None) -> float:
 
 
 def require_divisible(linears: Iterable[LinearShape], pattern: Pattern) -> None:
-    """Require that m of `n:m` divides each layer's rows; raises IndivisibleWidth naming the first layer it does not."""
+    """Require that m of `n:m` divides each layer's rows; raises IndivisibleWidth naming the first exception."""
     for linear in linears:
         width = linear.in_features // linear.kernel
         if pattern.of is not None and width % pattern.of:

@@ -1,4 +1,4 @@
-"""Options of a measurement of how sensitive each layer is to being pruned."""
+"""Options for measuring how sensitive each layer is to pruning."""
 
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
@@ -13,7 +13,7 @@ DEFAULT_RATES = tuple(tenths / 10 for tenths in range(1, 10))
 
 
 class SensitivityOptions(BaseModel):
-    """Options for which method's pruning is measured, at which rates, and on which layers."""
+    """Options for the method, the rates and the layers of the measurement."""
 
     method: str = Field("magnitude", description="Id of the method that prunes the layers.")
     pattern: str | None = Field(
@@ -41,7 +41,7 @@ class SensitivityOptions(BaseModel):
         return self
 
     def rates_of(self, pattern: Pattern) -> list[float]:
-        """Return the rates to measure; raises InvalidParameters where n:m fixes another."""
+        """Return the rates to measure; raises InvalidParameters where n:m fixes a different rate."""
         if pattern.sparsity is None:
             return self.rates or list(DEFAULT_RATES)
         if self.rates not in (None, [pattern.sparsity]):

@@ -1,4 +1,4 @@
-"""Result of a sensitivity job: the loss against the pruning rate of each layer, all others dense."""
+"""Result of a sensitivity job: the loss against the pruning rate of each layer, with all other layers dense."""
 
 from typing import Literal
 
@@ -10,8 +10,8 @@ from core.engine.architectures.model_task import MODEL_TASKS, ModelTask
 class SensitivityPoint(BaseModel):
     """Figures of the model with one layer pruned at one rate.
 
-    `sparsity` is the share of its weights that became zero, `loss` the mean cross-entropy in nats, a token or image;
-    `ratio` is perplexity over the dense model's, None of classifiers.
+    `sparsity` is the share of the layer's weights that became zero. `loss` is the mean cross-entropy in nats per token
+    or image. `ratio` is the perplexity divided by the dense model's; None for classifiers.
     """
 
     rate: float
@@ -23,7 +23,7 @@ class SensitivityPoint(BaseModel):
 
 
 class SensitivityCurve(BaseModel):
-    """One layer, or one linear layer: its name, its place in the model, and how many weights were to be pruned."""
+    """Curve of one layer, or one linear layer: its name, its place in the model, and its number of prunable weights."""
 
     name: str
     layer: int
@@ -32,7 +32,7 @@ class SensitivityCurve(BaseModel):
 
 
 class Sensitivity(BaseModel):
-    """`dense` is the whole model at rate 0. `measured_on` names the text or images and how much of it."""
+    """Curves of a model. `dense` is the whole model at rate 0. `measured_on` names the text or images and how many."""
 
     task: Literal["language-model", "image-classification"]
     method: str
@@ -49,7 +49,7 @@ class Sensitivity(BaseModel):
 
     @property
     def is_by_layer(self) -> bool:
-        """Return whether a curve is of a whole layer: of all linear layers of a block, or a classifier's one."""
+        """Return True if each curve is of a whole layer: all linear layers of a block, or one layer of a classifier."""
         return self.scope == "layer" or not self.model_task.has_blocks
 
     def increases(self, curve: SensitivityCurve) -> list[float]:

@@ -1,4 +1,4 @@
-"""Water-filling from measured sensitivity to a sparsity per layer: the marginal cost is equal in all layers."""
+"""Water-filling: the sparsity of each layer from measured sensitivity, at equal marginal cost in all layers."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from secateur_wire.errors import InvalidSparsity
 
 @dataclass(frozen=True)
 class LayerCosts:
-    """A layer of `weights` prunable weights that lost `increases` nats at `rates`, rising, all other layers dense."""
+    """Layer of `weights` prunable weights: its loss rises by `increases` nats at `rates`, ascending, others dense."""
 
     name: str
     weights: int
@@ -19,18 +19,18 @@ class LayerCosts:
 
 
 _ROUNDING = 1e-12
-"""Tolerance for rounding where a sparsity is compared with the highest rates together."""
+"""Tolerance for rounding where a sparsity is compared with the sum of the highest rates."""
 
 
 def allocate(layers: Sequence[LayerCosts], sparsity: float) -> list[float]:
     """Return the rate s_l of each layer, so that Σ n_l·s_l = sparsity·Σ n_l and the marginal costs m_l(s_l) are equal.
 
-    m_l is the loss a further weight costs, continuous and never falling, by `_marginal_costs`. Minimising the sum of
-    the predicted increases under the constraint on the sum makes all m_l(s_l) one multiplier λ, except in a layer that
-    is at the highest rate it was measured at: beyond it nothing is known. Where a whole stretch of rates costs λ, every
-    layer goes the same share of its stretch. Layers of equal curves get equal rates.
+    m_l is the loss per further weight, continuous and non-decreasing, by `_marginal_costs`. Minimising the sum of the
+    predicted increases under the constraint makes all m_l(s_l) equal to one multiplier λ, except in a layer at its
+    highest measured rate: beyond it nothing is known. Where m_l equals λ on a whole interval of rates, every layer
+    takes the same share of its interval. Layers with equal curves get equal rates.
 
-    Raises InvalidSparsity where the highest rates measured do not reach it.
+    Raises InvalidSparsity where the highest measured rates do not reach it.
     """
     total = sum(layer.weights for layer in layers)
     most = sum(layer.weights * layer.rates[-1] for layer in layers) / total
@@ -50,11 +50,11 @@ def allocate(layers: Sequence[LayerCosts], sparsity: float) -> list[float]:
         return [_rate_at(curve, multiplier, inclusive=inclusive) for curve in costs]
 
     wanted = sparsity * total
-    # Between two multipliers at which any m_l bends, all s_l(λ) are straight lines: the answer lies on one of them.
+    # Between two multipliers at which any m_l bends, all s_l(λ) are linear: the answer lies on one such segment.
     bends = list(product(sorted({cost for curve in costs for _, cost in curve}), (False, True)))
     first = bisect_left(bends, wanted, key=lambda bend: removed(rates_at(bend)))
     if first == len(bends):
-        return rates_at(bends[-1])  # all at their highest rate; the sum may differ from what is wanted by a rounding
+        return rates_at(bends[-1])  # all at their highest rate; the sum may differ from the requested one by rounding
     before = rates_at(bends[first - 1]) if first else [0.0] * len(layers)
     after = rates_at(bends[first])
     gained = removed(after) - removed(before)
@@ -63,12 +63,11 @@ def allocate(layers: Sequence[LayerCosts], sparsity: float) -> list[float]:
 
 
 def _marginal_costs(layer: LayerCosts) -> list[tuple[float, float]]:
-    """Return the points (rate, nats a weight) between which m_l is linear, both rising.
+    """Return the points (rate, nats per weight) between which m_l is linear, both ascending.
 
-    m_l is zero at rate 0. In the middle between two rates it is the slope there of the lower convex envelope of the
-    increases; the last line is drawn out to the last rate.
-
-    Increases below zero, which are noise, count as none: the envelope begins at (0, 0) and never falls.
+    m_l is zero at rate 0. At the midpoint of two rates it is the slope there of the lower convex envelope of the
+    increases; the last segment extends to the last rate. Increases below zero are noise and count as 0: the envelope
+    begins at (0, 0) and never falls.
     """
     measured = [(0.0, 0.0), *zip(layer.rates, (max(0.0, each) for each in layer.increases), strict=True)]
     hull = measured[:1]
@@ -89,7 +88,7 @@ def _slope(left: tuple[float, float], right: tuple[float, float]) -> float:
 
 
 def _rate_at(curve: Sequence[tuple[float, float]], cost: float, *, inclusive: bool) -> float:
-    """Return the highest rate whose marginal cost is below `cost`, or, `inclusive`, not above it."""
+    """Return the highest rate whose marginal cost is below `cost`, or, with `inclusive`, at most `cost`."""
     rate = 0.0
     for left, right in pairwise(curve):
         if right[1] < cost or (inclusive and right[1] == cost):
