@@ -1,4 +1,4 @@
-"""Formats of data sets; their readers are in other modules, so that naming a format loads none of them."""
+"""Formats of data sets. Their readers are in other modules, so that naming a format loads none of them."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ _SUFFIXES = {
 
 
 def detect_format(path: Path) -> str:
-    """Return the format of a folder, or of a file by its suffix; raises UnusableDataset naming those known."""
+    """Return the format of a folder, or of a file by its suffix; raises UnusableDataset naming the known formats."""
     if path.is_dir():
         return IMAGE_FOLDER
     try:

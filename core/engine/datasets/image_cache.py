@@ -1,6 +1,6 @@
-"""An image set on disk as a classifier takes it.
+"""Image set on disk, in the form that a classifier takes.
 
-The images are selected, decoded once into a file that is mapped into memory, and labelled with the model's classes.
+The images are selected, decoded once into a memory-mapped file, and labelled with the model's classes.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ Note = Callable[[str], None]
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """An image set on this machine; `sha256` is of its content."""
+    """Image set on this machine; `sha256` is the hash of its content."""
 
     name: str
     path: Path
@@ -43,7 +43,7 @@ class ImageFiles:
 
 @dataclass(frozen=True)
 class ImageSelection:
-    """Selection of images of a set: `samples` of them (None: all), in random order with a seed, evenly spaced without.
+    """Selection of `samples` images of a set (None: all): in random order with a seed, evenly spaced without one.
 
     No image is taken twice. `param` is the part of a request that an error names.
     """
@@ -53,7 +53,7 @@ class ImageSelection:
     param: str = "evaluation"
 
     def order(self, count: int, name: str) -> tuple[list[int], int]:
-        """Return all image numbers, those wanted first, and how many are wanted; raises TooFewImages."""
+        """Return all image numbers, the selected ones first, and how many are selected; raises TooFewImages."""
         wanted = count if self.samples is None else self.samples
         if wanted > count:
             raise too_few(self.param, wanted, name, count)
@@ -83,10 +83,10 @@ def open_images(
     """Open the selected images as uint8 [images, channels, height, width].
 
     They are mapped from a file below `cache`, which is written once and reused by the same call. `labels` are the
-    model's, in order. Images that cannot be read are left out, others taking their place; grayscale and colour are
-    converted to the channels the model takes, and images resized to its size; `note` is called for each of these.
+    model's, in order. Unreadable images are left out and replaced by others. Grayscale and colour are converted to the
+    model's number of channels, and images are resized to its size. `note` is called for each of these changes.
 
-    Raises UnusableDataset where more than 1 % cannot be read, where a label is none of the model's, and where images
+    Raises UnusableDataset where more than 1 % are unreadable, where a label is not one of the model's, and where images
     differ in size and the model has no size of its own; TooFewImages.
     """
     facts = [asdict(place) | {"path": None}, asdict(preprocessing), list(labels), choice.samples, choice.seed]
@@ -119,7 +119,7 @@ def open_images(
 
 @dataclass
 class _Decoded:
-    """State of decoding a set, image by image, into a file of slots of one size."""
+    """State of decoding a set, image by image, into a file with equal slots."""
 
     preprocessing: Preprocessing
     name: str
@@ -130,7 +130,7 @@ class _Decoded:
     colours: Counter[str] = field(default_factory=Counter)
 
     def write(self, slot: int, data: bytes | None, called: str) -> None:
-        """Decode an image into a slot; raises UnreadableImage, and UnusableDataset for a size unlike the others'."""
+        """Decode an image into a slot; raises UnreadableImage, and UnusableDataset for an image of another size."""
         image = decode_image(data)
         if is_grayscale(image) != (self.preprocessing.channels == 1):
             self.colours["grayscale" if is_grayscale(image) else "colour"] += 1
@@ -174,7 +174,7 @@ def _decode(
     choice: ImageSelection,
     target: Path,
 ) -> dict[str, Any]:
-    """Fill the slots of a file; return its shape, label and slot of each image in it, and notes."""
+    """Fill the slots of a file; return the file's shape, the label and slot of each image, and notes."""
     notes: list[str] = []
     outputs = model_labels(rows, labels, name, notes.append)
     order, wanted = choice.order(len(rows.labels), name)

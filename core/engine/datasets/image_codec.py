@@ -1,4 +1,4 @@
-"""Encoded images: decoding, measuring and writing; no torch is needed."""
+"""Encoded images: decoding, measuring and writing. No torch is needed."""
 
 import io
 import itertools
@@ -29,22 +29,22 @@ _ROWS_AT_ONCE = 256
 
 
 class UnreadableImage(Exception):
-    """Bytes that are no image; the message says why."""
+    """Bytes that are not an image; the message gives the reason."""
 
 
 def decode_image(data: bytes | None) -> Image.Image:
-    """Decode an image and rotate it as its EXIF orientation says; raises UnreadableImage."""
+    """Decode an image and rotate it by its EXIF orientation; raises UnreadableImage."""
     if not data:
         raise UnreadableImage("it holds no bytes, or too many")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what the formats' own metadata lacks
+            warnings.simplefilter("ignore")  # warnings about incomplete metadata of the formats
             opened = Image.open(io.BytesIO(data), formats=_DECODERS)
             if opened.width * opened.height > MOST_PIXELS:
                 raise ValueError(f"{opened.height} × {opened.width} pixels are more than {MOST_PIXELS}")
             opened.load()
             image = ImageOps.exif_transpose(opened)
-    except Exception as error:  # decoders raise whatever their authors chose
+    except Exception as error:  # decoders raise exceptions of any type
         raise UnreadableImage(" ".join(str(error).split())[:100] or type(error).__name__) from error
     if image.mode == "F":
         raise UnreadableImage("its pixels are floating-point numbers, of no known range")
@@ -58,7 +58,7 @@ def is_grayscale(image: Image.Image) -> bool:
 def in_channels(image: Image.Image, channels: int) -> Image.Image:
     """Convert an image to 8 bits for each of 1 or 3 channels.
 
-    Grayscale is by luma (ITU-R 601-2), colour by three equal channels.
+    Grayscale is the luma (ITU-R 601-2); colour from grayscale is three equal channels.
     """
     if image.mode in _DEEP_GRAY_MODES:
         image = image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
@@ -68,7 +68,7 @@ def in_channels(image: Image.Image, channels: int) -> Image.Image:
 def measure_here(stream: BinaryIO | None, task: Mapping[str, Any]) -> dict[str, Any]:
     """Measure an image set by decoding every image in this process; raises UnusableDataset.
 
-    Returns the fields of an `ImagesDescription` without bytes and hash.
+    Returns the fields of an `ImagesDescription` except bytes and hash.
     """
     try:
         if stream is not None:
@@ -106,7 +106,7 @@ def measure_rows(rows: ImageRows, name: str) -> dict[str, Any]:
 
 
 class CorruptImages:
-    """Images of a set that cannot be read: their count, and the first of them named with the reason."""
+    """Unreadable images of a set: their count, and the name and fault of the first ones."""
 
     def __init__(self, rows: ImageRows, name: str) -> None:
         self._rows, self._name = rows, name
@@ -119,7 +119,7 @@ class CorruptImages:
             self.named.append(f"{self._rows.name(number)} ({error})")
 
     def require_few(self) -> None:
-        """Raise UnusableDataset if they are more than 1 % of the set."""
+        """Raise UnusableDataset if more than 1 % of the set is corrupt."""
         if self.count > MOST_CORRUPT_SHARE * len(self._rows.labels):
             raise UnusableDataset(f"{self._name}: {self.text}; at most 1 % may be corrupt", param="path")
 
@@ -138,8 +138,8 @@ def write_images(
 ) -> int:
     """Write encoded images and their labels as Parquet, in the form of the `datasets` library; return how many.
 
-    Labels are numbers, named by `class_names` where there are any, or, where it is None, strings. `on_rows` is called
-    after every few with the number of images and bytes written.
+    Labels are numbers, named by `class_names`; with None, labels are strings. `on_rows` is called after every few
+    images with the numbers of images and bytes written so far.
     """
     plain = {"dtype": "string" if class_names is None else "int64", "_type": "Value"}
     label = {"names": list(class_names), "_type": "ClassLabel"} if class_names else plain

@@ -1,4 +1,4 @@
-"""Description of an image set; its images are decoded in a child process, so that this one needs no decoder."""
+"""Description of an image set. A child process decodes the images, so that this process needs no decoder."""
 
 from pathlib import Path
 from typing import BinaryIO
@@ -13,9 +13,9 @@ from secateur_wire.errors import UnusableDataset
 class ImagesDescription(BaseModel):
     """Counts and properties of an image set.
 
-    `images` can be read, `corrupt` cannot, the first of them being named with the reason. `classes` are named by
-    `class_names`, or else numbered. `sizes` (height × width) and `modes` (as Pillow names them) are those found, the
-    most frequent first, at most 20. `sha256` is of the file, or of a folder's content.
+    `images` counts the readable images, `corrupt` the others; the first corrupt ones are named with the fault.
+    `classes` are named by `class_names`, or else numbered. `sizes` (height × width) and `modes` (as Pillow names them)
+    list the most frequent values first, at most 20. `sha256` is the hash of the file, or of a folder's content.
     """
 
     images: int
@@ -34,8 +34,8 @@ def describe_images(
 ) -> ImagesDescription:
     """Decode every image of a folder or a Parquet file, in a child process, and describe the set.
 
-    Raises UnusableDataset where labels are missing or are none, where there are no images, and where more than 1 % of
-    them cannot be read.
+    Raises UnusableDataset where labels are missing or invalid, where there are no images, and where more than 1 % of
+    the images are unreadable.
     """
     if format == IMAGE_FOLDER:
         if not path.is_dir():

@@ -1,4 +1,4 @@
-"""Image sets: images that a classifier takes, by number, and their labels."""
+"""Image sets: the images that a classifier takes, by number, and their labels."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -16,14 +16,15 @@ class ImageSet(Protocol):
     def __len__(self) -> int: ...
 
     def batch(self, numbers: Sequence[int] | Tensor) -> Tensor:
-        """Return those images as the model takes them: float32, [batch, channels, height, width]."""
+        """Return the images with these numbers as the model takes them: float32, [batch, channels, height, width]."""
 
 
 class TensorImages:
-    """An image set held in memory, or mapped into it.
+    """Image set held in memory, or memory-mapped.
 
-    `pixels_NCHW` is float32 as the model takes it, or uint8, taken as (x/255 − mean) / deviation, which are numbers for
-    all channels, or for each. With `places`, image k is `pixels_NCHW[places[k]]`: a subset, or another order.
+    `pixels_NCHW` is float32 as the model takes it, or uint8, converted by (x/255 − mean) / deviation; mean and
+    deviation are one number for all channels, or one for each. With `places`, image k is `pixels_NCHW[places[k]]`: a
+    subset, or another order.
     """
 
     def __init__(

@@ -33,24 +33,24 @@ class ImageRows(Protocol):
 
     @property
     def labels(self) -> Sequence[int]:
-        """The class of every image, counted from 0."""
+        """Class of every image, counted from 0."""
 
     @property
     def class_names(self) -> Sequence[str]:
-        """The name of each class; empty where labels are numbers without names."""
+        """Name of each class; empty where labels are numbers without names."""
 
     def name(self, number: int) -> str:
         """Return the name of an image for messages."""
 
     def read(self, numbers: Sequence[int] | None = None) -> Iterator[tuple[int, bytes | None]]:
-        """Yield number and encoded bytes of these images (None: of all); `numbers` must ascend.
+        """Yield the number and encoded bytes of these images, in ascending order (None: of all images).
 
         None stands in place of bytes that are missing or too many. Raises UnusableDataset.
         """
 
 
 def class_count(rows: ImageRows) -> int:
-    """Return the number of classes: of the names, or else as many as the largest label needs."""
+    """Return the number of classes: the number of names, or else the largest label plus one."""
     return len(rows.class_names) or max(rows.labels) + 1
 
 
@@ -69,7 +69,7 @@ def open_rows(path: Path, format: str, image_field: str = "image", label_field: 
 
 
 class FolderRows:
-    """Rows of a folder of `class/name.png`: the sorted names of the folders are the classes."""
+    """Rows of a folder of `class/name.png`: the sorted names of its subfolders are the classes."""
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
@@ -109,7 +109,7 @@ class FolderRows:
 
 
 class ParquetRows:
-    """Rows of a Parquet file, which count from 0.
+    """Rows of a Parquet file, counted from 0.
 
     The image column has bytes, or structs {bytes, path} as the `datasets` library writes images; the label column has
     whole numbers from 0, or strings, whose sorted values are the classes.
@@ -185,7 +185,7 @@ class ParquetRows:
         return [numbers[value] for value in values], names
 
     def _checked_names(self, labels: list[int], field: str) -> list[str]:
-        """Return the class names the `datasets` library stores; raises UnusableDataset for labels without one."""
+        """Return the class names stored by the `datasets` library; raises UnusableDataset for labels without a name."""
         names = _kept_names(self._file.schema_arrow.metadata, field)
         most = len(names) or MOST_CLASSES
         for row, label in enumerate(labels):
@@ -210,11 +210,11 @@ def _is_bytes(kind: pyarrow.DataType) -> bool:
 
 
 LIBRARY_KEY = b"huggingface"
-"""Key in a file's metadata where the `datasets` library stores the meaning of columns, as JSON."""
+"""Key in a file's metadata under which the `datasets` library stores the meaning of columns, as JSON."""
 
 
 def _kept_names(metadata: dict[bytes, bytes] | None, field: str) -> list[str]:
-    """Return the stored class names of a column; empty where there are none, or none that are valid."""
+    """Return the stored class names of a column; empty where there are none, or where they are invalid."""
     try:
         kept: Any = parse_json((metadata or {})[LIBRARY_KEY])["info"]["features"][field]["names"]
     except (KeyError, TypeError, ValueError):
@@ -229,9 +229,9 @@ _NAMED = 5
 def model_labels(rows: ImageRows, labels: Sequence[str], name: str, note: Callable[[str], None]) -> list[int]:
     """Return, for each class of a set, the model's output that stands for it.
 
-    Classes match by name where every class of the set is a label of the model; by number, with a note, where none is,
-    or where the set's labels have no names. Raises UnusableDataset, naming class or row, where only some are, and where
-    a number is none of the model's outputs.
+    Classes match by name where every class of the set is a label of the model. They match by number, with a note, where
+    no class is a label, or where the set's labels have no names. Raises UnusableDataset, naming class or row, where
+    only some classes are labels, and where a number is not one of the model's outputs.
     """
     outputs = {label: number for number, label in enumerate(labels)}
     known = [each in outputs for each in rows.class_names]

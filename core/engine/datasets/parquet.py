@@ -11,7 +11,7 @@ from secateur_wire.errors import UnusableDataset
 
 @contextmanager
 def readable(name: str) -> Iterator[None]:
-    """Turn errors that Arrow raises while the file called `name` is read into UnusableDataset."""
+    """Turn Arrow's errors while it reads the file `name` into UnusableDataset."""
     try:
         yield
     except pyarrow.ArrowMemoryError:
@@ -27,7 +27,7 @@ def takes_too_much(name: str) -> UnusableDataset:
 
 
 def column_type(file: pyarrow.parquet.ParquetFile, name: str, field: str, param: str) -> pyarrow.DataType:
-    """Return the type of a column; raises UnusableDataset, of the field `param`, where there is not exactly one."""
+    """Return the type of a column; raises UnusableDataset, for the field `param`, unless there is exactly one."""
     columns = file.schema_arrow.names
     if columns.count(field) != 1:
         listed = ", ".join(repr(column[:100]) for column in columns[:20])

@@ -1,4 +1,4 @@
-"""Preprocessing of images for a classifier, as its folder defines it; no torch is needed.
+"""Preprocessing of images for a classifier, as its folder defines it. No torch is needed.
 
 The definition is preprocessor_config.json of transformers, or timm's part of the config.
 """
@@ -26,7 +26,7 @@ _INTERPOLATIONS = {
     "bicubic": Image.Resampling.BICUBIC,
 }
 _SQUASHED_FROM = 384
-"""Shorter sides from which transformers' ConvNeXt processor squashes images in place of cropping them."""
+"""Shorter side from which on transformers' ConvNeXt processor resizes without keeping proportions or cropping."""
 
 Size = tuple[int, int]
 
@@ -35,8 +35,9 @@ Size = tuple[int, int]
 class Preprocessing:
     """Transformation of an image to the pixels a model takes, with sizes as (height, width).
 
-    The image is resized so that its shorter side is `shorter_side`, or to `size`, or not at all; cropped in the middle
-    to `crop`; then (x/255 − mean) / deviation, by channel or for all. `origin` says where the definition comes from.
+    The image is resized so that its shorter side is `shorter_side`, or to `size`, or not at all. Then the middle is
+    cropped to `crop`. Then pixels become (x/255 − mean) / deviation, by channel or for all. `origin` names the
+    definition's source.
     """
 
     channels: int
@@ -88,9 +89,9 @@ def read_preprocessing(folder: Path, config: Mapping[str, Any], image: ImageShap
 
 
 def image_shape_of(folder: Path, config: Mapping[str, Any], image: ImageShape) -> tuple[int, int, int]:
-    """Return channels, height and width of images as a model takes them; raises what `read_preprocessing` does.
+    """Return channels, height and width of images as a model takes them; raises what `read_preprocessing` raises.
 
-    The sides are USUAL_SIDE where nothing says otherwise: then they are those of the images.
+    The sides are USUAL_SIDE where nothing defines them.
     """
     prepared = read_preprocessing(folder, config, image)
     side = prepared.shorter_side or USUAL_SIDE
@@ -115,7 +116,7 @@ def _of_transformers(said: dict[str, Any], channels: int, model_size: Size | Non
     is_normalised = said.get("do_normalize", True)
     mean = _by_channel(said, "image_mean", channels) if is_normalised else (0.0,)
     deviation = _by_channel(said, "image_std", channels) if is_normalised else (1.0,)
-    # x·factor = (x/255)·(255·factor), so that one form serves all
+    # x·factor = (x/255)·(255·factor): one form covers both cases
     scale = 255 * factor
     shorter_side, size, crop = _geometry(said, model_size)
     resample = said.get("resample")

@@ -1,10 +1,10 @@
 """Sandboxed reading of texts, images and GGUF headers: a child process with little memory and time, no credentials.
 
-A Parquet file of 300 bytes can unpack to 20 GB, and its decoder is C++ that was not written for files of strangers, nor
-are those of images: the damage to memory, or to the process, must not reach the API. The child asks for pieces of a
-file over a pipe, so that it needs neither a path nor a store; it reads a folder itself. The runner needs none of this
-for texts and images: it is such a process already. A GGUF header is read by a child there too, one that can open
-neither a file nor a connection, before any library trusts it.
+A Parquet file of 300 bytes can unpack to 20 GB, and decoders of Parquet and images are C++ code that was not written
+for hostile files. Damage to memory or to the process must not reach the API. The child requests pieces of a file over a
+pipe, so that it needs neither a path nor a store; it reads a folder itself. The runner reads texts and images without
+this sandbox, because it is already such a process. A GGUF header is always read by a child that can open neither a file
+nor a connection, before any library trusts it.
 """
 
 import importlib
@@ -25,12 +25,12 @@ from secateur_wire.errors import UnusableDataset, UnusableModel
 
 Reader = Literal["texts", "images", "gguf"]
 MEMORY_BYTES: Final[dict[Reader, int]] = {"texts": 2**29, "images": 2**29, "gguf": 2**30}
-"""Memory of the child beyond its use after loading its libraries."""
+"""Memory in bytes that the child may use beyond its memory after loading its libraries."""
 CHECK_BYTES: Final = 2**29 + 2**27
-"""Memory that a check of texts or images may take, libraries included: what it reads can use all of it up."""
+"""Memory in bytes that a check of texts or images may take, libraries included."""
 SECONDS: Final = 60.0
 BYTES_PER_SECOND: Final = 5_000_000
-"""Slowest rate of reading that is tolerated once `SECONDS` are over."""
+"""Slowest tolerated rate of reading once `SECONDS` have passed."""
 
 _REQUEST: Final = struct.Struct("<qq")
 _LENGTH: Final = struct.Struct("<q")
@@ -42,10 +42,10 @@ _MODULES: Final[dict[Reader, str]] = {
     "images": "core.engine.datasets.image_codec",
     "gguf": "core.engine.models.gguf_header",
 }
-"""Modules of the readers, one of which the child loads.
+"""Modules of the readers; the child loads one of them.
 
-Its `measure_here` takes the stream, if there is one, and the task, and returns the measurements as JSON; it raises the
-reader's error.
+The module's `measure_here` takes the stream, if there is one, and the task. It returns the measurements as JSON, or
+raises the reader's error.
 """
 _ERRORS: Final[dict[Reader, type[UnusableDataset | UnusableModel]]] = {
     "texts": UnusableDataset,
@@ -89,7 +89,7 @@ def run_sandboxed(reader: Reader, stream: BinaryIO | None, name: str, size: int,
         finally:
             clock.cancel()
             child.kill()
-            with suppress(BrokenPipeError):  # what the child did not read is of no use to anyone
+            with suppress(BrokenPipeError):  # nobody needs the data that the child did not read
                 child.communicate()
     unusable = _ERRORS[reader]
     if result is None:
@@ -100,7 +100,7 @@ def run_sandboxed(reader: Reader, stream: BinaryIO | None, name: str, size: int,
 
 
 def _serve(child: subprocess.Popen[bytes], stream: BinaryIO | None, task: dict[str, Any]) -> dict[str, Any] | None:
-    """Send the child the pieces it requests until it has a result; None where it ends without one."""
+    """Send the child the pieces it requests until it has a result; None where it ends without a result."""
     assert child.stdin is not None and child.stdout is not None
     child.stdin.write(json.dumps(task).encode() + b"\n")
     child.stdin.flush()
@@ -121,7 +121,7 @@ def _serve(child: subprocess.Popen[bytes], stream: BinaryIO | None, task: dict[s
 
 
 class _ParentFile(io.RawIOBase):
-    """The file as the child sees it: each read is a request to the parent."""
+    """File as the child sees it: each read is a request to the parent."""
 
     def __init__(self, asking: BinaryIO, answers: BinaryIO, size: int) -> None:
         self._asking = asking
@@ -160,12 +160,13 @@ def serve_parent() -> None:
     loaded = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     limits = {
         resource.RLIMIT_AS: loaded + MEMORY_BYTES[task["reader"]],
-        resource.RLIMIT_CPU: max(1, math.ceil(task["seconds"])) * (os.cpu_count() or 1),  # where the parent ends first
+        # for the case that the parent ends first
+        resource.RLIMIT_CPU: max(1, math.ceil(task["seconds"])) * (os.cpu_count() or 1),
         resource.RLIMIT_FSIZE: 0,
         resource.RLIMIT_CORE: 0,
     }
     if task["reader"] == "gguf":
-        limits[resource.RLIMIT_NOFILE] = 0  # none beyond the pipes: no file, no connection
+        limits[resource.RLIMIT_NOFILE] = 0  # nothing beyond the pipes: no file, no connection
     for limit, most in limits.items():
         resource.setrlimit(limit, (most, most))
     result: dict[str, Any]

@@ -9,7 +9,7 @@ from core.engine.datasets.image_set import ImageSet
 
 
 class ImageSubset:
-    """Image set of the images with these numbers of another set, in this order."""
+    """Image set with selected images of another set, by number, in this order."""
 
     def __init__(self, images: ImageSet, numbers_N: Tensor) -> None:
         self._images, self._numbers = images, numbers_N
@@ -23,7 +23,7 @@ class ImageSubset:
 
 
 def draw_images(images: ImageSet, count: int | None, seed: int) -> ImageSet:
-    """Draw `count` different images, in the set's order; all of them where there are not more, or for None."""
+    """Draw `count` different images, in the set's order; all images for None or where there are not more."""
     if count is None or count >= len(images):
         return images
     drawn = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:count]

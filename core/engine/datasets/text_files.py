@@ -14,11 +14,11 @@ from secateur_wire.errors import UnusableDataset
 
 _MAX_LINE_BYTES = 64 * 2**20
 _PLAIN_BYTES = 2**16
-"""Largest plain text or JSONL that is read in this process: what a line of JSON takes is up to 22 times its bytes."""
+"""Largest plain text or JSONL that this process reads itself: a parsed JSON line takes up to 22 times its bytes."""
 
 
 class TextDescription(BaseModel):
-    """A text's size; `sha256` is of the file."""
+    """Size of a text; `sha256` is the file's hash."""
 
     documents: int
     characters: int
@@ -27,7 +27,7 @@ class TextDescription(BaseModel):
 
 
 def read_documents(path: Path, format: str, text_field: str = "text") -> Iterator[str]:
-    """Yield the documents of a file that are not empty, in order; raises UnusableDataset naming the line or column."""
+    """Yield the non-empty documents of a file in order; raises UnusableDataset naming the line or column."""
     if not path.is_file():
         raise UnusableDataset(f"{path.name} is not a file", param="path")
     with path.open("rb") as stream:
@@ -43,7 +43,7 @@ def documents_in(stream: BinaryIO, name: str, format: str, text_field: str) -> I
 
 
 def describe(path: Path, format: str, text_field: str = "text") -> TextDescription:
-    """Read a text to its end and describe it; raises UnusableDataset where it cannot be read or holds nothing."""
+    """Read a text to its end and describe it; raises UnusableDataset where it is unreadable or empty."""
     if not path.is_file():
         raise UnusableDataset(f"{path.name} is not a file", param="path")
     with path.open("rb") as stream:
@@ -68,7 +68,7 @@ def describe_stream(
 
 
 def is_sandboxed(format: str, size: int) -> bool:
-    """Return whether a text of this format and size in bytes is read by a child process, which takes memory."""
+    """Return True if a child process, which takes memory, reads a text of this format and size in bytes."""
     return format == "parquet" or size > _PLAIN_BYTES
 
 
@@ -116,7 +116,7 @@ def _read_text(stream: BinaryIO, name: str, text_field: str) -> Iterator[str]:
         if line.strip():
             passage.append(line)
             length += len(line)
-        if passage and (not line.strip() or length > _MAX_LINE_BYTES):  # no passage is too long to hold
+        if passage and (not line.strip() or length > _MAX_LINE_BYTES):  # no passage is too long for memory
             yield "".join(passage)
             passage, length = [], 0
     if passage:
@@ -145,7 +145,7 @@ def _read_jsonl(stream: BinaryIO, name: str, text_field: str) -> Iterator[str]:
 
 
 def _is_text(value: str) -> bool:
-    """Return False if the text has half of a surrogate pair, which JSON can spell and no tokenizer takes."""
+    """Return False if the text has half of a surrogate pair: valid in JSON, but rejected by tokenizers."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -154,7 +154,7 @@ def _is_text(value: str) -> bool:
 
 
 def _read_parquet(stream: BinaryIO, name: str, text_field: str) -> Iterator[str]:
-    import pyarrow.parquet  # slow to load, and for this alone
+    import pyarrow.parquet  # slow to load, and needed only here
 
     from core.engine.datasets.parquet import column_type, readable
 

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from core.panics import is_panic
 from secateur_wire.errors import TooLittleText, UnusableModel
 
-# Text beyond this many characters for every token asked for is not read: a corpus need not be tokenised whole.
+# Characters read per requested token. Text beyond that is not read, so that a corpus need not be tokenised whole.
 _CHARACTERS_PER_TOKEN = 64
 _LEAST_CHARACTERS = 4_000_000
 _SEPARATOR = "\n\n"
@@ -26,7 +26,7 @@ def calibration_windows(
 ) -> Tensor:
     """Return `samples` windows of `length` tokens in random order from the concatenated documents, [samples, length].
 
-    None takes all. Raises TooLittleText, saying how much is needed and there is: no window is ever used twice.
+    None takes all windows. No window is used twice. Raises TooLittleText, naming the needed and the available amount.
     """
     needed = None if samples is None else samples * length
     windows = _windows(_stream(documents, tokenizer, needed), tokenizer, length)
@@ -36,7 +36,7 @@ def calibration_windows(
 
 
 def mixed_windows(parts: Sequence[Tensor], seed: int) -> Tensor:
-    """Shuffle windows of several texts, each [samples, length], so that any stretch of them holds some of each."""
+    """Shuffle windows of several texts, each [samples, length], so that any contiguous part holds some of each text."""
     windows = torch.cat(list(parts))
     return windows[torch.randperm(len(windows), generator=torch.Generator().manual_seed(seed))].contiguous()
 
@@ -82,12 +82,12 @@ def _check_enough(windows: Tensor, samples: int | None, length: int, name: str, 
 
 
 def starts_with_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Return True if the tokenizer begins a text with its BOS token; every window then does."""
+    """Return True if the tokenizer begins a text with its BOS token; then every window begins with it."""
     return bool(tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id])
 
 
 def count_tokens(document: str, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Count the tokens that one document adds to the stream that windows are cut from."""
+    """Return the number of tokens that one document adds to the concatenated stream."""
     return len(_ids(document, tokenizer))
 
 
@@ -98,7 +98,7 @@ def _ids(document: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
 def token_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Return the tokens of a text, without special tokens around it; raises UnusableModel where the tokenizer fails.
 
-    The library's patterns backtrack, up to a limit; beyond it the library panics, which is no Exception.
+    The library's regular expressions backtrack up to a limit; beyond it the library panics, which is not an Exception.
     """
     try:
         ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
@@ -112,7 +112,7 @@ def token_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 def _stream(documents: Iterable[str], tokenizer: PreTrainedTokenizerBase, tokens: int | None) -> Tensor:
-    """Concatenate the documents' tokens, up to a limit of characters for the `tokens` needed."""
+    """Concatenate the documents' tokens, up to a limit of characters for the requested `tokens`."""
     limit = None if tokens is None else max(_LEAST_CHARACTERS, tokens * _CHARACTERS_PER_TOKEN)
     characters = 0
     parts: list[Tensor] = []

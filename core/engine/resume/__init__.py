@@ -1,4 +1,4 @@
-"""Records that a killed job goes on from: one store for every stage, and one fingerprint of what they depend on.
+"""Records from which a killed job resumes: one store for every stage, and one fingerprint of the record's inputs.
 
-A record is taken only where its fingerprint is that of the job, and every byte is as it was written.
+A record is used only if its fingerprint is the job's, and every byte is as it was written.
 """

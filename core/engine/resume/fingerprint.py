@@ -1,4 +1,4 @@
-"""Fingerprint of a stage: a hash of all its numbers depend on, the job's choices and the machine's arithmetic."""
+"""Fingerprint of a stage: a hash of everything its numbers depend on: the job's choices and machine arithmetic."""
 
 import hashlib
 import json
@@ -13,14 +13,15 @@ import torch
 from torch import Tensor
 
 VERSIONS = ("torch", "transformers", "accelerate", "peft")
-"""Packages whose arithmetic a stage's numbers come from."""
+"""Packages whose arithmetic affects a stage's numbers."""
 RECORD_VERSION = 3
-"""Raised where what a stage saves gets other names or another meaning: an attempt of before is then not resumed."""
+"""Version of the saved records. It rises when a stage changes a saved name or meaning; older attempts then start over.
+"""
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """The arithmetic of this process: kind of device, threads, dtype of the forwards, versions of packages."""
+    """Arithmetic of this process: kind of device, threads, dtype of the forwards, versions of packages."""
 
     device: str
     threads: int
@@ -29,24 +30,24 @@ class Runtime:
 
     @classmethod
     def of(cls, device: torch.device, dtype: torch.dtype) -> "Runtime":
-        """Return the runtime of work on a device as this process is set up now."""
+        """Return the runtime of work on a device with this process's present settings."""
         return cls(device.type, torch.get_num_threads(), str(dtype), versions())
 
 
 @cache
 def versions() -> dict[str, str]:
-    """Return the version of each of `VERSIONS`: reading all four takes longer than a block of a small model."""
+    """Return the version of each of `VERSIONS`, cached: reading them takes longer than a block of a small model."""
     return {name: version(name) for name in VERSIONS}
 
 
 def fingerprint(stage: str, facts: Mapping[str, Any], runtime: Runtime) -> str:
-    """Hash a stage's name, the facts its numbers depend on, as JSON, the runtime, and how records are written."""
+    """Return a hash of a stage's name, its facts as JSON, the runtime, and the version of records."""
     everything = {"stage": stage, "facts": facts, "runtime": asdict(runtime), "records": RECORD_VERSION}
     return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
 
 
 def tensors_sha256(*tensors: Tensor) -> str:
-    """Return the SHA-256 of tensors' bytes, one after the other."""
+    """Return the SHA-256 of the tensors' bytes, one after the other."""
     digest = hashlib.sha256()
     for each in tensors:
         digest.update(each.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)

@@ -1,4 +1,4 @@
-"""Kinds of records in an attempt's work folder, and where each lies; without torch, as a worker's parent asks for them.
+"""Kinds of records in an attempt's work folder, and their paths. Without torch, because a worker's parent uses them.
 
 The stages of one attempt save different kinds: `work/resume/KIND/POSITION/state.json` completes one record.
 """
@@ -8,15 +8,15 @@ from pathlib import Path
 
 FOLDER = "resume"
 STATE = "state.json"
-"""File that is written last, and makes a record of the files beside it."""
+"""File that is written last; it completes the record of the files beside it."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of record.
+    """Kind of record.
 
-    `keep` is how many of the newest stay in a folder. `foreign` and `damaged` say, in the report of a job that has to
-    start over, why a record was not taken.
+    `keep` is the number of newest records that stay in a folder. `foreign` and `damaged` are the reasons, in the report
+    of a job that starts over, why a record was not used.
     """
 
     name: str
@@ -27,14 +27,14 @@ class Kind:
 
     @property
     def pattern(self) -> str:
-        """The pattern, below an attempt's folder, of the files by which records are found."""
+        """Pattern of the files that complete records, relative to an attempt's folder."""
         return f"{FOLDER}/{self.name}/*/{STATE}"
 
 
 BLOCK = Kind("block", keep=2)
-"""Blocks of a language model that are finished, and the hidden states behind the last."""
+"""Finished blocks of a language model, and the hidden states behind the last one."""
 SELECTION = Kind("units")
-"""The units chosen to be removed, and the weights that were trained meanwhile."""
+"""Units chosen for removal, and the weights that were trained in the selection."""
 STEP = Kind(
     "step",
     foreign="the earlier attempt trained with other settings (weights, device, threads or versions)",
@@ -43,13 +43,13 @@ STEP = Kind(
 )
 """Steps of training: trained tensors, and the optimiser's moments."""
 ROUND = Kind("round")
-"""Rounds of an iterative method on a classifier: the model, and what the method says of itself."""
+"""Rounds of an iterative method on a classifier: the model, and the method's own state."""
 CURVES = Kind("curves")
-"""Curves of a classifier's layers whose sensitivity was measured."""
+"""Sensitivity curves of a classifier's measured layers."""
 LATENCY = Kind("latency")
-"""The sparsity at which a model is as fast as was asked for."""
+"""Sparsity at which a model reaches the requested latency."""
 
 
 def kinds_in(attempt: Path) -> set[str]:
-    """Return the names of the kinds of which an attempt's folder has a record, those of no list here among them."""
+    """Return the names of the kinds of records in an attempt's folder, including kinds not listed here."""
     return {file.parents[1].name for file in attempt.glob(f"{FOLDER}/*/*/{STATE}")}

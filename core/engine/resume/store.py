@@ -1,8 +1,9 @@
-"""Store of the records from which a killed job goes on, in the work folder of one attempt.
+"""Store of the records from which a killed job resumes, in the work folder of one attempt.
 
-Tensors are written as soon as they are there, the state with the SHA-256 of every file last, and a record counts only
-where every hash matches, the state's own too: a process killed at any point leaves the record before intact. Files are
-not fsynced: after a power loss the hashes show what is damaged, and the job goes on from what is intact.
+Tensors are written as soon as they are computed; the state, with the SHA-256 of every file, is written last. A record
+is valid only where every hash matches, the state's own included: a process killed at any point leaves the previous
+record intact. Files are not fsynced: after a power loss the hashes show the damage, and the job resumes from an intact
+record.
 """
 
 import hashlib
@@ -23,15 +24,16 @@ from core.engine.resume.fingerprint import file_sha256
 from core.engine.resume.kinds import FOLDER, STATE, Kind
 
 JsonObject = dict[str, Any]
-"""An object as JSON has it."""
+"""Object as in JSON."""
 _LASTING = "lasting"
 
 
 @dataclass(frozen=True)
 class Saved:
-    """An intact record: `state` as it was saved at `position`, and tensors that are read when they are asked for.
+    """Intact record: `state` as it was saved at `position`, and tensors that are read on request.
 
-    `folder` is its kind's in the attempt that wrote it, `hashes` are of every file that belongs to it.
+    `folder` is the folder of its kind in the attempt that wrote it; `hashes` are those of every file that belongs to
+    it.
     """
 
     position: int
@@ -46,16 +48,16 @@ class Saved:
 
 @dataclass(frozen=True)
 class Rejected:
-    """There are records, and none can be used; `reason` says why not."""
+    """Result where records exist and none can be used; `reason` says why."""
 
     reason: str
 
 
 class ResumeStore:
-    """The records of one attempt, which are found again under the same fingerprint.
+    """Records of one attempt, found again under the same fingerprint.
 
-    `previous` are the folders of earlier attempts, the newest first; `fingerprint` names everything the numbers depend
-    on.
+    `previous` are the folders of earlier attempts, the newest first. `fingerprint` names everything that the numbers
+    depend on.
     """
 
     def __init__(self, work: Path, fingerprint: str, previous: Sequence[Path] = ()) -> None:
@@ -65,17 +67,17 @@ class ResumeStore:
         self._hashes: dict[str, dict[str, str]] = defaultdict(dict)
 
     def write(self, kind: Kind, position: int, name: str, tensors: Mapping[str, Tensor]) -> None:
-        """Write tensors that belong to the record to be saved at this position."""
+        """Write tensors that belong to the record at this position, before it is saved."""
         self._write(kind, _file(position, name), tensors)
 
     def add(self, kind: Kind, name: str, tensors: Mapping[str, Tensor]) -> None:
-        """Write tensors that belong to every record from here on."""
+        """Write tensors that belong to every record from now on."""
         self._write(kind, f"{_LASTING}/{name}.safetensors", tensors)
 
     def save(self, kind: Kind, position: int, tensors: Mapping[str, Mapping[str, Tensor]], state: JsonObject) -> None:
         """Complete the record at this position with further tensors, by name, and its state.
 
-        Only then are records deleted that are beyond the number to keep, with whatever was written elsewhere.
+        Then delete the records beyond the number to keep, and folders of records that were not completed.
         """
         for name, content in tensors.items():
             self.write(kind, position, name, content)
@@ -95,12 +97,12 @@ class ResumeStore:
                 shutil.rmtree(each, ignore_errors=True)
 
     def save_again(self, kind: Kind, saved: Saved | None, state: JsonObject) -> None:
-        """Save a record of this attempt with another state, or one of no files at 0, and forget what came after it."""
+        """Save a record of this attempt with another state (without one, an empty record at 0); forget later ones."""
         self._hashes[kind.name] = {} if saved is None else dict(saved.hashes)
         self.save(kind, 0 if saved is None else saved.position, {}, state)
 
     def read(self, kind: Kind, position: int, name: str) -> dict[str, Tensor]:
-        """Load tensors that were written for this position, in this attempt or the one that was adopted."""
+        """Load tensors that were written for this position, in this attempt or in the adopted one."""
         return load_tensors(self._own / kind.name / _file(position, name))
 
     def has(self, kind: Kind, position: int, name: str) -> bool:
@@ -108,23 +110,23 @@ class ResumeStore:
         return _file(position, name) in self._hashes[kind.name]
 
     def lasting(self, kind: Kind) -> list[Path]:
-        """Return the files of tensors that belong to every record, in the order they were written."""
+        """Return the files of tensors that belong to every record, in the order of writing."""
         files = self._hashes[kind.name]
         return [self._own / kind.name / name for name in files if name.startswith(f"{_LASTING}/")]
 
     def discard(self, kind: Kind, position: int, name: str) -> None:
-        """Remove tensors that were written for a position, if there are any, before a record is saved there."""
+        """Remove a position's tensors, if there are any, before a record is saved there."""
         file = _file(position, name)
         if self._hashes[kind.name].pop(file, None) is not None:
             written = self._own / kind.name / file
             written.unlink()
-            with suppress(OSError):  # others are there still
+            with suppress(OSError):  # the folder still holds other files
                 written.parent.rmdir()
 
     def load(self, kind: Kind) -> Saved | Rejected | None:
-        """Return the newest intact record of this attempt, else of the first earlier one that has any.
+        """Return the newest intact record of this attempt, else of the first earlier attempt that has any.
 
-        None where there is none, or none was completed.
+        None where no attempt has a complete record.
         """
         rejected: Rejected | None = None
         for attempt in (self._own, *self._earlier):
@@ -145,7 +147,7 @@ class ResumeStore:
     def adopt(self, kind: Kind, saved: Saved) -> None:
         """Make a record this attempt's own, without a copy of its files where the file system has links.
 
-        It is for those who read its files later on, or save records that files of this one belong to.
+        Used by code that reads the record's files later, or that saves records which include them.
         """
         own = self._own / kind.name
         if saved.folder != own:
@@ -189,7 +191,7 @@ def _write_record(file: Path, record: JsonObject) -> None:
 
 
 def _read_record(file: Path) -> JsonObject | None:
-    """Read what `_write_record` wrote; None where that is not all there."""
+    """Return what `_write_record` wrote; None where it is incomplete."""
     try:
         content = json.loads(file.read_text())
         digest, record = content["sha256"], content["record"]
