@@ -1,5 +1,5 @@
-"""Removals: what may go from a model, a folder for each kind.
+"""Kinds of removal: the parts that a model can lose, one folder for each kind.
 
-`info` in a kind's folder says, without torch, how much of it can go, which counts meet a request, and what is left;
-`run` carries it out. Methods name the kind that they remove. Kinds are found by `registry`; nothing else names them.
+`info` in a kind's folder computes, without torch, how much can be removed, the counts that meet a request, and what is
+left; `run` removes it. Methods name the kind that they remove. `registry` finds the kinds; nothing else names them.
 """

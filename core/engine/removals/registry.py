@@ -1,4 +1,4 @@
-"""Registry of removals: every folder beside it whose `info` describes one. None is listed, and no torch is loaded."""
+"""Registry of removals: every sibling folder whose `info` describes one. Nothing lists them or loads torch."""
 
 from core.discovery import descriptions
 from core.engine import removals

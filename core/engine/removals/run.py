@@ -1,4 +1,4 @@
-"""Runs of removals: the classes of a kind's module `run`, one for language models and one for classifiers."""
+"""Runs of removals: the classes in a kind's module `run`, one for language models and one for classifiers."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ _MODULE = "run"
 
 @dataclass(frozen=True)
 class PassRequest:
-    """Request that a plan is made of: the kind of removal, the cut on that device, and the method with its id."""
+    """Request for a plan: the kind of removal, the cut with the device's alignment, and the method with its id."""
 
     removal: Removal
     cut: Cut
@@ -34,9 +34,9 @@ class PassRequest:
 
 
 class LanguagePass(Protocol[P]):
-    """A pass over the blocks of a language model, which can be told to go on by less at a time.
+    """Pass over the blocks of a language model that can continue with smaller micro-batches.
 
-    It measures perplexity on the first `measured_batches` of each text, on all of them where that is None.
+    It measures perplexity on the first `measured_batches` of each text (None: on all).
     """
 
     folder: ModelFolder
@@ -49,39 +49,39 @@ class LanguagePass(Protocol[P]):
 
 
 class LanguageRun(ABC, Generic[P]):
-    """Run of a kind of removal on language models. `protocols` are those of its methods, the preferred one first."""
+    """Run of a kind of removal on language models. `protocols` are its methods' protocols, the preferred one first."""
 
     protocols: ClassVar[Sequence[type[Any]]]
 
     @abstractmethod
     def plan(self, folder: ModelFolder, request: PassRequest) -> P:
-        """Return the plan of a pass; raises InvalidSparsity where the device's multiples do not reach the sparsity."""
+        """Return the plan of a pass; raises InvalidSparsity where the device's alignment rules the sparsity out."""
 
     @abstractmethod
     def walk(self, folder: ModelFolder, plan: P, **setting: Any) -> LanguagePass[P]:
-        """Return the pass that carries the plan out; `setting` are the keyword arguments of `BlockPass`."""
+        """Return the pass that executes the plan; `setting` are the keyword arguments of `BlockPass`."""
 
     def config_left(self, folder: ModelFolder, plan: P) -> JsonObject:
-        """Return the config.json of a model pruned by this plan, which does not depend on what is chosen."""
+        """Return the config.json of a model pruned by this plan. It does not depend on the choice of units."""
         return folder.raw_config
 
 
 class ClassifierRun:
-    """Run of a kind of removal on image classifiers. `protocols` are those of its methods, the preferred one first."""
+    """Run of a kind of removal on image classifiers. `protocols` are its methods' protocols, in order of preference."""
 
     protocols: ClassVar[Sequence[type[Any]]] = (ClassifierMethod,)
 
     def method(self, implementation: Any, parameters: MethodParameters) -> ClassifierMethod:
-        """Return what prunes a classifier by a method's implementation."""
+        """Return the classifier method for a method's implementation."""
         assert isinstance(implementation, ClassifierMethod)
         return implementation
 
 
 def language_run(removal: Removal) -> LanguageRun[Any]:
-    """Return how a kind of removal is carried out on a language model."""
+    """Return the run of a kind of removal on language models."""
     return require_class(removals, removal.id, _MODULE, LanguageRun)()
 
 
 def classifier_run(removal: Removal) -> ClassifierRun:
-    """Return how a kind of removal is carried out on an image classifier."""
+    """Return the run of a kind of removal on image classifiers."""
     return require_class(removals, removal.id, _MODULE, ClassifierRun)()

@@ -1,4 +1,4 @@
-"""Run of a kind that takes parts of the blocks out, or whole ones, in one pass over them."""
+"""Run of a kind that removes units or whole blocks in one pass over the blocks."""
 
 from abc import abstractmethod
 from typing import Any, ClassVar
@@ -18,7 +18,7 @@ from secateur_wire.base import JsonObject
 
 
 class UnitRun(LanguageRun[UnitRemovalPlan]):
-    """Run of a kind by `pass_type`; a method chooses everything before, or the units of a block when it is there."""
+    """Run by `pass_type`. A method chooses everything before the pass, or the units of each block during it."""
 
     protocols = (BlockUnitMethod, UnitMethod)
     pass_type: ClassVar[type[UnitRemovalPass]] = UnitRemovalPass
@@ -48,4 +48,4 @@ class UnitRun(LanguageRun[UnitRemovalPlan]):
 
     @abstractmethod
     def counts_left(self, folder: ModelFolder, plan: UnitRemovalPlan) -> dict[int, LayerCounts]:
-        """Return the counts of each layer that stays; which layers go, where some do, does not matter."""
+        """Return the counts of each layer that stays; they do not depend on which layers are removed."""

@@ -1,1 +1,1 @@
-"""Experts: each mixture of a model loses as many whole experts."""
+"""Experts: each mixture of a model loses the same number of whole experts."""

@@ -16,7 +16,7 @@ from secateur_wire.errors import InvalidSparsity, UnsupportedArchitecture
 
 @dataclass(frozen=True)
 class ExpertPlan(RemovalPlan):
-    """Number of experts that each mixture keeps, `left`."""
+    """Plan in which each mixture keeps `left` experts."""
 
     left: int = 0
 
@@ -37,10 +37,10 @@ class ExpertPlan(RemovalPlan):
 def experts_left(
     description: ModelDescription, structure: ModelStructure, ratio: float, *, at_least: bool = False
 ) -> int:
-    """Return how many experts each layer keeps where about `ratio` of a model's parameters goes, or no less.
+    """Return the number of experts each layer keeps so that about `ratio` of a model's parameters goes, or no less.
 
-    Raises UnsupportedArchitecture where it cannot lose any, InvalidSparsity with the nearest number that is allowed
-    where a router could not choose among what would be left.
+    Raises UnsupportedArchitecture where the model cannot lose any. Raises InvalidSparsity, with the nearest allowed
+    number, where a router could not choose among the experts left.
     """
     experts, routing, before, share = _removable(description, structure)
     exact = ratio / share
@@ -64,14 +64,14 @@ def experts_left(
 
 
 def expert_sparsities(description: ModelDescription, structure: ModelStructure) -> list[float]:
-    """Return the shares of a model's parameters that go with numbers of experts that can, ascending from 0."""
+    """Return the shares of a model's parameters that whole numbers of experts can remove, ascending from 0."""
     experts, routing, before, share = _removable(description, structure)
     allowed = [each for each in range(before - 1, 0, -1) if routing.refusal(each, experts.top_k) is None]
     return [0.0, *((before - left) * share for left in allowed)]
 
 
 def _removable(description: ModelDescription, structure: ModelStructure) -> tuple[Experts, Routing, int, float]:
-    """Return a model's experts, their routing and number, and the share of its parameters that one a layer is."""
+    """Return a model's experts, their routing and number, and the parameter share of one expert in every layer."""
     experts = description.known_as.experts
     if experts is None:
         raise UnsupportedArchitecture(f"{description.architecture} has no experts that could go", param="model")

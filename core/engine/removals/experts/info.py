@@ -1,4 +1,4 @@
-"""Whole experts: how many of each layer stay."""
+"""Whole experts: the number that each layer keeps."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from core.engine.removals.experts.report import SECTION, token_panels
 
 
 class ExpertRemoval(Removal):
-    """Removal of whole experts, as many from each layer."""
+    """Removal of whole experts, the same number from each layer."""
 
     def check(self, cut: Cut) -> ExpertPlan:
         description = cut.language_model

@@ -9,7 +9,7 @@ _DEFAULT_REFIT = CutRefit(refit="auto", ridge=0.1)
 
 
 class ExpertOptions(MethodParameters, RefitOptions):
-    """Options of methods that remove whole experts: as many in each layer."""
+    """Options of methods that remove whole experts, the same number from each layer."""
 
     compensation: CutRefit | None = Field(
         None,

@@ -1,4 +1,4 @@
-"""Panel that the removal of experts adds to the picture of the layers: how many tokens each expert has."""
+"""Panel of the picture of the layers for the removal of experts: each expert's share of the tokens."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -10,9 +10,9 @@ SECTION: Final = "experts"
 
 
 def token_panels(rows: Sequence[Mapping[str, Any]]) -> list[SharePanel]:
-    """Return a panel of the share of a layer's tokens that each expert has; none where nothing was fitted.
+    """Return a panel of each expert's share of its layer's tokens; none where nothing was fitted.
 
-    `rows` are those of the section. Shares before are left of the layer's place, shares after are right of it.
+    `rows` are the rows of the section. Shares before are left of the layer's position, shares after are right of it.
     """
     stayed: list[tuple[float, float]] = []
     removed: list[tuple[float, float]] = []

@@ -1,4 +1,4 @@
-"""Removal of whole experts: a block's are chosen when the pass is there, and which of them stay is reported."""
+"""Removal of whole experts: chosen block by block during the pass; the report lists those that stay."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,10 +20,10 @@ from core.engine.removals.unit_run import UnitRun
 
 @dataclass(frozen=True)
 class ExpertsLeftRow:
-    """The experts that one decoder layer keeps, in the report: which, by what scores of all, and how they are reached.
+    """Experts that one decoder layer keeps, in the report: their numbers, the scores of all experts, and the routing.
 
-    There are no scores where the choice was by chance, no routing where nothing was fitted. `kept` are numbers of the
-    source; `routing` has the tokens that are left in their order.
+    `kept` are numbers of the source model. There are no scores where the choice was random, and no routing where
+    nothing was fitted. `routing` has the tokens of the experts that are left, in their order.
     """
 
     name: str
@@ -34,7 +34,7 @@ class ExpertsLeftRow:
 
     @classmethod
     def saved(cls, row: Mapping[str, Any]) -> "ExpertsLeftRow":
-        """Return a row from what JSON has of it."""
+        """Return a row from its JSON."""
         routing = row["routing"]
         if routing is not None:
             routing = FittedRouting(
@@ -44,7 +44,7 @@ class ExpertsLeftRow:
 
 
 class ExpertPass(UnitRemovalPass):
-    """The pass that takes experts out of mixtures."""
+    """Pass that removes whole experts from mixtures."""
 
     fits_experts = True
 

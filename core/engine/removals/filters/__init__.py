@@ -1,1 +1,1 @@
-"""Filters: image classifiers lose convolution filters, and all that is coupled to them."""
+"""Filters: image classifiers lose convolution filters, with every channel coupled to them."""

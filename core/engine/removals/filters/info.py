@@ -1,4 +1,4 @@
-"""Filters: which layers of a classifier lose them."""
+"""Filters: the reachable sparsities of a classifier."""
 
 from collections.abc import Sequence
 
@@ -8,11 +8,11 @@ from core.engine.cuts.removal import Removal
 from core.engine.removals.weights.options import prunable_linears, selection_of
 
 _MOST = 0.9
-"""Share of a classifier's parameters up to which requests are planned. The engine alone knows how many filters go."""
+"""Largest share of a classifier's parameters in a planned request. Only the engine computes the number of filters."""
 
 
 class FilterRemoval(Removal):
-    """Removal of filters; the engine, which knows coupled ones, checks their number."""
+    """Removal of filters. The engine knows coupled filters and checks their number."""
 
     def check(self, cut: Cut) -> RemovalPlan:
         prunable_linears(cut.description, selection_of(cut.options))

@@ -1,4 +1,4 @@
-"""The rounds of a method that removes filters: choose, remove, retrain, save."""
+"""Rounds of a method that removes filters: choose, remove, retrain, save."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -11,7 +11,7 @@ from core.engine.pruning.network import Network
 from core.engine.removals.filters.options import FilterParameters
 
 FIGURES = "filters"
-"""Key in the report of the units removed from each group and the sizes after each round."""
+"""Key in the report for the units removed from each group and the sizes after each round."""
 
 
 class Choice(Protocol):
@@ -24,7 +24,7 @@ def remove_in_rounds(
 ) -> None:
     """Remove the units that `choose` returns and retrain, round by round, from the last saved round on.
 
-    Raises WorkStopped once asked to stop, InvalidSparsity where a goal would take an entire layer.
+    Raises WorkStopped when the job is stopped, InvalidSparsity where a goal would remove an entire layer.
     """
     image_shape = network.calibration.batch([0]).shape[1:]
     layers = [layer.name for layer in network.layers]
@@ -80,7 +80,7 @@ def _dense(groups: CoupledChannels) -> dict[str, Any]:
 def _update(record: dict[str, Any], groups: CoupledChannels, *, loss: float | None) -> None:
     left: Mapping[str, int] = {group.name: group.units for group in groups.groups}
     for each in record["groups"]:
-        each["after"] = left.get(each["name"], 1)  # a group of one unit is not removable, and no longer listed
+        each["after"] = left.get(each["name"], 1)  # a group of one unit cannot shrink, so `left` does not list it
     record["parameters"]["after"], record["flops"]["after"] = groups.parameters, groups.flops
     record["rounds"].append({"parameters": groups.parameters, "flops": groups.flops, "loss": loss})
 

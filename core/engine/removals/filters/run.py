@@ -1,4 +1,4 @@
-"""Removal of filters: a method of its own prunes the loaded network, in rounds."""
+"""Removal of filters: one of its methods prunes the loaded network in rounds."""
 
 from core.engine.removals.run import ClassifierRun
 

@@ -1,1 +1,1 @@
-"""Layers: whole decoder layers go."""
+"""Layers: a language model loses whole decoder layers."""

@@ -1,4 +1,4 @@
-"""Numbers of whole layers that may go, and which, where a model cannot run without a layer of some kind."""
+"""Numbers of whole layers that can be removed, for models that need at least one layer of some kinds."""
 
 import math
 from collections.abc import Collection, Sequence
@@ -13,13 +13,13 @@ from secateur_wire.errors import InvalidSparsity
 
 @dataclass(frozen=True)
 class LayerPlan(RemovalPlan):
-    """Number of whole layers that go, `removed`."""
+    """Plan that removes `removed` whole layers."""
 
     removed: int = 0
 
 
 def layer_count(structure: ModelStructure, *, parameters: int, ratio: float, at_least: bool = False) -> int:
-    """Return how many whole layers to remove for the share of parameters nearest to `ratio`, or, `at_least`, no less.
+    """Return the number of whole layers whose share of parameters is nearest to `ratio`, or, with `at_least`, no less.
 
     Raises InvalidSparsity where none, or all, would be removed.
     """
@@ -38,18 +38,18 @@ def layer_count(structure: ModelStructure, *, parameters: int, ratio: float, at_
 
 
 def are_enough(description: ModelDescription, left: Collection[int]) -> bool:
-    """Return whether a model can run with these layers alone: one at least, and one of each kind that it requires."""
+    """Return True if a model can run with these layers alone: at least one, and one of each required kind."""
     return bool(left) and all(not having.isdisjoint(left) for having in required_layers(description))
 
 
 def layers_that_may_go(description: ModelDescription, removed: Collection[int] = ()) -> list[int]:
-    """Return the layers any one of which may go beside those that are removed."""
+    """Return the layers, any one of which can be removed in addition to those already removed."""
     left = [layer for layer in range(description.layers) if layer not in removed]
     return [layer for layer in left if are_enough(description, [each for each in left if each != layer])]
 
 
 def first_that_may_go(description: ModelDescription, ordered: Sequence[int], count: int) -> list[int]:
-    """Return so many layers, the first of those ordered that may go one after the other, and then any others."""
+    """Return `count` layers: the first in the order whose removal leaves a model that runs, then any others."""
     removed: list[int] = []
     for layer in [*ordered, *range(description.layers)]:
         if len(removed) < count and layer in layers_that_may_go(description, removed):
@@ -58,7 +58,7 @@ def first_that_may_go(description: ModelDescription, ordered: Sequence[int], cou
 
 
 def runs_that_may_go(description: ModelDescription, count: int) -> list[int]:
-    """Return where the runs of so many layers begin that may go."""
+    """Return the starts of the contiguous runs of `count` layers that can be removed."""
     layers = range(description.layers)
     return [
         start
@@ -68,12 +68,12 @@ def runs_that_may_go(description: ModelDescription, count: int) -> list[int]:
 
 
 def most_removable_layers(description: ModelDescription) -> int:
-    """Return how many layers may go, whichever they are and however many kinds of them are required."""
+    """Return the largest number of layers that can be removed, over all choices that keep the required kinds."""
     return description.layers - max(1, len(required_layers(description)))
 
 
 def check_layer_count(description: ModelDescription, count: int) -> None:
-    """Require that as many layers may go; raises InvalidSparsity naming the most."""
+    """Require that `count` layers can be removed; raises InvalidSparsity naming the largest number."""
     most = most_removable_layers(description)
     if count > most:
         kinds = ", ".join(description.known_as.required)
@@ -86,13 +86,13 @@ def check_layer_count(description: ModelDescription, count: int) -> None:
 
 
 def _layer_share(description: ModelDescription) -> float:
-    """Return the share of the model's parameters that a layer has on average."""
+    """Return the share of the model's parameters in an average layer."""
     parameters = 0 if description.structure is None else description.structure.parameters
     return parameters / description.layers / description.parameters
 
 
 def required_layers(description: ModelDescription) -> list[frozenset[int]]:
-    """Return the layers that have each linear layer of which the architecture requires one, of those it has at all."""
+    """Return, for each linear layer that the architecture requires and the model has, the layers that have it."""
     family = description.known_as
     having = [
         frozenset(each.layer for each in description.linears if each.name == f"{family.blocks}.{each.layer}.{output}")

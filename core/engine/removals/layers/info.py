@@ -1,4 +1,4 @@
-"""Whole layers: how many go."""
+"""Whole layers: the number to remove."""
 
 from collections.abc import Sequence
 
@@ -27,7 +27,7 @@ class LayerRemoval(Removal):
 
     def least_removed(self, cut: Cut) -> int:
         description = cut.language_model
-        if description.structure is None:  # nobody read which layers there are: what was asked for, less half of one
+        if description.structure is None:  # the layers' sizes were not read: the requested sparsity, less half a layer
             wanted = round(cut.sparsity * description.parameters)
             return wanted if cut.at_least else wanted - BlockShape.of(description).weights // 2
         structure = description.structure

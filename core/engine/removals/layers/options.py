@@ -9,5 +9,5 @@ class LayerOptions(MethodParameters):
     """Options of methods that remove whole layers."""
 
     def check_removed_layers(self, description: ModelDescription, count: int) -> None:
-        """Require that as many whole layers of a model may go; raises InvalidSparsity or InvalidParameters."""
+        """Require that `count` whole layers can be removed; raises InvalidSparsity or InvalidParameters."""
         check_layer_count(description, count)

@@ -1,4 +1,4 @@
-"""Removal of whole layers: all is chosen before the pass, and the blocks that stay keep their shapes."""
+"""Removal of whole layers: all are chosen before the pass, and the blocks that stay keep their shapes."""
 
 from core.engine.architectures.description import require_structure
 from core.engine.architectures.unit_counts import LayerCounts

@@ -1,1 +1,1 @@
-"""Weights: they become zero, and every tensor keeps its shape."""
+"""Weights: single weights become zero, and every tensor keeps its shape."""

@@ -1,4 +1,4 @@
-"""Weights: how many become zero, and what that leaves."""
+"""Weights: the number that become zero, and the size that is left."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ class WeightRemoval(Removal):
         return [0.0, sum(each.numel for each in linears) / cut.description.parameters]
 
     def scale(self, cut: Cut, figure: Figure) -> SizeScale:
-        """Return the scale of nonzero parameters, or of bytes: a bit for each prunable weight, others in full."""
+        """Return the scale of nonzero parameters, or of bytes: one mask bit per prunable weight, others in full."""
         description = cut.description
         linears = prunable_linears(description, selection_of(cut.options))
         prunable = sum(linear.numel for linear in linears)
@@ -35,7 +35,7 @@ class WeightRemoval(Removal):
         return SizeScale(description.bytes + prunable / 8, prunable * WEIGHT_BYTES[description.dtype], margin)
 
     def nearest(self, cut: Cut, figure: Figure) -> int:
-        scale = self.scale(cut, figure)  # whatever is below 1
+        scale = self.scale(cut, figure)  # all sparsities below 1 are reachable
         return math.floor(scale.start - scale.slope * (1 - scale.margin)) + 1
 
     def is_measurable_alone(self, *, trains: bool) -> bool:

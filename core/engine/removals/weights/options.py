@@ -1,4 +1,4 @@
-"""The layers of a model that a request prunes, and the checks that pattern and allocation fit them."""
+"""Layers of a model that a request prunes, and the checks that pattern and allocation fit them."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -14,11 +14,11 @@ from core.engine.options.patterns import Pattern, require_divisible
 from secateur_wire.errors import InvalidParameters
 
 _AGREEMENT = 0.005
-"""Largest difference of the mean of an explicit allocation from the requested sparsity."""
+"""Largest difference between the mean of an explicit allocation and the requested sparsity."""
 
 
 class LayerSelection(MethodParameters):
-    """Choice of the linear layers that are prunable."""
+    """Choice of the prunable linear layers."""
 
     skip_layers: list[Annotated[int, Field(ge=0)]] = Field(
         default_factory=list, description="Numbers of decoder layers that are not pruned; the first is 0."
@@ -36,9 +36,9 @@ class LayerSelection(MethodParameters):
 def prunable_linears(description: Description, parameters: LayerSelection) -> list[LinearShape]:
     """Return the layers a request prunes, in order, the output head last if requested.
 
-    They are linear layers, and convolutions too in a classifier.
+    They are linear layers, and in a classifier also convolutions.
 
-    Raises InvalidParameters where a skip entry names nothing, nothing is left, or the head is requested but tied or
+    Raises InvalidParameters where a skip entry matches nothing, nothing is left, or the requested head is tied or
     missing.
     """
     for layer in parameters.skip_layers:
@@ -121,7 +121,7 @@ def check_masks(description: Description, checked: LayerSelection, parsed: Patte
 
 
 def _check_gradients(parameters: AllocationOptions, description: Description) -> None:
-    """Require that gradients can be taken block by block, where the allocation follows from them."""
+    """Require that gradients can be computed block by block, where the allocation depends on gradients."""
     why = description.refusal("resume")
     if parameters.allocation == "fisher" and why is not None:
         raise InvalidParameters(
@@ -150,7 +150,7 @@ def _check_allocation(
             raise InvalidParameters(
                 f"{where}: {len(allocation)} sparsities given, the model has {layers} layers", param=where
             )
-        listed = [*allocation, sparsity]  # the output head, one layer further, keeps to the request's own
+        listed = [*allocation, sparsity]  # the output head is one layer further and has the request's own sparsity
         removed = sum(listed[linear.layer] * linear.numel for linear in linears)
         mean = removed / sum(linear.numel for linear in linears)
         if abs(mean - sparsity) > _AGREEMENT:
@@ -174,7 +174,7 @@ def _check_allocation(
 
 
 def _are_unlike(linears: Iterable[LinearShape]) -> bool:
-    """Return True if some layers have experts, and not all of them as many prunable weights."""
+    """Return True if some layers have experts, and the layers' numbers of prunable weights differ."""
     weights = Counter[int]()
     having = False
     for linear in linears:

@@ -1,4 +1,4 @@
-"""Removal of single weights: linear layers are pruned one by one, on the inputs that reach them."""
+"""Removal of single weights: linear layers are pruned one by one, on their calibration inputs."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ class WeightRun(LanguageRun[LayerwisePlan]):
         allocation, propagation = options.allocation_options, options.propagation_options
         sparsities = "uniform" if allocation is None else allocation.allocation
         requested: str = "auto" if propagation is None else propagation.forward_dtype
-        if requested == "auto" and folder.family.discovered_by is not None:  # nobody has tried its code in another
+        if requested == "auto" and folder.family.discovered_by is not None:  # its code is untested in other dtypes
             requested = description.dtype
         counts = None
         if options.ranks_entire_model:
@@ -53,7 +53,7 @@ class WeightRun(LanguageRun[LayerwisePlan]):
 
 
 class ClassifierWeightRun(ClassifierRun):
-    """Run of the removal of weights from a classifier, by a method of its own or a layer-wise one."""
+    """Run of the removal of weights from a classifier, by a classifier method or a layer-wise one."""
 
     protocols = (ClassifierMethod, Method)
 

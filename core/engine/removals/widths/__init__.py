@@ -1,1 +1,1 @@
-"""Widths: heads and channels go, so that layers get narrower."""
+"""Widths: layers get narrower as heads and channels are removed."""

@@ -10,11 +10,11 @@ from core.engine.removals.widths.options import WidthOptions
 from secateur_wire.recovery import Lora
 
 _QUICK_TOKENS = 512
-"""Tokens of a training step of `budget: quick`, where a sequence is not longer."""
+"""Most tokens of a training step with `budget: quick`."""
 
 
 class AdapterOptions(WidthOptions, BudgetOptions):
-    """Parameters of methods that train LoRA adapters while they select: what is trained, for how long, and how fast."""
+    """Parameters of methods that train LoRA adapters during selection: the training's layers, length and rate."""
 
     budget: Literal["quick", "standard"] = Field(
         "standard",
@@ -64,5 +64,5 @@ class AdapterOptions(WidthOptions, BudgetOptions):
         )
 
     def probed(self, layers: int) -> int:
-        """Return the tokens that pass through a model of so many layers before training begins, forward only."""
+        """Return the number of tokens of the forwards before training, for a model of `layers` layers."""
         return 0

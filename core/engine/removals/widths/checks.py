@@ -1,4 +1,4 @@
-"""Checks that a model can lose heads and channels as they are asked for, before it is counted how many."""
+"""Checks that a model can lose the requested heads and channels, before their number is computed."""
 
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.heterogeneous import Layout
@@ -10,9 +10,9 @@ from secateur_wire.errors import InvalidParameters, UnsupportedArchitecture
 
 
 def attention_within(structure: ModelStructure, parameters: WidthOptions, layout: Layout) -> AttentionMode:
-    """Return the unit by which heads go; none unless asked for where only some layers have any and all stay alike.
+    """Return the unit of head removal. None by default where only some layers have heads and all stay alike.
 
-    There it would be the layers with heads that lose more than others.
+    Removing heads there would cost the layers with heads more than the others.
     """
     attention = attention_mode(parameters.attention, structure)
     is_open = parameters.attention == "auto" and layout == "uniform"
@@ -20,7 +20,7 @@ def attention_within(structure: ModelStructure, parameters: WidthOptions, layout
 
 
 def check_offered(description: ModelDescription, parameters: WidthOptions) -> None:
-    """Require that the architecture can lose what is to go."""
+    """Require that the architecture supports the requested removal."""
     family = description.known_as
     if not family.axes("channels"):
         why = family.refused.get("channels", "no channels were found that its config can express")
@@ -45,7 +45,7 @@ def check_offered(description: ModelDescription, parameters: WidthOptions) -> No
 def check_width(
     description: ModelDescription, structure: ModelStructure, parameters: WidthOptions, layout: Layout
 ) -> None:
-    """Require that the layers can get shapes of that layout."""
+    """Require that the layers can have shapes of that layout."""
     why = description.known_as.refused.get(layout)
     if why is not None:
         name = description.architecture

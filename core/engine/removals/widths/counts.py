@@ -40,12 +40,12 @@ def plan_width_reduction(
 ) -> WidthReduction:
     """Return the width reduction that removes `ratio` of the model.
 
-    Widths are multiples of `round_to` where the parameters leave it open. `at_least`: no less is removed; else as near
-    to it as possible. `is_timed`: the ratio is of a shape that was timed, so that no other split between attention and
-    FFN is open.
+    Widths are multiples of `round_to` where the parameters leave it open. With `at_least` no less is removed; without
+    it the share is the nearest possible. `is_timed`: a shape of this ratio was timed, so that no other split between
+    attention and FFN is allowed.
 
-    Raises InvalidSparsity naming the nearest ratio there is, and InvalidParameters where the layout does not allow what
-    is requested, or nothing is left to remove.
+    Raises InvalidSparsity naming the nearest possible ratio, and InvalidParameters where the layout does not allow the
+    request, or nothing is left to remove.
     """
     structure = require_structure(description)
     check_offered(description, parameters)
@@ -89,9 +89,9 @@ def plan_width_reduction(
 def _rankings(
     structure: ModelStructure, modes: Sequence[AttentionMode], request: WidthRequest
 ) -> list[tuple[AttentionMode, GlobalUnitBudget]]:
-    """Return the ranking of each attention mode that reaches the ratio, the one that is to be taken unmeasured first.
+    """Return the ranking of each attention mode that reaches the ratio; the first is the choice without measurement.
 
-    Raises InvalidSparsity where the last mode's does not reach it.
+    Raises InvalidSparsity where the last mode's ranking does not reach it.
     """
     rankings: list[tuple[AttentionMode, GlobalUnitBudget]] = []
     for mode in modes:
@@ -107,12 +107,12 @@ def _rankings(
 
 
 def may_lose_heads(description: ModelDescription, parameters: WidthOptions) -> bool:
-    """Return whether heads can be among what is removed; raises InvalidParameters where the family cannot give them."""
+    """Return True if heads may be removed; raises InvalidParameters where the family cannot lose them."""
     return attention_mode(parameters.attention, require_structure(description)) != "none"
 
 
 def _mode(structure: ModelStructure, counts: Sequence[LayerCounts], attention: AttentionMode) -> AttentionMode:
-    """Return the attention mode by which a model comes to these counts: none where no heads go."""
+    """Return the attention mode that gives a model these counts; none where no heads are removed."""
     coarse = [kind for kind in removed_kinds(attention) if not kind.is_fine]
     loses_heads = any(
         each.units[kind.name] < kind.units(shape)
@@ -130,9 +130,9 @@ def rounding_cost(
     layout: Layout = "uniform",
     at_least: bool = False,
 ) -> float:
-    """Return by how much what is removed may differ from `ratio` of the model, relative to that, as widths are rounded.
+    """Return the largest deviation from `ratio`, relative to it, that the rounding of widths causes.
 
-    Where the groups of all layers are ranked together, it is one step of one layer.
+    Where the units of all layers are ranked together, it is one step of one layer.
     """
     plan = plan_width_reduction(description, parameters, ratio, layout=layout, at_least=at_least)
     wanted = ratio * description.parameters
@@ -153,7 +153,7 @@ def reduction_of_rest(
     round_to: int,
     at_least: bool,
 ) -> WidthReduction:
-    """Return the width reduction of the layers that are `left`, where the others go whole and `ratio` of all goes.
+    """Return the width reduction of the layers `left` after whole layers were removed, for `ratio` of the whole model.
 
     Raises InvalidSparsity where there is none.
     """
@@ -173,11 +173,11 @@ def reachable_widths(
     layout: Layout = "uniform",
     round_to: int = CPU.round_to,
 ) -> list[float]:
-    """Return the shares of the model's parameters that can go with heads and channels.
+    """Return the shares of the model's parameters that can be removed with heads and channels.
 
-    They ascend from 0 to the largest one. With all layers of one shape, every share is listed: a job with one of them
-    for its sparsity removes just that, or, where it is still to be measured how many heads or layers go, as much within
-    one aligned group of channels in every layer.
+    They ascend from 0 to the largest one. With all layers of one shape, every share is listed, and a job with a listed
+    sparsity removes exactly that share. Where the number of heads or layers is still to be measured, it removes the
+    share to within one aligned group of channels in every layer.
     """
     structure = require_structure(description)
     layers = range(len(structure.layers))

@@ -1,4 +1,4 @@
-"""Widths: how many heads and channels of each layer stay."""
+"""Widths: the heads and channels that each layer keeps."""
 
 from collections.abc import Mapping, Sequence
 
@@ -32,10 +32,10 @@ class WidthRemoval(Removal):
         return wanted if cut.at_least else wanted - step // 2
 
     def kept_shares(self, cut: Cut) -> Mapping[KindName, float]:
-        """Return the largest share that a layer keeps of its units of each kind, where it is known beforehand.
+        """Return the largest share of its units of each kind that a layer keeps, where it is known beforehand.
 
-        It is not where units of all layers compete, nor of query heads, whose keys stay, nor where a device's alignment
-        leaves no such counts, which its worker will say.
+        It is unknown where the units of all layers compete, for query heads (their keys stay), and where a device's
+        alignment leaves no such counts; the worker then reports that.
         """
         structure = cut.language_model.structure
         if structure is None or not cut.sparsity or _options(cut).ranks_layers(cut.layout):

@@ -14,9 +14,9 @@ from core.engine.options.compensation import RefitOptions
 class WidthOptions(MethodParameters, RefitOptions):
     """Options for removable groups, and the multiples to which their counts are rounded.
 
-    `paper_protects`: of 32 layers, how many first and last ones the method's paper leaves alone. `cuts_behind_norms`:
-    heads go while what all of them gave is there, so that a norm must not span them. `cuts_experts`: of a mixture the
-    channels of its experts go.
+    `paper_protects` are the numbers of first and last layers, out of 32, that the method's paper does not prune.
+    `cuts_behind_norms`: heads are removed after the norm over all heads has run, so no norm may span them.
+    `cuts_experts`: in a mixture, the channels of its experts are removed.
     """
 
     paper_protects: ClassVar[tuple[int, int]] = (0, 0)
@@ -55,7 +55,7 @@ class WidthOptions(MethodParameters, RefitOptions):
     )
 
     def protected(self, layers: int) -> frozenset[int]:
-        """Return the layers, of so many, that lose nothing where layers may differ in shape."""
+        """Return the layers, of `layers` many, that lose nothing where layers may differ in shape."""
         requested = (self.protected_first, self.protected_last)
         first, last = (
             round(share * layers / 32) if own is None else own
@@ -64,20 +64,20 @@ class WidthOptions(MethodParameters, RefitOptions):
         return frozenset(layer for layer in range(layers) if layer < first or layer >= layers - last)
 
     def ranks_layers(self, layout: Layout) -> bool:
-        """Return whether the groups of all layers are ranked together in a model of that layout."""
+        """Return True if the groups of all layers are ranked together in a model of that layout."""
         return False
 
     @property
     def leaves_biases(self) -> bool:
-        """Return whether what is removed leaves biases behind, where the architecture has room for them."""
+        """Return True if biases replace the removed units, where the architecture has biases."""
         return False
 
     def check_dropped_layers(self, description: ModelDescription, ratio: float, free: int) -> None:
-        """Raise InvalidParameters where more whole layers are to go, of `free` ones, than `ratio` of the model has."""
+        """Raise InvalidParameters where the whole layers to drop, out of `free` ones, exceed `ratio` of the model."""
 
 
 class RankedWidthOptions(WidthOptions):
-    """Parameters of methods that score every group: the scope within which their scores are compared."""
+    """Parameters of methods that score every group: the scope within which scores are compared."""
 
     cuts_experts: ClassVar[bool] = True
 

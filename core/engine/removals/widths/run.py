@@ -1,4 +1,4 @@
-"""Removal of heads and channels: how a cut is split between them is chosen first, where the request leaves it open."""
+"""Removal of heads and channels. It first chooses the split between them where the request leaves it open."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,7 +16,7 @@ from core.engine.removals.unit_run import UnitRun
 
 
 class WidthPass(UnitRemovalPass):
-    """The pass that makes layers narrower."""
+    """Pass that makes layers narrower."""
 
     fits_experts = True
 
