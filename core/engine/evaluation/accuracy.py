@@ -16,7 +16,7 @@ from secateur_wire.errors import NotFiniteWeights
 class Accuracy:
     """Result of a measurement of accuracy.
 
-    `top1` is the share of `samples` images whose largest logit is that of their label, `loss` the mean cross-entropy in
+    `top1` is the share of the `samples` images whose largest logit is the label's; `loss` is the mean cross-entropy in
     nats.
     """
 
@@ -26,7 +26,7 @@ class Accuracy:
 
     @property
     def standard_error(self) -> float:
-        """The standard error of `top1`, as a mean of independent draws: √(p(1−p)/n)."""
+        """Standard error of `top1`, as a mean of independent draws: √(p(1−p)/n)."""
         return math.sqrt(self.top1 * (1 - self.top1) / self.samples)
 
 
@@ -34,7 +34,7 @@ class Accuracy:
 def measure_accuracy(
     model: nn.Module, images: ImageSet, device: torch.device | None = None, batch_size: int = MEASURED_AT_ONCE
 ) -> Accuracy:
-    """Measure accuracy and loss over all images, in batches; the model is left in evaluation mode.
+    """Return accuracy and loss over all images, measured in batches; the model is left in evaluation mode.
 
     Raises NotFiniteWeights where logits are not finite.
     """

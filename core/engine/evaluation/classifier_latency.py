@@ -23,10 +23,10 @@ from secateur_wire.errors import OutOfMemory
 _ROUNDS = 5
 _ENOUGH_MS = 100.0
 _MOST_REPEATS = 20
-"""Largest number of repeats within a round; a model runs again until it took _ENOUGH_MS, for the clock's precision."""
+"""Most repeats within a round. A model runs again until it has taken _ENOUGH_MS, for the clock's precision."""
 _CPU = torch.device("cpu")
 _COPIES = 3
-"""Copies of either model in memory: PyTorch's, onnxruntime's, and one while it is exported."""
+"""Copies of each model in memory: PyTorch's, onnxruntime's, and one during export."""
 
 
 def measure_classifier_latency(
@@ -39,10 +39,11 @@ def measure_classifier_latency(
 ) -> dict[str, Any]:
     """Measure dense and pruned in turn and return `latency` and `notes`; images are [channels, height, width].
 
-    For each engine and batch, `rows` has the medians over rounds in milliseconds, `dense_ms` and `pruned_ms`; the
-    `spread`, the relative excess of the slowest round over the fastest; and the `noise`, the relative difference that
-    proves nothing. `dense_spread` is the dense model's alone. The figures of PyTorch with the first batch are also at
-    the top level, next to `rows`. onnxruntime runs on the CPU. Raises OutOfMemory where the two models do not both fit.
+    For each engine and batch size, `rows` has the medians over rounds in milliseconds, `dense_ms` and `pruned_ms`; the
+    `spread`, which is the slowest round over the fastest, minus 1; and the `noise`, the relative difference below which
+    two times do not count as different. `dense_spread` is the dense model's alone. PyTorch's figures with the first
+    batch size are also at the top level, next to `rows`. onnxruntime runs on the CPU. Raises OutOfMemory where the two
+    models do not both fit.
     """
     parameters = dense.description.parameters + pruned.description.parameters
     needed = int(1.2 * _COPIES * 4 * parameters)
@@ -113,7 +114,7 @@ def _session(file: Path) -> onnxruntime.InferenceSession:
 
 
 def _onnx_file(folder: ClassifierFolder, model: nn.Module, image_shape: tuple[int, int, int], scratch: Path) -> Path:
-    """Return the artifact's own ONNX file, or export a source's model to `scratch`."""
+    """Return the artifact's own ONNX file, or export a source model to `scratch`."""
     if not (folder.path / ONNX_FILE).is_file():
         export_onnx(model, image_shape, scratch)
         return scratch

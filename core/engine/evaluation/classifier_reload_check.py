@@ -1,7 +1,7 @@
 """Reload check of a classifier: its folder and its ONNX file must give the expected logits.
 
-The folder is opened in a fresh process; the ONNX file is run in another one that has neither PyTorch nor this project.
-All is computed in float32, whatever dtype the weights are stored in: they were rounded to it before.
+The folder is opened in a fresh process; the ONNX file runs in another one that loads neither PyTorch nor this project.
+All computation is in float32, whatever dtype the weights are stored in; they were rounded to that dtype before.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from core.engine.models.tensors import load_tensors, write_tensors
 from secateur_wire.errors import ReloadCheckFailed
 
 _TOLERANCE = 1e-4
-"""Largest difference allowed, relative to the largest expected logit: other kernels sum in another order."""
+"""Largest allowed difference, relative to the largest expected logit: other kernels sum in another order."""
 _PROGRAM = Path(__file__).with_name("onnx_program.py")
 _LIBRARIES = ("numpy", "onnxruntime", "safetensors")
 
@@ -41,11 +41,11 @@ def write_expected(model: nn.Module, images_NCHW: Tensor, file: Path) -> None:
 
 
 def classifier_reload_check(artifact: Path, expected: Path, *, device: torch.device) -> dict[str, Any]:
-    """Compare the logits of a folder and of the ONNX file in it with those of `write_expected`.
+    """Compare the logits of a folder and of the ONNX file in it with the logits that `write_expected` saved.
 
-    The folder is opened as jobs open it and, where nothing was removed from the network, by `from_pretrained` too. The
-    largest of those differences is `maximum_difference`, that of the ONNX file is under `onnx`; `from_pretrained` says
-    whether that opens the folder without this project. Raises ReloadCheckFailed saying what differs.
+    The folder is opened as jobs open it and, where nothing was removed from the network, also by `from_pretrained`. The
+    largest of these differences is `maximum_difference`; the ONNX file's is under `onnx`. `from_pretrained` is True if
+    that call opens the folder without this project. Raises ReloadCheckFailed naming the difference.
     """
     wanted = load_tensors(expected)
     images_NCHW, logits_NK = wanted["images"], wanted["logits"]
@@ -109,7 +109,7 @@ def _logits(model: nn.Module, images_NCHW: Tensor, device: torch.device) -> Tens
 
 @contextlib.contextmanager
 def _full_precision() -> Iterator[None]:
-    """Disable TensorFloat-32 in CUDA convolutions, whose 10 bits of mantissa are too few to compare by."""
+    """Disable TensorFloat-32 in CUDA convolutions: its 10 bits of mantissa are too few for the comparison."""
     allowed = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:
@@ -121,7 +121,7 @@ def _full_precision() -> Iterator[None]:
 def _run_onnx(file: Path, expected: Path, tolerance: float) -> dict[str, Any]:
     """Run the stand-alone program in a process with three libraries and nothing else; return its figures.
 
-    Raises ReloadCheckFailed where it fails or the logits differ.
+    Raises ReloadCheckFailed where the program fails or the logits differ.
     """
     with working("running the ONNX file in a process of its own"):
         answer = subprocess.run(

@@ -1,4 +1,4 @@
-"""Greedy continuations of the same prompts by dense and pruned model, for comparison."""
+"""Greedy continuations of the same prompts by the dense and the pruned model, for comparison."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -24,9 +24,9 @@ def compare_continuations(
 ) -> dict[str, Any]:
     """Generate continuations of each prompt with each model; return `generations` and `notes`.
 
-    `generations` has for each prompt `prompt`, and under each model's name the text of at most `tokens` new tokens,
-    None where the model does not fit in memory or computes no probabilities. The models have one tokenizer and one
-    context, and are opened one after the other: one at a time is in memory. `on_progress` is called with 0 to 1.
+    `generations` has for each prompt `prompt`, and under each model's name the text of at most `tokens` new tokens. The
+    text is None where the model does not fit in memory or computes no probabilities. The models share one tokenizer and
+    one context length, and are loaded one at a time. `on_progress` is called with 0 to 1.
     """
     first = next(iter(models.values()))
     tokenizer = first.tokenizer()
@@ -53,9 +53,9 @@ def compare_continuations(
 def _read(
     prompts: Sequence[str], folder: ModelFolder, tokenizer: PreTrainedTokenizerBase, tokens: int
 ) -> tuple[list[list[int]], list[str]]:
-    """Tokenize each prompt, after the token that begins a text where the tokenizer adds it; return tokens and notes.
+    """Tokenize each prompt, with a BOS token where the tokenizer adds one; return tokens and notes.
 
-    A prompt longer than the context has room for, besides `tokens` new ones, is cut to its last tokens, with a note.
+    A prompt that leaves less than `tokens` of the context free is cut to its last tokens, with a note.
     """
     given: list[list[int]] = []
     notes: list[str] = []
@@ -82,7 +82,7 @@ def _continued(
     device: torch.device,
     on_text: Callable[[], None],
 ) -> list[str]:
-    """Return the continuation of each prompt, generated one at a time, since padding in a batch rounds differently."""
+    """Return the continuation of each prompt, generated one at a time because padding in a batch rounds differently."""
     sequences_that_fit(folder.description, max(map(len, given)) + tokens, device)
     model = load_model(folder, device)
     texts = []
@@ -94,9 +94,9 @@ def _continued(
 
 
 def _new_text(tokenizer: PreTrainedTokenizerBase, given: list[int], new: list[int]) -> str:
-    """Return the text that `new` adds to the given tokens, blanks at its start included.
+    """Return the text that `new` adds to the given tokens, including spaces at its start.
 
-    NUL, which no database stores, is replaced.
+    NUL is replaced, because databases do not store it.
     """
     before, full = (
         str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))

@@ -16,8 +16,8 @@ def divergences(
 ) -> list[float]:
     """Return the divergence of each of the `others`, which have the dense model's final norm and head.
 
-    Given are batches of tokens [batch, time], and of each model what its last block gives for them [batch, time,
-    hidden_size]. Predictions are those of one window and a few positions at a time.
+    The inputs are batches of tokens [batch, time], and each model's last-block outputs for them [batch, time,
+    hidden_size]. Predictions are computed for one window and a few positions at a time.
     """
     totals = [0.0] * len(others)
     for batch, tokens_BT in enumerate(tokens):

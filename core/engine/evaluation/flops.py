@@ -10,10 +10,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 @torch.no_grad()
 def count_flops(model: nn.Module, image_shape: Sequence[int]) -> int:
-    """Count the floating-point operations of a classifier for one image of (channels, height, width).
+    """Return the floating-point operations of a classifier for one image of (channels, height, width).
 
-    There are two for each multiplication of convolutions, linear layers and attention, which includes its addition;
-    none for norms, activations and biases.
+    Each multiply-add of convolutions, linear layers and attention counts as two; norms, activations and biases count as
+    none.
     """
     image_1CHW = torch.zeros(1, *image_shape, device=next(model.parameters()).device)
     counter = FlopCounterMode(display=False)

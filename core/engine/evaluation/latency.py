@@ -1,4 +1,4 @@
-"""Latency of dense and pruned, measured in turn in one process so that both meet the same machine."""
+"""Latency of dense and pruned, measured in turn in one process so that both run under the same conditions."""
 
 import inspect
 import statistics
@@ -22,7 +22,7 @@ def measure_latency(
 ) -> dict[str, Any]:
     """Measure dense against pruned; return the result of `DenseLatency.against` as `latency`, and `notes`.
 
-    Raises OutOfMemory where the two do not both fit.
+    Raises OutOfMemory where the two models do not both fit.
     """
     clock = DenseLatency(dense, sequence_length=sequence_length, device=device, other_bytes=pruned.description.bytes)
     latency = clock.against(load_model(pruned, device))
@@ -31,10 +31,10 @@ def measure_latency(
 
 
 class DenseLatency:
-    """The dense model, loaded, for others to be timed against in turn, on one sequence of up to 2048 tokens."""
+    """Loaded dense model against which others are timed in turn, on one sequence of up to 2048 tokens."""
 
     def __init__(self, dense: ModelFolder, *, sequence_length: int, device: torch.device, other_bytes: int) -> None:
-        """Load the dense model; raises OutOfMemory where the largest other one, of `other_bytes`, would not fit."""
+        """Load the dense model; raises OutOfMemory where the largest other model, of `other_bytes`, would not fit."""
         description = dense.description
         needed, free = timing_bytes(description, other_bytes, sequence_length), backend_of(device).free_bytes()
         if needed > free:
@@ -48,8 +48,9 @@ class DenseLatency:
     def against(self, pruned: PreTrainedModel) -> dict[str, Any]:
         """Time a prefill of the sequence and a decoding step with the cache, in milliseconds, medians over rounds.
 
-        `dense_ms` and `pruned_ms` are of the prefill; `spread` is the relative excess of the slowest of its rounds over
-        the fastest, `dense_spread` that of the dense model alone, `noise` the difference that proves nothing.
+        `dense_ms` and `pruned_ms` are the times of the prefill. `spread` is its slowest round over the fastest, minus
+        1; `dense_spread` is the dense model's alone. `noise` is the relative difference below which two times do not
+        count as different.
         """
         models = {"dense": self._model, "pruned": pruned}
         times = in_turn(
@@ -92,5 +93,5 @@ def _time_once(model: PreTrainedModel, tokens_1T: torch.Tensor, device: torch.de
 
 
 def _cache_name(model: PreTrainedModel) -> str:
-    """Return the name by which a model takes its cache and gives it back: releases of transformers differ."""
+    """Return the argument name of a model's cache, which differs between releases of transformers."""
     return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"

@@ -1,10 +1,10 @@
-"""Run an ONNX file with onnxruntime alone and compare its logits with those it must give.
+"""Run an ONNX file with onnxruntime alone and compare its logits with the expected ones.
 
     python onnx_program.py MODEL EXPECTED [THREADS]
 
 EXPECTED is a safetensors file of `images` [images, channels, height, width] and `logits` [images, classes], both
-float32. The largest absolute difference, over all images in batches of each of BATCHES, is printed as JSON. Complete in
-itself: neither PyTorch nor any module of this project is loaded, which it checks.
+float32. The program prints as JSON the largest absolute difference over all images, in batches of each of BATCHES. It
+is complete in itself: it loads neither PyTorch nor any module of this project, and checks that.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Perplexity over non-overlapping windows: exp of the mean negative log-likelihood of all tokens but each first."""
+"""Perplexity over non-overlapping windows: exp of the mean negative log-likelihood of all tokens except each first."""
 
 import math
 from collections.abc import Iterable
@@ -14,23 +14,23 @@ _CHUNK = 256
 
 @dataclass(frozen=True)
 class MeasuredPerplexity:
-    """Perplexity of a model on a text, with the mean loss of each window (nats), none where one is not finite."""
+    """Perplexity of a model on a text, with the mean loss of each window in nats; no losses where one is not finite."""
 
     value: float
     window_losses: tuple[float, ...] = ()
 
 
 def perplexity(streamed: StreamedModel, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
-    """Compute perplexity from pairs of tokens [batch, time] and the last block's output [batch, time, hidden_size]."""
+    """Return perplexity from pairs of tokens [batch, time] and the last block's output [batch, time, hidden_size]."""
     return measure_perplexity(streamed, batches).value
 
 
 @torch.inference_mode()
 def measure_perplexity(streamed: StreamedModel, batches: Iterable[tuple[Tensor, Tensor]]) -> MeasuredPerplexity:
-    """Compute perplexity, and the loss of each window, from pairs of tokens [batch, time] and hidden states.
+    """Return perplexity, and the loss of each window, from pairs of tokens [batch, time] and hidden states.
 
-    Hidden states are the last block's output [batch, time, hidden_size].
-    Logits are computed for one window and a few positions at a time, never for all.
+    Hidden states are the last block's output [batch, time, hidden_size]. Logits are computed for one window and a few
+    positions at a time, never for all.
     """
     total, count = 0.0, 0
     losses: list[float] = []

@@ -1,4 +1,4 @@
-"""Standard error of a ratio of perplexities that two models have on the same windows."""
+"""Standard error of the ratio of two models' perplexities on the same windows."""
 
 from collections.abc import Sequence
 from math import exp, isfinite, sqrt
@@ -6,15 +6,15 @@ from statistics import fmean, stdev
 from typing import Final
 
 FEWEST_WINDOWS: Final = 4
-"""Fewest windows whose spread says anything."""
+"""Fewest windows for a meaningful spread."""
 
 
 def ratio_stderr(dense_losses: Sequence[float], pruned_losses: Sequence[float]) -> float | None:
-    """Return the standard error of pruned ÷ dense perplexity from the mean loss of each window (nats), in one order.
+    """Return the standard error of pruned ÷ dense perplexity from the mean losses of the same windows, in nats.
 
-    Windows are paired: the logarithm of the ratio is the mean of their differences, all windows having equally many
-    tokens, and its standard error s ÷ √n, which the ratio turns into its own. None where the windows are too few, or
-    not the same ones.
+    Windows are paired. All have the same number of tokens, so that the logarithm of the ratio is the mean of their
+    differences, with the standard error s ÷ √n; times the ratio, it is the result. None where the windows are too few,
+    or not the same.
     """
     if len(dense_losses) != len(pruned_losses) or len(dense_losses) < FEWEST_WINDOWS:
         return None

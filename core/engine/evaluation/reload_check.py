@@ -1,6 +1,6 @@
 """Reload check: the saved folder, opened by `from_pretrained` in a fresh process, must give the expected logits.
 
-This is the one place where the modelling file of an artifact is executed, and only if it is what this version writes.
+Only this module executes the modelling file of an artifact, and only if it is the file that this version writes.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ from core.engine.models.offloading import offloading
 from core.engine.models.tensors import load_tensors
 from secateur_wire.errors import ReloadCheckFailed
 
-# Largest difference allowed, relative to the largest expected logit: another batch shape sums in another order.
+# Largest allowed difference, relative to the largest expected logit: another batch shape sums in another order.
 _TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 
 
@@ -39,8 +39,8 @@ def reload_check(
 ) -> dict[str, Any]:
     """Compare logits and generate with the cache; return the figures, raise ReloadCheckFailed naming the difference.
 
-    `discovered` is the architecture where it is none of those declared. The whole model is held in memory, unless
-    `offload` is a folder for what has to be written so that most of it need not be.
+    `discovered` is the architecture where none is declared. The whole model is held in memory, unless `offload` is a
+    folder for files that let most of it stay on the disk.
     """
     config = read_config(artifact, own_artifact=True, discovered=discovered)
     family = per_layer_architecture(config, discovered)
@@ -71,7 +71,7 @@ def reload_check(
     model = model.eval() if offload is not None else model.eval().to(device)
     wanted = load_tensors(expected)
     tokens_BT = wanted["tokens"].to(device)
-    with _refusals():  # what was left on the disk is only looked at now
+    with _refusals():  # tensors on the disk are only checked now
         logits = model(input_ids=tokens_BT).logits.float().cpu()
     tolerance = _TOLERANCE[model.dtype] * largest_logit(wanted["logits"])
     difference = float((logits - wanted["logits"]).abs().max())
@@ -79,7 +79,7 @@ def reload_check(
         raise ReloadCheckFailed(
             f"the reloaded model's logits differ by {difference:g}, at most {tolerance:g} is allowed"
         )
-    model.generation_config = GenerationConfig()  # the source's may choose other ways to decode, or a compiler
+    model.generation_config = GenerationConfig()  # the source's may choose another way of decoding, or a compiler
     generated = model.generate(tokens_BT[:, :4], max_new_tokens=2, min_new_tokens=2, do_sample=False)
     if generated.shape[1] != min(4, tokens_BT.shape[1]) + 2:
         raise ReloadCheckFailed("the reloaded model does not generate with its cache")
@@ -94,7 +94,7 @@ def reload_check(
 
 @contextmanager
 def _refusals() -> Iterator[None]:
-    """Raise ReloadCheckFailed for what the libraries say of a tensor that the model has no place for."""
+    """Raise ReloadCheckFailed where the libraries report a tensor that does not belong to the model."""
     try:
         yield
     except (RuntimeError, ValueError) as error:
@@ -106,7 +106,7 @@ def _refusals() -> Iterator[None]:
 
 
 def difference_beyond(logits: Tensor, expected: Tensor, tolerance: float) -> float | None:
-    """Return the largest difference of logits where it is beyond `tolerance` times the largest expected one, else None.
+    """Return the largest difference of logits if it exceeds `tolerance` times the largest expected one, else None.
 
     Raises ReloadCheckFailed as `largest_logit` does.
     """

@@ -1,4 +1,4 @@
-"""Memory of the reload check, and the rule by which it opens a model whole or leaves its blocks' matrices on the disk.
+"""Memory of the reload check, and the rule whether it loads the whole model or leaves the blocks' matrices on disk.
 
 The check and the estimate of a job follow the same rule. Without torch.
 """
@@ -17,14 +17,14 @@ VERIFIED_POSITIONS = 64
 """Tokens whose logits are compared."""
 _FLOAT = 4
 _COPIES_OF_EXPERTS = 2
-"""Bytes of a mixture once it is opened, to those of its files: pages of these, and stacks made of them."""
+"""Bytes of an opened mixture, as a multiple of its files: their pages, and the stacks built from them."""
 _COPIES_IN_CONVERSION = 3
-"""A stack of experts while it is made: as it is read, stacked, and joined with another."""
+"""Copies of a stack of experts while it is built: as read, stacked, and joined with another."""
 
 
 @dataclass(frozen=True)
 class ReloadRoom:
-    """Bytes that are free for a check; None where they are unknown, which excludes nothing."""
+    """Free bytes for a check; None where they are unknown, which excludes nothing."""
 
     memory: int | None
     device_memory: int | None
@@ -32,9 +32,9 @@ class ReloadRoom:
 
 @dataclass(frozen=True)
 class ReloadNeeds:
-    """Needs of a check: peak bytes, beyond what its process takes, in main memory and in a device's own.
+    """Needs of a check: peak bytes in main memory and in a device's own memory, beyond those of its process.
 
-    `traffic` are the bytes that are read and written because matrices are on the disk.
+    `traffic` are the bytes that are read and written because matrices are on disk.
     """
 
     offloads: bool
@@ -43,7 +43,7 @@ class ReloadNeeds:
     traffic: int
 
     def fits(self, room: ReloadRoom) -> bool:
-        """Return True where there is room for it."""
+        """Return True if the check fits in the room."""
         return (room.memory is None or self.memory <= room.memory) and (
             room.device_memory is None or self.device_memory <= room.device_memory
         )
@@ -52,15 +52,15 @@ class ReloadNeeds:
 def reload_needs(description: ModelDescription, device: DeviceKind, rooms: Sequence[ReloadRoom]) -> ReloadNeeds:
     """Return the needs of the check where it may run in one of these rooms.
 
-    A model is opened whole where one of them has room for that, or where none is known; else its blocks' matrices stay
-    on the disk, and each is read when it is used.
+    The whole model is opened where one of the rooms is large enough, or where no room is known. Otherwise its blocks'
+    matrices stay on disk, and each is read when it is used.
     """
     full = full_needs(description, device)
     return full if not rooms or any(full.fits(room) for room in rooms) else offloaded_needs(description, device)
 
 
 def full_needs(description: ModelDescription, device: DeviceKind) -> ReloadNeeds:
-    """Return the needs of a check of the whole model: it is opened in main memory, and moved to the device."""
+    """Return the needs of a check of the whole model, opened in main memory and moved to the device."""
     opened = description.bytes * (_COPIES_OF_EXPERTS if _stacks(description) else 1)
     if device.has_own_memory:
         forward = _passing(description, WEIGHT_BYTES[description.dtype]) + _cache(description)
@@ -71,10 +71,10 @@ def full_needs(description: ModelDescription, device: DeviceKind) -> ReloadNeeds
 
 
 def offloaded_needs(description: ModelDescription, device: DeviceKind) -> ReloadNeeds:
-    """Return the needs of a check that holds all but the blocks' matrices, and the one of these that is being used.
+    """Return the needs of a check that holds everything but the blocks' matrices, and one matrix in use.
 
-    The experts of a block are used together. Where they lie in the files one by one, the library stacks them while it
-    opens the model, and writes the stacks into a folder.
+    The experts of a block are used together. Where files store them one by one, the library stacks them while it opens
+    the model, and writes the stacks into a folder.
     """
     width = WEIGHT_BYTES[description.dtype]
     outer = description.parameters - description.prunable_parameters - description.other_module_parameters
@@ -84,7 +84,7 @@ def offloaded_needs(description: ModelDescription, device: DeviceKind) -> Reload
     used = max([matrix, *(sum(block) * width for block in stacks)])
     stacking = _COPIES_IN_CONVERSION * width * max((max(block) for block in stacks), default=0)
     working = used + _passing(description, _FLOAT) + _cache(description) + _logits(description)
-    # Each tensor is read once when the model is opened, and in each of three forwards; stacks are written as well.
+    # Each tensor is read once when the model is opened, and once in each of three forwards; stacks are also written.
     traffic = 4 * description.bytes + width * sum(map(sum, stacks))
     if device.has_own_memory:
         on_device = ceil((resident + working) * SMALL_TENSORS)
@@ -95,7 +95,7 @@ def offloaded_needs(description: ModelDescription, device: DeviceKind) -> Reload
 
 
 def _passing(description: ModelDescription, width: int) -> int:
-    """Return the bytes of what a forward holds inside a block, with so many of each value."""
+    """Return the bytes of a forward's tensors inside a block; `width` is the bytes of a value."""
     inside, _ = rough_values(description)
     return _positions(description) * inside * width
 
@@ -107,18 +107,18 @@ def _cache(description: ModelDescription) -> int:
 
 
 def _positions(description: ModelDescription) -> int:
-    """Return the positions of a forward of the check."""
+    """Return the number of positions of the check's forward."""
     return min(VERIFIED_POSITIONS, description.context_length)
 
 
 def _logits(description: ModelDescription) -> int:
-    """Return the bytes of the logits, as they are computed and in float32."""
+    """Return the bytes of the logits: as computed, and converted to float32."""
     width = WEIGHT_BYTES[description.dtype]
     return _positions(description) * description.vocabulary_size * (width + (_FLOAT if width < _FLOAT else 0))
 
 
 def _stacks(description: ModelDescription) -> list[list[int]]:
-    """Return the weights of each stack of experts, block by block."""
+    """Return the number of weights of each stack of experts, block by block."""
     by_block: dict[int, list[int]] = defaultdict(list)
     for linear in description.linears:
         if linear.experts is not None:

@@ -1,4 +1,4 @@
-"""Timing models against one another: in turn, in one process, so that all meet the same machine."""
+"""Timing of models against one another: in turn, in one process, so that all run under the same conditions."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ _Answer = TypeVar("_Answer")
 
 
 def timed(call: Callable[[], _Answer], device: torch.device) -> tuple[_Answer, float]:
-    """Return a call's result, and the milliseconds until its work on the device was done."""
+    """Return a call's result, and the milliseconds until its work on the device was complete."""
     backend = backend_of(device)
     backend.synchronise()
     start = time.perf_counter()
@@ -40,5 +40,5 @@ def in_turn(contenders: Mapping[str, Callable[[], _Answer]], rounds: int = ROUND
 
 
 def spread(times: Sequence[float]) -> float:
-    """Return the relative excess of the slowest over the fastest."""
+    """Return the slowest time over the fastest, minus 1."""
     return max(times) / min(times) - 1

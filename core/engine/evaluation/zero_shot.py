@@ -2,8 +2,8 @@
 
 Prompts, scoring and standard errors are the harness's. Slow to import; needs no network.
 
-An answer's score is its log-likelihood after the question; a question is answered rightly where the right answer scores
-highest (`acc`), or does once each score is divided by the answer's length (`acc_norm`).
+An answer's score is its log-likelihood given the question. A question counts as correct where the right answer has the
+highest score (`acc`), or the highest score divided by the answer's length (`acc_norm`).
 """
 
 import json
@@ -49,13 +49,13 @@ def measure_tasks(
     device: torch.device,
     on_progress: Callable[[float], None],
 ) -> dict[str, dict[str, float]]:
-    """Ask the model of `folder` the first `limit` questions of each task, without examples.
+    """Score the model of `folder` on the first `limit` questions of each task, without examples.
 
     `questions` are JSON lines with the columns of the task's hub dataset; `on_progress` is called with 0 to 1. Returns
     for each task `samples`, the harness's `version` of it, `acc` and `acc_stderr`, and `acc_norm` and `acc_norm_stderr`
     where the harness has them; the standard error is the sample standard deviation over the root of the samples.
 
-    Raises UnusableDataset where a file is not the task's.
+    Raises UnusableDataset where a file does not fit the task.
     """
     datasets.disable_progress_bars()
     lm = _Model(load_model(folder, device), folder.tokenizer())
@@ -114,10 +114,10 @@ def _check(name: str, file: Path) -> None:
 
 
 class _Model(HFLM):  # type: ignore[misc]  # the harness has no types
-    """The harness's model, in batches that fit a budget of logits, with a report of its progress."""
+    """Adapter of a model for the harness, with batches that fit a budget of logits and with progress reports."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-        # Asked for where a text begins; a tokenizer without either has no token that could be taken for one.
+        # The harness reads it where a text begins. A tokenizer without either has no suitable token.
         begin = 0 if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None else None
         super().__init__(pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=1, prefix_token_id=begin)
         self.on_progress: Callable[[float], None] = lambda done: None

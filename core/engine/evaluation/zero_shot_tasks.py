@@ -1,4 +1,4 @@
-"""Zero-shot tasks under the names of lm-evaluation-harness: those by which pruning papers compare.
+"""Zero-shot tasks of pruning papers, under their names in lm-evaluation-harness.
 
 A local copy of a task's questions is one file of JSON lines, `TASK/SPLIT.jsonl`, with the columns of its hub dataset.
 """
@@ -21,9 +21,10 @@ class TaskInfo(BaseModel):
 
     In `acc_norm` each answer's log-likelihood is divided by its length in characters.
 
-    `splits` are those the questions may come from, the one that papers report first; `columns` are the fields of a
-    question. `documents` counts the questions of the first split, `tokens` those of an average question with all its
-    answers, as the forward passes see them, `longest` those of the longest with one answer: all for estimates alone.
+    `splits` are the possible splits of the questions, the one that papers report first. `columns` are the fields of a
+    question. The rest serves estimates: `documents` counts the questions of the first split, `tokens` the tokens of an
+    average question with all its answers as the forward passes see them, and `longest` those of the longest question
+    with one answer.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -166,17 +167,17 @@ TASKS: dict[str, TaskInfo] = {task.id: task for task in _TASKS}
 
 
 def local_copy(root: Path, task: TaskInfo) -> Path | None:
-    """Return the local copy of the task's questions below `root`, of the first of its splits that is there."""
+    """Return the local copy of the task's questions below `root`, from the first split that exists."""
     files = (root / task.id / f"{split}.jsonl" for split in task.splits)
     return next((file for file in files if file.is_file()), None)
 
 
 def forward_tokens(tasks: Iterable[str], limit: int | None) -> int:
-    """Return about how many tokens pass through one model, for at most `limit` questions of each task."""
+    """Return roughly the number of tokens that pass through one model, for at most `limit` questions of each task."""
     chosen = [TASKS[name] for name in tasks]
     return sum(task.tokens * min(limit or task.documents, task.documents) for task in chosen)
 
 
 def batch_size(longest: int, vocabulary: int, logits_bytes: int) -> int:
-    """Return how many answers are scored together, the longest of so many tokens, their logits within a budget."""
+    """Return the number of answers scored together so that their logits fit a budget; `longest` is in tokens."""
     return min(max(logits_bytes // (longest * vocabulary * _BYTES_PER_LOGIT), 1), _LARGEST_BATCH)
