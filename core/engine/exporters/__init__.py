@@ -1,7 +1,7 @@
-"""Exporters: a folder for each form an artifact is written in, and what they share.
+"""Exporters: one folder for each form of artifact, and the code they share.
 
-An exporter's `info` describes it without torch, its `exporter` writes the form; the registry finds the folders, and
-nothing else names one, but for those who read a form back. `huggingface` and `huggingface_classifier` write the folder
-that every artifact is first. Tensors are copied as bytes wherever they can be, without torch. What a pass of pruning
-computes, and what a job says about its artifact, has no place here.
+An exporter's `info` describes it without torch, its `exporter` writes the form. The registry finds the folders; only
+code that reads a form back names one. `huggingface` and `huggingface_classifier` write the folder that every artifact
+is first. Tensors are copied as bytes, without torch, wherever possible. Exporters know nothing of pruning passes or of
+a job's texts about its artifact.
 """

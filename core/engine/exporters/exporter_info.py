@@ -1,4 +1,4 @@
-"""Description of an exporter, as its folder gives it: the form it writes, for which models, and what that changes."""
+"""Description of an exporter, from its folder: its form, the models it applies to, and its effects."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,16 +10,16 @@ from core.engine.cuts.losses import Losses
 from core.engine.cuts.removal import Removal
 
 Written = Literal["first", "after", "beside", "added"]
-"""Moment at which a form is written: first, as every artifact; where it was asked for, after the artifact is verified;
-beside every artifact of its families of tasks, while the model is in memory, so that it is verified too; or added to a
-verified artifact, in files of the types that were asked for."""
+"""Moment at which a form is written. 'first': as every artifact. 'after': on request, after the artifact is verified.
+'beside': with every artifact of its task families, while the model is in memory, so that it is verified too. 'added':
+to a verified artifact, in files of the requested types."""
 
 
 @dataclass(frozen=True)
 class AddedCost:
-    """Cost of an added form, at most: its files' bytes, those of files beside them meanwhile, memory, operations.
+    """Upper bound of the cost of an added form: bytes of its files, of temporary files, and of memory, and operations.
 
-    The operations are the CPU's, where the runtimes of forms run.
+    The operations run on the CPU, where the forms' runtimes run.
     """
 
     bytes: int = 0
@@ -41,12 +41,12 @@ class RuntimeExample:
 
 @dataclass(frozen=True)
 class ExporterInfo:
-    """Description of a form of artifact. `summary` is a sentence for whoever has to choose.
+    """Description of a form of artifact. `summary` is a sentence for users who choose a form.
 
-    Lists go by `rank`, lowest first. What `replaces_weights` is restored by the client; `opening` goes before the
-    card's lines on how to open the model. `changes_weights`: to values the form can hold, before the model is measured.
-    `default_compression` is there where a job may say how many values are kept. `has_known_size` says that it follows
-    from sparsity.
+    Lists go by `rank`, lowest first. With `replaces_weights` the client restores the dense files. `opening` goes before
+    the card's lines on how to open the model. With `changes_weights` weights change to values the form can hold, before
+    the model is measured. `default_compression` is set where a job may choose how many values are kept. With
+    `has_known_size` the size follows from the sparsity.
     """
 
     id: str
@@ -62,16 +62,16 @@ class ExporterInfo:
     default_compression: float | None = None
 
     def check(self, description: Description, removal: Removal | None) -> None:
-        """Require that the form fits a model and a kind of removal, None where nothing goes; raises InvalidRequest."""
+        """Require that the form supports a model and a kind of removal (None: no removal); raises InvalidRequest."""
 
 
 @dataclass(frozen=True)
 class AddedExporterInfo(ExporterInfo):
-    """Description of a form that is added to a verified artifact, in files of the `types` that were asked for.
+    """Description of a form that is added to a verified artifact, in files of the requested `types`.
 
-    `suffix` ends the names of its files, which no job reads back. `ways_to_run` the `{file}` are pairs, of a sentence
-    and shell commands; `example` is the one that a job's page shows. Files of models of up to `most_timed_parameters`
-    are timed against the dense model's, where weights were removed.
+    `suffix` ends the names of its files, which no job reads back. `ways_to_run` the `{file}` are pairs of a sentence
+    and shell commands; `example` is the one on a job's page. Files of models of up to `most_timed_parameters` are timed
+    against the dense model's, where weights were removed.
     """
 
     types: tuple[str, ...] = ()
@@ -81,12 +81,12 @@ class AddedExporterInfo(ExporterInfo):
     most_timed_parameters: int = 0
 
     def check_types(self, description: ModelDescription, types: Sequence[str], losses: Losses, param: str) -> None:
-        """Require that the form can be written of what becomes of a language model; raises InvalidRequest."""
+        """Require that the form can hold a language model after its losses; raises InvalidRequest."""
 
     def widths(self, types: Sequence[str]) -> tuple[int, ...]:
-        """Return what types want widths to be multiples of, the widest first, which may cost more."""
+        """Return the numbers that should divide widths, for these types, the largest (and costliest) first."""
         return ()
 
     def added_cost(self, description: ModelDescription, types: Sequence[str], *, is_timed: bool) -> AddedCost:
-        """Return what the form takes, of a model that is as large as before it was pruned."""
+        """Return the cost of the form for a model as large as before pruning."""
         return AddedCost()

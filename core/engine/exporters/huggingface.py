@@ -26,12 +26,12 @@ def write_checkpoint(
     discovered: Architecture | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> int:
-    """Join safetensors files, and tensors the source already has, into a model folder that `from_pretrained` opens.
+    """Join safetensors files, and unchanged tensors of the source, into a model folder for `from_pretrained`.
 
-    Config (unless another is given), generation config and tokenizer are copied from `source`, but for what the config
-    says of quantised weights; where it gives layers shapes of their own, the modelling file that builds them is written
-    beside it, of the architecture that was `discovered` where none is declared. Tensor bytes are copied file to file.
-    Returns the bytes of all tensors.
+    Config (unless another is given), generation config and tokenizer are copied from `source`, without the config's
+    entries on quantised weights. Where the config gives layers different shapes, the modelling file that builds them is
+    written too, for the declared architecture or else for `discovered`. Tensor bytes are copied file to file. Returns
+    the bytes of all tensors.
     """
     folder.mkdir(parents=True, exist_ok=True)
     entries = [*unchanged, *(entry for file in files for entry in read_header(file).values())]
@@ -39,7 +39,7 @@ def write_checkpoint(
     if said.get(QUANTISATION_KEY) is not None:
         config = plain_config(said)
     family = per_layer_architecture(said, discovered)
-    if family is not None:  # transformers renames what files hold only for classes of its own
+    if family is not None:  # transformers renames keys of files only for its own classes
         entries = [replace(entry, name=family.module_name(entry.name)) for entry in entries]
     shards: list[list[TensorEntry]] = [[]]
     filled = 0

@@ -1,6 +1,6 @@
-"""Writer of classifiers: tensors under the names and in the dtypes of the source, with its config and companions.
+"""Writer of classifiers: tensors under the source's names and dtypes, with its config and companions.
 
-Imports torch, unlike the rest of this folder: a classifier is pruned whole, in memory.
+It imports torch, unlike the rest of this folder, because a classifier is pruned whole, in memory.
 """
 
 import json
@@ -21,9 +21,9 @@ from core.engine.models.tensors import DTYPES, write_tensors
 
 @torch.no_grad()
 def round_to_stored(model: nn.Module, folder: ClassifierFolder) -> None:
-    """Round every tensor to the dtype that the folder stores it in; the model itself stays float32.
+    """Round every tensor to its stored dtype in the folder; the model itself stays float32.
 
-    Figures measured afterwards are those of the file that `write_classifier` saves.
+    Figures measured afterwards then hold for the file that `write_classifier` saves.
     """
     state = model.state_dict()
     for name, entry in folder.tensors.items():
@@ -32,12 +32,12 @@ def round_to_stored(model: nn.Module, folder: ClassifierFolder) -> None:
 
 
 def write_classifier(model: nn.Module, folder: ClassifierFolder, target: Path) -> int:
-    """Write the model that was loaded from `folder`, and pruned, as a model folder; the bytes of its tensors.
+    """Write the pruned model that was loaded from `folder` as a model folder; return the bytes of its tensors.
 
-    Keys and dtypes are the source's, and so are the counts of batches its batch-norms saw; negative zeros, which masks
-    that are multiplied leave, become plain ones, as the packed format wants them. Where filters or channels
-    were removed, config.json says so under SHAPES_KEY, with the groups of the convolutions whose number changed; else
-    it is the source's, and `from_pretrained` opens the folder.
+    Keys and dtypes are the source's, and so are the batch-norms' counts of batches. Negative zeros, which multiplied
+    masks leave, become positive, because the packed format requires it. Where filters or channels were removed,
+    config.json has the groups of the changed convolutions under SHAPES_KEY; otherwise it is the source's, and
+    `from_pretrained` opens the folder.
     """
     target.mkdir(parents=True, exist_ok=True)
     state = model.state_dict()
@@ -60,7 +60,7 @@ def _dtype(entry: TensorEntry) -> torch.dtype:
 
 
 def _stored(entry: TensorEntry) -> Tensor:
-    """Return a tensor as the source file has it, whatever its dtype."""
+    """Return a tensor of the source file, whatever its dtype."""
     with safe_open(entry.file, "pt") as opened:
         tensor: Tensor = opened.get_tensor(entry.name)
     return tensor

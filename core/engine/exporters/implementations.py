@@ -8,20 +8,20 @@ _MODULE = "exporter"
 
 
 def folder_exporter(form: str) -> FolderExporter:
-    """Return what writes a form from a finished folder."""
+    """Return the exporter of a form from a finished folder."""
     return require_class(exporters, form, _MODULE, FolderExporter)()
 
 
 def added_exporter(form: str) -> AddedExporter:
-    """Return what adds a form to a verified artifact."""
+    """Return the exporter that adds a form to a verified artifact."""
     return require_class(exporters, form, _MODULE, AddedExporter)()
 
 
 def classifier_preparation(form: str) -> ClassifierPreparation:
-    """Return what makes a classifier's weights fit a form."""
+    """Return the change of a classifier's weights that a form requires."""
     return require_class(exporters, form, _MODULE, ClassifierPreparation)()
 
 
 def classifier_exporter(form: str) -> ClassifierExporter:
-    """Return what writes a form of a classifier in memory."""
+    """Return the exporter of a classifier in memory."""
     return require_class(exporters, form, _MODULE, ClassifierExporter)()

@@ -1,4 +1,4 @@
-"""Protocols of exporters: what writes a form from a finished folder, or from a classifier in memory, or beside both."""
+"""Protocols of exporters: for a finished folder, for a classifier in memory, and for forms added to an artifact."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,9 +22,9 @@ class FolderExporter(ABC):
 
     @abstractmethod
     def export(self, folder: Path, section: JsonObject) -> JsonObject:
-        """Write the form into the folder; return its `bytes` and what else the report says of it.
+        """Write the form into the folder; return its `bytes` and other facts for the report.
 
-        `section` is what the report says already, from a `ClassifierPreparation`.
+        `section` is the report's section so far, from a `ClassifierPreparation`.
         """
 
 
@@ -41,9 +41,9 @@ class ClassifierPreparation(ABC):
         compression: float | None,
         seed: int,
     ) -> JsonObject:
-        """Change the weights of those layers in place; return what the report says of it.
+        """Change the weights of those layers in place; return the section of the report.
 
-        `folder` is what the model was loaded from: its dtypes are those of the files.
+        The model was loaded from `folder`, whose files have the stored dtypes.
         """
 
 
@@ -60,7 +60,7 @@ class ClassifierExporter(ABC):
 
 @dataclass(frozen=True)
 class AddedForm:
-    """Files of a form that was added to an artifact, the runtime that ran them, and remarks for people."""
+    """Files of a form that was added to an artifact, the runtime that ran them, and notes for users."""
 
     files: list[ExportedFile]
     runtime: str
@@ -68,11 +68,11 @@ class AddedForm:
 
 
 class AddedExporter(ABC):
-    """Export of a verified language model to files beside its own, each run before it is kept."""
+    """Export of a verified language model to further files, each run before it is kept."""
 
     @abstractmethod
     def require_possible(self, folder: Path, *, own_artifact: bool) -> None:
-        """Require that the form can be written here of the model in a folder; takes seconds.
+        """Require that this machine can write the form for the model in a folder; takes seconds.
 
         `own_artifact`: this service wrote the folder. Raises InvalidRequest, or what the export would raise.
         """
@@ -91,7 +91,7 @@ class AddedExporter(ABC):
     ) -> AddedForm:
         """Write a file of each type into the folder; predictions are compared on the documents.
 
-        `name` is what the files call the model. Raises ExportFailed or ExportMismatch.
+        `name` is the model's name in the files. Raises ExportFailed or ExportMismatch.
         """
 
     @abstractmethod
@@ -107,6 +107,6 @@ class AddedExporter(ABC):
     ) -> dict[str, ExportSpeed]:
         """Return the speed of the files, given by type, against the dense model in its folder; takes minutes at most.
 
-        `place` is where there is room for files of the dense model, `own_dense`: this service wrote that. Raises
-        ExportFailed.
+        `place` is a folder with room for files of the dense model. `own_dense`: this service wrote the dense model.
+        Raises ExportFailed.
         """

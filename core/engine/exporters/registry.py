@@ -1,4 +1,4 @@
-"""Registry of exporters: every folder beside it whose `info` describes one. None is listed, and no torch is loaded."""
+"""Registry of exporters: every sibling folder whose `info` describes one. Nothing lists them or loads torch."""
 
 from core.discovery import descriptions
 from core.engine import exporters
@@ -6,6 +6,6 @@ from core.engine.exporters.exporter_info import AddedExporterInfo, ExporterInfo
 
 EXPORTERS = descriptions(exporters, ExporterInfo)
 OFFERED = {form: each for form, each in EXPORTERS.items() if each.written in ("first", "after")}
-"""Forms of the weights that a job may ask for."""
+"""Forms of the weights that a job may request."""
 ADDED = {form: each for form, each in EXPORTERS.items() if isinstance(each, AddedExporterInfo)}
-"""Forms that a job may ask for beside those."""
+"""Forms that a job may request in addition to those."""

@@ -1,4 +1,4 @@
-"""Parts of the weight files an artifact may hold in place of plain ones, and how they are written, chunk by chunk."""
+"""Parts of an artifact's weight files other than plain tensors, and their writing chunk by chunk."""
 
 import json
 import math
@@ -15,7 +15,7 @@ from core.engine.checkpoints.safetensors_header import TensorEntry
 from secateur_wire.base import JsonObject
 
 CHUNK_WEIGHTS = 2**23
-"""Weights handled at once; a multiple of 8, so that chunks begin at whole bytes of the bitmask."""
+"""Weights per chunk; a multiple of 8, so that chunks begin at whole bytes of the bitmask."""
 UNSIGNED = {
     "F64": np.uint64,
     "I64": np.uint64,
@@ -24,7 +24,7 @@ UNSIGNED = {
     "F16": np.uint16,
     "BF16": np.uint16,
 }
-"""Dtypes that are packed, as bits; narrower ones gain little and are stored as they are."""
+"""Dtypes that are packed, as bits; narrower ones gain little and are stored unchanged."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def weight_bytes(tensor: TensorEntry) -> int:
 
 
 def mask_bytes(tensor: TensorEntry) -> int:
-    """Return the bytes of a mask that has one bit for each weight."""
+    """Return the bytes of a mask with one bit for each weight."""
     return math.ceil(tensor.numel / 8)
 
 
@@ -112,7 +112,7 @@ def write_file(
 
 
 def write_header(target: BinaryIO, metadata: dict[str, str], parts: list[StoredTensor]) -> dict[str, int]:
-    """Write the safetensors header; returns the offset in the file at which each part begins."""
+    """Write the safetensors header; return the offset in the file at which each part begins."""
     header: dict[str, Any] = {"__metadata__": metadata}
     position = 0
     for part in parts:
@@ -126,7 +126,7 @@ def write_header(target: BinaryIO, metadata: dict[str, str], parts: list[StoredT
 
 
 def write_at(target: BinaryIO, place: int, chunks: Iterator[bytes] | list[bytes]) -> int:
-    """Write the chunks at an offset of the file; returns the offset behind them."""
+    """Write the chunks at an offset of the file; return the offset behind them."""
     target.seek(place)
     for chunk in chunks:
         target.write(chunk)

@@ -1,1 +1,1 @@
-"""Plain safetensors: what every artifact is written as first, and stays where no other form is asked for."""
+"""Plain safetensors: the first form of every artifact, and the final one where a job requests no other."""

@@ -1,4 +1,4 @@
-"""Plain safetensors: their description. Nothing is left to write: the artifact's folder has them."""
+"""Plain safetensors: their description. They need no exporter: the artifact's folder already has them."""
 
 from core.engine.exporters.exporter_info import ExporterInfo
 

@@ -1,1 +1,1 @@
-"""GGUF files beside an artifact's weights, each held against the artifact in the real llama.cpp before it is kept."""
+"""GGUF files beside an artifact's weights, each compared with the artifact in llama.cpp before it is kept."""

@@ -1,4 +1,4 @@
-"""Cells of the matrix that can be written: architectures of transformers, and what may have gone from a model.
+"""Supported pairs of architectures of transformers and losses of a model.
 
 The architectures are those of the modules of `families`.
 """
@@ -18,13 +18,13 @@ from secateur_wire.errors import InvalidRequest
 _DECLARED: Iterator[GgufFamily] = declared(families, "FAMILY")
 _BY_NAME = {each.architecture: each for each in _DECLARED}
 FAMILIES: Final = {name: _BY_NAME[name] for name in LANGUAGE_ARCHITECTURES if name in _BY_NAME}
-"""Families by architecture, in the order of these."""
+"""Families by architecture, in this order."""
 
 
 def written_form(
     description: ModelDescription, losses: Losses | None = None, param: str = PARAM
 ) -> tuple[GgufFamily, GgufForm]:
-    """Return the family of a model, and the form that takes it once parts are gone; raises InvalidRequest."""
+    """Return the family of a model, and the form that can hold it after its losses; raises InvalidRequest."""
     name, losses = description.architecture, losses or Losses()
     family = FAMILIES.get(name)
     if family is None or description.discovered is not None:

@@ -32,11 +32,11 @@ from core.engine.options.latency_budget import latency_noise
 from secateur_wire.metrics import ExportedFile, ExportSpeed, TokenRate
 
 _SECONDS: Final = 40.0
-"""Time for the rounds of one type whose speed is measured, as far as the fewest rounds allow."""
+"""Time in seconds for the measuring rounds of one type; the fewest rounds may exceed it."""
 
 
 class GgufFiles(AddedExporter):
-    """Files for llama.cpp, one of each type, each gated before the next is written."""
+    """Files for llama.cpp, one of each type. Each must pass its gate before the next is written."""
 
     def require_possible(self, folder: Path, *, own_artifact: bool) -> None:
         require_runtime()
@@ -125,7 +125,7 @@ class GgufFiles(AddedExporter):
         cores = threads or len(os.sched_getaffinity(0))
         prompt = max(min(PROMPT_TOKENS, settings.context - DECODED_TOKENS), 1)
         measured = {}
-        # The dense model's files are there one at a time, beside the one that others are made from.
+        # One file of the dense model exists at a time, beside the one that the others are made from.
         with TemporaryDirectory(dir=place, prefix="dense-") as folder:
 
             def write(kind: str) -> Path:

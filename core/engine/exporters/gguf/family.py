@@ -1,4 +1,4 @@
-"""Families of GGUF: what llama.cpp calls an architecture of transformers, its tensors and its settings.
+"""Families of GGUF: llama.cpp's names of an architecture of transformers, its tensors and its settings.
 
 Each is declared once, in a module of `families`.
 """
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-if TYPE_CHECKING:  # the API describes exports, and loads neither torch nor numpy for that
+if TYPE_CHECKING:  # the API describes exports without loading torch or numpy
     import numpy as np
     from numpy.typing import NDArray
 
@@ -15,20 +15,20 @@ Config: TypeAlias = Mapping[str, Any]
 """Config of transformers as a dictionary, with the defaults of its class."""
 Floats: TypeAlias = "NDArray[np.float32]"
 Keys: TypeAlias = dict[str, bool | int | float | str | list[int]]
-"""Metadata of a file, by the names they have behind that of llama.cpp's architecture."""
+"""Metadata of a file, by their names after the prefix of llama.cpp's architecture."""
 
 
 @dataclass(frozen=True)
 class GgufForm:
-    """An architecture of llama.cpp, and what it can compute.
+    """Architecture of llama.cpp, and its abilities.
 
-    `has_head_size`: heads may be of any number and size; else together they are as wide as the model. `has_layers`:
-    each layer may have a shape of its own. `rotates_neighbours`: rotary embeddings turn pairs of neighbours, where the
-    model's turn the halves of a head. `rotates_all`: whole heads, pairs that must not turn have a factor that stops
-    them. `scales_rotary`: pairs may turn slower, each by a factor of its own. `has_biases`: the outputs of attention
-    and FFN may have some. `is_tied`: the head has to be the embeddings, or must not be; None: either.
-    `parts` are the tensors that a module's rows fall into, those that it has fused, by the module's name in a block.
-    `joined` are modules of a block whose rows are one tensor, by its name.
+    `has_head_size`: heads may have any number and size; otherwise together they are as wide as the model. `has_layers`:
+    each layer may have its own shape. `rotates_neighbours`: rotary embeddings turn pairs of neighbours, where the
+    model's turn the halves of a head. `rotates_all`: rotary embeddings turn whole heads; a factor stops the pairs that
+    must not turn. `scales_rotary`: pairs may turn slower, each by its own factor. `has_biases`: the outputs of
+    attention and FFN may have biases. `is_tied`: the head must be the embeddings, or must not be; None allows both.
+    `parts` are the tensors into which a fused module's rows are split, by the module's name in a block. `joined` are
+    modules of a block whose rows are one tensor, by the tensor's name.
     """
 
     name: str
@@ -43,7 +43,7 @@ class GgufForm:
     joined: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
 
     def takes(self, *, has_own_head_size: bool, has_unlike_layers: bool) -> bool:
-        """Return True if it computes a model whose heads are not as wide as the model, whose layers differ."""
+        """Return True if this form can hold a model with these properties."""
         return (self.has_head_size or not has_own_head_size) and (self.has_layers or not has_unlike_layers)
 
 
@@ -51,7 +51,7 @@ LLAMA: Final = GgufForm(
     "llama", has_head_size=True, rotates_neighbours=True, rotates_all=True, scales_rotary=True, has_biases=True
 )
 DECI: Final = replace(LLAMA, name="deci", has_layers=True)
-"""Llama whose layers may differ."""
+"""Llama with layers that may differ in shape."""
 
 LLAMA_OUTER: Final = {"embed_tokens": "token_embd", "norm": "output_norm"}
 LLAMA_MODULES: Final = {
@@ -71,7 +71,7 @@ GATE_AND_UP: Final = {"mlp.gate_up_proj": ("ffn_gate", "ffn_up")}
 TWO_LAYER_FFN: Final = {"mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down"}
 
 TANH_GELU: Final = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")
-"""Names of the approximation by tanh, which is llama.cpp's."""
+"""Names of the GELU approximation by tanh, which llama.cpp uses."""
 
 
 def _no_keys(config: Config) -> Keys:
@@ -80,14 +80,14 @@ def _no_keys(config: Config) -> Keys:
 
 @dataclass(frozen=True)
 class GgufFamily:
-    """Architecture of transformers, called by its class there, and what llama.cpp has of it.
+    """Architecture of transformers, named by its class there, and its counterpart in llama.cpp.
 
-    `forms` are what it can be written as, the first that takes a model is it. `outer` and `modules` name modules, those
-    of the base model and of a block. `activations` are those that llama.cpp computes. `norm_offset` is what llama.cpp
-    wants added to the weights of norms. `keys` returns settings beyond those that all have, or raises the refusal of
-    what llama.cpp does not compute. `reorder` puts the rows of a tensor into llama.cpp's order, by its name there and
-    the number of heads. `slides`: llama.cpp has its sliding windows. Where `layers_are_numbered`, it takes from a
-    layer's number how it is computed, so that none before may be gone.
+    `forms` are the possible llama.cpp architectures; the first that can hold a model is used. `outer` and `modules` map
+    module names of the base model and of a block. `activations` are those that llama.cpp computes. `norm_offset` is
+    added to the weights of norms. `keys` returns the settings that only this family has, or raises the refusal of
+    settings that llama.cpp does not compute. `reorder` puts a tensor's rows into llama.cpp's order; its functions are
+    named by the tensor in llama.cpp and get the number of heads. `slides`: llama.cpp has its sliding windows. With
+    `layers_are_numbered`, llama.cpp computes a layer by its number, so that no earlier layer may be missing.
     """
 
     architecture: str
@@ -102,7 +102,7 @@ class GgufFamily:
     layers_are_numbered: bool = False
 
     def form_of(self, *, has_own_head_size: bool, has_unlike_layers: bool) -> GgufForm | None:
-        """Return the first form that takes such a model; None where none does."""
+        """Return the first form that can hold such a model; None where none can."""
         return next(
             (
                 each
@@ -114,9 +114,9 @@ class GgufFamily:
 
 
 def window_period(is_sliding: Sequence[bool], usual: int) -> int | None:
-    """Return every how many layers one attends to all, the last of them: the usual number where it is that.
+    """Return the period after which a layer attends to all tokens, as the last of its period; `usual` is tried first.
 
-    None for other patterns, which llama.cpp does not take.
+    None for other patterns, which llama.cpp does not support.
     """
     periods = (usual, *range(1, len(is_sliding) + 2))
     return next(

@@ -1,4 +1,4 @@
-"""Types of GGUF files: how their matrices are stored, and how far predictions may be from the artifact's."""
+"""Types of GGUF files: how they store matrices, and how far predictions may differ from the artifact's."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -6,12 +6,12 @@ from typing import Final
 
 @dataclass(frozen=True)
 class FileType:
-    """A type of file. `number` is llama.cpp's `llama_ftype`, `block` the weights that share a scale.
+    """Type of file. `number` is llama.cpp's `llama_ftype`, `block` the number of weights that share a scale.
 
     A weight takes about `weight_bytes`.
 
-    `most_kl` is the fixed bound of the mean KL divergence in nats; None where the figure is reported alone.
-    `is_mixed`: which matrix has which of several types is llama.cpp's choice, and it writes the file.
+    `most_kl` is the upper bound of the mean KL divergence in nats; None where the figure is only reported. With
+    `is_mixed`, llama.cpp chooses among several types for each matrix, and writes the file.
     """
 
     number: int
@@ -29,7 +29,7 @@ FILE_TYPES: Final = {
     "Q4_K_M": FileType(15, 0.62, block=256, is_mixed=True),
 }
 EXACT: Final = "F32"
-"""Type in which nothing is rounded: no job asks for it, it tells mistakes of the writer from rounding."""
+"""Type without rounding. No job requests it; it separates mistakes of the writer from rounding."""
 ALL_TYPES: Final = {EXACT: FileType(0, 4, most_kl=1e-5)} | FILE_TYPES
 FIRST: Final = "F16"
-"""Type that is written and held against the artifact before any other, and that mixed ones are made from."""
+"""Type that is written and compared with the artifact before any other; mixed types are made from it."""

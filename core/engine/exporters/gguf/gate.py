@@ -1,4 +1,4 @@
-"""Gate of GGUF files: in llama.cpp the same token ids and predictions as the artifact has in transformers."""
+"""Gate of GGUF files: llama.cpp must give the same token ids and predictions as the artifact in transformers."""
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -23,7 +23,7 @@ from secateur_wire.errors import ExportFailed, ExportMismatch, TooLittleText
 
 _MOST_LINES: Final = 10_000
 _CHARACTERS: Final = 400_000
-"""Characters of the job's texts that predictions are made on, at most."""
+"""Most characters of the job's texts for predictions."""
 
 
 _WITHOUT: Final = (
@@ -34,7 +34,7 @@ _INSTEAD: Final = "leave gguf out of output.exports, or prune less, where the ar
 
 @dataclass(frozen=True)
 class Agreement:
-    """Agreement of a file with the artifact: mean KL divergence in nats, and share of equal likeliest tokens.
+    """Agreement of a file with the artifact: mean KL divergence in nats, and share of tokens with equal top prediction.
 
     `perplexity` is the file's own, on the same windows.
     """
@@ -61,14 +61,14 @@ class Reference:
 
     @torch.inference_mode()
     def log_probabilities(self, window: int) -> Tensor:
-        """Return those after each token of a window, [time, vocabulary], in double precision."""
+        """Return the log-probabilities after each token of a window, [time, vocabulary], in float64."""
         tokens_1T, hidden_1TD = self.windows_NT[window : window + 1], self._hidden_NTD[window : window + 1]
         logits_1TV = self._model.logits(tokens_1T, hidden_1TD, torch.arange(tokens_1T.shape[1]))
         return logits_1TV[0].double().log_softmax(-1).cpu()
 
 
 def compared_windows(documents: Iterable[str], tokenizer: PreTrainedTokenizerBase, context: int) -> Tensor:
-    """Return windows of token ids [windows, time] for `PREDICTIONS` of them, of the documents as far as these go."""
+    """Return windows of token ids [windows, time] for `PREDICTIONS` predictions, or as many as the documents allow."""
     length = min(WINDOW, context)
     count = -(-PREDICTIONS // length)
     read, characters = [], 0
@@ -89,7 +89,7 @@ def compared_windows(documents: Iterable[str], tokenizer: PreTrainedTokenizerBas
 def require_token_ids(
     llama_cpp: LlamaCpp, tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary, file: str
 ) -> None:
-    """Require that llama.cpp reads lines of many kinds as the tokenizer does; raises ExportMismatch naming one."""
+    """Require that llama.cpp tokenizes lines of many kinds as the tokenizer does; raises ExportMismatch naming one."""
     lines = vocabulary.probes()
     ours: Sequence[list[int]] = tokenizer(lines)["input_ids"]
     for line, own, theirs in zip(lines, ours, llama_cpp.token_ids(lines), strict=True):
@@ -103,7 +103,7 @@ def require_token_ids(
 
 
 def compare(llama_cpp: LlamaCpp, reference: Reference) -> Agreement:
-    """Compare the predictions of the file that is open with the artifact's."""
+    """Compare the predictions of the open file with the artifact's."""
     divergence = same = loss = 0.0
     predictions, targets = 0, 0
     for number, window_T in enumerate(reference.windows_NT):
@@ -120,7 +120,7 @@ def compare(llama_cpp: LlamaCpp, reference: Reference) -> Agreement:
 
 
 def require_agreement(agreement: Agreement, kind: str, file: str) -> None:
-    """Require that a file keeps the bound of its type; raises ExportMismatch with both figures, and what would do."""
+    """Require that a file keeps the bound of its type; raises ExportMismatch with both figures and a remedy."""
     most_kl = ALL_TYPES[kind].most_kl
     if most_kl is not None and not agreement.kl <= most_kl:
         raise ExportMismatch(

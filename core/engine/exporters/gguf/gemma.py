@@ -1,4 +1,4 @@
-"""Parts that Gemma 2 and 3 have in common in llama.cpp: the names of their norms, the scale of attention, windows."""
+"""Shared parts of Gemma 2 and 3 in llama.cpp: the names of their norms, the scale of attention, windows."""
 
 from typing import Final
 
@@ -13,9 +13,10 @@ GEMMA_NORMS: Final = {
 
 
 def check_attention_scale(config: Config, *, layers_of_largest: int) -> None:
-    """Require llama.cpp's scale of attention, for which files have no key; raises its refusal.
+    """Require the attention scale that llama.cpp computes, because files have no key for it; raises its refusal.
 
-    It is that of the head size, but of the hidden size per head in the largest model, known by its number of layers.
+    The scale follows from the head size, but in the largest model, known by its number of layers, from the hidden size
+    per head.
     """
     is_largest = config["num_hidden_layers"] == layers_of_largest
     known = config["hidden_size"] // config["num_attention_heads"] if is_largest else config["head_dim"]
@@ -27,11 +28,11 @@ def check_attention_scale(config: Config, *, layers_of_largest: int) -> None:
 
 
 def is_sliding(config: Config) -> list[bool]:
-    """Return for each layer whether it attends to a window."""
+    """Return for each layer True if it attends to a sliding window."""
     return [kind == "sliding_attention" for kind in config["layer_types"]]
 
 
 def window_keys(config: Config, period: int, *, usual: int) -> Keys:
-    """Return the keys of windows in all but every `period`th layer; its own only where it is not the `usual` one."""
+    """Return the keys of windows in all but every `period`th layer; the period is a key only if it is not `usual`."""
     keys: Keys = {"attention.sliding_window": int(config["sliding_window"])}
     return keys if period == usual else keys | {"attention.sliding_window_pattern": period}

@@ -17,9 +17,9 @@ _CHAT = (
     "chat.append(llm.create_chat_completion(chat)['choices'][0]['message']) or chat[-1]['content'], flush=True) "
     'for line in sys.stdin]" 2>/dev/null'
 )
-"""Command of a chat; the package reads special tokens, of which templates are made, only where its defaults say so."""
+"""Command of a chat. The package reads the special tokens for templates only if its defaults say so."""
 _WAITING = 5
-"""Slowdown of a product with one token, whose weights come from memory for it alone."""
+"""Slowdown of a matrix product with one token, because weights are read from memory for that token alone."""
 
 
 class _GgufInfo(AddedExporterInfo):
@@ -39,12 +39,12 @@ class _GgufInfo(AddedExporterInfo):
                 )
 
     def widths(self, types: Sequence[str]) -> tuple[int, ...]:
-        """Return the blocks that rows are stored in: the widest of the types, then that of all types that have any."""
+        """Return the block sizes in which rows are stored: those of the types, and the least one of all types."""
         blocks = {FILE_TYPES[name].block for name in types} - {1}
         return tuple(sorted(blocks | ({_LEAST_BLOCK} if blocks else set()), reverse=True))
 
     def added_cost(self, description: ModelDescription, types: Sequence[str], *, is_timed: bool) -> AddedCost:
-        """Return the cost of the files, the first type's always, of their gate, and of timing them."""
+        """Return the cost of the files (the first type's is always written), of their gate, and of timing them."""
         parameters = description.parameters
         sizes = {name: round(parameters * FILE_TYPES[name].weight_bytes) for name in {*types, FIRST}}
         largest, layer = max(sizes.values()), description.prunable_parameters // max(description.layers, 1)

@@ -1,8 +1,8 @@
-"""llama.cpp in a process of its own: `python -m core.engine.exporters.gguf.llama_cpp`.
+"""llama.cpp in its own process: `python -m core.engine.exporters.gguf.llama_cpp`.
 
-A request a line on stdin, as JSON; on stdout a line of JSON for each, and the bytes of logits behind theirs. Files are
-read by a parser in C++: what that does to memory, or to the process, must not reach the runner. The runner's filter of
-system calls, which leaves no network, holds here too. The process ends with its parent.
+Each request is a line of JSON on stdin. Each answer is a line of JSON on stdout; the bytes of logits follow it.
+llama.cpp reads files with a parser in C++; damage to memory or to the process must not reach the runner. The runner's
+filter of system calls, which allows no network, holds here too. The process ends with its parent.
 """
 
 import ctypes
@@ -20,7 +20,7 @@ from pydantic import JsonValue
 from secateur_wire.base import JsonObject
 
 MEMORY_BYTES: Final = 2**31
-"""Memory of the process beyond its use after loading its libraries, and beyond three times the file."""
+"""Memory in bytes that the process may use beyond its memory after loading its libraries, plus three times the file."""
 _F32: Final = 0
 _LEAST_ROUNDS: Final = 3
 _NO_FLASH_ATTENTION: Final = 0
@@ -28,7 +28,7 @@ _PARENT_DEATH_SIGNAL: Final = 1
 
 
 class _LlamaCpp:
-    """The library, and the file that is open in it."""
+    """llama.cpp's library, and its open file."""
 
     def __init__(self) -> None:
         from llama_cpp_py_sync._cffi_bindings import get_ffi, get_lib
@@ -40,7 +40,7 @@ class _LlamaCpp:
         self._context: Any = None
 
     def limit_memory(self, largest_file: int) -> JsonObject:
-        """Limit the memory of this process to what files of so many bytes need."""
+        """Limit the memory of this process to the needs of files of up to this size in bytes."""
         own = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         most = own + MEMORY_BYTES + 3 * largest_file
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
@@ -48,7 +48,7 @@ class _LlamaCpp:
         return {}
 
     def quantise(self, source: str, target: str, number: int, threads: int) -> JsonObject:
-        """Write a file of a mixed type from one of float16."""
+        """Write a file of a mixed type from a float16 one."""
         parameters = self._ffi.new("llama_model_quantize_params *", self._lib.llama_model_quantize_default_params())
         parameters.ftype = number
         parameters.nthread = threads
@@ -57,7 +57,7 @@ class _LlamaCpp:
         return {}
 
     def open(self, file: str, length: int, threads: int) -> JsonObject:
-        """Open a file for sequences of a length, with keys and values in float32."""
+        """Open a file for sequences of this length, with keys and values in float32."""
         parameters = self._lib.llama_model_default_params()
         parameters.n_gpu_layers = 0
         self._model = self._lib.llama_model_load_from_file(file.encode(), parameters)
@@ -74,14 +74,14 @@ class _LlamaCpp:
         return {"vocabulary": self._lib.llama_vocab_n_tokens(self._lib.llama_model_get_vocab(self._model))}
 
     def open_vocabulary(self, file: str) -> JsonObject:
-        """Open a file for the ids of texts alone."""
+        """Open only the vocabulary of a file, for token ids."""
         parameters = self._lib.llama_model_default_params()
         parameters.vocab_only = True
         self._model = self._lib.llama_model_load_from_file(file.encode(), parameters)
         return {"error": f"llama.cpp does not load {Path(file).name}"} if self._model == self._ffi.NULL else {}
 
     def token_ids(self, texts: list[str]) -> JsonObject:
-        """Return the ids of each text, BOS and EOS put where the file wants them."""
+        """Return the ids of each text, with BOS and EOS where the file defines them."""
         vocabulary = self._lib.llama_model_get_vocab(self._model)
         ids: list[JsonValue] = []
         for text in texts:
@@ -116,8 +116,8 @@ class _LlamaCpp:
     ) -> JsonObject:
         """Return the seconds of a prompt and of decoding after it, of each file in turn, `[file][round]`.
 
-        Contexts are as llama.cpp has them unless told otherwise. A first round, which is not counted, tells how many
-        rounds, of 3 or more, are made in the `seconds`.
+        Contexts have llama.cpp's defaults. The time of a first round, which is not counted, gives the number of rounds
+        that fit in `seconds`; there are at least 3.
         """
         contexts = []
         for file in files:
@@ -169,5 +169,5 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
 if __name__ == "__main__":
     ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
     messages = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what the library prints is no answer
+    os.dup2(2, 1)  # the library's own output must not mix with answers
     serve(sys.stdin.buffer, messages)

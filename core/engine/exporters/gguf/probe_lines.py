@@ -1,4 +1,4 @@
-"""Lines of many kinds, on which tokenizers differ if they differ at all."""
+"""Lines of many kinds, chosen to show any difference between tokenizers."""
 
 import random
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Refusal of GGUF files for a model that llama.cpp does not compute."""
+"""Error for models that llama.cpp does not compute."""
 
 from secateur_wire.errors import InvalidRequest
 
@@ -6,7 +6,7 @@ PARAM = "output.exports"
 
 
 def refusal(what: str, would_do: str) -> InvalidRequest:
-    """Return the error that a model has one thing, and that files are written of models with another."""
+    """Return the error that a model has an unsupported property, naming the supported one."""
     return InvalidRequest(
         f"{PARAM}: this model has {what}, GGUF files are written of models with {would_do}: leave gguf out, or choose "
         "such a model",

@@ -1,4 +1,4 @@
-"""The process of llama.cpp as the exporter sees it: asked one thing at a time, ended when it takes too long."""
+"""Process of llama.cpp, seen from the exporter: it gets one request at a time, and ends when it takes too long."""
 
 import json
 import os
@@ -24,13 +24,13 @@ Seconds = list[list[tuple[float, float]]]
 LIBRARY: Final = "llama_cpp_py_sync"
 SECONDS: Final = 120.0
 BYTES_PER_SECOND: Final = 2e9
-"""Slowest rate of computing that is tolerated once `SECONDS` are over: the file's bytes, for every token of a batch."""
+"""Slowest tolerated rate of computing once `SECONDS` have passed: the file's bytes, for every token of a batch."""
 _SHOWN: Final = 600
-"""Last characters that are shown of what llama.cpp says."""
+"""Most characters, from the end, of llama.cpp's output in an error."""
 
 
 def require_runtime() -> None:
-    """Require that llama.cpp is installed; raises InvalidRequest that says how."""
+    """Require that llama.cpp is installed; raises InvalidRequest with the command that installs it."""
     if find_spec(LIBRARY) is None:
         raise InvalidRequest(
             f"{PARAM}: this worker has no llama.cpp, which GGUF files are checked by: install it there with "
@@ -41,9 +41,9 @@ def require_runtime() -> None:
 
 @contextmanager
 def running_llama_cpp(*, largest_file: int, tokens: int, threads: int) -> Iterator["LlamaCpp"]:
-    """Run llama.cpp inside the context; whatever ends it before is raised there as ExportFailed.
+    """Run llama.cpp inside the context; raise ExportFailed there if it ends early.
 
-    `tokens` is how many it will be asked to compute, at most, of files up to `largest_file` bytes.
+    `tokens` is the largest number of tokens it will compute, with files of up to `largest_file` bytes.
     """
     passed = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
     with (
@@ -76,12 +76,12 @@ def running_llama_cpp(*, largest_file: int, tokens: int, threads: int) -> Iterat
         finally:
             clock.cancel()
             process.kill()
-            with suppress(BrokenPipeError):  # what it did not read is of no use to anyone
+            with suppress(BrokenPipeError):  # nobody needs the requests that it did not read
                 process.communicate()
 
 
 class _Answer(BaseModel):
-    """Answer of the process; `bytes` is how many follow."""
+    """Answer of the process; `bytes` is the number of bytes that follow."""
 
     error: str | None = None
     vocabulary: int = 0
@@ -91,7 +91,7 @@ class _Answer(BaseModel):
 
 
 class LlamaCpp:
-    """A running llama.cpp; all it is asked raises ExportFailed where it cannot, or has ended."""
+    """Running llama.cpp. All its methods raise ExportFailed where a request fails or the process has ended."""
 
     def __init__(self, process: subprocess.Popen[bytes], log: IO[bytes], *, largest_file: int, threads: int) -> None:
         self._process = process
@@ -100,17 +100,17 @@ class LlamaCpp:
         self._ask("limit_memory", largest_file=largest_file)
 
     def quantise(self, source: Path, target: Path, number: int) -> None:
-        """Write a file of a mixed type from one of float16."""
+        """Write a file of a mixed type from a float16 one."""
         partial = target.with_name(f"{target.name}.partial")
         self._ask("quantise", source=str(source), target=str(partial), number=number, threads=self._threads)
         partial.replace(target)
 
     def open(self, file: Path, length: int) -> None:
-        """Open a file for sequences of a length."""
+        """Open a file for sequences of this length."""
         self._vocabulary = self._ask("open", file=str(file), length=length, threads=self._threads).vocabulary
 
     def open_vocabulary(self, file: Path) -> None:
-        """Open a file for the ids of texts alone."""
+        """Open only the vocabulary of a file, for token ids."""
         self._ask("open_vocabulary", file=str(file))
 
     def token_ids(self, texts: Sequence[str]) -> list[list[int]]:

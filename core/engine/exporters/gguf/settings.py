@@ -1,4 +1,4 @@
-"""Settings of a model as llama.cpp has them, from its config and the shapes of its tensors."""
+"""Settings of a model in llama.cpp's terms, from its config and the shapes of its tensors."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ from core.engine.models.folder import ModelFolder
 
 _ACTIVATION: Final = ("hidden_act", "hidden_activation", "activation_function")
 _EPSILON: Final = ("layer_norm_epsilon", "layer_norm_eps", "norm_epsilon")
-"""Names that configs have for one setting."""
+"""Names of one setting in different configs."""
 
 
 class RotaryScaling(BaseModel):
-    """Scaling of rotary embeddings as Llama 3.1 has it: slow pairs turn slower by `factor`, fast ones as they did."""
+    """Scaling of rotary embeddings as in Llama 3.1: slow pairs turn slower by `factor`, fast ones stay unchanged."""
 
     factor: float
     low_freq_factor: float
@@ -29,7 +29,7 @@ class RotaryScaling(BaseModel):
 
 @dataclass(frozen=True)
 class Rotary:
-    """Rotary embeddings: how many features of a head turn, and the base of their frequencies."""
+    """Rotary embeddings: the number of turning features of a head, and the base of their frequencies."""
 
     size: int
     base: float
@@ -38,9 +38,9 @@ class Rotary:
 
 @dataclass(frozen=True)
 class GgufSettings:
-    """Settings that shapes and arithmetic follow from; `keys` are the metadata of the form. Heads are by layer.
+    """Settings that determine shapes and arithmetic; `keys` are the metadata of the form. Heads are counted by layer.
 
-    `window`: the context of the file is that of a sliding window that llama.cpp does not have.
+    With `window`, the file's context length is that of a sliding window, because llama.cpp has none for the model.
     """
 
     family: GgufFamily
@@ -57,7 +57,7 @@ class GgufSettings:
 
 
 def read_settings(folder: ModelFolder) -> GgufSettings:
-    """Read the settings of a folder; raises InvalidRequest for those that llama.cpp does not compute."""
+    """Read the settings of a folder; raises InvalidRequest for settings that llama.cpp does not compute."""
     description, config = folder.description, folder.config
     family, form = written_form(description)
     activation = _first(config, _ACTIVATION)
@@ -71,7 +71,7 @@ def read_settings(folder: ModelFolder) -> GgufSettings:
     channels, heads, kv_heads = (
         tuple(layer.sizes[each] for layer in structure.layers) for each in ("channels", "heads", "kv_heads")
     )
-    if not folder.family.axes("heads"):  # then nothing of the tensors says how many there are of keys
+    if not folder.family.axes("heads"):  # no tensor tells the number of heads from the number of keys
         kv_heads = tuple(getattr(config, "num_key_value_heads", None) or each for each in heads)
     keys: Keys = {
         "block_count": description.layers,
@@ -123,7 +123,7 @@ def _by_layer(form: GgufForm, numbers: tuple[int, ...]) -> int | list[int]:
 
 
 def _rotary(parameters: Mapping[str, Any], form: GgufForm, head_size: int) -> tuple[Rotary, Keys]:
-    """Return the rotary embeddings and their keys; raises the refusal of scaling that is not written."""
+    """Return the rotary embeddings and their keys; raises the refusal of an unsupported scaling."""
     kind = parameters.get("rope_type", "default")
     size, base = int(head_size * parameters.get("partial_rotary_factor", 1.0)), float(parameters["rope_theta"])
     keys: Keys = {"rope.dimension_count": head_size if form.rotates_all else size, "rope.freq_base": base}

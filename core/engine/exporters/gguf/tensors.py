@@ -1,4 +1,4 @@
-"""Tensors of GGUF files: what llama.cpp calls those of a model, and in which order it wants their rows."""
+"""Tensors of GGUF files: llama.cpp's names of a model's tensors, and its order of their rows."""
 
 import math
 import re
@@ -19,9 +19,10 @@ from core.engine.models.tensors import read_tensor
 
 @dataclass(frozen=True)
 class PlacedTensor:
-    """A tensor of a file, and those of a folder that it has rows of; `layer` is that of its block.
+    """Tensor of a file, and the folder's tensors whose rows it has; `layer` is its block's number.
 
-    `module` is its module's name in the file, within the block. `rows` are those that it has, all where None.
+    `module` is the name of its module in the file, within the block. `rows` is the range of rows it has; None means
+    all.
     """
 
     name: str
@@ -47,13 +48,13 @@ class PlacedTensor:
 _BUFFERS: Final = re.compile(r".*\.(attn|attention)\.(masked_)?bias|.*\.rotary_emb\.inv_freq")
 """Constants that older checkpoints store among the weights: masks, and frequencies of rotary embeddings."""
 _STANDS: Final = 1e30
-"""Factor of a pair that does not turn, however long the context."""
+"""Factor of a pair that does not turn at any length of context."""
 
 
 def placed_tensors(folder: ModelFolder, settings: GgufSettings) -> Iterator[PlacedTensor]:
-    """Yield each tensor of a folder at its place in a file; raises the refusal of one that llama.cpp has none for.
+    """Yield each tensor of a folder with its place in a file; raises the refusal of one without a place in llama.cpp.
 
-    A head that is the embeddings is left out: llama.cpp takes those itself.
+    A head that is tied to the embeddings is left out: llama.cpp reads the embeddings instead.
     """
     architecture, family = folder.family, settings.family
     outer = {f"{architecture.base}.{module}": name for module, name in family.outer.items()}
@@ -76,7 +77,7 @@ def placed_tensors(folder: ModelFolder, settings: GgufSettings) -> Iterator[Plac
 
 
 def _in_form(placed: PlacedTensor, module: str, folder: ModelFolder, settings: GgufSettings) -> Iterator[PlacedTensor]:
-    """Yield a tensor of a block as the form has it: as it is, its parts, or, once, those that it is joined with."""
+    """Yield a tensor of a block in the form's layout: unchanged, split into parts, or joined with others, once."""
     form, layer = settings.form, placed.layer
     assert layer is not None
     block, kind = f"{folder.family.blocks}.{layer}", placed.name.rpartition(".")[2]
@@ -98,7 +99,7 @@ def _in_form(placed: PlacedTensor, module: str, folder: ModelFolder, settings: G
 
 
 def read_placed(tensor: PlacedTensor, settings: GgufSettings) -> Floats:
-    """Read a tensor as llama.cpp wants it, in float32."""
+    """Read a tensor in llama.cpp's layout, in float32."""
     weight: Floats = np.concatenate([read_tensor(entry).float().numpy() for entry in tensor.entries])
     weight = weight[slice(*tensor.rows)] if tensor.rows else weight
     weight = weight.T if tensor.is_transposed else weight
@@ -115,7 +116,7 @@ def read_placed(tensor: PlacedTensor, settings: GgufSettings) -> Floats:
 
 
 def _neighbours(weight: Floats, heads: int, settings: GgufSettings) -> Floats:
-    """Return the rows of queries or keys so that pairs that turn together are next; the others of a head stay."""
+    """Return the rows of queries or keys with the two of each rotary pair side by side; a head's other rows stay."""
     size = settings.rotary.size if settings.rotary is not None else settings.head_size
     by_head = weight.reshape(heads, settings.head_size, -1)
     turned = by_head[:, :size].reshape(heads, 2, size // 2, -1).swapaxes(1, 2).reshape(heads, size, -1)
@@ -123,11 +124,12 @@ def _neighbours(weight: Floats, heads: int, settings: GgufSettings) -> Floats:
 
 
 def rotary_factors(settings: GgufSettings) -> NDArray[np.float32] | None:
-    """Return by how much slower each pair of a head turns than llama.cpp has it; None where none does.
+    """Return the factor by which each pair of a head turns slower than in llama.cpp; None where none does.
 
-    Pairs that turn `high_freq_factor` times in the original context keep their frequency, those that turn
-    `low_freq_factor` times get the slower one; between them it changes linearly with the number of turns. Where a part
-    of a head turns and llama.cpp turns all of it, frequencies are those of the part, and the other pairs stand.
+    Pairs that turn `high_freq_factor` times in the original context keep their frequency; pairs that turn
+    `low_freq_factor` times get the slower one. Between them the frequency changes linearly with the number of turns.
+    Where only part of a head turns and llama.cpp turns all of it, the frequencies are those of the part, and the other
+    pairs do not turn.
     """
     rotary = settings.rotary
     turned = settings.head_size if settings.form.rotates_all else 0

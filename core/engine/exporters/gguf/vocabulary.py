@@ -23,11 +23,11 @@ from secateur_wire.errors import InvalidRequest
 PROBES: Final = 520
 """Lines on which a tokenizer's pieces, and later its ids, are compared."""
 _COMMON: Final = ("gpt-2", "smollm", "llama-bpe", "qwen2")
-"""Names that are best known of pre-tokenizers that have several."""
+"""Pre-tokenizers with several names: the best known name of each."""
 _DIFFERENT: Final = ("tekken", "gpt-4o")
-"""Pre-tokenizers of which llama.cpp knows ASCII's cases alone: it splits other texts otherwise than the vocabulary."""
+"""Pre-tokenizers for which llama.cpp tells upper from lower case in ASCII only: it splits other texts differently."""
 _UNREACHABLE: Final = -1e9
-"""Score of a token that no merge makes."""
+"""Score of a token that no merge produces."""
 
 
 class _Step(BaseModel):
@@ -67,10 +67,10 @@ class _TokenizerFile(BaseModel):
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Vocabulary as the metadata of a file have it. `special` are ids by llama.cpp's name of their use.
+    """Vocabulary as a file's metadata. `special` are ids by llama.cpp's name of their use.
 
-    `kind` is `tokenizer.ggml.model`, and `pre`, of byte-level ones, `tokenizer.ggml.pre`. `is_composed`: the tokenizer
-    composes characters (NFC) before it splits a text; llama.cpp takes a text as it is.
+    `kind` is `tokenizer.ggml.model`; `pre` is `tokenizer.ggml.pre`, for byte-level kinds. `is_composed`: the tokenizer
+    composes characters (NFC) before it splits a text; llama.cpp does not.
     """
 
     kind: str
@@ -85,12 +85,12 @@ class Vocabulary:
     is_composed: bool = False
 
     def probes(self) -> list[str]:
-        """Return lines of many kinds that the tokenizer and llama.cpp have to read alike."""
+        """Return lines of many kinds that the tokenizer and llama.cpp must tokenize alike."""
         lines = varied_lines(PROBES)
         return [unicodedata.normalize("NFC", line) for line in lines] if self.is_composed else lines
 
     def add_to(self, writer: GGUFWriter, size: int) -> None:
-        """Add the metadata; ids without a token, up to the model's `size`, get one that no text has."""
+        """Add the metadata; ids without a token, up to the model's `size`, get a token that no text contains."""
         free = range(len(self.tokens), size)
         writer.add_tokenizer_model(self.kind)
         writer.add_tokenizer_pre(self.pre)
@@ -109,9 +109,9 @@ class Vocabulary:
 
 
 def read_vocabulary(folder: Path, tokenizer: PreTrainedTokenizerBase, size: int) -> Vocabulary:
-    """Read the tokenizer of a folder whose model knows `size` tokens.
+    """Read the tokenizer of a folder whose model has `size` tokens.
 
-    Raises InvalidRequest for a kind that llama.cpp does not have.
+    Raises InvalidRequest for a kind that llama.cpp does not support.
     """
     backend = cast(Tokenizer | None, getattr(tokenizer, "backend_tokenizer", None))
     if backend is None:
@@ -180,7 +180,7 @@ def _added_type(added: dict[int, bool], number: int) -> TokenType:
 
 
 def _pre_tokenizer(backend: Tokenizer, settings: _TokenizerFile) -> str:
-    """Return llama.cpp's name of what splits texts as this tokenizer does."""
+    """Return llama.cpp's name for this tokenizer's way of splitting texts."""
     if settings.normalizer is not None and settings.normalizer != {"type": "NFC"}:
         raise _refusal("changes texts before it splits them")
     lines = varied_lines(PROBES)
@@ -203,7 +203,7 @@ def _pieces(pre_tokenizer: PreTokenizerSteps | None, line: str) -> list[str]:
 
 
 def _template(folder: Path) -> str | None:
-    """Return the chat template; a program, which nothing here runs."""
+    """Return the chat template. It is a program, and nothing here runs it."""
     if (folder / TEMPLATE_FILE).is_file():
         return (folder / TEMPLATE_FILE).read_text("utf-8")
     template = json.loads((folder / TOKENIZER_CONFIG_FILE).read_bytes()).get("chat_template")

@@ -26,9 +26,9 @@ def write_gguf(
     kind: str,
     name: str,
 ) -> None:
-    """Write a file of a type that is not mixed, renamed once it is complete.
+    """Write a file of a type that is not mixed; rename it once it is complete.
 
-    Vectors are stored in float32; a matrix whose rows are no whole blocks of the type, in float16.
+    Vectors are stored in float32; matrices whose rows are not whole blocks of the type are stored in float16.
     """
     partial = target.with_name(f"{target.name}.partial")
     writer = GGUFWriter(partial, settings.form.name)
@@ -57,7 +57,7 @@ def write_gguf(
 
 
 def write_vocabulary(target: Path, settings: GgufSettings, vocabulary: Vocabulary) -> None:
-    """Write a file that has the vocabulary and no tensor."""
+    """Write a file with the vocabulary and no tensors."""
     writer = GGUFWriter(target, settings.form.name)
     vocabulary.add_to(writer, settings.vocabulary)
     writer.write_header_to_file()
@@ -67,7 +67,7 @@ def write_vocabulary(target: Path, settings: GgufSettings, vocabulary: Vocabular
 
 
 def add_settings(writer: GGUFWriter, settings: GgufSettings) -> None:
-    """Add the metadata of the architecture, each as the type that llama.cpp reads it as."""
+    """Add the metadata of the architecture, each with the type that llama.cpp expects."""
     for key, value in settings.keys.items():
         full = f"{settings.form.name}.{key}"
         if isinstance(value, bool):
@@ -83,7 +83,7 @@ def add_settings(writer: GGUFWriter, settings: GgufSettings) -> None:
 
 
 def other_types(file: Path, kind: str) -> dict[str, list[str]]:
-    """Return the matrices of a file that another type had to be taken for, by that type; `*` is any block."""
+    """Return the matrices of a file that are stored in another type than its own, by type; `*` is any block."""
     expected = ALL_TYPES[kind]
     others: dict[str, set[str]] = {}
     for tensor in GGUFReader(file).tensors:

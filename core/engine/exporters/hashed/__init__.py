@@ -1,4 +1,4 @@
-"""Weights shared by a hash (HashedNets): description in `info`, `exporter` shares and stores them.
+"""Weights shared by a hash (HashedNets): description in `info`; `exporter` shares and stores them.
 
-`sharing` says how, `fit` and `classifier` make the weights so, `files` stores what is left.
+`sharing` defines the hash, `fit` and `classifier` make weights share values, `files` stores the shared values.
 """

@@ -1,8 +1,8 @@
 """Weight sharing by a hash (HashedNets, Chen et al. 2015, arXiv:1504.04788) of a classifier's linear layers.
 
 The paper trains the shared values from the start; here they are fitted to the existing weights. Only surviving weights
-are hashed: the more are pruned, the fewer share a bucket. The hash is that of `secateur_wire.weights.hashed`, which
-also expands.
+are hashed: the more weights are pruned, the fewer share a bucket. The hash is that of `secateur_wire.weights.hashed`,
+which also expands.
 """
 
 from collections.abc import Sequence
@@ -22,9 +22,9 @@ from secateur_wire.weights.hashed import bucket_and_sign
 
 
 def bucket_values(weight_OI: Tensor, sharing: HashSharing) -> Tensor:
-    """Return v, [buckets], float32: the least-squares fit to the weights that are not zero.
+    """Return v, [buckets], float32: the least-squares fit to the nonzero weights.
 
-    Σ_i (w_i − ξ_i·v_h(i))² is least where v_k is the mean of ξ_i·w_i over h(i) = k; buckets without a weight hold 0.
+    Σ_i (w_i − ξ_i·v_h(i))² is minimal where v_k is the mean of ξ_i·w_i over h(i) = k; buckets without a weight hold 0.
     """
     buckets_N, signs_N = _hashed(weight_OI, sharing)
     survives_N = weight_OI.reshape(-1) != 0
@@ -43,7 +43,7 @@ def expand(values_K: Tensor, survives_OI: Tensor, sharing: HashSharing) -> Tenso
 
 
 def share(weight_OI: Tensor, sharing: HashSharing, dtype: torch.dtype) -> Tensor:
-    """Return the layer with its weights shared, float32, exactly representable in `dtype`, in which it is stored."""
+    """Return the layer with its weights shared, float32, exactly representable in its stored `dtype`."""
     values_K = bucket_values(weight_OI, sharing).to(dtype)
     return expand(values_K, weight_OI != 0, sharing).float()
 
@@ -58,7 +58,7 @@ def collision_rate(survives_OI: Tensor, sharing: HashSharing) -> float:
 
 @dataclass(frozen=True)
 class Collisions:
-    """The collision rate counted at a sparsity, and the one a random hash would have on average."""
+    """Collision rate at a sparsity: the counted one, and the mean of a random hash."""
 
     sparsity: float
     measured: float
@@ -66,7 +66,7 @@ class Collisions:
 
 
 def collisions_by_sparsity(weight_OI: Tensor, sharing: HashSharing, sparsities: Sequence[float]) -> list[Collisions]:
-    """Measure the collision rate with the smallest weights pruned; sparsities below the layer's own are left out."""
+    """Return the collision rates with the smallest weights pruned; sparsities below the layer's own are left out."""
     order_N = weight_OI.reshape(-1).abs().argsort(descending=True, stable=True)
     alive = int((weight_OI != 0).sum())
     rates = []
@@ -89,18 +89,19 @@ def _hashed(matrix_OI: Tensor, sharing: HashSharing) -> tuple[Tensor, Tensor]:
 
 
 _SPARSITIES = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95)
-"""Sparsities at which collisions are counted, from the layer's own on."""
+"""Sparsities at which collisions are counted; those below the layer's own are left out."""
 
 
 @torch.no_grad()
 def share_linears(
     model: nn.Module, layers: Sequence[LinearShape], folder: ClassifierFolder, *, compression: float, seed: int
 ) -> list[JsonValue]:
-    """Share the weights of the linear ones among a model's layers, in place, representable in their stored dtype.
+    """Share the weights of the linear layers among `layers`, in place, with values representable in the stored dtype.
 
-    `compression` is bucket values for each weight. Returns a row of each layer, for the report: the tensor's name in
-    the file, seed and buckets; weights, how many survive, and the share of these that are not alone in their bucket, as
-    counted and as expected; the same at higher sparsities; and ‖W − Ŵ‖/‖W‖. Raises InvalidRequest where none is linear.
+    `compression` is the number of bucket values per weight. Returns a row of each layer, for the report: the tensor's
+    name in the file, seed and buckets; the numbers of weights and of surviving weights, and the share of survivors that
+    are not alone in their bucket, as counted and as expected; the same at higher sparsities; and ‖W − Ŵ‖/‖W‖. Raises
+    InvalidRequest where no layer is linear.
     """
     rows: list[JsonValue] = []
     for shape in layers:

@@ -1,9 +1,9 @@
 """Exporter of weights shared by a hash (HashedNets, Chen et al. 2015, arXiv:1504.04788): bucket values, mask and seed.
 
 A hashed file is valid safetensors. A shared tensor `w` of the dense file is stored as `w.buckets` (its values, in its
-own dtype) and, where any of its weights are zero, `w.bitmask` (U8, one bit a weight, lowest bit first); every other
-tensor as it is. The metadata hold each shared tensor's seed, and the dense file's own header and SHA-256, so that the
-reader, `secateur_wire.weights.hashed`, gives back the dense file byte for byte.
+own dtype) and, where any of its weights are zero, `w.bitmask` (U8, one bit per weight, lowest bit first). Other tensors
+are stored unchanged. The metadata hold each shared tensor's seed, and the dense file's own header and SHA-256, so that
+the reader, `secateur_wire.weights.hashed`, restores the dense file byte for byte.
 """
 
 import hashlib
@@ -43,7 +43,7 @@ from secateur_wire.weights.hashed import bucket_and_sign
 
 @dataclass(frozen=True)
 class _Shared:
-    """A tensor's bucket values as bits, and its bitmask, None where every weight survives."""
+    """Tensor's bucket values as bits, and its bitmask; None where every weight survives."""
 
     values: bytes
     mask: bytes | None
@@ -68,7 +68,7 @@ def hash_folder(folder: Path, sharings: Mapping[str, HashSharing]) -> JsonObject
 def hash_file(dense: Path, hashed: Path, sharings: Mapping[str, HashSharing]) -> FileSize:
     """Write `hashed` from `dense`, both safetensors; one shared tensor is in memory at a time, twice read.
 
-    Raises ValueError where a tensor's weights are not what its sharing gives: nothing would restore them.
+    Raises ValueError where a tensor's weights differ from its sharing's: the file could not be restored.
     """
     tensors = sorted(read_header(dense).values(), key=lambda each: each.start)
     shared = {each.name: sharings[each.name] for each in tensors if each.name in sharings}
@@ -99,7 +99,7 @@ def hash_file(dense: Path, hashed: Path, sharings: Mapping[str, HashSharing]) ->
 
 
 def _shared(source: BinaryIO, tensor: TensorEntry, sharing: HashSharing) -> _Shared:
-    """Read back the bucket values of a tensor, bit by bit: a sign is one bit of a float, whatever its width."""
+    """Return the bucket values of a tensor, bit by bit: a sign is one bit of a float, whatever its width."""
     if tensor.dtype not in ("F64", "F32", "F16", "BF16"):
         raise ValueError(f"{tensor.name} is stored as {tensor.dtype}, shared weights are floats")
     dtype = UNSIGNED[tensor.dtype]
@@ -127,7 +127,7 @@ class _Section(BaseModel):
 
 
 class WeightSharing(ClassifierPreparation, FolderExporter):
-    """Weights of linear layers made to share values, of which the files keep each once."""
+    """Weights of linear layers that share values; the files store each value once."""
 
     def prepare(
         self,

@@ -1,1 +1,1 @@
-"""ONNX, written beside every classifier: description in `info`, `exporter` writes the `graph` as one file."""
+"""ONNX, written beside every classifier: description in `info`; `exporter` writes the `graph` as one file."""

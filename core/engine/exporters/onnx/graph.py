@@ -1,4 +1,4 @@
-"""Export of a classifier as one ONNX file, which any runtime of that format executes without PyTorch."""
+"""Export of a classifier as one ONNX file, which any ONNX runtime executes without PyTorch."""
 
 import re
 import warnings
@@ -15,7 +15,7 @@ from secateur_wire.errors import UnsupportedArchitecture
 
 INPUT, OUTPUT = "pixel_values", "logits"
 _EXAMPLES = 2
-"""Number of images the model is traced with: a single one would make its number part of the graph."""
+"""Number of images in the trace: with one image, the batch size 1 would become part of the graph."""
 
 
 class _Logits(nn.Module):
@@ -33,8 +33,8 @@ def export_onnx(model: nn.Module, image_shape: tuple[int, int, int], file: Path)
     """Write a classifier, in float32 and evaluation mode, as an ONNX file; return its bytes, weights included.
 
     `image_shape` is [channels, height, width]. The graph has one input, `pixel_values` [batch, channels, height,
-    width], and one output, `logits` [batch, classes]; batch may be any number. Weights are inside the file; only where
-    they exceed 1.5 GB, for which the format has no room, they are in `FILE.data` next to it.
+    width], and one output, `logits` [batch, classes]; batch may be any number. The weights are inside the file; only
+    where they exceed 1.5 GB, too much for the format, they are in `FILE.data` next to it.
 
     Raises UnsupportedArchitecture naming the operator that ONNX has no counterpart for.
     """
@@ -59,7 +59,7 @@ def export_onnx(model: nn.Module, image_shape: tuple[int, int, int], file: Path)
         ) from error
     assert program is not None
     for node in program.model.graph.all_nodes():
-        node.metadata_props.clear()  # where in whose files the node comes from
+        node.metadata_props.clear()  # file names and lines of the node's origin
     program.save(file, external_data=False)
     onnx.checker.check_model(str(file), full_check=True)
     return sum(each.stat().st_size for each in (file, file.with_name(f"{file.name}.data")) if each.is_file())
@@ -69,7 +69,7 @@ _OPERATOR = re.compile(r"OpOverload\(op='([^']+)'")
 
 
 def _reason(error: BaseException) -> str:
-    """Return the operator that has no counterpart, if that is the cause, else the innermost error's message."""
+    """Return the operator that has no counterpart, if that is the cause; else the innermost error's message."""
     causes = list(_causes(error))
     for cause in reversed(causes):
         named = _OPERATOR.search(str(cause))

@@ -1,1 +1,1 @@
-"""Packed files, of bitmasks and the values that are left: description in `info`, writer in `exporter` and `files`."""
+"""Packed files of bitmasks and remaining values: description in `info`, writer in `exporter` and `files`."""

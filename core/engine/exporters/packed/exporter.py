@@ -1,10 +1,10 @@
-"""Exporter of packed files: in each weight file, pruned tensors become a bitmask and the values kept.
+"""Exporter of packed files: in each weight file, pruned tensors become a bitmask and the kept values.
 
-A packed file is valid safetensors. A tensor `w` of the dense file that is worth it is stored as `w.values` (its values
-whose bits are not all zero, in order, in its own dtype) and `w.bitmask` (U8, one bit a weight, lowest bit first, the
-last byte filled up with zeros); every other tensor is stored as it is. The metadata hold the dense file's own header
-and SHA-256, so that the reader, `secateur_wire.weights.packed`, gives back the dense file byte for byte. Values come
-first, widest dtype first, then bitmasks: each tensor begins at a multiple of its width.
+A packed file is valid safetensors. A tensor `w` of the dense file that gets smaller is stored as `w.values` (its values
+whose bits are not all zero, in order, in its own dtype) and `w.bitmask` (U8, one bit per weight, lowest bit first, the
+last byte filled up with zeros). Other tensors are stored unchanged. The metadata hold the dense file's own header and
+SHA-256, so that the reader, `secateur_wire.weights.packed`, restores the dense file byte for byte. Values come first,
+widest dtype first, then bitmasks, so that each tensor begins at a multiple of its width.
 
 A weight of b bits and sparsity s takes 1 + (1 − s) b bits. Memory is bounded by a few chunks, whatever the tensor.
 """
@@ -41,7 +41,7 @@ class PackedSize(FileSize):
     """Sizes of one weight file in bytes, and the theoretical size.
 
     `bound` counts 1 + (1 − s) b bits for each weight of a packed tensor, where s and b are the tensor's sparsity and
-    width; every other tensor counts as it is.
+    width; other tensors count in full.
     """
 
     bound: int
@@ -54,7 +54,7 @@ def pack_folder(folder: Path) -> JsonObject:
 
 
 def pack_file(dense: Path, packed: Path) -> PackedSize:
-    """Write `packed` from `dense`, both safetensors; reads it twice, to count and to write."""
+    """Write `packed` from `dense`, both safetensors; `dense` is read twice, to count and to write."""
     tensors = sorted(read_header(dense).values(), key=lambda each: each.start)
     with dense.open("rb") as source:
         prefix = source.read(8)
@@ -87,7 +87,7 @@ def pack_file(dense: Path, packed: Path) -> PackedSize:
 
 
 def _count(source: BinaryIO, tensor: TensorEntry, digest: "hashlib._Hash") -> int:
-    """Return how many weights have bits that are not all zero; adds the tensor's bytes to the digest of the file."""
+    """Return the number of weights whose bits are not all zero; add the tensor's bytes to the digest of the file."""
     count = 0
     for chunk in chunks(source, tensor):
         digest.update(chunk)

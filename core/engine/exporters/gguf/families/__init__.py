@@ -1,4 +1,4 @@
-"""Families of GGUF: a module each, named after the `model_type` of its config["json"], which the registry finds.
+"""Families of GGUF, one module each, named after the `model_type` of config.json; the registry finds them.
 
-Each says in `FAMILY` what llama.cpp calls an architecture, its tensors and its settings, and what it cannot compute.
+Each `FAMILY` has llama.cpp's names of an architecture, its tensors and its settings, and llama.cpp's limits.
 """

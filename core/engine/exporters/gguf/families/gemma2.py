@@ -1,6 +1,7 @@
-"""Gemma 2: soft caps, and windows in every other layer.
+"""Gemma 2: soft caps, and sliding windows in every other layer.
 
-Where layers that are left alternate no more, the file's context is the window, within which all attend to the same.
+Where removed layers break the alternation, the file's context length is the window: within it all layers attend to the
+same tokens.
 """
 
 from typing import Final

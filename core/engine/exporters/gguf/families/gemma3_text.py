@@ -1,4 +1,4 @@
-"""Gemma 3: windows in five of six layers, whose rotary embeddings have a base of their own."""
+"""Gemma 3: sliding windows in five of six layers, with their own base of rotary embeddings."""
 
 from typing import Final
 

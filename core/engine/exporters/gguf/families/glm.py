@@ -1,6 +1,6 @@
 """GLM: rotary embeddings of half a head, in pairs of neighbours, and a gate fused with the channels.
 
-Where heads are gone, or layers differ, it is Llama to llama.cpp, once what is fused is taken apart.
+Where heads are gone, or layers differ, it is stored as Llama, with the fused tensors split.
 """
 
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""GPT-2: positions that are learnt, and fused queries, keys and values."""
+"""GPT-2: learned positions, and fused queries, keys and values."""
 
 from core.engine.exporters.gguf.family import TANH_GELU, TWO_LAYER_FFN, Config, GgufFamily, GgufForm, Keys
 from core.engine.exporters.gguf.refusal import refusal

@@ -1,4 +1,4 @@
-"""GPT-NeoX: fused queries, keys and values, head by head, and attention and FFN at once."""
+"""GPT-NeoX: queries, keys and values fused head by head, and attention parallel to the FFN."""
 
 from core.engine.exporters.gguf.family import TANH_GELU, Config, Floats, GgufFamily, GgufForm, Keys
 from core.engine.exporters.gguf.refusal import refusal

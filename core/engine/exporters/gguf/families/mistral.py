@@ -1,4 +1,4 @@
-"""Mistral, which is Llama to llama.cpp."""
+"""Mistral, which llama.cpp runs as Llama."""
 
 from core.engine.exporters.gguf.family import DECI, LLAMA, GgufFamily
 

@@ -1,4 +1,4 @@
-"""OLMo 2: norms after either output, and norms of queries and keys that span all heads."""
+"""OLMo 2: norms after each sublayer's output, and norms of queries and keys that span all heads."""
 
 from core.engine.exporters.gguf.family import LLAMA_MODULES, QK_NORMS, GgufFamily, GgufForm
 

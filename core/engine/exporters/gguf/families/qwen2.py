@@ -1,4 +1,4 @@
-"""Qwen2, whose heads have no size of their own in llama.cpp: once some are gone it is Llama with biases."""
+"""Qwen2: llama.cpp has no head size for it, so that without some heads it is stored as Llama with biases."""
 
 from core.engine.exporters.gguf.family import DECI, LLAMA, GgufFamily, GgufForm
 

@@ -1,4 +1,4 @@
-"""Qwen3; where layers differ, OpenELM to llama.cpp, which has all that Qwen3 has, in layers of any shape."""
+"""Qwen3. Where layers differ it is stored as OpenELM, which has all of Qwen3's parts in layers of any shape."""
 
 from typing import Final
 

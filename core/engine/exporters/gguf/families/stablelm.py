@@ -1,4 +1,4 @@
-"""StableLM: rotary embeddings of part of a head, attention and FFN in turn or at once."""
+"""StableLM: rotary embeddings of part of a head, attention and FFN in sequence or in parallel."""
 
 from core.engine.exporters.gguf.family import Config, GgufFamily, GgufForm, Keys
 from core.engine.exporters.gguf.refusal import refusal
