@@ -1,6 +1,6 @@
-"""Interface to the device a model runs on: the one module that knows what torch does differently on each kind.
+"""Interface to the device a model runs on: the only module with torch's differences between kinds of devices.
 
-What is known of a kind without torch lies in `core.device_kinds`.
+`core.device_kinds` has the facts that need no torch.
 """
 
 from abc import ABC, abstractmethod
@@ -16,7 +16,7 @@ from core.device_kinds import CPU, CUDA, DeviceKind, device_kind
 
 
 class DeviceBackend(ABC):
-    """A device, whether it is the current one of its kind or not."""
+    """Device, which may or may not be the current one of its kind."""
 
     kind: ClassVar[DeviceKind]
 
@@ -34,19 +34,19 @@ class DeviceBackend(ABC):
 
     @abstractmethod
     def peak_bytes(self) -> int | None:
-        """Return the most bytes that tensors took since the process began; None if not counted."""
+        """Return the peak bytes of tensors since the process began; None if the device does not count them."""
 
     @abstractmethod
     def synchronise(self) -> None:
-        """Wait until all work on the device is done."""
+        """Wait until all work on the device is complete."""
 
     @abstractmethod
     def pinned(self, tensor: Tensor) -> Tensor:
-        """Return a tensor of main memory in memory from which the device copies while the program goes on."""
+        """Return a tensor of main memory in pinned memory, from which the device copies asynchronously."""
 
     @abstractmethod
     def copy_out(self, tensor: Tensor) -> Tensor:
-        """Return a copy of a tensor of the device in main memory, whose values are there after `synchronise`."""
+        """Return a copy of a device's tensor in main memory; its values are valid after `synchronise`."""
 
     @abstractmethod
     def prefers_bfloat16(self) -> bool:
@@ -54,11 +54,11 @@ class DeviceBackend(ABC):
 
     @abstractmethod
     def training(self, mixed_precision: str | None = None) -> Accelerator:
-        """Return accelerate's object for training on the device, from here on the current one of its kind."""
+        """Return accelerate's object for training on the device, which becomes the current one of its kind."""
 
 
 class CPUBackend(DeviceBackend):
-    """The CPU. Its memory is that of the machine, and nothing runs behind the program's back."""
+    """CPU. Its memory is the machine's, and all its work is synchronous."""
 
     kind = CPU
 
@@ -79,13 +79,14 @@ class CPUBackend(DeviceBackend):
         return tensor
 
     def copy_out(self, tensor: Tensor) -> Tensor:
-        """Return the tensor itself, which is in main memory."""
+        """Return the tensor itself, because it is in main memory."""
         return tensor
 
     def prefers_bfloat16(self) -> bool:
-        """Return True if the CPU has matrix units, or is one of AMD with AVX-512's bfloat16 instructions.
+        """Return True if the CPU has matrix units, or is an AMD one with AVX-512's bfloat16 instructions.
 
-        Those take half the time of float32's; on processors of Intel without matrix units they take twice as long.
+        There bfloat16 takes half the time of float32; on Intel's processors without matrix units it takes twice the
+        time.
         """
         capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
         is_amd = str(capabilities.get("cpu_name", "")).startswith("AMD")
@@ -98,7 +99,7 @@ class CPUBackend(DeviceBackend):
 
 
 class CUDABackend(DeviceBackend):
-    """An NVIDIA GPU."""
+    """NVIDIA GPU."""
 
     kind = CUDA
 
@@ -122,7 +123,7 @@ class CUDABackend(DeviceBackend):
         return self._new_pinned(tensor).copy_(tensor, non_blocking=True)
 
     def _new_pinned(self, like: Tensor) -> Tensor:
-        with torch.cuda.device(self.device):  # in a thread the current one would be the first
+        with torch.cuda.device(self.device):  # a new thread's current device is the first one
             return torch.empty_like(like, device="cpu", pin_memory=True)
 
     def prefers_bfloat16(self) -> bool:
@@ -130,17 +131,17 @@ class CUDABackend(DeviceBackend):
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
     def training(self, mixed_precision: str | None = None) -> Accelerator:
-        if self.device.index is not None:  # accelerate takes the current one
+        if self.device.index is not None:  # accelerate uses the current device
             torch.cuda.set_device(self.device)
         return Accelerator(cpu=False, mixed_precision=mixed_precision)
 
 
 _MEMORY_MESSAGES = ("can't allocate memory", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
-"""Words of errors without a class of their own: of torch's CPU allocator, of CUDA itself, and of its libraries."""
+"""Messages of errors without their own class: of torch's CPU allocator, of CUDA itself, and of its libraries."""
 
 
 def ran_out_of_memory(error: BaseException) -> bool:
-    """Return True for an error that says that the machine or a device has not the memory for something."""
+    """Return True for an error that reports too little memory on the machine or a device."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _MEMORY_MESSAGES)
@@ -155,7 +156,7 @@ def backend_of(device: torch.device) -> DeviceBackend:
 
 
 def to_main_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors in main memory. Those of a device are copied together, and the program waits once for all."""
+    """Return tensors in main memory. A device's tensors are copied together, with one wait for all."""
     backends = {each.device: backend_of(each.device) for each in tensors.values()}
     copies = {name: backends[each.device].copy_out(each) for name, each in tensors.items()}
     for backend in backends.values():

@@ -1,4 +1,4 @@
-"""An image classifier's opened folder, and the complete model loaded from it."""
+"""Opened folder of an image classifier, and the complete model loaded from it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +26,12 @@ from core.engine.models.tensors import read_tensor
 from secateur_wire.errors import MissingTensors, UnusableModel
 
 COUNTERS = ".num_batches_tracked"
-"""Suffix of batch-norm's counters of training steps, on which nothing that is computed here depends."""
+"""Suffix of batch-norm's counters of training steps. No result here depends on them."""
 
 
 @dataclass(frozen=True)
 class ClassifierFolder:
-    """An opened folder; nothing of it has been executed, and no tensor is in memory."""
+    """Opened folder. None of its code was executed, and none of its tensors is in memory."""
 
     path: Path
     description: ClassifierDescription
@@ -41,7 +41,7 @@ class ClassifierFolder:
 
     @property
     def groups(self) -> dict[str, int]:
-        """The number of groups of each convolution where pruning changed it."""
+        """Number of groups of each convolution where pruning changed it."""
         groups: dict[str, int] = self.raw_config.get(SHAPES_KEY, {})
         return groups
 
@@ -54,7 +54,7 @@ def open_classifier(path: Path) -> ClassifierFolder:
 
 
 def model_class(family: ClassifierArchitecture) -> type[PreTrainedModel]:
-    """Return the class of transformers, or that of this project's own networks."""
+    """Return the class of transformers, or of this project's reference networks."""
     if family.model_type == REFERENCE_TYPE:
         return ReferenceNetwork
     published: type[PreTrainedModel] = getattr(transformers, family.architecture)
@@ -62,16 +62,16 @@ def model_class(family: ClassifierArchitecture) -> type[PreTrainedModel]:
 
 
 def build_classifier(folder: ClassifierFolder) -> PreTrainedModel:
-    """Build the float32 model of config.json, without the folder's weights yet; raises UnusableModel."""
+    """Build the float32 model of config.json, without the folder's weights; raises UnusableModel."""
     try:
         config = AutoConfig.from_pretrained(folder.path, local_files_only=True, trust_remote_code=False)
         model: PreTrainedModel = AutoModelForImageClassification.from_config(
             config,
             trust_remote_code=False,
-            dtype=torch.float32,  # else the config's, in which a tensor stored in another one would be rounded
+            dtype=torch.float32,  # with the config's dtype, tensors stored in another one would be rounded
             **own_implementations(model_class(folder.family)),
         )
-    except Exception as error:  # config classes and timm raise whatever their authors chose
+    except Exception as error:  # config classes and timm raise exceptions of any type
         raise UnusableModel(
             f"config.json of {folder.path.name} is refused by its model class: {str(error)[:300]}", param="model"
         ) from error
@@ -79,7 +79,7 @@ def build_classifier(folder: ClassifierFolder) -> PreTrainedModel:
 
 
 def build_without_weights(folder: ClassifierFolder) -> PreTrainedModel:
-    """Build the float32 model on the meta device, in the shapes of the folder's tensors and in evaluation mode.
+    """Build the float32 model on the meta device, in evaluation mode, with the shapes of the folder's tensors.
 
     Raises UnusableModel.
     """
@@ -91,7 +91,7 @@ def build_without_weights(folder: ClassifierFolder) -> PreTrainedModel:
         if not name.endswith(COUNTERS)
     }
     reshape_modules(model, shapes, folder.groups)
-    nn.Module.to(model, "meta")  # what a constructor has computed of numbers
+    nn.Module.to(model, "meta")  # tensors that a constructor computed from numbers
     model.eval()
     return model
 
@@ -99,8 +99,8 @@ def build_without_weights(folder: ClassifierFolder) -> PreTrainedModel:
 def load_classifier(folder: ClassifierFolder, device: torch.device | None = None) -> PreTrainedModel:
     """Load the complete model in float32, in evaluation mode.
 
-    `model(pixel_values=images_BCHW).logits` are [batch, classes]. Raises UnusableModel where its config is refused, and
-    MissingTensors where the files and the model differ.
+    `model(pixel_values=images_BCHW).logits` are [batch, classes]. Raises UnusableModel where the config is invalid, and
+    MissingTensors where files and model differ.
     """
     model = build_classifier(folder)
     state = {name: read_tensor(entry) for name, entry in folder.tensors.items() if not name.endswith(COUNTERS)}
@@ -111,7 +111,7 @@ def load_classifier(folder: ClassifierFolder, device: torch.device | None = None
 
 
 def load_state(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """Copy tensors into a model; raises MissingTensors naming what is missing or not its own."""
+    """Copy tensors into a model; raises MissingTensors naming missing and unknown tensors."""
     try:
         answer = model.load_state_dict(state, strict=False)
     except RuntimeError as error:

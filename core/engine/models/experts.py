@@ -1,4 +1,4 @@
-"""Experts of a block while it runs: the tokens that reach them, and what a single one does with its own."""
+"""Experts of a block at run time: the tokens routed to them, and the computation of one expert."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from core.engine.architectures.experts import ExpertMatrix, Experts
 
 @dataclass(frozen=True)
 class RoutedTokens:
-    """Tokens [tokens, hidden_size] at a block's experts, the experts each goes to and their gates [tokens, top_k]."""
+    """Tokens [tokens, hidden_size] at a block's experts, with their experts' numbers and gates [tokens, top_k]."""
 
     hidden_NH: Tensor
     index_NK: Tensor
@@ -21,7 +21,7 @@ class RoutedTokens:
 
     @classmethod
     def of(cls, arguments: Sequence[object], keywords: Mapping[str, object]) -> "RoutedTokens | None":
-        """Return the tokens that an experts' module is called with; None where its arguments are others."""
+        """Return the tokens that an experts' module is called with; None where its arguments have another form."""
         given = [each for each in (*arguments, *keywords.values()) if isinstance(each, Tensor)]
         if len(given) != 3:
             return None
@@ -34,12 +34,12 @@ class RoutedTokens:
         return cls(hidden_NH, index, gates) if len(hidden_NH) == len(index) else None
 
     def of_expert(self, expert: int) -> tuple[Tensor, Tensor]:
-        """Return the rows of the tokens that go to an expert, ascending, and their gates: [tokens] both."""
+        """Return the indices of an expert's tokens, ascending, and their gates: both [tokens]."""
         rows_N, places_N = torch.where(self.index_NK == expert)
         return rows_N, self.gates_NK[rows_N, places_N]
 
     def gated_inner(self, stacks: "ExpertStacks", expert: int) -> tuple[Tensor, Tensor]:
-        """Return the rows of the tokens that go to an expert, and what its last matrix multiplies times their gates.
+        """Return the indices of an expert's tokens, and the inputs of its last matrix times their gates.
 
         In float32, [tokens, channels]: a mixture is one wide network of these features, zero for all other tokens.
         """
@@ -48,23 +48,23 @@ class RoutedTokens:
         return rows_N, inner_NI.float() * gates_N.float()[:, None]
 
     def reached(self, experts: int) -> Tensor:
-        """Return how many of the tokens go to each of so many experts: [experts], on the CPU."""
+        """Return the number of tokens that go to each of `experts` experts: [experts], on the CPU."""
         return torch.bincount(self.index_NK.flatten(), minlength=experts).cpu()
 
 
 class ExpertStacks:
-    """Stacks of a block's experts, of which one expert is run at a time, by the block's own weights and functions."""
+    """Stacks of a block's experts, which run one expert at a time with the block's own weights and functions."""
 
     def __init__(self, block: nn.Module, experts: Experts) -> None:
         self.module = block.get_submodule(experts.module)
-        self._own: Any = self.module  # with the functions that transformers gives such modules
+        self._own: Any = self.module  # transformers adds functions to such modules
         self.experts = experts
 
     def __len__(self) -> int:
         return len(self.stack(self.experts.reading))
 
     def stack(self, matrix: ExpertMatrix) -> nn.Parameter:
-        """Return a parameter of the module that has a matrix of every expert."""
+        """Return the module's parameter that stacks a matrix of every expert."""
         return self.module.get_parameter(matrix.name)
 
     def matrix_OI(self, matrix: ExpertMatrix, expert: int) -> Tensor:
@@ -72,11 +72,11 @@ class ExpertStacks:
         return out_in(self.stack(matrix)[expert], self.experts)
 
     def inner(self, hidden_NH: Tensor, expert: int) -> Tensor:
-        """Return what the expert's last matrix multiplies, for tokens that it reads: [tokens, channels]."""
+        """Return the inputs of the expert's last matrix, for tokens that it gets: [tokens, channels]."""
         return self.gated(self._product(self.experts.reading, hidden_NH, expert))
 
     def gated(self, read_NF: Tensor) -> Tensor:
-        """Return what becomes of the outputs of an expert's first matrix: [tokens, channels]."""
+        """Return the gated activations of an expert's first outputs: [tokens, channels]."""
         inner_NI: Tensor = self._own._apply_gate(read_NF) if self.has_gate else self._own.act_fn(read_NF)
         return inner_NI
 
@@ -86,7 +86,7 @@ class ExpertStacks:
         return bool(self._own.has_gate)
 
     def output(self, inner_NI: Tensor, expert: int) -> Tensor:
-        """Return what the expert gives, before its gate: [tokens, hidden_size]."""
+        """Return the expert's outputs, before its gate: [tokens, hidden_size]."""
         given = self._product(self.experts.giving, inner_NI, expert)
         output: Tensor = self._own.post_expert_norm(given) if self._own.has_post_expert_norm else given
         return output
@@ -97,20 +97,20 @@ class ExpertStacks:
 
 
 def out_in(matrix: Tensor, experts: Experts) -> Tensor:
-    """Transpose one expert's matrix to [outputs, inputs], or back, where the stacks have it transposed."""
+    """Transpose one expert's matrix to [outputs, inputs], or back, where the stacks store it transposed."""
     return matrix.T if experts.transposed else matrix
 
 
 def router_tensors(experts: Experts, present: Mapping[str, Tensor]) -> list[str]:
-    """Return the router's tensors of a block that have an entry for each expert; none where it is not known."""
+    """Return the router's tensors of a block that have an entry for each expert; none where the routing is unknown."""
     rows = () if experts.routing is None else experts.routing.rows
     return [name for name in rows if name in present and not name.startswith(f"{experts.module}.")]
 
 
 def mixture_module(experts: Experts) -> str:
-    """Return the name of the innermost module of a block that has its experts and its router.
+    """Return the name of the innermost module of a block with both its experts and its router.
 
-    Where nothing is known of that it is the experts' own.
+    Where the router is unknown it is the experts' own module.
     """
     if experts.routing is None:
         return experts.module
@@ -123,9 +123,9 @@ def mixture_module(experts: Experts) -> str:
 
 
 def stored_tensors(family: Architecture, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors of a model by the keys that files have: of stacks of experts each expert's own, where they do.
+    """Return a model's tensors by the files' keys; stacks of experts are split where files store experts separately.
 
-    The numbers of layers and experts are those of the names and stacks given.
+    The numbers of layers and experts are taken from the given names and stacks.
     """
     stored: dict[str, Tensor] = {}
     experts = family.experts
@@ -144,8 +144,9 @@ def stored_tensors(family: Architecture, tensors: Mapping[str, Tensor]) -> dict[
 
 
 def saved_tensors(family: Architecture, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a block's tensors, given by their names in the model, by those they are saved by.
+    """Return a block's tensors, given by their names in the model, by the names under which they are saved.
 
-    Where there are experts these are the keys of the source's own files, else the model's names, which open as well.
+    With experts these are the keys of the source's own files; otherwise the model's names, which `from_pretrained`
+    accepts.
     """
     return dict(tensors) if family.experts is None else stored_tensors(family, tensors)

@@ -1,4 +1,4 @@
-"""An opened model folder: config object, family, and the index of its tensors."""
+"""Opened model folder: config object, family, and the index of its tensors."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -28,9 +28,9 @@ transformers.utils.logging.disable_progress_bar()
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """An opened folder; nothing of it has been executed, and no tensor is in memory.
+    """Opened folder. None of its code was executed, and none of its tensors is in memory.
 
-    `config` and `raw_config`, config.json, are those of the dequantised model; others are as they are.
+    `config` and `raw_config`, config.json, are those of the dequantised model; for other models they are unchanged.
     """
 
     path: Path
@@ -45,7 +45,7 @@ class ModelFolder:
         return read_tensor(self.entry(name))
 
     def entry(self, name: str) -> TensorEntry:
-        """Return where a tensor lies, by its module's name; raises MissingTensors."""
+        """Return a tensor's position in the files, by its module's name; raises MissingTensors."""
         if name not in self.tensors:
             raise MissingTensors(f"the files lack {name}", param="model")
         return self.tensors[name]
@@ -56,14 +56,14 @@ class ModelFolder:
 
     @property
     def is_quantised(self) -> bool:
-        """Return whether any of its weights is dequantised when it is read."""
+        """Return True if any of its weights is dequantised on reading."""
         return any(isinstance(part, QuantisedEntry) for entry in self.tensors.values() for part in _parts(entry))
 
     def stored_entries(self, names: Iterable[str], dequantised: Path) -> list[TensorEntry]:
-        """Return where tensors lie, under the names they are saved by.
+        """Return the positions of tensors in the files, under the names by which they are saved.
 
-        Those that are quantised, or in pieces, are written to the file `dequantised`, which is made where there is any.
-        Of a stack these are the tensors of each expert.
+        Quantised tensors and tensors in pieces are written to the file `dequantised`, which exists only if there are
+        any. A stack gives the tensors of each expert.
         """
         entries: dict[str, TensorEntry] = {}
         for name in sorted(names):
@@ -79,7 +79,7 @@ class ModelFolder:
         return [replace(entry, name=name) for name, entry in entries.items()]
 
     def saved_buffers(self, module: nn.Module, prefix: str = "") -> list[tuple[str, Tensor]]:
-        """Return the buffers of a module that the files have, by name within it; `prefix` leads to that."""
+        """Return a module's buffers that the files store, by name within it; `prefix` is the module's name."""
         saved = module.state_dict(keep_vars=True)
         return [
             (name, buffer)
@@ -88,18 +88,18 @@ class ModelFolder:
         ]
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """Open the folder's tokenizer; raises UnusableModel where there is none that opens."""
+        """Open the folder's tokenizer; raises UnusableModel where it has no usable one."""
         try:
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
                 self.path, local_files_only=True, trust_remote_code=False
             )
-        except BaseException as error:  # the library raises a dozen kinds for a missing or broken tokenizer, or panics
+        except BaseException as error:  # the library raises many types for a missing or broken tokenizer, or panics
             if not isinstance(error, Exception) and not is_panic(error):
                 raise
             raise UnusableModel(
                 f"the tokenizer of {self.path.name} cannot be opened: {error}", param="model"
             ) from error
-        tokenizer.chat_template = None  # a program of the folder's, which nobody can come to render
+        tokenizer.chat_template = None  # a program of the folder, which must never be rendered
         return tokenizer
 
 
@@ -112,18 +112,18 @@ def _parts(entry: TensorEntry) -> Iterable[TensorEntry]:
 def open_model(path: Path, *, own_artifact: bool = False, discovered: Architecture | None = None) -> ModelFolder:
     """Check and open a folder; raises UnusableModel kinds or UnsupportedArchitecture.
 
-    `own_artifact`: the folder is one this service wrote, and its content is known to be unchanged. `discovered` is the
-    architecture that was discovered of it, or of its source.
+    `own_artifact`: this service wrote the folder, and its content is known to be unchanged. `discovered` is the
+    architecture that was discovered from the folder, or from its source.
     """
     description = inspect_folder(path, own_artifact=own_artifact, discovered=discovered)
     family = description.known_as
     try:
         config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # config classes validate with whatever exception their authors chose
+    except Exception as error:  # config classes validate with exceptions of any type
         raise UnusableModel(
             f"config.json of {path.name} is refused by its config class: {str(error)[:1000]}", param="model"
         ) from error
-    for key in (AUTO_MAP_KEY, QUANTISATION_KEY):  # nothing that is handed the config can come to run what it names
+    for key in (AUTO_MAP_KEY, QUANTISATION_KEY):  # code that gets the config cannot load the code it names
         vars(config).pop(key, None)
     raw = read_config(path, own_artifact=own_artifact, discovered=discovered)
     tensors = read_tensors(path, family, quantisation_of(raw))

@@ -1,4 +1,4 @@
-"""Generation of tokens with a key-value cache: the likeliest, or drawn from the model's distribution."""
+"""Generation of tokens with a key-value cache: greedy, or sampled from the model's distribution."""
 
 import itertools
 from collections.abc import Callable
@@ -20,9 +20,9 @@ from secateur_wire.errors import NotFiniteWeights, OutOfMemory, UnusableModel
 
 
 def sequences_that_fit(description: ModelDescription, length: int, device: torch.device) -> int:
-    """Return how many sequences of `length` tokens fit in memory together with the weights, which are not loaded yet.
+    """Return the number of sequences of `length` tokens that fit in memory with the weights, which are not loaded yet.
 
-    Raises OutOfMemory where not even one does.
+    Raises OutOfMemory where not even one fits.
     """
     weights = int(1.2 * description.bytes)
     keys_and_values = 2 * 4 * description.layers * description.hidden_size * length
@@ -44,10 +44,11 @@ def generate_tokens(
     is_sampled: bool,
     on_token: Callable[[int], None] = lambda done: None,
 ) -> list[list[int]]:
-    """Generate at most `most` tokens after each of `given_BT`, without the one that ends a text.
+    """Generate at most `most` tokens after each of `given_BT`, without the end token.
 
-    Each is the likeliest, or, if `is_sampled`, drawn at temperature 1. Sets the model's generation settings. `on_token`
-    is called with the number of new tokens of each. Raises NotFiniteWeights where the model computes no probabilities.
+    Tokens are the most likely ones, or, with `is_sampled`, drawn at temperature 1. Sets the model's generation
+    settings. `on_token` is called with the number of new tokens of each. Raises NotFiniteWeights where the model
+    computes no probabilities.
     """
     ends = sorted(end_tokens(model.config, tokenizer))
     sampling = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0} if is_sampled else {"do_sample": False}
@@ -57,7 +58,7 @@ def generate_tokens(
         eos_token_id=ends or None,
         pad_token_id=ends[0] if ends else first_token(model.config, tokenizer),
     )
-    model.generation_config = GenerationConfig()  # the model's own preferences are not its distribution
+    model.generation_config = GenerationConfig()  # the model's own settings would change its distribution
     given_BT = given_BT.to(model.device)
     checked = _CheckedLogits(len(tokenizer), lambda length: on_token(length - given_BT.shape[1]))
     answer_BT = model.generate(  # type: ignore[operator]  # a mixed-in method, lost on the checker
@@ -73,8 +74,8 @@ def generate_tokens(
 def first_token(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
     """Return the token that begins a text.
 
-    Models without one (GPT-2, Qwen) learnt texts one after another, so it is the one that ends the text before. Raises
-    UnusableModel where there is neither.
+    Models without one (GPT-2, Qwen) were trained on texts in sequence; it is then the end token of the text before.
+    Raises UnusableModel where there is neither.
     """
     begins = [getattr(each, "bos_token_id", None) for each in _parts(config)]
     for token in (tokenizer.bos_token_id, *begins, *sorted(end_tokens(config, tokenizer))):
@@ -84,7 +85,7 @@ def first_token(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) ->
 
 
 def end_tokens(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Return the tokens that end a text."""
+    """Return the end tokens of a text."""
     ends: set[int] = set()
     for token in (tokenizer.eos_token_id, *(getattr(each, "eos_token_id", None) for each in _parts(config))):
         ends.update(token if isinstance(token, list) else [] if token is None else [token])
@@ -92,12 +93,12 @@ def end_tokens(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> 
 
 
 def _parts(config: PretrainedConfig) -> tuple[PretrainedConfig, PretrainedConfig]:
-    """Return a config and its language model's part, either of which may name tokens."""
+    """Return a config and its language model's part; either may name tokens."""
     return config, config.get_text_config(decoder=True)
 
 
 class _CheckedLogits(LogitsProcessor):
-    """Processor that masks outputs beyond the vocabulary and raises NotFiniteWeights for logits that are not finite."""
+    """Processor that masks outputs beyond the vocabulary; it raises NotFiniteWeights for logits that are not finite."""
 
     def __init__(self, vocabulary: int, on_token: Callable[[int], None]) -> None:
         """Set up the processor; `on_token` is called before each token with the length so far."""

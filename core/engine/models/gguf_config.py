@@ -1,4 +1,4 @@
-"""Config settings of a GGUF file that transformers' loader leaves to the defaults of the config class."""
+"""Config settings of a GGUF file that transformers' loader ignores, so that they would keep the class's defaults."""
 
 from typing import Final
 
@@ -12,19 +12,19 @@ _LEFT_OUT: Final[dict[str, dict[str, str]]] = {
     "gemma2": {"attention.key_length": "query_pre_attn_scalar"},
     "gemma3": {"attention.key_length": "query_pre_attn_scalar"},
 }
-"""The config's name for a key of whole numbers, by architecture."""
+"""Config's name for each key of whole numbers, by architecture."""
 _CAPS: Final = {
     "attn_logit_softcapping": "attn_logit_softcapping",
     "final_logit_softcapping": "final_logit_softcapping",
 }
 _SCALED_BY_WIDTH: Final = {"gemma2": 46, "gemma3": 62}
-"""Layers of the largest models, which scale attention by hidden size per head; no key of the file says so."""
+"""Number of layers of the largest models, which scale attention by hidden size per head; files do not say so."""
 
 
 def complete_config(config: PretrainedConfig, header: GgufHeader) -> PretrainedConfig:
-    """Set the values in the loader's config that it has left out; return that, or one of the class that has them all.
+    """Set the values that the loader's config lacks; return that config, or one of the class that has them all.
 
-    Biases would be dropped without a word.
+    Biases would otherwise be dropped silently.
     """
     architecture = header.architecture
     for key, name in _LEFT_OUT.get(architecture, {}).items():
@@ -50,7 +50,7 @@ def complete_config(config: PretrainedConfig, header: GgufHeader) -> PretrainedC
 
 
 def _complete_rotary(config: PretrainedConfig, header: GgufHeader) -> None:
-    """Set the bases of rotary embeddings, and how much of a head they turn."""
+    """Set the bases of rotary embeddings, and the share of a head they turn."""
     rotary = getattr(config, "rope_parameters", None)
     if rotary is None:
         return
@@ -67,9 +67,9 @@ def _complete_rotary(config: PretrainedConfig, header: GgufHeader) -> None:
 
 
 def _with_biases(config: PretrainedConfig, header: GgufHeader) -> PretrainedConfig:
-    """Return the config of the class that has just the biases of the file: Qwen2 has those of the attention's inputs.
+    """Return the config of the class with exactly the file's biases: Qwen2 has those of the attention's inputs.
 
-    llama.cpp's Llama computes that too, and so a Qwen2 that lost heads is written as it.
+    llama.cpp's Llama computes these too, and so a Qwen2 without some heads is written as Llama.
     """
     names = {tensor.name for tensor in header.tensors}
     config.attention_bias, config.mlp_bias = "blk.0.attn_q.bias" in names, "blk.0.ffn_gate.bias" in names

@@ -1,7 +1,7 @@
-"""A GGUF file's header, read within bounds: nothing in it can make the reading long, large or wrong in silence.
+"""Header of a GGUF file, read within bounds: no header can make reading slow, large or silently wrong.
 
-Format (versions 2 and 3, little-endian): the magic, version, number of tensors, number of metadata; each of those as
-key, type and value; each tensor as name, shape, type and offset; the tensors' data at the next aligned place.
+Format (versions 2 and 3, little-endian): the magic, version, number of tensors, number of metadata; each metadata entry
+as key, type and value; each tensor as name, shape, type and offset; the tensors' data at the next aligned position.
 """
 
 import math
@@ -18,7 +18,7 @@ from core.engine.datasets.sandbox import run_sandboxed
 from secateur_wire.errors import UnusableModel
 
 MOST_HEADER_BYTES: Final = 2**27
-"""Limit of the header's size: four times the largest vocabulary in use, with its merges."""
+"""Largest header in bytes: four times the largest vocabulary in use, with its merges."""
 _MOST_METADATA: Final = 4096
 _MOST_TENSORS: Final = 2**16
 _MOST_STRINGS: Final = 2**21
@@ -31,14 +31,14 @@ _VERSIONS: Final = (2, 3)
 ARCHITECTURES: Final = ("gemma2", "gemma3", "gpt2", "llama", "phi3", "qwen2", "qwen3", "stablelm", "starcoder2")
 """Architectures in GGUF files that are supported here and that transformers loads from GGUF.
 
-Mistral's is called llama, as which it computes the same, and so is a Qwen2's that lost heads.
+Mistral is called llama, because llama.cpp computes both alike, and so is a Qwen2 without some heads.
 """
 _ROTARY_FACTORS: Final = ("rope_freqs.", "rope_factors_")
 
 _STRING: Final = 8
 _ARRAY: Final = 9
 _NUMBERS: Final = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-"""The format's numbers for its types of fixed size, as `struct` calls them."""
+"""Format characters of `struct` for the types of fixed size, by the format's numbers."""
 _QUANTISED: Final[dict[int, tuple[int, int]]] = {int(kind): sizes for kind, sizes in GGML_QUANT_SIZES.items()}
 """Elements and bytes of a block, by the number of a tensor's type."""
 
@@ -47,7 +47,7 @@ _SIZES: Final = (
     *("embedding_length", "feed_forward_length", "vocab_size", "attention.head_count", "attention.head_count_kv"),
     *("attention.key_length", "attention.value_length", "rope.dimension_count"),
 )
-"""Metadata of an architecture that give the shapes of its tensors: nothing larger than those is accepted."""
+"""Metadata of an architecture that determine the shapes of its tensors; they may not exceed the tensors' sizes."""
 
 Value = bool | int | float | str | list[str] | list[int] | list[float]
 _Kind = TypeVar("_Kind", bool, int, float, str)
@@ -55,7 +55,7 @@ _Kind = TypeVar("_Kind", bool, int, float, str)
 
 @dataclass(frozen=True)
 class GgufTensor:
-    """One tensor of the file."""
+    """Tensor of the file."""
 
     name: str
     shape: tuple[int, ...]
@@ -63,7 +63,7 @@ class GgufTensor:
 
 @dataclass(frozen=True)
 class GgufHeader:
-    """The metadata and the table of tensors; arrays that nothing here needs are empty."""
+    """Metadata and table of tensors; arrays that are not needed here are empty."""
 
     name: str
     metadata: Mapping[str, Value]
@@ -74,7 +74,7 @@ class GgufHeader:
         return self.need("general.architecture", str)
 
     def get(self, key: str, kind: type[_Kind]) -> _Kind | None:
-        """Return the value of a key, None where there is none; raises UnusableModel where it is of another kind."""
+        """Return the value of a key, None where it is absent; raises UnusableModel where it has another type."""
         value = self.metadata.get(key)
         if value is None or type(value) is kind:
             return value
@@ -87,7 +87,7 @@ class GgufHeader:
         return value
 
     def texts(self, key: str) -> list[str]:
-        """Return the strings of an array, empty where there is none; raises UnusableModel for other elements."""
+        """Return the strings of an array, empty where it is absent; raises UnusableModel for other elements."""
         value = self.metadata.get(key, [])
         if isinstance(value, list):
             texts = [each for each in value if isinstance(each, str)]
@@ -96,7 +96,7 @@ class GgufHeader:
         raise UnusableModel(f"{self.name}: {key} is no list of texts", param="path")
 
     def numbers(self, key: str) -> list[float]:
-        """Return the numbers of an array, empty where there is none; raises UnusableModel for other elements."""
+        """Return the numbers of an array, empty where it is absent; raises UnusableModel for other elements."""
         value = self.metadata.get(key, [])
         if isinstance(value, list):
             numbers = [float(each) for each in value if not isinstance(each, str)]
@@ -106,7 +106,7 @@ class GgufHeader:
 
 
 def require_importable(header: GgufHeader) -> None:
-    """Raise UnusableModel if the architecture is not accepted, or it claims shapes that no tensor has."""
+    """Raise UnusableModel if the architecture is not supported, or its sizes exceed the tensors' shapes."""
     if header.architecture not in ARCHITECTURES:
         raise UnusableModel(
             f"{header.name} is of architecture {header.architecture[:50]!r} (general.architecture); GGUF files "
@@ -219,7 +219,7 @@ class _Reading:
         return number
 
     def _tensor(self) -> tuple[GgufTensor, int, int]:
-        """Read a tensor's entry; return it, the start of its data and their length in bytes."""
+        """Return a tensor's entry, the start of its data and their length in bytes."""
         name = self._text(_MOST_NAME_BYTES, "a tensor's name")
         shown = repr(name[:200])
         dimensions = self._number(4, f"tensor {shown}")

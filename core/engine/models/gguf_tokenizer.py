@@ -1,7 +1,7 @@
-"""The tokenizer a GGUF file describes, built from its metadata so that its output is llama.cpp's.
+"""Tokenizer of a GGUF file, built from its metadata so that its output is llama.cpp's.
 
-The loader in transformers builds one as well, but leaves out most pre-tokenizers: a text is then split into other
-tokens than the model was trained on, without a warning.
+The loader in transformers builds one too, but ignores most pre-tokenizers: it would silently split texts into other
+tokens than those of the model's training.
 """
 
 from dataclasses import dataclass
@@ -23,9 +23,9 @@ SENTENCEPIECE: Final = "llama"
 
 @dataclass(frozen=True)
 class PreTokenizer:
-    """Splitting of text before byte-level BPE: each pattern splits all pieces, matches or not, of the one before.
+    """Splitting of text before byte-level BPE: each pattern splits all pieces of the one before, matches or not.
 
-    With `ignores_merges` a piece that is a token is taken as it is, whatever the merges would give. With `adds_bos`
+    With `ignores_merges` a piece that is itself a token stays whole, whatever the merges would give. With `adds_bos`
     texts begin with the BOS token unless the file says otherwise.
     """
 
@@ -34,7 +34,7 @@ class PreTokenizer:
     adds_bos: bool = False
 
     def build(self) -> pre_tokenizers.PreTokenizer:
-        """Return what splits a text so, into pieces of bytes."""
+        """Return the pre-tokenizer that splits a text in this way, into pieces of bytes."""
         splits = (pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in self.patterns)
         return pre_tokenizers.Sequence([*splits, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
 
@@ -88,14 +88,14 @@ PRE_TOKENIZERS: Final[dict[str, PreTokenizer]] = {
 }
 """Pre-tokenizers of the importable architectures, by their names in `tokenizer.ggml.pre`."""
 
-_UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4  # of `tokenizer.ggml.token_type`
+_UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4  # values of `tokenizer.ggml.token_type`
 _SPECIAL = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 _SENTENCEPIECE_IDS = {"bos": 1, "eos": 2, "unk": 0}
 """Ids of the special tokens of a sentencepiece vocabulary whose file does not name them."""
 
 
 def build_tokenizer(header: GgufHeader) -> PreTrainedTokenizerFast:
-    """Build the file's tokenizer; raises UnusableModel naming a kind or pre-tokenizer that is not known."""
+    """Build the file's tokenizer; raises UnusableModel naming an unknown kind or pre-tokenizer."""
     kind = header.need("tokenizer.ggml.model", str)
     tokens = header.texts("tokenizer.ggml.tokens")
     if not tokens or len(set(tokens)) < len(tokens):
@@ -130,7 +130,7 @@ def build_tokenizer(header: GgufHeader) -> PreTrainedTokenizerFast:
 
 
 def _byte_level(header: GgufHeader, tokens: list[str]) -> tuple[Tokenizer, bool]:
-    """Build a byte-level tokenizer; return it, and True if its texts begin with BOS where the file does not say."""
+    """Return a byte-level tokenizer, and True if texts begin with BOS where the file does not say."""
     name = header.get("tokenizer.ggml.pre", str)
     if name not in PRE_TOKENIZERS:
         named = "does not name its pre-tokenizer" if name is None else f"names the pre-tokenizer {name[:50]!r}"
@@ -171,7 +171,7 @@ def _vocabulary(tokens: list[str]) -> dict[str, int]:
 
 
 def _merges(header: GgufHeader, tokens: list[str]) -> list[tuple[str, str]]:
-    """Return the merges the file gives, else those its vocabulary and scores imply."""
+    """Return the file's merges, else those that its vocabulary and scores imply."""
     vocabulary = _vocabulary(tokens)
     if "tokenizer.ggml.merges" in header.metadata:
         merges = []
@@ -202,7 +202,7 @@ def _special_tokens(header: GgufHeader, tokens: list[str], kind: str) -> dict[st
 def _frame(
     header: GgufHeader, tokenizer: Tokenizer, tokens: list[str], special: dict[str, int], adds_bos: bool
 ) -> None:
-    """Add BOS before and EOS after each text where the file, or else its pre-tokenizer, says so."""
+    """Add BOS before and EOS after each text, as the file or else its pre-tokenizer defines."""
     wanted = {"bos": adds_bos, "eos": False}
     framed = {}
     for name, default in wanted.items():

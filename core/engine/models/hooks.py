@@ -8,7 +8,7 @@ from torch.utils.hooks import RemovableHandle
 
 @contextmanager
 def removed_after(handles: Iterable[RemovableHandle]) -> Iterator[None]:
-    """Keep registered hooks inside the context, and remove them afterwards, however it ends."""
+    """Keep registered hooks inside the context, and remove them afterwards, even after an error."""
     registered = list(handles)
     try:
         yield

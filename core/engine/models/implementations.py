@@ -1,6 +1,6 @@
-"""The implementations of attention and experts, set here for every model that is built or opened.
+"""Implementations of attention and experts, set here for every model that is built or opened.
 
-Otherwise the config would name them: a kernel of the hub, downloaded and run.
+Otherwise the config could name a kernel of the hub, which would be downloaded and run.
 """
 
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ class Implementations(TypedDict):
 
 
 def own_implementations(model_class: type[PreTrainedModel], config_path: Sequence[str] = ()) -> Implementations:
-    """Return PyTorch's scaled dot product where the class has it, else its own plain code; experts one by one.
+    """Return the attention and experts to use: PyTorch's scaled dot product where the class has it; experts one by one.
 
-    Where a part of the config describes the language model, to which the path leads, all beside that runs plain code,
-    which every class has.
+    Where the class lacks it, attention is its own plain code. With a path to a language model's part, all other parts
+    run plain code, which every class has.
     """
     attention = "sdpa" if model_class._supports_sdpa else "eager"
     if not config_path:

@@ -1,8 +1,8 @@
 """Models of `from_pretrained` whose layers may have different shapes: built from a config, or loaded with weights.
 
-Where the config gives layers settings of their own, each of these is built from a copy of the config that has them. The
-modelling file saved with such weights does so too (`core.engine.architectures.heterogeneous`); here nothing of a folder
-is executed.
+Where the config gives layers their own settings, each is built from a copy of the config with these settings. The
+modelling file that is saved with such weights does the same (`core.engine.architectures.heterogeneous`); here no code
+of a folder is executed.
 """
 
 import copy
@@ -29,7 +29,7 @@ from secateur_wire.errors import UnusableModel
 def build_model(folder: ModelFolder, dtype: torch.dtype) -> PreTrainedModel:
     """Build the model of a folder's config with newly initialised weights, on the current device.
 
-    Raises UnusableModel where the model's class refuses the config.
+    Raises UnusableModel where the model's class rejects the config.
     """
     model_class = _model_class(folder)
     with _refusals(folder):
@@ -40,10 +40,11 @@ def build_model(folder: ModelFolder, dtype: torch.dtype) -> PreTrainedModel:
 
 
 def load_model(folder: ModelFolder, device: torch.device, *, dtype: torch.dtype | None = None) -> PreTrainedModel:
-    """Load the model with the folder's weights, in their stored dtype where none is given.
+    """Load the model with the folder's weights, by default in their stored dtype.
 
-    What is quantised is dequantised here: the library would leave it as it is on some hardware. Generation settings are
-    the library's: those of the folder are not read. Raises UnusableModel where the model's class refuses the config.
+    Quantised weights are dequantised here, because the library would keep them quantised on some hardware. Generation
+    settings are the library's; the folder's are not read. Raises UnusableModel where the model's class rejects the
+    config.
     """
     model_class = _model_class(folder)
     weights = None
@@ -66,7 +67,7 @@ def load_model(folder: ModelFolder, device: torch.device, *, dtype: torch.dtype 
 
 @contextmanager
 def _refusals(folder: ModelFolder) -> Iterator[None]:
-    """Turn the various errors that model classes raise for invalid settings into UnusableModel."""
+    """Turn the errors that model classes raise for invalid settings into UnusableModel."""
     try:
         yield
     except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -76,7 +77,7 @@ def _refusals(folder: ModelFolder) -> Iterator[None]:
 
 
 def _model_class(folder: ModelFolder) -> Any:
-    """Return the class of transformers, or one that builds every layer from its own settings."""
+    """Return the class of transformers, or a subclass that builds every layer from its own settings."""
     if getattr(folder.config, LAYERS_KEY, None) is None:
         return getattr(transformers, folder.family.architecture)
     return _per_layer_class(folder.family)
@@ -100,7 +101,7 @@ def _per_layer_class(family: Architecture) -> Any:
 
 
 def _narrow(layer: nn.Module, family: Architecture, channels: int) -> None:
-    """Give the linear layers of a block room for so many channels."""
+    """Resize the linear layers of a block to this number of channels."""
     for name, (is_output, dimension, features) in channel_features(family).items():
         linear = layer.get_submodule(name)
         for attribute in ("out_features", "nf") if is_output else ("in_features", "nx"):

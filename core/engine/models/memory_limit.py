@@ -1,4 +1,4 @@
-"""Limit of the memory that this process may take."""
+"""Limit of this process's memory."""
 
 import resource
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ import psutil
 def memory_limited(room: int) -> Iterator[None]:
     """Limit this process, inside the context, to `room` more bytes.
 
-    Beyond, MemoryError or the library's own error is raised.
+    Beyond that, MemoryError or the library's own error is raised.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     most = psutil.Process().memory_info().data + room

@@ -1,7 +1,8 @@
-"""Opening a folder by stock `from_pretrained` with the matrices of its blocks left on the disk.
+"""Opening of a folder by stock `from_pretrained` with the matrices of its blocks left on disk.
 
-accelerate reads each matrix from the folder's own files when a module runs, and lets go of it afterwards. Tensors that
-transformers makes from several of a file, as stacks of experts, are written into a folder first, and read from there.
+accelerate reads each matrix from the folder's own files when a module runs, and frees it afterwards. Tensors that
+transformers builds from several stored ones, such as stacks of experts, are first written into a folder, and read from
+there.
 """
 
 import os
@@ -40,10 +41,10 @@ def offloading(
     trust_remote_code: bool,
     implementations: Implementations,
 ) -> Iterator[Offloading]:
-    """Yield the keywords with which `from_pretrained` leaves the matrices of an artifact's blocks on the disk.
+    """Yield the keywords with which `from_pretrained` leaves the matrices of an artifact's blocks on disk.
 
-    `folder` takes what has to be written. Inside the context, files are read by the tensor: while they are mapped,
-    every page that was read stays in memory. transformers has no setting for that, though it does so on Windows.
+    `folder` is for files that have to be written. Inside the context, files are read tensor by tensor: with a mapped
+    file, every page that was read stays in memory. transformers has no setting for that, though it does so on Windows.
     """
     config = AutoConfig.from_pretrained(artifact, local_files_only=True)
     with torch.device("meta"):
@@ -53,7 +54,7 @@ def offloading(
     library.safe_open = partial(_open_without_a_map, opened)
     try:
         with warnings.catch_warnings():
-            # Blocks have parameters of their own beside modules, which a map may name, and accelerate wonders at.
+            # accelerate warns about parameters outside modules, although a map may name them.
             warnings.filterwarnings("ignore", "The following device_map keys do not match any submodules")
             yield {"device_map": places(skeleton, family, device), "offload_folder": os.fspath(folder)}
     finally:
@@ -65,9 +66,9 @@ def _open_without_a_map(opened: Any, file: str, **keywords: Any) -> Any:
 
 
 def places(skeleton: nn.Module, family: Architecture, device: torch.device) -> dict[str, str]:
-    """Return where each part of a model lies: on the device, or on the disk.
+    """Return the place of each part of a model: the device, or the disk.
 
-    On the disk are linear layers and experts of the blocks, and modules beside the language model. Smaller parts of
+    Linear layers and experts of the blocks are on disk, and so are modules outside the language model. Smaller parts of
     blocks stay on the device: some models use their weights without running the module.
     """
     blocks = skeleton.get_submodule(family.blocks)
@@ -84,7 +85,7 @@ def places(skeleton: nn.Module, family: Architecture, device: torch.device) -> d
 def _parts(
     module: nn.Module, prefix: str, stored: set[str], passed: set[str], device: str
 ) -> Iterator[tuple[str, str]]:
-    """Yield the largest parts of a module that lie in one place; `passed` are modules that have some on the disk."""
+    """Yield the largest parts of a module that have one place; `passed` are modules with some parts on disk."""
     tensors: Mapping[str, Tensor] = dict(
         [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
     )

@@ -1,4 +1,4 @@
-"""Precision of forwards and solvers that do not measure figures."""
+"""Precision of forwards and solvers whose results are not reported figures."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -21,12 +21,12 @@ def forward_dtype(requested: str, dtype: torch.dtype, device: torch.device) -> t
 
 
 def gradient_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
-    """Return the dtype in which gradients of a model of that dtype are computed."""
+    """Return the dtype of the gradients of a model in that dtype."""
     return dtype if backend_of(device).kind.prefers_16_bit else torch.float32
 
 
 def kept_in_float32(model: PreTrainedModel, dtype: torch.dtype) -> Callable[[str], bool]:
-    """Return whether `from_pretrained` keeps a parameter of that name in float32 where the model is in `dtype`."""
+    """Return a test for parameter names that `from_pretrained` keeps in float32 where the model is in `dtype`."""
     kept = set(model._keep_in_fp32_modules_strict or ()) if dtype in (torch.float16, torch.bfloat16) else set()
     if dtype == torch.float16:
         kept |= set(model._keep_in_fp32_modules or ())
@@ -38,8 +38,9 @@ def kept_in_float32(model: PreTrainedModel, dtype: torch.dtype) -> Callable[[str
 def bfloat16_matmul(device: torch.device) -> Iterator[None]:
     """Allow, inside the context, products of float32 matrices on a device to round their factors to bfloat16 or TF32.
 
-    Sums are in float32. This is several times faster on hardware with matrix units, a little on other hardware that
-    prefers bfloat16, and exact where the factors are bfloat16 values to begin with. Other hardware rounds nothing.
+    Sums are in float32. This is several times faster on hardware with matrix units, and a little faster on other
+    hardware that prefers bfloat16; it is exact where the factors are bfloat16 values already. Other hardware rounds
+    nothing.
     """
     if not backend_of(device).prefers_bfloat16():
         yield

@@ -1,7 +1,7 @@
-"""Small networks of the field's history that the classical papers prune, in Hugging Face form.
+"""Small networks that the classical papers prune, in Hugging Face form.
 
-They are built by name from their config alone, so that a job, an artifact and its reload are the same as of any model.
-The classes are registered with transformers' auto classes when this module is imported.
+They are built by name from their config alone, so that a job, an artifact and its reload work as for any model. The
+classes are registered with transformers' auto classes when this module is imported.
 """
 
 from collections.abc import Callable
@@ -15,10 +15,10 @@ from core.engine.architectures.classifier_architecture import REFERENCE_TYPE, Ne
 
 
 class ReferenceConfig(PretrainedConfig):
-    """Config of a reference network, of images [num_channels, image_size, image_size].
+    """Config of a reference network for images [num_channels, image_size, image_size].
 
-    `network` is one of NETWORKS; `hidden_sizes` the widths of `mlp`'s hidden layers, and the channels of each stage of
-    `vgg`.
+    `network` is one of NETWORKS; `hidden_sizes` are the widths of `mlp`'s hidden layers, or the channels of each stage
+    of `vgg`.
     """
 
     model_type = REFERENCE_TYPE
@@ -57,7 +57,7 @@ def _classes(config: ReferenceConfig) -> int:
 
 
 class _Chain(nn.Module):
-    """The layers `body` and `head` in sequence."""
+    """Layers `body` and `head` in sequence."""
 
     def __init__(self, body: nn.Sequential, head: nn.Linear) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ def _digits_1989(config: ReferenceConfig) -> nn.Module:
     """Build LeCun's network of 1989, on 28 x 28 images.
 
     It has 4 maps of 5 x 5, averaged, 12 maps that read two of them each, averaged, and 10 outputs. The original leaves
-    out 4 of the 24 kernels of the second layer (2 578 parameters); here all are there (2 678).
+    out 4 of the 24 kernels of the second layer (2 578 parameters); this one has all of them (2 678).
     """
     side = ((config.image_size - 4) // 2 - 4) // 2
     body = nn.Sequential(

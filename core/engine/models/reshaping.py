@@ -1,4 +1,4 @@
-"""Modules resized to the shapes of tensors: a classifier that lost filters or channels, without code of its own."""
+"""Resizing of a classifier's modules to its tensors' shapes, after filters or channels were removed."""
 
 from collections.abc import Mapping
 
@@ -11,8 +11,9 @@ from secateur_wire.errors import UnusableModel
 def reshape_modules(model: nn.Module, state: Mapping[str, Tensor], groups: Mapping[str, int]) -> None:
     """Resize every convolution, linear layer, norm and scale of `model` to the tensors of `state`, in place.
 
-    `state` maps parameter names to tensors (only shapes are read); `groups` the groups of grouped convolutions whose
-    number changed, by module name. Raises UnusableModel where a tensor's kernel or number of dimensions differs.
+    `state` maps parameter names to tensors, for their shapes only. `groups` are the numbers of groups of grouped
+    convolutions where they changed, by module name. Raises UnusableModel where a tensor's kernel or number of
+    dimensions differs.
     """
     for name, module in model.named_modules():
         tensor = state.get(f"{name}.weight")
@@ -29,7 +30,7 @@ def reshape_modules(model: nn.Module, state: Mapping[str, Tensor], groups: Mappi
     for name, parameter in list(model.named_parameters()):
         tensor = state.get(name)
         if tensor is not None and tensor.dim() == parameter.dim() == 1 and tensor.shape != parameter.shape:
-            owner, _, last = name.rpartition(".")  # a module's own scale of its channels
+            owner, _, last = name.rpartition(".")  # scale of the channels, as a parameter of the module itself
             scale = nn.Parameter(parameter.new_empty(tensor.shape), requires_grad=parameter.requires_grad)
             model.get_submodule(owner)._parameters[last] = scale
 
@@ -54,7 +55,7 @@ def _resize(module: nn.Module, shape: torch.Size, groups: int | None) -> None:
 
 
 def changed_groups(model: nn.Module, original: nn.Module) -> dict[str, int]:
-    """Return the groups of convolutions whose number differs from that in `original`, by module name."""
+    """Return the number of groups of the convolutions where it differs from `original`, by module name."""
     before = {name: each.groups for name, each in original.named_modules() if isinstance(each, nn.Conv2d)}
     return {
         name: each.groups

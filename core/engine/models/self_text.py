@@ -1,4 +1,4 @@
-"""Text sampled from the model itself, to calibrate on without a dataset."""
+"""Text sampled from the model itself, for calibration without a dataset."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -14,11 +14,11 @@ from secateur_wire.errors import OutOfMemory, UnusableModel
 
 _MOST_AT_ONCE = 128
 _MOST_TIMES_NEEDED = 8
-"""Limit of tokens sampled for each one needed, since a model may end most texts at once."""
+"""Most sampled tokens per needed token, since a model may end most texts early."""
 
 
 def sequences_at_once(description: ModelDescription, length: int, device: torch.device) -> int:
-    """Return how many sequences of `length` tokens are sampled together; raises OutOfMemory without room for one."""
+    """Return the number of sequences of `length` tokens to sample together; raises OutOfMemory without room for one."""
     try:
         return min(_MOST_AT_ONCE, sequences_that_fit(description, length, device))
     except OutOfMemory as error:
@@ -36,15 +36,15 @@ def generate_documents(
     on_tokens: Callable[[int], None] = lambda done: None,
     on_progress: Callable[[float], None] = lambda done: None,
 ) -> Iterator[str]:
-    """Yield documents of up to `length` tokens that the model writes.
+    """Yield documents of up to `length` tokens that the model generates.
 
-    The first token is drawn from the full vocabulary, so that the documents are of as many kinds as the model knows
-    (LLM-QAT, Liu et al. 2023, arXiv:2305.17888), and the rest is sampled at temperature 1 until the token that ends a
-    text. `at_once` of them are generated in a batch with a key-value cache, until they have `tokens` tokens, counted as
-    when they are read again. `on_tokens` is called for each batch, `on_progress` for each token, with 0 to 1. Sets
-    torch's seed and the model's generation settings.
+    The first token is drawn from the full vocabulary, for a wide variety of documents (LLM-QAT, Liu et al. 2023,
+    arXiv:2305.17888). The rest is sampled at temperature 1 until the end token. `at_once` documents are generated in a
+    batch with a key-value cache, until together they have `tokens` tokens, counted after tokenizing the texts again.
+    `on_tokens` is called for each batch, `on_progress` for each token, with 0 to 1. Sets torch's seed and the model's
+    generation settings.
 
-    Raises UnusableModel where the model does not write enough, NotFiniteWeights where it computes no probabilities.
+    Raises UnusableModel where the model generates too little, NotFiniteWeights where it computes no probabilities.
     """
     begin = [first_token(model.config, tokenizer)] if starts_with_bos(tokenizer) else []
     firsts = sorted(set(range(len(tokenizer))) - set(tokenizer.all_special_ids))
@@ -63,7 +63,7 @@ def generate_documents(
             given_BT = torch.tensor([[*begin, first] for first in drawn])
 
             def on_token(each: int, before: int = written, texts: int = len(drawn)) -> None:
-                about = min(before + each * texts, tokens)  # some end sooner
+                about = min(before + each * texts, tokens)  # some texts end sooner
                 count(about)
                 on_progress(about / tokens)
 

@@ -1,23 +1,23 @@
-"""Stand-ins for decoder blocks, by which the backbone's own code runs without them."""
+"""Stand-ins for decoder blocks, with which the backbone's own code runs without them."""
 
 from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
 BlockArguments: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
-"""A block's positional and keyword arguments other than the hidden states."""
+"""Block's positional and keyword arguments except the hidden states."""
 Answer: TypeAlias = Tensor | tuple[Tensor | None, ...]
 
 
 class _StandIn(nn.Module):
-    """Stand-in for a block, whose other facts are the block's: Gemma's backbone reads `attention_type`.
+    """Stand-in for a block; other attributes are the block's, as Gemma's backbone reads `attention_type`.
 
-    It answers as the block does: with hidden states, or with a tuple of so many `outputs` that begins with them.
+    It returns what the block returns: hidden states, or a tuple of `outputs` items that begins with them.
     """
 
     def __init__(self, block: nn.Module, outputs: int) -> None:
         super().__init__()
-        self.__dict__["block"] = block  # not a module of this one
+        self.__dict__["block"] = block  # not registered as a submodule
         self.outputs = outputs
 
     def __getattr__(self, name: str) -> Any:
@@ -43,7 +43,7 @@ class ArgumentRecorder(_StandIn):
 
 
 class Replacement(_StandIn):
-    """Stand-in for the first block when only the head is needed: returns hidden states computed elsewhere."""
+    """Stand-in for the first block when only the head runs: it returns hidden states computed elsewhere."""
 
     def __init__(self, block: nn.Module, outputs: int, hidden: Tensor) -> None:
         super().__init__(block, outputs)

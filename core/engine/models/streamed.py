@@ -1,8 +1,8 @@
-"""The model's own code with its decoder blocks taken out.
+"""Model's own code without its decoder blocks' weights.
 
 Parameters are built on the meta device; buffers that are not saved (rotary frequencies, embedding scales) are computed
-for real, as the constructors do. Embeddings, final norm and head hold their weights throughout; a block is given
-weights only while it is in use.
+as the constructors do. Embeddings, final norm and head keep their weights throughout; a block has weights only while it
+is in use.
 """
 
 import inspect
@@ -31,7 +31,7 @@ from secateur_wire.errors import MissingTensors
 
 
 class StreamedModel:
-    """A causal language model whose blocks are given weights one at a time.
+    """Causal language model whose blocks get weights one at a time.
 
     Shapes: tokens [batch, time], hidden states [batch, time, hidden_size].
     """
@@ -45,7 +45,8 @@ class StreamedModel:
         self.device = device
         self._backend = backend_of(device)
         with _disable_current_modes(), init_empty_weights(include_buffers=False), no_init_weights():
-            model = build_model(folder, dtype)  # no account counts it, as the real weights are read
+            # outside all memory accounts, because the real weights are read instead
+            model = build_model(folder, dtype)
         self.model: PreTrainedModel = model.eval()
         _empty(self.model)
         self.model.requires_grad_(False)
@@ -60,9 +61,9 @@ class StreamedModel:
         self.outer_names = self._load_outer(outer)
 
     def _load_outer(self, outer: PreTrainedModel | None) -> list[str]:
-        """Give everything outside the blocks its weights; return the names of their tensors.
+        """Load the weights of everything outside the blocks; return the names of their tensors.
 
-        Modules beside the language model stay empty, as they do not run.
+        Modules outside the language model stay empty, because they do not run.
         """
         head = f"{self.folder.family.head}.weight"
         sources: dict[str, str] = self.model.all_tied_weights_keys
@@ -112,11 +113,12 @@ class StreamedModel:
         owner = module.get_submodule(owner_name)
         buffer = owner._buffers.get(attribute)
         if buffer is not None:
-            owner._buffers[attribute] = tensor.to(buffer.dtype)  # moved with all buffers
+            # the dtype is kept; the device is set with all buffers
+            owner._buffers[attribute] = tensor.to(buffer.dtype)
             return
         if self._in_float32(name):
             dtype = torch.float32
-        value = tensor.to(self.device, non_blocking=True).to(dtype)  # cast there: the stored bytes are copied
+        value = tensor.to(self.device, non_blocking=True).to(dtype)  # cast on the device: copies have the stored size
         owner._parameters[attribute] = nn.Parameter(value, requires_grad=False)
 
     def __len__(self) -> int:
@@ -127,17 +129,17 @@ class StreamedModel:
         return f"{self.folder.family.blocks}.{index}"
 
     def read_block(self, index: int) -> dict[str, Tensor]:
-        """Read a block's tensors onto the device, by name relative to the block, in stored dtype.
+        """Read a block's tensors onto the device, by name within the block, in their stored dtype.
 
-        Raises MissingTensors where a shape is not the config's.
+        Raises MissingTensors where a shape differs from the config's.
         """
         return self._moved(self._read_block(index))
 
     def read_blocks(self, indices: Sequence[int], what: str) -> Iterator[tuple[int, dict[str, Tensor]]]:
-        """Yield the blocks of a walk, each number with what `read_block` returns, emptied when the next is asked for.
+        """Yield the tensors of several blocks with their numbers, as `read_block` does; clear each before the next.
 
-        All that is done with a block until then shares its one copy on the device. Meanwhile this process says that it
-        does `what`.
+        All work on a block until then shares its one copy on the device. Meanwhile this process reports that it does
+        `what`.
         """
         for index, tensors in self._blocks_in_main_memory(indices, what):
             on_device = self._moved(tensors)
@@ -145,7 +147,7 @@ class StreamedModel:
             on_device.clear()
 
     def filled_blocks(self, indices: Sequence[int], what: str, dtype: torch.dtype) -> Iterator[tuple[int, nn.Module]]:
-        """Yield the blocks of a walk and their numbers; each has weights, in this dtype, till the next is asked for."""
+        """Yield several blocks with their numbers; each has weights, in this dtype, until the next is requested."""
         for index, tensors in self._blocks_in_main_memory(indices, what):
             block = self.fill_block(index, tensors, dtype)
             tensors.clear()
@@ -153,20 +155,20 @@ class StreamedModel:
             self.empty_block(index)
 
     def _blocks_in_main_memory(self, indices: Sequence[int], what: str) -> Iterator[tuple[int, dict[str, Tensor]]]:
-        """Yield blocks' numbers and tensors. For a device with memory of its own the next one is read ahead.
+        """Yield blocks' numbers and tensors. For a device with its own memory the next block is read ahead.
 
-        It waits in main memory, not on the device: of that there is less, and the copy takes far less time than the
-        block. Where the device is the CPU a second block in memory would save little.
+        It waits in main memory, because device memory is scarcer and the copy takes far less time than the block. On
+        the CPU a second block in memory would gain little.
         """
         ahead = read_ahead if self._backend.kind.has_own_memory else map
         yield from zip(counted(indices, what), ahead(self._read_block, indices), strict=True)
 
     def _moved(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return tensors on the device, and none in main memory: `tensors` is empty then."""
+        """Move tensors to the device and clear `tensors`, so that main memory holds none."""
         return {name: tensors.pop(name).to(self.device, non_blocking=True) for name in [*tensors]}
 
     def _read_block(self, index: int) -> dict[str, Tensor]:
-        """Read a block's tensors into main memory, from which the device copies while the program goes on."""
+        """Read a block's tensors into main memory, from which the device copies asynchronously."""
         tensors = {}
         block, prefix = self.blocks[index], f"{self.block_prefix(index)}."
         for name, value in [*block.named_parameters(), *self.folder.saved_buffers(block, prefix)]:
@@ -176,7 +178,7 @@ class StreamedModel:
         return tensors
 
     def fill_block(self, index: int, tensors: dict[str, Tensor], dtype: torch.dtype) -> nn.Module:
-        """Give a block weights, in the dtype of its forward."""
+        """Set a block's weights, in the dtype of its forward."""
         block: nn.Module = self.blocks[index]
         for name, tensor in tensors.items():
             self._set(block, name, tensor, dtype)
@@ -197,7 +199,7 @@ class StreamedModel:
     def sequences_of(self, hidden: Tensor, start: int, count: int) -> Tensor:
         """Return the hidden states of some sequences of a batch.
 
-        Some models have several streams of them, [streams, batch, time, hidden_size], some have time before batch.
+        Some models have several residual streams, [streams, batch, time, hidden_size]; some have time before batch.
         """
         return hidden.narrow(self._batch_dimension, start, count)
 
@@ -209,10 +211,10 @@ class StreamedModel:
 
     @torch.no_grad()
     def block_arguments(self, tokens_BT: Tensor) -> list[BlockArguments]:
-        """Return each block's positional and keyword arguments, other than hidden states, for sequences of tokens.
+        """Return each block's positional and keyword arguments, except hidden states, for sequences of tokens.
 
-        Where they follow from the length alone they are recorded with one sequence: masks and rotary embeddings
-        broadcast over the batch.
+        Where they depend on the length alone they are recorded with one sequence: masks and rotary embeddings broadcast
+        over the batch.
         """
         if self.folder.family.arguments == "length":
             tokens_BT = torch.zeros(1, tokens_BT.shape[1], dtype=torch.long)
@@ -244,7 +246,7 @@ class StreamedModel:
     def _run(self, module: nn.Module, tokens_BT: Tensor, positions: Tensor | None = None) -> Any:
         """Run the model or its backbone on tokens, without a cache; logits are those at these positions.
 
-        Classes that cannot choose these have their head read them alone.
+        For classes without a choice of positions, the head gets only these positions.
         """
         takes = inspect.signature(module.forward).parameters
         is_open = any(each.kind is each.VAR_KEYWORD for each in takes.values())
@@ -288,7 +290,7 @@ class StreamedModel:
 
 
 def _empty(module: nn.Module) -> None:
-    """Take the weights from a module: what is left of each is its shape, and of that one element on the meta device."""
+    """Remove the weights of a module; each keeps its shape, as one expanded element on the meta device."""
     for each in module.modules():
         for name, parameter in each._parameters.items():
             if parameter is not None:
@@ -297,7 +299,7 @@ def _empty(module: nn.Module) -> None:
 
 
 def call_block(block: nn.Module, hidden_BTD: Tensor, arguments: BlockArguments) -> Tensor:
-    """Run a block; some return a tensor, some a tuple that starts with it."""
+    """Run a block and return its hidden states; some blocks return a tensor, some a tuple that starts with it."""
     positional, keywords = arguments
     answer = block(hidden_BTD, *positional, **keywords)
     output: Tensor = answer[0] if isinstance(answer, tuple | list) else answer
@@ -309,10 +311,10 @@ Content = TypeVar("Content")
 
 
 def read_ahead(read: Callable[[Item], Content], items: Sequence[Item]) -> Iterator[Content]:
-    """Yield what `read` returns for each item, the next of which one thread reads before it is asked for.
+    """Yield the result of `read` for each item; one thread reads the next item ahead.
 
-    An error of `read` is raised when the turn comes to its item. No more than one is read ahead, and the thread has
-    ended when the generator has, however that ends.
+    An error of `read` is raised at its item. At most one item is read ahead. The thread ends with the generator, even
+    after an error.
     """
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="reader") as thread:
         coming = [thread.submit(read, each) for each in items[:1]]

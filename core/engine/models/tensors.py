@@ -1,7 +1,7 @@
 """Tensors streamed from and to safetensors files.
 
-Files are read with plain reads at the offsets of their headers, never mapped: all of a mapped file counts as resident
-memory, a read holds just the requested tensor.
+Files are read with plain reads at the offsets of their headers, never mapped: a mapped file counts as resident memory
+in full, a read holds just the requested tensor.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ _EXPONENT_BIAS = 127
 def to_out_in(weight: Tensor, family: Architecture) -> Tensor:
     """Transpose a stored weight to [out_features, in_features], or back, where the family stores it transposed.
 
-    Tensors that are not matrices are returned as they are.
+    Tensors that are not matrices are returned unchanged.
     """
     return weight.T if family.transposed and weight.dim() == 2 else weight
 
@@ -45,8 +45,8 @@ def _bytes_of(tensor: Tensor) -> memoryview:
 def read_tensor(entry: TensorEntry) -> Tensor:
     """Read one tensor in its stored dtype, or dequantised, to the CPU.
 
-    Raises NotFiniteWeights for NaN or infinite values, CorruptSafetensors for a dtype that is no weight or a short
-    file.
+    Raises NotFiniteWeights for NaN or infinite values, CorruptSafetensors for a dtype that weights do not have or a
+    short file.
     """
     if entry.dtype not in _STORED:
         raise CorruptSafetensors(f"tensor {entry.name!r} is stored as {entry.dtype}, not as a weight", param="model")
@@ -60,7 +60,7 @@ def read_tensor(entry: TensorEntry) -> Tensor:
         tensor = dequantise(codes, scales, entry.block, _STORED[entry.dtype])
     else:
         tensor = _read(entry, _STORED[entry.dtype])
-    # The sum is finite exactly when every value is, up to overflow: only then look closer.
+    # A finite sum proves that all values are finite. A sum may overflow, so only then check each value.
     if not torch.isfinite(tensor.sum(dtype=torch.float32)) and not torch.isfinite(tensor).all():
         bad = int((~torch.isfinite(tensor)).sum())
         raise NotFiniteWeights(f"tensor {entry.name!r} holds {bad} values that are NaN or infinite", param="model")
@@ -93,7 +93,7 @@ def _read(entry: TensorEntry, dtype: torch.dtype) -> Tensor:
 
 
 def write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> str:
-    """Write a safetensors file, renamed once complete, without a second copy of any tensor; return its SHA-256."""
+    """Write a safetensors file without a second copy of any tensor; rename it once complete; return its SHA-256."""
     if any(tensor.is_meta for tensor in tensors.values()):
         return _write_shapes(file, tensors)
     copies = to_main_memory({name: tensor.detach() for name, tensor in tensors.items()})
@@ -111,7 +111,7 @@ def write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> str:
 
 
 def _write_shapes(file: Path, tensors: Mapping[str, Tensor]) -> str:
-    """Write a safetensors file of tensors without values: of zeros, for which the file system has no room."""
+    """Write a safetensors file for tensors without values: zeros, as a sparse file that takes no space."""
     header = encode_header((name, _NAMES[each.dtype], each.shape, each.nbytes) for name, each in tensors.items())
     with file.open("wb") as stream:
         stream.write(header)
@@ -125,10 +125,10 @@ def load_tensors(file: Path) -> dict[str, Tensor]:
 
 
 def dequantise(codes: Tensor, scales: Tensor, block: tuple[int, int] | None, dtype: torch.dtype) -> Tensor:
-    """Return the weight of codes and scales: FP8 whose scales hold for a block of so many rows and columns, or MXFP4.
+    """Return the weight of codes and scales: FP8 with a scale for each `block` of rows and columns, or MXFP4.
 
-    Codes times scales are computed as transformers does when it dequantises a model: in float32, rounded once. They are
-    taken a few at a time, so that beside the result only the codes are in memory.
+    Codes times scales are computed as in transformers: in float32, rounded once. They are processed a few at a time, so
+    that only the codes are in memory beside the result.
 
     FP8 is of shape [..., rows, columns] and scaled by [..., rows / block, columns / block], rounded up, or by a single
     number; MXFP4 is as `core.engine.checkpoints.quantisation` describes it.

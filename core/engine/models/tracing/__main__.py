@@ -1,4 +1,4 @@
-"""Entry of the child process: reads a config and headers as JSON, writes the architecture or why there is none."""
+"""Entry of the child process: reads a config and headers as JSON, writes the architecture or the error."""
 
 import json
 import sys
@@ -27,7 +27,7 @@ def _discover(config: Mapping[str, JsonValue], tensors: Mapping[str, TensorEntry
 
 
 def answer(request: str, discover: Discover = _discover) -> dict[str, JsonValue]:
-    """Return what is answered to a request: an architecture, or the code and message of an error."""
+    """Return the answer to a request: an architecture, or the code and message of an error."""
     try:
         content = _request.validate_json(request)
         config = _request.validate_python(content["config"])
@@ -37,7 +37,7 @@ def answer(request: str, discover: Discover = _discover) -> dict[str, JsonValue]
     except SecateurError as error:
         answered = _error(type(error), str(error))
     except MemoryError:
-        # It may be the machine that has too little, so it is no verdict on the model.
+        # The machine may have too little memory, which says nothing about the model.
         answered = _error(DiscoveryFailed, "finding out what the model is takes too much memory")
     except Exception as error:  # the code of any type of model may fail in any way
         why = f"what the model is cannot be found out: {type(error).__name__}: {str(error)[:300]}"

@@ -1,4 +1,4 @@
-"""Decoder blocks of a model: the modules of one list that run once, in order, each fed by the one before."""
+"""Decoder blocks of a model: the modules of one list that run once, in order, each on the output of the one before."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -15,12 +15,12 @@ from core.engine.models.tracing.provenance import ConstantWeights
 from secateur_wire.errors import UnsupportedArchitecture
 
 BATCH, LENGTH = 2, 7
-"""Tokens that a model is watched with. The length is no number of heads or experts."""
+"""Shape of the tokens of a trace. The length differs from all numbers of heads or experts."""
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """The places of a model: the list of blocks, the backbone and the head.
+    """Names of a model's parts: the list of blocks, the backbone and the head.
 
     `outputs` is the length of the tuple that a block returns; 0 for hidden states alone.
     """
@@ -34,13 +34,13 @@ class Blocks:
 
 @dataclass
 class _Calls:
-    """Calls of the modules of one list, in order: the index, the first tensor it was given and the first it gave."""
+    """Calls of the modules of one list, in order: the index, the first input tensor and the first output tensor."""
 
     modules: nn.ModuleList
     seen: list[tuple[int, Tensor | None, Tensor | None, int]] = field(default_factory=list)
 
     def complaint(self) -> str | None:
-        """Return the reason why these are no decoder blocks; None where they are."""
+        """Return the reason why these modules are not decoder blocks; None where they are."""
         if [index for index, *_ in self.seen] != list(range(len(self.modules))):
             if len({index for index, *_ in self.seen}) < len(self.modules):
                 return "some of its modules do not run"
@@ -58,26 +58,26 @@ def _same(one: Tensor, other: Tensor) -> bool:
 
 
 def hidden_states(arguments: Sequence[object], keywords: Mapping[str, object]) -> Tensor | None:
-    """Return the hidden states among a block's arguments: the first positional one, or the one of that name."""
+    """Return the hidden states among a block's arguments: the first positional one, or the keyword `hidden_states`."""
     first = arguments[0] if arguments else keywords.get("hidden_states")
     return first if isinstance(first, Tensor) else None
 
 
 def first_output(output: object) -> Tensor | None:
-    """Return the hidden states that a block gives: its output, or the first of it."""
+    """Return the hidden states that a block returns: its output, or the first item of it."""
     first = output[0] if isinstance(output, tuple | list) and output else output
     return first if isinstance(first, Tensor) else None
 
 
 def sample_tokens(model: PreTrainedModel, batch: int = BATCH, length: int = LENGTH, seed: int = 0) -> Tensor:
-    """Return tokens [batch, length] that differ, the same ones each time, and none of the first few."""
+    """Return fixed tokens [batch, length] that all differ, and none of the first few of the vocabulary."""
     size = vocabulary_size(model)
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(min(8, size - 1), size, (batch, length), generator=generator)
 
 
 def run_model(model: nn.Module, tokens_BT: Tensor) -> Any:
-    """Run a model or its backbone on tokens, without a cache; return what it returns."""
+    """Run a model or its backbone on tokens, without a cache; return its output."""
     accepted = inspect.signature(model.forward).parameters
     keywords = {"use_cache": False} if "use_cache" in accepted else {}
     with torch.no_grad():
@@ -85,7 +85,7 @@ def run_model(model: nn.Module, tokens_BT: Tensor) -> Any:
 
 
 def find_blocks(model: PreTrainedModel) -> Blocks:
-    """Return the blocks of a model that was built without weights; raises UnsupportedArchitecture naming why not."""
+    """Return the blocks of a model built without weights; raises UnsupportedArchitecture with the reason."""
     lists = {name: _Calls(module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
     handles = [
         module.register_forward_hook(_recorder(calls, index), with_kwargs=True)
@@ -97,7 +97,7 @@ def find_blocks(model: PreTrainedModel) -> Blocks:
         try:
             run_model(model, sample_tokens(model))
         except Exception as error:
-            if "single memory location" in str(error):  # all elements of a weight are one here
+            if "single memory location" in str(error):  # each weight here is one expanded element
                 raise UnsupportedArchitecture(
                     f"{kind}: the model changes its own weights as it runs", param="model"
                 ) from error
@@ -127,9 +127,9 @@ def find_blocks(model: PreTrainedModel) -> Blocks:
 
 
 def modules_not_run(model: PreTrainedModel) -> tuple[str, ...]:
-    """Return the outermost modules with weights of which nothing runs on tokens alone, and no weight is one that runs.
+    """Return the outermost modules with weights that do not run on tokens alone, and whose weights are not shared.
 
-    The model was built without weights, and runs.
+    No module that runs shares a weight with them. The model was built without weights.
     """
     ran: set[nn.Module] = set()
     handles = [
@@ -161,7 +161,7 @@ def _base(model: PreTrainedModel, blocks: str) -> str:
 
 
 def _head(model: PreTrainedModel) -> str:
-    """Return the name of the module that gives the logits."""
+    """Return the name of the module that computes the logits."""
     head = model.get_output_embeddings()
     for name, module in model.named_modules():
         if module is head and head is not None:

@@ -1,4 +1,4 @@
-"""Models built to be watched: with the real widths and no weights, or small and with random weights."""
+"""Models built for tracing: with the real widths and no weights, or small and with random weights."""
 
 import copy
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ _SEED = 20
 
 
 class _LargeOnMeta(TorchFunctionMode):
-    """Mode in which large tensors that hold nothing yet take no memory, as weights that a constructor makes room for.
+    """Mode in which large new tensors take no memory, such as weights that a constructor allocates.
 
     Buffers are computed from values, so that they stay real.
     """
@@ -62,7 +62,7 @@ def build_traceable(config: PretrainedConfig) -> PreTrainedModel:
 
 
 def build_random(config: PretrainedConfig) -> PreTrainedModel:
-    """Build the model of a small config with random weights, the same ones each time."""
+    """Build the model of a small config with fixed random weights."""
     with _refusals(config), torch.random.fork_rng():
         torch.manual_seed(_SEED)
         model = _from_config(config)
@@ -87,7 +87,7 @@ def _dtype(parameter: torch.Tensor) -> torch.dtype:
 
 @contextmanager
 def _refusals(config: PretrainedConfig) -> Iterator[None]:
-    """Turn the various errors that model classes raise for settings into UnsupportedArchitecture."""
+    """Turn the errors that model classes raise for settings into UnsupportedArchitecture."""
     try:
         yield
     except UnsupportedArchitecture:

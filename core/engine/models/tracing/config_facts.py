@@ -1,6 +1,6 @@
-"""Facts of a config that an architecture names: its words for common settings, its defaults, and what settings do.
+"""Facts of a config for an architecture: its names of common settings, its defaults, and effects of settings.
 
-On a small model it shows which one gives layers their biases, and whether a layer can be left out.
+A small model shows which setting gives layers biases, and if a layer can be left out.
 """
 
 from collections.abc import Collection
@@ -25,17 +25,17 @@ _READ_FROM_CONFIG = (
 
 
 _NO_LIMIT = 2**15
-"""Context length of a model that has no positions."""
+"""Context length of a model without positions."""
 
 
 def config_keys(config: PretrainedConfig) -> dict[str, str]:
-    """Return the config's names for settings that are read, where they are not the common ones."""
+    """Return the config's names for the settings in use where they differ from the common names."""
     keys = {name: config.attribute_map[name] for name in _READ_FROM_CONFIG if name in config.attribute_map}
     return {name: key for name, key in keys.items() if key != name}
 
 
 def config_defaults(config: PretrainedConfig, settings: Settings) -> dict[str, int]:
-    """Return the values of settings that are read and that config.json leaves out."""
+    """Return the values of settings in use that config.json omits."""
     keys = config_keys(config)
     defaults = {}
     for name in _READ_FROM_CONFIG:
@@ -47,16 +47,16 @@ def config_defaults(config: PretrainedConfig, settings: Settings) -> dict[str, i
 
 
 def is_tied_by_default(config: PretrainedConfig, path: tuple[str, ...]) -> bool:
-    """Return whether a config ties that does not say so, by its class; of one with parts, a part may say it instead."""
+    """Return True if a config without the setting ties the head, by its class, or by the class of its part."""
     return bool(getattr(config if path else type(config)(), "tie_word_embeddings", False))
 
 
 _PLACES = ("idx", "index", "layer_id", "layer_number")
-"""Ends of the names of attributes that say which layer a module is of."""
+"""Suffixes of attributes that give a module's layer number."""
 
 
 def settings_of_biases(model: PreTrainedModel, settings: Settings, blocks: str) -> dict[str, frozenset[str]]:
-    """Return the settings that are on or off and give layers of a block their biases, each with the layers' names."""
+    """Return the boolean settings that give layers of a block biases, each with the layers' names."""
     before = _biases(model, blocks)
     effects = {}
     config = open_config(settings)
@@ -79,7 +79,7 @@ def _biases(model: PreTrainedModel, blocks: str) -> frozenset[str]:
 
 
 def reason_to_keep_layers(model: PreTrainedModel, settings: Settings, blocks: str) -> str | None:
-    """Return why the config cannot express the model without one of its layers; None where it can."""
+    """Return the reason why the config cannot express the model without one of its layers; None where it can."""
     modules = _modules(model, blocks)
     characters = [_character(block) for block in modules]
     if len(set(characters)) > 1 or len(modules) > 1:
@@ -101,7 +101,7 @@ def _modules(model: PreTrainedModel, blocks: str) -> Collection[nn.Module]:
 
 
 def _character(block: nn.Module) -> frozenset[tuple[object, ...]]:
-    """Return what tells a block from others: the shapes of its parameters, and what its modules say of themselves."""
+    """Return the facts that distinguish a block: the shapes of its parameters, and attributes of its modules."""
     shapes = {(name, tuple(parameter.shape)) for name, parameter in block.named_parameters()}
     facts = {
         (name, type(module).__name__, attribute, value)

@@ -1,4 +1,4 @@
-"""Configs of discovery: made from JSON by transformers' own classes."""
+"""Configs for discovery, built from JSON by transformers' own classes."""
 
 import copy
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ _NOT_READ: Final = (
     "experts_implementation",
     "_experts_implementation",
 )
-"""Settings that say how weights are stored or which code runs, not what the model is."""
+"""Settings of the weights' storage or of the code to run, which do not describe the model."""
 
 
 def config_class(settings: Settings) -> type[PretrainedConfig]:
@@ -43,12 +43,12 @@ def config_class(settings: Settings) -> type[PretrainedConfig]:
 
 
 def read_settings(config_json: Settings) -> dict[str, JsonValue]:
-    """Return the settings that say what the model is, by the names that its config's class has for them."""
+    """Return the settings that describe the model, by the names of its config's class."""
     return _named(config_json, config_class(config_json))
 
 
 def _named(settings: Settings, known: type[PretrainedConfig] | None) -> dict[str, JsonValue]:
-    """Return settings as a class of configs calls them, and those of the configs inside as theirs do."""
+    """Return settings under the names of a class of configs, and nested configs under the names of theirs."""
     names = {} if known is None else known.attribute_map
     inside = {} if known is None else known.sub_configs
     named: dict[str, JsonValue] = {}
@@ -61,7 +61,7 @@ def _named(settings: Settings, known: type[PretrainedConfig] | None) -> dict[str
 
 
 def _class_inside(model_type: JsonValue, expected: object) -> type[PretrainedConfig] | None:
-    """Return the class of a config inside another: that of its type, else the one it is expected to be of."""
+    """Return the class of a nested config: that of its type, else the expected one."""
     if isinstance(model_type, str) and model_type in CONFIG_MAPPING:
         named: type[PretrainedConfig] = CONFIG_MAPPING[model_type]
         return named
@@ -73,7 +73,7 @@ def open_config(settings: Settings) -> PretrainedConfig:
     named_class = config_class(settings)
     try:
         config = named_class.from_dict(copy.deepcopy(dict(settings)))
-    except Exception as error:  # config classes validate with whatever exception their authors chose
+    except Exception as error:  # config classes validate with exceptions of any type
         raise UnusableModel(
             f"config.json is refused by the config class of {settings['model_type']}: {str(error)[:300]}", param="model"
         ) from error
@@ -82,9 +82,10 @@ def open_config(settings: Settings) -> PretrainedConfig:
 
 
 def causal_class(config: PretrainedConfig) -> type[PreTrainedModel]:
-    """Return the class that a config names in `architectures`, transformers' own; raises UnsupportedArchitecture.
+    """Return transformers' own class that a config names in `architectures`; raises UnsupportedArchitecture.
 
-    Of a config with parts the class is of all of it: what one part describes alone would be opened without the others.
+    For a config with parts the class is that of the whole config: a part's class alone would open it without the
+    others.
     """
     expected = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
     named = [str(each) for each in config.architectures or ()]
@@ -106,7 +107,7 @@ def causal_class(config: PretrainedConfig) -> type[PreTrainedModel]:
 
 
 def language_path(config: PretrainedConfig) -> tuple[str, ...]:
-    """Return the keys that lead to the part of a config that describes the decoder; none where it is all of it."""
+    """Return the keys that lead to the decoder's part of a config; none where it is the whole config."""
     part = text_config(config)
     return () if type(part) is type(config) else _path_to(part, config) or ()
 
@@ -122,12 +123,12 @@ def _path_to(part: PretrainedConfig, config: PretrainedConfig) -> tuple[str, ...
 
 
 def language_part(config: PretrainedConfig) -> PretrainedConfig:
-    """Return the part of a config that describes the decoder as it stands; the config itself where it is all of it."""
+    """Return the raw decoder's part of a config; the config itself where that is the whole."""
     part: PretrainedConfig = reduce(getattr, language_path(config), config)
     return part
 
 
 def text_config(config: PretrainedConfig) -> PretrainedConfig:
-    """Return the part of a config that describes the decoder: the config itself, or one inside of it."""
+    """Return the decoder's part of a config: the config itself, or a nested one."""
     part: PretrainedConfig = config.get_text_config(decoder=True)
     return part

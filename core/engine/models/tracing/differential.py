@@ -1,6 +1,6 @@
-"""Difference that one setting of the config makes to the shapes of a model's parameters.
+"""Effect of one setting of the config on the shapes of a model's parameters.
 
-A model's own constructor says so what has to be cut along with a unit, and whether its config can express the cut.
+The model's own constructor thus tells what must shrink along with a unit, and if its config can express that.
 """
 
 import copy
@@ -16,14 +16,14 @@ from core.engine.models.tracing.configuration import config_class, language_part
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 Change: TypeAlias = tuple[str, int, int]
-"""A parameter, the dimension of it that differs, and by how much."""
+"""Parameter, the dimension that differs, and the difference."""
 
 
 class Differential:
-    """A config, and what becomes of its model's parameters when settings of its language model change."""
+    """Config, and the changes of its model's parameters when settings of its language model change."""
 
     def __init__(self, raw: Mapping[str, Any]) -> None:
-        """Take config.json; its settings are known here by the names that its class has for them."""
+        """Take config.json; its settings are known here by the names of its class."""
         self._class = config_class(raw)
         self._raw = {self._class.attribute_map.get(name, name): value for name, value in raw.items()}
         self._path = language_path(self._opened(self._raw))
@@ -31,7 +31,7 @@ class Differential:
 
     @cached_property
     def shapes(self) -> Shapes:
-        """Return the shapes of the parameters of the model as it is."""
+        """Return the shapes of the parameters of the unchanged model."""
         return self._shapes(self._config({}))
 
     @cached_property
@@ -41,12 +41,12 @@ class Differential:
 
     @cached_property
     def unset(self) -> tuple[str, ...]:
-        """Return the settings that have no value, so that others decide."""
+        """Return the settings without a value, which other settings determine."""
         return tuple(name for name, value in self.config.to_dict().items() if value is None)
 
     @cached_property
     def alone(self) -> dict[str, frozenset[Change]]:
-        """Return what adding one to each setting that is a whole number changes, where that makes a model."""
+        """Return the changes of adding one to each whole-number setting, where the result is a model."""
         alone = {}
         for name, value in self.integers.items():
             changes = self.changes({name: value + 1})
@@ -59,20 +59,20 @@ class Differential:
         return with_part(self._raw, self._path, {**part_of(self._raw, self._path), **settings})
 
     def config_with(self, settings: Mapping[str, Any]) -> PretrainedConfig | str:
-        """Return the config with other settings, or why its class refuses them."""
+        """Return the config with other settings, or the reason why its class rejects them."""
         try:
             return self._config(settings)
-        except Exception as error:  # config classes validate with whatever exception their authors chose
+        except Exception as error:  # config classes validate with exceptions of any type
             return one_line(error)
 
     def changes(self, settings: Mapping[str, Any]) -> frozenset[Change] | str:
-        """Return what other settings change; as words, why there is no such model or it has other parameters."""
+        """Return the changes that other settings make, or the reason why no model has the same parameters."""
         config = self.config_with(settings)
         if isinstance(config, str):
             return config
         try:
             after = self._shapes(config)
-        except Exception as error:  # so do the constructors of models
+        except Exception as error:  # the same holds for constructors of models
             return one_line(error)
         if after.keys() != self.shapes.keys():
             odd = sorted(after.keys() ^ self.shapes.keys())[0]
@@ -103,5 +103,5 @@ class Differential:
 
 
 def one_line(error: Exception) -> str:
-    """Return the begin of an error's message in one line, or its kind where it says nothing."""
+    """Return the beginning of an error's message in one line, or its type where the message is empty."""
     return " ".join(str(error).split())[:200] or type(error).__name__

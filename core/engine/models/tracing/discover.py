@@ -1,4 +1,4 @@
-"""Discovery of an architecture: from config.json and the headers of its weights to what the engine must know of it."""
+"""Discovery of an architecture: the facts that the engine needs, from config.json and the headers of its weights."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -48,14 +48,14 @@ from core.engine.models.tracing.resizing import lists_by_layer, narrowed, shorte
 from secateur_wire.errors import SecateurError, UnsupportedArchitecture
 
 _ORDER = 1000
-"""Place in lists of architectures: behind all that are declared."""
+"""Place in lists of architectures, after all declared ones."""
 _MOST_SMALL = 100_000_000
-"""Parameters of a small copy, at most."""
+"""Largest number of parameters of a small copy."""
 
 
 @dataclass(frozen=True)
 class _Watched:
-    """A model that was built and run without weights, with what was seen."""
+    """Model that was built and run without weights, with the result of its trace."""
 
     settings: Settings
     model: PreTrainedModel
@@ -141,18 +141,18 @@ def discover_with_copy(config_json: Settings, tensors: Mapping[str, TensorEntry]
 
 
 def _watched(settings: Settings, tensors: Mapping[str, TensorEntry]) -> _Watched:
-    """Build and run a model of as few layers as cover all kinds of the files; of all where the first ones do not."""
+    """Build and trace a model with as few layers as cover all kinds in the files; all layers if the first do not."""
     layers = _stored_layers(open_config(settings), tensors)
     if layers.covering < layers.count:
         try:
             return _run(shortened(settings, layers.count, layers.covering), tensors)
-        except SecateurError:  # its config counts layers from the end
+        except SecateurError:  # some configs count layers from the end
             return _run(settings, tensors)
     return _run(settings, tensors)
 
 
 def _stored_layers(config: PretrainedConfig, tensors: Mapping[str, TensorEntry]) -> StoredLayers:
-    """Return the layers that the files hold of the language model."""
+    """Return the language model's layers in the files."""
     text = text_config(config).to_dict()
     count = getattr(language_part(config), "num_hidden_layers", None) if language_path(config) else None
     return stored_layers(tensors, [value for value in text.values() if isinstance(value, list)], count)
@@ -172,7 +172,7 @@ def _run(settings: Settings, tensors: Mapping[str, TensorEntry]) -> _Watched:
 
 
 def _check_weights_of_blocks(model: PreTrainedModel, blocks: Blocks) -> None:
-    """Require each block to have weights of its own."""
+    """Require each block to have its own weights."""
     owners: dict[int, str] = {}
     for name, parameter in model.get_submodule(blocks.name).named_parameters(remove_duplicate=False):
         owner = owners.setdefault(id(parameter), name)
@@ -183,7 +183,7 @@ def _check_weights_of_blocks(model: PreTrainedModel, blocks: Blocks) -> None:
 
 
 def _check_stored(watched: _Watched) -> None:
-    """Require linear layers that can be pruned to be stored as they are."""
+    """Require prunable linear layers to be stored without conversion."""
     for name, key in watched.stored.merged.items():
         _, _, inner = name.removeprefix(f"{watched.blocks.name}.").partition(".")
         if any(
@@ -196,7 +196,7 @@ def _check_stored(watched: _Watched) -> None:
 
 
 def _small_copy(watched: _Watched) -> tuple[Settings, PreTrainedModel]:
-    """Return settings and a random model with the same blocks, narrow where that can be; raises where none is small."""
+    """Return settings and a random model with the same blocks, narrow if possible; raises where none is small."""
     reason = "it stays too large"
     kinds = [each.parameters for each in watched.execution.blocks]
     for settings in narrowed(watched.settings):
@@ -215,7 +215,7 @@ def _small_copy(watched: _Watched) -> tuple[Settings, PreTrainedModel]:
 
 
 def _experts(watched: _Watched, left_alone: Mapping[str, str], small: PreTrainedModel) -> Experts | str | None:
-    """Return the experts of a model's blocks, or why they cannot be pruned; None where it has none."""
+    """Return the experts of a model's blocks, or the reason why they cannot be pruned; None where it has none."""
     if not any(reason in (ROUTER, EXPERT, STACKED) for reason in left_alone.values()):
         return None
     try:
@@ -247,7 +247,7 @@ def _refused(
 
 
 def _block_kinds(watched: _Watched) -> tuple[tuple[str, ...], ...]:
-    """Return the distinct blocks by the names of their parameters, without those that several tensors are made into."""
+    """Return the distinct blocks by the names of their parameters, without those merged from several tensors."""
     kinds = []
     for index, block in enumerate(watched.execution.blocks):
         prefix = f"{watched.blocks.name}.{index}."
@@ -269,7 +269,7 @@ def _title(class_name: str) -> str:
 
 
 def _width_of_blocks(watched: _Watched) -> dict[str, int]:
-    """Return the width of what blocks give, for a config that has no such setting of its own."""
+    """Return the width of blocks' outputs, for a config without its own setting for it."""
     config = language_part(watched.model.config)
     if type(config.to_dict().get(config.attribute_map.get("hidden_size", "hidden_size"))) is int:
         return {}
@@ -282,10 +282,10 @@ Groups = tuple[tuple[str, ...], ...]
 
 
 def merged_groups(kinds: Sequence[Groups]) -> Groups:
-    """Return groups of layers that read one tensor, in order: those of all kinds of blocks.
+    """Return groups of layers that read one tensor, in order, merged over all kinds of blocks.
 
-    Two layers are in one group where they are in every kind of block that has both; an order of execution is kept as
-    far as the kinds agree on it.
+    Two layers are in one group if they are in one group in every kind of block that has both. The order of execution is
+    kept as far as the kinds agree on it.
     """
     order = _in_order([list(chain.from_iterable(groups)) for groups in kinds])
     together = [{name: group for group in groups for name in group} for groups in kinds]
@@ -301,7 +301,7 @@ def merged_groups(kinds: Sequence[Groups]) -> Groups:
 
 
 def merged_sublayers(kinds: Sequence[Sequence[TracedSublayer]]) -> tuple[Sublayer, ...]:
-    """Return the sublayers of all kinds of blocks, in order; those with the same output are one."""
+    """Return the sublayers of all kinds of blocks, in order; sublayers with the same output are merged."""
     order = _in_order([[each.outputs[-1] for each in sublayers] for sublayers in kinds])
     by_output: dict[str, list[TracedSublayer]] = {}
     for each in chain.from_iterable(kinds):
@@ -321,13 +321,13 @@ def _sublayer(output: str, alike: Sequence[TracedSublayer]) -> Sublayer:
 
 
 def _are_together(one: str, other: str, kinds: Sequence[dict[str, tuple[str, ...]]]) -> bool:
-    """Return True if two layers read one tensor in all kinds of blocks that have both, and in one at least."""
+    """Return True if two layers read one tensor in all kinds of blocks that have both, and at least one has both."""
     both = [kind for kind in kinds if one in kind and other in kind]
     return bool(both) and all(other in kind[one] for kind in both)
 
 
 def _in_order(sequences: Sequence[Sequence[str]]) -> list[str]:
-    """Return all names of several sequences: what only a later one has stands behind what it follows there."""
+    """Return all names of several sequences; a name only in a later one comes after its predecessor there."""
     order: list[str] = []
     for sequence in sequences:
         place = 0

@@ -1,6 +1,6 @@
-"""One run of a model that is watched: what each block's linear layers read, and what they give it to.
+"""Traced run of a model: the inputs of each block's linear layers, and where their outputs go.
 
-A model built without weights does (`core.engine.models.tracing.build.build_traceable`): of the values nothing is told.
+The model is built without weights (`core.engine.models.tracing.build.build_traceable`): its values mean nothing.
 """
 
 import re
@@ -29,10 +29,10 @@ CHANGED = "it does more than to apply its weight to what it reads"
 
 @dataclass(frozen=True)
 class TracedSublayer:
-    """A part of a block that adds to the residual stream once: its linear layers, grouped by what they read, in order.
+    """Part of a block that adds to the residual stream once: its linear layers, grouped by their input, in order.
 
-    `outputs` give what is added; `norm` reads the stream that it is added to, as it is, and is read by the first group.
-    `attends`: what its output reads is a softmax' work.
+    `outputs` are the layers whose outputs are added. `norm` reads the stream just before the addition, and the first
+    group reads the norm's output. `attends`: the output layer reads the result of a softmax.
     """
 
     groups: tuple[tuple[str, ...], ...]
@@ -43,7 +43,7 @@ class TracedSublayer:
 
 @dataclass(frozen=True)
 class TracedBlock:
-    """A block: names of its parameters, its linear layers by what they read, its sublayers, and what is left alone."""
+    """Block: names of its parameters, its linear layers by input, its sublayers, and the layers that are not pruned."""
 
     parameters: tuple[str, ...]
     groups: tuple[tuple[str, ...], ...]
@@ -54,7 +54,7 @@ class TracedBlock:
 
 @dataclass(frozen=True)
 class Execution:
-    """Account of one run: the blocks, and pairs of them of which the second reads inner states of the first."""
+    """Result of one run: the blocks, and pairs of blocks where the second reads inner states of the first."""
 
     blocks: tuple[TracedBlock, ...]
     shared: frozenset[tuple[int, int]]
@@ -62,7 +62,7 @@ class Execution:
 
 @dataclass
 class _Call:
-    """One call of a linear layer: what it read, and where that came from."""
+    """Call of a linear layer: its input, and the input's provenance."""
 
     name: str
     block: int
@@ -71,7 +71,7 @@ class _Call:
 
 
 class _Watch:
-    """Hooks that tell the provenance what runs; the calls of linear layers by event."""
+    """Hooks that report to the provenance what runs; the calls of linear layers by event."""
 
     def __init__(self, model: PreTrainedModel, blocks: Blocks) -> None:
         modules = model.get_submodule(blocks.name)
@@ -148,7 +148,7 @@ class _Watch:
 
 
 def trace(model: PreTrainedModel, blocks: Blocks) -> Execution:
-    """Run a model once and return what its blocks do; raises UnsupportedArchitecture where it does not run so."""
+    """Run a model once and return its traced blocks; raises UnsupportedArchitecture where the run has another form."""
     watch = _Watch(model, blocks)
     try:
         with removed_after(watch.handles()), watch.provenance:
@@ -207,7 +207,7 @@ def _left_alone(watch: _Watch, index: int, block: nn.Module, calls: dict[int, _C
 
 
 def _groups(calls: dict[int, _Call]) -> tuple[tuple[str, ...], ...]:
-    """Return the names of layers grouped by what they read, in order; one that reads several tensors is alone."""
+    """Return the names of layers grouped by input, in order; a layer with several inputs is alone."""
     places: dict[str, list[Place]] = {}
     for _, call in sorted(calls.items()):
         places.setdefault(call.name, []).append(call.place)
@@ -248,7 +248,7 @@ def _sublayers(calls: dict[int, _Call], additions: list[Addition]) -> tuple[Trac
 
 
 def _separate(addition: Addition) -> list[tuple[frozenset[int], frozenset[int], int | None]]:
-    """Return layers, nearest layers and unchanged output of each term; terms that share a layer are one."""
+    """Return layers, nearest layers and unchanged output of each term; terms that share a layer are merged."""
     separate: list[tuple[frozenset[int], frozenset[int], int | None]] = []
     for term in sorted(addition.terms, key=lambda each: min(each.layers, default=0)):
         one = (term.layers, term.nearest, term.unchanged)

@@ -1,6 +1,6 @@
-"""Experts of a mixture: found in what a run left alone, tried one by one, and traced to what files hold of each.
+"""Experts of a mixture: found among the layers that a trace skipped, tried one by one, and matched with the files.
 
-What counts them in the config, and which tensors of the router have an entry for each, is found too.
+The config's setting for their number, and the router's tensors with an entry for each, are found too.
 """
 
 from collections.abc import Mapping
@@ -26,27 +26,27 @@ from core.engine.models.tracing.execution import EXPERT, STACKED
 from secateur_wire.errors import MissingTensors
 
 _FLAGS: Final = ("has_gate", "has_bias", "is_transposed", "has_post_expert_norm")
-"""Facts that transformers gives every module of stacked experts whose forward can be replaced."""
+"""Facts that transformers sets on every module of stacked experts whose forward can be replaced."""
 _LENGTHS: Final = (5, 12, 24)
 _TOLERANCE: Final = 1e-4
 
 
 class UnknownExperts(Exception):
-    """Reason why a mixture's experts are not such as can be pruned."""
+    """Reason why a mixture's experts cannot be pruned."""
 
 
 @dataclass
 class ExpertsCall:
-    """One call of the experts of a block: what they were given, and what they gave."""
+    """Call of the experts of a block: their inputs and outputs."""
 
     tokens: RoutedTokens
     output: Tensor
 
 
 def discover_experts(small: PreTrainedModel, blocks: str, left_alone: Mapping[str, str]) -> Experts:
-    """Return the experts of a small random model's blocks; raises UnknownExperts with the reason where there is one.
+    """Return the experts of a small random model's blocks; raises UnknownExperts with the reason where there are none.
 
-    `left_alone` are the layers of its blocks that a run found to be no linear layers to prune, each with the reason.
+    `left_alone` are the layers of its blocks that a trace did not accept for pruning, each with the reason.
     """
     modules = {name.rpartition(".")[0] for name, reason in left_alone.items() if reason == STACKED}
     if EXPERT in left_alone.values():
@@ -80,7 +80,7 @@ def _with(model: PreTrainedModel, blocks: str, module: str) -> list[nn.Module]:
 
 
 def _of_module(block: nn.Module, name: str) -> Experts:
-    """Return the experts of a block by the parameters and the facts of their module."""
+    """Return the experts of a block, from the parameters and attributes of their module."""
     module = block.get_submodule(name)
     if not all(hasattr(module, flag) for flag in _FLAGS):
         raise UnknownExperts(f"{name}, a {type(module).__name__}, has a forward that nothing is known of")
@@ -100,7 +100,7 @@ def _of_module(block: nn.Module, name: str) -> Experts:
 
 
 def _try_one_by_one(small: PreTrainedModel, blocks: str, experts: Experts) -> set[int]:
-    """Require experts that run one by one, each on its own tokens, to add up to what their module gives.
+    """Require that the outputs of experts run one by one, each on its own tokens, sum to their module's output.
 
     Returns the numbers of experts that a token goes to.
     """
@@ -124,13 +124,13 @@ def _try_one_by_one(small: PreTrainedModel, blocks: str, experts: Experts) -> se
 def calls_of_experts(small: PreTrainedModel, blocks: str, experts: Experts, length: int) -> list[ExpertsCall]:
     """Run a model on sequences of that length and return the call of each block's experts.
 
-    Raises UnknownExperts where there is not one in each, or not with tokens, experts and gates.
+    Raises UnknownExperts unless each block has exactly one such call, with tokens, experts and gates.
     """
     return _calls(small, _with(small, blocks, experts.module), experts.module, length)
 
 
 def _calls(small: PreTrainedModel, having: list[nn.Module], module: str, length: int) -> list[ExpertsCall]:
-    """Run the model and return the call of each block's experts, which is one."""
+    """Run the model and return the calls of the blocks' experts, one call for each block."""
     calls: list[list[ExpertsCall]] = [[] for _ in having]
 
     def note(place: int) -> Any:
@@ -156,9 +156,9 @@ def _calls(small: PreTrainedModel, having: list[nn.Module], module: str, length:
 
 
 def _with_parts(small: PreTrainedModel, blocks: str, experts: Experts) -> Experts:
-    """Return experts with the patterns of the keys by which files hold each one's matrices, where they do.
+    """Return experts with the patterns of the files' keys for each expert's matrices, if stored separately.
 
-    They are found by value among what transformers saves of the model, whose random weights are nowhere the same.
+    They are found by value among the tensors that transformers saves: random weights are all different.
     """
     stored = revert_weight_conversion(small, dict(small.state_dict()))
     matrices = [_matrix_with_parts(small, blocks, experts, matrix, stored) for matrix in experts.matrices]
@@ -192,7 +192,7 @@ def _matrix_with_parts(
 
 
 def _starts(part: Tensor, matrix: Tensor, row: int) -> bool:
-    """Return True if a tensor is the rows of a matrix that begin with one of them."""
+    """Return True if a tensor equals the rows of a matrix from `row` on."""
     return (
         part.dim() == 2
         and part.shape[1] == matrix.shape[1]
@@ -206,7 +206,7 @@ def _has(block: nn.Module, parameter: str) -> bool:
 
 
 def check_stacks(model: PreTrainedModel, architecture: Architecture, stored: Mapping[str, TensorEntry]) -> None:
-    """Require the files to have the stacks of all experts of a model, in the shapes that its config gives them.
+    """Require the files to have the stacks of all experts of a model, in the config's shapes.
 
     `stored` are tensors by their keys. Raises MissingTensors or CorruptSafetensors.
     """
@@ -230,12 +230,12 @@ def check_stacks(model: PreTrainedModel, architecture: Architecture, stored: Map
 
 _GROUPS: Final = ("n_group", "num_expert_group")
 _TOP_K_GROUPS: Final = ("topk_group", "num_limited_groups")
-"""Names that configs have for the groups that experts lie in, and for how many of them a token's experts are of."""
+"""Names in configs of the number of expert groups that a token's experts come from."""
 _SAME: Final = 1e-4
 
 
 def with_routing(architecture: Architecture, small: PreTrainedModel, settings: Settings) -> Architecture:
-    """Return an architecture whose experts have what is known of their choice, or why whole ones cannot be removed."""
+    """Return an architecture whose experts have their routing, or the reason why whole ones cannot be removed."""
     experts = architecture.experts
     if experts is None:
         return architecture
@@ -243,7 +243,7 @@ def with_routing(architecture: Architecture, small: PreTrainedModel, settings: S
         routing = _routing(architecture, experts, small, Differential(settings))
     except UnknownExperts as error:
         return replace(architecture, experts=experts.without_routing(str(error)))
-    except Exception as error:  # the code of any type may fail in any way, and weights can be pruned all the same
+    except Exception as error:  # the code of any type may fail in any way, and weights can still be pruned
         reason = f"their routing cannot be found out: {type(error).__name__}: {one_line(error)}"
         return replace(architecture, experts=experts.without_routing(reason))
     return replace(architecture, experts=replace(experts, routing=routing))
@@ -284,20 +284,20 @@ def _routing(
 
 
 def _shapes(differential: Differential, settings: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of all that is saved of a model with other settings, buffers too; none where there is none."""
+    """Return the shapes of all saved tensors of a model with other settings, buffers too; none without a model."""
     config = differential.config_with(settings)
     if isinstance(config, str):
         return {}
     try:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)
-    except Exception:  # constructors of models validate with whatever exception their authors chose
+    except Exception:  # constructors of models validate with exceptions of any type
         return {}
     return {name: tuple(each.shape) for name, each in model.state_dict().items()}
 
 
 def _groups(settings: Mapping[str, int], count: int) -> tuple[int, int]:
-    """Return how many groups experts lie in, and of how many a token's are; 1 and 1 where there are none."""
+    """Return the number of groups of experts, and of the groups of a token's experts; 1 and 1 without groups."""
     groups = next((settings[name] for name in _GROUPS if name in settings), 1)
     if groups <= 1:
         return 1, 1

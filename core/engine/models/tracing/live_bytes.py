@@ -1,4 +1,4 @@
-"""Bytes that tensors without values would hold on a device: every storage from the moment it is made until it ends."""
+"""Bytes that tensors without values would take on a device: every storage, from its creation to its end."""
 
 import weakref
 from collections.abc import Iterable, Iterator
@@ -13,19 +13,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 _ROUNDING = 512
-"""Bytes that an allocation is a multiple of, as CUDA's allocator has it."""
+"""Multiple of bytes of an allocation in CUDA's allocator."""
 
 
 def allocated(nbytes: int) -> int:
-    """Return the bytes that an allocation of so many takes."""
+    """Return the bytes that an allocation of this size takes."""
     return -(-nbytes // _ROUNDING) * _ROUNDING
 
 
 class LiveBytes(TorchDispatchMode):
-    """Mode in which the bytes of storages on the meta device are followed, but of those that were there before.
+    """Mode that counts the bytes of new storages on the meta device; storages from before do not count.
 
-    `moments` are the bytes held after each operator that made a storage, `current` those held now. Views share the
-    storage of what they show.
+    `moments` are the bytes in use after each operator that created a storage, `current` those in use now. Views share
+    their base's storage.
     """
 
     def __init__(self, there: Iterable[Tensor] = ()) -> None:
@@ -37,7 +37,7 @@ class LiveBytes(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Return False: nothing is compiled here, and a guard against that costs every operator."""
+        """Return False: nothing is compiled here, and a guard against that would slow every operator."""
         return False
 
     def __torch_dispatch__(
@@ -63,7 +63,7 @@ class LiveBytes(TorchDispatchMode):
 
     @contextmanager
     def uncounted(self) -> Iterator[None]:
-        """Count what is done inside the context as if it had not been done."""
+        """Exclude from the count all that happens inside the context."""
         moments, self.moments = self.moments, []
         try:
             yield
@@ -72,9 +72,9 @@ class LiveBytes(TorchDispatchMode):
 
 
 class FusedAttention(TorchFunctionMode):
-    """Mode in which attention is one operator, which keeps no scores, as on the devices that models run on.
+    """Mode in which attention is one operator that keeps no scores, as on real devices.
 
-    The meta device would compose it of others.
+    The meta device would compose it of other operators.
     """
 
     def __torch_function__(

@@ -1,4 +1,4 @@
-"""Names of tensors in files: transformers' own conversions tell which of a model's parameters each one is."""
+"""Names of tensors in files, matched with a model's parameters by transformers' own conversions."""
 
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -29,8 +29,8 @@ _LAYER: Final = re.compile(r"^(.*?)(?<![^.])([0-9]+)\.(.+)$")
 class StoredNames:
     """Names of a model's parameters and saved buffers by the keys of its files.
 
-    `pieced` are those that lie in pieces in the files, by their names, `merged` those that tensors of the files have to
-    be made into in another way, by the first of their keys.
+    `pieced` are tensors that files store in pieces, by name. `merged` are tensors that are converted from several
+    stored ones in another way, by the first of their keys.
     """
 
     names: Mapping[str, str]
@@ -39,7 +39,7 @@ class StoredNames:
 
 
 def stored_names(model: PreTrainedModel, keys: Iterable[str]) -> StoredNames:
-    """Return which parameter each tensor of the files is, where it is one of a model that may have fewer layers."""
+    """Return the parameter for each tensor of the files, if the model, which may have fewer layers, has it."""
     conversions = get_model_conversion_mapping(model)
     renamings = [each for each in conversions if isinstance(each, WeightRenaming)]
     converters = [each for each in conversions if isinstance(each, WeightConverter)]
@@ -49,7 +49,7 @@ def stored_names(model: PreTrainedModel, keys: Iterable[str]) -> StoredNames:
     rows: dict[str, dict[str, str]] = {}
     for key in keys:
         name, source = rename_source_key(key, renamings, converters, model.base_model_prefix, own)
-        if name not in own and key in own:  # the library leaves such a key as it is
+        if name not in own and key in own:  # the library leaves such a key unchanged
             name, source = key, None
         if name in own:
             names[key] = name
@@ -70,7 +70,7 @@ def stored_names(model: PreTrainedModel, keys: Iterable[str]) -> StoredNames:
 def _pieces(
     name: str, parts: Mapping[str, str], converter: WeightConverter, model: PreTrainedModel
 ) -> dict[str, Pieces]:
-    """Return how a parameter, and those made of the same tensor, are made of pieces; none where it is otherwise.
+    """Return how a parameter, and others from the same stored tensors, are built of pieces; none where they are not.
 
     `parts` are the keys of the files by the patterns of the converter that they match.
     """
@@ -94,7 +94,7 @@ def _pieces(
 
 
 def pieced_patterns(stored: StoredNames, architecture: Architecture) -> dict[str, Pieces]:
-    """Return how tensors are made of pieces, by pattern of name; raises UnsupportedArchitecture where blocks differ."""
+    """Return the pieces of tensors, by pattern of name; raises UnsupportedArchitecture where blocks differ."""
     patterns: dict[str, Pieces] = {}
     for name, pieces in stored.pieced.items():
         each = replace(pieces, stored=tuple(map(pattern_of, pieces.stored)))
@@ -108,7 +108,7 @@ def pieced_patterns(stored: StoredNames, architecture: Architecture) -> dict[str
 
 
 def renamed(stored: StoredNames, architecture: Architecture) -> dict[str, str]:
-    """Return the patterns of keys that the architecture would take for other names than they have.
+    """Return the patterns of keys that the architecture would map to wrong names, with the right ones.
 
     Raises UnsupportedArchitecture where a name does not follow from the key.
     """
@@ -129,9 +129,9 @@ def renamed(stored: StoredNames, architecture: Architecture) -> dict[str, str]:
 def check_shapes(
     model: PreTrainedModel, stored: StoredNames, tensors: Mapping[str, TensorEntry], without: Collection[str]
 ) -> None:
-    """Require the files to have all parameters of a model but those named, in its shapes.
+    """Require the files to have all parameters of a model, in its shapes, except the named ones.
 
-    What several tensors are made into is not checked. Raises MissingTensors, and UnsupportedArchitecture where
+    Tensors converted from several stored ones are not checked. Raises MissingTensors, and UnsupportedArchitecture where
     parameters are parts of stored ones.
     """
     by_name = {name: tensors[key] for key, name in stored.names.items() if name not in stored.merged}
@@ -159,12 +159,12 @@ def check_shapes(
 
 
 _Numbered: TypeAlias = Mapping[int, set[tuple[str, tuple[int, ...]]]]
-"""Names and shapes of tensors by the number of their layer."""
+"""Names and shapes of tensors by layer number."""
 
 
 @dataclass(frozen=True)
 class StoredLayers:
-    """Layers that the files hold: how many, and how many of the first have a block of every kind."""
+    """Layers in the files: their number, and the number of first layers that include a block of every kind."""
 
     count: int
     covering: int
@@ -173,10 +173,10 @@ class StoredLayers:
 def stored_layers(
     tensors: Mapping[str, TensorEntry], lists: Iterable[Iterable[object]] = (), among: int | None = None
 ) -> StoredLayers:
-    """Return the layers of files: numbers after the prefix that most names have, told apart by names and shapes.
+    """Return the layers of files: numbers after the most frequent prefix, distinguished by names and shapes.
 
-    `lists` are settings of the config; those with an entry for each layer tell layers apart too. Where files have
-    layers of several models, `among` is the number of those that are meant; of several, the largest are.
+    `lists` are settings of the config; those with an entry for each layer also distinguish layers. Where files have the
+    layers of several models, `among` is the expected number of layers; of several matches the largest counts.
     """
     by_prefix: dict[str, dict[int, set[tuple[str, tuple[int, ...]]]]] = {}
     for key, entry in tensors.items():

@@ -1,7 +1,7 @@
-"""Probe of a decoder block on a tiny copy: which input columns of its linear layers move with an output row of another.
+"""Probe of a decoder block on a tiny copy: the input columns of linear layers that change with another's output row.
 
-A linear layer's output row is shifted at one position of a text, in one sample of a batch for each row, and the inputs
-of all linear layers that run after it in the block are compared to those of a sample that nothing was done to.
+The probe shifts a linear layer's output row at one position of a text, in one sample of a batch for each row. It
+compares the inputs of all linear layers that run later in the block with those of an unchanged sample.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,17 +20,17 @@ POSITION: Final = 2
 _LENGTH: Final = 6
 _ROWS_AT_ONCE: Final = 64
 _FEWEST, _MOST = 4, 20
-"""Texts and signs that are tried: what one text leaves at zero behind a ReLU moves in another."""
+"""Fewest and most texts and signs tried: a column that one text leaves at zero after a ReLU moves in another."""
 _SHIFT: Final = 3.0
 _MOVED: Final = 1e-4
-"""Least movement that counts, relative to the largest of a layer's inputs; float32 differs by 1e-6."""
+"""Least relative movement that counts, to the largest of a layer's inputs; float32 differs by 1e-6."""
 
 
 @dataclass(frozen=True)
 class Movement:
     """Columns of a reader that move with each row of a producer: [rows, columns].
 
-    `columns` do so at any position, `later` at those that follow the one that was shifted.
+    `columns` move at any position, `later` at positions after the shifted one.
     """
 
     columns: Tensor
@@ -38,12 +38,12 @@ class Movement:
 
 
 class _BlockDone(Exception):
-    """Raised once the block that is probed has run, so that those behind it need not."""
+    """Raised once the probed block has run, so that later blocks need not run."""
 
 
 @torch.no_grad()
 def randomise(model: nn.Module, seed: int = 0) -> None:
-    """Give a tiny model weights at which everything in it reacts: activations of about one, no row or norm alike."""
+    """Set a tiny model's weights so that all of it reacts: activations of about one, no row or norm like another."""
     generator = torch.Generator().manual_seed(seed)
     scaled = {
         id(module.weight): module.weight.shape[0 if isinstance(module, Conv1D) else -1]
@@ -67,9 +67,9 @@ def randomise(model: nn.Module, seed: int = 0) -> None:
 def probe_block(
     model: PreTrainedModel, blocks: str, index: int, producers: Sequence[str], reader: str, bypassed: Sequence[str] = ()
 ) -> dict[str, Movement]:
-    """Return the movement of what a linear layer of a block reads, by producer; of those that every token runs through.
+    """Return the movement of a linear layer's inputs, by producer; only for producers that every token runs through.
 
-    The modules `bypassed` give their input as their output.
+    The modules `bypassed` return their input unchanged.
     """
     block = model.get_submodule(f"{blocks}.{index}")
     moved: dict[str, Movement] = {}
@@ -88,7 +88,7 @@ def probe_block(
 def _moved(
     model: PreTrainedModel, block: nn.Module, producer: str, rows: Tensor, reader: str
 ) -> tuple[Tensor, Tensor] | None:
-    """Return which columns of a reader move with these rows, at any position and at later ones; None where untold."""
+    """Return the columns of a reader that move with these rows, at any and at later positions; None where unknown."""
     samples = 1 + len(rows)
     moved: tuple[Tensor, Tensor] | None = None
     for repeat in range(_MOST):
@@ -112,7 +112,7 @@ def _moved(
 
 
 def _is_settled(columns: Tensor) -> bool:
-    """Return whether each row has moved a column, or none has."""
+    """Return True if each row has moved a column, or none has."""
     return bool(columns.any(1).all()) or not bool(columns.any())
 
 
@@ -186,7 +186,7 @@ def _rows(linear: nn.Module) -> int:
 
 
 def block_kinds(model: nn.Module, blocks: str) -> Mapping[tuple[tuple[str, tuple[int, ...]], ...], int]:
-    """Return the first block of each kind, a kind being the names and shapes of its parameters."""
+    """Return the first block of each kind; a kind is the names and shapes of a block's parameters."""
     kinds: dict[tuple[tuple[str, tuple[int, ...]], ...], int] = {}
     for index, block in enumerate(model.get_submodule(blocks).children()):
         shapes = tuple(sorted((name, tuple(each.shape)) for name, each in block.named_parameters()))

@@ -1,7 +1,7 @@
-"""Provenance of tensors while a model runs: the linear layers that each comes from, told by the memory it lies in.
+"""Provenance of tensors while a model runs: the linear layers that each comes from, tracked by its memory.
 
-Views share the memory, and with it the provenance, of what they view. All memory is held until the run is over, so that
-none is given out twice. Products with weights that are one element, expanded, are computed from sums, without room for
+Views share the memory, and with it the provenance, of their base. All memory is kept until the run ends, so that no
+address is used twice. Products with weights that are one expanded element are computed from sums, without memory for
 the weight.
 """
 
@@ -17,7 +17,7 @@ _aten = torch.ops.aten
 
 
 def is_constant(tensor: Tensor) -> bool:
-    """Return True for a matrix or batch of matrices all of whose elements are one element of memory."""
+    """Return True for a matrix or batch of matrices whose elements are all one element of memory."""
     return tensor.dim() > 1 and not any(tensor.stride()) and tensor.numel() > 1
 
 
@@ -25,7 +25,7 @@ def _constant_product(left: Tensor, right: Tensor) -> Tensor | None:
     """Return left @ right where one of them is constant, else None."""
     shape = (*left.shape[:-1], right.shape[-1])
     if left.shape[-1] != right.shape[-2]:
-        return None  # the operation says what does not fit
+        return None  # the operation itself then raises the error
     if is_constant(right):
         value = right[(0,) * right.dim()]
         return (left.sum(-1, keepdim=True) * value).expand(shape).contiguous()
@@ -68,15 +68,15 @@ _PRODUCTS: Final = {_aten.mm, _aten.bmm, _aten.addmm, _aten.baddbmm, _aten.mv, _
 _LINEAR: Final = {*_PRODUCTS, *_COPIES, _aten.add, _aten.add_}
 Memory: TypeAlias = int
 Place: TypeAlias = tuple[Memory, int, int]
-"""Tensor that a layer reads, as a memory, the offset in it and the number of elements."""
+"""Tensor that a layer reads: a memory, the offset in it and the number of elements."""
 
 
 @dataclass(frozen=True)
 class Term:
-    """A summand of what is added to the residual stream.
+    """Summand of an addition to the residual stream.
 
-    `nearest` are the layers with no other between them and it, `layers` all that it comes from since the stream.
-    `unchanged`: it is the output of that layer, as it is.
+    `layers` are the layers it depends on, back to the stream; `nearest` those without another layer in between.
+    `unchanged` is the layer whose output it is, if nothing changed it.
     """
 
     nearest: frozenset[int]
@@ -88,9 +88,10 @@ class Term:
 class TensorOrigin:
     """Provenance of a tensor.
 
-    `layers` are the layers it comes from since the residual stream was last added to, `nearest` those with no other in
-    between; `elsewhere` are blocks whose inner states it comes from. `stream` numbers the state of the residual
-    stream it is; `normed` names a module that gave it from such a state. `terms`: it is their sum.
+    `layers` are the layers it depends on since the last addition to the residual stream; `nearest` those without
+    another layer in between. `elsewhere` are blocks whose inner states it depends on. `stream` is the number of the
+    state of the residual stream that it is. `normed` is a module that computed it from such a state. `terms` are its
+    summands.
     """
 
     layers: frozenset[int] = frozenset()
@@ -104,13 +105,13 @@ class TensorOrigin:
     terms: tuple[Term, ...] = ()
 
     def summands(self) -> tuple[Term, ...]:
-        """Return the terms of it; what is no sum is one."""
+        """Return its terms; a tensor that is not a sum is one term."""
         return self.terms or (Term(self.nearest, self.layers, self.unchanged),)
 
 
 @dataclass(frozen=True)
 class Addition:
-    """One addition to the residual stream: its terms, and the state of the stream they were added to."""
+    """Addition to the residual stream: its terms, and the state of the stream before it."""
 
     block: int
     stream: int | None
@@ -119,7 +120,7 @@ class Addition:
 
 @dataclass
 class Product:
-    """A product with a parameter: its name within the block, and whether what it was multiplied with was chosen."""
+    """Product with a parameter: its name within the block. `is_chosen`: a selection picked the other factor."""
 
     block: int
     parameter: str
@@ -128,9 +129,9 @@ class Product:
 
 @dataclass
 class Running:
-    """A module with a matrix while it runs: what it was given, the product of the two, and whether that is all it does.
+    """Module with a matrix while it runs: its input, the event of their product, and if it does nothing else.
 
-    Nothing but the addition of a bias may be done besides.
+    Only the addition of a bias is allowed besides.
     """
 
     weight: Memory
@@ -141,7 +142,7 @@ class Running:
 
 @dataclass
 class Watched:
-    """State of a run that is watched, as the hooks of modules tell it."""
+    """State of a traced run, as reported by the hooks of modules."""
 
     weights: dict[Memory, str]
     block: int | None = None
@@ -151,9 +152,9 @@ class Watched:
 
 
 class Provenance(ConstantWeights):
-    """Mode that keeps the origin of all tensors.
+    """Mode that tracks the origin of all tensors.
 
-    Events, which are products with parameters of blocks, are numbered in order.
+    Events are products with parameters of blocks, numbered in order.
     """
 
     def __init__(self, watched: Watched) -> None:
@@ -174,16 +175,16 @@ class Provenance(ConstantWeights):
         return self._origins.get(self.memory(tensor), TensorOrigin())
 
     def memory(self, tensor: Tensor) -> Memory:
-        """Return the number of the memory a tensor lies in; a whole copy has that of what it copies."""
+        """Return the number of a tensor's memory; a whole copy has the number of its original."""
         number = _memory(tensor)
         return self._aliases.get(number, number)
 
     def place(self, tensor: Tensor) -> Place:
-        """Return what a tensor is a view of."""
+        """Return the place of a tensor in its memory."""
         return self.memory(tensor), int(tensor.storage_offset()), tensor.numel()
 
     def set_origin(self, tensor: Tensor, origin: TensorOrigin) -> None:
-        """Say where a tensor comes from."""
+        """Set the origin of a tensor."""
         self._hold(tensor)
         self._origins[self.memory(tensor)] = origin
 
@@ -195,7 +196,7 @@ class Provenance(ConstantWeights):
     def __torch_dispatch__(
         self, function: Any, types: Any, arguments: tuple[Any, ...] = (), keywords: dict[str, Any] | None = None
     ) -> Any:
-        """Run one operation, and note where its results come from."""
+        """Run one operation, and record the origins of its results."""
         result = super().__torch_dispatch__(function, types, arguments, keywords)
         inputs = [each for each in tree_leaves((arguments, keywords or {})) if isinstance(each, Tensor)]
         outputs = [each for each in tree_leaves(result) if isinstance(each, Tensor)]
@@ -234,7 +235,7 @@ class Provenance(ConstantWeights):
             self.set_origin(each, origin)
 
     def _product(self, inputs: list[Tensor], output: Tensor, origin: TensorOrigin) -> TensorOrigin:
-        """Return the origin of a product; one with a parameter is an event."""
+        """Return the origin of a product; a product with a parameter is an event."""
         left, right = inputs[-2:]
         for weight, other in ((right, left), (left, right)):
             memory = _memory(weight)
@@ -251,14 +252,14 @@ class Provenance(ConstantWeights):
         return origin
 
     def _choice(self, scores: Tensor, origin: TensorOrigin) -> None:
-        """Note that a layer is a router: what is chosen among is its outputs."""
+        """Record that a layer is a router, because a selection is made among its outputs."""
         if len(origin.nearest) == 1:
             (event,) = origin.nearest
             if self.watched.widths.get(event) == scores.shape[-1]:
                 self.routers.add(event)
 
     def _sum(self, one: Tensor, other: Tensor, mixed: TensorOrigin) -> TensorOrigin:
-        """Return the origin of a sum, which adds to the residual stream where one summand comes from no layer."""
+        """Return the origin of a sum; with one summand that depends on no layer, it adds to the residual stream."""
         size = self.watched.hidden_shape.numel()
         width = self.watched.hidden_shape[-1]
         if any(each.numel() != size or each.shape[-1] != width for each in (one, other)):
@@ -274,7 +275,7 @@ class Provenance(ConstantWeights):
         return TensorOrigin(elsewhere=frozenset({self.watched.block}), stream=self.next_state())
 
     def after(self, event: int, given: TensorOrigin, *, is_layer: bool = False) -> TensorOrigin:
-        """Return the origin of what an event gives, of what it was given; `is_layer`: it is a linear layer's own."""
+        """Return the origin of an event's output from its input's; `is_layer`: the output is that of a linear layer."""
         return replace(
             given,
             layers=given.layers | {event},
@@ -292,7 +293,7 @@ class Provenance(ConstantWeights):
 
 
 def _mixed(origins: list[TensorOrigin]) -> TensorOrigin:
-    """Return the origin of what is computed from tensors of these origins."""
+    """Return the origin of a result of tensors with these origins."""
     return TensorOrigin(
         layers=frozenset[int]().union(*(each.layers for each in origins)),
         nearest=frozenset[int]().union(*(each.nearest for each in origins)),

@@ -1,7 +1,7 @@
-"""Units of an architecture as its real widths have them: found on a small copy, then checked against real shapes.
+"""Removable units of an architecture: found on a small copy, then checked against the real shapes.
 
-The channels of experts have a setting of the config that counts them, found by what it changes. In which order a stack
-has gates and what they gate is seen in what the experts' own function makes of numbers.
+The config's setting for the channels of experts is found by its effect. The order of gates and gated rows in a stack is
+found by the outputs of the experts' own function.
 """
 
 import re
@@ -32,14 +32,14 @@ from core.engine.models.tracing.units import CHANNELS, HEADS, WidthSetting, disc
 from secateur_wire.errors import SecateurError
 
 _FACTORS: Final = (1, 2)
-"""Numbers that a config may have for each channel: 2 where it counts those of the gate too."""
+"""Possible ratios of a setting to the number of channels; 2 where it counts the gate's too."""
 _CHANNEL: Final = "channel"
 
 
 def with_expert_channels(
     architecture: Architecture, small: PreTrainedModel, differential: Differential, real: Differential
 ) -> Architecture:
-    """Return an architecture whose experts have the channels that every one can lose, or why they have none.
+    """Return an architecture whose experts have removable channels, or the reason why they have none.
 
     `differential` is that of the config of a small random model, `real` that of the config with its own widths.
     """
@@ -84,7 +84,7 @@ def _refusing_channels(architecture: Architecture, reason: str) -> Architecture:
 
 
 def _runs_of_reading(small: PreTrainedModel, architecture: Architecture, experts: Experts) -> tuple[str, ...] | None:
-    """Return the runs of an expert's first matrix; None where its gates lie neither before nor beside the rest."""
+    """Return the runs of an expert's first matrix; None where gates neither come first nor alternate with the rest."""
     name = experts.parameter(experts.reading)
     block = next(
         each for each in small.get_submodule(architecture.blocks).children() if name in dict(each.named_parameters())
@@ -110,7 +110,7 @@ def _runs_of_reading(small: PreTrainedModel, architecture: Architecture, experts
 
 
 def _settings(architecture: Architecture, experts: Experts, differential: Differential) -> Iterator[WidthSetting]:
-    """Yield the settings that have the right value, then those that have none, so that others decide."""
+    """Yield the settings with the right value, then those without a value, which others determine."""
     width = _width(architecture, experts, differential.shapes)
     for factor in _FACTORS:
         yield from (
@@ -128,7 +128,7 @@ def _width(architecture: Architecture, experts: Experts, shapes: Shapes) -> int:
 def _changes_of_stacks(
     architecture: Architecture, experts: Experts, stacks: list[UnitAxis], shapes: Shapes, more: int
 ) -> frozenset[Change]:
-    """Return what so many more channels change in the stacks of all blocks."""
+    """Return the changes in the stacks of all blocks when the number of channels grows by `more`."""
     changes = set()
     for name, shape in shapes.items():
         _, _, own = name.removeprefix(f"{architecture.blocks}.").partition(".")
@@ -143,7 +143,7 @@ def _changes_of_stacks(
 def _reason_at_size(
     setting: WidthSetting, architecture: Architecture, experts: Experts, stacks: list[UnitAxis], real: Differential
 ) -> str | None:
-    """Return why fewer channels, as the config would say it, do not leave as much of the stacks; None if they do."""
+    """Return why fewer channels by this setting do not narrow the stacks as expected; None if they do."""
     width = _width(architecture, experts, real.shapes)
     for left in (width // 2, width // 8):
         changes = real.changes(setting.of(left))
@@ -155,7 +155,7 @@ def _reason_at_size(
 
 
 def _linear_network(architecture: Architecture, changes: Set[Change]) -> LinearNetwork | str | None:
-    """Return the network of linear layers that one channel more changes beside the stacks; or what is no such."""
+    """Return the network of linear layers that one more channel changes beside the stacks, or the reason against it."""
     differences: dict[tuple[str, int], int] = {}
     for name, dimension, difference in changes:
         layer, _, own = name.removeprefix(f"{architecture.blocks}.").partition(".")
@@ -184,10 +184,10 @@ _EXPERTS = "experts"
 
 
 def with_units(architecture: Architecture, small: Settings, real: Settings) -> Architecture:
-    """Return an architecture with the units that can be removed, or why they cannot; and its count of layers.
+    """Return an architecture with its removable units, or the reasons against them, and its setting for layers.
 
     `small` are the settings of a small copy of it, `real` those of a model with its own widths. The channels of a
-    mixture are those of its experts, so that heads alone are sought in what its linear layers read.
+    mixture are those of its experts, so that its linear layers are searched for heads only.
     """
     sought: tuple[str, ...] = (CHANNELS, HEADS)
     try:
@@ -212,19 +212,19 @@ def with_units(architecture: Architecture, small: Settings, real: Settings) -> A
         for kind in sought:
             if discovered.axes(kind):
                 discovered = _at_size(discovered, kind, at_size)
-    except Exception as error:  # the code of any type may fail in any way, and weights can be pruned all the same
+    except Exception as error:  # the code of any type may fail in any way, and weights can still be pruned
         reason = f"its units cannot be discovered: {type(error).__name__}: {one_line(error)}"
         return _refusing(architecture, sought, reason)
     return discovered
 
 
 def _with_layers_key(architecture: Architecture, differential: Differential) -> Architecture:
-    """Return the architecture with the setting that counts its blocks, where that has not the name it is known by."""
+    """Return the architecture with the setting that counts its blocks, where that differs from the common name."""
     count = _count_blocks(architecture, differential.shapes)
     known = architecture.config_keys.get(COUNT_KEY, COUNT_KEY)
     others = [name for name, value in differential.integers.items() if value == count and "layer" in name]
     for key in (known, *others):
-        with suppress(Exception):  # config classes validate with whatever exception their authors chose
+        with suppress(Exception):  # config classes validate with exceptions of any type
             if _count_blocks(architecture, Differential(differential.raw_with({key: count + 1})).shapes) == count + 1:
                 named = {} if key == COUNT_KEY else {COUNT_KEY: key}
                 kept = {common: own for common, own in architecture.config_keys.items() if common != COUNT_KEY}
@@ -238,9 +238,9 @@ def _count_blocks(architecture: Architecture, shapes: Shapes) -> int:
 
 
 def _with_shared_keys(settings: Settings) -> Settings:
-    """Return settings of a model in which two heads share keys and values, where it can be had and runs.
+    """Return settings of a model in which two heads share keys and values, if that can be built and run.
 
-    Where each head has its own, or all have the same, the probe cannot tell the two apart.
+    Where each head has its own keys, or all share one, the probe cannot tell the two cases apart.
     """
     differential = Differential(settings)
     heads = getattr(differential.config, HEADS_KEY, None)
@@ -259,9 +259,9 @@ def _with_shared_keys(settings: Settings) -> Settings:
 
 
 def _at_size(architecture: Architecture, kind: str, differential: Differential) -> Architecture:
-    """Return the architecture with the factors that the real widths have, in the axes of a kind of unit.
+    """Return the architecture with the factors of the real widths, in the axes of a kind of unit.
 
-    Refuses it where fewer units, as the config would say it, do not leave as much to be read.
+    Refuses the kind where fewer units in the config do not narrow the reader's inputs as expected.
     """
     sublayer = architecture.sublayer_of(kind)
     assert sublayer is not None
@@ -309,10 +309,10 @@ def _at_size(architecture: Architecture, kind: str, differential: Differential) 
 def _runs_at_size(
     axis: UnitAxis, features: int, counts: Mapping[str, int], *, is_linear: bool
 ) -> tuple[str, ...] | None:
-    """Return the runs of an axis with so many features; None where these are others than the small copy's."""
+    """Return the runs of an axis with these features; None where they differ from the small copy's."""
     if sum(counts[name] * factor for name, factor in map(run_name, axis.runs)) == features:
         return axis.runs
-    if not is_linear:  # of these the small copy tells nothing but the number
+    if not is_linear:  # for these the small copy shows only the number
         return next(((name,) for name, count in counts.items() if count == features), None)
     if len(axis.runs) > 1:
         return None
@@ -333,7 +333,7 @@ def _refusing(architecture: Architecture, kinds: Collection[str], reason: str) -
 
 
 def _first_block(architecture: Architecture, linear: str, shapes: Shapes) -> tuple[str, dict[str, tuple[int, ...]]]:
-    """Return the prefix of the first block that has a linear layer, and its shapes by name within it."""
+    """Return the prefix of the first block with a linear layer, and its shapes by name within it."""
     weight = re.compile(rf"({re.escape(architecture.blocks)}\.[0-9]+\.){re.escape(linear)}\.weight")
     prefix = next(match[1] for name in shapes if (match := weight.fullmatch(name)))
     return prefix, {name.removeprefix(prefix): each for name, each in shapes.items() if name.startswith(prefix)}

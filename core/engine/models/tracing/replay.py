@@ -1,4 +1,4 @@
-"""Check of what streaming stands on: blocks that run one by one, by recorded arguments, give the same logits."""
+"""Check of an assumption of streaming: blocks run one by one, with recorded arguments, give the same logits."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ _TOLERANCE: Final = 1e-4
 
 
 class Replay:
-    """A small model with random weights whose blocks are run one by one."""
+    """Small model with random weights whose blocks are run one by one."""
 
     def __init__(self, model: PreTrainedModel, blocks: Blocks) -> None:
         self.model = model
@@ -29,20 +29,20 @@ class Replay:
         self.outputs = blocks.outputs
 
     def arguments_depend_on(self) -> Literal["length", "tokens"] | None:
-        """Return what the arguments of blocks follow from; None where blocks that run apart give other logits."""
+        """Return what the arguments of blocks depend on; None where blocks run one by one give other logits."""
         for dependence in ("length", "tokens"):
             if all(self._is_equal(length, dependence) for length in _LENGTHS):
                 return dependence
         return None
 
     def _is_equal(self, length: int, dependence: Literal["length", "tokens"]) -> bool:
-        """Return True if two batches that go through each block in turn have the whole model's logits."""
+        """Return True if two batches that go through each block in turn get the whole model's logits."""
         batches = [sample_tokens(self.model, batch, length, seed) for seed, batch in enumerate(_BATCHES)]
         expected = [run_model(self.model, tokens).logits for tokens in batches]
         try:
             replayed = self._replayed(batches, dependence)
         except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError):
-            return False  # arguments of other tokens do not fit
+            return False  # recorded arguments do not fit other tokens
         return all(map(_is_close, replayed, expected))
 
     def _replayed(self, batches: Sequence[Tensor], dependence: Literal["length", "tokens"]) -> list[Tensor]:
@@ -58,7 +58,7 @@ class Replay:
         return [self._logits(tokens, last) for tokens, last in zip(batches, hidden, strict=True)]
 
     def _recorded(self, tokens: Tensor) -> tuple[Tensor, list[BlockArguments]]:
-        """Return the first block's hidden states, and the arguments of all, none of which is run."""
+        """Return the first block's hidden states, and the arguments of all blocks, without running them."""
         recorders = [ArgumentRecorder(block, self.outputs) for block in self.modules]
         with self._in_place_of_blocks(recorders):
             run_model(self.model, tokens)

@@ -1,6 +1,6 @@
-"""Smaller settings of the same model: of its first layers, or with narrow layers and few tokens.
+"""Smaller settings of the same model: its first layers only, or narrow layers and few tokens.
 
-Lists of a config that have an entry for each layer are told from those that are as long by chance.
+Config lists with an entry for each layer are separated from lists that have this length by chance.
 """
 
 import copy
@@ -23,22 +23,23 @@ _COUNTS_LAYERS: Final = ("layer", "block", "depth")
 
 
 def counts_layers(name: str, value: JsonValue, layers: int) -> bool:
-    """Return whether a setting is the number of layers, of which there are so many."""
+    """Return True if a setting is the number of layers, which is `layers`."""
     return type(value) is int and value == layers and any(part in name for part in _COUNTS_LAYERS)
 
 
 def lists_by_layer(settings: Settings, layers: int) -> frozenset[str]:
-    """Return the names of the lists with an entry for each of so many layers.
+    """Return the names of the lists with an entry for each layer.
 
-    They are as long as there are layers and lie beside the setting that counts these. One that has another length in
-    the config's defaults, or that a model of one layer more cannot have longer but can have as it is, is none.
+    They have one entry per layer and lie beside the setting that counts the layers. A list does not count if the
+    config's defaults have it in another length, or if a model with one more layer rejects a longer list but accepts
+    this one.
     """
     names = {name for each in _dictionaries(open_config(settings).to_dict(), layers) for name in each}
     return frozenset(name for name in names if _is_by_layer(settings, layers, name, frozenset(names)))
 
 
 def _dictionaries(settings: Mapping[str, JsonValue], layers: int) -> Iterator[list[str]]:
-    """Yield the names of lists with so many entries, of each dictionary that counts the layers."""
+    """Yield the names of lists with `layers` entries, of each dictionary that counts the layers."""
     if any(counts_layers(name, value, layers) for name, value in settings.items()):
         yield [name for name, value in settings.items() if isinstance(value, list | tuple) and len(value) == layers]
     for value in settings.values():
@@ -57,8 +58,8 @@ def _is_by_layer(settings: Settings, layers: int, name: str, candidates: frozens
 
 
 def _follows_in_defaults(settings: Settings, layers: int, name: str) -> bool | None:
-    """Return whether a list of the config's class has as many entries as that has layers; None where it has none."""
-    with suppress(Exception):  # config classes validate with whatever exception their authors chose
+    """Return True if a list in the class's defaults has an entry for each layer; None where there is no list."""
+    with suppress(Exception):  # config classes validate with exceptions of any type
         known = config_class(settings)
         default = known().to_dict()
         count = next(
@@ -101,21 +102,21 @@ _HEADS: Final = re.compile("heads?$|n_groups$")
 _OF_HEAD: Final = re.compile("head_dim|d_head|per_head|d_kv|kv_channels")
 _CHUNK: Final = re.compile("chunk_size$")
 _SMALL_NETWORK: Final = "test_resnet"
-"""A network for images of timm, in place of any other."""
+"""Smallest image network of timm, used in place of any other."""
 _LEAST_WIDTH: Final = 8
 _MOST_CHUNK: Final = 16
 _MOST_TOKENS: Final = 512
 FACTORS: Final = (64, 32, 16, 8, 4, 2, 1)
-"""Factors that the widths of a small copy are narrower by, the first one tried first."""
+"""Divisors of the widths of a small copy, in the order of trial."""
 
 
 def shortened(settings: Settings, layers: int, kept: int) -> dict[str, JsonValue]:
-    """Return the settings of the first `kept` of `layers` layers: counts of layers and lists by layer are cut alike."""
+    """Return the settings of the first `kept` of `layers` layers: counts of layers and lists by layer are shortened."""
     return _with_layers(settings, layers, tuple(range(kept)))
 
 
 def without_layer(settings: Settings, layers: int, removed: int) -> dict[str, JsonValue]:
-    """Return the settings of a model that lost one of its layers."""
+    """Return the settings of a model without one of its layers."""
     return _with_layers(settings, layers, tuple(layer for layer in range(layers) if layer != removed))
 
 
@@ -128,13 +129,13 @@ def _with_layers(settings: Settings, layers: int, kept: tuple[int, ...]) -> dict
 def narrowed(settings: Settings) -> Iterator[dict[str, JsonValue]]:
     """Yield settings of the same model with few and narrow heads, narrow layers and few tokens, the smallest first.
 
-    Widths are divided by one factor, as far as they can be, and once more by that of the heads; other counts stay.
+    Widths are divided by one factor, as far as possible, and once more by the factor of the heads; other counts stay.
     """
     config = open_config(settings)
     text, path = text_config(config), language_path(config)
     for fewer in dict.fromkeys((_fewer_heads(text), 1)):
         for factor in filter(partial(_leaves_heads, text), FACTORS):
-            with suppress(UnusableModel):  # the class of the config refuses such widths
+            with suppress(UnusableModel):  # the config's class rejects such widths
                 narrow = _changed(settings, partial(_narrow, factor=factor, fewer=fewer), path)
                 if path:
                     with suppress(UnusableModel):
@@ -143,9 +144,9 @@ def narrowed(settings: Settings) -> Iterator[dict[str, JsonValue]]:
 
 
 def _narrow_other_parts(settings: Settings, path: tuple[str, ...]) -> dict[str, JsonValue]:
-    """Return settings with few tokens and narrow parts beside that of the language model, each as narrow as it can be.
+    """Return settings with few tokens and with the parts outside the language model as narrow as possible.
 
-    Raises UnusableModel where the class of the config refuses them.
+    Raises UnusableModel where the config's class rejects them.
     """
     config = open_config(settings)
     inside = config.sub_configs
@@ -157,13 +158,14 @@ def _narrow_other_parts(settings: Settings, path: tuple[str, ...]) -> dict[str, 
             factor = next(filter(partial(_leaves_heads, part), FACTORS))
             result = _changed(result, partial(_narrow, factor=factor, fewer=_fewer_heads(part)), (name,))
             inner = result[name]
-            if isinstance(inner, dict) and "architecture" in inner:  # timm's: its name says how large it is
+            # timm's name of an architecture determines its size
+            if isinstance(inner, dict) and "architecture" in inner:
                 result[name] = {**inner, "architecture": _SMALL_NETWORK}
     return result
 
 
 def _fewer_heads(text: PretrainedConfig) -> int:
-    """Return a factor by which there can be fewer heads: groups of query heads stay as large, and two at least."""
+    """Return a divisor of the number of heads: groups of query heads keep their size, and at least two heads stay."""
     heads = _size(text, "num_attention_heads")
     groups = _size(text, "num_key_value_heads") or heads
     if not isinstance(heads, int) or not isinstance(groups, int) or min(heads, groups) < 1:
@@ -175,7 +177,7 @@ def _fewer_heads(text: PretrainedConfig) -> int:
 
 
 def _leaves_heads(text: PretrainedConfig, factor: int) -> bool:
-    """Return True if heads stay wide enough, and twice as many divide the hidden size where they do before."""
+    """Return True if heads stay wide enough, and twice as many divide the hidden size if they did before."""
     hidden, heads = _size(text, "hidden_size"), _size(text, "num_attention_heads")
     if factor == 1 or not isinstance(hidden, int) or not isinstance(heads, int) or heads < 1:
         return True
@@ -186,7 +188,7 @@ def _leaves_heads(text: PretrainedConfig, factor: int) -> bool:
 
 
 def _size(text: PretrainedConfig, name: str) -> JsonValue:
-    """Return a setting of all layers by its common name; None where there is none, or each layer has its own."""
+    """Return a setting of all layers by its common name; None where it is absent, or each layer has its own."""
     value: JsonValue = text.to_dict().get(text.attribute_map.get(name, name))
     return value
 
@@ -194,7 +196,7 @@ def _size(text: PretrainedConfig, name: str) -> JsonValue:
 def _changed(
     settings: Settings, change: Callable[[Settings], dict[str, JsonValue]], path: tuple[str, ...]
 ) -> dict[str, JsonValue]:
-    """Return changed settings of one part: those that are given, and the defaults that matter where they are not."""
+    """Return changed settings of one part: those in the config, and the relevant defaults of missing ones."""
 
     def derived(part: Settings) -> dict[str, JsonValue]:
         config: PretrainedConfig = reduce(getattr, path, open_config(with_part(settings, path, part)))
@@ -216,7 +218,8 @@ def _changed(
 
 def _shorten(settings: Settings, layers: int, kept: tuple[int, ...], lists: frozenset[str]) -> dict[str, JsonValue]:
     def short(name: str, value: JsonValue) -> JsonValue:
-        if isinstance(value, dict) and value and all(str(key).isdecimal() for key in value):  # settings by layer
+        # settings by layer number
+        if isinstance(value, dict) and value and all(str(key).isdecimal() for key in value):
             places = {layer: place for place, layer in enumerate(kept)}
             return {type(key)(places[int(key)]): each for key, each in value.items() if int(key) in places}
         if isinstance(value, dict):

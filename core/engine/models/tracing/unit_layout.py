@@ -1,6 +1,6 @@
-"""Units of a block by what moves with what: the connected rows of producers and columns of one reader.
+"""Units of a block, by the movement of the probe: the connected rows of producers and columns of one reader.
 
-Their axes are what the config's differential changes, named by what the probe found there.
+Their axes are the changes of the config's differential, named by the probe's findings.
 """
 
 import re
@@ -16,15 +16,15 @@ from core.engine.models.tracing.differential import Change, Differential, Shapes
 from core.engine.models.tracing.probe import Movement
 
 _SHARED = -1
-"""Unit of a row that belongs to none: it moves all columns, or none of them."""
+"""Unit of a row that belongs to no unit: it moves all columns, or none."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """Stretch of a producer's rows, unit after unit: of each as many `query` rows and `key` rows.
+    """Contiguous run of a producer's rows, unit after unit; each unit has `query` rows and `key` rows.
 
-    A query row acts at its own position alone, a key row at later ones too. `is_per_head`: the query rows of a unit lie
-    head after head.
+    A query row acts at its own position only, a key row at later ones too. `is_per_head`: the query rows of a unit are
+    in the order of heads.
     """
 
     query: int
@@ -34,11 +34,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Units:
-    """Columns that can only be removed together: of `units` units each has `width` columns of the reader, in order.
+    """Columns that can only be removed together: each of `units` units has `width` columns of the reader, in order.
 
-    `heads` are the finer parts of the columns that no row at its own position connects; for `is_mixing` False, where no
-    row acts at later positions, they are the units themselves. `runs` are those of each producer's rows; each row of
-    the producers that are `spanned` moves most columns.
+    `heads` is the number of finer parts, which no row connects at its own position; where no row acts at later
+    positions (`is_mixing` is False) they equal the units. `runs` are the runs of each producer's rows. Each row of the
+    producers `spanned` moves most columns.
     """
 
     reader: str
@@ -51,7 +51,7 @@ class Units:
 
     @property
     def group(self) -> int:
-        """Return the number of heads of a unit."""
+        """Return the number of heads per unit."""
         return self.heads // self.units
 
     @property
@@ -61,14 +61,14 @@ class Units:
 
 @dataclass(frozen=True)
 class NoUnits:
-    """The reason why what a linear layer reads does not fall into units; `is_mixing` as units have it."""
+    """Reason why a linear layer's inputs do not form units; `is_mixing` is as for `Units`."""
 
     reason: str
     is_mixing: bool
 
 
 def units_of(reader: str, producers: Mapping[str, Movement]) -> Units | NoUnits | None:
-    """Return the units a reader's columns fall into, or why they do not; None for one that reads no units."""
+    """Return the units of a reader's columns, or the reason against them; None for a reader without units."""
     partial = {name: _partial(each) for name, each in producers.items() if bool(_partial(each).any())}
     if not partial:
         return None
@@ -78,7 +78,7 @@ def units_of(reader: str, producers: Mapping[str, Movement]) -> Units | NoUnits 
     labels = _components(rows)
     heads = _components(rows[own]) if bool(own.any()) else labels
     units, number = int(labels.max()) + 1, int(heads.max()) + 1
-    if units == 1 < number:  # one key and value head, which all heads share: rows of queries alone can go
+    if units == 1 < number:  # all heads share one key and value head: only rows of queries can be removed
         labels, units = heads, number
         partial = {
             name: chosen & ~producers[name].later.any(1)
@@ -100,7 +100,7 @@ def units_of(reader: str, producers: Mapping[str, Movement]) -> Units | NoUnits 
 
 
 def _partial(movement: Movement) -> Tensor:
-    """Return which rows move some columns and not most; behind a ReLU, a row that reaches all may not move them all."""
+    """Return the rows that move some columns but not most; after a ReLU, a row that reaches all may not move all."""
     counts = movement.columns.sum(1)
     return (counts > 0) & (2 * counts <= movement.columns.shape[1])
 
@@ -163,17 +163,17 @@ class BlockCut:
     input_side: int
 
     def reading(self, more: int) -> frozenset[Change]:
-        """Return what so many more units change in the weights that read them."""
+        """Return the changes of the weights that read the units, for `more` units."""
         weight = f"{self.units.reader}.weight"
         return frozenset((prefix + weight, self.input_side, more * self.units.width) for prefix in self.prefixes)
 
     def reads(self, shapes: Shapes) -> int:
-        """Return how much the first reader reads in a model of these shapes."""
+        """Return the number of inputs of the first reader in a model of these shapes."""
         return shapes[f"{self.prefixes[0]}{self.units.reader}.weight"][self.input_side]
 
 
 def block_cut(units: Units, differential: Differential, blocks: str, *, is_transposed: bool) -> BlockCut:
-    """Return the blocks that have a reader of such units, of as many features."""
+    """Return the cut for the blocks that have a reader of such units, with the same number of features."""
     features = units.units * units.width
     weight = re.compile(rf"({re.escape(blocks)}\.[0-9]+\.){re.escape(units.reader)}\.weight")
     prefixes = tuple(
@@ -187,7 +187,7 @@ def block_cut(units: Units, differential: Differential, blocks: str, *, is_trans
 def unit_axes(
     cut: BlockCut, changes: frozenset[Change], more: int, differential: Differential, linears: Sequence[str]
 ) -> tuple[UnitAxis, ...] | str:
-    """Return the axes of what so many more units change; as words, what there is beside what the probe found."""
+    """Return the axes of the changes for `more` units, or the reason: a change that the probe did not find."""
     differences: dict[tuple[str, int], int] = {}
     dimensions: dict[str, int] = {}
     for name, dimension, difference in changes:
@@ -213,9 +213,9 @@ def unit_axes(
 
 
 def probed_axes(cut: BlockCut, linears: Sequence[str]) -> tuple[UnitAxis, ...] | str:
-    """Return the axes of channels as the probe alone tells them: of linear layers and no others; or why there are none.
+    """Return the axes of channels from the probe alone, of linear layers only; or the reason against them.
 
-    Nothing that they leave out goes unnoticed: what else is as wide no longer fits.
+    A missing axis does not go unnoticed: the model's other tensors of that width would no longer fit.
     """
     axes = [UnitAxis(cut.units.reader, "in", ("channel",))]
     for module, runs in cut.units.runs.items():
@@ -227,12 +227,12 @@ def probed_axes(cut: BlockCut, linears: Sequence[str]) -> tuple[UnitAxis, ...] |
 
 
 def _rank(axis: UnitAxis) -> tuple[bool, str]:
-    """Return the place of an axis among those that are no linear layers: those of queries before those of keys."""
+    """Return the sort key of an axis among those that are not linear layers: queries before keys."""
     return axis.runs[0].startswith("k"), axis.module
 
 
 def _axis(cut: BlockCut, name: str, dimension: int, difference: int, more: int, dimensions: int) -> UnitAxis | str:
-    """Return the axis of a parameter that differs by so much; or why it is none."""
+    """Return the axis of a parameter that differs by `difference`, or the reason why it is not an axis."""
     units = cut.units
     module, _, last = name.rpartition(".")
     if last not in ("weight", "bias"):
@@ -252,7 +252,7 @@ def _axis(cut: BlockCut, name: str, dimension: int, difference: int, more: int, 
         return UnitAxis(module, "out", names)
     if dimension != 0 or dimensions > 2:
         return f"it changes {name} too"
-    # A matrix that is no linear layer has a row for each head.
+    # A matrix outside linear layers has a row for each head.
     sizes = {1: "kv_head", units.group: "head"} if units.is_mixing else {}
     if dimensions == 1:
         sizes |= {units.head_width: "key", units.width: "query"} if units.is_mixing else {1: "channel"}
@@ -261,7 +261,7 @@ def _axis(cut: BlockCut, name: str, dimension: int, difference: int, more: int, 
 
 
 def _name(units: Units, run: Run) -> str | None:
-    """Return the name of a run, as kinds of units call it: of what it has features, and how many times as many."""
+    """Return the name of a run for the kinds of units: the name of its features, and their factor."""
     if run.query and run.key:
         return None
     if not units.is_mixing:

@@ -1,7 +1,7 @@
 """Units of an architecture: channels of its FFN and heads of its attention, and the settings that count them.
 
-A cut is offered only where two things agree: the probe of a tiny copy, which says what depends on what, and the
-differential of its config, which says what another number of units makes of every parameter.
+A cut is offered only where two findings agree: the probe of a tiny copy, which shows the dependencies, and the
+differential of its config, which shows the effect of the number of units on every parameter.
 """
 
 from collections import Counter
@@ -22,10 +22,10 @@ from core.engine.models.tracing.unit_layout import BlockCut, NoUnits, Units, blo
 
 @dataclass(frozen=True)
 class HeadSettings:
-    """Names of settings: the number of heads, that of key and value heads, and the size of a head.
+    """Names of settings: the number of heads, the number of key and value heads, and the size of a head.
 
-    Where there are no fewer key and value heads their number is that of the heads. `divide_hidden`: the config insists
-    that the heads divide the hidden size.
+    Without separate key and value heads, `kv_heads` equals `heads`. `divide_hidden`: the config requires that the
+    number of heads divides the hidden size.
     """
 
     heads: str
@@ -35,7 +35,7 @@ class HeadSettings:
 
     @property
     def config_keys(self) -> dict[str, str]:
-        """Return the names that differ from the common ones, by these."""
+        """Return the names that differ from the common ones, by the common names."""
         names = {HEADS_KEY: self.heads, KV_HEADS_KEY: self.kv_heads, HEAD_DIM_KEY: self.head_dim}
         return {common: name for common, name in names.items() if name != common}
 
@@ -43,7 +43,7 @@ class HeadSettings:
 def find_head_settings(
     cut: BlockCut, units: Units, differential: Differential, linears: Sequence[str]
 ) -> tuple[HeadSettings, tuple[UnitAxis, ...]] | str:
-    """Return the settings that count the heads of some blocks and the axes that one unit more has; or why none do."""
+    """Return the settings that count the heads of some blocks and the axes of one more unit, or the reason."""
     head_dim, beyond = _head_dim_key(cut, units, differential)
     if head_dim is None:
         return FOLLOWS if beyond is None else f"the setting of its head size changes {beyond} too"
@@ -70,12 +70,12 @@ def find_head_settings(
 
 
 def _more(counts: Mapping[str, tuple[int, int]], number: int) -> dict[str, int]:
-    """Return the settings of so many units more, from their values and what a unit adds to each."""
+    """Return the settings for `number` more units, from their values and their steps per unit."""
     return {key: value + number * step for key, (value, step) in counts.items()}
 
 
 def _counting(units: Units, differential: Differential) -> Iterator[tuple[str, str | None]]:
-    """Yield the settings that may be the number of heads and that of key and value heads, the likeliest first."""
+    """Yield candidates for the numbers of heads and of key and value heads, the most likely first."""
     named = {name: value for name, value in differential.integers.items() if "head" in name}
     heads = sorted(
         (name for name, value in named.items() if value == units.heads), key=lambda name: "kv" in name or "key" in name
@@ -87,9 +87,9 @@ def _counting(units: Units, differential: Differential) -> Iterator[tuple[str, s
 
 
 def _head_dim_key(cut: BlockCut, units: Units, differential: Differential) -> tuple[str | None, str | None]:
-    """Return the setting that is the size of a head, by its effect; it may be one that the config does not name.
+    """Return the setting for the size of a head, found by its effect; the config may not name it.
 
-    Where each that has this effect changes what is beyond the blocks of the cut, one of these is named in its place.
+    If each setting with this effect also changes a parameter outside the cut's blocks, return such a parameter instead.
     """
     beyond: str | None = None
     named = [
@@ -108,28 +108,28 @@ def _head_dim_key(cut: BlockCut, units: Units, differential: Differential) -> tu
 
 
 _FACTORS: Final = (1, 2, 3, 4)
-"""Numbers that a config may have for each channel: 2 where it counts those of a gate too."""
+"""Possible ratios of a setting to the number of channels; 2 where it counts the gate's too."""
 
 
 @dataclass(frozen=True)
 class WidthSetting:
-    """A setting that is `factor` times the number of channels, once `others` have these values."""
+    """Setting that is `factor` times the number of channels, once `others` have these values."""
 
     key: str
     factor: int = 1
     others: Mapping[str, bool] = field(default_factory=dict)
 
     def of(self, channels: int) -> dict[str, int]:
-        """Return the settings of so many channels."""
+        """Return the settings for this number of channels."""
         return {**self.others, self.key: self.factor * channels}
 
 
 def width_settings(
     cut: BlockCut, small: Differential, real: Differential
 ) -> Iterator[tuple[WidthSetting, frozenset[Change]]]:
-    """Yield the settings that are the number of channels, with all that one channel more changes in the small copy.
+    """Yield the settings for the number of channels, with all changes by one more channel in the small copy.
 
-    At the small copy's widths and at the real ones, fewer channels must leave as much to be read.
+    At the small copy's widths and at the real ones, fewer channels must narrow the reader's inputs as expected.
     """
     channels = cut.units.units
     for setting in _candidates(cut, small):
@@ -141,7 +141,7 @@ def width_settings(
 
 
 def _candidates(cut: BlockCut, small: Differential) -> Iterator[WidthSetting]:
-    """Yield settings that have the right value, the likeliest first: alone, then with one that is turned on or off."""
+    """Yield settings with the right value, the most likely first: alone, then with a boolean setting switched."""
     channels = cut.units.units
     values = small.integers | {
         name: value[0]
@@ -162,7 +162,7 @@ def _candidates(cut: BlockCut, small: Differential) -> Iterator[WidthSetting]:
 
 
 def _says(setting: WidthSetting, cut: BlockCut, differential: Differential, channels: int) -> bool:
-    """Return whether a setting says how many channels there are, of so many, as they get fewer."""
+    """Return True if a setting determines the number of channels, now `channels`, also when there are fewer."""
     if setting.others and differential.changes(setting.of(channels)) != frozenset():
         return False
     fewer = (differential.changes(setting.of(left)) for left in (channels // 2, channels // 8))
@@ -179,10 +179,10 @@ UNIFORM = "uniform"
 
 @dataclass(frozen=True)
 class DiscoveredUnits:
-    """Units that can be removed from a block, by the linear layer that reads it, and how the config counts it.
+    """Units that can be removed from a block, by the linear layer that reads them, and how the config counts them.
 
-    `units` has the axes of each kind by that layer, `width` counts channels. `refused` says why a kind of unit cannot
-    be removed.
+    `units` has the axes of each kind by that layer, `width` counts channels. `refused` has the reason why a kind of
+    unit cannot be removed.
     """
 
     units: Mapping[str, Mapping[str, tuple[UnitAxis, ...]]] = field(default_factory=dict)
@@ -221,7 +221,7 @@ class _Cut:
     width: WidthSetting | None = None
     heads: HeadSettings | None = None
     uncounted: str | None = None
-    """Why the config does not count the units, so that the modelling file has to."""
+    """Reason why the config does not count the units, so that the modelling file must."""
 
 
 def discover_units(
@@ -232,11 +232,11 @@ def discover_units(
     real: Differential,
     kinds: Collection[str] = (CHANNELS, HEADS),
 ) -> DiscoveredUnits:
-    """Return the units of a tiny model that `randomise` has been over, and whose config the differential is of.
+    """Return the units of a tiny model that `randomise` has changed, and whose config is the differential's.
 
-    Those of the `kinds` are sought. `real` is that of the config with its own widths. `sublayers` are the linear layers
-    of each part of a block that adds to the residual stream, in order of execution: the last of each reads what the
-    units are sought in. A block has those of them that it has.
+    Only units of the `kinds` are searched. `real` is the differential of the config with its own widths. `sublayers`
+    are the linear layers of each part of a block that adds to the residual stream, in order of execution; the last of
+    each reads the units. A block may have only some of them.
     """
     finder = _Finder(model, blocks, sublayers, differential, real)
     finding = {HEADS: finder.heads, CHANNELS: finder.channels}
@@ -255,7 +255,7 @@ def discover_units(
 
 
 class _Finder:
-    """Search for the units of a model, in what its readers read, those of the largest weights first."""
+    """Search for the units of a model among the inputs of its readers, the largest weights first."""
 
     def __init__(
         self,
@@ -272,7 +272,7 @@ class _Finder:
         self._readings = _by_reader(_probed(model, blocks, sublayers, differential), blocks, differential)
 
     def channels(self) -> _Cut | str:
-        """Return the cut of the channels of an FFN, the largest that the config counts; or why there is none."""
+        """Return the cut of an FFN's channels, the largest that the config counts, or the reason against it."""
         reasons = []
         uncounted: list[_Cut] = []
         for units in self._readings.values():
@@ -298,7 +298,7 @@ class _Finder:
         return reasons[0] if reasons else "no linear layer of its blocks reads channels that can go one by one"
 
     def heads(self) -> _Cut | str:
-        """Return the cut of the heads of an attention; or why there is none, of the one that came nearest."""
+        """Return the cut of an attention's heads, or the reason against the best candidate."""
         reasons = [(0, "no linear layer of its blocks reads heads that can go one by one")]
         for reader, units in self._readings.items():
             if not units.is_mixing:
@@ -327,7 +327,7 @@ def _why_no_heads(units: Units) -> str:
 def _probed(
     model: PreTrainedModel, blocks: str, sublayers: Sequence[Sequence[str]], differential: Differential
 ) -> list[tuple[str, Units | NoUnits]]:
-    """Return what each reader of each kind of block reads: its units, or why it has none."""
+    """Return the inputs of each reader in each kind of block: its units, or the reason why it has none."""
     readings = []
     weights = Counter(
         id(each) for block in model.get_submodule(blocks).children() for each in dict(block.named_parameters()).values()
@@ -346,9 +346,9 @@ def _probed(
 
 
 def _spanning_norms(blocks: str, linears: Set[str], differential: Differential) -> list[str]:
-    """Return the norms within blocks that have a weight for each feature of all units, so that they connect them all.
+    """Return the norms within blocks that have a weight for each feature of all units and so connect all units.
 
-    These are what has one weight for each of some features that a setting changes which leaves the hidden size alone.
+    Such a norm has a vector that grows with a setting which changes blocks only, not the hidden size.
     """
     first = f"{blocks}."
     names = {
@@ -364,7 +364,7 @@ def _spanning_norms(blocks: str, linears: Set[str], differential: Differential) 
 def _by_reader(
     readings: Sequence[tuple[str, Units | NoUnits]], blocks: str, differential: Differential
 ) -> dict[str, Units | NoUnits]:
-    """Return what each reader reads in all blocks that have it, those of the largest weights first."""
+    """Return each reader's units in all blocks that have it, the readers of the largest weights first."""
     by_reader: dict[str, Units | NoUnits] = {}
     for reader, each in readings:
         before = by_reader.setdefault(reader, each)

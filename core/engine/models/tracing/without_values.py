@@ -1,10 +1,10 @@
-"""A device without values: the engine runs on it as on any other, and the bytes of its tensors are followed.
+"""Device without values: the engine runs on it as on any other, and the bytes of its tensors are counted.
 
-Its tensors are torch's of the meta device, where operators give shapes alone. The engine reads values on its way: flags
-of solvers, counts, places, figures. Each read has an answer here. Fractional numbers are zero. Flags, whole numbers
-and places of small tensors are computed in main memory, by the same operators. What depends on a large tensor is
-declared: flags are true, numbers are zero, factorisations succeed, and half of the elements of a mask are set. A read
-that is neither computed nor declared raises ValueNeeded, which names it.
+Its tensors are torch's meta tensors, whose operators compute shapes only. The engine also reads values: flags of
+solvers, counts, indices, figures. This module answers each such read. Fractional numbers are zero. Flags, whole numbers
+and indices of small tensors are computed in main memory, by the same operators. Answers that depend on a large tensor
+are declared: flags are true, numbers are zero, factorisations succeed, and half of the elements of a mask are set. A
+read that is neither computed nor declared raises ValueNeeded, which names it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,22 +28,22 @@ from core.engine.models.tracing.live_bytes import FusedAttention, LiveBytes
 META = torch.device("meta")
 _CPU = torch.device("cpu")
 _SMALL = 2**19
-"""Most bytes of a storage whose flags and whole numbers are computed."""
+"""Largest storage in bytes whose flags and whole numbers are computed."""
 _aten = torch.ops.aten
 _SOLVERS = ("linalg_", "cholesky", "lu_", "triangular_solve")
-"""Beginnings of the names of solvers: their flags say that they succeeded."""
+"""Prefixes of the names of solvers: their flags report success."""
 
 
 class ValueNeeded(RuntimeError):
-    """A value that a trace does not have."""
+    """Value that a trace does not have."""
 
 
 class FolderWithoutValues(ModelFolder):
-    """An opened folder whose tensors are zeros, each with the memory of one element."""
+    """Opened folder whose tensors are zeros, each with the memory of one element."""
 
     @classmethod
     def of(cls, folder: ModelFolder) -> "FolderWithoutValues":
-        """Return a folder like another, of which nothing is read but its config and headers."""
+        """Return a copy of a folder, of which only config and headers are read."""
         return cls(**{each.name: getattr(folder, each.name) for each in fields(ModelFolder)})
 
     def read(self, name: str) -> Tensor:
@@ -52,7 +52,7 @@ class FolderWithoutValues(ModelFolder):
 
 
 class DeviceWithoutValues(DeviceBackend):
-    """The meta device, with the facts of another kind of device."""
+    """Meta device, with the facts of another kind of device."""
 
     kind: ClassVar[DeviceKind]
 
@@ -85,7 +85,7 @@ class DeviceWithoutValues(DeviceBackend):
 
 @contextmanager
 def device_without_values(kind: DeviceKind) -> Iterator["Account"]:
-    """Let the meta device stand for a device of a kind, and yield the account of what is held on it."""
+    """Let the meta device stand for a device of a kind, and yield the account of its memory."""
     DeviceWithoutValues.kind = replace(kind, name=META.type, files=None, control_file=None)
     DEVICE_KINDS[META.type], BACKENDS[META.type] = DeviceWithoutValues.kind, DeviceWithoutValues
     try:
@@ -98,7 +98,7 @@ def device_without_values(kind: DeviceKind) -> Iterator["Account"]:
 class Account(LiveBytes):
     """Mode in which operators run on the device without values.
 
-    `peak` are the most bytes that were held since `begin`.
+    `peak` is the largest number of bytes in use since `begin`.
     """
 
     def __init__(self) -> None:
@@ -108,14 +108,14 @@ class Account(LiveBytes):
         self._known: dict[tuple[object, ...], tuple[tuple[torch.Size, tuple[int, ...]], torch.dtype]] = {}
 
     def begin(self) -> None:
-        """Forget the peak that there was."""
+        """Reset the peak."""
         self.peak = self.current
 
     def __torch_dispatch__(
         self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         keywords, facts = kwargs or {}, _facts(func)
-        if facts.is_composed:  # as inference mode hands it over
+        if facts.is_composed:  # inference mode passes composed operators on
             with self:
                 return func.decompose(*args, **keywords)
         given = [each for each in tree_leaves((args, keywords)) if isinstance(each, Tensor)]
@@ -143,7 +143,7 @@ class Account(LiveBytes):
         return answer
 
     def _shaped(self, func: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        """Return the answer of an operator in shapes alone: torch needs long for it, so that it is asked once."""
+        """Return the result of an operator in shapes only, cached because torch is slow to compute it."""
         if not _facts(func).is_pure:
             return func(*args, **keywords)
         key = func, *map(_signature, args), *((name, _signature(each)) for name, each in keywords.items())
@@ -157,7 +157,7 @@ class Account(LiveBytes):
         return torch.empty_strided(*layout, dtype=dtype, device=META)
 
     def _note(self, answer: Any) -> None:
-        """Follow the storages of an operator's answer."""
+        """Count the storages of an operator's result."""
         for each in tree_leaves(answer):
             if isinstance(each, Tensor) and each.is_meta:
                 self._follow(each.untyped_storage())
@@ -169,13 +169,13 @@ class Account(LiveBytes):
         super()._end(key, nbytes)
 
     def _value(self, tensor: Tensor) -> Tensor | None:
-        """Return a tensor of main memory with the values of a small one of the device; None for a large one."""
+        """Return a main-memory tensor with the values of a small tensor of the device; None for a large one."""
         storage = tensor.untyped_storage()
         if storage.nbytes() > _SMALL:
             return None
         if tensor.is_floating_point() or not storage.nbytes():
             return torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)
-        if storage._cdata not in self._values:  # nothing was computed of it
+        if storage._cdata not in self._values:  # none of its values were computed
             self._follow(storage)
             fill = torch.full((storage.nbytes(),), tensor.dtype is torch.bool, dtype=torch.uint8)
             self._values[storage._cdata] = fill.untyped_storage()
@@ -183,12 +183,12 @@ class Account(LiveBytes):
         return value.set_(self._values[storage._cdata], tensor.storage_offset(), tensor.shape, tensor.stride())
 
     def _write(self, tensor: Tensor, value: Tensor) -> None:
-        """Let a tensor of the device have these values, where it can have any."""
+        """Set the values of a tensor of the device, if it can have any."""
         if not tensor.is_floating_point() and tensor.numel() and (written := self._value(tensor)) is not None:
             written.copy_(value)
 
     def _in_main_memory(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
-        """Return a copy of a tensor in main memory; what is declared of a large one has the memory of one element."""
+        """Return a copy of a tensor in main memory; declared values of a large one take the memory of one element."""
         value = self._value(tensor)
         if value is not None:
             return value.to(dtype, copy=True)
@@ -197,7 +197,7 @@ class Account(LiveBytes):
     def _compute(
         self, func: Any, args: tuple[Any, ...], keywords: dict[str, Any], given: Sequence[Tensor], answer: Any
     ) -> None:
-        """Give an answer its values, where it can have any and all operands have theirs."""
+        """Set the values of a result if it can have any and all operands have values."""
         results = [each for each in tree_leaves(answer) if isinstance(each, Tensor)]
         if all(each.is_floating_point() for each in results):
             return
@@ -206,7 +206,7 @@ class Account(LiveBytes):
         values = [each for each in tree_leaves(self._run(func, args, keywords)) if isinstance(each, Tensor)]
         operands = {id(each) for each in given}
         for each, value in zip(results, values, strict=True):
-            if id(each) not in operands:  # else it was written in place
+            if id(each) not in operands:  # any other one was written in place
                 self._write(each, value)
 
     def _run(self, func: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
@@ -225,7 +225,7 @@ class Account(LiveBytes):
         self, func: Any, declare: Callable[..., Any], args: tuple[Any, ...], keywords: dict[str, Any],
         given: Sequence[Tensor],
     ) -> Any:  # fmt: skip
-        """Return the answer of an operator that reads values, computed where its operands have any, else declared."""
+        """Return the result of an operator that reads values: computed if its operands have values, else declared."""
         if declare is _declare_put and given[0].is_floating_point():
             return given[0]
         if any(each.is_meta and self._value(each) is None for each in given):
@@ -240,7 +240,7 @@ class Account(LiveBytes):
 
 
 def _signature(operand: Any) -> object:
-    """Return the facts of an operand that decide the shape of an answer."""
+    """Return the facts of an operand that determine the shape of a result."""
     if isinstance(operand, Tensor):
         return operand.shape, operand.stride(), operand.dtype, operand.device
     return tuple(map(_signature, operand)) if isinstance(operand, list | tuple) else (type(operand), operand)
@@ -290,19 +290,19 @@ _READS: dict[Any, Callable[..., Any]] = {
     _aten.nonzero.default: _declare_places,
     _aten.masked_select.default: _declare_selected,
 }
-"""Operators whose answer, or its shape, depends on values, and how it is declared where there are none."""
+"""Operators whose result, or its shape, depends on values, and their declaration."""
 _READS_BY_MASK: dict[Any, Callable[..., Any]] = {
     _aten.index.Tensor: _declare_indexed,
     _aten.index_put_.default: _declare_put,
     _aten._index_put_impl_.default: _declare_put,
 }
-"""The same of operators that read a mask where an index is one."""
+"""The same for operators where one of the indices is a mask."""
 _UNDECLARED = {"_unique2", "unique_dim", "unique_consecutive", "bincount", "histc", "repeat_interleave"}
-"""Operators whose answer is not declared."""
+"""Operators without a declaration of their result."""
 
 
 def _declaration(func: Any, args: tuple[Any, ...]) -> Callable[..., Any] | None:
-    """Return how an operator's answer is declared; None for one that reads no values."""
+    """Return the declaration of an operator's result; None for an operator that reads no values."""
     if func in _READS_BY_MASK:
         return _READS_BY_MASK[func] if any(map(_is_mask, args[1])) else None
     if _facts(func).name not in _UNDECLARED:
@@ -323,7 +323,7 @@ class _Facts:
     is_view: bool
     is_solver: bool
     is_pure: bool
-    """True where no answer shares memory with an operand."""
+    """True where no result shares memory with an operand."""
 
 
 @cache
