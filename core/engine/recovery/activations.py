@@ -9,7 +9,7 @@ _FFN_COPIES = 5
 
 
 def kept_activation_bytes(description: ModelDescription, recovery: Recovery) -> int:
-    """Return the bytes of the activations of all blocks, in float32, that weights are trained with."""
+    """Return the bytes of the activations of all blocks, in float32, for training the weights."""
     tokens = sequences_at_once(recovery) * (recovery.sequence_length or 0)
     widest = max(each.out_features for each in description.linears if each.layer == 0)
     return 4 * tokens * description.layers * (_HIDDEN_COPIES * description.hidden_size + _FFN_COPIES * widest)

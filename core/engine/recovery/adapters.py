@@ -1,8 +1,8 @@
-"""LoRA (Hu 2021, arXiv:2106.09685) through peft, on weights that hold zeros.
+"""LoRA (Hu 2021, arXiv:2106.09685) through peft, on weights with zeros.
 
-Merging BA into a pruned weight fills its zeros again, and masking only the merge gives another model than was trained.
-So the update has the weight's zeros from the first step: W + alpha/r · M⊙(BA), M = (W ≠ 0), as in SparsePEFT (Muñoz
-2024, arXiv:2410.03750). The merge then loses nothing and fills nothing.
+Merging BA into a pruned weight would fill its zeros, and masking only the merge would give another model than the
+trained one. So the update has the weight's zeros from the first step: W + alpha/r · M⊙(BA), M = (W ≠ 0), as in
+SparsePEFT (Muñoz 2024, arXiv:2410.03750). The merge then loses nothing and fills no zero.
 """
 
 import re
@@ -24,10 +24,10 @@ ADAPTER = "default"
 
 
 class MaskedLoraLinear(LoraLinear):
-    """A linear layer whose adapter leaves the weight's zeros as they are; without zeros it is peft's own layer.
+    """Linear layer whose adapter keeps the weight's zeros; without zeros it is peft's own layer.
 
-    With zeros, weight and update are added before the tokens pass (one product, not two), and dropout falls on A's
-    weights (DropConnect) instead of on the inputs.
+    With zeros, weight and update are added before the product with the tokens (one product, not two), and dropout
+    applies to A's weights (DropConnect) instead of the inputs.
     """
 
     def __init__(self, base_layer: nn.Module, adapter_name: str, **settings: Any) -> None:
@@ -51,13 +51,13 @@ class MaskedLoraLinear(LoraLinear):
 
     @property
     def factors(self) -> tuple[Tensor, Tensor]:
-        """A [rank, in_features] and B [out_features, rank]."""
+        """Factors A [rank, in_features] and B [out_features, rank]."""
         A_RI, B_OR = self.lora_A[ADAPTER].weight, self.lora_B[ADAPTER].weight
         assert isinstance(A_RI, Tensor) and isinstance(B_OR, Tensor)
         return A_RI, B_OR
 
     def update(self, A_RI: Tensor, B_OR: Tensor) -> Tensor:
-        """Return the update of the weight by these factors, in its own layout: alpha/r · M⊙(BA)."""
+        """Return the weight's update from these factors, in its own layout: alpha/r · M⊙(BA)."""
         update_OI = (B_OR @ A_RI) * self.scaling[ADAPTER]
         return self._masked(update_OI.T if self.fan_in_fan_out else update_OI)
 
@@ -87,29 +87,30 @@ class MaskedLoraLinear(LoraLinear):
 def add_adapters(model: PreTrainedModel, lora: Lora, linears: Sequence[str], *, transposed: bool) -> LoraModel:
     """Freeze the model and add adapters to linear layers, given by full name.
 
-    Their A is random, their B zero, both in float32, whatever the weights are in. Seeded by torch's global generator;
+    A is random, B is zero, both in float32 whatever the weights' dtype. Seeded by torch's global generator;
     `transposed` marks weights stored as [in, out]. Raises UnsupportedArchitecture where the model's code may read a
-    layer's weight and pass its adapter by.
+    layer's weight without its adapter.
     """
     config = LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,  # type: ignore[arg-type]
         lora_dropout=lora.dropout,
-        target_modules="|".join(map(re.escape, linears)),  # a pattern: a list would match names that end alike, too
+        # a pattern, because a list would also match names with the same ending
+        target_modules="|".join(map(re.escape, linears)),
         fan_in_fan_out=transposed,
         bias="none",
     )
     config._register_custom_module({nn.Linear: MaskedLoraLinear, Conv1D: MaskedLoraLinear})
     try:
         adapted = LoraModel(model, config, ADAPTER)
-    except ValueError as error:  # of the library, for layers of state spaces
+    except ValueError as error:  # raised by the library for layers of state spaces
         raise UnsupportedArchitecture(
             f"adapters cannot be added to {type(model).__name__}: {str(error)[:300]}; use a method that trains the "
             "weights themselves, or none",
             param="model",
         ) from error
     for parameter in adapted.parameters():
-        if parameter.requires_grad:  # in the weights' dtype, by the library, whose steps would be lost in 16 bits
+        if parameter.requires_grad:  # the library uses the weights' dtype, and 16 bits would lose small steps
             parameter.data = parameter.data.float()
     return adapted
 

@@ -1,4 +1,4 @@
-"""Completion of a recovery's request: its defaults, for the model it is to train, and what does not apply to it."""
+"""Completion of a recovery's request: its defaults for the model to train, and errors for fields that do not apply."""
 
 from collections.abc import Collection
 
@@ -23,7 +23,7 @@ _OF_LANGUAGE_MODELS = (
     "until",
 )
 DEFAULT_SEQUENCE_LENGTH = 512
-"""Sequence length where neither the request nor its calibration sets it, and the model's context is not shorter."""
+"""Default sequence length, unless the calibration sets it or the model's context is shorter."""
 _LEARNING_RATE_FULL = 2e-5
 _LEARNING_RATE_DISTILL = 2e-4
 _LEARNING_RATE_LORA = 1e-4
@@ -32,7 +32,7 @@ _ROUND_STEPS = 50
 _HIDDEN_STATES = "recovery.hidden_states"
 _OWN_TEXT = 0.25
 _MOST_STEPS = 100_000
-"""Steps where minutes are what is asked for: more than they allow."""
+"""Limit of steps where the request gives minutes: more steps than they allow."""
 
 
 def complete_recovery(
@@ -42,9 +42,9 @@ def complete_recovery(
     *,
     loses_units: bool = False,
 ) -> Recovery:
-    """Fill in the defaults, `sequence_length` (tokens) among them; those of a model that `loses_units` are its own.
+    """Return the request with its defaults, such as `sequence_length` in tokens; some depend on `loses_units`.
 
-    Raises InvalidRequest for what does not apply to the method or the model, naming it.
+    Raises InvalidRequest naming a field that does not apply to the method or the model.
     """
     info = RECOVERIES[requested.method]
     _check_softening(requested)
@@ -92,9 +92,9 @@ def complete_recovery(
 
 
 def complete_image_recovery(requested: Recovery) -> Recovery:
-    """Fill in the defaults for an image classifier, whose every parameter is trained on labelled images.
+    """Return the request with its defaults for an image classifier, which trains every parameter on labelled images.
 
-    Raises InvalidRequest for what belongs to language models, naming it.
+    Raises InvalidRequest naming a field that belongs to language models.
     """
     info = RECOVERIES[requested.method]
     if not info.trains(CLASSIFICATION):
@@ -120,9 +120,9 @@ def complete_image_recovery(requested: Recovery) -> Recovery:
 def check_matching(
     recovery: Recovery, description: ModelDescription, teacher: ModelDescription, removed_layers: Collection[int] = ()
 ) -> None:
-    """Require that hidden states of a model can be matched with its teacher's, where the recovery asks for it.
+    """Require that a model's hidden states can be matched with its teacher's, where the recovery requests it.
 
-    `removed_layers` are those that pruning took away of the teacher's. Raises InvalidRequest.
+    `removed_layers` are the teacher's layers that pruning removed. Raises InvalidRequest.
     """
     if not recovery.hidden_states:
         return
@@ -159,7 +159,7 @@ def _own_text(requested: Recovery, info: RecoveryInfo) -> float | None:
 
 
 def _of_learning(requested: float | None, info: RecoveryInfo, unset: float) -> float | None:
-    """Return what was requested of learning from a model, or what is taken where that is unset; None for others."""
+    """Return a setting of distillation: the requested value, or the default where unset; None for other recoveries."""
     if not info.learns_from_model:
         return None
     return unset if requested is None else requested
@@ -171,7 +171,7 @@ def _steps(requested: Recovery) -> int:
 
 
 def _check_stages(requested: Recovery) -> None:
-    """Require that stages and other fields agree; raises InvalidRequest for one that excludes or needs stages."""
+    """Require that stages and other fields agree; raises InvalidRequest for a field that excludes or needs stages."""
     if requested.stages is None:
         if requested.resample_every is not None:
             raise InvalidRequest(
@@ -197,9 +197,9 @@ def _check_stages(requested: Recovery) -> None:
 
 
 def _check_softening(requested: Recovery) -> None:
-    """Require that only a recovery that learns from a model says which, or how; raises InvalidRequest.
+    """Require that only a recovery with a teacher has fields for it; raises InvalidRequest.
 
-    What the model to learn from writes is for single texts.
+    Text that the teacher generates is only for recoveries with a single text.
     """
     if requested.own_text and requested.stages:
         raise InvalidRequest(

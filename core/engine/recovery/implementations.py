@@ -9,10 +9,10 @@ from core.engine.recovery.protocols import ClassifierRecovery, LanguageRecovery
 
 
 def language_recovery(recovery_id: str) -> LanguageRecovery:
-    """Return what a recovery does with a language model."""
+    """Return the implementation of a recovery for language models."""
     return require_class(recovery, recovery_id, "method", LanguageRecovery)()
 
 
 def classifier_recovery(recovery_id: str) -> ClassifierRecovery:
-    """Return what a recovery does with an image classifier."""
+    """Return the implementation of a recovery for image classifiers."""
     return require_class(recovery, recovery_id, "method", ClassifierRecovery)()

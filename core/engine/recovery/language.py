@@ -1,8 +1,8 @@
-"""Recovery of one model folder: loaded by `from_pretrained`, trained, and written as the tensors that changed.
+"""Recovery of one model folder: loaded by `from_pretrained`, trained, and written as the changed tensors.
 
-The entire model is in memory. Trained parameters are float32, whatever the folder stores; a 16-bit model on CUDA is run
-in bfloat16 (autocast), and the parameters that adapters leave frozen are then kept in bfloat16 if stored so. Trained
-tensors are rounded to their stored dtype when written, and only then are zeros counted.
+The entire model is in memory. Trained parameters are float32, whatever the folder stores. On CUDA a 16-bit model runs
+in bfloat16 (autocast), and the parameters that adapters leave frozen stay in bfloat16 if stored so. Trained tensors are
+rounded to their stored dtype when written, and zeros are counted after that.
 """
 
 import re
@@ -48,17 +48,17 @@ from secateur_wire.errors import MissingTensors, TooLittleText, ZerosRefilled
 
 RECOVERED = "recovered"
 HOLDOUT_SEQUENCES = 8
-"""Most sequences of a text that are held back: the model is measured on them, not trained."""
+"""Largest number of hold-out sequences of a text: the model is measured on them, not trained."""
 
 
 @dataclass(frozen=True)
 class Recovered:
     """Result of training.
 
-    `files` hold the trained tensors under the names they are to be saved by, `unchanged` says where all others lie in
-    the source. `zeros` are (before, after) of each linear layer that was checked. `losses` has one figure a step,
-    `loss_seconds` the seconds of training that had passed after it, `hidden_errors` the error of the hidden states
-    where they are matched, `gains` (step, seconds, loss) on sequences held back.
+    `files` hold the trained tensors under the names by which they are saved; `unchanged` are the positions of all
+    others in the source. `zeros` are (before, after) of each checked linear layer. `losses` has one number per step,
+    `loss_seconds` the seconds of training up to its end, and `hidden_errors` the error of the hidden states where they
+    are matched. `gains` are (step, seconds, loss) on hold-out sequences.
     """
 
     files: list[Path]
@@ -95,14 +95,13 @@ def recover(
 ) -> Recovered:
     """Train the model of `folder` on token sequences [sequences, time].
 
-    With recovery in stages, it trains on the sequences of all `sources` in turn. `linears` are the layers whose zeros
-    are counted, and kept; `work` is this attempt's folder, `previous` those of earlier attempts, the newest first,
-    whose newest saved step is resumed. Activations are kept for the backward where they fit the budget, else computed
-    twice. `removed_layers` are those that pruning took away of the teacher's. In a run of several processes every one
-    calls this; all return the same, and the main one has written the files.
+    A recovery in stages trains on the sequences of all `sources` in turn. `linears` are the layers whose zeros are
+    counted, and kept. `work` is this attempt's folder, `previous` those of earlier attempts, the newest first; the
+    newest saved step is resumed. Activations are kept for the backward where they fit the budget, else computed twice.
+    `removed_layers` are the teacher's layers that pruning removed. In a run of several processes every one calls this;
+    all return the same, and the main one has written the files.
 
-    Raises WorkStopped, RecoveryDiverged, ZerosRefilled, and InvalidRequest for a recovery that does not fit the
-    model.
+    Raises WorkStopped, RecoveryDiverged, ZerosRefilled, and InvalidRequest for a recovery that does not fit the model.
     """
     began = time.monotonic()
     recovery = complete_recovery(recovery, folder.description, windows_NT.shape[1])
@@ -177,7 +176,7 @@ def recover(
 
 
 def _holdout_size(sequences: int) -> int:
-    """Return how many sequences gains are measured on; raises TooLittleText where none would be left to train on."""
+    """Return the number of hold-out sequences; raises TooLittleText where none would be left to train on."""
     if sequences < 2:
         raise TooLittleText(
             "recovery.until holds a sequence back to measure on, and the text has one: register more text, or ask for "
@@ -188,7 +187,7 @@ def _holdout_size(sequences: int) -> int:
 
 
 def _require_complete(folder: ModelFolder, model: PreTrainedModel) -> None:
-    """Raise MissingTensors for parameters the files lack, which `from_pretrained` would initialise at random."""
+    """Raise MissingTensors for parameters that the files lack; `from_pretrained` would initialise them at random."""
     lacking = [name for name, _ in model.named_parameters() if name not in folder.tensors]
     if lacking:
         raise MissingTensors(f"the files lack {', '.join(lacking[:3])}", param="model")
@@ -216,7 +215,7 @@ def _stored_dtype(entry: TensorEntry) -> torch.dtype:
 
 
 def _zeros(folder: ModelFolder, files: Sequence[Path], linears: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """Count zeros of each linear layer in the source and in the result; raises ZerosRefilled if one was lost."""
+    """Return the zeros of each linear layer in the source and in the result; raises ZerosRefilled if one was lost."""
     written = {folder.family.module_name(key): entry for file in files for key, entry in read_header(file).items()}
     counts: dict[str, tuple[int, int]] = {}
     for linear, name in zip(linears, weight_names(linears), strict=True):
@@ -230,7 +229,7 @@ def _zeros(folder: ModelFolder, files: Sequence[Path], linears: Sequence[str]) -
 
 
 def _facts(opened: OpenedModel, windows_NT: Tensor, sources: Sequence[Source]) -> dict[str, object]:
-    """Return what the trained weights depend on, in one process."""
+    """Return the facts on which the trained weights depend, in one process."""
     folder, recovery, teacher = opened.folder, opened.recovery, opened.teacher
     return {
         "recovery": recovery.model_dump(mode="json", exclude={"dataset", "samples", "teacher", "checkpoint_every"}),
@@ -244,7 +243,7 @@ def _facts(opened: OpenedModel, windows_NT: Tensor, sources: Sequence[Source]) -
 
 
 def freeze_experts(model: PreTrainedModel, family: Architecture) -> None:
-    """Leave experts and routers out of training, with whatever of blocks is no linear layer that can be pruned."""
+    """Freeze experts and routers, and all other parameters of blocks outside prunable linear layers."""
     experts = family.experts
     if experts is None:
         return
@@ -257,5 +256,5 @@ def freeze_experts(model: PreTrainedModel, family: Architecture) -> None:
 
 
 def trained_of(trainable: Trainable, family: Architecture) -> str:
-    """Return what is trained, as the report names it."""
+    """Return the trained parameters in words, for the report."""
     return trainable.trained if family.experts is None else f"{trainable.trained}, outside experts and routers"

@@ -1,4 +1,4 @@
-"""Objectives that recoveries share, per batch: of tokens [batch, time], or of numbers of images [batch, 1]."""
+"""Objectives that recoveries share, per batch: of tokens [batch, time], or of image numbers [batch, 1]."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -10,7 +10,7 @@ from torch.nn import functional
 from core.engine.datasets.image_set import ImageSet
 
 Loss: TypeAlias = Callable[[nn.Module, Tensor], Tensor]
-"""Objective to minimise: a number, or the sum of two, [2], of the predictions and of the hidden states."""
+"""Objective to minimise: a number, or two terms, [2], for the predictions and for the hidden states."""
 
 
 def next_token_loss(model: nn.Module, tokens_BT: Tensor) -> Tensor:
@@ -37,6 +37,6 @@ def token_logits(model: nn.Module, tokens_BT: Tensor) -> Tensor:
 
 
 def image_logits(model: nn.Module, images: ImageSet, numbers_B: Tensor, device: torch.device) -> Tensor:
-    """Return the logits of the images of these numbers, [batch, classes], in float32."""
+    """Return the logits of the images with these numbers, [batch, classes], in float32."""
     logits: Tensor = model(pixel_values=images.batch(numbers_B).to(device)).logits
     return logits.float()

@@ -1,7 +1,7 @@
-"""Pace of a training run: the rate of each step, the seconds it has taken, and the step after which it is over.
+"""Pace of a training run: the learning rate of each step, the seconds spent, and the last step.
 
 By steps alone a run is the same on any machine. `minutes` and `until` end it by the clock: seconds are saved with the
-steps, those of earlier attempts count, and the time between two attempts does not.
+steps; the seconds of earlier attempts count, and the time between two attempts does not.
 """
 
 import math
@@ -14,13 +14,13 @@ from core.engine.resume.store import JsonObject
 
 Ending = Literal["steps", "minutes", "gain"]
 _COOLING = 0.1
-"""Steps in which the rate falls to zero once a minute gains too little, as a share of those taken."""
+"""Steps in which the rate falls to zero once a minute gains too little, as a share of the steps so far."""
 
 
 class Pace:
-    """State of a run; `seconds` are those that had passed at the end of each step, of all attempts together.
+    """State of a run; `seconds` has the total at the end of each step, over all attempts.
 
-    `gains` are what was measured on sequences held back: step, seconds, loss.
+    `gains` are the measurements on hold-out sequences: step, seconds, loss.
     """
 
     def __init__(self, recovery: Recovery, clock: Callable[[], float] = time.monotonic) -> None:
@@ -33,11 +33,11 @@ class Pace:
 
     @property
     def state(self) -> JsonObject:
-        """Return what a resumed run goes on from, as JSON."""
+        """Return the state for a resumed run, as JSON."""
         return {"seconds": self.seconds, "gains": self.gains, "cooling": self._cooling}
 
     def restore(self, state: JsonObject) -> None:
-        """Go on from a saved state: its time has passed, and no other."""
+        """Restore a saved state; only its seconds count as spent."""
         self.seconds = state["seconds"]
         self.gains = [(step, seconds, loss) for step, seconds, loss in state["gains"]]
         self._cooling = None
@@ -51,22 +51,22 @@ class Pace:
         return self._clock() - self._began
 
     def done(self, step: int, seconds: float) -> None:
-        """Note the end of a step, at a time that all processes agree on."""
+        """Record the end of a step, at a time that all processes agree on."""
         self.seconds.append(seconds)
 
     def share(self, step: int) -> float:
-        """Return the share of the run that is over before a step, counted from 0."""
+        """Return the share of the run before a step, counted from 0."""
         return self._place(step) / self._recovery.steps
 
     def _place(self, step: int) -> float:
-        """Return the step that a run of this many steps would be before, had it spent as much of its minutes."""
+        """Return the equivalent step of a run by steps alone, from the share of the minutes spent."""
         if self._recovery.minutes is None or not self.seconds:
             return step
         spent = self.seconds[-1] / (60 * self._recovery.minutes)
         return max(step, min(1.0, spent) * self._recovery.steps)
 
     def ending(self, step: int) -> Ending | None:
-        """Return what ends the run before this step, None where it goes on."""
+        """Return the reason why the run ends before this step; None where it continues."""
         if self._cooling is not None and step >= self._cooling[1]:
             return "gain"
         if step >= self._recovery.steps:
@@ -81,16 +81,16 @@ class Pace:
         return hottest * (last - step) / (last - first)
 
     def is_measured(self, step: int) -> bool:
-        """Return whether the loss on sequences held back is to be measured before a step."""
+        """Return True if the loss on hold-out sequences is to be measured before a step."""
         until = self._recovery.until
         if until is None or self._cooling is not None or (self.gains and self.gains[-1][0] == step):
             return False
         return step % until.every == 0
 
     def measured(self, step: int, loss: float) -> None:
-        """Take a measurement, and begin to end the run where the minutes since the one before have gained too little.
+        """Record a measurement, and begin the end of the run where the last minutes have gained too little.
 
-        The gain of a minute is the share of the loss before that was won, divided by the minutes.
+        The gain of a minute is the relative decrease of the loss, divided by the minutes.
         """
         assert self._recovery.until is not None
         seconds = self.seconds[-1] if self.seconds else 0.0

@@ -12,8 +12,8 @@ from core.engine.models.accelerator import backend_of
 def training_precision(stored: torch.dtype, device: torch.device) -> tuple[Accelerator, torch.dtype]:
     """Return the accelerator to train a model stored in a dtype on a device, and the dtype of its frozen part.
 
-    Where the device prefers it, a 16-bit model is run in bfloat16 (autocast), and its frozen part is kept as it is if
-    that is bfloat16.
+    Where the device prefers it, a 16-bit model runs in bfloat16 (autocast), and its frozen part stays in bfloat16 if
+    stored so.
     """
     backend = backend_of(device)
     is_mixed = backend.kind.prefers_16_bit and stored is not torch.float32
@@ -28,11 +28,11 @@ def checkpoint_activations(model: PreTrainedModel) -> None:
 
 
 def casts_weights(stored: torch.dtype, device: torch.device, *, learns_from_model: bool) -> bool:
-    """Return whether a model whose weights are trained is run in bfloat16 by casts of its weights.
+    """Return True if a model whose weights are trained runs in bfloat16 by casts of its weights.
 
-    It is where a device without autocast of its own prefers bfloat16, as a CPU with matrix units does. Autocast would
-    cast activations too, back and forth at every layer, which takes a CPU longer than some of the products. A model
-    stored in float32 is run so only where it learns from another, which is run alike.
+    This holds where a device without its own autocast prefers bfloat16, such as a CPU with matrix units. Autocast would
+    also cast activations, back and forth at every layer, which takes a CPU longer than some of the products. A model
+    stored in float32 runs so only with a teacher, which runs in the same way.
     """
     backend = backend_of(device)
     return (
@@ -43,14 +43,14 @@ def casts_weights(stored: torch.dtype, device: torch.device, *, learns_from_mode
 
 
 class _InBfloat16(nn.Module):
-    """A weight as it is computed with, whose gradient comes to the weight as it is kept."""
+    """Weight cast to bfloat16, whose gradient goes to the stored weight."""
 
     def forward(self, weight: Tensor) -> Tensor:
         return weight.bfloat16()
 
 
 def cast_weights(model: nn.Module) -> None:
-    """Have every parameter read in bfloat16: trained ones stay as they are and are cast when read."""
+    """Make every parameter read as bfloat16: trained ones stay unchanged and are cast when read."""
     for module, name, parameter in _parameters(model):
         if parameter.requires_grad:
             parametrize.register_parametrization(module, name, _InBfloat16(), unsafe=True)
@@ -59,7 +59,7 @@ def cast_weights(model: nn.Module) -> None:
 
 
 def uncast_weights(model: nn.Module) -> None:
-    """Have parameters read as they are kept again, under the names they had."""
+    """Undo `cast_weights`, so that parameters are read uncast under their earlier names."""
     for module in [each for each in model.modules() if parametrize.is_parametrized(each)]:
         assert isinstance(module.parametrizations, nn.ModuleDict)
         for name in list(module.parametrizations):

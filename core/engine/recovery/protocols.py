@@ -1,4 +1,4 @@
-"""Protocols of recoveries: what is trained of a model, by which loss, and how the result becomes a model again."""
+"""Protocols of recoveries: the trained parameters, the loss, and the merge of the result into a model."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
@@ -17,7 +17,7 @@ from core.engine.recovery.training import StepRule
 
 @dataclass(frozen=True)
 class Teacher:
-    """The model to learn from: a folder, and the hash or commit of its contents."""
+    """Model to learn from: a folder, and the hash or commit of its contents."""
 
     folder: ModelFolder
     revision: str
@@ -25,11 +25,11 @@ class Teacher:
 
 @dataclass(frozen=True)
 class OpenedModel:
-    """A language model in memory, before it is trained.
+    """Language model in memory, before training.
 
-    `linears` are the layers whose zeros are kept. `frozen_dtype` is that of what is not trained. `windows` are the
-    number of the sequences to train on, and their length. `removed_layers` are those that pruning took away of the
-    teacher's, by their numbers there.
+    `linears` are the layers whose zeros are kept. `frozen_dtype` is the dtype of frozen parameters. `windows` are the
+    number of training sequences, and their length. `removed_layers` are the teacher's layers that pruning removed, by
+    their numbers there.
     """
 
     folder: ModelFolder
@@ -45,10 +45,10 @@ class OpenedModel:
 
 @dataclass(frozen=True)
 class Trainable:
-    """Parameters that are trained: those of `module` that take gradients, in words `trained`.
+    """Trained parameters: those of `module` with gradients, and `trained` describes them in words.
 
-    `rule` keeps zeros; `changed` are the model's parameters that training changes, by name, once `merge` has made it
-    the model it was.
+    `rule` keeps zeros. `changed` are the parameters of the original model that training changes, by name, after `merge`
+    has restored its form.
     """
 
     module: nn.Module
@@ -63,7 +63,7 @@ class LanguageRecovery(ABC):
 
     @abstractmethod
     def prepare(self, opened: OpenedModel) -> Trainable:
-        """Choose what is trained, and add it to the model where it is not part of it."""
+        """Choose the trained parameters, and add them to the model where they are not part of it."""
 
     @abstractmethod
     def loss(self, opened: OpenedModel) -> Loss:
@@ -71,11 +71,11 @@ class LanguageRecovery(ABC):
 
 
 class ClassifierRecovery(ABC):
-    """Recovery of image classifiers, whose every parameter is trained, on batches of the numbers of images [batch, 1].
+    """Recovery of image classifiers, which trains every parameter, on batches of image numbers [batch, 1].
 
-    Pruned weights are held at zero.
+    Pruned weights are kept at zero.
     """
 
     @abstractmethod
     def image_loss(self, images: ImageSet, recovery: Recovery, teacher: nn.Module | None) -> Loss:
-        """Return the objective. `teacher` is the dense model, there for a recovery that learns from one."""
+        """Return the objective. `teacher` is the dense model, given to a recovery that learns from one."""

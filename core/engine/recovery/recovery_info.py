@@ -1,20 +1,21 @@
-"""Description of a recovery, as its folder gives it: what is trained, on which models, and what that costs."""
+"""Description of a recovery, from its folder: the trained parameters, the models, and the cost."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 Adapters = Literal["never", "always", "unless null"]
-"""Training of low-rank adapters in place of the weights; `unless null`: where the request does not say null instead."""
+"""Training of low-rank adapters in place of the weights; `unless null`: unless the request sets null."""
 
 
 @dataclass(frozen=True)
 class RecoveryInfo:
-    """Description of a recovery. `summary` is what follows its id where requests are described.
+    """Description of a recovery. `summary` is the text after its id where requests are described.
 
-    Lists go by `rank`, lowest first. `task_families` are the models it trains. `learns_from_model`: a teacher's
-    predictions are learnt, beside which a request may soften them. `logit_copies` are those of the logits of a forward
-    in float32: the output, its float cast, their gradient, and those of the loss. `most_kept_bytes` of what is learnt
-    are kept for the next time, `token_bytes` of each token, where a sequence is used `uses_to_keep` times on average.
+    Lists go by `rank`, lowest first. `task_families` are the models it trains. With `learns_from_model` it learns a
+    teacher's predictions, and a request may set a temperature. `logit_copies` counts the float32 copies of a forward's
+    logits: the output, its float cast, their gradient, and those of the loss. At most `most_kept_bytes` of a teacher's
+    predictions are kept for later use, `token_bytes` per token, where each sequence is used `uses_to_keep` times on
+    average.
     """
 
     id: str
@@ -29,9 +30,9 @@ class RecoveryInfo:
     uses_to_keep: int = 1
 
     def trains(self, task: str) -> bool:
-        """Return whether it trains the models of a task."""
+        """Return True if it trains the models of a task."""
         return task in self.task_families
 
     def kept_bytes(self, uses: int, length: int) -> int:
-        """Return the most bytes that are kept where sequences of a length are used so many times, all together."""
+        """Return the largest number of bytes kept where sequences of a length are used `uses` times in total."""
         return min(self.most_kept_bytes, uses // self.uses_to_keep * length * self.token_bytes)

@@ -1,4 +1,4 @@
-"""Registry of recoveries: every folder beside it whose `info` describes one. None is listed, and no torch is loaded."""
+"""Registry of recoveries: every sibling folder whose `info` describes one. Nothing lists them or loads torch."""
 
 from collections.abc import Callable
 
@@ -10,5 +10,5 @@ RECOVERIES = descriptions(recovery, RecoveryInfo)
 
 
 def recoveries_where(fits: Callable[[RecoveryInfo], bool]) -> list[str]:
-    """Return the ids of the recoveries that fit."""
+    """Return the ids of the recoveries for which `fits` is true."""
     return [each.id for each in RECOVERIES.values() if fits(each)]

@@ -1,4 +1,4 @@
-"""Request of a recovery: training that wins back quality after weights are gone."""
+"""Request of a recovery: training that restores quality after pruning."""
 
 from typing import Annotated
 
@@ -9,9 +9,9 @@ from core.validation import RegisteredId
 from secateur_wire import recovery as wire
 
 TRAINING_TOKENS = 2048
-"""Most tokens in a forward of training, where a sequence is not longer: the parts of a batch are accumulated."""
+"""Most tokens in a training forward, unless one sequence is longer; the parts of a batch are accumulated."""
 _MOST_SEQUENCES = 4096
-"""Different sequences where minutes bound the training, so that a large text is not read whole for steps not taken."""
+"""Limit of different sequences where minutes bound the training, so that a large text is not read in full."""
 _MOST_OWN_SEQUENCES = 128
 
 
@@ -33,13 +33,13 @@ def stage_texts(recovery: Recovery) -> list[tuple[str, str, wire.RecoveryStage]]
 
 
 def most_sequences(recovery: Recovery) -> int:
-    """Return the most different sequences of a text that are trained on, unless `samples` says how many."""
+    """Return the largest number of different sequences of a text for training, where `samples` is not set."""
     taken = recovery.steps * recovery.batch_size
     return taken if recovery.minutes is None else min(taken, _MOST_SEQUENCES)
 
 
 def own_sequences(recovery: Recovery, others: int | None = None) -> int:
-    """Return how many sequences the model to learn from writes beside `others` of a text, unset: as are asked for."""
+    """Return the number of sequences that the teacher generates beside `others` of a text."""
     if not recovery.own_text:
         return 0
     share = recovery.own_text
@@ -48,7 +48,7 @@ def own_sequences(recovery: Recovery, others: int | None = None) -> int:
 
 
 def sequences_at_once(recovery: Recovery) -> int:
-    """Return the sequences in a forward of training, into which a step's batch is divided; images go all at once."""
+    """Return the number of sequences per training forward, a part of a step's batch; images go all at once."""
     if recovery.sequence_length is None:
         return recovery.batch_size
     return min(recovery.batch_size, max(1, TRAINING_TOKENS // recovery.sequence_length))

@@ -1,9 +1,9 @@
 """Sampling of the sequences of each training step.
 
-In order: every sequence once, shuffled, then all again. Or adaptive, as LoRAShear recovers (Chen 2023,
-arXiv:2310.18356, section 3.4): stage after stage, each from its own texts; every round of a stage trains on a subset
-drawn from its texts in proportion to how much the model has lost on each, measured anew when the round begins, and a
-stage ends when a round has recovered nothing.
+In order: every sequence once, shuffled, then all again. Adaptive, as in LoRAShear (Chen 2023, arXiv:2310.18356, section
+3.4): stage after stage, each from its own texts. Every round of a stage trains on a subset drawn from its texts in
+proportion to the model's loss of quality on each, measured when the round begins. A stage ends when a round has
+recovered nothing.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,14 +24,14 @@ class Sampling(Protocol):
     rounds: list[dict[str, Any]]
 
     def begin(self, step: int, loss: Callable[[Tensor], float]) -> bool:
-        """Prepare a step, counted from 0; False where it is to be skipped. `loss` is the model's on given sequences."""
+        """Prepare a step, counted from 0; return False to skip it. `loss` computes the model's loss on sequences."""
 
     def batch(self, step: int) -> list[int]:
         """Return the sequences of a step, by number."""
 
 
 class InOrder:
-    """All `count` sequences in random order, then all in another order."""
+    """Order of all `count` sequences, random, then all in another order."""
 
     def __init__(self, count: int, recovery: Recovery) -> None:
         self._count, self._recovery = count, recovery
@@ -50,7 +50,7 @@ class InOrder:
 
 @dataclass(frozen=True)
 class Source:
-    """One text of a stage: sequences to train on, and others to measure on, [sequences, time].
+    """Text of a stage: sequences to train on, and others to measure on, [sequences, time].
 
     `reference` is the reference model's loss on the latter, in nats per token.
     """
@@ -63,7 +63,7 @@ class Source:
 
 
 class Adaptive:
-    """Adaptive sampling, see the module; sequences are numbered through all sources, in their order."""
+    """Adaptive sampling, as the module defines it; sequences are numbered through all sources, in their order."""
 
     def __init__(self, sources: Sequence[Source], recovery: Recovery) -> None:
         assert recovery.stages is not None and recovery.resample_every is not None
@@ -74,7 +74,7 @@ class Adaptive:
         self.rounds: list[dict[str, Any]] = []
 
     def begin(self, step: int, loss: Callable[[Tensor], float]) -> bool:
-        """Measure the losses at the start of a round; False once the stage of this step is over."""
+        """Measure the losses at the start of a round; return False once the stage of this step has ended."""
         stage, start, end = self._stage(step)
         mine = [each for each in self.rounds if each["stage"] == stage]
         if mine and mine[-1]["is_over"]:
@@ -97,7 +97,7 @@ class Adaptive:
         return True
 
     def batch(self, step: int) -> list[int]:
-        """Return the sequences of a step, by number: its part of the subset of its round."""
+        """Return the sequences of a step, by number: its part of the round's subset."""
         now = max((each for each in self.rounds if each["step"] <= step), key=lambda each: int(each["step"]))
         subset = list(self._subset(now["step"], {int(number): count for number, count in now["sequences"].items()}))
         place = step - int(now["step"])
@@ -119,9 +119,9 @@ class Adaptive:
 
 
 def shares(weights: Sequence[float], total: int) -> list[int]:
-    """Divide a total in proportion to weights, none below 0; evenly where all are 0.
+    """Return a total divided in proportion to weights, none below 0; evenly where all are 0.
 
-    The largest remainders are rounded up, of equal ones the first.
+    The largest remainders are rounded up; ties go to the first.
     """
     weight_sum = sum(weights)
     exact = [total * each / weight_sum if weight_sum > 0 else total / len(weights) for each in weights]

@@ -7,14 +7,14 @@ from core.engine.recovery.zero_pattern import ZeroPattern, weight_names
 
 
 def every_parameter(opened: OpenedModel) -> Trainable:
-    """Train all parameters of the language model, and hold the zeros of the linear layers."""
+    """Train all parameters of the language model, and keep the zeros of the linear layers."""
     parameters = {name: each for name, each in opened.model.named_parameters() if each.requires_grad}
     zeros = ZeroPattern({name: parameters[name] for name in weight_names(opened.linears)})
     return Trainable(opened.model, "every parameter", list(parameters), zeros, merge=lambda: opened.model)
 
 
 def all_but_embeddings(opened: OpenedModel) -> Trainable:
-    """Train all parameters but embeddings and head, and hold the zeros of the linear layers."""
+    """Train all parameters except embeddings and head, and keep the zeros of the linear layers."""
     model = opened.model
     frozen = [each for each in model.modules() if isinstance(each, nn.Embedding)]
     head = model.get_output_embeddings()
@@ -26,8 +26,8 @@ def all_but_embeddings(opened: OpenedModel) -> Trainable:
 
 
 def low_rank_adapters(opened: OpenedModel) -> Trainable:
-    """Train adapters on the linear layers that the request names, else on all; their updates have the zeros."""
-    from core.engine.recovery.adapters import add_adapters, merge_adapters  # brings peft: slow to load, seldom needed
+    """Train adapters on the requested linear layers, or on all; their updates keep the zeros."""
+    from core.engine.recovery.adapters import add_adapters, merge_adapters  # loads peft: slow, and seldom needed
 
     folder, lora = opened.folder, opened.recovery.lora
     assert lora is not None

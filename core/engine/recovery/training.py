@@ -1,8 +1,8 @@
 """Training loop: AdamW (Loshchilov 2019, arXiv:1711.05101), warm-up and decay, clipped gradients.
 
-Any number of processes (data parallel, through accelerate), saved every so many steps and on request.
-Batch, rate and random numbers of a step follow from the seed and its number, so a run resumed at a saved step ends
-with the weights of one that was never interrupted. What ends by the clock (`pace`) goes on with the time it had taken.
+It runs in any number of processes (data parallel, through accelerate), and saves every few steps and on request. Batch,
+rate and random numbers of a step follow from the seed and its number, so that a run resumed at a saved step ends with
+the weights of an uninterrupted one. A limit by the clock (`pace`) includes the time before the resumption.
 """
 
 import math
@@ -30,7 +30,7 @@ HIDDEN_STATES = "recovery_hidden_states"
 """Name of the curve with the error of the hidden states at every step, where they are matched."""
 _ADAM_STATE = ("exp_avg", "exp_avg_sq")
 _TRAINED, _MOMENTS = "trained", "moments"
-"""Names of what is saved of a step."""
+"""Names of a saved step's parts."""
 
 
 class StepRule(Protocol):
@@ -44,11 +44,10 @@ class StepRule(Protocol):
 
 
 class Training:
-    """A training run of a model, see the module.
+    """Training run of a model, as the module describes it.
 
-    `windows_NT` are the token sequences, `sampling` chooses those of a step (unset: all in turn); `rule` may hold
-    weights or read gradients. `holdout_NT` are the sequences that gains are measured on. Without a `store` nothing is
-    saved.
+    `windows_NT` are the token sequences; `sampling` chooses those of a step (unset: all in turn). `rule` may keep zeros
+    or read gradients. `holdout_NT` are the hold-out sequences for gains. Without a `store` nothing is saved.
     """
 
     def __init__(
@@ -93,9 +92,9 @@ class Training:
         self.resumed_from = 0
 
     def run(self) -> None:
-        """Train to the end, from the newest saved step on where the store has one.
+        """Train to the end, from the newest saved step on if the store has one.
 
-        Raises WorkStopped once asked to stop and saved, RecoveryDiverged where the loss is not finite.
+        Raises WorkStopped when the job is stopped and saved, RecoveryDiverged where the loss is not finite.
         """
         saved = None if self._store is None else self._store.load(STEP)
         if isinstance(saved, Rejected):
@@ -126,7 +125,7 @@ class Training:
         self._model.eval()
 
     def _step(self, step: int) -> tuple[list[float], bool]:
-        """Run one optimiser step; return the mean loss by terms, and True if any process was asked to stop."""
+        """Run one optimiser step; return the mean loss by terms, and True if any process has to stop."""
         accelerator, recovery = self._accelerator, self._recovery
         torch.manual_seed((recovery.seed * 1_000_003 + step) * 4096 + accelerator.process_index)
         for group in self._optimizer.param_groups:
@@ -172,7 +171,7 @@ class Training:
             self.pace.measured(step, self._mean_loss(self._loss, self._holdout))
 
     def _holdout_loss(self, windows_NT: Tensor) -> float:
-        """Return the model's mean next-token loss on sequences it is not trained on."""
+        """Return the model's mean next-token loss on hold-out sequences."""
         return self._mean_loss(next_token_loss, windows_NT)
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Zeros that are held while a model is trained."""
+"""Zeros that are kept while a model is trained."""
 
 from collections.abc import Iterable, Mapping
 
@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 
 class ZeroPattern:
-    """The weights of some parameters that are zero now, and stay so.
+    """Weights of some parameters that are zero now, and stay zero.
 
-    `parameters` are given by name; those without a zero cost nothing. Stored as one byte a weight.
+    `parameters` are given by name; those without zeros cost nothing. Stored as one byte per weight.
     """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:

@@ -1,1 +1,1 @@
-"""Distillation: description in `info`, what is trained and its losses in `method`."""
+"""Distillation: description in `info`, trained parameters and losses in `method`."""

@@ -1,14 +1,14 @@
 """Kullback-Leibler divergence of a student's distribution from a teacher's, and its gradient, a few rows at a time.
 
 The divergence of whole logits takes a dozen passes over [tokens, vocabulary] in float32, each larger than a cache. Here
-value and gradient are computed together, for rows that stay in it, and the gradient alone is kept, in the dtype of the
-logits.
+value and gradient are computed together, for a few rows that fit in the cache. Only the gradient is kept, in the dtype
+of the logits.
 
-A teacher's distribution may be cut to its `k` likeliest words and the mass of all others, `TopWords`. The divergence is
-then of these k + 1 events: KL(p‖q) less what the words of the tail differ among themselves, so never above it (the
-divergence of coarser events is a lower bound), and equal to it where k is the vocabulary.
+A teacher's distribution may be cut to its `k` most likely words and the mass of all others, `TopWords`. The divergence
+is then that of these k + 1 events. It is at most the full KL(p‖q), because the divergence of coarser events is a lower
+bound, and equal to it where k is the vocabulary size.
 
-What is right can count beside what the teacher says (`Labels`), as hard targets do in Hinton's paper.
+The loss of the right labels can be added (`Labels`), as hard targets in Hinton's paper.
 """
 
 from collections.abc import Callable
@@ -20,14 +20,14 @@ from torch.autograd.function import BackwardCFunction, FunctionCtx
 from torch.nn import functional
 
 _ROWS_BYTES = 2**22
-"""Bytes in float32 of the rows that are worked on together."""
+"""Bytes in float32 of the rows that are processed together."""
 
 
 @dataclass(frozen=True)
 class TopWords:
-    """The likeliest words of each token's successor: ids [tokens, k], and their log-probabilities.
+    """Most likely next words of each token: ids [tokens, k], and their log-probabilities.
 
-    `log_tail_N1` is the log-mass of all the other words, minus infinity where there is none.
+    `log_tail_N1` is the log-mass of all other words, minus infinity where there is none.
     """
 
     words_NK: Tensor
@@ -36,35 +36,35 @@ class TopWords:
 
     @classmethod
     def of(cls, log_p_NV: Tensor, k: int) -> "TopWords":
-        """Return the likeliest `k` words of log-probabilities, at most all of them."""
+        """Return the most likely `k` words of log-probabilities, at most all of them."""
         log_p_NK, words_NK = log_p_NV.topk(min(k, log_p_NV.shape[1]), dim=1)
         return cls(words_NK.int(), log_p_NK, _without(log_p_NV, words_NK).logsumexp(1, keepdim=True))
 
     @classmethod
     def joined(cls, parts: list["TopWords"]) -> "TopWords":
-        """Return the words of several stretches of tokens, one after the other."""
+        """Return the words of several runs of tokens, one after the other."""
         return cls(*(torch.cat(each) for each in zip(*(part.tensors for part in parts), strict=True)))
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return all there is to keep."""
+        """Return all tensors to keep."""
         return self.words_NK, self.log_p_NK, self.log_tail_N1
 
     def rows(self, start: int, end: int) -> "TopWords":
-        """Return those of some tokens."""
+        """Return the words of tokens `start` to `end`."""
         return TopWords(*(each[start:end] for each in self.tensors))
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Right class of each row [rows], negative where none is known, and the weight of their loss, between 0 and 1."""
+    """Right class of each row [rows], negative where unknown, and the weight of their loss, between 0 and 1."""
 
     labels_N: Tensor
     weight: float
 
     @property
     def share(self) -> Tensor:
-        """Return the weight of each label that is known."""
+        """Return the weight of each known label."""
         return self.weight / (self.labels_N >= 0).sum().clamp_min(1)
 
 
@@ -72,7 +72,7 @@ def divergence(given_NV: Tensor, wanted: Tensor | TopWords, temperature: float, 
     """Return (1 - w) · T² · KL(wanted ‖ given) + w · the cross-entropy of labels, each the mean over rows, in nats.
 
     `given_NV` are logits; `wanted` are logits of the same shape, or top words of a distribution at this temperature.
-    Labels of weight w are compared with the logits as they are, at temperature 1.
+    Labels of weight w are compared with the logits at temperature 1.
     """
     with torch.no_grad():
         value, gradient_NV = _value_and_gradient(given_NV, wanted, temperature, labels)
@@ -83,7 +83,7 @@ def divergence(given_NV: Tensor, wanted: Tensor | TopWords, temperature: float, 
 
 
 class _WithGradient(torch.autograd.Function):
-    """A value of which the gradient is known already."""
+    """Value with a gradient that is already computed."""
 
     @staticmethod
     def forward(context: FunctionCtx, given_NV: Tensor, gradient_NV: Tensor, value: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ def softened(logits_NV: Tensor, temperature: float) -> Tensor:
 
 
 def row_slices(logits_NV: Tensor) -> list[tuple[int, int]]:
-    """Return (start, end) of the rows that are worked on together."""
+    """Return (start, end) of the rows that are processed together."""
     rows, words = logits_NV.shape
     size = max(1, _ROWS_BYTES // (4 * words))
     return [(start, min(start + size, rows)) for start in range(0, rows, size)]
@@ -141,7 +141,7 @@ def _of_all_words(log_q: Tensor, log_p: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _of_top_words(log_q: Tensor, top: TopWords) -> tuple[Tensor, Tensor]:
-    """Return the same of k words and a tail: a word of the tail has of its mass what q gives it there."""
+    """Return the same for k words and a tail; the tail's mass is divided as q divides it."""
     words, p_top, p_tail = top.words_NK.long(), top.log_p_NK.exp(), top.log_tail_N1.exp()
     log_q_tail = _without(log_q, words).logsumexp(1, keepdim=True)
     value = (p_top * (top.log_p_NK - log_q.gather(1, words))).sum()
@@ -153,7 +153,7 @@ def _of_top_words(log_q: Tensor, top: TopWords) -> tuple[Tensor, Tensor]:
 
 
 def _of_labels(log_q: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the sum over rows of -log q of the label, and its derivative by the logits of q; 0 of rows without one."""
+    """Return the sum over rows of -log q of the label, and its derivative by the logits of q; 0 without a label."""
     labels_N1, is_known_N1 = labels_N.clamp_min(0)[:, None], (labels_N >= 0)[:, None]
     value = -(log_q.gather(1, labels_N1) * is_known_N1).sum()
     slope = log_q.exp_()

@@ -3,12 +3,12 @@
 from core.engine.recovery.recovery_info import RecoveryInfo
 
 TOP_WORDS = 64
-"""Words of a kept distribution; the mass of all others is kept as one figure."""
+"""Words of a kept distribution; the mass of all others is kept as one number."""
 USES_TO_KEEP = 3
-"""Least times that each sequence is trained on, on average, for its predictions to be kept.
+"""Least average number of uses of each sequence in training for its predictions to be kept.
 
-To choose the likeliest words takes about as long as to compute the logits once more: the second use is the first free
-one, and the third the first that gains.
+Choosing the most likely words takes about as long as computing the logits again. So the second use costs nothing, and
+the third is the first that saves time.
 """
 _WORD_BYTES = 8
 

@@ -1,13 +1,13 @@
-"""Distillation (Hinton 2015, arXiv:1503.02531, section 2): a teacher's predictions at a temperature T are learnt.
+"""Distillation (Hinton 2015, arXiv:1503.02531, section 2): a student learns a teacher's predictions at temperature T.
 
-The loss is T² · KL(teacher ‖ student), whose gradient is about as large at every temperature. Where it is asked for,
-that is averaged with the loss of what is right, as in the paper: the token that the text goes on with, or an image's
-label; and the error of the hidden states behind the blocks is added, times a weight.
+The loss is T² · KL(teacher ‖ student), whose gradient is about equally large at every temperature. On request it is
+averaged with the loss of the right answer, as in the paper: the next token of the text, or an image's label. On request
+the error of the hidden states behind the blocks is added, times a weight.
 
-Hidden states are compared as they are, in the residual stream behind a block: what is pruned here keeps their size, so
-that it needs no projection as in TinyBERT (Jiao 2020, arXiv:1909.10351). A block that stays is matched with the last
-dense block before the next one that stays, so that it learns to do what those removed between them did. Minitron
-(Muralidharan 2024, arXiv:2407.14679) adds such a term to that of the predictions, too.
+Hidden states are compared directly, in the residual stream behind a block: pruning here keeps their size, so that no
+projection as in TinyBERT (Jiao 2020, arXiv:1909.10351) is needed. A block that stays is matched with the last dense
+block before the next one that stays, so that it learns the work of the removed blocks between them. Minitron
+(Muralidharan 2024, arXiv:2407.14679) also adds such a term to the loss of the predictions.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ from secateur_wire.errors import InvalidRequest
 
 
 def are_kept(sequences: int, length: int, uses: int) -> bool:
-    """Return whether predictions are kept: each used often enough, on average, and all of them within the bound."""
+    """Return True if predictions are kept: each is used often enough on average, and all of them fit in the limit."""
     is_repeated = uses >= USES_TO_KEEP * sequences
     return is_repeated and sequences * length * INFO.token_bytes <= INFO.most_kept_bytes
 
@@ -49,10 +49,10 @@ class Predictions:
 
     @torch.no_grad()
     def of(self, tokens_BT: Tensor) -> Tensor | TopWords:
-        """Return the logits [batch · time, vocabulary], or what is kept of them.
+        """Return the logits [batch · time, vocabulary], or the kept top words.
 
-        What is kept is computed one sequence at a time. It does not depend on the others of a batch then, so that a
-        resumed run, which computes it again, has the same to the last bit, and needs no copy of it on disk.
+        Top words are computed one sequence at a time. They then do not depend on other sequences of a batch, so that a
+        resumed run computes the same bits again, and needs no copy on disk.
         """
         if self._kept is None:
             return self._logits(tokens_BT)
@@ -79,18 +79,18 @@ class Predictions:
 
 
 _LEAST_SIZE = 0.01
-"""Least mean square of a dimension, as a share of the median dimension's: smaller ones are taken to have that."""
+"""Least mean square of a dimension, as a share of the median dimension's; smaller ones are raised to it."""
 
 
 def matched_layers(layers: int, removed: Collection[int]) -> list[int]:
-    """Return, for each layer that stays of so many, the number of the dense layer behind which it is matched."""
+    """Return, for each remaining layer, the number of the dense layer behind which it is matched."""
     left = [layer for layer in range(layers) if layer not in removed]
     return [following - 1 for following in [*left[1:], layers]]
 
 
 @contextmanager
 def outputs_of(blocks: Iterable[nn.Module]) -> Iterator[list[Tensor]]:
-    """Yield a list that is filled, as a model runs, with the hidden states that some of its blocks give, in order.
+    """Yield a list that is filled, as a model runs, with the hidden states of some of its blocks, in order.
 
     Outside the context nothing is kept: a block that runs again in the backward, to save activations, adds nothing.
     """
@@ -106,18 +106,18 @@ def outputs_of(blocks: Iterable[nn.Module]) -> Iterator[list[Tensor]]:
 
 
 def mean_error(given: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
-    """Return the mean over blocks of the relative error of their hidden states, which does not wait for the device."""
+    """Return the mean over blocks of the relative error of their hidden states, without waiting for the device."""
     return torch.stack([relative_error(*pair) for pair in zip(given, wanted, strict=True)]).mean()
 
 
 def relative_error(given_BTH: Tensor, wanted_BTH: Tensor) -> Tensor:
     """Return the mean over sequences and dimensions of Σ(given - wanted)² / Σ wanted², both sums over positions.
 
-    Each dimension is measured by its own size in the sequence, not by the length of the whole vector. At the first
+    Each dimension is relative to its own size in the sequence, not to the length of the whole vector. At the first
     token, and at some delimiters, a few dimensions are hundreds of times as large as all others (massive activations,
-    Sun 2024, arXiv:2402.17762): relative to the whole vector the error would be that of these few. Here one of them is
-    one of many dimensions, and the first token decides about it alone. It depends on no other sequence, so not on how a
-    batch is divided. Computed in float32, or in float64 where that is given.
+    Sun 2024, arXiv:2402.17762): relative to the whole vector the error would be only that of these few. Here each of
+    them counts as one of many dimensions, and its error is mostly that at the first token. The result does not depend
+    on other sequences, and thus not on the division of a batch. Computed in float32, or in float64 for float64 inputs.
     """
     dtype = torch.promote_types(given_BTH.dtype, torch.float32)
     given_BTH, wanted_BTH = given_BTH.to(dtype), wanted_BTH.to(dtype)
@@ -131,7 +131,7 @@ _TEACHER = "recovery.teacher"
 
 
 class Distillation(LanguageRecovery, ClassifierRecovery):
-    """Training of adapters or, where there are none, of the weights, against a teacher's predictions."""
+    """Training of adapters or, without adapters, of the weights, on a teacher's predictions."""
 
     def prepare(self, opened: OpenedModel) -> Trainable:
         if opened.recovery.lora is not None:
@@ -141,8 +141,8 @@ class Distillation(LanguageRecovery, ClassifierRecovery):
     def loss(self, opened: OpenedModel) -> Loss:
         """Return the loss of the next token's distribution and of the next token: means over all positions, in nats.
 
-        With a weight of the hidden states, return that and their error times the weight. Their errors need the teacher
-        in every step, so its predictions are not kept.
+        With a weight of the hidden states, return that loss and their error times the weight. The error needs the
+        teacher in every step, so that its predictions are not kept.
         """
         temperature, weight = opened.recovery.temperature, opened.recovery.hidden_states
         label_weight = opened.recovery.label_weight
@@ -186,12 +186,12 @@ class Distillation(LanguageRecovery, ClassifierRecovery):
 
 
 def _next_tokens(tokens_BT: Tensor) -> Tensor:
-    """Return what each token goes on with, -1 for the last of a sequence."""
+    """Return the next token of each token, -1 for the last of a sequence."""
     return functional.pad(tokens_BT[:, 1:], (0, 1), value=-1)
 
 
 def _open_teacher(opened: OpenedModel) -> tuple[ModelFolder, nn.Module]:
-    """Load the model to learn from; raises InvalidRequest where there is none, or one that cannot be learnt from."""
+    """Load the teacher; raises InvalidRequest where there is none, or one that does not fit."""
     if opened.teacher is None:
         raise InvalidRequest("recovery.teacher is required: distill needs a model to learn from", param=_TEACHER)
     folder = opened.teacher.folder

@@ -1,1 +1,1 @@
-"""Fine-tuning: description in `info`, what is trained and its loss in `method`."""
+"""Fine-tuning: description in `info`, trained parameters and loss in `method`."""

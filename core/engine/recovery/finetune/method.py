@@ -1,4 +1,4 @@
-"""Fine-tuning of every parameter, pruned weights held at zero, on the texts or the labels themselves."""
+"""Fine-tuning of every parameter, pruned weights kept at zero, on the texts or the labels themselves."""
 
 from torch import nn
 

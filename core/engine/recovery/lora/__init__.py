@@ -1,1 +1,1 @@
-"""LoRA: description in `info`, what is trained and its loss in `method`."""
+"""LoRA: description in `info`, trained parameters and loss in `method`."""

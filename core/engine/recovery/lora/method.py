@@ -1,4 +1,4 @@
-"""LoRA (Hu 2021, arXiv:2106.09685) on a model that holds zeros, merged in the end."""
+"""LoRA (Hu 2021, arXiv:2106.09685) on a model with zeros, merged at the end."""
 
 from core.engine.recovery.losses import Loss, next_token_loss
 from core.engine.recovery.protocols import LanguageRecovery, OpenedModel, Trainable
