@@ -117,7 +117,7 @@ class _Model(HFLM):  # type: ignore[misc]  # the harness has no types
     """Adapter of a model for the harness, with batches that fit a budget of logits and with progress reports."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-        # The harness reads it where a text begins. A tokenizer without either has no suitable token.
+        # The token that begins a text. A tokenizer without BOS and EOS has no suitable one.
         begin = 0 if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None else None
         super().__init__(pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=1, prefix_token_id=begin)
         self.on_progress: Callable[[float], None] = lambda done: None

@@ -1,4 +1,4 @@
-"""Base of every pass over a model's blocks: token streams, records to resume from, and the figures at its end."""
+"""Base of every pass over a model's blocks: token streams, records for resuming, and the final figures."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
@@ -24,7 +24,7 @@ from secateur_wire.base import JsonObject
 
 
 class PassPlan(Protocol):
-    """The part of a plan that every pass needs."""
+    """Parts of a plan that every pass needs."""
 
     @property
     def dtype(self) -> torch.dtype: ...
@@ -41,9 +41,9 @@ class BlockPass:
     """Token streams of a pass over the blocks, the folder it resumes from, and its measurements.
 
     There is a stream of `calibration`, one of each of `evaluations`, all token ids [sequences, time], and one of a few
-    more tokens by which the saved model is verified. `work` is this attempt's folder, `previous`
-    those of earlier attempts, the newest first.
-    Evaluations whose perplexity under the dense model is known (`dense_perplexity`) do not go through that model again.
+    more tokens for the verification of the saved model. `work` is this attempt's folder, `previous` those of earlier
+    attempts, the newest first. Evaluations with a known perplexity of the dense model (`dense_perplexity`) skip that
+    model.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class BlockPass:
         if calibration is not None:
             tokens["calibration"] = calibration
         self._known = dict(dense_perplexity or {})
-        for number, (name, each) in enumerate(evaluations.items()):  # a record has the streams of its own run
+        for number, (name, each) in enumerate(evaluations.items()):  # records name streams by number
             tokens[f"evaluation-{number}" if name not in self._known else f"pruned-evaluation-{number}"] = each
         self.work = work
         self.store = ResumeStore(work, plan.fingerprint(folder, revision, tokens), previous)
@@ -82,7 +82,7 @@ class BlockPass:
         self.micro_batches = MicroBatches(plan.micro_batch, tuple(halved_at))
         self._can_go_on = False
         self.measured_batches: int | None = None
-        """Micro-batches of each stream by which perplexity is measured; None: all of them."""
+        """Number of micro-batches of each stream on which perplexity is measured; None: all."""
 
     def stream(self, name: str, tokens_NT: Tensor, streamed: StreamedModel, dtype: torch.dtype) -> Stream:
         """Return a stream of these tokens through the blocks of `streamed`."""
@@ -97,7 +97,7 @@ class BlockPass:
         )
 
     def resume(self, streams: Iterable[Stream], blocks: int) -> Saved | None:
-        """Resume the streams at the newest intact record, which has the number of blocks done; None: start anew."""
+        """Resume the streams at the newest intact record, which has the number of finished blocks; None: start anew."""
         why = self.folder.family.refused.get("resume")
         if why is not None:
             self.progress.log(f"a pass over this architecture starts anew: {why}")
@@ -109,7 +109,7 @@ class BlockPass:
         if not isinstance(saved, Saved):
             return None
         self.store.adopt(BLOCK, saved)
-        if saved.position == 0:  # memory ran out before a block was done
+        if saved.position == 0:  # memory ran out before the first block was finished
             self.notes += saved.state["notes"]
             return None
         for stream in streams:
@@ -118,14 +118,14 @@ class BlockPass:
         return saved
 
     def save(self, done: int, state: Mapping[str, object]) -> None:
-        """Complete the record of so many blocks with the pass's state."""
+        """Complete the record after `done` blocks with the pass's state."""
         halved_at = self.micro_batches.halved_at
         self.store.save(BLOCK, done, {}, {**state, **({"halved_at": halved_at} if halved_at else {})})
 
     def halve_micro_batches(self, error: str) -> bool:
-        """Save that from the newest record on micro-batches are half as large, and say so; `error` is what memory said.
+        """Save that micro-batches are half as large from the newest record on, and report it with the memory's `error`.
 
-        False, and nothing saved, where no record can be gone on from, or all micro-batches have one sequence.
+        Return False, and save nothing, where no record can be resumed, or all micro-batches have one sequence.
         """
         if not self._can_go_on or self.micro_batches.are_smallest(self.calibration_tokens, self.evaluation_tokens):
             return False
@@ -141,14 +141,14 @@ class BlockPass:
 
     @property
     def micro_batch_history(self) -> list[JsonObject]:
-        """The history of the sizes of micro-batches, for the report; none where memory never ran out."""
+        """History of the sizes of micro-batches, for the report; empty where memory never ran out."""
         evaluations = dict(zip(self.evaluations, self.evaluation_tokens, strict=True))
         return self.micro_batches.history(self.calibration_tokens, evaluations)
 
     def report_block(self, done: int, blocks: int, rows: Sequence[LayerRow | UnitRow]) -> None:
-        """Report that so many blocks are done and saved, and the mean error of the last one's layers.
+        """Report the number of finished and saved blocks, and the mean error of the last block's layers.
 
-        Raises WorkStopped where that is enough.
+        Raises WorkStopped when the job is stopped.
         """
         self.progress.advance(done / blocks, done, blocks)
         errors = [row.reconstruction_error for row in rows if isinstance(row, LayerRow)]
@@ -166,12 +166,12 @@ class BlockPass:
         ]
 
     def dense_perplexities(self, streamed: StreamedModel, streams: Iterable[Stream]) -> list[MeasuredPerplexity]:
-        """Return the dense perplexity of each evaluation, known before or measured from its stream at the end."""
+        """Return the dense perplexity of each evaluation: the known one, or its stream's at the end."""
         measured = iter(self.perplexities(streamed, streams))
         return [self._known[name] if name in self._known else next(measured) for name in self.evaluations]
 
     def perplexities(self, streamed: StreamedModel, streams: Iterable[Stream]) -> list[MeasuredPerplexity]:
-        """Return the perplexity of each stream, at the end of all blocks."""
+        """Return the perplexity of each stream after all blocks."""
         return [measure_perplexity(streamed, islice(pairs(stream), self.measured_batches)) for stream in streams]
 
     def compare(
@@ -189,11 +189,11 @@ class BlockPass:
         }
 
     def write_verification(self, streamed: StreamedModel, stream: Stream) -> Path:
-        """Write the verification tokens and the logits at the end of all blocks."""
+        """Write the verification tokens and the logits after all blocks."""
         file = self.work / "verification.safetensors"
         write_verification(streamed, stream, file)
         return file
 
     def stored(self, names: Iterable[str]) -> list[TensorEntry]:
-        """Return where tensors of the source lie, under the names they are saved by."""
+        """Return the positions of the source's tensors in the files, under the names by which they are saved."""
         return self.folder.stored_entries(names, self.work / "dequantised.safetensors")

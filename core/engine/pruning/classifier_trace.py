@@ -1,8 +1,8 @@
-"""Trace of an image classifier: what its passes over images would hold and compute, of a model without weights.
+"""Trace of an image classifier: the memory and operations of its passes over images, without weights.
 
-The model is built on the meta device, where operators give shapes alone, and what the engine does with it runs there
-while the bytes of all storages are followed. As operators do not depend on the number of images, two numbers give what
-every moment holds whatever their number, and of each of them.
+The model is built on the meta device, where operators compute shapes only. The engine's own steps run there while the
+bytes of all storages are counted. Operators do not depend on the number of images, so two numbers of images give the
+fixed bytes of every moment, and its bytes per image.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,13 +26,13 @@ from core.engine.pruning.network import Network
 from secateur_wire.errors import UnsupportedArchitecture
 
 _IMAGES = (128, 256)
-"""Numbers of images that passes are traced with: multiples of what allocations are rounded to."""
+"""Numbers of images in the traced passes: multiples of the allocator's rounding."""
 _TWO = 2
 _META = torch.device("meta")
 
 
 class _ImagesWithoutPixels:
-    """Image set of so many images of which there are no pixels."""
+    """Image set of a given length without pixels."""
 
     def __init__(self, count: int, image_shape: Sequence[int]) -> None:
         self.labels_N = torch.zeros(count, dtype=torch.int64)
@@ -46,18 +46,17 @@ class _ImagesWithoutPixels:
 
 
 def trace_classifier(folder: ClassifierFolder, image_shape: tuple[int, int, int]) -> ClassifierPasses:
-    """Return the facts of a classifier's passes over images of such channels, height and width.
+    """Return the facts of a classifier's passes over images of (channels, height, width).
 
-    Nothing is read but its config and headers.
-
-    Raises UnusableModel where its class refuses the config, and whatever a model raises that does not run so.
+    Only its config and headers are read. Raises UnusableModel where its class rejects the config, and the model's own
+    errors where it does not run.
     """
     with FusedAttention():
         return _Traced(build_without_weights(folder), folder.description.linears, image_shape).facts()
 
 
 class _Traced:
-    """A model without weights, and the passes over it."""
+    """Model without weights, and the passes over it."""
 
     def __init__(self, model: nn.Module, linears: Sequence[LinearShape], image_shape: tuple[int, int, int]) -> None:
         self.model, self.linears, self.image_shape = model, linears, image_shape
@@ -104,7 +103,7 @@ class _Traced:
     def _moments(
         self, run: Callable[[int], object], context: AbstractContextManager[object] | None = None
     ) -> PassBytes:
-        """Return what a pass holds, from what it holds with few images and with more."""
+        """Return the bytes of a pass, from its bytes with few images and with more."""
         few, more = _IMAGES
         seen = []
         for images in _IMAGES:
@@ -117,7 +116,7 @@ class _Traced:
         )
 
     def _layers(self) -> list[LayerPass]:
-        """Return the layers in the order in which images first arrive at them."""
+        """Return the layers in the order in which images first reach them."""
         seen: dict[str, dict[str, int]] = {}
         images, since = _IMAGES[0], 0
 
@@ -150,7 +149,7 @@ class _Traced:
         return [LayerPass.model_validate({"name": name, **facts}) for name, facts in seen.items()]
 
     def _rows(self, name: str, layer: Layer, inputs: Tensor, images: int, outer: LiveBytes) -> dict[str, int]:
-        """Return what rows of a layer's inputs take, of one image, and how many images' are made at once."""
+        """Return the bytes of a layer's inputs as rows, per image, and the number of images unfolded at once."""
         facts = {
             "groups": groups_of(layer),
             "inputs": inputs.nbytes // images,
@@ -159,18 +158,18 @@ class _Traced:
         }
         with outer.uncounted():
             try:
-                two = inputs[: _TWO * len(inputs) // images]  # of a single one more is a view
+                two = inputs[: _TWO * len(inputs) // images]  # with one image, further views would take no memory
                 with LiveBytes([*self.there, inputs]) as mode:
                     for X_BGLI in input_rows(name, layer, two, _TWO):
-                        for X_BLI in X_BGLI.unbind(1):  # as a statistic takes them in
+                        for X_BLI in X_BGLI.unbind(1):  # in the order of a statistic
                             X_BLI.reshape(-1, X_BLI.shape[-1])
                 facts["unfolding"] = max(mode.moments, default=0) // _TWO
-            except UnsupportedArchitecture:  # a layer that no method reads the inputs of
+            except UnsupportedArchitecture:  # a layer whose inputs no method reads
                 pass
         return facts
 
     def _peak(self, run: Callable[[], object]) -> int:
-        """Return the most bytes that a pass holds."""
+        """Return the peak bytes of a pass."""
         with LiveBytes(self.there) as mode:
             run()
         return max(mode.moments, default=0)
@@ -185,7 +184,7 @@ class _Traced:
         )
 
     def _curvature(self) -> int:
-        """Return the bytes of curvature of as many images as are taken at once, by one vector of each."""
+        """Return the bytes of the curvature of the images processed at once, for one vector of each."""
         network = self._network(_IMAGES[0])
         images = _ImagesWithoutPixels(images_at_once(network), self.image_shape)
         try:
@@ -194,7 +193,7 @@ class _Traced:
             return 0
 
     def _coupled(self) -> dict[str, PassBytes | None]:
-        """Return what passes with gates and without some channels take; None where channels cannot be coupled."""
+        """Return the bytes of passes with gates and with zeroed channels; None where channels cannot be coupled."""
         try:
             groups = CoupledChannels.of(self.model, self.image_shape, is_checked=True).among(list(self.layers))
         except UnsupportedArchitecture:

@@ -9,8 +9,8 @@ from torch import Tensor
 class InputMoments:
     """Mean and variance of each feature of an input X [tokens, in_features].
 
-    Micro-batches are merged by their means and their sums of squares about them (Chan, Golub, LeVeque 1983), in float64
-    but for the inputs themselves: nothing cancels where a mean is large beside its variance.
+    Micro-batches are merged by their means and their sums of squares about them (Chan, Golub, LeVeque 1983). All but
+    the inputs is in float64, so that nothing cancels where a mean is large relative to its variance.
     """
 
     def __init__(self) -> None:
@@ -19,7 +19,7 @@ class InputMoments:
         self._squares_I: Tensor | None = None
 
     def update(self, inputs: Tensor) -> None:
-        """Take in a micro-batch of inputs, [..., in_features]."""
+        """Add a micro-batch of inputs, [..., in_features]."""
         X_NI = inputs.detach().reshape(-1, inputs.shape[-1]).float()
         tokens, rounded_I = len(X_NI), X_NI.mean(0)
         X_NI = X_NI - rounded_I
@@ -35,7 +35,7 @@ class InputMoments:
         self.tokens += tokens
 
     def add_zeros(self, tokens: int) -> None:
-        """Take in so many tokens whose inputs are zero, after others."""
+        """Add `tokens` tokens with zero inputs, after other tokens."""
         if tokens:
             share = tokens / (self.tokens + tokens)
             self._squares_I = self.squares_I + self.mean_I.square() * (self.tokens * share)
@@ -56,7 +56,7 @@ class InputMoments:
 
     @property
     def variance_I(self) -> Tensor:
-        """Sample variance of each input feature, in float64; 0 of a single token."""
+        """Sample variance of each input feature, in float64; 0 for a single token."""
         return self.squares_I.clamp(min=0) / max(self.tokens - 1, 1)
 
     @property
@@ -66,7 +66,7 @@ class InputMoments:
 
 
 class StackedMoments:
-    """Means and variances of what the last matrix of each expert reads: [experts, features] each."""
+    """Means and variances of the inputs of each expert's last matrix: [experts, features] each."""
 
     def __init__(self, experts: Sequence[InputMoments]) -> None:
         self.mean_I = torch.stack([each.mean_I for each in experts])

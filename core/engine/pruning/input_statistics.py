@@ -11,7 +11,7 @@ from core.engine.models.precision import bfloat16_matmul
 
 
 class Statistic(Enum):
-    """The statistics of its inputs a method reads, each level including those before: none, feature norms, XᵀX."""
+    """Statistics of its inputs that a method reads, each including those before: none, feature norms, XᵀX."""
 
     NONE = 0
     NORMS = 1
@@ -21,10 +21,10 @@ class Statistic(Enum):
 class InputStatistic:
     """Statistics of the input X [tokens, in_features] of one group of linear layers.
 
-    `squares_I` is Σ x² per feature, `gram_II` is XᵀX. `sample_NI` keeps a few rows of X, evenly spaced, on which
-    reconstruction errors are measured where XᵀX is not at hand. Where the dense model's inputs D to the same layers
-    are given too, `cross_II` is DᵀX; where instead it is said what the layer's output should be, Y [tokens,
-    out_features], `target_OI` is YᵀX. Tokens after the first `fitted_tokens` go into the statistic `holdout` alone.
+    `squares_I` is Σ x² per feature, `gram_II` is XᵀX. `sample_NI` keeps a few rows of X, evenly spaced, to measure
+    reconstruction errors where there is no XᵀX. Where the dense model's inputs D to the same layers are given too,
+    `cross_II` is DᵀX; where the layer's target output Y [tokens, out_features] is given instead, `target_OI` is YᵀX.
+    Tokens after the first `fitted_tokens` count only in the statistic `holdout`.
     """
 
     def __init__(self, level: Statistic, *, sample_stride: int, fitted_tokens: int | None = None) -> None:
@@ -41,10 +41,10 @@ class InputStatistic:
         self._sample: list[Tensor] = []
 
     def update(self, inputs: Tensor, dense_inputs: Tensor | None = None, target: Tensor | None = None) -> None:
-        """Take in a micro-batch of inputs, [..., in_features].
+        """Add a micro-batch of inputs, [..., in_features].
 
-        For the same tokens the dense model's inputs, which may be wider, or the target outputs [..., out_features] may
-        be given.
+        For the same tokens, either the dense model's inputs, which may be wider, or the target outputs [...,
+        out_features] may be given.
         """
         assert not self._mirrored
         X_NI, dense_NI, target_NO = _rows(inputs), _rows(dense_inputs), _rows(target)
@@ -66,7 +66,8 @@ class InputStatistic:
         self.tokens += X_NI.shape[0]
         if self.level is Statistic.NONE:
             return
-        is_exact = X_NI.dtype is torch.bfloat16  # where factors are rounded to that; the target may lose a few bits
+        # exact where factors are rounded to bfloat16; the target may lose a few bits
+        is_exact = X_NI.dtype is torch.bfloat16
         X_NI = X_NI.float()
         if self.level is Statistic.GRAM:
             if self._gram_II is None:
@@ -82,9 +83,10 @@ class InputStatistic:
             self._squares_I = squares_I if self._squares_I is None else self._squares_I + squares_I
 
     def give_unseen_inputs(self, share: float) -> None:
-        """Give features that were zero in all tokens a mean square of `share` of the others' mean.
+        """Give features that were zero in all tokens a mean square of `share` times the others' mean.
 
-        Few tokens do not show that nothing comes there ever: so weights that read these go by their size, not at once.
+        A few tokens do not prove that these features are always zero. Weights that read them are thus ranked by size,
+        instead of being removed first.
         """
         for values_I in (self._squares_I, None if self._gram_II is None else self._gram_II.diagonal()):
             if values_I is not None and bool((values_I > 0).any()):
@@ -95,7 +97,8 @@ class InputStatistic:
         if self.level is Statistic.GRAM:
             return
         first = -self.tokens % self.sample_stride
-        self._sample.append(X_NI[first :: self.sample_stride].to(torch.float32, copy=True))  # a view would keep X
+        # a view would keep X in memory
+        self._sample.append(X_NI[first :: self.sample_stride].to(torch.float32, copy=True))
 
     @property
     def norms_I(self) -> Tensor:
@@ -106,7 +109,7 @@ class InputStatistic:
 
     @property
     def gram_II(self) -> Tensor:
-        """XᵀX, symmetric, [in_features, in_features]; no more inputs can be taken in once it was read."""
+        """XᵀX, symmetric, [in_features, in_features]; after the first read no more inputs can be added."""
         assert self._gram_II is not None
         if not self._mirrored:
             upper = self._gram_II.triu_()

@@ -1,10 +1,10 @@
 """Convolutions and linear layers as matrices: the weight [outputs, kernel x inputs], and the rows it multiplies.
 
 A convolution is a linear layer on the patches of its input. Within a row, kernel positions are outer and input channels
-inner, so that n:m runs along the channels. A grouped convolution is as many linear layers as it has groups, each with
-outputs and inputs of its own; an ordinary one, and a linear layer, is one group.
+inner, so that n:m runs along the channels. A grouped convolution is one linear layer for each of its groups, each with
+its own outputs and inputs; an ordinary convolution, or a linear layer, is one group.
 
-Shapes: B images, G groups, L positions an image is read at, I inputs of a row, O outputs of a group.
+Shapes: B images, G groups, L positions at which the layer is applied, I inputs of a row, O outputs of a group.
 """
 
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ def groups_of(layer: Layer) -> int:
 
 
 def to_matrix(layer: Layer) -> Tensor:
-    """Return the weight as a float32 matrix [outputs, kernel x inputs], not to be written to."""
+    """Return the weight as a float32 matrix [outputs, kernel x inputs], which must not be changed."""
     weight = layer.weight.detach()
     if isinstance(layer, nn.Conv2d):
         weight = weight.permute(0, 2, 3, 1).flatten(1)
@@ -55,7 +55,7 @@ def as_weight(layer: Layer, matrix_OI: Tensor) -> Tensor:
 @torch.no_grad()
 def set_matrix(layer: Layer, matrix_OI: Tensor) -> None:
     """Set the layer's weight from a matrix."""
-    layer.weight.copy_(as_weight(layer, matrix_OI).clone())  # it may be a view of the weight
+    layer.weight.copy_(as_weight(layer, matrix_OI).clone())  # the matrix may be a view of the weight
 
 
 def input_rows(name: str, layer: Layer, inputs: Tensor, images: int) -> Iterator[Tensor]:
@@ -81,7 +81,7 @@ def input_rows(name: str, layer: Layer, inputs: Tensor, images: int) -> Iterator
 
 
 def rows_at_once(layer: Layer, inputs: Tensor, images: int) -> int:
-    """Return of how many of a batch's images, of which there are so many, rows are made at a time."""
+    """Return the number of a batch's images whose rows are computed at a time; `images` is the batch's number."""
     values = inputs.numel() // images
     if isinstance(layer, nn.Conv2d):
         height, width = layer.kernel_size

@@ -1,6 +1,6 @@
 """Masks of the weights to remove: exact counts of the lowest scores, the same on CPU and CUDA.
 
-Masks are boolean, True where a weight is removed. Ties are broken by lowest index.
+Masks are boolean, True where a weight is removed. Ties go to the lowest index.
 """
 
 import torch
@@ -21,11 +21,12 @@ def lowest(score: Tensor, count: int) -> Tensor:
     threshold = score.kthvalue(count, dim=-1, keepdim=True).values
     mask = score <= threshold
     excess = mask.sum(dim=-1, keepdim=True) - count
-    waits = device_kind(score.device.type).has_own_memory  # to ask that device takes longer than to break no ties
+    # waiting for such a device takes longer than breaking ties where there are none
+    waits = device_kind(score.device.type).has_own_memory
     if waits or excess.any():
         tied = score == threshold
         room = tied.sum(dim=-1, keepdim=True) - excess
-        counts = torch.int32 if size < 2**31 else torch.int64  # of what is counted nothing else is as large
+        counts = torch.int32 if size < 2**31 else torch.int64  # no other tensor here is as large as these counts
         mask &= ~tied | (tied.cumsum(dim=-1, dtype=counts) <= room)
     return mask
 

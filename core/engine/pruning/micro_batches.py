@@ -1,4 +1,4 @@
-"""Micro-batches of a pass over the blocks, and how such a pass goes on where memory does not suffice for them."""
+"""Micro-batches of a pass over the blocks, which get smaller where memory runs out."""
 
 import gc
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,16 +13,17 @@ from secateur_wire.base import JsonObject
 
 @dataclass(frozen=True)
 class MicroBatches:
-    """Sizes of a pass's micro-batches: those of its plan, halved from some blocks on, where memory ran out.
+    """Sizes of a pass's micro-batches: the plan's, halved from the blocks on where memory ran out.
 
-    `planned` returns how many sequences of a length a forward has; `halved_at` are the blocks, once for each time.
+    `planned` returns the number of sequences of a length per forward. `halved_at` are the blocks, once for each
+    halving.
     """
 
     planned: Callable[[int], int]
     halved_at: tuple[int, ...] = ()
 
     def size(self, shape: Sequence[int], block: int | None = None) -> int:
-        """Return how many sequences of tokens [sequences, time] go through a block together; None: the last so far."""
+        """Return the number of sequences per forward of a block, for tokens [sequences, time]; None: the last block."""
         sequences, length = shape
         size = max(1, min(sequences, self.planned(length)))
         for at in self.halved_at:
@@ -35,9 +36,9 @@ class MicroBatches:
         return all(self.size(each.shape) == 1 for each in (calibration_NT, *evaluations) if each is not None)
 
     def history(self, calibration_NT: Tensor | None, evaluations: Mapping[str, Tensor]) -> list[JsonObject]:
-        """Return the sequences in a micro-batch from block 0 on and from each where memory ran out, for the report.
+        """Return the sequences per micro-batch from block 0 on, and from each halving on, for the report.
 
-        There is nothing to tell where it never did.
+        Empty where memory never ran out.
         """
         blocks = dict.fromkeys((0, *self.halved_at)) if self.halved_at else ()
         return [
@@ -51,7 +52,7 @@ class MicroBatches:
 
 
 def _halved(size: int) -> int:
-    """Return the largest divisor that is at most the half, so that larger micro-batches are made of whole smaller ones.
+    """Return the largest divisor that is at most half, so that a larger micro-batch consists of whole smaller ones.
 
     One stays one.
     """
@@ -59,10 +60,10 @@ def _halved(size: int) -> int:
 
 
 class ResumablePass(Protocol):
-    """A pass that saves where it is, and can be told to go on from there by less at a time."""
+    """Pass that saves its position, and can resume from there with smaller micro-batches."""
 
     def halve_micro_batches(self, error: str) -> bool:
-        """Save that the pass goes on from its newest record with smaller micro-batches; False where it cannot."""
+        """Save that the pass resumes from its newest record with smaller micro-batches; False where it cannot."""
 
 
 Pass = TypeVar("Pass", bound=ResumablePass)
@@ -70,11 +71,11 @@ Result = TypeVar("Result")
 
 
 def run_within_memory(make: Callable[[], Pass], run: Callable[[Pass], Result]) -> tuple[Pass, Result]:
-    """Make a pass and run it; where memory runs out, go on from its newest record with smaller micro-batches.
+    """Run a new pass; where memory runs out, resume from its newest record with smaller micro-batches.
 
-    The pass that goes on is made anew, as a later attempt makes it: it has nothing of the one that failed but what that
-    had saved. Returns the pass that came to its end, and its result. Raises the last error where nothing is saved yet,
-    or micro-batches have one sequence.
+    The resuming pass is a new one, as in a later attempt: it keeps only the saved state of the failed one. Returns the
+    pass that ended, and its result. Raises the last error where nothing is saved yet, or micro-batches have one
+    sequence.
     """
     while True:
         walk = make()

@@ -1,4 +1,4 @@
-"""Context of a method for classifiers: the model, its images, and who watches it."""
+"""Context of a method for classifiers: the model, its images, and the callbacks for progress."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,11 +19,11 @@ from secateur_wire.errors import InvalidRequest
 
 @dataclass
 class Network:
-    """A loaded classifier with everything a method needs to prune it.
+    """Loaded classifier with everything a method needs to prune it.
 
     `model` is float32, in evaluation mode, on `device`, and changed in place: `model(pixel_values=images_BCHW).logits`
-    are [batch, classes]. `layers` are those that may be pruned, in order, named as its modules. `images` are those to
-    calibrate and retrain on. `notes` and `figures` go into the report; `store` is where an iterative method saves its
+    are [batch, classes]. `layers` are the prunable layers, in order, with their modules' names. `images` are for
+    calibration and retraining. `notes` and `figures` go into the report. `store` is where an iterative method saves its
     rounds, and finds those of an earlier attempt.
     """
 
@@ -41,7 +41,7 @@ class Network:
 
     @property
     def calibration(self) -> ImageSet:
-        """The images; raises InvalidRequest where there are none."""
+        """Images for calibration; raises InvalidRequest where there are none."""
         if self.images is None:
             raise InvalidRequest(
                 "calibration is required: this method measures on labelled images", param="calibration"
@@ -64,7 +64,7 @@ class Network:
 
 @torch.no_grad()
 def loss_and_accuracy(network: Network, images: ImageSet) -> tuple[float, float]:
-    """Return mean cross-entropy in nats and the share of images whose highest logit is their label's."""
+    """Return the mean cross-entropy in nats and the share of images whose top class is the label."""
     loss = right = 0.0
     for pixels_BCHW, labels_B in network.batches(images):
         logits_BK = network.logits(pixels_BCHW)
@@ -79,12 +79,12 @@ def mean_loss(network: Network, images: ImageSet) -> float:
 
 
 def weights_of(model: nn.Module, layers: Sequence[LinearShape]) -> Mapping[str, nn.Parameter]:
-    """Return the weights of layers by parameter name, as `ZeroPattern` takes them."""
+    """Return the weights of layers by parameter name, for `ZeroPattern`."""
     return {f"{layer.name}.weight": weight_of(model, layer.name) for layer in layers}
 
 
 def weight_of(model: nn.Module, name: str) -> nn.Parameter:
-    """Return the weight of a convolution or linear layer, as the module holds it."""
+    """Return the weight parameter of a convolution or linear layer's module."""
     weight = model.get_submodule(name).weight
     assert isinstance(weight, nn.Parameter)
     return weight

@@ -1,4 +1,4 @@
-"""Plan of a pass that prunes a language model block by block: the choices that every such pass has."""
+"""Plan of a pass that prunes a language model block by block: the choices that all such passes share."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ MICRO_BATCH_TOKENS = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class PruningPlan(ABC):
-    """Choices of one pass, all made. `dtype` is the model's own, `forward_dtype` that of its forwards."""
+    """Choices of one pass, all resolved. `dtype` is the model's own, `forward_dtype` that of its forwards."""
 
     method_id: str
     sparsity: float
@@ -29,7 +29,7 @@ class PruningPlan(ABC):
     @property
     @abstractmethod
     def weight_reads(self) -> int:
-        """Times the model's weights are read."""
+        """Number of times the model's weights are read."""
 
     @property
     @abstractmethod
@@ -46,7 +46,7 @@ class PruningPlan(ABC):
         return max(1, MICRO_BATCH_TOKENS // length)
 
     def fingerprint(self, folder: ModelFolder, revision: str, tokens: dict[str, Tensor]) -> str:
-        """Hash everything the run's numbers depend on; a later attempt resumes only where the hash is the same."""
+        """Return a hash of everything the numbers depend on; a later attempt resumes only with the same hash."""
         facts: JsonObject = {
             "method": self.method_id,
             "sparsity": self.sparsity,
@@ -68,7 +68,7 @@ class PruningPlan(ABC):
 
 
 def model_facts(folder: ModelFolder, revision: str, tokens: Mapping[str, Tensor]) -> JsonObject:
-    """Return what a fingerprint has of the model and of the tokens that go through it, by the names of the streams."""
+    """Return a fingerprint's facts of the model and of its tokens, by the names of the streams."""
     return {
         "model": folder.description.model_dump(mode="json", exclude={"linears"}),
         "revision": revision,

@@ -1,4 +1,4 @@
-"""Results of a pass that prunes: rows of the report, perplexities, and where the pruned tensors lie."""
+"""Results of a pruning pass: rows of the report, perplexities, and the positions of the pruned tensors."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,10 +12,10 @@ from secateur_wire.base import JsonObject
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One linear layer in the report.
+    """Row of one linear layer in the report.
 
-    `reconstruction_error` is ‖(W−Ŵ)X‖/‖WX‖ on the inputs it saw in this run; `refit`, `ridge` and `conjugate_gradient`
-    are α, λ and steps of its compensation, given or chosen.
+    `reconstruction_error` is ‖(W−Ŵ)X‖/‖WX‖ on its inputs in this run. `refit`, `ridge` and `conjugate_gradient` are α,
+    λ and the steps of its compensation, given or chosen.
     """
 
     name: str
@@ -33,7 +33,7 @@ class LayerRow:
 
 @dataclass(frozen=True, kw_only=True)
 class ExpertRow(LayerRow):
-    """The stack of one matrix of each of a block's `experts` in the report: its zeros and error are those of all.
+    """Row in the report for a stack of a block's `experts`: zeros and error of all its matrices.
 
     `reconstruction_error` is on the tokens routed to each, weighted by their gates where the method minimises it;
     `refit` is the mean over the experts.
@@ -44,9 +44,9 @@ class ExpertRow(LayerRow):
 
 @dataclass(frozen=True)
 class RoutingRow:
-    """The routing in one decoder layer in the report: calibration tokens that reached each expert.
+    """Row in the report for one decoder layer's routing: the calibration tokens that reached each expert.
 
-    `pooled` are those experts that too few reached, so that they were pruned by the statistics of all tokens.
+    `pooled` are the experts that too few tokens reached, so that they were pruned with the statistics of all tokens.
     """
 
     name: str
@@ -56,7 +56,7 @@ class RoutingRow:
 
     @property
     def summary(self) -> str:
-        """Return in words which experts were pruned by all tokens."""
+        """Return in words the experts that were pruned with all tokens."""
         few = ", ".join(map(str, self.pooled[:8])) + (" …" if len(self.pooled) > 8 else "")
         return (
             f"{self.name}: {len(self.pooled)} of {len(self.tokens)} experts ({few}) were reached by too few "
@@ -66,10 +66,10 @@ class RoutingRow:
 
 @dataclass(frozen=True)
 class UnitRow:
-    """The heads or channels of one decoder layer in the report: numbers before and after, and parameters removed.
+    """Row in the report for the heads or channels of one decoder layer: numbers before and after, parameters removed.
 
     `kind` is 'heads' (KV groups or query heads, as the job chose), 'channels' or 'layer'. `cost` is the increase of the
-    loss that the method expected of what it removed, in nats a token, where it estimates one.
+    loss in nats per token that the method expected from the removal, where it estimates one.
     """
 
     name: str
@@ -85,7 +85,7 @@ class UnitRow:
 class PerplexityPair:
     """Perplexity of the dense and the pruned model on the same windows, with the standard error of their ratio.
 
-    `dense_losses` are the dense model's mean losses of the windows (nats).
+    `dense_losses` are the dense model's mean losses of the windows in nats.
     """
 
     dense: float
@@ -100,14 +100,14 @@ class PerplexityPair:
 
 @dataclass(frozen=True)
 class PruneResult:
-    """Result of a pass that prunes.
+    """Result of a pruning pass.
 
-    `files` hold the tensors of the blocks, and of the head where it was pruned, under the names they are to be saved
-    by; `unchanged` says where all others lie in the source; `config` is the new config.json where it is not the
-    source's. `removed` counts weights that are zero or gone, `prunable` those that could have been. `verification`
-    holds a few tokens and the logits the saved model must give for them. `refits` is the α chosen for each linear layer
-    that is left of a cut and was fitted to the dense model, by its name in the source. `sections` are the rows that the
-    kind of removal adds to the report, by the names of their sections. `micro_batches` is the history of their sizes,
+    `files` hold the tensors of the blocks, and of the head where it was pruned, under the names by which they are
+    saved. `unchanged` are the positions of all other tensors in the source. `config` is the new config.json where it
+    differs from the source's. `removed` counts weights that are zero or gone, `prunable` those that could have been.
+    `verification` has a few tokens and their logits, which the saved model must reproduce. `refits` is the α chosen for
+    each fitted linear layer that is left after units were removed, by its name in the source. `sections` are the
+    report's rows of the kind of removal, by the names of their sections. `micro_batches` is the history of their sizes,
     where memory ran out.
     """
 

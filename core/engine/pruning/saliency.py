@@ -1,4 +1,4 @@
-"""Saliency scores: how much each weight is worth. Shapes [out_features, in_features], the highest are kept."""
+"""Saliency scores of weights, [out_features, in_features]; the weights of highest score are kept."""
 
 import torch
 from torch import Tensor
@@ -23,8 +23,8 @@ def random(weight_OI: Tensor, seed: int) -> Tensor:
 def cumulative_row_share(score_OI: Tensor) -> Tensor:
     """Return the share of its row's total score that each weight and all lower ones hold together.
 
-    Wanda's variant keeps, in every row, the weights above a threshold on this share and bisects the threshold α until
-    the tensor's sparsity is met; taking the k lowest shares of the tensor is that threshold, found exactly.
+    Wanda's variant keeps, in every row, the weights above a threshold α on this share, and bisects α until the tensor's
+    sparsity is met. The k lowest shares of the tensor give exactly that threshold.
     """
     ordered_OI, order_OI = score_OI.sort(dim=1, stable=True)
     cumulative_OI = ordered_OI.cumsum(dim=1, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Cubic schedule of gradual removal (Zhu & Gupta 2017, arXiv:1710.01878), with a rest at both ends."""
+"""Cubic schedule of gradual removal (Zhu & Gupta 2017, arXiv:1710.01878), constant at both ends."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,10 +13,10 @@ COOL_DOWN = 0.1
 
 
 def cubic(done: int, steps: int, *, warm_up: float = WARM_UP, cool_down: float = COOL_DOWN) -> float:
-    """Return the share of the removal that is done after `done` of `steps` steps.
+    """Return the share of the removal after `done` of `steps` steps.
 
-    1 − (1 − p)³, p rising from 0, where the warm-up ends, to 1, where the cool-down begins; these are shares of the
-    steps. Exactly 0 before, exactly 1 after.
+    It is 1 − (1 − p)³, with p rising from 0 at the end of the warm-up to 1 at the start of the cool-down; both are
+    shares of the steps. Exactly 0 before, exactly 1 after.
     """
     first, last = warm_up * steps, (1 - cool_down) * steps
     if done >= last:
@@ -25,7 +25,7 @@ def cubic(done: int, steps: int, *, warm_up: float = WARM_UP, cool_down: float =
 
 
 def counts_at(share: float, counts: LayerCounts, shape: LayerShape, kinds: Sequence[UnitKind]) -> LayerCounts:
-    """Return what a layer keeps once `share` of its removal is done, to the nearest unit; `counts` at share 1."""
+    """Return the counts of a layer after `share` of its removal, to the nearest unit; `counts` at share 1."""
 
     def kept(kind: UnitKind) -> int:
         before, step = kind.units(shape), kind.parts(shape)

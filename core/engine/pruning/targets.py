@@ -1,4 +1,4 @@
-"""Input of a pruning method: the linear layers that read one tensor, each with the share of weights to remove."""
+"""Input of a pruning method: the linear layers that read one tensor, each with its number of weights to remove."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from core.engine.options.patterns import Pattern
 
 @dataclass(frozen=True)
 class LayerTarget:
-    """The number of weights to remove from one linear layer: `sparsity` of them, in a pattern.
+    """Number of weights to remove from one linear layer: a share `sparsity`, in a pattern.
 
     `count` overrides that number for the tensor where a ranking over the entire model chose it.
     """
@@ -33,9 +33,9 @@ class LayerTarget:
 
 @dataclass(frozen=True)
 class PrunableLinear:
-    """One linear layer to prune. `weight_OI` is float32, [out_features, in_features], and not written to.
+    """Linear layer to prune. `weight_OI` is float32, [out_features, in_features], and must not be changed.
 
-    `index` is the layer's place among all prunable layers of the model: it seeds what is random.
+    `index` is the layer's place among all prunable layers of the model; it seeds random numbers.
     """
 
     name: str

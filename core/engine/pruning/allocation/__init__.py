@@ -1,4 +1,4 @@
-"""Allocation: how much of the model's sparsity each layer gets, by a ranking over all layers or by their gradients.
+"""Allocation: the sparsity of each layer, from a ranking over all layers or from their gradients.
 
-What a layer then does with its share has no place here.
+Other packages prune the layers.
 """

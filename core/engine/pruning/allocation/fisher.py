@@ -1,10 +1,10 @@
 """Pruning rates of the linear layers, from the Fisher information of a few calibration sequences.
 
 Optimal Brain Damage (LeCun, Denker & Solla 1989, eq. 5) expects the loss to rise by ½·h·w² when a weight w is removed.
-Here h is the diagonal of the empirical Fisher information, Σ_n g_no²·x_ni² over tokens n, of a layer's input x and the
-gradient g of the loss in its output. A layer's weights are removed in the order of |w|·‖x‖ (as in Wanda); the cost at
-rising rates is the layer's curve, and the curves of all layers give each the rate at which the next weight costs as
-much as in any other. Only a sample of every layer's rows is used. No gradient of a weight is computed.
+Here h is the diagonal of the empirical Fisher information, Σ_n g_no²·x_ni² over tokens n, for a layer's input x and the
+gradient g of the loss in its output. A layer's weights are removed in the order of |w|·‖x‖ (as in Wanda). The expected
+rise over the rate is the layer's curve. The curves of all layers give the rates at which the next weight costs the same
+in every layer. Only a sample of every layer's rows is used, and no gradient of a weight is computed.
 """
 
 import math
@@ -25,9 +25,9 @@ from core.engine.pruning.streams.hidden_state_cache import HiddenStateCache
 from secateur_wire.errors import RunFailed
 
 _ROWS = 64
-"""Number of a layer's rows that are sampled, about, evenly spaced."""
+"""Approximate number of a layer's sampled rows, evenly spaced."""
 _RATES = 20
-"""Number of rates at which a curve is known."""
+"""Number of rates on a curve."""
 _HIGHEST_RATE = 0.95
 
 
@@ -57,7 +57,7 @@ class _Watch:
         output.register_hook(see)
 
     def increases(self, highest: float) -> Tensor:
-        """Return the increase of the loss at rates up to `highest`, then that of all weights, on the device.
+        """Return the increase of the loss at rates up to `highest`, then with all weights removed, on the device.
 
         The block's weights must be loaded.
         """
@@ -72,7 +72,7 @@ class _Watch:
         return costs[torch.tensor([*places, len(costs) - 1])]
 
     def curve(self, increases: Sequence[float], highest: float) -> LayerCosts:
-        """Return the curve of `increases` as they were read; raises RunFailed where it is not finite."""
+        """Return the curve from the values of `increases`; raises RunFailed where it is not finite."""
         *read, total = increases
         if not math.isfinite(total):
             raise RunFailed(f"{self.shape.name}: its inputs or gradients are not finite, no rate can be chosen by them")
@@ -93,9 +93,9 @@ def fisher_rates(
     dtype: torch.dtype,
     cache: HiddenStateCache,
 ) -> dict[str, float]:
-    """Return the share of each linear layer's weights to remove, by name; all together it is `sparsity`.
+    """Return the share of each linear layer's weights to remove, by name; over all layers it is `sparsity`.
 
-    `tokens_NT` are token ids [sequences, time], `linears` are linear layers of the blocks of `streamed`, which run
+    `tokens_NT` are token ids [sequences, time]. `linears` are linear layers of the blocks of `streamed`, which run
     forward and backward one after the other in `dtype`. No layer loses more than 95 %, or (1 + sparsity)/2 where that
     is more. Raises RunFailed where gradients are not finite.
     """
@@ -111,7 +111,7 @@ def fisher_rates(
 
     def on_block(index: int, *unused: Mapping[str, Tensor]) -> None:
         if watches := by_block.get(index):
-            # The device is waited for once.
+            # One wait for the device.
             read = torch.stack([watch.increases(highest) for watch in watches]).tolist()
             costs.update({each.shape.name: each.curve(own, highest) for each, own in zip(watches, read, strict=True)})
 

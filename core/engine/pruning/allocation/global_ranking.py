@@ -1,4 +1,4 @@
-"""Allocation of the target sparsity: evenly, by outliers (OWL), by a list per layer, or by one global ranking."""
+"""Allocation of the target sparsity: uniform, by outliers (OWL), by a list per layer, or by one global ranking."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -9,7 +9,7 @@ from core.engine.architectures.layer_shape import LinearShape
 
 
 def outlier_share(scores: Iterable[Tensor], ratio: float) -> float:
-    """Return the share of a block's scores that are above `ratio` times their mean.
+    """Return the share of a block's scores that exceed `ratio` times their mean.
 
     OWL (Yin et al. 2023, arXiv:2310.05175, eq. 2). `scores` are |W|·‖X‖ of every prunable linear layer of the block.
     """
@@ -18,7 +18,7 @@ def outlier_share(scores: Iterable[Tensor], ratio: float) -> float:
 
 
 def owl_sparsities(outlier_shares: Sequence[float], sparsity: float, spread: float) -> list[float]:
-    """Return the sparsity of each block: the more outliers, the lower (OWL).
+    """Return the sparsity of each block: blocks with more outliers get a lower one (OWL).
 
     The sparsities lie in a band of width 2·spread, and their mean is exactly the target `sparsity`.
     """
@@ -33,10 +33,10 @@ def owl_sparsities(outlier_shares: Sequence[float], sparsity: float, spread: flo
 def global_counts(
     linears: Sequence[LinearShape], read: Callable[[LinearShape], Tensor], sparsity: float
 ) -> dict[str, int]:
-    """Count the weights to remove from each tensor when all are ranked together by |w|; ties go to the earliest.
+    """Return the number of weights to remove from each tensor in a joint ranking by |w|; ties go to the earliest.
 
-    The exact threshold is found without holding the model: the bits of a non-negative float32 sort like the float, so
-    one reading counts their upper 16 bits, and another, within the bin the threshold falls in, the lower 15.
+    The exact threshold is found without the model in memory. The bits of a non-negative float32 sort like the float:
+    one reading counts the upper 16 bits, and another counts the lower 15 bits within the bin of the threshold.
     """
     total = round(sparsity * sum(linear.numel for linear in linears))
     upper = torch.zeros(2**16, dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""Choice of a block's units in the pass that removes them, by calibration tokens that go along."""
+"""Choice of a block's units during the pass that removes them, from calibration tokens."""
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
@@ -32,11 +32,11 @@ from core.engine.pruning.units.removal import UnitCounts, layer_unit_sets
 
 @dataclass(frozen=True)
 class BlockChoice:
-    """A method that chooses block by block, and the streams of calibration tokens it reads.
+    """Method that chooses block by block, and the streams of calibration tokens it reads.
 
-    `dense` goes through the blocks of `streamed`, `pruned` (None where the method does not read it) through those of
-    `narrow`, which has the units of `kinds` that `counts` says; `planned` is what the method wrote when it planned.
-    Where a `refit` follows, both are its streams: they go on when the block is fitted.
+    `dense` goes through the blocks of `streamed`; `pruned` (None where the method does not read it) goes through the
+    blocks of `narrow`, which has the units of `kinds` given by `counts`. `planned` is the method's own plan. Where a
+    `refit` follows, both are its streams, and it advances them.
     """
 
     method: BlockUnitMethod
@@ -53,15 +53,15 @@ class BlockChoice:
 
     @property
     def streams(self) -> list[Stream]:
-        """Streams that are not the refit's."""
+        """Streams that do not belong to the refit."""
         if self.refit is not None:
             return []
         return [self.dense, *([self.pruned] if self.pruned else [])]
 
     def prune(self, index: int, place: int, tensors: dict[str, Tensor], complete: Mapping[str, Tensor]) -> PrunedBlock:
-        """Let the method choose what block `index` keeps, which is block `place` of the narrow model.
+        """Let the method choose the units that block `index` keeps; it is block `place` of the narrow model.
 
-        `tensors` are the dense model's, `complete` those that are to be pruned, with the biases that were added.
+        `tensors` are the dense model's. `complete` are the tensors to prune, with the biases that were added.
         """
         family = self.streamed.folder.family
         gap = gaps_behind(self.counts.layers, len(self.streamed))[index]
@@ -147,7 +147,7 @@ class BlockChoice:
         return PrunedTokens(module, lambda: _run(stream, module, place), are_dense, fit, reading, fit_experts)
 
     def go_on(self, place: int, left: dict[str, Tensor]) -> None:
-        """Let the pruned tokens go through what is left of a block, where they have not gone on with the dense ones."""
+        """Advance the pruned tokens through the rest of a block, unless they advanced with the dense ones."""
         if self.pruned is not None and self.refit is None and self.pruned.done < self.dense.done:
             self.pruned.advance(self.narrow.fill_block(place, left, self.pruned.dtype), place)
             self.narrow.empty_block(place)
@@ -163,6 +163,6 @@ class BlockChoice:
 
 
 def _run(stream: Stream, block: nn.Module, index: int) -> None:
-    """Let a stream's tokens go through a block, and stay where they are."""
+    """Run a stream's tokens through a block without advancing them."""
     for batch, hidden in stream.batches():
         call_block(block, hidden, stream.arguments(index, batch))

@@ -1,11 +1,11 @@
-"""Removal of parts of the blocks, or of whole ones: a method chooses them, and one pass over the blocks removes them.
+"""Removal of units or whole blocks: a method chooses them, and one pass over the blocks removes them.
 
-What a kind of removal does in its own way, a class derived from this one has.
+Kinds of removal derive classes from this one.
 
-A method chooses everything before the pass, or how many units there are to be, and which of a block when the pass is
-there. The dense and the pruned model are measured on the same tokens in that pass. It can be resumed once the choice is
-made, and at any block. Resident are embeddings and head, one block before and after removal, the activation budget and,
-with a refit, the statistics of one input group; the memory a method needs to choose before is its own.
+A method chooses everything before the pass; or it chooses the number of units before, and the units of a block during
+the pass. The dense and the pruned model are measured on the same tokens in that pass. It can be resumed after the
+choice, and at any block. In memory are embeddings and head, one block before and after removal, the activation budget
+and, with a refit, the statistics of one input group; a method's choice before the pass needs its own memory.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -48,9 +48,9 @@ from secateur_wire.errors import InvalidRequest
 
 
 class UnitRemovalPass(BlockPass):
-    """The choice and the pass that removes what was chosen.
+    """Choice of units, and the pass that removes them.
 
-    `fits_experts`: where a mixture loses something, a refit fits its experts too.
+    With `fits_experts`, a refit also fits the experts of a mixture that lost units.
     """
 
     fits_experts: ClassVar[bool] = False
@@ -73,7 +73,7 @@ class UnitRemovalPass(BlockPass):
 
     @property
     def kinds(self) -> tuple[UnitKind, ...]:
-        """The kinds of units that are removed."""
+        """Kinds of units that are removed."""
         return self.plan.kinds
 
     def run(self) -> PruneResult:
@@ -85,43 +85,43 @@ class UnitRemovalPass(BlockPass):
         return self._remove(kept)
 
     def choose(self, context: UnitSelectionContext) -> KeptUnits | UnitCounts:
-        """Let the method choose what stays, or how much of it."""
+        """Let the method choose the units that stay, or their number."""
         method = self.plan.method
         return method.plan(context) if isinstance(method, BlockUnitMethod) else method.select(context)
 
     @property
     def choice_state(self) -> Mapping[str, Any]:
-        """Return what is saved with the choice, for an attempt that goes on from it."""
+        """Return the state to save with the choice, for an attempt that resumes after it."""
         return {}
 
     def restore_choice(self, state: Mapping[str, Any]) -> None:
-        """Take up what an earlier attempt saved with its choice."""
+        """Restore the state that an earlier attempt saved with its choice."""
 
     @property
     def block_state(self) -> Mapping[str, Any]:
-        """Return what is saved after each block, beside what every pass saves."""
+        """Return the state to save after each block, beside the common state of all passes."""
         return {}
 
     def restore_blocks(self, state: Mapping[str, Any]) -> None:
-        """Take up what an earlier attempt saved after its last block."""
+        """Restore the state that an earlier attempt saved after its last block."""
 
     def config_left(self, counts: UnitCounts) -> JsonObject:
-        """Return the config.json of what is left."""
+        """Return the config.json of the pruned model."""
         return config_after_removal(self.folder, self.structure, self.kinds, counts)
 
     def remove(
         self, place: int, tensors: Mapping[str, Tensor], unit_sets: Sequence[UnitSet], kept: KeptLayerUnits
     ) -> dict[str, Tensor]:
-        """Return the tensors that are left of a block, which is block `place` of what is left of the model."""
+        """Return the remaining tensors of a block, which is block `place` of the pruned model."""
         return remove_units(tensors, unit_sets, kept)
 
     def note_block(self, index: int, answer: PrunedBlock, refit: UnitRefit | None) -> None:
-        """Take note of a block that has been pruned, for the report."""
+        """Record facts of a pruned block for the report."""
 
     def rows_of(self, index: int, counts: UnitCounts, costs: Mapping[KindName, float]) -> Iterable[UnitRow]:
-        """Yield the report's rows of a layer: one for each kind of its units, or one for a layer that is gone.
+        """Yield the report's rows of a layer: one for each kind of its units, or one for a removed layer.
 
-        `costs` are the increases of the loss that are expected, by kind.
+        `costs` are the expected increases of the loss, by kind.
         """
         name, shape = self.streamed.block_prefix(index), self.structure.layers[index]
         if index not in counts.layers:
@@ -162,7 +162,7 @@ class UnitRemovalPass(BlockPass):
         return kept
 
     def _earlier_choice(self) -> KeptUnits | UnitCounts | None:
-        """Return the choice of this attempt or one before, if made under the same circumstances, else None."""
+        """Return the choice of this or an earlier attempt if it had the same inputs, else None."""
         saved = self.store.load(SELECTION)
         if not isinstance(saved, Saved):
             return None
@@ -212,7 +212,7 @@ class UnitRemovalPass(BlockPass):
             if index in places:
                 place = places[index]
                 left, costs = self._left(index, place, tensors, kept, narrow, choice, refit)
-                tensors.clear()  # what is left may be a copy
+                tensors.clear()  # the pruned tensors may be copies
                 block = narrow.fill_block(place, left, plan.dtype)
                 for stream in [*pruned, verification]:
                     stream.advance(block, place)
@@ -271,9 +271,9 @@ class UnitRemovalPass(BlockPass):
         choice: BlockChoice | None,
         refit: UnitRefit | None,
     ) -> tuple[dict[str, Tensor], Mapping[KindName, float]]:
-        """Return the tensors that are left of a block that stays, and what its loss of units costs where that is known.
+        """Return the remaining tensors of a block that stays, and the cost of its lost units where known.
 
-        Which units it keeps is in `kept`, or chosen now.
+        Its kept units are in `kept`, or are chosen now.
         """
         family = self.folder.family
         unit_sets = layer_unit_sets(family, self.structure, index, self.kinds)
@@ -328,7 +328,7 @@ class UnitRemovalPass(BlockPass):
         )
 
     def _added(self, narrow: StreamedModel, places: Mapping[int, int]) -> int:
-        """Return the parameters that the layers have beside those of the source."""
+        """Return the number of parameters that the layers gain over the source's."""
         return sum(
             parameter.numel()
             for index, place in places.items()

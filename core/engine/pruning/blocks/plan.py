@@ -14,10 +14,11 @@ from secateur_wire.base import JsonObject
 
 @dataclass(frozen=True, kw_only=True)
 class UnitRemovalPlan(PruningPlan):
-    """The choices of one pass that removes units; `removal` has the counts that the kind of removal decided.
+    """Choices of one pass that removes units; `removal` has the counts that the kind of removal decided.
 
-    `sparsity` is a share of all parameters of the model, `at_least` that no less is removed. `split_reads` is how often
-    the weights are read to compare the splits between attention and FFN that the width reduction leaves open.
+    `sparsity` is a share of all parameters of the model; with `at_least` no less is removed. `split_reads` is the
+    number of times the weights are read to compare the splits between attention and FFN that the width reduction leaves
+    open.
     """
 
     layout: Layout
@@ -33,22 +34,22 @@ class UnitRemovalPlan(PruningPlan):
 
     @property
     def width_reduction(self) -> WidthReduction | None:
-        """The reduction by which layers get narrower; None where none does."""
+        """Width reduction of the layers; None where no layer gets narrower."""
         return self.removal.width_reduction
 
     @property
     def compensation(self) -> Refit | None:
-        """Options of the refit of what is left; None: no refit."""
+        """Options of the refit of the remaining weights; None: no refit."""
         return self.parameters.requested_compensation
 
     @property
     def attention(self) -> AttentionMode:
-        """The unit by which attention heads are removed."""
+        """Unit by which attention heads are removed."""
         return "none" if self.width_reduction is None else self.width_reduction.attention
 
     @property
     def weight_reads(self) -> int:
-        """Times the model's weights are read: to choose what to remove, and to remove it."""
+        """Number of times the model's weights are read, for the choice and for the removal."""
         return 1 + self.method.weight_reads + self.split_reads
 
     @property

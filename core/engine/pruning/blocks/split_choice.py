@@ -1,4 +1,4 @@
-"""Choice of how a removal is split between attention and FFN, by the masked model's perplexity on calibration text."""
+"""Choice of a removal's split between attention and FFN, by the masked model's perplexity on calibration text."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -24,10 +24,11 @@ WEIGHT_READS: Final = 2
 
 @torch.inference_mode()
 def choose_split(context: UnitSelectionContext) -> tuple[WidthReduction, list[str]]:
-    """Return the one of the context's reductions whose masked model predicts calibration text best, and why.
+    """Return the reduction whose masked model predicts calibration text best, and the reasons.
 
-    The same units go first in each: those whose outputs have the least energy, E[x²]·‖w‖² summed over a unit's features
-    x, w the column of the weights that reads one. Without calibration the context's own reduction stays.
+    All reductions remove units in the same order: those whose outputs have the least energy, E[x²]·‖w‖² summed over a
+    unit's features x, with w the column of the weights that reads the feature. Without calibration text the context's
+    own reduction stays.
     """
     first = context.width_reduction
     assert first is not None
@@ -56,7 +57,7 @@ def choose_split(context: UnitSelectionContext) -> tuple[WidthReduction, list[st
 
 
 def _energies(context: UnitSelectionContext) -> list[dict[KindName, Tensor]]:
-    """Return E‖what each unit adds to the output that reads it‖², of the dense model."""
+    """Return the mean energy of each unit's contribution to the output that reads it, in the dense model."""
     scores: list[dict[KindName, Tensor]] = []
     for layer, tensors, tokens in dense_blocks(context):
         unit_sets = context.unit_sets(layer)
@@ -79,7 +80,7 @@ def _of_kinds(
 
 
 def _masked_perplexities(context: UnitSelectionContext, kept: Sequence[KeptUnits]) -> list[float]:
-    """Return the perplexity of the model with each of these choices, all together block by block."""
+    """Return the perplexity of the model with each of these choices, all computed together block by block."""
     assert context.calibration is not None
     streamed, dtype = context.streamed, context.forward_dtype
     batches = context.calibration.split(context.micro_batch)
@@ -112,7 +113,7 @@ def _masked_perplexities(context: UnitSelectionContext, kept: Sequence[KeptUnits
 
 
 def _described(context: UnitSelectionContext, kept: KeptUnits) -> str:
-    """Return what stays of each kind of units, of all layers together."""
+    """Return the number of kept units of each kind, over all layers."""
     kinds = context.kinds
     counts = kept.counts(context.structure, kinds).layers.values()
     return " and ".join(

@@ -1,4 +1,4 @@
-"""Trial of counts: a model pruned to them on a few tokens by a method, as the pass does it, and not kept."""
+"""Trial of counts: a method prunes the model to them on a few tokens, as the pass does, and the result is discarded."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,7 +20,7 @@ from core.engine.resume.store import ResumeStore
 def ends_after_trial(
     context: UnitSelectionContext, method: BlockUnitMethod, counts: UnitCounts, fitted_NT: Tensor, seen_NT: Tensor
 ) -> list[Tensor]:
-    """Return what the last block gives for batches of the tokens `seen`, once blocks were pruned on those `fitted`."""
+    """Return the last block's outputs for batches of the tokens `seen`, after pruning with the tokens `fitted`."""
     streamed, family = context.streamed, context.folder.family
     raw = config_after_removal(context.folder, context.structure, context.kinds, counts)
     narrow = narrow_model(streamed, raw)

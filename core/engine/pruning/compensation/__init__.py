@@ -1,4 +1,4 @@
-"""Compensation: updates of the weights that stay, so that a layer's outputs change least by those that went.
+"""Compensation: updates of the remaining weights that minimise the change of a layer's outputs.
 
-Which weights go is decided elsewhere: by masks, or by the units that are kept.
+Masks, or the kept units, are decided elsewhere.
 """

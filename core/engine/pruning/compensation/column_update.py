@@ -1,4 +1,4 @@
-"""The Optimal Brain Surgeon column update: the weights that stay change so that a layer's outputs change least."""
+"""Optimal Brain Surgeon column update: the remaining weights change so that a layer's outputs change least."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -17,12 +17,12 @@ _MAXIMUM_DOUBLINGS = 30
 def damped_inverse_factor(hessian_II: Tensor, damping: float, note: Callable[[str], None]) -> tuple[Tensor, Tensor]:
     """Return U, upper triangular with UᵀU = (H + λI)⁻¹, and the mask of dead inputs.
 
-    λ = damping·mean(diag H). H is reversed in both dimensions before its Cholesky factor L is taken: U is then L⁻¹
+    λ = damping·mean(diag H). H is reversed in both dimensions before its Cholesky factor L is computed: U is then L⁻¹
     reversed, one triangular inverse instead of an inverse and a second factorisation. Raises RunFailed if no damping
     helps.
     """
     reversed_II = hessian_II.flip(0, 1)
-    del hessian_II  # matrices of this size are the most that a job holds: each is let go of as soon as it was read
+    del hessian_II  # matrices of this size are the largest of a job: each is freed as soon as it was read
     lower_II, dead_I = _factorise(reversed_II, damping, note)
     del reversed_II
     identity_II = torch.eye(len(lower_II), dtype=lower_II.dtype, device=lower_II.device)
@@ -42,7 +42,7 @@ def damped_cholesky(hessian_II: Tensor, damping: float, note: Callable[[str], No
 
 
 def _factorise(hessian_II: Tensor, damping: float, note: Callable[[str], None]) -> tuple[Tensor, Tensor]:
-    """Return what `damped_cholesky` does; H is changed in place."""
+    """Return the result of `damped_cholesky`; H is changed in place."""
     diagonal_I = hessian_II.diagonal()
     dead_I = diagonal_I <= 0
     diagonal_I[dead_I] = 1
@@ -50,7 +50,7 @@ def _factorise(hessian_II: Tensor, damping: float, note: Callable[[str], None]) 
     diagonal_I += lambda_
     for doubling in range(_MAXIMUM_DOUBLINGS):
         lower_II, failed = torch.linalg.cholesky_ex(hessian_II)
-        # The diagonal has the squares of all of a row: it is finite if these are. The device is waited for once.
+        # The diagonal has the squares of all of a row: it is finite if these are. One wait for the device.
         if (torch.isfinite(lower_II.diagonal()).all() & (failed == 0)).item():
             if doubling:
                 note(f"Cholesky factorisation needed damping {damping * 2**doubling:g} instead of {damping:g}")
@@ -71,14 +71,15 @@ def prune_columns(
     """Prune linear layers that share one input with SparseGPT's solver (Frantar & Alistarh 2023, algorithm 1).
 
     `weights` are [out_features, in_features], float32 or float64, `factor_II` is U of `damped_inverse_factor`. Columns
-    are processed in blocks; in a block, score w²/U_jj² picks the lowest share over all rows and the block's columns
+    are processed in blocks. In a block, score w²/U_jj² picks the lowest share over all rows and the block's columns
     jointly (unstructured), or per row in every m columns on already updated weights (n:m). For each column j the error
     e = w_j/U_jj of the removed weights is spread: W[:, k] −= e·U[j, k] for k > j.
 
-    The update is lazy on two levels: immediate within a sub-block of columns, by one matrix product at its end for the
-    rest of the block, by another at the block's end for the columns after it. The plain form subtracts the same
-    products e_j·U[j, k] from column k one after another; here they are summed in another order, all before column k is
-    next read. The layers are stacked, each with its own masks, and transposed, so that a column is contiguous.
+    The update is lazy on two levels. Within a sub-block of columns it is immediate; one matrix product at the
+    sub-block's end updates the rest of the block, and another at the block's end updates the later columns. The plain
+    form subtracts the same products e_j·U[j, k] from column k one after another; here they are summed in another order,
+    but all before column k is next read. The layers are stacked, each with its own masks, and transposed, so that a
+    column is contiguous.
     """
     sizes = [len(weight) for weight in weights]
     W_IO = torch.cat([weight.T for weight in weights], dim=1).contiguous()

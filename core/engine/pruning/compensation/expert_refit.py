@@ -1,4 +1,4 @@
-"""Refit of a mixture whose experts are fewer or narrower: what stays, and the router, make up for what went."""
+"""Refit of a mixture with fewer or narrower experts: the remaining experts and the router compensate for the loss."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ from core.engine.pruning.compensation.unit_refit import LayerLeft, UnitRefit
 from core.engine.pruning.streams.propagation import BlockPropagation, InputGroup
 
 _MOST_NOTES = 3
-"""Notes on a block's experts that the report has, at most."""
+"""Largest number of notes on a block's experts in the report."""
 _FIRST_STEP = 0.05
 """Length of the router's first step, as a share of the length of its rows; a step that does not help is halved."""
 _MOST_HALVINGS = 3
 
 
 class _Routed(Exception):
-    """The end of a forward that is run for its routing alone."""
+    """Raised to end a forward that is run for its routing alone."""
 
     def __init__(self, tokens: RoutedTokens) -> None:
         super().__init__()
@@ -35,15 +35,15 @@ class _Routed(Exception):
 
 
 class ExpertFit(LastMatrices):
-    """Fit of one block of a mixture, its last matrices and router as they are by now, to what the experts are to give.
+    """Fit of one mixture block, with its present last matrices and router, to the target outputs of the experts.
 
-    ŷ(x̂) = Σ_e g_e(x̂)·f_e(x̂) on the tokens x̂ that come to the experts. What is missing of the target is a
-    least-squares problem in each expert's last matrix, whose regressors are the rows g_e(x̂)·z_e(x̂) of the tokens
-    routed to it, z_e being what that matrix multiplies. Experts are fitted one after the other, in a few sweeps, so
-    that the statistics of one exist at a time. Then the router's rows follow the gradient of the same error, by the
-    model's own routing, a few steps.
+    ŷ(x̂) = Σ_e g_e(x̂)·f_e(x̂) on the tokens x̂ that reach the experts. The residual to the target is a least-squares
+    problem in each expert's last matrix. Its regressors are the rows g_e(x̂)·z_e(x̂) of the tokens routed to the
+    expert, where z_e is the input of that matrix. Experts are fitted one after the other, in a few sweeps, so that the
+    statistics of only one are in memory. Then the router's rows follow the gradient of the same error, by the model's
+    own routing, for a few steps.
 
-    Where some tokens are not fitted to these decide whether the fit is kept, else all do.
+    If there are hold-out tokens, they decide if the fit is kept; otherwise all tokens do.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class ExpertFit(LastMatrices):
 
     @property
     def reached(self) -> tuple[int, ...]:
-        """Number of tokens that are routed to each expert by now."""
+        """Number of tokens that are routed to each expert at present."""
         total_E = torch.zeros(len(self.stacks), dtype=torch.long)
         for tokens in self.routed:
             total_E += tokens.reached(len(total_E))
@@ -90,7 +90,7 @@ class ExpertFit(LastMatrices):
         return shares
 
     def _sweep(self) -> list[float] | None:
-        """Fit each expert's last matrix to what the others leave missing; None, and undone, where that is no use."""
+        """Fit each expert's last matrix to the others' residual; if that does not help, undo it and return None."""
         name = self.experts.parameter(self.experts.giving)
         before, missing = self.tensors[name].clone(), [each.clone() for each in self.missing]
         errors = self._squares(missing)
@@ -106,7 +106,7 @@ class ExpertFit(LastMatrices):
         return shares
 
     def _fit_expert(self, expert: int) -> float | None:
-        """Fit one expert's last matrix and return α; None where no tokens tell."""
+        """Fit one expert's last matrix and return α; None where no fitted token reaches the expert."""
         statistic = self.statistic(expert)
         if statistic is None:
             return None
@@ -115,7 +115,7 @@ class ExpertFit(LastMatrices):
         return fit.refit
 
     def _fit_router(self) -> None:
-        """Move the router's rows along the gradient of the error, while the error falls on all tokens that count."""
+        """Move the router's rows along the gradient of the error while no error on fitted or hold-out tokens grows."""
         names = [
             name
             for name in router_tensors(self.experts, self.tensors)
@@ -174,7 +174,7 @@ class ExpertFit(LastMatrices):
         return sums
 
     def _gate_gradients(self) -> list[Tensor]:
-        """Return half the derivative of the squared error by each gate, [tokens, top_k]; 0 for tokens held aside."""
+        """Return half the derivative of the squared error by each gate, [tokens, top_k]; 0 for hold-out tokens."""
         gradients = [torch.zeros_like(tokens.gates_NK, dtype=torch.float32) for tokens in self.routed]
         for expert in range(len(self.stacks)):
             for tokens, missing_NH, gradient_NK in zip(self.routed, self.missing, gradients, strict=True):
@@ -187,9 +187,9 @@ class ExpertFit(LastMatrices):
         return gradients
 
     def _route(self, batch: MixtureBatch, state: Mapping[str, Tensor] | None = None) -> RoutedTokens:
-        """Return where a micro-batch's tokens go, by the mixture's own code, with tensors of a `state` in place of its.
+        """Return the routing of a micro-batch's tokens by the mixture's own code, with `state` in place of its tensors.
 
-        With a state the arguments are copied, as autograd keeps none that were made for inference alone.
+        With a state the arguments are copied, because autograd cannot save tensors of inference mode.
         """
 
         def stop(module: nn.Module, arguments: tuple[object, ...], keywords: dict[str, object]) -> None:
@@ -210,7 +210,7 @@ class ExpertFit(LastMatrices):
         raise AssertionError(f"{self.experts.module} was not reached")
 
     def _squares(self, values: Sequence[Tensor]) -> list[float]:
-        """Return the sums of squares over the fitted tokens and, where some decide, over those held aside."""
+        """Return the sums of squares over the fitted tokens and, if there are any, over the hold-out tokens."""
         fitted = sum(
             float(each[: max(most, 0)].square().sum(dtype=torch.float64))
             for each, most in zip(values, self.fitted, strict=True)
@@ -229,7 +229,7 @@ class ExpertFit(LastMatrices):
 
 
 def _helps(before: Sequence[float], after: Sequence[float]) -> bool:
-    """Return True if no error has grown and one, that which decides, has fallen."""
+    """Return True if no error has grown and the last one, which decides, has fallen."""
     return all(one >= other for one, other in zip(before, after, strict=True)) and after[-1] < before[-1]
 
 
@@ -239,10 +239,10 @@ def _copied(value: object) -> object:
 
 @dataclass(frozen=True)
 class FittedRouting:
-    """The routing of the calibration tokens in one decoder layer: how many reach each expert, dense and what is left.
+    """Routing of the calibration tokens in one decoder layer: tokens per expert, dense and pruned.
 
-    `error` and `refitted` are ‖Y − Ŷ‖/‖Y‖ of what the experts give, before their refit and after, on the tokens held
-    aside, or on all where none are; Y is what they are fitted to, so that 0 is the dense model's output.
+    `error` and `refitted` are ‖Y − Ŷ‖/‖Y‖ of the experts' outputs, before and after their refit, on the hold-out tokens
+    or else on all. Y is the target of the fit, so that 0 is the dense model's output.
     """
 
     tokens: tuple[int, ...]
@@ -252,10 +252,10 @@ class FittedRouting:
 
 
 class ExpertRefit(UnitRefit):
-    """Refit of the experts and routers that are left, block by block.
+    """Refit of the remaining experts and routers, block by block.
 
-    `routing` is that of each layer whose experts were fitted. The α in `chosen` is the mean over a block's experts, in
-    the first sweep.
+    `routing` has an entry for each layer whose experts were fitted. The α in `chosen` is the mean over a block's
+    experts, in the first sweep.
     """
 
     refitted = "The last matrices of the experts left, and those of attention where heads went,"
@@ -267,20 +267,20 @@ class ExpertRefit(UnitRefit):
         self.routing: dict[int, FittedRouting] = {}
 
     def fit(self, layer: LayerLeft) -> dict[str, Tensor]:
-        """Refit the experts and the router that are left of a layer, as `UnitRefit.fit` does linear layers.
+        """Refit a layer's remaining experts and router, as `UnitRefit.fit` does for linear layers.
 
-        Linear layers beside them that read heads which went are refitted first.
+        Linear layers beside them that read removed heads are refitted first.
         """
         index, place, tensors, left = layer.index, layer.place, layer.tensors, layer.left
         fitted = dict(left)
         giving = self.experts.parameter(self.experts.giving)
-        if giving not in left and layer.kept:  # of a block without experts, linear layers lost channels
+        if giving not in left and layer.kept:  # in a block without experts, linear layers lost channels
             return super().fit(layer)
         if giving not in left or self._is_dense(layer):
             self._advance(layer, fitted)
             return fitted
         for name in (giving, *router_tensors(self.experts, left)):
-            fitted[name] = left[name].clone()  # the dense block may hold the same memory
+            fitted[name] = left[name].clone()  # the dense block may share the memory
         dense = self.streamed.fill_block(index, tensors, self.dense_stream.dtype)
         self._fit_readers(layer, dense, fitted)
         given: list[Tensor] = []
@@ -318,7 +318,7 @@ class ExpertRefit(UnitRefit):
         return fitted
 
     def _fit_readers(self, layer: LayerLeft, dense: nn.Module, fitted: dict[str, Tensor]) -> None:
-        """Refit the linear layers that read units which went; tokens stay where they are."""
+        """Refit the linear layers that read removed units, without advancing the tokens."""
         readers = [each for each in layer.unit_sets if each.kind in layer.kept and each.linear in self.family.linears]
         if readers:
             block = self.narrow.fill_block(layer.place, fitted, self.stream.dtype)

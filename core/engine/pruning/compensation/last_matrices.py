@@ -1,4 +1,4 @@
-"""Last matrices of a block's experts, and what the experts leave missing of what they are to give."""
+"""Last matrices of a block's experts, and the residual of the experts' target outputs."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,10 +13,10 @@ from core.engine.pruning.units.block_tokens import FitExpert
 
 
 class LastMatrices:
-    """The last matrices of a block's experts as they are by now, and what is `missing` of the target, by micro-batch.
+    """Present last matrices of a block's experts, and the residual `missing` to the target, by micro-batch.
 
-    They are changed in the block and, as they are to be saved, in `tensors`. `fitted` are the first of all tokens, to
-    which weights are fitted; None: all are.
+    They are changed in the block and, in the form to be saved, in `tensors`. `fitted` is the number of first tokens to
+    which weights are fitted; None: all.
     """
 
     def __init__(
@@ -39,14 +39,14 @@ class LastMatrices:
         self.missing = self.missing_with(self.routed)
 
     def weight_OI(self, expert: int) -> Tensor:
-        """Return an expert's last matrix as it is by now, in float32."""
+        """Return an expert's present last matrix in float32."""
         stored = self.tensors[self.experts.parameter(self.experts.giving)][expert]
         return out_in(stored, self.experts).float()
 
     def statistic(self, expert: int) -> InputStatistic | None:
-        """Return the statistic of what an expert's last matrix reads, with what the other experts leave missing.
+        """Return the statistic of an expert's last matrix's inputs, with the residual of the other experts.
 
-        None where no tokens tell.
+        None where no fitted token reaches the expert.
         """
         weight_OI = self.weight_OI(expert)
         reached = [tokens.of_expert(expert)[0] for tokens in self.routed]
@@ -63,7 +63,7 @@ class LastMatrices:
         return statistic
 
     def own_statistic(self, expert: int) -> InputStatistic:
-        """Return the statistic of what an expert's last matrix reads, and gives: of all tokens, where it has none."""
+        """Return the statistic of the inputs and outputs of an expert's last matrix: of all tokens if it has none."""
         statistic, weight_OI = InputStatistic(Statistic.GRAM, sample_stride=1), self.weight_OI(expert)
         is_reached = any(len(tokens.of_expert(expert)[0]) for tokens in self.routed)
         for tokens in self.routed:
@@ -74,11 +74,11 @@ class LastMatrices:
 
     @property
     def is_normed(self) -> bool:
-        """Return True if a norm follows each expert's last matrix, so that what is missing is not linear in it."""
+        """Return True if a norm follows each expert's last matrix, so that the residual is not linear in it."""
         return bool(getattr(self.stacks.module, "has_post_expert_norm", False))
 
     def change(self, expert: int, weight_OI: Tensor) -> None:
-        """Give an expert another last matrix, rounded as it is saved, and keep account of what is missing."""
+        """Set an expert's last matrix, rounded as it is saved, and update the residual."""
         stored = self.tensors[self.experts.parameter(self.experts.giving)][expert]
         before_OI = self.weight_OI(expert)
         changed = out_in(weight_OI, self.experts).to(stored.dtype)
@@ -90,7 +90,7 @@ class LastMatrices:
         self.stacks.stack(self.experts.giving).data[expert].copy_(changed)
 
     def missing_with(self, routed: Sequence[RoutedTokens]) -> list[Tensor]:
-        """Return what the experts as they are leave missing of the target, by micro-batch, in float32."""
+        """Return the residual of the experts to the target with this routing, by micro-batch, in float32."""
         missing = [batch.target_NH.clone() for batch in self.batches]
         for expert in range(len(self.stacks)):
             for tokens, missing_NH in zip(routed, missing, strict=True):
@@ -111,10 +111,10 @@ def fit_last_matrices(
     tensors: Mapping[str, Tensor],
     fit_expert: FitExpert,
 ) -> None:
-    """Give each expert of a block the last matrix that `fit_expert` makes of it, one after the other.
+    """Set each expert's last matrix to the result of `fit_expert`, one expert after the other.
 
-    The block is changed, `tensors`, those of the dense block, are not. Where a norm follows an expert's last matrix
-    that keeps what it gives, and so does an expert that no token reaches.
+    The block is changed; `tensors`, those of the dense block, are not. An expert keeps its outputs as the target where
+    a norm follows its last matrix, or where no token reaches it.
     """
     name = experts.parameter(experts.giving)
     fitting = LastMatrices(experts, block, batches, {name: tensors[name].clone()}, None)
@@ -123,7 +123,7 @@ def fit_last_matrices(
 
 
 def _fit_one(fitting: LastMatrices, expert: int, fit_expert: FitExpert) -> None:
-    """Fit one expert; its statistic is gone before that of the next is taken."""
+    """Fit one expert; free its statistic before the next expert's is computed."""
     statistic = None if fitting.is_normed else fitting.statistic(expert)
     own = statistic or fitting.own_statistic(expert)
     fitting.change(expert, fit_expert(expert, fitting.weight_OI(expert), own, statistic is not None))

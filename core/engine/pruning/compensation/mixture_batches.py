@@ -1,4 +1,4 @@
-"""Calls of a mixture's experts by micro-batch, with what they are to give to come to the dense block's output."""
+"""Calls of a mixture's experts by micro-batch, with the outputs that would reproduce the dense block's output."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from core.engine.models.streamed import call_block
 from core.engine.pruning.streams.stream import Stream
 
 _ADDED = 0.05
-"""Most that a block's output may differ, where its experts give twice as much, from having that added to it."""
+"""Tolerance for the test that a block adds its experts' output to the rest, when the experts' output is doubled."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,14 @@ class MixtureCall:
 
 @dataclass(frozen=True)
 class MixtureBatch:
-    """One micro-batch at a block's experts, and what these are to give."""
+    """Micro-batch at a block's experts, and their target output."""
 
     call: MixtureCall
     target_NH: Tensor
 
 
 OnExperts: TypeAlias = Callable[[MixtureCall, Tensor], None]
-"""Receiver of a call of a block's experts and what they gave, [tokens, hidden size]."""
+"""Callback with a call of a block's experts and their output, [tokens, hidden size]."""
 
 
 @contextmanager
@@ -66,10 +66,11 @@ def watched_experts(block: nn.Module, experts: Experts, on_call: OnExperts) -> I
 def mixture_batches(
     experts: Experts, block: nn.Module, stream: Stream, place: int, dense: Stream, given: Sequence[Tensor]
 ) -> list[MixtureBatch]:
-    """Run a stream's tokens through block `place` as it is, where they stay, and return each micro-batch's target.
+    """Run a stream's tokens through block `place`, without advancing them; return each micro-batch's target.
 
-    Where the block adds what its experts give to the rest, the target is what would make its output that of the
-    dense one, which the `dense` stream holds by now; else it is what the dense model's experts have `given`.
+    Where the block adds the experts' output to the rest, the target is the experts' output that makes the block's
+    output equal to the dense one, which the `dense` stream holds. Otherwise it is `given`, the dense model's experts'
+    output.
     """
     batches: list[MixtureBatch] = []
     calls: list[tuple[MixtureCall, Tensor]] = []
@@ -93,7 +94,7 @@ def mixture_batches(
 
 
 def _is_sum(output: Tensor, doubled: Tensor, given_NH: Tensor) -> bool:
-    """Return True if twice as much from the experts has added what they give to a block's output."""
+    """Return True if doubling the experts' output adds that output to the block's."""
     if output.numel() != given_NH.numel():
         return False
     added_NH = (doubled.float() - output.float()).reshape(given_NH.shape)

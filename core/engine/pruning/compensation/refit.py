@@ -1,8 +1,8 @@
-"""Least-squares fit of a linear layer to the dense model's outputs, before pruning and, for the weights left, after.
+"""Least-squares fit of a linear layer to the dense model's outputs, before pruning and for the remaining weights.
 
-In a model that is pruned in flight a layer no longer sees the inputs X [tokens, in_features] of the dense model but X̂,
-the outputs of the pruned layers before it. A solver that preserves WX̂ carries that drift on. Here the target is the
-dense output Y = WX; where the output is added to the residual stream, Y also includes the difference between the dense
+In a model that is pruned block by block, a layer no longer sees the inputs X [tokens, in_features] of the dense model
+but X̂, the outputs of the pruned layers before it. A solver that preserves WX̂ keeps that drift. Here the target is the
+dense output Y = WX. Where the output is added to the residual stream, Y also includes the difference between the dense
 model's stream and this one's. In a layer that lost inputs, X̂ has fewer features.
 """
 
@@ -26,9 +26,9 @@ RIDGES = (0.001, 0.01, 0.1, 1.0)
 
 @dataclass(frozen=True)
 class Fitted:
-    """A linear layer's pruned weights, [out_features, in_features], and how they were fitted.
+    """Pruned weights of a linear layer, [out_features, in_features], and the parameters of their fit.
 
-    `refit` and `ridge` are α and λ, `steps` the conjugate-gradient steps taken; None where there was no such fit.
+    `refit` and `ridge` are α and λ, `steps` the number of conjugate-gradient steps; None where there was no such fit.
     """
 
     weight_OI: Tensor
@@ -44,7 +44,7 @@ def prune_and_fit(
     compensation: Compensation | None,
     note: Callable[[str], None],
 ) -> list[Fitted]:
-    """Refit linear layers that share their inputs, prune them with the method, and fit the weights left again."""
+    """Refit linear layers that share their inputs, prune them with the method, and fit the remaining weights again."""
     if compensation is None:
         return [Fitted(pruned_OI) for pruned_OI in method.prune(linears, inputs, note)]
     aims = [Fitted(linear.weight_OI) for linear in linears]
@@ -65,7 +65,7 @@ def prune_and_fit(
 
 
 def fitted_tokens(compensation: Refit, stream: Stream) -> int | None:
-    """Return how many of a stream's tokens are fitted to, the rest being held out; None: all, nothing is chosen."""
+    """Return the number of a stream's tokens to fit; the rest are hold-out tokens. None: all, nothing is chosen."""
     if not compensation.chooses:
         return None
     sequences = stream.token_count // stream.length
@@ -118,10 +118,10 @@ def refit_directions(
     """Return the direction D = (YᵀX̂ − VX̂ᵀX̂)(X̂ᵀX̂ + λI)⁻¹ for each of the layers that share their inputs.
 
     V + D is the ridge solution of min ‖Y − X̂Uᵀ‖² + λ‖U − V‖² in U, with λ = ridge·mean(diag X̂ᵀX̂). The weights V are
-    [out_features, in_features]. Y is the statistic's target if it has one, else XWᵀ of the `dense` weights W, of as
-    many outputs, None: V.
+    [out_features, in_features]. Y is the statistic's target if it has one, else XWᵀ of the `dense` weights W with the
+    same number of outputs (None: V).
 
-    D is zero where X̂Vᵀ is Y, up to rounding, and exactly where that is because X̂ is X and V is W. It is zero too for
+    D is zero, up to rounding, where X̂Vᵀ equals Y; it is exactly zero where X̂ is X and V is W. It is also zero for
     weights of inputs that are always zero.
     """
     pairs = zip(weights, dense or weights, strict=True)
@@ -132,7 +132,7 @@ def refit_directions(
 def ridge_directions(
     missing: Iterable[Tensor], gram_II: Tensor, ridge: float, note: Callable[[str], None]
 ) -> list[Tensor]:
-    """Return S(G + λI)⁻¹ for each S, the missing part of some outputs times their inputs, G = XᵀX of these.
+    """Return S(G + λI)⁻¹ for each S, the residual of some outputs times their inputs, with G = XᵀX.
 
     λ is `ridge`·mean(diag G). Zero for inputs that are always zero.
     """
@@ -165,9 +165,10 @@ def target_product(dense_OI: Tensor, inputs: InputStatistic) -> Tensor:
 
 
 def _shortfall(weight_OI: Tensor, inputs: InputStatistic, dense_OI: Tensor) -> Tensor:
-    """Return (Y − X̂Vᵀ)ᵀX̂ for weights V, the missing part of the outputs: [out_features, in_features]."""
+    """Return (Y − X̂Vᵀ)ᵀX̂ for weights V, from the residual of the outputs: [out_features, in_features]."""
     if inputs.target_OI is None and (weight_OI is dense_OI or torch.equal(weight_OI, dense_OI)):
-        return weight_OI @ (inputs.cross_II - inputs.gram_II)  # of two like terms the difference first
+        # the difference of the two similar matrices is taken first
+        return weight_OI @ (inputs.cross_II - inputs.gram_II)
     return target_product(dense_OI, inputs) - weight_OI @ inputs.gram_II
 
 
@@ -178,11 +179,11 @@ def conjugate_gradient(
     steps: int,
     error: Callable[[Tensor], float] | None = None,
 ) -> tuple[Tensor, int]:
-    """Fit the weights that stay, in place: minimise ‖X̂(T − V)ᵀ‖² over V that are zero where `pruned_OI` is.
+    """Fit the remaining weights in place: minimise ‖X̂(T − V)ᵀ‖² over V that are zero where `pruned_OI` is.
 
-    Conjugate gradients, Jacobi-preconditioned, all rows at once, started at `pruned_OI`; in exact arithmetic no step
-    raises the objective. With `error`, which is evaluated after 0, 1, 2, 4 … steps, it ends once the error has grown.
-    Returns the weights of the best step (without `error` the last), and its number.
+    Conjugate gradients, Jacobi-preconditioned, all rows at once, start at `pruned_OI`; in exact arithmetic no step
+    raises the objective. With `error`, which is evaluated after 0, 1, 2, 4 … steps, the loop ends once the error has
+    grown. Returns the weights of the best step (without `error` the last), and its number.
     """
     kept_OI = pruned_OI != 0
     diagonal_I = gram_II.diagonal().clamp(min=torch.finfo(gram_II.dtype).tiny)
@@ -231,5 +232,5 @@ def _inner(first: Tensor, second: Tensor) -> float:
 
 
 def _divided(numerator_O: Tensor, denominator_O: Tensor) -> Tensor:
-    """Divide, with 0 where the denominator is 0: that row is solved."""
+    """Return the quotient, with 0 where the denominator is 0: that row is solved."""
     return torch.where(denominator_O > 0, numerator_O / denominator_O.clamp(min=torch.finfo(numerator_O.dtype).tiny), 0)

@@ -1,7 +1,7 @@
-"""Least-squares refit of the layers that are left after groups or layers were removed, without training.
+"""Least-squares refit of the remaining layers after units or layers were removed, without training.
 
-The calibration tokens go through the dense model and the pruned one in parallel, and the linear layers that are left
-are fitted to the dense outputs, so that they make up for what was removed.
+The calibration tokens go through the dense model and the pruned one in parallel. The remaining linear layers are fitted
+to the dense outputs, to compensate for the removed parts.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,9 +30,9 @@ from core.engine.pruning.units.removal import KeptLayerUnits, UnitSet, output_sl
 
 @dataclass(frozen=True)
 class LayerLeft:
-    """Decoder layer `index` by its dense `tensors`, and the weights `left` of it, block `place` of the narrow model.
+    """Decoder layer `index`: its dense `tensors`, and its remaining weights `left`, block `place` of the narrow model.
 
-    `kept` are the units that stay, of kinds that lost some, of the layer's `unit_sets`.
+    `kept` are the units that stay, of kinds that lost some, from the layer's `unit_sets`.
     """
 
     index: int
@@ -46,13 +46,13 @@ class LayerLeft:
 class UnitRefit:
     """Refit of a narrower model, block by block.
 
-    `dense_stream` goes through the blocks of `streamed`; `stream`, of the same tokens, goes through those of `narrow`,
-    which differ in number, `layers` being those that are left, and width. `chosen` is the α of every linear layer that
-    was fitted, where hold-out tokens chose it, by its name in the dense model.
+    `dense_stream` goes through the blocks of `streamed`. `stream`, with the same tokens, goes through the blocks of
+    `narrow`, which are the remaining `layers` and may be narrower. `chosen` has the α of every fitted linear layer, by
+    its name in the dense model, where hold-out tokens chose it.
     """
 
     refitted: ClassVar[str] = "The linear layers that are left"
-    """Weights that are refitted, as the report names them."""
+    """Refitted weights, as the report names them."""
 
     def __init__(
         self,
@@ -93,11 +93,11 @@ class UnitRefit:
         self.stream.skip_block()
 
     def fit(self, layer: LayerLeft) -> dict[str, Tensor]:
-        """Refit the weights that are left of a layer to the outputs of its dense tensors, and return them.
+        """Refit a layer's remaining weights to the outputs of its dense tensors, and return them.
 
-        Both streams advance, the narrow one through the weights that are returned: rounded to their stored dtype.
-        Nothing is fitted before the first layer that lost groups: there is no error to make up for; but for the output
-        in front of layers that go whole, which aims at the dense stream behind them.
+        Both streams advance, the narrow one through the returned weights, rounded to their stored dtype. Before the
+        first layer that lost units there is no error, and nothing is fitted. The exception is the output before removed
+        layers, which is fitted to the dense stream behind them.
         """
         fitted = dict(layer.left)
         groups = input_groups(self.family.inputs, {name.removesuffix(".weight") for name in layer.tensors})
@@ -117,7 +117,7 @@ class UnitRefit:
         return fitted
 
     def _fitting(self, layer: LayerLeft, fitted: dict[str, Tensor], block: nn.Module) -> PruneGroup:
-        """Return the function that refits linear layers of a layer, in `fitted` and in the narrow `block`."""
+        """Return the function that refits a layer's linear layers, in `fitted` and in the narrow `block`."""
         prefix = self.streamed.block_prefix(layer.index)
         outputs = output_slices(self.family, layer.unit_sets)
 
@@ -133,7 +133,7 @@ class UnitRefit:
             )
             for linear, name, each in zip(group.linears, names, refitted, strict=True):
                 fitted[name] = to_out_in(each.weight_OI, self.family).to(fitted[name].dtype).contiguous()
-                # Not copied into the one that is there: the dense block may hold the same memory.
+                # Not copied in place: the dense block may share the memory.
                 value = fitted[name].to(self.stream.dtype)
                 block.get_submodule(linear).weight = nn.Parameter(value, requires_grad=False)
                 if self.compensation.chooses:
@@ -146,13 +146,13 @@ class UnitRefit:
         return DenseReference(dense_block, self.dense_stream, index, self.family.added_to_stream)
 
     def _is_dense(self, layer: LayerLeft) -> bool:
-        """Return True if nothing is gone up to here: there is no error to make up for."""
+        """Return True if nothing was removed so far, so that there is no error to compensate."""
         return self.stream.equals(self.dense_stream) and all(
             torch.equal(layer.left[name], tensor) for name, tensor in layer.tensors.items()
         )
 
     def _advance(self, layer: LayerLeft, left: dict[str, Tensor]) -> None:
-        """Advance both streams through a layer of which nothing is fitted."""
+        """Advance both streams through a layer without a fit."""
         dense_block = self.streamed.fill_block(layer.index, layer.tensors, self.dense_stream.dtype)
         self.dense_stream.advance(dense_block, layer.index)
         self.stream.advance(self.narrow.fill_block(layer.place, left, self.stream.dtype), layer.place)

@@ -1,6 +1,6 @@
 """Choice of the units to remove until a goal is met.
 
-The last unit of a layer is never removed, and the goal is exceeded by less than one step of one group.
+A layer keeps at least one unit, and the goal is exceeded by less than one step of one group.
 """
 
 import bisect
@@ -16,7 +16,7 @@ from core.engine.pruning.filters.coupled_channels import CoupledChannels
 from secateur_wire.errors import InvalidSparsity
 
 _ROUNDING = 0.5
-"""Parameters by which the target may be off, because the share is a float."""
+"""Tolerance in parameters, because the share is a float."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Goal:
-    """The removal to reach: at least a share of the parameters and of the operations of the original model."""
+    """Removal to reach: at least a share of the parameters and of the operations of the original model."""
 
     parameters: int
     flops: int
@@ -49,12 +49,12 @@ class Goal:
 
 
 def width_steps(units: int, round_to: int) -> list[int]:
-    """List the possible numbers of units left: all, then multiples of `round_to`, at least one of them."""
+    """Return the possible numbers of units left: all, then multiples of `round_to`, at least one of them."""
     return [units, *range((units - 1) // round_to * round_to, 0, -round_to)]
 
 
 def by_score(scores: Sequence[Tensor], round_to: int) -> list[Step]:
-    """Return steps of all groups ranked together, each worth the mean score of its units.
+    """Return steps of all groups ranked together, each with the mean score of its units as its value.
 
     Scores are [units] for each group, higher is kept; earlier units win ties.
     """
@@ -67,10 +67,9 @@ def by_score(scores: Sequence[Tensor], round_to: int) -> list[Step]:
 
 
 def by_rate(scores: Sequence[Tensor], round_to: int, value: Callable[[int, float], float]) -> list[Step]:
-    """Return steps of each group in the order of its own scores, worth `value(group, rate)` at the rate they reach.
+    """Return steps of each group in the order of its own scores, with the value `value(group, rate)`.
 
-    The rate is the share of the group that is removed after the step; of steps worth the same, those of the lowest rate
-    come first.
+    The rate is the share of the group that is removed after the step; ties go to the lowest rate.
     """
     steps: list[tuple[float, float, Step]] = []
     for place, score_U in enumerate(scores):
@@ -84,7 +83,7 @@ def by_rate(scores: Sequence[Tensor], round_to: int, value: Callable[[int, float
 
 
 def _chunks(score_U: Tensor, round_to: int) -> list[tuple[int, ...]]:
-    """Split units in ascending order of score into steps down the ladder."""
+    """Split units in ascending order of score into the steps between possible numbers of units."""
     order = torch.argsort(score_U, stable=True).tolist()
     rungs = width_steps(len(order), round_to)
     return [tuple(order[len(order) - above : len(order) - below]) for above, below in pairwise(rungs)]
@@ -93,8 +92,8 @@ def _chunks(score_U: Tensor, round_to: int) -> list[tuple[int, ...]]:
 def steps_until(steps: Sequence[Step], groups: CoupledChannels, goal: Goal) -> list[Step]:
     """Return the fewest steps, from the first on, that meet the goal.
 
-    Raises InvalidSparsity where not even all do; it names a layer of which nothing would be left and the most that can
-    be removed.
+    Raises InvalidSparsity where all steps together do not meet it; the error names a layer that would vanish and the
+    largest possible removal.
     """
 
     def is_met(count: int) -> bool:
@@ -110,7 +109,7 @@ def steps_until(steps: Sequence[Step], groups: CoupledChannels, goal: Goal) -> l
 def layer_exhausted(
     groups: CoupledChannels, goal: Goal, most: Sequence[int], name: str | None = None
 ) -> InvalidSparsity:
-    """Return an error that a goal would take an entire layer: the one named, else the one whose units cost most."""
+    """Return the error that a goal would remove an entire layer: the named one, else the one with the largest units."""
     if name is None and groups.groups:
         costs = [
             groups.parameters - groups.parameters_left([int(place == each) for each in range(len(most))])
@@ -132,12 +131,12 @@ def layer_exhausted(
 
 
 def _down(share: float) -> float:
-    """Round down to three places, never to more than there is."""
+    """Return the share rounded down to three places, so that it stays possible."""
     return int(share * 1000) / 1000
 
 
 def counts(steps: Sequence[Step], groups: CoupledChannels) -> list[int]:
-    """Count the units the steps remove from each group."""
+    """Return the number of units that the steps remove from each group."""
     removed = [0] * len(groups.groups)
     for step in steps:
         removed[step.group] += len(step.units)
@@ -145,7 +144,7 @@ def counts(steps: Sequence[Step], groups: CoupledChannels) -> list[int]:
 
 
 def chosen(steps: Sequence[Step]) -> dict[int, list[int]]:
-    """Return the steps' units by group, as `CoupledChannels.remove` takes them."""
+    """Return the steps' units by group, in the form of `CoupledChannels.remove`."""
     units: dict[int, list[int]] = defaultdict(list)
     for step in steps:
         units[step.group].extend(step.units)

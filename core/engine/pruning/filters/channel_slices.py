@@ -11,7 +11,7 @@ Kind = Literal["filters", "heads", "channels"]
 
 @dataclass(frozen=True)
 class Slice:
-    """The part of one tensor that belongs to the units: along `dim`, `indices_UK[u]` of unit u."""
+    """Part of one tensor that belongs to the units: along `dim`, `indices_UK[u]` belongs to unit u."""
 
     tensor: str
     dim: int
@@ -20,11 +20,11 @@ class Slice:
 
 @dataclass(frozen=True)
 class Member:
-    """One layer that has a group's channels.
+    """Layer that has a group's channels.
 
     It writes them (`out`), reads them (`in`), does both channel by channel (a depthwise convolution), normalises them
-    (`norm`), or is a parameter they are scaled by (`scale`). `channels_UK[u]` are the channels of unit u as the layer
-    numbers them.
+    (`norm`), or is a parameter that scales them (`scale`). `channels_UK[u]` are the channels of unit u in the layer's
+    numbering.
     """
 
     name: str
@@ -38,10 +38,10 @@ class Group:
     """Channels that can only be removed together, in `units` that can be removed one by one.
 
     A unit is a filter, an attention head, or a channel between two linear layers; in a grouped convolution it is one
-    channel of each of its groups, so that they stay alike. `leaders` are the layers that write the channels nearest to
-    the image: in a residual stage the shortcut's (Li 2016 lets it decide), in attention the three projections.
-    `is_exact`: removing a unit has the same effect on its readers as zeroing it, which a layer-norm rules out, because
-    the unit is part of its mean. `operations` are those the channels pass through between layers.
+    channel of each of its groups, so that they stay alike. `leaders` are the writing layers nearest to the image: in a
+    residual stage the shortcut (Li 2016 lets it decide), in attention the three projections. `is_exact`: removing a
+    unit has the same effect on its readers as zeroing it. A layer-norm rules that out, because the unit is part of its
+    mean. `operations` are those that the channels pass through between layers.
     """
 
     name: str
@@ -54,12 +54,12 @@ class Group:
 
     @property
     def writers(self) -> tuple[Member, ...]:
-        """The layers that lose outputs."""
+        """Layers that lose outputs."""
         return tuple(member for member in self.members if member.side in ("out", "both"))
 
     @property
     def readers(self) -> tuple[Member, ...]:
-        """The layers that lose inputs."""
+        """Layers that lose inputs."""
         return tuple(member for member in self.members if member.side == "in")
 
     @property

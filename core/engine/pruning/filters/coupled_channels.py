@@ -1,4 +1,4 @@
-"""Coupled channels of a network: the cost left without some, their removal, and the network with them zeroed."""
+"""Coupled channels of a network: the cost after a removal, the removal, and the network with zeroed channels."""
 
 import copy
 import math
@@ -32,7 +32,7 @@ _PLAIN = (
     "MaxPool2DWithIndices",
     "AvgPool2D",
 )
-"""Operations that treat channels alike, not worth naming among those that might mix them."""
+"""Operations that treat channels alike; error messages do not name them as possible causes."""
 
 Units = Mapping[int, Sequence[int]]
 """Units of groups, by the group's index."""
@@ -40,11 +40,11 @@ Units = Mapping[int, Sequence[int]]
 
 @dataclass(frozen=True)
 class CoupledChannels:
-    """The removable groups of `model`, those nearest to the image first.
+    """Removable groups of `model`, those nearest to the image first.
 
     `positions` is the number of places (pixels, tokens) at which each convolution or linear layer is applied to one
-    image, and `flops` the operations of the entire model (`core.engine.evaluation.flops`). Once units were
-    removed the groups are out of date: build them again.
+    image, and `flops` the operations of the entire model (`core.engine.evaluation.flops`). After a removal the groups
+    are out of date: build them again.
     """
 
     model: nn.Module
@@ -54,11 +54,11 @@ class CoupledChannels:
 
     @classmethod
     def of(cls, model: nn.Module, image_shape: Sequence[int], *, is_checked: bool = False) -> "CoupledChannels":
-        """Find the groups of a network whose `model(pixel_values=images_BCHW).logits` are [batch, classes].
+        """Find the groups of a network with logits `model(pixel_values=images_BCHW).logits`, [batch, classes].
 
         `image_shape` is (channels, height, width). The coupling is checked on copies: removing a unit must have the
-        same effect as zeroing it; `is_checked` skips that check. Raises UnsupportedArchitecture naming the layer or
-        operation that cannot be coupled.
+        same effect as zeroing it; without `is_checked` that check is skipped. Raises UnsupportedArchitecture naming the
+        layer or operation that cannot be coupled.
         """
         image_1CHW = torch.randn(1, *image_shape, generator=torch.Generator().manual_seed(0))
         image_1CHW = image_1CHW.to(next(model.parameters()).device)
@@ -69,7 +69,7 @@ class CoupledChannels:
         return groups
 
     def among(self, layers: Sequence[str]) -> "CoupledChannels":
-        """Return only the groups all of whose writers are among these layers."""
+        """Return only the groups whose writers are all among these layers."""
         return replace(
             self, groups=tuple(each for each in self.groups if all(member.name in layers for member in each.writers))
         )
@@ -79,7 +79,7 @@ class CoupledChannels:
         return sum(each.numel() for each in self.model.parameters())
 
     def parameters_left(self, removed: Sequence[int]) -> int:
-        """Count the parameters of the model with this many units of each group removed."""
+        """Return the number of parameters with this many units of each group removed."""
         return self.parameters - sum(
             each.numel() - math.prod(shape)
             for name, shape in self._shapes(removed).items()
@@ -87,7 +87,7 @@ class CoupledChannels:
         )
 
     def flops_left(self, removed: Sequence[int]) -> int:
-        """Count the operations for one image with this many units of each group removed."""
+        """Return the operations for one image with this many units of each group removed."""
         left = self.flops
         for name, shape in self._shapes(removed).items():
             layer = name.removesuffix(".weight")
@@ -134,16 +134,16 @@ class CoupledChannels:
             for member in self.groups[place].members
             if member.side == "both" and units
         }
-        owners = {_owner(name) for name in smaller}  # their other tensors are made anew too, such as biases
+        owners = {_owner(name) for name in smaller}  # their other tensors, such as biases, are created again too
         smaller = {name: each.clone() for name, each in state.items() if _owner(name) in owners} | smaller
         reshape_modules(self.model, smaller, depthwise)
         self.model.load_state_dict(smaller, strict=False)
 
     @contextmanager
     def gated(self, gates: Sequence[Tensor | None]) -> Iterator[None]:
-        """Multiply, inside the context, the channels every layer reads of each group by its gates.
+        """Multiply, inside the context, the channels that layers read of each group by its gates.
 
-        Gates are [units], or [batch, units] for gates of every image; None leaves a group alone.
+        Gates are [units], or [batch, units] for gates of every image; None leaves a group unchanged.
         """
         readers: dict[str, list[tuple[Tensor, Tensor]]] = {}
         for group, gate in zip(self.groups, gates, strict=True):
@@ -164,7 +164,7 @@ class CoupledChannels:
     def silenced(self, chosen: Units) -> Iterator[None]:
         """Zero these units, inside the context, wherever they are read, as if they were removed.
 
-        The effect is exactly that of removal unless a layer-norm reads them (`Group.is_exact`).
+        The effect equals that of removal unless a layer-norm reads them (`Group.is_exact`).
         """
         gates: list[Tensor | None] = [None] * len(self.groups)
         device = next(self.model.parameters()).device
@@ -177,7 +177,7 @@ class CoupledChannels:
 
     @torch.no_grad()
     def _check(self, image_1CHW: Tensor) -> None:
-        """Check all exact groups together and all others together; each alone only to name the one that fails."""
+        """Check all exact groups together and all others together; check each alone only to name the one that fails."""
         places = range(len(self.groups))
         exact = [place for place in places if self.groups[place].is_exact]
         others = [place for place in places if not self.groups[place].is_exact]
@@ -222,7 +222,7 @@ def _owner(tensor: str) -> str:
 
 
 def _scale_inputs(parts: list[tuple[Tensor, Tensor]], layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Apply the gates to the inputs of a layer: [batch, channels, …] of a convolution, else [batch, …, channels]."""
+    """Return a layer's inputs times the gates: [batch, channels, …] for a convolution, else [batch, …, channels]."""
     tensor, *rest = inputs
     is_convolution = isinstance(layer, nn.Conv2d)
     channels = tensor.shape[1 if is_convolution else -1]

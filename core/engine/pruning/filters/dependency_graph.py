@@ -1,7 +1,7 @@
 """Coupling of a network's channels, from torch-pruning's dependency graph (Fang 2023, arXiv:2301.12900).
 
-The graph is traced with one image and says which channels of which layers are coupled; the unit of removal is decided
-here: entire heads of attention, one channel of every group in grouped convolutions.
+The graph is traced with one image and shows the coupled channels of layers. This module decides the unit of removal:
+entire attention heads, or one channel of every group in grouped convolutions.
 """
 
 from collections import Counter
@@ -19,7 +19,7 @@ _PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 
 @dataclass(frozen=True)
 class _CoupledLayer:
-    """A layer of a group; its channel `indices_N[n]` is coupled with channel `roots_N[n]` of the group's root."""
+    """Layer of a group; its channel `indices_N[n]` is coupled with channel `roots_N[n]` of the group's root."""
 
     name: str
     layer: nn.Module | nn.Parameter
@@ -32,11 +32,11 @@ class _CoupledLayer:
 def coupled_groups(model: nn.Module, image_1CHW: Tensor) -> list[Group]:
     """Return the removable groups of a network, those nearest to the image first.
 
-    The network is called as `model(pixel_values=…).logits`. Its outputs and the image's channels are never among the
-    groups, nor is the width of a transformer, which its tokens and positions share. Raises UnsupportedArchitecture
+    The network is called as `model(pixel_values=…).logits`. Its outputs and the image's channels are never in a group,
+    and neither is the width of a transformer, which its tokens and positions share. Raises UnsupportedArchitecture
     naming the layer or operation that cannot be coupled.
     """
-    import torch_pruning  # a library of workers; only what removes channels needs it
+    import torch_pruning  # a library of workers, needed only to remove channels
 
     head_sizes = _head_sizes(model)
     graph = torch_pruning.DependencyGraph()
@@ -44,7 +44,7 @@ def coupled_groups(model: nn.Module, image_1CHW: Tensor) -> list[Group]:
         with torch.enable_grad():
             graph.build_dependency(model, image_1CHW, forward_fn=_logits, verbose=False)
             traced = list(graph.get_all_groups())
-    except Exception as error:  # the library raises whatever it stumbles over
+    except Exception as error:  # the library raises exceptions of any type
         raise UnsupportedArchitecture(
             f"the channels of {type(model).__name__} cannot be traced: {str(error)[:300]}", param="model"
         ) from error
@@ -52,7 +52,7 @@ def coupled_groups(model: nn.Module, image_1CHW: Tensor) -> list[Group]:
     order = {name: place for place, name in enumerate(names.values())}
     depths = _depths(list(graph.module2node.values()))
     groups = [_group(graph, each, names, depths, head_sizes, order) for each in traced]
-    for node in graph.module2node.values():  # they hold one another, and the weights, until garbage is collected
+    for node in graph.module2node.values():  # they refer to each other and to the weights until garbage is collected
         node.inputs = node.outputs = node.dependencies = []
         node.grad_fn = None
     removable = [(depth, group) for depth, group in (each for each in groups if each) if group.units > 1]
@@ -83,7 +83,7 @@ def _head_sizes(model: nn.Module) -> dict[str, int]:
 
 
 def _depths(nodes: list[Any]) -> dict[int, int]:
-    """Count the convolutions and linear layers on the longest path from the image to each node, by the node's id.
+    """Return the number of convolutions and linear layers on the longest path from the image to each node, by its id.
 
     The node itself is included.
     """
@@ -112,7 +112,7 @@ def _group(
         node, writes = item.dep.target, graph.is_out_channel_pruning_fn(item.dep.handler)
         name = names.get(id(node.module))
         if not node.outputs and (name is None or writes):
-            return None  # the result of the network
+            return None  # the network's outputs
         if name is None:
             operations.append(node.grad_fn.name().partition("Backward")[0])
             continue
@@ -146,7 +146,7 @@ def _group(
 
 
 def _side(name: str, layer: nn.Module | nn.Parameter, writes: bool) -> Side | None:
-    """Return how a layer uses the channels; None if it works the same on any number; raises UnsupportedArchitecture."""
+    """Return the layer's use of the channels; None if any number works; raises UnsupportedArchitecture."""
     match layer:
         case nn.Conv2d() if layer.groups > 1 and layer.groups == layer.out_channels:
             if layer.in_channels == layer.out_channels:
@@ -169,7 +169,7 @@ def _side(name: str, layer: nn.Module | nn.Parameter, writes: bool) -> Side | No
 
 
 def _units(layers: list[_CoupledLayer], head_sizes: dict[str, int]) -> Tensor:
-    """Return the unit of each root channel, [channels]; those tied by a head or a grouped convolution share one."""
+    """Return the unit of each root channel, [channels]; channels of one head or grouped convolution share a unit."""
     parent = list(range(1 + max(int(each.roots_N.max()) for each in layers)))
 
     def top(channel: int) -> int:
@@ -222,7 +222,7 @@ def _member(coupled: _CoupledLayer, unit_of_root_N: Tensor, units: int) -> Membe
 
 
 def _of_each_group(coupled: _CoupledLayer, channels_UK: Tensor) -> Tensor:
-    """Renumber channels within the groups of a convolution: [units, channels of each group].
+    """Return channels numbered within the groups of a convolution: [units, channels of each group].
 
     Raises UnsupportedArchitecture where a unit does not have the same channels in every group.
     """

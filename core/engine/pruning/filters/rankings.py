@@ -1,8 +1,8 @@
 """Rankings of units over coupled channels, by the criteria of Molchanov (2016, arXiv:1611.06440, section 2).
 
 A unit's feature map z is the input of the layers that read it: after batch-norm and activation, and on every branch of
-a residual connection. Each unit has a gate g that z is multiplied by for all of them: ∂C/∂g is Σ z·∂C/∂z over the
-places and channels of the map, and g = 0 is the network without it.
+a residual connection. Each unit has a gate g that multiplies z for all of them: ∂C/∂g is Σ z·∂C/∂z over the places and
+channels of the map, and g = 0 is the network without the unit.
 
 All rankings have one signature; scores are [units] for each group, higher is kept. They are not normalised.
 """
@@ -24,7 +24,7 @@ Dropped = Mapping[str, Tensor]
 """Inputs of layers that no longer count, by the layer's name."""
 
 _EXACT_CLASSES = 32
-"""Number of classes up to which the expectation over a label is a sum; above, this many labels are drawn."""
+"""Number of classes up to which the expectation over a label is a sum; above it, as many labels are drawn."""
 
 
 class FilterCriterion(Protocol):
@@ -49,8 +49,8 @@ def taylor(network: Network, groups: CoupledChannels, images: ImageSet, seed: in
 def obd(network: Network, groups: CoupledChannels, images: ImageSet, seed: int) -> list[Tensor]:
     """Return ½·h, h = ∂²C/∂g² by Gauss–Newton: LeCun's (1989) estimate of the loss of deleting a gate of 1.
 
-    For cross-entropy JᵀH_zJ is the mean over labels, drawn from the model's own prediction, of the squared gradient of
-    their log-probability: summed over all labels, or, with more than 32 classes, over 32 drawn.
+    For cross-entropy JᵀH_zJ is the expected squared gradient of a label's log-probability, with the label drawn from
+    the model's own prediction: a sum over all labels, or, with more than 32 classes, over 32 drawn labels.
     """
     totals = _zeros(network, groups)
     generator = torch.Generator().manual_seed(seed)
@@ -68,8 +68,8 @@ def add_expected_squares(
 ) -> None:
     """Add half the expected squares of the gradients of labels' log-probabilities in the gates, summed over a batch.
 
-    `expected` gives labels [batch, 1] with weights [batch] by all log-probabilities. What the forward kept for its
-    gradients is there until the end of the call.
+    `expected` maps all log-probabilities to labels [batch, 1] with weights [batch]. The forward's tensors stay in
+    memory until the end of the call.
     """
     gates = _open_gates(network, groups, len(pixels_BCHW))
     with groups.gated(gates):
@@ -105,7 +105,7 @@ def _expected_labels(logarithms_BK: Tensor, generator: torch.Generator) -> list[
 
 @torch.no_grad()
 def oracle(network: Network, groups: CoupledChannels, images: ImageSet, seed: int) -> list[Tensor]:
-    """Measure |ΔC|, the change of the loss without each unit (section 2.2, oracle-abs)."""
+    """Return |ΔC|, the change of the loss without each unit (section 2.2, oracle-abs)."""
     dense = mean_loss(network, images)
     scores = []
     for place, group in enumerate(groups.groups):
@@ -161,7 +161,7 @@ RANKINGS: dict[str, FilterCriterion] = {
     "oracle": oracle,
 }
 _COMPARABLE = ("random", "oracle")
-"""Rankings whose scores are comparable between layers as they are."""
+"""Rankings whose scores are comparable between layers without normalisation."""
 
 
 def rank(name: str, network: Network, groups: CoupledChannels, images: ImageSet, seed: int) -> list[Tensor]:
@@ -175,7 +175,7 @@ def rank(name: str, network: Network, groups: CoupledChannels, images: ImageSet,
 
 @torch.no_grad()
 def kernel_sums(model: nn.Module, group: Group, *, power: int, dropped: Dropped | None = None) -> Tensor:
-    """Sum |w|^power over the kernels of each unit's filters in the layers that lead the group, [units].
+    """Return the sum of |w|^power over the kernels of each unit's filters in the group's leading layers, [units].
 
     With power 1 this is the filter score of Li (2016, arXiv:1608.08710, section 3.1). Kernels of `dropped` inputs do
     not count.
@@ -191,7 +191,7 @@ def kernel_sums(model: nn.Module, group: Group, *, power: int, dropped: Dropped 
 
 
 def _kernel_size(model: nn.Module, group: Group) -> int:
-    """Count the weights of a unit's filters."""
+    """Return the number of weights of a unit's filters."""
     return sum(
         model.get_parameter(f"{member.name}.weight")[0].numel() * member.channels_UK.shape[1]
         for member in group.leaders
@@ -199,7 +199,7 @@ def _kernel_size(model: nn.Module, group: Group) -> int:
 
 
 def _map_size(groups: CoupledChannels, group: Group) -> int:
-    """Return places times channels of a unit's feature map, as the layer that writes it outputs it."""
+    """Return places times channels of a unit's feature map, in the output of the layer that writes it."""
     leader = group.leaders[0]
     return groups.positions[leader.name] * leader.channels_UK.shape[1]
 
@@ -229,7 +229,7 @@ def _ranks(values_N: Tensor) -> Tensor:
 
 
 def compare(scores: Mapping[str, list[Tensor]]) -> dict[str, dict[str, float]]:
-    """Correlate every ranking with the oracle (Spearman; Molchanov 2016, section 3).
+    """Return the correlation of every ranking with the oracle (Spearman; Molchanov 2016, section 3).
 
     "all" is over the units of all layers, "per_layer" the mean of each layer's own correlation.
     """

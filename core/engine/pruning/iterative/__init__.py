@@ -1,5 +1,5 @@
-"""Pruning in rounds, of image classifiers in memory: prune a part, train what is left, and again.
+"""Iterative pruning of image classifiers in memory: prune a part, train the rest, repeat.
 
-Curvature, dropout, dead neurons, retraining and the state saved between rounds live here. The methods themselves are in
-`core.methods`.
+The package has curvature, dropout, dead neurons, retraining and the state saved between rounds. The methods themselves
+are in `core.methods`.
 """

@@ -1,12 +1,12 @@
 """Second derivatives of a classifier's loss in its weights, from derivatives of single images.
 
-The loss C of an image depends on the weights w through the logits z. With J = ∂z/∂w its Hessian is JᵀHJ, H the one of C
-in z, and a term that vanishes where the fit is good and is left out (Gauss–Newton). For softmax p and cross-entropy
-H = diag(p) − ppᵀ = Σ_k s_k s_kᵀ, s_k = √p_k (e_k − p), so JᵀHJ is the sum over classes of the outer products of
-v_k = Jᵀs_k with themselves: one backward pass for each class, exact. The empirical Fisher has the gradient of the loss
-itself in place of all s_k, the squared error of the logits e_k.
+The loss C of an image depends on the weights w through the logits z. With J = ∂z/∂w its Hessian is JᵀHJ, where H is the
+Hessian of C in z, plus a term that vanishes where the fit is good and is left out (Gauss–Newton). For softmax p and
+cross-entropy H = diag(p) − ppᵀ = Σ_k s_k s_kᵀ, s_k = √p_k (e_k − p). So JᵀHJ is the sum over classes of the outer
+products of v_k = Jᵀs_k with themselves: one backward pass for each class, exact. The empirical Fisher replaces all s_k
+by the gradient of the loss itself; the squared error of the logits replaces them by e_k.
 
-A backward pass over a batch gives the gradient in each layer's outputs; with the layer's inputs it makes the gradient
+A backward pass over a batch gives the gradient in each layer's outputs. With the layer's inputs it gives the gradient
 of every single image in the layer's weight. Shapes are those of `core.engine.pruning.layer_matrix`.
 """
 
@@ -29,7 +29,7 @@ _Use = tuple[str, Tensor, Tensor]
 
 
 class Trace:
-    """Recorder of the layers' inputs and outputs in the model's forward passes while entered, in order of execution."""
+    """Recorder of the layers' inputs and outputs in forward passes inside the context, in order of execution."""
 
     def __init__(self, layers: Mapping[str, Layer]) -> None:
         self._layers = layers
@@ -48,13 +48,13 @@ class Trace:
     def _hook(self, name: str):  # type: ignore[no-untyped-def]
         def hook(layer: nn.Module, arguments: tuple[Tensor, ...], outputs: Tensor) -> Tensor:
             self.uses.append((name, arguments[0].detach(), outputs))
-            return outputs.clone()  # what follows may write into it
+            return outputs.clone()  # later operations may write into the outputs
 
         return hook
 
 
 def logit_vectors(curvature: Curvature, logits_BK: Tensor, labels_B: Tensor) -> Tensor:
-    """Return s_VBK, the vectors of each image whose outer products add up to H, see the module."""
+    """Return s_VBK, the vectors of each image whose outer products add up to H; the module defines them."""
     p_BK = logits_BK.detach().softmax(dim=-1)
     identity_KK = torch.eye(p_BK.shape[1], dtype=p_BK.dtype, device=p_BK.device)
     if curvature == "empirical_fisher":
@@ -85,7 +85,7 @@ def mean_squares(network: Network, images: ImageSet, curvature: Curvature) -> di
 
 
 def images_at_once(network: Network) -> int:
-    """Return of how many images there are gradients of every single one at a time, in the largest layer's weight."""
+    """Return the number of images whose separate gradients in the largest layer's weight fit at a time."""
     return min(network.batch_size, max(1, CHUNK // max(layer.numel for layer in network.layers)))
 
 
@@ -117,7 +117,7 @@ def gradient_rows(network: Network, images: ImageSet, curvature: Curvature) -> I
 
 @dataclass(frozen=True)
 class _Passes:
-    """Passes of images through a network, forward and backward, which watch some of its layers."""
+    """Forward and backward passes of images through a network, with some of its layers recorded."""
 
     network: Network
     layers: Mapping[str, Layer]
@@ -127,10 +127,9 @@ class _Passes:
     def results(
         self, size: int, use: Callable[[Sequence[_Use], Sequence[Tensor | None], int], Result]
     ) -> Iterator[Result]:
-        """Yield what is made, per batch and vector, of the layers' uses, the gradients in their outputs, and a count.
+        """Yield the result of `use` per batch and vector, from the layers' uses, their outputs' gradients, and a count.
 
-        Batches are of `size` images, whose count it is. Nothing of a batch or a vector is there any longer when the
-        next one is taken.
+        Batches have `size` images. No tensor of a batch or a vector is in memory when the next one is computed.
         """
         for numbers in counted(torch.arange(len(self.images)).split(size), "taking curvature from batches"):
             yield from self._of_batch(numbers, use)
@@ -151,7 +150,7 @@ class _Passes:
 
 
 def _by_layer(uses: Sequence[_Use], gradients: Sequence[Tensor | None]) -> dict[str, list[tuple[Tensor, Tensor]]]:
-    """Return, per layer that the logits depend on, the inputs of every use and the gradients in its outputs."""
+    """Return, per layer that the logits depend on, each use's inputs and the gradients in its outputs."""
     captured: dict[str, list[tuple[Tensor, Tensor]]] = {}
     for (name, inputs, _), gradient in zip(uses, gradients, strict=True):
         if gradient is not None:
@@ -160,7 +159,7 @@ def _by_layer(uses: Sequence[_Use], gradients: Sequence[Tensor | None]) -> dict[
 
 
 def _summed_squares(name: str, layer: Layer, pairs: Sequence[tuple[Tensor, Tensor]], images: int) -> Tensor:
-    """Sum the squares of each image's gradient over the images, [outputs, inputs]."""
+    """Return the sum over images of each image's squared gradient, [outputs, inputs]."""
     if len(pairs) == 1:
         gradient_BGLO = output_rows(layer, pairs[0][1], images)
         if gradient_BGLO.shape[2] == 1:  # one position: the square of a product is the product of squares

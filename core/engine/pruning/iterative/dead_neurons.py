@@ -1,9 +1,8 @@
 """Removal of neurons that read nothing, or that nothing reads (Han 2015, section 3.5), in networks of any shape.
 
-Readers are found by poisoning: a NaN spreads to everything computed from it, whatever the functions between, but not
-past the next layer where that one's outputs are replaced. No output of the network changes with the removal: a neuron
-without inputs sends a constant, which is added to the biases of its readers, and where that cannot be done its readers
-keep it.
+Readers are found by poisoning: a NaN spreads to everything computed from it, but not past the next layer where that
+layer's outputs are replaced. The network's outputs do not change with the removal: a neuron without inputs sends a
+constant, which is added to the biases of its readers; where that is impossible, its readers keep reading it.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +19,7 @@ from core.engine.pruning.layer_matrix import Layer, groups_of, input_rows, layer
 from core.engine.pruning.network import Network
 
 _IMAGES = 32
-"""Number of images on which a neuron without gradient counts as suspect, and outputs are compared."""
+"""Number of images on which a neuron without gradient is a candidate, and on which outputs are compared."""
 _PROBED_AT_ONCE = 64
 _TOLERANCE = 1e-4
 """Largest change of the logits, relative to the largest, that another order of summation may cause."""
@@ -28,10 +27,10 @@ _TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class DeadNeurons:
-    """The neurons that are zero and the weights that were removed.
+    """Neurons that are zero and weights that were removed.
 
-    `neurons` counts those without any weight of their own, because they had none or nothing read them; `weights` counts
-    those zeroed with them, in their own rows and in the columns that read them.
+    `neurons` counts the neurons without own weights, because they had none or nothing read them. `weights` counts the
+    weights zeroed with them, in their own rows and in the columns that read them.
     """
 
     neurons: int
@@ -42,7 +41,7 @@ class DeadNeurons:
 def remove_dead_neurons(network: Network) -> DeadNeurons:
     """Zero the weights of dead neurons until none is left; one may leave another without inputs or readers.
 
-    Where the logits of some images would change after all, nothing is removed, and a note says so.
+    Where the logits of some images would change, nothing is removed, and a note reports it.
     """
     layers = {shape.name: layer_of(network.model, shape.name) for shape in network.layers}
     pixels_BCHW = network.calibration.batch(range(min(_IMAGES, len(network.calibration)))).to(network.device)
@@ -75,14 +74,14 @@ def _hooked(layers: Mapping[str, Layer], hook: Callable[[str, Layer, Tensor, Ten
 def _fold_constants(network: Network, layers: Mapping[str, Layer], pixels_BCHW: Tensor) -> int:
     """Move the constants of neurons without inputs into the biases of their readers; return the weights zeroed.
 
-    The image and all other neurons are poisoned: values that still arrive as numbers at a layer come from such neurons.
+    The image and all other neurons are poisoned: values that reach a layer as numbers come from neurons without inputs.
     """
     arrived: dict[str, list[Tensor]] = {}
 
     def hook(name: str, layer: Layer, inputs: Tensor, outputs: Tensor) -> Tensor:
         X_GLI = next(input_rows(name, layer, inputs, 1))[0]
         first_GI = X_GLI[:, 0]
-        same_GI = (X_GLI[:, :1] == X_GLI).all(dim=1)  # never true of what is not a number
+        same_GI = (X_GLI[:, :1] == X_GLI).all(dim=1)  # False for NaN
         arrived.setdefault(name, []).append(torch.where(same_GI, first_GI, torch.nan))
         silent_O = (to_matrix(layer) == 0).all(dim=1)
         sent_O = torch.zeros_like(silent_O, dtype=outputs.dtype) if layer.bias is None else layer.bias
@@ -157,7 +156,7 @@ def _is_read(
 ) -> Tensor:
     """Return, for each neuron of a layer, True if a nonzero weight or the logits depend on it: [neurons].
 
-    There is one image for each neuron, which is poisoned in it.
+    There is one image for each neuron; the neuron is poisoned in its image.
     """
     read_N = torch.zeros(len(neurons_N), dtype=torch.bool, device=network.device)
     nonzero = {
@@ -188,4 +187,4 @@ def _is_read(
 
 
 class _AllAreReadError(Exception):
-    """Every neuron is read, so that the rest of the forward need not be run."""
+    """Raised when every neuron is read, so that the rest of the forward need not run."""

@@ -19,10 +19,10 @@ Curve = list[tuple[float, float, float]]
 def layer_sensitivity_curves(
     network: Network, images: ImageSet, rates: Sequence[float], prune_layer: Callable[[LinearShape, float], None]
 ) -> dict[str, Curve]:
-    """Measure the curve of each of the network's layers, by name.
+    """Return the curve of each of the network's layers, by name.
 
-    `prune_layer` prunes one layer of `network.model` to a rate, and touches nothing else; the layer is restored
-    afterwards. Raises WorkStopped between layers where asked to stop.
+    `prune_layer` prunes one layer of `network.model` to a rate, and changes nothing else; the layer is restored
+    afterwards. Raises WorkStopped between layers when the job is stopped.
     """
     curves: dict[str, Curve] = {}
     for shape in counted(network.layers, "scanning layers"):
@@ -43,7 +43,7 @@ def layer_sensitivity_curves(
 def rates_from_curves(
     layers: Sequence[LinearShape], curves: Mapping[str, Curve], dense_loss: float, sparsity: float
 ) -> dict[str, float]:
-    """Choose a rate for each layer, by name, that together remove `sparsity` of the layers' weights.
+    """Return a rate for each layer, by name, that together remove `sparsity` of the layers' weights.
 
     The last weight removed costs the same in each layer, see `core.engine.options.water_filling`. Raises
     InvalidSparsity above the highest rate of the scan: nothing is known beyond it.
@@ -64,7 +64,7 @@ def rates_from_curves(
 
 
 def exact_counts(layers: Sequence[LinearShape], rates: Mapping[str, float], total: int) -> dict[str, int]:
-    """Round the weights each layer loses, by name, so that they sum to `total`; the largest remainders go up."""
+    """Return the number of weights each layer loses, by name, rounded to sum to `total` by largest remainders."""
     wanted = {shape.name: rates[shape.name] * shape.numel for shape in layers}
     counts = {name: int(each) for name, each in wanted.items()}
     order = sorted(wanted, key=lambda name: counts[name] - wanted[name])

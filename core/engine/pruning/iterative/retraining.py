@@ -1,4 +1,4 @@
-"""Training of a classifier with zeros held: between the cuts of iterative methods, and as recovery after the last."""
+"""Training of a classifier with pruned weights kept at zero: between the cuts of iterative methods, and as recovery."""
 
 from collections.abc import Mapping
 
@@ -30,16 +30,16 @@ def retrain(
 ) -> list[float]:
     """Train every parameter on labelled images, in place; return the loss of each step.
 
-    The model is left in evaluation mode. `pruned` are the weights, by name, whose zeros stay zero; `teacher` is the
-    model to learn from, for a recovery that does. `recovery.learning_rate` unset stands for LEARNING_RATE.
+    The model is left in evaluation mode. `pruned` are the weights, by name, whose zeros stay zero. `teacher` is the
+    model for recoveries that learn from one. `recovery.learning_rate` defaults to LEARNING_RATE.
 
-    Raises WorkStopped once asked to stop and saved, RecoveryDiverged where the loss is not finite.
+    Raises WorkStopped when the job is stopped and saved, RecoveryDiverged where the loss is not finite.
     """
     device = next(model.parameters()).device
     filled = recovery.model_copy(update={"learning_rate": recovery.learning_rate or LEARNING_RATE})
     training = Training(
         model,
-        torch.arange(len(images))[:, None],  # an image's number stands where a token sequence would
+        torch.arange(len(images))[:, None],  # image numbers take the place of token sequences
         filled,
         loss=classifier_recovery(recovery.method).image_loss(images, recovery, teacher),
         rule=ZeroPattern(pruned),
@@ -54,10 +54,10 @@ def retrain(
 def retrain_between(
     network: Network, *, steps: int, learning_rate: float | None, batch_size: int, seed: int, metric: str, done: int
 ) -> list[float]:
-    """Train the network's model on its images between two cuts, zeros held; return the loss of each step.
+    """Train the network's model on its images between two cuts, keeping zeros; return the loss of each step.
 
-    The losses are reported as `metric` from step `done` on. Raises WorkStopped once asked to stop, RecoveryDiverged
-    where the loss is not finite.
+    The losses are reported as `metric` from step `done` on. Raises WorkStopped when the job is stopped,
+    RecoveryDiverged where the loss is not finite.
     """
     if not steps:
         return []
@@ -70,7 +70,7 @@ def retrain_between(
 
 
 class _Retraining(PartialProgress):
-    """Progress of training between two cuts: its losses go on from those before, and it is no part of its own."""
+    """Progress of training between two cuts: its losses continue the earlier ones; it reports no progress itself."""
 
     def __init__(self, outer: Progress, metric: str, steps_before: int) -> None:
         super().__init__(outer)
@@ -78,7 +78,7 @@ class _Retraining(PartialProgress):
         self._steps_before = steps_before
 
     def advance(self, share: float, done: int | None = None, of: int | None = None) -> None:
-        """Report nothing: the rounds are what advances."""
+        """Report nothing: the rounds report the progress."""
 
     def metric(self, name: str, step: int, value: float) -> None:
         self.outer.metric(self._metric, self._steps_before + step, value)

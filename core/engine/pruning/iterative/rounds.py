@@ -1,7 +1,7 @@
-"""Iterative pruning: deletion to a growing share, retraining with zeros held, and a save after each round.
+"""Iterative pruning: deletion of a growing share, retraining with zeros kept, and a save after each round.
 
-A resumed run begins with the round that was not finished, from the weights the round before left, and ends with the
-weights of one that was never interrupted.
+A resumed run begins with the unfinished round, from the weights of the round before, and ends with the same weights as
+an uninterrupted run.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,7 +25,7 @@ ROUNDS = "rounds"
 
 
 def cumulative_share(done: int, parameters: IterationOptions) -> float:
-    """Return the share of the removal that is done after `done` rounds, exactly 1 after the last."""
+    """Return the share of the removal after `done` rounds, exactly 1 after the last."""
     if parameters.growth == "cubic":
         return cubic(done, parameters.rounds, warm_up=0, cool_down=0)
     return done / parameters.rounds
@@ -42,11 +42,11 @@ def prune_in_rounds(
 ) -> None:
     """Prune and retrain in rounds, and save each; a run with saved rounds continues after the last.
 
-    `cut` is called with the share of the removal that must be done after it, and returns figures; `prepare` is called
-    once, before the first round; `training` is a context for the retraining and yields figures too. They can read their
-    earlier figures in `network.figures`.
+    `cut` is called with the share of the removal to reach, and returns figures. `prepare` is called once, before the
+    first round. `training` is a context for the retraining and yields figures too. They can read their earlier figures
+    in `network.figures`.
 
-    Raises WorkStopped once asked to stop; the rounds that are done are saved.
+    Raises WorkStopped when the job is stopped; the finished rounds are saved.
     """
     done = resume(network)
     if done is None:
@@ -66,7 +66,7 @@ def prune_in_rounds(
 
 
 def train(network: Network, parameters: IterationOptions, steps: int, seed: int) -> list[float]:
-    """Train on the network's images with zeros held; return the loss of each step."""
+    """Train on the network's images with zeros kept; return the loss of each step."""
     return retrain_between(
         network,
         steps=steps,
@@ -104,7 +104,7 @@ def prunable_weights(network: Network) -> int:
 
 @torch.no_grad()
 def zero_lowest(network: Network, scores: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
-    """Zero the `count` weights of lowest score over all layers together; zero weights come first.
+    """Zero the `count` weights of lowest score over all layers together; weights that are zero already come first.
 
     Scores must be at least 0. Returns, by layer, the mask of the weights that were not zero before.
     """

@@ -12,7 +12,7 @@ _MODEL = "model"
 
 
 def save_round(network: Network, number: int, state: JsonObject) -> None:
-    """Save the model after a round, with the method's own state, where the network has a store."""
+    """Save the model and the method's own state after a round; without a store, do nothing."""
     if network.store is None:
         return
     tensors = {name: each for name, each in network.model.state_dict().items() if not name.endswith(COUNTERS)}
@@ -21,7 +21,7 @@ def save_round(network: Network, number: int, state: JsonObject) -> None:
 
 
 def restore_round(network: Network) -> tuple[int, JsonObject] | None:
-    """Make the model that of the newest saved round; return its number and the method's state, None: there is none."""
+    """Restore the model of the newest saved round; return its number and the method's state, or None without one."""
     saved = None if network.store is None else network.store.load(ROUND)
     if not isinstance(saved, Saved):
         return None

@@ -31,10 +31,10 @@ from secateur_wire.errors import InvalidParameters
 class OneShot(ClassifierMethod):
     """One-shot pruning: the layers, in order of execution, are pruned by `solver` as matrices.
 
-    in_flight: all batches go through the model once, in lockstep; where all have reached a layer its statistic is
-    complete, it is pruned, and they go on through the pruned weights. two_pass: all statistics are the dense model's. A
-    grouped convolution is pruned group by group, each with its own inputs. Relative errors of the layers' outputs go
-    into the figures.
+    in_flight: all batches go through the model once, in lockstep. When all have reached a layer, its statistic is
+    complete; it is pruned, and the batches continue through the pruned weights. two_pass: all statistics are the dense
+    model's. A grouped convolution is pruned group by group, each with its own inputs. Relative errors of the layers'
+    outputs go into the figures.
     """
 
     def __init__(self, solver: Method, parameters: MethodParameters) -> None:
@@ -85,7 +85,7 @@ def _arithmetic(forward_dtype: str, device: torch.device) -> Iterator[None]:
 
 
 def layer_targets(network: Network, parameters: MethodParameters) -> dict[str, LayerTarget]:
-    """Return the target of each layer; raises InvalidParameters for an allocation that classifiers do not have."""
+    """Return the target of each layer; raises InvalidParameters for an allocation that classifiers do not support."""
     options = parameters.allocation_options
     allocation = "uniform" if options is None else options.allocation
     if options is not None and options.measured_allocation:
@@ -120,7 +120,7 @@ def layer_rates(layers: Sequence[LinearShape], allocation: Any, sparsity: float)
 
 
 class _ClassifierPass:
-    """Statistics of the layers' inputs as they come in, and the pruning of each layer once."""
+    """Statistics of the layers' inputs during a pass, and the pruning of each layer once."""
 
     def __init__(self, network: Network, solver: Method, targets: Mapping[str, LayerTarget]) -> None:
         self.network, self.solver, self.targets = network, solver, targets
@@ -136,7 +136,7 @@ class _ClassifierPass:
 
         def hook(name: str) -> Any:
             def arrive(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-                if name not in self.pruned:  # a layer may be used more than once
+                if name not in self.pruned:  # a layer may run more than once
                     self._take_in(name, arguments[0])
                     if wait:
                         wait_at_barrier(name)
@@ -161,7 +161,7 @@ class _ClassifierPass:
                 statistic.update(X_BLI)
 
     def prune(self, name: str) -> None:
-        """Prune a layer, with the statistics of its inputs if any; raises WorkStopped once asked to stop."""
+        """Prune a layer, with the statistics of its inputs if any; raises WorkStopped when the job is stopped."""
         self.network.progress.raise_if_stopped()
         layer, target = self.layers[name], self.targets[name]
         dense_OI = to_matrix(layer)
@@ -188,7 +188,7 @@ class _ClassifierPass:
         self.network.progress.advance(len(self.pruned) / len(self.layers))
 
     def finish(self) -> None:
-        """Note the layers that no image has reached, which stay dense."""
+        """Report the layers that no image has reached, which stay dense."""
         left = [name for name in self.layers if name not in self.pruned]
         if left:
             self.network.notes.append(f"left dense, since no image's forward reads them: {', '.join(left)}")

@@ -1,4 +1,4 @@
-"""Pruning of a block's experts, one after the other, each by the statistics of the tokens that are routed to it."""
+"""Pruning of a block's experts, one after the other, each with the statistics of the tokens routed to it."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,9 +22,9 @@ from secateur_wire.errors import RunFailed
 
 _ERROR_SAMPLE_TOKENS = 1024
 UNSEEN = 1e-3
-"""Mean square of an input that none of an expert's tokens has anything in, as a share of that of the others."""
+"""Mean square for an input that is zero in all tokens of an expert, as a share of the other inputs' mean."""
 _MOST_NOTES = 3
-"""Notes on a block's experts that the report has, at most."""
+"""Largest number of notes on a block's experts in the report."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class _Batch:
 
 @dataclass(frozen=True)
 class _Share:
-    """The tokens that an expert is pruned by: those that are routed to it or, `is_pooled`, all there are.
+    """Tokens with which an expert is pruned: those routed to it or, with `is_pooled`, all tokens.
 
-    `fitted` are the first of them, to which weights are fitted where the others are held out; None: all.
+    `fitted` is the number of first tokens to which weights are fitted; the others are hold-out tokens. None: all.
     """
 
     batches: Sequence[_Batch]
@@ -54,7 +54,7 @@ class _Share:
 
 @dataclass
 class _Account:
-    """Account of a stack while it is pruned: zeros, the energy that its own tokens lost and had, and all fits."""
+    """Figures of a stack while it is pruned: zeros, lost and total energy on the experts' own tokens, and all fits."""
 
     shape: LinearShape
     zeros: int = 0
@@ -67,10 +67,10 @@ class _Account:
 class ExpertPruner:
     """Pruner of the experts of one block, whose full name is `prefix`.
 
-    `tensors` are the block's weights, by name within it, that are to be saved; `dense` is the same block of the dense
-    model, where that runs too. `linears` are the stacks that are pruned, by full name, each with its place among all
-    prunable layers of the model. `fitted_tokens` are the first of all tokens, to which weights are fitted where the
-    others are held out.
+    `tensors` are the block's weights to be saved, by name within it; `dense` is the same block of the dense model,
+    where that runs too. `linears` are the stacks to prune, by full name, each with its place among all prunable layers
+    of the model. `fitted_tokens` is the number of first tokens to which weights are fitted; the others are hold-out
+    tokens.
     """
 
     plan: LayerwisePlan
@@ -94,7 +94,7 @@ class ExpertPruner:
 
     @cached_property
     def _accounts(self) -> dict[str, _Account]:
-        """Account of each stack that is pruned, by its name among the experts' matrices."""
+        """Figures of each stack that is pruned, by its name among the experts' matrices."""
         return {
             matrix.name: _Account(self.linears[name][1])
             for matrix in self.experts.matrices
@@ -107,10 +107,10 @@ class ExpertPruner:
         return bool(self._accounts)
 
     def prune(self, arrived: ExpertBarrier) -> tuple[list[ExpertRow], RoutingRow]:
-        """Prune the experts by the tokens that arrived; return what came of it.
+        """Prune the experts with the tokens that arrived; return the rows of the report.
 
-        The block's weights are changed, and `tensors`. In flight an expert's second matrix sees what its pruned first
-        one gives, else what the dense one does.
+        The block's weights and `tensors` are changed. In flight an expert's second matrix reads the outputs of its
+        pruned first one, otherwise of the dense one.
         """
         stacks, accounts, notes = self._stacks, self._accounts, self._notes
         module = f"{self.prefix}.{self.experts.module}"
@@ -129,7 +129,7 @@ class ExpertPruner:
         return [self._row(account, len(stacks)) for account in accounts.values()], routing
 
     def _share(self, arrived: ExpertBarrier, expert: int) -> _Share:
-        """Return the tokens an expert is pruned by: all, where none is routed to it, or none held out."""
+        """Return the tokens with which an expert is pruned: all, where it has no routed ones, or no hold-out ones."""
         routed = [tokens.of_expert(expert) for tokens in arrived.tokens]
         total = sum(len(rows_N) for rows_N, _ in routed)
         fitted = self._fitted([rows_N for rows_N, _ in routed], arrived.tokens)
@@ -148,7 +148,7 @@ class ExpertPruner:
         return _Share(batches, total, fitted, is_pooled=False)
 
     def _fitted(self, rows: Sequence[Tensor], tokens: Sequence[RoutedTokens]) -> int | None:
-        """Return how many of an expert's tokens are among those that weights are fitted to; None: all are."""
+        """Return the number of an expert's tokens among those to which weights are fitted; None: all."""
         if self.fitted_tokens is None:
             return None
         starts = accumulate((len(each.hidden_NH) for each in tokens), initial=0)
@@ -180,7 +180,7 @@ class ExpertPruner:
     def _matrix(
         self, expert: int, matrix: ExpertMatrix, share: _Share, inputs: Iterable[tuple[Tensor, Tensor | None]]
     ) -> None:
-        """Prune one matrix of an expert by its inputs, and the dense model's, of each micro-batch."""
+        """Prune one matrix of an expert with its inputs, and the dense model's, of each micro-batch."""
         account, statistic = self._accounts[matrix.name], self._statistic(share)
         for batch, (inputs_NI, dense_NI) in zip(share.batches, inputs, strict=True):
             gates_N = batch.gates_N if statistic.level is Statistic.GRAM else None
@@ -203,7 +203,8 @@ class ExpertPruner:
         if not share.is_pooled:
             account.total += float(statistic.energy(dense_OI))
             account.lost += float(statistic.energy(dense_OI - rounded_OI.float()))
-        stored.copy_(out_in(rounded_OI, self.experts))  # from here on dense_OI, which may be a view of it, is gone
+        # dense_OI may be a view of this tensor, and is invalid from here on
+        stored.copy_(out_in(rounded_OI, self.experts))
         self._stacks.matrix_OI(matrix, expert).data.copy_(rounded_OI)
 
     def _statistic(self, share: _Share) -> InputStatistic:

@@ -1,7 +1,7 @@
-"""Layer-wise pass: prunes a model block by block, measures dense and pruned on the same tokens, and can be resumed.
+"""Layer-wise pass: it prunes a model block by block, measures dense and pruned on the same tokens, and can resume.
 
-For each block: read its tensors; run the dense streams through it; prune it while the driving stream passes; run the
-other pruned streams through what will be saved; write the block and the streams; release it. Resident are the
+For each block: read its tensors; run the dense streams through it; prune it while the calibration stream passes; run
+the other pruned streams through the weights to be saved; write the block and the streams; release it. In memory are the
 embeddings and head, one block with its statistics, and the activation budget; nothing grows with depth.
 """
 
@@ -50,8 +50,8 @@ HEAD = "head"
 class LayerRows:
     """Rows in the order of pruning. `all` are the complete ones.
 
-    Their figures stay on the device until `complete` reads those of many layers together: each read makes the program
-    wait for all that the device has been given to do.
+    Their figures stay on the device until `complete` reads those of many layers together: each read waits for all work
+    that the device still has to do.
     """
 
     def __init__(self, rows: Iterable[LayerRow] = ()) -> None:
@@ -83,7 +83,7 @@ class LayerRows:
         self._unread.append((row, torch.stack([zeros, total, *energies])))
 
     def complete(self) -> None:
-        """Read the figures of the layers that were added since; raises RunFailed where weights are not finite."""
+        """Read the figures of the layers added since the last call; raises RunFailed where weights are not finite."""
         figures = torch.cat([each for _, each in self._unread]).tolist() if self._unread else []
         for row, own in self._unread:
             zeros, total, *energies = (figures.pop(0) for _ in range(len(own)))
@@ -96,7 +96,7 @@ class LayerRows:
 
 
 class LayerwisePass(BlockPass):
-    """The pass over all blocks that sets weights to zero."""
+    """Pass over all blocks that sets weights to zero."""
 
     def __init__(self, folder: ModelFolder, plan: LayerwisePlan, **setting: Any) -> None:
         """Set up the pass; `setting` are the keyword arguments of `BlockPass`."""
@@ -117,13 +117,13 @@ class LayerwisePass(BlockPass):
             if self.calibration_tokens is None
             else self.stream("calibration", self.calibration_tokens, self.streamed, plan.forward_dtype)
         )
-        # The dense model's way with the calibration tokens, where weights are fitted to what it gives.
+        # The dense model's stream of the calibration tokens, where weights are fitted to its outputs.
         self.dense_calibration = (
             self.stream("dense-calibration", self.calibration_tokens, self.streamed, plan.forward_dtype)
             if plan.compensation is not None and plan.compensation.refits and self.calibration_tokens is not None
             else None
         )
-        # What drives the pruning: calibration tokens, else (for methods that read no inputs) what is evaluated.
+        # The stream for pruning: calibration tokens, or evaluation tokens for methods that read no inputs.
         self.driver = self.calibration or (self.pruned[0] if self.pruned else self.verification)
         self.followers = [each for each in [*self.pruned, self.verification] if each is not self.driver]
         self._by_module = {linear.name: (index, linear) for index, linear in enumerate(plan.linears)}
@@ -135,7 +135,7 @@ class LayerwisePass(BlockPass):
         return [*(each for each in (self.calibration, self.dense_calibration) if each is not None), *mine]
 
     def run(self) -> PruneResult:
-        """Prune all blocks, then the head; raises UnusableModel kinds for tensors that cannot be used."""
+        """Prune all blocks, then the head; raises UnusableModel kinds for unusable tensors."""
         start = self._resume()
         if start == 0:
             if self.plan.measured_allocation == "owl":
@@ -194,7 +194,7 @@ class LayerwisePass(BlockPass):
         return InputStatistic(Statistic.GRAM, sample_stride=stride, fitted_tokens=fitted)
 
     def _block(self, index: int, tensors: dict[str, Tensor]) -> None:
-        """Prune a block of these tensors, which are on the device, and save what comes of it."""
+        """Prune a block with these tensors, which are on the device, and save the result."""
         plan, streamed = self.plan, self.streamed
         if self.dense:
             block = streamed.fill_block(index, tensors, plan.dtype)
@@ -246,7 +246,7 @@ class LayerwisePass(BlockPass):
     def _experts(
         self, index: int, block: nn.Module, tensors: dict[str, Tensor], dense: nn.Module | None
     ) -> ExpertBarrier | None:
-        """Return the barrier at which a block's experts are pruned; None where it has none that are."""
+        """Return the barrier at which a block's experts are pruned; None where no experts are pruned."""
         experts, compensation = self.folder.family.experts, self.plan.compensation
         prefix = self.streamed.block_prefix(index)
         if experts is None:
@@ -289,7 +289,8 @@ class LayerwisePass(BlockPass):
     def _outlier_sparsities(self, calibration: Stream) -> list[float]:
         """Return the sparsity of each block by the outliers of its scores, from a dense pass over the stream.
 
-        Experts, of which the tokens each reads are not gathered here, follow it. The stream ends where it began.
+        Experts get their block's sparsity, because their own tokens are not gathered here. The stream returns to its
+        start.
         """
         plan, streamed, family = self.plan, self.streamed, self.folder.family
         options = plan.parameters.allocation_options
@@ -310,7 +311,7 @@ class LayerwisePass(BlockPass):
                     ),
                     options.owl_outlier_ratio,
                 )
-                del statistics  # rows of inputs, which would be there while the next block's are gathered
+                del statistics  # rows of inputs, freed before the next block's are gathered
             calibration.advance(block, index)
             streamed.empty_block(index)
         calibration.resume(0)
@@ -319,7 +320,7 @@ class LayerwisePass(BlockPass):
         return [by_layer.get(index, plan.sparsity) for index in range(len(streamed))]
 
     def _fisher_rates(self) -> dict[str, float]:
-        """Choose the share of each linear layer by the gradients of a few of the calibration sequences."""
+        """Return the share of each linear layer from the gradients of a few of the calibration sequences."""
         options = self.plan.parameters.allocation_options
         assert self.calibration_tokens is not None and options is not None
         tokens_NT = self.calibration_tokens

@@ -15,10 +15,10 @@ from secateur_wire.base import JsonObject
 
 @dataclass(frozen=True, kw_only=True)
 class LayerwisePlan(PruningPlan):
-    """The choices of one pass that sets weights to zero.
+    """Choices of one pass that sets weights to zero.
 
-    `sparsities` holds one sparsity per decoder layer, `counts` exact numbers of weights where a ranking over the entire
-    model chose them, `rates` one share per linear layer where each has its own.
+    `sparsities` has one sparsity per decoder layer; `counts` has exact numbers of weights where a ranking over the
+    entire model chose them; `rates` has one share per linear layer where each has its own.
     """
 
     pattern: Pattern
@@ -45,13 +45,13 @@ class LayerwisePlan(PruningPlan):
 
     @property
     def measured_allocation(self) -> str | None:
-        """The allocation that needs a pass over the calibration tokens."""
+        """Allocation that needs a pass over the calibration tokens."""
         options = self.parameters.allocation_options
         return None if options is None else options.measured_allocation
 
     @property
     def weight_reads(self) -> int:
-        """Times the model's weights are read: once, plus one for OWL, two for gradients or an exact ranking."""
+        """Number of times the model's weights are read: once, plus one for OWL, two for gradients or exact ranking."""
         allocating = {"owl": 1, "fisher": 2, None: 0}[self.measured_allocation]
         return 1 + allocating + 2 * (self.counts is not None)
 
@@ -76,7 +76,7 @@ class LayerwisePlan(PruningPlan):
     def with_rates(self, rates: dict[str, float]) -> "LayerwisePlan":
         """Return the plan with a share for each linear layer; a block's sparsity is then the mean over its layers.
 
-        What has no rate, as experts, keeps to the plan's own sparsity.
+        Layers without a rate, such as experts, keep the plan's own sparsity.
         """
         weights = [[each for each in self.linears if each.layer == index] for index in range(len(self.sparsities))]
         averages = [

@@ -1,17 +1,17 @@
-"""Inputs that wait in front of layers, while others are still on their way there or for an error to be measured.
+"""Inputs that wait before layers, until all others arrive or an error is measured.
 
-Without torch: the pass holds them, and the accounts of memory count them.
+Without torch, because both the pass and the memory estimates use it.
 """
 
 ERROR_ROWS = 1024
-"""Number of rows of a layer's input, about, on which its reconstruction error is measured where XᵀX is not at hand."""
+"""Approximate number of rows of a layer's input on which its reconstruction error is measured without XᵀX."""
 
 
 def waiting_bytes(inputs: int, batch: int, waited: int, waiting: int, own: int) -> int:
-    """Return the most bytes while one micro-batch after the other goes from layer to layer, each with its `own`.
+    """Return the peak bytes while one micro-batch after the other goes from layer to layer.
 
-    Of an input (a token, an image) there are those with which it has `waited` before, or is `waiting` now. The last
-    micro-batch may be smaller.
+    `own` are the bytes of a micro-batch on its way. Each input (a token, an image) has `waited` bytes before it moves,
+    and `waiting` bytes afterwards. The last micro-batch may be smaller.
     """
     last = inputs % batch or batch
     behind = max(0, inputs - batch - last)

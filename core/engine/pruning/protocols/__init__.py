@@ -1,4 +1,4 @@
-"""Protocols: the interfaces by which passes drive methods, one for each shape of mathematics.
+"""Protocols: the interfaces through which passes call methods, one for each shape of mathematics.
 
-No method has a place here, nor a registry of them.
+No method is here, nor a registry of methods.
 """

@@ -11,7 +11,7 @@ from core.engine.pruning.network import Network
 
 
 class ClassifierMethod(ABC):
-    """A method that removes weights or filters of a loaded model, in place."""
+    """Method that removes weights or filters of a loaded model, in place."""
 
     @abstractmethod
     def __init__(self, parameters: MethodParameters) -> None: ...
@@ -20,14 +20,14 @@ class ClassifierMethod(ABC):
     def prune(self, network: Network) -> None:
         """Prune to the network's sparsity.
 
-        It is met exactly as a share of the prunable weights, and as near as entire filters allow as a share of the
-        model's parameters.
+        As a share of the prunable weights it is met exactly; as a share of the model's parameters, as nearly as entire
+        filters allow.
         """
 
 
 class FilterMethod(ClassifierMethod):
-    """A method that removes filters; its scores are known without removing any."""
+    """Method that removes filters, and can score them without removing any."""
 
     @abstractmethod
     def scores(self, network: Network, groups: CoupledChannels) -> Sequence[Tensor]:
-        """Return scores [units] of each group of coupled channels, the lowest of which are removed first."""
+        """Return scores [units] of each group of coupled channels; the lowest are removed first."""

@@ -12,9 +12,9 @@ from core.engine.pruning.targets import PrunableLinear
 
 
 class Method(ABC):
-    """A one-shot method: pruned weights from linear layers that read one input, and its statistics.
+    """One-shot method: pruned weights from linear layers that read one input, and its statistics.
 
-    `statistic` is the level of statistics it reads. Weights handed in are never written to.
+    `statistic` is the level of statistics it reads. It never changes the given weights.
     """
 
     statistic: ClassVar[Statistic]

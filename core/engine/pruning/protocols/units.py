@@ -1,4 +1,4 @@
-"""Interfaces of structured methods: those that choose everything first, and those that choose as the pass comes by."""
+"""Interfaces of structured methods: those that choose everything first, and those that choose block by block."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from core.engine.pruning.units.removal import KeptUnits, UnitCounts
 
 
 class UnitMethod(ABC):
-    """A choice of the units a model keeps; `weight_reads` is how often it reads all weights to choose."""
+    """Choice of the units a model keeps; `weight_reads` is the number of times it reads all weights."""
 
     weight_reads: ClassVar[int]
 
@@ -20,14 +20,14 @@ class UnitMethod(ABC):
 
     @abstractmethod
     def select(self, context: UnitSelectionContext) -> KeptUnits:
-        """Choose the units to keep, as many as the context's counts say."""
+        """Return the units to keep, with the context's counts."""
 
 
 class BlockUnitMethod(ABC):
-    """A choice of the units of a block when the pass that removes them is there; what stays may be updated.
+    """Choice of a block's units during the pass that removes them; the remaining weights may be updated.
 
-    `weight_reads` is how often it reads all weights to plan, at most; `reads_pruned` says whether it asks for the
-    tokens that come through the pruned blocks.
+    `weight_reads` is the largest number of times it reads all weights to plan. With `reads_pruned` it needs the tokens
+    that come through the pruned blocks.
     """
 
     weight_reads: int
@@ -38,15 +38,15 @@ class BlockUnitMethod(ABC):
 
     @abstractmethod
     def plan(self, context: UnitSelectionContext) -> UnitCounts:
-        """Return how many units each layer keeps, and the layers that stay: all that needs the entire model."""
+        """Return the number of units each layer keeps, and the layers that stay, from the entire model."""
 
     @abstractmethod
     def prune_block(
         self, block: BlockToPrune, dense: TokensAtBlock, pruned: PrunedTokens | None, log: Callable[[str], None]
     ) -> PrunedBlock:
-        """Choose the units a block keeps, as many as its counts say.
+        """Return the units a block keeps, with its counts.
 
-        Tokens of the dense model come to the dense block; those of the pruned one, with `reads_pruned`, to the same
-        dense block behind the pruned ones before, through which both may go side by side. What it returns depends on
-        nothing but the arguments and the parameters: another attempt may go on from here.
+        The dense model's tokens reach the dense block. With `reads_pruned`, tokens from the pruned blocks reach the
+        same dense block; both may go through it side by side. The result depends on nothing but the arguments and the
+        parameters, because another attempt may resume here.
         """

@@ -1,4 +1,4 @@
-"""Token streams: hidden states that go through a model's blocks one after the other, and what is measured of them.
+"""Token streams: hidden states that go through a model's blocks one after the other, and measurements on them.
 
-A stream neither chooses nor prunes anything. Passes, allocation and compensation let one through their blocks.
+A stream neither chooses nor prunes anything. Passes, allocation and compensation run streams through their blocks.
 """

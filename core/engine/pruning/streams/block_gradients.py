@@ -1,9 +1,9 @@
 """Gradients of the loss in one decoder block after the other, never of the entire model at once.
 
 The tokens go forward through the blocks, and the input of each block is stored, in memory or in scratch files. The
-backward pass starts from the gradient in the last block's output: a block's weights are loaded, it is run again, and
-the gradients in its weights and in its input are computed; then it is emptied. Resident are one block with its
-gradients and the activations' budget, which is how a model larger than the memory for its gradients can be scored.
+backward pass starts from the gradient in the last block's output. For each block, its weights are loaded, it runs
+again, and the gradients in its weights and its input are computed; then it is emptied. In memory are one block with its
+gradients and the activation budget, so that a model larger than the memory for all its gradients can be scored.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,16 +19,15 @@ from secateur_wire.errors import UnsupportedArchitecture
 _CHUNK = 256
 
 OnBlock = Callable[[int, Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, Tensor]], None]
-"""Callback for each block, with its number and three mappings by parameter's name relative to the block.
+"""Callback for each block, with its number and three mappings by parameter's name within the block.
 
-These are the weights, the gradients of the mean loss in them, and the means of the squares of each sequence's gradient
+They are the weights, the gradients of the mean loss in them, and the means of the squares of each sequence's gradient
 (empty unless `squares` is set).
 """
 
 OnStream = Callable[[int, int, Tensor, Tensor], None]
-"""Callback for the residual stream before a block, or behind the last: its place, counted from 0, the sequence's
-number, the stream [1, time, hidden_size] and the gradient of the sequence's mean loss in it.
-"""
+"""Callback for the residual stream before a block, or after the last one. Its arguments are the place, counted from 0,
+the sequence's number, the stream [1, time, hidden_size], and the gradient of the sequence's mean loss in it."""
 
 
 @torch.no_grad()
@@ -66,11 +65,10 @@ def backward_blocks(
 ) -> float:
     """Call `on_block` for every block, the last one first; return the loss, the mean over tokens in nats.
 
-    `tokens_NT` are token ids [sequences, time]; `names[n]` the parameters of block n whose gradients are wanted. The
-    loss is that of the tokens which follow or, with a generator `drawn`, of tokens that the model's own predictions
-    draw: the mean product of such gradients is the Fisher information itself. `on_stream` is called for what the last
-    block gives and then for what each block is given. Raises UnsupportedArchitecture where a block reads what is made
-    inside another.
+    `tokens_NT` are token ids [sequences, time]; `names[n]` are the parameters of block n with requested gradients. The
+    loss is that of the next tokens or, with a generator `drawn`, of tokens drawn from the model's own predictions: then
+    the mean product of gradients is the Fisher information itself. `on_stream` is called for the last block's output
+    and then for each block's input. Raises UnsupportedArchitecture where a block reads inner values of another.
     """
     why = streamed.folder.family.refused.get("resume")
     if why is not None:
@@ -94,7 +92,7 @@ def backward_blocks(
         return gradients
 
     def take_gradients(index: int, block: nn.Module) -> None:
-        """Take those of one block. What is made for it goes when this returns, before the next one is filled."""
+        """Add one block's gradients. Its tensors are freed on return, before the next block is filled."""
         wanted = _wanted(block, names[index])
         sums = {name: torch.zeros(each.shape, device=each.device) for name, each in wanted.items()}
         square_sums = {name: torch.zeros_like(each) for name, each in sums.items() if squares}
@@ -116,9 +114,10 @@ def backward_blocks(
 
 
 def draw_tokens(logits_PV: Tensor, drawn: torch.Generator) -> Tensor:
-    """Draw a token of each position's distribution, by one number of the generator each: [positions].
+    """Return a token drawn from each position's distribution, with one random number per position: [positions].
 
-    `torch.multinomial` takes one for every token of the vocabulary, as long as the head's product with its gradient.
+    `torch.multinomial` draws one number for every token of the vocabulary, as slow as the head's product with its
+    gradient.
     """
     below_PV = logits_PV.softmax(dim=-1).cumsum(dim=-1)
     at_P1 = torch.rand(len(logits_PV), 1, generator=drawn).to(below_PV.device) * below_PV[:, -1:]

@@ -14,7 +14,7 @@ def wait_at_barrier(barrier: str) -> None:
 
 
 def current_forward() -> greenlet:
-    """Return the forward that runs now: one of those in lockstep, or that of the caller."""
+    """Return the running forward: one of those in lockstep, or the caller's."""
     return getcurrent()
 
 
@@ -23,10 +23,10 @@ def run_in_lockstep(
     at_barrier: Callable[[str], None],
     on_output: Callable[[int, Tensor], None],
 ) -> None:
-    """Run forwards up to each barrier in turn, call `at_barrier` once all wait there, and go on.
+    """Run forwards up to each barrier in turn, call `at_barrier` once all wait there, and continue.
 
-    Each forward is a greenlet: its stack, with what it still needs, is kept while the others catch up. Outputs are
-    handed to `on_output` as they are ready.
+    Each forward is a greenlet, which keeps its stack while the others catch up. Outputs go to `on_output` as soon as
+    they are computed.
     """
     running = [greenlet(forward) for forward in forwards]
     try:
@@ -43,5 +43,5 @@ def run_in_lockstep(
                 at_barrier(at.pop())
     finally:
         for each in running:
-            if not each.dead:  # what a stack that waits holds is not found by the garbage collector
+            if not each.dead:  # the garbage collector does not see the objects of a waiting stack
                 each.throw()

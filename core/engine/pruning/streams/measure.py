@@ -1,6 +1,6 @@
-"""Measurements of a pass over the blocks, also used again after training: perplexity and verification logits.
+"""Measurements on streams, in passes and after training: perplexity and verification logits.
 
-Perplexity comes from streamed hidden states; the logits are those that the saved model must give for a few tokens.
+Perplexity comes from streamed hidden states; the logits are the saved model's expected ones for a few tokens.
 """
 
 from collections.abc import Iterator
@@ -24,9 +24,9 @@ VERIFICATION_TOKENS = 64
 
 @dataclass(frozen=True)
 class Measured:
-    """Perplexity by evaluation set, and the mean losses of its windows (nats).
+    """Perplexity by evaluation set, and the mean losses of its windows in nats.
 
-    `verification` holds a few tokens and the logits the model gives for them.
+    `verification` has a few tokens and their logits.
     """
 
     perplexity: dict[str, float]
@@ -44,9 +44,10 @@ def measure(
     micro_batch: int | None = None,
     activation_budget_bytes: int,
 ) -> Measured:
-    """Measure perplexity and verification logits on token ids [sequences, time], block by block, as a sweep does.
+    """Measure perplexity and verification logits on token ids [sequences, time], block by block, as a pass does.
 
-    `micro_batch` is that of the sweep it is compared with; `work` a folder for what does not fit the budget.
+    `micro_batch` is that of the pass with which the result is compared; `work` is a folder for activations beyond the
+    budget.
     """
     work.mkdir(parents=True, exist_ok=True)
     torch.set_float32_matmul_precision("highest")
@@ -77,7 +78,7 @@ def measure(
 
 
 def verification_tokens(description: ModelDescription) -> Tensor:
-    """Draw random token ids [1, time], the same for every model with this vocabulary and context."""
+    """Return random token ids [1, time], the same for every model with this vocabulary and context."""
     length = min(VERIFICATION_TOKENS, description.context_length)
     return torch.randint(description.vocabulary_size, (1, length), generator=torch.Generator().manual_seed(0))
 

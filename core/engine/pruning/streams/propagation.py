@@ -19,7 +19,7 @@ from core.engine.pruning.streams.stream import Stream
 
 @dataclass(frozen=True)
 class InputGroup:
-    """Linear layers of a block that read the same input tensor, by name relative to the block."""
+    """Linear layers of a block that read the same input tensor, by name within the block."""
 
     linears: tuple[str, ...]
 
@@ -31,7 +31,7 @@ class InputGroup:
 def input_groups(inputs: Iterable[tuple[str, ...]], prunable: Container[str], prefix: str = "") -> list[InputGroup]:
     """Return the input groups of a block, without the linear layers that are not in `prunable`.
 
-    `inputs` are the groups of the family, by name relative to the block; names in `prunable` have the `prefix` before.
+    `inputs` are the groups of the family, by name within the block; names in `prunable` begin with `prefix`.
     """
     kept = [tuple(name for name in group if f"{prefix}{name}" in prunable) for group in inputs]
     return [InputGroup(names) for names in kept if names]
@@ -39,13 +39,13 @@ def input_groups(inputs: Iterable[tuple[str, ...]], prunable: Container[str], pr
 
 @dataclass(frozen=True)
 class DenseReference:
-    """The dense block with its number, and the stream of the same tokens through the dense model.
+    """Dense block with its number, and the stream of the same tokens through the dense model.
 
-    That stream is ahead of the pruned one. Both blocks name their modules alike; their widths may differ.
+    That stream is ahead of the pruned one. Both blocks have the same module names; their widths may differ.
 
     `added_to_stream` are linear layers whose outputs are added to the residual stream, each with the norm that reads
-    the stream before: their target is the dense model's residual stream after them, or where `aims` has another stream
-    of the same tokens for one, that.
+    the stream before. Their target is the dense model's residual stream after them, or another stream of the same
+    tokens from `aims`.
     """
 
     block: nn.Module
@@ -57,7 +57,7 @@ class DenseReference:
 
 @dataclass
 class ExpertBarrier:
-    """The experts of a block, at which all tokens wait: what has arrived by micro-batch, and what to do with all of it.
+    """Experts of a block, at which all tokens wait: the tokens arrived so far, and the function that prunes with all.
 
     `dense` are the hidden states of the same tokens, [tokens, hidden_size], at the dense model's experts, if it runs.
     """
@@ -68,7 +68,7 @@ class ExpertBarrier:
     dense: list[Tensor] = field(default_factory=list)
 
     def arriving(self, wait: Callable[[str], None], *, is_dense: bool) -> Callable[..., None]:
-        """Return a hook of the module that notes the tokens it is given, and waits."""
+        """Return a hook of the module that records its tokens, and waits."""
 
         def arrive(module: nn.Module, arguments: tuple[object, ...], keywords: dict[str, object]) -> None:
             tokens = RoutedTokens.of(arguments, keywords)
@@ -82,7 +82,7 @@ class ExpertBarrier:
         return arrive
 
     def release(self) -> None:
-        """Prune what has all its tokens, and let go of these."""
+        """Prune with all tokens, and free them."""
         self.prune(self)
         self.tokens, self.dense = [], []
 
@@ -95,7 +95,8 @@ PruneGroup = Callable[[InputGroup, InputStatistic], None]
 def arrivals(block: nn.Module, groups: Sequence[InputGroup], on_arrival: OnArrival) -> Iterator[None]:
     """Call `on_arrival` when a tensor reaches a group's first linear layer; check that the others read the same one.
 
-    Of a group that attention and FFN share, the others come when other forwards have been at the first one since.
+    In a group that attention and FFN share, other forwards may reach the first layer before this one reaches the
+    others.
     """
     inputs: dict[tuple[greenlet, InputGroup], tuple[int, tuple[int, ...]]] = {}
 
@@ -155,9 +156,8 @@ class _Gathering:
     """Statistics of a block's inputs, by group, which grow as micro-batches go through it.
 
     `wait` is called when a micro-batch reaches a group. Where the dense model runs too, each micro-batch goes through
-    its block before this one, at least from one `wait` to the next, and before the next micro-batch. The dense block
-    provides the inputs that a group's layers read there or, where their outputs are added to the residual stream, those
-    outputs.
+    the dense block first, at least from one `wait` to the next. The dense block provides the inputs of a group's layers
+    or, where their outputs are added to the residual stream, those outputs.
     """
 
     def __init__(self, propagation: "BlockPropagation", wait: Callable[[str], None]) -> None:
@@ -198,7 +198,7 @@ class _Gathering:
             statistic.update(inputs, target=self._missing(group))
         else:
             statistic.update(inputs, self._ahead.pop(group.first, None))
-        self._wait(group.first)  # with nothing made for the statistic
+        self._wait(group.first)  # before anything is computed for the statistic
 
     def _arrive_dense(self, group: InputGroup, inputs: Tensor) -> None:
         self._keep_dense(group.first, inputs)
@@ -208,11 +208,11 @@ class _Gathering:
         self._wait(first)
 
     def _pass_norm(self, norm: str, stream: Tensor) -> None:
-        # Both are the blocks' own residuals, kept alive by them as well.
+        # both are the blocks' own residuals, which stay in memory anyway
         self._streams[norm].append((self._stream_ahead.pop(norm), stream))
 
     def _missing(self, group: InputGroup) -> Tensor:
-        """Return the group's dense output and what the stream lacks of the dense one before, or of one it aims at."""
+        """Return the group's dense output, plus the stream's difference from the dense or target stream before."""
         dense_stream, stream = self._streams[self._norms[group.first]].popleft()
         output = self._ahead.pop(group.first)
         if group.first not in self._aims:
@@ -228,8 +228,8 @@ class _Gathering:
 class BlockPropagation:
     """Propagation of a stream of tokens through block `index`, which is being pruned.
 
-    Each of `groups` gets a statistic made by `new_statistic`. With `dense` every micro-batch goes through the dense
-    block just ahead, and statistics see both inputs. `experts` is where all tokens wait for a mixture to be pruned.
+    Each of `groups` gets a statistic from `new_statistic`. With `dense` every micro-batch goes through the dense block
+    just before, and statistics get both inputs. At `experts` all tokens wait for a mixture to be pruned.
     """
 
     block: nn.Module
@@ -243,7 +243,7 @@ class BlockPropagation:
     def prune_in_flight(self, prune_group: PruneGroup) -> None:
         """Run every micro-batch through the block once, pruning each group when all tokens have reached it.
 
-        The forward then goes on through the pruned weights: true-sequential propagation for one forward per block.
+        The forward then continues through the pruned weights: true-sequential propagation for one forward per block.
         """
         dense, experts = self.dense, self.experts
         by_name = {group.first: group for group in self.groups}
@@ -275,7 +275,7 @@ class BlockPropagation:
             through.step()
 
     def collect(self) -> dict[InputGroup, InputStatistic]:
-        """Return statistics of every group from the block as it is; the streams do not advance."""
+        """Return statistics of every group from the unchanged block; the streams do not advance."""
         dense, gathering = self.dense, _Gathering(self, lambda name: None)
         with gathering.listening():
             for batch, hidden in self.stream.batches():

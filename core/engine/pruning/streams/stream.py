@@ -12,7 +12,7 @@ from core.engine.resume.store import ResumeStore
 
 
 class ActivationBudget:
-    """Bytes of hidden states all streams may keep in memory; the rest is read back from the work folder."""
+    """Bytes of hidden states that all streams may keep in memory; the work folder holds the rest."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -29,10 +29,10 @@ class ActivationBudget:
 
 
 class Stream:
-    """One set of tokens [sequences, time] and its hidden states after the blocks done so far.
+    """Set of tokens [sequences, time] and its hidden states after the blocks done so far.
 
-    `dtype` is that of its forwards. A stream that is not `resumable` writes only what does not fit the budget, and
-    removes it when it is past it.
+    `dtype` is that of its forwards. A stream that is not `resumable` writes only hidden states beyond the budget, and
+    removes them once it has passed them.
     """
 
     def __init__(
@@ -74,13 +74,13 @@ class Stream:
     def resume(self, done: int, saved_by: int | None = None) -> None:
         """Continue from the state after `done` blocks in the work folder.
 
-        There it is by micro-batches of `saved_by` sequences, where these were larger than now.
+        It was saved in micro-batches of `saved_by` sequences, which may be larger than now.
         """
         self.done = done
         self._saved_by = {} if saved_by is None else {done: saved_by}
 
     def arguments(self, block: int, batch: int) -> BlockArguments:
-        """Return a micro-batch's arguments of block `block` beside the hidden states, in this stream's dtype."""
+        """Return a micro-batch's arguments of block `block` except the hidden states, in this stream's dtype."""
         return self._arguments.of(self.tokens[batch])[block]
 
     def hidden(self, index: int) -> Tensor:
@@ -96,7 +96,7 @@ class Stream:
         return hidden.to(self._streamed.device)
 
     def store(self, index: int, hidden: Tensor) -> None:
-        """Store a micro-batch's output of the current block; `step` follows once all are stored."""
+        """Store a micro-batch's output of the current block; call `step` once all are stored."""
         self._keep(index, hidden, done=self.done + 1)
 
     def step(self) -> None:
@@ -109,7 +109,7 @@ class Stream:
         self.step()
 
     def advance(self, block: nn.Module, index: int) -> None:
-        """Run all micro-batches through block `index` as it is."""
+        """Run all micro-batches through block `index`."""
         self.advance_from(self, block, index)
 
     def advance_from(self, source: "Stream", block: nn.Module, index: int) -> None:
@@ -120,7 +120,7 @@ class Stream:
         self.step()
 
     def with_same_tokens(self, name: str) -> "Stream":
-        """Return a stream of the same tokens with no hidden states yet, which is not resumed."""
+        """Return a stream of the same tokens without hidden states, which is not resumed."""
         return Stream(
             name,
             torch.cat(self.tokens),
@@ -133,7 +133,7 @@ class Stream:
         )
 
     def close(self) -> None:
-        """Release memory and files of a stream that is finished."""
+        """Release memory and files of a finished stream."""
         for index, hidden in enumerate(self._held):
             if hidden is not None:
                 self._budget.give(hidden.nbytes)
@@ -160,7 +160,7 @@ class Stream:
         self._discard(index, done - 1)
 
     def _discard(self, index: int, done: int) -> None:
-        """Remove what was written of a micro-batch after so many blocks, unless the stream can go on from there."""
+        """Remove a micro-batch's state after this many blocks, unless the stream can resume from it."""
         if not self._resumable:
             self._store.discard(BLOCK, done, self._activation(index))
 
@@ -169,11 +169,11 @@ class Stream:
 
 
 class RecordedArguments:
-    """Arguments of all blocks beside the hidden states, with floating-point tensors in a dtype.
+    """Arguments of all blocks except the hidden states, with floating-point tensors in a dtype.
 
-    They are recorded once for all sequences of a length where they follow from that alone, else for each batch of
-    tokens when it comes; and are kept for each to the end where one block leaves in them what another reads (such a
-    pass cannot be resumed).
+    Where they depend on the length alone they are recorded once for all sequences of that length, else for each batch
+    of tokens. Where one block leaves values in them that another reads, they are kept for each batch to the end; such a
+    pass cannot be resumed.
     """
 
     def __init__(self, streamed: StreamedModel, dtype: torch.dtype) -> None:
@@ -191,7 +191,7 @@ class RecordedArguments:
                 self._recorded.clear()
             cast: dict[int, Tensor] = {}
             arguments = [_cast(each, self._dtype, cast) for each in self._streamed.block_arguments(tokens_BT)]
-            self._recorded[key] = tokens_BT, arguments  # while the tokens are held no others can have their address
+            self._recorded[key] = tokens_BT, arguments  # the stored tokens keep their address from being used again
         return self._recorded[key][1]
 
 

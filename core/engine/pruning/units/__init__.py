@@ -1,5 +1,5 @@
-"""Units of a language model's blocks: heads, channels and layers, each removed as one.
+"""Units of a language model's blocks: heads, channels and layers, each removed as a whole.
 
-What a unit owns in each tensor, its removal, what stays of a model, and the context in which a method ranks units live
-here; the rankings of a single method are beside that method. The pass that removes them is in `blocks`.
+The package has each unit's slices of tensors, its removal, the result for a model, and the context in which a method
+ranks units. Rankings of a single method are in its folder. The pass that removes units is in `blocks`.
 """

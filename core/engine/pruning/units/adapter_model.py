@@ -1,6 +1,6 @@
 """Model with LoRA adapters on all linear layers and masks over its removable units, for LoRAPrune and LoRAShear.
 
-The adapters are trained on the calibration tokens; both methods score units by them. The model's own weights are
+The adapters are trained on the calibration tokens, and both methods score units by them. The model's own weights are
 frozen and never get a gradient.
 """
 
@@ -24,14 +24,14 @@ from core.engine.recovery.training import StepRule, Training
 from core.progress import Progress
 
 UnitScores = list[dict[KindName, Tensor]]
-"""A score of each unit of each decoder layer, by kind: [units], float32, on the CPU."""
+"""Score of each unit of each decoder layer, by kind: [units], float32, on the CPU."""
 
 
 class AdapterModel:
-    """The model to be pruned, with adapters, its own weights in `dtype`.
+    """Model to be pruned, with adapters; its own weights are in `dtype`.
 
-    `unit_sets` are the removable units of each decoder layer; all are kept until they are masked. It is
-    trained for so many `steps`.
+    `unit_sets` are the removable units of each decoder layer; all are kept until they are masked. `steps` is the number
+    of training steps.
     """
 
     def __init__(self, context: UnitSelectionContext, recovery: Recovery) -> None:
@@ -55,7 +55,7 @@ class AdapterModel:
                 self._mask_reader(layer, each)
 
     def _mask_reader(self, layer: int, unit_set: UnitSet) -> None:
-        """Register a hook by which the linear layer that reads these units' features reads zeros from masked ones."""
+        """Register a hook so that the linear layer that reads these units' features reads zeros from masked ones."""
         unit_slice = unit_set.reading_slice
 
         def hook(module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Any, ...] | None:
@@ -96,17 +96,17 @@ class AdapterModel:
         return parameter if isinstance(parameter, nn.Parameter) else None
 
     def linear(self, layer: int, unit_slice: UnitSlice) -> MaskedLoraLinear | None:
-        """Return the adapted linear layer whose weight the slice is of; None for biases and norms."""
+        """Return the adapted linear layer of a slice's weight; None for biases and norms."""
         name, _, kind = unit_slice.name.rpartition(".")
         module = self.blocks[layer].get_submodule(name)
         return module if kind == "weight" and isinstance(module, MaskedLoraLinear) else None
 
     @torch.no_grad()
     def unit_sums(self, figure: Callable[[MaskedLoraLinear], Tensor], *, normalised: bool) -> UnitScores:
-        """Sum a score of every weight of every adapted linear layer over each unit.
+        """Return a score of every weight of every adapted linear layer, summed over each unit.
 
-        `figure` gives the scores of one layer's weights, in the weight's layout. With `normalised`, the sums from one
-        linear layer have Euclidean norm 1 over all units, so that no module outweighs others.
+        `figure` computes the scores of one layer's weights, in the weight's layout. With `normalised`, the sums from
+        one linear layer have Euclidean norm 1 over all units, so that no module outweighs others.
         """
 
         def of(layer: int, unit_slice: UnitSlice) -> Tensor | None:
@@ -155,11 +155,12 @@ class AdapterModel:
                 if f"{prefix}.{name}" in parameters
             }
             self._context.trained.write(layer, merged)
-        self.module.to("meta")  # under autocast the model refers to itself: its memory shall not wait for the collector
+        # under autocast the model refers to itself, and its memory must not wait for the garbage collector
+        self.module.to("meta")
 
 
 class _TrainingLog(Progress):
-    """Progress of the training as ten remarks."""
+    """Progress of the training as ten log messages."""
 
     def __init__(self, log: Callable[[str], None], steps: int) -> None:
         self._log = log
@@ -206,7 +207,7 @@ class MovingAverage:
 
 
 def mask_removed(scores: UnitScores, kept: KeptUnits) -> UnitScores:
-    """Return the scores with −1 for units that are not kept any more, so that they are never kept again.
+    """Return the scores with −1 for removed units, so that they are never kept again.
 
     All scores must be at least 0.
     """

@@ -1,4 +1,4 @@
-"""Block of a language model in the middle of a pass, as a method sees it that chooses the block's units there."""
+"""Block of a language model during a pass, as seen by a method that chooses the block's units there."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,18 +20,18 @@ from core.engine.pruning.units.removal import KeptLayerUnits, UnitSet, highest, 
 from core.engine.pruning.units.unit_slices import StackSlice
 
 Moments: TypeAlias = InputMoments | StackedMoments
-"""Mean and variance of what a weight reads, of a stack those of each expert."""
+"""Mean and variance of a weight's inputs; for a stack, those of each expert."""
 
 
 @dataclass(frozen=True)
 class TokensAtBlock:
-    """Calibration tokens that have come to a block; `run` lets all of them go through it, which may be done once."""
+    """Calibration tokens that have reached a block; `run` sends all of them through it, at most once."""
 
     block: nn.Module
     run: Callable[[], None]
 
     def moments(self, linears: Iterable[str]) -> dict[str, InputMoments]:
-        """Run the tokens; return mean and variance of what linear layers read, named relative to the block."""
+        """Run the tokens; return mean and variance of linear layers' inputs, by name within the block."""
         moments = {name: InputMoments() for name in linears}
         groups = [InputGroup((name,)) for name in moments]
         with arrivals(self.block, groups, lambda group, inputs: moments[group.first].update(inputs)):
@@ -39,10 +39,10 @@ class TokensAtBlock:
         return moments
 
     def moments_of_units(self, experts: Experts | None, unit_sets: Iterable[UnitSet]) -> dict[str, Moments]:
-        """Run the tokens; return mean and variance of what the weights read that read units, by their names.
+        """Run the tokens; return mean and variance of the inputs of all weights that read units, by name.
 
-        Of experts these are what the last matrix of each multiplies times the tokens' gates, zero for tokens that go to
-        others; an expert that none goes to has those of all tokens, without gates.
+        For experts they are the inputs of each last matrix times the tokens' gates, zero for tokens routed elsewhere.
+        An expert without tokens has those of all tokens, without gates.
         """
         slices = [each for unit_set in unit_sets for each in unit_set.reading_slices]
         stacks = [each.name for each in slices if isinstance(each, StackSlice)]
@@ -79,31 +79,32 @@ def _moments_of_expert(stacks: ExpertStacks, calls: Sequence[RoutedTokens], expe
 
 
 FitLinears: TypeAlias = Callable[[InputGroup, InputStatistic], Mapping[str, Tensor]]
-"""Function of linear layers that read one input, and of what that is behind the pruned blocks: the weights they are to
-have instead, by the layer's name.
+"""Function of linear layers that read one input, and of that input's statistic after the pruned blocks. It returns
+their new weights by the layer's name.
 
-They have the shape and layout of the dense model's; a column that is to go is zero. The statistic has XᵀX and either
-the `target_OI`, or the dense inputs' `cross_II`.
+They have the shape and layout of the dense model's; removed columns are zero. The statistic has XᵀX and either the
+`target_OI`, or the dense inputs' `cross_II`.
 """
 FitExpert: TypeAlias = Callable[[int, Tensor, InputStatistic, bool], Tensor]
-"""Function of an expert's number, its last matrix and what that reads behind the pruned blocks: the one to have.
+"""Function of an expert's number, its last matrix and that matrix's inputs after the pruned blocks. It returns the new
+one.
 
-Both are [outputs, inputs], a column that is to go is zero. Inputs are times the tokens' gates, and the `target_OI` is
-what the other experts leave missing. Last is said whether any token reaches the expert: else inputs are those of all
-tokens, without gates, and the target is what the matrix gives.
+Both are [outputs, inputs]; removed columns are zero. Inputs are times the tokens' gates, and `target_OI` is from the
+residual of the other experts. The last argument is True if any token reaches the expert; otherwise inputs are those of
+all tokens, without gates, and the target is the matrix's own output.
 """
 
 
 @dataclass(frozen=True)
 class PrunedTokens(TokensAtBlock):
-    """Calibration tokens that have come through the pruned blocks before to the dense block.
+    """Calibration tokens that have come through the earlier pruned blocks to the dense block.
 
-    `are_dense` says whether they are still those of the dense model. `fit` lets them go through it side by side with
-    the dense ones, once, instead of `run`: the linear layers of each of the groups, in the order of execution, get
-    their new weights when all tokens have reached them, and they go on through those; the target of the last one before
-    a gap is the dense stream behind that. `fit_experts` does the same of the last matrix of each expert, one after the
-    other, in a block that has some weights changed before, by name; `reading` tells before of a linear layer what
-    `FitLinears` is told, and lets the tokens stay where they are.
+    `are_dense` is True if they still equal the dense model's. `fit` replaces `run`: it sends them through the block
+    once, side by side with the dense ones. The linear layers of each group, in the order of execution, get their new
+    weights when all tokens have reached them; the tokens continue through these weights. Before a gap, the target of
+    the last layer is the dense stream behind the gap. `fit_experts` does the same for the last matrix of each expert,
+    one after the other, in a block with some changed weights, given by name. `reading` returns in advance a linear
+    layer's statistic for `FitLinears`, without advancing the tokens.
     """
 
     are_dense: Callable[[], bool]
@@ -114,11 +115,11 @@ class PrunedTokens(TokensAtBlock):
 
 @dataclass(frozen=True)
 class BlockToPrune:
-    """Decoder layer `layer` whole, its tensors named relative to the block, and the `counts` it is to keep.
+    """Decoder layer `layer` with all units, its tensors named within the block, and the `counts` to keep.
 
-    `tensors` has the biases too, at zero, that the counts' settings give the block; `planned` what the method wrote
-    of it when it planned. `last_before_gap` is the linear layer that adds to the stream last before layers that go
-    whole, None where none go right behind the block or none adds to it.
+    `tensors` also has the biases, at zero, that the counts' settings add to the block; `planned` are tensors from the
+    method's plan. `last_before_gap` is the linear layer with the last addition to the stream before removed layers;
+    None where no layer right behind the block is removed, or no linear layer adds to it.
     """
 
     family: Architecture
@@ -132,17 +133,17 @@ class BlockToPrune:
     last_before_gap: str | None = None
 
     def keep_highest(self, scores: Mapping[KindName, Tensor]) -> KeptLayerUnits:
-        """Keep the units of highest score, as many as the counts say; raises NotFiniteWeights."""
+        """Keep the units of highest score, with the block's counts; raises NotFiniteWeights."""
         require_finite({self.layer: scores})
         return highest(self.shape, self.kinds, scores, self.counts)
 
 
 @dataclass(frozen=True)
 class PrunedBlock:
-    """The units a block keeps, and its tensors that changed, in the shape they have without the others.
+    """Units a block keeps, and its changed tensors, which still have the shape with all units.
 
-    `scores` are those by which they were chosen, of all there were, by kind, where there are some. `costs` is the
-    increase of the loss expected of what goes, by kind, in nats a token, where there is an estimate.
+    `scores` are the scores of all units, by kind, if there are any. `costs` is the expected increase of the loss from
+    the removal, by kind, in nats per token, where there is an estimate.
     """
 
     units: KeptLayerUnits
@@ -152,7 +153,7 @@ class PrunedBlock:
     scores: Mapping[KindName, Sequence[float]] = field(default_factory=dict)
 
     def joined_with(self, other: "PrunedBlock") -> "PrunedBlock":
-        """Return the same block without what another choice, of units of other kinds, leaves out too."""
+        """Return the same block without the units that another choice, of other kinds, removes."""
         return PrunedBlock(
             {**other.units, **self.units},
             {**other.changed, **self.changed},

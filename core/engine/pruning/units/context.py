@@ -29,18 +29,18 @@ from core.engine.pruning.units.removal import (
 )
 
 Scores = Sequence[Mapping[KindName, Tensor]]
-"""The score of each unit of each decoder layer, by kind: [units]; the highest are kept."""
+"""Score of each unit of each decoder layer, by kind: [units]; the highest are kept."""
 
 
 @dataclass(frozen=True)
 class UnitSelectionContext:
-    """The dense model and everything a structured method may use to choose.
+    """Dense model and everything else that a structured method may use to choose.
 
-    `streamed` is of the dense model, its blocks empty; `calibration` token ids [sequences, time]; `scratch` a folder
-    for the activations that do not fit in `budget`; `trained` takes the weights a method trains while it chooses,
-    `planned` what it wants to have again of a block when the pass is there.
-    `removal` has the counts that the kind of removal decided. Of all parameters `sparsity` goes, no less where
-    `at_least`, and the layers of what is left have the shapes the `layout` says.
+    `streamed` is the dense model, with empty blocks. `calibration` are token ids [sequences, time]. `scratch` is a
+    folder for the activations beyond `budget`. `trained` stores the weights a method trains while it chooses; `planned`
+    stores tensors of a block for the method's later use in the pass. `removal` has the counts that the kind of removal
+    decided. `sparsity` is the share of all parameters to remove, or the least share with `at_least`. The remaining
+    layers have the shapes of the `layout`.
     """
 
     folder: ModelFolder
@@ -65,17 +65,17 @@ class UnitSelectionContext:
 
     @property
     def kinds(self) -> tuple[UnitKind, ...]:
-        """The kinds of units within a block that a method chooses among."""
+        """Kinds of units within a block that a method chooses among."""
         return self.removal.kinds
 
     @property
     def width_reduction(self) -> WidthReduction | None:
-        """The reduction by which layers get narrower; None where none does."""
+        """Width reduction of the layers; None where no layer gets narrower."""
         return self.removal.width_reduction
 
     @property
     def counts(self) -> Sequence[LayerCounts] | None:
-        """The counts each layer keeps, None where they depend on the scores."""
+        """Counts each layer keeps; None where they depend on the scores."""
         return None if self.width_reduction is None else self.width_reduction.counts
 
     def hidden_state_cache(self) -> HiddenStateCache:
@@ -85,7 +85,7 @@ class UnitSelectionContext:
         return layer_unit_sets(self.folder.family, self.structure, layer, self.kinds)
 
     def counts_at(self, share: float) -> tuple[LayerCounts, ...]:
-        """Return the counts of each layer once `share` of the removal is done: all units at 0, `counts` at 1."""
+        """Return the counts of each layer after `share` of the removal: all units at 0, `counts` at 1."""
         assert self.counts is not None
         return tuple(
             counts_at(share, counts, shape, self.kinds)
@@ -93,9 +93,9 @@ class UnitSelectionContext:
         )
 
     def keep_highest(self, scores: Scores, counts: Sequence[LayerCounts] | None = None) -> KeptUnits:
-        """Keep the units of highest score in every layer, as many as `counts`, or else the context's, say.
+        """Keep the units of highest score in every layer, with `counts` or else the context's counts.
 
-        Ties keep the later ones. Where the units of all layers compete, the scores determine the counts too. Raises
+        Ties go to the later units. Where the units of all layers compete, the scores determine the counts too. Raises
         NotFiniteWeights where a score is not finite.
         """
         assert self.width_reduction is not None

@@ -1,4 +1,4 @@
-"""Pass of the calibration tokens through the dense model, for a method that plans by what all blocks read."""
+"""Pass of the calibration tokens through the dense model, for a method that plans from the inputs of all blocks."""
 
 from collections.abc import Iterator
 
@@ -12,9 +12,9 @@ from core.engine.pruning.units.context import UnitSelectionContext
 
 
 def dense_blocks(context: UnitSelectionContext) -> Iterator[tuple[int, dict[str, Tensor], TokensAtBlock]]:
-    """Yield every block's number, its tensors and the tokens that come to it, which have to be run.
+    """Yield every block's number, its tensors and the tokens that reach it, which have to be run.
 
-    One block has its weights at a time; hidden states lie in memory up to the budget, then in files.
+    One block has its weights at a time; hidden states are in memory up to the budget, then in files.
     """
     assert context.calibration is not None
     streamed, dtype = context.streamed, context.forward_dtype

@@ -1,4 +1,4 @@
-"""Self-test of whole experts: a model without some gives what the dense one does when its router cannot choose them."""
+"""Self-test of whole experts: a model without some must equal the dense one whose router cannot choose them."""
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,16 +18,16 @@ from core.engine.models.tracing.differential import one_line
 from core.engine.pruning.units.removal import KeptUnits
 
 _LENGTHS: Final = (5, 6, 12, 24)
-"""Lengths of sequences: a router that is silently wrong may be so at some alone."""
+"""Lengths of sequences: a router may be silently wrong at some lengths only."""
 _TOLERANCE: Final = 1e-4
 Reload = Callable[[KeptUnits], PreTrainedModel]
-"""Function that saves what is kept of a model, as a job does, and opens it."""
+"""Function that saves the kept part of a model, as a job does, and opens it."""
 
 
 def reason_to_keep_experts(opened: ModelFolder, dense: PreTrainedModel, reload: Reload) -> str | None:
-    """Return why whole experts of a tiny random model cannot be removed; None where they can, or none are offered.
+    """Return why whole experts of a tiny random model cannot be removed; None where they can, or are not offered.
 
-    One is removed (of each group, where there are some), and as many as can be.
+    One is removed (one of each group, where there are groups), and as many as possible.
     """
     structure, experts = opened.description.structure, opened.family.experts
     assert structure is not None
@@ -61,7 +61,7 @@ def reason_to_keep_experts(opened: ModelFolder, dense: PreTrainedModel, reload: 
 
 
 def _some_experts(opened: ModelFolder, left: int, *, seed: int) -> KeptUnits:
-    """Return random experts to keep in each layer that has some, as many of each group."""
+    """Return random experts to keep in each layer that has some, the same number of each group."""
     structure = opened.description.structure
     assert structure is not None
     chooser = random.Random(seed)
@@ -80,9 +80,10 @@ def _some_experts(opened: ModelFolder, left: int, *, seed: int) -> KeptUnits:
 
 @contextmanager
 def _unchosen(opened: ModelFolder, dense: PreTrainedModel, kept: KeptUnits) -> Iterator[None]:
-    """Run the dense model, inside the context, with routers that never choose what is not kept.
+    """Run the dense model, inside the context, with routers that never choose removed experts.
 
-    Their outputs for these experts are −∞, and so are vectors that have an entry for each, as corrections of scores.
+    Their outputs for these experts are −∞, and so are vectors with an entry for each expert, such as corrections of
+    scores.
     """
     experts = opened.family.experts
     assert experts is not None and experts.routing is not None

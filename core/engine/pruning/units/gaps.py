@@ -1,4 +1,4 @@
-"""Gaps that layers leave which go whole, and the dense stream behind them, at which the output before a gap aims."""
+"""Gaps left by removed layers, and the dense stream behind a gap, which is the target of the output before it."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,15 +11,15 @@ from core.engine.pruning.streams.stream import Stream
 
 
 def gaps_behind(left: Iterable[int], layers: int) -> dict[int, range]:
-    """Return for each layer that is left, of so many, the layers that go right behind it, none for most."""
+    """Return for each remaining layer the removed layers right behind it; an empty range for most."""
     ordered = sorted(left)
     return {layer: range(layer + 1, end) for layer, end in zip(ordered, [*ordered[1:], layers], strict=True)}
 
 
 def output_before(gap: range, family: Architecture) -> str | None:
-    """Return the linear layer that adds to the stream last before a gap.
+    """Return the linear layer with the last addition to the stream before a gap.
 
-    None where there is no gap, or where experts add to it, or something lies between.
+    None where there is no gap, where experts add to the stream, or where something lies between.
     """
     *_, last = family.sublayers
     return None if not gap or last.norm is None or family.experts is not None else last.output
@@ -29,10 +29,10 @@ def output_before(gap: range, family: Architecture) -> str | None:
 def aims_at_end_of(
     gap: range, dense: Stream, streamed: StreamedModel, block: nn.Module
 ) -> Iterator[Mapping[str, Stream]]:
-    """Yield the dense stream at the end of a gap, by the name of the linear layer before it that aims there.
+    """Yield the dense stream at the end of a gap, by the name of the linear layer before it whose target it is.
 
-    `block`, filled, is the one before the gap, which the `dense` stream has not gone through yet, and does not go
-    through by this. Yields nothing where there is no gap, or no such layer.
+    `block`, filled, is the one before the gap. The `dense` stream has not gone through it yet, and stays there. Yields
+    an empty mapping where there is no gap, or no such layer.
     """
     linear = output_before(gap, streamed.folder.family)
     if linear is None:

@@ -1,4 +1,4 @@
-"""Biases of the layers that read heads and channels: those a model has, and those its config can give it."""
+"""Biases of the layers that read heads and channels: existing ones, and ones that the config can add."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ from core.engine.models.tensors import to_out_in
 
 @dataclass(frozen=True)
 class OutputBiases:
-    """The `kinds` whose reading layer has a bias or can be given one.
+    """Kinds of units whose reading layer has a bias or can get one.
 
-    `settings` are those of the config to turn on for that, `added` the parameters that come with them, at most.
+    `settings` are the config's settings that turn biases on, `added` the largest number of parameters they add.
     """
 
     kinds: frozenset[KindName]
@@ -25,7 +25,7 @@ class OutputBiases:
 
 
 def output_biases(folder: ModelFolder, kinds: Collection[KindName]) -> OutputBiases:
-    """Return how the layers that read these kinds of units come to biases, if they can."""
+    """Return the settings that give the readers of these kinds of units biases, where possible."""
     family = folder.family
 
     def has_bias(linear: str) -> bool:
@@ -45,7 +45,7 @@ def output_biases(folder: ModelFolder, kinds: Collection[KindName]) -> OutputBia
 
 
 def with_biases(family: Architecture, tensors: Mapping[str, Tensor], block: nn.Module) -> dict[str, Tensor]:
-    """Return a block's tensors and, at zero, the biases that it lacks beside `block`, which may be narrower."""
+    """Return a block's tensors plus, at zero, the biases that `block`, which may be narrower, has beyond them."""
     biases = {}
     for name, _ in block.named_parameters():
         if name not in tensors:

@@ -1,4 +1,4 @@
-"""Tensors a method makes of blocks while it chooses what to remove: a file for each, saved with the selection."""
+"""Tensors that a method computes for blocks while it chooses units: a file for each, saved with the selection."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ from core.engine.resume.store import ResumeStore
 
 
 class PlannedTensors:
-    """Tensors of blocks that a method works out when it plans, and reads again when it prunes the block."""
+    """Tensors of blocks that a method computes in its plan, and reads again when it prunes the block."""
 
     _prefix = "planned-"
 
@@ -25,7 +25,7 @@ class PlannedTensors:
         return self._store.has(SELECTION, 0, self._name(layer))
 
     def read(self, layer: int) -> dict[str, Tensor]:
-        """Return a block's tensors, none where none were written."""
+        """Return a block's tensors, empty where none were written."""
         return self._store.read(SELECTION, 0, self._name(layer)) if self.has(layer) else {}
 
     def _name(self, layer: int) -> str:
@@ -33,7 +33,7 @@ class PlannedTensors:
 
 
 class TrainedWeights(PlannedTensors):
-    """Weights of blocks that a method trains while it chooses, named relative to the block, in the dtype to save."""
+    """Weights of blocks that a method trains while it chooses, named within the block, in the dtype to save."""
 
     _prefix = ""
 

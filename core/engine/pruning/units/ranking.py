@@ -1,9 +1,9 @@
-"""Global ranking of the units of all layers: how many of each layer's are among the least important of the model.
+"""Global ranking of the units of all layers: the number in each layer among the model's least important units.
 
-A unit's importance is taken per parameter it frees, and within each layer divided by the root mean square over the
+A unit's importance is taken per parameter it frees. Within each layer it is divided by the root mean square over the
 layer's parameters, heads and channels together (Molchanov 2016, arXiv:1611.06440, eq. 7, divides by the L2 norm, which
-is the same where layers have as many groups): layers are comparable whatever the scale of their gradients, and a head
-is comparable with the channels it competes with.
+is equivalent where layers have the same number of units). Layers are thus comparable whatever the scale of their
+gradients, and heads are comparable with channels.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,14 +17,14 @@ from core.engine.architectures.unit_counts import LayerCounts, fine_parameters, 
 from core.engine.architectures.unit_kind import KindName, UnitKind
 
 _ROUNDING = 0.5
-"""Parameters by which the target may be off, because the ratio is a float."""
+"""Tolerance in parameters, because the ratio is a float."""
 
 
 @dataclass(frozen=True)
 class _Step:
     """Units of a layer that are removed together, after those of lower importance.
 
-    These are an aligned step of the finest units, or one of each part of the others. `importance` is their mean.
+    They are an aligned step of the finest units, or one unit of each part of other kinds. `importance` is their mean.
     """
 
     layer: int
@@ -56,9 +56,9 @@ def threshold_counts(
 ) -> tuple[LayerCounts, ...]:
     """Return the counts each layer keeps, from importances comparable across layers and kinds: [sets × units].
 
-    Units are removed as far as they are among the lowest of all steps that make up `ranking.removed`; the finest ones
-    make up the rest, so that the entire model meets it within half a step of these, or, with `at_least`, within one.
-    Raises InvalidSparsity where it cannot.
+    Units are removed if they are among the lowest of all steps that make up `ranking.removed`. The finest units make up
+    the rest, so that the entire model meets it within half a step of these, or, with `at_least`, within one. Raises
+    InvalidSparsity where it cannot.
     """
     steps = [
         step
@@ -94,7 +94,7 @@ def threshold_counts(
 def _per_parameter(
     structure: ModelStructure, layer: int, scores: Mapping[KindName, Tensor], kinds: Sequence[UnitKind]
 ) -> dict[KindName, Tensor]:
-    """Return a layer's scores per parameter that goes, divided by their root mean square over its parameters."""
+    """Return a layer's scores per freed parameter, divided by their root mean square over its parameters."""
     sizes = {kind.name: kind.parameters(structure, layer) for kind in kinds}
     per_parameter = {kind: score_U.double() / sizes[kind] for kind, score_U in scores.items()}
     squares = sum(sizes[kind] * float(each.square().sum()) for kind, each in per_parameter.items())
@@ -115,7 +115,7 @@ def _steps(
         if not kind.units(structure.layers[layer]):
             continue
         each, size = importances[kind.name], kind.parameters(structure, layer)
-        if kind.is_fine:  # of the sets of a layer each loses as many
+        if kind.is_fine:  # all sets of a layer lose the same number
             sets = kind.sets(structure.layers[layer])
             ascending = each.reshape(sets, -1).sort(dim=1).values.sum(dim=0)
             odd = len(ascending) % round_to

@@ -21,11 +21,11 @@ from secateur_wire.errors import NotFiniteWeights
 
 @dataclass(frozen=True)
 class UnitSet:
-    """The removable units of one kind in a decoder layer: how many there are, and the slices they own.
+    """Removable units of one kind in a decoder layer: their number, and the slices they own.
 
-    `output` is the weight that reads what the units give. They are `sets` of as many units, one after the other, of
-    each of which as many stay; where some are those of experts, `linear_output` is the weight that reads what others
-    give.
+    `output` is the weight that reads the units' outputs. The units are `sets` sets of equal size, one after the other,
+    which each keep the same number. Where some are units of experts, `linear_output` is the weight that reads the
+    others' outputs.
     """
 
     kind: KindName
@@ -37,21 +37,21 @@ class UnitSet:
 
     @property
     def linear(self) -> str:
-        """Return the name of the layer that reads what the units give."""
+        """Return the name of the layer that reads the units' outputs."""
         return self.reading_slice.linear
 
     @property
     def reading_slice(self) -> UnitSlice:
-        """Return the slice of the weight that reads what the units give."""
+        """Return the slice of the weight that reads the units' outputs."""
         return next(each for each in self.slices if each.name == self.output)
 
     @property
     def reading_slices(self) -> list[UnitSlice]:
-        """Return the slices of all weights that read what the units give."""
+        """Return the slices of all weights that read the units' outputs."""
         return [each for each in self.slices if each.name in (self.output, self.linear_output)]
 
     def sum(self, per_feature: Callable[[UnitSlice], Tensor], present: Container[str]) -> Tensor:
-        """Sum a value of each feature over each unit, in all tensors that are `present`: [units]."""
+        """Return a value of each feature summed over each unit, in all tensors that are `present`: [units]."""
         return torch.stack(
             [unit_slice.per_unit(per_feature(unit_slice)) for unit_slice in self.slices if unit_slice.name in present]
         ).sum(0)
@@ -60,7 +60,7 @@ class UnitSet:
 def layer_unit_sets(
     family: Architecture, structure: ModelStructure, layer: int, kinds: Sequence[UnitKind]
 ) -> list[UnitSet]:
-    """Return the units of decoder layer `layer`, a set for each of the kinds that it has any of."""
+    """Return the units of decoder layer `layer`, a set for each of the kinds that it has."""
     return [_unit_set(family, structure, layer, kind) for kind in kinds if kind.units(structure.layers[layer])]
 
 
@@ -82,7 +82,7 @@ def _unit_set(family: Architecture, structure: ModelStructure, layer: int, kind:
 def _channels_of_experts(
     family: Architecture, experts: Experts, channels: ExpertChannels, shape: LayerShape, kind: UnitKind
 ) -> UnitSet:
-    """Return the channels of all experts of a layer, and of what is as wide beside them."""
+    """Return the channels of all experts of a layer, and of the linear network beside them."""
     width, count, sets = kind.units(shape), shape.sizes["expert_sets"], kind.sets(shape)
     total, in_stacks = width * sets, width * count
     slices: list[UnitSlice] = []
@@ -108,7 +108,7 @@ def _runs_of_channels(axis: UnitAxis) -> tuple[tuple[int, int], ...]:
 
 
 def output_slices(family: Architecture, unit_sets: Sequence[UnitSet]) -> list[UnitSet]:
-    """Return the units with the output slices of linear layers only: removing by these keeps all inputs of a weight."""
+    """Return the units with the output slices of linear layers only: removal with them keeps all inputs of a weight."""
     outputs = int(family.transposed)
     return [
         replace(each, slices=tuple(unit_slice for unit_slice in each.slices if unit_slice.dimension == outputs))
@@ -117,11 +117,11 @@ def output_slices(family: Architecture, unit_sets: Sequence[UnitSet]) -> list[Un
 
 
 KeptLayerUnits: TypeAlias = dict[KindName, list[int]]
-"""The units a decoder layer keeps, by kind and index, ascending; of a kind that is not there, all."""
+"""Units a decoder layer keeps, by kind and index, ascending; all units of a kind that is missing."""
 
 
 def kept_mask(kept: Sequence[int] | None, units: int) -> Tensor:
-    """Return a mask over `units` units of a kind, True for those that are kept, None meaning all: [units]."""
+    """Return a mask over `units` units of a kind, True for the kept ones; None means all: [units]."""
     kept_U = torch.full((units,), kept is None)
     if kept is not None:
         kept_U[list(kept)] = True
@@ -129,7 +129,7 @@ def kept_mask(kept: Sequence[int] | None, units: int) -> Tensor:
 
 
 class KeptUnits(BaseModel):
-    """The part of a model that is kept: decoder layers by their number in the source, each with its kept units."""
+    """Kept part of a model: decoder layers by their number in the source, each with its kept units."""
 
     layers: dict[int, KeptLayerUnits]
 
@@ -145,9 +145,9 @@ class KeptUnits(BaseModel):
 
 
 class UnitCounts(BaseModel):
-    """The size of what is kept of a model: decoder layers by their number in the source, each with its counts.
+    """Size of the kept part of a model: decoder layers by their number in the source, each with its counts.
 
-    `biases` are settings of the config that give layers biases which they did not have, `notes` lines for the report.
+    `biases` are the config's settings that add biases to layers without them; `notes` are lines for the report.
     """
 
     layers: dict[int, LayerCounts]
@@ -174,7 +174,7 @@ def require_finite(scores: Mapping[int, Mapping[KindName, Tensor]]) -> None:
 def highest(
     shape: LayerShape, kinds: Sequence[UnitKind], scores: Mapping[KindName, Tensor], counts: LayerCounts
 ) -> KeptLayerUnits:
-    """Return the units of highest score of a layer, as many of each set as `counts` says; ties keep the later ones."""
+    """Return a layer's units of highest score, with `counts` for each set; ties go to the later units."""
     kept: KeptLayerUnits = {}
     for kind in kinds:
         units, keep, parts = kind.units(shape), counts.units[kind.name], kind.parts(shape)
@@ -195,7 +195,7 @@ def _highest(score_U: Tensor, keep: int) -> list[int]:
 def remove_units(
     tensors: Mapping[str, Tensor], unit_sets: Sequence[UnitSet], units: KeptLayerUnits
 ) -> dict[str, Tensor]:
-    """Return a block's tensors without the units that are not kept, by the same names."""
+    """Return a block's tensors without the removed units, by the same names."""
     sliced = dict(tensors)
     for each in unit_sets:
         kept = units.get(each.kind)

@@ -1,4 +1,4 @@
-"""The config.json of a model that lost units: plain where its layers are alike, else with what differs in each."""
+"""Config.json of a model that lost units: plain where its layers are alike, else with each layer's differences."""
 
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -22,15 +22,15 @@ def config_after_removal(
 ) -> JsonObject:
     """Return the config.json of an opened model after the removal of units of these kinds.
 
-    Where all layers have one shape it is a plain config of the family; else it says how each layer differs.
+    Where all layers have one shape it is a plain config of the family; else it has the differences of each layer.
     """
     raw, family = folder.raw_config, folder.family
     settings, language = part_of(raw, family.config_path), language_config(folder.config, family)
     changed = dict(settings) | dict.fromkeys(kept.biases, True)
-    if family.config_value(raw, "num_hidden_layers") is not None:  # else lists by layer say it
+    if family.config_value(raw, "num_hidden_layers") is not None:  # otherwise lists by layer imply it
         changed[family.config_key(raw, "num_hidden_layers")] = len(kept.layers)
     for name in family.lists_by_layer:
-        if entries := vars(language).get(name):  # what follows from other settings is not among them
+        if entries := vars(language).get(name):  # values that follow from other settings are not among them
             changed[name] = [entries[layer] for layer in kept.layers]
     sizes = [_sizes(structure.layers[layer], kinds, each) for layer, each in kept.layers.items()]
     layers = [_settings(family, each) for each in sizes]
@@ -45,7 +45,7 @@ def config_after_removal(
         shared = alike
     for kind in _offered(family):
         changed |= kind.fixed_settings(family, structure)
-    # What the file says of a source is not known here, so that all is said again.
+    # the source file's own keys are unknown here, so all settings are written again
     usual = [{} if layer_settings(raw) is not None else each for each in before.values()]
     own = [
         {
@@ -60,7 +60,7 @@ def config_after_removal(
 
 
 def narrow_model(streamed: StreamedModel, raw: JsonObject) -> StreamedModel:
-    """Return the model of another config.json with empty blocks, which shares all else with a source's."""
+    """Return the model of another config.json with empty blocks, which shares everything else with `streamed`."""
     folder = streamed.folder
     return StreamedModel(
         replace(folder, config=folder.config_of(raw)),
@@ -75,12 +75,12 @@ def _without(settings: Mapping[str, int], names: Container[str]) -> dict[str, in
 
 
 def _offered(family: Architecture) -> list[UnitKind]:
-    """Return the kinds of units of which a family's blocks can lose some."""
+    """Return the kinds of units that a family's blocks can lose."""
     return [kind for kind in BLOCK_KINDS if family.axes(kind.name)]
 
 
 def _sizes(shape: LayerShape, kinds: Sequence[UnitKind], counts: LayerCounts) -> dict[str, int]:
-    """Return the sizes of a layer that keeps so many units."""
+    """Return the sizes of a layer that keeps these counts."""
     sizes = dict(shape.sizes)
     for kind in kinds:
         sizes |= kind.sizes(shape, counts.units[kind.name])
@@ -90,13 +90,13 @@ def _sizes(shape: LayerShape, kinds: Sequence[UnitKind], counts: LayerCounts) ->
 def _settings(family: Architecture, sizes: Mapping[str, int]) -> dict[str, int]:
     """Return the settings of a layer of these sizes, by their names in the family's config.
 
-    A layer that has nothing of a kind has no setting for it.
+    A layer without units of a kind has no setting for it.
     """
     return {key: value for kind in _offered(family) for key, value in kind.values(family, sizes).items() if value}
 
 
 def _first_of_each(layers: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """Return each number of the first layer that has one above 0."""
+    """Return each size of the first layer where it is above 0."""
     first: dict[str, int] = {}
     for each in layers:
         first = {name: number for name, number in each.items() if number} | first

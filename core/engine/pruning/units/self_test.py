@@ -1,7 +1,7 @@
-"""Self-test of an architecture on a tiny model of it: what is offered is done once, saved, opened anew and compared.
+"""Self-test of an architecture on a tiny model: each offered removal is done once, saved, reopened and compared.
 
-A model without some of its units must give the logits of the dense one in which these are silenced; one without a layer
-those of the dense one that passes it by.
+A model without some units must give the logits of the dense one with these units zeroed. A model without a layer must
+give those of the dense one that skips the layer.
 """
 
 import copy
@@ -47,13 +47,13 @@ PER_LAYER: Final = "per_layer"
 EXPERTS: Final = "experts"
 _LENGTHS: Final = (7, 12)
 _OF_MIXTURES: Final = (5, 6, 12, 24)
-"""Lengths of sequences; and those of mixtures, whose router may be silently wrong at some alone."""
+"""Lengths of sequences for mixtures, whose router may be silently wrong at some lengths only."""
 _TOLERANCE: Final = 1e-4
 _CPU: Final = torch.device("cpu")
 
 
 def self_tested(architecture: Architecture, small: Settings) -> Architecture:
-    """Return an architecture that refuses what fails on a small copy of it, whose settings are given."""
+    """Return the architecture with a refusal of everything that fails on a small copy with these settings."""
     as_small = _named_alike(with_units(architecture, small, small), architecture)
     with TemporaryDirectory() as place:
         folder, work = Path(place, "model"), Path(place, "work")
@@ -68,7 +68,7 @@ def self_tested(architecture: Architecture, small: Settings) -> Architecture:
             reason = _reason_to_keep_experts(folder, as_small, work)
         except Exception as error:  # the code of any model may fail in any way
             failed = {WEIGHTS: f"a small copy of it cannot be pruned: {type(error).__name__}: {one_line(error)}"}
-    if WEIGHTS in failed:  # whatever is done stands on blocks that run one by one
+    if WEIGHTS in failed:  # every removal depends on blocks that run one by one
         failed = dict.fromkeys((WEIGHTS, CHANNELS, HEADS, LAYERS), failed[WEIGHTS])
         reason = failed[WEIGHTS]
     experts, reason = architecture.experts, reason or failed.get(EXPERTS)
@@ -91,7 +91,7 @@ def _reason_to_keep_experts(folder: Path, architecture: Architecture, work: Path
 
 
 def _named_alike(small: Architecture, architecture: Architecture) -> Architecture:
-    """Return what a small copy was found to be, with the runs that the real widths have where these alone tell."""
+    """Return the architecture of a small copy, with the runs of the real widths where only these show them."""
     real = {axis.module: axis for each in architecture.sublayers for axes in each.units.values() for axis in axes}
     linears = set(architecture.linears)
 
@@ -111,7 +111,7 @@ def _named_alike(small: Architecture, architecture: Architecture) -> Architectur
 
 
 def failed_cuts(folder: Path, architecture: Architecture, work: Path) -> dict[str, str]:
-    """Return why each thing that an architecture offers cannot be done, of those that cannot; none where all can.
+    """Return the offers of an architecture that fail, each with the reason; empty where all work.
 
     `folder` holds a tiny random model of it, `work` is an empty folder.
     """
@@ -126,7 +126,7 @@ def failed_cuts(folder: Path, architecture: Architecture, work: Path) -> dict[st
         }
     if WEIGHTS not in opened.family.refused and (reason := _streamed_difference(opened, dense)) is not None:
         failed[WEIGHTS] = reason
-    if opened.family.experts is not None:  # stacks are taken apart for the files, and put together again
+    if opened.family.experts is not None:  # files store stacks expert by expert, so both directions are tested
         everything = KeptUnits(layers={layer: {} for layer in range(len(structure.layers))})
         reason = _difference(opened, dense, [], everything, work)
         failed |= {} if reason is None else {EXPERTS: f"its experts are not pruned: {reason}"}
@@ -159,9 +159,9 @@ def failed_cuts(folder: Path, architecture: Architecture, work: Path) -> dict[st
 
 
 def required_outputs(folder: Path, architecture: Architecture, work: Path) -> tuple[str, ...]:
-    """Return the outputs of sublayers of which a model needs one at least: without one it does not generate text.
+    """Return the outputs of sublayers that a model needs in some block: without any, it does not generate text.
 
-    `folder` and `work` are what `failed_cuts` has.
+    `folder` and `work` are as in `failed_cuts`.
     """
     opened = open_model(folder, discovered=architecture)
     layers = range(opened.description.layers)
@@ -180,7 +180,7 @@ def required_outputs(folder: Path, architecture: Architecture, work: Path) -> tu
 
 @torch.inference_mode()
 def _failure_to_generate(model: PreTrainedModel) -> str | None:
-    """Return why a model does not run as the check of an artifact runs it, with a cache; None where it does."""
+    """Return why a model does not run as the reload check runs it, with a cache; None where it does."""
     if not isinstance(model, GenerationMixin):
         return f"{type(model).__name__} generates no text"
     try:
@@ -195,7 +195,7 @@ def _failure_to_generate(model: PreTrainedModel) -> str | None:
 
 
 def _streamed_difference(opened: ModelFolder, dense: PreTrainedModel) -> str | None:
-    """Return how the logits differ where blocks run one by one; None where they do not."""
+    """Return the difference of logits where blocks run one by one; None where there is none."""
     streamed = StreamedModel(opened, dtype=torch.float32, device=_CPU)
     for length in _LENGTHS:
         tokens = sample_tokens(dense, length=length, seed=length)
@@ -214,7 +214,7 @@ def _streamed_difference(opened: ModelFolder, dense: PreTrainedModel) -> str | N
 
 
 def _some_units(opened: ModelFolder, kind: UnitKind, is_uniform: bool) -> KeptUnits | None:
-    """Return random units to keep, as many in each layer or not; None where no layer can lose any."""
+    """Return random units to keep, with `is_uniform` as many in each layer; None where no layer can lose any."""
     structure = opened.description.structure
     assert structure is not None
     chooser = random.Random(0)
@@ -226,7 +226,7 @@ def _some_units(opened: ModelFolder, kind: UnitKind, is_uniform: bool) -> KeptUn
             layers[layer] = {}
             continue
         left = each - 1 if each < 8 else each // 2
-        if not is_uniform:  # all layers lose some and so are built anew, where there are enough for two numbers
+        if not is_uniform:  # all layers lose some and are built again, where there are enough units for two numbers
             left = left - layer % 2 if left > 1 else each - layer % 2
         layers[layer] = {
             kind.name: [
@@ -239,7 +239,7 @@ def _some_units(opened: ModelFolder, kind: UnitKind, is_uniform: bool) -> KeptUn
 def _difference(
     opened: ModelFolder, dense: PreTrainedModel, kinds: Sequence[UnitKind], kept: KeptUnits, work: Path
 ) -> str | None:
-    """Return how a model that keeps so much differs from the dense one with the rest silenced; None if it does not."""
+    """Return the difference of a pruned model from the dense one with the rest zeroed; None if there is none."""
     try:
         cut = _reloaded(opened, kinds, kept, work)
         for length in _LENGTHS if opened.family.experts is None else _OF_MIXTURES:
@@ -251,7 +251,7 @@ def _difference(
             difference = difference_beyond(logits, expected, _TOLERANCE)
             if difference is not None:
                 return f"the logits of the model that was saved and opened anew differ by {difference:g}"
-        # Other jobs may begin with it.
+        # other offers may begin with it
         reason = _streamed_difference(open_model(work / "artifact", own_artifact=True, discovered=opened.family), cut)
     except Exception as error:  # the code of any model may fail in any way
         return f"the model cannot be saved and opened anew: {type(error).__name__}: {one_line(error)}"
@@ -264,7 +264,7 @@ def _logits(model: PreTrainedModel, tokens_BT: Tensor) -> Tensor:
 
 
 def _reloaded(opened: ModelFolder, kinds: Sequence[UnitKind], kept: KeptUnits, work: Path) -> PreTrainedModel:
-    """Save what is kept of a model as a job does, and open it."""
+    """Save the kept part of a model as a job does, and open it."""
     family, structure = opened.family, opened.description.structure
     assert structure is not None
     counts = kept.counts(structure, kinds)
@@ -290,7 +290,7 @@ def _reloaded(opened: ModelFolder, kinds: Sequence[UnitKind], kept: KeptUnits, w
 
 @contextmanager
 def silenced(opened: ModelFolder, dense: PreTrainedModel, kinds: Sequence[UnitKind], kept: KeptUnits) -> Iterator[None]:
-    """Run the dense model, inside the context, as if it had only what is kept."""
+    """Run the dense model, inside the context, with everything but the kept part zeroed or skipped."""
     family, structure = opened.family, opened.description.structure
     assert structure is not None
     handles: list[RemovableHandle] = []
@@ -311,7 +311,7 @@ def silenced(opened: ModelFolder, dense: PreTrainedModel, kinds: Sequence[UnitKi
 
 
 def _silencing(block: nn.Module, units: UnitSet, kept: Tensor, family: Architecture) -> Iterator[RemovableHandle]:
-    """Set what the reader of units reads of those not kept to zero; norms over all of them see the kept alone."""
+    """Zero the reader's inputs from removed units; norms over all units get the kept ones only."""
     for reading in units.reading_slices:
         if not isinstance(reading, StackSlice):
             yield block.get_submodule(reading.linear).register_forward_pre_hook(_zeroing(reading.features(kept)))

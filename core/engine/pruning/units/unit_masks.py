@@ -1,6 +1,6 @@
 """Masks over units of a loaded model, by forward pre-hooks, and by zeros in the last matrices of experts.
 
-A unit's outputs are zeroed where the next linear layer reads them, so that any sub-model can be run without removing
+A unit's outputs are zeroed where the next linear layer reads them, so that any sub-model can run without removing
 weights.
 """
 
@@ -21,7 +21,7 @@ from core.engine.pruning.units.unit_slices import StackSlice, UnitSlice
 
 @dataclass(frozen=True)
 class _Reader:
-    """The units of one kind of one decoder layer, with the block that has the weights which read them."""
+    """Units of one kind of one decoder layer, with the block whose weights read them."""
 
     layer: int
     units: UnitSet
@@ -29,7 +29,7 @@ class _Reader:
 
     @property
     def unit_slice(self) -> UnitSlice:
-        """Return the columns, by unit, of the weight that reads them; those of experts are read by others too."""
+        """Return the columns, by unit, of the weight that reads them; units of experts have other readers too."""
         return self.units.reading_slice
 
     @property
@@ -42,7 +42,7 @@ class _Reader:
 
     @contextmanager
     def masked(self, kept: Tensor) -> Iterator[None]:
-        """Let the units not `kept` be read as zero, inside the context; or multiplied with it, where experts read."""
+        """Zero the units not `kept` for their readers, inside the context; for experts, multiply with `kept`."""
         handles = []
         with ExitStack() as zeroed:
             for each in self.units.reading_slices:
@@ -59,13 +59,14 @@ class _Reader:
 
 
 class UnitMasks:
-    """The units (heads or KV groups, and channels) of all blocks as one vector [units].
+    """Units (heads or KV groups, and channels) of all blocks as one vector [units].
 
     The order is layer after layer, and in a layer kind after kind as `unit_sets` lists them. Masks are boolean, True
     where a unit is kept.
 
-    A model with units masked gives the outputs of one without them, biases of the reading layer included. OLMo 2's
-    heads are an exception: its norms of queries and keys run over all heads, so that what is left is normalised anew.
+    A model with masked units gives the outputs of one without them, including biases of the reading layer. OLMo 2's
+    heads are an exception: its norms of queries and keys run over all heads, so that a model without some normalises
+    the rest differently.
     """
 
     def __init__(self, blocks: Sequence[nn.Module], unit_sets: Sequence[Sequence[UnitSet]]) -> None:
@@ -91,7 +92,7 @@ class UnitMasks:
 
     @contextmanager
     def masked(self, kept_U: Tensor) -> Iterator[None]:
-        """Run the blocks, inside the context, as if only the kept units were there."""
+        """Run the blocks, inside the context, as if only the kept units existed."""
         with ExitStack() as masks:
             for reader, kept in zip(self._readers, kept_U.split(self._sizes), strict=True):
                 if not kept.all():

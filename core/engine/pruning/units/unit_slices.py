@@ -1,4 +1,4 @@
-"""Slices of tensors: where the features of units lie, of a tensor that all units share or of a stack of experts."""
+"""Slices of tensors with the features of units: in a tensor that all units share, or in a stack of experts."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +10,9 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class UnitSlice:
-    """A tensor of a block and the dimension of it that holds units.
+    """Tensor of a block and the dimension of it that holds units.
 
-    `runs` are stretches of that dimension: (features of one unit, 0), or (0, features no unit owns).
+    `runs` are contiguous ranges of that dimension: (features of one unit, 0), or (0, features no unit owns).
     """
 
     name: str
@@ -22,7 +22,7 @@ class UnitSlice:
 
     @property
     def linear(self) -> str:
-        """Return the name of the layer whose weight or bias it is of."""
+        """Return the name of the layer that has this weight or bias."""
         return self.name.rpartition(".")[0]
 
     def features(self, kept: Tensor) -> Tensor:
@@ -37,11 +37,11 @@ class UnitSlice:
         return torch.cat(stretches)
 
     def per_feature(self, values: Tensor) -> Tensor:
-        """Sum a tensor's values over every other dimension: [features]."""
+        """Return a tensor's values summed over every other dimension: [features]."""
         return values if values.dim() == 1 else values.sum(1 - self.dimension)
 
     def spread(self, values_U: Tensor, unowned: float) -> Tensor:
-        """Expand a value of each unit to the features it owns, with `unowned` at those no unit owns: [features]."""
+        """Expand a value of each unit to the features it owns, with `unowned` for the others: [features]."""
         stretches = [
             values_U.repeat_interleave(size) if size else values_U.new_full((rest,), unowned)
             for size, rest in self.runs
@@ -49,7 +49,7 @@ class UnitSlice:
         return torch.cat(stretches)
 
     def per_unit(self, features: Tensor) -> Tensor:
-        """Sum a value of each feature over the unit it belongs to: [units]."""
+        """Return a value of each feature summed over its unit: [units]."""
         total, start = features.new_zeros(self.units), 0
         for size, unowned in self.runs:
             end = start + size * self.units + unowned
@@ -59,13 +59,13 @@ class UnitSlice:
         return total
 
     def taken(self, tensor: Tensor, kept: Tensor) -> Tensor:
-        """Return a tensor with the features of the units `kept` alone."""
+        """Return a tensor with only the features of the units `kept`."""
         return tensor.index_select(self.dimension, self.features(kept).to(tensor.device)).contiguous()
 
 
 @dataclass(frozen=True)
 class SetSlice(UnitSlice):
-    """A slice that has units of some of a layer's sets: so many, from unit `first` on, of `total` in all.
+    """Slice with the units of some of a layer's sets: a number of units, from unit `first` on, out of `total`.
 
     Values of units are those of all sets.
     """
@@ -94,7 +94,7 @@ class SetSlice(UnitSlice):
 
 @dataclass(frozen=True)
 class StackSlice(SetSlice):
-    """A slice of a stack of the matrices of all experts, or of their biases: `dimension` and `runs` are of one of them.
+    """Slice of a stack of all experts' matrices, or of their biases; `dimension` and `runs` are those of one expert.
 
     Its units are those of each expert in turn. Features are [experts, features].
     """
@@ -124,7 +124,7 @@ class StackSlice(SetSlice):
 
     @contextmanager
     def zeroed(self, stack: Tensor, kept: Tensor) -> Iterator[None]:
-        """Let the features of the units that are not `kept` be zero in a stack, inside the context."""
+        """Zero the features of the units that are not `kept` in a stack, inside the context."""
         before: list[tuple[Tensor, Tensor, Tensor]] = []
         for matrix, rows in zip(stack.data, self.features(kept), strict=True):
             is_removed = torch.ones(matrix.shape[self.dimension], dtype=torch.bool)
