@@ -145,7 +145,7 @@ def require_own_form(request: Request, posted: Form) -> None:
     require_same_origin(request)
     given = request.headers.get(CSRF_HEADER) or posted.get(CSRF_FIELD)
     if not hmac.compare_digest(given.encode(), request.state.csrf.encode()):
-        raise Forbidden("this form is of an earlier session: load the page again and send it once more")
+        raise Forbidden("this form belongs to an earlier session: load the page again and send it once more")
 
 
 def _principal(request: Request, state: State, posted: Posted) -> Principal:

@@ -58,7 +58,7 @@ def test_the_command_line_takes_it_from_the_environment(
 
 def test_the_portal_sets_it_and_never_sends_it_back(live_api: httpx.Client, admin_key: str) -> None:
     with closing(Browserless(live_api, admin_key)) as browserless:
-        assert "None: what is private" in browserless.http.get("/portal/team").text
+        assert "Private or gated models on the hub cannot be pruned" in browserless.http.get("/portal/team").text
         refused = browserless.post("/portal/team", "/portal/team/hub-token", {"token": "two words"})
         assert refused.status_code == 422 and "holds spaces" in refused.text and "two words" not in refused.text
         assert browserless.post("/portal/team", "/portal/team/hub-token", {"token": TOKEN}).status_code == 303

@@ -67,7 +67,7 @@ def test_jobs_are_compared_in_words_charts_and_tables(portal: Page, jobs: list[s
     )
     first, second = f"magnitude 50% …{jobs[0][-5:]}", f"magnitude 50% …{jobs[1][-5:]}"
     expect(portal.get_by_text(f"{second} is beaten by {first}.")).to_be_visible()
-    expect(portal.get_by_text("Not in the chart, for want of these figures: wanda 50%.")).to_be_visible()
+    expect(portal.get_by_text("Not in the chart, because these figures are missing: wanda 50%.")).to_be_visible()
     portal.get_by_text("Data", exact=True).click()
     expect(portal.get_by_role("row", name="tiny, dense")).to_contain_text("25.00")
     plot = portal.get_by_role("group", name="perplexity on numbers (lower is better), against parameters")
@@ -101,7 +101,7 @@ def test_fewer_than_two_jobs_are_a_question(portal: Page, jobs: list[str]) -> No
     portal.get_by_label("Id of a job").fill(jobs[2])
     portal.get_by_label("Id of another job").fill(jobs[2])
     portal.get_by_role("button", name="Compare").click()
-    expect(portal.get_by_text("It takes at least two.")).to_be_visible()
+    expect(portal.get_by_text("Choose at least one more.")).to_be_visible()
     portal.get_by_label("Id of another job").fill(jobs[0])
     portal.get_by_role("button", name="Compare").click()
     expect(portal.get_by_role("heading", name="Compare 2 jobs")).to_be_visible()

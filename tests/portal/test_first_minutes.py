@@ -123,7 +123,7 @@ def test_samples_that_cannot_be_had_say_why_and_are_asked_for_again(
     broken = Samples(**{**vars(unusable), "model": lambda folder, say: write_words(folder / "model").parent})
     fulfil(settings, sessions, store, _claim(sessions), broken)
     page = somebody.main(f"/portal/samples/{first['id']}")
-    assert "The samples could not be had." in page and "config.json" in page and "Try again" in page
+    assert "The samples could not be fetched." in page and "config.json" in page and "Try again" in page
     answer = somebody.post("/portal/models", "/portal/samples", {"goal": "size"})
     again = answer.headers["location"].rpartition("/")[2]
     assert again != first["id"] and live_api.get(f"/v1/samples/{again}").json()["state"] == "waiting"

@@ -51,7 +51,7 @@ def test_a_page_follows_its_job_from_the_queue_to_the_report(portal: Page, submi
     expect(portal.locator("#head progress")).to_have_attribute("value", "0.75")
     expect(portal.locator("#head")).to_contain_text("about")
     expect(portal.locator("#head")).to_contain_text("Prune. The calibration text goes through the model")
-    expect(portal.locator("figure.curve").first).to_contain_text("0 is nothing, and a block that stands out lost most")
+    expect(portal.locator("figure.curve").first).to_contain_text("0 is no change. A block that stands out lost most")
     expect(portal.locator("#announce")).to_have_text("The job is running, stage prune.")
     expect(portal.get_by_role("region", name="Stages")).to_contain_text("since")
     expect(portal.locator("figure.curve")).to_have_count(2)

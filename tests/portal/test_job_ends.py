@@ -66,12 +66,12 @@ def test_figures_and_files_stay_on_the_page_through_a_cancelled_retry(somebody: 
     for what in ("retry", "cancel"):
         assert somebody.post(page, f"{page}/{what}", {}).status_code == 303
     shown = somebody.http.get(page).text
-    assert "The figures and files below are of an earlier attempt, which missed a gate." in shown
-    assert "What it came to" in shown and "× smaller" in shown and "the figures above say more" in shown
+    assert "The figures and files below come from an earlier attempt, which missed a gate." in shown
+    assert "<h2>Result</h2>" in shown and "× smaller" in shown and "the figures above say more" in shown
     assert f"{page}/files/model.safetensors" in shown
     assert somebody.http.get(f"{page}/files/model.safetensors").content == b"weights"
     publishing = somebody.http.get(f"{page}/publish").text
-    assert "The artifact is of an attempt that missed a gate." in publishing and "despite_gates" in publishing
+    assert "The artifact comes from an attempt that missed a gate." in publishing and "despite_gates" in publishing
 
 
 def test_texts_without_figures_do_not_speak_of_any(somebody: Browserless, submitted: Running) -> None:

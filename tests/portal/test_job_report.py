@@ -107,7 +107,7 @@ def test_a_sensitivity_job_shows_its_chart_and_leads_to_a_job_that_uses_it(
     expect(portal.locator("img.chart")).to_have_js_property("complete", True)
     assert portal.locator("img.chart").evaluate("image => image.naturalWidth") > 0
     require_accessible(portal)
-    href = portal.get_by_role("link", name="Prune with rates from it").get_attribute("href")
+    href = portal.get_by_role("link", name="Prune with these rates").get_attribute("href")
     assert href == f"/portal/new?model={body['model']}&parameters.allocation=job:{job}"
 
 
@@ -123,7 +123,7 @@ def test_what_is_not_ones_own_or_no_longer_there(
         assert queue.remove_old_events(session, retention_days=0) == 1
     hand_in_key(visitor, viewer_key)
     visitor.goto(f"/portal/jobs/{submitted.id}")
-    expect(visitor.get_by_text("The log is no longer there")).to_be_visible()
+    expect(visitor.get_by_text("The log was removed on")).to_be_visible()
     expect(visitor.get_by_role("button", name="Retry")).to_have_count(0)
     require_accessible(visitor)
     stranger = Browserless(live_api, other_team_key)

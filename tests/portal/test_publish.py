@@ -51,7 +51,7 @@ def test_a_job_is_published_and_the_page_follows_it(
     portal.get_by_role("button", name="Publish to the hub").click()
     row = portal.get_by_role("row", name="hub:acme/pruned")
     expect(row).to_contain_text("queued")
-    expect(row).to_contain_text("it waits for the dispatcher, which sends one artifact after another")
+    expect(row).to_contain_text("it waits for its turn")
     require_accessible(portal)
     publish_waiting(sessions, settings)
     portal.clock.run_for(POLLED_WITHIN)
@@ -70,7 +70,7 @@ def test_what_is_kept_is_tried_then_set(
     portal.goto("/portal/team")
     portal.get_by_role("link", name="What is kept").click()
     expect(portal.get_by_text("everything is kept")).to_be_visible()
-    portal.get_by_label("Days an artifact stays").fill("30")
+    portal.get_by_label("Days to keep every artifact").fill("30")
     portal.get_by_label("The last").fill("1")
     portal.get_by_role("button", name="Try it").click()
     expect(portal.get_by_text("0 artifacts go, 1 stays")).to_be_visible()
@@ -107,7 +107,7 @@ def test_viewers_look_and_do_not_publish(
 ) -> None:
     viewer = Browserless(live_api, viewer_key)
     page = f"/portal/jobs/{ended}/publish"
-    assert "that needs a member" in viewer.http.get(page).text
+    assert "a key with the role member" in viewer.http.get(page).text
     assert viewer.post(page, page, {"kind": "hub", "repository": "a/b", "token": "t"}).status_code == 403
     assert viewer.http.get("/portal/team/retention").status_code == 403
     viewer.close()

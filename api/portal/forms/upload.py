@@ -54,7 +54,7 @@ async def sent_form(request: Request) -> AsyncIterator[tuple[Form, dict[str, Bin
     except HTTPException as error:
         raise InvalidRequest(f"the form cannot be read: {error.detail}") from None
     except ClientDisconnect:
-        raise UploadRefused("the connection ended before the form did") from None
+        raise UploadRefused("the connection ended before the whole form arrived") from None
     try:
         form = read_form(sent.multi_items())
         require_own_form(request, form)

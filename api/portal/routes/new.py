@@ -44,11 +44,17 @@ _FIELDS: Final = frozenset({_MODEL, _GOAL, _AMOUNT, _SHOWN, _SEARCH})
 _GOALS: Final[dict[Goal, tuple[str, str]]] = {
     "speed": (
         "Faster and smaller on ordinary hardware",
-        "Whole heads, channels or layers go. It needs no special runtime.",
+        "Whole heads, channels or layers are removed. It needs no special runtime.",
     ),
-    "size": ("Smaller to store and ship", "The same model in fewer bytes: zeros packed away, or as a GGUF file."),
-    "sparsity": ("Sparse for a runtime of mine", "Weights become zero. Your runtime has to make use of that."),
-    "sensitivity": ("Find out what it can lose", "Removes nothing: tries each layer alone, and reports."),
+    "size": (
+        "Smaller to store and ship",
+        "The same model in fewer bytes: zeros are left out of the files, or it is a GGUF file.",
+    ),
+    "sparsity": ("Sparse for a runtime of mine", "Weights become zero. Your runtime must make use of the zeros."),
+    "sensitivity": (
+        "Find out what it can lose",
+        "Removes nothing. Prunes each layer alone, and reports what that costs.",
+    ),
 }
 """Goals by the words that people choose them by, each with its meaning."""
 

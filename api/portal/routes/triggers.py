@@ -199,7 +199,7 @@ def _moment(text: str) -> datetime:
     try:
         return datetime.fromisoformat(text)
     except ValueError:
-        raise InvalidRequest("the form does not say which version it changes: open it again") from None
+        raise InvalidRequest("the form does not say which version it changes: open the page again") from None
 
 
 def _form_page(

@@ -26,7 +26,7 @@ _SMALLER_NEED = (
 
 ADVICE: dict[str, Advice] = {
     "invalid_request": Advice(
-        "The worker found that the request cannot be meant as it stands.", ("Duplicate the job and correct the field.",)
+        "The worker found that the request is not valid.", ("Duplicate the job and correct the field.",)
     ),
     "unknown_method": Advice(
         "This worker does not know the method: it may run another version of the service.",
@@ -41,7 +41,7 @@ ADVICE: dict[str, Advice] = {
         ("Register or upload the dataset again, or duplicate the job with another one.",),
     ),
     "invalid_sparsity": Advice(
-        "This much cannot be removed from this model with this pattern.",
+        "This share cannot be removed from this model with this pattern.",
         ("Duplicate the job with a sparsity inside the range that the message names.",),
     ),
     "invalid_target": Advice(
@@ -49,85 +49,93 @@ ADVICE: dict[str, Advice] = {
         ("Duplicate the job with the nearest target that the message names.",),
     ),
     "invalid_pattern": Advice(
-        "The method does not do this pattern on this model.", ("Duplicate the job with a pattern the method offers.",)
+        "The method does not support this pattern on this model.",
+        ("Duplicate the job with a pattern the method offers.",),
     ),
     "invalid_parameters": Advice(
         "A parameter of the method does not fit the model.", ("Duplicate the job and correct the parameter it names.",)
     ),
     "indivisible_width": Advice(
-        "The pattern keeps n of every m weights, and a layer's width does not divide by m.",
-        ("Choose an m that divides the width.", "Skip the layer with the parameter skip_modules, or go unstructured."),
+        "The pattern n:m keeps n of every m neighbouring weights, but m does not divide the width of a layer.",
+        (
+            "Choose an m that divides the width.",
+            "Leave the layer out with the parameter skip_modules, or use the pattern unstructured.",
+        ),
     ),
     "unsupported_architecture": Advice(
-        "This kind of model is not one that can be pruned here; the message says what of it is in the way.",
-        ("Choose another model: a new job's page tells whether one fits.",),
+        "This kind of model cannot be pruned here. The message says why.",
+        ("Choose another model. The page for a new job shows whether it fits.",),
     ),
     "discovery_failed": Advice(
-        "Nobody listed this kind of model, and the look at it ended without an answer: it took too long or too much.",
+        "This kind of model was not known, and its examination ended without an answer: it took too much time or "
+        "memory.",
         (
-            "Try again in an hour: it may have been the machine, and a look that ended so is forgotten by then.",
+            "Try again in an hour. The machine may have been the cause, and the failed examination is forgotten by "
+            "then.",
             "Ask the operator to raise SECATEUR_DISCOVERY_SECONDS or SECATEUR_DISCOVERY_MEMORY_BYTES.",
         ),
     ),
     "too_little_text": Advice(
         "The dataset has fewer tokens than samples × sequence length.",
         (
-            "Ask for fewer samples or shorter sequences, or leave samples empty to use all there is.",
+            "Use fewer samples or shorter sequences, or leave samples empty to use all.",
             "Use a longer text.",
         ),
     ),
     "too_few_images": Advice(
-        "The set has fewer images than were asked for.",
-        ("Ask for fewer samples, or leave samples empty to use all there are.",),
+        "The image set has fewer images than requested.",
+        ("Use fewer samples, or leave samples empty to use all.",),
     ),
     "unknown_queue": Advice("No worker serves this queue.", ("Duplicate the job with another queue.",)),
     "does_not_fit": Advice(
         "No worker of the queue has the memory or disk this job needs.", ("Choose a smaller model.", *_SMALLER_NEED)
     ),
     "unusable_model": Advice("The model's folder cannot be opened safely.", _UNSAFE),
-    "unsafe_config": Advice("The model's config asks for code of its own to be run, which is never done.", _UNSAFE),
+    "unsafe_config": Advice("The model's config wants to run its own code. This service never does that.", _UNSAFE),
     "pickle_checkpoint": Advice("The weights are pickle files, which can run code when they are opened.", _UNSAFE),
     "corrupt_safetensors": Advice(
         "A weight file is damaged or cut short.",
         ("Download or upload the model again; compare the files' SHA-256 with the publisher's.",),
     ),
     "missing_tensors": Advice(
-        "The weight files lack tensors that the config promises.",
+        "The weight files lack tensors that config.json needs.",
         ("Check that every shard is there, and that config.json belongs to these weights.",),
     ),
     "not_finite_weights": Advice(
-        "The message names weights that are infinite or not a number, in the model as it came or as the job left it.",
+        "The message names weights that are infinite or not a number, in the source model or in the pruned one.",
         (
             "Check the source model.",
             "If it is sound, duplicate the job with a gentler method or a lower learning rate.",
         ),
     ),
-    "path_escapes": Advice("A name in the model's folder leads out of it.", _UNSAFE),
+    "path_escapes": Advice("A file name in the model's folder points outside the folder.", _UNSAFE),
     "gated_model": Advice(
-        "The hub shows this model only to those who accepted its terms.",
+        "The hub gives this model only to accounts that have accepted its terms.",
         ("Accept the terms on the hub with the account whose token the service uses.", "Choose an open model."),
     ),
     "model_too_large": Advice(
-        "The model has more bytes than this service fetches.",
+        "The model is larger than this service fetches.",
         ("Choose a smaller model.", "Ask an admin to raise the limit."),
     ),
     "unusable_dataset": Advice(
-        "The dataset cannot be read as it is.",
+        "The dataset cannot be read.",
         ("Check its format and the name of its text, image and label fields, and register it again.",),
     ),
     "not_found": Advice(
-        "Something the job needs was removed after it was submitted.",
-        ("Duplicate the job and choose what is there now.",),
+        "Something that the job needs was removed after it was submitted.",
+        ("Duplicate the job and choose something that exists now.",),
     ),
-    "conflict": Advice("Something the job needs was changed meanwhile.", ("Duplicate the job and submit it again.",)),
+    "conflict": Advice(
+        "Something that the job needs was changed in the meantime.", ("Duplicate the job and submit it again.",)
+    ),
     "quota_exceeded": Advice(
-        "The job was done, but the team's storage has no room for its artifact.",
+        "The job finished, but the team's storage has no room for its artifact.",
         ("Delete artifacts that are no longer needed, then retry.", "Ask an admin for more storage."),
     ),
     "run_failed": Advice("The worker could not finish the job.", (*_AGAIN, "Read the last lines of the log below.")),
     "gate_missed": Advice(
-        "The model was pruned and measured, and is worse, larger or slower than a gate of the job allows, or than its "
-        "target asks. The figures and the artifact are kept.",
+        "The model was pruned and measured. It is worse, larger or slower than a gate or the target of the job "
+        "allows. The figures and the artifact are kept.",
         (
             "Prune less: duplicate the job with a lower sparsity.",
             "Add a recovery, which trains the pruned model, or choose a method that costs less at this sparsity.",
@@ -136,26 +144,26 @@ ADVICE: dict[str, Advice] = {
     ),
     "out_of_memory": Advice(
         "The job needed more memory than the worker has.",
-        (*_SMALLER_NEED, "Choose a method that needs no gradients: it holds one block at a time."),
+        (*_SMALLER_NEED, "Choose a method that needs no gradients. Such a method holds one block at a time."),
     ),
     "time_limit_exceeded": Advice(
         "The attempt ran longer than the job or the worker allows.",
         ("Raise time_limit_seconds if the job set it.", "Use fewer or shorter samples, or a quicker method."),
     ),
     "reload_check_failed": Advice(
-        "The finished model did not compute what it should when a fresh process opened it, so it was not handed out.",
-        ("Report it with the job's number: this is a fault of the service or of the model's files.",),
+        "The finished model gave other outputs than expected when a new process opened it, so it was not released.",
+        ("Report it with the job's number. This is a fault of the service or of the model's files.",),
     ),
     "export_failed": Advice(
-        "The model was pruned and verified, but a form that was asked for beside it could not be written, or its own "
-        "runtime does not run it.",
+        "The model was pruned and verified, but an added file, such as GGUF, could not be written, or its own "
+        "runtime cannot run it.",
         (*_AGAIN, "Duplicate the job without output.exports: its artifact is as it would have been."),
     ),
     "export_mismatch": Advice(
-        "A file of a form that was asked for does not predict what the artifact does, so nothing was handed out.",
+        "An added file, such as GGUF, does not predict as the artifact does, so nothing was released.",
         (
             "Duplicate the job without output.exports, or with fewer types.",
-            "Report it with the job's number: of F16 this is a fault of the service.",
+            "Report it with the job's number. With type F16, this is a fault of the service.",
         ),
     ),
     "recovery_diverged": Advice(
@@ -163,49 +171,48 @@ ADVICE: dict[str, Advice] = {
         ("Duplicate the job with a lower learning rate.", "Prune less, so that there is less to recover."),
     ),
     "zeros_refilled": Advice(
-        "Training brought pruned weights back, which must not happen, so the model was not handed out.",
-        ("Report it with the job's number: this is a fault of the service.",),
+        "Training changed pruned weights, which must stay zero, so the model was not released.",
+        ("Report it with the job's number. This is a fault of the service.",),
     ),
     "target_unreachable": Advice(
-        "No shape of this model is as fast on this worker as was asked for.",
-        ("Ask for a smaller gain.", "Send the job to a queue with another device: gains differ."),
+        "No smaller version of this model is as fast on this worker as requested.",
+        ("Ask for a smaller gain.", "Send the job to a queue with another device, where the gain may differ."),
     ),
     "latency_too_noisy": Advice(
-        "Timings on the worker differ by more than the gain asked for, so none can be told.",
-        ("Retry when the worker is quieter.", "Ask for a larger gain, or give a sparsity instead of a latency."),
+        "Timings on the worker vary by more than the gain asked for, so the gain cannot be measured.",
+        ("Retry when the worker is quieter.", "Ask for a larger gain, or set a sparsity instead of a latency."),
     ),
     "runner_lost": Advice(
-        "The worker's process ended without a word: it was killed, crashed, or its machine went away, and so it did on "
-        "every attempt that was allowed.",
+        "The worker's process ended unexpectedly on every attempt: it was killed, it crashed, or its machine failed.",
         (
             *_AGAIN,
-            "If it happens again at the same place, memory is the likeliest cause: use fewer or shorter samples.",
+            "If it happens again at the same place, memory is the most likely cause. Use fewer or shorter samples.",
         ),
     ),
     "disk_full": Advice(
         "The worker's disk is full.",
-        ("Ask an admin to free space, then retry.", "Send the job to a queue whose workers have more."),
+        ("Ask an admin to free space, then retry.", "Send the job to a queue whose workers have more disk."),
     ),
     "internal_error": Advice(
         "An error the service did not expect.",
         (*_AGAIN, "If it happens again, report it with the job's number and the message above."),
     ),
-    "unavailable": Advice("Something the job needs could not be reached, also when tried again.", _AGAIN),
+    "unavailable": Advice("Something that the job needs could not be reached, even after retries.", _AGAIN),
     "hub_unavailable": Advice(
-        "The hub could not be reached, also when tried again.", ("Retry in a while.", "Upload the model instead.")
+        "The hub could not be reached, even after retries.", ("Retry later.", "Upload the model instead.")
     ),
     "store_unavailable": Advice(
-        "The store of artifacts could not be reached, also when tried again.",
-        ("Retry in a while.", "Ask an admin whether the bucket is reachable and has room."),
+        "The store of artifacts could not be reached, even after retries.",
+        ("Retry later.", "Ask an admin whether the bucket is reachable and has room."),
     ),
     "store_of_another": Advice(
         "The store of artifacts belongs to another installation, so nothing was written there.",
-        ("Ask an admin to give this installation a store of its own, or to take this one over.", "Then retry."),
+        ("Ask an admin to give this installation its own store, or to take over this one.", "Then retry."),
     ),
 }
 """Advice for every code of a job's final error."""
 
-_UNKNOWN = Advice("This page knows nothing more about this error.", (*_AGAIN, "Read the last lines of the log."))
+_UNKNOWN = Advice("There is no further advice for this error.", (*_AGAIN, "Read the last lines of the log."))
 
 
 def advice_for(code: str) -> Advice:

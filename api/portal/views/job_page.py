@@ -35,15 +35,16 @@ _PUBLICATIONS = 5
 _LAST_LINES = 10
 """Number of log lines shown with the error."""
 STAGE_WORDS: Final[Mapping[Stage, str]] = {
-    "fetch": "The model's files and the texts come onto the worker, and are checked against their hashes.",
-    "open": "The model is read and described, and the calibration text is cut into windows of tokens.",
-    "prune": "The calibration text goes through the model block by block, and from each block goes what its output "
-    "depends on least. The reconstruction error says how much of that output changed: 0 % is nothing.",
-    "recover": "What is left is trained further. The loss should fall; once it is level, more training wins little.",
-    "evaluate": "The dense and the pruned model are measured alike. Perplexity says between how many tokens a model "
-    "wavers at each place of a text: lower is better, and the ratio to the dense model is what pruning cost.",
-    "verify": "A fresh process opens the result as you will, and compares what it computes with what was measured.",
-    "store": "The files go to the store; they can be downloaded once all are there.",
+    "fetch": "The model's files and the texts are copied to the worker, and checked against their hashes.",
+    "open": "The model is read, and the calibration text is cut into windows of tokens.",
+    "prune": "The calibration text goes through the model block by block. Each block loses the parts that its output "
+    "depends on least. The reconstruction error is the share of that output that changed: 0 % is no change.",
+    "recover": "The remaining weights are trained. The loss should fall. Once it is level, more training gains little.",
+    "evaluate": "The dense model (before pruning) and the pruned model are measured in the same way. Perplexity is "
+    "how many tokens, in effect, a model hesitates between at each place of a text. Lower is better. The ratio to "
+    "the dense model is the cost of pruning.",
+    "verify": "A new process opens the result as you will, and compares its outputs with those of the pruned model.",
+    "store": "The files go to the store. You can download them when all have arrived.",
 }
 """Each stage: its work, and the meaning of its numbers, for a first-time user."""
 

@@ -13,14 +13,15 @@ _GROUPS: Final = (
     (
         ("unstructured", "n:m"),
         "Unstructured and semi-structured",
-        "Single weights become zero: anywhere, or so that n of every m are kept (2:4). The model keeps its shape.",
+        "Single weights become zero, anywhere or by a pattern n:m such as 2:4 (2 of every 4 neighbouring weights "
+        "stay). The model keeps its shape.",
     ),
     (
         ("unstructured",),
         "Unstructured, with retraining",
-        "Single weights become zero anywhere, and the rest is trained in between.",
+        "Single weights become zero anywhere, and the others are trained in between.",
     ),
-    (("structured",), "Structured", "Whole heads, channels, filters or layers go. The model gets smaller."),
+    (("structured",), "Structured", "Whole heads, channels, filters or layers are removed. The model gets smaller."),
     ((), "Without pruning", "Train a model that was pruned before, or measure what its layers can lose."),
 )
 """Groups by the patterns for which a method has the same result."""

@@ -14,32 +14,34 @@ _LOSS_UNIT = "nats"
 _NAMES = {
     "recovery_loss": (
         "Training loss during recovery", "step", _LOSS_UNIT,
-        "How surprised the model is by the text it is trained on: lower is better, and level means done.",
+        "How badly the model predicts the text it is trained on. Lower is better; level means that training is done.",
     ),
     "recovery_hidden_states": (
         "Error of the hidden states during recovery", "step", "share of their size",
-        "How far what the blocks hand on is from the dense model's: 0 is the same, and level means done.",
+        "How far the blocks' outputs are from the dense model's. 0 is equal; level means that training is done.",
     ),
     "training_loss": (
-        "Training loss before pruning", "step", _LOSS_UNIT, "How wrong it is on what it trains on: lower is better."
+        "Training loss before pruning", "step", _LOSS_UNIT, "How wrong the model is on its training data. Lower is "
+        "better."
     ),
     "retraining_loss": (
         "Training loss between cuts", "step", _LOSS_UNIT,
-        "Each cut makes it rise, and the training after it fall: where it stays up, too much goes at once.",
+        "It rises with each cut and falls with the training that follows. If it stays up, too much goes at once.",
     ),
     "reconstruction_error": (
         "Reconstruction error by block", "block", "‖(W−Ŵ)X‖ ⁄ ‖WX‖",
-        "Share of what a block's layers put out that pruning changed: 0 is nothing, and a block that stands out lost "
+        "Share of the output of a block's layers that pruning changed. 0 is no change. A block that stands out lost "
         "most.",
     ),
     "perplexity": ("Perplexity by block", "block", "perplexity", "Lower is better."),
     "parameters": ("Parameters left by round", "round", "parameters", "How small the network is after each round."),
-    "flops": ("FLOPs left by round", "round", "FLOPs for an image", "How much an image costs to compute."),
+    "flops": ("FLOPs left by round", "round", "FLOPs for an image", "Operations for one image."),
     "latency_ratio": (
         "Latency of the shapes tried", "shape", "pruned ÷ dense", "Below 1 is faster than the dense model."
     ),
     "target_sparsity": (
-        "Sparsity found for the target", "shapes timed", "sparsity", "How much has to go for the latency asked for."
+        "Sparsity found for the target", "shapes timed", "sparsity", "Sparsity that is needed for the latency asked "
+        "for."
     ),
 }  # fmt: skip
 """Title, the unit of a step, the unit of a value, and how to read the curve."""

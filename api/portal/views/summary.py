@@ -148,7 +148,7 @@ def _points(recipe: Body, metrics: Metrics, report: Report, verdict: Verdict | N
     if verdict is not None:
         yield "Costs", _capitalized(verdict.reason)
     else:
-        yield "Costs", "Quality was not measured: name evaluation sets, and the next job will tell"
+        yield "Costs", "Quality was not measured: name evaluation datasets in the next job"
     if metrics.seconds is not None and metrics.seconds.total:
         memory = f", {size(metrics.peak_memory_bytes)} of memory" if metrics.peak_memory_bytes else ""
         yield "Took", f"{duration(metrics.seconds.total)}{memory}"
@@ -190,7 +190,9 @@ def _remarks(recipe: Body, metrics: Metrics, report: Report) -> list[str]:
             f"rounds of one model differ by up to {percent(latency.spread)}, so this tells no difference."
         )
     elif differs and not is_smaller:
-        remarks.append("Both models do the same arithmetic: a difference in time comes from the machine, not the cut.")
+        remarks.append(
+            "Both models do the same arithmetic. A difference in time comes from the machine, not from pruning."
+        )
     return remarks
 
 
@@ -198,7 +200,7 @@ def _who_uses(pattern: object) -> str:
     if isinstance(pattern, str) and ":" in pattern:
         kernels = f"kernels for {pattern}, such as the sparse tensor cores of NVIDIA GPUs for 2:4"
         return f"a speed-up needs an engine with {kernels}."
-    return "a speed-up needs an engine with kernels for sparse weights; dense ones multiply by zero."
+    return "a speed-up needs an engine with kernels for sparse weights; ordinary kernels multiply the zeros too."
 
 
 def _of_sensitivity(metrics: Metrics) -> ResultSummary:
