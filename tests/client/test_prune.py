@@ -200,7 +200,7 @@ def test_a_job_that_ends_badly_leaves_what_goes_on(
     assert failed.code == 1 and "too much went" in failed.err and (out / RECORD).exists()
     with working(lambda: fail(TooLittleText.code)):
         refused = here(*command)
-    assert refused.code == 1 and "the same command would end so again" in refused.err and not out.exists()
+    assert refused.code == 1 and "the same command would fail again" in refused.err and not out.exists()
     with working(lambda: fail(GateMissed.code)):
         missed = here(*command)
     assert missed.code == 3 and "secateur download job_" in missed.err, missed.err

@@ -80,8 +80,8 @@ def test_the_command_line_takes_a_buckets_keys_from_the_environment(
 
 def test_what_is_kept_is_shown_tried_set_and_cleared(here: RunHere, ended: str) -> None:
     assert here("retention", "show").out == "Everything is kept.\n"
-    assert "say with --keep-days" in here("retention", "preview").err
-    assert "say with --keep-days" in here("retention", "set", "--keep-last", "3").err
+    assert "give --keep-days" in here("retention", "preview").err
+    assert "give --keep-days" in here("retention", "set", "--keep-last", "3").err
     options: list[Any] = ["--keep-days", "30", "--keep-best", "3", "--best-by", "bytes", "--keep-tagged", "keep=true"]
     tried = here("retention", "preview", *options)
     assert tried.code == 0 and "0 artifacts would go, 1 stay" in tried.out and "stays: age, best" in tried.out

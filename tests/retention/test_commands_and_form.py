@@ -27,7 +27,7 @@ def test_the_command_and_the_form_set_try_and_clear_the_same_policy(
     def policy() -> object:
         return live_api.get("/v1/team/retention").json()["policy"]
 
-    assert "the team keeps everything: say with --keep-days" in here("retention", "preview").err
+    assert "the team has no policy: give --keep-days" in here("retention", "preview").err
     assert here("retention", "set", *OPTIONS).code == 0
     by_command = policy()
     assert here("retention", "show", "--json").json["policy"] == by_command
@@ -54,8 +54,8 @@ def test_the_command_and_the_form_set_try_and_clear_the_same_policy(
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ((), "say with --keep-days how old an artifact may get"),
-        (("--keep-last", "2"), "say with --keep-days how old an artifact may get"),
+        ((), "give --keep-days, the days to keep every artifact"),
+        (("--keep-last", "2"), "give --keep-days, the days to keep every artifact"),
         (("--keep-days", "3", "--keep-tagged", "release"), "--keep-tagged 'release': write KEY=VALUE"),
     ],
 )

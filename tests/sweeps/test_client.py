@@ -96,7 +96,7 @@ def test_a_sweep_in_a_file_is_waited_for_and_its_end_is_the_exit_code(
     assert waited.code == 3 and "No model of those looked at keeps the limits" in waited.out
     assert "failed: 3 of 3" in waited.err
     ended = here("sweep", "run", str(file), "--model", "tiny")
-    assert ended.code == 2 and "FILE says everything" in ended.err
+    assert ended.code == 2 and "FILE gives the whole sweep" in ended.err
     file.write_text("[]")
     assert here("sweep", "run", str(file)).code == 2
 

@@ -51,7 +51,7 @@ def test_the_commands(here: RunHere, trigger_body: dict[str, Any], tmp_path: Pat
     payload.write_text(json.dumps(PAYLOAD))
     made = here("triggers", "create", str(definition))
     url, secret = made.out.splitlines()
-    assert made.code == 0 and "/v1/hooks/hook_" in url and secret.startswith("whsec_") and "this once" in made.err
+    assert made.code == 0 and "/v1/hooks/hook_" in url and secret.startswith("whsec_") and "only this time" in made.err
     assert "nightly" in here("triggers", "list").out
     shown = here("triggers", "show", "nightly").out
     assert "${commit}" in shown and "signed payloads" in shown

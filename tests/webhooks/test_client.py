@@ -48,7 +48,7 @@ def test_the_sdk_makes_tries_changes_and_removes(
 def test_the_command_line_does_too(here: RunHere, receiver: Receiver, webhooks: Webhooks) -> None:
     assert "no webhooks" in here("list").out
     created = here("create", receiver.url(), "--type", "job.failed", "--metadata", "branch=main")
-    assert created.code == 0 and created.out.startswith("whsec_") and "shown this once" in created.err
+    assert created.code == 0 and created.out.startswith("whsec_") and "shown only this time" in created.err
     [webhook] = here("list", "--json").json
     assert "job.failed, branch=main" in here("list").out and "enabled" in here("show", webhook["id"]).out
     receiver.answers = [500] * 4

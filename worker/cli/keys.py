@@ -30,7 +30,7 @@ def keys_create(
     team: TeamOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a key and print it, this once."""
+    """Create a key and print it. It is shown only this time."""
     if team is None and is_elsewhere():
         create_key_there(name, role, days, as_json)
         return

@@ -29,7 +29,7 @@ def prune_here(settings: Settings, request: PruneRequest, output: Path, as_json:
                 with Client(url, key, retries=RETRIES) as client:
                     run(client, folder, _taking_in(settings), as_json)
         except KeyboardInterrupt:
-            explain("stopped while the server was starting or ending; the same command goes on")
+            explain("stopped while the server was starting or ending; run the same command to go on")
             raise typer.Exit(INTERRUPTED) from None
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from core.service.retention.unknown import UnknownArtifact
 
 store_app = typer.Typer(
-    help="The store of this installation: whose it is, and what is left in it.",
+    help="The store of this installation: who owns it, and what is left in it.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -23,7 +23,7 @@ store_app = typer.Typer(
 
 @store_app.command("owner")
 def _owner(as_json: JsonOption = False) -> None:
-    """Show the installation that the store is marked with, and this one."""
+    """Show which installation owns the store, and which one this is."""
     from core.database import transaction
     from core.service.teams.installation import installation_id
     from core.storage import find_owner, open_store
@@ -40,15 +40,15 @@ def _owner(as_json: JsonOption = False) -> None:
 
 @store_app.command("take-over")
 def _take_over(
-    yes: Annotated[bool, typer.Option("--yes", help="The other installation is gone for good.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Confirm that the other installation is gone for good.")] = False,
 ) -> None:
-    """Make the store this installation's, whoever had it: models that no row of this database names are swept then."""
+    """Make this installation the owner of the store. Models that its database does not name are then removed."""
     from core.database import transaction
     from core.service.teams.installation import installation_id
     from core.storage import open_store, take_over
 
     if not yes:
-        explain("say --yes once the installation that has the store is gone: the models it has there will be removed")
+        explain("give --yes if the other installation is gone: the models that it has in the store will be removed")
         raise typer.Exit(USAGE)
     with local_instance() as instance:
         with transaction(instance.sessions) as session:
@@ -59,14 +59,15 @@ def _take_over(
 
 @store_app.command("unknown")
 def _unknown(
-    remove: Annotated[bool, typer.Option("--remove", help="Remove them, for good.")] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Remove them for good.")] = False,
     older_than_days: Annotated[
-        float | None, typer.Option(min=0, help="With --remove: those last written to longer ago.")
+        float | None,
+        typer.Option(min=0, help="With --remove: only artifacts last written more than this many days ago."),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many are listed at most.")] = 1000,
+    limit: Annotated[int, typer.Option(min=1, help="Largest number to list.")] = 1000,
     as_json: JsonOption = False,
 ) -> None:
-    """List artifacts of jobs that the database does not know, such as of those after the dump it was restored from."""
+    """List artifacts of jobs that the database does not know, such as jobs newer than a restored dump."""
     from core.service.retention.unknown import remove_unknown, unknown_artifacts
     from core.service.teams.installation import open_own_store
 

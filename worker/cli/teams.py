@@ -36,12 +36,16 @@ def _limit(help: str) -> typer.models.OptionInfo:
 
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The team.")]
-RunningOption = Annotated[str | None, _limit("Jobs that run at once.")]
-QueuedOption = Annotated[str | None, _limit("Jobs that wait at once.")]
-HoursOption = Annotated[str | None, _limit("Hours on workers in a calendar month (UTC).")]
-BytesOption = Annotated[str | None, _limit("Bytes of artifacts and uploads.")]
+RunningOption = Annotated[str | None, _limit("Largest number of jobs that run at once.")]
+QueuedOption = Annotated[str | None, _limit("Largest number of jobs that wait at once.")]
+HoursOption = Annotated[str | None, _limit("Largest number of hours on workers in a calendar month (UTC).")]
+BytesOption = Annotated[str | None, _limit("Largest number of bytes of artifacts and uploads.")]
 WeightOption = Annotated[
-    float | None, typer.Option(metavar="NUMBER", help="Share of a queue that other teams wait in too; the usual is 1.")
+    float | None,
+    typer.Option(
+        metavar="NUMBER",
+        help="Weight of the team's turns in a queue that other teams wait in too. The usual weight is 1.",
+    ),
 ]
 
 teams_app = typer.Typer(help="Teams of this server, and their quotas.", no_args_is_help=True, rich_markup_mode=None)
@@ -49,7 +53,7 @@ teams_app = typer.Typer(help="Teams of this server, and their quotas.", no_args_
 
 @teams_app.command("list")
 def _list(as_json: JsonOption = False) -> None:
-    """All teams: what they use, of what they may."""
+    """List all teams: what they use, and their quotas."""
     from core.database import transaction
     from core.service.jobs.quotas import list_teams
 
@@ -67,7 +71,7 @@ def _create(
     max_stored_bytes: BytesOption = None,
     weight: WeightOption = None,
 ) -> None:
-    """Found a team and show its first admin key, this once."""
+    """Create a team and show its first admin key. It is shown only this time."""
     limits = _limits(max_running, max_queued, max_device_hours, max_stored_bytes, weight)
     from core.database import transaction
     from core.service.teams.administration import create_team_with_key
@@ -75,15 +79,15 @@ def _create(
 
     with local_instance() as instance, transaction(instance.sessions) as session:
         key = create_team_with_key(session, name, limits, secret=server_secret(instance.settings))
-    explain(f"team {name!r} founded; its admin key, shown this once:")
+    explain(f"team {name!r} created; its admin key, shown only this time:")
     typer.echo(key.key)
 
 
 @teams_app.command("refused")
 def _refused(
-    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 50, as_json: JsonOption = False
+    limit: Annotated[int, typer.Option(min=1, help="Largest number to list.")] = 50, as_json: JsonOption = False
 ) -> None:
-    """List the keys that were refused and are no team's, newest first; a team's own are in its audit trail."""
+    """List refused keys that belong to no team, newest first. A team's own are in its audit trail."""
     from core.database import transaction
     from core.service.teams.audit import list_refusals
 
@@ -112,7 +116,7 @@ def _set(
     weight: WeightOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Set quotas of a team, or take them away with `none`; what is not named stays."""
+    """Set quotas of a team, or remove them with `none`. Others stay as they are."""
     limits = _limits(max_running, max_queued, max_device_hours, max_stored_bytes, weight)
     if not limits:
         raise typer.BadParameter("name at least one quota to set, such as --max-running 4")

@@ -127,7 +127,7 @@ class Summary:
     def _case(self, gate: GateResult) -> TestCase:
         case = TestCase(printable(gate.label), "secateur.gates")
         if gate.kept is None:
-            case.result = [Skipped("not measured: the job did not come so far")]
+            case.result = [Skipped("not measured: the job ended before")]
         elif not gate.kept:
             case.result = [Failure(printable(gate.message), "gate_missed")]
         return case

@@ -117,8 +117,8 @@ class GroupedCommands(TyperGroup):
 app = typer.Typer(
     name="secateur",
     cls=GroupedCommands,
-    help="Begin with `secateur prune MODEL -o FOLDER`: it makes a model smaller, from start to end.\n\nThe other "
-    "commands are its steps, one by one, and what a team needs around them.",
+    help="Begin with `secateur prune MODEL -o FOLDER`: it makes a model smaller, with one command.\n\nThe other "
+    "commands do its steps one by one, or manage what a team shares.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

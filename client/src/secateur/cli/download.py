@@ -18,9 +18,7 @@ def download(
     job_id: JobArgument,
     directory: Annotated[
         Path | None,
-        typer.Argument(
-            metavar="[DIR]", help="Where to put the files; made if missing. Named after the job if left out."
-        ),
+        typer.Argument(metavar="[DIR]", help="Folder for the files. Created if missing; unset: named after the job."),
     ] = None,
     unpack: Annotated[
         bool, typer.Option("--unpack", help="Restore a packed artifact to plain safetensors, bit by bit.")
@@ -33,11 +31,11 @@ def download(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Download a job's artifact, verified. What is there already, whole or in part, is not fetched again."""
+    """Download a job's artifact and verify it. Files or parts that are there already are not fetched again."""
     if type and format is None:
-        raise typer.BadParameter("--type needs --format, the form whose types they are: --format gguf")
+        raise typer.BadParameter("--type needs --format, such as --format gguf")
     if unpack and format is not None:
-        raise typer.BadParameter("--unpack restores the weights of a whole artifact: leave --format out")
+        raise typer.BadParameter("--unpack restores a whole artifact: leave --format out")
     folder = Path(job_id) if directory is None else directory
     here: dict[str, ArtifactFile] = {}
     with connect() as client, transfer_bars() as bars:
@@ -81,7 +79,7 @@ def unpack(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the artifact was downloaded to.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Restore the packed weights of a downloaded artifact to plain safetensors, bit by bit. No server is asked."""
+    """Restore the packed weights of a downloaded artifact to plain safetensors, bit by bit. It needs no server."""
     if not folder.is_dir():
         raise typer.BadParameter(f"{folder} is not a folder")
     unpacked = _unpacked(folder)

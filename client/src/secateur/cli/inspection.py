@@ -12,7 +12,7 @@ from secateur_wire.progress import between, seconds_range
 
 @takes_job_options()
 def inspect(model: ModelArgument, job: JobOptions, as_json: JsonOption = False) -> None:
-    """Show what a model is and which methods fit; with options of a job, what that would need, without submitting it.
+    """Show a model and the methods that fit it; with options of a job, what that job would need. Submit nothing.
 
     A method, and a calibration that the method needs, are assumed where none is named.
     """
@@ -52,7 +52,7 @@ def _print_inspection(inspection: Inspection) -> None:
     if inspection.estimate is not None:
         print_pairs(
             [
-                ("the job", "would be taken" if not inspection.assumed else "would be taken, with what is assumed"),
+                ("the job", "would be taken" if not inspection.assumed else "would be taken, with the assumed values"),
                 *(("assumed", each) for each in inspection.assumed),
                 ("sparsity", _meant(inspection.job)),
                 ("channels left", _rounded(inspection.job)),
@@ -79,7 +79,7 @@ def _meant(job: dict[str, JsonValue] | None) -> str | None:
     if job is None or job.get("target") is None:
         return None
     sparsity = job.get("sparsity")
-    return f"{sparsity}, by the target" if sparsity is not None else "searched for by the worker"
+    return f"{sparsity}, by the target" if sparsity is not None else "the worker searches for it"
 
 
 def _rounded(job: dict[str, JsonValue] | None) -> str | None:

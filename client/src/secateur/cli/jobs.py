@@ -40,13 +40,13 @@ def jobs(
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only jobs with this label. Repeatable.")
     ] = None,
     search: Annotated[
-        str | None, typer.Option(help="Only jobs in whose id, model, method or labels words begin so.")
+        str | None, typer.Option(help="Only jobs with a word in id, model, method or labels that begins like this.")
     ] = None,
     sort: Annotated[JobSort, typer.Option(help="In which order.")] = "newest",
-    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="Largest number to list.")] = 20,
     as_json: JsonOption = False,
 ) -> None:
-    """List jobs, newest first or as asked; `attempts` shows who tried one."""
+    """List jobs, newest first unless sorted otherwise; `attempts` shows the attempts at one."""
     if context.invoked_subcommand is not None:
         return
     labels = named_values(metadata or [], "--metadata")
@@ -81,7 +81,7 @@ def jobs(
 
 @jobs_app.command("attempts")
 def attempts(job_id: JobArgument, as_json: JsonOption = False) -> None:
-    """Show who tried a job when, how each attempt ended, and where its time went."""
+    """Show the attempts at a job: worker, times, how each ended, and how long its stages took."""
     with connect() as client:
         known = list(client.attempts(job_id))
     if as_json:

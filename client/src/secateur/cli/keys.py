@@ -14,8 +14,10 @@ KeyArgument = Annotated[
     typer.Argument(metavar="ID", help="The key, such as key_01ARZ3NDEKTSV4RRFFQ69G5FAV, or the beginning of its id."),
 ]
 KeyNameOption = Annotated[str, typer.Option("--name", help="What the key is for.")]
-RoleOption = Annotated[Role, typer.Option(help="What it may do: look, submit, or administer.")]
-DaysOption = Annotated[float | None, typer.Option(min=0, help="Days until it expires; unset: never.")]
+RoleOption = Annotated[
+    Role, typer.Option(help="What the key may do: look (viewer), submit (member) or administer (admin).")
+]
+DaysOption = Annotated[float | None, typer.Option(min=0, help="Days until the key expires. Unset: never.")]
 
 keys_app = typer.Typer(help="The team's API keys.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -35,7 +37,7 @@ def create_key(
     days: DaysOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a key and print it, this once."""
+    """Create a key and print it. It is shown only this time."""
     with connect() as client:
         key = client.create_key(name, role=role, expires_at=expiry(days))
     show_created(key, as_json)
@@ -45,11 +47,11 @@ def create_key(
 def rotate_key(
     key_id: KeyArgument,
     grace_hours: Annotated[
-        float | None, typer.Option(min=0, help="Hours the old key is still good; unset: the server decides.")
+        float | None, typer.Option(min=0, help="Hours for which the old key still works. Unset: the server decides.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a successor of a key, with its name and role, and print it, this once."""
+    """Replace a key by a new one with the same name and role, and print it. It is shown only this time."""
     with connect() as client:
         key = client.rotate_key(
             complete_identifier("key", key_id), grace_seconds=None if grace_hours is None else grace_hours * 3600
@@ -88,7 +90,7 @@ def show_created(key: CreatedKey, as_json: bool) -> None:
     if as_json:
         print_json(key)
         return
-    explain(f"{key.id}, {key.name}, {key.role}; it is shown this once")
+    explain(f"{key.id}, {key.name}, {key.role}; it is shown only this time")
     say(key.key)
 
 

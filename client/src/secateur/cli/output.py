@@ -50,7 +50,7 @@ class WaitShown:
     def __call__(self, discovery: Discovery) -> None:
         if discovery.state != self._shown:
             self._shown = discovery.state
-            doing = "a worker looks at it" if discovery.state == "running" else "waiting for a worker to look"
+            doing = "a worker is examining it" if discovery.state == "running" else "waiting for a worker"
             print(f"secateur: discovering {discovery.architecture}: {doing}", file=sys.stderr)
 
 

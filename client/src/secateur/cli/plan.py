@@ -10,21 +10,28 @@ from secateur.formatting import duration
 from secateur_wire.plans import FigureName, Goal, Plan, PlanFigure
 
 GOAL_HELP: Final = (
-    "speed: smaller and faster on ordinary hardware. size: fewer bytes to store and ship. sparsity: zeros for a "
+    "speed: smaller and faster on ordinary hardware. size: fewer bytes to store and send. sparsity: zeros, for a "
     "runtime that uses them. sensitivity: find out what the model can lose."
 )
 KeepQualityOption = Annotated[
     float | None,
     typer.Option(
-        metavar="RATIO", help="In place of --amount: the largest perplexity allowed ÷ the dense model's, such as 1.1."
+        metavar="RATIO",
+        help="In place of --amount: the largest allowed ratio of the pruned model's perplexity to "
+        "the dense model's, such as 1.1.",
     ),
 ]
-PlanPatternOption = Annotated[str | None, typer.Option(help="For sparsity: n:m, such as 2:4. Unset: zeros anywhere.")]
+PlanPatternOption = Annotated[
+    str | None,
+    typer.Option(
+        help="For sparsity: n:m, such as 2:4, keeps n of every m neighbouring weights. Unset: zeros anywhere."
+    ),
+]
 _TITLES: Final[dict[FigureName, str]] = {
     "perplexity_ratio": "perplexity ÷ dense",
     "bytes_ratio": "bytes ÷ dense",
-    "prefill_ratio": "prefill time ÷ dense",
-    "decode_ratio": "decode time ÷ dense",
+    "prefill_ratio": "prefill time (reading the prompt) ÷ dense",
+    "decode_ratio": "decode time (a token) ÷ dense",
     "seconds": "time of the job",
 }
 
@@ -47,10 +54,10 @@ def plan(
     calibration: Annotated[
         str | None, typer.Option(metavar="NAME", help="The text to calibrate on. Unset: a registered one.")
     ] = None,
-    submit: Annotated[bool, typer.Option("--submit", help="Submit the job that was planned.")] = False,
+    submit: Annotated[bool, typer.Option("--submit", help="Submit the planned job.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Plan a job for a goal: what to do, why, and what to expect of it; --submit submits it."""
+    """Plan a job for a goal: what to do, why, and what to expect. --submit submits it."""
     with connect() as client:
         planned = client.plan(
             model,

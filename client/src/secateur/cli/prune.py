@@ -49,13 +49,14 @@ class PruneOptions:
         ),
     ]
     output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="FOLDER", help="Where the pruned model goes; made if missing.")
+        Path, typer.Option("-o", "--output", metavar="FOLDER", help="Folder for the pruned model. Created if missing.")
     ]
     goal: Annotated[Goal, typer.Option("--for", help=GOAL_HELP)] = "speed"
     amount: Annotated[
         float | None,
         typer.Option(
-            help="Share to remove, 0 to below 1. Unset: as much as is expected to stay close to the dense model."
+            help="Share to remove, 0 to below 1. Unset: as much as is expected to keep the model close to the dense "
+            "one, which is the model before pruning."
         ),
     ] = None
     keep_quality: KeepQualityOption = None
@@ -90,7 +91,7 @@ class PruneOptions:
 
 @with_options
 def prune(options: PruneOptions, as_json: JsonOption = False) -> None:
-    """Make a model smaller, from start to end: plan, prune, measure, download. Cut off, the same command goes on.
+    """Make a model smaller: plan, prune, measure, download. If interrupted, run the same command to go on.
 
     Where no server is configured, and the server is installed here, it is started for as long as this takes.
     """
@@ -114,7 +115,7 @@ def run(client: Client, folder: OutputFolder, taking_in: TakingIn, as_json: bool
         if folder.unfinished.body is None:
             folder.forget()
         else:
-            explain("nothing is lost: the same command goes on from here")
+            explain("nothing is lost: run the same command to go on")
         raise
     _show(client, job, folder, files, as_json)
     if job.status == "succeeded" or job.needs_change:
@@ -217,10 +218,10 @@ def _stop(client: Client, folder: OutputFolder) -> None:
     job_id = folder.unfinished.job
     if folder.unfinished.body is None:
         folder.forget()
-        explain("stopped; nothing was submitted yet")
+        explain("stopped; nothing was submitted")
         return
     if job_id is None:
-        explain("stopped; it is not known whether the job was submitted: the same command goes on with it if so")
+        explain("stopped; it is not known whether the job was submitted; if so, the same command goes on with it")
         return
     with contextlib.suppress(KeyboardInterrupt, SecateurError):
         job = client.job(job_id)
@@ -228,7 +229,7 @@ def _stop(client: Client, folder: OutputFolder) -> None:
             explain(f"cancelling {job_id}; it keeps the blocks it has finished")
             client.cancel(job_id)
             client.wait(job_id)
-    explain("stopped; the same command goes on from here")
+    explain("stopped; run the same command to go on")
 
 
 def _show(client: Client, job: Job, folder: OutputFolder, files: list[ArtifactFile], as_json: bool) -> None:
@@ -258,9 +259,9 @@ def _show(client: Client, job: Job, folder: OutputFolder, files: list[ArtifactFi
     if job.missed_gate:
         explain(f"not downloaded; `secateur download {job.id} {folder.path}` takes it all the same")
     elif job.needs_change:
-        explain("the same command would end so again: change what is asked for, or the model or text it is asked of")
+        explain("the same command would fail again: change its options, the model or the text")
     elif job.status == "failed":
-        explain("the same command tries again, from the last block that was finished")
+        explain("run the same command to try again from the last finished block")
 
 
 @contextlib.contextmanager

@@ -35,33 +35,46 @@ PublicationArgument = Annotated[
     ),
 ]
 
-publications_app = typer.Typer(help="Artifacts on their way.", no_args_is_help=True, rich_markup_mode=None)
+publications_app = typer.Typer(
+    help="Publications of artifacts to the hub or a bucket.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 def publish(
     job_id: JobArgument,
     to: Annotated[str, typer.Argument(metavar="TO", help="hub:org/name or s3://bucket/prefix.")],
     token_env: Annotated[
-        str, typer.Option(metavar="NAME", help="Environment variable with a token of the hub that may write there.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Name of the environment variable with a token of the hub that may write to the repository.",
+        ),
     ] = "HF_TOKEN",
-    revision: Annotated[str | None, typer.Option(help="Branch of the repository; made where there is none.")] = None,
-    public: Annotated[bool, typer.Option("--public", help="If the repository must be made, for all to see.")] = False,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch of the repository. Created if it does not exist.")
+    ] = None,
+    public: Annotated[bool, typer.Option("--public", help="If the repository is created, make it public.")] = False,
     message: Annotated[str | None, typer.Option(help="Of the commit.")] = None,
     access_key_env: Annotated[
-        str, typer.Option(metavar="NAME", help="Environment variable with the bucket's access key.")
+        str, typer.Option(metavar="NAME", help="Name of the environment variable with the bucket's access key.")
     ] = "AWS_ACCESS_KEY_ID",
     secret_key_env: Annotated[
-        str, typer.Option(metavar="NAME", help="Environment variable with the secret that goes with it.")
+        str, typer.Option(metavar="NAME", help="Name of the environment variable with the secret key.")
     ] = "AWS_SECRET_ACCESS_KEY",
     session_token_env: Annotated[
-        str, typer.Option(metavar="NAME", help="Environment variable with the session's token, where it has one.")
+        str,
+        typer.Option(
+            metavar="NAME", help="Name of the environment variable with the session token, for temporary keys."
+        ),
     ] = "AWS_SESSION_TOKEN",
-    region: Annotated[str | None, typer.Option(help="Of the bucket; unset: as AWS_REGION says.")] = None,
-    endpoint: Annotated[str | None, typer.Option(help="Of a service that is not Amazon's.")] = None,
+    region: Annotated[str | None, typer.Option(help="Region of the bucket. Unset: from AWS_REGION.")] = None,
+    endpoint: Annotated[str | None, typer.Option(help="Address of an S3 service other than Amazon's.")] = None,
     despite_gates: Annotated[
-        bool, typer.Option("--despite-gates", help="Publish what missed a gate all the same.")
+        bool, typer.Option("--despite-gates", help="Publish the artifact even if its job missed a gate.")
     ] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Until it has arrived; exit code 1 where it does not.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait until it has arrived. The exit code is 1 if it does not.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Push a job's artifact, with its card, to a repository of the hub or to a bucket."""
@@ -96,7 +109,7 @@ def list_publications(job_id: JobArgument, as_json: JsonOption = False) -> None:
     if as_json:
         print_json(known)
     elif not known:
-        say("It was not published yet.")
+        say("It has not been published yet.")
     else:
         print_table(
             ("publication", "to", "status", "sent", "asked"),
@@ -114,7 +127,7 @@ def show_publication(publication_id: PublicationArgument, as_json: JsonOption = 
 
 @publications_app.command("cancel")
 def cancel_publication(publication_id: PublicationArgument, as_json: JsonOption = False) -> None:
-    """Stop a publication; what has arrived stays there."""
+    """Stop a publication. Files that were sent stay there."""
     with connect() as client:
         stopped = client.cancel_publication(publication_id)
     _show(stopped, as_json)

@@ -38,12 +38,12 @@ class DatasetOptions:
 
 
 models_app = typer.Typer(help="The models that can be pruned.", rich_markup_mode=None)
-datasets_app = typer.Typer(help="The texts and images to calibrate and evaluate on.", rich_markup_mode=None)
+datasets_app = typer.Typer(help="The texts and images for calibration and evaluation.", rich_markup_mode=None)
 
 
 @models_app.callback(invoke_without_command=True)
 def models(context: typer.Context, as_json: JsonOption = False) -> None:
-    """List the team's models, as `list` does; `upload` sends one, `add` registers one that lies on the server."""
+    """List the team's models, as `list` does. `upload` sends one; `add` registers one on the server."""
     if context.invoked_subcommand is None:
         list_models(as_json)
 
@@ -78,7 +78,7 @@ def list_models(as_json: JsonOption = False) -> None:
 
 @datasets_app.callback(invoke_without_command=True)
 def datasets(context: typer.Context, as_json: JsonOption = False) -> None:
-    """List the team's texts and image sets, as `list` does; `upload` sends one, `add` registers one of the server."""
+    """List the team's texts and image sets, as `list` does. `upload` sends one; `add` registers one on the server."""
     if context.invoked_subcommand is None:
         list_datasets(as_json)
 
@@ -107,7 +107,7 @@ def add_model(
     source: SourceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Register a model folder that lies on the server."""
+    """Register a model folder on the server."""
     with connect() as client:
         show_model(client.add_model(name, path, source=source), as_json)
 
@@ -120,7 +120,7 @@ def add_dataset(
     options: DatasetOptions,
     as_json: JsonOption = False,
 ) -> None:
-    """Register a text, JSONL or Parquet file, or a folder of images, that lies on the server."""
+    """Register a text, JSONL or Parquet file, or a folder of images, on the server."""
     with connect() as client:
         added = client.add_dataset(name, path, **vars(options))
     show_dataset(added, as_json)
@@ -133,7 +133,7 @@ def upload_model(
     source: SourceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Upload a model folder of this machine. One that was cut off goes on where it stopped."""
+    """Upload a model folder of this machine. An interrupted upload goes on where it stopped."""
     _, left = model_files(folder)
     if left:
         explain(f"not uploaded, as no part of a model: {', '.join(left[:10])}{' …' if len(left) > 10 else ''}")
@@ -150,7 +150,7 @@ def upload_dataset(
     options: DatasetOptions,
     as_json: JsonOption = False,
 ) -> None:
-    """Upload a text, JSONL or Parquet file of this machine. One that was cut off goes on where it stopped."""
+    """Upload a text, JSONL or Parquet file of this machine. An interrupted upload goes on where it stopped."""
     with connect() as client, transfer_bars() as bars:
         dataset = client.upload_dataset(name, file, **vars(options), on_progress=UploadBars(bars).show)
     show_dataset(dataset, as_json)

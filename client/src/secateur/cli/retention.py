@@ -15,16 +15,22 @@ from secateur_wire.retention import ArtifactVerdict, Figure, Group, KeepBest, Ke
 class PolicyOptions:
     """Options that say a policy."""
 
-    keep_days: Annotated[
-        int | None, typer.Option(min=1, help="Artifacts younger than this stay, whatever else is said.")
+    keep_days: Annotated[int | None, typer.Option(min=1, help="Days for which every artifact is kept.")] = None
+    keep_last: Annotated[
+        int | None, typer.Option(min=1, help="Keep this many artifacts, of the jobs that ended last.")
     ] = None
-    keep_last: Annotated[int | None, typer.Option(min=1, help="So many that ended last stay.")] = None
-    keep_best: Annotated[int | None, typer.Option(min=1, help="So many of the best stay.")] = None
-    best_by: Annotated[Figure, typer.Option(help="What the best are smallest in.")] = "perplexity_ratio"
-    best_of: Annotated[Group, typer.Option(help="The best of each model, each method, or the whole team.")] = "model"
+    keep_best: Annotated[int | None, typer.Option(min=1, help="Keep this many of the best artifacts.")] = None
+    best_by: Annotated[Figure, typer.Option(help="The figure by which the best are chosen; the smallest is best.")] = (
+        "perplexity_ratio"
+    )
+    best_of: Annotated[
+        Group, typer.Option(help="Choose the best for each model, for each method, or for the whole team.")
+    ] = "model"
     keep_tagged: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="Those with this label stay. Repeatable: with all."),
+        typer.Option(
+            metavar="KEY=VALUE", help="Keep artifacts of jobs with this label. Repeatable: jobs must have all of them."
+        ),
     ] = None
 
     def policy(self) -> RetentionPolicy | None:
@@ -32,7 +38,7 @@ class PolicyOptions:
         labels = named_values(self.keep_tagged or [], "--keep-tagged")
         if self.keep_days is None:
             if self.keep_last is not None or self.keep_best is not None or labels:
-                raise typer.BadParameter("say with --keep-days how old an artifact may get")
+                raise typer.BadParameter("give --keep-days, the days to keep every artifact")
             return None
         return RetentionPolicy(
             keep_days=self.keep_days,
@@ -49,7 +55,7 @@ retention_app = typer.Typer(help="Which artifacts the team keeps.", no_args_is_h
 
 @retention_app.command("show")
 def show_retention(as_json: JsonOption = False) -> None:
-    """Show what is kept."""
+    """Show which artifacts are kept."""
     with connect() as client:
         retention = client.retention()
     _show(retention, as_json)
@@ -58,10 +64,10 @@ def show_retention(as_json: JsonOption = False) -> None:
 @retention_app.command("set")
 @with_options
 def set_retention(options: PolicyOptions, as_json: JsonOption = False) -> None:
-    """Set what is kept; all else goes, at most 1,000 artifacts a minute. Try it with `retention preview` first."""
+    """Set which artifacts are kept. The others are removed, at most 1,000 a minute. Try `retention preview` first."""
     policy = options.policy()
     if policy is None:
-        raise typer.BadParameter("say with --keep-days how old an artifact may get")
+        raise typer.BadParameter("give --keep-days, the days to keep every artifact")
     with connect() as client:
         retention = client.set_retention(policy)
     _show(retention, as_json)
@@ -78,12 +84,12 @@ def clear_retention(as_json: JsonOption = False) -> None:
 @retention_app.command("preview")
 @with_options
 def preview_retention(options: PolicyOptions, as_json: JsonOption = False) -> None:
-    """Show what would go now by these options, or without any by the team's policy, and why the rest would stay."""
+    """Show which artifacts these options, or without any the team's policy, would remove now, and why others stay."""
     policy = options.policy()
     with connect() as client:
         policy = policy or client.retention().policy
         if policy is None:
-            raise typer.BadParameter("the team keeps everything: say with --keep-days what to try")
+            raise typer.BadParameter("the team has no policy: give --keep-days to try one")
         tried = client.preview_retention(policy)
     if as_json:
         print_json(tried)
@@ -91,7 +97,7 @@ def preview_retention(options: PolicyOptions, as_json: JsonOption = False) -> No
     say(f"{tried.goes} artifacts would go, {tried.stays} stay; {size(tried.bytes_freed)} freed.")
     if tried.artifacts:
         print_table(
-            ("job", "model", "method", "ended", "size", "what becomes of it"),
+            ("job", "model", "method", "ended", "size", "outcome"),
             [
                 (each.job_id, each.model, each.method, moment(each.finished_at), size(each.bytes), _decision(each))
                 for each in tried.artifacts

@@ -49,9 +49,18 @@ def submit(
     model: Annotated[str | None, typer.Argument(callback=complete_model, help=_MODEL_HELP)] = None,
     body: BodyOption = None,
     idempotency_key: Annotated[
-        str | None, typer.Option(metavar="KEY", help="Said again with the same job, it is the same job, no second one.")
+        str | None,
+        typer.Option(
+            metavar="KEY", help="Idempotency key. Submitting the same job with the same key again makes no second job."
+        ),
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Follow the job to its end; the exit code says how.")] = False,
+    wait: Annotated[
+        bool,
+        typer.Option(
+            "--wait",
+            help="Follow the job to its end. The exit code tells how it ended: 0 succeeded, 1 failed, 3 gate missed.",
+        ),
+    ] = False,
     summary: SummaryOption = None,
     markdown: MarkdownOption = None,
     junit: JunitOption = None,
@@ -62,9 +71,9 @@ def submit(
     sent = _body_of_options(model, job) if body is None else _read_body(body, model, job)
     files = SummaryFiles(summary, markdown, junit)
     if files and not wait:
-        raise typer.BadParameter("--summary, --markdown and --junit say how the job ended: add --wait")
+        raise typer.BadParameter("--summary, --markdown and --junit need the job's end: add --wait")
     if only_id and as_json:
-        raise typer.BadParameter("--id and --json: choose one to print")
+        raise typer.BadParameter("--id and --json: give only one of them")
     with connect() as client:
         if "method" not in sent:
             sent["method"] = _usual_method(client, sent["model"])
@@ -136,7 +145,7 @@ def _body_of_options(model: str | None, job: JobOptions) -> dict[str, Any]:
 def _read_body(file: Path, model: str | None, job: JobOptions) -> dict[str, Any]:
     """Read a job body from a file. Raises typer.BadParameter where it is none, or where other options are given too."""
     if model or job:
-        raise typer.BadParameter("--body says everything: leave the model and the other options out")
+        raise typer.BadParameter("--body gives the whole job: leave the model and the other options out")
     try:
         body = json.loads(sys.stdin.read() if str(file) == "-" else file.read_text())
     except (OSError, ValueError) as error:

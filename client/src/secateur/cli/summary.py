@@ -19,7 +19,7 @@ MarkdownOption = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Write how the job ended as Markdown, for a comment.")
 ]
 JunitOption = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Write the gates as JUnit XML, a test case each.")
+    Path | None, typer.Option(metavar="FILE", help="Write the gates as JUnit XML, one test case for each gate.")
 ]
 
 

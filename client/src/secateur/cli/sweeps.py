@@ -31,7 +31,7 @@ from secateur_wire.states import SweepStatus
 from secateur_wire.sweeps import Cost, SearchObjective, Sweep, SweepPoint, SweepResults
 
 sweep_app = typer.Typer(
-    help="Many jobs on one model as one thing: a grid, or a search.", no_args_is_help=True, rich_markup_mode=None
+    help="Many jobs on one model: a grid, or a search.", no_args_is_help=True, rich_markup_mode=None
 )
 SweepArgument = Annotated[
     str,
@@ -118,7 +118,7 @@ def run(
         list[str] | None,
         typer.Option(
             metavar="PATH=LIST",
-            help="Values of anything else of a job, as JSON: parameters.block_size=[64, 128]. Repeatable.",
+            help="Values for any other field of the job, as JSON: parameters.block_size=[64, 128]. Repeatable.",
         ),
     ] = None,
     *,
@@ -133,24 +133,26 @@ def run(
     ] = None,
     subject_to: Annotated[
         list[str] | None,
-        typer.Option(metavar="LIMIT=VALUE", help="Of a search: max_perplexity_ratio=1.1. Repeatable."),
+        typer.Option(metavar="LIMIT=VALUE", help="Limit for a search: max_perplexity_ratio=1.1. Repeatable."),
     ] = None,
     probe_samples: Annotated[
         int | None,
-        typer.Option(min=1, help="Of a search: search by fewer samples, and measure only the winner in full."),
+        typer.Option(min=1, help="For a search: use this many samples, and measure only the winner with all."),
     ] = None,
-    max_jobs: Annotated[int | None, typer.Option(min=1, help="Of a search: jobs at most.")] = None,
-    name: Annotated[str | None, typer.Option(help="What to call it.")] = None,
-    max_concurrent: Annotated[int | None, typer.Option(min=1, help="Jobs queued or running at a time.")] = None,
+    max_jobs: Annotated[int | None, typer.Option(min=1, help="For a search: largest number of jobs.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the sweep.")] = None,
+    max_concurrent: Annotated[
+        int | None, typer.Option(min=1, help="Largest number of jobs queued or running at a time.")
+    ] = None,
     skip_invalid: Annotated[
-        bool, typer.Option("--skip-invalid", help="Leave out points that no job could be.")
+        bool, typer.Option("--skip-invalid", help="Leave out points that are not valid jobs.")
     ] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait until it is over, then show what came out.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until it has ended, then show the results.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Start a sweep: every combination of methods, sparsities and more, or a search among them.
 
-    With --wait the exit code says how it ended: 0 succeeded, 1 failed or cancelled, 3 no model keeps the limits.
+    With --wait the exit code says how it ended: 0 succeeded, 1 failed or cancelled, 3 no model is within the limits.
     """
     options = SweepOptions(
         job=job,
@@ -181,12 +183,13 @@ def run(
 def show(
     sweep_id: SweepArgument,
     quality: Annotated[
-        str | None, typer.Option(help="For the front: perplexity:SET, accuracy:SET or accuracy:TASK.")
+        str | None,
+        typer.Option(help="Quality that the best points are chosen by: perplexity:SET, accuracy:SET or accuracy:TASK."),
     ] = None,
     cost: Annotated[Cost, typer.Option(help="For the front.")] = "parameters",
     as_json: JsonOption = False,
 ) -> None:
-    """Show a sweep: its points, which no other beats, the best by each objective, and what a search found."""
+    """Show a sweep: its points, the best ones, the best by each objective, and what a search found."""
     with connect() as client:
         _print(client.sweep_results(sweep_id, quality=quality, cost=cost), as_json)
 
@@ -207,7 +210,7 @@ def resume(sweep_id: SweepArgument, as_json: JsonOption = False) -> None:
 
 def sweeps(
     status: Annotated[SweepStatus | None, typer.Option(help="Only sweeps in this state.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="Largest number to list.")] = 20,
     as_json: JsonOption = False,
 ) -> None:
     """List sweeps, newest first."""
@@ -310,7 +313,7 @@ def _row(point: SweepPoint, best: list[str]) -> tuple[str, ...]:
 
 def _read_body(file: Path, options: SweepOptions) -> dict[str, Any]:
     if options != SweepOptions(job={}):
-        raise typer.BadParameter("FILE says everything: leave the options out")
+        raise typer.BadParameter("FILE gives the whole sweep: leave the options out")
     try:
         body: JsonValue = json.loads(sys.stdin.read() if str(file) == "-" else file.read_text())
     except (OSError, ValueError) as error:

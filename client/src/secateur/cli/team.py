@@ -50,7 +50,7 @@ def workers(as_json: JsonOption = False) -> None:
     if as_json:
         print_json(known)
     elif not known:
-        say("No worker gave a sign of life lately: jobs wait.")
+        say("No worker is alive: jobs wait.")
     else:
         print_table(
             ("worker", "queue", "state", "device", "memory", "disk free", "job", "last seen"),
@@ -93,9 +93,9 @@ def queues(as_json: JsonOption = False) -> None:
 def audit(
     action: Annotated[str | None, typer.Option(help="Only this kind of change, for example key.rotate.")] = None,
     object_id: Annotated[
-        str | None, typer.Option("--object", callback=complete_object, help="Only changes to this.")
+        str | None, typer.Option("--object", callback=complete_object, help="Only changes to the object with this id.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="Largest number to list.")] = 50,
     as_json: JsonOption = False,
 ) -> None:
     """List the changes made in the team, newest first. Needs an admin key."""
@@ -150,7 +150,7 @@ hub_token_app = typer.Typer(
 
 @hub_token_app.command("show")
 def show_hub_token(as_json: JsonOption = False) -> None:
-    """Say whose token is used; no token is shown."""
+    """Show whose token is used. The token itself is not shown."""
     with connect() as client:
         hub_token = client.hub_token()
     _show_hub_token(hub_token, as_json)
@@ -159,11 +159,12 @@ def show_hub_token(as_json: JsonOption = False) -> None:
 @hub_token_app.command("set")
 def set_hub_token(
     token_env: Annotated[
-        str, typer.Option(metavar="NAME", help="Environment variable with a token of the hub that may read.")
+        str,
+        typer.Option(metavar="NAME", help="Name of the environment variable with a token of the hub that may read."),
     ] = "HF_TOKEN",
     as_json: JsonOption = False,
 ) -> None:
-    """Set the team's token, in place of the one before."""
+    """Set the team's token, and replace the earlier one."""
     token = needed_credential(token_env, "--token-env")
     with connect() as client:
         hub_token = client.set_hub_token(token)
@@ -172,7 +173,7 @@ def set_hub_token(
 
 @hub_token_app.command("remove")
 def remove_hub_token(as_json: JsonOption = False) -> None:
-    """Forget the team's token."""
+    """Remove the team's token."""
     with connect() as client:
         hub_token = client.remove_hub_token()
     _show_hub_token(hub_token, as_json)
@@ -185,6 +186,6 @@ def _show_hub_token(hub_token: HubToken, as_json: bool) -> None:
         set_at = "" if hub_token.updated_at is None else f", set {moment(hub_token.updated_at)}"
         say(f"The hub is asked with the team's own token{set_at}.")
     elif hub_token.used == "operator":
-        say("The hub is asked with the token of the server's operator; the team has none of its own.")
+        say("The hub is read with the server operator's token; the team has none.")
     else:
-        say("The hub is asked without a token: what is private or gated there cannot be pruned.")
+        say("The hub is read without a token: private and gated models cannot be pruned.")

@@ -39,7 +39,9 @@ class _Secret(Enum):
 
 
 triggers_app = typer.Typer(
-    help="Templates of jobs that a pipeline, the hub or the clock fires.", no_args_is_help=True, rich_markup_mode=None
+    help="Job templates that a pipeline, a commit on the hub or the clock fires.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 
@@ -82,7 +84,7 @@ def show_trigger(trigger: TriggerArgument, as_json: JsonOption = False) -> None:
 
 @triggers_app.command("create")
 def create_trigger(file: FileArgument, as_json: JsonOption = False) -> None:
-    """Make a trigger from a JSON file and print its URL and other secrets, this once."""
+    """Create a trigger from a JSON file and print its URL and secrets. They are shown only this time."""
     definition = _read_object(file, "FILE")
     missing = {"name", "template"} - definition.keys()
     if missing:
@@ -97,9 +99,13 @@ def update_trigger(
     trigger: TriggerArgument,
     file: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="What to change, a JSON object; null takes away.", allow_dash=True),
+        typer.Option(
+            metavar="FILE", help="The fields to change, as a JSON object. null removes a field.", allow_dash=True
+        ),
     ] = None,
-    enable: Annotated[bool | None, typer.Option("--enable/--disable", help="Whether it can be fired.")] = None,
+    enable: Annotated[
+        bool | None, typer.Option("--enable/--disable", help="Allow the trigger to fire, or not.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Change a trigger."""
@@ -107,7 +113,7 @@ def update_trigger(
     if enable is not None:
         changes["enabled"] = enable
     if not changes:
-        raise typer.BadParameter("say what to change: --enable, --disable or --file FILE")
+        raise typer.BadParameter("give a change: --enable, --disable or --file FILE")
     with connect() as client:
         changed = client.update_trigger(trigger, **changes)
     _show_issued(changed, as_json)
@@ -121,7 +127,7 @@ def rotate_trigger(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Replace secrets of a trigger and print the new ones, this once. The old ones are good no more."""
+    """Replace secrets of a trigger and print the new ones, only this time. The old ones stop working."""
     with connect() as client:
         issued = client.rotate_trigger(trigger, [each.value for each in secret or [_Secret.URL]])
     _show_issued(issued, as_json)
@@ -129,7 +135,7 @@ def rotate_trigger(
 
 @triggers_app.command("delete")
 def delete_trigger(trigger: TriggerArgument) -> None:
-    """Delete a trigger with its history; its jobs stay."""
+    """Delete a trigger and its history. Its jobs stay."""
     with connect() as client:
         client.delete_trigger(trigger)
     say(f"{trigger} is deleted.")
@@ -139,11 +145,13 @@ def delete_trigger(trigger: TriggerArgument) -> None:
 def fire_trigger(
     trigger: TriggerArgument,
     payload: PayloadOption = None,
-    event_id: Annotated[str | None, typer.Option(metavar="ID", help="The same id again makes no second job.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the job that it would make.")] = False,
+    event_id: Annotated[
+        str | None, typer.Option(metavar="ID", help="Id of the event. An id that was seen before makes no second job.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the job that it would submit.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Fire a trigger by hand, with the payload its sender would send."""
+    """Fire a trigger by hand, with a payload as its sender would send it."""
     sent = {} if payload is None else _read_object(payload, "--payload")
     with connect() as client:
         if dry_run:
@@ -161,10 +169,10 @@ def fire_trigger(
 @triggers_app.command("firings")
 def list_firings(
     trigger: TriggerArgument,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="Largest number to list.")] = 50,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what fired a trigger and what became of it, newest first."""
+    """Show the firings of a trigger and their outcomes, newest first."""
     with connect() as client:
         firings = list(islice(client.firings(trigger), limit))
     if as_json:
@@ -185,7 +193,7 @@ def _show_issued(issued: IssuedTrigger, as_json: bool) -> None:
         print_json(issued)
         return
     new = [(what, value) for what, value in _secrets(issued) if value is not None]
-    explain(f"{issued.id}, {issued.name}, is {_state(issued)}{'; shown this once:' if new else ''}")
+    explain(f"{issued.id}, {issued.name}, is {_state(issued)}{'; shown only this time:' if new else ''}")
     for what, value in new:
         explain(f"{what}:")
         say(value)
@@ -193,7 +201,7 @@ def _show_issued(issued: IssuedTrigger, as_json: bool) -> None:
 
 @triggers_app.command("versions")
 def list_versions(trigger: TriggerArgument, as_json: JsonOption = False) -> None:
-    """List the definitions a trigger had, newest first: who gave each, and what it changed."""
+    """List the versions of a trigger, newest first: who made each, and what it changed."""
     with connect() as client:
         versions = list(client.trigger_versions(trigger))
     if as_json:
@@ -222,7 +230,7 @@ def _secrets(issued: IssuedTrigger) -> list[tuple[str, str | None]]:
     return [
         ("URL", issued.url),
         ("signing secret (Standard Webhooks)", issued.signing_secret),
-        ("hub secret (the webhook's settings there ask for it)", issued.hub_secret),
+        ("hub secret (for the webhook's settings on the hub)", issued.hub_secret),
     ]
 
 

@@ -29,12 +29,12 @@ DeliveryArgument = Annotated[
 UrlArgument = Annotated[str, typer.Argument(metavar="URL", help="Where to send: https://example.com/hook.")]
 TypeOption = Annotated[list[str] | None, typer.Option("--type", help="Only events of this type; may be repeated.")]
 MetadataOption = Annotated[
-    list[str] | None, typer.Option("--metadata", metavar="KEY=VALUE", help="Only of jobs with this metadata.")
+    list[str] | None, typer.Option("--metadata", metavar="KEY=VALUE", help="Only for jobs with this metadata.")
 ]
 DescriptionOption = Annotated[str | None, typer.Option(help="What it is for.")]
 
 webhooks_app = typer.Typer(
-    help="Addresses that are told what happens to the team's jobs.", no_args_is_help=True, rich_markup_mode=None
+    help="Addresses that receive the events of the team's jobs.", no_args_is_help=True, rich_markup_mode=None
 )
 
 
@@ -70,7 +70,7 @@ def create_webhook(
     description: DescriptionOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a webhook and print its secret, this once. Needs an admin key, as all changes do."""
+    """Create a webhook and print its secret, only this time. Like all changes it needs an admin key."""
     with connect() as client:
         webhook = client.create_webhook(
             url, description=description, types=types or [], metadata=named_values(metadata or [], "--metadata")
@@ -88,7 +88,7 @@ def update_webhook(
     description: DescriptionOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Change what is given."""
+    """Change the given fields of a webhook."""
     with connect() as client:
         changed = client.change_webhook(
             webhook_id,
@@ -102,21 +102,21 @@ def update_webhook(
 
 @webhooks_app.command("enable")
 def enable_webhook(webhook_id: WebhookArgument, as_json: JsonOption = False) -> None:
-    """Begin again, with what waits."""
+    """Enable a webhook. Waiting events are sent."""
     with connect() as client:
         _print(client.change_webhook(webhook_id, enabled=True), as_json)
 
 
 @webhooks_app.command("disable")
 def disable_webhook(webhook_id: WebhookArgument, as_json: JsonOption = False) -> None:
-    """Send nothing more for now; what waits is kept."""
+    """Disable a webhook. Waiting events are kept."""
     with connect() as client:
         _print(client.change_webhook(webhook_id, enabled=False), as_json)
 
 
 @webhooks_app.command("delete")
 def delete_webhook(webhook_id: WebhookArgument) -> None:
-    """Remove a webhook with its deliveries."""
+    """Delete a webhook and its deliveries."""
     with connect() as client:
         client.delete_webhook(webhook_id)
     say(f"{webhook_id} is removed.")
@@ -126,11 +126,11 @@ def delete_webhook(webhook_id: WebhookArgument) -> None:
 def rotate_secret(
     webhook_id: WebhookArgument,
     grace_hours: Annotated[
-        float | None, typer.Option(min=0, help="Hours the old secret signs beside the new one; unset: 24.")
+        float | None, typer.Option(min=0, help="Hours for which the old secret still signs too. Unset: 24.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a new secret and print it, this once."""
+    """Create a new secret and print it. It is shown only this time."""
     with connect() as client:
         webhook = client.rotate_webhook_secret(
             webhook_id, grace_seconds=None if grace_hours is None else grace_hours * 3600
@@ -140,7 +140,7 @@ def rotate_secret(
 
 @webhooks_app.command("ping")
 def ping_webhook(webhook_id: WebhookArgument, as_json: JsonOption = False) -> None:
-    """Send an event `webhook.ping`, to see whether it arrives."""
+    """Send a test event, `webhook.ping`."""
     with connect() as client:
         _print_delivery(client.ping_webhook(webhook_id), as_json)
 
@@ -148,12 +148,12 @@ def ping_webhook(webhook_id: WebhookArgument, as_json: JsonOption = False) -> No
 @webhooks_app.command("deliveries")
 def list_deliveries(
     webhook_id: WebhookArgument,
-    state: Annotated[DeliveryState | None, typer.Option(help="Only those in this state.")] = None,
+    state: Annotated[DeliveryState | None, typer.Option(help="Only deliveries in this state.")] = None,
     type: Annotated[str | None, typer.Option(help="Only events of this type.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="Largest number to list.")] = 50,
     as_json: JsonOption = False,
 ) -> None:
-    """List what a webhook was told and is to be told, newest first."""
+    """List the deliveries to a webhook, sent and waiting, newest first."""
     with connect() as client:
         fetched = list(islice(client.deliveries(webhook_id, state=state, type=type), limit + 1))
     shown = fetched[:limit]
@@ -215,7 +215,7 @@ def replay(
         str | None, typer.Argument(metavar="[DELIVERY]", callback=complete("delivery"), help="This one alone.")
     ] = None,
     failed_since: Annotated[
-        datetime | None, typer.Option(help="All that were given up, of events since then (UTC).")
+        datetime | None, typer.Option(help="All failed deliveries of events since then (UTC).")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -268,7 +268,7 @@ def _print_created(webhook: CreatedWebhook, as_json: bool) -> None:
     if as_json:
         print_json(webhook)
         return
-    explain(f"{webhook.id}, {webhook.url}; its secret is shown this once")
+    explain(f"{webhook.id}, {webhook.url}; its secret is shown only this time")
     say(webhook.secret)
 
 
