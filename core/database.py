@@ -244,7 +244,7 @@ def transient_reason(error: DBAPIError) -> str | None:
     if (reason := _TRANSIENT_STATES.get(state or "")) is not None:
         return reason
     if state is not None and state[:2] == "53":
-        return "the database has no space, memory or connection left for it"
+        return "the database has no space, memory or connections left"
     if error.connection_invalidated or state is None or state[:2] == "08" or state[:3] == "57P":
         return "the database cannot be reached right now"
     return None
@@ -323,8 +323,8 @@ def _schema_revision(connection: Connection) -> str | None:
     revision = MigrationContext.configure(connection).get_current_revision()
     if revision is not None and _BEFORE_FIRST_RELEASE.fullmatch(revision):
         raise ValueError(
-            f"the database has the schema {revision}, from before the first release, which no release upgrades: begin "
-            "with a new database (SECATEUR_DATABASE_URL; where there is none, a new folder in SECATEUR_HOME), or go on "
-            "with the last commit that has migrations/versions/0025_installation.py"
+            f"the database has the schema {revision}, which is older than the first release and cannot be upgraded: "
+            "use a new database (SECATEUR_DATABASE_URL; if that is not set, a new folder in SECATEUR_HOME), or go "
+            "on with the last commit that has migrations/versions/0025_installation.py"
         )
     return revision

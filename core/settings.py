@@ -253,11 +253,11 @@ class Settings(BaseSettings):
     def _devices_to_share_out(self) -> Self:
         for device in self.devices:
             if _DEVICE_ID.fullmatch(device) is None:
-                raise ValueError(f"{device!r} is no GPU: use its number, or its UUID as nvidia-smi prints it")
+                raise ValueError(f"{device!r} is not a GPU: use its number, or its UUID as nvidia-smi prints it")
         if len(set(self.devices)) < len(self.devices):
-            raise ValueError(f"{','.join(self.devices)} names a GPU twice: a worker has one to itself")
+            raise ValueError(f"{','.join(self.devices)} names a GPU twice, but each GPU has one worker")
         if self.devices and self.device and not device_kind(self.device).has_own_memory:
-            raise ValueError(f"SECATEUR_DEVICES names GPUs, and SECATEUR_DEVICE is {self.device}: set one of them")
+            raise ValueError(f"SECATEUR_DEVICES names GPUs, but SECATEUR_DEVICE is {self.device}: set only one of them")
         return self
 
     @field_validator("allowed_roots", mode="before")

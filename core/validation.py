@@ -43,7 +43,7 @@ def message_of(error: Mapping[str, Any]) -> str:
         return "unknown field"
     if error["type"] == "string_pattern_mismatch":
         rule = rule_of(error["ctx"]["pattern"])
-        return error["msg"] if rule is None else f"{shown(error['input'])} does not fit: use {rule}"
+        return error["msg"] if rule is None else f"{shown(error['input'])} is not valid here: use {rule}"
     if error["type"] == "literal_error":
         known = re.findall(r"'([^']*)'", error["ctx"]["expected"])
         return f"{error['msg']}{nearest_hint(error['input'], known)}"

@@ -129,7 +129,7 @@ class NodeCache:
     def _evict(self, key: str, size: int, partial: Path) -> None:
         if size > self._max_bytes:
             raise ModelTooLarge(
-                f"{size} bytes are to be fetched, and this worker keeps at most {self._max_bytes} "
+                f"{size} bytes must be fetched, but this worker keeps at most {self._max_bytes} "
                 "(SECATEUR_CACHE_MAX_BYTES)",
                 param="model",
             )

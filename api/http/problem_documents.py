@@ -147,7 +147,7 @@ def add_handlers(app: FastAPI, answer: Callable[[Request, ProblemResponse], Resp
 
     @app.exception_handler(PoolTimeout)
     def _(request: Request, error: PoolTimeout) -> Response:
-        return unavailable(request, "every connection to the database is in use", error)
+        return unavailable(request, "all connections to the database are in use", error)
 
     @app.exception_handler(DBAPIError)
     def _(request: Request, error: DBAPIError) -> Response:
@@ -157,7 +157,7 @@ def add_handlers(app: FastAPI, answer: Callable[[Request, ProblemResponse], Resp
     @app.exception_handler(Exception)
     def unexpected(request: Request, error: Exception) -> Response:
         log.error("unexpected error", route=_route(request), exc_info=error)
-        return answer(request, ProblemResponse.of(InternalError("an unexpected error; it was logged")))
+        return answer(request, ProblemResponse.of(InternalError("an unexpected error, which was logged")))
 
     def unavailable(request: Request, reason: str, error: Exception) -> Response:
         log.warning("database not available", route=_route(request), error=str(error))

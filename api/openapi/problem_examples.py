@@ -32,7 +32,8 @@ PROBLEMS: Final[dict[str, Example]] = {
     "unknown_queue": Example("there is no queue 'larger': use one of default, large", "queue"),
     "invalid_sparsity": Example("sparsity 1.5 is not in [0, 1)", "sparsity"),
     "invalid_target": Example(
-        "target.parameters 1,000: out of reach of depth on this model: the nearest is 31,852,224", "target.parameters"
+        "target.parameters 1,000 cannot be reached by depth on this model: the nearest is 31,852,224",
+        "target.parameters",
     ),
     "invalid_pattern": Example("pattern '2:3:4' is neither unstructured nor n:m such as 2:4", "pattern"),
     "invalid_parameters": Example("parameters.blocksize: unknown; sparsegpt takes: block_size", "parameters.blocksize"),
@@ -87,7 +88,7 @@ PROBLEMS: Final[dict[str, Example]] = {
     ),
     "destination_unavailable": Example("the hub answers 502 for acme/smollm2-135m-wanda", "to"),
     "disk_full": Example("no space is left for the upload"),
-    "internal_error": Example("an unexpected error; it was logged"),
+    "internal_error": Example("an unexpected error, which was logged"),
     "run_failed": Example("the run failed"),
     "gate_missed": Example("perplexity rose 2.5 times; the job allows 2.4 times", "gates.max_perplexity_ratio"),
     "out_of_memory": Example("34.4 GB of memory were not enough"),

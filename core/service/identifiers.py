@@ -98,5 +98,5 @@ def _newest_job(session: Session, caller: Principal) -> Identifier:
     job_id = session.scalar(select(submissions.c.object_id).where(submissions.c.key_id == caller.key_id).limit(1))
     row = None if job_id is None else session.get(JobRow, job_id)
     if row is None:
-        raise NotFound("this key has submitted no job lately: name one by its id")
+        raise NotFound("this key has not submitted a job lately: give the job's id")
     return Identifier(id=row.id, kind="job", created_at=row.created_at)

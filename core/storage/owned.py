@@ -36,9 +36,10 @@ def require_owner(store: Store, installation: str) -> None:
         owner = find_owner(store)
     if owner != installation:
         raise StoreOfAnother(
-            f"the store belongs to installation {owner}, and this database to installation {installation}: give this "
-            "one a place of its own, SECATEUR_STORE_URL=s3://BUCKET/PREFIX for a bucket and SECATEUR_HOME for a "
-            "folder; `secateur store take-over` makes the store this installation's where the other is gone for good"
+            f"the store belongs to installation {owner}, but this database belongs to installation {installation}: "
+            "give this installation its own store, SECATEUR_STORE_URL=s3://BUCKET/PREFIX for a bucket or "
+            "SECATEUR_HOME for a folder; `secateur store take-over` takes the store over, if the other "
+            "installation is gone for good"
         )
 
 

@@ -218,7 +218,7 @@ def test_the_artifact_of_a_job_is_a_model(
     assert claimed.model.prefix == artifact_prefix(first, 1)
     assert claimed.model.revision == content_hash(store.folder(claimed.model.prefix))
     third = api.post("/v1/jobs", json=job_body | {"model": f"job:{second.json()['id']}"})
-    assert third.json()["code"] == "unknown_model" and "only one that succeeded" in third.json()["detail"]
+    assert third.json()["code"] == "unknown_model" and "only a job that succeeded" in third.json()["detail"]
     foreign = api.post("/v1/models/inspect", json={"model": f"job:{first}"}, headers=bearer(other_team_key))
     assert foreign.json()["code"] == "unknown_model"
 

@@ -149,7 +149,7 @@ def test_what_is_being_published_is_not_retried_away_and_what_is_retried_not_pub
     api.post(f"/v1/publications/{made}/cancel").raise_for_status()
     shop.ask("retry")
     refused = api.post(publish, json=HUB | {"despite_gates": True})
-    assert refused.status_code == 409 and "once it is over" in refused.json()["detail"]
+    assert refused.status_code == 409 and "when it has ended" in refused.json()["detail"]
     shop.ask("cancel")
     assert api.post(publish, json=HUB).json()["param"] == "despite_gates"
     api.post(publish, json=HUB | {"despite_gates": True}).raise_for_status()
@@ -161,7 +161,7 @@ def test_an_artifact_of_a_missed_gate_is_no_model_after_a_retry_either(
     shop.ask("retry")
     shop.ask("cancel")
     refused = api.post("/v1/jobs", json=job_body | {"model": f"job:{shop.job}"})
-    assert refused.status_code == 422 and "only one that succeeded is a model" in refused.json()["detail"]
+    assert refused.status_code == 422 and "only a job that succeeded can be a model" in refused.json()["detail"]
 
 
 def test_the_artifact_of_a_cancelled_retry_can_be_deleted(api: TestClient, shop: Shop) -> None:

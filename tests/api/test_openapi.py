@@ -137,7 +137,7 @@ def test_every_pattern_a_request_must_match_has_a_rule_in_words(document: Docume
     assert len(patterns) > 8
     for pattern in patterns:
         said = message_of({"type": "string_pattern_mismatch", "ctx": {"pattern": pattern}, "msg": "", "input": "?"})
-        assert said.startswith("'?' does not fit: use "), pattern
+        assert said.startswith("'?' is not valid here: use "), pattern
 
 
 def test_what_any_call_of_its_kind_may_answer_is_declared(document: Document) -> None:

@@ -41,7 +41,7 @@ NAME_RULE = "1 to 96 lowercase letters a to z, digits, dots, hyphens and undersc
 def test_a_name_is_refused_by_its_rule_in_words(api: TestClient) -> None:
     for path, name in (("/v1/datasets", "Größe"), ("/v1/models", "模型")):
         problem = problem_of(api.post(path, json={"name": name, "path": "/x"}), 422, "invalid_request", "name")
-        assert problem["detail"] == f"name: {name!r} does not fit: use {NAME_RULE}"
+        assert problem["detail"] == f"name: {name!r} is not valid here: use {NAME_RULE}"
         assert problem["errors"] == [{"param": "name", "message": problem["detail"]}]
 
 

@@ -72,7 +72,7 @@ def test_a_name_is_refused_by_its_rule_in_words(here: RunHere, tmp_path: Path) -
         here("models", "upload", "Größe", str(folder)),
     ):
         assert done.code == 2 and done.out == ""
-        assert done.err.splitlines()[-1].startswith("secateur: name: 'Größe' does not fit: use 1 to 96 lowercase")
+        assert done.err.splitlines()[-1].startswith("secateur: name: 'Größe' is not valid here: use 1 to 96 lowercase")
 
 
 def test_a_job_body_with_a_name_for_an_object_is_told_the_option(here: RunHere, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_an_import_that_takes_too_long_is_ended(
     home: EmbeddedInstance, small_gguf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(register, "IMPORT_SECONDS", -1e9)
-    with pytest.raises(UnusableModel, match="could not be imported in the time"):
+    with pytest.raises(UnusableModel, match="could not be imported within the time"):
         add_model(home, "small", small_gguf, say=quiet)
 
 

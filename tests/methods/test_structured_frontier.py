@@ -139,7 +139,7 @@ def test_it_drifts_less_than_where_chance_chooses_and_more_where_it_hardly_fits(
 def test_heads_that_a_norm_spans_are_refused_before_anything_is_done(tmp_path: Path) -> None:
     parameters = StructuredFrontierParameters(attention="kv_groups")
     plan_width_reduction(inspect_folder(make_model(tmp_path / "qwen3", "qwen3")), parameters, 0.2)
-    with pytest.raises(InvalidParameters, match="norms all heads as one"):
+    with pytest.raises(InvalidParameters, match="normalises all heads together"):
         plan_width_reduction(inspect_folder(make_model(tmp_path / "olmo2", "olmo2")), parameters, 0.2)
 
 

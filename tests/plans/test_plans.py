@@ -134,7 +134,7 @@ def test_quality_is_kept_by_the_whole_band_and_by_a_gate(desk: Desk) -> None:
     assert kept.figures["perplexity_ratio"].high <= 1.3 < kept.figures["perplexity_ratio"].high * 1.05
     assert kept.job["gates"] == {"max_perplexity_ratio": 1.3}
     refused = desk.refusal("smol", "sparsity", keep_quality=1.5, pattern="2:4")
-    assert refused.param == "keep_quality" and "out of reach: the nearest is 10.8" in refused.message
+    assert refused.param == "keep_quality" and "cannot be reached: the nearest is 10.8" in refused.message
     unknown = desk.refusal("narrow", "sparsity", keep_quality=1.5)
     assert (unknown.param, unknown.status) == ("keep_quality", 422) and "give amount" in unknown.message
 
@@ -154,7 +154,7 @@ def test_what_is_not_known_is_named_and_not_guessed(desk: Desk) -> None:
 
 REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("smol", {"goal": "sensitivity", "amount": 0.5}, "amount", "removes nothing"),
-    ("smol", {"goal": "speed", "pattern": "2:4"}, "pattern", "belongs to goal 'sparsity'"),
+    ("smol", {"goal": "speed", "pattern": "2:4"}, "pattern", "is only for goal 'sparsity'"),
     ("smol", {"goal": "sparsity", "pattern": "structured"}, "pattern", "use goal 'speed'"),
     ("smol", {"goal": "sparsity", "pattern": "two of four"}, "pattern", "use 'unstructured'"),
     ("smol", {"goal": "sparsity", "pattern": "2:4", "amount": 0.6}, "amount", "removes 0.5"),
@@ -325,6 +325,6 @@ def test_the_command_plans_submits_and_says_what_is_unclear(here: RunHere, model
     assert (job["status"], job["sparsity"]) == ("queued", 0.5)
     assert "Follow it with" in here("plan", model, "--for", "sparsity", "--submit").out
     refused = here("plan", model, "--for", "sparsity", "--keep-quality", "1.1")
-    assert refused.code == 2 and "keep_quality: nothing was measured yet" in refused.err
+    assert refused.code == 2 and "keep_quality: no measurement says yet" in refused.err
     both = here("plan", model, "--for", "speed", "--keep-quality", "1.1", "--amount", "0.1")
     assert both.code == 2 and "not both" in both.err

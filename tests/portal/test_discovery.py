@@ -20,7 +20,7 @@ def test_pages_of_a_model_show_what_it_is_once_it_is_discovered(
     job = portal.context.new_page()
     job.goto("/portal/new/full")
     job.get_by_label("Model", exact=True).fill("alien")
-    expect(job.locator("#model-found")).to_contain_text("AlienForCausalLM is being discovered.")
+    expect(job.locator("#model-found")).to_contain_text("AlienForCausalLM is not known yet, and is being examined.")
     portal.goto("/portal/models/alien")
     expect(portal.get_by_text("Its architecture is not known yet, and is being examined.")).to_be_visible()
     expect(portal.get_by_text("of them can become zero")).to_have_count(0)

@@ -100,7 +100,7 @@ def test_what_the_service_refuses_is_told_at_the_field_and_nothing_typed_is_lost
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     fill(portal, folder, "Elm")
     portal.get_by_role("button", name="Upload", exact=True).click()
-    expect(portal.get_by_role("alert")).to_contain_text("'Elm' does not fit: use 1 to 96 lowercase letters")
+    expect(portal.get_by_role("alert")).to_contain_text("'Elm' is not valid here: use 1 to 96 lowercase letters")
     portal.get_by_label("Name", exact=True).fill("elm")
     portal.get_by_role("button", name="Upload", exact=True).click()
     expect(portal.get_by_role("alert")).to_contain_text("can run code when opened")

@@ -120,7 +120,7 @@ def test_what_is_out_of_reach_is_refused_with_the_nearest(service: httpx.Client)
     target = {"target": {"parameters": dense // 2}}
     refused = service.post("/v1/jobs", json=BODY | target)
     assert (
-        f"out of reach of drop-biases on this model: the nearest is {dense - LAYERS * MOST:,}"
+        f"cannot be reached by drop-biases on this model: the nearest is {dense - LAYERS * MOST:,}"
         in refused.json()["detail"]
     )
 
@@ -143,7 +143,7 @@ def test_the_planner_proposes_it_within_its_reach(service: httpx.Client) -> None
     beyond = service.post("/v1/plans", json=asked | {"amount": 0.2}).raise_for_status().json()
     most = LAYERS * MOST / parameters(service)
     assert beyond["job"]["method"] != "drop-biases"
-    assert f"drop-biases can remove {most:.4g} of this model at most" in str(beyond["choices"])
+    assert f"drop-biases can remove at most {most:.4g} of this model" in str(beyond["choices"])
 
 
 def test_a_target_takes_the_least_that_meets_it(service: httpx.Client) -> None:

@@ -90,7 +90,7 @@ def test_it_leaves_figures_and_a_chart_from_which_a_later_job_takes_its_rates(
         (
             {"method": "magnitude", "sparsity": 0.5, "output": {"format": "hashed"}},
             "output.format",
-            "image classifiers' linear layers",
+            "is for image classifiers",
         ),
         ({"method": "magnitude", "sparsity": 0.5, "parameters": {"allocation": "job:none"}}, "parameters.allocation",
          "no job 'none'"),

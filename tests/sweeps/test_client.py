@@ -93,7 +93,7 @@ def test_a_sweep_in_a_file_is_waited_for_and_its_end_is_the_exit_code(
     finally:
         stop.set()
         serving.join()
-    assert waited.code == 3 and "No model of those looked at keeps the limits" in waited.out
+    assert waited.code == 3 and "No measured model is within the limits" in waited.out
     assert "failed: 3 of 3" in waited.err
     ended = here("sweep", "run", str(file), "--model", "tiny")
     assert ended.code == 2 and "FILE gives the whole sweep" in ended.err

@@ -30,7 +30,7 @@ def test_a_grid_is_every_combination_and_points_are_added_once(grid_body: dict[s
         ({"grid": {"method": ["wanda", "frobnicate"], "sparsity": [0.5]}}, "frobnicate"),
         ({"grid": {"method": ["wanda"], "sparsity": [0.5, 1.5]}}, r"1 of 2 points cannot be run: \(method=wanda"),
         ({"grid": {"method": ["magnitude"], "sparsity": [0.5], "parameters.block_size": [64]}}, "magnitude takes"),
-        ({"grid": {"sparcity": [0.5]}}, "leads to no field of a job body"),
+        ({"grid": {"sparcity": [0.5]}}, "is not a field of a job body"),
         ({"grid": {"model": ["tiny"]}}, "the same for all points"),
         ({"grid": {"method.name": ["wanda"]}, "job": {"model": "tiny", "method": "wanda"}}, "no object 'method'"),
         ({"grid": {"priority": list(range(-50, 51)), "sparsity": [0.1, 0.2, 0.3, 0.4, 0.5]}}, "505 points, 500"),
@@ -81,13 +81,13 @@ def test_a_search_that_cannot_be_meant_is_refused(
     ("change", "told"),
     [
         ({"search": {"lowest": 0.6, "highest": 0.5}}, "lowest .0.6. is above highest .0.5."),
-        ({"search": {"methods": ["wanda", "wanda"]}}, "methods names one twice"),
-        ({"search": {"probe": {}}}, "probe: say samples or task_limit"),
+        ({"search": {"methods": ["wanda", "wanda"]}}, "methods: one is named twice"),
+        ({"search": {"probe": {}}}, "probe: give samples or task_limit"),
         ({"search": {"probe": {"samples": 4}, "max_jobs": 1}}, "needs at least 2"),
         ({"search": {"subject_to": {}}}, "name at least one of max_perplexity_ratio"),
         ({"search": {"subject_to": {"max_bytes_ratio": None}}}, "name at least one of"),
         ({"grid": {"sparsity": [0.5]}}, "search chooses its own points"),
-        ({"search": None}, "say what varies"),
+        ({"search": None}, "give what varies"),
     ],
 )
 def test_a_body_that_contradicts_itself_is_refused_before_anything_is_looked_up(

@@ -82,7 +82,7 @@ def test_names_of_the_embedded_server_are_refused_by_their_rule_in_words(
     ):
         result = CliRunner().invoke(app, words)
         assert (result.exit_code, result.stdout) == (2, ""), words
-        assert f"Invalid request: name: {words[2]!r} does not fit: use 1 to 96 lowercase letters" in result.stderr
+        assert f"Invalid request: name: {words[2]!r} is not valid here: use 1 to 96 lowercase letters" in result.stderr
     assert not list(settings.home.rglob("*Größe*"))
 
 

@@ -327,7 +327,7 @@ def test_one_command_prunes_with_a_server_of_its_own_that_ends_with_the_last_tha
         raise AssertionError("".join(lines))
 
     with prune("first") as first:
-        told(first, "starting a server of its own")
+        told(first, "starting a server in")
         with prune("second") as second:
             told(first, "running")
             first.send_signal(signal.SIGINT)

@@ -148,7 +148,7 @@ def import_gguf(settings: Settings, source: Path, target: Path) -> None:
     def wait() -> None:
         if time.monotonic() > until:
             raise UnusableModel(
-                f"{source.name} could not be imported in the time a file of its size needs", param="path"
+                f"{source.name} could not be imported within the time allowed for a file of its size", param="path"
             )
 
     _run_in_runner(settings, ImportGgufSpec(source=source.resolve(), target=target), "import.log", wait)

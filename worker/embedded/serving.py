@@ -36,7 +36,7 @@ def serving(settings: Settings, say: Callable[[str], None]) -> Iterator[str]:
             with locked(home / "starting.lock"):
                 url = _running(home)
                 if url is None:
-                    say(f"starting a server of its own in {home}, which ends with this command")
+                    say(f"starting a server in {home}, which stops with this command")
                     server = _start(home)
                     url = _wait_for_url(home, server)
             yield url

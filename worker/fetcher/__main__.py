@@ -207,7 +207,7 @@ def _fetch_generated(spec: FetchGeneratedSpec, settings: Settings, cache: NodeCa
             about = FetchedText.model_validate_json((folder / MANIFEST).read_bytes())
             with (folder / TEXT_FILE).open("rb") as stream:
                 if hashlib.file_digest(stream, "sha256").hexdigest() != about.sha256:
-                    raise ValueError("the text is not the one that was stored")
+                    raise ValueError("the fetched text is not the stored one")
     except (NotFound, ValueError):
         return False
     return True

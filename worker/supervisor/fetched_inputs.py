@@ -81,7 +81,7 @@ class InputFetcher:
             self.fetch(spec)
         if (entry := self.find(spec.key)) is not None:
             return entry
-        raise RunnerLost("What was fetched for this job was removed again to make room for others.")
+        raise RunnerLost("The files that were fetched for this job were removed to make room for others.")
 
     def find(self, key: str) -> Path | None:
         """Return the folder of an entry and lock the entry; None if it is missing."""

@@ -58,7 +58,7 @@ def _wait(child: ChildProcess, seconds: float, on_wait: Callable[[], None]) -> i
     while (code := child.wait(_LOOK_SECONDS)) is None:
         on_wait()
         if time.monotonic() > deadline:
-            raise DiscoveryFailed(f"looking at the model took longer than {seconds:g} s")
+            raise DiscoveryFailed(f"examining the model took longer than {seconds:g} s")
     return code
 
 

@@ -126,7 +126,7 @@ class Tracer(_Tracer[ClaimedTrace]):
             question = _question(self._folder(claimed, Path(temporary)))
         answered = self.ask(question, TraceAnswer, on_wait)
         if answered.passes is None:
-            raise DiscoveryFailed(answered.error or "the child did not say why")
+            raise DiscoveryFailed(answered.error or "the child process gave no reason")
         with transaction(sessions) as session:
             keep_trace(session, claimed, answered.passes)
 
@@ -179,7 +179,7 @@ class PassTracer(_Tracer[ClaimedPassTrace]):
             question = self._question(self._folder(sessions, claimed, Path(temporary)), claimed)
         answered = self.ask(question, PassAnswer, on_wait)
         if answered.peak_bytes is None:
-            raise DiscoveryFailed(answered.error or "the child did not say why")
+            raise DiscoveryFailed(answered.error or "the child process gave no reason")
         with transaction(sessions) as session:
             keep_pass_trace(session, claimed, answered.peak_bytes)
 

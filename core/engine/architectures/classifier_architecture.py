@@ -125,7 +125,7 @@ def describe_classifier(
     """Return the description of a classifier from its config.json and headers; raises UnusableModel kinds."""
     if config.get("model_type") != family.model_type:
         raise UnusableModel(
-            f"config.json says model_type {str(config.get('model_type'))[:100]!r}, {family.architecture} needs "
+            f"config.json has model_type {str(config.get('model_type'))[:100]!r}, but {family.architecture} needs "
             f"{family.model_type!r}",
             param="model",
         )
@@ -145,18 +145,19 @@ def describe_classifier(
             raise CorruptSafetensors(f"{linear.name}.weight holds nothing", param="model")
         linears[number] = linear.model_copy(update={"layer": number})
     if not linears:
-        raise MissingTensors("the files hold no weight of a convolution or linear layer", param="model")
+        raise MissingTensors("the files have no weight of a convolution or linear layer", param="model")
     dtypes: Counter[str] = Counter()
     for entry in tensors.values():
         if entry.dtype in WEIGHT_DTYPES:
             dtypes[entry.dtype] += entry.numel
     if not dtypes:
-        raise UnusableModel("weights are stored in no float dtype; float32, float16 or bfloat16 is needed")
+        raise UnusableModel("weights are not stored as floats; float32, float16 or bfloat16 is needed")
     labels = _labels(config)
     head = tensors.get(f"{family.head}.weight")
     if head is not None and head.shape[0] != len(labels):
         raise UnusableModel(
-            f"config.json names {len(labels)} labels, the classifier's head {family.head} has {head.shape[0]} outputs",
+            f"config.json names {len(labels)} labels, but the classifier's head {family.head} has {head.shape[0]} "
+            "outputs",
             param="model",
         )
     return ClassifierDescription(

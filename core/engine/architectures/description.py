@@ -248,7 +248,7 @@ def describe_language_model(
     """
     if config.get("model_type") != family.model_type:
         raise UnusableModel(
-            f"config.json says model_type {str(config.get('model_type'))[:100]!r}, {family.architecture} needs "
+            f"config.json has model_type {str(config.get('model_type'))[:100]!r}, but {family.architecture} needs "
             f"{family.model_type!r}",
             param="model",
         )
@@ -257,7 +257,9 @@ def describe_language_model(
     is_implied = family.discovered_by is not None and family.config_value(config, "num_hidden_layers") is None
     layers = len(present) if is_implied else _positive_integer(family, config, "num_hidden_layers")
     if present.keys() != set(range(min(layers, len(present) + 1))):
-        raise MissingTensors(f"config.json says {layers} layers, the files hold {len(present)} of them", param="model")
+        raise MissingTensors(
+            f"config.json says {layers} layers, but the files have {len(present)} of them", param="model"
+        )
     linears = [
         linear
         for layer in range(layers)
@@ -271,7 +273,9 @@ def describe_language_model(
     if family.discovered_by is not None:  # not all classes heed the setting: the model is untied if it has a head
         tied = tied and head not in tensors
     if not tied and head not in tensors:
-        raise MissingTensors(f"the files lack {head}, and the config does not tie it to the embeddings", param="model")
+        raise MissingTensors(
+            f"the files lack {head}, and by the config it is not shared with the embeddings", param="model"
+        )
     counted = {name: entry for name, entry in tensors.items() if not (tied and name == head)}
     dtypes: dict[str, int] = {}
     for entry in counted.values():
@@ -317,7 +321,8 @@ def _block_parameters(family: Architecture, tensors: dict[str, TensorEntry]) -> 
             nearest = min(kinds, key=lambda kind: len(kind ^ (names & known)))
             differing = ", ".join(sorted(nearest ^ (names & known))[:5])
             raise MissingTensors(
-                f"layer {layer} has the tensors of no block of {family.title}: it lacks, or has too many, {differing}",
+                f"the tensors of layer {layer} are not those of a block of {family.title}: they lack, or have too "
+                f"many, {differing}",
                 param="model",
             )
     return blocks
@@ -347,7 +352,7 @@ def require_structure(description: ModelDescription) -> ModelStructure:
     """Return the removable groups of the model; raises UnusableModel where an earlier version made its description."""
     if description.structure is None:
         raise UnusableModel(
-            "the model was registered before structured pruning was there: register it again under another name",
+            "the model was registered by an older version: register it again under another name",
             param="model",
         )
     return description.structure

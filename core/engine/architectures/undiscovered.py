@@ -104,9 +104,7 @@ def describe_source(folder: Path) -> Source:
         stored[entry.dtype] += entry.numel
     dtypes = [dtype for dtype, _ in stored.most_common() if dtype in WEIGHT_DTYPES]
     if not dtypes:
-        raise UnusableModel(
-            "weights are stored in no float dtype; float32, float16 or bfloat16 is needed", param="model"
-        )
+        raise UnusableModel("weights are not stored as floats; float32, float16 or bfloat16 is needed", param="model")
     layers = config.get("num_hidden_layers")
     return UndiscoveredModel(
         family=model_type[:100],

@@ -66,7 +66,7 @@ class ImageSelection:
 
 def too_few(param: str, wanted: int, name: str, there: int) -> TooFewImages:
     return TooFewImages(
-        f"{param} needs {wanted} images; {name!r} has {there}: ask for fewer samples, or register more images",
+        f"{param} needs {wanted} images, but {name!r} has {there}: use fewer samples, or register more images",
         param=f"{param}.samples",
     )
 

@@ -35,7 +35,7 @@ class UnreadableImage(Exception):
 def decode_image(data: bytes | None) -> Image.Image:
     """Decode an image and rotate it by its EXIF orientation; raises UnreadableImage."""
     if not data:
-        raise UnreadableImage("it holds no bytes, or too many")
+        raise UnreadableImage("it has no bytes, or too many")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # warnings about incomplete metadata of the formats
@@ -47,7 +47,7 @@ def decode_image(data: bytes | None) -> Image.Image:
     except Exception as error:  # decoders raise exceptions of any type
         raise UnreadableImage(" ".join(str(error).split())[:100] or type(error).__name__) from error
     if image.mode == "F":
-        raise UnreadableImage("its pixels are floating-point numbers, of no known range")
+        raise UnreadableImage("its pixels are floating-point numbers, whose range is not known")
     return image
 
 

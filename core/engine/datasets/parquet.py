@@ -22,7 +22,7 @@ def readable(name: str) -> Iterator[None]:
 
 def takes_too_much(name: str) -> UnusableDataset:
     return UnusableDataset(
-        f"{name} takes more memory to read than it may: write it with smaller pages and row groups", param="path"
+        f"{name} needs more memory to read than is allowed: write it with smaller pages and row groups", param="path"
     )
 
 

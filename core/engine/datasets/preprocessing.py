@@ -207,4 +207,4 @@ def _by_channel(said: Mapping[str, Any], name: str, channels: int) -> tuple[floa
 
 
 def _senseless(name: str, value: Any) -> UnusableModel:
-    return UnusableModel(f"what the model says of images makes no sense: {name} {str(value)[:100]!r}", param="model")
+    return UnusableModel(f"the model's settings for images are not valid: {name} {str(value)[:100]!r}", param="model")

@@ -93,7 +93,9 @@ def run_sandboxed(reader: Reader, stream: BinaryIO | None, name: str, size: int,
                 child.communicate()
     unusable = _ERRORS[reader]
     if result is None:
-        raise unusable(f"{name} could not be read in the time and memory a file of its size needs", param="path")
+        raise unusable(
+            f"{name} could not be read within the time and memory allowed for a file of its size", param="path"
+        )
     if "message" in result:
         raise unusable(result["message"], param=result["param"])
     return result

@@ -84,7 +84,7 @@ def measure_here(stream: BinaryIO | None, task: Mapping[str, Any]) -> dict[str, 
 
             raise takes_too_much(name) from None
         raise UnusableDataset(
-            f"{name} takes more memory to read than it may: it has too long a line", param="path"
+            f"{name} needs more memory to read than is allowed: a line is too long", param="path"
         ) from None
     return {"documents": documents, "characters": characters}
 

@@ -74,8 +74,8 @@ def _check_enough(windows: Tensor, samples: int | None, length: int, name: str, 
     wanted = max(1, len(windows) if samples is None else samples)
     if len(windows) < wanted:
         raise TooLittleText(
-            f"{use} needs {wanted} × {length} = {wanted * length} tokens; {name!r} has {len(windows)} windows of "
-            f"{length} ({len(windows) * length} tokens): ask for fewer or shorter samples, or register more text",
+            f"{use} needs {wanted} × {length} = {wanted * length} tokens, but {name!r} has {len(windows)} windows "
+            f"of {length} ({len(windows) * length} tokens): use fewer or shorter samples, or register more text",
             param=f"{use}.samples",
         )
     return wanted

@@ -44,7 +44,7 @@ def measure_accuracy(
     for numbers_B in counted(torch.arange(len(images)).split(batch_size), "measuring accuracy by batches"):
         logits_BK = model(pixel_values=images.batch(numbers_B).to(place)).logits.float()
         if not torch.isfinite(logits_BK).all():
-            raise NotFiniteWeights("the model's logits are not finite numbers", param="model")
+            raise NotFiniteWeights("the model's outputs (logits) are infinite or not a number", param="model")
         labels_B = images.labels_N[numbers_B].to(place)
         right += int((logits_BK.argmax(dim=-1) == labels_B).sum())
         total += float(nn.functional.cross_entropy(logits_BK, labels_B, reduction="sum").double())

@@ -49,7 +49,9 @@ def measure_classifier_latency(
     needed = int(1.2 * _COPIES * 4 * parameters)
     free = backend_of(device).free_bytes()
     if needed > free:
-        raise OutOfMemory(f"dense and pruned together need about {needed} bytes, {free} are free on {device.type}")
+        raise OutOfMemory(
+            f"the dense and the pruned model together need about {needed} bytes, but {free} are free on {device.type}"
+        )
     models: dict[str, nn.Module] = {"dense": load_classifier(dense, device), "pruned": load_classifier(pruned, device)}
     with TemporaryDirectory() as scratch:
         sessions = {

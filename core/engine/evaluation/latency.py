@@ -38,7 +38,10 @@ class DenseLatency:
         description = dense.description
         needed, free = timing_bytes(description, other_bytes, sequence_length), backend_of(device).free_bytes()
         if needed > free:
-            raise OutOfMemory(f"dense and pruned together need about {needed} bytes, {free} are free on {device.type}")
+            raise OutOfMemory(
+                f"the dense and the pruned model together need about {needed} bytes, but {free} are "
+                f"free on {device.type}"
+            )
         self.device = device
         self._model = load_model(dense, device)
         words, length = min(100, description.vocabulary_size), timed_tokens(description, sequence_length)

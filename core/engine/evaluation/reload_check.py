@@ -82,7 +82,7 @@ def reload_check(
     model.generation_config = GenerationConfig()  # the source's may choose another way of decoding, or a compiler
     generated = model.generate(tokens_BT[:, :4], max_new_tokens=2, min_new_tokens=2, do_sample=False)
     if generated.shape[1] != min(4, tokens_BT.shape[1]) + 2:
-        raise ReloadCheckFailed("the reloaded model does not generate with its cache")
+        raise ReloadCheckFailed("the reloaded model does not generate text with its cache")
     return {
         "maximum_difference": difference,
         "tolerance": tolerance,
@@ -120,5 +120,7 @@ def largest_logit(logits: Tensor) -> float:
     Raises ReloadCheckFailed where one is not finite: any difference would be within a tolerance relative to infinity.
     """
     if not logits.isfinite().all():
-        raise ReloadCheckFailed("the logits of the model that was measured are not finite: none can be compared")
+        raise ReloadCheckFailed(
+            "the measured model's outputs (logits) are infinite or not a number, so they cannot be compared"
+        )
     return float(logits.abs().max().clamp(min=1))

@@ -29,7 +29,7 @@ def sequences_that_fit(description: ModelDescription, length: int, device: torch
     free = backend_of(device).free_bytes()
     if weights + keys_and_values > free:
         raise OutOfMemory(
-            f"to write text the whole model is needed in memory: about {weights + keys_and_values} bytes, and {free} "
+            f"to write text, the whole model must be in memory: about {weights + keys_and_values} bytes, but {free} "
             f"are free on {device.type}"
         )
     return (free - weights) // keys_and_values
@@ -81,7 +81,7 @@ def first_token(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) ->
     for token in (tokenizer.bos_token_id, *begins, *sorted(end_tokens(config, tokenizer))):
         if token is not None:
             return int(token)
-    raise UnusableModel("neither tokenizer nor config names a token to begin a text from", param="model")
+    raise UnusableModel("neither the tokenizer nor the config names a token that begins a text", param="model")
 
 
 def end_tokens(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> set[int]:

@@ -129,7 +129,7 @@ def require_importable(header: GgufHeader) -> None:
         value = header.metadata.get(key, 0)
         if type(value) is not int or not 0 <= value <= most:
             raise UnusableModel(
-                f"{header.name} says {key} = {str(value)[:50]}, its tensors allow a whole number up to {most}",
+                f"{header.name} says {key} = {str(value)[:50]}, but its tensors allow a whole number up to {most}",
                 param="path",
             )
 

@@ -96,7 +96,7 @@ class StreamedModel:
     def _require_shape(name: str, shape: Sequence[int], value: Tensor) -> None:
         if tuple(shape) != value.shape:
             raise MissingTensors(
-                f"{name} has shape {list(shape)}, config.json needs {list(value.shape)}", param="model"
+                f"{name} has shape {list(shape)}, but config.json needs {list(value.shape)}", param="model"
             )
 
     def set_outer(self, name: str, tensor: Tensor) -> None:

@@ -104,8 +104,8 @@ def resolve_sparsity(pattern: Pattern, sparsity: float | None) -> float:
         return sparsity
     if sparsity is not None and abs(sparsity - fixed) > 1e-6:
         raise InvalidSparsity(
-            f"sparsity {sparsity} disagrees with pattern {pattern.text!r}, which removes {fixed:g}: "
-            "leave sparsity out or make them agree",
+            f"sparsity {sparsity} does not agree with pattern {pattern.text!r}, which removes {fixed:g}: leave "
+            f"sparsity out, or give {fixed:g}",
             param="sparsity",
         )
     return fixed

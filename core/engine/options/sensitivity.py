@@ -37,7 +37,7 @@ class SensitivityOptions(BaseModel):
     @model_validator(mode="after")
     def _rising(self) -> Self:
         if any(after <= before for before, after in pairwise(self.rates or [])):
-            raise ValueError("rates must rise, such as [0.25, 0.5, 0.75]")
+            raise ValueError("rates must be in rising order, such as [0.25, 0.5, 0.75]")
         return self
 
     def rates_of(self, pattern: Pattern) -> list[float]:

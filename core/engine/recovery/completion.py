@@ -57,7 +57,7 @@ def complete_recovery(
         lora = lora or Lora()
     if lora is not None and requested.train_embeddings is not None:
         raise InvalidRequest(
-            "recovery.train_embeddings belongs to training without adapters: leave it out, or lora null",
+            "recovery.train_embeddings is only for training without adapters: leave it out, or set lora to null",
             param="recovery.train_embeddings",
         )
     adaptable = [linear for linear in description.linears if linear.experts is None]  # experts are not trained
@@ -106,7 +106,7 @@ def complete_image_recovery(requested: Recovery) -> Recovery:
         )
     for name in _OF_LANGUAGE_MODELS:
         if getattr(requested, name) is not None:
-            raise InvalidRequest(f"recovery.{name} belongs to language models: leave it out", param=f"recovery.{name}")
+            raise InvalidRequest(f"recovery.{name} is only for language models: leave it out", param=f"recovery.{name}")
     _check_softening(requested)
     return requested.model_copy(
         update={
@@ -175,19 +175,19 @@ def _check_stages(requested: Recovery) -> None:
     if requested.stages is None:
         if requested.resample_every is not None:
             raise InvalidRequest(
-                "recovery.resample_every belongs to stages: leave it out, or say what they are",
+                "recovery.resample_every is only for stages: leave it out, or give stages",
                 param="recovery.resample_every",
             )
         return
     for name in ("dataset", "samples", "until"):
         if getattr(requested, name) is not None:
             raise InvalidRequest(
-                f"recovery.{name} and stages exclude each other: leave one out", param=f"recovery.{name}"
+                f"recovery.{name} and stages cannot be used together: leave one out", param=f"recovery.{name}"
             )
     total = sum(stage.steps for stage in requested.stages)
     if "steps" in requested.model_fields_set and requested.steps != total:
         raise InvalidRequest(
-            f"recovery.steps: the stages have {total} steps together: leave it out", param="recovery.steps"
+            f"recovery.steps: the stages have {total} steps together, so leave steps out", param="recovery.steps"
         )
     for number, stage in enumerate(requested.stages):
         for place, name in enumerate(stage.datasets):
@@ -203,7 +203,7 @@ def _check_softening(requested: Recovery) -> None:
     """
     if requested.own_text and requested.stages:
         raise InvalidRequest(
-            "recovery.own_text and stages exclude each other: leave one out", param="recovery.own_text"
+            "recovery.own_text and stages cannot be used together: leave one out", param="recovery.own_text"
         )
     if RECOVERIES[requested.method].learns_from_model:
         return
@@ -214,6 +214,6 @@ def _check_softening(requested: Recovery) -> None:
 
 def _inapplicable(name: str, method: str, others: list[str]) -> InvalidRequest:
     return InvalidRequest(
-        f"recovery.{name} belongs to {' and '.join(others)} and does not apply to {method}: leave it out",
+        f"recovery.{name} is only for {' and '.join(others)}, not for {method}: leave it out",
         param=f"recovery.{name}",
     )

@@ -179,8 +179,8 @@ def _holdout_size(sequences: int) -> int:
     """Return the number of hold-out sequences; raises TooLittleText where none would be left to train on."""
     if sequences < 2:
         raise TooLittleText(
-            "recovery.until holds a sequence back to measure on, and the text has one: register more text, or ask for "
-            "shorter sequences",
+            "recovery.until keeps one sequence apart to measure on, but the text has only one: register more text, "
+            "or use shorter sequences",
             param="recovery.until",
         )
     return min(HOLDOUT_SEQUENCES, max(1, sequences // 5))

@@ -145,7 +145,7 @@ class Training:
         *averages, stopped = self._agreed([*total.flatten().tolist(), float(self._progress.should_stop())])
         if not math.isfinite(sum(averages)):
             raise RecoveryDiverged(
-                f"the loss of training step {step + 1} is not finite: lower recovery.learning_rate "
+                f"the loss of training step {step + 1} is infinite or not a number: lower recovery.learning_rate "
                 f"({recovery.learning_rate:g})",
                 param="recovery.learning_rate",
             )

@@ -51,7 +51,9 @@ class ALPS(Method):
         self, linears: Sequence[PrunableLinear], inputs: InputStatistic, note: Callable[[str], None]
     ) -> list[Tensor]:
         if not torch.isfinite(inputs.gram_II).all():
-            raise RunFailed(f"{linears[0].name}: its inputs are not finite, there is nothing to solve for")
+            raise RunFailed(
+                f"{linears[0].name}: its inputs are infinite or not a number, so there is nothing to solve for"
+            )
         gram_II, norms_I = self._scaled(inputs.gram_II)
         spectrum = Spectrum(gram_II)
         pruned = []

@@ -142,7 +142,7 @@ class FilterL1(FilterMethod):
                 param="parameters.rates",
             )
         if not any(rates):
-            raise InvalidParameters("parameters.rates are all 0: nothing would be removed", param="parameters.rates")
+            raise InvalidParameters("parameters.rates are all 0, so nothing would be removed", param="parameters.rates")
         steps = [
             step
             for step in by_rate(

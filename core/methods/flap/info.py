@@ -56,8 +56,8 @@ class FLAPParameters(WidthOptions):
     def _compensates_once(self) -> Self:
         if self.bias and self.compensation is not None and self.compensation.refits:
             raise ValueError(
-                "the bias and compensation.refit would both make up for what is removed: use one of them, "
-                "bias false or no compensation"
+                "the bias and compensation.refit both make up for what is removed: use one of them, bias false or no "
+                "compensation"
             )
         return self
 

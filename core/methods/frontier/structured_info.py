@@ -80,7 +80,8 @@ class StructuredFrontierParameters(WidthOptions):
     def _fits_once(self) -> Self:
         if self.compensation is not None and self.compensation.refits:
             raise ValueError(
-                "frontier fits what is left itself: leave out compensation, and set its ridge by parameters.ridge"
+                "frontier fits the remaining weights itself: leave out compensation, and set its ridge with "
+                "parameters.ridge"
             )
         return self
 

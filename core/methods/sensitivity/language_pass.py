@@ -218,7 +218,7 @@ class SensitivityPass(BlockPass):
         counts = [torch.stack([(weight == 0).sum(), (~weight.isfinite()).sum()]) for weight in pruned.values()]
         figures = torch.stack(counts).tolist()  # one synchronisation with the device
         if any(not_finite for _, not_finite in figures):
-            raise RunFailed(f"{unit}: its inputs are not finite, there is nothing to solve for")
+            raise RunFailed(f"{unit}: its inputs are infinite or not a number, so there is nothing to solve for")
         zeros = sum(each for each, _ in figures)
         return _Variant(unit, rate, zeros / sum(weight.numel() for weight in pruned.values()), stream)
 

@@ -107,7 +107,7 @@ def resolve_target(description: Description, request: UnresolvedRequest, target:
     except InvalidSparsity:
         nearest = removal.nearest(replace(cut, sparsity=meant), kind)
         raise InvalidTarget(
-            f"{param} {target.limit:,} is out of reach of {method} on this model: the nearest is {nearest:,}",
+            f"{param} {target.limit:,} cannot be reached by {method} on this model: the nearest is {nearest:,}",
             param=param,
         ) from None
 

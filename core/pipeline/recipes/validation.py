@@ -117,7 +117,7 @@ def _require_no_target(request: UnresolvedRequest) -> None:
         raise InvalidSparsity(f"{request.method} prunes nothing: leave sparsity out", param="sparsity")
     if request.pattern not in (None, _NO_PATTERN):
         raise InvalidPattern(
-            f"{request.method} prunes nothing and keeps what zeros there are: leave pattern out", param="pattern"
+            f"{request.method} prunes nothing and keeps the zeros of the model: leave pattern out", param="pattern"
         )
 
 
@@ -142,7 +142,7 @@ def _with_measured_defaults(
     """
     if description.has_experts:
         raise UnsupportedArchitecture(
-            f"sensitivity: the experts of {description.architecture} are not measured yet", param="model"
+            f"sensitivity: the experts of {description.architecture} cannot be measured yet", param="model"
         )
     own = _with_uniform_allocation(options.method, options.pattern, {"seed": parameters.seed} | options.parameters)
     for name, only in (("allocation", "uniform"), ("include_lm_head", False), ("compensation", None)):
@@ -163,15 +163,15 @@ def _with_measured_defaults(
         if not measurable_patterns:
             measurable_methods = [each.id for each in METHODS.values() if _measurable_patterns(each)]
             raise InvalidParameters(
-                f"parameters.method: {options.method} does not prune a layer at a rate in one go: use one of "
-                f"{', '.join(measurable_methods)}",
+                f"parameters.method: {options.method} cannot prune one layer alone, at a given rate, in one step: "
+                f"use one of {', '.join(measurable_methods)}",
                 param="parameters.method",
             )
         pattern = parse_pattern(options.pattern or info.patterns[0])
         if not info.variant(pattern.text).alone_measurable:
             raise InvalidParameters(
-                f"parameters.pattern: {options.method} does not prune a layer at a rate in one go with pattern "
-                f"{pattern.text!r}: use {', '.join(measurable_patterns)}",
+                f"parameters.pattern: {options.method} cannot prune one layer alone, at a given rate, in one step "
+                f"with pattern {pattern.text!r}: use {', '.join(measurable_patterns)}",
                 param="parameters.pattern",
             )
         rates = options.rates_of(pattern)

@@ -95,7 +95,8 @@ def ask(
     """
     if version is None:
         raise Unavailable(
-            "what the model is has to be discovered by a worker, and none has been here yet: start one and ask again",
+            "this kind of model must first be examined by a worker, and no worker has run here yet: start one and "
+            "ask again",
             param="model",
             retry_after=30,
         )
@@ -146,7 +147,7 @@ def get_discovery(session: Session, team_id: str, discovery_id: str) -> Discover
         .where(DiscoveryRow.id == discovery_id, DiscoveryTeamRow.team_id == team_id)
     )
     if row is None:
-        raise NotFound(f"there is no discovery {discovery_id!r}: inspect the model to have it discovered")
+        raise NotFound(f"there is no discovery {discovery_id!r}: inspect the model to have it examined")
     return Discovery.model_validate(row, from_attributes=True)
 
 
@@ -175,8 +176,8 @@ def _require_room(session: Session, team_id: str, settings: Settings) -> None:
     unfinished = session.scalar(count) or 0
     if unfinished >= settings.discoveries_per_team:
         raise QuotaExceeded(
-            f"{unfinished} architectures are being discovered for this team, which may have "
-            f"{settings.discoveries_per_team} at once: wait until one of them is over",
+            f"{unfinished} architectures are being examined for this team, which may have "
+            f"{settings.discoveries_per_team} at once: wait until one is done",
             retry_after=_WAIT_SECONDS,
             param="model",
         )

@@ -85,8 +85,8 @@ def require_measured(gates: Gates, evaluation: Evaluation, task: ModelTask, *, h
     """Require that the job measures the figure of every gate; raises InvalidRequest that names the missing field."""
     if gates.max_export_kl is not None and _GATES["max_export_kl"].models == task.models and not has_exports:
         raise InvalidRequest(
-            'gates.max_export_kl needs files to compare: add "output": {"exports": [{"format": "gguf", "types": '
-            '["Q8_0"]}]}',
+            'gates.max_export_kl needs added files to compare: add "output": {"exports": [{"format": "gguf", '
+            '"types": ["Q8_0"]}]}',
             param="gates.max_export_kl",
         )
     for name in gates.model_dump(exclude_none=True):

@@ -26,8 +26,8 @@ def require_room_in_queue(session: Session, team_id: str, *, adding: int) -> Non
     team = session.execute(_LIMITS, {"team_id": team_id}).one()
     if team.max_device_seconds is not None and team.used >= team.max_device_seconds:
         raise QuotaExceeded(
-            f"the team has used {team.used / 3600:.1f} device hours this month, of {team.max_device_seconds / 3600:g}: "
-            "there are more when the next month (UTC) begins",
+            f"the team has used {team.used / 3600:.1f} of its {team.max_device_seconds / 3600:g} device hours this "
+            "month: its quota starts again next month (UTC)",
             retry_after=float(team.month_left),
         )
     if team.max_queued is None:
@@ -42,7 +42,7 @@ def require_room_in_queue(session: Session, team_id: str, *, adding: int) -> Non
     waiting = session.scalar(select(func.count()).select_from(first)) or 0
     if waiting + adding > most:
         raise QuotaExceeded(
-            f"the team may have {most} jobs waiting, and has them: cancel some, or wait until some start",
+            f"the team has {most} waiting jobs, which is its limit: cancel some, or wait until some start",
             retry_after=ASK_AGAIN_SECONDS,
         )
 

@@ -38,7 +38,7 @@ def with_waiting_reason(session: Session, job: Job, settings: Settings) -> Job:
 def waiting_reason(job: JobRow, workers: Sequence[WorkerRow], settings: Settings) -> str | None:
     """Return the reason why a queued job waits, None where a worker of its queue can take it."""
     if job.awaits_discovery is not None:
-        return "the architecture of its model is being discovered, by the first worker that is free to look"
+        return "its model's architecture is being examined by a worker"
     if not workers:
         return f"no worker serves queue {job.queue!r} at the moment"
     of_enough_memory = [worker for worker in workers if not _has_outgrown(job, worker)]
@@ -62,7 +62,7 @@ def _full_teams(session: Session, team_ids: Collection[str]) -> dict[str, str]:
         select(TeamRow.id, TeamRow.max_running).where(TeamRow.id.in_(team_ids), TeamRow.running >= TeamRow.max_running)
     )
     return {
-        team_id: f"the team runs {most} job{'' if most == 1 else 's'} already, as many as its quota allows at once"
+        team_id: f"the team runs {most} job{'' if most == 1 else 's'} already, which is its limit"
         for team_id, most in rows
     }
 

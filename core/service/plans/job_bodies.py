@@ -200,9 +200,9 @@ def _unregistered_evaluation(
         evaluation: JsonObject = {"datasets": [SELF], "sequence_length": length, "samples": samples}
         return (
             evaluation,
-            "no text is registered: other text that the model writes, so that the loss is measured at all",
+            "no text is registered, so the loss is measured on other text that the model writes",
         )
     if length is None:
         return {"datasets": [dataset]}, "no other set is registered"
     evaluation = {"datasets": [dataset], "sequence_length": length, "samples": EVALUATION_SAMPLES}
-    return evaluation, "no text is registered: the evaluation part of the same source"
+    return evaluation, "no text is registered, so the evaluation part of the same source is used"

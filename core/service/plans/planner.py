@@ -181,8 +181,8 @@ class Planner:
                 )
             if body.amount > scale.most:
                 raise InvalidRequest(
-                    f"amount: {candidate.method} can remove {scale.most:.4g} of this model at most, not "
-                    f"{body.amount:g}: ask for less",
+                    f"amount: {candidate.method} can remove at most {scale.most:.4g} of this model, not "
+                    f"{body.amount:g}: use less",
                     param="amount",
                 )
             return body.amount, "as asked for"
@@ -199,25 +199,25 @@ class Planner:
                 "perplexity"
             )
         if rated:
-            return rated[0][0], "the least there is: even that is not expected to stay close to the dense model"
+            return rated[0][0], "the smallest amount, but even that is not expected to stay close to the dense model"
         usual = min(max(candidate.usual, scale.least), scale.most)
-        return usual, "the usual amount of this method: nothing is known yet of what it costs a model like this"
+        return usual, "the usual amount of this method, as its cost for a model like this is not known yet"
 
     def _kept(self, limit: float, rated: Sequence[tuple[float, PlanFigure]]) -> tuple[float, str]:
         """Return the largest amount whose whole band stays within a perplexity limit."""
         if not rated:
             raise InvalidRequest(
-                "keep_quality: nothing was measured yet that says what a model like this loses: give amount in its "
-                "place; what that job measures is known to the next plan",
+                "keep_quality: no measurement says yet what a model like this loses: give amount instead; the next "
+                "plan can use what that job measures",
                 param="keep_quality",
             )
         kept = [amount for amount, figure in rated if figure.high <= limit]
         if kept:
-            return max(kept), f"the largest amount whose whole band stays within {limit:g} times the perplexity"
+            return max(kept), f"the largest amount whose whole range stays within {limit:g} times the perplexity"
         amount, figure = min(rated, key=lambda each: each[1].high)
         raise InvalidRequest(
-            f"keep_quality: {limit:g} is out of reach: the nearest is {figure.high:.3g}, with {amount:.0%} removed "
-            f"({figure.estimate:.3g} expected, {figure.low:.3g} to {figure.high:.3g})",
+            f"keep_quality: {limit:g} cannot be reached: the nearest is {figure.high:.3g}, with {amount:.0%} "
+            f"removed ({figure.estimate:.3g} expected, {figure.low:.3g} to {figure.high:.3g})",
             param="keep_quality",
         )
 

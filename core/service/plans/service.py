@@ -80,13 +80,17 @@ def _check(body: PlanBody, description: Description) -> None:
             if getattr(body, name) is not None:
                 raise InvalidRequest(f"{name}: goal 'sensitivity' removes nothing: leave {name} out", param=name)
     if body.pattern is not None and body.goal != "sparsity":
-        raise InvalidRequest(f"pattern belongs to goal 'sparsity', not to {body.goal!r}: leave it out", param="pattern")
+        raise InvalidRequest(
+            f"pattern is only for goal 'sparsity', not for {body.goal!r}: leave it out", param="pattern"
+        )
     if body.pattern is not None and parse_pattern(body.pattern).shrinks:
-        raise InvalidRequest("pattern: 'structured' leaves no zeros: use goal 'speed', or n:m", param="pattern")
+        raise InvalidRequest(
+            "pattern: 'structured' leaves no zeros: use goal 'speed', or a pattern n:m", param="pattern"
+        )
     if body.keep_quality is not None and not description.model_task.has_perplexity:
         raise InvalidRequest(
-            f"keep_quality is a perplexity, which {description.architecture} does not have: give amount, and bound "
-            "what is lost by the job's gates.max_accuracy_drop",
+            f"keep_quality is a limit on perplexity, which {description.architecture} does not have: give amount, "
+            "and limit the loss with the job's gates.max_accuracy_drop",
             param="keep_quality",
         )
 

@@ -78,7 +78,7 @@ def unknown(
 def pattern_reason(request: ResolvedRequest, goal: Goal) -> str:
     """Return the reason for a job's pattern."""
     if request.shrinks:
-        return "parts that are gone make a model smaller and faster on any hardware, zeros do not"
+        return "removed parts make a model smaller and faster on any hardware; zeros do not"
     if goal == "size":
         return "zeros anywhere cost less quality than removed channels at the same bytes"
     if parse_pattern(request.pattern).is_unrestricted:
@@ -121,15 +121,15 @@ def choose_recovery(
 ) -> tuple[JsonObject | None, PlanChoice]:
     """Return the planned training, if any, and the reason; `expected` is the perplexity without training."""
     if goal != "speed":
-        return None, choice("recovery", None, "zeros cost less than parts that are gone: see the job first")
+        return None, choice("recovery", None, "zeros cost less quality than removed parts: see the result first")
     body = RECOVERIES[description.task]
     if not description.model_task.has_perplexity:
         return body, choice("recovery", body, "filters cost accuracy that training wins back")
     if calibrated_on in (None, SELF):
-        return None, choice("recovery", None, "there is no text to train on: register one of your use")
+        return None, choice("recovery", None, "there is no text to train on: register one like your use")
     if expected is None:
-        return None, choice("recovery", None, "it is not known yet that this amount needs it: see the job first")
+        return None, choice("recovery", None, "it is not known yet whether this amount needs it: see the result first")
     if expected.estimate <= CLOSE_TO_DENSE:
-        return None, choice("recovery", None, "the model is expected to stay close to the dense one without")
+        return None, choice("recovery", None, "the model is expected to stay close to the dense one without it")
     why = "more is lost than stays close to the dense model, and training wins back a part of it"
     return body, choice("recovery", body, why)

@@ -93,10 +93,10 @@ def _hub(body: PublicationBody) -> HubDestination:
     repository = body.to.removeprefix(_HUB)
     if name_refusal(repository) is not None:
         raise InvalidRequest(
-            "to: after hub: comes org/name, of letters, digits, '-', '_' and '.', at most 96 characters", param="to"
+            "to: write hub:org/name, with letters, digits, '-', '_' and '.', at most 96 characters", param="to"
         )
     if "/" not in repository:
-        raise InvalidRequest("to: after hub: comes org/name, the owner too", param="to")
+        raise InvalidRequest("to: write hub:org/name, with the owner", param="to")
     if body.token is None:
         raise InvalidRequest("token: a token of the hub that may write to the repository is needed", param="token")
     if body.revision is not None and not is_branch(body.revision):
@@ -115,23 +115,23 @@ def _s3(body: PublicationBody, settings: Settings) -> S3Destination:
     prefix = prefix.rstrip("/")
     if not _BUCKET.fullmatch(bucket) or ".." in bucket:
         raise InvalidRequest(
-            "to: after s3:// comes the name of a bucket: 3 to 63 small letters, digits, '-' and '.'", param="to"
+            "to: write s3:// and a bucket name: 3 to 63 lower-case letters, digits, '-' and '.'", param="to"
         )
     if prefix and not _PREFIX.fullmatch(prefix):
         raise InvalidRequest(
-            "to: a prefix is made of letters, digits and '_', '.', '=', '+', '-', with '/' between its parts",
+            "to: a prefix has letters, digits and '_', '.', '=', '+', '-', and '/' between its parts",
             param="to",
         )
     for name in ("access_key", "secret_key"):
         if getattr(body, name) is None:
             raise InvalidRequest(f"{name}: is needed to write to a bucket", param=name)
     if body.region is not None and not _REGION.fullmatch(body.region):
-        raise InvalidRequest("region: is not a region's name, such as eu-central-1", param="region")
+        raise InvalidRequest("region: this is not the name of a region, such as eu-central-1", param="region")
     endpoint = None if body.endpoint is None else body.endpoint.rstrip("/")
     if endpoint is not None and endpoint != (settings.store_endpoint or "").rstrip("/"):
         raise InvalidRequest(
-            "endpoint: artifacts are published to Amazon's S3 (no endpoint), or to the service this server keeps its "
-            "own store at; to no other address",
+            "endpoint: artifacts can be published only to Amazon S3 (no endpoint), or to the service where this "
+            "server has its own store",
             param="endpoint",
         )
     return S3Destination(bucket=bucket, prefix=prefix, region=body.region, endpoint=endpoint)

@@ -22,7 +22,8 @@ def retry(session: Session, caller: Actor, job_id: str, *, max_attempts: int) ->
     user = used_by_publications(session, row.team_id, [row.id]).get(row.id)
     if user is not None and row.status != "succeeded":
         raise Conflict(
-            f"the artifact of job {job_id!r} is needed by {user}: a retry would replace it; wait for it, or cancel it"
+            f"the artifact of job {job_id!r} is needed by {user}, and a retry would replace it: wait for it, or "
+            "cancel it"
         )
     if request_retry(session, row.id, max_attempts).changed:
         require_room_in_queue(session, row.team_id, adding=0)  # It is queued already: the job's row is locked first.

@@ -79,7 +79,7 @@ def _sent(store: Store, settings: Settings, claimed: Claimed, lease: Publication
         credentials: dict[str, str] = json.loads(sealed(server_secret(settings)).open(claimed.credentials))
     except ValueError:
         raise InternalError(
-            "the credentials cannot be opened: the server's secret has changed since; publish it again"
+            "the stored credentials cannot be decrypted, because the server's secret has changed: publish again"
         ) from None
     artifact = StoredArtifact(store, claimed.job_id, claimed.job_attempt, tuple(claimed.files))
     destination = claimed.destination

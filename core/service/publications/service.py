@@ -78,7 +78,7 @@ def publish(
                 PublicationRow.status.in_(OPEN),
             )
         )
-        raise Conflict(f"publication {open_one!r} is on its way to {destination.place}: wait for it, or cancel it")
+        raise Conflict(f"publication {open_one!r} to {destination.place} has not finished: wait for it, or cancel it")
     audit.note(session, caller, "publication.create", row_id, {"job": job.id, "to": destination.place})
     return get_publication(session, team_id, row_id)
 
@@ -89,7 +89,7 @@ def _require_publishable(job: JobRow, *, has_artifact: bool, despite_gates: bool
     The artifact of an unsuccessful job comes from an attempt that missed a gate.
     """
     if job.status not in TERMINAL:
-        raise NoArtifact(f"job {job.id!r} is {job.status}: what it leaves is published once it is over")
+        raise NoArtifact(f"job {job.id!r} is {job.status}: its artifact can be published when it has ended")
     if not has_artifact:
         left_one = job.status == "succeeded" or (job.error or {}).get("code") == GateMissed.code
         raise NoArtifact(
@@ -99,7 +99,7 @@ def _require_publishable(job: JobRow, *, has_artifact: bool, despite_gates: bool
         )
     if job.status != "succeeded" and not despite_gates:
         raise NoArtifact(
-            f"job {job.id!r} missed a gate: to publish what it left all the same, say despite_gates",
+            f"job {job.id!r} missed a gate: to publish its artifact anyway, set despite_gates",
             param="despite_gates",
         )
 

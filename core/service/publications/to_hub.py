@@ -124,7 +124,7 @@ def _raise_translated(error: Exception, destination: HubDestination, endpoint: s
         at = at.__cause__
     log.warning("the hub's answer cannot be read", to=destination.place, error=type(error).__name__)
     raise DestinationRefused(
-        f"the hub does not take {destination.place}: what it answered cannot be read ({type(error).__name__})",
+        f"the hub does not accept {destination.place}: its answer cannot be read ({type(error).__name__})",
         param="to",
     ) from None
 
@@ -135,14 +135,14 @@ def _refusal(error: HfHubHTTPError, destination: HubDestination) -> SecateurErro
     if isinstance(error, GatedRepoError):
         return DestinationRefused(f"{where} is gated, and the token's account has no access to it", param="token")
     if status == 401 and not isinstance(error, RepositoryNotFoundError):
-        return DestinationRefused("the hub does not accept the token: it is wrong, or has been revoked", param="token")
+        return DestinationRefused("the hub does not accept the token: it is wrong or was revoked", param="token")
     if status == 403:
         return DestinationRefused(
-            f"the token may not write to {where}: it needs a role that can, and rights to the organisation",
+            f"the token may not write to {where}: it needs a role that can write, and rights in the organisation",
             param="token",
         )
     if isinstance(error, RepositoryNotFoundError):
-        return DestinationRefused(f"there is no repository {where}, and the token may not make it", param="to")
+        return DestinationRefused(f"there is no repository {where}, and the token may not create it", param="to")
     if isinstance(error, RevisionNotFoundError):
         return DestinationRefused(f"{where} has no branch {destination.revision!r}", param="revision")
     if status in (408, 409, 412, 423, 425, 429) or status >= 500:

@@ -71,6 +71,6 @@ class CheckSlots:
 
     def _busy(self) -> Unavailable:
         return Unavailable(
-            f"datasets are checked {self.count} at a time: {self._running.total()} checks run and {len(self._waiting)} "
-            "wait. This one has not begun: ask again"
+            f"datasets are checked {self.count} at a time: {self._running.total()} checks run and "
+            f"{len(self._waiting)} wait. This one has not begun: try again"
         )

@@ -104,4 +104,4 @@ def _require_new(is_new: bool, name: str) -> None:
     Raises Conflict.
     """
     if not is_new:
-        raise Conflict(f"{name!r} was registered by somebody else meanwhile", param="name")
+        raise Conflict(f"{name!r} was registered by somebody else in the meantime", param="name")

@@ -78,7 +78,8 @@ def complete_upload(
         ]
         if wrong:
             raise UploadRefused(
-                f"{', '.join(wrong)}: what arrived has another SHA-256 than was announced; send it again", param="files"
+                f"{', '.join(wrong)}: the SHA-256 of what arrived is not the announced one: send it again",
+                param="files",
             )
         try:
             with check_slots.slot(caller.team_id) if _is_sandboxed(upload, files) else contextlib.nullcontext():
@@ -107,7 +108,8 @@ def _begin(session: Session, caller: Principal, upload_id: str, owner: str) -> M
     if missing:
         first = missing[0]
         raise UploadRefused(
-            f"{len(missing)} files are not all here: of {first.path} {first.received} of {first.bytes} bytes",
+            f"{len(missing)} files are not complete: {first.received} of {first.bytes} bytes of {first.path} have "
+            "arrived",
             param="files",
         )
     if is_being_completed(session, upload):
@@ -164,7 +166,7 @@ def _require_lease(session: Session, upload_id: str, owner: str) -> None:
 
 
 def _taken_over(upload_id: str) -> Unavailable:
-    return Unavailable(f"upload {upload_id!r} is being completed by another request: ask again")
+    return Unavailable(f"upload {upload_id!r} is being completed by another request: try again")
 
 
 def _store_file(

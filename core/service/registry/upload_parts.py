@@ -79,7 +79,7 @@ def expect_part(session: Session, team_id: str, upload_id: str, path: str, start
     if upload.error is not None:
         raise UploadRefused(f"upload {upload_id!r} is over: {upload.error['message']}", param="files")
     if upload.status != "open":
-        raise UploadRefused(f"upload {upload_id!r} is {upload.status}: it takes no more parts")
+        raise UploadRefused(f"upload {upload_id!r} is {upload.status}: it accepts no more parts")
     if file.received != start:
         raise _mismatch(path, start, file.received)
     before = [] if file.checked else parts_of(session, upload_id, path)
@@ -130,7 +130,7 @@ def require_size(part: ExpectedPart, size: int) -> None:
         raise UploadRefused(f"the part of {part.file.path} is empty")
     if end > part.file.bytes:
         raise UploadRefused(
-            f"{part.file.path} was announced with {part.file.bytes} bytes, with this part it would have {end}"
+            f"{part.file.path} was announced with {part.file.bytes} bytes, but with this part it has {end}"
         )
     if len(part.before) >= MOST_PARTS:
         raise UploadRefused(f"{part.file.path} has {MOST_PARTS} parts already: send larger ones")
@@ -212,7 +212,7 @@ _checks = {True: _check_companion, False: _check_weights}
 
 def _mismatch(path: str, start: int, received: int) -> OffsetMismatch:
     return OffsetMismatch(
-        f"{received} bytes of {path} are there: go on from {received}, not from {start}",
+        f"{received} bytes of {path} have arrived: go on from {received}, not from {start}",
         members={"received": received},
         param="offset",
     )

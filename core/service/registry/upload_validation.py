@@ -41,10 +41,11 @@ def require_possible(body: UploadBody, settings: Settings) -> None:
     total = sum(file.bytes for file in body.files)
     if total > settings.upload_max_bytes:
         raise PayloadTooLarge(
-            f"the files have {total} bytes together, this service takes {settings.upload_max_bytes}", param="files"
+            f"the files have {total} bytes together, but this service accepts at most {settings.upload_max_bytes}",
+            param="files",
         )
     if body.kind == "dataset" and len(named) != 1:
-        raise UploadRefused(f"a dataset is one file, {len(named)} are announced", param="files")
+        raise UploadRefused(f"a dataset is one file, but {len(named)} are announced", param="files")
     if body.kind == "model" and CONFIG_FILE not in named:
         raise UnusableModel(f"a model needs {CONFIG_FILE}, which is not announced", param="files")
     if body.kind == "model" and not {SINGLE_FILE, INDEX_FILE} & named.keys():

@@ -200,7 +200,7 @@ def _open_one(
         .returning(UploadRow)
     )
     if row is None:
-        raise Conflict(f"an upload named {body.name!r} has ended this moment: try again", param="name")
+        raise Conflict(f"an upload named {body.name!r} has just ended: try again", param="name")
     files = files_of(session, row.id)
     announced = {(file.path, file.bytes, file.sha256) for file in body.files}
     is_read_alike = all(getattr(row, name) == value for name, value in reading.items())

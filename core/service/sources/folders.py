@@ -27,8 +27,8 @@ def allowed_path(settings: Settings, path: str) -> Path:
     roots = [settings.models_root, settings.datasets_root, *settings.allowed_roots]
     if not any(real.is_relative_to(root.resolve()) and real != root.resolve() for root in roots):
         raise PathEscapes(
-            f"path {path!r} lies outside the folders this server registers from; its operator can add one to "
-            "SECATEUR_ALLOWED_ROOTS",
+            f"path {path!r} is outside the folders that this server registers from; its operator can add a folder "
+            "to SECATEUR_ALLOWED_ROOTS",
             param="path",
         )
     return real
@@ -85,7 +85,7 @@ def _files(folder: Path) -> Iterator[Path]:
         for name in [*folders, *names]:
             entry = Path(where, name)
             if not entry.resolve().is_relative_to(root):
-                raise PathEscapes(f"{entry.relative_to(folder)} links to a place outside the folder", param="path")
+                raise PathEscapes(f"{entry.relative_to(folder)} is a link to a place outside the folder", param="path")
             if entry.is_symlink() and entry.is_dir():
                 raise UnusableModel(f"{entry.relative_to(folder)} is a link to a folder", param="path")
         for name in names:

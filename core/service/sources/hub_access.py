@@ -44,8 +44,8 @@ def open_access(access: HubAccess, settings: Settings) -> HubCredential | None:
             opened = Sealed(server_secret(settings), PURPOSE).open(access.sealed.encode())
         except ValueError:
             raise GatedModel(
-                "the team's hub token cannot be opened: SECATEUR_SECRET_KEY is another one than when it was set, or on "
-                "this worker; an admin of the team can set the token again"
+                "the team's hub token cannot be decrypted: SECATEUR_SECRET_KEY was changed, or differs on this "
+                "worker; an admin of the team can set the token again"
             ) from None
         return HubCredential(opened, "team")
     if access.is_lent and settings.hub_token is not None:

@@ -50,7 +50,7 @@ def describe_hub_model(hub: Hub, repository: str, listing: HubListing, *, max_by
             total = sum(file.bytes for file in files)
             if total > max_bytes:
                 raise ModelTooLarge(
-                    f"it takes {total} bytes, and this service fetches at most {max_bytes}", param="model"
+                    f"it has {total} bytes, but this service fetches at most {max_bytes}", param="model"
                 )
             write_header_only_folder(folder, weights, read)
             description = describe_source(folder)

@@ -45,7 +45,7 @@ class HubOutage:
         left = self.seconds_left
         if left:
             raise HubUnavailable(
-                f"the hub did not answer a short while ago, and is asked again in {ceil(left)} seconds",
+                f"the hub did not answer a short while ago; it is asked again in {ceil(left)} seconds",
                 retry_after=ceil(left),
             )
         try:

@@ -216,7 +216,7 @@ def _require_same_model(row: SweepRow, job: Job) -> None:
     """Require that the model's name still refers to the sweep's model; raises InvalidRequest."""
     if job.model_revision != row.model_revision:
         raise InvalidRequest(
-            f"model {job.model!r} is not the one this sweep began with: its content is {job.model_revision}, was "
+            f"model {job.model!r} has changed since this sweep began: its content is {job.model_revision}, and was "
             f"{row.model_revision}",
             param="model",
         )

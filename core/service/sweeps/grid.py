@@ -36,7 +36,7 @@ def requested_points(body: SweepBody) -> list[RequestedPoint]:
     count = _count(body)
     if count > MOST_POINTS:
         raise InvalidRequest(
-            f"the sweep has {count} points, {MOST_POINTS} are the most: take fewer values, or several sweeps",
+            f"the sweep has {count} points, but at most {MOST_POINTS} are allowed: use fewer values, or several sweeps",
             param="search" if body.search else "grid",
         )
     if body.search is not None:
@@ -61,7 +61,7 @@ def _count(body: SweepBody) -> int:
 def _check_job(body: SweepBody) -> None:
     """Refuse fields that the service or the search sets itself: raises InvalidRequest."""
     if not isinstance(body.job.get("model"), str):
-        raise InvalidRequest("job.model is required: a sweep is on one model", param="job.model")
+        raise InvalidRequest("job.model is required: a sweep prunes one model", param="job.model")
     metadata = body.job.get("metadata")
     if isinstance(metadata, dict) and SWEEP_LABEL in metadata:
         raise InvalidRequest(
@@ -69,7 +69,8 @@ def _check_job(body: SweepBody) -> None:
         )
     if isinstance(metadata, dict) and len(metadata) >= MOST_LABELS:
         raise InvalidRequest(
-            f"job.metadata: at most {MOST_LABELS - 1} labels, for the service adds the sweep's", param="job.metadata"
+            f"job.metadata: at most {MOST_LABELS - 1} labels, because the service adds one for the sweep",
+            param="job.metadata",
         )
     if body.search is None:
         return
@@ -77,7 +78,9 @@ def _check_job(body: SweepBody) -> None:
         if body.job.get(name) is not None:
             raise InvalidRequest(f"job.{name}: the search chooses it, leave it out", param=f"job.{name}")
     if body.job.get("gates"):
-        raise InvalidRequest("job.gates: the limits of a search are search.subject_to", param="job.gates")
+        raise InvalidRequest(
+            "job.gates: a search has its limits in search.subject_to: leave gates out", param="job.gates"
+        )
 
 
 def _all_values(body: SweepBody) -> Iterator[tuple[str, Document]]:
@@ -112,7 +115,7 @@ def _with_values(job: Document, values: Mapping[str, JsonValue], param: str) -> 
         first, *rest = path.split(".")
         if first not in JobBody.model_fields:
             raise InvalidRequest(
-                f"{param}: {path!r} leads to no field of a job body, which has {', '.join(JobBody.model_fields)}",
+                f"{param}: {path!r} is not a field of a job body, which has {', '.join(JobBody.model_fields)}",
                 param=param,
             )
         if first in FIXED:

@@ -154,18 +154,18 @@ def why_nothing(search: Search, points: Sequence[PointState]) -> str:
     step = search_step(search, points)
     if isinstance(step, Winner):
         return (
-            f"max_jobs ({search.max_jobs}) left none to measure {label_of(points[step.number])} in full, which keeps "
-            "the limits by the cheaper evaluation."
+            f"max_jobs ({search.max_jobs}) left no job to measure {label_of(points[step.number])} in full, which is "
+            "within the limits by the cheaper evaluation."
         )
     near = nearest(search, points)
     if near is None or near.figures is None:
         return "No model was measured: every job that was run failed."
     missed = max(unmet(search.subject_to, near.figures), key=lambda each: distance([each]))
     if missed.value is None:
-        return f"No model keeps the limits: {missed.constraint} could not be measured of {label_of(near)}."
+        return f"It is not known whether a model is within the limits: {label_of(near)} has no {missed.constraint}."
     return (
-        f"No model of those looked at keeps the limits. The nearest is {label_of(near)}: its {missed.constraint[4:]} "
-        f"is {missed.value:.4g}, the limit {missed.limit:g} ({missed.value - missed.limit:+.4g})."
+        f"No measured model is within the limits. The nearest is {label_of(near)}: its {missed.constraint[4:]} is "
+        f"{missed.value:.4g}, and the limit is {missed.limit:g} ({missed.value - missed.limit:+.4g})."
     )
 
 

@@ -70,11 +70,13 @@ class Search(RequestObject):
         if self.lowest > self.highest:
             raise ValueError(f"lowest ({self.lowest:g}) is above highest ({self.highest:g})")
         if len(set(self.methods)) < len(self.methods):
-            raise ValueError("methods names one twice")
+            raise ValueError("methods: one is named twice")
         if self.probe is not None and self.probe.samples is None and self.probe.task_limit is None:
-            raise ValueError("probe: say samples or task_limit, or leave it out")
+            raise ValueError("probe: give samples or task_limit, or leave it out")
         if self.probe is not None and self.max_jobs < 2:
-            raise ValueError("max_jobs: a search with a probe needs at least 2, one to measure its winner in full")
+            raise ValueError(
+                "max_jobs: a search with a probe needs at least 2, because one job measures the winner in full"
+            )
         return self
 
     def candidates(self) -> list[float]:
@@ -118,7 +120,7 @@ class SweepBody(RequestObject):
         if self.search is not None and (self.grid is not None or self.points):
             raise ValueError("search chooses its own points: leave out grid and points")
         if self.search is None and self.grid is None and not self.points:
-            raise ValueError("say what varies: grid, points or search")
+            raise ValueError("give what varies: grid, points or search")
         return self
 
 

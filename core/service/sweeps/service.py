@@ -123,7 +123,7 @@ def resume(session: Session, caller: Actor, sweep_id: str) -> Sweep:
     """
     row = find_sweep(session, team_of(caller), sweep_id, for_update=True)
     if row.status == "succeeded":
-        raise Conflict("the sweep has succeeded: submit another to run more")
+        raise Conflict("the sweep has succeeded: submit another one to run more")
     if row.status != "running":
         change_status(session, row, "running")
         numbers = [

@@ -61,7 +61,7 @@ def check_points_again(context: RequestContext, row: SweepRow) -> bool:
         checked = check_sweep(context, body, requested)
         if checked.points[0].model_revision != row.model_revision:
             raise InvalidRequest(
-                f"model {row.model!r} is not the one this sweep began with: submit the sweep anew", param="model"
+                f"model {row.model!r} has changed since this sweep began: submit the sweep again", param="model"
             )
     except NotDiscovered as missing:
         try:

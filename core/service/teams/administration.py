@@ -26,7 +26,7 @@ def create_team_with_key(
     Raises InvalidRequest, Conflict where the name is taken.
     """
     if _NAME.fullmatch(name) is None:
-        raise InvalidRequest("a team's name has 1 to 100 characters, in one line", param="name")
+        raise InvalidRequest("a team's name has 1 to 100 characters, on one line", param="name")
     if session.scalar(select(TeamRow.id).where(TeamRow.name == name)) is not None:
         raise Conflict(f"there is a team {name!r} already")
     team_id = create_team(session, name)
@@ -59,7 +59,7 @@ def _check(limit: str, value: float | None) -> None:
         if value is None or not 0 < value <= 1000:
             raise InvalidRequest("a weight is a number above 0, at most 1000; the usual one is 1", param=limit)
     elif value is not None and not 0 <= value < 2**53:
-        raise InvalidRequest(f"{limit} is a number from 0 up, or none", param=limit)
+        raise InvalidRequest(f"{limit} must be a number from 0 up, or none", param=limit)
     elif limit in ("max_running", "max_queued") and value is not None and value >= 2**31:
         raise InvalidRequest(f"{limit} is below 2³¹, or none", param=limit)
 

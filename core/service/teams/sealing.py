@@ -26,4 +26,4 @@ class Sealed:
         try:
             return self._fernet.decrypt(sealed).decode()
         except InvalidToken:
-            raise ValueError("this was sealed with another secret: was SECATEUR_SECRET_KEY changed?") from None
+            raise ValueError("this was encrypted with another secret: was SECATEUR_SECRET_KEY changed?") from None

@@ -82,7 +82,7 @@ def _verify(signing_secret: str, headers: SentHeaders, body: bytes) -> None:
     except (WebhookVerificationError, ValueError) as error:
         about = str(error) if isinstance(error, WebhookVerificationError) else "the signature is malformed"
         raise Unauthenticated(
-            f"the signature does not hold: {about}; it must be of this body, made with the trigger's secret less than "
-            "five minutes ago",
+            f"the signature is not valid: {about}; it must be for this body, made with the trigger's secret, less "
+            "than five minutes old",
             param="webhook-signature",
         ) from None

@@ -58,7 +58,7 @@ class Placeholder(BaseModel):
     @model_validator(mode="after")
     def _is_coherent(self) -> Self:
         if self.default is not None and self.required:
-            raise ValueError("a default is never used where the payload must have the value: drop one of the two")
+            raise ValueError("the payload must have the value, so a default is never used: drop one of the two")
         if self.pattern is not None:
             if self.type != "string":
                 raise ValueError(f"pattern is for strings, not for type {self.type}")

@@ -27,7 +27,7 @@ def check_cron(cron: str) -> str:
     except CronSimError as error:
         raise ValueError(f"not a cron expression: {error}; write for example 0 3 * * MON for Mondays at 3") from None
     except StopIteration:
-        raise ValueError("this cron expression is never due") from None
+        raise ValueError("this cron expression matches no time") from None
     return cron
 
 

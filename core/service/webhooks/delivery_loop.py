@@ -61,7 +61,11 @@ class _Sender:
     def send(self, due: Due) -> DeliveryOutcome:
         if not due.secrets:
             return DeliveryOutcome(
-                0, None, "its secret cannot be opened: SECATEUR_SECRET_KEY was changed; rotate it", None, None
+                0,
+                None,
+                "its secret cannot be decrypted, because SECATEUR_SECRET_KEY was changed: rotate the secret",
+                None,
+                None,
             )
         started = time.monotonic()
         status, response, retry_after = None, None, None

@@ -121,7 +121,7 @@ def rotate_secret(
     session.execute(delete(WebhookSecretRow).where(own, WebhookSecretRow.expires_at <= func.clock_timestamp()))
     good = session.scalar(select(func.count()).select_from(WebhookSecretRow).where(own)) or 0
     if good >= MOST_SECRETS:
-        raise Conflict(f"{good} secrets are good already: rotate with a shorter grace, or once one has expired")
+        raise Conflict(f"{good} secrets are valid already: rotate with a shorter grace, or when one has expired")
     plain = _add_secret(session, row.id, secret)
     audit.note(session, caller, "webhook.rotate", row.id, {"grace_seconds": grace_seconds})
     return CreatedWebhook(**webhook_answer(session, row).model_dump(), secret=plain)

@@ -275,7 +275,7 @@ def test_what_timm_keeps_is_taken_and_nonsense_refused(tmp_path: Path) -> None:
     for number, (said, error) in enumerate(
         [({"image_std": 0}, UnusableModel), ({"size": -1}, UnusableModel), ({"image_mean": [1, 2]}, UnusableModel)]
     ):
-        with pytest.raises(error, match="makes no sense"):
+        with pytest.raises(error, match="settings for images are not valid"):
             prepared(tmp_path / str(number), IMAGE, said, {})
     with pytest.raises(SecateurError, match="4 channels"):
         read_preprocessing(tmp_path, {}, ImageShape(channels=4, height=1, width=1))

@@ -190,7 +190,7 @@ def test_heads_that_the_familys_config_would_refuse_are_fine_where_layers_have_c
 def test_differing_layers_stay_differing(tmp_path: Path) -> None:
     artifact, _ = prune(make_model(tmp_path / "model"), tmp_path / "work", "l2-structured", 0.2, PROTECTED)
     description = inspect_folder(artifact, own_artifact=True)
-    with pytest.raises(InvalidParameters, match="different shapes already; use 'per_layer'"):
+    with pytest.raises(InvalidParameters, match="different shapes already, so use 'per_layer'"):
         resolve_request(description, UnresolvedRequest("llm-pruner", None, 0.2, layout="uniform"))
     assert (
         resolve_request(description, UnresolvedRequest("llm-pruner", None, 0.1, layout="per_layer")).layout

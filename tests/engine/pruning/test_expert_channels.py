@@ -233,5 +233,5 @@ def test_gates_in_another_order_fail_the_self_test(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.parametrize("method", ["bonsai", "loraprune", "lorashear"])
 def test_a_method_of_masks_or_adapters_refuses_a_mixture(method: str, tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedArchitecture, match="takes no channels"):
+    with pytest.raises(UnsupportedArchitecture, match="does not remove their channels"):
         cut(opened(PER_EXPERT), tmp_path, method)

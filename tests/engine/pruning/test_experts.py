@@ -219,10 +219,10 @@ def test_a_number_of_experts_that_cannot_stay_is_refused_with_the_nearest(
 @pytest.mark.parametrize(
     ("method", "sparsity", "parameters", "error", "message"),
     [
-        ("magnitude", 0.5, {"scope": "model"}, InvalidParameters, "which is not done with those of experts"),
-        ("wanda", 0.5, {"allocation": "owl"}, InvalidParameters, "some of these have experts and some none"),
-        ("sensitivity", None, {"method": "magnitude"}, UnsupportedArchitecture, "are not measured yet"),
-        ("bonsai", 0.2, {}, UnsupportedArchitecture, "takes no channels"),
+        ("magnitude", 0.5, {"scope": "model"}, InvalidParameters, "each expert is pruned alone"),
+        ("wanda", 0.5, {"allocation": "owl"}, InvalidParameters, "some have experts and some have none"),
+        ("sensitivity", None, {"method": "magnitude"}, UnsupportedArchitecture, "cannot be measured yet"),
+        ("bonsai", 0.2, {}, UnsupportedArchitecture, "does not remove their channels"),
     ],
 )
 def test_what_mixtures_are_not_offered_is_refused_before_anything_is_queued(

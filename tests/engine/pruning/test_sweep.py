@@ -265,7 +265,7 @@ def test_the_head_is_pruned_where_asked_and_untied(tmp_path: Path) -> None:
 
 
 def test_a_tied_head_is_refused(model: Path, tmp_path: Path) -> None:
-    with pytest.raises(InvalidParameters, match="tied to the embeddings"):
+    with pytest.raises(InvalidParameters, match="shares its weights with the embeddings"):
         sweep(model, tmp_path, calibration=None, method="magnitude", sparsity=0.5, parameters={"include_lm_head": True})
 
 

@@ -146,7 +146,7 @@ def test_timings_that_differ_by_more_than_the_gain_end_the_search_at_once() -> N
 
 
 def test_a_ratio_that_no_shape_has_is_named_with_the_nearest() -> None:
-    with pytest.raises(TargetUnreachable, match=r"nearest ratio measured is 0.200, at sparsity 0.8000") as refused:
+    with pytest.raises(TargetUnreachable, match=r"nearest measured ratio is 0.200, at sparsity 0.8000") as refused:
         search(SPARSITIES, 0.1, fake(1.0), lambda step: None)
     assert refused.value.problem()["code"] == "target_unreachable" and not refused.value.retryable
 

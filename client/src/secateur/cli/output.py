@@ -51,7 +51,7 @@ class WaitShown:
         if discovery.state != self._shown:
             self._shown = discovery.state
             doing = "a worker is examining it" if discovery.state == "running" else "waiting for a worker"
-            print(f"secateur: discovering {discovery.architecture}: {doing}", file=sys.stderr)
+            print(f"secateur: examining {discovery.architecture}: {doing}", file=sys.stderr)
 
 
 def explain(error: Exception | str) -> None:

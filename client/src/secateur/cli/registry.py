@@ -194,13 +194,15 @@ def _parameters(model: Model) -> str:
         return f"{count(model.parameters)}, of which {count(model.prunable_parameters)} can be pruned"
     if model.discovery.error is not None:
         return f"{count(model.parameters)}; it cannot be pruned: {model.discovery.error.message}"
-    return f"{count(model.parameters)}; what can be pruned is being discovered: `secateur inspect {model.name}` waits"
+    return (
+        f"{count(model.parameters)}; its architecture is being examined: `secateur inspect {model.name}` waits for it"
+    )
 
 
 def _prunable(model: Model) -> str:
     if model.discovery is None:
         return count(model.prunable_parameters)
-    return {"failed": "cannot be", "unknown": "not known"}.get(model.discovery.state, "being discovered")
+    return {"failed": "cannot be", "unknown": "not known"}.get(model.discovery.state, "being examined")
 
 
 def show_dataset(dataset: Dataset, as_json: bool) -> None:

@@ -131,7 +131,7 @@ def share_linears(
         )
     if not rows:
         raise InvalidRequest(
-            "output.format: 'hashed' shares the weights of linear layers, and none is among those this job may change: "
+            "output.format: 'hashed' shares the weights of linear layers, but this job may change no linear layer: "
             "use 'packed'",
             param="output.format",
         )

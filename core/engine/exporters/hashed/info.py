@@ -10,8 +10,7 @@ class _HashedInfo(ExporterInfo):
     def check(self, description: Description, removal: Removal | None) -> None:
         if description.task not in self.task_families:
             raise InvalidRequest(
-                "output.format: 'hashed' shares the weights of image classifiers' linear layers; of a language model "
-                "use 'packed'",
+                "output.format: 'hashed' is for image classifiers; for a language model use 'packed'",
                 param="output.format",
             )
 

@@ -10,8 +10,8 @@ class _PackedInfo(ExporterInfo):
     def check(self, description: Description, removal: Removal | None) -> None:
         if removal is not None and not removal.keeps_zeros:
             raise InvalidRequest(
-                "output.format: structured pruning leaves no zeros to pack, the files are smaller as they are: use "
-                "'dense'",
+                "output.format: structured pruning leaves no zeros to pack, because the files get smaller anyway: "
+                "use 'dense'",
                 param="output.format",
             )
 

@@ -144,7 +144,7 @@ def check_shapes(
             stored_ones.add(id(parameter))
             if entry.shape != tuple(parameter.shape):
                 raise MissingTensors(
-                    f"{entry.name[:200]} has shape {list(entry.shape)}, config.json needs {list(parameter.shape)}",
+                    f"{entry.name[:200]} has shape {list(entry.shape)}, but config.json needs {list(parameter.shape)}",
                     param="model",
                 )
     for name, parameter in model.named_parameters():

@@ -75,7 +75,9 @@ class _Watch:
         """Return the curve from the values of `increases`; raises RunFailed where it is not finite."""
         *read, total = increases
         if not math.isfinite(total):
-            raise RunFailed(f"{self.shape.name}: its inputs or gradients are not finite, no rate can be chosen by them")
+            raise RunFailed(
+                f"{self.shape.name}: its inputs or gradients are infinite or not a number, so no rate can be chosen"
+            )
         scale = self.shape.out_features / len(range(0, self.shape.out_features, self.stride))
         return LayerCosts(self.shape.name, self.shape.numel, _rates(highest), [scale * cost for cost in read])
 

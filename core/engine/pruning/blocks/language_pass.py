@@ -61,8 +61,8 @@ class UnitRemovalPass(BlockPass):
         self.plan = plan
         if plan.compensation is not None and self.calibration_tokens is None:
             raise InvalidRequest(
-                "calibration is required: parameters.compensation fits what is left to what the dense model gives for "
-                "text",
+                "calibration is required: parameters.compensation fits the remaining weights to the dense model's "
+                "outputs on text",
                 param="calibration",
             )
         self.structure = require_structure(folder.description)

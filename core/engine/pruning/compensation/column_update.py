@@ -56,7 +56,10 @@ def _factorise(hessian_II: Tensor, damping: float, note: Callable[[str], None]) 
                 note(f"Cholesky factorisation needed damping {damping * 2**doubling:g} instead of {damping:g}")
             return lower_II, dead_I
         diagonal_I += lambda_ * 2**doubling
-    raise RunFailed("the Hessian of a linear layer cannot be factorised at any damping: its inputs are not finite")
+    raise RunFailed(
+        "the Hessian of a linear layer cannot be factorised with any damping: the layer's inputs are "
+        "infinite or not a number"
+    )
 
 
 def prune_columns(

@@ -197,7 +197,7 @@ class ExpertPruner:
         counted = (rounded_OI == 0).sum(dtype=torch.float64), rounded_OI.sum(dtype=torch.float64)
         zeros, total = torch.stack(counted).tolist()
         if not isfinite(total):
-            raise RunFailed(f"{linear.name}: its inputs are not finite, there is nothing to solve for")
+            raise RunFailed(f"{linear.name}: its inputs are infinite or not a number, so there is nothing to solve for")
         account.zeros += int(zeros)
         account.fits.append(fit)
         if not share.is_pooled:

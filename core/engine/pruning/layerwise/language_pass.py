@@ -88,7 +88,9 @@ class LayerRows:
         for row, own in self._unread:
             zeros, total, *energies = (figures.pop(0) for _ in range(len(own)))
             if not math.isfinite(total):
-                raise RunFailed(f"{row.name}: its inputs are not finite, there is nothing to solve for")
+                raise RunFailed(
+                    f"{row.name}: its inputs are infinite or not a number, so there is nothing to solve for"
+                )
             error = relative_error(*energies) if energies else None
             sparsity = zeros / (row.out_features * row.in_features)
             self.all.append(replace(row, zeros=int(zeros), sparsity=sparsity, reconstruction_error=error))

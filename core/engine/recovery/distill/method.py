@@ -193,7 +193,9 @@ def _next_tokens(tokens_BT: Tensor) -> Tensor:
 def _open_teacher(opened: OpenedModel) -> tuple[ModelFolder, nn.Module]:
     """Load the teacher; raises InvalidRequest where there is none, or one that does not fit."""
     if opened.teacher is None:
-        raise InvalidRequest("recovery.teacher is required: distill needs a model to learn from", param=_TEACHER)
+        raise InvalidRequest(
+            "recovery.teacher is required: distill needs a model to learn from (the teacher)", param=_TEACHER
+        )
     folder = opened.teacher.folder
     words, own = folder.description.vocabulary_size, opened.folder.description.vocabulary_size
     if words != own:

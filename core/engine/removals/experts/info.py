@@ -30,8 +30,8 @@ class ExpertRemoval(Removal):
 
     def latency_refusal(self) -> str | None:
         return (
-            "each token goes to as many experts as before, whichever go, so that no such ratio can be aimed at: use "
-            "target.parameters or target.bytes"
+            "each token goes to as many experts as before, so removing experts does not change the latency as "
+            "needed: use target.parameters or target.bytes"
         )
 
     def panels(self, sections: Mapping[str, Any]) -> Sequence[SharePanel]:

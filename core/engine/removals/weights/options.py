@@ -64,7 +64,8 @@ def prunable_linears(description: Description, parameters: LayerSelection) -> li
         model = description.language_model
         if model.tied_embeddings:
             raise InvalidParameters(
-                "parameters.include_lm_head: the head is tied to the embeddings, which are not prunable",
+                "parameters.include_lm_head: the output head shares its weights with the embeddings, which cannot be "
+                "pruned",
                 param="parameters.include_lm_head",
             )
         linears.append(
@@ -77,7 +78,7 @@ def prunable_linears(description: Description, parameters: LayerSelection) -> li
         )
     if not linears:
         raise InvalidParameters(
-            "parameters: every linear layer is skipped, nothing is left to prune", param="parameters"
+            "parameters: every linear layer is skipped, so nothing is left to prune", param="parameters"
         )
     return linears
 
@@ -108,8 +109,8 @@ def check_masks(description: Description, checked: LayerSelection, parsed: Patte
         _check_gradients(allocation, description)
     if checked.ranks_entire_model and any(linear.experts for linear in linears):
         raise InvalidParameters(
-            "parameters.scope: 'model' ranks all weights together, which is not done with those of experts, each of "
-            "which is pruned alone: use 'tensor' or 'row', or skip the experts (parameters.skip_modules)",
+            "parameters.scope: 'model' ranks all weights together, but each expert is pruned alone: use 'tensor' or "
+            "'row', or skip the experts (parameters.skip_modules)",
             param="parameters.scope",
         )
     if checked.ranks_entire_model and (parsed.is_n_m or allocation is None or allocation.allocation != "uniform"):
@@ -142,7 +143,7 @@ def _check_allocation(
         raise InvalidParameters(f"{where}: pattern n:m fixes every layer's sparsity, only 'uniform' fits", param=where)
     if isinstance(allocation, str) and not parameters.measured_allocation:
         raise InvalidParameters(
-            f"{where}: what {allocation!r} measured is looked up when a job is submitted: give the list itself here",
+            f"{where}: the results of {allocation!r} are looked up when a job is submitted: give the list itself here",
             param=where,
         )
     if isinstance(allocation, list):
@@ -155,14 +156,15 @@ def _check_allocation(
         mean = removed / sum(linear.numel for linear in linears)
         if abs(mean - sparsity) > _AGREEMENT:
             raise InvalidParameters(
-                f"{where}: the list removes {mean:.4f} of the prunable weights, sparsity asks for {sparsity}: make "
-                "them agree",
+                f"{where}: the list removes {mean:.4f} of the prunable weights, but sparsity asks for {sparsity}: "
+                "make them agree",
                 param=where,
             )
     elif allocation == "owl" and _are_unlike(linears):
         raise InvalidParameters(
-            f"{where}: 'owl' gives each layer its own sparsity and keeps their mean, which is the model's only where "
-            "layers hold as many weights: some of these have experts and some none; use 'uniform' or 'fisher'",
+            f"{where}: 'owl' keeps the mean of the layers' sparsities, which is the model's sparsity only if all "
+            "layers have the same number of weights. Here some have experts and some have none: use 'uniform' or "
+            "'fisher'",
             param=where,
         )
     # Re-centring can move one layer by up to twice the range from the mean.

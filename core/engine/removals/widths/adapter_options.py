@@ -46,7 +46,7 @@ class AdapterOptions(WidthOptions, BudgetOptions):
     @classmethod
     def _everywhere(cls, lora: Lora) -> Lora:
         if lora.targets is not None:
-            raise ValueError("targets: heads and channels are scored by adapters on all linear layers: leave it out")
+            raise ValueError("targets: heads and channels are scored by adapters on all linear layers, so leave it out")
         return lora
 
     def training(self, sequence_length: int) -> Recovery:

@@ -30,8 +30,8 @@ def check_offered(description: ModelDescription, parameters: WidthOptions) -> No
         )
     if family.experts is not None and not parameters.cuts_experts:
         raise UnsupportedArchitecture(
-            f"{description.architecture} is a mixture of experts, from which this method takes no channels; use "
-            "frontier, flap or llm-pruner, or a method that takes whole experts or weights",
+            f"{description.architecture} is a mixture of experts, and this method does not remove their channels; "
+            "use frontier, flap or llm-pruner, or a method that removes whole experts or weights",
             param="model",
         )
     kept = family.refused.get("heads")
@@ -50,15 +50,15 @@ def check_width(
     if why is not None:
         name = description.architecture
         raise InvalidParameters(
-            f"output.layout: the config of {name} cannot make all layers narrower: {why}; use 'per_layer'"
+            f"output.layout: all layers of {name} cannot be made narrower through its config: {why}; use 'per_layer'"
             if layout == "uniform"
-            else f"output.layout: layers of {name} cannot have shapes of their own: {why}; use 'uniform'",
+            else f"output.layout: layers of {name} cannot have different shapes: {why}; use 'uniform'",
             param="output.layout",
         )
     if layout == "uniform":
         if description.layout == "per_layer" or not structure.is_uniform:
             raise InvalidParameters(
-                "output.layout: the layers of this model have different shapes already; use 'per_layer'",
+                "output.layout: the layers of this model have different shapes already, so use 'per_layer'",
                 param="output.layout",
             )
         needing = {
@@ -69,13 +69,13 @@ def check_width(
         for name, is_requested in needing.items():
             if is_requested:
                 raise InvalidParameters(
-                    f"parameters.{name}: {getattr(parameters, name)!r} leaves layers of different shapes, which needs "
-                    "output.layout 'per_layer'; with 'uniform' every layer gets the same",
+                    f"parameters.{name}: {getattr(parameters, name)!r} gives layers different shapes, which needs "
+                    "output.layout 'per_layer'; with 'uniform' every layer gets the same shape",
                     param=f"parameters.{name}",
                 )
     elif len(parameters.protected(description.layers)) == description.layers:
         raise InvalidParameters(
-            f"parameters.protected_first and protected_last: all {description.layers} layers are protected, nothing is "
-            "left to remove",
+            f"parameters.protected_first and protected_last: all {description.layers} layers are protected, so "
+            "nothing is left to remove",
             param="parameters.protected_first",
         )

@@ -54,8 +54,8 @@ def plan_width_reduction(
     heads = description.known_as.axes("heads") if attention != "none" else ()
     if parameters.cuts_behind_norms and any(axis.module.endswith("_norm") for axis in heads):
         raise InvalidParameters(
-            f"parameters.attention: {description.architecture} norms all heads as one, what is left of them cannot be "
-            "fitted as they go; use 'none' (channels only)",
+            f"parameters.attention: {description.architecture} normalises all heads together, so the remaining ones "
+            "cannot be fitted while others go; use 'none' (channels only)",
             param="parameters.attention",
         )
     protected = frozenset[int]() if layout == "uniform" else parameters.protected(description.layers)

@@ -64,15 +64,15 @@ def search(
     ratio, spread = time(fast)
     if spread > 1 - target_ratio:
         raise LatencyTooNoisy(
-            f"{PARAM} {target_ratio:g}: the dense model's own timings differ by {spread:.1%}, more than the gain of "
-            f"{1 - target_ratio:.1%} asked for: use a worker with nothing else to do, longer sequences, or a smaller "
-            "ratio",
+            f"{PARAM} {target_ratio:g}: timings of the dense model alone differ by {spread:.1%}, more than the gain "
+            f"of {1 - target_ratio:.1%} asked for: use a worker without other work, longer sequences, or a smaller "
+            "gain",
             param=PARAM,
         )
     if ratio > target_ratio:
         raise TargetUnreachable(
-            f"{PARAM} {target_ratio:g} is out of reach: the nearest ratio measured is {ratio:.3f}, at sparsity "
-            f"{sparsities[fast]:.4f}, the largest there is",
+            f"{PARAM} {target_ratio:g} cannot be reached: the nearest measured ratio is {ratio:.3f}, at sparsity "
+            f"{sparsities[fast]:.4f}, the largest possible",
             param=PARAM,
         )
     while fast - slow > 1 and ratio < target_ratio / (1 + spread):

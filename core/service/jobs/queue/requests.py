@@ -110,5 +110,5 @@ def request_retry(session: Session, job_id: str, max_attempts: int) -> Requested
     if status in ("queued", "running"):
         return Requested(status, False)
     if status == "cancelling":
-        raise Conflict("the job is still being cancelled: retry it once it is")
+        raise Conflict("the job is still being cancelled: retry when it has been")
     raise Conflict("the job has succeeded: submit it again to run it again")

@@ -45,7 +45,7 @@ class ImageNeeds(DatasetNeeds[ImageReference]):
 
     def refer_to_model(self) -> ImageReference:
         raise UnusableDataset(
-            f"{self.param}: {SELF!r} is text that a language model writes, and an image classifier needs images: name "
+            f"{self.param}: {SELF!r} is text that a language model writes, but an image classifier needs images: name "
             "an image set",
             param=self.param,
         )
@@ -96,7 +96,9 @@ def _refuse_text(body: JobBody) -> None:
     }
     for param, value in language_fields.items():
         if value:
-            raise InvalidRequest(f"{param} belongs to language models, the model is an image classifier", param=param)
+            raise InvalidRequest(
+                f"{param} is only for language models, but the model is an image classifier", param=param
+            )
 
 
 def _recovery(
@@ -115,7 +117,7 @@ def _recovery(
     if RECOVERIES[recovery.method].learns_from_model and not get_method(body.method).prunes:
         others = recoveries_where(lambda each: each.trains(CLASSIFICATION) and not each.learns_from_model)
         raise InvalidRequest(
-            f"recovery.method: {recovery.method} learns from the dense model, and nothing was pruned here: use "
+            f"recovery.method: {recovery.method} learns from the dense model, but nothing was pruned here: use "
             f"{' or '.join(others)}",
             param="recovery.method",
         )
@@ -136,7 +138,7 @@ def _check_fits(row: DatasetRow, needs: ImageNeeds) -> None:
     """Check an image set by its row only; the runner compares the labels themselves."""
     if row.images is None or row.classes is None:
         raise UnusableDataset(
-            f"{needs.param}: {row.name!r} holds text, and an image classifier needs images: name an image set",
+            f"{needs.param}: {row.name!r} has text, but an image classifier needs images: name an image set",
             param=needs.param,
         )
     if row.classes > needs.classes:
@@ -146,7 +148,7 @@ def _check_fits(row: DatasetRow, needs: ImageNeeds) -> None:
         )
     if row.images < (needs.samples or 1):
         raise TooFewImages(
-            f"{needs.part} needs {needs.samples} images; {row.name!r} has {row.images}: ask for fewer samples, or "
+            f"{needs.part} needs {needs.samples} images, but {row.name!r} has {row.images}: use fewer samples, or "
             "register more images",
             param=f"{needs.part}.samples",
         )

@@ -205,7 +205,7 @@ class HubLookup:
 def _acquired(places: threading.Semaphore, wait_seconds: float) -> Iterator[None]:
     """Hold one of the places; raises HubUnavailable where none becomes free in time."""
     if not places.acquire(timeout=wait_seconds):
-        raise HubUnavailable("the hub answers slowly, and others are waiting for it already; try again later")
+        raise HubUnavailable("the hub is slow, and other requests are waiting for it: try again later")
     try:
         yield
     finally:

@@ -53,7 +53,7 @@ class _Resolution:
         is_single = calibration is not None and calibration.samples == 1 and not calibration.generated
         if compensation and compensation.chooses and is_single:
             raise InvalidRequest(
-                "calibration.samples: compensation that is chosen (auto) holds a sequence aside: give 2 or more",
+                "calibration.samples: compensation 'auto' keeps one sequence apart to choose by: give 2 or more",
                 param="calibration.samples",
             )
         evaluation, texts = self._evaluation(calibration)

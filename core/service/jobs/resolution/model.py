@@ -105,11 +105,11 @@ def _artifact(context: RequestContext, reference: str) -> NamedModel:
         raise UnknownModel(f"model {reference!r}: there is no job {job_id!r}", param="model")
     if job.status != "succeeded":
         raise UnknownModel(
-            f"model {reference!r}: the job is {job.status}, only one that succeeded is a model", param="model"
+            f"model {reference!r}: the job is {job.status}; only a job that succeeded can be a model", param="model"
         )
     if get_method(job.method).measures:
         raise UnknownModel(
-            f"model {reference!r}: the job measured {job.method} and made no model; what it measured is for "
+            f"model {reference!r}: the job only measured ({job.method}) and made no model; use it for "
             "parameters.allocation of a method that prunes",
             param="model",
         )

@@ -72,7 +72,7 @@ def allocated_body(session: Session, team_id: str, body: JobBody, model: Resolve
         )
     if body.target is not None:
         raise InvalidTarget(
-            "target: rates taken from a sensitivity job need the sparsity itself: give sparsity in its place",
+            "target: a job with rates from a sensitivity job needs a sparsity: give sparsity in place of target",
             param="target",
         )
     sparsity = resolve_sparsity(pattern, body.sparsity)
@@ -132,7 +132,7 @@ def _measured(session: Session, team_id: str, reference: str, model: ResolvedMod
         )
     if job.status != "succeeded":
         raise InvalidParameters(
-            f"{_WHERE}: {reference} is {job.status}, its figures are there once it has succeeded", param=_WHERE
+            f"{_WHERE}: {reference} is {job.status}; its figures exist only after it has succeeded", param=_WHERE
         )
     report = Report.model_validate(session.get_one(JobReportRow, (job.id, job.attempt)).report)
     layers = ("architecture", "prunable_parameters")

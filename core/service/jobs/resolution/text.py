@@ -40,7 +40,7 @@ class TextNeeds(DatasetNeeds[TextReference]):
     def refer_to_row(self, row: DatasetRow) -> TextReference:
         if row.images is not None:
             raise UnusableDataset(
-                f"{self.param}: {row.name!r} holds images, and a language model reads text: name a text",
+                f"{self.param}: {row.name!r} has images, but a language model reads text: name a text",
                 param=self.param,
             )
         _check_enough(row, self)
@@ -57,7 +57,7 @@ class TextNeeds(DatasetNeeds[TextReference]):
     def refer_to_model(self) -> SelfText:
         if self.samples is None:
             raise InvalidRequest(
-                f"{self.part}.samples: {SELF!r} is text made for the job, so say how many samples of it are needed",
+                f"{self.part}.samples: {SELF!r} is text that the model writes for the job, so give the number of samples",
                 param=f"{self.part}.samples",
             )
         return SelfText(
@@ -80,7 +80,7 @@ def _check_enough(row: DatasetRow, needs: TextNeeds) -> None:
     there = most if row.format == "parquet" else min(most, row.bytes)
     if there < needed:
         raise TooLittleText(
-            f"{needs.part}: {row.name!r} is too short: {needed} tokens are needed ({samples} × "
-            f"{needs.sequence_length}), {there} bytes of text are there",
+            f"{needs.part}: {row.name!r} is too short: it has {there} bytes of text, but {needed} tokens are needed "
+            f"({samples} × {needs.sequence_length})",
             param=f"{needs.part}.samples",
         )
