@@ -193,8 +193,8 @@ def test_an_inspection_waits_for_a_discovery_and_says_so(
     done = scripted("inspect", "m")
     assert (done.code, done.out) == (2, "") and "no blocks (unsupported_architecture" in done.err
     assert [line for line in done.err.splitlines() if "AlienForCausalLM" in line] == [
-        "secateur: discovering AlienForCausalLM: waiting for a worker to look",
-        "secateur: discovering AlienForCausalLM: a worker looks at it",
+        "secateur: examining AlienForCausalLM: waiting for a worker",
+        "secateur: examining AlienForCausalLM: a worker is examining it",
     ]
 
 

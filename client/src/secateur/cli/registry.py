@@ -194,9 +194,7 @@ def _parameters(model: Model) -> str:
         return f"{count(model.parameters)}, of which {count(model.prunable_parameters)} can be pruned"
     if model.discovery.error is not None:
         return f"{count(model.parameters)}; it cannot be pruned: {model.discovery.error.message}"
-    return (
-        f"{count(model.parameters)}; its architecture is being examined: `secateur inspect {model.name}` waits for it"
-    )
+    return f"{count(model.parameters)}; being examined: `secateur inspect {model.name}` waits for it"
 
 
 def _prunable(model: Model) -> str:
