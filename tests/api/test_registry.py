@@ -103,7 +103,7 @@ def test_unusable_models_say_why(api: TestClient, settings: Settings) -> None:
     (tokenizer / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "Trainer"}))
     for folder, words in (
         (kernel, "config.json holds 'attn_implementation', which selects code to run"),
-        (tokenizer, "tokenizer_config.json holds 'tokenizer_class', and 'Trainer' is no tokenizer"),
+        (tokenizer, "tokenizer_config.json holds 'tokenizer_class', and 'Trainer' is not a tokenizer"),
     ):
         status, problem = register(api, folder, folder.name)
         assert (status, problem["code"], problem["param"]) == (422, "unsafe_config", "path"), problem

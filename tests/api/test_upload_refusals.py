@@ -188,7 +188,7 @@ def test_an_unsafe_file_beside_the_config_is_refused_when_it_is_there(api: TestC
         "special_tokens_map.json": (b'{"vocab_file": "/etc/passwd"}', "unsafe_config", "'vocab_file'"),
         "generation_config.json": (b'{"custom_generate": "org/code"}', "unsafe_config", "'custom_generate'"),
         "preprocessor_config.json": (b'{"auto_map": {}}', "unsafe_config", "'auto_map'"),
-        "chat_template.jinja": (b"{% for x in y %}", "unusable_model", "chat template that is no Jinja"),
+        "chat_template.jinja": (b"{% for x in y %}", "unusable_model", "chat template that is not valid Jinja"),
     }
     for name, (content, code, words) in unsafe.items():
         (folder / name).write_bytes(content)

@@ -202,7 +202,7 @@ def test_both_are_offered_in_their_place_without_torch(found: dict[str, Any]) ->
 
 def test_both_are_refused_where_they_do_not_fit(found: dict[str, Any]) -> None:
     assert found["of_images"] == (
-        "recovery.method: norms-alone adapts language models; an image classifier is recovered with finetune or distill"
+        "recovery.method: norms-alone is for language models; for an image classifier use finetune or distill"
     )
     assert found["of_what_is_gone"] == "output.format: nothing to list"
     assert found["of_zeros"] is None

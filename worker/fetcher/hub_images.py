@@ -78,8 +78,8 @@ def _chosen(fields: list[str], usual: str, what: str, images: HubImages) -> str:
     if len(fields) == 1:
         return fields[0]
     raise UnusableDataset(
-        f"{images.name} has no column {usual!r}, and {len(fields)} others hold {what} ({', '.join(fields[:10])}): "
-        "which is meant is not clear",
+        f"{images.name} has no column {usual!r}, and {len(fields)} other columns have {what} "
+        f"({', '.join(fields[:10])}), so the column is not clear",
         param="dataset",
     )
 

@@ -105,15 +105,16 @@ def _choose_split(builder: datasets.DatasetBuilder, reference: HubText | HubImag
     if reference.split is not None:
         if reference.split not in there:
             raise UnknownDataset(
-                f"{reference.name}: there is no split {reference.split!r}; there is {', '.join(there)}", param="dataset"
+                f"{reference.name}: there is no split {reference.split!r}; the splits are {', '.join(there)}",
+                param="dataset",
             )
         return reference.split
     for name in _DEFAULT_SPLITS[reference.use]:
         if name in there:
             return name
     raise UnknownDataset(
-        f"{reference.name} has none of the splits usual for {reference.use} "
-        f"({', '.join(_DEFAULT_SPLITS[reference.use])}); name one: "
+        f"{reference.name} has none of the usual splits for {reference.use} "
+        f"({', '.join(_DEFAULT_SPLITS[reference.use])}): name one, as "
         f"{reference.repository}:{builder.config.name}:SPLIT, where SPLIT is {' or '.join(there)}",
         param="dataset",
     )
@@ -156,8 +157,8 @@ def _text_field(row: Mapping[str, object], text: HubText) -> str:
     if len(strings) == 1:
         return strings[0]
     raise UnusableDataset(
-        f"{text.name} has no column {_TEXT_FIELD!r}, and {len(strings)} others hold text ({', '.join(strings[:10])}): "
-        "which is meant is not clear",
+        f"{text.name} has no column {_TEXT_FIELD!r}, and {len(strings)} other columns have text "
+        f"({', '.join(strings[:10])}), so the column is not clear",
         param="dataset",
     )
 

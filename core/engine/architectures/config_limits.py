@@ -54,7 +54,7 @@ def check_extent(config: Mapping[str, Any]) -> None:
             for key, value in holder.items() if isinstance(holder, Mapping) else enumerate(holder):
                 here = path_to(path, key)
                 if any(isinstance(each, str) and _NO_TEXT.search(each) for each in (key, value)):
-                    raise _refusal(ascii(here)[1:-1], "and what it says is no text: it has NUL or half of a character")
+                    raise _refusal(ascii(here)[1:-1], "and its text is not valid: it has NUL or half of a character")
                 if isinstance(value, dict | list):
                     inside.append((here, value))
         if not inside:
@@ -85,7 +85,7 @@ def check_sizes(config: Mapping[str, Any], tensors: Mapping[str, TensorEntry]) -
         highest = _LARGEST_FACTOR if _FACTOR.fullmatch(key) else _LARGEST
         for each in value if isinstance(value, list) else [value]:
             if isinstance(each, float) and math.isnan(each):
-                raise _refusal(path, "and not a number is none that a model has")
+                raise _refusal(path, "and not-a-number (NaN) is not a valid value")
             if is_share and isinstance(each, int | float) and not 0 <= each <= 1:
                 raise _refusal(path, f"and {each} is not from 0 to 1")
             if type(each) is int and abs(each) > highest:

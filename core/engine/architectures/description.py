@@ -163,7 +163,7 @@ def weight_files(folder: Path) -> list[Path]:
             raise MissingTensors(f"{INDEX_FILE} names {name[:100]!r}, which is no file's name", param="model")
         file = (folder / name).resolve()
         if not file.is_relative_to(root):
-            raise PathEscapes(f"{INDEX_FILE} names {name!r}, which lies outside the model folder", param="model")
+            raise PathEscapes(f"{INDEX_FILE} names {name!r}, which is outside the model folder", param="model")
         if not file.is_file():
             raise MissingTensors(f"{INDEX_FILE} names {name!r}, which is not in the folder", param="model")
         files.append(file)

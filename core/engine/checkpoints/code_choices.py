@@ -60,7 +60,7 @@ def refuse_choices(content: Mapping[str, Any], file: str, *, ours: tuple[str, ..
         if _names_something(value) and (
             key in _REFUSED or _IMPLEMENTATION.match(key) or (key != FLOAT_TAG and _SPECIAL_NAME.fullmatch(key))
         ):
-            raise _refusal(file, path, "which selects code to run; models are data here: remove the key")
+            raise _refusal(file, path, "which selects code to run, and no code of a model is run here: remove the key")
     if file in _RULES:
         _RULES[file](content)
 
@@ -82,10 +82,14 @@ def _check_config(config: Mapping[str, Any]) -> None:
                 CONFIG_FILE, path, f"and {value[:100]!r} is none of {', '.join(_DTYPES)}: set it to the weights' dtype"
             )
         if key == "architecture" and isinstance(value, str) and not _TIMM_NAME.fullmatch(value):
-            raise _refusal(CONFIG_FILE, path, f"and {value[:100]!r} is no name of timm's: no hub, no path is opened")
+            raise _refusal(
+                CONFIG_FILE,
+                path,
+                f"and {value[:100]!r} is not the name of an architecture of timm; hubs and paths are not opened",
+            )
         for inner, argument, given in entries_of({path: value} if key == "model_args" else {}):
             if _TIMM_FILES.match(argument) or (isinstance(given, str) and _PATH_CHARACTERS & set(given)):
-                raise _refusal(CONFIG_FILE, inner, "by which timm would open another file: remove the key")
+                raise _refusal(CONFIG_FILE, inner, "which makes timm open another file: remove the key")
 
 
 def _check_tokenizer_config(config: Mapping[str, Any]) -> None:
@@ -96,7 +100,9 @@ def _check_tokenizer_config(config: Mapping[str, Any]) -> None:
         is_file = key.endswith("_file") and key not in _FILES_OVERRULED and _names_something(value)
         if is_argument or is_inline or is_file:
             raise _refusal(
-                TOKENIZER_CONFIG_FILE, key, "which names a file to open; the folder's own are opened: remove the key"
+                TOKENIZER_CONFIG_FILE,
+                key,
+                "which names a file to open, but only the folder's usual files are opened: remove the key",
             )
 
 
@@ -104,7 +110,7 @@ def _check_special_tokens(tokens: Mapping[str, Any]) -> None:
     """Refuse keys that are no special token: transformers passes every key, even file names, to the tokenizer class."""
     for key in tokens:
         if not key.endswith(("_token", "_tokens")):
-            raise _refusal(SPECIAL_TOKENS_FILE, key, "which is no special token (…_token, …_tokens): remove the key")
+            raise _refusal(SPECIAL_TOKENS_FILE, key, "which is not a special token (…_token, …_tokens): remove the key")
 
 
 def _check_tokenizer_class(config: Mapping[str, Any], file: str) -> None:
@@ -113,8 +119,8 @@ def _check_tokenizer_class(config: Mapping[str, Any], file: str) -> None:
         raise _refusal(
             file,
             "tokenizer_class",
-            f"and {str(named)[:100]!r} is no tokenizer that is opened here; 'PreTrainedTokenizerFast' takes any "
-            "tokenizer.json",
+            f"and {str(named)[:100]!r} is not a tokenizer class that this service opens; 'PreTrainedTokenizerFast' "
+            "opens any tokenizer.json",
         )
 
 

@@ -50,7 +50,9 @@ def check_templates(said: Any, file: str) -> None:
     """
     templates = list(_texts(said))
     if len(templates) > MOST_TEMPLATES:
-        raise UnusableModel(f"{file} holds {len(templates)} chat templates, more than {MOST_TEMPLATES}", param="model")
+        raise UnusableModel(
+            f"{file} has {len(templates)} chat templates; at most {MOST_TEMPLATES} are allowed", param="model"
+        )
     characters = sum(map(len, templates))
     if characters > MOST_CHARACTERS:
         what = "a chat template" if len(templates) == 1 else f"{len(templates)} chat templates"
@@ -63,7 +65,7 @@ def check_templates(said: Any, file: str) -> None:
         except (TemplateError, ValueError, RecursionError) as error:
             reason = ascii(str(error)[:200]) if str(error) else type(error).__name__
             raise UnusableModel(
-                f"{file} holds a chat template that is no Jinja: {reason}; mend it, or remove it", param="model"
+                f"{file} has a chat template that is not valid Jinja: {reason}; correct it, or remove it", param="model"
             ) from error
 
 
@@ -89,14 +91,14 @@ def check_companions(folder: Path) -> None:
             _require_size(folder / name, most)
     if (folder / _ADAPTER_FILE).exists():
         raise UnsafeConfig(
-            f"the folder holds {_ADAPTER_FILE}, by which peft would be loaded to change the model: merge the adapter "
-            "into the weights (merge_and_unload), or move the file away",
+            f"the folder has {_ADAPTER_FILE}, which makes peft change the model: merge the adapter into the weights "
+            "(merge_and_unload), or remove the file",
             param="model",
         )
     for file in folder.glob("shard-*.safetensors"):
         if _SHARD.fullmatch(file.name):
             raise UnsafeConfig(
-                f"the folder holds {file.name}, by which it would be opened as a distributed checkpoint: save it with "
+                f"the folder has {file.name}, which makes it open as a distributed checkpoint: save it with "
                 "save_pretrained, in one process",
                 param="model",
             )

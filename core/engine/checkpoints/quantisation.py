@@ -138,14 +138,14 @@ def _fp8(name: str, codes: TensorEntry, scales: TensorEntry, quantisation: Quant
         raise _unfit(codes, scales, f"there is one scale for each block of {block[0]} by {block[1]}, or one for all")
     elif block is None:
         if len(grid) != len(codes.shape) or grid[:-2] != tuple(lead) or rows % grid[-2] or columns % grid[-1]:
-            raise _unfit(codes, scales, "scales divide rows and columns evenly")
+            raise _unfit(codes, scales, "scales must divide rows and columns evenly")
         block = (rows // grid[-2], columns // grid[-1])
     return _entry(name, codes.shape, quantisation, codes, scales, block)
 
 
 def _mxfp4(name: str, codes: TensorEntry, scales: TensorEntry, quantisation: Quantisation) -> QuantisedEntry:
     if codes.dtype != "U8" or scales.dtype not in ("U8", "F8_E8M0"):
-        raise _unfit(codes, scales, "codes are U8, scales U8 or F8_E8M0")
+        raise _unfit(codes, scales, "codes must be U8, and scales U8 or F8_E8M0")
     if len(codes.shape) != 4 or codes.shape[-1] != _MXFP4_GROUP_BYTES or scales.shape != codes.shape[:-1]:
         raise _unfit(codes, scales, f"codes are [experts, outputs, groups, {_MXFP4_GROUP_BYTES}], with a scale a group")
     experts, outputs, groups, _ = codes.shape

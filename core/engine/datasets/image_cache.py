@@ -142,8 +142,8 @@ class _Decoded:
         if size != self.size:
             raise UnusableDataset(
                 f"{self.name}: images differ in size ({self.first}: {self.size[0]} × {self.size[1]}, {called}: "
-                f"{size[0]} × {size[1]}), and the model names none: give them one size, or the model a "
-                f"{PREPROCESSOR_FILE}",
+                f"{size[0]} × {size[1]}), and the model does not give a size: make them one size, or give the model "
+                f"a {PREPROCESSOR_FILE}",
                 param="path",
             )
         if is_resized:

@@ -76,7 +76,9 @@ def _difference(
         )
     difference = float((logits_NK - wanted_NK).abs().max())
     if not difference <= tolerance:
-        raise ReloadCheckFailed(f"the {name} model's logits differ by {difference:g}, at most {tolerance:g} is allowed")
+        raise ReloadCheckFailed(
+            f"the outputs (logits) of the {name} model differ by {difference:g}; at most {tolerance:g} is allowed"
+        )
     return difference
 
 
@@ -137,7 +139,8 @@ def _run_onnx(file: Path, expected: Path, tolerance: float) -> dict[str, Any]:
     figures: dict[str, Any] = json.loads(answer.stdout)
     if not figures["maximum_difference"] <= tolerance:
         raise ReloadCheckFailed(
-            f"the logits of {file.name} differ by {figures['maximum_difference']:g}, at most {tolerance:g} is allowed"
+            f"the outputs (logits) of {file.name} differ by {figures['maximum_difference']:g}; at most {tolerance:g} "
+            "is allowed"
         )
     return figures
 

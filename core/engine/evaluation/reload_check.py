@@ -77,7 +77,7 @@ def reload_check(
     difference = float((logits - wanted["logits"]).abs().max())
     if not difference <= tolerance:
         raise ReloadCheckFailed(
-            f"the reloaded model's logits differ by {difference:g}, at most {tolerance:g} is allowed"
+            f"the reloaded model's outputs (logits) differ by {difference:g}; at most {tolerance:g} is allowed"
         )
     model.generation_config = GenerationConfig()  # the source's may choose another way of decoding, or a compiler
     generated = model.generate(tokens_BT[:, :4], max_new_tokens=2, min_new_tokens=2, do_sample=False)

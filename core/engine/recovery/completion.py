@@ -100,8 +100,7 @@ def complete_image_recovery(requested: Recovery) -> Recovery:
     if not info.trains(CLASSIFICATION):
         others = " or ".join(recoveries_where(lambda each: each.trains(CLASSIFICATION)))
         raise InvalidRequest(
-            f"recovery.method: {requested.method} adapts language models; an image classifier is recovered with "
-            f"{others}",
+            f"recovery.method: {requested.method} is for language models; for an image classifier use {others}",
             param="recovery.method",
         )
     for name in _OF_LANGUAGE_MODELS:

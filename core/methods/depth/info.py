@@ -35,9 +35,9 @@ class DepthParameters(LayerOptions, BudgetOptions, RefitOptions):
         super().check_removed_layers(description, count)
         if self.criterion == "angular" and not runs_that_may_go(description, count):
             raise InvalidParameters(
-                f"parameters.criterion: {count} layers in a row cannot go, as {description.architecture} cannot run "
-                f"without a layer that has {', '.join(description.known_as.required)}: use 'perplexity' or "
-                "'block_influence', whose layers need not be in a row",
+                f"parameters.criterion: {count} layers in a row cannot be removed, because "
+                f"{description.architecture} needs a layer with {', '.join(description.known_as.required)}: use "
+                "'perplexity' or 'block_influence', which may remove layers that are not in a row",
                 param="parameters.criterion",
             )
 

@@ -137,8 +137,8 @@ class FilterL1(FilterMethod):
         names = [group.name for group in groups.groups]
         if len(rates) != len(names):
             raise InvalidParameters(
-                f"parameters.rates lists {len(rates)} rates; the model has {len(names)} groups of filters, from the "
-                f"image on: {', '.join(names)}",
+                f"parameters.rates has {len(rates)} rates, but the model has {len(names)} groups of filters, in "
+                f"this order: {', '.join(names)}",
                 param="parameters.rates",
             )
         if not any(rates):

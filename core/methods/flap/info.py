@@ -22,9 +22,10 @@ class FLAPParameters(WidthOptions):
 
     scope: Literal["layer", "model"] | None = Field(
         None,
-        description="layer: every layer that is not protected loses the same share (the paper's UL-UM). model: "
-        "all groups are ranked together, by scores standardised within each layer's attention and FFN (AL-AM); needs "
-        "output.layout 'per_layer'. Unset: model if output.layout is 'per_layer', else layer.",
+        description="layer: every layer that is not protected loses the same share (the paper's UL-UM). model: heads "
+        "and channels of all layers are ranked together, by scores standardised within the attention or FFN of each "
+        "layer (the paper's AL-AM); needs output.layout 'per_layer'. Unset: model if output.layout is 'per_layer', "
+        "else layer.",
     )
     metric: Literal["wifv", "ifv", "wifn"] = Field(
         "wifv",

@@ -91,7 +91,7 @@ def find_hub_dataset(hub: Hub, name: str, use: Use, param: str) -> HubDataset:
     splits = configs.get(reference.config or "default", ())
     if reference.split is not None and splits and reference.split not in splits:
         raise UnknownDataset(
-            f"{param} {name!r}: there is no split {reference.split!r}; there is {', '.join(splits)}", param=param
+            f"{param} {name!r}: there is no split {reference.split!r}; the splits are {', '.join(splits)}", param=param
         )
     size = sum(file.bytes for file in listing.files)
     return HubDataset(reference.repository, listing.commit, reference.config, reference.split, size, listing.is_public)

@@ -60,26 +60,30 @@ def test_nested_quantisation_is_refused_and_null_is_none(tmp_path: Path) -> None
     [
         ("config.json", {"dtype": "_dynamo"}, "'dtype', and '_dynamo' is none of float32, float16"),
         ("config.json", {"torch_dtype": "hub"}, "'torch_dtype', and 'hub' is none of"),
-        ("config.json", {"tokenizer_class": "Trainer"}, "'tokenizer_class', and 'Trainer' is no tokenizer"),
-        ("config.json", {"architecture": "hf-hub:org/model"}, "'architecture', and 'hf-hub:org/model' is no name"),
+        ("config.json", {"tokenizer_class": "Trainer"}, "'tokenizer_class', and 'Trainer' is not a tokenizer"),
+        ("config.json", {"architecture": "hf-hub:org/model"}, "'architecture', and 'hf-hub:org/model' is not the name"),
         ("config.json", {"architecture": "local-dir:/tmp"}, "'architecture', and"),
-        ("config.json", {"model_args": {"checkpoint_path": "x.pth"}}, "'model_args.checkpoint_path', by which timm"),
+        ("config.json", {"model_args": {"checkpoint_path": "x.pth"}}, "'model_args.checkpoint_path', which makes timm"),
         ("config.json", {"model_args": {"a": [{"pretrained_cfg": "b"}]}}, "'model_args.a.0.pretrained_cfg', by which"),
-        ("config.json", {"model_args": {"features": "/etc/passwd"}}, "'model_args.features', by which timm"),
+        ("config.json", {"model_args": {"features": "/etc/passwd"}}, "'model_args.features', which makes timm"),
         ("config.json", {"vision_config": {"dtype": "hub"}}, "'vision_config.dtype', and 'hub' is none of"),
         ("config.json", {"vision_config": {"architecture": "local-dir:/tmp"}}, "'vision_config.architecture', and"),
         (
             "config.json",
             {"vision_config": {"model_args": {"checkpoint_path": "x"}}},
-            "'vision_config.model_args.checkpoint_path', by which timm",
+            "'vision_config.model_args.checkpoint_path', which makes timm",
         ),
-        ("tokenizer_config.json", {"tokenizer_class": "BertJapaneseTokenizer"}, "'PreTrainedTokenizerFast' takes any"),
+        ("tokenizer_config.json", {"tokenizer_class": "BertJapaneseTokenizer"}, "'PreTrainedTokenizerFast' opens any"),
         ("tokenizer_config.json", {"tokenizer_class": ["GPT2Tokenizer"]}, "'tokenizer_class', and"),
         ("tokenizer_config.json", {"init_inputs": ["/etc/passwd"]}, "'init_inputs', which names a file"),
         ("tokenizer_config.json", {"vocab": "/etc/passwd"}, "'vocab', which names a file"),
         ("tokenizer_config.json", {"merges_file": "merges.txt"}, "'merges_file', which names a file"),
-        ("special_tokens_map.json", {"tokenizer_file": "/etc/passwd"}, "'tokenizer_file', which is no special token"),
-        ("special_tokens_map.json", {"local_files_only": False}, "'local_files_only', which is no special token"),
+        (
+            "special_tokens_map.json",
+            {"tokenizer_file": "/etc/passwd"},
+            "'tokenizer_file', which is not a special token",
+        ),
+        ("special_tokens_map.json", {"local_files_only": False}, "'local_files_only', which is not a special token"),
     ],
 )
 def test_a_name_that_is_looked_up_must_be_one_that_is_known(
@@ -166,7 +170,7 @@ def test_a_chat_template_that_does_not_parse_or_is_too_long_is_refused_wherever_
     (tmp_path / "file/chat_template.jinja").write_text(template)
     (tmp_path / "more/additional_chat_templates/rag.jinja").write_text(template)
     for file, folder in folders.items():
-        with pytest.raises(UnusableModel, match=f"^{file} holds a chat template"):
+        with pytest.raises(UnusableModel, match=f"^{file} has a chat template"):
             inspect_folder(folder)
 
 
@@ -187,5 +191,5 @@ def test_a_chat_template_is_parsed_and_nothing_of_it_computed(tmp_path: Path) ->
     endless = "{% for a in range(10**9) %}{{ 9 ** 9 ** 9 }}{{ ''.__class__.__mro__ }}{% endfor %}{% include '/x' %}"
     inspect_folder(write(tmp_path / "endless", "tokenizer_config.json", chat_template=endless))
     many = ["{{ x }}"] * (MOST_TEMPLATES + 1)
-    with pytest.raises(UnusableModel, match=f"{len(many)} chat templates, more than {MOST_TEMPLATES}"):
+    with pytest.raises(UnusableModel, match=f"{len(many)} chat templates; at most {MOST_TEMPLATES}"):
         inspect_folder(write(tmp_path / "many", "tokenizer_config.json", chat_template=many))

@@ -168,7 +168,7 @@ def test_codes_that_the_config_says_nothing_of_are_refused(declared: dict[str, A
         ("mxfp4", {"a_blocks": ("U8", 1, 2, 2, 16)}, "lack a_scales"),
         ("mxfp4", {"a_blocks": ("U8", 1, 2, 2, 16), "a_scales": ("U8", 1, 2, 1)}, "with a scale a group"),
         ("mxfp4", {"a_blocks": ("U8", 2, 2, 16), "a_scales": ("U8", 2, 2)}, "with a scale a group"),
-        ("mxfp4", {"a_blocks": ("I8", 1, 2, 2, 16), "a_scales": ("U8", 1, 2, 2)}, "codes are U8"),
+        ("mxfp4", {"a_blocks": ("I8", 1, 2, 2, 16), "a_scales": ("U8", 1, 2, 2)}, "codes must be U8"),
     ],
     ids=str,
 )  # fmt: skip

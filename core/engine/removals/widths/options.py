@@ -83,9 +83,9 @@ class RankedWidthOptions(WidthOptions):
 
     scope: Literal["layer", "model"] = Field(
         "layer",
-        description="layer: every layer that is not protected loses the same share. model: all groups are ranked "
-        "together, by importance per parameter, divided by the root mean square of their layer's; needs "
-        "output.layout 'per_layer'.",
+        description="layer: every layer that is not protected loses the same share. model: the heads and channels of "
+        "all layers are ranked together, by importance per parameter, divided by the root mean square of their "
+        "layer's; needs output.layout 'per_layer'.",
     )
 
     def ranks_layers(self, layout: Layout) -> bool:

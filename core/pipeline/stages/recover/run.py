@@ -108,8 +108,9 @@ def _stage_sources(
         windows_NT = training_set(text, recovery, tokenizer, samples=None, most=most)
         if len(windows_NT) < 2:
             raise TooLittleText(
-                f"recovery.stages.{stage_number}: {text.name!r} has one sequence of {windows_NT.shape[1]} tokens, two "
-                "are needed, one to measure on: register more text, or ask for shorter sequences",
+                f"recovery.stages.{stage_number}: {text.name!r} has only one sequence of {windows_NT.shape[1]} "
+                "tokens, but two are needed, because one is kept apart to measure on: register more text, or use "
+                "shorter sequences",
                 param=f"recovery.stages.{stage_number}.datasets",
             )
         holdout = min(HOLDOUT_SEQUENCES, max(1, len(windows_NT) // 5))

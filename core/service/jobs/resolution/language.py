@@ -100,8 +100,8 @@ class _Resolution:
         text = resolve_dataset(self.context, calibration.dataset, needs)
         if calibration.generated and calibration.dataset == SELF:
             raise InvalidRequest(
-                f"calibration.generated: with the dataset {SELF!r} the model writes all of it: raise "
-                "calibration.samples",
+                f"calibration.generated: with the dataset {SELF!r} the model writes all of the text: raise "
+                "calibration.samples instead",
                 param="calibration.generated",
             )
         written = None
@@ -164,7 +164,7 @@ class _Resolution:
         if isinstance(text, SelfText) and recovery.own_text:
             if body.recovery.own_text:
                 raise InvalidRequest(
-                    f"recovery.own_text: with the dataset {SELF!r} the model writes all of it: leave it out",
+                    f"recovery.own_text: with the dataset {SELF!r} the model writes all of the text: leave it out",
                     param="recovery.own_text",
                 )
             recovery = recovery.model_copy(update={"own_text": 0.0})
@@ -243,7 +243,7 @@ def _resolve_tasks(names: Sequence[str], hub: HubFindings) -> list[TaskReference
     named = []
     for param, name in each_once(names, "evaluation.tasks"):
         if name not in TASKS:
-            raise InvalidRequest(f"{param}: there is no task {name!r}; there is {', '.join(TASKS)}", param=param)
+            raise InvalidRequest(f"{param}: there is no task {name!r}; the tasks are {', '.join(TASKS)}", param=param)
         named.append((param, name))
     return [_task(name, hub.task(name, param)) for param, name in named]
 

@@ -57,7 +57,8 @@ class TextNeeds(DatasetNeeds[TextReference]):
     def refer_to_model(self) -> SelfText:
         if self.samples is None:
             raise InvalidRequest(
-                f"{self.part}.samples: {SELF!r} is text that the model writes for the job, so give the number of samples",
+                f"{self.part}.samples: {SELF!r} is text that the model writes for the job, so give the number of "
+                "samples",
                 param=f"{self.part}.samples",
             )
         return SelfText(
