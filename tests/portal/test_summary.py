@@ -53,7 +53,7 @@ def test_added_files_have_their_bytes_and_speed_beside_the_dense_model_s() -> No
     without, with_speed = (metrics(exports=[exported | more]) for more in ({}, {"speed": speed}))
     assert [row.pruned for row in evaluation_rows(without) if "m.gguf" in row.what] == ["1.4 MiB"]
     rows = [row for row in evaluation_rows(with_speed) if "m.gguf" in row.what]
-    likeness = "KL 0.0012 nats from the artifact; the same likeliest token for 99.0 %"
+    likeness = "KL divergence 0.0012 from the artifact; the same likeliest token for 99.0 %"
     assert rows == [
         Row("m.gguf", "1.9 MiB", "1.4 MiB", "× 0.750", likeness),
         Row(

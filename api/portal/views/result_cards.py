@@ -124,7 +124,7 @@ def _accuracies(metrics: Metrics) -> Iterator[Row]:
         change = "–"
         if figure.dense_loss is not None and figure.pruned_loss is not None:
             change = _signed(figure.pruned_loss - figure.dense_loss)
-        yield Row(f"loss, {name}", dense, pruned, change, "cross-entropy, nats an image")
+        yield Row(f"loss, {name}", dense, pruned, change, "mean cross-entropy of an image")
 
 
 def _tasks(metrics: Metrics) -> Iterator[Row]:
@@ -163,7 +163,7 @@ def _latencies(metrics: Metrics) -> Iterator[Row]:
             continue
         noise = latency_noise(each.spread)
         what = (
-            f"prefill of {latency.sequence_length:,} tokens on {latency.device}"
+            f"reading {latency.sequence_length:,} tokens at once (prefill) on {latency.device}"
             if latency.sequence_length is not None
             else f"{each.batch} image{'' if each.batch == 1 else 's'} at once, {each.engine} on {each.device}"
         )
@@ -187,7 +187,9 @@ def _exports(metrics: Metrics) -> Iterator[Row]:
     for each in metrics.exports:
         note = ""
         if each.kl is not None and each.top_1 is not None:
-            note = f"KL {each.kl:.2g} nats from the artifact; the same likeliest token for {percent(each.top_1, 1)}"
+            note = (
+                f"KL divergence {each.kl:.2g} from the artifact; the same likeliest token for {percent(each.top_1, 1)}"
+            )
         speed = each.speed
         if speed is None:
             yield Row(each.file, "–", size(each.bytes), "–", note)

@@ -89,7 +89,7 @@ def check_sizes(config: Mapping[str, Any], tensors: Mapping[str, TensorEntry]) -
             if is_share and isinstance(each, int | float) and not 0 <= each <= 1:
                 raise _refusal(path, f"and {each} is not from 0 to 1")
             if type(each) is int and abs(each) > highest:
-                raise _refusal(path, f"and a whole number of {highest} at most is needed")
+                raise _refusal(path, f"and a whole number up to {highest} is needed")
             if not is_size or (isinstance(each, str) and (each == "auto" or each is not value)):
                 continue
             if isinstance(each, float | str) or (isinstance(each, bool) and least == 1):

@@ -203,10 +203,10 @@ def test_a_router_that_could_not_choose_is_refused(left: int, top_k: int, routin
 @pytest.mark.parametrize(
     ("model_type", "sparsity", "message"),
     [
-        (GROUPED, 0.045, "leaves 7 of 8 experts a layer, and they lie in 2 groups, .* nearest that is allowed are 6"),
-        (GROUPED, 0.3, "the nearest that is allowed are 4, which is sparsity 0.18"),
-        (PER_EXPERT, 0.9, "none is not a mixture; the nearest that is allowed are 2"),
-        (PER_EXPERT, 0.01, "an expert of each layer is the least that goes; the nearest that is allowed are 7"),
+        (GROUPED, 0.045, "leaves 7 of 8 experts a layer, and they lie in 2 groups, .* nearest allowed number is 6"),
+        (GROUPED, 0.3, "the nearest allowed number is 4, at sparsity 0.18"),
+        (PER_EXPERT, 0.9, "none is not a mixture; the nearest allowed number is 2"),
+        (PER_EXPERT, 0.01, "an expert of each layer is the least that goes; the nearest allowed number is 7"),
     ],
 )
 def test_a_number_of_experts_that_cannot_stay_is_refused_with_the_nearest(

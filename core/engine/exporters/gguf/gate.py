@@ -82,7 +82,7 @@ def compared_windows(documents: Iterable[str], tokenizer: PreTrainedTokenizerBas
         with suppress(TooLittleText):
             return evaluation_windows(make(), tokenizer, samples=count, length=length, name="compared")
     raise ExportFailed(
-        f"the artifact's tokenizer makes fewer than {PREDICTIONS} tokens of {_MOST_LINES} lines", param=PARAM
+        f"the artifact's tokenizer gives fewer than {PREDICTIONS} tokens for {_MOST_LINES} lines", param=PARAM
     )
 
 

@@ -58,7 +58,7 @@ def experts_left(
         raise InvalidSparsity(f"{said}: no experts of this model can go", param="sparsity")
     nearest = min(allowed, key=lambda each: (abs(each - left), each))
     raise InvalidSparsity(
-        f"{said}; the nearest that is allowed are {nearest}, which is sparsity {(before - nearest) * share:.6f}",
+        f"{said}; the nearest allowed number is {nearest}, at sparsity {(before - nearest) * share:.6f}",
         param="sparsity",
     )
 

@@ -26,10 +26,10 @@ class WidthOptions(MethodParameters, RefitOptions):
     attention: Annotated[AttentionChoice, BeforeValidator(lambda given: given or "auto")] = Field(
         "auto",
         description="How attention heads are removed. kv_groups: a key/value (KV) head together with the query heads "
-        "that share it. query_heads: the same number of query heads from every KV head's group. Both remove "
-        "the same share as of channels. none: no heads. auto: tries several numbers of heads, with more "
-        "channels in place of those that stay, and takes what predicts the calibration text best; without "
-        "calibration text it removes channels alone, as long as a quarter of them stays.",
+        "that share it. query_heads: the same number of query heads from every KV head's group. With both, heads and "
+        "channels lose the same share. none: no heads. auto: tries several numbers of heads, and more channels if "
+        "more heads stay, and takes what predicts the calibration text best; without calibration text it removes "
+        "only channels, as long as a quarter of them stays.",
     )
     round_to: int | None = Field(
         None,
