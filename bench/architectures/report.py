@@ -88,7 +88,7 @@ def _summary(found: Mapping[str, TypeOutcomes], types: Collection[str]) -> list[
 
 
 _COMBINED = "describes more than a language model"
-_STATES = "made inside of others"
+_STATES = "values from inside other blocks"
 
 
 def _is_refused(outcomes: TypeOutcomes, reason: str) -> bool:

@@ -134,5 +134,5 @@ def test_a_part_that_config_json_leaves_out_and_a_class_that_drops_the_others_ar
     without = {name: value for name, value in config.items() if name != "text_config"}
     with pytest.raises(UnusableModel, match="no object 'text_config'"):
         discover(without, tensors)
-    with pytest.raises(UnsupportedArchitecture, match="opens its language model alone"):
+    with pytest.raises(UnsupportedArchitecture, match="opens only its language model"):
         discover({"model_type": "qwen3_5", "architectures": ["Qwen3_5ForCausalLM"]}, tensors)

@@ -109,5 +109,5 @@ def test_heads_that_a_norm_spans_whose_width_no_setting_counts_stay(tmp_path: Pa
     tiny_model("olmoe", 0).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     architecture, _ = discover_with_copy(config, read_header(tmp_path / WEIGHTS))
-    assert "each row of self_attn.q_proj moves all of it, as through a norm" in architecture.refused["heads"]
+    assert "each row of self_attn.q_proj affects all of its output, as a norm" in architecture.refused["heads"]
     assert not architecture.axes("heads") and architecture.axes("channels")

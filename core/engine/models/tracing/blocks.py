@@ -44,12 +44,12 @@ class _Calls:
         if [index for index, *_ in self.seen] != list(range(len(self.modules))):
             if len({index for index, *_ in self.seen}) < len(self.modules):
                 return "some of its modules do not run"
-            return "its modules do not run once each, in order"
+            return "its modules do not all run exactly once, in order"
         for (_, _, given, _), (index, taken, _, _) in zip(self.seen, self.seen[1:], strict=False):
             if given is None or taken is None or not _same(given, taken):
-                return f"module {index} is not fed with what the one before gives"
+                return f"the input of module {index} is not the output of the one before"
         if self.seen[0][1] is None or self.seen[0][1].dim() < 3 or not self.seen[0][1].is_floating_point():
-            return "its modules take no hidden states"
+            return "its modules do not take hidden states as input"
         return None
 
 
@@ -99,10 +99,11 @@ def find_blocks(model: PreTrainedModel) -> Blocks:
         except Exception as error:
             if "single memory location" in str(error):  # each weight here is one expanded element
                 raise UnsupportedArchitecture(
-                    f"{kind}: the model changes its own weights as it runs", param="model"
+                    f"{kind}: the model changes its own weights while it runs", param="model"
                 ) from error
             raise UnsupportedArchitecture(
-                f"{kind}: the model does not run on tokens alone: {type(error).__name__}: {str(error)[:300]}",
+                f"{kind}: the model does not run with tokens as its only input: {type(error).__name__}: "
+                f"{str(error)[:300]}",
                 param="model",
             ) from error
     complaints = {}
@@ -117,8 +118,8 @@ def find_blocks(model: PreTrainedModel) -> Blocks:
     if not outermost:
         shown = "; ".join(f"{name}: {reason}" for name, reason in list(complaints.items())[:3]) or "it has no such list"
         raise UnsupportedArchitecture(
-            f"{kind}: no list of modules runs as decoder blocks do, once each, in order, each fed by the one before "
-            f"({shown})",
+            f"{kind}: no list of modules runs as decoder blocks must: each once, in order, with the output of the "
+            f"one before as its input ({shown})",
             param="model",
         )
     name = max(outermost, key=lambda each: sum(parameter.numel() for parameter in lists[each].modules.parameters()))

@@ -90,7 +90,7 @@ def reason_to_keep_layers(model: PreTrainedModel, settings: Settings, blocks: st
                 return f"the config without layer {removed} is refused: {str(error)[:200]}"
             expected = [each for layer, each in enumerate(characters) if layer != removed]
             if [_character(block) for block in _modules(shorter, blocks)] != expected:
-                return "its config says by their numbers which layers are of which kind"
+                return "its config names layers of different kinds by their numbers"
     return None
 
 

@@ -93,14 +93,14 @@ def causal_class(config: PretrainedConfig) -> type[PreTrainedModel]:
         shown = ", ".join(repr(each[:100]) for each in named[:5]) or "none"
         wanted = "has no causal language model" if expected is None else f"has {expected}"
         raise UnsupportedArchitecture(
-            f"config.json names {shown} in 'architectures'; the type {config.model_type!r} {wanted}", param="model"
+            f"config.json names {shown} in 'architectures', but the type {config.model_type!r} {wanted}", param="model"
         )
     model_class: type[PreTrainedModel] = getattr(transformers, expected)
     taken: Any = model_class.config_class
     if language_path(config) and not isinstance(config, taken):
         raise UnsupportedArchitecture(
-            f"{config.model_type}: config.json describes more than a language model, and {expected} opens its language "
-            "model alone: save that alone",
+            f"{config.model_type}: config.json describes more than a language model, but {expected} opens only its "
+            "language model: save only that",
             param="model",
         )
     return model_class

@@ -84,8 +84,8 @@ def discover_with_copy(config_json: Settings, tensors: Mapping[str, TensorEntry]
     depends_on = Replay(small, watched.blocks).arguments_depend_on()
     if depends_on is None:
         raise UnsupportedArchitecture(
-            f"{config.model_type}: its blocks give other logits when they run one by one, as they take what is made "
-            "inside of others",
+            f"{config.model_type}: the model's outputs (logits) differ when its blocks run one by one, because "
+            "blocks use values from inside other blocks",
             param="model",
         )
     blocks, execution = watched.blocks, watched.execution
@@ -190,7 +190,8 @@ def _check_stored(watched: _Watched) -> None:
             f"{layer}.weight" == inner for each in watched.execution.blocks for group in each.groups for layer in group
         ):
             raise UnsupportedArchitecture(
-                f"{watched.model.config.model_type}: {name} is not stored as it is, but made of others, as {key[:200]}",
+                f"{watched.model.config.model_type}: {name} is not stored itself, but computed from other tensors, "
+                f"such as {key[:200]}",
                 param="model",
             )
 
@@ -210,7 +211,8 @@ def _small_copy(watched: _Watched) -> tuple[Settings, PreTrainedModel]:
         except SecateurError as error:
             reason = str(error)
     raise UnsupportedArchitecture(
-        f"{watched.model.config.model_type}: no small copy of it can be made to check it: {reason}", param="model"
+        f"{watched.model.config.model_type}: no small copy of the model can be made for a check: {reason}",
+        param="model",
     )
 
 
@@ -226,7 +228,7 @@ def _experts(watched: _Watched, left_alone: Mapping[str, str], small: PreTrained
     for name, key in watched.stored.merged.items():
         layer, _, inner = name.removeprefix(f"{watched.blocks.name}.").partition(".")
         if layer.isdecimal() and inner not in stacks:
-            return f"{name} is not stored as it is, but made of others, as {key[:200]}"
+            return f"{name} is not stored itself, but computed from other tensors, such as {key[:200]}"
     return experts
 
 

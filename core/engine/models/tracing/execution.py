@@ -155,7 +155,7 @@ def trace(model: PreTrainedModel, blocks: Blocks) -> Execution:
             run_model(model, sample_tokens(model))
     except Exception as error:
         raise UnsupportedArchitecture(
-            f"{model.config.model_type}: the model does not run while it is watched: {type(error).__name__}: "
+            f"{model.config.model_type}: the model does not run under examination: {type(error).__name__}: "
             f"{str(error)[:300]}",
             param="model",
         ) from error

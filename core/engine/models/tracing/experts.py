@@ -54,19 +54,21 @@ def discover_experts(small: PreTrainedModel, blocks: str, left_alone: Mapping[st
         raise UnknownExperts(f"each of its experts is a module of its own, as {named}")
     if len(modules) != 1:
         listed = ", ".join(sorted(modules)) or "none"
-        raise UnknownExperts(f"one module of stacked experts in a block is needed, it has {listed}")
+        raise UnknownExperts(f"each block must have one module of stacked experts, but it has {listed}")
     (module,) = modules
     distinct = {_of_module(each, module) for each in _with(small, blocks, module)}
     if len(distinct) != 1:
-        raise UnknownExperts(f"{module} is made of other parameters in some layers than in others")
+        raise UnknownExperts(f"{module} has other parameters in some layers than in others")
     (experts,) = distinct
     stacks = {experts.parameter(each) for each in experts.matrices}
     others = sorted(name for name, reason in left_alone.items() if reason == STACKED and name not in stacks)
     if others:
-        raise UnknownExperts(f"{others[0]} is neither what its experts read with nor what they give with")
+        raise UnknownExperts(f"{others[0]} is neither an input nor an output matrix of its experts")
     counts = _try_one_by_one(small, blocks, experts)
     if len(counts) != 1:
-        raise UnknownExperts(f"its tokens go to {sorted(counts)} experts, where there is to be one number")
+        raise UnknownExperts(
+            f"its layers send each token to different numbers of experts ({sorted(counts)}), but one number is needed"
+        )
     return replace(_with_parts(small, blocks, experts), top_k=counts.pop())
 
 
@@ -83,7 +85,7 @@ def _of_module(block: nn.Module, name: str) -> Experts:
     """Return the experts of a block, from the parameters and attributes of their module."""
     module = block.get_submodule(name)
     if not all(hasattr(module, flag) for flag in _FLAGS):
-        raise UnknownExperts(f"{name}, a {type(module).__name__}, has a forward that nothing is known of")
+        raise UnknownExperts(f"the forward of {name}, a {type(module).__name__}, is not known")
     facts: dict[str, Any] = {flag: bool(getattr(module, flag)) for flag in _FLAGS}
     own = {parameter: tuple(each.shape) for parameter, each in module.named_parameters(recurse=False)}
     reading, giving = "gate_up_proj" if facts["has_gate"] else "up_proj", "down_proj"
@@ -117,7 +119,7 @@ def _try_one_by_one(small: PreTrainedModel, blocks: str, experts: Experts) -> se
                 total.index_add_(0, rows_N, output_NH * gates_N[:, None])
             expected = call.output.reshape(total.shape)
             if not float((total - expected).abs().max()) <= _TOLERANCE * float(expected.abs().max()):
-                raise UnknownExperts(f"{experts.module} does more than to add up its experts by their gates")
+                raise UnknownExperts(f"{experts.module} does more than add up its experts by their gates")
     return counts
 
 
@@ -151,7 +153,7 @@ def _calls(small: PreTrainedModel, having: list[nn.Module], module: str, length:
     with removed_after(handles), torch.inference_mode():
         run_model(small, sample_tokens(small, length=length))
     if any(len(each) != 1 for each in calls):
-        raise UnknownExperts(f"{module} is not called once in each block")
+        raise UnknownExperts(f"{module} is not called exactly once in each block")
     return [call for (call,) in calls]
 
 
@@ -178,7 +180,7 @@ def _matrix_with_parts(
     while row < stack.shape[1]:
         key = next((key for key, each in stored.items() if _starts(each, stack[0], row)), None)
         if key is None:
-            raise UnknownExperts(f"files hold {name} in parts that are not its experts' rows")
+            raise UnknownExperts(f"the files have {name} in parts that are not its experts' rows")
         parts.append(pattern_of(key))
         row += len(stored[key])
     for layer in layers:
@@ -187,7 +189,7 @@ def _matrix_with_parts(
             for part, share in zip(parts, rows.chunk(len(parts)), strict=True):
                 key = part.format(layer, expert) if part.count("{}") == 2 else ""
                 if key not in stored or not torch.equal(stored[key], share):
-                    raise UnknownExperts(f"files do not hold each expert's {name} by its layer and its number")
+                    raise UnknownExperts(f"the files do not have each expert's {name} under its layer and number")
     return replace(matrix, parts=tuple(parts))
 
 
@@ -304,7 +306,8 @@ def _groups(settings: Mapping[str, int], count: int) -> tuple[int, int]:
     top_k_groups = next((settings[name] for name in _TOP_K_GROUPS if name in settings), None)
     if top_k_groups is None or count % groups or top_k_groups < 1:
         raise UnknownExperts(
-            f"its {count} experts lie in {groups} groups, of which it is not known how many are chosen"
+            f"its {count} experts are in {groups} groups, and the config does not give the number of groups that "
+            "are chosen"
         )
     return groups, top_k_groups
 

@@ -100,8 +100,8 @@ def pieced_patterns(stored: StoredNames, architecture: Architecture) -> dict[str
         each = replace(pieces, stored=tuple(map(pattern_of, pieces.stored)))
         if patterns.setdefault(pattern_of(name), each) != each:
             raise UnsupportedArchitecture(
-                f"{architecture.model_type}: {name[:200]} is made of other parts of {pieces.stored[0][:200]} than in "
-                "other layers",
+                f"{architecture.model_type}: {name[:200]} is made of other parts of {pieces.stored[0][:200]} than "
+                "in the other layers",
                 param="model",
             )
     return patterns
@@ -118,8 +118,8 @@ def renamed(stored: StoredNames, architecture: Architecture) -> dict[str, str]:
             continue
         if numbers_of(key) != numbers_of(name):
             raise UnsupportedArchitecture(
-                f"{architecture.model_type}: {key[:200]!r} of the files is the model's {name[:200]!r}, which has other "
-                "numbers",
+                f"{architecture.model_type}: {key[:200]!r} in the files should be the model's {name[:200]!r}, but "
+                "the numbers differ",
                 param="model",
             )
         patterns[pattern_of(key)] = pattern_of(name)
@@ -151,8 +151,8 @@ def check_shapes(
         if id(parameter) not in stored_ones and name not in stored.merged and name not in without:
             if stored.merged:
                 raise UnsupportedArchitecture(
-                    f"{model.config.model_type}: the files hold no {name}, but other tensors that it is made of, as "
-                    f"{next(iter(stored.merged.values()))[:200]}",
+                    f"{model.config.model_type}: the files do not have {name}, but other tensors that it is "
+                    f"computed from, such as {next(iter(stored.merged.values()))[:200]}",
                     param="model",
                 )
             raise MissingTensors(f"the files lack {name}", param="model")
@@ -184,13 +184,13 @@ def stored_layers(
             prefix, number, rest = match[1], int(match[2]), match[3]
             by_prefix.setdefault(prefix, {}).setdefault(number, set()).add((rest, entry.shape))
     if not by_prefix:
-        raise MissingTensors("the files hold no numbered layers", param="model")
+        raise MissingTensors("the files have no numbered layers", param="model")
     of_number = [each for each in by_prefix.values() if max(each) + 1 == among]
     layers = max(of_number, key=_numel) if of_number else max(by_prefix.values(), key=_names)
     count = max(layers) + 1
     if len(layers) != count:
         absent = next(layer for layer in range(count) if layer not in layers)
-        raise MissingTensors(f"the files hold nothing of layer {absent}, but of layer {count - 1}", param="model")
+        raise MissingTensors(f"the files have nothing of layer {absent}, but have layer {count - 1}", param="model")
     columns = [list(map(repr, each)) for each in map(list, lists) if len(each) == count]
     seen: set[object] = set()
     covering = 0

@@ -47,7 +47,7 @@ def with_expert_channels(
     assert experts is not None
     runs = _runs_of_reading(small, architecture, experts)
     if runs is None:
-        return _refusing_channels(architecture, "their gates are in an order for which there is no cut")
+        return _refusing_channels(architecture, "their gates are stored in an order that cannot be cut")
     stacks = [UnitAxis(experts.parameter(experts.reading), "out", runs)]
     if experts.reading.bias is not None:
         stacks.append(UnitAxis(f"{experts.module}.{experts.reading.bias}", "out", runs))
@@ -150,7 +150,7 @@ def _reason_at_size(
         if isinstance(changes, str):
             return changes
         if not _changes_of_stacks(architecture, experts, stacks, real.shapes, left - width) <= changes:
-            return "it does not say how wide they are"
+            return "it does not give their width"
     return None
 
 
@@ -164,13 +164,13 @@ def _linear_network(architecture: Architecture, changes: Set[Change]) -> LinearN
             return f"it changes {name} too"
         side = dimension if last == "weight" else int(architecture.transposed)
         if differences.setdefault((module, side), difference) != difference:
-            return f"it changes {name} by another number than in other layers"
+            return f"it changes {name} by another amount than in other layers"
     if not differences:
         return None
     inputs = int(not architecture.transposed)
     readers = [module for module, side in differences if side == inputs]
     if len(readers) != 1:
-        return f"it changes what {', '.join(sorted(readers)) or 'no layer'} reads beside the experts"
+        return f"it also changes what {', '.join(sorted(readers)) or 'no layer'} reads besides the experts"
     sets = differences.pop((readers[0], inputs))
     axes = []
     for (module, _), difference in sorted(differences.items()):
@@ -276,7 +276,7 @@ def _at_size(architecture: Architecture, kind: str, differential: Differential) 
         names = {key: architecture.config_keys.get(key, key) for key in (HEADS_KEY, KV_HEADS_KEY, HEAD_DIM_KEY)}
         heads, kv_heads = (getattr(differential.config, names[key], None) for key in (HEADS_KEY, KV_HEADS_KEY))
         if type(heads) is not int or type(kv_heads) is not int or heads % kv_heads or reading % heads:
-            return _refusing(architecture, [kind], "its config does not say how many heads there are")
+            return _refusing(architecture, [kind], "its config does not give the number of heads")
         head_dim = reading // heads
         counts = {"query": heads * head_dim, "head": heads, "key": kv_heads * head_dim, "kv_head": kv_heads}
         half = {names[KV_HEADS_KEY]: max(kv_heads // 2, 1), names[HEADS_KEY]: heads // 2}
@@ -288,7 +288,9 @@ def _at_size(architecture: Architecture, kind: str, differential: Differential) 
         change = (f"{prefix}{sublayer.output}.weight", axis_dimension(architecture, reader, 2), left - reading)
         if change not in changes:
             return _refusing(
-                architecture, [kind], f"{', '.join(settings)} does not say how much {sublayer.output} reads"
+                architecture,
+                [kind],
+                f"{', '.join(settings)} does not determine the size of the input of {sublayer.output}",
             )
     axes = []
     for axis in sublayer.units[kind]:

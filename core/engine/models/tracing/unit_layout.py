@@ -86,14 +86,14 @@ def units_of(reader: str, producers: Mapping[str, Movement]) -> Units | NoUnits 
             if bool((chosen & ~producers[name].later.any(1)).any())
         }
     if units == 1:
-        return NoUnits(f"all that {reader} reads depends on one another", is_mixing)
+        return NoUnits(f"all inputs of {reader} depend on each other", is_mixing)
     if not (_is_in_equal_stretches(labels) and _is_in_equal_stretches(heads)) or number % units:
-        return NoUnits(f"what {reader} reads does not fall into units of one size that lie side by side", is_mixing)
+        return NoUnits(f"the inputs of {reader} are not divided into adjacent units of the same size", is_mixing)
     runs: dict[str, tuple[Run, ...]] = {}
     for name, chosen in partial.items():
         ordered = _runs(producers[name], chosen, labels, heads)
         if ordered is None:
-            return NoUnits(f"the rows of {name} are in an order for which there is no cut", is_mixing)
+            return NoUnits(f"the rows of {name} are stored in an order that cannot be cut", is_mixing)
         runs[name] = ordered
     spanned = tuple(name for name in producers if name not in partial)
     return Units(reader, units, number, len(labels) // units, is_mixing, runs, spanned)
@@ -197,7 +197,7 @@ def unit_axes(
         own = name.removeprefix(prefix)
         dimensions[own] = len(differential.shapes[name])
         if differences.setdefault((own, dimension), difference) != difference:
-            return f"it changes {name} by another number than in other layers"
+            return f"it changes {name} by another amount than in other layers"
     axes: dict[str, UnitAxis] = {}
     for (name, dimension), difference in differences.items():
         axis = _axis(cut, name, dimension, difference, more, dimensions[name])
@@ -221,7 +221,7 @@ def probed_axes(cut: BlockCut, linears: Sequence[str]) -> tuple[UnitAxis, ...] |
     for module, runs in cut.units.runs.items():
         names = tuple(_times("channel", run.query) for run in runs if not run.key)
         if len(names) < len(runs):
-            return f"the rows of {module} are in an order for which there is no cut"
+            return f"the rows of {module} are stored in an order that cannot be cut"
         axes.append(UnitAxis(module, "out", names))
     return tuple(sorted(axes, key=lambda each: linears.index(each.module)))
 
@@ -245,10 +245,10 @@ def _axis(cut: BlockCut, name: str, dimension: int, difference: int, more: int, 
         if dimensions == 2 and dimension == cut.input_side:
             return f"it changes what {module} reads"
         if difference != more * rows:
-            return f"it changes {name} by {difference}, a unit has {rows}"
+            return f"it changes {name} by {difference}, but a unit has {rows}"
         names = tuple(name for name in (_name(units, run) for run in runs) if name is not None)
         if len(names) < len(runs):
-            return f"the rows of {module} are in an order for which there is no cut"
+            return f"the rows of {module} are stored in an order that cannot be cut"
         return UnitAxis(module, "out", names)
     if dimension != 0 or dimensions > 2:
         return f"it changes {name} too"

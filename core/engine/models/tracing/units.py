@@ -320,8 +320,8 @@ class _Finder:
 
 def _why_no_heads(units: Units) -> str:
     if units.spanned:
-        return f"each row of {units.spanned[0]} moves all of it, as through a norm over all heads"
-    return "each feature goes its own way through time"
+        return f"each row of {units.spanned[0]} affects all of its output, as a norm over all heads does"
+    return "each feature has a state of its own over time"
 
 
 def _probed(

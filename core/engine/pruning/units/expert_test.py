@@ -52,7 +52,7 @@ def reason_to_keep_experts(opened: ModelFolder, dense: PreTrainedModel, reload: 
                     logits: Tensor = run_model(cut, tokens).logits.float()
                 difference = difference_beyond(logits, expected, _TOLERANCE)
                 if difference is not None:
-                    return f"with {left} of {before} experts the logits of {length} tokens differ by {difference:g}"
+                    return f"with {left} of {before} experts, the logits of {length} tokens differ by {difference:g}"
         except Exception as error:  # the code of any model may fail in any way
             return (
                 f"with {left} of {before} experts it cannot be saved and run: {type(error).__name__}: {one_line(error)}"

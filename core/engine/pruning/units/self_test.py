@@ -209,7 +209,7 @@ def _streamed_difference(opened: ModelFolder, dense: PreTrainedModel) -> str | N
             expected = _logits(dense, tokens)
         difference = difference_beyond(logits, expected, _TOLERANCE)
         if difference is not None:
-            return f"its logits differ by {difference:g} where its blocks run one by one"
+            return f"its outputs (logits) differ by {difference:g} when its blocks run one by one"
     return None
 
 
