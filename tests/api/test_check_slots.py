@@ -125,7 +125,7 @@ def test_who_waits_too_long_or_behind_too_many_is_told_so(monkeypatch: pytest.Mo
         with pytest.raises(Unavailable, match="1 checks run and 3 wait"), slots.slot("team"):
             pass
         monkeypatch.setattr(check_slots, "WAIT_SECONDS", 0.05)
-        with pytest.raises(Unavailable, match="ask again"), slots.slot("other"):
+        with pytest.raises(Unavailable, match="try again"), slots.slot("other"):
             pass
         assert not any(each.done() for each in waiting)
 

@@ -101,7 +101,7 @@ def test_names_mean_images_only_where_images_are_needed(
         written = reference.model_dump(mode="json")
         assert image_references.validate_python(written) == data_references.validate_python(written) == reference
     refusals: list[tuple[str, dict[str, Any], type[SecateurError], str]] = [
-        (dataset, {}, UnusableDataset, "holds text"),
+        (dataset, {}, UnusableDataset, "has text"),
         ("self", {}, UnusableDataset, "a language model writes"),
         ("shades", {"classes": 2}, UnusableDataset, "3 classes, the model has 2"),
         ("shades", {"samples": 7}, TooFewImages, "needs 7 images; 'shades' has 6"),

@@ -230,4 +230,4 @@ def test_messages_say_what_would_help(api: TestClient, job_body: dict[str, Any])
     assert "'mmlu'" in unknown_task and "boolq, piqa, hellaswag, winogrande, arc_easy" in unknown_task
     no_room = detail(evaluation={"prompts": ["a"], "prompt_tokens": 100})
     assert "context of 64" in no_room and "at most 62" in no_room
-    assert "64000 tokens" in too_little and "10001 bytes" not in too_little and "are there" in too_little
+    assert "64000 tokens" in too_little and "10001 bytes" not in too_little and "it has" in too_little

@@ -54,7 +54,7 @@ def test_a_full_queue_is_429_with_a_time_to_come_back(api: TestClient, sessions:
     first = api.post("/v1/jobs", json=job_body).json()["id"]
     refused = api.post("/v1/jobs", json=job_body, headers={"Idempotency-Key": "once"})
     assert (refused.status_code, refused.json()["code"]) == (429, "quota_exceeded")
-    assert int(refused.headers["Retry-After"]) > 0 and "1 jobs" in refused.json()["detail"]
+    assert int(refused.headers["Retry-After"]) > 0 and "1 waiting jobs" in refused.json()["detail"]
     api.post(f"/v1/jobs/{first}/cancel")
     assert api.post("/v1/jobs", json=job_body, headers={"Idempotency-Key": "once"}).status_code == 201
     assert api.post(f"/v1/jobs/{first}/retry").json()["code"] == "quota_exceeded"

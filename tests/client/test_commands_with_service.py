@@ -166,7 +166,7 @@ def test_an_upload_on_a_terminal_shows_bars(live_api: httpx.Client, admin_key: s
 def test_keys_are_made_rotated_and_revoked(here: RunHere, live_api: httpx.Client) -> None:
     made = here("keys", "create", "--name", "pipeline", "--role", "viewer", "--days", "30")
     key = made.out.strip()
-    assert made.code == 0 and key.startswith("sct_") and key not in made.err and "once" in made.err
+    assert made.code == 0 and key.startswith("sct_") and key not in made.err and "only this time" in made.err
     assert live_api.get("/v1/jobs", headers={"Authorization": f"Bearer {key}"}).status_code == 200
     (listed,) = (each for each in here("keys", "list", "--json").json if each["name"] == "pipeline")
     successor = here("keys", "rotate", listed["id"], "--grace-hours", "0", "--json").json

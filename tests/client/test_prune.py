@@ -165,7 +165,7 @@ def test_a_submission_whose_answer_never_came_is_no_second_job(
     with cutting(port, cuts) as url:
         here = run_here(url, admin_key, monkeypatch, capsys)
         broken = here(*command)
-        assert broken.code == 1 and "the same command goes on" in broken.err and cuts.made > 1, broken.err
+        assert broken.code == 1 and "run the same command to go on" in broken.err and cuts.made > 1, broken.err
         (job,) = live_api.get("/v1/jobs").json()["data"]
         assert job["status"] == "queued" and json.loads((out / RECORD).read_text())["job"] is None
         cuts.unanswered = None
@@ -180,7 +180,7 @@ def test_a_submission_that_the_server_refused_leaves_nothing(
 ) -> None:
     viewer = live_api.post("/v1/keys", json={"name": "looks on", "role": "viewer"}).json()["key"]
     refused = run_here(str(live_api.base_url), viewer, monkeypatch, capsys)("prune", model, "-o", str(out), *ASKED)
-    assert refused.code == 2 and "forbidden" in refused.err and "goes on" not in refused.err, refused.err
+    assert refused.code == 2 and "forbidden" in refused.err and "to go on" not in refused.err, refused.err
     assert not out.exists()
 
 

@@ -123,7 +123,7 @@ def test_a_full_queue_pauses_and_does_not_fail(sweeps: Sweeps, grid_body: dict[s
     sweeps.work()
     assert sweeps.advance() == 1
     paused = sweeps.get(sweep_id)
-    assert paused.status == "running" and "1 jobs waiting" in (paused.waiting_for or "")
+    assert paused.status == "running" and "1 waiting jobs" in (paused.waiting_for or "")
     sweep = sweeps.finish(sweep_id)
     assert sweep.status == "succeeded" and sweep.points.succeeded == 6 and sweep.waiting_for is None
 

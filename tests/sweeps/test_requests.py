@@ -33,7 +33,10 @@ def test_a_grid_is_every_combination_and_points_are_added_once(grid_body: dict[s
         ({"grid": {"sparcity": [0.5]}}, "is not a field of a job body"),
         ({"grid": {"model": ["tiny"]}}, "the same for all points"),
         ({"grid": {"method.name": ["wanda"]}, "job": {"model": "tiny", "method": "wanda"}}, "no object 'method'"),
-        ({"grid": {"priority": list(range(-50, 51)), "sparsity": [0.1, 0.2, 0.3, 0.4, 0.5]}}, "505 points, 500"),
+        (
+            {"grid": {"priority": list(range(-50, 51)), "sparsity": [0.1, 0.2, 0.3, 0.4, 0.5]}},
+            "505 points, but at most 500",
+        ),
         ({"job": {"method": "wanda"}}, "job.model is required"),
         ({"job": {"model": "tiny", "metadata": {"sweep": "mine"}}}, "set by the service"),
         ({"job": {"model": "tiny", "metadata": {f"label{n}": "" for n in range(50)}}}, "at most 49 labels"),
@@ -147,7 +150,7 @@ def test_where_nothing_is_good_enough_it_says_how_near_the_nearest_came(
     sweep_id = sweeps.submit(search_body | {"search": search})
     sweep = sweeps.finish(sweep_id, known_ratio)
     assert sweep.status == "failed" and sweep.error is not None and sweep.error.code == "constraints_not_met"
-    assert "perplexity_ratio is 1.1, the limit 1.05 (+0.05)" in sweep.error.message
+    assert "perplexity_ratio is 1.1, and the limit is 1.05 (+0.05)" in sweep.error.message
     outcome = sweeps.results(sweep_id).search
     assert outcome is not None and outcome.number is None and outcome.nearest is not None
     assert outcome.nearest.values["sparsity"] == 0.3 and outcome.jobs < 12

@@ -335,6 +335,6 @@ def test_one_command_prunes_with_a_server_of_its_own_that_ends_with_the_last_tha
             assert second.returncode == 0, err
             assert "starting a server" not in err and "AutoModelForCausalLM" in out
         _, err = first.communicate(timeout=120)
-    assert first.returncode == 130 and "the same command goes on" in err, err
+    assert first.returncode == 130 and "run the same command to go on" in err, err
     assert (tmp_path / "second" / "model.safetensors").is_file()
     assert not (home / "url").exists() and "Nothing was running." in secateur(home, "stop").stdout

@@ -51,7 +51,7 @@ def check_templates(said: Any, file: str) -> None:
     templates = list(_texts(said))
     if len(templates) > MOST_TEMPLATES:
         raise UnusableModel(
-            f"{file} has {len(templates)} chat templates; at most {MOST_TEMPLATES} are allowed", param="model"
+            f"{file} holds {len(templates)} chat templates; at most {MOST_TEMPLATES} are allowed", param="model"
         )
     characters = sum(map(len, templates))
     if characters > MOST_CHARACTERS:
@@ -65,7 +65,8 @@ def check_templates(said: Any, file: str) -> None:
         except (TemplateError, ValueError, RecursionError) as error:
             reason = ascii(str(error)[:200]) if str(error) else type(error).__name__
             raise UnusableModel(
-                f"{file} has a chat template that is not valid Jinja: {reason}; correct it, or remove it", param="model"
+                f"{file} holds a chat template that is not valid Jinja: {reason}; correct it, or remove it",
+                param="model",
             ) from error
 
 

@@ -42,7 +42,7 @@ def require_room_in_queue(session: Session, team_id: str, *, adding: int) -> Non
     waiting = session.scalar(select(func.count()).select_from(first)) or 0
     if waiting + adding > most:
         raise QuotaExceeded(
-            f"the team has {most} waiting jobs, which is its limit: cancel some, or wait until some start",
+            f"the team's limit of {most} waiting jobs is reached: cancel some, or wait until some start",
             retry_after=ASK_AGAIN_SECONDS,
         )
 

@@ -170,7 +170,7 @@ def test_a_chat_template_that_does_not_parse_or_is_too_long_is_refused_wherever_
     (tmp_path / "file/chat_template.jinja").write_text(template)
     (tmp_path / "more/additional_chat_templates/rag.jinja").write_text(template)
     for file, folder in folders.items():
-        with pytest.raises(UnusableModel, match=f"^{file} has a chat template"):
+        with pytest.raises(UnusableModel, match=f"^{file} holds a chat template"):
             inspect_folder(folder)
 
 
