@@ -79,7 +79,7 @@ def _chosen(fields: list[str], usual: str, what: str, images: HubImages) -> str:
         return fields[0]
     raise UnusableDataset(
         f"{images.name} has no column {usual!r}, and {len(fields)} other columns have {what} "
-        f"({', '.join(fields[:10])}), so the column is not clear",
+        f"({', '.join(fields[:10])}), so it is not clear which one to use",
         param="dataset",
     )
 

@@ -158,7 +158,7 @@ def _text_field(row: Mapping[str, object], text: HubText) -> str:
         return strings[0]
     raise UnusableDataset(
         f"{text.name} has no column {_TEXT_FIELD!r}, and {len(strings)} other columns have text "
-        f"({', '.join(strings[:10])}), so the column is not clear",
+        f"({', '.join(strings[:10])}), so it is not clear which one to use",
         param="dataset",
     )
 

@@ -78,7 +78,9 @@ GROUPS: Final[Mapping[str, tuple[Entry, ...]]] = {
         ),
         Entry("target.parameters", label="Parameters, at most", hint="Parameters that remain, or that are not zero."),
         Entry(
-            "target.bytes", label="Bytes, at most", hint="Bytes of the artifact; for zeros choose output format packed."
+            "target.bytes",
+            label="Bytes, at most",
+            hint="Bytes of the artifact. For zeros, also set output format packed.",
         ),
         Entry(
             "target.latency_ratio",

@@ -45,10 +45,10 @@ class CurvatureOptions(BaseModel):
 
     curvature: Curvature = Field(
         "gauss_newton",
-        description="How the Hessian is estimated. gauss_newton: JᵀHJ, where J is the derivatives of the logits and H "
-        "the Hessian of the cross-entropy with respect to the logits. empirical_fisher: outer products of "
-        "each image's own gradient. squared_error: JᵀJ, for the squared error of the logits (LeCun 1989, "
-        "Hassibi 1993): it counts how far they move.",
+        description="How the Hessian of the loss is estimated. gauss_newton: JᵀHJ, where J holds the derivatives of "
+        "the logits by the weights, and H is the Hessian of the cross-entropy by the logits. empirical_fisher: the "
+        "mean of the outer products of each image's own gradient. squared_error: JᵀJ, as if the loss were the "
+        "squared change of the logits (LeCun 1989, Hassibi 1993).",
     )
     curvature_images: int | None = Field(
         1000,

@@ -23,8 +23,8 @@ class SensitivityOptions(BaseModel):
     )
     rates: Rates | None = Field(
         None,
-        description="Shares of a layer's weights, or filters, that are pruned, in rising order. Unset: 0.1, 0.2 … 0.9, "
-        "or the pattern's.",
+        description="Shares of a layer's weights, or filters, that are pruned, in rising order. Unset: 0.1, 0.2 … "
+        "0.9, or with n:m the share that the pattern removes.",
     )
     scope: Literal["layer", "module"] = Field(
         "layer",
