@@ -62,7 +62,10 @@ def summary(
     junit: JunitOption = None,
     exit_code: Annotated[
         bool,
-        typer.Option("--exit-code", help="End as `watch` does: 0 succeeded, 1 failed or unfinished, 3 gate missed."),
+        typer.Option(
+            "--exit-code",
+            help="Exit with the same code as `watch`: 0 succeeded, 1 failed or unfinished, 3 gate missed.",
+        ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:

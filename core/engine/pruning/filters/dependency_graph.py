@@ -74,8 +74,8 @@ def _head_sizes(model: nn.Module) -> dict[str, int]:
         size = getattr(module, "head_dim", None)
         if not isinstance(size, int) or not all(isinstance(children.get(each), nn.Linear) for each in _PROJECTIONS):
             raise UnsupportedArchitecture(
-                f"{name} ({type(module).__name__}) lays out its heads in a way that cannot be taken apart: attention "
-                f"with {', '.join(_PROJECTIONS)}, each a linear layer, and head_dim can",
+                f"{name} ({type(module).__name__}) stores its heads in a way that cannot be taken apart; what can "
+                f"be is attention with {', '.join(_PROJECTIONS)}, each a linear layer, and head_dim",
                 param="model",
             )
         sizes |= {f"{name}.{each}": size for each in _PROJECTIONS}
