@@ -202,7 +202,7 @@ def read_messages(child: ChildProcess, on_wait: Callable[[], None]) -> Iterator[
         try:
             yield parse_message(line)
         except ValidationError as error:
-            raise InternalError(f"The runner wrote a line that is no message: {line[:200]!r}") from error
+            raise InternalError(f"The runner wrote a line that is not a message: {line[:200]!r}") from error
 
 
 def _lines(child: ChildProcess, on_wait: Callable[[], None]) -> Iterator[bytes]:

@@ -91,7 +91,7 @@ def idx(file: Path, dimensions: int) -> tuple[Sequence[int], bytes]:
     for size in sizes:
         count *= size
     if magic != _IDX_MAGIC[dimensions] or len(data) != count:
-        raise UnusableDataset(f"{file.name} is no IDX file of unsigned bytes with {dimensions} dimensions")
+        raise UnusableDataset(f"{file.name} is not an IDX file of unsigned bytes with {dimensions} dimensions")
     return sizes, data
 
 

@@ -93,7 +93,7 @@ class ClassifierDescription(BaseModel):
 
     @property
     def language_model(self) -> NoReturn:
-        raise UnsupportedArchitecture(f"{self.architecture} is no language model", param="model")
+        raise UnsupportedArchitecture(f"{self.architecture} is not a language model", param="model")
 
     @property
     def discovered(self) -> None:

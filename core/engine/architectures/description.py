@@ -93,7 +93,7 @@ class ModelDescription(BaseModel):
 
     @property
     def classifier(self) -> NoReturn:
-        raise UnsupportedArchitecture(f"{self.architecture} is no image classifier", param="model")
+        raise UnsupportedArchitecture(f"{self.architecture} is not an image classifier", param="model")
 
     @property
     def has_experts(self) -> bool:

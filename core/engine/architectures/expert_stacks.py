@@ -50,8 +50,8 @@ def _stack(name: str, members: Mapping[tuple[int, int], TensorEntry], parts: int
             (each for each in members.values() if (each.dtype, each.shape) != (first.dtype, first.shape)), first
         )
         raise CorruptSafetensors(
-            f"{other.name[:200]} is {other.dtype} {list(other.shape)}, {first.name[:200]} of the same experts "
-            f"{first.dtype} {list(first.shape)}: matrices alike are needed",
+            f"{other.name[:200]} is {other.dtype} {list(other.shape)}, but {first.name[:200]} of the same experts "
+            f"is {first.dtype} {list(first.shape)}: they must have the same dtype and shape",
             param="model",
         )
     rows, columns = first.shape
@@ -93,5 +93,7 @@ def expert_shapes(family: Architecture, tensors: Mapping[str, TensorEntry], laye
         yield LinearShape(name=name, layer=layer, out_features=rows, in_features=columns, experts=count)
     if len(counts) > 1:
         raise CorruptSafetensors(
-            f"layer {layer} has stacks of {sorted(counts)} experts, as many are needed", param="model"
+            f"layer {layer} has stacks with different numbers of experts ({sorted(counts)}); all must have the same "
+            "number",
+            param="model",
         )

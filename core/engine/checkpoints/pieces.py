@@ -47,16 +47,16 @@ def pieced_entry(name: str, parts: Sequence[TensorEntry], pieces: Pieces) -> Pie
             or (others != [size for place, size in enumerate(first.shape) if place != dimension])
         ):
             raise CorruptSafetensors(
-                f"{part.name[:200]} is {part.dtype} {list(part.shape)} and {first.name[:200]} {first.dtype} "
-                f"{list(first.shape)}: they make one tensor, so all but dimension {dimension} has to be alike",
+                f"{part.name[:200]} is {part.dtype} {list(part.shape)}, but {first.name[:200]} is {first.dtype} "
+                f"{list(first.shape)}: they are parts of one tensor, so only dimension {dimension} may differ",
                 param="model",
             )
     size = sum(part.shape[dimension] for part in parts)
     end = size if pieces.end is None else pieces.end
     if end > size:
         raise CorruptSafetensors(
-            f"{first.name[:200]} has shape {list(first.shape)}: {end} are needed in dimension {dimension}, for what "
-            "follows in it",
+            f"{first.name[:200]} has shape {list(first.shape)}: dimension {dimension} must be {end}, because of the "
+            "parts that follow",
             param="model",
         )
     shape = tuple(end - pieces.begin if place == dimension else each for place, each in enumerate(first.shape))

@@ -199,7 +199,7 @@ class _Resolution:
         try:
             described = teacher.description.language_model
         except UnsupportedArchitecture:
-            raise InvalidRequest(f"{_TEACHER}: {named!r} is no language model", param=_TEACHER) from None
+            raise InvalidRequest(f"{_TEACHER}: {named!r} is not a language model", param=_TEACHER) from None
         if described.vocabulary_size != self.description.vocabulary_size:
             raise InvalidRequest(
                 f"{_TEACHER}: {named!r} has a vocabulary of {described.vocabulary_size}, the model one of "
