@@ -59,17 +59,19 @@ def build(target: Path) -> list[Path]:
 
 def install(environment: Path, wheels: list[Path], is_fresh: bool) -> None:
     """Install the wheels: beside the dependencies that are installed here, or with all that pip fetches for them."""
-    venv.create(environment, with_pip=False)
-    pip = (sys.executable, "-m", "pip", "--python", str(environment / "bin/python"), "install", "--quiet")
+    venv.create(environment, with_pip=is_fresh)
     if is_fresh:
         client, server = map(str, wheels)
+        pip = (str(environment / "bin/python"), "-m", "pip", "install", "--quiet")
         subprocess.run([*pip, client, f"{server}[worker]"], check=True)
         return
     [packages] = environment.glob("lib/python*/site-packages")
     dependencies = next(path for path in sys.path if path.endswith("site-packages") and path.startswith(sys.prefix))
     (packages / "dependencies.pth").write_text(dependencies)
-    command = [*pip, "--no-index", "--no-deps", "--no-compile", "--ignore-installed", *map(str, wheels)]
-    subprocess.run(command, check=True)
+    pip = (sys.executable, "-m", "pip", "--python", str(environment / "bin/python"), "install", "--quiet")
+    subprocess.run(
+        [*pip, "--no-index", "--no-deps", "--no-compile", "--ignore-installed", *map(str, wheels)], check=True
+    )
 
 
 class Installed:
