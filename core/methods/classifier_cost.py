@@ -1,7 +1,7 @@
-"""Memory of pruning an image classifier, whose network is there whole: a class for each kind of method.
+"""Memory of pruning an image classifier, whose network is completely in memory: one class for each kind of method.
 
-A method whose memory is like no other's has it in its `info`. It is read off the model's description, with what a trace
-found of its passes, and the recipe alone; no torch.
+A method with a memory of its own kind defines it in its `info`. Memory is computed from the model's description, which
+includes the facts of a trace of its passes, and the recipe alone, without torch.
 """
 
 from abc import ABC, abstractmethod
@@ -22,8 +22,8 @@ _F = TypeVar("_F", bound=FilterParameters)
 class ClassifierFacts(Generic[_P]):
     """Facts of a job: the memory of the engine's steps on its classifier, checked parameters, sparsity and images.
 
-    `images` are those of the calibration set. Of a method that prunes layer by layer, `reads` is the statistic of their
-    inputs and `solver` what its solver takes.
+    `images` is the number of calibration images. For a method that prunes layer by layer, `reads` is the statistic of
+    the inputs, and `solver` the memory of its solver.
     """
 
     memory: ClassifierMemory
@@ -35,7 +35,7 @@ class ClassifierFacts(Generic[_P]):
 
 
 class ClassifierCost(Generic[_P]):
-    """Memory of a method that prunes layer by layer, in one pass over the images or two."""
+    """Memory of a method that prunes layer by layer, in one or two passes over the images."""
 
     def peak_bytes(self, facts: ClassifierFacts[_P]) -> int:
         """Return the most bytes beside the model's weights while it is pruned."""
@@ -46,20 +46,20 @@ class ClassifierCost(Generic[_P]):
         return facts.memory.layerwise(LayerwisePruning(facts.images, batch, waits, facts.reads, facts.solver))
 
     def alone_bytes(self, facts: ClassifierFacts[_P]) -> int:
-        """Return the most bytes beside the model's weights while what goes of one layer alone is chosen, and zeroed."""
+        """Return the most bytes beside the model's weights while the weights of one layer are chosen and zeroed."""
         return self.peak_bytes(facts)
 
 
 class FilterCost(ClassifierCost[_F], ABC):
-    """Memory of a method that removes filters in rounds, with all that is coupled to them, and retrains in between."""
+    """Memory of a method that removes filters in rounds, with everything coupled to them, and retrains in between."""
 
     @abstractmethod
     def choosing_bytes(self, facts: ClassifierFacts[_F]) -> int:
-        """Return the most bytes beside the model's weights while it is chosen what goes."""
+        """Return the most bytes beside the model's weights while filters are chosen."""
 
     @abstractmethod
     def retrain_steps(self, parameters: _F) -> int:
-        """Return the training steps of a round."""
+        """Return the number of training steps of a round."""
 
     def alone_bytes(self, facts: ClassifierFacts[_F]) -> int:
         return max(facts.memory.coupling(), self.choosing_bytes(facts))
@@ -68,7 +68,7 @@ class FilterCost(ClassifierCost[_F], ABC):
         memory, options = facts.memory, facts.parameters
         peak = self.alone_bytes(facts)
         if self.retrain_steps(options):
-            peak = max(peak, memory.training(options.retrain_batch_size) - memory.prunable)  # no weight is zero
+            peak = max(peak, memory.training(options.retrain_batch_size) - memory.prunable)  # no weights are zeroed
         return peak
 
 

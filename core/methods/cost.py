@@ -1,6 +1,7 @@
-"""Costs of choosing what goes from a language model, beside what every job costs: a class for each kind of method.
+"""Costs of choosing what to remove from a language model, in addition to the costs of every job.
 
-A method whose cost is like no other's has it in its `info`. Costs are read off headers and the recipe alone; no torch.
+There is one class for each kind of method. A method with a cost of its own kind defines it in its `info`. Costs are
+computed from headers and the recipe alone, without torch.
 """
 
 from collections.abc import Sequence
@@ -14,18 +15,15 @@ from core.engine.recovery.request import Recovery
 from core.engine.removals.widths.adapter_options import AdapterOptions
 
 GRADIENT_PASSES = 4
-"""Cost of gradients taken block by block, in forwards: two, and the backward."""
+"""Cost of gradients that are computed block by block, in forwards: two forwards, and the backward."""
 WAITING_FOR_MEMORY = 10
-"""Slowdown of a product with a vector against its share of one with a matrix, about.
-
-Each number is read for one product only.
-"""
+"""Approximate slowdown of a product with a vector, which reads each number only once, relative to one with a matrix."""
 MASK_BYTES = 12
-"""Bytes of a weight while a device's mask of the lowest scores is made: its score, a count of ties, four masks."""
+"""Bytes per weight while a device makes the mask of the lowest scores: its score, a count of ties, four masks."""
 FLOAT = 4
 """Bytes of a value in float32."""
 _GRADIENT_BYTES = 16
-"""Bytes of a weight, the sums of its gradients and of their squares, and one gradient, in float32."""
+"""Bytes per weight: the weight, the sum of its gradients, the sum of their squares and one gradient, in float32."""
 
 _P = TypeVar("_P", bound=MethodParameters)
 _A = TypeVar("_A", bound=AdapterOptions)
@@ -33,11 +31,11 @@ _A = TypeVar("_A", bound=AdapterOptions)
 
 @dataclass(frozen=True)
 class Tokens:
-    """Tokens that pass through the model.
+    """Numbers of tokens that pass through the model.
 
-    They are those of the calibration set, of all evaluation sets together, of a window, of all questions of zero-shot
-    tasks, and of prompts, after which so many are `written`, one at a time. `own_text` are those of text the model has
-    still to generate itself, many sequences at once.
+    They are for: the calibration set, all evaluation sets together, one window, all questions of zero-shot tasks, and
+    prompts. After the prompts, `written` tokens are generated one at a time. `own_text` is the text that the model
+    still has to generate itself, many sequences at the same time.
     """
 
     calibration: int
@@ -61,10 +59,11 @@ class CostFacts(Generic[_P]):
 
 @dataclass(frozen=True)
 class PassSizes:
-    """Sizes of the pass over the blocks, beside which a method holds what it needs.
+    """Sizes of the pass over the blocks, to which the memory of the method is added.
 
-    `block_weights` are those of the largest block, `weight_bytes` the bytes of each in a forward, `forward_bytes` those
-    of the activations of a micro-batch, `activation_budget_bytes` the most that inputs of blocks may take.
+    `block_weights` is the number of weights of the largest block, and `weight_bytes` the bytes of each in a forward.
+    `forward_bytes` are the activations of a micro-batch. `activation_budget_bytes` is the most that inputs of blocks
+    may take.
     """
 
     block_weights: int
@@ -75,7 +74,7 @@ class PassSizes:
 
 @dataclass(frozen=True)
 class ChoiceMemory:
-    """Bytes held to choose: `during` the pass over the blocks, or `before` it, with embeddings and head alone."""
+    """Bytes held for the choice: `during` the pass over the blocks, or `before` it, with embeddings and head."""
 
     during: int = 0
     before: int = 0
@@ -83,11 +82,11 @@ class ChoiceMemory:
 
 @dataclass(frozen=True)
 class ChoosingForwards:
-    """Forwards of so many calibration `tokens`, block by block, by which a method chooses before the pass.
+    """Forwards of calibration `tokens`, block by block, by which a method chooses before the pass.
 
-    `holds_blocks`: all blocks have their weights meanwhile, else one has. Hidden states of all tokens are kept before
-    `kept_before` blocks, up to the activation budget, and before the block that runs, whatever the budget, where
-    `waits`.
+    `holds_blocks` means that all blocks have their weights at the same time; otherwise one block has. Hidden states of
+    all tokens are kept before `kept_before` blocks, up to the activation budget. With `waits` they are kept before the
+    running block too, whatever the budget.
     """
 
     tokens: int
@@ -97,10 +96,10 @@ class ChoosingForwards:
 
 
 class Cost(Generic[_P]):
-    """Cost of a method that chooses block by block, in one pass over the calibration tokens or two."""
+    """Cost of a method that chooses block by block, in one or two passes over the calibration tokens."""
 
     def passes(self, facts: CostFacts[_P]) -> int:
-        """Return the tokens that pass through the model to choose, in forwards."""
+        """Return the number of tokens that pass through the model for the choice, in forwards."""
         propagation, allocation = facts.parameters.propagation_options, facts.parameters.allocation_options
         is_two_pass = propagation is not None and propagation.propagation == "two_pass"
         is_owl = allocation is not None and allocation.measured_allocation == "owl"
@@ -111,43 +110,43 @@ class Cost(Generic[_P]):
         return 0
 
     def memory(self, facts: CostFacts[_P], sizes: PassSizes) -> ChoiceMemory:
-        """Return the bytes that are held to choose."""
+        """Return the bytes that are held for the choice."""
         return ChoiceMemory()
 
     def solver_bytes(self, facts: CostFacts[_P], inputs: int, sizes: Sequence[int]) -> int:
-        """Return the most bytes that a device holds while linear layers are pruned which read the same `inputs`.
+        """Return the most bytes that a device holds while the linear layers that read the same `inputs` are pruned.
 
-        `sizes` are their numbers of weights. The weights in float32 and the statistic of their inputs are left out;
-        what the solver makes of both, and the layers it is done with, are counted.
+        `sizes` are the layers' numbers of weights. The weights in float32 and the statistic of their inputs are not
+        counted. The solver's results from both, and the finished layers, are counted.
         """
         return self.matrix_bytes(facts.parameters, facts.sparsity, inputs, sizes)
 
     def matrix_bytes(self, parameters: _P, sparsity: float, inputs: int, sizes: Sequence[int]) -> int:
-        """Return what `solver_bytes` does, of any model: layers of classifiers are matrices too."""
+        """Return the bytes as `solver_bytes` does, for any model: layers of classifiers are matrices too."""
         return in_turn(sizes, MASK_BYTES)
 
     def choosing_forwards(self, facts: CostFacts[_P]) -> ChoosingForwards | None:
-        """Return the forwards by which it is chosen before the pass what goes; None where there are none."""
+        """Return the forwards of a choice before the pass; None if there are none."""
         return None
 
     def scoring_bytes(self, facts: CostFacts[_P], weights: int) -> int:
-        """Return the bytes that a device holds beside the whole model while so many weights of a layer are scored."""
+        """Return the bytes beside the whole model while a device scores a layer with this number of weights."""
         return 0
 
     def gradient_sums(self, facts: CostFacts[_P]) -> int:
-        """Return how many sums there are of a block's gradients: of themselves, and of their squares."""
+        """Return the number of sums of a block's gradients: one for the gradients, one more for their squares."""
         return 0
 
     def gradient_tokens(self, facts: CostFacts[_P]) -> int:
-        """Return the calibration tokens whose gradients are taken block by block before the pass."""
+        """Return the number of calibration tokens whose gradients are computed block by block before the pass."""
         return 0
 
     def calibration_lanes(self, facts: CostFacts[_P]) -> int:
-        """Return how many models calibration tokens go through while a pass chooses units block by block."""
+        """Return the number of models that calibration tokens pass while a pass chooses units block by block."""
         return 0
 
     def calibration_aims(self, facts: CostFacts[_P]) -> int:
-        """Return how many streams of calibration tokens wait beside those of the models, for layers to aim at."""
+        """Return the number of additional streams of calibration tokens that are kept as targets of layers."""
         return 0
 
     def training(self, facts: CostFacts[_P]) -> Recovery | None:
@@ -155,12 +154,12 @@ class Cost(Generic[_P]):
         return None
 
     def adapter_copies(self, facts: CostFacts[_P]) -> int:
-        """Return how many copies of what is trained are held from one step to the next."""
+        """Return the number of copies of the trained parameters that are kept from one step to the next."""
         return 0
 
 
 class GradientCost(Cost[_P]):
-    """Cost of a method that takes gradients block by block."""
+    """Cost of a method that computes gradients block by block."""
 
     def passes(self, facts: CostFacts[_P]) -> int:
         return GRADIENT_PASSES * facts.tokens.calibration
@@ -182,7 +181,7 @@ class AdapterCost(Cost[_A]):
         return facts.parameters.probed(facts.description.layers)
 
     def scoring_bytes(self, facts: CostFacts[_A], weights: int) -> int:
-        """Return the bytes of a weight's gradient, itself with its update, and what that is made from, in float32."""
+        """Return the bytes per weight of its gradient, its updated value, and the sources of both, in float32."""
         return weights * FLOAT * (3 if facts.description.dtype == "float32" else 4)
 
     def training(self, facts: CostFacts[_A]) -> Recovery:
@@ -190,14 +189,17 @@ class AdapterCost(Cost[_A]):
 
 
 def in_turn(sizes: Sequence[int], workspace: float) -> int:
-    """Return the most bytes held while layers of so many weights are solved, one after the other.
+    """Return the most bytes held while layers with these numbers of weights are solved, one after the other.
 
-    Of each there are `workspace` bytes for a weight while it is solved, and its weights in float32 from then on.
+    A layer takes `workspace` bytes per weight while it is solved, and its weights in float32 from then on.
     """
     done = accumulate((4 * size for size in sizes), initial=0)
     return max(round(before + workspace * size) for before, size in zip(done, sizes, strict=False))
 
 
 def column_operations(description: ModelDescription) -> int:
-    """Return the operations of one pass over the columns of all layers, each a product with a matrix like XᵀX."""
+    """Return the operations of one pass over the columns of all layers.
+
+    Each column is multiplied by a matrix of the size of XᵀX.
+    """
     return sum(linear.numel * linear.in_features for linear in description.linears)

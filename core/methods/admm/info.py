@@ -27,7 +27,7 @@ class ADMMParameters(LayerSelection, AllocationOptions, PropagationOptions, Comp
 
 
 class ADMMCost(Cost[ADMMParameters]):
-    """Cost of products with two matrices like XᵀX in every iteration."""
+    """Cost of ADMM: every iteration multiplies by two matrices of the size of XᵀX."""
 
     def operations(self, facts: CostFacts[ADMMParameters]) -> int:
         return 2 * facts.parameters.iterations * column_operations(facts.description)

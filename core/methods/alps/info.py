@@ -46,7 +46,7 @@ class ALPSParameters(LayerSelection, AllocationOptions, PropagationOptions, Comp
 
 
 class ALPSCost(Cost[ALPSParameters]):
-    """Cost of a product with a matrix like XᵀX in every iteration and step, and of its decomposition."""
+    """Cost of ALPS: every iteration and step multiplies by a matrix of the size of XᵀX, decomposed once."""
 
     def operations(self, facts: CostFacts[ALPSParameters]) -> int:
         parameters = facts.parameters

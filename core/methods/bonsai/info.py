@@ -49,9 +49,9 @@ class BonsaiParameters(WidthOptions, BudgetOptions):
 
 
 class BonsaiCost(Cost[BonsaiParameters]):
-    """Cost of rounds, each of which runs its sequences for the prior and for each mask.
+    """Cost of rounds; each round runs its sequences once for the prior and once for each mask.
 
-    All blocks are in memory, before the pass that removes, with no tokens but those under way.
+    All blocks are in memory before the pass that removes, together with the tokens of one micro-batch.
     """
 
     def passes(self, facts: CostFacts[BonsaiParameters]) -> int:
@@ -65,7 +65,7 @@ class BonsaiCost(Cost[BonsaiParameters]):
         return ChoosingForwards(measured, holds_blocks=True)
 
     def scoring_bytes(self, facts: CostFacts[BonsaiParameters], weights: int) -> int:
-        """Return the bytes of their magnitudes in float32, and of the weights where they are others."""
+        """Return the bytes of the magnitudes in float32, and of a float32 copy of weights in another type."""
         return weights * FLOAT * (1 if facts.description.dtype == "float32" else 2)
 
     def memory(self, facts: CostFacts[BonsaiParameters], sizes: PassSizes) -> ChoiceMemory:

@@ -43,7 +43,7 @@ class DepthParameters(LayerOptions, BudgetOptions, RefitOptions):
 
 
 class DepthCost(Cost[DepthParameters]):
-    """Cost of a choice by perplexity, with all blocks at once in memory, or by one forward of block after block."""
+    """Cost of a choice by perplexity, with all blocks in memory, or by one forward of one block after the other."""
 
     def choosing_forwards(self, facts: CostFacts[DepthParameters]) -> ChoosingForwards:
         parameters, tokens = facts.parameters, facts.tokens

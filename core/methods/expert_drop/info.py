@@ -16,7 +16,7 @@ _GAINS = (
     "memory is the limit, as with few requests at once, it runs faster too."
 )
 _STATES = 4
-"""Hidden states of all tokens that a refit holds: what experts read, gave, are to give, and what is missing."""
+"""Number of hidden states per token that a refit holds: input, dense output, target and error of the experts."""
 
 
 class ExpertDropParameters(ExpertOptions):
@@ -36,7 +36,7 @@ class ExpertDropParameters(ExpertOptions):
 
 
 class ExpertDropCost(Cost[ExpertDropParameters]):
-    """Cost of a pass of the dense model beside the one that removes, in which experts run twice, and of their refit."""
+    """Cost of a pass of the dense model beside the pruning pass, in which experts run twice, and of the refit."""
 
     def passes(self, facts: CostFacts[ExpertDropParameters]) -> int:
         scoring = 1 if facts.parameters.score == "random" and not facts.parameters.merge else 2

@@ -47,7 +47,7 @@ class FilterL1Parameters(FilterParameters):
 
 
 class FilterL1Cost(FilterCost[FilterL1Parameters]):
-    """Memory of norms of filters, and of a scan of what each group can lose."""
+    """Memory of the filters' norms, and of a scan of how much each group can lose."""
 
     def choosing_bytes(self, facts: ClassifierFacts[FilterL1Parameters]) -> int:
         norms = facts.memory.norms()

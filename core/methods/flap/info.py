@@ -64,7 +64,7 @@ class FLAPParameters(WidthOptions):
 
 
 class FLAPCost(Cost[FLAPParameters]):
-    """Cost of a pass of the dense model beside the one that removes, and of one before where layers compete."""
+    """Cost of a pass of the dense model beside the pruning pass; with ranking over layers, of one more pass before."""
 
     def passes(self, facts: CostFacts[FLAPParameters]) -> int:
         return (1 if facts.parameters.scope == "layer" else 2) * facts.tokens.calibration

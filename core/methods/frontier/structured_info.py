@@ -118,22 +118,23 @@ class StructuredFrontierParameters(WidthOptions):
 
 
 class StructuredFrontierCost(Cost[StructuredFrontierParameters]):
-    """Cost of two models side by side, gradients of a few sequences before, and the removal of inputs by H⁻¹."""
+    """Cost of two models side by side, of gradients of a few sequences, and of the removal of inputs by H⁻¹."""
 
     def passes(self, facts: CostFacts[StructuredFrontierParameters]) -> int:
         search = _searched(facts)
         return (
-            2 * facts.tokens.calibration  # what layers that go spare the one model, the other passes again
+            # Work that dropped layers save in the pruned model is repeated in the dense one.
+            2 * facts.tokens.calibration
             + GRADIENT_PASSES * _measured_tokens(facts)
             + search.seen
             + search.trials * (2 * search.fitted + search.seen)
         )
 
     def operations(self, facts: CostFacts[StructuredFrontierParameters]) -> int:
-        """Return what XᵀX leaves out: YᵀX, (H + λI)⁻¹, and its update and that of the weights for each input that goes.
+        """Return the operations beyond XᵀX: YᵀX, (H + λI)⁻¹, and its and the weights' update for each removed input.
 
-        Those that go are the share of the channels' parameters that the sparsity of the model makes up. Trials have
-        the same again, with their own XᵀX, and predictions of each model that is tried.
+        The number of removed inputs follows from the share of the channels' parameters that the sparsity removes.
+        Trials do the same work again, with their own XᵀX, and compute the predictions of each tried model.
         """
         total = 0
         description, search, tokens = facts.description, _searched(facts), facts.tokens.calibration
@@ -144,7 +145,8 @@ class StructuredFrontierCost(Cost[StructuredFrontierParameters]):
             total += 2 * hidden * width * tokens + removal
             total += search.trials * ((2 * hidden + width) * width * search.fitted + 4 * width**3 // 3 + removal)
         fitted = tokens + search.trials * search.fitted
-        total += 4 * description.layers * hidden**2 * fitted  # of what attention and FFN read, there is more to fit
+        # The other layers, which read the hidden states, are fitted too.
+        total += 4 * description.layers * hidden**2 * fitted
         runs = hidden * description.layers**2 * _stream_tokens(facts)
         return total + runs + 4 * hidden * description.vocabulary_size * search.trials * search.seen
 
@@ -158,11 +160,11 @@ class StructuredFrontierCost(Cost[StructuredFrontierParameters]):
         return int(any(facts.parameters.layer_numbers(facts.description, facts.sparsity)))
 
     def solver_bytes(self, facts: CostFacts[StructuredFrontierParameters], inputs: int, sizes: Sequence[int]) -> int:
-        """Return the bytes of a metric, H⁻¹ and a factor; or of H⁻¹ and, of what is left, G twice and its factor.
+        """Return the bytes of a metric, H⁻¹ and a factor; or of H⁻¹ and, for the remaining inputs, two G and a factor.
 
-        Of the layer there are the best weights, those they become, their product with the metric, and what is missing.
-        At the end, where there is a metric, it is measured what the removal costs: there are H⁻¹, G of what is left,
-        what that was made from, and the best weights, the others, and their difference with products.
+        The layer itself needs its best weights, the new weights, their product with the metric, and the error. With a
+        metric, the cost of the removal is measured at the end. Then there are H⁻¹, G of the remaining inputs and its
+        source, the best weights, the new weights, and their difference with its products.
         """
         metric = _STATE_BYTES * facts.description.hidden_size**2
         kept = round(inputs * (1 - facts.sparsity))
@@ -193,9 +195,9 @@ class StructuredFrontierCost(Cost[StructuredFrontierParameters]):
 
 @dataclass(frozen=True)
 class _Search:
-    """Work of the search for layers that go whole.
+    """Work of the search for whole layers to drop.
 
-    Each of the `trials` is fitted to so many tokens and measured on those `seen`.
+    Each of the `trials` is fitted on `fitted` tokens and measured on `seen` tokens.
     """
 
     trials: int = 0
@@ -220,12 +222,12 @@ def _measured_tokens(facts: CostFacts[StructuredFrontierParameters]) -> int:
 
 
 def _stream_tokens(facts: CostFacts[StructuredFrontierParameters]) -> int:
-    """Return the tokens whose gradients in the stream are kept."""
+    """Return the number of tokens whose gradients in the residual stream are kept."""
     return min(_measured_tokens(facts), STREAM_TOKENS)
 
 
 def _read_widths(facts: CostFacts[StructuredFrontierParameters]) -> list[int]:
-    """Return the widths of what the fitted layers read, about: in every block those of all its inputs, once each."""
+    """Return the approximate widths of the inputs of the fitted layers; each input of a block counts once."""
     by_layer: dict[int, set[int]] = {}
     for linear in facts.description.linears:
         by_layer.setdefault(linear.layer, set()).add(linear.in_features)

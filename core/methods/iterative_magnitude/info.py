@@ -54,11 +54,11 @@ class IterativeMagnitudeCost(ClassifierCost[IterativeMagnitudeParameters]):
     """Memory of losses, of a layer that is cut, of the search for dead neurons, and of retraining."""
 
     def peak_bytes(self, facts: ClassifierFacts[IterativeMagnitudeParameters]) -> int:
-        """Return the most bytes of these; with rewinding there are early weights throughout."""
+        """Return the largest of these in bytes; with rewinding, the early weights are added throughout."""
         memory, options = facts.memory, facts.parameters
         early = memory.passes.weights if options.rewind_step is not None else 0
         peak = max(memory.loss(facts.images), memory.cutting(), retraining_bytes(memory, options))
-        if options.allocation == "sensitivity":  # beside a layer as it was
+        if options.allocation == "sensitivity":  # a copy of the layer is kept
             peak = max(peak, memory.loss(min(facts.images, options.scan_images or facts.images)) + 4 * memory.largest)
         if options.remove_dead_neurons:
             peak = max(peak, memory.finding_dead_neurons(facts.images))

@@ -28,7 +28,7 @@ class LLMPrunerParameters(RankedWidthOptions):
 
 
 class LLMPrunerCost(GradientCost[LLMPrunerParameters]):
-    """Cost of gradients, and for mixed importance of their squares."""
+    """Cost of gradients and, for mixed importance, of their squares."""
 
     def gradient_sums(self, facts: CostFacts[LLMPrunerParameters]) -> int:
         return 2 if facts.parameters.importance == "mixed" else 1

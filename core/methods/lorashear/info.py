@@ -63,7 +63,7 @@ class LoRAShearParameters(AdapterOptions):
 
 
 class LoRAShearCost(AdapterCost[LoRAShearParameters]):
-    """Cost of adapters that are kept as they were before each step, and of forwards without a bundle each, before."""
+    """Cost of adapters with a copy from before each step, and of forwards that leave out one bundle each."""
 
     def choosing_forwards(self, facts: CostFacts[LoRAShearParameters]) -> ChoosingForwards | None:
         parameters, tokens = facts.parameters, facts.tokens

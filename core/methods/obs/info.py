@@ -25,9 +25,9 @@ LARGEST_EXACT = 10_000
 _EXACT_BYTES = 8
 """Bytes of each entry of the exact inverse Hessian: float64."""
 _VECTORS = 6
-"""Vectors of all weights while the whole network's are deleted: themselves, diagonal, score, column, update, masks."""
+"""Vectors of all weights for the whole network's deletions: weights, diagonal, score, column, update and masks."""
 _ROW_BYTES = 9 * 4
-"""Bytes of a weight while its row is solved, beside what the row's deletions took from H⁻¹."""
+"""Bytes of a weight while its row is solved, without the rows U of the row's deletions."""
 
 
 class OBSParameters(LayerSelection, AllocationOptions, PropagationOptions, CompensationOptions, CurvatureOptions):
@@ -89,7 +89,7 @@ def is_exact(parameters: OBSParameters, layers: Sequence[LinearShape]) -> bool:
 
 
 class OBSCost(Cost[OBSParameters]):
-    """Cost, in each row, of a growing matrix times a vector for each weight removed."""
+    """Cost of multiplying, in each row, a growing matrix by a vector for each removed weight."""
 
     def operations(self, facts: CostFacts[OBSParameters]) -> int:
         deleted = facts.sparsity**2
@@ -97,10 +97,10 @@ class OBSCost(Cost[OBSParameters]):
         return ceil(WAITING_FOR_MEMORY * rows)
 
     def matrix_bytes(self, parameters: OBSParameters, sparsity: float, inputs: int, sizes: Sequence[int]) -> int:
-        """Return the bytes of H, its factor, H⁻¹ and their product; or of H⁻¹, and of rows what was deleted of them.
+        """Return the bytes of H, its factor, H⁻¹ and their product; or of H⁻¹ and the rows U of the deletions.
 
-        As many rows are solved at once as the device's bound allows. Of each weight of these there are nine values and
-        masks beside, of each of the layer its new value, its mask and its share of what deletions cost, twice.
+        As many rows are solved at the same time as the device's bound allows. Each of their weights has nine more
+        values and masks. Each weight of the layer has its new value, its mask and its cost of deletion, twice.
         """
         squares, steps = 4 * inputs**2, ceil(sparsity * inputs) + 1
         rows = max(sizes) // inputs
@@ -110,13 +110,13 @@ class OBSCost(Cost[OBSParameters]):
 
 
 class OBSOfClassifiers(ClassifierCost[OBSParameters]):
-    """Memory of one inverse Hessian of all weights where it is held, else of a pass layer by layer."""
+    """Memory of one inverse Hessian of all weights if it is held, otherwise of a pass layer by layer."""
 
     def peak_bytes(self, facts: ClassifierFacts[OBSParameters]) -> int:
-        """Return the bytes of H⁻¹ and what deletions took from it, or of H⁻¹ and gradients of single images.
+        """Return the bytes of H⁻¹ and the rows U of the deletions, or of H⁻¹ and the gradients of single images.
 
-        Of a batch of these there are the rows, in float64 too, and two products with H⁻¹; beside what its forward has
-        kept, or, while the next rows are made, the curvature's own, the parts of each row and the rows.
+        A batch of images has its rows, also in float64, and two products with H⁻¹. In addition there is the memory of
+        its forward or, while the next rows are computed, the parts of each row and the rows.
         """
         memory = facts.memory
         if not is_exact(facts.parameters, memory.layers):

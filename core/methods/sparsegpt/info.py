@@ -40,10 +40,10 @@ class SparseGPTCost(Cost[SparseGPTParameters]):
         return column_operations(facts.description)
 
     def matrix_bytes(self, parameters: SparseGPTParameters, sparsity: float, inputs: int, sizes: Sequence[int]) -> int:
-        """Return the bytes of L, the identity and L⁻¹, or of U with the layers stacked and their mask.
+        """Return the bytes of L, the identity and L⁻¹, or of U with the stacked layers and their mask.
 
-        With these there are a column block's errors, its scores and the mask that is chosen by them, and at the end the
-        layers one by one.
+        In addition there are the errors of a block of columns, its scores and its mask, and at the end a copy of each
+        layer.
         """
         squares, weights = 4 * inputs**2, sum(sizes)
         share = min(1.0, parameters.block_size / inputs)

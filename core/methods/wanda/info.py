@@ -28,7 +28,7 @@ class WandaCost(Cost[WandaParameters]):
     """Cost of scores, which the variant sorts."""
 
     def matrix_bytes(self, parameters: WandaParameters, sparsity: float, inputs: int, sizes: Sequence[int]) -> int:
-        """Return the bytes of scores and a mask; of the variant, of scores, their order and three sums in float64."""
+        """Return the bytes of the scores and a mask; for the variant, of scores, their order and three float64 sums."""
         return in_turn(sizes, 2 * 4 + 8 + 3 * 8 if parameters.variant else MASK_BYTES)
 
 
