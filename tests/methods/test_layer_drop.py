@@ -153,7 +153,7 @@ def test_a_trial_is_what_the_pass_itself_would_have_given(tmp_path: Path, monkey
     """On the tokens it was fitted to, those it is measured on among them; and the divergence is the whole model's."""
     seen: list[tuple[float, Tensor]] = []
     folder, tokens = model_of(tmp_path / "model", IDLE), FITTED[:4]
-    monkeypatch.setattr(layer_search.LayerSearch, "_fitted", lambda self: self._calibration())
+    monkeypatch.setattr(layer_search.LayerSearch, "_fitting_sequences", lambda self: self._calibration())
 
     def watch(streamed: StreamedModel, batches: Sequence[Tensor], *models: Any) -> list[float]:
         found = divergences(streamed, batches, *models)
