@@ -106,8 +106,8 @@ def read_window(
 ) -> Window[Item]:
     """Return the rows right after one cursor or right before another (`after` counts if both are given), in order.
 
-    `having` is the condition of a search: it is costly for each row, it has its own index, and PostgreSQL cannot
-    estimate its number of rows. Raises InvalidRequest as `read_page` does, and if a search would read too much.
+    `having` is the condition of a search: it costs much for each row, has an index of its own, and PostgreSQL cannot
+    estimate its rows. Raises InvalidRequest as `read_page` does, and where a search would read too much.
     """
     backwards = before is not None and after is None
     cursor = before if backwards else after
@@ -121,7 +121,7 @@ def read_window(
             rows.extend(
                 session.scalars(ordered.limit(count))
                 if having is None
-                else _first_matching(session, ordered, table, having, ordering, count)
+                else _first_having(session, ordered, table, having, ordering, count)
             )
     shown = rows[:limit][::-1] if backwards else rows[:limit]
     is_more, is_less = len(rows) > limit, cursor is not None and bool(shown)
@@ -133,7 +133,7 @@ def read_window(
     )
 
 
-_FRONT_ROWS, _MOST_FRONT_ROWS = 300, 1500
+_FRONT, _FURTHEST = 300, 1500
 """Numbers of rows at the front of an order that a search reads one by one: at first, and at most.
 
 The second number applies if the first rows contain enough matches. If many rows match, the index would return far too
@@ -154,7 +154,7 @@ plan reads complete indexes to find the rarest word.
 _ORDER_SETTINGS = text("SELECT set_config('enable_indexscan', 'on', true)")
 
 
-def _first_matching(
+def _first_having(
     session: Session, ordered: Select[Row], table: Any, having: ColumnElement[bool], ordering: "_Ordering", count: int
 ) -> Sequence[Row]:
     """Return the first rows that meet a condition: from the front of the order if common, otherwise by its index.
@@ -162,8 +162,8 @@ def _first_matching(
     Raises InvalidRequest if there are many such rows, but few at the front.
     """
     rows: list[Row] = []
-    seen, more = 0, _FRONT_ROWS
-    while seen + more <= _MOST_FRONT_ROWS:
+    seen, more = 0, _FRONT
+    while seen + more <= _FURTHEST:
         front = aliased(table, ordered.offset(seen).limit(more).subquery())
         rows.extend(session.scalars(select(front).where(having).limit(count - len(rows))))
         if len(rows) == count:
@@ -171,7 +171,7 @@ def _first_matching(
         if not rows:
             break
         seen += more
-        more = max(_FRONT_ROWS, seen * (count - len(rows)) // len(rows))
+        more = max(_FRONT, seen * (count - len(rows)) // len(rows))
     session.execute(_INDEX_SETTINGS)
     every = (
         ordered.with_only_columns(*ordering.named()).where(having).order_by(None).limit(_MOST_MATCHES + 1).subquery()
