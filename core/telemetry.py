@@ -43,7 +43,7 @@ def configure(settings: Settings, service: str) -> None:
 
 
 def flush(seconds: float = 2) -> None:
-    """Send the spans measured so far; if the collector is away, this takes at most `seconds`."""
+    """Send what has been measured so far; a collector that is away costs at most `seconds`."""
     if _provider is not None:
         _provider.force_flush(int(seconds * 1000))
 

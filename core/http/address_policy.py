@@ -48,7 +48,7 @@ class AddressPolicy:
     resolve: Resolve = resolve
 
     def check_url(self, url: str, *, resolve_seconds: float = 3, param: str = "url") -> None:
-        """Raise UnsafeAddress, with the reason, if the URL must not be called or its name has no address."""
+        """Raise UnsafeAddress, naming what is wrong, where the URL must not be called or its name has no address."""
         target = CallTarget.of(url, param)
         try:
             self.addresses(target, resolve_seconds)
@@ -105,7 +105,7 @@ class CallTarget:
 
     @classmethod
     def of(cls, url: str, param: str = "url") -> "CallTarget":
-        """Parse a URL; raises UnsafeAddress for other schemes than http and https, credentials, or a fragment."""
+        """Parse a URL; raises UnsafeAddress where it is no http or https URL, or holds credentials or a fragment."""
         try:
             parsed = httpx.URL(url)
         except (httpx.InvalidURL, UnicodeError, ValueError):

@@ -45,7 +45,7 @@ class ServeFailed(CommandFailed):
 
 
 def serve(settings: Settings, *, host: str, port: int, say_to: TextIO = sys.stdout) -> None:
-    """Run until SIGINT, SIGTERM or SIGHUP; raises ServeFailed if something prevents the start or a part ends."""
+    """Run until SIGINT, SIGTERM or SIGHUP. Raises ServeFailed where something is in the way or a part ends."""
     home = settings.home.resolve()
     home.mkdir(parents=True, exist_ok=True)
     stop = threading.Event()
@@ -193,9 +193,9 @@ def _check_parts(parts: list[ChildProcess], home: Path) -> None:
 
 
 def _revive_dispatcher(parts: list[ChildProcess], settings: Settings, say_to: TextIO) -> None:
-    """Restart the dispatcher if it has ended or has ended no round for long.
+    """Restart the dispatcher where it has ended, or has ended no round for long.
 
-    A dispatcher that never ended a round would fail again, so it is not restarted.
+    One that never ended a round would not the next time either, and is left as it is.
     """
     [place] = [place for place, part in enumerate(parts) if part.name == "dispatcher"]
     silent = alive.seconds_silent("dispatcher", settings)

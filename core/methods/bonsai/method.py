@@ -129,7 +129,7 @@ class _MaskedModel:
             return perplexity(self.context.streamed, ((tokens_BT, self._run(tokens_BT)) for tokens_BT in batches))
 
     def prior(self, tokens_NT: Tensor, kept_U: Tensor) -> tuple[Tensor, float]:
-        """Return mean |W_out|·rms(activation) of each unit, and the perplexity, with only the units `kept_U`."""
+        """Return mean |W_out|·rms(activation) of each unit, and the perplexity, with only these units kept."""
         with self.masks.watched() as seen:
             measured = self.perplexity(tokens_NT, kept_U)
         return self.masks.output_magnitudes(seen).double(), measured

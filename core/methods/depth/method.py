@@ -90,8 +90,8 @@ class Depth(UnitMethod):
         count = _count(context)
         while len(removed) < count:
             may_go = set(layers_that_may_go(context.folder.description, removed))
-            allowed = may_go & candidates or may_go
-            tried = [(place, layer) for place, layer in enumerate(kept) if layer in allowed]
+            open_ones = may_go & candidates or may_go
+            tried = [(place, layer) for place, layer in enumerate(kept) if layer in open_ones]
             what = f"layer {len(removed) + 1} of {count} to remove: trying the model without each"
             perplexities = {layer: without(place) for place, layer in counted(tried, what)}
             if self.is_quick and not removed:

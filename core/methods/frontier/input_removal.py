@@ -36,7 +36,7 @@ class InputRemoval:
     energy: float | None
 
 
-def remove_inputs(
+def without_inputs(
     dense_OI: Tensor,
     inputs: InputStatistic,
     parameters: StructuredFrontierParameters,

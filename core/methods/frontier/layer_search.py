@@ -60,8 +60,8 @@ class LayerSearch:
         numbers = [each for each in numbers if each <= most]
         if len(numbers) == 1 or len(self._calibration()) < _PARTS:
             return self.counts_without([])
-        fitting_NT, evaluation_NT = self._fitting_sequences(), self._evaluation_sequences()
-        batches = evaluation_NT.split(context.micro_batch)
+        fitted_NT, seen_NT = self._fitting_sequences(), self._evaluation_sequences()
+        batches = seen_NT.split(context.micro_batch)
         dense = forward_blocks(context.streamed, batches, context.forward_dtype)
         possible = []
         for dropped in self.cheapest_layers(numbers):
@@ -72,18 +72,18 @@ class LayerSearch:
 
         def divergence(place: int) -> float:
             if place not in tried:
-                label, counts = possible[place]
-                ends = ends_after_trial(context, self.method, counts, fitting_NT, evaluation_NT)
+                what, counts = possible[place]
+                ends = ends_after_trial(context, self.method, counts, fitted_NT, seen_NT)
                 (tried[place],) = divergences(context.streamed, batches, dense, [ends])
-                context.log(f"trial, {label}: {tried[place]:.4f} nats")
+                context.log(f"trial, {what}: {tried[place]:.4f} nats")
             return tried[place]
 
-        label, counts = possible[find_local_minimum(len(possible), divergence)]
+        what, counts = possible[find_local_minimum(len(possible), divergence)]
         figures = "; ".join(f"{possible[place][0]}: {tried[place]:.4f}" for place in sorted(tried))
         note = (
             "Whole layers against channels, by trials of models of as many parameters, pruned on "
-            f"{fitting_NT.numel():,} calibration tokens: divergence from the dense model's predictions on "
-            f"{evaluation_NT.numel():,} others, in nats a token: {figures}. Taken: {label}."
+            f"{fitted_NT.numel():,} calibration tokens: divergence from the dense model's predictions on "
+            f"{seen_NT.numel():,} others, in nats a token: {figures}. Taken: {what}."
         )
         return counts.model_copy(update={"notes": [*counts.notes, note]})
 

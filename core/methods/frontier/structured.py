@@ -29,7 +29,7 @@ from core.engine.pruning.units.removal import (
 )
 from core.engine.pruning.units.unit_slices import SetSlice, StackSlice
 from core.engine.removals.widths.counts import reduction_of_rest
-from core.methods.frontier.input_removal import output_metric, remove_inputs
+from core.methods.frontier.input_removal import output_metric, without_inputs
 from core.methods.frontier.layer_drop import LAYER_DROP
 from core.methods.frontier.layer_search import LayerSearch
 from core.methods.frontier.output_metric import measure_outputs
@@ -223,7 +223,7 @@ class _Fit:
         self, unit_set: UnitSet, dense_OI: Tensor, inputs: InputStatistic, note: Callable[[str], None]
     ) -> tuple[Tensor, Tensor]:
         """Return the weights with columns of zeros for removed inputs, and the positions of the kept inputs."""
-        removal = remove_inputs(
+        removal = without_inputs(
             dense_OI,
             inputs,
             self._parameters,
@@ -293,7 +293,7 @@ class ExpertsFit:
             self._notes.append(f"block {self._block.layer}, expert {expert}: {what}")
 
         inputs.give_unseen_inputs(UNSEEN)
-        removal = remove_inputs(
+        removal = without_inputs(
             weight_OI,
             inputs,
             self._parameters,

@@ -9,7 +9,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.ticker import EngFormatter, LogFormatter, MaxNLocator, PercentFormatter
 
 from core.engine.options.sensitivity_curves import Sensitivity, SensitivityCurve
-from core.pipeline.reports.drawing import COLOURS, MARKERS, as_png, as_svg, label_axes, open_figure
+from core.pipeline.reports.drawing import COLOURS, MARKERS, as_png, as_svg, dress, open_figure
 
 _GREY = "#C8C8C8"
 _NAMED = 3
@@ -22,7 +22,7 @@ _LINES_HEIGHT = 4.0
 
 @dataclass(frozen=True)
 class Series:
-    """One line of a chart: points (x, y) and, if known, the uncertainty of each y in both directions."""
+    """One line: points (x, y), and, where given, the uncertainty of each y, up and down."""
 
     label: str
     x: Sequence[float]
@@ -44,8 +44,8 @@ def line_chart(
 ) -> str:
     """Draw lines over one pair of axes, as SVG.
 
-    With `x_is_share`, x goes from 0 to 1 and is shown in per cent. With `y_from_zero` the y axis begins at 0, so that
-    small differences look small. `size` is in inches.
+    With `x_is_share`, x is from 0 to 1 and shown in per cent; with `y_from_zero` the axis begins there, so that small
+    differences look small. `size` is in inches.
     """
     with open_figure(size) as figure:
         axes = figure.add_subplot()
@@ -56,7 +56,7 @@ def line_chart(
                 low = [y - by for y, by in zip(each.y, each.spread, strict=True)]
                 high = [y + by for y, by in zip(each.y, each.spread, strict=True)]
                 axes.fill_between(each.x, low, high, color=colour, alpha=0.15, linewidth=0)
-        label_axes(axes, title, x_label, y_label, x_is_share=x_is_share)
+        dress(axes, title, x_label, y_label, x_is_share=x_is_share)
         if all(isinstance(x, int) for each in series for x in each.x):
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if y_is_log:
@@ -109,7 +109,7 @@ def trade_off_chart(spots: Sequence[Spot], *, title: str, x_label: str, y_label:
                 label=f"{number}  {spot.label}",
             )
             axes.annotate(str(number), (spot.x, spot.y), xytext=(5, 5), textcoords="offset points", fontsize=8)
-        label_axes(axes, title, x_label, y_label)
+        dress(axes, title, x_label, y_label)
         axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
         axes.margins(0.12)
         if y_is_log:
@@ -139,7 +139,7 @@ def layers_chart(sparsities: Sequence[Series], errors: Sequence[Series], *, titl
                     linewidth=1.2,
                     label=each.label or None,
                 )
-            label_axes(axes, "", "", y_label)
+            dress(axes, "", "", y_label)
             axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
             axes.set_ylim(bottom=0)
         panels[0].set_title(title, loc="left")
@@ -192,7 +192,7 @@ def sensitivity_chart(sensitivity: Sensitivity) -> str:
         heat.set_xlabel("weights pruned")
         figure.colorbar(picture, ax=heat, pad=0.02, aspect=8 * height).outline.set_visible(False)
         _draw_curves(lines, sensitivity, increases)
-        label_axes(lines, "the most and the least sensitive", "weights pruned", what, x_is_share=True)
+        dress(lines, "the most and the least sensitive", "weights pruned", what, x_is_share=True)
         lines.set_yscale("symlog", linthresh=smallest, linscale=0.3)
         lines.set_ylim(-smallest / 2, largest * 1.5)
         lines.legend(frameon=False, fontsize=8)

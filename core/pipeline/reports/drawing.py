@@ -40,7 +40,7 @@ def open_figure(size: tuple[float, float]) -> Iterator[Figure]:
         yield Figure(figsize=size, layout="constrained")
 
 
-def label_axes(axes: Axes, title: str, x_label: str, y_label: str, *, x_is_share: bool = False) -> None:
+def dress(axes: Axes, title: str, x_label: str, y_label: str, *, x_is_share: bool = False) -> None:
     """Give axes their title, labels and grid."""
     axes.set_title(title, loc="left")
     axes.set_xlabel(x_label)

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from core.engine.cuts.report import LAYER, SharePanel, unit_rows
-from core.pipeline.reports.drawing import COLOURS, GRID, as_svg, label_axes, open_figure
+from core.pipeline.reports.drawing import COLOURS, GRID, as_svg, dress, open_figure
 from core.pipeline.reports.report import Report
 
 _STYLES = {"before": ("o", "#767676"), "removed": ("x", COLOURS[1]), "after": ("o", COLOURS[0])}
@@ -50,13 +50,13 @@ def shape_chart(report: Report, *, title: str) -> str:
         for number, (each, (kind, kept)) in enumerate(zip(axes, kinds.items(), strict=False)):
             each.bar(kept.layers, kept.before, color=GRID, width=0.8)
             each.bar(kept.layers, kept.after, color=COLOURS[number], width=0.8)
-            label_axes(each, "", "", f"{kind} kept")
+            dress(each, "", "", f"{kind} kept")
         for each, panel in zip(axes[len(kinds) :], added, strict=False):
             _draw_shares(each, panel)
         if has_costs:
             for number, (kind, pairs) in enumerate(costs.items()):
                 axes[-1].plot(*zip(*pairs, strict=True), color=COLOURS[number], marker="o", markersize=3, label=kind)
-            label_axes(axes[-1], "", "", "cost, nats a token")
+            dress(axes[-1], "", "", "cost, nats a token")
         for each in axes:
             for layer in removed:
                 each.axvspan(
@@ -79,7 +79,7 @@ def _draw_shares(axes: Axes, panel: SharePanel) -> None:
             markersize=3,
             label=each.label,
         )
-    label_axes(axes, "", "", panel.label)
+    dress(axes, "", "", panel.label)
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8)

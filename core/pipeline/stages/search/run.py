@@ -133,7 +133,7 @@ def search_model(spec: SearchSpec, device: torch.device, on_step: Callable[[Time
         clock = DenseLatency(folder, sequence_length=sequence_length, device=device, other_bytes=description.bytes)
 
         def time_at(sparsity: float) -> Timing:
-            request = replace(recipe.request, sparsity=sparsity, at_least=False)  # one of the reachable values
+            request = replace(recipe.request, sparsity=sparsity, at_least=False)  # one of those there are
             config = folder.config_of(run.config_left(folder, make_plan(folder, request, device=device)))
             latency = clock.against(random_model(folder, config, DTYPES[description.dtype], device))
             return Timing(latency["pruned_ms"] / latency["dense_ms"], latency["dense_spread"])
