@@ -1,10 +1,10 @@
 """The Python SDK and command line of the Secateur pruning service.
 
-`client.py` is what one calls: `Client`, and `AsyncClient` for event loops, both over the one list of what the server
-offers in `operations/`. What comes back is in `secateur_wire`, the package of types that the server and this share;
-`jobs.py` has a job, `errors.py` what goes wrong. `summary.py` says how a job ended, as JSON, Markdown and JUnit XML,
-from the rows of `metrics_table.py`, written as `formatting.py` does. `transport/` speaks HTTP, waiting in a thread or
-an event loop. `events.py`, `downloads.py` and `uploads.py` carry on over connections that break, `configuration.py`
+`client.py` has `Client`, and `AsyncClient` for event loops; both use the operations of the server in `operations/`.
+Answers have the types of `secateur_wire`, the package that the server and the client share. `jobs.py` has the class of
+a job, and `errors.py` the errors. `summary.py` writes the result of a job as JSON, Markdown and JUnit XML, from the
+rows of `metrics_table.py` and the formats of `formatting.py`. `transport/` sends HTTP requests, and waits in a thread
+or an event loop. `events.py`, `downloads.py` and `uploads.py` continue over interrupted connections. `configuration.py`
 finds the server, and `cli/` is the command line. Nothing here imports the server.
 """
 

@@ -1,4 +1,4 @@
-"""The client: synchronous as `Client`, for event loops as `AsyncClient`, with the same methods."""
+"""Client of the service: blocking as `Client`, for event loops as `AsyncClient`, with the same methods."""
 
 import functools
 import inspect
@@ -19,9 +19,9 @@ Result = TypeVar("Result")
 class AsyncClient(Operations):
     """A client for asyncio or trio, closed at the end (or used in an `async with`).
 
-    `url` and `api_key` may be left out: see `secateur.configuration`. Answers are waited for `timeout` seconds, but for
-    those that take the server long. Calls that fail for a passing reason are made again up to `retries` times, and
-    `on_retry` is told of the failure and the pause.
+    `url` and `api_key` are optional: see `secateur.configuration`. `timeout` is the wait in seconds for an answer;
+    calls that take the server long have a longer one. A call that fails temporarily is repeated up to `retries` times,
+    and `on_retry` gets the failure and the pause.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class AsyncClient(Operations):
 def _waits(
     method: Callable[Concatenate[Operations, Arguments], Coroutine[Any, Any, Result]],
 ) -> "Callable[Concatenate[Client, Arguments], Result]":
-    """Turn a coroutine method of `Operations` into one that blocks until it is done."""
+    """Turn a coroutine method of `Operations` into a blocking one."""
 
     def waiting(self: "Client", /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         return run(method(self._operations, *args, **kwargs))
@@ -96,11 +96,11 @@ def _described(function: Described, method: Callable[..., Any]) -> Described:
 
 
 class Client:
-    """A synchronous client, to be used by one thread at a time and closed at the end (or used in a `with`).
+    """A blocking client, for one thread at a time, closed at the end (or used in a `with`).
 
-    `url` and `api_key` may be left out: see `secateur.configuration`. Answers are waited for `timeout` seconds, but for
-    those that take the server long. Calls that fail for a passing reason are made again up to `retries` times, and
-    `on_retry` is told of the failure and the pause. Every method raises `secateur.errors`.
+    `url` and `api_key` are optional: see `secateur.configuration`. `timeout` is the wait in seconds for an answer;
+    calls that take the server long have a longer one. A call that fails temporarily is repeated up to `retries` times,
+    and `on_retry` gets the failure and the pause. Every method raises `secateur.errors`.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """Configuration of the client: the server's address and an API key.
 
-`SECATEUR_URL` and `SECATEUR_API_KEY` set them. What they leave open is read from the folder `SECATEUR_HOME` (default
-`.secateur`), where an embedded server writes its address to `url` and its key to `api-key`. The key found there belongs
-to that server: it is never sent to another address.
+`SECATEUR_URL` and `SECATEUR_API_KEY` set them. A missing one is read from the folder `SECATEUR_HOME` (default
+`.secateur`), where an embedded server writes its address to `url` and its key to `api-key`. That key belongs to that
+server: it is never sent to another address.
 """
 
 import os
@@ -32,12 +32,12 @@ def home() -> Path:
 
 
 def embedded_url() -> str:
-    """Return the address the embedded server of this home wrote to its file, or its default one."""
+    """Return the address that the embedded server of this home wrote to its file, or its default address."""
     return (_content(home() / "url") or DEFAULT_URL).rstrip("/")
 
 
 def resolve(url: str | None = None, api_key: str | None = None) -> Configuration:
-    """Resolve arguments first, then the environment, then the home. Raises ConfigurationError without a key."""
+    """Return the configuration from the arguments, then the environment, then the home. Raises ConfigurationError."""
     resolved_url = _checked_url(url or os.environ.get("SECATEUR_URL") or embedded_url())
     resolved_key = api_key or os.environ.get("SECATEUR_API_KEY")
     if not resolved_key and resolved_url == embedded_url():

@@ -1,4 +1,4 @@
-"""Artifact files onto this machine: continued where they were cut off, verified, and only then given their names."""
+"""Downloads of artifact files: continued after an interruption, and renamed to their final names after a check."""
 
 import contextlib
 import hashlib
@@ -27,9 +27,9 @@ from secateur_wire.jobs import ArtifactFile
 from secateur_wire.metrics import ExportedFile
 
 MANIFEST: Final = "secateur.json"
-"""Comes last: a folder that has it has everything."""
+"""File that is downloaded last: a folder that has it is complete."""
 FRUITLESS_ATTEMPTS: Final = 5
-"""Connections in a row that bring not one byte before we give up."""
+"""Number of consecutive connections without a byte after which the client gives up."""
 RETRY_SECONDS: Final = 1.0
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
@@ -55,10 +55,10 @@ async def download_files(
 
 
 async def fetch_archive(transport: Transport, path: str, files: Sequence[ArtifactFile], target: Path) -> Path:
-    """Fetch an archive of `files`, which has no ranges; `target` is there once each of them is verified.
+    """Fetch an archive of `files`, which has no ranges; `target` is written once each of them is verified.
 
-    What was under its name before stays until then, and nothing is left of a download that failed.
-    Raises DownloadInterrupted and ChecksumMismatch.
+    An earlier file of that name stays until then, and a failed download leaves nothing. Raises DownloadInterrupted and
+    ChecksumMismatch.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     part_file = target.with_name(f".{target.name}.part")
@@ -81,7 +81,7 @@ async def fetch_archive(transport: Transport, path: str, files: Sequence[Artifac
 
 
 def _check_archive(part: BufferedRandom, name: str, files: Sequence[ArtifactFile]) -> None:
-    """Flush an archive to disk and raise ChecksumMismatch unless it holds the files of the list, each of them whole."""
+    """Flush an archive to disk; raise ChecksumMismatch unless it has exactly the listed files, complete."""
     part.flush()
     os.fsync(part.fileno())
     part.seek(0)
@@ -100,9 +100,9 @@ def _check_archive(part: BufferedRandom, name: str, files: Sequence[ArtifactFile
 
 
 def added_files(exports: Sequence[ExportedFile], format: str, types: Sequence[str] | None) -> set[str]:
-    """Return the names of the files of a form, of all its types or of those that are wanted.
+    """Return the names of the files of a form: of all its types, or of the wanted ones.
 
-    Raises DownloadError where one is not there, and says what is.
+    Raises DownloadError that lists the existing ones where one is missing.
     """
     files = {each.type: each.file for each in exports if each.format == format}
     missing = [each for each in types or () if each not in files]
@@ -120,7 +120,7 @@ def added_files(exports: Sequence[ExportedFile], format: str, types: Sequence[st
 
 
 def _target(folder: Path, name: str) -> Path:
-    """Return the path to write a file to. Raises UnsafeName unless it lies within the folder, links followed."""
+    """Return the path for a file. Raises UnsafeName unless it is within the folder after following links."""
     parts = name.split("/")
     strange = {"", ".", ".."} & set(parts) or PureWindowsPath(name).drive or "\\" in name or not name.isprintable()
     target = folder.joinpath(*PurePosixPath(name).parts)
@@ -138,7 +138,7 @@ def _is_here(target: Path, file: ArtifactFile) -> bool:
 
 async def _fetch(transport: Transport, path: str, file: ArtifactFile, target: Path, on_progress: OnProgress) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    # The hash in the name: what was cut off is only ever continued with more of the same file.
+    # The name contains the hash: a part is only ever continued with bytes of the same file.
     part_file = target.with_name(f".{target.name}.{file.sha256[:16]}.part")
     fruitless = 0
     with open(part_file, "a+b") as part:
@@ -166,7 +166,7 @@ async def _fetch(transport: Transport, path: str, file: ArtifactFile, target: Pa
 
 
 def _settled(part: BufferedRandom) -> str:
-    """Flush everything to disk and return its SHA-256."""
+    """Flush everything to disk and return the SHA-256."""
     part.flush()
     os.fsync(part.fileno())
     part.seek(0)
@@ -176,7 +176,7 @@ def _settled(part: BufferedRandom) -> str:
 async def _receive(
     transport: Transport, path: str, file: ArtifactFile, part: BufferedRandom, on_progress: OnProgress
 ) -> None:
-    """Append what one connection brings after what is there, or begin anew where the server sends all of it."""
+    """Append the bytes of one connection to the file, or start again where the server sends the whole file."""
     received = part.seek(0, os.SEEK_END)
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={received}-"} if received else {})
     async with transport.stream(path, headers=headers, follow_redirects=True) as stream:
@@ -196,7 +196,7 @@ async def _receive(
             received += len(chunk)
             on_progress(file, received)
             if received > file.bytes:
-                return  # too long already: the size check says so, and no disk is filled
+                return  # It is too long already: the size check reports it, and no disk is filled.
         if received < file.bytes:
             raise httpx.RemoteProtocolError("the file ended early")
 
@@ -204,7 +204,7 @@ async def _receive(
 def _check_same_file(response: httpx.Response, file: ArtifactFile) -> None:
     """Require the listed file. Raises ChecksumMismatch where the ETag is another SHA-256.
 
-    Our server's ETag is the SHA-256; a bucket behind a redirect has ETags of its own, which say nothing here.
+    The ETag of this service is the SHA-256. A bucket behind a redirect has other ETags, which are ignored.
     """
     etag = response.headers.get("ETag", "").strip('"')
     if _SHA256.fullmatch(etag) and etag != file.sha256:

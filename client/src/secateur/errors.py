@@ -75,7 +75,7 @@ from secateur_wire.errors import UploadRefused as UploadRefused
 
 
 class ConfigurationError(SecateurError):
-    """The client was not told enough to make a request."""
+    """The configuration is not sufficient for a request."""
 
     code = "configuration"
 
@@ -87,19 +87,19 @@ class Unreachable(SecateurError):
 
 
 class UnexpectedAnswer(SecateurError):
-    """An answer this API does not give."""
+    """The answer is not one of this API."""
 
     code = "unexpected_answer"
 
 
 class DownloadError(SecateurError):
-    """An artifact could not be brought here whole."""
+    """An artifact could not be downloaded completely."""
 
     code = "download_failed"
 
 
 class UnsafeName(DownloadError):
-    """The server lists a file whose name would be written outside the download folder."""
+    """The server lists a file name that would be written outside the download folder."""
 
     code = "unsafe_name"
 
@@ -111,7 +111,7 @@ class ChecksumMismatch(DownloadError):
 
 
 class DownloadInterrupted(DownloadError):
-    """The connection kept breaking. What arrived is kept; the same call continues from there."""
+    """The connection kept breaking. Received bytes are kept; the same call continues from there."""
 
     code = "download_interrupted"
 
@@ -126,24 +126,24 @@ class JobError(SecateurError):
 
 
 class JobFailed(JobError):
-    """Failed job; `job.error` says why."""
+    """A failed job; `job.error` says why."""
 
 
 class GateMissed(JobFailed):
-    """Job pruned and stored that missed a gate: every figure beside its limit is in the report's `gates.rows`."""
+    """A pruned and stored job that missed a gate; the report's `gates.rows` has every figure and its limit."""
 
 
 class JobCancelled(JobError):
-    """Job that somebody cancelled."""
+    """A cancelled job."""
 
 
 class UploadError(SecateurError):
-    """Files that cannot be uploaded, or that changed while they were."""
+    """Files that cannot be uploaded, or that changed during the upload."""
 
     code = "upload_failed"
 
 
 class UploadInterrupted(UploadError):
-    """The connection kept breaking. The server keeps what arrived; the same call continues from there."""
+    """The connection kept breaking. The server keeps received bytes; the same call continues from there."""
 
     code = "upload_interrupted"

@@ -1,4 +1,4 @@
-"""A job's events as they happen, over connections that may break."""
+"""Stream of a job's events, continued over interrupted connections."""
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -13,11 +13,11 @@ from secateur.transport import Transport, segment
 from secateur_wire.jobs import JobEvent
 
 GIVE_UP_SECONDS: Final = 120
-"""Longest time that a server that answered before may be away."""
+"""Longest time for which a server that answered before may be unavailable."""
 RECONNECT_SECONDS: Final = 1.0
 """Pause before a new connection, unless the server asks for another."""
 QUIET_SECONDS: Final = 60.0
-"""Longest time a stream may bring nothing, not even a comment, before it counts as broken."""
+"""Longest time without any data, not even a comment, before a stream counts as interrupted."""
 
 
 async def stream_events(
@@ -25,12 +25,12 @@ async def stream_events(
 ) -> AsyncIterator[JobEvent]:
     """Yield every event with a sequence above `after`, in order and once each, until the job has ended.
 
-    A connection that breaks is opened again with `Last-Event-ID`, which makes the server go on behind the last event
-    seen; an event that comes again all the same is dropped. An event cut off in the middle was never seen.
+    An interrupted connection is opened again with `Last-Event-ID`, so that the server continues after the last event.
+    An event that is sent twice is dropped, and a partial event is ignored.
 
-    A stream is complete when it closes in good order behind an event that ends the job, or when it was opened after
-    `is_finished` said so (nothing may be left to send then). A retry puts events behind one that ends the job, which is
-    why the server's closing is what counts, not the event.
+    A stream is complete when the server closes it properly after an event that ends the job, or when it was opened
+    after `is_finished` returned True (then there may be no events left). The close of the stream decides, not the
+    event, because a retry adds events after one that ends the job.
 
     Raises Unreachable where the first connection fails, or none succeeds for `GIVE_UP_SECONDS`.
     """

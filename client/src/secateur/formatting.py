@@ -1,18 +1,18 @@
-"""Figures as people read them."""
+"""Formats of figures for people."""
 
 import re
 from collections.abc import Sequence
 
 
 def number(value: float | None) -> str:
-    """Format a number with four digits, large ones with all digits before the point."""
+    """Format a number with four digits; large ones with all digits before the decimal point."""
     if value is None:
         return "–"
     return f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
 
 
 def duration(seconds: float) -> str:
-    """Format seconds, from two minutes on with the minutes apart."""
+    """Format seconds; from two minutes on, with minutes."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{seconds:.1f} s" if seconds < 120 else f"{minutes} min {rest} s"
 
@@ -45,7 +45,7 @@ def share(value: float | None, stderr: float | None = None) -> str:
 
 
 def printable(text: str) -> str:
-    """Replace control characters of foreign text, which a terminal would obey; tabs and ends of lines stay."""
+    """Replace control characters in foreign text, which a terminal would obey; tabs and line ends stay."""
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", text)
 
 

@@ -1,4 +1,4 @@
-"""A job's fields, as the server describes it."""
+"""Fields of a job in an answer of the server."""
 
 from pydantic import Field, JsonValue
 
@@ -7,7 +7,7 @@ from secateur_wire.metrics import Metrics
 
 
 class JobDocument(JobState[Metrics]):
-    """A job with every field of its body, defaults filled in."""
+    """A job with every field of its body, with defaults filled in."""
 
     target: dict[str, float] | None = None
     recovery: dict[str, JsonValue] | None = None

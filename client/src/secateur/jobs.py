@@ -1,4 +1,4 @@
-"""Jobs as this client gives them."""
+"""Jobs as the client returns them."""
 
 from typing import Self
 
@@ -7,10 +7,10 @@ from secateur.job_document import JobDocument
 
 
 class Job(JobDocument):
-    """A job, which raises where it did not succeed."""
+    """A job with a method that raises if it did not succeed."""
 
     def raise_for_status(self) -> Self:
-        """Return the job itself where it succeeded: `client.wait(job_id).raise_for_status()`.
+        """Return the job itself if it succeeded: `client.wait(job_id).raise_for_status()`.
 
         Raises GateMissed, JobFailed or JobCancelled, and ValueError where the job has not ended.
         """

@@ -1,4 +1,4 @@
-"""Figures a job measured, dense beside pruned, as rows: for tables, summaries and programs that read them."""
+"""Figures of a job, dense and pruned, as rows for tables, summaries and programs."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,15 +21,15 @@ _SHOWN: Final[Mapping[Unit, Callable[[float | None], str]]] = {
 
 
 LEAST_IN_TENTHS: Final = 1e-3
-"""Least noise that is written with one digit after the point of its per cent."""
+"""Noise in per cent from which it is shown without decimals."""
 
 
 @dataclass(frozen=True)
 class Figure:
     """One figure of both models.
 
-    `name` is stable, `on` the dataset or task it was measured on, if any; `noise` is the largest relative difference
-    that proves nothing, where there is one.
+    `name` is stable. `on` is the dataset or task of the measurement, if any. `noise` is the largest relative difference
+    that may be due to chance, where it is known.
     """
 
     name: str
@@ -54,12 +54,12 @@ class Figure:
 
     @property
     def unproven(self) -> bool:
-        """Tell whether the models differ by no more than the noise."""
+        """Return whether the models differ by no more than the noise."""
         return self.noise is not None and self.ratio is not None and abs(self.ratio - 1) <= self.noise
 
     @property
     def row(self) -> tuple[str, str, str, str]:
-        """Return label, dense, pruned and ratio as people read them."""
+        """Return label, dense, pruned and ratio as text."""
         return (
             self.label,
             self._shown(self.dense, self.dense_stderr),
@@ -68,7 +68,7 @@ class Figure:
         )
 
     def document(self) -> dict[str, JsonValue]:
-        """Return the row for programs; standard errors and noise only where there are any."""
+        """Return the row for programs; standard errors and noise only where they are known."""
         row: dict[str, JsonValue] = {"figure": self.name, "on": self.on, "unit": self.unit}
         row |= {"dense": self.dense, "pruned": self.pruned, "ratio": self.ratio}
         if self.pruned_stderr is not None:
@@ -88,7 +88,7 @@ class Figure:
 
 
 def figures(metrics: Metrics) -> list[Figure]:
-    """Return every figure that was measured of both models: quality first, then what is left and how fast it is."""
+    """Return every figure of both models: quality first, then size and speed."""
     return [*_perplexities(metrics), *_accuracies(metrics), *_tasks(metrics), *_costs(metrics)]
 
 

@@ -1,4 +1,4 @@
-"""Summary of how a job ended, for pipelines: JSON, Markdown for a comment, JUnit XML for a test report.
+"""Summary of a job's result, for pipelines: JSON, Markdown for a comment, JUnit XML for a test report.
 
 job = client.wait(job_id)
 summary = summarise(job, client.report(job_id), url=client.url)
@@ -22,7 +22,7 @@ from secateur_wire.reports import GateResult, Report
 Outcome = Literal["passed", "gate_missed", "failed", "cancelled", "unfinished"]
 
 EXIT_CODES: Final[Mapping[Outcome, int]] = {"passed": 0, "gate_missed": 3, "failed": 1, "cancelled": 1, "unfinished": 1}
-"""Exit codes of every command that tells how a job ended; 2 is a wrong call."""
+"""Exit codes of every command that reports a job's result; 2 is a wrong call."""
 
 _JOB_FIELDS: Final = {
     *("id", "status", "error", "model", "model_revision", "method", "pattern", "sparsity", "target", "metadata"),
@@ -33,7 +33,7 @@ _MARKS: Final[Mapping[bool | None, str]] = {True: "✓", False: "✗", None: "�
 
 @dataclass(frozen=True)
 class Summary:
-    """A job's end: what was measured, and every gate with its limit and figure. `links` are of the server."""
+    """Result of a job: its figures, and every gate with its limit and figure. `links` point to the server."""
 
     job: Job
     outcome: Outcome
@@ -47,7 +47,7 @@ class Summary:
 
     @property
     def verdict(self) -> Verdict | None:
-        """Return how the model compares with the dense one; None where that was not measured, or it is not over."""
+        """Return the comparison with the dense model; None where it was not measured, or the job is not over."""
         return None if self.outcome == "unfinished" else self.job.verdict
 
     def document(self) -> dict[str, JsonValue]:
@@ -87,7 +87,7 @@ class Summary:
     def junit(self) -> str:
         """Render one test case for each gate.
 
-        A job without gates, or that ended before they were measured, is one itself.
+        A job without gates, or that ended before they were measured, is a single test case.
         """
         cases = [self._case(gate) for gate in self.gates]
         if not cases or self.outcome in ("failed", "cancelled", "unfinished"):
@@ -97,7 +97,8 @@ class Summary:
                 case.result = [Error(printable(self._end()), code)]
             cases.append(case)
         suite = TestSuite(f"secateur {self.job.id}")
-        for name, value in self._properties().items():  # before the cases, where the format's schemas want them
+        # Before the cases: the schemas of the format require this order.
+        for name, value in self._properties().items():
             suite.add_property(printable(name), printable(value))
         suite.add_testcases(cases)
         seconds = self.job.metrics.seconds if self.job.metrics else None
@@ -155,14 +156,14 @@ class Summary:
 
 
 def summarise(job: Job, report: Report | None = None, *, url: str | None = None) -> Summary:
-    """Summarise a job and its report, None where it has none. `url` is the server's, for the links."""
+    """Return the summary of a job and its report, None where it has none. `url` is the server's, for the links."""
     links = {}
     if url is not None:
         calls = f"{url}/v1/jobs/{job.id}"
         links = {"page": f"{url}/portal/jobs/{job.id}", "job": calls, "report": f"{calls}/report"}
         links |= {"artifacts": f"{calls}/artifacts"}
     end = outcome(job)
-    is_over = end != "unfinished"  # else they are of an attempt that ended before
+    is_over = end != "unfinished"  # Otherwise they come from an attempt that ended before.
     measured = figures(job.metrics) if job.metrics is not None and is_over else []
     rows = report.gates.rows if report is not None and report.gates is not None else []
     known = rows if rows and end in ("passed", "gate_missed") else _from_limits(job, end)
@@ -180,12 +181,12 @@ def outcome(job: Job) -> Outcome:
 
 
 def exit_code(job: Job) -> int:
-    """Return the exit code of a command that was to bring the job to a good end."""
+    """Return the exit code of a command for a job's result."""
     return EXIT_CODES[outcome(job)]
 
 
 def _from_limits(job: Job, end: Outcome) -> list[GateResult]:
-    """Return the gates as they were requested, where no report says what they were compared with."""
+    """Return the gates as requested, where no report has their figures."""
     param = job.error.param if job.error and end == "gate_missed" else None
     return [
         GateResult(
@@ -209,5 +210,5 @@ def _gates(count: int) -> str:
 
 
 def _plain(text: str) -> str:
-    """Escape foreign text for Markdown: on one line, nothing in it means anything."""
+    """Escape foreign text for Markdown: it is on one line, and has no markup."""
     return re.sub(r"([\\`*_\[\]<>|~#@])", r"\\\1", " ".join(printable(text).split()))

@@ -1,4 +1,4 @@
-"""Models and texts from this machine to the server: hashed, sent in parts, taken up again where they were cut off."""
+"""Uploads of models and texts from this machine: hashed, sent in parts, continued after an interruption."""
 
 import hashlib
 import re
@@ -23,7 +23,7 @@ from secateur.transport import Transport, segment
 from secateur_wire.uploads import ReceivedPart, Upload, UploadedFile
 
 FRUITLESS_ATTEMPTS: Final = 3
-"""Parts in a row of which not one byte arrives, each of them repeated by the transport, before we give up."""
+"""Number of consecutive parts without a received byte, each repeated by the transport, before the client gives up."""
 _HASHED_AT_ONCE: Final = 8 * 2**20
 
 _MODEL_FILES: Final = re.compile(
@@ -32,7 +32,7 @@ _MODEL_FILES: Final = re.compile(
     r"|((video_)?pre)?processor_config\.json"
     r"|model\.safetensors\.index\.json|[A-Za-z0-9][A-Za-z0-9._-]{0,199}\.safetensors"
 )
-"""Files the server takes of a model folder: config, tokenizer, safetensors. Code and pickles stay here."""
+"""Files of a model folder that the server accepts: config, tokenizer, safetensors. Code and pickles are not sent."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ OnUpload = Callable[[UploadProgress], None]
 
 
 def model_files(folder: Path) -> tuple[dict[str, Path], list[str]]:
-    """Return the files of a model folder that are uploaded, by name, and the names of those that are not.
+    """Return the files of a model folder to upload, by name, and the names of the other files.
 
     Raises UploadError where there is no model.
     """
@@ -70,7 +70,7 @@ def model_files(folder: Path) -> tuple[dict[str, Path], list[str]]:
 
 
 def sendable_name(name: str) -> str:
-    """Return a file's name as the server accepts it, with `_` for each character that it does not."""
+    """Return a file's name as the server accepts it, with `_` for each other character."""
     return re.sub(r"[^A-Za-z0-9._-]|^[.-]", "_", name)[-200:]
 
 
@@ -81,10 +81,10 @@ async def send_upload(
     idempotency_key: str,
     on_progress: OnUpload,
 ) -> Upload:
-    """Announce `files` and send all of them; returns the upload, not yet completed.
+    """Announce `files` and send all of them; return the upload, not yet completed.
 
-    What the server has already, of this call or one that was cut off before, is not sent again. Raises UploadError
-    where a file is missing or changes meanwhile, and UploadInterrupted.
+    Parts that the server has already are not sent again. Raises UploadError where a file is missing or changes
+    meanwhile, and UploadInterrupted.
     """
     facts: list[JsonValue] = []
     for name, path in files.items():
@@ -98,7 +98,7 @@ async def send_upload(
 
 
 def _in_order(files: Sequence[UploadedFile]) -> list[UploadedFile]:
-    """Sort small files first: what the server refuses by its config is refused before the weights are sent."""
+    """Sort small files first: a model that is refused by its config is refused before the weights are sent."""
     return sorted(files, key=lambda file: (file.bytes, file.path))
 
 
@@ -139,7 +139,7 @@ async def _send_file(
             try:
                 query = {"offset": received}
                 received = (await transport.call("PUT", address, ReceivedPart, params=query, content=part)).received
-            except OffsetMismatch as error:  # an answer was lost, or another client sends the same file
+            except OffsetMismatch as error:  # An answer was lost, or another client sends the same file.
                 received, trouble = error.received or 0, error
             except (Unreachable, ServerError, TooManyRequests) as error:
                 received, trouble = await _standing(transport, upload, file, received), error
@@ -153,7 +153,7 @@ async def _send_file(
 
 
 async def _standing(transport: Transport, upload: Upload, file: UploadedFile, known: int) -> int:
-    """Return how many bytes of a file the server says it has; `known` where it does not answer."""
+    """Return the number of a file's bytes on the server; `known` where it does not answer."""
     try:
         current = await transport.call("GET", f"uploads/{segment(upload.id)}", Upload)
     except (Unreachable, ServerError, TooManyRequests):

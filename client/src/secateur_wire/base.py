@@ -1,8 +1,8 @@
-"""Base of all answers, and kinds of fields they have.
+"""Base class of all answers, and their common kinds of fields.
 
-Clients that are older or newer than the server read an answer. Fields that a client does not know are kept, so a newer
-server loses nothing on the way; fields that came later have defaults, so an older server is understood. The server
-itself gives every field, which is what its OpenAPI document says.
+A client may be older or newer than the server. Fields that a client does not know are kept, so no field of a newer
+server is lost. Newer fields have defaults, so answers of an older server are valid. The server itself sends every
+field, as its OpenAPI document says.
 """
 
 from collections.abc import Mapping
@@ -26,22 +26,22 @@ from pydantic_core import CoreSchema
 Item = TypeVar("Item")
 
 JsonObject = Annotated[dict[str, JsonValue], WithJsonSchema({"type": "object", "additionalProperties": True})]
-"""A JSON object whose fields belong to somebody else."""
+"""A JSON object with arbitrary fields."""
 
 
 class WireModel(BaseModel):
-    """Base of all answers of the server."""
+    """Base class of all answers of the server."""
 
     model_config = ConfigDict(extra="allow", frozen=True, json_schema_serialization_defaults_required=True)
 
     not_promised: ClassVar[frozenset[str]] = frozenset()
-    """Fields that the OpenAPI document does not promise, and shows with their defaults."""
+    """Fields that the OpenAPI document does not require, and shows with their defaults."""
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Return the schema of an answer as this server gives it: all fields, and none besides.
+        """Return the schema of an answer as this server sends it: all fields, and no others.
 
-        A class that forbids unknown fields is a request, whose schema is left as it is.
+        A class that forbids unknown fields is a request; its schema is not changed.
         """
         reference = handler(schema)
         if cls.model_config.get("extra") != "allow":
@@ -58,19 +58,19 @@ class WireModel(BaseModel):
 
 
 class Record(WireModel):
-    """Base of figures and facts that the server fills in as a job goes on, and keeps as JSON.
+    """Base class of figures and facts that the server fills in during a job, and stores as JSON.
 
-    They are written as they came: in the order in which they were given or set, those it does not know among them.
-    `document` leaves out what nobody gave, so that what was read is written as it was.
+    They keep the order in which their fields were set, including unknown ones. `document` leaves out fields that were
+    never set, so a stored document is written back unchanged.
     """
 
     model_config = ConfigDict(frozen=False)
 
     _given: dict[str, None] = PrivateAttr(default_factory=dict)
-    """Names in the order they came."""
+    """Names in the order in which they were set."""
 
     def document(self) -> dict[str, JsonValue]:
-        """Return it as JSON, without what was never given."""
+        """Return the record as JSON, without fields that were never set."""
         return self.model_dump(mode="json", exclude_unset=True)
 
     @model_validator(mode="wrap")
@@ -86,7 +86,7 @@ class Record(WireModel):
         written: dict[str, JsonValue] = handler(self)
         return {name: written[name] for name in self._given if name in written} | written
 
-    if not TYPE_CHECKING:  # a class that has it lets mypy set any name
+    if not TYPE_CHECKING:  # Hidden from mypy: with this method it would allow any attribute.
 
         def __setattr__(self, name: str, value: object) -> None:
             super().__setattr__(name, value)
@@ -95,11 +95,11 @@ class Record(WireModel):
 
 
 Number = int | float
-"""A number that stays what it was, whole or not."""
+"""A number that keeps its type, integer or float."""
 
 
 class OneOf:
-    """Annotation of a text that is one of a Literal's today; that of a newer server may be another."""
+    """Annotation of a text that is one of a Literal's values; a newer server may send others."""
 
     def __init__(self, known: object) -> None:
         self._known = list(get_args(known))
@@ -111,7 +111,7 @@ class OneOf:
 
 
 class Page(WireModel, Generic[Item]):
-    """One page of a list. `next_after` is the `after` of the next page, null on the last."""
+    """One page of a list. `next_after` is the `after` of the next page, null on the last page."""
 
     data: list[Item]
     has_more: bool

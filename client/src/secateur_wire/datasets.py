@@ -1,4 +1,4 @@
-"""Registered texts and sets of images."""
+"""Registered texts and image sets."""
 
 from datetime import datetime
 from typing import Literal
@@ -9,8 +9,10 @@ DatasetFormat = Literal["text", "jsonl", "parquet", "image_folder", "image_parqu
 
 
 class Dataset(WireModel):
-    """A registered text, or image set: then `images` can be read, of `classes` classes, and `documents` and
-    `characters` are 0. What is of images is null for texts.
+    """A registered text or image set.
+
+    For an image set, `images` is the number of readable images, of `classes` classes, and `documents` and `characters`
+    are 0. For a text, the fields about images are null.
     """
 
     id: str

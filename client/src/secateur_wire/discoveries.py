@@ -1,4 +1,4 @@
-"""Discoveries of architectures that nobody listed."""
+"""Discoveries of unlisted architectures."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -8,22 +8,24 @@ from secateur_wire.states import DiscoveryState
 
 
 class DiscoveryError(WireModel):
-    """Reason that an architecture cannot be taken."""
+    """Reason why an architecture cannot be pruned."""
 
     code: str
     message: str
 
 
 class ModelDiscovery(WireModel):
-    """Progress of finding out what a registered model is; unknown: nobody asked yet, which inspecting it does."""
+    """Progress of a registered model's discovery; unknown: not requested yet, which inspecting the model does."""
 
     state: Annotated[str, OneOf(Literal["unknown", "waiting", "running", "failed"])]
     error: DiscoveryError | None
 
 
 class Discovery(WireModel):
-    """A discovery of what a model is. Its id is made of the model's config and headers, and of the fleet's version of
-    transformers: whoever has the same model has the same discovery. `error` is why it failed.
+    """A discovery of a model's architecture.
+
+    Its id is a hash of the model's config and headers, and of the fleet's version of transformers: the same model has
+    the same discovery in every team. `error` is the reason of a failure.
     """
 
     id: str

@@ -31,16 +31,16 @@ A class is named after its `code`. Errors of the client alone, as of a connectio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # children that read foreign files load no pydantic
+if TYPE_CHECKING:  # Child processes that read foreign files load no pydantic.
     from pydantic import JsonValue
 
     from secateur_wire.problems import StoredProblem
 
 
 class SecateurError(Exception):
-    """Base of all errors; the text says what was wrong and, where known, what would be right.
+    """Base class of all errors; the text names the fault and, where known, a correction.
 
-    `code` is stable and machine readable, `param` the field at fault if any, `retryable` whether another attempt of the
+    `code` is stable and machine readable. `param` is the field at fault, if any. `retryable`: another attempt of the
     same job could end differently.
     """
 
@@ -58,12 +58,11 @@ class SecateurError(Exception):
 
 
 class ApiError(SecateurError):
-    """Error that the server answers a call with, or that an attempt at a job ends with.
+    """Error with which the server answers a call, or with which an attempt at a job ends.
 
-    `status` is HTTP's, `retry_after` the seconds after which the server says to come back, `members` further members of
-    the problem document. A client also has `request_id`, by which the server's logs call the request; `repeated`, True
-    where the call was made before and the connection broke before its answer came; and a `hint` where it knows more
-    than the message says.
+    `status` is HTTP's, `retry_after` the seconds after which the server suggests a retry, and `members` are further
+    members of the problem document. A client also has `request_id`, the request's id in the server's logs. `repeated`
+    is True if the call was sent before and the connection broke before its answer. `hint` is additional advice.
     """
 
     code = "internal_error"
@@ -92,12 +91,12 @@ class ApiError(SecateurError):
 
     @property
     def detail(self) -> str:
-        """Return the message, under its name in a problem document."""
+        """Return the message under its name in a problem document."""
         return self.message
 
 
 class InvalidRequest(ApiError):
-    """Request that makes no sense; `param` names the field."""
+    """The request is invalid; `param` names the field."""
 
     code, status, title = "invalid_request", 422, "Invalid request"
 
@@ -127,7 +126,7 @@ class InvalidSparsity(InvalidRequest):
 
 
 class InvalidTarget(InvalidRequest):
-    """A target that the method cannot reach, or that means nothing with it; the message names the nearest."""
+    """A target that the method cannot reach, or that does not apply to it; the message names the nearest one."""
 
     code, title = "invalid_target", "Invalid target"
 
@@ -145,25 +144,25 @@ class InvalidParameters(InvalidRequest):
 
 
 class IndivisibleWidth(InvalidRequest):
-    """A layer's input width does not divide by the m of n:m."""
+    """A layer's input width is not divisible by the m of n:m."""
 
     code, title = "indivisible_width", "Input width does not divide by m"
 
 
 class DiscoveryFailed(InvalidRequest):
-    """The server's look at the model's architecture ended without an answer."""
+    """The discovery of the model's architecture ended without an answer."""
 
     code, title = "discovery_failed", "Discovery of the architecture failed"
 
 
 class TooLittleText(InvalidRequest):
-    """The text has fewer tokens than was asked for."""
+    """The text has fewer tokens than the request needs."""
 
     code, title = "too_little_text", "Too little text"
 
 
 class TooFewImages(InvalidRequest):
-    """The set has fewer images than was asked for."""
+    """The set has fewer images than the request needs."""
 
     code, title = "too_few_images", "Too few images"
 
@@ -181,49 +180,49 @@ class UnsafeAddress(InvalidRequest):
 
 
 class DoesNotFit(InvalidRequest):
-    """No worker of the queue has the memory or disk the job needs."""
+    """No worker of the queue has the memory or disk that the job needs."""
 
     code, title = "does_not_fit", "No worker of the queue can hold the job"
 
 
 class UnusableModel(InvalidRequest):
-    """A model that cannot be opened safely, or is not whole."""
+    """A model that cannot be opened safely, or is incomplete."""
 
     code, title = "unusable_model", "Unusable model"
 
 
 class UnsupportedArchitecture(UnusableModel):
-    """No family this service knows, or one that the method does not prune."""
+    """An architecture that this service does not know, or that the method does not prune."""
 
     code, title = "unsupported_architecture", "Unsupported architecture"
 
 
 class UnsafeConfig(UnusableModel):
-    """The config asks for code to be run."""
+    """The config requires the execution of code."""
 
     code, title = "unsafe_config", "Unsafe model config"
 
 
 class PickleCheckpoint(UnusableModel):
-    """Only safetensors are opened."""
+    """A pickle checkpoint; only safetensors are opened."""
 
     code, title = "pickle_checkpoint", "Pickle checkpoints are not opened"
 
 
 class CorruptSafetensors(UnusableModel):
-    """A file that is not what its header says."""
+    """A file whose content does not match its header."""
 
     code, title = "corrupt_safetensors", "Corrupt safetensors file"
 
 
 class MissingTensors(UnusableModel):
-    """Tensors that the architecture has and the files have not."""
+    """The files lack tensors of the architecture."""
 
     code, title = "missing_tensors", "Missing tensors"
 
 
 class NotFiniteWeights(UnusableModel):
-    """Weights that are infinite or no number."""
+    """Weights that are infinite or NaN."""
 
     code, title = "not_finite_weights", "Weights that are not finite"
 
@@ -235,13 +234,13 @@ class PathEscapes(UnusableModel):
 
 
 class GatedModel(UnusableModel):
-    """The hub has it, and asks for its terms to be accepted first."""
+    """The hub requires that its terms are accepted first."""
 
     code, title = "gated_model", "Gated repository"
 
 
 class ModelTooLarge(UnusableModel):
-    """More bytes than the service fetches."""
+    """The model has more bytes than the service fetches."""
 
     code, title = "model_too_large", "Model too large"
 
@@ -253,13 +252,13 @@ class UnusableDataset(InvalidRequest):
 
 
 class UploadRefused(InvalidRequest):
-    """A part or a file of an upload is not what was announced."""
+    """A part or a file of an upload differs from the announcement."""
 
     code, title = "upload_refused", "Upload refused"
 
 
 class DestinationRefused(InvalidRequest):
-    """The hub or the bucket does not take the artifact: its token, name or rights are wrong."""
+    """The hub or the bucket refuses the artifact: its token, name or rights are wrong."""
 
     code, title = "destination_refused", "The destination refuses the artifact"
 
@@ -277,19 +276,19 @@ class Forbidden(ApiError):
 
 
 class NotFound(ApiError):
-    """There is no such thing, or it belongs to another team."""
+    """The object does not exist, or belongs to another team."""
 
     code, status, title = "not_found", 404, "Not found"
 
 
 class Conflict(ApiError):
-    """The state of things does not allow this now."""
+    """The current state does not allow this."""
 
     code, status, title = "conflict", 409, "Conflict"
 
 
 class IdempotencyConflict(Conflict):
-    """The idempotency key was used before, with another body."""
+    """The idempotency key was used before with another body."""
 
     code, title = "idempotency_conflict", "Idempotency key reused with another body"
 
@@ -301,13 +300,13 @@ class NoArtifact(Conflict):
 
 
 class OffsetMismatch(Conflict):
-    """A part of an upload that does not go on where the last one ended."""
+    """A part of an upload that does not begin where the last one ended."""
 
     code, title = "offset_mismatch", "Part does not go on where the last one ended"
 
     @property
     def received(self) -> int | None:
-        """Return how many bytes of the file the server has: the offset to go on from."""
+        """Return the number of the file's bytes on the server: the offset to continue from."""
         received = self.members.get("received")
         return received if isinstance(received, int) else None
 
@@ -315,8 +314,8 @@ class OffsetMismatch(Conflict):
 class NotDiscovered(Conflict):
     """The model's architecture has to be discovered first: `inspect` waits for that.
 
-    Only the server has `model`, its description as far as it is known, and `version`, that of the library which is to
-    look at it; None where no worker has said which it has.
+    Only the server sets `model`, the known part of its description, and `version`, the library version for the
+    discovery; None where no worker has reported one.
     """
 
     code, title = "not_discovered", "The architecture is not discovered yet"
@@ -325,7 +324,7 @@ class NotDiscovered(Conflict):
 
 
 class PayloadTooLarge(ApiError):
-    """The body has more bytes than the server takes."""
+    """The body is longer than the server accepts."""
 
     code, status, title = "payload_too_large", 413, "Body too large"
 
@@ -343,7 +342,7 @@ class RangeNotSatisfiable(ApiError):
 
 
 class TooManyRequests(ApiError):
-    """More than the server takes of this key or team now; `retry_after` says when to come back."""
+    """The key or team has made too many requests; retry after `retry_after` seconds."""
 
     code, status, title = "too_many", 429, "Too many"
 
@@ -361,7 +360,7 @@ class QuotaExceeded(TooManyRequests):
 
 
 class ServerError(ApiError):
-    """The server, or a proxy before it, failed."""
+    """The server, or a proxy in front of it, failed."""
 
 
 class RunFailed(ServerError):
@@ -371,37 +370,37 @@ class RunFailed(ServerError):
 
 
 class GateMissed(RunFailed):
-    """The model is pruned and stored, but worse than a gate of the job allows."""
+    """The model is pruned and stored, but does not meet a gate of the job."""
 
     code, title = "gate_missed", "Gate missed"
 
 
 class OutOfMemory(RunFailed):
-    """The runner needed more memory than there is."""
+    """The runner needed more memory than the worker has."""
 
     code, title = "out_of_memory", "Out of memory"
 
 
 class TimeLimitExceeded(RunFailed):
-    """The attempt took longer than the job may."""
+    """The attempt took longer than its time limit."""
 
     code, title = "time_limit_exceeded", "Time limit exceeded"
 
 
 class ReloadCheckFailed(RunFailed):
-    """The artifact does not compute after it is loaded what was measured before."""
+    """The artifact gives other results after loading than before."""
 
     code, title = "reload_check_failed", "Reload check failed"
 
 
 class ExportFailed(RunFailed):
-    """Another form could not be written, or its runtime does not run it."""
+    """An additional form could not be written, or its runtime does not run it."""
 
     code, title = "export_failed", "Export failed"
 
 
 class ExportMismatch(RunFailed):
-    """The exported form does not predict what the artifact does."""
+    """The exported form's predictions differ from the artifact's."""
 
     code, title = "export_mismatch", "Export does not compute what the artifact does"
 
@@ -425,25 +424,25 @@ class SweepFailed(RunFailed):
 
 
 class ConstraintsNotMet(RunFailed):
-    """No model that a search looked at keeps its limits."""
+    """No model in a search meets its limits."""
 
     code, title = "constraints_not_met", "No model keeps the limits"
 
 
 class TargetUnreachable(RunFailed):
-    """No shape of the model is as fast as asked."""
+    """No shape of the model is as fast as the target."""
 
     code, title = "target_unreachable", "Target out of reach"
 
 
 class LatencyTooNoisy(RunFailed):
-    """The timings differ by more than the gain asked for."""
+    """The timings differ by more than the requested gain."""
 
     code, title = "latency_too_noisy", "Timings too uneven for the target"
 
 
 class PublicationExpired(RunFailed):
-    """A publication was not done in the time it has."""
+    """A publication did not end within its time limit."""
 
     code, title = "publication_expired", "Publication took too long"
 
@@ -461,13 +460,16 @@ class DiskFull(RunFailed):
 
 
 class InternalError(RunFailed):
-    """An unexpected error, which the server logged under `request_id`."""
+    """An unexpected error, logged by the server under `request_id`."""
 
     code, title = "internal_error", "Internal error"
 
 
 class Unavailable(ServerError):
-    """Something the server needs is away for the moment: whoever waits no longer than `retry_after` is told at once."""
+    """A part that the server needs is temporarily unavailable.
+
+    A client that waits no longer than `retry_after` gets the error at once.
+    """
 
     code, status, title, retryable = "unavailable", 503, "Temporarily unavailable", True
     retry_after = 5
@@ -486,12 +488,12 @@ class StoreUnavailable(Unavailable):
 
 
 class StoreOfAnother(StoreUnavailable):
-    """The server's store belongs to another installation: its operator has to give it one of its own."""
+    """The server's store belongs to another installation; the operator has to configure a store of its own."""
 
     code, title = "store_of_another", "The store belongs to another installation"
 
 
 class DestinationUnavailable(Unavailable):
-    """The hub or the bucket that an artifact goes to does not answer the server."""
+    """The hub or the bucket of a publication does not answer the server."""
 
     code, title = "destination_unavailable", "The destination cannot be reached"

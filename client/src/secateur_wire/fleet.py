@@ -9,9 +9,11 @@ WorkerState = Literal["idle", "busy", "paused", "draining"]
 
 
 class Worker(WireModel):
-    """A worker. `reason` says why it is paused, or what its device has where it drains for that; `job_id` is what it
-    runs, where that is a job of the asking team. `device_id` is which of its host's devices it has, where each has a
-    worker; `device_utilisation` the share of the last second in which it computed.
+    """A worker.
+
+    `reason` says why it is paused, or which device failure makes it drain. `job_id` is its current job, if that belongs
+    to the requesting team. `device_id` is its device among those of its host, where each device has a worker.
+    `device_utilisation` is the share of the last second in which the device computed.
     """
 
     id: str
@@ -37,15 +39,17 @@ class Worker(WireModel):
 
 
 class WorkerList(Page[Worker]):
-    """All of them: there are no further pages."""
+    """All workers on a single page."""
 
     has_more: Literal[False] = False
     next_after: None = None
 
 
 class Queue(WireModel):
-    """A queue that has jobs or that a worker serves: how many jobs wait, the age of the oldest of them, and how many a
-    worker holds. All teams wait in it.
+    """A queue that has jobs or that a worker serves.
+
+    It has the number of waiting jobs, the age of the oldest one, and the number of jobs that workers hold. The jobs of
+    all teams are counted.
     """
 
     name: str
@@ -56,7 +60,7 @@ class Queue(WireModel):
 
 
 class QueueList(Page[Queue]):
-    """All of them: there are no further pages."""
+    """All queues on a single page."""
 
     has_more: Literal[False] = False
     next_after: None = None

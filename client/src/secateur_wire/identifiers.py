@@ -1,4 +1,4 @@
-"""Identifiers, and the shortened ones that people type."""
+"""Identifiers, and their shortened forms."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -17,17 +17,17 @@ PREFIXES: Final[Mapping[IdentifierKind, str]] = {
     "delivery": "delivery",
     "key": "key",
 }
-"""Word before the underscore of a kind's identifiers."""
+"""Prefix before the underscore, by the kind of object."""
 
 LENGTH: Final = 26
-"""Characters after the underscore: digits and small letters, which sort by the time they were made."""
+"""Characters after the underscore: digits and small letters; they sort by the time of creation."""
 
 NEWEST: Final = "-"
 """Stands for the job that the caller's key submitted last."""
 
 
 class Identifier(WireModel):
-    """Identifier of a thing, and when that was made."""
+    """Identifier of an object, and the time of its creation."""
 
     id: str
     object: Literal["identifier"] = "identifier"

@@ -1,7 +1,7 @@
-"""Body of a job: the request for it, as every client writes it and the server reads it.
+"""Body of a job: the request that clients write and the server reads.
 
-Ids of what the server has a registry of (methods, recoveries, forms of output) are texts here: the server knows which
-there are.
+An id of a server's registry (methods, recoveries, forms of output) is a text here; only the server knows the valid
+ones.
 """
 
 from collections.abc import Sequence
@@ -21,11 +21,11 @@ _Size = Annotated[int, Field(ge=1, le=10**18)]
 _Label = Annotated[str, StringConstraints(max_length=500)]
 
 MOST_LABELS = 50
-"""Most labels in a job's metadata."""
+"""Maximum number of labels in a job's metadata."""
 
 
 class Calibration(RequestObject):
-    """The calibration set: `samples` sequences (null: all there are) of `sequence_length` tokens, or so many images."""
+    """Calibration set: `samples` sequences (null: all) of `sequence_length` tokens, or so many images."""
 
     dataset: Reference = Field(
         description="The text to calibrate on: a registered name, one of the hub (wikitext, c4, "
@@ -47,9 +47,11 @@ class Calibration(RequestObject):
 
 
 class Evaluation(RequestObject):
-    """Measurements, dense and pruned: the perplexity of texts, on `samples` windows (null: all there are) of each, or a
-    classifier's accuracy and loss on so many images of each; the zero-shot accuracy on tasks, on the first `task_limit`
-    questions (null: all there are) of each; and what both write after `prompts`, for people to read.
+    """Measurements of the dense and the pruned model.
+
+    They are the perplexity of texts, on `samples` windows (null: all) of each; or a classifier's accuracy and loss, on
+    so many images of each set; the zero-shot accuracy on tasks, on the first `task_limit` questions (null: all) of
+    each; and the continuations of `prompts`, for people to read.
     """
 
     datasets: Annotated[list[Reference], Field(max_length=20)] = Field(default_factory=list)
@@ -76,7 +78,7 @@ class Evaluation(RequestObject):
 
 
 class ModelLimits(RequestObject):
-    """Limits of the model that comes out. Where a figure could not be measured, its limit is missed."""
+    """Limits of the resulting model. A limit whose figure could not be measured counts as missed."""
 
     max_perplexity_ratio: Annotated[float, Field(gt=0)] | None = Field(
         None, description="Largest perplexity allowed, as pruned / dense, on every evaluation dataset."
@@ -107,7 +109,7 @@ class ModelLimits(RequestObject):
 
 
 class Gates(ModelLimits):
-    """Limits a job must keep to succeed. Where a figure could not be measured, its gate is missed."""
+    """Limits that a job must meet to succeed. A gate whose figure could not be measured counts as missed."""
 
     max_export_kl: Annotated[float, Field(gt=0)] | None = Field(
         None,
@@ -118,7 +120,7 @@ class Gates(ModelLimits):
 
 
 class Export(RequestObject):
-    """A form that is added to the artifact once that is verified: a file of each type."""
+    """A form that is added to the verified artifact, with a file for each type."""
 
     format: str
     types: list[str] = Field(min_length=1, max_length=20)
@@ -153,7 +155,7 @@ def _is_none(value: object) -> bool:
 
 
 class Target(RequestObject, frozen=True):
-    """Limit of the artifact, one of the three; the others are left out where it is shown."""
+    """Limit of the artifact: exactly one of the three fields. The others are left out in answers."""
 
     parameters: _Size | None = Field(
         None,

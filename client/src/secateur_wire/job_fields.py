@@ -1,7 +1,7 @@
 """Fields of a job body as people fill them in, on the command line and in forms.
 
-`GROUPS` is the one table of how a field is asked for: its group and order, its option, its label. What kind of value it
-takes, its bounds, its default and its description are those of the body's JSON schema.
+`GROUPS` is the one table of their groups, order, options and labels. Types, bounds, defaults and descriptions come from
+the body's JSON schema.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,21 +16,21 @@ YES_OR_NO: Final = ("true", "false")
 
 
 LEADING: Final[Mapping[str, str]] = {"calibration": "calibration.dataset", "recovery": "recovery.method"}
-"""Fields without which the others of their part of the body say nothing."""
+"""Leading fields: without them the other fields of their part of the body have no effect."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Entry of the table: how one field is asked for, by its dotted path in the body.
+    """Entry of the table for one field, given by its dotted path in the body.
 
-    `option` is the option of `secateur submit`, with `metavar` for its value and `help` where that is not `hint`. An
-    option on an object takes each of its members that has none of its own. In forms the field has a `label`, else its
-    name in words, and a `hint`, else the schema's description; `offers` names a list of values to choose from, `empty`
-    says what an empty field means: with `all`, that is no limit.
+    `option` is the option of `secateur submit`, with `metavar` for its value, and `help` where that differs from
+    `hint`. An option for an object sets each of its members without an option of its own. In forms the field has a
+    `label`, or else a name derived from the path, and a `hint`, or else the schema's description. `offers` names a list
+    of values to choose from. `empty` is the meaning of an empty field; with `all`, it means no limit.
 
-    `needs` is the field without which this one says nothing, where that is not its part's leading one, `follows` the
-    one whose value it has where it is unset, `also` another that its option fills in too. `is_single`: one member of
-    the object is all that there may be. `is_of_text`: only language models have it.
+    `needs` is the field without which this one has no effect, where that is not the leading field of its part.
+    `follows` is the field whose value is the default of this one. `also` is another field that the option sets too.
+    `is_single`: the object has only one member. `is_of_text`: only language models have the field.
     """
 
     path: str
@@ -49,7 +49,7 @@ class Entry:
 
     @property
     def needed(self) -> str:
-        """Return the field without which this one says nothing; "" where there is none."""
+        """Return the field without which this one has no effect; "" without one."""
         leading = LEADING.get(self.path.partition(".")[0], "")
         return self.needs or ("" if leading == self.path else leading)
 
@@ -253,7 +253,7 @@ GROUPS: Final[Mapping[str, tuple[Entry, ...]]] = {
         Entry("metadata", "--metadata", label="Labels", hint="Labels to find the job by."),
     ),
 }
-"""Fields by group, in the order in which people are asked for them."""
+"""Fields by group, in the order in which users fill them in."""
 
 ENTRIES: Final[Mapping[str, Entry]] = {entry.path: entry for entries in GROUPS.values() for entry in entries}
 """Entries by path."""
@@ -261,10 +261,11 @@ ENTRIES: Final[Mapping[str, Entry]] = {entry.path: entry for entries in GROUPS.v
 
 @dataclass(frozen=True)
 class Field:
-    """Field of a request, as its JSON schema and the table describe it.
+    """Field of a request, described by its JSON schema and the table.
 
-    `kind` lines: texts, one a line; pairs: NAME=VALUE, one a line; json: JSON; loose: JSON, or else text. The bounds
-    are of numbers, `options` of choices, `is_open` says that the number may be null where unset means another.
+    `kind` lines: texts, one per line; pairs: NAME=VALUE, one per line; json: JSON; loose: JSON, or else text. The
+    bounds apply to numbers, `options` to choices. `is_open` says that a number may be null, where an empty field has
+    another meaning.
     """
 
     entry: Entry
@@ -291,13 +292,13 @@ class Field:
 
     @property
     def takes_all(self) -> bool:
-        """Tell whether it is a number for which `all`, which is null in the body, can be given."""
+        """Return whether it is a number for which `all`, null in the body, is allowed."""
         return self.is_open or self.entry.empty == "all"
 
 
 @cache
 def body_fields(body: type[BaseModel]) -> Mapping[str, Field]:
-    """Return every field of a job body by its path: those of the table in its order, then all others."""
+    """Return every field of a job body by its path: first those of the table in its order, then all others."""
     schema = body.model_json_schema()
     leaves = dict(_leaves(schema))
     in_order = [*(path for path in ENTRIES if path in leaves), *(path for path in leaves if path not in ENTRIES)]
@@ -326,7 +327,7 @@ def _members(name: str, part: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[
 
 
 def _resolved(schema: Mapping[str, Any], inner: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a schema with its reference resolved, and without null as the one alternative."""
+    """Return a schema with its reference resolved, and without null as an alternative."""
     alternatives = [each for each in inner.get("anyOf", ()) if each.get("type") != "null"]
     if len(alternatives) == 1:
         inner = {**inner, **alternatives[0]}

@@ -1,4 +1,4 @@
-"""Options of `secateur submit`: the job body that they say, and the options that say a job body."""
+"""Options of `secateur submit`: conversion between options and a job body."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -13,15 +13,15 @@ from secateur_wire.job_fields import ENTRIES, GROUPS, Entry, Field, body_fields
 
 _ALL: Final = "all"
 _MOST_NAMED: Final = 3
-"""Options of one object that are all named where it is refused."""
+"""Options for the members of an object, which are all named in an error about the object."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """Option of the command line, and the entries of the table that it fills in, one or several with the same value.
+    """Option of the command line, and the entries of the table that it sets, one or several with the same value.
 
-    `field` is that of the first one, None where that is an object: then the option takes each of its members that has
-    no option of its own.
+    `field` is the field of the first entry, None for an object: the option then sets each of its members without an
+    option of its own.
     """
 
     entries: tuple[Entry, ...]
@@ -38,12 +38,12 @@ class Option:
 
     @property
     def usage(self) -> str:
-        """Return the option as it is written: --calibration NAME."""
+        """Return the option with its value: --calibration NAME."""
         return f"{self.name} {self.metavar}".rstrip()
 
     @property
     def metavar(self) -> str:
-        """Return what stands for its value where it is described; "" where its type says enough."""
+        """Return the placeholder of its value; "" where its type is sufficient."""
         match self.field:
             case _ if self.entries[0].metavar:
                 return self.entries[0].metavar
@@ -60,23 +60,23 @@ class Option:
 
     @property
     def help(self) -> str:
-        """Return the words that say what it is for."""
+        """Return the help text of the option."""
         entry = self.entries[0]
         words = entry.help or (self.field and (self.field.hint or f"{self.field.label}.")) or ""
         return f"{'Gate. ' if self.group == 'gates' else ''}{words}{' Repeatable.' if self.is_list else ''}"
 
     @property
     def is_list(self) -> bool:
-        """Tell whether it is given once for each of several values."""
+        """Return whether the option is repeated for several values."""
         return self.field.type in ("array", "object") if self.field else not self.entries[0].is_single
 
     @property
     def is_of_object(self) -> bool:
-        """Tell whether it writes an object of the body, or a member of one."""
+        """Return whether the option sets an object of the body, or a member of one."""
         return self.field is None or self.field.kind == "pairs" or "." in self.path
 
     def read(self, given: Any) -> JsonValue:
-        """Return the value of the body that was given. Raises ValueError where it is none."""
+        """Return the value for the body. Raises ValueError for an invalid one."""
         match self.field:
             case None:
                 texts = given if self.is_list else [given]
@@ -96,7 +96,7 @@ class Option:
                 return value
 
     def write(self, value: Any) -> list[str]:
-        """Return the texts that are to be given for a value of the body."""
+        """Return the option's texts for a value of the body."""
         match self.field:
             case None:
                 return [f"{name}={_text_read_back(each)}" for name, each in value.items()]
@@ -134,10 +134,10 @@ def job_options() -> Mapping[str, Option]:
 
 
 def body_of(given: Mapping[str, Any]) -> dict[str, JsonValue]:
-    """Return the part of a job body that options say: `given` has the value of each by its name.
+    """Return the part of a job body for these options: `given` has the value of each by its name.
 
-    A value is a number or a text, or a list of texts where the option may be repeated. Raises ValueError, which says
-    what to write instead.
+    A value is a number or a text, or a list of texts for a repeatable option. Raises ValueError that names the
+    correction.
     """
     body: dict[str, Any] = {}
     for option in (each for each in job_options().values() if each.name in given):
@@ -164,13 +164,13 @@ def _put(body: dict[str, Any], path: str, value: Any, option: Option) -> None:
 
 
 def _holder(body: dict[str, Any], path: str) -> tuple[dict[str, Any], str]:
-    """Return the object that holds a field, made where it is missing, and the field's name there."""
+    """Return the object that contains a field, created if it is missing, and the field's name in it."""
     part, dot, name = path.partition(".")
     return (body.setdefault(part, {}), name) if dot else (body, part)
 
 
 def options_for(body: Mapping[str, JsonValue]) -> list[tuple[str, str]] | None:
-    """Return the options, each with its text, that say a body but for its model; None where they cannot say it all."""
+    """Return the options with their texts for a body without its model; None where options cannot express it."""
     options = job_options()
     wanted = {name: value for name, value in body.items() if name != "model"}
     values = _values(wanted)
@@ -184,7 +184,7 @@ def options_for(body: Mapping[str, JsonValue]) -> list[tuple[str, str]] | None:
 
 
 def _values(body: Mapping[str, JsonValue]) -> dict[str, Any]:
-    """Return the value that each option would need; those on objects get what no other option takes."""
+    """Return the value for each option; an option for an object gets the members without an option of their own."""
     remaining = _copied(body)
     values: dict[str, Any] = {}
     for option in (each for each in job_options().values() if each.field is not None):
@@ -199,7 +199,7 @@ def _values(body: Mapping[str, JsonValue]) -> dict[str, Any]:
 
 
 def _with_followed(body: Mapping[str, JsonValue]) -> dict[str, Any]:
-    """Return a body with the values that it leaves to be those of another field, as an option says them."""
+    """Return a body with the default values that come from another field, as an option sets them."""
     settled = _copied(body)
     for entry in (each for each in ENTRIES.values() if each.follows):
         (followed, source), (holder, name), (needed, leading) = (
@@ -215,7 +215,7 @@ def _copied(body: Mapping[str, JsonValue]) -> dict[str, Any]:
 
 
 def option_for(param: str | None) -> str | None:
-    """Return the options, as they are written, that write an object of a job body; None for any other field."""
+    """Return the options that set an object of a job body, as text; None for any other field."""
     options = [each for each in job_options().values() if each.path.partition(".")[0] == param and each.is_of_object]
     if not options:
         return None
@@ -225,7 +225,7 @@ def option_for(param: str | None) -> str | None:
 
 
 def pairs(given: Iterable[str], option: str, metavar: str) -> dict[str, str]:
-    """Parse NAME=VALUE, each name once. Raises ValueError where one is no pair, or a name comes twice."""
+    """Parse NAME=VALUE, each name once. Raises ValueError for a malformed pair or a repeated name."""
     by_name: dict[str, str] = {}
     for text in given:
         name, separator, value = text.partition("=")
@@ -238,7 +238,7 @@ def pairs(given: Iterable[str], option: str, metavar: str) -> dict[str, str]:
 
 
 def _json_or_text(text: str) -> JsonValue:
-    """Parse JSON such as `0.5`, `true`, `[1, 2]` and `"0.5"`; what is no JSON, like `row`, is text."""
+    """Parse JSON such as `0.5`, `true`, `[1, 2]` and `"0.5"`; other text, like `row`, stays text."""
     try:
         value: JsonValue = json.loads(text, parse_constant=lambda constant: constant)
     except ValueError:
@@ -247,5 +247,5 @@ def _json_or_text(text: str) -> JsonValue:
 
 
 def _text_read_back(value: JsonValue) -> str:
-    """Return a value as it is parsed back: text stays plain only where it is not valid JSON."""
+    """Return the text that parses to a value: a text stays plain only if it is not valid JSON."""
     return value if isinstance(value, str) and _json_or_text(value) == value else json.dumps(value)

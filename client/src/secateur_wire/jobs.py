@@ -1,4 +1,4 @@
-"""Jobs: their state, events, attempts and artifacts, the verdict on each, and what a job would need."""
+"""Jobs with their states, events, attempts, artifacts, verdicts and estimates."""
 
 from datetime import datetime
 from typing import Annotated, Final, Generic, Literal
@@ -12,17 +12,17 @@ from secateur_wire.models import ModelSummary
 from secateur_wire.states import FINISHED, AttemptOutcome, EventType, JobStatus, Stage
 
 Band = Literal["as good as dense", "close to dense", "noticeably worse", "much worse", "unusable"]
-"""Words for how a pruned model compares with the dense one, the best first."""
+"""Ratings of a pruned model against the dense one, the best first."""
 
 
 class Verdict(WireModel):
-    """Verdict on a pruned model, by the worst of what was measured of its quality.
+    """Verdict on a pruned model, by its worst quality figure.
 
-    `figure` is what it rests on, `on` the text, image set or task (null for the mean of several). With perplexity
-    `ratio` is pruned over dense, null where the pruned one is no finite number; with accuracy `change` is pruned less
-    dense. `within_noise`: the difference is one that the measurement cannot tell from none. `worse_than_random`:
-    removing as much at random was measured, and did better; false where it did not, or was not measured. `words` and
-    `reason` say all this to people.
+    `figure` is the kind of that figure, and `on` its text, image set or task (null for the mean of several). For
+    perplexity, `ratio` is pruned over dense, null where the pruned one is not finite. For accuracy, `change` is pruned
+    minus dense. `within_noise`: the difference is within the measurement error. `worse_than_random`: random pruning
+    with the same amount was measured and was better; false if it was not better, or not measured. `words` and `reason`
+    explain the verdict to people.
     """
 
     band: Annotated[str, OneOf(Band)]
@@ -40,7 +40,7 @@ Figures = TypeVar("Figures", default=Metrics)
 Body = TypeVar("Body", default=JsonObject)
 
 JobSort = Literal["newest", "oldest", "model", "method", "status", "finished"]
-"""Orders of a list of jobs."""
+"""Sort orders of a list of jobs."""
 
 NEEDS_CHANGE: Final = frozenset(
     {
@@ -51,7 +51,7 @@ NEEDS_CHANGE: Final = frozenset(
         *("missing_tensors", "not_finite_weights", "path_escapes"),
     }
 )
-"""Codes of errors that the same job would end with again: what was asked for, or what it was asked of, is at fault."""
+"""Error codes of jobs that would fail again in the same way, because the request or its model is at fault."""
 
 
 class JobError(WireModel):
@@ -64,17 +64,17 @@ class JobError(WireModel):
 
     @property
     def needs_change(self) -> bool:
-        """Tell whether the same job would end so again: it has to be changed, not retried."""
+        """Return whether the same job would fail again: it has to be changed, not retried."""
         return self.code in NEEDS_CHANGE
 
 
 class JobState(WireModel, Generic[Figures]):
-    """A job without the parts of its request that have fields of their own.
+    """A job without those parts of its request that have fields of their own.
 
-    `progress` runs from 0 to 1. `waiting_reason` says why no worker can take a job that waits, None where one can.
-    `estimated_seconds` is how long an attempt was expected to take when the job was submitted, and
-    `estimated_seconds_deviation` the standard deviation of its logarithm, None where no jobs say how exact it is.
-    `verdict` puts in words how the model compares with the dense one, None where no quality was measured.
+    `progress` runs from 0 to 1. `waiting_reason` says why no worker can take a waiting job, None where one can.
+    `estimated_seconds` is the expected duration of an attempt, estimated when the job was submitted, and
+    `estimated_seconds_deviation` the standard deviation of its logarithm, None without past jobs. `verdict` compares
+    the model with the dense one, None where no quality was measured.
     """
 
     id: str
@@ -105,19 +105,21 @@ class JobState(WireModel, Generic[Figures]):
 
     @property
     def missed_gate(self) -> bool:
-        """Tell whether it was pruned and stored, but is worse than a gate of the job allows."""
+        """Return whether the job was pruned and stored, but does not meet a gate."""
         return self.status == "failed" and self.error is not None and self.error.code == "gate_missed"
 
     @property
     def needs_change(self) -> bool:
-        """Tell whether it failed as it would fail again: it has to be changed, not retried."""
+        """Return whether the job failed and would fail again: it has to be changed, not retried."""
         return self.status == "failed" and self.error is not None and self.error.needs_change
 
 
 class JobEvent(WireModel):
-    """One event. Types: status {status, …}, stage {stage}, progress {progress, …; `doing` says what
-    the worker is at, and one comes every few seconds even where there is no progress}, log {level, message}, metric
-    {name, step, value}.
+    """One event.
+
+    Types: status {status, …}, stage {stage}, progress {progress, …}, log {level, message}, metric {name, step, value}.
+    `doing` of a progress event is the worker's current activity; such an event comes every few seconds even without
+    progress.
     """
 
     sequence: int
@@ -132,16 +134,16 @@ class JobEvent(WireModel):
 
 
 class EventPage(Page[JobEvent]):
-    """Events after a number, oldest first. `next_after` is the number to go on from."""
+    """Events after a number, oldest first. `next_after` is the number to continue after."""
 
     next_after: int
 
 
 class JobAttempt(WireModel):
-    """One attempt at a job: the worker that held it, and how it ended (null while it runs).
+    """One attempt at a job: its worker, and its outcome (null while it runs).
 
-    `outcome` released: the worker shut down and gave the job back; lost: it stopped renewing its lease. `stages` are
-    seconds by stage, `needs` the estimate made when the job was submitted, `measured` what a success took.
+    `outcome` released: the worker shut down and returned the job; lost: it stopped renewing its lease. `stages` are
+    seconds by stage, `needs` is the estimate from the submit, `measured` the resources that a successful attempt used.
     """
 
     attempt: int
@@ -157,7 +159,7 @@ class JobAttempt(WireModel):
 
 
 class AttemptPage(Page[JobAttempt]):
-    """Attempts before a number, newest first. `next_after` is the number to go on from, null on the last page."""
+    """Attempts before a number, newest first. `next_after` is the number to continue from, null on the last page."""
 
     next_after: int | None = None
 
@@ -178,7 +180,7 @@ class ArtifactList(Page[ArtifactFile]):
 
 
 class MethodFit(WireModel):
-    """Fit of a method to the model: whether it can prune it, and if not why."""
+    """Fit of a method to the model: whether it can prune the model, and if not, the reason."""
 
     method: str
     fits: bool
@@ -186,10 +188,11 @@ class MethodFit(WireModel):
 
 
 class EstimateBasis(WireModel):
-    """Basis of an estimate: `formula` from the model's headers and the job body, corrected by what so many
-    `jobs` of the same queue and method took (0: the formula alone).
+    """Basis of an estimate.
 
-    `seconds_deviation` is by how much these differ: the standard deviation of ln(measured / formula) of their seconds.
+    `formula` is computed from the model's headers and the job body. It is corrected by the measured times of so many
+    `jobs` of the same queue and method (0: the formula alone). `seconds_deviation` is the standard deviation of
+    ln(measured / formula) of their seconds.
     """
 
     jobs: int
@@ -198,9 +201,11 @@ class EstimateBasis(WireModel):
 
 
 class Estimate(WireModel):
-    """Needs of a job, estimated: peaks of memory, device memory (null on CPU workers) and disk; `seconds` of one
-    attempt. `forward_tokens` are images where the model is a classifier. `warnings` say what the body asks for and will
-    most likely not get.
+    """Estimated needs of a job.
+
+    They are the peaks of memory, device memory (null on CPU workers) and disk, and the `seconds` of one attempt.
+    `forward_tokens` counts images if the model is a classifier. `warnings` name the requests in the body that will
+    probably not be met.
     """
 
     peak_memory_bytes: int
@@ -214,17 +219,17 @@ class Estimate(WireModel):
 
 
 class ExpectedArtifact(WireModel):
-    """Size of a job's artifact, estimated: parameters that are not zero, and bytes of its tensors."""
+    """Estimated size of a job's artifact: the number of nonzero parameters, and the bytes of its tensors."""
 
     parameters: int
     bytes: int
 
 
 class Inspection(ModelSummary, Generic[Body]):
-    """Description of a model and which methods fit.
+    """Description of a model and of the methods that fit it.
 
     For a job body there are also the body with defaults (`job`), an estimate, and the size of the artifact where it is
-    known before. `assumed` says what a job has to have that the body left out, and what was taken instead.
+    known in advance. `assumed` lists the required fields that the body lacked, with the values used instead.
     """
 
     object: Literal["inspection"] = "inspection"
@@ -238,7 +243,7 @@ class Inspection(ModelSummary, Generic[Body]):
 
 
 class WayToRun(WireModel):
-    """Commands of a shell that run the artifact in one runtime, which needs these `packages` of Python's."""
+    """Shell commands that run the artifact in one runtime, which needs these Python `packages`."""
 
     object: Literal["way_to_run"] = "way_to_run"
     runtime: str

@@ -1,4 +1,4 @@
-"""The catalogue of methods."""
+"""Catalogue of methods."""
 
 from typing import Literal
 
@@ -25,7 +25,7 @@ class Needs(WireModel):
 
 
 class MethodVariant(WireModel):
-    """A method with a pattern of one family, where it is different from what it is with its others."""
+    """A method with a pattern of one family, where it differs from the method with other patterns."""
 
     description: str
     gains: str
@@ -34,9 +34,10 @@ class MethodVariant(WireModel):
 
 
 class Method(WireModel):
-    """A method: where it comes from, what it needs, and the JSON schema of its parameters. `description` is a paragraph
-    for whoever has to choose, `gains` what hardware makes of the result. `variants` has these four anew for each
-    pattern with which they are different.
+    """A method: its paper, its needs, and the JSON schema of its parameters.
+
+    `description` is a paragraph that helps to choose, `gains` the benefit on hardware. `variants` replaces these four
+    fields for patterns with which they differ.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""Figures of a job, as its last attempt measured them: the runner fills them in, and everybody reads them."""
+"""Figures of a job from its last attempt; the runner fills them in."""
 
 from pydantic import Field
 
@@ -9,8 +9,8 @@ from secateur_wire.weights import RESTORED
 class Perplexity(Record):
     """Perplexity on one evaluation set: `ratio` is pruned over dense; `before_recovery` is pruned, before training.
 
-    `ratio_stderr` is the standard error of the ratio over the windows of text, each paired with itself, None where they
-    are too few. What is no finite number is None.
+    `ratio_stderr` is the standard error of the ratio over the windows of text, each compared with itself, None for too
+    few windows. A value that is not finite is None.
     """
 
     dense: Number | None = None
@@ -27,7 +27,7 @@ class Perplexity(Record):
 
     @property
     def is_within_error(self) -> bool:
-        """Tell whether the ratio is no different from 1, by its standard error."""
+        """Return whether the ratio equals 1 within its standard error."""
         return self.ratio is not None and self.ratio_stderr is not None and abs(self.ratio - 1) <= self.ratio_stderr
 
 
@@ -39,7 +39,7 @@ class TaskMean(Record):
 
     @property
     def change(self) -> float | None:
-        """Return pruned less dense."""
+        """Return pruned minus dense."""
         return None if self.dense is None or self.pruned is None else self.pruned - self.dense
 
 
@@ -54,7 +54,7 @@ class MeasuredAccuracy(TaskMean):
 class Accuracy(MeasuredAccuracy):
     """Top-1 accuracy of a classifier on one evaluation set, with standard errors.
 
-    `difference` is pruned less dense. The losses are means in nats, over `samples` images.
+    `difference` is pruned minus dense. The losses are means in nats, over `samples` images.
     """
 
     before_recovery: Number | None = None
@@ -91,7 +91,7 @@ class Parameters(Record):
 
 
 class Sizes(Record):
-    """Bytes of the weights, of their files where they are packed or hashed, and of a classifier's ONNX file."""
+    """Bytes of the weights, of their packed or hashed files, and of a classifier's ONNX file."""
 
     dense: int | None = None
     artifact: int | None = None
@@ -113,10 +113,10 @@ class Sizes(Record):
 
 
 class TokenRate(Record):
-    """Tokens per second of both models, medians over rounds made in turn.
+    """Tokens per second of both models, medians over alternating rounds.
 
-    `spread` is the relative excess of a model's slowest round over its fastest, `noise` the relative difference that
-    proves nothing.
+    `spread` is the relative excess of a model's slowest round over its fastest, `noise` the largest relative difference
+    that may be due to chance.
     """
 
     dense: Number
@@ -131,10 +131,10 @@ class TokenRate(Record):
 
 
 class ExportSpeed(Record):
-    """Speed of a file in its form's runtime, on the worker, beside the dense model's in a file of the same type.
+    """Speed of a file in its form's runtime, on the worker, compared with the dense model in a file of the same type.
 
-    It is that of reading a prompt (`prefill`) and of writing after it, token by token (`decode`). `dense_bytes` are
-    those of the dense model's file.
+    `prefill` is the speed of reading a prompt, and `decode` that of generating token by token. `dense_bytes` is the
+    size of the dense model's file.
     """
 
     prefill: TokenRate
@@ -147,10 +147,11 @@ class ExportSpeed(Record):
 
 
 class ExportedFile(Record):
-    """File of a form that was added to the artifact, and how near its predictions are to the artifact's.
+    """File of a form that was added to the artifact, and the difference of its predictions from the artifact's.
 
-    `kl` is the mean KL divergence in nats, `top_1` the share of equal likeliest tokens, over as many `predictions`, in
-    the form's own runtime. `other_types` has the matrices that could not be stored in the file's type, by theirs.
+    `kl` is the mean KL divergence in nats, `top_1` the share of equal most likely tokens, over `predictions` tokens in
+    the form's own runtime. `other_types` lists the matrices that could not be stored in the file's type, with their
+    types.
     """
 
     file: str
@@ -166,10 +167,11 @@ class ExportedFile(Record):
 
 
 class Timing(Record):
-    """Milliseconds of both models, medians over rounds measured alternately in one run.
+    """Milliseconds of both models, medians over alternating rounds in one run.
 
-    `spread` is the relative excess of the slowest round over the fastest, `dense_spread` that of the dense model alone;
-    `noise` is the relative difference that proves nothing. A classifier's are those of a `batch` in an `engine`.
+    `spread` is the relative excess of the slowest round over the fastest, `dense_spread` that of the dense model;
+    `noise` is the largest relative difference that may be due to chance. A classifier's times are for a `batch` in an
+    `engine`.
     """
 
     dense_ms: Number | None = None
@@ -190,7 +192,7 @@ class Timing(Record):
 class Latency(Timing):
     """Time of a forward, and for a language model of decoding a token; a classifier's `rows` are by engine and batch.
 
-    A classifier's own figures are those of the first row.
+    The times of a classifier itself are those of the first row.
     """
 
     decode_dense_ms: Number | None = None
@@ -202,9 +204,10 @@ class Latency(Timing):
 
 
 class TargetReached(Record):
-    """Target of the job and what the artifact reached: `kind` is parameters, bytes or latency_ratio.
+    """Target of the job and the value that the artifact reached: `kind` is parameters, bytes or latency_ratio.
 
-    `spread` is by how much, relative, the timings of a latency differ; `sparsity` is the one the target resolved to.
+    `spread` is the relative difference between the timings of a latency; `sparsity` is the one that the target resolved
+    to.
     """
 
     kind: str
@@ -216,7 +219,9 @@ class TargetReached(Record):
 
 
 class LayerSensitivity(Record):
-    """Figures of a job that measures each layer alone: how many layers, each at so many rates, and which lost most."""
+    """Figures of a job that measures each layer by itself: the layers, the rates for each, and the most sensitive
+    layers.
+    """
 
     dense: JsonObject = Field(default_factory=dict)
     layers: int | None = None
@@ -225,14 +230,14 @@ class LayerSensitivity(Record):
 
 
 class Seconds(Record):
-    """Wall time, also of each stage by its name."""
+    """Wall time in total, and of each stage by its name."""
 
     prune: Number | None = None
     total: Number | None = None
 
 
 class Metrics(Record):
-    """The figures of a job, as far as it came."""
+    """Figures of a job, as far as they were measured."""
 
     perplexity: dict[str, Perplexity] = Field(default_factory=dict)
     accuracy: dict[str, Accuracy] = Field(default_factory=dict)

@@ -10,7 +10,7 @@ Task = Literal["language-model", "image-classification"]
 
 
 class ImageShape(WireModel):
-    """Images that a classifier takes: channels, and height and width where its config says them."""
+    """Images that a classifier takes: channels, and height and width where its config has them."""
 
     channels: int
     height: int | None
@@ -20,7 +20,7 @@ class ImageShape(WireModel):
 class ModelSummary(WireModel):
     """Facts of a model as the API shows them.
 
-    Sizes of tokens are null for an image classifier, `classes` and `image` for a language model; `layers` are decoder
+    Token counts are null for an image classifier, `classes` and `image` for a language model. `layers` are decoder
     layers, or a classifier's convolutions and linear layers.
     """
 
@@ -45,15 +45,15 @@ class ModelSummary(WireModel):
 
     @property
     def reads_images(self) -> bool:
-        """Return whether it is an image classifier; a language model reads texts."""
+        """Return whether the model is an image classifier; a language model reads texts."""
         return self.classes is not None
 
 
 class Model(ModelSummary):
     """A registered model. `revision` is the hash of its content, `parameters` counts tied weights once.
 
-    While its architecture is not discovered, `discovery` says how far that is, and its facts are those of its config
-    and headers alone: `prunable_parameters` are 0 and `parameters` counts every stored weight.
+    Until its architecture is discovered, `discovery` has the state of the discovery, and its facts come only from its
+    config and headers: `prunable_parameters` is 0 and `parameters` counts every stored weight.
     """
 
     id: str

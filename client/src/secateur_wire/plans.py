@@ -1,4 +1,4 @@
-"""Plans: a goal turned into a complete job, with the reason for each choice and an estimate of the outcome."""
+"""Plans: a complete job body for a goal, with the reason for each choice and an estimate of the outcome."""
 
 from typing import Annotated, Literal, Self
 
@@ -14,15 +14,18 @@ FigureSource = Literal["jobs", "measurements", "account"]
 class PlanBody(BaseModel):
     """Request for a plan.
 
-    `goal`: `speed` makes a smaller model that is faster on ordinary hardware (structured), `size` one with fewer bytes
-    to store and ship (packed, and GGUF where the workers write it), `sparsity` zeros for a runtime that uses them
-    (unstructured or n:m), `sensitivity` finds out what the model can lose. How much is given by `amount`, the share to
-    remove (of the model's parameters with `speed`, of its bytes with `size`, of the prunable weights with `sparsity`),
-    or by `keep_quality`, the largest perplexity allowed as a ratio to the dense model's: the planner takes the largest
-    amount whose whole band stays within it. Where both are left out, it takes the largest amount whose estimate stays
-    close to the dense model. `dataset` is the text to calibrate on; left out, the planner takes one that is registered,
-    else text that the model writes itself. `pattern` is for `sparsity`: 2:4 or another n:m, which fixes the amount;
-    left out, zeros may be anywhere.
+    `goal` is one of four. `speed` makes a smaller model that is faster on ordinary hardware (structured pruning).
+    `size` makes a model with fewer bytes to store and ship (packed, and GGUF where the workers write it). `sparsity`
+    makes zeros for a runtime that uses them (unstructured or n:m). `sensitivity` measures how much each layer can lose.
+
+    `amount` is the share to remove: of the model's parameters with `speed`, of its bytes with `size`, of the prunable
+    weights with `sparsity`. `keep_quality` is the largest allowed perplexity, as a ratio to the dense model's: the
+    planner takes the largest amount whose whole band stays within it. Without both, the planner takes the largest
+    amount whose estimate stays close to the dense model.
+
+    `dataset` is the text to calibrate on. Without it, the planner takes a registered text, or else text that the model
+    generates. `pattern` applies to `sparsity`: 2:4 or another n:m, which fixes the amount. Without it, zeros may be
+    anywhere.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -42,10 +45,10 @@ class PlanBody(BaseModel):
 
 
 class PlanFigure(WireModel):
-    """Estimate of one figure, as a ratio to the dense model (`seconds` as they are), with the band it should lie in.
+    """Estimate of one figure, as a ratio to the dense model (`seconds` are absolute), with its band.
 
-    `source`: `jobs` of the same team, `measurements` that come with the release, or an `account` of what the files will
-    hold. `basis` says in a sentence on how many of what it rests, and `count` how many.
+    `source`: `jobs` of the same team, `measurements` that come with the release, or an `account` of the bytes in the
+    files. `basis` names the evidence in a sentence, and `count` is its number of jobs or measurements.
     """
 
     estimate: float
@@ -57,14 +60,14 @@ class PlanFigure(WireModel):
 
 
 class PlanPoint(WireModel):
-    """Outcome to expect of one amount, by `FigureName`; figures that nothing is known of are left out."""
+    """Expected outcome of one amount, by `FigureName`; unknown figures are left out."""
 
     amount: float
     figures: dict[str, PlanFigure]
 
 
 class PlanChoice(WireModel):
-    """Choice of the planner: a field of the job's body by its path, the value, and why."""
+    """Choice of the planner: a field of the job's body by its path, the value, and the reason."""
 
     field: str
     value: JsonObject | list[str] | str | float | int | bool | None
@@ -72,11 +75,11 @@ class PlanChoice(WireModel):
 
 
 class Plan(WireModel):
-    """Plan for a model: the complete body of a job to submit, and what it should come to.
+    """Plan for a model: the complete body of a job to submit, and its expected outcome.
 
-    `summary` says in one sentence what will be done. `figures` are those of the amount taken, by `FigureName`, `points`
-    those of others too, by amount, for the choice of another. `unknown` says which figures cannot be estimated, and
-    why. `warnings` are those that the job will have.
+    `summary` describes the job in one sentence. `figures` are those of the chosen amount, by `FigureName`. `points` has
+    the figures of other amounts too, for another choice. `unknown` lists the figures that cannot be estimated, with the
+    reasons. `warnings` are those that the job will have.
     """
 
     object: Literal["plan"] = "plan"

@@ -1,4 +1,4 @@
-"""Errors as JSON: problem documents (RFC 9457), which refuse a call, and the form in which a job keeps its error."""
+"""Errors as JSON: problem documents (RFC 9457) for refused calls, and the errors stored with jobs."""
 
 from typing import Annotated, TypedDict
 
@@ -12,7 +12,10 @@ _TEXT = WithJsonSchema({"type": "string"})
 
 
 class Problem(WireModel):
-    """Error of a call. `code` is stable; `param` names the field, header or query parameter at fault, dotted."""
+    """Error of a call.
+
+    `code` is stable; `param` is the dotted name of the field, header or query parameter at fault.
+    """
 
     type: Annotated[str | None, _TEXT] = None
     title: Annotated[str | None, _TEXT] = None
@@ -40,5 +43,5 @@ class StoredProblem(TypedDict):
 
 
 def summary_of_problem(problem: StoredProblem) -> dict[str, str]:
-    """Return the part of an error that several people may be shown: not the parameter of somebody's request."""
+    """Return the part of an error that may be shown to other users: without the parameter of somebody's request."""
     return {"code": problem["code"], "message": problem["message"]}

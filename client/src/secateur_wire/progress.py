@@ -1,26 +1,26 @@
-"""Times that are only estimated: their range, what is left of it, and the words in which every part shows it."""
+"""Estimated times: their range, the remaining time, and the texts for them."""
 
 import math
 from statistics import NormalDist
 from typing import Final
 
 BAND: Final = NormalDist().inv_cdf(0.95)
-"""Deviations on either side of an estimate within which nine in ten outcomes should lie."""
+"""Number of deviations on either side of an estimate that contain nine in ten outcomes."""
 LEAST_DEVIATION: Final = 0.1
-"""Deviation of a time's logarithm at least, also where all jobs before took the formula's."""
+"""Smallest deviation of a time's logarithm, even if all earlier jobs took exactly the formula's time."""
 
 TRUSTED: Final = 0.25
-"""Progress from which an attempt's own pace counts alone; before, the estimate does too, less and less."""
+"""Progress from which only the attempt's own pace counts; before, the estimate counts too, less and less."""
 
 LEAST: Final = 0.02
-"""Progress from which an attempt has a pace at all."""
+"""Smallest progress for which an attempt has a pace."""
 
 
 def remaining_seconds(progress: float, elapsed: float, estimated: float | None) -> float | None:
-    """Return how many seconds an attempt will still take that has come so far after `elapsed` seconds.
+    """Return the remaining seconds of an attempt after `elapsed` seconds with this progress.
 
-    `estimated` is how long it was expected to take. None where nothing can be said, as for an attempt that takes longer
-    than expected and has not come far enough to have a pace.
+    `estimated` is the expected duration. None where it is unknown, as for an attempt that takes longer than expected
+    and has too little progress for a pace.
     """
     pace = elapsed / progress if progress >= LEAST else None
     if pace is None:
@@ -31,7 +31,7 @@ def remaining_seconds(progress: float, elapsed: float, estimated: float | None) 
 
 
 def seconds_range(estimated: float, deviation: float | None) -> tuple[float, float]:
-    """Return the least and the most that an estimated time should come to; the estimate twice without a deviation."""
+    """Return the least and the most that an estimated time should take; twice the estimate without a deviation."""
     factor = 1.0 if deviation is None else math.exp(BAND * max(deviation, LEAST_DEVIATION))
     return estimated / factor, estimated * factor
 
@@ -39,9 +39,10 @@ def seconds_range(estimated: float, deviation: float | None) -> tuple[float, flo
 def remaining_range(
     progress: float, elapsed: float, estimated: float | None, deviation: float | None
 ) -> tuple[float, float] | None:
-    """Return the least and the most that an attempt will still take, as `remaining_seconds` does.
+    """Return the least and the most that an attempt will still take, as in `remaining_seconds`.
 
-    The two draw near as the attempt's own pace replaces the estimate. `deviation` is that of the estimate's logarithm.
+    The range becomes narrower as the attempt's own pace replaces the estimate. `deviation` is the standard deviation of
+    the estimate's logarithm.
     """
     least, most = (None, None) if estimated is None else seconds_range(estimated, deviation)
     high = remaining_seconds(progress, elapsed, most)
@@ -49,14 +50,14 @@ def remaining_range(
 
 
 def roughly(seconds: float) -> str:
-    """Format a time that is only estimated, in the largest unit that fits."""
+    """Format an estimated time in the largest unit that fits."""
     if seconds < 90:
         return f"{max(seconds, 1):.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def between(low: float, high: float) -> str:
-    """Format the range of an estimated time: "13 to 25 min", and "about 13 min" where its ends read the same."""
+    """Format the range of an estimated time: "13 to 25 min", or "about 13 min" where both ends have the same text."""
     least, most = roughly(low), roughly(high)
     if least == most:
         return f"about {most}"

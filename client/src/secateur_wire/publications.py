@@ -8,7 +8,7 @@ from secateur_wire.states import FINISHED, PublicationStatus
 
 
 class PublicationProgress(WireModel):
-    """Files and bytes that have arrived, of all there are."""
+    """Files and bytes that have arrived, and their totals."""
 
     files: int
     files_total: int
@@ -24,7 +24,7 @@ class PublicationResult(WireModel):
 
 
 class PublicationError(WireModel):
-    """Why a publication failed, or its last attempt did: as a job's error."""
+    """Error of a publication's last attempt, in the form of a job's error."""
 
     code: str
     message: str
@@ -33,8 +33,10 @@ class PublicationError(WireModel):
 
 
 class Publication(WireModel):
-    """An artifact on its way, or arrived. `attempt` counts how often it was begun; `error` beside `queued` or `running`
-    is of the attempt before. At `expires_at` it is given up.
+    """A publication of an artifact.
+
+    `attempt` counts the attempts. With the states `queued` and `running`, `error` is that of the attempt before. The
+    publication ends at `expires_at` at the latest.
     """
 
     id: str

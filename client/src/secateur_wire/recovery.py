@@ -1,4 +1,4 @@
-"""Request of a recovery: training that wins back quality after weights are gone."""
+"""Request of a recovery: training that regains quality after pruning."""
 
 from typing import Annotated, Literal
 
@@ -23,14 +23,14 @@ class Lora(RequestObject, frozen=True):
 
 
 class RecoveryStage(RequestObject, frozen=True):
-    """Texts that are trained on together, for a number of steps at most."""
+    """Texts that are trained on together, for a maximum number of steps."""
 
     datasets: Annotated[list[_Name], Field(min_length=1, max_length=16)]
     steps: int = Field(ge=1, le=1_000_000)
 
 
 class Until(RequestObject, frozen=True):
-    """End of training by what a minute of it gains."""
+    """End of training by the gain per minute."""
 
     gain_per_minute: float = Field(
         gt=0,
@@ -42,7 +42,7 @@ class Until(RequestObject, frozen=True):
 
 
 class Recovery(RequestObject, frozen=True):
-    """Training after pruning. Pruned weights stay zero, to the last one, whatever the method."""
+    """Training after pruning. All pruned weights stay zero, with every method."""
 
     method: str
     steps: int = Field(

@@ -1,4 +1,4 @@
-"""Reports of jobs: every layer, every gate, and what both models write."""
+"""Reports of jobs: every layer, every gate, and the generated texts of both models."""
 
 from pydantic import Field, JsonValue
 
@@ -6,11 +6,11 @@ from secateur_wire.base import Number, Record
 
 
 class GateResult(Record):
-    """One limit of a job beside one figure; a target is such a limit too (`target.bytes`).
+    """One limit of a job with one figure; a target is such a limit too (`target.bytes`).
 
-    `on` is the dataset or task of the figure (`task_mean`: all of them), None where it is of the model or its files.
-    `figure` is None where it could not be measured, which keeps no gate; `margin` is by how much, relative to it, the
-    measurement may be off: a limit is kept beyond that only. `kept` is None while that is not known.
+    `on` is the dataset or task of the figure (`task_mean`: all of them), None where it belongs to the model or its
+    files. `figure` is None where it could not be measured; the gate then counts as missed. `margin` is the relative
+    measurement error: a limit must be met by more than that. `kept` is None while that is unknown.
     """
 
     gate: str
@@ -32,19 +32,19 @@ class GateResult(Record):
 
     @property
     def unproven(self) -> bool:
-        """Tell whether it is missed although the figure is below the limit: not by more than its margin."""
+        """Return whether the gate counts as missed because the figure is below its limit by no more than the margin."""
         return self.kept is False and self.figure is not None and self.figure <= self.limit
 
 
 class GateResults(Record):
-    """The gates of a report: the limits by name, each figure that has one in `rows`, and all that `missed` in words."""
+    """Gates of a report: the limits by name, each limited figure in `rows`, and a sentence about all that `missed`."""
 
     missed: str | None = None
     rows: list[GateResult] = Field(default_factory=list)
 
 
 class Generation(Record):
-    """Texts the models write after a prompt of the job: the new text alone, None where the job had to skip it."""
+    """Texts that the models write after a prompt of the job, without the prompt; None where the job had to skip it."""
 
     prompt: str
     dense: str | None = None
@@ -54,8 +54,8 @@ class Generation(Record):
 class Report(Record):
     """Whole report of a job.
 
-    It has one row per pruned layer, what both models write after the job's prompts, notes, and whatever else the server
-    measured.
+    It has one row per pruned layer, the continuations of the job's prompts by both models, notes, and all other
+    measurements of the server.
     """
 
     layers: list[dict[str, JsonValue]] = Field(default_factory=list)

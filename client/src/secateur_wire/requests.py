@@ -1,4 +1,4 @@
-"""Base of requests, and the kinds of text that their fields are made of."""
+"""Base class of requests, and the common kinds of text in their fields."""
 
 import json
 from collections.abc import Mapping
@@ -9,22 +9,22 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 LONGEST_SHOWN: Final = 80
-"""Characters of a value that a message quotes."""
+"""Maximum number of characters that a message quotes of a value."""
 
 _RULES: dict[str, str] = {}
-"""Each pattern's rule in words: errors of pydantic hold the pattern alone."""
+"""Rules in words by pattern: pydantic's errors only have the pattern."""
 
 
 def spelled(
     pattern: str, rule: str, *, min_length: int | None = None, max_length: int | None = None
 ) -> StringConstraints:
-    """Return constraints on a text whose pattern is told by `rule`, words that go on from "use "."""
+    """Return constraints on a text, with a pattern whose error has the words `rule`, which continue "use "."""
     _RULES[pattern] = rule
     return StringConstraints(pattern=pattern, min_length=min_length, max_length=max_length)
 
 
 def rule_of(pattern: str) -> str | None:
-    """Return the rule that a pattern was spelled with, None where it has none."""
+    """Return the rule of a pattern, None where it has none."""
     return _RULES.get(pattern)
 
 
@@ -32,11 +32,11 @@ LabelName = Annotated[
     str,
     spelled(r"^[A-Za-z0-9_.\-]{1,100}$", "1 to 100 letters a to z, digits, dots, hyphens and underscores"),
 ]
-"""A name that people give to what they keep: a key of metadata."""
+"""A name that users choose: a key of metadata."""
 
 
 class RequestObject(BaseModel):
-    """An object of a request. Another value in its place is told which fields belong there."""
+    """An object of a request. An error about another value names the fields of the object."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -49,14 +49,14 @@ class RequestObject(BaseModel):
 
 
 def inherited(base: type[BaseModel], name: str, *, description: str | None = None) -> Any:
-    """Return the default and the facts that a field has in a base class, for a subclass that narrows its type."""
+    """Return the default and the schema facts of a field in a base class, for a subclass that narrows its type."""
     field = copy(base.model_fields[name])
     field.description = description or field.description
     return field
 
 
 def kind_of(value: object) -> str:
-    """Return the type of a JSON value, in words."""
+    """Return the name of a JSON value's type."""
     for known, kind in ((bool, "a boolean"), (str, "a string"), (int | float, "a number"), (list, "an array")):
         if isinstance(value, known):
             return kind

@@ -1,4 +1,4 @@
-"""Retention: which artifacts a team keeps, and which go."""
+"""Retention: the artifacts that a team keeps, and those that are removed."""
 
 from datetime import datetime
 from typing import Annotated, Generic, Literal
@@ -13,7 +13,7 @@ KeptBecause = Literal["age", "last", "best", "tagged", "in_use", "read"]
 
 
 class KeepBest(WireModel):
-    """The `count` artifacts that are smallest by a figure, of each model, each method, or of the whole team."""
+    """Rule that keeps the `count` artifacts with the smallest figure, of each model, each method, or the whole team."""
 
     count: int
     by: Figure
@@ -21,13 +21,13 @@ class KeepBest(WireModel):
 
 
 class KeepTagged(WireModel):
-    """The artifacts of jobs whose metadata has all of these values."""
+    """Rule that keeps the artifacts of jobs whose metadata has all of these values."""
 
     metadata: dict[str, str]
 
 
 class RetentionPolicy(WireModel):
-    """Artifacts of jobs that ended more than `keep_days` ago go, but for those that another rule keeps."""
+    """Policy that removes artifacts of jobs that ended more than `keep_days` ago, unless another rule keeps them."""
 
     keep_days: int
     keep_last: int | None = None
@@ -39,7 +39,7 @@ Policy = TypeVar("Policy", default=RetentionPolicy)
 
 
 class Retention(WireModel, Generic[Policy]):
-    """The team's policy; None: everything is kept."""
+    """The team's policy; None keeps everything."""
 
     object: Literal["retention"] = "retention"
     policy: Policy | None
@@ -47,9 +47,11 @@ class Retention(WireModel, Generic[Policy]):
 
 
 class ArtifactVerdict(WireModel):
-    """One artifact, and whether it goes. `kept_because` is empty where it does: `age` (it is younger than keep_days),
-    `last`, `best` or `tagged` by the rules of these names; and of those that no rule keeps `in_use` (`used_by` says by
-    what) or `read` (somebody downloaded from it within the hour).
+    """One artifact, and whether it is removed.
+
+    `kept_because` is empty where it is removed. `age`: it is younger than keep_days. `last`, `best` and `tagged`: the
+    rule of this name keeps it. `in_use`: no rule keeps it, but `used_by` uses it. `read`: no rule keeps it, but
+    somebody downloaded from it within the last hour.
     """
 
     job_id: str
@@ -64,9 +66,9 @@ class ArtifactVerdict(WireModel):
 
 
 class RetentionPreview(WireModel, Generic[Policy]):
-    """Effect of a policy now; `artifacts` lists at most 1000, those to be removed first; the counts are of all.
+    """Effect of a policy now; `artifacts` lists at most 1000, those to remove first; the counts are of all.
 
-    `has_more` says that there are artifacts which are not listed: `goes` and `stays` together are how many there are.
+    `has_more` says that some artifacts are not listed; `goes` and `stays` together are the total number.
     """
 
     object: Literal["retention_preview"] = "retention_preview"

@@ -11,7 +11,7 @@ from secateur_wire.states import SampleState
 
 
 class SampleBody(BaseModel):
-    """Request to have the samples registered; with a `goal`, the model is then pruned as planned for it."""
+    """Request to register the samples; with a `goal`, the model is then pruned by a plan for it."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -19,16 +19,16 @@ class SampleBody(BaseModel):
 
 
 class SampleError(WireModel):
-    """Reason that the samples could not be had."""
+    """Reason why the samples could not be fetched."""
 
     code: str
     message: str
 
 
 class SampleRequest(WireModel):
-    """A request for the samples, for which a worker fetches them. `step` is what it is at, or was last.
+    """A request for the samples, which a worker fetches. `step` is the current or the last step.
 
-    `job_id` is the first job, where one was asked for. `error` is why it failed.
+    `job_id` is the first job, if the request has a goal. `error` is the reason of a failure.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""States of jobs, sweeps, publications and samples, stages of a job and types of its events."""
+"""States of jobs, sweeps, publications and samples, stages of a job, and types of its events."""
 
 from typing import Final, Literal
 
@@ -19,4 +19,4 @@ PointStage = Literal["full", "probe"]
 PublicationStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 
 FINISHED: Final[frozenset[JsonValue]] = frozenset({"succeeded", "failed", "cancelled"})
-"""States of a job, a sweep or a publication that is over."""
+"""Final states of a job, a sweep or a publication."""

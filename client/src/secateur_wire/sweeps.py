@@ -1,4 +1,4 @@
-"""Sweeps: many jobs on one model, their points and what came of them."""
+"""Sweeps: many jobs on one model, their points and their results."""
 
 from datetime import datetime
 from typing import Annotated, ClassVar, Generic, Literal
@@ -13,18 +13,18 @@ from secateur_wire.states import FINISHED, PointStage, PointStatus, SweepStatus
 SearchObjective = Literal["min_parameters", "min_bytes", "min_latency"]
 Objective = Literal[SearchObjective, "min_perplexity", "max_accuracy"]
 Cost = Literal["parameters", "bytes", "latency"]
-"""Cost of a model that quality is traded for."""
+"""Kind of cost that is compared with quality."""
 
 
 class SkippedPoint(WireModel):
-    """A point that no job could be, and why."""
+    """A point that cannot be a job, and the reason."""
 
     values: dict[str, JsonValue]
     reason: str
 
 
 class PointCounts(WireModel):
-    """Points by state; `running` holds those being cancelled too."""
+    """Number of points by state; `running` includes those being cancelled."""
 
     total: int
     waiting: int = 0
@@ -37,7 +37,7 @@ class PointCounts(WireModel):
 
 
 class DenseSource(WireModel):
-    """A figure of the dense model: the job that measured it, for all others."""
+    """A figure of the dense model, with the job that measured it for all points."""
 
     kind: str
     name: str
@@ -48,7 +48,7 @@ Search = TypeVar("Search", default=JsonObject)
 
 
 class Sweep(WireModel, Generic[Search]):
-    """Many jobs on one model as one thing. `waiting_for` says why no further job was started, such as a quota."""
+    """Many jobs on one model. `waiting_for` says why no further job was started, such as a quota."""
 
     id: str
     object: Literal["sweep"] = "sweep"
@@ -74,9 +74,10 @@ class Sweep(WireModel, Generic[Search]):
 
 
 class Figures(WireModel):
-    """Figures that a point's job measured; null where it did not. Of several evaluation sets or tasks, perplexity is
-    the geometric mean and accuracy the mean, ratios and drops are the worst; the latency's ratio has its noise added,
-    as a gate looks at it.
+    """Figures of a point's job; null where they were not measured.
+
+    Over several evaluation sets or tasks, perplexity is the geometric mean and accuracy the mean, while ratios and
+    drops are the worst ones. The latency ratio includes its noise, as in a gate.
     """
 
     not_promised: ClassVar[frozenset[str]] = frozenset(
@@ -107,8 +108,9 @@ class Figures(WireModel):
 
 
 class Excess(WireModel):
-    """A limit that was not kept; `value` is null where it was not measured. `by` is relative for ratios, else
-    absolute.
+    """A limit that was exceeded; `value` is null where it was not measured.
+
+    `by` is relative for ratios, else absolute.
     """
 
     constraint: str
@@ -118,8 +120,10 @@ class Excess(WireModel):
 
 
 class SweepPoint(WireModel):
-    """A point: `values` is what varies. `stage` probe: measured by the search's cheaper evaluation. `on_front`: no
-    other point is at least as good in quality and cost, and better in one.
+    """A point of a sweep.
+
+    `values` are the varied fields. `stage` probe: measured by the search's cheaper evaluation. `on_front`: no other
+    point is at least as good in quality and cost, and better in one.
     """
 
     number: int
@@ -135,7 +139,7 @@ class SweepPoint(WireModel):
 
 
 class BestPoint(WireModel):
-    """The best of all points by one objective."""
+    """The best point by one objective."""
 
     objective: Annotated[str, OneOf(Objective)]
     number: int
@@ -145,9 +149,11 @@ class BestPoint(WireModel):
 
 
 class SearchOutcome(WireModel):
-    """Result of a search: the point and job of the winner, by the whole evaluation; null where there is none (yet).
-    `jobs` were run, for `candidates` points. `nearest` is the point that missed the limits by least, where none keeps
-    to them.
+    """Result of a search.
+
+    `point` and `job` are those of the winner, by the full evaluation; null where there is none yet. `jobs` is the
+    number of jobs, for `candidates` points. If no point meets the limits, `nearest` is the one that misses them by
+    least.
     """
 
     number: int | None = None
@@ -163,7 +169,7 @@ TradeOff = TypeVar("TradeOff", default=JsonObject)
 
 
 class SweepResults(WireModel, Generic[AnySweep, TradeOff]):
-    """A sweep's points beside one another."""
+    """A sweep's points side by side."""
 
     object: Literal["sweep_results"] = "sweep_results"
     sweep: AnySweep

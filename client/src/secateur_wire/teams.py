@@ -11,7 +11,7 @@ TokenOwner = Literal["team", "operator"]
 
 
 class Key(WireModel):
-    """An API key without its secret: `prefix` is how it starts."""
+    """An API key without its secret: `prefix` is its beginning."""
 
     id: str
     object: Literal["key"] = "key"
@@ -26,13 +26,13 @@ class Key(WireModel):
 
 
 class CreatedKey(Key):
-    """A new API key; `key` is shown this once."""
+    """A new API key; only this answer has its secret, in `key`."""
 
     key: str
 
 
 class Quotas(WireModel):
-    """Limits of what a team may use; null: as much as there is. `max_device_seconds` is of a calendar month (UTC)."""
+    """Limits of a team's use; null: no limit. `max_device_seconds` applies to a calendar month (UTC)."""
 
     max_running: int | None
     max_queued: int | None
@@ -41,7 +41,7 @@ class Quotas(WireModel):
 
 
 class Usage(WireModel):
-    """Use by a team. `device_seconds` is the time of attempts that ended since `month_started_at`."""
+    """Use of the quotas. `device_seconds` is the time of attempts that ended since `month_started_at`."""
 
     running: int
     queued: int
@@ -51,7 +51,7 @@ class Usage(WireModel):
 
 
 class Team(WireModel):
-    """A team: its quotas, which the operator sets, and its use. `weight` is its share of a queue others wait in too."""
+    """A team: its quotas, which the operator sets, and their use. `weight` is its share of queues with other teams."""
 
     id: str
     object: Literal["team"] = "team"
@@ -63,9 +63,11 @@ class Team(WireModel):
 
 
 class AuditEntry(WireModel):
-    """One change: what (`action`), to what (`object_id`), and who made it: `actor` is `key:ID` (the id alone in
-    `key_id`), `operator` for the server's own command line, `nobody` where a key was refused, or what acts by itself,
-    such as `trigger:ID`. `address` is where the request came from.
+    """One change.
+
+    `action` is the kind of change, `object_id` the changed object, and `actor` its author: `key:ID` (the id alone in
+    `key_id`), `operator` for the server's own command line, `nobody` where a key was refused, or an automation such as
+    `trigger:ID`. `address` is the address of the caller.
     """
 
     id: str
@@ -81,7 +83,7 @@ class AuditEntry(WireModel):
 
 
 class HubToken(WireModel):
-    """Owner of the token the hub is asked with: the team, since `updated_at`, the operator, or nobody (null)."""
+    """Owner of the hub token for the team: the team itself, since `updated_at`, the operator, or nobody (null)."""
 
     object: Literal["hub_token"] = "hub_token"
     used: Annotated[str, OneOf(TokenOwner)] | None

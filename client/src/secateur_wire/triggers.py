@@ -1,4 +1,4 @@
-"""Triggers, and the times they were fired."""
+"""Triggers and their firings."""
 
 from datetime import datetime
 from typing import Annotated, Generic, Literal
@@ -21,7 +21,7 @@ class TriggerSchedule(WireModel):
 
 
 class HubRepository(WireModel):
-    """The repository of the hub whose commits fire a trigger."""
+    """A hub repository whose commits fire a trigger."""
 
     repository: str
     type: str
@@ -57,7 +57,7 @@ class Trigger(WireModel, Generic[Placeholder, Schedule, HubSource]):
 
 
 class IssuedTrigger(Trigger[Placeholder, Schedule, HubSource], Generic[Placeholder, Schedule, HubSource]):
-    """A trigger with those of its secrets that are new: the answer is the only place that ever shows them."""
+    """A trigger with its new secrets: only this answer has them."""
 
     url: str | None
     signing_secret: str | None
@@ -65,10 +65,10 @@ class IssuedTrigger(Trigger[Placeholder, Schedule, HubSource], Generic[Placehold
 
 
 class Firing(WireModel, Generic[Error]):
-    """One time a trigger was fired.
+    """One firing of a trigger.
 
-    `outcome` is accepted, duplicate, ignored or refused; `error` says why refused, `note` why ignored or that it came
-    late; `job_id` is the job the event made, now or before.
+    `outcome` is accepted, duplicate, ignored or refused. `error` is the reason of a refusal. `note` says why a firing
+    was ignored, or that it was late. `job_id` is the job of the event, created now or before.
     """
 
     id: str
@@ -97,9 +97,9 @@ class TriggerChange(WireModel):
 
 
 class TriggerVersion(WireModel):
-    """Definition that a trigger had from `created_at` on, and what it changed in the one before.
+    """Definition of a trigger from `created_at` on, and the changes to the one before.
 
-    `actor` gave it, as in the audit trail; null where that is not known.
+    `actor` made them, as in the audit trail; null where that is unknown.
     """
 
     object: Literal["trigger_version"] = "trigger_version"
@@ -112,7 +112,7 @@ class TriggerVersion(WireModel):
 
 
 class TriggerPreview(WireModel, Generic[Body, Needs]):
-    """The job a payload would make, and what it would need."""
+    """The job that a payload would create, and an estimate of what it needs."""
 
     object: Literal["trigger_preview"] = "trigger_preview"
     event_id: str | None

@@ -10,7 +10,7 @@ UploadStatus = Literal["open", "complete", "failed"]
 
 
 class UploadedFile(WireModel):
-    """A file of an upload; `received` is how many of its bytes are there."""
+    """A file of an upload; `received` is the number of its bytes that have arrived."""
 
     path: str
     bytes: int
@@ -19,14 +19,16 @@ class UploadedFile(WireModel):
 
 
 class UploadFailure(WireModel):
-    """Why an upload cannot become what it was announced as."""
+    """Reason why an upload was refused."""
 
     code: str
     message: str
 
 
 class Upload(WireModel):
-    """An upload. Parts of at most `part_bytes` go to its files; one that gets none until `expires_at` is removed."""
+    """An upload. Its files are sent in parts of at most `part_bytes`; without a part until `expires_at` it is
+    removed.
+    """
 
     id: str
     object: Literal["upload"] = "upload"

@@ -1,4 +1,4 @@
-"""Webhooks, and what was delivered to them."""
+"""Webhooks and their deliveries."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -21,8 +21,10 @@ DeliveryState = Literal["pending", "delivered", "failed"]
 
 
 class Webhook(WireModel):
-    """An endpoint. `disabled_reason` says why it is told nothing; `failing_since` when the failures began that no
-    success has ended; `pending` and `failed` count deliveries, to 1,000 of each.
+    """An endpoint.
+
+    `disabled_reason` says why it is disabled. `failing_since` is the time of the first failure after the last success.
+    `pending` and `failed` count deliveries, up to 1,000 of each.
     """
 
     id: str
@@ -41,14 +43,16 @@ class Webhook(WireModel):
 
 
 class CreatedWebhook(Webhook):
-    """A new endpoint, or one whose secret was rotated; `secret` is shown this once."""
+    """A new endpoint, or one with a new secret; only this answer has its `secret`."""
 
     secret: str
 
 
 class Delivery(WireModel):
-    """One event for one endpoint. `id` is what the receiver sees as webhook-id. `attempts` counts; `next_attempt_at` is
-    null once it is delivered or was given up; `last_error` says why the last attempt failed.
+    """One event for one endpoint.
+
+    `id` is the webhook-id that the receiver gets. `attempts` is the number of attempts. `next_attempt_at` is null once
+    the delivery has succeeded or was given up. `last_error` is the reason of the last failure.
     """
 
     id: str
@@ -78,14 +82,17 @@ class DeliveryAttempt(WireModel):
 
 
 class DeliveryDetail(Delivery):
-    """A delivery with what is sent and its newest attempts, newest first. One cut off by a crash leaves no entry."""
+    """A delivery with its payload and its newest attempts, newest first.
+
+    An attempt cut off by a crash leaves no entry.
+    """
 
     payload: JsonObject
     log: list[DeliveryAttempt]
 
 
 class Replayed(WireModel):
-    """Number of deliveries that begin again."""
+    """Number of deliveries that are sent again."""
 
     object: Literal["replay"] = "replay"
     deliveries: int

@@ -82,24 +82,24 @@ GROUPS: Final[Mapping[str, Sequence[str]]] = {
     "Team": ("team", "keys", "hub-token", "audit"),
     "Server": ("doctor", "serve", "stop", "demo", "workers", "queues", "teams", "store"),
 }
-"""Commands of each group, in the order of the help; those that the server's package adds are among them."""
+"""Commands of each group, in the order of the help, including those that the server's package adds."""
 
 OTHERS: Final = "Others"
-"""Group of commands that another package adds."""
+"""A group of commands that another package adds."""
 
 LONGEST: Final = 110
-"""Characters of a command's first sentence that are shown, on as many lines as they need."""
+"""Number of characters shown of a command's first sentence, on as many lines as needed."""
 
 
 class _Formatter(Protocol):
-    """Writer of help, as far as it is used here."""
+    """Writer of help, with the two methods used here."""
 
     def section(self, name: str) -> AbstractContextManager[None]: ...
     def write_dl(self, rows: Sequence[tuple[str, str]]) -> None: ...
 
 
 class GroupedCommands(TyperGroup):
-    """Commands whose help names them group by group."""
+    """Command group whose help lists the commands by topic."""
 
     def format_commands(self, ctx: object, formatter: _Formatter) -> None:
         """Write the names and first sentences of all commands."""
@@ -178,7 +178,7 @@ def main() -> None:
 
 @cache
 def _command_line() -> Callable[[], object]:
-    """Return what reads the arguments and runs what they ask for, other packages' commands among the rest."""
+    """Return the function that parses the arguments and runs the command, including commands of other packages."""
     _join_commands()
     return typer.main.get_command(app)
 

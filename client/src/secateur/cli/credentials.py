@@ -1,6 +1,6 @@
-"""Credentials the command line sends, taken from the environment.
+"""Credentials that the command line sends, taken from the environment.
 
-An argument would stand in the shell's history, and in the list of processes that everybody on the machine can read.
+An argument would be visible in the shell's history, and in the process list of everybody on the machine.
 """
 
 import os
@@ -14,7 +14,7 @@ def credential(name: str) -> str | None:
 
 
 def needed_credential(name: str, option: str) -> str:
-    """Return the value of an environment variable that `option` can name. Raises typer.BadParameter without one."""
+    """Return the value of the environment variable that `option` names. Raises typer.BadParameter without one."""
     value = credential(name)
     if value is None:
         raise typer.BadParameter(f"the environment variable {name} is not set; name another with {option}")

@@ -1,4 +1,4 @@
-"""`secateur download` and `unpack`: an artifact onto this machine, and its weights as libraries read them."""
+"""`secateur download` and `unpack`: an artifact is downloaded, and its weights are restored for other libraries."""
 
 from pathlib import Path
 from typing import Annotated
@@ -67,7 +67,8 @@ def download(
 
 
 def _unpacked(folder: Path) -> list[Path]:
-    from secateur_wire.weights.packed import CorruptPackedFile, unpack_folder  # numpy, which no other command needs
+    # It loads numpy, which no other command needs.
+    from secateur_wire.weights.packed import CorruptPackedFile, unpack_folder
 
     try:
         return unpack_folder(folder)

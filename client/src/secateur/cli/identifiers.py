@@ -1,7 +1,7 @@
-"""Shortened identifiers: what a command takes in place of an id, completed before the command begins.
+"""Shortened identifiers: arguments of commands, completed to ids before the command begins.
 
-An id may be shortened to any beginning that is its alone, with or without the word before the underscore, and `-` is
-the job that the caller's key submitted last.
+An id may be shortened to any unambiguous beginning, with or without the word before the underscore. `-` is the job that
+the caller's key submitted last.
 """
 
 import re
@@ -15,11 +15,11 @@ from secateur_wire.base import Page
 from secateur_wire.identifiers import LENGTH, NEWEST, PREFIXES, Identifier, IdentifierKind
 
 JOB_MODEL: Final = "job:"
-"""Begins a model that is the artifact of a job."""
+"""Prefix of a model that is the artifact of a job."""
 
 
 def complete(kind: IdentifierKind, *, is_name_too: bool = False) -> Callable[[str | None], str | None]:
-    """Return a callback of an argument that is an id of this kind; `is_name_too` where names are taken as well."""
+    """Return a callback for an argument with an id of this kind; `is_name_too` if names are allowed too."""
 
     def complete_argument(given: str | None) -> str | None:
         is_name = is_name_too and given is not None and not given.startswith(f"{PREFIXES[kind]}_")
@@ -29,7 +29,7 @@ def complete(kind: IdentifierKind, *, is_name_too: bool = False) -> Callable[[st
 
 
 def complete_object(given: str | None) -> str | None:
-    """Complete an id of any kind whose word before the underscore says which."""
+    """Complete an id of any kind, given by the word before its underscore."""
     for kind, word in PREFIXES.items():
         if given is not None and given.startswith(f"{word}_"):
             return complete_identifier(kind, given)
@@ -44,9 +44,9 @@ def complete_model(given: str | None) -> str | None:
 
 
 def complete_identifier(kind: IdentifierKind, given: str) -> str:
-    """Return the one id that begins as given; an id that is complete, or no beginning of any, is left to the server.
+    """Return the only id with this beginning; a complete id and an unknown beginning are returned unchanged.
 
-    Raises typer.BadParameter where none begins so, or several do.
+    Raises typer.BadParameter where no id or several ids begin so.
     """
     begun = given.lower().removeprefix(f"{PREFIXES[kind]}_")
     is_newest = kind == "job" and given == NEWEST
@@ -58,7 +58,7 @@ def complete_identifier(kind: IdentifierKind, given: str) -> str:
 
 
 def only_one(kind: IdentifierKind, given: str, matches: Page[Identifier]) -> str:
-    """Return the one id that was found; raises typer.BadParameter where there is none, or more."""
+    """Return the only id of the list; raises typer.BadParameter where it has none, or several."""
     if len(matches.data) == 1:
         return matches.data[0].id
     if not matches.data:

@@ -1,4 +1,4 @@
-"""`secateur inspect`: a model looked at, or a job body tried without submitting it."""
+"""`secateur inspect`: describes a model, or checks a job body without submitting it."""
 
 from pydantic import JsonValue
 
@@ -75,7 +75,7 @@ def _artifact_size(inspection: Inspection) -> list[tuple[str, str | None]]:
 
 
 def _meant(job: dict[str, JsonValue] | None) -> str | None:
-    """Return, for a job with a target, the sparsity that the target resolves to, in words."""
+    """Return a sentence about the sparsity that a job's target resolves to."""
     if job is None or job.get("target") is None:
         return None
     sparsity = job.get("sparsity")
@@ -83,7 +83,7 @@ def _meant(job: dict[str, JsonValue] | None) -> str | None:
 
 
 def _rounded(job: dict[str, JsonValue] | None) -> str | None:
-    """Return, for a job that removes channels, what their number is a multiple of."""
+    """Return a sentence about the multiple to which a job rounds its number of channels."""
     parameters = (job or {}).get("parameters")
     multiple = parameters.get("round_to") if isinstance(parameters, dict) else None
     return None if multiple is None else f"a multiple of {multiple} in each layer"

@@ -1,4 +1,4 @@
-"""Looking at jobs and their attempts, and cancelling and retrying them."""
+"""Commands that show, cancel and retry jobs and show their attempts."""
 
 from itertools import islice
 from typing import Annotated

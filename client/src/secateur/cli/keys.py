@@ -95,7 +95,7 @@ def show_created(key: CreatedKey, as_json: bool) -> None:
 
 
 def show_revoked(key: Key, as_json: bool) -> None:
-    """Print a key that was revoked."""
+    """Print a revoked key."""
     if as_json:
         print_json(key)
     else:

@@ -1,4 +1,4 @@
-"""`secateur methods`: what can be asked for."""
+"""`secateur methods`: the catalogue of methods and their parameters."""
 
 from typing import Annotated
 

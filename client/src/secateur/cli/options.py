@@ -1,4 +1,4 @@
-"""Options that several commands take together: those of a dataclass, and those of a job with the body that they say."""
+"""Shared options of commands: the fields of a dataclass, and the options of a job with their body."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ from secateur_wire.job_options import Option, body_of, job_options, pairs
 Command = Callable[..., None]
 
 JobOptions: TypeAlias = Mapping[str, Any]
-"""Options of a job that were given: values by the option's name."""
+"""Given options of a job: values by the option's name."""
 
 _TYPES = {"number": float, "integer": int}
 
@@ -21,7 +21,7 @@ _TYPES = {"number": float, "integer": int}
 def expanded(
     command: Command, name: str, options: Sequence[inspect.Parameter], gather: Callable[[dict[str, Any]], object]
 ) -> Command:
-    """Return a command with options in place of a parameter, which gets what `gather` makes of their values."""
+    """Return a command with options in place of a parameter; the parameter gets `gather` of their values."""
 
     @wraps(command)
     def run(**arguments: Any) -> None:
@@ -38,7 +38,7 @@ def expanded(
 
 
 def with_options(command: Command) -> Command:
-    """Return a command whose parameter `options`, a dataclass, is given by an option for each of its fields."""
+    """Return a command with an option for each field of its parameter `options`, a dataclass."""
     group = get_type_hints(command)["options"]
     hints = get_type_hints(group, include_extras=True)
     options = [
@@ -54,9 +54,9 @@ def with_options(command: Command) -> Command:
 
 
 def takes_job_options(*groups: str) -> Callable[[Command], Command]:
-    """Return a decorator that gives a command the options of a job, in place of its parameter `job`.
+    """Return a decorator that replaces a command's parameter `job` by the options of a job.
 
-    These are the options of some groups of the table, or of all. The command gets as `job` those that were given.
+    The options are those of some groups of the table, or all. The command gets the given options as `job`.
     """
     options = [each for each in job_options().values() if not groups or each.group in groups]
 
@@ -83,9 +83,9 @@ def _parameter(option: Option) -> inspect.Parameter:
 
 
 def job_body(job: JobOptions) -> dict[str, Any]:
-    """Return the part of a job body that options say, without a method where none is named.
+    """Return the part of a job body for these options, without a method if none is given.
 
-    Raises typer.BadParameter for options that make no valid body.
+    Raises typer.BadParameter for options that make an invalid body.
     """
     try:
         return body_of(job)
@@ -94,7 +94,7 @@ def job_body(job: JobOptions) -> dict[str, Any]:
 
 
 def named_values(given: list[str], option: str) -> dict[str, str]:
-    """Parse KEY=VALUE, each key once. Raises typer.BadParameter where one is no pair, or a key comes twice."""
+    """Parse KEY=VALUE, each key once. Raises typer.BadParameter for a malformed pair or a repeated key."""
     try:
         return pairs(given, option, "KEY=VALUE")
     except ValueError as error:

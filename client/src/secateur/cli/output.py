@@ -1,4 +1,4 @@
-"""Output of the command line: tables and plain words on stdout, or one JSON document; all else on stderr."""
+"""Output of the command line: tables and text, or one JSON document, on stdout; everything else on stderr."""
 
 import json
 import sys
@@ -28,11 +28,11 @@ RETRIES: Final = 3
 WORTH_TELLING_SECONDS: Final = 1.0
 
 WIDE: Final = 500
-"""Columns where stdout is no terminal: what a program reads is not folded."""
+"""Width in columns where stdout is no terminal: lines for a program are not wrapped."""
 
 
 def connect() -> Client:
-    """Return a client of the configured server that prints when it waits to retry."""
+    """Return a client of the configured server that prints a line when it waits for a retry."""
     return Client(retries=RETRIES, on_retry=_explain_retry)
 
 
@@ -42,7 +42,7 @@ def _explain_retry(error: Exception, pause: float) -> None:
 
 
 class WaitShown:
-    """Words on stderr about a discovery that is waited for, one line for each of its states."""
+    """Printer of a line on stderr for each state of a discovery that the command waits for."""
 
     def __init__(self) -> None:
         self._shown: str | None = None
@@ -55,7 +55,7 @@ class WaitShown:
 
 
 def explain(error: Exception | str) -> None:
-    """Print one line on stderr: what was wrong."""
+    """Print a line on stderr that explains a fault."""
     message = str(error)
     if isinstance(error, ApiError):
         where = f"{error.param}: " if error.param and not message.startswith(error.param) else ""
@@ -64,7 +64,7 @@ def explain(error: Exception | str) -> None:
 
 
 def print_json(value: BaseModel | Sequence[BaseModel] | JsonValue) -> None:
-    """Print answers as JSON, as the server gave them."""
+    """Print answers as JSON, as the server sent them."""
     json.dump(_plain(value), sys.stdout, ensure_ascii=False, indent=2, allow_nan=False)
     print()
 
@@ -79,7 +79,7 @@ def _plain(value: BaseModel | Sequence[BaseModel] | JsonValue) -> JsonValue:
 
 
 def say(text: str) -> None:
-    """Print a line on stdout, as it is."""
+    """Print a line on stdout, unchanged."""
     _console().print(Text(text), soft_wrap=True)
 
 
@@ -88,7 +88,7 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, number
     right = set(numbers)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for index, header in enumerate(headers):
-        # Only first columns are ids and names one copies: they are never folded.
+        # Only first columns have ids and names that users copy: they are never wrapped.
         table.add_column(header, justify="right" if index in right else "left", no_wrap=index == 0)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
@@ -96,7 +96,7 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, number
 
 
 def print_pairs(pairs: Iterable[tuple[str, str | None]]) -> None:
-    """Print names and values, one pair a line; pairs without a value are left out."""
+    """Print names and values, one pair per line; pairs without a value are left out."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
@@ -107,7 +107,7 @@ def print_pairs(pairs: Iterable[tuple[str, str | None]]) -> None:
 
 
 def print_job(job: Job) -> None:
-    """Print all a person wants to know of a job: its state, the request, the results."""
+    """Print the state, the request and the results of a job."""
     print_pairs(
         [
             ("job", job.id),
@@ -134,7 +134,7 @@ def print_job(job: Job) -> None:
 
 
 def _left(job: Job) -> str:
-    """Return the time that a running job has left, where anything is known of it."""
+    """Return the remaining time of a running job, where it is known."""
     if job.status != "running" or job.started_at is None:
         return ""
     elapsed = (datetime.now(UTC) - job.started_at).total_seconds()
@@ -143,7 +143,7 @@ def _left(job: Job) -> str:
 
 
 def _target(target: Mapping[str, float] | None, reached: TargetReached | None) -> str | None:
-    """Format the target asked for and, where it is known, the value that was reached."""
+    """Format the requested target and, where it is known, the reached value."""
     if target is None:
         return None
     ((kind, figure),) = target.items()
@@ -155,7 +155,7 @@ def _recovery(recovery: dict[str, JsonValue] | None) -> str | None:
 
 
 def print_metrics(metrics: Metrics) -> None:
-    """Print dense beside pruned, then what the run took."""
+    """Print dense and pruned figures side by side, then the resources of the run."""
     rows = [figure.row for figure in figures(metrics)]
     if rows:
         print_table(("", "dense", "pruned", "ratio"), rows, numbers=(1, 2, 3))
@@ -177,7 +177,7 @@ def moment(time: datetime) -> str:
 
 
 def age(time: datetime) -> str:
-    """Format how long ago a time was, in the largest unit that fits."""
+    """Format the time since a moment, in the largest unit that fits."""
     seconds = max((datetime.now(UTC) - time).total_seconds(), 0)
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= length:
@@ -192,7 +192,7 @@ def _console() -> Console:
 
 
 def answer_to(question: str, default: str) -> str:
-    """Return the answer to a question that is put to a terminal by stderr alone: stdout is for the result."""
+    """Return the answer to a question on the terminal. The question is printed on stderr: stdout is for the result."""
     print(f"{question} [{default}]: ", end="", file=sys.stderr, flush=True)
     line = sys.stdin.readline()
     if not line:

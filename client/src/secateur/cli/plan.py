@@ -1,4 +1,4 @@
-"""`secateur plan`: a goal turned into a job, with reasons and estimates, and submitted where that is asked for."""
+"""`secateur plan`: turns a goal into a job with reasons and estimates, and submits it on request."""
 
 from typing import Annotated, Any, Final, get_args
 
@@ -81,7 +81,7 @@ def plan(
 
 
 def print_plan(planned: Plan) -> None:
-    """Print what is planned and why, and what to expect of it, as ranges with their source."""
+    """Print a plan, its reasons and its expected outcome, as ranges with their evidence."""
     say(planned.summary)
     say("")
     print_pairs([(each.field, f"{_value(each.value)}: {each.reason}") for each in planned.choices])

@@ -1,4 +1,4 @@
-"""`secateur prune`: a model made smaller by one command, which goes on where it was cut off."""
+"""`secateur prune`: makes a model smaller with one command; after an interruption the same command continues."""
 
 import contextlib
 import errno
@@ -30,14 +30,14 @@ from secateur_wire.jobs import ArtifactFile
 from secateur_wire.plans import Goal
 
 SERVER_ERROR: Final = 500
-"""Least HTTP status that says nothing of what the server did with a request; those below refuse it."""
+"""Lowest HTTP status after which it is unknown whether the server executed the request; lower ones refuse it."""
 STOP_SECONDS: Final = 60
-"""Longest wait for a cancelled job to let go."""
+"""Longest wait until the worker releases a cancelled job."""
 
 
 @dataclass(frozen=True)
 class PruneOptions:
-    """Options that say what is made, and where."""
+    """Options for the result, and for its place."""
 
     model: Annotated[
         str,
@@ -71,9 +71,9 @@ class PruneOptions:
     ] = None
 
     def request(self, server: str) -> PruneRequest:
-        """Return what is asked for, files of this machine by their whole paths.
+        """Return the request, with absolute paths for files of this machine.
 
-        Raises typer.BadParameter for what could never be made, before any server is asked.
+        Raises typer.BadParameter for invalid options, before any server is asked.
         """
         if self.amount is not None and self.keep_quality is not None:
             raise typer.BadParameter("give --amount or --keep-quality, not both: each decides how much is removed")
@@ -100,9 +100,9 @@ def prune(options: PruneOptions, as_json: JsonOption = False) -> None:
 
 
 def run(client: Client, folder: OutputFolder, taking_in: TakingIn, as_json: bool) -> None:
-    """Make what is asked for in the folder, or go on with it, and print what came out.
+    """Run the request in the folder, or continue it, and print the result.
 
-    Ends with the exit code of the job. Ctrl-C cancels the job; nothing that is done is lost.
+    Exits with the exit code of the job. Ctrl-C cancels the job; finished steps are kept.
     """
     try:
         with _terminations_as_interrupts():
@@ -124,7 +124,7 @@ def run(client: Client, folder: OutputFolder, taking_in: TakingIn, as_json: bool
 
 
 def _ended_job(client: Client, folder: OutputFolder, taking_in: TakingIn, *, show_plan: bool) -> Job:
-    """Return the job of the command once it has ended: planned and submitted now, or found as it was left."""
+    """Return the ended job of the command: planned and submitted now, or continued from an earlier run."""
     left = folder.unfinished.job
     job = None if left is None else _left_job(client, folder, left)
     from_attempt = 0
@@ -138,7 +138,7 @@ def _ended_job(client: Client, folder: OutputFolder, taking_in: TakingIn, *, sho
 
 
 def _left_job(client: Client, folder: OutputFolder, job_id: str) -> Job | None:
-    """Return the job of a command that was cut off, running again if it was stopped; None where it is gone."""
+    """Return the job of an interrupted command, retried if it was stopped; None if it is gone."""
     try:
         job = client.job(job_id)
         if job.status == "cancelling":
@@ -178,7 +178,7 @@ def _submit(client: Client, folder: OutputFolder, taking_in: TakingIn, *, show_p
         try:
             job = client.submit(idempotency_key=folder.unfinished.key, **body)
         except ApiError as error:
-            # The key stays where the server may have taken the job, now or when an earlier command sent it.
+            # The key stays if the server may have accepted the job, now or from an earlier command.
             if error.status < SERVER_ERROR and not error.repeated and not was_sent:
                 folder.note(body=None)
             raise
@@ -188,9 +188,9 @@ def _submit(client: Client, folder: OutputFolder, taking_in: TakingIn, *, show_p
 
 
 def _download(client: Client, job: Job, folder: OutputFolder) -> list[ArtifactFile]:
-    """Bring the artifact into the folder; what is there already, whole or in part, is not fetched again.
+    """Download the artifact into the folder; files and parts that are there already are not fetched again.
 
-    Raises DownloadError where the disk is too small for it.
+    Raises DownloadError where the disk is too small.
     """
     files = client.artifacts(job.id)
     missing = sum(file.bytes for file in files) - _bytes_in(folder.path)
@@ -209,12 +209,12 @@ def _download(client: Client, job: Job, folder: OutputFolder) -> list[ArtifactFi
 
 
 def _bytes_in(folder: Path) -> int:
-    """Return the bytes of the artifact that have arrived: the record of what is under way is none of it."""
+    """Return the number of the artifact's bytes that have arrived, without the record of the command."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file() and file.name != RECORD)
 
 
 def _stop(client: Client, folder: OutputFolder) -> None:
-    """Cancel the job that is under way, and say how to go on."""
+    """Cancel the running job, and print how to continue."""
     job_id = folder.unfinished.job
     if folder.unfinished.body is None:
         folder.forget()
@@ -233,7 +233,7 @@ def _stop(client: Client, folder: OutputFolder) -> None:
 
 
 def _show(client: Client, job: Job, folder: OutputFolder, files: list[ArtifactFile], as_json: bool) -> None:
-    """Print how the job ended: figures, verdict, where the model is, and how to run it."""
+    """Print the result of the job: figures, verdict, the place of the model, and commands that run it."""
     ways = client.ways_to_run(job.id, folder.path) if files else []
     stored = None if job.metrics is None else job.metrics.bytes
     if as_json:
@@ -266,7 +266,7 @@ def _show(client: Client, job: Job, folder: OutputFolder, files: list[ArtifactFi
 
 @contextlib.contextmanager
 def _terminations_as_interrupts() -> Iterator[None]:
-    """Have SIGTERM, and the end of the terminal, cancel the job as Ctrl-C does."""
+    """Treat SIGTERM and a closed terminal like Ctrl-C, so that they cancel the job."""
     numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
     try:
@@ -278,7 +278,7 @@ def _terminations_as_interrupts() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Put off one Ctrl-C to the end of what follows, so that no job is submitted that is not written down."""
+    """Delay one Ctrl-C until the body has ended, so that every submitted job is recorded."""
     arrived: list[int] = []
 
     def put_off(number: int, frame: FrameType | None) -> None:

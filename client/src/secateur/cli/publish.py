@@ -134,9 +134,9 @@ def cancel_publication(publication_id: PublicationArgument, as_json: JsonOption 
 
 
 def _follow(client: Client, publication: Publication) -> Publication:
-    """Follow a publication to its end, printing its progress on stderr.
+    """Follow a publication to its end and print its progress on stderr.
 
-    An interrupt leaves it running, says so and exits.
+    An interrupt leaves it running, prints so and exits.
     """
     printed: list[tuple[str, int]] = []
 

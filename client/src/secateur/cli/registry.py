@@ -1,4 +1,4 @@
-"""`secateur models` and `secateur datasets`: what the server knows by name, and telling it of more."""
+"""`secateur models` and `secateur datasets`: lists, registers, uploads and deletes the team's models and datasets."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ SourceOption = Annotated[str | None, typer.Option(help="Where it came from, for 
 
 @dataclass(frozen=True)
 class DatasetOptions:
-    """Options that say how a dataset is read."""
+    """Options that describe how a dataset is read."""
 
     format: Annotated[
         DatasetFormat | None,
@@ -173,7 +173,7 @@ def delete_dataset(name: NameOfArgument) -> None:
 
 
 def show_model(model: Model, as_json: bool) -> None:
-    """Print one registered model, in words or as JSON."""
+    """Print one registered model, as text or as JSON."""
     if as_json:
         print_json(model)
         return
@@ -189,7 +189,7 @@ def show_model(model: Model, as_json: bool) -> None:
 
 
 def _parameters(model: Model) -> str:
-    """Format the parameters, and what can be pruned of them, or why that is not known."""
+    """Format the number of parameters and of prunable ones, or the reason why they are unknown."""
     if model.discovery is None:
         return f"{count(model.parameters)}, of which {count(model.prunable_parameters)} can be pruned"
     if model.discovery.error is not None:
@@ -204,7 +204,7 @@ def _prunable(model: Model) -> str:
 
 
 def show_dataset(dataset: Dataset, as_json: bool) -> None:
-    """Print one registered dataset, in words or as JSON."""
+    """Print one registered dataset, as text or as JSON."""
     if as_json:
         print_json(dataset)
         return

@@ -1,4 +1,4 @@
-"""`secateur retention`: which artifacts the team keeps. Needs an admin key."""
+"""`secateur retention`: the policy for the artifacts that the team keeps. Needs an admin key."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -13,7 +13,7 @@ from secateur_wire.retention import ArtifactVerdict, Figure, Group, KeepBest, Ke
 
 @dataclass(frozen=True)
 class PolicyOptions:
-    """Options that say a policy."""
+    """Options of a policy."""
 
     keep_days: Annotated[int | None, typer.Option(min=1, help="Days for which every artifact is kept.")] = None
     keep_last: Annotated[
@@ -34,7 +34,7 @@ class PolicyOptions:
     ] = None
 
     def policy(self) -> RetentionPolicy | None:
-        """Return the policy that the options say; None where they say nothing."""
+        """Return the policy of the options; None without options."""
         labels = named_values(self.keep_tagged or [], "--keep-tagged")
         if self.keep_days is None:
             if self.keep_last is not None or self.keep_best is not None or labels:

@@ -1,4 +1,4 @@
-"""`secateur submit`: a job from options, or from a body that is written down."""
+"""`secateur submit`: submits a job from options or from a JSON body."""
 
 import json
 import shlex
@@ -26,13 +26,13 @@ ModelArgument = Annotated[
 ]
 USUAL_METHOD = "frontier"
 OWN_TEXT: Final = "self"
-"""Name of the text that the model writes itself."""
+"""Name of the text that the model generates."""
 OWN_SAMPLES: Final = 32
-"""Sequences of it to calibrate on, where it is offered."""
+"""Number of its sequences to calibrate on, where it is suggested."""
 MOST_OFFERED: Final = 20
-"""Datasets among which those to calibrate on are offered."""
+"""Number of datasets from which the suggested calibration sets are chosen."""
 USAGE: Final = 2
-"""Exit code of a call that lacks something."""
+"""Exit code of a call with a missing option."""
 BodyOption = Annotated[
     Path | None,
     typer.Option(
@@ -94,7 +94,7 @@ def submit(
 
 
 def _usual_method(client: Client, model: str) -> str:
-    """Return the method used for a model where none is named. Raises typer.BadParameter where one must be named."""
+    """Return the usual method for a model. Raises typer.BadParameter where the user must choose one."""
     inspection = client.inspect(model, on_wait=WaitShown())
     fitting = [fit.method for fit in inspection.methods if fit.fits]
     if USUAL_METHOD not in fitting:
@@ -103,9 +103,9 @@ def _usual_method(client: Client, model: str) -> str:
 
 
 def _submitted(client: Client, body: dict[str, Any], idempotency_key: str | None) -> Job:
-    """Submit the job; where it lacks a calibration, name what there is to calibrate on, or ask on a terminal.
+    """Submit the job; if its calibration is missing, list the possible ones, or ask on a terminal.
 
-    Where there is nobody to ask, a command for each is shown, and this exits.
+    Without a terminal it prints a command for each, and exits.
     """
     try:
         return client.submit(idempotency_key=idempotency_key, **body)
@@ -136,14 +136,14 @@ def _submitted(client: Client, body: dict[str, Any], idempotency_key: str | None
 
 
 def _body_of_options(model: str | None, job: JobOptions) -> dict[str, Any]:
-    """Return the job body that options say. Raises typer.BadParameter where they make none."""
+    """Return the job body of the options. Raises typer.BadParameter for invalid options."""
     if not model:
         raise typer.BadParameter("name the MODEL to prune, or give a whole job with --body FILE")
     return {"model": model, **job_body(job)}
 
 
 def _read_body(file: Path, model: str | None, job: JobOptions) -> dict[str, Any]:
-    """Read a job body from a file. Raises typer.BadParameter where it is none, or where other options are given too."""
+    """Read a job body from a file. Raises typer.BadParameter for an invalid body, and for additional options."""
     if model or job:
         raise typer.BadParameter("--body gives the whole job: leave the model and the other options out")
     try:

@@ -1,4 +1,4 @@
-"""`secateur summary`, and the summaries that `submit --wait` and `watch` write when the job has ended."""
+"""`secateur summary`, and the summary files that `submit --wait` and `watch` write after the job has ended."""
 
 import json
 from dataclasses import dataclass
@@ -25,9 +25,9 @@ JunitOption = Annotated[
 
 @dataclass(frozen=True)
 class SummaryFiles:
-    """Files to write summaries to.
+    """Files for summaries.
 
-    Raises typer.BadParameter for a file that could not be written, before there is anything to write.
+    Raises typer.BadParameter for a file that cannot be written, before the job begins.
     """
 
     summary: Path | None = None
@@ -85,7 +85,7 @@ def summary(
 
 
 def summary_of(client: Client, job: Job) -> Summary:
-    """Summarise a job, with its report if it has one."""
+    """Return the summary of a job, with its report if it has one."""
     try:
         report = client.report(job.id)
     except NotFound:

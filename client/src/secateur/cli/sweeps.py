@@ -1,4 +1,4 @@
-"""`secateur sweep` and `secateur sweeps`: many jobs on one model as one thing."""
+"""`secateur sweep` and `secateur sweeps`: starts, shows, cancels and resumes many jobs on one model."""
 
 import json
 import sys
@@ -46,7 +46,7 @@ CONSTRAINTS_NOT_MET: Final = "constraints_not_met"
 
 @dataclass(frozen=True)
 class SweepOptions:
-    """A sweep as options describe it. What is None is left to the server's defaults."""
+    """A sweep from options. A field that is None gets the server's default."""
 
     job: JobOptions
     model: str | None = None
@@ -62,7 +62,7 @@ class SweepOptions:
     skip_invalid: bool = False
 
     def body(self) -> dict[str, Any]:
-        """Return the sweep's body. Raises typer.BadParameter for options that make no valid body."""
+        """Return the sweep's body. Raises typer.BadParameter for options that make an invalid body."""
         if not self.model:
             raise typer.BadParameter("name the model with --model, or give a whole sweep as FILE")
         if not self.methods:
@@ -249,7 +249,7 @@ def _wait(client: Client, sweep: Sweep, as_json: bool) -> None:
 
 
 def _progress(sweep: Sweep) -> str:
-    """Format how many points have ended; a search need not run most of its points."""
+    """Format the number of ended points; a search need not run most of its points."""
     points = sweep.points
     ended = points.succeeded + points.failed + points.cancelled
     return f"{ended} of {points.total}" + (f", {points.failed} failed" if points.failed else "")

@@ -1,4 +1,4 @@
-"""Models and texts of this machine that a server is to know: registered, or uploaded where it is elsewhere."""
+"""Import of models and texts of this machine: registered with a local server, or uploaded to another one."""
 
 import contextlib
 import re
@@ -19,14 +19,14 @@ MOST_NAMES: Final = 100
 
 
 TakeIn = Callable[[Client, str, Path], bool]
-"""Function that makes a file or folder of this machine known to the server under a name; False where that is taken."""
+"""Function that adds a file or folder of this machine to the server under a name; False where the name is taken."""
 
 
 @dataclass(frozen=True)
 class TakingIn:
-    """Functions that make known to the server what it may not know yet: models and texts of this machine.
+    """Functions that add models and texts of this machine to the server.
 
-    `named` is told of the name of a model, and fetches it where it is one that only has to be fetched.
+    `named` gets the name of a model, and fetches the model if it is a known sample.
     """
 
     model: TakeIn
@@ -35,7 +35,7 @@ class TakingIn:
 
 
 def take_in(client: Client, folder: OutputFolder, taking_in: TakingIn) -> None:
-    """Make the model and the text known to the server where they are files of this machine."""
+    """Add the model and the text to the server where they are files of this machine."""
     request = folder.unfinished.request
     model, text = local_model(request.model), local_text(request.calibration)
     if model is None:
@@ -49,7 +49,7 @@ def take_in(client: Client, folder: OutputFolder, taking_in: TakingIn) -> None:
 
 
 def _named(client: Client, path: Path, take_in: TakeIn) -> str:
-    """Return the name that a file or folder is taken in under: its own, with a number where another has that."""
+    """Return the name under which a file or folder was added: its own, with a number if that is taken."""
     own = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem if path.is_file() else path.name).strip("-._") or "model"
     for number in range(1, MOST_NAMES):
         name = own if number == 1 else f"{own}-{number}"
@@ -75,9 +75,9 @@ def upload_text(client: Client, name: str, path: Path) -> bool:
 
 
 def local_model(model: str) -> Path | None:
-    """Return the whole path of a model folder or GGUF file of this machine, None where `model` is a name.
+    """Return the absolute path of a model folder or GGUF file of this machine, None if `model` is a name.
 
-    Raises typer.BadParameter where it is a path, and there is no model.
+    Raises typer.BadParameter for a path without a model.
     """
     path = Path(model).expanduser()
     is_model = (path / "config.json").is_file() or (path.suffix == ".gguf" and path.is_file())
@@ -91,6 +91,6 @@ def local_model(model: str) -> Path | None:
 
 
 def local_text(calibration: str | None) -> Path | None:
-    """Return the whole path of a text of this machine, None where it is the name of one."""
+    """Return the absolute path of a text of this machine, None if it is a name."""
     path = None if calibration is None else Path(calibration).expanduser()
     return path.resolve() if path is not None and path.is_file() else None

@@ -1,4 +1,4 @@
-"""`secateur team`, `workers`, `audit` and `hub-token`: what the team may use, who prunes for it, who changed what."""
+"""`secateur team`, `workers`, `queues`, `audit` and `hub-token`: quotas, the fleet, and the changes in the team."""
 
 import json
 from itertools import islice

@@ -1,4 +1,4 @@
-"""Progress bars of files on their way, on stderr and only on a terminal."""
+"""Progress bars of file transfers, on stderr and only on a terminal."""
 
 import sys
 
@@ -17,7 +17,7 @@ from secateur.uploads import UploadProgress
 
 
 def transfer_bars() -> Progress:
-    """Return one progress bar a file: name, bytes, speed, time left."""
+    """Return a progress bar for each file: name, bytes, speed, remaining time."""
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=40),
@@ -30,7 +30,7 @@ def transfer_bars() -> Progress:
 
 
 class UploadBars:
-    """A bar for each file: it fills while the file is hashed, and anew while it is sent."""
+    """Bars for uploaded files: each fills while the file is hashed, and again while it is sent."""
 
     def __init__(self, bars: Progress) -> None:
         self._bars = bars

@@ -1,4 +1,4 @@
-"""`secateur triggers`: templates of jobs that a pipeline, the hub or the clock fires."""
+"""`secateur triggers`: templates of jobs that a pipeline, the hub or a schedule fires."""
 
 import json
 import sys
@@ -31,7 +31,7 @@ PayloadOption = Annotated[
 
 
 class _Secret(Enum):
-    """`TriggerSecret`, in the form in which options are given several times."""
+    """`TriggerSecret` as an enum, which an option with several values needs."""
 
     URL: Final = "url"
     SIGNING: Final = "signing"
@@ -188,7 +188,7 @@ def list_firings(
 
 
 def _show_issued(issued: IssuedTrigger, as_json: bool) -> None:
-    """Print the new secrets alone on stdout, a line each, for a script to read, and what each is on stderr."""
+    """Print only the new secrets on stdout, one per line, for a script to read, and their descriptions on stderr."""
     if as_json:
         print_json(issued)
         return
@@ -263,7 +263,7 @@ def _why(firing: Firing) -> str:
 
 
 def _read_object(file: Path, option: str) -> dict[str, Any]:
-    """Read a JSON object from a file. Raises typer.BadParameter where it holds none."""
+    """Read a JSON object from a file. Raises typer.BadParameter for anything else."""
     try:
         value = json.loads(sys.stdin.read() if str(file) == "-" else file.read_text())
     except (OSError, ValueError) as error:

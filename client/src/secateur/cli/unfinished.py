@@ -1,4 +1,4 @@
-"""Record of a `secateur prune` that is not done, in the folder that its model comes into: the same command goes on."""
+"""Record of an unfinished `secateur prune` in its output folder, with which the same command continues."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ RECORD: Final = ".secateur-prune.json"
 
 
 class PruneRequest(BaseModel):
-    """Options of `secateur prune` that say what is made. `server` is the URL, or the home of the embedded server."""
+    """Options of `secateur prune` that decide the result. `server` is the URL, or the home of the embedded server."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -32,10 +32,10 @@ class PruneRequest(BaseModel):
 
 
 class Unfinished(BaseModel):
-    """State of the command: what it has done so far is there, the rest is None.
+    """State of the command: each field is None until its step is done.
 
-    `model` and `calibration` are the names that the server knows them by, `body` is the planned job, and `key` the
-    idempotency key that it is submitted with.
+    `model` and `calibration` are their names on the server, `body` is the planned job, and `key` the idempotency key of
+    its submit.
     """
 
     request: PruneRequest
@@ -47,14 +47,14 @@ class Unfinished(BaseModel):
 
 
 class OutputFolder:
-    """Folder that a pruned model comes into, which one command at a time writes to, with the record of what is done."""
+    """Output folder of a pruned model, for one command at a time, with the record of the finished steps."""
 
     def __init__(self, path: Path, unfinished: Unfinished) -> None:
         self.path = path
         self.unfinished = unfinished
 
     def note(self, **done: Any) -> None:
-        """Write down what is done, so that it outlives any end of this process."""
+        """Record finished steps on disk, so that they survive any end of this process."""
         self.unfinished = self.unfinished.model_copy(update=done)
         new_file = self.path / f"{RECORD}.new"
         with open(new_file, "w", encoding="utf-8") as file:
@@ -64,17 +64,17 @@ class OutputFolder:
         new_file.replace(self.path / RECORD)
 
     def forget(self) -> None:
-        """Remove the record: the command is done, or has come to nothing."""
+        """Remove the record: the command has succeeded, or failed finally."""
         for name in (RECORD, f"{RECORD}.new"):
             (self.path / name).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def output_folder(path: Path, request: PruneRequest) -> Iterator[OutputFolder]:
-    """Yield the folder, made where it is missing, with the record of the same command where it was cut off.
+    """Yield the folder, created if it is missing, with the record of the same command if it was interrupted.
 
-    A folder that was made for the command, and is empty at its end, is removed.
-    Raises typer.BadParameter where the folder holds something else, or is written to by another command.
+    A folder that was created for the command, and is empty at its end, is removed. Raises typer.BadParameter if the
+    folder has other contents, or if another command writes to it.
     """
     is_new = not path.exists()
     if not is_new and not path.is_dir():
@@ -86,7 +86,7 @@ def output_folder(path: Path, request: PruneRequest) -> Iterator[OutputFolder]:
             yield OutputFolder(path, unfinished or Unfinished(request=request))
         finally:
             if is_new or unfinished is not None:
-                with contextlib.suppress(OSError):  # it has files, which stay
+                with contextlib.suppress(OSError):  # It has files, which stay.
                     path.rmdir()
 
 
@@ -120,7 +120,7 @@ def _read(path: Path, request: PruneRequest) -> Unfinished | None:
 
 @contextlib.contextmanager
 def _alone_in(path: Path) -> Iterator[None]:
-    """Hold the folder's lock, which the kernel releases however its holder ends; there is none outside of POSIX."""
+    """Hold the folder's lock, which the kernel releases at any end of the process; only POSIX has one."""
     try:
         import fcntl
     except ImportError:

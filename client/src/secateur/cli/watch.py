@@ -1,4 +1,4 @@
-"""`secateur watch`: a job's life as progress bars, and the exit code its end deserves."""
+"""`secateur watch`: shows a job's progress as bars, and exits with the code for its end."""
 
 import sys
 from collections.abc import Callable
@@ -43,9 +43,9 @@ def watch(
 
 
 def follow(client: Client, job_id: str) -> Job:
-    """Show progress on stderr, as bars on a terminal and as lines elsewhere, until the job has ended; returns it.
+    """Show progress on stderr until the job has ended, as bars on a terminal and as lines elsewhere; return the job.
 
-    An interrupt leaves the job running, says so and exits.
+    An interrupt leaves the job running, prints so and exits.
     """
     try:
         return show_progress(client, job_id)
@@ -55,9 +55,9 @@ def follow(client: Client, job_id: str) -> Job:
 
 
 def show_progress(client: Client, job_id: str, *, from_attempt: int = 0) -> Job:
-    """Show a job's stages, progress and time left until it has ended, as `follow` does, and return it.
+    """Show a job's stages, progress and remaining time until it has ended, as `follow` does, and return it.
 
-    Of attempts before `from_attempt` nothing is shown.
+    Attempts before `from_attempt` are not shown.
     """
     clock = _Clock(lambda: client.job(job_id))
     if sys.stderr.isatty():
@@ -75,7 +75,7 @@ def _since(attempt: int, show: Callable[[JobEvent], None]) -> Callable[[JobEvent
 
 
 def show_end(job: Job, as_json: bool, *, quiet: bool = False) -> None:
-    """Print the ended job on stdout unless `quiet`, and on stderr why it did not succeed, if so."""
+    """Print the ended job on stdout unless `quiet`, and on stderr the reason why it did not succeed."""
     if as_json:
         print_json(job)
     elif not quiet:
@@ -92,7 +92,7 @@ def _blocks(event: JobEvent) -> tuple[int, int] | None:
 
 
 def _unit(stage: str) -> str:
-    """Return the unit that the stage's progress is counted in."""
+    """Return the unit of the stage's progress."""
     return "step" if stage == "recover" else "block"
 
 
@@ -115,7 +115,7 @@ def _remark(event: JobEvent) -> str | None:
 
 
 class _Clock:
-    """Time of the attempt that runs, by the times of its events: what it has left, and what each stage took."""
+    """Clock of the current attempt, by the times of its events: the remaining time, and the duration of each stage."""
 
     def __init__(self, job_now: Callable[[], Job]) -> None:
         self._job_now = job_now
@@ -126,7 +126,7 @@ class _Clock:
         self._left: tuple[float, float] | None = None
 
     def note(self, event: JobEvent) -> str | None:
-        """Take in an event; return the stage that it ends, with the time it took, if it ends one."""
+        """Add an event; return the stage that it ends with its duration, or None."""
         status, ended = event.data.get("status"), None
         if event.type in ("status", "stage") and self._stage is not None:
             stage, began = self._stage
@@ -147,14 +147,14 @@ class _Clock:
         return ended
 
     def left(self) -> str:
-        """Return the time left in words, none where nothing is known of it."""
+        """Return the remaining time as text, empty where it is unknown."""
         return "" if self._left is None else f"{between(*self._left)} left"
 
 
 class _Bars:
-    """Two bars: the whole job under the name of its stage, and the blocks or steps of the stage that runs.
+    """Two bars: the whole job under the name of its stage, and the blocks or steps of the current stage.
 
-    Above them is a line for each stage that is over, with the time it took.
+    Above them is a line for each finished stage, with its duration.
     """
 
     def __init__(self, clock: _Clock) -> None:
@@ -214,7 +214,7 @@ class _Bars:
 
 
 class _Lines:
-    """A line for each state and stage, and one for every tenth of the way, with the time left."""
+    """A line for each state and stage, and one for every tenth of the progress, with the remaining time."""
 
     def __init__(self, clock: _Clock) -> None:
         self._clock = clock

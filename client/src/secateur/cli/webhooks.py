@@ -1,4 +1,4 @@
-"""`secateur webhooks`: addresses that are told what happens to the team's jobs."""
+"""`secateur webhooks`: addresses that are notified of the events of the team's jobs."""
 
 from datetime import UTC, datetime
 from itertools import islice
@@ -264,7 +264,7 @@ def _print(webhook: Webhook, as_json: bool) -> None:
 
 
 def _print_created(webhook: CreatedWebhook, as_json: bool) -> None:
-    """Print the secret alone on stdout, for a script to read, and the webhook on stderr."""
+    """Print only the secret on stdout, for a script to read, and the webhook on stderr."""
     if as_json:
         print_json(webhook)
         return

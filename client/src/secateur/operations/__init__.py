@@ -1,6 +1,6 @@
-"""Operations of the server, one method each, written once, one file per group of nouns.
+"""Operations of the server: a method for each call, and a file for each group of nouns.
 
-`AsyncClient` is this over a transport that awaits, and `Client` drives the same coroutines to their end in the calling
+`AsyncClient` is this class over a transport that awaits. `Client` runs the same coroutines to their end in the calling
 thread.
 """
 
@@ -26,4 +26,7 @@ class Operations(
     RetentionOperations,
     TeamOperations,
 ):
-    """Every method raises `secateur.errors`. Lists are fetched page by page as their iteration reaches them."""
+    """Operations of the server.
+
+    Every method raises `secateur.errors`; lists are fetched page by page while they are iterated.
+    """

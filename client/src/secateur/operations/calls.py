@@ -15,7 +15,7 @@ Item = TypeVar("Item", bound=BaseModel)
 
 
 class Calls:
-    """The base of every noun's operations."""
+    """Base class of every noun's operations."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport

@@ -1,4 +1,4 @@
-"""Jobs: submitted, followed, fetched."""
+"""Operations on jobs: submit, follow, download."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,10 +21,10 @@ class JobOperations(Calls):
     async def submit(self, /, *, idempotency_key: str | None = None, **body: Any) -> Job:
         """Queue a job: `submit(model="smollm2-135m", method="wanda", sparsity=0.5, calibration={"dataset": …})`.
 
-        In place of the sparsity a target can be given: `target={"parameters": 1e8}`, or `bytes` or `latency_ratio`.
+        Instead of the sparsity, a target may be given: `target={"parameters": 1e8}`, or `bytes` or `latency_ratio`.
 
-        The same `idempotency_key` with the same body gives the same job again, never a second one; unset, each call has
-        a new key, which the retries of the call share.
+        The same `idempotency_key` with the same body returns the same job again, and never creates a second one.
+        Without it, each call has a new key, which its retries share.
         """
         return await self._create("jobs", Job, body, idempotency_key=idempotency_key, slow=True)
 
@@ -40,7 +40,8 @@ class JobOperations(Calls):
     ) -> AsyncIterator[Job]:
         """Iterate over the team's jobs that match every filter, newest first or in the order of `sort`.
 
-        `search` is words, each of which begins a word of the job's id, model, method or a value of its metadata.
+        `search` is a list of words. Each must be the beginning of a word in the job's id, model, method or metadata
+        values.
         """
         given = {"status": status, "method": method, "model": model, "search": search, "sort": sort}
         filters: dict[str, str] = {name: value for name, value in given.items() if value}
@@ -53,21 +54,21 @@ class JobOperations(Calls):
         return await self._transport.call("GET", f"jobs/{segment(job_id)}", Job)
 
     async def cancel(self, job_id: str) -> Job:
-        """Ask a job to stop. A running one becomes `cancelling` and, once its worker let go, `cancelled`."""
+        """Ask a job to stop. A running one becomes `cancelling`, and `cancelled` once its worker has released it."""
         return await self._transport.call("POST", f"jobs/{segment(job_id)}/cancel", Job)
 
     async def retry(self, job_id: str) -> Job:
-        """Queue a failed or cancelled job again; it goes on from the last block it finished."""
+        """Queue a failed or cancelled job again; it continues after its last complete block."""
         return await self._transport.call("POST", f"jobs/{segment(job_id)}/retry", Job)
 
     def attempts(self, job_id: str) -> AsyncIterator[JobAttempt]:
-        """Iterate over the attempts at a job: which worker made each when, and how it ended."""
+        """Iterate over the attempts at a job: the worker, the time and the outcome of each."""
         return self._list(f"jobs/{segment(job_id)}/attempts", JobAttempt)
 
     def events(self, job_id: str, after: int | None = None) -> AsyncIterator[JobEvent]:
         """Iterate over a job's events, from the first or after event number `after`, live until the job has ended.
 
-        Connections that break are opened again; no event is lost or comes twice.
+        Interrupted connections are opened again; no event is lost or repeated.
         """
 
         async def is_finished() -> bool:
@@ -76,9 +77,9 @@ class JobOperations(Calls):
         return stream_events(self._transport, job_id, after, is_finished)
 
     async def wait(self, job_id: str, on_event: Callable[[JobEvent], None] | None = None) -> Job:
-        """Wait until the job has ended, handing each event to `on_event`, and return it as it ended, well or not.
+        """Wait until the job has ended, and return it, whether or not it succeeded; `on_event` gets each event.
 
-        `.raise_for_status()` of the returned job raises where it did not succeed.
+        `.raise_for_status()` of the returned job raises if it did not succeed.
         """
         last: int | None = None
         while True:
@@ -87,20 +88,20 @@ class JobOperations(Calls):
                 if on_event is not None:
                     on_event(event)
             job = await self.job(job_id)
-            if job.finished:  # else somebody retried it between its end and our look
+            if job.finished:  # Otherwise somebody retried it between its end and this request.
                 return job
 
     async def report(self, job_id: str) -> Report:
-        """Return the whole report. Raises NotFound while there is none."""
+        """Return the whole report. Raises NotFound while there is no report."""
         return await self._transport.call("GET", f"jobs/{segment(job_id)}/report", Report)
 
     async def artifacts(
         self, job_id: str, *, format: str | None = None, types: Sequence[str] | None = None
     ) -> list[ArtifactFile]:
-        """Return the files of a job's artifact; with `format`, such as gguf, those that were added in that form alone.
+        """Return the files of a job's artifact; with `format`, such as gguf, only the added files of that form.
 
-        `types` are the form's types that are wanted; None: all there are. Raises DownloadError, which says what the job
-        has, where it has no such file.
+        `types` are the wanted types of the form; None: all of them. Raises DownloadError that lists the existing files
+        where one is missing.
         """
         files = [file async for file in self._list(f"jobs/{segment(job_id)}/artifacts", ArtifactFile)]
         if format is None or not files:
@@ -118,12 +119,12 @@ class JobOperations(Calls):
         format: str | None = None,
         types: Sequence[str] | None = None,
     ) -> list[Path]:
-        """Bring the artifact into `folder` (made if missing) and return its files, the manifest last.
+        """Download the artifact into `folder` (created if missing) and return its files, the manifest last.
 
-        With `format` only the files that were added in that form, of those `types`: see `artifacts`.
+        With `format`, only the added files of that form, of those `types`: see `artifacts`.
 
-        Each file's SHA-256 is verified before it gets its name. What is there already is not fetched again, and a file
-        that was cut off is continued. `on_progress(file, bytes_here)` is called as bytes arrive.
+        Each file's SHA-256 is verified before the file gets its name. Existing files are not fetched again, and partial
+        files are continued. `on_progress(file, bytes_here)` is called as bytes arrive.
         """
         files = await self.artifacts(job_id, format=format, types=types)
         if not files:
@@ -132,20 +133,20 @@ class JobOperations(Calls):
         return await download_files(self._transport, path, files, Path(folder), on_progress or ignore)
 
     async def download_archive(self, job_id: str, file: str | Path) -> Path:
-        """Bring all of an artifact into one tar archive, its files in a folder named after the job; returns its path.
+        """Download all of an artifact as one tar archive, with a folder named after the job; return the archive's path.
 
-        Each file's SHA-256 is verified before the archive gets its name. It is made while it is sent, so one that is
-        cut off begins anew: `download` goes on instead. Raises NotFound where there is no artifact, DownloadInterrupted
-        where the connection broke, ChecksumMismatch where something else came.
+        Each file's SHA-256 is verified before the archive gets its name. The archive is created while it is sent, so an
+        interrupted download starts again; `download` continues instead. Raises NotFound without an artifact,
+        DownloadInterrupted where the connection broke, and ChecksumMismatch where the content differs.
         """
         listed = await self.artifacts(job_id)
         return await fetch_archive(self._transport, f"jobs/{segment(job_id)}/artifacts.tar", listed, Path(file))
 
     async def ways_to_run(self, job_id: str, folder: str | Path) -> list[WayToRun]:
-        """Return commands that run a job's artifact from `folder`, one for each runtime that takes it."""
+        """Return commands that run a job's artifact from `folder`, one for each supported runtime."""
         path, params = f"jobs/{segment(job_id)}/ways-to-run", {"folder": str(folder)}
         return [way async for way in self._list(path, WayToRun, params)]
 
     async def delete_artifacts(self, job_id: str) -> None:
-        """Delete a job's artifact, freeing what it stores; a Conflict while another job needs it."""
+        """Delete a job's artifact and free its space; raises Conflict while another job needs it."""
         await self._transport.delete(f"jobs/{segment(job_id)}/artifacts")

@@ -1,4 +1,4 @@
-"""Methods, models, datasets and uploads."""
+"""Operations on methods, models, datasets and uploads."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -20,13 +20,13 @@ from secateur_wire.uploads import Upload, UploadKind, UploadStatus
 
 
 class _Inspected(RootModel[Inspection | Discovery]):
-    """Answer of an inspection: the model, or the discovery that has to be waited for."""
+    """Answer of an inspection: the model, or the discovery to wait for."""
 
     root: Inspection | Discovery = Field(union_mode="left_to_right")
 
 
 class RegistryOperations(PlanningOperations):
-    """Operations on methods, models, datasets and uploads: what jobs are made of."""
+    """Operations on methods, models, datasets and uploads."""
 
     async def methods(self) -> list[Method]:
         """Return every method, with the JSON schema of its parameters."""
@@ -43,16 +43,16 @@ class RegistryOperations(PlanningOperations):
     async def add_model(self, name: str, path: str, *, source: str | None = None) -> Model:
         """Register the model folder at `path`, an absolute path on the server. Needs an admin key.
 
-        The same folder under the same name again is the same model; the name of another model is a Conflict.
+        The same folder under the same name returns the same model; a name of another model raises Conflict.
         """
         return await self._create("models", Model, given(name=name, path=path, source=source), slow=True)
 
     async def upload_model(
         self, name: str, folder: str | Path, *, source: str | None = None, on_progress: OnUpload | None = None
     ) -> Model:
-        """Upload a model folder of this machine: config, tokenizer and safetensors files; the rest stays here.
+        """Upload a model folder of this machine: config, tokenizer and safetensors files; other files are not sent.
 
-        The same call again goes on where one that was cut off stopped. `on_progress` is told of bytes hashed and sent.
+        The same call continues an interrupted upload. `on_progress` gets the hashed and the sent bytes.
         """
         files, _ = model_files(Path(folder))
         announced = given(kind="model", name=name, source=source)
@@ -60,14 +60,14 @@ class RegistryOperations(PlanningOperations):
         return await self._complete(upload, Model)
 
     async def delete_model(self, name: str) -> None:
-        """Delete a model; a Conflict while a job that waits or runs needs it."""
+        """Delete a model; raises Conflict while a waiting or running job needs it."""
         await self._transport.delete(f"models/{segment(name)}")
 
     async def inspect(self, /, model: str, *, on_wait: OnWait | None = None, **body: Any) -> Inspection:
-        """Describe a model and say which methods fit it. With further fields of a job body: a dry run of `submit`.
+        """Describe a model and the methods that fit it. With further fields of a job body: a dry run of `submit`.
 
-        Where the server has to discover what the model is, this waits until a worker has, and `on_wait` is told of the
-        discovery whenever it is looked at.
+        If the server has to discover the model, this waits until a worker has, and `on_wait` gets each state of the
+        discovery.
         """
         return await self._once_discovered("models/inspect", _Inspected, {"model": model, **body}, on_wait)
 
@@ -92,8 +92,8 @@ class RegistryOperations(PlanningOperations):
     ) -> Dataset:
         """Register a text file, or a folder or Parquet file of images, on the server. Needs an admin key.
 
-        `path` is an absolute path on the server. Without `format` the suffix decides, and a folder holds images;
-        `text_field` names the field of JSONL or the column of Parquet, `image_field` and `label_field` the columns of
+        `path` is an absolute path on the server. Without `format` the suffix decides, and a folder is a set of images.
+        `text_field` is the field of JSONL or the column of Parquet; `image_field` and `label_field` are the columns of
         image_parquet.
         """
         fields = given(text_field=text_field, image_field=image_field, label_field=label_field)
@@ -125,7 +125,7 @@ class RegistryOperations(PlanningOperations):
         return await self._complete(upload, Dataset)
 
     async def delete_dataset(self, name: str) -> None:
-        """Delete a dataset; a Conflict while a job that waits or runs needs it."""
+        """Delete a dataset; raises Conflict while a waiting or running job needs it."""
         await self._transport.delete(f"datasets/{segment(name)}")
 
     def uploads(self, *, kind: UploadKind | None = None, status: UploadStatus | None = None) -> AsyncIterator[Upload]:
@@ -134,11 +134,11 @@ class RegistryOperations(PlanningOperations):
         return self._list("uploads", Upload, filters)
 
     async def upload(self, upload_id: str) -> Upload:
-        """Return one upload and how far it came."""
+        """Return one upload with its received bytes."""
         return await self._transport.call("GET", f"uploads/{segment(upload_id)}", Upload)
 
     async def abandon_upload(self, upload_id: str) -> None:
-        """Give up an upload and free what it stored."""
+        """Abort an upload and free its space."""
         await self._transport.delete(f"uploads/{segment(upload_id)}")
 
     async def _complete(self, upload: Upload, answer: type[Item]) -> Item:

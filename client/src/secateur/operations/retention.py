@@ -1,4 +1,4 @@
-"""Operations on artifacts: published, kept, removed."""
+"""Operations on artifacts: publish, keep, remove."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
@@ -16,7 +16,7 @@ Policy = RetentionPolicy | Mapping[str, Any]
 
 
 class RetentionOperations(Calls):
-    """Publications and retention."""
+    """Operations on publications and on retention."""
 
     async def publish(
         self,
@@ -39,7 +39,7 @@ class RetentionOperations(Calls):
 
         A bucket is `s3://bucket/prefix`, with `access_key` and `secret_key`. See `wait_for_publication`.
 
-        The server keeps the credentials sealed, and only until the publication is over.
+        The server stores the credentials encrypted, and only until the publication has ended.
         """
         body = given(
             to=to,
@@ -62,17 +62,17 @@ class RetentionOperations(Calls):
         return self._list(f"jobs/{segment(job_id)}/publications", Publication)
 
     async def publication(self, publication_id: str) -> Publication:
-        """Return one publication: how far it is, where the artifact is now, or what went wrong."""
+        """Return one publication: its progress, the place of the artifact, or the error."""
         return await self._transport.call("GET", f"publications/{segment(publication_id)}", Publication)
 
     async def cancel_publication(self, publication_id: str) -> Publication:
-        """Stop a publication; what has arrived stays there."""
+        """Cancel a publication; files that have arrived stay there."""
         return await self._transport.call("POST", f"publications/{segment(publication_id)}/cancel", Publication)
 
     async def wait_for_publication(
         self, publication_id: str, on_progress: Callable[[Publication], None] | None = None
     ) -> Publication:
-        """Wait until a publication is over, handing each look at it to `on_progress`; returns it as it ended."""
+        """Wait until a publication has ended, and return it; `on_progress` gets each intermediate state."""
         while True:
             publication = await self.publication(publication_id)
             if on_progress is not None:
@@ -82,19 +82,19 @@ class RetentionOperations(Calls):
             await self._transport.sleep(_LOOK_SECONDS)
 
     async def retention(self) -> Retention:
-        """Return which artifacts the team keeps. Needs an admin key, as all calls on retention do."""
+        """Return the team's retention policy. Needs an admin key, as all calls on retention do."""
         return await self._transport.call("GET", "team/retention", Retention)
 
     async def set_retention(self, policy: Policy) -> Retention:
-        """Set which artifacts are kept; what is not goes, at most 1,000 a minute. Look at `preview_retention` first."""
+        """Set the retention policy; it removes at most 1,000 artifacts a minute. Use `preview_retention` first."""
         return await self._transport.call("PUT", "team/retention", Retention, body=_policy(policy))
 
     async def clear_retention(self) -> Retention:
-        """Keep everything from now on."""
+        """Remove the retention policy: everything is kept from now on."""
         return await self._transport.call("DELETE", "team/retention", Retention)
 
     async def preview_retention(self, policy: Policy) -> RetentionPreview:
-        """Return the artifacts a policy would remove now, and why the rest would stay."""
+        """Return the artifacts that a policy would remove now, and the reasons why the rest would stay."""
         return await self._transport.call("POST", "team/retention/preview", RetentionPreview, body=_policy(policy))
 
 

@@ -1,4 +1,4 @@
-"""Sweeps: many jobs on one model as one thing."""
+"""Operations on sweeps: many jobs on one model."""
 
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
@@ -36,27 +36,27 @@ class SweepOperations(Calls):
     async def sweep_results(
         self, sweep_id: str, *, quality: str | None = None, cost: str | None = None
     ) -> SweepResults:
-        """Return every point with its figures so far, the best by each objective, and what a search found.
+        """Return every point with its current figures, the best by each objective, and the result of a search.
 
-        `quality` is perplexity:SET, accuracy:SET or accuracy:TASK, `cost` parameters, bytes or latency: what the Pareto
-        front is of.
+        `quality` is perplexity:SET, accuracy:SET or accuracy:TASK, `cost` is parameters, bytes or latency: the two axes
+        of the Pareto front.
         """
         params = {name: value for name, value in (("quality", quality), ("cost", cost)) if value}
         path = f"sweeps/{segment(sweep_id)}/results"
         return await self._transport.call("GET", path, SweepResults, params=params)
 
     async def cancel_sweep(self, sweep_id: str) -> Sweep:
-        """Start no more of its jobs, and cancel those that wait or run."""
+        """Start no more jobs of a sweep, and cancel its unfinished jobs."""
         return await self._transport.call("POST", f"sweeps/{segment(sweep_id)}/cancel", Sweep)
 
     async def resume_sweep(self, sweep_id: str) -> Sweep:
-        """Go on with a cancelled or failed sweep."""
+        """Resume a cancelled or failed sweep."""
         return await self._transport.call("POST", f"sweeps/{segment(sweep_id)}/resume", Sweep)
 
     async def wait_sweep(
         self, sweep_id: str, on_change: Callable[[Sweep], None] | None = None, *, poll_seconds: float = POLL_SECONDS
     ) -> Sweep:
-        """Wait until the sweep is over and return it as it ended; each change is handed to `on_change`."""
+        """Wait until the sweep has ended, and return it; `on_change` gets each change."""
         last: Sweep | None = None
         while True:
             sweep = await self.sweep(sweep_id)

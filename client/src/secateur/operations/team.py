@@ -1,4 +1,4 @@
-"""The team, its keys, its audit trail, the fleet, and the ids of all it has."""
+"""Operations on the team, its keys, its audit trail, the fleet, and identifiers."""
 
 from collections.abc import AsyncIterator
 from datetime import datetime
@@ -19,7 +19,7 @@ class TeamOperations(Calls):
         return self._list("keys", Key)
 
     async def create_key(self, name: str, *, role: Role = "member", expires_at: datetime | None = None) -> CreatedKey:
-        """Create an API key; the answer is the only place that ever shows it."""
+        """Create an API key; only this answer has its secret."""
         body = given(name=name, role=role, expires_at=expires_at.isoformat() if expires_at else None)
         return await self._create("keys", CreatedKey, body)
 
@@ -28,27 +28,27 @@ class TeamOperations(Calls):
         return await self._create(f"keys/{segment(key_id)}/rotate", CreatedKey, given(grace_seconds=grace_seconds))
 
     async def revoke_key(self, key_id: str) -> Key:
-        """Revoke a key for good."""
+        """Revoke a key permanently."""
         return await self._transport.call("DELETE", f"keys/{segment(key_id)}", Key)
 
     async def team(self) -> Team:
-        """Return the team of this key: its quotas and what it uses of them."""
+        """Return the team of this key: its quotas and their use."""
         return await self._transport.call("GET", "team", Team)
 
     async def hub_token(self) -> HubToken:
-        """Return whose token the hub is asked with for the team. Needs an admin key, as all calls on it do."""
+        """Return the owner of the team's hub token. Needs an admin key, as all calls on it do."""
         return await self._transport.call("GET", "team/hub-token", HubToken)
 
     async def set_hub_token(self, token: str) -> HubToken:
-        """Set the token the team's models and datasets are fetched with; it is never shown again."""
+        """Set the token with which the team's models and datasets are fetched; it is never shown again."""
         return await self._transport.call("PUT", "team/hub-token", HubToken, body={"token": token})
 
     async def remove_hub_token(self) -> HubToken:
-        """Forget the team's token."""
+        """Remove the team's hub token."""
         return await self._transport.call("DELETE", "team/hub-token", HubToken)
 
     def audit(self, *, action: str | None = None, object_id: str | None = None) -> AsyncIterator[AuditEntry]:
-        """Iterate over every change somebody made, newest first, of one kind or to one thing. Needs an admin key."""
+        """Iterate over the changes in the team, newest first, of one kind or to one object. Needs an admin key."""
         filters = {name: value for name, value in (("action", action), ("object_id", object_id)) if value}
         return self._list("audit", AuditEntry, filters)
 
@@ -57,13 +57,13 @@ class TeamOperations(Calls):
         return self._list("workers", Worker)
 
     def queues(self) -> AsyncIterator[Queue]:
-        """Iterate over the queues: what waits and runs in each."""
+        """Iterate over the queues, with the waiting and running jobs of each."""
         return self._list("queues", Queue)
 
     async def identifiers(self, kind: IdentifierKind, shortened: str) -> Page[Identifier]:
-        """Return the ids of this kind that begin so, newest first, with or without the word before the underscore.
+        """Return the ids of this kind with a beginning, newest first, with or without the word before the underscore.
 
-        `-` in place of a beginning is the job that this key submitted last.
+        The beginning `-` stands for the job that this key submitted last.
         """
         params: dict[str, str | int] = {"kind": kind, "shortened": shortened}
         return await self._transport.call("GET", "identifiers", Page[Identifier], params=params)

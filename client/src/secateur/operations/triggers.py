@@ -1,4 +1,4 @@
-"""Triggers: made, changed, fired, looked at."""
+"""Operations on triggers: create, change, fire, read."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from secateur_wire.triggers import Firing, IssuedTrigger, Trigger, TriggerPrevie
 
 
 class TriggerOperations(Calls):
-    """Templates of jobs that a pipeline, the hub or the clock fires."""
+    """Operations on triggers, templates of jobs that a pipeline, the hub or a schedule fires."""
 
     def triggers(self) -> AsyncIterator[Trigger]:
         """Iterate over the team's triggers, newest first, without their secrets."""
@@ -24,20 +24,20 @@ class TriggerOperations(Calls):
     async def create_trigger(self, /, name: str, template: Mapping[str, JsonValue], **definition: Any) -> IssuedTrigger:
         """Create a trigger: `create_trigger("nightly", {"model": "oak", …}, schedule={"cron": "0 3 * * *"})`.
 
-        `definition` may also hold `placeholders`, `event_id`, `hub`, `signing`, `description` and `enabled`. Its URL
-        and other secrets are in the answer, and nowhere else ever.
+        `definition` may also have `placeholders`, `event_id`, `hub`, `signing`, `description` and `enabled`. Only this
+        answer has its URL and its other secrets.
         """
         body = {"name": name, "template": dict(template), **definition}
         return await self._create("triggers", IssuedTrigger, body, slow=True)
 
     async def update_trigger(self, trigger: str, /, **changes: Any) -> IssuedTrigger:
-        """Change what is given; None takes away. Secrets that it did not need before are in the answer."""
+        """Change the given fields; None removes a value. Secrets that it did not need before are in the answer."""
         return await self._transport.call(
             "PATCH", f"triggers/{segment(trigger)}", IssuedTrigger, body=changes, slow=True
         )
 
     async def rotate_trigger(self, trigger: str, secrets: Sequence[TriggerSecret] = ("url",)) -> IssuedTrigger:
-        """Replace secrets (of url, signing, hub) by new ones; the old ones are invalid at once."""
+        """Replace secrets (url, signing, hub) by new ones; the old ones become invalid at once."""
         return await self._create(f"triggers/{segment(trigger)}/rotate", IssuedTrigger, {"secrets": list(secrets)})
 
     async def delete_trigger(self, trigger: str) -> None:
@@ -47,16 +47,16 @@ class TriggerOperations(Calls):
     async def fire_trigger(
         self, trigger: str, payload: Mapping[str, JsonValue] | None = None, *, event_id: str | None = None
     ) -> Firing:
-        """Fire a trigger with the payload its sender would send.
+        """Fire a trigger with a payload as its sender would send it.
 
-        The same `event_id` again makes no second job and names the first; unset, each call is an event of its own,
-        which the retries of the call share.
+        The same `event_id` creates no second job, and returns the first. Without it, each call is a new event, which
+        its retries share.
         """
         path = f"triggers/{segment(trigger)}/fire"
         return await self._create(path, Firing, payload or {}, idempotency_key=event_id or new_key(), slow=True)
 
     async def preview_trigger(self, trigger: str, payload: Mapping[str, JsonValue] | None = None) -> TriggerPreview:
-        """Return the job that a payload would make, without making it."""
+        """Return the job that a payload would create, without creating it."""
         path = f"triggers/{segment(trigger)}/preview"
         return await self._transport.call("POST", path, TriggerPreview, body=payload or {}, slow=True)
 
@@ -65,5 +65,5 @@ class TriggerOperations(Calls):
         return self._list(f"triggers/{segment(trigger)}/firings", Firing)
 
     def trigger_versions(self, trigger: str) -> AsyncIterator[TriggerVersion]:
-        """Iterate over the definitions a trigger had, newest first: who gave each, and what it changed."""
+        """Iterate over the versions of a trigger, newest first: the author and the changes of each."""
         return self._list(f"triggers/{segment(trigger)}/versions", TriggerVersion)

@@ -1,4 +1,4 @@
-"""Webhooks: addresses that are told what happens to the team's jobs."""
+"""Operations on webhooks: addresses that are notified of the events of the team's jobs."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
@@ -11,7 +11,7 @@ from secateur_wire.webhooks import CreatedWebhook, Delivery, DeliveryDetail, Del
 
 
 class WebhookOperations(Calls):
-    """Endpoints and their deliveries. Changes need an admin key; pings and replays a member's."""
+    """Operations on endpoints and their deliveries. Changes need an admin key; pings and replays a member's."""
 
     def webhooks(self) -> AsyncIterator[Webhook]:
         """Iterate over the team's webhooks, newest first."""
@@ -29,9 +29,9 @@ class WebhookOperations(Calls):
         types: Sequence[str] = (),
         metadata: Mapping[str, str] | None = None,
     ) -> CreatedWebhook:
-        """Create a webhook that tells `url` of events of these types (none: of all), of jobs with this metadata.
+        """Create a webhook that sends events of these types (none: all) about jobs with this metadata to `url`.
 
-        The answer is the only place that ever shows the secret deliveries are signed with.
+        Only this answer has the secret that signs its deliveries.
         """
         body = given(url=url, description=description, types=list(types), metadata=dict(metadata or {}))
         return await self._create("webhooks", CreatedWebhook, body, slow=True)
@@ -46,7 +46,7 @@ class WebhookOperations(Calls):
         metadata: Mapping[str, str] | None = None,
         enabled: bool | None = None,
     ) -> Webhook:
-        """Change what is given. Enabled again, a webhook is sent what waits for it."""
+        """Change the given fields. A webhook that is enabled again gets its waiting deliveries."""
         body: dict[str, JsonValue] = given(
             url=url,
             description=description,
@@ -61,7 +61,7 @@ class WebhookOperations(Calls):
         await self._transport.delete(_path(webhook_id))
 
     async def rotate_webhook_secret(self, webhook_id: str, *, grace_seconds: float | None = None) -> CreatedWebhook:
-        """Create a new secret; deliveries are signed with the old one too for `grace_seconds` (unset: a day)."""
+        """Create a new secret; the old one also signs for `grace_seconds` (unset: a day)."""
         return await self._create(f"{_path(webhook_id)}/rotate", CreatedWebhook, given(grace_seconds=grace_seconds))
 
     async def ping_webhook(self, webhook_id: str) -> Delivery:
@@ -71,20 +71,20 @@ class WebhookOperations(Calls):
     def deliveries(
         self, webhook_id: str, *, state: DeliveryState | None = None, type: str | None = None
     ) -> AsyncIterator[Delivery]:
-        """Iterate over a webhook's deliveries, sent and still to be sent, newest first."""
+        """Iterate over a webhook's deliveries, sent and waiting, newest first."""
         filters: dict[str, str] = {name: value for name, value in (("state", state), ("type", type)) if value}
         return self._list(f"{_path(webhook_id)}/deliveries", Delivery, filters)
 
     async def delivery(self, webhook_id: str, delivery_id: str) -> DeliveryDetail:
-        """Return one delivery: what is sent, and how each attempt went."""
+        """Return one delivery: its payload, and the result of each attempt."""
         return await self._transport.call("GET", _path(webhook_id, delivery_id), DeliveryDetail)
 
     async def replay_delivery(self, webhook_id: str, delivery_id: str) -> Delivery:
-        """Send a delivery again, with the same webhook-id; one that waits is sent now."""
+        """Send a delivery again, with the same webhook-id; a waiting delivery is sent now."""
         return await self._transport.call("POST", f"{_path(webhook_id, delivery_id)}/replay", Delivery)
 
     async def replay_failed(self, webhook_id: str, since: datetime) -> int:
-        """Send again every delivery of an event since then that was given up; how many."""
+        """Send again every given-up delivery of an event since that time; return their number."""
         body: dict[str, JsonValue] = {"since": since.isoformat()}
         replayed = await self._transport.call("POST", f"{_path(webhook_id)}/replay", Replayed, body=body)
         return replayed.deliveries

@@ -1,12 +1,12 @@
-"""HTTP to one server: authentication, limits of time, calls repeated where that can help, refusals turned into errors.
+"""HTTP transport to one server: authentication, timeouts, retries, and errors from refusals.
 
-Everything above this package is written once, as coroutines over `Transport`. There are two of them: `AsyncTransport`
-(`asynchronous.py`) waits in the event loop, `BlockingTransport` (`blocking.py`) in the calling thread. The latter's
-coroutines never suspend, so `blocking.run` drives them to their end without any event loop. `retries.py` says which
-calls are repeated and when, `problems.py` makes errors of answers that refuse. Nothing here knows a single call.
+Everything above this package is written once, as coroutines over `Transport`. `AsyncTransport` (`asynchronous.py`)
+waits in the event loop, and `BlockingTransport` (`blocking.py`) in the calling thread. The coroutines of the latter
+never suspend, so `blocking.run` runs them to their end without an event loop. `retries.py` decides which calls are
+repeated and when, and `problems.py` turns refusals into errors. Nothing here depends on a particular call.
 
-Every call may reach the server twice: those that create carry an idempotency key, all others are idempotent. That is
-why each of them is repeated after a connection that failed or broke, and after 408, 429, 502, 503 and 504.
+Every call may reach the server twice: creating calls carry an idempotency key, and all others are idempotent. So each
+call is repeated after a connection that failed or broke, and after 408, 429, 502, 503 and 504.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from secateur.transport.retries import RetryPolicy
 
 CONNECT_SECONDS: Final = 10.0
 SLOW_SECONDS: Final = 3600.0
-"""Timeout of calls that read a whole model or text on the server before they answer."""
+"""Timeout of calls for which the server reads a whole model or text before it answers."""
 
 Answer = TypeVar("Answer", bound=BaseModel)
 Result = TypeVar("Result")
@@ -37,9 +37,9 @@ Arguments = ParamSpec("Arguments")
 
 
 class Sent(TypedDict, total=False):
-    """Contents of a call: a JSON `body` or `content` of bytes, beside the query's `params`.
+    """Contents of a call: a JSON `body` or `content` of bytes, and the query's `params`.
 
-    A `slow` call is one that the server answers only after it has read a whole model or text.
+    A `slow` call is one for which the server reads a whole model or text before it answers.
     """
 
     params: Mapping[str, str | int]
@@ -72,7 +72,7 @@ class Transport(ABC):
                 "User-Agent": f"secateur-python/{version('secateur')}",
             },
             "timeout": self._timeout(),
-            # A proxy of the environment cannot reach this machine's own loopback.
+            # A proxy from the environment cannot reach this machine's own loopback address.
             "trust_env": not _is_loopback(httpx.URL(configuration.url).host),
         }
 
@@ -86,7 +86,7 @@ class Transport(ABC):
     async def in_thread(
         self, function: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
     ) -> Result:
-        """Run what blocks on disk or processor where it holds up nobody else."""
+        """Run a function that blocks on disk or processor in a place where it delays nothing else."""
 
     @abstractmethod
     def _build(self, method: str, path: str, **parts: Any) -> httpx.Request: ...
@@ -100,7 +100,7 @@ class Transport(ABC):
     ) -> contextlib.AbstractAsyncContextManager[Stream]: ...
 
     async def call(self, method: str, path: str, answer: type[Answer], **sent: Unpack[Sent]) -> Answer:
-        """Make one call and return its answer, read as `answer`. Raises `secateur.errors`."""
+        """Make one call and return its answer, parsed as `answer`. Raises `secateur.errors`."""
         response = await self._exchange(method, path, **sent)
         try:
             return answer.model_validate_json(response.content)
@@ -108,7 +108,7 @@ class Transport(ABC):
             raise _unexpected(response, error) from error
 
     async def delete(self, path: str) -> None:
-        """Delete what is at `path`; raises NotFound unless it may have been this very call that did."""
+        """Delete the object at `path`; raises NotFound unless an earlier try of this call may have deleted it."""
         try:
             await self._exchange("DELETE", path)
         except NotFound as error:
@@ -143,9 +143,8 @@ class Transport(ABC):
     ) -> AsyncIterator[Stream]:
         """Yield an answer to be read piece by piece.
 
-        Opening it raises `secateur.errors`, reading it httpx's TransportError. Redirects lose the API key when they
-        lead to another host. `quiet_seconds` is how long the server may send nothing, however short the timeout of
-        other calls is.
+        Opening it raises `secateur.errors`, and reading it httpx's TransportError. Redirects to another host drop the
+        API key. `quiet_seconds` is the allowed time without data; it replaces the timeout of other calls.
         """
         parts = {"headers": dict(headers), "timeout": self._timeout(quiet_seconds)}
 
@@ -165,7 +164,7 @@ class Transport(ABC):
             yield await self._persistently(attempt)
 
     def unreachable(self, error: httpx.TransportError) -> Unreachable:
-        """Turn a broken or refused connection into an error that tells the user what to do."""
+        """Return the error for a broken or refused connection, with advice for the user."""
         if isinstance(error, httpx.ConnectTimeout):
             return Unreachable(f"{self.url} did not answer in time: check SECATEUR_URL and the network")
         if isinstance(error, httpx.ConnectError):
@@ -184,7 +183,7 @@ class Transport(ABC):
     def _request(self, method: str, path: str, parts: Mapping[str, Any]) -> httpx.Request:
         try:
             return self._build(method, path, **parts)
-        except (ValueError, TypeError) as error:  # NaN, or a value JSON has no form for
+        except (ValueError, TypeError) as error:  # NaN, or a value that JSON cannot express.
             raise ConfigurationError(f"the request cannot be written as JSON: {error}") from error
 
     async def _persistently(self, attempt: Callable[[], Awaitable[Result]]) -> Result:
@@ -210,7 +209,7 @@ class Transport(ABC):
 
 
 def segment(text: str) -> str:
-    """Quote `text` as one segment of a path. Raises ConfigurationError for what would be another place."""
+    """Quote `text` as one segment of a path. Raises ConfigurationError for a text that would be another path."""
     if text in {"", ".", ".."}:
         raise ConfigurationError(f"{text!r} is not an id: ids look like job_01ARZ3NDEKTSV4RRFFQ69G5FAV")
     return quote(text, safe="")

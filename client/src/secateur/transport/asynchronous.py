@@ -1,4 +1,4 @@
-"""The transport that waits in the event loop."""
+"""Transport that waits in the event loop."""
 
 import contextlib
 from collections.abc import AsyncIterator, Callable

@@ -1,4 +1,4 @@
-"""The transport that waits in the calling thread, and what drives coroutines over it."""
+"""Transport that waits in the calling thread, and the function that runs coroutines over it."""
 
 import contextlib
 import time
@@ -15,7 +15,7 @@ from secateur.transport.retries import RetryPolicy
 
 
 class BlockingTransport(Transport):
-    """Transport that waits in the calling thread: none of its coroutines ever suspends. For one thread at a time."""
+    """Transport that waits in the calling thread, for one thread at a time. None of its coroutines ever suspends."""
 
     def __init__(self, configuration: Configuration, retry_policy: RetryPolicy) -> None:
         super().__init__(configuration, retry_policy)

@@ -1,4 +1,4 @@
-"""Conversion of answers that refuse a call into errors."""
+"""Conversion of the server's refusals into errors."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -62,9 +62,9 @@ class _ProblemDocument(BaseModel):
 def error_from(response: httpx.Response) -> ApiError:
     """Return the error of an answer with status 400 or above, whose body has been read.
 
-    The code decides its class where it stands for one that fits the status, else the status does. Without a problem
-    document (a proxy's page) `code` is `http_<status>` and `detail` the start of the body. Where the field at fault is
-    an object of a job body, the text names the option of `secateur submit` that writes it.
+    The code decides the error's class if it belongs to one that fits the status; otherwise the status decides. Without
+    a problem document (a proxy's page), `code` is `http_<status>` and `detail` the start of the body. If the field at
+    fault is an object of a job body, the text names the option of `secateur submit` for it.
     """
     status = response.status_code
     by_status = BY_STATUS.get(status, ServerError if status >= 500 else ApiError)
@@ -90,5 +90,5 @@ def error_from(response: httpx.Response) -> ApiError:
 
 
 def _seconds(header: str | None) -> float | None:
-    """Parse Retry-After as our server sends it; a date, as a proxy might, is left to the client's own pauses."""
+    """Parse Retry-After in seconds; a date, which a proxy might send, counts as missing."""
     return float(header) if header is not None and header.isascii() and header.isdigit() else None

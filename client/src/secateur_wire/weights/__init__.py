@@ -1,7 +1,7 @@
-"""Weight files in fewer bytes than the dense files they came from, restored here byte for byte.
+"""Weight files in fewer bytes than the original dense files, restored here byte for byte.
 
-`packed` undoes bitmasks, `hashed` undoes weight sharing, `restore` is what both stand on. All load numpy, so they are
-imported where they are used.
+`packed` decodes bitmasks, `hashed` decodes weight sharing, and `restore` is their common part. All load numpy, so they
+are imported where they are used.
 """
 
 from typing import Final

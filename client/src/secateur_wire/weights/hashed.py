@@ -1,4 +1,4 @@
-"""Weight sharing by a hash, undone: every weight of a layer is one of a few values, which one a hash of its place says.
+"""Decoder of weight sharing by a hash: each weight of a layer is one of a few values, chosen by a hash of its place.
 
 As in HashedNets (Chen et al. 2015, arXiv:1504.04788, eq. 7 and 8): w_i = ξ(i)·v_h(i), where v are the layer's bucket
 values and i is the weight's place in the row-major matrix. The hash is SplitMix64's finaliser (Steele, Lea, Flood 2014,
@@ -41,7 +41,7 @@ def bucket_and_sign(first: int, count: int, *, seed: int, buckets: int) -> tuple
 
     The buckets are int64, below `buckets` < 2³²; the sign is true where ξ is −1.
     """
-    with np.errstate(over="ignore"):  # it wraps, as it should
+    with np.errstate(over="ignore"):  # The multiplication overflows on purpose.
         mixed = np.arange(first + 1, first + count + 1, dtype=np.uint64) * _GAMMA + np.uint64(seed)
         mixed = (mixed ^ (mixed >> np.uint64(30))) * _FIRST
         mixed = (mixed ^ (mixed >> np.uint64(27))) * _SECOND
@@ -51,9 +51,9 @@ def bucket_and_sign(first: int, count: int, *, seed: int, buckets: int) -> tuple
 
 
 def expand_file(hashed: Path, dense: Path) -> None:
-    """Write the dense file that `hashed` was made from, byte for byte, aside and then renamed.
+    """Write the dense file that `hashed` was made from, byte for byte, to a temporary file that is then renamed.
 
-    Raises CorruptPackedFile, leaving nothing behind.
+    Raises CorruptPackedFile, and then leaves no file.
     """
     restore_file(hashed, dense, form="hashed", restore=_expanded)
 

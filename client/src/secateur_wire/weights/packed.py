@@ -1,7 +1,7 @@
 """Unpacking: the dense weight files of a checkpoint, byte for byte, from bitmasks and surviving values.
 
-In a packed file a pruned tensor `w` is stored as `w.values` (its values whose bits are not all zero, in order) and
-`w.bitmask` (one bit a weight, lowest bit first). Weight sharing by a hash is undone in `hashed`.
+In a packed file a pruned tensor `w` is stored as `w.values` (the values whose bits are not all zero, in order) and
+`w.bitmask` (one bit per weight, lowest bit first). `hashed` decodes weight sharing by a hash.
 """
 
 from collections.abc import Iterator
@@ -25,17 +25,17 @@ SUFFIX: Final = ".packed.safetensors"
 
 
 def unpack_file(packed: Path, dense: Path) -> None:
-    """Write the dense file that `packed` was made from, byte for byte, aside and then renamed.
+    """Write the dense file that `packed` was made from, byte for byte, to a temporary file that is then renamed.
 
-    Raises CorruptPackedFile, leaving nothing behind.
+    Raises CorruptPackedFile, and then leaves no file.
     """
     restore_file(packed, dense, form="packed", restore=_unpacked)
 
 
 def unpack_folder(folder: Path) -> list[Path]:
-    """Restore every packed or hashed file of a folder, then remove these; the restored files.
+    """Restore every packed or hashed file of a folder, then remove these; return the restored files.
 
-    Nothing is removed before all are restored and verified, so it can be called again after anything. Raises
+    Nothing is removed before all files are restored and verified, so it can be repeated after any failure. Raises
     CorruptPackedFile.
     """
     forms = {SUFFIX: unpack_file, hashed.SUFFIX: hashed.expand_file}

@@ -1,7 +1,7 @@
-"""Weight files that hold a dense file in fewer bytes, and how it is restored, byte for byte.
+"""Weight files with a dense file in fewer bytes, and their restoration byte for byte.
 
-Such a file is valid safetensors; its metadata hold the dense file's own header and SHA-256. A tensor that is not stored
-in another form lies in it as it is. Memory is bounded by a few chunks, whatever the tensor.
+Such a file is valid safetensors; its metadata have the dense file's own header and SHA-256. A tensor without another
+form is stored unchanged. Memory is limited to a few chunks, whatever the size of the tensor.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 
 CHUNK_WEIGHTS: Final = 2**23
-"""Weights restored at once; a multiple of 8, so that chunks begin at whole bytes of the bitmask."""
+"""Number of weights restored at once; a multiple of 8, so that chunks begin at whole bytes of the bitmask."""
 _WIDTHS: Final = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2}
 """Bytes of the dtypes that may be packed."""
 UNSIGNED: Final = {2: np.uint16, 4: np.uint32, 8: np.uint64}
@@ -25,7 +25,10 @@ _MAX_HEADER_BYTES: Final = 100_000_000
 
 
 class CorruptPackedFile(ValueError):
-    """A packed file contradicts itself or does not give back what was packed; its text names the file and the fault."""
+    """A packed file contradicts itself or does not restore to the original file.
+
+    The text names the file and the fault.
+    """
 
 
 @dataclass(frozen=True)
@@ -58,13 +61,13 @@ class Stored:
 
 
 Restore = Callable[[Stored, Tensor], Iterator[bytes]]
-"""The bytes of a tensor of the dense file, from what is stored of it."""
+"""Function that yields the bytes of a dense file's tensor, from its stored form."""
 
 
 def restore_file(file: Path, dense: Path, *, form: str, restore: Restore) -> None:
-    """Write the dense file that `file`, of a certain `form`, was made from, aside and then renamed.
+    """Write the dense file that `file`, of a certain `form`, was made from, to a temporary file that is then renamed.
 
-    Raises CorruptPackedFile, leaving nothing behind.
+    Raises CorruptPackedFile, and then leaves no file.
     """
     entries, metadata = read_file(file)
     stored = {each.name: each for each in entries}
@@ -104,7 +107,7 @@ def _pieces(stored: Stored, header: bytes, tensors: list[Tensor], restore: Resto
 
 
 def survivors(stored: Stored, tensor: Tensor, mask: Tensor) -> Iterator[np.ndarray[tuple[int], np.dtype[np.bool_]]]:
-    """Yield which weights of a tensor survive, chunk by chunk, from its bitmask, lowest bit first."""
+    """Yield masks of a tensor's surviving weights, chunk by chunk, from its bitmask, lowest bit first."""
     place = mask.start
     for first in range(0, tensor.numel, CHUNK_WEIGHTS):
         count = min(CHUNK_WEIGHTS, tensor.numel - first)
@@ -115,7 +118,7 @@ def survivors(stored: Stored, tensor: Tensor, mask: Tensor) -> Iterator[np.ndarr
 
 
 def mask_bytes(tensor: Tensor) -> int:
-    """Return the bytes of a bitmask of one bit a weight."""
+    """Return the bytes of a bitmask of one bit per weight."""
     return math.ceil(tensor.numel / 8)
 
 
@@ -150,7 +153,7 @@ def read_file(file: Path) -> tuple[list[Tensor], dict[str, str]]:
 
 
 def parse_header(header: dict[str, Any], data: int) -> list[Tensor]:
-    """Return the tensors a header names, whose data begin at byte `data`. Raises KeyError, ValueError, TypeError."""
+    """Return the tensors in a header, whose data begin at byte `data`. Raises KeyError, ValueError, TypeError."""
     tensors = []
     for name, entry in header.items():
         if name == "__metadata__":
