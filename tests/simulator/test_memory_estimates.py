@@ -10,7 +10,7 @@ import torch
 from core.device_kinds import CUDA
 from core.engine.checkpoints.safetensors_header import read_header
 from core.engine.evaluation import zero_shot_tasks
-from core.engine.evaluation.forward_memory import asking_bytes, timing_bytes
+from core.engine.evaluation.forward_memory import scoring_bytes, timing_bytes
 from core.engine.evaluation.latency import measure_latency
 from core.engine.evaluation.reload_memory import full_needs
 from core.engine.models.folder import ModelFolder, open_model
@@ -257,7 +257,7 @@ def _check_questions(
             device=simulated.device, on_progress=lambda share: None,
         )  # fmt: skip
         peak = simulated.peak
-    _require_close(asking_bytes(folder.description, max(longest), LIKE_CUDA.logits_bytes), peak)
+    _require_close(scoring_bytes(folder.description, max(longest), LIKE_CUDA.logits_bytes), peak)
 
 
 def test_questions_take_what_they_were_estimated_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

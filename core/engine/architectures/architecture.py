@@ -80,7 +80,7 @@ class Architecture:
     they read, in order of execution; by default they are the groups of the sublayers. `transposed` marks weights stored
     as [in, out] (GPT-2's Conv1D). `stored_head` is the head's name in files where it differs from the module's name.
 
-    `width_key` is the config's name for the number of channels, `width_factor` the factor of that setting over the
+    `width_key` is the config's name for the number of channels, `width_factor` the ratio of that setting to the
     number of channels, and `width_settings` the other settings that must be set with it. With `has_own_widths` no
     setting gives the width; the modelling file of the pruned model then builds the narrower layers. `config_keys` maps
     the common names of other settings to the config's own names where they differ. `config_defaults` are values, by

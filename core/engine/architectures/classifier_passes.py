@@ -29,7 +29,7 @@ class PassBytes(BaseModel):
             while kept and kept[-1][0] <= fixed:
                 kept.pop()
             # A moment is never the peak if the next one overtakes it before it overtakes the one before.
-            while len(kept) > 1 and _meeting(kept[-2], (fixed, of_image)) <= _meeting(kept[-2], kept[-1]):
+            while len(kept) > 1 and _crossing(kept[-2], (fixed, of_image)) <= _crossing(kept[-2], kept[-1]):
                 kept.pop()
             kept.append((fixed, of_image))
         return cls(moments=kept)
@@ -39,7 +39,7 @@ class PassBytes(BaseModel):
         return max((fixed + of_image * images for fixed, of_image in self.moments), default=0)
 
 
-def _meeting(slow: tuple[int, int], steep: tuple[int, int]) -> float:
+def _crossing(slow: tuple[int, int], steep: tuple[int, int]) -> float:
     """Return the number of images from which the steeper of two moments is the larger."""
     return (slow[0] - steep[0]) / (steep[1] - slow[1])
 

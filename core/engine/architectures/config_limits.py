@@ -18,10 +18,10 @@ MOST_VALUES: Final = 100_000
 MOST_LEVELS: Final = 16
 _LARGEST: Final = 2**31 - 1
 _LARGEST_FACTOR: Final = 2**53
-_WIDER: Final = 8
+_LARGEST_RATIO: Final = 8
 """Largest ratio of a size to the largest dimension of the tensors: heads, channels and tokens stay within it."""
-_ALWAYS_TAKEN: Final = 2**17
-_LAYERS_ALWAYS_TAKEN: Final = 1024
+_ALWAYS_ALLOWED: Final = 2**17
+_LAYERS_ALWAYS_ALLOWED: Final = 1024
 _TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _LAYERS = re.compile(r"(.+_)?(n_layers?|layers|num_blocks)")
 _SIZE = re.compile(r"(n|num|d|dim)_.+|(.+_)?(size|sizes|dim|dims|rank|heads|experts|channels|width|features|groups)")
@@ -73,8 +73,8 @@ def check_sizes(config: Mapping[str, Any], tensors: Mapping[str, TensorEntry]) -
     if not isinstance(named, str) or not _TYPE.fullmatch(named):
         raise _refusal("model_type", f"and {str(named)[:100]!r} is the name of no type of model")
     largest = max((size for each in tensors.values() if each.numel for size in each.shape), default=1)
-    most = max(_ALWAYS_TAKEN, _WIDER * largest)
-    most_layers = max(_LAYERS_ALWAYS_TAKEN, len(tensors))
+    most = max(_ALWAYS_ALLOWED, _LARGEST_RATIO * largest)
+    most_layers = max(_LAYERS_ALWAYS_ALLOWED, len(tensors))
     for path, key, value in entries_of(config):
         is_layers = _LAYERS.fullmatch(key) is not None
         is_size = is_layers or (_SIZE.fullmatch(key) is not None and _NO_SIZE.fullmatch(key) is None)

@@ -133,7 +133,7 @@ def read_config(folder: Path, *, own_artifact: bool = False, discovered: Archite
             param="model",
         )
     quantisation_of(config)
-    refuse_choices(config, CONFIG_FILE, ours=(QUANTISATION_KEY, *((AUTO_MAP_KEY,) if is_ours else ())))
+    refuse_choices(config, CONFIG_FILE, allowed=(QUANTISATION_KEY, *((AUTO_MAP_KEY,) if is_ours else ())))
     check_companions(folder)
     return config
 

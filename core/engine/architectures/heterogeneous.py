@@ -137,7 +137,7 @@ def modelling_file(family: Architecture) -> str:
 
 
 def class_name(family: Architecture) -> str:
-    """Return the name of the model class in the modelling file: engines that do not know it refuse it by name."""
+    """Return the name of the model class in the modelling file, which makes engines refuse an unknown class."""
     return _PREFIX + family.architecture
 
 

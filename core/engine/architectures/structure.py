@@ -46,7 +46,7 @@ class ModelStructure(BaseModel):
 
     @property
     def is_uniform(self) -> bool:
-        """Return True if all layers have one shape; layers that have no unit of a kind do not count for that kind."""
+        """Return True if all layers have one shape, where a layer without units of a kind is ignored for that kind."""
         return all(len(set(filter(None, each))) < 2 for each in self._sizes().values())
 
     @property

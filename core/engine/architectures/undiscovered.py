@@ -40,8 +40,8 @@ class UndiscoveredModel(BaseModel):
     """Config and headers of a language model before its architecture is discovered.
 
     `tensors` have the dtype and shape by the file's key. They and `config` describe the dequantised model.
-    `prunable_parameters` are unknown and count 0; `layers` counts 0 too where the config has no usual name for it. The
-    config is a string because models may have infinite numbers, and the database's JSON does not.
+    `prunable_parameters` is 0, because it is unknown; so is `layers` if the config has no usual name for it. The config
+    is stored as a string, because configs may contain infinities, which the database's JSON cannot store.
     """
 
     task: Literal["undiscovered"] = UNDISCOVERED

@@ -8,8 +8,9 @@ from typing import Literal
 class UnitAxis:
     """Linear layer, norm or parameter that shrinks with a unit.
 
-    `side` is its output features with their bias, or its input features. `runs` names the contiguous runs of these
-    features, with the names of the kind of unit; `name:3` has three times as many features per unit, side by side.
+    `side` is the dimension that shrinks: the output features, with their bias, or the input features. `runs` names the
+    contiguous runs of these features, with the names of the kind of unit. `name:3` has three times as many features per
+    unit, side by side.
     """
 
     module: str

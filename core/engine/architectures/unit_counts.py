@@ -10,16 +10,16 @@ from core.engine.architectures.unit_kind import KindName, UnitKind
 from secateur_wire.errors import InvalidSparsity, UnsupportedArchitecture
 
 
-def fullest_layer(structure: ModelStructure, kinds: Sequence[UnitKind]) -> tuple[ModelStructure, int]:
-    """Return the first layer that has units of all kinds, with the structure of which it is a layer.
+def layer_with_all_kinds(structure: ModelStructure, kinds: Sequence[UnitKind]) -> tuple[ModelStructure, int]:
+    """Return the first layer that has units of all kinds, and the structure that contains it.
 
-    Where no layer has all kinds, as when attention and experts are separate layers, the result is an added layer that
-    has every size that some layer has.
+    Where no layer has all kinds, as when attention and experts are separate layers, a layer with every size that some
+    layer has is added to the structure, and returned.
     """
-    having = [{kind.name for kind in kinds if kind.units(shape)} for shape in structure.layers]
-    every = set[str]().union(*having)
-    if every in having:
-        return structure, having.index(every)
+    kinds_by_layer = [{kind.name for kind in kinds if kind.units(shape)} for shape in structure.layers]
+    every = set[str]().union(*kinds_by_layer)
+    if every in kinds_by_layer:
+        return structure, kinds_by_layer.index(every)
     sizes = {name: max(shape.sizes[name] for shape in structure.layers) for name in structure.layers[0].sizes}
     joined = LayerShape.model_validate({"parameters": max(shape.parameters for shape in structure.layers), **sizes})
     return structure.model_copy(update={"layers": [*structure.layers, joined]}), len(structure.layers)
@@ -114,7 +114,7 @@ def counts_for_ratio(structure: ModelStructure, request: WidthRequest) -> tuple[
     """
     kinds, round_to, hidden_size = request.kinds, request.round_to, request.hidden_size
     if hidden_size is not None and not structure.is_alike:
-        most = width_steps(*fullest_layer(structure, kinds), kinds, hidden_size=hidden_size, round_to=round_to)
+        most = width_steps(*layer_with_all_kinds(structure, kinds), kinds, hidden_size=hidden_size, round_to=round_to)
         slack = round_to * fine_parameters(structure, kinds) * len(structure.layers) + ROUNDING
         wanted, at_least = request.wanted, request.at_least
         nearest = min(
@@ -141,17 +141,17 @@ def alike_counts(
     structure: ModelStructure, kinds: Sequence[UnitKind], units: Mapping[KindName, int]
 ) -> tuple[LayerCounts, ...]:
     """Return the counts of all layers where each keeps the same number of units of every kind that it has."""
-    likenesses = _likenesses(structure)
+    first_equal = _first_equal_layers(structure)
     counts: dict[int, LayerCounts] = {}
-    for layer in set(likenesses):
+    for layer in set(first_equal):
         shape = structure.layers[layer]
         kept = {kind.name: units[kind.name] if kind.units(shape) else 0 for kind in kinds}
         counts[layer] = LayerCounts.of(structure, layer, kinds, kept)
-    return tuple(counts[layer] for layer in likenesses)
+    return tuple(counts[layer] for layer in first_equal)
 
 
-def _likenesses(structure: ModelStructure) -> list[int]:
-    """Return for each layer the index of the first layer with the same sizes: their counts are equal."""
+def _first_equal_layers(structure: ModelStructure) -> list[int]:
+    """Return, for each layer, the index of the first layer with the same sizes, whose counts are equal."""
     first: dict[tuple[tuple[str, int], ...], int] = {}
     return [first.setdefault(tuple(shape.sizes.items()), layer) for layer, shape in enumerate(structure.layers)]
 
@@ -184,15 +184,15 @@ def counts_among(
     counts: list[LayerCounts] = []
     missed = False
     chosen: dict[int, LayerCounts] = {}
-    likenesses = _likenesses(structure)
+    first_equal = _first_equal_layers(structure)
     coarse = [layer for layer in layers if removable[layer] and not fine.units(structure.layers[layer])]
-    for layer in {likenesses[layer]: layer for layer in coarse}.values():
+    for layer in {first_equal[layer]: layer for layer in coarse}.values():
         steps = steps_of(layer)
         reached = [each for each in steps if each.removed <= share * removable[layer] + ROUNDING]
-        chosen[likenesses[layer]] = (reached or steps[:1])[-1]
+        chosen[first_equal[layer]] = (reached or steps[:1])[-1]
     if rest := sum(removable) - sum(removable[layer] for layer in coarse):
-        share = (request.wanted - sum(chosen[likenesses[layer]].removed for layer in coarse)) / rest
-    for layer, like, shape, most in zip(layers, likenesses, structure.layers, removable, strict=True):
+        share = (request.wanted - sum(chosen[first_equal[layer]].removed for layer in coarse)) / rest
+    for layer, like, shape, most in zip(layers, first_equal, structure.layers, removable, strict=True):
         if not most:
             counts.append(LayerCounts.of_all(shape, kinds))
             continue
@@ -288,13 +288,16 @@ def coarse_options(
 
 
 def _share_imbalance(counts: LayerCounts, shape: LayerShape, coarse: Sequence[UnitKind], share: float) -> float:
-    """Return the distance of each kind's removed share of units from `share`, a share of the removable parameters."""
-    there = [kind for kind in coarse if kind.units(shape)]
-    return sum(abs(1 - counts.units[kind.name] / kind.units(shape) - share) for kind in there)
+    """Return the sum over kinds of the distance between the removed share of units and `share`.
+
+    `share` is a share of the removable parameters.
+    """
+    present = [kind for kind in coarse if kind.units(shape)]
+    return sum(abs(1 - counts.units[kind.name] / kind.units(shape) - share) for kind in present)
 
 
 def _mean_kept_share(one: LayerCounts, other: LayerCounts, shape: LayerShape, coarse: Sequence[UnitKind]) -> float:
     """Return the share of units kept halfway between two counts, averaged over the kinds."""
-    there = [kind for kind in coarse if kind.units(shape)]
-    shares = [(one.units[kind.name] + other.units[kind.name]) / (2 * kind.units(shape)) for kind in there]
+    present = [kind for kind in coarse if kind.units(shape)]
+    shares = [(one.units[kind.name] + other.units[kind.name]) / (2 * kind.units(shape)) for kind in present]
     return sum(shares) / len(shares)

@@ -14,7 +14,7 @@ KindName: TypeAlias = str
 AttentionMode = Literal["kv_groups", "query_heads", "none"]
 """Unit by which a job removes attention heads."""
 AttentionChoice = Literal["auto", "kv_groups", "query_heads", "none"]
-"""Unit by which a request removes heads; with auto, costs decide how attention and FFN share the removal."""
+"""Unit by which a request removes heads; with auto, a comparison of costs splits the removal with the FFN."""
 Block: TypeAlias = Mapping[str, TensorEntry]
 """Tensors of a block, by their names within it."""
 
@@ -63,7 +63,7 @@ class UnitKind(ABC):
 
     @abstractmethod
     def runs(self, structure: ModelStructure, layer: int) -> Mapping[str, tuple[int, int]]:
-        """Return for each run of an axis the features of one unit, and the features that no unit owns."""
+        """Return, for each run of an axis, the features of one unit, and the features that no unit owns."""
 
     @abstractmethod
     def sizes(self, shape: LayerShape, units: int) -> dict[str, int]:

@@ -23,9 +23,9 @@ MOST_SPLITS: Final = 5
 """Largest number of splits compared with the split that takes channels first."""
 SPLIT_TOKENS: Final = 2048
 """Approximate number of calibration tokens for the comparison of splits."""
-FLOOR: Final = 0.25
-"""Least share of a layer's channels that stays while heads can go instead, where no split is measured."""
-_FARTHEST: Final = 2
+LEAST_CHANNEL_SHARE: Final = 0.25
+"""Least share of a layer's channels that stays until no more heads can go, for splits without measurement."""
+_LARGEST_HEAD_FACTOR: Final = 2
 """Largest loss of attention, as a multiple of its loss in an even split; the fewest removable heads may exceed it."""
 
 
@@ -34,15 +34,15 @@ def channels_first(
 ) -> list[LayerCounts]:
     """Return widths of a layer, each removing more than the one before, with channels going before heads.
 
-    A share `FLOOR` of the channels stays while heads can still go; each step then removes as few heads as possible. At
-    the end the fewest possible heads and one aligned step of channels are left. A config of `hidden_size` must accept
-    the width; with None every width is accepted. A layer without channels keeps everything.
+    A share `LEAST_CHANNEL_SHARE` of the channels stays while heads can still go; each step then removes as few heads as
+    possible. At the end the fewest possible heads and one aligned step of channels are left. A config of `hidden_size`
+    must accept the width; with None every width is accepted. A layer without channels keeps everything.
     """
     fine = fine_kind(kinds)
     most = fine.units(structure.layers[layer])
     if not most:
         return [LayerCounts.of_all(structure.layers[layer], kinds)]
-    floor = min(most, math.ceil(FLOOR * most / round_to) * round_to)
+    floor = min(most, math.ceil(LEAST_CHANNEL_SHARE * most / round_to) * round_to)
     *before, fewest = coarse_options(structure, layer, kinds, hidden_size)
     narrow_first = aligned_widths(most, round_to)[::-1]
     steps: list[LayerCounts] = []
@@ -62,8 +62,8 @@ def splits_for_ratio(structure: ModelStructure, request: WidthRequest) -> list[t
     """Return the units each layer keeps, once for each split of the removal between attention and FFN.
 
     The first split takes channels before heads. The others, `MOST_SPLITS` at most, take a number of heads each: between
-    the fewest possible and `_FARTHEST` times the number in an even split. Raises InvalidSparsity as `counts_for_ratio`
-    does.
+    the fewest possible and `_LARGEST_HEAD_FACTOR` times the number in an even split. Raises InvalidSparsity as
+    `counts_for_ratio` does.
     """
     kinds, round_to, hidden_size = request.kinds, request.round_to, request.hidden_size
     fine = fine_kind(kinds)
@@ -92,8 +92,8 @@ def splits_for_ratio(structure: ModelStructure, request: WidthRequest) -> list[t
     splits = [counted(in_order)]
     if not any(each.removed for each in splits[0]):
         return splits
-    having = [layer for layer, shape in enumerate(structure.layers) if fine.units(shape)]
-    free = next(like[layer] for layer in having if layer not in request.protected)
+    with_channels = [layer for layer, shape in enumerate(structure.layers) if fine.units(shape)]
+    free = next(like[layer] for layer in with_channels if layer not in request.protected)
     share = sum(each.removed for each in splits[0]) / sum(
         removable_parameters(structure, layer, kinds) for layer in range(len(like)) if layer not in request.protected
     )
@@ -114,7 +114,7 @@ def _numbers(
         number
         for number, each in enumerate(options)
         if each.removed <= share * every <= each.removed + fine
-        and (number < 2 or each.removed <= _FARTHEST * share * (every - fine))
+        and (number < 2 or each.removed <= _LARGEST_HEAD_FACTOR * share * (every - fine))
     ]
     return _spread(numbers, MOST_SPLITS)
 

@@ -33,7 +33,7 @@ class WidthReduction:
         """Kinds of units that are removed."""
         return removed_kinds(self.attention)
 
-    def with_room_for(self, structure: ModelStructure, added: int) -> "WidthReduction":
+    def with_added_parameters(self, structure: ModelStructure, added: int) -> "WidthReduction":
         """Return a reduction that removes `added` more parameters, so that `limit` holds for methods that add some."""
         if self.ranking is not None:
             more = added if self.ranking.at_least else 0

@@ -54,9 +54,9 @@ _FILES_OVERRULED = frozenset(
 """Leftovers of older versions in tokenizer_config.json: transformers uses the folder's own file instead."""
 
 
-def refuse_choices(content: Mapping[str, Any], file: str, *, ours: tuple[str, ...] = ()) -> None:
-    """Raise UnsafeConfig naming the key where a JSON file's content chooses code; top-level keys `ours` are allowed."""
-    for path, key, value in entries_of({key: value for key, value in content.items() if key not in ours}):
+def refuse_choices(content: Mapping[str, Any], file: str, *, allowed: tuple[str, ...] = ()) -> None:
+    """Raise UnsafeConfig naming the key where a JSON file's content chooses code, except under `allowed` keys."""
+    for path, key, value in entries_of({key: value for key, value in content.items() if key not in allowed}):
         if _names_something(value) and (
             key in _REFUSED or _IMPLEMENTATION.match(key) or (key != FLOAT_TAG and _SPECIAL_NAME.fullmatch(key))
         ):

@@ -42,13 +42,13 @@ class _Generation(Extension):
 _PARSER = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
 
 
-def check_templates(said: Any, file: str) -> None:
+def check_templates(content: Any, file: str) -> None:
     """Raise UnusableModel where there are too many templates, or one is too long or does not parse.
 
-    `said` is a template, or a list or object of templates. Parsing builds a syntax tree; nothing is compiled, evaluated
-    or called.
+    `content` is a template, or a list or object of templates. Parsing builds a syntax tree; nothing is compiled,
+    evaluated or called.
     """
-    templates = list(_texts(said))
+    templates = list(_texts(content))
     if len(templates) > MOST_TEMPLATES:
         raise UnusableModel(
             f"{file} holds {len(templates)} chat templates; at most {MOST_TEMPLATES} are allowed", param="model"
@@ -70,11 +70,11 @@ def check_templates(said: Any, file: str) -> None:
             ) from error
 
 
-def _texts(said: Any) -> Iterator[str]:
-    if isinstance(said, str):
-        yield said
-    elif isinstance(said, dict | list):
-        for inner in said.values() if isinstance(said, dict) else said:
+def _texts(content: Any) -> Iterator[str]:
+    if isinstance(content, str):
+        yield content
+    elif isinstance(content, dict | list):
+        for inner in content.values() if isinstance(content, dict) else content:
             yield from _texts(inner)
 
 

@@ -1,4 +1,4 @@
-"""Allow-list of the files of a model folder, by which files are downloaded, accepted in uploads and copied."""
+"""Allow-list of the files of a model folder, for downloads, uploads and copies."""
 
 import re
 from fnmatch import fnmatchcase

@@ -20,7 +20,7 @@ from secateur_wire.errors import CorruptSafetensors, MissingTensors, UnusableMod
 
 QUANTISATION_KEY: Final = "quantization_config"
 _DTYPE_KEYS = ("dtype", "torch_dtype")
-_TAKEN = (
+_SUPPORTED = (
     "taken are 'fp8' (F8_E4M3 with scales, as DeepSeek-V3), 'mxfp4' (as gpt-oss), and plain float16, bfloat16 or "
     "float32 weights"
 )
@@ -69,12 +69,12 @@ def quantisation_of(config: Mapping[str, Any]) -> Quantisation | None:
     method = declared.get("quant_method") if isinstance(declared, dict) else None
     if method not in ("fp8", "mxfp4"):
         shown = "no 'quant_method'" if method is None else f"'quant_method' {str(method)[:50]!r}"
-        raise UnusableModel(f"config.json holds {QUANTISATION_KEY!r} with {shown}: {_TAKEN}", param="model")
+        raise UnusableModel(f"config.json holds {QUANTISATION_KEY!r} with {shown}: {_SUPPORTED}", param="model")
     for key, value in declared.items():
         if key not in _KEYS[method]:
             raise _refused(key, f"which {method!r} is not known to have: remove the key if nothing depends on it")
         if not _KEYS[method][key](value):
-            raise _refused(key, f"and {str(value)[:80]!r} is not read: {_TAKEN}")
+            raise _refused(key, f"and {str(value)[:80]!r} is not read: {_SUPPORTED}")
     block = declared.get("weight_block_size", _FP8_BLOCK) if method == "fp8" else None
     return Quantisation(method, _dtype(config), None if block is None else (block[0], block[1]))
 
@@ -120,34 +120,36 @@ def require_declared(tensors: Mapping[str, TensorEntry]) -> None:
         if entry.dtype.startswith(_SHORT_FLOATS):
             raise UnusableModel(
                 f"tensor {key[:200]!r} is stored as {entry.dtype}, and config.json says so in no {QUANTISATION_KEY!r}: "
-                f"{_TAKEN}",
+                f"{_SUPPORTED}",
                 param="model",
             )
 
 
 def _fp8(name: str, codes: TensorEntry, scales: TensorEntry, quantisation: Quantisation) -> QuantisedEntry:
     if codes.dtype != _FP8_CODES or scales.dtype not in _FP8_SCALE_DTYPES:
-        raise _unfit(codes, scales, f"codes are {_FP8_CODES}, scales one of {', '.join(_FP8_SCALE_DTYPES)}")
+        raise _mismatch(codes, scales, f"codes are {_FP8_CODES}, scales one of {', '.join(_FP8_SCALE_DTYPES)}")
     if len(codes.shape) < 2 or not codes.numel or not scales.numel:
-        raise _unfit(codes, scales, "weights have two dimensions or more, and scales")
+        raise _mismatch(codes, scales, "weights have two dimensions or more, and scales")
     *lead, rows, columns = codes.shape
     block, grid = quantisation.block, scales.shape
     if scales.numel == 1:
         block = (rows, columns)
     elif block is not None and grid != (*lead, -(-rows // block[0]), -(-columns // block[1])):
-        raise _unfit(codes, scales, f"there is one scale for each block of {block[0]} by {block[1]}, or one for all")
+        raise _mismatch(codes, scales, f"there is one scale for each block of {block[0]} by {block[1]}, or one for all")
     elif block is None:
         if len(grid) != len(codes.shape) or grid[:-2] != tuple(lead) or rows % grid[-2] or columns % grid[-1]:
-            raise _unfit(codes, scales, "scales must divide rows and columns evenly")
+            raise _mismatch(codes, scales, "scales must divide rows and columns evenly")
         block = (rows // grid[-2], columns // grid[-1])
     return _entry(name, codes.shape, quantisation, codes, scales, block)
 
 
 def _mxfp4(name: str, codes: TensorEntry, scales: TensorEntry, quantisation: Quantisation) -> QuantisedEntry:
     if codes.dtype != "U8" or scales.dtype not in ("U8", "F8_E8M0"):
-        raise _unfit(codes, scales, "codes must be U8, and scales U8 or F8_E8M0")
+        raise _mismatch(codes, scales, "codes must be U8, and scales U8 or F8_E8M0")
     if len(codes.shape) != 4 or codes.shape[-1] != _MXFP4_GROUP_BYTES or scales.shape != codes.shape[:-1]:
-        raise _unfit(codes, scales, f"codes are [experts, outputs, groups, {_MXFP4_GROUP_BYTES}], with a scale a group")
+        raise _mismatch(
+            codes, scales, f"codes are [experts, outputs, groups, {_MXFP4_GROUP_BYTES}], with a scale a group"
+        )
     experts, outputs, groups, _ = codes.shape
     return _entry(name, (experts, 2 * _MXFP4_GROUP_BYTES * groups, outputs), quantisation, codes, scales, None)
 
@@ -167,11 +169,11 @@ def _entry(
 
 def _dtype(config: Mapping[str, Any]) -> str:
     """Return the dequantised dtype, by its name in headers: the config's dtype, or bfloat16."""
-    said = next((value for key in _DTYPE_KEYS if (value := config.get(key))), None)
-    return next((stored for stored, name in WEIGHT_DTYPES.items() if name == said), "BF16")
+    declared = next((value for key in _DTYPE_KEYS if (value := config.get(key))), None)
+    return next((stored for stored, name in WEIGHT_DTYPES.items() if name == declared), "BF16")
 
 
-def _unfit(codes: TensorEntry, scales: TensorEntry, needed: str) -> CorruptSafetensors:
+def _mismatch(codes: TensorEntry, scales: TensorEntry, needed: str) -> CorruptSafetensors:
     return CorruptSafetensors(
         f"{codes.name[:200]!r} is {codes.dtype} {list(codes.shape)}, its scales {scales.dtype} {list(scales.shape)}: "
         f"{needed}",

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 class Losses:
     """Parts that a job takes out of a language model. With `biases` it leaves biases in their place.
 
-    `unlike_layers` is True if the layers that are left may differ in shape.
+    `different_layers` is True if the layers that are left may differ in shape.
     """
 
     heads: bool = False
     layers: bool = False
     biases: bool = False
-    unlike_layers: bool = False
+    different_layers: bool = False

@@ -19,9 +19,9 @@ from secateur_wire.metrics import Sparsity
 class Removal(ABC):
     """Kind of removal. Lists are in order of `rank`, lowest first.
 
-    `zeroes`: weights become zero, and all shapes stay. `keeps_zeros`: zeros are left, which packing leaves out.
-    `narrows`: layers get narrower, uniformly or each by itself. An architecture gives its refusal of this kind under
-    the name `offer`.
+    `zeroes`: weights become zero, and all shapes stay. `keeps_zeros`: the saved weights contain zeros, which packing
+    leaves out. `narrows`: layers get narrower, uniformly or each by itself. An architecture's `refused` has this kind
+    under the name `offer`.
     """
 
     id: str
@@ -66,7 +66,7 @@ class Removal(ABC):
 
     def losses(self, cut: Cut) -> Losses:
         """Return the parts that a language model loses. Exporters check them."""
-        return Losses(unlike_layers=cut.layout == "per_layer")
+        return Losses(different_layers=cut.layout == "per_layer")
 
     def latency_refusal(self) -> str | None:
         """Return the reason why a latency cannot be the target; None where it can."""
@@ -77,7 +77,7 @@ class Removal(ABC):
         return None
 
     def compares_splits(self, options: MethodParameters) -> bool:
-        """Return True if calibration text decides how the removal is split between attention and FFN."""
+        """Return True if calibration text decides how attention and FFN share the removal."""
         return False
 
     def rounding_cost(self, cut: Cut) -> float:
@@ -95,5 +95,5 @@ class Removal(ABC):
         return f"{shares}: {counted}." if counted else f"{shares}."
 
     def panels(self, sections: Mapping[str, Any]) -> Sequence[SharePanel]:
-        """Return the panels of the layers' picture for the report's sections that the kind added."""
+        """Return the panels of the layers' picture for the sections that this kind adds to the report."""
         return ()

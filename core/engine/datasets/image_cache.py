@@ -53,7 +53,7 @@ class ImageSelection:
     param: str = "evaluation"
 
     def order(self, count: int, name: str) -> tuple[list[int], int]:
-        """Return all image numbers, the selected ones first, and how many are selected; raises TooFewImages."""
+        """Return all image numbers, the selected ones first, and the number of selected ones; raises TooFewImages."""
         wanted = count if self.samples is None else self.samples
         if wanted > count:
             raise too_few(self.param, wanted, name, count)
@@ -64,9 +64,9 @@ class ImageSelection:
         return spaced + [number for number in range(count) if number not in chosen], wanted
 
 
-def too_few(param: str, wanted: int, name: str, there: int) -> TooFewImages:
+def too_few(param: str, wanted: int, name: str, available: int) -> TooFewImages:
     return TooFewImages(
-        f"{param} needs {wanted} images, but {name!r} has {there}: use fewer samples, or register more images",
+        f"{param} needs {wanted} images, but {name!r} has {available}: use fewer samples, or register more images",
         param=f"{param}.samples",
     )
 

@@ -241,10 +241,10 @@ def model_labels(rows: ImageRows, labels: Sequence[str], name: str, note: Callab
             note(f"{name}: its classes are in another order than the model's labels; they were matched by name")
         return numbers
     if any(known):
-        strange = [each for each, is_known in zip(rows.class_names, known, strict=True) if not is_known]
+        unknown = [each for each, is_known in zip(rows.class_names, known, strict=True) if not is_known]
         raise UnusableDataset(
-            f"{name}: {', '.join(map(repr, strange[:_NAMED]))}{' …' if len(strange) > _NAMED else ''} "
-            f"{'is no label' if len(strange) == 1 else 'are no labels'} of the model, the other classes are: rename or "
+            f"{name}: {', '.join(map(repr, unknown[:_NAMED]))}{' …' if len(unknown) > _NAMED else ''} "
+            f"{'is no label' if len(unknown) == 1 else 'are no labels'} of the model, the other classes are: rename or "
             "remove",
             param="label_field",
         )

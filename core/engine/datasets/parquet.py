@@ -11,7 +11,7 @@ from secateur_wire.errors import UnusableDataset
 
 @contextmanager
 def readable(name: str) -> Iterator[None]:
-    """Turn Arrow's errors while it reads the file `name` into UnusableDataset."""
+    """Turn errors of Arrow on reading the file `name` into UnusableDataset."""
     try:
         yield
     except pyarrow.ArrowMemoryError:

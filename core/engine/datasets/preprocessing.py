@@ -25,8 +25,8 @@ _INTERPOLATIONS = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
 }
-_SQUASHED_FROM = 384
-"""Shorter side from which on transformers' ConvNeXt processor resizes without keeping proportions or cropping."""
+_RESIZED_FROM = 384
+"""Shorter side in pixels from which transformers' ConvNeXt processor resizes to a square instead of cropping."""
 
 Size = tuple[int, int]
 
@@ -103,23 +103,23 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         if file.stat().st_size > _MOST_BYTES:
             raise ValueError(f"it is larger than {_MOST_BYTES} bytes")
-        said = parse_json(file.read_bytes())
-        if not isinstance(said, dict):
+        definition = parse_json(file.read_bytes())
+        if not isinstance(definition, dict):
             raise ValueError("it is no object")
     except ValueError as error:
         raise UnusableModel(f"{PREPROCESSOR_FILE} is not valid: {str(error)[:200]}", param="model") from error
-    return said
+    return definition
 
 
-def _of_transformers(said: dict[str, Any], channels: int, model_size: Size | None) -> Preprocessing:
-    factor = _number(said, "rescale_factor", 1 / 255) if said.get("do_rescale", True) else 1.0
-    is_normalised = said.get("do_normalize", True)
-    mean = _by_channel(said, "image_mean", channels) if is_normalised else (0.0,)
-    deviation = _by_channel(said, "image_std", channels) if is_normalised else (1.0,)
+def _of_transformers(definition: dict[str, Any], channels: int, model_size: Size | None) -> Preprocessing:
+    factor = _number(definition, "rescale_factor", 1 / 255) if definition.get("do_rescale", True) else 1.0
+    is_normalised = definition.get("do_normalize", True)
+    mean = _by_channel(definition, "image_mean", channels) if is_normalised else (0.0,)
+    deviation = _by_channel(definition, "image_std", channels) if is_normalised else (1.0,)
     # x·factor = (x/255)·(255·factor): one form covers both cases
     scale = 255 * factor
-    shorter_side, size, crop = _geometry(said, model_size)
-    resample = said.get("resample")
+    shorter_side, size, crop = _geometry(definition, model_size)
+    resample = definition.get("resample")
     return Preprocessing(
         channels=channels,
         mean=tuple(each / scale for each in mean),
@@ -132,79 +132,81 @@ def _of_transformers(said: dict[str, Any], channels: int, model_size: Size | Non
     )
 
 
-def _geometry(said: dict[str, Any], model_size: Size | None) -> tuple[int | None, Size | None, Size | None]:
+def _geometry(definition: dict[str, Any], model_size: Size | None) -> tuple[int | None, Size | None, Size | None]:
     """Return (shorter side, size, crop)."""
-    crop = _size(said.get("crop_size")) if said.get("do_center_crop") else None
-    if not said.get("do_resize", True):
+    crop = _size(definition.get("crop_size")) if definition.get("do_center_crop") else None
+    if not definition.get("do_resize", True):
         return None, None if crop else model_size, crop
-    requested = said.get("size")
+    requested = definition.get("size")
     edge = requested.get("shortest_edge") if isinstance(requested, dict) else None
-    if edge is None and "crop_pct" in said and type(requested) is int:
+    if edge is None and "crop_pct" in definition and type(requested) is int:
         edge = requested
     if edge is None:
         return None, _size(requested) or model_size, crop
     side = _side(edge)
-    if said.get("crop_pct") is None:
+    if definition.get("crop_pct") is None:
         return side, None, crop or (side, side)
-    if side >= _SQUASHED_FROM:
+    if side >= _RESIZED_FROM:
         return None, (side, side), crop
-    return int(side / _share(said)), None, (side, side)
+    return int(side / _share(definition)), None, (side, side)
 
 
-def _of_timm(said: Mapping[str, Any], channels: int, model_size: Size | None) -> Preprocessing:
-    size = said.get("input_size")
+def _of_timm(definition: Mapping[str, Any], channels: int, model_size: Size | None) -> Preprocessing:
+    size = definition.get("input_size")
     wanted = _size({"height": size[1], "width": size[2]}) if isinstance(size, list) and len(size) == 3 else model_size
-    interpolation = _INTERPOLATIONS.get(str(said.get("interpolation")), Image.Resampling.BILINEAR)
+    interpolation = _INTERPOLATIONS.get(str(definition.get("interpolation")), Image.Resampling.BILINEAR)
     return Preprocessing(
         channels=channels,
-        mean=_by_channel(said, "mean", channels),
-        deviation=_by_channel(said, "std", channels),
-        shorter_side=None if wanted is None else int(min(wanted) / _share(said)),
+        mean=_by_channel(definition, "mean", channels),
+        deviation=_by_channel(definition, "std", channels),
+        shorter_side=None if wanted is None else int(min(wanted) / _share(definition)),
         crop=wanted,
         resample=int(interpolation),
         origin="pretrained_cfg of config.json",
     )
 
 
-def _size(said: Any) -> Size | None:
+def _size(definition: Any) -> Size | None:
     """Return (height, width) from either form; None where there is none."""
-    if said is None:
+    if definition is None:
         return None
-    if isinstance(said, dict) and {"height", "width"} <= said.keys():
-        return _side(said["height"]), _side(said["width"])
-    side = _side(said["shortest_edge"] if isinstance(said, dict) and "shortest_edge" in said else said)
+    if isinstance(definition, dict) and {"height", "width"} <= definition.keys():
+        return _side(definition["height"]), _side(definition["width"])
+    side = _side(
+        definition["shortest_edge"] if isinstance(definition, dict) and "shortest_edge" in definition else definition
+    )
     return side, side
 
 
 def _side(value: Any) -> int:
     if type(value) is not int or not 0 < value <= 2**13:
-        raise _senseless("size", value)
+        raise _invalid("size", value)
     return value
 
 
-def _share(said: Mapping[str, Any]) -> float:
-    share = _number(said, "crop_pct", 1.0)
+def _share(definition: Mapping[str, Any]) -> float:
+    share = _number(definition, "crop_pct", 1.0)
     if not 0.1 <= share <= 1:
-        raise _senseless("crop_pct", share)
+        raise _invalid("crop_pct", share)
     return share
 
 
-def _number(said: Mapping[str, Any], name: str, default: float) -> float:
-    value = said.get(name, default)
+def _number(definition: Mapping[str, Any], name: str, default: float) -> float:
+    value = definition.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
-        raise _senseless(name, value)
+        raise _invalid(name, value)
     return float(value)
 
 
-def _by_channel(said: Mapping[str, Any], name: str, channels: int) -> tuple[float, ...]:
+def _by_channel(definition: Mapping[str, Any], name: str, channels: int) -> tuple[float, ...]:
     """Return numbers for each channel, or one for all; 0.5 where there are none."""
-    value = said.get(name, 0.5)
+    value = definition.get(name, 0.5)
     values = value if isinstance(value, list) else [value]
     is_right = all(type(each) in (int, float) and math.isfinite(each) for each in values)
     if not is_right or len(values) not in (1, channels) or (name.endswith("std") and 0 in values):
-        raise _senseless(name, value)
+        raise _invalid(name, value)
     return tuple(float(each) for each in values)
 
 
-def _senseless(name: str, value: Any) -> UnusableModel:
+def _invalid(name: str, value: Any) -> UnusableModel:
     return UnusableModel(f"the model's settings for images are not valid: {name} {str(value)[:100]!r}", param="model")

@@ -31,7 +31,7 @@ def timing_bytes(dense: ModelDescription, other_bytes: int, sequence_length: int
     return ceil((dense.bytes + other_bytes + forward_bytes(dense, tokens, predicted=1)) * SMALL_TENSORS)
 
 
-def asking_bytes(description: ModelDescription, longest: int, logits_bytes: int) -> int:
+def scoring_bytes(description: ModelDescription, longest: int, logits_bytes: int) -> int:
     """Return the bytes for scoring questions of at most `longest` tokens.
 
     Log-probabilities of a batch are still in memory while the next batch runs and its logits are computed.
@@ -62,11 +62,11 @@ def _values_of_a_token(description: ModelDescription) -> tuple[int, int]:
     """
     hidden, block = description.hidden_size, BlockShape.of(description)
     if not block.groups or any(linear.experts for linear in description.linears):
-        return rough_values(description)
+        return approximate_values(description)
     return hidden + block.passing + 2 * min(_ROTARY_FEATURES, hidden), block.cached
 
 
-def rough_values(description: ModelDescription) -> tuple[int, int]:
+def approximate_values(description: ModelDescription) -> tuple[int, int]:
     """Return roughly the peak of values per token inside a block, and the cached values per token."""
-    broadest = max(each.out_features for each in description.linears)
-    return 6 * description.hidden_size + 3 * broadest, 2 * description.hidden_size
+    widest = max(each.out_features for each in description.linears)
+    return 6 * description.hidden_size + 3 * widest, 2 * description.hidden_size

@@ -31,7 +31,7 @@ def measure_latency(
 
 
 class DenseLatency:
-    """Loaded dense model against which others are timed in turn, on one sequence of up to 2048 tokens."""
+    """Loaded dense model. Other models are timed in turn with it, on one sequence of up to 2048 tokens."""
 
     def __init__(self, dense: ModelFolder, *, sequence_length: int, device: torch.device, other_bytes: int) -> None:
         """Load the dense model; raises OutOfMemory where the largest other model, of `other_bytes`, would not fit."""

@@ -49,12 +49,12 @@ def reload_check(
     known = family or architecture_for(config["architectures"], discovered)
     implementations = own_implementations(getattr(transformers, known.architecture), known.config_path)
     runs_code = family is not None
-    placing: AbstractContextManager[Any] = nullcontext({})
+    keywords: AbstractContextManager[Any] = nullcontext({})
     if offload is not None:
-        placing = offloading(
+        keywords = offloading(
             artifact, known, offload, device=device, trust_remote_code=runs_code, implementations=implementations
         )
-    with working("opening the artifact anew"), _refusals(), placing as places:
+    with working("opening the artifact anew"), _refusals(), keywords as places:
         opened: Any = AutoModelForCausalLM.from_pretrained(
             artifact,
             local_files_only=True,

@@ -1,4 +1,4 @@
-"""Memory of the reload check, and the rule whether it loads the whole model or leaves the blocks' matrices on disk.
+"""Memory of the reload check, and the rule for leaving the matrices of the model's blocks on disk.
 
 The check and the estimate of a job follow the same rule. Without torch.
 """
@@ -11,7 +11,7 @@ from math import ceil
 from core.device_kinds import DeviceKind
 from core.engine.architectures.description import ModelDescription
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
-from core.engine.evaluation.forward_memory import SMALL_TENSORS, rough_values
+from core.engine.evaluation.forward_memory import SMALL_TENSORS, approximate_values
 
 VERIFIED_POSITIONS = 64
 """Tokens whose logits are compared."""
@@ -96,13 +96,13 @@ def offloaded_needs(description: ModelDescription, device: DeviceKind) -> Reload
 
 def _passing(description: ModelDescription, width: int) -> int:
     """Return the bytes of a forward's tensors inside a block; `width` is the bytes of a value."""
-    inside, _ = rough_values(description)
+    inside, _ = approximate_values(description)
     return _positions(description) * inside * width
 
 
 def _cache(description: ModelDescription) -> int:
     """Return the bytes of keys and values of all blocks."""
-    _, cached = rough_values(description)
+    _, cached = approximate_values(description)
     return _positions(description) * description.layers * cached * WEIGHT_BYTES[description.dtype]
 
 

@@ -53,7 +53,7 @@ def measure_tasks(
 
     `questions` are JSON lines with the columns of the task's hub dataset; `on_progress` is called with 0 to 1. Returns
     for each task `samples`, the harness's `version` of it, `acc` and `acc_stderr`, and `acc_norm` and `acc_norm_stderr`
-    where the harness has them; the standard error is the sample standard deviation over the root of the samples.
+    where the harness has them. A standard error is the sample standard deviation divided by √samples.
 
     Raises UnusableDataset where a file does not fit the task.
     """

@@ -17,7 +17,7 @@ to a verified artifact, in files of the requested types."""
 
 @dataclass(frozen=True)
 class AddedCost:
-    """Upper bound of the cost of an added form: bytes of its files, of temporary files, and of memory, and operations.
+    """Upper bound of the cost of an added form: bytes of its files, of temporary files and of memory; operations.
 
     The operations run on the CPU, where the forms' runtimes run.
     """
@@ -81,7 +81,7 @@ class AddedExporterInfo(ExporterInfo):
     most_timed_parameters: int = 0
 
     def check_types(self, description: ModelDescription, types: Sequence[str], losses: Losses, param: str) -> None:
-        """Require that the form can hold a language model after its losses; raises InvalidRequest."""
+        """Require that the form can hold a language model without the lost parts; raises InvalidRequest."""
 
     def widths(self, types: Sequence[str]) -> tuple[int, ...]:
         """Return the numbers that should divide widths, for these types, the largest (and costliest) first."""

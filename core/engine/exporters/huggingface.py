@@ -35,10 +35,10 @@ def write_checkpoint(
     """
     folder.mkdir(parents=True, exist_ok=True)
     entries = [*unchanged, *(entry for file in files for entry in read_header(file).values())]
-    said = json.loads((source / CONFIG_FILE).read_bytes()) if config is None else config
-    if said.get(QUANTISATION_KEY) is not None:
-        config = plain_config(said)
-    family = per_layer_architecture(said, discovered)
+    content = json.loads((source / CONFIG_FILE).read_bytes()) if config is None else config
+    if content.get(QUANTISATION_KEY) is not None:
+        config = plain_config(content)
+    family = per_layer_architecture(content, discovered)
     if family is not None:  # transformers renames keys of files only for its own classes
         entries = [replace(entry, name=family.module_name(entry.name)) for entry in entries]
     shards: list[list[TensorEntry]] = [[]]

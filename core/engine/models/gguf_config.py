@@ -22,7 +22,7 @@ _SCALED_BY_WIDTH: Final = {"gemma2": 46, "gemma3": 62}
 
 
 def complete_config(config: PretrainedConfig, header: GgufHeader) -> PretrainedConfig:
-    """Set the values that the loader's config lacks; return that config, or one of the class that has them all.
+    """Set the values that the loader's config lacks; return that config, or one of a class that has the file's biases.
 
     Biases would otherwise be dropped silently.
     """

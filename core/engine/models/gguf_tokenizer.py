@@ -206,8 +206,8 @@ def _frame(
     wanted = {"bos": adds_bos, "eos": False}
     framed = {}
     for name, default in wanted.items():
-        said = header.get(f"tokenizer.ggml.add_{name}_token", bool)
-        if default if said is None else said:
+        declared = header.get(f"tokenizer.ggml.add_{name}_token", bool)
+        if default if declared is None else declared:
             if name not in special:
                 raise UnusableModel(f"{header.name} adds a {name.upper()} token but does not name it", param="path")
             framed[name] = tokens[special[name]]

@@ -47,7 +47,7 @@ def generate_documents(
     Raises UnusableModel where the model generates too little, NotFiniteWeights where it computes no probabilities.
     """
     begin = [first_token(model.config, tokenizer)] if starts_with_bos(tokenizer) else []
-    firsts = sorted(set(range(len(tokenizer))) - set(tokenizer.all_special_ids))
+    first_tokens = sorted(set(range(len(tokenizer))) - set(tokenizer.all_special_ids))
     torch.manual_seed(seed)
     written = sampled = 0
     with counting("the model writes text of its own, tokens", tokens) as count:
@@ -59,7 +59,9 @@ def generate_documents(
                     param="model",
                 )
             missing = math.ceil((tokens - written) / length)
-            drawn = [firsts[number] for number in torch.randint(len(firsts), (min(at_once, missing),)).tolist()]
+            drawn = [
+                first_tokens[number] for number in torch.randint(len(first_tokens), (min(at_once, missing),)).tolist()
+            ]
             given_BT = torch.tensor([[*begin, first] for first in drawn])
 
             def on_token(each: int, before: int = written, texts: int = len(drawn)) -> None:

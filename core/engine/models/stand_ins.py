@@ -10,7 +10,7 @@ Answer: TypeAlias = Tensor | tuple[Tensor | None, ...]
 
 
 class _StandIn(nn.Module):
-    """Stand-in for a block; other attributes are the block's, as Gemma's backbone reads `attention_type`.
+    """Stand-in for a block; its other attributes are the block's, because Gemma's backbone reads `attention_type`.
 
     It returns what the block returns: hidden states, or a tuple of `outputs` items that begins with them.
     """

@@ -317,8 +317,8 @@ def read_ahead(read: Callable[[Item], Content], items: Sequence[Item]) -> Iterat
     after an error.
     """
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="reader") as thread:
-        coming = [thread.submit(read, each) for each in items[:1]]
+        pending = [thread.submit(read, each) for each in items[:1]]
         for place in range(len(items)):
-            content = coming.pop().result()
-            coming += [thread.submit(read, each) for each in items[place + 1 : place + 2]]
+            content = pending.pop().result()
+            pending += [thread.submit(read, each) for each in items[place + 1 : place + 2]]
             yield content

@@ -38,5 +38,5 @@ class AllocationOptions(BaseModel):
 
     @property
     def measured_allocation(self) -> str | None:
-        """Return the allocation, where a pass over calibration text decides it."""
+        """Return the allocation if it needs a pass over calibration text; None otherwise."""
         return str(self.allocation) if self.allocation in ("owl", "fisher") else None

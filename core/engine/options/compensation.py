@@ -15,7 +15,7 @@ ROUTER_STEPS = 4
 class Refit(BaseModel):
     """Fit of weights to the outputs of the dense model."""
 
-    is_after_a_cut: ClassVar[bool] = False
+    is_after_removal: ClassVar[bool] = False
     """True for a fit after units or layers were removed; False after weights became zero and every shape stayed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -86,7 +86,7 @@ class CompensationOptions(BaseModel):
 class CutRefit(Refit):
     """Refit of the linear layers that remain after heads, channels or layers were removed."""
 
-    is_after_a_cut = True
+    is_after_removal = True
 
     refit: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] = Field(
         0.5, description=Refit.model_fields["refit"].description

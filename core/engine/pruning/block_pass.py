@@ -80,7 +80,7 @@ class BlockPass:
         self._saved = None if "resume" in folder.family.refused else self.store.load(BLOCK)
         halved_at = self._saved.state.get("halved_at", ()) if isinstance(self._saved, Saved) else ()
         self.micro_batches = MicroBatches(plan.micro_batch, tuple(halved_at))
-        self._can_go_on = False
+        self._can_resume = False
         self.measured_batches: int | None = None
         """Number of micro-batches of each stream on which perplexity is measured; None: all."""
 
@@ -102,7 +102,7 @@ class BlockPass:
         if why is not None:
             self.progress.log(f"a pass over this architecture starts anew: {why}")
             return None
-        saved, self._can_go_on = self._saved, True
+        saved, self._can_resume = self._saved, True
         if isinstance(saved, Rejected):
             self.notes.append(saved.reason)
             self.progress.log(saved.reason)
@@ -127,7 +127,7 @@ class BlockPass:
 
         Return False, and save nothing, where no record can be resumed, or all micro-batches have one sequence.
         """
-        if not self._can_go_on or self.micro_batches.are_smallest(self.calibration_tokens, self.evaluation_tokens):
+        if not self._can_resume or self.micro_batches.are_smallest(self.calibration_tokens, self.evaluation_tokens):
             return False
         newest = self.store.load(BLOCK)
         saved = newest if isinstance(newest, Saved) else None
@@ -166,7 +166,7 @@ class BlockPass:
         ]
 
     def dense_perplexities(self, streamed: StreamedModel, streams: Iterable[Stream]) -> list[MeasuredPerplexity]:
-        """Return the dense perplexity of each evaluation: the known one, or its stream's at the end."""
+        """Return the dense perplexity of each evaluation: already known, or measured on its stream."""
         measured = iter(self.perplexities(streamed, streams))
         return [self._known[name] if name in self._known else next(measured) for name in self.evaluations]
 

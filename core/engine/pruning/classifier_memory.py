@@ -20,8 +20,8 @@ _COUNT_BYTES = 512
 """Bytes of the optimiser's step count of a parameter: the smallest allocation."""
 _NORM_BYTES = 16
 """Bytes per weight for the norm of its filter."""
-_LOOKED_AT = 32
-"""Images on which dead neurons are searched."""
+_NEURON_IMAGES = 32
+"""Number of images for the search of dead neurons."""
 _COMPARED = 13
 """Bytes per weight when all weights are compared: its score, a count of ties, masks, and its score again."""
 
@@ -120,11 +120,11 @@ class ClassifierMemory:
         return max(2 * sums, sums + ceil(share * max(0, self.passes.curvature - sums)))
 
     def finding_dead_neurons(self, images: int) -> int:
-        """Return the bytes for finding neurons that nothing reads, on a few images, beside the earlier weights.
+        """Return the bytes for finding neurons that nothing reads, on a few images, with a copy of the earlier weights.
 
         A forward keeps tensors for its backward, with copies of the layers' outputs, and gradients in these.
         """
-        few = min(images, _LOOKED_AT)
+        few = min(images, _NEURON_IMAGES)
         return self.passes.weights + self.graph(few) + few * self._outputs
 
     def graph(self, images: int) -> int:

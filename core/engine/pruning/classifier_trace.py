@@ -60,7 +60,7 @@ class _Traced:
 
     def __init__(self, model: nn.Module, linears: Sequence[LinearShape], image_shape: tuple[int, int, int]) -> None:
         self.model, self.linears, self.image_shape = model, linears, image_shape
-        self.there = [*model.parameters(), *model.buffers()]
+        self.weights = [*model.parameters(), *model.buffers()]
         modules = dict(model.named_modules())
         self.layers: Mapping[str, Layer] = {
             shape.name: module
@@ -75,7 +75,7 @@ class _Traced:
             layers = self._layers()
         return ClassifierPasses(
             image_shape=self.image_shape,
-            weights=sum(allocated(each.nbytes) for each in self.there),
+            weights=sum(allocated(each.nbytes) for each in self.weights),
             trained=sum(allocated(each.nbytes) for each in parameters),
             tensors=len(parameters),
             operations=count_flops(self.model, self.image_shape),
@@ -107,7 +107,7 @@ class _Traced:
         few, more = _IMAGES
         seen = []
         for images in _IMAGES:
-            with context or nullcontext(), LiveBytes(self.there) as mode:
+            with context or nullcontext(), LiveBytes(self.weights) as mode:
                 run(images)
             seen.append(mode.moments)
         of_images = [(second - first) // (more - few) for first, second in zip(*seen, strict=True)]
@@ -144,7 +144,7 @@ class _Traced:
 
         handles = [layer.register_forward_pre_hook(arrive(name)) for name, layer in self.layers.items()]
         handles += [layer.register_forward_hook(leave(name)) for name, layer in self.layers.items()]
-        with removed_after(handles), LiveBytes(self.there) as mode:
+        with removed_after(handles), LiveBytes(self.weights) as mode:
             self._evaluate(images)
         return [LayerPass.model_validate({"name": name, **facts}) for name, facts in seen.items()]
 
@@ -159,7 +159,7 @@ class _Traced:
         with outer.uncounted():
             try:
                 two = inputs[: _TWO * len(inputs) // images]  # with one image, further views would take no memory
-                with LiveBytes([*self.there, inputs]) as mode:
+                with LiveBytes([*self.weights, inputs]) as mode:
                     for X_BGLI in input_rows(name, layer, two, _TWO):
                         for X_BLI in X_BGLI.unbind(1):  # in the order of a statistic
                             X_BLI.reshape(-1, X_BLI.shape[-1])
@@ -170,7 +170,7 @@ class _Traced:
 
     def _peak(self, run: Callable[[], object]) -> int:
         """Return the peak bytes of a pass."""
-        with LiveBytes(self.there) as mode:
+        with LiveBytes(self.weights) as mode:
             run()
         return max(mode.moments, default=0)
 

@@ -82,7 +82,7 @@ class InputStatistic:
             squares_I = torch.linalg.vector_norm(X_NI, dim=0).square()
             self._squares_I = squares_I if self._squares_I is None else self._squares_I + squares_I
 
-    def give_unseen_inputs(self, share: float) -> None:
+    def fill_unseen_inputs(self, share: float) -> None:
         """Give features that were zero in all tokens a mean square of `share` times the others' mean.
 
         A few tokens do not prove that these features are always zero. Weights that read them are thus ranked by size,

@@ -81,7 +81,7 @@ def input_rows(name: str, layer: Layer, inputs: Tensor, images: int) -> Iterator
 
 
 def rows_at_once(layer: Layer, inputs: Tensor, images: int) -> int:
-    """Return the number of a batch's images whose rows are computed at a time; `images` is the batch's number."""
+    """Return the number of a batch's images whose rows are computed at a time; `images` are in the batch."""
     values = inputs.numel() // images
     if isinstance(layer, nn.Conv2d):
         height, width = layer.kernel_size

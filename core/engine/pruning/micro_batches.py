@@ -13,7 +13,7 @@ from secateur_wire.base import JsonObject
 
 @dataclass(frozen=True)
 class MicroBatches:
-    """Sizes of a pass's micro-batches: the plan's, halved from the blocks on where memory ran out.
+    """Sizes of a pass's micro-batches: the plan's size, halved from each block on at which memory ran out.
 
     `planned` returns the number of sequences of a length per forward. `halved_at` are the blocks, once for each
     halving.

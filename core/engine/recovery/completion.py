@@ -52,8 +52,8 @@ def complete_recovery(
         raise _inapplicable("lora", requested.method, recoveries_where(lambda each: each.adapters != "never"))
     _check_stages(requested)
     lora = requested.lora
-    is_unsaid = "lora" not in requested.model_fields_set
-    if info.adapters == "always" or (info.adapters == "unless null" and is_unsaid and not loses_units):
+    is_unset = "lora" not in requested.model_fields_set
+    if info.adapters == "always" or (info.adapters == "unless null" and is_unset and not loses_units):
         lora = lora or Lora()
     if lora is not None and requested.train_embeddings is not None:
         raise InvalidRequest(
@@ -165,8 +165,8 @@ def _of_learning(requested: float | None, info: RecoveryInfo, unset: float) -> f
 
 
 def _steps(requested: Recovery) -> int:
-    is_unsaid = "steps" not in requested.model_fields_set
-    return _MOST_STEPS if requested.minutes is not None and is_unsaid else requested.steps
+    is_unset = "steps" not in requested.model_fields_set
+    return _MOST_STEPS if requested.minutes is not None and is_unset else requested.steps
 
 
 def _check_stages(requested: Recovery) -> None:

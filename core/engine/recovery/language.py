@@ -103,7 +103,7 @@ def recover(
 
     Raises WorkStopped, RecoveryDiverged, ZerosRefilled, and InvalidRequest for a recovery that does not fit the model.
     """
-    began = time.monotonic()
+    started = time.monotonic()
     recovery = complete_recovery(recovery, folder.description, windows_NT.shape[1])
     device = device or default_device()
     accelerator, frozen_dtype = training_precision(DTYPES[folder.description.dtype], device)
@@ -165,10 +165,10 @@ def recover(
         hidden_errors=training.hidden_errors,
         gains=training.pace.gains,
         ending=training.pace.ending(len(training.losses)) or "steps",
-        trained=trained_of(trainable, folder.family),
+        trained=describe_trained(trainable, folder.family),
         trained_parameters=trained_parameters,
         tokens=len(training.losses) * recovery.batch_size * windows_NT.shape[1],
-        seconds=time.monotonic() - began,
+        seconds=time.monotonic() - started,
         resumed_from=training.resumed_from,
         processes=accelerator.num_processes,
         rounds=sampling.rounds,
@@ -188,9 +188,9 @@ def _holdout_size(sequences: int) -> int:
 
 def _require_complete(folder: ModelFolder, model: PreTrainedModel) -> None:
     """Raise MissingTensors for parameters that the files lack; `from_pretrained` would initialise them at random."""
-    lacking = [name for name, _ in model.named_parameters() if name not in folder.tensors]
-    if lacking:
-        raise MissingTensors(f"the files lack {', '.join(lacking[:3])}", param="model")
+    missing = [name for name, _ in model.named_parameters() if name not in folder.tensors]
+    if missing:
+        raise MissingTensors(f"the files lack {', '.join(missing[:3])}", param="model")
 
 
 def _write(folder: ModelFolder, parameters: dict[str, nn.Parameter], changed: Sequence[str], target: Path) -> None:
@@ -255,6 +255,6 @@ def freeze_experts(model: PreTrainedModel, family: Architecture) -> None:
                 parameter.requires_grad_(False)
 
 
-def trained_of(trainable: Trainable, family: Architecture) -> str:
+def describe_trained(trainable: Trainable, family: Architecture) -> str:
     """Return the trained parameters in words, for the report."""
     return trainable.trained if family.experts is None else f"{trainable.trained}, outside experts and routers"

@@ -42,8 +42,8 @@ class Pace:
         self.gains = [(step, seconds, loss) for step, seconds, loss in state["gains"]]
         self._cooling = None
         if state["cooling"] is not None:
-            first, last, hottest = state["cooling"]
-            self._cooling = (first, last, hottest)
+            first, last, highest = state["cooling"]
+            self._cooling = (first, last, highest)
         self._began = self._clock() - (self.seconds[-1] if self.seconds else 0.0)
 
     def elapsed(self) -> float:
@@ -77,8 +77,8 @@ class Pace:
         """Return the learning rate of a step."""
         if self._cooling is None:
             return rate(self._place(step), self._recovery)
-        first, last, hottest = self._cooling
-        return hottest * (last - step) / (last - first)
+        first, last, highest = self._cooling
+        return highest * (last - step) / (last - first)
 
     def is_measured(self, step: int) -> bool:
         """Return True if the loss on hold-out sequences is to be measured before a step."""

@@ -22,7 +22,10 @@ def training_precision(stored: torch.dtype, device: torch.device) -> tuple[Accel
 
 
 def checkpoint_activations(model: PreTrainedModel) -> None:
-    """Keep only the input of each block, and run the block again in the backward. Later 5.x renamed the method."""
+    """Keep only the input of each block, and run the block again in the backward.
+
+    Releases of transformers name the method differently.
+    """
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": False})
 

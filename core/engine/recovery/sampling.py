@@ -31,7 +31,7 @@ class Sampling(Protocol):
 
 
 class InOrder:
-    """Order of all `count` sequences, random, then all in another order."""
+    """Sampling of all `count` sequences in random order, then of all in another order."""
 
     def __init__(self, count: int, recovery: Recovery) -> None:
         self._count, self._recovery = count, recovery
@@ -70,23 +70,23 @@ class Adaptive:
         self._sources, self._recovery = sources, recovery
         self._size, self._every = recovery.batch_size, recovery.resample_every
         self._ends = list(accumulate((stage.steps for stage in recovery.stages), initial=0))
-        self._firsts = list(accumulate((len(each.windows_NT) for each in sources), initial=0))
+        self._source_starts = list(accumulate((len(each.windows_NT) for each in sources), initial=0))
         self.rounds: list[dict[str, Any]] = []
 
     def begin(self, step: int, loss: Callable[[Tensor], float]) -> bool:
         """Measure the losses at the start of a round; return False once the stage of this step has ended."""
         stage, start, end = self._stage(step)
-        mine = [each for each in self.rounds if each["stage"] == stage]
-        if mine and mine[-1]["is_over"]:
+        own_rounds = [each for each in self.rounds if each["stage"] == stage]
+        if own_rounds and own_rounds[-1]["is_over"]:
             return False
-        if (step - start) % self._every == 0 and (not mine or mine[-1]["step"] < step):
+        if (step - start) % self._every == 0 and (not own_rounds or own_rounds[-1]["step"] < step):
             lost = {
                 number: max(0.0, loss(source.holdout_NT) - source.reference)
                 for number, source in enumerate(self._sources)
                 if source.stage == stage
             }
             mean = sum(lost.values()) / len(lost)
-            is_over = bool(mine) and mean >= mine[-1]["mean"]
+            is_over = bool(own_rounds) and mean >= own_rounds[-1]["mean"]
             named = {self._sources[number].name: each for number, each in lost.items()}
             counts = shares(list(lost.values()), min(self._every, end - step) * self._size)
             self.rounds.append(
@@ -106,9 +106,10 @@ class Adaptive:
 
     def _subset(self, step: int, counts: dict[int, int]) -> Iterator[int]:
         for number, count in counts.items():
-            there = len(self._sources[number].windows_NT)
+            available = len(self._sources[number].windows_NT)
             for place in range(count):
-                yield self._firsts[number] + _order(there, self._recovery.seed, step + place // there)[place % there]
+                order = _order(available, self._recovery.seed, step + place // available)
+                yield self._source_starts[number] + order[place % available]
 
     def _stage(self, step: int) -> tuple[int, int, int]:
         """Return the stage of a step, its first step, and the one after its last."""

@@ -13,7 +13,7 @@ def every_parameter(opened: OpenedModel) -> Trainable:
     return Trainable(opened.model, "every parameter", list(parameters), zeros, merge=lambda: opened.model)
 
 
-def all_but_embeddings(opened: OpenedModel) -> Trainable:
+def all_except_embeddings(opened: OpenedModel) -> Trainable:
     """Train all parameters except embeddings and head, and keep the zeros of the linear layers."""
     model = opened.model
     frozen = [each for each in model.modules() if isinstance(each, nn.Embedding)]

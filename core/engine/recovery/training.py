@@ -130,8 +130,8 @@ class Training:
         torch.manual_seed((recovery.seed * 1_000_003 + step) * 4096 + accelerator.process_index)
         for group in self._optimizer.param_groups:
             group["lr"] = self.pace.rate(step)
-        mine = self.batch(step)[accelerator.process_index :: accelerator.num_processes]
-        tokens_BT = self._windows[mine].to(accelerator.device)
+        own = self.batch(step)[accelerator.process_index :: accelerator.num_processes]
+        tokens_BT = self._windows[own].to(accelerator.device)
         parts = tokens_BT.split(sequences_at_once(recovery))
         total = torch.zeros(())
         for number, part_BT in enumerate(parts, 1):
@@ -204,7 +204,7 @@ class Training:
         taken = torch.tensor(float(len(self.losses)))
         for name, parameter in self._trained.items():
             parameter.copy_(trained[name])
-            mine = {each: moments[f"{name}/{each}"].to(parameter.device) for each in _ADAM_STATE}
-            self._optimizer.state[parameter] = {"step": taken.to(parameter.device, copy=True), **mine}
+            own = {each: moments[f"{name}/{each}"].to(parameter.device) for each in _ADAM_STATE}
+            self._optimizer.state[parameter] = {"step": taken.to(parameter.device, copy=True), **own}
         self._sampling.rounds = saved.state["rounds"]
         self.resumed_from = saved.position

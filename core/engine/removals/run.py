@@ -61,7 +61,7 @@ class LanguageRun(ABC, Generic[P]):
     def walk(self, folder: ModelFolder, plan: P, **setting: Any) -> LanguagePass[P]:
         """Return the pass that executes the plan; `setting` are the keyword arguments of `BlockPass`."""
 
-    def config_left(self, folder: ModelFolder, plan: P) -> JsonObject:
+    def pruned_config(self, folder: ModelFolder, plan: P) -> JsonObject:
         """Return the config.json of a model pruned by this plan. It does not depend on the choice of units."""
         return folder.raw_config
 

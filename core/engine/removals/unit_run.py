@@ -41,11 +41,11 @@ class UnitRun(LanguageRun[UnitRemovalPlan]):
     def walk(self, folder: ModelFolder, plan: UnitRemovalPlan, **setting: Any) -> UnitRemovalPass:
         return self.pass_type(folder, plan, **setting)
 
-    def config_left(self, folder: ModelFolder, plan: UnitRemovalPlan) -> JsonObject:
+    def pruned_config(self, folder: ModelFolder, plan: UnitRemovalPlan) -> JsonObject:
         structure = require_structure(folder.description)
-        counts = UnitCounts(layers=self.counts_left(folder, plan))
+        counts = UnitCounts(layers=self.remaining_counts(folder, plan))
         return config_after_removal(folder, structure, plan.kinds, counts)
 
     @abstractmethod
-    def counts_left(self, folder: ModelFolder, plan: UnitRemovalPlan) -> dict[int, LayerCounts]:
+    def remaining_counts(self, folder: ModelFolder, plan: UnitRemovalPlan) -> dict[int, LayerCounts]:
         """Return the counts of each layer that stays; they do not depend on which layers are removed."""

@@ -15,8 +15,8 @@ STATE = "state.json"
 class Kind:
     """Kind of record.
 
-    `keep` is the number of newest records that stay in a folder. `foreign` and `damaged` are the reasons, in the report
-    of a job that starts over, why a record was not used.
+    `keep` is the number of newest records that stay in a folder. `foreign` and `damaged` are texts for the report of a
+    job that starts over: why a record was not used.
     """
 
     name: str

@@ -83,8 +83,8 @@ class ResumeStore:
             self.write(kind, position, name, content)
         folder = self._folder(kind, position)
         folder.mkdir(parents=True, exist_ok=True)
-        mine = (f"{_LASTING}/", f"{folder.name}/")
-        hashes = {name: digest for name, digest in self._hashes[kind.name].items() if name.startswith(mine)}
+        own = (f"{_LASTING}/", f"{folder.name}/")
+        hashes = {name: digest for name, digest in self._hashes[kind.name].items() if name.startswith(own)}
         _write_record(
             folder / STATE,
             {"fingerprint": self._fingerprint, "position": position, "state": state, "files": hashes},

@@ -130,7 +130,7 @@ class _MaskedModel:
 
     def prior(self, tokens_NT: Tensor, kept_U: Tensor) -> tuple[Tensor, float]:
         """Return mean |W_out|·rms(activation) of each unit, and the perplexity, with only these units kept."""
-        with self.masks.watched() as seen:
+        with self.masks.recorded_statistics() as seen:
             measured = self.perplexity(tokens_NT, kept_U)
         return self.masks.output_magnitudes(seen).double(), measured
 

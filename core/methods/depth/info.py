@@ -7,7 +7,7 @@ from pydantic import Field
 from core.engine.architectures.description import ModelDescription
 from core.engine.options.base import BudgetOptions
 from core.engine.options.compensation import RefitOptions
-from core.engine.removals.layers.counts import runs_that_may_go
+from core.engine.removals.layers.counts import removable_runs
 from core.engine.removals.layers.options import LayerOptions
 from core.methods.cost import ChoiceMemory, ChoosingForwards, Cost, CostFacts, PassSizes
 from core.methods.method_info import SMALLER, MethodInfo
@@ -33,7 +33,7 @@ class DepthParameters(LayerOptions, BudgetOptions, RefitOptions):
 
     def check_removed_layers(self, description: ModelDescription, count: int) -> None:
         super().check_removed_layers(description, count)
-        if self.criterion == "angular" and not runs_that_may_go(description, count):
+        if self.criterion == "angular" and not removable_runs(description, count):
             raise InvalidParameters(
                 f"parameters.criterion: {count} layers in a row cannot be removed, because "
                 f"{description.architecture} needs a layer with {', '.join(description.known_as.required)}: use "

@@ -17,7 +17,7 @@ from core.engine.pruning.streams.block_gradients import forward_blocks
 from core.engine.pruning.streams.stream import RecordedArguments
 from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.removal import KeptUnits
-from core.engine.removals.layers.counts import LayerPlan, first_that_may_go, layers_that_may_go, runs_that_may_go
+from core.engine.removals.layers.counts import LayerPlan, first_removable_layers, removable_layers, removable_runs
 from core.methods.depth.info import QUICK_TOKENS, DepthParameters
 
 _COMPARED_TOKENS = 1024
@@ -50,12 +50,12 @@ class Depth(UnitMethod):
         count, description = _count(context), context.folder.description
         directions = StreamDirections(context, context.calibration)
         if self.criterion == "angular":
-            angles = {start: directions.angle(start, start + count) for start in runs_that_may_go(description, count)}
+            angles = {start: directions.angle(start, start + count) for start in removable_runs(description, count)}
             start = min(angles, key=lambda each: angles[each])
             return list(range(start, start + count))
         influence = [directions.influence(layer, layer + 1) for layer in range(context.layers)]
         ordered = sorted(range(context.layers), key=lambda layer: influence[layer])
-        return first_that_may_go(description, ordered, count)
+        return first_removable_layers(description, ordered, count)
 
     @torch.inference_mode()
     def _by_perplexity(self, context: UnitSelectionContext) -> list[int]:
@@ -89,7 +89,7 @@ class Depth(UnitMethod):
         removed: list[int] = []
         count = _count(context)
         while len(removed) < count:
-            may_go = set(layers_that_may_go(context.folder.description, removed))
+            may_go = set(removable_layers(context.folder.description, removed))
             open_ones = may_go & candidates or may_go
             tried = [(place, layer) for place, layer in enumerate(kept) if layer in open_ones]
             what = f"layer {len(removed) + 1} of {count} to remove: trying the model without each"

@@ -13,7 +13,7 @@ from core.counting import counted
 from core.engine.datasets.image_set import ImageSet
 from core.engine.datasets.subset import draw_images
 from core.engine.pruning.filters import rankings
-from core.engine.pruning.filters.budget import Goal, Step, by_rate, counts, layer_exhausted, steps_until
+from core.engine.pruning.filters.budget import Goal, Step, by_rate, counts, empty_layer_error, steps_until
 from core.engine.pruning.filters.coupled_channels import CoupledChannels
 from core.engine.pruning.network import Network, mean_loss
 from core.engine.pruning.protocols.classifier import FilterMethod
@@ -156,7 +156,7 @@ class FilterL1(FilterMethod):
         highest = max(range(len(rates)), key=lambda place: rates[place])
         if taken and taken[-1].value * rates[highest] >= 1:
             possible = [step for step in steps if step.value * rates[highest] < 1]
-            raise layer_exhausted(groups, goal, counts(possible, groups), names[highest])
+            raise empty_layer_error(groups, goal, counts(possible, groups), names[highest])
         return taken
 
     def _greedily(self, network: Network, groups: CoupledChannels, steps: Sequence[Step], number: int) -> list[Step]:

@@ -66,7 +66,7 @@ class FilterTaylor(FilterMethod):
         if not weight:
             return list(scores)
         places = range(len(groups.groups))
-        saved = [groups.flops - groups.flops_left([int(place == each) for each in places]) for place in places]
+        saved = [groups.flops - groups.flops_after([int(place == each) for each in places]) for place in places]
         return [score_U - weight * flops / 1e6 for score_U, flops in zip(scores, saved, strict=True)]
 
     def _compare(self, network: Network, groups: CoupledChannels) -> None:

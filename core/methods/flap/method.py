@@ -39,7 +39,7 @@ class FLAP(BlockUnitMethod):
         assert width_reduction is not None
         if self.bias:
             biases = output_biases(context.folder, [kind.name for kind in context.kinds])
-            width_reduction = width_reduction.with_room_for(context.structure, biases.added)
+            width_reduction = width_reduction.with_added_parameters(context.structure, biases.added)
         counts = width_reduction.counts
         if width_reduction.ranking is not None:
             scores = self._standardised_scores(context)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from core.engine.evaluation.divergence import divergences
-from core.engine.pruning.blocks.trial import ends_after_trial
+from core.engine.pruning.blocks.trial import hidden_states_after_trial
 from core.engine.pruning.protocols.units import BlockUnitMethod
 from core.engine.pruning.streams.block_gradients import forward_blocks
 from core.engine.pruning.units.context import UnitSelectionContext
@@ -73,7 +73,7 @@ class LayerSearch:
         def divergence(place: int) -> float:
             if place not in tried:
                 what, counts = possible[place]
-                ends = ends_after_trial(context, self.method, counts, fitted_NT, seen_NT)
+                ends = hidden_states_after_trial(context, self.method, counts, fitted_NT, seen_NT)
                 (tried[place],) = divergences(context.streamed, batches, dense, [ends])
                 context.log(f"trial, {what}: {tried[place]:.4f} nats")
             return tried[place]

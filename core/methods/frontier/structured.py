@@ -28,7 +28,7 @@ from core.engine.pruning.units.removal import (
     require_finite,
 )
 from core.engine.pruning.units.unit_slices import SetSlice, StackSlice
-from core.engine.removals.widths.counts import reduction_of_rest
+from core.engine.removals.widths.counts import reduction_of_remaining_layers
 from core.methods.frontier.input_removal import output_metric, without_inputs
 from core.methods.frontier.layer_drop import LAYER_DROP
 from core.methods.frontier.layer_search import LayerSearch
@@ -143,7 +143,7 @@ def _counts_without(
     assert width_reduction is not None
     left = [layer for layer in range(context.layers) if layer not in dropped]
     if dropped:
-        width_reduction = reduction_of_rest(
+        width_reduction = reduction_of_remaining_layers(
             context.folder.description,
             parameters,
             context.sparsity,
@@ -292,7 +292,7 @@ class ExpertsFit:
         def note(what: str) -> None:
             self._notes.append(f"block {self._block.layer}, expert {expert}: {what}")
 
-        inputs.give_unseen_inputs(UNSEEN)
+        inputs.fill_unseen_inputs(UNSEEN)
         removal = without_inputs(
             weight_OI,
             inputs,

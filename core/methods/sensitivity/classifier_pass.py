@@ -127,7 +127,7 @@ def _groups(network: Network, images: ImageSet, method: FilterMethod, rates: Seq
 
     def weights(place: int) -> int:
         one = [int(other == place) for other in range(len(groups.groups))]
-        return groups.groups[place].units * (groups.parameters - groups.parameters_left(one))
+        return groups.groups[place].units * (groups.parameters - groups.parameters_after(one))
 
     return [
         _Unit(group.name, place, weights(place), partial(measure, place)) for place, group in enumerate(groups.groups)

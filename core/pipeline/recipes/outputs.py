@@ -27,7 +27,7 @@ def resolve_output(output: Output, description: Description, request: ResolvedRe
 def losses_of(description: Description, request: ResolvedRequest) -> Losses:
     """Return the parts that a request removes from a model."""
     if request.removal is None:
-        return Losses(unlike_layers=request.layout == "per_layer")
+        return Losses(different_layers=request.layout == "per_layer")
     return request.removal.losses(request.cut(description))
 
 

@@ -31,7 +31,7 @@ from core.engine.models.tracing.discover import discover
 from core.engine.pruning.streams.stream import RecordedArguments
 from core.engine.recovery.language import recover
 from core.engine.recovery.request import Recovery
-from core.engine.removals.layers.counts import check_layer_count, first_that_may_go, layers_that_may_go
+from core.engine.removals.layers.counts import check_layer_count, first_removable_layers, removable_layers
 from core.engine.removals.widths.counts import plan_width_reduction
 from core.engine.removals.widths.options import WidthOptions
 from core.methods.depth.info import DepthParameters
@@ -164,14 +164,14 @@ def test_a_layer_of_a_kind_that_the_model_cannot_run_without_stays(described: Ca
     linears = [each for each in whole.linears if not (each.layer == 1 and ".self_attn." in each.name)]
     family = replace(whole.known_as, required=("self_attn.o_proj",), discovered_by="a test")
     hybrid = whole.model_copy(update={"linears": linears, "discovered": family})
-    assert layers_that_may_go(hybrid) == [0, 1, 2] and layers_that_may_go(hybrid, [0]) == [1]
-    assert first_that_may_go(hybrid, [2, 0, 1], 2) == [2, 1]
+    assert removable_layers(hybrid) == [0, 1, 2] and removable_layers(hybrid, [0]) == [1]
+    assert first_removable_layers(hybrid, [2, 0, 1], 2) == [2, 1]
     check_layer_count(hybrid, 2)
     two_kinds = family_requiring(hybrid, "self_attn.o_proj", "mlp.down_proj")
     with pytest.raises(InvalidSparsity, match=r"2 of 3 layers would go.*self_attn\.o_proj.*: 1 can go"):
         check_layer_count(two_kinds, 2)
     alone = hybrid.model_copy(update={"linears": [each for each in linears if each.layer == 1 or ".mlp." in each.name]})
-    assert layers_that_may_go(alone) == [0, 1, 2], "what no layer has is not missed"
+    assert removable_layers(alone) == [0, 1, 2], "what no layer has is not missed"
     middle = [each for each in whole.linears if each.layer == 1 or ".mlp." in each.name]
     with pytest.raises(InvalidParameters, match="in a row"):
         DepthParameters(criterion="angular").check_removed_layers(

@@ -28,7 +28,7 @@ def test_removed_channels_leave_what_was_said_and_the_rest_is_rebuilt(name: str)
     with groups.silenced(exact):
         silenced = logits(model, images)
     counts = [len(chosen[place]) if place in exact else 0 for place in range(len(groups.groups))]
-    left, flops = groups.parameters_left(counts), groups.flops_left(counts)
+    left, flops = groups.parameters_after(counts), groups.flops_after(counts)
     groups.remove(exact)
     torch.testing.assert_close(logits(model, images), silenced, rtol=1e-3, atol=1e-4)
     assert model.num_parameters() == left < before

@@ -151,11 +151,11 @@ def test_a_ratio_that_no_shape_has_is_named_with_the_nearest() -> None:
     assert refused.value.problem()["code"] == "target_unreachable" and not refused.value.retryable
 
 
-def config_left(folder: ModelFolder, request: ResolvedRequest) -> PretrainedConfig:
+def pruned_config(folder: ModelFolder, request: ResolvedRequest) -> PretrainedConfig:
     """Return the config of a model that the request has pruned."""
     assert request.removal is not None
     run = language_run(request.removal)
-    return folder.config_of(run.config_left(folder, make_plan(folder, request, device=CPU)))
+    return folder.config_of(run.pruned_config(folder, make_plan(folder, request, device=CPU)))
 
 
 @crossed("name, method", LANGUAGE_MODELS, ["depth", "random-structured"], UNLIKE)
@@ -163,7 +163,7 @@ def test_the_shape_that_is_timed_is_the_shape_that_is_made(name: str, method: st
     folder = make_model(tmp_path / "model", name)
     opened = open_model(folder)
     request = replace(request_for(opened, method, 0.25), is_timed=True)
-    timed = random_model(opened, config_left(opened, request), torch.float32, CPU)
+    timed = random_model(opened, pruned_config(opened, request), torch.float32, CPU)
     walk = walk_for(opened, request, device=CPU, work=tmp_path, calibration=make_tokens(), evaluations={})
     result = walk.run()
     made = inspect_folder(_written(result, folder, tmp_path / "artifact"))
@@ -210,7 +210,7 @@ def test_what_an_attempt_found_is_not_searched_for_again_under_the_same_circumst
     first = run("one")
     description = folder.description
     request = request_for(folder, method, first.sparsity, at_least=True)
-    shape = random_model(folder, config_left(folder, request), torch.float32, CPU)
+    shape = random_model(folder, pruned_config(folder, request), torch.float32, CPU)
     assert shape.num_parameters() <= 0.75 * description.parameters
     assert shape.num_parameters() / description.parameters == pytest.approx(1 - first.sparsity)
     before = FakeClock.timed

@@ -36,11 +36,11 @@ class _Heads(UnitKind):
 
     def read(self, family: Architecture, blocks: Sequence[Block], configs: Sequence[Mapping[str, Any]]) -> KindFacts:
         sublayer = family.sublayer_of(self.name)
-        having = [layer for layer, block in enumerate(blocks) if sublayer and f"{sublayer.output}.weight" in block]
-        if sublayer is None or not having:
+        with_heads = [layer for layer, block in enumerate(blocks) if sublayer and f"{sublayer.output}.weight" in block]
+        if sublayer is None or not with_heads:
             return KindFacts(dict.fromkeys(_FACTS, 0), [dict(_NO_HEADS) for _ in blocks])
-        first, axes = having[0], family.axes(self.name)
-        heads = {layer: family.config_value(configs[layer], HEADS_KEY) for layer in having}
+        first, axes = with_heads[0], family.axes(self.name)
+        heads = {layer: family.config_value(configs[layer], HEADS_KEY) for layer in with_heads}
         if not all(type(each) is int and each > 0 for each in heads.values()):
             raise UnusableModel(f"config.json lacks {HEADS_KEY!r} as a whole number above 0", param="model")
         width = features(family, blocks[first], UnitAxis(sublayer.output, "in", ("query",)))

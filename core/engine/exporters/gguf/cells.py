@@ -1,4 +1,4 @@
-"""Supported pairs of architectures of transformers and losses of a model.
+"""Supported combinations: an architecture of transformers, and the parts that a removal takes out of the model.
 
 The architectures are those of the modules of `families`.
 """
@@ -24,7 +24,7 @@ FAMILIES: Final = {name: _BY_NAME[name] for name in LANGUAGE_ARCHITECTURES if na
 def written_form(
     description: ModelDescription, losses: Losses | None = None, param: str = PARAM
 ) -> tuple[GgufFamily, GgufForm]:
-    """Return the family of a model, and the form that can hold it after its losses; raises InvalidRequest."""
+    """Return the family of a model, and the form that can hold it without the lost parts; raises InvalidRequest."""
     name, losses = description.architecture, losses or Losses()
     family = FAMILIES.get(name)
     if family is None or description.discovered is not None:
@@ -36,11 +36,11 @@ def written_form(
         )
     structure = require_structure(description)
     width = structure.layers[0].sizes["heads"] * structure.facts["head_dim"]
-    has_unlike_layers = losses.unlike_layers or not structure.is_uniform
+    has_different_layers = losses.different_layers or not structure.is_uniform
     form = family.form_of(
-        has_own_head_size=losses.heads or width != description.hidden_size, has_unlike_layers=has_unlike_layers
+        has_own_head_size=losses.heads or width != description.hidden_size, has_different_layers=has_different_layers
     )
-    if form is None and has_unlike_layers:
+    if form is None and has_different_layers:
         why, instead = f"has one shape for all layers of {name}", "use output.layout 'uniform'"
     elif form is None:
         why = f"takes the size of a head of {name} from the hidden size"
@@ -48,7 +48,7 @@ def written_form(
     elif form.is_tied is not None and form.is_tied != description.tied_embeddings:
         head = "the embeddings for its head" if form.is_tied else "a head that is not the embeddings"
         why, instead = f"has {name} with {head}", "choose a model that has it so"
-        if has_unlike_layers:
+        if has_different_layers:
             why, instead = f"has layers of different shapes, of {name}, with {head}", "use output.layout 'uniform'"
     elif losses.biases and not form.has_biases and any(each.bias for each in description.known_as.sublayers):
         why, instead = f"has {name} without biases", "let none be left behind (parameters.bias false)"

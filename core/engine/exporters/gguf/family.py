@@ -42,9 +42,9 @@ class GgufForm:
     parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     joined: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
 
-    def takes(self, *, has_own_head_size: bool, has_unlike_layers: bool) -> bool:
+    def supports(self, *, has_own_head_size: bool, has_different_layers: bool) -> bool:
         """Return True if this form can hold a model with these properties."""
-        return (self.has_head_size or not has_own_head_size) and (self.has_layers or not has_unlike_layers)
+        return (self.has_head_size or not has_own_head_size) and (self.has_layers or not has_different_layers)
 
 
 LLAMA: Final = GgufForm(
@@ -101,22 +101,22 @@ class GgufFamily:
     slides: bool = False
     layers_are_numbered: bool = False
 
-    def form_of(self, *, has_own_head_size: bool, has_unlike_layers: bool) -> GgufForm | None:
+    def form_of(self, *, has_own_head_size: bool, has_different_layers: bool) -> GgufForm | None:
         """Return the first form that can hold such a model; None where none can."""
         return next(
             (
                 each
                 for each in self.forms
-                if each.takes(has_own_head_size=has_own_head_size, has_unlike_layers=has_unlike_layers)
+                if each.supports(has_own_head_size=has_own_head_size, has_different_layers=has_different_layers)
             ),
             None,
         )
 
 
 def window_period(is_sliding: Sequence[bool], usual: int) -> int | None:
-    """Return the period after which a layer attends to all tokens, as the last of its period; `usual` is tried first.
+    """Return the number of layers after which the window pattern repeats; its last layer attends to all tokens.
 
-    None for other patterns, which llama.cpp does not support.
+    `usual` is tried first. None for other patterns, which llama.cpp does not support.
     """
     periods = (usual, *range(1, len(is_sliding) + 2))
     return next(

@@ -15,8 +15,8 @@ GEMMA_NORMS: Final = {
 def check_attention_scale(config: Config, *, layers_of_largest: int) -> None:
     """Require the attention scale that llama.cpp computes, because files have no key for it; raises its refusal.
 
-    The scale follows from the head size, but in the largest model, known by its number of layers, from the hidden size
-    per head.
+    The scale follows from the head size. In the largest model, known by its number of layers, it follows from the
+    hidden size divided by the number of heads.
     """
     is_largest = config["num_hidden_layers"] == layers_of_largest
     known = config["hidden_size"] // config["num_attention_heads"] if is_largest else config["head_dim"]

@@ -18,8 +18,8 @@ _CHAT = (
     'for line in sys.stdin]" 2>/dev/null'
 )
 """Command of a chat. The package reads the special tokens for templates only if its defaults say so."""
-_WAITING = 5
-"""Slowdown of a matrix product with one token, because weights are read from memory for that token alone."""
+_DECODE_SLOWDOWN = 5
+"""Cost of a product with one token, relative to one of many tokens: weights are read for it alone."""
 
 
 class _GgufInfo(AddedExporterInfo):
@@ -53,15 +53,15 @@ class _GgufInfo(AddedExporterInfo):
             4 * (ends + layer + PREDICTIONS * description.hidden_size) + 24 * WINDOW * description.vocabulary_size
         )
         gated = PREDICTIONS * (len(sizes) + 1)
-        meanwhile = [0 if FIRST in types else sizes[FIRST]]
+        temporary = [0 if FIRST in types else sizes[FIRST]]
         timed = 0
         if is_timed and parameters <= self.most_timed_parameters:
             is_mixed = any(FILE_TYPES[name].is_mixed for name in types)
-            meanwhile.append(max(sizes[name] for name in types) + is_mixed * sizes[FIRST])
-            timed = 2 * len(types) * (MOST_ROUNDS + 1) * (PROMPT_TOKENS + _WAITING * DECODED_TOKENS)
+            temporary.append(max(sizes[name] for name in types) + is_mixed * sizes[FIRST])
+            timed = 2 * len(types) * (MOST_ROUNDS + 1) * (PROMPT_TOKENS + _DECODE_SLOWDOWN * DECODED_TOKENS)
         return AddedCost(
             bytes=sum(sizes[name] for name in types),
-            temporary_bytes=max(meanwhile),
+            temporary_bytes=max(temporary),
             memory_bytes=max(reference + largest, 2 * largest if timed else 0),
             operations=2 * parameters * (gated + timed),
             processes=2 + len(sizes) + (1 + len(types) if timed else 0),

@@ -65,22 +65,24 @@ _CODE = (
 
 def varied_lines(count: int, seed: int = 0) -> list[str]:
     """Return lines of digits, code, accents, CJK, emoji, spaces and control characters, alone and mixed."""
-    chance = random.Random(seed)
+    generator = random.Random(seed)
     kinds: tuple[Callable[[], str], ...] = (
-        lambda: chance.choice(_WORDS),
-        lambda: chance.choice(_DIGITS),
-        lambda: str(chance.randrange(10 ** chance.randrange(1, 9))),
-        lambda: chance.choice(_EMOJI),
-        lambda: chance.choice(_SIGNS),
-        lambda: chance.choice(_CONTROLS),
-        lambda: chance.choice(_CODE),
+        lambda: generator.choice(_WORDS),
+        lambda: generator.choice(_DIGITS),
+        lambda: str(generator.randrange(10 ** generator.randrange(1, 9))),
+        lambda: generator.choice(_EMOJI),
+        lambda: generator.choice(_SIGNS),
+        lambda: generator.choice(_CONTROLS),
+        lambda: generator.choice(_CODE),
     )
     weights = (8, 2, 2, 1, 3, 1, 1)
     lines = ["", *_WORDS, *_DIGITS, *_EMOJI, *_SIGNS, *_BLANKS, *_BREAKS, *_CONTROLS, *_CODE]
     while len(lines) < count:
         pieces = []
-        for _ in range(chance.randrange(1, 12)):
-            pieces.append(chance.choices(kinds, weights)[0]())
-            pieces.append(chance.choices(("", " ", chance.choice(_BLANKS), chance.choice(_BREAKS)), (2, 6, 1, 1))[0])
+        for _ in range(generator.randrange(1, 12)):
+            pieces.append(generator.choices(kinds, weights)[0]())
+            pieces.append(
+                generator.choices(("", " ", generator.choice(_BLANKS), generator.choice(_BREAKS)), (2, 6, 1, 1))[0]
+            )
         lines.append("".join(pieces))
     return lines[:count]

@@ -6,7 +6,7 @@ PARAM = "output.exports"
 
 
 def refusal(what: str, would_do: str) -> InvalidRequest:
-    """Return the error that a model has an unsupported property, naming the supported one."""
+    """Return the error that a model has an unsupported property; it names the supported alternative."""
     return InvalidRequest(
         f"{PARAM}: this model has {what}, GGUF files are written of models with {would_do}: leave gguf out, or choose "
         "such a model",

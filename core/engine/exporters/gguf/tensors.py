@@ -47,7 +47,7 @@ class PlacedTensor:
 
 _BUFFERS: Final = re.compile(r".*\.(attn|attention)\.(masked_)?bias|.*\.rotary_emb\.inv_freq")
 """Constants that older checkpoints store among the weights: masks, and frequencies of rotary embeddings."""
-_STANDS: Final = 1e30
+_NO_ROTATION: Final = 1e30
 """Factor of a pair that does not turn at any length of context."""
 
 
@@ -124,7 +124,7 @@ def _neighbours(weight: Floats, heads: int, settings: GgufSettings) -> Floats:
 
 
 def rotary_factors(settings: GgufSettings) -> NDArray[np.float32] | None:
-    """Return the factor by which each pair of a head turns slower than in llama.cpp; None where none does.
+    """Return the factors by which pairs of a head turn slower than in llama.cpp; None where none does.
 
     Pairs that turn `high_freq_factor` times in the original context keep their frequency; pairs that turn
     `low_freq_factor` times get the slower one. Between them the frequency changes linearly with the number of turns.
@@ -145,5 +145,5 @@ def rotary_factors(settings: GgufSettings) -> NDArray[np.float32] | None:
         factors = 1 / (share + (1 - share) / scaling.factor)
     if rotary.size < turned:
         factors *= rotary.base ** (exponents * (1 - rotary.size / turned))
-        factors = np.concatenate([factors, np.full((turned - rotary.size) // 2, _STANDS)])
+        factors = np.concatenate([factors, np.full((turned - rotary.size) // 2, _NO_ROTATION)])
     return factors.astype(np.float32)

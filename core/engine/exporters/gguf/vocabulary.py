@@ -23,9 +23,9 @@ from secateur_wire.errors import InvalidRequest
 PROBES: Final = 520
 """Lines on which a tokenizer's pieces, and later its ids, are compared."""
 _COMMON: Final = ("gpt-2", "smollm", "llama-bpe", "qwen2")
-"""Pre-tokenizers with several names: the best known name of each."""
-_DIFFERENT: Final = ("tekken", "gpt-4o")
-"""Pre-tokenizers for which llama.cpp tells upper from lower case in ASCII only: it splits other texts differently."""
+"""Best-known names of pre-tokenizers that have several names."""
+_ASCII_CASE_ONLY: Final = ("tekken", "gpt-4o")
+"""Pre-tokenizers whose upper and lower case llama.cpp knows in ASCII only: it splits other texts differently."""
 _UNREACHABLE: Final = -1e9
 """Score of a token that no merge produces."""
 
@@ -185,7 +185,7 @@ def _pre_tokenizer(backend: Tokenizer, settings: _TokenizerFile) -> str:
         raise _refusal("changes texts before it splits them")
     lines = varied_lines(PROBES)
     pieces = [_pieces(backend.pre_tokenizer, line) for line in lines]
-    names = [*_COMMON, *(name for name in PRE_TOKENIZERS if name not in (*_COMMON, *_DIFFERENT))]
+    names = [*_COMMON, *(name for name in PRE_TOKENIZERS if name not in (*_COMMON, *_ASCII_CASE_ONLY))]
     for kind, alike in groupby(names, PRE_TOKENIZERS.__getitem__):
         if kind.ignores_merges == settings.model.ignore_merges and _splits_so(kind, lines, pieces):
             return next(alike)

@@ -39,7 +39,7 @@ class _Calls:
     modules: nn.ModuleList
     seen: list[tuple[int, Tensor | None, Tensor | None, int]] = field(default_factory=list)
 
-    def complaint(self) -> str | None:
+    def refusal(self) -> str | None:
         """Return the reason why these modules are not decoder blocks; None where they are."""
         if [index for index, *_ in self.seen] != list(range(len(self.modules))):
             if len({index for index, *_ in self.seen}) < len(self.modules):
@@ -70,7 +70,7 @@ def first_output(output: object) -> Tensor | None:
 
 
 def sample_tokens(model: PreTrainedModel, batch: int = BATCH, length: int = LENGTH, seed: int = 0) -> Tensor:
-    """Return fixed tokens [batch, length] that all differ, and none of the first few of the vocabulary."""
+    """Return fixed tokens [batch, length], all different, without the first few of the vocabulary."""
     size = vocabulary_size(model)
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(min(8, size - 1), size, (batch, length), generator=generator)
@@ -106,17 +106,17 @@ def find_blocks(model: PreTrainedModel) -> Blocks:
                 f"{str(error)[:300]}",
                 param="model",
             ) from error
-    complaints = {}
+    refusals = {}
     chained = []
     for name, calls in lists.items():
-        reason = calls.complaint() if calls.seen else "its modules do not run"
+        reason = calls.refusal() if calls.seen else "its modules do not run"
         if len(calls.modules) and reason is None:
             chained.append(name)
         elif len(calls.modules):
-            complaints[name] = reason
+            refusals[name] = reason
     outermost = [name for name in chained if not any(name.startswith(f"{each}.") for each in chained if each != name)]
     if not outermost:
-        shown = "; ".join(f"{name}: {reason}" for name, reason in list(complaints.items())[:3]) or "it has no such list"
+        shown = "; ".join(f"{name}: {reason}" for name, reason in list(refusals.items())[:3]) or "it has no such list"
         raise UnsupportedArchitecture(
             f"{kind}: no list of modules runs as decoder blocks must: each once, in order, with the output of the "
             f"one before as its input ({shown})",

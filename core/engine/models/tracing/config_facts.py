@@ -81,7 +81,7 @@ def _biases(model: PreTrainedModel, blocks: str) -> frozenset[str]:
 def reason_to_keep_layers(model: PreTrainedModel, settings: Settings, blocks: str) -> str | None:
     """Return the reason why the config cannot express the model without one of its layers; None where it can."""
     modules = _modules(model, blocks)
-    characters = [_character(block) for block in modules]
+    characters = [_distinguishing_facts(block) for block in modules]
     if len(set(characters)) > 1 or len(modules) > 1:
         for removed in sorted({0, len(modules) // 2, len(modules) - 1}):
             try:
@@ -89,7 +89,7 @@ def reason_to_keep_layers(model: PreTrainedModel, settings: Settings, blocks: st
             except SecateurError as error:
                 return f"the config without layer {removed} is refused: {str(error)[:200]}"
             expected = [each for layer, each in enumerate(characters) if layer != removed]
-            if [_character(block) for block in _modules(shorter, blocks)] != expected:
+            if [_distinguishing_facts(block) for block in _modules(shorter, blocks)] != expected:
                 return "its config names layers of different kinds by their numbers"
     return None
 
@@ -100,7 +100,7 @@ def _modules(model: PreTrainedModel, blocks: str) -> Collection[nn.Module]:
     return list(modules)
 
 
-def _character(block: nn.Module) -> frozenset[tuple[object, ...]]:
+def _distinguishing_facts(block: nn.Module) -> frozenset[tuple[object, ...]]:
     """Return the facts that distinguish a block: the shapes of its parameters, and attributes of its modules."""
     shapes = {(name, tuple(parameter.shape)) for name, parameter in block.named_parameters()}
     facts = {

@@ -123,12 +123,12 @@ def _path_to(part: PretrainedConfig, config: PretrainedConfig) -> tuple[str, ...
 
 
 def language_part(config: PretrainedConfig) -> PretrainedConfig:
-    """Return the raw decoder's part of a config; the config itself where that is the whole."""
+    """Return the part of a config at `language_path`, which may be the config itself."""
     part: PretrainedConfig = reduce(getattr, language_path(config), config)
     return part
 
 
 def text_config(config: PretrainedConfig) -> PretrainedConfig:
-    """Return the decoder's part of a config: the config itself, or a nested one."""
+    """Return transformers' own choice of the decoder's part of a config, which may be the config itself."""
     part: PretrainedConfig = config.get_text_config(decoder=True)
     return part

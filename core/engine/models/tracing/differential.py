@@ -46,7 +46,7 @@ class Differential:
 
     @cached_property
     def alone(self) -> dict[str, frozenset[Change]]:
-        """Return the changes of adding one to each whole-number setting, where the result is a model."""
+        """Return the changes when one is added to a whole-number setting, by setting, for valid models only."""
         alone = {}
         for name, value in self.integers.items():
             changes = self.changes({name: value + 1})

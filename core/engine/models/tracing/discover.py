@@ -54,7 +54,7 @@ _MOST_SMALL = 100_000_000
 
 
 @dataclass(frozen=True)
-class _Watched:
+class _TracedModel:
     """Model that was built and run without weights, with the result of its trace."""
 
     settings: Settings
@@ -79,24 +79,24 @@ def discover_with_copy(config_json: Settings, tensors: Mapping[str, TensorEntry]
     name = causal_class(config).__name__
     path, language = language_path(config), language_part(config)
     own_settings = part_of(settings, path)
-    watched = _watched(settings, tensors)
-    small_settings, small = _small_copy(watched)
-    depends_on = Replay(small, watched.blocks).arguments_depend_on()
+    traced = _traced_model(settings, tensors)
+    small_settings, small = _small_copy(traced)
+    depends_on = Replay(small, traced.blocks).arguments_depend_on()
     if depends_on is None:
         raise UnsupportedArchitecture(
             f"{config.model_type}: the model's outputs (logits) differ when its blocks run one by one, because "
             "blocks use values from inside other blocks",
             param="model",
         )
-    blocks, execution = watched.blocks, watched.execution
+    blocks, execution = traced.blocks, traced.execution
     transposed = frozenset(chain.from_iterable(each.transposed for each in execution.blocks))
     groups = merged_groups([each.groups for each in execution.blocks])
     if not groups or len(transposed) > 1:
         why = "no linear layers that can be pruned" if not groups else "linear layers stored either way"
         raise UnsupportedArchitecture(f"{config.model_type}: its blocks have {why}", param="model")
-    kinds = _block_kinds(watched)
+    kinds = _block_kinds(traced)
     left_alone = dict(chain.from_iterable(each.left_alone.items() for each in execution.blocks))
-    experts = _experts(watched, left_alone, small)
+    experts = _experts(traced, left_alone, small)
     if isinstance(experts, Experts):
         stacks = {experts.parameter(each) for each in experts.matrices}
         left_alone = {name: reason for name, reason in left_alone.items() if name not in stacks}
@@ -114,7 +114,7 @@ def discover_with_copy(config_json: Settings, tensors: Mapping[str, TensorEntry]
         ),
         inputs=groups,
         config_keys=config_keys(language),
-        config_defaults={**_width_of_blocks(watched), **config_defaults(language, own_settings)},
+        config_defaults={**_width_of_blocks(traced), **config_defaults(language, own_settings)},
         tied_by_default=is_tied_by_default(config, path),
         transposed=transposed == {True},
         lists_by_layer=tuple(
@@ -123,24 +123,24 @@ def discover_with_copy(config_json: Settings, tensors: Mapping[str, TensorEntry]
         block_kinds=kinds if len(kinds) > 1 else (),
         arguments=depends_on,
         block_outputs=blocks.outputs,
-        refused=_refused(watched, experts, small, small_settings),
+        refused=_refused(traced, experts, small, small_settings),
         left_alone=left_alone,
         experts=experts if isinstance(experts, Experts) else None,
         discovered_by=f"{DISCOVERY_VERSION}/{transformers.__version__}",
         config_path=path,
-        other_modules=watched.not_run,
+        other_modules=traced.not_run,
     )
     architecture = replace(
         architecture,
-        renamed=renamed(watched.stored, architecture),
-        pieced=pieced_patterns(watched.stored, architecture),
+        renamed=renamed(traced.stored, architecture),
+        pieced=pieced_patterns(traced.stored, architecture),
     )
-    check_stacks(watched.model, architecture, tensors)
+    check_stacks(traced.model, architecture, tensors)
     architecture = with_routing(architecture, small, small_settings)
-    return with_units(architecture, small_settings, watched.settings), small_settings
+    return with_units(architecture, small_settings, traced.settings), small_settings
 
 
-def _watched(settings: Settings, tensors: Mapping[str, TensorEntry]) -> _Watched:
+def _traced_model(settings: Settings, tensors: Mapping[str, TensorEntry]) -> _TracedModel:
     """Build and trace a model with as few layers as cover all kinds in the files; all layers if the first do not."""
     layers = _stored_layers(open_config(settings), tensors)
     if layers.covering < layers.count:
@@ -158,7 +158,7 @@ def _stored_layers(config: PretrainedConfig, tensors: Mapping[str, TensorEntry])
     return stored_layers(tensors, [value for value in text.values() if isinstance(value, list)], count)
 
 
-def _run(settings: Settings, tensors: Mapping[str, TensorEntry]) -> _Watched:
+def _run(settings: Settings, tensors: Mapping[str, TensorEntry]) -> _TracedModel:
     model = build_traceable(open_config(settings))
     blocks = find_blocks(model)
     stored = stored_names(model, tensors)
@@ -166,9 +166,9 @@ def _run(settings: Settings, tensors: Mapping[str, TensorEntry]) -> _Watched:
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
     check_shapes(model, stored, tensors, {f"{blocks.head}.weight"} if tied else set())
     not_run = modules_not_run(model) if language_path(model.config) else ()
-    watched = _Watched(settings, model, stored, blocks, trace(model, blocks), not_run)
-    _check_stored(watched)
-    return watched
+    traced = _TracedModel(settings, model, stored, blocks, trace(model, blocks), not_run)
+    _check_stored(traced)
+    return traced
 
 
 def _check_weights_of_blocks(model: PreTrainedModel, blocks: Blocks) -> None:
@@ -182,78 +182,78 @@ def _check_weights_of_blocks(model: PreTrainedModel, blocks: Blocks) -> None:
             )
 
 
-def _check_stored(watched: _Watched) -> None:
+def _check_stored(traced: _TracedModel) -> None:
     """Require prunable linear layers to be stored without conversion."""
-    for name, key in watched.stored.merged.items():
-        _, _, inner = name.removeprefix(f"{watched.blocks.name}.").partition(".")
+    for name, key in traced.stored.merged.items():
+        _, _, inner = name.removeprefix(f"{traced.blocks.name}.").partition(".")
         if any(
-            f"{layer}.weight" == inner for each in watched.execution.blocks for group in each.groups for layer in group
+            f"{layer}.weight" == inner for each in traced.execution.blocks for group in each.groups for layer in group
         ):
             raise UnsupportedArchitecture(
-                f"{watched.model.config.model_type}: {name} is not stored itself, but computed from other tensors, "
+                f"{traced.model.config.model_type}: {name} is not stored itself, but computed from other tensors, "
                 f"such as {key[:200]}",
                 param="model",
             )
 
 
-def _small_copy(watched: _Watched) -> tuple[Settings, PreTrainedModel]:
+def _small_copy(traced: _TracedModel) -> tuple[Settings, PreTrainedModel]:
     """Return settings and a random model with the same blocks, narrow if possible; raises where none is small."""
     reason = "it stays too large"
-    kinds = [each.parameters for each in watched.execution.blocks]
-    for settings in narrowed(watched.settings):
+    kinds = [each.parameters for each in traced.execution.blocks]
+    for settings in narrowed(traced.settings):
         try:
             traceable = build_traceable(open_config(settings))
             blocks = find_blocks(traceable)
-            if sum(each.numel() for each in traceable.parameters()) > _MOST_SMALL or blocks != watched.blocks:
+            if sum(each.numel() for each in traceable.parameters()) > _MOST_SMALL or blocks != traced.blocks:
                 continue
             if [each.parameters for each in trace(traceable, blocks).blocks] == kinds:
                 return settings, build_random(open_config(settings))
         except SecateurError as error:
             reason = str(error)
     raise UnsupportedArchitecture(
-        f"{watched.model.config.model_type}: no small copy of the model can be made for a check: {reason}",
+        f"{traced.model.config.model_type}: no small copy of the model can be made for a check: {reason}",
         param="model",
     )
 
 
-def _experts(watched: _Watched, left_alone: Mapping[str, str], small: PreTrainedModel) -> Experts | str | None:
+def _experts(traced: _TracedModel, left_alone: Mapping[str, str], small: PreTrainedModel) -> Experts | str | None:
     """Return the experts of a model's blocks, or the reason why they cannot be pruned; None where it has none."""
     if not any(reason in (ROUTER, EXPERT, STACKED) for reason in left_alone.values()):
         return None
     try:
-        experts = discover_experts(small, watched.blocks.name, left_alone)
+        experts = discover_experts(small, traced.blocks.name, left_alone)
     except UnknownExperts as reason:
         return f"its experts are not pruned: {reason}"
     stacks = {experts.parameter(each) for each in experts.matrices}
-    for name, key in watched.stored.merged.items():
-        layer, _, inner = name.removeprefix(f"{watched.blocks.name}.").partition(".")
+    for name, key in traced.stored.merged.items():
+        layer, _, inner = name.removeprefix(f"{traced.blocks.name}.").partition(".")
         if layer.isdecimal() and inner not in stacks:
             return f"{name} is not stored itself, but computed from other tensors, such as {key[:200]}"
     return experts
 
 
 def _refused(
-    watched: _Watched, experts: Experts | str | None, small: PreTrainedModel, settings: Settings
+    traced: _TracedModel, experts: Experts | str | None, small: PreTrainedModel, settings: Settings
 ) -> dict[str, str]:
     refused = {}
     if isinstance(experts, str):
         refused["experts"] = experts
-    layers = reason_to_keep_layers(small, settings, watched.blocks.name)
+    layers = reason_to_keep_layers(small, settings, traced.blocks.name)
     if layers is not None:
         refused["layers"] = layers
-    if watched.execution.shared:
-        first, second = min(watched.execution.shared)
+    if traced.execution.shared:
+        first, second = min(traced.execution.shared)
         shared = f"block {second} reads what block {first} made inside"
         refused |= {"layers": shared, "resume": shared}
     return refused
 
 
-def _block_kinds(watched: _Watched) -> tuple[tuple[str, ...], ...]:
+def _block_kinds(traced: _TracedModel) -> tuple[tuple[str, ...], ...]:
     """Return the distinct blocks by the names of their parameters, without those merged from several tensors."""
     kinds = []
-    for index, block in enumerate(watched.execution.blocks):
-        prefix = f"{watched.blocks.name}.{index}."
-        kinds.append(tuple(name for name in block.parameters if f"{prefix}{name}" not in watched.stored.merged))
+    for index, block in enumerate(traced.execution.blocks):
+        prefix = f"{traced.blocks.name}.{index}."
+        kinds.append(tuple(name for name in block.parameters if f"{prefix}{name}" not in traced.stored.merged))
     return tuple(dict.fromkeys(kinds))
 
 
@@ -270,14 +270,14 @@ def _title(class_name: str) -> str:
     return class_name
 
 
-def _width_of_blocks(watched: _Watched) -> dict[str, int]:
+def _width_of_blocks(traced: _TracedModel) -> dict[str, int]:
     """Return the width of blocks' outputs, for a config without its own setting for it."""
-    config = language_part(watched.model.config)
+    config = language_part(traced.model.config)
     if type(config.to_dict().get(config.attribute_map.get("hidden_size", "hidden_size"))) is int:
         return {}
-    output = watched.execution.blocks[0].sublayers[0].outputs[-1]
-    weight = watched.model.get_submodule(f"{watched.blocks.name}.0").get_parameter(f"{output}.weight")
-    return {"hidden_size": weight.shape[int(watched.execution.blocks[0].transposed == {True})]}
+    output = traced.execution.blocks[0].sublayers[0].outputs[-1]
+    weight = traced.model.get_submodule(f"{traced.blocks.name}.0").get_parameter(f"{output}.weight")
+    return {"hidden_size": weight.shape[int(traced.execution.blocks[0].transposed == {True})]}
 
 
 Groups = tuple[tuple[str, ...], ...]

@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from core.engine.models.hooks import removed_after
 from core.engine.models.tracing.blocks import Blocks, hidden_states, run_model, sample_tokens
-from core.engine.models.tracing.provenance import Addition, Place, Provenance, Running, TensorOrigin, Watched
+from core.engine.models.tracing.provenance import Addition, Place, Provenance, Running, TensorOrigin, TraceState
 from secateur_wire.errors import UnsupportedArchitecture
 
 _AMONG_EXPERTS = re.compile(r"(?<![^.])[0-9]+(?![^.])")
@@ -70,14 +70,14 @@ class _Call:
     given: TensorOrigin
 
 
-class _Watch:
+class _TraceHooks:
     """Hooks that report to the provenance what runs; the calls of linear layers by event."""
 
     def __init__(self, model: PreTrainedModel, blocks: Blocks) -> None:
         modules = model.get_submodule(blocks.name)
         assert isinstance(modules, nn.ModuleList)
         self.modules = modules
-        self.watched = Watched(
+        self.state = TraceState(
             {
                 parameter.untyped_storage()._cdata: name
                 for block in modules
@@ -85,7 +85,7 @@ class _Watch:
                 if parameter.dim() > 1
             }
         )
-        self.provenance = Provenance(self.watched)
+        self.provenance = Provenance(self.state)
         self.calls: dict[int, _Call] = {}
         self.indirect: set[tuple[int, str]] = set()
 
@@ -105,38 +105,38 @@ class _Watch:
         def enter(block: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
             hidden = hidden_states(arguments, keywords)
             assert hidden is not None
-            self.watched.block = index
-            self.watched.hidden_shape = hidden.shape
+            self.state.block = index
+            self.state.hidden_shape = hidden.shape
             self.provenance.set_origin(hidden, TensorOrigin(stream=self.provenance.next_state()))
 
         return enter
 
     def _leaving(self, block: nn.Module, arguments: object, output: object) -> None:
-        self.watched.block = None
+        self.state.block = None
 
     def _before_layer(self, layer: nn.Module, arguments: tuple[Any, ...]) -> None:
-        if self.watched.block is not None and isinstance(layer.weight, Tensor) and arguments:
+        if self.state.block is not None and isinstance(layer.weight, Tensor) and arguments:
             given = self.provenance.memory(arguments[0])
-            self.watched.running.append(Running(layer.weight.untyped_storage()._cdata, given))
+            self.state.running.append(Running(layer.weight.untyped_storage()._cdata, given))
 
     def _after_layer(self, name: str) -> Any:
         def finish(layer: nn.Module, arguments: tuple[Any, ...], output: object) -> None:
-            if self.watched.block is None or not arguments:
+            if self.state.block is None or not arguments:
                 return
-            running = self.watched.running.pop()
+            running = self.state.running.pop()
             if running.event is None or not running.is_plain or not isinstance(output, Tensor):
-                self.indirect.add((self.watched.block, name))
+                self.indirect.add((self.state.block, name))
                 return
             given = self.provenance.origin(arguments[0])
             place = self.provenance.place(arguments[0])
-            self.calls[running.event] = _Call(name, self.watched.block, place, given)
+            self.calls[running.event] = _Call(name, self.state.block, place, given)
             self.provenance.set_origin(output, self.provenance.after(running.event, given, is_layer=True))
 
         return finish
 
     def _after_other(self, name: str) -> Any:
         def finish(module: nn.Module, arguments: tuple[Any, ...], output: object) -> None:
-            if self.watched.block is None or not arguments or not isinstance(arguments[0], Tensor):
+            if self.state.block is None or not arguments or not isinstance(arguments[0], Tensor):
                 return
             stream = self.provenance.origin(arguments[0]).stream
             if stream is not None and isinstance(output, Tensor):
@@ -149,9 +149,9 @@ class _Watch:
 
 def trace(model: PreTrainedModel, blocks: Blocks) -> Execution:
     """Run a model once and return its traced blocks; raises UnsupportedArchitecture where the run has another form."""
-    watch = _Watch(model, blocks)
+    hooks = _TraceHooks(model, blocks)
     try:
-        with removed_after(watch.handles()), watch.provenance:
+        with removed_after(hooks.handles()), hooks.provenance:
             run_model(model, sample_tokens(model))
     except Exception as error:
         raise UnsupportedArchitecture(
@@ -160,37 +160,37 @@ def trace(model: PreTrainedModel, blocks: Blocks) -> Execution:
             param="model",
         ) from error
     return Execution(
-        tuple(_block(watch, index, block) for index, block in enumerate(watch.modules)),
-        frozenset(watch.provenance.shared),
+        tuple(_block(hooks, index, block) for index, block in enumerate(hooks.modules)),
+        frozenset(hooks.provenance.shared),
     )
 
 
-def _block(watch: _Watch, index: int, block: nn.Module) -> TracedBlock:
-    calls = {event: call for event, call in watch.calls.items() if call.block == index}
-    left_alone = _left_alone(watch, index, block, calls)
+def _block(hooks: _TraceHooks, index: int, block: nn.Module) -> TracedBlock:
+    calls = {event: call for event, call in hooks.calls.items() if call.block == index}
+    left_alone = _left_alone(hooks, index, block, calls)
     prunable = {event: call for event, call in calls.items() if call.name not in left_alone}
     kept = {call.name for call in prunable.values()}
     return TracedBlock(
         parameters=tuple(sorted(name for name, _ in block.named_parameters())),
         groups=_groups(prunable),
-        sublayers=_sublayers(prunable, [each for each in watch.provenance.additions if each.block == index]),
+        sublayers=_sublayers(prunable, [each for each in hooks.provenance.additions if each.block == index]),
         left_alone=left_alone,
         transposed=frozenset(isinstance(module, Conv1D) for name, module in block.named_modules() if name in kept),
     )
 
 
-def _left_alone(watch: _Watch, index: int, block: nn.Module, calls: dict[int, _Call]) -> dict[str, str]:
+def _left_alone(hooks: _TraceHooks, index: int, block: nn.Module, calls: dict[int, _Call]) -> dict[str, str]:
     """Return the layers of a block that are not pruned, each with the reason."""
     left_alone = {}
-    products = {event: each for event, each in watch.provenance.products.items() if each.block == index}
+    products = {event: each for event, each in hooks.provenance.products.items() if each.block == index}
     for event, product in products.items():
         reason = STACKED if product.is_chosen else NO_LAYER
         if event not in calls:
             name = product.parameter.removesuffix(".weight")
-            left_alone[name] = ROUTER if event in watch.provenance.routers else reason
+            left_alone[name] = ROUTER if event in hooks.provenance.routers else reason
     experts = set()
     for event, call in calls.items():
-        if event in watch.provenance.routers:
+        if event in hooks.provenance.routers:
             left_alone[call.name] = ROUTER
         elif call.given.is_chosen and _AMONG_EXPERTS.search(call.name):
             experts.add(_AMONG_EXPERTS.sub("{}", call.name))
@@ -199,7 +199,7 @@ def _left_alone(watch: _Watch, index: int, block: nn.Module, calls: dict[int, _C
         if isinstance(module, nn.Linear | Conv1D) and name not in left_alone:
             if _AMONG_EXPERTS.sub("{}", name) in experts:
                 left_alone[name] = EXPERT
-            elif (index, name) in watch.indirect:
+            elif (index, name) in hooks.indirect:
                 left_alone[name] = CHANGED
             elif name not in called:
                 left_alone[name] = NOT_RUN

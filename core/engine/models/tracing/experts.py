@@ -102,14 +102,14 @@ def _of_module(block: nn.Module, name: str) -> Experts:
 
 
 def _try_one_by_one(small: PreTrainedModel, blocks: str, experts: Experts) -> set[int]:
-    """Require that the outputs of experts run one by one, each on its own tokens, sum to their module's output.
+    """Require that a block's experts, run one by one on their own tokens, sum to the output of their module.
 
     Returns the numbers of experts that a token goes to.
     """
-    having = _with(small, blocks, experts.module)
+    with_experts = _with(small, blocks, experts.module)
     counts = set()
     for length in _LENGTHS:
-        for block, call in zip(having, calls_of_experts(small, blocks, experts, length), strict=True):
+        for block, call in zip(with_experts, calls_of_experts(small, blocks, experts, length), strict=True):
             stacks = ExpertStacks(block, experts)
             counts.add(call.tokens.index_NK.shape[1])
             total = torch.zeros_like(call.tokens.hidden_NH)
@@ -131,9 +131,9 @@ def calls_of_experts(small: PreTrainedModel, blocks: str, experts: Experts, leng
     return _calls(small, _with(small, blocks, experts.module), experts.module, length)
 
 
-def _calls(small: PreTrainedModel, having: list[nn.Module], module: str, length: int) -> list[ExpertsCall]:
+def _calls(small: PreTrainedModel, with_experts: list[nn.Module], module: str, length: int) -> list[ExpertsCall]:
     """Run the model and return the calls of the blocks' experts, one call for each block."""
-    calls: list[list[ExpertsCall]] = [[] for _ in having]
+    calls: list[list[ExpertsCall]] = [[] for _ in with_experts]
 
     def note(place: int) -> Any:
         def hook(
@@ -148,7 +148,7 @@ def _calls(small: PreTrainedModel, having: list[nn.Module], module: str, length:
 
     handles = [
         block.get_submodule(module).register_forward_hook(note(place), with_kwargs=True)
-        for place, block in enumerate(having)
+        for place, block in enumerate(with_experts)
     ]
     with removed_after(handles), torch.inference_mode():
         run_model(small, sample_tokens(small, length=length))

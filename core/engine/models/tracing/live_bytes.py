@@ -28,11 +28,11 @@ class LiveBytes(TorchDispatchMode):
     their base's storage.
     """
 
-    def __init__(self, there: Iterable[Tensor] = ()) -> None:
+    def __init__(self, existing: Iterable[Tensor] = ()) -> None:
         TorchDispatchMode.__init__(self)
         self.current = 0
         self.moments: list[int] = []
-        self._there = {each.untyped_storage()._cdata: each for each in there}
+        self._existing = {each.untyped_storage()._cdata: each for each in existing}
         self._alive: dict[int, object] = {}
 
     @classmethod
@@ -51,7 +51,7 @@ class LiveBytes(TorchDispatchMode):
 
     def _follow(self, storage: torch.UntypedStorage) -> None:
         key, nbytes = storage._cdata, allocated(storage.nbytes())
-        if key in self._alive or key in self._there or not nbytes:
+        if key in self._alive or key in self._existing or not nbytes:
             return
         self._alive[key] = weakref.finalize(storage, self._end, key, nbytes)
         self.current += nbytes

@@ -23,7 +23,7 @@ _FEWEST, _MOST = 4, 20
 """Fewest and most texts and signs tried: a column that one text leaves at zero after a ReLU moves in another."""
 _SHIFT: Final = 3.0
 _MOVED: Final = 1e-4
-"""Least relative movement that counts, to the largest of a layer's inputs; float32 differs by 1e-6."""
+"""Least movement that counts, relative to the largest of a layer's inputs; float32 differs by 1e-6."""
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ class ConstantWeights(TorchDispatchMode):
         return function(*arguments, **(keywords or {}))
 
 
-_HOLD_NOTHING: Final = {
+_WITHOUT_MEMORY: Final = {
     _aten.zeros_like, _aten.ones_like, _aten.empty_like, _aten.full_like, _aten.rand_like, _aten.randn_like,
     _aten.new_zeros, _aten.new_ones, _aten.new_empty, _aten.new_full, _aten.new_empty_strided,
 }  # fmt: skip
@@ -120,7 +120,7 @@ class Addition:
 
 @dataclass
 class Product:
-    """Product with a parameter: its name within the block. `is_chosen`: a selection picked the other factor."""
+    """Product with a parameter, named within its block. `is_chosen`: the other factor comes from a selection."""
 
     block: int
     parameter: str
@@ -141,7 +141,7 @@ class Running:
 
 
 @dataclass
-class Watched:
+class TraceState:
     """State of a traced run, as reported by the hooks of modules."""
 
     weights: dict[Memory, str]
@@ -157,9 +157,9 @@ class Provenance(ConstantWeights):
     Events are products with parameters of blocks, numbered in order.
     """
 
-    def __init__(self, watched: Watched) -> None:
+    def __init__(self, state: TraceState) -> None:
         super().__init__()
-        self.watched = watched
+        self.state = state
         self.events = 0
         self.states = 0
         self.additions: list[Addition] = []
@@ -200,7 +200,7 @@ class Provenance(ConstantWeights):
         result = super().__torch_dispatch__(function, types, arguments, keywords)
         inputs = [each for each in tree_leaves((arguments, keywords or {})) if isinstance(each, Tensor)]
         outputs = [each for each in tree_leaves(result) if isinstance(each, Tensor)]
-        if self.watched.block is not None:
+        if self.state.block is not None:
             self._note(function, inputs, outputs)
         return result
 
@@ -209,9 +209,9 @@ class Provenance(ConstantWeights):
         given = {_memory(each) for each in inputs}
         changes = function._schema.is_mutable
         outputs = [each for each in outputs if changes or _memory(each) not in given]
-        if self.watched.running and outputs and packet not in _LINEAR:
-            self.watched.running[-1].is_plain = False
-        if packet in _HOLD_NOTHING or not outputs:
+        if self.state.running and outputs and packet not in _LINEAR:
+            self.state.running[-1].is_plain = False
+        if packet in _WITHOUT_MEMORY or not outputs:
             for each in outputs:
                 self._hold(each)
             return
@@ -220,8 +220,8 @@ class Provenance(ConstantWeights):
             self._aliases[_memory(outputs[0])] = self.memory(inputs[0])
             return
         origin = _mixed([self.origin(each) for each in inputs])
-        assert self.watched.block is not None
-        self.shared |= {(other, self.watched.block) for other in origin.elsewhere - {self.watched.block}}
+        assert self.state.block is not None
+        self.shared |= {(other, self.state.block) for other in origin.elsewhere - {self.state.block}}
         if packet in _PRODUCTS:
             origin = self._product(inputs, outputs[0], origin)
         elif packet in _CHOICES:
@@ -239,13 +239,13 @@ class Provenance(ConstantWeights):
         left, right = inputs[-2:]
         for weight, other in ((right, left), (left, right)):
             memory = _memory(weight)
-            if memory in self.watched.weights:
-                assert self.watched.block is not None
+            if memory in self.state.weights:
+                assert self.state.block is not None
                 self.events += 1
                 event = self.events
-                self.products[event] = Product(self.watched.block, self.watched.weights[memory], origin.is_chosen)
-                self.watched.widths[event] = output.shape[-1]
-                running = self.watched.running[-1] if self.watched.running else None
+                self.products[event] = Product(self.state.block, self.state.weights[memory], origin.is_chosen)
+                self.state.widths[event] = output.shape[-1]
+                running = self.state.running[-1] if self.state.running else None
                 if running is not None and (running.weight, running.given) == (memory, self.memory(other)):
                     running.event = event
                 return self.after(event, origin)
@@ -255,13 +255,13 @@ class Provenance(ConstantWeights):
         """Record that a layer is a router, because a selection is made among its outputs."""
         if len(origin.nearest) == 1:
             (event,) = origin.nearest
-            if self.watched.widths.get(event) == scores.shape[-1]:
+            if self.state.widths.get(event) == scores.shape[-1]:
                 self.routers.add(event)
 
     def _sum(self, one: Tensor, other: Tensor, mixed: TensorOrigin) -> TensorOrigin:
         """Return the origin of a sum; with one summand that depends on no layer, it adds to the residual stream."""
-        size = self.watched.hidden_shape.numel()
-        width = self.watched.hidden_shape[-1]
+        size = self.state.hidden_shape.numel()
+        width = self.state.hidden_shape[-1]
         if any(each.numel() != size or each.shape[-1] != width for each in (one, other)):
             return mixed
         left, right = self.origin(one), self.origin(other)
@@ -270,9 +270,9 @@ class Provenance(ConstantWeights):
         if not left.layers and not right.layers:
             return mixed
         base, added = (right, left) if left.layers else (left, right)
-        assert self.watched.block is not None
-        self.additions.append(Addition(self.watched.block, base.stream, added.summands()))
-        return TensorOrigin(elsewhere=frozenset({self.watched.block}), stream=self.next_state())
+        assert self.state.block is not None
+        self.additions.append(Addition(self.state.block, base.stream, added.summands()))
+        return TensorOrigin(elsewhere=frozenset({self.state.block}), stream=self.next_state())
 
     def after(self, event: int, given: TensorOrigin, *, is_layer: bool = False) -> TensorOrigin:
         """Return the origin of an event's output from its input's; `is_layer`: the output is that of a linear layer."""

@@ -189,32 +189,32 @@ def with_units(architecture: Architecture, small: Settings, real: Settings) -> A
     `small` are the settings of a small copy of it, `real` those of a model with its own widths. The channels of a
     mixture are those of its experts, so that its linear layers are searched for heads only.
     """
-    sought: tuple[str, ...] = (CHANNELS, HEADS)
+    searched: tuple[str, ...] = (CHANNELS, HEADS)
     try:
         architecture = _with_layers_key(architecture, Differential(small))
         if _EXPERTS in architecture.refused:
-            return _refusing(architecture, sought, architecture.refused[_EXPERTS])
+            return _refusing(architecture, searched, architecture.refused[_EXPERTS])
         at_size = Differential(real)
         if architecture.experts is not None:
             model = build_random(open_config(small))
             architecture = with_expert_channels(architecture, model, Differential(small), at_size)
-            sought = (HEADS,)
+            searched = (HEADS,)
         sublayers = [
             [name for group in each.groups for name in group]
             for each in architecture.sublayers
-            if CHANNELS in sought or HEADS in each.units
+            if CHANNELS in searched or HEADS in each.units
         ]
         settings = _with_shared_keys(small)
         model = build_random(open_config(settings))
-        discovered = discover_units(model, architecture.blocks, sublayers, Differential(settings), at_size, sought).of(
-            architecture
-        )
-        for kind in sought:
+        discovered = discover_units(
+            model, architecture.blocks, sublayers, Differential(settings), at_size, searched
+        ).of(architecture)
+        for kind in searched:
             if discovered.axes(kind):
                 discovered = _at_size(discovered, kind, at_size)
     except Exception as error:  # the code of any type may fail in any way, and weights can still be pruned
         reason = f"its units cannot be discovered: {type(error).__name__}: {one_line(error)}"
-        return _refusing(architecture, sought, reason)
+        return _refusing(architecture, searched, reason)
     return discovered
 
 

@@ -36,9 +36,9 @@ class Run:
 class Units:
     """Columns that can only be removed together: each of `units` units has `width` columns of the reader, in order.
 
-    `heads` is the number of finer parts, which no row connects at its own position; where no row acts at later
-    positions (`is_mixing` is False) they equal the units. `runs` are the runs of each producer's rows. Each row of the
-    producers `spanned` moves most columns.
+    `heads` is the number of groups of columns that query rows alone connect; key rows connect heads to units. Where no
+    row acts at later positions (`is_mixing` is False), heads and units are the same. `runs` are the runs of each
+    producer's rows. Each row of the producers `spanned` moves most columns.
     """
 
     reader: str
@@ -100,7 +100,7 @@ def units_of(reader: str, producers: Mapping[str, Movement]) -> Units | NoUnits 
 
 
 def _partial(movement: Movement) -> Tensor:
-    """Return the rows that move some columns but not most; after a ReLU, a row that reaches all may not move all."""
+    """Return the rows that move some columns, but at most half: after a ReLU, a row for all may not move all."""
     counts = movement.columns.sum(1)
     return (counts > 0) & (2 * counts <= movement.columns.shape[1])
 
@@ -140,10 +140,10 @@ def _runs(movement: Movement, partial: Tensor, labels: Tensor, heads: Tensor) ->
         size = ours[0][1]
         if [unit for unit, _ in ours] != list(range(units)) or any(rows != size for _, rows in ours):
             return None
-        sorts = [is_key[start + unit * size : start + (unit + 1) * size].tolist() for unit in range(units)]
-        if any(each != sorts[0] for each in sorts):
+        row_kinds = [is_key[start + unit * size : start + (unit + 1) * size].tolist() for unit in range(units)]
+        if any(each != row_kinds[0] for each in row_kinds):
             return None
-        key = sum(sorts[0])
+        key = sum(row_kinds[0])
         query = size - key
         run_heads = [
             head for row, head in enumerate(head_of_row[start : start + units * size], start) if not is_key[row]

@@ -43,7 +43,7 @@ class HeadSettings:
 def find_head_settings(
     cut: BlockCut, units: Units, differential: Differential, linears: Sequence[str]
 ) -> tuple[HeadSettings, tuple[UnitAxis, ...]] | str:
-    """Return the settings that count the heads of some blocks and the axes of one more unit, or the reason."""
+    """Return the settings that count the heads of some blocks and the axes of one more unit, or why none do."""
     head_dim, beyond = _head_dim_key(cut, units, differential)
     if head_dim is None:
         return FOLLOWS if beyond is None else f"the setting of its head size changes {beyond} too"
@@ -136,7 +136,7 @@ def width_settings(
         changes = small.changes(setting.of(channels + 1))
         if isinstance(changes, str) or not cut.reading(1) <= changes:
             continue
-        if _says(setting, cut, small, channels) and _says(setting, cut, real, cut.reads(real.shapes)):
+        if _sets_channels(setting, cut, small, channels) and _sets_channels(setting, cut, real, cut.reads(real.shapes)):
             yield setting, changes
 
 
@@ -161,7 +161,7 @@ def _candidates(cut: BlockCut, small: Differential) -> Iterator[WidthSetting]:
                 yield from (each for each in settings if small.changes(each.of(channels)) == frozenset())
 
 
-def _says(setting: WidthSetting, cut: BlockCut, differential: Differential, channels: int) -> bool:
+def _sets_channels(setting: WidthSetting, cut: BlockCut, differential: Differential, channels: int) -> bool:
     """Return True if a setting determines the number of channels, now `channels`, also when there are fewer."""
     if setting.others and differential.changes(setting.of(channels)) != frozenset():
         return False
@@ -215,7 +215,7 @@ class DiscoveredUnits:
 
 
 @dataclass(frozen=True)
-class _Cut:
+class _CountedUnits:
     reader: str
     axes: tuple[UnitAxis, ...]
     width: WidthSetting | None = None
@@ -241,7 +241,7 @@ def discover_units(
     finder = _Finder(model, blocks, sublayers, differential, real)
     finding = {HEADS: finder.heads, CHANNELS: finder.channels}
     cuts = {kind: find() for kind, find in finding.items() if kind in kinds}
-    possible = {kind: cut for kind, cut in cuts.items() if isinstance(cut, _Cut)}
+    possible = {kind: cut for kind, cut in cuts.items() if isinstance(cut, _CountedUnits)}
     uncounted = possible[CHANNELS].uncounted if CHANNELS in possible else None
     refused = {kind: cut for kind, cut in cuts.items() if isinstance(cut, str)}
     if uncounted is not None and possible.pop(HEADS, None) is not None:
@@ -271,10 +271,10 @@ class _Finder:
         self._is_transposed = any(isinstance(each, Conv1D) for each in model.get_submodule(blocks).modules())
         self._readings = _by_reader(_probed(model, blocks, sublayers, differential), blocks, differential)
 
-    def channels(self) -> _Cut | str:
+    def channels(self) -> _CountedUnits | str:
         """Return the cut of an FFN's channels, the largest that the config counts, or the reason against it."""
         reasons = []
-        uncounted: list[_Cut] = []
+        uncounted: list[_CountedUnits] = []
         for units in self._readings.values():
             if units.is_mixing:
                 continue
@@ -287,17 +287,17 @@ class _Finder:
             for setting, changes in width_settings(cut, self._differential, self._real):
                 axes = unit_axes(cut, changes, 1, self._differential, self._linears)
                 if not isinstance(axes, str):
-                    return _Cut(units.reader, axes, width=setting)
+                    return _CountedUnits(units.reader, axes, width=setting)
                 reasons.append(f"{setting.key}: {axes}")
             reasons.append(f"no setting of its config is the number of channels that {units.reader} reads")
             axes = probed_axes(cut, self._linears)
             if not isinstance(axes, str) and units.units >= self._differential.config.hidden_size:
-                uncounted.append(_Cut(units.reader, axes, uncounted=reasons[-1]))
+                uncounted.append(_CountedUnits(units.reader, axes, uncounted=reasons[-1]))
         if uncounted:
             return uncounted[0]
         return reasons[0] if reasons else "no linear layer of its blocks reads channels that can go one by one"
 
-    def heads(self) -> _Cut | str:
+    def heads(self) -> _CountedUnits | str:
         """Return the cut of an attention's heads, or the reason against the best candidate."""
         reasons = [(0, "no linear layer of its blocks reads heads that can go one by one")]
         for reader, units in self._readings.items():
@@ -310,7 +310,7 @@ class _Finder:
             else:
                 settings = find_head_settings(self._cut(units), units, self._differential, self._linears)
                 if not isinstance(settings, str):
-                    return _Cut(reader, settings[1], heads=settings[0])
+                    return _CountedUnits(reader, settings[1], heads=settings[0])
                 reasons.append((3, settings))
         return max(reasons, key=lambda each: each[0])[1]
 

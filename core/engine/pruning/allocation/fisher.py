@@ -31,7 +31,7 @@ _RATES = 20
 _HIGHEST_RATE = 0.95
 
 
-class _Watch:
+class _SquareSums:
     """Squares of one linear layer's inputs and of its outputs' gradients, accumulated over forwards and backwards."""
 
     def __init__(self, shape: LinearShape, module: nn.Module, family: Architecture) -> None:
@@ -48,13 +48,13 @@ class _Watch:
             return
         squares_NI = arguments[0].detach().reshape(-1, self.shape.in_features).float().square()
 
-        def see(gradient: Tensor) -> None:
+        def record(gradient: Tensor) -> None:
             rows_NR = gradient.reshape(-1, self.shape.out_features)[:, :: self.stride].float().square()
             squares_I, fisher_RI = squares_NI.sum(dim=0), rows_NR.T @ squares_NI
             self.squares_I = squares_I if self.squares_I is None else self.squares_I + squares_I
             self.fisher_RI = fisher_RI if self.fisher_RI is None else self.fisher_RI + fisher_RI
 
-        output.register_hook(see)
+        output.register_hook(record)
 
     def increases(self, highest: float) -> Tensor:
         """Return the increase of the loss at rates up to `highest`, then with all weights removed, on the device.
@@ -102,23 +102,23 @@ def fisher_rates(
     is more. Raises RunFailed where gradients are not finite.
     """
     highest = max(_HIGHEST_RATE, (1 + sparsity) / 2)
-    by_block: dict[int, list[_Watch]] = {}
+    by_block: dict[int, list[_SquareSums]] = {}
     for shape in linears:
         module = streamed.blocks[shape.layer].get_submodule(
             shape.name.removeprefix(f"{streamed.block_prefix(shape.layer)}.")
         )
-        watch = _Watch(shape, module, streamed.folder.family)
-        by_block.setdefault(shape.layer, []).append(watch)
+        sums = _SquareSums(shape, module, streamed.folder.family)
+        by_block.setdefault(shape.layer, []).append(sums)
     costs: dict[str, LayerCosts] = {}
 
     def on_block(index: int, *unused: Mapping[str, Tensor]) -> None:
-        if watches := by_block.get(index):
+        if all_sums := by_block.get(index):
             # One wait for the device.
-            read = torch.stack([watch.increases(highest) for watch in watches]).tolist()
-            costs.update({each.shape.name: each.curve(own, highest) for each, own in zip(watches, read, strict=True)})
+            read = torch.stack([sums.increases(highest) for sums in all_sums]).tolist()
+            costs.update({each.shape.name: each.curve(own, highest) for each, own in zip(all_sums, read, strict=True)})
 
-    watches = [watch for block in by_block.values() for watch in block]
-    with removed_after(watch.module.register_forward_hook(watch.hook) for watch in watches):
+    all_sums = [sums for block in by_block.values() for sums in block]
+    with removed_after(sums.module.register_forward_hook(sums.hook) for sums in all_sums):
         backward_blocks(streamed, tokens_NT, dtype, [()] * len(streamed), on_block, squares=False, cache=cache)
     rates = allocate([costs[shape.name] for shape in linears], sparsity)
     return {shape.name: rate for shape, rate in zip(linears, rates, strict=True)}

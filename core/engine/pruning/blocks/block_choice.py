@@ -11,7 +11,7 @@ from core.engine.architectures.structure import ModelStructure
 from core.engine.architectures.unit_kind import UnitKind
 from core.engine.models.streamed import StreamedModel, call_block
 from core.engine.pruning.compensation.last_matrices import fit_last_matrices
-from core.engine.pruning.compensation.mixture_batches import mixture_batches, watched_experts
+from core.engine.pruning.compensation.mixture_batches import hooked_experts, mixture_batches
 from core.engine.pruning.compensation.unit_refit import UnitRefit
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.protocols.units import BlockUnitMethod
@@ -25,7 +25,7 @@ from core.engine.pruning.units.block_tokens import (
     PrunedTokens,
     TokensAtBlock,
 )
-from core.engine.pruning.units.gaps import aims_at_end_of, gaps_behind, output_before
+from core.engine.pruning.units.gaps import gaps_after, output_before_gap, targets_behind_gap
 from core.engine.pruning.units.planned_tensors import PlannedTensors
 from core.engine.pruning.units.removal import UnitCounts, layer_unit_sets
 
@@ -64,7 +64,7 @@ class BlockChoice:
         `tensors` are the dense model's. `complete` are the tensors to prune, with the biases that were added.
         """
         family = self.streamed.folder.family
-        gap = gaps_behind(self.counts.layers, len(self.streamed))[index]
+        gap = gaps_after(self.counts.layers, len(self.streamed))[index]
         block = BlockToPrune(
             family=family,
             layer=index,
@@ -74,7 +74,7 @@ class BlockChoice:
             counts=self.counts.layers[index],
             tensors=complete,
             planned=self.planned.read(index),
-            last_before_gap=output_before(gap, family),
+            last_before_gap=output_before_gap(gap, family),
         )
         module = self.streamed.fill_block(index, tensors, self.dense.dtype)
         goes_on = self.refit is None
@@ -107,7 +107,7 @@ class BlockChoice:
 
         def fit(groups: Sequence[InputGroup], fit_linears: FitLinears) -> None:
             assert self.refit is None and self.dense.done == block.layer, "the tokens are fitted to once"
-            with aims_at_end_of(gap, self.dense, self.streamed, module) as aims:
+            with targets_behind_gap(gap, self.dense, self.streamed, module) as target_streams:
                 changing = deepcopy(module)
 
                 def change(group: InputGroup, statistic: InputStatistic) -> None:
@@ -115,8 +115,8 @@ class BlockChoice:
                         value = weight.to(self.dense.dtype)
                         changing.get_submodule(linear).weight = nn.Parameter(value, requires_grad=False)
 
-                aiming = replace(dense, aims=aims)
-                BlockPropagation(changing, place, stream, groups, new_statistic, aiming).prune_in_flight(change)
+                reference = replace(dense, target_streams=target_streams)
+                BlockPropagation(changing, place, stream, groups, new_statistic, reference).prune_in_flight(change)
 
         def reading(linear: str) -> InputStatistic:
             assert self.refit is None and self.dense.done == block.layer, "the tokens have gone through this block"
@@ -132,7 +132,7 @@ class BlockChoice:
             for name, weight in before.items():
                 changing.get_parameter(name).data.copy_(weight)
             given: list[Tensor] = []
-            with watched_experts(module, experts, lambda call, given_NH: given.append(given_NH)):
+            with hooked_experts(module, experts, lambda call, given_NH: given.append(given_NH)):
                 self.dense.advance(module, block.layer)
             fit_last_matrices(
                 experts,
@@ -146,13 +146,13 @@ class BlockChoice:
         are_dense = partial(stream.equals, self.dense)
         return PrunedTokens(module, lambda: _run(stream, module, place), are_dense, fit, reading, fit_experts)
 
-    def go_on(self, place: int, left: dict[str, Tensor]) -> None:
+    def advance_pruned(self, place: int, left: dict[str, Tensor]) -> None:
         """Advance the pruned tokens through the rest of a block, unless they advanced with the dense ones."""
         if self.pruned is not None and self.refit is None and self.pruned.done < self.dense.done:
             self.pruned.advance(self.narrow.fill_block(place, left, self.pruned.dtype), place)
             self.narrow.empty_block(place)
 
-    def pass_by(self, index: int, tensors: dict[str, Tensor]) -> None:
+    def skip_layer(self, index: int, tensors: dict[str, Tensor]) -> None:
         """Advance the streams past the removed layer `index`: the dense one goes through it, the other skips it."""
         if self.refit is not None:
             return

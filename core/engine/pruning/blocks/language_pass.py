@@ -25,7 +25,7 @@ from core.engine.pruning.block_pass import BlockPass
 from core.engine.pruning.blocks.block_choice import BlockChoice
 from core.engine.pruning.blocks.plan import UnitRemovalPlan
 from core.engine.pruning.compensation.expert_refit import ExpertRefit
-from core.engine.pruning.compensation.unit_refit import LayerLeft, UnitRefit
+from core.engine.pruning.compensation.unit_refit import RemainingLayer, UnitRefit
 from core.engine.pruning.protocols.units import BlockUnitMethod
 from core.engine.pruning.results import PruneResult, UnitRow
 from core.engine.pruning.units.block_tokens import PrunedBlock
@@ -105,7 +105,7 @@ class UnitRemovalPass(BlockPass):
     def restore_blocks(self, state: Mapping[str, Any]) -> None:
         """Restore the state that an earlier attempt saved after its last block."""
 
-    def config_left(self, counts: UnitCounts) -> JsonObject:
+    def pruned_config(self, counts: UnitCounts) -> JsonObject:
         """Return the config.json of the pruned model."""
         return config_after_removal(self.folder, self.structure, self.kinds, counts)
 
@@ -115,7 +115,7 @@ class UnitRemovalPass(BlockPass):
         """Return the remaining tensors of a block, which is block `place` of the pruned model."""
         return remove_units(tensors, unit_sets, kept)
 
-    def note_block(self, index: int, answer: PrunedBlock, refit: UnitRefit | None) -> None:
+    def record_block(self, index: int, answer: PrunedBlock, refit: UnitRefit | None) -> None:
         """Record facts of a pruned block for the report."""
 
     def rows_of(self, index: int, counts: UnitCounts, costs: Mapping[KindName, float]) -> Iterable[UnitRow]:
@@ -176,7 +176,7 @@ class UnitRemovalPass(BlockPass):
         plan, streamed, family = self.plan, self.streamed, self.folder.family
         counts = kept.counts(self.structure, self.kinds) if isinstance(kept, KeptUnits) else kept
         self.notes += counts.notes
-        raw = self.config_left(counts)
+        raw = self.pruned_config(counts)
         narrow = narrow_model(streamed, raw)
         dense = self.dense_streams(streamed, plan.dtype)
         pruned = [
@@ -201,7 +201,7 @@ class UnitRemovalPass(BlockPass):
             if refit:
                 refit.chosen = dict(state["refits"])
         places = {layer: place for place, layer in enumerate(counts.layers)}
-        added = self._added(narrow, places)
+        added = self._added_parameters(narrow, places)
         for index, tensors in streamed.read_blocks(range(start, len(streamed)), "removing from blocks"):
             if dense:
                 block = streamed.fill_block(index, tensors, plan.dtype)
@@ -211,23 +211,23 @@ class UnitRemovalPass(BlockPass):
             costs: Mapping[KindName, float] = {}
             if index in places:
                 place = places[index]
-                left, costs = self._left(index, place, tensors, kept, narrow, choice, refit)
+                left, costs = self._remaining_tensors(index, place, tensors, kept, narrow, choice, refit)
                 tensors.clear()  # the pruned tensors may be copies
                 block = narrow.fill_block(place, left, plan.dtype)
                 for stream in [*pruned, verification]:
                     stream.advance(block, place)
                 narrow.empty_block(place)
                 if choice:
-                    choice.go_on(place, left)
+                    choice.advance_pruned(place, left)
                 prefix = narrow.block_prefix(place)
                 named = {f"{prefix}.{name}": left.pop(name) for name in [*left]}
                 self.store.add(BLOCK, f"{index:05d}", saved_tensors(family, named))
                 named.clear()
             else:
                 if refit:
-                    refit.pass_by(index, tensors)
+                    refit.skip_layer(index, tensors)
                 if choice:
-                    choice.pass_by(index, tensors)
+                    choice.skip_layer(index, tensors)
                 for stream in [*pruned, verification]:
                     stream.skip_block()
             self.rows += self.rows_of(index, counts, costs)
@@ -261,7 +261,7 @@ class UnitRemovalPass(BlockPass):
             micro_batches=self.micro_batch_history,
         )
 
-    def _left(
+    def _remaining_tensors(
         self,
         index: int,
         place: int,
@@ -286,8 +286,8 @@ class UnitRemovalPass(BlockPass):
             answer = PrunedBlock(kept.layers[index])
         left = {**self.remove(place, complete, unit_sets, answer.units), **answer.changed}
         if refit:
-            left = refit.fit(LayerLeft(index, place, tensors, left, unit_sets, answer.units))
-        self.note_block(index, answer, refit)
+            left = refit.fit(RemainingLayer(index, place, tensors, left, unit_sets, answer.units))
+        self.record_block(index, answer, refit)
         return left, answer.costs
 
     def _refit(self, narrow: StreamedModel, counts: UnitCounts) -> UnitRefit | None:
@@ -327,7 +327,7 @@ class UnitRemovalPass(BlockPass):
             log=self.progress.log,
         )
 
-    def _added(self, narrow: StreamedModel, places: Mapping[int, int]) -> int:
+    def _added_parameters(self, narrow: StreamedModel, places: Mapping[int, int]) -> int:
         """Return the number of parameters that the layers gain over the source's."""
         return sum(
             parameter.numel()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from core.engine.architectures.unit_kind import KindName
-from core.engine.architectures.unit_splits import FLOOR, SPLIT_TOKENS
+from core.engine.architectures.unit_splits import LEAST_CHANNEL_SHARE, SPLIT_TOKENS
 from core.engine.architectures.width_reduction import WidthReduction
 from core.engine.cuts.plan import RemovalPlan
 from core.engine.evaluation.perplexity import perplexity
@@ -37,7 +37,8 @@ def choose_split(context: UnitSelectionContext) -> tuple[WidthReduction, list[st
     reductions = [replace(first, others=()), *first.others]
     if context.calibration is None:
         return reductions[0], [
-            f"attention auto, without calibration: channels go before heads, while {FLOOR:.0%} of a layer's stay."
+            "attention auto, without calibration: channels go before heads, while "
+            f"{LEAST_CHANNEL_SHARE:.0%} of a layer's stay."
         ]
     sequences = max(1, SPLIT_TOKENS // context.calibration.shape[1])
     widest = max(reductions, key=lambda each: len(each.kinds))

@@ -17,7 +17,7 @@ from core.engine.resume.store import ResumeStore
 
 
 @torch.inference_mode()
-def ends_after_trial(
+def hidden_states_after_trial(
     context: UnitSelectionContext, method: BlockUnitMethod, counts: UnitCounts, fitted_NT: Tensor, seen_NT: Tensor
 ) -> list[Tensor]:
     """Return the last block's outputs for batches of the tokens `seen`, after pruning with the tokens `fitted`."""
@@ -63,7 +63,7 @@ def ends_after_trial(
         places = {layer: place for place, layer in enumerate(counts.layers)}
         for index, tensors in streamed.read_blocks(range(len(streamed)), "trying to remove from blocks"):
             if index not in places:
-                choice.pass_by(index, tensors)
+                choice.skip_layer(index, tensors)
                 seen.skip_block()
             else:
                 place = places[index]
@@ -71,7 +71,7 @@ def ends_after_trial(
                 answer = choice.prune(index, place, tensors, complete)
                 unit_sets = layer_unit_sets(family, context.structure, index, context.kinds)
                 left = {**remove_units(complete, unit_sets, answer.units), **answer.changed}
-                choice.go_on(place, left)
+                choice.advance_pruned(place, left)
                 seen.advance(narrow.fill_block(place, left, context.forward_dtype), place)
                 narrow.empty_block(place)
         ends = [hidden for _, hidden in seen.batches()]

@@ -14,9 +14,9 @@ from core.engine.models.experts import RoutedTokens, mixture_module, router_tens
 from core.engine.models.hooks import removed_after
 from core.engine.options.compensation import ROUTER_STEPS, SWEEPS, Refit
 from core.engine.pruning.compensation.last_matrices import LastMatrices
-from core.engine.pruning.compensation.mixture_batches import MixtureBatch, MixtureCall, mixture_batches, watched_experts
+from core.engine.pruning.compensation.mixture_batches import MixtureBatch, MixtureCall, hooked_experts, mixture_batches
 from core.engine.pruning.compensation.refit import fitted_tokens, refit
-from core.engine.pruning.compensation.unit_refit import LayerLeft, UnitRefit
+from core.engine.pruning.compensation.unit_refit import RemainingLayer, UnitRefit
 from core.engine.pruning.streams.propagation import BlockPropagation, InputGroup
 
 _MOST_NOTES = 3
@@ -64,7 +64,7 @@ class ExpertFit(LastMatrices):
     @property
     def error(self) -> float | None:
         """‖Y − Ŷ‖/‖Y‖ on the tokens that decide."""
-        lost, total = self._squares(self.missing), self._squares([batch.target_NH for batch in self.batches])
+        lost, total = self._squares(self.residual), self._squares([batch.target_NH for batch in self.batches])
         return sqrt(lost[-1] / total[-1]) if total[-1] > 0 else None
 
     @property
@@ -92,16 +92,16 @@ class ExpertFit(LastMatrices):
     def _sweep(self) -> list[float] | None:
         """Fit each expert's last matrix to the others' residual; if that does not help, undo it and return None."""
         name = self.experts.parameter(self.experts.giving)
-        before, missing = self.tensors[name].clone(), [each.clone() for each in self.missing]
-        errors = self._squares(missing)
+        before, residual = self.tensors[name].clone(), [each.clone() for each in self.residual]
+        errors = self._squares(residual)
         shares = []
         for expert in range(len(self.stacks)):
             share = self._fit_expert(expert)
             if share is not None:
                 shares.append(share)
-        if not _helps(errors, self._squares(self.missing)):
+        if not _helps(errors, self._squares(self.residual)):
             self._set(name, before)
-            self.missing = missing
+            self.residual = residual
             return None
         return shares
 
@@ -138,9 +138,9 @@ class ExpertFit(LastMatrices):
                 moved = before[name].float() - (step * size / length) * gradient
                 self._set(name, moved.to(before[name].dtype))
             routed = [self._route(batch) for batch in self.batches]
-            missing = self.missing_with(routed)
-            if _helps(self._squares(self.missing), self._squares(missing)):
-                self.routed, self.missing = routed, missing
+            residual = self.residual_of(routed)
+            if _helps(self._squares(self.residual), self._squares(residual)):
+                self.routed, self.residual = routed, residual
                 gradients = None
                 continue
             for name, value in before.items():
@@ -177,11 +177,11 @@ class ExpertFit(LastMatrices):
         """Return half the derivative of the squared error by each gate, [tokens, top_k]; 0 for hold-out tokens."""
         gradients = [torch.zeros_like(tokens.gates_NK, dtype=torch.float32) for tokens in self.routed]
         for expert in range(len(self.stacks)):
-            for tokens, missing_NH, gradient_NK in zip(self.routed, self.missing, gradients, strict=True):
+            for tokens, residual_NH, gradient_NK in zip(self.routed, self.residual, gradients, strict=True):
                 rows_N, places_N = torch.where(tokens.index_NK == expert)
                 if len(rows_N):
                     output_NH = self.outputs(tokens, rows_N, expert)
-                    gradient_NK[rows_N, places_N] = -(missing_NH[rows_N] * output_NH).sum(1)
+                    gradient_NK[rows_N, places_N] = -(residual_NH[rows_N] * output_NH).sum(1)
         for gradient_NK, most in zip(gradients, self.fitted, strict=True):
             gradient_NK[max(most, 0) :] = 0
         return gradients
@@ -266,7 +266,7 @@ class ExpertRefit(UnitRefit):
         self.experts: Experts = self.family.experts
         self.routing: dict[int, FittedRouting] = {}
 
-    def fit(self, layer: LayerLeft) -> dict[str, Tensor]:
+    def fit(self, layer: RemainingLayer) -> dict[str, Tensor]:
         """Refit a layer's remaining experts and router, as `UnitRefit.fit` does for linear layers.
 
         Linear layers beside them that read removed heads are refitted first.
@@ -290,7 +290,7 @@ class ExpertRefit(UnitRefit):
             given.append(given_NH)
             reached_E.add_(call.tokens.reached(len(reached_E)))
 
-        with watched_experts(dense, self.experts, note):
+        with hooked_experts(dense, self.experts, note):
             self.dense_stream.advance(dense, index)
         self.streamed.empty_block(index)
         block = self.narrow.fill_block(place, fitted, self.stream.dtype)
@@ -317,7 +317,7 @@ class ExpertRefit(UnitRefit):
         self.stream.advance(block, place)
         return fitted
 
-    def _fit_readers(self, layer: LayerLeft, dense: nn.Module, fitted: dict[str, Tensor]) -> None:
+    def _fit_readers(self, layer: RemainingLayer, dense: nn.Module, fitted: dict[str, Tensor]) -> None:
         """Refit the linear layers that read removed units, without advancing the tokens."""
         readers = [each for each in layer.unit_sets if each.kind in layer.kept and each.linear in self.family.linears]
         if readers:

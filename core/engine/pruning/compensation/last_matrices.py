@@ -13,7 +13,7 @@ from core.engine.pruning.units.block_tokens import FitExpert
 
 
 class LastMatrices:
-    """Present last matrices of a block's experts, and the residual `missing` to the target, by micro-batch.
+    """Present last matrices of a block's experts, and their `residual` to the target, by micro-batch.
 
     They are changed in the block and, in the form to be saved, in `tensors`. `fitted` is the number of first tokens to
     which weights are fitted; None: all.
@@ -36,7 +36,7 @@ class LastMatrices:
         self.fitted = [(total if fitted is None else fitted) - start for start in starts]
         self.others_decide = fitted is not None
         self.routed = [batch.call.tokens for batch in batches]
-        self.missing = self.missing_with(self.routed)
+        self.residual = self.residual_of(self.routed)
 
     def weight_OI(self, expert: int) -> Tensor:
         """Return an expert's present last matrix in float32."""
@@ -57,9 +57,9 @@ class LastMatrices:
         statistic = InputStatistic(
             Statistic.GRAM, sample_stride=1, fitted_tokens=fitted if self.others_decide else None
         )
-        for tokens, missing_NH in zip(self.routed, self.missing, strict=True):
+        for tokens, residual_NH in zip(self.routed, self.residual, strict=True):
             rows_N, regressors_NI = tokens.gated_inner(self.stacks, expert)
-            statistic.update(regressors_NI, target=missing_NH[rows_N] + regressors_NI @ weight_OI.T)
+            statistic.update(regressors_NI, target=residual_NH[rows_N] + regressors_NI @ weight_OI.T)
         return statistic
 
     def own_statistic(self, expert: int) -> InputStatistic:
@@ -83,22 +83,22 @@ class LastMatrices:
         before_OI = self.weight_OI(expert)
         changed = out_in(weight_OI, self.experts).to(stored.dtype)
         change_OI = out_in(changed, self.experts).float() - before_OI
-        for tokens, missing_NH in zip(self.routed, self.missing, strict=True):
+        for tokens, residual_NH in zip(self.routed, self.residual, strict=True):
             rows_N, regressors_NI = tokens.gated_inner(self.stacks, expert)
-            missing_NH.index_add_(0, rows_N, regressors_NI @ change_OI.T, alpha=-1)
+            residual_NH.index_add_(0, rows_N, regressors_NI @ change_OI.T, alpha=-1)
         stored.copy_(changed)
         self.stacks.stack(self.experts.giving).data[expert].copy_(changed)
 
-    def missing_with(self, routed: Sequence[RoutedTokens]) -> list[Tensor]:
+    def residual_of(self, routed: Sequence[RoutedTokens]) -> list[Tensor]:
         """Return the residual of the experts to the target with this routing, by micro-batch, in float32."""
-        missing = [batch.target_NH.clone() for batch in self.batches]
+        residual = [batch.target_NH.clone() for batch in self.batches]
         for expert in range(len(self.stacks)):
-            for tokens, missing_NH in zip(routed, missing, strict=True):
+            for tokens, residual_NH in zip(routed, residual, strict=True):
                 rows_N, gates_N = tokens.of_expert(expert)
                 if len(rows_N):
                     output_NH = self.outputs(tokens, rows_N, expert)
-                    missing_NH.index_add_(0, rows_N, output_NH * gates_N.float()[:, None], alpha=-1)
-        return missing
+                    residual_NH.index_add_(0, rows_N, output_NH * gates_N.float()[:, None], alpha=-1)
+        return residual
 
     def outputs(self, tokens: RoutedTokens, rows_N: Tensor, expert: int) -> Tensor:
         return self.stacks.output(self.stacks.inner(tokens.hidden_NH[rows_N], expert), expert).float()

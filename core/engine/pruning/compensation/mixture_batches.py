@@ -14,7 +14,7 @@ from core.engine.models.streamed import call_block
 from core.engine.pruning.streams.stream import Stream
 
 _ADDED = 0.05
-"""Tolerance for the test that a block adds its experts' output to the rest, when the experts' output is doubled."""
+"""Relative tolerance for the test that a block's output grows by its experts' output when that is doubled."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ OnExperts: TypeAlias = Callable[[MixtureCall, Tensor], None]
 
 
 @contextmanager
-def watched_experts(block: nn.Module, experts: Experts, on_call: OnExperts) -> Iterator[None]:
+def hooked_experts(block: nn.Module, experts: Experts, on_call: OnExperts) -> Iterator[None]:
     """Call `on_call` with each call of a block's experts."""
     outer: list[tuple[tuple[object, ...], dict[str, object]]] = []
 
@@ -77,7 +77,7 @@ def mixture_batches(
     is_added: bool | None = None
     for batch, hidden in stream.batches():
         arguments = stream.arguments(place, batch)
-        with watched_experts(block, experts, lambda call, given_NH: calls.append((call, given_NH))):
+        with hooked_experts(block, experts, lambda call, given_NH: calls.append((call, given_NH))):
             output = call_block(block, hidden, arguments)
         call, given_NH = calls.pop()
         if is_added is None:
@@ -94,7 +94,7 @@ def mixture_batches(
 
 
 def _is_sum(output: Tensor, doubled: Tensor, given_NH: Tensor) -> bool:
-    """Return True if doubling the experts' output adds that output to the block's."""
+    """Return True if doubling the experts' output changes the block's output by exactly that output."""
     if output.numel() != given_NH.numel():
         return False
     added_NH = (doubled.float() - output.float()).reshape(given_NH.shape)

@@ -47,20 +47,22 @@ def prune_and_fit(
     """Refit linear layers that share their inputs, prune them with the method, and fit the remaining weights again."""
     if compensation is None:
         return [Fitted(pruned_OI) for pruned_OI in method.prune(linears, inputs, note)]
-    aims = [Fitted(linear.weight_OI) for linear in linears]
+    targets = [Fitted(linear.weight_OI) for linear in linears]
     if compensation.refits:
-        aims = refit([linear.weight_OI for linear in linears], inputs, compensation, note)
-    aimed = [replace(linear, weight_OI=aim.weight_OI) for linear, aim in zip(linears, aims, strict=True)]
+        targets = refit([linear.weight_OI for linear in linears], inputs, compensation, note)
+    target_linears = [
+        replace(linear, weight_OI=target.weight_OI) for linear, target in zip(linears, targets, strict=True)
+    ]
     fitted = []
-    for linear, aim, pruned_OI in zip(linears, aims, method.prune(aimed, inputs, note), strict=True):
+    for linear, target, pruned_OI in zip(linears, targets, method.prune(target_linears, inputs, note), strict=True):
         steps, error = compensation.conjugate_gradient, None
         if steps == "auto":
             steps, error = MOST_STEPS, output_error(linear.weight_OI, _holdout(inputs))
         if steps == 0:
-            fitted.append(replace(aim, weight_OI=pruned_OI))
+            fitted.append(replace(target, weight_OI=pruned_OI))
             continue
-        fitted_OI, taken = conjugate_gradient(aim.weight_OI, pruned_OI, inputs.gram_II, steps, error)
-        fitted.append(replace(aim, weight_OI=fitted_OI, steps=taken))
+        fitted_OI, taken = conjugate_gradient(target.weight_OI, pruned_OI, inputs.gram_II, steps, error)
+        fitted.append(replace(target, weight_OI=fitted_OI, steps=taken))
     return fitted
 
 
@@ -125,12 +127,12 @@ def refit_directions(
     weights of inputs that are always zero.
     """
     pairs = zip(weights, dense or weights, strict=True)
-    missing = (_shortfall(weight_OI, inputs, dense_OI) for weight_OI, dense_OI in pairs)
-    return ridge_directions(missing, inputs.gram_II, ridge, note)
+    residual_products = (_residual_product(weight_OI, inputs, dense_OI) for weight_OI, dense_OI in pairs)
+    return ridge_directions(residual_products, inputs.gram_II, ridge, note)
 
 
 def ridge_directions(
-    missing: Iterable[Tensor], gram_II: Tensor, ridge: float, note: Callable[[str], None]
+    residual_products: Iterable[Tensor], gram_II: Tensor, ridge: float, note: Callable[[str], None]
 ) -> list[Tensor]:
     """Return S(G + λI)⁻¹ for each S, the residual of some outputs times their inputs, with G = XᵀX.
 
@@ -138,8 +140,8 @@ def ridge_directions(
     """
     lower_II, dead_I = damped_cholesky(gram_II, ridge, note)
     directions = []
-    for missing_OI in missing:
-        direction_OI = torch.cholesky_solve(missing_OI.T, lower_II).T
+    for residual_product_OI in residual_products:
+        direction_OI = torch.cholesky_solve(residual_product_OI.T, lower_II).T
         direction_OI.masked_fill_(dead_I, 0)
         directions.append(direction_OI)
     return directions
@@ -155,7 +157,7 @@ def best_refit(
     curvature = _inner(direction_OI @ holdout.gram_II, direction_OI)
     if curvature <= 0:
         return 0.0
-    shortfall_OI = _shortfall(weight_OI, holdout, weight_OI if dense_OI is None else dense_OI)
+    shortfall_OI = _residual_product(weight_OI, holdout, weight_OI if dense_OI is None else dense_OI)
     return min(max(_inner(shortfall_OI, direction_OI) / curvature, 0.0), 1.0)
 
 
@@ -164,7 +166,7 @@ def target_product(dense_OI: Tensor, inputs: InputStatistic) -> Tensor:
     return dense_OI @ inputs.cross_II if inputs.target_OI is None else inputs.target_OI
 
 
-def _shortfall(weight_OI: Tensor, inputs: InputStatistic, dense_OI: Tensor) -> Tensor:
+def _residual_product(weight_OI: Tensor, inputs: InputStatistic, dense_OI: Tensor) -> Tensor:
     """Return (Y − X̂Vᵀ)ᵀX̂ for weights V, from the residual of the outputs: [out_features, in_features]."""
     if inputs.target_OI is None and (weight_OI is dense_OI or torch.equal(weight_OI, dense_OI)):
         # the difference of the two similar matrices is taken first

@@ -24,12 +24,12 @@ from core.engine.pruning.streams.propagation import (
     input_groups,
 )
 from core.engine.pruning.streams.stream import Stream
-from core.engine.pruning.units.gaps import aims_at_end_of, gaps_behind, output_before
+from core.engine.pruning.units.gaps import gaps_after, output_before_gap, targets_behind_gap
 from core.engine.pruning.units.removal import KeptLayerUnits, UnitSet, output_slices, remove_units
 
 
 @dataclass(frozen=True)
-class LayerLeft:
+class RemainingLayer:
     """Decoder layer `index`: its dense `tensors`, and its remaining weights `left`, block `place` of the narrow model.
 
     `kept` are the units that stay, of kinds that lost some, from the layer's `unit_sets`.
@@ -68,7 +68,7 @@ class UnitRefit:
         self.family = streamed.folder.family
         self.streamed, self.dense_stream = streamed, dense_stream
         self.narrow, self.stream = narrow, stream
-        self._gaps = gaps_behind(layers, len(streamed))
+        self._gaps = gaps_after(layers, len(streamed))
         self.note = note
         self.chosen: dict[str, float] = {}
 
@@ -86,13 +86,13 @@ class UnitRefit:
             share = f"each by an α chosen on tokens held aside, {least:g} to {most:g}, {mean:.2f} on average"
         return f"{self.refitted} were refitted to what the dense model gives: {share}."
 
-    def pass_by(self, index: int, tensors: dict[str, Tensor]) -> None:
+    def skip_layer(self, index: int, tensors: dict[str, Tensor]) -> None:
         """Advance the streams past the removed layer `index`: the dense one goes through it, the other skips it."""
         self.dense_stream.advance(self.streamed.fill_block(index, tensors, self.dense_stream.dtype), index)
         self.streamed.empty_block(index)
         self.stream.skip_block()
 
-    def fit(self, layer: LayerLeft) -> dict[str, Tensor]:
+    def fit(self, layer: RemainingLayer) -> dict[str, Tensor]:
         """Refit a layer's remaining weights to the outputs of its dense tensors, and return them.
 
         Both streams advance, the narrow one through the returned weights, rounded to their stored dtype. Before the
@@ -103,20 +103,20 @@ class UnitRefit:
         groups = input_groups(self.family.inputs, {name.removesuffix(".weight") for name in layer.tensors})
         gap = self._gaps[layer.index]
         if self._is_dense(layer):
-            groups = [group for group in groups if group.first == output_before(gap, self.family)]
+            groups = [group for group in groups if group.first == output_before_gap(gap, self.family)]
         if not groups:
             self._advance(layer, fitted)
             return fitted
         dense_block = self.streamed.fill_block(layer.index, layer.tensors, self.dense_stream.dtype)
-        with aims_at_end_of(gap, self.dense_stream, self.streamed, dense_block) as aims:
+        with targets_behind_gap(gap, self.dense_stream, self.streamed, dense_block) as target_streams:
             block = self.narrow.fill_block(layer.place, fitted, self.stream.dtype)
-            dense = replace(self._reference(dense_block, layer.index), aims=aims)
+            dense = replace(self._reference(dense_block, layer.index), target_streams=target_streams)
             propagation = BlockPropagation(block, layer.place, self.stream, groups, self._new_statistic, dense)
             propagation.prune_in_flight(self._fitting(layer, fitted, block))
         self.streamed.empty_block(layer.index)
         return fitted
 
-    def _fitting(self, layer: LayerLeft, fitted: dict[str, Tensor], block: nn.Module) -> PruneGroup:
+    def _fitting(self, layer: RemainingLayer, fitted: dict[str, Tensor], block: nn.Module) -> PruneGroup:
         """Return the function that refits a layer's linear layers, in `fitted` and in the narrow `block`."""
         prefix = self.streamed.block_prefix(layer.index)
         outputs = output_slices(self.family, layer.unit_sets)
@@ -145,13 +145,13 @@ class UnitRefit:
     def _reference(self, dense_block: nn.Module, index: int) -> DenseReference:
         return DenseReference(dense_block, self.dense_stream, index, self.family.added_to_stream)
 
-    def _is_dense(self, layer: LayerLeft) -> bool:
+    def _is_dense(self, layer: RemainingLayer) -> bool:
         """Return True if nothing was removed so far, so that there is no error to compensate."""
         return self.stream.equals(self.dense_stream) and all(
             torch.equal(layer.left[name], tensor) for name, tensor in layer.tensors.items()
         )
 
-    def _advance(self, layer: LayerLeft, left: dict[str, Tensor]) -> None:
+    def _advance(self, layer: RemainingLayer, left: dict[str, Tensor]) -> None:
         """Advance both streams through a layer without a fit."""
         dense_block = self.streamed.fill_block(layer.index, layer.tensors, self.dense_stream.dtype)
         self.dense_stream.advance(dense_block, layer.index)

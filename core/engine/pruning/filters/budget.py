@@ -77,16 +77,16 @@ def by_rate(scores: Sequence[Tensor], round_to: int, value: Callable[[int, float
         for units in _chunks(score_U, round_to):
             removed += len(units)
             rate = removed / len(score_U)
-            worth = value(place, rate)
-            steps.append((worth, rate, Step(worth, place, units)))
+            step_value = value(place, rate)
+            steps.append((step_value, rate, Step(step_value, place, units)))
     return [step for *_, step in sorted(steps, key=lambda each: each[:2])]
 
 
 def _chunks(score_U: Tensor, round_to: int) -> list[tuple[int, ...]]:
     """Split units in ascending order of score into the steps between possible numbers of units."""
     order = torch.argsort(score_U, stable=True).tolist()
-    rungs = width_steps(len(order), round_to)
-    return [tuple(order[len(order) - above : len(order) - below]) for above, below in pairwise(rungs)]
+    widths = width_steps(len(order), round_to)
+    return [tuple(order[len(order) - above : len(order) - below]) for above, below in pairwise(widths)]
 
 
 def steps_until(steps: Sequence[Step], groups: CoupledChannels, goal: Goal) -> list[Step]:
@@ -98,39 +98,39 @@ def steps_until(steps: Sequence[Step], groups: CoupledChannels, goal: Goal) -> l
 
     def is_met(count: int) -> bool:
         removed = counts(steps[:count], groups)
-        return goal.is_met(groups.parameters_left(removed), groups.flops_left(removed))
+        return goal.is_met(groups.parameters_after(removed), groups.flops_after(removed))
 
     count = bisect.bisect_left(range(len(steps) + 1), True, key=is_met)
     if count > len(steps):
-        raise layer_exhausted(groups, goal, counts(steps, groups))
+        raise empty_layer_error(groups, goal, counts(steps, groups))
     return list(steps[:count])
 
 
-def layer_exhausted(
+def empty_layer_error(
     groups: CoupledChannels, goal: Goal, most: Sequence[int], name: str | None = None
 ) -> InvalidSparsity:
     """Return the error that a goal would remove an entire layer: the named one, else the one with the largest units."""
     if name is None and groups.groups:
         costs = [
-            groups.parameters - groups.parameters_left([int(place == each) for each in range(len(most))])
+            groups.parameters - groups.parameters_after([int(place == each) for each in range(len(most))])
             for place in range(len(most))
         ]
         name = groups.groups[costs.index(max(costs))].name
-    sparsity = 1 - groups.parameters_left(most) / goal.parameters
-    flops_reduction = 1 - groups.flops_left(most) / goal.flops
+    sparsity = 1 - groups.parameters_after(most) / goal.parameters
+    flops_reduction = 1 - groups.flops_after(most) / goal.flops
     requested = f"sparsity {goal.sparsity:g}" + (
         f" and flops_reduction {goal.flops_reduction:g}" if goal.flops_reduction else ""
     )
     return InvalidSparsity(
         f"{requested} would remove all that is left of {name or 'the layers that may be pruned'}: at most "
-        f"{_down(sparsity):.3f} of the model's parameters"
-        + (f" and {_down(flops_reduction):.3f} of its operations" if goal.flops_reduction else "")
+        f"{_rounded_down(sparsity):.3f} of the model's parameters"
+        + (f" and {_rounded_down(flops_reduction):.3f} of its operations" if goal.flops_reduction else "")
         + " can be removed",
         param="sparsity",
     )
 
 
-def _down(share: float) -> float:
+def _rounded_down(share: float) -> float:
     """Return the share rounded down to three places, so that it stays possible."""
     return int(share * 1000) / 1000
 

@@ -78,7 +78,7 @@ class CoupledChannels:
     def parameters(self) -> int:
         return sum(each.numel() for each in self.model.parameters())
 
-    def parameters_left(self, removed: Sequence[int]) -> int:
+    def parameters_after(self, removed: Sequence[int]) -> int:
         """Return the number of parameters with this many units of each group removed."""
         return self.parameters - sum(
             each.numel() - math.prod(shape)
@@ -86,7 +86,7 @@ class CoupledChannels:
             if (each := self._parameter(name)) is not None
         )
 
-    def flops_left(self, removed: Sequence[int]) -> int:
+    def flops_after(self, removed: Sequence[int]) -> int:
         """Return the operations for one image with this many units of each group removed."""
         left = self.flops
         for name, shape in self._shapes(removed).items():

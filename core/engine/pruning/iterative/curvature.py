@@ -85,7 +85,7 @@ def mean_squares(network: Network, images: ImageSet, curvature: Curvature) -> di
 
 
 def images_at_once(network: Network) -> int:
-    """Return the number of images whose separate gradients in the largest layer's weight fit at a time."""
+    """Return the number of images whose gradients in the largest layer's weight are computed at a time."""
     return min(network.batch_size, max(1, CHUNK // max(layer.numel for layer in network.layers)))
 
 
@@ -150,7 +150,7 @@ class _Passes:
 
 
 def _by_layer(uses: Sequence[_Use], gradients: Sequence[Tensor | None]) -> dict[str, list[tuple[Tensor, Tensor]]]:
-    """Return, per layer that the logits depend on, each use's inputs and the gradients in its outputs."""
+    """Return the inputs of each use and the gradients in its outputs, by layer, where the logits depend on it."""
     captured: dict[str, list[tuple[Tensor, Tensor]]] = {}
     for (name, inputs, _), gradient in zip(uses, gradients, strict=True):
         if gradient is not None:

@@ -27,10 +27,10 @@ _TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class DeadNeurons:
-    """Neurons that are zero and weights that were removed.
+    """Neurons that became zero, and weights that were removed.
 
-    `neurons` counts the neurons without own weights, because they had none or nothing read them. `weights` counts the
-    weights zeroed with them, in their own rows and in the columns that read them.
+    `neurons` counts neurons that have no weights of their own left, or that nothing reads. `weights` counts the weights
+    zeroed with them, in their own rows and in the columns that read them.
     """
 
     neurons: int
@@ -154,7 +154,7 @@ def _without_gradient(network: Network, layers: Mapping[str, Layer], pixels_BCHW
 def _is_read(
     network: Network, layers: Mapping[str, Layer], name: str, neurons_N: Tensor, pixels_BCHW: Tensor
 ) -> Tensor:
-    """Return, for each neuron of a layer, True if a nonzero weight or the logits depend on it: [neurons].
+    """Return True for each neuron of a layer if a nonzero weight or the logits depend on it: [neurons].
 
     There is one image for each neuron; the neuron is poisoned in its image.
     """

@@ -13,7 +13,7 @@ from core.engine.pruning.network import Network, loss_and_accuracy
 from secateur_wire.errors import InvalidSparsity
 
 Curve = list[tuple[float, float, float]]
-"""(rate, mean cross-entropy in nats, top-1 accuracy) for each rate."""
+"""Points of a curve: (rate, mean cross-entropy in nats, top-1 accuracy)."""
 
 
 def layer_sensitivity_curves(

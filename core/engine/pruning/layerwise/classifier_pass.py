@@ -137,7 +137,7 @@ class _ClassifierPass:
         def hook(name: str) -> Any:
             def arrive(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
                 if name not in self.pruned:  # a layer may run more than once
-                    self._take_in(name, arguments[0])
+                    self._add_inputs(name, arguments[0])
                     if wait:
                         wait_at_barrier(name)
 
@@ -147,7 +147,7 @@ class _ClassifierPass:
         with removed_after(handles):
             yield
 
-    def _take_in(self, name: str, inputs: Tensor) -> None:
+    def _add_inputs(self, name: str, inputs: Tensor) -> None:
         layer = self.layers[name]
         images = len(inputs)
         for X_BGLI in input_rows(name, layer, inputs, images):

@@ -53,7 +53,7 @@ class _Share:
 
 
 @dataclass
-class _Account:
+class _StackFigures:
     """Figures of a stack while it is pruned: zeros, lost and total energy on the experts' own tokens, and all fits."""
 
     shape: LinearShape
@@ -93,10 +93,10 @@ class ExpertPruner:
         return None if self.dense is None else ExpertStacks(self.dense, self.experts)
 
     @cached_property
-    def _accounts(self) -> dict[str, _Account]:
+    def _figures(self) -> dict[str, _StackFigures]:
         """Figures of each stack that is pruned, by its name among the experts' matrices."""
         return {
-            matrix.name: _Account(self.linears[name][1])
+            matrix.name: _StackFigures(self.linears[name][1])
             for matrix in self.experts.matrices
             if (name := f"{self.prefix}.{self.experts.parameter(matrix)}") in self.linears
         }
@@ -104,7 +104,7 @@ class ExpertPruner:
     @property
     def prunes_any(self) -> bool:
         """True if the block has experts to prune."""
-        return bool(self._accounts)
+        return bool(self._figures)
 
     def prune(self, arrived: ExpertBarrier) -> tuple[list[ExpertRow], RoutingRow]:
         """Prune the experts with the tokens that arrived; return the rows of the report.
@@ -112,7 +112,7 @@ class ExpertPruner:
         The block's weights and `tensors` are changed. In flight an expert's second matrix reads the outputs of its
         pruned first one, otherwise of the dense one.
         """
-        stacks, accounts, notes = self._stacks, self._accounts, self._notes
+        stacks, accounts, notes = self._stacks, self._figures, self._notes
         module = f"{self.prefix}.{self.experts.module}"
         shares = []
         for expert in range(len(stacks)):
@@ -126,10 +126,10 @@ class ExpertPruner:
         layer = next(iter(accounts.values())).shape.layer
         pooled = tuple(expert for expert, share in enumerate(shares) if share.is_pooled)
         routing = RoutingRow(module, layer, tuple(share.routed for share in shares), pooled)
-        return [self._row(account, len(stacks)) for account in accounts.values()], routing
+        return [self._row(figures, len(stacks)) for figures in accounts.values()], routing
 
     def _share(self, arrived: ExpertBarrier, expert: int) -> _Share:
-        """Return the tokens with which an expert is pruned: all, where it has no routed ones, or no hold-out ones."""
+        """Return the tokens with which an expert is pruned: all tokens if no routed ones can be fitted or held out."""
         routed = [tokens.of_expert(expert) for tokens in arrived.tokens]
         total = sum(len(rows_N) for rows_N, _ in routed)
         fitted = self._fitted([rows_N for rows_N, _ in routed], arrived.tokens)
@@ -157,7 +157,7 @@ class ExpertPruner:
         )
 
     def _expert(self, expert: int, share: _Share) -> None:
-        stacks, before, accounts = self._stacks, self._dense_stacks, self._accounts
+        stacks, before, accounts = self._stacks, self._dense_stacks, self._figures
         reading, giving = self.experts.matrices
         inner: list[Tensor] | None = None
         if self.plan.propagation != "in_flight":
@@ -181,16 +181,16 @@ class ExpertPruner:
         self, expert: int, matrix: ExpertMatrix, share: _Share, inputs: Iterable[tuple[Tensor, Tensor | None]]
     ) -> None:
         """Prune one matrix of an expert with its inputs, and the dense model's, of each micro-batch."""
-        account, statistic = self._accounts[matrix.name], self._statistic(share)
+        figures, statistic = self._figures[matrix.name], self._statistic(share)
         for batch, (inputs_NI, dense_NI) in zip(share.batches, inputs, strict=True):
             gates_N = batch.gates_N if statistic.level is Statistic.GRAM else None
             statistic.update(_weighted(inputs_NI, gates_N), None if dense_NI is None else _weighted(dense_NI, gates_N))
-        statistic.give_unseen_inputs(UNSEEN)
-        index, shape = self.linears[account.shape.name]
+        statistic.fill_unseen_inputs(UNSEEN)
+        index, shape = self.linears[figures.shape.name]
         stored = self.tensors[self.experts.parameter(matrix)][expert]
         dense_OI = out_in(stored, self.experts).float()
         linear = PrunableLinear(
-            f"{account.shape.name}.{expert}", expert * len(self.plan.linears) + index, dense_OI, self.plan.target(shape)
+            f"{figures.shape.name}.{expert}", expert * len(self.plan.linears) + index, dense_OI, self.plan.target(shape)
         )
         (fit,) = prune_and_fit(self.plan.method, [linear], statistic, self.plan.compensation, self._notes.append)
         rounded_OI = fit.weight_OI.to(stored.dtype)
@@ -198,11 +198,11 @@ class ExpertPruner:
         zeros, total = torch.stack(counted).tolist()
         if not isfinite(total):
             raise RunFailed(f"{linear.name}: its inputs are infinite or not a number, so there is nothing to solve for")
-        account.zeros += int(zeros)
-        account.fits.append(fit)
+        figures.zeros += int(zeros)
+        figures.fits.append(fit)
         if not share.is_pooled:
-            account.total += float(statistic.energy(dense_OI))
-            account.lost += float(statistic.energy(dense_OI - rounded_OI.float()))
+            figures.total += float(statistic.energy(dense_OI))
+            figures.lost += float(statistic.energy(dense_OI - rounded_OI.float()))
         # dense_OI may be a view of this tensor, and is invalid from here on
         stored.copy_(out_in(rounded_OI, self.experts))
         self._stacks.matrix_OI(matrix, expert).data.copy_(rounded_OI)
@@ -214,8 +214,8 @@ class ExpertPruner:
             return InputStatistic(self.plan.method.statistic, sample_stride=stride)
         return InputStatistic(Statistic.GRAM, sample_stride=stride, fitted_tokens=share.fitted)
 
-    def _row(self, account: _Account, experts: int) -> ExpertRow:
-        shape, fits = account.shape, account.fits
+    def _row(self, figures: _StackFigures, experts: int) -> ExpertRow:
+        shape, fits = figures.shape, figures.fits
         refits = [fit.refit for fit in fits if fit.refit is not None]
         return ExpertRow(
             name=shape.name,
@@ -223,9 +223,9 @@ class ExpertPruner:
             out_features=shape.out_features,
             in_features=shape.in_features,
             target=self.plan.target(shape).sparsity,
-            zeros=account.zeros,
-            sparsity=account.zeros / shape.numel,
-            reconstruction_error=sqrt(max(account.lost, 0.0) / account.total) if account.total > 0 else None,
+            zeros=figures.zeros,
+            sparsity=figures.zeros / shape.numel,
+            reconstruction_error=sqrt(max(figures.lost, 0.0) / figures.total) if figures.total > 0 else None,
             refit=sum(refits) / len(refits) if refits else None,
             experts=experts,
         )

@@ -56,7 +56,7 @@ class LayerRows:
 
     def __init__(self, rows: Iterable[LayerRow] = ()) -> None:
         self.all = list(rows)
-        self._unread: list[tuple[LayerRow, Tensor]] = []
+        self._unread_rows: list[tuple[LayerRow, Tensor]] = []
 
     def add(
         self, linear: PrunableLinear, shape: LinearShape, fitted: Fitted, saved_OI: Tensor, inputs: InputStatistic
@@ -80,12 +80,12 @@ class LayerRows:
         energies: list[Tensor] = []
         if inputs.tokens:
             energies = [inputs.energy(linear.weight_OI), inputs.energy(linear.weight_OI - saved_OI)]
-        self._unread.append((row, torch.stack([zeros, total, *energies])))
+        self._unread_rows.append((row, torch.stack([zeros, total, *energies])))
 
     def complete(self) -> None:
         """Read the figures of the layers added since the last call; raises RunFailed where weights are not finite."""
-        figures = torch.cat([each for _, each in self._unread]).tolist() if self._unread else []
-        for row, own in self._unread:
+        figures = torch.cat([each for _, each in self._unread_rows]).tolist() if self._unread_rows else []
+        for row, own in self._unread_rows:
             zeros, total, *energies = (figures.pop(0) for _ in range(len(own)))
             if not math.isfinite(total):
                 raise RunFailed(
@@ -94,7 +94,7 @@ class LayerRows:
             error = relative_error(*energies) if energies else None
             sparsity = zeros / (row.out_features * row.in_features)
             self.all.append(replace(row, zeros=int(zeros), sparsity=sparsity, reconstruction_error=error))
-        self._unread = []
+        self._unread_rows = []
 
 
 class LayerwisePass(BlockPass):
@@ -127,7 +127,7 @@ class LayerwisePass(BlockPass):
         )
         # The stream for pruning: calibration tokens, or evaluation tokens for methods that read no inputs.
         self.driver = self.calibration or (self.pruned[0] if self.pruned else self.verification)
-        self.followers = [each for each in [*self.pruned, self.verification] if each is not self.driver]
+        self.other_streams = [each for each in [*self.pruned, self.verification] if each is not self.driver]
         self._by_module = {linear.name: (index, linear) for index, linear in enumerate(plan.linears)}
         self.routing: list[RoutingRow] = []
 
@@ -235,7 +235,7 @@ class LayerwisePass(BlockPass):
             if dense is not None:
                 dense.stream.advance(dense.block, index)
         block = streamed.fill_block(index, tensors, plan.dtype)
-        for stream in self.followers:
+        for stream in self.other_streams:
             stream.advance(block, index)
         streamed.empty_block(index)
         self.rows.complete()

@@ -46,7 +46,7 @@ class BlockUnitMethod(ABC):
     ) -> PrunedBlock:
         """Return the units a block keeps, with its counts.
 
-        The dense model's tokens reach the dense block. With `reads_pruned`, tokens from the pruned blocks reach the
-        same dense block; both may go through it side by side. The result depends on nothing but the arguments and the
-        parameters, because another attempt may resume here.
+        `dense` are tokens of the dense model before the block. `pruned`, given with `reads_pruned`, are tokens from the
+        pruned blocks before it; both may go through the dense block side by side. The result depends on nothing but the
+        arguments and the parameters, because another attempt may resume here.
         """

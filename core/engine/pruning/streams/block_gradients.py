@@ -116,8 +116,8 @@ def backward_blocks(
 def draw_tokens(logits_PV: Tensor, drawn: torch.Generator) -> Tensor:
     """Return a token drawn from each position's distribution, with one random number per position: [positions].
 
-    `torch.multinomial` draws one number for every token of the vocabulary, as slow as the head's product with its
-    gradient.
+    `torch.multinomial` draws one number for every token of the vocabulary, which takes as long as the head's product
+    with its gradient.
     """
     below_PV = logits_PV.softmax(dim=-1).cumsum(dim=-1)
     at_P1 = torch.rand(len(logits_PV), 1, generator=drawn).to(below_PV.device) * below_PV[:, -1:]

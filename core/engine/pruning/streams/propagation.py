@@ -45,19 +45,19 @@ class DenseReference:
 
     `added_to_stream` are linear layers whose outputs are added to the residual stream, each with the norm that reads
     the stream before. Their target is the dense model's residual stream after them, or another stream of the same
-    tokens from `aims`.
+    tokens from `target_streams`.
     """
 
     block: nn.Module
     stream: Stream
     index: int
     added_to_stream: Mapping[str, str] = field(default_factory=dict)
-    aims: Mapping[str, Stream] = field(default_factory=dict)
+    target_streams: Mapping[str, Stream] = field(default_factory=dict)
 
 
 @dataclass
 class ExpertBarrier:
-    """Experts of a block, at which all tokens wait: the tokens arrived so far, and the function that prunes with all.
+    """Experts of a block, where all tokens wait: the tokens arrived so far, and the function that prunes with all.
 
     `dense` are the hidden states of the same tokens, [tokens, hidden_size], at the dense model's experts, if it runs.
     """
@@ -168,7 +168,9 @@ class _Gathering:
         self._ahead: dict[str, Tensor] = {}
         self._stream_ahead: dict[str, Tensor] = {}
         self._streams: defaultdict[str, deque[tuple[Tensor, Tensor]]] = defaultdict(deque)
-        self._aims = {} if dense is None else {linear: stream.batches() for linear, stream in dense.aims.items()}
+        self._target_batches = (
+            {} if dense is None else {linear: stream.batches() for linear, stream in dense.target_streams.items()}
+        )
         added = {} if dense is None else dense.added_to_stream
         self._norms = {group.first: added[group.first] for group in propagation.groups if group.first in added}
 
@@ -195,7 +197,7 @@ class _Gathering:
     def _arrive(self, group: InputGroup, inputs: Tensor) -> None:
         statistic = self.statistics.setdefault(group, self._propagation.new_statistic())
         if group.first in self._norms:
-            statistic.update(inputs, target=self._missing(group))
+            statistic.update(inputs, target=self._target_output(group))
         else:
             statistic.update(inputs, self._ahead.pop(group.first, None))
         self._wait(group.first)  # before anything is computed for the statistic
@@ -211,17 +213,20 @@ class _Gathering:
         # both are the blocks' own residuals, which stay in memory anyway
         self._streams[norm].append((self._stream_ahead.pop(norm), stream))
 
-    def _missing(self, group: InputGroup) -> Tensor:
-        """Return the group's dense output, plus the stream's difference from the dense or target stream before."""
+    def _target_output(self, group: InputGroup) -> Tensor:
+        """Return the target of a group's outputs: the dense outputs, plus the stream's shortfall before them.
+
+        The shortfall is the difference from the dense model's stream, or from a target stream.
+        """
         dense_stream, stream = self._streams[self._norms[group.first]].popleft()
         output = self._ahead.pop(group.first)
-        if group.first not in self._aims:
+        if group.first not in self._target_batches:
             return output.float() + (dense_stream.float() - stream.float())
-        _, aim = next(self._aims[group.first])
-        lacking = aim.float() - stream.float()
+        _, target = next(self._target_batches[group.first])
+        difference = target.float() - stream.float()
         bias = self._propagation.block.get_submodule(group.first).bias
         assert bias is None or isinstance(bias, Tensor)
-        return lacking if bias is None else lacking - bias.float()
+        return difference if bias is None else difference - bias.float()
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ class AdapterModel:
         return (each for each in self.module.modules() if isinstance(each, MaskedLoraLinear))
 
     def weight(self, layer: int, unit_slice: UnitSlice) -> nn.Parameter | None:
-        """Return the model's own tensor for a slice's name, without the adapters' update; None where there is none."""
+        """Return the model's own tensor of a slice, without the adapters' update; None where there is none."""
         name, _, kind = unit_slice.name.rpartition(".")
         module = self.blocks[layer].get_submodule(name)
         owner = module.get_base_layer() if isinstance(module, MaskedLoraLinear) else module

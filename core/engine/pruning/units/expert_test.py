@@ -47,7 +47,7 @@ def reason_to_keep_experts(opened: ModelFolder, dense: PreTrainedModel, reload: 
             for length in _LENGTHS:
                 tokens = sample_tokens(dense, length=length, seed=length)
                 with torch.inference_mode():
-                    with _unchosen(opened, dense, kept):
+                    with _with_routers_masked(opened, dense, kept):
                         expected: Tensor = run_model(dense, tokens).logits.float()
                     logits: Tensor = run_model(cut, tokens).logits.float()
                 difference = difference_beyond(logits, expected, _TOLERANCE)
@@ -79,7 +79,7 @@ def _some_experts(opened: ModelFolder, left: int, *, seed: int) -> KeptUnits:
 
 
 @contextmanager
-def _unchosen(opened: ModelFolder, dense: PreTrainedModel, kept: KeptUnits) -> Iterator[None]:
+def _with_routers_masked(opened: ModelFolder, dense: PreTrainedModel, kept: KeptUnits) -> Iterator[None]:
     """Run the dense model, inside the context, with routers that never choose removed experts.
 
     Their outputs for these experts are −∞, and so are vectors with an entry for each expert, such as corrections of

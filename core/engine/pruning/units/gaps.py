@@ -10,13 +10,13 @@ from core.engine.models.streamed import StreamedModel
 from core.engine.pruning.streams.stream import Stream
 
 
-def gaps_behind(left: Iterable[int], layers: int) -> dict[int, range]:
+def gaps_after(left: Iterable[int], layers: int) -> dict[int, range]:
     """Return for each remaining layer the removed layers right behind it; an empty range for most."""
     ordered = sorted(left)
     return {layer: range(layer + 1, end) for layer, end in zip(ordered, [*ordered[1:], layers], strict=True)}
 
 
-def output_before(gap: range, family: Architecture) -> str | None:
+def output_before_gap(gap: range, family: Architecture) -> str | None:
     """Return the linear layer with the last addition to the stream before a gap.
 
     None where there is no gap, where experts add to the stream, or where something lies between.
@@ -26,7 +26,7 @@ def output_before(gap: range, family: Architecture) -> str | None:
 
 
 @contextmanager
-def aims_at_end_of(
+def targets_behind_gap(
     gap: range, dense: Stream, streamed: StreamedModel, block: nn.Module
 ) -> Iterator[Mapping[str, Stream]]:
     """Yield the dense stream at the end of a gap, by the name of the linear layer before it whose target it is.
@@ -34,7 +34,7 @@ def aims_at_end_of(
     `block`, filled, is the one before the gap. The `dense` stream has not gone through it yet, and stays there. Yields
     an empty mapping where there is no gap, or no such layer.
     """
-    linear = output_before(gap, streamed.folder.family)
+    linear = output_before_gap(gap, streamed.folder.family)
     if linear is None:
         yield {}
         return

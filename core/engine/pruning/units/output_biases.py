@@ -25,7 +25,7 @@ class OutputBiases:
 
 
 def output_biases(folder: ModelFolder, kinds: Collection[KindName]) -> OutputBiases:
-    """Return the settings that give the readers of these kinds of units biases, where possible."""
+    """Return the settings that add biases to the readers of these kinds of units, where possible."""
     family = folder.family
 
     def has_bias(linear: str) -> bool:
@@ -35,8 +35,8 @@ def output_biases(folder: ModelFolder, kinds: Collection[KindName]) -> OutputBia
     sublayers = {kind: sublayer for kind in kinds if (sublayer := family.sublayer_of(kind)) is not None}
     settings = {each.bias for each in sublayers.values() if each.bias is not None and not has_bias(each.output)}
     given = [name for each in family.sublayers if each.bias in settings for group in each.groups for name in group]
-    lacking = [name for name in given if not has_bias(name)]
-    added = {f"{family.blocks}.{layer}.{name}" for layer in range(folder.description.layers) for name in lacking}
+    without_bias = [name for name in given if not has_bias(name)]
+    added = {f"{family.blocks}.{layer}.{name}" for layer in range(folder.description.layers) for name in without_bias}
     return OutputBiases(
         frozenset(kind for kind, each in sublayers.items() if has_bias(each.output) or each.bias is not None),
         sorted(settings),
@@ -45,7 +45,7 @@ def output_biases(folder: ModelFolder, kinds: Collection[KindName]) -> OutputBia
 
 
 def with_biases(family: Architecture, tensors: Mapping[str, Tensor], block: nn.Module) -> dict[str, Tensor]:
-    """Return a block's tensors plus, at zero, the biases that `block`, which may be narrower, has beyond them."""
+    """Return a block's tensors, and the biases of `block` that they lack, at zero; `block` may be narrower."""
     biases = {}
     for name, _ in block.named_parameters():
         if name not in tensors:

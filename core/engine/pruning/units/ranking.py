@@ -98,8 +98,8 @@ def _per_parameter(
     sizes = {kind.name: kind.parameters(structure, layer) for kind in kinds}
     per_parameter = {kind: score_U.double() / sizes[kind] for kind, score_U in scores.items()}
     squares = sum(sizes[kind] * float(each.square().sum()) for kind, each in per_parameter.items())
-    there = sum(sizes[kind] * len(each) for kind, each in per_parameter.items())
-    scale = (squares / max(there, 1)) ** 0.5 or 1.0
+    parameters = sum(sizes[kind] * len(each) for kind, each in per_parameter.items())
+    scale = (squares / max(parameters, 1)) ** 0.5 or 1.0
     return {kind: each / scale for kind, each in per_parameter.items()}
 
 

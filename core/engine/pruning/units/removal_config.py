@@ -96,7 +96,7 @@ def _settings(family: Architecture, sizes: Mapping[str, int]) -> dict[str, int]:
 
 
 def _first_of_each(layers: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """Return each size of the first layer where it is above 0."""
+    """Return each size from the first layer in which it is above 0."""
     first: dict[str, int] = {}
     for each in layers:
         first = {name: number for name, number in each.items() if number} | first

@@ -46,7 +46,7 @@ LAYERS: Final = "layers"
 PER_LAYER: Final = "per_layer"
 EXPERTS: Final = "experts"
 _LENGTHS: Final = (7, 12)
-_OF_MIXTURES: Final = (5, 6, 12, 24)
+_MIXTURE_LENGTHS: Final = (5, 6, 12, 24)
 """Lengths of sequences for mixtures, whose router may be silently wrong at some lengths only."""
 _TOLERANCE: Final = 1e-4
 _CPU: Final = torch.device("cpu")
@@ -54,7 +54,7 @@ _CPU: Final = torch.device("cpu")
 
 def self_tested(architecture: Architecture, small: Settings) -> Architecture:
     """Return the architecture with a refusal of everything that fails on a small copy with these settings."""
-    as_small = _named_alike(with_units(architecture, small, small), architecture)
+    as_small = _with_real_runs(with_units(architecture, small, small), architecture)
     with TemporaryDirectory() as place:
         folder, work = Path(place, "model"), Path(place, "work")
         work.mkdir()
@@ -90,7 +90,7 @@ def _reason_to_keep_experts(folder: Path, architecture: Architecture, work: Path
     return reason_to_keep_experts(opened, dense, lambda kept: _reloaded(opened, [EXPERT_UNITS], kept, work))
 
 
-def _named_alike(small: Architecture, architecture: Architecture) -> Architecture:
+def _with_real_runs(small: Architecture, architecture: Architecture) -> Architecture:
     """Return the architecture of a small copy, with the runs of the real widths where only these show them."""
     real = {axis.module: axis for each in architecture.sublayers for axes in each.units.values() for axis in axes}
     linears = set(architecture.linears)
@@ -159,7 +159,7 @@ def failed_cuts(folder: Path, architecture: Architecture, work: Path) -> dict[st
 
 
 def required_outputs(folder: Path, architecture: Architecture, work: Path) -> tuple[str, ...]:
-    """Return the outputs of sublayers that a model needs in some block: without any, it does not generate text.
+    """Return the outputs of sublayers of which a model needs at least one: without any, it generates no text.
 
     `folder` and `work` are as in `failed_cuts`.
     """
@@ -214,7 +214,7 @@ def _streamed_difference(opened: ModelFolder, dense: PreTrainedModel) -> str | N
 
 
 def _some_units(opened: ModelFolder, kind: UnitKind, is_uniform: bool) -> KeptUnits | None:
-    """Return random units to keep, with `is_uniform` as many in each layer; None where no layer can lose any."""
+    """Return random units to keep, the same number in each layer with `is_uniform`; None where no unit can go."""
     structure = opened.description.structure
     assert structure is not None
     chooser = random.Random(0)
@@ -242,7 +242,7 @@ def _difference(
     """Return the difference of a pruned model from the dense one with the rest zeroed; None if there is none."""
     try:
         cut = _reloaded(opened, kinds, kept, work)
-        for length in _LENGTHS if opened.family.experts is None else _OF_MIXTURES:
+        for length in _LENGTHS if opened.family.experts is None else _MIXTURE_LENGTHS:
             tokens = sample_tokens(dense, length=length, seed=length)
             with torch.inference_mode():
                 with silenced(opened, dense, kinds, kept):
@@ -297,7 +297,7 @@ def silenced(opened: ModelFolder, dense: PreTrainedModel, kinds: Sequence[UnitKi
     with ExitStack() as zeroed:
         for layer, block in enumerate(dense.get_submodule(family.blocks).children()):
             if layer not in kept.layers:
-                handles.append(block.register_forward_hook(_pass_by, with_kwargs=True))
+                handles.append(block.register_forward_hook(_skip_block, with_kwargs=True))
                 continue
             for each in layer_unit_sets(family, structure, layer, kinds):
                 units = kept.layers[layer].get(each.kind)
@@ -349,7 +349,7 @@ def _norming(norm: nn.Module, unit_slice: UnitSlice, kept: Tensor) -> Callable[.
     return hook
 
 
-def _pass_by(
+def _skip_block(
     block: nn.Module, arguments: tuple[Tensor, ...], keywords: Mapping[str, Tensor], output: Tensor | tuple[Tensor, ...]
 ) -> Tensor | tuple[Tensor, ...]:
     hidden = arguments[0] if arguments else keywords["hidden_states"]

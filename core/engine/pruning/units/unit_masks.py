@@ -100,11 +100,11 @@ class UnitMasks:
             yield
 
     @contextmanager
-    def watched(self) -> Iterator[list[InputStatistic]]:
+    def recorded_statistics(self) -> Iterator[list[InputStatistic]]:
         """Collect, inside the context, statistics of each reading layer's inputs; masks set before apply to them."""
         seen = [InputStatistic(Statistic.NORMS, sample_stride=2**62) for _ in self._readers]
         handles = [
-            reader.module.register_forward_pre_hook(_telling(statistic))
+            reader.module.register_forward_pre_hook(_updating(statistic))
             for reader, statistic in zip(self._readers, seen, strict=True)
         ]
         with removed_after(handles):
@@ -124,5 +124,5 @@ def _zeroing(removed_F: Tensor) -> Any:
     return lambda module, arguments: (arguments[0].masked_fill(removed_F, 0), *arguments[1:])
 
 
-def _telling(statistic: InputStatistic) -> Any:
+def _updating(statistic: InputStatistic) -> Any:
     return lambda module, arguments: statistic.update(arguments[0])

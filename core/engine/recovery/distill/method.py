@@ -29,7 +29,7 @@ from core.engine.recovery.distill.info import INFO, TOP_WORDS, USES_TO_KEEP
 from core.engine.recovery.losses import Loss, image_logits
 from core.engine.recovery.protocols import ClassifierRecovery, LanguageRecovery, OpenedModel, Trainable
 from core.engine.recovery.request import Recovery
-from core.engine.recovery.trainable import all_but_embeddings, every_parameter, low_rank_adapters
+from core.engine.recovery.trainable import all_except_embeddings, every_parameter, low_rank_adapters
 from secateur_wire.errors import InvalidRequest
 
 
@@ -83,7 +83,7 @@ _LEAST_SIZE = 0.01
 
 
 def matched_layers(layers: int, removed: Collection[int]) -> list[int]:
-    """Return, for each remaining layer, the number of the dense layer behind which it is matched."""
+    """Return the number of the dense layer with which each remaining layer is matched."""
     left = [layer for layer in range(layers) if layer not in removed]
     return [following - 1 for following in [*left[1:], layers]]
 
@@ -136,7 +136,7 @@ class Distillation(LanguageRecovery, ClassifierRecovery):
     def prepare(self, opened: OpenedModel) -> Trainable:
         if opened.recovery.lora is not None:
             return low_rank_adapters(opened)
-        return every_parameter(opened) if opened.recovery.train_embeddings else all_but_embeddings(opened)
+        return every_parameter(opened) if opened.recovery.train_embeddings else all_except_embeddings(opened)
 
     def loss(self, opened: OpenedModel) -> Loss:
         """Return the loss of the next token's distribution and of the next token: means over all positions, in nats.

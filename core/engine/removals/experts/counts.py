@@ -34,7 +34,7 @@ class ExpertPlan(RemovalPlan):
         }
 
 
-def experts_left(
+def kept_experts(
     description: ModelDescription, structure: ModelStructure, ratio: float, *, at_least: bool = False
 ) -> int:
     """Return the number of experts each layer keeps so that about `ratio` of a model's parameters goes, or no less.
@@ -53,12 +53,12 @@ def experts_left(
     if reason is None or not ratio:
         return left
     allowed = [each for each in range(1, before) if routing.refusal(each, experts.top_k) is None]
-    said = f"sparsity {ratio:g} leaves {left} of {before} experts a layer, and {reason}"
+    message = f"sparsity {ratio:g} leaves {left} of {before} experts a layer, and {reason}"
     if not allowed:
-        raise InvalidSparsity(f"{said}: no experts of this model can go", param="sparsity")
+        raise InvalidSparsity(f"{message}: no experts of this model can go", param="sparsity")
     nearest = min(allowed, key=lambda each: (abs(each - left), each))
     raise InvalidSparsity(
-        f"{said}; the nearest allowed number is {nearest}, at sparsity {(before - nearest) * share:.6f}",
+        f"{message}; the nearest allowed number is {nearest}, at sparsity {(before - nearest) * share:.6f}",
         param="sparsity",
     )
 
@@ -86,6 +86,6 @@ def _removable(description: ModelDescription, structure: ModelStructure) -> tupl
             "config one number for all",
             param="model",
         )
-    having = sum(layer.sizes[EXPERTS_KIND] > 0 for layer in structure.layers)
-    share = having * structure.facts["expert_parameters"] / description.parameters
+    with_experts = sum(layer.sizes[EXPERTS_KIND] > 0 for layer in structure.layers)
+    share = with_experts * structure.facts["expert_parameters"] / description.parameters
     return experts, experts.routing, counts.pop(), share

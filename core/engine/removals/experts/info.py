@@ -7,7 +7,7 @@ from core.engine.architectures.description import require_structure
 from core.engine.cuts.cut import Cut
 from core.engine.cuts.removal import Removal
 from core.engine.cuts.report import SharePanel
-from core.engine.removals.experts.counts import ExpertPlan, expert_sparsities, experts_left
+from core.engine.removals.experts.counts import ExpertPlan, expert_sparsities, kept_experts
 from core.engine.removals.experts.report import SECTION, token_panels
 
 
@@ -17,7 +17,7 @@ class ExpertRemoval(Removal):
     def check(self, cut: Cut) -> ExpertPlan:
         description = cut.language_model
         structure = require_structure(description)
-        return ExpertPlan(left=experts_left(description, structure, cut.sparsity, at_least=cut.at_least))
+        return ExpertPlan(left=kept_experts(description, structure, cut.sparsity, at_least=cut.at_least))
 
     def reachable(self, cut: Cut) -> Sequence[float]:
         return expert_sparsities(cut.language_model, require_structure(cut.language_model))

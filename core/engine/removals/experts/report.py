@@ -14,16 +14,16 @@ def token_panels(rows: Sequence[Mapping[str, Any]]) -> list[SharePanel]:
 
     `rows` are the rows of the section. Shares before are left of the layer's position, shares after are right of it.
     """
-    stayed: list[tuple[float, float]] = []
+    kept: list[tuple[float, float]] = []
     removed: list[tuple[float, float]] = []
     after: list[tuple[float, float]] = []
     routed = [row for row in rows if row["routing"] is not None]
     for row in routed:
         for expert, share in enumerate(_shares(row["routing"]["tokens"])):
-            (stayed if expert in row["kept"] else removed).append((row["layer"] - 0.2, share))
+            (kept if expert in row["kept"] else removed).append((row["layer"] - 0.2, share))
         after += [(row["layer"] + 0.2, share) for share in _shares(row["routing"]["tokens_left"])]
     series = (
-        Points("before, stays", "before", stayed),
+        Points("before, stays", "before", kept),
         Points("before, goes", "removed", removed),
         Points("after", "after", after),
     )

@@ -19,7 +19,7 @@ from core.engine.removals.unit_run import UnitRun
 
 
 @dataclass(frozen=True)
-class ExpertsLeftRow:
+class KeptExpertsRow:
     """Experts that one decoder layer keeps, in the report: their numbers, the scores of all experts, and the routing.
 
     `kept` are numbers of the source model. There are no scores where the choice was random, and no routing where
@@ -33,7 +33,7 @@ class ExpertsLeftRow:
     routing: FittedRouting | None = None
 
     @classmethod
-    def saved(cls, row: Mapping[str, Any]) -> "ExpertsLeftRow":
+    def saved(cls, row: Mapping[str, Any]) -> "KeptExpertsRow":
         """Return a row from its JSON."""
         routing = row["routing"]
         if routing is not None:
@@ -50,25 +50,25 @@ class ExpertPass(UnitRemovalPass):
 
     def __init__(self, folder: ModelFolder, plan: UnitRemovalPlan, **setting: Any) -> None:
         super().__init__(folder, plan, **setting)
-        self._rows: list[ExpertsLeftRow] = []
+        self._rows: list[KeptExpertsRow] = []
 
-    def note_block(self, index: int, answer: PrunedBlock, refit: UnitRefit | None) -> None:
+    def record_block(self, index: int, answer: PrunedBlock, refit: UnitRefit | None) -> None:
         kept = answer.units.get(EXPERTS_KIND)
         if kept is not None:
             routing = refit.routing.get(index) if isinstance(refit, ExpertRefit) else None
             scores = tuple(answer.scores.get(EXPERTS_KIND, ()))
             name = self.streamed.block_prefix(index)
-            self._rows.append(ExpertsLeftRow(name, index, tuple(kept), scores, routing))
+            self._rows.append(KeptExpertsRow(name, index, tuple(kept), scores, routing))
 
     @property
     def block_state(self) -> Mapping[str, Any]:
         return {"experts": [asdict(row) for row in self._rows]}
 
     def restore_blocks(self, state: Mapping[str, Any]) -> None:
-        self._rows = [ExpertsLeftRow.saved(row) for row in state["experts"]]
+        self._rows = [KeptExpertsRow.saved(row) for row in state["experts"]]
 
     @property
-    def sections(self) -> Mapping[str, Sequence[ExpertsLeftRow]]:
+    def sections(self) -> Mapping[str, Sequence[KeptExpertsRow]]:
         return {SECTION: self._rows}
 
 
@@ -77,6 +77,6 @@ class ExpertRun(UnitRun):
 
     pass_type = ExpertPass
 
-    def counts_left(self, folder: ModelFolder, plan: UnitRemovalPlan) -> dict[int, LayerCounts]:
+    def remaining_counts(self, folder: ModelFolder, plan: UnitRemovalPlan) -> dict[int, LayerCounts]:
         assert isinstance(plan.removal, ExpertPlan)
         return plan.removal.counts(require_structure(folder.description))

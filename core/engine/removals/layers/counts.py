@@ -37,33 +37,33 @@ def layer_count(structure: ModelStructure, *, parameters: int, ratio: float, at_
     return count
 
 
-def are_enough(description: ModelDescription, left: Collection[int]) -> bool:
+def can_run_with(description: ModelDescription, left: Collection[int]) -> bool:
     """Return True if a model can run with these layers alone: at least one, and one of each required kind."""
-    return bool(left) and all(not having.isdisjoint(left) for having in required_layers(description))
+    return bool(left) and all(not layers_with.isdisjoint(left) for layers_with in required_layers(description))
 
 
-def layers_that_may_go(description: ModelDescription, removed: Collection[int] = ()) -> list[int]:
-    """Return the layers, any one of which can be removed in addition to those already removed."""
+def removable_layers(description: ModelDescription, removed: Collection[int] = ()) -> list[int]:
+    """Return the layers that can be removed, one at a time, in addition to those already removed."""
     left = [layer for layer in range(description.layers) if layer not in removed]
-    return [layer for layer in left if are_enough(description, [each for each in left if each != layer])]
+    return [layer for layer in left if can_run_with(description, [each for each in left if each != layer])]
 
 
-def first_that_may_go(description: ModelDescription, ordered: Sequence[int], count: int) -> list[int]:
-    """Return `count` layers: the first in the order whose removal leaves a model that runs, then any others."""
+def first_removable_layers(description: ModelDescription, ordered: Sequence[int], count: int) -> list[int]:
+    """Return `count` layers to remove: in the given order as long as the model still runs, then any others."""
     removed: list[int] = []
     for layer in [*ordered, *range(description.layers)]:
-        if len(removed) < count and layer in layers_that_may_go(description, removed):
+        if len(removed) < count and layer in removable_layers(description, removed):
             removed.append(layer)
     return removed
 
 
-def runs_that_may_go(description: ModelDescription, count: int) -> list[int]:
-    """Return the starts of the contiguous runs of `count` layers that can be removed."""
+def removable_runs(description: ModelDescription, count: int) -> list[int]:
+    """Return the first layers of the contiguous runs of `count` layers that can be removed."""
     layers = range(description.layers)
     return [
         start
         for start in range(description.layers - count + 1)
-        if are_enough(description, [*layers[:start], *layers[start + count :]])
+        if can_run_with(description, [*layers[:start], *layers[start + count :]])
     ]
 
 
@@ -92,10 +92,10 @@ def _layer_share(description: ModelDescription) -> float:
 
 
 def required_layers(description: ModelDescription) -> list[frozenset[int]]:
-    """Return, for each linear layer that the architecture requires and the model has, the layers that have it."""
+    """Return the layers with each required linear layer, one set for each that the model has."""
     family = description.known_as
-    having = [
+    layers_with = [
         frozenset(each.layer for each in description.linears if each.name == f"{family.blocks}.{each.layer}.{output}")
         for output in family.required
     ]
-    return [each for each in having if each]
+    return [each for each in layers_with if each]

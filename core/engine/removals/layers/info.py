@@ -34,7 +34,7 @@ class LayerRemoval(Removal):
         return _count(cut) * structure.parameters // len(structure.layers)
 
     def losses(self, cut: Cut) -> Losses:
-        return Losses(layers=True, unlike_layers=cut.layout == "per_layer")
+        return Losses(layers=True, different_layers=cut.layout == "per_layer")
 
 
 def _count(cut: Cut) -> int:

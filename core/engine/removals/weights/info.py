@@ -25,7 +25,7 @@ class WeightRemoval(Removal):
         return [0.0, sum(each.numel for each in linears) / cut.description.parameters]
 
     def scale(self, cut: Cut, figure: Figure) -> SizeScale:
-        """Return the scale of nonzero parameters, or of bytes: one mask bit per prunable weight, others in full."""
+        """Return the scale of nonzero parameters or of bytes, where each prunable weight also takes a bit of a mask."""
         description = cut.description
         linears = prunable_linears(description, selection_of(cut.options))
         prunable = sum(linear.numel for linear in linears)

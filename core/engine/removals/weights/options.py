@@ -160,7 +160,7 @@ def _check_allocation(
                 "make them agree",
                 param=where,
             )
-    elif allocation == "owl" and _are_unlike(linears):
+    elif allocation == "owl" and _differ_in_weights(linears):
         raise InvalidParameters(
             f"{where}: 'owl' keeps the mean of the layers' sparsities, which is the model's sparsity only if all "
             "layers have the same number of weights. Here some have experts and some have none: use 'uniform' or "
@@ -175,11 +175,11 @@ def _check_allocation(
         )
 
 
-def _are_unlike(linears: Iterable[LinearShape]) -> bool:
+def _differ_in_weights(linears: Iterable[LinearShape]) -> bool:
     """Return True if some layers have experts, and the layers' numbers of prunable weights differ."""
     weights = Counter[int]()
-    having = False
+    has_experts = False
     for linear in linears:
         weights[linear.layer] += linear.numel
-        having = having or linear.experts is not None
-    return having and len(set(weights.values())) > 1
+        has_experts = has_experts or linear.experts is not None
+    return has_experts and len(set(weights.values())) > 1

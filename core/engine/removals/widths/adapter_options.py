@@ -64,5 +64,5 @@ class AdapterOptions(WidthOptions, BudgetOptions):
         )
 
     def probed(self, layers: int) -> int:
-        """Return the number of tokens of the forwards before training, for a model of `layers` layers."""
+        """Return the number of tokens of the forward passes before training; `layers` is the model's depth."""
         return 0

@@ -10,7 +10,7 @@ from secateur_wire.errors import InvalidParameters, UnsupportedArchitecture
 
 
 def attention_within(structure: ModelStructure, parameters: WidthOptions, layout: Layout) -> AttentionMode:
-    """Return the unit of head removal. None by default where only some layers have heads and all stay alike.
+    """Return the unit of head removal; by default none where only some layers have heads and all must stay alike.
 
     Removing heads there would cost the layers with heads more than the others.
     """

@@ -14,14 +14,14 @@ from core.engine.architectures.unit_counts import (
     alike_counts,
     counts_for_ratio,
     fine_parameters,
-    fullest_layer,
+    layer_with_all_kinds,
     removable_parameters,
     width_steps,
 )
 from core.engine.architectures.unit_kind import AttentionMode
 from core.engine.architectures.unit_kinds.heads import attention_mode
 from core.engine.architectures.unit_registry import removed_kinds
-from core.engine.architectures.unit_splits import FLOOR, channels_first, splits_for_ratio
+from core.engine.architectures.unit_splits import LEAST_CHANNEL_SHARE, channels_first, splits_for_ratio
 from core.engine.architectures.width_reduction import WidthReduction
 from core.engine.removals.widths.checks import attention_within, check_offered, check_width
 from core.engine.removals.widths.options import WidthOptions
@@ -102,7 +102,7 @@ def _rankings(
                 raise
     free = [layer for layer in range(len(structure.layers)) if layer not in request.protected]
     channels = sum(removable_parameters(structure, layer, removed_kinds("none")) for layer in free)
-    takes_too_many = request.wanted > (1 - FLOOR) * channels
+    takes_too_many = request.wanted > (1 - LEAST_CHANNEL_SHARE) * channels
     return rankings[::-1] if takes_too_many else rankings
 
 
@@ -143,7 +143,7 @@ def rounding_cost(
     return step / wanted if wanted else 0.0
 
 
-def reduction_of_rest(
+def reduction_of_remaining_layers(
     description: ModelDescription,
     parameters: WidthOptions,
     ratio: float,
@@ -185,8 +185,8 @@ def reachable_widths(
     round_to = parameters.round_to or round_to
     steps_of = channels_first if parameters.attention == "auto" else width_steps
     if layout == "uniform":
-        fullest = fullest_layer(structure, kinds)
-        steps = steps_of(*fullest, kinds, hidden_size=description.hidden_size, round_to=round_to)
+        complete = layer_with_all_kinds(structure, kinds)
+        steps = steps_of(*complete, kinds, hidden_size=description.hidden_size, round_to=round_to)
         every = [alike_counts(structure, kinds, each.units) for each in steps]
         return sorted(sum(each.removed for each in counts) / description.parameters for counts in every)
     protected = parameters.protected(description.layers)

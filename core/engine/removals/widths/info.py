@@ -64,7 +64,7 @@ class WidthRemoval(Removal):
         return Losses(
             heads=may_lose_heads(cut.language_model, options),
             biases=options.leaves_biases,
-            unlike_layers=cut.layout == "per_layer",
+            different_layers=cut.layout == "per_layer",
         )
 
     def alignment(self, options: MethodParameters) -> int | None:

@@ -55,7 +55,7 @@ class WidthOptions(MethodParameters, RefitOptions):
     )
 
     def protected(self, layers: int) -> frozenset[int]:
-        """Return the layers, of `layers` many, that lose nothing where layers may differ in shape."""
+        """Return the layers that lose nothing where layers may differ in shape; `layers` is their number."""
         requested = (self.protected_first, self.protected_last)
         first, last = (
             round(share * layers / 32) if own is None else own

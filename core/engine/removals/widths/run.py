@@ -53,6 +53,6 @@ class WidthRun(UnitRun):
 
     pass_type = WidthPass
 
-    def counts_left(self, folder: ModelFolder, plan: UnitRemovalPlan) -> dict[int, LayerCounts]:
+    def remaining_counts(self, folder: ModelFolder, plan: UnitRemovalPlan) -> dict[int, LayerCounts]:
         assert plan.width_reduction is not None and plan.width_reduction.counts is not None
         return dict(enumerate(plan.width_reduction.counts))

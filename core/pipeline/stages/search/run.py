@@ -134,7 +134,7 @@ def search_model(spec: SearchSpec, device: torch.device, on_step: Callable[[Time
 
         def time_at(sparsity: float) -> Timing:
             request = replace(recipe.request, sparsity=sparsity, at_least=False)  # one of those there are
-            config = folder.config_of(run.config_left(folder, make_plan(folder, request, device=device)))
+            config = folder.config_of(run.pruned_config(folder, make_plan(folder, request, device=device)))
             latency = clock.against(random_model(folder, config, DTYPES[description.dtype], device))
             return Timing(latency["pruned_ms"] / latency["dense_ms"], latency["dense_spread"])
 

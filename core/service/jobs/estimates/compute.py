@@ -49,7 +49,7 @@ def compute_cost(description: ModelDescription, job: Recipe, tokens: Tokens, dev
     compensation = facts.parameters.requested_compensation
     calibration = cost.passes(facts)
     if compensation is not None and compensation.refits:
-        calibration += (2 if compensation.is_after_a_cut else 1) * tokens.calibration
+        calibration += (2 if compensation.is_after_removal else 1) * tokens.calibration
     calibration += GRADIENT_PASSES * allocating_tokens(job, tokens) + compared_tokens(job, tokens)
     measured = tokens.evaluation + tokens.tasks
     models = 2 if job.recovery is None else 3

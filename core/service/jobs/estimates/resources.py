@@ -20,7 +20,7 @@ from core.engine.architectures.classifier_architecture import ClassifierDescript
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
-from core.engine.evaluation.forward_memory import SMALL_TENSORS, asking_bytes, timing_bytes
+from core.engine.evaluation.forward_memory import SMALL_TENSORS, scoring_bytes, timing_bytes
 from core.engine.evaluation.reload_memory import ReloadRoom, reload_needs
 from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.engine.exporters.exporter_info import AddedCost
@@ -103,7 +103,7 @@ def estimate_resources(
     width = WEIGHT_BYTES[description.dtype]
     compensation = job.parameters.requested_compensation
     refit = compensation if compensation is not None and compensation.refits else None
-    in_float32 = refit is not None and refit.is_after_a_cut and not device.prefers_16_bit
+    in_float32 = refit is not None and refit.is_after_removal and not device.prefers_16_bit
     forward = 4 if description.dtype == "float32" or in_float32 else 2
     lanes = 1 if refit is None else 2  # a refit has the dense block beside the other, with tokens of its own
     blocks = _largest_block(description)
@@ -169,7 +169,7 @@ def estimate_resources(
     check = reload_needs(left, device, rooms)
     model_peak = check.device_memory if device.has_own_memory else check.memory
     longest = [TASKS[task].longest for task in job.evaluation.tasks if task in TASKS]
-    questions = max((asking_bytes(description, each, device.logits_bytes) for each in longest), default=0)
+    questions = max((scoring_bytes(description, each, device.logits_bytes) for each in longest), default=0)
     writing = description.bytes if tokens.own_text else 0  # prompts are left out where a model does not fit
     model_peak = max(model_peak, questions, writing)
     if traced_bytes is not None:

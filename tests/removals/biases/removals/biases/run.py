@@ -32,7 +32,7 @@ class BiasRow:
 class BiasPass(UnitRemovalPass):
     """The pass that leaves biases out."""
 
-    def config_left(self, counts: UnitCounts) -> dict[str, Any]:
+    def pruned_config(self, counts: UnitCounts) -> dict[str, Any]:
         return {**self.folder.raw_config, **dict.fromkeys(self._plan.settings, False)}
 
     def remove(
@@ -63,6 +63,6 @@ class BiasRun(UnitRun):
 
     pass_type = BiasPass
 
-    def counts_left(self, folder: ModelFolder, plan: UnitRemovalPlan) -> dict[int, LayerCounts]:
+    def remaining_counts(self, folder: ModelFolder, plan: UnitRemovalPlan) -> dict[int, LayerCounts]:
         layers = require_structure(folder.description).layers
         return {layer: LayerCounts.of_all(shape, plan.kinds) for layer, shape in enumerate(layers)}
