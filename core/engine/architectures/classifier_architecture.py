@@ -137,7 +137,7 @@ def describe_classifier(
             in_features=math.prod(entry.shape[1:]),
             kernel=math.prod(entry.shape[2:]),
         )
-        for name, entry in sorted(tensors.items(), key=lambda pair: _natural(pair[0]))
+        for name, entry in sorted(tensors.items(), key=lambda pair: _natural_sort_key(pair[0]))
         if name.endswith(".weight") and len(entry.shape) in (2, 4)
     ]
     for number, linear in enumerate(linears):
@@ -180,7 +180,7 @@ def describe_classifier(
     )
 
 
-def _natural(name: str) -> list[tuple[int, int | str]]:
+def _natural_sort_key(name: str) -> list[tuple[int, int | str]]:
     """Return a sort key that puts layer 10 after layer 9."""
     return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"([0-9]+)", name) if part]
 

@@ -42,7 +42,7 @@ class WidthReduction:
         counts = self.counts
         while self.limit and sum(each.removed for each in counts) < self.limit + added:
             narrower = tuple(
-                each if layer in self.protected else self._narrower(each, structure, layer)
+                each if layer in self.protected else self._with_one_step_less(each, structure, layer)
                 for layer, each in enumerate(counts)
             )
             if narrower == counts:
@@ -50,7 +50,7 @@ class WidthReduction:
             counts = narrower
         return replace(self, counts=counts)
 
-    def _narrower(self, counts: LayerCounts, structure: ModelStructure, layer: int) -> LayerCounts:
+    def _with_one_step_less(self, counts: LayerCounts, structure: ModelStructure, layer: int) -> LayerCounts:
         """Return the counts of a layer with one aligned step of the finest units less, where it has more than one."""
         fine = fine_kind(self.kinds)
         before = counts.units[fine.name]

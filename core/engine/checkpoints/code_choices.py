@@ -30,7 +30,7 @@ _IMPLEMENTATION = re.compile(r"_?(attn|experts)_implementation")
 _SPECIAL_NAME = re.compile(r"__\w+__")
 
 _DTYPES = ("float32", "float16", "bfloat16", "float64")
-_OF_ANOTHER_LIBRARY = "transformers.js_config"
+_OTHER_LIBRARY_KEYS = "transformers.js_config"
 _TIMM_NAME = re.compile(r"[A-Za-z0-9_.]+")
 _TIMM_FILES = re.compile(r"pretrained|checkpoint|cache_dir")
 _PATH_CHARACTERS = frozenset("/\\:")
@@ -48,7 +48,7 @@ TOKENIZER_CLASSES = frozenset(
 """Tokenizer classes of transformers that read only the files beside them. Transformers would look any other name up
 among all its exports, and call `from_pretrained` of the result."""
 
-_FILES_OVERRULED = frozenset(
+_OVERRIDDEN_FILES = frozenset(
     {"tokenizer_file", "special_tokens_map_file", "added_tokens_file", "tokenizer_config_file", "chat_template_file"}
 )
 """Leftovers of older versions in tokenizer_config.json: transformers uses the folder's own file instead."""
@@ -57,7 +57,7 @@ _FILES_OVERRULED = frozenset(
 def refuse_choices(content: Mapping[str, Any], file: str, *, allowed: tuple[str, ...] = ()) -> None:
     """Raise UnsafeConfig naming the key where a JSON file's content chooses code, except under `allowed` keys."""
     for path, key, value in entries_of({key: value for key, value in content.items() if key not in allowed}):
-        if _names_something(value) and (
+        if _can_name_code(value) and (
             key in _REFUSED or _IMPLEMENTATION.match(key) or (key != FLOAT_TAG and _SPECIAL_NAME.fullmatch(key))
         ):
             raise _refusal(file, path, "which selects code to run, and no code of a model is run here: remove the key")
@@ -65,7 +65,7 @@ def refuse_choices(content: Mapping[str, Any], file: str, *, allowed: tuple[str,
         _RULES[file](content)
 
 
-def _names_something(value: Any) -> bool:
+def _can_name_code(value: Any) -> bool:
     return isinstance(value, str | list | dict)
 
 
@@ -75,7 +75,7 @@ def _refusal(file: str, path: str, reason: str) -> UnsafeConfig:
 
 def _check_config(config: Mapping[str, Any]) -> None:
     _check_tokenizer_class(config, CONFIG_FILE)
-    read = {key: value for key, value in config.items() if key != _OF_ANOTHER_LIBRARY}
+    read = {key: value for key, value in config.items() if key != _OTHER_LIBRARY_KEYS}
     for path, key, value in entries_of(read):  # a config of several models contains one for each
         if key in ("dtype", "torch_dtype") and isinstance(value, str) and value not in _DTYPES:
             raise _refusal(
@@ -97,7 +97,7 @@ def _check_tokenizer_config(config: Mapping[str, Any]) -> None:
     for key, value in config.items():
         is_argument = key == "init_inputs" and bool(value)
         is_inline = key in ("vocab", "merges") and isinstance(value, str)
-        is_file = key.endswith("_file") and key not in _FILES_OVERRULED and _names_something(value)
+        is_file = key.endswith("_file") and key not in _OVERRIDDEN_FILES and _can_name_code(value)
         if is_argument or is_inline or is_file:
             raise _refusal(
                 TOKENIZER_CONFIG_FILE,

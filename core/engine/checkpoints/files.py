@@ -55,7 +55,7 @@ _WEIGHTS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\.safetensors")
 
 
 def is_weight_file(name: str) -> bool:
-    """Return True if a file name, without folders, is a name for a model's safetensors file."""
+    """Return True for the file name of a model's safetensors file, without folders."""
     return _WEIGHTS.fullmatch(name) is not None
 
 
@@ -65,5 +65,5 @@ def is_model_file(name: str) -> bool:
 
 
 def is_pickle(name: str) -> bool:
-    """Return True if a file name is a name for weights stored as pickles."""
+    """Return True for the file name of weights stored as pickles."""
     return any(fnmatchcase(name, pattern) for pattern in PICKLES)

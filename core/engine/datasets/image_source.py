@@ -173,7 +173,7 @@ class ParquetRows:
                 f"{self._name} row {values.index(None)} has no label in column {field!r}", param="label_field"
             )
         if not is_text:
-            return values, self._checked_names(values, field)
+            return values, self._checked_class_names(values, field)
         names = sorted(set(values))
         if len(names) > MOST_CLASSES or any(len(each) > _MOST_NAME_LENGTH for each in names):
             raise UnusableDataset(
@@ -184,9 +184,9 @@ class ParquetRows:
         numbers = {each: number for number, each in enumerate(names)}
         return [numbers[value] for value in values], names
 
-    def _checked_names(self, labels: list[int], field: str) -> list[str]:
+    def _checked_class_names(self, labels: list[int], field: str) -> list[str]:
         """Return the class names stored by the `datasets` library; raises UnusableDataset for labels without a name."""
-        names = _kept_names(self._file.schema_arrow.metadata, field)
+        names = _stored_class_names(self._file.schema_arrow.metadata, field)
         most = len(names) or MOST_CLASSES
         for row, label in enumerate(labels):
             if not 0 <= label < most:
@@ -213,7 +213,7 @@ LIBRARY_KEY = b"huggingface"
 """Key in a file's metadata under which the `datasets` library stores the meaning of columns, as JSON."""
 
 
-def _kept_names(metadata: dict[bytes, bytes] | None, field: str) -> list[str]:
+def _stored_class_names(metadata: dict[bytes, bytes] | None, field: str) -> list[str]:
     """Return the stored class names of a column; empty where there are none, or where they are invalid."""
     try:
         kept: Any = parse_json((metadata or {})[LIBRARY_KEY])["info"]["features"][field]["names"]

@@ -118,7 +118,7 @@ def _of_transformers(definition: dict[str, Any], channels: int, model_size: Size
     deviation = _by_channel(definition, "image_std", channels) if is_normalised else (1.0,)
     # x·factor = (x/255)·(255·factor): one form covers both cases
     scale = 255 * factor
-    shorter_side, size, crop = _geometry(definition, model_size)
+    shorter_side, size, crop = _resize_and_crop(definition, model_size)
     resample = definition.get("resample")
     return Preprocessing(
         channels=channels,
@@ -132,7 +132,9 @@ def _of_transformers(definition: dict[str, Any], channels: int, model_size: Size
     )
 
 
-def _geometry(definition: dict[str, Any], model_size: Size | None) -> tuple[int | None, Size | None, Size | None]:
+def _resize_and_crop(
+    definition: dict[str, Any], model_size: Size | None
+) -> tuple[int | None, Size | None, Size | None]:
     """Return (shorter side, size, crop)."""
     crop = _size(definition.get("crop_size")) if definition.get("do_center_crop") else None
     if not definition.get("do_resize", True):

@@ -119,7 +119,7 @@ def build_tokenizer(header: GgufHeader) -> PreTrainedTokenizerFast:
         ]
     )
     special = _special_tokens(header, tokens, kind)
-    _frame(header, tokenizer, tokens, special, adds_bos)
+    _add_bos_and_eos(header, tokenizer, tokens, special, adds_bos)
     built = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         clean_up_tokenization_spaces=False,
@@ -199,7 +199,7 @@ def _special_tokens(header: GgufHeader, tokens: list[str], kind: str) -> dict[st
     return {name: number for name, number in ids.items() if number is not None and 0 <= number < len(tokens)}
 
 
-def _frame(
+def _add_bos_and_eos(
     header: GgufHeader, tokenizer: Tokenizer, tokens: list[str], special: dict[str, int], adds_bos: bool
 ) -> None:
     """Add BOS before and EOS after each text, as the file or else its pre-tokenizer defines."""

@@ -230,7 +230,7 @@ class StreamedModel:
             answer = self._run(self.model, tokens_BT, positions.to(self.device))
         finally:
             self._recorders[0] = original
-            self._forget()
+            self._stop_recording()
         logits: Tensor = answer.logits
         return logits
 
@@ -275,18 +275,18 @@ class StreamedModel:
         assert isinstance(recorder, ArgumentRecorder)
         return recorder
 
-    def _forget(self) -> None:
+    def _stop_recording(self) -> None:
         for index in range(len(self)):
             if isinstance(recorder := self._recorders[index], ArgumentRecorder):
                 recorder.seen = []
 
     @contextmanager
     def _recording(self) -> Iterator[None]:
-        self._forget()
+        self._stop_recording()
         try:
             yield
         finally:
-            self._forget()
+            self._stop_recording()
 
 
 def _empty(module: nn.Module) -> None:

@@ -22,7 +22,7 @@ _NORM_BYTES = 16
 """Bytes per weight for the norm of its filter."""
 _NEURON_IMAGES = 32
 """Number of images for the search of dead neurons."""
-_COMPARED = 13
+_COMPARING_BYTES = 13
 """Bytes per weight when all weights are compared: its score, a count of ties, masks, and its score again."""
 
 Solver = Callable[[int, Sequence[int]], int]
@@ -107,7 +107,7 @@ class ClassifierMemory:
 
     def comparing(self) -> int:
         """Return the bytes for choosing the lowest scores of all layers together, without the scores themselves."""
-        return self.matrices + _COMPARED * self.prunable
+        return self.matrices + _COMPARING_BYTES * self.prunable
 
     def curvature(self, images: int) -> int:
         """Return the bytes for the curvature in the weights of the layers from this many images.

@@ -98,7 +98,7 @@ def _patches(layer: nn.Conv2d, inputs_BNCHW: Tensor) -> Tensor:
     channels = layer.in_channels // layer.groups
     patches_NGCKL = flat.unflatten(1, (layer.groups, channels, -1))
     patches_NGLI = patches_NGCKL.permute(0, 1, 4, 3, 2).flatten(3)
-    return _side_by_side(patches_NGLI, images)
+    return _joined_positions(patches_NGLI, images)
 
 
 def output_rows(layer: Layer, outputs: Tensor, images: int) -> Tensor:
@@ -106,10 +106,10 @@ def output_rows(layer: Layer, outputs: Tensor, images: int) -> Tensor:
     if isinstance(layer, nn.Linear):
         return outputs.reshape(images, 1, -1, outputs.shape[-1])
     rows_NGLO = outputs.flatten(2).unflatten(1, (layer.groups, -1)).transpose(2, 3)
-    return _side_by_side(rows_NGLO, images)
+    return _joined_positions(rows_NGLO, images)
 
 
-def _side_by_side(rows_NGLX: Tensor, images: int) -> Tensor:
+def _joined_positions(rows_NGLX: Tensor, images: int) -> Tensor:
     """Concatenate the positions of all N that belong to one image: [B, G, L, X]."""
     rows_BNGLX: Tensor = rows_NGLX.unflatten(0, (images, -1))
     return rows_BNGLX.transpose(1, 2).flatten(2, 3)

@@ -81,9 +81,9 @@ def complete_recovery(
             "learning_rate": requested.learning_rate or _learning_rate(info, lora),
             "train_embeddings": _trains_embeddings(requested, info, lora),
             "own_text": _own_text(requested, info),
-            "temperature": _of_learning(requested.temperature, info, 1.0),
-            "label_weight": _of_learning(requested.label_weight, info, 0.0),
-            "hidden_states": _of_learning(requested.hidden_states, info, 0.0),
+            "temperature": _of_distillation(requested.temperature, info, 1.0),
+            "label_weight": _of_distillation(requested.label_weight, info, 0.0),
+            "hidden_states": _of_distillation(requested.hidden_states, info, 0.0),
             "sequence_length": length,
             "steps": sum(stage.steps for stage in requested.stages) if requested.stages else _steps(requested),
             "resample_every": (requested.resample_every or _ROUND_STEPS) if requested.stages else None,
@@ -110,8 +110,8 @@ def complete_image_recovery(requested: Recovery) -> Recovery:
     return requested.model_copy(
         update={
             "learning_rate": requested.learning_rate or _LEARNING_RATE_IMAGES,
-            "temperature": _of_learning(requested.temperature, info, 1.0),
-            "label_weight": _of_learning(requested.label_weight, info, 0.0),
+            "temperature": _of_distillation(requested.temperature, info, 1.0),
+            "label_weight": _of_distillation(requested.label_weight, info, 0.0),
         }
     )
 
@@ -157,7 +157,7 @@ def _own_text(requested: Recovery, info: RecoveryInfo) -> float | None:
     return 0 if requested.stages else _OWN_TEXT
 
 
-def _of_learning(requested: float | None, info: RecoveryInfo, unset: float) -> float | None:
+def _of_distillation(requested: float | None, info: RecoveryInfo, unset: float) -> float | None:
     """Return a setting of distillation: the requested value, or the default where unset; None for other recoveries."""
     if not info.learns_from_model:
         return None

@@ -13,7 +13,7 @@ from core.engine.recovery.request import Recovery
 from core.engine.resume.store import JsonObject
 
 Ending = Literal["steps", "minutes", "gain"]
-_COOLING = 0.1
+_COOLING_SHARE = 0.1
 """Steps in which the rate falls to zero once a minute gains too little, as a share of the steps so far."""
 
 
@@ -26,7 +26,7 @@ class Pace:
     def __init__(self, recovery: Recovery, clock: Callable[[], float] = time.monotonic) -> None:
         self._recovery = recovery
         self._clock = clock
-        self._began = clock()
+        self._start_time = clock()
         self.seconds: list[float] = []
         self.gains: list[tuple[int, float, float]] = []
         self._cooling: tuple[int, int, float] | None = None
@@ -44,11 +44,11 @@ class Pace:
         if state["cooling"] is not None:
             first, last, highest = state["cooling"]
             self._cooling = (first, last, highest)
-        self._began = self._clock() - (self.seconds[-1] if self.seconds else 0.0)
+        self._start_time = self._clock() - (self.seconds[-1] if self.seconds else 0.0)
 
     def elapsed(self) -> float:
         """Return the seconds of training so far."""
-        return self._clock() - self._began
+        return self._clock() - self._start_time
 
     def done(self, step: int, seconds: float) -> None:
         """Record the end of a step, at a time that all processes agree on."""
@@ -56,9 +56,9 @@ class Pace:
 
     def share(self, step: int) -> float:
         """Return the share of the run before a step, counted from 0."""
-        return self._place(step) / self._recovery.steps
+        return self._equivalent_step(step) / self._recovery.steps
 
-    def _place(self, step: int) -> float:
+    def _equivalent_step(self, step: int) -> float:
         """Return the equivalent step of a run by steps alone, from the share of the minutes spent."""
         if self._recovery.minutes is None or not self.seconds:
             return step
@@ -76,7 +76,7 @@ class Pace:
     def rate(self, step: int) -> float:
         """Return the learning rate of a step."""
         if self._cooling is None:
-            return rate(self._place(step), self._recovery)
+            return rate(self._equivalent_step(step), self._recovery)
         first, last, highest = self._cooling
         return highest * (last - step) / (last - first)
 
@@ -98,7 +98,7 @@ class Pace:
             _, before, loss_before = self.gains[-1]
             gain = (loss_before - loss) / loss_before / max(seconds - before, 1e-9) * 60
             if gain < self._recovery.until.gain_per_minute:
-                self._cooling = (step, step + math.ceil(_COOLING * step), self.rate(step))
+                self._cooling = (step, step + math.ceil(_COOLING_SHARE * step), self.rate(step))
         self.gains.append((step, seconds, loss))
 
 

@@ -142,7 +142,7 @@ class Training:
             total = total + terms.detach()
         self._rule.after_backward(step)
         torch.nn.utils.clip_grad_norm_(self._trained.values(), LARGEST_GRADIENT_NORM)
-        *averages, stopped = self._agreed([*total.flatten().tolist(), float(self._progress.should_stop())])
+        *averages, stopped = self._mean_over_processes([*total.flatten().tolist(), float(self._progress.should_stop())])
         if not math.isfinite(sum(averages)):
             raise RecoveryDiverged(
                 f"the loss of training step {step + 1} is infinite or not a number: lower recovery.learning_rate "
@@ -152,11 +152,11 @@ class Training:
         self._optimizer.step()
         self._optimizer.zero_grad()
         self._rule.after_step(step)
-        (seconds,) = self._agreed([self.pace.elapsed()])
+        (seconds,) = self._mean_over_processes([self.pace.elapsed()])
         self.pace.done(step, seconds)
         return averages, stopped > 0
 
-    def _agreed(self, figures: list[float]) -> list[float]:
+    def _mean_over_processes(self, figures: list[float]) -> list[float]:
         """Return the means of figures over all processes."""
         figures_N = torch.tensor(figures, dtype=torch.float64)
         agreed: list[float] = self._accelerator.reduce(figures_N.to(self._accelerator.device), "mean").tolist()

@@ -25,7 +25,7 @@ LIBRARY: Final = "llama_cpp_py_sync"
 SECONDS: Final = 120.0
 BYTES_PER_SECOND: Final = 2e9
 """Slowest tolerated rate of computing once `SECONDS` have passed: the file's bytes, for every token of a batch."""
-_SHOWN: Final = 600
+_MOST_OUTPUT: Final = 600
 """Most characters, from the end, of llama.cpp's output in an error."""
 
 
@@ -146,7 +146,7 @@ class LlamaCpp:
             raise self._ended()
         answer = _Answer.model_validate_json(line)
         if answer.error is not None:
-            raise ExportFailed(f"{answer.error}: {self._said()}", param=PARAM)
+            raise ExportFailed(f"{answer.error}: {self._last_output()}", param=PARAM)
         return answer
 
     def _send(self, request: dict[str, object]) -> None:
@@ -159,8 +159,8 @@ class LlamaCpp:
 
     def _ended(self) -> ExportFailed:
         code = self._process.wait()
-        return ExportFailed(f"llama.cpp ended with code {code} before it answered: {self._said()}", param=PARAM)
+        return ExportFailed(f"llama.cpp ended with code {code} before it answered: {self._last_output()}", param=PARAM)
 
-    def _said(self) -> str:
+    def _last_output(self) -> str:
         self._log.seek(0)
-        return self._log.read().decode(errors="replace").strip()[-_SHOWN:] or "it says nothing"
+        return self._log.read().decode(errors="replace").strip()[-_MOST_OUTPUT:] or "it says nothing"

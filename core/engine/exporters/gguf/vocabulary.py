@@ -187,12 +187,12 @@ def _pre_tokenizer(backend: Tokenizer, settings: _TokenizerFile) -> str:
     pieces = [_pieces(backend.pre_tokenizer, line) for line in lines]
     names = [*_COMMON, *(name for name in PRE_TOKENIZERS if name not in (*_COMMON, *_ASCII_CASE_ONLY))]
     for kind, alike in groupby(names, PRE_TOKENIZERS.__getitem__):
-        if kind.ignores_merges == settings.model.ignore_merges and _splits_so(kind, lines, pieces):
+        if kind.ignores_merges == settings.model.ignore_merges and _splits_alike(kind, lines, pieces):
             return next(alike)
     raise _refusal(f"splits texts as none of {', '.join(names)}")
 
 
-def _splits_so(kind: PreTokenizer, lines: list[str], pieces: list[list[str]]) -> bool:
+def _splits_alike(kind: PreTokenizer, lines: list[str], pieces: list[list[str]]) -> bool:
     splitting = kind.build()
     return all(_pieces(splitting, line) == theirs for line, theirs in zip(lines, pieces, strict=True))
 

@@ -51,7 +51,7 @@ def is_tied_by_default(config: PretrainedConfig, path: tuple[str, ...]) -> bool:
     return bool(getattr(config if path else type(config)(), "tie_word_embeddings", False))
 
 
-_PLACES = ("idx", "index", "layer_id", "layer_number")
+_LAYER_NUMBER_SUFFIXES = ("idx", "index", "layer_id", "layer_number")
 """Suffixes of attributes that give a module's layer number."""
 
 
@@ -108,6 +108,6 @@ def _distinguishing_facts(block: nn.Module) -> frozenset[tuple[object, ...]]:
         for name, module in block.named_modules()
         for attribute, value in vars(module).items()
         if isinstance(value, bool | int | float | str) and not attribute.startswith("_")
-        if not attribute.endswith(_PLACES)
+        if not attribute.endswith(_LAYER_NUMBER_SUFFIXES)
     }
     return frozenset(shapes | facts)

@@ -44,23 +44,23 @@ def config_class(settings: Settings) -> type[PretrainedConfig]:
 
 def read_settings(config_json: Settings) -> dict[str, JsonValue]:
     """Return the settings that describe the model, by the names of its config's class."""
-    return _named(config_json, config_class(config_json))
+    return _with_class_names(config_json, config_class(config_json))
 
 
-def _named(settings: Settings, known: type[PretrainedConfig] | None) -> dict[str, JsonValue]:
+def _with_class_names(settings: Settings, known: type[PretrainedConfig] | None) -> dict[str, JsonValue]:
     """Return settings under the names of a class of configs, and nested configs under the names of theirs."""
     names = {} if known is None else known.attribute_map
     inside = {} if known is None else known.sub_configs
     named: dict[str, JsonValue] = {}
     for name, value in settings.items():
         if name in inside and isinstance(value, dict):
-            named[name] = _named(value, _class_inside(value.get("model_type"), inside[name]))
+            named[name] = _with_class_names(value, _nested_class(value.get("model_type"), inside[name]))
         elif name not in _NOT_READ:
             named[names.get(name, name)] = with_floats(value)
     return named
 
 
-def _class_inside(model_type: JsonValue, expected: object) -> type[PretrainedConfig] | None:
+def _nested_class(model_type: JsonValue, expected: object) -> type[PretrainedConfig] | None:
     """Return the class of a nested config: that of its type, else the expected one."""
     if isinstance(model_type, str) and model_type in CONFIG_MAPPING:
         named: type[PretrainedConfig] = CONFIG_MAPPING[model_type]

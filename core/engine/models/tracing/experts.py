@@ -56,7 +56,7 @@ def discover_experts(small: PreTrainedModel, blocks: str, left_alone: Mapping[st
         listed = ", ".join(sorted(modules)) or "none"
         raise UnknownExperts(f"each block must have one module of stacked experts, but it has {listed}")
     (module,) = modules
-    distinct = {_of_module(each, module) for each in _with(small, blocks, module)}
+    distinct = {_of_module(each, module) for each in _blocks_with(small, blocks, module)}
     if len(distinct) != 1:
         raise UnknownExperts(f"{module} has other parameters in some layers than in others")
     (experts,) = distinct
@@ -64,7 +64,7 @@ def discover_experts(small: PreTrainedModel, blocks: str, left_alone: Mapping[st
     others = sorted(name for name, reason in left_alone.items() if reason == STACKED and name not in stacks)
     if others:
         raise UnknownExperts(f"{others[0]} is neither an input nor an output matrix of its experts")
-    counts = _try_one_by_one(small, blocks, experts)
+    counts = _check_one_by_one(small, blocks, experts)
     if len(counts) != 1:
         raise UnknownExperts(
             f"its layers send each token to different numbers of experts ({sorted(counts)}), but one number is needed"
@@ -72,7 +72,7 @@ def discover_experts(small: PreTrainedModel, blocks: str, left_alone: Mapping[st
     return replace(_with_parts(small, blocks, experts), top_k=counts.pop())
 
 
-def _with(model: PreTrainedModel, blocks: str, module: str) -> list[nn.Module]:
+def _blocks_with(model: PreTrainedModel, blocks: str, module: str) -> list[nn.Module]:
     """Return the blocks that have a module of that name."""
     return [
         block
@@ -101,12 +101,12 @@ def _of_module(block: nn.Module, name: str) -> Experts:
     )
 
 
-def _try_one_by_one(small: PreTrainedModel, blocks: str, experts: Experts) -> set[int]:
+def _check_one_by_one(small: PreTrainedModel, blocks: str, experts: Experts) -> set[int]:
     """Require that a block's experts, run one by one on their own tokens, sum to the output of their module.
 
     Returns the numbers of experts that a token goes to.
     """
-    with_experts = _with(small, blocks, experts.module)
+    with_experts = _blocks_with(small, blocks, experts.module)
     counts = set()
     for length in _LENGTHS:
         for block, call in zip(with_experts, calls_of_experts(small, blocks, experts, length), strict=True):
@@ -128,7 +128,7 @@ def calls_of_experts(small: PreTrainedModel, blocks: str, experts: Experts, leng
 
     Raises UnknownExperts unless each block has exactly one such call, with tokens, experts and gates.
     """
-    return _calls(small, _with(small, blocks, experts.module), experts.module, length)
+    return _calls(small, _blocks_with(small, blocks, experts.module), experts.module, length)
 
 
 def _calls(small: PreTrainedModel, with_experts: list[nn.Module], module: str, length: int) -> list[ExpertsCall]:
@@ -178,7 +178,7 @@ def _matrix_with_parts(
     parts: list[str] = []
     row = 0
     while row < stack.shape[1]:
-        key = next((key for key, each in stored.items() if _starts(each, stack[0], row)), None)
+        key = next((key for key, each in stored.items() if _is_rows_from(each, stack[0], row)), None)
         if key is None:
             raise UnknownExperts(f"the files have {name} in parts that are not its experts' rows")
         parts.append(pattern_of(key))
@@ -193,7 +193,7 @@ def _matrix_with_parts(
     return replace(matrix, parts=tuple(parts))
 
 
-def _starts(part: Tensor, matrix: Tensor, row: int) -> bool:
+def _is_rows_from(part: Tensor, matrix: Tensor, row: int) -> bool:
     """Return True if a tensor equals the rows of a matrix from `row` on."""
     return (
         part.dim() == 2

@@ -46,10 +46,10 @@ class LiveBytes(TorchDispatchMode):
         answer = func(*args, **(kwargs or {}))
         for each in tree_leaves(answer):
             if isinstance(each, Tensor) and each.is_meta:
-                self._follow(each.untyped_storage())
+                self._count_storage(each.untyped_storage())
         return answer
 
-    def _follow(self, storage: torch.UntypedStorage) -> None:
+    def _count_storage(self, storage: torch.UntypedStorage) -> None:
         key, nbytes = storage._cdata, allocated(storage.nbytes())
         if key in self._alive or key in self._existing or not nbytes:
             return

@@ -173,10 +173,11 @@ class StoredLayers:
 def stored_layers(
     tensors: Mapping[str, TensorEntry], lists: Iterable[Iterable[object]] = (), among: int | None = None
 ) -> StoredLayers:
-    """Return the layers of files: numbers after the most frequent prefix, distinguished by names and shapes.
+    """Return the number of layers in files, and how many of the first layers include a block of every kind.
 
-    `lists` are settings of the config; those with an entry for each layer also distinguish layers. Where files have the
-    layers of several models, `among` is the expected number of layers; of several matches the largest counts.
+    A layer is a number that follows the prefix of most tensor names. Blocks are of one kind if their tensors agree in
+    names and shapes, and if the `lists` of the config that have an entry for each layer agree. Where files have the
+    layers of several models, the largest with `among` layers is meant.
     """
     by_prefix: dict[str, dict[int, set[tuple[str, tuple[int, ...]]]]] = {}
     for key, entry in tensors.items():

@@ -22,7 +22,7 @@ _ROWS_AT_ONCE: Final = 64
 _FEWEST, _MOST = 4, 20
 """Fewest and most texts and signs tried: a column that one text leaves at zero after a ReLU moves in another."""
 _SHIFT: Final = 3.0
-_MOVED: Final = 1e-4
+_LEAST_MOVEMENT: Final = 1e-4
 """Least movement that counts, relative to the largest of a layer's inputs; float32 differs by 1e-6."""
 
 
@@ -105,7 +105,7 @@ def _moved(
             model(input_ids=tokens.expand(samples, -1), use_cache=False)
         by_position = _by_position(seen[-1].float(), samples) if seen else None
         if by_position is not None:
-            moves = (by_position[1:] - by_position[:1]).abs().amax(2) > _MOVED * by_position[0].abs().max()
+            moves = (by_position[1:] - by_position[:1]).abs().amax(2) > _LEAST_MOVEMENT * by_position[0].abs().max()
             columns, later = moves.any(1), moves[:, POSITION - _LENGTH + 1 :].any(1)
             moved = (columns, later) if moved is None else (moved[0] | columns, moved[1] | later)
     return moved

@@ -185,7 +185,7 @@ class Provenance(ConstantWeights):
 
     def set_origin(self, tensor: Tensor, origin: TensorOrigin) -> None:
         """Set the origin of a tensor."""
-        self._hold(tensor)
+        self._keep_memory(tensor)
         self._origins[self.memory(tensor)] = origin
 
     def next_state(self) -> int:
@@ -213,19 +213,19 @@ class Provenance(ConstantWeights):
             self.state.running[-1].is_plain = False
         if packet in _WITHOUT_MEMORY or not outputs:
             for each in outputs:
-                self._hold(each)
+                self._keep_memory(each)
             return
         if packet in _COPIES and inputs[0].numel() * inputs[0].element_size() == inputs[0].untyped_storage().nbytes():
-            self._hold(outputs[0])
+            self._keep_memory(outputs[0])
             self._aliases[_memory(outputs[0])] = self.memory(inputs[0])
             return
-        origin = _mixed([self.origin(each) for each in inputs])
+        origin = _combined([self.origin(each) for each in inputs])
         assert self.state.block is not None
         self.shared |= {(other, self.state.block) for other in origin.elsewhere - {self.state.block}}
         if packet in _PRODUCTS:
             origin = self._product(inputs, outputs[0], origin)
         elif packet in _CHOICES:
-            self._choice(inputs[0], origin)
+            self._record_router(inputs[0], origin)
             origin = replace(origin, is_chosen=True)
         elif packet in _ATTENTION:
             origin = replace(origin, is_attended=True)
@@ -251,7 +251,7 @@ class Provenance(ConstantWeights):
                 return self.after(event, origin)
         return origin
 
-    def _choice(self, scores: Tensor, origin: TensorOrigin) -> None:
+    def _record_router(self, scores: Tensor, origin: TensorOrigin) -> None:
         """Record that a layer is a router, because a selection is made among its outputs."""
         if len(origin.nearest) == 1:
             (event,) = origin.nearest
@@ -288,11 +288,11 @@ class Provenance(ConstantWeights):
             terms=(),
         )
 
-    def _hold(self, tensor: Tensor) -> None:
+    def _keep_memory(self, tensor: Tensor) -> None:
         self._held.append(tensor.untyped_storage())
 
 
-def _mixed(origins: list[TensorOrigin]) -> TensorOrigin:
+def _combined(origins: list[TensorOrigin]) -> TensorOrigin:
     """Return the origin of a result of tensors with these origins."""
     return TensorOrigin(
         layers=frozenset[int]().union(*(each.layers for each in origins)),

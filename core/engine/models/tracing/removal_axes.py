@@ -47,7 +47,7 @@ def with_expert_channels(
     assert experts is not None
     runs = _runs_of_reading(small, architecture, experts)
     if runs is None:
-        return _refusing_channels(architecture, "their gates are stored in an order that cannot be cut")
+        return _with_channels_refused(architecture, "their gates are stored in an order that cannot be cut")
     stacks = [UnitAxis(experts.parameter(experts.reading), "out", runs)]
     if experts.reading.bias is not None:
         stacks.append(UnitAxis(f"{experts.module}.{experts.reading.bias}", "out", runs))
@@ -66,7 +66,7 @@ def with_expert_channels(
         if isinstance(linear, str):
             reasons.append(f"{setting.key}: {linear}")
             continue
-        reason = _reason_at_size(setting, architecture, experts, stacks, real)
+        reason = _reason_at_real_widths(setting, architecture, experts, stacks, real)
         if reason is None:
             return replace(
                 architecture,
@@ -75,10 +75,10 @@ def with_expert_channels(
                 experts=replace(experts, channels=ExpertChannels(tuple(stacks), linear)),
             )
         reasons.append(f"{setting.key}: {reason}")
-    return _refusing_channels(architecture, reasons[-1])
+    return _with_channels_refused(architecture, reasons[-1])
 
 
-def _refusing_channels(architecture: Architecture, reason: str) -> Architecture:
+def _with_channels_refused(architecture: Architecture, reason: str) -> Architecture:
     refused = {**architecture.refused, CHANNELS_KIND: f"its experts lose none: {reason}"}
     return replace(architecture, refused=refused)
 
@@ -140,7 +140,7 @@ def _changes_of_stacks(
     return frozenset(changes)
 
 
-def _reason_at_size(
+def _reason_at_real_widths(
     setting: WidthSetting, architecture: Architecture, experts: Experts, stacks: list[UnitAxis], real: Differential
 ) -> str | None:
     """Return why fewer channels by this setting do not narrow the stacks as expected; None if they do."""
@@ -193,7 +193,7 @@ def with_units(architecture: Architecture, small: Settings, real: Settings) -> A
     try:
         architecture = _with_layers_key(architecture, Differential(small))
         if _EXPERTS in architecture.refused:
-            return _refusing(architecture, searched, architecture.refused[_EXPERTS])
+            return _with_refusal(architecture, searched, architecture.refused[_EXPERTS])
         at_size = Differential(real)
         if architecture.experts is not None:
             model = build_random(open_config(small))
@@ -211,10 +211,10 @@ def with_units(architecture: Architecture, small: Settings, real: Settings) -> A
         ).of(architecture)
         for kind in searched:
             if discovered.axes(kind):
-                discovered = _at_size(discovered, kind, at_size)
+                discovered = _at_real_widths(discovered, kind, at_size)
     except Exception as error:  # the code of any type may fail in any way, and weights can still be pruned
         reason = f"its units cannot be discovered: {type(error).__name__}: {one_line(error)}"
-        return _refusing(architecture, searched, reason)
+        return _with_refusal(architecture, searched, reason)
     return discovered
 
 
@@ -258,7 +258,7 @@ def _with_shared_keys(settings: Settings) -> Settings:
     return settings
 
 
-def _at_size(architecture: Architecture, kind: str, differential: Differential) -> Architecture:
+def _at_real_widths(architecture: Architecture, kind: str, differential: Differential) -> Architecture:
     """Return the architecture with the factors of the real widths, in the axes of a kind of unit.
 
     Refuses the kind where fewer units in the config do not narrow the reader's inputs as expected.
@@ -276,7 +276,7 @@ def _at_size(architecture: Architecture, kind: str, differential: Differential) 
         names = {key: architecture.config_keys.get(key, key) for key in (HEADS_KEY, KV_HEADS_KEY, HEAD_DIM_KEY)}
         heads, kv_heads = (getattr(differential.config, names[key], None) for key in (HEADS_KEY, KV_HEADS_KEY))
         if type(heads) is not int or type(kv_heads) is not int or heads % kv_heads or reading % heads:
-            return _refusing(architecture, [kind], "its config does not give the number of heads")
+            return _with_refusal(architecture, [kind], "its config does not give the number of heads")
         head_dim = reading // heads
         counts = {"query": heads * head_dim, "head": heads, "key": kv_heads * head_dim, "kv_head": kv_heads}
         half = {names[KV_HEADS_KEY]: max(kv_heads // 2, 1), names[HEADS_KEY]: heads // 2}
@@ -284,10 +284,10 @@ def _at_size(architecture: Architecture, kind: str, differential: Differential) 
     for settings, left in [] if kind == CHANNELS and architecture.has_own_widths else fewer:
         changes = differential.changes(settings)
         if isinstance(changes, str):
-            return _refusing(architecture, [kind], changes)
+            return _with_refusal(architecture, [kind], changes)
         change = (f"{prefix}{sublayer.output}.weight", axis_dimension(architecture, reader, 2), left - reading)
         if change not in changes:
-            return _refusing(
+            return _with_refusal(
                 architecture,
                 [kind],
                 f"{', '.join(settings)} does not determine the size of the input of {sublayer.output}",
@@ -295,9 +295,11 @@ def _at_size(architecture: Architecture, kind: str, differential: Differential) 
     axes = []
     for axis in sublayer.units[kind]:
         is_linear = axis.module in architecture.linears
-        runs = _runs_at_size(axis, _features(architecture, axis, block), counts, is_linear=is_linear)
+        runs = _runs_at_real_widths(axis, _features(architecture, axis, block), counts, is_linear=is_linear)
         if runs is None:
-            return _refusing(architecture, [kind], f"{axis.module} has other parts than in a small copy of the model")
+            return _with_refusal(
+                architecture, [kind], f"{axis.module} has other parts than in a small copy of the model"
+            )
         axes.append(replace(axis, runs=runs))
     return replace(
         architecture,
@@ -308,7 +310,7 @@ def _at_size(architecture: Architecture, kind: str, differential: Differential) 
     )
 
 
-def _runs_at_size(
+def _runs_at_real_widths(
     axis: UnitAxis, features: int, counts: Mapping[str, int], *, is_linear: bool
 ) -> tuple[str, ...] | None:
     """Return the runs of an axis with these features; None where they differ from the small copy's."""
@@ -323,7 +325,7 @@ def _runs_at_size(
     return None if features % counts[single] else (f"{single}:{features // counts[single]}",)
 
 
-def _refusing(architecture: Architecture, kinds: Collection[str], reason: str) -> Architecture:
+def _with_refusal(architecture: Architecture, kinds: Collection[str], reason: str) -> Architecture:
     return replace(
         architecture,
         sublayers=tuple(

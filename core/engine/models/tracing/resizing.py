@@ -48,16 +48,16 @@ def _dictionaries(settings: Mapping[str, JsonValue], layers: int) -> Iterator[li
 
 
 def _is_by_layer(settings: Settings, layers: int, name: str, candidates: frozenset[str]) -> bool:
-    follows = _follows_in_defaults(settings, layers, name)
+    follows = _is_by_layer_in_defaults(settings, layers, name)
     if follows is not None:
         return follows
     others = candidates - {name}
-    longer = _is_built(_with_one_more(settings, layers, candidates))
-    as_it_is = _is_built(_with_one_more(settings, layers, others))
+    longer = _can_be_built(_with_one_more_layer(settings, layers, candidates))
+    as_it_is = _can_be_built(_with_one_more_layer(settings, layers, others))
     return longer or not as_it_is
 
 
-def _follows_in_defaults(settings: Settings, layers: int, name: str) -> bool | None:
+def _is_by_layer_in_defaults(settings: Settings, layers: int, name: str) -> bool | None:
     """Return True if a list in the class's defaults has an entry for each layer; None where there is no list."""
     with suppress(Exception):  # config classes validate with exceptions of any type
         known = config_class(settings)
@@ -73,7 +73,7 @@ def _follows_in_defaults(settings: Settings, layers: int, name: str) -> bool | N
     return None
 
 
-def _with_one_more(settings: Settings, layers: int, longer: frozenset[str]) -> dict[str, JsonValue]:
+def _with_one_more_layer(settings: Settings, layers: int, longer: frozenset[str]) -> dict[str, JsonValue]:
     def more(name: str, value: JsonValue) -> JsonValue:
         if isinstance(value, dict):
             return {inner: more(inner, each) for inner, each in value.items()}
@@ -84,7 +84,7 @@ def _with_one_more(settings: Settings, layers: int, longer: frozenset[str]) -> d
     return {name: more(name, value) for name, value in open_config(settings).to_dict().items()}
 
 
-def _is_built(settings: Settings) -> bool:
+def _can_be_built(settings: Settings) -> bool:
     try:
         build_traceable(open_config(settings))
     except SecateurError:
@@ -123,20 +123,21 @@ def without_layer(settings: Settings, layers: int, removed: int) -> dict[str, Js
 def _with_layers(settings: Settings, layers: int, kept: tuple[int, ...]) -> dict[str, JsonValue]:
     path = language_path(open_config(settings))
     lists = lists_by_layer(settings, layers)
-    return _changed(settings, partial(_shorten, layers=layers, kept=kept, lists=lists), path)
+    return _changed_part(settings, partial(_shorten, layers=layers, kept=kept, lists=lists), path)
 
 
 def narrowed(settings: Settings) -> Iterator[dict[str, JsonValue]]:
     """Yield settings of the same model with few and narrow heads, narrow layers and few tokens, the smallest first.
 
-    Widths are divided by one factor, as far as possible, and once more by the factor of the heads; other counts stay.
+    Widths are divided by one factor, as far as possible. The number of heads has a divisor of its own, which also
+    divides the widths. Other counts stay.
     """
     config = open_config(settings)
     text, path = text_config(config), language_path(config)
-    for fewer in dict.fromkeys((_fewer_heads(text), 1)):
-        for factor in filter(partial(_leaves_heads, text), FACTORS):
+    for fewer in dict.fromkeys((_head_divisor(text), 1)):
+        for factor in filter(partial(_leaves_valid_heads, text), FACTORS):
             with suppress(UnusableModel):  # the config's class rejects such widths
-                narrow = _changed(settings, partial(_narrow, factor=factor, fewer=fewer), path)
+                narrow = _changed_part(settings, partial(_narrow, factor=factor, fewer=fewer), path)
                 if path:
                     with suppress(UnusableModel):
                         yield _narrow_other_parts(narrow, path)
@@ -155,8 +156,8 @@ def _narrow_other_parts(settings: Settings, path: tuple[str, ...]) -> dict[str, 
     for name in inside:
         part = getattr(config, name, None)
         if name != path[0] and isinstance(part, PretrainedConfig) and isinstance(result.get(name), dict):
-            factor = next(filter(partial(_leaves_heads, part), FACTORS))
-            result = _changed(result, partial(_narrow, factor=factor, fewer=_fewer_heads(part)), (name,))
+            factor = next(filter(partial(_leaves_valid_heads, part), FACTORS))
+            result = _changed_part(result, partial(_narrow, factor=factor, fewer=_head_divisor(part)), (name,))
             inner = result[name]
             # timm's name of an architecture determines its size
             if isinstance(inner, dict) and "architecture" in inner:
@@ -164,7 +165,7 @@ def _narrow_other_parts(settings: Settings, path: tuple[str, ...]) -> dict[str, 
     return result
 
 
-def _fewer_heads(text: PretrainedConfig) -> int:
+def _head_divisor(text: PretrainedConfig) -> int:
     """Return a divisor of the number of heads: groups of query heads keep their size, and at least two heads stay."""
     heads = _size(text, "num_attention_heads")
     groups = _size(text, "num_key_value_heads") or heads
@@ -176,7 +177,7 @@ def _fewer_heads(text: PretrainedConfig) -> int:
     )
 
 
-def _leaves_heads(text: PretrainedConfig, factor: int) -> bool:
+def _leaves_valid_heads(text: PretrainedConfig, factor: int) -> bool:
     """Return True if heads stay wide enough, and twice as many divide the hidden size if they did before."""
     hidden, heads = _size(text, "hidden_size"), _size(text, "num_attention_heads")
     if factor == 1 or not isinstance(hidden, int) or not isinstance(heads, int) or heads < 1:
@@ -193,7 +194,7 @@ def _size(text: PretrainedConfig, name: str) -> JsonValue:
     return value
 
 
-def _changed(
+def _changed_part(
     settings: Settings, change: Callable[[Settings], dict[str, JsonValue]], path: tuple[str, ...]
 ) -> dict[str, JsonValue]:
     """Return changed settings of one part: those in the config, and the relevant defaults of missing ones."""

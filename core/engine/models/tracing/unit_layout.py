@@ -69,7 +69,7 @@ class NoUnits:
 
 def units_of(reader: str, producers: Mapping[str, Movement]) -> Units | NoUnits | None:
     """Return the units of a reader's columns, or the reason against them; None for a reader without units."""
-    partial = {name: _partial(each) for name, each in producers.items() if bool(_partial(each).any())}
+    partial = {name: _moves_some(each) for name, each in producers.items() if bool(_moves_some(each).any())}
     if not partial:
         return None
     rows = torch.cat([producers[name].columns[chosen] for name, chosen in partial.items()])
@@ -87,7 +87,7 @@ def units_of(reader: str, producers: Mapping[str, Movement]) -> Units | NoUnits 
         }
     if units == 1:
         return NoUnits(f"all inputs of {reader} depend on each other", is_mixing)
-    if not (_is_in_equal_stretches(labels) and _is_in_equal_stretches(heads)) or number % units:
+    if not (_is_in_equal_runs(labels) and _is_in_equal_runs(heads)) or number % units:
         return NoUnits(f"the inputs of {reader} are not divided into adjacent units of the same size", is_mixing)
     runs: dict[str, tuple[Run, ...]] = {}
     for name, chosen in partial.items():
@@ -99,7 +99,7 @@ def units_of(reader: str, producers: Mapping[str, Movement]) -> Units | NoUnits 
     return Units(reader, units, number, len(labels) // units, is_mixing, runs, spanned)
 
 
-def _partial(movement: Movement) -> Tensor:
+def _moves_some(movement: Movement) -> Tensor:
     """Return the rows that move some columns, but at most half: after a ReLU, a row for all may not move all."""
     counts = movement.columns.sum(1)
     return (counts > 0) & (2 * counts <= movement.columns.shape[1])
@@ -119,7 +119,7 @@ def _components(rows: Tensor) -> Tensor:
     return labels
 
 
-def _is_in_equal_stretches(labels: Tensor) -> bool:
+def _is_in_equal_runs(labels: Tensor) -> bool:
     units = int(labels.max()) + 1
     return len(labels) % units == 0 and torch.equal(labels, torch.arange(units).repeat_interleave(len(labels) // units))
 
@@ -132,11 +132,11 @@ def _runs(movement: Movement, partial: Tensor, labels: Tensor, heads: Tensor) ->
     first = movement.columns.to(torch.int8).argmax(1)
     of_row = torch.where(partial, labels[first], _SHARED).tolist()
     head_of_row = torch.where(partial, heads[first], _SHARED).tolist()
-    stretches = [(unit, len(list(rows))) for unit, rows in groupby(of_row)]
+    row_runs = [(unit, len(list(rows))) for unit, rows in groupby(of_row)]
     runs: list[Run] = []
     start = 0
-    while stretches:
-        ours, stretches = stretches[:units], stretches[units:]
+    while row_runs:
+        ours, row_runs = row_runs[:units], row_runs[units:]
         size = ours[0][1]
         if [unit for unit, _ in ours] != list(range(units)) or any(rows != size for _, rows in ours):
             return None

@@ -48,10 +48,10 @@ def find_head_settings(
     if head_dim is None:
         return FOLLOWS if beyond is None else f"the setting of its head size changes {beyond} too"
     reasons = []
-    for heads, kv_heads in _counting(units, differential):
+    for heads, kv_heads in _head_count_candidates(units, differential):
         counts = {heads: (units.heads, units.group)} | ({} if kv_heads is None else {kv_heads: (units.units, 1)})
         for number in (1, units.units):
-            changes = differential.changes(_more(counts, number) | {head_dim: units.head_width})
+            changes = differential.changes(_with_more_units(counts, number) | {head_dim: units.head_width})
             if isinstance(changes, str):
                 reasons += [f"{heads}: {changes}"] if number == units.units else []
                 continue
@@ -64,17 +64,17 @@ def find_head_settings(
                 break
             hidden = differential.config.hidden_size
             odd = next(each for each in range(1, hidden + 2) if hidden % (units.heads + each * units.group))
-            unlike = differential.changes(_more(counts, odd) | {head_dim: units.head_width})
+            unlike = differential.changes(_with_more_units(counts, odd) | {head_dim: units.head_width})
             return HeadSettings(heads, kv_heads or heads, head_dim, isinstance(unlike, str)), axes
     return reasons[0] if reasons else f"no setting of its config is the number of heads that {units.reader} reads"
 
 
-def _more(counts: Mapping[str, tuple[int, int]], number: int) -> dict[str, int]:
+def _with_more_units(counts: Mapping[str, tuple[int, int]], number: int) -> dict[str, int]:
     """Return the settings for `number` more units, from their values and their steps per unit."""
     return {key: value + number * step for key, (value, step) in counts.items()}
 
 
-def _counting(units: Units, differential: Differential) -> Iterator[tuple[str, str | None]]:
+def _head_count_candidates(units: Units, differential: Differential) -> Iterator[tuple[str, str | None]]:
     """Yield candidates for the numbers of heads and of key and value heads, the most likely first."""
     named = {name: value for name, value in differential.integers.items() if "head" in name}
     heads = sorted(
@@ -132,7 +132,7 @@ def width_settings(
     At the small copy's widths and at the real ones, fewer channels must narrow the reader's inputs as expected.
     """
     channels = cut.units.units
-    for setting in _candidates(cut, small):
+    for setting in _width_candidates(cut, small):
         changes = small.changes(setting.of(channels + 1))
         if isinstance(changes, str) or not cut.reading(1) <= changes:
             continue
@@ -140,7 +140,7 @@ def width_settings(
             yield setting, changes
 
 
-def _candidates(cut: BlockCut, small: Differential) -> Iterator[WidthSetting]:
+def _width_candidates(cut: BlockCut, small: Differential) -> Iterator[WidthSetting]:
     """Yield settings with the right value, the most likely first: alone, then with a boolean setting switched."""
     channels = cut.units.units
     values = small.integers | {
@@ -269,7 +269,7 @@ class _Finder:
         self._linears = [name for each in sublayers for name in each]
         self._differential, self._real = differential, real
         self._is_transposed = any(isinstance(each, Conv1D) for each in model.get_submodule(blocks).modules())
-        self._readings = _by_reader(_probed(model, blocks, sublayers, differential), blocks, differential)
+        self._readings = _by_reader(_probed_readers(model, blocks, sublayers, differential), blocks, differential)
 
     def channels(self) -> _CountedUnits | str:
         """Return the cut of an FFN's channels, the largest that the config counts, or the reason against it."""
@@ -306,7 +306,7 @@ class _Finder:
             if isinstance(units, NoUnits):
                 reasons.append((2, units.reason))
             elif units.head_width == 1 or not any(run.query for runs in units.runs.values() for run in runs):
-                reasons.append((1, f"what {reader} reads has no heads: {_why_no_heads(units)}"))
+                reasons.append((1, f"what {reader} reads has no heads: {_reason_without_heads(units)}"))
             else:
                 settings = find_head_settings(self._cut(units), units, self._differential, self._linears)
                 if not isinstance(settings, str):
@@ -318,13 +318,13 @@ class _Finder:
         return block_cut(units, self._differential, self._blocks, is_transposed=self._is_transposed)
 
 
-def _why_no_heads(units: Units) -> str:
+def _reason_without_heads(units: Units) -> str:
     if units.spanned:
         return f"each row of {units.spanned[0]} affects all of its output, as a norm over all heads does"
     return "each feature has a state of its own over time"
 
 
-def _probed(
+def _probed_readers(
     model: PreTrainedModel, blocks: str, sublayers: Sequence[Sequence[str]], differential: Differential
 ) -> list[tuple[str, Units | NoUnits]]:
     """Return the inputs of each reader in each kind of block: its units, or the reason why it has none."""
@@ -332,7 +332,7 @@ def _probed(
     weights = Counter(
         id(each) for block in model.get_submodule(blocks).children() for each in dict(block.named_parameters()).values()
     )
-    spanning = _spanning_norms(blocks, {name for each in sublayers for name in each}, differential)
+    spanning = _norms_over_units(blocks, {name for each in sublayers for name in each}, differential)
     for index in block_kinds(model, blocks).values():
         block = model.get_submodule(f"{blocks}.{index}")
         for *producers, reader in sublayers:
@@ -345,7 +345,7 @@ def _probed(
     return readings
 
 
-def _spanning_norms(blocks: str, linears: Set[str], differential: Differential) -> list[str]:
+def _norms_over_units(blocks: str, linears: Set[str], differential: Differential) -> list[str]:
     """Return the norms within blocks that have a weight for each feature of all units and so connect all units.
 
     Such a norm has a vector that grows with a setting which changes blocks only, not the hidden size.

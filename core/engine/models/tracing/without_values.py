@@ -27,7 +27,7 @@ from core.engine.models.tracing.live_bytes import FusedAttention, LiveBytes
 
 META = torch.device("meta")
 _CPU = torch.device("cpu")
-_SMALL = 2**19
+_SMALL_STORAGE_BYTES = 2**19
 """Largest storage in bytes whose flags and whole numbers are computed."""
 _aten = torch.ops.aten
 _SOLVERS = ("linalg_", "cholesky", "lu_", "triangular_solve")
@@ -136,13 +136,13 @@ class Account(LiveBytes):
         if (declare := _declaration(func, args)) is not None:
             answer = self._answer(func, declare, args, keywords, given)
         else:
-            answer = self._shaped(func, args, keywords)
+            answer = self._result_shapes(func, args, keywords)
             if not facts.is_view and not facts.is_solver:
                 self._compute(func, args, keywords, given, answer)
         self._note(answer)
         return answer
 
-    def _shaped(self, func: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    def _result_shapes(self, func: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """Return the result of an operator in shapes only, cached because torch is slow to compute it."""
         if not _facts(func).is_pure:
             return func(*args, **keywords)
@@ -171,7 +171,7 @@ class Account(LiveBytes):
     def _value(self, tensor: Tensor) -> Tensor | None:
         """Return a main-memory tensor with the values of a small tensor of the device; None for a large one."""
         storage = tensor.untyped_storage()
-        if storage.nbytes() > _SMALL:
+        if storage.nbytes() > _SMALL_STORAGE_BYTES:
             return None
         if tensor.is_floating_point() or not storage.nbytes():
             return torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)

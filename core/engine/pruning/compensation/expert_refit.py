@@ -26,7 +26,7 @@ _FIRST_STEP = 0.05
 _MOST_HALVINGS = 3
 
 
-class _Routed(Exception):
+class _RoutingDone(Exception):
     """Raised to end a forward that is run for its routing alone."""
 
     def __init__(self, tokens: RoutedTokens) -> None:
@@ -64,7 +64,10 @@ class ExpertFit(LastMatrices):
     @property
     def error(self) -> float | None:
         """‖Y − Ŷ‖/‖Y‖ on the tokens that decide."""
-        lost, total = self._squares(self.residual), self._squares([batch.target_NH for batch in self.batches])
+        lost, total = (
+            self._squared_norms(self.residual),
+            self._squared_norms([batch.target_NH for batch in self.batches]),
+        )
         return sqrt(lost[-1] / total[-1]) if total[-1] > 0 else None
 
     @property
@@ -93,13 +96,13 @@ class ExpertFit(LastMatrices):
         """Fit each expert's last matrix to the others' residual; if that does not help, undo it and return None."""
         name = self.experts.parameter(self.experts.giving)
         before, residual = self.tensors[name].clone(), [each.clone() for each in self.residual]
-        errors = self._squares(residual)
+        errors = self._squared_norms(residual)
         shares = []
         for expert in range(len(self.stacks)):
             share = self._fit_expert(expert)
             if share is not None:
                 shares.append(share)
-        if not _helps(errors, self._squares(self.residual)):
+        if not _improves(errors, self._squared_norms(self.residual)):
             self._set(name, before)
             self.residual = residual
             return None
@@ -139,7 +142,7 @@ class ExpertFit(LastMatrices):
                 self._set(name, moved.to(before[name].dtype))
             routed = [self._route(batch) for batch in self.batches]
             residual = self.residual_of(routed)
-            if _helps(self._squares(self.residual), self._squares(residual)):
+            if _improves(self._squared_norms(self.residual), self._squared_norms(residual)):
                 self.routed, self.residual = routed, residual
                 gradients = None
                 continue
@@ -195,21 +198,21 @@ class ExpertFit(LastMatrices):
         def stop(module: nn.Module, arguments: tuple[object, ...], keywords: dict[str, object]) -> None:
             tokens = RoutedTokens.of(arguments, keywords)
             assert tokens is not None
-            raise _Routed(tokens)
+            raise _RoutingDone(tokens)
 
         with removed_after([self.stacks.module.register_forward_pre_hook(stop, with_kwargs=True)]):
             try:
                 if state is None:
                     self.mixture(*batch.call.arguments, **batch.call.keywords)
                 else:
-                    arguments = tuple(_copied(each) for each in batch.call.arguments)
-                    keywords = {name: _copied(each) for name, each in batch.call.keywords.items()}
+                    arguments = tuple(_copy(each) for each in batch.call.arguments)
+                    keywords = {name: _copy(each) for name, each in batch.call.keywords.items()}
                     functional_call(self.mixture, dict(state), arguments, keywords)
-            except _Routed as routed:
+            except _RoutingDone as routed:
                 return routed.tokens
         raise AssertionError(f"{self.experts.module} was not reached")
 
-    def _squares(self, values: Sequence[Tensor]) -> list[float]:
+    def _squared_norms(self, values: Sequence[Tensor]) -> list[float]:
         """Return the sums of squares over the fitted tokens and, if there are any, over the hold-out tokens."""
         fitted = sum(
             float(each[: max(most, 0)].square().sum(dtype=torch.float64))
@@ -228,12 +231,12 @@ class ExpertFit(LastMatrices):
         self.block.get_parameter(name).data.copy_(value)
 
 
-def _helps(before: Sequence[float], after: Sequence[float]) -> bool:
+def _improves(before: Sequence[float], after: Sequence[float]) -> bool:
     """Return True if no error has grown and the last one, which decides, has fallen."""
     return all(one >= other for one, other in zip(before, after, strict=True)) and after[-1] < before[-1]
 
 
-def _copied(value: object) -> object:
+def _copy(value: object) -> object:
     return value.clone() if isinstance(value, Tensor) else value
 
 

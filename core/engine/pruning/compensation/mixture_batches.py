@@ -13,7 +13,7 @@ from core.engine.models.hooks import removed_after
 from core.engine.models.streamed import call_block
 from core.engine.pruning.streams.stream import Stream
 
-_ADDED = 0.05
+_SUM_TOLERANCE = 0.05
 """Relative tolerance for the test that a block's output grows by its experts' output when that is doubled."""
 
 
@@ -98,4 +98,4 @@ def _is_sum(output: Tensor, doubled: Tensor, given_NH: Tensor) -> bool:
     if output.numel() != given_NH.numel():
         return False
     added_NH = (doubled.float() - output.float()).reshape(given_NH.shape)
-    return bool((added_NH - given_NH.float()).norm() <= _ADDED * given_NH.float().norm())
+    return bool((added_NH - given_NH.float()).norm() <= _SUM_TOLERANCE * given_NH.float().norm())

@@ -198,7 +198,7 @@ def conjugate_gradient(
     least = None if error is None else error(fitted_OI)
     for step in range(1, steps + 1):
         image_OI = (search_OI @ gram_II).mul_(kept_OI)
-        length_O = _divided(energy_O, (search_OI * image_OI).sum(dim=1))
+        length_O = _quotient(energy_O, (search_OI * image_OI).sum(dim=1))
         fitted_OI = torch.addcmul(fitted_OI, length_O.unsqueeze(1), search_OI)
         residual_OI.addcmul_(length_O.unsqueeze(1), image_OI, value=-1)
         if error is None:
@@ -211,7 +211,7 @@ def conjugate_gradient(
             best_OI, best_step, least = fitted_OI, step, error_now
         scaled_OI = residual_OI / diagonal_I
         grown_O = (residual_OI * scaled_OI).sum(dim=1)
-        search_OI = torch.addcmul(scaled_OI, _divided(grown_O, energy_O).unsqueeze(1), search_OI)
+        search_OI = torch.addcmul(scaled_OI, _quotient(grown_O, energy_O).unsqueeze(1), search_OI)
         energy_O = grown_O
     return best_OI, best_step
 
@@ -233,6 +233,6 @@ def _inner(first: Tensor, second: Tensor) -> float:
     return float((first * second).sum(dtype=torch.float64))
 
 
-def _divided(numerator_O: Tensor, denominator_O: Tensor) -> Tensor:
+def _quotient(numerator_O: Tensor, denominator_O: Tensor) -> Tensor:
     """Return the quotient, with 0 where the denominator is 0: that row is solved."""
     return torch.where(denominator_O > 0, numerator_O / denominator_O.clamp(min=torch.finfo(numerator_O.dtype).tiny), 0)

@@ -61,7 +61,7 @@ def by_score(scores: Sequence[Tensor], round_to: int) -> list[Step]:
     steps = [
         Step(float(score_U[list(units)].mean()), place, units)
         for place, score_U in enumerate(scores)
-        for units in _chunks(score_U, round_to)
+        for units in _steps_of_units(score_U, round_to)
     ]
     return sorted(steps, key=lambda step: step.value)
 
@@ -74,7 +74,7 @@ def by_rate(scores: Sequence[Tensor], round_to: int, value: Callable[[int, float
     steps: list[tuple[float, float, Step]] = []
     for place, score_U in enumerate(scores):
         removed = 0
-        for units in _chunks(score_U, round_to):
+        for units in _steps_of_units(score_U, round_to):
             removed += len(units)
             rate = removed / len(score_U)
             step_value = value(place, rate)
@@ -82,7 +82,7 @@ def by_rate(scores: Sequence[Tensor], round_to: int, value: Callable[[int, float
     return [step for *_, step in sorted(steps, key=lambda each: each[:2])]
 
 
-def _chunks(score_U: Tensor, round_to: int) -> list[tuple[int, ...]]:
+def _steps_of_units(score_U: Tensor, round_to: int) -> list[tuple[int, ...]]:
     """Split units in ascending order of score into the steps between possible numbers of units."""
     order = torch.argsort(score_U, stable=True).tolist()
     widths = width_steps(len(order), round_to)

@@ -19,7 +19,7 @@ from secateur_wire.errors import UnsupportedArchitecture
 
 _TOLERANCE = 1e-3
 """Largest difference of logits, relative to the largest logit, that another order of summation may cause."""
-_PLAIN = (
+_CHANNELWISE = (
     "Add",
     "Mul",
     "Relu",
@@ -208,7 +208,7 @@ class CoupledChannels:
         return bool(difference <= _TOLERANCE * silenced_1K.abs().max().clamp(min=_TOLERANCE))
 
     def _refuse(self, group: Group) -> None:
-        mixing = [name for name in group.operations if name not in _PLAIN]
+        mixing = [name for name in group.operations if name not in _CHANNELWISE]
         raise UnsupportedArchitecture(
             f"the channels of {group.name} cannot be removed one by one: on their way to "
             f"{', '.join(member.name for member in group.readers) or 'the result'} an operation mixes them or counts "

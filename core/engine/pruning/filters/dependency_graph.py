@@ -210,9 +210,11 @@ def _member(coupled: _CoupledLayer, unit_of_root_N: Tensor, units: int) -> Membe
         dim = max(range(layer.dim()), key=lambda each: layer.shape[each])
         return Member(name, coupled.side, channels_UK, (Slice(name, dim, channels_UK),))
     if coupled.side == "in":
-        return Member(name, "in", channels_UK, (Slice(f"{name}.weight", 1, _of_each_group(coupled, channels_UK)),))
+        return Member(
+            name, "in", channels_UK, (Slice(f"{name}.weight", 1, _numbered_within_groups(coupled, channels_UK)),)
+        )
     if coupled.side == "out":
-        _of_each_group(coupled, channels_UK)
+        _numbered_within_groups(coupled, channels_UK)
     tensors = [
         each
         for each in ("weight", "bias", "running_mean", "running_var")
@@ -221,7 +223,7 @@ def _member(coupled: _CoupledLayer, unit_of_root_N: Tensor, units: int) -> Membe
     return Member(name, coupled.side, channels_UK, tuple(Slice(f"{name}.{each}", 0, channels_UK) for each in tensors))
 
 
-def _of_each_group(coupled: _CoupledLayer, channels_UK: Tensor) -> Tensor:
+def _numbered_within_groups(coupled: _CoupledLayer, channels_UK: Tensor) -> Tensor:
     """Return channels numbered within the groups of a convolution: [units, channels of each group].
 
     Raises UnsupportedArchitecture where a unit does not have the same channels in every group.

@@ -48,7 +48,7 @@ def remove_dead_neurons(network: Network) -> DeadNeurons:
     expected_BK = network.logits(pixels_BCHW)
     before = {name: each.clone() for name, each in network.model.state_dict().items()}
     weights = 0
-    while zeroed := _fold_constants(network, layers, pixels_BCHW) + _clear_unread(network, layers, pixels_BCHW):
+    while zeroed := _fold_constants(network, layers, pixels_BCHW) + _zero_unread(network, layers, pixels_BCHW):
         weights += zeroed
     difference = (network.logits(pixels_BCHW) - expected_BK).abs().max() / expected_BK.abs().max().clamp(min=1e-12)
     if not difference <= _TOLERANCE:
@@ -60,7 +60,9 @@ def remove_dead_neurons(network: Network) -> DeadNeurons:
 
 
 @contextmanager
-def _hooked(layers: Mapping[str, Layer], hook: Callable[[str, Layer, Tensor, Tensor], Tensor]) -> Iterator[None]:
+def _with_outputs_replaced(
+    layers: Mapping[str, Layer], hook: Callable[[str, Layer, Tensor, Tensor], Tensor]
+) -> Iterator[None]:
     """Replace each layer's outputs by the result of `hook`, called with name, layer, inputs and outputs."""
 
     def of(name: str) -> Any:
@@ -88,7 +90,7 @@ def _fold_constants(network: Network, layers: Mapping[str, Layer], pixels_BCHW: 
         sent_O = torch.where(silent_O, sent_O, torch.nan)
         return torch.ones_like(outputs) * _along_outputs(layer, sent_O)
 
-    with _hooked(layers, hook):
+    with _with_outputs_replaced(layers, hook):
         network.logits(torch.full_like(pixels_BCHW[:1], torch.nan))
     removed = 0
     for name, uses in arrived.items():
@@ -114,7 +116,7 @@ def _along_outputs(layer: Layer, values_O: Tensor) -> Tensor:
     return values_O[:, None, None] if isinstance(layer, nn.Conv2d) else values_O
 
 
-def _clear_unread(network: Network, layers: Mapping[str, Layer], pixels_BCHW: Tensor) -> int:
+def _zero_unread(network: Network, layers: Mapping[str, Layer], pixels_BCHW: Tensor) -> int:
     """Zero the rows and biases of neurons that nothing reads; return the number of weights that became zero."""
     removed = 0
     for name, suspects in _without_gradient(network, layers, pixels_BCHW).items():
@@ -180,7 +182,7 @@ def _is_read(
                 channels[neuron] = torch.nan
         return outputs
 
-    with _hooked(layers, hook), suppress(_AllAreReadError):
+    with _with_outputs_replaced(layers, hook), suppress(_AllAreReadError):
         logits_NK = network.logits(pixels_BCHW[:1].expand(len(neurons_N), *pixels_BCHW.shape[1:]))
         read_N |= logits_NK.isnan().any(dim=1)
     return read_N

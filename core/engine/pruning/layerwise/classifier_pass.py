@@ -57,7 +57,7 @@ class OneShot(ClassifierMethod):
             network.calibration.batch(numbers).to(network.device)
             for numbers in torch.arange(len(network.calibration)).split(size)
         ]
-        with _arithmetic(parameters.forward_dtype, network.device):
+        with _forward_precision(parameters.forward_dtype, network.device):
             if parameters.propagation == "in_flight":
                 with walk.collecting(wait=True):
                     run_in_lockstep(
@@ -75,7 +75,7 @@ class OneShot(ClassifierMethod):
 
 
 @contextmanager
-def _arithmetic(forward_dtype: str, device: torch.device) -> Iterator[None]:
+def _forward_precision(forward_dtype: str, device: torch.device) -> Iterator[None]:
     """Set the precision of the calibration forward inside the context: float32, unless another is requested."""
     if forward_dtype in ("auto", "float32"):
         yield

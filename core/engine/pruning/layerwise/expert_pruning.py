@@ -21,7 +21,7 @@ from core.engine.pruning.targets import PrunableLinear
 from secateur_wire.errors import RunFailed
 
 _ERROR_SAMPLE_TOKENS = 1024
-UNSEEN = 1e-3
+UNSEEN_SHARE = 1e-3
 """Mean square for an input that is zero in all tokens of an expert, as a share of the other inputs' mean."""
 _MOST_NOTES = 3
 """Largest number of notes on a block's experts in the report."""
@@ -40,7 +40,7 @@ class _Batch:
 
 
 @dataclass(frozen=True)
-class _Share:
+class _ExpertTokens:
     """Tokens with which an expert is pruned: those routed to it or, with `is_pooled`, all tokens.
 
     `fitted` is the number of first tokens to which weights are fitted; the others are hold-out tokens. None: all.
@@ -128,7 +128,7 @@ class ExpertPruner:
         routing = RoutingRow(module, layer, tuple(share.routed for share in shares), pooled)
         return [self._row(figures, len(stacks)) for figures in accounts.values()], routing
 
-    def _share(self, arrived: ExpertBarrier, expert: int) -> _Share:
+    def _share(self, arrived: ExpertBarrier, expert: int) -> _ExpertTokens:
         """Return the tokens with which an expert is pruned: all tokens if no routed ones can be fitted or held out."""
         routed = [tokens.of_expert(expert) for tokens in arrived.tokens]
         total = sum(len(rows_N) for rows_N, _ in routed)
@@ -139,13 +139,13 @@ class ExpertPruner:
             batches = [
                 _Batch(tokens.hidden_NH, None, dense_NH) for tokens, dense_NH in zip(arrived.tokens, dense, strict=True)
             ]
-            return _Share(batches, total, self.fitted_tokens, is_pooled=True)
+            return _ExpertTokens(batches, total, self.fitted_tokens, is_pooled=True)
         batches = [
             _Batch(tokens.hidden_NH[rows_N], gates_N, None if dense_NH is None else dense_NH[rows_N])
             for tokens, (rows_N, gates_N), dense_NH in zip(arrived.tokens, routed, dense, strict=True)
             if len(rows_N)
         ]
-        return _Share(batches, total, fitted, is_pooled=False)
+        return _ExpertTokens(batches, total, fitted, is_pooled=False)
 
     def _fitted(self, rows: Sequence[Tensor], tokens: Sequence[RoutedTokens]) -> int | None:
         """Return the number of an expert's tokens among those to which weights are fitted; None: all."""
@@ -156,7 +156,7 @@ class ExpertPruner:
             int((rows_N + start < self.fitted_tokens).sum()) for start, rows_N in zip(starts, rows, strict=False)
         )
 
-    def _expert(self, expert: int, share: _Share) -> None:
+    def _expert(self, expert: int, share: _ExpertTokens) -> None:
         stacks, before, accounts = self._stacks, self._dense_stacks, self._figures
         reading, giving = self.experts.matrices
         inner: list[Tensor] | None = None
@@ -178,14 +178,14 @@ class ExpertPruner:
             self._matrix(expert, giving, share, inputs)
 
     def _matrix(
-        self, expert: int, matrix: ExpertMatrix, share: _Share, inputs: Iterable[tuple[Tensor, Tensor | None]]
+        self, expert: int, matrix: ExpertMatrix, share: _ExpertTokens, inputs: Iterable[tuple[Tensor, Tensor | None]]
     ) -> None:
         """Prune one matrix of an expert with its inputs, and the dense model's, of each micro-batch."""
         figures, statistic = self._figures[matrix.name], self._statistic(share)
         for batch, (inputs_NI, dense_NI) in zip(share.batches, inputs, strict=True):
             gates_N = batch.gates_N if statistic.level is Statistic.GRAM else None
             statistic.update(_weighted(inputs_NI, gates_N), None if dense_NI is None else _weighted(dense_NI, gates_N))
-        statistic.fill_unseen_inputs(UNSEEN)
+        statistic.fill_unseen_inputs(UNSEEN_SHARE)
         index, shape = self.linears[figures.shape.name]
         stored = self.tensors[self.experts.parameter(matrix)][expert]
         dense_OI = out_in(stored, self.experts).float()
@@ -207,7 +207,7 @@ class ExpertPruner:
         stored.copy_(out_in(rounded_OI, self.experts))
         self._stacks.matrix_OI(matrix, expert).data.copy_(rounded_OI)
 
-    def _statistic(self, share: _Share) -> InputStatistic:
+    def _statistic(self, share: _ExpertTokens) -> InputStatistic:
         tokens = sum(len(each.hidden_NH) for each in share.batches)
         stride = max(1, tokens // _ERROR_SAMPLE_TOKENS)
         if self.plan.compensation is None:

@@ -93,7 +93,7 @@ def backward_blocks(
 
     def take_gradients(index: int, block: nn.Module) -> None:
         """Add one block's gradients. Its tensors are freed on return, before the next block is filled."""
-        wanted = _wanted(block, names[index])
+        wanted = _requested_parameters(block, names[index])
         sums = {name: torch.zeros(each.shape, device=each.device) for name, each in wanted.items()}
         square_sums = {name: torch.zeros_like(each) for name, each in sums.items() if squares}
         for batch in range(len(tokens)):
@@ -124,7 +124,7 @@ def draw_tokens(logits_PV: Tensor, drawn: torch.Generator) -> Tensor:
     return torch.searchsorted(below_PV, at_P1, right=True)[:, 0].clamp(max=logits_PV.shape[1] - 1)
 
 
-def _wanted(block: nn.Module, names: Sequence[str]) -> dict[str, Tensor]:
+def _requested_parameters(block: nn.Module, names: Sequence[str]) -> dict[str, Tensor]:
     parameters = dict(block.named_parameters())
     return {name: parameters[name].requires_grad_() for name in names if name in parameters}
 

@@ -124,7 +124,9 @@ def arrivals(block: nn.Module, groups: Sequence[InputGroup], on_arrival: OnArriv
 
 
 @contextmanager
-def _products(block: nn.Module, linears: Iterable[str], on_product: Callable[[str, Tensor], None]) -> Iterator[None]:
+def _hooked_products(
+    block: nn.Module, linears: Iterable[str], on_product: Callable[[str, Tensor], None]
+) -> Iterator[None]:
     """Call `on_product` with the output of each of these linear layers, without its bias."""
 
     def hook(name: str) -> Callable[..., None]:
@@ -141,7 +143,7 @@ def _products(block: nn.Module, linears: Iterable[str], on_product: Callable[[st
 
 
 @contextmanager
-def _passing(block: nn.Module, norms: Iterable[str], on_stream: Callable[[str, Tensor], None]) -> Iterator[None]:
+def _hooked_norms(block: nn.Module, norms: Iterable[str], on_stream: Callable[[str, Tensor], None]) -> Iterator[None]:
     """Call `on_stream` with the residual stream as it enters each of these norms."""
 
     def hook(name: str) -> Callable[..., None]:
@@ -184,9 +186,9 @@ class _Gathering:
             if dense is not None:
                 others = [group for group in groups if group.first not in norms]
                 hooks.enter_context(arrivals(dense.block, others, self._arrive_dense))
-                hooks.enter_context(_products(dense.block, norms, self._keep_dense))
-                hooks.enter_context(_passing(dense.block, norms.values(), self._stream_ahead.__setitem__))
-                hooks.enter_context(_passing(block, norms.values(), self._pass_norm))
+                hooks.enter_context(_hooked_products(dense.block, norms, self._keep_dense))
+                hooks.enter_context(_hooked_norms(dense.block, norms.values(), self._stream_ahead.__setitem__))
+                hooks.enter_context(_hooked_norms(block, norms.values(), self._pass_norm))
             if experts is not None:
                 for each, is_dense in ((block, False), *(() if dense is None else ((dense.block, True),))):
                     hook = experts.arriving(self._wait, is_dense=is_dense)

@@ -41,7 +41,7 @@ def reason_to_keep_experts(opened: ModelFolder, dense: PreTrainedModel, reload: 
     if not allowed:
         return None
     for left in sorted({allowed[0], allowed[-1]}):
-        kept = _some_experts(opened, left, seed=left)
+        kept = _random_experts(opened, left, seed=left)
         try:
             cut = reload(kept)
             for length in _LENGTHS:
@@ -60,7 +60,7 @@ def reason_to_keep_experts(opened: ModelFolder, dense: PreTrainedModel, reload: 
     return None
 
 
-def _some_experts(opened: ModelFolder, left: int, *, seed: int) -> KeptUnits:
+def _random_experts(opened: ModelFolder, left: int, *, seed: int) -> KeptUnits:
     """Return random experts to keep in each layer that has some, the same number of each group."""
     structure = opened.description.structure
     assert structure is not None

@@ -36,11 +36,11 @@ def config_after_removal(
     layers = [_settings(family, each) for each in sizes]
     in_file = {family.width_key} if family.has_own_widths else set()
     before = {layer: _settings(family, structure.layers[layer].sizes) for layer in kept.layers}
-    shared = _without(_first_of_each(_settings(family, each.sizes) for each in structure.layers), in_file)
+    shared = _without(_first_sizes(_settings(family, each.sizes) for each in structure.layers), in_file)
     if layer_settings(raw) is not None:
         shared = {name: settings[name] for name in shared}
-    alike = shared | _without(_first_of_each(layers), in_file)
-    is_accepted = all(kind.accepts(structure, _first_of_each(sizes), language.hidden_size) for kind in BLOCK_KINDS)
+    alike = shared | _without(_first_sizes(layers), in_file)
+    is_accepted = all(kind.accepts(structure, _first_sizes(sizes), language.hidden_size) for kind in BLOCK_KINDS)
     if is_accepted and all(_without(each, in_file).items() <= alike.items() for each in layers):
         shared = alike
     for kind in _offered(family):
@@ -95,7 +95,7 @@ def _settings(family: Architecture, sizes: Mapping[str, int]) -> dict[str, int]:
     return {key: value for kind in _offered(family) for key, value in kind.values(family, sizes).items() if value}
 
 
-def _first_of_each(layers: Iterable[Mapping[str, int]]) -> dict[str, int]:
+def _first_sizes(layers: Iterable[Mapping[str, int]]) -> dict[str, int]:
     """Return each size from the first layer in which it is above 0."""
     first: dict[str, int] = {}
     for each in layers:

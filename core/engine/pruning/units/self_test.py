@@ -137,7 +137,7 @@ def failed_cuts(folder: Path, architecture: Architecture, work: Path) -> dict[st
         if name in failed or name in opened.family.refused or not opened.family.axes(name):
             continue
         for is_uniform in (True, False):
-            kept = _some_units(opened, kind, is_uniform)
+            kept = _random_units(opened, kind, is_uniform)
             if kept is None:
                 continue
             what = name if is_uniform or UNIFORM in opened.family.refused else PER_LAYER
@@ -213,7 +213,7 @@ def _streamed_difference(opened: ModelFolder, dense: PreTrainedModel) -> str | N
     return None
 
 
-def _some_units(opened: ModelFolder, kind: UnitKind, is_uniform: bool) -> KeptUnits | None:
+def _random_units(opened: ModelFolder, kind: UnitKind, is_uniform: bool) -> KeptUnits | None:
     """Return random units to keep, the same number in each layer with `is_uniform`; None where no unit can go."""
     structure = opened.description.structure
     assert structure is not None
@@ -302,7 +302,7 @@ def silenced(opened: ModelFolder, dense: PreTrainedModel, kinds: Sequence[UnitKi
             for each in layer_unit_sets(family, structure, layer, kinds):
                 units = kept.layers[layer].get(each.kind)
                 if units is not None:
-                    handles += _silencing(block, each, torch.tensor(units), family)
+                    handles += _zeroing_reader(block, each, torch.tensor(units), family)
                     if isinstance(each.reading_slice, StackSlice):
                         stack = block.get_parameter(each.output)
                         zeroed.enter_context(each.reading_slice.zeroed(stack, torch.tensor(units)))
@@ -310,7 +310,7 @@ def silenced(opened: ModelFolder, dense: PreTrainedModel, kinds: Sequence[UnitKi
             yield
 
 
-def _silencing(block: nn.Module, units: UnitSet, kept: Tensor, family: Architecture) -> Iterator[RemovableHandle]:
+def _zeroing_reader(block: nn.Module, units: UnitSet, kept: Tensor, family: Architecture) -> Iterator[RemovableHandle]:
     """Zero the reader's inputs from removed units; norms over all units get the kept ones only."""
     for reading in units.reading_slices:
         if not isinstance(reading, StackSlice):
@@ -321,7 +321,7 @@ def _silencing(block: nn.Module, units: UnitSet, kept: Tensor, family: Architect
         if each.name.endswith(".weight") and each.linear not in family.linears and norm is not None:
             weight = norm.get_parameter("weight")
             if weight.dim() == 1 and len(weight) == sum(size * units.units + rest for size, rest in each.runs):
-                yield norm.register_forward_hook(_norming(norm, each, kept))
+                yield norm.register_forward_hook(_kept_norm(norm, each, kept))
 
 
 def _zeroing(kept_F: Tensor) -> Callable[..., Any]:
@@ -333,7 +333,7 @@ def _zeroing(kept_F: Tensor) -> Callable[..., Any]:
     return hook
 
 
-def _norming(norm: nn.Module, unit_slice: UnitSlice, kept: Tensor) -> Callable[..., Any]:
+def _kept_norm(norm: nn.Module, unit_slice: UnitSlice, kept: Tensor) -> Callable[..., Any]:
     kept_F = unit_slice.features(kept)
     narrow = copy.deepcopy(norm)
     for name, parameter in norm.named_parameters():

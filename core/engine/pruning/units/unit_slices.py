@@ -65,9 +65,9 @@ class UnitSlice:
 
 @dataclass(frozen=True)
 class SetSlice(UnitSlice):
-    """Slice with the units of some of a layer's sets: a number of units, from unit `first` on, out of `total`.
+    """Slice with some of a layer's units: those of some of its sets, from unit `first` on, out of `total`.
 
-    Values of units are those of all sets.
+    Its methods take and return values of all `total` units.
     """
 
     first: int

@@ -78,7 +78,7 @@ class Predictions:
         )
 
 
-_LEAST_SIZE = 0.01
+_LEAST_MEAN_SQUARE = 0.01
 """Least mean square of a dimension, as a share of the median dimension's; smaller ones are raised to it."""
 
 
@@ -123,7 +123,7 @@ def relative_error(given_BTH: Tensor, wanted_BTH: Tensor) -> Tensor:
     given_BTH, wanted_BTH = given_BTH.to(dtype), wanted_BTH.to(dtype)
     size_BH = wanted_BTH.square().mean(-2)
     middle_B1 = size_BH.sort(-1).values[..., size_BH.shape[-1] // 2, None]
-    size_BH = torch.maximum(size_BH, _LEAST_SIZE * middle_B1).clamp_min(torch.finfo(dtype).tiny)
+    size_BH = torch.maximum(size_BH, _LEAST_MEAN_SQUARE * middle_B1).clamp_min(torch.finfo(dtype).tiny)
     return ((given_BTH - wanted_BTH).square().mean(-2) / size_BH).mean()
 
 

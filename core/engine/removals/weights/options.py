@@ -13,7 +13,7 @@ from core.engine.options.base import MethodParameters
 from core.engine.options.patterns import Pattern, require_divisible
 from secateur_wire.errors import InvalidParameters
 
-_AGREEMENT = 0.005
+_ALLOCATION_TOLERANCE = 0.005
 """Largest difference between the mean of an explicit allocation and the requested sparsity."""
 
 
@@ -154,7 +154,7 @@ def _check_allocation(
         listed = [*allocation, sparsity]  # the output head is one layer further and has the request's own sparsity
         removed = sum(listed[linear.layer] * linear.numel for linear in linears)
         mean = removed / sum(linear.numel for linear in linears)
-        if abs(mean - sparsity) > _AGREEMENT:
+        if abs(mean - sparsity) > _ALLOCATION_TOLERANCE:
             raise InvalidParameters(
                 f"{where}: the list removes {mean:.4f} of the prunable weights, but sparsity asks for {sparsity}: "
                 "make them agree",
