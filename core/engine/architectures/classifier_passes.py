@@ -48,9 +48,8 @@ class LayerPass(BaseModel):
     """Convolution or linear layer in a forward without gradients, and the steps before it. Bytes are per image.
 
     The layer is applied at `positions`. `inputs` is the tensor it reads. `waiting` are all tensors alive when images
-    arrive at the layer, `inputs` among them; `passing` is the peak between the layer before and this one. Its inputs,
-    unfolded into rows of a matrix, take `unfolding` bytes while they are built, for `at_once` images; the matrix has
-    `groups`.
+    arrive at the layer, `inputs` among them; `passing` is the peak between the layer before and this one. Its inputs
+    are unfolded into rows of a matrix in `groups`; this takes `unfolding` bytes, for `at_once` images at a time.
     """
 
     name: str

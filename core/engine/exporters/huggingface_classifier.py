@@ -42,7 +42,8 @@ def write_classifier(model: nn.Module, folder: ClassifierFolder, target: Path) -
     target.mkdir(parents=True, exist_ok=True)
     state = model.state_dict()
     tensors = {
-        entry.name: _stored(entry) if name.endswith(COUNTERS) else state[name].to(_dtype(entry)) + 0.0  # no -0.0
+        # -0.0 becomes 0.0
+        entry.name: _stored(entry) if name.endswith(COUNTERS) else state[name].to(_dtype(entry)) + 0.0
         for name, entry in folder.tensors.items()
     }
     write_tensors(target / SINGLE_FILE, tensors)

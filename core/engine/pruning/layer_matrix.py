@@ -21,7 +21,7 @@ CHUNK = 2**24
 
 
 def layer_of(model: nn.Module, name: str) -> Layer:
-    """Return a prunable layer by name; raises UnsupportedArchitecture for one that is neither of the two kinds."""
+    """Return a prunable layer by name; raises UnsupportedArchitecture unless it is a convolution or linear layer."""
     module = model.get_submodule(name)
     if not isinstance(module, nn.Linear | nn.Conv2d):
         raise UnsupportedArchitecture(

@@ -55,11 +55,11 @@ class Pace:
         self.seconds.append(seconds)
 
     def share(self, step: int) -> float:
-        """Return the share of the run before a step, counted from 0."""
+        """Return the completed share of the run before a step, counted from 0."""
         return self._equivalent_step(step) / self._recovery.steps
 
     def _equivalent_step(self, step: int) -> float:
-        """Return the equivalent step of a run by steps alone, from the share of the minutes spent."""
+        """Return the step with the same progress in a run by steps alone, from the share of the minutes spent."""
         if self._recovery.minutes is None or not self.seconds:
             return step
         spent = self.seconds[-1] / (60 * self._recovery.minutes)

@@ -32,7 +32,7 @@ from core.engine.options.latency_budget import latency_noise
 from secateur_wire.metrics import ExportedFile, ExportSpeed, TokenRate
 
 _SECONDS: Final = 40.0
-"""Time in seconds for the measuring rounds of one type; the fewest rounds may exceed it."""
+"""Time in seconds for measuring the speed of one type; the least number of rounds may take longer."""
 
 
 class GgufFiles(AddedExporter):

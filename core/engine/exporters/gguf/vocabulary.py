@@ -1,4 +1,4 @@
-"""Vocabulary of a GGUF file: a folder's tokenizer in llama.cpp's terms, by the tables of the import."""
+"""Vocabulary of a GGUF file: a folder's tokenizer in llama.cpp's terms, from the tables of the GGUF import."""
 
 import json
 import unicodedata

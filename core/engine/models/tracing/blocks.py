@@ -128,7 +128,7 @@ def find_blocks(model: PreTrainedModel) -> Blocks:
 
 
 def modules_not_run(model: PreTrainedModel) -> tuple[str, ...]:
-    """Return the outermost modules with weights that do not run on tokens alone, and whose weights are not shared.
+    """Return the outermost modules with weights that do not run on tokens alone.
 
     No module that runs shares a weight with them. The model was built without weights.
     """

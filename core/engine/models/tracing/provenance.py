@@ -293,7 +293,7 @@ class Provenance(ConstantWeights):
 
 
 def _combined(origins: list[TensorOrigin]) -> TensorOrigin:
-    """Return the origin of a result of tensors with these origins."""
+    """Return the origin of a tensor that is computed from tensors with these origins."""
     return TensorOrigin(
         layers=frozenset[int]().union(*(each.layers for each in origins)),
         nearest=frozenset[int]().union(*(each.nearest for each in origins)),

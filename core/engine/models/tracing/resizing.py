@@ -178,7 +178,7 @@ def _head_divisor(text: PretrainedConfig) -> int:
 
 
 def _leaves_valid_heads(text: PretrainedConfig, factor: int) -> bool:
-    """Return True if heads stay wide enough, and twice as many divide the hidden size if they did before."""
+    """Return True if heads stay wide enough, and twice their number divides the hidden size if it did before."""
     hidden, heads = _size(text, "hidden_size"), _size(text, "num_attention_heads")
     if factor == 1 or not isinstance(hidden, int) or not isinstance(heads, int) or heads < 1:
         return True

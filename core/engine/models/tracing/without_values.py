@@ -115,7 +115,7 @@ class Account(LiveBytes):
         self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         keywords, facts = kwargs or {}, _facts(func)
-        if facts.is_composed:  # inference mode passes composed operators on
+        if facts.is_composed:  # inference mode hands composed operators over undivided
             with self:
                 return func.decompose(*args, **keywords)
         given = [each for each in tree_leaves((args, keywords)) if isinstance(each, Tensor)]

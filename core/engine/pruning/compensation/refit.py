@@ -169,7 +169,7 @@ def target_product(dense_OI: Tensor, inputs: InputStatistic) -> Tensor:
 def _residual_product(weight_OI: Tensor, inputs: InputStatistic, dense_OI: Tensor) -> Tensor:
     """Return (Y − X̂Vᵀ)ᵀX̂ for weights V, from the residual of the outputs: [out_features, in_features]."""
     if inputs.target_OI is None and (weight_OI is dense_OI or torch.equal(weight_OI, dense_OI)):
-        # the difference of the two similar matrices is taken first
+        # the two matrices are similar: their difference is exact enough only before the product
         return weight_OI @ (inputs.cross_II - inputs.gram_II)
     return target_product(dense_OI, inputs) - weight_OI @ inputs.gram_II
 

@@ -94,7 +94,8 @@ class CoupledChannels:
             if layer in self.positions and (weight := self._parameter(name)) is not None:
                 left -= 2 * self.positions[layer] * (weight.numel() - math.prod(shape))
         for group, count in zip(self.groups, removed, strict=True):
-            if group.kind == "heads":  # every token with every other: queries with keys, and weights with values
+            # attention multiplies every token with every other: queries with keys, and weights with values
+            if group.kind == "heads":
                 head_size = group.leaders[0].channels_UK.shape[1]
                 left -= count * 4 * self.positions[group.leaders[0].name] ** 2 * head_size
         return left

@@ -184,7 +184,7 @@ class LayerwisePass(BlockPass):
         return saved.position
 
     def _groups(self, index: int) -> list[InputGroup]:
-        """Return the block's input groups, without the linear layers that are not pruned."""
+        """Return the block's input groups with their pruned linear layers."""
         return input_groups(self.folder.family.inputs, self._by_module, f"{self.streamed.block_prefix(index)}.")
 
     def _new_statistic(self, level: Statistic) -> InputStatistic:

@@ -1,4 +1,4 @@
-"""Protocols: the interfaces through which passes call methods, one for each shape of mathematics.
+"""Protocols: the interfaces through which passes call methods, one for each form of method.
 
 No method is here, nor a registry of methods.
 """

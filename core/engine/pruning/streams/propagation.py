@@ -29,7 +29,7 @@ class InputGroup:
 
 
 def input_groups(inputs: Iterable[tuple[str, ...]], prunable: Container[str], prefix: str = "") -> list[InputGroup]:
-    """Return the input groups of a block, without the linear layers that are not in `prunable`.
+    """Return the input groups of a block with their linear layers in `prunable`.
 
     `inputs` are the groups of the family, by name within the block; names in `prunable` begin with `prefix`.
     """

@@ -120,7 +120,7 @@ class Stream:
         self.step()
 
     def with_same_tokens(self, name: str) -> "Stream":
-        """Return a stream of the same tokens without hidden states, which is not resumed."""
+        """Return a new stream of the same tokens; it has no hidden states yet, and is never resumed."""
         return Stream(
             name,
             torch.cat(self.tokens),

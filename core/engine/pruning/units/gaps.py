@@ -29,7 +29,7 @@ def output_before_gap(gap: range, family: Architecture) -> str | None:
 def targets_behind_gap(
     gap: range, dense: Stream, streamed: StreamedModel, block: nn.Module
 ) -> Iterator[Mapping[str, Stream]]:
-    """Yield the dense stream at the end of a gap, by the name of the linear layer before it whose target it is.
+    """Yield the dense stream behind a gap, by the name of the linear layer before the gap, whose target it is.
 
     `block`, filled, is the one before the gap. The `dense` stream has not gone through it yet, and stays there. Yields
     an empty mapping where there is no gap, or no such layer.

@@ -117,7 +117,7 @@ def output_slices(family: Architecture, unit_sets: Sequence[UnitSet]) -> list[Un
 
 
 KeptLayerUnits: TypeAlias = dict[KindName, list[int]]
-"""Units a decoder layer keeps, by kind and index, ascending; all units of a kind that is missing."""
+"""Units a decoder layer keeps, by kind and index, ascending. A kind that is missing keeps all its units."""
 
 
 def kept_mask(kept: Sequence[int] | None, units: int) -> Tensor:

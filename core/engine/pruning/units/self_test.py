@@ -251,7 +251,7 @@ def _difference(
             difference = difference_beyond(logits, expected, _TOLERANCE)
             if difference is not None:
                 return f"the logits of the model that was saved and opened anew differ by {difference:g}"
-        # other offers may begin with it
+        # another job may start from the saved model, so that its blocks must run one by one too
         reason = _streamed_difference(open_model(work / "artifact", own_artifact=True, discovered=opened.family), cut)
     except Exception as error:  # the code of any model may fail in any way
         return f"the model cannot be saved and opened anew: {type(error).__name__}: {one_line(error)}"

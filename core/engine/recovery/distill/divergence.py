@@ -141,7 +141,7 @@ def _of_all_words(log_q: Tensor, log_p: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _of_top_words(log_q: Tensor, top: TopWords) -> tuple[Tensor, Tensor]:
-    """Return the same for k words and a tail, which counts as one word; q divides its mass among the tail's words."""
+    """Return the same for the `top` words, where all other words together count as one event."""
     words, p_top, p_tail = top.words_NK.long(), top.log_p_NK.exp(), top.log_tail_N1.exp()
     log_q_tail = _without(log_q, words).logsumexp(1, keepdim=True)
     value = (p_top * (top.log_p_NK - log_q.gather(1, words))).sum()
