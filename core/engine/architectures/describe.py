@@ -15,7 +15,6 @@ from secateur_wire.errors import UnusableModel
 
 
 def task_of(value: Any) -> str:
-    """Return the task of a description."""
     named = value.get("task") if isinstance(value, Mapping) else getattr(value, "task", None)
     return str(named)
 

@@ -41,7 +41,6 @@ class KnownTypes(BaseModel):
 
 @cache
 def known_types(file: Path) -> KnownTypes:
-    """Read a file of known types."""
     return KnownTypes.model_validate(json.loads(file.read_bytes()))
 
 

@@ -37,7 +37,6 @@ class ModelStructure(BaseModel):
 
     @property
     def parameters(self) -> int:
-        """Return the parameters of all layers."""
         return sum(layer.parameters for layer in self.layers)
 
     def of_layers(self, layers: Iterable[int]) -> "ModelStructure":

@@ -70,7 +70,6 @@ class LayerCounts:
 
     @classmethod
     def of_all(cls, shape: LayerShape, kinds: Sequence[UnitKind]) -> "LayerCounts":
-        """Return the counts of a layer that keeps everything."""
         return cls({kind.name: kind.units(shape) for kind in kinds}, 0)
 
     @classmethod

@@ -30,7 +30,6 @@ class WidthReduction:
 
     @property
     def kinds(self) -> tuple[UnitKind, ...]:
-        """Kinds of units that are removed."""
         return removed_kinds(self.attention)
 
     def with_added_parameters(self, structure: ModelStructure, added: int) -> "WidthReduction":

@@ -20,6 +20,5 @@ class StackedEntry(TensorEntry):
         return sum(part.nbytes for part in self)
 
     def __iter__(self) -> Iterator[TensorEntry]:
-        """Yield all parts, in order."""
         for member in self.parts:
             yield from member

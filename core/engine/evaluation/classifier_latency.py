@@ -81,7 +81,6 @@ def _measured(latency: dict[str, Any]) -> list[str]:
 
 
 def _against(calls: Mapping[str, Callable[[], object]], device: torch.device) -> dict[str, float]:
-    """Time dense and pruned in turn."""
     calls["dense"]()
     _, first = timed(calls["dense"], device)
     repeats = int(min(max(_ENOUGH_MS / first, 1), _MOST_REPEATS))

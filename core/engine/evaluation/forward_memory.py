@@ -21,7 +21,6 @@ _ROTARY_FEATURES = 128
 
 
 def timed_tokens(description: ModelDescription, sequence_length: int) -> int:
-    """Return the number of tokens on which a model is timed."""
     return max(1, min(sequence_length, _LONGEST_TIMED, description.context_length - DECODED_TOKENS))
 
 

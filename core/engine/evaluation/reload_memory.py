@@ -43,7 +43,6 @@ class ReloadNeeds:
     traffic: int
 
     def fits(self, room: ReloadRoom) -> bool:
-        """Return True if the check fits in the room."""
         return (room.memory is None or self.memory <= room.memory) and (
             room.device_memory is None or self.device_memory <= room.device_memory
         )
@@ -101,13 +100,11 @@ def _passing(description: ModelDescription, width: int) -> int:
 
 
 def _cache(description: ModelDescription) -> int:
-    """Return the bytes of keys and values of all blocks."""
     _, cached = approximate_values(description)
     return _positions(description) * description.layers * cached * WEIGHT_BYTES[description.dtype]
 
 
 def _positions(description: ModelDescription) -> int:
-    """Return the number of positions of the check's forward."""
     return min(VERIFIED_POSITIONS, description.context_length)
 
 

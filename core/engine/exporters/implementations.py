@@ -8,7 +8,6 @@ _MODULE = "exporter"
 
 
 def folder_exporter(form: str) -> FolderExporter:
-    """Return the exporter of a form from a finished folder."""
     return require_class(exporters, form, _MODULE, FolderExporter)()
 
 
@@ -23,5 +22,4 @@ def classifier_preparation(form: str) -> ClassifierPreparation:
 
 
 def classifier_exporter(form: str) -> ClassifierExporter:
-    """Return the exporter of a classifier in memory."""
     return require_class(exporters, form, _MODULE, ClassifierExporter)()

@@ -29,8 +29,6 @@ UNSIGNED = {
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """One tensor of a weight file."""
-
     name: str
     dtype: str
     shape: tuple[int, ...]

@@ -99,8 +99,6 @@ class CPUBackend(DeviceBackend):
 
 
 class CUDABackend(DeviceBackend):
-    """NVIDIA GPU."""
-
     kind = CUDA
 
     @classmethod

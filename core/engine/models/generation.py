@@ -85,7 +85,6 @@ def first_token(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) ->
 
 
 def end_tokens(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Return the end tokens of a text."""
     ends: set[int] = set()
     for token in (tokenizer.eos_token_id, *(getattr(each, "eos_token_id", None) for each in _parts(config))):
         ends.update(token if isinstance(token, list) else [] if token is None else [token])

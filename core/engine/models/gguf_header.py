@@ -55,8 +55,6 @@ _Kind = TypeVar("_Kind", bool, int, float, str)
 
 @dataclass(frozen=True)
 class GgufTensor:
-    """Tensor of the file."""
-
     name: str
     shape: tuple[int, ...]
 

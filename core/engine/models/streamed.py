@@ -186,7 +186,6 @@ class StreamedModel:
         return block
 
     def empty_block(self, index: int) -> None:
-        """Remove a block's weights again."""
         _empty(self.blocks[index])
 
     @torch.no_grad()

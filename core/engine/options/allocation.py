@@ -33,7 +33,6 @@ class AllocationOptions(BaseModel):
 
     @property
     def is_listed(self) -> bool:
-        """Return whether each layer's own sparsity is given."""
         return isinstance(self.allocation, list)
 
     @property

@@ -18,7 +18,6 @@ class Retraining:
 
     @property
     def images(self) -> int:
-        """Return the number of images that all rounds train on."""
         return self.rounds * self.steps * self.batch_size
 
 

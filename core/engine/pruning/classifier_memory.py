@@ -59,7 +59,6 @@ class ClassifierMemory:
 
     @property
     def largest(self) -> int:
-        """Number of weights of the largest of the layers."""
         return max(layer.numel for layer in self.layers)
 
     @property
@@ -133,7 +132,6 @@ class ClassifierMemory:
 
     @property
     def _outputs(self) -> int:
-        """Bytes of an image's outputs of all layers."""
         widths = {layer.name: layer.out_features for layer in self.description.linears}
         return _FLOAT * sum(layer.positions * widths[layer.name] for layer in self.passes.layers)
 

@@ -32,8 +32,6 @@ _META = torch.device("meta")
 
 
 class _ImagesWithoutPixels:
-    """Image set of a given length without pixels."""
-
     def __init__(self, count: int, image_shape: Sequence[int]) -> None:
         self.labels_N = torch.zeros(count, dtype=torch.int64)
         self._shape = tuple(image_shape)
@@ -169,7 +167,6 @@ class _Traced:
         return facts
 
     def _peak(self, run: Callable[[], object]) -> int:
-        """Return the peak bytes of a pass."""
         with LiveBytes(self.weights) as mode:
             run()
         return max(mode.moments, default=0)

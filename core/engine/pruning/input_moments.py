@@ -50,7 +50,6 @@ class InputMoments:
 
     @property
     def mean_I(self) -> Tensor:
-        """Mean of each input feature, in float64."""
         assert self._mean_I is not None
         return self._mean_I
 

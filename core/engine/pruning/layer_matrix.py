@@ -45,7 +45,6 @@ def to_matrix(layer: Layer) -> Tensor:
 
 
 def as_weight(layer: Layer, matrix_OI: Tensor) -> Tensor:
-    """Return a matrix in the shape of the layer's weight."""
     if isinstance(layer, nn.Conv2d):
         outputs, inputs, height, width = layer.weight.shape
         return matrix_OI.reshape(outputs, height, width, inputs).permute(0, 3, 1, 2)
@@ -54,7 +53,6 @@ def as_weight(layer: Layer, matrix_OI: Tensor) -> Tensor:
 
 @torch.no_grad()
 def set_matrix(layer: Layer, matrix_OI: Tensor) -> None:
-    """Set the layer's weight from a matrix."""
     layer.weight.copy_(as_weight(layer, matrix_OI).clone())  # the matrix may be a view of the weight
 
 

@@ -52,7 +52,6 @@ class Network:
         return self.model.get_submodule(name)
 
     def logits(self, images_BCHW: Tensor) -> Tensor:
-        """Return logits, [batch, classes], of images on the device."""
         logits: Tensor = self.model(pixel_values=images_BCHW).logits
         return logits
 

@@ -256,5 +256,4 @@ def freeze_experts(model: PreTrainedModel, family: Architecture) -> None:
 
 
 def describe_trained(trainable: Trainable, family: Architecture) -> str:
-    """Return the trained parameters in words, for the report."""
     return trainable.trained if family.experts is None else f"{trainable.trained}, outside experts and routers"

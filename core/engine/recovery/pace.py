@@ -47,7 +47,6 @@ class Pace:
         self._start_time = self._clock() - (self.seconds[-1] if self.seconds else 0.0)
 
     def elapsed(self) -> float:
-        """Return the seconds of training so far."""
         return self._clock() - self._start_time
 
     def done(self, step: int, seconds: float) -> None:
@@ -74,7 +73,6 @@ class Pace:
         return "minutes" if self.share(step) >= 1 else None
 
     def rate(self, step: int) -> float:
-        """Return the learning rate of a step."""
         if self._cooling is None:
             return rate(self._equivalent_step(step), self._recovery)
         first, last, highest = self._cooling

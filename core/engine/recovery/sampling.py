@@ -42,7 +42,6 @@ class InOrder:
         return True
 
     def batch(self, step: int) -> list[int]:
-        """Return the sequences of a step, by number."""
         size, seed = self._recovery.batch_size, self._recovery.seed
         places = range(step * size, (step + 1) * size)
         return [_order(self._count, seed, place // self._count)[place % self._count] for place in places]
@@ -135,7 +134,6 @@ def shares(weights: Sequence[float], total: int) -> list[int]:
 
 @lru_cache(maxsize=8)
 def _order(count: int, seed: int, epoch: int) -> list[int]:
-    """Return the numbers below `count`, shuffled."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     order: list[int] = torch.randperm(count, generator=generator).tolist()
     return order

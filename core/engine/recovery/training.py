@@ -157,13 +157,11 @@ class Training:
         return averages, stopped > 0
 
     def _mean_over_processes(self, figures: list[float]) -> list[float]:
-        """Return the means of figures over all processes."""
         figures_N = torch.tensor(figures, dtype=torch.float64)
         agreed: list[float] = self._accelerator.reduce(figures_N.to(self._accelerator.device), "mean").tolist()
         return agreed
 
     def batch(self, step: int) -> list[int]:
-        """Return the sequences of a step, by number."""
         return self._sampling.batch(step)
 
     def _measure_gain(self, step: int) -> None:

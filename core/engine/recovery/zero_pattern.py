@@ -27,7 +27,6 @@ class ZeroPattern:
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
-        """Set pruned weights to zero again."""
         for name, zeros in self._zeros.items():
             self._parameters[name].masked_fill_(zeros, 0)
 

@@ -13,8 +13,6 @@ from core.engine.architectures.unit_kind import AttentionMode, Block, KindFacts,
 
 
 class ExpertUnits(UnitKind):
-    """Expert as a unit."""
-
     name = EXPERTS_KIND
     rank = 30
 

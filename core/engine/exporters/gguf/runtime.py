@@ -114,7 +114,6 @@ class LlamaCpp:
         self._ask("open_vocabulary", file=str(file))
 
     def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return llama.cpp's ids of each text."""
         return self._ask("token_ids", texts=list(texts)).ids
 
     def speeds(self, files: Sequence[Path], *, prompt: int, decoded: int, most_rounds: int, seconds: float) -> Seconds:

@@ -52,8 +52,6 @@ class _Model(BaseModel):
 
 
 class _TokenizerFile(BaseModel):
-    """Parts of tokenizer.json that are read here."""
-
     model: _Model
     added_tokens: list[_Added]
     pre_tokenizer: _Splitting | None

@@ -10,7 +10,5 @@ from core.engine.exporters.protocols import ClassifierExporter
 
 
 class OnnxFile(ClassifierExporter):
-    """ONNX file that any ONNX runtime executes."""
-
     def export(self, model: nn.Module, image_shape: tuple[int, int, int], folder: Path) -> int:
         return export_onnx(model, image_shape, folder / ONNX_FILE)

@@ -156,13 +156,11 @@ def _recorder(calls: _Calls, index: int) -> Callable[..., None]:
 
 
 def _base(model: PreTrainedModel, blocks: str) -> str:
-    """Return the attribute of the model that holds the backbone."""
     prefix = str(model.base_model_prefix)
     return prefix if prefix and blocks.startswith(f"{prefix}.") else blocks.partition(".")[0]
 
 
 def _head(model: PreTrainedModel) -> str:
-    """Return the name of the module that computes the logits."""
     head = model.get_output_embeddings()
     for name, module in model.named_modules():
         if module is head and head is not None:

@@ -36,7 +36,6 @@ class Differential:
 
     @cached_property
     def integers(self) -> dict[str, int]:
-        """Return the settings that are whole numbers."""
         return {name: value for name, value in self.config.to_dict().items() if type(value) is int}
 
     @cached_property

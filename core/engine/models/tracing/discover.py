@@ -152,7 +152,6 @@ def _traced_model(settings: Settings, tensors: Mapping[str, TensorEntry]) -> _Tr
 
 
 def _stored_layers(config: PretrainedConfig, tensors: Mapping[str, TensorEntry]) -> StoredLayers:
-    """Return the language model's layers in the files."""
     text = text_config(config).to_dict()
     count = getattr(language_part(config), "num_hidden_layers", None) if language_path(config) else None
     return stored_layers(tensors, [value for value in text.values() if isinstance(value, list)], count)

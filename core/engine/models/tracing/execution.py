@@ -90,7 +90,6 @@ class _TraceHooks:
         self.indirect: set[tuple[int, str]] = set()
 
     def handles(self) -> Iterator[RemovableHandle]:
-        """Register all hooks."""
         for index, block in enumerate(self.modules):
             yield block.register_forward_pre_hook(self._entering(index), with_kwargs=True)
             for name, module in block.named_modules():

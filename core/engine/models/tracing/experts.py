@@ -73,7 +73,6 @@ def discover_experts(small: PreTrainedModel, blocks: str, left_alone: Mapping[st
 
 
 def _blocks_with(model: PreTrainedModel, blocks: str, module: str) -> list[nn.Module]:
-    """Return the blocks that have a module of that name."""
     return [
         block
         for block in model.get_submodule(blocks).children()

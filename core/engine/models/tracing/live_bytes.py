@@ -17,7 +17,6 @@ _ROUNDING = 512
 
 
 def allocated(nbytes: int) -> int:
-    """Return the bytes that an allocation of this size takes."""
     return -(-nbytes // _ROUNDING) * _ROUNDING
 
 

@@ -44,7 +44,6 @@ class ConstantWeights(TorchDispatchMode):
     def __torch_dispatch__(
         self, function: Any, types: Any, arguments: tuple[Any, ...] = (), keywords: dict[str, Any] | None = None
     ) -> Any:
-        """Run one operation."""
         packet = function.overloadpacket
         if packet in (_aten.mm, _aten.bmm) and (product := _constant_product(*arguments[:2])) is not None:
             return product
@@ -171,7 +170,6 @@ class Provenance(ConstantWeights):
         self._held: list[object] = []
 
     def origin(self, tensor: Tensor) -> TensorOrigin:
-        """Return the origin of a tensor."""
         return self._origins.get(self.memory(tensor), TensorOrigin())
 
     def memory(self, tensor: Tensor) -> Memory:
@@ -184,7 +182,6 @@ class Provenance(ConstantWeights):
         return self.memory(tensor), int(tensor.storage_offset()), tensor.numel()
 
     def set_origin(self, tensor: Tensor, origin: TensorOrigin) -> None:
-        """Set the origin of a tensor."""
         self._keep_memory(tensor)
         self._origins[self.memory(tensor)] = origin
 

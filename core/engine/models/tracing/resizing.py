@@ -116,7 +116,6 @@ def shortened(settings: Settings, layers: int, kept: int) -> dict[str, JsonValue
 
 
 def without_layer(settings: Settings, layers: int, removed: int) -> dict[str, JsonValue]:
-    """Return the settings of a model without one of its layers."""
     return _with_layers(settings, layers, tuple(layer for layer in range(layers) if layer != removed))
 
 

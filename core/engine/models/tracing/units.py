@@ -120,7 +120,6 @@ class WidthSetting:
     others: Mapping[str, bool] = field(default_factory=dict)
 
     def of(self, channels: int) -> dict[str, int]:
-        """Return the settings for this number of channels."""
         return {**self.others, self.key: self.factor * channels}
 
 

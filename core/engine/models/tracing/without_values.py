@@ -108,7 +108,6 @@ class Account(LiveBytes):
         self._known: dict[tuple[object, ...], tuple[tuple[torch.Size, tuple[int, ...]], torch.dtype]] = {}
 
     def begin(self) -> None:
-        """Reset the peak."""
         self.peak = self.current
 
     def __torch_dispatch__(
@@ -160,7 +159,7 @@ class Account(LiveBytes):
         """Count the storages of an operator's result."""
         for each in tree_leaves(answer):
             if isinstance(each, Tensor) and each.is_meta:
-                self._follow(each.untyped_storage())
+                self._count_storage(each.untyped_storage())
         self.peak = max(self.peak, self.current)
         self.moments.clear()
 
@@ -176,7 +175,7 @@ class Account(LiveBytes):
         if tensor.is_floating_point() or not storage.nbytes():
             return torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)
         if storage._cdata not in self._values:  # none of its values were computed
-            self._follow(storage)
+            self._count_storage(storage)
             fill = torch.full((storage.nbytes(),), tensor.dtype is torch.bool, dtype=torch.uint8)
             self._values[storage._cdata] = fill.untyped_storage()
         value = torch.empty(0, dtype=tensor.dtype)
@@ -316,8 +315,6 @@ def _declaration(func: Any, args: tuple[Any, ...]) -> Callable[..., Any] | None:
 
 @dataclass(frozen=True)
 class _Facts:
-    """Facts of an operator."""
-
     name: str
     is_composed: bool
     is_view: bool

@@ -73,7 +73,6 @@ class UnitRemovalPass(BlockPass):
 
     @property
     def kinds(self) -> tuple[UnitKind, ...]:
-        """Kinds of units that are removed."""
         return self.plan.kinds
 
     def run(self) -> PruneResult:
@@ -106,7 +105,6 @@ class UnitRemovalPass(BlockPass):
         """Restore the state that an earlier attempt saved after its last block."""
 
     def pruned_config(self, counts: UnitCounts) -> JsonObject:
-        """Return the config.json of the pruned model."""
         return config_after_removal(self.folder, self.structure, self.kinds, counts)
 
     def remove(

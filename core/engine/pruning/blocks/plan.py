@@ -29,7 +29,6 @@ class UnitRemovalPlan(PruningPlan):
 
     @property
     def kinds(self) -> tuple[UnitKind, ...]:
-        """Kinds of units within a block that are removed."""
         return self.removal.kinds
 
     @property

@@ -191,7 +191,6 @@ def kernel_sums(model: nn.Module, group: Group, *, power: int, dropped: Dropped 
 
 
 def _kernel_size(model: nn.Module, group: Group) -> int:
-    """Return the number of weights of a unit's filters."""
     return sum(
         model.get_parameter(f"{member.name}.weight")[0].numel() * member.channels_UK.shape[1]
         for member in group.leaders

@@ -133,7 +133,6 @@ class Stream:
         )
 
     def close(self) -> None:
-        """Release memory and files of a finished stream."""
         for index, hidden in enumerate(self._held):
             if hidden is not None:
                 self._budget.give(hidden.nbytes)

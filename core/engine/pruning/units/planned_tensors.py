@@ -17,11 +17,9 @@ class PlannedTensors:
         self._store = store
 
     def write(self, layer: int, tensors: Mapping[str, Tensor]) -> None:
-        """Write a block's tensors."""
         self._store.write(SELECTION, 0, self._name(layer), tensors)
 
     def has(self, layer: int) -> bool:
-        """Return True if a block has such tensors."""
         return self._store.has(SELECTION, 0, self._name(layer))
 
     def read(self, layer: int) -> dict[str, Tensor]:

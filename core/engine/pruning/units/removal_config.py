@@ -75,12 +75,10 @@ def _without(settings: Mapping[str, int], names: Container[str]) -> dict[str, in
 
 
 def _offered(family: Architecture) -> list[UnitKind]:
-    """Return the kinds of units that a family's blocks can lose."""
     return [kind for kind in BLOCK_KINDS if family.axes(kind.name)]
 
 
 def _sizes(shape: LayerShape, kinds: Sequence[UnitKind], counts: LayerCounts) -> dict[str, int]:
-    """Return the sizes of a layer that keeps these counts."""
     sizes = dict(shape.sizes)
     for kind in kinds:
         sizes |= kind.sizes(shape, counts.units[kind.name])

@@ -264,7 +264,6 @@ def _logits(model: PreTrainedModel, tokens_BT: Tensor) -> Tensor:
 
 
 def _reloaded(opened: ModelFolder, kinds: Sequence[UnitKind], kept: KeptUnits, work: Path) -> PreTrainedModel:
-    """Save the kept part of a model as a job does, and open it."""
     family, structure = opened.family, opened.description.structure
     assert structure is not None
     counts = kept.counts(structure, kinds)

@@ -47,7 +47,6 @@ class TopWords:
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return all tensors to keep."""
         return self.words_NK, self.log_p_NK, self.log_tail_N1
 
     def rows(self, start: int, end: int) -> "TopWords":

@@ -25,7 +25,6 @@ class ExpertPlan(RemovalPlan):
         return (EXPERT_UNITS,)
 
     def counts(self, structure: ModelStructure) -> dict[int, LayerCounts]:
-        """Return the counts of each layer."""
         return {
             layer: LayerCounts.of(
                 structure, layer, self.kinds, {kind.name: min(kind.units(shape), self.left) for kind in self.kinds}

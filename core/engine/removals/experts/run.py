@@ -44,8 +44,6 @@ class KeptExpertsRow:
 
 
 class ExpertPass(UnitRemovalPass):
-    """Pass that removes whole experts from mixtures."""
-
     fits_experts = True
 
     def __init__(self, folder: ModelFolder, plan: UnitRemovalPlan, **setting: Any) -> None:
@@ -73,8 +71,6 @@ class ExpertPass(UnitRemovalPass):
 
 
 class ExpertRun(UnitRun):
-    """Run of the removal of whole experts."""
-
     pass_type = ExpertPass
 
     def remaining_counts(self, folder: ModelFolder, plan: UnitRemovalPlan) -> dict[int, LayerCounts]:

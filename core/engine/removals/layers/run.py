@@ -9,8 +9,6 @@ from core.engine.removals.unit_run import UnitRun
 
 
 class LayerRun(UnitRun):
-    """Run of the removal of whole layers."""
-
     def remaining_counts(self, folder: ModelFolder, plan: UnitRemovalPlan) -> dict[int, LayerCounts]:
         assert isinstance(plan.removal, LayerPlan)
         layers = require_structure(folder.description).layers

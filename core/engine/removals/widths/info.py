@@ -16,8 +16,6 @@ from secateur_wire.errors import InvalidSparsity
 
 
 class WidthRemoval(Removal):
-    """Removal of heads and channels."""
-
     def check(self, cut: Cut) -> RemovalPlan:
         return RemovalPlan(width_reduction=_reduction(cut))
 

@@ -49,8 +49,6 @@ class WidthPass(UnitRemovalPass):
 
 
 class WidthRun(UnitRun):
-    """Run of the removal of heads and channels."""
-
     pass_type = WidthPass
 
     def remaining_counts(self, folder: ModelFolder, plan: UnitRemovalPlan) -> dict[int, LayerCounts]:
