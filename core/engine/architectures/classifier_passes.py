@@ -28,7 +28,7 @@ class PassBytes(BaseModel):
         for of_image, fixed in sorted(steepest.items()):
             while kept and kept[-1][0] <= fixed:
                 kept.pop()
-            # A moment is never the peak if the next one overtakes it before it overtakes the one before.
+            # A moment is never the peak if the next one overtakes it before it has overtaken the previous one.
             while len(kept) > 1 and _crossing(kept[-2], (fixed, of_image)) <= _crossing(kept[-2], kept[-1]):
                 kept.pop()
             kept.append((fixed, of_image))

@@ -79,7 +79,8 @@ def reload_check(
         raise ReloadCheckFailed(
             f"the reloaded model's outputs (logits) differ by {difference:g}; at most {tolerance:g} is allowed"
         )
-    model.generation_config = GenerationConfig()  # the source's may choose another way of decoding, or a compiler
+    # the source's generation config may choose another decoding, or a compiler
+    model.generation_config = GenerationConfig()
     generated = model.generate(tokens_BT[:, :4], max_new_tokens=2, min_new_tokens=2, do_sample=False)
     if generated.shape[1] != min(4, tokens_BT.shape[1]) + 2:
         raise ReloadCheckFailed("the reloaded model does not generate text with its cache")

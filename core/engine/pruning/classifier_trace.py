@@ -156,7 +156,8 @@ class _Traced:
         }
         with outer.uncounted():
             try:
-                two = inputs[: _TWO * len(inputs) // images]  # with one image, further views would take no memory
+                # two images, because with a single one some tensors are views and take no memory
+                two = inputs[: _TWO * len(inputs) // images]
                 with LiveBytes([*self.weights, inputs]) as mode:
                     for X_BGLI in input_rows(name, layer, two, _TWO):
                         for X_BLI in X_BGLI.unbind(1):  # in the order of a statistic

@@ -63,7 +63,7 @@ class ResumablePass(Protocol):
     """Pass that saves its position, and can resume from there with smaller micro-batches."""
 
     def halve_micro_batches(self, error: str) -> bool:
-        """Save that the pass resumes from its newest record with smaller micro-batches; False where it cannot."""
+        """Save that the pass resumes from its newest record with smaller micro-batches; False if it cannot."""
 
 
 Pass = TypeVar("Pass", bound=ResumablePass)

@@ -100,7 +100,10 @@ def units_of(reader: str, producers: Mapping[str, Movement]) -> Units | NoUnits 
 
 
 def _moves_some(movement: Movement) -> Tensor:
-    """Return the rows that move some columns, but at most half: after a ReLU, a row for all may not move all."""
+    """Return the rows that move some columns, but at most half of them.
+
+    After a ReLU, a row that feeds all columns may not move every one of them.
+    """
     counts = movement.columns.sum(1)
     return (counts > 0) & (2 * counts <= movement.columns.shape[1])
 

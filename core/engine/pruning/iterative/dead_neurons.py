@@ -133,7 +133,7 @@ def _zero_unread(network: Network, layers: Mapping[str, Layer], pixels_BCHW: Ten
 
 
 def _without_gradient(network: Network, layers: Mapping[str, Layer], pixels_BCHW: Tensor) -> dict[str, Tensor]:
-    """Return the neurons with weights in whose outputs the logits have no gradient on these images, by layer."""
+    """Return the neurons, by layer, that have weights but whose outputs get no gradient from these images' logits."""
     with torch.enable_grad(), Trace(layers) as trace:
         logits_BK = network.logits(pixels_BCHW)
         gradients = torch.autograd.grad(

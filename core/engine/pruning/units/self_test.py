@@ -226,7 +226,8 @@ def _random_units(opened: ModelFolder, kind: UnitKind, is_uniform: bool) -> Kept
             layers[layer] = {}
             continue
         left = each - 1 if each < 8 else each // 2
-        if not is_uniform:  # all layers lose some and are built again, where there are enough units for two numbers
+        # every layer loses some units and is rebuilt; the numbers differ where a layer has enough units
+        if not is_uniform:
             left = left - layer % 2 if left > 1 else each - layer % 2
         layers[layer] = {
             kind.name: [

@@ -86,7 +86,7 @@ class SetSlice(UnitSlice):
         return kept[(kept >= self.first) & (kept < self.first + self.units)] - self.first
 
     def among_all(self, own_U: Tensor) -> Tensor:
-        """Return values of the slice's own units among those of all, zero for the others: [total]."""
+        """Return a vector over all units with the given values of the slice's own units, else zero: [total]."""
         all_U = own_U.new_zeros(self.total)
         all_U[self.first : self.first + self.units] = own_U
         return all_U
