@@ -71,63 +71,56 @@ class _ListedTable(Protocol):
 Row = TypeVar("Row", bound=_Listed)
 
 
-def read_page(
-    session: Session,
-    query: Select[Row],
-    table: Any,
-    *,
-    limit: int,
-    after: str | None,
-    answer: Callable[[Row], Item],
-    order: Order = NEWEST,
-    having: ColumnElement[bool] | None = None,
-) -> Page[Item]:
-    """Return the page of `query` (over `table`) after the cursor.
+@dataclass(frozen=True)
+class Listing(Generic[Row, Item]):
+    """List that is read page by page: the rows of `query`, over `table`, in an `order`, each as `answer` shows it.
+
+    `having` is the condition of a search: it costs much for each row, has an index of its own, and PostgreSQL cannot
+    estimate its rows.
+    """
+
+    query: Select[Row]
+    table: Any
+    answer: Callable[[Row], Item]
+    order: Order = NEWEST
+    having: ColumnElement[bool] | None = None
+
+
+def read_page(session: Session, listing: Listing[Row, Item], *, limit: int, after: str | None) -> Page[Item]:
+    """Return the page of a list after the cursor.
 
     Raises InvalidRequest if the cursor is from another list or order.
     """
-    window = read_window(
-        session, query, table, limit=limit, after=after, before=None, answer=answer, order=order, having=having
-    )
+    window = read_window(session, listing, limit=limit, after=after, before=None)
     return Page(data=window.data, has_more=window.after is not None, next_after=window.after)
 
 
 def read_window(
-    session: Session,
-    query: Select[Row],
-    table: Any,
-    *,
-    limit: int,
-    after: str | None,
-    before: str | None,
-    answer: Callable[[Row], Item],
-    order: Order = NEWEST,
-    having: ColumnElement[bool] | None = None,
+    session: Session, listing: Listing[Row, Item], *, limit: int, after: str | None, before: str | None
 ) -> Window[Item]:
     """Return the rows right after one cursor or right before another (`after` counts if both are given), in order.
 
-    `having` is the condition of a search: it costs much for each row, has an index of its own, and PostgreSQL cannot
-    estimate its rows. Raises InvalidRequest as `read_page` does, and where a search would read too much.
+    Raises InvalidRequest as `read_page` does, and where a search would read too much.
     """
     backwards = before is not None and after is None
     cursor = before if backwards else after
-    ordering = _Ordering(order, table, backwards)
+    order, ordering = listing.order, _Ordering(listing.order, listing.table, backwards)
     place = None if cursor is None else _decode(cursor, order, "before" if backwards else "after")
     rows: list[Row] = []
     for part in ordering.parts(place):
         if len(rows) <= limit:
-            ordered = query.where(*part).order_by(*ordering.columns())
+            ordered = listing.query.where(*part).order_by(*ordering.columns())
             count = limit + 1 - len(rows)
             rows.extend(
                 session.scalars(ordered.limit(count))
-                if having is None
-                else _first_having(session, ordered, table, having, ordering, count)
+                if listing.having is None
+                else _first_having(session, ordered, listing.having, ordering, count)
             )
     shown = rows[:limit][::-1] if backwards else rows[:limit]
     is_more, is_less = len(rows) > limit, cursor is not None and bool(shown)
     first, last = (is_more, is_less) if backwards else (is_less, is_more)
     return Window(
-        data=[answer(row) for row in shown],
+        data=[listing.answer(row) for row in shown],
         after=cursor_of(order, shown[-1]) if last else None,
         before=cursor_of(order, shown[0]) if first else None,
     )
@@ -155,7 +148,7 @@ _ORDER_SETTINGS = text("SELECT set_config('enable_indexscan', 'on', true)")
 
 
 def _first_having(
-    session: Session, ordered: Select[Row], table: Any, having: ColumnElement[bool], ordering: "_Ordering", count: int
+    session: Session, ordered: Select[Row], having: ColumnElement[bool], ordering: "_Ordering", count: int
 ) -> Sequence[Row]:
     """Return the first rows that meet a condition: from the front of the order if common, otherwise by its index.
 
@@ -164,7 +157,7 @@ def _first_having(
     rows: list[Row] = []
     seen, more = 0, _FRONT
     while seen + more <= _FURTHEST:
-        front = aliased(table, ordered.offset(seen).limit(more).subquery())
+        front = aliased(ordering.table, ordered.offset(seen).limit(more).subquery())
         rows.extend(session.scalars(select(front).where(having).limit(count - len(rows))))
         if len(rows) == count:
             return rows
@@ -186,7 +179,7 @@ def _first_having(
             "in this order: add a word or a filter, or choose another order",
             param="search",
         )
-    return session.scalars(ordered.where(table.id.in_([row_id for row_id, _ in matches]))).all()
+    return session.scalars(ordered.where(ordering.table.id.in_([row_id for row_id, _ in matches]))).all()
 
 
 @dataclass(frozen=True)
@@ -201,6 +194,7 @@ class _Ordering:
 
     def __init__(self, order: Order, table: Any, backwards: bool) -> None:
         listed: _ListedTable = table
+        self.table = table
         self._key = order.key
         self._creation = (listed.created_at, listed.id)
         self._backwards = backwards

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from bench.queue_scale_plans import explained, nodes_of
 from core.database import new_id, session_factory, transaction
-from core.pagination import Window, cursor_of, read_window
+from core.pagination import Listing, Window, cursor_of, read_window
 from core.service.jobs.listing import ORDERS, SORTS, JobFilters, having_words, matching
 from core.service.jobs.states import STATUSES
 from core.service.jobs.tables import JobRow
@@ -87,7 +87,8 @@ EXPECTED: dict[JobSort, Callable[[JobRow], Any]] = {
 
 def _look(session: Session, team: str, sort: JobSort, **where: Any) -> Window[str]:
     where = {"limit": 4, "after": None, "before": None} | where
-    return read_window(session, matching(team, {}), JobRow, answer=lambda row: row.id, order=ORDERS[sort], **where)
+    listing = Listing(matching(team, {}), JobRow, lambda row: row.id, ORDERS[sort])
+    return read_window(session, listing, **where)
 
 
 @pytest.mark.parametrize("sort", SORTS)
@@ -131,9 +132,8 @@ def test_a_cursor_counts_in_its_own_order_only(sessions: sessionmaker[Session], 
 
 def look_for(session: Session, team: str, filters: JobFilters) -> set[str]:
     query, having = matching(team, filters), having_words(team, filters)
-    window = read_window(
-        session, query, JobRow, limit=50, after=None, before=None, answer=lambda row: row.id, having=having
-    )
+    listing = Listing(query, JobRow, lambda row: row.id, having=having)
+    window = read_window(session, listing, limit=50, after=None, before=None)
     return {*window.data}
 
 
@@ -219,17 +219,8 @@ LOOKS: dict[str, JobFilters] = {
 def look_in(
     session: Session, team: str, sort: JobSort, filters: JobFilters, *, limit: int = PAGE, after: str | None = None
 ) -> list[str]:
-    window = read_window(
-        session,
-        matching(team, filters),
-        JobRow,
-        limit=limit,
-        after=after,
-        before=None,
-        answer=lambda row: row.id,
-        order=ORDERS[sort],
-        having=having_words(team, filters),
-    )
+    listing = Listing(matching(team, filters), JobRow, lambda row: row.id, ORDERS[sort], having_words(team, filters))
+    window = read_window(session, listing, limit=limit, after=after, before=None)
     return window.data
 
 

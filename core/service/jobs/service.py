@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from core import telemetry
 from core.database import new_id
-from core.pagination import Window, read_page, read_window
+from core.pagination import Listing, Window, read_page, read_window
 from core.pipeline.reports.dense_figures import KnownDenseFigures
 from core.pipeline.reports.how_to_run import FOLDER, ways_to_run
 from core.pipeline.reports.report import Report
@@ -102,18 +102,8 @@ def list_jobs(
     sort: JobSort = "newest",
     **filters: Unpack[JobFilters],
 ) -> Page[Job]:
-    """Return a page of the team's jobs that match every filter."""
-    query = matching(team_id, filters)
-    return read_page(
-        session,
-        query,
-        JobRow,
-        limit=limit,
-        after=after,
-        answer=job_answer,
-        order=ORDERS[sort],
-        having=having_words(team_id, filters),
-    )
+    """Return a page of the team's jobs that match every filter given."""
+    return read_page(session, _listing(team_id, sort, filters), limit=limit, after=after)
 
 
 def look_through_jobs(
@@ -126,18 +116,12 @@ def look_through_jobs(
     sort: JobSort = "newest",
     **filters: Unpack[JobFilters],
 ) -> Window[Job]:
-    """Return a page of the same list, with the positions of the pages before and after it."""
-    return read_window(
-        session,
-        matching(team_id, filters),
-        JobRow,
-        limit=limit,
-        after=after,
-        before=before,
-        answer=job_answer,
-        order=ORDERS[sort],
-        having=having_words(team_id, filters),
-    )
+    """Return a page of the same list that can be turned forwards and backwards."""
+    return read_window(session, _listing(team_id, sort, filters), limit=limit, after=after, before=before)
+
+
+def _listing(team_id: str, sort: JobSort, filters: JobFilters) -> Listing[JobRow, Job]:
+    return Listing(matching(team_id, filters), JobRow, job_answer, ORDERS[sort], having_words(team_id, filters))
 
 
 def cancel(session: Session, caller: Actor, job_id: str) -> Job:

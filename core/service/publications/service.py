@@ -7,7 +7,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from core.database import new_id, seconds_from_now
-from core.pagination import read_page
+from core.pagination import Listing, read_page
 from core.service.jobs.service import find_job
 from core.service.jobs.states import TERMINAL
 from core.service.jobs.tables import ArtifactFileRow, JobRow, kept_attempt
@@ -110,7 +110,7 @@ def list_publications(
     """Return the publications of a job, newest first. Raises NotFound."""
     job = find_job(session, team_id, job_id)
     query = select(PublicationRow).where(PublicationRow.job_id == job.id)
-    return read_page(session, query, PublicationRow, limit=limit, after=after, answer=_answer)
+    return read_page(session, Listing(query, PublicationRow, _answer), limit=limit, after=after)
 
 
 def get_publication(session: Session, team_id: str, publication_id: str) -> Publication:

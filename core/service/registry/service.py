@@ -15,7 +15,7 @@ from core.engine.architectures.undiscovered import UNDISCOVERED, UndiscoveredMod
 from core.engine.datasets.formats import IMAGE_FORMATS, detect_format
 from core.engine.datasets.image_facts import ImagesDescription, describe_images
 from core.engine.datasets.text_files import describe
-from core.pagination import read_page
+from core.pagination import Listing, read_page
 from core.service.discoveries.asking import ask_if_possible, known_facts
 from core.service.registry.schemas import DatasetBody, ModelBody
 from core.service.registry.tables import DatasetRow, ModelRow
@@ -178,12 +178,12 @@ def get_row(session: Session, table: type[Row], team_id: str, name: str, *, for_
 
 def list_models(session: Session, team_id: str, *, limit: int, after: str | None) -> Page[Model]:
     query = select(ModelRow).where(ModelRow.team_id == team_id)
-    return read_page(session, query, ModelRow, limit=limit, after=after, answer=partial(model_answer, session))
+    return read_page(session, Listing(query, ModelRow, partial(model_answer, session)), limit=limit, after=after)
 
 
 def list_datasets(session: Session, team_id: str, *, limit: int, after: str | None) -> Page[Dataset]:
     query = select(DatasetRow).where(DatasetRow.team_id == team_id)
-    return read_page(session, query, DatasetRow, limit=limit, after=after, answer=dataset_answer)
+    return read_page(session, Listing(query, DatasetRow, dataset_answer), limit=limit, after=after)
 
 
 def model_answer(session: Session, row: ModelRow) -> Model:

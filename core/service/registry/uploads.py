@@ -7,7 +7,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from core.database import new_id, seconds_from_now
-from core.pagination import read_page
+from core.pagination import Listing, read_page
 from core.service.registry.schemas import UploadBody
 from core.service.registry.service import find_row, require_same_dataset, require_same_model
 from core.service.registry.tables import DatasetRow, ModelRow, UploadFileRow, UploadRow
@@ -98,7 +98,7 @@ def list_uploads(
         query = query.where(UploadRow.kind == kind)
     if status is not None:
         query = query.where(UploadRow.status == status)
-    page = read_page(session, query, UploadRow, limit=limit, after=after, answer=lambda row: upload_answer(row, ()))
+    page = read_page(session, Listing(query, UploadRow, lambda row: upload_answer(row, ())), limit=limit, after=after)
     files: dict[str, list[UploadedFile]] = {upload.id: [] for upload in page.data}
     for file in session.scalars(
         select(UploadFileRow).where(UploadFileRow.upload_id.in_(files)).order_by(UploadFileRow.path)

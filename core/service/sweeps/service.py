@@ -7,7 +7,7 @@ from sqlalchemy import case, func, select, update
 from sqlalchemy.orm import Session
 
 from core.database import new_id
-from core.pagination import Window, read_page, read_window
+from core.pagination import Listing, Window, read_page, read_window
 from core.service.jobs.queue import request_cancel
 from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.hub_lookup import HubFindings, HubLookup
@@ -75,7 +75,7 @@ def list_sweeps(
     query = select(SweepRow).where(SweepRow.team_id == team_id)
     if status is not None:
         query = query.where(SweepRow.status == status)
-    return read_page(session, query, SweepRow, limit=limit, after=after, answer=lambda row: _answer(session, row))
+    return read_page(session, Listing(query, SweepRow, lambda row: _answer(session, row)), limit=limit, after=after)
 
 
 def look_through_sweeps(
@@ -84,7 +84,11 @@ def look_through_sweeps(
     """Return a page of the same list, with the positions of the pages before and after it."""
     query = select(SweepRow).where(SweepRow.team_id == team_id)
     return read_window(
-        session, query, SweepRow, limit=limit, after=after, before=before, answer=lambda row: _answer(session, row)
+        session,
+        Listing(query, SweepRow, lambda row: _answer(session, row)),
+        limit=limit,
+        after=after,
+        before=before,
     )
 
 

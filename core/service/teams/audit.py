@@ -8,7 +8,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from core.database import new_id
-from core.pagination import read_page
+from core.pagination import Listing, read_page
 from core.service.teams.principal import Actor, Principal, name_of, team_of
 from core.service.teams.tables import AuditRow
 from secateur_wire.base import Page
@@ -85,7 +85,7 @@ def list_audit(
         query = query.where(AuditRow.action == action)
     if object_id is not None:
         query = query.where(AuditRow.object_id == object_id)
-    return read_page(session, query, AuditRow, limit=limit, after=after, answer=_answer)
+    return read_page(session, Listing(query, AuditRow, _answer), limit=limit, after=after)
 
 
 def _answer(row: AuditRow) -> AuditEntry:

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, bindparam, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from core.database import new_id, seconds_from_now
-from core.pagination import read_page
+from core.pagination import Listing, read_page
 from core.service.teams import audit
 from core.service.teams.principal import Actor, Principal, team_of
 from core.service.teams.tables import ApiKeyRow
@@ -130,7 +130,7 @@ def list_keys(session: Session, team_id: str, *, limit: int, after: str | None) 
     """Return the team's keys, newest first, including keys that are not valid any more."""
     now = _now(session)
     query = select(ApiKeyRow).where(ApiKeyRow.team_id == team_id)
-    return read_page(session, query, ApiKeyRow, limit=limit, after=after, answer=lambda row: key_answer(row, now))
+    return read_page(session, Listing(query, ApiKeyRow, lambda row: key_answer(row, now)), limit=limit, after=after)
 
 
 def names_of(session: Session, team_id: str, key_ids: Collection[str]) -> dict[str, str]:

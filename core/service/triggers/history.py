@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from core.database import new_id, seconds_from_statement
-from core.pagination import read_page
+from core.pagination import Listing, read_page
 from core.service.triggers.schemas import Firing
 from core.service.triggers.tables import FiringRow, TriggerRow
 from secateur_wire.base import Page
@@ -89,7 +89,7 @@ def write(
 def list_firings(session: Session, trigger_id: str, *, limit: int, after: str | None) -> Page[Firing]:
     """Return a trigger's history, newest first."""
     query = select(FiringRow).where(FiringRow.trigger_id == trigger_id)
-    return read_page(session, query, FiringRow, limit=limit, after=after, answer=firing_answer)
+    return read_page(session, Listing(query, FiringRow, firing_answer), limit=limit, after=after)
 
 
 def remove_old_firings(session: Session, retention_days: float) -> int:

@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from core.database import new_id, transaction
-from core.pagination import read_page
+from core.pagination import Listing, read_page
 from core.service.jobs.resolution.hub_lookup import HubFindings
 from core.service.teams import audit
 from core.service.teams.principal import Actor, Principal, team_of
@@ -71,7 +71,7 @@ def create(
 def list_triggers(session: Session, team_id: str, *, limit: int, after: str | None) -> Page[Trigger]:
     """Return the team's triggers, newest first."""
     query = select(TriggerRow).where(TriggerRow.team_id == team_id)
-    return read_page(session, query, TriggerRow, limit=limit, after=after, answer=trigger_answer)
+    return read_page(session, Listing(query, TriggerRow, trigger_answer), limit=limit, after=after)
 
 
 def find(session: Session, team_id: str, trigger_id: str, *, lock: bool = False) -> TriggerRow:

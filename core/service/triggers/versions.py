@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from core.database import new_id
-from core.pagination import read_page
+from core.pagination import Listing, read_page
 from core.service.teams.principal import Actor, name_of
 from core.service.triggers.definitions import definition_of
 from core.service.triggers.schemas import TriggerBody
@@ -40,7 +40,7 @@ def record(session: Session, actor: Actor, row: TriggerRow) -> None:
 def list_versions(session: Session, row: TriggerRow, *, limit: int, after: str | None) -> Page[TriggerVersion]:
     """Return the versions of a trigger, newest first, each with its changes to the one before."""
     query = select(TriggerVersionRow).where(TriggerVersionRow.trigger_id == row.id)
-    page = read_page(session, query, TriggerVersionRow, limit=limit, after=after, answer=_answer)
+    page = read_page(session, Listing(query, TriggerVersionRow, _answer), limit=limit, after=after)
     if not page.data:
         return page
     oldest = page.data[-1]

@@ -8,7 +8,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import seconds_from_statement, transaction
-from core.pagination import read_page
+from core.pagination import Listing, read_page
 from core.service.webhooks.tables import WebhookAttemptRow, WebhookDeliveryRow, WebhookEventRow, WebhookRow
 from core.settings import Settings
 from secateur_wire.base import Page
@@ -36,7 +36,7 @@ def list_deliveries(
         query = query.where(WebhookDeliveryRow.state == state)
     if type is not None:
         query = query.where(WebhookDeliveryRow.type == type)
-    return read_page(session, query, WebhookDeliveryRow, limit=limit, after=after, answer=delivery_answer)
+    return read_page(session, Listing(query, WebhookDeliveryRow, delivery_answer), limit=limit, after=after)
 
 
 def get_delivery(session: Session, team_id: str, webhook_id: str, delivery_id: str) -> DeliveryDetail:

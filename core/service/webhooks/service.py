@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, ScalarSelect, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from core.database import new_id, seconds_from_now
-from core.pagination import read_page
+from core.pagination import Listing, read_page
 from core.service.teams import audit
 from core.service.teams.principal import Actor, team_of
 from core.service.teams.sealing import Sealed
@@ -56,7 +56,7 @@ def create_webhook(session: Session, caller: Actor, body: WebhookBody, *, secret
 def list_webhooks(session: Session, team_id: str, *, limit: int, after: str | None) -> Page[Webhook]:
     """Return the team's endpoints, newest first."""
     query = select(WebhookRow).where(WebhookRow.team_id == team_id)
-    page = read_page(session, query, WebhookRow, limit=limit, after=after, answer=lambda row: row)
+    page = read_page(session, Listing(query, WebhookRow, lambda row: row), limit=limit, after=after)
     answers = _answers(session, page.data)
     return Page(data=answers, has_more=page.has_more, next_after=page.next_after)
 
