@@ -135,17 +135,10 @@ class Hub:
             is_public = info.private is False and info.gated is False  # As far as the hub reports it.
             return HubListing(str(info.sha), files, _configs(getattr(info, "card_data", None)), is_public)
 
-    def read(self, kind: Kind, repository: str, commit: str, file: FileReference, *, limit: int) -> bytes:
-        """Return the first `limit` bytes of a file, or all of it.
-
-        Raises the errors of `listing`, and UnusableModel kinds.
-        """
-        return b"".join(self.open_range(kind, repository, commit, file.path, 0, min(limit, file.bytes)))
-
     def open_range(self, kind: Kind, repository: str, commit: str, path: str, start: int, end: int) -> Iterator[bytes]:
         """Yield the bytes from `start` to before `end`; fewer where the connection ends early without an error.
 
-        Raises the errors of `read`; the first piece is requested at the first iteration.
+        Raises as `listing`, and UnusableModel kinds; the first piece is requested when it is iterated.
         """
         if end <= start:
             return

@@ -28,7 +28,7 @@ class HubRevision:
 def describe_hub_model(hub: Hub, repository: str, listing: HubListing, *, max_bytes: int) -> HubRevision:
     """Describe a model of the hub; only configs, chat template, index and headers are read.
 
-    Raises the errors of `Hub.read` and `describe_source`, and ModelTooLarge.
+    Raises what `Hub.open_range` and `describe_source` do, and ModelTooLarge.
     """
     there = {file.path: file for file in listing.files}
 
