@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
+
+from sqlalchemy import ColumnElement
 
 from core.engine.architectures.description import ModelDescription
 from core.engine.evaluation.zero_shot_tasks import TASKS
@@ -15,17 +17,72 @@ from core.pipeline.recipes.request import ResolvedRequest
 from core.pipeline.recipes.validation import calibrated_method, calibrated_variant
 from core.service.jobs.gates import require_measured
 from core.service.jobs.resolution.context import RequestContext, ResolvedInputs, each_once
-from core.service.jobs.resolution.dataset import SELF, hub_facts, resolve_dataset
+from core.service.jobs.resolution.dataset import SELF, DatasetNeeds, hub_facts, resolve_dataset, row_facts
 from core.service.jobs.resolution.hub_lookup import HubFindings
 from core.service.jobs.resolution.model import ResolvedModel, resolve_model
-from core.service.jobs.resolution.text import TRAINING_SEED, TextNeeds
 from core.service.jobs.schemas import DEFAULT_SEQUENCE_LENGTH, JobBody
+from core.service.registry.tables import DatasetRow
 from core.service.sources.hub_datasets import HubDataset
-from core.service.sources.references import HubText, SelfText, TaskReference, TextReference
-from secateur_wire.errors import InvalidRequest, SecateurError, UnsupportedArchitecture
+from core.service.sources.references import FileText, HubText, SelfText, StoredText, TaskReference, TextReference
+from secateur_wire.errors import InvalidRequest, SecateurError, TooLittleText, UnsupportedArchitecture, UnusableDataset
 from secateur_wire.job_body import Calibration, Evaluation
 
 _TEACHER = "recovery.teacher"
+_EVALUATION_SEED = 2**31
+"""Added to the seed of text generated to evaluate on: calibration's seeds are smaller, so the two never share one."""
+_TRAINING_SEED = 2**32
+"""Added to the seed of text generated to train on, for the same reason."""
+_MOST_BYTES_PER_CHARACTER = 4
+_CHARACTERS_PER_TOKEN = 16
+"""Characters fetched of a hub dataset for every token: English has about 4, and small vocabularies fewer."""
+_LEAST_CHARACTERS = 4_000_000
+"""Fetched of a hub dataset at least: jobs of different sizes then share what was fetched, and the usual evaluation
+texts are fetched whole."""
+
+
+@dataclass(frozen=True)
+class TextNeeds(DatasetNeeds[TextReference]):
+    """Requirements of a text, whose length is counted in tokens; without `samples`, no more than `most` are used."""
+
+    sequence_length: int
+    seed: int
+    most: int | None = None
+
+    is_of_kind: ClassVar[ColumnElement[bool]] = DatasetRow.images.is_(None)
+    registered: ClassVar[str] = "registered"
+    other_names: ClassVar[str] = (
+        "one of the hub (wikitext, c4, org/name[:config[:split]]), or 'self' for text the model generates"
+    )
+
+    def refer_to_row(self, row: DatasetRow) -> TextReference:
+        if row.images is not None:
+            raise UnusableDataset(
+                f"{self.param}: {row.name!r} holds images, and a language model reads text: name a text",
+                param=self.param,
+            )
+        _check_enough(row, self)
+        kind: type[FileText | StoredText] = FileText if row.prefix is None else StoredText
+        return kind.model_validate(row_facts(row, "text_field"))
+
+    def refer_to_hub(self, name: str, dataset: HubDataset) -> HubText:
+        samples = self.samples or self.most
+        characters = None
+        if samples is not None:
+            characters = max(_LEAST_CHARACTERS, samples * self.sequence_length * _CHARACTERS_PER_TOKEN)
+        return HubText.model_validate(hub_facts(name, dataset, self.use) | {"characters": characters})
+
+    def refer_to_model(self) -> SelfText:
+        if self.samples is None:
+            raise InvalidRequest(
+                f"{self.part}.samples: {SELF!r} is text made for the job, so say how many samples of it are needed",
+                param=f"{self.part}.samples",
+            )
+        return SelfText(
+            name=SELF,
+            samples=self.samples,
+            sequence_length=self.sequence_length,
+            seed=self.seed + (_EVALUATION_SEED if self.use == "evaluation" else 0),
+        )
 
 
 def resolve_language_inputs(
@@ -180,7 +237,7 @@ class _Resolution:
                 recovery = recovery.model_copy(update={"teacher": teacher.pinned})
                 sources["teacher"] = teacher.reference.model_dump(mode="json")
         if written := own_sequences(recovery):
-            needs = TextNeeds("calibration", "recovery.own_text", written, length, recovery.seed + TRAINING_SEED)
+            needs = TextNeeds("calibration", "recovery.own_text", written, length, recovery.seed + _TRAINING_SEED)
             sources["own_text"] = needs.refer_to_model().model_dump(mode="json")
         return recovery, sources
 
@@ -251,3 +308,17 @@ def _resolve_tasks(names: Sequence[str], hub: HubFindings) -> list[TaskReference
 def _task(name: str, dataset: HubDataset | None) -> TaskReference:
     hub = dataset and HubText.model_validate(hub_facts(name, dataset, "evaluation") | {"characters": None})
     return TaskReference(name=name, hub=hub)
+
+
+def _check_enough(row: DatasetRow, needs: TextNeeds) -> None:
+    """Require enough text: a token is at least one byte, so shorter text cannot suffice. The runner counts exactly."""
+    samples = needs.samples or 1
+    needed = samples * needs.sequence_length
+    most = _MOST_BYTES_PER_CHARACTER * row.characters
+    there = most if row.format == "parquet" else min(most, row.bytes)  # a Parquet file is compressed
+    if there < needed:
+        raise TooLittleText(
+            f"{needs.part}: {row.name!r} is too short: {needed} tokens are needed ({samples} × "
+            f"{needs.sequence_length}), {there} bytes of text are there",
+            param=f"{needs.part}.samples",
+        )
