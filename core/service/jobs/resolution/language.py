@@ -29,15 +29,15 @@ from secateur_wire.job_body import Calibration, Evaluation
 
 _TEACHER = "recovery.teacher"
 _EVALUATION_SEED = 2**31
-"""Added to the seed of text generated to evaluate on: calibration's seeds are smaller, so the two never share one."""
+"""Added to the seed of generated evaluation text: calibration's seeds are smaller, so the two never share one."""
 _TRAINING_SEED = 2**32
-"""Added to the seed of text generated to train on, for the same reason."""
+"""Added to the seed of generated training text, for the same reason."""
 _MOST_BYTES_PER_CHARACTER = 4
 _CHARACTERS_PER_TOKEN = 16
-"""Characters fetched of a hub dataset for every token: English has about 4, and small vocabularies fewer."""
+"""Characters to fetch from a hub dataset per token: English has about 4, and small vocabularies fewer."""
 _LEAST_CHARACTERS = 4_000_000
-"""Fetched of a hub dataset at least: jobs of different sizes then share what was fetched, and the usual evaluation
-texts are fetched whole."""
+"""Minimum number of characters to fetch from a hub dataset. Jobs of different sizes then share the fetched text, and
+the usual evaluation texts are fetched whole."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class TextNeeds(DatasetNeeds[TextReference]):
     def refer_to_row(self, row: DatasetRow) -> TextReference:
         if row.images is not None:
             raise UnusableDataset(
-                f"{self.param}: {row.name!r} holds images, and a language model reads text: name a text",
+                f"{self.param}: {row.name!r} has images, but a language model reads text: name a text",
                 param=self.param,
             )
         _check_enough(row, self)
@@ -74,7 +74,8 @@ class TextNeeds(DatasetNeeds[TextReference]):
     def refer_to_model(self) -> SelfText:
         if self.samples is None:
             raise InvalidRequest(
-                f"{self.part}.samples: {SELF!r} is text made for the job, so say how many samples of it are needed",
+                f"{self.part}.samples: {SELF!r} is text that the model writes for the job, so give the number of "
+                "samples",
                 param=f"{self.part}.samples",
             )
         return SelfText(
@@ -311,14 +312,18 @@ def _task(name: str, dataset: HubDataset | None) -> TaskReference:
 
 
 def _check_enough(row: DatasetRow, needs: TextNeeds) -> None:
-    """Require enough text: a token is at least one byte, so shorter text cannot suffice. The runner counts exactly."""
+    """Check the length in bytes: a token has at least one byte, so a shorter text cannot suffice.
+
+    The runner counts exactly.
+    """
     samples = needs.samples or 1
     needed = samples * needs.sequence_length
     most = _MOST_BYTES_PER_CHARACTER * row.characters
-    there = most if row.format == "parquet" else min(most, row.bytes)  # a Parquet file is compressed
+    # A Parquet file is compressed, so its size gives no bound.
+    there = most if row.format == "parquet" else min(most, row.bytes)
     if there < needed:
         raise TooLittleText(
-            f"{needs.part}: {row.name!r} is too short: {needed} tokens are needed ({samples} × "
-            f"{needs.sequence_length}), {there} bytes of text are there",
+            f"{needs.part}: {row.name!r} is too short: it has {there} bytes of text, but {needed} tokens are needed "
+            f"({samples} × {needs.sequence_length})",
             param=f"{needs.part}.samples",
         )
