@@ -78,7 +78,7 @@ def measure(
     crowd.start()
     events = _disturb(fleet, crowd, say) if chaos else []
     crowd.join(fleet)
-    _wait_for_all(fleet, crowd.submitted, say)
+    _wait_for_all(fleet, say)
     return _findings(fleet, crowd, free_submit, first, events, time.monotonic() - began)
 
 
@@ -189,7 +189,7 @@ def _disturb(fleet: Fleet, crowd: Crowd, say: Callable[[str], None]) -> list[str
     return done
 
 
-def _wait_for_all(fleet: Fleet, submitted: Sequence[str], say: Callable[[str], None]) -> None:
+def _wait_for_all(fleet: Fleet, say: Callable[[str], None]) -> None:
     left, since = -1, time.monotonic()
     while True:
         revive(fleet)

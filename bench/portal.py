@@ -1,9 +1,9 @@
 """The portal with ten thousand jobs in the table, and with hundreds of pages that follow one:
 `python -m bench.portal [--jobs 10000] [--streams 200]`.
 
-A real API process on real PostgreSQL. Prints what each page's statements cost the database, how long the first byte of
-each page takes, when Chromium first paints it, and, with `--streams`, what open streams cost the API and others. Where
-the processes share the machine with other work, the figures are worth nothing.
+A real API process on real PostgreSQL. Prints how long the first byte of each page takes, when Chromium first paints it,
+and, with `--streams`, what open streams cost the API and others; `bench.queue_scale` says what lists cost the database.
+Where the processes share the machine with other work, the figures are worth nothing.
 """
 
 import argparse
@@ -31,14 +31,11 @@ from bench.machine import describe_machine
 from bench.page import milliseconds, percentile, table
 from bench.parts import api_process
 from bench.queue_scale_fill import fill
-from bench.queue_scale_plans import explain
 from core.database import migrate, session_factory, transaction
-from core.service.jobs import service
-from core.service.jobs.listing import SORTS, JobFilters
+from core.service.jobs.listing import SORTS
 from core.service.jobs.queue import append_event, claim, heartbeat, set_progress
 from core.service.teams.keys import create_key
 from core.settings import Settings
-from secateur_wire.jobs import JobSort
 from worker.embedded.postgres import postgres
 
 _SECRET = "a secret for a bench"
@@ -80,27 +77,6 @@ def serving(folder: Path, *, jobs: int, waiting: int) -> Iterator[Portal]:
         with api_process(settings, folder / "api.log") as (pid, port):
             yield Portal(f"http://127.0.0.1:{port}", key, team, pid, sessions)
         sessions.kw["bind"].dispose()
-
-
-def statements(portal: Portal) -> str:
-    """What each list costs the database: milliseconds, buffers, indexes."""
-    calls: dict[str, tuple[JobSort, JobFilters]] = {f"by {sort}": (sort, {}) for sort in SORTS}
-    calls |= {name: ("newest", {"search": words}) for name, words in _SEARCHES.items()}
-    calls["a search in another order"] = ("model", {"search": "wanda model-1"})
-    rows = []
-    for name, (sort, filters) in calls.items():
-
-        def first(session: Session, sort: JobSort = sort, filters: JobFilters = filters) -> object:
-            return service.look_through_jobs(
-                session, portal.team, limit=25, after=None, before=None, sort=sort, **filters
-            )
-
-        explain(portal.sessions, first)  # once before, so that all is read from memory
-        plans = explain(portal.sessions, first)
-        indexes = sorted({index for plan in plans for index in plan.indexes}) or ["none: the table is read"]
-        milliseconds, buffers = sum(plan.milliseconds for plan in plans), sum(plan.buffers for plan in plans)
-        rows.append([name, ", ".join(indexes), f"{milliseconds:.1f}", str(buffers)])
-    return table(["list", "by", "ms", "pages"], rows)
 
 
 def first_bytes(client: httpx.Client, pages: Sequence[tuple[str, str]]) -> str:
@@ -347,7 +323,7 @@ def main() -> int:
             with httpx.Client(base_url=portal.url, headers=headers, timeout=60) as client:
                 client.post("/portal/sign-in", data={"key": portal.key})
                 pages = _pages(client)
-                print(statements(portal), "", first_bytes(client, pages), "", sep="\n", flush=True)
+                print(first_bytes(client, pages), "", sep="\n", flush=True)
                 print(first_paints(portal, [*pages[:2], pages[-1]]), flush=True)
                 if asked.streams:
                     print("", measure_streams(portal, client, asked), sep="\n", flush=True)

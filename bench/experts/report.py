@@ -25,11 +25,16 @@ _HEADER = [
     "busiest expert",
     "processor s",
 ]
+_ROWS = (
+    "Mean ± standard deviation over seeds, in brackets how many where there are several. *Excess* is ln(perplexity "
+    "÷ before). *Tokens/s* are of processor time, in windows of the held-out text. *Busiest expert*: tokens of the "
+    "busiest expert of a layer ÷ the layer's mean, on held-out text, mean over layers: 1 is even. A dash: not run."
+)
 
 
 def page(bench: Bench) -> str:
     """Return the section of the page: how the mixture was made, and a table for each share that goes."""
-    parts = ["\n".join(f"- {fact}" for fact in (*_making(bench), *_settings(bench))), _rows(bench)]
+    parts = ["\n".join(f"- {fact}" for fact in (*_making(bench), *_settings(bench))), _ROWS]
     for share in SHARES:
         parts += [f"#### {share} % of the experts", _table(bench, share), _goals(bench, share)]
     parts += [f"#### {100 * WEIGHTS:g} % of the weights", _table(bench, None)]
@@ -76,14 +81,6 @@ def _settings(bench: Bench) -> list[str]:
         "bfloat16. `frontier` calibrates on the same text, without any that the model writes.",
         f"{describe_machine()}; {bench.threads} thread(s), beside other work; {own_release()}.",
     ]
-
-
-def _rows(bench: Bench) -> str:
-    return (
-        "Mean ± standard deviation over seeds, in brackets how many where there are several. *Excess* is ln(perplexity "
-        "÷ before). *Tokens/s* are of processor time, in windows of the held-out text. *Busiest expert*: tokens of the "
-        "busiest expert of a layer ÷ the layer's mean, on held-out text, mean over layers: 1 is even. A dash: not run."
-    )
 
 
 def _table(bench: Bench, share: str | None) -> str:
