@@ -8,7 +8,7 @@ import pytest
 
 from bench import cells
 from bench.cells import Runner
-from bench.device_mutants import find_mutants
+from bench.mutants.devices import find_mutants
 from bench.mutants.mutant import HERE, ROOT, Exchange, Mutant, NotApplicable, by_hand, read_mutants, sampled_mutants
 from bench.mutants.running import BaselineFailed, report, try_mutants
 

@@ -1,19 +1,15 @@
-"""Every place where the product names a device, one at a time without it: `python -m bench.device_mutants`.
+"""Mutants of every place where the product names a device, one at a time without it.
 
 A mutant is one change of one call in `core`: `.to(…)` or `device=…` without its device, `.cpu()` taken away, a
 generator left out, a call of the accelerator's interface about the CPU instead, or left out. Tests of `tests/simulator`
-that reach it have to notice. They are known by one run of all of them under coverage. What was found is kept, and not
-run again. `--sample N --seed S` tries N mutants, `--only FILE:LINE` those of a line, and `--tests` runs tests of one's
-own choice on them; the exit status is 1 under 90 %.
+that reach it have to notice. They are known by one run of all of them under coverage, which is kept.
 """
 
-import argparse
 import ast
 import copy
 import hashlib
 import json
 import os
-import random
 import subprocess
 import sys
 from collections import defaultdict
@@ -30,9 +26,8 @@ from cosmic_ray.ast import get_ast
 
 from bench.cells import Cell, CellFailed, Runner
 from bench.mutants.mutant import ROOT, Mutant
-from bench.mutants.running import BaselineFailed, report, sources, try_mutants
+from bench.mutants.running import BaselineFailed
 
-LEAST_CAUGHT = 0.9
 _PACKAGES = ("core/engine", "core/methods", "core/pipeline")
 _WITHOUT = ("core/engine/models/accelerator.py",)
 """The interface itself, of which the simulator has its own implementation."""
@@ -184,7 +179,7 @@ def reached_by(runner: Runner) -> dict[str, Any]:
     def work() -> dict[str, Any]:
         with TemporaryDirectory() as place:
             result = Path(place) / "reached.json"
-            command = [sys.executable, "-m", "bench.device_mutants", "--reach", str(result)]
+            command = [sys.executable, "-m", "bench.mutants.devices", str(result)]
             if subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}).returncode:
                 raise CellFailed("the tests fail without any change: no mutant can be judged by them")
             return dict(json.loads(result.read_text()))
@@ -212,42 +207,15 @@ def chosen(reached: dict[str, Any], file: str, call: ast.Call) -> tuple[str, ...
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.device_mutants", description=__doc__)
-    parser.add_argument("--sample", type=int, metavar="N", help="try so many, drawn by the seed; all where not given")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", action="append", metavar="FILE:LINE", help="try those of this line; may be repeated")
-    parser.add_argument("--tests", nargs="+", metavar="TEST", help="run these, whether they reach a mutant or not")
-    parser.add_argument("--at-once", type=int, default=1, metavar="N", help="mutants at a time")
-    parser.add_argument("--list", action="store_true", help="print the mutants and run none")
-    parser.add_argument("--reach", type=Path, help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
-    if options.reach:
-        return run_all(options.reach)
-    every = find_mutants()
-    if options.only:
-        every = {each: call for each, call in every.items() if each.name.partition(" ")[0] in options.only}
-    mutants = random.Random(options.seed).sample(list(every), min(options.sample or len(every), len(every)))
-    if options.list:
-        print(*(f"{each.name}: {ast.unparse(every[each])}" for each in mutants), sep="\n")
-        return 0
-    runner = Runner.of(options)
-    try:
-        reached = {} if options.tests else reached_by(runner)
-        tried = [
-            replace(each, tests=tuple(options.tests or chosen(reached, each.file, every[each]))) for each in mutants
-        ]
-        for each in tried:
-            if not each.tests:
-                print(f"not reached: {each.name}")
-        results = try_mutants(
-            [each for each in tried if each.tests], ROOT, sources(ROOT), runner, at_once=options.at_once
-        )
-    except BaselineFailed as error:
-        print(error)
-        return 2
-    return report(results, len(mutants), LEAST_CAUGHT)
+def with_tests(mutants: Sequence[Mutant], runner: Runner) -> list[Mutant]:
+    """Return mutants with the tests to run on them; one that no test reaches is told of and left out."""
+    calls, reached = find_mutants(), reached_by(runner)
+    tried = [replace(each, tests=chosen(reached, each.file, calls[each])) for each in mutants]
+    for each in tried:
+        if not each.tests:
+            print(f"not reached: {each.name}")
+    return [each for each in tried if each.tests]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_all(Path(sys.argv[1])))
