@@ -42,10 +42,10 @@ def configure(settings: Settings, service: str) -> None:
     _provider.add_span_processor(BatchSpanProcessor(exporter))
 
 
-def flush(seconds: float = 2) -> None:
-    """Send what has been measured so far; a collector that is away costs at most `seconds`."""
+def flush() -> None:
+    """Send what has been measured so far; a collector that is away costs at most two seconds."""
     if _provider is not None:
-        _provider.force_flush(int(seconds * 1000))
+        _provider.force_flush(2000)
 
 
 def shutdown() -> None:

@@ -47,13 +47,13 @@ class AddressPolicy:
     allowed: tuple[Network, ...] = ()
     resolve: Resolve = resolve
 
-    def check_url(self, url: str, *, resolve_seconds: float = 3, param: str = "url") -> None:
+    def check_url(self, url: str, *, resolve_seconds: float = 3) -> None:
         """Raise UnsafeAddress, naming what is wrong, where the URL must not be called or its name has no address."""
-        target = CallTarget.of(url, param)
+        target = CallTarget.of(url)
         try:
             self.addresses(target, resolve_seconds)
         except UnsafeAddress as error:
-            raise UnsafeAddress(f"{param}: {error.message}", param=param) from None
+            raise UnsafeAddress(f"url: {error.message}", param="url") from None
 
     def addresses(self, target: "CallTarget", seconds: float) -> list[Address]:
         """Return all addresses of the target's name; raises UnsafeAddress if one of them must not be called."""
@@ -104,28 +104,26 @@ class CallTarget:
     authority: bytes
 
     @classmethod
-    def of(cls, url: str, param: str = "url") -> "CallTarget":
+    def of(cls, url: str) -> "CallTarget":
         """Parse a URL; raises UnsafeAddress where it is no http or https URL, or holds credentials or a fragment."""
         try:
             parsed = httpx.URL(url)
         except (httpx.InvalidURL, UnicodeError, ValueError):
-            raise UnsafeAddress(f"{param}: not a URL such as https://example.com/hook", param=param) from None
+            raise UnsafeAddress("url: not a URL such as https://example.com/hook", param="url") from None
         if len(url) > LONGEST_URL or not url.isprintable() or " " in url or "\\" in url:
             raise UnsafeAddress(
-                f"{param}: a URL has at most {LONGEST_URL} characters, and no spaces or backslashes", param=param
+                f"url: a URL has at most {LONGEST_URL} characters, and no spaces or backslashes", param="url"
             )
         if parsed.scheme not in ("https", "http") or not parsed.host:
-            raise UnsafeAddress(
-                f"{param}: must begin with https:// and a host, as https://example.com/hook", param=param
-            )
+            raise UnsafeAddress("url: must begin with https:// and a host, as https://example.com/hook", param="url")
         if parsed.userinfo:
-            raise UnsafeAddress(f"{param}: must hold no user name or password", param=param)
+            raise UnsafeAddress("url: must hold no user name or password", param="url")
         if parsed.fragment:
-            raise UnsafeAddress(f"{param}: must have no part after #, which is never sent", param=param)
+            raise UnsafeAddress("url: must have no part after #, which is never sent", param="url")
         host = parsed.raw_host.decode("ascii")
         port = parsed.port if parsed.port is not None else 443 if parsed.scheme == "https" else 80
         if not 0 < port < 2**16:
-            raise UnsafeAddress(f"{param}: a port is a number from 1 to 65535, not {port}", param=param)
+            raise UnsafeAddress(f"url: a port is a number from 1 to 65535, not {port}", param="url")
         return cls(parsed.scheme, host, port, parsed.raw_path, parsed.netloc)
 
 

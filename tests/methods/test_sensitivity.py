@@ -159,8 +159,8 @@ def test_equal_figures_give_the_same_chart_and_its_words_are_text(model: Path, t
 def test_a_line_chart_shows_every_series_by_name() -> None:
     from core.pipeline.reports.charts import Series, line_chart  # slow to load
 
-    series = [Series("one", [0.0, 0.5], [1.0, 2.0], spread=[0.1, 0.2]), Series("two", [0.0, 0.5], [2.0, 4.0])]
-    chart = line_chart(series, title="Title", x_label="share", y_label="loss", x_is_share=True, y_is_log=True)
-    assert chart == line_chart(series, title="Title", x_label="share", y_label="loss", x_is_share=True, y_is_log=True)
+    series = [Series("one", [0.0, 0.5], [1.0, 2.0]), Series("two", [0.0, 0.5], [2.0, 4.0])]
+    chart = line_chart(series, title="Title", x_label="share", y_label="loss")
+    assert chart == line_chart(series, title="Title", x_label="share", y_label="loss")
     words = {"".join(each.itertext()).strip() for each in ElementTree.fromstring(chart).iter() if "text" in each.tag}
     assert {"one", "two", "Title", "share", "loss"} <= words

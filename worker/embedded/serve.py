@@ -21,7 +21,6 @@ import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TextIO
 
 import psutil
 
@@ -44,7 +43,7 @@ class ServeFailed(CommandFailed):
     """Failure of the server: it could not start, or one of its parts ended."""
 
 
-def serve(settings: Settings, *, host: str, port: int, say_to: TextIO = sys.stdout) -> None:
+def serve(settings: Settings, *, host: str, port: int) -> None:
     """Run until SIGINT, SIGTERM or SIGHUP. Raises ServeFailed where something is in the way or a part ends."""
     home = settings.home.resolve()
     home.mkdir(parents=True, exist_ok=True)
@@ -73,14 +72,13 @@ def serve(settings: Settings, *, host: str, port: int, say_to: TextIO = sys.stdo
         _wait_until_ready(url, parts, home, stop)
         _put(home / "url", url + "\n")
         if not stop.is_set():
-            print(f"Secateur serves at {url}", file=say_to)
+            print(f"Secateur serves at {url}")
             print(
-                f"API key: {home / 'api-key'}   logs: {home / 'logs'}   end with Ctrl-C or `secateur stop`", file=say_to
+                f"API key: {home / 'api-key'}   logs: {home / 'logs'}   end with Ctrl-C or `secateur stop`", flush=True
             )
-            say_to.flush()
         embedded = home / "postgres" if own_database else None
         while not stop.wait(0.2):
-            _revive_dispatcher(parts, settings, say_to)
+            _revive_dispatcher(parts, settings)
             _check_parts(parts, home)
             if embedded is not None and not is_running(embedded):
                 raise ServeFailed(f"The database ended; stopping. Its log: {embedded}.log")
@@ -192,7 +190,7 @@ def _check_parts(parts: list[ChildProcess], home: Path) -> None:
             raise ServeFailed(f"The {part.name} ended with exit code {part.exit_code}; stopping.\n{log}:\n{tail}")
 
 
-def _revive_dispatcher(parts: list[ChildProcess], settings: Settings, say_to: TextIO) -> None:
+def _revive_dispatcher(parts: list[ChildProcess], settings: Settings) -> None:
     """Restart the dispatcher where it has ended, or has ended no round for long.
 
     One that never ended a round would not the next time either, and is left as it is.
@@ -204,8 +202,7 @@ def _revive_dispatcher(parts: list[ChildProcess], settings: Settings, say_to: Te
         return
     code = parts[place].end()
     what = f"ended with exit code {code}" if has_ended else f"stood still for {silent:.0f} s"
-    print(f"The dispatcher {what}; starting it anew. Its log: {_log(settings.home, 'dispatcher')}", file=say_to)
-    say_to.flush()
+    print(f"The dispatcher {what}; starting it anew. Its log: {_log(settings.home, 'dispatcher')}", flush=True)
     parts[place] = _start_part("dispatcher", part_commands("", 0, settings)["dispatcher"], settings)
     _write_down(settings.home, parts)
 

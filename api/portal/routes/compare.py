@@ -175,7 +175,4 @@ def _draw_layers(comparison: Comparison, figure: LayerQuantity) -> str:
         title=f"{title[0].upper()}{title[1:]} by layer",
         x_label="layer",
         y_label=title,
-        y_from_zero=True,
-        legend_outside=True,
-        size=(8.4, 4.0),
     )

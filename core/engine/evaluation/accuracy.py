@@ -31,21 +31,19 @@ class Accuracy:
 
 
 @torch.inference_mode()
-def measure_accuracy(
-    model: nn.Module, images: ImageSet, device: torch.device | None = None, batch_size: int = MEASURED_AT_ONCE
-) -> Accuracy:
-    """Return accuracy and loss over all images, measured in batches; the model is left in evaluation mode.
+def measure_accuracy(model: nn.Module, images: ImageSet, batch_size: int = MEASURED_AT_ONCE) -> Accuracy:
+    """Measure accuracy and loss over all images, in batches; the model is left in evaluation mode.
 
     Raises NotFiniteWeights where logits are not finite.
     """
-    place = device or next(model.parameters()).device
+    device = next(model.parameters()).device
     model.eval()
     right, total = 0, 0.0
     for numbers_B in counted(torch.arange(len(images)).split(batch_size), "measuring accuracy by batches"):
-        logits_BK = model(pixel_values=images.batch(numbers_B).to(place)).logits.float()
+        logits_BK = model(pixel_values=images.batch(numbers_B).to(device)).logits.float()
         if not torch.isfinite(logits_BK).all():
-            raise NotFiniteWeights("the model's outputs (logits) are infinite or not a number", param="model")
-        labels_B = images.labels_N[numbers_B].to(place)
+            raise NotFiniteWeights("the model's logits are not finite numbers", param="model")
+        labels_B = images.labels_N[numbers_B].to(device)
         right += int((logits_BK.argmax(dim=-1) == labels_B).sum())
         total += float(nn.functional.cross_entropy(logits_BK, labels_B, reduction="sum").double())
     return Accuracy(right / len(images), total / len(images), len(images))

@@ -22,51 +22,25 @@ _LINES_HEIGHT = 4.0
 
 @dataclass(frozen=True)
 class Series:
-    """One line: points (x, y), and, where given, the uncertainty of each y, up and down."""
+    """One line of points (x, y)."""
 
     label: str
     x: Sequence[float]
     y: Sequence[float]
-    spread: Sequence[float] | None = None
 
 
-def line_chart(
-    series: Sequence[Series],
-    *,
-    title: str,
-    x_label: str,
-    y_label: str,
-    x_is_share: bool = False,
-    y_is_log: bool = False,
-    y_from_zero: bool = False,
-    legend_outside: bool = False,
-    size: tuple[float, float] = (6.4, 4.0),
-) -> str:
-    """Draw lines over one pair of axes, as SVG.
-
-    With `x_is_share`, x is from 0 to 1 and shown in per cent; with `y_from_zero` the axis begins there, so that small
-    differences look small. `size` is in inches.
-    """
-    with open_figure(size) as figure:
+def line_chart(series: Sequence[Series], *, title: str, x_label: str, y_label: str) -> str:
+    """Draw lines over one pair of axes, as SVG; y begins at zero, so that small differences look small."""
+    with open_figure((8.4, 4.0)) as figure:
         axes = figure.add_subplot()
         for number, each in enumerate(series):
             colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
             axes.plot(each.x, each.y, color=colour, marker=marker, markersize=4, linewidth=1.5, label=each.label)
-            if each.spread is not None:
-                low = [y - by for y, by in zip(each.y, each.spread, strict=True)]
-                high = [y + by for y, by in zip(each.y, each.spread, strict=True)]
-                axes.fill_between(each.x, low, high, color=colour, alpha=0.15, linewidth=0)
-        dress(axes, title, x_label, y_label, x_is_share=x_is_share)
+        dress(axes, title, x_label, y_label)
         if all(isinstance(x, int) for each in series for x in each.x):
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if y_is_log:
-            _scale_y(axes)
-        if y_from_zero:
-            axes.set_ylim(bottom=0)
-        if legend_outside:
-            _draw_legend_outside(axes)
-        elif len(series) > 1:
-            axes.legend(frameon=False)
+        axes.set_ylim(bottom=0)
+        _draw_legend_outside(axes)
         return as_svg(figure, title)
 
 
