@@ -29,7 +29,8 @@ def create_key(
     now = _now(session)
     if expires_at is not None and expires_at <= now:
         raise InvalidRequest("expires_at lies in the past", param="expires_at")
-    created = _add(session, team_of(caller), role, name, expires_at, now, secret)
+    row = ApiKeyRow(team_id=team_of(caller), role=role, name=name, created_at=now, expires_at=expires_at)
+    created = _add(session, row, secret)
     audit.note(session, caller, "key.create", created.id, {"name": name, "role": role})
     return created
 
@@ -45,7 +46,8 @@ def rotate_key(session: Session, caller: Actor, key_id: str, *, grace_seconds: f
     if state != "active":
         raise Conflict(f"the key is {state}: make a new one instead")
     lives_until = None if row.expires_at is None else now + (row.expires_at - row.created_at)
-    created = _add(session, row.team_id, cast(Role, row.role), row.name, lives_until, now, secret)
+    successor = ApiKeyRow(team_id=row.team_id, role=row.role, name=row.name, created_at=now, expires_at=lives_until)
+    created = _add(session, successor, secret)
     grace_ends = now + timedelta(seconds=grace_seconds)
     row.expires_at = grace_ends if row.expires_at is None else min(row.expires_at, grace_ends)
     session.flush()
@@ -54,31 +56,15 @@ def rotate_key(session: Session, caller: Actor, key_id: str, *, grace_seconds: f
     return created
 
 
-def _add(
-    session: Session,
-    team_id: str,
-    role: Role,
-    name: str,
-    expires_at: datetime | None,
-    now: datetime,
-    secret: bytes,
-) -> CreatedKey:
+def _add(session: Session, row: ApiKeyRow, secret: bytes) -> CreatedKey:
+    """Add a key, whose id and token are made here."""
     token = new_token()
     prefix = prefix_of(token)
     assert prefix is not None
-    row = ApiKeyRow(
-        id=new_id("key"),
-        team_id=team_id,
-        name=name,
-        role=role,
-        prefix=prefix,
-        digest=digest_of(token, secret),
-        created_at=now,
-        expires_at=expires_at,
-    )
+    row.id, row.prefix, row.digest = new_id("key"), prefix, digest_of(token, secret)
     session.add(row)
     session.flush()
-    return CreatedKey(**key_answer(row, now).model_dump(), key=token)
+    return CreatedKey(**key_answer(row, row.created_at).model_dump(), key=token)
 
 
 def authenticate(session: Session, token: str, secret: bytes) -> Principal:
