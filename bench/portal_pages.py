@@ -1,23 +1,34 @@
 """Pictures of the portal's pages: `python -m bench.portal_pages [--url URL] [--key-file FILE] [--write docs/portal]`.
 
-Of a running service with some jobs in it; each page at the width of a phone and of a desk, the latter in dark too.
+Of a running service with some jobs in it; each page at the width of a phone and of a desk, the latter in dark too. With
+`--budget` no picture is taken. What each page weighs is printed, with an empty cache and a processor slowed down four
+times: the bytes of everything it brings (as gzip sends them), and the milliseconds until all of its scripts have run;
+the exit status is 1 where a page is over its budget. Where the machine has other work, the milliseconds are worth
+nothing.
 """
 
 import argparse
+import gzip
 import io
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import httpx
 from PIL import Image
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, Response
 
 from bench.browser import chromium
-from bench.page import write_section
+from bench.page import table, write_section
 
 WIDTHS = {"phone": 390, "desktop": 1280}
 _COLOURS = 64
 """Of a picture: pages have few, and pictures of them lie in the repository."""
+MOST_BYTES = 150_000
+MOST_MILLISECONDS = 1000
+SLOWDOWN = 4
+_REPEATS = 3
+_INTERACTIVE = "performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd"
 
 
 def pages(rest: httpx.Client) -> Iterator[tuple[str, str]]:
@@ -94,17 +105,55 @@ def _shown(taken: Sequence[Path], beside: Path) -> str:
     return "\n".join(f"- {name}: {', '.join(links)}" for name, links in by_page.items())
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def weigh(browser: Browser, url: str, key: str, address: str) -> tuple[int, float]:
+    """Return the bytes of a page with all it brings, and the milliseconds until it can be used (the best of some)."""
+    loads = [_load(browser, url, key, address) for _ in range(_REPEATS)]
+    return max(weight for weight, _ in loads), min(milliseconds for _, milliseconds in loads)
+
+
+def _load(browser: Browser, url: str, key: str, address: str) -> tuple[int, float]:
+    """Load a page as somebody does who never came before."""
+    context = browser.new_context(base_url=url)
+    context.request.post("/portal/sign-in", form={"key": key}, max_redirects=0)
+    page = context.new_page()
+    context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": SLOWDOWN})
+    came: list[Response] = []
+    page.on("response", lambda response: came.append(response))
+    page.goto(address, wait_until="load")
+    milliseconds = float(page.evaluate(_INTERACTIVE))
+    weight = sum(len(gzip.compress(each.body())) for each in came if each.status == 200)
+    context.close()
+    return weight, milliseconds
+
+
+def show_weights(browser: Browser, url: str, key: str) -> bool:
+    """Print the weight of every page; return whether one is over its budget."""
+    rows, is_over = [], False
+    with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}) as rest:
+        for name, address in pages(rest):
+            weight, milliseconds = weigh(browser, url, key, address)
+            is_over = is_over or weight > MOST_BYTES or milliseconds > MOST_MILLISECONDS
+            rows.append([name, f"{weight / 1000:.0f} kB", f"{milliseconds:.0f} ms"])
+    print(table(["page", "compressed", f"interactive, processor {SLOWDOWN} × slower"], rows, text_columns=1))
+    return is_over
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.portal_pages", description=__doc__)
     parser.add_argument("--url", default="http://127.0.0.1:8000")
     parser.add_argument("--key-file", type=Path, default=Path(".secateur/api-key"))
     parser.add_argument("--write", type=Path, default=Path("docs/portal"), metavar="FOLDER")
     parser.add_argument("--page", type=Path, default=Path("docs/portal.md"), help="lists them")
+    parser.add_argument("--budget", action="store_true", help="weigh the pages, and take no picture")
     options = parser.parse_args(arguments)
+    key = options.key_file.read_text().strip()
     with chromium() as browser:
-        taken = photograph(browser, options.url, options.key_file.read_text().strip(), options.write)
+        if options.budget:
+            return int(show_weights(browser, options.url, key))
+        taken = photograph(browser, options.url, key, options.write)
     write_section(options.page, "pages", _shown(taken, options.page.parent))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,7 +1,8 @@
 """The queue of record with a million finished jobs and a hundred thousand that wait: `python -m bench.queue_scale`.
 
-Prints how long claim, list and submit take, alone and under load, and which indexes each of their statements reads;
-fails where one of them reads a large table from end to end. The page docs/scale.md carries the figures on.
+Prints how long claim, list and submit take, alone and under load, and which indexes the statements of claim and submit
+read; fails where one of them reads a large table from end to end. With `--duties` it looks so at every list and duty in
+place of that. The page docs/scale.md carries the figures on.
 """
 
 import argparse
@@ -29,10 +30,8 @@ from core.database_url import libpq_url
 from core.pagination import cursor_of
 from core.service.jobs import queue, service
 from core.service.jobs.listing import ORDERS, SORTS, JobFilters
-from core.service.jobs.quotas import get_team
 from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.tables import JobRow
-from core.service.teams.audit import list_audit
 from core.settings import Settings
 from core.storage import open_store
 from secateur_wire.errors import InvalidRequest
@@ -149,22 +148,7 @@ def _plans(sessions: sessionmaker[Session], settings: Settings, team: str) -> di
     store = open_store(settings)
     calls = {
         "claim": lambda session: queue.claim(session, queue="default", worker_id="worker_1", lease_seconds=60),
-        "hints due": lambda session: queue.hints_due(session, 30),
-        "expire leases": lambda session: queue.expire_leases(session),
-        "retention": lambda session: queue.remove_old_events(session, 90),
         "submit": lambda session: service.submit(RequestContext(session, team, store, settings), job_body()),
-        "list": lambda session: service.list_jobs(session, team, limit=50, after=None),
-        "list, by status": lambda session: service.list_jobs(session, team, limit=50, after=None, status="failed"),
-        "list, by method": lambda session: service.list_jobs(session, team, limit=50, after=None, method="wanda"),
-        "list, by model": lambda session: service.list_jobs(session, team, limit=50, after=None, model="model-50"),
-        "list, by metadata": lambda session: service.list_jobs(
-            session, team, limit=50, after=None, metadata={"commit": "c4ca4238a0b923820dcc509a6f75849b"}
-        ),
-        "events": lambda session: service.read_events(session, team, "job_f" + f"{50:010}", after=0, limit=200),
-        "attempts": lambda session: service.list_attempts(session, team, "job_f" + f"{50:010}", limit=50, after=None),
-        "audit": lambda session: list_audit(session, team, limit=50, after=None),
-        "audit, by action": lambda session: list_audit(session, team, limit=50, after=None, action="key.rotate"),
-        "team": lambda session: get_team(session, team),
     }
     return {name: explain(sessions, call) for name, call in calls.items()}
 
