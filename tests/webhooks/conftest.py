@@ -14,8 +14,9 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.database import new_id, transaction
 from core.http.address_policy import AddressPolicy
 from core.service.teams.server_secret import server_secret
-from core.service.webhooks import delivery_log, emit, service
+from core.service.webhooks import delivery_log, service
 from core.service.webhooks.delivery_loop import Dispatch
+from core.service.webhooks.events import WebhookEvent, emit
 from core.service.webhooks.schemas import WebhookBody
 from core.settings import Settings
 from secateur_wire.webhooks import CreatedWebhook, Delivery, DeliveryDetail, Webhook, WebhookType
@@ -67,7 +68,7 @@ class Webhooks:
         """An event, of a subject of its own unless told otherwise."""
         subject = subject or new_id("job")
         with transaction(self.sessions) as session:
-            emit(session, self.team, type, {"id": subject, **data}, subject=subject)
+            emit(session, WebhookEvent(self.team, type, {"id": subject, **data}, subject))
         return subject
 
     def deliveries(self, webhook_id: str, **filters: Any) -> list[Delivery]:

@@ -8,7 +8,8 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.service.jobs import queue
-from core.service.webhooks import delivery_log, emit, service
+from core.service.webhooks import delivery_log, service
+from core.service.webhooks.events import WebhookEvent, emit
 from core.service.webhooks.tables import WebhookDeliveryRow, WebhookEventRow
 from secateur_wire.errors import NotFound
 from tests.jobs.conftest import NewJob
@@ -108,7 +109,7 @@ def test_an_event_is_fixed_when_it_happens(webhooks: Webhooks, sessions: session
     webhook = webhooks.add(URL)
     data = {"id": "x", "text": 'ä "quoted" \n', "number": 0.1}
     with transaction(sessions) as session:
-        emit(session, webhooks.team, "sweep.succeeded", data, subject="x")
+        emit(session, WebhookEvent(webhooks.team, "sweep.succeeded", data, subject="x"))
         data["number"] = 2
     assert json.loads(json.dumps(webhooks.delivery(webhook.id).payload["data"]))["number"] == 0.1
 

@@ -13,7 +13,7 @@ from core.service.sweeps.figures import figures_from
 from core.service.sweeps.planning import PointState
 from core.service.sweeps.schemas import SweepBody
 from core.service.sweeps.tables import SweepPointRow, SweepRow
-from core.service.webhooks.events import emit
+from core.service.webhooks.events import WebhookEvent, emit
 from secateur_wire.base import JsonObject
 from secateur_wire.errors import NotFound
 from secateur_wire.metrics import Metrics
@@ -41,7 +41,7 @@ def change_status(
     row.finished_at = None if status == "running" else session.scalar(select(func.clock_timestamp()))
     session.flush()
     if status in _WEBHOOK_TYPES:
-        emit(session, row.team_id, _WEBHOOK_TYPES[status], _payload(row), subject=row.id)
+        emit(session, WebhookEvent(row.team_id, _WEBHOOK_TYPES[status], _payload(row), subject=row.id))
 
 
 def _payload(row: SweepRow) -> dict[str, JsonValue]:

@@ -13,7 +13,3 @@ of events for each endpoint and subject (a job, a sweep).
 Locks are taken in one order: the job or sweep, then the endpoint's row, then its deliveries, last the team's row. An
 event only protects an endpoint from deletion (KEY SHARE), so it waits for nothing else.
 """
-
-from core.service.webhooks.events import emit
-
-__all__ = ["emit"]

@@ -28,6 +28,19 @@ class Listener:
         return all(name in metadata and metadata[name] == value for name, value in labels.items())
 
 
+@dataclass(frozen=True)
+class WebhookEvent:
+    """Event of a team. `data` is plain JSON; endpoints with a metadata filter look at its `metadata`.
+
+    `subject` is the id of what it happened to: events of one subject are delivered in the order they were written.
+    """
+
+    team_id: str
+    type: WebhookType
+    data: Mapping[str, Any]
+    subject: str
+
+
 _LISTENERS = text("""
     SELECT id, metadata FROM webhooks
     WHERE team_id = :team AND enabled AND (types IS NULL OR :type = ANY(types))
@@ -46,47 +59,40 @@ def listeners(session: Session, team_id: str, type: WebhookType) -> list[Listene
     return [Listener(row.id, row.metadata) for row in rows]
 
 
-def emit(session: Session, team_id: str, type: WebhookType, data: Mapping[str, Any], *, subject: str) -> None:
-    """Write an event and its deliveries to the subscribed endpoints of the team, in the caller's transaction.
+def emit(session: Session, event: WebhookEvent) -> None:
+    """Write an event, and a delivery of it for each endpoint of the team that wants it, in the caller's transaction.
 
-    `subject` is the id of the job or sweep, whose row the caller has locked: events of one subject are delivered in the
-    order they were written. `data` is plain JSON; endpoints with a metadata filter compare its `metadata`.
+    The caller holds the row of its subject locked.
     """
-    if endpoints := listeners(session, team_id, type):
-        write_event(session, endpoints, team_id, type, data, subject=subject)
+    if endpoints := listeners(session, event.team_id, event.type):
+        write_event(session, endpoints, event)
 
 
-def write_event(
-    session: Session,
-    endpoints: Sequence[Listener],
-    team_id: str,
-    type: WebhookType,
-    data: Mapping[str, Any],
-    *,
-    subject: str,
-) -> list[str]:
-    """Write the event and its deliveries to subscribed `endpoints`; return the deliveries' ids."""
-    metadata = data.get("metadata")
+def write_event(session: Session, endpoints: Sequence[Listener], event: WebhookEvent) -> list[str]:
+    """Write the event and its deliveries for those of `endpoints` that want it; returns the deliveries' ids."""
+    metadata = event.data.get("metadata")
     wanting = [each for each in endpoints if each.wants(metadata if isinstance(metadata, Mapping) else {})]
     if not wanting:
         return []
     event_id = new_id("event")
     now: datetime = session.scalars(select(func.clock_timestamp())).one()
     payload = json.dumps(
-        {"type": type, "timestamp": now.isoformat().replace("+00:00", "Z"), "data": data},
+        {"type": event.type, "timestamp": now.isoformat().replace("+00:00", "Z"), "data": event.data},
         separators=(",", ":"),
         allow_nan=False,
     )
     session.execute(
-        insert(WebhookEventRow).values(id=event_id, team_id=team_id, type=type, payload=payload, created_at=now)
+        insert(WebhookEventRow).values(
+            id=event_id, team_id=event.team_id, type=event.type, payload=payload, created_at=now
+        )
     )
     rows = [
         {
             "id": new_id("delivery"),
             "webhook_id": each.webhook_id,
             "event_id": event_id,
-            "type": type,
-            "subject": subject,
+            "type": event.type,
+            "subject": event.subject,
         }
         for each in wanting
     ]

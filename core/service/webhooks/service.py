@@ -13,7 +13,7 @@ from core.service.teams import audit
 from core.service.teams.principal import Actor, team_of
 from core.service.teams.sealing import Sealed
 from core.service.webhooks.delivery_log import delivery_answer, find_delivery
-from core.service.webhooks.events import Listener, write_event
+from core.service.webhooks.events import Listener, WebhookEvent, write_event
 from core.service.webhooks.schemas import MOST_WEBHOOKS, WebhookBody, WebhookChanges
 from core.service.webhooks.signing import PURPOSE, new_secret
 from core.service.webhooks.tables import WebhookDeliveryRow, WebhookRow, WebhookSecretRow
@@ -134,11 +134,9 @@ def ping(session: Session, caller: Actor, webhook_id: str) -> Delivery:
     """
     row = _find(session, team_of(caller), webhook_id, lock=True)
     _require_enabled(row)
-    type: WebhookType = "webhook.ping"
     subject = new_id("ping")
-    [delivery_id] = write_event(
-        session, [Listener(row.id, None)], row.team_id, type, {"id": subject, "webhook": row.id}, subject=subject
-    )
+    event = WebhookEvent(row.team_id, "webhook.ping", {"id": subject, "webhook": row.id}, subject)
+    [delivery_id] = write_event(session, [Listener(row.id, None)], event)
     audit.note(session, caller, "webhook.ping", row.id, {"delivery": delivery_id})
     return delivery_answer(find_delivery(session, row.id, delivery_id))
 

@@ -6,7 +6,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from core.service.jobs.tables import JobRow
-from core.service.webhooks.events import listeners, write_event
+from core.service.webhooks.events import WebhookEvent, listeners, write_event
 from secateur_wire.states import JobStatus
 from secateur_wire.webhooks import WebhookType
 
@@ -51,4 +51,4 @@ def notify_webhooks(session: Session, job_id: str, team_id: str, status: JobStat
         "metrics": job.metrics,
         "sequence": job.last_event,
     }
-    write_event(session, endpoints, team_id, _TYPES[status], data, subject=job_id)
+    write_event(session, endpoints, WebhookEvent(team_id, _TYPES[status], data, subject=job_id))
