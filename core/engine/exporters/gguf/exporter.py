@@ -20,6 +20,7 @@ from core.engine.exporters.gguf.gate import (
     require_agreement,
     require_token_ids,
 )
+from core.engine.exporters.gguf.llama_cpp import SpeedTrial
 from core.engine.exporters.gguf.runtime import Seconds, require_runtime, running_llama_cpp
 from core.engine.exporters.gguf.settings import GgufSettings, read_settings
 from core.engine.exporters.gguf.sizes import DECODED_TOKENS, MOST_ROUNDS, PROMPT_TOKENS
@@ -124,6 +125,7 @@ class GgufFiles(AddedExporter):
         vocabulary = read_vocabulary(dense, opened.tokenizer(), settings.vocabulary)
         cores = threads or len(os.sched_getaffinity(0))
         prompt = max(min(PROMPT_TOKENS, settings.context - DECODED_TOKENS), 1)
+        trial = SpeedTrial(prompt, DECODED_TOKENS, MOST_ROUNDS, _SECONDS)
         measured = {}
         # One file of the dense model exists at a time, beside the one that the others are made from.
         with TemporaryDirectory(dir=place, prefix="dense-") as folder:
@@ -144,9 +146,7 @@ class GgufFiles(AddedExporter):
                     if is_mixed:
                         other = source.with_name(f"dense-{kind}.gguf")
                         llama_cpp.quantise(source, other, ALL_TYPES[kind].number)
-                    seconds = llama_cpp.speeds(
-                        (other, file), prompt=prompt, decoded=DECODED_TOKENS, most_rounds=MOST_ROUNDS, seconds=_SECONDS
-                    )
+                    seconds = llama_cpp.speeds((other, file), trial)
                 measured[kind] = _speed(seconds, prompt, cores, other.stat().st_size)
                 if kind != FIRST:
                     other.unlink()

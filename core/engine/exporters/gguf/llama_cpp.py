@@ -12,6 +12,7 @@ import resource
 import signal
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -25,6 +26,16 @@ _F32: Final = 0
 _LEAST_ROUNDS: Final = 3
 _NO_FLASH_ATTENTION: Final = 0
 _PARENT_DEATH_SIGNAL: Final = 1
+
+
+@dataclass(frozen=True)
+class SpeedTrial:
+    """Trial of files: a prompt of so many tokens and so many `decoded` after it, at most `most_rounds` in `seconds`."""
+
+    prompt: int
+    decoded: int
+    most_rounds: int
+    seconds: float
 
 
 class _LlamaCpp:
@@ -111,21 +122,20 @@ class _LlamaCpp:
         size = 4 * count * vocabulary
         return {"bytes": size}, bytes(self._ffi.buffer(lib.llama_get_logits(self._context), size))
 
-    def speeds(
-        self, files: list[str], *, prompt: int, decoded: int, most_rounds: int, seconds: float, threads: int
-    ) -> JsonObject:
+    def speeds(self, files: list[str], trial: dict[str, Any], threads: int) -> JsonObject:
         """Return the seconds of a prompt and of decoding after it, of each file in turn, `[file][round]`.
 
-        Contexts have llama.cpp's defaults. The time of a first round, which is not counted, gives the number of rounds
-        that fit in `seconds`; there are at least 3.
+        Contexts are as llama.cpp has them unless told otherwise. A first round, which is not counted, tells how many
+        rounds, of 3 or more, are made in the trial's `seconds`.
         """
+        tried = SpeedTrial(**trial)
         contexts = []
         for file in files:
             parameters = self._lib.llama_model_default_params()
             parameters.n_gpu_layers = 0
             model = self._lib.llama_model_load_from_file(file.encode(), parameters)
             settings = self._lib.llama_context_default_params()
-            settings.n_ctx = prompt + decoded
+            settings.n_ctx = tried.prompt + tried.decoded
             settings.n_threads = settings.n_threads_batch = threads
             context = self._ffi.NULL if model == self._ffi.NULL else self._lib.llama_init_from_model(model, settings)
             if context == self._ffi.NULL:
@@ -133,13 +143,13 @@ class _LlamaCpp:
             contexts.append(context)
         start = time.perf_counter()
         for context in contexts:
-            self._timed(context, prompt, decoded)
-        rounds = min(max(int(seconds / (time.perf_counter() - start)), _LEAST_ROUNDS), most_rounds)
-        times = [[self._timed(context, prompt, decoded) for context in contexts] for _ in range(rounds)]
+            self._timed(context, tried)
+        rounds = min(max(int(tried.seconds / (time.perf_counter() - start)), _LEAST_ROUNDS), tried.most_rounds)
+        times = [[self._timed(context, tried) for context in contexts] for _ in range(rounds)]
         return {"seconds": [[each[place] for each in times] for place in range(len(files))]}
 
-    def _timed(self, context: Any, prompt: int, decoded: int) -> JsonValue:
-        lib = self._lib
+    def _timed(self, context: Any, tried: SpeedTrial) -> JsonValue:
+        lib, prompt, decoded = self._lib, tried.prompt, tried.decoded
         lib.llama_memory_clear(lib.llama_get_memory(context), True)
         vocabulary = lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(lib.llama_get_model(context)))
         tokens = self._ffi.new("llama_token[]", [7919 * place % vocabulary for place in range(prompt + decoded)])

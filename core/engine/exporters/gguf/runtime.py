@@ -8,6 +8,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Final
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
+from core.engine.exporters.gguf.llama_cpp import SpeedTrial
 from core.engine.exporters.gguf.refusal import PARAM
 from secateur_wire.errors import ExportFailed, InvalidRequest
 
@@ -116,17 +118,10 @@ class LlamaCpp:
     def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
         return self._ask("token_ids", texts=list(texts)).ids
 
-    def speeds(self, files: Sequence[Path], *, prompt: int, decoded: int, most_rounds: int, seconds: float) -> Seconds:
+    def speeds(self, files: Sequence[Path], trial: SpeedTrial) -> Seconds:
         """Return the seconds of a prompt and of decoding after it, of each file in turn, `[file][round]`."""
-        return self._ask(
-            "speeds",
-            files=[str(each) for each in files],
-            prompt=prompt,
-            decoded=decoded,
-            most_rounds=most_rounds,
-            seconds=seconds,
-            threads=self._threads,
-        ).seconds
+        paths = [str(each) for each in files]
+        return self._ask("speeds", files=paths, trial=asdict(trial), threads=self._threads).seconds
 
     def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """Return the logits after each token, [time, vocabulary]."""
