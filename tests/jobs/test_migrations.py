@@ -12,7 +12,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from core import database
-from core.database import create_engine_from, has_schema, migrate, migrations, new_id
+from core.database import Base, create_engine_from, has_schema, migrate, migrations, new_id
 from core.database_url import libpq_url
 from core.settings import Settings
 from tests.databases import administrator, next_release
@@ -30,6 +30,12 @@ def upgrade():
     op.execute("ALTER TABLE teams ADD COLUMN next integer")
     op.execute("ALTER TABLE models ADD COLUMN next integer")
 """
+CONSTRAINTS = """
+    SELECT conname FROM pg_constraint
+    WHERE connamespace = current_schema()::regnamespace AND contype IN ('c', 'f', 'p', 'u')
+    AND conrelid <> 'alembic_version'::regclass
+"""
+"""Alembic compares no names of checks."""
 MIGRATOR = """
     SELECT pid FROM pg_stat_activity
     WHERE datname = current_database() AND query LIKE 'CREATE INDEX CONCURRENTLY%' AND wait_event_type = 'Lock'
@@ -56,6 +62,10 @@ def require_whole(settings: Settings) -> None:
             config.attributes["connection"] = connection
             alembic.command.check(config)
             assert connection.exec_driver_sql("SELECT count(*) FROM pg_index WHERE NOT indisvalid").scalar() == 0
+            named = connection.dialect.identifier_preparer.format_constraint
+            tables = Base.metadata.tables.values()
+            declared = {named(each) for table in tables for each in table.constraints} - {None}
+            assert {*connection.exec_driver_sql(CONSTRAINTS).scalars()} == declared
     finally:
         engine.dispose()
 
