@@ -135,29 +135,29 @@ class Hub:
             is_public = info.private is False and info.gated is False  # As far as the hub reports it.
             return HubListing(str(info.sha), files, _configs(getattr(info, "card_data", None)), is_public)
 
-    def open_range(self, repository: str, commit: str, path: str, places: range) -> Iterator[bytes]:
-        """Yield the bytes of a model's file at these places; fewer where the connection ends early without an error.
+    def open_range(self, kind: Kind, repository: str, commit: str, path: str, start: int, end: int) -> Iterator[bytes]:
+        """Yield the bytes from `start` to before `end`; fewer where the connection ends early without an error.
 
         Raises as `listing`, and UnusableModel kinds; the first piece is requested when it is iterated.
         """
-        if not places:
+        if end <= start:
             return
         from huggingface_hub import get_session, hf_hub_url, hf_raise_for_status
         from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # lazily
 
-        url = hf_hub_url(repository, path, repo_type="model", revision=commit, endpoint=self._endpoint)
+        url = hf_hub_url(repository, path, repo_type=kind, revision=commit, endpoint=self._endpoint)
         headers = build_hf_headers(token=self._token) | {
-            "range": f"bytes={places.start}-{places.stop - 1}",
+            "range": f"bytes={start}-{end - 1}",
             "accept-encoding": "identity",
         }
         with (
-            translated_errors("model", repository, commit, path, owner=self._owner),
+            translated_errors(kind, repository, commit, path, owner=self._owner),
             self._watched(repository),
             get_session().stream("GET", url, headers=headers, timeout=TIMEOUT_SECONDS) as response,
         ):
             hf_raise_for_status(response)
-            skip = 0 if response.status_code == 206 else places.start  # a server that does not know ranges sends all
-            left = len(places)
+            skip = 0 if response.status_code == 206 else start  # a server that does not know ranges sends all
+            left = end - start
             for chunk in response.iter_bytes():  # as they arrive: gathering more would lose it with the connection
                 piece = chunk[skip : skip + left]
                 skip = max(0, skip - len(chunk))

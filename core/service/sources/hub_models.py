@@ -33,7 +33,7 @@ def describe_hub_model(hub: Hub, repository: str, listing: HubListing, *, max_by
     there = {file.path: file for file in listing.files}
 
     def read(file: FileReference, start: int, end: int) -> bytes:
-        return b"".join(hub.open_range(repository, listing.commit, file.path, range(start, end)))
+        return b"".join(hub.open_range("model", repository, listing.commit, file.path, start, end))
 
     with TemporaryDirectory(prefix="secateur-hub-") as temporary:
         folder = Path(temporary, repository.partition("/")[2])
