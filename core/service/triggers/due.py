@@ -106,11 +106,11 @@ def _fire(
     `began` is the reading of this process's clock at `now`; `failure` is the failure of the last try.
     """
     due = row.next_fire_at
-    assert due is not None
+    assert due is not None and row.cron is not None and row.timezone is not None
     attempt = _attempt(row)
     prepared = _prepare(context, row, attempt)
     waited = timedelta(seconds=time.monotonic() - began)
-    attempt.note = _lateness(row, due, now, waited, failure)
+    attempt.note = _lateness(row.cron, row.timezone, due, now, waited, failure)
     with transaction(context.sessions) as session:
         locked = session.scalar(
             select(TriggerRow)
@@ -183,14 +183,13 @@ def _park(trigger_id: str, session: Session, reason: SecateurError) -> bool:
 
 
 def _lateness(
-    row: TriggerRow, due: datetime, now: datetime, waited: timedelta, failure: RowFailureRow | None
+    cron: str, timezone: str, due: datetime, now: datetime, waited: timedelta, failure: RowFailureRow | None
 ) -> str | None:
     """Return the note for a firing that is late, or that stands for several; None for one in time.
 
     It was taken up at `now`, and has `waited` for the hub since; `failure` is the failure of the last try.
     """
-    assert row.cron is not None and row.timezone is not None
-    missed = count_due(row.cron, row.timezone, due, now)
+    missed = count_due(cron, timezone, due, now)
     late = now + waited - due
     if missed == 0 and late < _LATE:
         return None

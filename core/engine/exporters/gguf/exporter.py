@@ -125,7 +125,7 @@ class GgufFiles(AddedExporter):
         vocabulary = read_vocabulary(dense, opened.tokenizer(), settings.vocabulary)
         cores = threads or len(os.sched_getaffinity(0))
         prompt = max(min(PROMPT_TOKENS, settings.context - DECODED_TOKENS), 1)
-        trial = SpeedTrial(prompt, DECODED_TOKENS, MOST_ROUNDS, _SECONDS)
+        trial = SpeedTrial(prompt=prompt, decoded=DECODED_TOKENS, most_rounds=MOST_ROUNDS, seconds=_SECONDS)
         measured = {}
         # One file of the dense model exists at a time, beside the one that the others are made from.
         with TemporaryDirectory(dir=place, prefix="dense-") as folder:

@@ -12,11 +12,10 @@ import resource
 import signal
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from pydantic import JsonValue
+from pydantic import BaseModel, JsonValue
 
 from secateur_wire.base import JsonObject
 
@@ -28,8 +27,7 @@ _NO_FLASH_ATTENTION: Final = 0
 _PARENT_DEATH_SIGNAL: Final = 1
 
 
-@dataclass(frozen=True)
-class SpeedTrial:
+class SpeedTrial(BaseModel, frozen=True):
     """Trial of files: a prompt of so many tokens and so many `decoded` after it, at most `most_rounds` in `seconds`."""
 
     prompt: int
@@ -122,13 +120,13 @@ class _LlamaCpp:
         size = 4 * count * vocabulary
         return {"bytes": size}, bytes(self._ffi.buffer(lib.llama_get_logits(self._context), size))
 
-    def speeds(self, files: list[str], trial: dict[str, Any], threads: int) -> JsonObject:
+    def speeds(self, files: list[str], trial: JsonObject, threads: int) -> JsonObject:
         """Return the seconds of a prompt and of decoding after it, of each file in turn, `[file][round]`.
 
         Contexts are as llama.cpp has them unless told otherwise. A first round, which is not counted, tells how many
         rounds, of 3 or more, are made in the trial's `seconds`.
         """
-        tried = SpeedTrial(**trial)
+        tried = SpeedTrial.model_validate(trial)
         contexts = []
         for file in files:
             parameters = self._lib.llama_model_default_params()

@@ -8,7 +8,6 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Final
@@ -121,7 +120,7 @@ class LlamaCpp:
     def speeds(self, files: Sequence[Path], trial: SpeedTrial) -> Seconds:
         """Return the seconds of a prompt and of decoding after it, of each file in turn, `[file][round]`."""
         paths = [str(each) for each in files]
-        return self._ask("speeds", files=paths, trial=asdict(trial), threads=self._threads).seconds
+        return self._ask("speeds", files=paths, trial=trial.model_dump(), threads=self._threads).seconds
 
     def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """Return the logits after each token, [time, vocabulary]."""
