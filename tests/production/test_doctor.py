@@ -75,14 +75,14 @@ def test_each_broken_setting_and_a_missing_extra_are_named_with_what_to_do(
     }
     assert all(bool(finding["to_do"]) == (finding["state"] != "ok") for finding in findings.values())
     assert "'secateur-server[worker]'" in findings["packages of a worker"]["to_do"]
-    assert "torch is not installed" in findings["packages of a worker"]["found"]
-    assert "127.0.0.1:1" in findings["broker"]["found"] and "SECATEUR_BROKER_URL" in findings["broker"]["to_do"]
+    assert "torch is not installed" in findings["packages of a worker"]["detail"]
+    assert "127.0.0.1:1" in findings["broker"]["detail"] and "SECATEUR_BROKER_URL" in findings["broker"]["to_do"]
 
 
 def test_a_setting_that_cannot_be_read_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECATEUR_PORT", "none")
     *_, last = examine()
-    assert (last.what, last.state) == ("SECATEUR_PORT", "missing") and "integer" in last.found
+    assert (last.what, last.state) == ("SECATEUR_PORT", "missing") and "integer" in last.detail
 
 
 def test_a_package_of_another_version_than_the_tested_one_is_named(
@@ -92,7 +92,7 @@ def test_a_package_of_another_version_than_the_tested_one_is_named(
     tested.write_text(f"# Tested.\nfastapi==0.1\nhttpx=={version('httpx')}\npytest==0.1\n")
     monkeypatch.setattr(packages, "TESTED", tested)
     found = packages.check_versions()
-    assert found.found == f"fastapi {version('fastapi')} (tested: 0.1)"
+    assert found.detail == f"fastapi {version('fastapi')} (tested: 0.1)"
     assert found.state == "warning" and found.to_do is not None and str(tested) in found.to_do
 
 
@@ -106,6 +106,6 @@ def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, number: str, **devic
 
 def test_a_gpu_that_is_lost_or_not_there_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found = gpu(monkeypatch, tmp_path, number="0", n0=lost(h100()))
-    assert found.state == "missing" and "the device does not answer" in found.found
+    assert found.state == "missing" and "the device does not answer" in found.detail
     found = gpu(monkeypatch, tmp_path, number="7", n0=h100())
-    assert found.state == "missing" and "no device 7" in found.found
+    assert found.state == "missing" and "no device 7" in found.detail

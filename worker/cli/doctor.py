@@ -19,7 +19,7 @@ def doctor(as_json: JsonOption = False) -> None:
         documents: list[JsonValue] = [each.model_dump() for each in findings]
         print_json(documents)
     else:
-        print_table(("what", "state", "found"), [(each.what, each.state, each.found) for each in findings])
+        print_table(("what", "state", "detail"), [(each.what, each.state, each.detail) for each in findings])
         for each in findings:
             if each.to_do is not None:
                 say(f"{each.what}, what to do: {each.to_do}")

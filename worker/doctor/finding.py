@@ -13,17 +13,17 @@ class Finding(BaseModel, frozen=True):
 
     what: str
     state: State
-    found: str
+    detail: str
     to_do: str | None = None
 
 
-def ok(what: str, found: str) -> Finding:
-    return Finding(what=what, state="ok", found=found)
+def ok(what: str, detail: str) -> Finding:
+    return Finding(what=what, state="ok", detail=detail)
 
 
-def warning(what: str, found: str, to_do: str) -> Finding:
-    return Finding(what=what, state="warning", found=found, to_do=to_do)
+def warning(what: str, detail: str, to_do: str) -> Finding:
+    return Finding(what=what, state="warning", detail=detail, to_do=to_do)
 
 
-def missing(what: str, found: str, to_do: str) -> Finding:
-    return Finding(what=what, state="missing", found=found, to_do=to_do)
+def missing(what: str, detail: str, to_do: str) -> Finding:
+    return Finding(what=what, state="missing", detail=detail, to_do=to_do)

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from core.device_kinds import CPU, device_kind
+from core.device_kinds import CPU, CUDA, device_kind
 from core.settings import Settings
 from secateur.formatting import size
 from worker.devices import Device, DeviceReader, ask
@@ -15,7 +15,7 @@ from worker.doctor.finding import Finding, missing, ok, warning
 from worker.machine import cores, disk_room_bytes, memory_bytes, seclusion_refusal, usable_memory_bytes
 from worker.processes import run
 
-_TRIAL: Final = "import torch; torch.zeros(1, device='cuda')"
+_TRIAL: Final = f"import torch; torch.zeros(1, device={CUDA.name!r})"
 _CUDA_BUILD: Final = "install a build of torch for CUDA: https://pytorch.org/get-started/locally"
 _DRIVER: Final = "install or update the NVIDIA driver, and see that `nvidia-smi` lists the GPU"
 
@@ -65,8 +65,8 @@ def check_threads(settings: Settings) -> Finding:
     threads = settings.threads or (int(environment) if environment.isdigit() else len(os.sched_getaffinity(0)))
     workers = 1 if settings.threads is None and not environment else _workers(settings)
     if threads * workers > there:
-        found = f"{threads * workers} for {there} cores: they wait for one another"
-        return warning(what, found, f"set SECATEUR_THREADS={max(1, there // workers)}")
+        detail = f"{threads * workers} for {there} cores: they wait for one another"
+        return warning(what, detail, f"set SECATEUR_THREADS={max(1, there // workers)}")
     return ok(what, f"{threads * workers} for {there} cores")
 
 
@@ -99,8 +99,8 @@ def check_devices(settings: Settings) -> Finding:
     tried = run([sys.executable, "-P", "-c", _TRIAL], name="torch")
     if tried.returncode != 0:
         said = tried.stdout.strip().rpartition("\n")[2]
-        found = f"{names}, and torch for CUDA {built_for} cannot use it: {said}"
-        return missing(what, found, f"{_DRIVER}; or {_CUDA_BUILD}")
+        detail = f"{names}, and torch for CUDA {built_for} cannot use it: {said}"
+        return missing(what, detail, f"{_DRIVER}; or {_CUDA_BUILD}")
     return ok(what, f"{names}; torch for CUDA {built_for} uses it")
 
 
@@ -118,7 +118,7 @@ def _cuda_of_torch() -> str | None:
     """Return the version of CUDA that torch was built for, without loading torch; None for a build for CPUs."""
     package = find_spec("torch")
     assert package is not None and package.origin is not None
-    cuda: str | None = runpy.run_path(str(Path(package.origin).with_name("version.py")))["cuda"]
+    cuda: str | None = runpy.run_path(str(Path(package.origin).with_name("version.py")))[CUDA.name]
     return cuda
 
 

@@ -125,9 +125,9 @@ app = typer.Typer(
 )
 
 
-def _print_versions(is_asked: bool) -> None:
+def _print_versions(value: bool) -> None:
     """Print the versions of client, server and PyTorch, as far as they are installed, and of Python."""
-    if not is_asked:
+    if not value:
         return
     for package in ("secateur", "secateur-server", "torch"):
         with suppress(PackageNotFoundError):
