@@ -13,9 +13,8 @@ from tests.production.conftest import ENOUGH_DISK
 from tests.production.wheels import SYSTEM_PROGRAMS
 from tests.worker.recordings import Recording, h100, lost
 from worker.doctor import packages
-from worker.doctor.examination import examine
+from worker.doctor.examination import check_devices, examine
 from worker.doctor.finding import Finding
-from worker.doctor.hardware import check_devices
 
 Findings = dict[str, dict[str, Any]]
 
