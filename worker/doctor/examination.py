@@ -83,7 +83,7 @@ def check_user(settings: Settings) -> Finding:
     if settings.database_url is not None:
         return ok(what, "not needed: SECATEUR_DATABASE_URL names a database")
     if os.geteuid() != 0:
-        return ok(what, f"{pwd.getpwuid(os.geteuid()).pw_name}, as all else")
+        return ok(what, "the one that runs all else")
     if any(user.pw_name == SYSTEM_USER for user in pwd.getpwall()):
         return ok(what, f"{SYSTEM_USER}: PostgreSQL refuses to run as root")
     if shutil.which("useradd") is not None:
@@ -100,8 +100,7 @@ def check_broker(settings: Settings) -> Finding:
     what = "broker"
     if settings.broker_url is None:
         return ok(what, "folders in home")
-    address = urlsplit(settings.broker_url)
-    where = f"{address.hostname}:{address.port or 6379}"
+    where = urlsplit(settings.broker_url).netloc.rpartition("@")[2]
     if broker_answers(celery_app(settings)):
         return ok(what, f"{where} answers")
     return missing(
