@@ -129,11 +129,11 @@ def test_without_gates_everything_passes() -> None:
         ("max_perplexity_ratio", {"tasks": ["piqa"]}, False, 'add "evaluation": {"datasets": ["NAME"]}'),
         ("max_task_accuracy_drop", {"datasets": ["oak"]}, False, 'add "evaluation": {"tasks": ["NAME"]}'),
         ("max_accuracy_drop", {}, True, 'images to measure on: add "evaluation": {"datasets": ["NAME"]}'),
-        ("max_accuracy_drop", {"datasets": ["oak"]}, False, "is none of them: use max_perplexity_ratio"),
-        ("max_perplexity_ratio", {"datasets": ["oak"]}, True, "belongs to language models"),
-        ("max_task_accuracy_drop", {"tasks": ["piqa"]}, True, "is none of them: use max_accuracy_drop"),
+        ("max_accuracy_drop", {"datasets": ["oak"]}, False, "not for this model: use max_perplexity_ratio"),
+        ("max_perplexity_ratio", {"datasets": ["oak"]}, True, "is only for language models"),
+        ("max_task_accuracy_drop", {"tasks": ["piqa"]}, True, "not for this model: use max_accuracy_drop"),
         ("max_export_kl", {"datasets": ["oak"]}, False, 'add "output": {"exports": '),
-        ("max_export_kl", {}, True, "belongs to language models"),
+        ("max_export_kl", {}, True, "is only for language models"),
     ],
 )
 def test_a_gate_that_nothing_will_measure_is_refused_with_what_to_add(

@@ -87,7 +87,7 @@ def test_jobs_are_compared_in_words_charts_and_tables(portal: Page, jobs: list[s
     portal.go_back()
     portal.get_by_label("Cost").select_option("latency")
     portal.locator("form", has=portal.get_by_label("Cost")).get_by_role("button").click()
-    expect(portal.get_by_text("None of these jobs has measured perplexity on numbers and latency")).to_be_visible()
+    expect(portal.get_by_text("None of these jobs has measured both perplexity on numbers and latency")).to_be_visible()
     portal.get_by_role("link", name=f"Take {second} away").click()
     expect(portal.get_by_role("heading", name="Compare 2 jobs")).to_be_visible()
     portal.get_by_label("Id of another job").fill(jobs[1])

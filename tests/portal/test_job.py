@@ -171,7 +171,7 @@ def test_a_page_opened_when_the_estimate_is_over_says_so(
     submitted.has_run_for(150.0)
     browser = Browserless(live_api, admin_key)
     page = browser.http.get(f"/portal/jobs/{submitted.id}").text
-    assert "takes longer than expected, which was about 2 min" in page and " left</span>" not in page
+    assert "takes longer than the expected about 2 min" in page and " left</span>" not in page
     browser.close()
 
 

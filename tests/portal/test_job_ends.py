@@ -77,7 +77,7 @@ def test_figures_and_files_stay_on_the_page_through_a_cancelled_retry(somebody: 
 def test_texts_without_figures_do_not_speak_of_any(somebody: Browserless, submitted: Running) -> None:
     submitted.begin().fail("gate_missed", "not measured", metrics={}, report=REPORT)
     shown = somebody.http.get(f"/portal/jobs/{submitted.id}").text
-    assert "Read them as examples." in shown and "the figures above" not in shown
+    assert "These are only examples." in shown and "the figures above" not in shown
 
 
 def test_a_latency_that_is_below_its_limit_by_less_than_its_noise_is_unproven(

@@ -170,7 +170,7 @@ def test_admins_register_folders_of_the_server(
     portal.get_by_label("Name", exact=True).fill("oak")
     portal.get_by_label("Folder").fill("/etc")
     portal.get_by_role("button", name="Register").click()
-    expect(portal.locator("#field-path-error")).to_contain_text("lies outside the folders")
+    expect(portal.locator("#field-path-error")).to_contain_text("is outside the folders")
     require_accessible(portal)
     portal.get_by_label("Folder").fill(str(folder))
     portal.get_by_label("Where it comes from").fill("<script>alert(1)</script>")

@@ -64,7 +64,7 @@ def test_three_answers_on_one_screen_become_a_job(
     expect(slider).to_be_focused()
     assert portal.evaluate(_FITS), "all of it is on one screen"
     require_accessible(portal)
-    portal.get_by_text("Why so").click()
+    portal.get_by_text("Why this").click()
     expect(portal.locator(".why li").filter(has_text="method").first).to_be_visible()
     portal.get_by_role("button", name="Prune it").click()
     job = _submitted(portal, live_api)

@@ -81,7 +81,7 @@ def test_what_is_kept_is_tried_then_set(
     expect(portal.get_by_role("row", name=ended)).to_contain_text("goes")
     portal.once("dialog", lambda dialog: dialog.accept())
     portal.get_by_role("button", name="Set it").click()
-    expect(portal.get_by_text("artifacts go 30 days after their job")).to_be_visible()
+    expect(portal.get_by_text("artifacts are removed 30 days after their job")).to_be_visible()
     require_accessible(portal)
     assert apply_retention(sessions, settings) == 1
     assert live_api.get(f"/v1/jobs/{ended}/artifacts").json()["data"] == []

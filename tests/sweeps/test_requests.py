@@ -68,7 +68,7 @@ def test_invalid_points_can_be_left_out(sweeps: Sweeps, grid_body: dict[str, Any
         ({"gates": {"max_perplexity_ratio": 2}}, {}, "search.subject_to"),
         ({"evaluation": {}}, {}, "needs a text to measure on"),
         ({}, {"subject_to": {"max_task_accuracy_drop": 0.1}}, "needs tasks to measure on"),
-        ({}, {"subject_to": {"max_accuracy_drop": 0.1}}, "belongs to image classifiers"),
+        ({}, {"subject_to": {"max_accuracy_drop": 0.1}}, "is only for image classifiers"),
         ({}, {"methods": ["depth"], "sparsities": [0.001]}, "1 of 1 points cannot be run"),
     ],
 )

@@ -58,7 +58,7 @@ class LoRAShearParameters(AdapterOptions):
     def _long_enough(self) -> Self:
         steps = self.training(2).steps
         if steps < 10 * self.periods:
-            raise ValueError(f"periods: {self.periods} need at least {10 * self.periods} steps, there are {steps}")
+            raise ValueError(f"periods: {self.periods} need at least {10 * self.periods} steps, but there are {steps}")
         return self
 
 

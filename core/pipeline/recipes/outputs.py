@@ -15,7 +15,7 @@ def resolve_output(output: Output, description: Description, request: ResolvedRe
     if exporter.default_compression is None and output.compression is not None:
         compressed = " and ".join(repr(form) for form, each in OFFERED.items() if each.default_compression is not None)
         raise InvalidRequest(
-            f"output.compression belongs to format {compressed}, not to {output.format!r}: leave it out",
+            f"output.compression is only for format {compressed}, not to {output.format!r}: leave it out",
             param="output.compression",
         )
     exporter.check(description, request.removal)

@@ -90,9 +90,7 @@ def resolve_target(description: Description, request: UnresolvedRequest, target:
         return replace(resolved, sparsity=None)
     dense = description.parameters if target.parameters is not None else description.bytes
     if target.limit > dense:
-        raise InvalidTarget(
-            f"{param} {target.limit:,}: the dense model has {dense:,} already, ask for no more", param=param
-        )
+        raise InvalidTarget(f"{param} {target.limit:,}: the dense model has only {dense:,}: use less", param=param)
     kind: Figure = "parameters" if target.parameters is not None else "bytes"
     scale = removal.scale(cut, kind)
     meant = scale.sparsity_of(target.limit) if target.limit < dense else 0.0

@@ -93,7 +93,7 @@ def require_measured(gates: Gates, evaluation: Evaluation, task: ModelTask, *, h
         kind, param = _GATES[name], f"gates.{name}"
         if kind.models not in (None, task.models):
             instead = f": use {kind.instead}" if kind.instead else ""
-            raise InvalidRequest(f"{param} belongs to {kind.models}, the model is none of them{instead}", param=param)
+            raise InvalidRequest(f"{param} is only for {kind.models}, not for this model{instead}", param=param)
         if kind.needs is not None and not getattr(evaluation, kind.needs):
             what = {"tasks": "questions", "datasets": task.texts}[kind.needs]
             raise InvalidRequest(

@@ -35,7 +35,7 @@ def _deep(levels: int) -> Any:
         ({"head_dim": "8"}, "'head_dim', and '8' is no whole number"),
         ({"max_position_embeddings": 10**15}, "'max_position_embeddings', and a whole number up to"),
         ({"text_config": {"num_experts": 2**30}}, "'text_config.num_experts', and 1073741824 is not from 0 to"),
-        ({"rope_parameters": {"factor": math.nan}}, "'rope_parameters.factor', and not a number"),
+        ({"rope_parameters": {"factor": math.nan}}, "'rope_parameters.factor', and not-a-number (NaN)"),
         ({"attention": _deep(MOST_LEVELS)}, "'attention.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0', which is nested"),
         ({"rope_parameters": {"partial_rotary_factor": 2.0}}, "partial_rotary_factor', and 2.0 is not from 0 to 1"),
         ({"hidden_act": "\ud800"}, "'hidden_act', and its text is not valid"),

@@ -120,8 +120,16 @@ WRONG: dict[str, tuple[Change, Change, str]] = {
     "a tensor is missing": (lambda saved: saved.pop(NORM), dict, "does not accept the artifact"),
     "a tensor too many": (lambda saved: saved.update(more=saved[NORM].clone()), dict, "does not accept the artifact"),
     "a logit": (dict, lambda wanted: wanted["logits"][0, -1, 5].add_(1), r"logits\) differ by"),
-    "a logit that is no number": (dict, lambda wanted: wanted["logits"][0, -1, 5].fill_(torch.nan), "are not finite"),
-    "a logit too large": (dict, lambda wanted: wanted["logits"][0, -1, 5].fill_(-torch.inf), "are not finite"),
+    "a logit that is no number": (
+        dict,
+        lambda wanted: wanted["logits"][0, -1, 5].fill_(torch.nan),
+        "are infinite or not a number",
+    ),
+    "a logit too large": (
+        dict,
+        lambda wanted: wanted["logits"][0, -1, 5].fill_(-torch.inf),
+        "are infinite or not a number",
+    ),
 }
 
 

@@ -198,7 +198,7 @@ def test_samples_are_spaced_evenly_or_drawn_by_seed_and_never_twice(tmp_path: Pa
     drawn = [shades(opened(file, tmp_path, choice=ImageSelection(30, seed))[0]) for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2] and drawn[0] != sorted(drawn[0])
     assert all(len(set(each)) == 30 for each in drawn)
-    with pytest.raises(TooFewImages, match=r"calibration needs 101 images; 'a\.parquet' has 100") as caught:
+    with pytest.raises(TooFewImages, match=r"calibration needs 101 images, but 'a\.parquet' has 100") as caught:
         opened(file, tmp_path, choice=ImageSelection(101, 0, "calibration"))
     assert caught.value.param == "calibration.samples"
 

@@ -107,6 +107,6 @@ def test_what_cannot_be_matched_is_refused_by_name(tmp_path: Path) -> None:
         with pytest.raises(InvalidRequest, match=said) as caught:
             check_matching(asked, student, model, removed)
         assert caught.value.param == "recovery.hidden_states"
-    with pytest.raises(InvalidRequest, match="belongs to language models") as caught:
+    with pytest.raises(InvalidRequest, match="is only for language models") as caught:
         complete_image_recovery(asked)
     assert caught.value.param == "recovery.hidden_states"

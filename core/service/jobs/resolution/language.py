@@ -230,7 +230,7 @@ class _Resolution:
         if RECOVERIES[recovery.method].learns_from_model:
             if prunes and recovery.teacher is not None:
                 raise InvalidRequest(
-                    f"{_TEACHER} belongs to method recover: a model that is pruned learns from its own dense self",
+                    f"{_TEACHER} is only for method recover: a job that prunes uses its own dense model",
                     param=_TEACHER,
                 )
             if not prunes:
