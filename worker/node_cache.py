@@ -140,8 +140,8 @@ class NodeCache:
             while used + size > self._max_bytes or self._free() < missing:
                 if not others:
                     raise DiskFull(
-                        f"{missing} bytes are to be fetched; the disk of {self._root} has {self._free()} free, and "
-                        f"other jobs use {used} of the {self._max_bytes} the cache may take"
+                        f"{missing} bytes must be fetched, but the disk of {self._root} has {self._free()} free, "
+                        f"and other jobs use {used} of the {self._max_bytes} that the cache may take"
                     )
                 oldest = others.pop(0)
                 if self._remove(oldest.key):

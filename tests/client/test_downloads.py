@@ -143,7 +143,7 @@ def test_a_length_other_than_the_listed_one_is_an_error(
 def test_a_file_that_changed_since_it_was_listed_is_an_error(client: Client, script: Script, folder: Path) -> None:
     script.files = {"model.safetensors": WEIGHTS}
     script.listed["model.safetensors"] = {"sha256": "0" * 64}
-    with pytest.raises(errors.ChecksumMismatch, match="run again meanwhile"):
+    with pytest.raises(errors.ChecksumMismatch, match="run again in the meantime"):
         client.download(JOB_ID, folder)
 
 

@@ -158,8 +158,8 @@ async def _fetch(transport: Transport, path: str, file: ArtifactFile, target: Pa
     if received != file.bytes or digest != file.sha256:
         part_file.unlink()
         raise ChecksumMismatch(
-            f"{file.path}: the {received} bytes that came have SHA-256 {digest}, the server lists {file.bytes} bytes "
-            f"with {file.sha256}; they were thrown away, download again"
+            f"{file.path}: the {received} bytes that arrived have SHA-256 {digest}, but the server lists "
+            f"{file.bytes} bytes with {file.sha256}. They were deleted: download again"
         )
     part_file.replace(target)
     on_progress(file, file.bytes)
@@ -209,5 +209,6 @@ def _check_same_file(response: httpx.Response, file: ArtifactFile) -> None:
     etag = response.headers.get("ETag", "").strip('"')
     if _SHA256.fullmatch(etag) and etag != file.sha256:
         raise ChecksumMismatch(
-            f"{file.path} is now {etag}, the list said {file.sha256}: the job was run again meanwhile; download again"
+            f"{file.path} is now {etag}, but the list said {file.sha256}: the job was run again in the meantime; "
+            "download again"
         )

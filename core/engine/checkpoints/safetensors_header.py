@@ -90,7 +90,7 @@ def read_header(file: Path) -> dict[str, TensorEntry]:
             raise corrupt(f"it has {size} bytes, fewer than the 8 of the header length")
         (length,) = struct.unpack("<Q", prefix)
         if length > min(MAX_HEADER_BYTES, size - 8):
-            raise corrupt(f"its header claims {length} bytes, the file has {size}")
+            raise corrupt(f"its header claims {length} bytes, but the file has {size}")
         raw = stream.read(length)
     try:
         header = parse_json(raw)
@@ -107,7 +107,7 @@ def read_header(file: Path) -> dict[str, TensorEntry]:
             raise corrupt(f"tensor {entry.name[:200]!r} overlaps another or leaves a gap")
         position = entry.end
     if position != size:
-        raise corrupt(f"its tensors need {position} bytes, the file has {size} (truncated or padded)")
+        raise corrupt(f"its tensors need {position} bytes, but the file has {size} (truncated or padded)")
     return entries
 
 

@@ -185,7 +185,9 @@ class _Reading:
         data = math.ceil(self._place / alignment) * alignment
         for tensor, start, length in table:
             if data + start + length > self._size:
-                self._refuse(f"tensor {tensor.name!r} ends at byte {data + start + length}, the file has {self._size}")
+                self._refuse(
+                    f"tensor {tensor.name!r} ends at byte {data + start + length}, but the file has {self._size}"
+                )
         if len({tensor.name for tensor, *_ in table}) < len(table):
             self._refuse("it has two tensors of one name")
         return GgufHeader(self._name, metadata, tuple(tensor for tensor, *_ in table))
@@ -258,7 +260,7 @@ class _Reading:
     def _bytes(self, length: int, what: str) -> bytes:
         end = self._place + length
         if end > self._size:
-            self._refuse(f"{what} would end at byte {end}, the file has {self._size} (truncated?)")
+            self._refuse(f"{what} would end at byte {end}, but the file has {self._size} (truncated?)")
         if end > MOST_HEADER_BYTES:
             self._refuse(f"its header is longer than the {MOST_HEADER_BYTES} bytes that are read")
         raw = self._stream.read(length)

@@ -127,14 +127,14 @@ def check_matching(
         return
     if description.hidden_size != teacher.hidden_size:
         raise InvalidRequest(
-            f"{_HIDDEN_STATES}: the model's hidden states are {description.hidden_size} wide, those of the model to "
-            f"learn from {teacher.hidden_size}: leave it out, or learn from one as wide",
+            f"{_HIDDEN_STATES}: the model's hidden states have {description.hidden_size} values, but the teacher's "
+            f"have {teacher.hidden_size}: leave it out, or use a teacher with as many",
             param=_HIDDEN_STATES,
         )
     if description.layers != teacher.layers - len(set(removed_layers)):
         raise InvalidRequest(
-            f"{_HIDDEN_STATES}: the model has {description.layers} layers, the one to learn from {teacher.layers}, and "
-            "which are left is known in the job that removes the others alone: leave it out, or recover in such a job",
+            f"{_HIDDEN_STATES}: the model has {description.layers} layers and the teacher {teacher.layers}, and "
+            "only a job that removes the layers itself knows which remain: leave it out, or recover in such a job",
             param=_HIDDEN_STATES,
         )
 

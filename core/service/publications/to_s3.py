@@ -170,7 +170,7 @@ def _raise_translated(error: BaseException, destination: S3Destination) -> NoRet
     if code in ("NoSuchBucket", "404"):
         raise DestinationRefused(f"there is no bucket {bucket!r}", param="to") from None
     if code in _ELSEWHERE:
-        raise DestinationRefused(f"bucket {bucket!r} is in another region: name it", param="region") from None
+        raise DestinationRefused(f"bucket {bucket!r} is in another region: give its region", param="region") from None
     if is_disk_full(error):
         raise DiskFull("no space is left on the disk of the machine that publishes") from None
     if at is not None and at.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == _FULL:

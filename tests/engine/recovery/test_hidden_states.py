@@ -100,8 +100,8 @@ def test_what_cannot_be_matched_is_refused_by_name(tmp_path: Path) -> None:
     check_matching(asked, shallow, model, [1])
     check_matching(asked.model_copy(update={"hidden_states": 0.0}), narrow, model)
     for student, removed, said in (
-        (narrow, [], "are 16 wide, those of the model to learn from 32"),
-        (shallow, [], "has 2 layers, the one to learn from 3"),
+        (narrow, [], "have 16 values, but the teacher.s have 32"),
+        (shallow, [], "has 2 layers and the teacher 3"),
         (shallow, [0, 1], "has 2 layers"),
     ):
         with pytest.raises(InvalidRequest, match=said) as caught:

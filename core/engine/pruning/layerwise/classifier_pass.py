@@ -112,7 +112,7 @@ def layer_rates(layers: Sequence[LinearShape], allocation: Any, sparsity: float)
         return {shape.name: sparsity for shape in layers}
     if len(allocation) <= max(shape.layer for shape in layers):
         raise InvalidParameters(
-            f"parameters.allocation: {len(allocation)} sparsities given, the model has at least "
+            f"parameters.allocation: {len(allocation)} sparsities given, but the model has at least "
             f"{max(shape.layer for shape in layers) + 1} layers",
             param="parameters.allocation",
         )

@@ -200,7 +200,8 @@ def _open_teacher(opened: OpenedModel) -> tuple[ModelFolder, nn.Module]:
     words, own = folder.description.vocabulary_size, opened.folder.description.vocabulary_size
     if words != own:
         raise InvalidRequest(
-            f"recovery.teacher has a vocabulary of {words}, the model one of {own}: distill compares word by word",
+            f"recovery.teacher has a vocabulary of {words} words, but the model has {own}: distill compares word by "
+            "word, so they must be equal",
             param=_TEACHER,
         )
     check_matching(opened.recovery, opened.folder.description, folder.description, opened.removed_layers)

@@ -44,7 +44,7 @@ def prunable_linears(description: Description, parameters: LayerSelection) -> li
     for layer in parameters.skip_layers:
         if layer >= description.layers:
             raise InvalidParameters(
-                f"parameters.skip_layers: layer {layer} does not exist, the model has layers 0 to "
+                f"parameters.skip_layers: layer {layer} does not exist; the model has layers 0 to "
                 f"{description.layers - 1}",
                 param="parameters.skip_layers",
             )
@@ -149,7 +149,7 @@ def _check_allocation(
     if isinstance(allocation, list):
         if len(allocation) != layers:
             raise InvalidParameters(
-                f"{where}: {len(allocation)} sparsities given, the model has {layers} layers", param=where
+                f"{where}: {len(allocation)} sparsities given, but the model has {layers} layers", param=where
             )
         listed = [*allocation, sparsity]  # the output head is one layer further and has the request's own sparsity
         removed = sum(listed[linear.layer] * linear.numel for linear in linears)

@@ -143,7 +143,7 @@ def _check_fits(row: DatasetRow, needs: ImageNeeds) -> None:
         )
     if row.classes > needs.classes:
         raise UnusableDataset(
-            f"{needs.param}: {row.name!r} has labels of {row.classes} classes, the model has {needs.classes}",
+            f"{needs.param}: {row.name!r} has labels of {row.classes} classes, but the model has {needs.classes}",
             param=needs.param,
         )
     if row.images < (needs.samples or 1):

@@ -260,8 +260,8 @@ class _Resolution:
             raise InvalidRequest(f"{_TEACHER}: {named!r} is not a language model", param=_TEACHER) from None
         if described.vocabulary_size != self.description.vocabulary_size:
             raise InvalidRequest(
-                f"{_TEACHER}: {named!r} has a vocabulary of {described.vocabulary_size}, the model one of "
-                f"{self.description.vocabulary_size}: distill compares word by word",
+                f"{_TEACHER}: {named!r} has a vocabulary of {described.vocabulary_size} words, but the model has "
+                f"{self.description.vocabulary_size}: distill compares word by word, so they must be equal",
                 param=_TEACHER,
             )
         check_matching(recovery, self.description, described)
