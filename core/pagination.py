@@ -175,8 +175,8 @@ def _first_having(
     session.execute(_ORDER_SETTINGS)
     if matches and matches[0][1] > _MOST_MATCHES:
         raise InvalidRequest(
-            f"search: more than {_MOST_MATCHES} of this list have these words, and too few of those that come first "
-            "in this order: add a word or a filter, or choose another order",
+            f"search: more than {_MOST_MATCHES} entries of this list have these words, but too few are at its "
+            "beginning in this order: add a word or a filter, or choose another order",
             param="search",
         )
     return session.scalars(ordered.where(ordering.table.id.in_([row_id for row_id, _ in matches]))).all()
@@ -251,7 +251,9 @@ def _decode(cursor: str, order: Order, param: str) -> _Place:
         decoded = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode())
         name, written_key, created_at, row_id = decoded
         if _text(name) != order.name:
-            raise InvalidRequest(f"{param}: a cursor of a list in the order {name!r}, not {order.name!r}", param=param)
+            raise InvalidRequest(
+                f"{param}: this cursor is of a list sorted by {name!r}, not by {order.name!r}", param=param
+            )
         return _Place(_key(written_key, order), _moment(created_at), _text(row_id))
     except (ValueError, TypeError, RecursionError, binascii.Error):
         raise InvalidRequest(

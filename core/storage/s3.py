@@ -226,7 +226,7 @@ class S3Store:
                 "cat_ranges", [source] * len(starts), starts, ends, on_error="raise", watch=watch
             )
             if sum(map(len, chunks)) != ends[-1] - start:
-                raise StoreUnavailable("a file in the store is shorter than it was")
+                raise StoreUnavailable("a file in the store has become shorter")
             yield from chunks
             start = ends[-1]
 

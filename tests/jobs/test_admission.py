@@ -263,7 +263,7 @@ def test_a_job_that_nobody_can_take_says_why_it_waits(
     assert shown["waiting_reason"] == api.get(f"/v1/jobs/{job['id']}").json()["waiting_reason"]
     assert shown["waiting_reason"] == (
         "no worker of queue 'default' has room for it: it needs about 96.0 GiB of device memory, NVIDIA H100 has "
-        "80.0 GiB, the largest there is; that one tries it once the job has waited 600 s"
+        "80.0 GiB, the largest worker; that worker tries it when the job has waited 600 s"
     )
     need(sessions, job["id"], device=80, memory=8)
     assert api.get(f"/v1/jobs/{job['id']}").json()["waiting_reason"] is None

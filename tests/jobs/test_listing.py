@@ -111,7 +111,7 @@ def test_every_order_is_looked_through_both_ways_without_a_gap(
 def test_a_cursor_counts_in_its_own_order_only(sessions: sessionmaker[Session], team: str, grove: list[JobRow]) -> None:
     with transaction(sessions) as session:
         cursor = _look(session, team, "newest").after
-        with pytest.raises(InvalidRequest, match="a list in the order 'newest', not 'model'"):
+        with pytest.raises(InvalidRequest, match="a list sorted by 'newest', not by 'model'"):
             _look(session, team, "model", after=cursor)
         when = "2026-03-02T09:30:00+00:00"
         places = (

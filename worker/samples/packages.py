@@ -195,7 +195,7 @@ class PackageIndex:
             begins = start if response.status_code == httpx.codes.PARTIAL_CONTENT else 0
             place = _first_byte(response) if begins else 0
             if place != begins:
-                raise Unavailable(f"the package index at {self._host} answers with another part of {file}")
+                raise Unavailable(f"the package index at {self._host} answered with another part of {file}")
             for chunk in response.iter_raw():
                 wanted = chunk[max(start - place, 0) : max(end - place, 0)]
                 place += len(chunk)
@@ -219,13 +219,15 @@ class PackageIndex:
             for chunk in response.iter_bytes(2**16):
                 content += chunk
                 if len(content) > _MOST_PAGE_BYTES:
-                    raise DownloadFailed(f"What the package index at {self._host} says of {project} is too long.")
+                    raise DownloadFailed(
+                        f"The answer of the package index at {self._host} about {project} is too long."
+                    )
         if response.headers.get("Content-Type", "").partition(";")[0].strip() == _JSON:
             try:
                 listed = {each.filename: each.url for each in _Listing.model_validate_json(bytes(content)).files}
             except ValidationError as error:
                 raise DownloadFailed(
-                    f"What the package index at {self._host} says of {project} cannot be read."
+                    f"The answer of the package index at {self._host} about {project} cannot be read."
                 ) from error
         else:
             links = _Links()
@@ -254,7 +256,7 @@ class PackageIndex:
                 f"the package index at {self._host} cannot be reached for {file} ({type(error).__name__})"
             ) from error
         except (httpx.InvalidURL, UnicodeError) as error:
-            raise DownloadFailed(f"The package index gives an address for {file} that is none.") from error
+            raise DownloadFailed(f"The package index gives an address for {file} that is not valid.") from error
 
 
 def _first_byte(response: httpx.Response) -> int:

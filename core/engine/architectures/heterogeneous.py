@@ -171,8 +171,8 @@ def per_layer_architecture(config: Mapping[str, Any], discovered: Architecture |
     family = families.get(str(config.get("model_type")))
     if family is None or config.get(AUTO_MAP_KEY) != _auto_map(family):
         raise UnsafeConfig(
-            f"config.json holds {AUTO_MAP_KEY!r}, which selects code to run, and not that of an artifact of this "
-            "service",
+            f"config.json holds {AUTO_MAP_KEY!r}, which selects code to run, and the code is not that of an "
+            "artifact of this service",
             param="model",
         )
     layers = config.get(LAYERS_KEY)

@@ -129,7 +129,7 @@ def _fp8(name: str, codes: TensorEntry, scales: TensorEntry, quantisation: Quant
     if codes.dtype != _FP8_CODES or scales.dtype not in _FP8_SCALE_DTYPES:
         raise _mismatch(codes, scales, f"codes are {_FP8_CODES}, scales one of {', '.join(_FP8_SCALE_DTYPES)}")
     if len(codes.shape) < 2 or not codes.numel or not scales.numel:
-        raise _mismatch(codes, scales, "weights have two dimensions or more, and scales")
+        raise _mismatch(codes, scales, "weights must have two or more dimensions, and scales as many")
     *lead, rows, columns = codes.shape
     block, grid = quantisation.block, scales.shape
     if scales.numel == 1:

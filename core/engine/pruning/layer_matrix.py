@@ -69,8 +69,8 @@ def input_rows(name: str, layer: Layer, inputs: Tensor, images: int) -> Iterator
         return
     if type(layer).forward is not nn.Conv2d.forward:
         raise UnsupportedArchitecture(
-            f"{name} is a {type(layer).__name__}, a convolution with a forward of its own: what its weights multiply "
-            "is not known; skip it (parameters.skip_modules)",
+            f"{name} is a {type(layer).__name__}, a convolution with its own forward function, so it is not known "
+            "what its weights multiply: skip it (parameters.skip_modules)",
             param="model",
         )
     at_once = rows_at_once(layer, inputs, images)

@@ -77,8 +77,8 @@ def resolve_target(description: Description, request: UnresolvedRequest, target:
     if target.latency_ratio is not None:
         if layout == "per_layer":
             raise InvalidTarget(
-                f"{param} is not available with layers of different shapes, which shapes come out is not known before: "
-                "use output.layout 'uniform'",
+                f"{param} cannot be used with layers of different shapes, because the shapes are not known in "
+                "advance: use output.layout 'uniform'",
                 param=param,
             )
         if request.sparsity is not None:
@@ -90,7 +90,7 @@ def resolve_target(description: Description, request: UnresolvedRequest, target:
         return replace(resolved, sparsity=None)
     dense = description.parameters if target.parameters is not None else description.bytes
     if target.limit > dense:
-        raise InvalidTarget(f"{param} {target.limit:,}: the dense model has only {dense:,}: use less", param=param)
+        raise InvalidTarget(f"{param} {target.limit:,}: the dense model has only {dense:,}, so use less", param=param)
     kind: Figure = "parameters" if target.parameters is not None else "bytes"
     scale = removal.scale(cut, kind)
     meant = scale.sparsity_of(target.limit) if target.limit < dense else 0.0

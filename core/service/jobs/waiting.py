@@ -51,8 +51,8 @@ def waiting_reason(job: JobRow, workers: Sequence[WorkerRow], settings: Settings
     if any(needs.lack(worker) is None for worker in of_enough_memory):
         return None
     return (
-        f"no worker of queue {job.queue!r} has room for it: {needs.lack(largest(of_enough_memory))}, the "
-        f"largest there is; that one tries it once the job has waited {settings.admission_max_wait_seconds:g} s"
+        f"no worker of queue {job.queue!r} has room for it: {needs.lack(largest(of_enough_memory))}, the largest "
+        f"worker; that worker tries it when the job has waited {settings.admission_max_wait_seconds:g} s"
     )
 
 

@@ -86,7 +86,8 @@ def _require_model_file(file: FileToUpload, param: str) -> None:
         )
     if not is_model_file(file.path):
         raise UploadRefused(
-            f"{file.path} is not a file of a model: *.safetensors, {INDEX_FILE}, {', '.join(COMPANIONS)} are",
+            f"{file.path} is not a file of a model; accepted are *.safetensors, {INDEX_FILE} and "
+            f"{', '.join(COMPANIONS)}",
             param=f"{param}.path",
         )
     try:

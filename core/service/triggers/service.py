@@ -154,12 +154,12 @@ def rotate(
         row.token_digest = secrets.digest(token, secret)
     if "signing" in wanted:
         if row.signing_secret is None:
-            raise Conflict("this trigger's payloads are not signed: change signing to true first")
+            raise Conflict("this trigger's payloads are not signed: set signing to true first")
         signing = secrets.new_signing_secret()
         row.signing_secret = secrets.seal(signing, secret)
     if "hub" in wanted:
         if row.hub_digest is None:
-            raise Conflict("this trigger has no hub source: give it one first")
+            raise Conflict("this trigger has no hub source: add one first")
         hub = secrets.new_hub_secret()
         row.hub_digest = secrets.digest(hub, secret)
     row.updated_at = _now(session)

@@ -87,7 +87,7 @@ def _error_of(status: int) -> str | None:
     if 200 <= status < 300:
         return None
     if 300 <= status < 400:
-        return f"answered {status}: redirects are not followed, give the address it leads to"
+        return f"answered {status}: redirects are not followed, so set the address that it leads to"
     return f"answered {status}"
 
 

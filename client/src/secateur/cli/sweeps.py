@@ -196,7 +196,7 @@ def show(
 
 @sweep_app.command("cancel")
 def cancel(sweep_id: SweepArgument, as_json: JsonOption = False) -> None:
-    """Start no more of its jobs, and cancel those that wait or run."""
+    """Stop a sweep: start no more jobs, and cancel those that wait or run."""
     with connect() as client:
         _print_state(client.cancel_sweep(sweep_id), as_json)
 

@@ -122,7 +122,7 @@ def empty_layer_error(
         f" and flops_reduction {goal.flops_reduction:g}" if goal.flops_reduction else ""
     )
     return InvalidSparsity(
-        f"{requested} would remove all that is left of {name or 'the layers that may be pruned'}: at most "
+        f"{requested} would remove everything that is left of {name or 'the layers that may be pruned'}: at most "
         f"{_rounded_down(sparsity):.3f} of the model's parameters"
         + (f" and {_rounded_down(flops_reduction):.3f} of its operations" if goal.flops_reduction else "")
         + " can be removed",

@@ -187,7 +187,7 @@ class CoupledChannels:
                 if not self._is_coupled([place], image_1CHW):
                     self._refuse(self.groups[place])
             raise UnsupportedArchitecture(
-                f"the channels of {type(self.model).__name__} depend on one another in a way that cannot be told",
+                f"the channels of {type(self.model).__name__} depend on one another in a way that cannot be determined",
                 param="model",
             )
 
@@ -211,9 +211,9 @@ class CoupledChannels:
     def _refuse(self, group: Group) -> None:
         mixing = [name for name in group.operations if name not in _CHANNELWISE]
         raise UnsupportedArchitecture(
-            f"the channels of {group.name} cannot be removed one by one: on their way to "
-            f"{', '.join(member.name for member in group.readers) or 'the result'} an operation mixes them or counts "
-            f"on their number ({', '.join(mixing or group.operations) or 'unknown to the graph'})",
+            f"the channels of {group.name} cannot be removed one by one: before "
+            f"{', '.join(member.name for member in group.readers) or 'the result'}, an operation mixes them or "
+            f"depends on their number ({', '.join(mixing or group.operations) or 'unknown to the graph'})",
             param="model",
         )
 

@@ -74,8 +74,8 @@ def _head_sizes(model: nn.Module) -> dict[str, int]:
         size = getattr(module, "head_dim", None)
         if not isinstance(size, int) or not all(isinstance(children.get(each), nn.Linear) for each in _PROJECTIONS):
             raise UnsupportedArchitecture(
-                f"{name} ({type(module).__name__}) stores its heads in a way that cannot be taken apart; what can "
-                f"be is attention with {', '.join(_PROJECTIONS)}, each a linear layer, and head_dim",
+                f"{name} ({type(module).__name__}) stores its heads in a way that cannot be taken apart; supported "
+                f"is attention with {', '.join(_PROJECTIONS)}, each a linear layer, and head_dim",
                 param="model",
             )
         sizes |= {f"{name}.{each}": size for each in _PROJECTIONS}
@@ -239,7 +239,7 @@ def _numbered_within_groups(coupled: _CoupledLayer, channels_UK: Tensor) -> Tens
 
 def _uneven(coupled: _CoupledLayer) -> UnsupportedArchitecture:
     return UnsupportedArchitecture(
-        f"{coupled.name} ({type(coupled.layer).__name__}) has its channels from several layers in a way that leaves "
-        "its groups or heads uneven whichever are removed",
+        f"{coupled.name} ({type(coupled.layer).__name__}) gets its channels from several layers, and any removal "
+        "leaves its groups or heads uneven",
         param="model",
     )

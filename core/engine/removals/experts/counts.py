@@ -81,8 +81,8 @@ def _removable(description: ModelDescription, structure: ModelStructure) -> tupl
     counts = {layer.sizes[EXPERTS_KIND] for layer in structure.layers} - {0}
     if len(counts) != 1:
         raise UnsupportedArchitecture(
-            f"{description.architecture} cannot lose whole experts: its layers have {sorted(counts)} of them, and its "
-            "config one number for all",
+            f"{description.architecture} cannot lose whole experts: its layers have different numbers of them "
+            f"({sorted(counts)}), but its config has one number for all",
             param="model",
         )
     with_experts = sum(layer.sizes[EXPERTS_KIND] > 0 for layer in structure.layers)

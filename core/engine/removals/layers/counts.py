@@ -30,7 +30,7 @@ def layer_count(structure: ModelStructure, *, parameters: int, ratio: float, at_
     if ratio > 0 and not 0 < count < layers:
         least, most = each / parameters, (layers - 1) * each / parameters
         raise InvalidSparsity(
-            f"sparsity {ratio:g}: whole layers are {least:.4f} of the model's parameters each, from {least:.4f} up to "
+            f"sparsity {ratio:g}: each layer has {least:.4f} of the model's parameters, so from {least:.4f} up to "
             f"{most:.4f} can be removed",
             param="sparsity",
         )
@@ -78,8 +78,8 @@ def check_layer_count(description: ModelDescription, count: int) -> None:
     if count > most:
         kinds = ", ".join(description.known_as.required)
         raise InvalidSparsity(
-            f"sparsity: {count} of {description.layers} layers would go, and {description.architecture} cannot run "
-            f"without a layer that has {kinds}: {most} can go, which are "
+            f"sparsity: this removes {count} of {description.layers} layers, but {description.architecture} needs a "
+            f"layer with {kinds} to run: at most {most} layers can go, which have "
             f"{most * _layer_share(description):.4f} of the model's parameters",
             param="sparsity",
         )

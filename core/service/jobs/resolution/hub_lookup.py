@@ -99,7 +99,7 @@ class HubFindings:
 
 def _result_of(answer: Result | SecateurError | None, name: str, param: str) -> Result:
     if answer is None:  # It was registered at the time of the look-up, and has been removed since.
-        raise HubUnavailable(f"the hub was not asked for {name!r}; try again", param=param)
+        raise HubUnavailable(f"the hub could not be asked for {name!r}: try again", param=param)
     if isinstance(answer, SecateurError):
         answer.param = param
         raise answer
