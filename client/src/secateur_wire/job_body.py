@@ -203,8 +203,8 @@ class JobBody(RequestObject):
     sparsity: float | None = Field(
         None,
         description="Share to remove: of the prunable weights, which become zero, or with structured methods of the "
-        "model's parameters. Not needed with an n:m pattern, nor with a target. A target other than a latency fills "
-        "it in.",
+        "model's parameters. Leave it out with a pattern n:m, which fixes it, and with a target, from which it is "
+        "computed or, for a latency, searched for.",
     )
     pattern: Annotated[str, StringConstraints(min_length=1, max_length=100)] | None = Field(
         None,

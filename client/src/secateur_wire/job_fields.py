@@ -109,7 +109,7 @@ GROUPS: Final[Mapping[str, tuple[Entry, ...]]] = {
         Entry(
             "calibration.samples",
             "--calibration-samples",
-            hint="Number of sequences or images; all uses all there are.",
+            hint="Number of sequences or images, or `all`.",
         ),
         Entry(
             "calibration.sequence_length",

@@ -138,9 +138,9 @@ INFO = MethodInfo(
     title="Optimal Brain Surgeon",
     summary="Removes one weight after the other, the cheapest by the inverse Hessian, and changes all others to make "
     "up for it: a small network as a whole, a larger one layer by layer.",
-    description="Removes one weight at a time and changes all others to make up for it. On a small network it uses the "
-    "inverse Hessian of the whole network: the most careful of all methods, and the slowest. On anything "
-    "larger it goes layer by layer, which is close to SparseGPT, which is faster.",
+    description="Removes one weight at a time and changes all others to make up for it. On a small network it uses "
+    "the inverse Hessian of the whole network: the most careful of all methods, and the slowest. On anything larger "
+    "it goes layer by layer; SparseGPT does nearly the same, faster.",
     gains=ZEROS_OR_N_M,
     paper=Paper(
         title="Second Order Derivatives for Network Pruning: Optimal Brain Surgeon",

@@ -30,8 +30,8 @@ def written_form(
     if family is None or description.discovered is not None:
         shown = name if description.discovered is None else f"the type {description.discovered.model_type!r}"
         raise InvalidRequest(
-            f"{param}: GGUF files are written of {', '.join(FAMILIES)}, not of {shown}: leave it "
-            "out, or choose a model of those",
+            f"{param}: GGUF files can be written for {', '.join(FAMILIES)}, but not for {shown}: leave it out, or "
+            "choose one of those models",
             param=param,
         )
     structure = require_structure(description)

@@ -24,7 +24,7 @@ _PERIOD: Final = 2
 def _keys(config: Config) -> Keys:
     check_attention_scale(config, layers_of_largest=46)
     if config["attn_logit_softcapping"] is None or config["final_logit_softcapping"] is None:
-        raise refusal("no soft caps of attention or of its logits", "both")
+        raise refusal("no soft caps (limits) on attention or logits", "both")
     period = window_period(is_sliding(config), _PERIOD)
     context = min(config["sliding_window"], config["max_position_embeddings"])
     return {

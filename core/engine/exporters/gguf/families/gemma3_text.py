@@ -21,7 +21,7 @@ _PERIOD: Final = 6
 def _keys(config: Config) -> Keys:
     check_attention_scale(config, layers_of_largest=62)
     if config["attn_logit_softcapping"] is not None:
-        raise refusal("a soft cap of attention", "none")
+        raise refusal("a soft cap (limit) on attention", "none")
     sliding = is_sliding(config)
     period = window_period(sliding, _PERIOD)
     if period is None:
@@ -32,7 +32,7 @@ def _keys(config: Config) -> Keys:
         )
     rotary = config["rope_parameters"]["sliding_attention"]
     if rotary.get("rope_type", "default") != "default":
-        raise refusal("windows whose rotary embeddings are scaled", "none that are")
+        raise refusal("attention windows with scaled rotary embeddings", "none that are")
     cap = config["final_logit_softcapping"]
     return {
         "rope.freq_base_swa": float(rotary["rope_theta"]),

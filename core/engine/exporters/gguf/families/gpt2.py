@@ -6,7 +6,7 @@ from core.engine.exporters.gguf.refusal import refusal
 
 def _keys(config: Config) -> Keys:
     if config["scale_attn_by_inverse_layer_idx"] or not config["scale_attn_weights"]:
-        raise refusal("attention scaled by the layer, or not at all", "the scale of the head size")
+        raise refusal("attention scaled by the layer's number, or not scaled", "the scale of the head size")
     return {}
 
 
