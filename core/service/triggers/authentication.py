@@ -61,8 +61,8 @@ def event_id_of(pointer: str | None, headers: SentHeaders, payload: Any) -> str 
     if isinstance(value, bool) or not isinstance(value, str | int) or not 0 < len(str(value)) <= LONGEST_EVENT_ID:
         what = "has nothing" if value is MISSING else "has no short string or integer"
         raise InvalidRequest(
-            f"event_id: the payload {what} at {pointer!r}, where this trigger's events have their id (1 to "
-            f"{LONGEST_EVENT_ID} characters); or send it as webhook-id or Idempotency-Key",
+            f"event_id: this trigger reads the event's id from the payload at {pointer!r}, but the payload {what} "
+            f"there: send one of 1 to {LONGEST_EVENT_ID} characters, or the header webhook-id or Idempotency-Key",
             param="event_id",
         )
     return str(value)
