@@ -80,9 +80,9 @@ class Recovery(RequestObject, frozen=True):
     stages: Annotated[list[RecoveryStage], Field(min_length=1, max_length=4)] | None = Field(
         None,
         description="In place of dataset and steps: stages of training, one after the other, such as general texts "
-        "and then instructions, as LoRAShear recovers. Each stage has several datasets. A dataset on which the model "
-        "has lost more against the dense model gives more of the sequences. The losses are measured again after "
-        "every round. A stage ends early when a round has gained nothing.",
+        "and then instructions, as LoRAShear recovers. A stage draws sequences from its datasets, and more from "
+        "those on which the model has lost more than on others. The losses are measured again after every round. A "
+        "stage ends early when a round has gained nothing.",
     )
     resample_every: int | None = Field(
         None, ge=1, le=1_000_000, description="Number of steps in a round of a stage. Unset, with stages: 50."

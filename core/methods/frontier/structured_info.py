@@ -67,8 +67,8 @@ class StructuredFrontierParameters(WidthOptions):
         0.5,
         ge=0,
         le=1,
-        description="α, 0 to 1: how much of the fit's target is what the layer gave in the dense model. The rest is "
-        "what its present weights give for the inputs it has now. Experts are not fitted this way.",
+        description="α, 0 to 1. The fit aims at a mix of two outputs: α of the dense model's output, and 1 − α of "
+        "what the remaining weights give now. Experts are not fitted this way.",
     )
     metric: bool = Field(
         True,

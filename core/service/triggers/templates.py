@@ -107,7 +107,7 @@ def dotted(place: Place) -> str:
 def _placeholder_name(template: dict[str, Any], place: Place) -> str:
     name = template[PAYLOAD_KEY]
     if len(template) > 1:
-        raise _invalid(place, f'{{"{PAYLOAD_KEY}": "name"}} stands alone: it cannot have other members')
+        raise _invalid(place, f'{{"{PAYLOAD_KEY}": "name"}} must be the only member of its object')
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise _invalid(place, f"{PAYLOAD_KEY} names a placeholder, such as commit; {str(name)[:80]!r} is no such name")
     return name

@@ -25,7 +25,7 @@ class DatasetOptions:
 
     format: Annotated[
         DatasetFormat | None,
-        typer.Option(help="What it is. Unset: as the suffix says (.parquet is text); a folder holds images."),
+        typer.Option(help="Format of the file. Unset: by its suffix (.parquet is text); a folder holds images."),
     ] = None
     text_field: Annotated[str, typer.Option(help="The field or column with the text, in JSONL and Parquet.")] = "text"
     image_field: Annotated[
