@@ -195,7 +195,7 @@ def test_both_are_offered_in_their_place_without_torch(found: dict[str, Any]) ->
     assert found["recoveries"]["enum"] == ["finetune", "norms-alone", "lora", "distill"]
     assert "norms-alone: the norms are trained, and nothing else. lora: " in found["recoveries"]["description"]
     assert found["forms"]["enum"] == ["dense", "packed", "name-list", "hashed"]
-    assert "surviving values. name-list: the tensors by name. hashed, " in found["forms"]["description"]
+    assert "and their values. name-list: the tensors by name. hashed, " in found["forms"]["description"]
     assert found["forms"]["description"].endswith("restores packed and hashed bit by bit.")
     assert found["described_without_torch"]
 

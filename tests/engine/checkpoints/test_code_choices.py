@@ -64,7 +64,11 @@ def test_nested_quantisation_is_refused_and_null_is_none(tmp_path: Path) -> None
         ("config.json", {"architecture": "hf-hub:org/model"}, "'architecture', and 'hf-hub:org/model' is not the name"),
         ("config.json", {"architecture": "local-dir:/tmp"}, "'architecture', and"),
         ("config.json", {"model_args": {"checkpoint_path": "x.pth"}}, "'model_args.checkpoint_path', which makes timm"),
-        ("config.json", {"model_args": {"a": [{"pretrained_cfg": "b"}]}}, "'model_args.a.0.pretrained_cfg', by which"),
+        (
+            "config.json",
+            {"model_args": {"a": [{"pretrained_cfg": "b"}]}},
+            "'model_args.a.0.pretrained_cfg', which makes",
+        ),
         ("config.json", {"model_args": {"features": "/etc/passwd"}}, "'model_args.features', which makes timm"),
         ("config.json", {"vision_config": {"dtype": "hub"}}, "'vision_config.dtype', and 'hub' is none of"),
         ("config.json", {"vision_config": {"architecture": "local-dir:/tmp"}}, "'vision_config.architecture', and"),

@@ -177,7 +177,7 @@ def test_skipping_the_layer_makes_the_pattern_fit(folder: Path) -> None:
         ({"allocation": [0.5]}, "parameters.allocation", "the model has 2 layers"),
         ({"allocation": [0.5, 0.6]}, "parameters.allocation", r"removes 0\.5500 .* asks for 0\.5"),
         ({"allocation": "owl", "owl_range": 0.5}, "parameters.owl_range", "smaller range"),
-        ({"include_lm_head": True}, "parameters.include_lm_head", "tied"),
+        ({"include_lm_head": True}, "parameters.include_lm_head", "shares its weights"),
     ],
 )
 def test_bad_parameters_are_named(folder: Path, parameters: dict[str, Any], param: str, words: str) -> None:

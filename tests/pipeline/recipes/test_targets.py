@@ -126,7 +126,7 @@ def test_what_is_out_of_reach_names_the_nearest_figure_which_is_within_reach(
         dense = description.parameters if kind == "parameters" else description.bytes
         whole = resolve_target(description, UnresolvedRequest(method, leaves_out_zeros=zeroes), Target(**{kind: dense}))
         assert whole.sparsity == 0
-        with pytest.raises(InvalidTarget, match=f"the dense model has {dense:,}"):
+        with pytest.raises(InvalidTarget, match=f"the dense model has only {dense:,}"):
             resolve_target(
                 description,
                 UnresolvedRequest(method, leaves_out_zeros=zeroes),

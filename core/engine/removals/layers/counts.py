@@ -79,7 +79,7 @@ def check_layer_count(description: ModelDescription, count: int) -> None:
         kinds = ", ".join(description.known_as.required)
         raise InvalidSparsity(
             f"sparsity: this removes {count} of {description.layers} layers, but {description.architecture} needs a "
-            f"layer with {kinds} to run: at most {most} layers can go, which have "
+            f"layer with {kinds} to run: at most {most} can go, which is "
             f"{most * _layer_share(description):.4f} of the model's parameters",
             param="sparsity",
         )
