@@ -151,7 +151,7 @@ def test_the_number_of_waiting_jobs_is_exact_under_concurrency(sessions: Session
 
     with ThreadPoolExecutor(6) as pool:
         assert sum(pool.map(queue_one, range(6))) == 3
-    with transaction(sessions) as session, pytest.raises(QuotaExceeded, match="3 jobs") as refused:
+    with transaction(sessions) as session, pytest.raises(QuotaExceeded, match="3 waiting jobs") as refused:
         require_room_in_queue(session, team, adding=1)
     assert refused.value.retry_after > 0
 
