@@ -40,13 +40,13 @@ async def _session(state: State) -> AsyncIterator[Session]:
     A transaction begins with its first statement, so only its end needs a thread. That thread is not from the pool,
     because all threads of the pool may be waiting for the connection that is released here.
     """
-    begun = transaction(state.sessions)
-    session = begun.__enter__()
+    pending = transaction(state.sessions)
+    session = pending.__enter__()
     try:
         yield session
     finally:
         with CancelScope(shield=True):
-            await to_thread.run_sync(begun.__exit__, *sys.exc_info(), limiter=CapacityLimiter(1))
+            await to_thread.run_sync(pending.__exit__, *sys.exc_info(), limiter=CapacityLimiter(1))
 
 
 DatabaseSession = Annotated[Session, Depends(_session, scope="function")]
@@ -141,7 +141,7 @@ Quality = Annotated[
 
 
 @dataclass(frozen=True)
-class Once:
+class IdempotentCreation:
     """Creating request that is executed once per Idempotency-Key. `route` is its method and path."""
 
     state: ApiState
@@ -180,8 +180,8 @@ async def _once(
         str | None,
         Header(min_length=1, max_length=255, description="Same key and body: the first answer is sent again."),
     ] = None,
-) -> Once:
-    return Once(state, f"{request.method} {request.url.path}", idempotency_key)
+) -> IdempotentCreation:
+    return IdempotentCreation(state, f"{request.method} {request.url.path}", idempotency_key)
 
 
 def _respond(answer: Answer, *, replayed: bool) -> Response:
@@ -189,4 +189,4 @@ def _respond(answer: Answer, *, replayed: bool) -> Response:
     return Response(answer.body, answer.status, headers, media_type="application/json")
 
 
-CreateOnce = Annotated[Once, Depends(_once)]
+CreateOnce = Annotated[IdempotentCreation, Depends(_once)]

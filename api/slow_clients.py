@@ -76,7 +76,7 @@ class BoundedConnection(H11Protocol):
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._calm()
+        self._stop_timer()
         super().connection_lost(exc)
 
     def _watch(self) -> None:
@@ -84,11 +84,11 @@ class BoundedConnection(H11Protocol):
         is_served = self.cycle is not None and not self.cycle.response_complete
         is_idle = self.cycle is not None and self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]
         if is_served or is_idle:
-            self._calm()
+            self._stop_timer()
         elif self._abort_timer is None and not self.transport.is_closing():
             self._abort_timer = self.loop.call_later(self._seconds, self.transport.abort)
 
-    def _calm(self) -> None:
+    def _stop_timer(self) -> None:
         if self._abort_timer is not None:
             self._abort_timer.cancel()
             self._abort_timer = None

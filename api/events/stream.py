@@ -36,7 +36,7 @@ def last_event(header: str | None, after: int) -> int:
 
 
 @dataclass(frozen=True)
-class Followed:
+class FollowedJob:
     """Job of a team whose events after event `last` are followed."""
 
     team_id: str
@@ -45,7 +45,7 @@ class Followed:
 
 
 def event_stream(
-    state: ApiState, followed: Followed, turn: Turn, *, gather_seconds: float = 0.0
+    state: ApiState, followed: FollowedJob, turn: Turn, *, gather_seconds: float = 0.0
 ) -> EventSourceResponse:
     """Answer with the stream of a job's events, until the job is over.
 
@@ -60,7 +60,7 @@ def event_stream(
 
 
 async def _follow(
-    state: ApiState, followed: Followed, turn: Turn, gather_seconds: float
+    state: ApiState, followed: FollowedJob, turn: Turn, gather_seconds: float
 ) -> AsyncIterator[ServerSentEvent]:
     job_id, last = followed.job_id, followed.last
 

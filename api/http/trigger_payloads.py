@@ -13,7 +13,7 @@ from api.state import ApiState
 from core.database import transaction
 from core.service.triggers import service
 from core.service.triggers.authentication import LONGEST_EVENT_ID, SentHeaders
-from core.service.triggers.firing import Fired, TriggerDelivery
+from core.service.triggers.firing import FiringResult, TriggerDelivery
 from core.service.triggers.tables import TriggerRow
 from secateur_wire.errors import ApiError, NotFound
 
@@ -107,7 +107,7 @@ SentByMember = Annotated[TriggerDelivery, Depends(_delivery)]
 SentToUrl = Annotated[TriggerDelivery, Depends(_proven)]
 
 
-def firing_response(fired: Fired, state: ApiState, background: BackgroundTasks) -> Response:
+def firing_response(fired: FiringResult, state: ApiState, background: BackgroundTasks) -> Response:
     """Answer 201 for a new job (its workers get a hint), 200 without one or for an earlier job."""
     if fired.job is not None:
         hint_after_commit(background, state, fired.job)

@@ -50,15 +50,15 @@ class Form:
         """Return the last value of a name."""
         return self.lists.get(name, [default])[-1]
 
-    def but(self, fields: Mapping[str, str]) -> "Form":
+    def replaced(self, fields: Mapping[str, str]) -> "Form":
         """Return the form with these fields replaced."""
         return Form(self.lists | {name: [value] for name, value in fields.items()})
 
-    def or_else(self, fields: Mapping[str, str]) -> "Form":
+    def with_defaults(self, fields: Mapping[str, str]) -> "Form":
         """Return the form with these values for fields that it does not have."""
-        return self.over(Form({name: [value] for name, value in fields.items()}))
+        return self.filled_from(Form({name: [value] for name, value in fields.items()}))
 
-    def over(self, other: "Form") -> "Form":
+    def filled_from(self, other: "Form") -> "Form":
         """Return the form with the other form's fields added where it does not have them."""
         return Form(other.lists | self.lists)
 
@@ -121,15 +121,15 @@ def session_of(request: Request, state: State) -> Principal:
         raise Unauthenticated("sign in with an API key")
     try:
         with transaction(state.sessions) as session:
-            who = signed_in(session, token, state.secret)
+            caller = signed_in(session, token, state.secret)
     except Unauthenticated:
         state.rates.count_failure(client_address(request))
         raise
-    state.rates.count_page(who.principal.key_id)
-    request.state.signed_in = who
-    request.state.principal = who.principal
+    state.rates.count_page(caller.principal.key_id)
+    request.state.signed_in = caller
+    request.state.principal = caller.principal
     request.state.csrf = form_token(token, state.secret)
-    return who.principal
+    return caller.principal
 
 
 class SignedInRoute(AuthenticatedRoute):

@@ -341,8 +341,8 @@ class BackingCollector(CachedCollector):
         used = GaugeMetricFamily("secateur_broker_memory_used_bytes", "Memory Redis uses.")
         limit = GaugeMetricFamily("secateur_broker_memory_limit_bytes", "Memory Redis may use; 0: no limit.")
         if broker is not None:
-            for queue, lying in broker.hints.items():
-                hints.add_metric([queue], lying)
+            for queue, waiting in broker.hints.items():
+                hints.add_metric([queue], waiting)
             if broker.memory is not None:
                 used.add_metric([], broker.memory[0])
                 limit.add_metric([], broker.memory[1])
@@ -351,7 +351,9 @@ class BackingCollector(CachedCollector):
         return [up, hints, used, limit, store]
 
     def _ask_broker(self) -> None:
-        self._broker = _Broker({queue: self._hints.lying(queue) for queue in self._queues}, self._hints.memory())
+        self._broker = _Broker(
+            {queue: self._hints.count_waiting(queue) for queue in self._queues}, self._hints.memory()
+        )
 
     def _ask_store(self) -> None:
         self._store_is_up = self._store.is_usable()

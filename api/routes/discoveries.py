@@ -8,7 +8,7 @@ from starlette.responses import Response
 from api.dependencies import DatabaseSession, Viewer
 from api.http.problem_documents import problems
 from api.http.routing import Router
-from core.service.discoveries.asking import get_discovery
+from core.service.discoveries.requests import get_discovery
 from core.service.discoveries.states import OPEN
 from secateur_wire.discoveries import Discovery
 from secateur_wire.errors import NotFound, Unauthenticated

@@ -48,9 +48,9 @@ async def readyz(state: State) -> Response | Readiness:
     """
     checked = await state.readiness.check()
     checks = dict(checked.checks)
-    silent = f" (no answer within {readiness.ANSWER_SECONDS:g} s)"
+    note = f" (no answer within {readiness.ANSWER_SECONDS:g} s)"
     missing = [
-        name + (silent if name in checked.unanswered else "") for name in ("database", "store") if not checks[name]
+        name + (note if name in checked.unanswered else "") for name in ("database", "store") if not checks[name]
     ]
     if missing:
         reason = state.store.refused or ", ".join(missing)

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from api.dependencies import After, CreateOnce, DatabaseSession, Limit, Member, Quality, Search, State, Viewer
 from api.events.after_commit import hint_after_commit
-from api.events.stream import LARGEST_SEQUENCE, Followed, event_stream, last_event
+from api.events.stream import LARGEST_SEQUENCE, FollowedJob, event_stream, last_event
 from api.http.problem_documents import problems
 from api.http.routing import Router
 from api.state import ApiState
@@ -266,7 +266,7 @@ async def list_events(
     last = last_event(last_event_id, after)
     # A job of another team must answer 404 before the stream begins.
     await run_in_threadpool(_read, state, caller, job_id, last, 1)
-    return event_stream(state, Followed(caller.team_id, job_id, last), _sent)
+    return event_stream(state, FollowedJob(caller.team_id, job_id, last), _sent)
 
 
 def _read(state: ApiState, caller: Principal, job_id: str, after: int, limit: int) -> EventPage:

@@ -10,7 +10,7 @@ from api.http.routing import Router
 from api.routes.discoveries import LATER, answer_later
 from api.routes.jobs import BODY_ERRORS
 from core.database import transaction
-from core.service.discoveries.asking import ask_for
+from core.service.discoveries.requests import ask_for
 from core.service.jobs.resolution.hub_lookup import HUB_ERRORS
 from core.service.jobs.schemas import InspectBody, Inspection
 from core.service.plans.assumptions import inspect_assuming

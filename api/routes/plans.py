@@ -7,7 +7,7 @@ from api.http.problem_documents import problems
 from api.http.routing import Router
 from api.routes.discoveries import LATER, answer_later
 from api.routes.jobs import BODY_ERRORS
-from core.service.discoveries.asking import ask_for
+from core.service.discoveries.requests import ask_for
 from core.service.jobs.resolution.hub_lookup import HUB_ERRORS
 from core.service.plans import service
 from secateur_wire.errors import (

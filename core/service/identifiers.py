@@ -71,13 +71,13 @@ def identifiers(
 def _range(kind: IdentifierKind, shortened: str) -> tuple[str, str]:
     """Return the first and the last identifier that may begin with this text."""
     word = f"{PREFIXES[kind]}_"
-    begun = shortened.removeprefix(word)
-    if not re.fullmatch(rf"[0-9a-z]{{1,{LENGTH}}}", begun):
+    beginning = shortened.removeprefix(word)
+    if not re.fullmatch(rf"[0-9a-z]{{1,{LENGTH}}}", beginning):
         raise InvalidRequest(
             f"shortened: no {kind} is called {shortened!r}: write the beginning of its id, such as {word}01jd5…",
             param="shortened",
         )
-    return f"{word}{begun:0<{LENGTH}}", f"{word}{begun:z<{LENGTH}}"
+    return f"{word}{beginning:0<{LENGTH}}", f"{word}{beginning:z<{LENGTH}}"
 
 
 def _is_of(table: Any, team_id: str) -> ColumnElement[bool]:

@@ -38,7 +38,7 @@ def test_hints_and_rates_get_through(settings: Settings, redis: RedisServer, use
         assert broker_answers(app)
         hints = Hints(app)
         hints.send("job_1", "default")
-        assert hints.lying("default") == 1
+        assert hints.count_waiting("default") == 1
     rates = Rates(trusted)
     rates.count_request("a key")
     with pytest.raises(RateLimited):

@@ -14,10 +14,10 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.database import transaction
 from core.service.discoveries.tables import DiscoveryRow
 from core.service.discoveries.versions import note_version
-from core.service.jobs.awaiting import resolve_awaiting
 from core.service.jobs.resolution.context import ServiceContext
 from core.service.jobs.resolution.hub_lookup import HubLookup
 from core.service.jobs.tables import JobRow
+from core.service.jobs.undiscovered import resolve_awaiting
 from core.service.sweeps.advance import advance_sweeps
 from core.settings import Settings
 from core.storage import Store

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.database import transaction
 from core.engine.architectures.undiscovered import UndiscoveredModel, describe_source
 from core.service.discoveries import queue as discoveries
-from core.service.discoveries.asking import ask
+from core.service.discoveries.requests import ask
 from core.service.discoveries.tables import DiscoveryRow
 from core.service.discoveries.versions import version_for
 from core.service.jobs import queue
@@ -299,7 +299,7 @@ def test_a_type_that_is_known_to_be_refused_is_refused_at_once_and_never_looked_
     folder = write_alien(settings.models_root / "mixture", model_type="mixtral").absolute()
     known = "mixtral: mixtures of experts are not pruned yet"
     monkeypatch.setattr(
-        "core.service.discoveries.asking.known_refusal",
+        "core.service.discoveries.requests.known_refusal",
         lambda model, version: known if model.family == "mixtral" else None,
     )
     model = register(api, folder)

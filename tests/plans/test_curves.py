@@ -11,7 +11,7 @@ from core.service.plans.curves import (
     LEAST_EXCESS,
     LEAST_SLOPE,
     LEAST_SLOPE_DEVIATION,
-    Expected,
+    ExpectedExcess,
     MeasuredPoint,
     Slope,
     expected_excess,
@@ -29,13 +29,13 @@ measured = st.lists(
 )
 
 
-def at(share: float, *points: MeasuredPoint) -> Expected:
+def at(share: float, *points: MeasuredPoint) -> ExpectedExcess:
     expected = expected_excess(places_of(points), share, SLOPE)
     assert expected is not None
     return expected
 
 
-def width(expected: Expected) -> float:
+def width(expected: ExpectedExcess) -> float:
     return math.log(expected.high / expected.low)
 
 

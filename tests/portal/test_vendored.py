@@ -14,10 +14,10 @@ def test_every_vendored_file_is_named_with_its_version_licence_and_hash() -> Non
     for package, facts in packages.items():
         assert facts["version"] and facts["licence"], package
         named |= {name: file["sha256"] for name, file in facts["files"].items()}
-    lying = {
+    count_waiting = {
         file.relative_to(_VENDOR).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
         for file in _VENDOR.rglob("*")
         if file.is_file()
     }
-    lying.pop("versions.json")
-    assert lying == named
+    count_waiting.pop("versions.json")
+    assert count_waiting == named

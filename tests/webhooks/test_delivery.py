@@ -10,7 +10,7 @@ from standardwebhooks.webhooks import WebhookVerificationError
 
 from core.database import transaction
 from core.http.address_policy import AddressPolicy
-from core.service.teams.sealing import Sealed
+from core.service.teams.sealing import SecretCipher
 from core.service.teams.server_secret import server_secret
 from core.service.webhooks import service
 from core.service.webhooks.deliveries import DeliveryOutcome, candidates, lease, record, retry_delay
@@ -226,7 +226,7 @@ def test_secrets_are_stored_sealed_and_at_most_five_sign(webhooks: Webhooks, ses
     secret = server_secret(webhooks.settings)
     with transaction(sessions) as session:
         [sealed] = session.scalars(text("SELECT sealed FROM webhook_secrets"))
-    assert webhook.secret.encode() not in bytes(sealed) and Sealed(secret, PURPOSE).open(sealed) == webhook.secret
+    assert webhook.secret.encode() not in bytes(sealed) and SecretCipher(secret, PURPOSE).open(sealed) == webhook.secret
     with transaction(sessions) as session:
         for _ in range(4):
             service.rotate_secret(session, webhooks.team, webhook.id, grace_seconds=3600, secret=secret)
@@ -279,7 +279,7 @@ def test_an_attempt_that_lost_its_lease_changes_nothing(
 ) -> None:
     webhook = webhooks.add("https://127.0.0.1:9/")
     webhooks.tell()
-    seal = Sealed(server_secret(webhooks.settings), PURPOSE)
+    seal = SecretCipher(server_secret(webhooks.settings), PURPOSE)
     with transaction(webhooks.sessions) as session:
         [first] = lease(session, candidates(session, most=9, full=(), full_teams=()), seconds=0, seal=seal)
     with transaction(webhooks.sessions) as session:

@@ -270,7 +270,7 @@ class HintsSent(Hints):
     def __init__(self) -> None:
         self.sent: list[tuple[str, str]] = []
 
-    def lying(self, queue: str) -> int:
+    def count_waiting(self, queue: str) -> int:
         return 0
 
     def send(self, job_id: str, queue: str, enough: int = 1) -> None:

@@ -25,7 +25,7 @@ def test_a_hint_that_was_lost_is_sent_again_once_it_is_stale(
 class NoBroker(HintsSent):
     """A broker that is away."""
 
-    def lying(self, queue: str) -> int:
+    def count_waiting(self, queue: str) -> int:
         raise ConnectionError("no broker")
 
 

@@ -7,9 +7,9 @@ import typer
 
 from core.settings import Settings
 from secateur import Client
+from secateur.cli.local_files import Importer
 from secateur.cli.output import RETRIES, explain
 from secateur.cli.prune import run
-from secateur.cli.taking_in import TakingIn
 from secateur.cli.unfinished import PruneRequest, output_folder
 from secateur.cli.watch import INTERRUPTED
 from secateur.errors import NotFound
@@ -27,13 +27,13 @@ def prune_here(settings: Settings, request: PruneRequest, output: Path, as_json:
             with serving(settings, explain) as url:
                 key = (settings.home.resolve() / "api-key").read_text().strip()
                 with Client(url, key, retries=RETRIES) as client:
-                    run(client, folder, _taking_in(settings), as_json)
+                    run(client, folder, _importer(settings), as_json)
         except KeyboardInterrupt:
             explain("stopped while the server was starting or ending; run the same command to go on")
             raise typer.Exit(INTERRUPTED) from None
 
 
-def _taking_in(settings: Settings) -> TakingIn:
+def _importer(settings: Settings) -> Importer:
     def take_in_model(client: Client, name: str, path: Path) -> bool:
         with open_instance(settings) as instance, contextlib.suppress(Conflict):
             add_model(instance, name, path, say=explain)
@@ -55,4 +55,4 @@ def _taking_in(settings: Settings) -> TakingIn:
             with open_instance(settings) as instance:
                 add_samples(instance, explain)
 
-    return TakingIn(take_in_model, take_in_text, fetch_sample)
+    return Importer(take_in_model, take_in_text, fetch_sample)

@@ -28,8 +28,6 @@ from core.service.duties.isolation import IsolatedRows, forget_old_failures
 from core.service.duties.team_threads import TeamThreads
 from core.service.duties.times import forget_others, note_done, note_tried
 from core.service.jobs import queue
-from core.service.jobs.awaiting import DUTY as AWAITING
-from core.service.jobs.awaiting import resolve_awaiting
 from core.service.jobs.broker import celery_app
 from core.service.jobs.estimates.corrections import DUTY as ESTIMATES
 from core.service.jobs.estimates.corrections import correct_needs, leave_as_estimated, uncorrected_jobs
@@ -40,6 +38,8 @@ from core.service.jobs.idempotency import expire_idempotency_keys
 from core.service.jobs.pass_traces import forget_unused_traces
 from core.service.jobs.resolution.hub_lookup import HubLookup
 from core.service.jobs.schemas import Job
+from core.service.jobs.undiscovered import DUTY as AWAITING
+from core.service.jobs.undiscovered import resolve_awaiting
 from core.service.publications.run import publish_waiting
 from core.service.retention.orphans import sweep_orphans
 from core.service.retention.service import DUTY as RETENTION
@@ -154,7 +154,7 @@ def send_due_hints(run: DutyRun, hints: Hints) -> None:
         due = queue.hints_due(session, run.settings.hint_stale_seconds)
     for name, jobs in groupby(due, key=lambda each: each[1]):
         waiting = [job_id for job_id, _ in jobs]
-        chosen = waiting[: max(0, len(waiting) - hints.lying(name))]
+        chosen = waiting[: max(0, len(waiting) - hints.count_waiting(name))]
         if chosen:
             with transaction(run.sessions) as session:
                 queue.mark_dispatched(session, chosen)

@@ -19,9 +19,9 @@ from core.service.jobs import service
 from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.schemas import JobBody
 from core.service.plans.service import plan
+from core.service.registry.importer import Importer
 from core.service.registry.service import find_row
 from core.service.registry.tables import DatasetRow, ModelRow
-from core.service.registry.taking_in import TakingIn
 from core.service.samples import queue
 from core.service.samples.queue import ClaimedSample
 from core.service.teams.installation import open_own_store
@@ -97,7 +97,7 @@ def _fulfil(
 ) -> None:
     """Register the missing samples; end the request, and submit its first job if it has one, in one transaction."""
     actor = Automation(claimed.team_id, f"sample:{claimed.id}")
-    taking_in = TakingIn(sessions, store, actor, settings)
+    importer = Importer(sessions, store, actor, settings)
 
     def say(step: str) -> None:
         with transaction(sessions) as session:
@@ -109,11 +109,11 @@ def _fulfil(
         missing = {name for name in samples.text_names if not find_row(session, DatasetRow, claimed.team_id, name)}
     with temporary_folder(settings.home / "downloads", "samples-") as folder:
         if not has_model:
-            taking_in.model(samples.model_name, samples.model(folder, say), samples.model_source)
+            importer.model(samples.model_name, samples.model(folder, say), samples.model_source)
         if missing:
             for name, file in samples.texts(folder, say).items():
                 if name in missing:
-                    taking_in.text(name, file, samples.text_source)
+                    importer.text(name, file, samples.text_source)
     if claimed.goal is not None:
         say("Planning the first job…")
     with transaction(sessions) as session:

@@ -113,10 +113,10 @@ def _minimal_parameters(body: JobBody) -> dict[str, Any]:
         return least
     parse = METHODS[body.method].variant(body.pattern).parameters.model_validate
     try:
-        meant = parse(least)
+        parsed = parse(least)
         for name in given:
             without = {other: value for other, value in least.items() if other != name}
-            if parse(without).model_dump() == meant.model_dump():
+            if parse(without).model_dump() == parsed.model_dump():
                 least = without
     except ValueError:
         return dict(given)

@@ -13,7 +13,7 @@ from core.database import transaction
 from core.engine.options.patterns import family_of
 from core.methods.method_info import MethodInfo, Variant
 from core.methods.registry import METHODS
-from core.service.discoveries.asking import ask_for
+from core.service.discoveries.requests import ask_for
 from core.service.jobs.inspection import inspect
 from core.service.jobs.schemas import InspectBody, Inspection, Job, JobBody
 from core.service.plans.assumptions import USUAL_METHODS
@@ -134,7 +134,7 @@ def form_of_body(body: JobBody) -> Form:
         least.pop("sparsity", None)
     if method is None or not method.prunes:
         least.pop("pattern", None)
-    return form_of(least).but({FILLED_FOR: AS_IS})
+    return form_of(least).replaced({FILLED_FOR: AS_IS})
 
 
 def draft_job(state: ApiState, caller: Principal, form: Form, datasets: Sequence[Dataset]) -> Draft:
@@ -196,7 +196,7 @@ def _filled(draft: Draft, inspection: Inspection, datasets: Sequence[Dataset]) -
     is_new_task = form.get(FILLED_FOR) not in (AS_IS, inspection.task)
     is_new_variant = shown is not None and shown is not draft.variant
     if is_new_task:
-        form = with_method(form, inspection).but({FILLED_FOR: inspection.task})
+        form = with_method(form, inspection).replaced({FILLED_FOR: inspection.task})
     if is_new_variant:
         form = form.without([name for name in draft.filled if name.startswith(_OF_THE_METHOD)])
     if is_new_task or (is_new_variant and form.get(FILLED_FOR) != AS_IS):
@@ -239,17 +239,17 @@ def _meant(drafted: Draft) -> Form:
 
 def with_method(form: Form, model: ModelSummary) -> Form:
     """Return the form with the usual method for the model, if it has none."""
-    return form if form.get("method") else form.but({"method": USUAL_METHODS[model.task]})
+    return form if form.get("method") else form.replaced({"method": USUAL_METHODS[model.task]})
 
 
 def with_target(form: Form) -> Form:
     """Return the form with the usual sparsity, if it has neither a sparsity nor a target."""
     method = METHODS.get(form.get("method"))
-    said = any(name == "sparsity" or name.startswith("target.") for name in form.lists)
-    if method is None or not method.prunes or said or ":" in form.get("pattern"):
+    has_amount = any(name == "sparsity" or name.startswith("target.") for name in form.lists)
+    if method is None or not method.prunes or has_amount or ":" in form.get("pattern"):
         return form
     given = family_of(form.get("pattern"))
-    return form.but({"sparsity": _SPARSITY.get(given if given in method.patterns else method.patterns[0], "0.5")})
+    return form.replaced({"sparsity": _SPARSITY.get(given if given in method.patterns else method.patterns[0], "0.5")})
 
 
 def with_calibration(form: Form, model: ModelSummary, datasets: Sequence[Dataset]) -> Form:
@@ -265,7 +265,7 @@ def with_calibration(form: Form, model: ModelSummary, datasets: Sequence[Dataset
         return form
     chosen = choose_set(fitting_sets(model, datasets), CALIBRATION_WORDS)
     body = calibration_body(model, chosen) or {}
-    return form.or_else({f"calibration.{name}": str(value) for name, value in body.items()})
+    return form.with_defaults({f"calibration.{name}": str(value) for name, value in body.items()})
 
 
 def with_recovery(form: Form, model: ModelSummary) -> Form:
@@ -278,7 +278,7 @@ def with_recovery(form: Form, model: ModelSummary) -> Form:
         return form
     if not method.variant(form.get("pattern")).shrinks or method.needs.training or not form.get("calibration.dataset"):
         return form
-    return form.or_else({f"recovery.{name}": str(value) for name, value in RECOVERIES[model.task].items()})
+    return form.with_defaults({f"recovery.{name}": str(value) for name, value in RECOVERIES[model.task].items()})
 
 
 def with_evaluation(form: Form, model: ModelSummary, datasets: Sequence[Dataset]) -> Form:
@@ -304,4 +304,4 @@ def with_evaluation(form: Form, model: ModelSummary, datasets: Sequence[Dataset]
         method = METHODS.get(form.get("method"))
         if method is not None and not method.measures:
             filled["evaluation.prompts"] = "\n".join(PROMPTS)
-    return form.or_else(filled)
+    return form.with_defaults(filled)

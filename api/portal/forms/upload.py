@@ -71,7 +71,7 @@ async def take_files(
 
     Raises the errors of these three steps, and ValidationError.
     """
-    chosen = {sendable_name(name): files[name] for name in belonging(kind, list(files))}
+    chosen = {sendable_name(name): files[name] for name in files_of_model(kind, list(files))}
     if not chosen:
         raise InvalidRequest("choose at least one file", param="files")
     announced = [await to_thread.run_sync(_announced, name, content) for name, content in chosen.items()]
@@ -92,7 +92,7 @@ async def take_files(
     return done[0]
 
 
-def belonging(kind: UploadKind, names: Sequence[str]) -> list[str]:
+def files_of_model(kind: UploadKind, names: Sequence[str]) -> list[str]:
     """Return the files of a folder that belong to the model.
 
     Pickles are included if there are no other weights. If no file belongs to a model, return all files: the service

@@ -54,7 +54,7 @@ def full_form_page(
     form = read_form(request.query_params.multi_items()).without({CHECK})
     if job_id is not None:
         with transaction(state.sessions) as session:
-            form = form.over(form_of_job(service.get_job(session, caller.team_id, job_id)))
+            form = form.filled_from(form_of_job(service.get_job(session, caller.team_id, job_id)))
     choices = _choices(state, caller)
     return _page(request, draft_job(state, caller, form, choices.datasets), choices)
 
@@ -94,9 +94,9 @@ def _submit_once(visit: Visit, once: str, body: JobBody, hub: HubFindings) -> tu
 
     if not once:
         return submit(), True
-    said = body.model_dump_json().encode()
-    key = f"portal-{hashlib.sha256(once.encode() + said).hexdigest()}"
-    request = IdempotentRequest(team_id=caller.team_id, key=key, request=said, secret=state.secret)
+    payload = body.model_dump_json().encode()
+    key = f"portal-{hashlib.sha256(once.encode() + payload).hexdigest()}"
+    request = IdempotentRequest(team_id=caller.team_id, key=key, request=payload, secret=state.secret)
     answer, is_replayed = answer_once(
         session, request, lambda: Answer(201, submit().model_dump_json().encode()), state.settings.idempotency_seconds
     )

@@ -14,7 +14,7 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from api.dependencies import DatabaseSession, State
 from api.events.after_commit import hint_after_commit
-from api.events.stream import KEEP_ALIVE_SECONDS, LARGEST_SEQUENCE, Followed, Turn, event_stream, last_event
+from api.events.stream import KEEP_ALIVE_SECONDS, LARGEST_SEQUENCE, FollowedJob, Turn, event_stream, last_event
 from api.http.archives import artifact_archive
 from api.http.downloads import Conditions, artifact_file
 from api.portal.rendering import address_of, fragment, page
@@ -91,7 +91,7 @@ async def stream_job(
 
     known = {"who": request.state.signed_in, "csrf": request.state.csrf, "url": address_of(request)}
     turn = _page_turn(caller.team_id, job_id, known, require_signed_in)
-    return event_stream(state, Followed(caller.team_id, job_id, last), turn, gather_seconds=_GATHER_SECONDS)
+    return event_stream(state, FollowedJob(caller.team_id, job_id, last), turn, gather_seconds=_GATHER_SECONDS)
 
 
 def _require_job(state: ApiState, team_id: str, job_id: str) -> None:

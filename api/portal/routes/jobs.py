@@ -60,9 +60,7 @@ def list_jobs(
         "model": model or None,
         "search": search,
     }
-    jobs = service.look_through_jobs(
-        session, caller.team_id, limit=_PAGE, after=after, before=before, sort=sort, **filters
-    )
+    jobs = service.jobs_window(session, caller.team_id, limit=_PAGE, after=after, before=before, sort=sort, **filters)
     jobs = replace(jobs, data=with_waiting_reasons(session, jobs.data, state.settings))
     wanted = {**filters, "sort": sort}
     kept = {name: value for name, value in wanted.items() if value and value != "newest"}

@@ -10,7 +10,7 @@ from api.portal.routes.adding import uploads_to_show
 from api.portal.session import Member, Viewer, Visit
 from core.database import transaction
 from core.methods.registry import METHODS
-from core.service.discoveries.asking import ask_for
+from core.service.discoveries.requests import ask_for
 from core.service.jobs.inspection import inspect
 from core.service.jobs.schemas import InspectBody
 from core.service.registry import service

@@ -21,7 +21,7 @@ from api.portal.views.outcome import estimates_from, expected_quality, outcome_a
 from api.state import ApiState
 from core.database import transaction
 from core.engine.architectures.describe import Description
-from core.service.discoveries.asking import ask_for
+from core.service.discoveries.requests import ask_for
 from core.service.jobs.resolution.model import resolve_model
 from core.service.jobs.schemas import JobBody
 from core.service.plans.service import looked_up, plan

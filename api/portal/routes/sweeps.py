@@ -56,7 +56,7 @@ _FIELDS: Final = (
 def list_sweeps(
     request: Request, caller: Viewer, session: DatabaseSession, after: After = None, before: After = None
 ) -> Response:
-    sweeps = service.look_through_sweeps(session, caller.team_id, limit=_PAGE, after=after, before=before)
+    sweeps = service.sweeps_window(session, caller.team_id, limit=_PAGE, after=after, before=before)
     context = {"sweeps": sweeps, "may_change": caller.may("member"), "paged": bool(after or before)}
     return page(request, "sweeps/list.html", context)
 
@@ -72,9 +72,9 @@ def submit_sweep(request: Request, caller: Member, state: State, posted: Posted)
     try:
         body = SweepBody.model_validate(read_sweep(posted))
         findings = service.look_up(state.hub, caller.team_id, body)
-        said = body.model_dump_json().encode()
-        key = f"portal-{hashlib.sha256(posted.get(_ONCE).encode() + said).hexdigest()}"
-        once = IdempotentRequest(team_id=caller.team_id, key=key, request=said, secret=state.secret)
+        payload = body.model_dump_json().encode()
+        key = f"portal-{hashlib.sha256(posted.get(_ONCE).encode() + payload).hexdigest()}"
+        once = IdempotentRequest(team_id=caller.team_id, key=key, request=payload, secret=state.secret)
         with transaction(state.sessions) as session:
 
             def create() -> Answer:
@@ -186,9 +186,9 @@ def _form_errors(error: ApiError | ValidationError | None) -> dict[str, str]:
         name = field_of(error.param)
         return {name if name in _FIELDS else "": error.message}
     messages: dict[str, str] = {}
-    for param, said in errors_by_field(error, _every_param(error)).items():
+    for param, message in errors_by_field(error, _every_param(error)).items():
         name = field_of(param)
-        messages.setdefault(name if name in _FIELDS else "", said)
+        messages.setdefault(name if name in _FIELDS else "", message)
     return messages or {"": InvalidRequest.title}
 
 

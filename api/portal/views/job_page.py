@@ -186,11 +186,11 @@ class StageTime:
 
 def stage_times(attempt: JobAttempt, events: Sequence[JobEvent], now: datetime) -> list[StageTime]:
     """Return one attempt's stages in their order, beginning with fetching; `events` are its stage events."""
-    begun: list[tuple[str, datetime]] = [("fetch", attempt.started_at)]
-    begun += [(str(event.data["stage"]), event.created_at) for event in events if event.attempt == attempt.attempt]
-    seconds = _added_up(begun, attempt.ended_at or now) if attempt.stages is None else attempt.stages
-    last, since = begun[-1]
-    if len(begun) == 1:  # Retention may have removed the events.
+    starts: list[tuple[str, datetime]] = [("fetch", attempt.started_at)]
+    starts += [(str(event.data["stage"]), event.created_at) for event in events if event.attempt == attempt.attempt]
+    seconds = _added_up(starts, attempt.ended_at or now) if attempt.stages is None else attempt.stages
+    last, since = starts[-1]
+    if len(starts) == 1:  # Retention may have removed the events.
         last = next((stage for stage in reversed(STAGES) if stage in seconds), last)
     is_over = attempt.ended_at is not None
     has_finished = attempt.outcome == "succeeded" or attempt.error_code == GateMissed.code
@@ -205,10 +205,10 @@ def stage_times(attempt: JobAttempt, events: Sequence[JobEvent], now: datetime) 
     ]
 
 
-def _added_up(begun: Sequence[tuple[str, datetime]], end: datetime) -> Mapping[str, float]:
+def _added_up(starts: Sequence[tuple[str, datetime]], end: datetime) -> Mapping[str, float]:
     """Return the seconds of each stage: it lasts until the next begins, and may begin more than once."""
     seconds: dict[str, float] = {}
-    ends = [at for _, at in begun[1:]] + [end]
-    for (stage, at), until in zip(begun, ends, strict=True):
+    ends = [at for _, at in starts[1:]] + [end]
+    for (stage, at), until in zip(starts, ends, strict=True):
         seconds[stage] = seconds.get(stage, 0.0) + max((until - at).total_seconds(), 0.0)
     return seconds

@@ -52,8 +52,8 @@ def model_choices(session: Session, team_id: str, search: str, chosen: str) -> l
 
 def hub_choices(matches: Iterable[HubMatch], offered: Iterable[ModelChoice]) -> list[ModelChoice]:
     """Return the models found on the hub that are not offered already."""
-    there = {each.name for each in offered}
-    return [ModelChoice(each.name, each.name, _popularity(each)) for each in matches if each.name not in there]
+    names = {each.name for each in offered}
+    return [ModelChoice(each.name, each.name, _popularity(each)) for each in matches if each.name not in names]
 
 
 def _popularity(model: HubMatch) -> str:

@@ -169,13 +169,13 @@ def expected_quality(plan: Plan) -> str | None:
 def estimates_from(plan: Plan) -> str:
     """Return a sentence that says that the figures are estimates, their evidence, and the unknown figures."""
     by_source = {each.source: each.basis for each in plan.figures.values()}
-    said = "Estimates, not promises"
+    sentence = "Estimates, not promises"
     if by_source:
-        said += ", by " + " and ".join(SOURCES[source] for source in SOURCES if source in by_source)
+        sentence += ", by " + " and ".join(SOURCES[source] for source in SOURCES if source in by_source)
     if not plan.unknown:
-        return f"{said}."
+        return f"{sentence}."
     unknown = "; ".join(_in_words(each) for each in plan.unknown)
-    return f"{said}. Not known: {unknown}."
+    return f"{sentence}. Not known: {unknown}."
 
 
 def _in_words(text: str) -> str:
@@ -199,7 +199,7 @@ def outcome_axis(plan: Plan) -> OutcomeAxis | None:
         return round((amount - low) / (high - low) * 100, 2)
 
     rows = [name for name in _ROWS if _is_informative([_cell(each, name) for each in points])]
-    shown, narrow = (_thinned([across(each.amount) for each in points], least) for least in (_TICK, _PHONE_TICK))
+    shown, narrow = (_with_spacing([across(each.amount) for each in points], least) for least in (_TICK, _PHONE_TICK))
     ticks = tuple(
         Tick(
             across(each.amount),
@@ -220,7 +220,7 @@ def _is_informative(cells: Sequence[str]) -> bool:
     return len(known) * 2 > len(cells) and len(set(known)) > 1
 
 
-def _thinned(places: Sequence[float], least: float) -> set[float]:
+def _with_spacing(places: Sequence[float], least: float) -> set[float]:
     """Return the places that have room: both ends, and between them places with enough distance from the one before."""
     kept = [places[0]]
     for each in places[1:-1]:

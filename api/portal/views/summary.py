@@ -67,11 +67,11 @@ def _shown(figure: float | None, digits: int) -> str:
 
 def is_smaller_network(recipe: Body, metrics: Metrics, report: Report) -> bool:
     """Return whether weights were removed, not only set to zero, so that there is less to compute."""
-    left = (report.artifact or {}).get("parameters")
+    remaining = (report.artifact or {}).get("parameters")
     dense = None if metrics.parameters is None else metrics.parameters.dense
-    if not isinstance(left, int) or dense is None:
+    if not isinstance(remaining, int) or dense is None:
         return get_method(recipe["method"]).variant(recipe.get("pattern")).shrinks
-    return left < dense
+    return remaining < dense
 
 
 def _size(metrics: Metrics) -> str:
@@ -96,22 +96,22 @@ def _quality(metrics: Metrics) -> str:
 def _several(figures: Mapping[str, Figures], say: Callable[[Figures, str], str]) -> str:
     if len(figures) == 1:
         return say(next(iter(figures.values())), "")
-    said = [say(figure, f" on {name}") for name, figure in list(figures.items())[:_NAMED]]
+    phrases = [say(figure, f" on {name}") for name, figure in list(figures.items())[:_NAMED]]
     more = len(figures) - _NAMED
-    return ", ".join(said) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(phrases) + (f" and {more} more" if more > 0 else "")
 
 
-def _perplexity(figure: Perplexity, where: str) -> str:
+def _perplexity(figure: Perplexity, place: str) -> str:
     dense, pruned = format_distinct(figure.dense, figure.pruned)
     before = figure.before_recovery
     recovered = f" ({number(before)} before recovery)" if before is not None else ""
     noise = " (no difference within its error)" if figure.is_within_error else ""
-    return f"perplexity{where} {dense} → {pruned}{recovered}{noise}"
+    return f"perplexity{place} {dense} → {pruned}{recovered}{noise}"
 
 
-def _accuracy(figure: MeasuredAccuracy, where: str) -> str:
+def _accuracy(figure: MeasuredAccuracy, place: str) -> str:
     noise = " (no difference within its error)" if within_error(figure) else ""
-    return f"accuracy{where} {percent(figure.dense, 1)} → {percent(figure.pruned, 1)}{noise}"
+    return f"accuracy{place} {percent(figure.dense, 1)} → {percent(figure.pruned, 1)}{noise}"
 
 
 def _tasks(metrics: Metrics) -> str:
@@ -173,7 +173,7 @@ def _remarks(recipe: Body, metrics: Metrics, report: Report) -> list[str]:
     remarks = []
     is_smaller, latency, sizes = is_smaller_network(recipe, metrics, report), metrics.latency, metrics.bytes
     if metrics.sparsity is not None and metrics.sparsity.prunable and not is_smaller:
-        who = _who_uses(recipe.get("pattern"))
+        who = _engine_requirement(recipe.get("pattern"))
         if sizes is not None and sizes.restored_from is not None:
             remarks.append(f"The smaller files unpack to a model of the former size: {who}")
         else:
@@ -196,7 +196,7 @@ def _remarks(recipe: Body, metrics: Metrics, report: Report) -> list[str]:
     return remarks
 
 
-def _who_uses(pattern: object) -> str:
+def _engine_requirement(pattern: object) -> str:
     if isinstance(pattern, str) and ":" in pattern:
         kernels = f"kernels for {pattern}, such as the sparse tensor cores of NVIDIA GPUs for 2:4"
         return f"a speed-up needs an engine with {kernels}."

@@ -91,11 +91,11 @@ def _check_archive(part: BufferedRandom, name: str, files: Sequence[ArtifactFile
             content = archive.extractfile(member)
             if isinstance(content, BufferedReader):
                 hashes[member.name.partition("/")[2]] = hashlib.file_digest(content, "sha256").hexdigest()
-    wrong = [file.path for file in files if hashes.get(file.path) != file.sha256]
-    if wrong:
+    mismatched = [file.path for file in files if hashes.get(file.path) != file.sha256]
+    if mismatched:
         raise ChecksumMismatch(
-            f"{name}: {', '.join(wrong[:3])}{' …' if len(wrong) > 3 else ''} did not come whole, or is not what the "
-            "server lists; the archive was thrown away, download again"
+            f"{name}: {', '.join(mismatched[:3])}{' …' if len(mismatched) > 3 else ''} did not come whole, or is not "
+            "what the server lists; the archive was thrown away, download again"
         )
 
 
@@ -108,10 +108,10 @@ def added_files(exports: Sequence[ExportedFile], format: str, types: Sequence[st
     missing = [each for each in types or () if each not in files]
     if files and not missing:
         return {file for kind, file in files.items() if not types or kind in types}
-    there: dict[str, list[str]] = {}
+    available: dict[str, list[str]] = {}
     for each in exports:
-        there.setdefault(each.format, []).append(each.type)
-    has = "; ".join(f"{form} of {', '.join(kinds)}" for form, kinds in there.items()) or "no added files"
+        available.setdefault(each.format, []).append(each.type)
+    has = "; ".join(f"{form} of {', '.join(kinds)}" for form, kinds in available.items()) or "no added files"
     wanted = f"{format} of {missing[0]}" if files else f"{format} file"
     raise DownloadError(
         f"the job has no {wanted}; it has {has}: ask for what it has, or submit a job with "
@@ -122,9 +122,9 @@ def added_files(exports: Sequence[ExportedFile], format: str, types: Sequence[st
 def _target(folder: Path, name: str) -> Path:
     """Return the path for a file. Raises UnsafeName unless it is within the folder after following links."""
     parts = name.split("/")
-    strange = {"", ".", ".."} & set(parts) or PureWindowsPath(name).drive or "\\" in name or not name.isprintable()
+    unsafe = {"", ".", ".."} & set(parts) or PureWindowsPath(name).drive or "\\" in name or not name.isprintable()
     target = folder.joinpath(*PurePosixPath(name).parts)
-    if strange or PurePosixPath(name).is_absolute() or not target.parent.resolve().is_relative_to(folder.resolve()):
+    if unsafe or PurePosixPath(name).is_absolute() or not target.parent.resolve().is_relative_to(folder.resolve()):
         raise UnsafeName(f"the server lists a file named {name!r}, which leads out of {folder}: nothing was written")
     return target
 

@@ -135,24 +135,24 @@ async def _send_file(
             if len(part) < min(upload.part_bytes, file.bytes - received):
                 raise UploadError(f"{path} became shorter while it was sent; upload it again once it stays as it is")
             before = received
-            trouble: ApiError | Unreachable | None = None
+            failure: ApiError | Unreachable | None = None
             try:
                 query = {"offset": received}
                 received = (await transport.call("PUT", address, ReceivedPart, params=query, content=part)).received
             except OffsetMismatch as error:  # An answer was lost, or another client sends the same file.
-                received, trouble = error.received or 0, error
+                received, failure = error.received or 0, error
             except (Unreachable, ServerError, TooManyRequests) as error:
-                received, trouble = await _standing(transport, upload, file, received), error
+                received, failure = await _received_bytes(transport, upload, file, received), error
             fruitless = 0 if received > before else fruitless + 1
             if fruitless == FRUITLESS_ATTEMPTS:
                 raise UploadInterrupted(
                     f"{file.path}: {received} of {file.bytes} bytes are on the server, then no more went through "
-                    f"({trouble}); the same upload again goes on from there"
-                ) from trouble
+                    f"({failure}); the same upload again goes on from there"
+                ) from failure
             on_progress(UploadProgress(file.path, "sending", received, file.bytes))
 
 
-async def _standing(transport: Transport, upload: Upload, file: UploadedFile, known: int) -> int:
+async def _received_bytes(transport: Transport, upload: Upload, file: UploadedFile, known: int) -> int:
     """Return the number of a file's bytes on the server; `known` where it does not answer."""
     try:
         current = await transport.call("GET", f"uploads/{segment(upload.id)}", Upload)

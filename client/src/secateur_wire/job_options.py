@@ -158,8 +158,8 @@ def _put(body: dict[str, Any], path: str, value: Any, option: Option) -> None:
         holder.setdefault(name, value)
         return
     members = body.setdefault(path, {})
-    if twice := members.keys() & value.keys():
-        raise ValueError(f"{option.name} {min(twice)} has an option of its own, which is given too")
+    if repeated := members.keys() & value.keys():
+        raise ValueError(f"{option.name} {min(repeated)} has an option of its own, which is given too")
     members.update(value)
 
 

@@ -161,8 +161,8 @@ class IsolatedRows:
             self._park(row_id, error, park)
 
     def _count(self, session: Session, row_id: str, error: Exception, *, passes: bool) -> int:
-        known = session.get(RowFailureRow, (self._duty, row_id))
-        failures = (0 if known is None else known.failures) + (not passes)
+        failure = session.get(RowFailureRow, (self._duty, row_id))
+        failures = (0 if failure is None else failure.failures) + (not passes)
         pause = PASSING_SECONDS if passes else PAUSES[min(failures, len(PAUSES)) - 1]
         self._write(session, row_id, _message(error), failures, pause)
         if not passes:
@@ -213,7 +213,7 @@ class IsolatedRows:
 
 def _message(error: Exception) -> str:
     """Return the error message that a team may read: for an error of another library, only its class."""
-    known = error.message if isinstance(error, SecateurError) else None
-    if known is None:
-        known = f"an unexpected error ({type(error).__name__}); the dispatcher's log has it"
-    return known.replace("\0", "�")[:_MESSAGE_CHARACTERS]
+    message = error.message if isinstance(error, SecateurError) else None
+    if message is None:
+        message = f"an unexpected error ({type(error).__name__}); the dispatcher's log has it"
+    return message.replace("\0", "�")[:_MESSAGE_CHARACTERS]

@@ -29,9 +29,9 @@ class Room:
 
     def lack(self, worker: WorkerRow) -> str | None:
         """Return a sentence about the first figure of which the worker has too little; None where the job fits."""
-        there = room_of(worker)
+        available = room_of(worker)
         for needed, has, name in zip(
-            self._figures(), there._figures(), ("device memory", "memory", "free disk"), strict=True
+            self._figures(), available._figures(), ("device memory", "memory", "free disk"), strict=True
         ):
             if needed is not None and has is not None and needed > has:
                 device = worker.device_name or worker.device

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from core.methods.registry import get_method
 from core.service.jobs.noise import differs_measurably, is_same_share
 from core.service.jobs.schemas import Job, JobBody
-from core.service.jobs.service import get_jobs, of_kept_attempt
+from core.service.jobs.service import get_jobs, is_of_kept_attempt
 from core.service.jobs.tables import JobReportRow, JobRow
 from core.service.jobs.trade_off import TASK_MEAN, TradeOff, short_name, trade_off
 from secateur_wire.base import JsonObject
@@ -216,7 +216,7 @@ def compare_jobs(
     jobs = get_jobs(session, team_id, ids[: MOST + 1])
     if not FEWEST <= len(ids) <= MOST:
         raise InvalidRequest(f"job: name {FEWEST} to {MOST} different jobs, not {len(ids)}", param="job")
-    reports = select(JobReportRow.job_id, JobReportRow.report["layers"]).join(JobRow, of_kept_attempt(JobReportRow))
+    reports = select(JobReportRow.job_id, JobReportRow.report["layers"]).join(JobRow, is_of_kept_attempt(JobReportRow))
     layers = {
         job_id: rows for job_id, rows in session.execute(reports.where(JobRow.id.in_(ids))) if isinstance(rows, list)
     }

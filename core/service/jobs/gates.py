@@ -105,12 +105,12 @@ def _result(name: str, limit: float, figure: str, measured: _Measured) -> GateRe
     value = measured.value if measured.value is not None and math.isfinite(measured.value) else None
     on = "" if measured.on is None else " of all tasks" if measured.on == TASK_MEAN else f" on {measured.on}"
     if value is None:
-        said = f"{figure}{on} is unknown" + (f", {measured.detail}" if measured.detail else "")
+        message = f"{figure}{on} is unknown" + (f", {measured.detail}" if measured.detail else "")
     else:
-        said = f"{figure}{on} is {_shown(value)}" + (f" ({measured.detail})" if measured.detail else "")
+        message = f"{figure}{on} is {_shown(value)}" + (f" ({measured.detail})" if measured.detail else "")
     most = limit / (1 + measured.margin)
     kept = value is not None and value <= most
-    allowed = f"{said}; the gate allows {_shown(limit)}"
+    allowed = f"{message}; the gate allows {_shown(limit)}"
     if measured.margin and value is not None and most < value <= limit:
         allowed += f", which is unproven: with this noise {_shown(most)} keeps it"
     return GateResult(

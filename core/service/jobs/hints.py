@@ -31,7 +31,7 @@ class Hints:
     def __init__(self, app: Celery) -> None:
         self._app = app
 
-    def lying(self, queue: str) -> int:
+    def count_waiting(self, queue: str) -> int:
         """Return the number of this queue's hints in the broker that no worker has taken."""
         with self._app.producer_or_acquire() as producer:
             return int(producer.channel.queue_declare(queue=queue).message_count)
@@ -47,7 +47,7 @@ class Hints:
 
     def send(self, job_id: str, queue: str, enough: int = HINTS_PER_QUEUE) -> None:
         """Send a hint, unless `enough` hints are waiting: a worker that takes one of them finds this job too."""
-        if self.lying(queue) < enough:
+        if self.count_waiting(queue) < enough:
             self._app.send_task(PRUNE_TASK, args=[job_id], queue=queue, ignore_result=True, retry=False)
 
 

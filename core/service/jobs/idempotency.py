@@ -93,16 +93,16 @@ def answer_once(
 
     An error that `create` raises is not remembered: the transaction that holds the key's row is rolled back with it.
     """
-    this = {"of_team": request.team_id, "of_key": request.key_hash}
+    parameters = {"of_team": request.team_id, "of_key": request.key_hash}
     values = {"request": request.request_hash, "seconds": remember_seconds}
-    fresh = session.scalar(_REMEMBER, this | values)
+    fresh = session.scalar(_REMEMBER, parameters | values)
     if fresh is None:
-        first = session.execute(_FIRST, this).one()
+        first = session.execute(_FIRST, parameters).one()
         if first.request_hash != request.request_hash:
             raise IdempotencyConflict("this Idempotency-Key was used with another request", param="Idempotency-Key")
         return _unseal(request, first.answer), True
     answer = create()
-    session.execute(_KEEP_ANSWER, this | {"sealed": _seal(request, answer)})
+    session.execute(_KEEP_ANSWER, parameters | {"sealed": _seal(request, answer)})
     return answer, False
 
 

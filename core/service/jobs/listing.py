@@ -52,7 +52,7 @@ _BETWEEN_WORDS = re.compile(r"[\x00-\x2f\x3a-\x40\x5b-\x60\x7b-\x7f]+")
 """Separators of words, as in `JOB_WORDS`."""
 
 
-def having_words(team_id: str, filters: JobFilters) -> ColumnElement[bool] | None:
+def words_condition(team_id: str, filters: JobFilters) -> ColumnElement[bool] | None:
     """Return the condition for the searched words, or None without words. `read_window` takes it separately."""
     if not (search := (filters.get("search") or "").strip()):
         return None

@@ -14,9 +14,8 @@ from core.pipeline.reports.dense_figures import KnownDenseFigures
 from core.pipeline.reports.how_to_run import FOLDER, ways_to_run
 from core.pipeline.reports.report import Report
 from core.pipeline.reports.verdict import verdict_on
-from core.service.jobs.awaiting import fill_awaiting, fill_resolved
 from core.service.jobs.estimates.history import estimate_that_fits
-from core.service.jobs.listing import ORDERS, JobFilters, having_words, matching
+from core.service.jobs.listing import ORDERS, JobFilters, matching, words_condition
 from core.service.jobs.queue import request_cancel, submitted
 from core.service.jobs.queue_names import require_queue
 from core.service.jobs.quotas import require_room_in_queue
@@ -32,6 +31,7 @@ from core.service.jobs.tables import (
     WorkerRow,
     kept_attempt,
 )
+from core.service.jobs.undiscovered import fill_awaiting, fill_resolved
 from core.service.jobs.waiting import waiting_reason
 from core.service.teams import audit
 from core.service.teams.principal import Actor, team_of
@@ -55,7 +55,7 @@ def submit(context: RequestContext, body: JobBody, *, baseline: KnownDenseFigure
     """Check a request and queue it as a job, with its first event. The caller sends its hint after the commit.
 
     `baseline`: figures of the dense model that the job does not measure again. A job on an undiscovered model waits for
-    the discovery, and is resolved afterwards (`core.service.jobs.awaiting`).
+    the discovery, and is resolved afterwards (`core.service.jobs.undiscovered`).
 
     Raises the InvalidRequest kind that names the fault, DoesNotFit where no worker could hold the job, and
     QuotaExceeded where the team may not queue more.
@@ -106,7 +106,7 @@ def list_jobs(
     return read_page(session, _listing(team_id, sort, filters), limit=limit, after=after)
 
 
-def look_through_jobs(
+def jobs_window(
     session: Session,
     team_id: str,
     *,
@@ -121,7 +121,7 @@ def look_through_jobs(
 
 
 def _listing(team_id: str, sort: JobSort, filters: JobFilters) -> Listing[JobRow, Job]:
-    return Listing(matching(team_id, filters), JobRow, job_answer, ORDERS[sort], having_words(team_id, filters))
+    return Listing(matching(team_id, filters), JobRow, job_answer, ORDERS[sort], words_condition(team_id, filters))
 
 
 def cancel(session: Session, caller: Actor, job_id: str) -> Job:
@@ -166,7 +166,7 @@ def report_document(session: Session, team_id: str, job_id: str) -> JsonObject:
     """
     job = find_job(session, team_id, job_id)
     report: JsonObject | None = session.scalar(
-        select(JobReportRow.report).join(JobRow, of_kept_attempt(JobReportRow)).where(JobRow.id == job.id)
+        select(JobReportRow.report).join(JobRow, is_of_kept_attempt(JobReportRow)).where(JobRow.id == job.id)
     )
     if report is None:
         raise NotFound(f"job {job_id!r} has no report: it is {job.status}")
@@ -196,7 +196,7 @@ def list_artifacts(session: Session, team_id: str, job_id: str) -> ArtifactList:
     job = find_job(session, team_id, job_id)
     rows = session.scalars(
         select(ArtifactFileRow)
-        .join(JobRow, of_kept_attempt(ArtifactFileRow))
+        .join(JobRow, is_of_kept_attempt(ArtifactFileRow))
         .where(JobRow.id == job.id)
         .order_by(ArtifactFileRow.path)
     )
@@ -224,7 +224,7 @@ def find_artifact(session: Session, team_id: str, job_id: str, path: str) -> tup
     job = find_job(session, team_id, job_id)
     row = session.scalar(
         select(ArtifactFileRow)
-        .join(JobRow, of_kept_attempt(ArtifactFileRow))
+        .join(JobRow, is_of_kept_attempt(ArtifactFileRow))
         .where(JobRow.id == job.id, ArtifactFileRow.path == path)
     )
     if row is None:
@@ -232,7 +232,7 @@ def find_artifact(session: Session, team_id: str, job_id: str, path: str) -> tup
     return row.attempt, ArtifactFile(path=row.path, bytes=row.bytes, sha256=row.sha256)
 
 
-def of_kept_attempt(table: type[JobReportRow] | type[ArtifactFileRow]) -> ColumnElement[bool]:
+def is_of_kept_attempt(table: type[JobReportRow] | type[ArtifactFileRow]) -> ColumnElement[bool]:
     """Return the condition that joins a job with the attempt of its report and artifact."""
     return and_(JobRow.id == table.job_id, table.attempt == kept_attempt())
 
@@ -263,7 +263,7 @@ def job_answer(row: JobRow, waiting: str | None = None) -> Job:
         "error",
         "metrics",
     )
-    also = {
+    computed = {
         "waiting_reason": waiting,
         "verdict": None if row.metrics is None else _verdict(row, row.metrics),
         "model_revision": row.model_revision,
@@ -271,7 +271,7 @@ def job_answer(row: JobRow, waiting: str | None = None) -> Job:
         "estimated_seconds_deviation": None if row.estimate is None else row.estimate["basis"]["seconds_deviation"],
         "warnings": [] if row.estimate is None else row.estimate["warnings"],
     }
-    return Job.model_validate(row.body | {name: getattr(row, name) for name in own} | also, extra="ignore")
+    return Job.model_validate(row.body | {name: getattr(row, name) for name in own} | computed, extra="ignore")
 
 
 def _verdict(row: JobRow, metrics: JsonObject) -> Verdict | None:

@@ -183,10 +183,10 @@ def _notes(jobs: Sequence[Job], quality: str | None, cost: Cost) -> list[str]:
             )
         )
     figures = [_qualities(job)[quality] for job in jobs if quality]
-    for name, said in (("sequence_length", "windows of {} tokens"), ("samples", "{} samples")):
+    for name, phrase in (("sequence_length", "windows of {} tokens"), ("samples", "{} samples")):
         known = {getattr(each, name, None) for each in figures} - {None}
         if len(known) > 1:
-            notes.append(f"Quality was measured on {said.format(_several(known))}: not the same measurement.")
+            notes.append(f"Quality was measured on {phrase.format(_several(known))}: not the same measurement.")
     if quality and quality.startswith("perplexity"):
         samples = {job.evaluation.samples for job in jobs}
         if len(samples) > 1:
@@ -194,10 +194,10 @@ def _notes(jobs: Sequence[Job], quality: str | None, cost: Cost) -> list[str]:
             notes.append(f"Perplexity was measured on {' and '.join(counts)} windows: not the same measurement.")
     if cost == "latency" and len(jobs) > 1:
         notes.append("Each latency is of its job's own run; a dense model's is the middle of those measured.")
-        for name, said in (("device", "devices"), ("sequence_length", "sequence lengths"), ("batch", "batch sizes")):
+        for name, phrase in (("device", "devices"), ("sequence_length", "sequence lengths"), ("batch", "batch sizes")):
             known = {getattr(job.measured.latency, name, None) for job in jobs}
             if len(known) > 1:
-                notes.append(f"Latency was measured on different {said}: {_several(known)}.")
+                notes.append(f"Latency was measured on different {phrase}: {_several(known)}.")
     return notes
 
 

@@ -55,16 +55,16 @@ class Slope:
 
 
 @dataclass(frozen=True)
-class Expected:
+class ExpectedExcess:
     """An expected excess, and its band."""
 
     excess: float
     low: float
     high: float
 
-    def less(self, before: float) -> "Expected":
+    def less(self, before: float) -> "ExpectedExcess":
         """Return the part of the excess that comes after an earlier loss; the band is still that of the whole."""
-        return Expected(*(max(each - before, 0.0) for each in (self.excess, self.low, self.high)))
+        return ExpectedExcess(*(max(each - before, 0.0) for each in (self.excess, self.low, self.high)))
 
 
 def logit(share: float) -> float:
@@ -105,7 +105,7 @@ def slope_of(curves: Iterable[Sequence[tuple[float, float]]], *, assumed: Slope 
     return Slope(fmean(slopes), max(deviation, LEAST_SLOPE_DEVIATION))
 
 
-def expected_excess(places: Sequence[CurvePlace], share: float, slope: Slope) -> Expected | None:
+def expected_excess(places: Sequence[CurvePlace], share: float, slope: Slope) -> ExpectedExcess | None:
     """Return the expected excess at a share above 0; None where no place is near enough."""
     if not places:
         return None
@@ -130,8 +130,8 @@ def expected_excess(places: Sequence[CurvePlace], share: float, slope: Slope) ->
     return _expected(mean, mean - BAND * deviation, mean + BAND * deviation)
 
 
-def _expected(mean: float, low: float, high: float) -> Expected:
-    return Expected(math.exp(mean), math.exp(low), math.exp(high))
+def _expected(mean: float, low: float, high: float) -> ExpectedExcess:
+    return ExpectedExcess(math.exp(mean), math.exp(low), math.exp(high))
 
 
 def _merged(points: Sequence[MeasuredPoint]) -> list[CurvePlace]:

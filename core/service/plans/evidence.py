@@ -86,7 +86,7 @@ def evidence_for(question: Question, own: Iterable[Outcome], shipped: Iterable[O
     ordered = [
         Evidence("jobs", "of this team on this model", same),
         Evidence("jobs", "of this team on models of its family and about its size", near),
-        Evidence("measurements", _whose(rows, question.subject), rows),
+        Evidence("measurements", _owner_phrase(rows, question.subject), rows),
     ]
     return [each for each in ordered if each.outcomes]
 
@@ -163,7 +163,7 @@ def _size_distance(outcome: Outcome, question: Question) -> float:
     return abs(math.log(outcome.subject.parameters / question.subject.parameters))
 
 
-def _whose(rows: Sequence[Outcome], wanted: Subject) -> str:
+def _owner_phrase(rows: Sequence[Outcome], wanted: Subject) -> str:
     """Return a phrase that says whose measurements the shipped rows are."""
     if not rows:
         return ""

@@ -11,7 +11,7 @@ from core.engine.exporters.registry import OFFERED
 from core.pipeline.recipes.request import ResolvedRequest
 from core.pipeline.recipes.sizes import expected_size
 from core.service.plans.amounts import PACKED, Scale
-from core.service.plans.curves import CurvePlace, Expected, Slope, expected_excess
+from core.service.plans.curves import CurvePlace, ExpectedExcess, Slope, expected_excess
 from core.service.plans.evidence import Evidence, Question, evidence_for, slope_for
 from core.service.plans.outcomes import Latency, Outcome
 from secateur_wire.jobs import Estimate
@@ -50,7 +50,7 @@ class LossEstimates:
         evidence = evidence_for(question, own, shipped)
         return cls(question, evidence, slope_for(question, own, shipped), lost)
 
-    def expected(self, share: float) -> tuple[Expected, Evidence] | None:
+    def expected(self, share: float) -> tuple[ExpectedExcess, Evidence] | None:
         """Return the excess that a further removal adds, and its evidence; None without near measurements."""
         total = self._total(share)
         for each, places in zip(self.evidence, self._places, strict=True):

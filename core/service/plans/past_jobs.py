@@ -188,7 +188,7 @@ def _share_of(metrics: Metrics, setting: Setting, subject: Subject) -> float | N
     return (parameters.dense - parameters.nonzero) / subject.prunable
 
 
-def wrote_forms(session: Session, team_id: str) -> set[str]:
+def written_forms(session: Session, team_id: str) -> set[str]:
     """Return the forms of additional files that the team's newest jobs wrote: the workers have the tools for these."""
     query = (
         select(JobRow.metrics["exports"])

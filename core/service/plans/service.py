@@ -12,7 +12,7 @@ from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.model import resolve_model
 from core.service.jobs.schemas import InspectBody
 from core.service.plans.candidates import CANDIDATES, JobCandidate
-from core.service.plans.past_jobs import wrote_forms
+from core.service.plans.past_jobs import written_forms
 from core.service.plans.planner import Planner
 from core.service.registry.service import dataset_answer
 from core.service.registry.tables import DatasetRow
@@ -51,7 +51,7 @@ def plan(context: RequestContext, body: PlanBody, *, until: datetime | None = No
     model = resolve_model(context, body.model)
     _check(body, model.description)
     datasets = _datasets(context)
-    is_shipped = body.goal == "size" and _FILES["format"] in wrote_forms(context.session, context.team_id)
+    is_shipped = body.goal == "size" and _FILES["format"] in written_forms(context.session, context.team_id)
     written: list[list[JsonObject]] = [[_FILES], []] if is_shipped else [[]]
     refusals: list[tuple[JobCandidate, SecateurError]] = []
     for candidate in CANDIDATES[model.description.task][body.goal]:

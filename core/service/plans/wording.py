@@ -26,13 +26,13 @@ def summary(model: str, goal: Goal, job: Recipe, amount: float | None, figures: 
     title = get_method(job.method).title
     text = "" if job.calibration is None else f", calibrated on {_text(job.calibration.dataset)}"
     if amount is None:
-        what = f"Measure what each layer of {model} can lose ({title}){text}"
+        sentence = f"Measure what each layer of {model} can lose ({title}){text}"
     else:
         verb = "Remove" if goal != "sparsity" else "Set to zero"
         form = " and pack what is left" if goal == "size" else ""
-        what = f"{verb} {_share(amount)} of the {_PARTS[goal]} of {model} with {title} ({job.pattern}){form}{text}"
+        sentence = f"{verb} {_share(amount)} of the {_PARTS[goal]} of {model} with {title} ({job.pattern}){form}{text}"
         if job.recovery is not None:
-            what += f", then train ({job.recovery.method})"
+            sentence += f", then train ({job.recovery.method})"
     expected = []
     if "perplexity_ratio" in figures:
         figure = figures["perplexity_ratio"]
@@ -41,9 +41,9 @@ def summary(model: str, goal: Goal, job: Recipe, amount: float | None, figures: 
         )
     if "bytes_ratio" in figures and goal != "sparsity":
         expected.append(f"{_share(figures['bytes_ratio'].estimate)} of its bytes")
-    took = f" in {between(seconds.low, seconds.high)}" if (seconds := figures.get("seconds")) is not None else ""
+    duration = f" in {between(seconds.low, seconds.high)}" if (seconds := figures.get("seconds")) is not None else ""
     outcome = f": expect {' and '.join(expected)}" if expected else ""
-    return f"{what}{took}{outcome}."
+    return f"{sentence}{duration}{outcome}."
 
 
 def unknown(

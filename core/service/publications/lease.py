@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.service.publications import queue
-from core.service.publications.queue import Claimed
+from core.service.publications.queue import ClaimedPublication
 
 LOOK_SECONDS = 1.0
 
@@ -29,7 +29,7 @@ class PublicationLease:
     def __init__(
         self,
         sessions: sessionmaker[Session],
-        claimed: Claimed,
+        claimed: ClaimedPublication,
         lease_seconds: float,
         on_renewed: Callable[[], None],
     ) -> None:

@@ -38,7 +38,7 @@ class PublishedFile:
 
 
 @dataclass(frozen=True)
-class Claimed:
+class ClaimedPublication:
     """Publication that a dispatcher has claimed. `files` is None where the artifact was removed meanwhile.
 
     Its destination is a `document` until it is used: an unreadable one fails only its own publication.
@@ -65,7 +65,7 @@ class Claimed:
         return destinations.validate_python(self.document)
 
 
-def claim(session: Session, *, lease_seconds: float) -> Claimed | None:
+def claim(session: Session, *, lease_seconds: float) -> ClaimedPublication | None:
     """Take the next publication: from the team with the fewest running, then the oldest. None where none is due.
 
     A publication whose dispatcher stopped renewing is due again.
@@ -113,7 +113,7 @@ def claim(session: Session, *, lease_seconds: float) -> Claimed | None:
         .execution_options(synchronize_session=False, populate_existing=True)
     ).one()
     assert row.credentials is not None, "an open publication has its credentials"
-    return Claimed(
+    return ClaimedPublication(
         id=row.id,
         attempt=row.attempt,
         job_id=row.job_id,
@@ -138,7 +138,9 @@ def _files(session: Session, job_id: str, attempt: int) -> list[PublishedFile]:
     return [PublishedFile(row.path, row.bytes, row.sha256) for row in rows]
 
 
-def renew(session: Session, claimed: Claimed, *, lease_seconds: float, files_done: int, bytes_done: int) -> bool:
+def renew(
+    session: Session, claimed: ClaimedPublication, *, lease_seconds: float, files_done: int, bytes_done: int
+) -> bool:
     """Renew the lease of a publication and record its progress; False where another attempt holds it."""
     return _write(
         session,
@@ -149,7 +151,7 @@ def renew(session: Session, claimed: Claimed, *, lease_seconds: float, files_don
     )
 
 
-def succeed(session: Session, claimed: Claimed, result: Mapping[str, Any]) -> bool:
+def succeed(session: Session, claimed: ClaimedPublication, result: Mapping[str, Any]) -> bool:
     """Record success and erase the credentials. False where another attempt holds the publication."""
     return _end(
         session,
@@ -163,7 +165,7 @@ def succeed(session: Session, claimed: Claimed, result: Mapping[str, Any]) -> bo
     )
 
 
-def fail(session: Session, claimed: Claimed, problem: Mapping[str, Any], *, delay_seconds: float) -> bool:
+def fail(session: Session, claimed: ClaimedPublication, problem: Mapping[str, Any], *, delay_seconds: float) -> bool:
     """Record a failed attempt: queue the publication again, or end it as failed with its credentials erased.
 
     It is queued again, with a growing delay, if another attempt could end differently. False where another attempt
@@ -237,7 +239,7 @@ def _over(status: PublicationStatus) -> dict[str, Any]:
 
 
 def _end(
-    session: Session, claimed: Claimed, status: PublicationStatus, details: Mapping[str, Any], **values: Any
+    session: Session, claimed: ClaimedPublication, status: PublicationStatus, details: Mapping[str, Any], **values: Any
 ) -> bool:
     if not _write(session, claimed, **_over(status), **values):
         return False
@@ -252,7 +254,7 @@ def _end(
     return True
 
 
-def _write(session: Session, claimed: Claimed, **values: Any) -> bool:
+def _write(session: Session, claimed: ClaimedPublication, **values: Any) -> bool:
     written = session.scalar(
         update(PublicationRow)
         .where(

@@ -55,14 +55,14 @@ def chunks(stream: BinaryIO, file: PublishedFile) -> Iterator[bytes]:
     Raises StoreUnavailable.
     """
     digest = hashlib.sha256()
-    left = file.bytes
-    while left > 0 and (chunk := stream.read(min(left, _BUFFER_BYTES))):
+    remaining = file.bytes
+    while remaining > 0 and (chunk := stream.read(min(remaining, _BUFFER_BYTES))):
         digest.update(chunk)
-        left -= len(chunk)
-        if left == 0:
+        remaining -= len(chunk)
+        if remaining == 0:
             require_intact(file, digest.hexdigest())
         yield chunk
-    if left > 0:
+    if remaining > 0:
         require_intact(file, digest.hexdigest())
 
 

@@ -13,7 +13,7 @@ from core.service.duties.isolation import IsolatedRows, RowTask
 from core.service.publications import queue
 from core.service.publications.destinations import HubDestination
 from core.service.publications.lease import LostError, PublicationLease
-from core.service.publications.queue import Claimed
+from core.service.publications.queue import ClaimedPublication
 from core.service.publications.reading import StoredArtifact
 from core.service.publications.service import sealed
 from core.service.teams.server_secret import server_secret
@@ -37,18 +37,18 @@ def publish_waiting(
     with transaction(sessions) as session:
         queue.expire(session)
     rows = IsolatedRows(sessions, DUTY)
-    begun = 0
+    started = 0
     while True:
         with transaction(sessions) as session:
             claimed = queue.claim(session, lease_seconds=settings.lease_seconds)
         if claimed is None:
-            return begun or None
-        begun += 1
+            return started or None
+        started += 1
         rows.run(RowTask(claimed.id, partial(_carry_out, sessions, settings, claimed, goes_well)))
 
 
 def _carry_out(
-    sessions: sessionmaker[Session], settings: Settings, claimed: Claimed, goes_well: Callable[[], None]
+    sessions: sessionmaker[Session], settings: Settings, claimed: ClaimedPublication, goes_well: Callable[[], None]
 ) -> None:
     about = {"publication": claimed.id, "job": claimed.job_id, "attempt": claimed.attempt}
     problem: Mapping[str, Any]
@@ -72,7 +72,7 @@ def _carry_out(
         queue.fail(session, claimed, problem, delay_seconds=settings.retry_delay_seconds)
 
 
-def _sent(store: Store, settings: Settings, claimed: Claimed, lease: PublicationLease) -> dict[str, Any]:
+def _sent(store: Store, settings: Settings, claimed: ClaimedPublication, lease: PublicationLease) -> dict[str, Any]:
     if not claimed.files:
         raise NoArtifact(f"the artifact of job {claimed.job_id!r} was removed")
     try:

@@ -18,7 +18,7 @@ from core.service.publications.states import OPEN
 from core.service.publications.tables import PublicationRow
 from core.service.teams import audit
 from core.service.teams.principal import Actor, name_of, team_of
-from core.service.teams.sealing import Sealed
+from core.service.teams.sealing import SecretCipher
 from core.settings import Settings
 from secateur_wire.base import Page
 from secateur_wire.errors import Conflict, GateMissed, NoArtifact, NotFound
@@ -27,9 +27,9 @@ from secateur_wire.publications import Publication, PublicationError, Publicatio
 _PURPOSE = "publication"
 
 
-def sealed(secret: bytes) -> Sealed:
+def sealed(secret: bytes) -> SecretCipher:
     """Return the cipher for the credentials of publications only. `secret` is the server's."""
-    return Sealed(secret, _PURPOSE)
+    return SecretCipher(secret, _PURPOSE)
 
 
 def publish(

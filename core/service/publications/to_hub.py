@@ -37,17 +37,17 @@ def publish_to_hub(
     """
     hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # its warnings quote signed addresses
     api = HfApi(endpoint=endpoint.rstrip("/"), token=token)
-    where = destination.repository
+    repository = destination.repository
     message = destination.message or f"Artifact of {artifact.job_id}, pruned by Secateur"
     try:
-        api.create_repo(where, private=destination.private, exist_ok=True)
+        api.create_repo(repository, private=destination.private, exist_ok=True)
         if destination.revision not in (None, "main"):
-            api.create_branch(where, branch=str(destination.revision), exist_ok=True)
-        head = api.model_info(where, revision=destination.revision).sha
+            api.create_branch(repository, branch=str(destination.revision), exist_ok=True)
+        head = api.model_info(repository, revision=destination.revision).sha
         operations = _sent(api, artifact, destination, lease)
         lease.check()
         done = api.create_commit(
-            where, operations, commit_message=message, revision=destination.revision, parent_commit=head
+            repository, operations, commit_message=message, revision=destination.revision, parent_commit=head
         )
         _require_all(api, artifact, destination, done.oid)
     except Exception as error:
@@ -91,9 +91,9 @@ def _require_all(api: HfApi, artifact: StoredArtifact, destination: HubDestinati
     The client omits files that a repository ignores.
     """
     model_info = api.model_info(destination.repository, revision=commit, files_metadata=True)
-    there = {each.rfilename: each for each in model_info.siblings or ()}
+    present = {each.rfilename: each for each in model_info.siblings or ()}
     for file in artifact.files:
-        each = there.get(file.path)
+        each = present.get(file.path)
         if each is None or each.size != file.bytes or (each.lfs is not None and each.lfs.sha256 != file.sha256):
             raise DestinationRefused(
                 f"{destination.place} does not hold {file.path} as it was sent: does its .gitignore name it?",

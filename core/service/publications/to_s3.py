@@ -46,12 +46,12 @@ def publish_to_s3(
     with _opened(destination, credentials) as bucket:
         try:
             ordered = sorted(artifact.files, key=lambda file: (file.path == MANIFEST, file.path))
-            there = [_is_there(bucket, destination, file) for file in ordered]
-            if not all(there) and _size(bucket, destination, MANIFEST) is not None:
+            present = [_is_there(bucket, destination, file) for file in ordered]
+            if not all(present) and _size(bucket, destination, MANIFEST) is not None:
                 bucket.call_s3("delete_object", Bucket=destination.bucket, Key=_key(destination, MANIFEST))
-                there[-1] = ordered[-1].path != MANIFEST and there[-1]
+                present[-1] = ordered[-1].path != MANIFEST and present[-1]
             done = 0
-            for number, (file, is_there) in enumerate(zip(ordered, there, strict=True)):
+            for number, (file, is_there) in enumerate(zip(ordered, present, strict=True)):
                 if not is_there:
                     with watched(artifact, file, partial(_report, lease, number, done)) as stream:
                         _send(bucket, destination, file, stream, lease)

@@ -161,9 +161,9 @@ def _locked_by_name(table: type[Row]) -> Select[Row]:
     return query.with_for_update(read=True, key_share=True)
 
 
-def names(session: Session, table: type[Row], team_id: str, *which: ColumnElement[bool]) -> list[str]:
+def names(session: Session, table: type[Row], team_id: str, *conditions: ColumnElement[bool]) -> list[str]:
     """Return the newest names for a message, at most 20, of the rows that match all conditions in `which`."""
-    newest = select(table.name).where(table.team_id == team_id, *which).order_by(table.created_at.desc()).limit(20)
+    newest = select(table.name).where(table.team_id == team_id, *conditions).order_by(table.created_at.desc()).limit(20)
     return sorted(session.scalars(newest))
 
 

@@ -20,7 +20,7 @@ from core.engine.architectures.undiscovered import Source, UndiscoveredModel, de
 from core.engine.datasets.formats import IMAGE_PARQUET
 from core.engine.datasets.image_facts import ImagesDescription, describe_image_stream
 from core.engine.datasets.text_files import TextDescription, describe_stream, is_sandboxed
-from core.service.discoveries.asking import ask_if_possible
+from core.service.discoveries.requests import ask_if_possible
 from core.service.registry.check_slots import CheckSlots
 from core.service.registry.service import add_dataset, add_model, dataset_answer, get_row, image_facts, model_answer
 from core.service.registry.tables import DatasetRow, ModelRow, UploadFileRow, UploadPartRow, UploadRow
@@ -73,12 +73,12 @@ def complete_upload(
         upload = find_upload(session, caller.team_id, upload_id)
         files = files_of(session, upload_id)
     with _leased(sessions, upload_id, owner):
-        wrong = [
+        mismatched = [
             file.path for file in files if not file.stored and not _store_file(sessions, store, upload, file, owner)
         ]
-        if wrong:
+        if mismatched:
             raise UploadRefused(
-                f"{', '.join(wrong)}: the SHA-256 of what arrived is not the announced one: send it again",
+                f"{', '.join(mismatched)}: the SHA-256 of what arrived is not the announced one: send it again",
                 param="files",
             )
         try:

@@ -148,15 +148,15 @@ def _count(
     )
     if is_open is None:
         raise NotFound(f"upload {part.upload_id!r} is no longer open")
-    which = (UploadFileRow.upload_id == part.upload_id, UploadFileRow.path == part.file.path)
+    file_row = (UploadFileRow.upload_id == part.upload_id, UploadFileRow.path == part.file.path)
     received = session.scalar(
         update(UploadFileRow)
-        .where(*which, UploadFileRow.received == part.start)
+        .where(*file_row, UploadFileRow.received == part.start)
         .values(received=part.start + stored.bytes, checked=is_checked)
         .returning(UploadFileRow.received)
     )
     if received is None:
-        there = session.scalars(select(UploadFileRow.received).where(*which)).one()
+        there = session.scalars(select(UploadFileRow.received).where(*file_row)).one()
         raise _mismatch(part.file.path, part.start, there)
     session.execute(
         insert(UploadPartRow).values(
@@ -174,11 +174,11 @@ def _look(store: Store, part: ExpectedPart, stored: UploadPart) -> bool:
     file, available = part.file, part.start + stored.bytes
 
     def read(end: int) -> bytes:
-        there = b""
+        arrived = b""
         for each in (*part.before, stored):
-            wanted = min(each.bytes, end - len(there))
-            there += b"".join(store.open_range(part.prefix, each.path, 0, wanted)) if wanted else b""
-        return there
+            wanted = min(each.bytes, end - len(arrived))
+            arrived += b"".join(store.open_range(part.prefix, each.path, 0, wanted)) if wanted else b""
+        return arrived
 
     with translate_disk_full(), tempfile.TemporaryDirectory(prefix="secateur-upload-") as temporary:
         return _checks[file.path in CHECKED](Path(temporary), file, available, read)

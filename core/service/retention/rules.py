@@ -27,7 +27,7 @@ from secateur_wire.retention import KeptBecause
 
 
 @dataclass(frozen=True)
-class Judged:
+class ConditionedArtifacts:
     """Artifacts, and the conditions under which they stay.
 
     `rows` is the FROM clause and `columns` are the columns of an artifact. `rules` has a condition for each rule of the
@@ -55,7 +55,9 @@ def ended_before(policy: RetentionPolicy, now: datetime) -> datetime:
     return now - timedelta(days=policy.keep_days)
 
 
-def judge(team_id: str, policy: RetentionPolicy, now: datetime, looked_at: Select[ArtifactRow]) -> Judged:
+def conditions_for(
+    team_id: str, policy: RetentionPolicy, now: datetime, looked_at: Select[ArtifactRow]
+) -> ConditionedArtifacts:
     """Return the artifacts that `looked_at` selects, with the conditions under which the team's policy keeps them.
 
     The newest and the best are chosen among all of the team's artifacts, with a sorted index. So the cost depends on
@@ -83,7 +85,7 @@ def judge(team_id: str, policy: RetentionPolicy, now: datetime, looked_at: Selec
         "in_use": is_in_use(team_id, artifact.c.job_id),
         "read": is_being_read(artifact.c.job_id),
     }
-    return Judged(rows, artifact.c, rules, uses)
+    return ConditionedArtifacts(rows, artifact.c, rules, uses)
 
 
 def _judge_best(

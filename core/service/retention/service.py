@@ -17,7 +17,7 @@ from core.service.duties.isolation import IsolatedRows, RowTask, is_tried
 from core.service.retention.deletion import delete_artifacts
 from core.service.retention.in_use import artifacts_in_use
 from core.service.retention.reads import is_being_read
-from core.service.retention.rules import Judged, ended_before, judge
+from core.service.retention.rules import ConditionedArtifacts, conditions_for, ended_before
 from core.service.retention.schemas import Retention, RetentionPolicy, RetentionPreview
 from core.service.retention.tables import ArtifactRow, RetentionPolicyRow
 from core.service.teams import audit
@@ -78,8 +78,8 @@ def preview(session: Session, team_id: str, policy: RetentionPolicy) -> Retentio
     """
     now = _now(session)
     of_team = select(ArtifactRow).where(ArtifactRow.team_id == team_id)
-    old = judge(team_id, policy, now, of_team.where(ArtifactRow.finished_at <= ended_before(policy, now)))
-    every = judge(team_id, policy, now, of_team)
+    old = conditions_for(team_id, policy, now, of_team.where(ArtifactRow.finished_at <= ended_before(policy, now)))
+    every = conditions_for(team_id, policy, now, of_team)
     total = session.scalar(select(func.count()).select_from(ArtifactRow).where(ArtifactRow.team_id == team_id)) or 0
     size = func.coalesce(func.sum(old.columns.bytes), 0)
     goes, bytes_freed = session.execute(select(func.count(), size).select_from(old.rows).where(old.goes)).one()
@@ -102,7 +102,7 @@ def _now(session: Session) -> datetime:
 
 
 def _verdicts(
-    session: Session, team_id: str, judged: Judged, only: ColumnElement[bool], most: int
+    session: Session, team_id: str, judged: ConditionedArtifacts, only: ColumnElement[bool], most: int
 ) -> list[ArtifactVerdict]:
     """Return the verdicts on the artifacts that match a condition, the oldest first."""
     artifact = judged.columns
@@ -208,7 +208,7 @@ def _apply_to_some(sessions: sessionmaker[Session], store: Store, progress: _Pro
 def _look_at_some(session: Session, policy: RetentionPolicy, progress: _Progress) -> list[tuple[str, bool]]:
     """Return the next artifacts of a team that are past their age, each with whether nothing keeps it."""
     now = _now(session)
-    judged = judge(progress.team_id, policy, now, _next(progress, ended_before(policy, now)))
+    judged = conditions_for(progress.team_id, policy, now, _next(progress, ended_before(policy, now)))
     artifact = judged.columns
     rows = session.execute(
         select(artifact.job_id, artifact.finished_at, judged.goes.label("goes"))

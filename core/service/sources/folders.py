@@ -17,11 +17,11 @@ def allowed_path(settings: Settings, path: str) -> Path:
     Raises InvalidRequest where the path is not absolute. Raises PathEscapes where the path, after following links, is
     outside the allowed roots: the models and datasets folders of home, and SECATEUR_ALLOWED_ROOTS.
     """
-    given = Path(path)
-    if not given.is_absolute():
+    requested = Path(path)
+    if not requested.is_absolute():
         raise InvalidRequest(f"path {path!r} must be absolute", param="path")
     try:
-        real = given.resolve()
+        real = requested.resolve()
     except (OSError, RuntimeError) as error:
         raise InvalidRequest(f"path {path!r} cannot be followed", param="path") from error
     roots = [settings.models_root, settings.datasets_root, *settings.allowed_roots]
@@ -81,15 +81,15 @@ def dataset_hash(place: Path, *, watch: Callable[[], None] | None = None) -> str
 
 def _files(folder: Path) -> Iterator[Path]:
     root = folder.resolve()
-    for where, folders, names in os.walk(folder):
+    for directory, folders, names in os.walk(folder):
         for name in [*folders, *names]:
-            entry = Path(where, name)
+            entry = Path(directory, name)
             if not entry.resolve().is_relative_to(root):
                 raise PathEscapes(f"{entry.relative_to(folder)} is a link to a place outside the folder", param="path")
             if entry.is_symlink() and entry.is_dir():
                 raise UnusableModel(f"{entry.relative_to(folder)} is a link to a folder", param="path")
         for name in names:
-            entry = Path(where, name)
+            entry = Path(directory, name)
             if not entry.is_file():
                 raise UnusableModel(f"{entry.relative_to(folder)} is not a regular file", param="path")
             yield entry

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.service.sources.hub import HubCredential
-from core.service.teams.sealing import Sealed
+from core.service.teams.sealing import SecretCipher
 from core.service.teams.server_secret import server_secret
 from core.settings import Settings
 from secateur_wire.errors import GatedModel
@@ -41,7 +41,7 @@ def open_access(access: HubAccess, settings: Settings) -> HubCredential | None:
     """Return the token itself. Raises GatedModel where it was encrypted with another secret than this process has."""
     if access.sealed is not None:
         try:
-            opened = Sealed(server_secret(settings), PURPOSE).open(access.sealed.encode())
+            opened = SecretCipher(server_secret(settings), PURPOSE).open(access.sealed.encode())
         except ValueError:
             raise GatedModel(
                 "the team's hub token cannot be decrypted: SECATEUR_SECRET_KEY was changed, or differs on this "

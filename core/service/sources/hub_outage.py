@@ -42,11 +42,11 @@ class HubOutage:
         import httpx2
         from huggingface_hub.errors import HfHubHTTPError
 
-        left = self.seconds_left
-        if left:
+        seconds = self.seconds_left
+        if seconds:
             raise HubUnavailable(
-                f"the hub did not answer a short while ago; it is asked again in {ceil(left)} seconds",
-                retry_after=ceil(left),
+                f"the hub did not answer a short while ago; it is asked again in {ceil(seconds)} seconds",
+                retry_after=ceil(seconds),
             )
         try:
             yield

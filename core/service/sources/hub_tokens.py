@@ -9,7 +9,7 @@ from core.service.sources.hub_tables import HubTokenRow
 from core.service.sources.schemas import HubTokenBody
 from core.service.teams import audit
 from core.service.teams.principal import Actor, team_of
-from core.service.teams.sealing import Sealed
+from core.service.teams.sealing import SecretCipher
 from core.service.teams.tables import TeamRow
 from core.settings import ALL_TEAMS, Settings
 from core.validation import require_credential
@@ -43,7 +43,7 @@ def set_hub_token(
     team_id = team_of(caller)
     plain = body.token.get_secret_value()
     require_credential("token", plain)
-    values = {"sealed": Sealed(secret, PURPOSE).seal(plain), "updated_at": func.clock_timestamp()}
+    values = {"sealed": SecretCipher(secret, PURPOSE).seal(plain), "updated_at": func.clock_timestamp()}
     session.execute(
         insert(HubTokenRow)
         .values(team_id=team_id, **values)

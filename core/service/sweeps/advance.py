@@ -26,10 +26,10 @@ from core.service.publications.retry import retry
 from core.service.sweeps.grid import Document, verifying_body
 from core.service.sweeps.planning import (
     Next,
-    Over,
     PointState,
     Start,
     StartVerification,
+    SweepEnd,
     Wait,
     next_of_grid,
     next_of_search,
@@ -77,7 +77,7 @@ def _park(sweep_id: str, session: Session, reason: SecateurError) -> bool:
 
 
 @dataclass(frozen=True)
-class _Stepped:
+class _StepResult:
     """Result of a step. `job` was queued, and its hint is due. `goes_on`: another step may follow at once."""
 
     job: Job | None = None
@@ -125,7 +125,7 @@ class _Turn:
         return self._coming is not None and any(names_on_hub(self._context.hub, body) for body in self._coming[1])
 
 
-def _step(resources: ServiceContext, session: Session, sweep_id: str, findings: HubFindings) -> _Stepped:
+def _step(resources: ServiceContext, session: Session, sweep_id: str, findings: HubFindings) -> _StepResult:
     """Take one step of a running sweep, unless another process is taking one."""
     row = session.scalar(
         select(SweepRow)
@@ -133,16 +133,16 @@ def _step(resources: ServiceContext, session: Session, sweep_id: str, findings: 
         .with_for_update(skip_locked=True, key_share=True)
     )
     if row is None:
-        return _Stepped()
+        return _StepResult()
     actor = Automation(row.team_id, f"sweep:{row.id}")
     context = resources.request(session, actor, findings)
     if awaits_discovery(session, sweep_id):
         goes_on = check_points_again(context, row)
-        return _Stepped(goes_on=goes_on)
+        return _StepResult(goes_on=goes_on)
     body, points = request_of(row), read_points(session, sweep_id)
     _keep_dense_figures(session, row, points)
     match _next(row, body, points):
-        case Over(is_success):
+        case SweepEnd(is_success):
             failure = None if is_success else failure_of(body, points)
             change_status(session, row, "succeeded" if is_success else "failed", error=failure)
         case Start(number):
@@ -152,7 +152,7 @@ def _step(resources: ServiceContext, session: Session, sweep_id: str, findings: 
             return _queue(context, row, verification)
         case Wait():
             pass
-    return _Stepped()
+    return _StepResult()
 
 
 def _next(row: SweepRow, body: SweepBody, points: Sequence[PointState]) -> Next:
@@ -178,7 +178,7 @@ def _coming_bodies(session: Session, sweep_id: str) -> _Coming | None:
     return None
 
 
-def _queue(context: RequestContext, row: SweepRow, point: SweepPointRow) -> _Stepped:
+def _queue(context: RequestContext, row: SweepRow, point: SweepPointRow) -> _StepResult:
     """Queue the point's job, or retry it.
 
     An exceeded quota or an unavailable hub keeps the point waiting; any other refusal of the job ends the point.
@@ -195,13 +195,13 @@ def _queue(context: RequestContext, row: SweepRow, point: SweepPointRow) -> _Ste
             point.job_id, point.again, point.error = job.id, False, None
     except (TooManyRequests, Unavailable) as error:
         row.waiting_for = error.message
-        return _Stepped()
+        return _StepResult()
     except SecateurError as error:
         session.add(point)
         point.again, point.error = False, {**error.problem()}
-        return _Stepped(goes_on=True)
+        return _StepResult(goes_on=True)
     row.waiting_for = None
-    return _Stepped(job=job, goes_on=True)
+    return _StepResult(job=job, goes_on=True)
 
 
 def _parsed(document: Document) -> JobBody:

@@ -74,13 +74,13 @@ class Wait:
 
 
 @dataclass(frozen=True)
-class Over:
+class SweepEnd:
     """End of the sweep; `is_success` if it has a result."""
 
     is_success: bool
 
 
-Next = Start | StartVerification | Wait | Over
+Next = Start | StartVerification | Wait | SweepEnd
 
 
 def next_of_grid(points: Sequence[PointState], measured: Container[str], max_concurrent: int) -> Next:
@@ -94,7 +94,7 @@ def next_of_grid(points: Sequence[PointState], measured: Container[str], max_con
         return Start(chosen.number)
     if wanted or any(point.is_active for point in points):
         return Wait()
-    return Over(any(point.status == "succeeded" for point in points))
+    return SweepEnd(any(point.status == "succeeded" for point in points))
 
 
 def next_of_search(search: Search, points: Sequence[PointState], measured: Container[str], max_concurrent: int) -> Next:
@@ -116,9 +116,9 @@ def next_of_search(search: Search, points: Sequence[PointState], measured: Conta
         case VerifyStep(number):
             return StartVerification(number)
         case Winner(_, is_verified):
-            return Over(is_verified)
+            return SweepEnd(is_verified)
         case NoWinner():
-            return Over(False)
+            return SweepEnd(False)
 
 
 def search_step(search: Search, points: Sequence[PointState]) -> Step:

@@ -120,7 +120,7 @@ def search_outcome(
     if winner is not None:
         message = f"{label_of(winner)} is the cheapest that keeps the limits."
     else:
-        message = why_nothing(search, points) if is_over else "The search goes on."
+        message = no_winner_message(search, points) if is_over else "The search goes on."
     near = None if winner is not None else nearest(search, points)
     return SearchOutcome(
         number=None if winner is None else winner.number,
@@ -149,7 +149,7 @@ def nearest(search: Search, points: Sequence[PointState]) -> PointState | None:
     return min(ranked, key=lambda each: each[:2])[2] if ranked else None
 
 
-def why_nothing(search: Search, points: Sequence[PointState]) -> str:
+def no_winner_message(search: Search, points: Sequence[PointState]) -> str:
     """Return the message that no model meets the limits, with the nearest figures."""
     step = search_step(search, points)
     if isinstance(step, Winner):
@@ -172,5 +172,5 @@ def why_nothing(search: Search, points: Sequence[PointState]) -> str:
 def failure_of(body: SweepBody, points: Sequence[PointState]) -> StoredProblem:
     """Return the error of a sweep that ended without a result."""
     if body.search is not None:
-        return ConstraintsNotMet(why_nothing(body.search, points)).problem()
+        return ConstraintsNotMet(no_winner_message(body.search, points)).problem()
     return SweepFailed(f"none of {len(points)} points succeeded: see each job's error").problem()

@@ -78,7 +78,7 @@ def list_sweeps(
     return read_page(session, Listing(query, SweepRow, lambda row: _answer(session, row)), limit=limit, after=after)
 
 
-def look_through_sweeps(
+def sweeps_window(
     session: Session, team_id: str, *, limit: int, after: str | None, before: str | None
 ) -> Window[Sweep]:
     """Return a page of the same list, with the positions of the pages before and after it."""

@@ -10,8 +10,8 @@ from typing import Final, cast
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from core.service.jobs.awaiting import request_discovery
 from core.service.jobs.resolution.context import RequestContext
+from core.service.jobs.undiscovered import request_discovery
 from core.service.sweeps.grid import RequestedPoint
 from core.service.sweeps.records import change_status, request_of
 from core.service.sweeps.schemas import SweepBody

@@ -151,9 +151,9 @@ def _check_points(
     if skipped and not (skip_invalid and points):
         named = "; ".join(f"({_shown(each.values)}): {each.reason}" for each in skipped[:_NAMED])
         others = f"; and {len(skipped) - _NAMED} more" if len(skipped) > _NAMED else ""
-        way_out = "" if skip_invalid or not points else ". Leave these out, or ask for skip_invalid"
+        advice = "" if skip_invalid or not points else ". Leave these out, or ask for skip_invalid"
         raise InvalidRequest(
-            f"{len(skipped)} of {len(requested)} points cannot be run: {named}{others}{way_out}", param=param
+            f"{len(skipped)} of {len(requested)} points cannot be run: {named}{others}{advice}", param=param
         )
     return CheckedPoints(points, skipped)
 

@@ -11,7 +11,7 @@ import hmac
 from cryptography.fernet import Fernet, InvalidToken
 
 
-class Sealed:
+class SecretCipher:
     """Cipher for one purpose. `secret` is `core.service.teams.server_secret.server_secret`."""
 
     def __init__(self, secret: bytes, purpose: str) -> None:

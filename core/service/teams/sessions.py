@@ -25,7 +25,7 @@ _REMOVED_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
-class SignedIn:
+class BrowserSession:
     """Principal of a browser session, with the names of its key and team."""
 
     principal: Principal
@@ -58,7 +58,7 @@ def sign_in(session: Session, principal: Principal, secret: bytes, *, seconds: f
     return session_token
 
 
-def signed_in(session: Session, session_token: str, secret: bytes) -> SignedIn:
+def signed_in(session: Session, session_token: str, secret: bytes) -> BrowserSession:
     """Return the principal of a session; raises Unauthenticated where the session or its key has ended."""
     match = session.execute(
         select(ApiKeyRow, TeamRow.name)
@@ -74,7 +74,7 @@ def signed_in(session: Session, session_token: str, secret: bytes) -> SignedIn:
     if match is None:
         raise Unauthenticated("you are signed out: sign in with an API key")
     key, team_name = match
-    return SignedIn(Principal(key.team_id, key.id, cast(Role, key.role)), key.name, team_name)
+    return BrowserSession(Principal(key.team_id, key.id, cast(Role, key.role)), key.name, team_name)
 
 
 def sign_out(session: Session, caller: Principal, session_token: str, secret: bytes) -> None:

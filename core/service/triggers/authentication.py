@@ -42,8 +42,8 @@ def authenticate_sender(row: TriggerRow, headers: SentHeaders, body: bytes, secr
             return "url"
         wanted.append("a Standard Webhooks signature in webhook-signature")
     if wanted:
-        said = "nothing proves who sent this" if headers.hub_secret is None else "X-Webhook-Secret is wrong"
-        raise Unauthenticated(f"{said}: this trigger needs {' or '.join(wanted)}", param="X-Webhook-Secret")
+        reason = "nothing proves who sent this" if headers.hub_secret is None else "X-Webhook-Secret is wrong"
+        raise Unauthenticated(f"{reason}: this trigger needs {' or '.join(wanted)}", param="X-Webhook-Secret")
     return "url"
 
 
@@ -52,16 +52,16 @@ def event_id_of(pointer: str | None, headers: SentHeaders, payload: Any) -> str 
 
     Raises InvalidRequest where the payload has none at the trigger's pointer.
     """
-    given = headers.webhook_id or headers.idempotency_key
-    if given is not None:
-        return given
+    sent = headers.webhook_id or headers.idempotency_key
+    if sent is not None:
+        return sent
     if pointer is None:
         return None
     value = look_up(payload, pointer)
     if isinstance(value, bool) or not isinstance(value, str | int) or not 0 < len(str(value)) <= LONGEST_EVENT_ID:
-        what = "has nothing" if value is MISSING else "has no short string or integer"
+        reason = "has nothing" if value is MISSING else "has no short string or integer"
         raise InvalidRequest(
-            f"event_id: this trigger reads the event's id from the payload at {pointer!r}, but the payload {what} "
+            f"event_id: this trigger reads the event's id from the payload at {pointer!r}, but the payload {reason} "
             f"there: send one of 1 to {LONGEST_EVENT_ID} characters, or the header webhook-id or Idempotency-Key",
             param="event_id",
         )

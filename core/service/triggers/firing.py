@@ -87,14 +87,14 @@ class TriggerDelivery:
 
 
 @dataclass(frozen=True)
-class Fired:
+class FiringResult:
     """Firing with its result, and its job if it created one: the caller sends the hint."""
 
     firing: Firing
     job: Job | None
 
 
-def fire_by_url(context: TriggerContext, trigger: TriggerRow, delivery: TriggerDelivery) -> Fired:
+def fire_by_url(context: TriggerContext, trigger: TriggerRow, delivery: TriggerDelivery) -> FiringResult:
     """Fire a trigger for a request to its URL.
 
     Raises Unauthenticated where the sender is not authenticated, Conflict where the trigger is disabled, the
@@ -112,7 +112,7 @@ def fire_by_url(context: TriggerContext, trigger: TriggerRow, delivery: TriggerD
             if event.ignored is not None:
                 with transaction(context.sessions) as session:
                     _require(session, trigger.id)
-                    return Fired(history.write(session, attempt, "ignored"), None)
+                    return FiringResult(history.write(session, attempt, "ignored"), None)
         else:
             attempt.event_id = event_id_of(trigger.event_id, delivery.headers, delivery.payload)
         return _make_job(context, attempt)
@@ -121,7 +121,9 @@ def fire_by_url(context: TriggerContext, trigger: TriggerRow, delivery: TriggerD
         raise
 
 
-def fire_by_hand(context: TriggerContext, caller: Principal, trigger: TriggerRow, delivery: TriggerDelivery) -> Fired:
+def fire_by_hand(
+    context: TriggerContext, caller: Principal, trigger: TriggerRow, delivery: TriggerDelivery
+) -> FiringResult:
     """Fire the trigger for a member of the team, without authentication; raises the errors of `fire_by_url`."""
     attempt = FiringAttempt(trigger, "manual", actor=name_of(caller), payload_bytes=delivery.size)
     try:
@@ -137,20 +139,20 @@ def fire_by_hand(context: TriggerContext, caller: Principal, trigger: TriggerRow
 
 def accept(
     session: Session, context: TriggerContext, attempt: FiringAttempt, body: JobBody, findings: HubFindings
-) -> Fired:
+) -> FiringResult:
     """Create the event's job, or find it. Raises the errors of a submit; the session must then be rolled back."""
     trigger = attempt.trigger
     firing_id = history.claim_event(session, attempt)
     if firing_id is None:
         first = history.job_of_event(session, attempt)
-        return Fired(history.write(session, attempt, "duplicate", job_id=first), None)
+        return FiringResult(history.write(session, attempt, "duplicate", job_id=first), None)
     actor = Automation(trigger.team_id, f"trigger:{trigger.id}")
     with telemetry.span("job.submit"):
         job = service.submit(context.request(session, actor, findings), body)
-    return Fired(history.accepted(session, firing_id, job.id), job)
+    return FiringResult(history.accepted(session, firing_id, job.id), job)
 
 
-def _make_job(context: TriggerContext, attempt: FiringAttempt) -> Fired:
+def _make_job(context: TriggerContext, attempt: FiringAttempt) -> FiringResult:
     trigger = attempt.trigger
     _require_enabled(trigger.enabled, trigger.disabled_reason)
     body = body_of(definition_of(trigger), attempt.payload)

@@ -4,7 +4,7 @@ import base64
 import hmac
 import secrets
 
-from core.service.teams.sealing import Sealed
+from core.service.teams.sealing import SecretCipher
 from core.service.teams.tokens import digest_of
 
 _PURPOSE = "trigger secret"
@@ -35,8 +35,8 @@ def is_digest_of(kept: bytes, text: str, secret: bytes) -> bool:
 
 
 def seal(signing_secret: str, secret: bytes) -> bytes:
-    return Sealed(secret, _PURPOSE).seal(signing_secret)
+    return SecretCipher(secret, _PURPOSE).seal(signing_secret)
 
 
 def unseal(sealed: bytes, secret: bytes) -> str:
-    return Sealed(secret, _PURPOSE).open(sealed)
+    return SecretCipher(secret, _PURPOSE).open(sealed)

@@ -11,7 +11,6 @@ from pydantic import ValidationError
 
 from core.methods.registry import get_method
 from core.pipeline.recipes.validation import check_without_model
-from core.service.jobs.awaiting import request_discovery
 from core.service.jobs.estimates.history import estimate_that_fits
 from core.service.jobs.queue_names import require_queue
 from core.service.jobs.resolution.context import RequestContext
@@ -19,6 +18,7 @@ from core.service.jobs.resolution.hub_lookup import HubFindings, HubLookup
 from core.service.jobs.resolution.job import request_of, resolve_job
 from core.service.jobs.resolution.model import resolve_model
 from core.service.jobs.schemas import InspectBody, JobBody
+from core.service.jobs.undiscovered import request_discovery
 from core.service.triggers.bodies import body_of, labelled, samples_of
 from core.service.triggers.schemas import TriggerBody
 from core.service.triggers.templates import PAYLOAD_KEY, Mention, Place, check_mentions, dotted, fill, mentions

@@ -16,7 +16,7 @@ from sqlalchemy.types import String
 from core.database import seconds_from_now
 from core.service.teams import audit
 from core.service.teams.principal import Automation
-from core.service.teams.sealing import Sealed
+from core.service.teams.sealing import SecretCipher
 from core.service.webhooks.service import disable
 from core.service.webhooks.tables import (
     WebhookAttemptRow,
@@ -35,7 +35,7 @@ LONGEST_RETRY_AFTER: Final = 24 * 3600
 
 
 @dataclass(frozen=True)
-class Due:
+class DueDelivery:
     """A delivery that a dispatcher holds. `secrets` are those to sign with, the newest first."""
 
     delivery_id: str
@@ -116,7 +116,7 @@ def candidates(
     return [Candidate(*row) for row in rows]
 
 
-def lease(session: Session, chosen: Sequence[Candidate], *, seconds: float, seal: Sealed) -> list[Due]:
+def lease(session: Session, chosen: Sequence[Candidate], *, seconds: float, seal: SecretCipher) -> list[DueDelivery]:
     """Lease these candidates for some seconds, so that no other dispatcher sends them."""
     if not chosen:
         return []
@@ -140,7 +140,7 @@ def lease(session: Session, chosen: Sequence[Candidate], *, seconds: float, seal
     ).all()
     secrets = _secrets(session, {each.webhook_id for each in chosen}, seal)
     return [
-        Due(
+        DueDelivery(
             delivery_id=delivery_id,
             attempt=attempt,
             webhook_id=by_id[delivery_id].webhook_id,
@@ -155,7 +155,7 @@ def lease(session: Session, chosen: Sequence[Candidate], *, seconds: float, seal
     ]
 
 
-def _secrets(session: Session, webhook_ids: Collection[str], seal: Sealed) -> dict[str, list[str]]:
+def _secrets(session: Session, webhook_ids: Collection[str], seal: SecretCipher) -> dict[str, list[str]]:
     """Return the endpoints' secrets, except any encrypted with another server secret: those cannot sign."""
     rows = session.execute(
         select(WebhookSecretRow.webhook_id, WebhookSecretRow.sealed)
@@ -172,7 +172,7 @@ def _secrets(session: Session, webhook_ids: Collection[str], seal: Sealed) -> di
     return secrets
 
 
-def record(session: Session, due: Due, outcome: DeliveryOutcome, settings: Settings) -> None:
+def record(session: Session, due: DueDelivery, outcome: DeliveryOutcome, settings: Settings) -> None:
     """Record an attempt's end: delivered, to be tried again, or given up; may disable the endpoint.
 
     The endpoint is disabled if its receiver is gone or has failed for too long. A delivery whose attempt lost its lease
@@ -284,7 +284,7 @@ def _failed_for_long(session: Session, webhook_id: str, days: float) -> bool:
     return session.scalar(select(WebhookRow.id).where(WebhookRow.id == webhook_id, too_long)) is not None
 
 
-def _disable(session: Session, due: Due, reason: str) -> None:
+def _disable(session: Session, due: DueDelivery, reason: str) -> None:
     if disable(session, due.webhook_id, reason[:500]):
         details = {"reason": reason[:500], "delivery": due.delivery_id}
         audit.note(session, Automation(due.team_id, "webhooks"), "webhook.disable", due.webhook_id, details)

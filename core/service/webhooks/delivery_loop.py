@@ -24,13 +24,13 @@ from core.database import transaction
 from core.http.address_policy import AddressPolicy
 from core.http.outbound import CallFailed, Limits, post
 from core.service.duties.isolation import IsolatedRows, RowTask
-from core.service.teams.sealing import Sealed
+from core.service.teams.sealing import SecretCipher
 from core.service.teams.server_secret import server_secret
 from core.service.webhooks.deliveries import (
     MOST_EACH,
     Candidate,
     DeliveryOutcome,
-    Due,
+    DueDelivery,
     candidates,
     give_up,
     lease,
@@ -58,7 +58,7 @@ class _Sender:
     address_policy: AddressPolicy
     limits: Limits
 
-    def send(self, due: Due) -> DeliveryOutcome:
+    def send(self, due: DueDelivery) -> DeliveryOutcome:
         if not due.secrets:
             return DeliveryOutcome(
                 0,
@@ -125,9 +125,9 @@ class Dispatch:
         self._rows = IsolatedRows(sessions, DUTY)
         total = settings.webhook_timeout_seconds
         self._sender = _Sender(address_policy, Limits(connect=min(5, total), read=min(10, total), total=total))
-        self._seal = Sealed(server_secret(settings), PURPOSE)
-        self._ended: queue.SimpleQueue[tuple[Due, DeliveryOutcome]] = queue.SimpleQueue()
-        self._on_the_way: dict[tuple[str, int], Due] = {}
+        self._seal = SecretCipher(server_secret(settings), PURPOSE)
+        self._ended: queue.SimpleQueue[tuple[DueDelivery, DeliveryOutcome]] = queue.SimpleQueue()
+        self._on_the_way: dict[tuple[str, int], DueDelivery] = {}
 
     def run(self, idle_looks: int, goes_well: Callable[[], None] = lambda: None) -> int:
         """Deliver until several queries in a row were empty; return the number of attempts."""
@@ -142,7 +142,7 @@ class Dispatch:
             self._record_what_ended()
             goes_well()
 
-    def _claim(self) -> Sequence[Due]:
+    def _claim(self) -> Sequence[DueDelivery]:
         room = self._settings.webhook_connections - len(self._on_the_way)
         if room <= 0:
             return []
@@ -152,7 +152,7 @@ class Dispatch:
             chosen = [each for each in due if choice.takes(each)][:room]
             return lease(session, chosen, seconds=2 * self._settings.webhook_timeout_seconds, seal=self._seal)
 
-    def _start(self, due: Due) -> None:
+    def _start(self, due: DueDelivery) -> None:
         self._on_the_way[due.delivery_id, due.attempt] = due
 
         def send() -> None:
@@ -177,7 +177,7 @@ class Dispatch:
             del self._on_the_way[due.delivery_id, due.attempt]
             wait = 0
 
-    def _record(self, due: Due, outcome: DeliveryOutcome) -> None:
+    def _record(self, due: DueDelivery, outcome: DeliveryOutcome) -> None:
         with transaction(self._sessions) as session:
             record(session, due, outcome, self._settings)
 
@@ -185,12 +185,12 @@ class Dispatch:
 class _Choice:
     """Selection of the due deliveries to send now."""
 
-    def __init__(self, on_the_way: Iterable[Due], most: int) -> None:
-        dues = list(on_the_way)
-        self._of_webhook = Counter(due.webhook_id for due in dues)
-        self._of_team = Counter(due.team_id for due in dues)
-        self._failing = sum(due.is_failing for due in dues)
-        failing = {due.webhook_id for due in dues if due.is_failing}
+    def __init__(self, on_the_way: Iterable[DueDelivery], most: int) -> None:
+        running = list(on_the_way)
+        self._of_webhook = Counter(due.webhook_id for due in running)
+        self._of_team = Counter(due.team_id for due in running)
+        self._failing = sum(due.is_failing for due in running)
+        failing = {due.webhook_id for due in running if due.is_failing}
         self._most_of_team = max(MOST_EACH, most // 4)
         self._most_failing = max(1, most // 2)
         self.full = failing | {each for each, count in self._of_webhook.items() if count >= MOST_EACH}

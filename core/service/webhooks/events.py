@@ -71,8 +71,8 @@ def emit(session: Session, event: WebhookEvent) -> None:
 def write_event(session: Session, endpoints: Sequence[Listener], event: WebhookEvent) -> list[str]:
     """Write the event and its deliveries for those of `endpoints` that want it; returns the deliveries' ids."""
     metadata = event.data.get("metadata")
-    wanting = [each for each in endpoints if each.wants(metadata if isinstance(metadata, Mapping) else {})]
-    if not wanting:
+    subscribed = [each for each in endpoints if each.wants(metadata if isinstance(metadata, Mapping) else {})]
+    if not subscribed:
         return []
     event_id = new_id("event")
     now: datetime = session.scalars(select(func.clock_timestamp())).one()
@@ -94,7 +94,7 @@ def write_event(session: Session, endpoints: Sequence[Listener], event: WebhookE
             "type": event.type,
             "subject": event.subject,
         }
-        for each in wanting
+        for each in subscribed
     ]
     session.execute(insert(WebhookDeliveryRow), rows)
     return [row["id"] for row in rows]

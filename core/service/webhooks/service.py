@@ -11,7 +11,7 @@ from core.database import new_id, seconds_from_now
 from core.pagination import Listing, read_page
 from core.service.teams import audit
 from core.service.teams.principal import Actor, team_of
-from core.service.teams.sealing import Sealed
+from core.service.teams.sealing import SecretCipher
 from core.service.webhooks.delivery_log import delivery_answer, find_delivery
 from core.service.webhooks.events import Listener, WebhookEvent, write_event
 from core.service.webhooks.schemas import MOST_WEBHOOKS, WebhookBody, WebhookChanges
@@ -187,16 +187,16 @@ def _enable(session: Session, row: WebhookRow) -> None:
     _begin_again(session, WebhookDeliveryRow.webhook_id == row.id, WebhookDeliveryRow.state == "pending")
 
 
-def _begin_again(session: Session, *which: ColumnElement[bool]) -> int:
+def _begin_again(session: Session, *conditions: ColumnElement[bool]) -> int:
     """Make deliveries due now with all attempts left; the endpoint's row is locked. A running one keeps its lease."""
-    begun = session.scalars(
+    restarted = session.scalars(
         update(WebhookDeliveryRow)
-        .where(*which)
+        .where(*conditions)
         .values(state="pending", finished_at=None, failures=0, next_attempt_at=func.clock_timestamp())
         .returning(WebhookDeliveryRow.id)
         .execution_options(synchronize_session=False)
     )
-    return len(begun.all())
+    return len(restarted.all())
 
 
 def _require_enabled(row: WebhookRow) -> None:
@@ -215,7 +215,7 @@ def _find(session: Session, team_id: str, webhook_id: str, *, lock: bool = False
 
 def _add_secret(session: Session, webhook_id: str, secret: bytes) -> str:
     plain = new_secret()
-    sealed = Sealed(secret, PURPOSE).seal(plain)
+    sealed = SecretCipher(secret, PURPOSE).seal(plain)
     session.add(WebhookSecretRow(id=new_id("secret"), webhook_id=webhook_id, sealed=sealed))
     session.flush()
     return plain

@@ -37,7 +37,7 @@ def download(
     if unpack and format is not None:
         raise typer.BadParameter("--unpack restores a whole artifact: leave --format out")
     folder = Path(job_id) if directory is None else directory
-    here: dict[str, ArtifactFile] = {}
+    received: dict[str, ArtifactFile] = {}
     with connect() as client, transfer_bars() as bars:
         tasks = {
             file.path: bars.add_task(file.path, total=file.bytes)
@@ -45,7 +45,7 @@ def download(
         }
 
         def on_progress(file: ArtifactFile, arrived: int) -> None:
-            here[file.path] = file
+            received[file.path] = file
             if file.path in tasks:
                 bars.update(tasks[file.path], completed=arrived)
 
@@ -53,14 +53,14 @@ def download(
     unpacked = _unpacked(folder) if unpack else []
     if as_json:
         files: list[JsonValue] = [
-            {"path": file.path, "bytes": file.bytes, "sha256": file.sha256} for file in here.values()
+            {"path": file.path, "bytes": file.bytes, "sha256": file.sha256} for file in received.values()
         ]
         document: dict[str, JsonValue] = {"folder": str(folder.resolve()), "files": files}
         if unpack:
             document["unpacked"] = [str(path.relative_to(folder)) for path in unpacked]
         print_json(document)
         return
-    say(f"{len(here)} files, {size(sum(file.bytes for file in here.values()))}, verified, in {folder}")
+    say(f"{len(received)} files, {size(sum(file.bytes for file in received.values()))}, verified, in {folder}")
     if unpack:
         total = size(sum(path.stat().st_size for path in unpacked))
         say(f"{len(unpacked)} of them unpacked to {total}" if unpacked else "None of them is packed.")

@@ -48,12 +48,12 @@ def complete_identifier(kind: IdentifierKind, given: str) -> str:
 
     Raises typer.BadParameter where no id or several ids begin so.
     """
-    begun = given.lower().removeprefix(f"{PREFIXES[kind]}_")
+    beginning = given.lower().removeprefix(f"{PREFIXES[kind]}_")
     is_newest = kind == "job" and given == NEWEST
-    if not is_newest and (not re.fullmatch("0[0-9a-z]*", begun) or len(begun) >= LENGTH):
+    if not is_newest and (not re.fullmatch("0[0-9a-z]*", beginning) or len(beginning) >= LENGTH):
         return given
     with connect() as client:
-        matches = client.identifiers(kind, NEWEST if is_newest else begun)
+        matches = client.identifiers(kind, NEWEST if is_newest else beginning)
     return only_one(kind, given, matches)
 
 

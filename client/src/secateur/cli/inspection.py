@@ -3,7 +3,7 @@
 from pydantic import JsonValue
 
 from secateur.cli.options import JobOptions, job_body, takes_job_options
-from secateur.cli.output import JsonOption, WaitShown, connect, print_json, print_pairs, print_table
+from secateur.cli.output import JsonOption, WaitPrinter, connect, print_json, print_pairs, print_table
 from secateur.cli.submit import ModelArgument
 from secateur.formatting import count, size
 from secateur_wire.jobs import Estimate, Inspection
@@ -18,7 +18,7 @@ def inspect(model: ModelArgument, job: JobOptions, as_json: JsonOption = False) 
     """
     body = job_body(job)
     with connect() as client:
-        inspection = client.inspect(model, on_wait=WaitShown(), **body)
+        inspection = client.inspect(model, on_wait=WaitPrinter(), **body)
     if as_json:
         print_json(inspection)
     else:

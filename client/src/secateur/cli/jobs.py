@@ -64,7 +64,7 @@ def jobs(
             [
                 (
                     job.id,
-                    _standing(job),
+                    _status(job),
                     job.model,
                     job.method,
                     job.pattern,
@@ -162,7 +162,7 @@ def _print(job: Job, as_json: bool) -> None:
         print_job(job)
 
 
-def _standing(job: Job) -> str:
+def _status(job: Job) -> str:
     if job.status == "running":
         return f"{job.stage or job.status} {job.progress:.0%}"
     return "gate missed" if job.missed_gate else job.status

@@ -41,7 +41,7 @@ def _explain_retry(error: Exception, pause: float) -> None:
         explain(f"{error}; trying again in {pause:.0f} s")
 
 
-class WaitShown:
+class WaitPrinter:
     """Printer of a line on stderr for each state of a discovery that the command waits for."""
 
     def __init__(self) -> None:

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Final, get_args
 
 import typer
 
-from secateur.cli.output import JsonOption, WaitShown, connect, explain, print_json, print_pairs, print_table, say
+from secateur.cli.output import JsonOption, WaitPrinter, connect, explain, print_json, print_pairs, print_table, say
 from secateur.cli.submit import ModelArgument
 from secateur.formatting import duration
 from secateur_wire.plans import FigureName, Goal, Plan, PlanFigure
@@ -66,7 +66,7 @@ def plan(
             keep_quality=keep_quality,
             pattern=pattern,
             dataset=calibration,
-            on_wait=WaitShown(),
+            on_wait=WaitPrinter(),
         )
         body: dict[str, Any] = dict(planned.job)
         job = client.submit(**body) if submit else None

@@ -13,10 +13,10 @@ from typing import Annotated, Final
 import typer
 
 from secateur.cli.identifiers import complete_model
+from secateur.cli.local_files import Importer, import_local_files, local_model, local_text, upload_model, upload_text
 from secateur.cli.options import with_options
-from secateur.cli.output import JsonOption, WaitShown, connect, explain, print_json, print_metrics, print_pairs, say
+from secateur.cli.output import JsonOption, WaitPrinter, connect, explain, print_json, print_metrics, print_pairs, say
 from secateur.cli.plan import GOAL_HELP, KeepQualityOption, PlanPatternOption, print_plan
-from secateur.cli.taking_in import TakingIn, local_model, local_text, take_in, upload_model, upload_text
 from secateur.cli.transfer import transfer_bars
 from secateur.cli.unfinished import RECORD, OutputFolder, PruneRequest, output_folder
 from secateur.cli.watch import INTERRUPTED, show_end, show_progress
@@ -96,17 +96,17 @@ def prune(options: PruneOptions, as_json: JsonOption = False) -> None:
     Where no server is configured, and the server is installed here, it is started for as long as this takes.
     """
     with connect() as client, output_folder(options.output, options.request(client.url)) as folder:
-        run(client, folder, TakingIn(upload_model, upload_text, lambda client, name: None), as_json)
+        run(client, folder, Importer(upload_model, upload_text, lambda client, name: None), as_json)
 
 
-def run(client: Client, folder: OutputFolder, taking_in: TakingIn, as_json: bool) -> None:
+def run(client: Client, folder: OutputFolder, importer: Importer, as_json: bool) -> None:
     """Run the request in the folder, or continue it, and print the result.
 
     Exits with the exit code of the job. Ctrl-C cancels the job; finished steps are kept.
     """
     try:
         with _terminations_as_interrupts():
-            job = _ended_job(client, folder, taking_in, show_plan=not as_json)
+            job = _ended_job(client, folder, importer, show_plan=not as_json)
             files = _download(client, job, folder) if job.status == "succeeded" else []
     except KeyboardInterrupt:
         _stop(client, folder)
@@ -123,13 +123,13 @@ def run(client: Client, folder: OutputFolder, taking_in: TakingIn, as_json: bool
     raise typer.Exit(exit_code(job))
 
 
-def _ended_job(client: Client, folder: OutputFolder, taking_in: TakingIn, *, show_plan: bool) -> Job:
+def _ended_job(client: Client, folder: OutputFolder, importer: Importer, *, show_plan: bool) -> Job:
     """Return the ended job of the command: planned and submitted now, or continued from an earlier run."""
     left = folder.unfinished.job
-    job = None if left is None else _left_job(client, folder, left)
+    job = None if left is None else _resumed_job(client, folder, left)
     from_attempt = 0
     if job is None:
-        job = _submit(client, folder, taking_in, show_plan=show_plan)
+        job = _submit(client, folder, importer, show_plan=show_plan)
     elif not job.finished:
         from_attempt = job.attempt if job.status == "running" else job.attempt + 1
     if job.waiting_reason is not None:
@@ -137,7 +137,7 @@ def _ended_job(client: Client, folder: OutputFolder, taking_in: TakingIn, *, sho
     return job if job.finished else show_progress(client, job.id, from_attempt=from_attempt)
 
 
-def _left_job(client: Client, folder: OutputFolder, job_id: str) -> Job | None:
+def _resumed_job(client: Client, folder: OutputFolder, job_id: str) -> Job | None:
     """Return the job of an interrupted command, retried if it was stopped; None if it is gone."""
     try:
         job = client.job(job_id)
@@ -153,10 +153,10 @@ def _left_job(client: Client, folder: OutputFolder, job_id: str) -> Job | None:
     return job
 
 
-def _submit(client: Client, folder: OutputFolder, taking_in: TakingIn, *, show_plan: bool) -> Job:
+def _submit(client: Client, folder: OutputFolder, importer: Importer, *, show_plan: bool) -> Job:
     was_sent = folder.unfinished.body is not None
     if not was_sent:
-        take_in(client, folder, taking_in)
+        import_local_files(client, folder, importer)
         request = folder.unfinished.request
         planned = client.plan(
             folder.unfinished.model or request.model,
@@ -165,7 +165,7 @@ def _submit(client: Client, folder: OutputFolder, taking_in: TakingIn, *, show_p
             keep_quality=request.keep_quality,
             pattern=request.pattern,
             dataset=folder.unfinished.calibration or request.calibration,
-            on_wait=WaitShown(),
+            on_wait=WaitPrinter(),
         )
         if show_plan:
             print_plan(planned)
@@ -281,12 +281,12 @@ def _uninterrupted() -> Iterator[None]:
     """Delay one Ctrl-C until the body has ended, so that every submitted job is recorded."""
     arrived: list[int] = []
 
-    def put_off(number: int, frame: FrameType | None) -> None:
+    def delay(number: int, frame: FrameType | None) -> None:
         if arrived:
             raise KeyboardInterrupt
         arrived.append(number)
 
-    before = {number: signal.signal(number, put_off) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, delay) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:

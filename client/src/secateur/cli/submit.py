@@ -11,7 +11,7 @@ import typer
 
 from secateur.cli.identifiers import complete_model
 from secateur.cli.options import JobOptions, job_body, takes_job_options
-from secateur.cli.output import JsonOption, WaitShown, answer_to, connect, explain, print_json, say
+from secateur.cli.output import JsonOption, WaitPrinter, answer_to, connect, explain, print_json, say
 from secateur.cli.summary import JunitOption, MarkdownOption, SummaryFiles, SummaryOption
 from secateur.cli.watch import follow, show_end
 from secateur.client import Client
@@ -95,7 +95,7 @@ def submit(
 
 def _usual_method(client: Client, model: str) -> str:
     """Return the usual method for a model. Raises typer.BadParameter where the user must choose one."""
-    inspection = client.inspect(model, on_wait=WaitShown())
+    inspection = client.inspect(model, on_wait=WaitPrinter())
     fitting = [fit.method for fit in inspection.methods if fit.fits]
     if USUAL_METHOD not in fitting:
         raise typer.BadParameter(f"name the method with --method; for this model: {', '.join(fitting) or 'none fits'}")
@@ -113,7 +113,7 @@ def _submitted(client: Client, body: dict[str, Any], idempotency_key: str | None
         if error.param != "calibration" or body.get("calibration") is not None:
             raise
         reason = error.detail.partition(", for example")[0]
-    reads_images = client.inspect(body["model"], on_wait=WaitShown()).reads_images
+    reads_images = client.inspect(body["model"], on_wait=WaitPrinter()).reads_images
     sets = islice(client.datasets(), MOST_OFFERED)
     names = [each.name for each in sets if (each.images is not None) is reads_images]
     offered = names if reads_images else [*names, OWN_TEXT]

@@ -31,7 +31,7 @@ class PruneRequest(BaseModel):
     calibration: str | None = None
 
 
-class Unfinished(BaseModel):
+class PruneProgress(BaseModel):
     """State of the command: each field is None until its step is done.
 
     `model` and `calibration` are their names on the server, `body` is the planned job, and `key` the idempotency key of
@@ -49,7 +49,7 @@ class Unfinished(BaseModel):
 class OutputFolder:
     """Output folder of a pruned model, for one command at a time, with the record of the finished steps."""
 
-    def __init__(self, path: Path, unfinished: Unfinished) -> None:
+    def __init__(self, path: Path, unfinished: PruneProgress) -> None:
         self.path = path
         self.unfinished = unfinished
 
@@ -80,29 +80,29 @@ def output_folder(path: Path, request: PruneRequest) -> Iterator[OutputFolder]:
     if not is_new and not path.is_dir():
         raise typer.BadParameter(f"-o {path}: that is a file; name a folder, which is made if missing")
     path.mkdir(parents=True, exist_ok=True)
-    with _alone_in(path):
+    with _folder_lock(path):
         unfinished = _read(path, request)
         try:
-            yield OutputFolder(path, unfinished or Unfinished(request=request))
+            yield OutputFolder(path, unfinished or PruneProgress(request=request))
         finally:
             if is_new or unfinished is not None:
                 with contextlib.suppress(OSError):  # It has files, which stay.
                     path.rmdir()
 
 
-def _read(path: Path, request: PruneRequest) -> Unfinished | None:
+def _read(path: Path, request: PruneRequest) -> PruneProgress | None:
     if not (path / RECORD).exists():
-        there = sorted(each.name for each in path.iterdir() if each.name != f"{RECORD}.new")
-        if MANIFEST in there:
+        contents = sorted(each.name for each in path.iterdir() if each.name != f"{RECORD}.new")
+        if MANIFEST in contents:
             raise typer.BadParameter(f"-o {path}: a pruned model is there already; name another folder, or remove it")
-        if there:
+        if contents:
             raise typer.BadParameter(
-                f"-o {path}: the folder is not empty ({', '.join(there[:3])}{' …' if len(there) > 3 else ''}); name a "
-                "new folder, or an empty one"
+                f"-o {path}: the folder is not empty ({', '.join(contents[:3])}{' …' if len(contents) > 3 else ''}); "
+                "name a new folder, or an empty one"
             )
         return None
     try:
-        unfinished = Unfinished.model_validate_json((path / RECORD).read_text("utf-8"))
+        unfinished = PruneProgress.model_validate_json((path / RECORD).read_text("utf-8"))
     except (ValidationError, UnicodeDecodeError):
         raise typer.BadParameter(f"-o {path}: its {RECORD} cannot be read; name another folder, or remove it") from None
     if unfinished.request != request:
@@ -119,7 +119,7 @@ def _read(path: Path, request: PruneRequest) -> Unfinished | None:
 
 
 @contextlib.contextmanager
-def _alone_in(path: Path) -> Iterator[None]:
+def _folder_lock(path: Path) -> Iterator[None]:
     """Hold the folder's lock, which the kernel releases at any end of the process; only POSIX has one."""
     try:
         import fcntl

@@ -43,10 +43,10 @@ class PlanningOperations(Calls):
     ) -> Described:
         """Return the answer of a call about a model, repeated until the model is discovered."""
         while True:
-            given = (await self._transport.call("POST", path, answer, body=body, slow=True)).root
-            if not isinstance(given, Discovery):
-                return given
-            await self._over(given, on_wait or ignore)
+            answered = (await self._transport.call("POST", path, answer, body=body, slow=True)).root
+            if not isinstance(answered, Discovery):
+                return answered
+            await self._over(answered, on_wait or ignore)
 
     async def _over(self, discovery: Discovery, on_wait: OnWait) -> None:
         """Wait until a discovery has ended, successfully or not."""

@@ -36,7 +36,7 @@ Result = TypeVar("Result")
 Arguments = ParamSpec("Arguments")
 
 
-class Sent(TypedDict, total=False):
+class CallContents(TypedDict, total=False):
     """Contents of a call: a JSON `body` or `content` of bytes, and the query's `params`.
 
     A `slow` call is one for which the server reads a whole model or text before it answers.
@@ -99,7 +99,7 @@ class Transport(ABC):
         self, request: httpx.Request, follow_redirects: bool
     ) -> contextlib.AbstractAsyncContextManager[Stream]: ...
 
-    async def call(self, method: str, path: str, answer: type[Answer], **sent: Unpack[Sent]) -> Answer:
+    async def call(self, method: str, path: str, answer: type[Answer], **sent: Unpack[CallContents]) -> Answer:
         """Make one call and return its answer, parsed as `answer`. Raises `secateur.errors`."""
         response = await self._exchange(method, path, **sent)
         try:
@@ -115,7 +115,7 @@ class Transport(ABC):
             if not error.repeated:
                 raise
 
-    async def _exchange(self, method: str, path: str, **sent: Unpack[Sent]) -> httpx.Response:
+    async def _exchange(self, method: str, path: str, **sent: Unpack[CallContents]) -> httpx.Response:
         parts: dict[str, Any] = {"params": sent.get("params"), "headers": {}}
         if "body" in sent:
             parts["json"] = sent["body"]

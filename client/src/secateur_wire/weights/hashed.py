@@ -20,8 +20,8 @@ from secateur_wire.weights.restore import (
     CHUNK_WEIGHTS,
     UNSIGNED,
     CorruptPackedFile,
-    Stored,
     Tensor,
+    WeightFile,
     mask_bytes,
     restore_file,
     survivors,
@@ -58,7 +58,7 @@ def expand_file(hashed: Path, dense: Path) -> None:
     restore_file(hashed, dense, form="hashed", restore=_expanded)
 
 
-def _expanded(stored: Stored, tensor: Tensor) -> Iterator[bytes]:
+def _expanded(stored: WeightFile, tensor: Tensor) -> Iterator[bytes]:
     values, mask = stored.tensors.get(f"{tensor.name}.buckets"), stored.tensors.get(f"{tensor.name}.bitmask")
     seed = _seeds(stored).get(tensor.name)
     if values is None or seed is None or tensor.dtype not in _FLOATS or values.dtype != tensor.dtype:
@@ -80,7 +80,7 @@ def _expanded(stored: Stored, tensor: Tensor) -> Iterator[bytes]:
         yield weights.tobytes()
 
 
-def _seeds(stored: Stored) -> dict[str, int]:
+def _seeds(stored: WeightFile) -> dict[str, int]:
     try:
         seeds = json.loads(stored.metadata["hashed"])
         return {str(name): int(seed) % 2**64 for name, seed in seeds.items()}

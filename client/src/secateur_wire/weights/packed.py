@@ -14,8 +14,8 @@ from secateur_wire.weights import hashed
 from secateur_wire.weights.restore import (
     UNSIGNED,
     CorruptPackedFile,
-    Stored,
     Tensor,
+    WeightFile,
     mask_bytes,
     restore_file,
     survivors,
@@ -50,7 +50,7 @@ def unpack_folder(folder: Path) -> list[Path]:
     return restored
 
 
-def _unpacked(stored: Stored, tensor: Tensor) -> Iterator[bytes]:
+def _unpacked(stored: WeightFile, tensor: Tensor) -> Iterator[bytes]:
     values, mask = stored.tensors.get(f"{tensor.name}.values"), stored.tensors.get(f"{tensor.name}.bitmask")
     if values is None or mask is None or not tensor.width or mask.end - mask.start != mask_bytes(tensor):
         raise CorruptPackedFile(f"{stored.name}: tensor {tensor.name!r} lacks its values or its bitmask")

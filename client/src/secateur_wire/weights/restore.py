@@ -51,7 +51,7 @@ class Tensor:
 
 
 @dataclass(frozen=True)
-class Stored:
+class WeightFile:
     """An open weight file: its tensors by name, and its metadata."""
 
     name: str
@@ -60,7 +60,7 @@ class Stored:
     metadata: Mapping[str, str]
 
 
-Restore = Callable[[Stored, Tensor], Iterator[bytes]]
+Restore = Callable[[WeightFile, Tensor], Iterator[bytes]]
 """Function that yields the bytes of a dense file's tensor, from its stored form."""
 
 
@@ -82,7 +82,7 @@ def restore_file(file: Path, dense: Path, *, form: str, restore: Restore) -> Non
     digest = hashlib.sha256()
     try:
         with file.open("rb") as source, unfinished.open("wb") as target:
-            for piece in _pieces(Stored(file.name, source, stored, metadata), header, tensors, restore):
+            for piece in _pieces(WeightFile(file.name, source, stored, metadata), header, tensors, restore):
                 digest.update(piece)
                 target.write(piece)
             target.flush()
@@ -94,7 +94,7 @@ def restore_file(file: Path, dense: Path, *, form: str, restore: Restore) -> Non
         unfinished.unlink(missing_ok=True)
 
 
-def _pieces(stored: Stored, header: bytes, tensors: list[Tensor], restore: Restore) -> Iterator[bytes]:
+def _pieces(stored: WeightFile, header: bytes, tensors: list[Tensor], restore: Restore) -> Iterator[bytes]:
     yield struct.pack("<Q", len(header)) + header
     for tensor in sorted(tensors, key=lambda each: each.start):
         unchanged = stored.tensors.get(tensor.name)
@@ -106,7 +106,7 @@ def _pieces(stored: Stored, header: bytes, tensors: list[Tensor], restore: Resto
         yield from chunks(stored.source, unchanged)
 
 
-def survivors(stored: Stored, tensor: Tensor, mask: Tensor) -> Iterator[np.ndarray[tuple[int], np.dtype[np.bool_]]]:
+def survivors(stored: WeightFile, tensor: Tensor, mask: Tensor) -> Iterator[np.ndarray[tuple[int], np.dtype[np.bool_]]]:
     """Yield masks of a tensor's surviving weights, chunk by chunk, from its bitmask, lowest bit first."""
     place = mask.start
     for first in range(0, tensor.numel, CHUNK_WEIGHTS):

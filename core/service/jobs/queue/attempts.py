@@ -25,7 +25,7 @@ ACTIONS: Final[dict[JobStatus, str]] = {
 
 
 @dataclass(frozen=True)
-class Written:
+class ChangedJob:
     """A job's row after a write."""
 
     job_id: str
@@ -48,7 +48,7 @@ class Ending:
     by_dispatcher: bool = False
 
 
-def end_attempt(session: Session, job: Written, to: JobStatus, ending: Ending) -> None:
+def end_attempt(session: Session, job: ChangedJob, to: JobStatus, ending: Ending) -> None:
     """Record the end of an attempt, which set the job to state `to`, with its entry in the audit trail.
 
     The time of the attempt is added to the team's use. The team's row stays locked afterwards.
@@ -74,7 +74,7 @@ def end_attempt(session: Session, job: Written, to: JobStatus, ending: Ending) -
     count_ended(session, job.team_id, float(seconds or 0))
 
 
-def _audit_end(ended: CTE, job: Written, to: JobStatus, ending: Ending) -> CTE:
+def _audit_end(ended: CTE, job: ChangedJob, to: JobStatus, ending: Ending) -> CTE:
     """Return the audit entry of an attempt's end, as a CTE in the statement that ends the attempt.
 
     `ended` has one row with its `worker_id`, or none for an attempt that a version without records claimed. The actor

@@ -7,7 +7,7 @@ from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session, aliased
 
 from core.database import seconds_from_statement
-from core.service.jobs.queue.attempts import Ending, Written
+from core.service.jobs.queue.attempts import ChangedJob, Ending
 from core.service.jobs.queue.transitions import Transition, transition
 from core.service.jobs.tables import JobRow, WorkerRow
 from secateur_wire.errors import OutOfMemory
@@ -18,7 +18,7 @@ NOTHING_OUTGROWN = {"outgrown_device_memory_bytes": None, "outgrown_memory_bytes
 
 def queue_for_more_memory(
     session: Session, job_id: str, attempt: int, error: Mapping[str, Any], ending: Ending, fresh_seconds: float
-) -> Written | None:
+) -> ChangedJob | None:
     """Queue a job again whose attempt ran out of memory, if a worker of its queue has more.
 
     The worker must have had a heartbeat in `fresh_seconds`. Only such a worker may claim the job. The attempt does not

@@ -19,7 +19,7 @@ from secateur_wire.states import JobStatus
 _COLUMNS = {attribute.key for attribute in inspect(JobRow).column_attrs}
 
 
-class Requested(NamedTuple):
+class RequestResult(NamedTuple):
     """State of a job after a request, and whether the request changed it."""
 
     status: JobStatus
@@ -66,24 +66,24 @@ def _submission(given: tuple[str, ...], noted: tuple[str, ...]) -> Insert:
     return job.add_cte(entry.cte("noted"))
 
 
-def request_cancel(session: Session, job_id: str) -> Requested:
+def request_cancel(session: Session, job_id: str) -> RequestResult:
     """Cancel a queued job at once, or ask a running job to stop. Does nothing if that was done before.
 
     Raises Conflict where the job has ended in another way. The job must exist.
     """
     if transition(session, job_id, Transition(("queued",), "cancelled", data={"reason": "requested"})):
-        return Requested("cancelled", True)
+        return RequestResult("cancelled", True)
     if transition(session, job_id, Transition(("running",), "cancelling", data={"reason": "requested"})):
-        return Requested("cancelling", True)
+        return RequestResult("cancelling", True)
     status = status_of(session, job_id)
     if status in ("cancelling", "cancelled"):
-        return Requested(status, False)
+        return RequestResult(status, False)
     if status in ("queued", "running"):  # A worker claimed it or gave it back between the two statements.
         return request_cancel(session, job_id)
     raise Conflict(f"the job has {status}: there is nothing to cancel")
 
 
-def request_retry(session: Session, job_id: str, max_attempts: int) -> Requested:
+def request_retry(session: Session, job_id: str, max_attempts: int) -> RequestResult:
     """Queue a failed or cancelled job again with `max_attempts` more attempts. Does nothing if it is not over.
 
     The figures and the artifact of an attempt that missed a gate stay the job's, until another attempt has stored its
@@ -105,10 +105,10 @@ def request_retry(session: Session, job_id: str, max_attempts: int) -> Requested
         ),
     )
     if written is not None:
-        return Requested("queued", True)
+        return RequestResult("queued", True)
     status = status_of(session, job_id)
     if status in ("queued", "running"):
-        return Requested(status, False)
+        return RequestResult(status, False)
     if status == "cancelling":
         raise Conflict("the job is still being cancelled: retry when it has been")
     raise Conflict("the job has succeeded: submit it again to run it again")

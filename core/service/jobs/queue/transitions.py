@@ -9,7 +9,7 @@ from sqlalchemy import cast as as_type
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
-from core.service.jobs.queue.attempts import Ending, Written, end_attempt
+from core.service.jobs.queue.attempts import ChangedJob, Ending, end_attempt
 from core.service.jobs.queue.webhook_notices import notify_webhooks
 from core.service.jobs.states import LEASED, TERMINAL, TRANSITIONS
 from core.service.jobs.tables import JobEventRow, JobRow
@@ -47,7 +47,7 @@ class Transition:
     ending: Ending | None = None
 
 
-def write(session: Session, job_id: str, change: JobChange) -> Written | None:
+def write(session: Session, job_id: str, change: JobChange) -> ChangedJob | None:
     """Change a job and store the event of the change, in one statement.
 
     The event has the job's next number. Listeners are notified after the commit. None where no row matches. The row
@@ -80,10 +80,10 @@ def write(session: Session, job_id: str, change: JobChange) -> Written | None:
     row = session.execute(
         select(changed.c.team_id, changed.c.attempt, func.pg_notify(EVENT_CHANNEL, changed.c.id)).add_cte(inserted)
     ).one_or_none()
-    return None if row is None else Written(job_id, row.team_id, row.attempt)
+    return None if row is None else ChangedJob(job_id, row.team_id, row.attempt)
 
 
-def transition(session: Session, job_id: str, change: Transition) -> Written | None:
+def transition(session: Session, job_id: str, change: Transition) -> ChangedJob | None:
     """Set a job to another state, with its event; None where no row matches.
 
     Also writes what the new state implies: the lease, the times and the webhook events. Where a worker lets go of the

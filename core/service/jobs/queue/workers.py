@@ -121,7 +121,7 @@ def served_queues(session: Session, fresh_seconds: float) -> Sequence[str]:
 
 def forget_workers(session: Session) -> None:
     """Remove a batch of rows of workers that were lost long ago. Callers repeat this until nothing is left."""
-    silent = (
+    lost = (
         select(WorkerRow.id)
         .where(WorkerRow.heartbeat_at < seconds_from_statement(-_FORGOTTEN_SECONDS))
         .order_by(WorkerRow.heartbeat_at)
@@ -131,5 +131,5 @@ def forget_workers(session: Session) -> None:
         .cte("silent")
     )
     session.execute(
-        delete(WorkerRow).where(WorkerRow.id.in_(select(silent.c.id))).execution_options(synchronize_session=False)
+        delete(WorkerRow).where(WorkerRow.id.in_(select(lost.c.id))).execution_options(synchronize_session=False)
     )

@@ -14,7 +14,7 @@ from core.pipeline.recipes.outputs import resolve_output
 from core.pipeline.recipes.request import ResolvedRequest
 from core.pipeline.recipes.validation import calibrated_method, calibrated_variant
 from core.service.jobs.gates import require_measured
-from core.service.jobs.resolution.context import RequestContext, ResolvedInputs, each_once
+from core.service.jobs.resolution.context import RequestContext, ResolvedInputs, unique_names
 from core.service.jobs.resolution.dataset import SELF, DatasetNeeds, hub_facts, resolve_dataset, row_facts
 from core.service.jobs.resolution.model import ResolvedModel
 from core.service.jobs.schemas import JobBody
@@ -71,7 +71,7 @@ def resolve_image_inputs(
         images = resolve_dataset(context, body.calibration.dataset, needs)
     evaluation = [
         resolve_dataset(context, name, ImageNeeds("evaluation", param, body.evaluation.samples, description.classes))
-        for param, name in each_once(body.evaluation.datasets, "evaluation.datasets")
+        for param, name in unique_names(body.evaluation.datasets, "evaluation.datasets")
     ]
     require_measured(body.gates, body.evaluation, description.model_task)
     recovery, training = _recovery(context, body, images, description.classes)

@@ -54,7 +54,7 @@ class ResolvedInputs:
     sources: Mapping[str, Any]
 
 
-def each_once(names: Sequence[str], field_name: str) -> Iterator[tuple[str, str]]:
+def unique_names(names: Sequence[str], field_name: str) -> Iterator[tuple[str, str]]:
     """Yield the path in the body and the name of each item; raises InvalidRequest for a duplicate name."""
     for index, name in enumerate(names):
         param = f"{field_name}.{index}"

@@ -16,7 +16,7 @@ from core.pipeline.recipes.outputs import resolve_output
 from core.pipeline.recipes.request import ResolvedRequest
 from core.pipeline.recipes.validation import calibrated_method, calibrated_variant
 from core.service.jobs.gates import require_measured
-from core.service.jobs.resolution.context import RequestContext, ResolvedInputs, each_once
+from core.service.jobs.resolution.context import RequestContext, ResolvedInputs, unique_names
 from core.service.jobs.resolution.dataset import SELF, DatasetNeeds, hub_facts, resolve_dataset, row_facts
 from core.service.jobs.resolution.hub_lookup import HubFindings
 from core.service.jobs.resolution.model import ResolvedModel, resolve_model
@@ -137,9 +137,9 @@ class _Resolution:
         needs = calibrated_variant(request.method, request.pattern, parameters).needs.calibration
         if (needs or compensation or allocation) and self.body.calibration is None:
             reader = calibrated_method(request.method, parameters).id
-            whose = "compensation" if compensation else f"allocation {allocation!r}" if allocation else reader
+            user = "compensation" if compensation else f"allocation {allocation!r}" if allocation else reader
             raise InvalidRequest(
-                f'calibration is required: {whose} measures activations on text, for example "calibration": '
+                f'calibration is required: {user} measures activations on text, for example "calibration": '
                 '{"dataset": "NAME", "samples": 128, "sequence_length": 512}',
                 param="calibration",
             )
@@ -175,7 +175,7 @@ class _Resolution:
         seed = 0 if calibration is None else calibration.seed
         texts = [
             resolve_dataset(self.context, name, TextNeeds("evaluation", param, evaluation.samples, length, seed))
-            for param, name in each_once(evaluation.datasets, "evaluation.datasets")
+            for param, name in unique_names(evaluation.datasets, "evaluation.datasets")
         ]
         _require_room_for_prompts(evaluation, self.description)
         return evaluation.model_copy(update={"sequence_length": length}), texts
@@ -299,7 +299,7 @@ def _resolve_tasks(names: Sequence[str], hub: HubFindings) -> list[TaskReference
     A task that was not looked up on the hub has a local copy in this service's home.
     """
     named = []
-    for param, name in each_once(names, "evaluation.tasks"):
+    for param, name in unique_names(names, "evaluation.tasks"):
         if name not in TASKS:
             raise InvalidRequest(f"{param}: there is no task {name!r}; the tasks are {', '.join(TASKS)}", param=param)
         named.append((param, name))

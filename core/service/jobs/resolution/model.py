@@ -9,7 +9,7 @@ from core.engine.architectures.undiscovered import Source, UndiscoveredModel, so
 from core.engine.exporters.registry import ADDED
 from core.methods.registry import get_method
 from core.pipeline.reports.report import Report
-from core.service.discoveries.asking import discovered
+from core.service.discoveries.requests import discovered
 from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.hub_lookup import JOB_PREFIX
 from core.service.jobs.tables import ArtifactFileRow, JobReportRow, JobRow

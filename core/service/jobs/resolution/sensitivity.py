@@ -138,10 +138,10 @@ def _measured(session: Session, team_id: str, reference: str, model: ResolvedMod
     layers = ("architecture", "prunable_parameters")
     differing = [name for name in layers if getattr(report.model, name, None) != getattr(model.description, name)]
     if job.model_revision != model.revision and differing:
-        theirs, ours = (getattr(each, differing[0], None) for each in (report.model, model.description))
+        measured, requested = (getattr(each, differing[0], None) for each in (report.model, model.description))
         raise InvalidParameters(
-            f"{_WHERE}: {reference} measured {job.model!r}, whose {differing[0].replace('_', ' ')} ({theirs}) are not "
-            f"this model's ({ours}): measure this model",
+            f"{_WHERE}: {reference} measured {job.model!r}, whose {differing[0].replace('_', ' ')} ({measured}) are "
+            f"not this model's ({requested}): measure this model",
             param=_WHERE,
         )
     return Sensitivity.model_validate(report.sensitivity)

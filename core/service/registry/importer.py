@@ -13,7 +13,7 @@ from core.database import new_id, transaction
 from core.engine.architectures.undiscovered import UndiscoveredModel, describe_source
 from core.engine.datasets.formats import detect_format
 from core.engine.datasets.text_files import describe
-from core.service.discoveries.asking import ask_if_possible
+from core.service.discoveries.requests import ask_if_possible
 from core.service.registry.service import add_dataset, add_model, dataset_answer, model_answer
 from core.service.registry.uploads import object_prefix
 from core.service.sources.folders import content_hash_of
@@ -30,7 +30,7 @@ _CHUNK_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True)
-class TakingIn:
+class Importer:
     """Importer of models and texts from a worker's disk into the store, registered for an actor's team."""
 
     sessions: sessionmaker[Session]

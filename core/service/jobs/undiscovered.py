@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from core.database import seconds_from_now, transaction
 from core.pipeline.recipes.validation import check_without_model
-from core.service.discoveries.asking import ID_PREFIX, ask_for
+from core.service.discoveries.requests import ID_PREFIX, ask_for
 from core.service.discoveries.states import OPEN
 from core.service.discoveries.tables import DiscoveryRow
 from core.service.duties.isolation import IsolatedRows, RowTask, is_tried

@@ -18,42 +18,42 @@ from secateur.errors import Conflict
 MOST_NAMES: Final = 100
 
 
-TakeIn = Callable[[Client, str, Path], bool]
+ImportFile = Callable[[Client, str, Path], bool]
 """Function that adds a file or folder of this machine to the server under a name; False where the name is taken."""
 
 
 @dataclass(frozen=True)
-class TakingIn:
+class Importer:
     """Functions that add models and texts of this machine to the server.
 
     `named` gets the name of a model, and fetches the model if it is a known sample.
     """
 
-    model: TakeIn
-    text: TakeIn
+    model: ImportFile
+    text: ImportFile
     named: Callable[[Client, str], None]
 
 
-def take_in(client: Client, folder: OutputFolder, taking_in: TakingIn) -> None:
+def import_local_files(client: Client, folder: OutputFolder, importer: Importer) -> None:
     """Add the model and the text to the server where they are files of this machine."""
     request = folder.unfinished.request
     model, text = local_model(request.model), local_text(request.calibration)
     if model is None:
-        taking_in.named(client, request.model)
+        importer.named(client, request.model)
     elif folder.unfinished.model is None:
-        folder.note(model=_named(client, model, taking_in.model))
+        folder.note(model=_named(client, model, importer.model))
         explain(f"{model} is known to the server as model {folder.unfinished.model}")
     if text is not None and folder.unfinished.calibration is None:
-        folder.note(calibration=_named(client, text, taking_in.text))
+        folder.note(calibration=_named(client, text, importer.text))
         explain(f"{text} is known to the server as dataset {folder.unfinished.calibration}")
 
 
-def _named(client: Client, path: Path, take_in: TakeIn) -> str:
+def _named(client: Client, path: Path, register: ImportFile) -> str:
     """Return the name under which a file or folder was added: its own, with a number if that is taken."""
     own = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem if path.is_file() else path.name).strip("-._") or "model"
     for number in range(1, MOST_NAMES):
         name = own if number == 1 else f"{own}-{number}"
-        if take_in(client, name, path):
+        if register(client, name, path):
             return name
     raise typer.BadParameter(f"{path}: {MOST_NAMES} others have its name on the server; rename it")
 
