@@ -47,7 +47,7 @@ class Device(BaseModel, frozen=True):
 
 
 def own_device(settings: Settings) -> str | None:
-    """Return the device of its node that this worker's runners see; None if it is its container's only worker.
+    """Return the device of the node that this worker uses; None for the only worker of a container.
 
     Raises ValueError for a worker that has several devices to itself.
     """

@@ -1,4 +1,6 @@
-"""Protocol between supervisor and fetcher: one spec per line on its stdin; JSON lines as from the runner on stdout."""
+"""Protocol between supervisor and fetcher: one spec per line on its stdin; it answers with JSON lines, as a runner
+does.
+"""
 
 import hashlib
 import json
