@@ -17,7 +17,7 @@ _MODULE = "method"
 
 
 def build_method(method_id: str, parameters: MethodParameters, protocols: Sequence[type[Any]]) -> Any:
-    """Build a method's implementation; the first of `protocols` that a class of the method implements decides."""
+    """Build a method's implementation: the class for the first of these protocols that the method implements."""
     preferred = (find_class(methods, method_id, _MODULE, each) for each in protocols[:-1])
     implementation = next(filter(None, preferred), None)
     return (implementation or require_class(methods, method_id, _MODULE, protocols[-1]))(parameters)

@@ -1,6 +1,4 @@
-"""Protocol between supervisor and fetcher: one spec per line on its stdin; it answers with JSON lines, as a runner
-does.
-"""
+"""Protocol of supervisor and fetcher: one spec per line on its stdin; it answers with JSON lines, as a runner does."""
 
 import hashlib
 import json

@@ -13,7 +13,7 @@ from core.methods.magnitude.info import MagnitudeParameters
 
 
 class Magnitude(Method):
-    """Score |W_ij|, compared within a row, a tensor, or the entire model (its counts are then in the targets)."""
+    """Score |W_ij|, compared within a row, a tensor or the entire model; the targets hold the model's counts."""
 
     statistic = Statistic.NONE
 
