@@ -70,7 +70,7 @@ _request_threads: list[RequestTaker[Any]] = []
 """Threads that take requests besides jobs: discoveries, samples and traces."""
 _connections: Connections | None = None
 _drain = Drain()
-"""Drain that is shared with the pool's process, also if that was forked or got a hint after the drain began."""
+"""State of the drain, in memory that the parent shares with the pool's process; so both see a drain at any time."""
 _device: DeviceReader | None = None
 """Connections of the pool's process, opened for its first hint."""
 _is_running_jobs = mmap.mmap(-1, 1)
