@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
+from packaging.utils import NormalizedName, canonicalize_name
 
 from worker.doctor.finding import Finding, missing, ok, warning
 
@@ -77,10 +77,10 @@ def unmet_requirements(extra: str | None = None) -> list[str]:
     return unmet
 
 
-def _needed(package: str, extras: frozenset[str]) -> set[str]:
+def _needed(package: str, extras: frozenset[str]) -> set[NormalizedName]:
     """Return the names of all packages that one brings, and those that they bring."""
-    names: set[str] = set()
-    waiting = [(package, extras)]
+    names: set[NormalizedName] = set()
+    waiting: list[tuple[str, frozenset[str]]] = [(package, extras)]
     while waiting:
         for requirement in _requirements(*waiting.pop()):
             name = canonicalize_name(requirement.name)

@@ -16,7 +16,7 @@ from core.engine.datasets.formats import IMAGE_FORMATS, detect_format
 from core.engine.datasets.image_facts import ImagesDescription, describe_images
 from core.engine.datasets.text_files import describe
 from core.pagination import Listing, read_page
-from core.service.discoveries.asking import ask_if_possible, known_facts
+from core.service.discoveries.requests import ask_if_possible, known_facts
 from core.service.registry.schemas import DatasetBody, ModelBody
 from core.service.registry.tables import DatasetRow, ModelRow
 from core.service.sources.folders import allowed_path, content_hash, dataset_hash
