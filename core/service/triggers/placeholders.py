@@ -103,9 +103,9 @@ def read_values(placeholders: Mapping[str, Placeholder], payload: Any) -> dict[s
         value = look_up(payload, placeholder.path)
         if value is MISSING or value is None:
             if placeholder.is_required:
-                fault = "nothing" if value is MISSING else "null"
+                actual = "nothing" if value is MISSING else "null"
                 raise InvalidRequest(
-                    f"placeholder {name}: the payload has {fault} at {placeholder.path or 'its root'!r}, and needs a "
+                    f"placeholder {name}: the payload has {actual} at {placeholder.path or 'its root'!r}, and needs a "
                     f"value of type {placeholder.type} there",
                     param=name,
                 )
