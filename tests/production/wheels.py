@@ -79,7 +79,7 @@ class Installed:
 
     def __init__(self, environment: Path, folder: Path) -> None:
         self._programs, self._folder = environment / "bin", folder
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("SECATEUR_", "PYTHONPATH"))}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("SECATEUR_", "PYTHON"))}
         self._variables = {
             **kept,
             "PATH": f"{self._programs}:{SYSTEM_PROGRAMS}",
