@@ -104,7 +104,7 @@ def test_names_mean_images_only_where_images_are_needed(
         (dataset, {}, UnusableDataset, "has text"),
         ("self", {}, UnusableDataset, "a language model writes"),
         ("shades", {"classes": 2}, UnusableDataset, "3 classes, but the model has 2"),
-        ("shades", {"samples": 7}, TooFewImages, "needs 7 images; 'shades' has 6"),
+        ("shades", {"samples": 7}, TooFewImages, "needs 7 images, but 'shades' has 6"),
         ("nothing", {}, UnknownDataset, "registered image sets: shades, switches"),
     ]
     for name, needs, error, words in refusals:
