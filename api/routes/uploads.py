@@ -180,7 +180,7 @@ async def send_part(
 def complete(upload_id: str, caller: Member, state: State) -> Response:
     """Check every hash and create the model or dataset.
 
-    May be repeated. It takes as long as reading all bytes once.
+    This call may be repeated. It takes as long as reading all bytes once.
 
     Datasets are checked a few at a time, each team in turn. After ten seconds of waiting the answer is 503, with the
     numbers of running and waiting checks. Send the call again then; no file is hashed again.

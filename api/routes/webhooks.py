@@ -157,6 +157,6 @@ def replay_delivery(webhook_id: str, delivery_id: str, caller: Member, session: 
 
 @router.post("/{webhook_id}/replay", responses=problems(Unauthenticated, Forbidden, NotFound, Conflict, InvalidRequest))
 def replay_failed(webhook_id: str, body: ReplayBody, caller: Member, session: DatabaseSession) -> Replayed:
-    """Send again every given-up delivery of an event since that time."""
+    """Send again every given-up delivery of an event after `since`."""
     count = service.replay_failed(session, caller, webhook_id, body.since)
     return Replayed(deliveries=count)

@@ -49,9 +49,9 @@ class Calibration(RequestObject):
 class Evaluation(RequestObject):
     """Measurements of the dense and the pruned model.
 
-    They are the perplexity of texts, on `samples` windows (null: all) of each; or a classifier's accuracy and loss, on
-    so many images of each set; the zero-shot accuracy on tasks, on the first `task_limit` questions (null: all) of
-    each; and the continuations of `prompts`, for people to read.
+    A language model's perplexity is measured on `samples` windows (null: all) of each text. A classifier's accuracy and
+    loss are measured on `samples` images of each set. The zero-shot accuracy on a task is measured on its first
+    `task_limit` questions (null: all). Both models continue the `prompts`, for people to read.
     """
 
     datasets: Annotated[list[Reference], Field(max_length=20)] = Field(default_factory=list)

@@ -28,7 +28,7 @@ class Room:
         return sum(_step(figure) << shift for figure, shift in zip(self._figures(), (16, 8, 0), strict=True))
 
     def lack(self, worker: WorkerRow) -> str | None:
-        """Return a sentence about the first figure of which the worker has too little; None where the job fits."""
+        """Return a sentence about the first figure that is too small on the worker; None where the job fits."""
         available = room_of(worker)
         for needed, has, name in zip(
             self._figures(), available._figures(), ("device memory", "memory", "free disk"), strict=True

@@ -203,7 +203,7 @@ def _leaves(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
     for name, value in document.items():
         if isinstance(value, Mapping):
             yield from _leaves(value, f"{prefix}{name}.")
-        # These are rows, which the report shows.
+        # Rows are no single figure; the report shows them.
         elif not (isinstance(value, list) and value and isinstance(value[0], Mapping)):
             yield f"{prefix}{name}", value
 

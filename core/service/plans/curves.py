@@ -16,7 +16,7 @@ from typing import Final
 from secateur_wire.progress import BAND
 
 LEAST_EXCESS: Final = 0.005
-"""Smallest excess that is told from zero: half a per cent of perplexity."""
+"""Smallest excess that counts as a loss: half a per cent of perplexity."""
 FARTHEST: Final = 1.0
 """Longest distance in logits above the largest measured share to which a curve is continued: 2.7 times its odds."""
 LEAST_SLOPE_DEVIATION: Final = 0.35

@@ -76,7 +76,7 @@ class LossEstimates:
         return max(share, self.lost)
 
     def ratio(self, share: float) -> PlanFigure | None:
-        """Return the expected perplexity, as a ratio to that of the given model."""
+        """Return the expected perplexity, as a ratio to the given model's."""
         expectation = self.expected(share)
         if expectation is None:
             return None

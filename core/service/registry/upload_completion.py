@@ -58,7 +58,7 @@ def complete_upload(
     settings: Settings,
     check_slots: CheckSlots,
 ) -> tuple[Model | Dataset, bool]:
-    """Make the model or dataset; return False if it existed already. May be repeated at any time.
+    """Make the model or dataset; return False if it existed already. Repeatable.
 
     Raises NotFound, and UploadRefused where bytes are missing or a hash differs from the announced one (the file must
     then be sent again). Raises the UnusableModel kinds, UnsupportedArchitecture or UnusableDataset for an invalid

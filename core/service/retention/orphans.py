@@ -57,7 +57,7 @@ def sweep_orphans(sessions: sessionmaker[Session], store: OwnedStore, settings: 
     for prefixes in batches(_candidates(sessions, store)):
         with transaction(sessions) as session:
             kept = _worked_on(session, prefixes)
-            # This comes after the listing: attempts that ended in between have their rows by now.
+            # Read after `_worked_on`: a row names the files of an attempt that ended in between.
             kept |= _named(session, prefixes)
         tasks = [
             RowTask(prefix, partial(_remove_old, store, prefix, before)) for prefix in prefixes if prefix not in kept

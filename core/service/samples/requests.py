@@ -13,7 +13,7 @@ from secateur_wire.samples import SampleBody, SampleRequest
 
 
 def request_samples(session: Session, caller: Actor, body: SampleBody) -> tuple[SampleRequest, bool]:
-    """Request the samples; return False if the team has an unfinished request already, for whichever goal."""
+    """Request the samples; return False if the team has an unfinished request for any goal."""
     created = session.scalar(
         insert(SampleRequestRow)
         .values(id=new_id("sample"), team_id=team_of(caller), goal=body.goal)

@@ -120,7 +120,7 @@ def list_keys(session: Session, team_id: str, *, limit: int, after: str | None) 
 
 
 def names_of(session: Session, team_id: str, key_ids: Collection[str]) -> dict[str, str]:
-    """Return the names of those of these keys that belong to the team."""
+    """Return the names of these keys; keys of other teams are left out."""
     query = select(ApiKeyRow.id, ApiKeyRow.name).where(ApiKeyRow.team_id == team_id, ApiKeyRow.id.in_(key_ids))
     return {row.id: row.name for row in session.execute(query)}
 

@@ -53,7 +53,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class _Sender:
-    """Sender of due deliveries. `send` ends within the time limits, whatever the receiver does."""
+    """Sender of due deliveries. `send` ends within the time limits, even if the receiver never answers."""
 
     address_policy: AddressPolicy
     limits: Limits

@@ -153,7 +153,7 @@ def replay(session: Session, caller: Actor, webhook_id: str, delivery_id: str) -
 
 
 def replay_failed(session: Session, caller: Actor, webhook_id: str, since: datetime) -> int:
-    """Replay all given-up deliveries of events since then; return their number.
+    """Replay all given-up deliveries of events after `since`; return their number.
 
     Raises NotFound, Conflict where disabled.
     """

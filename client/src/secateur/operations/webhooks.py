@@ -84,7 +84,7 @@ class WebhookOperations(Calls):
         return await self._transport.call("POST", f"{_path(webhook_id, delivery_id)}/replay", Delivery)
 
     async def replay_failed(self, webhook_id: str, since: datetime) -> int:
-        """Send again every given-up delivery of an event since that time; return their number."""
+        """Send again every given-up delivery of an event after `since`; return their number."""
         body: dict[str, JsonValue] = {"since": since.isoformat()}
         replayed = await self._transport.call("POST", f"{_path(webhook_id)}/replay", Replayed, body=body)
         return replayed.deliveries

@@ -208,13 +208,12 @@ _CLAIM = text(f"""
         picked.has_room
     FROM taken JOIN picked ON picked.id = taken.id
 """).bindparams(bindparam("channel", EVENT_CHANNEL), bindparam("action", _STARTED))
-"""One row at most, and no lock that is waited for: a team whose row another transaction holds is passed over, whatever
-that transaction does and however long.
+"""Returns at most one row and waits for no lock: it skips a team whose row another transaction has locked.
 
-`waiting` steps through the index from each team, queue and size of jobs to the next. Sizes that are too large for the
-worker are passed over, by a condition that stands inside of `best` so that it is looked at before any row. The best row
-of each size that is left is the first of its part of the index, and only one row is locked, after its team's:
-`candidate` is in order already, so the rows of its joins come in order, and the first is enough.
+`waiting` steps through the index from each team, queue and size of jobs to the next. A condition inside `best` skips
+sizes that are too large for the worker before any of their rows is read. The best row of each remaining size is the
+first of its part of the index. Only one row is locked, after its team's: `candidate` is sorted, so the rows of its
+joins are sorted too, and the first one is enough.
 """
 
 _JOBS_ARE_LOCKED = text(f"{_WAITING} SELECT EXISTS ({_CANDIDATES})")

@@ -226,7 +226,7 @@ def _reserve(session: Session, job_id: str, attempt: int, files: list[StoredFile
 
 
 def _stored_bytes(session: Session, job_id: str) -> int:
-    """Return the bytes of the job's current artifact, from whichever attempt."""
+    """Return the bytes of the job's current artifact, from any attempt."""
     return int(session.scalar(select(func.sum(ArtifactFileRow.bytes)).where(ArtifactFileRow.job_id == job_id)) or 0)
 
 
