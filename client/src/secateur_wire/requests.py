@@ -18,7 +18,7 @@ _RULES: dict[str, str] = {}
 def spelled(
     pattern: str, rule: str, *, min_length: int | None = None, max_length: int | None = None
 ) -> StringConstraints:
-    """Return constraints on a text, with a pattern whose error has the words `rule`, which continue "use "."""
+    """Return the constraints of a text with a pattern. An error message quotes `rule` after the word "use"."""
     _RULES[pattern] = rule
     return StringConstraints(pattern=pattern, min_length=min_length, max_length=max_length)
 

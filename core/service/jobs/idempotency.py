@@ -74,7 +74,7 @@ _REMEMBER = (
         where=IdempotencyKeyRow.expires_at <= func.clock_timestamp(),
     )
     .returning(IdempotencyKeyRow.key_hash)
-    .execution_options(dml_strategy="raw")  # The values are those of its parameters, not of rows.
+    .execution_options(dml_strategy="raw")  # The values are bound parameters; the ORM would expect rows.
 )
 _FIRST = select(IdempotencyKeyRow.request_hash, IdempotencyKeyRow.answer).where(*_SAME)
 _KEEP_ANSWER = (

@@ -58,7 +58,7 @@ def _submission(given: tuple[str, ...], noted: tuple[str, ...]) -> Insert:
         .values({name: bindparam(f"job_{name}") for name in given} | {"dispatched_at": func.clock_timestamp()})
         .returning(JobRow.created_at, func.pg_notify(EVENT_CHANNEL, bindparam("job_id")))
         .add_cte(first.cte("first"))
-        .execution_options(dml_strategy="raw")  # The values are those of its parameters, not of rows.
+        .execution_options(dml_strategy="raw")  # The values are bound parameters; the ORM would expect rows.
     )
     if not noted:
         return job
