@@ -24,14 +24,17 @@ TOGETHER: Final = {
         "tests/engine/pruning/test_structured.py",
         "tests/engine/recovery/test_recovery.py",
         "tests/methods/test_flap.py",
+        "tests/methods/test_layer_drop.py",
+        "tests/methods/test_structured_frontier.py",
     ),
+    "experts": ("tests/engine/pruning/test_expert",),
     "onnx": (
         "tests/engine/exporters/test_classifier_artifact.py",
         "tests/engine/evaluation/test_classifier_latency.py",
     ),
 }
-"""Starts of files that share one process: that which runners are forked from, that of `tests.engine.apart`, and
-one that exports to ONNX. Each takes seconds to be ready."""
+"""Starts of files that share one process: that which runners are forked from, that of `tests.engine.apart`, one that
+has found the architectures of mixtures, and one that exports to ONNX. Each takes seconds to be ready."""
 
 
 class ByWhatIsShared(LoadFileScheduling):

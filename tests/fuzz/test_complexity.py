@@ -33,7 +33,8 @@ def seconds_of(parser: Parser, content: bytes, enough: float) -> float:
         return min(times)
 
     gc.collect()
-    gc.disable()  # a collection goes through all that this process holds
+    gc.freeze()  # else each reading's collection would go through all that this process holds
+    gc.disable()
     try:
         return with_content(parser, content, read)
     finally:

@@ -132,6 +132,7 @@ def simulate(kind: DeviceKind = LIKE_THE_CPU, *, has_values: bool = True) -> Ite
     SimulatorBackend.kind = kind
     DEVICE_KINDS[NAME], BACKENDS[NAME] = kind, SimulatorBackend
     gc.collect()  # what an earlier program left is not this one's
+    gc.freeze()  # what is left is of libraries: the program's own collections need not go through it
     for each in DEVICES:
         each.reset()
     Presence.is_given, Presence.current, Presence.has_values = True, 0, has_values

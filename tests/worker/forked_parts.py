@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import IO, NoReturn
 
+from tests.forked_processes import warm_python
 from worker.processes import ChildProcess
 from worker.runner.fork_server import ForkServer
 from worker.runner.forking_process import main
@@ -48,7 +49,7 @@ def fork_part(
 @cache
 def _server() -> ForkServer:
     own = {name: value for name, value in os.environ.items() if not name.startswith("SECATEUR_")}
-    server = ForkServer(own, (sys.executable, "-m", __name__, *_LOADED))
+    server = ForkServer(own, (*warm_python(), "-m", __name__, *_LOADED))
     assert server.forks
     atexit.register(server.close)
     return server
