@@ -30,7 +30,7 @@ from core.settings import Settings
 from core.storage import Store, open_store
 from secateur_wire.teams import Role
 from tests.client.command_line import RunHere, run_here
-from tests.databases import administrator, fresh_database, make_template
+from tests.databases import administrator, fresh_database, template
 from tests.distribution import TOGETHER, ByWhatIsShared
 from tests.files_in_memory import keep_files_in_memory
 from tests.forked_processes import forking
@@ -54,6 +54,9 @@ gc.disable()  # until all tests are found: what is imported stays
 CORES = max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 """Of each process of the run, and of what it starts: threads that wait for each other on cores others use take several
 times as long as one alone."""
+LOOKS_FOR_GARBAGE = 20_000, 20, 20
+"""New objects before a look for garbage, and looks before a longer one: Python's own, of 700, are a twentieth of all
+that tests compute."""
 SAMPLES = Path(__file__).parents[1] / ".cache" / "samples"
 """A home with the sample model and texts, that later runs reuse."""
 _CHOSEN_THREADS = os.environ.get("OMP_NUM_THREADS")
@@ -68,6 +71,7 @@ LONG = (
     "tests/worker/test_serve",
     *("tests/trained/", "tests/worker/", "tests/load/", "tests/production/", "tests/sources/"),
     "tests/publications/test_killed",
+    "tests/removals/",
     "tests/pipelines/",
     *("tests/methods/test_adapter_model", "tests/simulator/", "tests/gguf/", "tests/fuzz/", "tests/stores/"),
     *("tests/webhooks/test_processes", "tests/sweeps/test_processes", "tests/plans/", "tests/client/test_prune"),
@@ -121,6 +125,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByWhatI
 def pytest_collection_finish() -> None:
     """Leave all that was imported out of every look for garbage: it would be most of each."""
     gc.freeze()
+    gc.set_threshold(*LOOKS_FOR_GARBAGE)
     gc.enable()
 
 
@@ -139,8 +144,8 @@ def postgres_url() -> Iterator[str]:
             for setting in ("fsync", "synchronous_commit", "full_page_writes"):
                 connection.execute(f"ALTER SYSTEM SET {setting} = off")
             connection.execute("SELECT pg_reload_conf()")
-        make_template(url)
-        yield url
+        with template(url):
+            yield url
 
 
 @pytest.fixture

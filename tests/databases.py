@@ -44,6 +44,9 @@ are so."""
 
 _used: dict[str, list[str]] = defaultdict(list)
 """Names of databases that no test holds any more, by the server's URL."""
+_administrators: dict[str, psycopg.Connection[Any]] = {}
+"""Connections that stay open while databases are lent, by the server's URL: one more for each takes as long as all
+else that is done to lend it."""
 
 
 def make_template(postgres_url: str) -> None:
@@ -53,14 +56,34 @@ def make_template(postgres_url: str) -> None:
 
 
 @contextmanager
+def template(postgres_url: str) -> Iterator[None]:
+    """Make the template, and stay connected to the server inside the context."""
+    make_template(postgres_url)
+    with administrator(postgres_url) as connection:
+        _administrators[postgres_url] = connection
+        yield
+        del _administrators[postgres_url]
+
+
+@contextmanager
 def fresh_database(postgres_url: str) -> Iterator[str]:
     """Lend the URL of a migrated, empty database. Its schema has to stay as it is."""
     name = new_id("test")
-    with administrator(postgres_url) as connection:
+    with _administering(postgres_url) as connection:
         if not _reuse(connection, postgres_url, name):
             connection.execute(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE}")
     yield _on_database(postgres_url, name)
     _used[postgres_url].append(name)
+
+
+@contextmanager
+def _administering(postgres_url: str) -> Iterator[psycopg.Connection[Any]]:
+    """Yield the connection that stays open, or one of its own."""
+    if postgres_url in _administrators:
+        yield _administrators[postgres_url]
+        return
+    with administrator(postgres_url) as connection:
+        yield connection
 
 
 def _reuse(connection: psycopg.Connection[Any], postgres_url: str, name: str) -> bool:

@@ -27,6 +27,9 @@ LIKE_THE_CPU = replace(
 )
 """The CPU's facts on a device with memory of its own: the product computes the CPU's numbers."""
 
+PYTHONS_LOOKS_FOR_GARBAGE = 700, 10, 10
+"""What Python begins with: the peak of a device's memory depends on how long garbage stays."""
+
 
 class _OneDevice(Accelerator):
     """Training in one process, as strict as one of several: NCCL reads the memory of the device alone."""
@@ -133,6 +136,8 @@ def simulate(kind: DeviceKind = LIKE_THE_CPU, *, has_values: bool = True) -> Ite
     DEVICE_KINDS[NAME], BACKENDS[NAME] = kind, SimulatorBackend
     gc.collect()  # what an earlier program left is not this one's
     gc.freeze()  # what is left is of libraries: the program's own collections need not go through it
+    looks = gc.get_threshold()
+    gc.set_threshold(*PYTHONS_LOOKS_FOR_GARBAGE)
     for each in DEVICES:
         each.reset()
     Presence.is_given, Presence.current, Presence.has_values = True, 0, has_values
@@ -148,6 +153,7 @@ def simulate(kind: DeviceKind = LIKE_THE_CPU, *, has_values: bool = True) -> Ite
     try:
         yield DEVICES
     finally:
+        gc.set_threshold(*looks)
         Variable._execution_engine = _engine
         torch.__future__.set_swap_module_params_on_conversion(False)
         nn.Module.to = _move
