@@ -265,24 +265,55 @@ def here(
 @pytest.fixture
 def model(sessions: sessionmaker[Session], settings: Settings, team: str) -> str:
     """Name of a registered model: a Llama of two layers, contexts of 64 tokens."""
+    return add_model(sessions, settings, team)
+
+
+@pytest.fixture
+def dataset(sessions: sessionmaker[Session], settings: Settings, team: str) -> str:
+    """Name of a registered text of 10 000 bytes."""
+    return add_dataset(sessions, settings, team)
+
+
+@pytest.fixture
+def job_body(model: str, dataset: str) -> dict[str, Any]:
+    """A job that can be run."""
+    return job_on(model, dataset)
+
+
+@pytest.fixture(scope="module")
+def lasting_api(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """The application, as an admin of a team that has the model and the text, for all tests of a module: those of
+    requests that leave nothing behind.
+    """
+    with fresh_database(postgres_url) as url:
+        settings = settings_for(url, tmp_path_factory.mktemp("lasting") / "home")
+        sessions = session_factory(settings)
+        with transaction(sessions) as session:
+            team = create_team(session, "gardeners")
+        add_model(sessions, settings, team)
+        add_dataset(sessions, settings, team)
+        with lent_app(settings) as app, TestClient(app, raise_server_exceptions=False) as client:
+            client.headers.update(bearer(_key(sessions, team, "admin")))
+            yield client
+        sessions.kw["bind"].dispose()
+
+
+def add_model(sessions: sessionmaker[Session], settings: Settings, team: str) -> str:
     folder = write_llama(settings.models_root / "tiny")
     with transaction(sessions) as session:
         body = ModelBody(name="tiny", path=str(folder.resolve()))
         return register_model(session, team, body, settings)[0].name
 
 
-@pytest.fixture
-def dataset(sessions: sessionmaker[Session], settings: Settings, team: str) -> str:
-    """Name of a registered text of 10 000 bytes."""
+def add_dataset(sessions: sessionmaker[Session], settings: Settings, team: str) -> str:
     file = write_text(settings.datasets_root / "numbers.txt")
     with transaction(sessions) as session:
         body = DatasetBody(name="numbers", path=str(file.resolve()))
         return register_dataset(session, team, body, settings)[0].name
 
 
-@pytest.fixture
-def job_body(model: str, dataset: str) -> dict[str, Any]:
-    """A job that can be run."""
+def job_on(model: str, dataset: str) -> dict[str, Any]:
+    """Return a job that can be run."""
     return {
         "model": model,
         "method": "wanda",

@@ -35,11 +35,11 @@ def test_it_is_set_replaced_and_removed_and_each_is_noted(
 
 
 @pytest.mark.parametrize("token", ["hf_two words", "hf_line\n", "", "hf_ü", 7, None])
-def test_what_can_be_no_token_is_refused_and_not_quoted(api: TestClient, token: Any) -> None:
-    refused = api.put(PATH, json={"token": token})
+def test_what_can_be_no_token_is_refused_and_not_quoted(lasting_api: TestClient, token: Any) -> None:
+    refused = lasting_api.put(PATH, json={"token": token})
     assert (refused.status_code, refused.json()["param"]) == (422, "token")
     assert not isinstance(token, str) or not token or token not in refused.text
-    assert api.get(PATH).json()["used"] is None
+    assert lasting_api.get(PATH).json()["used"] is None
 
 
 def test_the_command_line_takes_it_from_the_environment(

@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from tests.conftest import job_on
+
 REFUSALS: dict[str, tuple[dict[str, Any], str, str]] = {
     "unknown method": ({"method": "snip"}, "unknown_method", "method"),
     "unknown model": ({"model": "nothing"}, "unknown_model", "model"),
@@ -204,17 +206,18 @@ REFUSALS: dict[str, tuple[dict[str, Any], str, str]] = {
 
 @pytest.mark.parametrize(("change", "code", "param"), REFUSALS.values(), ids=REFUSALS)
 def test_what_cannot_be_meant_is_refused_before_it_is_queued(
-    api: TestClient, job_body: dict[str, Any], change: dict[str, Any], code: str, param: str
+    lasting_api: TestClient, change: dict[str, Any], code: str, param: str
 ) -> None:
-    response = api.post("/v1/jobs", json=job_body | change)
+    body = job_on("tiny", "numbers") | change
+    response = lasting_api.post("/v1/jobs", json=body)
     problem = response.json()
     assert (response.status_code, problem["code"], problem["param"]) == (422, code, param), problem
-    inspected = api.post("/v1/models/inspect", json=job_body | change)
+    inspected = lasting_api.post("/v1/models/inspect", json=body)
     if param == "calibration":  # which one who only asks need not have
         assert inspected.json()["assumed"][0].startswith("calibration on "), inspected.json()
         return
     assert (inspected.status_code, inspected.json()["code"], inspected.json()["param"]) == (422, code, param)
-    assert api.get("/v1/jobs").json()["data"] == []
+    assert lasting_api.get("/v1/jobs").json()["data"] == []
 
 
 def test_messages_say_what_would_help(api: TestClient, job_body: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from core.settings import Settings
+from tests.conftest import job_on
 
 PROBLEM = "application/problem+json"
 
@@ -56,9 +57,10 @@ def test_a_name_is_refused_by_its_rule_in_words(api: TestClient) -> None:
     ],
 )
 def test_what_is_no_object_is_told_the_fields_that_are_expected(
-    api: TestClient, job_body: dict[str, Any], field: str, given: Any, expected: str
+    lasting_api: TestClient, field: str, given: Any, expected: str
 ) -> None:
-    problem = problem_of(api.post("/v1/jobs", json=job_body | {field: given}), 422, "invalid_request", field)
+    answer = lasting_api.post("/v1/jobs", json=job_on("tiny", "numbers") | {field: given})
+    problem = problem_of(answer, 422, "invalid_request", field)
     assert problem["detail"].startswith(f"{field}: expected {expected}")
 
 

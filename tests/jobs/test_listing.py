@@ -16,7 +16,7 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session, sessionmaker
 
 from bench.queue_scale_plans import explained, nodes_of
-from core.database import new_id, session_factory, transaction
+from core.database import session_factory, transaction
 from core.pagination import Listing, Window, cursor_of, read_window
 from core.service.jobs.listing import ORDERS, SORTS, JobFilters, having_words, matching
 from core.service.jobs.states import STATUSES
@@ -26,28 +26,14 @@ from core.settings import Settings
 from secateur_wire.errors import InvalidRequest
 from secateur_wire.jobs import JobSort
 from tests.databases import fresh_database
+from tests.job_rows import job_row
 
 _START = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 
 
 def _row(team_id: str, **fields: Any) -> JobRow:
-    row = JobRow(
-        id=new_id("job"),
-        team_id=team_id,
-        attempts_allowed=3,
-        body={},
-        sources={},
-        model="oak",
-        model_revision="sha256:0",
-        method="wanda",
-        queue="default",
-        priority=0,
-        labels={},
-        created_at=_START,
-    )
-    for name, value in fields.items():
-        setattr(row, name, value)
-    return row
+    usual = {"sources": {}, "model": "oak", "method": "wanda", "created_at": _START}
+    return job_row(team_id, **usual | fields)
 
 
 @pytest.fixture

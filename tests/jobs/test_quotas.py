@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.database import new_id, transaction
+from core.database import transaction
 from core.service.jobs.queue import (
     JobsLocked,
     claim,
@@ -26,6 +26,7 @@ from core.service.teams.quotas import release_stored, reserve_stored
 from core.service.teams.tables import TeamRow
 from core.storage import StoredFile
 from secateur_wire.errors import GateMissed, OutOfMemory, QuotaExceeded
+from tests.job_rows import job_row
 from tests.jobs.conftest import NewJob
 from tests.worker.conftest import eventually
 
@@ -144,7 +145,7 @@ def test_the_number_of_waiting_jobs_is_exact_under_concurrency(sessions: Session
         try:
             with transaction(sessions) as session:
                 require_room_in_queue(session, team, adding=1)
-                session.add(_job(team))
+                session.add(job_row(team))
         except QuotaExceeded:
             return False
         return True
@@ -154,22 +155,6 @@ def test_the_number_of_waiting_jobs_is_exact_under_concurrency(sessions: Session
     with transaction(sessions) as session, pytest.raises(QuotaExceeded, match="3 waiting jobs") as refused:
         require_room_in_queue(session, team, adding=1)
     assert refused.value.retry_after > 0
-
-
-def _job(team: str) -> JobRow:
-    return JobRow(
-        id=new_id("job"),
-        team_id=team,
-        attempts_allowed=1,
-        body={},
-        sources={},
-        model="",
-        model_revision="",
-        method="",
-        queue="default",
-        priority=0,
-        labels={},
-    )
 
 
 def test_device_time_counts_by_the_month_and_stops_the_team_when_used_up(

@@ -17,6 +17,7 @@ from core.service.teams.tables import TeamRow
 from core.settings import Settings
 from core.storage import Store, artifact_prefix
 from tests.conftest import bearer
+from tests.job_rows import job_row
 
 Sessions = sessionmaker[Session]
 Ended = Callable[..., str]
@@ -35,19 +36,15 @@ def ended(sessions: Sessions, store: Store, team: str, tmp_path: Path) -> Ended:
     def add(days: float, *, of: str = team, status: str = "succeeded", ratio: float = 2.0, **labels: str) -> str:
         job_id = new_id("job")
         body = {"calibration": None, "evaluation": {"datasets": []}, "recovery": None}
-        row = JobRow(
+        row = job_row(
+            of,
             id=job_id,
-            team_id=of,
-            attempts_allowed=3,
             attempt=1,
             status=status,
             body=body,
             sources={},
             model="oak",
-            model_revision="sha256:0",
             method="wanda",
-            queue="default",
-            priority=0,
             labels=labels,
             metrics={"perplexity": {"articles": {"ratio": ratio}}},
             finished_at=func.now() - text(f"interval '{days} days'"),

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.database import new_id, seconds_from_now, transaction
 from core.service.jobs.queue import claim, finish_failed, submitted
 from core.service.jobs.states import LEASED, STATUSES
-from core.service.jobs.tables import ArtifactFileRow, JobRow
+from core.service.jobs.tables import ArtifactFileRow
 from core.service.registry.tables import DatasetRow, ModelRow, UploadRow
 from core.service.retention.orphans import sweep_orphans
 from core.service.teams.installation import owned
@@ -23,6 +23,7 @@ from core.service.teams.tables import TeamRow
 from core.settings import Settings
 from core.storage import LocalStore, Store, artifact_prefix, open_store
 from secateur_wire.errors import NotFound
+from tests.job_rows import job_row
 from tests.stored import put
 from tests.stores.conftest import write_artifact
 from worker.dispatcher.clock import make_duties
@@ -37,27 +38,9 @@ def settings(settings: Settings, store_settings: Settings) -> Settings:
     return settings.model_copy(update=of_store | {"orphan_seconds": -2.0, "home": store_settings.home})
 
 
-def job(team: str, **columns: object) -> JobRow:
-    model = {"kind": "folder", "name": "tiny", "path": "/tiny", "revision": "0"}
-    return JobRow(
-        id=new_id("job"),
-        team_id=team,
-        attempts_allowed=3,
-        body={},
-        sources={"model": model, "calibration": None, "evaluation": []},
-        model="tiny",
-        model_revision="sha256:0",
-        method="magnitude",
-        queue="default",
-        priority=0,
-        labels={},
-        **columns,
-    )
-
-
 def new_job(session: Session, team: str, status: str, attempt: int) -> str:
     lease = func.clock_timestamp() if status in LEASED else None
-    row = job(team, status=status, attempt=attempt, lease_expires_at=lease)
+    row = job_row(team, status=status, attempt=attempt, lease_expires_at=lease)
     session.add(row)
     session.flush()
     return row.id
@@ -208,7 +191,7 @@ def test_a_publisher_killed_midway_leaves_nothing_listed_and_is_swept_once_it_is
     big = os.urandom(2**20) * 96
     folder = write_artifact(tmp_path / "artifact", a_safetensors=b"small", b_safetensors=big, c_safetensors=big)
     with transaction(sessions) as session:
-        submitted(session, job(team))
+        submitted(session, job_row(team))
         claimed = claim(session, queue="default", worker_id="worker_1", lease_seconds=60)
     assert claimed is not None
     prefix = artifact_prefix(claimed.job_id, 1)
