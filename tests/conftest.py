@@ -55,8 +55,8 @@ CORES = max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("PYTEST_XDIST_
 """Of each process of the run, and of what it starts: threads that wait for each other on cores others use take several
 times as long as one alone."""
 LOOKS_FOR_GARBAGE = 20_000, 20, 20
-"""New objects before a look for garbage, and looks before a longer one: Python's own, of 700, are a twentieth of all
-that tests compute."""
+"""New objects before a look for garbage, and looks before a longer one: Python's own, of 700, take a twentieth of the
+time of tests of the service."""
 SAMPLES = Path(__file__).parents[1] / ".cache" / "samples"
 """A home with the sample model and texts, that later runs reuse."""
 _CHOSEN_THREADS = os.environ.get("OMP_NUM_THREADS")
