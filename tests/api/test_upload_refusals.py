@@ -51,15 +51,15 @@ def folder(tmp_path: Path) -> Path:
     ],
 )
 def test_what_cannot_become_a_model_or_text_is_refused_before_it_is_sent(
-    lasting_api: TestClient, folder: Path, change: dict[str, Any], code: str
+    api: TestClient, folder: Path, change: dict[str, Any], code: str
 ) -> None:
     body = announced(folder) | change
-    response = lasting_api.post("/v1/uploads", json=body)
+    response = api.post("/v1/uploads", json=body)
     assert response.json()["code"] == code, response.text
     twice = announced(folder)
     twice["files"].append(twice["files"][0])
-    assert lasting_api.post("/v1/uploads", json=twice).json()["code"] == "upload_refused"
-    assert lasting_api.get("/v1/uploads").json()["data"] == []
+    assert api.post("/v1/uploads", json=twice).json()["code"] == "upload_refused"
+    assert api.get("/v1/uploads").json()["data"] == []
 
 
 def test_parts_that_do_not_fit_are_refused_and_nothing_is_lost(api: TestClient, folder: Path) -> None:
