@@ -60,7 +60,7 @@ def test_a_job_on_a_model_that_nobody_listed_waits_until_it_is_discovered(
 
     body = {"model": "alien", "method": "wanda", "sparsity": 0.5, "calibration": {"dataset": dataset, "samples": 4}}
     job = api.post("/v1/jobs", json=body).json()
-    assert job["status"] == "queued" and "discovered" in api.get(f"/v1/jobs/{job['id']}").json()["waiting_reason"]
+    assert job["status"] == "queued" and "examined" in api.get(f"/v1/jobs/{job['id']}").json()["waiting_reason"]
     early = {"invalid_parameters": {"parameters": {"no": 1}}, "invalid_sparsity": {"sparsity": None}}
     early |= {"invalid_pattern": {"pattern": "structured"}}
     told = {code: api.post("/v1/jobs", json=body | fields).json()["code"] for code, fields in early.items()}
@@ -182,9 +182,9 @@ def test_a_sweep_and_a_trigger_wait_until_it_is_discovered(api: TestClient, flee
         "skip_invalid": True,
     }
     sweep = api.post("/v1/sweeps", json=body)
-    assert sweep.status_code == 201 and "discovered" in sweep.json()["waiting_for"], sweep.text
+    assert sweep.status_code == 201 and "examined" in sweep.json()["waiting_for"], sweep.text
     path = f"/v1/sweeps/{sweep.json()['id']}"
-    assert fleet.advance() == 0 and "discovered" in api.get(path).json()["waiting_for"]
+    assert fleet.advance() == 0 and "examined" in api.get(path).json()["waiting_for"]
     assert fleet.look() and fleet.advance() == 1
     known = api.get(path).json()
     assert (known["waiting_for"], known["points"]["total"]) == (None, 1)

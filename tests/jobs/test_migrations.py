@@ -94,7 +94,7 @@ def test_a_schema_from_before_the_first_release_is_refused_with_what_to_do(setti
     with psycopg.connect(libpq_url(settings.database_url or "")) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '0017'")
     for look in (migrate, has_schema):
-        with pytest.raises(ValueError, match=r"schema 0017, from before the first release.* a new database"):
+        with pytest.raises(ValueError, match=r"schema 0017, which is older than the first release.* a new database"):
             look(settings)
     with pytest.raises(CommandFailed, match="a new database"), open_instance(settings):
         pass

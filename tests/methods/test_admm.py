@@ -91,5 +91,5 @@ def test_inputs_that_are_no_numbers_are_refused() -> None:
     rows = LayerRows()
     shape = LinearShape(name="layer", layer=0, out_features=len(weight), in_features=weight.shape[1])
     rows.add(PrunableLinear("layer", 0, weight, target), shape, Fitted(found), found, seen)
-    with pytest.raises(RunFailed, match="layer: its inputs are not finite"):  # said where figures are read
+    with pytest.raises(RunFailed, match="layer: its inputs are infinite"):  # said where figures are read
         rows.complete()

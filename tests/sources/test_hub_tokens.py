@@ -297,7 +297,7 @@ def test_another_server_secret_is_told_and_a_new_token_mends_it(
 ) -> None:
     changed = settings.model_copy(update={"secret_key": "another"})
     fleet = Fleet(changed, teams.sessions, teams.ours.queue.team, settings.home)
-    with pytest.raises(GatedModel, match="cannot be opened"):
+    with pytest.raises(GatedModel, match="cannot be decrypted"):
         fleet.submit(**body_of(secret_commit))
     Teams(changed, teams.sessions, teams.ours.queue.team, teams.theirs.queue.team).set_token(fleet, OURS)
     fleet.submit(**body_of(secret_commit))

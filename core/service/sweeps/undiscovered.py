@@ -20,8 +20,8 @@ from core.service.sweeps.validation import UNKNOWN_PATTERN, CheckedPoints, check
 from secateur_wire.errors import InvalidRequest, NotDiscovered, QuotaExceeded, SecateurError, Unavailable
 from secateur_wire.states import PointStage
 
-WAITING: Final = "its model is yet to be discovered, and its points are checked then"
-"""Reason why the sweep waits meanwhile."""
+WAITING: Final = "its model must first be examined, and its points are checked then"
+"""Reason why a sweep waits meanwhile."""
 
 
 def check_or_ask(context: RequestContext, body: SweepBody, requested: list[RequestedPoint]) -> CheckedPoints:

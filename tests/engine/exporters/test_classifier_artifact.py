@@ -249,7 +249,7 @@ def test_a_weight_changed_in_the_onnx_file_is_noticed(digits: tuple[Path, Path],
     bias = next(each for each in graph.graph.initializer if list(each.dims) == [10])
     bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + np.float32(0.1), bias.name))
     onnx.save(graph, str(artifact / ONNX_FILE))
-    with pytest.raises(ReloadCheckFailed, match=r"logits of model\.onnx differ by 0\.1"):
+    with pytest.raises(ReloadCheckFailed, match=r"model\.onnx differ by 0\.1"):
         classifier_reload_check(artifact, digits[1], device=CPU)
     (artifact / ONNX_FILE).write_bytes((digits[0] / ONNX_FILE).read_bytes()[:5000])
     with pytest.raises(ReloadCheckFailed, match=r"model\.onnx does not run in onnxruntime"):
@@ -261,7 +261,7 @@ def test_a_weight_changed_in_the_folder_is_noticed(digits: tuple[Path, Path], tm
     tensors = load_file(artifact / "model.safetensors")
     tensors["network.head.bias"][0] += 0.1
     save_file(tensors, artifact / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ReloadCheckFailed, match=r"reloaded model's outputs \(logits\) differ by 0\.1"):
+    with pytest.raises(ReloadCheckFailed, match=r"reloaded model differ by 0\.1"):
         classifier_reload_check(artifact, digits[1], device=CPU)
 
 

@@ -257,7 +257,7 @@ def test_a_loss_that_is_no_number_ends_it(tmp_path: Path, monkeypatch: pytest.Mo
         "core.engine.recovery.finetune.method.next_token_loss",
         lambda model, tokens: model(tokens).logits.sum() * float("nan"),
     )
-    with pytest.raises(RecoveryDiverged, match="step 1 is not finite") as caught:
+    with pytest.raises(RecoveryDiverged, match="step 1 is infinite or not a number") as caught:
         train(source, tmp_path / "work", recipe("finetune"))
     assert caught.value.param == "recovery.learning_rate"
 
