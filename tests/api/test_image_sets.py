@@ -115,4 +115,4 @@ def test_names_mean_images_only_where_images_are_needed(
     asked = job_body | {"calibration": {"dataset": "shades", "samples": 2, "sequence_length": 16}}
     response = api.post("/v1/jobs", json=asked)
     assert (response.status_code, response.json()["code"]) == (422, "unusable_dataset"), response.text
-    assert response.json()["param"] == "calibration.dataset" and "holds images" in response.json()["detail"]
+    assert response.json()["param"] == "calibration.dataset" and "has images" in response.json()["detail"]
