@@ -1,7 +1,6 @@
 """Table of docs/gpu.md: the card that a pass over a model of real size needs, by the estimate that jobs get.
 
-`python -m bench.device_fit` prints it. Where weights are set to zero passes are traced, which takes minutes; all other
-estimates read shapes alone.
+`python -m bench.device_fit` prints it. Passes are traced, which takes minutes; all other estimates read shapes alone.
 """
 
 from collections.abc import Iterator
@@ -14,7 +13,6 @@ from core.engine.architectures.layer_shape import LinearShape
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.engine.evaluation.forward_memory import SMALL_TENSORS
 from core.engine.evaluation.reload_memory import full_needs, offloaded_needs
-from core.engine.options.patterns import STRUCTURED
 from core.engine.recovery.completion import complete_recovery
 from core.engine.recovery.request import Recovery
 from core.methods.cost import Tokens
@@ -22,7 +20,8 @@ from core.methods.registry import get_method
 from core.pipeline.messages import PassQuestion
 from core.pipeline.pass_trace import trace_pass
 from core.pipeline.recipes.recipe import Recipe
-from core.service.jobs.estimates.device_memory import pass_bytes
+from core.service.jobs.estimates.compute import facts_of
+from core.service.jobs.estimates.device_choices import trained_choice_bytes
 from core.service.jobs.estimates.training import training_bytes
 from core.service.jobs.pass_traces import traced_pass
 from core.service.jobs.schemas import JobBody
@@ -103,12 +102,12 @@ def describe_llama(size: str, dtype: str) -> ModelDescription:
 
 
 def table(*, is_traced: bool) -> Iterator[str]:
-    """Yield the lines of the table. It has passes that need a trace only if `is_traced`."""
+    """Yield the lines of the table. It has passes only if `is_traced`."""
     models = [(size, dtype) for size in _LLAMAS for dtype in ("bfloat16", "float32")]
     yield "| method | " + " | ".join(f"{size}, {dtype}" for size, dtype in models) + " |"
     yield "| :--- |" + " ---: |" * len(models)
     for name, pattern, parameters in _ROWS:
-        if pattern == STRUCTURED.text or is_traced:
+        if is_traced:
             cells = [cell(*model, name.partition(",")[0], pattern, parameters) for model in models]
             yield f"| {name} | " + " | ".join(cells) + " |"
     for name, recovery in _RECOVERIES:
@@ -124,13 +123,12 @@ def cell(size: str, dtype: str, method: str, pattern: str, parameters: JsonObjec
     description = describe_llama(size, dtype)
     body = JobBody.model_validate({"model": "m", "method": method, "sparsity": 0.5, "parameters": parameters})
     recipe = Recipe.model_validate(dict(body) | {"pattern": pattern})
-    assert get_method(method).prunes
-    if pattern == STRUCTURED.text:
-        return _cell(pass_bytes(description, recipe, _TOKENS, device=CUDA, activation_budget_bytes=_BUDGET))
+    cost = get_method(method).variant(pattern).cost
+    chosen = trained_choice_bytes(facts_of(description, recipe, _TOKENS), cost, CUDA)
     traced = traced_pass(description, recipe, _TOKENS, CUDA, _BUDGET)
     assert traced is not None
     question = PassQuestion(config=_config(size, dtype), tensors=_tensors(description), traced=traced)
-    return _cell(ceil(SMALL_TENSORS * trace_pass(question)))
+    return _cell(max(chosen, ceil(SMALL_TENSORS * trace_pass(question))))
 
 
 def _config(size: str, dtype: str) -> JsonObject:

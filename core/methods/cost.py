@@ -80,21 +80,6 @@ class ChoiceMemory:
     before: int = 0
 
 
-@dataclass(frozen=True)
-class ChoosingForwards:
-    """Forwards of calibration `tokens`, block by block, by which a method chooses before the pass.
-
-    `holds_blocks` means that all blocks have their weights at the same time; otherwise one block has. Hidden states of
-    all tokens are kept before `kept_before` blocks, up to the activation budget. With `waits` they are kept before the
-    running block too, whatever the budget.
-    """
-
-    tokens: int
-    holds_blocks: bool
-    kept_before: int = 0
-    waits: bool = False
-
-
 class Cost(Generic[_P]):
     """Cost of a method that chooses block by block, in one or two passes over the calibration tokens."""
 
@@ -105,6 +90,10 @@ class Cost(Generic[_P]):
         is_owl = allocation is not None and allocation.measured_allocation == "owl"
         return (2 if is_two_pass or is_owl else 1) * facts.tokens.calibration
 
+    def traced_parameters(self, parameters: _P) -> _P:
+        """Return parameters with which a pass holds as much at a time, and takes less time to trace."""
+        return parameters
+
     def operations(self, facts: CostFacts[_P]) -> int:
         """Return the floating-point operations of the choice beyond forwards, XᵀX and its factorisation."""
         return 0
@@ -113,36 +102,20 @@ class Cost(Generic[_P]):
         """Return the bytes that are held for the choice."""
         return ChoiceMemory()
 
-    def solver_bytes(self, facts: CostFacts[_P], inputs: int, sizes: Sequence[int]) -> int:
-        """Return the most bytes that a device holds while the linear layers that read the same `inputs` are pruned.
+    def matrix_bytes(self, parameters: _P, sparsity: float, inputs: int, sizes: Sequence[int]) -> int:
+        """Return the most bytes held while layers of a classifier are pruned which read the same `inputs`.
 
         `sizes` are the layers' numbers of weights. The weights in float32 and the statistic of their inputs are not
         counted. The solver's results from both, and the finished layers, are counted.
         """
-        return self.matrix_bytes(facts.parameters, facts.sparsity, inputs, sizes)
-
-    def matrix_bytes(self, parameters: _P, sparsity: float, inputs: int, sizes: Sequence[int]) -> int:
-        """Return the bytes as `solver_bytes` does, for any model: layers of classifiers are matrices too."""
         return in_turn(sizes, MASK_BYTES)
 
-    def choosing_forwards(self, facts: CostFacts[_P]) -> ChoosingForwards | None:
-        """Return the forwards of a choice before the pass; None if there are none."""
-        return None
+    def probed_tokens(self, facts: CostFacts[_P]) -> int:
+        """Return the calibration tokens that pass through the whole model, forward only, before training begins."""
+        return 0
 
     def scoring_bytes(self, facts: CostFacts[_P], weights: int) -> int:
         """Return the bytes beside the whole model while a device scores a layer with this number of weights."""
-        return 0
-
-    def gradient_sums(self, facts: CostFacts[_P]) -> int:
-        """Return the number of sums of a block's gradients: one for the gradients, one more for their squares."""
-        return 0
-
-    def gradient_tokens(self, facts: CostFacts[_P]) -> int:
-        """Return the number of calibration tokens whose gradients are computed block by block before the pass."""
-        return 0
-
-    def calibration_lanes(self, facts: CostFacts[_P]) -> int:
-        """Return the number of models that calibration tokens pass while a pass chooses units block by block."""
         return 0
 
     def calibration_aims(self, facts: CostFacts[_P]) -> int:
@@ -163,9 +136,6 @@ class GradientCost(Cost[_P]):
 
     def passes(self, facts: CostFacts[_P]) -> int:
         return GRADIENT_PASSES * facts.tokens.calibration
-
-    def gradient_tokens(self, facts: CostFacts[_P]) -> int:
-        return facts.tokens.calibration
 
     def memory(self, facts: CostFacts[_P], sizes: PassSizes) -> ChoiceMemory:
         inputs = 4 * facts.description.layers * facts.description.hidden_size * facts.tokens.calibration

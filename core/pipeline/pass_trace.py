@@ -1,12 +1,14 @@
 """Trace of a pass over a language model: the bytes that a device would hold, from the engine's own pass without values.
 
-The pass runs on a device without values. Where weights are set to zero it runs on the first blocks of the model, among
-which there are all kinds. What it holds does not grow with depth, but for the inputs of all blocks that are kept while
-gradients choose: the rest of these is added. Where units go all blocks are there.
+The pass runs on a device without values, on models of a few of the blocks, among which all kinds are. What is held at
+each place in the engine's code is a straight line over the number of blocks: two models give it, and the whole model's
+bytes are read off it. Only hidden states end at the budget that they have.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,14 +21,20 @@ from core.engine.architectures.config_part import part_of, with_part
 from core.engine.architectures.description import ModelDescription
 from core.engine.checkpoints.files import CONFIG_FILE, SINGLE_FILE
 from core.engine.checkpoints.safetensors_header import dtype_bytes, encode_header
+from core.engine.cuts.cut import Cut
 from core.engine.models.folder import open_model
-from core.engine.models.precision import gradient_dtype
-from core.engine.models.tracing.without_values import META, Account, FolderWithoutValues, device_without_values
+from core.engine.models.tracing.without_values import (
+    META,
+    AllocatedBytes,
+    FolderWithoutValues,
+    Place,
+    device_without_values,
+)
 from core.methods.registry import parse_parameters
 from core.pipeline.messages import PassQuestion, TracedPass
 from core.pipeline.passes import walk_for
+from core.pipeline.plans import cut_on
 from core.pipeline.recipes.request import ResolvedRequest
-from core.progress import Progress
 from secateur_wire.base import JsonObject
 
 Shapes = dict[str, tuple[str, tuple[int, ...]]]
@@ -45,51 +53,61 @@ def trace_pass(question: PassQuestion) -> int:
         traced.method, traced.pattern, traced.sparsity, parameters, traced.layout, traced.at_least, traced.is_timed
     )
     with TemporaryDirectory() as temporary:
-        place = Path(temporary)
-        folder = source = _open(place / "model", question, question.config, question.tensors)
-        if request.removal is not None and request.removal.zeroes:
-            config, tensors = _first_blocks(folder.family, question.config, question.tensors)
-            folder = _open(place / "first", question, config, tensors)
-        with device_without_values(device_kind(traced.device)) as account:
-            walk = walk_for(
-                folder,
-                request,
-                device=META,
-                calibration=None if traced.calibration is None else _tokens(traced.calibration),
-                evaluations={str(number): _tokens(each) for number, each in enumerate(traced.evaluations)},
-                work=place,
-                activation_budget_bytes=traced.activation_budget_bytes,
-                progress=(choosing := _Choosing(account)),
-            )
-            walk.measured_batches = 1  # each holds as much
-            account.begin()
-            walk.run()
-            itemsize = gradient_dtype(walk.plan.dtype, META).itemsize
-            inputs = [_block_inputs(request, traced, each.description, itemsize) for each in (folder, source)]
-            return max(account.peak, choosing.peak + inputs[1] - inputs[0])
+        source = _open(Path(temporary) / "model", question, question.config, question.tensors)
+        layers = source.description.layers
+        cut = cut_on(torch.device(traced.device), request, source.description)
+        numbers = _numbers_of_blocks(source, request, question.config, question.tensors, cut)
+        runs: list[list[Mapping[Place, AllocatedBytes]]] = []
+        for number in numbers:
+            folder = source
+            if number < layers:
+                reduced = _first_blocks(source.family, question.config, question.tensors, number)
+                folder = _open(Path(temporary) / str(number), question, *reduced)
+            requests = _on_fewer_blocks(request, cut, folder.description)
+            runs.append([_run(folder, each, traced) for each in requests])
+    at_places = (_at_depth(each, numbers, layers, traced.activation_budget_bytes) for each in zip(*runs, strict=True))
+    return max(map(max, at_places))
 
 
-class _Choosing(Progress):
-    """Listener that keeps apart what was held before the walk over the blocks, `peak`."""
+def _run(folder: FolderWithoutValues, request: ResolvedRequest, traced: TracedPass) -> Mapping[Place, AllocatedBytes]:
+    """Run a pass, and return the most that is held at each place."""
+    with TemporaryDirectory() as temporary, device_without_values(device_kind(traced.device)) as account:
+        walk = walk_for(
+            folder,
+            request,
+            device=META,
+            calibration=None if traced.calibration is None else _tokens(traced.calibration),
+            evaluations={str(number): _tokens(each) for number, each in enumerate(traced.evaluations)},
+            work=Path(temporary),
+            activation_budget_bytes=traced.activation_budget_bytes,
+        )
+        walk.measured_batches = 1  # each holds as much
+        account.begin(lambda: walk.budget.used)
+        walk.run()
+        return account.most
 
-    def __init__(self, account: Account) -> None:
-        self._account = account
-        self.peak = 0
 
-    def stage(self, name: str) -> None:
-        if name == "prune":
-            self.peak = self._account.peak
-            self._account.begin()
+def _at_depth(
+    runs: Sequence[Mapping[Place, AllocatedBytes]], numbers: Sequence[int], layers: int, budget_bytes: int
+) -> Iterable[int]:
+    """Yield the bytes held at each place of a pass over so many blocks, from those of passes over fewer ones."""
+    fewer, more = runs[0], runs[-1]
+    steps = (layers - numbers[0]) / max(1, numbers[-1] - numbers[0])
+    for place in {**fewer, **more}:
+        last = more.get(place) or fewer[place]
+        first = fewer.get(place, last)
+        states = first.states + steps * max(0, last.states - first.states)
+        rest: float = first.total - first.states
+        rest += steps * max(0, last.total - last.states - rest)
+        yield ceil(rest + min(states, max(budget_bytes, last.states)))
 
 
-def _block_inputs(request: ResolvedRequest, traced: TracedPass, description: ModelDescription, itemsize: int) -> int:
-    """Return the bytes of all blocks' inputs that are kept for the gradients by which layers get their rates."""
-    options = request.parameters.allocation_options
-    if traced.calibration is None or options is None or options.measured_allocation != "fisher":
-        return 0
-    sequences, length = traced.calibration
-    tokens = min(options.fisher_sequences, sequences) * length
-    return min(description.layers * tokens * description.hidden_size * itemsize, traced.activation_budget_bytes)
+def _on_fewer_blocks(request: ResolvedRequest, cut: Cut, reduced: ModelDescription) -> Sequence[ResolvedRequest]:
+    """Return requests by which each block of a reduced model loses as much as it does in the whole one of a cut."""
+    if request.removal is None or request.removal.zeroes or not cut.sparsity:
+        return [request]
+    fewer = request.removal.on_fewer_layers(cut, reduced)
+    return [replace(request, parameters=each.options, sparsity=each.sparsity) for each in fewer]
 
 
 def _open(place: Path, question: PassQuestion, config: JsonObject, tensors: Shapes) -> FolderWithoutValues:
@@ -104,27 +122,44 @@ def _open(place: Path, question: PassQuestion, config: JsonObject, tensors: Shap
     return FolderWithoutValues.of(open_model(place, own_artifact=question.own_artifact, discovered=question.discovered))
 
 
-def _first_blocks(family: Architecture, config: JsonObject, tensors: Shapes) -> tuple[JsonObject, Shapes]:
-    """Return config and tensors of a model's first blocks, as many as it takes to have one of each kind.
+def _numbers_of_blocks(
+    source: FolderWithoutValues, request: ResolvedRequest, config: JsonObject, tensors: Shapes, cut: Cut
+) -> Sequence[int]:
+    """Return the numbers of blocks of the models that a pass is traced on: two, or one where more would hold the same.
 
-    Blocks are of one kind where their tensors have the same names, dtypes and shapes, and the config's lists say the
-    same of them. All blocks are left of a model whose config does not give their number.
+    The fewest blocks have one of each kind. Blocks are of one kind where their tensors have the same names, dtypes and
+    shapes, and the config's lists say the same of them. All blocks are run of a model whose config does not give their
+    number, and of one with blocks of different tensors that does not keep all of its weights.
     """
+    family, layers, removal = source.family, source.description.layers, request.carried_out_as
+    if family.config_value(config, "num_hidden_layers") != layers:
+        return [layers]
     settings = part_of(config, family.config_path)
-    count = family.config_value(config, "num_hidden_layers")
-    if not isinstance(count, int):
-        return config, tensors
-    lists = {name: settings[name] for name in family.lists_by_layer if settings.get(name)}
-    blocks: dict[int, list[object]] = {index: [entries[index] for entries in lists.values()] for index in range(count)}
-    of_block = {key: _block_of(family, key) for key in tensors}
-    for key, index in of_block.items():
-        if index is not None and index < count:
-            blocks[index].append((family.module_name(key).replace(f".{index}.", ".", 1), *tensors[key]))
-    left = 1 + max(_firsts(map(repr, blocks.values())))
-    changed = {name: entries[:left] for name, entries in lists.items()}
-    changed[family.config_key(config, "num_hidden_layers")] = left
+    lists = [settings[name] for name in family.lists_by_layer if settings.get(name)]
+    blocks: list[list[object]] = [[] for _ in range(layers)]
+    for key, each in tensors.items():
+        index = _block_of(family, key)
+        if index is not None and index < layers:
+            blocks[index].append((family.module_name(key).replace(f".{index}.", ".", 1), *each))
+    if not removal.zeroes and len(set(map(repr, blocks))) > 1:
+        return [layers]
+    kinds = [repr([block, *(entries[index] for entries in lists)]) for index, block in enumerate(blocks)]
+    fewest = 1 + max(_firsts(kinds))
+    allocation = request.parameters.allocation_options
+    if removal.zeroes and (allocation is None or allocation.measured_allocation != "fisher"):
+        return [fewest]  # nothing is held of more than a block
+    if cut.sparsity:
+        fewest = max(fewest, removal.fewest_layers(cut))
+    return [fewest, fewest + 1] if fewest + 1 < layers else [layers]
+
+
+def _first_blocks(family: Architecture, config: JsonObject, tensors: Shapes, number: int) -> tuple[JsonObject, Shapes]:
+    """Return config and tensors of a model's first blocks."""
+    settings = part_of(config, family.config_path)
+    changed = {name: settings[name][:number] for name in family.lists_by_layer if settings.get(name)}
+    changed[family.config_key(config, "num_hidden_layers")] = number
     reduced = with_part(config, family.config_path, {**settings, **changed})
-    return reduced, {key: each for key, each in tensors.items() if (of_block[key] or 0) < left}
+    return reduced, {key: each for key, each in tensors.items() if (_block_of(family, key) or 0) < number}
 
 
 def _firsts(values: Iterable[str]) -> Iterable[int]:

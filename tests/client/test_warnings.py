@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.service.jobs.estimates.history import COARSE
+from core.service.jobs.estimates.traced_needs import COARSE
 from core.service.jobs.queue import heartbeat
 from secateur_wire.progress import between
 from tests.client.command_line import RunHere

@@ -12,8 +12,10 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import seconds_from_now, transaction
 from core.pipeline.messages import PassAnswer
+from core.service.jobs.admission import needs_of
+from core.service.jobs.estimates.traced_needs import COARSE, take_traced_needs
 from core.service.jobs.pass_traces import MOST_ATTEMPTS, forget_unused_traces
-from core.service.jobs.tables import PassTraceRow
+from core.service.jobs.tables import JobRow, PassTraceRow
 from core.settings import Settings
 from core.storage import Store
 from worker.supervisor.tracer import TRACER, PassTracer
@@ -53,6 +55,31 @@ def test_the_second_estimate_of_a_pass_is_by_its_trace(
     assert row.due_at is None and row.peak_bytes == 8 * _GIB
     assert _memory(api, job_body) > 8 * _GIB > rough
     assert _memory(api, job_body | {"sparsity": 0.25}) < 8 * _GIB, "another pass has a trace of its own"
+
+
+def test_a_job_that_waits_gets_the_needs_of_a_trace_that_comes(
+    api: TestClient, sessions: sessionmaker[Session], settings: Settings, store: Store, job_body: dict[str, Any],
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    other = api.post("/v1/jobs", json=job_body | {"sparsity": 0.25}).raise_for_status().json()
+    with transaction(sessions) as session:
+        session.execute(update(PassTraceRow).values(due_at=None))
+    waiting = api.post("/v1/jobs", json=job_body).raise_for_status().json()
+    assert waiting["warnings"] == [COARSE]
+
+    def look() -> int:
+        with transaction(sessions) as session:
+            return take_traced_needs(session)
+
+    assert look() == 0, "nobody has traced it yet"
+    command = _saying(tmp_path, PassAnswer(peak_bytes=8 * _GIB))
+    assert PassTracer(store, settings, command=command).take_next(sessions)
+    assert (look(), look()) == (1, 0)
+    with transaction(sessions) as session:
+        needs = needs_of(session.get_one(JobRow, waiting["id"]))
+        assert needs_of(session.get_one(JobRow, other["id"])).memory_bytes < 8 * _GIB, "another pass"
+    assert needs.memory_bytes == _memory(api, job_body) > 8 * _GIB
+    assert api.get(f"/v1/jobs/{waiting['id']}").json()["warnings"] == []
 
 
 def test_a_trace_that_fails_is_tried_again_and_left_in_the_end(

@@ -9,7 +9,8 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import new_id, seconds_from_now, transaction
 from core.service.jobs import queue, service
-from core.service.jobs.estimates.history import COARSE, estimate_job, estimate_that_fits
+from core.service.jobs.estimates.history import estimate_job, estimate_that_fits
+from core.service.jobs.estimates.traced_needs import COARSE
 from core.service.jobs.inspection import inspect
 from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.job import resolve_job

@@ -185,7 +185,7 @@ def test_the_next_candidate_is_taken_where_the_first_cannot_be(desk: Desk) -> No
     first = desk.plan("smol", "sparsity", amount=0.5)
     with transaction(desk.sessions) as session:
         resolved = resolve_job(desk.context(session), JobBody.model_validate(first.job))
-        estimate, _ = estimate_that_fits(session, desk.team, resolved, desk.settings)
+        estimate = estimate_that_fits(session, desk.team, resolved, desk.settings).estimate
         facts: Any = {"queue": "default", "device": "cpu", "hostname": "bed", "pid": 1}
         heartbeat(session, "worker_1", **facts, disk_free_bytes=estimate.disk_bytes - 1)
     smaller = desk.plan("smol", "sparsity", amount=0.5)

@@ -54,7 +54,7 @@ def _estimate(
     """Return the bytes that the product says a job takes on a device, beside the device's context."""
     recipe = recipe_of(method=method, pattern=pattern, sparsity=share_of(pattern), parameters=parameters, **body)
     tokens = Tokens(calibration=calibration, evaluation=_EVALUATION, window=window)
-    traced = None if pattern == "structured" else traced_pass(folder.description, recipe, tokens, CUDA, budget)
+    traced = traced_pass(folder.description, recipe, tokens, CUDA, budget)
     needs = estimate_resources(
         folder.description, recipe, tokens, device=LIKE_CUDA, activation_budget_bytes=budget, is_fetched=False,
         traced_bytes=None if traced is None else trace_pass(question_about(folder, traced)),

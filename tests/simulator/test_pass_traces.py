@@ -100,13 +100,30 @@ def test_every_pass_without_values_holds_what_one_with_values_does(
     _check(tmp_path, method, pattern, dtype, sequences=sequences)
 
 
-def test_a_model_of_many_blocks_is_traced_by_one_of_each_kind(tmp_path: Path) -> None:
-    peaks = []
-    for layers in (2, 12):
-        source = make_model(tmp_path / str(layers), "llama", dtype=torch.bfloat16, num_hidden_layers=layers, **_SHAPE)
-        request = request_for(open_model(source), "wanda", 0.5, "unstructured", {})
-        peaks.append(_traced(_question(source, request, 16)))
-    assert peaks[0] == peaks[1]
+_DEEP = (
+    ("llm-pruner", {"compensation": {"refit": 0.5}, "importance": "mixed"}),
+    ("llm-pruner", {"compensation": {"refit": 0}}),
+    ("flap", {}),
+    ("l2-structured", {"compensation": {"refit": 0.5, "ridge": 0.1}}),
+    ("bonsai", {"compensation": {"refit": 0}}),
+    ("depth", {"compensation": {"refit": 0}}),
+    ("depth", {"compensation": {"refit": 0.5}, "criterion": "angular"}),
+    ("frontier", {"drop_layers": 0}),
+    ("frontier", {}),
+)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("method", "given"), _DEEP, ids=str)
+def test_every_deep_model_is_traced_by_few_of_its_blocks(
+    method: str, given: dict[str, Any], dtype: torch.dtype, tmp_path: Path
+) -> None:
+    _check(tmp_path, method, "structured", dtype, layers=10, **given)
+
+
+def test_a_deep_model_is_traced_by_few_of_its_blocks(tmp_path: Path) -> None:
+    _check(tmp_path, "llm-pruner", "structured", torch.bfloat16, layers=10, compensation={"refit": 0})
 
 
 def test_a_read_that_is_not_declared_is_named() -> None:

@@ -20,12 +20,19 @@ _MOST_ANSWER_BYTES = 64 * 2**20
 
 
 def ask_child(
-    command: Sequence[str], question: str, *, name: str, settings: Settings, on_wait: Callable[[], None]
+    command: Sequence[str],
+    question: str,
+    *,
+    name: str,
+    settings: Settings,
+    on_wait: Callable[[], None],
+    seconds: float | None = None,
 ) -> bytes:
     """Return a child's answer on its standard output to a question on its standard input.
 
-    `on_wait` is called twice a second; an exception from it ends the child. Raises DiscoveryFailed if the child fails
-    or takes too long.
+    It has so many `seconds`, or those of a discovery.
+    `on_wait` is called twice a second, and ends the child by an error of its own. Raises DiscoveryFailed where the
+    child fails or takes too long.
     """
     with TemporaryDirectory(prefix=f"secateur-{name}-") as temporary:
         folder = Path(temporary)
@@ -43,7 +50,7 @@ def ask_child(
                 environment=_environment(folder),
             )
         try:
-            code = _wait(child, settings.discovery_seconds, on_wait)
+            code = _wait(child, settings.discovery_seconds if seconds is None else seconds, on_wait)
         finally:
             child.end()
         if code != 0:

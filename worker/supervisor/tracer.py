@@ -64,7 +64,12 @@ class _Tracer(RequestTaker[_Claimed]):
 
     @property
     def _lease_seconds(self) -> float:
-        return self._settings.discovery_seconds + _MORE_SECONDS
+        return self.seconds + _MORE_SECONDS
+
+    @property
+    def seconds(self) -> float:
+        """Return the longest that a child may take for a trace."""
+        return self._settings.discovery_seconds
 
     def fulfil(self, sessions: sessionmaker[Session], claimed: _Claimed, on_wait: Callable[[], None]) -> None:
         began = time.monotonic()
@@ -79,7 +84,12 @@ class _Tracer(RequestTaker[_Claimed]):
     def ask(self, question: BaseModel, answer: type[_Answer], on_wait: Callable[[], None]) -> _Answer:
         """Return the answer of a child; raises DiscoveryFailed where it gives none."""
         text = ask_child(
-            self._command, question.model_dump_json(), name="trace", settings=self._settings, on_wait=on_wait
+            self._command,
+            question.model_dump_json(),
+            name="trace",
+            settings=self._settings,
+            on_wait=on_wait,
+            seconds=self.seconds,
         )
         try:
             return answer.model_validate_json(text)
@@ -161,6 +171,10 @@ class PassTracer(_Tracer[ClaimedPassTrace]):
 
     def __init__(self, store: Store, settings: Settings, *, command: Sequence[str] = TRACER) -> None:
         super().__init__("pass-tracer", store, settings, command)
+
+    @property
+    def seconds(self) -> float:
+        return self._settings.pass_trace_seconds
 
     def claim(self, session: Session) -> ClaimedPassTrace | None:
         return claim_pass_trace(session, lease_seconds=self._lease_seconds)

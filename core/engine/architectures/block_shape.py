@@ -1,13 +1,11 @@
 """Shape of a decoder block, for estimates of device memory: groups of linear layers and the activations before each."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import ceil
 
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.layer_shape import LinearShape
-from core.engine.architectures.unit_kind import KindName
 
 
 @dataclass(frozen=True)
@@ -46,13 +44,12 @@ class BlockShape:
     groups: tuple[GroupShape, ...]
 
     @classmethod
-    def of(cls, description: ModelDescription, kept: Mapping[KindName, float] | None = None) -> "BlockShape":
-        """Return the shape of the largest block; `kept` is the share of units kept, by kind."""
+    def of(cls, description: ModelDescription) -> "BlockShape":
+        """Return the shape of the largest block."""
         blocks: dict[int, list[LinearShape]] = defaultdict(list)
         for linear in description.linears:
             blocks[linear.layer].append(linear)
         largest = max(blocks.values(), key=lambda block: sum(linear.numel for linear in block))
-        largest = [_narrowed(description, linear, kept or {}) for linear in largest]
         return cls(
             weights=sum(linear.numel for linear in largest),
             hidden_size=description.hidden_size,
@@ -73,19 +70,6 @@ class BlockShape:
     def cached(self) -> int:
         """Values per token in a cache of keys and values."""
         return sum(each.cached for each in self.groups)
-
-
-def _narrowed(description: ModelDescription, linear: LinearShape, kept: Mapping[KindName, float]) -> LinearShape:
-    """Return a linear layer of a block without the features of removed units."""
-    family = description.known_as
-    name = linear.name.partition(f"{family.blocks}.{linear.layer}.")[2]
-    for sublayer in family.sublayers:
-        share = max((kept.get(kind, 1.0) for kind in sublayer.units), default=1.0)
-        if name == sublayer.output:
-            return linear.model_copy(update={"in_features": ceil(share * linear.in_features)})
-        if any(name in group for group in sublayer.groups):
-            return linear.model_copy(update={"out_features": ceil(share * linear.out_features)})
-    return linear
 
 
 def _groups(description: ModelDescription, linears: Sequence[LinearShape]) -> Iterator[GroupShape]:

@@ -16,6 +16,7 @@ from core.engine.options.base import MethodParameters
 from core.engine.pruning.plan import PruningPlan
 from core.engine.pruning.protocols.classifier import ClassifierMethod
 from core.engine.pruning.results import PruneResult
+from core.engine.pruning.streams.stream import ActivationBudget
 from secateur_wire.base import JsonObject
 
 P = TypeVar("P", bound=PruningPlan)
@@ -36,12 +37,14 @@ class PassRequest:
 class LanguagePass(Protocol[P]):
     """Pass over the blocks of a language model that can continue with smaller micro-batches.
 
-    It measures perplexity on the first `measured_batches` of each text (None: on all).
+    It measures perplexity on the first `measured_batches` of each text, on all of them where that is None. `budget` is
+    that of its hidden states.
     """
 
     folder: ModelFolder
     plan: P
     measured_batches: int | None
+    budget: ActivationBudget
 
     def run(self) -> PruneResult: ...
 

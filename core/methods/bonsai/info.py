@@ -7,9 +7,12 @@ from pydantic import Field, model_validator
 
 from core.engine.options.base import BudgetOptions
 from core.engine.removals.widths.options import WidthOptions
-from core.methods.cost import FLOAT, ChoiceMemory, ChoosingForwards, Cost, CostFacts, PassSizes
+from core.methods.cost import ChoiceMemory, Cost, CostFacts, PassSizes
 from core.methods.method_info import SMALLER, MethodInfo
 from secateur_wire.methods import Needs, Paper
+
+FEWEST_MASKS = 10
+"""Masks that a round has at least: five folds of pairs are held out in turn."""
 
 
 class BonsaiParameters(WidthOptions, BudgetOptions):
@@ -23,10 +26,10 @@ class BonsaiParameters(WidthOptions, BudgetOptions):
     )
     masks_per_round: int = Field(
         200,
-        ge=10,
+        ge=FEWEST_MASKS,
         le=10_000,
         multiple_of=2,
-        description="Masked versions of the model that are measured in each round, in complementary pairs.",
+        description="Sub-models measured in every round, in complementary pairs.",
     )
     round_share: float = Field(
         0.05,
@@ -57,16 +60,12 @@ class BonsaiCost(Cost[BonsaiParameters]):
     def passes(self, facts: CostFacts[BonsaiParameters]) -> int:
         parameters, description = facts.parameters, facts.description
         share = facts.sparsity * description.parameters / description.prunable_parameters
-        measured = self.choosing_forwards(facts).tokens
+        measured = min(parameters.sequences * facts.tokens.window, facts.tokens.calibration)
         return ceil(share / parameters.round_share) * (1 + parameters.masks_per_round) * measured
 
-    def choosing_forwards(self, facts: CostFacts[BonsaiParameters]) -> ChoosingForwards:
-        measured = min(facts.parameters.sequences * facts.tokens.window, facts.tokens.calibration)
-        return ChoosingForwards(measured, holds_blocks=True)
-
-    def scoring_bytes(self, facts: CostFacts[BonsaiParameters], weights: int) -> int:
-        """Return the bytes of the magnitudes in float32, and of a float32 copy of weights in another type."""
-        return weights * FLOAT * (1 if facts.description.dtype == "float32" else 2)
+    def traced_parameters(self, parameters: BonsaiParameters) -> BonsaiParameters:
+        """Return the parameters of one round of the fewest masks: each mask is measured for itself."""
+        return parameters.model_copy(update={"masks_per_round": FEWEST_MASKS, "round_share": 1.0})
 
     def memory(self, facts: CostFacts[BonsaiParameters], sizes: PassSizes) -> ChoiceMemory:
         return ChoiceMemory(before=facts.description.prunable_parameters * sizes.weight_bytes + sizes.forward_bytes)

@@ -9,7 +9,7 @@ from core.engine.options.base import BudgetOptions
 from core.engine.options.compensation import RefitOptions
 from core.engine.removals.layers.counts import removable_runs
 from core.engine.removals.layers.options import LayerOptions
-from core.methods.cost import ChoiceMemory, ChoosingForwards, Cost, CostFacts, PassSizes
+from core.methods.cost import ChoiceMemory, Cost, CostFacts, PassSizes
 from core.methods.method_info import SMALLER, MethodInfo
 from core.methods.plan_offer import PlanOffer
 from secateur_wire.errors import InvalidParameters
@@ -44,15 +44,6 @@ class DepthParameters(LayerOptions, BudgetOptions, RefitOptions):
 
 class DepthCost(Cost[DepthParameters]):
     """Cost of a choice by perplexity, with all blocks in memory, or by one forward of one block after the other."""
-
-    def choosing_forwards(self, facts: CostFacts[DepthParameters]) -> ChoosingForwards:
-        parameters, tokens = facts.parameters, facts.tokens
-        if parameters.criterion != "perplexity":
-            return ChoosingForwards(tokens.calibration, holds_blocks=False, waits=True)
-        window = max(1, tokens.window)
-        measured = window * max(1, QUICK_TOKENS // window) if parameters.budget == "quick" else tokens.calibration
-        measured = min(measured, tokens.calibration)
-        return ChoosingForwards(measured, holds_blocks=True, kept_before=facts.description.layers)
 
     def calibration_aims(self, facts: CostFacts[DepthParameters]) -> int:
         compensation = facts.parameters.compensation

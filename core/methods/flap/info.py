@@ -69,9 +69,6 @@ class FLAPCost(Cost[FLAPParameters]):
     def passes(self, facts: CostFacts[FLAPParameters]) -> int:
         return (1 if facts.parameters.scope == "layer" else 2) * facts.tokens.calibration
 
-    def calibration_lanes(self, facts: CostFacts[FLAPParameters]) -> int:
-        return 1
-
     def memory(self, facts: CostFacts[FLAPParameters], sizes: PassSizes) -> ChoiceMemory:
         hidden = _STATE_BYTES * facts.description.hidden_size * facts.tokens.calibration
         stored = min(hidden, sizes.activation_budget_bytes)

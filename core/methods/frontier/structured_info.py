@@ -1,12 +1,12 @@
 """Frontier for a smaller model: its variant of the method's description, its parameters and its cost."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from core.engine.architectures.description import ModelDescription
+from core.engine.architectures.description import ModelDescription, require_structure
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.options.compensation import CutRefit
 from core.engine.removals.widths.options import WidthOptions
@@ -95,6 +95,25 @@ class StructuredFrontierParameters(WidthOptions):
             return [self.drop_layers]
         return LAYER_DROP[self.budget].numbers(description, sparsity)
 
+    def fewest_layers(self, description: ModelDescription, sparsity: float) -> int:
+        """Return so many that a whole layer can go, where any is to go or is tried, and two are left."""
+        fewest = super().fewest_layers(description, sparsity)
+        if not any(self.layer_numbers(description, sparsity)):
+            return fewest
+        going = sparsity * description.parameters / require_structure(description).parameters
+        return fewest + ceil(1 / going)
+
+    def on_fewer_layers(self, layers: int, fewer: int, *, is_protecting: bool) -> Self:
+        options = super().on_fewer_layers(layers, fewer, is_protecting=is_protecting)
+        if self.drop_layers == "auto" or self.drop_layers == 0:
+            return options
+        return options.model_copy(update={"drop_layers": max(1, self.drop_layers * fewer // layers)})
+
+    def dropping_most(self, description: ModelDescription, sparsity: float) -> Self:
+        if self.drop_layers != "auto":
+            return self
+        return self.model_copy(update={"drop_layers": max(self.layer_numbers(description, sparsity))})
+
     def check_dropped_layers(self, description: ModelDescription, ratio: float, free: int) -> None:
         most = min(most_layers(description, ratio), free - 1)
         if self.drop_layers != "auto" and self.drop_layers > most:
@@ -150,28 +169,8 @@ class StructuredFrontierCost(Cost[StructuredFrontierParameters]):
         runs = hidden * description.layers**2 * _stream_tokens(facts)
         return total + runs + 4 * hidden * description.vocabulary_size * search.trials * search.seen
 
-    def gradient_tokens(self, facts: CostFacts[StructuredFrontierParameters]) -> int:
-        return _measured_tokens(facts)
-
-    def calibration_lanes(self, facts: CostFacts[StructuredFrontierParameters]) -> int:
-        return 2
-
     def calibration_aims(self, facts: CostFacts[StructuredFrontierParameters]) -> int:
         return int(any(facts.parameters.layer_numbers(facts.description, facts.sparsity)))
-
-    def solver_bytes(self, facts: CostFacts[StructuredFrontierParameters], inputs: int, sizes: Sequence[int]) -> int:
-        """Return the bytes of a metric, H⁻¹ and a factor; or of H⁻¹ and, for the remaining inputs, two G and a factor.
-
-        The layer itself needs its best weights, the new weights, their product with the metric, and the error. With a
-        metric, the cost of the removal is measured at the end. Then there are H⁻¹, G of the remaining inputs and its
-        source, the best weights, the new weights, and their difference with its products.
-        """
-        metric = _STATE_BYTES * facts.description.hidden_size**2
-        kept = round(inputs * (1 - facts.sparsity))
-        largest = max(sizes)
-        fitting = max(2 * inputs**2, inputs**2 + 3 * kept**2) + 4 * largest
-        measuring = inputs**2 + kept**2 + 7 * largest + 2 * largest * kept // inputs if facts.parameters.metric else 0
-        return metric + _STATE_BYTES * max(fitting, measuring)
 
     def memory(self, facts: CostFacts[StructuredFrontierParameters], sizes: PassSizes) -> ChoiceMemory:
         description, tokens = facts.description, facts.tokens

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from core.engine.removals.widths.options import RankedWidthOptions
-from core.methods.cost import CostFacts, GradientCost
+from core.methods.cost import GradientCost
 from core.methods.method_info import SMALLER, MethodInfo
 from secateur_wire.methods import Needs, Paper
 
@@ -25,13 +25,6 @@ class LLMPrunerParameters(RankedWidthOptions):
         description="How a unit's importance is computed from its weights. element_wise: the sum of their importances. "
         "vector_wise: the signed importances of a row or column are added before the absolute value is taken.",
     )
-
-
-class LLMPrunerCost(GradientCost[LLMPrunerParameters]):
-    """Cost of gradients and, for mixed importance, of their squares."""
-
-    def gradient_sums(self, facts: CostFacts[LLMPrunerParameters]) -> int:
-        return 2 if facts.parameters.importance == "mixed" else 1
 
 
 INFO = MethodInfo(
@@ -55,5 +48,5 @@ INFO = MethodInfo(
     needs=Needs(calibration=True, gradients=True, training=False),
     parameters=LLMPrunerParameters,
     removes="widths",
-    cost=LLMPrunerCost(),
+    cost=GradientCost(),
 )

@@ -5,7 +5,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from core.engine.removals.widths.adapter_options import AdapterOptions
-from core.methods.cost import AdapterCost, ChoosingForwards, CostFacts
+from core.methods.cost import AdapterCost, CostFacts
 from core.methods.method_info import SMALLER, MethodInfo
 from secateur_wire.methods import Needs, Paper
 
@@ -65,13 +65,13 @@ class LoRAShearParameters(AdapterOptions):
 class LoRAShearCost(AdapterCost[LoRAShearParameters]):
     """Cost of adapters with a copy from before each step, and of forwards that leave out one bundle each."""
 
-    def choosing_forwards(self, facts: CostFacts[LoRAShearParameters]) -> ChoosingForwards | None:
+    def probed_tokens(self, facts: CostFacts[LoRAShearParameters]) -> int:
         parameters, tokens = facts.parameters, facts.tokens
         if not parameters.exempt:
-            return None
+            return 0
         window = max(1, tokens.window)
         probed = window * max(1, parameters.probed_tokens // window)
-        return ChoosingForwards(min(probed, tokens.calibration), holds_blocks=True, waits=True)
+        return min(probed, tokens.calibration)
 
     def adapter_copies(self, facts: CostFacts[LoRAShearParameters]) -> int:
         return 1

@@ -41,7 +41,7 @@ def inspect(context: RequestContext, body: InspectBody) -> Inspection:
         prunes = get_method(job.method).prunes
         known = {} if job.sparsity is None else {"sparsity": job.sparsity}
         methods = _fits(model.description, job.pattern, **known) if prunes else _fits(model.description)
-        estimate, _ = estimate_that_fits(context.session, context.team_id, resolved, context.settings)
+        estimate = estimate_that_fits(context.session, context.team_id, resolved, context.settings).estimate
         artifact = _artifact(model.description, recipe)
     described = {
         name: value for name, value in model.description.model_dump().items() if name in Inspection.model_fields

@@ -26,6 +26,7 @@ from core.service.jobs.tables import PassTraceRow
 from core.service.sources.references import ModelReference
 
 MOST_ATTEMPTS = 3
+_AT_RANDOM = "random-structured"
 _AGAIN_SECONDS = 600.0
 """A trace that failed is tried again after this long: it may have been the machine, or a folder it has not."""
 _NOTED_AGAIN = timedelta(days=1)
@@ -54,18 +55,20 @@ def traced_pass(
 ) -> TracedPass | None:
     """Return the pass of a job as it is traced; None where it cannot be.
 
-    It can where weights or units go, by a method that trains no model to choose, from a model without experts: where
-    tokens go depends on values.
+    It can where weights or units go from a model without experts: where tokens go depends on values. In the place of
+    a method that trains a model to choose, units are traced that go at random.
     """
     method = get_method(job.method)
-    has_experts = description.known_as.experts is not None
-    if has_experts or not method.prunes or method.variant(job.pattern).needs.training:
+    if description.known_as.experts is not None or not method.prunes:
         return None
-    parameters = job.parameters.model_dump(mode="json")
+    parameters = method.variant(job.pattern).cost.traced_parameters(job.parameters).model_dump(mode="json")
+    if method.variant(job.pattern).needs.training:
+        method = get_method(_AT_RANDOM)
+        parameters = {name: parameters[name] for name in method.parameters.model_fields if name in parameters}
     length = (job.calibration.sequence_length if job.calibration else None) or tokens.window
     window = job.evaluation.sequence_length or tokens.window
     return TracedPass(
-        method=job.method,
+        method=method.id,
         pattern=job.pattern,
         sparsity=job.sparsity,
         parameters=parameters | ({"seed": 0} if "seed" in parameters else {}),
@@ -79,6 +82,12 @@ def traced_pass(
     )
 
 
+def pass_trace_id(description: ModelDescription, traced: TracedPass) -> str:
+    """Return the id of the trace of a pass over a model of these shapes."""
+    content = json.dumps([description.model_dump(mode="json"), traced.model_dump(mode="json")], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
 def known_peak(
     session: Session, team_id: str, model: ModelReference, description: ModelDescription, traced: TracedPass
 ) -> int | None:
@@ -86,7 +95,7 @@ def known_peak(
 
     The first to ask for a pass has it traced.
     """
-    row_id = _id_of(description, traced)
+    row_id = pass_trace_id(description, traced)
     row = session.get(PassTraceRow, row_id)
     if row is None:
         due = select(func.count()).select_from(PassTraceRow).where(PassTraceRow.due_at.is_not(None))
@@ -153,11 +162,6 @@ def forget_unused_traces(session: Session) -> int:
         .execution_options(synchronize_session=False)
     )
     return len(removed.all())
-
-
-def _id_of(description: ModelDescription, traced: TracedPass) -> str:
-    content = json.dumps([description.model_dump(mode="json"), traced.model_dump(mode="json")], sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _write(session: Session, claimed: ClaimedPassTrace, **values: object) -> None:

@@ -78,8 +78,9 @@ def submit(context: RequestContext, body: JobBody, *, baseline: KnownDenseFigure
     except NotDiscovered as missing:
         fill_awaiting(context, row, body, missing)
     else:
-        estimate, workers = estimate_that_fits(session, team_id, resolved, settings)
-        fill_resolved(row, resolved, estimate)
+        fitting = estimate_that_fits(session, team_id, resolved, settings)
+        workers = fitting.workers
+        fill_resolved(row, resolved, fitting)
     if baseline is not None:
         row.sources = row.sources | {"baseline": baseline.model_dump(mode="json")}
     require_room_in_queue(session, team_id, adding=1)

@@ -37,7 +37,9 @@ JOB_IS_LEASED = f"status IN ({any_of(LEASED)})"
 """Condition of the index of jobs with a lease. PostgreSQL uses the index only for exactly this text, without
 parameters."""
 JOB_AWAITS = "status = 'queued' AND awaits_discovery IS NOT NULL"
-"""Condition of the index of jobs whose model is not discovered yet."""
+"""Condition of the index of jobs whose model is yet to be discovered."""
+JOB_IS_UNTRACED = "status = 'queued' AND awaits_trace IS NOT NULL"
+"""Condition of the index of jobs whose pass is yet to be traced."""
 JOB_TEACHER = "((body -> 'recovery'::text) ->> 'teacher'::text)"
 JOB_LEARNS = f"status IN ({any_of(NOT_OVER)}) AND {JOB_TEACHER} IS NOT NULL"
 """Condition of the index of jobs that need a teacher, the model from which their recovery learns."""
@@ -50,15 +52,16 @@ JOB_IN_LIFE = f"array_position(ARRAY[{any_of(STATUSES)}], CAST(status AS text))"
 class JobRow(Base):
     """A job: the queue of record.
 
-    `attempt` fences every write of a worker. `last_event` numbers events. `attempts_allowed` is the last attempt that
-    may be retried automatically. `body` is the request with defaults, and `sources` are its resolved references: paths
-    and hashes of the model and the texts. `metrics` belong to the same attempt as the artifact. `dispatched_at` is when
-    a hint was last sent, `events_removed_at` when retention removed its events. The needs come from the estimate, and
-    `size` is the same in steps. `is_corrected` is true once they are corrected by the measured needs of similar jobs
-    (`PeakRatioRow`). The outgrown memory is that of a worker on which the job ran out of memory: it needs a larger one.
-    While the job `awaits_discovery`, its model is unknown: `body` is the request as it was sent, `sources` name only
-    the model, and no worker takes the job. No index contains `lease_expires_at`, so that renewing a lease writes only
-    the row.
+    `attempt` fences every write of a worker; `last_event` numbers events; `attempts_allowed` is the attempt after which
+    a retryable failure is final. `body` is the request with defaults filled in, `sources` what it resolved to: paths
+    and hashes of the model and the texts. `metrics` are of the attempt that its artifact is of. `dispatched_at` is when
+    a hint was last sent, `events_removed_at` when retention took its events. The needs are those of the estimate, and
+    `size` the same in steps; `is_corrected` once they are corrected by what jobs of the queue and method have taken
+    (`PeakRatioRow`). The job ran out of memory on a worker that had the memory it has outgrown: it needs a larger one.
+    While it `awaits_discovery`, nobody knows what its model is: `body` is the request as it came, `sources` name the
+    model alone, and no worker takes it. While it `awaits_trace`, its needs are a coarse bound; `needs_without_pass` are
+    bytes that it needs whatever its pass holds. No index has `lease_expires_at`: renewing a lease touches the row
+    alone.
     """
 
     __tablename__ = "jobs"
@@ -91,6 +94,7 @@ class JobRow(Base):
             postgresql_where=text("status = 'queued' AND NOT is_corrected"),
         ),
         Index("ix_jobs_awaiting", "awaits_discovery", postgresql_where=text(JOB_AWAITS)),
+        Index("ix_jobs_untraced", "awaits_trace", postgresql_where=text(JOB_IS_UNTRACED)),
         Index("ix_jobs_teachers", "team_id", text(JOB_TEACHER), postgresql_where=text(JOB_LEARNS)),
         Index("ix_jobs_held", "team_id", "id", postgresql_where=text(JOB_IS_LEASED)),
         Index(
@@ -147,6 +151,8 @@ class JobRow(Base):
     outgrown_device_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
     outgrown_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
     awaits_discovery: Mapped[str | None]
+    awaits_trace: Mapped[str | None]
+    needs_without_pass: Mapped[int | None] = mapped_column(BigInteger)
     request_id: Mapped[str | None]
     traceparent: Mapped[str | None]
 

@@ -21,7 +21,7 @@ from core.service.discoveries.tables import DiscoveryRow
 from core.service.duties.isolation import IsolatedRows, RowTask, is_tried
 from core.service.duties.team_threads import TeamThreads
 from core.service.jobs.admission import needs_by, needs_columns
-from core.service.jobs.estimates.history import estimate_that_fits
+from core.service.jobs.estimates.history import FittingEstimate, estimate_that_fits
 from core.service.jobs.hints import SendHint, hint_or_note
 from core.service.jobs.queue.completion import refuse
 from core.service.jobs.queue.transitions import JobChange, write
@@ -35,7 +35,6 @@ from core.service.teams.principal import Actor, Automation
 from core.settings import Settings
 from secateur_wire.base import JsonObject
 from secateur_wire.errors import InvalidRequest, NotDiscovered, QuotaExceeded, SecateurError, Unavailable
-from secateur_wire.jobs import Estimate
 
 DUTY: Final = "discovered models"
 _LOOK_SECONDS = 5.0
@@ -59,12 +58,15 @@ def fill_awaiting(context: RequestContext, row: JobRow, body: JobBody, missing: 
     row.awaits_discovery = request_discovery(context.session, context.caller, missing, context.settings)
 
 
-def fill_resolved(row: JobRow, resolved: ResolvedJob, estimate: Estimate) -> None:
+def fill_resolved(row: JobRow, resolved: ResolvedJob, fitting: FittingEstimate) -> None:
     """Fill in the row of a job that workers can take."""
     row.body = resolved.recipe.body()
     row.sources = (row.sources or {}) | dict(resolved.sources)
     row.model, row.model_revision = resolved.model.name, resolved.model.revision
     row.labels = dict(resolved.recipe.metadata)
+    estimate = fitting.estimate
+    if fitting.awaited is not None:
+        row.awaits_trace, row.needs_without_pass = fitting.awaited.id, fitting.awaited.bytes_without_pass
     row.estimate, row.is_corrected = estimate.model_dump(mode="json"), estimate.basis.jobs > 0
     for name, value in needs_columns(needs_by(estimate)).items():
         setattr(row, name, value)
@@ -164,7 +166,7 @@ def _resolve(resources: ServiceContext, session: Session, job_id: str, findings:
     context = resources.request(session, actor, findings)
     try:
         resolved = resolve_job(context, JobBody.model_validate(row.body))
-        estimate, _ = estimate_that_fits(session, row.team_id, resolved, settings)
+        fitting = estimate_that_fits(session, row.team_id, resolved, settings)
     except NotDiscovered as missing:
         try:
             _look_later(session, job_id, request_discovery(session, actor, missing, settings))
@@ -180,7 +182,7 @@ def _resolve(resources: ServiceContext, session: Session, job_id: str, findings:
     except SecateurError as error:
         refuse(session, job_id, error.problem())
         return None
-    fill_resolved(row, resolved, estimate)
+    fill_resolved(row, resolved, fitting)
     session.flush()
     description = resolved.model.description
     now = func.clock_timestamp()

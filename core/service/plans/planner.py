@@ -10,7 +10,8 @@ from core.methods.registry import get_method
 from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 from core.pipeline.reports.verdict import CLOSE_TO_DENSE
-from core.service.jobs.estimates.history import COARSE, estimate_that_fits
+from core.service.jobs.estimates.history import estimate_that_fits
+from core.service.jobs.estimates.traced_needs import COARSE
 from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.dataset import SELF
 from core.service.jobs.resolution.job import ResolvedJob, resolve_job
@@ -260,7 +261,7 @@ class Planner:
                 error.param = "dataset"
             raise
         context = self.context
-        estimate, _ = estimate_that_fits(context.session, context.team_id, resolved, context.settings)
+        estimate = estimate_that_fits(context.session, context.team_id, resolved, context.settings).estimate
         return resolved, estimate
 
     def _points(self, request: ResolvedRequest, scale: Scale, losses: LossEstimates, amount: float) -> list[PlanPoint]:

@@ -81,7 +81,7 @@ def dry_run(context: RequestContext, job: JobBody) -> tuple[JobBody, Estimate]:
     """Return the body with its defaults, and its estimate; raises the errors of a submit, except for quotas."""
     require_queue(context.session, job.queue, context.settings)
     resolved = resolve_job(context, job)
-    estimate, _ = estimate_that_fits(context.session, context.team_id, resolved, context.settings)
+    estimate = estimate_that_fits(context.session, context.team_id, resolved, context.settings).estimate
     return resolved.body, estimate
 
 

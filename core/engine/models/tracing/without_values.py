@@ -1,16 +1,18 @@
 """Device without values: the engine runs on it as on any other, and the bytes of its tensors are counted.
 
-Its tensors are torch's meta tensors, whose operators compute shapes only. The engine also reads values: flags of
-solvers, counts, indices, figures. This module answers each such read. Fractional numbers are zero. Flags, whole numbers
-and indices of small tensors are computed in main memory, by the same operators. Answers that depend on a large tensor
-are declared: flags are true, numbers are zero, factorisations succeed, and half of the elements of a mask are set. A
-read that is neither computed nor declared raises ValueNeeded, which names it.
+Its tensors are torch's of the meta device, where operators give shapes alone. The engine reads values on its way: flags
+of solvers, counts, places, figures. Each read has an answer here. Fractional numbers are zero. Flags, whole numbers
+and places of small tensors are computed in main memory, by the same operators. What depends on a large tensor is
+declared: flags are true, numbers are zero, factorisations succeed, and half of the elements of a mask are set. Tensors
+of fractional numbers are never equal. A read that is neither computed nor declared raises ValueNeeded, which names it.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import cache
+from types import CodeType, FrameType
 from typing import Any, ClassVar
 
 import torch
@@ -95,20 +97,35 @@ def device_without_values(kind: DeviceKind) -> Iterator["Account"]:
         del DEVICE_KINDS[META.type], BACKENDS[META.type]
 
 
+@dataclass(frozen=True)
+class AllocatedBytes:
+    """Bytes held at a time; `states` are the part of them that a budget limits."""
+
+    total: int
+    states: int
+
+
+Place = tuple[tuple[CodeType, int], ...]
+"""Place in the engine's code: the functions that are running, and how far each one is."""
+
+
 class Account(LiveBytes):
     """Mode in which operators run on the device without values.
 
-    `peak` is the largest number of bytes in use since `begin`.
+    `most` is the most that was held at each place in the engine's code since `begin`.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.peak = 0
+        self.most: dict[Place, AllocatedBytes] = {}
+        self._states: Callable[[], int] = int
         self._values: dict[int, torch.UntypedStorage] = {}
         self._known: dict[tuple[object, ...], tuple[tuple[torch.Size, tuple[int, ...]], torch.dtype]] = {}
 
-    def begin(self) -> None:
-        self.peak = self.current
+    def begin(self, states: Callable[[], int]) -> None:
+        """Forget what was held so far; `states` returns the bytes that a budget limits."""
+        self._states = states
+        self.most = {(): AllocatedBytes(self.current, states())}
 
     def __torch_dispatch__(
         self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -159,8 +176,11 @@ class Account(LiveBytes):
         """Count the storages of an operator's result."""
         for each in tree_leaves(answer):
             if isinstance(each, Tensor) and each.is_meta:
-                self._count_storage(each.untyped_storage())
-        self.peak = max(self.peak, self.current)
+                self._follow(each.untyped_storage())
+        if self.moments:
+            place = _place()
+            if (known := self.most.get(place)) is None or known.total < self.current:
+                self.most[place] = AllocatedBytes(self.current, self._states())
         self.moments.clear()
 
     def _end(self, key: int, nbytes: int) -> None:
@@ -227,7 +247,8 @@ class Account(LiveBytes):
         """Return the result of an operator that reads values: computed if its operands have values, else declared."""
         if declare is _declare_put and given[0].is_floating_point():
             return given[0]
-        if any(each.is_meta and self._value(each) is None for each in given):
+        compares = declare is _declare_unequal and given[0].is_floating_point()  # zeros would be, of any model
+        if compares or any(each.is_meta and self._value(each) is None for each in given):
             return declare(*args, **keywords)
         value = self._run(func, args, keywords)
         if declare is _declare_put or not isinstance(value, Tensor):
@@ -236,6 +257,22 @@ class Account(LiveBytes):
         self._note(answer)
         self._write(answer, value)
         return answer
+
+
+_ENGINE = "core."
+"""Beginning of the names of modules whose functions tell places apart."""
+
+
+def _place() -> Place:
+    """Return the place in the engine's code from which an operator was called."""
+    place: list[tuple[CodeType, int]] = []
+    caller: FrameType | None = sys._getframe(2)
+    while caller is not None:
+        name = caller.f_globals.get("__name__", "")
+        if name.startswith(_ENGINE) and name != __name__:
+            place.append((caller.f_code, caller.f_lasti))
+        caller = caller.f_back
+    return tuple(place)
 
 
 def _signature(operand: Any) -> object:

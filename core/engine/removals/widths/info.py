@@ -1,18 +1,19 @@
 """Widths: the heads and channels that each layer keeps."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 from core.engine.architectures.block_shape import BlockShape
-from core.engine.architectures.unit_kind import KindName
+from core.engine.architectures.description import ModelDescription, require_structure
+from core.engine.architectures.structure import ModelStructure
 from core.engine.architectures.width_reduction import WidthReduction
 from core.engine.cuts.cut import Cut
 from core.engine.cuts.losses import Losses
 from core.engine.cuts.plan import RemovalPlan
-from core.engine.cuts.removal import Removal
+from core.engine.cuts.removal import Removal, nearest_share
 from core.engine.options.base import MethodParameters
 from core.engine.removals.widths.counts import may_lose_heads, plan_width_reduction, reachable_widths, rounding_cost
 from core.engine.removals.widths.options import WidthOptions
-from secateur_wire.errors import InvalidSparsity
 
 
 class WidthRemoval(Removal):
@@ -29,33 +30,35 @@ class WidthRemoval(Removal):
         step = cut.language_model.layers * channel * (_options(cut).round_to or cut.round_to)
         return wanted if cut.at_least else wanted - step // 2
 
-    def kept_shares(self, cut: Cut) -> Mapping[KindName, float]:
-        """Return the largest share of its units of each kind that a layer keeps, where it is known beforehand.
+    def fewest_layers(self, cut: Cut) -> int:
+        return _options(cut).fewest_layers(cut.language_model, cut.sparsity)
 
-        It is unknown where the units of all layers compete, for query heads (their keys stay), and where a device's
-        alignment leaves no such counts; the worker then reports that.
+    def on_fewer_layers(self, cut: Cut, reduced: ModelDescription) -> Sequence[Cut]:
+        """Return the cut of a model whose first layer loses nothing if any layer of the whole model does not.
+
+        Where calibration text decides between splits, there is also a cut of as few channels as any split takes.
         """
-        structure = cut.language_model.structure
-        if structure is None or not cut.sparsity or _options(cut).ranks_layers(cut.layout):
-            return {}
-        try:
-            plan = _reduction(cut)
-        except InvalidSparsity:
-            return {}
-        splits = (plan, *plan.others)
-        kinds = {kind.name: kind for split in splits for kind in split.kinds if split.attention != "query_heads"}
-        return {
-            name: max(
-                (
-                    counts.units.get(name, kind.units(shape)) / kind.units(shape)
-                    for split in splits
-                    for counts, shape in zip(split.counts or (), structure.layers, strict=True)
-                    if kind.units(shape)
-                ),
-                default=1.0,
-            )
-            for name, kind in kinds.items()
-        }
+        options, layers, share = _options(cut), cut.language_model.layers, 1.0
+        splits = _reduction(cut).others
+        if reduced.layers < layers:
+            protected = frozenset[int]() if cut.layout == "uniform" else options.protected(layers)
+            options = options.on_fewer_layers(layers, reduced.layers, is_protecting=bool(protected))
+            share = (reduced.layers - bool(protected)) / (layers - len(protected))
+        fewer = replace(cut, description=reduced, options=options)
+        cuts = [self._near(fewer, share * cut.sparsity * cut.description.parameters)]
+        most = options.dropping_most(reduced, cuts[0].sparsity)  # the layers that stay are the wider
+        if most != options:
+            cuts.append(replace(cuts[0], options=most))
+        if splits:
+            channels = min(_removed_channels(require_structure(cut.language_model), each) for each in splits)
+            options = options.model_copy(update={"attention": "none"})
+            cuts.append(self._near(replace(fewer, options=options), share * channels))
+        return cuts
+
+    def _near(self, cut: Cut, removed: float) -> Cut:
+        """Return a cut by which about so many parameters go."""
+        wanted, is_listed = removed / cut.description.parameters, cut.layout == "uniform"
+        return replace(cut, sparsity=nearest_share(self.reachable(cut), wanted, is_listed=is_listed))
 
     def losses(self, cut: Cut) -> Losses:
         options = _options(cut)
@@ -80,6 +83,16 @@ class WidthRemoval(Removal):
 def _options(cut: Cut) -> WidthOptions:
     assert isinstance(cut.options, WidthOptions)
     return cut.options
+
+
+def _removed_channels(structure: ModelStructure, split: WidthReduction) -> int:
+    """Return the parameters that go with channels, or with all units where it is not known which go."""
+    return sum(
+        (kind.units(shape) - counts.units.get(kind.name, kind.units(shape))) * kind.parameters(structure, layer)
+        for layer, (counts, shape) in enumerate(zip(split.counts or (), structure.layers, strict=False))
+        for kind in split.kinds
+        if kind.is_fine
+    )
 
 
 def _reduction(cut: Cut) -> WidthReduction:

@@ -1,86 +1,73 @@
-"""Accounts of the bytes that a device holds while it is chosen before the pass what goes.
+"""Account of the bytes that a device of its own memory holds while a model is trained to choose what goes.
 
-Letters are those of `device_memory`.
+Such a choice is not traced: there is no training on a device without values. There are forwards through the whole model
+by which it is probed, the training of its adapters, and scores.
 """
 
-from core.engine.architectures.block_shape import BlockShape, GroupShape
-from core.methods.cost import FLOAT, ChoosingForwards
+from typing import Any
+
+from core.device_kinds import DeviceKind
+from core.engine.architectures.block_shape import BlockShape
+from core.engine.architectures.description import ModelDescription
+from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
+from core.methods.cost import FLOAT, Cost, CostFacts
 from core.service.jobs.estimates.device_training import TrainedModel, account_training
-from core.service.jobs.estimates.kept_values import KeptValues
 from core.service.jobs.estimates.ledger import Ledger
-from core.service.jobs.estimates.pass_facts import LOGIT_POSITIONS, PassFacts
+
+LOGIT_POSITIONS = 256
+"""Positions whose logits are computed at a time."""
+_MICRO_BATCH_TOKENS = 4096
+_ROTARY_FEATURES = 256
+"""Cosines and sines of a position, of the widest heads."""
 
 
-def account_forwards(ledger: Ledger, given: PassFacts, block: BlockShape, choosing: ChoosingForwards) -> None:
-    """Account for forwards by which a method chooses: of the blocks, and of the head where all of them are there.
-
-    With the head a batch goes through while there is still what the one before has become. Where another dtype is
-    stored than that of the forward, each block lies beside its copy when that is made.
-    """
-    f, tokens, model = given.forward_bytes, choosing.tokens, _trained(given)
-    weights = f * (given.description.prunable_parameters if choosing.holds_blocks else block.weights)
-    adapting = 0
-    if model is not None:  # which is opened as a whole
-        f = model.stored_bytes
-        weights = f * model.description.parameters + FLOAT * model.trained
-        widest = max(size // group.inputs for group in block.groups for size in group.sizes)
-        # An adapter's part of what a layer gives, and that scaled, in float32, as what the adapter reads.
-        adapting = (2 * FLOAT - f) * widest + (FLOAT * block.hidden_size if f < FLOAT else 0)
-    hidden = block.hidden_size * f
-    batch = min(given.micro_batch, tokens)
-    states = given.kept_bytes([(tokens, f)] * choosing.kept_before) + tokens * hidden * choosing.waits
-    with ledger.holding(weights):
-        ledger.reach(block.weights * given.unshared_bytes)
-        with ledger.holding(states):
-            before = batch * hidden if choosing.holds_blocks and tokens > batch else 0
-            own = 0 if choosing.holds_blocks else hidden * choosing.waits  # those that wait are the block's own input
-            ledger.reach(before + batch * (block.passing * f - own + adapting))
-            if choosing.holds_blocks:
-                ledger.reach(batch * hidden + given.logits_bytes(given.facts.tokens.window))
-        ledger.reach(given.cost.scoring_bytes(given.facts, block.largest))
-
-
-def account_choosing_training(ledger: Ledger, given: PassFacts, block: BlockShape) -> None:
-    """Account for the training by which a method chooses, if by any, and for the scores it takes at each step."""
-    model = _trained(given)
-    if model is not None:
-        copies = FLOAT * model.trained * given.cost.adapter_copies(given.facts)
-        scoring = given.cost.scoring_bytes(given.facts, block.largest)
+def trained_choice_bytes(facts: CostFacts[Any], cost: Cost[Any], device: DeviceKind) -> int:
+    """Return the peak of a choice by training; 0 where a method does not train."""
+    recovery = cost.training(facts)
+    if recovery is None:
+        return 0
+    description, ledger = facts.description, Ledger()
+    block, model = BlockShape.of(description), TrainedModel(description, recovery, device)
+    scoring, copies = cost.scoring_bytes(facts, block.largest), FLOAT * model.trained * cost.adapter_copies(facts)
+    with ledger.holding(_outer_bytes(facts)):
+        _account_probing(ledger, facts, cost.probed_tokens(facts), model, scoring)
         account_training(ledger, model, copies=copies, scoring=max(copies, scoring))
+    return ledger.estimate
 
 
-def _trained(given: PassFacts) -> TrainedModel | None:
-    recovery = given.cost.training(given.facts)
-    return None if recovery is None else TrainedModel(given.description, recovery, given.device)
+def _account_probing(ledger: Ledger, facts: CostFacts[Any], tokens: int, model: TrainedModel, scoring: int) -> None:
+    """Account for forwards of so many tokens through the whole model with its adapters, then for scores.
 
-
-def moment_bytes(given: PassFacts, group: GroupShape) -> int:
-    """Return the most bytes of a token on its way to a group whose inputs' mean and variance are taken, in float32."""
-    f = given.forward_bytes
-    moments = FLOAT * group.inputs * (2 if f < FLOAT else 1)
-    return f * given.description.hidden_size + max(f * group.arriving, f * group.waiting + moments)
-
-
-def account_gradients(ledger: Ledger, given: PassFacts, block: BlockShape, sums: int, tokens: int) -> None:
-    """Account for gradients taken block by block, a sequence at a time, of so many tokens.
-
-    There are a block, the sums of its gradients, and the inputs of all blocks up to the budget; then the gradients of a
-    sequence beside what its forward kept for them, or the weights in float32 beside the importance of a layer's. Before
-    these there are gradients of a few positions' logits.
+    Hidden states of all tokens wait before the block that runs. With the head a batch goes through while there is still
+    what the one before has become.
     """
-    description, f, window = given.description, given.forward_bytes, given.facts.tokens.window
-    inputs = min(description.layers * tokens * block.hidden_size * f, given.activation_budget_bytes)
-    with ledger.holding(inputs + tokens * block.hidden_size * f):
-        positions = min(LOGIT_POSITIONS, window - 1)
-        logits = positions * description.vocabulary_size * (f + (2 if f < FLOAT else 1) * FLOAT + FLOAT)
-        ledger.reach(logits + 3 * window * block.hidden_size * FLOAT)
-        kept = KeptValues(window, f, f)
-        with ledger.holding(block.weights * (f + FLOAT * sums)):
-            read = sum(group.inputs * len(group.sizes) for group in block.groups)
-            with ledger.holding(0 if sums else window * FLOAT * read):  # squares of what each layer reads
-                kept.way_back(ledger, block, f if sums else 0)
-            if sums:
-                squared = 2 * FLOAT * block.largest if sums > 1 else 0
-                ledger.reach(block.weights * f + squared)
-                converted = FLOAT * block.weights if f < FLOAT else 0
-                ledger.reach(converted + FLOAT * block.largest * (1 + sums))
+    if not tokens:
+        return
+    block, width, window = BlockShape.of(facts.description), model.stored_bytes, max(1, facts.tokens.window)
+    batch = min(window * max(1, _MICRO_BATCH_TOKENS // window), tokens)
+    hidden = block.hidden_size * width
+    widest = max(size // group.inputs for group in block.groups for size in group.sizes)
+    # An adapter's part of what a layer gives, and that scaled, in float32, as what the adapter reads.
+    adapting = (2 * FLOAT - width) * widest + (FLOAT * block.hidden_size if width < FLOAT else 0)
+    with ledger.holding(width * model.description.parameters + FLOAT * model.trained):
+        with ledger.holding(tokens * hidden):
+            before = batch * hidden if tokens > batch else 0
+            ledger.reach(before + batch * (block.passing * width + adapting))
+            ledger.reach(batch * hidden + _logits_bytes(facts.description, facts.tokens.window))
+        ledger.reach(scoring)
+
+
+def _outer_bytes(facts: CostFacts[Any]) -> int:
+    """Return the bytes of embeddings, final norm and head."""
+    description = facts.description
+    outer = description.parameters - description.prunable_parameters - description.other_module_parameters
+    rotary = 4 * min(_ROTARY_FEATURES, description.hidden_size) * facts.tokens.window
+    return (max(outer, 0) + rotary) * WEIGHT_BYTES[description.dtype]
+
+
+def _logits_bytes(description: ModelDescription, sequence: int) -> int:
+    """Return the most bytes while the loss of so many tokens is measured, a few positions at a time."""
+    width = WEIGHT_BYTES[description.dtype]
+    logits = min(LOGIT_POSITIONS, sequence - 1) * description.vocabulary_size
+    normed = sequence * description.hidden_size * (width + 2 * FLOAT)
+    return max(normed + logits * width, logits * max(width + (FLOAT if width < FLOAT else 0), 2 * FLOAT))

@@ -12,6 +12,7 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 from sqlalchemy import Double, bindparam, func, or_, select
@@ -27,6 +28,7 @@ from core.service.jobs.estimates.classifier import ImageCounts, classifier_work
 from core.service.jobs.estimates.compute import compute_cost
 from core.service.jobs.estimates.corrections import FEWEST, HISTORY, ran_to_its_end
 from core.service.jobs.estimates.resources import FIGURES, ResourceEstimate, classifier_needs, estimate_resources
+from core.service.jobs.estimates.traced_needs import COARSE, AwaitedTrace
 from core.service.jobs.pass_traces import known_peak, traced_pass
 from core.service.jobs.queue import workers_of
 from core.service.jobs.resolution.job import ResolvedJob
@@ -39,23 +41,28 @@ from core.settings import Settings
 from secateur_wire.errors import DoesNotFit, GateMissed
 from secateur_wire.jobs import Estimate, EstimateBasis
 
-COARSE = "memory: a coarse bound until a worker has traced this pass; no job is refused by it"
-"""Warning of an estimate whose memory is not known well."""
 _NEAREST = 20
 _CHARACTERS_PER_TOKEN = 4
 
 
-def estimate_that_fits(
-    session: Session, team_id: str, resolved: ResolvedJob, settings: Settings
-) -> tuple[Estimate, Sequence[WorkerRow]]:
-    """Return the estimate of a request that can be run, and the fresh workers of its queue.
+@dataclass(frozen=True)
+class FittingEstimate:
+    """Estimate of a request that can be run, the fresh workers of its queue, and the trace by which it gets better."""
+
+    estimate: Estimate
+    workers: Sequence[WorkerRow]
+    awaited: AwaitedTrace | None
+
+
+def estimate_that_fits(session: Session, team_id: str, resolved: ResolvedJob, settings: Settings) -> FittingEstimate:
+    """Return the estimate of a request that can be run.
 
     Raises DoesNotFit, with the figures, where none of these has room for the job. Where there is none nothing is known,
     and the job may wait for one. What a worker does not tell is not held against it, and neither is a coarse bound.
     """
     job = resolved.recipe
     workers = workers_of(session, [job.queue], settings.worker_fresh_seconds)
-    estimate = estimate_job(session, team_id, resolved, workers, settings)
+    estimate, awaited = _estimate(session, team_id, resolved, workers, settings)
     needs = needs_by(estimate)
     if COARSE in estimate.warnings:
         needs = replace(needs, device_memory_bytes=None, memory_bytes=None)
@@ -67,7 +74,7 @@ def estimate_that_fits(
             "model, or fewer calibration and evaluation tokens",
             param="queue",
         )
-    return estimate, workers
+    return FittingEstimate(estimate, workers, awaited)
 
 
 def estimate_job(
@@ -77,6 +84,12 @@ def estimate_job(
 
     Time is that of one attempt, from fetch to store, without waiting.
     """
+    return _estimate(session, team_id, resolved, workers, settings)[0]
+
+
+def _estimate(
+    session: Session, team_id: str, resolved: ResolvedJob, workers: Sequence[WorkerRow], settings: Settings
+) -> tuple[Estimate, AwaitedTrace | None]:
     job = resolved.recipe
     account = _ACCOUNTS[resolved.model.description.task](session, team_id, resolved, workers, settings)
     formula = account.formula
@@ -87,13 +100,17 @@ def estimate_job(
         for name, value in formula.model_dump().items()
     }
     deviation = statistics.stdev(map(math.log, ratios["seconds"])) if "seconds" in ratios else None
-    return Estimate(
+    estimate = Estimate(
         **expected,
         forward_tokens=account.passes,
         floating_point_operations=account.operations,
-        warnings=[*warnings_for(job, {worker.device for worker in workers}), *account.warnings],
+        warnings=[
+            *warnings_for(job, {worker.device for worker in workers}),
+            *([COARSE] if account.awaited is not None else []),
+        ],
         basis=EstimateBasis(jobs=jobs, formula=formula.model_dump(), seconds_deviation=deviation),
     )
+    return estimate, account.awaited
 
 
 @dataclass(frozen=True)
@@ -106,7 +123,7 @@ class _Account:
     formula: ResourceEstimate
     passes: int
     operations: int
-    warnings: Sequence[str] = ()
+    awaited: AwaitedTrace | None = None
 
 
 def _language_account(
@@ -118,8 +135,8 @@ def _language_account(
     work = compute_cost(description, job, tokens, device)
     traced = traced_pass(description, job, tokens, device, budget)
     peak = None if traced is None else known_peak(session, team_id, resolved.model.reference, description, traced)
-    is_coarse = traced is not None and peak is None and job.removal is not None and job.removal.zeroes
-    formula = estimate_resources(
+    estimated = partial(
+        estimate_resources,
         description,
         job,
         tokens,
@@ -127,9 +144,11 @@ def _language_account(
         activation_budget_bytes=budget,
         is_fetched=resolved.is_fetched,
         rooms=[reload_room(worker, device) for worker in workers],
-        traced_bytes=peak,
     )
-    return _Account(formula, work.passes, work.operations, [COARSE] if is_coarse else [])
+    awaited = None
+    if traced is not None and peak is None:
+        awaited = AwaitedTrace.of(description, traced, without_pass=estimated(traced_bytes=0))
+    return _Account(estimated(traced_bytes=peak), work.passes, work.operations, awaited)
 
 
 def _classifier_account(

@@ -37,9 +37,8 @@ from core.service.jobs.estimates.compute import (
     facts_of,
     seeks_latency,
 )
-from core.service.jobs.estimates.device_memory import pass_bytes
+from core.service.jobs.estimates.device_choices import LOGIT_POSITIONS, trained_choice_bytes
 from core.service.jobs.estimates.mixtures import experts_account
-from core.service.jobs.estimates.pass_facts import LOGIT_POSITIONS
 from core.service.jobs.estimates.training import training_bytes
 from core.service.jobs.estimates.what_is_left import describe_left
 from secateur_wire.base import JsonObject, Number
@@ -173,9 +172,9 @@ def estimate_resources(
     writing = description.bytes if tokens.own_text else 0  # prompts are left out where a model does not fit
     model_peak = max(model_peak, questions, writing)
     if traced_bytes is not None:
-        engine = ceil(SMALL_TENSORS * traced_bytes)
-    elif device.has_own_memory and at_experts is None and removal is not None and not removal.zeroes:
-        engine = pass_bytes(description, job, tokens, device=device, activation_budget_bytes=activation_budget_bytes)
+        chosen = trained_choice_bytes(facts, cost, device) if device.has_own_memory else trained
+        trained_block = 0 if choosing is None else block * width  # beside the one that is read
+        engine = max(ceil(SMALL_TENSORS * traced_bytes) + trained_block, chosen)
     timed = timing_bytes(description, description.bytes if seeks_latency(job) else left.bytes, job.timed_length)
     if seeks_latency(job) or any(_holds(room, timed, device) for room in rooms):  # else it is left out
         model_peak = max(model_peak, timed)
@@ -215,6 +214,12 @@ def estimate_resources(
         + added.operations / CPU.operations_per_second
         + moved / _BYTES_PER_SECOND,
     )
+
+
+def pass_needs(device: DeviceKind, traced_bytes: int) -> int:
+    """Return the bytes that a process needs for a pass of which a trace says that it holds so many."""
+    memory_bytes, device_memory_bytes = _peaks(device, ceil(SMALL_TENSORS * traced_bytes))
+    return memory_bytes if device_memory_bytes is None else device_memory_bytes
 
 
 def _added_cost(description: ModelDescription, job: Recipe) -> AddedCost:

@@ -1,19 +1,9 @@
 """Size of what a job leaves of a model: fewer parameters where units go, all of them where weights become zero."""
 
-from collections.abc import Mapping
-
 from core.device_kinds import DeviceKind
 from core.engine.architectures.description import ModelDescription
-from core.engine.architectures.unit_kind import KindName
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.pipeline.recipes.recipe import Recipe
-
-
-def kept_shares(description: ModelDescription, job: Recipe, device: DeviceKind) -> Mapping[KindName, float]:
-    """Return the largest share that a layer keeps of its units of each kind, where it is known beforehand."""
-    return (
-        {} if job.removal is None else job.removal.kept_shares(job.request.cut(description, round_to=device.round_to))
-    )
 
 
 def describe_left(description: ModelDescription, job: Recipe, device: DeviceKind) -> ModelDescription:
