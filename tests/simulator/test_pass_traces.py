@@ -109,7 +109,6 @@ _DEEP = (
     ("depth", {"compensation": {"refit": 0}}),
     ("depth", {"compensation": {"refit": 0.5}, "criterion": "angular"}),
     ("frontier", {"drop_layers": 0}),
-    ("frontier", {}),
 )
 
 

@@ -109,10 +109,12 @@ class StructuredFrontierParameters(WidthOptions):
             return options
         return options.model_copy(update={"drop_layers": max(1, self.drop_layers * fewer // layers)})
 
-    def dropping_most(self, description: ModelDescription, sparsity: float) -> Self:
-        if self.drop_layers != "auto":
-            return self
-        return self.model_copy(update={"drop_layers": max(self.layer_numbers(description, sparsity))})
+    def dropping_most(self, description: ModelDescription, sparsity: float) -> tuple[Self, float]:
+        most = 0 if self.drop_layers != "auto" else max(self.layer_numbers(description, sparsity))
+        if not most:
+            return self, sparsity
+        share = most * require_structure(description).parameters / description.layers / description.parameters
+        return self.model_copy(update={"drop_layers": most}), min(share, sparsity)
 
     def check_dropped_layers(self, description: ModelDescription, ratio: float, free: int) -> None:
         most = min(most_layers(description, ratio), free - 1)

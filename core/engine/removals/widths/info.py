@@ -46,9 +46,10 @@ class WidthRemoval(Removal):
             share = (reduced.layers - bool(protected)) / (layers - len(protected))
         fewer = replace(cut, description=reduced, options=options)
         cuts = [self._near(fewer, share * cut.sparsity * cut.description.parameters)]
-        most = options.dropping_most(reduced, cuts[0].sparsity)  # the layers that stay are the wider
-        if most != options:
-            cuts.append(replace(cuts[0], options=most))
+        most, sparsity = options.dropping_most(reduced, cuts[0].sparsity)
+        if most != options:  # the layers that stay are the wider: they lose one step
+            step = self.reachable(cuts[0])[1] if cut.layout == "uniform" else cuts[0].sparsity
+            cuts.append(replace(cuts[0], options=most, sparsity=min(sparsity + step, cuts[0].sparsity)))
         if splits:
             channels = min(_removed_channels(require_structure(cut.language_model), each) for each in splits)
             options = options.model_copy(update={"attention": "none"})

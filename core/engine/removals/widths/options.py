@@ -71,9 +71,12 @@ class WidthOptions(MethodParameters, RefitOptions):
         """Return the options for a model with `fewer` of the layers, which protect the first one or none."""
         return self.model_copy(update={"protected_first": int(is_protecting), "protected_last": 0})
 
-    def dropping_most(self, description: ModelDescription, sparsity: float) -> Self:
-        """Return the options by which as many whole layers go as may, where measurements decide how many do."""
-        return self
+    def dropping_most(self, description: ModelDescription, sparsity: float) -> tuple[Self, float]:
+        """Return options and sparsity by which as many whole layers go as may, and nothing else.
+
+        They are those given where measurements do not decide how many go.
+        """
+        return self, sparsity
 
     def ranks_layers(self, layout: Layout) -> bool:
         """Return True if the groups of all layers are ranked together in a model of that layout."""

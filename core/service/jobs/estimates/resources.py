@@ -174,7 +174,10 @@ def estimate_resources(
     if traced_bytes is not None:
         chosen = trained_choice_bytes(facts, cost, device) if device.has_own_memory else trained
         trained_block = 0 if choosing is None else block * width  # beside the one that is read
-        engine = max(ceil(SMALL_TENSORS * traced_bytes) + trained_block, chosen)
+        # The layer that goes in a trace may be the first, before which nothing is fitted to a stream of its own.
+        aims = description.hidden_size * forward * tokens.calibration * cost.calibration_aims(facts)
+        aims = min(aims, activation_budget_bytes)
+        engine = max(ceil(SMALL_TENSORS * traced_bytes) + trained_block + aims, chosen)
     timed = timing_bytes(description, description.bytes if seeks_latency(job) else left.bytes, job.timed_length)
     if seeks_latency(job) or any(_holds(room, timed, device) for room in rooms):  # else it is left out
         model_peak = max(model_peak, timed)
