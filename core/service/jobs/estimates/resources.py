@@ -176,7 +176,7 @@ def estimate_resources(
         trained_block = 0 if choosing is None else block * width  # beside the one that is read
         # The layer that goes in a trace may be the first, before which nothing is fitted to a stream of its own.
         aims = description.hidden_size * forward * tokens.calibration * cost.calibration_aims(facts)
-        aims = min(aims, activation_budget_bytes)
+        aims = min(aims, activation_budget_bytes) if removal is not None and removal.narrows else 0
         engine = max(ceil(SMALL_TENSORS * traced_bytes) + trained_block + aims, chosen)
     timed = timing_bytes(description, description.bytes if seeks_latency(job) else left.bytes, job.timed_length)
     if seeks_latency(job) or any(_holds(room, timed, device) for room in rooms):  # else it is left out
