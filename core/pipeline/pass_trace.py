@@ -33,7 +33,7 @@ from core.engine.models.tracing.without_values import (
 from core.methods.registry import parse_parameters
 from core.pipeline.messages import PassQuestion, TracedPass
 from core.pipeline.passes import walk_for
-from core.pipeline.plans import cut_on
+from core.pipeline.plans import cut_for_device
 from core.pipeline.recipes.request import ResolvedRequest
 from secateur_wire.base import JsonObject
 
@@ -55,7 +55,7 @@ def trace_pass(question: PassQuestion) -> int:
     with TemporaryDirectory() as temporary:
         source = _open(Path(temporary) / "model", question, question.config, question.tensors)
         layers = source.description.layers
-        cut = cut_on(torch.device(traced.device), request, source.description)
+        cut = cut_for_device(torch.device(traced.device), request, source.description)
         numbers = _numbers_of_blocks(source, request, question.config, question.tensors, cut)
         runs: list[list[Mapping[Place, AllocatedBytes]]] = []
         for number in numbers:
@@ -131,7 +131,7 @@ def _numbers_of_blocks(
     shapes, and the config's lists say the same of them. All blocks are run of a model whose config does not give their
     number, and of one with blocks of different tensors that does not keep all of its weights.
     """
-    family, layers, removal = source.family, source.description.layers, request.carried_out_as
+    family, layers, removal = source.family, source.description.layers, request.pass_removal
     if family.config_value(config, "num_hidden_layers") != layers:
         return [layers]
     settings = part_of(config, family.config_path)

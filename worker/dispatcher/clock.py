@@ -141,10 +141,10 @@ def count_ended(run: DutyRun) -> None:
     IsolatedRows(run.sessions, TOTALS).run_together(count_ended_attempts, uncounted_attempts, leave_out)
 
 
-def correct_estimates(turn: Turn) -> None:
+def correct_estimates(run: DutyRun) -> None:
     """Give jobs that wait the needs of traces made since, and correct their needs."""
-    IsolatedRows(turn.sessions, TRACED_NEEDS).run_together(take_traced_needs, traced_jobs, leave_coarse)
-    IsolatedRows(turn.sessions, ESTIMATES).run_together(correct_needs, uncorrected_jobs, leave_as_estimated)
+    IsolatedRows(run.sessions, TRACED_NEEDS).run_together(take_traced_needs, traced_jobs, leave_coarse)
+    IsolatedRows(run.sessions, ESTIMATES).run_together(correct_needs, uncorrected_jobs, leave_as_estimated)
 
 
 def send_due_hints(run: DutyRun, hints: Hints) -> None:

@@ -176,7 +176,7 @@ class Account(LiveBytes):
         """Count the storages of an operator's result."""
         for each in tree_leaves(answer):
             if isinstance(each, Tensor) and each.is_meta:
-                self._follow(each.untyped_storage())
+                self._count_storage(each.untyped_storage())
         if self.moments:
             place = _place()
             if (known := self.most.get(place)) is None or known.total < self.current:
