@@ -18,6 +18,8 @@ from core.service.jobs.pass_traces import MOST_ATTEMPTS, forget_unused_traces
 from core.service.jobs.tables import JobRow, PassTraceRow
 from core.settings import Settings
 from core.storage import Store
+from secateur_wire.errors import DiscoveryFailed
+from worker.supervisor.secluded_child import ask_child
 from worker.supervisor.tracer import TRACER, PassTracer
 
 _GIB = 2**30
@@ -115,3 +117,13 @@ def test_the_child_traces_the_pass_itself(
     assert PassTracer(store, settings, command=TRACER).take_next(sessions)
     peak = _rows(sessions)[0].peak_bytes
     assert peak is not None and 0 < peak < rough
+
+
+def test_a_child_may_make_a_file_of_the_models_size_and_none_that_is_larger(settings: Settings) -> None:
+    code = "import os, tempfile; os.truncate(tempfile.mkstemp()[1], int(input())); print('made')"
+    question = str(_GIB)
+    child = (sys.executable, "-c", code)
+    answer = ask_child(child, question, name="trace", settings=settings, on_wait=lambda: None, file_bytes=_GIB)
+    assert answer == b"made\n"
+    with pytest.raises(DiscoveryFailed):
+        ask_child(child, question, name="trace", settings=settings, on_wait=lambda: None, file_bytes=_GIB - 1)

@@ -172,7 +172,7 @@ def test_what_a_node_has_is_shared_out_among_its_workers(settings: Settings, mon
     ("variables", "message"),
     [
         ({"devices": "0,0"}, "twice"),
-        ({"devices": "0,cuda:1"}, "'cuda:1' is no GPU"),
+        ({"devices": "0,cuda:1"}, "'cuda:1' is not a GPU"),
         ({"devices": "0,1", "device": "cpu"}, "SECATEUR_DEVICE is cpu"),
     ],
 )

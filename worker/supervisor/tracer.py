@@ -14,14 +14,14 @@ from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import structlog
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.engine.architectures.classifier_passes import TraceAnswer, TraceQuestion
 from core.engine.architectures.describe import describe_folder
 from core.engine.architectures.description import read_config, stored_tensors, weight_files
-from core.engine.checkpoints.safetensors_header import TensorEntry, read_header
+from core.engine.checkpoints.safetensors_header import TensorEntry, dtype_bytes, read_header
 from core.pipeline.messages import PassAnswer, PassQuestion
 from core.service.jobs.pass_traces import (
     ClaimedPassTrace,
@@ -44,6 +44,8 @@ from worker.supervisor.secluded_child import ask_child
 
 TRACER: tuple[str, ...] = (sys.executable, "-m", "core.pipeline.stages.trace")
 
+_HEADER_BYTES = 64 * 2**20
+"""Room for the header of a file of weights."""
 _MORE_SECONDS = 60.0
 """Seconds beside the child's own after which a trace is another worker's."""
 _Claimed = TypeVar("_Claimed", ClaimedTrace, ClaimedPassTrace)
@@ -81,8 +83,13 @@ class _Tracer(RequestTaker[_Claimed]):
         self.put_off(session, claimed)
         logger.info("not traced", attempt=claimed.attempt, reason=f"{type(error).__name__}: {error}"[:300])
 
-    def ask(self, question: BaseModel, answer: type[_Answer], on_wait: Callable[[], None]) -> _Answer:
-        """Return the answer of a child; raises DiscoveryFailed where it gives none."""
+    def ask(
+        self, question: TraceQuestion | PassQuestion, answer: type[_Answer], on_wait: Callable[[], None]
+    ) -> _Answer:
+        """Return the answer of a child; raises DiscoveryFailed where it gives none.
+
+        The child makes a file of the model's size, without content.
+        """
         text = ask_child(
             self._command,
             question.model_dump_json(),
@@ -90,6 +97,7 @@ class _Tracer(RequestTaker[_Claimed]):
             settings=self._settings,
             on_wait=on_wait,
             seconds=self.seconds,
+            file_bytes=_HEADER_BYTES + sum(dtype_bytes(dtype, shape) for dtype, shape in question.tensors.values()),
         )
         try:
             return answer.model_validate_json(text)
