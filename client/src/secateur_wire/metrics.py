@@ -6,8 +6,8 @@ from secateur_wire.base import JsonObject, Number, Record
 from secateur_wire.weights import RESTORED
 
 
-class Perplexity(Record):
-    """Perplexity on one evaluation set: `ratio` is pruned over dense; `before_recovery` is pruned, before training.
+class LossFigure(Record):
+    """Figure of the loss on one evaluation set: `ratio` is pruned over dense, `before_recovery` is before training.
 
     `ratio_stderr` is the standard error of the ratio over the windows of text, each compared with itself, None for too
     few windows. A value that is not finite is None.
@@ -18,17 +18,34 @@ class Perplexity(Record):
     pruned: Number | None = None
     ratio: Number | None = None
     ratio_stderr: Number | None = None
-    sequence_length: int | None = None
 
     @property
     def pruned_stderr(self) -> float | None:
-        """Return the standard error of the pruned perplexity, given the dense one."""
+        """Return the standard error of the pruned figure, given the dense one."""
         return None if self.dense is None or self.ratio_stderr is None else self.dense * self.ratio_stderr
 
     @property
     def is_within_error(self) -> bool:
         """Return whether the ratio equals 1 within its standard error."""
         return self.ratio is not None and self.ratio_stderr is not None and abs(self.ratio - 1) <= self.ratio_stderr
+
+
+class BitsPerByte(LossFigure):
+    """Bits per byte: the negative log-likelihood of all predicted `tokens`, in bits, over their `bytes` of UTF-8 text.
+
+    `bytes` is None where the bytes of these tokens are not known exactly. Then only the ratio is known, in which they
+    cancel.
+    """
+
+    bytes: int | None = None
+    tokens: int | None = None
+
+
+class Perplexity(LossFigure):
+    """Perplexity on one evaluation set, in windows of `sequence_length` tokens."""
+
+    sequence_length: int | None = None
+    bits_per_byte: BitsPerByte | None = None
 
 
 class TaskMean(Record):

@@ -1,11 +1,13 @@
 """Documents as windows of tokens: shuffled windows to calibrate and train on, evenly spaced ones to evaluate on."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from core.engine.datasets.token_bytes import TokenBytes
 from core.panics import is_panic
 from secateur_wire.errors import TooLittleText, UnusableModel
 
@@ -13,6 +15,8 @@ from secateur_wire.errors import TooLittleText, UnusableModel
 _CHARACTERS_PER_TOKEN = 64
 _LEAST_CHARACTERS = 4_000_000
 _SEPARATOR = "\n\n"
+_UNKNOWN = -1
+"""Bytes of a token for which they are not known."""
 
 
 def calibration_windows(
@@ -29,7 +33,7 @@ def calibration_windows(
     None takes all windows. No window is used twice. Raises TooLittleText, naming the needed and the available amount.
     """
     needed = None if samples is None else samples * length
-    windows = _windows(_stream(documents, tokenizer, needed), tokenizer, length)
+    windows = _windows(_stream(documents, tokenizer, needed), length, _bos(tokenizer))
     wanted = _check_enough(windows, samples, length, name, "calibration")
     order = torch.randperm(len(windows), generator=torch.Generator().manual_seed(seed))
     return windows[order[:wanted]].contiguous()
@@ -52,22 +56,57 @@ def training_windows(
     name: str,
 ) -> Tensor:
     """Return windows for training, as `calibration_windows` does, but at most `most`; raises TooLittleText."""
-    windows = _windows(_stream(documents, tokenizer, (samples or most) * length), tokenizer, length)
+    windows = _windows(_stream(documents, tokenizer, (samples or most) * length), length, _bos(tokenizer))
     wanted = _check_enough(windows, samples, length, name, "recovery")
     order = torch.randperm(len(windows), generator=torch.Generator().manual_seed(seed))
     return windows[order[: min(wanted, most)]].contiguous()
 
 
-def evaluation_windows(
+@dataclass(frozen=True)
+class EvaluationSet:
+    """Windows of a text to evaluate on, [samples, length], all of whose tokens but each first are predicted.
+
+    `text_bytes` is the number of UTF-8 bytes for which the predicted tokens stand; None if it is not known exactly.
+    """
+
+    windows: Tensor
+    text_bytes: int | None
+
+    @property
+    def predicted(self) -> int:
+        """Return the number of predicted tokens."""
+        return self.windows[:, 1:].numel()
+
+
+def evaluation_set(
     documents: Iterable[str], tokenizer: PreTrainedTokenizerBase, *, samples: int | None, length: int, name: str
-) -> Tensor:
-    """Return non-overlapping windows of `length` tokens, evenly spaced over the text, [samples, length]; None: all.
+) -> EvaluationSet:
+    """Return non-overlapping windows of `length` tokens, evenly spaced over the text, and their bytes; None: all.
 
     Raises TooLittleText where there are fewer than requested, or none.
     """
-    windows = _windows(_stream(documents, tokenizer, None), tokenizer, length)
+    counter = TokenBytes(tokenizer)
+    tokens: list[Tensor] = []
+    counts: list[Tensor] = []
+    for document in documents:
+        ids = _ids(document, tokenizer)
+        known = counter.count(document + _SEPARATOR, ids)
+        tokens.append(torch.tensor(ids, dtype=torch.long))
+        counts.append(torch.tensor([_UNKNOWN] * len(ids) if known is None else known, dtype=torch.long))
+    bos = _bos(tokenizer)
+    windows = _windows(_joined(tokens), length, bos)
     wanted = _check_enough(windows, samples, length, name, "evaluation")
-    return windows[torch.arange(wanted) * len(windows) // wanted].contiguous()
+    chosen = torch.arange(wanted) * len(windows) // wanted
+    bytes_NT = _windows(_joined(counts), length, None if bos is None else 0)[chosen, 1:]
+    text_bytes = None if (bytes_NT == _UNKNOWN).any() else int(bytes_NT.sum())
+    return EvaluationSet(windows[chosen].contiguous(), text_bytes)
+
+
+def evaluation_windows(
+    documents: Iterable[str], tokenizer: PreTrainedTokenizerBase, *, samples: int | None, length: int, name: str
+) -> Tensor:
+    """Return the windows of `evaluation_set` alone, [samples, length]."""
+    return evaluation_set(documents, tokenizer, samples=samples, length=length, name=name).windows
 
 
 def _check_enough(windows: Tensor, samples: int | None, length: int, name: str, use: str) -> int:
@@ -121,14 +160,21 @@ def _stream(documents: Iterable[str], tokenizer: PreTrainedTokenizerBase, tokens
         characters += len(document)
         if limit is not None and characters >= limit:
             break
-    return torch.cat(parts) if parts else torch.empty(0, dtype=torch.long)
+    return _joined(parts)
 
 
-def _windows(stream_N: Tensor, tokenizer: PreTrainedTokenizerBase, length: int) -> Tensor:
-    bos = starts_with_bos(tokenizer)
-    body = length - bos
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return torch.cat(list(parts)) if parts else torch.empty(0, dtype=torch.long)
+
+
+def _windows(stream_N: Tensor, length: int, first: int | None) -> Tensor:
+    """Cut a stream into windows of `length`, [windows, length], each beginning with `first` unless it is None."""
+    body = length - (first is not None)
     count = len(stream_N) // body if body > 0 else 0
     windows = stream_N[: count * body].view(count, body)
-    if bos:
-        windows = torch.cat([torch.full((count, 1), tokenizer.bos_token_id, dtype=torch.long), windows], dim=1)
-    return windows
+    return windows if first is None else torch.nn.functional.pad(windows, (1, 0), value=first)
+
+
+def _bos(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Return the token with which every window begins; None if the tokenizer begins a text with none."""
+    return tokenizer.bos_token_id if starts_with_bos(tokenizer) else None

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from core.engine.checkpoints.safetensors_header import TensorEntry
+from core.engine.evaluation.bits_per_byte import bits_ratio_stderr
 from core.engine.evaluation.perplexity import MeasuredPerplexity, measure_perplexity
 from core.engine.evaluation.perplexity_ratio import ratio_stderr
 from core.engine.models.folder import ModelFolder
@@ -183,6 +184,7 @@ class BlockPass:
                 before.value,
                 after.value,
                 ratio_stderr(before.window_losses, after.window_losses),
+                bits_ratio_stderr(before.window_losses, after.window_losses),
                 before.window_losses,
             )
             for name, before, after in zip(self.evaluations, dense, pruned, strict=True)

@@ -85,12 +85,14 @@ class UnitRow:
 class PerplexityPair:
     """Perplexity of the dense and the pruned model on the same windows, with the standard error of their ratio.
 
-    `dense_losses` are the dense model's mean losses of the windows in nats.
+    `bits_ratio_stderr` is that of the ratio of their bits per byte. `dense_losses` are the dense model's mean losses of
+    the windows in nats.
     """
 
     dense: float
     pruned: float
     ratio_stderr: float | None = None
+    bits_ratio_stderr: float | None = None
     dense_losses: tuple[float, ...] = ()
 
     @property

@@ -8,8 +8,9 @@ from transformers import PreTrainedTokenizerBase
 
 from core.engine.datasets.text_files import read_documents
 from core.engine.datasets.token_windows import (
+    EvaluationSet,
     calibration_windows,
-    evaluation_windows,
+    evaluation_set,
     mixed_windows,
     starts_with_bos,
     training_windows,
@@ -28,14 +29,29 @@ def open_place(place: ModelPlace) -> ModelFolder:
 
 @dataclass(frozen=True)
 class TokenSets:
-    """Texts of a job as token ids: the calibration [samples, time] or None, and each evaluation set [windows, time].
+    """Texts of a job: token ids of the calibration [samples, time] or None, and each evaluation set.
 
     `bos` is True if the tokenizer begins each window with its own token; None if no text is read.
     """
 
     calibration: Tensor | None
-    evaluations: dict[str, Tensor]
+    evaluation_sets: dict[str, EvaluationSet]
     bos: bool | None
+
+    @property
+    def evaluations(self) -> dict[str, Tensor]:
+        """Return the token ids [windows, time] of each evaluation set."""
+        return {name: each.windows for name, each in self.evaluation_sets.items()}
+
+    @property
+    def notes(self) -> list[str]:
+        """Return a note for each evaluation text whose bits per byte cannot be known."""
+        return [
+            f"Bits per byte on {name} are not known, only their ratio: the tokenizer does not tell for which text each "
+            "token stands, and its tokens do not spell this one."
+            for name, each in self.evaluation_sets.items()
+            if each.text_bytes is None
+        ]
 
     def described(self) -> JsonObject:
         """Return the description of the texts in a report."""
@@ -86,11 +102,11 @@ def calibration_set(spec: LanguageSpec, tokenizer: PreTrainedTokenizerBase) -> T
 
 def evaluation_sets(
     evaluation: Evaluation, sources: Sequence[TextSource], tokenizer: PreTrainedTokenizerBase
-) -> dict[str, Tensor]:
-    """Return the token ids [windows, time] of each evaluation text, as the recipe asks."""
+) -> dict[str, EvaluationSet]:
+    """Return the windows of each evaluation text, as the recipe asks."""
     assert evaluation.sequence_length is not None
     return {
-        source.name: evaluation_windows(
+        source.name: evaluation_set(
             read_documents(source.path, source.format, source.text_field),
             tokenizer,
             samples=evaluation.samples,

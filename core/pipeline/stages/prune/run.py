@@ -10,11 +10,13 @@ from torch import Tensor
 
 from core.engine.architectures.description import ModelDescription
 from core.engine.cuts.report import unit_rows
+from core.engine.datasets.token_windows import EvaluationSet
+from core.engine.evaluation.bits_per_byte import bits_per_byte
 from core.engine.evaluation.perplexity import MeasuredPerplexity
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import ModelFolder
 from core.engine.pruning.micro_batches import run_within_memory
-from core.engine.pruning.results import PruneResult
+from core.engine.pruning.results import PerplexityPair, PruneResult
 from core.engine.removals.run import LanguagePass
 from core.engine.resume.fingerprint import tensors_sha256
 from core.pipeline.dense_measurements import dense_figures, releases
@@ -108,20 +110,26 @@ def _dense_facts(
 def _metrics(description: ModelDescription, result: PruneResult, tokens: TokenSets, artifact_bytes: int) -> Metrics:
     """Return the metrics of a pass."""
     return Metrics(
-        perplexity={
-            name: Perplexity(
-                dense=pair.dense,
-                pruned=pair.pruned,
-                ratio=pair.pruned / pair.dense,
-                ratio_stderr=pair.ratio_stderr,
-                sequence_length=tokens.evaluations[name].shape[1],
-            )
-            for name, pair in result.perplexity.items()
-        },
+        perplexity={name: _perplexity(pair, tokens.evaluation_sets[name]) for name, pair in result.perplexity.items()},
         sparsity=Sparsity(prunable=result.removed / result.prunable, model=result.removed / description.parameters),
         parameters=Parameters(dense=description.parameters, nonzero=description.parameters - result.removed),
         bytes=Sizes(dense=description.bytes, artifact=artifact_bytes),
     )
+
+
+def _perplexity(pair: PerplexityPair, text: EvaluationSet) -> Perplexity:
+    """Return the perplexity and the bits per byte on a text."""
+    figures = Perplexity(
+        dense=pair.dense,
+        pruned=pair.pruned,
+        ratio=pair.pruned / pair.dense,
+        ratio_stderr=pair.ratio_stderr,
+        sequence_length=text.windows.shape[1],
+    )
+    figures.bits_per_byte = bits_per_byte(
+        figures, tokens=text.predicted, text_bytes=text.text_bytes, stderr=pair.bits_ratio_stderr
+    )
+    return figures
 
 
 def _report(
@@ -135,7 +143,7 @@ def _report(
         layers=[asdict(row) for row in result.layers],
         layer_sparsities=list(result.sparsities),
         texts=described_texts(spec),
-        notes=result.notes,
+        notes=[*result.notes, *tokens.notes],
         tokens=tokens.described(),
         engine=EngineSettings.model_validate(
             {

@@ -47,7 +47,7 @@ def run(spec: RecoverSpec, context: StageContext) -> RecoveryOutput:
         windows_NT = torch.cat([source.windows_NT for source in sources])
     else:
         windows_NT = recovery_set(spec, recovery, tokenizer)
-    evaluations = evaluation_sets(spec.recipe.evaluation, spec.evaluation, tokenizer)
+    sets = evaluation_sets(spec.recipe.evaluation, spec.evaluation, tokenizer)
     selection = LayerSelection(include_lm_head=not folder.description.tied_embeddings)
     linears = [each for each in prunable_linears(folder.description, selection) if each.experts is None]
     recovered = recover(
@@ -75,7 +75,7 @@ def run(spec: RecoverSpec, context: StageContext) -> RecoveryOutput:
     propagation = spec.recipe.parameters.propagation_options
     measured = measure(
         open_place(spec.artifact_place),
-        evaluations,
+        {name: each.windows for name, each in sets.items()},
         work=spec.work / "measuring",
         device=device,
         micro_batch=None if propagation is None else propagation.micro_batch,

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from core.engine.cuts.report import removed_layers
+from core.engine.evaluation.bits_per_byte import bits_per_byte, bits_ratio_stderr
 from core.engine.evaluation.perplexity_ratio import ratio_stderr
 from core.pipeline.messages import JobSpec, LanguageSpec, Spec, TaskOutput
 from core.pipeline.reports.report import RecoveryReport, Report
@@ -64,7 +65,12 @@ def add_recovery(metrics: Metrics, report: Report, recovered: RecoveryOutput) ->
         figures = metrics.perplexity[name]
         figures.before_recovery, figures.pruned = figures.pruned, after
         figures.ratio = after / figures.dense if after is not None and figures.dense else None
-        figures.ratio_stderr = ratio_stderr(dense_losses.get(name, ()), recovered.window_losses.get(name, ()))
+        losses = dense_losses.get(name, ()), recovered.window_losses.get(name, ())
+        figures.ratio_stderr = ratio_stderr(*losses)
+        bits = figures.bits_per_byte
+        if bits is not None and bits.tokens is not None:
+            stderr = bits_ratio_stderr(*losses)
+            figures.bits_per_byte = bits_per_byte(figures, tokens=bits.tokens, text_bytes=bits.bytes, stderr=stderr)
     rows: list[dict[str, Any]] = report.layers
     if recovered.zeros and "zeros" in rows[0]:  # otherwise groups were removed, and no zeros had to stay
         for row in rows:
