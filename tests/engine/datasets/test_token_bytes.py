@@ -1,0 +1,197 @@
+"""Bytes of text for which tokens stand: exact for every kind of tokenizer, or not known."""
+
+import io
+import unicodedata
+from collections.abc import Callable
+from itertools import accumulate
+
+import pytest
+import sentencepiece
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+from sentencepiece import sentencepiece_model_pb2
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import GPTSw3Tokenizer, LlamaTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers.tokenization_utils_base import generate_merges
+
+from core.engine.datasets.token_bytes import TokenBytes
+from core.engine.datasets.token_windows import evaluation_set
+from core.engine.exporters.gguf.probe_lines import varied_lines
+
+LINES = [line for line in varied_lines(300) if line]
+TEXTS = st.text(max_size=60) | st.text(alphabet="aé e\u0301ﬁ ▁①🙂\n<0x1>", max_size=60)
+END = "<|end|>"
+
+
+def byte_level(*, composes: bool = False, space: bool = False) -> PreTrainedTokenizerBase:
+    backend = Tokenizer(models.BPE())
+    if composes:
+        backend.normalizer = normalizers.NFC()  # type: ignore[assignment]
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=space)  # type: ignore[assignment]
+    backend.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=500, special_tokens=[END], initial_alphabet=alphabet, show_progress=False
+    )  # fmt: skip
+    backend.train_from_iterator(LINES, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=END, eos_token=END, unk_token=END)
+
+
+def unigram() -> PreTrainedTokenizerBase:
+    backend = Tokenizer(models.Unigram())
+    backend.normalizer = normalizers.NFKC()  # type: ignore[assignment]
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()  # type: ignore[assignment]
+    trainer = trainers.UnigramTrainer(
+        vocab_size=300, special_tokens=["<unk>"], unk_token="<unk>", show_progress=False
+    )  # fmt: skip
+    backend.train_from_iterator(LINES, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>")
+
+
+def word_piece() -> PreTrainedTokenizerBase:
+    backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer()  # type: ignore[assignment]
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()  # type: ignore[assignment]
+    trainer = trainers.WordPieceTrainer(vocab_size=400, special_tokens=["[UNK]"], show_progress=False)
+    backend.train_from_iterator(LINES, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]")
+
+
+def learn_pieces(rule: str) -> bytes:
+    written = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(LINES), model_writer=written, vocab_size=700, model_type="bpe", byte_fallback=True,
+        normalization_rule_name=rule, remove_extra_whitespaces=False, character_coverage=0.99, minloglevel=2,
+        num_threads=1,
+    )  # fmt: skip
+    return written.getvalue()
+
+
+def byte_fallback() -> PreTrainedTokenizerBase:
+    pieces = sentencepiece_model_pb2.ModelProto.FromString(learn_pieces("identity")).pieces
+    numbered = {each.piece: number for number, each in enumerate(pieces)}
+    merges = generate_merges(numbered, {each.piece: each.score for each in pieces})
+    return LlamaTokenizer(vocab=numbered, merges=merges, add_bos_token=True)
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], PreTrainedTokenizerBase]:
+    """Tokenizers that know no places of tokens, by how they rewrite a text."""
+    folder = tmp_path_factory.mktemp("pieces")
+
+    def make(rule: str) -> PreTrainedTokenizerBase:
+        (folder / rule).write_bytes(learn_pieces(rule))
+        return GPTSw3Tokenizer(str(folder / rule))
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def tokenizers(slow: Callable[[str], PreTrainedTokenizerBase]) -> dict[str, PreTrainedTokenizerBase]:
+    return {
+        "byte-level": byte_level(),
+        "byte-level, composing": byte_level(composes=True),
+        "byte-level, a space first": byte_level(space=True),
+        "byte fallback": byte_fallback(),
+        "unigram": unigram(),
+        "word pieces": word_piece(),
+    }
+
+
+def ids_of(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+@given(TEXTS)
+@example("e\u0301 ﬁ ① ▁ 🙂🙂\n\n")
+def test_the_bytes_of_all_tokens_are_those_of_the_text(
+    tokenizers: dict[str, PreTrainedTokenizerBase], text: str
+) -> None:
+    for name, tokenizer in tokenizers.items():
+        ids = ids_of(tokenizer, text)
+        counts = TokenBytes(tokenizer).count(text, ids)
+        assert counts is not None and len(counts) == len(ids) and all(count >= 0 for count in counts), name
+        assert sum(counts) == (len(text.encode()) if ids else 0), name
+
+
+@given(TEXTS)
+def test_tokens_of_bytes_count_each_their_own(tokenizers: dict[str, PreTrainedTokenizerBase], text: str) -> None:
+    """A character that is cut into several tokens gives each its part."""
+    level, fallback = tokenizers["byte-level"], tokenizers["byte fallback"]
+    ids = ids_of(level, text)
+    assert TokenBytes(level).count(text, ids) == [len(token) for token in level.convert_ids_to_tokens(ids)]
+    if "▁" in text:  # which a space is in these tokens
+        return
+    ids = ids_of(fallback, text)
+    tokens = fallback.convert_ids_to_tokens(ids)
+    own = [1 if token.startswith("<0x") else len(token.replace("▁", " ").encode()) for token in tokens]
+    if own:
+        own[0] -= not text.startswith(" ")  # a space is put before the text
+    assert TokenBytes(fallback).count(text, ids) == own
+
+
+@given(TEXTS)
+def test_tokens_with_places_count_to_where_they_end(tokenizers: dict[str, PreTrainedTokenizerBase], text: str) -> None:
+    rewritten = unicodedata.normalize("NFKC", text) != text
+    for name in ("unigram", "word pieces") if rewritten else ("word pieces",):
+        tokenizer = tokenizers[name]
+        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        ends = [end for _, end in encoded["offset_mapping"]][:-1]
+        counts = TokenBytes(tokenizer).count(text, encoded["input_ids"])
+        assert counts is not None
+        assert [*accumulate(counts)][:-1] == [len(text[:end].encode()) for end in accumulate(ends, max)], name
+
+
+def test_a_slow_tokenizer_is_counted_where_its_tokens_spell_the_text(
+    slow: Callable[[str], PreTrainedTokenizerBase],
+) -> None:
+    exact, rewriting = slow("identity"), slow("nfkc")
+    assert not exact.is_fast
+    for text in ("plain words", "žluťoučký 🙂\n\n  two"):
+        ids = ids_of(exact, text)
+        counts = TokenBytes(exact).count(text, ids)
+        assert counts is not None and sum(counts) == len(text.encode()) and max(counts) > 1
+    assert TokenBytes(rewriting).count("ﬁne", ids_of(rewriting, "ﬁne")) is None
+
+
+def test_special_tokens_stand_for_no_bytes_and_unknown_ones_for_their_text(
+    tokenizers: dict[str, PreTrainedTokenizerBase],
+) -> None:
+    level, pieces = tokenizers["byte-level"], tokenizers["word pieces"]
+    text = f"one{END}two"
+    counts = TokenBytes(level).count(text, ids_of(level, text))
+    assert counts is not None and sum(counts) == len("onetwo")
+    assert TokenBytes(pieces).count("🙂", ids_of(pieces, "🙂")) == [4]
+
+
+@pytest.mark.parametrize("name", ["byte-level", "byte fallback", "word pieces"])
+@pytest.mark.parametrize("samples", [None, 3])
+def test_windows_have_the_bytes_of_all_their_tokens_but_each_first(
+    tokenizers: dict[str, PreTrainedTokenizerBase], name: str, samples: int | None
+) -> None:
+    tokenizer = tokenizers[name]
+    begins_with_bos = name == "byte fallback"
+    assert tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id] or not begins_with_bos
+    counted = evaluation_set(LINES, tokenizer, samples=samples, length=16, name="lines")
+    body = 16 - begins_with_bos
+    ids, counts = [], []
+    for line in LINES:
+        own = ids_of(tokenizer, line + "\n\n")
+        ids += own
+        counts += TokenBytes(tokenizer).count(line + "\n\n", own) or []
+    windows = len(ids) // body
+    chosen = range(windows) if samples is None else [number * windows // samples for number in range(samples)]
+    expected = 0
+    for row, number in enumerate(chosen):
+        place = slice(number * body, (number + 1) * body)
+        assert torch.equal(counted.windows[row, -body:], torch.tensor(ids[place]))
+        expected += sum(counts[place][not begins_with_bos :])
+    assert counted.text_bytes == expected > 0
+    assert counted.predicted == len(chosen) * 15
+
+
+def test_windows_of_a_text_whose_bytes_are_not_known_say_so(slow: Callable[[str], PreTrainedTokenizerBase]) -> None:
+    counted = evaluation_set(["ﬁne words " * 40], slow("nfkc"), samples=2, length=8, name="text")
+    assert counted.text_bytes is None and counted.predicted == 14
