@@ -130,12 +130,17 @@ Search = Annotated[
 
 Quality = Annotated[
     Annotated[
-        str, spelled("^(perplexity|accuracy):.", "perplexity: or accuracy: and the name of a set", max_length=400)
+        str,
+        spelled(
+            "^(perplexity|bits_per_byte|accuracy):.",
+            "perplexity:, bits_per_byte: or accuracy: and the name of a set",
+            max_length=400,
+        ),
     ]
     | None,
     Query(
-        description="What to compare by: perplexity:SET, accuracy:SET, accuracy:TASK or accuracy:task_mean; unset: "
-        "what most of the jobs have.",
+        description="What to compare by: perplexity:SET, bits_per_byte:SET, accuracy:SET, accuracy:TASK or "
+        "accuracy:task_mean; unset: what most of the jobs have.",
     ),
 ]
 

@@ -98,7 +98,7 @@ def test_quality_against_cost_has_the_dense_model_and_says_what_is_not_comparabl
     running = _job(id="job_4", metrics=None, status="running")
     found = compare([_job(), worse, smaller, running], {}, quality=None, cost="parameters").trade_off
     assert found.quality == "perplexity:wikipedia-articles"
-    assert found.qualities == ["accuracy:piqa", "perplexity:wikipedia-articles"]
+    assert found.qualities == ["accuracy:piqa", "perplexity:wikipedia-articles", "bits_per_byte:wikipedia-articles"]
     assert [(point.job, point.beaten_by) for point in found.points] == [
         (EXAMPLES["Job"]["id"], 2),
         ("job_2", 2),

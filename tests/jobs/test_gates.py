@@ -7,11 +7,18 @@ from core.engine.architectures.model_task import MODEL_TASKS
 from core.service.jobs.gates import evaluate_gates, gates_report, missed_gates, require_measured
 from secateur_wire.errors import InvalidRequest
 from secateur_wire.job_body import Evaluation, Gates
-from secateur_wire.metrics import Latency, Metrics, Perplexity
+from secateur_wire.metrics import BitsPerByte, Latency, Metrics, Perplexity
 from secateur_wire.reports import GateResult
 
 FIGURES: dict[str, Any] = {
-    "perplexity": {"oak": {"dense": 10.0, "pruned": 20.0, "ratio": 2.0}},
+    "perplexity": {
+        "oak": {
+            "dense": 10.0,
+            "pruned": 20.0,
+            "ratio": 2.0,
+            "bits_per_byte": {"dense": 1.0, "pruned": 1.3, "ratio": 1.3},
+        }
+    },
     "accuracy": {"leaves": {"dense": 0.93, "pruned": 0.92}},
     "tasks": {"piqa": {"dense": 0.7, "pruned": 0.65}, "boolq": {"dense": 0.6, "pruned": 0.61}},
     "task_mean": {"dense": 0.65, "pruned": 0.63},
@@ -53,6 +60,7 @@ def test_a_gate_is_missed_on_any_text_and_by_what_is_no_number(ratio: float | No
     ("gate", "at", "below", "figures"),
     [
         ("max_perplexity_ratio", 2.0, 1.9, {"oak": 2.0}),
+        ("max_bits_per_byte_ratio", 1.3, 1.29, {"oak": 1.3}),
         ("max_accuracy_drop", 0.01, 0.009, {"leaves": 0.01}),
         ("max_task_accuracy_drop", 0.05, 0.04, {"piqa": 0.05, "boolq": -0.01, "task_mean": 0.02}),
         ("max_latency_ratio", 0.85, 0.79, {None: 0.8}),
@@ -99,6 +107,15 @@ def test_of_one_task_there_is_no_mean_and_what_is_not_packed_counts_as_it_is() -
     assert [(each.gate, each.on) for each in results] == [("max_task_accuracy_drop", "piqa"), ("max_bytes", None)]
 
 
+def test_bits_per_byte_that_an_old_job_did_not_measure_are_missed_and_a_ratio_alone_is_enough() -> None:
+    old = Perplexity(dense=10.0, pruned=20.0, ratio=2.0)
+    no_bytes = Perplexity(dense=10.0, pruned=20.0, ratio=2.0, bits_per_byte=BitsPerByte(ratio=1.3))
+    metrics = Metrics(perplexity={"old": old, "no-bytes": no_bytes})
+    results = evaluate_gates(Gates(max_bits_per_byte_ratio=1.4), metrics)
+    assert [(each.on, each.figure, each.kept) for each in results] == [("old", None, False), ("no-bytes", 1.3, True)]
+    assert "is unknown, it was not measured" in results[0].message
+
+
 def test_all_that_are_missed_are_reported() -> None:
     gates = Gates(max_perplexity_ratio=1.5, max_latency_ratio=0.5, max_bytes_ratio=0.7)
     target = GateResult(
@@ -130,6 +147,8 @@ def test_without_gates_everything_passes() -> None:
         ("max_task_accuracy_drop", {"datasets": ["oak"]}, False, 'add "evaluation": {"tasks": ["NAME"]}'),
         ("max_accuracy_drop", {}, True, 'images to measure on: add "evaluation": {"datasets": ["NAME"]}'),
         ("max_accuracy_drop", {"datasets": ["oak"]}, False, "not for this model: use max_perplexity_ratio"),
+        ("max_bits_per_byte_ratio", {"tasks": ["piqa"]}, False, 'add "evaluation": {"datasets": ["NAME"]}'),
+        ("max_bits_per_byte_ratio", {"datasets": ["oak"]}, True, "not for this model: use max_accuracy_drop"),
         ("max_perplexity_ratio", {"datasets": ["oak"]}, True, "is only for language models"),
         ("max_task_accuracy_drop", {"tasks": ["piqa"]}, True, "not for this model: use max_accuracy_drop"),
         ("max_export_kl", {"datasets": ["oak"]}, False, 'add "output": {"exports": '),

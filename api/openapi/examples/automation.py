@@ -51,6 +51,7 @@ _POINT = {
         "perplexity": 32.1,
         "accuracy": None,
         "perplexity_ratio": 1.28,
+        "bits_per_byte_ratio": 1.077,
         "accuracy_drop": None,
         "task_accuracy_drop": None,
         "latency_ratio": 1.0,

@@ -30,6 +30,15 @@ METRICS: Final[dict[str, Any]] = {
             "ratio": 1.66,
             "ratio_stderr": 0.012,
             "sequence_length": 512,
+            "bits_per_byte": {
+                "dense": 1.1005,
+                "before_recovery": 1.3775,
+                "pruned": 1.2738,
+                "ratio": 1.1575,
+                "ratio_stderr": 0.0022,
+                "bytes": 138_000,
+                "tokens": 32_704,
+            },
         }
     },
     "tasks": {
@@ -135,7 +144,7 @@ COMPARISON: Final[dict[str, Any]] = {
     ],
     "trade_off": {
         "quality": "perplexity:wikipedia-articles",
-        "qualities": ["perplexity:wikipedia-articles", "accuracy:piqa"],
+        "qualities": ["accuracy:piqa", "bits_per_byte:wikipedia-articles", "perplexity:wikipedia-articles"],
         "cost": "parameters",
         "points": [
             {"label": "wanda 50% + lora", "job": JOB, "quality": 41.5, "cost": 81430848, "beaten_by": None},

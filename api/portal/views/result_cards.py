@@ -9,7 +9,7 @@ from core.engine.options.latency_budget import latency_noise
 from core.pipeline.reports.report import Report
 from core.pipeline.reports.verdict import within_error
 from core.service.jobs.gates import TASK_MEAN
-from secateur_wire.metrics import MeasuredAccuracy, Metrics, TaskMean
+from secateur_wire.metrics import LossFigure, MeasuredAccuracy, Metrics, TaskMean
 
 
 @dataclass(frozen=True)
@@ -103,15 +103,21 @@ def evaluation_rows(metrics: Metrics) -> list[Row]:
 
 def _perplexities(metrics: Metrics) -> Iterator[Row]:
     for name, figure in metrics.perplexity.items():
-        dense, pruned = format_distinct(figure.dense, figure.pruned)
-        note = f"windows of {figure.sequence_length:,} tokens"
-        if figure.before_recovery is not None:
-            note += f"; {number(figure.before_recovery)} before recovery"
-        change = "–" if figure.ratio is None else f"× {number(figure.ratio)}"
-        if figure.ratio is not None and figure.ratio_stderr is not None:
-            change += f" ± {number(figure.ratio_stderr, 2)}"
-            note += "; within its error" if figure.is_within_error else ""
-        yield Row(f"perplexity, {name}", dense, pruned, change, note)
+        yield _loss(f"perplexity, {name}", figure, f"windows of {figure.sequence_length:,} tokens")
+        bits = figure.bits_per_byte
+        if bits is not None and bits.bytes is not None:
+            yield _loss(f"bits per byte, {name}", bits, f"{bits.tokens:,} predicted tokens of {bits.bytes:,} bytes")
+
+
+def _loss(what: str, figure: LossFigure, note: str) -> Row:
+    dense, pruned = format_distinct(figure.dense, figure.pruned)
+    if figure.before_recovery is not None:
+        note += f"; {number(figure.before_recovery)} before recovery"
+    change = "–" if figure.ratio is None else f"× {number(figure.ratio)}"
+    if figure.ratio is not None and figure.ratio_stderr is not None:
+        change += f" ± {number(figure.ratio_stderr, 2)}"
+        note += "; within its error" if figure.is_within_error else ""
+    return Row(what, dense, pruned, change, note)
 
 
 def _accuracies(metrics: Metrics) -> Iterator[Row]:

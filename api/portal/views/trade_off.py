@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from api.portal.formatting import count, number, size
 from api.portal.views.files import chart, csv_file
-from core.service.jobs.trade_off import TradeOff, TradeOffPoint
+from core.service.jobs.trade_off import TradeOff, TradeOffPoint, is_loss
 from secateur_wire.sweeps import Cost
 
 COSTS: Final[dict[Cost, str]] = {
@@ -68,6 +68,7 @@ class ParetoPlot:
 def quality_in_words(quality: str) -> str:
     """Return a quality in words: `perplexity:articles` as "perplexity on articles"."""
     kind, _, name = quality.partition(":")
+    kind = kind.replace("_", " ")
     return f"{kind}, mean of the tasks" if name == "task_mean" else f"{kind} on {name}"
 
 
@@ -168,7 +169,7 @@ def _labels(trade_off: TradeOff) -> _Labels:
     qualities = [each.quality for each in trade_off.points]
     words = quality_in_words(trade_off.quality) if trade_off.quality else "quality"
     is_log = words.startswith("perplexity") and bool(qualities) and max(qualities) > _LOG_FROM * min(qualities)
-    better = "lower is better" if words.startswith("perplexity") else "higher is better"
+    better = "lower is better" if is_loss(trade_off.quality or "") else "higher is better"
     cost = COSTS[trade_off.cost]
     return _Labels(
         title=f"{words[0].upper()}{words[1:]} against {cost}",

@@ -7,7 +7,7 @@ from typing import Final, Literal
 from pydantic import JsonValue
 
 from secateur.formatting import count, milliseconds, number, share, size, times
-from secateur_wire.metrics import Metrics
+from secateur_wire.metrics import LossFigure, Metrics
 
 Unit = Literal["number", "share", "count", "bytes", "milliseconds"]
 
@@ -96,8 +96,16 @@ def _perplexities(metrics: Metrics) -> Iterator[Figure]:
     for on, each in metrics.perplexity.items():
         if each.before_recovery is not None:
             yield Figure("perplexity_before_recovery", "number", each.dense, each.before_recovery, on)
-        noise = each.ratio_stderr / each.ratio if each.ratio and each.ratio_stderr is not None else None
-        yield Figure("perplexity", "number", each.dense, each.pruned, on, noise=noise)
+        yield Figure("perplexity", "number", each.dense, each.pruned, on, noise=_relative_error(each))
+        bits = each.bits_per_byte
+        if bits is not None and bits.bytes is not None:
+            if bits.before_recovery is not None:
+                yield Figure("bits_per_byte_before_recovery", "number", bits.dense, bits.before_recovery, on)
+            yield Figure("bits_per_byte", "number", bits.dense, bits.pruned, on, noise=_relative_error(bits))
+
+
+def _relative_error(figure: LossFigure) -> float | None:
+    return figure.ratio_stderr / figure.ratio if figure.ratio and figure.ratio_stderr is not None else None
 
 
 def _accuracies(metrics: Metrics) -> Iterator[Figure]:

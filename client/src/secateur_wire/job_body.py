@@ -83,6 +83,12 @@ class ModelLimits(RequestObject):
     max_perplexity_ratio: Annotated[float, Field(gt=0)] | None = Field(
         None, description="Largest perplexity allowed, as pruned / dense, on every evaluation dataset."
     )
+    max_bits_per_byte_ratio: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Largest bits per byte allowed, as pruned / dense, on every evaluation dataset. For the same text "
+        "it is the ratio of the logarithms of the perplexities.",
+    )
     max_accuracy_drop: Annotated[float, Field(ge=0, le=1)] | None = Field(
         None,
         description="Image classifiers: how much top-1 accuracy may fall below the dense model's, on every "

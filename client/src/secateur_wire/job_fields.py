@@ -214,6 +214,9 @@ GROUPS: Final[Mapping[str, tuple[Entry, ...]]] = {
     ),
     "gates": (
         Entry("gates.max_perplexity_ratio", "--max-perplexity-ratio", label="Perplexity, pruned / dense, at most"),
+        Entry(
+            "gates.max_bits_per_byte_ratio", "--max-bits-per-byte-ratio", label="Bits per byte, pruned / dense, at most"
+        ),
         Entry("gates.max_accuracy_drop", "--max-accuracy-drop", label="Fall in accuracy, at most"),
         Entry("gates.max_task_accuracy_drop", "--max-task-accuracy-drop", label="Fall in accuracy on tasks, at most"),
         Entry(

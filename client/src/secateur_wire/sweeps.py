@@ -88,6 +88,7 @@ class Figures(WireModel):
             "perplexity",
             "accuracy",
             "perplexity_ratio",
+            "bits_per_byte_ratio",
             "accuracy_drop",
             "task_accuracy_drop",
             "latency_ratio",
@@ -101,6 +102,7 @@ class Figures(WireModel):
     perplexity: float | None = None
     accuracy: float | None = None
     perplexity_ratio: float | None = None
+    bits_per_byte_ratio: float | None = None
     accuracy_drop: float | None = None
     task_accuracy_drop: float | None = None
     latency_ratio: float | None = None

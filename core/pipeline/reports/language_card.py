@@ -5,7 +5,7 @@ from typing import ClassVar
 from core.pipeline.reports.card_parts import ratio_of_times, with_errors
 from core.pipeline.reports.markdown import plain
 from core.pipeline.reports.report import RecoveryReport, Report, Verification
-from secateur_wire.metrics import Latency, Metrics, Perplexity
+from secateur_wire.metrics import Latency, LossFigure, Metrics
 
 
 class LanguageCard:
@@ -15,13 +15,19 @@ class LanguageCard:
     tags: ClassVar[tuple[str, ...]] = ()
 
     def figures(self, metrics: Metrics, *, pruned: bool) -> list[str]:
-        """Return the table rows of a language model's perplexities and of its accuracy on tasks."""
-        lines = [
-            f"| perplexity, {plain(name)}, {figures.sequence_length}-token windows "
-            f"| {figures.dense:.3f} | {figures.pruned:.3f} (× {figures.ratio:.3f}"
-            f"{_error(figures)}{_before(figures) if pruned else ''}) |"
-            for name, figures in metrics.perplexity.items()
-        ]
+        """Return the table rows of a language model's perplexities, bits per byte, and accuracy on tasks."""
+        lines = []
+        for name, figures in metrics.perplexity.items():
+            rows: list[tuple[str, LossFigure]] = [
+                (f"perplexity, {plain(name)}, {figures.sequence_length}-token windows", figures)
+            ]
+            if figures.bits_per_byte is not None and figures.bits_per_byte.pruned is not None:
+                rows.append((f"bits per byte, {plain(name)}", figures.bits_per_byte))
+            lines += [
+                f"| {what} | {figure.dense:.3f} | {figure.pruned:.3f} (× {figure.ratio:.3f}"
+                f"{_error(figure)}{_before(figure) if pruned else ''}) |"
+                for what, figure in rows
+            ]
         return lines + _tasks(metrics)
 
     def recovery(self, recovery: RecoveryReport, *, has_zeros: bool) -> list[str]:
@@ -71,10 +77,10 @@ def _tasks(metrics: Metrics) -> list[str]:
     return lines
 
 
-def _error(figures: Perplexity) -> str:
+def _error(figures: LossFigure) -> str:
     return "" if figures.ratio_stderr is None else f" ± {figures.ratio_stderr:.2g}"
 
 
-def _before(figures: Perplexity) -> str:
+def _before(figures: LossFigure) -> str:
     before = figures.before_recovery
     return f"; {before:.3f} before recovery" if before is not None else ""

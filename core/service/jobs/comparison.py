@@ -91,9 +91,9 @@ def compare(
 ) -> Comparison:
     """Compare jobs by their fields, one quality against one cost, and the figures of their layers.
 
-    `layers` has the report rows of each job that has a report. `quality` is perplexity:SET, accuracy:SET or
-    accuracy:TASK; None chooses the one that most jobs have. `cost` None chooses the first cost in which the jobs
-    differ.
+    `layers` has the report rows of each job that has a report. `quality` is perplexity:SET, bits_per_byte:SET,
+    accuracy:SET or accuracy:TASK; None chooses the one that most jobs have. `cost` None chooses the first cost in which
+    the jobs differ.
     """
     labels = names_of(jobs)
     figures = [layer_figures(job.id, layers[job.id]) for job in jobs if layers.get(job.id)]

@@ -127,6 +127,17 @@ def _perplexity_ratios(metrics: Metrics) -> Iterator[_Measured]:
         yield _Measured(figures.ratio, name, "" if figures.ratio is not None else "it is not finite")
 
 
+def _bits_per_byte_ratios(metrics: Metrics) -> Iterator[_Measured]:
+    for name, figures in metrics.perplexity.items():
+        bits = figures.bits_per_byte
+        if bits is None or bits.ratio is None:
+            yield _Measured(None, name, "it was not measured" if bits is None else "it is not finite")
+        elif bits.dense is None or bits.pruned is None:
+            yield _Measured(bits.ratio, name)
+        else:
+            yield _Measured(bits.ratio, name, f"from {bits.dense:.4g} to {bits.pruned:.4g} bits per byte")
+
+
 def _drops(accuracies: Mapping[str, TaskMean]) -> Iterator[_Measured]:
     for name, figures in accuracies.items():
         dense, pruned = figures.dense, figures.pruned
@@ -179,6 +190,9 @@ def _export_kls(metrics: Metrics) -> Iterator[_Measured]:
 _GATES: Final[Mapping[str, _Gate]] = {
     "max_perplexity_ratio": _Gate(
         "the perplexity ratio", _perplexity_ratios, "language models", "datasets", "max_accuracy_drop"
+    ),
+    "max_bits_per_byte_ratio": _Gate(
+        "the ratio of bits per byte", _bits_per_byte_ratios, "language models", "datasets", "max_accuracy_drop"
     ),
     "max_accuracy_drop": _Gate(
         "the fall in top-1 accuracy", _accuracy_drops, "image classifiers", "datasets", "max_perplexity_ratio"

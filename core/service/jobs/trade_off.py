@@ -13,10 +13,10 @@ from pydantic import BaseModel
 from core.engine.options.latency_budget import latency_noise
 from core.service.jobs.noise import SAME_SHARE, differs_beyond_errors, is_same
 from core.service.jobs.schemas import Job
-from secateur_wire.metrics import Accuracy, Metrics, Perplexity, TaskAccuracy, TaskMean
+from secateur_wire.metrics import Accuracy, LossFigure, Metrics, TaskAccuracy, TaskMean
 from secateur_wire.sweeps import Cost
 
-Quality = Perplexity | Accuracy | TaskAccuracy | TaskMean
+Quality = LossFigure | Accuracy | TaskAccuracy | TaskMean
 TASK_MEAN = "task_mean"
 
 
@@ -40,8 +40,8 @@ class TradeOffPoint(BaseModel):
 class TradeOff(BaseModel):
     """Quality against cost of the jobs that have both figures.
 
-    `qualities` lists all measured qualities. Lower perplexity is better, higher accuracy is better, and lower cost is
-    better.
+    `qualities` lists all measured qualities. Lower perplexity, bits per byte and cost are better, and
+    higher accuracy.
     """
 
     quality: str | None
@@ -93,7 +93,7 @@ def trade_off(jobs: Sequence[Job], labels: Sequence[str], *, quality: str | None
                 label=f"{short_name(model)}, dense{by}", job=None, quality=reached, cost=middle, beaten_by=None
             )
         )
-    sign = 1 if chosen is None or chosen.startswith("perplexity") else -1
+    sign = 1 if chosen is None or is_loss(chosen) else -1
     front = beaten_by([(sign * each.quality, each.cost) for each in points])
     ids = {job.id for job in used}
     return TradeOff(
@@ -140,6 +140,11 @@ def _differs(jobs: Sequence[Job], quality: str) -> bool:
     return differs_beyond_errors(values, [getattr(each, "pruned_stderr", None) for each in figures])
 
 
+def is_loss(quality: str) -> bool:
+    """Return whether a quality is a figure of the loss, of which less is better."""
+    return quality.startswith(("perplexity", "bits_per_byte"))
+
+
 def short_name(model: str) -> str:
     """Return the name of a model for a label; the name of a job's artifact is shortened."""
     return f"job:…{model[-5:]}" if model.startswith("job:") else model
@@ -162,6 +167,11 @@ def _qualities(job: Job) -> dict[str, Quality]:
     """Return the qualities that the job measured, dense and pruned, by name."""
     metrics = job.measured
     named: dict[str, Quality] = {f"perplexity:{name}": figures for name, figures in metrics.perplexity.items()}
+    named |= {
+        f"bits_per_byte:{name}": figures.bits_per_byte
+        for name, figures in metrics.perplexity.items()
+        if figures.bits_per_byte is not None
+    }
     named |= {f"accuracy:{name}": figures for name, figures in [*metrics.accuracy.items(), *metrics.tasks.items()]}
     if len(metrics.tasks) > 1 and metrics.task_mean is not None:
         named[f"accuracy:{TASK_MEAN}"] = metrics.task_mean
@@ -182,12 +192,13 @@ def _notes(jobs: Sequence[Job], quality: str | None, cost: Cost) -> list[str]:
                 else "."
             )
         )
-    figures = [_qualities(job)[quality] for job in jobs if quality]
+    measured_as = quality.replace("bits_per_byte:", "perplexity:", 1) if quality else ""
+    figures = [_qualities(job)[measured_as] for job in jobs if quality]
     for name, phrase in (("sequence_length", "windows of {} tokens"), ("samples", "{} samples")):
         known = {getattr(each, name, None) for each in figures} - {None}
         if len(known) > 1:
             notes.append(f"Quality was measured on {phrase.format(_several(known))}: not the same measurement.")
-    if quality and quality.startswith("perplexity"):
+    if quality and is_loss(quality):
         samples = {job.evaluation.samples for job in jobs}
         if len(samples) > 1:
             counts = sorted("all" if each is None else str(each) for each in samples)

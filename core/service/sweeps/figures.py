@@ -11,6 +11,7 @@ from secateur_wire.sweeps import Excess, Figures, Objective
 
 _FIGURE_OF = {
     "max_perplexity_ratio": "perplexity_ratio",
+    "max_bits_per_byte_ratio": "bits_per_byte_ratio",
     "max_accuracy_drop": "accuracy_drop",
     "max_task_accuracy_drop": "task_accuracy_drop",
     "max_latency_ratio": "latency_ratio",
@@ -20,7 +21,7 @@ _FIGURE_OF = {
 }
 assert _FIGURE_OF.keys() == Constraints.model_fields.keys()
 _ABSOLUTE = ("max_accuracy_drop", "max_task_accuracy_drop")
-QUALITY = ("max_perplexity_ratio", "max_accuracy_drop", "max_task_accuracy_drop")
+QUALITY = ("max_perplexity_ratio", "max_bits_per_byte_ratio", "max_accuracy_drop", "max_task_accuracy_drop")
 """Limits that become harder to meet the more is removed; the others become easier."""
 
 _OBJECTIVES: dict[Objective, tuple[str, int]] = {

@@ -184,7 +184,10 @@ def show(
     sweep_id: SweepArgument,
     quality: Annotated[
         str | None,
-        typer.Option(help="Quality that the best points are chosen by: perplexity:SET, accuracy:SET or accuracy:TASK."),
+        typer.Option(
+            help="Quality that the best points are chosen by: perplexity:SET, bits_per_byte:SET, accuracy:SET or "
+            "accuracy:TASK."
+        ),
     ] = None,
     cost: Annotated[Cost, typer.Option(help="For the front.")] = "parameters",
     as_json: JsonOption = False,

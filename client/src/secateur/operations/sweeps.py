@@ -38,8 +38,8 @@ class SweepOperations(Calls):
     ) -> SweepResults:
         """Return every point with its current figures, the best by each objective, and the result of a search.
 
-        `quality` is perplexity:SET, accuracy:SET or accuracy:TASK, `cost` is parameters, bytes or latency: the two axes
-        of the Pareto front.
+        `quality` is perplexity:SET, bits_per_byte:SET, accuracy:SET or accuracy:TASK, `cost` is parameters,
+        bytes or latency: the two axes of the Pareto front.
         """
         params = {name: value for name, value in (("quality", quality), ("cost", cost)) if value}
         path = f"sweeps/{segment(sweep_id)}/results"
