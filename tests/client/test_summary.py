@@ -81,12 +81,18 @@ def test_a_comment_shows_dense_beside_pruned_and_every_gate(scripted: RunHere, m
 
 def test_a_ratio_of_perplexities_has_its_standard_error(scripted: RunHere, script: Script) -> None:
     texts = {"a": {"dense": 25.0, "pruned": 26.0, "ratio": 1.04, "ratio_stderr": 0.0104}}
+    texts["a"]["bits_per_byte"] = {"dense": 1.1, "pruned": 1.21, "ratio": 1.1, "ratio_stderr": 0.011, "bytes": 9}
     texts["b"] = {"dense": 25.0, "pruned": 25.01, "ratio": 1.0004, "ratio_stderr": 0.0005}
     script.job = job(metrics=job()["metrics"] | {"perplexity": texts})
     shown = scripted("summary", JOB_ID).out.splitlines()
     assert "| perplexity on a | 25 | 26 | × 1.04 ± 1.0% |" in shown
+    assert "| bits per byte on a | 1.1 | 1.21 | × 1.1 ± 1.0% |" in shown
     assert "| perplexity on b | 25 | 25.01 | × 1 ± 0.05%, unproven |" in shown
-    rows = {each["on"]: each for each in scripted("summary", JOB_ID, "--json").json["figures"]}
+    rows = {
+        each["on"]: each
+        for each in scripted("summary", JOB_ID, "--json").json["figures"]
+        if each["figure"] == "perplexity"
+    }
     assert rows["a"]["noise"] == pytest.approx(0.01) and not rows["a"]["unproven"] and rows["b"]["unproven"]
 
 

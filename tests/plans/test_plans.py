@@ -1,5 +1,6 @@
 """Plans: what is chosen for a goal and a model, what is refused, and that a submit takes every job that is planned."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -223,9 +224,17 @@ METRICS = {
 
 def test_jobs_of_the_team_come_first_and_an_artifact_goes_on_where_it_stands(desk: Desk, other_team: str) -> None:
     desk.register("my-calibration", "my-articles")
-    shipped = desk.plan("smol", "sparsity", amount=0.4).figures["perplexity_ratio"]
+    before = desk.plan("smol", "sparsity", amount=0.4)
+    shipped = before.figures["perplexity_ratio"]
+    assert "bits_per_byte_ratio" not in before.figures, "no job measured the dense model"
+    assert any(each.startswith("bits_per_byte_ratio: ") for each in before.unknown)
     job = desk.ended_job(BODY, METRICS)
-    own = desk.plan("smol", "sparsity", amount=0.4).figures["perplexity_ratio"]
+    after = desk.plan("smol", "sparsity", amount=0.4)
+    own, bits = after.figures["perplexity_ratio"], after.figures["bits_per_byte_ratio"]
+    assert bits.estimate == pytest.approx(math.log(20 * own.estimate) / math.log(20))
+    assert bits.high == pytest.approx(math.log(20 * own.high) / math.log(20)) and bits.source == "jobs"
+    assert bits.basis.endswith("the dense perplexity of 20 was measured on my-articles")
+    assert all("bits_per_byte_ratio" in each.figures for each in after.points if "perplexity_ratio" in each.figures)
     assert (shipped.source, own.source, own.count) == ("measurements", "jobs", 1)
     assert own.estimate == pytest.approx(1.15, abs=0.005) and own.high / own.low < shipped.high / shipped.low
     again = desk.plan(f"job:{job}", "sparsity", amount=0.5)

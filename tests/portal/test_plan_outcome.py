@@ -38,6 +38,7 @@ def points(ratios: dict[float, PlanFigure | None], **others: PlanFigure) -> list
     ("name", "known", "dense_bytes", "value", "band"),
     [
         ("perplexity_ratio", figure(1.25, 1.1, 1.4), None, "× 1.25", "1.10 to 1.40"),
+        ("bits_per_byte_ratio", figure(1.05, 1.02, 1.1), None, "× 1.05", "1.02 to 1.10"),
         ("bytes_ratio", figure(0.5), None, "50 %", "50 %"),
         ("bytes_ratio", figure(0.5), 4 << 20, "2.0 MiB", "50 % of 4.0 MiB"),
         ("bytes_ratio", figure(0.5, 0.4, 0.6), 4 << 20, "2.0 MiB", "40 to 60 % of 4.0 MiB"),

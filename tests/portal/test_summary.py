@@ -75,8 +75,9 @@ def test_added_files_have_their_bytes_and_speed_beside_the_dense_model_s() -> No
 def test_a_table_has_a_row_for_everything_that_was_measured_of_both_models() -> None:
     perplexity = {"dense": 20.0, "pruned": 21.0, "ratio": 1.05, "ratio_stderr": 0.1, "sequence_length": 512}
     times = {"dense_ms": 10.0, "pruned_ms": 8.0, "spread": 0.02, "engine": "torch", "device": "cpu"}
+    bits = {"dense": 1.0, "before_recovery": 1.14, "pruned": 1.02, "ratio": 1.02, "bytes": 4321, "tokens": 1022}
     both = metrics(
-        perplexity={"wiki": perplexity | {"before_recovery": 30.0}},
+        perplexity={"wiki": perplexity | {"before_recovery": 30.0, "bits_per_byte": bits}},
         accuracy={"digits": accuracy(0.9, 0.8) | {"samples": 500, "before_recovery": 0.5, "dense_loss": 0.3}},
         tasks={name: accuracy(0.5, 0.4) | {"samples": 100, "metric": "acc"} for name in ("boolq", "piqa")},
         task_mean={"dense": 0.5, "pruned": 0.4},
@@ -85,9 +86,13 @@ def test_a_table_has_a_row_for_everything_that_was_measured_of_both_models() -> 
     )
     rows = {row.what: row for row in evaluation_rows(both)}
     assert list(rows) == [
-        "perplexity, wiki", "accuracy, digits", "loss, digits", "boolq (acc)", "piqa (acc)", "mean of 2 tasks",
-        "FLOPs for an image", "1 image at once, torch on cpu",
+        "perplexity, wiki", "bits per byte, wiki", "accuracy, digits", "loss, digits", "boolq (acc)", "piqa (acc)",
+        "mean of 2 tasks", "FLOPs for an image", "1 image at once, torch on cpu",
     ]  # fmt: skip
+    assert rows["bits per byte, wiki"] == Row(
+        "bits per byte, wiki", "1.00", "1.02", "× 1.02",
+        "1,022 predicted tokens of 4,321 bytes; 1.14 before recovery",
+    )  # fmt: skip
     assert rows["perplexity, wiki"].note == "windows of 512 tokens; 30.0 before recovery; within its error"
     assert rows["accuracy, digits"].note == "500 images; 50.00 % before recovery"
     assert (rows["loss, digits"].pruned, rows["loss, digits"].change) == ("no longer a number", "–")
@@ -96,7 +101,7 @@ def test_a_table_has_a_row_for_everything_that_was_measured_of_both_models() -> 
     decoding = metrics(latency={"decode_dense_ms": 4.0, "decode_pruned_ms": 5.0})
     assert [row.change for row in evaluation_rows(decoding)][1:] == ["× 1.25"]
     assert [each.name for each in figures(both)] == [
-        "perplexity_before_recovery", "perplexity", "accuracy_before_recovery", "accuracy", "loss",
+        "perplexity_before_recovery", "perplexity", "bits_per_byte_before_recovery", "bits_per_byte", "accuracy_before_recovery", "accuracy", "loss",
         "task_accuracy", "task_accuracy", "task_mean", "parameters", "flops", "bytes", "latency",
     ]  # fmt: skip
     loss = next(each for each in figures(both) if each.name == "loss")

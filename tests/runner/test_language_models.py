@@ -1,6 +1,7 @@
 """A tiny language model pruned end to end, killed at each stage, refused where it cannot be used."""
 
 import contextlib
+import math
 import os
 import shutil
 import signal
@@ -58,6 +59,13 @@ def test_a_job_prunes_reports_and_leaves_a_model_that_loads(jobs: Queue, dense: 
     assert job.metrics is not None
     assert job.metrics["sparsity"]["prunable"] == pytest.approx(0.5, abs=0.01)
     assert len(report["layers"]) == 7 * LAYERS
+    figures = job.metrics["perplexity"]["words"]
+    bits = figures["bits_per_byte"]
+    assert bits["tokens"] == 8 * 31 and 3 * bits["tokens"] < bits["bytes"] < 5 * bits["tokens"], "words such as w42"
+    for model in ("dense", "pruned"):
+        assert bits[model] == pytest.approx(math.log2(figures[model]) * bits["tokens"] / bits["bytes"])
+    assert bits["ratio"] == pytest.approx(bits["pruned"] / bits["dense"]) and bits["ratio_stderr"] > 0
+    assert "| bits per byte, words |" in (artifact(jobs, dense) / "README.md").read_text()
     assert report["verification"]["maximum_difference"] <= report["verification"]["tolerance"]
     assert report["metrics"]["latency"]["dense_ms"] > 0 and any("No speed-up" in note for note in report["notes"])
     model, loading = AutoModelForCausalLM.from_pretrained(artifact(jobs, dense), output_loading_info=True)
@@ -256,11 +264,14 @@ def test_what_cannot_be_done_fails_once_and_says_why(
 def test_a_smaller_model_is_one_for_another_job_that_fails_once_where_its_gate_is_missed(
     jobs: Queue, body: dict[str, Any], thinner: str, work: Work
 ) -> None:
-    job_id = jobs.submit({**body, "model": f"job:{thinner}", "gates": {"max_perplexity_ratio": 0.5}})
+    job_id = jobs.submit(
+        {**body, "model": f"job:{thinner}", "gates": {"max_perplexity_ratio": 2, "max_bits_per_byte_ratio": 0.5}}
+    )
     assert work().result(120) == "failed"
     job = jobs.job(job_id)
     assert job.error is not None and job.attempt == 1 and job.metrics
-    assert job.error.code == "gate_missed" and "the gate allows 0.5" in job.error.message
+    assert job.error.code == "gate_missed" and "bits per byte); the gate allows 0.5" in job.error.message
+    assert job.error.param == "gates.max_bits_per_byte_ratio"
     assert job.metrics["parameters"]["dense"] == (jobs.job(thinner).metrics or {})["parameters"]["nonzero"]
 
 

@@ -67,6 +67,9 @@ def test_before_and_after_of_a_job_that_recovers(jobs: Queue, plain: str, recove
     assert figures["before_recovery"] == before["perplexity"]["words"]["pruned"] != figures["pruned"]
     assert figures["ratio"] == figures["pruned"] / figures["dense"]
     assert 0 < figures["ratio_stderr"] != before["perplexity"]["words"]["ratio_stderr"] > 0
+    bits = figures["bits_per_byte"]
+    assert bits["before_recovery"] == before["perplexity"]["words"]["bits_per_byte"]["pruned"] != bits["pruned"]
+    assert bits["ratio"] == pytest.approx(bits["pruned"] / bits["dense"]) and bits["ratio_stderr"] > 0
     assert after["sparsity"] == before["sparsity"] and after["parameters"] == before["parameters"]
     assert_zeros_kept(weights(jobs, plain), weights(jobs, recovered))
     recovery = report["recovery"]

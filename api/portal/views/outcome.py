@@ -87,6 +87,7 @@ class OutcomeAxis:
 
 _NAMES: Final[dict[FigureName, str]] = {
     "perplexity_ratio": "Perplexity",
+    "bits_per_byte_ratio": "Bits per byte",
     "bytes_ratio": "Size",
     "prefill_ratio": "Reading speed",
     "decode_ratio": "Writing speed",
@@ -94,6 +95,7 @@ _NAMES: Final[dict[FigureName, str]] = {
 }
 _ROWS: Final[dict[FigureName, str]] = {
     "perplexity_ratio": "Perplexity",
+    "bits_per_byte_ratio": "Bits per byte",
     "bytes_ratio": "Size",
     "prefill_ratio": "Time to read",
     "decode_ratio": "Time to write",
@@ -122,7 +124,7 @@ def _value(name: FigureName, estimate: float, dense_bytes: int | None) -> str:
             return roughly(estimate)
         case "bytes_ratio":
             return percent(estimate) if dense_bytes is None else size(estimate * dense_bytes)
-        case "perplexity_ratio":
+        case "perplexity_ratio" | "bits_per_byte_ratio":
             return f"× {number(estimate)}"
         case "prefill_ratio" | "decode_ratio":
             return _speed(estimate)
@@ -146,7 +148,7 @@ def _range(name: FigureName, figure: PlanFigure, dense_bytes: int | None) -> str
             if percent(figure.low) != percent(figure.high):
                 share = f"{number(figure.low * 100, 2)} to {percent(figure.high)}"
             return f"{share}{dense}"
-        case "perplexity_ratio":
+        case "perplexity_ratio" | "bits_per_byte_ratio":
             return _ends(number(figure.low), number(figure.high))
         case "prefill_ratio" | "decode_ratio":
             return _ends(_inverse(figure.high), _inverse(figure.low))
@@ -236,7 +238,7 @@ def _cell(point: PlanPoint, name: FigureName) -> str:
     match name:
         case "seconds":
             return roughly(figure.estimate)
-        case "perplexity_ratio":
+        case "perplexity_ratio" | "bits_per_byte_ratio":
             return f"× {number(figure.estimate, 3 if figure.estimate < 10 else 2)}"
         case _:
             return percent(figure.estimate)

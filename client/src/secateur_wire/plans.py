@@ -7,7 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from secateur_wire.base import JsonObject, OneOf, WireModel
 
 Goal = Literal["speed", "size", "sparsity", "sensitivity"]
-FigureName = Literal["perplexity_ratio", "bytes_ratio", "prefill_ratio", "decode_ratio", "seconds"]
+FigureName = Literal[
+    "perplexity_ratio", "bits_per_byte_ratio", "bytes_ratio", "prefill_ratio", "decode_ratio", "seconds"
+]
 FigureSource = Literal["jobs", "measurements", "account"]
 
 

@@ -21,8 +21,9 @@ class LanguageCard:
             rows: list[tuple[str, LossFigure]] = [
                 (f"perplexity, {plain(name)}, {figures.sequence_length}-token windows", figures)
             ]
-            if figures.bits_per_byte is not None and figures.bits_per_byte.pruned is not None:
-                rows.append((f"bits per byte, {plain(name)}", figures.bits_per_byte))
+            bits = figures.bits_per_byte
+            if bits is not None and bits.bytes is not None and bits.ratio is not None:
+                rows.append((f"bits per byte, {plain(name)}", bits))
             lines += [
                 f"| {what} | {figure.dense:.3f} | {figure.pruned:.3f} (× {figure.ratio:.3f}"
                 f"{_error(figure)}{_before(figure) if pruned else ''}) |"

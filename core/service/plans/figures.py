@@ -14,6 +14,7 @@ from core.service.plans.amounts import PACKED, Scale
 from core.service.plans.curves import CurvePlace, ExpectedExcess, Slope, expected_excess
 from core.service.plans.evidence import Evidence, Question, evidence_for, slope_for
 from core.service.plans.outcomes import Latency, Outcome
+from core.service.plans.past_jobs import DensePerplexity
 from secateur_wire.jobs import Estimate
 from secateur_wire.plans import FigureName, Goal, PlanFigure
 from secateur_wire.progress import seconds_range
@@ -110,6 +111,25 @@ class LossEstimates:
                     figures[name] = figure
                     break
         return figures
+
+
+def bits_per_byte_figure(perplexity: PlanFigure, dense: DensePerplexity) -> PlanFigure:
+    """Return the expected bits per byte that follow from the expected perplexity.
+
+    Both are of the same tokens, so the ratio is ln(pruned perplexity) ÷ ln(dense perplexity).
+    """
+
+    def ratio(of_perplexity: float) -> float:
+        return 1 + math.log(of_perplexity) / math.log(dense.value)
+
+    return perplexity.model_copy(
+        update={
+            "estimate": ratio(perplexity.estimate),
+            "low": ratio(perplexity.low),
+            "high": ratio(perplexity.high),
+            "basis": f"{perplexity.basis}; the dense perplexity of {dense.value:.3g} was measured on {dense.text}",
+        }
+    )
 
 
 def size_figure(

@@ -107,6 +107,36 @@ def outcomes_of_jobs(
     return outcomes
 
 
+@dataclass(frozen=True)
+class DensePerplexity:
+    """Perplexity of a dense model on a text, as a job measured it."""
+
+    value: float
+    text: str
+
+
+def dense_perplexity(
+    session: Session, team_id: str, revision: str, on: str | None, until: datetime | None = None
+) -> DensePerplexity | None:
+    """Return the perplexity of a model as the team's newest job measured it `on` a text (None: on any).
+
+    Return None where there is no such job. With `until`, only jobs that had ended by then are read.
+    """
+    query = (
+        select(JobRow.metrics)
+        .where(JobRow.team_id == team_id, JobRow.model_revision == revision, JobRow.metrics.is_not(None))
+        .order_by(JobRow.created_at.desc(), JobRow.id.desc())
+        .limit(_MOST)
+    )
+    if until is not None:
+        query = query.where(JobRow.finished_at < until)
+    for metrics in session.scalars(query):
+        for name, figures in Metrics.model_validate(metrics).perplexity.items():
+            if on in (None, name) and figures.dense is not None and figures.dense > 1:
+                return DensePerplexity(figures.dense, name)
+    return None
+
+
 def _is_near(row: JobRow, subject: Subject) -> bool:
     dense = Metrics.model_validate(row.metrics).parameters
     if dense is None or not dense.dense:

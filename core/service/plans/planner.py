@@ -21,10 +21,10 @@ from core.service.plans import wording
 from core.service.plans.amounts import PACKED, Scale, scale_for
 from core.service.plans.candidates import JobCandidate
 from core.service.plans.evidence import Question
-from core.service.plans.figures import LossEstimates, seconds_figure, size_figure
+from core.service.plans.figures import LossEstimates, bits_per_byte_figure, seconds_figure, size_figure
 from core.service.plans.job_bodies import Texts, choose_texts
 from core.service.plans.outcomes import recovery_of, setting_of, shipped_outcomes
-from core.service.plans.past_jobs import Lost, descent_of, outcomes_of_jobs, subject_of
+from core.service.plans.past_jobs import Lost, dense_perplexity, descent_of, outcomes_of_jobs, subject_of
 from core.service.plans.wording import choice, choose_recovery, size_choices
 from secateur_wire.base import JsonObject
 from secateur_wire.datasets import Dataset
@@ -80,7 +80,7 @@ class Planner:
         is_measured = recovery_of(recovery) in recovered
         if is_measured:
             losses = recovered[str(recovery_of(recovery))]
-        points = self._points(request, scale, losses, amount)
+        points = self._points(request, scale, losses, amount, chosen.evaluated_on)
         figures = next(point.figures for point in points if point.amount == amount)
         seconds = seconds_figure(estimate)
         if seconds is not None:
@@ -264,14 +264,20 @@ class Planner:
         estimate = estimate_that_fits(context.session, context.team_id, resolved, context.settings).estimate
         return resolved, estimate
 
-    def _points(self, request: ResolvedRequest, scale: Scale, losses: LossEstimates, amount: float) -> list[PlanPoint]:
+    def _points(
+        self, request: ResolvedRequest, scale: Scale, losses: LossEstimates, amount: float, text: str | None
+    ) -> list[PlanPoint]:
         """Return the expected outcome of the amount, and of other amounts."""
+        context = self.context
+        dense = dense_perplexity(context.session, context.team_id, self.model.revision, text, self.until)
         points = []
         for each in sorted({*scale.amounts(POINTS_STEP), amount}):
             figures: dict[str, PlanFigure] = {}
             ratio = losses.ratio(scale.share(each))
             if ratio is not None:
                 figures["perplexity_ratio"] = ratio
+                if dense is not None:
+                    figures["bits_per_byte_ratio"] = bits_per_byte_figure(ratio, dense)
             figures["bytes_ratio"] = size_figure(self.model.description, request, self.body.goal, scale, each)
             if request.shrinks:
                 figures |= losses.latency(scale.share(each))

@@ -61,6 +61,8 @@ def unknown(
         )
     elif is_recovered:
         missing.append("what training wins back: the perplexity is that before it, where no job has shown more")
+    if "perplexity_ratio" in figures and "bits_per_byte_ratio" not in figures:
+        missing.append("bits_per_byte_ratio: no job of this team has measured the perplexity of the dense model yet")
     if job.shrinks:
         names = [name for name in ("prefill_ratio", "decode_ratio") if name not in figures]
         if names:

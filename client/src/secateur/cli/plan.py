@@ -29,6 +29,7 @@ PlanPatternOption = Annotated[
 ]
 _TITLES: Final[dict[FigureName, str]] = {
     "perplexity_ratio": "perplexity ÷ dense",
+    "bits_per_byte_ratio": "bits per byte ÷ dense",
     "bytes_ratio": "bytes ÷ dense",
     "prefill_ratio": "prefill time (reading the prompt) ÷ dense",
     "decode_ratio": "decode time (a token) ÷ dense",
