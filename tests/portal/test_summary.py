@@ -101,8 +101,9 @@ def test_a_table_has_a_row_for_everything_that_was_measured_of_both_models() -> 
     decoding = metrics(latency={"decode_dense_ms": 4.0, "decode_pruned_ms": 5.0})
     assert [row.change for row in evaluation_rows(decoding)][1:] == ["× 1.25"]
     assert [each.name for each in figures(both)] == [
-        "perplexity_before_recovery", "perplexity", "bits_per_byte_before_recovery", "bits_per_byte", "accuracy_before_recovery", "accuracy", "loss",
-        "task_accuracy", "task_accuracy", "task_mean", "parameters", "flops", "bytes", "latency",
+        "perplexity_before_recovery", "perplexity", "bits_per_byte_before_recovery", "bits_per_byte",
+        "accuracy_before_recovery", "accuracy", "loss", "task_accuracy", "task_accuracy", "task_mean", "parameters",
+        "flops", "bytes", "latency",
     ]  # fmt: skip
     loss = next(each for each in figures(both) if each.name == "loss")
     assert loss.document() == {
