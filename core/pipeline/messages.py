@@ -15,6 +15,7 @@ from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.reports.dense_figures import KnownDenseFigures
 from core.pipeline.reports.report import PeakMemory, Report
 from secateur_wire.base import JsonObject
+from secateur_wire.job_body import StoredDtype
 from secateur_wire.metrics import Metrics
 
 
@@ -172,7 +173,7 @@ class TracedPass(_Part):
     """Properties of a job that decide how many bytes its pass holds beside the model.
 
     `calibration` and each of `evaluations` are a number of sequences and of tokens. `device` is the kind of device that
-    the pass would run on.
+    the pass would run on. `dtype` is the dtype in which the pruned model is saved.
     """
 
     method: str
@@ -186,6 +187,7 @@ class TracedPass(_Part):
     evaluations: tuple[tuple[int, int], ...]
     activation_budget_bytes: int
     device: str
+    dtype: StoredDtype = Field(default="keep", exclude_if=lambda dtype: dtype == "keep")
 
 
 class PassQuestion(_Part):

@@ -22,6 +22,7 @@ from core.engine.architectures.description import ModelDescription
 from core.engine.checkpoints.files import CONFIG_FILE, SINGLE_FILE
 from core.engine.checkpoints.safetensors_header import dtype_bytes, encode_header
 from core.engine.cuts.cut import Cut
+from core.engine.models.casting import folder_as_stored
 from core.engine.models.folder import open_model
 from core.engine.models.tracing.without_values import (
     META,
@@ -80,6 +81,7 @@ def _run(folder: FolderWithoutValues, request: ResolvedRequest, traced: TracedPa
             evaluations={str(number): _tokens(each) for number, each in enumerate(traced.evaluations)},
             work=Path(temporary),
             activation_budget_bytes=traced.activation_budget_bytes,
+            stored=folder_as_stored(folder, traced.dtype),
         )
         walk.measured_batches = 1  # each holds as much
         account.begin(lambda: walk.budget.used)

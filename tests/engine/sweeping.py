@@ -11,6 +11,7 @@ from core.engine.architectures.description import require_structure
 from core.engine.architectures.unit_kinds.heads import attention_mode
 from core.engine.evaluation.perplexity import MeasuredPerplexity
 from core.engine.exporters.huggingface import write_checkpoint
+from core.engine.models.casting import folder_as_stored
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.streamed import StreamedModel, call_block
 from core.engine.models.tensors import load_tensors
@@ -23,6 +24,7 @@ from core.pipeline.passes import walk_for
 from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 from core.progress import Progress
+from secateur_wire.job_body import StoredDtype
 from tests.engine.resuming import positions
 
 
@@ -55,15 +57,17 @@ def sweep(
     progress: Progress | None = None,
     budget: int = 2**30,
     dense_perplexity: dict[str, MeasuredPerplexity] | None = None,
+    dtype: StoredDtype = "keep",
     **request: Any,
 ) -> PruneResult:
-    """Prune a folder; `request` is what `request_for` takes."""
+    """Prune a folder, for an artifact in this dtype; `request` is what `request_for` takes."""
     opened = open_model(folder)
     work.mkdir(parents=True, exist_ok=True)
     return walk_for(
         opened, request_for(opened, **request), device=torch.device("cpu"), calibration=calibration,
         evaluations=evaluations or {}, work=work, previous=previous,
         progress=progress, activation_budget_bytes=budget, dense_perplexity=dense_perplexity,
+        stored=folder_as_stored(opened, dtype),
     ).run()  # fmt: skip
 
 
@@ -72,7 +76,7 @@ def tensors_of(result: PruneResult) -> dict[str, Tensor]:
 
 
 def save(result: PruneResult, source: Path, target: Path, *, shard_bytes: int = 10**9) -> Path:
-    write_checkpoint(result.files, result.unchanged, source, target, shard_bytes=shard_bytes)
+    write_checkpoint(result.files, result.unchanged, source, target, config=result.config, shard_bytes=shard_bytes)
     return target
 
 

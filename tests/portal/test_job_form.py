@@ -251,7 +251,9 @@ def _infos(group: MethodGroup) -> list[MethodInfo]:
 
 def test_the_usual_sparsity_is_that_of_the_pattern(two_ways: MethodInfo) -> None:
     form = Form({"method": [two_ways.id]})
-    usual = {pattern: with_target(form.replaced({"pattern": pattern})).get("sparsity") for pattern in ("", "structured")}
+    usual = {
+        pattern: with_target(form.replaced({"pattern": pattern})).get("sparsity") for pattern in ("", "structured")
+    }
     assert usual == {"": "0.5", "structured": "0.2"}
 
 

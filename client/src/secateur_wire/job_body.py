@@ -13,6 +13,7 @@ from secateur_wire.recovery import Recovery
 from secateur_wire.requests import LabelName, RequestObject, spelled
 
 Layout: TypeAlias = Literal["uniform", "per_layer"]
+StoredDtype: TypeAlias = Literal["keep", "bfloat16", "float16"]
 Reference = Annotated[str, StringConstraints(min_length=1, max_length=300)]
 _Samples = Annotated[int, Field(ge=1, le=1_000_000)]
 _Prompt = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
@@ -141,7 +142,12 @@ class Output(RequestObject):
         exclude_if=lambda value: value is None,
         description="hashed: number of values stored for each weight of a linear layer, zeros included. Unset: 1/8.",
     )
-    dtype: Literal["keep"] = "keep"
+    dtype: StoredDtype = Field(
+        "keep",
+        description="Dtype of the artifact's weights. keep: the model's own. bfloat16, float16: wider weights are "
+        "rounded to it, and the job measures the rounded weights. float16 is refused where a weight is beyond its "
+        "range. Language models only.",
+    )
     layout: Layout = Field(
         "uniform",
         description="Whether layers keep the same shape when heads and channels are removed. uniform: every layer "

@@ -239,6 +239,7 @@ GROUPS: Final[Mapping[str, tuple[Entry, ...]]] = {
             help="Form of the weights: packed, for example, stores which weights are not zero and their values. "
             "`download --unpack` restores plain weights.",
         ),
+        Entry("output.dtype", "--dtype", label="Dtype of the weights", is_of_text=True),
         Entry("output.layout", "--layout"),
         Entry("output.compression"),
         Entry(

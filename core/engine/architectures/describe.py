@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 from pydantic import Discriminator, Tag, TypeAdapter
 
@@ -11,7 +11,19 @@ from core.engine.architectures.classifier_architecture import ClassifierDescript
 from core.engine.architectures.description import ModelDescription, inspect_folder, read_config, read_tensors
 from core.engine.architectures.registry import CLASSIFIER_ARCHITECTURES
 from core.engine.checkpoints.quantisation import QUANTISATION_KEY, quantisation_of
+from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from secateur_wire.errors import UnusableModel
+from secateur_wire.job_body import StoredDtype
+
+DescriptionType = TypeVar("DescriptionType", bound=ModelDescription | ClassifierDescription)
+
+
+def stored_as(description: DescriptionType, dtype: StoredDtype) -> DescriptionType:
+    """Return the description of a model whose wider weights are stored in the dtype of `output.dtype`."""
+    if dtype == "keep":
+        return description
+    size = min(description.bytes, description.parameters * WEIGHT_BYTES[dtype])
+    return description.model_copy(update={"dtype": dtype, "bytes": size})
 
 
 def task_of(value: Any) -> str:

@@ -19,7 +19,7 @@ from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES, WEIGHT_DTYP
 from secateur_wire.errors import CorruptSafetensors, MissingTensors, UnusableModel
 
 QUANTISATION_KEY: Final = "quantization_config"
-_DTYPE_KEYS = ("dtype", "torch_dtype")
+DTYPE_KEYS = ("dtype", "torch_dtype")
 _SUPPORTED = (
     "taken are 'fp8' (F8_E4M3 with scales, as DeepSeek-V3), 'mxfp4' (as gpt-oss), and plain float16, bfloat16 or "
     "float32 weights"
@@ -84,7 +84,7 @@ def plain_config(config: Mapping[str, Any]) -> dict[str, Any]:
     plain = dict(config)
     if plain.get(QUANTISATION_KEY) is not None:
         del plain[QUANTISATION_KEY]
-        plain.update({} if any(plain.get(key) for key in _DTYPE_KEYS) else {"dtype": WEIGHT_DTYPES[_dtype(config)]})
+        plain.update({} if any(plain.get(key) for key in DTYPE_KEYS) else {"dtype": WEIGHT_DTYPES[_dtype(config)]})
     return plain
 
 
@@ -169,7 +169,7 @@ def _entry(
 
 def _dtype(config: Mapping[str, Any]) -> str:
     """Return the dequantised dtype, by its name in headers: the config's dtype, or bfloat16."""
-    declared = next((value for key in _DTYPE_KEYS if (value := config.get(key))), None)
+    declared = next((value for key in DTYPE_KEYS if (value := config.get(key))), None)
     return next((stored for stored, name in WEIGHT_DTYPES.items() if name == declared), "BF16")
 
 

@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrained
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.description import ModelDescription, inspect_folder, read_config, read_tensors
 from core.engine.architectures.heterogeneous import AUTO_MAP_KEY
+from core.engine.checkpoints.cast import CastEntry
 from core.engine.checkpoints.pieces import PiecedEntry
 from core.engine.checkpoints.quantisation import QUANTISATION_KEY, QuantisedEntry, plain_config, quantisation_of
 from core.engine.checkpoints.safetensors_header import TensorEntry, read_header
@@ -62,8 +63,8 @@ class ModelFolder:
     def stored_entries(self, names: Iterable[str], dequantised: Path) -> list[TensorEntry]:
         """Return the positions of tensors in the files, under the names by which they are saved.
 
-        Quantised tensors and tensors in pieces are written to the file `dequantised`, which exists only if there are
-        any. A stack gives the tensors of each expert.
+        Quantised tensors, tensors in pieces, and tensors that are saved in another dtype are written to the file
+        `dequantised`, which exists only if there are any. A stack gives the tensors of each expert.
         """
         entries: dict[str, TensorEntry] = {}
         for name in sorted(names):
@@ -71,7 +72,9 @@ class ModelFolder:
             parts = entry if isinstance(entry, StackedEntry) else ()
             entries |= {part.name: part for part in parts} or {self.family.stored_name(name): entry}
         written = {
-            name: read_tensor(each) for name, each in entries.items() if isinstance(each, QuantisedEntry | PiecedEntry)
+            name: read_tensor(each)
+            for name, each in entries.items()
+            if isinstance(each, QuantisedEntry | PiecedEntry | CastEntry)
         }
         if written:
             write_tensors(dequantised, written)

@@ -13,12 +13,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from core.engine.architectures.architecture import Architecture
+from core.engine.checkpoints.cast import CastEntry
 from core.engine.checkpoints.pieces import PiecedEntry
 from core.engine.checkpoints.quantisation import QuantisedEntry
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry, encode_header
 from core.engine.checkpoints.stacked import StackedEntry
 from core.engine.models.accelerator import to_main_memory
-from secateur_wire.errors import CorruptSafetensors, NotFiniteWeights
+from secateur_wire.errors import CorruptSafetensors, InvalidRequest, NotFiniteWeights
 
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in WEIGHT_DTYPES.values()}
 _NAMES = {DTYPES[name]: stored for stored, name in WEIGHT_DTYPES.items()} | {torch.int64: "I64"}
@@ -46,8 +47,10 @@ def read_tensor(entry: TensorEntry) -> Tensor:
     """Read one tensor in its stored dtype, or dequantised, to the CPU.
 
     Raises NotFiniteWeights for NaN or infinite values, CorruptSafetensors for a dtype that weights do not have or a
-    short file.
+    short file, InvalidRequest for a value beyond the range of the dtype that it is cast to.
     """
+    if isinstance(entry, CastEntry):
+        return cast_weight(entry.name, read_tensor(entry.source), _STORED[entry.dtype])
     if entry.dtype not in _STORED:
         raise CorruptSafetensors(f"tensor {entry.name!r} is stored as {entry.dtype}, not as a weight", param="model")
     if isinstance(entry, PiecedEntry):
@@ -65,6 +68,22 @@ def read_tensor(entry: TensorEntry) -> Tensor:
         bad = int((~torch.isfinite(tensor)).sum())
         raise NotFiniteWeights(f"tensor {entry.name!r} holds {bad} values that are NaN or infinite", param="model")
     return tensor
+
+
+def cast_weight(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a weight in another dtype; raises InvalidRequest where float16 has no finite number for one of its values.
+
+    `name` is the tensor's name, for the error. float16 ends at 65,504; bfloat16 has the range of float32.
+    """
+    cast = tensor.to(dtype)
+    if dtype is torch.float16 and tensor.dtype is not dtype and not cast.is_meta and not cast.isfinite().all():
+        beyond = int((~cast.isfinite()).sum())
+        raise InvalidRequest(
+            f"output.dtype: tensor {name[:200]!r} has {beyond} values beyond the range of float16, up to "
+            f"{float(tensor.abs().max()):.6g} where it ends at {torch.finfo(dtype).max:,.0f}: use bfloat16 or keep",
+            param="output.dtype",
+        )
+    return cast
 
 
 def _read_stack(entry: StackedEntry) -> Tensor:

@@ -8,12 +8,14 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from core.engine.checkpoints.safetensors_header import TensorEntry
+from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry
 from core.engine.evaluation.bits_per_byte import bits_ratio_stderr
 from core.engine.evaluation.perplexity import MeasuredPerplexity, measure_perplexity
 from core.engine.evaluation.perplexity_ratio import ratio_stderr
+from core.engine.models.experts import saved_tensors
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import StreamedModel
+from core.engine.models.tensors import DTYPES, cast_weight
 from core.engine.pruning.micro_batches import MicroBatches
 from core.engine.pruning.results import LayerRow, PerplexityPair, UnitRow
 from core.engine.pruning.streams.measure import pairs, verification_tokens, write_verification
@@ -22,6 +24,7 @@ from core.engine.resume.kinds import BLOCK
 from core.engine.resume.store import Rejected, ResumeStore, Saved
 from core.progress import Progress
 from secateur_wire.base import JsonObject
+from secateur_wire.errors import RunFailed
 
 
 class PassPlan(Protocol):
@@ -44,7 +47,7 @@ class BlockPass:
     There is a stream of `calibration`, one of each of `evaluations`, all token ids [sequences, time], and one of a few
     more tokens for the verification of the saved model. `work` is this attempt's folder, `previous` those of earlier
     attempts, the newest first. Evaluations with a known perplexity of the dense model (`dense_perplexity`) skip that
-    model.
+    model. `stored` is the folder in the dtypes in which the pruned model is saved, and so measured (None: in its own).
     """
 
     def __init__(
@@ -60,8 +63,10 @@ class BlockPass:
         activation_budget_bytes: int = 4 * 2**30,
         progress: Progress | None = None,
         dense_perplexity: Mapping[str, MeasuredPerplexity] | None = None,
+        stored: ModelFolder | None = None,
     ) -> None:
         self.folder = folder
+        self.stored_folder = stored or folder
         self.progress = progress or Progress()
         self.notes: list[str] = []
         self.evaluations = list(evaluations)
@@ -76,7 +81,7 @@ class BlockPass:
         for number, (name, each) in enumerate(evaluations.items()):  # records name streams by number
             tokens[f"evaluation-{number}" if name not in self._known else f"pruned-evaluation-{number}"] = each
         self.work = work
-        self.store = ResumeStore(work, plan.fingerprint(folder, revision, tokens), previous)
+        self.store = ResumeStore(work, plan.fingerprint(self.stored_folder, revision, tokens), previous)
         self.budget = ActivationBudget(activation_budget_bytes)
         self._saved = None if "resume" in folder.family.refused else self.store.load(BLOCK)
         halved_at = self._saved.state.get("halved_at", ()) if isinstance(self._saved, Saved) else ()
@@ -196,6 +201,38 @@ class BlockPass:
         write_verification(streamed, stream, file)
         return file
 
+    @property
+    def is_cast(self) -> bool:
+        """Return True if the pruned model is saved in other dtypes than the source."""
+        return self.stored_folder is not self.folder
+
+    def as_stored(self, prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return a block's tensors in the dtypes in which they are saved; raises InvalidRequest for one out of range.
+
+        `prefix` is the block's name in the source. A tensor that the source lacks gets the dtype of most weights.
+        """
+        folder = self.stored_folder
+        usual, entries = folder.description.dtype, folder.tensors
+        dtypes = {
+            name: DTYPES[WEIGHT_DTYPES[entries[full].dtype] if (full := f"{prefix}.{name}") in entries else usual]
+            for name, tensor in tensors.items()
+            if self.is_cast and tensor.is_floating_point()
+        }
+        return {
+            name: cast_weight(f"{prefix}.{name}", tensor, dtypes[name]) if name in dtypes else tensor
+            for name, tensor in tensors.items()
+        }
+
+    def save_block(self, index: int, tensors: Mapping[str, Tensor]) -> None:
+        """Save a pruned block, whose tensors have their full names.
+
+        Raises RunFailed where a weight that was solved for is beyond the range of float16.
+        """
+        for name, tensor in tensors.items():
+            if tensor.dtype is torch.float16 and not tensor.is_meta and not tensor.isfinite().all():
+                raise RunFailed(f"{name}: its new values are beyond the range of float16: use another output.dtype")
+        self.store.add(BLOCK, f"{index:05d}", saved_tensors(self.folder.family, tensors))
+
     def stored(self, names: Iterable[str]) -> list[TensorEntry]:
-        """Return the positions of the source's tensors in the files, under the names by which they are saved."""
-        return self.folder.stored_entries(names, self.work / "dequantised.safetensors")
+        """Return the positions of the tensors to save in the files, under the names by which they are saved."""
+        return self.stored_folder.stored_entries(names, self.work / "dequantised.safetensors")

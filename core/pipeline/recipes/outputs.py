@@ -1,6 +1,8 @@
 """Outputs: the requested form of the artifact, checked against the model, with the defaults of the form."""
 
+from core.engine.architectures.classifier_architecture import CLASSIFICATION
 from core.engine.architectures.describe import Description
+from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.engine.cuts.losses import Losses
 from core.engine.exporters.registry import ADDED, OFFERED
 from core.pipeline.recipes.parts import Output
@@ -19,9 +21,27 @@ def resolve_output(output: Output, description: Description, request: ResolvedRe
             param="output.compression",
         )
     exporter.check(description, request.removal)
+    _check_dtype(output, description)
     if exporter.default_compression is None:
         return output
     return output.model_copy(update={"compression": output.compression or exporter.default_compression})
+
+
+def _check_dtype(output: Output, description: Description) -> None:
+    dtype = output.dtype
+    if dtype in ("keep", description.dtype):
+        return
+    if description.task == CLASSIFICATION:
+        raise InvalidRequest(
+            f"output.dtype: weights of language models are stored as {dtype}, {description.architecture} is none: use "
+            "'keep'",
+            param="output.dtype",
+        )
+    if WEIGHT_BYTES[description.dtype] <= WEIGHT_BYTES[dtype]:
+        raise InvalidRequest(
+            f"output.dtype: the weights are {description.dtype}, which takes no more bytes than {dtype}: use 'keep'",
+            param="output.dtype",
+        )
 
 
 def losses_of(description: Description, request: ResolvedRequest) -> Losses:

@@ -42,6 +42,22 @@ class EngineSettings(Record):
     device: str | None = None
 
 
+class Rounding(Record):
+    """Cost of `output.dtype`: what rounding the dense model's wider weights to it changed.
+
+    `largest_relative_error` is that of the weights whose result is a normal number of the dtype. `underflowed` counts
+    weights that were not zero and became zero.
+    """
+
+    dtype: str
+    tensors: int
+    weights: int
+    largest_relative_error: Number
+    largest_in: str | None = None
+    underflowed: int
+    underflowed_tensors: int
+
+
 class PeakMemory(Record):
     """Largest number of bytes that a process had resident, and on its device if it had one."""
 
@@ -158,6 +174,7 @@ class Report(wire.Report):
     method: MethodFigures | None = None
     tokens: JsonObject | None = None
     engine: EngineSettings | None = None
+    rounding: Rounding | None = Field(default=None, exclude_if=lambda rounding: rounding is None)
     peak_memory: PeakMemory | None = None
     peak_memory_of_other_processes: dict[str, PeakMemory] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from core.engine.architectures.describe import Description
+from core.engine.architectures.describe import Description, stored_as
 from core.engine.exporters.registry import OFFERED
 from core.engine.options.patterns import UNSTRUCTURED
 from core.methods.registry import METHODS, get_method
@@ -62,7 +62,8 @@ def _artifact(description: Description, job: Recipe) -> ExpectedArtifact | None:
     has_known_size = OFFERED[job.output.format].has_known_size
     if job.sparsity is None or not get_method(job.method).prunes or not has_known_size:
         return None
-    parameters, size = expected_size(description, job.request, job.output.format)
+    stored = stored_as(description, job.output.dtype)
+    parameters, size = expected_size(stored, job.request, job.output.format)
     return ExpectedArtifact(parameters=parameters, bytes=size)
 
 

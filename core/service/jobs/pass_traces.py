@@ -79,6 +79,7 @@ def traced_pass(
         evaluations=((ceil(tokens.evaluation / window), window),) if tokens.evaluation else (),
         activation_budget_bytes=activation_budget_bytes,
         device=device.name,
+        dtype=job.output.dtype,
     )
 
 

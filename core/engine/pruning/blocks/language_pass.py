@@ -18,7 +18,6 @@ from torch import Tensor
 from core.engine.architectures.description import require_structure
 from core.engine.architectures.unit_kind import KindName, UnitKind
 from core.engine.cuts.report import LAYER
-from core.engine.models.experts import saved_tensors
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import StreamedModel
 from core.engine.pruning.block_pass import BlockPass
@@ -105,7 +104,7 @@ class UnitRemovalPass(BlockPass):
         """Restore the state that an earlier attempt saved after its last block."""
 
     def pruned_config(self, counts: UnitCounts) -> JsonObject:
-        return config_after_removal(self.folder, self.structure, self.kinds, counts)
+        return config_after_removal(self.stored_folder, self.structure, self.kinds, counts)
 
     def remove(
         self, place: int, tensors: Mapping[str, Tensor], unit_sets: Sequence[UnitSet], kept: KeptLayerUnits
@@ -171,11 +170,11 @@ class UnitRemovalPass(BlockPass):
 
     @torch.inference_mode()
     def _remove(self, kept: KeptUnits | UnitCounts) -> PruneResult:
-        plan, streamed, family = self.plan, self.streamed, self.folder.family
+        plan, streamed = self.plan, self.streamed
         counts = kept.counts(self.structure, self.kinds) if isinstance(kept, KeptUnits) else kept
         self.notes += counts.notes
         raw = self.pruned_config(counts)
-        narrow = narrow_model(streamed, raw)
+        narrow = narrow_model(streamed, raw, self.stored_folder)
         dense = self.dense_streams(streamed, plan.dtype)
         pruned = [
             self.stream(f"pruned-{number}", each, narrow, plan.dtype)
@@ -219,7 +218,7 @@ class UnitRemovalPass(BlockPass):
                     choice.advance_pruned(place, left)
                 prefix = narrow.block_prefix(place)
                 named = {f"{prefix}.{name}": left.pop(name) for name in [*left]}
-                self.store.add(BLOCK, f"{index:05d}", saved_tensors(family, named))
+                self.save_block(index, named)
                 named.clear()
             else:
                 if refit:
@@ -283,6 +282,7 @@ class UnitRemovalPass(BlockPass):
             assert isinstance(kept, KeptUnits)
             answer = PrunedBlock(kept.layers[index])
         left = {**self.remove(place, complete, unit_sets, answer.units), **answer.changed}
+        left = self.as_stored(self.streamed.block_prefix(index), left)
         if refit:
             left = refit.fit(RemainingLayer(index, place, tensors, left, unit_sets, answer.units))
         self.record_block(index, answer, refit)

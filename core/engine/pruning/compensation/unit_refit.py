@@ -148,7 +148,7 @@ class UnitRefit:
     def _is_dense(self, layer: RemainingLayer) -> bool:
         """Return True if nothing was removed so far, so that there is no error to compensate."""
         return self.stream.equals(self.dense_stream) and all(
-            torch.equal(layer.left[name], tensor) for name, tensor in layer.tensors.items()
+            torch.equal(layer.left[name].to(tensor.dtype), tensor) for name, tensor in layer.tensors.items()
         )
 
     def _advance(self, layer: RemainingLayer, left: dict[str, Tensor]) -> None:

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from core.engine.architectures.layer_shape import LinearShape
-from core.engine.models.experts import saved_tensors
 from core.engine.models.folder import ModelFolder
 from core.engine.models.precision import gradient_dtype
 from core.engine.models.streamed import StreamedModel
@@ -107,17 +106,21 @@ class LayerwisePass(BlockPass):
         self.method = plan.method
         self.rows = LayerRows()
         self.streamed = StreamedModel(folder, dtype=plan.dtype, device=plan.device)
+        # Its blocks stay empty: the pruned streams go through those of the dense model, filled anew.
+        self.outer = (
+            StreamedModel(self.stored_folder, dtype=plan.dtype, device=plan.device) if self.is_cast else self.streamed
+        )
 
         self.dense = self.dense_streams(self.streamed, plan.dtype)
         self.pruned = [
-            self.stream(f"pruned-{number}", each, self.streamed, plan.dtype)
+            self.stream(f"pruned-{number}", each, self.outer, plan.dtype)
             for number, each in enumerate(self.evaluation_tokens)
         ]
-        self.verification = self.stream("verification", self.probe, self.streamed, plan.dtype)
+        self.verification = self.stream("verification", self.probe, self.outer, plan.dtype)
         self.calibration = (
             None
             if self.calibration_tokens is None
-            else self.stream("calibration", self.calibration_tokens, self.streamed, plan.forward_dtype)
+            else self.stream("calibration", self.calibration_tokens, self.outer, plan.forward_dtype)
         )
         # The dense model's stream of the calibration tokens, where weights are fitted to its outputs.
         self.dense_calibration = (
@@ -209,6 +212,9 @@ class LayerwisePass(BlockPass):
             else DenseReference(deepcopy(block), self.dense_calibration, index, self.folder.family.added_to_stream)
         )
         prefix = streamed.block_prefix(index)
+        if self.is_cast:
+            tensors.update(self.as_stored(prefix, tensors))
+            block = streamed.fill_block(index, tensors, self.driver.dtype)
 
         def prune_group(group: InputGroup, statistic: InputStatistic) -> None:
             names = [f"{name}.weight" for name in group.linears]
@@ -239,11 +245,7 @@ class LayerwisePass(BlockPass):
             stream.advance(block, index)
         streamed.empty_block(index)
         self.rows.complete()
-        self.store.add(
-            BLOCK,
-            f"{index:05d}",
-            saved_tensors(self.folder.family, {f"{prefix}.{name}": tensors[name] for name in tensors}),
-        )
+        self.save_block(index, {f"{prefix}.{name}": tensors[name] for name in tensors})
 
     def _experts(
         self, index: int, block: nn.Module, tensors: dict[str, Tensor], dense: nn.Module | None
@@ -339,7 +341,7 @@ class LayerwisePass(BlockPass):
         )
 
     def _finish(self, start: int) -> PruneResult:
-        streamed = self.streamed
+        streamed, outer = self.streamed, self.outer
         dense = self.dense_perplexities(streamed, self.dense)
         unchanged = set(streamed.outer_names)
         head, family = f"{self.folder.family.head}.weight", self.folder.family
@@ -348,10 +350,10 @@ class LayerwisePass(BlockPass):
             ahead = None if self.dense_calibration is None else pairs(self.dense_calibration)
             for tokens_BT, hidden_BTD in pairs(self.driver):
                 before = None if ahead is None else streamed.head_inputs(*self._in_dtype(next(ahead)))
-                statistic.update(streamed.head_inputs(*self._in_dtype((tokens_BT, hidden_BTD))), before)
-            (weight,) = self._prune([family.head], [self.folder.read(head).to(self.plan.device)], statistic)
+                statistic.update(outer.head_inputs(*self._in_dtype((tokens_BT, hidden_BTD))), before)
+            (weight,) = self._prune([family.head], [self.stored_folder.read(head).to(self.plan.device)], statistic)
             self.rows.complete()
-            streamed.set_outer(head, weight)
+            outer.set_outer(head, weight)
             self.store.add(BLOCK, HEAD, {family.stored_name(head): weight})
             unchanged.remove(head)
         return PruneResult(
@@ -359,12 +361,12 @@ class LayerwisePass(BlockPass):
             sparsities=self.plan.sparsities,
             removed=sum(row.zeros for row in self.rows.all),
             prunable=sum(self._by_module[row.name][1].numel for row in self.rows.all),
-            perplexity=self.compare(dense, self.perplexities(streamed, self.pruned)),
+            perplexity=self.compare(dense, self.perplexities(outer, self.pruned)),
             notes=self.notes,
             files=self.store.lasting(BLOCK),
             unchanged=self.stored(unchanged),
-            config=None,
-            verification=self.write_verification(streamed, self.verification),
+            config=self.stored_folder.raw_config if self.is_cast else None,
+            verification=self.write_verification(outer, self.verification),
             resumed_from=start,
             sections={"routing": self.routing},
             micro_batches=self.micro_batch_history,

@@ -14,6 +14,7 @@ from core.engine.datasets.token_windows import EvaluationSet
 from core.engine.evaluation.bits_per_byte import bits_per_byte
 from core.engine.evaluation.perplexity import MeasuredPerplexity
 from core.engine.exporters.huggingface import write_checkpoint
+from core.engine.models.casting import cast_figures, folder_as_stored
 from core.engine.models.folder import ModelFolder
 from core.engine.pruning.micro_batches import run_within_memory
 from core.engine.pruning.results import PerplexityPair, PruneResult
@@ -24,7 +25,7 @@ from core.pipeline.messages import PruneOutput
 from core.pipeline.passes import walk_for
 from core.pipeline.reports.dense_figures import Facts
 from core.pipeline.reports.model_card import SHAPE_CHART
-from core.pipeline.reports.report import EngineSettings, PeakMemory, Report
+from core.pipeline.reports.report import EngineSettings, PeakMemory, Report, Rounding
 from core.pipeline.stages.inputs import TokenSets, open_place, token_sets
 from core.pipeline.stages.prune.spec import PruneSpec
 from core.pipeline.stages.report import described_texts, reported_model, versions
@@ -42,6 +43,8 @@ def run(spec: PruneSpec, context: StageContext) -> PruneOutput:
     progress.stage("open")
     folder = open_place(spec.model)
     recipe, tokens = spec.recipe, token_sets(spec, folder)
+    stored = folder_as_stored(folder, recipe.output.dtype)
+    rounding = None if stored is folder else cast_figures(stored, recipe.output.dtype, progress)
     dense = dense_figures(spec, progress)
     facts = _dense_facts(spec, folder, tokens.evaluations, device)
     known = {
@@ -63,6 +66,7 @@ def run(spec: PruneSpec, context: StageContext) -> PruneOutput:
             activation_budget_bytes=spec.activation_budget_bytes,
             progress=_PruningProgress(progress, is_last=recipe.recovery is None),
             dense_perplexity=known,
+            stored=stored,
         ),
         lambda walk: walk.run(),
     )
@@ -81,6 +85,7 @@ def run(spec: PruneSpec, context: StageContext) -> PruneOutput:
     )
     metrics = _metrics(folder.description, result, tokens, artifact_bytes)
     report = _report(spec, walk, result, tokens, peak)
+    report.rounding = None if rounding is None else Rounding(**asdict(rounding))
     metrics.peak_memory_bytes = peak.of_model
     dense.write_to(report)
     _draw_shapes(report, spec)

@@ -107,7 +107,8 @@ def estimate_resources(
     lanes = 1 if refit is None else 2  # a refit has the dense block beside the other, with tokens of its own
     blocks = _largest_block(description)
     loaded = description.parameters - description.prunable_parameters - description.other_module_parameters
-    ends = max(loaded, 0) * width
+    # Where the pruned model gets another dtype, the dense one has embeddings and head of its own.
+    ends = max(loaded, 0) * width * (1 if job.output.dtype == "keep" else 2)
     block = sum(linear.numel for linear in blocks)
     group = max(_groups(blocks), default=0)
     widest = max(linear.in_features for linear in blocks)

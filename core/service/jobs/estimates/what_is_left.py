@@ -1,17 +1,18 @@
 """Size of what a job leaves of a model: fewer parameters where units go, all of them where weights become zero."""
 
 from core.device_kinds import DeviceKind
+from core.engine.architectures.describe import stored_as
 from core.engine.architectures.description import ModelDescription
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.pipeline.recipes.recipe import Recipe
 
 
 def describe_left(description: ModelDescription, job: Recipe, device: DeviceKind) -> ModelDescription:
-    """Return the description of what is left, whose layers have the dense model's shapes still.
+    """Return the description of what is left, in its dtype, whose layers have the dense model's shapes still.
 
     As many parameters go as were asked for, less what rounding may leave.
     """
-    removal = job.removal
+    description, removal = stored_as(description, job.output.dtype), job.removal
     if removal is None or removal.zeroes or not job.sparsity:
         return description
     removed = removal.least_removed(job.request.cut(description, round_to=device.round_to))

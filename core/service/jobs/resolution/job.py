@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from core.engine.architectures.classifier_architecture import CLASSIFICATION
+from core.engine.architectures.describe import stored_as
 from core.engine.exporters.registry import OFFERED
 from core.methods.registry import get_method
 from core.pipeline.recipes.alignment import aligned_request
@@ -53,7 +54,7 @@ def resolve_job(context: RequestContext, body: JobBody) -> ResolvedJob:
     if method.measures:
         body = measured_body(body)
     body = allocated_body(context.session, context.team_id, body, model)
-    request = aligned_request(model.description, request_of(body), body.output.exports)
+    request = aligned_request(stored_as(model.description, body.output.dtype), request_of(body), body.output.exports)
     inputs = _INPUTS[model.description.task](context, body, request, model)
     sources = {"model": model.reference.model_dump(mode="json"), **inputs.sources}
     return ResolvedJob(_recipe(body, model, request, inputs), model, sources)
