@@ -15,15 +15,9 @@ from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from secateur_wire.errors import UnusableModel
 from secateur_wire.job_body import StoredDtype
 
-DescriptionType = TypeVar("DescriptionType", bound=ModelDescription | ClassifierDescription)
-
-
-def stored_as(description: DescriptionType, dtype: StoredDtype) -> DescriptionType:
-    """Return the description of a model whose wider weights are stored in the dtype of `output.dtype`."""
-    if dtype == "keep":
-        return description
-    size = min(description.bytes, description.parameters * WEIGHT_BYTES[dtype])
-    return description.model_copy(update={"dtype": dtype, "bytes": size})
+DescriptionType = TypeVar(
+    "DescriptionType", ModelDescription, ClassifierDescription, ModelDescription | ClassifierDescription
+)
 
 
 def task_of(value: Any) -> str:
@@ -57,3 +51,19 @@ def describe_folder(folder: Path, *, own_artifact: bool = False, discovered: Arc
             family = CLASSIFIER_ARCHITECTURES[architecture]
             return describe_classifier(config, family, read_tensors(folder, family))
     return inspect_folder(folder, own_artifact=own_artifact, discovered=discovered)
+
+
+def stored_as(description: DescriptionType, dtype: StoredDtype) -> DescriptionType:
+    """Return the description of a model whose wider weights are stored in the dtype of `output.dtype`."""
+    return description if dtype == "keep" else in_dtype(description, dtype)
+
+
+def in_dtype(description: DescriptionType, dtype: str) -> DescriptionType:
+    """Return the description of a model with all parameters in a dtype."""
+    size = description.parameters * WEIGHT_BYTES[dtype]
+    return description.model_copy(update={"dtype": dtype, "bytes": size})
+
+
+def is_narrowed(description: Description, dtype: StoredDtype) -> bool:
+    """Return True if most weights of a model are cast where its artifact is stored in that dtype."""
+    return dtype not in ("keep", description.dtype)

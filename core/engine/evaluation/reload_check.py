@@ -34,13 +34,65 @@ def reload_check(
     expected: Path,
     *,
     device: torch.device,
+    dtype: torch.dtype | None = None,
     discovered: Architecture | None = None,
     offload: Path | None = None,
 ) -> dict[str, Any]:
     """Compare logits and generate with the cache; return the figures, raise ReloadCheckFailed naming the difference.
 
+    `dtype` is that of the forward that gave the expected logits, where the artifact's own is another. The logits are
+    then compared in it; the artifact is opened once more in its own, and its logits need only be finite.
     `discovered` is the architecture where none is declared. The whole model is held in memory, unless `offload` is a
     folder for files that let most of it stay on the disk.
+    """
+    wanted = load_tensors(expected)
+    tokens_BT = wanted["tokens"].to(device)
+    model, runs_code = _open(artifact, device, dtype, discovered, offload)
+    with _refusals():  # tensors on the disk are only checked now
+        logits = model(input_ids=tokens_BT).logits.float().cpu()
+    tolerance = _TOLERANCE[model.dtype] * largest_logit(wanted["logits"])
+    difference = float((logits - wanted["logits"]).abs().max())
+    if not difference <= tolerance:
+        raise ReloadCheckFailed(
+            f"the reloaded model's outputs (logits) differ by {difference:g}; at most {tolerance:g} is allowed"
+        )
+    own: dict[str, float] = {}
+    if dtype is not None:
+        del model  # before it is opened again
+        again = None if offload is None else offload / "again"
+        model, runs_code = _open(artifact, device, None, discovered, again)
+        logits = model(input_ids=tokens_BT).logits.float().cpu()
+        if not logits.isfinite().all():
+            raise ReloadCheckFailed(
+                f"in {str(model.dtype).removeprefix('torch.')} the model's outputs (logits) are infinite or not a "
+                "number: its activations are beyond the range of that dtype, so use another output.dtype"
+            )
+        own = {"difference_in_own_dtype": float((logits - wanted["logits"]).abs().max())}
+    # the source's generation config may choose another decoding, or a compiler
+    model.generation_config = GenerationConfig()
+    generated = model.generate(tokens_BT[:, :4], max_new_tokens=2, min_new_tokens=2, do_sample=False)
+    if generated.shape[1] != min(4, tokens_BT.shape[1]) + 2:
+        raise ReloadCheckFailed("the reloaded model does not generate text with its cache")
+    return {
+        "maximum_difference": difference,
+        "tolerance": tolerance,
+        **own,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "trust_remote_code": runs_code,
+        **({} if offload is None else {"offloaded": True}),
+    }
+
+
+def _open(
+    artifact: Path,
+    device: torch.device,
+    dtype: torch.dtype | None,
+    discovered: Architecture | None,
+    offload: Path | None,
+) -> tuple[Any, bool]:
+    """Open an artifact as users do, in a dtype or else in its own; return it, and whether its modelling file ran.
+
+    Raises ReloadCheckFailed where `from_pretrained` does not accept it as it is.
     """
     config = read_config(artifact, own_artifact=True, discovered=discovered)
     family = per_layer_architecture(config, discovered)
@@ -60,6 +112,7 @@ def reload_check(
             local_files_only=True,
             trust_remote_code=runs_code,
             output_loading_info=True,
+            **({} if dtype is None else {"dtype": dtype}),
             **implementations,
             **places,
         )
@@ -68,29 +121,7 @@ def reload_check(
     mismatches = {name: sorted(map(str, keys)) for name, keys in loading.items() if keys}
     if mismatches:
         raise ReloadCheckFailed(f"from_pretrained does not accept the artifact as it is: {str(mismatches)[:500]}")
-    model = model.eval() if offload is not None else model.eval().to(device)
-    wanted = load_tensors(expected)
-    tokens_BT = wanted["tokens"].to(device)
-    with _refusals():  # tensors on the disk are only checked now
-        logits = model(input_ids=tokens_BT).logits.float().cpu()
-    tolerance = _TOLERANCE[model.dtype] * largest_logit(wanted["logits"])
-    difference = float((logits - wanted["logits"]).abs().max())
-    if not difference <= tolerance:
-        raise ReloadCheckFailed(
-            f"the reloaded model's outputs (logits) differ by {difference:g}; at most {tolerance:g} is allowed"
-        )
-    # the source's generation config may choose another decoding, or a compiler
-    model.generation_config = GenerationConfig()
-    generated = model.generate(tokens_BT[:, :4], max_new_tokens=2, min_new_tokens=2, do_sample=False)
-    if generated.shape[1] != min(4, tokens_BT.shape[1]) + 2:
-        raise ReloadCheckFailed("the reloaded model does not generate text with its cache")
-    return {
-        "maximum_difference": difference,
-        "tolerance": tolerance,
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "trust_remote_code": runs_code,
-        **({} if offload is None else {"offloaded": True}),
-    }
+    return model.eval() if offload is not None else model.eval().to(device), runs_code
 
 
 @contextmanager

@@ -61,10 +61,10 @@ class CastFigures:
 
 
 def folder_as_stored(folder: ModelFolder, dtype: StoredDtype) -> ModelFolder:
-    """Return a folder whose tensors are read, and saved, in the dtype of `output.dtype`; the folder itself for `keep`.
+    """Return a folder whose tensors are read, and saved, in the dtype of `output.dtype`.
 
     Only tensors that are wider are cast. Parameters and buffers that `from_pretrained(dtype=...)` keeps in float32 are
-    left as they are.
+    left as they are. Where nothing is cast the folder itself is returned.
     """
     if dtype == "keep":
         return folder
@@ -76,11 +76,14 @@ def folder_as_stored(folder: ModelFolder, dtype: StoredDtype) -> ModelFolder:
         for name, each in model.state_dict(keep_vars=True).items()
         if each.dtype is DTYPES[dtype] and not is_kept(name)
     }
+    tensors = {name: _entry(entry, cast[name]) if name in cast else entry for name, entry in folder.tensors.items()}
+    if tensors == folder.tensors:
+        return folder
     return replace(
         folder,
         description=stored_as(folder.description, dtype),
         raw_config={"dtype": dtype} | _config_in(folder.raw_config, dtype),
-        tensors={name: _entry(entry, cast[name]) if name in cast else entry for name, entry in folder.tensors.items()},
+        tensors=tensors,
     )
 
 

@@ -163,6 +163,23 @@ class BlockPass:
             self.progress.metric("reconstruction_error", done - 1, sum(measured) / len(measured))
         self.progress.raise_if_stopped()
 
+    def model_as_stored(self, streamed: StreamedModel) -> StreamedModel:
+        """Return the model with embeddings, final norm and head as they are saved; `streamed` where nothing is cast."""
+        if not self.is_cast:
+            return streamed
+        return StreamedModel(self.stored_folder, dtype=streamed.dtype, device=streamed.device)
+
+    def rounded_streams(self, stored: StreamedModel, dtype: torch.dtype) -> list[Stream]:
+        """Return a stream of each evaluation through the dense model as it would be saved; none where nothing is cast.
+
+        The perplexity after it says what the new dtype costs without any pruning.
+        """
+        return [
+            self.stream(f"rounded-{number}", tokens_NT, stored, dtype)
+            for number, tokens_NT in enumerate(self.evaluation_tokens)
+            if self.is_cast
+        ]
+
     def dense_streams(self, streamed: StreamedModel, dtype: torch.dtype) -> list[Stream]:
         """Return a stream of each evaluation that has to go through the dense model."""
         return [
@@ -181,9 +198,12 @@ class BlockPass:
         return [measure_perplexity(streamed, islice(pairs(stream), self.measured_batches)) for stream in streams]
 
     def compare(
-        self, dense: Sequence[MeasuredPerplexity], pruned: Sequence[MeasuredPerplexity]
+        self,
+        dense: Sequence[MeasuredPerplexity],
+        pruned: Sequence[MeasuredPerplexity],
+        rounded: Sequence[MeasuredPerplexity],
     ) -> dict[str, PerplexityPair]:
-        """Return the dense and the pruned perplexity of each evaluation set, by its name."""
+        """Return the perplexities of each evaluation set, by its name; `rounded` is empty where nothing is cast."""
         return {
             name: PerplexityPair(
                 before.value,
@@ -191,8 +211,9 @@ class BlockPass:
                 ratio_stderr(before.window_losses, after.window_losses),
                 bits_ratio_stderr(before.window_losses, after.window_losses),
                 before.window_losses,
+                *(each.value for each in rounded[number : number + 1]),
             )
-            for name, before, after in zip(self.evaluations, dense, pruned, strict=True)
+            for number, (name, before, after) in enumerate(zip(self.evaluations, dense, pruned, strict=True))
         }
 
     def write_verification(self, streamed: StreamedModel, stream: Stream) -> Path:

@@ -86,7 +86,8 @@ class PerplexityPair:
     """Perplexity of the dense and the pruned model on the same windows, with the standard error of their ratio.
 
     `bits_ratio_stderr` is that of the ratio of their bits per byte. `dense_losses` are the dense model's mean losses of
-    the windows in nats.
+    the windows in nats. `rounded` is the dense model's perplexity in the dtype in which the pruned model is saved; None
+    where that is its own.
     """
 
     dense: float
@@ -94,6 +95,7 @@ class PerplexityPair:
     ratio_stderr: float | None = None
     bits_ratio_stderr: float | None = None
     dense_losses: tuple[float, ...] = ()
+    rounded: float | None = None
 
     @property
     def measured_dense(self) -> MeasuredPerplexity:

@@ -1,7 +1,7 @@
 """Outputs: the requested form of the artifact, checked against the model, with the defaults of the form."""
 
 from core.engine.architectures.classifier_architecture import CLASSIFICATION
-from core.engine.architectures.describe import Description
+from core.engine.architectures.describe import Description, is_narrowed
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.engine.cuts.losses import Losses
 from core.engine.exporters.registry import ADDED, OFFERED
@@ -29,7 +29,7 @@ def resolve_output(output: Output, description: Description, request: ResolvedRe
 
 def _check_dtype(output: Output, description: Description) -> None:
     dtype = output.dtype
-    if dtype in ("keep", description.dtype):
+    if not is_narrowed(description, dtype):
         return
     if description.task == CLASSIFICATION:
         raise InvalidRequest(

@@ -42,11 +42,23 @@ class EngineSettings(Record):
     device: str | None = None
 
 
-class Rounding(Record):
-    """Cost of `output.dtype`: what rounding the dense model's wider weights to it changed.
+class Rounded(Record):
+    """Perplexity of the dense model in its own dtype and in that of `output.dtype`, and their ratio."""
 
-    `largest_relative_error` is that of the weights whose result is a normal number of the dtype. `underflowed` counts
-    weights that were not zero and became zero.
+    dense: Number
+    rounded: Number | None
+    ratio: Number | None
+
+    @classmethod
+    def of(cls, dense: float, rounded: float | None) -> "Rounded":
+        return cls(dense=dense, rounded=rounded, ratio=rounded / dense if rounded is not None and dense else None)
+
+
+class Rounding(Record):
+    """Cost of `output.dtype`: changes of the dense model where its wider weights are rounded, and nothing is pruned.
+
+    `largest_relative_error` is over the weights that are normal numbers of the dtype. `underflowed` counts weights that
+    were not zero and became zero. `perplexity` is by evaluation set.
     """
 
     dtype: str
@@ -56,6 +68,23 @@ class Rounding(Record):
     largest_in: str | None = None
     underflowed: int
     underflowed_tensors: int
+    perplexity: dict[str, Rounded] = Field(default_factory=dict)
+
+    @property
+    def words(self) -> str:
+        """Sentences for the model card."""
+        ratios = ", ".join(
+            f"× {each.ratio:.5g} on {name}" for name, each in self.perplexity.items() if each.ratio is not None
+        )
+        cost = f" Without pruning that makes the dense model's perplexity {ratios}." if ratios else ""
+        lost = "No weight became zero by it."
+        if self.underflowed:
+            where = f"in {self.underflowed_tensors} tensors"
+            lost = f"{self.underflowed:,} weights {where} were too small for it and became zero."
+        return (
+            f"Stored in {self.dtype}: {self.weights:,} wider weights were rounded, by at most "
+            f"{self.largest_relative_error:.2%}, before the model was measured. {lost}{cost}"
+        )
 
 
 class PeakMemory(Record):

@@ -6,44 +6,188 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
-from core.engine.models.tensors import load_tensors
+from core.engine.architectures.describe import stored_as
+from core.engine.architectures.description import inspect_folder
+from core.engine.evaluation.reload_check import reload_check
+from core.engine.exporters.huggingface import write_checkpoint
+from core.engine.models.casting import cast_figures, folder_as_stored
+from core.engine.models.folder import ModelFolder, open_model
+from core.engine.models.tensors import DTYPES
+from core.engine.pruning.results import PruneResult
+from core.engine.pruning.streams.measure import measure
+from core.pipeline.passes import walk_for
+from core.progress import Progress, WorkStopped
+from secateur_wire.errors import InvalidRequest
 from secateur_wire.job_body import StoredDtype
-from tests.engine.sweeping import save, sweep
+from tests.engine.pruning.test_experts import PER_EXPERT, opened
+from tests.engine.quantised import store_as_fp8
+from tests.engine.sweeping import request_for, save, sweep
 from tests.engine.tiny import make_model, make_tokens
+from tests.engine.watching import Watching
 
+CPU = torch.device("cpu")
 WEIGHTS = "model.safetensors"
-WAYS: list[tuple[str, str, dict[str, Any]]] = [
-    ("llama", "wanda", {"sparsity": 0.5}),
-    ("llama-untied", "sparsegpt", {"pattern": "2:4", "parameters": {"include_lm_head": True}}),
-    ("gpt2", "magnitude", {"sparsity": 0.4}),
-    ("phi3", "wanda", {"sparsity": 0.5, "parameters": {"compensation": {"refit": 1.0}}}),
-    ("opt", "depth", {"sparsity": 0.2, "is_calibrated": True}),
-    ("qwen2", "frontier", {"sparsity": 0.2, "pattern": "structured"}),
-    ("llama", "recover", {}),
-]
+TEXT = make_tokens(4, seed=1)
+WAYS: dict[str, tuple[str, dict[str, Any]]] = {
+    "wanda": ("llama", {"method": "wanda", "sparsity": 0.5}),
+    "head": ("llama-untied", {"method": "sparsegpt", "pattern": "2:4", "parameters": {"include_lm_head": True}}),
+    "no-tokens": ("gpt2", {"method": "magnitude", "sparsity": 0.4}),
+    "refitted": ("phi3", {"method": "wanda", "sparsity": 0.5, "parameters": {"compensation": {"refit": 1.0}}}),
+    "layers": ("opt", {"method": "depth", "sparsity": 0.2, "is_calibrated": True}),
+    "widths": ("qwen2", {"method": "frontier", "sparsity": 0.2, "pattern": "structured"}),
+    "nothing": ("llama", {"method": "recover"}),
+}
 
 
-def pruned(folder: Path, work: Path, method: str, dtype: StoredDtype, **request: Any) -> Any:
-    return sweep(
-        folder, work, calibration=make_tokens(), evaluations={"text": make_tokens(4, seed=1)}, method=method,
-        dtype=dtype, **request,
-    )  # fmt: skip
+def pruned(folder: Path, work: Path, dtype: StoredDtype, way: str, **setting: Any) -> PruneResult:
+    return sweep(folder, work, calibration=make_tokens(), evaluations={"text": TEXT}, dtype=dtype, **WAYS[way][1],
+                 **setting)  # fmt: skip
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-@pytest.mark.parametrize(("family", "method", "request_"), WAYS, ids=[f"{each[0]}-{each[1]}" for each in WAYS])
-def test_what_stock_from_pretrained_opens_is_what_was_measured(
-    family: str, method: str, request_: dict[str, Any], dtype: StoredDtype, tmp_path: Path
-) -> None:
-    folder = make_model(tmp_path / "model", family)
-    result = pruned(folder, tmp_path / "work", method, dtype, **request_)
+@pytest.mark.parametrize("way", WAYS)
+def test_stock_from_pretrained_opens_what_was_measured(way: str, dtype: StoredDtype, tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model", WAYS[way][0])
+    result = pruned(folder, tmp_path / "work", dtype, way)
     artifact = save(result, folder, tmp_path / "artifact")
     narrow = AutoModelForCausalLM.from_pretrained(artifact)
-    assert {str(each.dtype) for each in narrow.parameters()} == {f"torch.{dtype}"}
+    assert {each.dtype for each in narrow.parameters()} == {DTYPES[dtype]}
     assert json.loads((artifact / "config.json").read_text())["dtype"] == dtype
-    wanted = load_tensors(Path(result.verification))
-    model = AutoModelForCausalLM.from_pretrained(artifact, dtype=torch.float32)
-    with torch.inference_mode():
-        torch.testing.assert_close(model(wanted["tokens"]).logits, wanted["logits"], rtol=1e-4, atol=1e-4)
+    figures = reload_check(artifact, result.verification, device=CPU, dtype=torch.float32)
+    assert figures["dtype"] == dtype and figures["maximum_difference"] <= figures["tolerance"]
+    assert figures["maximum_difference"] < figures["difference_in_own_dtype"]
+
+    measuring: dict[str, Any] = {"device": CPU, "dtype": torch.float32, "activation_budget_bytes": 2**30}
+    again = measure(open_model(artifact), {"text": TEXT}, work=tmp_path / "measuring", **measuring)
+    assert again.perplexity["text"] == pytest.approx(result.perplexity["text"].pruned, rel=1e-5)
+    rounded = measure(
+        folder_as_stored(open_model(folder), dtype), {"text": TEXT}, work=tmp_path / "rounded", **measuring
+    )
+    assert rounded.perplexity["text"] == pytest.approx(result.perplexity["text"].rounded, rel=1e-5)
+    assert result.perplexity["text"].dense != result.perplexity["text"].rounded
+
+
+def test_rounding_alone_is_what_a_cast_of_the_model_gives(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model", "llama")
+    artifact = save(pruned(folder, tmp_path / "work", "bfloat16", "nothing"), folder, tmp_path / "artifact")
+    source = load_file(folder / WEIGHTS)
+    stored = load_file(artifact / WEIGHTS)
+    assert stored.keys() == source.keys()
+    assert all(torch.equal(stored[name], each.to(torch.bfloat16)) for name, each in source.items())
+    assert inspect_folder(artifact) == stored_as(inspect_folder(folder), "bfloat16")
+
+
+@pytest.mark.parametrize("way", ["wanda", "widths"])
+def test_killed_after_a_block_the_next_attempt_yields_identical_bytes(way: str, tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model", WAYS[way][0])
+    whole = pruned(folder, tmp_path / "whole", "bfloat16", way)
+    with pytest.raises(WorkStopped):
+        pruned(folder, tmp_path / "one", "bfloat16", way, progress=Watching(stop_after=2))
+    again = pruned(folder, tmp_path / "two", "bfloat16", way, previous=[tmp_path / "one"])
+    assert again.resumed_from == 2
+    assert [file.read_bytes() for file in again.files] == [file.read_bytes() for file in whole.files]
+    assert again.perplexity == whole.perplexity
+    other = pruned(folder, tmp_path / "three", "float16", way, previous=[tmp_path / "one"])
+    assert other.resumed_from == 0, "blocks of another dtype"
+
+
+def edited(folder: Path, name: str, values: list[float]) -> ModelFolder:
+    """Set the first values of a tensor of a folder, and open it."""
+    tensors = load_file(folder / WEIGHTS)
+    tensors[name].view(-1)[: len(values)] = torch.tensor(values)
+    save_file(tensors, folder / WEIGHTS, {"format": "pt"})
+    return open_model(folder)
+
+
+def test_a_value_beyond_the_range_of_float16_is_refused_by_its_tensor(tmp_path: Path) -> None:
+    name = "model.layers.2.mlp.down_proj.weight"
+    folder = edited(make_model(tmp_path / "model", "llama"), name, [7e4, -1e6])
+    with pytest.raises(InvalidRequest, match=rf"'{name}' has 2 values .* up to 1e\+06 .* 65,504") as refused:
+        cast_figures(folder_as_stored(folder, "float16"), "float16", Progress())
+    assert refused.value.param == "output.dtype"
+    with pytest.raises(InvalidRequest, match=name):
+        pruned(folder.path, tmp_path / "work", "float16", "wanda")
+    figures = cast_figures(folder_as_stored(folder, "bfloat16"), "bfloat16", Progress())
+    assert figures.underflowed == 0
+
+
+def test_weights_that_become_zero_are_counted_and_the_largest_error_is_known(tmp_path: Path) -> None:
+    name = "model.layers.0.mlp.up_proj.weight"
+    folder = edited(make_model(tmp_path / "model", "llama"), name, [1e-9, -2e-8, 0.0, -0.0])
+    figures = cast_figures(folder_as_stored(folder, "float16"), "float16", Progress())
+    assert (figures.underflowed, figures.underflowed_tensors) == (2, 1)
+    assert figures.weights == folder.description.parameters and figures.tensors == len(folder.tensors)
+    assert 0.9 * 2**-11 < figures.largest_relative_error <= 2**-11
+    narrower = cast_figures(folder_as_stored(folder, "bfloat16"), "bfloat16", Progress())
+    assert narrower.underflowed == 0 and 0.9 * 2**-8 < narrower.largest_relative_error <= 2**-8
+
+
+def test_what_from_pretrained_keeps_in_float32_stays_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LlamaForCausalLM, "_keep_in_fp32_modules_strict", ["norm"])
+    folder = make_model(tmp_path / "model", "llama")
+    artifact = save(pruned(folder, tmp_path / "work", "bfloat16", "wanda"), folder, tmp_path / "artifact")
+    stored, source = load_file(artifact / WEIGHTS), load_file(folder / WEIGHTS)
+    kept = {name for name, each in stored.items() if each.dtype is torch.float32}
+    assert kept == {name for name in source if "norm" in name}
+    assert all(torch.equal(stored[name], source[name]) for name in kept)
+    model = AutoModelForCausalLM.from_pretrained(artifact)
+    assert {name for name, each in model.named_parameters() if each.dtype is torch.float32} == kept
+
+
+def test_a_model_in_that_dtype_is_left_as_it_is(tmp_path: Path) -> None:
+    folder = open_model(make_model(tmp_path / "model", "llama", dtype=torch.bfloat16))
+    assert folder_as_stored(folder, "bfloat16") is folder_as_stored(folder, "keep") is folder
+
+
+@pytest.mark.parametrize("method", ["wanda", "expert-drop"])
+def test_experts_are_stored_under_their_own_names(method: str, tmp_path: Path) -> None:
+    folder = opened(PER_EXPERT)
+    stored = folder_as_stored(folder, "bfloat16")
+    request = request_for(folder, method, 0.3, is_calibrated=True)
+    result = walk_for(
+        folder, request, device=CPU, calibration=make_tokens(), evaluations={"text": TEXT}, work=tmp_path, stored=stored
+    ).run()
+    artifact = tmp_path / "artifact"
+    write_checkpoint(result.files, result.unchanged, folder.path, artifact, config=result.config)
+    assert {each.dtype for each in load_file(artifact / WEIGHTS).values()} == {torch.bfloat16}
+    reload_check(artifact, result.verification, device=CPU, dtype=torch.float32, discovered=folder.family)
+    again = open_model(artifact, discovered=folder.family)
+    measured = measure(
+        again, {"text": TEXT}, work=tmp_path / "measuring", device=CPU, dtype=torch.float32,
+        activation_budget_bytes=2**30,
+    )  # fmt: skip
+    assert measured.perplexity["text"] == pytest.approx(result.perplexity["text"].pruned, rel=1e-4)
+    figures = cast_figures(stored, "bfloat16", Progress())
+    assert figures.weights == folder.description.parameters
+
+
+def test_quantised_weights_are_rounded_once(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model", "llama-untied")
+    config = store_as_fp8(folder, dtype="float32") / "config.json"
+    raw = json.loads(config.read_text())
+    raw["quantization_config"].pop("dtype", None)
+    config.write_text(json.dumps(raw | {"dtype": "float32"}))
+    result = pruned(folder, tmp_path / "work", "bfloat16", "wanda")
+    artifact = save(result, folder, tmp_path / "artifact")
+    assert {each.dtype for each in load_file(artifact / WEIGHTS).values()} == {torch.bfloat16}
+    assert "quantization_config" not in json.loads((artifact / "config.json").read_text())
+    reload_check(artifact, result.verification, device=CPU, dtype=torch.float32)
+
+
+def test_layers_of_different_shapes_are_stored_in_it(tmp_path: Path) -> None:
+    folder = open_model(make_model(tmp_path / "model", "llama"))
+    request = request_for(folder, "llm-pruner", 0.2, None, {"protected_first": 1}, layout="per_layer")
+    (tmp_path / "work").mkdir()
+    result = walk_for(
+        folder, request, device=CPU, calibration=make_tokens(), evaluations={}, work=tmp_path / "work",
+        stored=folder_as_stored(folder, "bfloat16"),
+    ).run()  # fmt: skip
+    artifact = save(result, folder.path, tmp_path / "artifact")
+    again = open_model(artifact, own_artifact=True)
+    assert again.description.layout == "per_layer" and again.description.dtype == "bfloat16"
+    assert again.description.bytes == 2 * again.description.parameters
+    assert folder_as_stored(again, "bfloat16") is again
+    reload_check(artifact, result.verification, device=CPU, dtype=torch.float32)

@@ -174,8 +174,9 @@ class UnitRemovalPass(BlockPass):
         counts = kept.counts(self.structure, self.kinds) if isinstance(kept, KeptUnits) else kept
         self.notes += counts.notes
         raw = self.pruned_config(counts)
-        narrow = narrow_model(streamed, raw, self.stored_folder)
-        dense = self.dense_streams(streamed, plan.dtype)
+        stored = self.model_as_stored(streamed)
+        narrow = narrow_model(stored, raw)
+        dense, rounded = self.dense_streams(streamed, plan.dtype), self.rounded_streams(stored, plan.dtype)
         pruned = [
             self.stream(f"pruned-{number}", each, narrow, plan.dtype)
             for number, each in enumerate(self.evaluation_tokens)
@@ -183,7 +184,7 @@ class UnitRemovalPass(BlockPass):
         verification = self.stream("verification", self.probe, narrow, plan.dtype)
         refit = self._refit(narrow, counts)
         choice = self._block_choice(counts, narrow, refit)
-        streams = [*dense, *pruned, verification]
+        streams = [*dense, *rounded, *pruned, verification]
         streams += [*(refit.streams if refit else []), *(choice.streams if choice else [])]
         saved = self.resume(streams, len(streamed))
         start = 0
@@ -203,6 +204,11 @@ class UnitRemovalPass(BlockPass):
             if dense:
                 block = streamed.fill_block(index, tensors, plan.dtype)
                 for stream in dense:
+                    stream.advance(block, index)
+                streamed.empty_block(index)
+            if rounded:
+                block = streamed.fill_block(index, self.as_stored(streamed.block_prefix(index), tensors), plan.dtype)
+                for stream in rounded:
                     stream.advance(block, index)
                 streamed.empty_block(index)
             costs: Mapping[KindName, float] = {}
@@ -246,7 +252,11 @@ class UnitRemovalPass(BlockPass):
             sparsities=(),
             removed=removed,
             prunable=self.structure.parameters,
-            perplexity=self.compare(self.dense_perplexities(streamed, dense), self.perplexities(narrow, pruned)),
+            perplexity=self.compare(
+                self.dense_perplexities(streamed, dense),
+                self.perplexities(narrow, pruned),
+                self.perplexities(stored, rounded),
+            ),
             notes=self.notes,
             files=self.store.lasting(BLOCK),
             unchanged=self.stored(streamed.outer_names),

@@ -106,12 +106,11 @@ class LayerwisePass(BlockPass):
         self.method = plan.method
         self.rows = LayerRows()
         self.streamed = StreamedModel(folder, dtype=plan.dtype, device=plan.device)
-        # Its blocks stay empty: the pruned streams go through those of the dense model, filled anew.
-        self.outer = (
-            StreamedModel(self.stored_folder, dtype=plan.dtype, device=plan.device) if self.is_cast else self.streamed
-        )
+        # Its blocks stay empty: all streams go through those of the dense model, filled anew.
+        self.outer = self.model_as_stored(self.streamed)
 
         self.dense = self.dense_streams(self.streamed, plan.dtype)
+        self.rounded = self.rounded_streams(self.outer, plan.dtype)
         self.pruned = [
             self.stream(f"pruned-{number}", each, self.outer, plan.dtype)
             for number, each in enumerate(self.evaluation_tokens)
@@ -136,7 +135,7 @@ class LayerwisePass(BlockPass):
 
     @property
     def streams(self) -> list[Stream]:
-        mine = [*self.dense, *self.pruned, self.verification]
+        mine = [*self.dense, *self.rounded, *self.pruned, self.verification]
         return [*(each for each in (self.calibration, self.dense_calibration) if each is not None), *mine]
 
     def run(self) -> PruneResult:
@@ -214,6 +213,8 @@ class LayerwisePass(BlockPass):
         prefix = streamed.block_prefix(index)
         if self.is_cast:
             tensors.update(self.as_stored(prefix, tensors))
+            for stream in self.rounded:
+                stream.advance(streamed.fill_block(index, tensors, plan.dtype), index)
             block = streamed.fill_block(index, tensors, self.driver.dtype)
 
         def prune_group(group: InputGroup, statistic: InputStatistic) -> None:
@@ -343,6 +344,7 @@ class LayerwisePass(BlockPass):
     def _finish(self, start: int) -> PruneResult:
         streamed, outer = self.streamed, self.outer
         dense = self.dense_perplexities(streamed, self.dense)
+        rounded = self.perplexities(outer, self.rounded)
         unchanged = set(streamed.outer_names)
         head, family = f"{self.folder.family.head}.weight", self.folder.family
         if family.head in self._by_module:
@@ -361,7 +363,7 @@ class LayerwisePass(BlockPass):
             sparsities=self.plan.sparsities,
             removed=sum(row.zeros for row in self.rows.all),
             prunable=sum(self._by_module[row.name][1].numel for row in self.rows.all),
-            perplexity=self.compare(dense, self.perplexities(outer, self.pruned)),
+            perplexity=self.compare(dense, self.perplexities(outer, self.pruned), rounded),
             notes=self.notes,
             files=self.store.lasting(BLOCK),
             unchanged=self.stored(unchanged),

@@ -41,17 +41,19 @@ def measure(
     *,
     work: Path,
     device: torch.device,
+    dtype: torch.dtype | None = None,
     micro_batch: int | None = None,
     activation_budget_bytes: int,
 ) -> Measured:
     """Measure perplexity and verification logits on token ids [sequences, time], block by block, as a pass does.
 
-    `micro_batch` is that of the pass with which the result is compared; `work` is a folder for activations beyond the
+    `dtype`, of the forwards, and `micro_batch` are those of the pass with which the result is compared; without a dtype
+    it is the folder's own. `work` is a folder for activations beyond the
     budget.
     """
     work.mkdir(parents=True, exist_ok=True)
     torch.set_float32_matmul_precision("highest")
-    dtype = DTYPES[folder.description.dtype]
+    dtype = dtype or DTYPES[folder.description.dtype]
     streamed = StreamedModel(folder, dtype=dtype, device=device)
     store, budget = ResumeStore(work, ""), ActivationBudget(activation_budget_bytes)
 

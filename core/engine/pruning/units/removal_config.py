@@ -59,17 +59,14 @@ def config_after_removal(
     return per_layer_config(with_part(raw, family.config_path, others | shared), family, own)
 
 
-def narrow_model(streamed: StreamedModel, raw: JsonObject, stored: ModelFolder | None = None) -> StreamedModel:
-    """Return the model of another config.json with empty blocks, which shares everything else with `streamed`.
-
-    If `stored`, the folder as it is saved, has other dtypes, the model reads everything else from it.
-    """
-    folder = stored or streamed.folder
+def narrow_model(streamed: StreamedModel, raw: JsonObject) -> StreamedModel:
+    """Return the model of another config.json with empty blocks, which shares everything else with `streamed`."""
+    folder = streamed.folder
     return StreamedModel(
         replace(folder, config=folder.config_of(raw)),
         dtype=streamed.dtype,
         device=streamed.device,
-        outer=streamed.model if folder is streamed.folder else None,
+        outer=streamed.model,
     )
 
 

@@ -25,7 +25,7 @@ from core.pipeline.messages import PruneOutput
 from core.pipeline.passes import walk_for
 from core.pipeline.reports.dense_figures import Facts
 from core.pipeline.reports.model_card import SHAPE_CHART
-from core.pipeline.reports.report import EngineSettings, PeakMemory, Report, Rounding
+from core.pipeline.reports.report import EngineSettings, PeakMemory, Report, Rounded, Rounding
 from core.pipeline.stages.inputs import TokenSets, open_place, token_sets
 from core.pipeline.stages.prune.spec import PruneSpec
 from core.pipeline.stages.report import described_texts, reported_model, versions
@@ -85,7 +85,9 @@ def run(spec: PruneSpec, context: StageContext) -> PruneOutput:
     )
     metrics = _metrics(folder.description, result, tokens, artifact_bytes)
     report = _report(spec, walk, result, tokens, peak)
-    report.rounding = None if rounding is None else Rounding(**asdict(rounding))
+    if rounding is not None:
+        perplexity = {name: Rounded.of(pair.dense, pair.rounded) for name, pair in result.perplexity.items()}
+        report.rounding = Rounding(**asdict(rounding), perplexity=perplexity)
     metrics.peak_memory_bytes = peak.of_model
     dense.write_to(report)
     _draw_shapes(report, spec)

@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from core.engine.exporters.huggingface import write_checkpoint
+from core.engine.models.tensors import DTYPES
 from core.engine.pruning.streams.measure import measure
 from core.engine.recovery.language import HOLDOUT_SEQUENCES, Recovered, recover
 from core.engine.recovery.protocols import Teacher
@@ -78,6 +79,7 @@ def run(spec: RecoverSpec, context: StageContext) -> RecoveryOutput:
         {name: each.windows for name, each in sets.items()},
         work=spec.work / "measuring",
         device=device,
+        dtype=DTYPES[open_place(spec.model).description.dtype],
         micro_batch=None if propagation is None else propagation.micro_batch,
         activation_budget_bytes=spec.activation_budget_bytes,
     )

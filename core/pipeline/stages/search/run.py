@@ -12,6 +12,7 @@ import torch
 import transformers
 from transformers import PretrainedConfig, PreTrainedModel
 
+from core.engine.architectures.describe import stored_as
 from core.engine.evaluation.latency import DenseLatency
 from core.engine.models.folder import ModelFolder
 from core.engine.models.implementations import own_implementations
@@ -115,6 +116,7 @@ def search_model(spec: SearchSpec, device: torch.device, on_step: Callable[[Time
     folder, recipe = open_place(spec.model), spec.recipe
     removal, sequence_length = recipe.removal, recipe.timed_length
     assert recipe.target is not None and recipe.target.latency_ratio is not None and removal is not None
+    dtype = DTYPES[stored_as(folder.description, recipe.output.dtype).dtype]
     description, target_ratio = folder.description, recipe.target.latency_ratio
     facts = {
         "method": recipe.method,
@@ -123,7 +125,7 @@ def search_model(spec: SearchSpec, device: torch.device, on_step: Callable[[Time
         "sequence_length": sequence_length,
         **model_facts(folder, spec.model.revision, {}),
     }
-    same = fingerprint("search", facts, Runtime.of(device, DTYPES[description.dtype]))
+    same = fingerprint("search", facts, Runtime.of(device, dtype))
     store = ResumeStore(spec.work, same, spec.previous)
     saved = store.load(LATENCY)
     if isinstance(saved, Saved):
@@ -135,7 +137,7 @@ def search_model(spec: SearchSpec, device: torch.device, on_step: Callable[[Time
         def time_at(sparsity: float) -> Timing:
             request = replace(recipe.request, sparsity=sparsity, at_least=False)  # one of those there are
             config = folder.config_of(run.pruned_config(folder, make_plan(folder, request, device=device)))
-            latency = clock.against(random_model(folder, config, DTYPES[description.dtype], device))
+            latency = clock.against(random_model(folder, config, dtype, device))
             return Timing(latency["pruned_ms"] / latency["dense_ms"], latency["dense_spread"])
 
         sparsities = removal.reachable(cut_for_device(device, recipe.request, description))

@@ -9,10 +9,11 @@ import torch
 from transformers import dynamic_module_utils
 
 from core.engine.architectures.classifier_architecture import ClassifierDescription
-from core.engine.architectures.describe import Description, describe_folder
+from core.engine.architectures.describe import Description, describe_folder, in_dtype
 from core.engine.evaluation.reload_check import reload_check
 from core.engine.evaluation.reload_memory import ReloadRoom, reload_needs
 from core.engine.models.accelerator import CPUBackend, backend_of
+from core.engine.models.tensors import DTYPES
 from core.pipeline.reports.report import Verification
 from core.pipeline.stages.run import StageContext
 from core.pipeline.stages.verify.spec import VerificationOutput, VerifySpec
@@ -36,11 +37,17 @@ def _check_language_model(artifact: Description, spec: VerifySpec, context: Stag
     device = context.device
     importing: Any = dynamic_module_utils
     importing.HF_MODULES_CACHE = str(spec.modules)  # the library reads the environment only once, when it is loaded
-    needs = reload_needs(artifact.language_model, backend_of(device).kind, [_room(device, spec.memory_bytes)])
+    opened = artifact.language_model if spec.dtype is None else in_dtype(artifact.language_model, spec.dtype)
+    needs = reload_needs(opened, backend_of(device).kind, [_room(device, spec.memory_bytes)])
     place, offload = spec.artifact, spec.offload if needs.offloads else None
     try:
         return artifact, reload_check(
-            place.path, spec.expected, device=device, discovered=place.discovered, offload=offload
+            place.path,
+            spec.expected,
+            device=device,
+            dtype=None if spec.dtype is None else DTYPES[spec.dtype],
+            discovered=place.discovered,
+            offload=offload,
         )
     finally:
         shutil.rmtree(spec.offload, ignore_errors=True)  # as large as the model, and the store may need the space

@@ -13,6 +13,7 @@ from secateur_wire.base import JsonObject
 class VerifySpec(DeviceSpec, Spec):
     """Spec of the reload check: open the artifact with from_pretrained in a fresh process, and compare the logits.
 
+    `dtype` is that of the pass that gave the expected logits; None for the artifact's own.
     `modules` is the folder for an imported modelling file. `offload` is the folder for weights that are written to disk
     because the model does not fit in `memory_bytes` of main memory, or on the device.
     """
@@ -23,6 +24,7 @@ class VerifySpec(DeviceSpec, Spec):
     modules: Path
     offload: Path
     memory_bytes: int | None = None
+    dtype: str | None = None
 
 
 class VerificationOutput(TaskOutput):
@@ -45,6 +47,7 @@ class VerifyArtifact(JobStage):
     def supervise(self, job: RunningJob) -> None:
         assert job.expected is not None
         report = job.report
+        measured_in = None if report.rounding is None or report.engine is None else report.engine.model_dtype
         output = job.tasks.run(
             VerifySpec(
                 artifact=job.spec.artifact_place,
@@ -54,6 +57,7 @@ class VerifyArtifact(JobStage):
                 memory_bytes=job.spec.memory_bytes,
                 device=job.spec.device,
                 threads=job.spec.threads,
+                dtype=measured_in,
             ),
             VerificationOutput,
         )

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from core.device_kinds import CPU, DeviceKind
+from core.engine.architectures.describe import is_narrowed
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.unit_splits import MOST_SPLITS, SPLIT_TOKENS
 from core.engine.options.base import MethodParameters
@@ -53,6 +54,7 @@ def compute_cost(description: ModelDescription, job: Recipe, tokens: Tokens, dev
     calibration += GRADIENT_PASSES * allocating_tokens(job, tokens) + compared_tokens(job, tokens)
     measured = tokens.evaluation + tokens.tasks
     models = 2 if job.recovery is None else 3
+    models += is_narrowed(description, job.output.dtype)  # the dense one too, in the new dtype
     timed = 1 + _SEARCH_STEPS * seeks_latency(job)
     passes = calibration + 2 * tokens.tasks + models * tokens.evaluation + timed * _LATENCY_PASSES * tokens.window
     passes += 2 * (tokens.prompts + tokens.written)

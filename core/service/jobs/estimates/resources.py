@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from core.device_kinds import CPU, DeviceKind
 from core.engine.architectures.classifier_architecture import ClassifierDescription
+from core.engine.architectures.describe import in_dtype, is_narrowed, stored_as
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
@@ -107,8 +108,8 @@ def estimate_resources(
     lanes = 1 if refit is None else 2  # a refit has the dense block beside the other, with tokens of its own
     blocks = _largest_block(description)
     loaded = description.parameters - description.prunable_parameters - description.other_module_parameters
-    # Where the pruned model gets another dtype, the dense one has embeddings and head of its own.
-    ends = max(loaded, 0) * width * (1 if job.output.dtype == "keep" else 2)
+    narrowed = is_narrowed(description, job.output.dtype)
+    ends = max(loaded, 0) * width * (2 if narrowed else 1)  # the dense model's, and as they are saved
     block = sum(linear.numel for linear in blocks)
     group = max(_groups(blocks), default=0)
     widest = max(linear.in_features for linear in blocks)
@@ -131,7 +132,9 @@ def estimate_resources(
     batch = min(max(tokens.calibration, tokens.evaluation, tokens.window), _MICRO_BATCH_TOKENS)
     forward_pass = batch * (6 * description.hidden_size + 3 * broadest) * 4
     logits = 3 * 4 * min(LOGIT_POSITIONS, tokens.evaluation) * description.vocabulary_size
-    streams = description.hidden_size * (lanes * forward * tokens.calibration + width * 2 * tokens.evaluation)
+    streams = description.hidden_size * (
+        lanes * forward * tokens.calibration + width * (2 + narrowed) * tokens.evaluation
+    )
     method = get_method(job.method)
     cost, facts = method.variant(job.pattern).cost, facts_of(description, job, tokens)
     streams += description.hidden_size * forward * tokens.calibration * cost.calibration_aims(facts)
@@ -165,8 +168,9 @@ def estimate_resources(
         given = 4 * description.layers * description.hidden_size * allocating
         allocation_bytes = block * (width + 4) + min(given, activation_budget_bytes)
         engine = max(engine, ends + allocation_bytes + sizes.forward_bytes)
+    artifact = stored_as(description, job.output.dtype)
     left = describe_left(description, job, device)
-    check = reload_needs(left, device, rooms)
+    check = reload_needs(in_dtype(left, description.dtype) if narrowed else left, device, rooms)
     model_peak = check.device_memory if device.has_own_memory else check.memory
     longest = [TASKS[task].longest for task in job.evaluation.tasks if task in TASKS]
     questions = max((scoring_bytes(description, each, device.logits_bytes) for each in longest), default=0)
@@ -185,7 +189,7 @@ def estimate_resources(
     if method.measures:  # no model is made, verified or timed
         model_peak = writing
     training = training_bytes(
-        description,
+        artifact,
         job.recovery,
         device=device,
         activation_budget_bytes=activation_budget_bytes,
@@ -196,9 +200,8 @@ def estimate_resources(
     work = compute_cost(description, job, tokens, device)
     processes = 1 if method.measures else (5 if tokens.tasks else 3) + seeks_latency(job)
     processes += bool(tokens.written) + bool(tokens.own_text)
-    copies = is_fetched + 3 * (not method.measures)
     # Blocks, artifact, its copy in a local store; before that is made, experts that were stacked for the check.
-    stored = description.bytes * copies + training.disk
+    stored = description.bytes * is_fetched + artifact.bytes * 3 * (not method.measures) + training.disk
     stored += 0 if choosing is None else description.prunable_parameters * width  # as trained
     added = _added_cost(description, job)
     processes += added.processes
