@@ -34,6 +34,14 @@ def without_sparsity(body: dict[str, Any]) -> dict[str, Any]:
             {"target": {"bytes": 4 * (PARAMETERS - 2176) + 4352 // 8}, "output": {"format": "packed"}},
             0.5 + 0.5 / 16,
         ),
+        (STRUCTURED | {"target": {"bytes": 2 * 4860}, "output": {"dtype": "bfloat16"}}, 0.25),
+        (
+            {
+                "target": {"bytes": 2 * (PARAMETERS - 2176) + 4352 // 8},
+                "output": {"format": "packed", "dtype": "float16"},
+            },
+            0.5 + 0.5 / 16,
+        ),
     ],
 )
 def test_a_target_is_kept_as_given_beside_the_sparsity_it_means_and_the_recipe_runs_again(
@@ -49,6 +57,18 @@ def test_a_target_is_kept_as_given_beside_the_sparsity_it_means_and_the_recipe_r
     other = api.post("/v1/jobs", json=inspected | {"sparsity": job["sparsity"] + 0.01})
     assert (other.status_code, other.json()["code"], other.json()["param"]) == (422, "invalid_sparsity", "sparsity")
     assert "leave one of them out" in other.json()["detail"]
+
+
+def test_an_artifact_in_half_the_bytes_is_estimated_at_half(api: TestClient, job_body: dict[str, Any]) -> None:
+    def inspected(**output: str) -> dict[str, Any]:
+        answer = api.post("/v1/models/inspect", json=job_body | {"output": output}).raise_for_status()
+        found: dict[str, Any] = answer.json()
+        return found
+
+    wide, narrow = inspected(), inspected(dtype="bfloat16")
+    assert (wide["artifact"]["bytes"], narrow["artifact"]["bytes"]) == (4 * PARAMETERS, 2 * PARAMETERS)
+    assert (narrow["bytes"], narrow["job"]["output"]["dtype"]) == (wide["bytes"], "bfloat16")
+    assert narrow["estimate"]["disk_bytes"] < wide["estimate"]["disk_bytes"]
 
 
 def test_a_latency_leaves_the_sparsity_to_the_worker_and_counts_in_the_estimate(
