@@ -1,6 +1,7 @@
 """Jobs whose artifact is in a narrower dtype than the model, with the real runner."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,8 @@ def test_report_and_card_say_what_the_rounding_cost(jobs: Queue, narrow: str) ->
 
 
 def test_packed_weights_are_restored_in_it(jobs: Queue, narrow: str, tmp_path: Path) -> None:
-    unpack_folder(artifact(jobs, narrow), tmp_path / "dense")
+    shutil.copytree(artifact(jobs, narrow), tmp_path / "dense")
+    unpack_folder(tmp_path / "dense")
     assert dtypes(tmp_path / "dense") == {torch.bfloat16}
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "dense")
     assert model.dtype is torch.bfloat16
@@ -65,9 +67,9 @@ def test_packed_weights_are_restored_in_it(jobs: Queue, narrow: str, tmp_path: P
 def test_a_job_on_that_artifact_goes_on_in_its_dtype(
     jobs: Queue, body: dict[str, Any], narrow: str, finish: Finish
 ) -> None:
-    later = finish(
-        body | {"model": f"job:{narrow}", "method": "depth", "sparsity": 0.2, "output": {"layout": "per_layer"}}
-    )
+    asked = {"method": "llm-pruner", "sparsity": 0.2, "parameters": {"protected_first": 1}}
+    output = {"dtype": "bfloat16", "layout": "per_layer"}
+    later = finish(body | asked | {"model": f"job:{narrow}", "output": output})
     assert dtypes(artifact(jobs, later)) == {torch.bfloat16} and "rounding" not in jobs.report(later)
     config = json.loads((artifact(jobs, later) / "config.json").read_text())
     assert config["dtype"] == "bfloat16"

@@ -59,15 +59,15 @@ def reload_check(
     own: dict[str, float] = {}
     if dtype is not None:
         del model  # before it is opened again
-        again = None if offload is None else offload / "again"
-        model, runs_code = _open(artifact, device, None, discovered, again)
-        logits = model(input_ids=tokens_BT).logits.float().cpu()
-        if not logits.isfinite().all():
+        elsewhere = None if offload is None else offload / "again"
+        model, runs_code = _open(artifact, device, None, discovered, elsewhere)
+        narrow_logits = model(input_ids=tokens_BT).logits.float().cpu()
+        if not narrow_logits.isfinite().all():
             raise ReloadCheckFailed(
                 f"in {str(model.dtype).removeprefix('torch.')} the model's outputs (logits) are infinite or not a "
                 "number: its activations are beyond the range of that dtype, so use another output.dtype"
             )
-        own = {"difference_in_own_dtype": float((logits - wanted["logits"]).abs().max())}
+        own = {"difference_in_own_dtype": float((narrow_logits - wanted["logits"]).abs().max())}
     # the source's generation config may choose another decoding, or a compiler
     model.generation_config = GenerationConfig()
     generated = model.generate(tokens_BT[:, :4], max_new_tokens=2, min_new_tokens=2, do_sample=False)

@@ -23,15 +23,16 @@ from core.progress import Progress
 from secateur_wire.base import JsonObject
 from secateur_wire.job_body import StoredDtype
 
+_AT_ONCE = 2**22
 _STORED = {name: stored for stored, name in WEIGHT_DTYPES.items()}
 
 
 @dataclass
 class CastFigures:
-    """What a cast does to the weights of a model: numbers of tensors and of weights that were cast.
+    """Figures of a cast of a model's weights: numbers of tensors and of weights that were cast.
 
-    `largest_relative_error` is of the rounding, over the weights whose result is a normal number; `largest_in` is the
-    tensor that has it. `underflowed` counts weights that were not zero and are zero now, `underflowed_tensors` the
+    `largest_relative_error` is of the rounding, over the weights that are normal numbers of the dtype; `largest_in` is
+    the tensor that has it. `underflowed` counts weights that were not zero and became zero, `underflowed_tensors` the
     tensors that have any.
     """
 
@@ -43,21 +44,24 @@ class CastFigures:
     underflowed: int = 0
     underflowed_tensors: int = 0
 
-    def add(self, name: str, before: Tensor, after: Tensor) -> None:
-        """Add a tensor, before and after its cast."""
+    def add(self, name: str, weight: Tensor) -> None:
+        """Add a tensor before its cast, some weights at a time; raises InvalidRequest as `cast_weight` does."""
+        dtype, lost = DTYPES[self.dtype], 0
+        for before in weight.view(-1).split(_AT_ONCE):
+            after = before.to(dtype)
+            if not after.isfinite().all():
+                cast_weight(name, weight, dtype)
+            lost += int(((after == 0) & (before != 0)).sum())
+            magnitude = before.abs()
+            is_normal = magnitude >= torch.finfo(dtype).tiny
+            error = (before - after.to(before.dtype)).abs_().div_(magnitude.where(is_normal, 1.0))
+            largest = float(error.mul_(is_normal).max())
+            if largest > self.largest_relative_error:
+                self.largest_relative_error, self.largest_in = largest, name
         self.tensors += 1
-        self.weights += before.numel()
-        if not before.numel():
-            return
-        lost = int(((after == 0) & (before != 0)).sum())
+        self.weights += weight.numel()
         self.underflowed += lost
         self.underflowed_tensors += bool(lost)
-        magnitude = before.abs()
-        is_normal = magnitude >= torch.finfo(after.dtype).tiny
-        error = (before - after.to(before.dtype)).abs_().div_(magnitude.where(is_normal, 1.0))
-        largest = float(error.mul_(is_normal).max())
-        if largest > self.largest_relative_error:
-            self.largest_relative_error, self.largest_in = largest, name
 
 
 def folder_as_stored(folder: ModelFolder, dtype: StoredDtype) -> ModelFolder:
@@ -90,10 +94,9 @@ def folder_as_stored(folder: ModelFolder, dtype: StoredDtype) -> ModelFolder:
 def cast_figures(stored: ModelFolder, dtype: str, progress: Progress) -> CastFigures:
     """Read every tensor that is cast, and return the figures; raises InvalidRequest for one beyond float16's range."""
     figures = CastFigures(dtype)
-    entries = [each for entry in stored.tensors.values() for each in _cast_entries(entry)]
+    entries = [each for entry in stored.tensors.values() for each in _cast_entries(entry) if each.numel]
     for entry in counted(entries, "rounding weights"):
-        before = read_tensor(entry.source)
-        figures.add(entry.name, before, cast_weight(entry.name, before, DTYPES[dtype]))
+        figures.add(entry.name, read_tensor(entry.source))
         progress.raise_if_stopped()
     return figures
 

@@ -60,8 +60,7 @@ def model_card(recipe: Recipe, report: Report) -> str:
     lines += _added_files(metrics)
     if metrics.latency is not None:
         lines += parts.latencies(metrics.latency)
-    rounding = [] if report.rounding is None else [f"- {plain(report.rounding.words)}"]
-    lines += ["", *_target(metrics), *rounding, *(f"- {plain(note)}" for note in report.notes), ""]
+    lines += ["", *_target(metrics), *(f"- {plain(note)}" for note in report.notes), ""]
     if exported is not None:
         lines += [OFFERED[recipe.output.format].opening, ""]
     lines += parts.how_to_open(report)

@@ -72,7 +72,7 @@ class Rounding(Record):
 
     @property
     def words(self) -> str:
-        """Sentences for the model card."""
+        """Sentences for the notes of the report."""
         ratios = ", ".join(
             f"× {each.ratio:.5g} on {name}" for name, each in self.perplexity.items() if each.ratio is not None
         )

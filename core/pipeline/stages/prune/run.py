@@ -88,6 +88,7 @@ def run(spec: PruneSpec, context: StageContext) -> PruneOutput:
     if rounding is not None:
         perplexity = {name: Rounded.of(pair.dense, pair.rounded) for name, pair in result.perplexity.items()}
         report.rounding = Rounding(**asdict(rounding), perplexity=perplexity)
+        report.note(report.rounding.words)
     metrics.peak_memory_bytes = peak.of_model
     dense.write_to(report)
     _draw_shapes(report, spec)

@@ -109,7 +109,7 @@ def estimate_resources(
     blocks = _largest_block(description)
     loaded = description.parameters - description.prunable_parameters - description.other_module_parameters
     narrowed = is_narrowed(description, job.output.dtype)
-    ends = max(loaded, 0) * width * (2 if narrowed else 1)  # the dense model's, and as they are saved
+    ends = max(loaded, 0) * width * (5 if narrowed else 2) // 2  # the dense model's, and those that are cast
     block = sum(linear.numel for linear in blocks)
     group = max(_groups(blocks), default=0)
     widest = max(linear.in_features for linear in blocks)

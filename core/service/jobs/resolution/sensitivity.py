@@ -32,6 +32,7 @@ def measured_body(body: JobBody) -> JobBody:
         "evaluation.tasks": bool(body.evaluation.tasks),
         "evaluation.prompts": bool(body.evaluation.prompts),
         "output.format": body.output.format != Output().format,
+        "output.dtype": body.output.dtype != Output().dtype,
         "output.exports": bool(body.output.exports),
         "target": body.target is not None,
     }
