@@ -20,6 +20,7 @@ from core import telemetry
 from core.database import transaction
 from core.pipeline.reports.how_to_run import FOLDER
 from core.service.jobs import comparison, service
+from core.service.jobs.alternatives import job_with_measured
 from core.service.jobs.comparison import FEWEST, MOST, Comparison
 from core.service.jobs.random_baseline import with_random_baseline
 from core.service.jobs.resolution.hub_lookup import HUB_ERRORS
@@ -187,6 +188,7 @@ def compare_jobs(
 def get_job(job_id: str, caller: Viewer, session: DatabaseSession, state: State) -> Job:
     """Return one job."""
     job = with_random_baseline(session, caller.team_id, service.get_job(session, caller.team_id, job_id))
+    job = job_with_measured(session, caller.team_id, job)
     return with_waiting_reason(session, job, state.settings)
 
 

@@ -78,12 +78,14 @@ class MethodInfo(Variant):
 
     The method itself is the variant for its patterns, except for patterns with an entry in `variants`. `summary` is one
     line. Lists of methods are sorted by `rank`, lowest first. `is_baseline` marks a method that chooses at random, for
-    comparison with others. `offers` are jobs that the planner may propose.
+    comparison with others. A method that `measures` only reports figures and produces no model. `offers` are jobs that
+    the planner may propose.
     """
 
     id: str
     rank: int = Field(exclude=True)
     is_baseline: bool = Field(False, exclude=True)
+    measures: bool = Field(False, exclude=True)
     title: str
     summary: str
     paper: Paper | None
@@ -107,9 +109,9 @@ class MethodInfo(Variant):
         return bool(self.patterns)
 
     @property
-    def measures(self) -> bool:
-        """Return whether the method only reports figures and produces no model."""
-        return not self.prunes and not self.needs.training
+    def only_stores(self) -> bool:
+        """Return whether the method changes no weight, so that a job only writes the model in other forms."""
+        return not self.prunes and not self.measures and not self.needs.training
 
     @property
     def shared_patterns(self) -> tuple[PatternFamily, ...]:

@@ -173,6 +173,13 @@ REFUSALS: dict[str, tuple[dict[str, Any], str, str]] = {
         "unknown_model",
         "recovery.teacher",
     ),
+    "none, and nothing to write": ({"method": "none", "sparsity": None}, "invalid_request", "output"),
+    "none with sparsity": ({"method": "none", "output": {"dtype": "bfloat16"}}, "invalid_sparsity", "sparsity"),
+    "none with recovery": (
+        {"method": "none", "sparsity": None, "output": {"format": "packed"}, "recovery": {"method": "lora"}},
+        "invalid_request",
+        "recovery",
+    ),
     "per layer, and nothing gets narrower": (
         {"output": {"layout": "per_layer"}},
         "invalid_request",

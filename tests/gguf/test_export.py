@@ -13,7 +13,9 @@ from core.engine.architectures.describe import describe_folder
 from core.engine.exporters.gguf import runtime
 from core.engine.exporters.gguf.exporter import GgufFiles
 from core.engine.exporters.gguf.gate import Agreement, require_agreement
+from core.engine.exporters.gguf.info import INFO
 from core.engine.exporters.gguf.runtime import running_llama_cpp
+from core.engine.models.folder import open_model
 from core.methods.registry import parse_parameters
 from core.pipeline.recipes.outputs import resolve_output
 from core.pipeline.recipes.parts import Output
@@ -56,6 +58,8 @@ def test_files_of_all_types_predict_what_a_cut_model_does_and_none_else_is_left(
         assert each.kl is not None and -1e-12 < each.kl < most[each.type]
         assert each.predictions is not None and each.predictions >= 2000
         assert each.bytes == (cut / each.file).stat().st_size
+    tensors = GGUFReader(cut / "model-Q8_0.gguf").tensors
+    assert INFO.dense_sizes(open_model(cut).description)["Q8_0"] == sum(each.n_bytes for each in tensors)
     assert {file.name for file in cut.glob("*.gguf*")} == {each.file for each in exported.files}
     run_stage(ImportGgufSpec(source=cut / "model-F32.gguf", target=tmp_path / "back"), Progress(), lambda: 0)
     before, after = (load_file(folder / "model.safetensors") for folder in (cut, tmp_path / "back"))
@@ -136,7 +140,7 @@ def test_what_the_worker_or_the_model_s_files_lack_is_refused(tmp_path: Path, mo
 @pytest.mark.parametrize(
     ("family", "types", "said"),
     [
-        ("opt", ["F16"], "not of OPTForCausalLM"),
+        ("opt", ["F16"], "not for OPTForCausalLM"),
         ("llama", ["F16", "Q4_K_M"], "blocks of 256.* use F16"),
         ("llama", ["F16", "F16"], "has one twice"),
     ],

@@ -16,13 +16,14 @@ import torch
 from core.database import transaction
 from core.engine.exporters.gguf.exporter import GgufFiles
 from core.pipeline.messages import Spec
+from core.service.jobs.alternatives import job_with_measured
 from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.model import resolve_model
 from core.service.registry.schemas import DatasetBody, ModelBody
 from core.service.registry.service import register_dataset, register_model
 from core.service.sources.references import StoredModel
 from tests.gguf.trained import LINES, save_trained
-from tests.runner.conftest import Work, artifact, shown_ways
+from tests.runner.conftest import Finish, Work, artifact, shown_ways
 from tests.runner.models import write_model
 from tests.shown_ways import lay_out, run_in_shell
 from tests.worker.conftest import Queue, runner_of
@@ -118,6 +119,31 @@ def _chat_as_the_card_says(card: str, folder: Path) -> None:
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0 and done.stdout.strip(), done.stderr[-2000:]
+
+
+def test_a_job_that_prunes_nothing_measures_what_a_pruning_job_is_compared_with(
+    jobs: Queue, body: dict[str, Any], finish: Finish
+) -> None:
+    pruned = finish(body | {"output": {}, "gates": {}})
+    stored = finish({name: body[name] for name in ("model", "evaluation", "gates", "output")} | {"method": "none"})
+    job, card = jobs.job(stored), (artifact(jobs, stored) / "README.md").read_text()
+    assert job.metrics is not None and job.verdict is None and "alternatives" not in job.metrics
+    assert job.metrics["perplexity"]["lines"]["ratio"] == 1 and job.metrics["sparsity"]["model"] == 0
+    assert "stored in other forms" in card and "| | given | stored |" in card
+    (exported,) = job.metrics["exports"]
+    assert exported["kl"] < 0.01 and "speed" not in exported, "as fast as the dense model's, which it is"
+    before = jobs.job(pruned)
+    (bfloat16, counted) = before.measured.alternatives
+    assert (bfloat16.name, bfloat16.ratio) == ("dense in bfloat16", 0.5)
+    assert counted.kl is None and 0 < exported["bytes"] - counted.bytes < 100_000, "its vocabulary"
+    assert (
+        f"| bytes of the dense as gguf Q8\\_0, for comparison | {counted.bytes:,}"
+        in (artifact(jobs, pruned) / "README.md").read_text()
+    )
+    with transaction(jobs.sessions) as session:
+        known = job_with_measured(session, jobs.team, before).measured.alternatives
+    (q8,) = (each for each in known if each.name == counted.name)
+    assert (q8.bytes, q8.kl, q8.basis) == (exported["bytes"], exported["kl"], f"measured by {stored}")
 
 
 def test_what_the_worker_finds_in_the_files_ends_a_job_before_it_prunes(

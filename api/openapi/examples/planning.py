@@ -102,6 +102,19 @@ EXAMPLES: Final[dict[str, Any]] = {
             "prefill_ratio and decode_ratio: zeros are faster only in runtimes and on devices made for them",
         ],
         "warnings": [],
+        "alternatives": [
+            {
+                "name": "dense as gguf Q8_0",
+                "output": {"exports": [{"format": "gguf", "types": ["Q8_0"]}]},
+                "bytes": 144811712,
+                "ratio": 0.269,
+                "basis": f"measured by {JOB}",
+                "kl": 0.0004,
+                "top_1": 0.991,
+                "perplexity_ratio": None,
+            }
+        ],
+        "instead": None,
     },
     "SampleRequest": _REQUEST,
     "SampleBody": {"goal": "speed"},

@@ -29,6 +29,7 @@ from core.engine.cuts.report import unit_rows
 from core.engine.options.sensitivity_curves import Sensitivity
 from core.methods.registry import METHODS
 from core.service.jobs import service
+from core.service.jobs.alternatives import job_with_measured
 from core.service.jobs.random_baseline import with_random_baseline
 from core.service.jobs.schemas import JobBody
 from core.service.jobs.snapshots import metric_names, take_snapshot
@@ -53,7 +54,7 @@ _LAST_EVENTS = 20
 def show_job(request: Request, job_id: str, caller: Viewer, session: DatabaseSession, state: State) -> Response:
     """Show everything up to the job's newest event; the page's stream continues from there."""
     now = take_snapshot(session, caller.team_id, job_id)
-    job = with_random_baseline(session, caller.team_id, now.job)
+    job = job_with_measured(session, caller.team_id, with_random_baseline(session, caller.team_id, now.job))
     now = replace(now, job=with_waiting_reason(session, job, state.settings))
     before = max(now.last_event - _LAST_EVENTS, 0)
     newest = service.read_events(session, caller.team_id, job_id, after=before, limit=now.last_event - before).data
@@ -238,7 +239,7 @@ def _page_turn(
         if is_changed:
             context |= job_page.stages(session, team_id, now)
         if is_over:
-            now = replace(now, job=with_random_baseline(session, team_id, now.job))
+            now = replace(now, job=job_with_measured(session, team_id, with_random_baseline(session, team_id, now.job)))
             context |= job_page.result(session, team_id, now)
         curves = curves_of(page.data)
         if curves and drawn is None:

@@ -22,7 +22,11 @@ _GROUPS: Final = (
         "Single weights become zero anywhere, and the others are trained in between.",
     ),
     (("structured",), "Structured", "Whole heads, channels, filters or layers are removed. The model gets smaller."),
-    ((), "Without pruning", "Train a model that was pruned before, or measure what its layers can lose."),
+    (
+        (),
+        "Without pruning",
+        "Store a model in other forms, train one that was pruned before, or measure what the layers can lose.",
+    ),
 )
 """Groups by the patterns for which a method has the same result."""
 

@@ -246,6 +246,34 @@ class LayerSensitivity(Record):
     most_sensitive: str | None = None
 
 
+class Alternative(Record):
+    """Copy of the dense model that is smaller without pruning, with the `output` of a `none` job that makes it.
+
+    `bytes` are those of its tensors, or of its file where a job wrote it, and `basis` says which. `ratio` is `bytes`
+    over the dense model's bytes. `kl` (mean divergence in nats) and `top_1` (share of equal likeliest tokens) compare
+    it with the dense model, and `perplexity_ratio` is its perplexity over the dense one on the worst text; all three
+    are None where no job measured them.
+    """
+
+    name: str
+    output: JsonObject
+    bytes: int
+    ratio: Number
+    basis: str
+    kl: Number | None = None
+    top_1: Number | None = None
+    perplexity_ratio: Number | None = None
+
+    @property
+    def quality(self) -> str:
+        """Return its measured quality in words."""
+        if self.kl is not None and self.top_1 is not None:
+            return f"KL {self.kl:.2g} nats, the same likeliest token for {self.top_1:.1%}"
+        if self.perplexity_ratio is not None:
+            return f"perplexity × {self.perplexity_ratio:.4g}"
+        return "quality not measured yet"
+
+
 class Seconds(Record):
     """Wall time in total, and of each stage by its name."""
 
@@ -254,7 +282,7 @@ class Seconds(Record):
 
 
 class Metrics(Record):
-    """Figures of a job, as far as they were measured."""
+    """Figures of a job, as far as they were measured; `alternatives` are what the dense model takes without pruning."""
 
     perplexity: dict[str, Perplexity] = Field(default_factory=dict)
     accuracy: dict[str, Accuracy] = Field(default_factory=dict)
@@ -268,5 +296,6 @@ class Metrics(Record):
     exports: list[ExportedFile] = Field(default_factory=list)
     latency: Latency | None = None
     target: TargetReached | None = None
+    alternatives: list[Alternative] = Field(default_factory=list)
     seconds: Seconds | None = None
     peak_memory_bytes: int | None = None

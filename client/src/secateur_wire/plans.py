@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from secateur_wire.base import JsonObject, OneOf, WireModel
+from secateur_wire.metrics import Alternative
 
 Goal = Literal["speed", "size", "sparsity", "sensitivity"]
 FigureName = Literal[
@@ -81,7 +82,8 @@ class Plan(WireModel):
 
     `summary` describes the job in one sentence. `figures` are those of the chosen amount, by `FigureName`. `points` has
     the figures of other amounts too, for another choice. `unknown` lists the figures that cannot be estimated, with the
-    reasons. `warnings` are those that the job will have.
+    reasons. `warnings` are those that the job will have. `alternatives` are smaller copies of the model that need no
+    pruning; `instead` is the body of a job that makes one of them, where the plan is not worth its cost.
     """
 
     object: Literal["plan"] = "plan"
@@ -95,3 +97,5 @@ class Plan(WireModel):
     points: list[PlanPoint]
     unknown: list[str]
     warnings: list[str]
+    alternatives: list[Alternative] = Field(default_factory=list)
+    instead: JsonObject | None = None

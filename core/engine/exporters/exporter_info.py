@@ -1,6 +1,6 @@
 """Description of an exporter, from its folder: its form, the models it applies to, and its effects."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -82,6 +82,13 @@ class AddedExporterInfo(ExporterInfo):
 
     def check_types(self, description: ModelDescription, types: Sequence[str], losses: Losses, param: str) -> None:
         """Require that the form can hold a language model without the lost parts; raises InvalidRequest."""
+
+    def dense_sizes(self, description: ModelDescription) -> Mapping[str, int]:
+        """Return the bytes of an unpruned model's tensors in the types that cost it little quality, by type.
+
+        Types that cannot hold the model, or whose sizes only their runtime knows, are left out.
+        """
+        return {}
 
     def widths(self, types: Sequence[str]) -> tuple[int, ...]:
         """Return the numbers that should divide widths, for these types, the largest (and costliest) first."""

@@ -1,34 +1,13 @@
 """Recover: its description and parameters."""
 
-from typing import Any, Self
-
-from pydantic import GetJsonSchemaHandler, model_validator
-from pydantic.json_schema import JsonSchemaValue
-
-from core.engine.options.propagation import PropagationOptions
-from core.engine.removals.weights.options import LayerSelection
 from core.methods.cost import CostFacts, GradientCost
 from core.methods.method_info import UNCHANGED, MethodInfo
+from core.methods.none.info import NoParameters
 from secateur_wire.methods import Needs
 
 
-class RecoverParameters(LayerSelection, PropagationOptions):
+class RecoverParameters(NoParameters):
     """Parameters of `recover`: none of its own, what it does is said in the job's `recovery`."""
-
-    @model_validator(mode="after")
-    def _as_they_are(self) -> Self:
-        changed = [
-            name
-            for name, field in type(self).model_fields.items()
-            if getattr(self, name) != field.get_default(call_default_factory=True)
-        ]
-        if changed:
-            raise ValueError(f"recover prunes nothing and takes no parameters ({', '.join(changed)}): use recovery")
-        return self
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, schema: Any, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return {**handler(schema), "properties": {}}
 
 
 class RecoverCost(GradientCost[RecoverParameters]):

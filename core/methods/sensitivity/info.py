@@ -14,6 +14,7 @@ class SensitivityParameters(SensitivityOptions, MethodParameters):
 INFO = MethodInfo(
     id="sensitivity",
     rank=150,
+    measures=True,
     title="Sensitivity",
     summary="Prunes nothing. Measures how the loss rises with the pruning rate of each layer alone, for any method "
     "that makes weights zero. A later job can take its rates from the result.",

@@ -5,6 +5,7 @@ from core.engine.architectures.describe import Description, is_narrowed
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.engine.cuts.losses import Losses
 from core.engine.exporters.registry import ADDED, OFFERED
+from core.methods.registry import get_method
 from core.pipeline.recipes.parts import Output
 from core.pipeline.recipes.request import ResolvedRequest
 from secateur_wire.errors import InvalidRequest
@@ -14,6 +15,13 @@ def resolve_output(output: Output, description: Description, request: ResolvedRe
     """Return the output with its form's defaults; raises InvalidRequest if it does not fit the form or the model."""
     _check_exports(output, description, request)
     exporter = OFFERED[output.format]
+    as_it_is = exporter.written == "first" and not output.exports and output.dtype in ("keep", description.dtype)
+    if as_it_is and get_method(request.method).only_stores:
+        raise InvalidRequest(
+            f"output: {request.method} prunes nothing, and the output asks for the model as it is: add output.exports, "
+            'for example [{"format": "gguf", "types": ["Q8_0"]}], or a narrower output.dtype',
+            param="output",
+        )
     if exporter.default_compression is None and output.compression is not None:
         compressed = " and ".join(repr(form) for form, each in OFFERED.items() if each.default_compression is not None)
         raise InvalidRequest(

@@ -31,7 +31,8 @@ def model_card(recipe: Recipe, report: Report) -> str:
     method = get_method(recipe.method)
     recovery = report.recovery
     parts = CARDS[(report.model and report.model.task) or "language-model"]
-    names = ("dense", "pruned") if method.prunes else ("given", "trained")
+    names = ("dense", "pruned") if method.prunes else ("given", "stored" if method.only_stores else "trained")
+    title = "stored in other forms" if method.only_stores else "trained further"
     lines = [
         "---",
         "library_name: transformers",
@@ -39,7 +40,7 @@ def model_card(recipe: Recipe, report: Report) -> str:
         f"tags: [{', '.join(('pruning', method.id, *parts.tags))}]",
         "---",
         "",
-        f"# {plain(recipe.model)}, {f'pruned with {method.title}' if method.prunes else 'trained further'}",
+        f"# {plain(recipe.model)}, {f'pruned with {method.title}' if method.prunes else title}",
         "",
         *_verdict(recipe, metrics),
         recipe.request.pass_removal.outcome(
@@ -53,6 +54,10 @@ def model_card(recipe: Recipe, report: Report) -> str:
         *parts.figures(metrics, pruned=method.prunes),
         f"| parameters not zero | {parameters.dense:,} | {parameters.nonzero:,} |",
         f"| bytes of weights | {sizes.dense:,} | {sizes.artifact:,} |",
+    ]
+    lines += [
+        f"| bytes of the {plain(each.name)}, for comparison | {each.bytes:,} (× {each.ratio:.3g}) | |"
+        for each in metrics.alternatives
     ]
     exported = report.exported(recipe.output.format)
     if exported is not None:

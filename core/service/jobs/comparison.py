@@ -13,6 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from core.methods.registry import get_method
+from core.service.jobs.alternatives import job_with_measured
 from core.service.jobs.noise import differs_measurably, is_same_share
 from core.service.jobs.schemas import Job, JobBody
 from core.service.jobs.service import get_jobs, is_of_kept_attempt
@@ -213,7 +214,7 @@ def compare_jobs(
 ) -> Comparison:
     """Compare jobs, each once. Raises NotFound, InvalidRequest where they are too few or too many."""
     ids = list(dict.fromkeys(job_ids))
-    jobs = get_jobs(session, team_id, ids[: MOST + 1])
+    jobs = [job_with_measured(session, team_id, each) for each in get_jobs(session, team_id, ids[: MOST + 1])]
     if not FEWEST <= len(ids) <= MOST:
         raise InvalidRequest(f"job: name {FEWEST} to {MOST} different jobs, not {len(ids)}", param="job")
     reports = select(JobReportRow.job_id, JobReportRow.report["layers"]).join(JobRow, is_of_kept_attempt(JobReportRow))

@@ -5,10 +5,11 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from core.engine.architectures.describe import Description
+from core.engine.architectures.describe import Description, stored_as
 from core.engine.options.patterns import parse_pattern
 from core.pipeline.recipes.request import ResolvedRequest
 from core.pipeline.recipes.sizes import expected_size
+from secateur_wire.job_body import StoredDtype
 from secateur_wire.plans import Goal
 
 PACKED = "packed"
@@ -61,14 +62,15 @@ class Scale:
         return [each for each in steps if self.least <= each <= self.most]
 
 
-def scale_for(goal: Goal, description: Description, request: ResolvedRequest) -> Scale:
-    """Return the scale of a goal for a request that fits the model."""
+def scale_for(goal: Goal, description: Description, request: ResolvedRequest, dtype: StoredDtype) -> Scale:
+    """Return the scale of a goal for a request that fits the model, whose artifact is stored in a dtype."""
     if request.shrinks:
         return _of_parameters(description, request)
     fixed = parse_pattern(request.pattern).sparsity
     if goal == "size":
         dense = description.bytes
-        start, half = (expected_size(description, request, PACKED, sparsity=each)[1] for each in (0.0, 0.5))
+        stored = stored_as(description, dtype)
+        start, half = (expected_size(stored, request, PACKED, sparsity=each)[1] for each in (0.0, 0.5))
         slope = dense / (2 * (start - half))
         offset = (start - dense) / (2 * (start - half))
         least = max(math.ceil(-100 * offset / slope) / 100, 0.0) + 0.01

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
-from core.engine.architectures.describe import Description
+from core.engine.architectures.describe import Description, stored_as
 from core.engine.exporters.registry import OFFERED
 from core.pipeline.recipes.request import ResolvedRequest
 from core.pipeline.recipes.sizes import expected_size
@@ -15,6 +15,7 @@ from core.service.plans.curves import CurvePlace, ExpectedExcess, Slope, expecte
 from core.service.plans.evidence import Evidence, Question, evidence_for, slope_for
 from core.service.plans.outcomes import Latency, Outcome
 from core.service.plans.past_jobs import DensePerplexity
+from secateur_wire.job_body import StoredDtype
 from secateur_wire.jobs import Estimate
 from secateur_wire.plans import FigureName, Goal, PlanFigure
 from secateur_wire.progress import seconds_range
@@ -133,16 +134,23 @@ def bits_per_byte_figure(perplexity: PlanFigure, dense: DensePerplexity) -> Plan
 
 
 def size_figure(
-    description: Description, request: ResolvedRequest, goal: Goal, scale: Scale, amount: float
+    description: Description,
+    request: ResolvedRequest,
+    goal: Goal,
+    scale: Scale,
+    amount: float,
+    dtype: StoredDtype,
 ) -> PlanFigure:
-    """Return the bytes of the artifact's weights as stored in its files."""
+    """Return the bytes of the artifact's weights as stored in its files, in a dtype."""
     form = PACKED if goal == "size" else "dense"
     nearest, step = scale.rounded(amount)
-    _, expected = expected_size(description, request, form, sparsity=scale.sparsity(nearest))
+    stored = stored_as(description, dtype)
+    _, expected = expected_size(stored, request, form, sparsity=scale.sparsity(nearest))
     ratio = expected / description.bytes
-    basis = "counted: what is left of every tensor, in its own type"
+    kept = "its own type" if dtype == "keep" else dtype
+    basis = f"counted: what is left of every tensor, in {kept}"
     if OFFERED[form].leaves_out_zeros:
-        basis = "counted: a bit for every weight that may be zero, and the others in their own type"
+        basis = f"counted: a bit for every weight that may be zero, and the others in {kept}"
     return PlanFigure(
         estimate=ratio, low=max(ratio - step, 0.0), high=min(ratio + step, 1.0), source="account", count=0, basis=basis
     )

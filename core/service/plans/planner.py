@@ -9,7 +9,9 @@ from core.engine.options.patterns import parse_pattern
 from core.methods.registry import get_method
 from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
+from core.pipeline.reports.alternatives import narrower_dtype
 from core.pipeline.reports.verdict import CLOSE_TO_DENSE
+from core.service.jobs.alternatives import STORING
 from core.service.jobs.estimates.history import estimate_that_fits
 from core.service.jobs.estimates.traced_needs import COARSE
 from core.service.jobs.resolution.context import RequestContext
@@ -25,11 +27,13 @@ from core.service.plans.figures import LossEstimates, bits_per_byte_figure, seco
 from core.service.plans.job_bodies import Texts, choose_texts
 from core.service.plans.outcomes import recovery_of, setting_of, shipped_outcomes
 from core.service.plans.past_jobs import Lost, dense_perplexity, descent_of, outcomes_of_jobs, subject_of
-from core.service.plans.wording import choice, choose_recovery, size_choices
+from core.service.plans.wording import best_alternative, choice, choose_recovery, form_choices
 from secateur_wire.base import JsonObject
 from secateur_wire.datasets import Dataset
 from secateur_wire.errors import DoesNotFit, InvalidRequest, SecateurError
+from secateur_wire.job_body import StoredDtype
 from secateur_wire.jobs import Estimate
+from secateur_wire.metrics import Alternative
 from secateur_wire.plans import Plan, PlanBody, PlanChoice, PlanFigure, PlanPoint
 
 POINTS_STEP: Final = 0.05
@@ -41,7 +45,8 @@ _STEP: Final = 0.01
 class Planner:
     """Planner of one candidate for a request.
 
-    `refusals` are the earlier candidates and the reasons against them; `exports` are the additional files. Only jobs
+    `refusals` are the earlier candidates and the reasons against them, `alternatives` the copies of the model that need
+    no pruning. `exports` are the additional files. `is_writing`: workers here have written such files before. Only jobs
     that had ended by `until` are used; None: all ended jobs.
     """
 
@@ -50,6 +55,8 @@ class Planner:
     model: ResolvedModel
     candidate: JobCandidate
     refusals: Sequence[tuple[JobCandidate, SecateurError]]
+    alternatives: Sequence[Alternative] = ()
+    is_writing: bool = False
     exports: Sequence[JsonObject] = ()
     until: datetime | None = None
 
@@ -64,35 +71,40 @@ class Planner:
         if not get_method(candidate.method).prunes:
             return self._measuring(chosen)
         request = self._fits(chosen)
-        scale = scale_for(body.goal, description, request)
+        scale, dtype = self._scale(request)
         losses, recovered = self._loss_estimates(request, chosen)
         amount, why = self._amount(scale, losses)
         recovery, recovery_choice = choose_recovery(
-            description, body.goal, losses.ratio(scale.share(amount)), chosen.calibrated_on
+            description, body.goal, amount, losses.ratio(scale.share(amount)), chosen.calibrated_on
         )
         try:
-            resolved, estimate = self._resolved(chosen, scale.sparsity(amount), recovery)
+            resolved, estimate = self._resolved(chosen, scale.sparsity(amount), recovery, dtype)
         except DoesNotFit:
             if recovery is None:
                 raise
             recovery, recovery_choice = None, choice("recovery", None, "no worker has the memory to train this model")
-            resolved, estimate = self._resolved(chosen, scale.sparsity(amount), None)
+            resolved, estimate = self._resolved(chosen, scale.sparsity(amount), None, dtype)
         is_measured = recovery_of(recovery) in recovered
         if is_measured:
             losses = recovered[str(recovery_of(recovery))]
-        points = self._points(request, scale, losses, amount, chosen.evaluated_on)
+        points = self._points(request, scale, losses, amount, dtype, chosen.evaluated_on)
         figures = next(point.figures for point in points if point.amount == amount)
         seconds = seconds_figure(estimate)
         if seconds is not None:
             figures["seconds"] = seconds
-        job = self._job(chosen, scale.sparsity(amount), recovery)
-        choices = [*self._choices(request, amount, why, chosen), recovery_choice]
+        job = self._job(chosen, scale.sparsity(amount), recovery, dtype)
+        choices = [*self._choices(request, amount, why, chosen, dtype), recovery_choice]
+        better = best_alternative(body.goal, description, figures, self.alternatives)
+        sentences = [
+            wording.summary(self.model.name, body.goal, resolved.recipe, amount, figures),
+            wording.not_worth(body.goal, amount, figures, better),
+        ]
         return Plan(
             model=body.model,
             goal=body.goal,
             amount=amount,
             job=job,
-            summary=wording.summary(self.model.name, body.goal, resolved.recipe, amount, figures),
+            summary=" ".join(filter(None, sentences)),
             choices=choices,
             figures=figures,
             points=points,
@@ -100,18 +112,42 @@ class Planner:
                 figures, description, resolved.recipe, is_recovered=recovery is not None and not is_measured
             ),
             warnings=_of_the_plan(estimate.warnings),
+            alternatives=list(self.alternatives),
+            instead=None if better is None else self._instead(better, chosen),
         )
+
+    def _scale(self, request: ResolvedRequest) -> tuple[Scale, StoredDtype]:
+        """Return the scale of amounts, and the dtype of the artifact: a narrower one where size or speed is the goal.
+
+        An amount of bytes that the dtype alone would remove is planned without it.
+        """
+        body, description = self.body, self.model.description
+        dtype = narrower_dtype(description) if body.goal in ("speed", "size") else "keep"
+        scale = scale_for(body.goal, description, request, dtype)
+        if body.goal == "size" and body.amount is not None and body.amount < scale.least:
+            dtype = "keep"
+            scale = scale_for(body.goal, description, request, dtype)
+        return scale, dtype
+
+    def _instead(self, better: Alternative, chosen: Texts) -> JsonObject:
+        """Return the body of a job that makes an alternative, which workers here are known to be able to."""
+        able = [each for each in self.alternatives if self.is_writing or "exports" not in each.output]
+        made = better if better in able else next(iter(able), better)
+        job: dict[str, Any] = {"model": self.body.model, "method": STORING[0]}
+        if chosen.evaluation:
+            job["evaluation"] = dict(chosen.evaluation)
+        return job | {"output": dict(made.output)}
 
     def _measuring(self, chosen: Texts) -> Plan:
         """Return the plan of a job that measures and removes nothing."""
-        resolved, estimate = self._resolved(chosen, None, None)
+        resolved, estimate = self._resolved(chosen, None, None, "keep")
         seconds = seconds_figure(estimate)
         figures: dict[str, PlanFigure] = {} if seconds is None else {"seconds": seconds}
         return Plan(
             model=self.body.model,
             goal=self.body.goal,
             amount=None,
-            job=self._job(chosen, None, None),
+            job=self._job(chosen, None, None, "keep"),
             summary=wording.summary(self.model.name, self.body.goal, resolved.recipe, None, figures),
             choices=[*self._method_choices(), *chosen.choices],
             figures=figures,
@@ -222,7 +258,9 @@ class Planner:
             param="keep_quality",
         )
 
-    def _job(self, chosen: Texts, sparsity: float | None, recovery: JsonObject | None) -> JsonObject:
+    def _job(
+        self, chosen: Texts, sparsity: float | None, recovery: JsonObject | None, dtype: StoredDtype
+    ) -> JsonObject:
         """Return the body of the job, without defaults."""
         candidate, keep_quality = self.candidate, self.body.keep_quality
         job: dict[str, Any] = {"model": self.body.model, "method": candidate.method}
@@ -241,6 +279,8 @@ class Planner:
         output: dict[str, Any] = {}
         if self.body.goal == "size":
             output["format"] = PACKED
+        if dtype != "keep":
+            output["dtype"] = dtype
         if candidate.layout != "uniform":
             output["layout"] = candidate.layout
         if self.exports:
@@ -250,10 +290,10 @@ class Planner:
         return job
 
     def _resolved(
-        self, chosen: Texts, sparsity: float | None, recovery: JsonObject | None
+        self, chosen: Texts, sparsity: float | None, recovery: JsonObject | None, dtype: StoredDtype
     ) -> tuple[ResolvedJob, Estimate]:
         """Return the job resolved as by a submit, with its estimate; raises the errors of a submit."""
-        job = JobBody.model_validate(self._job(chosen, sparsity, recovery))
+        job = JobBody.model_validate(self._job(chosen, sparsity, recovery, dtype))
         try:
             resolved = resolve_job(self.context, job)
         except SecateurError as error:
@@ -265,7 +305,13 @@ class Planner:
         return resolved, estimate
 
     def _points(
-        self, request: ResolvedRequest, scale: Scale, losses: LossEstimates, amount: float, text: str | None
+        self,
+        request: ResolvedRequest,
+        scale: Scale,
+        losses: LossEstimates,
+        amount: float,
+        dtype: StoredDtype,
+        text: str | None,
     ) -> list[PlanPoint]:
         """Return the expected outcome of the amount, and of other amounts."""
         context = self.context
@@ -278,13 +324,15 @@ class Planner:
                 figures["perplexity_ratio"] = ratio
                 if dense is not None:
                     figures["bits_per_byte_ratio"] = bits_per_byte_figure(ratio, dense)
-            figures["bytes_ratio"] = size_figure(self.model.description, request, self.body.goal, scale, each)
+            figures["bytes_ratio"] = size_figure(self.model.description, request, self.body.goal, scale, each, dtype)
             if request.shrinks:
                 figures |= losses.latency(scale.share(each))
             points.append(PlanPoint(amount=each, figures=figures))
         return points
 
-    def _choices(self, request: ResolvedRequest, amount: float, why: str, chosen: Texts) -> list[PlanChoice]:
+    def _choices(
+        self, request: ResolvedRequest, amount: float, why: str, chosen: Texts, dtype: StoredDtype
+    ) -> list[PlanChoice]:
         candidate, body = self.candidate, self.body
         choices = [
             *self._method_choices(),
@@ -295,8 +343,9 @@ class Planner:
         if "budget" in candidate.parameters:
             budget = candidate.parameters["budget"]
             choices.append(choice("parameters.budget", budget, "what was measured; others take longer"))
-        if body.goal == "size":
-            choices += size_choices(self.model.description, self.exports)
+        if dtype != "keep":
+            choices.append(choice("output.dtype", dtype, "half the bytes of float32, at almost no cost"))
+        choices += form_choices(self.model.description, body.goal, self.exports)
         if body.keep_quality is not None and chosen.evaluated_on is not None:
             choices.append(choice("gates.max_perplexity_ratio", body.keep_quality, "the quality that was asked for"))
         return choices

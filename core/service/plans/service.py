@@ -1,5 +1,6 @@
 """Service of plans: the best job for a goal and a model, by what is known so far."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
@@ -8,8 +9,10 @@ from sqlalchemy import select
 
 from core.engine.architectures.describe import Description
 from core.engine.options.patterns import parse_pattern
+from core.pipeline.reports.alternatives import alternatives_to_pruning
+from core.service.jobs.alternatives import with_measured
 from core.service.jobs.resolution.context import RequestContext
-from core.service.jobs.resolution.model import resolve_model
+from core.service.jobs.resolution.model import ResolvedModel, resolve_model
 from core.service.jobs.schemas import InspectBody
 from core.service.plans.candidates import CANDIDATES, JobCandidate
 from core.service.plans.past_jobs import written_forms
@@ -19,6 +22,7 @@ from core.service.registry.tables import DatasetRow
 from secateur_wire.base import JsonObject
 from secateur_wire.datasets import Dataset
 from secateur_wire.errors import InvalidRequest, SecateurError, UnusableModel
+from secateur_wire.metrics import Alternative
 from secateur_wire.plans import Plan, PlanBody
 
 _MOST_SETS: Final = 1000
@@ -51,12 +55,14 @@ def plan(context: RequestContext, body: PlanBody, *, until: datetime | None = No
     model = resolve_model(context, body.model)
     _check(body, model.description)
     datasets = _datasets(context)
-    is_shipped = body.goal == "size" and _FILES["format"] in written_forms(context.session, context.team_id)
+    is_writing = _FILES["format"] in written_forms(context.session, context.team_id)
+    is_shipped = is_writing and body.goal in ("speed", "size")
     written: list[list[JsonObject]] = [[_FILES], []] if is_shipped else [[]]
+    alternatives = () if body.goal == "sensitivity" else _alternatives(context, model)
     refusals: list[tuple[JobCandidate, SecateurError]] = []
     for candidate in CANDIDATES[model.description.task][body.goal]:
         taken = candidate if body.pattern is None else replace(candidate, pattern=parse_pattern(body.pattern).text)
-        planner = Planner(context, body, model, taken, tuple(refusals))
+        planner = Planner(context, body, model, taken, tuple(refusals), alternatives, is_writing=is_writing)
         for exports in written:
             try:
                 return replace(planner, exports=exports, until=until).plan(datasets)
@@ -93,6 +99,11 @@ def _check(body: PlanBody, description: Description) -> None:
             "and limit the loss with the job's gates.max_accuracy_drop",
             param="keep_quality",
         )
+
+
+def _alternatives(context: RequestContext, model: ResolvedModel) -> Sequence[Alternative]:
+    counted = alternatives_to_pruning(model.description)
+    return with_measured(context.session, context.team_id, model.revision, model.description.bytes, counted)
 
 
 def _datasets(context: RequestContext) -> list[Dataset]:

@@ -13,11 +13,16 @@ from core.pipeline.recipes.request import ResolvedRequest
 from core.pipeline.reports.verdict import CLOSE_TO_DENSE
 from core.service.jobs.resolution.dataset import SELF
 from core.service.plans.amounts import PACKED
-from core.service.plans.job_bodies import RECOVERIES
+from core.service.plans.job_bodies import RECOVERIES, RECOVERY_MINUTES
 from secateur_wire.base import JsonObject
+from secateur_wire.metrics import Alternative
 from secateur_wire.plans import Goal, PlanChoice, PlanFigure
 from secateur_wire.progress import between
 
+WORTH = 0.05
+"""Smallest share to remove that is worth the time of a job."""
+_CLOSE_KL = 0.02
+"""Largest mean divergence, in nats, of a copy that counts as equal to the dense model."""
 _PARTS = {"speed": "parameters", "size": "bytes", "sparsity": "prunable weights"}
 
 
@@ -44,6 +49,36 @@ def summary(model: str, goal: Goal, job: Recipe, amount: float | None, figures: 
     duration = f" in {between(seconds.low, seconds.high)}" if (seconds := figures.get("seconds")) is not None else ""
     outcome = f": expect {' and '.join(expected)}" if expected else ""
     return f"{sentence}{duration}{outcome}."
+
+
+def best_alternative(
+    goal: Goal, description: Description, figures: Mapping[str, PlanFigure], alternatives: Sequence[Alternative]
+) -> Alternative | None:
+    """Return the smallest copy of the model that needs no pruning; None where the planned model for size is smaller.
+
+    Copies that were measured to differ from the dense model are left out. None for goals other than size.
+    """
+    if goal != "size":
+        return None
+    close = [each for each in alternatives if each.kl is None or each.kl <= _CLOSE_KL]
+    best = min(close, key=lambda each: each.bytes, default=None)
+    planned = figures["bytes_ratio"].estimate * description.bytes
+    return None if best is None or best.bytes > planned else best
+
+
+def not_worth(goal: Goal, amount: float, figures: Mapping[str, PlanFigure], better: Alternative | None) -> str:
+    """Return the sentence that a plan is not worth its cost, with the reason; empty where it is worth it."""
+    if better is not None:
+        known = "" if better.kl is None and better.perplexity_ratio is None else f", {better.quality}"
+        return (
+            f"Not worth pruning for size: take the {better.name.replace('dense', 'dense model', 1)}, which has "
+            f"{_share(better.ratio)} of the bytes{known}."
+        )
+    if amount >= WORTH:
+        return ""
+    seconds = figures.get("seconds")
+    time = "its time" if seconds is None else between(seconds.low, seconds.high)
+    return f"Not worth {time}: less than {_share(WORTH)} goes."
 
 
 def unknown(
@@ -101,25 +136,30 @@ def choice(field: str, value: JsonValue, reason: str) -> PlanChoice:
     return PlanChoice.model_validate({"field": field, "value": value, "reason": reason})
 
 
-def size_choices(description: Description, exports: Sequence[JsonObject]) -> list[PlanChoice]:
-    """Return the choices for an artifact that takes less space."""
-    packed = choice("output.format", PACKED, "zeros take no room in packed files, which restore bit by bit")
-    if not any(description.task in each.task_families for each in ADDED.values()):
-        return [packed]
+def form_choices(description: Description, goal: Goal, exports: Sequence[JsonObject]) -> list[PlanChoice]:
+    """Return the choices for an artifact that takes less space: its form and its additional files."""
+    choices = []
+    if goal == "size":
+        choices.append(choice("output.format", PACKED, "zeros take no room in packed files, which restore bit by bit"))
+    is_written = any(description.task in each.task_families for each in ADDED.values())
+    if goal not in ("speed", "size") or not is_written:
+        return choices
     if not exports:
         why = "no job here has shown yet that the workers have llama.cpp, or this model cannot be written for it"
-        return [packed, choice("output.exports", [], why)]
+        return [*choices, choice("output.exports", [], why)]
     files = []
     for each in exports:
         types = [str(name) for name in each["types"]] if isinstance(each["types"], list) else []
-        added = ADDED[str(each["format"])].added_cost(description.language_model, types, is_timed=False)
-        files.append(f"{each['format']} {', '.join(types)}, about {added.bytes / description.bytes:.0%} of the bytes")
-    why = "workers here have written such files before; zeros take as much room there as other weights"
-    return [packed, choice("output.exports", [*files], why)]
+        sizes = ADDED[str(each["format"])].dense_sizes(description.language_model)
+        dense = ", ".join(f"{name}, {sizes[name] / description.bytes:.0%} of the bytes if dense" for name in types)
+        files.append(f"{each['format']} {dense}")
+    why = "workers here have written such files before"
+    why += "; zeros take as much room there as other weights" if goal == "size" else ", and removed parts take no room"
+    return [*choices, choice("output.exports", [*files], why)]
 
 
 def choose_recovery(
-    description: Description, goal: Goal, expected: PlanFigure | None, calibrated_on: str | None
+    description: Description, goal: Goal, amount: float, expected: PlanFigure | None, calibrated_on: str | None
 ) -> tuple[JsonObject | None, PlanChoice]:
     """Return the planned training, if any, and the reason; `expected` is the perplexity without training."""
     if goal != "speed":
@@ -131,6 +171,12 @@ def choose_recovery(
         return None, choice("recovery", None, "there is no text to train on: register one like your use")
     if expected is None:
         return None, choice("recovery", None, "it is not known yet whether this amount needs it: see the result first")
+    if amount < WORTH:
+        why = (
+            f"so little needs none; training ({body['method']}, {RECOVERY_MINUTES} minutes) wins back a part of what "
+            "more would cost: give an amount to see it planned"
+        )
+        return None, choice("recovery", None, why)
     if expected.estimate <= CLOSE_TO_DENSE:
         return None, choice("recovery", None, "the model is expected to stay close to the dense one without it")
     why = "more is lost than stays close to the dense model, and training wins back a part of it"

@@ -19,7 +19,7 @@ from secateur.formatting import duration, percent, size
 from secateur.jobs import Job
 from secateur.metrics_table import figures
 from secateur_wire.discoveries import Discovery
-from secateur_wire.metrics import Metrics, TargetReached
+from secateur_wire.metrics import Alternative, Metrics, TargetReached
 from secateur_wire.progress import between, remaining_range
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
@@ -159,6 +159,7 @@ def print_metrics(metrics: Metrics) -> None:
     rows = [figure.row for figure in figures(metrics)]
     if rows:
         print_table(("", "dense", "pruned", "ratio"), rows, numbers=(1, 2, 3))
+    print_alternatives(metrics.alternatives)
     sparsity, seconds = metrics.sparsity, metrics.seconds
     print_pairs(
         [
@@ -169,6 +170,16 @@ def print_metrics(metrics: Metrics) -> None:
             ("peak memory", None if metrics.peak_memory_bytes is None else size(metrics.peak_memory_bytes)),
         ]
     )
+
+
+def print_alternatives(alternatives: Sequence[Alternative]) -> None:
+    """Print what the dense model takes without pruning, one row for each copy."""
+    if alternatives:
+        print_table(
+            ("without pruning", "bytes", "÷ dense", "quality"),
+            [(each.name, size(each.bytes), f"{each.ratio:.2f}", each.quality) for each in alternatives],
+            numbers=(1, 2),
+        )
 
 
 def moment(time: datetime) -> str:

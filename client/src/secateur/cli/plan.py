@@ -1,10 +1,21 @@
 """`secateur plan`: turns a goal into a job with reasons and estimates, and submits it on request."""
 
+import json
 from typing import Annotated, Any, Final, get_args
 
 import typer
 
-from secateur.cli.output import JsonOption, WaitPrinter, connect, explain, print_json, print_pairs, print_table, say
+from secateur.cli.output import (
+    JsonOption,
+    WaitPrinter,
+    connect,
+    explain,
+    print_alternatives,
+    print_json,
+    print_pairs,
+    print_table,
+    say,
+)
 from secateur.cli.submit import ModelArgument
 from secateur.formatting import duration
 from secateur_wire.plans import FigureName, Goal, Plan, PlanFigure
@@ -103,6 +114,9 @@ def print_plan(planned: Plan) -> None:
             ],
             numbers=(1, 2),
         )
+    print_alternatives(planned.alternatives)
+    if planned.instead is not None:
+        say(f"Instead of pruning, submit this job: {json.dumps(planned.instead)}")
     for each in planned.unknown:
         say(f"Not known: {each}.")
     for each in planned.warnings:

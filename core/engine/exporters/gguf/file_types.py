@@ -1,5 +1,7 @@
 """Types of GGUF files: how they store matrices, and how far predictions may differ from the artifact's."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -8,7 +10,7 @@ from typing import Final
 class FileType:
     """Type of file. `number` is llama.cpp's `llama_ftype`, `block` the number of weights that share a scale.
 
-    A weight takes about `weight_bytes`.
+    A weight takes `weight_bytes`, about so many where the type is mixed.
 
     `most_kl` is the upper bound of the mean KL divergence in nats; None where the figure is only reported. With
     `is_mixed`, llama.cpp chooses among several types for each matrix, and writes the file.
@@ -33,3 +35,18 @@ EXACT: Final = "F32"
 ALL_TYPES: Final = {EXACT: FileType(0, 4, most_kl=1e-5)} | FILE_TYPES
 FIRST: Final = "F16"
 """Type that is written and compared with the artifact before any other; mixed types are made from it."""
+
+
+def stored_type(shape: Sequence[int], kind: str) -> str:
+    """Return the type of a tensor of this shape in a file whose type is not mixed.
+
+    Vectors are stored in float32; matrices whose rows are not whole blocks of the type are stored in float16.
+    """
+    if len(shape) == 1:
+        return EXACT
+    return FIRST if shape[-1] % ALL_TYPES[kind].block else kind
+
+
+def stored_bytes(shape: Sequence[int], kind: str) -> int:
+    """Return the bytes of a tensor of this shape in a file whose type is not mixed; about so many in a mixed file."""
+    return round(math.prod(shape) * ALL_TYPES[stored_type(shape, kind)].weight_bytes)

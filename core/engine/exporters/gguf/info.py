@@ -1,16 +1,18 @@
 """GGUF: its description."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from core.engine.architectures.description import ModelDescription
 from core.engine.cuts.losses import Losses
 from core.engine.exporters.exporter_info import AddedCost, AddedExporterInfo, RuntimeExample
 from core.engine.exporters.gguf.cells import written_form
-from core.engine.exporters.gguf.file_types import FILE_TYPES, FIRST
+from core.engine.exporters.gguf.file_types import EXACT, FILE_TYPES, FIRST, stored_bytes
 from core.engine.exporters.gguf.sizes import DECODED_TOKENS, MOST_ROUNDS, PREDICTIONS, PROMPT_TOKENS, WINDOW
 from secateur_wire.errors import InvalidRequest
 
 _LEAST_BLOCK = 32
+_DENSE_TYPE = "Q8_0"
+"""Type that makes an unpruned model smaller at almost no cost, and whose sizes are not chosen by llama.cpp."""
 _CHAT = (
     'python -c "import sys; from llama_cpp_py_sync import Llama; Llama.tokenize.__defaults__ = True, True; '
     "llm, chat = Llama('{file}', n_ctx=2048), []; [print(chat.append({{'role': 'user', 'content': line}}) or "
@@ -37,6 +39,18 @@ class _GgufInfo(AddedExporterInfo):
                     f"rows (they have {', '.join(map(str, sorted(widths)))} weights): use {', '.join(fitting)}",
                     param=param,
                 )
+
+    def dense_sizes(self, description: ModelDescription) -> Mapping[str, int]:
+        try:
+            self.check_types(description, [_DENSE_TYPE], Losses(), "output.exports")
+        except InvalidRequest:
+            return {}
+        matrices = [(linear.out_features, linear.in_features) for linear in description.linears]
+        outer = (description.vocabulary_size, description.hidden_size)
+        matrices += [outer] * (1 if description.tied_embeddings else 2)
+        vectors = description.parameters - sum(rows * width for rows, width in matrices)
+        sizes = [stored_bytes(each, _DENSE_TYPE) for each in matrices]
+        return {_DENSE_TYPE: sum(sizes) + stored_bytes((vectors,), EXACT)}
 
     def widths(self, types: Sequence[str]) -> tuple[int, ...]:
         """Return the block sizes in which rows are stored: those of the types, and the least one of all types."""

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
-from gguf.constants import GGML_QUANT_SIZES, GGML_QUANT_VERSION
+from gguf.constants import GGML_QUANT_VERSION
 from gguf.quants import quantize
 
-from core.engine.exporters.gguf.file_types import ALL_TYPES
+from core.engine.exporters.gguf.file_types import ALL_TYPES, stored_bytes, stored_type
 from core.engine.exporters.gguf.settings import GgufSettings
 from core.engine.exporters.gguf.tensors import placed_tensors, read_placed, rotary_factors
 from core.engine.exporters.gguf.vocabulary import Vocabulary
@@ -26,10 +26,7 @@ def write_gguf(
     kind: str,
     name: str,
 ) -> None:
-    """Write a file of a type that is not mixed; rename it once it is complete.
-
-    Vectors are stored in float32; matrices whose rows are not whole blocks of the type are stored in float16.
-    """
+    """Write a file of a type that is not mixed; rename it once it is complete."""
     partial = target.with_name(f"{target.name}.partial")
     writer = GGUFWriter(partial, settings.form.name)
     writer.add_name(name)
@@ -39,9 +36,13 @@ def write_gguf(
     vocabulary.add_to(writer, settings.vocabulary)
     tensors = list(placed_tensors(folder, settings))
     for each in tensors:
-        stored = _stored_type(each.shape, kind)
-        block, size = GGML_QUANT_SIZES[stored]
-        writer.add_tensor_info(each.name, each.shape, np.dtype(np.float32), each.numel // block * size, stored)
+        writer.add_tensor_info(
+            each.name,
+            each.shape,
+            np.dtype(np.float32),
+            stored_bytes(each.shape, kind),
+            GGMLQuantizationType[stored_type(each.shape, kind)],
+        )
     factors = rotary_factors(settings)
     if factors is not None:
         writer.add_tensor_info(_ROTARY_FACTORS, factors.shape, factors.dtype, factors.nbytes)
@@ -49,7 +50,8 @@ def write_gguf(
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     for each in tensors:
-        writer.write_tensor_data(quantize(read_placed(each, settings), _stored_type(each.shape, kind)))
+        stored = GGMLQuantizationType[stored_type(each.shape, kind)]
+        writer.write_tensor_data(quantize(read_placed(each, settings), stored))
     if factors is not None:
         writer.write_tensor_data(factors)
     writer.close()
@@ -92,11 +94,3 @@ def other_types(file: Path, kind: str) -> dict[str, list[str]]:
         if len(tensor.shape) > 1 and not fits:
             others.setdefault(stored, set()).add(re.sub(r"^blk\.[0-9]+\.", "blk.*.", tensor.name))
     return {stored: sorted(names) for stored, names in sorted(others.items())}
-
-
-def _stored_type(shape: tuple[int, ...], kind: str) -> GGMLQuantizationType:
-    if len(shape) == 1:
-        return GGMLQuantizationType.F32
-    if shape[-1] % ALL_TYPES[kind].block:
-        return GGMLQuantizationType.F16
-    return GGMLQuantizationType[kind]

@@ -20,9 +20,11 @@ from core.engine.pruning.micro_batches import run_within_memory
 from core.engine.pruning.results import PerplexityPair, PruneResult
 from core.engine.removals.run import LanguagePass
 from core.engine.resume.fingerprint import tensors_sha256
+from core.methods.registry import get_method
 from core.pipeline.dense_measurements import dense_figures, releases
 from core.pipeline.messages import PruneOutput
 from core.pipeline.passes import walk_for
+from core.pipeline.reports.alternatives import alternatives_to_pruning
 from core.pipeline.reports.dense_figures import Facts
 from core.pipeline.reports.model_card import SHAPE_CHART
 from core.pipeline.reports.report import EngineSettings, PeakMemory, Report, Rounded, Rounding
@@ -90,6 +92,8 @@ def run(spec: PruneSpec, context: StageContext) -> PruneOutput:
         report.rounding = Rounding(**asdict(rounding), perplexity=perplexity)
         report.note(report.rounding.words)
     metrics.peak_memory_bytes = peak.of_model
+    if get_method(recipe.method).prunes and (alternatives := alternatives_to_pruning(folder.description)):
+        metrics.alternatives = alternatives
     dense.write_to(report)
     _draw_shapes(report, spec)
     return PruneOutput(metrics=metrics, report=report, expected=Path(result.verification))

@@ -188,11 +188,16 @@ class _Resolution:
         method = get_method(body.method)
         prunes = method.prunes
         if body.recovery is None:
-            if prunes or method.measures:
+            if prunes or method.measures or method.only_stores:
                 return None, {}
             raise InvalidRequest(
                 f'recovery is required: {body.method} only trains, for example "recovery": {{"method": "lora", '
                 '"dataset": "NAME", "steps": 200}',
+                param="recovery",
+            )
+        if method.only_stores:
+            raise InvalidRequest(
+                f"recovery: {body.method} stores the model as it is: leave it out, or use method recover",
                 param="recovery",
             )
         recovery = complete_recovery(

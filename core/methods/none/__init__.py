@@ -1,0 +1,1 @@
+"""Storing without pruning: description and parameters in `info`, the method that changes nothing in `method`."""
