@@ -11,8 +11,7 @@ from secateur_wire.plans import Goal
 class PlanOffer:
     """Job that a method offers for `goals` on models of a task; the planner tries offers in ascending order of `place`.
 
-    `sequences` is the number of calibration sequences. `usual` is the share to remove if nothing is known about the
-    result.
+    `sequences` is the number of calibration sequences.
     """
 
     goals: tuple[Goal, ...]
@@ -23,4 +22,3 @@ class PlanOffer:
     parameters: JsonObject = field(default_factory=dict)
     layout: str = "uniform"
     sequences: int = 32
-    usual: float = 0.5

@@ -251,8 +251,11 @@ def _infos(group: MethodGroup) -> list[MethodInfo]:
 
 def test_the_usual_sparsity_is_that_of_the_pattern(two_ways: MethodInfo) -> None:
     form = Form({"method": [two_ways.id]})
+    facts = {"family": "Llama", "architecture": "Llama", "parameters": 1, "prunable_parameters": 1, "bytes": 4}
+    model = ModelSummary(task="language-model", dtype="float32", layers=1, **facts)
     usual = {
-        pattern: with_target(form.replaced({"pattern": pattern})).get("sparsity") for pattern in ("", "structured")
+        pattern: with_target(form.replaced({"pattern": pattern}), model).get("sparsity")
+        for pattern in ("", "structured")
     }
     assert usual == {"": "0.5", "structured": "0.2"}
 
@@ -270,7 +273,7 @@ def test_a_classifier_gets_magnitude_and_images_of_its_own_classes() -> None:
             ("many", 9000, 1000),
         )
     ]
-    form = with_evaluation(with_target(with_method(Form({"model": ["net"]}), found)), found, sets)
+    form = with_evaluation(with_target(with_method(Form({"model": ["net"]}), found), found), found, sets)
     body = {"method": "magnitude", "sparsity": 0.5, "evaluation": {"datasets": ["digits-test"]}}
     assert read_body(form) == {"model": "net", **body}
     trained = with_evaluation(with_calibration(Form({"method": ["filter-taylor"]}), found, sets), found, sets)

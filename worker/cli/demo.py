@@ -1,34 +1,24 @@
 """Command `secateur demo`: a job from end to end on a real model and real text, by the API that users have."""
 
 import time
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from core.pipeline.messages import ModelPlace
-from core.pipeline.stages.generate.spec import GenerateSpec, GenerationOutput
 from core.settings import Settings
 from secateur import Client, Job
 from secateur.cli.watch import follow
+from secateur.metrics_table import Figure, figures
+from secateur_wire.metrics import Metrics
 from worker.embedded.instance import open_instance
 from worker.embedded.serving import serving
 from worker.failures import CommandFailed
-from worker.runner.client import run_task
-from worker.samples.language import CALIBRATION, EVALUATION, MODEL, add_samples
+from worker.samples.first_job import PROMPT, first_job
+from worker.samples.language import add_samples
 
-PROMPT = "The capital of France is"
-TOKENS = 24
-
-JOB: dict[str, Any] = {
-    "model": MODEL,
-    "method": "wanda",
-    "sparsity": 0.5,
-    "calibration": {"dataset": CALIBRATION, "samples": 32, "sequence_length": 512, "seed": 0},
-    "evaluation": {"datasets": [EVALUATION], "samples": 32, "sequence_length": 512},
-}
+BFLOAT16_BYTES = 2
 
 
 class DemoFailed(CommandFailed):
@@ -36,68 +26,60 @@ class DemoFailed(CommandFailed):
 
 
 def demo(settings: Settings, console: Console) -> None:
-    """Run the demo: serve, prune a sample model, reload the result. Raises DemoFailed.
+    """Run the demo: serve, prune a sample model, download the result, name the next steps. Raises DemoFailed.
 
     Fetched and converted files stay in home for the next time. No process keeps running.
     """
     began = time.monotonic()
     home = settings.home.resolve()
     home.mkdir(parents=True, exist_ok=True)
-    console.print("[bold]Server[/]")
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, soft_wrap=True)
+
+    say("[bold]Server[/]")
     with serving(settings, lambda _: None) as url, Client(url, (home / "api-key").read_text().strip()) as client:
-        console.print(f"  {url}", highlight=False, soft_wrap=True)
-        console.print("[bold]Samples[/]")
+        say(f"  {url}")
+        say("[bold]Samples[/]")
         with open_instance(settings) as opened:
-            add_samples(opened, lambda text: console.print(f"  {text}", highlight=False, soft_wrap=True))
-        console.print("[bold]Job[/]: Wanda, half of the weights")
-        job = follow(client, client.submit(**JOB).id)
+            add_samples(opened, lambda text: say(f"  {escape(text)}"))
+        body = first_job()
+        say(f"[bold]Job[/]: whole layers go, {body['sparsity']:.0%} of the parameters; the others are fitted again")
+        job = follow(client, client.submit(**body).id)
         if job.status != "succeeded" or job.metrics is None:
             raise DemoFailed(f"The job {job.status}: {job.error.message if job.error else 'no figures'}")
-        console.print(_figures(job))
+        console.print(_table(job, job.metrics))
+        for each in client.report(job.id).generations:
+            say(f"[bold]{escape(each.prompt)}[/] …")
+            for name, written in (("dense", each.dense), ("pruned", each.pruned)):
+                say(f"  {name}: {escape(' '.join((written or '').split()))}")
         pruned = home / "demo" / job.id
         client.download(job.id, pruned)
-        console.print(f"Downloaded to {pruned}", highlight=False, soft_wrap=True)
-    console.print(f"[bold]Reloaded with from_pretrained[/], continuing “{PROMPT}”")
-    folders = {"dense": home / "models" / MODEL, "pruned": pruned}
-    for name, sentence in _sentences(folders, settings).items():
-        console.print(f"  [bold]{name}[/]: {escape(sentence)}", highlight=False, soft_wrap=True)
-    console.print(
-        f"Done in {time.monotonic() - began:.0f} s; nothing is left running.", highlight=False, soft_wrap=True
-    )
+    say(f"Done in {time.monotonic() - began:.0f} s; nothing is left running. What next:")
+    for what, command in (
+        ("open it", f'''python -c "from transformers import pipeline; print(pipeline('text-generation', '{pruned}')'''
+                    f'''('{PROMPT}', max_new_tokens=24)[0]['generated_text'])"'''),
+        ("serve it", f"secateur serve    # {url}/portal/jobs/{job.id} has its report and its files"),
+        ("prune your own", "secateur prune path/to/model -o pruned"),
+    ):  # fmt: skip
+        say(f"  {what + ':':<16}{escape(command)}")
 
 
-def _figures(job: Job) -> Table:
-    metrics = job.metrics
-    assert metrics is not None and metrics.sparsity and metrics.bytes and metrics.seconds
-    table = Table("", "dense", "pruned", title=f"{job.model}, {job.method} {job.sparsity:.0%}", title_justify="left")
-    for name, figures in metrics.perplexity.items():
-        table.add_row(f"perplexity on {name}", f"{figures.dense:.2f}", f"{figures.pruned:.2f} (× {figures.ratio:.2f})")
-    table.add_row("zeros among prunable weights", "", f"{metrics.sparsity.prunable:.2%}")
-    table.add_row("zeros among all parameters", "", f"{metrics.sparsity.model:.2%}")
-    table.add_row("bytes", f"{metrics.bytes.dense:,}", f"{metrics.bytes.artifact:,}")
-    if metrics.latency and metrics.latency.dense_ms and metrics.latency.pruned_ms:
-        table.add_row("prefill", f"{metrics.latency.dense_ms:.0f} ms", f"{metrics.latency.pruned_ms:.0f} ms")
-    table.add_row("seconds, prune stage", "", f"{metrics.seconds.prune:.1f}")
-    table.add_row("seconds, whole job", "", f"{metrics.seconds.total:.1f}")
-    table.add_row("peak memory of the prune stage", "", f"{(metrics.peak_memory_bytes or 0) / 2**20:,.0f} MiB")
+def figures_of(metrics: Metrics) -> Iterator[Figure]:
+    """Yield the figures of the demo's job: all that were measured, the bytes of a free copy, and tokens per second."""
+    yield from figures(metrics)
+    if metrics.parameters is not None and metrics.parameters.dense is not None and metrics.bytes is not None:
+        plain = metrics.parameters.dense * BFLOAT16_BYTES
+        yield Figure("bytes", "bytes", plain, metrics.bytes.stored, title="size, the dense model in bfloat16 too")
+    timed = metrics.latency
+    if timed is not None:
+        dense, pruned = (1000 / each if each else None for each in (timed.decode_dense_ms, timed.decode_pruned_ms))
+        yield Figure("decode", "number", dense, pruned, title="decode, tokens/s", noise=timed.noise)
+
+
+def _table(job: Job, metrics: Metrics) -> Table:
+    title = f"{job.model}, {job.method} {job.sparsity:.0%}"
+    table = Table("", "dense", "pruned", "pruned ÷ dense", title=title, title_justify="left")
+    for each in figures_of(metrics):
+        table.add_row(*each.row)
     return table
-
-
-def _sentences(folders: dict[str, Path], settings: Settings) -> dict[str, str]:
-    """Return the text that each model writes after the prompt, including the prompt."""
-    result = run_task(
-        GenerateSpec(
-            models={name: ModelPlace(path=folder) for name, folder in folders.items()},
-            prompts=[PROMPT],
-            tokens=TOKENS,
-            device=settings.device,
-            threads=settings.threads,
-        ),
-        log=settings.home.resolve() / "logs" / "generate.log",
-        on_message=lambda message: None,
-        on_wait=lambda: None,
-        grace_seconds=settings.cancel_grace_seconds,
-    )
-    (written,) = GenerationOutput.model_validate(result).generations
-    texts = written.document()
-    return {name: " ".join(f"{PROMPT}{texts[name] or ''}".split()) for name in folders}

@@ -28,12 +28,14 @@ from core.service.teams.installation import open_own_store
 from core.service.teams.principal import Automation
 from core.settings import Settings, get_settings
 from core.storage import Store
+from secateur_wire.base import JsonObject
 from secateur_wire.errors import SecateurError, Unavailable
 from secateur_wire.plans import PlanBody
 from secateur_wire.problems import StoredProblem
 from worker.embedded.register import import_gguf
 from worker.failures import CommandFailed
 from worker.samples import language
+from worker.samples.first_job import first_job
 from worker.temporary_folders import temporary_folder
 
 logger = structlog.get_logger()
@@ -42,7 +44,10 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Samples:
-    """Model and texts to begin with; `model` and `texts` put them into a folder and report their steps."""
+    """Model and texts to begin with; `model` and `texts` put them into a folder and report their steps.
+
+    `first_job` is the body of the job that follows for the goal `speed`.
+    """
 
     model_name: str
     model_source: str
@@ -50,6 +55,7 @@ class Samples:
     text_names: tuple[str, ...]
     text_source: str
     texts: Callable[[Path, Say], dict[str, Path]]
+    first_job: JsonObject
 
 
 class _Stopped(Exception):
@@ -75,6 +81,7 @@ def packaged_samples(settings: Settings) -> Samples:
         text_names=(language.CALIBRATION, language.EVALUATION),
         text_source=language.TEXT_SOURCE,
         texts=texts,
+        first_job=first_job(),
     )
 
 
@@ -114,15 +121,14 @@ def _fulfil(
             for name, file in samples.texts(folder, say).items():
                 if name in missing:
                     importer.text(name, file, samples.text_source)
-    if claimed.goal is not None:
-        say("Planning the first job…")
     with transaction(sessions) as session:
         job_id = None
         if claimed.goal is not None:
-            wanted = PlanBody(model=samples.model_name, goal=claimed.goal)
             context = RequestContext(session, actor, store, settings)
-            planned = plan(context, wanted)
-            job_id = service.submit(context, JobBody.model_validate(planned.job)).id
+            body = samples.first_job
+            if claimed.goal != "speed":
+                body = plan(context, PlanBody(model=samples.model_name, goal=claimed.goal)).job
+            job_id = service.submit(context, JobBody.model_validate(body)).id
         if not queue.succeed(session, claimed, job_id):
             raise _Stopped
 

@@ -51,7 +51,7 @@ _REQUEST: Final = {
     "object": "sample_request",
     "state": "ready",
     "goal": "speed",
-    "step": "Planning the first job…",
+    "step": "Converting the model to safetensors…",
     "job_id": JOB,
     "error": None,
     "created_at": MOMENT,

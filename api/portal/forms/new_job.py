@@ -10,13 +10,12 @@ from api.portal.forms.job_fields import job_fields
 from api.portal.session import Form
 from api.state import ApiState
 from core.database import transaction
-from core.engine.options.patterns import family_of
 from core.methods.method_info import MethodInfo, Variant
 from core.methods.registry import METHODS
 from core.service.discoveries.requests import ask_for
 from core.service.jobs.inspection import inspect
 from core.service.jobs.schemas import InspectBody, Inspection, Job, JobBody
-from core.service.plans.assumptions import USUAL_METHODS
+from core.service.plans.assumptions import USUAL_METHODS, usual_amount
 from core.service.plans.job_bodies import (
     CALIBRATION_WORDS,
     EVALUATION_SAMPLES,
@@ -50,8 +49,6 @@ FILLED = "filled"
 """Fields that the page filled in, each as name=value. Unchanged ones follow when the user chooses another method."""
 _OF_THE_METHOD = ("sparsity", "target.", "calibration.", "recovery.")
 """Prefixes of the fields whose usual values depend on the method."""
-_SPARSITY = {"structured": "0.2"}
-"""Usual sparsity with a pattern, if a form has none; one half with any other."""
 ONCE = "once"
 """Random text of the page: the same job sent twice from it is one job."""
 
@@ -200,7 +197,7 @@ def _filled(draft: Draft, inspection: Inspection, datasets: Sequence[Dataset]) -
     if is_new_variant:
         form = form.without([name for name in draft.filled if name.startswith(_OF_THE_METHOD)])
     if is_new_task or (is_new_variant and form.get(FILLED_FOR) != AS_IS):
-        form = with_target(form)
+        form = with_target(form, inspection)
     if is_new_task or is_new_variant:
         form = with_calibration(form, inspection, datasets)
     if is_new_task or (is_new_variant and form.get(FILLED_FOR) != AS_IS):
@@ -242,14 +239,13 @@ def with_method(form: Form, model: ModelSummary) -> Form:
     return form if form.get("method") else form.replaced({"method": USUAL_METHODS[model.task]})
 
 
-def with_target(form: Form) -> Form:
+def with_target(form: Form, model: ModelSummary) -> Form:
     """Return the form with the usual sparsity, if it has neither a sparsity nor a target."""
     method = METHODS.get(form.get("method"))
     has_amount = any(name == "sparsity" or name.startswith("target.") for name in form.lists)
     if method is None or not method.prunes or has_amount or ":" in form.get("pattern"):
         return form
-    given = family_of(form.get("pattern"))
-    return form.replaced({"sparsity": _SPARSITY.get(given if given in method.patterns else method.patterns[0], "0.5")})
+    return form.replaced({"sparsity": str(usual_amount(method.id, form.get("pattern"), model.task))})
 
 
 def with_calibration(form: Form, model: ModelSummary, datasets: Sequence[Dataset]) -> Form:

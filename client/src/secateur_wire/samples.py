@@ -11,7 +11,10 @@ from secateur_wire.states import SampleState
 
 
 class SampleBody(BaseModel):
-    """Request to register the samples; with a `goal`, the model is then pruned by a plan for it."""
+    """Request to register the samples; with a `goal`, the model is then pruned for it.
+
+    For `speed` the job is the one of `secateur demo`, for any other goal that of a plan.
+    """
 
     model_config = ConfigDict(extra="forbid")
 

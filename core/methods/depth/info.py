@@ -9,6 +9,7 @@ from core.engine.options.base import BudgetOptions
 from core.engine.options.compensation import RefitOptions
 from core.engine.removals.layers.counts import removable_runs
 from core.engine.removals.layers.options import LayerOptions
+from core.measurements.sentences import measured_losses
 from core.methods.cost import ChoiceMemory, Cost, CostFacts, PassSizes
 from core.methods.method_info import SMALLER, MethodInfo
 from core.methods.plan_offer import PlanOffer
@@ -60,7 +61,8 @@ INFO = MethodInfo(
     summary="Removes whole layers: those that perplexity needs least, or that change their input least.",
     description="Removes whole layers. What remains is an ordinary model with fewer layers, so it surely runs "
     "faster, in proportion to the layers removed. Large models lose surprisingly little with a few of their layers "
-    "gone; small models lose much. Train it afterwards (recovery).",
+    "gone; small models lose much. Train it afterwards (recovery). "
+    f"{measured_losses('depth', 'structured', 'structured')}",
     gains=SMALLER,
     paper=Paper(
         title="The Unreasonable Ineffectiveness of the Deeper Layers",
@@ -81,7 +83,6 @@ INFO = MethodInfo(
             reason="it removes whole layers, which leaves the shapes of the others alone",
             pattern="structured",
             parameters={"budget": "quick"},
-            usual=0.2,
         ),
     ),
 )

@@ -87,7 +87,6 @@ INFO = MethodInfo(
             reason="it removes filters by their weights alone, and training afterwards wins back what that costs",
             task="image-classification",
             pattern="structured",
-            usual=0.2,
         ),
     ),
 )

@@ -6,6 +6,7 @@ from typing import Any, Final
 from pydantic import Field, model_validator
 
 from core.engine.options.compensation import Compensation
+from core.measurements.sentences import measured_losses
 from core.methods.admm.info import ADMMCost, ADMMParameters
 from core.methods.frontier.own_text import OWN_TEXT, Budget
 from core.methods.frontier.structured_info import STRUCTURED_VARIANT
@@ -62,7 +63,8 @@ INFO = MethodInfo(
     "that, with the inputs it has in the pruned model, it gives what it gave before pruning. It is fitted again when "
     "the choice of weights is final. Layers in which weights matter less to the loss lose more. It calibrates on the "
     "text you name and on as much text that the model writes itself, so that quality on other texts is kept too. No "
-    "training and no labels. The usual choice for a language model.",
+    "training and no labels. The usual choice for a language model. "
+    f"{measured_losses('frontier', 'zeros', 'unstructured')}",
     gains=ZEROS_OR_N_M,
     paper=None,
     task_families=("language-model",),
@@ -95,7 +97,6 @@ INFO = MethodInfo(
             pattern="structured",
             parameters={"budget": "quick"},
             sequences=128,
-            usual=0.2,
         ),
         PlanOffer(
             goals=("speed",),
@@ -106,7 +107,6 @@ INFO = MethodInfo(
             parameters={"budget": "quick"},
             layout="per_layer",
             sequences=128,
-            usual=0.2,
         ),
     ),
 )

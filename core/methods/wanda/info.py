@@ -8,6 +8,7 @@ from core.engine.options.allocation import AllocationOptions
 from core.engine.options.compensation import CompensationOptions
 from core.engine.options.propagation import PropagationOptions
 from core.engine.removals.weights.options import LayerSelection
+from core.measurements.sentences import measured_losses
 from core.methods.cost import MASK_BYTES, Cost, in_turn
 from core.methods.method_info import ZEROS_OR_N_M, MethodInfo
 from core.methods.plan_offer import PlanOffer
@@ -40,8 +41,8 @@ INFO = MethodInfo(
     "change.",
     description="Multiplies each weight's size by how strong its input is on a calibration text, and removes the "
     "weakest of every output row. It takes one forward pass and no training, and does not change the remaining "
-    "weights. A good first choice for a language model up to about half of its weights; beyond that, SparseGPT or a "
-    "recovery keeps more quality.",
+    "weights. The cheapest choice that looks at activations; Frontier, SparseGPT or a recovery keeps more quality. "
+    f"{measured_losses('wanda', 'zeros', 'unstructured')}",
     gains=ZEROS_OR_N_M,
     paper=Paper(
         title="A Simple and Effective Pruning Approach for Large Language Models",

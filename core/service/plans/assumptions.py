@@ -9,6 +9,9 @@ from typing import Any, Final
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from core.measurements.reader import measurements
+from core.methods.registry import get_method
+from core.pipeline.reports.verdict import SAME_AMOUNT, band_of
 from core.service.jobs.inspection import inspect
 from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.dataset import SELF
@@ -22,7 +25,32 @@ from secateur_wire.models import ModelSummary
 
 USUAL_METHODS: Final[Mapping[str, str]] = {"language-model": "frontier", "image-classification": "magnitude"}
 """Default method by the task of a model."""
+USUAL_ZEROS: Final = (0.5, 0.4, 0.3)
+USUAL_UNITS: Final = (0.2, 0.15, 0.1, 0.05)
+"""Shares of weights that become zero, and of parameters that are removed, which jobs usually ask for; largest first."""
+_NOT_USUAL: Final = ("much worse", "unusable")
 _MOST_SETS: Final = 1000
+
+
+def usual_amount(method: str, pattern: str | None, task: str) -> float:
+    """Return the amount to remove if a job names none: the largest usual one that is not known to ruin the model.
+
+    The shipped measurements know: the amount stays below every one after which the method, with its defaults or as a
+    plan offers it, left a language model much worse. A baseline is compared at the amount of the others.
+    """
+    info = get_method(method)
+    settings = [{}, *(offer.parameters for offer in info.offers)]
+    variant = info.variant(pattern)
+    ruinous = [
+        row.sparsity
+        for row in measurements("structured" if variant.shrinks else "zeros")
+        if row.method == method and row.parameters in settings and row.recovery is None and ":" not in row.pattern
+        if band_of(max(text.mean for text in row.perplexity.values())) in _NOT_USUAL
+    ]
+    usual = USUAL_UNITS if variant.shrinks else USUAL_ZEROS
+    if task != "language-model" or info.is_baseline or not ruinous:
+        return usual[0]
+    return next((each for each in usual if each < min(ruinous) - SAME_AMOUNT), usual[-1])
 
 
 def inspect_assuming(context: RequestContext, body: InspectBody) -> Inspection:

@@ -21,6 +21,7 @@ from core.service.jobs.resolution.model import ResolvedModel
 from core.service.jobs.schemas import JobBody
 from core.service.plans import wording
 from core.service.plans.amounts import PACKED, Scale, scale_for
+from core.service.plans.assumptions import usual_amount
 from core.service.plans.candidates import JobCandidate
 from core.service.plans.evidence import Question
 from core.service.plans.figures import LossEstimates, bits_per_byte_figure, seconds_figure, size_figure
@@ -237,7 +238,8 @@ class Planner:
             )
         if rated:
             return rated[0][0], "the smallest amount, but even that is not expected to stay close to the dense model"
-        usual = min(max(candidate.usual, scale.least), scale.most)
+        usual = usual_amount(candidate.method, candidate.pattern, candidate.task)
+        usual = min(max(usual, scale.least), scale.most)
         return usual, "the usual amount of this method, as its cost for a model like this is not known yet"
 
     def _kept(self, limit: float, rated: Sequence[tuple[float, PlanFigure]]) -> tuple[float, str]:

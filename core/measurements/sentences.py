@@ -1,0 +1,27 @@
+"""Sentences about measured losses, for the descriptions of methods."""
+
+from core.measurements.reader import Table, measurements
+
+
+def measured_losses(method: str, table: Table, pattern: str) -> str:
+    """Return a sentence about the perplexity that a method left of the sample model, by the amount that was removed.
+
+    Of several texts the one that lost most counts, and of several settings of the method the one that lost least. Jobs
+    with a training afterwards do not count. Raises LookupError if there is no measurement.
+    """
+    rows = [
+        each
+        for each in measurements(table)
+        if (each.method, each.pattern) == (method, pattern) and each.recovery is None
+    ]
+    least: dict[float, float] = {}
+    for row in rows:
+        ratio = max(text.mean for text in row.perplexity.values())
+        share = round(row.sparsity, 2)
+        least[share] = min(ratio, least.get(share, ratio))
+    if not rows:
+        raise LookupError(f"there is no measurement of {method} with pattern {pattern} in {table}.json")
+    (name,) = {row.model.name for row in rows}
+    share_of = "of the parameters that go" if table == "structured" else "of the weights that become zero"
+    losses = ", ".join(f"{ratio:.3g} at {share:.0%}" for share, ratio in sorted(least.items()))
+    return f"Measured on {name}, without training: perplexity ÷ dense perplexity by the share {share_of}: {losses}."
