@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -25,6 +26,8 @@ from secateur_wire.errors import InvalidRequest, SecateurError
 from secateur_wire.plans import Goal, Plan, PlanBody
 from tests.client.command_line import RunHere
 from tests.plans.models import add_model, add_set, convolutions, llama, refusing
+from worker.samples.first_job import first_job
+from worker.samples.language import CALIBRATION, EVALUATION
 
 Sessions = sessionmaker[Session]
 MODELS: dict[str, Description] = {
@@ -170,6 +173,15 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("images", {"goal": "sparsity", "dataset": "self"}, "dataset", "leave it out"),
     ("nobody", {"goal": "speed"}, "model", "there is no model 'nobody'"),
 ]
+
+
+def test_the_first_job_of_a_new_user_fits_the_sample_model(desk: Desk) -> None:
+    desk.register(CALIBRATION, EVALUATION)
+    body = JobBody.model_validate(first_job() | {"model": "smol"})
+    with transaction(desk.sessions) as session:
+        recipe = resolve_job(desk.context(session), body).recipe
+    assert (recipe.method, recipe.pattern, recipe.output.dtype) == ("depth", "structured", "bfloat16")
+    assert bool(recipe.output.exports) == (find_spec("llama_cpp_py_sync") is not None)
 
 
 def test_what_cannot_be_is_refused_by_name(desk: Desk) -> None:

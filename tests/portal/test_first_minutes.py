@@ -16,6 +16,7 @@ from core.storage import Store
 from tests.portal.browserless import Browserless
 from tests.portal.conftest import require_accessible
 from tests.runner.models import write_model, write_words
+from worker.samples.first_job import first_job
 from worker.samples.language import CALIBRATION, EVALUATION, MODEL
 from worker.samples.requested import Samples, fulfil
 
@@ -53,6 +54,13 @@ def tiny_samples() -> Samples:
         text_names=(CALIBRATION, EVALUATION),
         text_source="tiny",
         texts=texts,
+        first_job={
+            **first_job(),
+            "sparsity": 0.3,
+            "calibration": {"dataset": CALIBRATION, "samples": 2, "sequence_length": 16},
+            "evaluation": {"datasets": [EVALUATION], "samples": 2, "sequence_length": 16},
+            "output": {"dtype": "bfloat16"},
+        },
     )
 
 
@@ -100,6 +108,7 @@ def test_one_click_in_an_empty_portal_leads_to_the_first_job(
     portal.wait_for_url("**/portal/jobs/job_*")
     job = live_api.get(f"/v1/jobs/{portal.url.rsplit('/', 1)[-1]}").json()
     assert (job["model"], job["pattern"], job["status"]) == (MODEL, "structured", "queued")
+    assert (job["method"], job["output"]["dtype"]) == ("depth", "bfloat16"), "the job of the demo"
     assert job["evaluation"]["datasets"] == [EVALUATION]
     models, texts = (live_api.get(f"/v1/{noun}").json()["data"] for noun in ("models", "datasets"))
     assert [each["name"] for each in models] == [MODEL]
