@@ -149,13 +149,16 @@ def test_what_measuring_cannot_tell_apart_is_no_difference() -> None:
     row = {"name": "q", "layer": 0, "in_features": 4, "out_features": 4}
     layers = [layer_figures("job", [row | {"sparsity": share}]) for share in (0.5, 0.5000001, 0.6)]
     assert is_same_in_all(layers[:2], "sparsity") and not is_same_in_all(layers, "sparsity")
+    assert not is_same_in_all(layers[:1], "sparsity") and not is_same_in_all(layers, "error"), "of one, or of none"
 
 
 def test_the_axes_are_those_in_which_jobs_differ() -> None:
     packed = _job(id="job_2", metrics__bytes={"dense": 200, "artifact": 200, "packed": 100})
     plain = _job(metrics__bytes={"dense": 200, "artifact": 200})
     assert compare([plain, packed], {}, quality=None, cost=None).trade_off.cost == "bytes"
-    assert compare([plain, plain], {}, quality=None, cost=None).trade_off.cost == "parameters"
+    assert compare([plain, plain], {}, quality=None, cost=None).trade_off.cost == "bytes"
+    counted = _job(metrics__bytes=None, metrics__latency=None)
+    assert compare([counted, counted], {}, quality=None, cost=None).trade_off.cost == "parameters"
     two = {name: {"dense": 20.0, "pruned": 30.0} for name in ("a", "b")}
     other = _job(id="job_2", metrics__perplexity=two | {"b": {"dense": 20.0, "pruned": 40.0}}, metrics__tasks={})
     found = compare([_job(metrics__perplexity=two, metrics__tasks={}), other], {}, quality=None, cost="bytes").trade_off

@@ -61,7 +61,7 @@ def test_a_page_follows_its_job_from_the_queue_to_the_report(portal: Page, submi
     require_accessible(portal)
     submitted.succeed(tmp_path / "artifact")
     expect(portal.locator(".verdict")).to_have_text(
-        "Close to dense: 3.1× smaller, perplexity 25.0 → 27.4, no speed-up expected."
+        "Close to dense: 3.1× smaller, perplexity 25.0 → 27.4, no difference seen in time (± 8 %)."
     )
     expect(portal.get_by_text("Perplexity on numbers is 1.09 times the dense model's")).to_be_visible()
     expect(portal.get_by_text("A note with <b>markup</b>.")).to_be_visible()

@@ -11,10 +11,12 @@ from api.portal.views.error_advice import ADVICE, title_of
 from api.portal.views.job_page import stage_times
 from api.portal.views.layer_table import by_kind, chart_height, layer_figures
 from api.portal.views.metric_curves import MOST_POINTS, curves_of
+from api.portal.views.picture import result_panels
 from api.portal.views.result_cards import Row, cards, evaluation_rows
 from api.portal.views.summary import summarise
 from core.pipeline.reports.report import Report
 from core.pipeline.reports.shape_chart import shape_chart
+from core.pipeline.reports.verdict import verdict_on
 from secateur.metrics_table import figures
 from secateur_wire import errors
 from secateur_wire.jobs import JobAttempt, JobEvent
@@ -58,12 +60,12 @@ def test_added_files_have_their_bytes_and_speed_beside_the_dense_model_s() -> No
         Row("m.gguf", "1.9 MiB", "1.4 MiB", "× 0.750", likeness),
         Row(
             "m.gguf, reading a prompt of 128 tokens",
-            "100 tokens/s", "104 tokens/s", "× 1.04", "within the noise of ± 5 %",
+            "100 tokens/s", "104 tokens/s", "no difference seen", "× 1.04, within the noise of ± 5 %",
         ),
         Row("m.gguf, writing after it", "20.0 tokens/s", "26.0 tokens/s", "× 1.30", "beyond the noise of ± 5 %"),
     ]  # fmt: skip
     assert [(each.label, each.value) for each in cards(with_speed) if "Q8_0" in each.label] == [
-        ("Tokens/s, Q8_0, pruned ÷ dense", "1.30")
+        ("Tokens/s, Q8_0, pruned ÷ dense", "× 1.30")
     ]
     shown = [figure.row for figure in figures(with_speed) if figure.on == "m.gguf"]
     assert shown[1:] == [
@@ -118,13 +120,14 @@ def test_a_table_has_a_row_for_everything_that_was_measured_of_both_models() -> 
             MASKED,
             NOT_SMALLER,
             {"bytes": {"dense": 3100, "artifact": 3100, "packed": 1000}},
-            "3.1× smaller, perplexity 25.0 → 27.4, no speed-up expected.",
+            "3.1× smaller, perplexity 25.0 → 27.4, no difference seen in time (± 5 %).",
         ),
         (
             MASKED,
             NOT_SMALLER,
             {},
-            "As large as before with 50 % of the prunable weights zero, perplexity 25.0 → 27.4, no speed-up expected.",
+            "As large as before with 50 % of the prunable weights zero, perplexity 25.0 → 27.4, "
+            "no difference seen in time (± 5 %).",
         ),
         (
             STRUCTURED,
@@ -136,7 +139,7 @@ def test_a_table_has_a_row_for_everything_that_was_measured_of_both_models() -> 
             STRUCTURED,
             SMALLER,
             {"bytes": {"dense": 2000, "artifact": 1900}, "latency": {"dense_ms": 100, "pruned_ms": 92, "spread": 0.1}},
-            "5 % smaller, perplexity 25.0 → 27.4, no speed-up beyond the noise of ± 10 %.",
+            "5 % smaller, perplexity 25.0 → 27.4, no difference seen in time (± 10 %).",
         ),
         (
             STRUCTURED,
@@ -149,7 +152,7 @@ def test_a_table_has_a_row_for_everything_that_was_measured_of_both_models() -> 
             NOT_SMALLER,
             {"perplexity": {"wiki": {"dense": 25.0, "pruned": None, "ratio": None, "sequence_length": 8}}},
             "As large as before with 50 % of the prunable weights zero, perplexity 25.0 → no longer a number, "
-            "no speed-up expected.",
+            "no difference seen in time (± 5 %).",
         ),
         (
             MASKED,
@@ -160,7 +163,7 @@ def test_a_table_has_a_row_for_everything_that_was_measured_of_both_models() -> 
                 "bytes": {"dense": 1000, "artifact": 1100},
             },
             "10 % larger, perplexity 25.0 → 26.0 (41.2 before recovery), accuracy on boolq 62.0 % → 61.5 % (no "
-            "difference within its error), no speed-up expected.",
+            "difference within its error), no difference seen in time (± 5 %).",
         ),
         (
             MASKED,
@@ -172,7 +175,7 @@ def test_a_table_has_a_row_for_everything_that_was_measured_of_both_models() -> 
                 "accuracy": {name: accuracy(0.98, 0.9) for name in ("a", "b", "c")},
             },
             "As large as before with 50 % of the prunable weights zero, accuracy on a 98.0 % → 90.0 %, accuracy on b "
-            "98.0 % → 90.0 % and 1 more, accuracy on 2 tasks 61.0 % → 51.0 %, no speed-up expected.",
+            "98.0 % → 90.0 % and 1 more, accuracy on 2 tasks 61.0 % → 51.0 %, no difference seen in time (± 5 %).",
         ),
         (
             {"method": "sensitivity"},
@@ -190,12 +193,47 @@ def test_a_verdict_is_one_sentence_of_what_was_measured(
 
 def test_zeros_that_save_nothing_and_gains_that_are_noise_are_said() -> None:
     (stored,) = summarise(MASKED, metrics(), NOT_SMALLER, None).remarks
-    assert "files are no smaller" in stored and "packed" in stored and "kernels for sparse weights" in stored
+    assert "files no smaller" in stored and "packed" in stored and "kernels for sparse weights" in stored
     (pattern,) = summarise(MASKED | {"pattern": "2:4"}, metrics(), NOT_SMALLER, None).remarks
     assert "kernels for 2:4" in pattern
     noisy = metrics(latency={"dense_ms": 100.0, "pruned_ms": 95.0, "spread": 0.08})
     (noise,) = summarise(STRUCTURED, noisy, SMALLER, None).remarks
     assert "tells no difference" in noise and "8 %" in noise
+
+
+def test_labels_say_what_their_figures_do() -> None:
+    def labels(recipe: dict[str, Any], **others: Any) -> list[str]:
+        return [label for label, _ in summarise(recipe, metrics(**others), SMALLER, None).points][:2]
+
+    assert labels(MASKED) == ["No smaller", "No faster"]
+    slower = {"dense_ms": 100.0, "pruned_ms": 130.0, "spread": 0.02}
+    assert labels(STRUCTURED, bytes={"dense": 2000, "artifact": 2100}, latency=slower) == ["Larger", "Slower"]
+    faster = {"dense_ms": 100.0, "pruned_ms": 70.0, "spread": 0.02}
+    assert labels(STRUCTURED, bytes={"dense": 2000, "artifact": 1400}, latency=faster) == ["Smaller", "Faster"]
+    assert labels(STRUCTURED, latency=None)[1] == "Speed"
+    (size, time, *_) = (text for _, text in summarise(MASKED, metrics(), NOT_SMALLER, None).points)
+    assert size.startswith("2.0 KiB → 2.0 KiB") and time == "100 → 101 ms a forward (no difference seen)"
+
+
+def test_a_result_begins_with_a_bar_for_each_figure_of_both_models() -> None:
+    verdict = verdict_on("wanda", "unstructured", 0.5, metrics())
+    panels = {panel.title: panel for panel in result_panels(metrics(), verdict, ("Dense", "Pruned"))}
+    assert [panel.words for panel in panels.values()] == [
+        "as large as before with 50 % of the prunable weights zero", "no difference seen", "close to dense",
+    ]  # fmt: skip
+    dense, pruned = panels["Speed"].bars
+    assert (dense.value, pruned.value) == ("100 ms", "101 ms ± 5.1 ms")
+    assert dense.noise is None and pruned.noise is not None
+    assert pruned.noise[0] < dense.length < pruned.noise[1] == 100.0, "its noise reaches over the end of the other"
+    far = metrics(latency=None, perplexity={"wiki": {"dense": 25.0, "pruned": 2700.0, "ratio": 108.0}})
+    _, speed, quality = result_panels(far, None, ("Dense", "Pruned"))
+    assert [bar.value for bar in speed.bars] == ["not measured"] * 2
+    assert [(bar.length, bar.is_cut) for bar in quality.bars] == [(25.0, False), (100.0, True)]
+    accurate = metrics(perplexity={}, tasks={"boolq": accuracy(0.6, 0.5) | {"samples": 100}})
+    *_, quality = result_panels(accurate, None, ("Dense", "Pruned"))
+    assert quality.measure == "accuracy on boolq; longer is better"
+    assert [bar.value for bar in quality.bars] == ["60.0 % ± 1.0 %", "50.0 % ± 1.0 %"]
+    assert not result_panels(Metrics(), None, ("Dense", "Pruned"))
 
 
 def _tree(root: type[errors.ApiError]) -> Iterator[type[errors.ApiError]]:

@@ -1,6 +1,7 @@
 """Comparison of jobs: differences, quality against cost, and layer by layer; as a page, charts and CSV."""
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Annotated, Final, Literal
 from urllib.parse import urlencode
 
@@ -10,7 +11,9 @@ from starlette.responses import Response
 from api.dependencies import DatabaseSession, Quality
 from api.portal.rendering import page
 from api.portal.session import Viewer
+from api.portal.views.compared import differences, findings
 from api.portal.views.files import IfNoneMatch, chart, csv_file
+from api.portal.views.picture import comparison_models, comparison_panels
 from api.portal.views.trade_off import COSTS, pareto_plot, quality_in_words, trade_off_answer
 from core.service.jobs import service
 from core.service.jobs.comparison import (
@@ -49,8 +52,11 @@ def compare_page(
     if len(ids) < FEWEST:
         return page(request, "compare/choose.html", {"jobs": service.get_jobs(session, caller.team_id, ids)})
     comparison = compare_jobs(session, caller.team_id, ids, quality=quality, cost=cost)
-    labels = dict(zip(ids, comparison.labels, strict=True))
+    labels, models = dict(zip(ids, comparison.labels, strict=True)), comparison_models(comparison)
     context = {
+        "panels": comparison_panels(models, comparison.trade_off.quality),
+        "findings": findings(models, comparison.trade_off.quality),
+        "differences": differences(comparison.fields),
         "comparison": comparison,
         "ids": ids,
         "labels": labels,
@@ -63,7 +69,7 @@ def compare_page(
         "cost_words": COSTS[comparison.trade_off.cost],
         "plot": pareto_plot(comparison.trade_off),
         "layer_figures": [
-            (name, title, is_same_in_all(comparison.layers, name))
+            (name, title, is_same_in_all(comparison.layers, name), _without(comparison, name))
             for name, title in _LAYER_FIGURES.items()
             if any(_known(each, name) for each in comparison.layers)
         ],
@@ -148,6 +154,12 @@ def _known(layers: LayerFigures, figure: LayerQuantity) -> bool:
     return any(value is not None for value in layers.values(figure))
 
 
+def _without(comparison: Comparison, figure: LayerQuantity) -> list[str]:
+    """Return the labels of the jobs that have the figure of no layer."""
+    known = {each.job for each in comparison.layers if _known(each, figure)}
+    return [label for job, label in zip(comparison.jobs, comparison.labels, strict=True) if job.id not in known]
+
+
 def _layer_names(comparison: Comparison) -> list[str]:
     """Return the layer names of all jobs, in the order of the job with the most layers."""
     longest_first = sorted(comparison.layers, key=lambda each: -len(each.layers))
@@ -168,7 +180,7 @@ def _draw_layers(comparison: Comparison, figure: LayerQuantity) -> str:
         ]
         if points:
             x, y = zip(*points, strict=True)
-            series.append(Series(labels[each.job], x, y))
+            series.append(Series(f"{labels[each.job]}: mean {fmean(y):.3g}", x, y))
     title = _LAYER_FIGURES[figure]
     return line_chart(
         series,

@@ -115,9 +115,11 @@ def _log_lines(state: ApiState, team_id: str, job_id: str) -> Iterator[str]:
             events = service.read_events(session, team_id, job_id, after=after, limit=_LOG_PAGE)
         after, has_more = events.next_after, events.has_more
         for event in events.data:
+            when = event.created_at.isoformat(timespec="milliseconds")
             if event.type == "log":
-                when = event.created_at.isoformat(timespec="milliseconds")
                 yield f"{when} attempt {event.attempt} {event.data['level']}: {event.data['message']}\n"
+            elif event.type == "stage":
+                yield f"{when} attempt {event.attempt} stage: {event.data['stage']}\n"
 
 
 @router.get("/{job_id}/recipe.json")
@@ -249,7 +251,7 @@ def _page_turn(
             **known,
             **context,
             types=types,
-            lines=[event for event in page.data if event.type == "log"],
+            lines=[event for event in page.data if event.type in job_page.LOG_EVENTS],
             curves=curves,
             drawn=drawn or set(),
         )

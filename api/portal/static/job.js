@@ -13,8 +13,10 @@
     return [steps, steps.map((step) => values.get(step))];
   };
 
-  // Of one point alone the axis would go up to 100.
-  const fromOnePointOn = ({ data: [steps] }, least, most) => (steps.length === 1 ? [steps[0], steps[0] + 1] : [least, most]);
+  // Without a cursor the legend has the newest values.
+  const withNewest = (plot) => {
+    if (plot.legend.idx === null) plot.setLegend({ idx: plot.data[0].length - 1 }, false);
+  };
 
   const options = (figure, place) => {
     const style = getComputedStyle(place);
@@ -28,7 +30,8 @@
       width: place.clientWidth,
       height: HEIGHT,
       legend: { live: true },
-      scales: { x: { time: false, range: fromOnePointOn } },
+      hooks: { setLegend: [withNewest], ready: [withNewest], setData: [withNewest] },
+      scales: { x: { time: false } },
       axes: [{ ...axis, size: 32, incrs: WHOLE }, { ...axis, size: 64 }],
       series: [
         { label: figure.dataset.step },
@@ -46,8 +49,11 @@
   const draw = (figure) => {
     const place = figure.querySelector(".plot");
     const plot = plots.get(figure);
-    if (plot) return plot.setData(points(figure));
-    plots.set(figure, new uPlot(options(figure, place), points(figure), place));
+    const data = points(figure);
+    if (plot) return plot.setData(data);
+    if (data[0].length < 2) return; // one point is no curve
+    place.hidden = false;
+    plots.set(figure, new uPlot(options(figure, place), data, place));
     widths.observe(place);
   };
 

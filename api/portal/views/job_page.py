@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from api.portal.views.error_advice import advice_for, title_of
 from api.portal.views.layer_table import chart_height, layer_figures
 from api.portal.views.metric_curves import MetricCurve, curves_of
+from api.portal.views.picture import result_panels
 from api.portal.views.result_cards import cards, evaluation_rows, gate_rows
 from api.portal.views.summary import summarise
 from core.engine.options.sensitivity_curves import Sensitivity
@@ -24,10 +25,12 @@ from core.service.publications.service import list_publications
 from secateur_wire.errors import GateMissed, NotFound
 from secateur_wire.jobs import JobAttempt, JobEvent
 from secateur_wire.progress import between, remaining_range, seconds_range
-from secateur_wire.states import Stage
+from secateur_wire.states import EventType, Stage
 
 LOG_LINES = 500
 """Number of log lines in the page; the whole log is a file."""
+LOG_EVENTS: Final[tuple[EventType, ...]] = ("log", "stage")
+"""Types of the events that are lines of the log: few jobs write lines of their own, but each goes through stages."""
 _METRIC_EVENTS = 20_000
 """Number of newest metric events that curves are drawn from."""
 _ATTEMPTS = 20
@@ -97,7 +100,7 @@ def stages(session: Session, team_id: str, now: Snapshot) -> dict[str, Any]:
     if attempts.data:
         newest = attempts.data[0]
         events = newest_events(
-            session, team_id, job.id, "stage", up_to=now.last_event, attempt=newest.attempt, limit=_METRIC_EVENTS
+            session, team_id, job.id, ["stage"], up_to=now.last_event, attempt=newest.attempt, limit=_METRIC_EVENTS
         )
         times = stage_times(newest, events, datetime.now(UTC))
     return {
@@ -110,8 +113,8 @@ def stages(session: Session, team_id: str, now: Snapshot) -> dict[str, Any]:
 
 
 def log(session: Session, team_id: str, now: Snapshot) -> dict[str, Any]:
-    """Return the last lines of the log."""
-    lines = newest_events(session, team_id, now.job.id, "log", up_to=now.last_event, limit=LOG_LINES + 1)
+    """Return the last lines of the log, with the stages that began between them."""
+    lines = newest_events(session, team_id, now.job.id, LOG_EVENTS, up_to=now.last_event, limit=LOG_LINES + 1)
     return {
         "lines": lines[-LOG_LINES:],
         "most_lines": LOG_LINES,
@@ -121,7 +124,9 @@ def log(session: Session, team_id: str, now: Snapshot) -> dict[str, Any]:
 
 
 def curves(session: Session, team_id: str, now: Snapshot) -> list[MetricCurve]:
-    return curves_of(newest_events(session, team_id, now.job.id, "metric", up_to=now.last_event, limit=_METRIC_EVENTS))
+    return curves_of(
+        newest_events(session, team_id, now.job.id, ["metric"], up_to=now.last_event, limit=_METRIC_EVENTS)
+    )
 
 
 def result(session: Session, team_id: str, now: Snapshot) -> dict[str, Any]:
@@ -132,12 +137,16 @@ def result(session: Session, team_id: str, now: Snapshot) -> dict[str, Any]:
     recipe, metrics = recipe_of(job), job.measured
     report = _report(session, team_id, job)
     files = service.list_artifacts(session, team_id, job.id).data
+    method = METHODS.get(job.method)
+    names = ("Dense", "Pruned") if method is None or method.prunes else ("Given", "Trained")
     last_lines: Sequence[JobEvent] = []
     if job.status == "failed":
-        last_lines = newest_events(session, team_id, job.id, "log", up_to=now.last_event, limit=_LAST_LINES)
+        last_lines = newest_events(session, team_id, job.id, ["log"], up_to=now.last_event, limit=_LAST_LINES)
     return {
         "is_over": True,
-        "method": METHODS.get(job.method),
+        "method": method,
+        "panels": result_panels(metrics, job.verdict, names),
+        "names": names,
         "notes": report.notes,
         "summary": summarise(recipe, metrics, report, job.verdict) if metrics.model_fields_set else None,
         "cards": cards(metrics),

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from api.portal.formatting import count, duration, number, percent, size
-from api.portal.views.summary import format_distinct
+from api.portal.views.summary import NO_DIFFERENCE, format_distinct
 from core.engine.options.latency_budget import latency_noise
 from core.pipeline.reports.report import Report
 from core.pipeline.reports.verdict import within_error
@@ -35,7 +35,7 @@ class Card:
 def cards(metrics: Metrics) -> list[Card]:
     """Return the cards with the main figures."""
     shown = []
-    sizes, parameters, shares, latency = metrics.bytes, metrics.parameters, metrics.sparsity, metrics.latency
+    sizes, parameters, shares = metrics.bytes, metrics.parameters, metrics.sparsity
     if sizes is not None and sizes.stored is not None and sizes.dense:
         form = sizes.restored_from or "of weights"
         shown.append(Card("Stored", size(sizes.stored), f"{form}, of {size(sizes.dense)}"))
@@ -49,13 +49,10 @@ def cards(metrics: Metrics) -> list[Card]:
                 f"of what could be pruned; {percent(shares.model, 1)} of all",
             )
         )
-    if latency is not None and latency.ratio is not None:
-        noise = latency_noise(latency.spread)
-        shown.append(Card("Time, pruned ÷ dense", number(latency.ratio), f"± {percent(noise)} between rounds"))
     shown += [
         Card(
             f"Tokens/s, {each.type}, pruned ÷ dense",
-            number(each.speed.decode.ratio),
+            _against_noise(each.speed.decode.ratio, each.speed.decode.noise)[0],
             f"{number(each.speed.decode.dense)} → {number(each.speed.decode.pruned)} written, "
             f"± {percent(each.speed.decode.noise)} between rounds",
         )
@@ -167,7 +164,6 @@ def _latencies(metrics: Metrics) -> Iterator[Row]:
     for each in latency.rows or [latency]:
         if each.dense_ms is None or each.pruned_ms is None or each.ratio is None:
             continue
-        noise = latency_noise(each.spread)
         what = (
             f"reading {latency.sequence_length:,} tokens at once (prefill) on {latency.device}"
             if latency.sequence_length is not None
@@ -177,8 +173,7 @@ def _latencies(metrics: Metrics) -> Iterator[Row]:
             what,
             f"{number(each.dense_ms)} ms",
             f"{number(each.pruned_ms)} ms",
-            _times(each.ratio),
-            _against_noise(each.ratio, noise),
+            *_against_noise(each.ratio, latency_noise(each.spread)),
         )
     if latency.decode_dense_ms and latency.decode_pruned_ms is not None:
         yield Row(
@@ -207,8 +202,7 @@ def _exports(metrics: Metrics) -> Iterator[Row]:
                 f"{each.file}, {what}",
                 f"{number(rate.dense)} tokens/s",
                 f"{number(rate.pruned)} tokens/s",
-                _times(rate.ratio),
-                _against_noise(rate.ratio, rate.noise),
+                *_against_noise(rate.ratio, rate.noise),
             )
 
 
@@ -216,8 +210,11 @@ def _times(ratio: float) -> str:
     return f"× {number(ratio)}"
 
 
-def _against_noise(ratio: float, noise: float) -> str:
-    return f"{'within' if abs(ratio - 1) <= noise else 'beyond'} the noise of ± {percent(noise)}"
+def _against_noise(ratio: float, noise: float) -> tuple[str, str]:
+    """Return the change of a time and a note on it."""
+    if abs(ratio - 1) <= noise:
+        return NO_DIFFERENCE, f"{_times(ratio)}, within the noise of ± {percent(noise)}"
+    return _times(ratio), f"beyond the noise of ± {percent(noise)}"
 
 
 def _signed(value: float) -> str:

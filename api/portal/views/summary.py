@@ -20,6 +20,8 @@ _SAME_SIZE = 0.01
 _NAMED = 2
 """Maximum number of texts, or image sets, in the sentence; the table has all."""
 _NOT_A_NUMBER = "no longer a number"
+NO_DIFFERENCE = "no difference seen"
+"""Words for a time, or another figure, that is equal to the dense model's within its noise."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def summarise(recipe: Body, metrics: Metrics, report: Report, verdict: Verdict |
     method = get_method(recipe["method"])
     if method.measures:
         return _of_sensitivity(metrics)
-    parts = [_size(metrics), _quality(metrics), _speed(recipe, metrics, report)]
+    parts = [size_in_words(metrics), _quality(metrics), _speed(recipe, metrics, report)]
     figures = ", ".join(part for part in parts if part)
     sentence = figures if verdict is None else f"{verdict.words}: {figures}"
     remarks = _remarks(recipe, metrics, report)
@@ -74,7 +76,8 @@ def is_smaller_network(recipe: Body, metrics: Metrics, report: Report) -> bool:
     return remaining < dense
 
 
-def _size(metrics: Metrics) -> str:
+def size_in_words(metrics: Metrics) -> str:
+    """Return how the size of the stored weights compares with the dense model's."""
     sizes = metrics.bytes
     if sizes is None or not sizes.dense or not sizes.stored:
         return "size not measured"
@@ -128,9 +131,18 @@ def _speed(recipe: Body, metrics: Metrics, report: Report) -> str:
     is_smaller, latency = is_smaller_network(recipe, metrics, report), metrics.latency
     if latency is None or latency.ratio is None:
         return "speed not measured" if is_smaller else "no speed-up expected"
-    ratio, noise = latency.ratio, latency_noise(latency.spread)
-    if abs(ratio - 1) <= noise:
-        return f"no speed-up beyond the noise of ± {percent(noise)}" if is_smaller else "no speed-up expected"
+    words = time_in_words(metrics)
+    return f"{words} in time (± {percent(latency_noise(latency.spread))})" if words == NO_DIFFERENCE else words
+
+
+def time_in_words(metrics: Metrics) -> str:
+    """Return how the time of a forward compares with the dense model's; "not measured" without it."""
+    latency = metrics.latency
+    if latency is None or latency.ratio is None:
+        return "not measured"
+    ratio = latency.ratio
+    if abs(ratio - 1) <= latency_noise(latency.spread):
+        return NO_DIFFERENCE
     times = 1 / ratio if ratio < 1 else ratio
     factor = f"{times:.1f}×" if times >= 1.15 else percent(times - 1)
     return f"{factor} {'faster' if ratio < 1 else 'slower'}"
@@ -143,8 +155,11 @@ def _points(recipe: Body, metrics: Metrics, report: Report, verdict: Verdict | N
         counted = ""
         if parameters is not None and parameters.dense and parameters.nonzero is not None:
             counted = f"; {count(parameters.dense)} → {count(parameters.nonzero)} parameters that are not zero"
-        yield "Smaller", f"{size(sizes.dense)} → {size(sizes.stored)}{counted}"
-    yield "Faster", _timed(metrics) or _capitalized(_speed(recipe, metrics, report))
+        yield _size_label(sizes.stored / sizes.dense), f"{size(sizes.dense)} → {size(sizes.stored)}{counted}"
+    timings = list(_timings(metrics))
+    labels = {label for label, _ in timings}
+    label = labels.pop() if len(labels) == 1 else "Speed"
+    yield label, "; ".join(text for _, text in timings) or _capitalized(_speed(recipe, metrics, report))
     if verdict is not None:
         yield "Costs", _capitalized(verdict.reason)
     else:
@@ -154,19 +169,30 @@ def _points(recipe: Body, metrics: Metrics, report: Report, verdict: Verdict | N
         yield "Took", f"{duration(metrics.seconds.total)}{memory}"
 
 
-def _timed(metrics: Metrics) -> str:
-    """Return the timed runtimes, including those of exported files; empty without timings."""
+def _size_label(ratio: float) -> str:
+    """Return the label of a size relative to the dense model's."""
+    return "No smaller" if abs(ratio - 1) <= _SAME_SIZE else "Smaller" if ratio < 1 else "Larger"
+
+
+def _timings(metrics: Metrics) -> Iterator[tuple[str, str]]:
+    """Yield the timed runtimes with their labels, including those of exported files."""
     latency = metrics.latency
-    shown = []
-    if latency is not None and latency.dense_ms is not None and latency.pruned_ms is not None:
+    if latency is not None and latency.ratio is not None:
         where = f" on {latency.device}" if latency.device else ""
-        shown.append(f"{number(latency.dense_ms)} → {number(latency.pruned_ms)} ms a forward{where}")
+        text = f"{number(latency.dense_ms)} → {number(latency.pruned_ms)} ms a forward{where}"
+        yield _timing(text, latency.ratio, latency_noise(latency.spread), is_faster=latency.ratio < 1)
     for each in metrics.exports:
         if each.speed is not None:
             rate = each.speed.decode
-            doubt = " (within the noise)" if abs(rate.ratio - 1) <= rate.noise else ""
-            shown.append(f"{each.file}: {number(rate.dense)} → {number(rate.pruned)} tokens/s written{doubt}")
-    return "; ".join(shown)
+            text = f"{each.file}: {number(rate.dense)} → {number(rate.pruned)} tokens/s written"
+            yield _timing(text, rate.ratio, rate.noise, is_faster=rate.ratio > 1)
+
+
+def _timing(text: str, ratio: float, noise: float, *, is_faster: bool) -> tuple[str, str]:
+    """Return a timed runtime with its label, for a ratio of times or of rates."""
+    if abs(ratio - 1) <= noise:
+        return "No faster", f"{text} ({NO_DIFFERENCE})"
+    return "Faster" if is_faster else "Slower", text
 
 
 def _remarks(recipe: Body, metrics: Metrics, report: Report) -> list[str]:
@@ -178,8 +204,8 @@ def _remarks(recipe: Body, metrics: Metrics, report: Report) -> list[str]:
             remarks.append(f"The smaller files unpack to a model of the former size: {who}")
         else:
             remarks.append(
-                "The zeros are stored like any other weight, so the files are no smaller. The output format packed "
-                f"leaves them out of the files; {who}"
+                "The zeros are stored like any other weight, so they make the files no smaller. The output format "
+                f"packed leaves them out of the files; {who}"
             )
     if latency is None or latency.dense_ms is None or latency.pruned_ms is None or latency.ratio is None:
         return [*remarks, "How fast it runs was not measured: see the notes of the report."] if is_smaller else remarks

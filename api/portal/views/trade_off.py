@@ -14,9 +14,9 @@ from core.service.jobs.trade_off import TradeOff, TradeOffPoint, is_loss
 from secateur_wire.sweeps import Cost
 
 COSTS: Final[dict[Cost, str]] = {
-    "parameters": "parameters that are not zero",
     "bytes": "bytes of weights, as they are stored",
     "latency": "latency of a forward, ms",
+    "parameters": "parameters that are not zero",
 }
 _LOG_FROM = 20
 """Ratio of the largest to the smallest perplexity from which the axis is logarithmic."""
@@ -73,9 +73,9 @@ def quality_in_words(quality: str) -> str:
 
 
 def pareto_plot(trade_off: TradeOff) -> ParetoPlot | None:
-    """Return the layout of the trade-off; None without points."""
+    """Return the layout of the trade-off; None with fewer than two points."""
     points = trade_off.points
-    if not points:
+    if len(points) < 2:
         return None
     words = _labels(trade_off)
     x_axis = _Axis([(point.cost, point.cost_noise or 0.0) for point in points], _LEFT, _WIDTH - _RIGHT, is_log=False)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
@@ -95,9 +96,10 @@ def trade_off_chart(spots: Sequence[Spot], *, title: str, x_label: str, y_label:
 def layers_chart(sparsities: Sequence[Series], errors: Sequence[Series], *, title: str) -> str:
     """Draw the share of each layer that is zero or removed and, if known, reconstruction errors below it, as SVG.
 
-    x is the layer's number in the model. Series of the same label share colour and marker.
+    x is the layer's number in the model. Series of the same label share colour and marker. The legend has the means.
     """
     labels = [each.label for each in sparsities]
+    means = {each.label: f", error {fmean(each.y):.1%}" for each in errors}
     with open_figure((8.0, 5.6 if errors else 3.2)) as figure:
         panels = figure.subplots(2 if errors else 1, 1, sharex=True, squeeze=False)[:, 0]
         rows = [(sparsities, "share zero or removed"), (errors, "relative error of the output")]
@@ -111,7 +113,7 @@ def layers_chart(sparsities: Sequence[Series], errors: Sequence[Series], *, titl
                     marker=MARKERS[number % len(MARKERS)],
                     markersize=4,
                     linewidth=1.2,
-                    label=each.label or None,
+                    label=f"{each.label}: mean {fmean(each.y):.0%}{means.get(each.label, '')}",
                 )
             dress(axes, "", "", y_label)
             axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
@@ -120,7 +122,7 @@ def layers_chart(sparsities: Sequence[Series], errors: Sequence[Series], *, titl
         panels[-1].set_xlabel("layer")
         panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
         if len(labels) > 1:
-            panels[0].legend(frameon=False, ncols=4, fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.05))
+            panels[0].legend(frameon=False, ncols=3, fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.05))
         return as_svg(figure, title)
 
 

@@ -93,8 +93,8 @@ def compare(
     """Compare jobs by their fields, one quality against one cost, and the figures of their layers.
 
     `layers` has the report rows of each job that has a report. `quality` is perplexity:SET, bits_per_byte:SET,
-    accuracy:SET or accuracy:TASK; None chooses the one that most jobs have. `cost` None chooses the first cost in which
-    the jobs differ.
+    accuracy:SET or accuracy:TASK; None chooses the one that most jobs have. `cost` None chooses bytes or latency, the
+    first in which the jobs differ.
     """
     labels = names_of(jobs)
     figures = [layer_figures(job.id, layers[job.id]) for job in jobs if layers.get(job.id)]
@@ -109,12 +109,14 @@ def compare(
 
 
 def is_same_in_all(layers: Sequence[LayerFigures], quantity: LayerQuantity) -> bool:
-    """Return whether jobs have the same figure in every layer; missing figures are ignored."""
-    by_layer: dict[str, list[float | None]] = {}
+    """Return whether at least two jobs have the figure, and the same one in every layer."""
+    by_layer: dict[str, list[float]] = {}
     for each in layers:
         for name, value in zip(each.layers, each.values(quantity), strict=True):
-            by_layer.setdefault(name, []).append(value)
-    return all(map(is_same_share, by_layer.values()))
+            if value is not None:
+                by_layer.setdefault(name, []).append(value)
+    is_known_of_several = any(len(values) > 1 for values in by_layer.values())
+    return is_known_of_several and all(map(is_same_share, by_layer.values()))
 
 
 def compared_fields(jobs: Sequence[Job]) -> list[ComparedField]:

@@ -1,6 +1,6 @@
 """Snapshot of a job at one event, from which a page follows the later events."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -41,16 +41,16 @@ def newest_events(
     session: Session,
     team_id: str,
     job_id: str,
-    type: EventType,
+    types: Collection[EventType],
     *,
     up_to: int,
     limit: int | None = None,
     attempt: int | None = None,
 ) -> Sequence[JobEvent]:
-    """Return the newest events of a type with numbers to `up_to`, oldest first. Raises NotFound."""
+    """Return the newest events of these types with numbers to `up_to`, oldest first. Raises NotFound."""
     find_job(session, team_id, job_id)
     query = select(JobEventRow).where(
-        JobEventRow.job_id == job_id, JobEventRow.sequence <= up_to, JobEventRow.type == type
+        JobEventRow.job_id == job_id, JobEventRow.sequence <= up_to, JobEventRow.type.in_(types)
     )
     if attempt is not None:
         query = query.where(JobEventRow.attempt == attempt)

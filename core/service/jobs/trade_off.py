@@ -6,7 +6,7 @@ All functions are pure, and take jobs as the API answers them.
 from collections import Counter
 from collections.abc import Sequence
 from statistics import median
-from typing import get_args
+from typing import Final
 
 from pydantic import BaseModel
 
@@ -18,6 +18,8 @@ from secateur_wire.sweeps import Cost
 
 Quality = LossFigure | Accuracy | TaskAccuracy | TaskMean
 TASK_MEAN = "task_mean"
+_GAINS: Final[tuple[Cost, ...]] = ("bytes", "latency")
+"""Costs that a user of the model feels; zeros that are stored like any other weight are not among them."""
 
 
 class TradeOffPoint(BaseModel):
@@ -55,17 +57,17 @@ class TradeOff(BaseModel):
 def trade_off(jobs: Sequence[Job], labels: Sequence[str], *, quality: str | None, cost: Cost | None) -> TradeOff:
     """Return the chosen quality of each job, and of each dense model they began with, against the chosen cost.
 
-    `quality` None chooses the quality that most jobs have, preferably one in which they differ. `cost` None chooses the
-    first of parameters, bytes and latency in which they differ.
+    `quality` None chooses the quality that most jobs have, preferably one in which they differ. `cost` None chooses
+    bytes or latency, the first in which they differ, or parameters where neither was measured.
     """
-    measured = Counter(name for job in jobs for name in _qualities(job))
+    measured = Counter(name for job in jobs for name in qualities_of(job.measured))
     chosen = quality or max(measured, key=lambda name: (measured[name], _differs(jobs, name)), default=None)
     cost = cost or _differing_cost(jobs)
     points: list[TradeOffPoint] = []
     dense: dict[tuple[str, float], list[tuple[float, str]]] = {}
     used: list[Job] = []
     for job, label in zip(jobs, labels, strict=True):
-        figures = _qualities(job).get(chosen or "")
+        figures = qualities_of(job.measured).get(chosen or "")
         before, after = _costs(job.measured, cost)
         if figures is None or figures.pruned is None or after is None:
             continue
@@ -124,18 +126,21 @@ def beaten_by(points: Sequence[tuple[float, float]]) -> list[int | None]:
 
 
 def _differing_cost(jobs: Sequence[Job]) -> Cost:
-    """Return the first cost by which at least two of the jobs differ measurably; parameters where there is none."""
-    for cost in get_args(Cost):
+    """Return bytes or latency, the first by which at least two of the jobs differ measurably.
+
+    Jobs that differ in neither are compared by the first cost that was measured.
+    """
+    for cost in _GAINS:
         known = [spent for job in jobs if (spent := _costs(job.measured, cost)[1]) is not None]
         noise = max((latency_noise(job.measured.latency.spread) for job in jobs if job.measured.latency), default=0.0)
         if len(known) > 1 and not is_same(known, noise if cost == "latency" else SAME_SHARE):
-            chosen: Cost = cost
-            return chosen
-    return "parameters"
+            return cost
+    measured = (cost for cost in (*_GAINS, "parameters") for job in jobs if _costs(job.measured, cost)[1] is not None)
+    return next(measured, "bytes")
 
 
 def _differs(jobs: Sequence[Job], quality: str) -> bool:
-    figures = [each for job in jobs if (each := _qualities(job).get(quality)) is not None]
+    figures = [each for job in jobs if (each := qualities_of(job.measured).get(quality)) is not None]
     values = [each.pruned for each in figures if each.pruned is not None]
     return differs_beyond_errors(values, [getattr(each, "pruned_stderr", None) for each in figures])
 
@@ -163,9 +168,8 @@ def _costs(metrics: Metrics, cost: Cost) -> tuple[float | None, float | None]:
             return None, None
 
 
-def _qualities(job: Job) -> dict[str, Quality]:
-    """Return the qualities that the job measured, dense and pruned, by name."""
-    metrics = job.measured
+def qualities_of(metrics: Metrics) -> dict[str, Quality]:
+    """Return the qualities that a job measured, dense and pruned, by name, as perplexity:SET."""
     named: dict[str, Quality] = {f"perplexity:{name}": figures for name, figures in metrics.perplexity.items()}
     named |= {
         f"bits_per_byte:{name}": figures.bits_per_byte
@@ -193,7 +197,7 @@ def _notes(jobs: Sequence[Job], quality: str | None, cost: Cost) -> list[str]:
             )
         )
     measured_as = quality.replace("bits_per_byte:", "perplexity:", 1) if quality else ""
-    figures = [_qualities(job)[measured_as] for job in jobs if quality]
+    figures = [qualities_of(job.measured)[measured_as] for job in jobs if quality]
     for name, phrase in (("sequence_length", "windows of {} tokens"), ("samples", "{} samples")):
         known = {getattr(each, name, None) for each in figures} - {None}
         if len(known) > 1:

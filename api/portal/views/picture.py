@@ -1,0 +1,176 @@
+"""Picture that a result and a comparison begin with: size, time and quality of the dense and the pruned models."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Final
+
+from api.portal.formatting import number, percent, size
+from api.portal.views.summary import size_in_words, time_in_words
+from api.portal.views.trade_off import quality_in_words
+from core.engine.options.latency_budget import latency_noise
+from core.service.jobs.comparison import Comparison
+from core.service.jobs.trade_off import TASK_MEAN, Quality, qualities_of, short_name
+from secateur_wire.jobs import Verdict
+from secateur_wire.metrics import Metrics
+
+_LONGEST: Final = 4.0
+"""Length of the longest bar in multiples of the shortest; longer bars are cut, so that the others can be read."""
+_LOWER: Final = "shorter is better"
+_HIGHER: Final = "longer is better"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Figure of a model; `noise` is its measurement error in both directions."""
+
+    value: float
+    noise: float = 0.0
+
+
+@dataclass(frozen=True)
+class Model:
+    """Model of the picture with its figures: bytes, milliseconds of a forward, and quality; None if not measured.
+
+    `job` is the job that the label links to.
+    """
+
+    label: str
+    is_dense: bool
+    size: Measured | None
+    time: Measured | None
+    quality: Measured | None
+    job: str | None = None
+
+
+@dataclass(frozen=True)
+class Bar:
+    """Bar of one model, in per cent of the panel's width; `noise` has its two ends. `is_cut`: it is longer than drawn.
+
+    A model without the figure has a `length` of 0.
+    """
+
+    model: Model
+    value: str
+    length: float = 0.0
+    noise: tuple[float, float] | None = None
+    is_cut: bool = False
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One figure of all models: the figure's name, its unit, its outcome in words, and a bar for each model."""
+
+    title: str
+    measure: str
+    words: str
+    bars: tuple[Bar, ...]
+
+
+def result_panels(metrics: Metrics, verdict: Verdict | None, names: tuple[str, str]) -> list[Panel]:
+    """Return the panels of one job; `names` are those of the model before and after it. Empty without figures."""
+    qualities = qualities_of(metrics)
+    decisive = None if verdict is None else f"{verdict.figure}:{verdict.on or TASK_MEAN}"
+    quality = decisive if decisive in qualities else next(iter(qualities), None)
+    models = [
+        _model(metrics, quality, label, is_dense=is_dense) for label, is_dense in zip(names, (True, False), strict=True)
+    ]
+    words = (size_in_words(metrics), time_in_words(metrics), "" if verdict is None else verdict.words)
+    return _panels(models, quality, words)
+
+
+def comparison_models(comparison: Comparison) -> list[Model]:
+    """Return each dense model once, then the jobs' models; quality is that of the comparison's trade-off.
+
+    A dense model has the median of the times that its jobs measured.
+    """
+    quality, jobs = comparison.trade_off.quality, comparison.jobs
+    dense: list[Model] = []
+    for name in dict.fromkeys(job.model for job in jobs):
+        models = [_model(job.measured, quality, "", is_dense=True) for job in jobs if job.model == name]
+        times = [each.time.value for each in models if each.time is not None]
+        dense.append(
+            Model(
+                f"{short_name(name)}, dense",
+                is_dense=True,
+                size=next((each.size for each in models if each.size is not None), None),
+                time=Measured(median(times)) if times else None,
+                quality=next((each.quality for each in models if each.quality is not None), None),
+            )
+        )
+    return dense + [
+        _model(job.measured, quality, label, is_dense=False, job=job.id)
+        for job, label in zip(jobs, comparison.labels, strict=True)
+    ]
+
+
+def comparison_panels(models: Sequence[Model], quality: str | None) -> list[Panel]:
+    """Return the panels of several jobs. Empty without figures."""
+    return _panels(models, quality, ("", "", ""))
+
+
+def show_quality(quality: str | None, value: float, digits: int = 3) -> str:
+    """Return a quality as text: accuracy as a percentage, perplexity as a number of this many significant digits."""
+    return percent(value, 1) if (quality or "").startswith("accuracy") else number(value, digits)
+
+
+def _model(metrics: Metrics, quality: str | None, label: str, *, is_dense: bool, job: str | None = None) -> Model:
+    sizes, latency, figures = metrics.bytes, metrics.latency, qualities_of(metrics).get(quality or "")
+    stored = None if sizes is None else sizes.dense if is_dense else sizes.stored
+    time = None if latency is None else latency.dense_ms if is_dense else latency.pruned_ms
+    noise = 0.0 if is_dense or latency is None else latency_noise(latency.spread)
+    return Model(
+        label,
+        is_dense,
+        size=None if stored is None else Measured(stored),
+        time=None if time is None else Measured(time, noise * time),
+        quality=None if figures is None else _quality(figures, is_dense=is_dense),
+        job=job,
+    )
+
+
+def _quality(figures: Quality, *, is_dense: bool) -> Measured | None:
+    value = figures.dense if is_dense else figures.pruned
+    noise = getattr(figures, "dense_stderr" if is_dense else "pruned_stderr", None)
+    return None if value is None else Measured(value, noise or 0.0)
+
+
+def _panels(models: Sequence[Model], quality: str | None, words: tuple[str, str, str]) -> list[Panel]:
+    if not any(each.size or each.time or each.quality for each in models):
+        return []
+    is_higher = (quality or "").startswith("accuracy")
+    quality_measure = f"{quality_in_words(quality)}; {_HIGHER if is_higher else _LOWER}" if quality else ""
+    sizes, times, qualities = zip(*((each.size, each.time, each.quality) for each in models), strict=True)
+    size_bars = _bars(models, sizes, lambda value, _: size(value))
+    time_bars = _bars(models, times, lambda value, digits: f"{number(value, digits)} ms")
+    quality_bars = _bars(models, qualities, lambda value, digits: show_quality(quality, value, digits))
+    return [
+        Panel("Size", f"bytes of the weights, as they are stored; {_LOWER}", words[0], tuple(size_bars)),
+        Panel("Speed", f"time of a forward; {_LOWER}", words[1], tuple(time_bars)),
+        Panel("Quality", quality_measure, words[2], tuple(quality_bars)),
+    ]
+
+
+def _bars(
+    models: Sequence[Model], figures: Sequence[Measured | None], shown: Callable[[float, int], str]
+) -> Iterator[Bar]:
+    """Yield a bar for each model, on a common scale that begins at zero."""
+    known = [each for each in figures if each is not None]
+    longest = max((each.value + each.noise for each in known), default=0.0)
+    shortest = min((each.value for each in known if each.value > 0), default=longest)
+    end = min(longest, _LONGEST * shortest) or 1.0
+    for model, each in zip(models, figures, strict=True):
+        if each is None:
+            yield Bar(model, "not measured")
+            continue
+        low, middle, high = (
+            round(min(max((each.value + error) / end, 0.0), 1.0) * 100, 1) for error in (-each.noise, 0.0, each.noise)
+        )
+        is_cut = each.value > end
+        yield Bar(
+            model,
+            shown(each.value, 3) + (f" ± {shown(each.noise, 2)}" if each.noise else ""),
+            length=middle,
+            noise=(low, high) if each.noise and not is_cut else None,
+            is_cut=is_cut,
+        )
