@@ -6,11 +6,25 @@ Nested loops are reported together, the outermost first.
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TypeVar
 
 Item = TypeVar("Item")
 
-_running: dict[object, str] = {}
+
+@dataclass(frozen=True)
+class _Work:
+    """State of a loop that has finished `done` of `total` steps; `total` is 0 for work without a count."""
+
+    what: str
+    done: int = 0
+    total: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.done:,} of {self.total:,}" if self.total else self.what
+
+
+_running: dict[object, _Work] = {}
 """State of each running loop in this process, the outermost first.
 
 It is not stored by thread, because one thread reads the state while another works.
@@ -34,7 +48,7 @@ def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
     loop = object()
 
     def count(done: int) -> None:
-        _running[loop] = f"{what}: {done:,} of {total:,}"
+        _running[loop] = _Work(what, done, total)
 
     count(0)
     try:
@@ -47,7 +61,7 @@ def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
 def working(what: str) -> Iterator[None]:
     """Report `what` as the process's current work while the body runs, without a count."""
     work = object()
-    _running[work] = what
+    _running[work] = _Work(what)
     try:
         yield
     finally:
@@ -56,4 +70,14 @@ def working(what: str) -> Iterator[None]:
 
 def current_work() -> str | None:
     """Return the progress of this process; None if no loop is running."""
-    return "; ".join(list(_running.values())) or None
+    return "; ".join(map(str, list(_running.values()))) or None
+
+
+def finished_share() -> float:
+    """Return the finished share of the outermost running loop, 0 to 1; inner loops count as parts of its step."""
+    share, step = 0.0, 1.0
+    for work in list(_running.values()):
+        if work.total:
+            share += step * work.done / work.total
+            step /= work.total
+    return min(share, 1.0)

@@ -14,6 +14,12 @@ class Progress:
     def stage(self, name: str) -> None:
         """Begin a stage of the job."""
 
+    def begin_part(self, start: float, end: float, *, of_loops: bool = False) -> None:
+        """Begin a part of the work that has a pace of its own, from one share to another.
+
+        With `of_loops`, the counted loops of this process (`core.counting`) are the progress of the part.
+        """
+
     def advance(self, share: float, done: int | None = None, of: int | None = None) -> None:
         """Report the finished share of the work, and how many of its blocks or steps are done."""
 
@@ -47,8 +53,11 @@ class PartialProgress(Progress):
     def stage(self, name: str) -> None:
         self.outer.stage(name)
 
+    def begin_part(self, start: float, end: float, *, of_loops: bool = False) -> None:
+        self.outer.begin_part(self._whole(start), self._whole(end), of_loops=of_loops)
+
     def advance(self, share: float, done: int | None = None, of: int | None = None) -> None:
-        self.outer.advance(self._start + (self._end - self._start) * share, done, of)
+        self.outer.advance(self._whole(share), done, of)
 
     def log(self, message: str) -> None:
         self.outer.log(message)
@@ -58,3 +67,7 @@ class PartialProgress(Progress):
 
     def should_stop(self) -> bool:
         return self.outer.should_stop()
+
+    def _whole(self, share: float) -> float:
+        """Return the share of the whole at a share of this part."""
+        return self._start + (self._end - self._start) * share

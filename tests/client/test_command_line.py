@@ -4,7 +4,6 @@ import signal
 import socket
 import subprocess
 import time
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -286,13 +285,15 @@ def test_progress_without_a_terminal_is_lines_on_stderr(url: str, script: Script
     assert "block" not in watched.out and "perplexity on articles" in watched.out
 
 
-def test_the_time_left_is_told_from_the_estimate_and_then_from_the_pace(scripted: RunHere, script: Script) -> None:
-    script.job = job(estimated_seconds=300.0)
+def test_the_time_left_is_what_the_worker_said_last(scripted: RunHere, script: Script) -> None:
+    script.job = job(seconds_left=[300.0, 300.0])
     seconds = (0, 0, 0, 60, 60, 120, 120, 120, 130)
     script.events = [
         each | {"created_at": f"2025-01-02T03:0{after // 60}:{after % 60:02}Z"}
         for each, after in zip(life("succeeded"), seconds, strict=True)
     ]
+    for each, left in zip(script.events[3:6], (180.0, 60.0, 40.0), strict=True):
+        each["data"]["seconds_left"] = [left, left]
     told = [line.split("  ", 1)[1] for line in scripted("watch", JOB_ID).err.splitlines()]
     assert told[:3] == ["queued", "running, about 5 min left", "prune, about 5 min left"]
     assert told[3:6] == [
@@ -300,10 +301,7 @@ def test_the_time_left_is_told_from_the_estimate_and_then_from_the_pace(scripted
         " 50%  block 2 of 4, about 60 s left",
         " 75%  block 3 of 4, about 40 s left",
     ]
-    began = datetime.now(UTC).isoformat()
-    script.job = job(status="running", progress=0.0, started_at=began, estimated_seconds=300.0, finished_at=None)
-    assert "0%, about 5 min left" in scripted("show", JOB_ID).out
-    script.job["estimated_seconds_deviation"] = 0.3
+    script.job = job(status="running", progress=0.0, seconds_left=[180.0, 480.0], finished_at=None)
     assert "0%, 3 to 8 min left" in scripted("show", JOB_ID).out
 
 

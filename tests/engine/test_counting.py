@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from core import counting
-from core.counting import counted, current_work, working
+from core.counting import counted, current_work, finished_share, working
 from core.engine.evaluation.timing import in_turn
 from core.engine.models.folder import open_model
 from core.engine.models.self_text import generate_documents
@@ -22,15 +22,15 @@ from tests.sources.conftest import write_wordy_model
 CPU = torch.device("cpu")
 
 
-class Noted(dict[object, str]):
+class Noted(dict[object, Any]):
     """Every text that loops say."""
 
     def __init__(self) -> None:
         super().__init__()
         self.said: list[str] = []
 
-    def __setitem__(self, loop: object, words: str) -> None:
-        super().__setitem__(loop, words)
+    def __setitem__(self, loop: object, work: Any) -> None:
+        super().__setitem__(loop, work)
         self.said.append(current_work() or "")
 
 
@@ -47,6 +47,8 @@ def test_loops_within_one_another_are_told_together_and_end_with_their_errors(no
         for _ in counted(range(2), f"batches of {layer}"):
             pass
     assert noted.said[-1] == "layers: 1 of 2; batches of b: 1 of 2"
+    shares = [finished_share() for _ in counted(range(2), "outer") for _ in counted(range(4), "inner")]
+    assert shares == [0, 1 / 8, 2 / 8, 3 / 8, 4 / 8, 5 / 8, 6 / 8, 7 / 8] and finished_share() == 0
     with suppress(RuntimeError), working("something without steps"):
         assert current_work() == "something without steps"
         raise RuntimeError
@@ -68,7 +70,7 @@ def test_loops_within_one_another_are_told_together_and_end_with_their_errors(no
             "depth",
             {"criterion": "perplexity"},
             0.4,
-            ["layer 1 of 2 to remove: trying the model without each: 3 of 4", "layer 2 of 2 to remove"],
+            ["layers to remove: 0 of 2; trying the model without each: 3 of 4", "layers to remove: 1 of 2; trying"],
         ),
     ],
 )

@@ -21,7 +21,7 @@ from secateur.metrics_table import figures
 from secateur_wire import errors
 from secateur_wire.jobs import JobAttempt, JobEvent
 from secateur_wire.metrics import Metrics
-from secateur_wire.progress import between, remaining_range, remaining_seconds, seconds_range
+from secateur_wire.progress import between, seconds_range
 from secateur_wire.states import AttemptOutcome
 
 MASKED = {"method": "wanda", "pattern": "unstructured"}
@@ -261,26 +261,11 @@ def test_there_is_no_advice_for_what_is_no_error() -> None:
     assert set(ADVICE) <= {error.code for error in _tree(errors.ApiError)}
 
 
-def test_the_time_left_leans_on_the_estimate_first_and_on_the_pace_later() -> None:
-    assert remaining_seconds(0.0, 1.0, None) is None
-    assert remaining_seconds(0.0, 10.0, 100.0) == 90.0
-    assert remaining_seconds(0.0, 100.0, 100.0) is None, "nothing is said once the estimate is over"
-    assert remaining_seconds(0.5, 100.0, 7.0) == pytest.approx(100.0)
-    early = remaining_seconds(0.05, 10.0, 100.0)
-    assert early is not None and 90.0 < early < 190.0
-
-
-def test_an_estimated_time_is_a_range_that_narrows_as_the_pace_is_known() -> None:
+def test_an_estimated_time_is_a_range() -> None:
     assert seconds_range(100.0, None) == (100.0, 100.0)
     low, high = seconds_range(100.0, 0.3)
     assert low * high == pytest.approx(100.0**2) and high == pytest.approx(163.8, abs=0.1)
     assert seconds_range(100.0, 0.0)[1] > 110.0, "no time is exact"
-    assert remaining_range(0.0, 10.0, 100.0, 0.3) == pytest.approx((low - 10, high - 10))
-    assert remaining_range(0.0, 90.0, 100.0, 0.3) == pytest.approx((0.0, high - 90))
-    assert remaining_range(0.0, 200.0, 100.0, 0.3) is None
-    early, late = (remaining_range(done, 20.0, 100.0, 0.3) for done in (0.1, 0.25))
-    assert early is not None and early[1] - early[0] > 10.0
-    assert late is not None and late[0] == late[1] == pytest.approx(60.0)
 
 
 @pytest.mark.parametrize(

@@ -10,15 +10,25 @@ import threading
 from collections.abc import Iterator
 from typing import TextIO
 
-from core.counting import current_work
+from core.counting import current_work, finished_share
 from core.progress import Progress
-from worker.runner.messages import AliveMessage, LogMessage, Message, MetricMessage, ProgressMessage, StageMessage
+from worker.runner.messages import (
+    AliveMessage,
+    LogMessage,
+    Message,
+    MetricMessage,
+    PartMessage,
+    ProgressMessage,
+    StageMessage,
+)
 
 BEAT_SECONDS = 0.5
 
 _messages: TextIO
 _sending = threading.Lock()
 _stop_requested = threading.Event()
+_part_of_loops: tuple[float, float] | None = None
+"""Part of the task's progress that counted loops cover at the moment; None: none."""
 
 
 def open_messages() -> None:
@@ -35,13 +45,16 @@ def send(message: Message) -> None:
 
 @contextlib.contextmanager
 def signs_of_life() -> Iterator[None]:
-    """Send a sign of life with the current work twice a second, while the body runs."""
+    """Send a sign of life with the current work twice a second, while the body runs, and the progress of loops."""
     ended = threading.Event()
 
     def beat() -> None:
         send(AliveMessage())
         while not ended.wait(BEAT_SECONDS):
             send(AliveMessage(doing=current_work()))
+            if (part := _part_of_loops) is not None:
+                start, end = part
+                send(ProgressMessage(progress=start + (end - start) * finished_share()))
 
     thread = threading.Thread(target=beat, name="signs of life", daemon=True)
     thread.start()
@@ -62,6 +75,11 @@ class MessageProgress(Progress):
 
     def stage(self, name: str) -> None:
         send(StageMessage(stage=name))
+
+    def begin_part(self, start: float, end: float, *, of_loops: bool = False) -> None:
+        global _part_of_loops
+        send(PartMessage(start=start, end=end))
+        _part_of_loops = (start, end) if of_loops else None
 
     def advance(self, share: float, done: int | None = None, of: int | None = None) -> None:
         send(ProgressMessage(progress=share, block=done, blocks=of))

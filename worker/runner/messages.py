@@ -25,6 +25,14 @@ class ProgressMessage(_Message):
     blocks: int | None = None
 
 
+class PartMessage(_Message):
+    """Begin of a part of the runner's task that has a pace of its own, from one progress to another."""
+
+    type: Literal["part"] = "part"
+    start: float
+    end: float
+
+
 class AliveMessage(_Message):
     """Sign of life, sent twice a second; `doing` describes the current loop, if there is one."""
 
@@ -59,7 +67,14 @@ class ErrorMessage(_Message):
 
 
 Message = Annotated[
-    StageMessage | ProgressMessage | AliveMessage | LogMessage | MetricMessage | ResultMessage | ErrorMessage,
+    StageMessage
+    | PartMessage
+    | ProgressMessage
+    | AliveMessage
+    | LogMessage
+    | MetricMessage
+    | ResultMessage
+    | ErrorMessage,
     Field(discriminator="type"),
 ]
 _message_adapter: TypeAdapter[Message] = TypeAdapter(Message)

@@ -29,7 +29,15 @@ from secateur_wire.reports import GateResult
 from secateur_wire.states import Stage
 from worker.node_cache import folder_bytes
 from worker.runner.client import run_task
-from worker.runner.messages import AliveMessage, LogMessage, Message, MetricMessage, ProgressMessage, StageMessage
+from worker.runner.messages import (
+    AliveMessage,
+    LogMessage,
+    Message,
+    MetricMessage,
+    PartMessage,
+    ProgressMessage,
+    StageMessage,
+)
 from worker.supervisor.fetched_inputs import InputFetcher
 from worker.supervisor.inputs import JobInputs
 from worker.supervisor.recorder import Recorder
@@ -107,6 +115,11 @@ class RunnerTasks(TaskRunner):
 
     def _run(self, spec: Spec, kind: type[Output], low: float, high: float) -> Output:
         self.doing, has_spoken = None, False
+        self._recorder.begin_part(low, high)
+
+        def whole(share: float) -> float:
+            """Return the job's progress at a share of the task."""
+            return low + (high - low) * min(max(share, 0.0), 1.0)
 
         def on_message(message: Message) -> None:
             nonlocal has_spoken
@@ -116,8 +129,10 @@ class RunnerTasks(TaskRunner):
                     self._recorder.alive(message.doing)
                 case StageMessage():
                     self._recorder.enter(cast(Stage, message.stage))
+                case PartMessage():
+                    self._recorder.begin_part(whole(message.start), whole(message.end))
                 case ProgressMessage():
-                    done = low + (high - low) * min(max(message.progress, 0.0), 1.0)
+                    done = whole(message.progress)
                     self._recorder.progress(done, message.model_dump(include={"block", "blocks"}, exclude_none=True))
                 case LogMessage():
                     self.record_log(message)

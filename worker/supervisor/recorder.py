@@ -13,6 +13,7 @@ from core.database import transaction, transient_reason
 from core.service.jobs import queue
 from secateur_wire.states import EventType, Stage
 from worker.supervisor.lease import Lease
+from worker.supervisor.time_left import WorkRecord
 
 PROGRESS_SECONDS = 0.5
 """Shortest time between two progress events."""
@@ -33,9 +34,17 @@ class Recorder:
     """Writer of one attempt's records to the queue.
 
     A write is retried while the database is away or its rows are locked, for as long as the lease would hold.
+    `estimate` is the job's, with its seconds; every event of progress has the time left.
     """
 
-    def __init__(self, sessions: sessionmaker[Session], job_id: str, attempt: int, lease: Lease) -> None:
+    def __init__(
+        self,
+        sessions: sessionmaker[Session],
+        job_id: str,
+        attempt: int,
+        lease: Lease,
+        estimate: Mapping[str, Any] | None = None,
+    ) -> None:
         self._sessions = sessions
         self._job_id = job_id
         self._attempt = attempt
@@ -45,7 +54,11 @@ class Recorder:
         self._written_at = time.monotonic()
         self._doing: str | None = None
         self._stage: Stage = "fetch"
-        self._stage_at = self._entered_at = time.monotonic()
+        self._began = self._stage_at = self._entered_at = time.monotonic()
+        self._work = WorkRecord()
+        self._part: tuple[float, float] | None = None
+        self._estimated: float | None = None if estimate is None else estimate["seconds"]
+        self._deviation: float | None = None if estimate is None else estimate["basis"]["seconds_deviation"]
         self._trace = telemetry.current_traceparent()
         self.stage_seconds: dict[str, float] = {}
 
@@ -67,9 +80,16 @@ class Recorder:
         self.stage_seconds[self._stage] = self.stage_seconds.get(self._stage, 0.0) + now - self._stage_at
         self._stage_at = now
 
+    def begin_part(self, start: float, end: float) -> None:
+        """Begin a part of the work that has a pace of its own, from one progress of the whole job to another."""
+        self._part = start, end
+        self._work.begin_part(time.monotonic() - self._began, start, end)
+        self.progress(start)
+
     def progress(self, progress: float, data: Mapping[str, Any] | None = None) -> None:
         """Record the progress of the whole job, 0 to 1; at most two records a second, and progress never decreases."""
         now = time.monotonic()
+        self._work.report(now - self._began, progress)
         if progress <= self._progress or now < self._progress_at + PROGRESS_SECONDS:
             return
         self._progress, self._progress_at = min(progress, 1.0), now
@@ -88,6 +108,11 @@ class Recorder:
     def _write_progress(self, data: Mapping[str, Any], *, insist: bool = True) -> None:
         self._written_at = time.monotonic()
         details = {**data, **({} if self._doing is None else {"doing": self._doing})}
+        left = self._work.seconds_left(self._written_at - self._began, self._estimated, self._deviation)
+        if self._part is not None:
+            details["part"] = self._part
+        if left is not None:
+            details["seconds_left"] = [round(seconds, 1) for seconds in left]
         self._checked(
             lambda session: queue.set_progress(session, self._job_id, self._attempt, self._progress, details),
             insist=insist,

@@ -90,7 +90,7 @@ class Supervisor:
             ) as lease,
         ):
             logger.info("job started", method=claim.method, model=claim.model.name)
-            recorder = Recorder(self._sessions, claim.job_id, claim.attempt, lease)
+            recorder = Recorder(self._sessions, claim.job_id, claim.attempt, lease, claim.estimate)
             try:
                 end = self._attempt(claim, lease, recorder)
             except LeaseLost:

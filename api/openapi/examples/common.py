@@ -116,6 +116,7 @@ JOB_ANSWER: Final[dict[str, Any]] = {
     "waiting_reason": None,
     "estimated_seconds": 118.0,
     "estimated_seconds_deviation": 0.12,
+    "seconds_left": None,
     "error": None,
     "metrics": METRICS,
     "verdict": {

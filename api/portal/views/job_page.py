@@ -24,7 +24,7 @@ from core.service.jobs.states import LEASED, STAGES, TERMINAL
 from core.service.publications.service import list_publications
 from secateur_wire.errors import GateMissed, NotFound
 from secateur_wire.jobs import JobAttempt, JobEvent
-from secateur_wire.progress import between, remaining_range, seconds_range
+from secateur_wire.progress import between, seconds_range
 from secateur_wire.states import EventType, Stage
 
 LOG_LINES = 500
@@ -64,7 +64,7 @@ def head(now: Snapshot, newest: Sequence[JobEvent]) -> dict[str, Any]:
     context: dict[str, Any] = {
         "job": job,
         "elapsed": None,
-        "remaining": None,
+        "remaining": job.seconds_left,
         "estimated": None if seconds is None else between(*seconds_range(seconds, deviation)),
         "stage_words": stage_words,
     }
@@ -74,7 +74,6 @@ def head(now: Snapshot, newest: Sequence[JobEvent]) -> dict[str, Any]:
         heard_at = newest[-1].created_at if newest else job.started_at
         context |= {
             "elapsed": elapsed,
-            "remaining": remaining_range(job.progress, elapsed, seconds, deviation),
             "silent": max((moment - heard_at).total_seconds(), 0.0),
             "doing": _doing(newest),
         }

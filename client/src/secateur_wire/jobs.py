@@ -73,8 +73,9 @@ class JobState(WireModel, Generic[Figures]):
 
     `progress` runs from 0 to 1. `waiting_reason` says why no worker can take a waiting job, None where one can.
     `estimated_seconds` is the expected duration of an attempt, estimated when the job was submitted, and
-    `estimated_seconds_deviation` the standard deviation of its logarithm, None without past jobs. `verdict` compares
-    the model with the dense one, None where no quality was measured.
+    `estimated_seconds_deviation` the standard deviation of its logarithm, None without past jobs. `seconds_left` are
+    the least and the most seconds that a running attempt will still take, None in lists and where it is not known.
+    `verdict` compares the model with the dense one, None where no quality was measured.
     """
 
     id: str
@@ -89,6 +90,7 @@ class JobState(WireModel, Generic[Figures]):
     waiting_reason: str | None = None
     estimated_seconds: float | None = None
     estimated_seconds_deviation: float | None = None
+    seconds_left: tuple[float, float] | None = None
     error: JobError | None
     metrics: Figures | None
     verdict: Verdict | None = None

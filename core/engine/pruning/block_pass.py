@@ -22,9 +22,14 @@ from core.engine.pruning.streams.measure import pairs, verification_tokens, writ
 from core.engine.pruning.streams.stream import ActivationBudget, Stream
 from core.engine.resume.kinds import BLOCK
 from core.engine.resume.store import Rejected, ResumeStore, Saved
-from core.progress import Progress
+from core.progress import PartialProgress, Progress
 from secateur_wire.base import JsonObject
 from secateur_wire.errors import RunFailed
+
+_MEASURED = 0.1
+"""Share of the work that is done once the dense model is measured, if that is needed before the pass."""
+_TRIED = 0.5
+"""Share of the work that is done once models were tried, if they were before the pass."""
 
 
 class PassPlan(Protocol):
@@ -68,6 +73,10 @@ class BlockPass:
         self.folder = folder
         self.stored_folder = stored or folder
         self.progress = progress or Progress()
+        self.block_start = 0.0
+        self.block_progress = self.progress
+        """Listener to the pass over the blocks; the work before it may have a share of `progress`, up to `block_start`.
+        """
         self.notes: list[str] = []
         self.evaluations = list(evaluations)
         self.evaluation_tokens = list(evaluations.values())
@@ -151,12 +160,29 @@ class BlockPass:
         evaluations = dict(zip(self.evaluations, self.evaluation_tokens, strict=True))
         return self.micro_batches.history(self.calibration_tokens, evaluations)
 
+    def begin_measurements(self) -> None:
+        """Begin a measurement of the dense model before the pass over the blocks."""
+        self._begin_loops(0.0, _MEASURED)
+
+    def begin_trials(self) -> None:
+        """Begin trials of what may go, before the pass over the blocks."""
+        self._begin_loops(self.block_start, _TRIED)
+
+    def _begin_loops(self, start: float, end: float) -> None:
+        """Begin a part whose progress are its counted loops; the pass over the blocks begins at its end."""
+        self.progress.begin_part(start, end, of_loops=True)
+        self.block_start, self.block_progress = end, PartialProgress(self.progress, end)
+
+    def begin_blocks(self, done: int, blocks: int) -> None:
+        """Begin the pass over the blocks after `done` of them, which an earlier attempt finished."""
+        self.block_progress.begin_part(done / blocks, 1.0)
+
     def report_block(self, done: int, blocks: int, rows: Sequence[LayerRow | UnitRow]) -> None:
         """Report the number of finished and saved blocks, and the mean error of the last block's layers.
 
         Raises WorkStopped when the job is stopped.
         """
-        self.progress.advance(done / blocks, done, blocks)
+        self.block_progress.advance(done / blocks, done, blocks)
         errors = [row.reconstruction_error for row in rows if isinstance(row, LayerRow)]
         measured = [error for error in errors if error is not None]
         if measured:

@@ -103,6 +103,7 @@ class Training:
             self._restore(saved)
             self._progress.log(f"continuing after step {saved.position} of {self._recovery.steps}")
         self._model.train()
+        self._progress.begin_part(self.pace.share(self.resumed_from), 1.0)
         steps, every = self._recovery.steps, self._recovery.checkpoint_every
         for step in counted(range(self.resumed_from, steps), "training steps"):
             self._measure_gain(step)

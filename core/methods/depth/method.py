@@ -88,12 +88,11 @@ class Depth(UnitMethod):
         store_inputs(0, [streamed.embed(each).to(dtype) for each in tokens])
         removed: list[int] = []
         count = _count(context)
-        while len(removed) < count:
+        for _ in counted(range(count), "layers to remove"):
             may_go = set(removable_layers(context.folder.description, removed))
             open_ones = may_go & candidates or may_go
             tried = [(place, layer) for place, layer in enumerate(kept) if layer in open_ones]
-            what = f"layer {len(removed) + 1} of {count} to remove: trying the model without each"
-            perplexities = {layer: without(place) for place, layer in counted(tried, what)}
+            perplexities = {layer: without(place) for place, layer in counted(tried, "trying the model without each")}
             if self.is_quick and not removed:
                 candidates = set(sorted(perplexities, key=lambda layer: perplexities[layer])[: 2 * count])
             best = min(perplexities, key=lambda layer: perplexities[layer])

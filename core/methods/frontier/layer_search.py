@@ -8,6 +8,7 @@ from math import inf
 import torch
 from torch import Tensor
 
+from core.counting import counting
 from core.engine.evaluation.divergence import divergences
 from core.engine.pruning.blocks.trial import hidden_states_after_trial
 from core.engine.pruning.protocols.units import BlockUnitMethod
@@ -15,7 +16,7 @@ from core.engine.pruning.streams.block_gradients import forward_blocks
 from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.removal import UnitCounts
 from core.engine.removals.layers.counts import required_layers
-from core.methods.frontier.layer_drop import LayerDrop, find_local_minimum
+from core.methods.frontier.layer_drop import LayerDrop, find_local_minimum, most_trials
 from core.methods.frontier.run_costs import RunCosts
 from secateur_wire.errors import InvalidSparsity
 
@@ -72,13 +73,16 @@ class LayerSearch:
 
         def divergence(place: int) -> float:
             if place not in tried:
+                count(len(tried))
                 what, counts = possible[place]
                 ends = hidden_states_after_trial(context, self.method, counts, fitted_NT, seen_NT)
                 (tried[place],) = divergences(context.streamed, batches, dense, [ends])
                 context.log(f"trial, {what}: {tried[place]:.4f} nats")
             return tried[place]
 
-        what, counts = possible[find_local_minimum(len(possible), divergence)]
+        context.begin_trials()
+        with counting("trials of whole layers, at most", most_trials(len(possible))) as count:
+            what, counts = possible[find_local_minimum(len(possible), divergence)]
         figures = "; ".join(f"{possible[place][0]}: {tried[place]:.4f}" for place in sorted(tried))
         note = (
             "Whole layers against channels, by trials of models of as many parameters, pruned on "

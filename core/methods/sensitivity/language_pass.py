@@ -99,6 +99,7 @@ class SensitivityPass(BlockPass):
             for stream in self.streams:
                 stream.start()
         self.progress.stage("evaluate")
+        self.progress.begin_part(_share_done(start, blocks), 1.0)
         for index in counted(range(start, blocks), "measuring layers"):
             self._layer(index)
             state = {"curves": [curve.model_dump() for curve in self.curves], "notes": self.notes}

@@ -31,6 +31,7 @@ from core.service.jobs.tables import (
     WorkerRow,
     kept_attempt,
 )
+from core.service.jobs.time_left import seconds_left
 from core.service.jobs.undiscovered import fill_awaiting, fill_resolved
 from core.service.jobs.waiting import waiting_reason
 from core.service.teams import audit
@@ -91,7 +92,8 @@ def submit(context: RequestContext, body: JobBody, *, baseline: KnownDenseFigure
 
 def get_job(session: Session, team_id: str, job_id: str) -> Job:
     """Return a job; raises NotFound, also for another team's job."""
-    return job_answer(find_job(session, team_id, job_id))
+    row = find_job(session, team_id, job_id)
+    return job_answer(row, left=seconds_left(session, row))
 
 
 def list_jobs(
@@ -247,10 +249,11 @@ def find_job(session: Session, team_id: str, job_id: str, *, for_update: bool = 
     return row
 
 
-def job_answer(row: JobRow, waiting: str | None = None) -> Job:
+def job_answer(row: JobRow, waiting: str | None = None, left: tuple[float, float] | None = None) -> Job:
     """Return the job as the API shows it.
 
-    `waiting` is the reason why it waits (`core.service.jobs.waiting`), or None.
+    `waiting` is the reason why it waits (`core.service.jobs.waiting`), or None. `left` are the seconds left
+    (`core.service.jobs.time_left`).
     """
     own = (
         "id",
@@ -266,6 +269,7 @@ def job_answer(row: JobRow, waiting: str | None = None) -> Job:
     )
     computed = {
         "waiting_reason": waiting,
+        "seconds_left": left,
         "verdict": None if row.metrics is None else _verdict(row, row.metrics),
         "model_revision": row.model_revision,
         "estimated_seconds": None if row.estimate is None else row.estimate["seconds"],

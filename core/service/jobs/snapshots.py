@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from core.service.jobs.schemas import Job
 from core.service.jobs.service import find_job, job_answer
 from core.service.jobs.tables import JobEventRow
+from core.service.jobs.time_left import seconds_left
 from secateur_wire.jobs import JobEvent
 from secateur_wire.states import EventType
 
@@ -28,10 +29,10 @@ class Snapshot:
 
 
 def take_snapshot(session: Session, team_id: str, job_id: str) -> Snapshot:
-    """Return the job's state from its row only, which every event changes too. Raises NotFound."""
+    """Return the job's state from its row, which every event changes too, and its newest progress. Raises NotFound."""
     row = find_job(session, team_id, job_id)
     return Snapshot(
-        job=job_answer(row),
+        job=job_answer(row, left=seconds_left(session, row)),
         last_event=row.last_event,
         events_removed_at=row.events_removed_at,
     )

@@ -20,7 +20,7 @@ from secateur.jobs import Job
 from secateur.metrics_table import figures
 from secateur_wire.discoveries import Discovery
 from secateur_wire.metrics import Alternative, Metrics, TargetReached
-from secateur_wire.progress import between, remaining_range
+from secateur_wire.progress import between
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
 
@@ -135,11 +135,7 @@ def print_job(job: Job) -> None:
 
 def _left(job: Job) -> str:
     """Return the remaining time of a running job, where it is known."""
-    if job.status != "running" or job.started_at is None:
-        return ""
-    elapsed = (datetime.now(UTC) - job.started_at).total_seconds()
-    left = remaining_range(job.progress, elapsed, job.estimated_seconds, job.estimated_seconds_deviation)
-    return "" if left is None else f", {between(*left)} left"
+    return f", {between(*job.seconds_left)} left" if job.status == "running" and job.seconds_left else ""
 
 
 def _target(target: Mapping[str, float] | None, reached: TargetReached | None) -> str | None:

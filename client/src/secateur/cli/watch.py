@@ -18,7 +18,7 @@ from secateur.formatting import duration
 from secateur.jobs import Job
 from secateur.summary import exit_code
 from secateur_wire.jobs import JobEvent
-from secateur_wire.progress import between, remaining_range
+from secateur_wire.progress import between
 
 INTERRUPTED: Final = 130
 
@@ -115,14 +115,15 @@ def _remark(event: JobEvent) -> str | None:
 
 
 class _Clock:
-    """Clock of the current attempt, by the times of its events: the remaining time, and the duration of each stage."""
+    """Clock of the current attempt, by the times of its events: the duration of each stage, and the time left.
+
+    The time left is what the newest event of progress says, less the time since.
+    """
 
     def __init__(self, job_now: Callable[[], Job]) -> None:
         self._job_now = job_now
-        self._job: Job | None = None
-        self._attempt: datetime | None = None
         self._stage: tuple[str, datetime] | None = None
-        self._progress = 0.0
+        self._said: tuple[float, float, datetime] | None = None
         self._left: tuple[float, float] | None = None
 
     def note(self, event: JobEvent) -> str | None:
@@ -132,18 +133,18 @@ class _Clock:
             stage, began = self._stage
             ended, self._stage = f"{stage}, {duration((event.created_at - began).total_seconds())}", None
         if event.type == "status":
-            self._attempt, self._progress = (event.created_at if status == "running" else None), 0.0
-            self._job = self._job_now() if status == "running" else None
+            left = self._job_now().seconds_left if status == "running" else None
+            self._said = None if left is None else (*left, event.created_at)
         elif event.type == "stage":
             self._stage = str(event.data.get("stage")), event.created_at
-        self._progress = _progress(event) or self._progress
+        match event.data.get("seconds_left"):
+            case [float() | int() as least, float() | int() as most]:
+                self._said = least, most, event.created_at
         self._left = None
-        if self._attempt is not None and self._job is not None:
-            job = self._job
-            elapsed = (event.created_at - self._attempt).total_seconds()
-            self._left = remaining_range(
-                self._progress, elapsed, job.estimated_seconds, job.estimated_seconds_deviation
-            )
+        if self._said is not None:
+            least, most, since = self._said
+            past = (event.created_at - since).total_seconds()
+            self._left = max(least - past, 0.0), max(most - past, 0.0)
         return ended
 
     def left(self) -> str:

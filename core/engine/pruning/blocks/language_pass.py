@@ -137,6 +137,10 @@ class UnitRemovalPass(BlockPass):
     def _new_choice(self) -> KeptUnits | UnitCounts:
         plan = self.plan
         calibration = self.calibration_tokens
+        if isinstance(plan.method, BlockUnitMethod):
+            self.begin_measurements()
+        elif calibration is not None:
+            self.begin_trials()
         context = UnitSelectionContext(
             folder=self.folder,
             structure=self.structure,
@@ -153,6 +157,7 @@ class UnitRemovalPass(BlockPass):
             trained=self.trained,
             planned=self.planned,
             log=self.progress.log,
+            begin_trials=self.begin_trials,
         )
         kept = self.choose(context)
         self.store.save(SELECTION, 0, {}, {**kept.model_dump(mode="json"), **self.choice_state})
@@ -200,6 +205,7 @@ class UnitRemovalPass(BlockPass):
                 refit.chosen = dict(state["refits"])
         places = {layer: place for place, layer in enumerate(counts.layers)}
         added = self._added_parameters(narrow, places)
+        self.begin_blocks(start, len(streamed))
         for index, tensors in streamed.read_blocks(range(start, len(streamed)), "removing from blocks"):
             if dense:
                 block = streamed.fill_block(index, tensors, plan.dtype)

@@ -77,6 +77,9 @@ class _Retraining(PartialProgress):
         self._metric = metric
         self._steps_before = steps_before
 
+    def begin_part(self, start: float, end: float, *, of_loops: bool = False) -> None:
+        """Report nothing: the rounds report the progress."""
+
     def advance(self, share: float, done: int | None = None, of: int | None = None) -> None:
         """Report nothing: the rounds report the progress."""
 

@@ -144,9 +144,11 @@ class LayerwisePass(BlockPass):
         if start == 0:
             if self.plan.measured_allocation == "owl":
                 assert self.calibration is not None
+                self.begin_measurements()
                 self.progress.log("OWL: a dense pass over the calibration tokens")
                 self.plan = self.plan.with_sparsities(self._outlier_sparsities(self.calibration))
             elif self.plan.measured_allocation == "fisher":
+                self.begin_measurements()
                 self.plan = self.plan.with_rates(self._fisher_rates())
         return self._walk(start)
 
@@ -157,6 +159,7 @@ class LayerwisePass(BlockPass):
             for stream in self.streams:
                 stream.start()
         self.progress.stage("prune")
+        self.begin_blocks(start, blocks)
         for index, tensors in self.streamed.read_blocks(range(start, blocks), "pruning blocks"):
             self._block(index, tensors)
             state = {

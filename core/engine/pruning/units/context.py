@@ -40,7 +40,8 @@ class UnitSelectionContext:
     folder for the activations beyond `budget`. `trained` stores the weights a method trains while it chooses; `planned`
     stores tensors of a block for the method's later use in the pass. `removal` has the counts that the kind of removal
     decided. `sparsity` is the share of all parameters to remove, or the least share with `at_least`. The remaining
-    layers have the shapes of the `layout`.
+    layers have the shapes of the `layout`. `begin_trials` is called before trials of a choice, whose loops are then the
+    progress.
     """
 
     folder: ModelFolder
@@ -58,6 +59,7 @@ class UnitSelectionContext:
     trained: TrainedWeights
     planned: PlannedTensors
     log: Callable[[str], None]
+    begin_trials: Callable[[], None]
 
     @property
     def layers(self) -> int:

@@ -1,0 +1,103 @@
+"""The time left follows the pace of the work: exact at a constant pace, and soon right after the pace changed."""
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.supervisor.time_left import TRUSTED, WINDOW, WorkRecord
+
+STEPS = st.integers(min_value=10, max_value=200)
+PACES = st.floats(min_value=0.01, max_value=1000)
+ESTIMATES = st.one_of(st.none(), st.floats(min_value=0.1, max_value=1e6))
+
+
+def record_of(seconds: Sequence[float], *, of: int | None = None) -> tuple[WorkRecord, float]:
+    """Return the record of one part whose steps took so many seconds, of `of` steps in all, and the time at its end."""
+    record, at = WorkRecord(), 0.0
+    record.begin_part(at, 0.0, 1.0)
+    for done, each in enumerate(seconds, 1):
+        at += each
+        record.report(at, done / (of or len(seconds)))
+    return record, at
+
+
+@given(STEPS, PACES, ESTIMATES, st.data())
+def test_at_a_constant_pace_the_time_left_is_exact(
+    steps: int, pace: float, estimate: float | None, data: st.DataObject
+) -> None:
+    done = data.draw(st.integers(min_value=-(-steps // round(1 / TRUSTED)), max_value=steps))
+    record, now = record_of([pace] * done, of=steps)
+    left = record.seconds_left(now, estimate)
+    assert left == (pytest.approx((steps - done) * pace), pytest.approx((steps - done) * pace))
+
+
+@given(STEPS, PACES, st.floats(min_value=0.05, max_value=20), ESTIMATES, st.data())
+def test_another_pace_is_followed_within_a_share_of_the_work(
+    steps: int, pace: float, factor: float, estimate: float | None, data: st.DataObject
+) -> None:
+    changed = data.draw(st.integers(min_value=1, max_value=steps - 1))
+    followed = int(changed / (1 - WINDOW)) + 1
+    if followed > steps:
+        return
+    record, now = record_of([pace] * changed + [pace * factor] * (followed - changed), of=steps)
+    if followed / steps >= TRUSTED:
+        left = record.seconds_left(now, estimate)
+        assert left is not None and left[0] == pytest.approx((steps - followed) * pace * factor)
+
+
+@given(st.lists(PACES, min_size=2, max_size=30), ESTIMATES, st.floats(min_value=0, max_value=1e4))
+def test_it_is_never_negative_and_falls_until_the_next_step(
+    seconds: list[float], estimate: float | None, more: float
+) -> None:
+    record, now = record_of(seconds[:-1], of=len(seconds))
+    left = [record.seconds_left(now + later, estimate) for later in (0.0, more, 2 * more)]
+    assert all(each is not None and each[0] >= 0 for each in left)
+    if (len(seconds) - 1) / len(seconds) >= TRUSTED:
+        highs = [each[1] for each in left if each is not None]
+        assert highs == sorted(highs, reverse=True), "no report is no reason for it to climb"
+
+
+@given(st.lists(PACES, min_size=20, max_size=60), st.data())
+def test_it_does_not_climb_beyond_what_the_slowest_steps_take(seconds: list[float], data: st.DataObject) -> None:
+    done = data.draw(st.integers(min_value=len(seconds) // 5, max_value=len(seconds)))
+    record, now = record_of(seconds[:done], of=len(seconds))
+    left = record.seconds_left(now, 1.0)
+    assert left is not None and left[1] <= (len(seconds) - done) * max(seconds[:done]) * (1 + 1e-9)
+
+
+def test_before_any_work_it_is_the_estimate() -> None:
+    record = WorkRecord()
+    assert record.seconds_left(10.0, None) is None
+    assert record.seconds_left(10.0, 100.0) == (90.0, 90.0)
+    record.begin_part(20.0, 0.0, 0.5)
+    assert record.seconds_left(20.0, 100.0) == (pytest.approx(80.0), pytest.approx(80.0))
+    low, high = record.seconds_left(20.0, 100.0, 0.3) or (0.0, 0.0)
+    assert low < 80 < high
+
+
+def test_later_parts_take_what_the_estimate_says_as_the_work_so_far_corrects_it() -> None:
+    record = WorkRecord()
+    record.begin_part(0.0, 0.0, 0.5)
+    for done in range(1, 11):
+        record.report(20.0 * done, 0.05 * done)
+    record.begin_part(200.0, 0.5, 1.0)
+    left = record.seconds_left(200.0, 100.0)
+    assert left is not None and 50 < left[0] < 200, "half of 100 s at first; half of 400 s by the work so far"
+    assert left[0] > 120, "after half of the work it counts for most"
+
+
+def test_work_of_an_earlier_attempt_is_no_pace() -> None:
+    record = WorkRecord()
+    record.begin_part(0.0, 0.0, 0.9)
+    record.begin_part(5.0, 0.6, 0.9)
+    record.report(15.0, 0.7)
+    left = record.seconds_left(15.0, None)
+    assert left is not None and left[0] == pytest.approx(20.0 + 10.0), "0.3 are left, 0.1 in 10 s"
+
+
+def test_many_reports_of_a_long_part_are_thinned_and_tell_the_same() -> None:
+    record, now = record_of([1.0] * 5000, of=10_000)
+    assert len(record._moments) <= 1001
+    assert record.seconds_left(now, None) == (pytest.approx(5000.0), pytest.approx(5000.0))
