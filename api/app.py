@@ -1,6 +1,6 @@
 """Application of the API; `api.start` starts it as a process."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from wsgiref.simple_server import WSGIServer
@@ -79,6 +79,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=version("secateur-server"),
         description=_DESCRIPTION,
         lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
         redirect_slashes=False,
         generate_unique_id_function=operation_id,
     )
@@ -114,13 +116,21 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     if chosen.metrics_port is None:
         app.include_router(metrics.router)
     app.mount("/portal", portal)
-    for path in ("/", "/portal"):
-        app.add_api_route(path, _to_the_portal, methods=["GET", "HEAD"], include_in_schema=False)
+    for path, place in {
+        "/": "/portal/",
+        "/portal": "/portal/",
+        "/docs": "/portal/help",
+        "/redoc": "/portal/help",
+    }.items():
+        app.add_api_route(path, _redirect_to(place), methods=["GET", "HEAD"], include_in_schema=False)
     return app
 
 
-def _to_the_portal() -> Response:
-    return RedirectResponse("/portal/", 303)
+def _redirect_to(place: str) -> Callable[[], Response]:
+    def answer() -> Response:
+        return RedirectResponse(place, 303)
+
+    return answer
 
 
 def _serve_metrics(settings: Settings, state: ApiState) -> WSGIServer | None:

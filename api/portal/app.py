@@ -12,6 +12,7 @@ from api.portal.routes import (
     compare,
     datasets,
     full_form,
+    help,
     job,
     jobs,
     models,
@@ -28,7 +29,7 @@ from api.portal.routes import (
     workers,
 )
 from api.portal.routes.sign_in import ask_to_sign_in
-from api.portal.static_files import STATIC, StaticFolder
+from api.portal.static_files import STATIC, SWAGGER, StaticFolder
 from secateur_wire.errors import Unauthenticated
 
 _HEADERS = {
@@ -59,9 +60,10 @@ def create_portal() -> FastAPI:
     portal = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     portal.add_middleware(_Headers)
     add_handlers(portal, _error_page)
+    portal.mount("/static/swagger", StaticFolder(directory=SWAGGER))
     portal.mount("/static", StaticFolder(directory=STATIC), name="static")
     for each in (
-        *(adding, compare, datasets, full_form, job, jobs, models, new, publish, retention),
+        *(adding, compare, datasets, full_form, help, job, jobs, models, new, publish, retention),
         *(samples, sign_in, sweeps, team, triggers, uploads, webhooks, workers),
     ):
         portal.include_router(each.router)

@@ -2,6 +2,7 @@
 
 import hashlib
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
 
 from starlette.responses import Response
@@ -9,13 +10,17 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 STATIC = Path(__file__).parent / "static"
+SWAGGER = Path(str(files("fastapi_swagger") / "resources"))
+"""Folder of Swagger UI, served as `/portal/static/swagger`."""
 VERSION = "v"
 
 
 @cache
 def static_url(name: str) -> str:
     """Return the URL of a static file, which changes with its content."""
-    digest = hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:16]
+    folder, _, inner = name.partition("/")
+    file = SWAGGER / inner if folder == "swagger" else STATIC / name
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
     return f"/portal/static/{name}?{VERSION}={digest}"
 
 
