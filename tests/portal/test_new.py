@@ -1,5 +1,6 @@
 """A new job in three answers: what each amount would come to, and what is submitted."""
 
+import html
 import re
 from collections.abc import Iterator
 from contextlib import closing
@@ -27,10 +28,11 @@ def somebody(live_api: httpx.Client, admin_key: str) -> Iterator[Browserless]:
         yield opened
 
 
-def _hidden(page: str) -> dict[str, str]:
-    """Return the fields of the one form that submits."""
-    form = page.partition('<form method="post" action="/portal/new/full">')[2].partition("</form>")[0]
-    return dict(re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', form))
+def _submit_address(page: str) -> str:
+    """Return where the button that submits sends the answers: the job is in the query."""
+    found = re.search(r'formaction="([^"]+)"', page)
+    assert found is not None
+    return html.unescape(found[1])
 
 
 def _submitted(portal: Page, live_api: httpx.Client) -> dict[str, Any]:
@@ -64,9 +66,20 @@ def test_three_answers_on_one_screen_become_a_job(
     expect(slider).to_be_focused()
     assert portal.evaluate(_FITS), "all of it is on one screen"
     require_accessible(portal)
+    search = portal.get_by_role("searchbox")
+    submit = portal.get_by_role("button", name="Prune it")
+    search.fill("nothing-like-it")
+    expect(submit).to_be_disabled()
+    portal.clock.run_for(ASKED)
+    expect(portal.get_by_text("No model of your team has that name.")).to_be_visible()
+    expect(submit).to_be_disabled()
+    require_accessible(portal)
+    search.fill("")
+    portal.clock.run_for(ASKED)
+    expect(submit).to_be_enabled()
     portal.get_by_text("Why this").click()
     expect(portal.locator(".why li").filter(has_text="method").first).to_be_visible()
-    portal.get_by_role("button", name="Prune it").click()
+    submit.click()
     job = _submitted(portal, live_api)
     assert (job["model"], job["pattern"], job["sparsity"]) == (model, "unstructured", chosen)
     planned = live_api.post("/v1/plans", json={"model": model, "goal": "sparsity", "amount": chosen}).json()["job"]
@@ -82,7 +95,12 @@ def test_without_scripts_the_answers_are_steps_of_a_form(
     other = somebody.main(f"/portal/new?model={model}&for=size&amount=0.9&shown={shown[1]}")
     assert 'value="0.9"' not in other, "an amount that was shown for another goal is not meant for this one"
     page = f"/portal/new?model={model}&for=size"
-    answer = somebody.post(page, "/portal/new/full", _hidden(somebody.main(page)))
+    submit = _submit_address(somebody.main(page))
+    other = somebody.post(page, submit, {"model": model, "for": "size", "search": model.replace("n", "m")})
+    assert other.status_code == 422 and "Nothing was submitted" in other.text
+    assert f'<a href="/portal/new?model={model}&amp;for=size">{model}</a>' in other.text, "the nearest name"
+    assert 'value="size" id="for-size" aria-describedby="about-size" checked' in other.text
+    answer = somebody.post(page, submit, {"model": model, "for": "size", "search": model[:2]})
     assert answer.status_code == 303, answer.text
     job = live_api.get(f"/v1/jobs/{answer.headers['location'].rpartition('/')[2]}").json()
     assert job["output"]["format"] == "packed" and job["calibration"]["dataset"] == dataset
@@ -108,7 +126,7 @@ def test_models_are_searched_for_and_others_named(somebody: Browserless, live_ap
 def test_what_removes_nothing_asks_for_no_amount(somebody: Browserless, live_api: httpx.Client, model: str) -> None:
     page = somebody.main(f"/portal/new?model={model}&for=sensitivity")
     assert "Nothing to choose" in page and 'type="range"' not in page
-    assert _hidden(page)["method"] == "sensitivity" and "Measure it" in page
+    assert "method=sensitivity" in _submit_address(page) and "Measure it" in page
 
 
 def test_what_a_job_made_is_offered_with_its_size(

@@ -7,7 +7,7 @@ from typing import Any, Final, get_args
 from urllib.parse import urlencode
 
 from anyio import CapacityLimiter, WouldBlock, to_thread
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, BackgroundTasks, Request
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, Response
@@ -15,8 +15,9 @@ from starlette.responses import RedirectResponse, Response
 from api.dependencies import State
 from api.portal.forms.new_job import ONCE, form_of_body
 from api.portal.rendering import is_partial, page
-from api.portal.session import Form, Viewer, read_form
-from api.portal.views.model_choices import ModelChoice, facts_of, hub_choices, model_choices
+from api.portal.routes.full_form import submit_job
+from api.portal.session import Form, Posted, Viewer, read_form
+from api.portal.views.model_choices import ModelChoice, facts_of, hub_choices, model_choices, nearest_models
 from api.portal.views.outcome import estimates_from, expected_quality, outcome_axis, outcome_figures
 from api.state import ApiState
 from core.database import transaction
@@ -94,18 +95,52 @@ def new_job_page(request: Request, caller: Viewer, state: State) -> Response:
     form = read_form(request.query_params.multi_items())
     if form.lists.keys() - _FIELDS:
         return RedirectResponse(f"/portal/new/full?{request.url.query}", 303)
+    return _answers_page(request, caller, state, form)
+
+
+@router.post("")
+def submit_plan(
+    request: Request, caller: Viewer, state: State, posted: Posted, background: BackgroundTasks
+) -> Response:
+    """Submit the job of the query, which the page showed, unless the search no longer names its model."""
+    job = read_form(request.query_params.multi_items())
     with transaction(state.sessions) as session:
-        choices = model_choices(session, caller.team_id, form.get(_SEARCH), form.get(_MODEL))
+        choices = model_choices(session, caller.team_id, posted.get(_SEARCH), job.get(_MODEL))
+    if job.get(_MODEL) in _names(state, posted.get(_SEARCH), choices):
+        return submit_job(request, caller, state, job, background)
+    return _answers_page(request, caller, state, posted, status=422)
+
+
+def _answers_page(request: Request, caller: Viewer, state: ApiState, form: Form, *, status: int = 200) -> Response:
+    """Render the answers and their plan. A model that the search does not name is none of them."""
+    search = form.get(_SEARCH)
+    with transaction(state.sessions) as session:
+        choices = model_choices(session, caller.team_id, search, form.get(_MODEL))
+        nearest = nearest_models(session, caller.team_id, search) if search and not choices else []
+    answered = form
+    if form.get(_MODEL) not in _names(state, search, choices):
+        form = form.without({_MODEL}).with_defaults({_MODEL: choices[0].name} if choices else {})
     try:
-        answers = _read_answers(form, choices[0].name if choices else "")
+        answers = _read_answers(form)
         planned = _plan_job(state, caller, answers)
     except InvalidRequest as error:
         answers = _Answers(form.get(_MODEL), "speed")
         planned = _PlannedJob(answers, error=error.message)
     template = "new/answers.html" if is_partial(request) else "new/page.html"
-    known = state.hub_search.known(form.get(_SEARCH))
+    known = state.hub_search.known(search)
     on_hub = None if known is None else hub_choices(known, choices)
-    return page(request, template, _context(form, planned, choices) | {"on_hub": on_hub})
+    search_context = {
+        "on_hub": on_hub,
+        "nearest": nearest,
+        "answered": {name: answered.get(name) for name in (_MODEL, _AMOUNT, _SHOWN) if name in answered.lists},
+        "is_refused": status != 200,
+    }
+    return page(request, template, _context(form, planned, choices) | search_context, status=status)
+
+
+def _names(state: ApiState, search: str, choices: list[ModelChoice]) -> set[str]:
+    """Return the names of all models that a search shows, those of the hub too."""
+    return {each.name for each in (*choices, *(state.hub_search.known(search) or ()))}
 
 
 @router.get("/hub")
@@ -156,16 +191,16 @@ def _context(form: Form, planned: _PlannedJob, choices: list[ModelChoice]) -> di
         "axis": None if plan is None else outcome_axis(plan),
         "quality": None if plan is None else expected_quality(plan),
         "estimates_from": "" if plan is None else estimates_from(plan),
-        "fields": [*fields, (ONCE, secrets.token_hex(8))],
+        "job": urlencode([*fields, (ONCE, secrets.token_hex(8))]),
         "change": f"/portal/new/full?{urlencode(fields or [(_MODEL, planned.answers.model)])}",
     }
 
 
-def _read_answers(form: Form, first_model: str) -> _Answers:
-    """Return the answers of a form, with the page's defaults; raises InvalidRequest for an invalid amount."""
+def _read_answers(form: Form) -> _Answers:
+    """Return the answers of a form, with the page's usual goal; raises InvalidRequest for an invalid amount."""
     given = form.get(_GOAL)
     goal: Goal = next((each for each in get_args(Goal) if each == given), "speed")
-    answers = _Answers(form.get(_MODEL) or first_model, goal)
+    answers = _Answers(form.get(_MODEL), goal)
     is_shown_for_these = form.get(_SHOWN, answers.shown) == answers.shown
     if not form.get(_AMOUNT) or not is_shown_for_these or goal == "sensitivity":
         return answers

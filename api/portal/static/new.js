@@ -1,7 +1,9 @@
-// A new job in three answers: the amount is shown while the slider moves. The page works without.
+// A new job in three answers: the amount is shown while the slider moves, and nothing is submitted but what the page
+// shows. The page works without.
 "use strict";
 
 document.addEventListener("input", (event) => {
+  document.getElementById("submit-plan")?.setAttribute("disabled", ""); // until the answer to this input is shown
   const slider = event.target;
   if (slider.id !== "amount") return;
   const share = `${Math.round(slider.value * 100)} %`;

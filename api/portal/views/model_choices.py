@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from sqlalchemy.orm import Session
 
@@ -18,6 +19,8 @@ from secateur_wire.models import Model, ModelSummary
 
 _MOST_READ = 100
 _MOST_SHOWN = 40
+_LEAST_LIKENESS = 0.4
+"""Of a name to what was searched for: people type the beginning of a long name."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class ModelChoice:
 def model_choices(session: Session, team_id: str, search: str, chosen: str) -> list[ModelChoice]:
     """Return the models that match a search, recently used first; a complete hub name is a choice of its own.
 
-    The currently chosen model comes first, unless something else is searched for.
+    The currently chosen model comes first, unless something else is searched for; then one of just that name.
     """
     models = list_models(session, team_id, limit=_MOST_READ, after=None).data
     jobs = list_jobs(session, team_id, limit=_MOST_READ, after=None).data
@@ -47,7 +50,13 @@ def model_choices(session: Session, team_id: str, search: str, chosen: str) -> l
     if chosen and chosen not in offered:
         offered[chosen] = ModelChoice(chosen, chosen, "on the hub" if "/" in chosen else "")
     matching = [each for each in offered.values() if each.has(words)]
-    return sorted(matching, key=lambda each: each.name != chosen)[:_MOST_SHOWN]
+    return sorted(matching, key=lambda each: (each.name != chosen, each.name != search))[:_MOST_SHOWN]
+
+
+def nearest_models(session: Session, team_id: str, search: str) -> list[str]:
+    """Return at most three names of the team's models that are most like a search without a match."""
+    models = [each.name for each in list_models(session, team_id, limit=_MOST_READ, after=None).data]
+    return get_close_matches(search.casefold(), models, cutoff=_LEAST_LIKENESS)
 
 
 def hub_choices(matches: Iterable[HubMatch], offered: Iterable[ModelChoice]) -> list[ModelChoice]:
