@@ -24,6 +24,8 @@ from secateur_wire.errors import Forbidden, InvalidRequest, Unauthenticated
 from secateur_wire.teams import Role
 
 COOKIE = "secateur_session"
+SIGNED_IN_BEFORE = "secateur_signed_in_before"
+"""Cookie that outlives the session, so that the browser's user can be told that it is over."""
 COOKIE_PATH = "/portal"
 CSRF_FIELD = "csrf"
 SECRET_FIELDS = ("key", "token", "access_key", "secret_key", "session_token")
@@ -31,6 +33,7 @@ SECRET_FIELDS = ("key", "token", "access_key", "secret_key", "session_token")
 CSRF_HEADER = "X-CSRF-Token"
 _MOST_FIELDS = 1000
 _SAFE = ("GET", "HEAD")
+_REMEMBERED_SECONDS = 30 * 86_400
 
 
 @dataclass(frozen=True)
@@ -176,18 +179,15 @@ class Visit:
 
 
 def remember(response: Response, request: Request, token: str, seconds: float) -> None:
-    """Set the session cookie of a browser."""
-    response.set_cookie(
-        COOKIE,
-        token,
-        max_age=int(seconds),
-        path=COOKIE_PATH,
-        secure=request.url.scheme == "https",
-        httponly=True,
-        samesite="lax",
-    )
+    """Set the session cookie of a browser, and the one that says that there was a session."""
+    is_secure = request.url.scheme == "https"
+    for name, value, age in ((COOKIE, token, seconds), (SIGNED_IN_BEFORE, "yes", seconds + _REMEMBERED_SECONDS)):
+        response.set_cookie(
+            name, value, max_age=int(age), path=COOKIE_PATH, secure=is_secure, httponly=True, samesite="lax"
+        )
 
 
 def forget(response: Response) -> None:
-    """Remove the session cookie of a browser."""
-    response.delete_cookie(COOKIE, path=COOKIE_PATH, httponly=True, samesite="lax")
+    """Remove both cookies of a browser, whose user meant to sign out."""
+    for name in (COOKIE, SIGNED_IN_BEFORE):
+        response.delete_cookie(name, path=COOKIE_PATH, httponly=True, samesite="lax")

@@ -261,7 +261,7 @@ def test_a_page_whose_session_ends_gets_no_more_until_somebody_signs_in(
     with transaction(submitted.sessions) as session:
         session.execute(delete(PortalSessionRow))
     submitted.log("meanwhile")
-    expect(portal.locator("#live")).to_contain_text("You are signed out.")
+    expect(portal.locator("#live")).to_contain_text("Your session has expired")
     assert logged(portal) == ["before"]
     require_accessible(portal)
     hand_in_key(portal, admin_key)

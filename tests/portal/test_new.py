@@ -110,6 +110,25 @@ def test_without_scripts_the_answers_are_steps_of_a_form(
     assert 'value="packed" selected' in full and f'name="model" value="{model}"' in full
 
 
+def test_an_expired_session_says_so_and_leads_back_to_the_same_answers(
+    portal: Page, live_api: httpx.Client, admin_key: str, model: str
+) -> None:
+    asked = f"/portal/new?model={model}&for=sparsity&amount=0.3"
+    portal.goto(asked)
+    portal.context.clear_cookies(name="secateur_session")
+    portal.get_by_role("button", name="Prune it").click()
+    expect(portal.get_by_text("Your session has expired")).to_be_visible()
+    expect(portal.get_by_text("What you sent was not done.")).to_be_visible()
+    require_accessible(portal)
+    portal.get_by_label("API key").fill(admin_key)
+    portal.keyboard.press("Enter")
+    expect(portal).to_have_url(re.compile(r"/portal/new\?"))
+    expect(portal.get_by_role("radio", name="Sparse for a runtime of mine")).to_be_checked()
+    expect(portal.get_by_role("slider", name="Remove")).to_have_value("0.3")
+    portal.get_by_role("button", name="Prune it").click()
+    assert _submitted(portal, live_api)["sparsity"] == 0.3
+
+
 def test_models_are_searched_for_and_others_named(somebody: Browserless, live_api: httpx.Client, model: str) -> None:
     assert f'value="{model}"' in somebody.main(f"/portal/new?search={model[:3]}")
     nothing = somebody.main("/portal/new?search=nothing-like-it")

@@ -13,6 +13,7 @@ from api.portal.session import (
     COOKIE,
     CSRF_FIELD,
     SECRET_FIELDS,
+    SIGNED_IN_BEFORE,
     Form,
     Posted,
     Viewer,
@@ -40,7 +41,7 @@ def home() -> Response:
 
 @router.get("/sign-in")
 def sign_in_page(request: Request, then: Annotated[str, Query(max_length=_LONGEST_ADDRESS)] = HOME) -> Response:
-    return page(request, "sign_in.html", {"then": own_path(then), "error": None})
+    return _sign_in_page(request, own_path(then))
 
 
 @router.post("/sign-in")
@@ -57,7 +58,7 @@ def sign_in(request: Request, state: State, posted: Posted) -> Response:
             token = sessions.sign_in(session, principal, state.secret, seconds=seconds)
     except Unauthenticated as error:
         refuse(request, state, key, error)
-        return page(request, "sign_in.html", {"then": then, "error": error.message}, status=401)
+        return _sign_in_page(request, then, error=error.message)
     response = RedirectResponse(then, 303)
     remember(response, request, token, seconds)
     return response
@@ -85,7 +86,14 @@ def ask_to_sign_in(request: Request, problem: ProblemResponse) -> Response:
         query = f"?{request.url.query}" if request.url.query else ""
         return RedirectResponse(f"{SIGN_IN}?then={quote(request.url.path + query)}", 303)
     then = _with_fields(_page_of(request), getattr(request.state, "posted", Form()))
-    return page(request, "sign_in.html", {"then": then, "error": problem.detail}, status=401)
+    return _sign_in_page(request, then, error=problem.detail, is_form=True)
+
+
+def _sign_in_page(request: Request, then: str, *, error: str | None = None, is_form: bool = False) -> Response:
+    """Render the page that asks for a key; `is_form` where a form was sent too late."""
+    is_expired = SIGNED_IN_BEFORE in request.cookies
+    context = {"then": then, "is_expired": is_expired, "is_form": is_form, "error": None if is_form else error}
+    return page(request, "sign_in.html", context, status=401 if error else 200)
 
 
 def _page_of(request: Request) -> str:

@@ -151,7 +151,7 @@
       link.href = "/portal/sign-in?then=" + encodeURIComponent(location.pathname);
       link.target = "_blank";
       link.textContent = "Sign in in another tab";
-      say("You are signed out. ", link, "; this page then goes on by itself.");
+      say("Your session has expired or was ended. ", link, "; this page then goes on by itself.");
     };
     let wasConnected = false;
     live.addEventListener("htmx:sse:after:connection", () => {

@@ -179,7 +179,7 @@ function showFault(error) {
   summary.append(title, said);
   const field = form.elements[(error.problem?.param ?? "").split(".")[0]];
   if (error.status === 401) {
-    said.textContent = "You are signed out. Sign in, and upload the same again: it goes on where it was. ";
+    said.textContent = "Your session has expired or was ended. Sign in, and upload the same again: it goes on where it was. ";
     said.append(link(`/portal/sign-in?then=${encodeURIComponent(location.pathname)}`, "Sign in"));
   } else if (field instanceof HTMLElement && field.id) {
     said.append(link(`#${field.id}`, error.message));
