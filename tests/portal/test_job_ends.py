@@ -46,7 +46,7 @@ def missed(
 
 def test_the_first_thing_to_do_is_to_change_it_not_to_run_it_again(somebody: Browserless, missed: Running) -> None:
     actions = somebody.http.get(f"/portal/jobs/{missed.id}").text.partition('id="actions"')[2].partition("</div>")[0]
-    change = actions.index(f'<a class="button primary" href="/portal/new?from={missed.id}">Duplicate and change</a>')
+    change = actions.index(f'<a class="button primary" href="/portal/new?from={missed.id}">Reuse</a>')
     assert change < actions.index("Retry") and actions.count("primary") == 1
     assert actions.count(f"/portal/new?from={missed.id}") == 1
 
@@ -55,7 +55,7 @@ def test_what_would_fail_again_is_changed_and_not_retried(somebody: Browserless,
     submitted.begin().fail("too_little_text", "the text has 3 tokens")
     for address in (f"/portal/jobs/{submitted.id}", "/portal/jobs"):
         shown = somebody.http.get(address).text
-        assert f'href="/portal/new?from={submitted.id}"' in shown and "Duplicate and change" in shown
+        assert f'href="/portal/new?from={submitted.id}"' in shown and "Reuse" in shown
         assert f"/portal/jobs/{submitted.id}/retry" not in shown
     assert ADVICE.keys() >= NEEDS_CHANGE
     assert not any("retry the job" in " ".join(ADVICE[code].try_).lower() for code in NEEDS_CHANGE)

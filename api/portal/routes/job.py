@@ -6,19 +6,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
-from fastapi import APIRouter, BackgroundTasks, Header, Query, Request
+from fastapi import APIRouter, Header, Query, Request
 from sqlalchemy.orm import Session
 from sse_starlette import ServerSentEvent
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import RedirectResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 
 from api.dependencies import DatabaseSession, State
-from api.events.after_commit import hint_after_commit
 from api.events.stream import KEEP_ALIVE_SECONDS, LARGEST_SEQUENCE, FollowedJob, Turn, event_stream, last_event
 from api.http.archives import artifact_archive
 from api.http.downloads import Conditions, artifact_file
 from api.portal.rendering import address_of, fragment, page
-from api.portal.session import COOKIE, Member, Viewer
+from api.portal.session import COOKIE, Viewer
 from api.portal.views import job_page
 from api.portal.views.files import IfNoneMatch, chart
 from api.portal.views.layer_table import by_kind, layer_figures
@@ -31,7 +30,6 @@ from core.methods.registry import METHODS
 from core.service.jobs import service
 from core.service.jobs.alternatives import job_with_measured
 from core.service.jobs.random_baseline import with_random_baseline
-from core.service.jobs.schemas import JobBody
 from core.service.jobs.snapshots import metric_names, take_snapshot
 from core.service.jobs.waiting import with_waiting_reason
 from core.service.teams.sessions import signed_in
@@ -128,18 +126,6 @@ def download_recipe(job_id: str, caller: Viewer, session: DatabaseSession) -> Re
     recipe = job_page.recipe_of(service.get_job(session, caller.team_id, job_id))
     headers = {"Content-Disposition": attachment(f"{job_id}.json")}
     return Response(json.dumps(recipe, indent=2), headers=headers, media_type="application/json")
-
-
-@router.post("/{job_id}/rerun")
-def rerun_job(
-    job_id: str, caller: Member, session: DatabaseSession, state: State, background: BackgroundTasks
-) -> Response:
-    """Submit the same job again as a new one."""
-    body = JobBody.model_validate(job_page.recipe_of(service.get_job(session, caller.team_id, job_id)))
-    findings = state.hub.of(caller.team_id, body)
-    job = service.submit(state.request(session, caller, findings), body)
-    hint_after_commit(background, state, job)
-    return RedirectResponse(f"/portal/jobs/{job.id}", 303)
 
 
 @router.head("/{job_id}/files/{path:path}")

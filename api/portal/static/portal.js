@@ -7,10 +7,11 @@ document.addEventListener("click", (event) => {
   if (button && !window.confirm(button.dataset.confirm)) event.preventDefault();
 });
 
-// A page in the background asks for nothing.
+// A page in the background asks for nothing, and no answer takes away a question that is open.
 document.addEventListener("htmx:before:request", (event) => {
   const asking = event.target;
-  if (document.hidden && asking instanceof Element && asking.getAttribute("hx-trigger")?.startsWith("every")) {
+  if (!(asking instanceof Element) || !asking.getAttribute("hx-trigger")?.startsWith("every")) return;
+  if (document.hidden || asking.querySelector(".ask[open]")) {
     event.preventDefault();
   }
 });

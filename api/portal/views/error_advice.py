@@ -26,34 +26,34 @@ _SMALLER_NEED = (
 
 ADVICE: dict[str, Advice] = {
     "invalid_request": Advice(
-        "The worker found that the request is not valid.", ("Duplicate the job and correct the field.",)
+        "The worker found that the request is not valid.", ("Reuse the job and correct the field.",)
     ),
     "unknown_method": Advice(
         "This worker does not know the method: it may run another version of the service.",
-        ("Duplicate the job with another method.", "Ask an admin whether all workers run the same version."),
+        ("Reuse the job with another method.", "Ask an admin whether all workers run the same version."),
     ),
     "unknown_model": Advice(
         "The model is no longer where it was when the job was submitted.",
-        ("Register the model again, or duplicate the job with another one.",),
+        ("Register the model again, or reuse the job with another one.",),
     ),
     "unknown_dataset": Advice(
         "The dataset is no longer where it was when the job was submitted.",
-        ("Register or upload the dataset again, or duplicate the job with another one.",),
+        ("Register or upload the dataset again, or reuse the job with another one.",),
     ),
     "invalid_sparsity": Advice(
         "This share cannot be removed from this model with this pattern.",
-        ("Duplicate the job with a sparsity inside the range that the message names.",),
+        ("Reuse the job with a sparsity inside the range that the message names.",),
     ),
     "invalid_target": Advice(
         "The target cannot be reached by this model and method.",
-        ("Duplicate the job with the nearest target that the message names.",),
+        ("Reuse the job with the nearest target that the message names.",),
     ),
     "invalid_pattern": Advice(
         "The method does not support this pattern on this model.",
-        ("Duplicate the job with a pattern the method offers.",),
+        ("Reuse the job with a pattern the method offers.",),
     ),
     "invalid_parameters": Advice(
-        "A parameter of the method does not fit the model.", ("Duplicate the job and correct the parameter it names.",)
+        "A parameter of the method does not fit the model.", ("Reuse the job and correct the parameter it names.",)
     ),
     "indivisible_width": Advice(
         "The pattern n:m keeps n of every m neighbouring weights, but m does not divide the width of a layer.",
@@ -86,7 +86,7 @@ ADVICE: dict[str, Advice] = {
         "The image set has fewer images than requested.",
         ("Use fewer samples, or leave samples empty to use all.",),
     ),
-    "unknown_queue": Advice("No worker serves this queue.", ("Duplicate the job with another queue.",)),
+    "unknown_queue": Advice("No worker serves this queue.", ("Reuse the job with another queue.",)),
     "does_not_fit": Advice(
         "No worker of the queue has the memory or disk this job needs.", ("Choose a smaller model.", *_SMALLER_NEED)
     ),
@@ -105,7 +105,7 @@ ADVICE: dict[str, Advice] = {
         "The message names weights that are infinite or not a number, in the source model or in the pruned one.",
         (
             "Check the source model.",
-            "If it is sound, duplicate the job with a gentler method or a lower learning rate.",
+            "If it is sound, reuse the job with a gentler method or a lower learning rate.",
         ),
     ),
     "path_escapes": Advice("A file name in the model's folder points outside the folder.", _UNSAFE),
@@ -123,10 +123,10 @@ ADVICE: dict[str, Advice] = {
     ),
     "not_found": Advice(
         "Something that the job needs was removed after it was submitted.",
-        ("Duplicate the job and choose something that exists now.",),
+        ("Reuse the job and choose something that exists now.",),
     ),
     "conflict": Advice(
-        "Something that the job needs was changed in the meantime.", ("Duplicate the job and submit it again.",)
+        "Something that the job needs was changed in the meantime.", ("Reuse the job and submit it again.",)
     ),
     "quota_exceeded": Advice(
         "The job finished, but the team's storage has no room for its artifact.",
@@ -137,9 +137,9 @@ ADVICE: dict[str, Advice] = {
         "The model was pruned and measured. It is worse, larger or slower than a gate or the target of the job "
         "allows. The figures and the artifact are kept.",
         (
-            "Prune less: duplicate the job with a lower sparsity.",
+            "Prune less: reuse the job with a lower sparsity.",
             "Add a recovery, which trains the pruned model, or choose a method that costs less at this sparsity.",
-            "If the figures are good enough, duplicate the job with a wider gate.",
+            "If the figures are good enough, reuse the job with a wider gate.",
         ),
     ),
     "out_of_memory": Advice(
@@ -157,18 +157,18 @@ ADVICE: dict[str, Advice] = {
     "export_failed": Advice(
         "The model was pruned and verified, but an added file, such as GGUF, could not be written, or its own "
         "runtime cannot run it.",
-        (*_AGAIN, "Duplicate the job without output.exports: its artifact is as it would have been."),
+        (*_AGAIN, "Reuse the job without output.exports: its artifact is as it would have been."),
     ),
     "export_mismatch": Advice(
         "An added file, such as GGUF, does not predict as the artifact does, so nothing was released.",
         (
-            "Duplicate the job without output.exports, or with fewer types.",
+            "Reuse the job without output.exports, or with fewer types.",
             "Report it with the job's number. With type F16, this is a fault of the service.",
         ),
     ),
     "recovery_diverged": Advice(
         "The training loss is no longer a number.",
-        ("Duplicate the job with a lower learning rate.", "Prune less, so that there is less to recover."),
+        ("Reuse the job with a lower learning rate.", "Prune less, so that there is less to recover."),
     ),
     "zeros_refilled": Advice(
         "Training changed pruned weights, which must stay zero, so the model was not released.",
