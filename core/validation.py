@@ -17,6 +17,30 @@ OBJECT_EXPECTED: Final = frozenset({"object_expected", "model_attributes_type", 
 MOST_ERRORS: Final = 10
 """Largest number of errors in one sentence."""
 
+_WORDS: Final[Mapping[str, str]] = {
+    "missing": "is required",
+    "greater_than": "must be above {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be below {lt}",
+    "less_than_equal": "must be at most {le}",
+    "finite_number": "must be a finite number",
+    "too_short": "must have at least {min_length}, not {actual_length}",
+    "too_long": "must have at most {max_length}, not {actual_length}",
+    "string_too_short": "must have at least {min_length} characters",
+    "string_too_long": "must have at most {max_length} characters",
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "must be a whole number"),
+    "int_parsing_size": "is too large",
+    **dict.fromkeys(("float_type", "float_parsing"), "must be a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false"),
+    **dict.fromkeys(("list_type", "tuple_type", "sequence_type"), "must be a list"),
+    "string_type": "must be a text",
+    "json_invalid": "is not valid JSON: {error}",
+}
+"""Sentences by the types of pydantic's errors, with the names in their contexts."""
+
+_NO_SHARES: Final = (("learning_rate",),)
+"""Fields with values up to 1 that are no shares."""
+
 _CREDENTIAL = re.compile(r"[!-~]+")
 """Characters that a header may contain; others would fail later, in a message that quotes the value."""
 
@@ -38,18 +62,29 @@ def require_credential(name: str, value: str) -> None:
 
 
 def message_of(error: Mapping[str, Any]) -> str:
-    """Return the text of one of pydantic's errors, without its location."""
-    if error["type"] == "extra_forbidden":
-        return "unknown field"
-    if error["type"] == "string_pattern_mismatch":
-        rule = rule_of(error["ctx"]["pattern"])
-        return error["msg"] if rule is None else f"{shown(error['input'])} is not valid here: use {rule}"
-    if error["type"] == "literal_error":
-        known = re.findall(r"'([^']*)'", error["ctx"]["expected"])
-        return f"{error['msg']}{nearest_hint(error['input'], known)}"
-    if error["type"] in OBJECT_EXPECTED - {"object_expected"}:
-        return f"expected a JSON object, not {kind_of(error['input'])}"
-    return str(error["msg"])
+    """Return the text of one of pydantic's errors in this service's own words, without its location."""
+    kind, given = error["type"], error["input"]
+    context = {name: _plain(value) for name, value in error.get("ctx", {}).items()}
+    if kind == "extra_forbidden":
+        return f"unknown field{nearest_hint(error['loc'][-1], getattr(given, 'known', ()))}"
+    if kind == "string_pattern_mismatch":
+        rule = rule_of(context["pattern"])
+        return error["msg"] if rule is None else f"{shown(given)} is not valid here: use {rule}"
+    if kind == "literal_error":
+        known = re.findall(r"'([^']*)'", context["expected"])
+        return f"must be {context['expected']}{nearest_hint(given, known)}"
+    if kind in OBJECT_EXPECTED - {"object_expected"}:
+        return f"expected a JSON object, not {kind_of(given)}"
+    if kind in ("less_than", "less_than_equal") and 1 in context.values() and error["loc"][-1:] not in _NO_SHARES:
+        return f"{_WORDS[kind].format(**context)}{share_hint(given)}"
+    if kind == "value_error":
+        return str(context["error"])
+    return _WORDS[kind].format(**context) if kind in _WORDS else str(error["msg"])
+
+
+def _plain(value: object) -> object:
+    """Return a bound as people write it: 1, not 1.0."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def sentence_of(place: str | None, message: str) -> str:
@@ -78,6 +113,12 @@ def nearest_hint(given: object, known: Iterable[str]) -> str:
     """Return a question that names the known word nearest to `given`; empty if none is similar."""
     near = get_close_matches(given, known, n=1) if isinstance(given, str) and len(given) <= LONGEST_SHOWN else []
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def share_hint(given: object) -> str:
+    """Return a question that names the share that a percentage stands for; empty for a value that is none."""
+    is_percentage = isinstance(given, int | float) and 1 < given <= 100
+    return f"; a share lies between 0 and 1: did you mean {given / 100:g}?" if is_percentage else ""
 
 
 def shown(value: object) -> str:

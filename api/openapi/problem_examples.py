@@ -15,13 +15,13 @@ class Example(NamedTuple):
 
 PROBLEMS: Final[dict[str, Example]] = {
     "invalid_request": Example(
-        "calibration.samples: Input should be greater than or equal to 1",
+        "calibration.samples: must be at least 1",
         "calibration.samples",
         {
             "errors": [
                 {
                     "param": "calibration.samples",
-                    "message": "calibration.samples: Input should be greater than or equal to 1",
+                    "message": "calibration.samples: must be at least 1",
                 }
             ]
         },

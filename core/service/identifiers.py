@@ -98,5 +98,8 @@ def _newest_job(session: Session, caller: Principal) -> Identifier:
     job_id = session.scalar(select(submissions.c.object_id).where(submissions.c.key_id == caller.key_id).limit(1))
     row = None if job_id is None else session.get(JobRow, job_id)
     if row is None:
-        raise NotFound("this key has not submitted a job lately: give the job's id")
+        newest = select(JobRow.id).where(JobRow.team_id == caller.team_id).order_by(JobRow.created_at.desc()).limit(1)
+        other = session.scalar(newest)
+        instead = "nor has the team" if other is None else f"the team's newest job, of another key, is {other}"
+        raise NotFound(f"{NEWEST!r} is the newest job of your own key, which has submitted none lately; {instead}")
     return Identifier(id=row.id, kind="job", created_at=row.created_at)

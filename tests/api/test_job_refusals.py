@@ -240,4 +240,9 @@ def test_messages_say_what_would_help(api: TestClient, job_body: dict[str, Any])
     assert "'mmlu'" in unknown_task and "boolq, piqa, hellaswag, winogrande, arc_easy" in unknown_task
     no_room = detail(evaluation={"prompts": ["a"], "prompt_tokens": 100})
     assert "context of 64" in no_room and "at most 62" in no_room
+    assert "0.5?" in detail(sparsity=50) and "'numbers'?" in detail(calibration={"dataset": "number"})
+    assert "'tiny'?" in detail(model="tinny") and "'sparsity'?" in detail(sparsty=0.5)
+    assert "'packed'?" in detail(output={"format": "pakced"}) and "'2:4'?" in detail(pattern="2-4")
+    assert "'distill'?" in detail(recovery={"method": "distil"}) and "org/name" in detail(model="../models/x")
+    assert "Input should" not in detail(output={"dtype": 1}, gates=None, priority=1.5, metadata={"a": 1}, queue="")
     assert "64000 tokens" in too_little and "10001 bytes" not in too_little and "it has" in too_little

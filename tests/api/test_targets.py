@@ -89,16 +89,16 @@ REFUSALS: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "two": ({"target": {"bytes": 1, "parameters": 1}}, "invalid_request", "target", "exactly one"),
     "another": ({"target": {"flops": 1}}, "invalid_request", "target.flops", "unknown field"),
     "no object": ({"target": 0.5}, "invalid_request", "target", "an object with any of"),
-    "zero": ({"target": {"parameters": 0}}, "invalid_request", "target.parameters", "greater than or equal to 1"),
-    "negative": ({"target": {"bytes": -5}}, "invalid_request", "target.bytes", "greater than or equal to 1"),
-    "a half": ({"target": {"bytes": 1.5}}, "invalid_request", "target.bytes", "integer"),
-    "huge": ({"target": {"parameters": 1e300}}, "invalid_request", "target.parameters", "exceeded maximum size"),
-    "no text": ({"target": {"parameters": "NaN"}}, "invalid_request", "target.parameters", "integer"),
+    "zero": ({"target": {"parameters": 0}}, "invalid_request", "target.parameters", "at least 1"),
+    "negative": ({"target": {"bytes": -5}}, "invalid_request", "target.bytes", "at least 1"),
+    "a half": ({"target": {"bytes": 1.5}}, "invalid_request", "target.bytes", "a whole number"),
+    "huge": ({"target": {"parameters": 1e300}}, "invalid_request", "target.parameters", "too large"),
+    "no text": ({"target": {"parameters": "NaN"}}, "invalid_request", "target.parameters", "a whole number"),
     "not a number": ({"target": {"latency_ratio": "NaN"}}, "invalid_request", "target.latency_ratio", "finite"),
     "no gain": (
-        STRUCTURED | {"target": {"latency_ratio": 1}}, "invalid_request", "target.latency_ratio", "less than 1",
+        STRUCTURED | {"target": {"latency_ratio": 1}}, "invalid_request", "target.latency_ratio", "below 1",
     ),
-    "no time": ({"target": {"latency_ratio": 0}}, "invalid_request", "target.latency_ratio", "greater than 0"),
+    "no time": ({"target": {"latency_ratio": 0}}, "invalid_request", "target.latency_ratio", "above 0"),
     "neither": (STRUCTURED, "invalid_sparsity", "sparsity", "sparsity is required"),
     "both": (
         STRUCTURED | {"sparsity": 0.2, "target": {"parameters": 5000}}, "invalid_sparsity", "sparsity", "both given",
@@ -107,10 +107,10 @@ REFUSALS: dict[str, tuple[dict[str, Any], str, str, str]] = {
         STRUCTURED | {"sparsity": 0.2, "target": {"latency_ratio": 0.5}}, "invalid_sparsity", "sparsity", "both given",
     ),
     "more parameters": (
-        STRUCTURED | {"target": {"parameters": 6481}}, "invalid_target", "target.parameters", "has 6,480 already",
+        STRUCTURED | {"target": {"parameters": 6481}}, "invalid_target", "target.parameters", "has only 6,480",
     ),
     "more bytes": (
-        STRUCTURED | {"target": {"bytes": 10**18}}, "invalid_target", "target.bytes", "has 25,920 already",
+        STRUCTURED | {"target": {"bytes": 10**18}}, "invalid_target", "target.bytes", "has only 25,920",
     ),
     "too few": (
         STRUCTURED | {"target": {"parameters": 100}}, "invalid_target", "target.parameters", "the nearest is 3,920",
@@ -132,7 +132,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "recover": (RECOVER | {"target": {"parameters": 5000}}, "invalid_target", "target", "recover prunes nothing"),
     "another fault": (
         STRUCTURED | {"parameters": {"round_to": 0}, "target": {"parameters": 5000}},
-        "invalid_parameters", "parameters.round_to", "greater than or equal to 1",
+        "invalid_parameters", "parameters.round_to", "at least 1",
     ),
 }  # fmt: skip
 

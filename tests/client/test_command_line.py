@@ -202,7 +202,17 @@ def test_what_the_server_refuses_is_told_on_stderr(scripted: RunHere, script: Sc
     script.answers["POST /v1/jobs"] = problem(status, "invalid_sparsity", "1.5 is not in [0, 1)", "sparsity")
     done = scripted("submit", "m", "--method", "wanda", "--sparsity", "1.5", "--json")
     assert (done.code, done.out) == (code, "")
-    assert f"secateur: sparsity: 1.5 is not in [0, 1) (invalid_sparsity, HTTP {status})\n" in done.err
+    assert f"secateur: --sparsity: 1.5 is not in [0, 1) (invalid_sparsity, HTTP {status})\n" in done.err
+
+
+def test_a_refusal_names_the_option_that_was_typed(scripted: RunHere, script: Script) -> None:
+    message = "evaluation.datasets.0: there is no dataset 'x'"
+    script.answers["POST /v1/jobs"] = problem(422, "unknown_dataset", message, "evaluation.datasets.0")
+    typed = scripted("submit", "m", "--method", "wanda", "--evaluation", "x").err
+    assert "secateur: --evaluation: there is no dataset 'x' (unknown_dataset" in typed
+    script.answers["POST /v1/plans"] = problem(422, "invalid_request", "dataset: has no text", "dataset")
+    assert "secateur: --calibration: has no text" in scripted("plan", "m", "--for", "speed", "--calibration=x").err
+    assert "secateur: dataset: has no text" in scripted("plan", "m", "--for", "speed").err
 
 
 def test_the_versions_are_those_of_what_is_installed(scripted: RunHere) -> None:

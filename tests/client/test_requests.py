@@ -72,7 +72,10 @@ def test_a_problem_document_becomes_the_error_of_its_status(
 
 
 def test_a_wrong_key_is_the_servers_to_refuse(url: str) -> None:
-    with Client(url, "sct_other") as client, pytest.raises(errors.Unauthenticated, match="not known"):
+    with (
+        Client(url, "sct_other") as client,
+        pytest.raises(errors.Unauthenticated, match=r"not known \(the key sct… from the argument api_key\)"),
+    ):
         list(client.models())
 
 

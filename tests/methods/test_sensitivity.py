@@ -127,7 +127,7 @@ def test_what_does_not_fit_the_budget_is_spilled_read_again_and_changes_nothing(
         ({"pattern": "3:2"}, "parameters.pattern", "0 < n < m"),
         ({"pattern": "2:4", "rates": [0.3]}, "parameters.rates", "leave rates out"),
         ({"rates": [0.5, 0.5]}, "parameters", "must be in rising order"),
-        ({"rates": [1.0]}, "parameters.rates.0", "less than 1"),
+        ({"rates": [1.0]}, "parameters.rates.0", "below 1"),
         ({"method": "wanda", "parameters": {"block_size": 3}}, "parameters.parameters", "wanda takes"),
         ({"parameters": {"skip_layers": [3]}}, "parameters.parameters", "does not exist"),
         ({"parameters": {"allocation": "owl"}}, "parameters.parameters.allocation", "leave allocation out"),

@@ -104,7 +104,8 @@ def test_the_goals_of_a_language_model(desk: Desk) -> None:
     for planned in (speed, size, sparsity, curves):
         assert job_of(planned)["calibration"]["dataset"] == "my-calibration"
         assert job_of(planned)["evaluation"]["datasets"] == ["my-articles"]
-        assert planned.figures["seconds"].source == "account"
+        assert "seconds" not in planned.figures, "a formula alone is 5 times off either way"
+        assert any(each.startswith("seconds: about ") and "formula alone" in each for each in planned.unknown)
     assert (speed.job["method"], speed.job["pattern"]) == ("frontier", "structured")
     assert (sparsity.job["method"], sparsity.job["pattern"]) == ("frontier", "unstructured")
     assert size.job["output"] == {"format": "packed"} and curves.job["method"] == "sensitivity"
@@ -289,7 +290,7 @@ def test_a_measured_recovery_and_written_files_are_known_to_later_plans(desk: De
     ratio = trained.figures["perplexity_ratio"]
     assert (ratio.source, round(ratio.estimate, 2)) == ("jobs", 1.3) and trained.job["recovery"]
     assert trained.figures["prefill_ratio"].estimate == pytest.approx(0.82, abs=1e-3)
-    assert trained.figures["decode_ratio"].estimate == pytest.approx(0.8, abs=1e-3) and not trained.unknown
+    assert trained.figures["decode_ratio"].estimate == pytest.approx(0.8, abs=1e-3) and len(trained.unknown) == 1
     less = desk.plan("smol", "speed", amount=0.1).figures
     assert less["perplexity_ratio"].estimate > 1.1, "before recovery it was 2.2"
     size = desk.plan("smol", "size", amount=0.2)

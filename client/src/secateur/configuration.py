@@ -6,7 +6,7 @@ server: it is never sent to another address.
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -16,14 +16,22 @@ from secateur.errors import ConfigurationError
 
 DEFAULT_HOME: Final = ".secateur"
 DEFAULT_URL: Final = "http://127.0.0.1:8000"
+KEY_PREFIX_LENGTH: Final = 12
+"""Number of characters of a key that lists of keys show too."""
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """Server's URL, without a trailing slash, and API key."""
+    """Server's URL, without a trailing slash, API key, and the place that the key comes from, for messages."""
 
     url: str
     api_key: str
+    key_source: str = field(default="", compare=False)
+
+    @property
+    def named_key(self) -> str:
+        """Return the beginning of the key, never the whole, and its source: a refused key is then found."""
+        return f"the key {self.api_key[: min(KEY_PREFIX_LENGTH, len(self.api_key) // 3)]}… from {self.key_source}"
 
 
 def home() -> Path:
@@ -39,9 +47,11 @@ def embedded_url() -> str:
 def resolve(url: str | None = None, api_key: str | None = None) -> Configuration:
     """Return the configuration from the arguments, then the environment, then the home. Raises ConfigurationError."""
     resolved_url = _checked_url(url or os.environ.get("SECATEUR_URL") or embedded_url())
-    resolved_key = api_key or os.environ.get("SECATEUR_API_KEY")
+    resolved_key, source = api_key, "the argument api_key"
+    if not resolved_key:
+        resolved_key, source = os.environ.get("SECATEUR_API_KEY"), "SECATEUR_API_KEY"
     if not resolved_key and resolved_url == embedded_url():
-        resolved_key = _content(home() / "api-key")
+        resolved_key, source = _content(home() / "api-key"), f"the file {home() / 'api-key'}"
     if not resolved_key:
         raise ConfigurationError(
             f"no API key for {resolved_url}: set SECATEUR_API_KEY, or start an embedded server with `secateur serve`, "
@@ -49,7 +59,7 @@ def resolve(url: str | None = None, api_key: str | None = None) -> Configuration
         )
     if not resolved_key.isascii() or not resolved_key.isprintable() or " " in resolved_key:
         raise ConfigurationError("the API key has characters no key has; copy it again: it starts with sct_")
-    return Configuration(resolved_url, resolved_key)
+    return Configuration(resolved_url, resolved_key, source)
 
 
 def _checked_url(text: str) -> str:

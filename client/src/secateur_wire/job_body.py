@@ -4,8 +4,8 @@ An id of a server's registry (methods, recoveries, forms of output) is a text he
 ones.
 """
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Required, Self, TypeAlias, TypedDict
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -203,6 +203,26 @@ class Target(RequestObject, frozen=True):
     def limit(self) -> float:
         limit: float = getattr(self, self.kind)
         return limit
+
+
+class JobFields(TypedDict, total=False):
+    """Fields of a `JobBody` as keyword arguments, with its parts as mappings."""
+
+    model: Required[str]
+    method: Required[str]
+    sparsity: float | None
+    pattern: str | None
+    target: Mapping[str, Any] | None
+    parameters: Mapping[str, Any]
+    calibration: Mapping[str, Any] | None
+    evaluation: Mapping[str, Any]
+    recovery: Mapping[str, Any] | None
+    gates: Mapping[str, Any]
+    output: Mapping[str, Any]
+    queue: str
+    priority: int
+    time_limit_seconds: float | None
+    metadata: Mapping[str, str]
 
 
 class JobBody(RequestObject):

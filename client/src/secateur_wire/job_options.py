@@ -15,6 +15,9 @@ _ALL: Final = "all"
 _MOST_NAMED: Final = 3
 """Options for the members of an object, which are all named in an error about the object."""
 
+_OPTIONS_OF_PLANS: Final[Mapping[str, str]] = {"goal": "--for", "dataset": "--calibration"}
+"""Options of plans by their fields, where the names differ."""
+
 
 @dataclass(frozen=True)
 class Option:
@@ -222,6 +225,16 @@ def option_for(param: str | None) -> str | None:
     needed = {entry.needed for option in options for entry in option.entries}
     named = [each for each in options if each.path in needed][:1] or options[:_MOST_NAMED]
     return ", ".join(each.usage for each in named) + (" and the like" if len(options) > len(named) > 1 else "")
+
+
+def option_of(param: str) -> str:
+    """Return the option that sets a field of a request, or else the field that holds it."""
+    path = param
+    while path:
+        if path in ENTRIES and ENTRIES[path].option:
+            return ENTRIES[path].option
+        path = path.rpartition(".")[0]
+    return _OPTIONS_OF_PLANS.get(param) or f"--{param.replace('_', '-')}"
 
 
 def pairs(given: Iterable[str], option: str, metavar: str) -> dict[str, str]:

@@ -2,10 +2,11 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from secateur_wire.base import JsonObject, OneOf, WireModel
 from secateur_wire.metrics import Alternative
+from secateur_wire.requests import RequestObject
 
 Goal = Literal["speed", "size", "sparsity", "sensitivity"]
 FigureName = Literal[
@@ -14,7 +15,7 @@ FigureName = Literal[
 FigureSource = Literal["jobs", "measurements", "account"]
 
 
-class PlanBody(BaseModel):
+class PlanBody(RequestObject):
     """Request for a plan.
 
     `goal` is one of four. `speed` makes a smaller model that is faster on ordinary hardware (structured pruning).
@@ -30,8 +31,6 @@ class PlanBody(BaseModel):
     generates. `pattern` applies to `sparsity`: 2:4 or another n:m, which fixes the amount. Without it, zeros may be
     anywhere.
     """
-
-    model_config = ConfigDict(extra="forbid")
 
     model: Annotated[str, Field(min_length=1, max_length=300)]
     goal: Goal

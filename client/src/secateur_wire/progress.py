@@ -9,6 +9,9 @@ BAND: Final = NormalDist().inv_cdf(0.95)
 LEAST_DEVIATION: Final = 0.1
 """Smallest deviation of a time's logarithm, even if all earlier jobs took exactly the formula's time."""
 
+MOST_FACTOR: Final = 20.0
+"""Largest factor between the ends of a band; a wider one says too little to be a known figure."""
+
 
 def seconds_range(estimated: float, deviation: float | None) -> tuple[float, float]:
     """Return the least and the most that an estimated time should take; twice the estimate without a deviation."""
@@ -24,11 +27,14 @@ def roughly(seconds: float) -> str:
 
 
 def between(low: float, high: float) -> str:
-    """Format the range of an estimated time: "13 to 25 min", or "about 13 min" where both ends have the same text."""
+    """Format the range of an estimated time: "13 to 25 min", or "about 13 min" where both ends have the same text.
+
+    A range over a factor of 20 has no lower end.
+    """
     least, most = roughly(low), roughly(high)
     if least == most:
         return f"about {most}"
-    if low < 1:
+    if low < 1 or high > MOST_FACTOR * low:
         return f"up to {most}"
     number, unit = least.split()
     return f"{number if unit == most.split()[1] else least} to {most}"

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from copy import copy
+from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, model_validator
@@ -35,6 +36,14 @@ LabelName = Annotated[
 """A name that users choose: a key of metadata."""
 
 
+@dataclass(frozen=True)
+class UnknownField:
+    """The value of an unknown field, with the names of the fields that its object has: errors then name the nearest."""
+
+    value: object
+    known: tuple[str, ...]
+
+
 class RequestObject(BaseModel):
     """An object of a request. An error about another value names the fields of the object."""
 
@@ -43,7 +52,10 @@ class RequestObject(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _is_object(cls, given: object) -> object:
-        if isinstance(given, Mapping | BaseModel):
+        if isinstance(given, Mapping):
+            known = tuple(cls.model_fields)
+            return {name: value if name in known else UnknownField(value, known) for name, value in given.items()}
+        if isinstance(given, BaseModel):
             return given
         raise PydanticCustomError("object_expected", "{expected}", {"expected": _expected(cls, given)})
 

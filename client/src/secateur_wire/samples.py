@@ -3,20 +3,17 @@
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from secateur_wire.base import OneOf, WireModel
 from secateur_wire.plans import Goal
+from secateur_wire.requests import RequestObject
 from secateur_wire.states import SampleState
 
 
-class SampleBody(BaseModel):
+class SampleBody(RequestObject):
     """Request to register the samples; with a `goal`, the model is then pruned for it.
 
     For `speed` the job is the one of `secateur demo`, for any other goal that of a plan.
     """
-
-    model_config = ConfigDict(extra="forbid")
 
     goal: Goal | None = None
 

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import pyarrow
 import pyarrow.parquet
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from core.engine.datasets.image_source import LIBRARY_KEY, ImageRows, ParquetRows, class_count, open_rows
 from core.engine.datasets.parquet import takes_too_much
@@ -41,11 +41,15 @@ def decode_image(data: bytes | None) -> Image.Image:
             warnings.simplefilter("ignore")  # warnings about incomplete metadata of the formats
             opened = Image.open(io.BytesIO(data), formats=_DECODERS)
             if opened.width * opened.height > MOST_PIXELS:
-                raise ValueError(f"{opened.height} × {opened.width} pixels are more than {MOST_PIXELS}")
+                raise UnreadableImage(f"{opened.height} × {opened.width} pixels are more than {MOST_PIXELS}")
             opened.load()
             image = ImageOps.exif_transpose(opened)
+    except UnreadableImage:
+        raise
+    except UnidentifiedImageError as error:
+        raise UnreadableImage("its bytes are no image of a format that is read here") from error
     except Exception as error:  # decoders raise exceptions of any type
-        raise UnreadableImage(" ".join(str(error).split())[:100] or type(error).__name__) from error
+        raise UnreadableImage(f"its bytes are damaged or cut off ({type(error).__name__})") from error
     if image.mode == "F":
         raise UnreadableImage("its pixels are floating-point numbers, whose range is not known")
     return image

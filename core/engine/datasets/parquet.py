@@ -17,7 +17,9 @@ def readable(name: str) -> Iterator[None]:
     except pyarrow.ArrowMemoryError:
         raise takes_too_much(name) from None
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError, KeyError) as error:
-        raise UnusableDataset(f"{name} is not a readable Parquet file: {str(error)[:200]!r}", param="path") from error
+        raise UnusableDataset(
+            f"{name} is not a readable Parquet file: it is damaged, cut off, or of another format", param="path"
+        ) from error
 
 
 def takes_too_much(name: str) -> UnusableDataset:

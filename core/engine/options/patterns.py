@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from core.engine.architectures.layer_shape import LinearShape
+from core.validation import nearest_hint, share_hint
 from secateur_wire.errors import IndivisibleWidth, InvalidPattern, InvalidSparsity
 
 PatternFamily = Literal["unstructured", "n:m", "structured"]
@@ -68,9 +69,10 @@ def parse_pattern(text: str) -> Pattern:
             return named
     match = _N_M.fullmatch(text)
     if match is None:
+        likely = [UNSTRUCTURED.text, STRUCTURED.text, ":".join(re.findall("[0-9]+", text))]
         raise InvalidPattern(
             f"pattern {text!r} is not known: use 'unstructured', 'structured' or 'n:m', for example '2:4' (keep 2 "
-            "of 4)",
+            f"of 4){nearest_hint(text, likely)}",
             param="pattern",
         )
     keep, of = int(match[1]), int(match[2])
@@ -92,7 +94,9 @@ def family_of(text: str | None) -> PatternFamily | None:
 def resolve_sparsity(pattern: Pattern, sparsity: float | None) -> float:
     """Return the sparsity of a request; raises InvalidSparsity if it is out of range or contradicts the pattern."""
     if sparsity is not None and not 0 <= sparsity < 1:
-        raise InvalidSparsity(f"sparsity {sparsity} is out of range: 0 ≤ sparsity < 1", param="sparsity")
+        raise InvalidSparsity(
+            f"sparsity {sparsity:g} is out of range: 0 ≤ sparsity < 1{share_hint(sparsity)}", param="sparsity"
+        )
     fixed = pattern.sparsity
     if fixed is None:
         if sparsity is None:

@@ -1,6 +1,7 @@
 """Commands that run a job's artifact, for each runtime that can open it; the tests run every command."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from shlex import quote
 from typing import Final
 
 from core.engine.architectures.classifier_architecture import CLASSIFICATION
@@ -16,11 +17,17 @@ _PROMPT: Final = "The capital of France is"
 
 
 def ways_to_run(report: Report, metrics: Metrics, files: Collection[str], folder: str = FOLDER) -> list[WayToRun]:
-    """Return the ways to run an artifact with these files in a folder; none if there is no model."""
+    """Return the ways to run an artifact with these files in a folder; none if there is no model.
+
+    The commands restore packed weights first. They may be restored already: nothing is done then.
+    """
     if "config.json" not in files:
         return []
-    ways = _WAYS[(report.model and report.model.task) or "language-model"]
-    return [*ways(report.verification or Verification(), files, folder), *_of_added_files(metrics, files, folder)]
+    ways_of_task = _WAYS[(report.model and report.model.task) or "language-model"]
+    ways = ways_of_task(report.verification or Verification(), files, folder)
+    if metrics.bytes is not None and metrics.bytes.restored_from is not None:
+        ways = [way.model_copy(update={"commands": f"secateur unpack {quote(folder)}\n{way.commands}"}) for way in ways]
+    return [*ways, *_of_added_files(metrics, files, folder)]
 
 
 def _of_language_model(verification: Verification, files: Collection[str], folder: str) -> list[WayToRun]:

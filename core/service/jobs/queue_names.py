@@ -4,6 +4,7 @@ from sqlalchemy.orm import Session
 
 from core.service.jobs.queue import served_queues
 from core.settings import Settings
+from core.validation import nearest_hint
 from secateur_wire.errors import UnknownQueue
 
 
@@ -14,4 +15,7 @@ def require_queue(session: Session, name: str, settings: Settings) -> None:
         return
     known |= {*served_queues(session, settings.worker_fresh_seconds)}
     if name not in known:
-        raise UnknownQueue(f"there is no queue {name!r}; there are: {', '.join(sorted(known))}", param="queue")
+        raise UnknownQueue(
+            f"there is no queue {name!r}; there are: {', '.join(sorted(known))}{nearest_hint(name, known)}",
+            param="queue",
+        )

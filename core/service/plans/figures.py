@@ -18,7 +18,7 @@ from core.service.plans.past_jobs import DensePerplexity
 from secateur_wire.job_body import StoredDtype
 from secateur_wire.jobs import Estimate
 from secateur_wire.plans import FigureName, Goal, PlanFigure
-from secateur_wire.progress import seconds_range
+from secateur_wire.progress import MOST_FACTOR, seconds_range
 
 _LATENCY_FIGURES: Final[Mapping[Latency, FigureName]] = {"prefill": "prefill_ratio", "decode": "decode_ratio"}
 _LATENCY_REACH: Final = 0.05
@@ -97,9 +97,9 @@ class LossEstimates:
             basis=basis,
         )
 
-    def latency(self, share: float) -> dict[str, PlanFigure]:
+    def latency(self, share: float) -> dict[FigureName, PlanFigure]:
         """Return the expected speed, between the timed shares and the dense model's; nothing beyond them."""
-        figures: dict[str, PlanFigure] = {}
+        figures: dict[FigureName, PlanFigure] = {}
         for kind, name in _LATENCY_FIGURES.items():
             for evidence in self.evidence:
                 timed = [
@@ -168,6 +168,20 @@ def seconds_figure(estimate: Estimate) -> PlanFigure | None:
     basis = f"a formula, corrected by {jobs} jobs of the same method and queue"
     low, high = seconds_range(seconds, deviation)
     return PlanFigure(estimate=seconds, low=low, high=high, source="jobs", count=jobs, basis=basis)
+
+
+def split_by_band(
+    figures: Mapping[FigureName, PlanFigure],
+) -> tuple[dict[FigureName, PlanFigure], dict[FigureName, PlanFigure]]:
+    """Return the known figures, and those whose band is too wide to call them known: over a factor of 20.
+
+    Counted bytes are always known.
+    """
+    wide = {name for name, each in figures.items() if name != "bytes_ratio" and each.high > MOST_FACTOR * each.low}
+    return (
+        {name: each for name, each in figures.items() if name not in wide},
+        {name: each for name, each in figures.items() if name in wide},
+    )
 
 
 def _is_about_as_large(outcome: Outcome, question: Question) -> bool:

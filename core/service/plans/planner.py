@@ -1,8 +1,9 @@
 """Planner of one candidate: the amount, texts, recovery and form of a job, and its expected outcome."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 from core.engine.options.patterns import parse_pattern
@@ -24,10 +25,17 @@ from core.service.plans.amounts import PACKED, Scale, scale_for
 from core.service.plans.assumptions import usual_amount
 from core.service.plans.candidates import JobCandidate
 from core.service.plans.evidence import Question
-from core.service.plans.figures import LossEstimates, bits_per_byte_figure, seconds_figure, size_figure
+from core.service.plans.figures import LossEstimates, bits_per_byte_figure, seconds_figure, size_figure, split_by_band
 from core.service.plans.job_bodies import Texts, choose_texts
 from core.service.plans.outcomes import recovery_of, setting_of, shipped_outcomes
-from core.service.plans.past_jobs import Lost, dense_perplexity, descent_of, outcomes_of_jobs, subject_of
+from core.service.plans.past_jobs import (
+    DensePerplexity,
+    Lost,
+    dense_perplexity,
+    descent_of,
+    outcomes_of_jobs,
+    subject_of,
+)
 from core.service.plans.wording import best_alternative, choice, choose_recovery, form_choices
 from secateur_wire.base import JsonObject
 from secateur_wire.datasets import Dataset
@@ -35,7 +43,7 @@ from secateur_wire.errors import DoesNotFit, InvalidRequest, SecateurError
 from secateur_wire.job_body import StoredDtype
 from secateur_wire.jobs import Estimate
 from secateur_wire.metrics import Alternative
-from secateur_wire.plans import Plan, PlanBody, PlanChoice, PlanFigure, PlanPoint
+from secateur_wire.plans import FigureName, Plan, PlanBody, PlanChoice, PlanFigure, PlanPoint
 
 POINTS_STEP: Final = 0.05
 """Step between the amounts whose outcomes are shown."""
@@ -88,11 +96,11 @@ class Planner:
         is_measured = recovery_of(recovery) in recovered
         if is_measured:
             losses = recovered[str(recovery_of(recovery))]
-        points = self._points(request, scale, losses, amount, dtype, chosen.evaluated_on)
-        figures = next(point.figures for point in points if point.amount == amount)
-        seconds = seconds_figure(estimate)
-        if seconds is not None:
-            figures["seconds"] = seconds
+        dense = dense_perplexity(
+            self.context.session, self.context.team_id, self.model.revision, chosen.evaluated_on, self.until
+        )
+        expected = partial(self._expected, request, scale, losses, dtype, dense)
+        figures, wide = split_by_band({**expected(amount), **_time(estimate)})
         job = self._job(chosen, scale.sparsity(amount), recovery, dtype)
         choices = [*self._choices(request, amount, why, chosen, dtype), recovery_choice]
         better = best_alternative(body.goal, description, figures, self.alternatives)
@@ -108,10 +116,16 @@ class Planner:
             summary=" ".join(filter(None, sentences)),
             choices=choices,
             figures=figures,
-            points=points,
-            unknown=wording.unknown(
-                figures, description, resolved.recipe, is_recovered=recovery is not None and not is_measured
-            ),
+            points=self._points(scale, expected, amount),
+            unknown=[
+                *wording.too_wide(wide),
+                *wording.unknown(
+                    {**figures, **wide},
+                    description,
+                    resolved.recipe,
+                    is_recovered=recovery is not None and not is_measured,
+                ),
+            ],
             warnings=_of_the_plan(estimate.warnings),
             alternatives=list(self.alternatives),
             instead=None if better is None else self._instead(better, chosen),
@@ -142,8 +156,7 @@ class Planner:
     def _measuring(self, chosen: Texts) -> Plan:
         """Return the plan of a job that measures and removes nothing."""
         resolved, estimate = self._resolved(chosen, None, None, "keep")
-        seconds = seconds_figure(estimate)
-        figures: dict[str, PlanFigure] = {} if seconds is None else {"seconds": seconds}
+        figures, wide = split_by_band(_time(estimate))
         return Plan(
             model=self.body.model,
             goal=self.body.goal,
@@ -153,7 +166,7 @@ class Planner:
             choices=[*self._method_choices(), *chosen.choices],
             figures=figures,
             points=[],
-            unknown=[],
+            unknown=wording.too_wide(wide),
             warnings=_of_the_plan(estimate.warnings),
         )
 
@@ -306,31 +319,37 @@ class Planner:
         estimate = estimate_that_fits(context.session, context.team_id, resolved, context.settings).estimate
         return resolved, estimate
 
+    @staticmethod
     def _points(
+        scale: Scale, expected: Callable[[float], Mapping[FigureName, PlanFigure]], amount: float
+    ) -> list[PlanPoint]:
+        """Return the expected outcome of the amount, and of other amounts."""
+        points = []
+        for each in sorted({*scale.amounts(POINTS_STEP), amount}):
+            known, _ = split_by_band(expected(each))
+            points.append(PlanPoint(amount=each, figures={**known}))
+        return points
+
+    def _expected(
         self,
         request: ResolvedRequest,
         scale: Scale,
         losses: LossEstimates,
-        amount: float,
         dtype: StoredDtype,
-        text: str | None,
-    ) -> list[PlanPoint]:
-        """Return the expected outcome of the amount, and of other amounts."""
-        context = self.context
-        dense = dense_perplexity(context.session, context.team_id, self.model.revision, text, self.until)
-        points = []
-        for each in sorted({*scale.amounts(POINTS_STEP), amount}):
-            figures: dict[str, PlanFigure] = {}
-            ratio = losses.ratio(scale.share(each))
-            if ratio is not None:
-                figures["perplexity_ratio"] = ratio
-                if dense is not None:
-                    figures["bits_per_byte_ratio"] = bits_per_byte_figure(ratio, dense)
-            figures["bytes_ratio"] = size_figure(self.model.description, request, self.body.goal, scale, each, dtype)
-            if request.shrinks:
-                figures |= losses.latency(scale.share(each))
-            points.append(PlanPoint(amount=each, figures=figures))
-        return points
+        dense: DensePerplexity | None,
+        amount: float,
+    ) -> dict[FigureName, PlanFigure]:
+        """Return the expected outcome of one amount, without the job's time."""
+        figures: dict[FigureName, PlanFigure] = {}
+        ratio = losses.ratio(scale.share(amount))
+        if ratio is not None:
+            figures["perplexity_ratio"] = ratio
+            if dense is not None:
+                figures["bits_per_byte_ratio"] = bits_per_byte_figure(ratio, dense)
+        figures["bytes_ratio"] = size_figure(self.model.description, request, self.body.goal, scale, amount, dtype)
+        if request.shrinks:
+            figures |= losses.latency(scale.share(amount))
+        return figures
 
     def _choices(
         self, request: ResolvedRequest, amount: float, why: str, chosen: Texts, dtype: StoredDtype
@@ -355,6 +374,11 @@ class Planner:
     def _method_choices(self) -> list[PlanChoice]:
         passed = "".join(f"; {each.method} was not taken: {error.message}" for each, error in self.refusals[:1])
         return [choice("method", self.candidate.method, self.candidate.reason + passed)]
+
+
+def _time(estimate: Estimate) -> dict[FigureName, PlanFigure]:
+    seconds = seconds_figure(estimate)
+    return {} if seconds is None else {"seconds": seconds}
 
 
 def _of_the_plan(warnings: Sequence[str]) -> list[str]:

@@ -16,8 +16,8 @@ from core.service.plans.amounts import PACKED
 from core.service.plans.job_bodies import RECOVERIES, RECOVERY_MINUTES
 from secateur_wire.base import JsonObject
 from secateur_wire.metrics import Alternative
-from secateur_wire.plans import Goal, PlanChoice, PlanFigure
-from secateur_wire.progress import between
+from secateur_wire.plans import FigureName, Goal, PlanChoice, PlanFigure
+from secateur_wire.progress import between, roughly
 
 WORTH = 0.05
 """Smallest share to remove that is worth the time of a job."""
@@ -26,7 +26,7 @@ _CLOSE_KL = 0.02
 _PARTS = {"speed": "parameters", "size": "bytes", "sparsity": "prunable weights"}
 
 
-def summary(model: str, goal: Goal, job: Recipe, amount: float | None, figures: Mapping[str, PlanFigure]) -> str:
+def summary(model: str, goal: Goal, job: Recipe, amount: float | None, figures: Mapping[FigureName, PlanFigure]) -> str:
     """Return a sentence about the job and its expected outcome."""
     title = get_method(job.method).title
     text = "" if job.calibration is None else f", calibrated on {_text(job.calibration.dataset)}"
@@ -52,7 +52,7 @@ def summary(model: str, goal: Goal, job: Recipe, amount: float | None, figures: 
 
 
 def best_alternative(
-    goal: Goal, description: Description, figures: Mapping[str, PlanFigure], alternatives: Sequence[Alternative]
+    goal: Goal, description: Description, figures: Mapping[FigureName, PlanFigure], alternatives: Sequence[Alternative]
 ) -> Alternative | None:
     """Return the smallest copy of the model that needs no pruning; None where the planned model for size is smaller.
 
@@ -66,7 +66,7 @@ def best_alternative(
     return None if best is None or best.bytes > planned else best
 
 
-def not_worth(goal: Goal, amount: float, figures: Mapping[str, PlanFigure], better: Alternative | None) -> str:
+def not_worth(goal: Goal, amount: float, figures: Mapping[FigureName, PlanFigure], better: Alternative | None) -> str:
     """Return the sentence that a plan is not worth its cost, with the reason; empty where it is worth it."""
     if better is not None:
         known = "" if better.kl is None and better.perplexity_ratio is None else f", {better.quality}"
@@ -82,9 +82,9 @@ def not_worth(goal: Goal, amount: float, figures: Mapping[str, PlanFigure], bett
 
 
 def unknown(
-    figures: Mapping[str, PlanFigure], description: Description, job: Recipe, *, is_recovered: bool
+    figures: Mapping[FigureName, PlanFigure], description: Description, job: Recipe, *, is_recovered: bool
 ) -> list[str]:
-    """Return the reason for each unknown figure."""
+    """Return the reason for each figure without an estimate."""
     missing = []
     setting = f"{get_method(job.method).title} with pattern {job.pattern}"
     if not description.model_task.has_perplexity:
@@ -110,6 +110,16 @@ def unknown(
     if "seconds" not in figures:
         missing.append("seconds: no time can be told for this job")
     return missing
+
+
+def too_wide(figures: Mapping[FigureName, PlanFigure]) -> list[str]:
+    """Return a sentence for each estimate whose band is too wide to call the figure known."""
+    sentences = []
+    for name, figure in figures.items():
+        values = (figure.estimate, figure.low, figure.high)
+        middle, low, high = (roughly(each) if name == "seconds" else f"{each:.2f}" for each in values)
+        sentences.append(f"{name}: about {middle}, but it may be {low} as well as {high}, by {figure.basis}")
+    return sentences
 
 
 def pattern_reason(request: ResolvedRequest, goal: Goal) -> str:

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from core.service.publications.schemas import PublicationBody
-from core.service.sources.hub_names import is_branch, name_refusal
+from core.service.sources.hub_names import is_branch, is_repository
 from core.settings import Settings
 from core.validation import require_credential
 from secateur_wire.errors import InvalidRequest
@@ -91,7 +91,7 @@ def destination_of(body: PublicationBody, settings: Settings) -> Destination:
 def _hub(body: PublicationBody) -> HubDestination:
     _refuse_others(body, _OF_S3, "s3://bucket/prefix")
     repository = body.to.removeprefix(_HUB)
-    if name_refusal(repository) is not None:
+    if not is_repository(repository):
         raise InvalidRequest(
             "to: write hub:org/name, with letters, digits, '-', '_' and '.', at most 96 characters", param="to"
         )

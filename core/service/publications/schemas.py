@@ -4,9 +4,9 @@ import hashlib
 import hmac
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints
+from pydantic import BaseModel, Field, SecretStr, StringConstraints
 
-from secateur_wire.requests import spelled
+from secateur_wire.requests import RequestObject, spelled
 
 _Secret = Annotated[SecretStr, Field(min_length=1, max_length=8000)]
 _Line = Annotated[
@@ -14,7 +14,7 @@ _Line = Annotated[
 ]
 
 
-class PublicationBody(BaseModel):
+class PublicationBody(RequestObject):
     """Destination of a job's artifact, and the credentials to write there.
 
     `to` is `hub:org/name` or `s3://bucket/prefix`. A hub repository takes a `token` of the hub with write access,
@@ -22,8 +22,6 @@ class PublicationBody(BaseModel):
     the commit). A bucket takes `access_key`, `secret_key`, an optional `session_token`, the bucket's `region`, and
     `endpoint` unless it is Amazon's. Credentials are stored encrypted until the publication ends, then erased.
     """
-
-    model_config = ConfigDict(extra="forbid")
 
     to: Annotated[str, StringConstraints(min_length=1, max_length=1200)]
     token: _Secret | None = None

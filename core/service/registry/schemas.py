@@ -2,10 +2,10 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
 from secateur_wire.datasets import DatasetFormat
-from secateur_wire.requests import spelled
+from secateur_wire.requests import RequestObject, spelled
 from secateur_wire.uploads import UploadKind
 
 Name = Annotated[
@@ -19,24 +19,20 @@ Source = Annotated[str, StringConstraints(min_length=1, max_length=500)]
 FieldName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
-class ModelBody(BaseModel):
+class ModelBody(RequestObject):
     """A model folder to register. `path` is absolute, on the server; `source` is a note about its origin."""
-
-    model_config = ConfigDict(extra="forbid")
 
     name: Name
     path: Annotated[str, StringConstraints(min_length=1, max_length=4096)]
     source: Source = "local"
 
 
-class DatasetBody(BaseModel):
+class DatasetBody(RequestObject):
     """A text file, a Parquet file of images, or a folder of images (`class/name.png`) to register.
 
     Without `format` the suffix decides: a file is a text, a folder is a set of images. `text_field` applies to JSONL
     and Parquet, `image_field` and `label_field` to image_parquet.
     """
-
-    model_config = ConfigDict(extra="forbid")
 
     name: Name
     path: Annotated[str, StringConstraints(min_length=1, max_length=4096)]
@@ -47,10 +43,8 @@ class DatasetBody(BaseModel):
     source: Source = "local"
 
 
-class FileToUpload(BaseModel):
+class FileToUpload(RequestObject):
     """A file as the sender announces it. `path` is its name, without folders."""
-
-    model_config = ConfigDict(extra="forbid")
 
     path: Annotated[
         str,
@@ -64,13 +58,11 @@ class FileToUpload(BaseModel):
     sha256: Annotated[str, spelled(r"^[0-9a-f]{64}$", "64 hexadecimal digits, letters in lower case")]
 
 
-class UploadBody(BaseModel):
+class UploadBody(RequestObject):
     """Announcement of an upload: the files of a model folder, or one dataset file.
 
     A dataset file is a text or a Parquet file of images; `format` and the fields describe it.
     """
-
-    model_config = ConfigDict(extra="forbid")
 
     kind: UploadKind
     name: Name

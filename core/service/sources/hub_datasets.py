@@ -44,7 +44,7 @@ def questions_unavailable(task: str, error: HubUnavailable, param: str) -> HubUn
     )
 
 
-_SHORT_NAMES = {
+SHORT_NAMES = {
     "wikitext": ("Salesforce/wikitext", "wikitext-2-raw-v1", {"calibration": "train", "evaluation": "test"}),
     "c4": ("allenai/c4", "en", {"calibration": "train", "evaluation": "validation"}),
 }
@@ -52,13 +52,13 @@ _SHORT_NAMES = {
 
 
 def is_hub_dataset(name: str) -> bool:
-    return name in _SHORT_NAMES or "/" in name
+    return name in SHORT_NAMES or "/" in name
 
 
 def parse_dataset_name(name: str, use: Use, param: str) -> HubDatasetName:
     """Parse the name of a hub dataset; raises UnknownDataset for another form."""
-    if name in _SHORT_NAMES:
-        repository, config, splits = _SHORT_NAMES[name]
+    if name in SHORT_NAMES:
+        repository, config, splits = SHORT_NAMES[name]
         return HubDatasetName(repository, None, config, splits[use])
     reference, *parts = name.split(":")
     if len(parts) > 2:

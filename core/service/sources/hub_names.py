@@ -24,27 +24,28 @@ def _is_revision(revision: str) -> bool:
     return _REVISION.fullmatch(revision) is not None and ".." not in revision and "//" not in revision
 
 
-def name_refusal(repository: str) -> str | None:
-    """Return the hub's objection to the name of a repository, None for a valid name."""
+def is_repository(name: str) -> bool:
+    """Return whether the hub allows a repository of this name."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # lazily
 
     try:
-        validate_repo_id(repository)
-    except HFValidationError as error:
-        return str(error)
-    return None
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
 
 
 def split_reference(reference: str, kind: Kind, param: str) -> tuple[str, str | None]:
     """Split `org/name[@revision]` into repository and revision; raises UnknownModel or UnknownDataset if invalid."""
     repository, at, revision = reference.partition("@")
     unknown = UnknownModel if kind == "model" else UnknownDataset
-    refusal = name_refusal(repository)
-    if refusal is not None:
-        raise unknown(f"{param} {reference!r} is not a name of the hub: {refusal}", param=param)
-    if "/" not in repository:
-        raise unknown(f"{param} {reference!r} is not a name of the hub: it has the form org/name", param=param)
+    if "/" not in repository or not is_repository(repository):
+        raise unknown(
+            f"{param} {reference!r} is not a name of the hub, which has the form org/name: letters, digits, '-', '_' "
+            "and '.', at most 96 characters. Models and data on a disk are registered first, under a name",
+            param=param,
+        )
     if at and not _is_revision(revision):
         raise unknown(
             f"{param} {reference!r}: {revision!r} is not a revision (a branch, a tag or a commit)", param=param

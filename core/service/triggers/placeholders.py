@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     StrictBool,
     StrictFloat,
@@ -21,7 +19,7 @@ from pydantic_core import SchemaError
 from core.service.triggers.json_pointer import MISSING, Pointer, look_up
 from core.validation import shown
 from secateur_wire.errors import InvalidRequest
-from secateur_wire.requests import kind_of
+from secateur_wire.requests import RequestObject, kind_of
 
 PlaceholderType = Literal["string", "number", "integer", "boolean"]
 Scalar = StrictBool | StrictInt | StrictFloat | StrictStr
@@ -34,13 +32,11 @@ _PYTHON: Final[dict[str, tuple[type, ...]]] = {
 }
 
 
-class Placeholder(BaseModel):
+class Placeholder(RequestObject):
     """A value taken from the payload: its pointer, its type and its bounds.
 
     Without a `default` it is required, unless `required` is false; a missing value is then null.
     """
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     path: Pointer = Field(description="JSON Pointer (RFC 6901) into the payload, such as /repo/headSha.")
     type: PlaceholderType = "string"

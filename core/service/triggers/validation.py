@@ -93,11 +93,9 @@ def _check_form(trigger: TriggerBody) -> None:
     except ValidationError as error:
         for each in error.errors():
             place, node = _node_at(trigger.template, each["loc"])
-            if each["type"] == "extra_forbidden":
-                raise InvalidRequest(f"{dotted(place)}: unknown field of a job", param=dotted(place)) from None
             if each["type"] == "missing":
                 place = each["loc"]
-            elif any(mentions(node)):
+            elif each["type"] != "extra_forbidden" and any(mentions(node)):
                 continue
             raise InvalidRequest(f"{dotted(place)}: {message_of(each)}", param=dotted(place)) from None
 

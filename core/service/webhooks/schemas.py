@@ -2,10 +2,10 @@
 
 from typing import Annotated
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AwareDatetime, Field, StringConstraints
 
 from core.http.address_policy import LONGEST_URL
-from secateur_wire.requests import LabelName, spelled
+from secateur_wire.requests import LabelName, RequestObject, spelled
 from secateur_wire.webhooks import WebhookType
 
 MOST_WEBHOOKS = 50
@@ -20,21 +20,17 @@ MetadataValue = Annotated[str, spelled(*_NO_NUL, max_length=500)]
 Metadata = Annotated[dict[LabelName, MetadataValue], Field(max_length=20)]
 
 
-class WebhookBody(BaseModel):
+class WebhookBody(RequestObject):
     """A new endpoint. Empty `types`: it gets every event. `metadata`: it gets only events with all of these values."""
-
-    model_config = ConfigDict(extra="forbid")
 
     url: Url
     description: Description = ""
-    types: Types = []
-    metadata: Metadata = {}
+    types: Types = Field([])
+    metadata: Metadata = Field({})
 
 
-class WebhookChanges(BaseModel):
+class WebhookChanges(RequestObject):
     """Changes to an endpoint. Fields that are left out stay. `enabled: true` sends the waiting deliveries again."""
-
-    model_config = ConfigDict(extra="forbid")
 
     url: Url | None = None
     description: Description | None = None
@@ -43,17 +39,13 @@ class WebhookChanges(BaseModel):
     enabled: bool | None = None
 
 
-class RotateSecretBody(BaseModel):
+class RotateSecretBody(RequestObject):
     """A secret to replace: the old one also signs for `grace_seconds` more."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     grace_seconds: Annotated[float, Field(ge=0, le=LONGEST_GRACE_SECONDS)] = 24 * 3600
 
 
-class ReplayBody(BaseModel):
+class ReplayBody(RequestObject):
     """Start of the time to replay."""
-
-    model_config = ConfigDict(extra="forbid")
 
     since: AwareDatetime

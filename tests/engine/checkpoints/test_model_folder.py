@@ -170,7 +170,7 @@ def test_skipping_the_layer_makes_the_pattern_fit(folder: Path) -> None:
     ("parameters", "param", "words"),
     [
         ({"block_sise": 64}, "parameters.block_sise", "block_size"),
-        ({"block_size": 0}, "parameters.block_size", "greater than or equal to 1"),
+        ({"block_size": 0}, "parameters.block_size", "at least 1"),
         ({"skip_layers": [7]}, "parameters.skip_layers", "layers 0 to 1"),
         ({"skip_modules": ["nope"]}, "parameters.skip_modules", "matches no linear layer"),
         ({"skip_layers": [0, 1]}, "parameters", "nothing is left"),

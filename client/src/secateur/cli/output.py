@@ -19,6 +19,7 @@ from secateur.formatting import duration, percent, size
 from secateur.jobs import Job
 from secateur.metrics_table import figures
 from secateur_wire.discoveries import Discovery
+from secateur_wire.job_options import option_of
 from secateur_wire.metrics import Alternative, Metrics, TargetReached
 from secateur_wire.progress import between
 
@@ -58,9 +59,17 @@ def explain(error: Exception | str) -> None:
     """Print a line on stderr that explains a fault."""
     message = str(error)
     if isinstance(error, ApiError):
-        where = f"{error.param}: " if error.param and not message.startswith(error.param) else ""
-        message = f"{where}{message} ({error.code}, HTTP {error.status})"
+        message = f"{_with_place(message, error.param) if error.param else message} ({error.code}, HTTP {error.status})"
     print(f"secateur: {message}", file=sys.stderr)
+
+
+def _with_place(message: str, param: str) -> str:
+    """Return a message about a field that begins with its place: the option, if that was typed, else the field."""
+    begins = message.startswith(param)
+    option = option_of(param)
+    if not any(each.partition("=")[0] == option for each in sys.argv):
+        return message if begins else f"{param}: {message}"
+    return option + message.removeprefix(param) if begins else f"{option}: {message}"
 
 
 def print_json(value: BaseModel | Sequence[BaseModel] | JsonValue) -> None:

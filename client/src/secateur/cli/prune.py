@@ -235,7 +235,6 @@ def _stop(client: Client, folder: OutputFolder) -> None:
 def _show(client: Client, job: Job, folder: OutputFolder, files: list[ArtifactFile], as_json: bool) -> None:
     """Print the result of the job: figures, verdict, the place of the model, and commands that run it."""
     ways = client.ways_to_run(job.id, folder.path) if files else []
-    stored = None if job.metrics is None else job.metrics.bytes
     if as_json:
         print_json(
             {
@@ -250,8 +249,6 @@ def _show(client: Client, job: Job, folder: OutputFolder, files: list[ArtifactFi
         total = size(sum(file.bytes for file in files))
         verdict = f"{job.verdict.words}: {job.verdict.reason}" if job.verdict else None
         print_pairs([("verdict", verdict), ("folder", f"{folder.path}, {len(files)} files, {total}")])
-        if ways and stored is not None and stored.restored_from is not None:
-            say(f"\nIts weights are packed; restore them before it is run: secateur unpack {folder.path}")
         for way in ways:
             say(f"\n{way.runtime} (pip install {' '.join(way.packages)}): {way.about}\n\n{way.commands}")
     else:

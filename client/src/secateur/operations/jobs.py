@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from secateur.downloads import OnProgress, added_files, download_files, fetch_archive
 from secateur.errors import DownloadError
@@ -10,6 +10,7 @@ from secateur.events import stream_events
 from secateur.jobs import Job
 from secateur.operations.calls import Calls, ignore
 from secateur.transport import segment
+from secateur_wire.job_body import JobFields
 from secateur_wire.jobs import ArtifactFile, JobAttempt, JobEvent, JobSort, WayToRun
 from secateur_wire.reports import Report
 from secateur_wire.states import JobStatus
@@ -18,7 +19,7 @@ from secateur_wire.states import JobStatus
 class JobOperations(Calls):
     """Operations on jobs."""
 
-    async def submit(self, /, *, idempotency_key: str | None = None, **body: Any) -> Job:
+    async def submit(self, /, *, idempotency_key: str | None = None, **body: Unpack[JobFields]) -> Job:
         """Queue a job: `submit(model="smollm2-135m", method="wanda", sparsity=0.5, calibration={"dataset": …})`.
 
         Instead of the sparsity, a target may be given: `target={"parameters": 1e8}`, or `bytes` or `latency_ratio`.
@@ -26,7 +27,7 @@ class JobOperations(Calls):
         The same `idempotency_key` with the same body returns the same job again, and never creates a second one.
         Without it, each call has a new key, which its retries share.
         """
-        return await self._create("jobs", Job, body, idempotency_key=idempotency_key, slow=True)
+        return await self._create("jobs", Job, {**body}, idempotency_key=idempotency_key, slow=True)
 
     def jobs(
         self,

@@ -23,7 +23,7 @@ from httpx_sse import ServerSentEvent
 from pydantic import BaseModel, JsonValue, ValidationError
 
 from secateur.configuration import Configuration
-from secateur.errors import ApiError, ConfigurationError, NotFound, UnexpectedAnswer, Unreachable
+from secateur.errors import ApiError, ConfigurationError, NotFound, Unauthenticated, UnexpectedAnswer, Unreachable
 from secateur.transport.problems import error_from
 from secateur.transport.retries import RetryPolicy
 
@@ -64,6 +64,7 @@ class Transport(ABC):
 
     def __init__(self, configuration: Configuration, retry_policy: RetryPolicy) -> None:
         self.url = configuration.url
+        self._configuration = configuration
         self._retry_policy = retry_policy
         self._options: dict[str, Any] = {
             "base_url": f"{configuration.url}/v1/",
@@ -130,7 +131,7 @@ class Transport(ABC):
         async def attempt() -> httpx.Response:
             response = await self._send(self._request(method, path, parts))
             if response.is_error:
-                raise error_from(response)
+                raise self._refusal(response)
             if response.is_redirect:
                 raise _moved(response)
             return response
@@ -154,7 +155,7 @@ class Transport(ABC):
                 stream = await opening.enter_async_context(self._open(request, follow_redirects))
                 if stream.response.is_error:
                     await stream.read()
-                    raise error_from(stream.response)
+                    raise self._refusal(stream.response)
                 if stream.response.is_redirect:
                     raise _moved(stream.response)
                 opened.push_async_exit(opening.pop_all())
@@ -162,6 +163,12 @@ class Transport(ABC):
 
         async with contextlib.AsyncExitStack() as opened:
             yield await self._persistently(attempt)
+
+    def _refusal(self, response: httpx.Response) -> ApiError:
+        error = error_from(response)
+        if isinstance(error, Unauthenticated):
+            error.hint = self._configuration.named_key
+        return error
 
     def unreachable(self, error: httpx.TransportError) -> Unreachable:
         """Return the error for a broken or refused connection, with advice for the user."""

@@ -9,8 +9,9 @@ from sqlalchemy import ColumnElement
 from core.service.jobs.resolution.context import RequestContext
 from core.service.registry.service import find_row, names
 from core.service.registry.tables import DatasetRow
-from core.service.sources.hub_datasets import HubDataset, is_hub_dataset
+from core.service.sources.hub_datasets import SHORT_NAMES, HubDataset, is_hub_dataset
 from core.service.sources.references import ImageReference, TextReference, Use
+from core.validation import nearest_hint
 from secateur_wire.errors import UnknownDataset
 
 SELF: Final = "self"
@@ -66,9 +67,10 @@ def resolve_dataset(context: RequestContext, name: str, needs: DatasetNeeds[Refe
         return needs.refer_to_model()
     if is_hub_dataset(name):
         return needs.refer_to_hub(name, context.hub.dataset(name, needs.use, needs.param))
-    known = ", ".join(names(context.session, DatasetRow, context.team_id, needs.is_of_kind)) or "none"
+    known = names(context.session, DatasetRow, context.team_id, needs.is_of_kind)
     raise UnknownDataset(
-        f"{needs.param}: there is no dataset {name!r}; {needs.registered}: {known}. Or name {needs.other_names}",
+        f"{needs.param}: there is no dataset {name!r}; {needs.registered}: {', '.join(known) or 'none'}. Or name "
+        f"{needs.other_names}{nearest_hint(name, [*known, *SHORT_NAMES, SELF])}",
         param=needs.param,
     )
 

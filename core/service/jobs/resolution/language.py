@@ -24,6 +24,7 @@ from core.service.jobs.schemas import DEFAULT_SEQUENCE_LENGTH, JobBody
 from core.service.registry.tables import DatasetRow
 from core.service.sources.hub_datasets import HubDataset
 from core.service.sources.references import FileText, HubText, SelfText, StoredText, TaskReference, TextReference
+from core.validation import nearest_hint
 from secateur_wire.errors import InvalidRequest, SecateurError, TooLittleText, UnsupportedArchitecture, UnusableDataset
 from secateur_wire.job_body import Calibration, Evaluation
 
@@ -306,7 +307,10 @@ def _resolve_tasks(names: Sequence[str], hub: HubFindings) -> list[TaskReference
     named = []
     for param, name in unique_names(names, "evaluation.tasks"):
         if name not in TASKS:
-            raise InvalidRequest(f"{param}: there is no task {name!r}; the tasks are {', '.join(TASKS)}", param=param)
+            raise InvalidRequest(
+                f"{param}: there is no task {name!r}; the tasks are {', '.join(TASKS)}{nearest_hint(name, TASKS)}",
+                param=param,
+            )
         named.append((param, name))
     return [_task(name, hub.task(name, param)) for param, name in named]
 

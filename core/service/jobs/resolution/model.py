@@ -18,6 +18,7 @@ from core.service.registry.tables import ModelRow
 from core.service.sources.folders import content_hash_of
 from core.service.sources.references import FileReference, FolderModel, HubModel, ModelReference, StoredModel
 from core.storage import HASHED_SUFFIX, PACKED_SUFFIX, artifact_prefix
+from core.validation import nearest_hint
 from secateur_wire.errors import UnknownModel
 
 _ADDED_SUFFIXES = tuple(each.suffix for each in ADDED.values())
@@ -82,9 +83,11 @@ def find_model(context: RequestContext, reference: str) -> NamedModel:
     session, team_id = context.session, context.team_id
     row = find_row(session, ModelRow, team_id, reference)
     if row is None:
-        known = ", ".join(names(session, ModelRow, team_id)) or "none"
+        known = names(session, ModelRow, team_id)
         raise UnknownModel(
-            f"there is no model {reference!r}; registered: {known}. A model of the hub is named org/name", param="model"
+            f"there is no model {reference!r}; registered: {', '.join(known) or 'none'}. A model of the hub is named "
+            f"org/name{nearest_hint(reference, known)}",
+            param="model",
         )
     registered: ModelReference
     if row.prefix is not None:
