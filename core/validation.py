@@ -64,7 +64,7 @@ def require_credential(name: str, value: str) -> None:
 def message_of(error: Mapping[str, Any]) -> str:
     """Return the text of one of pydantic's errors in this service's own words, without its location."""
     kind, given = error["type"], error["input"]
-    context = {name: _plain(value) for name, value in error.get("ctx", {}).items()}
+    context: dict[str, Any] = {name: _plain(value) for name, value in error.get("ctx", {}).items()}
     if kind == "extra_forbidden":
         return f"unknown field{nearest_hint(error['loc'][-1], getattr(given, 'known', ()))}"
     if kind == "string_pattern_mismatch":
@@ -117,8 +117,9 @@ def nearest_hint(given: object, known: Iterable[str]) -> str:
 
 def share_hint(given: object) -> str:
     """Return a question that names the share that a percentage stands for; empty for a value that is none."""
-    is_percentage = isinstance(given, int | float) and 1 < given <= 100
-    return f"; a share lies between 0 and 1: did you mean {given / 100:g}?" if is_percentage else ""
+    if isinstance(given, int | float) and 1 < given <= 100:
+        return f"; a share lies between 0 and 1: did you mean {given / 100:g}?"
+    return ""
 
 
 def shown(value: object) -> str:

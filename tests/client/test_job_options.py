@@ -3,7 +3,7 @@
 import pytest
 from pydantic import JsonValue
 
-from secateur_wire.job_body import JobBody
+from secateur_wire.job_body import JobBody, JobFields
 from secateur_wire.job_fields import ENTRIES, body_fields
 from secateur_wire.job_options import body_of, job_options, option_for, options_for
 
@@ -58,3 +58,9 @@ def test_a_refused_object_is_told_the_options_that_write_it() -> None:
     assert option_for("gates") == "--max-perplexity-ratio, --max-accuracy-drop, --max-task-accuracy-drop and the like"
     assert option_for("queue") is None and option_for(None) is None
     assert all(option_for(each.path) for each in job_options().values() if each.field is None)
+
+
+def test_the_arguments_of_submit_are_the_fields_of_a_body() -> None:
+    fields = JobBody.model_fields
+    assert JobFields.__annotations__.keys() == fields.keys()
+    assert JobFields.__required_keys__ == {name for name, field in fields.items() if field.is_required()}

@@ -11,6 +11,7 @@ from core.pipeline.messages import Spec
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.reports.manifest import finalise
 from core.pipeline.reports.report import LatencySearch, Report, TargetReport
+from core.pipeline.reports.source_card import SourceFacts, facts_of_card
 from core.pipeline.stages.generate_text.spec import GeneratedTextOutput, GenerateTextSpec
 from core.pipeline.stages.registry import stages_of
 from core.pipeline.stages.stage import Output, RunningJob, TaskRunner
@@ -19,6 +20,7 @@ from core.service.jobs.gates import evaluate_gates, gates_report, missed_gates
 from core.service.jobs.queue import Claim
 from core.service.sources.folders import content_hash_of
 from core.service.sources.hub_tokens import find_access
+from core.service.sources.references import HubModel, ModelReference
 from core.settings import Settings
 from core.storage import Store, StoredFile, artifact_prefix
 from secateur_wire.base import JsonObject, Number
@@ -218,7 +220,8 @@ class Attempt:
         report.seconds = dict(self._recorder.stage_seconds)
         report.gates = gates_report(recipe.gates, results)
         report.metrics = metrics
-        finalise(job.spec.artifact, recipe=recipe, body=self._claim.body, report=report)
+        source = _source_facts(self._claim.model, job.spec.model.path)
+        finalise(job.spec.artifact, recipe=recipe, body=self._claim.body, report=report, source=source)
         # Over REST the recipe is part of the report; in the artifact's manifest it stands beside the report.
         report.recipe = self._claim.body
         self._tasks.doing = "storing the artifact"
@@ -251,6 +254,13 @@ class Attempt:
         total = sum(stages.values())
         metrics.seconds = Seconds.model_validate({**before, **stages, "total": total})
         return total
+
+
+def _source_facts(model: ModelReference, folder: Path) -> SourceFacts:
+    """Return the facts that the hub states about a model, or else the card in its `folder`."""
+    if isinstance(model, HubModel):
+        return SourceFacts(model.licence, model.repository)
+    return facts_of_card(folder)
 
 
 def _add_target(recipe: Recipe, metrics: Metrics, report: Report, search: LatencySearch | None) -> GateResult | None:

@@ -12,9 +12,8 @@ from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.reports.model_card import model_card
 from core.pipeline.reports.report import Report
 from core.pipeline.reports.sensitivity_card import sensitivity_card
+from core.pipeline.reports.source_card import CARD, NO_FACTS, SourceFacts
 from core.storage import MANIFEST
-
-CARD = "README.md"
 
 
 class FileEntry(BaseModel):
@@ -33,13 +32,17 @@ class Manifest(BaseModel):
     files: dict[str, FileEntry]
 
 
-def finalise(folder: Path, *, recipe: Recipe, body: dict[str, Any], report: Report) -> Manifest:
+def finalise(
+    folder: Path, *, recipe: Recipe, body: dict[str, Any], report: Report, source: SourceFacts = NO_FACTS
+) -> Manifest:
     """Write the card, and last the manifest with the hash of every file; all files are fsynced.
 
-    `body` is the recipe as the job's row stores it, in the same order of keys.
+    `body` is the recipe as the job's row stores it, in the same order of keys. The card repeats what `source` says of
+    the model.
     """
-    card = sensitivity_card if get_method(recipe.method).measures else model_card
-    (folder / CARD).write_text(card(recipe, report), "utf-8")
+    is_measurement = get_method(recipe.method).measures
+    card = sensitivity_card(recipe, report) if is_measurement else model_card(recipe, report, source)
+    (folder / CARD).write_text(card, "utf-8")
     files = {}
     for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST):
         with file.open("rb") as stream:

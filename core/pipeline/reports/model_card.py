@@ -13,6 +13,7 @@ from core.pipeline.reports.classifier_card import ClassifierCard
 from core.pipeline.reports.language_card import LanguageCard
 from core.pipeline.reports.markdown import fenced, plain
 from core.pipeline.reports.report import Report
+from core.pipeline.reports.source_card import NO_FACTS, SourceFacts
 from core.pipeline.reports.verdict import verdict_on
 from secateur_wire.metrics import Metrics, Parameters, Sizes, Sparsity, TokenRate
 from secateur_wire.reports import Generation
@@ -24,8 +25,11 @@ CARDS: Final[Mapping[str, CardParts]] = {"language-model": LanguageCard(), "imag
 """Sections of the card that depend on the model's task, by task."""
 
 
-def model_card(recipe: Recipe, report: Report) -> str:
-    """Return the README.md of an artifact from its recipe and report; figures that were not measured are left out."""
+def model_card(recipe: Recipe, report: Report, source: SourceFacts = NO_FACTS) -> str:
+    """Return the README.md of an artifact from its recipe and report; figures that were not measured are left out.
+
+    `source` has the facts that the model's source states.
+    """
     metrics = report.metrics or Metrics()
     parameters, sizes = metrics.parameters or Parameters(), metrics.bytes or Sizes()
     method = get_method(recipe.method)
@@ -37,6 +41,7 @@ def model_card(recipe: Recipe, report: Report) -> str:
         "---",
         "library_name: transformers",
         f"pipeline_tag: {parts.pipeline_tag}",
+        *source.lines,
         f"tags: [{', '.join(('pruning', method.id, *parts.tags))}]",
         "---",
         "",

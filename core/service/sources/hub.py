@@ -15,6 +15,7 @@ from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from core.pipeline.reports.source_card import licence_id
 from core.service.sources.hub_errors import translated_errors
 from core.service.sources.hub_names import Kind, is_commit
 from core.service.sources.hub_outage import HubOutage
@@ -37,13 +38,14 @@ _MOST_LISTINGS = 1000
 class HubListing:
     """Files of a repository at a commit. Unless it `is_public`, only the requesting team may see it.
 
-    `configs` are the configurations in a dataset's card, with their splits.
+    `configs` are the configurations in a dataset's card, with their splits; `licence` is the id in any card.
     """
 
     commit: str
     files: tuple[FileReference, ...]
     configs: dict[str, tuple[str, ...]]
     is_public: bool
+    licence: str | None = None
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,9 @@ class Hub:
                 raise HubUnavailable(f"the hub at {self._endpoint} names no commit for {repository}", param=kind)
             files = tuple(_file(file) for file in getattr(info, "siblings", None) or ())
             is_public = info.private is False and info.gated is False  # As far as the hub reports it.
-            return HubListing(str(info.sha), files, _configs(getattr(info, "card_data", None)), is_public)
+            card = getattr(info, "card_data", None)
+            licence = licence_id(getattr(card, "license", None))
+            return HubListing(str(info.sha), files, _configs(card), is_public, licence)
 
     def open_range(self, kind: Kind, repository: str, commit: str, path: str, start: int, end: int) -> Iterator[bytes]:
         """Yield the bytes from `start` to before `end`; fewer where the connection ends early without an error.

@@ -16,13 +16,14 @@ from secateur_wire.errors import GatedModel, ModelTooLarge, UnsupportedArchitect
 
 @dataclass(frozen=True)
 class HubRevision:
-    """A model repository at one commit: its description, and the files to fetch."""
+    """A model repository at one commit: its description, the files to fetch, and the licence in its card."""
 
     repository: str
     revision: str
     description: Source
     files: tuple[FileReference, ...]
     is_public: bool
+    licence: str | None = None
 
 
 def describe_hub_model(hub: Hub, repository: str, listing: HubListing, *, max_bytes: int) -> HubRevision:
@@ -58,7 +59,7 @@ def describe_hub_model(hub: Hub, repository: str, listing: HubListing, *, max_by
             if not isinstance(error, GatedModel):
                 error.message = f"{repository}@{listing.commit[:12]}: {error.message}"
             raise
-    return HubRevision(repository, listing.commit, description, tuple(files), listing.is_public)
+    return HubRevision(repository, listing.commit, description, tuple(files), listing.is_public, listing.licence)
 
 
 def weight_names(folder: Path) -> list[str]:

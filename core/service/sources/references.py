@@ -58,7 +58,7 @@ class StoredModel(_ModelReference):
 
 
 class HubModel(_ModelReference):
-    """Files of a repository of the hub at one commit, which is the `revision`.
+    """Files of a repository of the hub at one commit, which is the `revision`. `licence` is the id in its card.
 
     Unless it `is_public`, the hub is asked at each use whether the team may read it. The same applies to datasets.
     """
@@ -68,6 +68,7 @@ class HubModel(_ModelReference):
     revision: str
     files: tuple[FileReference, ...]
     is_public: bool = False
+    licence: str | None = Field(None, exclude_if=lambda value: value is None)
 
 
 class FileText(_Reference):

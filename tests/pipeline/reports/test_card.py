@@ -1,11 +1,13 @@
 """The model card of a language model says no more than was measured, and of each kind of pruning what it did."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from core.pipeline.reports.model_card import model_card
 from core.pipeline.reports.report import Report
+from core.pipeline.reports.source_card import SourceFacts, facts_of_card
 from tests.recipes import recipe_of
 
 RECOVERY: dict[str, Any] = {
@@ -32,6 +34,28 @@ def card(pattern: str, *, layers: list[dict[str, Any]] = GROUPS, **latency: Any)
     recipe = recipe_of(method, pattern=pattern)
     report = {"metrics": metrics, "recovery": RECOVERY, "layers": layers}
     return model_card(recipe, Report.model_validate(report))
+
+
+@pytest.mark.parametrize(
+    ("matter", "lines"),
+    [
+        ("---\nlicense: Apache-2.0\nbase_model: 'org/base'\ntags: [x]\n---\n# Title", ["apache-2.0", "org/base"]),
+        ("---\nlicense: apache-2.0\n---\nbase_model: org/base\n", ["apache-2.0"]),
+        ('---\nlicense: "a b"\nbase_model: ../../x\n---\n', []),
+        ("license: mit\n", []),
+        ("", []),
+    ],
+)
+def test_the_card_repeats_what_the_source_states_and_invents_nothing(
+    matter: str, lines: list[str], tmp_path: Path
+) -> None:
+    assert facts_of_card(tmp_path) == SourceFacts()
+    (tmp_path / "README.md").write_text(matter)
+    facts = facts_of_card(tmp_path)
+    assert [line.partition(": ")[2] for line in facts.lines] == lines
+    front = model_card(recipe_of("wanda"), Report(), facts).split("---")[1]
+    assert [line for line in front.splitlines() if line.startswith(("license", "base_model"))] == facts.lines
+    assert "tags: [pruning, wanda]" in front
 
 
 def test_what_was_removed_is_counted_and_no_zeros_are_spoken_of() -> None:

@@ -7,7 +7,7 @@ earlier answer can be replayed while the hub is unavailable.
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import TypeVar
 
@@ -190,7 +190,7 @@ class HubLookup:
         reader = PUBLIC if listing.is_public else team_id
         known = self._known(reader, repository, listing.commit)
         if known is not None:
-            return known
+            return replace(known, licence=listing.licence)
         described = describe_hub_model(hub(), repository, listing, max_bytes=self._settings.hub_max_bytes)
         with transaction(self._sessions) as session:
             remember_revision(session, reader, described, team_id)

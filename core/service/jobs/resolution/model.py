@@ -78,6 +78,7 @@ def find_model(context: RequestContext, reference: str) -> NamedModel:
             revision=described.revision,
             files=described.files,
             is_public=described.is_public,
+            licence=described.licence,
         )
         return NamedModel(on_hub, described.description, f"{described.repository}@{described.revision}")
     session, team_id = context.session, context.team_id
