@@ -317,6 +317,7 @@ def test_the_time_left_is_what_the_worker_said_last(scripted: RunHere, script: S
 
 def test_progress_on_a_terminal_is_bars(url: str, script: Script) -> None:
     script.events = life("succeeded")
+    script.events[3]["data"]["seconds_left"] = [60.0, 90.0]
     script.event_pause = 0.15
     ours, theirs = pty.openpty()
     with subprocess.Popen(

@@ -17,9 +17,9 @@ from core.methods.sensitivity.language_pass import SensitivityPass
 from core.pipeline.messages import ModelPlace, Spec, TextSource
 from core.pipeline.plans import make_sensitivity_plan
 from core.pipeline.stages.generate.spec import GenerateSpec
-from core.pipeline.stages.generate_text.spec import GenerateTextSpec
 from core.pipeline.stages.run import run_stage
 from core.pipeline.stages.tasks.spec import TasksSpec
+from core.pipeline.stages.write.spec import WriteSpec
 from core.progress import Progress, WorkStopped
 from tests.engine.sweeping import request_for
 from tests.engine.tiny import make_model, make_tokens
@@ -171,7 +171,16 @@ def test_what_a_model_writes_and_answers_is_the_cpu_s(wordy: Path, simulated: Si
         text = tmp_path / f"{device.type}.txt"
         place = str(device)
         specs: list[Spec] = [
-            GenerateTextSpec(device=place, threads=1, model=model, target=text, samples=2, sequence_length=16, seed=3),
+            WriteSpec(
+                device=place,
+                threads=1,
+                model=model,
+                target=text,
+                samples=2,
+                sequence_length=16,
+                seed=3,
+                work=tmp_path / f"{device.type}-text",
+            ),
             GenerateSpec(device=place, threads=1, models={"dense": model}, prompts=["w5 w6", "w7"], tokens=4),
             TasksSpec(
                 device=place, threads=1, model=model, questions=[questions], limit=4, work=tmp_path / device.type

@@ -12,7 +12,7 @@ import torch
 from core.engine.models.accelerator import ran_out_of_memory
 from core.engine.pruning.micro_batches import MicroBatches
 from core.pipeline.messages import ModelPlace
-from core.pipeline.stages.generate_text.spec import GenerateTextSpec
+from core.pipeline.stages.write.spec import WriteSpec
 from core.progress import Progress
 from secateur_wire.errors import OutOfMemory, SecateurError
 from tests.engine.tiny import make_tokens
@@ -229,8 +229,15 @@ def test_a_device_that_fails_ends_the_runner_and_no_more(tmp_path: Path) -> None
     model = ModelPlace(path=write_wordy_model(tmp_path / "wordy"))
 
     def run(fault: str) -> Any:
-        spec = GenerateTextSpec(
-            device="sim:1", threads=1, model=model, target=tmp_path / fault, samples=2, sequence_length=16, seed=3
+        spec = WriteSpec(
+            device="sim:1",
+            threads=1,
+            model=model,
+            target=tmp_path / fault,
+            samples=2,
+            sequence_length=16,
+            seed=3,
+            work=tmp_path / f"{fault}-text",
         )
         command = [sys.executable, "-m", "tests.simulator.failing_runner", fault]
         return run_task(

@@ -11,7 +11,12 @@ from core.engine.datasets.token_windows import calibration_windows, starts_with_
 from core.engine.models import self_text
 from core.engine.models.accelerator import CPUBackend
 from core.engine.models.self_text import generate_documents
+from core.pipeline.messages import ModelPlace
+from core.pipeline.stages.run import run_stage
+from core.pipeline.stages.write.spec import WriteSpec
+from core.progress import Progress
 from secateur_wire.errors import NotFiniteWeights, OutOfMemory, UnusableModel
+from tests.engine.watching import Watching
 from tests.sources.conftest import write_wordy_model
 
 SAMPLES, LENGTH = 12, 24
@@ -114,3 +119,40 @@ def test_a_model_that_does_not_fit_in_memory_is_refused_with_the_figures(
     few = self_text.sequences_at_once(description, 16, torch.device("cpu"))
     monkeypatch.undo()
     assert 0 < few < self_text.sequences_at_once(description, 16, torch.device("cpu"))
+
+
+def test_after_a_kill_it_goes_on_after_the_last_batch_to_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    class Killed(Progress):
+        """Progress of a process that ends in its third batch."""
+
+        def __init__(self) -> None:
+            self.said: list[str] = []
+
+        def log(self, message: str) -> None:
+            self.said.append(message)
+            if len(self.said) == 2:
+                raise KeyboardInterrupt
+
+    def run(name: str, progress: Progress, previous: list[Path]) -> bytes:
+        target = tmp_path / f"{name}.jsonl"
+        spec = WriteSpec(
+            device="cpu",
+            threads=1,
+            model=ModelPlace(path=folder),
+            target=target,
+            samples=400,
+            sequence_length=LENGTH,
+            seed=3,
+            work=tmp_path / name,
+            previous=previous,
+        )
+        run_stage(spec, progress, lambda: 0)
+        return target.read_bytes()
+
+    killed, resumed = Killed(), Watching()
+    whole = run("whole", Progress(), [])
+    with pytest.raises(KeyboardInterrupt):
+        run("first", killed, [])
+    assert not (tmp_path / "first.jsonl").exists()
+    assert run("second", resumed, [tmp_path / "first"]) == whole
+    assert any(said.startswith("continuing after ") for said in resumed.logs)

@@ -89,7 +89,7 @@ def result_of(spec: Spec, behaviour: dict[str, Any]) -> dict[str, Any]:
             from core.engine.exporters.implementations import folder_exporter
 
             return {"exported": folder_exporter(spec["form"]).export(Path(spec["artifact"]), spec["section"])}
-        case "generate_text":
+        case "write":
             say("the model has written text")
             Path(spec["target"]).write_text(json.dumps({"text": f"as with seed {spec['seed']}"}) + "\n")
             return {"documents": 1, "characters": 20, "tokens": spec["samples"] * spec["sequence_length"]}

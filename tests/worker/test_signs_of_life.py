@@ -7,7 +7,7 @@ import pytest
 
 from core.database import transaction
 from core.pipeline.messages import ModelPlace
-from core.pipeline.stages.generate_text.spec import GenerateTextSpec
+from core.pipeline.stages.write.spec import WriteSpec
 from core.service.jobs import service
 from core.service.jobs.tables import AttemptRow
 from tests.sources.conftest import write_wordy_model
@@ -68,12 +68,13 @@ def test_a_runner_that_stands_still_gives_none(
 def test_the_runner_itself_says_that_it_lives_and_how_far_its_own_text_is(tmp_path: Path) -> None:
     heard: list[Message] = []
     run_task(
-        GenerateTextSpec(
+        WriteSpec(
             model=ModelPlace(path=write_wordy_model(tmp_path / "model")),
             target=tmp_path / "text.jsonl",
             samples=4,
             sequence_length=24,
             seed=0,
+            work=tmp_path / "work",
             device="cpu",
             threads=1,
         ),

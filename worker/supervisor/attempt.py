@@ -12,9 +12,9 @@ from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.reports.manifest import finalise
 from core.pipeline.reports.report import LatencySearch, Report, TargetReport
 from core.pipeline.reports.source_card import SourceFacts, facts_of_card
-from core.pipeline.stages.generate_text.spec import GeneratedTextOutput, GenerateTextSpec
 from core.pipeline.stages.registry import stages_of
 from core.pipeline.stages.stage import Output, RunningJob, TaskRunner
+from core.pipeline.stages.write.spec import WriteSpec, WrittenOutput
 from core.service.jobs.estimates.resources import compare
 from core.service.jobs.gates import evaluate_gates, gates_report, missed_gates
 from core.service.jobs.queue import Claim
@@ -95,10 +95,16 @@ class RunnerTasks(TaskRunner):
         low, high = (self._own_text + (1 - self._own_text) * (start + (end - start) * place) for place in part)
         return self._run(spec, kind, low, high)
 
-    def write_text(self, spec: GenerateTextSpec) -> GeneratedTextOutput:
-        """Have the model write text before the first stage; later stages divide the rest of the progress."""
+    def write_text(self, spec: WriteSpec) -> WrittenOutput:
+        """Have the model write text before the first stage; later stages divide the rest of the progress.
+
+        What else has to be fetched is fetched after it.
+        """
+        self._recorder.enter("write")
         self._own_text = _OWN_TEXT
-        return self._run(spec, GeneratedTextOutput, 0.0, _OWN_TEXT)
+        output = self._run(spec, WrittenOutput, 0.0, _OWN_TEXT)
+        self._recorder.enter("fetch")
+        return output
 
     def record_log(self, message: Message) -> None:
         """Record a log line from runner or fetcher."""

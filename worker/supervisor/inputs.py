@@ -13,7 +13,7 @@ from core.engine.recovery.registry import RECOVERIES
 from core.engine.recovery.request import Recovery, stage_texts
 from core.methods.registry import get_method
 from core.pipeline.messages import ClassifierSpec, ImageSource, JobSpec, LanguageSpec, ModelSource, TextSource
-from core.pipeline.stages.generate_text.spec import GeneratedTextOutput, GenerateTextSpec
+from core.pipeline.stages.write.spec import WriteSpec, WrittenOutput
 from core.service.jobs.queue import Claim
 from core.service.jobs.queue.claimed import ClaimedImages
 from core.service.sources.folders import content_hash, dataset_hash, file_hash
@@ -73,7 +73,7 @@ class JobInputs:
         store: Store,
         *,
         find_access: Callable[[], HubAccess],
-        write_text: Callable[[GenerateTextSpec], GeneratedTextOutput],
+        write_text: Callable[[WriteSpec], WrittenOutput],
     ) -> None:
         self._fetcher = fetcher
         self._store = store
@@ -83,6 +83,7 @@ class JobInputs:
         self._team_id = fetcher.team_id
         self._folder = fetcher.folder
         self._on_wait = fetcher.on_wait
+        self._previous: list[Path] = []
 
     def __enter__(self) -> Self:
         return self
@@ -104,6 +105,7 @@ class JobInputs:
         Raises the errors that the fetcher and the runner report.
         """
         earlier = (self._folder.with_name(f"attempt-{number}") for number in claim.previous_attempts)
+        self._previous = [each for each in earlier if each.is_dir()]  # earlier attempts may be on another node
         job = JobSpec(
             job=claim.job_id,
             attempt=claim.attempt,
@@ -111,7 +113,7 @@ class JobInputs:
             model=self.model(claim.model),
             baseline=claim.baseline,
             work=self._folder,
-            previous=[each for each in earlier if each.is_dir()],  # earlier attempts may be on another node
+            previous=self._previous,
             artifact=self._folder / "artifact",
             memory_bytes=usable_memory_bytes(self._settings),
             device=self._settings.device,
@@ -311,9 +313,12 @@ class JobInputs:
         folder.mkdir(parents=True, exist_ok=True)
         self.end_fetching()  # frees memory for the model
         options = reference.model_dump(include={"samples", "sequence_length", "seed"})
-        spec = GenerateTextSpec(
+        spec = WriteSpec(
             model=model.place,
+            revision=model.revision,
             target=folder / TEXT_FILE,
+            work=self._folder,
+            previous=self._previous,
             device=self._settings.device,
             threads=self._settings.threads,
             **options,

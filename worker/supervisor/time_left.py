@@ -17,7 +17,7 @@ WINDOW: Final = 0.3
 """Share of a part's finished work, the newest, by which its pace is measured."""
 TRUSTED: Final = 0.1
 """Share of a part from which only its pace counts; before, the estimate counts too, less and less."""
-BELIEVED: Final = 0.1
+BELIEVED: Final = 0.02
 """Share of the whole after which the attempt's own correction of the estimate counts half."""
 
 LEAST_OF_ESTIMATE: Final = 0.3

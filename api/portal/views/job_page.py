@@ -39,6 +39,7 @@ _LAST_LINES = 10
 """Number of log lines shown with the error."""
 STAGE_WORDS: Final[Mapping[Stage, str]] = {
     "fetch": "The model's files and the texts are copied to the worker, and checked against their hashes.",
+    "write": "The model writes text of its own, to calibrate or train on. Each batch is saved once it is finished.",
     "open": "The model is read, and the calibration text is cut into windows of tokens.",
     "prune": "The calibration text goes through the model block by block. Each block loses the parts that its output "
     "depends on least. The reconstruction error is the share of that output that changed: 0 % is no change.",

@@ -90,7 +90,7 @@ class JobState(WireModel, Generic[Figures]):
     waiting_reason: str | None = None
     estimated_seconds: float | None = None
     estimated_seconds_deviation: float | None = None
-    seconds_left: tuple[float, float] | None = None
+    seconds_left: list[float] | None = None
     error: JobError | None
     metrics: Figures | None
     verdict: Verdict | None = None

@@ -5,7 +5,7 @@ from typing import Final, Literal
 from pydantic import JsonValue
 
 JobStatus = Literal["queued", "running", "cancelling", "succeeded", "failed", "cancelled"]
-Stage = Literal["fetch", "open", "prune", "recover", "evaluate", "verify", "store"]
+Stage = Literal["fetch", "write", "open", "prune", "recover", "evaluate", "verify", "store"]
 AttemptOutcome = Literal["succeeded", "failed", "cancelled", "released", "lost"]
 EventType = Literal["status", "stage", "progress", "log", "metric"]
 

@@ -49,6 +49,9 @@ CURVES = Kind("curves")
 LATENCY = Kind("latency")
 """Sparsity at which a model reaches the requested latency."""
 
+TEXT = Kind("text", consequence="the text is written anew")
+"""Batches of the text that a model writes, and the states of the random numbers after them."""
+
 
 def kinds_in(attempt: Path) -> set[str]:
     """Return the names of the kinds of records in an attempt's folder, including kinds not listed here."""

@@ -269,7 +269,7 @@ def job_answer(row: JobRow, waiting: str | None = None, left: tuple[float, float
     )
     computed = {
         "waiting_reason": waiting,
-        "seconds_left": left,
+        "seconds_left": None if left is None else [*left],
         "verdict": None if row.metrics is None else _verdict(row, row.metrics),
         "model_revision": row.model_revision,
         "estimated_seconds": None if row.estimate is None else row.estimate["seconds"],

@@ -93,7 +93,7 @@ def _blocks(event: JobEvent) -> tuple[int, int] | None:
 
 def _unit(stage: str) -> str:
     """Return the unit of the stage's progress."""
-    return "step" if stage == "recover" else "block"
+    return {"recover": "step", "write": "token"}.get(stage, "block")
 
 
 def _progress(event: JobEvent) -> float | None:
@@ -133,11 +133,12 @@ class _Clock:
             stage, began = self._stage
             ended, self._stage = f"{stage}, {duration((event.created_at - began).total_seconds())}", None
         if event.type == "status":
-            left = self._job_now().seconds_left if status == "running" else None
-            self._said = None if left is None else (*left, event.created_at)
-        elif event.type == "stage":
+            said, self._said = self._job_now().seconds_left if status == "running" else None, None
+        else:
+            said = event.data.get("seconds_left")
+        if event.type == "stage":
             self._stage = str(event.data.get("stage")), event.created_at
-        match event.data.get("seconds_left"):
+        match said:
             case [float() | int() as least, float() | int() as most]:
                 self._said = least, most, event.created_at
         self._left = None

@@ -9,6 +9,7 @@ from core.pipeline.stages.run import StageContext
 
 def run(spec: MeasureSpec, context: StageContext) -> LatencyOutput:
     """Measure the latency of the dense and the pruned model, alternately."""
+    context.progress.begin_part(0.0, 1.0, of_loops=True)
     if spec.image_shape is not None:
         from core.engine.evaluation.classifier_latency import measure_classifier_latency
 

@@ -1,0 +1,67 @@
+"""Text that the model of a job writes, batch by batch; a killed attempt goes on after its last finished batch."""
+
+import json
+from dataclasses import replace
+
+import torch
+
+from core.engine.models.loading import load_model
+from core.engine.models.precision import forward_dtype
+from core.engine.models.self_text import WrittenText, generate_documents, sequences_at_once
+from core.engine.models.tensors import DTYPES
+from core.engine.resume.fingerprint import Runtime, fingerprint
+from core.engine.resume.kinds import TEXT
+from core.engine.resume.store import Rejected, ResumeStore, Saved
+from core.pipeline.stages.inputs import open_place
+from core.pipeline.stages.run import StageContext
+from core.pipeline.stages.write.spec import WriteSpec, WrittenOutput
+
+
+def run(spec: WriteSpec, context: StageContext) -> WrittenOutput:
+    """Generate text with the model and write it as JSON lines, from the last saved batch on."""
+    progress, device = context.progress, context.device
+    folder = open_place(spec.model)
+    description, tokenizer = folder.description, folder.tokenizer()
+    length = min(spec.sequence_length, description.context_length - 1)
+    at_once = sequences_at_once(description, length, device)
+    needed = spec.samples * spec.sequence_length
+    dtype = forward_dtype("auto", DTYPES[description.dtype], device)
+    facts = {"model": spec.revision, "tokens": needed, "length": length, "seed": spec.seed, "at_once": at_once}
+    same = fingerprint("write", facts, Runtime.of(device, dtype))
+    kind = replace(TEXT, name=f"{TEXT.name}-{same[:16]}")  # a job may have several such texts
+    store = ResumeStore(spec.work, same, spec.previous)
+    saved = store.load(kind)
+    if isinstance(saved, Rejected):
+        progress.log(saved.reason)
+    before = None
+    if isinstance(saved, Saved):
+        states = {name: state.to(torch.uint8) for name, state in saved.read("random").items()}
+        before = WrittenText(**saved.state, random_states=states)
+        progress.log(f"continuing after {before.tokens} of {needed} tokens")
+    progress.begin_part(0.0 if before is None else before.tokens / needed, 1.0)
+    batches = 0 if not isinstance(saved, Saved) else saved.position
+
+    def on_batch(text: WrittenText) -> None:
+        nonlocal batches
+        batches += 1
+        state = {"documents": text.documents, "tokens": text.tokens, "sampled": text.sampled}
+        states = {name: state.long() for name, state in text.random_states.items()}  # records hold no bytes
+        store.save(kind, batches, {"random": states}, state)
+        progress.log(f"the model has written {min(text.tokens, needed)} of {needed} tokens")
+
+    documents = [
+        *generate_documents(
+            load_model(folder, device, dtype=dtype),
+            tokenizer,
+            tokens=needed,
+            length=length,
+            seed=spec.seed,
+            at_once=at_once,
+            before=before,
+            on_batch=on_batch,
+            on_progress=lambda tokens: progress.advance(tokens / needed, tokens, needed),
+        )
+    ]
+    with spec.target.open("w", encoding="utf-8") as target:
+        target.writelines(json.dumps({"text": document}) + "\n" for document in documents)
+    return WrittenOutput(documents=len(documents), characters=sum(map(len, documents)), tokens=needed)
