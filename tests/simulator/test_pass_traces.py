@@ -9,6 +9,7 @@ import torch
 
 from core.device_kinds import CUDA
 from core.engine.evaluation.forward_memory import SMALL_TENSORS
+from core.engine.models.casting import folder_as_stored
 from core.engine.models.folder import open_model
 from core.engine.models.tracing.without_values import META, ValueNeeded, device_without_values
 from core.methods.registry import METHODS
@@ -16,6 +17,7 @@ from core.pipeline.messages import PassAnswer, PassQuestion, TracedPass
 from core.pipeline.passes import walk_for
 from core.pipeline.recipes.validation import ResolvedRequest
 from core.pipeline.stages.trace import answer
+from secateur_wire.job_body import StoredDtype
 from tests.engine.sweeping import request_for
 from tests.engine.tiny import make_model, make_tokens
 from tests.families import share_of, small_parameters
@@ -26,12 +28,13 @@ _MOST = 1.15
 _WINDOW = 128
 
 
-def _question(source: Path, request: ResolvedRequest, sequences: int) -> PassQuestion:
+def _question(source: Path, request: ResolvedRequest, sequences: int, stored: StoredDtype = "keep") -> PassQuestion:
     """Return the question about a pass that is driven by so many sequences and evaluated on two."""
     traced = TracedPass(
         method=request.method, pattern=request.pattern, sparsity=request.sparsity,
         parameters=request.parameters.model_dump(mode="json"), layout=request.layout, at_least=False, is_timed=False,
         calibration=(sequences, _WINDOW), evaluations=((2, _WINDOW),), activation_budget_bytes=2**30, device=CUDA.name,
+        dtype=stored,
     )  # fmt: skip
     return question_about(open_model(source), traced)
 
@@ -43,7 +46,15 @@ def _traced(question: PassQuestion) -> int:
 
 
 def _check(
-    place: Path, method: str, pattern: str, dtype: torch.dtype, *, sequences: int = 16, layers: int = 2, **given: Any
+    place: Path,
+    method: str,
+    pattern: str,
+    dtype: torch.dtype,
+    *,
+    sequences: int = 16,
+    layers: int = 2,
+    stored: StoredDtype = "keep",
+    **given: Any,
 ) -> None:
     source = make_model(place / "model", "llama", dtype=dtype, num_hidden_layers=layers, **_SHAPE)
     folder = open_model(source)
@@ -54,10 +65,11 @@ def _check(
             folder, request, device=simulated.device, work=place / "work", activation_budget_bytes=2**30,
             calibration=make_tokens(sequences, _WINDOW, vocabulary=_VOCABULARY),
             evaluations={"text": make_tokens(2, _WINDOW, seed=9, vocabulary=_VOCABULARY)},
+            stored=folder_as_stored(folder, stored),
         ).run()  # fmt: skip
         gc.collect()
         peak = simulated.peak
-    estimate = SMALL_TENSORS * _traced(_question(source, request, sequences))
+    estimate = SMALL_TENSORS * _traced(_question(source, request, sequences, stored))
     assert peak <= estimate <= _MOST * peak, f"{estimate:,} of {peak:,} bytes, {estimate / peak:.3f}"
 
 
@@ -69,6 +81,8 @@ def _check(
         ("admm", "unstructured", torch.bfloat16, {"propagation": "two_pass"}),
         ("llm-pruner", "structured", torch.bfloat16, {"compensation": {"refit": 0}}),
         ("frontier", "structured", torch.bfloat16, {}),
+        ("wanda", "unstructured", torch.float32, {"stored": "bfloat16"}),
+        ("l2-structured", "structured", torch.float32, {"stored": "float16"}),
     ],
     ids=str,
 )
