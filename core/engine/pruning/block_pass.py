@@ -277,7 +277,7 @@ class BlockPass:
         """
         for name, tensor in tensors.items():
             if tensor.dtype is torch.float16 and not tensor.is_meta and not tensor.isfinite().all():
-                raise RunFailed(f"{name}: its new values are beyond the range of float16: use another output.dtype")
+                raise RunFailed(f"{name}: its new values are beyond the range of float16, in which it is stored")
         self.store.add(BLOCK, f"{index:05d}", saved_tensors(self.folder.family, tensors))
 
     def stored(self, names: Iterable[str]) -> list[TensorEntry]:

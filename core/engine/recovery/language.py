@@ -23,7 +23,7 @@ from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntr
 from core.engine.models.accelerator import default_device
 from core.engine.models.folder import ModelFolder
 from core.engine.models.loading import load_model
-from core.engine.models.tensors import DTYPES, read_tensor, write_tensors
+from core.engine.models.tensors import DTYPES, cast_weight, read_tensor, write_tensors
 from core.engine.recovery.activations import kept_activation_bytes
 from core.engine.recovery.completion import complete_recovery
 from core.engine.recovery.implementations import language_recovery
@@ -194,7 +194,10 @@ def _require_complete(folder: ModelFolder, model: PreTrainedModel) -> None:
 
 
 def _write(folder: ModelFolder, parameters: dict[str, nn.Parameter], changed: Sequence[str], target: Path) -> None:
-    """Write trained tensors in their stored dtypes, a file for each block and one for the rest."""
+    """Write trained tensors in their stored dtypes, a file for each block and one for the rest.
+
+    Raises InvalidRequest for a value beyond the range of float16.
+    """
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     blocks = re.compile(re.escape(folder.family.blocks) + r"\.([0-9]+)\.")
@@ -204,7 +207,9 @@ def _write(folder: ModelFolder, parameters: dict[str, nn.Parameter], changed: Se
         groups.setdefault(f"block-{int(block[1]):05d}" if block else "outer", []).append(name)
     for group, names in groups.items():
         tensors = {
-            folder.family.stored_name(name): parameters[name].detach().to(_stored_dtype(folder.tensors[name]))
+            folder.family.stored_name(name): cast_weight(
+                name, parameters[name].detach(), _stored_dtype(folder.tensors[name])
+            )
             for name in names
         }
         write_tensors(target / f"{group}.safetensors", tensors)
