@@ -55,7 +55,7 @@ def test_a_parameter_keeps_its_own_seed() -> None:
 
 def test_a_refused_object_is_told_the_options_that_write_it() -> None:
     assert option_for("evaluation") == "--evaluation NAME"
-    assert option_for("gates") == "--max-perplexity-ratio, --max-accuracy-drop, --max-task-accuracy-drop and the like"
+    assert option_for("gates") == "--max-perplexity-ratio, --max-bits-per-byte-ratio, --max-accuracy-drop and the like"
     assert option_for("queue") is None and option_for(None) is None
     assert all(option_for(each.path) for each in job_options().values() if each.field is None)
 
