@@ -108,6 +108,9 @@ def test_quality_against_cost_has_the_dense_model_and_says_what_is_not_comparabl
     assert (found.points[3].label, found.points[3].quality) == ("smollm2-135m, dense", 25.0)
     assert found.without == ["job_4"]
     assert found.notes == ["Perplexity was measured on 64 and all windows: not the same measurement."]
+    bits = compare([_job(), smaller], {}, quality="bits_per_byte:wikipedia-articles", cost="parameters").trade_off
+    assert [point.quality for point in bits.points] == [1.2738, 1.2738, 1.1005] and bits.points[0].beaten_by == 1
+    assert bits.points[0].quality_noise == pytest.approx(1.1005 * 0.0022)
     accurate = compare([_job(), smaller], {}, quality="accuracy:piqa", cost="latency").trade_off
     assert [point.beaten_by for point in accurate.points] == [None, None, None]
     assert accurate.points[2].cost == 101.3
