@@ -1,5 +1,6 @@
 """Sweeps on a queue of record, and a worker that ends jobs with the figures a test chooses."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -119,8 +120,10 @@ def figures(claim: Claim, ratio: float) -> tuple[dict[str, Any], dict[str, Any]]
     }  # fmt: skip
     dense = figure["values"]["perplexity"]
     sparsity = claim.body["sparsity"]
+    bits = {"ratio": math.log(dense * ratio) / math.log(dense)}
+    perplexity = {"dense": dense, "pruned": dense * ratio, "ratio": ratio, "sequence_length": 32}
     metrics = {
-        "perplexity": {name: {"dense": dense, "pruned": dense * ratio, "ratio": ratio, "sequence_length": 32}},
+        "perplexity": {name: {**perplexity, "bits_per_byte": bits}},
         "sparsity": {"prunable": sparsity, "model": sparsity},
         "parameters": {"dense": 1000, "nonzero": round(1000 * (1 - sparsity))},
         "bytes": {"dense": 2000, "artifact": 2000},
