@@ -1,6 +1,14 @@
 """Sentences about measured losses, for the descriptions of methods."""
 
+from collections.abc import Mapping
+from typing import Final
+
 from core.measurements.reader import Table, measurements
+
+_WHOLES: Final[Mapping[Table, str]] = {
+    "structured": "parameters that go",
+    "zeros": "weights that become zero",
+}
 
 
 def measured_losses(method: str, table: Table, pattern: str) -> str:
@@ -22,6 +30,7 @@ def measured_losses(method: str, table: Table, pattern: str) -> str:
     if not rows:
         raise LookupError(f"there is no measurement of {method} with pattern {pattern} in {table}.json")
     (name,) = {row.model.name for row in rows}
-    share_of = "of the parameters that go" if table == "structured" else "of the weights that become zero"
     losses = ", ".join(f"{ratio:.3g} at {share:.0%}" for share, ratio in sorted(least.items()))
-    return f"Measured on {name}, without training: perplexity ÷ dense perplexity by the share {share_of}: {losses}."
+    return (
+        f"Measured on {name}, without training: perplexity ÷ dense perplexity, by share of {_WHOLES[table]}: {losses}."
+    )

@@ -10,8 +10,13 @@ from core.methods.method_info import MethodInfo
 from core.methods.registry import METHODS
 from core.pipeline.reports.verdict import SAME_AMOUNT, band_of
 from core.service.plans.assumptions import usual_amount
+from secateur_wire.models import ModelSummary
 
 WORDS = {"half": 1 / 2, "a third": 1 / 3, "a quarter": 1 / 4, "a fifth": 1 / 5, "a tenth": 1 / 10}
+LLAMA = ModelSummary(
+    task="language-model", family="Llama", architecture="Llama", dtype="float32", layers=1, parameters=1,
+    prunable_parameters=1, bytes=4,
+)  # fmt: skip
 AMOUNT = re.compile(rf"\b(?:{'|'.join(WORDS)})\b|\d+ ?%")
 TABLES: dict[str, Table] = {"structured": "structured", "unstructured": "zeros", "n:m": "zeros"}
 
@@ -42,7 +47,7 @@ def test_no_text_and_no_default_recommends_what_was_measured_to_be_much_worse(me
         texts += [each.reason for each in info.offers if each.pattern == pattern and each.task == "language-model"]
         amounts = [each for text in texts for each in recommended_amounts(text)]
         if pattern != "n:m" and not info.is_baseline:
-            amounts.append(usual_amount(method, pattern, "language-model"))
+            amounts.append(usual_amount(method, pattern, LLAMA))
         for amount in amounts:
             assert amount < min(ruinous, default=1) - SAME_AMOUNT, (pattern, amount, texts)
 

@@ -15,7 +15,7 @@ from secateur_wire.metrics import Metrics
 from worker.embedded.instance import open_instance
 from worker.embedded.serving import serving
 from worker.failures import CommandFailed
-from worker.samples.first_job import PROMPT, first_job
+from worker.samples.first_job import AMOUNT, PROMPT, first_job
 from worker.samples.language import add_samples
 
 BFLOAT16_BYTES = 2
@@ -43,9 +43,8 @@ def demo(settings: Settings, console: Console) -> None:
         say("[bold]Samples[/]")
         with open_instance(settings) as opened:
             add_samples(opened, lambda text: say(f"  {escape(text)}"))
-        body = first_job()
-        say(f"[bold]Job[/]: whole layers go, {body['sparsity']:.0%} of the parameters; the others are fitted again")
-        job = follow(client, client.submit(**body).id)
+        say(f"[bold]Job[/]: whole layers go, {AMOUNT:.0%} of the parameters; the others are fitted again")
+        job = follow(client, client.submit(**first_job()).id)
         if job.status != "succeeded" or job.metrics is None:
             raise DemoFailed(f"The job {job.status}: {job.error.message if job.error else 'no figures'}")
         console.print(_table(job, job.metrics))

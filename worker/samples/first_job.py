@@ -4,25 +4,24 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 from core.engine.exporters.registry import ADDED
-from secateur_wire.base import JsonObject
 from worker.samples.language import CALIBRATION, EVALUATION, MODEL
 
 AMOUNT: Final = 0.1
 """Share of the parameters to remove: the best bargain of those measured in docs/structured.md."""
 PROMPT: Final = "The capital of France is"
-_FILES: Final = {"format": "gguf", "types": ["Q8_0"]}
-_TEXT: Final = {"samples": 32, "sequence_length": 512}
+_FORM: Final = "gguf"
+_TEXT: Final[dict[str, Any]] = {"samples": 32, "sequence_length": 512}
 
 
-def first_job() -> JsonObject:
+def first_job() -> dict[str, Any]:
     """Return the body of the first job: whole layers go, the rest is refitted, and weights are stored in bfloat16.
 
     A GGUF file is added where llama.cpp, which checks it, is installed.
     """
     output: dict[str, Any] = {"dtype": "bfloat16"}
-    example = ADDED[_FILES["format"]].example
+    example = ADDED[_FORM].example
     if example is not None and all(map(_is_installed, example.packages)):
-        output["exports"] = [_FILES]
+        output["exports"] = [{"format": _FORM, "types": ["Q8_0"]}]
     return {
         "model": MODEL,
         "method": "depth",

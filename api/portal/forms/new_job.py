@@ -245,7 +245,7 @@ def with_target(form: Form, model: ModelSummary) -> Form:
     has_amount = any(name == "sparsity" or name.startswith("target.") for name in form.lists)
     if method is None or not method.prunes or has_amount or ":" in form.get("pattern"):
         return form
-    return form.replaced({"sparsity": str(usual_amount(method.id, form.get("pattern"), model.task))})
+    return form.replaced({"sparsity": str(usual_amount(method.id, form.get("pattern"), model))})
 
 
 def with_calibration(form: Form, model: ModelSummary, datasets: Sequence[Dataset]) -> Form:

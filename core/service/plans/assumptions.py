@@ -32,7 +32,7 @@ _NOT_USUAL: Final = ("much worse", "unusable")
 _MOST_SETS: Final = 1000
 
 
-def usual_amount(method: str, pattern: str | None, task: str) -> float:
+def usual_amount(method: str, pattern: str | None, model: ModelSummary) -> float:
     """Return the amount to remove if a job names none: the largest usual one that is not known to ruin the model.
 
     The shipped measurements know: the amount stays below every one after which the method, with its defaults or as a
@@ -48,7 +48,7 @@ def usual_amount(method: str, pattern: str | None, task: str) -> float:
         if band_of(max(text.mean for text in row.perplexity.values())) in _NOT_USUAL
     ]
     usual = USUAL_UNITS if variant.shrinks else USUAL_ZEROS
-    if task != "language-model" or info.is_baseline or not ruinous:
+    if model.reads_images or info.is_baseline or not ruinous:
         return usual[0]
     return next((each for each in usual if each < min(ruinous) - SAME_AMOUNT), usual[-1])
 

@@ -26,7 +26,7 @@ from core.service.plans.assumptions import usual_amount
 from core.service.plans.candidates import JobCandidate
 from core.service.plans.evidence import Question
 from core.service.plans.figures import LossEstimates, bits_per_byte_figure, seconds_figure, size_figure, split_by_band
-from core.service.plans.job_bodies import Texts, choose_texts
+from core.service.plans.job_bodies import Texts, choose_texts, summary_of
 from core.service.plans.outcomes import recovery_of, setting_of, shipped_outcomes
 from core.service.plans.past_jobs import (
     DensePerplexity,
@@ -251,7 +251,7 @@ class Planner:
             )
         if rated:
             return rated[0][0], "the smallest amount, but even that is not expected to stay close to the dense model"
-        usual = usual_amount(candidate.method, candidate.pattern, candidate.task)
+        usual = usual_amount(candidate.method, candidate.pattern, summary_of(self.model.description))
         usual = min(max(usual, scale.least), scale.most)
         return usual, "the usual amount of this method, as its cost for a model like this is not known yet"
 
