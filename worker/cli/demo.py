@@ -58,7 +58,7 @@ def demo(settings: Settings, console: Console) -> None:
     for what, command in (
         ("open it", f'''python -c "from transformers import pipeline; print(pipeline('text-generation', '{pruned}')'''
                     f'''('{PROMPT}', max_new_tokens=24)[0]['generated_text'])"'''),
-        ("serve it", f"secateur serve    # {url}/portal/jobs/{job.id} has its report and its files"),
+        ("serve it", f"secateur serve    # then its page, with report and files, is /portal/jobs/{job.id}"),
         ("prune your own", "secateur prune path/to/model -o pruned"),
     ):  # fmt: skip
         say(f"  {what + ':':<16}{escape(command)}")
