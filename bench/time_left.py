@@ -21,6 +21,7 @@ from typing import Any, Final
 from bench.page import table
 from bench.service import Service, sample_service
 from secateur import Client
+from secateur_wire.jobs import JobEvent
 from worker.samples.language import CALIBRATION, EVALUATION, MODEL
 from worker.supervisor.time_left import WorkRecord
 
@@ -119,7 +120,7 @@ def record(client: Client, folder: Path, name: str) -> None:
     body = {**_COMMON, **_JOBS[name.removesuffix(LOADED)]}
     quiet = folder / f"{name.removesuffix(LOADED)}.json"
     after = json.loads(quiet.read_text())["seconds"] / 2 if name.endswith(LOADED) else float("inf")
-    events = []
+    events: list[JobEvent] = []
     job = client.submit(**body)
     if name.endswith(LOADED):
         with _other_work(after):

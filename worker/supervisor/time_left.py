@@ -71,7 +71,7 @@ def expected_seconds(part: Part, now: float, estimated: float | None) -> float |
     if by_work is None or by_work <= 0:
         return max(parts, spent)
     believed = worked / (worked + BELIEVED)
-    return parts * (by_work / parts) ** believed
+    return parts * math.pow(by_work / parts, believed)
 
 
 def paced_seconds(part: Part, now: float) -> float | None:

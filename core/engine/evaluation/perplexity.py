@@ -1,7 +1,7 @@
 """Perplexity over non-overlapping windows: exp of the mean negative log-likelihood of all tokens except each first."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -26,11 +26,15 @@ def perplexity(streamed: StreamedModel, batches: Iterable[tuple[Tensor, Tensor]]
 
 
 @torch.inference_mode()
-def measure_perplexity(streamed: StreamedModel, batches: Iterable[tuple[Tensor, Tensor]]) -> MeasuredPerplexity:
+def measure_perplexity(
+    streamed: StreamedModel,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    on_window: Callable[[], None] = lambda: None,
+) -> MeasuredPerplexity:
     """Return perplexity, and the loss of each window, from pairs of tokens [batch, time] and hidden states.
 
     Hidden states are the last block's output [batch, time, hidden_size]. Logits are computed for one window and a few
-    positions at a time, never for all.
+    positions at a time, never for all. `on_window` is called after each window.
     """
     total, count = 0.0, 0
     losses: list[float] = []
@@ -45,6 +49,7 @@ def measure_perplexity(streamed: StreamedModel, batches: Iterable[tuple[Tensor, 
                 of_window += loss
             count += len(targets_T)
             losses.append(of_window / len(targets_T))
+            on_window()
     are_finite = all(map(math.isfinite, losses))
     return MeasuredPerplexity(math.exp(min(total / count, 700.0)), tuple(losses) if are_finite else ())
 

@@ -1,5 +1,6 @@
 """Base of every pass over a model's blocks: token streams, records for resuming, and the final figures."""
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from core.counting import counting
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry
 from core.engine.evaluation.bits_per_byte import bits_ratio_stderr
 from core.engine.evaluation.perplexity import MeasuredPerplexity, measure_perplexity
@@ -26,6 +28,8 @@ from core.progress import PartialProgress, Progress
 from secateur_wire.base import JsonObject
 from secateur_wire.errors import RunFailed
 
+_SOFTMAX = 100
+"""Multiplications that take as long as the softmax of one logit."""
 _MEASURED = 0.1
 """Share of the work that is done once the dense model is measured, if that is needed before the pass."""
 _TRIED = 0.5
@@ -73,10 +77,6 @@ class BlockPass:
         self.folder = folder
         self.stored_folder = stored or folder
         self.progress = progress or Progress()
-        self.block_start = 0.0
-        self.block_progress = self.progress
-        """Listener to the pass over the blocks; the work before it may have a share of `progress`, up to `block_start`.
-        """
         self.notes: list[str] = []
         self.evaluations = list(evaluations)
         self.evaluation_tokens = list(evaluations.values())
@@ -89,6 +89,10 @@ class BlockPass:
         self._known = dict(dense_perplexity or {})
         for number, (name, each) in enumerate(evaluations.items()):  # records name streams by number
             tokens[f"evaluation-{number}" if name not in self._known else f"pruned-evaluation-{number}"] = each
+        self.block_start, self._evaluated = 0.0, 1.0 - self._evaluation_share()
+        self.block_progress = PartialProgress(self.progress, end=self._evaluated)
+        """Listener to the pass over the blocks; the work before it may have a share of `progress`, up to `block_start`.
+        """
         self.work = work
         self.store = ResumeStore(work, plan.fingerprint(self.stored_folder, revision, tokens), previous)
         self.budget = ActivationBudget(activation_budget_bytes)
@@ -163,6 +167,7 @@ class BlockPass:
     def begin_measurements(self) -> None:
         """Begin a measurement of the dense model before the pass over the blocks."""
         self._begin_loops(0.0, _MEASURED)
+        self.block_start = _MEASURED
 
     def begin_trials(self) -> None:
         """Begin trials of what may go, before the pass over the blocks."""
@@ -170,8 +175,9 @@ class BlockPass:
 
     def _begin_loops(self, start: float, end: float) -> None:
         """Begin a part whose progress are its counted loops; the pass over the blocks begins at its end."""
+        start, end = (share * self._evaluated for share in (start, end))
         self.progress.begin_part(start, end, of_loops=True)
-        self.block_start, self.block_progress = end, PartialProgress(self.progress, end)
+        self.block_progress = PartialProgress(self.progress, end, self._evaluated)
 
     def begin_blocks(self, done: int, blocks: int) -> None:
         """Begin the pass over the blocks after `done` of them, which an earlier attempt finished."""
@@ -221,7 +227,31 @@ class BlockPass:
 
     def perplexities(self, streamed: StreamedModel, streams: Iterable[Stream]) -> list[MeasuredPerplexity]:
         """Return the perplexity of each stream after all blocks."""
-        return [measure_perplexity(streamed, islice(pairs(stream), self.measured_batches)) for stream in streams]
+        streams = list(streams)
+        if not streams:
+            return []
+        start = self._evaluated
+        is_half = any(name not in self._known for name in self.evaluations)  # the other half is the other model's
+        self._evaluated = (1.0 + start) / 2 if is_half else 1.0
+        self.progress.begin_part(start, self._evaluated, of_loops=True)
+        with counting("measuring perplexity by windows", sum(stream.shape[0] for stream in streams)) as count:
+            windows = itertools.count(1)
+            return [
+                measure_perplexity(
+                    streamed, islice(pairs(stream), self.measured_batches), on_window=lambda: count(next(windows))
+                )
+                for stream in streams
+            ]
+
+    def _evaluation_share(self) -> float:
+        """Return the share of the pass that the head takes after the blocks, by multiplications."""
+        description = self.folder.description
+        models = [1 if name in self._known else 2 for name in self.evaluations]
+        tokens = sum(number * each.numel() for number, each in zip(models, self.evaluation_tokens, strict=True))
+        calibration = 0 if self.calibration_tokens is None else self.calibration_tokens.numel()
+        head = description.vocabulary_size * (description.hidden_size + _SOFTMAX) * tokens
+        blocks = description.prunable_parameters * (2 * calibration + tokens + self.probe.numel())
+        return head / (head + blocks)
 
     def compare(
         self,

@@ -133,12 +133,11 @@ class _Clock:
             stage, began = self._stage
             ended, self._stage = f"{stage}, {duration((event.created_at - began).total_seconds())}", None
         if event.type == "status":
-            said, self._said = self._job_now().seconds_left if status == "running" else None, None
-        else:
-            said = event.data.get("seconds_left")
-        if event.type == "stage":
+            left = self._job_now().seconds_left if status == "running" else None
+            self._said = None if left is None else (left[0], left[1], event.created_at)
+        elif event.type == "stage":
             self._stage = str(event.data.get("stage")), event.created_at
-        match said:
+        match event.data.get("seconds_left"):
             case [float() | int() as least, float() | int() as most]:
                 self._said = least, most, event.created_at
         self._left = None
