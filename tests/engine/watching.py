@@ -10,7 +10,11 @@ class Watching(Progress):
         self.shares: list[float] = []
         self.done: list[int | None] = []
         self.logs: list[str] = []
+        self.parts: list[tuple[float, float]] = []
         self._stop_after = stop_after
+
+    def begin_part(self, start: float, end: float, *, of_loops: bool = False) -> None:
+        self.parts.append((start, end))
 
     def advance(self, share: float, done: int | None = None, of: int | None = None) -> None:
         self.shares.append(share)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from core.counting import finished_share
 from core.engine.architectures.description import inspect_folder
 from core.engine.evaluation.divergence import divergences
 from core.engine.models.folder import open_model
@@ -150,18 +151,29 @@ def test_a_search_costs_where_there_is_one(tmp_path: Path) -> None:
 
 
 def test_a_trial_is_what_the_pass_itself_would_have_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the tokens it was fitted to, those it is measured on among them; and the divergence is the whole model's."""
+    """On the tokens it was fitted to, those it is measured on among them; and the divergence is the whole model's.
+
+    Trials are a part of the progress, between measurements and the pass, and each moves it.
+    """
     seen: list[tuple[float, Tensor]] = []
+    shares: list[float] = []
+    watching = Watching()
     folder, tokens = model_of(tmp_path / "model", IDLE), FITTED[:4]
     monkeypatch.setattr(layer_search.LayerSearch, "_fitting_sequences", lambda self: self._calibration())
 
     def watch(streamed: StreamedModel, batches: Sequence[Tensor], *models: Any) -> list[float]:
         found = divergences(streamed, batches, *models)
         seen.append((found[0], torch.cat(list(batches))))
+        shares.append(finished_share())
         return found
 
     monkeypatch.setattr(layer_search, "divergences", watch)
-    artifact, _ = cut(folder, tmp_path / "work", "uniform", share_of_blocks(folder, 0.4), calibration=tokens)
+    artifact, _ = cut(
+        folder, tmp_path / "work", "uniform", share_of_blocks(folder, 0.4), calibration=tokens, progress=watching
+    )
+    assert shares == sorted(shares) and 0 < shares[-1] < 1
+    (_, measured), (tried_from, tried), (blocks_from, _), *_ = watching.parts
+    assert 0 < measured == tried_from < tried == blocks_from < 1
     with torch.no_grad():
         dense, left = (
             AutoModelForCausalLM.from_pretrained(each)(input_ids=seen[-1][1]).logits.log_softmax(dim=-1)
