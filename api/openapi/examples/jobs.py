@@ -188,7 +188,7 @@ EXAMPLES: Final[dict[str, Any]] = {
                 "type": "progress",
                 "created_at": MOMENT,
                 "attempt": 1,
-                "data": {"progress": 0.5, "block": 15, "blocks": 30},
+                "data": {"progress": 0.3, "part": [0.0, 0.6], "block": 15, "blocks": 30, "seconds_left": [41.0, 44.5]},
             },
         ],
         "has_more": False,
