@@ -12,7 +12,7 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session, sessionmaker
 
 from api.portal.views.compared import differences, findings
-from api.portal.views.picture import Measured, Model
+from api.portal.views.picture import MeasuredFigure, Model
 from core.database import transaction
 from core.service.jobs.comparison import ComparedField
 from core.service.jobs.tables import JobReportRow, JobRow
@@ -88,7 +88,7 @@ def test_jobs_are_compared_in_words_charts_and_tables(portal: Page, jobs: list[s
     shares = portal.locator("img.chart")
     assert shares.evaluate("image => image.decode().then(() => image.naturalWidth)") > 100, "the errors are the same"
     expect(portal.get_by_text("error is the same in every layer of the jobs that have it")).to_be_visible()
-    expect(portal.get_by_text("The relative reconstruction error is not known of wanda 50%.")).to_be_visible()
+    expect(portal.get_by_text("The relative reconstruction error is not known for wanda 50%.")).to_be_visible()
     assert portal.title() == "Compare · Secateur"
     require_accessible(portal)
     better.focus()
@@ -145,7 +145,9 @@ def test_the_comparison_is_a_csv_that_runs_nothing_and_stays_in_its_team(
 def test_results_that_noise_cannot_tell_apart_are_not_ranked() -> None:
     def model(label: str, size: float, ms: float, perplexity: float, *, is_dense: bool = False) -> Model:
         noise = 0.0 if is_dense else 0.05
-        return Model(label, is_dense, Measured(size), Measured(ms, noise * ms), Measured(perplexity, noise))
+        return Model(
+            label, is_dense, MeasuredFigure(size), MeasuredFigure(ms, noise * ms), MeasuredFigure(perplexity, noise)
+        )
 
     dense = model("oak, dense", 2048.0, 10.0, 20.0, is_dense=True)
     a, b, c = model("a", 2048.0, 9.9, 27.0), model("b", 1024.0, 9.7, 27.04), model("c", 1024.0, 6.0, 40.0)
@@ -160,7 +162,7 @@ def test_results_that_noise_cannot_tell_apart_are_not_ranked() -> None:
         "Best quality: a, perplexity on wiki 27.0; no difference seen from b.",
     ]
     (alone, *_) = findings([dense, a], "perplexity:wiki")
-    assert alone == "Size: measured of a alone, 2.0 KiB."
+    assert alone == "Size: measured for a alone, 2.0 KiB."
 
 
 def test_what_differs_is_said_in_words_without_what_follows_from_it() -> None:

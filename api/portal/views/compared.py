@@ -7,7 +7,7 @@ from math import hypot
 from pydantic import JsonValue
 
 from api.portal.formatting import number, percent, size
-from api.portal.views.picture import Measured, Model, show_quality
+from api.portal.views.picture import MeasuredFigure, Model, show_quality
 from api.portal.views.summary import NO_DIFFERENCE
 from api.portal.views.trade_off import quality_in_words
 from core.service.jobs.comparison import ComparedField
@@ -28,8 +28,8 @@ class _Measure:
 
     title: str
     best: str
-    figure_of: Callable[[Model], Measured | None]
-    is_alike: Callable[[Measured, Measured], bool]
+    figure_of: Callable[[Model], MeasuredFigure | None]
+    is_alike: Callable[[MeasuredFigure, MeasuredFigure], bool]
     shown: Callable[[float], str]
     is_higher_better: bool = False
 
@@ -62,7 +62,7 @@ def _finding(models: Sequence[Model], measure: _Measure) -> str:
         return f"{measure.title}: not measured."
     label, best = (max if measure.is_higher_better else min)(known, key=lambda each: each[1].value)
     if len(known) == 1:
-        return f"{measure.title}: measured of {label} alone, {shown(best.value)}."
+        return f"{measure.title}: measured for {label} alone, {shown(best.value)}."
     alike = [other for other, figure in known if other != label and measure.is_alike(best, figure)]
     if len(alike) == len(known) - 1:
         return f"{measure.title}: {NO_DIFFERENCE} between the results ({shown(best.value)})."
@@ -122,13 +122,13 @@ def _listed(phrases: Sequence[str]) -> str:
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
-def _is_same_size(one: Measured, other: Measured) -> bool:
+def _is_same_size(one: MeasuredFigure, other: MeasuredFigure) -> bool:
     return is_same([one.value, other.value], _SAME_SIZE)
 
 
-def _is_same_time(one: Measured, other: Measured) -> bool:
+def _is_same_time(one: MeasuredFigure, other: MeasuredFigure) -> bool:
     return abs(one.value - other.value) <= max(one.noise, other.noise)
 
 
-def _is_same_quality(one: Measured, other: Measured) -> bool:
+def _is_same_quality(one: MeasuredFigure, other: MeasuredFigure) -> bool:
     return is_same([one.value, other.value]) or abs(one.value - other.value) <= hypot(one.noise, other.noise)

@@ -21,7 +21,7 @@ _HIGHER: Final = "longer is better"
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredFigure:
     """Figure of a model; `noise` is its measurement error in both directions."""
 
     value: float
@@ -37,9 +37,9 @@ class Model:
 
     label: str
     is_dense: bool
-    size: Measured | None
-    time: Measured | None
-    quality: Measured | None
+    size: MeasuredFigure | None
+    time: MeasuredFigure | None
+    quality: MeasuredFigure | None
     job: str | None = None
 
 
@@ -94,7 +94,7 @@ def comparison_models(comparison: Comparison) -> list[Model]:
                 f"{short_name(name)}, dense",
                 is_dense=True,
                 size=next((each.size for each in models if each.size is not None), None),
-                time=Measured(median(times)) if times else None,
+                time=MeasuredFigure(median(times)) if times else None,
                 quality=next((each.quality for each in models if each.quality is not None), None),
             )
         )
@@ -122,17 +122,17 @@ def _model(metrics: Metrics, quality: str | None, label: str, *, is_dense: bool,
     return Model(
         label,
         is_dense,
-        size=None if stored is None else Measured(stored),
-        time=None if time is None else Measured(time, noise * time),
+        size=None if stored is None else MeasuredFigure(stored),
+        time=None if time is None else MeasuredFigure(time, noise * time),
         quality=None if figures is None else _quality(figures, is_dense=is_dense),
         job=job,
     )
 
 
-def _quality(figures: Quality, *, is_dense: bool) -> Measured | None:
+def _quality(figures: Quality, *, is_dense: bool) -> MeasuredFigure | None:
     value = figures.dense if is_dense else figures.pruned
     noise = getattr(figures, "dense_stderr" if is_dense else "pruned_stderr", None)
-    return None if value is None else Measured(value, noise or 0.0)
+    return None if value is None else MeasuredFigure(value, noise or 0.0)
 
 
 def _panels(models: Sequence[Model], quality: str | None, words: tuple[str, str, str]) -> list[Panel]:
@@ -152,7 +152,7 @@ def _panels(models: Sequence[Model], quality: str | None, words: tuple[str, str,
 
 
 def _bars(
-    models: Sequence[Model], figures: Sequence[Measured | None], shown: Callable[[float, int], str]
+    models: Sequence[Model], figures: Sequence[MeasuredFigure | None], shown: Callable[[float, int], str]
 ) -> Iterator[Bar]:
     """Yield a bar for each model, on a common scale that begins at zero."""
     known = [each for each in figures if each is not None]

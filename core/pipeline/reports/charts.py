@@ -99,7 +99,7 @@ def layers_chart(sparsities: Sequence[Series], errors: Sequence[Series], *, titl
     x is the layer's number in the model. Series of the same label share colour and marker. The legend has the means.
     """
     labels = [each.label for each in sparsities]
-    means = {each.label: f", error {fmean(each.y):.1%}" for each in errors}
+    mean_errors = {each.label: f", error {fmean(each.y):.1%}" for each in errors}
     with open_figure((8.0, 5.6 if errors else 3.2)) as figure:
         panels = figure.subplots(2 if errors else 1, 1, sharex=True, squeeze=False)[:, 0]
         rows = [(sparsities, "share zero or removed"), (errors, "relative error of the output")]
@@ -113,7 +113,7 @@ def layers_chart(sparsities: Sequence[Series], errors: Sequence[Series], *, titl
                     marker=MARKERS[number % len(MARKERS)],
                     markersize=4,
                     linewidth=1.2,
-                    label=f"{each.label}: mean {fmean(each.y):.0%}{means.get(each.label, '')}",
+                    label=f"{each.label}: mean {fmean(each.y):.0%}{mean_errors.get(each.label, '')}",
                 )
             dress(axes, "", "", y_label)
             axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
