@@ -11,8 +11,7 @@ from playwright.sync_api import Page, expect
 from sqlalchemy import update
 from sqlalchemy.orm import Session, sessionmaker
 
-from api.portal.views.compared import differences, findings
-from api.portal.views.picture import MeasuredFigure, Model
+from api.portal.views.picture import MeasuredFigure, Model, differences, findings
 from core.database import transaction
 from core.service.jobs.comparison import ComparedField
 from core.service.jobs.tables import JobReportRow, JobRow

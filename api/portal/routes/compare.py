@@ -11,9 +11,8 @@ from starlette.responses import Response
 from api.dependencies import DatabaseSession, Quality
 from api.portal.rendering import page
 from api.portal.session import Viewer
-from api.portal.views.compared import differences, findings
 from api.portal.views.files import IfNoneMatch, chart, csv_file
-from api.portal.views.picture import comparison_models, comparison_panels
+from api.portal.views.picture import comparison_models, comparison_panels, differences, findings
 from api.portal.views.trade_off import COSTS, pareto_plot, quality_in_words, trade_off_answer
 from core.service.jobs import service
 from core.service.jobs.comparison import (

@@ -15,7 +15,7 @@ from secateur_wire.metrics import MeasuredAccuracy, Metrics, Perplexity
 Figures = TypeVar("Figures")
 Body = Mapping[str, Any]
 
-_SAME_SIZE = 0.01
+SAME_SIZE = 0.01
 """Relative difference of bytes that counts as none: file headers, or a tied head that is written twice."""
 _NAMED = 2
 """Maximum number of texts, or image sets, in the sentence; the table has all."""
@@ -83,9 +83,9 @@ def size_in_words(metrics: Metrics) -> str:
         return "size not measured"
     dense, stored = sizes.dense, sizes.stored
     ratio = dense / stored
-    if ratio > 1 + _SAME_SIZE:
+    if ratio > 1 + SAME_SIZE:
         return f"{ratio:.1f}× smaller" if ratio >= 1.15 else f"{percent(1 - stored / dense)} smaller"
-    if ratio < 1 - _SAME_SIZE:
+    if ratio < 1 - SAME_SIZE:
         return f"{percent(stored / dense - 1)} larger"
     share = None if metrics.sparsity is None else metrics.sparsity.prunable
     return f"as large as before with {percent(share)} of the prunable weights zero" if share else "as large as before"
@@ -155,7 +155,7 @@ def _points(recipe: Body, metrics: Metrics, report: Report, verdict: Verdict | N
         counted = ""
         if parameters is not None and parameters.dense and parameters.nonzero is not None:
             counted = f"; {count(parameters.dense)} → {count(parameters.nonzero)} parameters that are not zero"
-        yield _size_label(sizes.stored / sizes.dense), f"{size(sizes.dense)} → {size(sizes.stored)}{counted}"
+        yield _size_label(sizes.dense / sizes.stored), f"{size(sizes.dense)} → {size(sizes.stored)}{counted}"
     timings = list(_timings(metrics))
     labels = {label for label, _ in timings}
     label = labels.pop() if len(labels) == 1 else "Speed"
@@ -170,8 +170,8 @@ def _points(recipe: Body, metrics: Metrics, report: Report, verdict: Verdict | N
 
 
 def _size_label(ratio: float) -> str:
-    """Return the label of a size relative to the dense model's."""
-    return "No smaller" if abs(ratio - 1) <= _SAME_SIZE else "Smaller" if ratio < 1 else "Larger"
+    """Return the label of a size, given the dense model's relative to it."""
+    return "Smaller" if ratio > 1 + SAME_SIZE else "Larger" if ratio < 1 - SAME_SIZE else "No smaller"
 
 
 def _timings(metrics: Metrics) -> Iterator[tuple[str, str]]:
