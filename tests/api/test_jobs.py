@@ -173,7 +173,7 @@ def test_lists_are_filtered(api: TestClient, job_body: dict[str, Any]) -> None:
     assert api.get("/v1/jobs", params={"status": "sleeping"}).json()["param"] == "status"
     assert api.get("/v1/jobs", params={"sort": "colour"}).json()["param"] == "sort"
     after = api.get("/v1/jobs", params={"sort": "model", "limit": 1}).json()["next_after"]
-    assert "the order 'model', not 'newest'" in api.get("/v1/jobs", params={"after": after}).json()["detail"]
+    assert "sorted by 'model', not by 'newest'" in api.get("/v1/jobs", params={"after": after}).json()["detail"]
 
 
 def test_cancel_and_retry_are_idempotent(api: TestClient, job_body: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.database import seconds_from_now, transaction
 from core.service.jobs.tables import JobRow
 from tests.portal.browserless import Browserless
-from tests.portal.conftest import POLLED_WITHIN, hand_in_key, require_accessible
+from tests.portal.conftest import DESKTOP, PHONE, POLLED_WITHIN, hand_in_key, require_accessible
 
 _SCRIPT = "<script>document.title = 'taken'</script>"
 
@@ -70,6 +70,16 @@ def test_the_list_follows_its_jobs_and_leaves_focus_and_choice_alone(
     first, second = _submit(live_api, job_body), _submit(live_api, job_body)
     portal.clock.install()
     portal.goto("/portal/jobs")
+    width, height = PHONE
+    portal.set_viewport_size({"width": width, "height": height})
+    expect(portal.get_by_role("navigation", name="Main")).to_be_hidden()
+    portal.get_by_text("Menu", exact=True).click()
+    expect(portal.get_by_role("navigation", name="Main")).to_be_visible()
+    for shown in (".of-result", ".id"):
+        seen = portal.locator(f"#{first} {shown}").bounding_box()
+        assert seen is not None and seen["x"] + seen["width"] <= width, (shown, seen)
+    assert seen["height"] < 30, "an id is one line"
+    portal.set_viewport_size({"width": DESKTOP[0], "height": DESKTOP[1]})
     box = portal.get_by_label(f"Compare {first}")
     box.check()
     portal.get_by_label(f"Reuse {first}").focus()

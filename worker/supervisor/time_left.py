@@ -5,6 +5,7 @@ blocks, training steps, tokens. Within a part the time left is the rest of the p
 the work. Later parts take what the estimate says, corrected by how long the work took so far.
 """
 
+import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
