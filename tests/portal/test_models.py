@@ -106,6 +106,25 @@ def test_what_the_service_refuses_is_told_at_the_field_and_nothing_typed_is_lost
     expect(portal.get_by_role("alert")).to_contain_text("can run code when opened")
 
 
+def test_a_folder_is_dropped_on_the_form(portal: Page, folder: Path) -> None:
+    portal.goto("/portal/models/add/upload")
+    area = portal.locator("#upload").bounding_box()
+    assert area is not None
+    drag = {
+        "x": area["x"] + 9,
+        "y": area["y"] + 9,
+        "data": {"items": [], "files": [str(folder)], "dragOperationsMask": 1},
+    }
+    devtools = portal.context.new_cdp_session(portal)
+    for what in ("dragEnter", "dragOver", "drop"):
+        devtools.send("Input.dispatchDragEvent", drag | {"type": what})
+    expect(portal.locator("#notices")).to_contain_text(f"{len(list(folder.iterdir()))} files are chosen.")
+    expect(portal.get_by_label("Name", exact=True)).to_have_value("elm")
+    portal.get_by_role("button", name="Upload", exact=True).click()
+    expect(portal.get_by_role("heading", name="elm")).to_be_visible()
+    expect(portal.get_by_text("uploaded by your team")).to_be_visible()
+
+
 def test_a_refused_upload_is_shown_until_one_of_its_name_is_accepted(portal: Page, folder: Path) -> None:
     weights = folder / "model.safetensors"
     whole = weights.read_bytes()
@@ -152,6 +171,8 @@ def test_a_model_that_a_job_uses_is_not_deleted_and_the_button_says_why(
 ) -> None:
     job = live_api.post("/v1/jobs", json=job_body).json()["id"]
     portal.goto(f"/portal/models/{model}")
+    its_job = portal.get_by_role("region", name="Its jobs").get_by_role("row").filter(has_text="queued")
+    expect(its_job.get_by_role("link")).to_have_attribute("href", f"/portal/jobs/{job}")
     portal.get_by_text("Delete…").click()
     portal.get_by_role("button", name="Delete tiny").click()
     expect(portal.get_by_role("alert")).to_contain_text(f"is needed by job '{job}', which is not over")

@@ -13,6 +13,7 @@ from core.methods.registry import METHODS
 from core.service.discoveries.requests import ask_for
 from core.service.jobs.inspection import inspect
 from core.service.jobs.schemas import InspectBody
+from core.service.jobs.service import list_jobs
 from core.service.registry import service
 from core.service.registry.tables import ModelRow
 from core.service.retention.deletion import delete_registered
@@ -25,6 +26,8 @@ from secateur_wire.jobs import MethodFit
 router = APIRouter(prefix="/models")
 
 _PAGE = 25
+_MOST_JOBS = 10
+"""Newest jobs of a model that its page shows; the list of jobs has all."""
 
 
 @router.get("")
@@ -69,6 +72,7 @@ def _model_page(visit: Visit, name: str, refused: Conflict | None = None) -> Res
     context = {
         "model": service.model_answer(session, row),
         "fits": fits,
+        "jobs": list_jobs(session, caller.team_id, limit=_MOST_JOBS, after=None, model=row.name),
         "unknown": unknown,
         "methods": METHODS,
         "refused": refused,

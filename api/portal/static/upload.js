@@ -57,6 +57,41 @@ form.addEventListener("submit", async (event) => {
   }
 });
 
+// A folder that is dropped on the form is chosen as its files are, and names the model where nothing else does.
+if (form.dataset.kind === "model") {
+  document.getElementById("drop-hint").classList.remove("hidden");
+  form.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    form.classList.add("drop");
+  });
+  form.addEventListener("dragleave", () => form.classList.remove("drop"));
+  form.addEventListener("drop", async (event) => {
+    event.preventDefault();
+    form.classList.remove("drop");
+    const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry()).filter(Boolean);
+    const inside = await Promise.all(entries.map((each) => (each.isDirectory ? entriesOf(each) : [each])));
+    const dropped = new DataTransfer();
+    for (const each of inside.flat()) {
+      if (each.isFile) dropped.items.add(await new Promise((resolve, reject) => each.file(resolve, reject)));
+    }
+    form.elements.files.files = dropped.files;
+    const name = form.elements.name;
+    if (!name.value && entries[0]?.isDirectory) name.value = sendable(entries[0].name).toLowerCase();
+    document.getElementById("notices").textContent = `${dropped.files.length} ${dropped.files.length === 1 ? "file is" : "files are"} chosen.`;
+  });
+}
+
+// A reader gives some entries at a time, and none at the end.
+async function entriesOf(folder) {
+  const reader = folder.createReader();
+  const all = [];
+  for (;;) {
+    const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+    if (!some.length) return all;
+    all.push(...some);
+  }
+}
+
 async function upload() {
   const files = chosen();
   const fields = {};
@@ -163,9 +198,9 @@ function show(done, total) {
 }
 
 function size(bytes) {
-  const units = ["bytes", "KiB", "MiB", "GiB", "TiB"];
-  const unit = Math.min(bytes ? Math.floor(Math.log2(bytes) / 10) : 0, units.length - 1);
-  return `${(bytes / 1024 ** unit).toFixed(unit ? 1 : 0)} ${units[unit]}`;
+  const units = ["B", "kB", "MB", "GB", "TB"]; // as the server's `secateur_wire.sizes.size`
+  const unit = Math.min(bytes ? Math.floor(Math.log10(bytes) / 3) : 0, units.length - 1);
+  return `${(bytes / 1000 ** unit).toFixed(unit ? 1 : 0)} ${units[unit]}`;
 }
 
 // Errors as the server's own pages show them: a summary first, the words at the field too.
