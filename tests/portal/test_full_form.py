@@ -66,6 +66,10 @@ def _submitted(client: httpx.Client, live_api: httpx.Client, fields: dict[str, A
     return job
 
 
+def _open(page: Page, section: str) -> None:
+    page.locator("summary", has_text=section).first.click()
+
+
 def test_only_a_model_named_makes_a_job_that_is_worth_running(
     browserless: httpx.Client, live_api: httpx.Client, model: str, dataset: str
 ) -> None:
@@ -103,6 +107,10 @@ def test_a_filled_form_is_exactly_that_body(
     assert {k: v for k, v in from_form.items() if k not in own} == {k: v for k, v in from_rest.items() if k not in own}
     again = browserless.get(f"/portal/new/full?from={from_rest['id']}&sparsity=0.25").text
     assert 'name="sparsity" value="0.25"' in again and 'value="wanda"' in again
+    added = browserless.get(
+        f"/portal/new/full?from={from_rest['id']}&output.exports=gguf:F16&output.exports=gguf:Q8_0"
+    ).text
+    assert re.findall(r'name="output.exports" value="gguf:(\w+)" checked', added) == ["F16", "Q8_0"]
     assert browserless.get("/portal/new/full?from=job_nothing").status_code == 404
 
 
@@ -211,7 +219,9 @@ def test_the_page_follows_what_is_chosen_and_submits_it(portal: Page, model: str
     portal.clock.run_for(TYPED)
     expect(portal.locator("#outlook")).to_contain_text("25.0 %")
     expect(portal.get_by_label("Sparsity", exact=True)).to_have_value("0.25")
+    _open(portal, "Data")
     portal.get_by_label("Seed").first.fill("7")
+    _open(portal, "Unstructured and semi-structured")
     portal.get_by_label("SparseGPT", exact=True).check()
     portal.clock.run_for(TYPED)
     expect(portal.get_by_text("Parameters of SparseGPT")).to_be_visible()
@@ -263,6 +273,7 @@ def test_check_says_what_it_found_where_somebody_hears_it(portal: Page, model: s
     expect(found).to_contain_text("of memory")
     expect(found).to_be_focused()
     require_accessible(portal)
+    _open(portal, "Data")
     portal.get_by_label("Dataset", exact=True).first.fill("nothing-of-this-name")
     expect(found).to_be_hidden()  # what a check found is not true of another job
     check.press("Enter")

@@ -47,7 +47,7 @@ BODIES: list[dict[str, Any]] = [
         "parameters": {"allocation": "job:abc", "scope": "row", "seed": 5},
         "evaluation": {"datasets": ["a", "org/b:c"], "samples": 4, "sequence_length": 64},
         "gates": {"max_perplexity_ratio": 1.5, "max_latency_ratio": 0.9, "max_bytes": 10**8, "max_bytes_ratio": 0.5},
-        "output": {"format": "packed"},
+        "output": {"format": "packed", "exports": [{"format": "gguf", "types": ["F16", "Q8_0"]}]},
         "queue": "large",
         "priority": -5,
         "time_limit_seconds": 60.5,

@@ -36,6 +36,8 @@ def shown_default(field: Field) -> str:
 def read_value(field: Field, values: list[str]) -> Any:
     """Parse a field's texts into its value. Raises InvalidRequest for invalid JSON or NAME=VALUE."""
     text = values[-1]
+    if field.entry.offers == "exports" and not text.startswith("["):
+        return _exports(values)
     match field.kind:
         case "number":
             return None if field.is_open and text == ALL else _number(text)
@@ -64,6 +66,9 @@ def write_value(field: Field, value: Any) -> list[str]:
     """Return the texts of a field's value; none where an empty field has that value."""
     if value is None:
         return [ALL] if field.is_open else ["null"] if field.kind == "json" else []
+    if field.entry.offers == "exports":
+        texts = [f"{each['format']}:{name}" for each in value for name in each["types"]]
+        return texts if _exports(texts) == value else [json.dumps(value)]
     match field.kind:
         case "choice" if isinstance(value, bool):
             return [json.dumps(value)]
@@ -91,6 +96,15 @@ def _number(text: str) -> int | float | str:
     except ValueError:
         return text
     return text if not math.isfinite(value) else int(value) if value.is_integer() else value
+
+
+def _exports(values: list[str]) -> list[dict[str, Any]]:
+    """Return added files from texts such as gguf:Q8_0, with all types of a format together."""
+    types: dict[str, list[str]] = {}
+    for line in one_a_line(values):
+        form, _, name = line.partition(":")
+        types.setdefault(form, []).append(name)
+    return [{"format": form, "types": names} for form, names in types.items()]
 
 
 def one_a_line(values: list[str]) -> list[str]:

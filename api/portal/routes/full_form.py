@@ -21,6 +21,7 @@ from api.portal.views.reproduce import commands_for
 from api.state import ApiState
 from core.database import transaction
 from core.engine.evaluation.zero_shot_tasks import TASKS
+from core.engine.exporters.registry import ADDED
 from core.methods.registry import METHODS
 from core.service.jobs import service
 from core.service.jobs.idempotency import Answer, IdempotentRequest, answer_once
@@ -161,6 +162,7 @@ def _offered(draft: Draft, choices: _Choices) -> dict[str, list[tuple[str, str]]
             (each.name, f"{count(each.characters)} characters" if each.images is None else f"{each.images} images")
             for each in fitting
         ],
+        "exports": [(f"{form}:{name}", "") for form, each in ADDED.items() for name in each.types],
         "tasks": [(each.id, each.title.partition(": ")[2]) for each in TASKS.values()],
     }
 
@@ -168,6 +170,8 @@ def _offered(draft: Draft, choices: _Choices) -> dict[str, list[tuple[str, str]]
 def _context(request: Request, draft: Draft, choices: _Choices) -> dict[str, Any]:
     url = f"{request.url.scheme}://{request.url.netloc}"
     used = draft.form.lists.keys() | draft.errors.keys()
+    usual = USUAL_METHODS["language-model" if draft.inspection is None else draft.inspection.task]
+    first_method = draft.form.get("method") if draft.method else usual
     return {
         "rows_of": lambda group: rows_of(group, draft.fields),
         "shown_default": shown_default,
@@ -175,6 +179,7 @@ def _context(request: Request, draft: Draft, choices: _Choices) -> dict[str, Any
         "entries": ENTRIES,
         "offered": _offered(draft, choices),
         "names_of": lambda part: [name for name in draft.fields if name.startswith(part)],
+        "has_errors": lambda parts: any(name.partition(".")[0] in parts for name in draft.errors),
         "is_used": lambda names: not used.isdisjoint(names),
         "lines_of": lines_of,
         "once": draft.form.get(ONCE) or secrets.token_hex(8),
@@ -183,6 +188,7 @@ def _context(request: Request, draft: Draft, choices: _Choices) -> dict[str, Any
         "fields": draft.fields,
         "choices": choices,
         "groups": method_groups(),
+        "first_method": first_method,
         "fits": {each.method: each for each in draft.inspection.methods} if draft.inspection else {},
         "usual_methods": {task: METHODS[each].title for task, each in USUAL_METHODS.items()},
         "commands": commands_for(minimal(draft.body), url) if draft.body else None,

@@ -61,12 +61,16 @@
   document.addEventListener("htmx:finally:request", (event) => {
     if (event.target.id === "check") document.getElementById("found").focus();
   });
-  // A link to a field inside closed details opens them.
+  const reveal = (field) => {
+    for (let each = field?.parentElement; each; each = each.parentElement) if (each instanceof HTMLDetailsElement) each.open = true;
+  };
+  // A link to a field inside closed details opens them, and so does a value that the browser refuses to submit.
+  form.addEventListener("invalid", (event) => reveal(event.target), true);
   document.addEventListener("click", (event) => {
     const link = event.target.closest("a[data-field]");
     if (!link) return;
     const field = document.getElementById(link.hash.slice(1));
-    for (let each = field?.parentElement; each; each = each.parentElement) if (each instanceof HTMLDetailsElement) each.open = true;
+    reveal(field);
     field?.focus();
   });
   followAll();

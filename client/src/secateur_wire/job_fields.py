@@ -247,7 +247,8 @@ GROUPS: Final[Mapping[str, tuple[Entry, ...]]] = {
             "--export",
             label="Added files",
             help="Files to add, each run in its own runtime before the job ends: gguf:F16,Q8_0 for llama.cpp.",
-            hint='For llama.cpp: [{"format": "gguf", "types": ["Q8_0"]}]',
+            hint="Each is run in its own runtime before the job ends: gguf is for llama.cpp.",
+            offers="exports",
         ),
     ),
     "running": (
