@@ -7,19 +7,9 @@ from datetime import datetime
 from typing import Any
 
 from secateur_wire.progress import between, seconds_range
+from secateur_wire.sizes import size as size
 
-_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 _NONE = "–"
-
-
-def size(value: float | None) -> str:
-    """Format bytes: 1.5 GiB."""
-    if value is None:
-        return _NONE
-    unit = 0
-    while abs(value) >= 1024 and unit < len(_UNITS) - 1:
-        value, unit = value / 1024, unit + 1
-    return f"{value:,.0f} {_UNITS[unit]}" if unit == 0 or value >= 100 else f"{value:,.1f} {_UNITS[unit]}"
 
 
 def count(value: float | None) -> str:

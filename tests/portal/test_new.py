@@ -157,4 +157,4 @@ def test_what_a_job_made_is_offered_with_its_size(
         values = {"status": "succeeded", "metrics": metrics, "finished_at": func.clock_timestamp()}
         session.execute(update(JobRow).where(JobRow.id == job).values(**values))
     page = somebody.main("/portal/new?search=pruned")
-    assert f'value="job:{job}"' in page and "11.5 k parameters not zero, 2.0 KiB" in page
+    assert f'value="job:{job}"' in page and "11.5 k parameters not zero, 2.0 kB" in page

@@ -53,11 +53,11 @@ def test_added_files_have_their_bytes_and_speed_beside_the_dense_model_s() -> No
     speed = rates | {"prompt_tokens": 128, "decoded_tokens": 32, "rounds": 5, "threads": 2, "dense_bytes": 2_000_000}
     exported = {"file": "m.gguf", "format": "gguf", "type": "Q8_0", "bytes": 1_500_000, "kl": 0.0012, "top_1": 0.99}
     without, with_speed = (metrics(exports=[exported | more]) for more in ({}, {"speed": speed}))
-    assert [row.pruned for row in evaluation_rows(without) if "m.gguf" in row.what] == ["1.4 MiB"]
+    assert [row.pruned for row in evaluation_rows(without) if "m.gguf" in row.what] == ["1.5 MB"]
     rows = [row for row in evaluation_rows(with_speed) if "m.gguf" in row.what]
     likeness = "KL divergence 0.0012 from the artifact; the same likeliest token for 99.0 %"
     assert rows == [
-        Row("m.gguf", "1.9 MiB", "1.4 MiB", "× 0.750", likeness),
+        Row("m.gguf", "2.0 MB", "1.5 MB", "× 0.750", likeness),
         Row(
             "m.gguf, reading a prompt of 128 tokens",
             "100 tokens/s", "104 tokens/s", "no difference seen", "× 1.04, within the noise of ± 5 %",

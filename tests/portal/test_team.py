@@ -57,7 +57,7 @@ def test_quotas_are_told_in_words_and_the_trail_says_who_did_what_from_where(
         set_limits(session, "gardeners", {"max_queued": 4, "max_stored_bytes": 2**30})
     key = live_api.post("/v1/keys", json={"name": "spare"}).json()["id"]
     portal.goto("/portal/team")
-    expect(portal.get_by_role("row", name="Stored models")).to_contain_text("1.0 GiB")
+    expect(portal.get_by_role("row", name="Stored models")).to_contain_text("1.1 GB")
     expect(portal.get_by_role("meter", name="Jobs that wait")).to_be_visible()
     expect(portal.get_by_role("row", name="Jobs that run")).to_contain_text("no limit")
     require_accessible(portal)

@@ -8,7 +8,7 @@ import typer
 from pydantic import JsonValue
 
 from secateur.cli.output import JsonOption, explain, moment, print_json, print_table
-from secateur.formatting import size
+from secateur_wire.sizes import size
 from worker.cli.errors import USAGE, local_instance
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from core.device_kinds import CPU, CUDA, device_kind
 from core.service.jobs.broker import broker_answers, celery_app
 from core.settings import Settings
 from core.storage import open_store
-from secateur.formatting import size
+from secateur_wire.sizes import size
 from worker.devices import Device, DeviceReader, ask
 from worker.doctor.finding import Finding, missing, ok, warning
 from worker.doctor.packages import check_gguf_extra, check_server_packages, check_versions, check_worker_extra

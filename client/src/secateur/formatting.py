@@ -1,7 +1,9 @@
 """Formats of figures for people."""
 
 import re
-from collections.abc import Sequence
+from typing import Final
+
+_COUNTS: Final = ("", " k", " M", " G", " T")
 
 
 def number(value: float | None) -> str:
@@ -31,12 +33,12 @@ def milliseconds(value: float | None) -> str:
 
 def count(value: float | None) -> str:
     """Format a large number: 135 million as `134.5 M`."""
-    return "–" if value is None else _scaled(value, 1000, ("", " k", " M", " G", " T"))
-
-
-def size(value: float | None) -> str:
-    """Format bytes in powers of 1000."""
-    return "–" if value is None else _scaled(value, 1000, (" B", " kB", " MB", " GB", " TB"))
+    if value is None:
+        return "–"
+    unit = 0
+    while abs(value) >= 1000 and unit < len(_COUNTS) - 1:
+        value, unit = value / 1000, unit + 1
+    return f"{value:.0f}{_COUNTS[unit]}" if unit == 0 else f"{value:.1f}{_COUNTS[unit]}"
 
 
 def share(value: float | None, stderr: float | None = None) -> str:
@@ -47,11 +49,3 @@ def share(value: float | None, stderr: float | None = None) -> str:
 def printable(text: str) -> str:
     """Replace control characters in foreign text, which a terminal would obey; tabs and line ends stay."""
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", text)
-
-
-def _scaled(value: float, step: int, units: Sequence[str]) -> str:
-    unit = 0
-    while abs(value) >= step and unit < len(units) - 1:
-        value /= step
-        unit += 1
-    return f"{value:.0f}{units[unit]}" if unit == 0 else f"{value:.1f}{units[unit]}"

@@ -6,8 +6,9 @@ from typing import Final, Literal
 
 from pydantic import JsonValue
 
-from secateur.formatting import count, milliseconds, number, share, size, times
+from secateur.formatting import count, milliseconds, number, share, times
 from secateur_wire.metrics import LossFigure, Metrics
+from secateur_wire.sizes import size
 
 Unit = Literal["number", "share", "count", "bytes", "milliseconds"]
 

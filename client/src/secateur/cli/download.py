@@ -10,8 +10,8 @@ from secateur.cli.identifiers import JobArgument
 from secateur.cli.output import JsonOption, connect, print_json, say
 from secateur.cli.transfer import transfer_bars
 from secateur.errors import DownloadError
-from secateur.formatting import size
 from secateur_wire.jobs import ArtifactFile
+from secateur_wire.sizes import size
 
 
 def download(

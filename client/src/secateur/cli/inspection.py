@@ -5,9 +5,10 @@ from pydantic import JsonValue
 from secateur.cli.options import JobOptions, job_body, takes_job_options
 from secateur.cli.output import JsonOption, WaitPrinter, connect, print_json, print_pairs, print_table
 from secateur.cli.submit import ModelArgument
-from secateur.formatting import count, size
+from secateur.formatting import count
 from secateur_wire.jobs import Estimate, Inspection
 from secateur_wire.progress import between, seconds_range
+from secateur_wire.sizes import size
 
 
 @takes_job_options()

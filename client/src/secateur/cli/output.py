@@ -15,13 +15,14 @@ from rich.text import Text
 
 from secateur.client import Client
 from secateur.errors import ApiError
-from secateur.formatting import duration, percent, size
+from secateur.formatting import duration, percent
 from secateur.jobs import Job
 from secateur.metrics_table import figures
 from secateur_wire.discoveries import Discovery
 from secateur_wire.job_options import option_of
 from secateur_wire.metrics import Alternative, Metrics, TargetReached
 from secateur_wire.progress import between
+from secateur_wire.sizes import size
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
 

@@ -22,12 +22,12 @@ from secateur.cli.unfinished import RECORD, OutputFolder, PruneRequest, output_f
 from secateur.cli.watch import INTERRUPTED, show_end, show_progress
 from secateur.client import Client
 from secateur.errors import ApiError, DownloadError, NotFound, SecateurError
-from secateur.formatting import size
 from secateur.jobs import Job
 from secateur.operations.calls import new_key
 from secateur.summary import exit_code
 from secateur_wire.jobs import ArtifactFile
 from secateur_wire.plans import Goal
+from secateur_wire.sizes import size
 
 SERVER_ERROR: Final = 500
 """Lowest HTTP status after which it is unknown whether the server executed the request; lower ones refuse it."""

@@ -20,8 +20,8 @@ from secateur.cli.output import (
     say,
 )
 from secateur.client import Client
-from secateur.formatting import size
 from secateur_wire.publications import Publication
+from secateur_wire.sizes import size
 
 FAILED: Final = 1
 INTERRUPTED: Final = 130

@@ -9,10 +9,11 @@ import typer
 from secateur.cli.options import with_options
 from secateur.cli.output import JsonOption, age, connect, explain, print_json, print_pairs, print_table, say
 from secateur.cli.transfer import UploadBars, transfer_bars
-from secateur.formatting import count, size
+from secateur.formatting import count
 from secateur.uploads import model_files
 from secateur_wire.datasets import Dataset, DatasetFormat
 from secateur_wire.models import Model
+from secateur_wire.sizes import size
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="What jobs will call it.")]
 NameOfArgument = Annotated[str, typer.Argument(metavar="NAME", help="What jobs call it.")]

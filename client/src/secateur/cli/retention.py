@@ -7,8 +7,8 @@ import typer
 
 from secateur.cli.options import named_values, with_options
 from secateur.cli.output import JsonOption, connect, moment, print_json, print_pairs, print_table, say
-from secateur.formatting import size
 from secateur_wire.retention import ArtifactVerdict, Figure, Group, KeepBest, KeepTagged, Retention, RetentionPolicy
+from secateur_wire.sizes import size
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import typer
 from secateur.cli.credentials import needed_credential
 from secateur.cli.identifiers import complete_object
 from secateur.cli.output import JsonOption, age, connect, explain, moment, print_json, print_pairs, print_table, say
-from secateur.formatting import size
 from secateur_wire.fleet import Worker
+from secateur_wire.sizes import size
 from secateur_wire.teams import AuditEntry, HubToken
 
 
