@@ -11,7 +11,8 @@ from secateur_wire.plans import Goal
 class PlanOffer:
     """Job that a method offers for `goals` on models of a task; the planner tries offers in ascending order of `place`.
 
-    `sequences` is the number of calibration sequences.
+    `sequences` is the number of calibration sequences. With `needs_files` the job is offered only where added files can
+    be written, whose bytes then count.
     """
 
     goals: tuple[Goal, ...]
@@ -22,3 +23,4 @@ class PlanOffer:
     parameters: JsonObject = field(default_factory=dict)
     layout: str = "uniform"
     sequences: int = 32
+    needs_files: bool = False

@@ -32,6 +32,7 @@ from worker.samples.language import CALIBRATION, EVALUATION
 Sessions = sessionmaker[Session]
 MODELS: dict[str, Description] = {
     "smol": llama(),
+    "wide": llama().model_copy(update={"dtype": "float32", "bytes": 2 * llama().bytes}),
     "large": llama(layers=32, hidden=4096, intermediate=11008, heads=32, groups=8, words=32000),
     "odd": llama(layers=3, hidden=66, intermediate=198, heads=3, groups=3, words=100),
     "narrow": llama(layers=1, hidden=16, intermediate=8, heads=2, groups=2, words=64),
@@ -297,6 +298,47 @@ def test_a_measured_recovery_and_written_files_are_known_to_later_plans(desk: De
     assert size.job["output"] == {"format": "packed", "exports": [{"format": "gguf", "types": ["Q8_0"]}]}
     assert "53% of the bytes" in str(choice(size, "output.exports").value)
     assert "exports" not in str(desk.plan("gradients", "size", amount=0.2).job["output"]), "llama.cpp has it not"
+
+
+def test_what_needs_no_pruning_is_set_beside_and_offered_where_it_is_smaller(desk: Desk) -> None:
+    desk.register("my-calibration", "my-articles")
+    counted = {"dense in bfloat16": 269_030_016, "dense as gguf Q8_0": 143_025_408}
+    for goal in ("speed", "size", "sparsity"):
+        planned = desk.plan("wide", goal)
+        assert {each.name: each.bytes for each in planned.alternatives} == counted
+    size, speed = desk.plan("wide", "size"), desk.plan("wide", "speed", keep_quality=1.1)
+    assert (
+        size.job["output"] == {"format": "packed", "dtype": "bfloat16"} and size.figures["bytes_ratio"].estimate < 0.4
+    )
+    assert "Not worth pruning for size: take the dense model as gguf Q8_0, which has 26.6 %" in size.summary
+    assert size.instead is not None and size.instead["output"] == {"dtype": "bfloat16"}, (
+        "no worker is known to write it"
+    )
+    assert speed.amount is not None and speed.amount < 0.05 and "less than 5 % goes" in speed.summary
+    assert "10 minutes" in choice(speed, "recovery").reason and speed.instead is None
+    assert desk.plan("wide", "size", amount=0.3).job["output"] == {"format": "packed"}, "bfloat16 alone removes more"
+
+    file = {
+        "file": "model-Q8_0.gguf",
+        "format": "gguf",
+        "type": "Q8_0",
+        "bytes": 144_811_712,
+        "kl": 4e-4,
+        "top_1": 0.99,
+    }
+    body = {"model": "wide", "method": "none", "output": {"exports": [{"format": "gguf", "types": ["Q8_0"]}]}}
+    stored = desk.ended_job(body, {"exports": [file]})
+    size = desk.plan("wide", "size")
+    assert size.job["pattern"] == "structured" and size.instead is None
+    assert size.job["output"] == {"dtype": "bfloat16", "exports": body["output"]["exports"]}
+    assert size.amount is not None and size.figures["bytes_ratio"].estimate == pytest.approx(1 - size.amount, abs=0.01)
+    assert size.figures["bytes_ratio"].estimate < 0.25 and "and write gguf Q8_0" in size.summary
+    measured = next(each for each in size.alternatives if each.name == "dense as gguf Q8_0")
+    assert (measured.bytes, measured.kl, measured.basis) == (file["bytes"], 4e-4, f"measured by {stored}")
+    kept = desk.plan("wide", "size", keep_quality=1.1)
+    assert kept.instead is not None and kept.instead["output"] == body["output"] and "KL 0.0004" in kept.summary
+    with transaction(desk.sessions) as session:
+        assert submit(desk.context(session), JobBody.model_validate(kept.instead)).method == "none"
 
 
 PATTERNS = st.sampled_from([None, "unstructured", "2:4", "1:4", "4:8"])

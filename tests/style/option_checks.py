@@ -25,6 +25,9 @@ _ID_LISTS = ("PatternFamily", "Removed")
 _OTHER_LISTS = frozenset({"goal", "row", "stage", "task"})
 """Names of values that are of other lists, whose words are the same: a stage and a method are called 'recover'."""
 
+_WORDS_OF_OTHER_LISTS = frozenset({"none"})
+"""Ids that many other lists have too, such as what a method reads, and which heads go."""
+
 _ASKED, _COMPARED, _TASK = "option_class_asked_for", "id_compared", "task_asked_for"
 RULES = {
     _ASKED: "isinstance, issubclass, match, type(x) is or hasattr of an option class, outside its room",
@@ -146,7 +149,7 @@ def _rule_of(definitions: Definitions, source: Source, value: str | ast.expr) ->
         return _COMPARED if is_pattern and not is_own else None
     if value in _TASKS:
         return None if file.startswith(_DESCRIPTIONS) else _TASK
-    return _COMPARED if value in definitions.ids and not is_own else None
+    return _COMPARED if value in definitions.ids - _WORDS_OF_OTHER_LISTS and not is_own else None
 
 
 def _asked(node: ast.AST) -> Iterator[ast.expr]:

@@ -24,6 +24,7 @@ from core.service.jobs.comparison import (
     compare_jobs,
     is_same_in_all,
 )
+from secateur_wire.metrics import Alternative
 from secateur_wire.sweeps import Cost
 
 router = APIRouter()
@@ -57,6 +58,7 @@ def compare_page(
         "findings": findings(models, comparison.trade_off.quality),
         "differences": differences(comparison.fields),
         "comparison": comparison,
+        "alternatives": _alternatives(comparison),
         "ids": ids,
         "labels": labels,
         "fields": [each for each in comparison.fields if all_fields or each.differs],
@@ -147,6 +149,13 @@ class _Address:
 
 def _distinct(ids: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(each.strip() for each in ids if each.strip()))
+
+
+def _alternatives(comparison: Comparison) -> list[Alternative]:
+    """Return the alternatives to pruning where all jobs are on one model; empty otherwise."""
+    if len({job.model_revision for job in comparison.jobs}) > 1:
+        return []
+    return next((job.measured.alternatives for job in comparison.jobs if job.measured.alternatives), [])
 
 
 def _known(layers: LayerFigures, figure: LayerQuantity) -> bool:

@@ -29,6 +29,7 @@ from core.service.plans.service import looked_up, plan
 from core.service.sources.hub_search import HubMatch
 from core.service.teams.principal import Principal
 from core.validation import describe_error
+from secateur_wire.base import JsonObject
 from secateur_wire.discoveries import Discovery
 from secateur_wire.errors import ApiError, InvalidRequest, NotDiscovered
 from secateur_wire.plans import Goal, Plan, PlanBody
@@ -177,8 +178,7 @@ def _matches_page(
 
 def _context(form: Form, planned: _PlannedJob, choices: list[ModelChoice]) -> dict[str, Any]:
     plan, model = planned.plan, planned.description
-    body = None if plan is None else form_of_body(JobBody.model_validate(plan.job))
-    fields = [] if body is None else [(name, value) for name, values in body.lists.items() for value in values]
+    fields = [] if plan is None else _fields(plan.job)
     return {
         "search": form.get(_SEARCH),
         "choices": choices,
@@ -192,8 +192,17 @@ def _context(form: Form, planned: _PlannedJob, choices: list[ModelChoice]) -> di
         "quality": None if plan is None else expected_quality(plan),
         "estimates_from": "" if plan is None else estimates_from(plan),
         "job": urlencode([*fields, (ONCE, secrets.token_hex(8))]),
+        "instead_fields": []
+        if plan is None or plan.instead is None
+        else [*_fields(plan.instead), (ONCE, secrets.token_hex(8))],
         "change": f"/portal/new/full?{urlencode(fields or [(_MODEL, planned.answers.model)])}",
     }
+
+
+def _fields(job: JsonObject) -> list[tuple[str, str]]:
+    """Return the fields of the full form for a job's body."""
+    form = form_of_body(JobBody.model_validate(job))
+    return [(name, value) for name, values in form.lists.items() for value in values]
 
 
 def _read_answers(form: Form) -> _Answers:

@@ -77,6 +77,17 @@ INFO = MethodInfo(
     cost=ADMMCost(),
     offers=(
         PlanOffer(
+            goals=("size",),
+            place=5,
+            reason="of what removes whole channels, it loses least at a size; zeros take room in such a file, "
+            "removed parts take none",
+            pattern="structured",
+            parameters={"budget": "quick"},
+            sequences=128,
+            usual=0.2,
+            needs_files=True,
+        ),
+        PlanOffer(
             goals=("size", "sparsity"),
             place=10,
             reason="it loses least of all methods measured here, and needs neither labels nor training",

@@ -1,4 +1,7 @@
-"""Method `none`, which prunes nothing: the pass measures the model and counts its zeros."""
+"""Method `none`, which prunes nothing: the pass measures the model and counts its zeros.
+
+It is the dense model that pruned ones are compared with at the same size, as Blalock 2020 (arXiv:2003.03033) asks for.
+"""
 
 from collections.abc import Callable, Sequence
 

@@ -55,11 +55,11 @@ def job_with_measured(session: Session, team_id: str, job: Job) -> Job:
 def _measured(job: Job, dense_bytes: int) -> list[Alternative]:
     """Return the copies that a job wrote, each with its measured bytes and quality."""
     metrics, dtype = job.measured, job.output.dtype
-    found = []
+    copies = []
     if dtype != "keep" and metrics.bytes is not None and metrics.bytes.artifact:
         ratios = [each.ratio for each in metrics.perplexity.values() if each.ratio is not None]
         size = metrics.bytes.artifact
-        found.append(
+        copies.append(
             Alternative(
                 name=f"dense in {dtype}",
                 output={"dtype": dtype},
@@ -70,7 +70,7 @@ def _measured(job: Job, dense_bytes: int) -> list[Alternative]:
             )
         )
     if dtype == "keep":
-        found += [
+        copies += [
             Alternative(
                 name=f"dense as {each.format} {each.type}",
                 output={"exports": [{"format": each.format, "types": [each.type]}]},
@@ -82,4 +82,4 @@ def _measured(job: Job, dense_bytes: int) -> list[Alternative]:
             )
             for each in metrics.exports
         ]
-    return found
+    return copies

@@ -3,7 +3,7 @@
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from core.engine.architectures.describe import Description, stored_as
 from core.engine.options.patterns import parse_pattern
@@ -16,6 +16,24 @@ PACKED = "packed"
 _MOST_ZEROS = 0.95
 _PRECISION = 1e-4
 """Step of a sparsity that is computed from bytes."""
+
+
+@dataclass(frozen=True)
+class ArtifactForm:
+    """ArtifactForm of a planned artifact.
+
+    `file_bytes` is set where an added file is what counts: the bytes of the unpruned model in such a file.
+    """
+
+    format: str = "dense"
+    dtype: StoredDtype = "keep"
+    file_bytes: int | None = None
+
+    def stored_bytes(self, description: Description, request: ResolvedRequest, sparsity: float) -> int:
+        """Return the bytes of a model after a request with this sparsity, in this form."""
+        stored = stored_as(description, self.dtype)
+        left, size = expected_size(stored, request, self.format, sparsity=sparsity)
+        return size if self.file_bytes is None else round(self.file_bytes * left / description.parameters)
 
 
 @dataclass(frozen=True)
@@ -55,22 +73,23 @@ class Scale:
         return (below if amount - below < above - amount else above), above - below
 
     def amounts(self, step: float) -> list[float]:
-        """Return the possible amounts, in steps."""
+        """Return the possible amounts, in steps of about so much of what can go."""
         if self.fixed is not None:
             return [self.fixed]
+        step /= max(1, round(self.slope))
         steps = (round(number * step, 6) for number in range(1, math.ceil(1 / step)))
         return [each for each in steps if self.least <= each <= self.most]
 
 
-def scale_for(goal: Goal, description: Description, request: ResolvedRequest, dtype: StoredDtype) -> Scale:
-    """Return the scale of a goal for a request that fits the model, whose artifact is stored in a dtype."""
+def scale_for(goal: Goal, description: Description, request: ResolvedRequest, form: ArtifactForm) -> Scale:
+    """Return the scale of a goal for a request that fits the model, and for the form of its artifact."""
     if request.shrinks:
-        return _of_parameters(description, request)
+        scale = _of_parameters(description, request)
+        return scale if form.file_bytes is None else _of_file(scale, form.file_bytes / description.bytes)
     fixed = parse_pattern(request.pattern).sparsity
     if goal == "size":
         dense = description.bytes
-        stored = stored_as(description, dtype)
-        start, half = (expected_size(stored, request, PACKED, sparsity=each)[1] for each in (0.0, 0.5))
+        start, half = (form.stored_bytes(description, request, each) for each in (0.0, 0.5))
         slope = dense / (2 * (start - half))
         offset = (start - dense) / (2 * (start - half))
         least = max(math.ceil(-100 * offset / slope) / 100, 0.0) + 0.01
@@ -86,3 +105,10 @@ def _of_parameters(description: Description, request: ResolvedRequest) -> Scale:
     most = (steps or request.removal.reachable(cut))[-1]
     reach = description.parameters / description.prunable_parameters
     return Scale(steps[1] if len(steps) > 1 else 0.01, most, reach=reach, steps=steps)
+
+
+def _of_file(scale: Scale, ratio: float) -> Scale:
+    """Return the scale of the bytes of an added file that takes `ratio` of the dense bytes if nothing is removed."""
+    offset, slope = 1 - 1 / ratio, 1 / ratio
+    least, most, *steps = ((each - offset) / slope for each in (scale.least, scale.most, *scale.steps))
+    return replace(scale, least=least, most=most, offset=offset, slope=slope, steps=steps)

@@ -6,18 +6,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
-from core.engine.architectures.describe import Description, stored_as
+from core.engine.architectures.describe import Description
 from core.engine.exporters.registry import OFFERED
 from core.pipeline.recipes.request import ResolvedRequest
-from core.pipeline.recipes.sizes import expected_size
-from core.service.plans.amounts import PACKED, Scale
+from core.service.plans.amounts import ArtifactForm, Scale
 from core.service.plans.curves import CurvePlace, ExpectedExcess, Slope, expected_excess
 from core.service.plans.evidence import Evidence, Question, evidence_for, slope_for
 from core.service.plans.outcomes import Latency, Outcome
 from core.service.plans.past_jobs import DensePerplexity
-from secateur_wire.job_body import StoredDtype
 from secateur_wire.jobs import Estimate
-from secateur_wire.plans import FigureName, Goal, PlanFigure
+from secateur_wire.plans import FigureName, PlanFigure
 from secateur_wire.progress import MOST_FACTOR, seconds_range
 
 _LATENCY_FIGURES: Final[Mapping[Latency, FigureName]] = {"prefill": "prefill_ratio", "decode": "decode_ratio"}
@@ -134,22 +132,16 @@ def bits_per_byte_figure(perplexity: PlanFigure, dense: DensePerplexity) -> Plan
 
 
 def size_figure(
-    description: Description,
-    request: ResolvedRequest,
-    goal: Goal,
-    scale: Scale,
-    amount: float,
-    dtype: StoredDtype,
+    description: Description, request: ResolvedRequest, form: ArtifactForm, scale: Scale, amount: float
 ) -> PlanFigure:
-    """Return the bytes of the artifact's weights as stored in its files, in a dtype."""
-    form = PACKED if goal == "size" else "dense"
+    """Return the bytes of the artifact's weights as stored in its files, or of the added file that counts."""
     nearest, step = scale.rounded(amount)
-    stored = stored_as(description, dtype)
-    _, expected = expected_size(stored, request, form, sparsity=scale.sparsity(nearest))
-    ratio = expected / description.bytes
-    kept = "its own type" if dtype == "keep" else dtype
+    ratio = form.stored_bytes(description, request, scale.sparsity(nearest)) / description.bytes
+    kept = "its own type" if form.dtype == "keep" else form.dtype
     basis = f"counted: what is left of every tensor, in {kept}"
-    if OFFERED[form].leaves_out_zeros:
+    if form.file_bytes is not None:
+        basis = "counted: what is left of the sizes of the dense model's tensors in the added file"
+    if OFFERED[form.format].leaves_out_zeros:
         basis = f"counted: a bit for every weight that may be zero, and the others in {kept}"
     return PlanFigure(
         estimate=ratio, low=max(ratio - step, 0.0), high=min(ratio + step, 1.0), source="account", count=0, basis=basis

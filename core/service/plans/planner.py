@@ -21,7 +21,7 @@ from core.service.jobs.resolution.job import ResolvedJob, resolve_job
 from core.service.jobs.resolution.model import ResolvedModel
 from core.service.jobs.schemas import JobBody
 from core.service.plans import wording
-from core.service.plans.amounts import PACKED, Scale, scale_for
+from core.service.plans.amounts import PACKED, ArtifactForm, Scale, scale_for
 from core.service.plans.assumptions import usual_amount
 from core.service.plans.candidates import JobCandidate
 from core.service.plans.evidence import Question
@@ -40,7 +40,6 @@ from core.service.plans.wording import best_alternative, choice, choose_recovery
 from secateur_wire.base import JsonObject
 from secateur_wire.datasets import Dataset
 from secateur_wire.errors import DoesNotFit, InvalidRequest, SecateurError
-from secateur_wire.job_body import StoredDtype
 from secateur_wire.jobs import Estimate
 from secateur_wire.metrics import Alternative
 from secateur_wire.plans import FigureName, Plan, PlanBody, PlanChoice, PlanFigure, PlanPoint
@@ -80,33 +79,37 @@ class Planner:
         if not get_method(candidate.method).prunes:
             return self._measuring(chosen)
         request = self._fits(chosen)
-        scale, dtype = self._scale(request)
+        scale, form = self._scale(request)
         losses, recovered = self._loss_estimates(request, chosen)
         amount, why = self._amount(scale, losses)
         recovery, recovery_choice = choose_recovery(
-            description, body.goal, amount, losses.ratio(scale.share(amount)), chosen.calibrated_on
+            description,
+            losses.ratio(scale.share(amount)),
+            chosen.calibrated_on,
+            shrinks=request.shrinks,
+            is_little=scale.sparsity(amount) < wording.WORTH,
         )
         try:
-            resolved, estimate = self._resolved(chosen, scale.sparsity(amount), recovery, dtype)
+            resolved, estimate = self._resolved(chosen, scale.sparsity(amount), recovery, form)
         except DoesNotFit:
             if recovery is None:
                 raise
             recovery, recovery_choice = None, choice("recovery", None, "no worker has the memory to train this model")
-            resolved, estimate = self._resolved(chosen, scale.sparsity(amount), None, dtype)
+            resolved, estimate = self._resolved(chosen, scale.sparsity(amount), None, form)
         is_measured = recovery_of(recovery) in recovered
         if is_measured:
             losses = recovered[str(recovery_of(recovery))]
         dense = dense_perplexity(
             self.context.session, self.context.team_id, self.model.revision, chosen.evaluated_on, self.until
         )
-        expected = partial(self._expected, request, scale, losses, dtype, dense)
+        expected = partial(self._expected, request, scale, losses, form, dense)
         figures, wide = split_by_band({**expected(amount), **_time(estimate)})
-        job = self._job(chosen, scale.sparsity(amount), recovery, dtype)
-        choices = [*self._choices(request, amount, why, chosen, dtype), recovery_choice]
+        job = self._job(chosen, scale.sparsity(amount), recovery, form)
+        choices = [*self._choices(request, amount, why, chosen, form), recovery_choice]
         better = best_alternative(body.goal, description, figures, self.alternatives)
         sentences = [
             wording.summary(self.model.name, body.goal, resolved.recipe, amount, figures),
-            wording.not_worth(body.goal, amount, figures, better),
+            wording.not_worth(scale.sparsity(amount), figures, better),
         ]
         return Plan(
             model=body.model,
@@ -131,37 +134,54 @@ class Planner:
             instead=None if better is None else self._instead(better, chosen),
         )
 
-    def _scale(self, request: ResolvedRequest) -> tuple[Scale, StoredDtype]:
-        """Return the scale of amounts, and the dtype of the artifact: a narrower one where size or speed is the goal.
+    def _scale(self, request: ResolvedRequest) -> tuple[Scale, ArtifactForm]:
+        """Return the scale of amounts, and the form of the artifact: a narrower dtype where size or speed is the goal.
 
-        An amount of bytes that the dtype alone would remove is planned without it.
+        An amount of bytes that the dtype alone would remove is planned without it; where the added file alone would
+        remove it, InvalidRequest is raised.
         """
         body, description = self.body, self.model.description
-        dtype = narrower_dtype(description) if body.goal in ("speed", "size") else "keep"
-        scale = scale_for(body.goal, description, request, dtype)
+        form = ArtifactForm(dtype=narrower_dtype(description) if body.goal in ("speed", "size") else "keep")
+        if body.goal == "size":
+            form = replace(form, format=PACKED)
+            if request.shrinks:
+                form = replace(form, format="dense", file_bytes=self._file_bytes())
+        scale = scale_for(body.goal, description, request, form)
         if body.goal == "size" and body.amount is not None and body.amount < scale.least:
-            dtype = "keep"
-            scale = scale_for(body.goal, description, request, dtype)
-        return scale, dtype
+            if form.file_bytes is not None:
+                raise InvalidRequest(
+                    f"amount: an added file of the dense model removes {scale.least:.4g} of the bytes without pruning",
+                    param="amount",
+                )
+            form = replace(form, dtype="keep")
+            scale = scale_for(body.goal, description, request, form)
+        return scale, form
+
+    def _file_bytes(self) -> int:
+        """Return the bytes of the unpruned model in the added files of this plan; raises InvalidRequest if unknown."""
+        for each in self.alternatives:
+            if each.output.get("exports") == list(self.exports):
+                return each.bytes
+        raise InvalidRequest("output.exports: the size of this file is not known", param="output.exports")
 
     def _instead(self, better: Alternative, chosen: Texts) -> JsonObject:
         """Return the body of a job that makes an alternative, which workers here are known to be able to."""
         able = [each for each in self.alternatives if self.is_writing or "exports" not in each.output]
-        made = better if better in able else next(iter(able), better)
+        offered = better if better in able else next(iter(able), better)
         job: dict[str, Any] = {"model": self.body.model, "method": STORING[0]}
         if chosen.evaluation:
             job["evaluation"] = dict(chosen.evaluation)
-        return job | {"output": dict(made.output)}
+        return job | {"output": dict(offered.output)}
 
     def _measuring(self, chosen: Texts) -> Plan:
         """Return the plan of a job that measures and removes nothing."""
-        resolved, estimate = self._resolved(chosen, None, None, "keep")
+        resolved, estimate = self._resolved(chosen, None, None, ArtifactForm())
         figures, wide = split_by_band(_time(estimate))
         return Plan(
             model=self.body.model,
             goal=self.body.goal,
             amount=None,
-            job=self._job(chosen, None, None, "keep"),
+            job=self._job(chosen, None, None, ArtifactForm()),
             summary=wording.summary(self.model.name, self.body.goal, resolved.recipe, None, figures),
             choices=[*self._method_choices(), *chosen.choices],
             figures=figures,
@@ -274,7 +294,7 @@ class Planner:
         )
 
     def _job(
-        self, chosen: Texts, sparsity: float | None, recovery: JsonObject | None, dtype: StoredDtype
+        self, chosen: Texts, sparsity: float | None, recovery: JsonObject | None, form: ArtifactForm
     ) -> JsonObject:
         """Return the body of the job, without defaults."""
         candidate, keep_quality = self.candidate, self.body.keep_quality
@@ -292,10 +312,10 @@ class Planner:
         if keep_quality is not None and chosen.evaluated_on is not None:
             job["gates"] = {"max_perplexity_ratio": keep_quality}
         output: dict[str, Any] = {}
-        if self.body.goal == "size":
-            output["format"] = PACKED
-        if dtype != "keep":
-            output["dtype"] = dtype
+        if form.format != "dense":
+            output["format"] = form.format
+        if form.dtype != "keep":
+            output["dtype"] = form.dtype
         if candidate.layout != "uniform":
             output["layout"] = candidate.layout
         if self.exports:
@@ -305,10 +325,10 @@ class Planner:
         return job
 
     def _resolved(
-        self, chosen: Texts, sparsity: float | None, recovery: JsonObject | None, dtype: StoredDtype
+        self, chosen: Texts, sparsity: float | None, recovery: JsonObject | None, form: ArtifactForm
     ) -> tuple[ResolvedJob, Estimate]:
         """Return the job resolved as by a submit, with its estimate; raises the errors of a submit."""
-        job = JobBody.model_validate(self._job(chosen, sparsity, recovery, dtype))
+        job = JobBody.model_validate(self._job(chosen, sparsity, recovery, form))
         try:
             resolved = resolve_job(self.context, job)
         except SecateurError as error:
@@ -335,7 +355,7 @@ class Planner:
         request: ResolvedRequest,
         scale: Scale,
         losses: LossEstimates,
-        dtype: StoredDtype,
+        form: ArtifactForm,
         dense: DensePerplexity | None,
         amount: float,
     ) -> dict[FigureName, PlanFigure]:
@@ -346,13 +366,13 @@ class Planner:
             figures["perplexity_ratio"] = ratio
             if dense is not None:
                 figures["bits_per_byte_ratio"] = bits_per_byte_figure(ratio, dense)
-        figures["bytes_ratio"] = size_figure(self.model.description, request, self.body.goal, scale, amount, dtype)
+        figures["bytes_ratio"] = size_figure(self.model.description, request, form, scale, amount)
         if request.shrinks:
             figures |= losses.latency(scale.share(amount))
         return figures
 
     def _choices(
-        self, request: ResolvedRequest, amount: float, why: str, chosen: Texts, dtype: StoredDtype
+        self, request: ResolvedRequest, amount: float, why: str, chosen: Texts, form: ArtifactForm
     ) -> list[PlanChoice]:
         candidate, body = self.candidate, self.body
         choices = [
@@ -364,9 +384,7 @@ class Planner:
         if "budget" in candidate.parameters:
             budget = candidate.parameters["budget"]
             choices.append(choice("parameters.budget", budget, "what was measured; others take longer"))
-        if dtype != "keep":
-            choices.append(choice("output.dtype", dtype, "half the bytes of float32, at almost no cost"))
-        choices += form_choices(self.model.description, body.goal, self.exports)
+        choices += form_choices(self.model.description, body.goal, form, self.exports)
         if body.keep_quality is not None and chosen.evaluated_on is not None:
             choices.append(choice("gates.max_perplexity_ratio", body.keep_quality, "the quality that was asked for"))
         return choices

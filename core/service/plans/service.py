@@ -63,16 +63,17 @@ def plan(context: RequestContext, body: PlanBody, *, until: datetime | None = No
     for candidate in CANDIDATES[model.description.task][body.goal]:
         taken = candidate if body.pattern is None else replace(candidate, pattern=parse_pattern(body.pattern).text)
         planner = Planner(context, body, model, taken, tuple(refusals), alternatives, is_writing=is_writing)
-        for exports in written:
+        for exports in written if not taken.needs_files else filter(None, written):
             try:
                 return replace(planner, exports=exports, until=until).plan(datasets)
             except (InvalidRequest, UnusableModel) as error:
-                if error.param in _OF_REQUEST:
+                if error.param in _OF_REQUEST and not taken.needs_files:
                     raise
                 refused = error
                 if not (error.param or "").startswith("output.exports"):
                     break
-        refusals.append((candidate, refused))
+        if not taken.needs_files:
+            refusals.append((candidate, refused))
     first = refusals[0][1]
     if first.param in ("sparsity", "parameters.drop_layers"):
         first.param = "amount"

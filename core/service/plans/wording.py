@@ -12,7 +12,7 @@ from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.request import ResolvedRequest
 from core.pipeline.reports.verdict import CLOSE_TO_DENSE
 from core.service.jobs.resolution.dataset import SELF
-from core.service.plans.amounts import PACKED
+from core.service.plans.amounts import PACKED, ArtifactForm
 from core.service.plans.job_bodies import RECOVERIES, RECOVERY_MINUTES
 from secateur_wire.base import JsonObject
 from secateur_wire.metrics import Alternative
@@ -34,8 +34,12 @@ def summary(model: str, goal: Goal, job: Recipe, amount: float | None, figures: 
         sentence = f"Measure what each layer of {model} can lose ({title}){text}"
     else:
         verb = "Remove" if goal != "sparsity" else "Set to zero"
-        form = " and pack what is left" if goal == "size" else ""
-        sentence = f"{verb} {_share(amount)} of the {_PARTS[goal]} of {model} with {title} ({job.pattern}){form}{text}"
+        form = " and pack what is left" if job.output.format == PACKED else ""
+        removed = f"{_share(amount)} of the {_PARTS[goal]}"
+        if goal == "size" and job.shrinks:  # the added file takes fewer bytes as well
+            form = f" and write {', '.join(f'{each.format} {each.types[0]}' for each in job.output.exports)}"
+            removed = f"{_share(job.sparsity or 0.0)} of the {_PARTS['speed']}"
+        sentence = f"{verb} {removed} of {model} with {title} ({job.pattern}){form}{text}"
         if job.recovery is not None:
             sentence += f", then train ({job.recovery.method})"
     expected = []
@@ -63,10 +67,10 @@ def best_alternative(
     close = [each for each in alternatives if each.kl is None or each.kl <= _CLOSE_KL]
     best = min(close, key=lambda each: each.bytes, default=None)
     planned = figures["bytes_ratio"].estimate * description.bytes
-    return None if best is None or best.bytes > planned else best
+    return None if best is None or planned < (1 - WORTH) * best.bytes else best
 
 
-def not_worth(goal: Goal, amount: float, figures: Mapping[FigureName, PlanFigure], better: Alternative | None) -> str:
+def not_worth(removed: float, figures: Mapping[FigureName, PlanFigure], better: Alternative | None) -> str:
     """Return the sentence that a plan is not worth its cost, with the reason; empty where it is worth it."""
     if better is not None:
         known = "" if better.kl is None and better.perplexity_ratio is None else f", {better.quality}"
@@ -74,7 +78,7 @@ def not_worth(goal: Goal, amount: float, figures: Mapping[FigureName, PlanFigure
             f"Not worth pruning for size: take the {better.name.replace('dense', 'dense model', 1)}, which has "
             f"{_share(better.ratio)} of the bytes{known}."
         )
-    if amount >= WORTH:
+    if removed >= WORTH:
         return ""
     seconds = figures.get("seconds")
     time = "its time" if seconds is None else between(seconds.low, seconds.high)
@@ -146,10 +150,14 @@ def choice(field: str, value: JsonValue, reason: str) -> PlanChoice:
     return PlanChoice.model_validate({"field": field, "value": value, "reason": reason})
 
 
-def form_choices(description: Description, goal: Goal, exports: Sequence[JsonObject]) -> list[PlanChoice]:
-    """Return the choices for an artifact that takes less space: its form and its additional files."""
+def form_choices(
+    description: Description, goal: Goal, form: ArtifactForm, exports: Sequence[JsonObject]
+) -> list[PlanChoice]:
+    """Return the choices for an artifact that takes less space: its form, dtype and additional files."""
     choices = []
-    if goal == "size":
+    if form.dtype != "keep":
+        choices.append(choice("output.dtype", form.dtype, "half the bytes of float32, at almost no cost"))
+    if form.format == PACKED:
         choices.append(choice("output.format", PACKED, "zeros take no room in packed files, which restore bit by bit"))
     is_written = any(description.task in each.task_families for each in ADDED.values())
     if goal not in ("speed", "size") or not is_written:
@@ -164,15 +172,24 @@ def form_choices(description: Description, goal: Goal, exports: Sequence[JsonObj
         dense = ", ".join(f"{name}, {sizes[name] / description.bytes:.0%} of the bytes if dense" for name in types)
         files.append(f"{each['format']} {dense}")
     why = "workers here have written such files before"
-    why += "; zeros take as much room there as other weights" if goal == "size" else ", and removed parts take no room"
+    packed = "; zeros take as much room there as other weights"
+    why += packed if form.format == PACKED else ", and removed parts take no room there"
     return [*choices, choice("output.exports", [*files], why)]
 
 
 def choose_recovery(
-    description: Description, goal: Goal, amount: float, expected: PlanFigure | None, calibrated_on: str | None
+    description: Description,
+    expected: PlanFigure | None,
+    calibrated_on: str | None,
+    *,
+    shrinks: bool,
+    is_little: bool,
 ) -> tuple[JsonObject | None, PlanChoice]:
-    """Return the planned training, if any, and the reason; `expected` is the perplexity without training."""
-    if goal != "speed":
+    """Return the planned training, if any, and the reason; `expected` is the perplexity without training.
+
+    `is_little`: what is removed is not worth the time of a job.
+    """
+    if not shrinks:
         return None, choice("recovery", None, "zeros cost less quality than removed parts: see the result first")
     body = RECOVERIES[description.task]
     if not description.model_task.has_perplexity:
@@ -181,7 +198,7 @@ def choose_recovery(
         return None, choice("recovery", None, "there is no text to train on: register one like your use")
     if expected is None:
         return None, choice("recovery", None, "it is not known yet whether this amount needs it: see the result first")
-    if amount < WORTH:
+    if is_little:
         why = (
             f"so little needs none; training ({body['method']}, {RECOVERY_MINUTES} minutes) wins back a part of what "
             "more would cost: give an amount to see it planned"
