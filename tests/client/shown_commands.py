@@ -130,7 +130,7 @@ def reader(app: typer.Typer) -> Callable[[Shown], None]:
     def read(shown: Shown) -> None:
         words = [word.strip("[]") for word in shown.words if word != _AND_SO_ON]
         command = line
-        if words == ["--help"]:
+        if words in (["--help"], ["--version"]):
             return
         while isinstance(command, TyperGroup) and words and not words[0].startswith("-"):
             name, *words = words

@@ -202,7 +202,8 @@ def test_what_the_server_refuses_is_told_on_stderr(scripted: RunHere, script: Sc
     script.answers["POST /v1/jobs"] = problem(status, "invalid_sparsity", "1.5 is not in [0, 1)", "sparsity")
     done = scripted("submit", "m", "--method", "wanda", "--sparsity", "1.5", "--json")
     assert (done.code, done.out) == (code, "")
-    assert f"secateur: --sparsity: 1.5 is not in [0, 1) (invalid_sparsity, HTTP {status})\n" in done.err
+    key = " (the key sct_… from SECATEUR_API_KEY)" if status == 401 else ""
+    assert f"secateur: --sparsity: 1.5 is not in [0, 1){key} (invalid_sparsity, HTTP {status})\n" in done.err
 
 
 def test_a_refusal_names_the_option_that_was_typed(scripted: RunHere, script: Script) -> None:

@@ -67,8 +67,9 @@ def test_a_problem_document_becomes_the_error_of_its_status(
         client.submit(model="m", method="wanda")
     error = caught.value
     assert type(error) is kind
-    found = (error.status, error.code, error.detail, error.param, str(error))
-    assert found == (status, "a_code", "what was wrong", "calibration.samples", "what was wrong")
+    found = (error.status, error.code, error.detail, error.param)
+    assert found == (status, "a_code", "what was wrong", "calibration.samples")
+    assert str(error) == "what was wrong" or (status == 401 and "key sct_… from the argument" in str(error))
 
 
 def test_a_wrong_key_is_the_servers_to_refuse(url: str) -> None:

@@ -389,6 +389,6 @@ def test_the_command_plans_submits_and_says_what_is_unclear(here: RunHere, model
     assert (job["status"], job["sparsity"]) == ("queued", 0.5)
     assert "Follow it with" in here("plan", model, "--for", "sparsity", "--submit").out
     refused = here("plan", model, "--for", "sparsity", "--keep-quality", "1.1")
-    assert refused.code == 2 and "keep_quality: no measurement says yet" in refused.err
+    assert refused.code == 2 and "--keep-quality: no measurement says yet" in refused.err
     both = here("plan", model, "--for", "speed", "--keep-quality", "1.1", "--amount", "0.1")
     assert both.code == 2 and "not both" in both.err

@@ -28,7 +28,7 @@ from core.service.jobs.schemas import JobBody
 from core.service.plans.service import looked_up, plan
 from core.service.sources.hub_search import HubMatch
 from core.service.teams.principal import Principal
-from core.validation import describe_error
+from core.validation import describe_error, share_hint
 from secateur_wire.base import JsonObject
 from secateur_wire.discoveries import Discovery
 from secateur_wire.errors import ApiError, InvalidRequest, NotDiscovered
@@ -222,7 +222,10 @@ def _amount(text: str) -> float:
     except ValueError:
         amount = math.nan
     if not 0 < amount < 1:
-        raise InvalidRequest(f"{text[:40]!r} is no share: give one above 0 and below 1, such as 0.3", param=_AMOUNT)
+        raise InvalidRequest(
+            f"{text[:40]!r} is no share: give one above 0 and below 1{share_hint(amount) or ', such as 0.3'}",
+            param=_AMOUNT,
+        )
     return amount
 
 

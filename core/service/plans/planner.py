@@ -121,13 +121,13 @@ class Planner:
             figures=figures,
             points=self._points(scale, expected, amount),
             unknown=[
-                *wording.too_wide(wide),
                 *wording.unknown(
                     {**figures, **wide},
                     description,
                     resolved.recipe,
                     is_recovered=recovery is not None and not is_measured,
                 ),
+                *wording.too_wide(wide),
             ],
             warnings=_of_the_plan(estimate.warnings),
             alternatives=list(self.alternatives),

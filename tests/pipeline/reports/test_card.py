@@ -7,7 +7,7 @@ import pytest
 
 from core.pipeline.reports.model_card import model_card
 from core.pipeline.reports.report import Report
-from core.pipeline.reports.source_card import SourceFacts, facts_of_card
+from core.pipeline.reports.source_card import NO_FACTS, SourceFacts, facts_of_card
 from tests.recipes import recipe_of
 
 RECOVERY: dict[str, Any] = {
@@ -21,7 +21,7 @@ GROUPS: list[dict[str, Any]] = [
 ]
 
 
-def card(pattern: str, *, layers: list[dict[str, Any]] = GROUPS, **latency: Any) -> str:
+def card(pattern: str, *, layers: list[dict[str, Any]] = GROUPS, source: SourceFacts = NO_FACTS, **latency: Any) -> str:
     metrics: dict[str, Any] = {
         "perplexity": {},
         "sparsity": {"prunable": 0.3, "model": 0.2},
@@ -33,7 +33,7 @@ def card(pattern: str, *, layers: list[dict[str, Any]] = GROUPS, **latency: Any)
     method = "llm-pruner" if pattern == "structured" else "wanda"
     recipe = recipe_of(method, pattern=pattern)
     report = {"metrics": metrics, "recovery": RECOVERY, "layers": layers}
-    return model_card(recipe, Report.model_validate(report))
+    return model_card(recipe, Report.model_validate(report), source)
 
 
 @pytest.mark.parametrize(
@@ -49,11 +49,11 @@ def card(pattern: str, *, layers: list[dict[str, Any]] = GROUPS, **latency: Any)
 def test_the_card_repeats_what_the_source_states_and_invents_nothing(
     matter: str, lines: list[str], tmp_path: Path
 ) -> None:
-    assert facts_of_card(tmp_path) == SourceFacts()
+    assert facts_of_card(tmp_path) == NO_FACTS
     (tmp_path / "README.md").write_text(matter)
     facts = facts_of_card(tmp_path)
     assert [line.partition(": ")[2] for line in facts.lines] == lines
-    front = model_card(recipe_of("wanda"), Report(), facts).split("---")[1]
+    front = card("unstructured", source=facts).split("---")[1]
     assert [line for line in front.splitlines() if line.startswith(("license", "base_model"))] == facts.lines
     assert "tags: [pruning, wanda]" in front
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -172,8 +172,8 @@ def _submit(client: Client, folder: OutputFolder, importer: Importer, *, show_pl
         else:
             explain(planned.summary)
         folder.note(body=planned.job)
-    body = folder.unfinished.body
-    assert body is not None
+    assert folder.unfinished.body is not None
+    body: dict[str, Any] = {**folder.unfinished.body}
     with _uninterrupted():
         try:
             job = client.submit(idempotency_key=folder.unfinished.key, **body)

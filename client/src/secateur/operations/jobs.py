@@ -2,7 +2,9 @@
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Unpack
+from typing import Unpack, cast
+
+from pydantic import JsonValue
 
 from secateur.downloads import OnProgress, added_files, download_files, fetch_archive
 from secateur.errors import DownloadError
@@ -27,7 +29,8 @@ class JobOperations(Calls):
         The same `idempotency_key` with the same body returns the same job again, and never creates a second one.
         Without it, each call has a new key, which its retries share.
         """
-        return await self._create("jobs", Job, {**body}, idempotency_key=idempotency_key, slow=True)
+        fields = cast(Mapping[str, JsonValue], body)
+        return await self._create("jobs", Job, fields, idempotency_key=idempotency_key, slow=True)
 
     def jobs(
         self,
