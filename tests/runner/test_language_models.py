@@ -30,7 +30,7 @@ from core.service.registry.service import register_model
 from secateur_wire.weights.packed import unpack_folder
 from tests.runner.conftest import Finish, Work, artifact, shown_ways
 from tests.runner.models import LAYERS, register_layers, write_model
-from tests.shown_ways import run_here
+from tests.shown_ways import lay_out, run_here, run_in_shell
 from tests.worker.conftest import Queue, runner_of
 from worker.runner.client import run_task
 
@@ -182,7 +182,7 @@ def _wrote_side_by_side(jobs: Queue, job_id: str, folders: dict[str, Path]) -> N
     assert all(text in card for row in written["generations"] for text in row.values())
 
 
-def test_a_packed_artifact_unpacks_to_the_dense_one_and_is_a_model_for_another_job(
+def test_a_packed_artifact_runs_as_its_page_says_unpacks_to_the_dense_one_and_is_a_model_for_another_job(
     jobs: Queue, body: dict[str, Any], dense: str, finish: Finish, tmp_path: Path
 ) -> None:
     job_id = finish({**body, "output": {"format": "packed"}})
@@ -193,7 +193,9 @@ def test_a_packed_artifact_unpacks_to_the_dense_one_and_is_a_model_for_another_j
     assert metrics is not None
     size = (packed / "model.packed.safetensors").stat().st_size
     assert metrics["bytes"]["packed"] == report["packed"]["bytes"] == size < report["packed"]["dense_bytes"]
-    unpack_folder(packed)
+    (way,) = shown_ways(jobs, job_id)
+    lay_out(way, packed, tmp_path)
+    assert len(run_in_shell(way.commands, tmp_path).split()) > 5
     assert (packed / "model.safetensors").read_bytes() == (artifact(jobs, dense) / "model.safetensors").read_bytes()
     calibration = body["calibration"] | {"samples": 4, "generated": 3}
     again = finish(
