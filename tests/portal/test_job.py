@@ -39,19 +39,19 @@ def test_a_page_follows_its_job_from_the_queue_to_the_report(portal: Page, submi
     expect(portal.locator("#head")).to_contain_text("waiting for a worker of queue default")
     require_accessible(portal)
     submitted.begin()
-    submitted.has_run_for(1500.0)  # of a pace without seconds nothing would be left
+    submitted.has_run_for(1500.0)  # by the estimate nothing would be left
     submitted.stage("prune")
     submitted.metric("perplexity", 0, 25.0)
     for step in range(3):
         submitted.log(f"line {step}")
         submitted.metric("reconstruction_error", step, 0.1 * step)
         submitted.metric("<b>own</b>", step, 1.0)
-        submitted.progress(0.25 * (step + 1))
+        submitted.progress(0.25 * (step + 1), seconds_left=[540.0, 540.0])
     expect(portal.locator("#log li > span")).to_have_count(3)
     assert logged(portal) == ["line 0", "line 1", "line 2"]
     expect(portal.locator("#log li").first).to_contain_text("stage prune")
     expect(portal.locator("#head progress")).to_have_attribute("value", "0.75")
-    expect(portal.locator("#head")).to_contain_text("about")
+    expect(portal.locator("#head")).to_contain_text("about 9 min left")
     expect(portal.locator("#head")).to_contain_text("Prune. The calibration text goes through the model")
     expect(portal.locator("#curve-reconstruction-error")).to_contain_text(
         "0 is no change. A block that stands out lost most"

@@ -11,9 +11,9 @@ from secateur_wire.progress import seconds_range
 
 
 def seconds_left(session: Session, row: JobRow) -> tuple[float, float] | None:
-    """Return the least and the most seconds that a running attempt will still take; None where that is not known.
+    """Return the least and the most seconds that a running attempt will still take.
 
-    The time since the worker said it is subtracted.
+    The time since the worker said it is subtracted. None where nothing is known, or that time is over.
     """
     if row.status not in LEASED or row.started_at is None:
         return None
@@ -38,4 +38,4 @@ def seconds_left(session: Session, row: JobRow) -> tuple[float, float] | None:
     else:
         return None
     past = (datetime.now(UTC) - since).total_seconds()
-    return max(least - past, 0.0), max(most - past, 0.0)
+    return None if most <= past else (max(least - past, 0.0), most - past)
