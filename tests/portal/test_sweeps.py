@@ -70,7 +70,7 @@ def test_a_search_says_what_it_found_and_is_cancelled_and_resumed(
     expect(portal.get_by_text("Looking for: fewest parameters, with")).to_contain_text(
         "with perplexity, pruned / dense, at most: 1.60; bytes of weights, at most: "
     )
-    portal.get_by_text("Cancel", exact=True).click()
+    portal.get_by_text("Cancel…", exact=True).click()
     portal.get_by_role("button", name="Cancel the sweep").click()
     expect(portal.get_by_text("12 not run.")).to_be_visible()
     viewer = Browserless(live_api, viewer_key)
