@@ -54,10 +54,10 @@ class PartialProgress(Progress):
         self.outer.stage(name)
 
     def begin_part(self, start: float, end: float, *, of_loops: bool = False) -> None:
-        self.outer.begin_part(self._whole(start), self._whole(end), of_loops=of_loops)
+        self.outer.begin_part(self._outer_share(start), self._outer_share(end), of_loops=of_loops)
 
     def advance(self, share: float, done: int | None = None, of: int | None = None) -> None:
-        self.outer.advance(self._whole(share), done, of)
+        self.outer.advance(self._outer_share(share), done, of)
 
     def log(self, message: str) -> None:
         self.outer.log(message)
@@ -68,6 +68,6 @@ class PartialProgress(Progress):
     def should_stop(self) -> bool:
         return self.outer.should_stop()
 
-    def _whole(self, share: float) -> float:
+    def _outer_share(self, share: float) -> float:
         """Return the share of the whole at a share of this part."""
         return self._start + (self._end - self._start) * share

@@ -125,7 +125,7 @@ class RunnerTasks(TaskRunner):
         self.doing, has_spoken = None, False
         self._recorder.begin_part(low, high)
 
-        def whole(share: float) -> float:
+        def progress_at(share: float) -> float:
             """Return the job's progress at a share of the task."""
             return low + (high - low) * min(max(share, 0.0), 1.0)
 
@@ -138,9 +138,9 @@ class RunnerTasks(TaskRunner):
                 case StageMessage():
                     self._recorder.enter(cast(Stage, message.stage))
                 case PartMessage():
-                    self._recorder.begin_part(whole(message.start), whole(message.end))
+                    self._recorder.begin_part(progress_at(message.start), progress_at(message.end))
                 case ProgressMessage():
-                    done = whole(message.progress)
+                    done = progress_at(message.progress)
                     self._recorder.progress(done, message.model_dump(include={"block", "blocks"}, exclude_none=True))
                 case LogMessage():
                     self.record_log(message)

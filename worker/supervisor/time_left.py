@@ -103,13 +103,13 @@ def seconds_left(
     `estimated` is the estimated duration of an attempt, and `deviation` the standard deviation of its logarithm. The
     range is that of the estimate for the work whose pace is not known.
     """
-    whole, rest = expected_seconds(part, now, estimated), paced_seconds(part, now)
-    if whole is None:
+    expected, rest = expected_seconds(part, now, estimated), paced_seconds(part, now)
+    if expected is None:
         return None
     trust = 0.0 if rest is None else min(part.done / (TRUSTED * part.size), 1.0)
     paced = trust * (rest or 0.0)
     unpaced = (1 - trust) * (part.end - part.moments[-1].done) + (1.0 - part.end)
-    low, high = seconds_range(unpaced * whole, deviation)
+    low, high = seconds_range(unpaced * expected, deviation)
     return paced + low, paced + high
 
 
