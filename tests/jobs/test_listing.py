@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from bench.queue_scale_plans import explained, nodes_of
 from core.database import session_factory, transaction
 from core.pagination import Listing, Window, cursor_of, read_window
-from core.service.jobs.listing import ORDERS, SORTS, JobFilters, having_words, matching
+from core.service.jobs.listing import ORDERS, SORTS, JobFilters, matching, words_condition
 from core.service.jobs.states import STATUSES
 from core.service.jobs.tables import JobRow
 from core.service.teams.bootstrap import create_team
@@ -117,7 +117,7 @@ def test_a_cursor_counts_in_its_own_order_only(sessions: sessionmaker[Session], 
 
 
 def look_for(session: Session, team: str, filters: JobFilters) -> set[str]:
-    query, having = matching(team, filters), having_words(team, filters)
+    query, having = matching(team, filters), words_condition(team, filters)
     listing = Listing(query, JobRow, lambda row: row.id, having=having)
     window = read_window(session, listing, limit=50, after=None, before=None)
     return {*window.data}
@@ -205,7 +205,7 @@ LOOKS: dict[str, JobFilters] = {
 def look_in(
     session: Session, team: str, sort: JobSort, filters: JobFilters, *, limit: int = PAGE, after: str | None = None
 ) -> list[str]:
-    listing = Listing(matching(team, filters), JobRow, lambda row: row.id, ORDERS[sort], having_words(team, filters))
+    listing = Listing(matching(team, filters), JobRow, lambda row: row.id, ORDERS[sort], words_condition(team, filters))
     window = read_window(session, listing, limit=limit, after=after, before=None)
     return window.data
 

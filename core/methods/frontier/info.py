@@ -84,7 +84,6 @@ INFO = MethodInfo(
             pattern="structured",
             parameters={"budget": "quick"},
             sequences=128,
-            usual=0.2,
             needs_files=True,
         ),
         PlanOffer(
