@@ -114,6 +114,13 @@ class MethodInfo(Variant):
         return not self.prunes and not self.measures and not self.needs.training
 
     @property
+    def model_names(self) -> tuple[str, str]:
+        """Return the names that texts give to the model before and after a job."""
+        if self.prunes:
+            return "dense", "pruned"
+        return "given", "stored" if self.only_stores else "trained"
+
+    @property
     def shared_patterns(self) -> tuple[PatternFamily, ...]:
         """Return the pattern families that have no variant of their own."""
         return tuple(each for each in self.patterns if each not in self.variants)

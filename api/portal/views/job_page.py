@@ -138,7 +138,8 @@ def result(session: Session, team_id: str, now: Snapshot) -> dict[str, Any]:
     report = _report(session, team_id, job)
     files = service.list_artifacts(session, team_id, job.id).data
     method = METHODS.get(job.method)
-    names = ("Dense", "Pruned") if method is None or method.prunes else ("Given", "Trained")
+    before, after = ("dense", "pruned") if method is None else method.model_names
+    names = before.capitalize(), after.capitalize()
     last_lines: Sequence[JobEvent] = []
     if job.status == "failed":
         last_lines = newest_events(session, team_id, job.id, ["log"], up_to=now.last_event, limit=_LAST_LINES)

@@ -35,7 +35,7 @@ def model_card(recipe: Recipe, report: Report, source: SourceFacts = NO_FACTS) -
     method = get_method(recipe.method)
     recovery = report.recovery
     parts = CARDS[(report.model and report.model.task) or "language-model"]
-    names = ("dense", "pruned") if method.prunes else ("given", "stored" if method.only_stores else "trained")
+    names = method.model_names
     title = "stored in other forms" if method.only_stores else "trained further"
     lines = [
         "---",
