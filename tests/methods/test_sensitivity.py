@@ -123,7 +123,7 @@ def test_what_does_not_fit_the_budget_is_spilled_read_again_and_changes_nothing(
     [
         ({"method": "recover"}, "parameters.method", "magnitude"),
         ({"method": "llm-pruner"}, "parameters.method", "wanda"),
-        ({"method": "none"}, "parameters.method", "not known"),
+        ({"method": "nothing"}, "parameters.method", "not known"),
         ({"pattern": "3:2"}, "parameters.pattern", "0 < n < m"),
         ({"pattern": "2:4", "rates": [0.3]}, "parameters.rates", "leave rates out"),
         ({"rates": [0.5, 0.5]}, "parameters", "must be in rising order"),

@@ -66,6 +66,8 @@ def _measured(job: Job, dense_bytes: int) -> list[Alternative]:
                 bytes=size,
                 ratio=size / dense_bytes,
                 basis=f"measured by {job.id}",
+                kl=None,
+                top_1=None,
                 perplexity_ratio=max(ratios, default=None),
             )
         )
@@ -79,6 +81,7 @@ def _measured(job: Job, dense_bytes: int) -> list[Alternative]:
                 basis=f"measured by {job.id}",
                 kl=each.kl,
                 top_1=each.top_1,
+                perplexity_ratio=None,
             )
             for each in metrics.exports
         ]

@@ -188,6 +188,8 @@ class Planner:
             points=[],
             unknown=wording.too_wide(wide),
             warnings=_of_the_plan(estimate.warnings),
+            alternatives=[],
+            instead=None,
         )
 
     def _fits(self, chosen: Texts) -> ResolvedRequest:
