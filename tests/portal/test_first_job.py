@@ -138,6 +138,8 @@ def test_a_model_is_pruned_understood_downloaded_and_run_with_the_keyboard(
     _tab_to(page, page.get_by_role("link", name="Change anything"))
     page.keyboard.press("Enter")
     expect(page.locator("#model-found")).to_contain_text("LlamaForCausalLM")
+    _tab_to(page, page.locator("#section-data > summary"))
+    page.keyboard.press("Enter")
     for label, text in (("Samples", "4"), ("Sequence length", "32"), ("Samples of each", "4")):
         _fill(page, label, text)
     expect(page.locator("#as-curl")).to_contain_text('"samples": 4')
