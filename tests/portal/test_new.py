@@ -78,6 +78,7 @@ def test_three_answers_on_one_screen_become_a_job(
     portal.clock.run_for(ASKED)
     expect(submit).to_be_enabled()
     portal.get_by_text("Why this").click()
+    expect(portal.locator("details.why")).not_to_contain_text("null")
     expect(portal.locator(".why li").filter(has_text="method").first).to_be_visible()
     submit.click()
     job = _submitted(portal, live_api)

@@ -48,5 +48,5 @@ def facts_of_card(folder: Path) -> SourceFacts:
 
 
 def _value(name: str, form: str, text: str) -> str | None:
-    found = re.search(rf"""^{name}:[ \t]*(["']?)({form})\1[ \t]*\r?$""", text, re.MULTILINE)
-    return None if found is None else found[2]
+    match = re.search(rf"""^{name}:[ \t]*(["']?)({form})\1[ \t]*\r?$""", text, re.MULTILINE)
+    return None if match is None else match[2]
