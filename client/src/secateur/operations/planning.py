@@ -81,8 +81,8 @@ class PlanningOperations(Calls):
     async def request_samples(self, goal: Goal | None = None, *, idempotency_key: str | None = None) -> SampleRequest:
         """Request the samples: a worker registers the sample model and texts. Returns at once; see `wait_for_samples`.
 
-        With a `goal`, the model is then pruned by a plan for it. If an earlier request is not over, that one is
-        returned.
+        With a `goal`, the model is then pruned for it: for `speed` by the job of the demo, for others by a plan. If an
+        earlier request is not over, that one is returned.
         """
         return await self._create("samples", SampleRequest, given(goal=goal), idempotency_key=idempotency_key)
 
