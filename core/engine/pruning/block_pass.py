@@ -222,18 +222,18 @@ class BlockPass:
 
     def dense_perplexities(self, streamed: StreamedModel, streams: Iterable[Stream]) -> list[MeasuredPerplexity]:
         """Return the dense perplexity of each evaluation: already known, or measured on its stream."""
-        measured = iter(self.perplexities(streamed, streams))
+        measured = iter(self.perplexities(streamed, streams, end=(1.0 + self._evaluated) / 2))
         return [self._known[name] if name in self._known else next(measured) for name in self.evaluations]
 
-    def perplexities(self, streamed: StreamedModel, streams: Iterable[Stream]) -> list[MeasuredPerplexity]:
-        """Return the perplexity of each stream after all blocks."""
+    def perplexities(
+        self, streamed: StreamedModel, streams: Iterable[Stream], end: float = 1.0
+    ) -> list[MeasuredPerplexity]:
+        """Return the perplexity of each stream after all blocks; then the share `end` of the work is done."""
         streams = list(streams)
         if not streams:
             return []
-        start = self._evaluated
-        is_half = any(name not in self._known for name in self.evaluations)  # the other half is the other model's
-        self._evaluated = (1.0 + start) / 2 if is_half else 1.0
-        self.progress.begin_part(start, self._evaluated, of_loops=True)
+        self.progress.begin_part(self._evaluated, end, of_loops=True)
+        self._evaluated = end
         with counting("measuring perplexity by windows", sum(stream.shape[0] for stream in streams)) as count:
             windows = itertools.count(1)
             return [

@@ -26,7 +26,7 @@ class PruneClassifier(JobStage):
     """Pruning, recovery and evaluation of a classifier, or the measurement of its sensitivity."""
 
     rank = 60
-    part = 0.0, 0.70
+    part = 0.0, 0.80
 
     def applies(self, spec: JobSpec) -> bool:
         return isinstance(spec, ClassifierSpec)

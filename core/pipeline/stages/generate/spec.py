@@ -27,7 +27,7 @@ class GenerateTexts(JobStage):
 
     rank = 80
     shown_as = "evaluate"
-    part = 0.88, 0.90
+    part = 0.92, 0.93
 
     def applies(self, spec: JobSpec) -> bool:
         is_pruned = isinstance(spec, LanguageSpec) and not spec.recipe.measures

@@ -31,7 +31,7 @@ class MeasureLatency(JobStage):
 
     rank = 70
     shown_as = "evaluate"
-    part = 0.70, 0.88
+    part = 0.80, 0.92
 
     def applies(self, spec: JobSpec) -> bool:
         return not spec.recipe.measures

@@ -22,7 +22,7 @@ class PruneModel(JobStage):
         return isinstance(spec, LanguageSpec) and not spec.recipe.measures
 
     def share(self, spec: JobSpec) -> tuple[float, float]:
-        return 0.0, 0.70 if spec.recipe.recovery is None else 0.30
+        return 0.0, 0.80 if spec.recipe.recovery is None else 0.35
 
     def supervise(self, job: RunningJob) -> None:
         job.begin_report(job.tasks.run(PruneSpec.of(job.spec), PruneOutput))

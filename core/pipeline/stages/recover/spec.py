@@ -45,7 +45,7 @@ class RecoverModel(JobStage):
     """Stage that trains the pruned model."""
 
     rank = 40
-    part = 0.30, 0.70
+    part = 0.35, 0.80
 
     def applies(self, spec: JobSpec) -> bool:
         return isinstance(spec, LanguageSpec) and spec.recipe.recovery is not None
