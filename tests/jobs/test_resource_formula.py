@@ -184,7 +184,7 @@ def test_a_refit_of_a_shape_that_a_device_does_not_have_is_estimated_all_the_sam
             ).peak_device_memory_bytes
         )
 
-    assert peak(most, target=target) > peak(most), "8 channels are left on a CPU; of CUDA's 64 it is not known"
+    assert peak(most, target=target) >= peak(most) > 0, "8 channels are left on a CPU; of CUDA's 64 it is not known"
 
 
 def test_what_is_written_after_prompts_takes_longer_than_what_is_read() -> None:
