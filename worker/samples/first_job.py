@@ -4,6 +4,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 from core.engine.exporters.registry import ADDED
+from secateur_wire.job_body import JobFields
 from worker.samples.language import CALIBRATION, EVALUATION, MODEL
 
 AMOUNT: Final = 0.1
@@ -13,7 +14,7 @@ _FORM: Final = "gguf"
 _TEXT: Final[dict[str, Any]] = {"samples": 32, "sequence_length": 512}
 
 
-def first_job() -> dict[str, Any]:
+def first_job() -> JobFields:
     """Return the body of the first job: whole layers go, the rest is refitted, and weights are stored in bfloat16.
 
     A GGUF file is added where llama.cpp, which checks it, is installed.

@@ -6,7 +6,7 @@ request includes one. `supervisor/sample_fetcher.py` starts this process, keeps 
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,8 +28,8 @@ from core.service.teams.installation import open_own_store
 from core.service.teams.principal import Automation
 from core.settings import Settings, get_settings
 from core.storage import Store
-from secateur_wire.base import JsonObject
 from secateur_wire.errors import SecateurError, Unavailable
+from secateur_wire.job_body import JobFields
 from secateur_wire.plans import PlanBody
 from secateur_wire.problems import StoredProblem
 from worker.embedded.register import import_gguf
@@ -55,7 +55,7 @@ class Samples:
     text_names: tuple[str, ...]
     text_source: str
     texts: Callable[[Path, Say], dict[str, Path]]
-    first_job: JsonObject
+    first_job: JobFields
 
 
 class _Stopped(Exception):
@@ -125,7 +125,7 @@ def _fulfil(
         job_id = None
         if claimed.goal is not None:
             context = RequestContext(session, actor, store, settings)
-            body = samples.first_job
+            body: Mapping[str, object] = samples.first_job
             if claimed.goal != "speed":
                 body = plan(context, PlanBody(model=samples.model_name, goal=claimed.goal)).job
             job_id = service.submit(context, JobBody.model_validate(body)).id
