@@ -151,17 +151,17 @@ def test_results_that_noise_cannot_tell_apart_are_not_ranked() -> None:
     dense = model("oak, dense", 2048.0, 10.0, 20.0, is_dense=True)
     a, b, c = model("a", 2048.0, 9.9, 27.0), model("b", 1024.0, 9.7, 27.04), model("c", 1024.0, 6.0, 40.0)
     assert findings([dense, a, b], "perplexity:wiki") == [
-        "Smallest: b, 1.0 KiB.",
+        "Smallest: b, 1.0 kB.",
         "Speed: no difference seen between the results (9.70 ms a forward).",
         "Quality: no difference seen between the results (perplexity on wiki 27.0).",
     ]
     assert findings([dense, a, b, c], "perplexity:wiki") == [
-        "Smallest: b, 1.0 KiB; no difference seen from c.",
+        "Smallest: b, 1.0 kB; no difference seen from c.",
         "Fastest: c, 6.00 ms a forward.",
         "Best quality: a, perplexity on wiki 27.0; no difference seen from b.",
     ]
     (alone, *_) = findings([dense, a], "perplexity:wiki")
-    assert alone == "Size: measured for a alone, 2.0 KiB."
+    assert alone == "Size: measured for a alone, 2.0 kB."
 
 
 def test_what_differs_is_said_in_words_without_what_follows_from_it() -> None:

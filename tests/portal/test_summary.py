@@ -212,7 +212,7 @@ def test_labels_say_what_their_figures_do() -> None:
     assert labels(STRUCTURED, bytes={"dense": 2000, "artifact": 1400}, latency=faster) == ["Smaller", "Faster"]
     assert labels(STRUCTURED, latency=None)[1] == "Speed"
     (size, time, *_) = (text for _, text in summarise(MASKED, metrics(), NOT_SMALLER, None).points)
-    assert size.startswith("2.0 KiB → 2.0 KiB") and time == "100 → 101 ms a forward (no difference seen)"
+    assert size.startswith("2.0 kB → 2.0 kB") and time == "100 → 101 ms a forward (no difference seen)"
 
 
 def test_a_result_begins_with_a_bar_for_each_figure_of_both_models() -> None:

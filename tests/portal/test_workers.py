@@ -31,7 +31,7 @@ def test_workers_and_queues_are_followed_without_reload(
     portal.clock.run_for(POLLED_WITHIN)
     busy = portal.locator("#worker_1")
     expect(busy.get_by_role("link", name=job)).to_be_visible()  # htmx brought it
-    expect(busy).to_contain_text("20.0 GiB of 80.0 GiB")
+    expect(busy).to_contain_text("21.5 GB of 85.9 GB")
     expect(busy).to_contain_text("<b>H100</b>")
     expect(portal.locator("#worker_2")).to_contain_text("little disk")
     for text in ("draining", "device GPU-1", "93 % used", "61 °C", "2 uncorrectable memory errors", "since the driver"):
