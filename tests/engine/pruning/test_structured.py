@@ -294,8 +294,8 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelDescri
     [
         ("llama", "llm-pruner", 0.95, {}, InvalidSparsity, "the nearest is"),
         ("llama", "llm-pruner", None, {}, InvalidSparsity, "share of the model's parameters"),
-        ("llama", "depth", 0.05, {}, InvalidSparsity, "whole layers are 0."),
-        ("llama", "depth", 0.95, {}, InvalidSparsity, "whole layers are 0."),
+        ("llama", "depth", 0.05, {}, InvalidSparsity, "each layer has 0."),
+        ("llama", "depth", 0.95, {}, InvalidSparsity, "each layer has 0."),
         ("gpt2", "llm-pruner", 0.2, {"attention": "kv_groups"}, InvalidParameters, "heads of this family cannot"),
         ("llama", "llm-pruner", 0.2, {"round_to": 0}, InvalidParameters, "parameters.round_to"),
         ("llama", "depth", 0.3, {"round_to": 8}, InvalidParameters, "depth takes: "),
