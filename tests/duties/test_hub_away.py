@@ -165,7 +165,7 @@ def test_a_full_queue_delays_a_due_time_and_the_note_says_so(
     dispatcher.execute("UPDATE row_failures SET retry_at = now(), failed_at = :due", due=due)
     assert len(fire(context, due + timedelta(minutes=5))) == 1
     [firing] = trigger.firings()
-    assert "fired 300 s late" in firing["note"] and "0 jobs waiting" in firing["note"]
+    assert "fired 300 s late" in firing["note"] and "limit of 0 waiting jobs" in firing["note"]
     assert "dispatcher" not in firing["note"] and dispatcher.failures() == {}
 
 

@@ -66,7 +66,7 @@ ON_THE_HOST = {
     "engine/pruning/filters/dependency_graph.py _group": _COUPLED,
     "engine/pruning/filters/dependency_graph.py _member": _COUPLED,
     "engine/pruning/filters/dependency_graph.py _units": _COUPLED,
-    "engine/pruning/filters/budget.py _chunks": _UNITS,
+    "engine/pruning/filters/budget.py _steps_of_units": _UNITS,
     "engine/pruning/filters/rankings.py _expected_labels": "labels of a seed are the same on every device",
     "engine/pruning/filters/rankings.py kernel_sums": _UNITS,
     "engine/pruning/filters/rankings.py rank": _UNITS,

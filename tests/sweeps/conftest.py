@@ -24,6 +24,7 @@ from core.storage import Store
 from secateur_wire.errors import InternalError
 from secateur_wire.job_body import Gates
 from secateur_wire.metrics import Metrics
+from secateur_wire.sweeps import Cost
 
 Ratio = Callable[[dict[str, Any]], float | None]
 
@@ -47,9 +48,9 @@ class Sweeps:
         with transaction(self.sessions) as session:
             return service.get_sweep(session, self.team, sweep_id)
 
-    def results(self, sweep_id: str) -> SweepResults:
+    def results(self, sweep_id: str, cost: Cost | None = None) -> SweepResults:
         with transaction(self.sessions) as session:
-            return service.get_results(session, self.team, sweep_id)
+            return service.get_results(session, self.team, sweep_id, cost=cost)
 
     def cancel(self, sweep_id: str) -> Sweep:
         with transaction(self.sessions) as session:

@@ -204,7 +204,7 @@ def test_a_pattern_that_fixes_all_rates_leaves_nothing_to_allocate(folder: Path)
 
 
 def test_an_unknown_method_lists_the_known(folder: Path) -> None:
-    with pytest.raises(UnknownMethod, match="llm-pruner, loraprune, lorashear, magnitude, obd, obs, random"):
+    with pytest.raises(UnknownMethod, match="llm-pruner, loraprune, lorashear, magnitude, none, obd, obs, random"):
         resolve_request(inspect_folder(folder), UnresolvedRequest("wandaa", "unstructured", 0.5))
 
 
