@@ -152,6 +152,8 @@ CREATE TABLE workers (
     device_utilisation double precision,
     device_celsius integer,
     device_uncorrected_errors bigint,
+    runtimes varchar[],
+    operations_per_second double precision,
     CONSTRAINT pk_workers PRIMARY KEY (id)
 );
 CREATE INDEX ix_workers_heartbeat_at ON workers (heartbeat_at);

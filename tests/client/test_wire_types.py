@@ -126,6 +126,7 @@ LATER: dict[str, set[str]] = {
     "Worker": {
         *("device_celsius", "device_id", "device_memory_bytes", "device_memory_used_bytes", "device_name"),
         *("device_uncorrected_errors", "device_utilisation", "disk_free_bytes", "memory_bytes", "reason", "version"),
+        *("operations_per_second", "runtimes"),
     },
 }
 """Fields without which answers of older servers come, beside `object`: none of them may become required."""

@@ -13,7 +13,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import session_factory, transaction
-from core.device_kinds import kind_of_machine
+from core.device_kinds import CPU, kind_of_machine
+from core.engine.exporters.registry import installed_runtimes
 from core.service.jobs import queue
 from core.service.teams.installation import open_own_store
 from core.settings import Settings
@@ -21,6 +22,7 @@ from core.storage import OwnedStore
 from worker import alive
 from worker.devices import DeviceReader, own_device
 from worker.machine import disk_room_bytes, disk_shortage, usable_memory_bytes
+from worker.pace import operations_per_second
 from worker.supervisor.drain import Drain
 from worker.supervisor.work_folders import WorkFolders
 
@@ -57,6 +59,8 @@ class Heartbeat:
         self._has_failed = False
         self._device = DeviceReader(settings)
         self._own_device = own_device(settings)
+        self._runtimes = installed_runtimes()
+        self._operations_per_second: float | None = None
         self._wake = threading.Event()
         self._ended = False
         self._shortage: str | None = None
@@ -96,9 +100,13 @@ class Heartbeat:
             self._check_drain()
             with contextlib.suppress(SQLAlchemyError), transaction(sessions) as session:
                 self._beat(session, facts)
+            is_first = not self._has_beaten.is_set()
             self._has_beaten.set()
             if self._shortage != before:
                 self._report_shortage(before)
+            if is_first and facts["device"] == CPU.name:
+                self._operations_per_second = operations_per_second(self._settings)
+                self._wake.set()
             self._wake.wait(wait)
             self._wake.clear()
         with contextlib.suppress(SQLAlchemyError), transaction(sessions) as session:
@@ -172,6 +180,8 @@ class Heartbeat:
             "disk_free_bytes": disk_room_bytes(settings),
             "work_folders": work.folders,
             "work_bytes": work.bytes,
+            "runtimes": self._runtimes,
+            "operations_per_second": self._operations_per_second,
             "version": version("secateur-server"),
         }
 

@@ -261,6 +261,8 @@ EXAMPLES: Final[dict[str, Any]] = {
         "device_uncorrected_errors": 0,
         "memory_bytes": 137_438_953_472,
         "disk_free_bytes": 640_000_000_000,
+        "runtimes": ["llama.cpp", "onnxruntime"],
+        "operations_per_second": None,
         "hostname": "bed-1",
         "version": "0.1.0",
         "started_at": MOMENT,

@@ -13,7 +13,9 @@ class Worker(WireModel):
 
     `reason` says why it is paused, or which device failure makes it drain. `job_id` is its current job, if that belongs
     to the requesting team. `device_id` is its device among those of its host, where each device has a worker.
-    `device_utilisation` is the share of the last second in which the device computed.
+    `device_utilisation` is the share of the last second in which the device computed. `runtimes` are the installed
+    programs that run files beside the model's own, such as llama.cpp. `operations_per_second` is what the device did in
+    a product of matrices when the worker began.
     """
 
     id: str
@@ -32,6 +34,8 @@ class Worker(WireModel):
     device_uncorrected_errors: int | None = None
     memory_bytes: int | None = None
     disk_free_bytes: int | None = None
+    runtimes: list[str] | None = None
+    operations_per_second: float | None = None
     hostname: str
     version: str | None = None
     started_at: datetime

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Literal
 
 from core.engine.architectures.describe import Description
@@ -30,6 +31,19 @@ class AddedCost:
 
 
 @dataclass(frozen=True)
+class Runtime:
+    """Program that runs a form's files on a worker, to check them; it is there where a Python `module` is installed."""
+
+    name: str
+    module: str
+
+    @property
+    def is_installed(self) -> bool:
+        """Return whether this machine has the program; nothing is loaded."""
+        return find_spec(self.module) is not None
+
+
+@dataclass(frozen=True)
 class RuntimeExample:
     """Python that runs the `{file}` of an added form on a `{prompt}` in its runtime, from `packages`; tests run it."""
 
@@ -46,7 +60,8 @@ class ExporterInfo:
     Lists go by `rank`, lowest first. With `replaces_weights` the client restores the dense files. `opening` goes before
     the card's lines on how to open the model. With `changes_weights` weights change to values the form can hold, before
     the model is measured. `default_compression` is set where a job may choose how many values are kept. With
-    `has_known_size` the size follows from the sparsity.
+    `has_known_size` the size follows from the sparsity. `runtime` is the program without which no worker writes the
+    form; None where the engine itself is enough.
     """
 
     id: str
@@ -60,6 +75,7 @@ class ExporterInfo:
     leaves_out_zeros: bool = False
     has_known_size: bool = True
     default_compression: float | None = None
+    runtime: Runtime | None = None
 
     def check(self, description: Description, removal: Removal | None) -> None:
         """Require that the form supports a model and a kind of removal (None: no removal); raises InvalidRequest."""

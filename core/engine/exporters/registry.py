@@ -9,3 +9,8 @@ OFFERED = {form: each for form, each in EXPORTERS.items() if each.written in ("f
 """Forms of the weights that a job may request."""
 ADDED = {form: each for form, each in EXPORTERS.items() if isinstance(each, AddedExporterInfo)}
 """Forms that a job may request in addition to those."""
+
+
+def installed_runtimes() -> list[str]:
+    """Return the names of the programs on this machine that run the forms' files."""
+    return sorted({each.runtime.name for each in EXPORTERS.values() if each.runtime and each.runtime.is_installed})

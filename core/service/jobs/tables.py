@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     CheckConstraint,
     Double,
@@ -11,6 +12,7 @@ from sqlalchemy import (
     Index,
     PrimaryKeyConstraint,
     ScalarSelect,
+    String,
     func,
     select,
     text,
@@ -303,7 +305,8 @@ class WorkerRow(Base):
     device has a worker, they are divided among the workers. Device memory is null without a device, and includes the
     use by other processes at the last heartbeat. `work_folders` and `work_bytes` count the jobs with a folder on that
     disk, of any worker of the node. The device's load, and its memory errors since the driver was loaded, are reported
-    by the driver.
+    by the driver. `runtimes` are the installed programs that run files of exporters, and `operations_per_second` is
+    what the worker's device does in a product of matrices, measured when the worker began; None where it was not.
     """
 
     __tablename__ = "workers"
@@ -324,6 +327,8 @@ class WorkerRow(Base):
     device_utilisation: Mapped[float | None] = mapped_column(Double)
     device_celsius: Mapped[int | None]
     device_uncorrected_errors: Mapped[int | None] = mapped_column(BigInteger)
+    runtimes: Mapped[list[str] | None] = mapped_column(ARRAY(String))
+    operations_per_second: Mapped[float | None] = mapped_column(Double)
     memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
     disk_free_bytes: Mapped[int | None] = mapped_column(BigInteger)
     work_folders: Mapped[int | None]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final, Literal, TypeAlias
 
-from sqlalchemy import or_, select, text
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from core.engine.architectures.describe import Description
@@ -14,7 +14,7 @@ from core.engine.options.patterns import parse_pattern
 from core.service.jobs.resolution.hub_lookup import JOB_PREFIX
 from core.service.jobs.resolution.model import ResolvedModel
 from core.service.jobs.service import job_answer
-from core.service.jobs.tables import JOB_EXPORTS, JobReportRow, JobRow, kept_attempt
+from core.service.jobs.tables import JobReportRow, JobRow, kept_attempt
 from core.service.plans.evidence import NEAR_SIZE
 from core.service.plans.outcomes import Latency, Outcome, Setting, Subject, setting_of
 from secateur_wire.errors import GateMissed
@@ -216,14 +216,3 @@ def _share_of(metrics: Metrics, setting: Setting, subject: Subject) -> float | N
     if parameters is None or parameters.dense is None or parameters.nonzero is None:
         return None
     return (parameters.dense - parameters.nonzero) / subject.prunable
-
-
-def written_forms(session: Session, team_id: str) -> set[str]:
-    """Return the forms of additional files that the team's newest jobs wrote: the workers have the tools for these."""
-    query = (
-        select(JobRow.metrics["exports"])
-        .where(JobRow.team_id == team_id, text(JOB_EXPORTS))
-        .order_by(JobRow.created_at.desc())
-        .limit(_MOST)
-    )
-    return {str(each["format"]) for exports in session.scalars(query) for each in exports or [] if "format" in each}

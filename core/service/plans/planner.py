@@ -54,7 +54,7 @@ class Planner:
     """Planner of one candidate for a request.
 
     `refusals` are the earlier candidates and the reasons against them, `alternatives` the copies of the model that need
-    no pruning. `exports` are the additional files. `is_writing`: workers here have written such files before. Only jobs
+    no pruning. `exports` are the additional files. `is_writing`: workers here can write such files. Only jobs
     that had ended by `until` are used; None: all ended jobs.
     """
 

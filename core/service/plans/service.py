@@ -15,7 +15,7 @@ from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.model import ResolvedModel, resolve_model
 from core.service.jobs.schemas import InspectBody
 from core.service.plans.candidates import CANDIDATES, JobCandidate
-from core.service.plans.past_jobs import written_forms
+from core.service.jobs.runtimes import writable_forms
 from core.service.plans.planner import Planner
 from core.service.registry.service import dataset_answer
 from core.service.registry.tables import DatasetRow
@@ -27,7 +27,7 @@ from secateur_wire.plans import Plan, PlanBody
 
 _MOST_SETS: Final = 1000
 _FILES: Final[JsonObject] = {"format": "gguf", "types": ["Q8_0"]}
-"""Additional files of a plan, where the workers are known to write them."""
+"""Additional files of a plan, where the workers can write them."""
 _OF_REQUEST: Final = frozenset({"keep_quality", "dataset", "pattern"})
 """Request fields whose faults are the same for every candidate."""
 
@@ -55,7 +55,7 @@ def plan(context: RequestContext, body: PlanBody, *, until: datetime | None = No
     model = resolve_model(context, body.model)
     _check(body, model.description)
     datasets = _datasets(context)
-    is_writing = _FILES["format"] in written_forms(context.session, context.team_id)
+    is_writing = _FILES["format"] in writable_forms(context)
     is_shipped = is_writing and body.goal in ("speed", "size")
     written: list[list[JsonObject]] = [[_FILES], []] if is_shipped else [[]]
     alternatives = () if body.goal == "sensitivity" else _alternatives(context, model)

@@ -163,7 +163,7 @@ def form_choices(
     if goal not in ("speed", "size") or not is_written:
         return choices
     if not exports:
-        why = "no job here has shown yet that the workers have llama.cpp, or this model cannot be written for it"
+        why = "no worker here has llama.cpp as far as is known, or this model cannot be written for it"
         return [*choices, choice("output.exports", [], why)]
     files = []
     for each in exports:
@@ -171,7 +171,7 @@ def form_choices(
         sizes = ADDED[str(each["format"])].dense_sizes(description.language_model)
         dense = ", ".join(f"{name}, {sizes[name] / description.bytes:.0%} of the bytes if dense" for name in types)
         files.append(f"{each['format']} {dense}")
-    why = "workers here have written such files before"
+    why = "workers here write such files"
     packed = "; zeros take as much room there as other weights"
     why += packed if form.format == PACKED else ", and removed parts take no room there"
     return [*choices, choice("output.exports", [*files], why)]

@@ -8,7 +8,6 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Final
 
@@ -16,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
+from core.engine.exporters.gguf.info import LLAMA_CPP
 from core.engine.exporters.gguf.llama_cpp import SpeedTrial
 from core.engine.exporters.gguf.refusal import PARAM
 from secateur_wire.errors import ExportFailed, InvalidRequest
 
 Seconds = list[list[tuple[float, float]]]
 
-LIBRARY: Final = "llama_cpp_py_sync"
 SECONDS: Final = 120.0
 BYTES_PER_SECOND: Final = 2e9
 """Slowest tolerated rate of computing once `SECONDS` have passed: the file's bytes, for every token of a batch."""
@@ -32,7 +31,7 @@ _MOST_OUTPUT: Final = 600
 
 def require_runtime() -> None:
     """Require that llama.cpp is installed; raises InvalidRequest with the command that installs it."""
-    if find_spec(LIBRARY) is None:
+    if not LLAMA_CPP.is_installed:
         raise InvalidRequest(
             f"{PARAM}: this worker has no llama.cpp, which GGUF files are checked by: install it there with "
             "pip install 'secateur-server[gguf]', or leave gguf out",

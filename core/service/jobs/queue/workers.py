@@ -38,6 +38,8 @@ class WorkerFacts(TypedDict, total=False):
     device_utilisation: float | None
     device_celsius: int | None
     device_uncorrected_errors: int | None
+    runtimes: list[str] | None
+    operations_per_second: float | None
     memory_bytes: int | None
     disk_free_bytes: int | None
     work_folders: int | None
