@@ -1,5 +1,6 @@
 """A job whose artifact runs in llama.cpp too, as its report and its card say."""
 
+import math
 import os
 import shlex
 import shutil
@@ -132,6 +133,9 @@ def test_a_job_that_prunes_nothing_measures_what_a_pruning_job_is_compared_with(
     assert "stored in other forms" in card and "| | given | stored |" in card
     (exported,) = job.metrics["exports"]
     assert exported["kl"] < 0.01 and "speed" not in exported, "as fast as the dense model's, which it is"
+    own = exported["own_speed"]
+    assert own["prefill"] > own["decode"] > 0 and own["rounds"] >= 3
+    assert f"decode | | {own['decode']:.4g} |" in card
     before = jobs.job(pruned)
     (bfloat16, counted) = before.measured.alternatives
     assert (bfloat16.name, bfloat16.ratio) == ("dense in bfloat16", 0.5)
@@ -144,6 +148,9 @@ def test_a_job_that_prunes_nothing_measures_what_a_pruning_job_is_compared_with(
         known = job_with_measured(session, jobs.team, before).measured.alternatives
     (q8,) = (each for each in known if each.name == counted.name)
     assert (q8.bytes, q8.kl, q8.basis) == (exported["bytes"], exported["kl"], f"measured by {stored}")
+    assert (q8.prefill, q8.decode) == (own["prefill"], own["decode"])
+    losses = [math.log(exported[name]) for name in ("perplexity", "artifact_perplexity")]
+    assert q8.bits_per_byte_ratio == pytest.approx(losses[0] / losses[1]) and abs(q8.bits_per_byte_ratio - 1) < 0.01
 
 
 def test_what_the_worker_finds_in_the_files_ends_a_job_before_it_prunes(

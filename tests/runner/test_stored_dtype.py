@@ -49,6 +49,9 @@ def test_report_and_card_say_what_the_rounding_cost(jobs: Queue, narrow: str) ->
     figures = rounding["perplexity"]["words"]
     assert figures["dense"] == job.metrics["perplexity"]["words"]["dense"] != figures["rounded"]
     assert figures["ratio"] == pytest.approx(1, abs=0.01)
+    assert 0 < figures["kl"] < 1e-3 and f"(KL {figures['kl']:.2g} nats)" in " ".join(report["notes"])
+    (copy,) = (each for each in job.measured.alternatives if each.name == "dense in bfloat16")
+    assert (copy.kl, copy.perplexity_ratio) == (figures["kl"], figures["ratio"])
     assert report["artifact"]["dtype"] == report["verification"]["dtype"] == "bfloat16"
     assert report["engine"]["model_dtype"] == "float32"
     assert report["verification"]["maximum_difference"] <= report["verification"]["tolerance"]

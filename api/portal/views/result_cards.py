@@ -194,6 +194,10 @@ def _exports(metrics: Metrics) -> Iterator[Row]:
         speed = each.speed
         if speed is None:
             yield Row(each.file, "–", size(each.bytes), "–", note)
+            if (own := each.own_speed) is not None:
+                reading = f"reading a prompt of {own.prompt_tokens:,} tokens"
+                for what, tokens in ((reading, own.prefill), ("writing after it", own.decode)):
+                    yield Row(f"{each.file}, {what}", "–", f"{number(tokens)} tokens/s", "–", "")
             continue
         yield Row(each.file, size(speed.dense_bytes), size(each.bytes), _times(each.bytes / speed.dense_bytes), note)
         reading = f"reading a prompt of {speed.prompt_tokens:,} tokens"

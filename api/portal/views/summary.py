@@ -161,7 +161,7 @@ def _points(recipe: Body, metrics: Metrics, report: Report, verdict: Verdict | N
     label = labels.pop() if len(labels) == 1 else "Speed"
     yield label, "; ".join(text for _, text in timings) or _capitalized(_speed(recipe, metrics, report))
     if metrics.alternatives:
-        copies = (f"{each.name} {size(each.bytes)} ({each.quality})" for each in metrics.alternatives)
+        copies = (f"{each.name} {size(each.bytes)} ({each.words})" for each in metrics.alternatives)
         yield "Without pruning", "; ".join(copies)
     if verdict is not None:
         yield "Costs", _capitalized(verdict.reason)

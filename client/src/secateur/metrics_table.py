@@ -142,6 +142,10 @@ def _costs(metrics: Metrics) -> Iterator[Figure]:
     for each in metrics.exports:
         speed = each.speed
         if speed is None:
+            if (own := each.own_speed) is not None:
+                yield Figure("export_bytes", "bytes", None, each.bytes, each.file, "size")
+                for name, tokens in (("prefill", own.prefill), ("decode", own.decode)):
+                    yield Figure(f"export_{name}", "number", None, tokens, each.file, f"{name}, tokens/s")
             continue
         yield Figure("export_bytes", "bytes", speed.dense_bytes, each.bytes, each.file, "size")
         for name, rate in (("prefill", speed.prefill), ("decode", speed.decode)):

@@ -1,5 +1,7 @@
 """Figures of a job from its last attempt; the runner fills them in."""
 
+import math
+
 from pydantic import Field
 
 from secateur_wire.base import JsonObject, Number, Record
@@ -163,12 +165,24 @@ class ExportSpeed(Record):
     dense_bytes: int
 
 
+class FileSpeed(Record):
+    """Tokens per second of a file of the unpruned model in its form's runtime, on the worker; medians over rounds."""
+
+    prefill: Number
+    decode: Number
+    prompt_tokens: int
+    decoded_tokens: int
+    rounds: int
+    threads: int
+
+
 class ExportedFile(Record):
     """File of a form that was added to the artifact, and the difference of its predictions from the artifact's.
 
     `kl` is the mean KL divergence in nats, `top_1` the share of equal most likely tokens, over `predictions` tokens in
-    the form's own runtime. `other_types` lists the matrices that could not be stored in the file's type, with their
-    types.
+    the form's own runtime. `perplexity` is the file's, and `artifact_perplexity` the artifact's, on the same windows.
+    `other_types` lists the matrices that could not be stored in the file's type, with their types. `speed` compares the
+    file with the dense model's, `own_speed` is that of the dense model's file itself.
     """
 
     file: str
@@ -178,9 +192,25 @@ class ExportedFile(Record):
     kl: Number | None = None
     top_1: Number | None = None
     perplexity: Number | None = None
+    artifact_perplexity: Number | None = None
     predictions: int | None = None
     other_types: dict[str, list[str]] = Field(default_factory=dict)
     speed: ExportSpeed | None = None
+    own_speed: FileSpeed | None = None
+
+    @property
+    def perplexity_ratio(self) -> float | None:
+        """Return the file's perplexity over the artifact's."""
+        if self.perplexity is None or not self.artifact_perplexity:
+            return None
+        return self.perplexity / self.artifact_perplexity
+
+    @property
+    def bits_per_byte_ratio(self) -> float | None:
+        """Return the file's bits per byte over the artifact's: ln of both perplexities, on the same bytes."""
+        if not self.perplexity or not self.artifact_perplexity or self.artifact_perplexity <= 1:
+            return None
+        return math.log(self.perplexity) / math.log(self.artifact_perplexity)
 
 
 class Timing(Record):
@@ -251,8 +281,9 @@ class Alternative(Record):
 
     `bytes` are those of its tensors, or of its file where a job wrote it, and `basis` says which. `ratio` is `bytes`
     over the dense model's bytes. `kl` (mean divergence in nats) and `top_1` (share of equal likeliest tokens) compare
-    it with the dense model, and `perplexity_ratio` is its perplexity over the dense one on the worst text; all three
-    are None where no job measured them.
+    it with the dense model; `perplexity_ratio` and `bits_per_byte_ratio` are its figures over the dense model's, on the
+    worst text. `prefill` and `decode` are tokens per second in the file's runtime. Figures that no job measured are
+    None. `output` is empty where no job makes the copy.
     """
 
     name: str
@@ -263,15 +294,28 @@ class Alternative(Record):
     kl: Number | None = None
     top_1: Number | None = None
     perplexity_ratio: Number | None = None
+    bits_per_byte_ratio: Number | None = None
+    prefill: Number | None = None
+    decode: Number | None = None
 
     @property
     def quality(self) -> str:
         """Return its measured quality in words."""
-        if self.kl is not None and self.top_1 is not None:
-            return f"KL {self.kl:.2g} nats, the same likeliest token for {self.top_1:.1%}"
-        if self.perplexity_ratio is not None:
-            return f"perplexity × {self.perplexity_ratio:.4g}"
-        return "quality not measured yet"
+        figures = []
+        if self.kl is not None:
+            figures.append(f"KL {self.kl:.2g} nats")
+        if self.top_1 is not None:
+            figures.append(f"the same likeliest token for {self.top_1:.1%}")
+        if self.bits_per_byte_ratio is not None:
+            figures.append(f"bits per byte × {self.bits_per_byte_ratio:.4g}")
+        elif self.perplexity_ratio is not None:
+            figures.append(f"perplexity × {self.perplexity_ratio:.4g}")
+        return ", ".join(figures) or "quality not measured yet"
+
+    @property
+    def words(self) -> str:
+        """Return its measured quality and speed in words."""
+        return self.quality if self.decode is None else f"{self.quality}, {self.decode:.3g} tokens/s written"
 
 
 class Seconds(Record):

@@ -106,6 +106,10 @@ class AddedExporterInfo(ExporterInfo):
         """
         return {}
 
+    def compared_types(self, description: ModelDescription) -> Sequence[str]:
+        """Return the types in which an unpruned model is measured once, to compare pruned models with it."""
+        return ()
+
     def widths(self, types: Sequence[str]) -> tuple[int, ...]:
         """Return the numbers that should divide widths, for these types, the largest (and costliest) first."""
         return ()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from core.engine.architectures.layer_shape import LinearShape
 from secateur_wire.base import JsonObject
-from secateur_wire.metrics import ExportedFile, ExportSpeed
+from secateur_wire.metrics import ExportedFile, ExportSpeed, FileSpeed
 
 if TYPE_CHECKING:  # a finished folder is exported without torch, which takes long to load
     import torch
@@ -109,4 +109,19 @@ class AddedExporter(ABC):
 
         `place` is a folder with room for files of the dense model. `own_dense`: this service wrote the dense model.
         Raises ExportFailed.
+        """
+
+    @abstractmethod
+    def measure_own_speeds(
+        self,
+        dense: Path,
+        files: Mapping[str, Path],
+        *,
+        own_dense: bool,
+        threads: int | None,
+        log: Callable[[str], None],
+    ) -> dict[str, FileSpeed]:
+        """Return the speed of files of the dense model, given by type, by themselves; takes minutes at most.
+
+        `own_dense`: this service wrote the dense model in the folder. Raises ExportFailed.
         """

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Protocol
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from core.counting import counting
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry
 from core.engine.evaluation.bits_per_byte import bits_ratio_stderr
-from core.engine.evaluation.perplexity import MeasuredPerplexity, measure_perplexity
+from core.engine.evaluation.perplexity import MeasuredPerplexity, Reference, measure_perplexity
 from core.engine.evaluation.perplexity_ratio import ratio_stderr
 from core.engine.models.experts import saved_tensors
 from core.engine.models.folder import ModelFolder
@@ -226,9 +226,16 @@ class BlockPass:
         return [self._known[name] if name in self._known else next(measured) for name in self.evaluations]
 
     def perplexities(
-        self, streamed: StreamedModel, streams: Iterable[Stream], end: float = 1.0
+        self,
+        streamed: StreamedModel,
+        streams: Iterable[Stream],
+        end: float = 1.0,
+        references: Sequence[Reference | None] = (),
     ) -> list[MeasuredPerplexity]:
-        """Return the perplexity of each stream after all blocks; then the share `end` of the work is done."""
+        """Return the perplexity of each stream after all blocks; then the share `end` of the work is done.
+
+        Predictions are compared with those of the stream's reference, if it has one.
+        """
         streams = list(streams)
         if not streams:
             return []
@@ -238,10 +245,26 @@ class BlockPass:
             windows = itertools.count(1)
             return [
                 measure_perplexity(
-                    streamed, islice(pairs(stream), self.measured_batches), on_window=lambda: count(next(windows))
+                    streamed,
+                    islice(pairs(stream), self.measured_batches),
+                    on_window=lambda: count(next(windows)),
+                    reference=reference,
                 )
-                for stream in streams
+                for stream, reference in zip_longest(streams, references)
             ]
+
+    def rounded_perplexities(
+        self, streamed: StreamedModel, dense: Sequence[Stream], stored: StreamedModel, rounded: Sequence[Stream]
+    ) -> list[MeasuredPerplexity]:
+        """Return the perplexity of each stream through the rounded dense model, and its divergence from the dense one.
+
+        Where the dense perplexity was known before, no stream has dense predictions, and no divergence is measured.
+        """
+        unknown = iter(dense)
+        references = [
+            None if name in self._known else Reference(streamed, pairs(next(unknown))) for name in self.evaluations
+        ]
+        return self.perplexities(stored, rounded, references=references if rounded else ())
 
     def _evaluation_share(self) -> float:
         """Return the share of the pass that the head takes after the blocks, by multiplications."""
@@ -267,7 +290,7 @@ class BlockPass:
                 ratio_stderr(before.window_losses, after.window_losses),
                 bits_ratio_stderr(before.window_losses, after.window_losses),
                 before.window_losses,
-                *(each.value for each in rounded[number : number + 1]),
+                *(rounded[number].value, rounded[number].divergence) if rounded else (),
             )
             for number, (name, before, after) in enumerate(zip(self.evaluations, dense, pruned, strict=True))
         }

@@ -87,7 +87,7 @@ class PerplexityPair:
 
     `bits_ratio_stderr` is that of the ratio of their bits per byte. `dense_losses` are the dense model's mean losses of
     the windows in nats. `rounded` is the dense model's perplexity in the dtype in which the pruned model is saved; None
-    where that is its own.
+    where that is its own. `rounded_divergence` is the mean KL divergence of its predictions in nats, where measured.
     """
 
     dense: float
@@ -96,6 +96,7 @@ class PerplexityPair:
     bits_ratio_stderr: float | None = None
     dense_losses: tuple[float, ...] = ()
     rounded: float | None = None
+    rounded_divergence: float | None = None
 
     @property
     def measured_dense(self) -> MeasuredPerplexity:

@@ -86,6 +86,11 @@ class Recipe(BaseModel, frozen=True):
         return get_method(self.method).measures
 
     @property
+    def times_exports(self) -> bool:
+        """Return whether added files are timed: if parts of the model went, or nothing was pruned."""
+        return bool(self.output.exports) and (self.shrinks or get_method(self.method).only_stores)
+
+    @property
     def timed_length(self) -> int:
         """Return the number of tokens in the sequence that a language model is timed on."""
         parts = (self.calibration, self.evaluation)

@@ -1,11 +1,17 @@
 """Alternatives to pruning: what the dense model takes in a narrower dtype, and in the files of other runtimes."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from typing import Final
+
+from pydantic import JsonValue
 
 from core.engine.architectures.describe import Description, stored_as
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.engine.exporters.registry import ADDED
+from core.methods.registry import get_method
+from core.pipeline.recipes.recipe import Recipe
+from core.pipeline.reports.report import Rounding
 from secateur_wire.job_body import StoredDtype
 from secateur_wire.metrics import Alternative
 
@@ -29,7 +35,7 @@ def alternatives_to_pruning(description: Description) -> list[Alternative]:
 def _copies(description: Description) -> Iterator[Alternative]:
     size = stored_as(description, NARROW).bytes
     yield Alternative(
-        name=f"dense in {NARROW}",
+        name=name_of_copy(NARROW),
         output={"dtype": NARROW},
         bytes=size,
         ratio=size / description.bytes,
@@ -38,9 +44,66 @@ def _copies(description: Description) -> Iterator[Alternative]:
     for form, exporter in ADDED.items():
         for kind, size in exporter.dense_sizes(description.language_model).items():
             yield Alternative(
-                name=f"dense as {form} {kind}",
+                name=name_of_file(form, kind),
                 output={"exports": [{"format": form, "types": [kind]}]},
                 bytes=size,
                 ratio=size / description.bytes,
                 basis="counted: the sizes of its tensors as they are written; the vocabulary is added to them",
             )
+
+
+def alternatives_measured_in(description: Description, recipe: Recipe, rounding: Rounding | None) -> list[Alternative]:
+    """Return the alternatives to a pruning job, with what its own pass measured of the model in `output.dtype`.
+
+    A job that prunes nothing has that copy alone, where it rounds.
+    """
+    alternatives = alternatives_to_pruning(description)
+    measured = None if rounding is None else name_of_copy(rounding.dtype)
+    return [
+        each if rounding is None or each.name != measured else _rounded(each, rounding)
+        for each in alternatives
+        if get_method(recipe.method).prunes or each.name == measured
+    ]
+
+
+def _rounded(copy: Alternative, rounding: Rounding) -> Alternative:
+    """Return the copy with the figures of the dense model as it was rounded, on the worst text."""
+    figures = {name: each for name, each in rounding.perplexity.items() if each.rounded and each.ratio}
+    bits = [
+        math.log(each.rounded) / math.log(each.dense) for each in figures.values() if each.rounded and each.dense > 1
+    ]
+    return copy.model_copy(
+        update={
+            "kl": max((each.kl for each in figures.values() if each.kl is not None), default=None),
+            "perplexity_ratio": max((each.ratio for each in figures.values() if each.ratio), default=None),
+            "bits_per_byte_ratio": max(bits, default=None),
+        }
+    )
+
+
+def with_compared_types(
+    description: Description, offered: Alternative, alternatives: Sequence[Alternative]
+) -> dict[str, JsonValue]:
+    """Return the `output` of an alternative, with the compared types of its added form that no job has measured."""
+    exports = offered.output.get("exports")
+    if not isinstance(exports, list):
+        return dict(offered.output)
+    measured = {each.name for each in alternatives if each.kl is not None}
+    added: list[JsonValue] = []
+    for each in exports:
+        form, types = str(each["format"]), list(each["types"])
+        for kind in ADDED[form].compared_types(description.language_model):
+            if kind not in types and name_of_file(form, kind) not in measured:
+                types.append(kind)
+        added.append({"format": form, "types": types})
+    return {**offered.output, "exports": added}
+
+
+def name_of_file(form: str, kind: str) -> str:
+    """Return the name of the alternative that is an added file of the dense model."""
+    return f"dense as {form} {kind}"
+
+
+def name_of_copy(dtype: str) -> str:
+    """Return the name of the alternative that is the dense model in a narrower dtype."""
+    return f"dense in {dtype}"

@@ -110,6 +110,10 @@ def _added_files(metrics: Metrics) -> list[str]:
             where = f"tokens/s of {each.file} in {threads} thread{'' if threads == 1 else 's'}"
             lines.append(f"| {where}, prefill of {after} tokens | {_rates(each.speed.prefill)} |")
             lines.append(f"| {where}, decode | {_rates(each.speed.decode)} |")
+        if (own := each.own_speed) is not None:
+            where = f"tokens/s of {each.file} in {own.threads} thread{'' if own.threads == 1 else 's'}"
+            lines.append(f"| {where}, prefill of {own.prompt_tokens} tokens | | {own.prefill:.4g} |")
+            lines.append(f"| {where}, decode | | {own.decode:.4g} |")
     return lines
 
 

@@ -43,15 +43,20 @@ class EngineSettings(Record):
 
 
 class Rounded(Record):
-    """Perplexity of the dense model in its own dtype and in that of `output.dtype`, and their ratio."""
+    """Perplexity of the dense model in its own dtype and in that of `output.dtype`, and their ratio.
+
+    `kl` is the mean KL divergence of its predictions in nats; None where the dense ones were known from another job.
+    """
 
     dense: Number
     rounded: Number | None
     ratio: Number | None
+    kl: Number | None = None
 
     @classmethod
-    def of(cls, dense: float, rounded: float | None) -> "Rounded":
-        return cls(dense=dense, rounded=rounded, ratio=rounded / dense if rounded is not None and dense else None)
+    def of(cls, dense: float, rounded: float | None, divergence: float | None = None) -> "Rounded":
+        ratio = rounded / dense if rounded is not None and dense else None
+        return cls(dense=dense, rounded=rounded, ratio=ratio, kl=divergence)
 
 
 class Rounding(Record):
@@ -74,7 +79,9 @@ class Rounding(Record):
     def words(self) -> str:
         """Sentences for the notes of the report."""
         ratios = ", ".join(
-            f"× {each.ratio:.5g} on {name}" for name, each in self.perplexity.items() if each.ratio is not None
+            f"× {each.ratio:.5g} on {name}" + (f" (KL {each.kl:.2g} nats)" if each.kl is not None else "")
+            for name, each in self.perplexity.items()
+            if each.ratio is not None
         )
         cost = f" Without pruning that makes the dense model's perplexity {ratios}." if ratios else ""
         lost = "No weight became zero by it."

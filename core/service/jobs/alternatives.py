@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select, text
 from sqlalchemy.orm import Session
 
 from core.methods.registry import METHODS
+from core.pipeline.reports.alternatives import name_of_copy, name_of_file
 from core.service.jobs.schemas import Job
 from core.service.jobs.service import job_answer
-from core.service.jobs.tables import JobRow
-from secateur_wire.metrics import Alternative
+from core.service.jobs.tables import JOB_EXPORTS, JobRow
+from secateur_wire.metrics import Alternative, ExportedFile
 
 STORING: Final = tuple(each.id for each in METHODS.values() if each.only_stores)
 """Ids of the methods that change no weight."""
@@ -20,24 +21,41 @@ _NEWEST: Final = 20
 def with_measured(
     session: Session, team_id: str, revision: str, dense_bytes: int, alternatives: Sequence[Alternative]
 ) -> list[Alternative]:
-    """Return the alternatives of a model with the figures of the team's newest jobs that stored this revision.
+    """Return the alternatives of a model with the figures of the team's newest jobs on this revision.
 
-    Types of files that only those jobs know are added. `dense_bytes` are the dense model's.
+    Jobs that stored the model unpruned measured its copies. Jobs that timed added files timed the dense model's beside
+    them, and jobs with a narrower `output.dtype` measured the dense model in it. Types of files that only those jobs
+    know are added. `dense_bytes` are the dense model's.
     """
-    rows = session.scalars(
+    copies = {each.name: each for each in alternatives}
+    for job in _newest(session, team_id, revision, text(JOB_EXPORTS), JobRow.method.not_in(STORING)):
+        for each in _timed_beside(job, dense_bytes):
+            known = copies.get(each.name)
+            copies[each.name] = each if known is None else _joined(known, each)
+    for job in _newest(session, team_id, revision, JobRow.metrics["alternatives"].is_not(None)):
+        for each in job.measured.alternatives:
+            if each.kl is not None or each.perplexity_ratio is not None:
+                measured = each.model_copy(update={"basis": f"{each.basis}; its quality measured by {job.id}"})
+                copies[each.name] = _joined(copies.get(each.name, measured), measured)
+    for job in _newest(session, team_id, revision, JobRow.method.in_(STORING), JobRow.status == "succeeded"):
+        copies |= {each.name: _joined(copies.get(each.name, each), each) for each in _measured(job, dense_bytes)}
+    return sorted(copies.values(), key=lambda each: -each.bytes)
+
+
+def _newest(session: Session, team_id: str, revision: str, *conditions: ColumnElement[bool]) -> list[Job]:
+    """Return the team's newest jobs on a revision, the newest last."""
+    query = (
         select(JobRow)
-        .where(
-            JobRow.team_id == team_id,
-            JobRow.method.in_(STORING),
-            JobRow.model_revision == revision,
-            JobRow.status == "succeeded",
-        )
+        .where(JobRow.team_id == team_id, JobRow.model_revision == revision, *conditions)
         .order_by(JobRow.created_at.desc(), JobRow.id.desc())
         .limit(_NEWEST)
     )
-    known = {each.name: each for row in reversed(rows.all()) for each in _measured(job_answer(row), dense_bytes)}
-    counted = {each.name: each for each in alternatives}
-    return sorted((counted | known).values(), key=lambda each: -each.bytes)
+    return [job_answer(row) for row in reversed(session.scalars(query).all())]
+
+
+def _joined(known: Alternative, newer: Alternative) -> Alternative:
+    """Return a copy with the newer figures, and the known ones that the newer job did not measure."""
+    return known.model_copy(update={name: value for name, value in newer if value is not None})
 
 
 def job_with_measured(session: Session, team_id: str, job: Job) -> Job:
@@ -53,36 +71,59 @@ def job_with_measured(session: Session, team_id: str, job: Job) -> Job:
 
 
 def _measured(job: Job, dense_bytes: int) -> list[Alternative]:
-    """Return the copies that a job wrote, each with its measured bytes and quality."""
+    """Return the copies that a job wrote, each with its measured bytes, quality and speed."""
     metrics, dtype = job.measured, job.output.dtype
     copies = []
     if dtype != "keep" and metrics.bytes is not None and metrics.bytes.artifact:
-        ratios = [each.ratio for each in metrics.perplexity.values() if each.ratio is not None]
+        perplexities = [each for each in metrics.perplexity.values() if each.ratio is not None]
+        bits = [each.bits_per_byte for each in perplexities if each.bits_per_byte is not None]
         size = metrics.bytes.artifact
         copies.append(
             Alternative(
-                name=f"dense in {dtype}",
+                name=name_of_copy(dtype),
                 output={"dtype": dtype},
                 bytes=size,
                 ratio=size / dense_bytes,
                 basis=f"measured by {job.id}",
-                kl=None,
-                top_1=None,
-                perplexity_ratio=max(ratios, default=None),
+                perplexity_ratio=max((each.ratio for each in perplexities if each.ratio is not None), default=None),
+                bits_per_byte_ratio=max((each.ratio for each in bits if each.ratio is not None), default=None),
             )
         )
     if dtype == "keep":
-        copies += [
-            Alternative(
-                name=f"dense as {each.format} {each.type}",
-                output={"exports": [{"format": each.format, "types": [each.type]}]},
-                bytes=each.bytes,
-                ratio=each.bytes / dense_bytes,
-                basis=f"measured by {job.id}",
-                kl=each.kl,
-                top_1=each.top_1,
-                perplexity_ratio=None,
+        for each in metrics.exports:
+            own = each.own_speed
+            copy = _file(each, each.bytes, dense_bytes, job)
+            copies.append(
+                copy.model_copy(
+                    update={
+                        "kl": each.kl,
+                        "top_1": each.top_1,
+                        "perplexity_ratio": each.perplexity_ratio,
+                        "bits_per_byte_ratio": each.bits_per_byte_ratio,
+                        "prefill": None if own is None else own.prefill,
+                        "decode": None if own is None else own.decode,
+                    }
+                )
             )
-            for each in metrics.exports
-        ]
     return copies
+
+
+def _timed_beside(job: Job, dense_bytes: int) -> list[Alternative]:
+    """Return the dense model's files that a job wrote and timed beside those of the pruned model."""
+    return [
+        _file(each, each.speed.dense_bytes, dense_bytes, job).model_copy(
+            update={"prefill": each.speed.prefill.dense, "decode": each.speed.decode.dense}
+        )
+        for each in job.measured.exports
+        if each.speed is not None
+    ]
+
+
+def _file(file: ExportedFile, size: int, dense_bytes: int, job: Job) -> Alternative:
+    return Alternative(
+        name=name_of_file(file.format, file.type),
+        output={"exports": [{"format": file.format, "types": [file.type]}]},
+        bytes=size,
+        ratio=size / dense_bytes,
+        basis=f"measured by {job.id}",
+    )

@@ -10,7 +10,7 @@ from core.engine.options.patterns import parse_pattern
 from core.methods.registry import get_method
 from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
-from core.pipeline.reports.alternatives import narrower_dtype
+from core.pipeline.reports.alternatives import narrower_dtype, with_compared_types
 from core.pipeline.reports.verdict import CLOSE_TO_DENSE
 from core.service.jobs.alternatives import STORING
 from core.service.jobs.estimates.history import estimate_that_fits
@@ -164,14 +164,21 @@ class Planner:
                 return each.bytes
         raise InvalidRequest("output.exports: the size of this file is not known", param="output.exports")
 
-    def _instead(self, better: Alternative, chosen: Texts) -> JsonObject:
-        """Return the body of a job that makes an alternative, which workers here are known to be able to."""
-        able = [each for each in self.alternatives if self.is_writing or "exports" not in each.output]
-        offered = better if better in able else next(iter(able), better)
+    def _instead(self, better: Alternative, chosen: Texts) -> JsonObject | None:
+        """Return the body of a job that makes an alternative, which workers here are known to be able to.
+
+        An added file comes with the other types by which models are compared, unless a job measured those before.
+        None where no job makes it.
+        """
+        able = [each for each in self.alternatives if each.output and (self.is_writing or "exports" not in each.output)]
+        offered = better if better in able else next(iter(able), None)
+        if offered is None:
+            return None
+        output = with_compared_types(self.model.description, offered, self.alternatives)
         job: dict[str, Any] = {"model": self.body.model, "method": STORING[0]}
         if chosen.evaluation:
             job["evaluation"] = dict(chosen.evaluation)
-        return job | {"output": dict(offered.output)}
+        return job | {"output": output}
 
     def _measuring(self, chosen: Texts) -> Plan:
         """Return the plan of a job that measures and removes nothing."""

@@ -13,9 +13,9 @@ from core.pipeline.reports.alternatives import alternatives_to_pruning
 from core.service.jobs.alternatives import with_measured
 from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.model import ResolvedModel, resolve_model
+from core.service.jobs.runtimes import writable_forms
 from core.service.jobs.schemas import InspectBody
 from core.service.plans.candidates import CANDIDATES, JobCandidate
-from core.service.jobs.runtimes import writable_forms
 from core.service.plans.planner import Planner
 from core.service.registry.service import dataset_answer
 from core.service.registry.tables import DatasetRow

@@ -73,7 +73,7 @@ def best_alternative(
 def not_worth(removed: float, figures: Mapping[FigureName, PlanFigure], better: Alternative | None) -> str:
     """Return the sentence that a plan is not worth its cost, with the reason; empty where it is worth it."""
     if better is not None:
-        known = "" if better.kl is None and better.perplexity_ratio is None else f", {better.quality}"
+        known = "" if better.kl is None and better.perplexity_ratio is None else f", {better.words}"
         return (
             f"Not worth pruning for size: take the {better.name.replace('dense', 'dense model', 1)}, which has "
             f"{_share(better.ratio)} of the bytes{known}."

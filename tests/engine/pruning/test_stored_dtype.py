@@ -72,12 +72,19 @@ def test_stock_from_pretrained_opens_what_was_measured(way: str, dtype: StoredDt
 
 def test_rounding_alone_is_what_a_cast_of_the_model_gives(tmp_path: Path) -> None:
     folder = make_model(tmp_path / "model", "llama")
-    artifact = save(pruned(folder, tmp_path / "work", "bfloat16", "nothing"), folder, tmp_path / "artifact")
+    result = pruned(folder, tmp_path / "work", "bfloat16", "nothing")
+    artifact = save(result, folder, tmp_path / "artifact")
     source = load_file(folder / WEIGHTS)
     stored = load_file(artifact / WEIGHTS)
     assert stored.keys() == source.keys()
     assert all(torch.equal(stored[name], each.to(torch.bfloat16)) for name, each in source.items())
     assert inspect_folder(artifact) == stored_as(inspect_folder(folder), "bfloat16")
+    dense_NPV, rounded_NPV = (
+        AutoModelForCausalLM.from_pretrained(each, dtype=torch.float32)(TEXT).logits[:, :-1].detach().log_softmax(-1)
+        for each in (folder, artifact)
+    )
+    divergence = (dense_NPV.exp() * (dense_NPV - rounded_NPV)).sum(-1).mean()
+    assert result.perplexity["text"].rounded_divergence == pytest.approx(float(divergence), rel=0.02)
 
 
 @pytest.mark.parametrize("way", ["wanda", "widths"])

@@ -183,7 +183,7 @@ def print_alternatives(alternatives: Sequence[Alternative]) -> None:
     if alternatives:
         print_table(
             ("without pruning", "bytes", "÷ dense", "quality"),
-            [(each.name, size(each.bytes), f"{each.ratio:.2f}", each.quality) for each in alternatives],
+            [(each.name, size(each.bytes), f"{each.ratio:.2f}", each.words) for each in alternatives],
             numbers=(1, 2),
         )
 

@@ -30,7 +30,7 @@ from core.engine.exporters.gguf.writer import other_types, write_gguf, write_voc
 from core.engine.exporters.protocols import AddedExporter, AddedForm
 from core.engine.models.folder import open_model
 from core.engine.options.latency_budget import latency_noise
-from secateur_wire.metrics import ExportedFile, ExportSpeed, TokenRate
+from secateur_wire.metrics import ExportedFile, ExportSpeed, FileSpeed, TokenRate
 
 _SECONDS: Final = 40.0
 """Time in seconds for measuring the speed of one type; the least number of rounds may take longer."""
@@ -97,6 +97,7 @@ class GgufFiles(AddedExporter):
                     kl=agreement.kl,
                     top_1=agreement.top_1,
                     perplexity=agreement.perplexity,
+                    artifact_perplexity=agreement.artifact_perplexity,
                     predictions=agreement.predictions,
                     other_types=other_types(file, kind),
                 )
@@ -123,9 +124,7 @@ class GgufFiles(AddedExporter):
         opened = open_model(dense, own_artifact=own_dense)
         settings = read_settings(opened)
         vocabulary = read_vocabulary(dense, opened.tokenizer(), settings.vocabulary)
-        cores = threads or len(os.sched_getaffinity(0))
-        prompt = max(min(PROMPT_TOKENS, settings.context - DECODED_TOKENS), 1)
-        trial = SpeedTrial(prompt=prompt, decoded=DECODED_TOKENS, most_rounds=MOST_ROUNDS, seconds=_SECONDS)
+        cores, trial = _trial(settings, threads)
         measured = {}
         # One file of the dense model exists at a time, beside the one that the others are made from.
         with TemporaryDirectory(dir=place, prefix="dense-") as folder:
@@ -140,17 +139,51 @@ class GgufFiles(AddedExporter):
                 log(f"timing {file.name} and the dense model in llama.cpp")
                 is_mixed = ALL_TYPES[kind].is_mixed
                 source = write(FIRST) if is_mixed else write(kind)
-                tokens = 2 * (MOST_ROUNDS + 1) * (prompt + DECODED_TOKENS)
+                tokens = 2 * trial.most_tokens
                 with running_llama_cpp(largest_file=source.stat().st_size, tokens=tokens, threads=cores) as llama_cpp:
                     other = source
                     if is_mixed:
                         other = source.with_name(f"dense-{kind}.gguf")
                         llama_cpp.quantise(source, other, ALL_TYPES[kind].number)
                     seconds = llama_cpp.speeds((other, file), trial)
-                measured[kind] = _speed(seconds, prompt, cores, other.stat().st_size)
+                measured[kind] = _speed(seconds, trial.prompt, cores, other.stat().st_size)
                 if kind != FIRST:
                     other.unlink()
         return measured
+
+    def measure_own_speeds(
+        self,
+        dense: Path,
+        files: Mapping[str, Path],
+        *,
+        own_dense: bool,
+        threads: int | None,
+        log: Callable[[str], None],
+    ) -> dict[str, FileSpeed]:
+        cores, trial = _trial(read_settings(open_model(dense, own_artifact=own_dense)), threads)
+        measured = {}
+        for kind, file in files.items():
+            log(f"timing {file.name} in llama.cpp")
+            size = file.stat().st_size
+            with running_llama_cpp(largest_file=size, tokens=trial.most_tokens, threads=cores) as llama_cpp:
+                (rounds,) = llama_cpp.speeds((file,), trial)
+            prefill, decode = (statistics.median(seconds) for seconds in zip(*rounds, strict=True))
+            measured[kind] = FileSpeed(
+                prefill=trial.prompt / prefill,
+                decode=trial.decoded / decode,
+                prompt_tokens=trial.prompt,
+                decoded_tokens=trial.decoded,
+                rounds=len(rounds),
+                threads=cores,
+            )
+        return measured
+
+
+def _trial(settings: GgufSettings, threads: int | None) -> tuple[int, SpeedTrial]:
+    """Return the threads and the trial of a speed."""
+    prompt = max(min(PROMPT_TOKENS, settings.context - DECODED_TOKENS), 1)
+    trial = SpeedTrial(prompt=prompt, decoded=DECODED_TOKENS, most_rounds=MOST_ROUNDS, seconds=_SECONDS)
+    return threads or len(os.sched_getaffinity(0)), trial
 
 
 def _file_name(kind: str) -> str:

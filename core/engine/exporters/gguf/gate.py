@@ -36,12 +36,13 @@ _INSTEAD: Final = "leave gguf out of output.exports, or prune less, where the ar
 class Agreement:
     """Agreement of a file with the artifact: mean KL divergence in nats, and share of tokens with equal top prediction.
 
-    `perplexity` is the file's own, on the same windows.
+    `perplexity` is the file's own, and `artifact_perplexity` the artifact's, on the same windows.
     """
 
     kl: float
     top_1: float
     perplexity: float
+    artifact_perplexity: float
     predictions: int
 
 
@@ -104,7 +105,7 @@ def require_token_ids(
 
 def compare(llama_cpp: LlamaCpp, reference: Reference) -> Agreement:
     """Compare the predictions of the open file with the artifact's."""
-    divergence = same = loss = 0.0
+    divergence = same = loss = artifact_loss = 0.0
     predictions, targets = 0, 0
     for number, window_T in enumerate(reference.windows_NT):
         expected_TV = reference.log_probabilities(number)
@@ -113,10 +114,13 @@ def compare(llama_cpp: LlamaCpp, reference: Reference) -> Agreement:
         divergence += float((expected_TV.exp() * (expected_TV - theirs_TV)).sum())
         same += float((expected_TV.argmax(-1) == theirs_TV.argmax(-1)).sum())
         loss -= float(theirs_TV[:-1].gather(1, window_T[1:, None]).sum())
+        artifact_loss -= float(expected_TV[:-1].gather(1, window_T[1:, None]).sum())
         predictions += len(window_T)
         targets += len(window_T) - 1
-    perplexity = float(torch.tensor(loss / targets, dtype=torch.float64).exp())
-    return Agreement(divergence / predictions, same / predictions, perplexity, predictions)
+    perplexity, artifact_perplexity = (
+        torch.tensor([loss, artifact_loss], dtype=torch.float64).div(targets).exp().tolist()
+    )
+    return Agreement(divergence / predictions, same / predictions, perplexity, artifact_perplexity, predictions)
 
 
 def require_agreement(agreement: Agreement, kind: str, file: str) -> None:

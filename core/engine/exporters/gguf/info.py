@@ -1,6 +1,7 @@
 """GGUF: its description."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from core.engine.architectures.description import ModelDescription
 from core.engine.cuts.losses import Losses
@@ -14,6 +15,8 @@ LLAMA_CPP = Runtime("llama.cpp", module="llama_cpp_py_sync")
 _LEAST_BLOCK = 32
 _DENSE_TYPE = "Q8_0"
 """Type that makes an unpruned model smaller at almost no cost, and whose sizes are not chosen by llama.cpp."""
+_COMPARED_TYPES = (_DENSE_TYPE, "Q4_K_M")
+"""Types that users choose most: almost no cost, and the smallest that is close."""
 _CHAT = (
     'python -c "import sys; from llama_cpp_py_sync import Llama; Llama.tokenize.__defaults__ = True, True; '
     "llm, chat = Llama('{file}', n_ctx=2048), []; [print(chat.append({{'role': 'user', 'content': line}}) or "
@@ -40,6 +43,14 @@ class _GgufInfo(AddedExporterInfo):
                     f"rows (they have {', '.join(map(str, sorted(widths)))} weights): use {', '.join(fitting)}",
                     param=param,
                 )
+
+    def compared_types(self, description: ModelDescription) -> Sequence[str]:
+        types = []
+        for name in _COMPARED_TYPES:
+            with suppress(InvalidRequest):
+                self.check_types(description, [name], Losses(), "output.exports")
+                types.append(name)
+        return types
 
     def dense_sizes(self, description: ModelDescription) -> Mapping[str, int]:
         try:

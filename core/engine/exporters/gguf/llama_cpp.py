@@ -35,6 +35,11 @@ class SpeedTrial(BaseModel, frozen=True):
     most_rounds: int
     seconds: float
 
+    @property
+    def most_tokens(self) -> int:
+        """Return the largest number of tokens that a file computes, with the round that is not counted."""
+        return (self.most_rounds + 1) * (self.prompt + self.decoded)
+
 
 class _LlamaCpp:
     """llama.cpp's library, and its open file."""

@@ -261,7 +261,7 @@ class UnitRemovalPass(BlockPass):
             perplexity=self.compare(
                 self.dense_perplexities(streamed, dense),
                 self.perplexities(narrow, pruned),
-                self.perplexities(stored, rounded),
+                self.rounded_perplexities(streamed, dense, stored, rounded),
             ),
             notes=self.notes,
             files=self.store.lasting(BLOCK),

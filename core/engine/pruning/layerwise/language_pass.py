@@ -347,7 +347,7 @@ class LayerwisePass(BlockPass):
     def _finish(self, start: int) -> PruneResult:
         streamed, outer = self.streamed, self.outer
         dense = self.dense_perplexities(streamed, self.dense)
-        rounded = self.perplexities(outer, self.rounded)
+        rounded = self.rounded_perplexities(streamed, self.dense, outer, self.rounded)
         unchanged = set(streamed.outer_names)
         head, family = f"{self.folder.family.head}.weight", self.folder.family
         if family.head in self._by_module:

@@ -20,11 +20,10 @@ from core.engine.pruning.micro_batches import run_within_memory
 from core.engine.pruning.results import PerplexityPair, PruneResult
 from core.engine.removals.run import LanguagePass
 from core.engine.resume.fingerprint import tensors_sha256
-from core.methods.registry import get_method
 from core.pipeline.dense_measurements import dense_figures, releases
 from core.pipeline.messages import PruneOutput
 from core.pipeline.passes import walk_for
-from core.pipeline.reports.alternatives import alternatives_to_pruning
+from core.pipeline.reports.alternatives import alternatives_measured_in
 from core.pipeline.reports.dense_figures import Facts
 from core.pipeline.reports.model_card import SHAPE_CHART
 from core.pipeline.reports.report import EngineSettings, PeakMemory, Report, Rounded, Rounding
@@ -88,11 +87,14 @@ def run(spec: PruneSpec, context: StageContext) -> PruneOutput:
     metrics = _metrics(folder.description, result, tokens, artifact_bytes)
     report = _report(spec, walk, result, tokens, peak)
     if rounding is not None:
-        perplexity = {name: Rounded.of(pair.dense, pair.rounded) for name, pair in result.perplexity.items()}
+        perplexity = {
+            name: Rounded.of(pair.dense, pair.rounded, pair.rounded_divergence)
+            for name, pair in result.perplexity.items()
+        }
         report.rounding = Rounding(**asdict(rounding), perplexity=perplexity)
         report.note(report.rounding.words)
     metrics.peak_memory_bytes = peak.of_model
-    if get_method(recipe.method).prunes and (alternatives := alternatives_to_pruning(folder.description)):
+    if alternatives := alternatives_measured_in(folder.description, recipe, report.rounding):
         metrics.alternatives = alternatives
     dense.write_to(report)
     _draw_shapes(report, spec)

@@ -7,9 +7,19 @@ from secateur_wire.errors import ExportFailed
 
 
 def run(spec: TimeExportSpec, context: StageContext) -> ExportSpeedsOutput:
-    """Time added files against the dense model; if that fails, a note says so, and the files are kept."""
+    """Time added files, against the dense model unless they are its own; if that fails, a note says so."""
     try:
-        speeds = added_exporter(spec.form).measure_speeds(
+        exporter = added_exporter(spec.form)
+        if spec.are_dense:
+            own = exporter.measure_own_speeds(
+                spec.dense.path,
+                spec.files,
+                own_dense=spec.dense.own_artifact,
+                threads=spec.threads,
+                log=context.progress.log,
+            )
+            return ExportSpeedsOutput(own_speeds=own, peak_memory=context.peak_memory())
+        speeds = exporter.measure_speeds(
             spec.dense.path,
             spec.files,
             spec.work,
@@ -18,5 +28,5 @@ def run(spec: TimeExportSpec, context: StageContext) -> ExportSpeedsOutput:
             log=context.progress.log,
         )
     except ExportFailed as error:
-        return ExportSpeedsOutput(speeds={}, notes=[f"Tokens per second were not measured: {error.message}"])
+        return ExportSpeedsOutput(notes=[f"Tokens per second were not measured: {error.message}"])
     return ExportSpeedsOutput(speeds=speeds, peak_memory=context.peak_memory())

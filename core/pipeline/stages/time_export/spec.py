@@ -3,16 +3,19 @@
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from core.engine.exporters.registry import ADDED
 from core.pipeline.messages import DeviceSpec, JobSpec, ModelPlace, Spec, TaskOutput
 from core.pipeline.stages.stage import JobStage, RunningJob
-from secateur_wire.metrics import ExportSpeed
+from secateur_wire.metrics import ExportSpeed, FileSpeed
 
 
 class TimeExportSpec(DeviceSpec, Spec):
     """Spec of timing `files` of an added form, by type, against the dense model in files of the same types.
 
-    The files of the dense model are written below `work`.
+    The files of the dense model are written below `work`. With `are_dense` the files are the dense model's, and are
+    timed by themselves.
     """
 
     task: Literal["time_export"] = "time_export"
@@ -20,23 +23,28 @@ class TimeExportSpec(DeviceSpec, Spec):
     form: str
     files: dict[str, Path]
     work: Path
+    are_dense: bool = False
 
 
 class ExportSpeedsOutput(TaskOutput):
-    """Speeds of files that were added, by type."""
+    """Speeds of files that were added, by type: against the dense model, or its own files'."""
 
-    speeds: dict[str, ExportSpeed]
+    speeds: dict[str, ExportSpeed] = Field(default_factory=dict)
+    own_speeds: dict[str, FileSpeed] = Field(default_factory=dict)
 
 
 class TimeExports(JobStage):
-    """Stage that times added files against the dense model if weights were removed; zeroed weights save no time."""
+    """Stage that times added files: against the dense model's if weights were removed, as zeros save no time.
+
+    Files of an unpruned model are timed by themselves, for comparison with later jobs.
+    """
 
     rank = 120
     shown_as = "evaluate"
     part = 0.98, 0.98
 
     def applies(self, spec: JobSpec) -> bool:
-        return bool(spec.recipe.output.exports) and spec.recipe.shrinks
+        return spec.recipe.times_exports
 
     def supervise(self, job: RunningJob) -> None:
         spec, metrics = job.language, job.metrics
@@ -56,6 +64,7 @@ class TimeExports(JobStage):
                     form=each.format,
                     files=files,
                     work=spec.work,
+                    are_dense=not spec.recipe.shrinks,
                     device=spec.device,
                     threads=spec.threads,
                 ),
@@ -64,5 +73,7 @@ class TimeExports(JobStage):
             for file in metrics.exports:
                 if file.format == each.format and file.type in output.speeds:
                     file.speed = output.speeds[file.type]
+                if file.format == each.format and file.type in output.own_speeds:
+                    file.own_speed = output.own_speeds[file.type]
             job.report.note(*output.notes)
             job.report.keep_peak("time_export", output.peak_memory)

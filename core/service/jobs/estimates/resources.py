@@ -232,7 +232,8 @@ def pass_needs(device: DeviceKind, traced_bytes: int) -> int:
 def _added_cost(description: ModelDescription, job: Recipe) -> AddedCost:
     """Return what the added forms take together; they are made one after another."""
     costs = [
-        ADDED[each.format].added_cost(description, each.types, is_timed=job.shrinks) for each in job.output.exports
+        ADDED[each.format].added_cost(description, each.types, is_timed=job.times_exports)
+        for each in job.output.exports
     ]
     return AddedCost(
         bytes=sum(each.bytes for each in costs),
