@@ -36,7 +36,8 @@ def measure() -> float:
 
     matrix = np.random.default_rng(0).random((_WIDTH, _WIDTH), dtype=np.float32)
     matrix @ matrix  # starts the threads
-    times, end = [], time.perf_counter() + SECONDS
+    times: list[float] = []
+    end = time.perf_counter() + SECONDS
     while (began := time.perf_counter()) < end or not times:
         matrix @ matrix
         times.append(time.perf_counter() - began)

@@ -336,9 +336,65 @@ def test_what_needs_no_pruning_is_set_beside_and_offered_where_it_is_smaller(des
     measured = next(each for each in size.alternatives if each.name == "dense as gguf Q8_0")
     assert (measured.bytes, measured.kl, measured.basis) == (file["bytes"], 4e-4, f"measured by {stored}")
     kept = desk.plan("wide", "size", keep_quality=1.1)
-    assert kept.instead is not None and kept.instead["output"] == body["output"] and "KL 0.0004" in kept.summary
+    assert kept.instead is not None and "KL 0.0004" in kept.summary
+    assert kept.instead["output"] == {"exports": [{"format": "gguf", "types": ["Q8_0", "Q4_K_M"]}]}, "not yet measured"
     with transaction(desk.sessions) as session:
         assert submit(desk.context(session), JobBody.model_validate(kept.instead)).method == "none"
+
+
+def _worker(desk: Desk, number: int, *runtimes: str) -> None:
+    with transaction(desk.sessions) as session:
+        facts: Any = {"queue": "default", "device": "cpu", "hostname": "bed", "pid": 1}
+        heartbeat(session, f"worker_{number}", **facts, runtimes=list(runtimes))
+
+
+def test_files_that_every_worker_can_write_are_offered_before_any_job_wrote_one(desk: Desk) -> None:
+    desk.register("my-calibration", "my-articles")
+    q8 = {"format": "gguf", "types": ["Q8_0"]}
+    assert "exports" not in str(desk.plan("wide", "size").job), "no worker told what it has"
+    _worker(desk, 1, "llama.cpp", "onnxruntime")
+    kept = desk.plan("wide", "size", keep_quality=1.1)
+    assert kept.job["output"] == {"format": "packed", "dtype": "bfloat16", "exports": [q8]}
+    assert kept.instead is not None and kept.instead["method"] == "none"
+    assert kept.instead["output"] == {"exports": [{"format": "gguf", "types": ["Q8_0", "Q4_K_M"]}]}, "measured once"
+    assert "take the dense model as gguf Q8_0" in kept.summary
+    with transaction(desk.sessions) as session:
+        resolve_job(desk.context(session), JobBody.model_validate(kept.instead))
+    _worker(desk, 2)
+    assert "exports" not in str(desk.plan("wide", "size").job), "any worker may take the job, and one has no llama.cpp"
+    assert "no worker here has llama.cpp" in choice(desk.plan("wide", "size"), "output.exports").reason
+
+
+def test_what_jobs_measured_of_the_dense_model_is_kept_and_joined(desk: Desk) -> None:
+    desk.register("my-calibration", "my-articles")
+    rate = {"dense": 40.0, "pruned": 50.0, "spread": 0.02, "noise": 0.03}
+    speed = {"prefill": {**rate, "dense": 300.0}, "decode": rate, "prompt_tokens": 128, "decoded_tokens": 32}
+    speed |= {"rounds": 3, "threads": 1, "dense_bytes": 105_000_000}
+    export = {"file": "model-Q4_K_M.gguf", "format": "gguf", "type": "Q4_K_M", "bytes": 80_000_000, "speed": speed}
+    body = {**BODY, "model": "wide", "pattern": "structured", "sparsity": 0.2, "output": {"dtype": "bfloat16"}}
+    rounded = {"name": "dense in bfloat16", "output": {"dtype": "bfloat16"}, "bytes": 269_030_016, "ratio": 0.5}
+    rounded |= {"basis": "counted", "kl": 2e-4, "perplexity_ratio": 1.0007}
+    first = desk.ended_job(body, {"exports": [export], "alternatives": [rounded]})
+    known = {each.name: each for each in desk.plan("wide", "size").alternatives}
+    mixed, narrow = known["dense as gguf Q4_K_M"], known["dense in bfloat16"]
+    assert (mixed.bytes, mixed.prefill, mixed.decode, mixed.kl) == (105_000_000, 300.0, 40.0, None)
+    assert (narrow.kl, narrow.bytes) == (2e-4, 269_030_016) and first in narrow.basis
+    assert mixed.words == "quality not measured yet, 40 tokens/s written"
+    none = {"model": "wide", "method": "none", "output": {"exports": [{"format": "gguf", "types": ["Q4_K_M"]}]}}
+    own = {"prefill": 310.0, "decode": 41.0, "prompt_tokens": 128, "decoded_tokens": 32, "rounds": 3, "threads": 1}
+    quality = {"kl": 0.03, "top_1": 0.9, "perplexity": 21.0, "artifact_perplexity": 20.0}
+    dense = {name: value for name, value in export.items() if name != "speed"} | {"bytes": 105_400_000}
+    desk.ended_job(none, {"exports": [{**dense, **quality, "own_speed": own}]})
+    (mixed,) = (each for each in desk.plan("wide", "size").alternatives if each.name.endswith("Q4_K_M"))
+    assert (mixed.bytes, mixed.decode, mixed.kl) == (105_400_000, 41.0, 0.03)
+    assert mixed.bits_per_byte_ratio == pytest.approx(math.log(21) / math.log(20))
+
+
+def test_a_classifier_in_float16_is_set_beside_its_plan_and_no_job_is_offered_for_it(desk: Desk) -> None:
+    size = desk.plan("images", "size", amount=0.3)
+    (half,) = size.alternatives
+    assert (half.name, half.ratio) == ("dense in float16", 0.5) and size.instead is None
+    assert "take the dense model in float16, which has 50 % of the bytes" in size.summary
 
 
 PATTERNS = st.sampled_from([None, "unstructured", "2:4", "1:4", "4:8"])

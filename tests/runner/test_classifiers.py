@@ -114,6 +114,9 @@ def test_a_network_trained_by_a_job_is_pruned_by_others_and_what_they_leave_runs
     assert metrics is not None and metrics["sparsity"]["prunable"] == pytest.approx(0.5, abs=0.01)
     assert metrics["accuracy"]["test"]["dense"] == learnt["pruned"]
     assert metrics["flops"]["dense"] == metrics["flops"]["pruned"] > 0
+    (half,) = metrics["alternatives"]
+    assert (half["name"], half["bytes"]) == ("dense in float16", 2 * metrics["parameters"]["dense"])
+    assert 0 < half["kl"] < 1e-3 and half["top_1"] > 0.95 and half["output"] == {}
     assert report["verification"]["maximum_difference"] <= report["verification"]["tolerance"]
     assert report["verification"]["onnx"]["maximum_difference"] <= report["verification"]["tolerance"]
     assert any("No speed-up" in note for note in report["notes"])

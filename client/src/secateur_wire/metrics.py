@@ -280,10 +280,10 @@ class Alternative(Record):
     """Copy of the dense model that is smaller without pruning, with the `output` of a `none` job that makes it.
 
     `bytes` are those of its tensors, or of its file where a job wrote it, and `basis` says which. `ratio` is `bytes`
-    over the dense model's bytes. `kl` (mean divergence in nats) and `top_1` (share of equal likeliest tokens) compare
-    it with the dense model; `perplexity_ratio` and `bits_per_byte_ratio` are its figures over the dense model's, on the
-    worst text. `prefill` and `decode` are tokens per second in the file's runtime. Figures that no job measured are
-    None. `output` is empty where no job makes the copy.
+    over the dense model's bytes. `kl` (mean divergence in nats) and `top_1` (share of equal likeliest tokens, or of
+    images of equal class) compare it with the dense model; `perplexity_ratio` and `bits_per_byte_ratio` are its figures
+    over the dense model's, on the worst text. `prefill` and `decode` are tokens per second in the file's runtime.
+    Figures that no job measured are None. `output` is empty where no job makes the copy.
     """
 
     name: str
@@ -305,7 +305,7 @@ class Alternative(Record):
         if self.kl is not None:
             figures.append(f"KL {self.kl:.2g} nats")
         if self.top_1 is not None:
-            figures.append(f"the same likeliest token for {self.top_1:.1%}")
+            figures.append(f"the same prediction for {self.top_1:.1%}")
         if self.bits_per_byte_ratio is not None:
             figures.append(f"bits per byte × {self.bits_per_byte_ratio:.4g}")
         elif self.perplexity_ratio is not None:

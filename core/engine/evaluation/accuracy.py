@@ -1,10 +1,12 @@
 """Top-1 accuracy of a classifier, and its loss."""
 
+import copy
+import itertools
 import math
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from core.counting import counted
 from core.engine.datasets.image_set import ImageSet
@@ -28,6 +30,37 @@ class Accuracy:
     def standard_error(self) -> float:
         """Standard error of `top1`, as a mean of independent draws: √(p(1−p)/n)."""
         return math.sqrt(self.top1 * (1 - self.top1) / self.samples)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Agreement of a classifier with another: mean KL divergence in nats, and share of images of the same class."""
+
+    kl: float
+    top1: float
+
+
+@torch.inference_mode()
+def measure_rounding(model: nn.Module, pixels_NCHW: Tensor, dtype: torch.dtype) -> Agreement | None:
+    """Return how a classifier with weights rounded to a dtype agrees with itself, computed in the dtype of its weights.
+
+    The model is in evaluation mode and stays as it is. Return None where a rounded weight is beyond the dtype's range.
+    """
+    rounded = copy.deepcopy(model)
+    for each in itertools.chain(rounded.parameters(), rounded.buffers()):
+        if each.is_floating_point():
+            each.copy_(each.to(dtype))
+    device = next(model.parameters()).device
+    dense_NK, rounded_NK = (
+        torch.cat([each(pixel_values=some.to(device)).logits.float() for some in pixels_NCHW.split(MEASURED_AT_ONCE)])
+        for each in (model, rounded)
+    )
+    if not torch.isfinite(rounded_NK).all():
+        return None
+    divergence = nn.functional.kl_div(
+        rounded_NK.log_softmax(-1), dense_NK.log_softmax(-1), reduction="batchmean", log_target=True
+    )
+    return Agreement(float(divergence), float((dense_NK.argmax(-1) == rounded_NK.argmax(-1)).float().mean()))
 
 
 @torch.inference_mode()

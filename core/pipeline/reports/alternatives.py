@@ -2,9 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Final
-
-from pydantic import JsonValue
+from typing import Any, Final
 
 from core.engine.architectures.describe import Description, stored_as
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
@@ -12,11 +10,14 @@ from core.engine.exporters.registry import ADDED
 from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.reports.report import Rounding
-from secateur_wire.job_body import StoredDtype
+from secateur_wire.job_body import Export, StoredDtype
 from secateur_wire.metrics import Alternative
 
 NARROW: Final[StoredDtype] = "bfloat16"
 """Dtype that costs wider weights almost no quality."""
+
+NARROW_CLASSIFIER: Final[StoredDtype] = "float16"
+"""Dtype of an image classifier's smaller copy: its weights need no wider range, and float16 rounds them less."""
 
 
 def narrower_dtype(description: Description) -> StoredDtype:
@@ -26,10 +27,22 @@ def narrower_dtype(description: Description) -> StoredDtype:
 
 
 def alternatives_to_pruning(description: Description) -> list[Alternative]:
-    """Return the copies of a dense language model that are smaller than it; empty for an image classifier."""
+    """Return the copies of a dense model that are smaller than it."""
     if not description.model_task.has_perplexity:
-        return []
+        copy = _classifier_copy(description)
+        return [copy] if copy.bytes < description.bytes else []
     return [each for each in _copies(description) if each.bytes < description.bytes]
+
+
+def _classifier_copy(description: Description) -> Alternative:
+    size = stored_as(description, NARROW_CLASSIFIER).bytes
+    return Alternative(
+        name=name_of_copy(NARROW_CLASSIFIER),
+        output={},
+        bytes=size,
+        ratio=size / description.bytes,
+        basis=f"counted: every wider weight in {WEIGHT_BYTES[NARROW_CLASSIFIER]} bytes, as `model.half()` stores them",
+    )
 
 
 def _copies(description: Description) -> Iterator[Alternative]:
@@ -83,19 +96,20 @@ def _rounded(copy: Alternative, rounding: Rounding) -> Alternative:
 
 def with_compared_types(
     description: Description, offered: Alternative, alternatives: Sequence[Alternative]
-) -> dict[str, JsonValue]:
+) -> dict[str, Any]:
     """Return the `output` of an alternative, with the compared types of its added form that no job has measured."""
     exports = offered.output.get("exports")
     if not isinstance(exports, list):
         return dict(offered.output)
     measured = {each.name for each in alternatives if each.kl is not None}
-    added: list[JsonValue] = []
-    for each in exports:
-        form, types = str(each["format"]), list(each["types"])
-        for kind in ADDED[form].compared_types(description.language_model):
-            if kind not in types and name_of_file(form, kind) not in measured:
-                types.append(kind)
-        added.append({"format": form, "types": types})
+    added = []
+    for each in map(Export.model_validate, exports):
+        missing = [
+            kind
+            for kind in ADDED[each.format].compared_types(description.language_model)
+            if kind not in each.types and name_of_file(each.format, kind) not in measured
+        ]
+        added.append({"format": each.format, "types": [*each.types, *missing]})
     return {**offered.output, "exports": added}
 
 

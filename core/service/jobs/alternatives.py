@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import ColumnElement, select, text
+from sqlalchemy import Boolean, ColumnElement, literal_column, select
 from sqlalchemy.orm import Session
 
 from core.methods.registry import METHODS
@@ -28,7 +28,7 @@ def with_measured(
     know are added. `dense_bytes` are the dense model's.
     """
     copies = {each.name: each for each in alternatives}
-    for job in _newest(session, team_id, revision, text(JOB_EXPORTS), JobRow.method.not_in(STORING)):
+    for job in _newest(session, team_id, revision, literal_column(JOB_EXPORTS, Boolean), JobRow.method.not_in(STORING)):
         for each in _timed_beside(job, dense_bytes):
             known = copies.get(each.name)
             copies[each.name] = each if known is None else _joined(known, each)

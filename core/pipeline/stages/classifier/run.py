@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.datasets.image_set import ImageSet
-from core.engine.evaluation.accuracy import Accuracy, measure_accuracy
+from core.engine.evaluation.accuracy import Accuracy, measure_accuracy, measure_rounding
 from core.engine.evaluation.classifier_reload_check import write_expected
 from core.engine.evaluation.flops import count_flops
 from core.engine.exporters.huggingface_classifier import round_to_stored, write_classifier
 from core.engine.exporters.implementations import classifier_exporter, classifier_preparation
 from core.engine.exporters.registry import EXPORTERS
 from core.engine.models.classifier import ClassifierFolder, load_classifier, open_classifier
+from core.engine.models.tensors import DTYPES
 from core.engine.options.patterns import parse_pattern
 from core.engine.pruning.iterative.retraining import retrain
 from core.engine.pruning.network import Network, weight_of, weights_of
@@ -28,6 +29,7 @@ from core.methods.engine import build_classifier_method
 from core.methods.registry import get_method
 from core.pipeline.dense_measurements import DenseMeasurements, dense_figures, releases
 from core.pipeline.messages import ClassifierSpec, PruneOutput
+from core.pipeline.reports.alternatives import NARROW_CLASSIFIER, alternatives_to_pruning
 from core.pipeline.reports.dense_figures import Facts
 from core.pipeline.reports.report import RecoveryReport
 from core.pipeline.stages.classifier.inputs import Images, image_shape, open_image_sets, prune_facts, resume_store
@@ -38,6 +40,7 @@ from core.pipeline.stages.report import described_source, loss_curve
 from core.pipeline.stages.run import StageContext
 from core.progress import PartialProgress, Progress
 from secateur_wire.errors import ZerosRefilled
+from secateur_wire.metrics import Alternative
 
 VERIFIED_IMAGES = 100
 """Number of images whose logits the artifact is checked on, in both its forms."""
@@ -69,6 +72,7 @@ def _prune(spec: ClassifierSpec, context: StageContext) -> PruneOutput:
     figures = dense_figures(spec, progress)
     dense = _dense_accuracy(spec, folder, model, images.evaluation, figures)
     dense_flops = count_flops(model, shape)
+    alternatives = _alternatives(folder, model, images)
     teacher = copy.deepcopy(model) if recovery and RECOVERIES[recovery.method].learns_from_model else None
     network = Network(
         model,
@@ -123,6 +127,8 @@ def _prune(spec: ClassifierSpec, context: StageContext) -> PruneOutput:
         counts=images.counts,
     )
     output = classifier_result(spec, folder, network, measured, expected)
+    if alternatives and prunes:
+        output.metrics.alternatives = alternatives
     if recovered is not None:
         output.report.recovery = recovered
     figures.write_to(output.report)
@@ -132,14 +138,40 @@ def _prune(spec: ClassifierSpec, context: StageContext) -> PruneOutput:
     return output
 
 
-def _write_expected(spec: ClassifierSpec, model: nn.Module, images: Images, shape: tuple[int, int, int]) -> Path:
-    """Write the file of images and logits that the artifact is checked with; real images if the job has any."""
+def _alternatives(folder: ClassifierFolder, model: nn.Module, images: Images) -> list[Alternative]:
+    """Return the copies of the dense model that need no pruning; their predictions are compared on a few real images.
+
+    A whole evaluation of each would take half as long again.
+    """
+    alternatives = alternatives_to_pruning(folder.description)
+    pixels_NCHW = _real_images(images)
+    if not alternatives or pixels_NCHW is None:
+        return alternatives
+    model.eval()
+    agreement = measure_rounding(model, pixels_NCHW, DTYPES[NARROW_CLASSIFIER])
+    if agreement is None:
+        return []
+    compared = f"its predictions compared on {len(pixels_NCHW)} images"
+    return [
+        each.model_copy(update={"kl": agreement.kl, "top_1": agreement.top1, "basis": f"{each.basis}; {compared}"})
+        for each in alternatives
+    ]
+
+
+def _real_images(images: Images) -> Tensor | None:
+    """Return at most `VERIFIED_IMAGES` images of the job, spread over a set; None for a job without images."""
     real = next((each for each in (*images.evaluation.values(), images.calibration, images.recovery) if each), None)
     if real is None:
+        return None
+    count = min(VERIFIED_IMAGES, len(real))
+    return real.batch(torch.arange(count) * len(real) // count)
+
+
+def _write_expected(spec: ClassifierSpec, model: nn.Module, images: Images, shape: tuple[int, int, int]) -> Path:
+    """Write the file of images and logits that the artifact is checked with; real images if the job has any."""
+    pixels_NCHW = _real_images(images)
+    if pixels_NCHW is None:
         pixels_NCHW = torch.randn(VERIFIED_IMAGES, *shape, generator=torch.Generator().manual_seed(0))
-    else:
-        count = min(VERIFIED_IMAGES, len(real))
-        pixels_NCHW = real.batch(torch.arange(count) * len(real) // count)
     file = spec.work / "expected.safetensors"
     write_expected(model, pixels_NCHW, file)
     return file
