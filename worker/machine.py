@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 
 from core.settings import Settings
+from secateur_wire.sizes import size
 from worker.node_cache import NodeCache
 from worker.processes import run
 
@@ -69,8 +70,8 @@ def disk_shortage(settings: Settings) -> str | None:
     if free >= settings.disk_watermark_bytes:
         return None
     return (
-        f"the disk of {settings.work_root} has {free / 2**30:.2f} GiB free, less than the watermark of "
-        f"{settings.disk_watermark_bytes / 2**30:.2f} GiB"
+        f"the disk of {settings.work_root} has {size(free)} free, less than the watermark of "
+        f"{size(settings.disk_watermark_bytes)}"
     )
 
 

@@ -170,7 +170,7 @@ def test_the_largest_tries_what_nobody_has_room_for_only_after_a_long_wait_and_s
     assert claim(sessions, "large", max_wait_seconds=700) is None
     assert claim(sessions, "large") == job
     [line] = logs(sessions, job)
-    assert "96.0 GiB of device memory" in line and "80.0 GiB" in line and "600 s" in line
+    assert "103.1 GB of device memory" in line and "85.9 GB" in line and "600 s" in line
 
 
 def test_silent_workers_are_waited_for_by_nobody(
@@ -262,8 +262,8 @@ def test_a_job_that_nobody_can_take_says_why_it_waits(
     [shown] = api.get("/v1/jobs").json()["data"]
     assert shown["waiting_reason"] == api.get(f"/v1/jobs/{job['id']}").json()["waiting_reason"]
     assert shown["waiting_reason"] == (
-        "no worker of queue 'default' has room for it: it needs about 96.0 GiB of device memory, NVIDIA H100 has "
-        "80.0 GiB, the largest worker; that worker tries it when the job has waited 600 s"
+        "no worker of queue 'default' has room for it: it needs about 103.1 GB of device memory, NVIDIA H100 has "
+        "85.9 GB, the largest worker; that worker tries it when the job has waited 600 s"
     )
     need(sessions, job["id"], device=80, memory=8)
     assert api.get(f"/v1/jobs/{job['id']}").json()["waiting_reason"] is None
@@ -273,8 +273,8 @@ def test_a_job_that_nobody_can_take_says_why_it_waits(
     with transaction(sessions) as session:
         queue.remove_worker(session, "larger")
     assert api.get(f"/v1/jobs/{job['id']}").json()["waiting_reason"] == (
-        "it ran out of memory on a worker with 80.0 GiB of device memory and 64.0 GiB of memory, and waits for one "
-        "with more; the largest of queue 'default' has 80.0 GiB of device memory and 64.0 GiB of memory"
+        "it ran out of memory on a worker with 85.9 GB of device memory and 68.7 GB of memory, and waits for one "
+        "with more; the largest of queue 'default' has 85.9 GB of device memory and 68.7 GB of memory"
     )
     assert fail(sessions, job["id"]) is None
     api.post(f"/v1/jobs/{job['id']}/cancel")

@@ -8,6 +8,7 @@ from sqlalchemy import insert, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import new_id, seconds_from_now, transaction
+from core.device_kinds import CPU
 from core.service.jobs import queue, service
 from core.service.jobs.estimates.history import estimate_job, estimate_that_fits
 from core.service.jobs.estimates.traced_needs import COARSE
@@ -20,6 +21,7 @@ from core.settings import Settings
 from core.storage import Store
 from secateur_wire.errors import DoesNotFit
 from secateur_wire.jobs import Estimate
+from secateur_wire.progress import MOST_FACTOR, seconds_range
 
 _GIB = 2**30
 
@@ -64,10 +66,13 @@ def test_the_fleets_jobs_correct_the_formula(
         job = service.submit(RequestContext(session, team, store, settings), JobBody.model_validate(job_body))
         _past_attempts(session, team, job.id, alone, [2.0, 2.5])
         _past_attempts(session, team, job.id, alone, [9.0] * 5, method="sparsegpt", first=100)
-        assert _estimate(session, team, job_body, store, settings) == alone, "two of its own method are no experience"
+        others = _estimate(session, team, job_body, store, settings)
+        assert others.basis.jobs == 0 and others.peak_memory_bytes == alone.peak_memory_bytes, "two are no experience"
+        assert others.seconds == pytest.approx(9 * (alone.seconds or 0)), "the newest of each method"
+        assert others.basis.seconds_from == "jobs_of_other_methods" and (others.basis.seconds_deviation or 0) > 0.5
         _past_attempts(session, team, job.id, alone, [3.0], first=200)
         learnt = _estimate(session, team, job_body, store, settings)
-    assert learnt.basis.jobs == 3
+    assert (learnt.basis.jobs, learnt.basis.seconds_from) == (3, "jobs")
     assert learnt.basis.formula == alone.basis.formula
     for name, value in alone.basis.formula.items():
         assert getattr(learnt, name) == (None if value is None else pytest.approx(2.5 * value, rel=1e-6)), name
@@ -100,6 +105,24 @@ def test_a_job_resembles_those_of_its_size(
         assert _estimate(session, team, job_body, store, settings).seconds == pytest.approx(1.5 * here.seconds)
 
 
+def test_before_any_job_the_pace_of_a_worker_tells_the_time(
+    sessions: sessionmaker[Session], team: str, job_body: dict[str, Any], store: Store, settings: Settings
+) -> None:
+    with transaction(sessions) as session:
+        alone = _estimate(session, team, job_body, store, settings)
+        worker = _worker(session, memory=64 * _GIB)
+        assert _estimate(session, team, job_body, store, settings).basis.seconds_from == "formula"
+        slow = CPU.operations_per_second / 100
+        session.execute(update(WorkerRow).where(WorkerRow.id == worker).values(operations_per_second=slow))
+        paced = _estimate(session, team, job_body, store, settings)
+    assert (alone.basis.seconds_from, alone.basis.seconds_deviation) == ("formula", None)
+    assert paced.basis.seconds_from == "pace" and paced.basis.formula == alone.basis.formula
+    computed = alone.floating_point_operations / CPU.operations_per_second
+    assert paced.seconds == pytest.approx((alone.seconds or 0) + 99 * computed, rel=1e-6)
+    low, high = seconds_range(paced.seconds or 0, paced.basis.seconds_deviation)
+    assert 1 < high / low < MOST_FACTOR, "known, with a band"
+
+
 def _worker(session: Session, *, memory: int | None, device_memory: int | None = None, disk: int | None = None) -> str:
     worker_id = new_id("worker")
     session.execute(
@@ -129,7 +152,7 @@ def test_what_no_worker_can_hold_is_refused_with_the_figures(
         assert answer.status_code == 422
         problem = answer.json()
         assert (problem["code"], problem["param"]) == ("does_not_fit", "queue")
-        assert "0.1 GiB" in problem["detail"]
+        assert "67.1 MB" in problem["detail"]
         assert "memory" in problem["detail"]
         assert "free disk" in problem["detail"]
     assert len(api.get("/v1/jobs").json()["data"]) == 1, "nothing more was queued"
@@ -154,7 +177,7 @@ def test_device_memory_counts_on_queues_of_gpus(
         assert estimate.peak_device_memory_bytes is not None
         session.execute(update(PassTraceRow).values(peak_bytes=1))
         context = RequestContext(session, team, store, settings)
-        with pytest.raises(DoesNotFit, match=r"device memory, NVIDIA L4 has 0\.1 GiB"):
+        with pytest.raises(DoesNotFit, match=r"device memory, NVIDIA L4 has 104\.9 MB"):
             estimate_that_fits(session, team, resolve_job(context, JobBody.model_validate(job_body)), settings)
 
 

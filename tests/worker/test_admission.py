@@ -32,7 +32,7 @@ def test_a_worker_leaves_what_it_has_no_room_for_until_that_has_waited_too_long(
     eventually(lambda: api.get("/v1/workers").json()["data"][0]["heartbeat_at"] > first["heartbeat_at"])
     waiting = api.get(f"/v1/jobs/{job_id}").json()
     assert (waiting["status"], waiting["attempt"]) == ("queued", 0)
-    assert "of memory, cpu has 0.1 GiB, the largest worker" in waiting["waiting_reason"]
+    assert "of memory, cpu has 67.1 MB, the largest worker" in waiting["waiting_reason"]
 
     start_part("dispatcher", SECATEUR_HINT_STALE_SECONDS="1")
     with transaction(sessions) as session:

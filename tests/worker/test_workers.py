@@ -42,6 +42,8 @@ def test_a_worker_tells_what_it_has_and_does_and_one_that_died_over_its_job_is_n
     [worker] = eventually(lambda: listed(api))
     assert worker["state"] == "idle" and worker["object"] == "worker" and worker["job_id"] is None
     assert worker["memory_bytes"] > 0 and worker["disk_free_bytes"] > 0 and worker["version"]
+    assert "onnxruntime" in worker["runtimes"]
+    assert eventually(lambda: listed(api)[0]["operations_per_second"]) > 1e8, "measured once it has begun"
     job_id = api.post("/v1/jobs", json=job_body).json()["id"]
     busy = eventually(lambda: in_state(api, "busy"))
     assert busy[0]["job_id"] == job_id
@@ -82,7 +84,7 @@ def test_below_the_watermark_a_worker_claims_nothing_and_goes_on_when_there_is_s
     with open(ballast, "wb") as file:
         os.posix_fallocate(file.fileno(), 0, 220 * MIB)
     [paused] = eventually(lambda: in_state(api, "paused"))
-    assert "0.06 GiB" in paused["reason"] and "watermark" in paused["reason"]
+    assert "67.1 MB" in paused["reason"] and "watermark" in paused["reason"]
     job_id = api.post("/v1/jobs", json=job_body).json()["id"]
     assert api.get("/readyz").status_code == 200
     eventually(lambda: [each for each in listed(api) if each["heartbeat_at"] > paused["heartbeat_at"]])

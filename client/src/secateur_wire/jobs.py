@@ -73,7 +73,7 @@ class JobState(WireModel, Generic[Figures]):
 
     `progress` runs from 0 to 1. `waiting_reason` says why no worker can take a waiting job, None where one can.
     `estimated_seconds` is the expected duration of an attempt, estimated when the job was submitted, and
-    `estimated_seconds_deviation` the standard deviation of its logarithm, None without past jobs. `seconds_left` are
+    `estimated_seconds_deviation` the standard deviation of its logarithm, None for a formula alone. `seconds_left` are
     the least and the most seconds that a running attempt will still take, None in lists and where it is not known.
     `verdict` compares the model with the dense one, None where no quality was measured.
     """
@@ -189,17 +189,22 @@ class MethodFit(WireModel):
     reason: str | None
 
 
+SecondsFrom = Literal["jobs", "jobs_of_other_methods", "pace", "formula"]
+
+
 class EstimateBasis(WireModel):
     """Basis of an estimate.
 
-    `formula` is computed from the model's headers and the job body. It is corrected by the measured times of so many
-    `jobs` of the same queue and method (0: the formula alone). `seconds_deviation` is the standard deviation of
-    ln(measured / formula) of their seconds.
+    `formula` is computed from the model's headers and the job body. It is corrected by what so many `jobs` of the same
+    queue and method took (0: none). The seconds are also corrected, where those are too few, by jobs of any method of
+    the queue, or else by the pace of its workers; `seconds_from` says by which. `seconds_deviation` is the standard
+    deviation of ln(measured / estimated) of the seconds; None for the formula alone.
     """
 
     jobs: int
     formula: dict[str, float | None]
     seconds_deviation: float | None = None
+    seconds_from: Annotated[str, OneOf(SecondsFrom)] = "formula"
 
 
 class Estimate(WireModel):

@@ -19,6 +19,7 @@ from core.methods.cost import WAITING_FOR_MEMORY, Cost, CostFacts, in_turn
 from core.methods.method_info import ZEROS_OR_N_M, MethodInfo
 from secateur_wire.errors import InvalidParameters
 from secateur_wire.methods import Needs, Paper
+from secateur_wire.sizes import size
 
 LARGEST_EXACT = 10_000
 """Largest number of prunable weights for which one inverse Hessian of the whole network is held."""
@@ -82,7 +83,7 @@ def is_exact(parameters: OBSParameters, layers: Sequence[LinearShape]) -> bool:
     if weights > LARGEST_EXACT:
         raise InvalidParameters(
             f"parameters.mode: 'exact' holds the inverse Hessian of {weights} weights at once, "
-            f"{weights**2 * _EXACT_BYTES / 2**30:.1f} GiB; at most {LARGEST_EXACT} weights: use 'layer_wise'",
+            f"{size(weights**2 * _EXACT_BYTES)}; at most {LARGEST_EXACT} weights: use 'layer_wise'",
             param="parameters.mode",
         )
     return True

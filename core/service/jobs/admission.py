@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from core.service.jobs.tables import JobRow, WorkerRow
 from secateur_wire.jobs import Estimate
+from secateur_wire.sizes import size
 
 STEPS_PER_DOUBLING = 4
 
@@ -35,7 +36,7 @@ class Room:
         ):
             if needed is not None and has is not None and needed > has:
                 device = worker.device_name or worker.device
-                return f"it needs about {gibibytes(needed)} of {name}, {device} has {gibibytes(has)}"
+                return f"it needs about {size(needed)} of {name}, {device} has {size(has)}"
         return None
 
     def _figures(self) -> tuple[int | None, int | None, int | None]:
@@ -75,10 +76,6 @@ def memory_of(worker: WorkerRow) -> tuple[int, int]:
 def largest(workers: Iterable[WorkerRow]) -> WorkerRow:
     """Return the worker with the most memory; `workers` must not be empty."""
     return max(workers, key=memory_of)
-
-
-def gibibytes(size: int) -> str:
-    return f"{size / 2**30:.1f} GiB"
 
 
 def _step(figure: int | None) -> int:

@@ -31,11 +31,11 @@ class Job(JobState[dict[str, Any]]):
     `model_revision` is the hash of the model's content when the job was submitted. `warnings` are the warnings of the
     estimate at that time. `waiting_reason` says why no worker of its queue can take a waiting job at the moment; null
     if one can, or if the job is not waiting. `estimated_seconds` is the expected duration of an attempt, estimated when
-    the job was submitted. `estimated_seconds_deviation` is the standard deviation of its natural logarithm; null until
-    enough jobs of this queue and method have ended. `seconds_left` are the least and the most seconds that a running
-    attempt will still take, by the pace of its work; null in lists, and for a job that does not run. `verdict` compares
-    the pruned model with the dense one. For a single job it also uses the team's own random pruning jobs on the same
-    model; in lists it uses only the measurements of this release.
+    the job was submitted. `estimated_seconds_deviation` is the standard deviation of its natural logarithm; null where
+    neither jobs of this queue nor the pace of its workers were known. `seconds_left` are the least and the most seconds
+    that a running attempt will still take, by the pace of its work; null in lists, and for a job that does not run.
+    `verdict` compares the pruned model with the dense one. For a single job it also uses the team's own random pruning
+    jobs on the same model; in lists it uses only the measurements of this release.
     """
 
     not_promised = frozenset({"time_limit_seconds"})

@@ -5,12 +5,13 @@ from collections.abc import Collection, Mapping, Sequence
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from core.service.jobs.admission import gibibytes, largest, memory_of, needs_of
+from core.service.jobs.admission import largest, memory_of, needs_of
 from core.service.jobs.queue import workers_of
 from core.service.jobs.schemas import Job
 from core.service.jobs.tables import JobRow, WorkerRow
 from core.service.teams.tables import TeamRow
 from core.settings import Settings
+from secateur_wire.sizes import size
 
 
 def with_waiting_reasons(session: Session, jobs: Sequence[Job], settings: Settings) -> list[Job]:
@@ -76,5 +77,5 @@ def _outgrown(job: JobRow) -> tuple[int, int]:
 
 
 def _memory(device_memory: int, memory: int) -> str:
-    on_device = f"{gibibytes(device_memory)} of device memory and " if device_memory else ""
-    return f"{on_device}{gibibytes(memory)} of memory"
+    on_device = f"{size(device_memory)} of device memory and " if device_memory else ""
+    return f"{on_device}{size(memory)} of memory"

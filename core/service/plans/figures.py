@@ -157,9 +157,15 @@ def seconds_figure(estimate: Estimate) -> PlanFigure | None:
         basis = "a formula alone, which no job of this method and queue has corrected yet"
         low, high = seconds / _FORMULA_ERROR, seconds * _FORMULA_ERROR
         return PlanFigure(estimate=seconds, low=low, high=high, source="account", count=jobs, basis=basis)
-    basis = f"a formula, corrected by {jobs} jobs of the same method and queue"
     low, high = seconds_range(seconds, deviation)
-    return PlanFigure(estimate=seconds, low=low, high=high, source="jobs", count=jobs, basis=basis)
+    match estimate.basis.seconds_from:
+        case "pace":
+            basis, source = "a formula, at the pace that a worker measured when it began", "account"
+        case "jobs_of_other_methods":
+            basis, source = "a formula, corrected by jobs of other methods in this queue", "jobs"
+        case _:
+            basis, source = f"a formula, corrected by {jobs} jobs of the same method and queue", "jobs"
+    return PlanFigure(estimate=seconds, low=low, high=high, source=source, count=jobs, basis=basis)
 
 
 def split_by_band(

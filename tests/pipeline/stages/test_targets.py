@@ -121,23 +121,25 @@ def fake(gain: float, *, noise: float = 0.0) -> Any:
 @pytest.mark.parametrize("asked", [0.95, 0.7, 0.5, 0.3])
 def test_the_search_ends_at_the_least_sparsity_that_is_fast_enough(asked: float) -> None:
     told: list[TimedShape] = []
-    found = search(SPARSITIES, asked, fake(1.0), told.append)
+    shares: list[float] = []
+    found = search(SPARSITIES, asked, fake(1.0), lambda step, done: (told.append(step), shares.append(done))[0])
+    assert shares == sorted(set(shares)) and shares[0] > 0 and shares[-1] <= 1, "progress moves with every shape"
     assert found.sparsity == next(each for each in SPARSITIES if 1 - each <= asked)
     assert found.steps == told and len(told) <= math.ceil(math.log2(len(SPARSITIES))) + 1
     assert min(step.sparsity for step in told if step.ratio <= asked) == found.sparsity
 
 
 def test_the_search_ends_once_the_ratio_is_no_further_below_than_timings_spread() -> None:
-    found = search(SPARSITIES, 0.7, fake(1.0, noise=0.2), lambda step: None)
+    found = search(SPARSITIES, 0.7, fake(1.0, noise=0.2), lambda step, done: None)
     ratio = next(step.ratio for step in found.steps if step.sparsity == found.sparsity)
     assert 0.7 / 1.2 <= ratio <= 0.7 and found.spread == 0.2
-    assert len(found.steps) < len(search(SPARSITIES, 0.7, fake(1.0), lambda step: None).steps)
+    assert len(found.steps) < len(search(SPARSITIES, 0.7, fake(1.0), lambda step, done: None).steps)
 
 
 def test_timings_that_differ_by_more_than_the_gain_end_the_search_at_once() -> None:
     told: list[TimedShape] = []
     with pytest.raises(LatencyTooNoisy, match=r"differ by 35.0%, more than the gain of 30.0%") as refused:
-        search(SPARSITIES, 0.7, fake(1.0, noise=0.35), told.append)
+        search(SPARSITIES, 0.7, fake(1.0, noise=0.35), lambda step, done: told.append(step))
     assert len(told) == 1
     problem = refused.value.problem()
     assert (problem["code"], problem["param"], problem["retryable"]) == (
@@ -147,7 +149,7 @@ def test_timings_that_differ_by_more_than_the_gain_end_the_search_at_once() -> N
 
 def test_a_ratio_that_no_shape_has_is_named_with_the_nearest() -> None:
     with pytest.raises(TargetUnreachable, match=r"nearest measured ratio is 0.200, at sparsity 0.8000") as refused:
-        search(SPARSITIES, 0.1, fake(1.0), lambda step: None)
+        search(SPARSITIES, 0.1, fake(1.0), lambda step, done: None)
     assert refused.value.problem()["code"] == "target_unreachable" and not refused.value.retryable
 
 
@@ -205,7 +207,7 @@ def test_what_an_attempt_found_is_not_searched_for_again_under_the_same_circumst
             previous=[tmp_path / each for each in previous], artifact=tmp_path / "artifact", calibration=None,
             evaluation=[], device="cpu", threads=None, activation_budget_bytes=1,
         )  # fmt: skip
-        return search_model(spec, CPU, lambda step: None)
+        return search_model(spec, CPU, lambda step, done: None)
 
     first = run("one")
     description = folder.description

@@ -3,6 +3,7 @@
 from typing import ClassVar, Literal
 
 from core.pipeline.messages import JobSpec, LanguageSpec, PruneOutput, Spec
+from core.pipeline.stages.search.spec import SEARCHED
 from core.pipeline.stages.stage import JobStage, RunningJob
 
 
@@ -22,7 +23,8 @@ class PruneModel(JobStage):
         return isinstance(spec, LanguageSpec) and not spec.recipe.measures
 
     def share(self, spec: JobSpec) -> tuple[float, float]:
-        return 0.0, 0.80 if spec.recipe.recovery is None else 0.35
+        begin = SEARCHED if spec.recipe.request.is_timed else 0.0
+        return begin, 0.80 if spec.recipe.recovery is None else 0.35
 
     def supervise(self, job: RunningJob) -> None:
         job.begin_report(job.tasks.run(PruneSpec.of(job.spec), PruneOutput))

@@ -43,22 +43,24 @@ def search(
     sparsities: Sequence[float],
     target_ratio: float,
     time_at: Callable[[float], Timing],
-    on_step: Callable[[TimedShape], None],
+    on_step: Callable[[TimedShape, float], None],
 ) -> LatencySearch:
     """Find the least of `sparsities` that takes at most `target_ratio` of the dense time, by bisection.
 
     `sparsities` ascend from 0; a larger one is assumed never to be slower. The search stops early if a ratio is below
-    `target_ratio` by no more than the spread of the dense timings.
+    `target_ratio` by no more than the spread of the dense timings. `on_step` gets each timed shape, and the least share of
+    the search that is done.
 
     Raises LatencyTooNoisy if the spread is larger than the requested gain, and TargetUnreachable if the largest
     sparsity is too slow.
     """
     steps: list[TimedShape] = []
+    most = 1 + max(len(sparsities) - 2, 0).bit_length()
 
     def time(place: int) -> Timing:
         timing = time_at(sparsities[place])
         steps.append(TimedShape(sparsity=sparsities[place], ratio=timing.ratio))
-        on_step(steps[-1])
+        on_step(steps[-1], len(steps) / most)
         return timing
 
     slow, fast = 0, len(sparsities) - 1
@@ -95,8 +97,9 @@ def run(spec: SearchSpec, context: StageContext) -> SearchOutput:
     progress.stage("open")
     timed = 0
 
-    def on_step(step: TimedShape) -> None:
+    def on_step(step: TimedShape, done: float) -> None:
         nonlocal timed
+        progress.advance(done)
         progress.metric("latency_ratio", timed, step.ratio)
         progress.log(f"sparsity {step.sparsity:.4f}: {step.ratio:.3f} of the dense model's time")
         timed += 1
@@ -107,7 +110,7 @@ def run(spec: SearchSpec, context: StageContext) -> SearchOutput:
     return SearchOutput(search=result, peak_memory=context.peak_memory())
 
 
-def search_model(spec: SearchSpec, device: torch.device, on_step: Callable[[TimedShape], None]) -> LatencySearch:
+def search_model(spec: SearchSpec, device: torch.device, on_step: Callable[[TimedShape, float], None]) -> LatencySearch:
     """Return the sparsity for a job's `target.latency_ratio`.
 
     A result that an earlier attempt saved under the same circumstances is returned without a search. Raises the errors

@@ -1,10 +1,13 @@
 """Search for the sparsity of a latency, before anything is pruned."""
 
-from typing import Literal
+from typing import Final, Literal
 
 from core.pipeline.messages import JobSpec, LanguageSpec, Spec, TaskOutput
 from core.pipeline.reports.report import LatencySearch
 from core.pipeline.stages.stage import JobStage, RunningJob
+
+SEARCHED: Final = 0.1
+"""Progress of the job at which the search ends."""
 
 
 class SearchSpec(LanguageSpec, Spec):
@@ -23,7 +26,7 @@ class SearchSparsity(JobStage):
     """Stage that searches for the sparsity of a latency, before anything is pruned."""
 
     rank = 20
-    part = 0.0, 0.0
+    part = 0.0, SEARCHED
 
     def applies(self, spec: JobSpec) -> bool:
         return isinstance(spec, LanguageSpec) and spec.recipe.request.is_timed

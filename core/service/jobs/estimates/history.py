@@ -5,7 +5,8 @@ where weights are set to zero, by which no job is refused, and a formula where u
 
 For each figure, the formula's result is multiplied by the median of measured ÷ formula over the jobs of the same queue
 and method that ran to their end last, whether or not they missed a gate there, and resemble this one most. With fewer
-than three of them the formula stands alone.
+than three of them the formula stands alone, but for the time: that is corrected by the queue's jobs of any method, or
+else by the pace that its workers measured.
 """
 
 import math
@@ -15,13 +16,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import Double, bindparam, func, or_, select
+from sqlalchemy import ARRAY, Double, String, bindparam, func, or_, select, true
 from sqlalchemy.orm import Session
 
-from core.device_kinds import DeviceKind, fastest_kind
+from core.device_kinds import DeviceKind, fastest_kind, find_kind
 from core.engine.evaluation.reload_memory import ReloadRoom
 from core.engine.evaluation.zero_shot_tasks import forward_tokens
 from core.methods.cost import Tokens
+from core.methods.registry import METHODS
 from core.pipeline.recipes.recipe import Recipe
 from core.service.jobs.admission import needs_by, room_of
 from core.service.jobs.estimates.classifier import ImageCounts, classifier_work
@@ -39,10 +41,16 @@ from core.service.registry.tables import DatasetRow
 from core.service.sources.references import SelfText
 from core.settings import Settings
 from secateur_wire.errors import DoesNotFit, GateMissed
-from secateur_wire.jobs import Estimate, EstimateBasis
+from secateur_wire.jobs import Estimate, EstimateBasis, SecondsFrom
 
 _NEAREST = 20
 _CHARACTERS_PER_TOKEN = 4
+_FARTHEST: Final = 30.0
+"""Largest ratio between the formula's seconds of two jobs up to which one tells something about the other."""
+_METHOD_DEVIATION: Final = 0.5
+"""Deviation of ln(measured / formula) between methods: assumed."""
+_PACE_DEVIATION: Final = 0.7
+"""Deviation of ln(measured / formula) at a measured pace: assumed."""
 
 
 @dataclass(frozen=True)
@@ -99,31 +107,64 @@ def _estimate(
         name: None if value is None else type(value)(value * factors.get(name, 1.0))
         for name, value in formula.model_dump().items()
     }
-    deviation = statistics.stdev(map(math.log, ratios["seconds"])) if "seconds" in ratios else None
+    time = _time(session, job, account, expected["seconds"], ratios.get("seconds"))
     estimate = Estimate(
-        **expected,
+        **{**expected, "seconds": time.seconds},
         forward_tokens=account.passes,
         floating_point_operations=account.operations,
         warnings=[
             *warnings_for(job, {worker.device for worker in workers}),
             *([COARSE] if account.awaited is not None else []),
         ],
-        basis=EstimateBasis(jobs=jobs, formula=formula.model_dump(), seconds_deviation=deviation),
+        basis=EstimateBasis(
+            jobs=jobs, formula=formula.model_dump(), seconds_deviation=time.deviation, seconds_from=time.source
+        ),
     )
     return estimate, account.awaited
+
+
+@dataclass(frozen=True)
+class _Time:
+    """Expected seconds of an attempt, the standard deviation of their logarithm, and what they are known from."""
+
+    seconds: float
+    deviation: float | None
+    source: SecondsFrom
+
+
+def _time(
+    session: Session, job: Recipe, account: "_Account", corrected: float, own_ratios: Sequence[float] | None
+) -> _Time:
+    """Return the time by the best record there is.
+
+    `corrected` are the seconds by jobs of the same method, whose measured ÷ formula are `own_ratios`; None for too few.
+    """
+    if own_ratios is not None:
+        return _Time(corrected, statistics.stdev(map(math.log, own_ratios)), "jobs")
+    others = _ratios_of_any_method(session, job.queue, account.formula.seconds)
+    if others:
+        logarithms = [math.log(each) for each in others]
+        spread = statistics.stdev(logarithms) if len(logarithms) > 1 else 0.0
+        deviation = math.hypot(max(spread, _METHOD_DEVIATION), _METHOD_DEVIATION / math.sqrt(len(others)))
+        return _Time(account.formula.seconds * statistics.median(others), deviation, "jobs_of_other_methods")
+    if account.paced_seconds is not None:
+        return _Time(account.paced_seconds, _PACE_DEVIATION, "pace")
+    return _Time(account.formula.seconds, None, "formula")
 
 
 @dataclass(frozen=True)
 class _Account:
     """Needs of a job, before they are compared with the needs of earlier jobs.
 
-    `passes` are the tokens, or images, that go through the model.
+    `passes` are the tokens, or images, that go through the model. `paced_seconds` are the formula's seconds at the pace
+    that the workers measured; None where none did.
     """
 
     formula: ResourceEstimate
     passes: int
     operations: int
     awaited: AwaitedTrace | None = None
+    paced_seconds: float | None = None
 
 
 def _language_account(
@@ -148,7 +189,9 @@ def _language_account(
     awaited = None
     if traced is not None and peak is None:
         awaited = AwaitedTrace.of(description, traced, without_pass=estimated(traced_bytes=0))
-    return _Account(estimated(traced_bytes=peak), work.passes, work.operations, awaited)
+    paced = _paced(device, workers)
+    seconds = None if paced is None else estimated(traced_bytes=peak, device=paced).seconds
+    return _Account(estimated(traced_bytes=peak), work.passes, work.operations, awaited, seconds)
 
 
 def _classifier_account(
@@ -157,8 +200,20 @@ def _classifier_account(
     job, description = resolved.recipe, resolved.model.description.classifier
     work = classifier_work(description, job, _images(session, team_id, job))
     device = fastest_kind(worker.device for worker in workers)
-    formula = classifier_needs(description, work, device=device, is_fetched=resolved.is_fetched)
-    return _Account(formula, work.images, work.operations)
+    needs = partial(classifier_needs, description, work, is_fetched=resolved.is_fetched)
+    paced = _paced(device, workers)
+    seconds = None if paced is None else needs(device=paced).seconds
+    return _Account(needs(device=device), work.images, work.operations, paced_seconds=seconds)
+
+
+def _paced(device: DeviceKind, workers: Sequence[WorkerRow]) -> DeviceKind | None:
+    """Return the kind of device at the median pace that workers with such devices measured; None where none did."""
+    paces = [
+        each.operations_per_second
+        for each in workers
+        if each.operations_per_second is not None and find_kind(each.device) is device
+    ]
+    return replace(device, operations_per_second=statistics.median(paces)) if paces else None
 
 
 _ACCOUNTS: Final[Mapping[str, Callable[[Session, str, ResolvedJob, Sequence[WorkerRow], Settings], _Account]]] = {
@@ -181,6 +236,26 @@ def reload_room(worker: WorkerRow, device: DeviceKind) -> ReloadRoom:
     )
 
 
+_METHOD_IDS = select(func.unnest(bindparam("methods", type_=ARRAY(String))).label("method")).subquery()
+_NEWEST_OF_METHOD = (
+    select(
+        AttemptRow.needs["basis"]["formula"]["seconds"].as_float().label("formula"),
+        AttemptRow.measured["seconds"].as_float().label("taken"),
+    )
+    .where(
+        AttemptRow.queue == bindparam("queue"),
+        AttemptRow.method == _METHOD_IDS.c.method,
+        ran_to_its_end(),
+        AttemptRow.needs.is_not(None),
+    )
+    .order_by(AttemptRow.ended_at.desc())
+    .limit(FEWEST)
+    .lateral()
+)
+_OF_ANY_METHOD = select(_NEWEST_OF_METHOD.c.formula, _NEWEST_OF_METHOD.c.taken).select_from(
+    _METHOD_IDS.join(_NEWEST_OF_METHOD, true())
+)
+"""The newest attempts of each method of a queue: one look into the index for each of them."""
 _NEWEST = (
     select(AttemptRow.needs["basis"]["formula"].label("formula"), AttemptRow.measured, AttemptRow.ended_at)
     .where(
@@ -201,6 +276,17 @@ _NEAREST_ATTEMPTS = (
     )
     .limit(_NEAREST)
 )
+
+
+def _ratios_of_any_method(session: Session, queue: str, formula_seconds: float) -> list[float]:
+    """Return measured ÷ formula of the seconds of the queue's newest jobs, whatever their methods.
+
+    Jobs of a formula more than `_FARTHEST` times longer or shorter are left out.
+    """
+    past = session.execute(_OF_ANY_METHOD, {"queue": queue, "methods": list(METHODS)})
+    return [
+        taken / said for said, taken in past if said and taken and 1 / _FARTHEST <= said / formula_seconds <= _FARTHEST
+    ]
 
 
 def _fleet_ratios(session: Session, job: Recipe, formula: ResourceEstimate) -> tuple[dict[str, list[float]], int]:
