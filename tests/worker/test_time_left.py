@@ -101,3 +101,18 @@ def test_many_reports_of_a_long_part_are_thinned_and_tell_the_same() -> None:
     record, now = record_of([1.0] * 5000, of=10_000)
     assert len(record._moments) <= 1001
     assert record.seconds_left(now, None) == (pytest.approx(5000.0), pytest.approx(5000.0))
+
+
+def test_later_parts_take_the_share_of_the_time_that_they_took_in_past_jobs() -> None:
+    past = [[(0.0, 0.0), (0.8, 0.2), (1.0, 1.0)]]
+    known, unknown = WorkRecord(past), WorkRecord()
+    for record in (known, unknown):
+        record.begin_part(0.0, 0.0, 0.8)
+        for done in range(1, 9):
+            record.report(5.0 * done, 0.1 * done)
+        record.begin_part(40.0, 0.8, 1.0)
+    left, without = known.seconds_left(40.0, 200.0), unknown.seconds_left(40.0, 200.0)
+    assert left is not None and left[0] == pytest.approx(160.0), "four times as long as the first four fifths"
+    assert without is not None and without[0] < 20
+    later = known.seconds_left(100.0, 200.0)
+    assert later is not None and 80 < later[0] < 160, "it falls while a part tells of no work"

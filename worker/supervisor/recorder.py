@@ -1,7 +1,7 @@
 """Records of a running attempt in the queue: stages, progress, events, and its end."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import structlog
@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from core import telemetry
 from core.database import transaction, transient_reason
 from core.service.jobs import queue
+from core.service.jobs.progress_curves import Curve
 from secateur_wire.states import EventType, Stage
 from worker.supervisor.lease import Lease
 from worker.supervisor.time_left import WorkRecord
@@ -34,7 +35,8 @@ class Recorder:
     """Writer of one attempt's records to the queue.
 
     A write is retried while the database is away or its rows are locked, for as long as the lease would hold.
-    `estimate` is the job's, with its seconds; every event of progress has the time left.
+    `estimate` is the job's, with its seconds, and `curves` are those of past jobs; every event of progress has the time
+    left.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Recorder:
         attempt: int,
         lease: Lease,
         estimate: Mapping[str, Any] | None = None,
+        curves: Sequence[Curve] = (),
     ) -> None:
         self._sessions = sessions
         self._job_id = job_id
@@ -55,7 +58,7 @@ class Recorder:
         self._doing: str | None = None
         self._stage: Stage = "fetch"
         self._began = self._stage_at = self._entered_at = time.monotonic()
-        self._work = WorkRecord()
+        self._work = WorkRecord(curves)
         self._part: tuple[float, float] | None = None
         self._estimated: float | None = None if estimate is None else estimate["seconds"]
         self._deviation: float | None = None if estimate is None else estimate["basis"]["seconds_deviation"]

@@ -10,10 +10,13 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from core import telemetry
+from core.database import transaction
 from core.service.jobs import queue
+from core.service.jobs.progress_curves import Curve, progress_curves
 from core.service.jobs.queue import Claim
 from core.service.jobs.states import TERMINAL
 from core.settings import Settings
@@ -90,7 +93,9 @@ class Supervisor:
             ) as lease,
         ):
             logger.info("job started", method=claim.method, model=claim.model.name)
-            recorder = Recorder(self._sessions, claim.job_id, claim.attempt, lease, claim.estimate)
+            recorder = Recorder(
+                self._sessions, claim.job_id, claim.attempt, lease, claim.estimate, self._past_curves(claim)
+            )
             try:
                 end = self._attempt(claim, lease, recorder)
             except LeaseLost:
@@ -105,6 +110,23 @@ class Supervisor:
                 span.set_attribute("secateur.end", end)
             logger.info("job ended", end=end)
             return end
+
+    def _past_curves(self, claim: Claim) -> Sequence[Curve]:
+        """Return the progress curves of jobs like this one; none where the database is away, as they only tell time."""
+        if claim.estimate is None:
+            return ()
+        try:
+            with transaction(self._sessions) as session:
+                return progress_curves(
+                    session,
+                    queue=self._settings.worker_queue,
+                    method=claim.method,
+                    job_id=claim.job_id,
+                    formula_seconds=claim.estimate["basis"]["formula"]["seconds"],
+                )
+        except SQLAlchemyError as error:
+            logger.warning("no past jobs are read", error=str(error).partition("\n")[0])
+            return ()
 
     def _attempt(self, claim: Claim, lease: Lease, recorder: Recorder) -> End:
         job = (claim.job_id, claim.attempt)

@@ -1,15 +1,16 @@
 """Time left of an attempt, from the pace of its present part and, for later parts, from the job's estimate.
 
-Work is measured as a share of the whole attempt. An attempt goes through parts of it, each with a pace of its own:
-blocks, training steps, tokens. Within a part the time left is the rest of the part by its pace over the last part of
-the work. Later parts take what the estimate says, corrected by how long the work took so far.
+Work is measured as a share of the whole attempt: the share of the time that past attempts of such jobs had spent at the
+same progress, where there are any, and else the progress itself. An attempt goes through parts of it, each with a pace
+of its own: blocks, training steps, tokens. Within a part the time left is the rest of the part by its pace over the
+last part of the work. Later parts take what the estimate says, corrected by how long the work took so far.
 """
 
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Final
 
 from secateur_wire.progress import seconds_range
@@ -65,7 +66,7 @@ def expected_seconds(part: Part, now: float, estimated: float | None) -> float |
     duration is by the work so far alone; None before there is any.
     """
     worked, spent = part.worked + part.done, now - part.began
-    by_work = spent / worked if worked > 0 else None
+    by_work = (part.moments[-1].at - part.began) / worked if worked > 0 else None
     if estimated is None:
         return by_work
     parts = max(estimated - part.began, LEAST_OF_ESTIMATE * estimated)
@@ -108,18 +109,37 @@ def seconds_left(
         return None
     trust = 0.0 if rest is None else min(part.done / (TRUSTED * part.size), 1.0)
     paced = trust * (rest or 0.0)
-    unpaced = (1 - trust) * (part.end - part.moments[-1].done) + (1.0 - part.end)
-    low, high = seconds_range(unpaced * expected, deviation)
+    here = max((part.end - part.moments[-1].done) * expected - (now - part.moments[-1].at), 0.0)
+    low, high = seconds_range((1 - trust) * here + (1.0 - part.end) * expected, deviation)
     return paced + low, paced + high
+
+
+def time_share(curves: Sequence[Sequence[tuple[float, float]]], progress: float) -> float:
+    """Return the mean share of their time that past attempts had spent at a progress; progress itself without any.
+
+    Each curve has ascending pairs of progress and share, from (0, 0) to (1, 1), with straight lines between them.
+    """
+    if not curves:
+        return progress
+    return sum(_on_curve(curve, progress) for curve in curves) / len(curves)
+
+
+def _on_curve(curve: Sequence[tuple[float, float]], progress: float) -> float:
+    after = bisect_right(curve, progress, key=itemgetter(0))
+    if after == len(curve):
+        return 1.0
+    (left, low), (right, high) = curve[max(after - 1, 0)], curve[after]
+    return low + (high - low) * (progress - left) / (right - left)
 
 
 class WorkRecord:
     """Record of an attempt's work: its present part, and what was worked on before; times are seconds since its begin.
 
-    Progress never goes back.
+    Progress never goes back. `curves` are those of past attempts, for `time_share`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, curves: Sequence[Sequence[tuple[float, float]]] = ()) -> None:
+        self._curves = curves
         self._began: float | None = None
         self._worked = 0.0
         self._end = 1.0
@@ -130,6 +150,7 @@ class WorkRecord:
 
         The part before it has worked to its end if this one begins there or later, and else to its last moment.
         """
+        start, end = time_share(self._curves, start), time_share(self._curves, end)
         if self._moments:
             first, last = self._moments[0], self._moments[-1]
             self._worked += (self._end if self._end <= start else last.done) - first.done
@@ -140,9 +161,10 @@ class WorkRecord:
         self._moments = [Moment(at, start)]
 
     def report(self, at: float, done: float) -> None:
-        """Add a finished share of the whole."""
+        """Add a finished share of the whole, as the job's progress."""
         if not self._moments:
             self.begin_part(at, 0.0, 1.0)
+        done = time_share(self._curves, done)
         if done <= self._moments[-1].done:
             return
         self._moments.append(Moment(at, min(done, max(self._end, self._moments[-1].done))))

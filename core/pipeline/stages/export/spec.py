@@ -33,7 +33,7 @@ class ExportWeights(JobStage):
 
     rank = 130
     shown_as = "store"
-    part = 0.98, 0.99
+    part = 0.985, 0.99
 
     def applies(self, spec: JobSpec) -> bool:
         return OFFERED[spec.recipe.output.format].written == "after"

@@ -48,8 +48,8 @@ def search(
     """Find the least of `sparsities` that takes at most `target_ratio` of the dense time, by bisection.
 
     `sparsities` ascend from 0; a larger one is assumed never to be slower. The search stops early if a ratio is below
-    `target_ratio` by no more than the spread of the dense timings. `on_step` gets each timed shape, and the least share of
-    the search that is done.
+    `target_ratio` by no more than the spread of the dense timings. `on_step` gets each timed shape, and the share of
+    the search that is done at least.
 
     Raises LatencyTooNoisy if the spread is larger than the requested gain, and TargetUnreachable if the largest
     sparsity is too slow.

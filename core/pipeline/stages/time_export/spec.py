@@ -41,7 +41,7 @@ class TimeExports(JobStage):
 
     rank = 120
     shown_as = "evaluate"
-    part = 0.98, 0.98
+    part = 0.98, 0.985
 
     def applies(self, spec: JobSpec) -> bool:
         return spec.recipe.times_exports

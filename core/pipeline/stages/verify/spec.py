@@ -39,7 +39,7 @@ class VerifyArtifact(JobStage):
 
     rank = 100
     shown_as = "verify"
-    part = 0.95, 0.98
+    part = 0.95, 0.96
 
     def applies(self, spec: JobSpec) -> bool:
         return not spec.recipe.measures
