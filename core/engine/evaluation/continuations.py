@@ -87,7 +87,7 @@ def _continued(
     model = load_model(folder, device)
     texts = []
     for ids in counted(given, "writing after prompts"):
-        (new,) = generate_tokens(model, tokenizer, torch.tensor([ids]), most=tokens, is_sampled=False)
+        (new,) = generate_tokens(model, tokenizer, torch.tensor([ids]), most=tokens)
         texts.append(_new_text(tokenizer, ids, new))
         on_text()
     return texts

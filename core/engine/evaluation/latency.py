@@ -1,6 +1,5 @@
 """Latency of dense and pruned, measured in turn in one process so that both run under the same conditions."""
 
-import inspect
 import statistics
 from functools import partial
 from typing import Any
@@ -11,6 +10,7 @@ from transformers import PreTrainedModel
 from core.engine.evaluation.forward_memory import DECODED_TOKENS, timed_tokens, timing_bytes
 from core.engine.evaluation.timing import NO_SPEED_UP, ROUNDS, in_turn, spread, timed
 from core.engine.models.accelerator import backend_of
+from core.engine.models.continuous_batch import cache_name
 from core.engine.models.folder import ModelFolder
 from core.engine.models.loading import load_model
 from core.engine.options.latency_budget import latency_noise
@@ -85,7 +85,7 @@ def _measured(latency: dict[str, Any]) -> list[str]:
 
 @torch.inference_mode()
 def _time_once(model: PreTrainedModel, tokens_1T: torch.Tensor, device: torch.device) -> tuple[float, float]:
-    name = _cache_name(model)
+    name = cache_name(model)
     answer, prefill = timed(lambda: model(input_ids=tokens_1T, use_cache=True, logits_to_keep=1), device)
     steps = []
     for _ in range(DECODED_TOKENS):
@@ -93,8 +93,3 @@ def _time_once(model: PreTrainedModel, tokens_1T: torch.Tensor, device: torch.de
         answer, milliseconds = timed(step, device)
         steps.append(milliseconds)
     return prefill, statistics.median(steps)
-
-
-def _cache_name(model: PreTrainedModel) -> str:
-    """Return the argument name of a model's cache, which differs between releases of transformers."""
-    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"

@@ -21,11 +21,9 @@ from core.engine.architectures.registry import architecture_for
 from core.engine.models.accelerator import ran_out_of_memory
 from core.engine.models.implementations import own_implementations
 from core.engine.models.offloading import offloading
+from core.engine.models.precision import LOGIT_TOLERANCE
 from core.engine.models.tensors import load_tensors
 from secateur_wire.errors import ReloadCheckFailed
-
-# Largest allowed difference, relative to the largest expected logit: another batch shape sums in another order.
-_TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 
 
 @torch.inference_mode()
@@ -50,7 +48,7 @@ def reload_check(
     model, runs_code = _open(artifact, device, dtype, discovered, offload)
     with _refusals():  # tensors on the disk are only checked now
         logits = model(input_ids=tokens_BT).logits.float().cpu()
-    tolerance = _TOLERANCE[model.dtype] * largest_logit(wanted["logits"])
+    tolerance = LOGIT_TOLERANCE[model.dtype] * largest_logit(wanted["logits"])
     difference = float((logits - wanted["logits"]).abs().max())
     if not difference <= tolerance:
         raise ReloadCheckFailed(

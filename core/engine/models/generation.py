@@ -1,7 +1,6 @@
-"""Generation of tokens with a key-value cache: greedy, or sampled from the model's distribution."""
+"""Generation of tokens with a key-value cache: greedy."""
 
 import itertools
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -19,12 +18,15 @@ from core.engine.models.accelerator import backend_of
 from secateur_wire.errors import NotFiniteWeights, OutOfMemory, UnusableModel
 
 
-def sequences_that_fit(description: ModelDescription, length: int, device: torch.device) -> int:
+def sequences_that_fit(
+    description: ModelDescription, length: int, device: torch.device, dtype: torch.dtype | None = None
+) -> int:
     """Return the number of sequences of `length` tokens that fit in memory with the weights, which are not loaded yet.
 
-    Raises OutOfMemory where not even one fits.
+    The weights are in `dtype` (None: as stored). Raises OutOfMemory where not even one sequence fits.
     """
-    weights = int(1.2 * description.bytes)
+    stored = description.bytes if dtype is None else description.parameters * dtype.itemsize
+    weights = int(1.2 * stored)
     keys_and_values = 2 * 4 * description.layers * description.hidden_size * length
     free = backend_of(device).free_bytes()
     if weights + keys_and_values > free:
@@ -41,26 +43,21 @@ def generate_tokens(
     given_BT: Tensor,
     *,
     most: int,
-    is_sampled: bool,
-    on_token: Callable[[int], None] = lambda done: None,
 ) -> list[list[int]]:
-    """Generate at most `most` tokens after each of `given_BT`, without the end token.
+    """Generate the at most `most` most likely tokens after each of `given_BT`, without the end token.
 
-    Tokens are the most likely ones, or, with `is_sampled`, drawn at temperature 1. Sets the model's generation
-    settings. `on_token` is called with the number of new tokens of each. Raises NotFiniteWeights where the model
-    computes no probabilities.
+    Sets the model's generation settings. Raises NotFiniteWeights where the model computes no probabilities.
     """
     ends = sorted(end_tokens(model.config, tokenizer))
-    sampling = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0} if is_sampled else {"do_sample": False}
     settings = GenerationConfig(
-        **sampling,
+        do_sample=False,
         max_new_tokens=most,
         eos_token_id=ends or None,
         pad_token_id=ends[0] if ends else first_token(model.config, tokenizer),
     )
     model.generation_config = GenerationConfig()  # the model's own settings would change its distribution
     given_BT = given_BT.to(model.device)
-    checked = _CheckedLogits(len(tokenizer), lambda length: on_token(length - given_BT.shape[1]))
+    checked = _CheckedLogits(len(tokenizer))
     answer_BT = model.generate(  # type: ignore[operator]  # a mixed-in method, lost on the checker
         given_BT,
         attention_mask=torch.ones_like(given_BT),
@@ -99,13 +96,10 @@ def _parts(config: PretrainedConfig) -> tuple[PretrainedConfig, PretrainedConfig
 class _CheckedLogits(LogitsProcessor):
     """Processor that masks outputs beyond the vocabulary; it raises NotFiniteWeights for logits that are not finite."""
 
-    def __init__(self, vocabulary: int, on_token: Callable[[int], None]) -> None:
-        """Set up the processor; `on_token` is called before each token with the length so far."""
+    def __init__(self, vocabulary: int) -> None:
         self._vocabulary = vocabulary
-        self._on_token = on_token
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        self._on_token(input_ids.shape[1])
         if not torch.isfinite(scores[:, : self._vocabulary]).all():
             raise NotFiniteWeights("the model's outputs are not finite numbers: it cannot write text", param="model")
         scores[:, self._vocabulary :] = -torch.inf

@@ -10,6 +10,9 @@ from transformers import PreTrainedModel
 from core.engine.models.accelerator import backend_of
 from core.engine.models.tensors import DTYPES
 
+LOGIT_TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+"""Largest difference of logits by dtype, relative to the largest one, that sums in another order may cause."""
+
 
 def forward_dtype(requested: str, dtype: torch.dtype, device: torch.device) -> torch.dtype:
     """Return the dtype of the calibration forward: the requested one, else bfloat16 where the hardware prefers it."""
@@ -18,6 +21,17 @@ def forward_dtype(requested: str, dtype: torch.dtype, device: torch.device) -> t
     if dtype is not torch.float32:
         return dtype
     return torch.bfloat16 if backend_of(device).prefers_bfloat16() else dtype
+
+
+def writing_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """Return the dtype in which a model of `dtype` writes text: 16 bits where the hardware multiplies them fast.
+
+    On a CPU without units for bfloat16, products of 16-bit matrices take several times as long as those of float32.
+    """
+    backend = backend_of(device)
+    if dtype is not torch.float32 and backend.kind.prefers_16_bit:
+        return dtype
+    return torch.bfloat16 if backend.prefers_bfloat16() else torch.float32
 
 
 def gradient_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 
 from core.engine.models.loading import load_model
-from core.engine.models.precision import forward_dtype
+from core.engine.models.precision import writing_dtype
 from core.engine.models.self_text import WrittenText, generate_documents, sequences_at_once
 from core.engine.models.tensors import DTYPES
 from core.engine.resume.fingerprint import Runtime, fingerprint
@@ -23,9 +23,9 @@ def run(spec: WriteSpec, context: StageContext) -> WrittenOutput:
     folder = open_place(spec.model)
     description, tokenizer = folder.description, folder.tokenizer()
     length = min(spec.sequence_length, description.context_length - 1)
-    at_once = sequences_at_once(description, length, device)
     needed = spec.samples * spec.sequence_length
-    dtype = forward_dtype("auto", DTYPES[description.dtype], device)
+    dtype = writing_dtype(DTYPES[description.dtype], device)
+    at_once = sequences_at_once(description, length, device, dtype)
     facts = {"model": spec.revision, "tokens": needed, "length": length, "seed": spec.seed, "at_once": at_once}
     same = fingerprint("write", facts, Runtime.of(device, dtype))
     kind = replace(TEXT, name=f"{TEXT.name}-{same[:16]}")  # a job may have several such texts
@@ -44,7 +44,7 @@ def run(spec: WriteSpec, context: StageContext) -> WrittenOutput:
     def on_batch(text: WrittenText) -> None:
         nonlocal batches
         batches += 1
-        state = {"documents": text.documents, "tokens": text.tokens, "sampled": text.sampled}
+        state = {name: value for name, value in vars(text).items() if name != "random_states"}
         states = {name: state.long() for name, state in text.random_states.items()}  # records hold no bytes
         store.save(kind, batches, {"random": states}, state)
         progress.log(f"the model has written {min(text.tokens, needed)} of {needed} tokens")

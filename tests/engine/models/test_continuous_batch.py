@@ -1,0 +1,94 @@
+"""Sequences in a batch: each gets the logits it has alone, whatever stood in its row before."""
+
+import functools
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from core.engine.models.continuous_batch import ContinuousBatch, begins_at_any_step
+
+_SIZES = {"vocab_size": 96, "hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 2}
+_LLAMA = {**_SIZES, "intermediate_size": 48, "num_key_value_heads": 1, "max_position_embeddings": 128}
+_SLIDING = {**_LLAMA, "head_dim": 16, "sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"]}
+_MODELS = {
+    "rotary positions": ("Llama", _LLAMA),
+    "a sliding window shorter than the sequence": ("Gemma3Text", _SLIDING),
+    "learned positions": ("GPT2", {"vocab_size": 96, "n_embd": 32, "n_head": 2, "n_layer": 2, "n_positions": 128}),
+    "learned positions of the mask": (
+        "OPT", {**_SIZES, "ffn_dim": 48, "word_embed_proj_dim": 32, "max_position_embeddings": 128}
+    ),
+    "linear biases": ("Bloom", {"vocab_size": 96, "hidden_size": 32, "n_head": 2, "n_layer": 2}),
+}  # fmt: skip
+_RECURRENT = ("Mamba", {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4})
+
+
+def _model(kind: str, sizes: dict[str, object]) -> PreTrainedModel:
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{kind}Config")(**sizes)
+    model: PreTrainedModel = transformers.AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():  # strong enough that each token changes the logits
+            parameter.mul_(6.0 if parameter.dim() > 1 else 1.0)
+    return model
+
+
+@pytest.mark.parametrize("kind", _MODELS)
+def test_a_sequence_in_another_s_row_gets_the_logits_it_has_alone(kind: str) -> None:
+    model = _model(*_MODELS[kind])
+    assert begins_at_any_step(model)
+    batch = ContinuousBatch(model, replaces=True)
+    first, second = [[(number * factor + 3) % 96 for number in range(30)] for factor in (7, 11)]
+    batch.begin([first[:9], second[:5]])
+    for place in range(10):
+        batch.read([first[9 + place], second[5 + place]])
+    late = [(number * 13 + 5) % 96 for number in range(12)]
+    for place, token in enumerate(late):
+        logits_BV = batch.read([token, second[15 + place]], [0] if place == 0 else [])
+    for row, sequence in enumerate((late, second[:27])):
+        alone_1V = ContinuousBatch(model, replaces=False).begin([sequence])
+        torch.testing.assert_close(logits_BV[row], alone_1V[0], rtol=1e-4, atol=1e-4)
+
+
+def test_rows_that_are_dropped_leave_the_others_as_they_were() -> None:
+    model = _model(*_MODELS["rotary positions"])
+    batch = ContinuousBatch(model, replaces=True)
+    batch.begin([[1, 2, 3], [4, 5], [6, 7, 8, 9]])
+    batch.keep([2, 1])
+    logits_BV = batch.read([10, 11])
+    for row, sequence in enumerate(([6, 7, 8, 9, 10], [4, 5, 11])):
+        alone_1V = ContinuousBatch(model, replaces=False).begin([sequence])
+        torch.testing.assert_close(logits_BV[row], alone_1V[0], rtol=1e-4, atol=1e-4)
+
+
+def test_many_begun_sequences_are_read_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = _model(*_MODELS["a sliding window shorter than the sequence"])
+    sequences = [[(number * factor) % 96 for number in range(20 + factor)] for factor in (3, 5, 7)]
+    whole_BV = ContinuousBatch(model, replaces=True).begin(sequences)
+    monkeypatch.setattr("core.engine.models.continuous_batch._TOKENS_AT_ONCE", 24)
+    torch.testing.assert_close(ContinuousBatch(model, replaces=True).begin(sequences), whole_BV, rtol=1e-4, atol=1e-4)
+
+
+def test_a_recurrent_state_keeps_a_row_to_its_sequence() -> None:
+    model = _model(*_RECURRENT)
+    assert not begins_at_any_step(model)
+    batch = ContinuousBatch(model, replaces=False)
+    batch.begin([[1, 2], [3, 4]])
+    batch.keep([1])
+    alone_1V = ContinuousBatch(model, replaces=False).begin([[3, 4, 5]])
+    torch.testing.assert_close(batch.read([5]), alone_1V, rtol=1e-4, atol=1e-4)
+
+
+def test_a_model_that_ignores_the_mask_begins_all_its_sequences_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = _model(*_MODELS["rotary positions"])
+    forward = model.forward
+
+    @functools.wraps(forward)
+    def without_mask(*, attention_mask: Tensor | None = None, **arguments: Any) -> Any:
+        return forward(**arguments)
+
+    monkeypatch.setattr(model, "forward", without_mask)
+    assert not begins_at_any_step(model)
