@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from core.counting import counted
 from core.engine.datasets.token_windows import starts_with_bos, token_ids
@@ -20,13 +20,15 @@ def compare_continuations(
     *,
     tokens: int,
     device: torch.device,
+    loaded: Mapping[str, PreTrainedModel] | None = None,
     on_progress: Callable[[float], None] = lambda done: None,
 ) -> dict[str, Any]:
     """Generate continuations of each prompt with each model; return `generations` and `notes`.
 
     `generations` has for each prompt `prompt`, and under each model's name the text of at most `tokens` new tokens. The
     text is None where the model does not fit in memory or computes no probabilities. The models share one tokenizer and
-    one context length, and are loaded one at a time. `on_progress` is called with 0 to 1.
+    one context length. Those in `loaded` are used; the others are loaded one at a time. `on_progress` is called with 0
+    to 1.
     """
     first = next(iter(models.values()))
     tokenizer = first.tokenizer()
@@ -42,7 +44,11 @@ def compare_continuations(
     for name, folder in models.items():
         texts: Sequence[str | None] = [None] * len(prompts)
         try:
-            texts = _continued(folder, tokenizer, given, tokens, device, on_text)
+            if loaded is not None and name in loaded:
+                texts = _continued(loaded[name], tokenizer, given, tokens, on_text)
+            else:
+                sequences_that_fit(folder.description, max(map(len, given)) + tokens, device)
+                texts = _continued(load_model(folder, device), tokenizer, given, tokens, on_text)
         except (OutOfMemory, NotFiniteWeights) as error:
             notes.append(f"The {name} model wrote nothing after the prompts: {error.message}.")
         for row, text in zip(rows, texts, strict=True):
@@ -75,16 +81,13 @@ def _read(
 
 
 def _continued(
-    folder: ModelFolder,
+    model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     given: Sequence[list[int]],
     tokens: int,
-    device: torch.device,
     on_text: Callable[[], None],
 ) -> list[str]:
     """Return the continuation of each prompt, generated one at a time because padding in a batch rounds differently."""
-    sequences_that_fit(folder.description, max(map(len, given)) + tokens, device)
-    model = load_model(folder, device)
     texts = []
     for ids in counted(given, "writing after prompts"):
         (new,) = generate_tokens(model, tokenizer, torch.tensor([ids]), most=tokens)

@@ -19,15 +19,18 @@ from secateur_wire.errors import OutOfMemory
 
 def measure_latency(
     dense: ModelFolder, pruned: ModelFolder, *, sequence_length: int, device: torch.device
-) -> dict[str, Any]:
-    """Measure dense against pruned; return the result of `DenseLatency.against` as `latency`, and `notes`.
+) -> tuple[dict[str, Any], dict[str, PreTrainedModel]]:
+    """Measure dense against pruned; return the figures, and the models that were loaded for them, by name.
 
-    Raises OutOfMemory where the two models do not both fit.
+    The figures are the result of `DenseLatency.against` as `latency`, and `notes`. Raises OutOfMemory where the two
+    models do not both fit.
     """
     clock = DenseLatency(dense, sequence_length=sequence_length, device=device, other_bytes=pruned.description.bytes)
-    latency = clock.against(load_model(pruned, device))
+    loaded = load_model(pruned, device)
+    latency = clock.against(loaded)
     is_smaller = pruned.description.parameters < dense.description.parameters
-    return {"latency": latency, "notes": [*([] if is_smaller else [NO_SPEED_UP]), *_measured(latency)]}
+    figures = {"latency": latency, "notes": [*([] if is_smaller else [NO_SPEED_UP]), *_measured(latency)]}
+    return figures, {"dense": clock.model, "pruned": loaded}
 
 
 class DenseLatency:
@@ -43,7 +46,7 @@ class DenseLatency:
                 f"free on {device.type}"
             )
         self.device = device
-        self._model = load_model(dense, device)
+        self.model = load_model(dense, device)
         words, length = min(100, description.vocabulary_size), timed_tokens(description, sequence_length)
         tokens = torch.randint(words, (1, length), generator=torch.Generator().manual_seed(0))
         self._tokens_1T = tokens.to(device)
@@ -55,7 +58,7 @@ class DenseLatency:
         1; `dense_spread` is the dense model's alone. `noise` is the relative difference below which two times do not
         count as different.
         """
-        models = {"dense": self._model, "pruned": pruned}
+        models = {"dense": self.model, "pruned": pruned}
         times = in_turn(
             {name: partial(_time_once, model, self._tokens_1T, self.device) for name, model in models.items()}
         )

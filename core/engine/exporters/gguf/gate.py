@@ -24,6 +24,8 @@ from secateur_wire.errors import ExportFailed, ExportMismatch, TooLittleText
 _MOST_LINES: Final = 10_000
 _CHARACTERS: Final = 400_000
 """Most characters of the job's texts for predictions."""
+_ROWS: Final = 8
+"""Predictions compared at a time: their float64 log-probabilities stay in a processor's cache."""
 
 
 _WITHOUT: Final = (
@@ -61,11 +63,11 @@ class Reference:
         self._hidden_NTD = hidden_NTD
 
     @torch.inference_mode()
-    def log_probabilities(self, window: int) -> Tensor:
-        """Return the log-probabilities after each token of a window, [time, vocabulary], in float64."""
+    def logits(self, window: int) -> Tensor:
+        """Return the logits after each token of a window, [time, vocabulary]."""
         tokens_1T, hidden_1TD = self.windows_NT[window : window + 1], self._hidden_NTD[window : window + 1]
-        logits_1TV = self._model.logits(tokens_1T, hidden_1TD, torch.arange(tokens_1T.shape[1]))
-        return logits_1TV[0].double().log_softmax(-1).cpu()
+        logits_TV: Tensor = self._model.logits(tokens_1T, hidden_1TD, torch.arange(tokens_1T.shape[1]))[0]
+        return logits_TV.cpu()
 
 
 def compared_windows(documents: Iterable[str], tokenizer: PreTrainedTokenizerBase, context: int) -> Tensor:
@@ -104,17 +106,20 @@ def require_token_ids(
 
 
 def compare(llama_cpp: LlamaCpp, reference: Reference) -> Agreement:
-    """Compare the predictions of the open file with the artifact's."""
+    """Compare the predictions of the open file with the artifact's, in float64, a few predictions at a time."""
     divergence = same = loss = artifact_loss = 0.0
     predictions, targets = 0, 0
     for number, window_T in enumerate(reference.windows_NT):
-        expected_TV = reference.log_probabilities(number)
-        logits_TV = torch.from_numpy(llama_cpp.logits(window_T.tolist()).copy())
-        theirs_TV = logits_TV.double().log_softmax(-1)
-        divergence += float((expected_TV.exp() * (expected_TV - theirs_TV)).sum())
-        same += float((expected_TV.argmax(-1) == theirs_TV.argmax(-1)).sum())
-        loss -= float(theirs_TV[:-1].gather(1, window_T[1:, None]).sum())
-        artifact_loss -= float(expected_TV[:-1].gather(1, window_T[1:, None]).sum())
+        expected_TV = reference.logits(number)
+        theirs_TV = torch.from_numpy(llama_cpp.logits(window_T.tolist()).copy())
+        for start in range(0, len(window_T), _ROWS):
+            rows = slice(start, start + _ROWS)
+            expected_RV, theirs_RV = (each[rows].double().log_softmax(-1) for each in (expected_TV, theirs_TV))
+            divergence += float((expected_RV.exp() * (expected_RV - theirs_RV)).sum())
+            same += float((expected_RV.argmax(-1) == theirs_RV.argmax(-1)).sum())
+            next_R = window_T[1:][rows]
+            loss -= float(theirs_RV[: len(next_R)].gather(1, next_R[:, None]).sum())
+            artifact_loss -= float(expected_RV[: len(next_R)].gather(1, next_R[:, None]).sum())
         predictions += len(window_T)
         targets += len(window_T) - 1
     perplexity, artifact_perplexity = (

@@ -23,7 +23,10 @@ class GenerationOutput(TaskOutput):
 
 
 class GenerateTexts(JobStage):
-    """Stage in which the dense and the pruned model continue the job's prompts, for people to read."""
+    """Stage in which the dense and the pruned model continue the job's prompts, for people to read.
+
+    The process that timed them has done so already if both fit in memory; otherwise they are loaded in turn here.
+    """
 
     rank = 80
     shown_as = "evaluate"
@@ -35,6 +38,8 @@ class GenerateTexts(JobStage):
 
     def supervise(self, job: RunningJob) -> None:
         evaluation, report = job.spec.recipe.evaluation, job.report
+        if report.generations:
+            return
         spec = GenerateSpec(
             models={"dense": job.spec.model.place, "pruned": job.spec.artifact_place},
             prompts=evaluation.prompts,
