@@ -79,7 +79,7 @@ class InputStatistic:
                 if target_NO is not None:
                     self.target_OI = _with_product(self.target_OI, target_NO, X_NI)
         else:
-            squares_I = torch.linalg.vector_norm(X_NI, dim=0).square()
+            squares_I = X_NI.square().sum(dim=0)  # many times faster on a CPU than a norm along the tokens
             self._squares_I = squares_I if self._squares_I is None else self._squares_I + squares_I
 
     def fill_unseen_inputs(self, share: float) -> None:
