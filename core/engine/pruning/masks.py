@@ -3,10 +3,11 @@
 Masks are boolean, True where a weight is removed. Ties go to the lowest index.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from core.device_kinds import device_kind
+from core.device_kinds import CPU, device_kind
 from core.engine.pruning.targets import LayerTarget
 
 
@@ -18,7 +19,7 @@ def lowest(score: Tensor, count: int) -> Tensor:
         return torch.zeros_like(score, dtype=torch.bool)
     if count == size:
         return torch.ones_like(score, dtype=torch.bool)
-    threshold = score.kthvalue(count, dim=-1, keepdim=True).values
+    threshold = _kth_lowest(score, count)
     mask = score <= threshold
     excess = mask.sum(dim=-1, keepdim=True) - count
     # waiting for such a device takes longer than breaking ties where there are none
@@ -29,6 +30,16 @@ def lowest(score: Tensor, count: int) -> Tensor:
         counts = torch.int32 if size < 2**31 else torch.int64  # no other tensor here is as large as these counts
         mask &= ~tied | (tied.cumsum(dim=-1, dtype=counts) <= room)
     return mask
+
+
+def _kth_lowest(score: Tensor, count: int) -> Tensor:
+    """Return the `count`-th lowest score along the last dimension, which stays with size 1.
+
+    On a CPU numpy's partition gives the same value in a tenth of the time of torch's.
+    """
+    if score.device.type == CPU.name:
+        return torch.from_numpy(np.partition(score.numpy(), count - 1)[..., count - 1 : count])
+    return score.kthvalue(count, dim=-1, keepdim=True).values
 
 
 def lowest_in_tensor(score_OI: Tensor, count: int) -> Tensor:
