@@ -5,6 +5,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import cache
 from typing import ClassVar
 
 import psutil
@@ -13,6 +14,10 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from core.device_kinds import CPU, CUDA, DeviceKind, device_kind
+
+_TRIED_SIZE = 512
+_ROUNDING = 1e-5
+"""Relative error of a product, far above that of float32 and far below that of factors in bfloat16."""
 
 
 class DeviceBackend(ABC):
@@ -52,6 +57,10 @@ class DeviceBackend(ABC):
     def prefers_bfloat16(self) -> bool:
         """Return True if the device multiplies bfloat16 faster than float32."""
 
+    def prefers_onednn(self) -> bool:
+        """Return True if oneDNN multiplies float32 matrices faster than torch's usual library, and rounds no factor."""
+        return False
+
     def random_states(self) -> dict[str, Tensor]:
         """Return the states of the generators that draws on the device use, by name."""
         return {"cpu": torch.get_rng_state()}
@@ -63,6 +72,23 @@ class DeviceBackend(ABC):
     @abstractmethod
     def training(self, mixed_precision: str | None = None) -> Accelerator:
         """Return accelerate's object for training on the device, which becomes the current one of its kind."""
+
+
+def _cpu_capabilities() -> Mapping[str, object]:
+    return torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+
+
+@cache
+def _onednn_rounds_factors() -> bool:
+    """Return True if torch's precision `medium` rounds the factors of a product of float32 matrices to bfloat16."""
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.randn(_TRIED_SIZE, _TRIED_SIZE, generator=generator) for _ in range(2))
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    product = left @ right
+    torch.set_float32_matmul_precision(before)
+    exact = left.double() @ right.double()
+    return float((product - exact).norm() / exact.norm()) > _ROUNDING
 
 
 class CPUBackend(DeviceBackend):
@@ -96,11 +122,21 @@ class CPUBackend(DeviceBackend):
         There bfloat16 takes half the time of float32; on Intel's processors without matrix units it takes twice the
         time.
         """
-        capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-        is_amd = str(capabilities.get("cpu_name", "")).startswith("AMD")
-        return bool(
-            capabilities.get("amx_bf16") or capabilities.get("bf16") or (is_amd and capabilities.get("avx512_bf16"))
-        )
+        capabilities = _cpu_capabilities()
+        return bool(capabilities.get("amx_bf16") or capabilities.get("bf16")) or self._is_amd_with_avx512()
+
+    def prefers_onednn(self) -> bool:
+        """Return True for an AMD CPU with AVX-512's bfloat16 instructions: MKL takes twice oneDNN's time there.
+
+        Torch uses oneDNN where products may round their factors to bfloat16. It rounds none on such a CPU, which is
+        tried once.
+        """
+        return self._is_amd_with_avx512() and not _onednn_rounds_factors()
+
+    @staticmethod
+    def _is_amd_with_avx512() -> bool:
+        capabilities = _cpu_capabilities()
+        return str(capabilities.get("cpu_name", "")).startswith("AMD") and bool(capabilities.get("avx512_bf16"))
 
     def training(self, mixed_precision: str | None = None) -> Accelerator:
         return Accelerator(cpu=True, mixed_precision=mixed_precision)

@@ -49,6 +49,16 @@ def kept_in_float32(model: PreTrainedModel, dtype: torch.dtype) -> Callable[[str
 
 
 @contextmanager
+def fast_arithmetic(device: torch.device) -> Iterator[None]:
+    """Compute products of float32 matrices in float32, inside the context, and as fast as torch can on a device.
+
+    Where torch's own choice of a library is slow, another one multiplies float32 matrices.
+    """
+    with _float32_precision("medium" if backend_of(device).prefers_onednn() else "highest"):
+        yield
+
+
+@contextmanager
 def bfloat16_matmul(device: torch.device) -> Iterator[None]:
     """Allow, inside the context, products of float32 matrices on a device to round their factors to bfloat16 or TF32.
 
@@ -59,8 +69,14 @@ def bfloat16_matmul(device: torch.device) -> Iterator[None]:
     if not backend_of(device).prefers_bfloat16():
         yield
         return
+    with _float32_precision("medium"):
+        yield
+
+
+@contextmanager
+def _float32_precision(precision: str) -> Iterator[None]:
     before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
+    torch.set_float32_matmul_precision(precision)
     try:
         yield
     finally:

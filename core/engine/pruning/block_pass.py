@@ -81,7 +81,6 @@ class BlockPass:
         self.evaluations = list(evaluations)
         self.evaluation_tokens = list(evaluations.values())
         self.calibration_tokens = calibration
-        torch.set_float32_matmul_precision("highest")
         self.probe = verification_tokens(folder.description)
         tokens = {"verification": self.probe}
         if calibration is not None:

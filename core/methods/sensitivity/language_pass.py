@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from core.counting import counted
 from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.folder import ModelFolder
+from core.engine.models.precision import fast_arithmetic
 from core.engine.models.streamed import StreamedModel
 from core.engine.models.tensors import to_out_in
 from core.engine.options.sensitivity_curves import SensitivityCurve, SensitivityPoint
@@ -93,27 +94,28 @@ class SensitivityPass(BlockPass):
     @torch.inference_mode()
     def run(self) -> SensitivityResult:
         """Measure all layers, one after the other; raises a kind of UnusableModel for tensors that cannot be used."""
-        blocks = len(self.streamed)
-        start = self._resume()
-        if start == 0:
-            for stream in self.streams:
-                stream.start()
-        self.progress.stage("evaluate")
-        self.progress.begin_part(_share_done(start, blocks), 1.0)
-        for index in counted(range(start, blocks), "measuring layers"):
-            self._layer(index)
-            state = {"curves": [curve.model_dump() for curve in self.curves], "notes": self.notes}
-            self.save(index + 1, state)
-            self.progress.advance(_share_done(index + 1, blocks), index + 1, blocks)
-            self.progress.raise_if_stopped()
-        dense = self._measured(self.dense)
-        return SensitivityResult(
-            dense=SensitivityPoint(rate=0, sparsity=0, loss=math.log(dense), perplexity=dense, ratio=1.0),
-            curves=[_with_ratios(curve, dense) for curve in self.curves],
-            notes=self.notes,
-            resumed_from=start,
-            micro_batches=self.micro_batch_history,
-        )
+        with fast_arithmetic(self.plan.device):
+            blocks = len(self.streamed)
+            start = self._resume()
+            if start == 0:
+                for stream in self.streams:
+                    stream.start()
+            self.progress.stage("evaluate")
+            self.progress.begin_part(_share_done(start, blocks), 1.0)
+            for index in counted(range(start, blocks), "measuring layers"):
+                self._layer(index)
+                state = {"curves": [curve.model_dump() for curve in self.curves], "notes": self.notes}
+                self.save(index + 1, state)
+                self.progress.advance(_share_done(index + 1, blocks), index + 1, blocks)
+                self.progress.raise_if_stopped()
+            dense = self._measured(self.dense)
+            return SensitivityResult(
+                dense=SensitivityPoint(rate=0, sparsity=0, loss=math.log(dense), perplexity=dense, ratio=1.0),
+                curves=[_with_ratios(curve, dense) for curve in self.curves],
+                notes=self.notes,
+                resumed_from=start,
+                micro_batches=self.micro_batch_history,
+            )
 
     def _resume(self) -> int:
         saved = self.resume(self.streams, len(self.streamed))

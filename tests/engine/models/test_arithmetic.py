@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from core.engine.models.precision import bfloat16_matmul, forward_dtype
+from core.engine.models import accelerator
+from core.engine.models.precision import bfloat16_matmul, fast_arithmetic, forward_dtype
 
 CPU = torch.device("cpu")
 
@@ -35,3 +36,31 @@ def test_instructions_alone_are_slower_on_others_and_not_used(capabilities: dict
 def test_what_is_asked_is_taken_whatever_there_is(capabilities: dict[str, bool | str]) -> None:
     assert forward_dtype("bfloat16", torch.float32, CPU) is torch.bfloat16
     assert forward_dtype("auto", torch.float16, CPU) is torch.float16
+
+
+def test_onednn_is_taken_on_amd_s_processors_alone(
+    capabilities: dict[str, bool | str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds = False
+    monkeypatch.setattr(accelerator, "_onednn_rounds_factors", lambda: rounds)
+    capabilities |= {"cpu_name": "Intel(R) Xeon(R) Processor", "amx_bf16": True}
+    with fast_arithmetic(CPU):
+        assert torch.get_float32_matmul_precision() == "highest"
+    capabilities |= {"cpu_name": "AMD EPYC", "amx_bf16": False, "avx512_bf16": True}
+    with fast_arithmetic(CPU):
+        assert torch.get_float32_matmul_precision() == "medium"
+    rounds = True
+    with fast_arithmetic(CPU):
+        assert torch.get_float32_matmul_precision() == "highest"
+
+
+@pytest.mark.parametrize(
+    ("outputs", "inputs", "rows"), [(576, 576, 512), (1536, 576, 64), (100, 1031, 333), (1, 64, 7)]
+)
+def test_fast_products_of_float32_are_float32(outputs: int, inputs: int, rows: int) -> None:
+    generator = torch.Generator().manual_seed(rows)
+    weight_OI, X_NI = (torch.randn(size, inputs, generator=generator) for size in (outputs, rows))
+    with fast_arithmetic(CPU):
+        product_NO = X_NI @ weight_OI.T
+    exact_NO = X_NI.double() @ weight_OI.double().T
+    assert (product_NO - exact_NO).norm() <= 2e-6 * exact_NO.norm()

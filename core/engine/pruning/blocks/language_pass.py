@@ -19,6 +19,7 @@ from core.engine.architectures.description import require_structure
 from core.engine.architectures.unit_kind import KindName, UnitKind
 from core.engine.cuts.report import LAYER
 from core.engine.models.folder import ModelFolder
+from core.engine.models.precision import fast_arithmetic
 from core.engine.models.streamed import StreamedModel
 from core.engine.pruning.block_pass import BlockPass
 from core.engine.pruning.blocks.block_choice import BlockChoice
@@ -77,10 +78,11 @@ class UnitRemovalPass(BlockPass):
     def run(self) -> PruneResult:
         """Choose what to remove, then process all blocks; raises UnusableModel kinds for unusable tensors."""
         self.progress.stage("prune")
-        kept = self._earlier_choice() or self._new_choice()
-        if blocks := sum(self.trained.has(layer) for layer in range(len(self.structure.layers))):
-            self.notes.append(f"The weights of {blocks} blocks were trained while it was chosen what goes.")
-        return self._remove(kept)
+        with fast_arithmetic(self.plan.device):
+            kept = self._earlier_choice() or self._new_choice()
+            if blocks := sum(self.trained.has(layer) for layer in range(len(self.structure.layers))):
+                self.notes.append(f"The weights of {blocks} blocks were trained while it was chosen what goes.")
+            return self._remove(kept)
 
     def choose(self, context: UnitSelectionContext) -> KeptUnits | UnitCounts:
         """Let the method choose the units that stay, or their number."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.models.folder import ModelFolder
-from core.engine.models.precision import gradient_dtype
+from core.engine.models.precision import fast_arithmetic, gradient_dtype
 from core.engine.models.streamed import StreamedModel
 from core.engine.models.tensors import to_out_in
 from core.engine.pruning.allocation.fisher import fisher_rates
@@ -140,17 +140,18 @@ class LayerwisePass(BlockPass):
 
     def run(self) -> PruneResult:
         """Prune all blocks, then the head; raises UnusableModel kinds for unusable tensors."""
-        start = self._resume()
-        if start == 0:
-            if self.plan.measured_allocation == "owl":
-                assert self.calibration is not None
-                self.begin_measurements()
-                self.progress.log("OWL: a dense pass over the calibration tokens")
-                self.plan = self.plan.with_sparsities(self._outlier_sparsities(self.calibration))
-            elif self.plan.measured_allocation == "fisher":
-                self.begin_measurements()
-                self.plan = self.plan.with_rates(self._fisher_rates())
-        return self._walk(start)
+        with fast_arithmetic(self.plan.device):
+            start = self._resume()
+            if start == 0:
+                if self.plan.measured_allocation == "owl":
+                    assert self.calibration is not None
+                    self.begin_measurements()
+                    self.progress.log("OWL: a dense pass over the calibration tokens")
+                    self.plan = self.plan.with_sparsities(self._outlier_sparsities(self.calibration))
+                elif self.plan.measured_allocation == "fisher":
+                    self.begin_measurements()
+                    self.plan = self.plan.with_rates(self._fisher_rates())
+            return self._walk(start)
 
     @torch.inference_mode()
     def _walk(self, start: int) -> PruneResult:

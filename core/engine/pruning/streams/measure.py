@@ -13,6 +13,7 @@ from torch import Tensor
 from core.engine.architectures.description import ModelDescription
 from core.engine.evaluation.perplexity import measure_perplexity
 from core.engine.models.folder import ModelFolder
+from core.engine.models.precision import fast_arithmetic
 from core.engine.models.streamed import StreamedModel
 from core.engine.models.tensors import DTYPES, write_tensors
 from core.engine.pruning.plan import MICRO_BATCH_TOKENS
@@ -52,31 +53,31 @@ def measure(
     budget.
     """
     work.mkdir(parents=True, exist_ok=True)
-    torch.set_float32_matmul_precision("highest")
-    dtype = dtype or DTYPES[folder.description.dtype]
-    streamed = StreamedModel(folder, dtype=dtype, device=device)
-    store, budget = ResumeStore(work, ""), ActivationBudget(activation_budget_bytes)
+    with fast_arithmetic(device):
+        dtype = dtype or DTYPES[folder.description.dtype]
+        streamed = StreamedModel(folder, dtype=dtype, device=device)
+        store, budget = ResumeStore(work, ""), ActivationBudget(activation_budget_bytes)
 
-    def stream(name: str, tokens_NT: Tensor) -> Stream:
-        batch = micro_batch or max(1, MICRO_BATCH_TOKENS // tokens_NT.shape[1])
-        return Stream(name, tokens_NT, streamed, store, budget, dtype=dtype, micro_batch=batch, resumable=False)
+        def stream(name: str, tokens_NT: Tensor) -> Stream:
+            batch = micro_batch or max(1, MICRO_BATCH_TOKENS // tokens_NT.shape[1])
+            return Stream(name, tokens_NT, streamed, store, budget, dtype=dtype, micro_batch=batch, resumable=False)
 
-    texts = {name: stream(f"evaluation-{number}", each) for number, (name, each) in enumerate(evaluations.items())}
-    probe = stream("verification", verification_tokens(folder.description))
-    streams = [*texts.values(), probe]
-    for each in streams:
-        each.start()
-    for index, block in streamed.filled_blocks(range(len(streamed)), "measuring perplexity by blocks", dtype):
+        texts = {name: stream(f"evaluation-{number}", each) for number, (name, each) in enumerate(evaluations.items())}
+        probe = stream("verification", verification_tokens(folder.description))
+        streams = [*texts.values(), probe]
         for each in streams:
-            each.advance(block, index)
-    verification = work / "verification.safetensors"
-    write_verification(streamed, probe, verification)
-    measured = {name: measure_perplexity(streamed, pairs(each)) for name, each in texts.items()}
-    return Measured(
-        {name: each.value for name, each in measured.items()},
-        {name: each.window_losses for name, each in measured.items()},
-        verification,
-    )
+            each.start()
+        for index, block in streamed.filled_blocks(range(len(streamed)), "measuring perplexity by blocks", dtype):
+            for each in streams:
+                each.advance(block, index)
+        verification = work / "verification.safetensors"
+        write_verification(streamed, probe, verification)
+        measured = {name: measure_perplexity(streamed, pairs(each)) for name, each in texts.items()}
+        return Measured(
+            {name: each.value for name, each in measured.items()},
+            {name: each.window_losses for name, each in measured.items()},
+            verification,
+        )
 
 
 def verification_tokens(description: ModelDescription) -> Tensor:
