@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from transformers import PreTrainedModel
 
 from core.engine.models.accelerator import backend_of
+from core.engine.models.causal_attention import attention_in_blocks
 from core.engine.models.tensors import DTYPES
 
 LOGIT_TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
@@ -52,9 +53,11 @@ def kept_in_float32(model: PreTrainedModel, dtype: torch.dtype) -> Callable[[str
 def fast_arithmetic(device: torch.device) -> Iterator[None]:
     """Compute products of float32 matrices in float32, inside the context, and as fast as torch can on a device.
 
-    Where torch's own choice of a library is slow, another one multiplies float32 matrices.
+    Where torch's own choice of a library is slow, another one multiplies float32 matrices, and causal attention in
+    bfloat16 is computed in blocks.
     """
-    with _float32_precision("medium" if backend_of(device).prefers_onednn() else "highest"):
+    is_slow = backend_of(device).prefers_onednn()
+    with _float32_precision("medium" if is_slow else "highest"), attention_in_blocks() if is_slow else nullcontext():
         yield
 
 
