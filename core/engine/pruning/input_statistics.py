@@ -68,8 +68,8 @@ class InputStatistic:
             return
         # exact where factors are rounded to bfloat16; the target may lose a few bits
         is_exact = X_NI.dtype is torch.bfloat16
-        X_NI = X_NI.float()
         if self.level is Statistic.GRAM:
+            X_NI = X_NI.float()
             if self._gram_II is None:
                 self._gram_II = X_NI.new_zeros(X_NI.shape[1], X_NI.shape[1])
             with bfloat16_matmul(X_NI.device) if is_exact else nullcontext():
@@ -79,7 +79,8 @@ class InputStatistic:
                 if target_NO is not None:
                     self.target_OI = _with_product(self.target_OI, target_NO, X_NI)
         else:
-            squares_I = X_NI.square().sum(dim=0)  # many times faster on a CPU than a norm along the tokens
+            # many times faster on a CPU than a norm along the tokens
+            squares_I = X_NI.to(torch.float32, copy=True).square_().sum(dim=0)
             self._squares_I = squares_I if self._squares_I is None else self._squares_I + squares_I
 
     def fill_unseen_inputs(self, share: float) -> None:
