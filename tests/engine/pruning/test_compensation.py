@@ -73,6 +73,15 @@ def test_sub_blocked_form_equals_the_plain_form(target: LayerTarget, sub_block: 
         torch.testing.assert_close(pruned, plain(weight, target, hessian, 48), atol=1e-9, rtol=1e-9)
 
 
+@pytest.mark.parametrize("columns", [257, 600, 1030])
+def test_the_factor_of_a_split_matrix_is_that_of_the_inverse(columns: int) -> None:
+    _, hessian = make_problem(1, columns, seed=columns)
+    factor, dead = damped_inverse_factor(hessian, 0.01, ignore)
+    damped = hessian + 0.01 * hessian.diagonal().mean() * torch.eye(columns, dtype=torch.float64)
+    assert not dead.any() and torch.equal(factor, factor.triu())
+    torch.testing.assert_close(factor.T @ factor @ damped, torch.eye(columns, dtype=torch.float64))
+
+
 def test_float32_agrees_with_the_plain_form_to_1e_4() -> None:
     weight, hessian = make_problem(32, 256, seed=3, dtype=torch.float32)
     hessian += 10 * torch.eye(256)
