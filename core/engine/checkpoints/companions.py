@@ -11,12 +11,14 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from core.engine.checkpoints.code_choices import refuse_choices
-from core.engine.checkpoints.files import CHECKED, CONFIG_FILE, MOST_BYTES, TEMPLATE_FILE
-from core.untrusted_json import parse_json
+from core.engine.checkpoints.files import CHECKED, CONFIG_FILE, MOST_BYTES, TEMPLATE_FILE, TOKENIZER_CONFIG_FILE
+from core.untrusted_json import FILE_LIMITS, JsonLimits, parse_json
 from secateur_wire.errors import UnsafeConfig, UnusableModel
 
-_TEMPLATE_FOLDER = "additional_chat_templates"
+TEMPLATE_FOLDER = "additional_chat_templates"
 _TEMPLATE_KEY = "chat_template"
+_WITH_TEMPLATES = (TOKENIZER_CONFIG_FILE, "chat_template.json", "processor_config.json")
+"""JSON files that may hold chat templates under that key."""
 _ADAPTER_FILE = "adapter_config.json"
 _SHARD = re.compile(r"shard-[0-9]{5}-model-[0-9]{5}-of-[0-9]{5}\.safetensors")
 MOST_CHARACTERS = 2**17
@@ -70,6 +72,22 @@ def check_templates(content: Any, file: str) -> None:
             ) from error
 
 
+def template_constants(folder: Path) -> list[str]:
+    """Return the texts and the string constants of a folder's chat templates, each once, in order.
+
+    Templates are parsed and not rendered. Raises UnusableModel as `check_companions` does.
+    """
+    templates = [_read_text(folder / TEMPLATE_FILE)] if (folder / TEMPLATE_FILE).is_file() else []
+    for name in _WITH_TEMPLATES:
+        if (folder / name).is_file():
+            templates += _texts(read_json(folder / name).get(_TEMPLATE_KEY))
+    templates += [_read_text(file) for file in sorted((folder / TEMPLATE_FOLDER).glob("*.jinja"))]
+    check_templates(templates, folder.name)
+    literals = (each for template in templates for each in _PARSER.parse(template).find_all(nodes.Literal))
+    constants = (getattr(each, field) for each in literals for field in each.fields)
+    return list(dict.fromkeys(each for each in constants if isinstance(each, str)))
+
+
 def _texts(content: Any) -> Iterator[str]:
     if isinstance(content, str):
         yield content
@@ -86,7 +104,7 @@ def check_companions(folder: Path) -> None:
     for name in CHECKED:
         if name != CONFIG_FILE and (folder / name).is_file():
             check_companion(folder / name)
-    _check_template_folder(folder / _TEMPLATE_FOLDER)
+    _check_template_folder(folder / TEMPLATE_FOLDER)
     for name, most in MOST_BYTES.items():
         if (folder / name).is_file():
             _require_size(folder / name, most)
@@ -115,11 +133,11 @@ def check_companion(file: Path) -> None:
     check_templates(content.get(_TEMPLATE_KEY), file.name)
 
 
-def read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path, limits: JsonLimits = FILE_LIMITS) -> dict[str, Any]:
     """Return the object in a JSON file; raises UnusableModel where it is too large, no JSON or no object."""
     _require_size(file, MOST_BYTES.get(file.name, MOST_BYTES[CONFIG_FILE]))
     try:
-        value = parse_json(file.read_bytes())
+        value = parse_json(file.read_bytes(), limits)
     except ValueError as error:
         raise UnusableModel(f"{file.name} is not valid JSON: {str(error)[:200]}", param="model") from error
     if not isinstance(value, dict):

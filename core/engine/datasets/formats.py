@@ -5,6 +5,8 @@ from pathlib import Path
 from secateur_wire.errors import UnusableDataset
 
 TEXT_FORMATS = ("text", "jsonl", "parquet")
+DOCUMENT_END = "\n\n"
+"""Text that ends every document where documents are joined to one text."""
 IMAGE_FOLDER = "image_folder"
 IMAGE_PARQUET = "image_parquet"
 IMAGE_FORMATS = (IMAGE_FOLDER, IMAGE_PARQUET)

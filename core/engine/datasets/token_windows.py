@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from core.engine.datasets.formats import DOCUMENT_END
 from core.engine.datasets.token_bytes import TokenBytes
 from core.panics import is_panic
 from secateur_wire.errors import TooLittleText, UnusableModel
@@ -14,7 +15,6 @@ from secateur_wire.errors import TooLittleText, UnusableModel
 # Characters read per requested token. Text beyond that is not read, so that a corpus need not be tokenised whole.
 _CHARACTERS_PER_TOKEN = 64
 _LEAST_CHARACTERS = 4_000_000
-_SEPARATOR = "\n\n"
 _UNKNOWN = -1
 """Bytes of a token for which they are not known."""
 
@@ -90,7 +90,7 @@ def evaluation_set(
     counts: list[Tensor] = []
     for document in documents:
         ids = _ids(document, tokenizer)
-        known = counter.count(document + _SEPARATOR, ids)
+        known = counter.count(document + DOCUMENT_END, ids)
         tokens.append(torch.tensor(ids, dtype=torch.long))
         counts.append(torch.tensor([_UNKNOWN] * len(ids) if known is None else known, dtype=torch.long))
     bos = _bos(tokenizer)
@@ -131,7 +131,7 @@ def count_tokens(document: str, tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def _ids(document: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    return token_ids(document + _SEPARATOR, tokenizer)
+    return token_ids(document + DOCUMENT_END, tokenizer)
 
 
 def token_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
