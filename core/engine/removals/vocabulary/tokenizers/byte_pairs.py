@@ -1,5 +1,6 @@
 """Byte-pair encoding with ranked merges (Sennrich et al., 2016), on bytes or with bytes to fall back on."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
@@ -8,8 +9,6 @@ from core.engine.removals.vocabulary.tokenizers.refusal import refusal
 from core.engine.removals.vocabulary.tokenizers.spelling import BYTE_CHARACTERS, byte_token, is_byte_level
 from core.engine.removals.vocabulary.tokenizers.tokenizer import Tokenizer, without_others
 from secateur_wire.base import JsonObject
-
-_CHARACTER_RANK: Final = -1
 
 
 class _Path(NamedTuple):
@@ -56,10 +55,23 @@ class BytePairs(Tokenizer):
         """Return whether the token's path leads to it, or it can be a word of its own."""
         return self._ignores_merges or self._path(token) is not None
 
-    def rank(self, token: int) -> float:
-        """Return the rank of the last merge of the token's path; characters come first, whole words by their ids."""
+    def rank(self, token: int) -> int:
+        """Return the rank of the last merge of the token's path, 0 for characters; whole words have their ids."""
         path = self._path(token)
         return token if path is None else path.rank
+
+    def uses(self, counts: Mapping[int, int]) -> dict[int, int]:
+        """Return how often each token is made: as a token of the texts, or on the path of one.
+
+        Each merge that is made shortens the text by a token. So the tokens with the most uses, whose closure never has
+        fewer, are the choice that lengthens these texts least.
+        """
+        uses: Counter[int] = Counter()
+        for token, count in counts.items():
+            path = self._path(token)
+            for each in (token,) if path is None else path.ids:
+                uses[each] += count
+        return dict(uses)
 
     def _always(self) -> Iterable[int]:
         unknown = self.model.get("unk_token")
@@ -87,7 +99,7 @@ class BytePairs(Tokenizer):
         if -1 in symbols or self._vocabulary.get(text) != token:
             return None
         path = list(symbols)
-        rank = _CHARACTER_RANK
+        rank = 0
         merges = self._merges
         while len(symbols) > 1:
             ranked = [merges.get(pair, _NO_MERGE) for pair in pairwise(symbols)]

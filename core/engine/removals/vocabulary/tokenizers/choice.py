@@ -1,4 +1,21 @@
-"""Choice of the tokens that stay: those that the texts use, then what other texts need most."""
+"""Choice of the tokens that stay: those that the given texts need most, and those that other texts need most.
+
+A token's uses in the given texts are counted (`Tokenizer.uses`). Its uses in other texts of the same scripts are
+estimated by its rank r in the tokenizer's training, as Zipf's law has it: in proportion to 1 / (r + 10). Tokens stay in
+the order of the share of uses in the given texts plus half the estimated share in others; tokens of other scripts count
+with the given texts alone. The estimate stands for runs of blanks, punctuation and common words that the given texts do
+not have, and it is better than a count of one or two for the rest of texts like the given ones.
+
+Measured on SmolLM2-135M, 16,384 of 49,152 tokens, chosen by 82 articles of an encyclopaedia, 469,000 tokens with 27,098
+different ones: how many times as many tokens as the dense tokenizer other texts take.
+
+| order of tokens | other articles | readme files | Python | C | licences | German |
+|:--|--:|--:|--:|--:|--:|--:|
+| by counts in the texts, then by rank | 1.112 | 1.403 | 1.603 | 1.392 | 1.284 | 1.213 |
+| by uses in the texts, then by rank | 1.107 | 1.391 | 1.588 | 1.377 | 1.276 | 1.207 |
+| by rank alone | 1.122 | 1.129 | 1.099 | 1.143 | 1.118 | 1.163 |
+| this one | 1.107 | 1.176 | 1.159 | 1.190 | 1.143 | 1.171 |
+"""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +28,10 @@ from core.engine.removals.vocabulary.tokenizers.scripts import read_scripts, scr
 from core.engine.removals.vocabulary.tokenizers.tokenizer import Tokenizer
 from secateur_wire.errors import InvalidRequest
 
+_OTHER_TEXTS: Final = 0.5
+"""Weight of other texts than the given ones, whose weight is 1."""
+_FLATTENING: Final = 10
+"""Rank that Zipf's law is flattened by: the first ranks are about as frequent as one another."""
 _CURVE_POINTS: Final = 64
 
 
@@ -78,7 +99,7 @@ def choose_tokens(
             f"tokens: {wanted_size:,} is more than the {tokenizer.size:,} tokens of the vocabulary", param="tokens"
         )
     size = min(-(-wanted_size // round_to) * round_to, tokenizer.size)
-    order = _order(tokenizer, by_id, known, frozenset(wanted))
+    order = _order(tokenizer, tokenizer.uses(by_id), known, frozenset(wanted))
     ids = frozenset(_added(tokenizer, begun, order, size))
     total = max(counts.tokens, 1)
     return KeptTokens(
@@ -101,13 +122,18 @@ class _Scripts:
         self.names = frozenset().union(*map(whole_scripts_of, spelled.values()))
 
 
-def _order(tokenizer: Tokenizer, by_id: Mapping[int, int], known: _Scripts, wanted: frozenset[str]) -> list[int]:
-    """Return all tokens, those first that are to stay first."""
+def _order(tokenizer: Tokenizer, uses: Mapping[int, int], known: _Scripts, wanted: frozenset[str]) -> list[int]:
+    """Return all tokens, first those that are needed most, last those that no text has."""
+    ranks = {number: tokenizer.rank(number) for number in tokenizer.tokens}
+    estimates = {
+        number: 1 / (rank + _FLATTENING) for number, rank in ranks.items() if known.of.get(number, wanted) <= wanted
+    }
+    all_uses = sum(uses.values()) or 1
+    all_estimates = sum(estimates.values()) or 1
 
-    def key(number: int) -> tuple[int, float, float, int]:
-        count = by_id.get(number, 0)
-        tier = 0 if count else 1 if known.of.get(number, wanted) <= wanted else 2
-        return (tier if tokenizer.is_reachable(number) else 3, -count, tokenizer.rank(number), number)
+    def key(number: int) -> tuple[bool, float, int, int]:
+        share = uses.get(number, 0) / all_uses + _OTHER_TEXTS * estimates.get(number, 0) / all_estimates
+        return (not tokenizer.is_reachable(number), -share, ranks[number], number)
 
     return sorted(tokenizer.tokens, key=key)
 

@@ -67,8 +67,15 @@ class Tokenizer(ABC):
         """Return whether some text has this token; a few tokens of trained vocabularies occur in none."""
 
     @abstractmethod
-    def rank(self, token: int) -> float:
-        """Return the place of a token in the order of its training: lower ranks are more frequent in its texts."""
+    def rank(self, token: int) -> int:
+        """Return the place of a token by its frequency in the texts of its training, from 0, the most frequent.
+
+        Tokens that all others of a script are made of, or fall back on, have rank 0.
+        """
+
+    def uses(self, counts: Mapping[int, int]) -> dict[int, int]:
+        """Return how often each token is needed to tokenize texts with these counts of tokens: here, the counts."""
+        return dict(counts)
 
     @abstractmethod
     def _reduced_model(self, numbers: Mapping[int, int]) -> JsonObject:

@@ -36,11 +36,9 @@ class Unigram(Tokenizer):
         """Return True: no piece is known to be part of no best segmentation."""
         return True
 
-    def rank(self, token: int) -> float:
-        """Return the place of the piece by its score, which is the logarithm of its probability; characters first."""
-        if len(self.tokens[token]) == 1:
-            return self._ranks.get(token, 0) - len(self._pieces)
-        return self._ranks.get(token, 0)
+    def rank(self, token: int) -> int:
+        """Return the place of the piece by its score, the logarithm of its probability; characters have rank 0."""
+        return 0 if len(self.tokens[token]) == 1 else self._ranks.get(token, 0)
 
     def _always(self) -> Iterable[int]:
         unknown = self.model.get("unk_id")

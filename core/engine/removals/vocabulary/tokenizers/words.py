@@ -21,7 +21,7 @@ class WordLevel(Tokenizer):
         """Return True: every word can be a token."""
         return True
 
-    def rank(self, token: int) -> float:
+    def rank(self, token: int) -> int:
         """Return the id: vocabularies of words are numbered in the order of their training."""
         return token
 
@@ -40,7 +40,7 @@ class WordPiece(WordLevel):
     tokenizer are left out of the promise: once a longer prefix is gone, such a word may come apart into known pieces.
     """
 
-    def rank(self, token: int) -> float:
-        """Return the id, as for words; single characters come first, since a word without one of them is unknown."""
+    def rank(self, token: int) -> int:
+        """Return the id, as for words; characters have rank 0, since a word without one of them may be unknown."""
         text = self.tokens[token].removeprefix(self.model["continuing_subword_prefix"])
-        return token - len(self.tokens) if len(text) == 1 else token
+        return 0 if len(text) == 1 else token
