@@ -56,9 +56,12 @@ class BytePairs(Tokenizer):
         return self._ignores_merges or self._path(token) is not None
 
     def rank(self, token: int) -> int:
-        """Return the rank of the last merge of the token's path, 0 for characters; whole words have their ids."""
+        """Return the rank of the last merge of the token's path; characters and whole words have their ids.
+
+        Frequent characters do not need a rank of their own, because the merges of them do.
+        """
         path = self._path(token)
-        return token if path is None else path.rank
+        return token if path is None or len(path.ids) == 1 else path.rank
 
     def uses(self, counts: Mapping[int, int]) -> dict[int, int]:
         """Return how often each token is made: as a token of the texts, or on the path of one.

@@ -68,10 +68,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def rank(self, token: int) -> int:
-        """Return the place of a token by its frequency in the texts of its training, from 0, the most frequent.
-
-        Tokens that all others of a script are made of, or fall back on, have rank 0.
-        """
+        """Return the place of a token by its frequency in the texts of its training, from 0, the most frequent."""
 
     def uses(self, counts: Mapping[int, int]) -> dict[int, int]:
         """Return how often each token is needed to tokenize texts with these counts of tokens: here, the counts."""

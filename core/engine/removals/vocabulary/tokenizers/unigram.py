@@ -37,8 +37,12 @@ class Unigram(Tokenizer):
         return True
 
     def rank(self, token: int) -> int:
-        """Return the place of the piece by its score, the logarithm of its probability; characters have rank 0."""
-        return 0 if len(self.tokens[token]) == 1 else self._ranks.get(token, 0)
+        """Return the place of the piece by its score, which is the logarithm of its probability.
+
+        Characters have rank 0 where there are no bytes to fall back on: without its piece a character is unknown.
+        """
+        is_last_resort = len(self.tokens[token]) == 1 and not self.model.get("byte_fallback")
+        return 0 if is_last_resort else self._ranks.get(token, 0)
 
     def _always(self) -> Iterable[int]:
         unknown = self.model.get("unk_id")

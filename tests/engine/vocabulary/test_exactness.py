@@ -1,0 +1,167 @@
+"""A text whose tokens are all kept is tokenized to the same tokens by the cut tokenizer, for every kind."""
+
+import json
+import random
+from collections.abc import Iterable, Sequence
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer as RustTokenizer
+
+from core.engine.datasets.text_files import read_documents
+from core.engine.exporters.gguf.probe_lines import varied_lines
+from core.engine.removals.vocabulary.tokenizers.byte_pairs import BytePairs
+from core.engine.removals.vocabulary.tokenizers.choice import choose_tokens
+from core.engine.removals.vocabulary.tokenizers.counts import count_tokens
+from core.engine.removals.vocabulary.tokenizers.tokenizer import Tokenizer
+from core.engine.removals.vocabulary.tokenizers.tokenizer_file import parse_tokenizer, read_tokenizer
+from tests.engine.vocabulary.tokenizer_files import END, KINDS, TOOL, Content
+
+OTHER_LINES = varied_lines(800, seed=7)
+PIECES = (
+    END,
+    TOOL,
+    "<0x41>",
+    "▁",
+    "##a",
+    "</w>",
+    "[UNK]",
+    "\u200d",
+    "\ud7ff",
+    "e\u0301",
+    "🏽",
+    "🇨",
+    "\r\n",
+    "   ",
+    "\x00",
+    "ﬁ",
+)
+TEXTS = st.lists(
+    st.sampled_from(OTHER_LINES) | st.sampled_from(PIECES) | st.text(max_size=12), min_size=1, max_size=6
+).map("".join)
+MERGING = [name for name in KINDS if isinstance(parse_tokenizer(KINDS[name]()), BytePairs)]
+
+
+@cache
+def dense(kind: str) -> tuple[Tokenizer, RustTokenizer]:
+    content = KINDS[kind]()
+    return parse_tokenizer(content), RustTokenizer.from_str(json.dumps(content))
+
+
+def open_cut(tokenizer: Tokenizer, kept: Sequence[int]) -> RustTokenizer:
+    return RustTokenizer.from_str(json.dumps(tokenizer.reduced(kept)))
+
+
+def old_ids(cut: RustTokenizer, kept: Sequence[int], text: str) -> list[int]:
+    """The tokens of the cut tokenizer, in the numbers of the dense one."""
+    return [kept[number] for number in cut.encode(text).ids]
+
+
+def closed(tokenizer: Tokenizer, ids: Iterable[int]) -> list[int]:
+    return sorted(tokenizer.closure({*tokenizer.required, *ids}))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(text=TEXTS, seed=st.integers(0, 2**16), share=st.sampled_from((0.0, 0.02, 0.2, 0.7)))
+def test_a_kept_text_has_the_same_tokens(kind: str, text: str, seed: int, share: float) -> None:
+    """Kept are the tokens of the text, and any others: fewer merges of some, and merges that the text never needs."""
+    tokenizer, rust = dense(kind)
+    chance = random.Random(seed)
+    ids = rust.encode(text).ids
+    others = [number for number in tokenizer.tokens if chance.random() < share]
+    kept = closed(tokenizer, [*ids, *others])
+    cut = open_cut(tokenizer, kept)
+    if kind == "word_piece" and "[UNK]" in rust.encode(text).tokens:
+        return  # such a word may come apart once a longer prefix is gone
+    assert old_ids(cut, kept, text) == ids
+    assert cut.decode(cut.encode(text).ids) == rust.decode(ids)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_whole_vocabulary_is_the_file_itself(kind: str) -> None:
+    content = KINDS[kind]()
+    tokenizer = parse_tokenizer(content)
+    assert tokenizer.reduced(sorted(tokenizer.tokens)) == content
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_must_stay_makes_a_tokenizer(kind: str) -> None:
+    tokenizer, rust = dense(kind)
+    kept = closed(tokenizer, ())
+    cut = open_cut(tokenizer, kept)
+    assert cut.get_vocab_size() == len(kept) < tokenizer.size / 2
+    assert {cut.id_to_token(new): old for new, old in enumerate(kept)} == {rust.id_to_token(old): old for old in kept}
+
+
+@pytest.mark.parametrize("kind", MERGING)
+def test_without_one_token_of_a_path_texts_have_other_tokens(kind: str) -> None:
+    """The property would fail if closures were smaller by any token between the characters and the token."""
+    tokenizer, rust = dense(kind)
+    tried = 0
+    for text in OTHER_LINES:
+        ids = rust.encode(text).ids
+        for target in ids:
+            between = tokenizer.closure((target,)) - {*ids} - tokenizer.required - {target}
+            missing = max(between, key=lambda number: (len(tokenizer.tokens[number]), number), default=None)
+            if missing is None or tried == 40:
+                continue
+            tried += 1
+            kept = [number for number in closed(tokenizer, ids) if number != missing]
+            assert old_ids(open_cut(tokenizer, kept), kept, text) != ids
+    assert tried == 40
+
+
+def test_a_whole_word_needs_its_path_within_a_longer_word() -> None:
+    model: Content = {
+        "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None, "fuse_unk": False,
+        "end_of_word_suffix": None, "byte_fallback": False, "ignore_merges": True,
+        "vocab": {"a": 0, "b": 1, "c": 2, "d": 3, "ab": 4, "abc": 5, "bcd": 6},
+        "merges": [["a", "b"], ["ab", "c"]],
+    }  # fmt: skip
+    tokenizer = parse_tokenizer({"model": model, "added_tokens": [], "version": "1.0"})
+    assert tokenizer.closure({5}) == {0, 1, 2, 4, 5}
+    assert tokenizer.closure({6}) == {6}  # no merge makes it: it is a token where it is a word alone
+    full = RustTokenizer.from_str(json.dumps(tokenizer.reduced(sorted(tokenizer.tokens))))
+    assert full.encode("abcd").ids == [5, 3] and full.encode("bcd").ids == [6]
+    kept = [0, 1, 2, 3, 5]
+    assert old_ids(open_cut(tokenizer, kept), kept, "abcd") != [5, 3]
+
+
+def test_paths_are_the_merges_that_the_library_makes() -> None:
+    """Each token between the characters and a token is itself one token by the library, and its two parts follow."""
+    tokenizer, rust = dense("byte_level")
+    for number in range(300, 1000, 7):
+        path = sorted(tokenizer.closure((number,)), key=lambda each: len(tokenizer.tokens[each]))
+        for each in path:
+            spelled = tokenizer.spelled(each).decode(errors="replace")
+            if "\ufffd" not in spelled:
+                assert each in rust.encode(spelled, add_special_tokens=False).ids
+        assert all(len(tokenizer.tokens[left]) <= len(tokenizer.tokens[right]) for left, right in pairwise(path))
+
+
+@pytest.fixture(scope="module")
+def smollm2(samples: Path) -> Path:
+    return samples / "models" / "smollm2-135m"
+
+
+def test_a_real_byte_level_tokenizer(samples: Path, smollm2: Path) -> None:
+    """SmolLM2's, cut by its calibration text to a sixth: paragraphs of other articles, and lines of many kinds."""
+    tokenizer = read_tokenizer(smollm2)
+    rust = RustTokenizer.from_file(str(smollm2 / "tokenizer.json"))
+    texts = samples / "datasets"
+    counts = count_tokens(read_documents(texts / "wikipedia-calibration.jsonl", "jsonl"), smollm2)
+    kept = choose_tokens(tokenizer, counts, tokens=8192).ids
+    cut = open_cut(tokenizer, kept)
+    articles = read_documents(texts / "wikipedia-articles.jsonl", "jsonl")
+    paragraphs = [*OTHER_LINES, *(line for each in articles for line in each.split("\n") if line)]
+    kept_texts = [
+        (text, each.ids)
+        for text, each in zip(paragraphs, rust.encode_batch(paragraphs), strict=True)
+        if {*each.ids} <= {*kept}
+    ]
+    assert len(kept_texts) > 200
+    assert [text for text, ids in kept_texts if old_ids(cut, kept, text) != ids] == []
