@@ -2,9 +2,9 @@
 
 A token's uses in the given texts are counted (`Tokenizer.uses`). Its uses in other texts of the same scripts are
 estimated by its rank r in the tokenizer's training, as Zipf's law has it: in proportion to 1 / (r + 10). Tokens stay in
-the order of the share of uses in the given texts plus a quarter of the estimated share in others; tokens of other scripts count
-with the given texts alone. The estimate stands for runs of blanks, punctuation and common words that the given texts do
-not have, and it is better than a count of one or two for the rest of texts like the given ones.
+the order of their share of the uses in the given texts plus a quarter of their estimated share in others; tokens of
+other scripts count with the given texts alone. The estimate stands for runs of blanks, punctuation and common words
+that the given texts do not have, and it is better than a count of one or two for the rest of texts like these.
 
 Measured on SmolLM2-135M, 16,384 of 49,152 tokens, chosen by 82 articles of an encyclopaedia, 469,000 tokens with 27,098
 different ones: how many times as many tokens as the dense tokenizer other texts take.
@@ -27,6 +27,7 @@ from typing import Final
 import numpy as np
 
 from core.engine.removals.vocabulary.tokenizers.counts import Counts
+from core.engine.removals.vocabulary.tokenizers.refusal import refusal
 from core.engine.removals.vocabulary.tokenizers.scripts import read_scripts, scripts_of, used_scripts, whole_scripts_of
 from core.engine.removals.vocabulary.tokenizers.tokenizer import Tokenizer
 from secateur_wire.errors import InvalidRequest
@@ -75,6 +76,9 @@ def choose_tokens(
     vocabulary, and for a script that the vocabulary lacks.
     """
     named = {number for text in keep for form in (text, f" {text}") for number in tokenizer.encode(form)}
+    without_token = sorted({*required} - tokenizer.tokens.keys())
+    if without_token:
+        raise refusal(f"has no token of the id {without_token[0]}, which the model's config names")
     must = tokenizer.closure({*tokenizer.required, *named, *required})
     by_id = {number: int(counts.by_id[number]) for number in np.flatnonzero(counts.by_id).tolist()}
     known = _Scripts(tokenizer)
