@@ -71,7 +71,7 @@ def kept_for(folder: Path, tokenizer: PreTrainedTokenizerBase, texts: Sequence[s
 def test_stock_transformers_opens_the_same_class_with_the_same_behaviour(name: str, tmp_path: Path) -> None:
     dense = saved(name, tmp_path)
     chat = [{"role": "user", "content": "the quick"}]
-    texts = [*TEXTS, dense.apply_chat_template(chat, tokenize=False)]
+    texts = [*TEXTS, str(dense.apply_chat_template(chat, tokenize=False))]
     kept = kept_for(tmp_path / "dense", dense, texts)
     assert len(kept) < len(dense) / 1.5
     write_tokenizer(tmp_path / "dense", tmp_path / "cut", kept, size=len(dense))

@@ -24,6 +24,10 @@ def number_added(content: Content) -> None:
     content["added_tokens"][0]["id"] = 17
 
 
+def number_after_a_gap(content: Content) -> None:
+    content["added_tokens"][-1]["id"] += 10
+
+
 def processor(content: Content) -> None:
     content["post_processor"] = {"type": "Rewriting", "ids": [3]}
 
@@ -45,7 +49,8 @@ def twice(content: Content) -> None:
         ("byte_level", set_model(merges=["one"]), "not of two parts"),
         ("byte_level", set_model(vocab=None), "not as the library writes it"),
         ("byte_level", same_id, "two tokens of the same id"),
-        ("byte_level", number_added, f"gives the added token {END!r} the ids 0 and 17"),
+        ("byte_level", number_added, f"gives the added token {END!r} the id 17, where its library counts 0"),
+        ("byte_level", number_after_a_gap, "the id 1010, where its library counts 1000"),
         ("byte_fallback", add_merge("<0x41>", "<0x42>"), "is not in its vocabulary"),
         ("marked_ends", add_merge("e</w>", "e"), "is not in its vocabulary"),
         ("unigram", twice, "the same piece twice"),
@@ -87,6 +92,15 @@ def test_folders_without_a_file_or_with_code_of_their_own_are_refused(tmp_path: 
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "OwnTokenizer"}))
     with pytest.raises(InvalidRequest, match="'OwnTokenizer', which has code of its own"):
         read_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["byte_fallback", "unigram", "word_piece"])
+def test_older_files_do_not_name_the_kind_of_model(kind: str) -> None:
+    content = KINDS[kind]()
+    older = content | {"model": {key: value for key, value in content["model"].items() if key != "type"}}
+    tokenizer = parse_tokenizer(older)
+    assert type(tokenizer) is type(parse_tokenizer(content))
+    assert tokenizer.reduced(sorted(tokenizer.tokens)) == content
 
 
 def test_a_file_that_is_no_json_is_unusable(tmp_path: Path) -> None:

@@ -26,15 +26,15 @@ def _content(tokenizer: Tokenizer) -> Content:
 def byte_level() -> Content:
     """BPE on bytes, as GPT-2's, which puts a token at the beginning of every text."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.NFC()  # type: ignore[assignment]
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
-    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=1000, special_tokens=[END], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
     tokenizer.train_from_iterator(LINES, trainer)
     tokenizer.add_tokens([TOOL])
-    tokenizer.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
+    tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{END} $A", pair=None, special_tokens=[(END, tokenizer.token_to_id(END))]
     )
     return _content(tokenizer)
@@ -56,9 +56,7 @@ def byte_level_with_whole_words() -> Content:
 def byte_fallback() -> Content:
     """BPE on characters, with bytes for the others, as Llama 2's: a text is one word."""
     tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN, byte_fallback=True, fuse_unk=True))
-    tokenizer.normalizer = normalizers.Sequence(  # type: ignore[assignment]
-        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
-    )
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     trainer = trainers.BpeTrainer(
         vocab_size=1200, special_tokens=[UNKNOWN, END, *BYTES], limit_alphabet=90, show_progress=False
     )
@@ -87,7 +85,7 @@ def byte_fallback_with_whole_words() -> Content:
 def marked_ends() -> Content:
     """BPE on characters that marks the end of a word, as CLIP's; other characters are unknown."""
     tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN, end_of_word_suffix="</w>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     trainer = trainers.BpeTrainer(
         vocab_size=900, special_tokens=[UNKNOWN, END], limit_alphabet=80, end_of_word_suffix="</w>", show_progress=False
     )
@@ -98,7 +96,7 @@ def marked_ends() -> Content:
 def marked_continuations() -> Content:
     """BPE on characters that marks what continues a word."""
     tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN, continuing_subword_prefix="##"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     trainer = trainers.BpeTrainer(
         vocab_size=900, special_tokens=[UNKNOWN], limit_alphabet=80, continuing_subword_prefix="##", show_progress=False
     )
@@ -109,13 +107,13 @@ def marked_continuations() -> Content:
 def unigram() -> Content:
     """Unigram model as XLM-RoBERTa's, with unknown characters."""
     tokenizer = Tokenizer(models.Unigram())
-    tokenizer.normalizer = normalizers.NFKC()  # type: ignore[assignment]
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()  # type: ignore[assignment]
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     trainer = trainers.UnigramTrainer(
         vocab_size=700, special_tokens=[END, UNKNOWN], unk_token=UNKNOWN, show_progress=False
     )  # fmt: skip
     tokenizer.train_from_iterator(LINES, trainer)
-    tokenizer.post_processor = processors.RobertaProcessing((END, 0), (END, 0))  # type: ignore[assignment]
+    tokenizer.post_processor = processors.RobertaProcessing((END, 0), (END, 0))
     return _content(tokenizer)
 
 
@@ -132,19 +130,19 @@ def unigram_with_bytes() -> Content:
 def word_piece() -> Content:
     """WordPiece as BERT's."""
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()  # type: ignore[assignment]
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()  # type: ignore[assignment]
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
     trainer = trainers.WordPieceTrainer(vocab_size=900, special_tokens=special, limit_alphabet=90, show_progress=False)
     tokenizer.train_from_iterator(LINES, trainer)
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))  # type: ignore[assignment]
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     tokenizer.enable_padding(pad_id=0, pad_token="[PAD]")
     return _content(tokenizer)
 
 
 def word_level() -> Content:
     tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     trainer = trainers.WordLevelTrainer(vocab_size=120, special_tokens=[UNKNOWN], show_progress=False)
     tokenizer.train_from_iterator(LINES, trainer)
     return _content(tokenizer)

@@ -66,8 +66,8 @@ class BytePairs(Tokenizer):
     def uses(self, counts: Mapping[int, int]) -> dict[int, int]:
         """Return how often each token is made: as a token of the texts, or on the path of one.
 
-        Each merge that is made shortens the text by a token. So the tokens with the most uses, whose closure never has
-        fewer, are the choice that lengthens these texts least.
+        Each merge shortens the text by a token, and no token on a path has fewer uses than the one at its end. So the
+        tokens with the most uses are closed, and of all choices of their number they lengthen these texts least.
         """
         uses: Counter[int] = Counter()
         for token, count in counts.items():
@@ -147,16 +147,9 @@ class BytePairs(Tokenizer):
                     )
             if left in bytes_alone or right in bytes_alone:
                 raise refusal(f"merges the byte tokens {left[:50]!r} and {right[:50]!r}")
-            if self._suffix and (
-                left.endswith(self._suffix) or merged.endswith(self._suffix) != right.endswith(self._suffix)
-            ):
-                raise refusal(
-                    f"merges {left[:50]!r} and {right[:50]!r} across the end of a word, {self._suffix[:20]!r}"
-                )
-            yield (
-                (self._vocabulary[left], self._vocabulary[right]),
-                (rank, self._vocabulary[merged]),
-            )
+            if self._is_across_end(left, right):
+                raise refusal(f"merges {left[:50]!r} and {right[:50]!r} across the end of a word")
+            yield (self._vocabulary[left], self._vocabulary[right]), (rank, self._vocabulary[merged])
 
 
 _NO_MERGE: Final = (2**62, -1)

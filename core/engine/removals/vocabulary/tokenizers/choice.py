@@ -28,7 +28,12 @@ import numpy as np
 
 from core.engine.removals.vocabulary.tokenizers.counts import Counts
 from core.engine.removals.vocabulary.tokenizers.refusal import refusal
-from core.engine.removals.vocabulary.tokenizers.scripts import read_scripts, scripts_of, used_scripts, whole_scripts_of
+from core.engine.removals.vocabulary.tokenizers.scripts import (
+    read_scripts,
+    scripts_of,
+    scripts_of_characters,
+    used_scripts,
+)
 from core.engine.removals.vocabulary.tokenizers.tokenizer import Tokenizer
 from secateur_wire.errors import InvalidRequest
 
@@ -129,7 +134,7 @@ class _Scripts:
     def __init__(self, tokenizer: Tokenizer) -> None:
         spelled = {number: tokenizer.spelled(number) for number in tokenizer.tokens if not tokenizer.is_added(number)}
         self.of = {number: scripts_of(each) for number, each in spelled.items()}
-        self.names = frozenset().union(*map(whole_scripts_of, spelled.values()))
+        self.names = frozenset().union(*map(scripts_of_characters, spelled.values()))
 
 
 def _order(tokenizer: Tokenizer, uses: Mapping[int, int], known: _Scripts, wanted: frozenset[str]) -> list[int]:

@@ -26,14 +26,14 @@ def config_ids(config: Mapping[str, Any], size: int) -> set[int]:
     `vocab_size` of its own, as a model of sound has it, names ids of another vocabulary and is left out. Numbers that
     are no row, as -100, are left out too.
     """
-    found: set[int] = set()
+    ids: set[int] = set()
 
     def add(number: int) -> int:
-        found.add(number)
+        ids.add(number)
         return number
 
     _Renumbering(size, size, add).config(config)
-    return found
+    return ids
 
 
 def renumbered(config: Mapping[str, Any], kept: Sequence[int], *, size: int) -> JsonObject:

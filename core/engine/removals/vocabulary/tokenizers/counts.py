@@ -9,13 +9,13 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 from core.engine.datasets.formats import DOCUMENT_END
 from core.engine.removals.vocabulary.tokenizers.scripts import script_of
 from core.engine.removals.vocabulary.tokenizers.tokenizer_file import TOKENIZER_FILE
 from core.panics import is_panic
 from secateur_wire.errors import UnusableModel
-from tokenizers import Tokenizer
 
 _BATCH_CHARACTERS: Final = 2**20
 """Characters that are tokenized at a time; their tokens take some 100 bytes each."""

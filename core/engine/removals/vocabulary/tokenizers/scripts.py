@@ -26,10 +26,12 @@ def scripts_of(spelled: bytes) -> frozenset[str]:
 
     A character that is cut off counts with the scripts of the first and the last character that it can be.
     """
-    return whole_scripts_of(spelled) | {name for name in map(script_of, _ends_of_range(spelled)) if name is not None}
+    return scripts_of_characters(spelled) | {
+        name for name in map(script_of, _ends_of_range(spelled)) if name is not None
+    }
 
 
-def whole_scripts_of(spelled: bytes) -> frozenset[str]:
+def scripts_of_characters(spelled: bytes) -> frozenset[str]:
     """Return the scripts of the whole characters in a token's bytes."""
     text = spelled.decode(errors="ignore")
     return frozenset(name for name in map(script_of, text) if name is not None)
@@ -48,14 +50,14 @@ def read_scripts(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def _read_script(name: str) -> str:
-    found = unicode_scripts.script_name(name, None) or unicode_scripts.script_code(name, None)
-    if found is None:
+    code_or_name = unicode_scripts.script_name(name, None) or unicode_scripts.script_code(name, None)
+    if code_or_name is None:
         raise InvalidRequest(
             f"scripts: {name[:100]!r} is not a script of Unicode: name it as Unicode does, for example 'Latin', "
             "'Cyrillic', 'Han', 'Devanagari'",
             param="scripts",
         )
-    code = unicode_scripts.script_code(found, None) or found
+    code = unicode_scripts.script_code(code_or_name, None) or code_or_name
     own: str = unicode_scripts.script_name(code)
     return own
 

@@ -7,10 +7,11 @@ from functools import cached_property
 from itertools import chain
 from typing import Any, Final
 
+from tokenizers import Tokenizer as RustTokenizer
+
 from core.engine.removals.vocabulary.tokenizers.refusal import refusal
 from core.engine.removals.vocabulary.tokenizers.spelling import SPELLINGS, Spelling, spelling_of
 from secateur_wire.base import JsonObject
-from tokenizers import Tokenizer as RustTokenizer
 
 _FIRST_IDS: Final = {"BertProcessing": ("sep", "cls"), "RobertaProcessing": ("sep", "cls")}
 """Post-processors that name tokens as pairs of text and id, and the keys that hold the pairs."""
@@ -103,7 +104,7 @@ class Tokenizer(ABC):
         return self._spelling(self.tokens[token])
 
     def is_added(self, token: int) -> bool:
-        """Return whether this is an added token, which is found in a text before the model sees it."""
+        """Return whether this is an added token, which is looked for in a text before the model sees it."""
         return token in self._added
 
     @cached_property
@@ -115,20 +116,23 @@ class Tokenizer(ABC):
         return RustTokenizer.from_str(json.dumps(self._content))
 
     def _add_tokens(self) -> Iterable[int]:
-        """Add the added tokens to `tokens` and return their ids, which must be those that the library gives them."""
+        """Add the added tokens to `tokens` and yield their ids.
+
+        The library numbers those that the model does not have after its tokens, whatever the file says. Raises
+        InvalidRequest where the file says something else, since the cut file would be numbered otherwise too.
+        """
         following = len(self._vocabulary)
+        highest = max(self._vocabulary.values(), default=-1)
         for each in self._content.get("added_tokens") or ():
             number, text = each["id"], each["content"]
-            known = self._vocabulary.get(text)
-            if known is None and number in self.tokens:
-                raise refusal(f"gives the added token {text[:100]!r} the id {number}, which is another token's")
-            if known not in (None, number):
-                raise refusal(f"gives the added token {text[:100]!r} the ids {known} and {number}")
+            expected = self._vocabulary.get(text, following)
+            if number != expected or (text not in self._vocabulary and number <= highest):
+                raise refusal(
+                    f"gives the added token {text[:100]!r} the id {number}, where its library counts {expected}"
+                )
+            following = max(following, number + 1)
             self.tokens[number] = text
             yield number
-        highest = max(self._vocabulary.values(), default=-1)
-        if any(number <= highest for number in self.tokens if self.tokens[number] not in self._vocabulary):
-            raise refusal(f"has added tokens between the {following} tokens of its model")
 
     def _padding(self) -> Iterable[int]:
         padding = self._content.get("padding")

@@ -23,6 +23,8 @@ _KINDS: Final[Mapping[str, Callable[[Mapping[str, Any]], Tokenizer]]] = {
     "WordLevel": WordLevel,
     "WordPiece": WordPiece,
 }
+_KINDS_BY_KEY: Final = {"merges": "BPE", "unk_id": "Unigram", "max_input_chars_per_word": "WordPiece"}
+"""Kinds of model by a key that no other has, for older files, which do not name the kind."""
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:
@@ -43,10 +45,12 @@ def read_tokenizer(folder: Path) -> Tokenizer:
 def parse_tokenizer(content: Mapping[str, Any]) -> Tokenizer:
     """Return the tokenizer of a tokenizer.json's content; raises as `read_tokenizer`."""
     model = content.get("model")
-    kind = str(model.get("type")) if isinstance(model, dict) else ""
+    if not isinstance(model, dict):
+        raise refusal(f"has a {TOKENIZER_FILE} without a model")
+    kind = str(model.get("type") or next((kind for key, kind in _KINDS_BY_KEY.items() if key in model), None))
     if kind not in _KINDS:
         raise refusal(f"is of the kind {kind[:100]!r}, which is none of {', '.join(_KINDS)}")
     try:
-        return _KINDS[kind](content)
+        return _KINDS[kind]({**content, "model": {"type": kind, **model}})
     except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
         raise refusal(f"has a {TOKENIZER_FILE} that is not as the library writes it ({error!r:.100})") from error
