@@ -21,6 +21,7 @@ COUNT_KEY: Final = "num_hidden_layers"
 HEADS_KEY: Final = "num_attention_heads"
 KV_HEADS_KEY: Final = "num_key_value_heads"
 HEAD_DIM_KEY: Final = "head_dim"
+VOCABULARY_KEY: Final = "vocab_size"
 """Common names of settings. An architecture's config may use other names."""
 OWN_WIDTH_KEY: Final = "channels"
 """Key of a layer's number of channels, in architectures whose config has no setting for it."""
@@ -79,6 +80,7 @@ class Architecture:
     their keys. `sublayers` are in order of execution. `inputs` are all linear layers of a block, grouped by the tensor
     they read, in order of execution; by default they are the groups of the sublayers. `transposed` marks weights stored
     as [in, out] (GPT-2's Conv1D). `stored_head` is the head's name in files where it differs from the module's name.
+    `embeddings` is the module of a declared backbone that embeds tokens.
 
     `width_key` is the config's name for the number of channels, `width_factor` the ratio of that setting to the
     number of channels, and `width_settings` the other settings that must be set with it. With `has_own_widths` no
@@ -103,6 +105,11 @@ class Architecture:
     `config_path` are the keys that lead to the language model's settings in config.json, where config.json describes
     more than the language model. All settings named here are in that part. `other_modules` are modules that do not run
     on tokens alone, such as image towers and the layers that project their outputs; they are saved unchanged.
+
+    `vocabulary` are the tensors with one entry for each token, embeddings and head first among them: the dimension of
+    these entries, by the pattern of the tensor's name in the model. The files need not have all of them.
+    `vocabulary_settings` are the config's settings that count such entries. Both are empty where the tensors are not
+    known; `refused` then may give the reason as `vocabulary`.
     """
 
     model_type: str
@@ -124,6 +131,7 @@ class Architecture:
     tied_by_default: bool = False
     transposed: bool = False
     stored_head: str | None = None
+    embeddings: str = "embed_tokens"
     lists_by_layer: tuple[str, ...] = ("layer_types",)
     block_kinds: tuple[tuple[str, ...], ...] = ()
     arguments: Literal["length", "tokens"] = "length"
@@ -137,11 +145,18 @@ class Architecture:
     discovered_by: str | None = None
     config_path: tuple[str, ...] = ()
     other_modules: tuple[str, ...] = ()
+    vocabulary: Mapping[str, int] = field(default_factory=dict, hash=False)
+    vocabulary_settings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Group the linear layers by sublayer where `inputs` is not given."""
+        """Group the linear layers by sublayer where `inputs` is not given; give declared heads their vocabulary."""
         if not self.inputs:
             object.__setattr__(self, "inputs", tuple(group for each in self.sublayers for group in each.groups))
+        if self.discovered_by is None and not self.vocabulary:
+            embeddings = f"{self.base}.{self.embeddings}.weight"
+            tables = {embeddings: 0, f"{self.head}.weight": 0, f"{self.head}.bias": 0}
+            object.__setattr__(self, "vocabulary", tables)
+            object.__setattr__(self, "vocabulary_settings", (VOCABULARY_KEY,))
 
     @property
     def added_to_stream(self) -> dict[str, str]:
@@ -194,6 +209,10 @@ class Architecture:
         """Return a setting's value in config.json, else the default of the config's class, else None."""
         settings = part_of(config, self.config_path)
         return settings.get(self.config_key(config, setting), self.config_defaults.get(setting))
+
+    def vocabulary_dimension(self, name: str) -> int | None:
+        """Return the dimension of a tensor that has an entry for each token, by its name in the model; None without."""
+        return self.vocabulary.get(pattern_of(name))
 
     def is_of_other_module(self, name: str) -> bool:
         """Return True for a tensor of a module outside the language model, by its name in the model."""

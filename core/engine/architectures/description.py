@@ -26,6 +26,7 @@ from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES, architect
 from core.engine.architectures.structure import LayerShape, ModelStructure
 from core.engine.architectures.unit_kind import Block
 from core.engine.architectures.unit_registry import BLOCK_KINDS
+from core.engine.architectures.vocabulary_table import VocabularyTable, vocabulary_tables
 from core.engine.checkpoints.code_choices import refuse_choices
 from core.engine.checkpoints.companions import check_companions, read_json
 from core.engine.checkpoints.files import CONFIG_FILE, INDEX_FILE, PICKLES, SINGLE_FILE
@@ -56,7 +57,8 @@ class ModelDescription(BaseModel):
     they are quantised. `structure` is None where an earlier version made the description. `layout` is 'per_layer' where
     config.json describes each layer. `discovered` is the architecture where it is not declared.
     `other_module_parameters` counts the parameters of modules outside the language model, which text does not run
-    through.
+    through. `vocabulary` are the tensors with an entry for each token, a tied head left out; None where an earlier
+    version made the description.
     """
 
     task: Literal["language-model"] = "language-model"
@@ -75,6 +77,7 @@ class ModelDescription(BaseModel):
     structure: ModelStructure | None = None
     layout: Layout = "uniform"
     other_module_parameters: int = Field(default=0, exclude_if=lambda parameters: not parameters)
+    vocabulary: list[VocabularyTable] | None = None
     discovered: Architecture | None = Field(default=None, exclude_if=lambda discovered: discovered is None)
 
     @property
@@ -303,6 +306,7 @@ def describe_language_model(
             for name, entry in counted.items()
             if family.is_of_other_module(name) and entry.dtype in WEIGHT_DTYPES
         ),
+        vocabulary=vocabulary_tables(family, counted),
         discovered=None if family.discovered_by is None else family,
     )
 

@@ -41,6 +41,22 @@ def write_checkpoint(
     family = per_layer_architecture(content, discovered)
     if family is not None:  # transformers renames keys of files only for its own classes
         entries = [replace(entry, name=family.module_name(entry.name)) for entry in entries]
+    total = write_weights(entries, folder, shard_bytes=shard_bytes)
+    for name in COMPANIONS:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
+    if config is not None:
+        (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True))
+    if family is not None:
+        (folder / MODELLING_FILE).write_text(modelling_file(family))
+    return total
+
+
+def write_weights(entries: Sequence[TensorEntry], folder: Path, *, shard_bytes: int = SHARD_BYTES) -> int:
+    """Write the weight files of a folder, and their index where there are several; return the bytes of all tensors.
+
+    Tensor bytes are copied from the entries' files.
+    """
     shards: list[list[TensorEntry]] = [[]]
     filled = 0
     for entry in entries:
@@ -61,13 +77,6 @@ def write_checkpoint(
             weight_map |= {entry.name: name for entry in shard}
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
         (folder / INDEX_FILE).write_text(json.dumps(index, indent=2, sort_keys=True))
-    for name in COMPANIONS:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, folder / name)
-    if config is not None:
-        (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True))
-    if family is not None:
-        (folder / MODELLING_FILE).write_text(modelling_file(family))
     return total
 
 

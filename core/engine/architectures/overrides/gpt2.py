@@ -14,6 +14,7 @@ ARCHITECTURE = Architecture(
     base="transformer",
     blocks="transformer.h",
     head="lm_head",
+    embeddings="wte",
     sublayers=(
         Sublayer.of(("attn.c_attn",), "attn.c_proj", {"heads": ()}, norm="ln_1"),
         Sublayer.of(

@@ -15,6 +15,7 @@ ARCHITECTURE = Architecture(
     base="gpt_neox",
     blocks="gpt_neox.layers",
     head="lm_head",
+    embeddings="embed_in",
     sublayers=(
         Sublayer.of(("attention.query_key_value",), "attention.dense", {"heads": ()}, bias="attention_bias"),
         Sublayer.of(

@@ -15,6 +15,7 @@ ARCHITECTURE = Architecture(
     base="model",
     blocks="model.decoder.layers",
     head="lm_head",
+    embeddings="decoder.embed_tokens",
     sublayers=(
         Sublayer.of(PROJECTIONS, "self_attn.out_proj", {"heads": ()}, bias="enable_bias"),
         Sublayer.of(

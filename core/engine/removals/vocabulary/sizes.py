@@ -1,0 +1,69 @@
+"""Sizes of a model with fewer tokens, from its description alone."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from core.engine.architectures.description import ModelDescription
+from core.engine.architectures.vocabulary_table import VocabularyTable
+from secateur_wire.errors import UnsupportedArchitecture, UnusableModel
+
+OFFER: Final = "vocabulary"
+"""Name of the removal among the offers that an architecture may refuse."""
+
+
+@dataclass(frozen=True)
+class VocabularySize:
+    """Share of a model that its tokens have: `parameters` and `bytes` of all, and `row` parameters of each token.
+
+    Embeddings and a head that is tied to them count once.
+    """
+
+    tokens: int
+    parameters: int
+    bytes: int
+    row: int
+
+
+def vocabulary_size(description: ModelDescription) -> VocabularySize:
+    """Return what the tokens of a model have; raises UnsupportedArchitecture where they cannot go, with the reason."""
+    tables = _tables(description)
+    return VocabularySize(
+        tokens=description.vocabulary_size,
+        parameters=sum(each.rows * each.parameters for each in tables),
+        bytes=sum(each.rows * each.bytes for each in tables),
+        row=sum(each.parameters for each in tables),
+    )
+
+
+def reduced_description(description: ModelDescription, tokens: int) -> ModelDescription:
+    """Return the description of a model that keeps this number of tokens; raises as `vocabulary_size` does.
+
+    Rows beyond the tokenizer are counted among those that go. Where a table has entries for the first tokens alone, it
+    is counted as if these tokens stayed.
+    """
+    before = _tables(description)
+    after = [each.with_rows(tokens) for each in before]
+    gone = [(old, old.rows - new.rows) for old, new in zip(before, after, strict=True)]
+    return description.model_copy(
+        update={
+            "parameters": description.parameters - sum(each.parameters * rows for each, rows in gone),
+            "bytes": description.bytes - sum(each.bytes * rows for each, rows in gone),
+            "vocabulary_size": tokens,
+            "vocabulary": after,
+        }
+    )
+
+
+def _tables(description: ModelDescription) -> list[VocabularyTable]:
+    """Return the tables of a model; raises UnsupportedArchitecture, UnusableModel for an earlier version's model."""
+    family = description.known_as
+    reason = description.refusal(OFFER)
+    if reason is not None:
+        raise UnsupportedArchitecture(f"{family.architecture} cannot lose tokens: {reason}", param="model")
+    if description.vocabulary is None or (description.discovered is not None and not family.vocabulary):
+        raise UnusableModel(
+            "the model was registered or made by an older version, which did not record which of its tensors have an "
+            "entry for each token: register it again under another name",
+            param="model",
+        )
+    return description.vocabulary
