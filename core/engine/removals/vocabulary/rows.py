@@ -1,7 +1,6 @@
-"""Writer of a model with fewer tokens: a complete folder, all else of which is the dense model's."""
+"""Writer of the weights and the config of a model with fewer tokens; all else is the dense model's."""
 
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,28 +15,15 @@ from core.counting import working
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.description import weight_files
 from core.engine.architectures.heterogeneous import MODELLING_FILE, modelling_file, per_layer_architecture
-from core.engine.checkpoints.files import (
-    COMPANIONS,
-    CONFIG_FILE,
-    SPECIAL_TOKENS_FILE,
-    TEMPLATE_FILE,
-    TOKENIZER_CONFIG_FILE,
-)
+from core.engine.checkpoints.files import CONFIG_FILE
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry, encode_header, read_header
 from core.engine.exporters.huggingface import SHARD_BYTES, write_weights
 from core.engine.models.folder import ModelFolder, open_model
-from core.engine.removals.vocabulary.settings import reduced_config, renumbered
+from core.engine.removals.vocabulary.settings import reduced_config
 from core.engine.removals.vocabulary.sizes import vocabulary_size
 from core.progress import Progress
-from secateur_wire.base import JsonObject
 from secateur_wire.errors import InvalidRequest, MissingTensors, UnsupportedArchitecture
 
-_GENERATION_FILE: Final = "generation_config.json"
-_OF_TOKENIZER: Final = (
-    "tokenizer.json", "tokenizer.model", TOKENIZER_CONFIG_FILE, SPECIAL_TOKENS_FILE, "added_tokens.json", "vocab.json",
-    "merges.txt", "vocab.txt", "spiece.model", TEMPLATE_FILE, "chat_template.json",
-)  # fmt: skip
-"""Files that the tokenizer writes anew."""
 _AT_ONCE: Final = 2**24
 """Bytes of a table that are in memory at once."""
 
@@ -53,7 +39,7 @@ def write_reduced(
     """Write the model that keeps the tokens `kept`, ids in ascending order, into a folder; return it, opened.
 
     Tensors with an entry for each token keep those of these tokens. The bytes of all others are copied, quantised ones
-    as they are. The tokenizer, config.json and the generation config get the new ids.
+    as they are; config.json gets the new ids. The tokenizer and the other small files are `write_tokenizer`'s.
 
     Raises UnsupportedArchitecture where tokens cannot go, with the reason; InvalidRequest for ids that are not in
     order, or beyond the model's.
@@ -68,7 +54,11 @@ def write_reduced(
         write_weights(entries, target, shard_bytes=shard_bytes)
     finally:
         gathered.unlink(missing_ok=True)
-    _write_companions(folder, kept, target)
+    config = json.loads((folder.path / CONFIG_FILE).read_bytes())
+    (target / CONFIG_FILE).write_text(json.dumps(reduced_config(config, kept, folder.family), indent=2, sort_keys=True))
+    family = per_layer_architecture(config, folder.description.discovered)
+    if family is not None:
+        (target / MODELLING_FILE).write_text(modelling_file(family))
     return open_model(target, own_artifact=True, discovered=folder.description.discovered)
 
 
@@ -154,22 +144,3 @@ def _table(family: Architecture, entry: TensorEntry) -> _Table | None:
     if len(entry.shape) <= dimension or not entry.numel:
         raise MissingTensors(f"{entry.name[:200]} has shape {list(entry.shape)}: no table of tokens", param="model")
     return _Table(entry, dimension)
-
-
-def _write_companions(folder: ModelFolder, kept: Sequence[int], target: Path) -> None:
-    """Write configs with the new ids, the tokenizer, and all other small files as they are."""
-    config = json.loads((folder.path / CONFIG_FILE).read_bytes())
-    _write_json(target / CONFIG_FILE, reduced_config(config, kept, folder.family))
-    for name in COMPANIONS:
-        if name not in (CONFIG_FILE, _GENERATION_FILE, *_OF_TOKENIZER) and (folder.path / name).is_file():
-            shutil.copyfile(folder.path / name, target / name)
-    if (folder.path / _GENERATION_FILE).is_file():
-        generation = json.loads((folder.path / _GENERATION_FILE).read_bytes())
-        _write_json(target / _GENERATION_FILE, renumbered(generation, kept))
-    family = per_layer_architecture(config, folder.description.discovered)
-    if family is not None:
-        (target / MODELLING_FILE).write_text(modelling_file(family))
-
-
-def _write_json(file: Path, content: JsonObject) -> None:
-    file.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False))

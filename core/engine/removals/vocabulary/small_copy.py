@@ -22,8 +22,9 @@ from core.engine.models.tracing.blocks import run_model
 from core.engine.models.tracing.build import build_random
 from core.engine.models.tracing.configuration import Settings, language_part, open_config
 from core.engine.models.tracing.differential import one_line
-from core.engine.removals.vocabulary.settings import config_ids, reduced_config
+from core.engine.removals.vocabulary.settings import reduced_config
 from core.engine.removals.vocabulary.sizes import OFFER
+from core.engine.removals.vocabulary.tokenizers.config_ids import config_ids
 
 Axes: TypeAlias = Mapping[str, int]
 """Dimension of a tensor with an entry for each token, by its name in the model."""
@@ -94,7 +95,7 @@ def _tokens(model: PreTrainedModel) -> int:
 
 def _kept(small: Settings, tokens: int, first: int) -> list[int]:
     """Return the ids that a small copy keeps: some of all, the first ones, and all that its config names."""
-    named = {each for each in config_ids(open_config(small).to_dict()) if each < tokens}
+    named = config_ids(open_config(small).to_dict(), tokens)
     first = min(first, tokens // 2)
     others = [each for each in range(first, tokens) if each not in named]
     chosen = random.Random(tokens).sample(others, int(_SHARE * len(others)))
