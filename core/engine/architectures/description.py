@@ -7,7 +7,7 @@ from typing import Any, Literal, NoReturn, Self
 
 from pydantic import BaseModel, Field
 
-from core.engine.architectures.architecture import Architecture
+from core.engine.architectures.architecture import VOCABULARY_KEY, Architecture
 from core.engine.architectures.classifier_architecture import ClassifierArchitecture
 from core.engine.architectures.config_limits import check_extent, check_sizes
 from core.engine.architectures.config_part import part_of, with_part
@@ -286,6 +286,7 @@ def describe_language_model(
     dtype = max(dtypes, key=lambda each: dtypes[each])
     if dtype not in WEIGHT_DTYPES:
         raise UnusableModel(f"weights are stored as {dtype}; float32, float16 or bfloat16 is needed", param="model")
+    tokens = _positive_integer(family, config, VOCABULARY_KEY)
     return ModelDescription(
         family=family.title,
         architecture=family.architecture,
@@ -295,7 +296,7 @@ def describe_language_model(
         dtype=WEIGHT_DTYPES[dtype],
         layers=layers,
         hidden_size=_positive_integer(family, config, "hidden_size"),
-        vocabulary_size=_positive_integer(family, config, "vocab_size"),
+        vocabulary_size=tokens,
         context_length=_positive_integer(family, config, "max_position_embeddings"),
         tied_embeddings=tied,
         linears=linears,
@@ -306,7 +307,7 @@ def describe_language_model(
             for name, entry in counted.items()
             if family.is_of_other_module(name) and entry.dtype in WEIGHT_DTYPES
         ),
-        vocabulary=vocabulary_tables(family, counted),
+        vocabulary=list(vocabulary_tables(family, counted, tokens)),
         discovered=None if family.discovered_by is None else family,
     )
 

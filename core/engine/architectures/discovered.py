@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from core.engine.architectures.architecture import Architecture
 from core.engine.checkpoints.safetensors_header import TensorEntry
 
-DISCOVERY_VERSION = 4
+DISCOVERY_VERSION = 5
 """Version of the discovery. It rises when the same model would get another architecture than before."""
 
 architectures: TypeAdapter[Architecture] = TypeAdapter(Architecture)

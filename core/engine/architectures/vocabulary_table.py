@@ -9,25 +9,29 @@ from core.engine.checkpoints.safetensors_header import TensorEntry
 
 
 class VocabularyTable(BaseModel):
-    """Tensor with `rows` entries, one for each token; each has so many parameters and takes so many bytes."""
+    """Tensor with an entry for each token, of so many parameters and bytes; it has `others`, which are no token's."""
 
-    rows: int
+    tokens: int
     parameters: int
     bytes: int
+    others: int = 0
 
-    def with_rows(self, rows: int) -> "VocabularyTable":
-        """Return the table of a model with fewer tokens."""
-        return self.model_copy(update={"rows": min(rows, self.rows)})
-
-
-def vocabulary_tables(family: Architecture, tensors: Mapping[str, TensorEntry]) -> list[VocabularyTable]:
-    """Return the tables of the tensors, which are given by their names in the model."""
-    return list(_tables(family, tensors))
+    def of_tokens(self, tokens: int) -> "VocabularyTable":
+        """Return the table of a model that keeps this number of tokens."""
+        return self.model_copy(update={"tokens": min(tokens, self.tokens)})
 
 
-def _tables(family: Architecture, tensors: Mapping[str, TensorEntry]) -> Iterator[VocabularyTable]:
+def vocabulary_tables(
+    family: Architecture, tensors: Mapping[str, TensorEntry], tokens: int
+) -> Iterator[VocabularyTable]:
+    """Yield the tables among the tensors, which are given by their names in the model, of a model with these tokens."""
     for name, entry in tensors.items():
         dimension = family.vocabulary_dimension(name)
         if dimension is not None and dimension < len(entry.shape) and entry.numel:
             rows = entry.shape[dimension]
-            yield VocabularyTable(rows=rows, parameters=entry.numel // rows, bytes=entry.nbytes // rows)
+            yield VocabularyTable(
+                tokens=min(rows, tokens),
+                parameters=entry.numel // rows,
+                bytes=entry.nbytes // rows,
+                others=max(rows - tokens, 0),
+            )

@@ -3,16 +3,16 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from math import prod
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+from transformers import PretrainedConfig
 
 from core.counting import working
-from core.engine.architectures.architecture import Architecture
+from core.engine.architectures.architecture import VOCABULARY_KEY, Architecture
 from core.engine.architectures.description import weight_files
 from core.engine.architectures.heterogeneous import MODELLING_FILE, modelling_file, per_layer_architecture
 from core.engine.checkpoints.files import CONFIG_FILE
@@ -21,6 +21,7 @@ from core.engine.exporters.huggingface import SHARD_BYTES, write_weights
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.removals.vocabulary.settings import reduced_config
 from core.engine.removals.vocabulary.sizes import vocabulary_size
+from core.engine.removals.vocabulary.small_copy import require_exact
 from core.progress import Progress
 from secateur_wire.errors import InvalidRequest, MissingTensors, UnsupportedArchitecture
 
@@ -44,54 +45,68 @@ def write_reduced(
     Raises UnsupportedArchitecture where tokens cannot go, with the reason; InvalidRequest for ids that are not in
     order, or beyond the model's.
     """
-    progress = progress or Progress()
     vocabulary_size(folder.description)
-    _require_ascending(kept)
+    require_exact(folder, kept)
+    discovered = folder.description.discovered
+    write_rows(folder.path, kept, target, folder.family, folder.config, progress or Progress(), shard_bytes=shard_bytes)
+    config = json.loads((folder.path / CONFIG_FILE).read_bytes())
+    if per_layer_architecture(config, discovered) is not None:
+        (target / MODELLING_FILE).write_text(modelling_file(folder.family))
+    return open_model(target, own_artifact=True, discovered=discovered)
+
+
+def write_rows(
+    source: Path,
+    kept: Sequence[int],
+    target: Path,
+    family: Architecture,
+    opened: PretrainedConfig,
+    progress: Progress,
+    *,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Write weights and config.json of the model that keeps these tokens; of the architecture, its vocabulary is used.
+
+    `opened` is the config object of the model in `source`. Raises as `write_reduced`.
+    """
+    config = json.loads((source / CONFIG_FILE).read_bytes())
+    tokens = family.config_value(config, VOCABULARY_KEY)
+    _require_ids(kept, tokens)
     target.mkdir(parents=True, exist_ok=True)
+    reduced = reduced_config(config, kept, family, opened)
+    stored = [entry for each in weight_files(source) for entry in read_header(each).values()]
+    tables = [table for each in stored if (table := _table(family, each, tokens)) is not None]
     gathered = target / ".tables.safetensors"
     try:
-        entries = _gathered(folder, kept, gathered, progress)
-        write_weights(entries, target, shard_bytes=shard_bytes)
+        with gathered.open("wb") as stream:
+            stream.write(encode_header(each.smaller(kept) for each in tables))
+            for table in tables:
+                with working(f"taking rows of {table.entry.name}"):
+                    for rows in table.chunks(kept):
+                        stream.write(rows)
+                progress.raise_if_stopped()
+        written = read_header(gathered)
+        write_weights([written.get(each.name, each) for each in stored], target, shard_bytes=shard_bytes)
     finally:
         gathered.unlink(missing_ok=True)
-    config = json.loads((folder.path / CONFIG_FILE).read_bytes())
-    (target / CONFIG_FILE).write_text(json.dumps(reduced_config(config, kept, folder.family), indent=2, sort_keys=True))
-    family = per_layer_architecture(config, folder.description.discovered)
-    if family is not None:
-        (target / MODELLING_FILE).write_text(modelling_file(family))
-    return open_model(target, own_artifact=True, discovered=folder.description.discovered)
+    (target / CONFIG_FILE).write_text(json.dumps(reduced, indent=2, sort_keys=True))
 
 
-def _require_ascending(kept: Sequence[int]) -> None:
-    if not kept or any(one >= other for one, other in pairwise(kept)) or kept[0] < 0:
-        raise InvalidRequest("the ids of the tokens that stay must be in ascending order, each once, from 0 up")
-
-
-def _gathered(folder: ModelFolder, kept: Sequence[int], file: Path, progress: Progress) -> list[TensorEntry]:
-    """Return the entries of the reduced model's tensors; those with an entry for each token are written to a file."""
-    stored = [entry for each in weight_files(folder.path) for entry in read_header(each).values()]
-    tables = [each for each in map(partial(_table, folder.family), stored) if each is not None]
-    most = max(each.rows for each in tables)
-    if kept[-1] >= most:
-        raise InvalidRequest(f"token {kept[-1]} is beyond the model's {most} rows")
-    smaller = [each.smaller(kept) for each in tables]
-    with file.open("wb") as stream:
-        stream.write(encode_header(smaller))
-        for table in tables:
-            with working(f"taking rows of {table.entry.name}"):
-                for rows in table.chunks(kept):
-                    stream.write(rows)
-            progress.raise_if_stopped()
-    written = read_header(file)
-    return [written.get(entry.name, entry) for entry in stored]
+def _require_ids(kept: Sequence[int], tokens: int) -> None:
+    if not kept or kept[0] < 0 or kept[-1] >= tokens or any(one >= other for one, other in pairwise(kept)):
+        raise InvalidRequest(f"the ids of the tokens that stay must ascend, each once, from 0 to {tokens - 1}")
 
 
 @dataclass(frozen=True)
 class _Table:
-    """Stored tensor [outer, rows, ...] with a row for each token."""
+    """Stored tensor [outer, rows, ...] with a row for each of the model's `tokens`, or for the first of them.
+
+    Rows behind those are no token's, and all stay.
+    """
 
     entry: TensorEntry
     dimension: int
+    tokens: int
 
     @property
     def rows(self) -> int:
@@ -126,11 +141,11 @@ class _Table:
                         yield np.frombuffer(read, np.uint8).reshape(-1, self.row_bytes)[inside].tobytes()
 
     def _own(self, kept: Sequence[int]) -> Sequence[int]:
-        """Return the tokens that the table has a row for; a second table may have one for the first tokens alone."""
-        return [each for each in kept if each < self.rows]
+        """Return the rows that the table keeps."""
+        return [*(each for each in kept if each < self.rows), *range(self.tokens, self.rows)]
 
 
-def _table(family: Architecture, entry: TensorEntry) -> _Table | None:
+def _table(family: Architecture, entry: TensorEntry, tokens: int) -> _Table | None:
     """Return the table that a stored tensor is; None for one without an entry for each token."""
     dimension = family.vocabulary_dimension(family.module_name(entry.name))
     if dimension is None:
@@ -143,4 +158,4 @@ def _table(family: Architecture, entry: TensorEntry) -> _Table | None:
         )
     if len(entry.shape) <= dimension or not entry.numel:
         raise MissingTensors(f"{entry.name[:200]} has shape {list(entry.shape)}: no table of tokens", param="model")
-    return _Table(entry, dimension)
+    return _Table(entry, dimension, tokens)

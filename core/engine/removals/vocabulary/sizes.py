@@ -29,8 +29,8 @@ def vocabulary_size(description: ModelDescription) -> VocabularySize:
     tables = _tables(description)
     return VocabularySize(
         tokens=description.vocabulary_size,
-        parameters=sum(each.rows * each.parameters for each in tables),
-        bytes=sum(each.rows * each.bytes for each in tables),
+        parameters=sum(each.tokens * each.parameters for each in tables),
+        bytes=sum(each.tokens * each.bytes for each in tables),
         row=sum(each.parameters for each in tables),
     )
 
@@ -38,16 +38,16 @@ def vocabulary_size(description: ModelDescription) -> VocabularySize:
 def reduced_description(description: ModelDescription, tokens: int) -> ModelDescription:
     """Return the description of a model that keeps this number of tokens; raises as `vocabulary_size` does.
 
-    Rows beyond the tokenizer are counted among those that go. Where a table has entries for the first tokens alone, it
+    Where a table has entries for the first tokens alone, it
     is counted as if these tokens stayed.
     """
     before = _tables(description)
-    after = [each.with_rows(tokens) for each in before]
-    gone = [(old, old.rows - new.rows) for old, new in zip(before, after, strict=True)]
+    after = [each.of_tokens(tokens) for each in before]
+    gone = [(old, old.tokens - new.tokens) for old, new in zip(before, after, strict=True)]
     return description.model_copy(
         update={
-            "parameters": description.parameters - sum(each.parameters * rows for each, rows in gone),
-            "bytes": description.bytes - sum(each.bytes * rows for each, rows in gone),
+            "parameters": description.parameters - sum(each.parameters * number for each, number in gone),
+            "bytes": description.bytes - sum(each.bytes * number for each, number in gone),
             "vocabulary_size": tokens,
             "vocabulary": after,
         }

@@ -7,6 +7,7 @@ compute with the ids themselves, is tried.
 
 import random
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import combinations
 from typing import Final, TypeAlias
@@ -18,13 +19,22 @@ from transformers import PreTrainedModel
 from core.engine.architectures.architecture import VOCABULARY_KEY, Architecture
 from core.engine.checkpoints.key_patterns import pattern_of
 from core.engine.evaluation.reload_check import difference_beyond
+from core.engine.models.folder import ModelFolder
 from core.engine.models.tracing.blocks import run_model
-from core.engine.models.tracing.build import build_random
-from core.engine.models.tracing.configuration import Settings, language_part, open_config
+from core.engine.models.tracing.build import build_random, build_traceable
+from core.engine.models.tracing.configuration import (
+    Settings,
+    language_part,
+    open_config,
+    read_settings,
+    text_config,
+)
 from core.engine.models.tracing.differential import one_line
-from core.engine.removals.vocabulary.settings import reduced_config
+from core.engine.models.tracing.names import StoredLayers, stored_layers
+from core.engine.models.tracing.resizing import narrowed, shortened
+from core.engine.removals.vocabulary.settings import reduced_config, required_ids
 from core.engine.removals.vocabulary.sizes import OFFER
-from core.engine.removals.vocabulary.tokenizers.config_ids import config_ids
+from secateur_wire.errors import SecateurError, UnsupportedArchitecture
 
 Axes: TypeAlias = Mapping[str, int]
 """Dimension of a tensor with an entry for each token, by its name in the model."""
@@ -32,6 +42,8 @@ Axes: TypeAlias = Mapping[str, int]
 _LENGTHS: Final = (7, 12)
 _TOLERANCE: Final = 1e-4
 _SHARE: Final = 0.4
+_MOST_SMALL: Final = 100_000_000
+"""Largest number of parameters of a small copy."""
 _COUNTS: Final = "vocab"
 """Part of the names of settings that count tokens."""
 
@@ -65,9 +77,10 @@ def vocabulary_axes(architecture: Architecture, small: Settings, first: int = 0)
     logits.
     """
     try:
-        dense = build_random(open_config(small))
-        kept = _kept(small, _tokens(dense), first)
-        cut = build_random(open_config(reduced_config(small, kept, architecture)))
+        config = open_config(small)
+        dense = build_random(config)
+        kept = _kept(required_ids(small, architecture, config), _tokens(dense), first)
+        cut = build_random(open_config(reduced_config(small, kept, architecture, config)))
         axes = _axes(dense, cut, kept)
         _gather(dense, cut, axes, kept)
         for length in _LENGTHS:
@@ -79,6 +92,45 @@ def vocabulary_axes(architecture: Architecture, small: Settings, first: int = 0)
             f"a small copy of it with fewer tokens does not run: {type(error).__name__}: {one_line(error)}"
         ) from error
     return axes
+
+
+def require_exact(folder: ModelFolder, kept: Sequence[int]) -> None:
+    """Require a small copy of a model to be exact with fewer tokens; raises UnsupportedArchitecture with the reason.
+
+    The copy keeps the first tokens as far as the model keeps all of its first ones, because some models compute with
+    the ids of special tokens.
+    """
+    first = next((place for place, number in enumerate(kept) if place != number), len(kept))
+    try:
+        axes = vocabulary_axes(folder.family, _small_settings(folder), first)
+    except UncutVocabulary as reason:
+        raise _refusal(folder.family, str(reason)) from reason
+    unknown = [name for name, dimension in axes.items() if folder.family.vocabulary_dimension(name) != dimension]
+    if unknown:
+        raise _refusal(folder.family, f"{unknown[0]} has an entry for each token, which was not known")
+
+
+def _refusal(family: Architecture, reason: str) -> UnsupportedArchitecture:
+    return UnsupportedArchitecture(f"{family.architecture} cannot lose tokens: {reason}", param="model")
+
+
+def _small_settings(folder: ModelFolder) -> Settings:
+    """Return the settings of a small model of the same type; raises UncutVocabulary where none is small."""
+    settings = read_settings({**folder.raw_config, "architectures": [folder.family.architecture]})
+    lists = [value for value in text_config(folder.config).to_dict().values() if isinstance(value, list)]
+    layers = stored_layers(folder.tensors, lists, folder.description.layers)
+    for shorter in (_shortened(settings, layers), settings):
+        for small in () if shorter is None else narrowed(shorter):
+            with suppress(SecateurError):
+                if sum(each.numel() for each in build_traceable(open_config(small)).parameters()) <= _MOST_SMALL:
+                    return small
+    raise UncutVocabulary("no small copy of it can be made, on which this could be tried")
+
+
+def _shortened(settings: Settings, layers: StoredLayers) -> Settings | None:
+    with suppress(SecateurError):  # some configs count layers from the end
+        return shortened(settings, layers.count, layers.covering)
+    return None
 
 
 def _candidates(architecture: Architecture, small: Settings) -> Sequence[tuple[str, ...]]:
@@ -93,9 +145,8 @@ def _tokens(model: PreTrainedModel) -> int:
     return int(model.config.get_text_config(decoder=True).vocab_size)
 
 
-def _kept(small: Settings, tokens: int, first: int) -> list[int]:
-    """Return the ids that a small copy keeps: some of all, the first ones, and all that its config names."""
-    named = config_ids(open_config(small).to_dict(), tokens)
+def _kept(named: set[int], tokens: int, first: int) -> list[int]:
+    """Return the ids that a small copy keeps: the first ones, those that its config names, and some of all others."""
     first = min(first, tokens // 2)
     others = [each for each in range(first, tokens) if each not in named]
     chosen = random.Random(tokens).sample(others, int(_SHARE * len(others)))
@@ -119,7 +170,7 @@ def _axes(dense: PreTrainedModel, cut: PreTrainedModel, kept: Sequence[int]) -> 
         if len(differing) > 1:
             raise UncutVocabulary(f"with fewer tokens {name} is smaller in {len(differing)} dimensions")
         for dimension in differing:
-            expected = sum(each < tensor.shape[dimension] for each in kept)
+            expected = len(_rows(tensor.shape[dimension], _tokens(dense), kept))
             if after[name].shape[dimension] != expected:
                 raise UncutVocabulary(
                     f"{name} has {tensor.shape[dimension]} entries for {_tokens(dense)} tokens, and "
@@ -136,11 +187,16 @@ def _gather(dense: PreTrainedModel, cut: PreTrainedModel, axes: Axes, kept: Sequ
     """Give a cut model the weights of the dense one."""
     source = dense.state_dict()
     for name, tensor in cut.state_dict().items():
-        tensor.copy_(source[name] if name not in axes else _entries(source[name], axes[name], kept))
+        tensor.copy_(source[name] if name not in axes else _kept_entries(dense, source[name], axes[name], kept))
 
 
-def _entries(tensor: Tensor, dimension: int, kept: Sequence[int]) -> Tensor:
-    return tensor.index_select(dimension, torch.tensor([each for each in kept if each < tensor.shape[dimension]]))
+def _kept_entries(dense: PreTrainedModel, tensor: Tensor, dimension: int, kept: Sequence[int]) -> Tensor:
+    return tensor.index_select(dimension, torch.tensor(_rows(tensor.shape[dimension], _tokens(dense), kept)))
+
+
+def _rows(rows: int, tokens: int, kept: Sequence[int]) -> list[int]:
+    """Return the rows that stay: those of the tokens, as far as it has them, and those that are no token's."""
+    return [*(each for each in kept if each < rows), *range(tokens, rows)]
 
 
 def _require_equal(dense: PreTrainedModel, cut: PreTrainedModel, kept: Sequence[int], length: int) -> None:
