@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from bench.architectures.jobs import carry_out, reopened, shrank, streamed_logits
 from bench.architectures.masked import Unmatched, without_experts, without_layers, without_units
 from bench.architectures.outcomes import CAPABILITIES, Capability, Outcome, Status, TypeOutcomes, worst
+from bench.architectures.rows import cut_rows, largest_difference, require_rows
 from bench.architectures.tiny_configs import tiny_model, tokens_of
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.discovered import discovery_key
@@ -35,6 +36,10 @@ A router that is silently wrong may be so at some lengths alone.
 """
 
 _TOLERANCE = 1e-4
+_ROUNDING = 1e-5
+"""Largest difference of logits that rounding explains, relative to the largest: kernels sum in other orders."""
+DIFFERENCE = "logits differ by"
+"""Beginning of a reason that says how nearly logits are equal where they are not to the bit."""
 _REASON = 400
 
 
@@ -111,6 +116,8 @@ class _Subject:
         """Return how a capability turns out; those that need an opened model end as its opening did."""
         if self._opening is None:
             self._opening = _ended(self._open)
+        if capability == "rows":
+            return _ended(self._cut_rows)
         if capability == "opens" or self._opening.status != "yes":
             return self._opening
         if capability == "experts" and not self.has_experts:
@@ -159,11 +166,35 @@ class _Subject:
                 without_units(dense, cut)
             _require_equal(logits, self._logits_of(dense))
 
-    def _require_streamed(self, folder: ModelFolder, expected: list[Tensor], stage: str) -> None:
+    def _cut_rows(self) -> str:
+        """Cut rows, and return how nearly the logits of the tokens that stay are the dense model's."""
+        target = self._work / "rows"
+        with _stage("rows"):
+            kept, after = cut_rows(self._path, target, self._seed, self._folder, self._discovered)
+        generator = torch.Generator().manual_seed(self._seed)
+        tokens = [torch.randint(len(kept), each.shape, generator=generator) for each in self._tokens]
+        with _stage("stock from_pretrained", "wrong"):
+            cut = self._stock(target)
+            logits = self._logits_of(cut, tokens)
+        if after is not None:
+            self._require_streamed(after, logits, "artifact streamed", tokens)
+        with _stage("dense model", "wrong"):
+            dense = self._stock(self._path)
+            require_rows(dense, cut, kept)
+            expected = self._logits_of(dense, [torch.tensor(kept)[each] for each in tokens])
+            difference = largest_difference(logits, expected, kept)
+            allowed = _ROUNDING * max(map(largest_logit, expected))
+            if not difference <= allowed:
+                raise ValueError(f"logits of tokens that stay differ by {difference:g}, {allowed:g} is allowed")
+        return f"{DIFFERENCE} {difference:.3g}" if difference else ""
+
+    def _require_streamed(
+        self, folder: ModelFolder, expected: list[Tensor], stage: str, tokens: list[Tensor] | None = None
+    ) -> None:
         with _stage(f"{stage}: stream"):
             streamed = [
-                streamed_logits(folder, tokens, micro_batch, self._work / "streams")
-                for tokens, (_, micro_batch) in zip(self._tokens, self._lengths, strict=True)
+                streamed_logits(folder, each, micro_batch, self._work / "streams")
+                for each, (_, micro_batch) in zip(tokens or self._tokens, self._lengths, strict=True)
             ]
         with _stage(f"{stage}: streamed logits", "wrong"):
             _require_equal(streamed, expected)
@@ -176,8 +207,8 @@ class _Subject:
         return model
 
     @torch.inference_mode()
-    def _logits_of(self, model: PreTrainedModel) -> list[Tensor]:
-        return [model(input_ids=tokens, use_cache=False).logits.float() for tokens in self._tokens]
+    def _logits_of(self, model: PreTrainedModel, tokens: list[Tensor] | None = None) -> list[Tensor]:
+        return [model(input_ids=each, use_cache=False).logits.float() for each in tokens or self._tokens]
 
 
 def _subject(model_type: str, seed: int, work: Path, discoveries: dict[str, Architecture]) -> "_Subject | Outcome":
@@ -188,12 +219,11 @@ def _subject(model_type: str, seed: int, work: Path, discoveries: dict[str, Arch
         return Outcome("unbuilt", ended.outcome.reason, "transformers")
 
 
-def _ended(cell: Callable[[], None]) -> Outcome:
+def _ended(cell: Callable[[], str | None]) -> Outcome:
     try:
-        cell()
+        return Outcome("yes", cell() or "")
     except Ended as ended:
         return ended.outcome
-    return Outcome("yes")
 
 
 def _require_equal(got: list[Tensor], expected: list[Tensor]) -> None:

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
-Capability: TypeAlias = Literal["opens", "unstructured", "n:m", "channels", "heads", "per layer", "layers", "experts"]
+Capability: TypeAlias = Literal[
+    "opens", "unstructured", "n:m", "channels", "heads", "per layer", "layers", "experts", "rows"
+]
 CAPABILITIES: Final[tuple[Capability, ...]] = (
     "opens",
     "unstructured",
@@ -13,8 +15,13 @@ CAPABILITIES: Final[tuple[Capability, ...]] = (
     "per layer",
     "layers",
     "experts",
+    "rows",
 )
-"""Things tried of each type; `per layer`: the channels, and heads where they go, of all layers but the first."""
+"""Things tried of each type.
+
+`per layer`: the channels, and heads where they go, of all layers but the first. `rows`: those of most tokens, in
+embeddings and head; they are tried of a type that does not open too.
+"""
 STRUCTURED: Final[tuple[Capability, ...]] = ("channels", "heads", "per layer")
 
 Status: TypeAlias = Literal["yes", "refused", "failed", "unbuilt", "wrong"]
@@ -25,9 +32,9 @@ _WORST_FIRST: Final[tuple[Status, ...]] = ("wrong", "failed", "unbuilt", "refuse
 class Outcome:
     """One cell.
 
-    `yes`: every check passed. `refused`: the service says that it does not offer it. `failed`: a job on it ends with an
-    error. `unbuilt`: transformers does not build, run or save the model itself. `wrong`: the service gives a result
-    that is not what it should be, and does not notice.
+    `yes`: every check passed; the reason may say how nearly. `refused`: the service says that it does not offer it.
+    `failed`: a job on it ends with an error. `unbuilt`: transformers does not build, run or save the model itself.
+    `wrong`: the service gives a result that is not what it should be, and does not notice.
     """
 
     status: Status

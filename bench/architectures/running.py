@@ -24,7 +24,7 @@ from tests import families
 LIMIT_SECONDS = 300
 _MEMORY = 16 * 2**30
 _RESULT = "outcomes.json"
-_COUNTING = ("jobs", "masked", "outcomes", "tiny_configs", "tiny_exceptions", "tiny_sizes")
+_COUNTING = ("jobs", "masked", "outcomes", "rows", "tiny_configs", "tiny_exceptions", "tiny_sizes")
 """Modules beside the checks that outcomes follow from."""
 
 

@@ -5,11 +5,14 @@ from collections.abc import Iterator, Mapping
 from pydantic import BaseModel
 
 from core.engine.architectures.architecture import Architecture
-from core.engine.checkpoints.safetensors_header import TensorEntry
+from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry
 
 
 class VocabularyTable(BaseModel):
-    """Tensor with an entry for each token, of so many parameters and bytes; it has `others`, which are no token's."""
+    """Tensor with an entry for each token, of so many parameters and bytes; `others` are no token's.
+
+    A table of numbers, as of the experts that a token goes to, has no parameters.
+    """
 
     tokens: int
     parameters: int
@@ -31,7 +34,7 @@ def vocabulary_tables(
             rows = entry.shape[dimension]
             yield VocabularyTable(
                 tokens=min(rows, tokens),
-                parameters=entry.numel // rows,
+                parameters=entry.numel // rows if entry.dtype in WEIGHT_DTYPES else 0,
                 bytes=entry.nbytes // rows,
                 others=max(rows - tokens, 0),
             )

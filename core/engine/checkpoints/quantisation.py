@@ -24,7 +24,8 @@ _SUPPORTED = (
     "taken are 'fp8' (F8_E4M3 with scales, as DeepSeek-V3), 'mxfp4' (as gpt-oss), and plain float16, bfloat16 or "
     "float32 weights"
 )
-_SHORT_FLOATS = ("F8_", "F6_", "F4")
+SHORT_FLOATS: Final = ("F8_", "F6_", "F4")
+"""Beginnings of the names of dtypes that only codes of quantised weights have."""
 _FP8_CODES, _FP8_SCALES, _FP8_ACTIVATIONS = "F8_E4M3", "_scale_inv", "activation_scale"
 _FP8_SCALE_DTYPES = ("F32", "BF16", "F16", "F8_E8M0")
 _FP8_BLOCK = (128, 128)
@@ -117,7 +118,7 @@ def join_quantised(stored: Mapping[str, TensorEntry], quantisation: Quantisation
 def require_declared(tensors: Mapping[str, TensorEntry]) -> None:
     """Raise UnusableModel for a tensor in floats of 8 bits or fewer that the config does not declare."""
     for key, entry in tensors.items():
-        if entry.dtype.startswith(_SHORT_FLOATS):
+        if entry.dtype.startswith(SHORT_FLOATS):
             raise UnusableModel(
                 f"tensor {key[:200]!r} is stored as {entry.dtype}, and config.json says so in no {QUANTISATION_KEY!r}: "
                 f"{_SUPPORTED}",

@@ -16,10 +16,11 @@ from core.engine.architectures.architecture import VOCABULARY_KEY, Architecture
 from core.engine.architectures.description import weight_files
 from core.engine.architectures.heterogeneous import MODELLING_FILE, modelling_file, per_layer_architecture
 from core.engine.checkpoints.files import CONFIG_FILE
-from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry, encode_header, read_header
+from core.engine.checkpoints.quantisation import SHORT_FLOATS
+from core.engine.checkpoints.safetensors_header import TensorEntry, encode_header, read_header
 from core.engine.exporters.huggingface import SHARD_BYTES, write_weights
 from core.engine.models.folder import ModelFolder, open_model
-from core.engine.removals.vocabulary.settings import reduced_config
+from core.engine.removals.vocabulary.settings import reduced_config, required_ids
 from core.engine.removals.vocabulary.sizes import vocabulary_size
 from core.engine.removals.vocabulary.small_copy import require_exact
 from core.progress import Progress
@@ -92,6 +93,12 @@ def write_rows(
     (target / CONFIG_FILE).write_text(json.dumps(reduced, indent=2, sort_keys=True))
 
 
+def required_tokens(folder: ModelFolder) -> set[int]:
+    """Return the ids that a model's config names, the defaults of its class among them: their tokens must stay."""
+    config = json.loads((folder.path / CONFIG_FILE).read_bytes())
+    return required_ids(config, folder.family, folder.config)
+
+
 def _require_ids(kept: Sequence[int], tokens: int) -> None:
     if not kept or kept[0] < 0 or kept[-1] >= tokens or any(one >= other for one, other in pairwise(kept)):
         raise InvalidRequest(f"the ids of the tokens that stay must ascend, each once, from 0 to {tokens - 1}")
@@ -150,7 +157,7 @@ def _table(family: Architecture, entry: TensorEntry, tokens: int) -> _Table | No
     dimension = family.vocabulary_dimension(family.module_name(entry.name))
     if dimension is None:
         return None
-    if entry.dtype not in WEIGHT_DTYPES:
+    if entry.dtype.startswith(SHORT_FLOATS):
         raise UnsupportedArchitecture(
             f"{entry.name[:200]} has an entry for each token and is quantised ({entry.dtype}), so that none can go: "
             "use the model with float16, bfloat16 or float32 weights",
