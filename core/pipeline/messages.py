@@ -126,19 +126,30 @@ class JobSpec(DeviceSpec):
 class LanguageSpec(JobSpec):
     """Base of the specs of all stages of a job on a language model.
 
-    `calibration` is the calibration text; `generated` is text that the model wrote itself to calibrate on. `recovery`
+    `calibration` is the calibration text; `generated` is text that the model wrote itself to calibrate on. `counted`
+    are the texts whose tokens decide which tokens stay, and `reduced` is the model that lost the others. `recovery`
     are the texts of all training stages in turn. `teacher` is the model that distillation learns from, and `own_text`
     the text that it wrote to train on. `questions` are the questions of zero-shot tasks.
     """
 
     calibration: TextSource | None
     generated: TextSource | None = None
+    counted: list[TextSource] = Field(default_factory=list)
+    reduced: ModelSource | None = None
     evaluation: list[TextSource]
     recovery: list[TextSource] = Field(default_factory=list)
     teacher: ModelSource | None = None
     own_text: TextSource | None = None
     questions: list[TextSource] = Field(default_factory=list)
     activation_budget_bytes: int
+
+    @property
+    def source(self) -> ModelSource:
+        """Return the model to prune and to learn from: the job's own, or the one that lost tokens.
+
+        What the report says of the dense model is measured on `model`.
+        """
+        return self.reduced or self.model
 
     @property
     def pruned(self) -> Path:

@@ -126,7 +126,9 @@ class JobInputs:
     def _language_job(self, job: JobSpec, claim: Claim) -> LanguageSpec:
         model, recovery = job.model, claim.recipe.recovery
         method = get_method(claim.recipe.method)
-        reference = claim.calibration if method.prunes or method.measures else None
+        removal = claim.recipe.removal
+        is_read = method.measures or (removal is not None and not removal.reads_texts)
+        reference = claim.calibration if is_read else None
         calibration = None if reference is None else self.text(reference, model, "calibration.dataset")
         generated = claim.generated and reference and self.text(claim.generated, model, "calibration.generated")
         evaluation = [self.text(text, model, "evaluation.datasets") for text in claim.evaluation]
@@ -142,6 +144,7 @@ class JobInputs:
         return LanguageSpec.of(
             job,
             calibration=calibration,
+            counted=[text(reference, "vocabulary.datasets") for reference in claim.vocabulary],
             generated=generated,
             evaluation=evaluation,
             questions=questions,

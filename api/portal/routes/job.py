@@ -179,6 +179,28 @@ def layers_chart(
     return chart(repr((kinds, units)), if_none_match, draw)
 
 
+@router.get("/{job_id}/vocabulary.svg")
+def coverage_chart(
+    job_id: str,
+    caller: Viewer,
+    state: State,
+    if_none_match: IfNoneMatch = None,
+) -> Response:
+    """Draw the share of the texts' tokens over the number of kept tokens."""
+    with transaction(state.sessions) as session:
+        job = service.get_job(session, caller.team_id, job_id)
+        vocabulary = service.get_report(session, caller.team_id, job_id).vocabulary
+    if vocabulary is None:
+        raise NotFound(f"job {job_id!r} removed no tokens")
+
+    def draw() -> str:
+        from core.pipeline.reports.vocabulary_chart import vocabulary_chart
+
+        return vocabulary_chart(vocabulary, title=f"Vocabulary of {job.model}")
+
+    return chart(vocabulary.model_dump_json(), if_none_match, draw)
+
+
 @router.get("/{job_id}/sensitivity.svg")
 def sensitivity_chart(
     job_id: str,

@@ -156,6 +156,7 @@ def result(session: Session, team_id: str, now: Snapshot) -> dict[str, Any]:
         "layers": layer_figures(report),
         "layers_chart_height": chart_height(report),
         "sensitivity": Sensitivity.model_validate(report.sensitivity) if report.sensitivity else None,
+        "vocabulary": report.vocabulary,
         "generations": report.generations,
         "publications": list_publications(session, team_id, job.id, limit=_PUBLICATIONS, after=None).data,
         "files": files,

@@ -7,7 +7,7 @@ ones.
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Required, Self, TypeAlias, TypedDict
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import BaseModel, Field, StringConstraints, model_validator
 
 from secateur_wire.recovery import Recovery
 from secateur_wire.requests import LabelName, RequestObject, spelled
@@ -20,6 +20,8 @@ _Prompt = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
 _SequenceLength = Annotated[int, Field(ge=2, le=1_048_576)]
 _Size = Annotated[int, Field(ge=1, le=10**18)]
 _Label = Annotated[str, StringConstraints(max_length=500)]
+_Kept = Annotated[str, StringConstraints(min_length=1, max_length=10_000)]
+_Script = Annotated[str, StringConstraints(min_length=1, max_length=60)]
 
 MOST_LABELS = 50
 """Maximum number of labels in a job's metadata."""
@@ -76,6 +78,59 @@ class Evaluation(RequestObject):
     prompt_tokens: Annotated[int, Field(ge=1, le=256)] = Field(
         48, description="Largest number of new tokens after each prompt. A model may end its text earlier."
     )
+
+
+class VocabularyChoice(BaseModel):
+    """Tokens that a language model keeps.
+
+    Their number is `tokens`, or follows from `amount`.
+    """
+
+    tokens: Annotated[int, Field(ge=1, le=10**9)] | Literal["auto"] | None = Field(
+        None,
+        description="Number of tokens that stay. auto: all tokens that the texts use, and those that must stay.",
+    )
+    amount: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        None, description="In place of tokens: the share of the vocabulary's tokens to remove."
+    )
+    keep: Annotated[list[_Kept], Field(max_length=10_000)] = Field(
+        default_factory=list, description="Texts that take as many tokens as before, such as names and commands."
+    )
+    scripts: Annotated[list[_Script], Field(max_length=200)] | None = Field(
+        None,
+        description="Scripts, such as Latin or Cyrillic, whose tokens fill the number up. Unset: those of the texts.",
+    )
+    round_to: Annotated[int, Field(ge=1, le=4096)] = Field(
+        64, description="The number of tokens is a multiple of this. Tokens are added for it, never empty rows."
+    )
+    datasets: Annotated[list[Reference], Field(max_length=20)] = Field(
+        default_factory=list, description="Further texts whose tokens are counted, besides the calibration text."
+    )
+
+    @model_validator(mode="after")
+    def _one_number(self) -> Self:
+        if self.tokens is not None and self.amount is not None:
+            raise ValueError("tokens and amount both say how many tokens stay: leave one of them out")
+        return self
+
+    def number_of(self, vocabulary_size: int) -> int | None:
+        """Return the number of tokens that stay, before it is rounded; None where the texts decide."""
+        if self.amount is not None:
+            return max(1, round((1 - self.amount) * vocabulary_size))
+        return None if self.tokens == "auto" else self.tokens
+
+
+class Vocabulary(VocabularyChoice, RequestObject, frozen=True):
+    __doc__ = f'{VocabularyChoice.__doc__}    With neither, or as the word "auto": all tokens that the texts use.\n'
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_texts_use(cls, given: object) -> object:
+        if given == "auto":
+            return {"tokens": "auto"}
+        if isinstance(given, Mapping) and given.get("tokens") is None and given.get("amount") is None:
+            return {**given, "tokens": "auto"}
+        return given
 
 
 class ModelLimits(RequestObject):
@@ -215,6 +270,7 @@ class JobFields(TypedDict, total=False):
     target: Mapping[str, Any] | None
     parameters: Mapping[str, Any]
     calibration: Mapping[str, Any] | None
+    vocabulary: Mapping[str, Any] | Literal["auto"] | None
     evaluation: Mapping[str, Any]
     recovery: Mapping[str, Any] | None
     gates: Mapping[str, Any]
@@ -250,6 +306,12 @@ class JobBody(RequestObject):
     )
     parameters: dict[str, Any] = Field(default_factory=dict)
     calibration: Calibration | None = None
+    vocabulary: Vocabulary | None = Field(
+        None,
+        exclude_if=_is_none,
+        description="Language models: also remove tokens from the vocabulary, with their rows of the embedding and "
+        'the head. "auto" keeps all tokens that the texts use.',
+    )
     evaluation: Evaluation = Field(default_factory=Evaluation)
     recovery: Recovery | None = Field(None, description="Training after pruning.")
     gates: Gates = Field(default_factory=Gates)

@@ -133,6 +133,31 @@ GROUPS: Final[Mapping[str, tuple[Entry, ...]]] = {
             also="parameters.seed",
         ),
     ),
+    "vocabulary": (
+        Entry(
+            "vocabulary",
+            "--vocabulary",
+            "NAME=VALUE",
+            help="Also remove tokens from the vocabulary: tokens=auto, tokens=16384, datasets=[NAMES] and the like.",
+        ),
+        Entry(
+            "vocabulary.tokens",
+            label="Tokens that stay",
+            hint="A number, or auto: all tokens that the texts use. Empty, without a share: the whole vocabulary.",
+            is_of_text=True,
+        ),
+        Entry("vocabulary.amount", label="Share of tokens to remove", is_of_text=True),
+        Entry("vocabulary.keep", label="Texts that stay as short", is_of_text=True),
+        Entry("vocabulary.scripts", label="Scripts", is_of_text=True),
+        Entry("vocabulary.round_to", label="Multiple of", is_of_text=True),
+        Entry(
+            "vocabulary.datasets",
+            label="Further texts to count",
+            hint="Texts whose tokens are counted, besides the calibration text.",
+            offers="datasets",
+            is_of_text=True,
+        ),
+    ),
     "evaluation": (
         Entry(
             "evaluation.datasets",

@@ -44,7 +44,11 @@ class BitsPerByte(LossFigure):
 
 
 class Perplexity(LossFigure):
-    """Perplexity on one evaluation set, in windows of `sequence_length` tokens."""
+    """Perplexity on one evaluation set, in windows of `sequence_length` tokens.
+
+    Where the pruned model has fewer tokens in its vocabulary, both figures are per token of the dense model: the losses
+    of the same text are divided by the same number, so that the ratio compares the models.
+    """
 
     sequence_length: int | None = None
     bits_per_byte: BitsPerByte | None = None
@@ -107,6 +111,13 @@ class Parameters(Record):
 
     dense: int | None = None
     nonzero: int | None = None
+
+
+class VocabularySize(Record):
+    """Numbers of tokens in the vocabulary."""
+
+    dense: int
+    pruned: int
 
 
 class Sizes(Record):
@@ -336,6 +347,7 @@ class Metrics(Record):
     sensitivity: LayerSensitivity | None = None
     sparsity: Sparsity | None = None
     parameters: Parameters | None = None
+    vocabulary: VocabularySize | None = Field(default=None, exclude_if=lambda size: size is None)
     bytes: Sizes | None = None
     exports: list[ExportedFile] = Field(default_factory=list)
     latency: Latency | None = None

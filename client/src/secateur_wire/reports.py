@@ -51,6 +51,63 @@ class Generation(Record):
     pruned: str | None = None
 
 
+class LongerWord(Record):
+    """Word of a text that takes more tokens than before; it occurs `count` times."""
+
+    word: str
+    count: int
+    dense: int
+    pruned: int
+
+
+class TextLength(Record):
+    """Tokens of an evaluation text in the dense model's vocabulary and in the new one.
+
+    `words` are those whose additional tokens are most, over all their occurrences.
+    """
+
+    dense: int
+    pruned: int
+    words: list[LongerWord] = Field(default_factory=list)
+
+    @property
+    def ratio(self) -> float:
+        """Return pruned over dense."""
+        return self.pruned / self.dense if self.dense else 1.0
+
+
+class VocabularyReport(Record):
+    """Removal of tokens: the numbers of tokens `before` and `kept`, of tokens that the texts use, and the least.
+
+    `counted` are the texts, with `tokens` in all. `coverage` has points (number of kept tokens, share of the texts'
+    tokens that they are), and `covered` is that share for those that were kept. `scripts` are those whose tokens filled
+    the number up, and `lacking` those of the texts of which the vocabulary has bytes alone. `parameters` went with the
+    tokens. `texts` are the evaluation texts.
+    """
+
+    before: int
+    kept: int
+    used: int
+    least: int
+    tokens: int
+    covered: Number
+    coverage: list[tuple[int, Number]] = Field(default_factory=list)
+    scripts: list[str] = Field(default_factory=list)
+    lacking: list[str] = Field(default_factory=list)
+    counted: list[dict[str, JsonValue]] = Field(default_factory=list)
+    parameters: int
+    texts: dict[str, TextLength] = Field(default_factory=dict)
+
+    @property
+    def words(self) -> str:
+        """Return the outcome as a sentence."""
+        longer = ", ".join(f"× {each.ratio:.4f} on {name}" for name, each in self.texts.items())
+        return (
+            f"{self.kept:,} of {self.before:,} tokens are left; the texts use {self.used:,}, and {self.covered:.2%} of "
+            f"their tokens were kept.{f' Tokens per text: {longer}.' if longer else ''}"
+        )
+
+
 class Report(Record):
     """Whole report of a job.
 
@@ -59,6 +116,7 @@ class Report(Record):
     """
 
     layers: list[dict[str, JsonValue]] = Field(default_factory=list)
+    vocabulary: VocabularyReport | None = Field(default=None, exclude_if=lambda vocabulary: vocabulary is None)
     generations: list[Generation] = Field(default_factory=list)
     gates: GateResults | None = None
     notes: list[str] = Field(default_factory=list)

@@ -20,8 +20,9 @@ class Removal(ABC):
     """Kind of removal. Lists are in order of `rank`, lowest first.
 
     `zeroes`: weights become zero, and all shapes stay. `keeps_zeros`: the saved weights contain zeros, which packing
-    leaves out. `narrows`: layers get narrower, uniformly or each by itself. An architecture's `refused` has this kind
-    under the name `offer`.
+    leaves out. `narrows`: layers get narrower, uniformly or each by itself. `reads_texts`: what goes follows from the
+    texts alone, so that a request needs no sparsity, and no activations are read. An architecture's `refused` has this
+    kind under the name `offer`.
     """
 
     id: str
@@ -29,6 +30,7 @@ class Removal(ABC):
     zeroes: bool = False
     keeps_zeros: bool = False
     narrows: bool = False
+    reads_texts: bool = False
     offer: str | None = None
 
     @abstractmethod
@@ -41,6 +43,13 @@ class Removal(ABC):
 
         The sparsity of `cut` is ignored. Every share is listed where there are few; else only the two ends are.
         """
+
+    def sparsity_of(self, cut: Cut) -> float | None:
+        """Return the share that the options remove; None where they leave it to the sparsity, or to the texts.
+
+        The sparsity of `cut` is ignored. Raises an InvalidRequest that names the fault.
+        """
+        return None
 
     def steps(self, cut: Cut) -> Sequence[float]:
         """Return all removable shares where they are few; none where `reachable` lists only the two ends."""

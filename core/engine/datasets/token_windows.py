@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from core.engine.datasets.formats import DOCUMENT_END
 from core.engine.datasets.token_bytes import TokenBytes
+from core.engine.datasets.window_spans import WindowSpans
 from core.panics import is_panic
 from secateur_wire.errors import TooLittleText, UnusableModel
 
@@ -33,8 +34,8 @@ def calibration_windows(
     None takes all windows. No window is used twice. Raises TooLittleText, naming the needed and the available amount.
     """
     needed = None if samples is None else samples * length
-    windows = _windows(_stream(documents, tokenizer, needed), length, _bos(tokenizer))
-    wanted = _check_enough(windows, samples, length, name, "calibration")
+    windows = _windows(_stream(documents, tokenizer, needed), length, begin_token(tokenizer))
+    wanted = check_enough(len(windows), samples, length, name, "calibration")
     order = torch.randperm(len(windows), generator=torch.Generator().manual_seed(seed))
     return windows[order[:wanted]].contiguous()
 
@@ -56,8 +57,8 @@ def training_windows(
     name: str,
 ) -> Tensor:
     """Return windows for training, as `calibration_windows` does, but at most `most`; raises TooLittleText."""
-    windows = _windows(_stream(documents, tokenizer, (samples or most) * length), length, _bos(tokenizer))
-    wanted = _check_enough(windows, samples, length, name, "recovery")
+    windows = _windows(_stream(documents, tokenizer, (samples or most) * length), length, begin_token(tokenizer))
+    wanted = check_enough(len(windows), samples, length, name, "recovery")
     order = torch.randperm(len(windows), generator=torch.Generator().manual_seed(seed))
     return windows[order[: min(wanted, most)]].contiguous()
 
@@ -67,15 +68,17 @@ class EvaluationSet:
     """Windows of a text to evaluate on, [samples, length], all of whose tokens but each first are predicted.
 
     `text_bytes` is the number of UTF-8 bytes for which the predicted tokens stand; None if it is not known exactly.
+    `spans` are the predicted tokens of each window; None where all but each first are predicted.
     """
 
     windows: Tensor
     text_bytes: int | None
+    spans: WindowSpans | None = None
 
     @property
     def predicted(self) -> int:
         """Return the number of predicted tokens."""
-        return self.windows[:, 1:].numel()
+        return self.windows[:, 1:].numel() if self.spans is None else self.spans.total
 
 
 def evaluation_set(
@@ -93,9 +96,9 @@ def evaluation_set(
         known = counter.count(document + DOCUMENT_END, ids)
         tokens.append(torch.tensor(ids, dtype=torch.long))
         counts.append(torch.tensor([_UNKNOWN] * len(ids) if known is None else known, dtype=torch.long))
-    bos = _bos(tokenizer)
+    bos = begin_token(tokenizer)
     windows = _windows(_joined(tokens), length, bos)
-    wanted = _check_enough(windows, samples, length, name, "evaluation")
+    wanted = check_enough(len(windows), samples, length, name, "evaluation")
     chosen = torch.arange(wanted) * len(windows) // wanted
     bytes_NT = _windows(_joined(counts), length, None if bos is None else 0)[chosen, 1:]
     text_bytes = None if (bytes_NT == _UNKNOWN).any() else int(bytes_NT.sum())
@@ -109,12 +112,13 @@ def evaluation_windows(
     return evaluation_set(documents, tokenizer, samples=samples, length=length, name=name).windows
 
 
-def _check_enough(windows: Tensor, samples: int | None, length: int, name: str, use: str) -> int:
-    wanted = max(1, len(windows) if samples is None else samples)
-    if len(windows) < wanted:
+def check_enough(windows: int, samples: int | None, length: int, name: str, use: str) -> int:
+    """Return the number of windows to use, of those that there are; raises TooLittleText where they are too few."""
+    wanted = max(1, windows if samples is None else samples)
+    if windows < wanted:
         raise TooLittleText(
-            f"{use} needs {wanted} × {length} = {wanted * length} tokens, but {name!r} has {len(windows)} windows "
-            f"of {length} ({len(windows) * length} tokens): use fewer or shorter samples, or register more text",
+            f"{use} needs {wanted} × {length} = {wanted * length} tokens, but {name!r} has {windows} windows "
+            f"of {length} ({windows * length} tokens): use fewer or shorter samples, or register more text",
             param=f"{use}.samples",
         )
     return wanted
@@ -175,6 +179,6 @@ def _windows(stream_N: Tensor, length: int, first: int | None) -> Tensor:
     return windows if first is None else torch.nn.functional.pad(windows, (1, 0), value=first)
 
 
-def _bos(tokenizer: PreTrainedTokenizerBase) -> int | None:
+def begin_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """Return the token with which every window begins; None if the tokenizer begins a text with none."""
     return tokenizer.bos_token_id if starts_with_bos(tokenizer) else None

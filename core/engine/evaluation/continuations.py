@@ -26,13 +26,10 @@ def compare_continuations(
     """Generate continuations of each prompt with each model; return `generations` and `notes`.
 
     `generations` has for each prompt `prompt`, and under each model's name the text of at most `tokens` new tokens. The
-    text is None where the model does not fit in memory or computes no probabilities. The models share one tokenizer and
-    one context length. Those in `loaded` are used; the others are loaded one at a time. `on_progress` is called with 0
-    to 1.
+    text is None where the model does not fit in memory or computes no probabilities. Each model reads and writes in its
+    own tokens. Those in `loaded` are used; the others are loaded one at a time. `on_progress` is called with 0 to 1.
     """
-    first = next(iter(models.values()))
-    tokenizer = first.tokenizer()
-    given, notes = _read(prompts, first, tokenizer, tokens)
+    notes: list[str] = []
     rows: list[dict[str, str | None]] = [{"prompt": prompt} for prompt in prompts]
     written = 0
 
@@ -43,6 +40,9 @@ def compare_continuations(
 
     for name, folder in models.items():
         texts: Sequence[str | None] = [None] * len(prompts)
+        tokenizer = folder.tokenizer()
+        given, of_model = _read(prompts, folder, tokenizer, tokens)
+        notes += [each for each in of_model if each not in notes]
         try:
             if loaded is not None and name in loaded:
                 texts = _continued(loaded[name], tokenizer, given, tokens, on_text)

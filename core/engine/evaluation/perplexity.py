@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from core.engine.datasets.window_spans import WindowSpans
 from core.engine.models.streamed import StreamedModel
 
 _CHUNK = 256
@@ -43,12 +44,14 @@ def measure_perplexity(
     batches: Iterable[tuple[Tensor, Tensor]],
     on_window: Callable[[], None] = lambda: None,
     reference: Reference | None = None,
+    spans: WindowSpans | None = None,
 ) -> MeasuredPerplexity:
     """Return perplexity, and the loss of each window, from pairs of tokens [batch, time] and hidden states.
 
     Hidden states are the last block's output [batch, time, hidden_size]. Logits are computed for one window and a few
     positions at a time, never for all. `on_window` is called after each window. The `reference` has the same batches of
-    tokens; its head is applied once more for each of them.
+    tokens; its head is applied once more for each of them. Without `spans` all tokens of a window but the first are
+    predicted.
     """
     total, divergence, count = 0.0, 0.0, 0
     losses: list[float] = []
@@ -58,8 +61,12 @@ def measure_perplexity(
         for window in range(len(tokens_BT)):
             tokens_1T, hidden_1TD = tokens_BT[window : window + 1], streamed.sequences_of(hidden_BTD, window, 1)
             targets_T = tokens_1T[0, 1:].to(streamed.device)
+            first, end, counted = 0, len(targets_T), len(targets_T)
+            if spans is not None:
+                first, end = (place - 1 for place in spans.spans[len(losses)])
+                counted = spans.counted[len(losses)]
             of_window = 0.0
-            for positions in torch.arange(len(targets_T)).split(_CHUNK):
+            for positions in torch.arange(first, end).split(_CHUNK):
                 logits_PV = streamed.logits(tokens_1T, hidden_1TD, positions)[0].float()
                 loss = _loss(logits_PV, targets_T[positions])
                 total += loss
@@ -68,8 +75,8 @@ def measure_perplexity(
                     known_1TD = reference.streamed.sequences_of(reference_BTD, window, 1)
                     known_PV = reference.streamed.logits(tokens_1T, known_1TD, positions)[0].float()
                     divergence += _divergence(known_PV, logits_PV)
-            count += len(targets_T)
-            losses.append(of_window / len(targets_T))
+            count += counted
+            losses.append(of_window / counted)
             on_window()
     are_finite = all(map(math.isfinite, losses))
     return MeasuredPerplexity(

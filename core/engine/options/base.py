@@ -10,6 +10,7 @@ from core.engine.options.compensation import CompensationOptions, Refit, RefitOp
 from core.engine.options.iteration import IterationOptions, Retraining
 from core.engine.options.propagation import PropagationOptions
 from core.engine.options.sensitivity import SensitivityOptions
+from secateur_wire.job_body import VocabularyChoice
 
 
 class MethodParameters(BaseModel):
@@ -38,6 +39,11 @@ class MethodParameters(BaseModel):
     @property
     def sensitivity_options(self) -> SensitivityOptions | None:
         return self if isinstance(self, SensitivityOptions) else None
+
+    @property
+    def vocabulary_choice(self) -> VocabularyChoice | None:
+        """Return which tokens stay, where the method removes tokens."""
+        return self if isinstance(self, VocabularyChoice) else None
 
     @property
     def retraining(self) -> Retraining:

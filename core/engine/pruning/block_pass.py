@@ -11,6 +11,7 @@ from torch import Tensor
 
 from core.counting import counting
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry
+from core.engine.datasets.window_spans import WindowSpans
 from core.engine.evaluation.bits_per_byte import bits_ratio_stderr
 from core.engine.evaluation.perplexity import MeasuredPerplexity, Reference, measure_perplexity
 from core.engine.evaluation.perplexity_ratio import ratio_stderr
@@ -54,7 +55,8 @@ class BlockPass:
     """Token streams of a pass over the blocks, the folder it resumes from, and its measurements.
 
     There is a stream of `calibration`, one of each of `evaluations`, all token ids [sequences, time], and one of a few
-    more tokens for the verification of the saved model. `work` is this attempt's folder, `previous` those of earlier
+    more tokens for the verification of the saved model. `spans` are the predicted tokens of evaluations in which not
+    all are. `work` is this attempt's folder, `previous` those of earlier
     attempts, the newest first. Evaluations with a known perplexity of the dense model (`dense_perplexity`) skip that
     model. `stored` is the folder in the dtypes in which the pruned model is saved, and so measured (None: in its own).
     """
@@ -73,6 +75,7 @@ class BlockPass:
         progress: Progress | None = None,
         dense_perplexity: Mapping[str, MeasuredPerplexity] | None = None,
         stored: ModelFolder | None = None,
+        spans: Mapping[str, WindowSpans] | None = None,
     ) -> None:
         self.folder = folder
         self.stored_folder = stored or folder
@@ -80,6 +83,7 @@ class BlockPass:
         self.notes: list[str] = []
         self.evaluations = list(evaluations)
         self.evaluation_tokens = list(evaluations.values())
+        self._spans = [(spans or {}).get(name) for name in evaluations]
         self.calibration_tokens = calibration
         self.probe = verification_tokens(folder.description)
         tokens = {"verification": self.probe}
@@ -233,9 +237,11 @@ class BlockPass:
     ) -> list[MeasuredPerplexity]:
         """Return the perplexity of each stream after all blocks; then the share `end` of the work is done.
 
-        Predictions are compared with those of the stream's reference, if it has one.
+        Predictions are compared with those of the stream's reference, if it has one. Streams of evaluations with spans
+        are complete and in the order of the evaluations.
         """
         streams = list(streams)
+        spans = self._spans if any(self._spans) else [None] * len(streams)
         if not streams:
             return []
         self.progress.begin_part(self._evaluated, end, of_loops=True)
@@ -248,8 +254,9 @@ class BlockPass:
                     islice(pairs(stream), self.measured_batches),
                     on_window=lambda: count(next(windows)),
                     reference=reference,
+                    spans=of_stream,
                 )
-                for stream, reference in zip_longest(streams, references)
+                for (stream, of_stream), reference in zip_longest(zip(streams, spans, strict=True), references)
             ]
 
     def rounded_perplexities(

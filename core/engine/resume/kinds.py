@@ -49,6 +49,9 @@ CURVES = Kind("curves")
 LATENCY = Kind("latency")
 """Sparsity at which a model reaches the requested latency."""
 
+VOCABULARY = Kind("vocabulary", consequence="the tokens that stay are chosen anew")
+"""Tokens that stay of a vocabulary."""
+
 TEXT = Kind("text", consequence="the text is written anew")
 """Batches of the text that a model writes, and the states of the random numbers after them."""
 

@@ -24,14 +24,14 @@ def aligned_request(
     `round_to` stays unset if no aligned widths are close enough to the request. Raises the kind of InvalidRequest that
     names the fault.
     """
-    request = _resolved(description, unresolved)
+    request = resolve_any(description, unresolved)
     if not request.leaves_alignment_open:
         return request
     widths = sorted({each for export in exports for each in _widths(export)}, reverse=True)
     for width in widths:
         try:
             parameters = {**unresolved.parameters, "round_to": width}
-            aligned = _resolved(description, replace(unresolved, parameters=parameters))
+            aligned = resolve_any(description, replace(unresolved, parameters=parameters))
         except (InvalidSparsity, InvalidTarget):
             continue
         if width == widths[-1] or _cost(description, aligned) < _LARGEST_COST:
@@ -39,7 +39,8 @@ def aligned_request(
     return request
 
 
-def _resolved(description: Description, request: UnresolvedRequest) -> ResolvedRequest:
+def resolve_any(description: Description, request: UnresolvedRequest) -> ResolvedRequest:
+    """Return the request checked against a model, with or without a target; raises as `resolve_request` does."""
     if request.target is None:
         return resolve_request(description, request)
     return resolve_target(description, request, request.target)

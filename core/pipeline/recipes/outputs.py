@@ -11,12 +11,14 @@ from core.pipeline.recipes.request import ResolvedRequest
 from secateur_wire.errors import InvalidRequest
 
 
-def resolve_output(output: Output, description: Description, request: ResolvedRequest) -> Output:
+def resolve_output(
+    output: Output, description: Description, request: ResolvedRequest, *, loses_tokens: bool = False
+) -> Output:
     """Return the output with its form's defaults; raises InvalidRequest if it does not fit the form or the model."""
     _check_exports(output, description, request)
     exporter = OFFERED[output.format]
     as_it_is = exporter.written == "first" and not output.exports and output.dtype in ("keep", description.dtype)
-    if as_it_is and get_method(request.method).only_stores:
+    if as_it_is and not loses_tokens and get_method(request.method).only_stores:
         raise InvalidRequest(
             f"output: {request.method} prunes nothing, and the output asks for the model as it is: add output.exports, "
             'for example [{"format": "gguf", "types": ["Q8_0"]}], or a narrower output.dtype',

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Self
 
-from pydantic import BaseModel, JsonValue, SerializeAsAny, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, Field, JsonValue, SerializeAsAny, ValidationError, ValidationInfo, field_validator
 
 from core.engine.cuts.removal import Removal
 from core.engine.options.base import MethodParameters
@@ -12,7 +12,7 @@ from core.methods.registry import get_method, parse_parameters
 from core.pipeline.recipes.parts import Output
 from core.pipeline.recipes.request import ResolvedRequest
 from core.validation import invalid_request
-from secateur_wire.job_body import Calibration, Evaluation, Gates, Target
+from secateur_wire.job_body import Calibration, Evaluation, Gates, Target, Vocabulary, VocabularyChoice
 
 
 class Recipe(BaseModel, frozen=True):
@@ -29,6 +29,7 @@ class Recipe(BaseModel, frozen=True):
     target: Target | None = None
     parameters: SerializeAsAny[MethodParameters]
     calibration: Calibration | None
+    vocabulary: Vocabulary | None = Field(None, exclude_if=lambda vocabulary: vocabulary is None)
     evaluation: Evaluation
     recovery: Recovery | None = None
     gates: Gates
@@ -74,6 +75,11 @@ class Recipe(BaseModel, frozen=True):
     def removal(self) -> Removal | None:
         """Return the kind of removal, None where nothing is pruned."""
         return self.request.removal
+
+    @property
+    def vocabulary_choice(self) -> VocabularyChoice | None:
+        """Return which tokens stay: as the method's parameters or the body's field say; None where all do."""
+        return self.vocabulary or self.parameters.vocabulary_choice
 
     @property
     def shrinks(self) -> bool:

@@ -1,11 +1,13 @@
 """Checks that a request fits a model; they are made before a job is queued, not hours into it."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from core.engine.architectures.describe import Description
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.cuts.cut import Cut
+from core.engine.cuts.removal import Removal
 from core.engine.options.base import MethodParameters
 from core.engine.options.patterns import UNSTRUCTURED, Pattern, PatternFamily, parse_pattern, resolve_sparsity
 from core.engine.options.sensitivity import SensitivityOptions
@@ -22,6 +24,8 @@ from secateur_wire.errors import (
 
 _NO_PATTERN: Final = UNSTRUCTURED.text
 """Pattern in the recipes of methods that prune nothing."""
+_AMOUNT_TOLERANCE: Final = 1e-6
+"""Tolerance between a sparsity and the one that parameters mean; a job's recipe has both."""
 
 
 def resolve_request(description: Description, request: UnresolvedRequest) -> ResolvedRequest:
@@ -43,18 +47,44 @@ def resolve_request(description: Description, request: UnresolvedRequest) -> Res
     if not info.prunes:
         return _without_target(description, request)
     parsed = _parse_offered_pattern(method, request.pattern)
-    resolved = resolve_sparsity(parsed, request.sparsity)
     if parsed.is_n_m:
         parameters = _with_uniform_allocation(method, parsed.text, parameters)
-    checked = parse_parameters(method, parameters, parsed.text)
     removal = info.variant(parsed.text).removal
     assert removal is not None
+    if not _is_open(removal, request.sparsity):
+        resolve_sparsity(parsed, request.sparsity)
+    checked = parse_parameters(method, parameters, parsed.text)
     if removal.offer is not None:
         _require_offered(description, method, removal.offer, f"cannot lose {removal.offer}")
     if request.is_calibrated:
         checked = checked.with_refit()
-    removal.check(Cut(description, checked, resolved, parsed, layout, request.at_least))
+    cut = Cut(description, checked, request.sparsity or 0.0, parsed, layout, request.at_least)
+    resolved = _amount(removal, cut, request.sparsity)
+    removal.check(replace(cut, sparsity=resolved or 0.0))
     return ResolvedRequest(method, parsed.text, resolved, checked, layout, request.at_least)
+
+
+def _is_open(removal: Removal, sparsity: float | None) -> bool:
+    """Return whether a request may leave out how much goes."""
+    return removal.reads_texts and sparsity is None
+
+
+def _amount(removal: Removal, cut: Cut, sparsity: float | None) -> float | None:
+    """Return the share that goes: the sparsity, or what the options say; None where the texts decide.
+
+    Raises InvalidSparsity where both say it, and differ.
+    """
+    by_options = removal.sparsity_of(cut)
+    if _is_open(removal, sparsity):
+        return by_options
+    given = resolve_sparsity(cut.pattern, sparsity)
+    if by_options is not None and abs(given - by_options) > _AMOUNT_TOLERANCE:
+        raise InvalidSparsity(
+            f"sparsity {given:g} and parameters both say how much goes, and the parameters mean {by_options:.6g}: "
+            "leave one of them out",
+            param="sparsity",
+        )
+    return given
 
 
 def check_without_model(request: UnresolvedRequest) -> str:
@@ -68,7 +98,8 @@ def check_without_model(request: UnresolvedRequest) -> str:
         parse_parameters(method, request.parameters)
         return _NO_PATTERN
     parsed = _parse_offered_pattern(method, request.pattern)
-    if request.target is None:
+    removal = get_method(method).variant(parsed.text).removal
+    if request.target is None and not (removal and _is_open(removal, request.sparsity)):
         resolve_sparsity(parsed, request.sparsity)
     parse_parameters(method, request.parameters, parsed.text)
     return parsed.text

@@ -21,6 +21,9 @@ from secateur_wire.reports import Generation
 SHAPE_CHART = "layers.svg"
 """File of an artifact with a picture of what each layer of a smaller model keeps."""
 
+VOCABULARY_CHART = "vocabulary.svg"
+"""File of an artifact with a picture of how much of the texts each number of tokens covers."""
+
 CARDS: Final[Mapping[str, CardParts]] = {"language-model": LanguageCard(), "image-classification": ClassifierCard()}
 """Sections of the card that depend on the model's task, by task."""
 
@@ -53,6 +56,7 @@ def model_card(recipe: Recipe, report: Report, source: SourceFacts = NO_FACTS) -
         ),
         "",
         *([f"![What each layer keeps]({SHAPE_CHART})", ""] if unit_rows(report.layers) else []),
+        *_vocabulary(report),
         *(parts.recovery(recovery, has_zeros=not recipe.shrinks) if recovery else []),
         f"| | {' | '.join(names)} |",
         "|---|---|---|",
@@ -88,6 +92,27 @@ def model_card(recipe: Recipe, report: Report, source: SourceFacts = NO_FACTS) -
         *_generations(report.generations, names),
     ]
     return "\n".join(lines)
+
+
+def _vocabulary(report: Report) -> list[str]:
+    """Return the section on the tokens that are left; empty where none went."""
+    vocabulary = report.vocabulary
+    if vocabulary is None:
+        return []
+    lines = [
+        f"Vocabulary: {vocabulary.words} Text that needs no other tokens is tokenized as before, with new ids.",
+        "",
+        f"![Share of the texts' tokens by the number of kept tokens]({VOCABULARY_CHART})",
+        "",
+    ]
+    rows = [
+        f"| {plain(each.word)} | {plain(name)} | {each.count:,} | {each.dense} | {each.pruned} |"
+        for name, text in vocabulary.texts.items()
+        for each in text.words
+    ]
+    if rows:
+        lines += ["| longer word | text | times | tokens before | tokens |", "|---|---|---|---|---|", *rows, ""]
+    return lines
 
 
 def _verdict(recipe: Recipe, metrics: Metrics) -> list[str]:

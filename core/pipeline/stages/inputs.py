@@ -1,11 +1,12 @@
 """Inputs of stages on language models: models, and token ids to calibrate, train and measure on."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from core.engine.datasets.paired_windows import paired_set
 from core.engine.datasets.text_files import read_documents
 from core.engine.datasets.token_windows import (
     EvaluationSet,
@@ -15,11 +16,17 @@ from core.engine.datasets.token_windows import (
     starts_with_bos,
     training_windows,
 )
+from core.engine.datasets.window_spans import WindowSpans
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.recovery.request import Recovery, most_sequences, own_sequences
 from core.pipeline.messages import LanguageSpec, ModelPlace, TextSource
 from secateur_wire.base import JsonObject
 from secateur_wire.job_body import Evaluation
+
+_SAME_SPANS = (
+    "the dense model reads each window's text in its own tokens; a window ends where a token of both models ends, and "
+    "perplexities are per token of the dense model"
+)
 
 
 def open_place(place: ModelPlace) -> ModelFolder:
@@ -31,17 +38,23 @@ def open_place(place: ModelPlace) -> ModelFolder:
 class TokenSets:
     """Texts of a job: token ids of the calibration [samples, time] or None, and each evaluation set.
 
-    `bos` is True if the tokenizer begins each window with its own token; None if no text is read.
+    `bos` is True if the tokenizer begins each window with its own token; None if no text is read. `dense_sets` are the
+    same spans of the evaluation texts for the dense model, which is the same set where both have one tokenizer.
     """
 
     calibration: Tensor | None
     evaluation_sets: dict[str, EvaluationSet]
     bos: bool | None
+    dense_sets: dict[str, EvaluationSet] = field(default_factory=dict)
 
     @property
     def evaluations(self) -> dict[str, Tensor]:
         """Return the token ids [windows, time] of each evaluation set."""
-        return {name: each.windows for name, each in self.evaluation_sets.items()}
+        return windows_of(self.evaluation_sets)
+
+    @property
+    def _has_two_tokenizers(self) -> bool:
+        return any(self.evaluation_sets[name] is not each for name, each in self.dense_sets.items())
 
     @property
     def notes(self) -> list[str]:
@@ -59,6 +72,7 @@ class TokenSets:
             "calibration": None if self.calibration is None else list(self.calibration.shape),
             "evaluation": {name: list(tokens_NT.shape) for name, tokens_NT in self.evaluations.items()},
             "windows": "non-overlapping; calibration shuffled by seed, evaluation evenly spaced over the text",
+            **({"compared": _SAME_SPANS} if self._has_two_tokenizers else {}),
             "bos_begins_each_window": self.bos,
         }
 
@@ -69,8 +83,45 @@ def token_sets(spec: LanguageSpec, folder: ModelFolder) -> TokenSets:
         return TokenSets(None, {}, None)
     tokenizer = folder.tokenizer()
     calibration = calibration_set(spec, tokenizer)
-    evaluations = evaluation_sets(spec.recipe.evaluation, spec.evaluation, tokenizer)
-    return TokenSets(calibration, evaluations, starts_with_bos(tokenizer))
+    dense, evaluations = compared_sets(spec, tokenizer)
+    return TokenSets(calibration, evaluations, starts_with_bos(tokenizer), dense)
+
+
+def compared_sets(
+    spec: LanguageSpec, tokenizer: PreTrainedTokenizerBase
+) -> tuple[dict[str, EvaluationSet], dict[str, EvaluationSet]]:
+    """Return the windows of each evaluation text for the dense model, and for the one with this tokenizer.
+
+    Both are the same object where the vocabulary is whole. Otherwise their windows are the same spans of the text.
+    """
+    evaluation = spec.recipe.evaluation
+    if spec.reduced is None:
+        sets = evaluation_sets(evaluation, spec.evaluation, tokenizer)
+        return sets, sets
+    assert evaluation.sequence_length is not None
+    dense = open_place(spec.model).tokenizer()
+    pairs = {
+        source.name: paired_set(
+            read_documents(source.path, source.format, source.text_field),
+            dense,
+            tokenizer,
+            samples=evaluation.samples,
+            length=evaluation.sequence_length,
+            name=source.name,
+        )
+        for source in spec.evaluation
+    }
+    return {name: each.dense for name, each in pairs.items()}, {name: each.new for name, each in pairs.items()}
+
+
+def windows_of(sets: Mapping[str, EvaluationSet]) -> dict[str, Tensor]:
+    """Return the token ids [windows, time] of each set."""
+    return {name: each.windows for name, each in sets.items()}
+
+
+def spans_of(sets: Mapping[str, EvaluationSet]) -> dict[str, WindowSpans]:
+    """Return the predicted tokens of the sets in which not all are."""
+    return {name: each.spans for name, each in sets.items() if each.spans is not None}
 
 
 def calibration_set(spec: LanguageSpec, tokenizer: PreTrainedTokenizerBase) -> Tensor | None:

@@ -10,7 +10,7 @@ from typing import ClassVar, Protocol, TypeVar
 from core.pipeline.messages import JobSpec, LanguageSpec, PruneOutput, Spec, TaskOutput
 from core.pipeline.reports.report import LatencySearch, Report
 from secateur_wire.errors import OutOfMemory, SecateurError
-from secateur_wire.metrics import Metrics
+from secateur_wire.metrics import Metrics, VocabularySize
 from secateur_wire.states import Stage as ShownStage
 
 Output = TypeVar("Output", bound=TaskOutput)
@@ -76,6 +76,9 @@ class RunningJob:
         """
         before = self.report
         self.metrics, self.report, self.expected = output.metrics, output.report, output.expected
+        if (vocabulary := before.vocabulary) is not None:
+            self.report.vocabulary = vocabulary
+            self.metrics.vocabulary = VocabularySize(dense=vocabulary.before, pruned=vocabulary.kept)
         if before.notes:
             self.report.notes = [*before.notes, *self.report.notes]
         for process, peak in before.peak_memory_of_other_processes.items():

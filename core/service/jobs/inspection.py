@@ -10,6 +10,7 @@ from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.sizes import expected_size
 from core.pipeline.recipes.validation import resolve_request
+from core.pipeline.recipes.vocabulary import recipe_beside, without_tokens
 from core.service.jobs.estimates.history import estimate_that_fits
 from core.service.jobs.queue_names import require_queue
 from core.service.jobs.resolution.context import RequestContext
@@ -62,8 +63,12 @@ def _artifact(description: Description, job: Recipe) -> ExpectedArtifact | None:
     has_known_size = OFFERED[job.output.format].has_known_size
     if job.sparsity is None or not get_method(job.method).prunes or not has_known_size:
         return None
-    stored = stored_as(description, job.output.dtype)
-    parameters, size = expected_size(stored, job.request, job.output.format)
+    reduced = without_tokens(description, job.vocabulary)
+    if job.vocabulary is not None:
+        if reduced is description:  # the texts decide
+            return None
+        job = recipe_beside(job, description, reduced)
+    parameters, size = expected_size(stored_as(reduced, job.output.dtype), job.request, job.output.format)
     return ExpectedArtifact(parameters=parameters, bytes=size)
 
 
@@ -72,7 +77,10 @@ def _fits(description: Description, pattern: str | None = None, sparsity: float 
 
     def reason(method: str) -> str | None:
         try:
+            removal = METHODS[method].variant(pattern).removal
             target = (pattern, sparsity) if METHODS[method].prunes else (UNSTRUCTURED.text, None)
+            if removal is not None and removal.reads_texts:
+                target = pattern, None
             resolve_request(description, UnresolvedRequest(method, *target))
         except SecateurError as error:
             return error.message

@@ -9,7 +9,7 @@ from core.engine.recovery.request import Recovery
 from core.pipeline.recipes.parts import Output
 from secateur_wire import job_body as wire
 from secateur_wire import jobs
-from secateur_wire.job_body import Calibration, Evaluation, Gates, Reference, Target
+from secateur_wire.job_body import Calibration, Evaluation, Gates, Reference, Target, Vocabulary
 from secateur_wire.jobs import JobState
 from secateur_wire.metrics import Metrics
 from secateur_wire.requests import inherited
@@ -43,6 +43,7 @@ class Job(JobState[dict[str, Any]]):
     target: Target | None
     parameters: dict[str, Any]
     calibration: Calibration | None
+    vocabulary: Vocabulary | None = Field(None, exclude_if=lambda vocabulary: vocabulary is None)
     evaluation: Evaluation
     recovery: Recovery | None
     gates: Gates

@@ -128,6 +128,8 @@ def report(job_id: JobArgument, as_json: JsonOption = False) -> None:
         rows = [[_cell(layer.get(name)) for name in headers] for layer in job_report.layers]
         numeric = [index for index, name in enumerate(headers) if isinstance(job_report.layers[0][name], int | float)]
         print_table([name.replace("_", " ") for name in headers], rows, numbers=numeric)
+    if job_report.vocabulary is not None:
+        say(job_report.vocabulary.words)
     for each in job_report.generations:
         texts = (("prompt", each.prompt), ("dense", each.dense), ("pruned", each.pruned))
         print_pairs([(name, None if text is None else printable(text)) for name, text in texts])

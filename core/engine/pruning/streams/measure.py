@@ -3,7 +3,7 @@
 Perplexity comes from streamed hidden states; the logits are the saved model's expected ones for a few tokens.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from core.engine.architectures.description import ModelDescription
+from core.engine.datasets.window_spans import WindowSpans
 from core.engine.evaluation.perplexity import measure_perplexity
 from core.engine.models.folder import ModelFolder
 from core.engine.models.precision import fast_arithmetic
@@ -45,12 +46,13 @@ def measure(
     dtype: torch.dtype | None = None,
     micro_batch: int | None = None,
     activation_budget_bytes: int,
+    spans: Mapping[str, WindowSpans | None] | None = None,
 ) -> Measured:
     """Measure perplexity and verification logits on token ids [sequences, time], block by block, as a pass does.
 
     `dtype`, of the forwards, and `micro_batch` are those of the pass with which the result is compared; without a dtype
-    it is the folder's own. `work` is a folder for activations beyond the
-    budget.
+    it is the folder's own. `work` is a folder for activations beyond the budget. `spans` are the predicted tokens of
+    evaluations in which not all are.
     """
     work.mkdir(parents=True, exist_ok=True)
     with fast_arithmetic(device):
@@ -72,7 +74,10 @@ def measure(
                 each.advance(block, index)
         verification = work / "verification.safetensors"
         write_verification(streamed, probe, verification)
-        measured = {name: measure_perplexity(streamed, pairs(each)) for name, each in texts.items()}
+        measured = {
+            name: measure_perplexity(streamed, pairs(each), spans=(spans or {}).get(name))
+            for name, each in texts.items()
+        }
         return Measured(
             {name: each.value for name, each in measured.items()},
             {name: each.window_losses for name, each in measured.items()},

@@ -8,7 +8,7 @@ from secateur_wire.reports import Generation
 
 
 class GenerateSpec(DeviceSpec, Spec):
-    """Spec of continuing prompts by `tokens` new tokens, greedily, with each of `models`, which share a tokenizer."""
+    """Spec of continuing prompts by `tokens` new tokens, greedily, with each of `models`."""
 
     task: Literal["generate"] = "generate"
     models: dict[str, ModelPlace]

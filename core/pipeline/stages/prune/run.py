@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from core.engine.architectures.description import ModelDescription
 from core.engine.cuts.report import unit_rows
@@ -18,6 +17,7 @@ from core.engine.models.casting import cast_figures, folder_as_stored
 from core.engine.models.folder import ModelFolder
 from core.engine.pruning.micro_batches import run_within_memory
 from core.engine.pruning.results import PerplexityPair, PruneResult
+from core.engine.pruning.streams.measure import measure
 from core.engine.removals.run import LanguagePass
 from core.engine.resume.fingerprint import tensors_sha256
 from core.pipeline.dense_measurements import dense_figures, releases
@@ -27,7 +27,7 @@ from core.pipeline.reports.alternatives import alternatives_measured_in
 from core.pipeline.reports.dense_figures import Facts
 from core.pipeline.reports.model_card import SHAPE_CHART
 from core.pipeline.reports.report import EngineSettings, PeakMemory, Report, Rounded, Rounding
-from core.pipeline.stages.inputs import TokenSets, open_place, token_sets
+from core.pipeline.stages.inputs import TokenSets, open_place, spans_of, token_sets, windows_of
 from core.pipeline.stages.prune.spec import PruneSpec
 from core.pipeline.stages.report import described_texts, reported_model, versions
 from core.pipeline.stages.run import StageContext
@@ -42,17 +42,25 @@ def run(spec: PruneSpec, context: StageContext) -> PruneOutput:
     """
     progress, device = context.progress, context.device
     progress.stage("open")
-    folder = open_place(spec.model)
+    folder = open_place(spec.source)
+    given = folder if spec.reduced is None else open_place(spec.model)
     recipe, tokens = spec.recipe, token_sets(spec, folder)
     stored = folder_as_stored(folder, recipe.output.dtype)
     rounding = None if stored is folder else cast_figures(stored, recipe.output.dtype, progress)
     dense = dense_figures(spec, progress)
-    facts = _dense_facts(spec, folder, tokens.evaluations, device)
+    facts = _dense_facts(spec, given, tokens.dense_sets, device)
     known = {
         name: MeasuredPerplexity(taken.values["perplexity"], taken.window_losses)
         for name in facts
         if (taken := dense.reuse("perplexity", name, facts[name]))
     }
+    if spec.reduced is not None:
+        unknown = {name: each for name, each in tokens.dense_sets.items() if name not in known}
+        measured = _measured_dense(spec, given, unknown, device)
+        for name, each in measured.items():
+            values = {"perplexity": each.value}
+            dense.add("perplexity", name, facts[name], values, window_losses=each.window_losses)
+        known |= measured
 
     walk, result = run_within_memory(
         lambda: walk_for(
@@ -63,11 +71,12 @@ def run(spec: PruneSpec, context: StageContext) -> PruneOutput:
             evaluations=tokens.evaluations,
             work=spec.work,
             previous=spec.previous,
-            revision=spec.model.revision,
+            revision=spec.source.revision,
             activation_budget_bytes=spec.activation_budget_bytes,
             progress=_PruningProgress(progress, is_last=recipe.recovery is None),
             dense_perplexity=known,
             stored=stored,
+            spans=spans_of(tokens.evaluation_sets),
         ),
         lambda walk: walk.run(),
     )
@@ -79,13 +88,13 @@ def run(spec: PruneSpec, context: StageContext) -> PruneOutput:
     artifact_bytes = write_checkpoint(
         result.files,
         result.unchanged,
-        spec.model.path,
+        spec.source.path,
         spec.pruned,
         config=result.config,
         discovered=folder.description.discovered,
     )
-    metrics = _metrics(folder.description, result, tokens, artifact_bytes)
-    report = _report(spec, walk, result, tokens, peak)
+    metrics = _metrics(given.description, folder.description, result, tokens, artifact_bytes)
+    report = _report(spec, walk, given.description, result, tokens, peak)
     if rounding is not None:
         perplexity = {
             name: Rounded.of(pair.dense, pair.rounded, pair.rounded_divergence)
@@ -94,7 +103,7 @@ def run(spec: PruneSpec, context: StageContext) -> PruneOutput:
         report.rounding = Rounding(**asdict(rounding), perplexity=perplexity)
         report.note(report.rounding.words)
     metrics.peak_memory_bytes = peak.of_model
-    if alternatives := alternatives_measured_in(folder.description, recipe, report.rounding):
+    if alternatives := alternatives_measured_in(given.description, recipe, report.rounding):
         metrics.alternatives = alternatives
     dense.write_to(report)
     _draw_shapes(report, spec)
@@ -102,37 +111,62 @@ def run(spec: PruneSpec, context: StageContext) -> PruneOutput:
 
 
 def _dense_facts(
-    spec: PruneSpec, folder: ModelFolder, tokens: Mapping[str, Tensor], device: torch.device
+    spec: PruneSpec, folder: ModelFolder, sets: Mapping[str, EvaluationSet], device: torch.device
 ) -> dict[str, Facts]:
-    """Return the facts of the dense perplexity on each evaluation set; `tokens` are ids [windows, time]."""
+    """Return the facts of the dense perplexity on each evaluation set."""
     hashes = {text.name: text.sha256 for text in spec.evaluation}
     return {
         name: {
             "model": spec.model.revision,
             "dataset": hashes[name],
-            "tokens": tensors_sha256(tokens_NT),
-            "samples": tokens_NT.shape[0],
-            "sequence_length": tokens_NT.shape[1],
+            "tokens": tensors_sha256(each.windows),
+            "samples": each.windows.shape[0],
+            "sequence_length": each.windows.shape[1],
             "dtype": folder.description.dtype,
             "device": device.type,
+            **({} if each.spans is None else {"predicted": str(list(each.spans.spans))}),
             **releases(),
         }
-        for name, tokens_NT in tokens.items()
+        for name, each in sets.items()
     }
 
 
-def _metrics(description: ModelDescription, result: PruneResult, tokens: TokenSets, artifact_bytes: int) -> Metrics:
-    """Return the metrics of a pass."""
+def _measured_dense(
+    spec: PruneSpec, folder: ModelFolder, sets: Mapping[str, EvaluationSet], device: torch.device
+) -> dict[str, MeasuredPerplexity]:
+    """Return the perplexity of the dense model, whose tokens are not those of the model that is pruned."""
+    if not sets:
+        return {}
+    measured = measure(
+        folder,
+        windows_of(sets),
+        work=spec.work / "dense-evaluation",
+        device=device,
+        activation_budget_bytes=spec.activation_budget_bytes,
+        spans=spans_of(sets),
+    )
+    return {
+        name: MeasuredPerplexity(value, measured.window_losses[name]) for name, value in measured.perplexity.items()
+    }
+
+
+def _metrics(
+    dense: ModelDescription, source: ModelDescription, result: PruneResult, tokens: TokenSets, artifact_bytes: int
+) -> Metrics:
+    """Return the metrics of a pass over `source`: the dense model, or what is left of it without some tokens."""
+    left = source.parameters - result.removed
     return Metrics(
-        perplexity={name: _perplexity(pair, tokens.evaluation_sets[name]) for name, pair in result.perplexity.items()},
-        sparsity=Sparsity(prunable=result.removed / result.prunable, model=result.removed / description.parameters),
-        parameters=Parameters(dense=description.parameters, nonzero=description.parameters - result.removed),
-        bytes=Sizes(dense=description.bytes, artifact=artifact_bytes),
+        perplexity={name: _perplexity(pair, tokens.dense_sets[name]) for name, pair in result.perplexity.items()},
+        sparsity=Sparsity(
+            prunable=result.removed / result.prunable, model=(dense.parameters - left) / dense.parameters
+        ),
+        parameters=Parameters(dense=dense.parameters, nonzero=left),
+        bytes=Sizes(dense=dense.bytes, artifact=artifact_bytes),
     )
 
 
 def _perplexity(pair: PerplexityPair, text: EvaluationSet) -> Perplexity:
-    """Return the perplexity and the bits per byte on a text."""
+    """Return the perplexity and the bits per byte on a text, by the windows of the dense model."""
     figures = Perplexity(
         dense=pair.dense,
         pruned=pair.pruned,
@@ -147,13 +181,18 @@ def _perplexity(pair: PerplexityPair, text: EvaluationSet) -> Perplexity:
 
 
 def _report(
-    spec: PruneSpec, walk: LanguagePass[Any], result: PruneResult, tokens: TokenSets, peak: PeakMemory
+    spec: PruneSpec,
+    walk: LanguagePass[Any],
+    dense: ModelDescription,
+    result: PruneResult,
+    tokens: TokenSets,
+    peak: PeakMemory,
 ) -> Report:
     """Return the report of a pass."""
     return Report(
         job=spec.job,
         attempt=spec.attempt,
-        model=reported_model(spec.model, walk.folder.description),
+        model=reported_model(spec.model, dense),
         layers=[asdict(row) for row in result.layers],
         layer_sparsities=list(result.sparsities),
         texts=described_texts(spec),

@@ -20,7 +20,14 @@ from core.engine.resume.fingerprint import versions
 from core.methods.registry import get_method
 from core.pipeline.messages import LanguageSpec, ModelSource
 from core.pipeline.reports.report import RecoveryReport
-from core.pipeline.stages.inputs import evaluation_sets, open_place, recovery_set, training_set
+from core.pipeline.stages.inputs import (
+    compared_sets,
+    open_place,
+    recovery_set,
+    spans_of,
+    training_set,
+    windows_of,
+)
 from core.pipeline.stages.recover.spec import RecoverSpec, RecoveryOutput
 from core.pipeline.stages.report import described_source, loss_curve, loss_stride, mean_loss
 from core.pipeline.stages.run import StageContext
@@ -48,7 +55,7 @@ def run(spec: RecoverSpec, context: StageContext) -> RecoveryOutput:
         windows_NT = torch.cat([source.windows_NT for source in sources])
     else:
         windows_NT = recovery_set(spec, recovery, tokenizer)
-    sets = evaluation_sets(spec.recipe.evaluation, spec.evaluation, tokenizer)
+    _, sets = compared_sets(spec, tokenizer)
     selection = LayerSelection(include_lm_head=not folder.description.tied_embeddings)
     linears = [each for each in prunable_linears(folder.description, selection) if each.experts is None]
     recovered = recover(
@@ -76,12 +83,13 @@ def run(spec: RecoverSpec, context: StageContext) -> RecoveryOutput:
     propagation = spec.recipe.parameters.propagation_options
     measured = measure(
         open_place(spec.artifact_place),
-        {name: each.windows for name, each in sets.items()},
+        windows_of(sets),
         work=spec.work / "measuring",
         device=device,
-        dtype=DTYPES[open_place(spec.model).description.dtype],
+        dtype=DTYPES[open_place(spec.source).description.dtype],
         micro_batch=None if propagation is None else propagation.micro_batch,
         activation_budget_bytes=spec.activation_budget_bytes,
+        spans=spans_of(sets),
     )
     return RecoveryOutput(
         perplexity=measured.perplexity,
@@ -117,7 +125,7 @@ def _stage_sources(
             )
         holdout = min(HOLDOUT_SEQUENCES, max(1, len(windows_NT) // 5))
         sources.append(Source(text.name, stage_number, windows_NT[holdout:], windows_NT[:holdout], 0.0))
-    reference = spec.model if get_method(spec.recipe.method).prunes else spec.teacher
+    reference = spec.source if get_method(spec.recipe.method).prunes else spec.teacher
     if reference is None:
         return sources
     dense = measure(

@@ -73,14 +73,18 @@ def add_recovery(metrics: Metrics, report: Report, recovered: RecoveryOutput) ->
             figures.bits_per_byte = bits_per_byte(figures, tokens=bits.tokens, text_bytes=bits.bytes, stderr=stderr)
     rows: list[dict[str, Any]] = report.layers
     if recovered.zeros and "zeros" in rows[0]:  # otherwise groups were removed, and no zeros had to stay
+        before = sum(row["zeros"] for row in rows)
         for row in rows:
             row["zeros"] = recovered.zeros[row["name"]][1]
             row["sparsity"] = row["zeros"] / (row["out_features"] * row["in_features"])
-        assert metrics.parameters is not None and metrics.parameters.dense is not None
-        zeros, parameters = sum(row["zeros"] for row in rows), metrics.parameters.dense
+        assert metrics.parameters is not None
+        parameters, nonzero = metrics.parameters.dense, metrics.parameters.nonzero
+        assert parameters is not None and nonzero is not None
+        zeros = sum(row["zeros"] for row in rows)
+        nonzero += before - zeros
         prunable = sum(row["out_features"] * row["in_features"] for row in rows)
-        metrics.sparsity = Sparsity(prunable=zeros / prunable, model=zeros / parameters)
-        metrics.parameters = Parameters(dense=parameters, nonzero=parameters - zeros)
+        metrics.sparsity = Sparsity(prunable=zeros / prunable, model=(parameters - nonzero) / parameters)
+        metrics.parameters = Parameters(dense=parameters, nonzero=nonzero)
     report.recovery = recovered.recovery
     if recovered.peak_memory is not None:
         metrics.peak_memory_bytes = max(metrics.peak_memory_bytes or 0, recovered.peak_memory.of_model)

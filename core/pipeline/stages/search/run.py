@@ -116,7 +116,7 @@ def search_model(spec: SearchSpec, device: torch.device, on_step: Callable[[Time
     A result that an earlier attempt saved under the same circumstances is returned without a search. Raises the errors
     of `search`, and OutOfMemory if the dense and the pruned model do not both fit.
     """
-    folder, recipe = open_place(spec.model), spec.recipe
+    folder, recipe = open_place(spec.source), spec.recipe
     removal, sequence_length = recipe.removal, recipe.timed_length
     assert recipe.target is not None and recipe.target.latency_ratio is not None and removal is not None
     dtype = DTYPES[stored_as(folder.description, recipe.output.dtype).dtype]
@@ -126,7 +126,7 @@ def search_model(spec: SearchSpec, device: torch.device, on_step: Callable[[Time
         "parameters": recipe.parameters.model_dump(mode="json"),
         "latency_ratio": target_ratio,
         "sequence_length": sequence_length,
-        **model_facts(folder, spec.model.revision, {}),
+        **model_facts(folder, spec.source.revision, {}),
     }
     same = fingerprint("search", facts, Runtime.of(device, dtype))
     store = ResumeStore(spec.work, same, spec.previous)
@@ -135,7 +135,8 @@ def search_model(spec: SearchSpec, device: torch.device, on_step: Callable[[Time
         result = LatencySearch.model_validate(saved.state)
     else:
         run = language_run(removal)
-        clock = DenseLatency(folder, sequence_length=sequence_length, device=device, other_bytes=description.bytes)
+        dense = open_place(spec.model)
+        clock = DenseLatency(dense, sequence_length=sequence_length, device=device, other_bytes=description.bytes)
 
         def time_at(sparsity: float) -> Timing:
             request = replace(recipe.request, sparsity=sparsity, at_least=False)  # one of those there are

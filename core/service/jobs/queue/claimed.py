@@ -34,8 +34,9 @@ class Claim:
     """Job that a worker has claimed. `body` is its recipe as stored in the row; the artifact's manifest repeats it.
 
     `generated` is calibration text that the model generates in addition to `calibration`. `own_text` is training text
-    that the teacher generates. `recovery` has the training texts, and is empty where nothing is trained. `images`
-    replaces all texts for an image classifier. `baseline` has figures of the dense model from earlier jobs.
+    that the teacher generates. `vocabulary` has the texts whose tokens are counted. `recovery` has the training texts,
+    and is empty where nothing is trained. `images` replaces all texts for an image classifier. `baseline` has figures
+    of the dense model from earlier jobs.
     `previous_attempts` are newest first.
     """
 
@@ -49,6 +50,7 @@ class Claim:
     calibration: TextReference | None
     generated: TextReference | None
     own_text: TextReference | None
+    vocabulary: tuple[TextReference, ...]
     evaluation: tuple[TextReference, ...]
     tasks: tuple[TaskReference, ...]
     recovery: tuple[TextReference, ...]
@@ -86,6 +88,7 @@ def claim_of(row: Row[Any]) -> Claim:
         calibration=None if calibration is None else text_references.validate_python(calibration),
         generated=None if generated is None else text_references.validate_python(generated),
         own_text=None if own_text is None else text_references.validate_python(own_text),
+        vocabulary=tuple(text_references.validate_python(source) for source in sources.get("vocabulary", ())),
         evaluation=tuple(text_references.validate_python(source) for source in sources.get("evaluation", ())),
         tasks=tuple(TaskReference.model_validate(task) for task in sources.get("tasks", ())),
         recovery=tuple(text_references.validate_python(source) for source in sources.get("recovery", ())),

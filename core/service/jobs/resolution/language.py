@@ -1,7 +1,7 @@
 """Resolution of jobs on language models: their texts and tasks, the recovery and its teacher."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from sqlalchemy import ColumnElement
@@ -26,13 +26,15 @@ from core.service.sources.hub_datasets import HubDataset
 from core.service.sources.references import FileText, HubText, SelfText, StoredText, TaskReference, TextReference
 from core.validation import nearest_hint
 from secateur_wire.errors import InvalidRequest, SecateurError, TooLittleText, UnsupportedArchitecture, UnusableDataset
-from secateur_wire.job_body import Calibration, Evaluation
+from secateur_wire.job_body import Calibration, Evaluation, VocabularyChoice
 
 _TEACHER = "recovery.teacher"
 _EVALUATION_SEED = 2**31
 """Added to the seed of generated evaluation text: calibration's seeds are smaller, so the two never share one."""
 _TRAINING_SEED = 2**32
 """Added to the seed of generated training text, for the same reason."""
+_COUNTED_LENGTH, _COUNTED_WINDOWS = 1, 1_000_000
+"""Tokens of a hub dataset that are counted, for a vocabulary: as windows of one token each."""
 _MOST_BYTES_PER_CHARACTER = 4
 _CHARACTERS_PER_TOKEN = 16
 """Characters to fetch from a hub dataset per token: English has about 4, and small vocabularies fewer."""
@@ -106,7 +108,7 @@ class _Resolution:
     def inputs(self) -> ResolvedInputs:
         body = self.body
         self._require_calibration()
-        output = resolve_output(body.output, self.description, self.request)
+        output = resolve_output(body.output, self.description, self.request, loses_tokens=self._vocabulary is not None)
         calibration, text, generated = self._calibration()
         compensation = self.request.parameters.requested_compensation
         is_single = calibration is not None and calibration.samples == 1 and not calibration.generated
@@ -123,6 +125,7 @@ class _Resolution:
             {
                 "calibration": None if text is None else text.model_dump(mode="json"),
                 "generated": None if generated is None else generated.model_dump(mode="json"),
+                "vocabulary": [each.model_dump(mode="json") for each in self._counted(text)],
                 "evaluation": [each.model_dump(mode="json") for each in texts],
                 "tasks": [
                     each.model_dump(mode="json") for each in _resolve_tasks(body.evaluation.tasks, self.context.hub)
@@ -168,6 +171,27 @@ class _Resolution:
             needs = TextNeeds("calibration", "calibration.generated", calibration.generated, length, calibration.seed)
             written = needs.refer_to_model()
         return calibration.model_copy(update={"sequence_length": length}), text, written
+
+    @property
+    def _vocabulary(self) -> VocabularyChoice | None:
+        return self.body.vocabulary or self.request.parameters.vocabulary_choice
+
+    def _counted(self, calibration: TextReference | None) -> list[TextReference]:
+        """Return the texts whose tokens are counted; none where no tokens go."""
+        vocabulary, part = self._vocabulary, "parameters" if self.body.vocabulary is None else "vocabulary"
+        if vocabulary is None:
+            return []
+        needs = TextNeeds("calibration", f"{part}.datasets", None, _COUNTED_LENGTH, 0, _COUNTED_WINDOWS)
+        texts = [] if calibration is None else [calibration]
+        for param, name in unique_names(vocabulary.datasets, f"{part}.datasets"):
+            texts.append(resolve_dataset(self.context, name, replace(needs, param=param)))
+        if not texts:
+            raise InvalidRequest(
+                'calibration is required: tokens are counted on text, for example "calibration": {"dataset": "NAME"}, '
+                f"or {part}.datasets",
+                param="calibration",
+            )
+        return texts
 
     def _evaluation(self, calibration: Calibration | None) -> tuple[Evaluation, list[TextReference]]:
         evaluation = self.body.evaluation

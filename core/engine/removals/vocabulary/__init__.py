@@ -1,0 +1,1 @@
+"""Vocabulary: a language model loses tokens, with their rows of the embedding and the head."""

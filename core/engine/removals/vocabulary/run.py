@@ -1,0 +1,16 @@
+"""Run of the removal of tokens: they went before the pass, which only measures the model and writes it."""
+
+from dataclasses import replace
+
+from core.engine.models.folder import ModelFolder
+from core.engine.pruning.layerwise.plan import LayerwisePlan
+from core.engine.removals.run import PassRequest
+from core.engine.removals.weights.options import LayerSelection
+from core.engine.removals.weights.run import WeightRun
+
+
+class VocabularyRun(WeightRun):
+    """Run over the model that lost its tokens."""
+
+    def plan(self, folder: ModelFolder, request: PassRequest) -> LayerwisePlan:
+        return super().plan(folder, replace(request, cut=replace(request.cut, options=LayerSelection(), sparsity=0.0)))

@@ -1,0 +1,38 @@
+"""Vocabulary: its description and parameters."""
+
+from core.engine.removals.vocabulary.options import VocabularyOptions
+from core.methods.cost import Cost, CostFacts
+from core.methods.method_info import MethodInfo
+from secateur_wire.methods import Needs
+
+
+class VocabularyParameters(VocabularyOptions):
+    """Parameters of `vocabulary`."""
+
+
+class VocabularyCost(Cost[VocabularyParameters]):
+    """Cost of a method that counts tokens, and runs nothing."""
+
+    def passes(self, facts: CostFacts[VocabularyParameters]) -> int:
+        return 0
+
+
+INFO = MethodInfo(
+    id="vocabulary",
+    rank=135,
+    title="Vocabulary",
+    summary="Removes tokens that the texts do not use, with their rows of the embedding and the head.",
+    description="Removes tokens that the calibration text, and further texts, do not use. Text that needs only kept "
+    "tokens is read and predicted exactly as before; other text takes more tokens. In small models the "
+    "embedding is the largest part: it has a fifth to more than half of the parameters. Name all the texts "
+    "that matter: a language that they lack becomes slow and bad.",
+    gains="The embedding and the head get smaller, and with them the file and the memory. In small models writing gets "
+    "faster too, because the head is read for each token.",
+    paper=None,
+    task_families=("language-model",),
+    patterns=("structured",),
+    needs=Needs(calibration=False, gradients=False, training=False),
+    parameters=VocabularyParameters,
+    removes="vocabulary",
+    cost=VocabularyCost(),
+)

@@ -1,0 +1,12 @@
+"""Method `vocabulary`: tokens go before the pass, which leaves every layer as it is."""
+
+from core.engine.options.base import MethodParameters
+from core.methods.none.info import NoParameters
+from core.methods.none.method import Identity
+
+
+class KeepLayers(Identity):
+    """Identity: no layer changes."""
+
+    def __init__(self, parameters: MethodParameters) -> None:
+        super().__init__(NoParameters())

@@ -1,0 +1,116 @@
+"""Requests beside a removal of tokens: how much goes of the model that lost them.
+
+In a job's body and recipe a sparsity is a share of the dense model's parameters. The pass that removes units sees the
+model without the tokens, of which that is a larger share. A target counts the tokens that went.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from core.engine.architectures.classifier_architecture import CLASSIFICATION
+from core.engine.architectures.describe import Description, stored_as
+from core.engine.removals.vocabulary.info import tokens_left
+from core.engine.removals.vocabulary.sizes import reduced_description
+from core.methods.registry import get_method
+from core.pipeline.recipes.alignment import aligned_request, resolve_any
+from core.pipeline.recipes.parts import Output
+from core.pipeline.recipes.recipe import Recipe
+from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
+from secateur_wire.errors import InvalidRequest
+from secateur_wire.job_body import Vocabulary
+
+PARAM = "vocabulary"
+
+
+def request_beside(
+    description: Description, request: UnresolvedRequest, output: Output, vocabulary: Vocabulary | None
+) -> ResolvedRequest:
+    """Return the request checked against a model that loses tokens first; its sparsity is a share of the whole model.
+
+    Where the texts decide how many tokens go, it is checked as if none did; the worker checks it again.
+
+    Raises the kind of InvalidRequest that names the fault.
+    """
+    dense = stored_as(description, output.dtype)
+    if vocabulary is None:
+        return aligned_request(dense, request, output.exports)
+    _require_possible(description, request)
+    reduced = stored_as(without_tokens(description, vocabulary), output.dtype)
+    resolved = _resolve(dense, reduced, request, lambda *given: aligned_request(*given, output.exports))
+    if resolved.sparsity is None or not resolved.shrinks:
+        return resolved
+    return replace(resolved, sparsity=resolved.sparsity * reduced.parameters / dense.parameters)
+
+
+def recipe_beside(recipe: Recipe, dense: Description, reduced: Description) -> Recipe:
+    """Return the recipe for the model that lost its tokens: its sparsity is a share of the reduced model.
+
+    `dense` and `reduced` describe the model before and after. Raises the kind of InvalidRequest that names the fault.
+    """
+    dense, reduced = (stored_as(each, recipe.output.dtype) for each in (dense, reduced))
+    if recipe.vocabulary is None:  # the method itself removes tokens, and nothing else
+        return recipe.model_copy(update={"sparsity": 0.0})
+    request = UnresolvedRequest(
+        recipe.method,
+        recipe.pattern,
+        recipe.sparsity,
+        recipe.parameters.model_dump(mode="json"),
+        target=recipe.target,
+        layout=recipe.output.layout,
+        leaves_out_zeros=True,  # as far as the output needs it, that was checked when the job was submitted
+    )
+    if recipe.request.is_timed or not get_method(recipe.method).prunes:
+        return recipe
+    if recipe.target is not None:
+        request = replace(request, sparsity=None)
+    resolved = _resolve(dense, reduced, request, resolve_any)
+    return recipe.model_copy(update={"sparsity": resolved.sparsity})
+
+
+def without_tokens(description: Description, vocabulary: Vocabulary | None) -> Description:
+    """Return the description of the model without the tokens that go for certain."""
+    if vocabulary is None:
+        return description
+    tokens = tokens_left(description.language_model, vocabulary, PARAM)
+    return description if tokens is None else reduced_description(description.language_model, tokens)
+
+
+def _require_possible(description: Description, request: UnresolvedRequest) -> None:
+    info = get_method(request.method)
+    if description.task == CLASSIFICATION:
+        raise InvalidRequest(
+            f"vocabulary: {description.architecture} is an image classifier, and has no vocabulary: leave it out",
+            param=PARAM,
+        )
+    if info.measures:
+        raise InvalidRequest(f"vocabulary: {request.method} makes no model: leave it out", param=PARAM)
+    removal = info.variant(request.pattern).removal
+    if removal is not None and removal.reads_texts:
+        raise InvalidRequest(
+            f"vocabulary: method {request.method} itself removes tokens: give its options in parameters", param=PARAM
+        )
+
+
+def _resolve(
+    dense: Description,
+    reduced: Description,
+    request: UnresolvedRequest,
+    resolve: Callable[[Description, UnresolvedRequest], ResolvedRequest],
+) -> ResolvedRequest:
+    """Return the request resolved against the reduced model, with a sparsity that is a share of that model."""
+    if request.sparsity is not None and get_method(request.method).variant(request.pattern).shrinks:
+        request = replace(request, sparsity=request.sparsity * dense.parameters / reduced.parameters)
+    if _is_met(reduced, request):
+        resolved = resolve(reduced, replace(request, target=None, sparsity=0.0))
+        return replace(resolved, at_least=True)
+    return resolve(reduced, request)
+
+
+def _is_met(reduced: Description, request: UnresolvedRequest) -> bool:
+    """Return whether the model without the tokens is as small as the target allows."""
+    target = request.target
+    if target is None or reduced.parameters == 0:
+        return False
+    if target.parameters is not None:
+        return reduced.parameters <= target.parameters
+    return target.bytes is not None and reduced.bytes <= target.bytes

@@ -1,0 +1,1 @@
+"""Removal of tokens from a language model's vocabulary, before everything else."""
