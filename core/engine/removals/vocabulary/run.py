@@ -3,14 +3,19 @@
 from dataclasses import replace
 
 from core.engine.models.folder import ModelFolder
+from core.engine.options.propagation import PropagationOptions
 from core.engine.pruning.layerwise.plan import LayerwisePlan
 from core.engine.removals.run import PassRequest
 from core.engine.removals.weights.options import LayerSelection
 from core.engine.removals.weights.run import WeightRun
 
 
+class WholeLayers(LayerSelection, PropagationOptions):
+    """Options of a pass that changes no layer."""
+
+
 class VocabularyRun(WeightRun):
     """Run over the model that lost its tokens."""
 
     def plan(self, folder: ModelFolder, request: PassRequest) -> LayerwisePlan:
-        return super().plan(folder, replace(request, cut=replace(request.cut, options=LayerSelection(), sparsity=0.0)))
+        return super().plan(folder, replace(request, cut=replace(request.cut, options=WholeLayers(), sparsity=0.0)))

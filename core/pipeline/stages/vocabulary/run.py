@@ -118,6 +118,7 @@ def _choice(spec: VocabularySpec, folder: ModelFolder, context: StageContext) ->
         "notes": [],
     }
     store.save(VOCABULARY, 0, {}, state)
+    context.progress.log(f"{len(chosen.ids):,} of {description.vocabulary_size:,} tokens stay")
     return state
 
 
