@@ -63,8 +63,8 @@ def write_trained(folder: Path, texts: list[Path]) -> Path:
 def body(jobs: Queue) -> dict[str, Any]:
     settings = jobs.settings
     texts = {
-        name: write_text(settings.datasets_root / f"{name}.txt", name.partition("-")[0], seed)
-        for seed, name in enumerate(("garden-a", "garden-b", "harbour-a"))
+        name: write_text(settings.datasets_root / f"{name}.txt", name, seed)
+        for seed, name in enumerate(("garden", "harbour"))
     }
     folder = write_trained(settings.models_root / "spoken", list(texts.values()))
     with transaction(jobs.sessions) as session:
@@ -74,9 +74,9 @@ def body(jobs: Queue) -> dict[str, Any]:
     return {
         "model": "spoken",
         "method": "vocabulary",
-        "calibration": {"dataset": "garden-a", "samples": 8, "sequence_length": 32},
+        "calibration": {"dataset": "garden", "samples": 8, "sequence_length": 32},
         "evaluation": {
-            "datasets": ["garden-b", "harbour-a"],
+            "datasets": ["garden", "harbour"],
             "samples": 8,
             "sequence_length": 32,
             "prompts": ["rosa limoss"],
@@ -104,10 +104,10 @@ def test_text_of_the_same_words_is_read_and_predicted_as_before(jobs: Queue, alo
     assert vocabulary["covered"] == 1.0 and vocabulary["coverage"][-1] == [TOKENS, 1.0]
     assert metrics["parameters"]["dense"] - metrics["parameters"]["nonzero"] == gone * ROW == vocabulary["parameters"]
     assert metrics["vocabulary"] == {"dense": TOKENS, "pruned": kept}
-    garden, harbour = (metrics["perplexity"][name] for name in ("garden-b", "harbour-a"))
-    assert vocabulary["texts"]["garden-b"]["dense"] == vocabulary["texts"]["garden-b"]["pruned"]
+    garden, harbour = (metrics["perplexity"][name] for name in ("garden", "harbour"))
+    assert vocabulary["texts"]["garden"]["dense"] == vocabulary["texts"]["garden"]["pruned"]
     assert garden["ratio"] < 1 and garden["bits_per_byte"]["ratio"] < 1, "no mass goes to tokens that are not there"
-    longer = vocabulary["texts"]["harbour-a"]
+    longer = vocabulary["texts"]["harbour"]
     assert longer["pruned"] > longer["dense"] and harbour["ratio"] > garden["ratio"]
     words = longer["words"]
     assert len(words) == 20 and all(each["pruned"] > each["dense"] for each in words)
@@ -118,7 +118,7 @@ def test_text_of_the_same_words_is_read_and_predicted_as_before(jobs: Queue, alo
 
     (dense, before), (pruned, after) = opened(jobs.settings.models_root / "spoken"), opened(folder)
     assert len(after) == kept == pruned.config.vocab_size
-    text = (jobs.settings.datasets_root / "garden-b.txt").read_text()[:2000]
+    text = (jobs.settings.datasets_root / "garden.txt").read_text()[:2000]
     old, new = (each(text, return_tensors="pt")["input_ids"][:, :64] for each in (before, after))
     places = before.convert_tokens_to_ids(after.convert_ids_to_tokens(range(kept)))
     assert old.tolist() == [[places[each] for each in new[0].tolist()]]
@@ -149,7 +149,7 @@ def test_training_goes_on_with_the_new_tokens(jobs: Queue, body: dict[str, Any],
     )
     vocabulary = jobs.report(job_id)["vocabulary"]
     assert vocabulary["before"] == jobs.report(alone)["vocabulary"]["kept"]
-    figures = jobs.job(job_id).metrics["perplexity"]["garden-b"]
+    figures = jobs.job(job_id).metrics["perplexity"]["garden"]
     assert figures["before_recovery"] != figures["pruned"]
 
 

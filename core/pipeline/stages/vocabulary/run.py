@@ -48,7 +48,7 @@ def run(spec: VocabularySpec, context: StageContext) -> VocabularyOutput:
     folder = open_place(spec.model)
     saved = _choice(spec, folder, context)
     kept = [int(number) for number in saved["ids"]]
-    reduced = _written(folder, kept, spec.work / "reduced", progress)
+    reduced, left_out = _written(folder, kept, spec.work / "reduced", progress)
     source = _source(spec, spec.model, kept, reduced.path)
     recipe = recipe_beside(spec.recipe, folder.description, reduced.description)
     dense_tokenizer, tokenizer = folder.tokenizer(), reduced.tokenizer()
@@ -59,7 +59,7 @@ def run(spec: VocabularySpec, context: StageContext) -> VocabularyOutput:
         parameters=folder.description.parameters - reduced.description.parameters,
         counted=[described_source(each) or {} for each in spec.counted],
         texts=texts,
-        **{name: value for name, value in saved.items() if name not in ("ids", "notes")},
+        **{name: value for name, value in saved.items() if name != "ids"},
     )
     _draw(vocabulary, spec)
     progress.log(vocabulary.words)
@@ -68,7 +68,7 @@ def run(spec: VocabularySpec, context: StageContext) -> VocabularyOutput:
         teacher=_teacher(spec, folder, kept, source, progress),
         sparsity=recipe.sparsity,
         vocabulary=vocabulary,
-        notes=[*saved["notes"], *_notes(vocabulary)],
+        notes=[*_notes(vocabulary), *left_out],
         peak_memory=context.peak_memory(),
     )
 
@@ -115,7 +115,6 @@ def _choice(spec: VocabularySpec, folder: ModelFolder, context: StageContext) ->
         "coverage": [list(point) for point in chosen.coverage],
         "scripts": list(chosen.scripts),
         "lacking": list(chosen.lacking),
-        "notes": [],
     }
     store.save(VOCABULARY, 0, {}, state)
     context.progress.log(f"{len(chosen.ids):,} of {description.vocabulary_size:,} tokens stay")
@@ -140,10 +139,10 @@ def _documents(text: TextSource) -> Iterator[str]:
         yield document
 
 
-def _written(folder: ModelFolder, kept: list[int], target: Path, progress: Progress) -> ModelFolder:
-    """Write the model that keeps these tokens, with its tokenizer."""
-    write_tokenizer(folder.path, target, kept, size=folder.description.vocabulary_size)
-    return write_reduced(folder, kept, target, progress)
+def _written(folder: ModelFolder, kept: list[int], target: Path, progress: Progress) -> tuple[ModelFolder, list[str]]:
+    """Write the model that keeps these tokens, with its tokenizer; return it, and notes on files that are left out."""
+    left_out = write_tokenizer(folder.path, target, kept, size=folder.description.vocabulary_size)
+    return write_reduced(folder, kept, target, progress), left_out
 
 
 def _source(spec: VocabularySpec, model: ModelSource, kept: list[int], folder: Path) -> ModelSource:
@@ -165,7 +164,7 @@ def _teacher(
             "tokens: name a teacher with the same tokenizer, or leave vocabulary out",
             param="recovery.teacher",
         )
-    written = _written(open_place(teacher), kept, spec.work / "reduced-teacher", progress)
+    written, _ = _written(open_place(teacher), kept, spec.work / "reduced-teacher", progress)
     return _source(spec, teacher, kept, written.path).model_copy(update={"discovered": teacher.discovered})
 
 
