@@ -21,6 +21,7 @@ from tests.engine.tiny import make_model
 from tests.runner.conftest import Finish, Work, artifact
 from tests.worker.conftest import Queue, runner_of
 from worker.runner.client import run_task
+from worker.runner.messages import Message
 
 pytestmark = pytest.mark.timeout(300)
 TOKENS, ROW = 512, 32
@@ -159,15 +160,16 @@ def test_a_job_killed_after_its_choice_leaves_the_bytes_of_an_undisturbed_one(
     job_id = jobs.submit(body | {"parameters": {"round_to": 8}})
     killed: list[int] = []
 
-    def run_and_kill(spec: Spec, *, on_wait: Callable[[], None], **given: Any) -> dict[str, Any]:
-        def wait() -> None:
-            on_wait()
-            runner = runner_of(os.getpid())
-            if runner is not None and not killed and "tokens stay" in jobs.logs(job_id):
+    def run_and_kill(spec: Spec, *, on_message: Callable[[Message], None], **given: Any) -> dict[str, Any]:
+        def read(message: Message) -> None:
+            on_message(message)
+            if "tokens stay" in getattr(message, "message", "") and not killed:
+                runner = runner_of(os.getpid())
+                assert runner is not None
                 killed.append(runner)
                 os.kill(runner, signal.SIGKILL)
 
-        return run_task(spec, on_wait=wait, **given)
+        return run_task(spec, on_message=read, **given)
 
     monkeypatch.setattr("worker.supervisor.attempt.run_task", run_and_kill)
     assert work().result(60) == "queued" and killed
