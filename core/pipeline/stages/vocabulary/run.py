@@ -13,7 +13,7 @@ from core.engine.datasets.text_files import read_documents
 from core.engine.datasets.vocabulary_lengths import text_length
 from core.engine.models.folder import ModelFolder
 from core.engine.models.tensors import DTYPES
-from core.engine.removals.vocabulary.info import planned_tokens, tokens_left
+from core.engine.removals.vocabulary.counts import planned_tokens, tokens_left
 from core.engine.removals.vocabulary.rows import write_reduced
 from core.engine.removals.vocabulary.tokenizers.choice import choose_tokens
 from core.engine.removals.vocabulary.tokenizers.counts import count_tokens
