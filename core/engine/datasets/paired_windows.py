@@ -84,10 +84,10 @@ def paired_set(
     dense_NT, dense_spans = _side(parts.dense, chosen, begins[0], hidden, length)
     new_NT, new_spans = _side(parts.new, chosen, begins[1], hidden, length)
     counted = [end - first for first, end in dense_spans]
-    are_whole = all(span == (1, length) for span in (*dense_spans, *new_spans))
+    are_complete = all(span == (1, length) for span in (*dense_spans, *new_spans))
     return PairedSet(
-        EvaluationSet(dense_NT, text_bytes, None if are_whole else WindowSpans(dense_spans, counted)),
-        EvaluationSet(new_NT, text_bytes, None if are_whole else WindowSpans(new_spans, counted)),
+        EvaluationSet(dense_NT, text_bytes, None if are_complete else WindowSpans(dense_spans, counted)),
+        EvaluationSet(new_NT, text_bytes, None if are_complete else WindowSpans(new_spans, counted)),
         sum(map(len, parts.dense)),
         sum(map(len, parts.new)),
     )

@@ -3,7 +3,7 @@
 from core.engine.removals.vocabulary.options import VocabularyOptions
 from core.methods.cost import Cost, CostFacts
 from core.methods.method_info import MethodInfo
-from secateur_wire.methods import Needs
+from secateur_wire.methods import Needs, Paper
 
 
 class VocabularyParameters(VocabularyOptions):
@@ -28,7 +28,12 @@ INFO = MethodInfo(
     "that matter: a language that they lack becomes slow and bad.",
     gains="The embedding and the head get smaller, and with them the file and the memory. In small models writing gets "
     "faster too, because the head is read for each token.",
-    paper=None,
+    paper=Paper(
+        title="Load What You Need: Smaller Versions of Multilingual BERT",
+        authors="Abdaoui, Pradel, Sigel",
+        year=2020,
+        url="https://arxiv.org/abs/2010.05609",
+    ),
     task_families=("language-model",),
     patterns=("structured",),
     needs=Needs(calibration=False, gradients=False, training=False),

@@ -1,4 +1,7 @@
-"""Method `vocabulary`: tokens go before the pass, which leaves every layer as it is."""
+"""Method `vocabulary`: tokens go before the pass, which leaves every layer as it is.
+
+Removing the tokens that texts do not use follows Abdaoui, Pradel and Sigel 2020 (arXiv:2010.05609).
+"""
 
 from core.engine.options.base import MethodParameters
 from core.methods.none.info import NoParameters

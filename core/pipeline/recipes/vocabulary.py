@@ -6,6 +6,7 @@ model without the tokens, of which that is a larger share. A target counts the t
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from core.engine.architectures.classifier_architecture import CLASSIFICATION
 from core.engine.architectures.describe import Description, stored_as
@@ -22,7 +23,7 @@ from secateur_wire.job_body import Vocabulary
 PARAM = "vocabulary"
 
 
-def request_beside(
+def request_with_vocabulary(
     description: Description, request: UnresolvedRequest, output: Output, vocabulary: Vocabulary | None
 ) -> ResolvedRequest:
     """Return the request checked against a model that loses tokens first; its sparsity is a share of the whole model.
@@ -36,13 +37,13 @@ def request_beside(
         return aligned_request(dense, request, output.exports)
     _require_possible(description, request)
     reduced = stored_as(without_tokens(description, vocabulary), output.dtype)
-    resolved = _resolve(dense, reduced, request, lambda *given: aligned_request(*given, output.exports))
+    resolved = _resolve(dense, reduced, request, partial(aligned_request, exports=output.exports))
     if resolved.sparsity is None or not resolved.shrinks:
         return resolved
     return replace(resolved, sparsity=resolved.sparsity * reduced.parameters / dense.parameters)
 
 
-def recipe_beside(recipe: Recipe, dense: Description, reduced: Description) -> Recipe:
+def recipe_without_tokens(recipe: Recipe, dense: Description, reduced: Description) -> Recipe:
     """Return the recipe for the model that lost its tokens: its sparsity is a share of the reduced model.
 
     `dense` and `reduced` describe the model before and after. Raises the kind of InvalidRequest that names the fault.

@@ -10,7 +10,7 @@ from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.sizes import expected_size
 from core.pipeline.recipes.validation import resolve_request
-from core.pipeline.recipes.vocabulary import recipe_beside, without_tokens
+from core.pipeline.recipes.vocabulary import recipe_without_tokens, without_tokens
 from core.service.jobs.estimates.history import estimate_that_fits
 from core.service.jobs.queue_names import require_queue
 from core.service.jobs.resolution.context import RequestContext
@@ -67,7 +67,7 @@ def _artifact(description: Description, job: Recipe) -> ExpectedArtifact | None:
     if job.vocabulary is not None:
         if reduced is description:  # the texts decide
             return None
-        job = recipe_beside(job, description, reduced)
+        job = recipe_without_tokens(job, description, reduced)
     parameters, size = expected_size(stored_as(reduced, job.output.dtype), job.request, job.output.format)
     return ExpectedArtifact(parameters=parameters, bytes=size)
 

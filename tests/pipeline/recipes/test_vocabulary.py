@@ -11,7 +11,7 @@ from core.engine.removals.vocabulary.sizes import reduced_description
 from core.methods.registry import get_method
 from core.pipeline.recipes.parts import Output
 from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
-from core.pipeline.recipes.vocabulary import request_beside
+from core.pipeline.recipes.vocabulary import request_with_vocabulary
 from secateur_wire.errors import InvalidParameters, InvalidRequest, InvalidSparsity, InvalidTarget
 from secateur_wire.job_body import Target, Vocabulary
 from tests.engine.tiny import make_model
@@ -28,7 +28,7 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> ModelDescription:
 def resolved(
     description: ModelDescription, vocabulary: Vocabulary | None = HALF, method: str = "depth", **given: Any
 ) -> ResolvedRequest:
-    return request_beside(description, UnresolvedRequest(method, **given), Output(), vocabulary)
+    return request_with_vocabulary(description, UnresolvedRequest(method, **given), Output(), vocabulary)
 
 
 def test_a_share_is_one_of_the_whole_model_and_stays_what_was_asked_for(described: ModelDescription) -> None:

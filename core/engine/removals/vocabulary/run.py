@@ -10,7 +10,7 @@ from core.engine.removals.weights.options import LayerSelection
 from core.engine.removals.weights.run import WeightRun
 
 
-class WholeLayers(LayerSelection, PropagationOptions):
+class UnchangedLayers(LayerSelection, PropagationOptions):
     """Options of a pass that changes no layer."""
 
 
@@ -18,4 +18,4 @@ class VocabularyRun(WeightRun):
     """Run over the model that lost its tokens."""
 
     def plan(self, folder: ModelFolder, request: PassRequest) -> LayerwisePlan:
-        return super().plan(folder, replace(request, cut=replace(request.cut, options=WholeLayers(), sparsity=0.0)))
+        return super().plan(folder, replace(request, cut=replace(request.cut, options=UnchangedLayers(), sparsity=0.0)))

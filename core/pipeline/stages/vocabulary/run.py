@@ -23,7 +23,7 @@ from core.engine.resume.fingerprint import Runtime, file_sha256, fingerprint
 from core.engine.resume.kinds import VOCABULARY
 from core.engine.resume.store import Rejected, ResumeStore, Saved
 from core.pipeline.messages import ModelSource, TextSource
-from core.pipeline.recipes.vocabulary import recipe_beside
+from core.pipeline.recipes.vocabulary import recipe_without_tokens
 from core.pipeline.reports.model_card import VOCABULARY_CHART
 from core.pipeline.stages.inputs import open_place
 from core.pipeline.stages.report import described_source
@@ -50,7 +50,7 @@ def run(spec: VocabularySpec, context: StageContext) -> VocabularyOutput:
     kept = [int(number) for number in saved["ids"]]
     reduced, left_out = _written(folder, kept, spec.work / "reduced", progress)
     source = _source(spec, spec.model, kept, reduced.path)
-    recipe = recipe_beside(spec.recipe, folder.description, reduced.description)
+    recipe = recipe_without_tokens(spec.recipe, folder.description, reduced.description)
     dense_tokenizer, tokenizer = folder.tokenizer(), reduced.tokenizer()
     texts = {text.name: text_length(_documents(text), dense_tokenizer, tokenizer) for text in spec.evaluation}
     vocabulary = VocabularyReport(

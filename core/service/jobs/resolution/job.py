@@ -13,7 +13,7 @@ from core.engine.exporters.registry import OFFERED
 from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
-from core.pipeline.recipes.vocabulary import request_beside
+from core.pipeline.recipes.vocabulary import request_with_vocabulary
 from core.service.jobs.resolution.classifier import resolve_image_inputs
 from core.service.jobs.resolution.context import RequestContext, ResolvedInputs
 from core.service.jobs.resolution.language import resolve_language_inputs
@@ -53,7 +53,7 @@ def resolve_job(context: RequestContext, body: JobBody) -> ResolvedJob:
     if method.measures:
         body = measured_body(body)
     body = allocated_body(context.session, context.team_id, body, model)
-    request = request_beside(model.description, request_of(body), body.output, body.vocabulary)
+    request = request_with_vocabulary(model.description, request_of(body), body.output, body.vocabulary)
     inputs = _INPUTS[model.description.task](context, body, request, model)
     sources = {"model": model.reference.model_dump(mode="json"), **inputs.sources}
     return ResolvedJob(_recipe(body, model, request, inputs), model, sources)
