@@ -8,7 +8,6 @@ shipped row out and estimates it from the others, which takes no job.
 """
 
 import argparse
-import json
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,11 +17,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
-from bench.cells import CACHE, Cell, Runner, own_release, recall
-from bench.handbook import write_handbook
+from bench.cells import Cell, Runner, own_release, recall
 from bench.machine import describe_machine
 from bench.page import show, table
-from bench.service import Service, sample_service, service_key
+from bench.service import DOCUMENTATION, HANDBOOK, Service, add_texts, sample_service, service_key
 from core.database import transaction
 from core.service.jobs.resolution.context import RequestContext
 from core.service.plans.evidence import Question
@@ -33,15 +31,12 @@ from core.storage import open_store
 from secateur.errors import NotFound
 from secateur_wire.plans import Goal, PlanBody, PlanFigure
 from worker.embedded.instance import EmbeddedInstance
-from worker.embedded.register import add_dataset
 from worker.samples.language import EVALUATION, MODEL
 
 JOBS_SECTION, ROWS_SECTION = "bench-planner", "bench-planner-rows"
-HANDBOOK, DOCUMENTATION = "debian-handbook", "secateur-documentation"
 JUDGED_ON: Final = (EVALUATION, HANDBOOK, DOCUMENTATION)
 WINDOWS, LENGTH = 16, 512
 _NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_DOCS: Final = Path(__file__).parent.parent / "docs"
 
 
 @dataclass(frozen=True)
@@ -241,7 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.cases:
         return 0
     with sample_service() as service:
-        _add_texts(service.home)
+        add_texts(service.home)
         bench = Bench(service, Runner.of(options))
         outcomes = [found for each in CASES if each.name in options.cases and (found := bench.outcome(each))]
     text = jobs_page(outcomes, " ".join(["python -m bench.planner", *map(repr, arguments or sys.argv[1:])]))
@@ -249,17 +244,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     judged = [(each.release, ratio) for each in outcomes for ratio in each.ratios.values() if each.release is not None]
     inside = sum(figure.low <= ratio <= figure.high for figure, ratio in judged if figure is not None)
     return int(inside < 0.8 * len(judged))
-
-
-def _add_texts(home: EmbeddedInstance) -> None:
-    """Register the texts that the sample lacks: the handbook, and this project's own documentation."""
-    handbook = CACHE / "handbook.jsonl"
-    write_handbook(handbook)
-    own = CACHE / f"{DOCUMENTATION}.jsonl"
-    pages = [page.read_text() for page in sorted(_DOCS.glob("adr/*.md"))]
-    own.write_text("".join(json.dumps({"text": page}) + "\n" for page in pages))
-    for name, file in ((HANDBOOK, handbook), (DOCUMENTATION, own)):
-        add_dataset(home, name, file, source="bench")
 
 
 if __name__ == "__main__":

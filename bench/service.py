@@ -5,15 +5,22 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
-from bench.cells import own_release
+from bench.cells import CACHE, own_release
+from bench.handbook import write_handbook
 from bench.machine import describe_machine
 from core.settings import Settings
 from secateur import Client
 from worker.embedded.instance import EmbeddedInstance, open_instance
+from worker.embedded.register import add_dataset
 from worker.embedded.serving import serving
 from worker.samples.language import add_samples
+
+HANDBOOK, DOCUMENTATION = "debian-handbook", "secateur-documentation"
+"""Names of the texts that `add_texts` registers."""
+_DOCS: Final = Path(__file__).parent.parent / "docs"
 
 
 @dataclass(frozen=True)
@@ -42,3 +49,17 @@ def service_key(*facts: Any) -> str:
     """Return the name of figures that depend on these facts, the releases and the machine."""
     text = json.dumps([*facts, own_release(), describe_machine()], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def add_texts(home: EmbeddedInstance) -> None:
+    """Register texts unlike those of the sample: the handbook, and this project's own documentation.
+
+    Raises MissingData where the handbook cannot be fetched.
+    """
+    handbook = CACHE / "handbook.jsonl"
+    write_handbook(handbook)
+    own = CACHE / f"{DOCUMENTATION}.jsonl"
+    pages = [page.read_text() for page in sorted(_DOCS.glob("adr/*.md"))]
+    own.write_text("".join(json.dumps({"text": page}) + "\n" for page in pages))
+    for name, file in ((HANDBOOK, handbook), (DOCUMENTATION, own)):
+        add_dataset(home, name, file, source="bench")

@@ -47,6 +47,7 @@ from worker.supervisor.job_poller import JobPoller
 from worker.supervisor.request_taker import RequestTaker
 from worker.supervisor.sample_fetcher import SampleFetcher
 from worker.supervisor.supervisor import Supervisor
+from worker.supervisor.token_counter import TokenCounter
 from worker.supervisor.tracer import PassTracer, Tracer
 
 WORKER_ID = new_id("worker")
@@ -200,6 +201,7 @@ class Enter(bootsteps.StartStopStep):  # type: ignore[misc]
                 SampleFetcher(WORKER_ID, settings),
                 Tracer(open_store(settings), settings),
                 PassTracer(open_store(settings), settings),
+                TokenCounter(open_store(settings), settings),
             ]
         )
         threads: tuple[JobPoller | RequestTaker[Any], ...] = (_poller, *_request_threads)

@@ -6,7 +6,7 @@ from typing import Final, Literal, TypeAlias
 
 from core.measurements.measurement import Measurement, Measurements
 
-Table: TypeAlias = Literal["structured", "zeros"]
+Table: TypeAlias = Literal["structured", "zeros", "vocabulary"]
 _FOLDER: Final = Path(__file__).parent
 
 
@@ -17,5 +17,5 @@ def read_file(file: Path) -> list[Measurement]:
 
 @cache
 def measurements(table: Table) -> tuple[Measurement, ...]:
-    """Return a table of this release: for methods that make a model smaller, or for methods that zero weights."""
+    """Return a table of this release: for methods that remove units, that zero weights, or tokens."""
     return tuple(read_file(_FOLDER / f"{table}.json"))

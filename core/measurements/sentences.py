@@ -8,6 +8,7 @@ from core.measurements.reader import Table, measurements
 _WHOLES: Final[Mapping[Table, str]] = {
     "structured": "parameters that go",
     "zeros": "weights that become zero",
+    "vocabulary": "parameters that go with tokens",
 }
 
 

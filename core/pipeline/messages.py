@@ -216,3 +216,31 @@ class PassAnswer(BaseModel):
 
     peak_bytes: int | None = None
     error: str | None = None
+
+
+class CountQuestion(_Part):
+    """Question to a child: which tokens of a folder's tokenizer a text uses; the model has `vocabulary_size` rows."""
+
+    folder: Path
+    vocabulary_size: int
+    text: TextSource
+
+
+class CountedTokens(BaseModel):
+    """Tokens that a text uses.
+
+    `used` is the number of different tokens, of `tokens` in the whole text, and `least` the number that stays in any
+    case. `kept` is the number that stays where all used ones do, with those that they are merged from.
+    """
+
+    used: int
+    tokens: int
+    least: int
+    kept: int
+
+
+class CountAnswer(BaseModel):
+    """Answer to a question about tokens: what was counted, or the reason why no tokens can go from the tokenizer."""
+
+    counted: CountedTokens | None = None
+    refusal: str | None = None

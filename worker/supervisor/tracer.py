@@ -31,16 +31,14 @@ from core.service.jobs.pass_traces import (
     release_pass_trace,
 )
 from core.service.registry.traces import ClaimedTrace, claim_trace, keep_trace, put_off_trace, release_trace
-from core.service.sources.header_only_folder import Read, write_header_only_folder
-from core.service.sources.hub import Hub
-from core.service.sources.hub_access import open_access
-from core.service.sources.hub_tokens import find_access
-from core.service.sources.references import FileReference, FolderModel, StoredModel
+from core.service.sources.header_only_folder import write_header_only_folder
+from core.service.sources.references import FolderModel, StoredModel
 from core.settings import Settings
 from core.storage import Store
 from secateur_wire.errors import DiscoveryFailed, SecateurError
 from worker.supervisor.request_taker import RequestTaker
 from worker.supervisor.secluded_child import ask_child
+from worker.supervisor.small_files import read_from_hub, read_from_store
 
 TRACER: tuple[str, ...] = (sys.executable, "-m", "core.pipeline.stages.trace")
 
@@ -104,14 +102,6 @@ class _Tracer(RequestTaker[_Claimed]):
         except ValidationError as error:
             raise DiscoveryFailed("the child's answer is no trace") from error
 
-    def from_store(self, prefix: str) -> Read:
-        """Return what reads files below a prefix of the store."""
-
-        def read(file: FileReference, start: int, end: int) -> bytes:
-            return b"".join(self._store.open_range(prefix, file.path, start, end))
-
-        return read
-
     @abstractmethod
     def trace(self, sessions: sessionmaker[Session], claimed: _Claimed, on_wait: Callable[[], None]) -> None:
         """Have a child make a trace, and keep it; raises DiscoveryFailed, and what makes a folder unusable."""
@@ -153,7 +143,7 @@ class Tracer(_Tracer[ClaimedTrace]):
         if claimed.path is not None:
             return Path(claimed.path)
         assert claimed.prefix is not None
-        write_header_only_folder(temporary, claimed.files, self.from_store(claimed.prefix))
+        write_header_only_folder(temporary, claimed.files, read_from_store(self._store, claimed.prefix))
         return temporary
 
 
@@ -225,19 +215,8 @@ class PassTracer(_Tracer[ClaimedPassTrace]):
         if isinstance(model, FolderModel):
             return model.path
         if isinstance(model, StoredModel):
-            read = self.from_store(model.prefix)
+            read = read_from_store(self._store, model.prefix)
         else:
-            read = self._from_hub(sessions, claimed.team_id, model.repository, model.revision)
+            read = read_from_hub(sessions, claimed.team_id, model, self._settings)
         write_header_only_folder(temporary, model.files, read)
         return temporary
-
-    def _from_hub(self, sessions: sessionmaker[Session], team_id: str, repository: str, revision: str) -> Read:
-        """Return what reads files of a repository of the hub, by a team's access to it."""
-        with transaction(sessions) as session:
-            access = find_access(session, team_id, self._settings)
-        hub = Hub(self._settings).with_credential(open_access(access, self._settings))
-
-        def read(file: FileReference, start: int, end: int) -> bytes:
-            return b"".join(hub.open_range("model", repository, revision, file.path, start, end))
-
-        return read

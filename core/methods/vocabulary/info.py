@@ -3,6 +3,7 @@
 from core.engine.removals.vocabulary.options import VocabularyOptions
 from core.methods.cost import Cost, CostFacts
 from core.methods.method_info import MethodInfo
+from core.methods.plan_offer import PlanOffer
 from secateur_wire.methods import Needs, Paper
 
 
@@ -40,4 +41,14 @@ INFO = MethodInfo(
     parameters=VocabularyParameters,
     removes="vocabulary",
     cost=VocabularyCost(),
+    offers=(
+        PlanOffer(
+            goals=("speed", "size"),
+            place=1,
+            reason="tokens that your text does not use cost nothing to remove: text like it is read and predicted as "
+            "before",
+            pattern="structured",
+            parameters={"tokens": "auto"},
+        ),
+    ),
 )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from core.engine.architectures.describe import Description, stored_as
 from core.engine.options.patterns import parse_pattern
+from core.engine.removals.vocabulary.sizes import reduced_description
 from core.pipeline.recipes.request import ResolvedRequest
 from core.pipeline.recipes.sizes import expected_size
 from secateur_wire.job_body import StoredDtype
@@ -22,17 +23,27 @@ _PRECISION = 1e-4
 class ArtifactForm:
     """ArtifactForm of a planned artifact.
 
-    `file_bytes` is set where an added file is what counts: the bytes of the unpruned model in such a file.
+    `file_bytes` is set where an added file is what counts: the bytes of the unpruned model in such a file. `tokens` is
+    the number of tokens that stay where others go first; None: all stay.
     """
 
     format: str = "dense"
     dtype: StoredDtype = "keep"
     file_bytes: int | None = None
+    tokens: int | None = None
+
+    def without_tokens(self, description: Description) -> Description:
+        """Return the description of the model without the tokens that go first."""
+        if self.tokens is None:
+            return description
+        return reduced_description(description.language_model, self.tokens)
 
     def stored_bytes(self, description: Description, request: ResolvedRequest, sparsity: float) -> int:
         """Return the bytes of a model after a request with this sparsity, in this form."""
-        stored = stored_as(description, self.dtype)
-        left, size = expected_size(stored, request, self.format, sparsity=sparsity)
+        reduced = stored_as(self.without_tokens(description), self.dtype)
+        if request.shrinks:
+            sparsity *= description.parameters / reduced.parameters
+        left, size = expected_size(reduced, request, self.format, sparsity=sparsity)
         return size if self.file_bytes is None else round(self.file_bytes * left / description.parameters)
 
 
@@ -42,7 +53,7 @@ class Scale:
 
     The sparsity of a job is `offset + slope * amount`, and its share of the removable part is `reach` times that.
     `fixed` is the only possible amount with a pattern n:m. `steps` lists all possible amounts where the same number of
-    units is removed from every layer.
+    units is removed from every layer. `gone` is the share of the model's parameters that goes with tokens before that.
     """
 
     least: float
@@ -52,6 +63,7 @@ class Scale:
     reach: float = 1.0
     fixed: float | None = None
     steps: Sequence[float] = ()
+    gone: float = 0.0
 
     def sparsity(self, amount: float) -> float:
         """Return the sparsity of a job that removes an amount; rounded up where bytes are counted."""
@@ -84,7 +96,7 @@ class Scale:
 def scale_for(goal: Goal, description: Description, request: ResolvedRequest, form: ArtifactForm) -> Scale:
     """Return the scale of a goal for a request that fits the model, and for the form of its artifact."""
     if request.shrinks:
-        scale = _of_parameters(description, request)
+        scale = _of_parameters(description, form.without_tokens(description), request)
         return scale if form.file_bytes is None else _of_file(scale, form.file_bytes / description.bytes)
     fixed = parse_pattern(request.pattern).sparsity
     if goal == "size":
@@ -94,21 +106,26 @@ def scale_for(goal: Goal, description: Description, request: ResolvedRequest, fo
         offset = (start - dense) / (2 * (start - half))
         least = max(math.ceil(-100 * offset / slope) / 100, 0.0) + 0.01
         most = (_MOST_ZEROS - offset) / slope
-        return Scale(least, most, offset, slope)
+        gone = 1 - form.without_tokens(description).parameters / description.parameters
+        return Scale(least, most, offset, slope, gone=gone)
     return Scale(0.01, _MOST_ZEROS, fixed=fixed)
 
 
-def _of_parameters(description: Description, request: ResolvedRequest) -> Scale:
+def _of_parameters(description: Description, reduced: Description, request: ResolvedRequest) -> Scale:
+    """Return the scale of the parameters that go of a model, first with tokens, then of the `reduced` model."""
     assert request.removal is not None
-    cut = request.cut(description)
-    steps = request.removal.steps(cut)
-    most = (steps or request.removal.reachable(cut))[-1]
+    cut = request.cut(reduced)
+    left = reduced.parameters / description.parameters
+    gone = 1 - left
+    steps = [gone + left * each for each in request.removal.steps(cut)]
+    most = (steps or [gone + left * each for each in request.removal.reachable(cut)])[-1]
     reach = description.parameters / description.prunable_parameters
-    return Scale(steps[1] if len(steps) > 1 else 0.01, most, reach=reach, steps=steps)
+    least = steps[1] if len(steps) > 1 else gone + 0.01
+    return Scale(least, most, offset=-gone, reach=reach, steps=steps, gone=gone)
 
 
 def _of_file(scale: Scale, ratio: float) -> Scale:
     """Return the scale of the bytes of an added file that takes `ratio` of the dense bytes if nothing is removed."""
     offset, slope = 1 - 1 / ratio, 1 / ratio
     least, most, *steps = ((each - offset) / slope for each in (scale.least, scale.most, *scale.steps))
-    return replace(scale, least=least, most=most, offset=offset, slope=slope, steps=steps)
+    return replace(scale, least=least, most=most, offset=offset + scale.offset, slope=slope, steps=steps)

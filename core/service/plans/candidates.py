@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final, get_args
 
 from core.methods.plan_offer import PlanOffer
-from core.methods.registry import METHODS
+from core.methods.registry import METHODS, get_method
 from secateur_wire.plans import Goal
 
 
@@ -14,6 +14,12 @@ class JobCandidate(PlanOffer):
     """A way to run a method, with the id of the method."""
 
     method: str
+
+    @property
+    def removes_tokens(self) -> bool:
+        """Return whether tokens go that a text does not use, and nothing else."""
+        removal = get_method(self.method).variant(self.pattern).removal
+        return removal is not None and removal.reads_texts
 
 
 def _candidates(task: str, goal: Goal) -> list[JobCandidate]:

@@ -130,7 +130,7 @@ def choose_texts(
     choices: list[PlanChoice] = []
     calibration: JsonObject | None = None
     measures = get_method(candidate.method).measures
-    if variant_of(candidate).needs.calibration:
+    if variant_of(candidate).needs.calibration or candidate.removes_tokens:
         calibration, choice = _calibration(candidate, model, fitting, dataset)
         choices += [] if choice is None else [choice]
     used = None if calibration is None else calibration["dataset"]

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from core.engine.architectures.describe import Description
 from core.engine.options.patterns import parse_pattern
+from core.engine.removals.vocabulary.sizes import vocabulary_size
 from core.service.jobs.resolution.hub_lookup import JOB_PREFIX
 from core.service.jobs.resolution.model import ResolvedModel
 from core.service.jobs.service import job_answer
@@ -58,7 +59,7 @@ def descent_of(session: Session, team_id: str, model: ResolvedModel) -> Descent:
         if metrics.parameters is None or metrics.parameters.dense is None or metrics.parameters.nonzero is None:
             break
         if parse_pattern(job.pattern).shrinks:
-            removed = metrics.parameters.dense - metrics.parameters.nonzero
+            removed = metrics.parameters.dense - metrics.parameters.nonzero - _gone_with_tokens(description, metrics)
             lost["units"] = 1 - (1 - lost.get("units", 0.0)) * prunable / (prunable + removed)
             prunable += removed
         elif metrics.sparsity is not None and metrics.sparsity.prunable:
@@ -71,6 +72,14 @@ def descent_of(session: Session, team_id: str, model: ResolvedModel) -> Descent:
             name=job.model,
         )
     return Descent(subject, lost)
+
+
+def _gone_with_tokens(description: Description, metrics: Metrics) -> int:
+    """Return the number of parameters that a job removed with tokens, by the rows of a model that came of it."""
+    if metrics.vocabulary is None:
+        return 0
+    tokens = metrics.vocabulary.dense - metrics.vocabulary.pruned
+    return tokens * vocabulary_size(description.language_model).row
 
 
 def subject_of(description: Description, revision: str, name: str) -> Subject:
@@ -174,6 +183,8 @@ def _outcome_of(row: JobRow, subject: Subject) -> Outcome | None:
     metrics = job.measured
     recovery = None if job.recovery is None else job.recovery.model_dump(mode="json")
     setting = setting_of(job.method, job.pattern, job.output.layout, job.parameters, recovery)
+    if metrics.vocabulary is not None:  # what tokens cost is no part of what the method costs
+        return None
     share = None if setting is None else _share_of(metrics, setting, subject)
     if setting is None or share is None or not 0 < share < 1:
         return None

@@ -36,6 +36,7 @@ from core.service.plans.past_jobs import (
     outcomes_of_jobs,
     subject_of,
 )
+from core.service.plans.vocabulary import AUTO, UnusedTokens
 from core.service.plans.wording import best_alternative, choice, choose_recovery, form_choices
 from secateur_wire.base import JsonObject
 from secateur_wire.datasets import Dataset
@@ -55,7 +56,7 @@ class Planner:
 
     `refusals` are the earlier candidates and the reasons against them, `alternatives` the copies of the model that need
     no pruning. `exports` are the additional files. `is_writing`: workers here can write such files. Only jobs
-    that had ended by `until` are used; None: all ended jobs.
+    that had ended by `until` are used; None: all ended jobs. `unused` are the tokens that the text does not use.
     """
 
     context: RequestContext
@@ -67,6 +68,7 @@ class Planner:
     is_writing: bool = False
     exports: Sequence[JsonObject] = ()
     until: datetime | None = None
+    unused: UnusedTokens | None = None
 
     def plan(self, datasets: Sequence[Dataset]) -> Plan:
         """Return the plan; raises the error that rules the candidate out."""
@@ -79,6 +81,8 @@ class Planner:
         if not get_method(candidate.method).prunes:
             return self._measuring(chosen)
         request = self._fits(chosen)
+        if candidate.removes_tokens:
+            return self._removing_tokens(request, chosen)
         scale, form = self._scale(request)
         losses, recovered = self._loss_estimates(request, chosen)
         amount, why = self._amount(scale, losses)
@@ -87,7 +91,7 @@ class Planner:
             losses.ratio(scale.share(amount)),
             chosen.calibrated_on,
             shrinks=request.shrinks,
-            is_little=scale.sparsity(amount) < wording.WORTH,
+            is_little=scale.sparsity(amount) + scale.gone < wording.WORTH,
         )
         try:
             resolved, estimate = self._resolved(chosen, scale.sparsity(amount), recovery, form)
@@ -108,8 +112,8 @@ class Planner:
         choices = [*self._choices(request, amount, why, chosen, form), recovery_choice]
         better = best_alternative(body.goal, description, figures, self.alternatives)
         sentences = [
-            wording.summary(self.model.name, body.goal, resolved.recipe, amount, figures),
-            wording.not_worth(scale.sparsity(amount), figures, better),
+            wording.summary(self.model.name, body.goal, resolved.recipe, amount, figures, scale.gone),
+            wording.not_worth(scale.sparsity(amount) + scale.gone, figures, better),
         ]
         return Plan(
             model=body.model,
@@ -141,7 +145,9 @@ class Planner:
         remove it, InvalidRequest is raised.
         """
         body, description = self.body, self.model.description
-        form = ArtifactForm(dtype=narrower_dtype(description) if body.goal in ("speed", "size") else "keep")
+        form = ArtifactForm(
+            dtype=narrower_dtype(description) if body.goal in ("speed", "size") else "keep", tokens=self._tokens
+        )
         if body.goal == "size":
             form = replace(form, format=PACKED)
             if request.shrinks:
@@ -197,6 +203,63 @@ class Planner:
             warnings=_of_the_plan(estimate.warnings),
             alternatives=[],
             instead=None,
+        )
+
+    @property
+    def _tokens(self) -> int | None:
+        """Return the number of tokens that stay; None where all do."""
+        return None if self.unused is None else self.unused.kept
+
+    def _removing_tokens(self, request: ResolvedRequest, chosen: Texts) -> Plan:
+        """Return the plan that removes the tokens that the text does not use, and nothing else.
+
+        Raises InvalidRequest where that is less than the amount.
+        """
+        unused, body, description = self.unused, self.body, self.model.description
+        assert unused is not None and unused.counted is not None
+        dtype = narrower_dtype(description)
+        form = ArtifactForm(dtype=dtype, tokens=unused.kept)
+        if body.goal == "size" and self.exports:
+            form = replace(form, file_bytes=self._file_bytes())
+        ratio = form.stored_bytes(description, request, 0.0) / description.bytes
+        amount = unused.share if body.goal == "speed" else 1 - ratio
+        if body.amount is not None and body.amount > amount:
+            raise InvalidRequest(f"amount: the unused tokens have {amount:.4g} of that", param="amount")
+        resolved, estimate = self._resolved(chosen, None, None, form)
+        basis = "counted: the rows of the tokens that stay, and all other tensors"
+        size = PlanFigure(estimate=ratio, low=ratio, high=ratio, source="account", count=0, basis=basis)
+        known: dict[FigureName, PlanFigure] = {"bytes_ratio": size, **_time(estimate)}
+        if (perplexity := unused.perplexity()) is not None:
+            known = {"perplexity_ratio": perplexity, **known}
+        figures, wide = split_by_band(known)
+        better = best_alternative(body.goal, description, figures, self.alternatives)
+        sentences = [
+            wording.tokens_summary(self.model.name, unused, figures),
+            wording.not_worth(unused.share, figures, better),
+        ]
+        without_time = {name: each for name, each in figures.items() if name != "seconds"}
+        return Plan(
+            model=body.model,
+            goal=body.goal,
+            amount=amount,
+            job=self._job(chosen, None, None, form),
+            summary=" ".join(filter(None, sentences)),
+            choices=[
+                *self._method_choices(),
+                choice("parameters.tokens", AUTO, unused.reason),
+                choice("amount", amount, "all that goes at no loss" if body.amount is None else "more costs nothing"),
+                *chosen.choices,
+                *form_choices(description, body.goal, form, self.exports),
+            ],
+            figures=figures,
+            points=[PlanPoint(amount=amount, figures={**without_time})],
+            unknown=[
+                *wording.unknown({**figures, **wide}, description, resolved.recipe, is_recovered=False),
+                *wording.too_wide(wide),
+            ],
+            warnings=_of_the_plan(estimate.warnings),
+            alternatives=list(self.alternatives),
+            instead=None if better is None else self._instead(better, chosen),
         )
 
     def _fits(self, chosen: Texts) -> ResolvedRequest:
@@ -316,6 +379,8 @@ class Planner:
             job["calibration"] = dict(chosen.calibration)
         if chosen.evaluation:
             job["evaluation"] = dict(chosen.evaluation)
+        if form.tokens is not None and not candidate.removes_tokens:
+            job["vocabulary"] = AUTO
         if recovery is not None:
             job["recovery"] = dict(recovery)
         if keep_quality is not None and chosen.evaluated_on is not None:
@@ -394,6 +459,8 @@ class Planner:
             budget = candidate.parameters["budget"]
             choices.append(choice("parameters.budget", budget, "what was measured; others take longer"))
         choices += form_choices(self.model.description, body.goal, form, self.exports)
+        if self.unused is not None:
+            choices.append(self.unused.choice())
         if body.keep_quality is not None and chosen.evaluated_on is not None:
             choices.append(choice("gates.max_perplexity_ratio", body.keep_quality, "the quality that was asked for"))
         return choices

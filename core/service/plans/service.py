@@ -17,6 +17,7 @@ from core.service.jobs.runtimes import writable_forms
 from core.service.jobs.schemas import InspectBody
 from core.service.plans.candidates import CANDIDATES, JobCandidate
 from core.service.plans.planner import Planner
+from core.service.plans.vocabulary import unused_tokens
 from core.service.registry.service import dataset_answer
 from core.service.registry.tables import DatasetRow
 from secateur_wire.base import JsonObject
@@ -59,25 +60,46 @@ def plan(context: RequestContext, body: PlanBody, *, until: datetime | None = No
     is_shipped = is_writing and body.goal in ("speed", "size")
     written: list[list[JsonObject]] = [[_FILES], []] if is_shipped else [[]]
     alternatives = () if body.goal == "sensitivity" else _alternatives(context, model)
+    unused = unused_tokens(context, body, model, datasets)
+    of_tokens = None
     refusals: list[tuple[JobCandidate, SecateurError]] = []
     for candidate in CANDIDATES[model.description.task][body.goal]:
+        if candidate.removes_tokens and (unused is None or not unused.is_first):
+            continue
         taken = candidate if body.pattern is None else replace(candidate, pattern=parse_pattern(body.pattern).text)
-        planner = Planner(context, body, model, taken, tuple(refusals), alternatives, is_writing=is_writing)
+        planner = Planner(
+            context, body, model, taken, tuple(refusals), alternatives, is_writing=is_writing, unused=unused
+        )
         for exports in written if not taken.needs_files else filter(None, written):
             try:
-                return replace(planner, exports=exports, until=until).plan(datasets)
+                planned = replace(planner, exports=exports, until=until).plan(datasets)
             except (InvalidRequest, UnusableModel) as error:
+                if of_tokens is not None and error.param == "keep_quality":
+                    return of_tokens
                 if error.param in _OF_REQUEST and not taken.needs_files:
                     raise
                 refused = error
                 if not (error.param or "").startswith("output.exports"):
                     break
-        if not taken.needs_files:
+                continue
+            if candidate.removes_tokens:
+                of_tokens = planned
+                break
+            return planned if of_tokens is None or body.keep_quality is not None else _with_more(of_tokens, planned)
+        if not taken.needs_files and not taken.removes_tokens:
             refusals.append((candidate, refused))
+    if of_tokens is not None:
+        return of_tokens
     first = refusals[0][1]
     if first.param in ("sparsity", "parameters.drop_layers"):
         first.param = "amount"
     raise first
+
+
+def _with_more(of_tokens: Plan, further: Plan) -> Plan:
+    """Return a plan that removes unused tokens, with the points of a plan by which more goes, which costs quality."""
+    more = [each for each in further.points if each.amount > (of_tokens.amount or 0.0)]
+    return of_tokens.model_copy(update={"points": [*of_tokens.points, *more]})
 
 
 def _check(body: PlanBody, description: Description) -> None:

@@ -14,6 +14,7 @@ from core.pipeline.reports.verdict import CLOSE_TO_DENSE
 from core.service.jobs.resolution.dataset import SELF
 from core.service.plans.amounts import PACKED, ArtifactForm
 from core.service.plans.job_bodies import RECOVERIES, RECOVERY_MINUTES
+from core.service.plans.vocabulary import UnusedTokens
 from secateur_wire.base import JsonObject
 from secateur_wire.metrics import Alternative
 from secateur_wire.plans import FigureName, Goal, PlanChoice, PlanFigure
@@ -26,8 +27,15 @@ _CLOSE_KL = 0.02
 _PARTS = {"speed": "parameters", "size": "bytes", "sparsity": "prunable weights"}
 
 
-def summary(model: str, goal: Goal, job: Recipe, amount: float | None, figures: Mapping[FigureName, PlanFigure]) -> str:
-    """Return a sentence about the job and its expected outcome."""
+def summary(
+    model: str,
+    goal: Goal,
+    job: Recipe,
+    amount: float | None,
+    figures: Mapping[FigureName, PlanFigure],
+    gone: float = 0.0,
+) -> str:
+    """Return a sentence about the job and its expected outcome; `gone` of the parameters go with unused tokens."""
     title = get_method(job.method).title
     text = "" if job.calibration is None else f", calibrated on {_text(job.calibration.dataset)}"
     if amount is None:
@@ -38,8 +46,10 @@ def summary(model: str, goal: Goal, job: Recipe, amount: float | None, figures: 
         removed = f"{_share(amount)} of the {_PARTS[goal]}"
         if goal == "size" and job.shrinks:  # the added file takes fewer bytes as well
             form = f" and write {', '.join(f'{each.format} {each.types[0]}' for each in job.output.exports)}"
-            removed = f"{_share(job.sparsity or 0.0)} of the {_PARTS['speed']}"
+            removed = f"{_share((job.sparsity or 0.0) + gone)} of the {_PARTS['speed']}"
         sentence = f"{verb} {removed} of {model} with {title} ({job.pattern}){form}{text}"
+        if gone:
+            sentence += f", the tokens that this text does not use first ({_share(gone)} of the parameters)"
         if job.recovery is not None:
             sentence += f", then train ({job.recovery.method})"
     expected = []
@@ -53,6 +63,17 @@ def summary(model: str, goal: Goal, job: Recipe, amount: float | None, figures: 
     duration = f" in {between(seconds.low, seconds.high)}" if (seconds := figures.get("seconds")) is not None else ""
     outcome = f": expect {' and '.join(expected)}" if expected else ""
     return f"{sentence}{duration}{outcome}."
+
+
+def tokens_summary(model: str, unused: UnusedTokens, figures: Mapping[FigureName, PlanFigure]) -> str:
+    """Return a sentence about a job that removes unused tokens alone, and its expected outcome."""
+    assert unused.counted is not None
+    gone = unused.tokens - unused.counted.kept
+    outcome = f"expect no loss on texts like {unused.text} and {_share(figures['bytes_ratio'].estimate)} of its bytes"
+    return (
+        f"Remove {gone:,} of {unused.tokens:,} tokens from {model}, which {unused.text} does not use, with "
+        f"{_share(unused.share)} of the parameters: {outcome}."
+    )
 
 
 def best_alternative(

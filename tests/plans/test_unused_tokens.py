@@ -1,0 +1,195 @@
+"""Tokens that a text does not use: a worker counts them, and plans for speed and size remove them first."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.database import seconds_from_now, transaction
+from core.measurements.measurement import Measurement
+from core.pipeline.messages import CountAnswer, CountedTokens, CountQuestion, TextSource
+from core.pipeline.stages.count_tokens import answer
+from core.service.plans import vocabulary
+from core.service.plans.tables import TokenCountRow
+from core.service.plans.token_counts import MOST_ATTEMPTS, forget_unused_counts
+from core.settings import Settings
+from core.storage import Store
+from secateur_wire.plans import Plan, PlanChoice
+from tests.plans.models import add_set
+from tests.plans.test_plans import MODELS, Desk
+from tests.runner.test_vocabulary import TOKENS, write_text, write_trained
+from worker.supervisor.secluded_child import ask_child
+from worker.supervisor.token_counter import COUNTER, TokenCounter
+
+WORDS, ROW = 49152, 576
+USED = CountedTokens(used=20_000, tokens=400_000, least=400, kept=20_032)
+GONE = (WORDS - USED.kept) * ROW / MODELS["smol"].parameters
+
+
+@pytest.fixture
+def desk(sessions: sessionmaker[Session], settings: Settings, store: Store, team: str) -> Desk:
+    found = Desk(sessions, settings, store, team)
+    found.register("my-calibration", "my-articles")
+    return found
+
+
+def _saying(place: Path, said: CountAnswer) -> Sequence[str]:
+    """Return the command of a child that answers so, whatever it is asked."""
+    file = place / "answer.json"
+    file.write_text(said.model_dump_json())
+    return sys.executable, "-c", "import sys; print(open(sys.argv[1]).read())", str(file)
+
+
+def _counter(desk: Desk, place: Path, said: CountAnswer) -> TokenCounter:
+    return TokenCounter(desk.store, desk.settings, command=_saying(place, said))
+
+
+def _count(desk: Desk, place: Path, said: CountAnswer = CountAnswer(counted=USED)) -> None:  # noqa: B008
+    desk.plan("smol", "speed")
+    assert _counter(desk, place, said).take_next(desk.sessions)
+
+
+def _rows(desk: Desk) -> list[TokenCountRow]:
+    with transaction(desk.sessions) as session:
+        return list(session.scalars(select(TokenCountRow)))
+
+
+def _choice(planned: Plan, field: str) -> PlanChoice:
+    return next(each for each in planned.choices if each.field == field)
+
+
+def test_a_plan_has_the_tokens_counted_and_gives_a_bound_meanwhile(desk: Desk, tmp_path: Path) -> None:
+    planned = desk.plan("smol", "speed")
+    told = _choice(planned, "vocabulary")
+    assert planned.job["method"] == "frontier" and "vocabulary" not in planned.job and told.value is None
+    assert "counts the tokens of my-calibration" in told.reason and "have 21% of the parameters" in told.reason
+    (row,) = _rows(desk)
+    assert row.due_at is not None and row.text["name"] == "my-calibration" and row.vocabulary_size == WORDS
+    counter = _counter(desk, tmp_path, CountAnswer(counted=USED))
+    assert counter.take_next(desk.sessions) and not counter.take_next(desk.sessions)
+    assert CountedTokens.model_validate(_rows(desk)[0].counted) == USED and _rows(desk)[0].due_at is None
+    assert desk.plan("smol", "speed").job["method"] == "vocabulary"
+
+
+def test_tokens_that_the_text_does_not_use_go_first(desk: Desk, tmp_path: Path) -> None:
+    _count(desk, tmp_path)
+    speed, size = desk.plan("smol", "speed"), desk.plan("smol", "size")
+    for planned in (speed, size):
+        job = planned.job
+        assert (job["method"], job["parameters"]) == ("vocabulary", {"tokens": "auto"})
+        assert job["calibration"]["dataset"] == "my-calibration" and "sparsity" not in job  # type: ignore[index, call-overload]
+        assert planned.amount == pytest.approx(GONE, abs=1e-9)
+        assert planned.figures["bytes_ratio"].estimate == pytest.approx(1 - GONE, abs=1e-6)
+        reason = _choice(planned, "parameters.tokens").reason
+        assert "my-calibration uses 20,000 of 49,152 tokens: 12% smaller at no loss on texts like it" in reason
+    assert "Remove 29,120 of 49,152 tokens from smol" in speed.summary
+    rated = [each.figures["perplexity_ratio"] for each in speed.points if "perplexity_ratio" in each.figures]
+    assert rated[-1].estimate > 1.2, "how far it goes at a loss is shown too"
+    assert desk.plan("smol", "speed", amount=0.05).job["method"] == "vocabulary"
+
+
+def test_more_than_the_tokens_goes_by_a_method_beside_them(desk: Desk, tmp_path: Path) -> None:
+    before = desk.plan("smol", "speed", amount=0.3)
+    _count(desk, tmp_path)
+    planned = desk.plan("smol", "speed", amount=0.3)
+    assert planned.job["method"] == "frontier" and planned.job["vocabulary"] == "auto"
+    assert planned.job["sparsity"] == pytest.approx(0.3 - GONE, abs=1e-4)
+    figures = [each.figures["perplexity_ratio"].estimate for each in (planned, before)]
+    assert figures[0] < figures[1], "the blocks lose less"
+    assert planned.figures["bytes_ratio"].estimate == pytest.approx(0.7, abs=0.02)
+    assert "the tokens that this text does not use first" in planned.summary
+    kept = desk.plan("smol", "speed", keep_quality=1.2)
+    assert kept.job["vocabulary"] == "auto" and (kept.amount or 0) > GONE
+    zeros = desk.plan("smol", "size", amount=0.4)
+    assert zeros.job["vocabulary"] == "auto" and zeros.job["pattern"] == "unstructured"
+    assert zeros.figures["bytes_ratio"].estimate == pytest.approx(0.6, abs=1e-3)
+    assert desk.refusal("smol", "speed", amount=0.95).param == "amount"
+
+
+def test_a_quality_that_the_method_cannot_keep_is_kept_by_tokens_alone(desk: Desk, tmp_path: Path) -> None:
+    assert desk.refusal("smol", "speed", keep_quality=1.001).param == "keep_quality"
+    _count(desk, tmp_path)
+    planned = desk.plan("smol", "speed", keep_quality=1.001)
+    assert planned.job["method"] == "vocabulary" and planned.job["gates"] == {"max_perplexity_ratio": 1.001}
+
+
+def test_tokens_that_are_worth_little_or_cannot_go_stay(desk: Desk, tmp_path: Path) -> None:
+    refusal = CountAnswer(refusal="its tokenizer has code of its own")
+    _count(desk, tmp_path, refusal)
+    planned = desk.plan("smol", "speed")
+    assert planned.job["method"] == "frontier" and "vocabulary" not in planned.job
+    assert _choice(planned, "vocabulary").reason == "no tokens can go: its tokenizer has code of its own"
+    with transaction(desk.sessions) as session:
+        few = USED.model_copy(update={"kept": WORDS - 6400})
+        session.execute(update(TokenCountRow).values(refusal=None, counted=few.model_dump(mode="json")))
+    planned = desk.plan("smol", "speed")
+    assert "vocabulary" not in planned.job and "too little" in _choice(planned, "vocabulary").reason
+    assert all(each.field != "vocabulary" for each in desk.plan("large", "speed").choices), "4 % of its parameters"
+    assert all(each.field != "vocabulary" for each in desk.plan("smol", "sparsity").choices)
+
+
+def test_what_other_texts_lose_is_said_by_measurements(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = Measurement.model_validate(
+        {
+            "model": {"name": "smollm2-135m", "family": "Llama", "parameters": 134515008},
+            "method": "vocabulary",
+            "pattern": "structured",
+            "parameters": {"tokens": "auto"},
+            "calibration_tokens": 469000,
+            "sparsity": 0.09,
+            "perplexity": {"in_domain": {"mean": 0.998}, "out_of_domain": {"mean": 1.04}},
+            "seconds": {"mean": 60},
+            "processor_seconds": {"mean": 60},
+            "peak_bytes": 10**9,
+            "machine": "a machine",
+            "threads": 2,
+            "measured": "2026-12-01",
+            "releases": "0.1.0",
+        }
+    )
+    monkeypatch.setattr(vocabulary, "measurements", lambda table: (row,) if table == "vocabulary" else ())
+    _count(desk, tmp_path)
+    planned = desk.plan("smol", "speed")
+    figure = planned.figures["perplexity_ratio"]
+    assert (figure.estimate, figure.high) == (0.998, 1.04)
+    assert "1.04 times the perplexity was measured on other text" in _choice(planned, "parameters.tokens").reason
+
+
+def test_a_count_that_fails_is_tried_again_and_unused_ones_are_forgotten(desk: Desk, tmp_path: Path) -> None:
+    desk.plan("smol", "speed")
+    counter = TokenCounter(desk.store, desk.settings, command=(sys.executable, "-c", "raise SystemExit(1)"))
+    for attempt in range(1, MOST_ATTEMPTS + 1):
+        with transaction(desk.sessions) as session:
+            session.execute(update(TokenCountRow).values(due_at=func.clock_timestamp()))
+        assert counter.take_next(desk.sessions) and _rows(desk)[0].attempts == attempt
+    assert _rows(desk)[0].due_at is None and desk.plan("smol", "speed").job["method"] == "frontier"
+    with transaction(desk.sessions) as session:
+        assert forget_unused_counts(session) == 0
+        session.execute(update(TokenCountRow).values(used_at=seconds_from_now(-100 * 86400)))
+        assert forget_unused_counts(session) == 1
+
+
+def test_counts_are_kept_by_the_contents_of_texts(desk: Desk, tmp_path: Path) -> None:
+    _count(desk, tmp_path)
+    with transaction(desk.sessions) as session:
+        add_set(session, desk.team, "same-train", characters=5_000_000)
+    assert desk.plan("smol", "speed", dataset="same-train").job["method"] == "vocabulary", "the same content"
+    assert len(_rows(desk)) == 1
+
+
+def test_the_child_counts_as_a_job_chooses(tmp_path: Path, settings: Settings) -> None:
+    texts = [write_text(tmp_path / f"{kind}.txt", kind, 1) for kind in ("garden", "harbour")]
+    folder = write_trained(tmp_path / "spoken", texts)
+    text = TextSource(name="garden", path=texts[0], format="text")
+    question = CountQuestion(folder=folder, vocabulary_size=TOKENS, text=text)
+    here = answer(question)
+    assert here.counted is not None and here.counted.used < here.counted.kept < TOKENS
+    asked = ask_child(COUNTER, question.model_dump_json(), name="tokens", settings=settings, on_wait=lambda: None)
+    assert CountAnswer.model_validate_json(asked) == here
+    (folder / "tokenizer.json").unlink()
+    assert "tokenizer.json" in (answer(question).refusal or "")
