@@ -4,35 +4,59 @@ Cells are kept by what they depend on, so that the command goes on where it was 
 """
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.cells import CACHE, Runner
+from bench.cells import CACHE, Runner, own_release
+from bench.claims.sources import MissingData
 from bench.judging_texts import positive
-from bench.machine import threads_available
+from bench.machine import describe_machine, threads_available
+from bench.measurements import merge
+from bench.page import show
 from bench.service import HANDBOOK, add_texts, sample_service
 from bench.vocabulary.plan import CASES, cases
-from bench.vocabulary.running import Bench
+from bench.vocabulary.report import page
+from bench.vocabulary.running import Bench, family_cells, measured
 from core.engine.architectures.describe import describe_folder
 from worker.samples.language import EVALUATION, MODEL
 
+SECTION = "bench-vocabulary"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what is missing, and print the tables; 1 where a cell is not there."""
     given = _parser().parse_args(arguments)
     runner = Runner.of(given)
     with sample_service() as service:
-        add_texts(service.home)
-        description = describe_folder(service.settings.models_root / MODEL)
+        try:
+            add_texts(service.home)
+        except MissingData as error:
+            print(error, file=sys.stderr)
+            return 1
+        text = service.settings.datasets_root / f"{EVALUATION}.jsonl"
+        model = service.settings.models_root / MODEL
+        cells = family_cells(text.absolute(), [model.absolute(), *given.tokenizers], given.threads)
+        families = runner.figures(cells, lambda told: f"{told['alike']} of {told['kept']} kept texts alike")
+        description = describe_folder(model)
         blocks = description.prunable_parameters / description.parameters
-        bench = Bench(service, runner, given.threads)
+        bench = Bench(service, runner, given.threads, description.family)
         for case in cases(blocks, given.samples, given.length, given.windows):
-            if case.name in given.cases:
-                bench.measure(case)
-        texts = (service.settings.datasets_root / f"{EVALUATION}.jsonl", CACHE / f"{HANDBOOK}.jsonl")
-        logits = {text.stem: found for text in texts if (found := bench.logits(text))}
-    print(bench.found, logits)
-    return 0
+            bench.measure(case, runs=case.name in given.cases)
+        texts = (text, CACHE / f"{HANDBOOK}.jsonl")
+        logits = {each.stem: found for each in texts if (found := bench.logits(each)) is not None}
+    command = f"python -m bench.vocabulary {shlex.join(sys.argv[1:] if arguments is None else arguments)}"
+    facts = (
+        f"`{command}`, on {describe_machine()}; {own_release()}. {MODEL}: calibrated on {given.samples} × "
+        f"{given.length} tokens, measured on {given.windows} × {given.length} tokens of each text; tokens are counted "
+        "on the whole calibration text. `frontier` removes a fifth of the blocks' parameters, without trials of whole "
+        "layers. Timings depend on what else the machine does: its load, in waiting processes, stands beside them."
+    )
+    show("\n\n".join([facts, page(bench.found, logits, families)]), SECTION, given.write)
+    if given.data:
+        merge(given.data, measured(bench, describe_machine(), own_release(), given.threads))
+    return int(len(bench.found) < len(CASES) or len(families) < len(cells) or len(logits) < len(texts))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -41,9 +65,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--samples", type=positive, default=128, help="calibration sequences (default 128)")
     parser.add_argument("--length", type=positive, default=512, help="tokens of a sequence (default 512)")
     parser.add_argument("--windows", type=positive, default=16, help="sequences of each text judged by (default 16)")
+    parser.add_argument(
+        "--tokenizers", nargs="*", type=Path, default=[], metavar="FOLDER", help="more folders with a tokenizer.json"
+    )
     parser.add_argument("--threads", type=positive, default=threads_available(), help="threads (default: cores)")
     parser.add_argument("--recall", action="store_true", help="show what there is, and run nothing")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="replace the page's section too")
+    parser.add_argument("--data", type=Path, metavar="FILE", help="put the figures among the measurements of a file")
     return parser
 
 

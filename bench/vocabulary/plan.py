@@ -14,14 +14,25 @@ BLOCKS_SHARE: Final = 0.2
 JUDGED_ON: Final = (EVALUATION, HANDBOOK, DOCUMENTATION)
 """Texts that models are measured on: the first is like the calibration text."""
 Q8_0: Final = {"exports": [{"format": "gguf", "types": ["Q8_0"]}]}
-ALONE, HALF, HALF_THEN, FRONTIER, FRONTIER_WITH = (
+ALONE, UNUSED, HALF, HALF_THEN, FRONTIER, FRONTIER_WITH = (
     "vocabulary",
+    "unused tokens",
     "half of the layers",
     "half of the layers, then vocabulary",
     "frontier",
     "frontier, with vocabulary",
 )
-CASES: Final = (ALONE, HALF, HALF_THEN, FRONTIER_WITH, FRONTIER)
+CASES: Final = (ALONE, UNUSED, HALF, HALF_THEN, FRONTIER_WITH, FRONTIER)
+
+
+FAMILIES: Final = (
+    "byte-level BPE",
+    "byte-fallback BPE",
+    "byte-fallback BPE, ignore_merges",
+    "Unigram",
+    "WordPiece",
+)
+"""Kinds of tokenizers that are trained on a text, as `families_cell` makes them."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +71,7 @@ def cases(blocks: float, samples: int, length: int, windows: int) -> list[Case]:
     }
     return [
         Case(ALONE, {**tokens, **read, **judged, "output": Q8_0}),
+        Case(UNUSED, {**tokens, "parameters": {"tokens": "auto"}, **read, **judged}),
         Case(HALF, {**half, "calibration": {**read["calibration"], "samples": 4}, **timed}),
         Case(HALF_THEN, {**tokens, **read, **timed}, after=HALF),
         Case(FRONTIER_WITH, {**frontier, "vocabulary": {"tokens": TOKENS}, **read, **judged}),
