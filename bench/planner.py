@@ -30,7 +30,6 @@ from core.service.plans.service import plan
 from core.storage import open_store
 from secateur.errors import NotFound
 from secateur_wire.plans import Goal, PlanBody, PlanFigure
-from worker.embedded.instance import EmbeddedInstance
 from worker.samples.language import EVALUATION, MODEL
 
 JOBS_SECTION, ROWS_SECTION = "bench-planner", "bench-planner-rows"

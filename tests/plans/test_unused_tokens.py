@@ -25,6 +25,7 @@ from worker.supervisor.secluded_child import ask_child
 from worker.supervisor.token_counter import COUNTER, TokenCounter
 
 WORDS, ROW = 49152, 576
+AUTO = {"tokens": "auto"}
 USED = CountedTokens(used=20_000, tokens=400_000, least=400, kept=20_032)
 GONE = (WORDS - USED.kept) * ROW / MODELS["smol"].parameters
 
@@ -95,16 +96,16 @@ def test_more_than_the_tokens_goes_by_a_method_beside_them(desk: Desk, tmp_path:
     before = desk.plan("smol", "speed", amount=0.3)
     _count(desk, tmp_path)
     planned = desk.plan("smol", "speed", amount=0.3)
-    assert planned.job["method"] == "frontier" and planned.job["vocabulary"] == "auto"
+    assert planned.job["method"] == "frontier" and planned.job["vocabulary"] == AUTO
     assert planned.job["sparsity"] == pytest.approx(0.3 - GONE, abs=1e-4)
     figures = [each.figures["perplexity_ratio"].estimate for each in (planned, before)]
     assert figures[0] < figures[1], "the blocks lose less"
     assert planned.figures["bytes_ratio"].estimate == pytest.approx(0.7, abs=0.02)
     assert "the tokens that this text does not use first" in planned.summary
     kept = desk.plan("smol", "speed", keep_quality=1.2)
-    assert kept.job["vocabulary"] == "auto" and (kept.amount or 0) > GONE
+    assert kept.job["vocabulary"] == AUTO and (kept.amount or 0) > GONE
     zeros = desk.plan("smol", "size", amount=0.4)
-    assert zeros.job["vocabulary"] == "auto" and zeros.job["pattern"] == "unstructured"
+    assert zeros.job["vocabulary"] == AUTO and zeros.job["pattern"] == "unstructured"
     assert zeros.figures["bytes_ratio"].estimate == pytest.approx(0.6, abs=1e-3)
     assert desk.refusal("smol", "speed", amount=0.95).param == "amount"
 

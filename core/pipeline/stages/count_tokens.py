@@ -5,7 +5,7 @@ from contextlib import redirect_stdout
 
 from core.engine.datasets.text_files import read_documents
 from core.engine.removals.vocabulary.tokenizers.choice import choose_tokens
-from core.engine.removals.vocabulary.tokenizers.counts import count_tokens
+from core.engine.removals.vocabulary.tokenizers.counts import count_tokens, counted_documents
 from core.engine.removals.vocabulary.tokenizers.files import named_ids, template_strings
 from core.engine.removals.vocabulary.tokenizers.tokenizer_file import read_tokenizer
 from core.pipeline.messages import CountAnswer, CountedTokens, CountQuestion
@@ -18,7 +18,8 @@ def answer(question: CountQuestion) -> CountAnswer:
     folder, text = question.folder, question.text
     try:
         tokenizer = read_tokenizer(folder)
-        counts = count_tokens(read_documents(text.path, text.format, text.text_field), folder)
+        documents = counted_documents(read_documents(text.path, text.format, text.text_field))
+        counts = count_tokens(documents, folder)
         chosen = choose_tokens(
             tokenizer,
             counts,

@@ -380,7 +380,7 @@ class Planner:
         if chosen.evaluation:
             job["evaluation"] = dict(chosen.evaluation)
         if form.tokens is not None and not candidate.removes_tokens:
-            job["vocabulary"] = AUTO
+            job["vocabulary"] = {"tokens": AUTO}
         if recovery is not None:
             job["recovery"] = dict(recovery)
         if keep_quality is not None and chosen.evaluated_on is not None:

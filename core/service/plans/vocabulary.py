@@ -25,6 +25,7 @@ FIRST: Final = 0.1
 BESIDE: Final = 0.05
 """Smallest share of the parameters for which a plan removes tokens beside a method."""
 AUTO: Final = "auto"
+"""Value of `tokens` with which all tokens stay that the texts use."""
 _GOALS: Final = ("speed", "size")
 
 
@@ -75,7 +76,7 @@ class UnusedTokens:
 
     def choice(self) -> PlanChoice:
         """Return the choice of a plan with another method."""
-        return PlanChoice(field="vocabulary", value=None if self.kept is None else AUTO, reason=self.reason)
+        return PlanChoice(field="vocabulary", value=None if self.kept is None else {"tokens": AUTO}, reason=self.reason)
 
     def perplexity(self) -> PlanFigure | None:
         """Return what the removal of unused tokens is expected to cost; None where no measurement is shipped.

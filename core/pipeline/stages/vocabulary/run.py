@@ -16,7 +16,7 @@ from core.engine.models.tensors import DTYPES
 from core.engine.removals.vocabulary.counts import planned_tokens, tokens_left
 from core.engine.removals.vocabulary.rows import write_reduced
 from core.engine.removals.vocabulary.tokenizers.choice import choose_tokens
-from core.engine.removals.vocabulary.tokenizers.counts import count_tokens
+from core.engine.removals.vocabulary.tokenizers.counts import count_tokens, counted_documents
 from core.engine.removals.vocabulary.tokenizers.files import named_ids, template_strings, write_tokenizer
 from core.engine.removals.vocabulary.tokenizers.tokenizer_file import TOKENIZER_FILE, read_tokenizer
 from core.engine.resume.fingerprint import Runtime, file_sha256, fingerprint
@@ -33,9 +33,6 @@ from core.progress import Progress
 from secateur_wire.base import JsonObject
 from secateur_wire.errors import InvalidRequest
 from secateur_wire.reports import VocabularyReport
-
-_MOST_CHARACTERS = 200_000_000
-"""Characters of each text that are counted."""
 
 
 def run(spec: VocabularySpec, context: StageContext) -> VocabularyOutput:
@@ -130,13 +127,8 @@ def _tokens(spec: VocabularySpec, description: ModelDescription) -> int | None:
 
 
 def _documents(text: TextSource) -> Iterator[str]:
-    """Return the documents of a text, up to a number of characters."""
-    characters = 0
-    for document in read_documents(text.path, text.format, text.text_field):
-        if characters >= _MOST_CHARACTERS:
-            return
-        characters += len(document)
-        yield document
+    """Return the documents of a text that are counted."""
+    return counted_documents(read_documents(text.path, text.format, text.text_field))
 
 
 def _written(folder: ModelFolder, kept: list[int], target: Path, progress: Progress) -> tuple[ModelFolder, list[str]]:

@@ -17,6 +17,8 @@ from core.engine.removals.vocabulary.tokenizers.tokenizer_file import TOKENIZER_
 from core.panics import is_panic
 from secateur_wire.errors import UnusableModel
 
+MOST_CHARACTERS: Final = 200_000_000
+"""Characters of each text that are counted."""
 _BATCH_CHARACTERS: Final = 2**20
 """Characters that are tokenized at a time; their tokens take some 100 bytes each."""
 
@@ -73,6 +75,16 @@ def count_tokens(documents: Iterable[str], folder: Path) -> Counts:
             scripts[name] += count
     size = sum(len(character.encode()) * count for character, count in characters.items())
     return Counts(counts, number, size, dict(sorted(scripts.items())))
+
+
+def counted_documents(documents: Iterable[str]) -> Iterator[str]:
+    """Yield the documents of a text that are counted: the first ones, of `MOST_CHARACTERS` together."""
+    characters = 0
+    for document in documents:
+        if characters >= MOST_CHARACTERS:
+            return
+        characters += len(document)
+        yield document
 
 
 def _batches(documents: Iterable[str]) -> Iterator[tuple[list[str], int]]:
