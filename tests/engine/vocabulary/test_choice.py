@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as RustTokenizer
 
@@ -35,6 +35,7 @@ def counts(folder: Path) -> Counts:
     return count_tokens(TEXTS, folder)
 
 
+@settings(max_examples=30)
 @given(st.data())
 def test_any_number_is_met_exactly_and_closed(tokenizer: Tokenizer, counts: Counts, data: st.DataObject) -> None:
     least = len(tokenizer.closure(tokenizer.required))

@@ -50,16 +50,15 @@ def read_scripts(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def _read_script(name: str) -> str:
-    code_or_name = unicode_scripts.script_name(name, None) or unicode_scripts.script_code(name, None)
-    if code_or_name is None:
+    code = name if unicode_scripts.script_name(name, None) else unicode_scripts.script_code(name, None)
+    if code is None:
         raise InvalidRequest(
             f"scripts: {name[:100]!r} is not a script of Unicode: name it as Unicode does, for example 'Latin', "
             "'Cyrillic', 'Han', 'Devanagari'",
             param="scripts",
         )
-    code = unicode_scripts.script_code(code_or_name, None) or code_or_name
-    own: str = unicode_scripts.script_name(code)
-    return own
+    own_name: str = unicode_scripts.script_name(code)
+    return own_name
 
 
 def _ends_of_range(spelled: bytes) -> str:
