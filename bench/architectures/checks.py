@@ -36,11 +36,9 @@ A router that is silently wrong may be so at some lengths alone.
 """
 
 _TOLERANCE = 1e-4
+_REASON = 400
 _ROUNDING = 1e-5
 """Largest difference of logits that rounding explains, relative to the largest: kernels sum in other orders."""
-DIFFERENCE = "logits differ by"
-"""Beginning of a reason that says how nearly logits are equal where they are not to the bit."""
-_REASON = 400
 
 
 class Ended(Exception):
@@ -166,8 +164,8 @@ class _Subject:
                 without_units(dense, cut)
             _require_equal(logits, self._logits_of(dense))
 
-    def _cut_rows(self) -> str:
-        """Cut rows, and return how nearly the logits of the tokens that stay are the dense model's."""
+    def _cut_rows(self) -> float:
+        """Cut rows, and return the largest difference of logits of the tokens that stay."""
         target = self._work / "rows"
         with _stage("rows"):
             kept, after = cut_rows(self._path, target, self._seed, self._folder, self._discovered)
@@ -186,7 +184,7 @@ class _Subject:
             allowed = _ROUNDING * max(map(largest_logit, expected))
             if not difference <= allowed:
                 raise ValueError(f"logits of tokens that stay differ by {difference:g}, {allowed:g} is allowed")
-        return f"{DIFFERENCE} {difference:.3g}" if difference else ""
+        return difference
 
     def _require_streamed(
         self, folder: ModelFolder, expected: list[Tensor], stage: str, tokens: list[Tensor] | None = None
@@ -219,9 +217,9 @@ def _subject(model_type: str, seed: int, work: Path, discoveries: dict[str, Arch
         return Outcome("unbuilt", ended.outcome.reason, "transformers")
 
 
-def _ended(cell: Callable[[], str | None]) -> Outcome:
+def _ended(cell: Callable[[], float | None]) -> Outcome:
     try:
-        return Outcome("yes", cell() or "")
+        return Outcome("yes", difference=cell() or 0.0)
     except Ended as ended:
         return ended.outcome
 

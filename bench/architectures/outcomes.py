@@ -32,14 +32,16 @@ _WORST_FIRST: Final[tuple[Status, ...]] = ("wrong", "failed", "unbuilt", "refuse
 class Outcome:
     """One cell.
 
-    `yes`: every check passed; the reason may say how nearly. `refused`: the service says that it does not offer it.
+    `yes`: every check passed. `refused`: the service says that it does not offer it.
     `failed`: a job on it ends with an error. `unbuilt`: transformers does not build, run or save the model itself.
     `wrong`: the service gives a result that is not what it should be, and does not notice.
+    `difference`: the largest of logits that should be equal to the bit; 0 where it is not measured.
     """
 
     status: Status
     reason: str = ""
     stage: str = ""
+    difference: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -61,4 +63,4 @@ class TypeOutcomes:
 
 def worst(outcomes: list[Outcome]) -> Outcome:
     """Return the worst of some outcomes."""
-    return min(outcomes, key=lambda outcome: _WORST_FIRST.index(outcome.status))
+    return min(outcomes, key=lambda outcome: (_WORST_FIRST.index(outcome.status), -outcome.difference))

@@ -5,6 +5,7 @@ whose shape follows the number of tokens. That these entries are in the order of
 compute with the ids themselves, is tried.
 """
 
+import json
 import random
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -77,6 +78,7 @@ def vocabulary_axes(architecture: Architecture, small: Settings, first: int = 0)
     logits.
     """
     try:
+        small = json.loads(json.dumps(small))  # keys of settings by number become text, as in config.json
         config = open_config(small)
         dense = build_random(config)
         kept = _kept(required_ids(small, architecture, config), _tokens(dense), first)
