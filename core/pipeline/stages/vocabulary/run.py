@@ -14,7 +14,7 @@ from core.engine.datasets.vocabulary_lengths import text_length
 from core.engine.models.folder import ModelFolder
 from core.engine.models.tensors import DTYPES
 from core.engine.removals.vocabulary.counts import planned_tokens, tokens_left
-from core.engine.removals.vocabulary.rows import write_reduced
+from core.engine.removals.vocabulary.rows import required_tokens, write_reduced
 from core.engine.removals.vocabulary.tokenizers.choice import choose_tokens
 from core.engine.removals.vocabulary.tokenizers.counts import count_tokens, counted_documents
 from core.engine.removals.vocabulary.tokenizers.files import named_ids, template_strings, write_tokenizer
@@ -100,7 +100,7 @@ def _choice(spec: VocabularySpec, folder: ModelFolder, context: StageContext) ->
         tokens=tokens,
         keep=[*choice.keep, *template_strings(spec.model.path)],
         scripts=choice.scripts,
-        required=named_ids(spec.model.path, description.vocabulary_size),
+        required=named_ids(spec.model.path, description.vocabulary_size) | required_tokens(folder),
         round_to=choice.round_to,
     )
     state: JsonObject = {
