@@ -11,7 +11,7 @@ from secateur_wire.job_options import body_of, job_options, option_for, options_
 def test_every_field_of_a_job_body_is_asked_for() -> None:
     fields = body_fields(JobBody)
     objects = {path for path in ENTRIES if path not in fields}
-    assert objects == {"target", "parameters", "recovery"} <= JobBody.model_fields.keys()
+    assert objects == {"target", "parameters", "recovery", "vocabulary"} <= JobBody.model_fields.keys()
     assert not [path for path in fields if path not in ENTRIES and path.partition(".")[0] not in objects]
 
 

@@ -102,7 +102,7 @@ def test_text_of_the_same_words_is_read_and_predicted_as_before(jobs: Queue, alo
     assert metrics is not None and job.sparsity is None
     kept, gone = vocabulary["kept"], TOKENS - vocabulary["kept"]
     assert kept % 8 == 0 and vocabulary["least"] <= vocabulary["used"] + 260 and 0 < gone < TOKENS
-    assert vocabulary["covered"] == 1.0 and vocabulary["coverage"][-1] == [TOKENS, 1.0]
+    assert vocabulary["covered"] == 1.0 and vocabulary["coverage"][-1] == {"tokens": TOKENS, "share": 1.0}
     assert metrics["parameters"]["dense"] - metrics["parameters"]["nonzero"] == gone * ROW == vocabulary["parameters"]
     assert metrics["vocabulary"] == {"dense": TOKENS, "pruned": kept}
     garden, harbour = (metrics["perplexity"][name] for name in ("garden", "harbour"))

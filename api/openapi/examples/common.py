@@ -74,6 +74,14 @@ FULL_BODY: Final[dict[str, Any]] = {
     "pattern": "unstructured",
     "target": None,
     "parameters": {"variant": False},
+    "vocabulary": {
+        "tokens": 16384,
+        "amount": None,
+        "keep": ["Secateur"],
+        "scripts": None,
+        "round_to": 64,
+        "datasets": [],
+    },
     "recovery": {
         "method": "lora",
         "steps": 200,

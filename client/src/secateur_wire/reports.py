@@ -76,13 +76,20 @@ class TextLength(Record):
         return self.pruned / self.dense if self.dense else 1.0
 
 
+class CoveragePoint(Record):
+    """Share of the texts' tokens that are among so many kept tokens."""
+
+    tokens: int
+    share: Number
+
+
 class VocabularyReport(Record):
     """Removal of tokens: the numbers of tokens `before` and `kept`, of tokens that the texts use, and the least.
 
-    `counted` are the texts, with `tokens` in all. `coverage` has points (number of kept tokens, share of the texts'
-    tokens that they are), and `covered` is that share for those that were kept. `scripts` are those whose tokens filled
-    the number up, and `lacking` those of the texts of which the vocabulary has bytes alone. `parameters` went with the
-    tokens. `texts` are the evaluation texts.
+    `counted` are the texts, with `tokens` in all. `coverage` has the share of these that are kept, by the number of
+    kept tokens, and `covered` is it for the tokens that were kept. `scripts` are those whose tokens filled the number
+    up, and `lacking` those of the texts of which the vocabulary has bytes alone. `parameters` went with the tokens.
+    `texts` are the evaluation texts.
     """
 
     before: int
@@ -91,7 +98,7 @@ class VocabularyReport(Record):
     least: int
     tokens: int
     covered: Number
-    coverage: list[tuple[int, Number]] = Field(default_factory=list)
+    coverage: list[CoveragePoint] = Field(default_factory=list)
     scripts: list[str] = Field(default_factory=list)
     lacking: list[str] = Field(default_factory=list)
     counted: list[dict[str, JsonValue]] = Field(default_factory=list)

@@ -10,8 +10,8 @@ def vocabulary_chart(vocabulary: VocabularyReport, *, title: str) -> str:
     """Draw the share of the texts' tokens over the number of kept tokens, with the chosen number, as SVG."""
     with open_figure((8.0, 3.0)) as figure:
         axes = figure.subplots()
-        numbers, shares = [[point[place] for point in vocabulary.coverage] for place in (0, 1)]
-        axes.plot(numbers, shares, color=COLOURS[0])
+        points = vocabulary.coverage
+        axes.plot([each.tokens for each in points], [each.share for each in points], color=COLOURS[0])
         axes.plot([vocabulary.kept], [vocabulary.covered], "o", color=COLOURS[1])
         axes.annotate(
             f"{vocabulary.kept:,} kept: {vocabulary.covered:.2%}",

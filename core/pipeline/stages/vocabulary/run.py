@@ -8,6 +8,8 @@ import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from core.engine.architectures.description import ModelDescription
 from core.engine.datasets.text_files import read_documents
 from core.engine.datasets.vocabulary_lengths import text_length
@@ -30,9 +32,21 @@ from core.pipeline.stages.report import described_source
 from core.pipeline.stages.run import StageContext
 from core.pipeline.stages.vocabulary.spec import VocabularyOutput, VocabularySpec
 from core.progress import Progress
-from secateur_wire.base import JsonObject
 from secateur_wire.errors import InvalidRequest
-from secateur_wire.reports import VocabularyReport
+from secateur_wire.reports import CoveragePoint, VocabularyReport
+
+
+class _Choice(BaseModel):
+    """Tokens that stay, by their ids in the dense model, with the figures of the choice that the report has."""
+
+    ids: list[int]
+    used: int
+    least: int
+    tokens: int
+    covered: float
+    coverage: list[CoveragePoint]
+    scripts: list[str]
+    lacking: list[str]
 
 
 def run(spec: VocabularySpec, context: StageContext) -> VocabularyOutput:
@@ -44,7 +58,7 @@ def run(spec: VocabularySpec, context: StageContext) -> VocabularyOutput:
     progress.stage("open")
     folder = open_place(spec.model)
     saved = _choice(spec, folder, context)
-    kept = [int(number) for number in saved["ids"]]
+    kept = saved.ids
     reduced, left_out = _written(folder, kept, spec.work / "reduced", progress)
     source = _source(spec, spec.model, kept, reduced.path)
     recipe = recipe_without_tokens(spec.recipe, folder.description, reduced.description)
@@ -56,7 +70,7 @@ def run(spec: VocabularySpec, context: StageContext) -> VocabularyOutput:
         parameters=folder.description.parameters - reduced.description.parameters,
         counted=[described_source(each) or {} for each in spec.counted],
         texts=texts,
-        **{name: value for name, value in saved.items() if name != "ids"},
+        **{name: value for name, value in saved if name != "ids"},
     )
     _draw(vocabulary, spec)
     progress.log(vocabulary.words)
@@ -70,7 +84,7 @@ def run(spec: VocabularySpec, context: StageContext) -> VocabularyOutput:
     )
 
 
-def _choice(spec: VocabularySpec, folder: ModelFolder, context: StageContext) -> JsonObject:
+def _choice(spec: VocabularySpec, folder: ModelFolder, context: StageContext) -> _Choice:
     """Return the tokens that stay, with figures of the choice; those of an earlier attempt are taken as they are."""
     choice = spec.recipe.vocabulary_choice
     assert choice is not None
@@ -90,7 +104,7 @@ def _choice(spec: VocabularySpec, folder: ModelFolder, context: StageContext) ->
     if isinstance(saved, Saved):
         context.progress.log("the tokens that an earlier attempt chose stay")
         store.save(VOCABULARY, 0, {}, saved.state)
-        return saved.state
+        return _Choice.model_validate(saved.state)
     tokenizer = read_tokenizer(spec.model.path)
     counts = count_tokens((document for text in spec.counted for document in _documents(text)), spec.model.path)
     context.progress.raise_if_stopped()
@@ -103,19 +117,19 @@ def _choice(spec: VocabularySpec, folder: ModelFolder, context: StageContext) ->
         required=named_ids(spec.model.path, description.vocabulary_size) | required_tokens(folder),
         round_to=choice.round_to,
     )
-    state: JsonObject = {
-        "ids": list(chosen.ids),
-        "used": chosen.used,
-        "least": chosen.least,
-        "tokens": counts.tokens,
-        "covered": chosen.covered,
-        "coverage": [list(point) for point in chosen.coverage],
-        "scripts": list(chosen.scripts),
-        "lacking": list(chosen.lacking),
-    }
-    store.save(VOCABULARY, 0, {}, state)
+    choice_made = _Choice(
+        ids=list(chosen.ids),
+        used=chosen.used,
+        least=chosen.least,
+        tokens=counts.tokens,
+        covered=chosen.covered,
+        coverage=[CoveragePoint(tokens=number, share=share) for number, share in chosen.coverage],
+        scripts=list(chosen.scripts),
+        lacking=list(chosen.lacking),
+    )
+    store.save(VOCABULARY, 0, {}, choice_made.model_dump(mode="json"))
     context.progress.log(f"{len(chosen.ids):,} of {description.vocabulary_size:,} tokens stay")
-    return state
+    return choice_made
 
 
 def _tokens(spec: VocabularySpec, description: ModelDescription) -> int | None:
