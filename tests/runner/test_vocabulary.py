@@ -195,4 +195,5 @@ def test_requests_that_cannot_be_met_are_refused_with_what_would_be_right(
     job_id = jobs.submit(body | {"parameters": {"tokens": 64}})
     assert work().result(60) == "failed"
     error = jobs.job(job_id).error
-    assert error is not None and "must stay" in error.message and error.code == "invalid_request"
+    assert error is not None and "must stay" in error.message
+    assert (error.code, error.param) == ("invalid_request", "parameters.tokens")

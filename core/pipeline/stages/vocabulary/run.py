@@ -33,6 +33,7 @@ from core.pipeline.stages.run import StageContext
 from core.pipeline.stages.vocabulary.spec import VocabularyOutput, VocabularySpec
 from core.progress import Progress
 from secateur_wire.errors import InvalidRequest
+from secateur_wire.job_body import VocabularyChoice
 from secateur_wire.reports import CoveragePoint, VocabularyReport
 
 
@@ -108,15 +109,20 @@ def _choice(spec: VocabularySpec, folder: ModelFolder, context: StageContext) ->
     tokenizer = read_tokenizer(spec.model.path)
     counts = count_tokens((document for text in spec.counted for document in _documents(text)), spec.model.path)
     context.progress.raise_if_stopped()
-    chosen = choose_tokens(
-        tokenizer,
-        counts,
-        tokens=tokens,
-        keep=[*choice.keep, *template_strings(spec.model.path)],
-        scripts=choice.scripts,
-        required=named_ids(spec.model.path, description.vocabulary_size) | required_tokens(folder),
-        round_to=choice.round_to,
-    )
+    try:
+        chosen = choose_tokens(
+            tokenizer,
+            counts,
+            tokens=tokens,
+            keep=[*choice.keep, *template_strings(spec.model.path)],
+            scripts=choice.scripts,
+            required=named_ids(spec.model.path, description.vocabulary_size) | required_tokens(folder),
+            round_to=choice.round_to,
+        )
+    except InvalidRequest as error:
+        if error.param in VocabularyChoice.model_fields:
+            error.param = f"{'parameters' if spec.recipe.vocabulary is None else 'vocabulary'}.{error.param}"
+        raise
     choice_made = _Choice(
         ids=list(chosen.ids),
         used=chosen.used,
