@@ -14,7 +14,7 @@ from secateur_wire.progress import between, roughly
 SOURCES: Final[dict[str, str]] = {
     "jobs": "your team's own jobs",
     "measurements": "measurements of this release",
-    "account": "what the files will hold",
+    "account": "what is counted or computed",
 }
 LIMITS: Final = tuple(zip(PERPLEXITY_BANDS, get_args(Band)[1:], strict=True))
 """Perplexity ratios at which a model gets the next verbal rating."""

@@ -18,7 +18,8 @@ _OWN = aliased(JobRow)
 
 
 def _trains(job: type[JobRow]) -> ColumnElement[bool]:
-    return job.body["recovery"].astext.is_not(None)
+    trains: ColumnElement[bool] = job.body["recovery"].astext.is_not(None)
+    return trains
 
 
 def _exports(job: type[JobRow]) -> ColumnElement[bool]:

@@ -107,7 +107,8 @@ def _estimate(
         name: None if value is None else type(value)(value * factors.get(name, 1.0))
         for name, value in formula.model_dump().items()
     }
-    time = _time(session, job, account, expected["seconds"], ratios.get("seconds"))
+    corrected = formula.seconds * factors.get("seconds", 1.0)
+    time = _time(session, job, account, corrected, ratios.get("seconds"))
     estimate = Estimate(
         **{**expected, "seconds": time.seconds},
         forward_tokens=account.passes,
