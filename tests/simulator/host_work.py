@@ -109,7 +109,6 @@ SEEDED = {
     "engine/models/reference_networks.py _lenet_5": _BEFORE_READING,
     "engine/models/reference_networks.py _mlp": _BEFORE_READING,
     "engine/models/reference_networks.py _vgg": _BEFORE_READING,
-    "engine/models/self_text.py generate_documents": "seeded there, for what transformers draws too",
     "engine/recovery/adapters.py MaskedLoraLinear.__init__": "peft draws, seeded by who adds adapters",
 }
 """Places of the product that draw numbers of the process's own generator, and why."""

@@ -61,14 +61,6 @@ class DeviceBackend(ABC):
         """Return True if oneDNN multiplies float32 matrices faster than torch's usual library, and rounds no factor."""
         return False
 
-    def random_states(self) -> dict[str, Tensor]:
-        """Return the states of the generators that draws on the device use, by name."""
-        return {"cpu": torch.get_rng_state()}
-
-    def restore_random_states(self, states: Mapping[str, Tensor]) -> None:
-        """Restore states that `random_states` returned."""
-        torch.set_rng_state(states["cpu"])
-
     @abstractmethod
     def training(self, mixed_precision: str | None = None) -> Accelerator:
         """Return accelerate's object for training on the device, which becomes the current one of its kind."""
@@ -154,13 +146,6 @@ class CUDABackend(DeviceBackend):
 
     def peak_bytes(self) -> int:
         return int(torch.cuda.max_memory_allocated(self.device))
-
-    def random_states(self) -> dict[str, Tensor]:
-        return {**super().random_states(), "device": torch.cuda.get_rng_state(self.device)}
-
-    def restore_random_states(self, states: Mapping[str, Tensor]) -> None:
-        super().restore_random_states(states)
-        torch.cuda.set_rng_state(states["device"], self.device)
 
     def synchronise(self) -> None:
         torch.cuda.synchronize(self.device)

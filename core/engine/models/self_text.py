@@ -1,7 +1,7 @@
 """Text sampled from the model itself, for calibration without a dataset."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from core.counting import counting
 from core.engine.architectures.description import ModelDescription
 from core.engine.datasets.token_windows import count_tokens, starts_with_bos
-from core.engine.models.accelerator import backend_of
 from core.engine.models.continuous_batch import ContinuousBatch, begins_at_any_step
 from core.engine.models.generation import end_tokens, first_token, sequences_that_fit
 from core.engine.models.sampling import draw_tokens
@@ -27,7 +26,7 @@ class WrittenText:
     """Finished documents, the token ids of those that are begun, and the state from which the rest follows.
 
     `tokens` are those of the documents, `sampled` those that were drawn for them; the model ended `ended` documents
-    itself. `random_states` are the states of the random numbers, by name (`DeviceBackend.random_states`).
+    itself. `random_state` is the state of the generator of the random numbers.
     """
 
     documents: Sequence[str]
@@ -35,7 +34,7 @@ class WrittenText:
     sampled: int
     ended: int
     begun: Sequence[Sequence[int]]
-    random_states: Mapping[str, Tensor]
+    random_state: Tensor
 
 
 def sequences_at_once(
@@ -74,15 +73,12 @@ def generate_documents(
 
     After at most `length` steps a new batch is formed of the documents that are begun. `on_batch` is called after each
     batch with the text so far, and `on_progress` with the tokens so far after each step. Given such a text as `before`,
-    its documents are yielded first, and the rest follows as if never interrupted. Sets torch's seed.
+    its documents are yielded first, and the rest follows as if never interrupted.
 
     Raises UnusableModel where the model generates too little, NotFiniteWeights where it computes no probabilities.
     """
-    backend = backend_of(model.device)
-    torch.manual_seed(seed)
-    writer = _Writer(model, tokenizer, needed=tokens, length=length, at_once=at_once)
+    writer = _Writer(model, tokenizer, needed=tokens, length=length, seed=seed, at_once=at_once)
     if before is not None:
-        backend.restore_random_states(before.random_states)
         writer.resume(before)
         yield from before.documents
     with counting("the model writes text of its own, tokens", tokens) as count:
@@ -92,7 +88,7 @@ def generate_documents(
                 count(about)
                 on_progress(about)
             yield from writer.documents[finished:]
-            on_batch(writer.text(backend.random_states()))
+            on_batch(writer.text())
 
 
 @dataclass
@@ -108,8 +104,16 @@ class _Writer:
     """Documents that are finished, and rows of those that are begun."""
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, needed: int, length: int, at_once: int
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        needed: int,
+        length: int,
+        seed: int,
+        at_once: int,
     ) -> None:
+        self._generator = torch.Generator().manual_seed(seed)
         self._tokenizer = tokenizer
         self._needed, self._length, self._at_once = needed, length, at_once
         self._begin = [first_token(model.config, tokenizer)] if starts_with_bos(tokenizer) else []
@@ -124,12 +128,14 @@ class _Writer:
     def resume(self, text: WrittenText) -> None:
         """Continue from a text instead of from nothing."""
         self.documents, self._tokens, self._sampled = [*text.documents], text.tokens, text.sampled
+        self._generator.set_state(text.random_state)
         self._ended, self._rows = text.ended, [_Row([*ids]) for ids in text.begun]
 
-    def text(self, random_states: Mapping[str, Tensor]) -> WrittenText:
+    def text(self) -> WrittenText:
         """Return the text so far, between two batches."""
         begun = [[*row.ids] for row in self._rows]
-        return WrittenText([*self.documents], self._tokens, self._sampled, self._ended, begun, random_states)
+        random_state = self._generator.get_state()
+        return WrittenText([*self.documents], self._tokens, self._sampled, self._ended, begun, random_state)
 
     @property
     def is_done(self) -> bool:
@@ -165,7 +171,9 @@ class _Writer:
         logits_BV = logits_BV[:, : len(self._tokenizer)]
         if len(drawing) < len(self._rows):
             logits_BV = logits_BV[torch.tensor(drawing, device=logits_BV.device)]
-        drawn = draw_tokens(logits_BV, torch.rand(len(drawing), dtype=torch.float64)).tolist()
+        drawn = draw_tokens(
+            logits_BV, torch.rand(len(drawing), generator=self._generator, dtype=torch.float64)
+        ).tolist()
         for place, token in zip(drawing, drawn, strict=True):
             row = self._rows[place]
             if token in self._ends:
@@ -211,7 +219,7 @@ class _Writer:
                 f"sampling {self._sampled}; name a dataset instead of 'self'",
                 param="model",
             )
-        first = self._first_tokens[int(torch.randint(len(self._first_tokens), (1,)))]
+        first = self._first_tokens[int(torch.randint(len(self._first_tokens), (1,), generator=self._generator))]
         return _Row([*self._begin, first])
 
     def _could_double(self) -> bool:

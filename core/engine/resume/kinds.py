@@ -53,7 +53,7 @@ VOCABULARY = Kind("vocabulary", consequence="the tokens that stay are chosen ane
 """Tokens that stay of a vocabulary."""
 
 TEXT = Kind("text", consequence="the text is written anew")
-"""Batches of the text that a model writes, and the states of the random numbers after them."""
+"""Batches of the text that a model writes, and the state of the random numbers after them."""
 
 
 def kinds_in(attempt: Path) -> set[str]:

@@ -87,7 +87,8 @@ class GgufFiles(AddedExporter):
                     if kind == FIRST:
                         require_token_ids(llama_cpp, tokenizer, vocabulary, file.name)
                     log(f"running {file.name} in llama.cpp")
-                    agreement = compare(llama_cpp, reference)
+                    # A fault of the conversion shows in any window; only files that are kept are measured on all.
+                    agreement = compare(llama_cpp, reference, None if kind in types else 1)
                 require_agreement(agreement, kind, file.name)
                 exported[kind] = ExportedFile(
                     file=file.name,

@@ -35,8 +35,7 @@ def run(spec: WriteSpec, context: StageContext) -> WrittenOutput:
         progress.log(saved.reason)
     before = None
     if isinstance(saved, Saved):
-        states = {name: state.to(torch.uint8) for name, state in saved.read("random").items()}
-        before = WrittenText(**saved.state, random_states=states)
+        before = WrittenText(**saved.state, random_state=saved.read("random")["state"].to(torch.uint8))
         progress.log(f"continuing after {before.tokens} of {needed} tokens")
     progress.begin_part(0.0 if before is None else before.tokens / needed, 1.0)
     batches = 0 if not isinstance(saved, Saved) else saved.position
@@ -44,9 +43,9 @@ def run(spec: WriteSpec, context: StageContext) -> WrittenOutput:
     def on_batch(text: WrittenText) -> None:
         nonlocal batches
         batches += 1
-        state = {name: value for name, value in vars(text).items() if name != "random_states"}
-        states = {name: state.long() for name, state in text.random_states.items()}  # records hold no bytes
-        store.save(kind, batches, {"random": states}, state)
+        state = {name: value for name, value in vars(text).items() if name != "random_state"}
+        random_state = text.random_state.long()  # records hold no bytes
+        store.save(kind, batches, {"random": {"state": random_state}}, state)
         progress.log(f"the model has written {min(text.tokens, needed)} of {needed} tokens")
 
     documents = [
