@@ -62,6 +62,16 @@ def fast_arithmetic(device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
+def small_products() -> Iterator[None]:
+    """Multiply matrices, inside the context, by torch's usual library.
+
+    oneDNN compiles code for every shape, which takes longer than small products of many shapes, and stays in memory.
+    """
+    with _float32_precision("highest"):
+        yield
+
+
+@contextmanager
 def bfloat16_matmul(device: torch.device) -> Iterator[None]:
     """Allow, inside the context, products of float32 matrices on a device to round their factors to bfloat16 or TF32.
 

@@ -6,6 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from core.engine.models.precision import small_products
 from core.engine.pruning.masks import lowest_in_groups, lowest_in_tensor
 from core.engine.pruning.targets import LayerTarget
 from secateur_wire.errors import RunFailed
@@ -81,6 +82,7 @@ def _factorise(hessian_II: Tensor, damping: float, note: Callable[[str], None]) 
     )
 
 
+@small_products()
 def prune_columns(
     weights: Sequence[Tensor],
     targets: Sequence[LayerTarget],
