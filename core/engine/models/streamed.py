@@ -81,7 +81,7 @@ class StreamedModel:
             if self.folder.family.is_of_other_module(name):
                 self._require_shape(name, self.folder.entry(name).shape, value)
                 continue
-            tensor = self.folder.read(name) if outer is None else outer.state_dict(keep_vars=True)[name]
+            tensor = self.folder.read_in_place(name) if outer is None else outer.state_dict(keep_vars=True)[name]
             self._require_shape(name, tensor.shape, value)
             self._set(self.model, name, tensor, self.dtype)
         for name in tied:

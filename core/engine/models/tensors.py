@@ -1,7 +1,7 @@
 """Tensors streamed from and to safetensors files.
 
-Files are read with plain reads at the offsets of their headers, never mapped: a mapped file counts as resident memory
-in full, a read holds just the requested tensor.
+Files are read with plain reads at the offsets of their headers: a read holds just the requested tensor. Only weights
+that stay for a whole pass and are read in part, such as embeddings, are mapped: memory holds the pages that were read.
 """
 
 import hashlib
@@ -109,6 +109,20 @@ def _read(entry: TensorEntry, dtype: torch.dtype) -> Tensor:
                 raise CorruptSafetensors(f"{entry.file.name} ends inside tensor {entry.name!r}", param="model")
             read += count
     return tensor
+
+
+def mapped_tensor(entry: TensorEntry) -> Tensor | None:
+    """Return a tensor as its file holds it, without a copy; None where the file does not hold it as it is used.
+
+    Changes of its values stay in memory. Its values are not checked.
+    """
+    if type(entry) is not TensorEntry or entry.dtype not in _STORED:
+        return None
+    dtype = _STORED[entry.dtype]
+    if not entry.numel or entry.start % dtype.itemsize:
+        return None
+    file = torch.from_file(str(entry.file), shared=False, size=entry.end, dtype=torch.uint8)
+    return file[entry.start :].view(dtype).view(entry.shape)
 
 
 def write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> str:
