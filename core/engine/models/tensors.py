@@ -5,6 +5,7 @@ that stay for a whole pass and are read in part, such as embeddings, are mapped:
 """
 
 import hashlib
+import mmap
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -121,8 +122,12 @@ def mapped_tensor(entry: TensorEntry) -> Tensor | None:
     dtype = _STORED[entry.dtype]
     if not entry.numel or entry.start % dtype.itemsize:
         return None
-    file = torch.from_file(str(entry.file), shared=False, size=entry.end, dtype=torch.uint8)
-    return file[entry.start :].view(dtype).view(entry.shape)
+    before = entry.start % mmap.ALLOCATIONGRANULARITY  # a mapping begins at a page
+    with entry.file.open("rb") as stream:
+        pages = mmap.mmap(
+            stream.fileno(), entry.end - entry.start + before, access=mmap.ACCESS_COPY, offset=entry.start - before
+        )
+    return torch.frombuffer(pages, dtype=dtype, count=entry.numel, offset=before).view(entry.shape)
 
 
 def write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> str:
