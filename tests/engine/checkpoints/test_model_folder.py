@@ -13,7 +13,6 @@ from safetensors.numpy import save_file
 
 from core.engine.architectures.description import inspect_folder
 from core.engine.checkpoints.safetensors_header import read_header
-from core.engine.models.folder import open_model
 from core.engine.options.allocation import AllocationOptions
 from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
@@ -146,18 +145,6 @@ def test_any_flipped_byte_of_a_header_is_an_error_or_a_valid_file(tmp_path: Path
     except CorruptSafetensors:
         return
     assert sum(entry.end - entry.start for entry in entries.values()) < len(content)
-
-
-def test_a_tensor_read_in_place_is_the_file_s_and_never_changes_it(folder: Path) -> None:
-    values = numpy.random.default_rng(0).normal(size=(10, 8)).astype(numpy.float32)
-    stored = {**tensors(), "model.embed_tokens.weight": values}
-    save_file(stored, folder / "model.safetensors")
-    opened = open_model(folder)
-    for name in ("model.embed_tokens.weight", "model.norm.weight"):
-        tensor = opened.read_in_place(name)
-        assert numpy.array_equal(tensor.numpy(), stored[name])
-        tensor.zero_()
-        assert numpy.array_equal(opened.read(name).numpy(), stored[name])
 
 
 def test_a_missing_tensor_is_named(folder: Path) -> None:
