@@ -33,7 +33,6 @@ from core.engine.models.tracing.names import stored_names
 from core.engine.removals.vocabulary.rows import write_reduced, write_rows
 from core.engine.removals.vocabulary.settings import required_ids
 from core.engine.removals.vocabulary.small_copy import with_vocabulary
-from core.progress import Progress
 from secateur_wire.errors import UnsupportedArchitecture
 
 _SHARE = 0.3
@@ -56,7 +55,7 @@ def cut_rows(
     kept = sorted({*named, *random.Random(seed).sample(others, int(_SHARE * len(others)))})
     if folder is not None:
         return kept, write_reduced(folder, kept, target)
-    write_rows(path, kept, target, family, opened, Progress())
+    write_rows(path, kept, target, family, opened)
     return kept, None
 
 

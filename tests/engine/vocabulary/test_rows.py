@@ -4,8 +4,8 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -18,6 +18,7 @@ from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.discovered import architectures
 from core.engine.architectures.undiscovered import UndiscoveredModel, describe_source
 from core.engine.checkpoints.files import INDEX_FILE
+from core.engine.exporters.huggingface import write_weights
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.loading import load_model
 from core.engine.removals.vocabulary import rows
@@ -49,11 +50,11 @@ def require_same_logits(dense: torch.nn.Module, cut: torch.nn.Module, kept: Sequ
     assert float(logits.float().std()) > 0
 
 
-def require_cut(folder: Path, target: Path, family: Architecture | None = None, **how: Any) -> ModelFolder:
+def require_cut(folder: Path, target: Path, family: Architecture | None = None) -> ModelFolder:
     """Cut a model's rows, require what must hold of every cut, and return the cut model."""
     dense = open_model(folder, own_artifact=True, discovered=family)
     kept = kept_of(dense)
-    cut = write_reduced(dense, kept, target, **how)
+    cut = write_reduced(dense, kept, target)
     assert cut.description == reduced_description(dense.description, len(kept))
     assert cut.description.parameters < dense.description.parameters
     require_same_logits(load_model(dense, CPU), load_model(cut, CPU), kept)
@@ -98,7 +99,8 @@ def test_weights_are_read_and_written_a_few_rows_at_a_time_in_any_dtype_and_any_
     folder = make_model(tmp_path / "model", "llama-untied", dtype=torch.bfloat16, max_shard_size="20KB")
     assert (folder / INDEX_FILE).is_file()
     monkeypatch.setattr(rows, "_AT_ONCE", 200)
-    cut = require_cut(folder, tmp_path / "cut", shard_bytes=20_000)
+    monkeypatch.setattr(rows, "write_weights", partial(write_weights, shard_bytes=20_000))
+    cut = require_cut(folder, tmp_path / "cut")
     assert (cut.path / INDEX_FILE).is_file() and cut.description.dtype == "bfloat16"
     assert not [each.name for each in cut.path.iterdir() if each.name.startswith(".")]
 

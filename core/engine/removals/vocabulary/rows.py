@@ -18,7 +18,7 @@ from core.engine.architectures.heterogeneous import MODELLING_FILE, modelling_fi
 from core.engine.checkpoints.files import CONFIG_FILE
 from core.engine.checkpoints.quantisation import SHORT_FLOATS
 from core.engine.checkpoints.safetensors_header import TensorEntry, encode_header, read_header
-from core.engine.exporters.huggingface import SHARD_BYTES, write_weights
+from core.engine.exporters.huggingface import write_weights
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.removals.vocabulary.settings import reduced_config, required_ids
 from core.engine.removals.vocabulary.sizes import vocabulary_size
@@ -31,12 +31,7 @@ _AT_ONCE: Final = 2**24
 
 
 def write_reduced(
-    folder: ModelFolder,
-    kept: Sequence[int],
-    target: Path,
-    progress: Progress | None = None,
-    *,
-    shard_bytes: int = SHARD_BYTES,
+    folder: ModelFolder, kept: Sequence[int], target: Path, progress: Progress | None = None
 ) -> ModelFolder:
     """Write the model that keeps the tokens `kept`, ids in ascending order, into a folder; return it, opened.
 
@@ -49,23 +44,15 @@ def write_reduced(
     vocabulary_size(folder.description)
     require_exact(folder, kept)
     discovered = folder.description.discovered
-    write_rows(folder.path, kept, target, folder.family, folder.config, progress or Progress(), shard_bytes=shard_bytes)
+    (progress or Progress()).raise_if_stopped()
+    write_rows(folder.path, kept, target, folder.family, folder.config)
     config = json.loads((folder.path / CONFIG_FILE).read_bytes())
     if per_layer_architecture(config, discovered) is not None:
         (target / MODELLING_FILE).write_text(modelling_file(folder.family))
     return open_model(target, own_artifact=True, discovered=discovered)
 
 
-def write_rows(
-    source: Path,
-    kept: Sequence[int],
-    target: Path,
-    family: Architecture,
-    opened: PretrainedConfig,
-    progress: Progress,
-    *,
-    shard_bytes: int = SHARD_BYTES,
-) -> None:
+def write_rows(source: Path, kept: Sequence[int], target: Path, family: Architecture, opened: PretrainedConfig) -> None:
     """Write weights and config.json of the model that keeps these tokens; of the architecture, its vocabulary is used.
 
     `opened` is the config object of the model in `source`. Raises as `write_reduced`.
@@ -85,9 +72,8 @@ def write_rows(
                 with working(f"taking rows of {table.entry.name}"):
                     for rows in table.chunks(kept):
                         stream.write(rows)
-                progress.raise_if_stopped()
         written = read_header(gathered)
-        write_weights([written.get(each.name, each) for each in stored], target, shard_bytes=shard_bytes)
+        write_weights([written.get(each.name, each) for each in stored], target)
     finally:
         gathered.unlink(missing_ok=True)
     (target / CONFIG_FILE).write_text(json.dumps(reduced, indent=2, sort_keys=True))

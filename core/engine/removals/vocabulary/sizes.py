@@ -43,11 +43,11 @@ def reduced_description(description: ModelDescription, tokens: int) -> ModelDesc
     """
     before = _tables(description)
     after = [each.of_tokens(tokens) for each in before]
-    gone = [(old, old.tokens - new.tokens) for old, new in zip(before, after, strict=True)]
+    removed = [(old, old.tokens - new.tokens) for old, new in zip(before, after, strict=True)]
     return description.model_copy(
         update={
-            "parameters": description.parameters - sum(each.parameters * number for each, number in gone),
-            "bytes": description.bytes - sum(each.bytes * number for each, number in gone),
+            "parameters": description.parameters - sum(each.parameters * number for each, number in removed),
+            "bytes": description.bytes - sum(each.bytes * number for each, number in removed),
             "vocabulary_size": tokens,
             "vocabulary": after,
         }
