@@ -9,13 +9,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.cells import CACHE, Runner, own_release
+from bench.cells import Runner, own_release
 from bench.claims.sources import MissingData
 from bench.judging_texts import positive
 from bench.machine import describe_machine, threads_available
 from bench.measurements import merge
 from bench.page import show
-from bench.service import HANDBOOK, add_texts, sample_service
+from bench.service import add_texts, sample_service
 from bench.vocabulary.plan import CASES, cases
 from bench.vocabulary.report import page
 from bench.vocabulary.running import Bench, family_cells, measured
@@ -42,10 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description = describe_folder(model)
         blocks = description.prunable_parameters / description.parameters
         bench = Bench(service, runner, given.threads, description.family)
+        bench.reduce()
+        bench.judge(given.windows, given.length)
+        bench.compare_logits()
         for case in cases(blocks, given.samples, given.length, given.windows):
             bench.measure(case, runs=case.name in given.cases)
-        texts = (text, CACHE / f"{HANDBOOK}.jsonl")
-        logits = {each.stem: found for each in texts if (found := bench.logits(each)) is not None}
     command = f"python -m bench.vocabulary {shlex.join(sys.argv[1:] if arguments is None else arguments)}"
     facts = (
         f"`{command}`, on {describe_machine()}; {own_release()}. {MODEL}: calibrated on {given.samples} × "
@@ -53,10 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "on the whole calibration text. `frontier` removes a fifth of the blocks' parameters, without trials of whole "
         "layers. Timings depend on what else the machine does: its load, in waiting processes, stands beside them."
     )
-    show("\n\n".join([facts, page(bench.found, logits, families)]), SECTION, given.write)
+    show("\n\n".join([facts, page(bench, families)]), SECTION, given.write)
     if given.data:
-        merge(given.data, measured(bench, describe_machine(), own_release(), given.threads))
-    return int(len(bench.found) < len(CASES) or len(families) < len(cells) or len(logits) < len(texts))
+        merge(given.data, measured(bench, describe_machine(), own_release()))
+    return int(len(bench.found) < len(CASES) or len(families) < len(cells) or not bench.logits)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -13,18 +13,20 @@ BLOCKS_SHARE: Final = 0.2
 """Share of the blocks' parameters that `frontier` removes."""
 JUDGED_ON: Final = (EVALUATION, HANDBOOK, DOCUMENTATION)
 """Texts that models are measured on: the first is like the calibration text."""
+JUDGED_ALONE: Final = (CALIBRATION, *JUDGED_ON)
+"""Texts that models which lost tokens alone are measured on: the one whose tokens were counted, too."""
 Q8_0: Final = {"exports": [{"format": "gguf", "types": ["Q8_0"]}]}
-ALONE, UNUSED, HALF, HALF_THEN, FRONTIER, FRONTIER_WITH = (
+ALONE, HALF, HALF_THEN, FRONTIER, FRONTIER_WITH = (
     "vocabulary",
-    "unused tokens",
     "half of the layers",
     "half of the layers, then vocabulary",
     "frontier",
     "frontier, with vocabulary",
 )
-CASES: Final = (ALONE, UNUSED, HALF, HALF_THEN, FRONTIER_WITH, FRONTIER)
-
-
+CASES: Final = (ALONE, HALF, HALF_THEN, FRONTIER_WITH, FRONTIER)
+UNUSED: Final = "unused tokens"
+REDUCED: Final[Mapping[str, int | None]] = {ALONE: TOKENS, UNUSED: None}
+"""Models that lost tokens alone, and the number that stays; None: all that the calibration text uses."""
 FAMILIES: Final = (
     "byte-level BPE",
     "byte-fallback BPE",
@@ -70,8 +72,7 @@ def cases(blocks: float, samples: int, length: int, windows: int) -> list[Case]:
         "parameters": {"budget": "quick", "drop_layers": 0},
     }
     return [
-        Case(ALONE, {**tokens, **read, **judged, "output": Q8_0}),
-        Case(UNUSED, {**tokens, "parameters": {"tokens": "auto"}, **read, **judged}),
+        Case(ALONE, {**tokens, **read, **timed}),
         Case(HALF, {**half, "calibration": {**read["calibration"], "samples": 4}, **timed}),
         Case(HALF_THEN, {**tokens, **read, **timed}, after=HALF),
         Case(FRONTIER_WITH, {**frontier, "vocabulary": {"tokens": TOKENS}, **read, **judged}),

@@ -2,30 +2,43 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from statistics import stdev
 from typing import Any
 
 from bench.cells import Figures
 from bench.page import MISSING, table
-from bench.vocabulary.plan import ALONE, FRONTIER, FRONTIER_WITH, HALF, HALF_THEN, JUDGED_ON, TOKENS, UNUSED
+from bench.vocabulary.plan import (
+    ALONE,
+    FRONTIER,
+    FRONTIER_WITH,
+    HALF,
+    HALF_THEN,
+    JUDGED_ALONE,
+    JUDGED_ON,
+    REDUCED,
+    TOKENS,
+)
+from bench.vocabulary.running import Bench
 from secateur_wire.metrics import ExportSpeed, Parameters
 
 _PARAMETERS, _WITH_FRONTIER, _INSIDE, _OUTSIDE, _OF_GAIN, _AFTER_HALF = 0.86, 0.71, 1.0, 1.03, 0.8, 1.2
 """Goals: shares of the parameters, ratios of bits per byte, the part of the gain in bytes, and the gain in speed."""
+_IN_DOMAIN = JUDGED_ALONE[:2]
 
 
-def page(found: Mapping[str, Figures], logits: Mapping[str, Figures], families: Mapping[str, Figures]) -> str:
+def page(bench: Bench, families: Mapping[str, Figures]) -> str:
     """Return the section; what was not run is left out of tables, and marked among the goals."""
+    found, logits = bench.found, bench.logits
     parts = [
-        table(("goal", "", "came out", "met"), list(_goals(found, logits, families)), text_columns=4),
+        table(("what", "goal", "came out", "met"), list(_goals(bench, families)), text_columns=4),
         "### Models",
         table(
-            ("job", "parameters ÷ dense", *(f"bits per byte on {name} ÷ dense" for name in JUDGED_ON), "seconds"),
-            [_job(name, found[name]) for name in (ALONE, UNUSED, FRONTIER, FRONTIER_WITH) if name in found],
+            ("bits per byte ÷ dense, on", "parameters ÷ dense", *JUDGED_ALONE),
+            [_reduced(bench, name) for name in REDUCED if name in bench.reduced],
             text_columns=1,
         ),
-        "Tokens per text, new ÷ dense: "
-        + "; ".join(f"{name}: {_lengths(found[name])}" for name in (ALONE, UNUSED) if name in found)
-        + ".",
+        *_of_jobs({name: found[name] for name in (FRONTIER, FRONTIER_WITH) if name in found}),
+        "\n".join(f"- {_lengths(bench, name)}" for name in REDUCED if name in bench.reduced),
         "### Logits on text that needs kept tokens alone",
         table(
             ("text", "paragraphs read", "kept texts", "same tokens", "same logits to the bit", "largest difference"),
@@ -49,21 +62,20 @@ def page(found: Mapping[str, Figures], logits: Mapping[str, Figures], families: 
     return "\n\n".join(parts)
 
 
-def _goals(
-    found: Mapping[str, Figures], logits: Mapping[str, Figures], families: Mapping[str, Figures]
-) -> Iterator[tuple[str, ...]]:
+def _goals(bench: Bench, families: Mapping[str, Figures]) -> Iterator[tuple[str, ...]]:
+    found, logits = bench.found, bench.logits
     alike = sum(each["alike"] for each in families.values())
     kept = sum(each["kept"] for each in families.values())
     yield _goal("same tokens, renumbered, in kept texts", "100 %", f"{alike:,} of {kept:,}", alike == kept > 0)
-    left = _left(found.get(ALONE))
+    left = _share(bench, ALONE)
     yield _goal(f"parameters with {TOKENS:,} tokens", f"≤ {_PARAMETERS}", _shown(left), _at_most(left, _PARAMETERS))
     equal = sum(each["to_the_bit"] for each in logits.values())
     compared = sum(each["found"] for each in logits.values())
     largest = max((each["difference"] for each in logits.values()), default=None)
     outcome = MISSING if largest is None else f"{equal} of {compared} to the bit, largest difference {largest:.2g}"
     yield _goal("logits on kept texts", "equal", outcome, None if largest is None else equal == compared)
-    for place, name in enumerate(JUDGED_ON):
-        ratio, most = _bits(found.get(ALONE), name), _OUTSIDE if place else _INSIDE
+    for name in JUDGED_ALONE:
+        ratio, most = _bits_alone(bench, ALONE, name), _INSIDE if name in _IN_DOMAIN else _OUTSIDE
         yield _goal(f"bits per byte on {name} ÷ dense", f"≤ {most:.3f}", _shown(ratio), _at_most(ratio, most))
     speed = _speed(found.get(ALONE))
     if speed is None:
@@ -119,19 +131,61 @@ def _speed(figures: Figures | None) -> ExportSpeed | None:
     return None if speed is None else ExportSpeed.model_validate(speed)
 
 
+def _share(bench: Bench, name: str) -> float | None:
+    if name not in bench.reduced:
+        return None
+    dense, left = bench.reduced[name]["parameters"]
+    return float(left / dense)
+
+
+def _bits_alone(bench: Bench, name: str, text: str) -> float | None:
+    quality = bench.quality.get((name, text))
+    if quality is None:
+        return None
+    dense, new = (sum(each) for each in quality["losses"])
+    return float(new / dense)
+
+
+def _reduced(bench: Bench, name: str) -> tuple[str, ...]:
+    cells = []
+    for text in JUDGED_ALONE:
+        ratio = _bits_alone(bench, name, text)
+        if ratio is None:
+            cells.append(MISSING)
+            continue
+        dense, new = bench.quality[name, text]["losses"]
+        differences = [after - ratio * before for before, after in zip(dense, new, strict=True)]
+        error = stdev(differences) * len(dense) ** 0.5 / sum(dense) if len(dense) > 1 else float("nan")
+        cells.append(f"{ratio:.4f} ± {error:.4f}")
+    return f"{name}: {bench.reduced[name]['kept']:,} tokens", _shown(_share(bench, name)), *cells
+
+
+def _of_jobs(found: Mapping[str, Figures]) -> Iterator[str]:
+    if found:
+        header = ("bits per byte ÷ dense, on", "parameters ÷ dense", *JUDGED_ON)
+        yield table(header, [_job(name, figures) for name, figures in found.items()], text_columns=1)
+
+
 def _job(name: str, figures: Figures) -> tuple[str, ...]:
     cells = []
     for text in JUDGED_ON:
         bits = figures["bits_per_byte"].get(text) or {}
         error = f" ± {bits['ratio_stderr']:.4f}" if bits.get("ratio_stderr") is not None else ""
         cells.append(f"{bits['ratio']:.4f}{error}" if "ratio" in bits else MISSING)
-    return name, _shown(_left(figures)), *cells, f"{figures['seconds']:.0f}"
+    return name, _shown(_left(figures)), *cells
 
 
-def _lengths(figures: Figures) -> str:
-    report = figures["vocabulary"]
-    ratios = ", ".join(f"{each['pruned'] / each['dense']:.3f} on {name}" for name, each in report["texts"].items())
-    return f"{report['kept']:,} tokens stay, the text uses {report['used']:,}: {ratios}"
+def _lengths(bench: Bench, name: str) -> str:
+    reduced = bench.reduced[name]
+    ratios = []
+    for text in JUDGED_ALONE:
+        if (quality := bench.quality.get((name, text))) is not None:
+            dense, new = quality["lengths"]
+            ratios.append(f"{new / dense:.3f} on {text}")
+    return (
+        f"{name}: {reduced['kept']:,} tokens stay, the calibration text uses {reduced['used']:,}; tokens "
+        f"per text, new ÷ dense: {', '.join(ratios) or MISSING}"
+    )
 
 
 def _compared(name: str, figures: Figures) -> tuple[str, ...]:

@@ -1,12 +1,18 @@
 """Vocabulary's bench: its goals beside figures, and what it tries tokenizers with."""
 
 import json
+import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import pytest
+
+from bench.cells import Runner
+from bench.service import Service
 from bench.vocabulary.families_cell import try_family
-from bench.vocabulary.plan import ALONE, CASES, FRONTIER, FRONTIER_WITH, JUDGED_ON, cases
+from bench.vocabulary.plan import ALONE, CASES, FRONTIER, FRONTIER_WITH, JUDGED_ALONE, JUDGED_ON, TOKENS, cases
 from bench.vocabulary.report import page
+from bench.vocabulary.running import Bench, measured
 from core.service.jobs.schemas import JobBody
 
 RATES = {"dense": 50.0, "pruned": 55.0, "spread": 0.1, "noise": 0.02}
@@ -18,6 +24,16 @@ SPEED = {
     "rounds": 7,
     "threads": 2,
     "dense_bytes": 144,
+}
+REDUCED = {
+    "kept": TOKENS,
+    "used": 27098,
+    "tokens": 469231,
+    "parameters": [1000, 860],
+    "seconds": 9.0,
+    "processor_seconds": 8.0,
+    "peak_bytes": 10**9,
+    "measured": "2026-12-01",
 }
 
 
@@ -35,25 +51,28 @@ def _figures(left: float, bits: float, **more: Any) -> dict[str, Any]:
 
 def test_goals_stand_beside_what_came_out() -> None:
     export = {"file": "a.gguf", "format": "gguf", "type": "Q8_0", "bytes": 128, "speed": SPEED}
-    vocabulary = {"kept": 16384, "used": 27098, "texts": {JUDGED_ON[0]: {"dense": 100, "pruned": 106}}}
-    found = {
-        ALONE: _figures(0.86, 1.01, exports=[export], vocabulary=vocabulary),
-        FRONTIER_WITH: _figures(0.70, 1.20),
-        FRONTIER: _figures(0.84, 1.21),
-    }
-    logits = {
-        "articles": {"read": 9, "found": 5, "alike": 5, "to_the_bit": 4, "difference": 1e-5, "top": 5, "tokens": 9}
-    }
     family = {"kind": "BytePairs", "tokens": 9, "left": 5, "texts": 7, "kept": 4, "alike": 4, "failures": []}
-    text = page(found, logits, {"Unigram": family})
+    compared = {"read": 9, "found": 5, "alike": 5, "to_the_bit": 4, "difference": 1e-5, "top": 5, "tokens": 9}
+    bench = Bench(cast(Service, None), Runner(runs=False), 1, "Llama")
+    bench.found = {ALONE: _figures(0.86, 1.01, exports=[export]), FRONTIER_WITH: _figures(0.70, 1.20)}
+    bench.found[FRONTIER] = _figures(0.84, 1.21)
+    bench.logits = {"articles": compared}
+    bench.reduced = {ALONE: REDUCED}
+    quality = {"losses": [[100.0, 100.0], [101.0, 103.0]], "predicted": 100, "lengths": [1000, 1100]}
+    bench.quality = {(ALONE, name): quality for name in JUDGED_ALONE}
+    text = page(bench, {"Unigram": family})
     rows = {cells[1].strip(): cells[2:] for line in text.splitlines() if len(cells := line.split("|")) == 6}
     assert [each.strip() for each in rows["same tokens, renumbered, in kept texts"][1:3]] == ["4 of 4", "yes"]
-    assert rows[f"bits per byte on {JUDGED_ON[0]} ÷ dense"][2].strip() == "no"
+    assert [each.strip() for each in rows["parameters with 16,384 tokens"][1:3]] == ["0.8600", "yes"]
+    assert [each.strip() for each in rows[f"bits per byte on {JUDGED_ON[0]} ÷ dense"][1:3]] == ["1.0200", "no"]
     assert rows[f"bits per byte on {JUDGED_ON[1]} ÷ dense"][2].strip() == "yes"
     assert rows["logits on kept texts"][2].strip() == "no" and "4 of 5" in rows["logits on kept texts"][1]
     assert "0.80 (× 1.10, spread 10%)" in rows["part of the gain in bytes that decoding gains"][1]
     assert rows["parameters after frontier, with vocabulary"][2].strip() == "yes"
     assert rows["decoding after half of the layers went"][2].strip() == "–", "it was not run"
+    assert "1.100 on wikipedia-articles" in text and "1.0200 ± 0.0100" in text
+    (row,) = measured(bench, "a machine", "0.1.0")
+    assert row.parameters == {"tokens": TOKENS} and row.perplexity["in_domain"].mean == pytest.approx(math.exp(0.04))
 
 
 def test_bodies_of_jobs_are_bodies() -> None:
