@@ -43,7 +43,8 @@ def _inverse_of_lower(lower_II: Tensor) -> Tensor:
     half = size // 2
     if size <= _INVERTED_AT_ONCE:
         identity_II = torch.eye(size, dtype=lower_II.dtype, device=lower_II.device)
-        return torch.linalg.solve_triangular(lower_II, identity_II, upper=False)
+        solved_II: Tensor = torch.linalg.solve_triangular(lower_II, identity_II, upper=False)
+        return solved_II
     inverse_II = torch.zeros_like(lower_II)
     inverse_II[:half, :half] = _inverse_of_lower(lower_II[:half, :half])
     inverse_II[half:, half:] = _inverse_of_lower(lower_II[half:, half:])
