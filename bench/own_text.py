@@ -29,7 +29,7 @@ def write_model(folder: Path) -> Path:
     """Write the model and its tokenizer; return the folder."""
     words = {word: number for number, word in enumerate((*_SPECIAL, *(f"w{n}" for n in range(len(_SPECIAL), _WORDS))))}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     named = dict(zip(("pad_token", "eos_token", "bos_token", "unk_token"), _SPECIAL, strict=True))
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **named).save_pretrained(folder)
     torch.manual_seed(0)
@@ -46,7 +46,8 @@ def write_model(folder: Path) -> Path:
         eos_token_id=1,
         bos_token_id=2,
     )
-    Gemma3ForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    model = Gemma3ForCausalLM(config)
+    model.bfloat16().save_pretrained(folder)
     return folder
 
 

@@ -93,8 +93,8 @@ def _opened(spec: Mapping[str, Any], documents: list[str]) -> Tokenizer:
 
 def _byte_level(documents: list[str]) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
-    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     tokenizer.train_from_iterator(documents, trainers.BpeTrainer(vocab_size=_TOKENS, initial_alphabet=alphabet))
     return tokenizer
@@ -103,8 +103,8 @@ def _byte_level(documents: list[str]) -> Tokenizer:
 def _byte_fallback(documents: list[str], *, ignores_merges: bool) -> Tokenizer:
     """Return a BPE of characters, with a token for each byte of characters that it does not have, as Llama's is."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
-    tokenizer.normalizer = normalizers.Replace(" ", "▁")  # type: ignore[assignment]
-    tokenizer.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")  # type: ignore[assignment]
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
     special = ["<unk>", "<s>", "</s>", *_BYTES]
     trainer = trainers.BpeTrainer(vocab_size=_TOKENS, special_tokens=special, limit_alphabet=300)
     tokenizer.train_from_iterator(documents, trainer)
@@ -116,7 +116,7 @@ def _byte_fallback(documents: list[str], *, ignores_merges: bool) -> Tokenizer:
 
 def _unigram(documents: list[str]) -> Tokenizer:
     tokenizer = Tokenizer(models.Unigram())
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()  # type: ignore[assignment]
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     trainer = trainers.UnigramTrainer(vocab_size=_TOKENS, special_tokens=["<unk>"], unk_token="<unk>")
     tokenizer.train_from_iterator(documents, trainer)
     return tokenizer
@@ -124,8 +124,8 @@ def _unigram(documents: list[str]) -> Tokenizer:
 
 def _word_piece(documents: list[str]) -> Tokenizer:
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()  # type: ignore[assignment]
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()  # type: ignore[assignment]
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.train_from_iterator(documents, trainers.WordPieceTrainer(vocab_size=_TOKENS, special_tokens=["[UNK]"]))
     return tokenizer
 

@@ -132,8 +132,8 @@ def _costs(metrics: Metrics) -> Iterator[Figure]:
         dense, nonzero = metrics.parameters.dense, metrics.parameters.nonzero
         yield Figure("parameters", "count", dense, nonzero, title="nonzero parameters")
     if metrics.vocabulary is not None:
-        tokens = metrics.vocabulary
-        yield Figure("vocabulary", "count", tokens.dense, tokens.pruned, title="tokens in the vocabulary")
+        size = metrics.vocabulary
+        yield Figure("vocabulary", "count", size.dense, size.pruned, title="tokens in the vocabulary")
     if metrics.flops is not None:
         forward = metrics.flops
         yield Figure("flops", "count", forward.dense, forward.pruned, title="operations per image")

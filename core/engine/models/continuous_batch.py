@@ -82,7 +82,7 @@ def begins_at_any_step(model: PreTrainedModel) -> bool:
     """
     if model._is_stateful:
         return False
-    words = min(100, model.get_input_embeddings().num_embeddings)
+    words = min(100, len(model.get_input_embeddings().get_parameter("weight")))
     before, beside = [[(7 * place + first) % words for place in range(9)] for first in (1, 5)]
     sequence = [(11 * place + 3) % words for place in range(3)]
     try:
