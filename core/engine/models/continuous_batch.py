@@ -82,15 +82,15 @@ def begins_at_any_step(model: PreTrainedModel) -> bool:
     """
     if model._is_stateful:
         return False
-    words = min(100, len(model.get_input_embeddings().get_parameter("weight")))
-    before, beside = [[(7 * place + first) % words for place in range(9)] for first in (1, 5)]
+    words = min(100, model.get_input_embeddings().num_embeddings)
+    before, other = [[(7 * place + first) % words for place in range(9)] for first in (1, 5)]
     sequence = [(11 * place + 3) % words for place in range(3)]
     try:
         alone_1V = ContinuousBatch(model, replaces=False).begin([sequence])
         batch = ContinuousBatch(model, replaces=True)
-        batch.begin([before, beside[:4]])
+        batch.begin([before, other[:4]])
         for place, token in enumerate(sequence):
-            logits_BV = batch.read([token, beside[4 + place]], [0] if place == 0 else [])
+            logits_BV = batch.read([token, other[4 + place]], [0] if place == 0 else [])
     except Exception as error:  # the code of any type of model may fail in any way, and there is another way to write
         if ran_out_of_memory(error):
             raise
