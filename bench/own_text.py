@@ -9,6 +9,7 @@ import argparse
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -46,8 +47,8 @@ def write_model(folder: Path) -> Path:
         eos_token_id=1,
         bos_token_id=2,
     )
-    model = Gemma3ForCausalLM(config)
-    model.bfloat16().save_pretrained(folder)
+    model: Any = Gemma3ForCausalLM(config)
+    model.to(torch.bfloat16).save_pretrained(folder)
     return folder
 
 

@@ -82,7 +82,8 @@ def begins_at_any_step(model: PreTrainedModel) -> bool:
     """
     if model._is_stateful:
         return False
-    words = min(100, model.get_input_embeddings().num_embeddings)
+    embeddings: Any = model.get_input_embeddings()
+    words = min(100, int(embeddings.weight.shape[0]))
     before, other = [[(7 * place + first) % words for place in range(9)] for first in (1, 5)]
     sequence = [(11 * place + 3) % words for place in range(3)]
     try:
