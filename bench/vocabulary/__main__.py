@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         families = runner.figures(cells, lambda told: f"{told['alike']} of {told['kept']} kept texts alike")
         description = describe_folder(model)
         blocks = description.prunable_parameters / description.parameters
-        bench = Bench(service, runner, given.threads, description.family)
+        bench = Bench(service, runner, given.threads, description.family, given.at_once)
         bench.reduce()
         bench.judge(given.windows, given.length)
         bench.compare_logits()
@@ -70,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         "--tokenizers", nargs="*", type=Path, default=[], metavar="FOLDER", help="more folders with a tokenizer.json"
     )
     parser.add_argument("--threads", type=positive, default=threads_available(), help="threads (default: cores)")
+    parser.add_argument("--at-once", type=positive, default=2, help="comparisons that run at a time (default 2)")
     parser.add_argument("--recall", action="store_true", help="show what there is, and run nothing")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="replace the page's section too")
     parser.add_argument("--data", type=Path, metavar="FILE", help="put the figures among the measurements of a file")

@@ -25,7 +25,7 @@ _SOURCES: Final = (
     "pipeline/recipes/vocabulary.py",
     "engine/exporters/gguf",
 )
-_PARAGRAPHS: Final = 200
+_PARAGRAPHS: Final = 40
 
 
 @dataclass
@@ -40,6 +40,7 @@ class Bench:
     runner: Runner
     threads: int
     family: str
+    at_once: int = 1
     jobs: dict[str, str] = field(default_factory=dict)
     found: dict[str, Figures] = field(default_factory=dict)
     reduced: dict[str, Figures] = field(default_factory=dict)
@@ -80,14 +81,14 @@ class Bench:
             for text in JUDGED_ALONE:
                 size = {"windows": windows, "length": length}
                 cells[name, text] = self._compared(program, name, text, size)
-        self.quality = self.runner.figures(cells, lambda told: str(told["bits_per_byte"]), at_once=2)
+        self.quality = self.runner.figures(cells, lambda told: str(told["bits_per_byte"]), at_once=self.at_once)
 
     def compare_logits(self) -> None:
         """Compare logits on texts in and out of domain."""
         program = engine_program("bench.vocabulary.logits_cell:compare")
         texts = [text for text in (EVALUATION, HANDBOOK) if ALONE in self.reduced]
         cells = {text: self._compared(program, ALONE, text, {"paragraphs": _PARAGRAPHS}) for text in texts}
-        self.logits = self.runner.figures(cells)
+        self.logits = self.runner.figures(cells, at_once=self.at_once)
 
     def _compared(self, program: Program, name: str, text: str, size: Figures) -> Cell:
         """Return a cell that holds a model that lost tokens against the dense one on a text."""

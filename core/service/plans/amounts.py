@@ -53,7 +53,7 @@ class Scale:
 
     The sparsity of a job is `offset + slope * amount`, and its share of the removable part is `reach` times that.
     `fixed` is the only possible amount with a pattern n:m. `steps` lists all possible amounts where the same number of
-    units is removed from every layer. `gone` is the share of the model's parameters that goes with tokens before that.
+    units is removed from every layer. `token_share` of the model's parameters goes with tokens before that.
     """
 
     least: float
@@ -63,7 +63,7 @@ class Scale:
     reach: float = 1.0
     fixed: float | None = None
     steps: Sequence[float] = ()
-    gone: float = 0.0
+    token_share: float = 0.0
 
     def sparsity(self, amount: float) -> float:
         """Return the sparsity of a job that removes an amount; rounded up where bytes are counted."""
@@ -106,8 +106,8 @@ def scale_for(goal: Goal, description: Description, request: ResolvedRequest, fo
         offset = (start - dense) / (2 * (start - half))
         least = max(math.ceil(-100 * offset / slope) / 100, 0.0) + 0.01
         most = (_MOST_ZEROS - offset) / slope
-        gone = 1 - form.without_tokens(description).parameters / description.parameters
-        return Scale(least, most, offset, slope, gone=gone)
+        token_share = 1 - form.without_tokens(description).parameters / description.parameters
+        return Scale(least, most, offset, slope, token_share=token_share)
     return Scale(0.01, _MOST_ZEROS, fixed=fixed)
 
 
@@ -116,12 +116,12 @@ def _of_parameters(description: Description, reduced: Description, request: Reso
     assert request.removal is not None
     cut = request.cut(reduced)
     left = reduced.parameters / description.parameters
-    gone = 1 - left
-    steps = [gone + left * each for each in request.removal.steps(cut)]
-    most = (steps or [gone + left * each for each in request.removal.reachable(cut)])[-1]
+    token_share = 1 - left
+    steps = [token_share + left * each for each in request.removal.steps(cut)]
+    most = (steps or [token_share + left * each for each in request.removal.reachable(cut)])[-1]
     reach = description.parameters / description.prunable_parameters
-    least = steps[1] if len(steps) > 1 else gone + 0.01
-    return Scale(least, most, offset=-gone, reach=reach, steps=steps, gone=gone)
+    least = steps[1] if len(steps) > 1 else token_share + 0.01
+    return Scale(least, most, offset=-token_share, reach=reach, steps=steps, token_share=token_share)
 
 
 def _of_file(scale: Scale, ratio: float) -> Scale:

@@ -59,7 +59,7 @@ def descent_of(session: Session, team_id: str, model: ResolvedModel) -> Descent:
         if metrics.parameters is None or metrics.parameters.dense is None or metrics.parameters.nonzero is None:
             break
         if parse_pattern(job.pattern).shrinks:
-            removed = metrics.parameters.dense - metrics.parameters.nonzero - _gone_with_tokens(description, metrics)
+            removed = metrics.parameters.dense - metrics.parameters.nonzero - _token_parameters(description, metrics)
             lost["units"] = 1 - (1 - lost.get("units", 0.0)) * prunable / (prunable + removed)
             prunable += removed
         elif metrics.sparsity is not None and metrics.sparsity.prunable:
@@ -74,7 +74,7 @@ def descent_of(session: Session, team_id: str, model: ResolvedModel) -> Descent:
     return Descent(subject, lost)
 
 
-def _gone_with_tokens(description: Description, metrics: Metrics) -> int:
+def _token_parameters(description: Description, metrics: Metrics) -> int:
     """Return the number of parameters that a job removed with tokens, by the rows of a model that came of it."""
     if metrics.vocabulary is None:
         return 0

@@ -91,7 +91,7 @@ class Planner:
             losses.ratio(scale.share(amount)),
             chosen.calibrated_on,
             shrinks=request.shrinks,
-            is_little=scale.sparsity(amount) + scale.gone < wording.WORTH,
+            is_little=scale.sparsity(amount) + scale.token_share < wording.WORTH,
         )
         try:
             resolved, estimate = self._resolved(chosen, scale.sparsity(amount), recovery, form)
@@ -112,8 +112,9 @@ class Planner:
         choices = [*self._choices(request, amount, why, chosen, form), recovery_choice]
         better = best_alternative(body.goal, description, figures, self.alternatives)
         sentences = [
-            wording.summary(self.model.name, body.goal, resolved.recipe, amount, figures, scale.gone),
-            wording.not_worth(scale.sparsity(amount) + scale.gone, figures, better),
+            wording.summary(self.model.name, body.goal, resolved.recipe, amount, figures),
+            wording.tokens_first(scale.token_share),
+            wording.not_worth(scale.sparsity(amount) + scale.token_share, figures, better),
         ]
         return Plan(
             model=body.model,

@@ -20,9 +20,9 @@ from secateur_wire.datasets import Dataset
 from secateur_wire.errors import SecateurError, UnusableModel
 from secateur_wire.plans import PlanBody, PlanChoice, PlanFigure
 
-FIRST: Final = 0.1
+FIRST_SHARE: Final = 0.1
 """Smallest share of the parameters for which a plan removes tokens before anything else."""
-BESIDE: Final = 0.05
+LEAST_SHARE: Final = 0.05
 """Smallest share of the parameters for which a plan removes tokens beside a method."""
 AUTO: Final = "auto"
 """Value of `tokens` with which all tokens stay that the texts use."""
@@ -48,12 +48,12 @@ class UnusedTokens:
     @property
     def is_first(self) -> bool:
         """Return whether so much goes that it comes before everything else."""
-        return self.share >= FIRST
+        return self.share >= FIRST_SHARE
 
     @property
     def kept(self) -> int | None:
         """Return the number of tokens that stay if a job removes the others beside its method; None if none go."""
-        return None if self.counted is None or self.share < BESIDE else self.counted.kept
+        return None if self.counted is None or self.share < LEAST_SHARE else self.counted.kept
 
     @property
     def reason(self) -> str:
@@ -119,7 +119,7 @@ def unused_tokens(
     except SecateurError:
         return None
     most = size.parameters / description.parameters
-    if most < FIRST:
+    if most < FIRST_SHARE:
         return None
     kind = FileText if row.prefix is None else StoredText
     reference = kind.model_validate(row_facts(row, "text_field"))

@@ -27,15 +27,8 @@ _CLOSE_KL = 0.02
 _PARTS = {"speed": "parameters", "size": "bytes", "sparsity": "prunable weights"}
 
 
-def summary(
-    model: str,
-    goal: Goal,
-    job: Recipe,
-    amount: float | None,
-    figures: Mapping[FigureName, PlanFigure],
-    gone: float = 0.0,
-) -> str:
-    """Return a sentence about the job and its expected outcome; `gone` of the parameters go with unused tokens."""
+def summary(model: str, goal: Goal, job: Recipe, amount: float | None, figures: Mapping[FigureName, PlanFigure]) -> str:
+    """Return a sentence about the job and its expected outcome."""
     title = get_method(job.method).title
     text = "" if job.calibration is None else f", calibrated on {_text(job.calibration.dataset)}"
     if amount is None:
@@ -46,10 +39,8 @@ def summary(
         removed = f"{_share(amount)} of the {_PARTS[goal]}"
         if goal == "size" and job.shrinks:  # the added file takes fewer bytes as well
             form = f" and write {', '.join(f'{each.format} {each.types[0]}' for each in job.output.exports)}"
-            removed = f"{_share((job.sparsity or 0.0) + gone)} of the {_PARTS['speed']}"
+            removed = f"{_share(job.sparsity or 0.0)} of the {_PARTS['speed']}"
         sentence = f"{verb} {removed} of {model} with {title} ({job.pattern}){form}{text}"
-        if gone:
-            sentence += f", the tokens that this text does not use first ({_share(gone)} of the parameters)"
         if job.recovery is not None:
             sentence += f", then train ({job.recovery.method})"
     expected = []
@@ -68,11 +59,20 @@ def summary(
 def tokens_summary(model: str, unused: UnusedTokens, figures: Mapping[FigureName, PlanFigure]) -> str:
     """Return a sentence about a job that removes unused tokens alone, and its expected outcome."""
     assert unused.counted is not None
-    gone = unused.tokens - unused.counted.kept
+    removed = unused.tokens - unused.counted.kept
     outcome = f"expect no loss on texts like {unused.text} and {_share(figures['bytes_ratio'].estimate)} of its bytes"
     return (
-        f"Remove {gone:,} of {unused.tokens:,} tokens from {model}, which {unused.text} does not use, with "
+        f"Remove {removed:,} of {unused.tokens:,} tokens from {model}, which {unused.text} does not use, with "
         f"{_share(unused.share)} of the parameters: {outcome}."
+    )
+
+
+def tokens_first(share: float) -> str:
+    """Return a sentence about the share of the parameters that goes with unused tokens; empty where none go."""
+    return (
+        f"Before that the tokens go that the text does not use, with {_share(share)} of the parameters."
+        if share
+        else ""
     )
 
 
