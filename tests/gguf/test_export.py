@@ -10,7 +10,7 @@ from gguf import GGUFReader
 from safetensors.numpy import load_file
 
 from core.engine.architectures.describe import describe_folder
-from core.engine.exporters.exporter_info import Runtime
+from core.engine.exporters.exporter_info import ExportRuntime
 from core.engine.exporters.gguf import runtime
 from core.engine.exporters.gguf.exporter import GgufFiles
 from core.engine.exporters.gguf.gate import Agreement, require_agreement
@@ -133,7 +133,7 @@ def test_what_the_worker_or_the_model_s_files_lack_is_refused(tmp_path: Path, mo
     GgufFiles().require_possible(good, own_artifact=False)
     with pytest.raises(InvalidRequest, match="tokenizer is of kind 'WordLevel'"):
         GgufFiles().require_possible(write_model(tmp_path / "words"), own_artifact=False)
-    monkeypatch.setattr(runtime, "LLAMA_CPP", Runtime("llama.cpp", module="no_such_library"))
+    monkeypatch.setattr(runtime, "LLAMA_CPP", ExportRuntime("llama.cpp", module="no_such_library"))
     with pytest.raises(InvalidRequest, match=r"pip install 'secateur-server\[gguf\]'"):
         GgufFiles().require_possible(good, own_artifact=False)
 

@@ -33,7 +33,7 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class ClassAgreement:
     """Agreement of a classifier with another: mean KL divergence in nats, and share of images of the same class."""
 
     kl: float
@@ -41,7 +41,7 @@ class Agreement:
 
 
 @torch.inference_mode()
-def measure_rounding(model: nn.Module, pixels_NCHW: Tensor, dtype: torch.dtype) -> Agreement | None:
+def measure_rounding(model: nn.Module, pixels_NCHW: Tensor, dtype: torch.dtype) -> ClassAgreement | None:
     """Return how a classifier with weights rounded to a dtype agrees with itself, computed in the dtype of its weights.
 
     The model is in evaluation mode and stays as it is. Return None where a rounded weight is beyond the dtype's range.
@@ -60,7 +60,7 @@ def measure_rounding(model: nn.Module, pixels_NCHW: Tensor, dtype: torch.dtype) 
     divergence = nn.functional.kl_div(
         rounded_NK.log_softmax(-1), dense_NK.log_softmax(-1), reduction="batchmean", log_target=True
     )
-    return Agreement(float(divergence), float((dense_NK.argmax(-1) == rounded_NK.argmax(-1)).float().mean()))
+    return ClassAgreement(float(divergence), float((dense_NK.argmax(-1) == rounded_NK.argmax(-1)).float().mean()))
 
 
 @torch.inference_mode()

@@ -26,7 +26,7 @@ class MeasuredPerplexity:
 
 
 @dataclass(frozen=True)
-class Reference:
+class ReferenceStream:
     """Model that another is compared with, and its pairs of tokens and hidden states, batch by batch."""
 
     streamed: StreamedModel
@@ -43,7 +43,7 @@ def measure_perplexity(
     streamed: StreamedModel,
     batches: Iterable[tuple[Tensor, Tensor]],
     on_window: Callable[[], None] = lambda: None,
-    reference: Reference | None = None,
+    reference: ReferenceStream | None = None,
     spans: WindowSpans | None = None,
 ) -> MeasuredPerplexity:
     """Return perplexity, and the loss of each window, from pairs of tokens [batch, time] and hidden states.

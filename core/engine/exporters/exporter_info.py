@@ -31,7 +31,7 @@ class AddedCost:
 
 
 @dataclass(frozen=True)
-class Runtime:
+class ExportRuntime:
     """Program that runs a form's files on a worker, to check them; it is there where a Python `module` is installed."""
 
     name: str
@@ -75,7 +75,7 @@ class ExporterInfo:
     leaves_out_zeros: bool = False
     has_known_size: bool = True
     default_compression: float | None = None
-    runtime: Runtime | None = None
+    runtime: ExportRuntime | None = None
 
     def check(self, description: Description, removal: Removal | None) -> None:
         """Require that the form supports a model and a kind of removal (None: no removal); raises InvalidRequest."""

@@ -13,7 +13,7 @@ from core.counting import counting
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry
 from core.engine.datasets.window_spans import WindowSpans
 from core.engine.evaluation.bits_per_byte import bits_ratio_stderr
-from core.engine.evaluation.perplexity import MeasuredPerplexity, Reference, measure_perplexity
+from core.engine.evaluation.perplexity import MeasuredPerplexity, ReferenceStream, measure_perplexity
 from core.engine.evaluation.perplexity_ratio import ratio_stderr
 from core.engine.models.experts import saved_tensors
 from core.engine.models.folder import ModelFolder
@@ -233,7 +233,7 @@ class BlockPass:
         streamed: StreamedModel,
         streams: Iterable[Stream],
         end: float = 1.0,
-        references: Sequence[Reference | None] = (),
+        references: Sequence[ReferenceStream | None] = (),
     ) -> list[MeasuredPerplexity]:
         """Return the perplexity of each stream after all blocks; then the share `end` of the work is done.
 
@@ -268,7 +268,8 @@ class BlockPass:
         """
         unknown = iter(dense)
         references = [
-            None if name in self._known else Reference(streamed, pairs(next(unknown))) for name in self.evaluations
+            None if name in self._known else ReferenceStream(streamed, pairs(next(unknown)))
+            for name in self.evaluations
         ]
         return self.perplexities(stored, rounded, references=references if rounded else ())
 

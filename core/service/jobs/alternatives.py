@@ -29,7 +29,7 @@ def with_measured(
     """
     copies = {each.name: each for each in alternatives}
     for job in _newest(session, team_id, revision, literal_column(JOB_EXPORTS, Boolean), JobRow.method.not_in(STORING)):
-        for each in _timed_beside(job, dense_bytes):
+        for each in _dense_files(job, dense_bytes):
             known = copies.get(each.name)
             copies[each.name] = each if known is None else _joined(known, each)
     for job in _newest(session, team_id, revision, JobRow.metrics["alternatives"].is_not(None)):
@@ -108,7 +108,7 @@ def _measured(job: Job, dense_bytes: int) -> list[Alternative]:
     return copies
 
 
-def _timed_beside(job: Job, dense_bytes: int) -> list[Alternative]:
+def _dense_files(job: Job, dense_bytes: int) -> list[Alternative]:
     """Return the dense model's files that a job wrote and timed beside those of the pruned model."""
     return [
         _file(each, each.speed.dense_bytes, dense_bytes, job).model_copy(

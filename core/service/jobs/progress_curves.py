@@ -84,9 +84,9 @@ def progress_curves(session: Session, *, queue: str, method: str, job_id: str, f
             .order_by(func.min(JobEventRow.created_at))
         ).all()
         first = began[0][1] if began else ended_at
-        whole = (ended_at - first).total_seconds()
-        if whole > 0:
-            points = [(float(start), (at - first).total_seconds() / whole) for (start, _), at in began]
+        duration = (ended_at - first).total_seconds()
+        if duration > 0:
+            points = [(float(start), (at - first).total_seconds() / duration) for (start, _), at in began]
             curves.append(_ascending(points))
     return curves
 

@@ -5,13 +5,13 @@ from contextlib import suppress
 
 from core.engine.architectures.description import ModelDescription
 from core.engine.cuts.losses import Losses
-from core.engine.exporters.exporter_info import AddedCost, AddedExporterInfo, Runtime, RuntimeExample
+from core.engine.exporters.exporter_info import AddedCost, AddedExporterInfo, ExportRuntime, RuntimeExample
 from core.engine.exporters.gguf.cells import written_form
 from core.engine.exporters.gguf.file_types import EXACT, FILE_TYPES, FIRST, stored_bytes
 from core.engine.exporters.gguf.sizes import DECODED_TOKENS, MOST_ROUNDS, PREDICTIONS, PROMPT_TOKENS, WINDOW
 from secateur_wire.errors import InvalidRequest
 
-LLAMA_CPP = Runtime("llama.cpp", module="llama_cpp_py_sync")
+LLAMA_CPP = ExportRuntime("llama.cpp", module="llama_cpp_py_sync")
 _LEAST_BLOCK = 32
 _DENSE_TYPE = "Q8_0"
 """Type that makes an unpruned model smaller at almost no cost, and whose sizes are not chosen by llama.cpp."""

@@ -123,7 +123,7 @@ def _choice(spec: VocabularySpec, folder: ModelFolder, context: StageContext) ->
         if error.param in VocabularyChoice.model_fields:
             error.param = f"{'parameters' if spec.recipe.vocabulary is None else 'vocabulary'}.{error.param}"
         raise
-    choice_made = _Choice(
+    outcome = _Choice(
         ids=list(chosen.ids),
         used=chosen.used,
         least=chosen.least,
@@ -133,9 +133,9 @@ def _choice(spec: VocabularySpec, folder: ModelFolder, context: StageContext) ->
         scripts=list(chosen.scripts),
         lacking=list(chosen.lacking),
     )
-    store.save(VOCABULARY, 0, {}, choice_made.model_dump(mode="json"))
+    store.save(VOCABULARY, 0, {}, outcome.model_dump(mode="json"))
     context.progress.log(f"{len(chosen.ids):,} of {description.vocabulary_size:,} tokens stay")
-    return choice_made
+    return outcome
 
 
 def _tokens(spec: VocabularySpec, description: ModelDescription) -> int | None:
