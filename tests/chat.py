@@ -8,7 +8,8 @@ import numpy
 
 TEMPLATE = (
     "{% for message in messages %}\n"
-    "{% if message.role not in ('system', 'user', 'assistant') %}{{ raise_exception('no role ' + message.role) }}{% endif %}\n"
+    "{% if message.role not in ('system', 'user', 'assistant') %}"
+    "{{ raise_exception('no role ' + message.role) }}{% endif %}\n"
     "{{ {'system': 'w6', 'user': 'w4', 'assistant': 'w5'}[message.role] + ' ' + message.content + ' w2 ' }}\n"
     "{%- endfor %}\n"
     "{% if add_generation_prompt %}{{ 'w5 ' }}{% endif %}"

@@ -68,7 +68,8 @@ def model(tmp_path: Path) -> nn.Module:
 
 def test_training_predicts_the_tokens_that_count(model: nn.Module) -> None:
     ids_NT, counted_NT = windows()
-    given = next_token_loss(model, with_counted(ids_NT, counted_NT))
+    with torch.no_grad():
+        given = next_token_loss(model, with_counted(ids_NT, counted_NT))
     assert float(given) == pytest.approx(float(losses(model, ids_NT)[counted_NT[:, 1:]].mean()), rel=1e-5)
 
 

@@ -27,7 +27,7 @@ ENDLESS = (
     "{{ range(10 ** 12) }}",
     "{{ lipsum(n=10 ** 8) }}",
     "{% set ns = namespace(n=3) %}{% for i in range(99) %}{% set ns.n = ns.n * ns.n %}{% endfor %}",
-    "{{ 7 ** 7 ** 7 ** 7 }}",
+    "{{ 7 ** (7 ** (7 ** 7)) }}",
 )
 """Ways to take all of the time."""
 
@@ -53,3 +53,5 @@ BROKEN = (
     "{{ 1 / 0 }}",
 )
 """Ways to fail."""
+
+TEMPLATES = (*OUT, *ENDLESS, *LARGE, *BROKEN)

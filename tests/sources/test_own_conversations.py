@@ -19,7 +19,7 @@ from tests.chat import TEMPLATE
 from tests.engine.watching import Watching
 from tests.sources.conftest import write_wordy_model
 
-SAMPLES, LENGTH = 40, 24
+SAMPLES, LENGTH = 12, 24
 FRAME: Frame = TemplateRenderer(ChatTemplate(TEMPLATE)).frame()
 
 

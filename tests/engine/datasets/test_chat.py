@@ -96,7 +96,7 @@ def test_prompts_are_conversations_and_a_text_with_messages_is_told_so(tmp_path:
     file = write_rows(tmp_path / "chats.jsonl", rows)
     read = list(read_conversations(BytesIO(file.read_bytes()), "chats", "chat_jsonl", LeftOutRows()))
     assert [[turn["role"] for turn in each.messages] for each in read] == [["user", "assistant"]] * 2 + [["user"]]
-    with pytest.raises(UnusableDataset, match="line 1 is a conversation.*chat_jsonl"):
+    with pytest.raises(UnusableDataset, match=r"line 1 is a conversation.*chat_jsonl"):
         describe(file, "jsonl")
 
 
@@ -132,8 +132,8 @@ def test_a_template_whose_beginnings_differ_says_so() -> None:
     rendered = TemplateRenderer(ChatTemplate(template)).render(Conversation(1, turns))
     assert rendered.spans is None and "first 2 turns differently" in str(rendered.unmarked)
     row = RenderedRow(line=7, text=rendered.text)
+    chats = Conversations("chats", [row], "assistant", "chats line 7: because")
     with pytest.raises(UnusableDataset, match="not known in chats line 7: because"):
-        chats = Conversations("chats", [row], "assistant", "chats line 7: because")
         evaluation_set(chats, words(), samples=1, length=8, name="chats")
 
 
@@ -195,8 +195,8 @@ def test_what_is_longer_than_a_window_is_cut_or_left_out_and_noted() -> None:
         "chats: 1 conversation (the first on line 2) was left out, because the assistant says nothing in the first 24 "
         "tokens.",
     ]
+    chats = Conversations("chats", rows_of([(30, 5)]), "assistant")
     with pytest.raises(TooLittleText, match="no conversation with tokens that count: chats: 1 conversation"):
-        chats = Conversations("chats", rows_of([(30, 5)]), "assistant")
         evaluation_set(chats, words(), samples=None, length=LENGTH, name="chats")
     with pytest.raises(TooLittleText, match="'chats' has 1 windows of 24"):
         evaluation_set(Conversations("chats", rows_of([(3, 3)])), words(), samples=2, length=LENGTH, name="chats")
