@@ -109,17 +109,6 @@ def _tar() -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("files", "code", "word"),
-    [
-        ({"ambiguous.py": b"raise SystemExit", "README.md": b""}, "unusable_dataset", "org/set"),
-        ({"train.tar": _tar()}, "unusable_dataset", "webdataset"),
-        ({"train.parquet": b"PAR1 and no more"}, "unusable_dataset", "org/set"),
-        ({"train.jsonl": b'{"question": "q", "answer": "a"}\n'}, "unusable_dataset", "question, answer"),
-        ({"train.jsonl": b'{"text": "  "}\n'}, "unusable_dataset", "no text"),
-    ],
-    ids=["script", "archive", "broken", "two columns", "blank"],
-)
-@pytest.mark.parametrize(
     "rows",
     [
         [conversation(f"question {number}", f"answer {number}") | {"source": "web"} for number in range(30)],
@@ -145,6 +134,17 @@ def test_conversations_are_known_by_their_columns_and_rendered_by_the_models_tem
         fetch("org/chats", "calibration", None)
 
 
+@pytest.mark.parametrize(
+    ("files", "code", "word"),
+    [
+        ({"ambiguous.py": b"raise SystemExit", "README.md": b""}, "unusable_dataset", "org/set"),
+        ({"train.tar": _tar()}, "unusable_dataset", "webdataset"),
+        ({"train.parquet": b"PAR1 and no more"}, "unusable_dataset", "org/set"),
+        ({"train.jsonl": b'{"question": "q", "answer": "a"}\n'}, "unusable_dataset", "question, answer"),
+        ({"train.jsonl": b'{"text": "  "}\n'}, "unusable_dataset", "no text"),
+    ],
+    ids=["script", "archive", "broken", "two columns", "blank"],
+)
 def test_what_is_no_text_is_refused_and_no_code_runs(
     fetch: Fetch, hub: HubState, files: dict[str, bytes], code: str, word: str
 ) -> None:

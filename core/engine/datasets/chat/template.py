@@ -134,7 +134,7 @@ class TemplateRenderer:
         environment = _Environment(
             trim_blocks=True,
             lstrip_blocks=True,
-            optimized=False,  # nothing is computed while it is compiled, before the limits hold
+            optimized=False,  # codespell:ignore optimized  # nothing is computed while it is compiled
             extensions=[_Generation, loopcontrols],
         )
         environment.filters["tojson"] = _to_json
