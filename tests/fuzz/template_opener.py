@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from core.engine.datasets.chat import render, template
-from core.engine.datasets.chat.render import Question, answer
+from core.engine.datasets.chat.render import RenderQuestion, answer
 from tests.chat import conversation
 from tests.fuzz.template_cases import TEMPLATES
 
@@ -45,7 +45,7 @@ def main(folder: Path) -> None:
         if watching and event in _FORBIDDEN and not _is_harmless(event, arguments, file):
             touched.append(f"{event} {str(arguments)[:100]}")
 
-    question = Question(
+    question = RenderQuestion(
         wanted="conversations", source="", special_tokens={}, path=file, name="chats", format="chat_jsonl"
     )
     answer(question.model_copy(update={"source": "{{ messages | tojson }}"}), io.BytesIO())  # loads what it loads

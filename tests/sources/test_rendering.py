@@ -65,7 +65,7 @@ def test_a_row_that_is_not_sound_is_refused() -> None:
         with pytest.raises(ValidationError):
             RenderedRow.model_validate_json(row)
     for output in (b"", b"nothing", b'{"line": 1, "text": "a"}\nnothing'):
-        with pytest.raises(ValueError, match="."):
+        with pytest.raises(ValueError, match=r"."):
             answered_lines(output)
 
 

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from pydantic import ValidationError
 
-from core.engine.datasets.chat.render import Answer, Question, answered_lines
+from core.engine.datasets.chat.render import RenderAnswer, RenderQuestion, answered_lines
 from core.engine.datasets.chat.rendered import Frame, RenderedRow, Rendering
 from core.engine.datasets.chat.template import ChatTemplate, read_template
 from core.pipeline.messages import ModelSource, TextSource
@@ -108,8 +108,8 @@ class ChatRenderer:
         wanted: Literal["conversations", "questions", "frame"],
         text: TextSource | None,
         param: str,
-    ) -> tuple[Iterator[bytes], Answer]:
-        question = Question(
+    ) -> tuple[Iterator[bytes], RenderAnswer]:
+        question = RenderQuestion(
             wanted=wanted,
             source=template.source,
             special_tokens=dict(template.special_tokens),

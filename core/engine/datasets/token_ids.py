@@ -23,11 +23,11 @@ def encoded(text: str, tokenizer: PreTrainedTokenizerBase, *, with_starts: bool 
             param="model",
         )
     try:
-        found = tokenizer(text, add_special_tokens=False, verbose=False, return_offsets_mapping=with_starts)
+        encoding = tokenizer(text, add_special_tokens=False, verbose=False, return_offsets_mapping=with_starts)
     except BaseException as error:
         if not is_panic(error):
             raise
         raise UnusableModel(
             f"the model's tokenizer fails on a text of {len(text)} characters: {str(error)[:200]}", param="model"
         ) from error
-    return found["input_ids"], [start for start, _ in found["offset_mapping"]] if with_starts else []
+    return encoding["input_ids"], [start for start, _ in encoding["offset_mapping"]] if with_starts else []

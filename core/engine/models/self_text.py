@@ -26,7 +26,7 @@ class WrittenText:
     """Finished documents, the token ids of those that are begun, and the state from which the rest follows.
 
     `tokens` are those of the documents, `sampled` those that were drawn for them; the model ended `ended` documents
-    itself. `random_state` is the state of the generator of the random numbers. In conversations, `prompts` is the number
+    itself. `random_state` is the state of the generator of the random numbers. In conversations `prompts` is the number
     of questions that were answered, and none is begun.
     """
 

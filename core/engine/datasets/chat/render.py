@@ -1,7 +1,7 @@
 """Secluded child that runs a model's chat template on conversations: `python -m core.engine.datasets.chat.render`.
 
 It reads one question on its standard input and writes JSON lines on its standard output: a row for each conversation,
-and last an `Answer`. It is started without network and credentials, and limits its own memory further.
+and last an `RenderAnswer`. It is started without network and credentials, and limits its own memory further.
 """
 
 import os
@@ -36,7 +36,7 @@ _MOST_REFUSAL: Final = 120
 _MOST_REASONS: Final = 20
 
 
-class Question(BaseModel):
+class RenderQuestion(BaseModel):
     """Question to the child: a template, and a file of conversations, unless only the template's frame is wanted.
 
     `questions`: the text that asks for the answer to each conversation's last question.
@@ -59,7 +59,7 @@ class Failure(BaseModel):
     message: str
 
 
-class Answer(BaseModel):
+class RenderAnswer(BaseModel):
     """Last line of the child: the facts of the rendering, the template's frame, or a failure."""
 
     rendering: Rendering | None = None
@@ -67,28 +67,28 @@ class Answer(BaseModel):
     failure: Failure | None = None
 
 
-def answer(question: Question, write: BinaryIO) -> Answer:
+def answer(question: RenderQuestion, write: BinaryIO) -> RenderAnswer:
     """Write the rows that a question asks for, and return the last line."""
     try:
         template = ChatTemplate(question.source, question.special_tokens)
         try:
             renderer = TemplateRenderer(template)
             if question.wanted == "frame":
-                return Answer(frame=renderer.frame())
+                return RenderAnswer(frame=renderer.frame())
         except TemplateFailed as error:
             raise UnusableModel(f"the model's chat template {error}", param="model") from None
         assert question.path is not None
         with question.path.open("rb") as stream:
-            return Answer(rendering=_render(renderer, template, question, stream, write))
+            return RenderAnswer(rendering=_render(renderer, template, question, stream, write))
     except SecateurError as error:
-        return Answer(failure=Failure(code=error.code, message=error.message))
+        return RenderAnswer(failure=Failure(code=error.code, message=error.message))
     except MemoryError:
         message = f"{question.name} needs more memory to read than is allowed: a conversation is too long"
-        return Answer(failure=Failure(code=UnusableDataset.code, message=message))
+        return RenderAnswer(failure=Failure(code=UnusableDataset.code, message=message))
 
 
 def _render(
-    renderer: TemplateRenderer, template: ChatTemplate, question: Question, stream: BinaryIO, write: BinaryIO
+    renderer: TemplateRenderer, template: ChatTemplate, question: RenderQuestion, stream: BinaryIO, write: BinaryIO
 ) -> Rendering:
     left_out, began = LeftOutRows(), time.monotonic()
     count = characters = size = 0
@@ -122,7 +122,7 @@ def _render(
 
 
 def _rendered(
-    renderer: TemplateRenderer, conversation: Conversation, question: Question, left_out: LeftOutRows
+    renderer: TemplateRenderer, conversation: Conversation, question: RenderQuestion, left_out: LeftOutRows
 ) -> RenderedConversation | None:
     """Render a conversation; None where the template refuses it or writes nothing. Raises UnusableModel."""
     try:
@@ -155,15 +155,15 @@ def _limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
-def answered_lines(output: bytes) -> tuple[Iterator[bytes], Answer]:
+def answered_lines(output: bytes) -> tuple[Iterator[bytes], RenderAnswer]:
     """Return the rows of a child's output, one line each, and its last line; raises ValueError for anything else."""
     *rows, last = output.splitlines()
-    return iter(rows), Answer.model_validate_json(last)
+    return iter(rows), RenderAnswer.model_validate_json(last)
 
 
 def main() -> None:
     """Answer the question on standard input."""
-    question = Question.model_validate_json(sys.stdin.buffer.read())
+    question = RenderQuestion.model_validate_json(sys.stdin.buffer.read())
     if question.format == CHAT_PARQUET:
         os.environ["ARROW_DEFAULT_MEMORY_POOL"] = "system"  # the others reserve more than the limit
         import pyarrow.parquet  # noqa: F401  # loaded before the limit, which counts from what is loaded

@@ -110,8 +110,8 @@ def _default(content: object) -> str | None:
     if isinstance(content, str):
         return content
     named = content if isinstance(content, list) else []
-    found = [each.get("template") for each in named if isinstance(each, dict) and each.get("name") == "default"]
-    return found[0] if found and isinstance(found[0], str) else None
+    defaults = [each.get("template") for each in named if isinstance(each, dict) and each.get("name") == "default"]
+    return defaults[0] if defaults and isinstance(defaults[0], str) else None
 
 
 @dataclass(frozen=True)
@@ -191,13 +191,13 @@ class TemplateRenderer:
         question: JsonObject = {"role": "user", "content": _USER}
         answer: JsonObject = {"role": "assistant", "content": _ASSISTANT}
         try:
-            asked = _unmarked(self._render([question], None, asks=True)).text
+            request = _unmarked(self._render([question], None, asks=True)).text
             full = _unmarked(self._render([question, answer], None)).text
         except ConversationRefused as error:
             raise TemplateFailed(f"refuses a question with its answer: {error}", None) from error
-        if any(text.count(_USER) != 1 for text in (asked, full)) or full.count(_ASSISTANT) != 1:
+        if any(text.count(_USER) != 1 for text in (request, full)) or full.count(_ASSISTANT) != 1:
             raise TemplateFailed("does not show a question and its answer as they are", None)
-        opening, between = asked.split(_USER)
+        opening, between = request.split(_USER)
         if not full.startswith(opening):
             raise TemplateFailed("writes a question differently when its answer follows", None)
         return Frame(opening=opening, between=between, closing=full.split(_ASSISTANT)[1])
