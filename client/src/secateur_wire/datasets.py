@@ -3,8 +3,6 @@
 from datetime import datetime
 from typing import Literal
 
-from pydantic import Field
-
 from secateur_wire.base import WireModel
 
 DatasetFormat = Literal["text", "jsonl", "parquet", "chat_jsonl", "chat_parquet", "image_folder", "image_parquet"]
@@ -23,7 +21,7 @@ class Dataset(WireModel):
 
     For an image set, `images` is the number of readable images, of `classes` classes, and `documents` and `characters`
     are 0. For a text, the fields about images are null. For a set of conversations, `documents` is the number of those
-    that are used, and `left_out` counts the others.
+    that are used, and `left_out` counts the others; it is null for other sets.
     """
 
     id: str
@@ -34,7 +32,7 @@ class Dataset(WireModel):
     text_field: str = "text"
     documents: int
     characters: int
-    left_out: list[LeftOut] | None = Field(None, exclude_if=lambda rows: rows is None)
+    left_out: list[LeftOut] | None = None
     images: int | None = None
     classes: int | None = None
     image_field: str | None = None
