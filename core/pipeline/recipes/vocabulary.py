@@ -79,8 +79,8 @@ def without_tokens(description: Description, vocabulary: Vocabulary | None) -> D
 def conversations_refused(name: str, param: str) -> InvalidRequest:
     """Return the error for an evaluation on conversations where tokens go from the vocabulary."""
     return InvalidRequest(
-        f"{param}: {name!r} has conversations, which cannot be compared in two vocabularies: evaluate on plain text, or "
-        "leave vocabulary out",
+        f"{param}: {name!r} has conversations, which cannot be compared in two vocabularies: evaluate on plain text, "
+        "or leave vocabulary out",
         param=param,
     )
 

@@ -137,7 +137,7 @@ def unused_tokens(
 def _text(
     context: RequestContext, body: PlanBody, description: Description, datasets: Sequence[Dataset]
 ) -> DatasetRow | None:
-    """Return the registered text that a plan calibrates on; conversations are no text before a template renders them."""
+    """Return the registered text that a plan calibrates on; None for conversations, which no template has rendered."""
     name = body.dataset
     if name is None:
         chosen = choose_set(fitting_sets(summary_of(description), datasets), CALIBRATION_WORDS)
