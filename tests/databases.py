@@ -124,7 +124,7 @@ def _rename(connection: psycopg.Connection[Any], old: str, new: str) -> None:
 def next_release(folder: Path, upgrade: str) -> Path:
     """Return a folder with this release's migrations and one more, `next`, whose function is given."""
     copied = copytree(MIGRATIONS, folder / "migrations")
-    revision = 'revision = "next"\ndown_revision = "r0001"\n'
+    revision = 'revision = "next"\ndown_revision = "r0002"\n'
     (copied / "versions" / "next.py").write_text(f"from alembic import op\n{revision}{upgrade}")
     return copied
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.heterogeneous import Layout
+from core.engine.datasets.chat.rendered import Rendering
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.reports.dense_figures import KnownDenseFigures
 from core.pipeline.reports.report import PeakMemory, Report
@@ -46,7 +47,10 @@ class ModelSource(ModelPlace):
 
 
 class TextSource(_Part):
-    """Text on this machine; `origin` says where it came from, for the report."""
+    """Text on this machine; `origin` says where it came from, for the report.
+
+    `rendering` are the facts about conversations that a chat template has rendered; the file then has `RenderedRow`s.
+    """
 
     name: str
     path: Path
@@ -54,6 +58,7 @@ class TextSource(_Part):
     text_field: str = "text"
     sha256: str | None = None
     origin: JsonObject = Field(default_factory=dict)
+    rendering: Rendering | None = None
 
 
 class ImageSource(_Part):

@@ -142,7 +142,7 @@ def test_a_migration_that_waits_for_a_lock_gives_up_changes_nothing_and_comes_ag
         other.execute("LOCK TABLE models IN ACCESS SHARE MODE")
         with pytest.raises(DBAPIError, match="lock timeout"):
             migrate(settings)
-        assert revision_of(settings) == "r0001"
+        assert revision_of(settings) == "r0002"
         columns = "SELECT 1 FROM information_schema.columns WHERE column_name = 'next'"
         assert other.execute(columns).fetchall() == []
     migrate(settings)

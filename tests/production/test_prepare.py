@@ -30,7 +30,7 @@ def test_an_older_schema_is_waited_for_and_a_newer_one_is_not(
     looked = threading.Event()
     monkeypatch.setattr(prepare, "LOOK_SECONDS", 0.05)
     monkeypatch.setattr(prepare, "has_schema", lambda asked: (has_schema(asked), looked.set())[0])
-    had = set_version(sessions, "r0001")
+    had = set_version(sessions, "r0002")
     try:
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(prepare.wait, settings)

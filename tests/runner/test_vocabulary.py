@@ -17,6 +17,7 @@ from core.pipeline.messages import Spec
 from core.service.registry.schemas import DatasetBody, ModelBody
 from core.service.registry.service import register_dataset, register_model
 from secateur_wire.errors import ApiError
+from tests.chat import add_template, conversation, write_rows
 from tests.engine.tiny import make_model
 from tests.runner.conftest import Finish, Work, artifact
 from tests.worker.conftest import Queue, runner_of
@@ -152,6 +153,37 @@ def test_training_goes_on_with_the_new_tokens(jobs: Queue, body: dict[str, Any],
     assert vocabulary["before"] == jobs.report(alone)["vocabulary"]["kept"]
     figures = jobs.job(job_id).metrics["perplexity"]["garden"]
     assert figures["before_recovery"] != figures["pruned"]
+
+
+def test_conversations_are_counted_calibrated_and_trained_on_but_not_compared(
+    jobs: Queue, body: dict[str, Any], finish: Finish
+) -> None:
+    models_root, datasets_root = jobs.settings.models_root, jobs.settings.datasets_root
+    texts = [datasets_root / f"{name}.txt" for name in ("garden", "harbour")]
+    folder = add_template(write_trained(models_root / "chatting", texts))
+    words = words_of("garden")
+    rows = [conversation(" ".join(words[n : n + 6]), " ".join(words[n + 6 : n + 12])) for n in range(120)]
+    file = write_rows(datasets_root / "chats.jsonl", rows)
+    with transaction(jobs.sessions) as session:
+        register_model(session, jobs.team, ModelBody(name="chatting", path=str(folder.resolve())), jobs.settings)
+        described = DatasetBody.model_validate({"name": "chats", "path": str(file.resolve()), "format": "chat_jsonl"})
+        register_dataset(session, jobs.team, described, jobs.settings)
+    calibration = {**body["calibration"], "dataset": "chats"}
+    training = {"method": "finetune", "lora": None, "steps": 2, "batch_size": 2, "counted_tokens": "assistant"}
+    asked = body | {"model": "chatting", "method": "wanda", "sparsity": 0.5, "calibration": calibration}
+    asked |= {"vocabulary": "auto", "recovery": training}
+    job_id = finish(asked)
+    report, metrics = jobs.report(job_id), jobs.job(job_id).metrics
+    assert report["vocabulary"]["kept"] < TOKENS and report["vocabulary"]["covered"] == 1.0
+    assert report["vocabulary"]["counted"][0]["rendering"]["conversations"] == len(rows)
+    assert report["tokens"]["calibration"] == [8, 32]
+    assert metrics["perplexity"]["harbour"]["pruned"] != metrics["perplexity"]["harbour"]["before_recovery"]
+    compared = asked | {"evaluation": {"datasets": ["garden", "chats"], "samples": 8}}
+    with pytest.raises(ApiError, match=r"evaluation\.datasets\.1: 'chats' has conversations") as caught:
+        jobs.submit(compared)
+    assert caught.value.param == "evaluation.datasets.1"
+    with pytest.raises(ApiError, match=r"evaluation\.datasets\.0: 'self' has conversations"):
+        jobs.submit(asked | {"evaluation": {"datasets": ["self"], "shape": "chat", "samples": 8}})
 
 
 def test_a_job_killed_after_its_choice_leaves_the_bytes_of_an_undisturbed_one(

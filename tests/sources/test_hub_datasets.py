@@ -24,6 +24,7 @@ from core.service.sources.hub_datasets import find_hub_dataset
 from core.service.sources.references import HubText
 from core.settings import Settings
 from secateur_wire.errors import SecateurError
+from tests.chat import add_template, conversation
 from tests.model_folders import write_text
 from tests.sources.conftest import add_wikitext, card, json_lines, parquet, sources_of
 from tests.sources.hub_server import HubState
@@ -40,7 +41,9 @@ Fetch = Callable[..., TextSource]
 def fetch(hub: HubState, sources: JobInputs) -> Fetch:
     """Fetches as a worker does what a name means to the API."""
 
-    def bring(name: str, use: Any = "calibration", characters: int | None = 50_000) -> TextSource:
+    def bring(
+        name: str, use: Any = "calibration", characters: int | None = 50_000, model: ModelSource = NO_MODEL
+    ) -> TextSource:
         found = find_hub_dataset(Hub(Settings(hub_endpoint=hub.endpoint)), name, use, "dataset")
         text = HubText(
             name=name,
@@ -52,7 +55,7 @@ def fetch(hub: HubState, sources: JobInputs) -> Fetch:
             characters=characters,
             is_public=found.is_public,
         )
-        return sources.text(text, NO_MODEL, "dataset")
+        return sources.text(text, model, "dataset")
 
     return bring
 
@@ -103,6 +106,32 @@ def _tar() -> bytes:
         entry.size = 5
         archive.addfile(entry, io.BytesIO(b"hello"))
     return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [conversation(f"question {number}", f"answer {number}") | {"source": "web"} for number in range(30)],
+        [{"prompt": f"question {number}", "completion": f"answer {number}"} for number in range(30)],
+    ],
+    ids=["messages and a column of text", "prompts and completions"],
+)
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_conversations_are_known_by_their_columns_and_rendered_by_the_models_template(
+    form: str, rows: list[dict[str, Any]], fetch: Fetch, hub: HubState, tmp_path: Path
+) -> None:
+    content = io.BytesIO()
+    if form == "parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), content)
+    else:
+        content.write("".join(json.dumps(row) + "\n" for row in rows).encode())
+    hub.add("dataset", "org/chats").commit({f"train.{form}": content.getvalue()})
+    model = ModelSource(path=add_template(tmp_path), name="tiny", revision="r")
+    text = fetch("org/chats", "calibration", None, model)
+    assert text.rendering is not None and text.rendering.conversations == 30
+    assert documents(text)[0].strip() == "w4 question 0 w2 w5 answer 0 w2"
+    with pytest.raises(SecateurError, match="the model none has no chat template"):
+        fetch("org/chats", "calibration", None)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import datasets
 from datasets.exceptions import DatasetNotFoundError, DatasetsError
 from huggingface_hub.errors import HfHubHTTPError
 
+from core.engine.datasets.chat.conversations import CHAT_FIELDS, is_conversation, without_nulls
+from core.engine.datasets.formats import CHAT_JSONL
 from core.service.sources.hub import HubCredential
 from core.service.sources.hub_errors import translated_errors
 from core.service.sources.references import HubImages, HubText
@@ -31,7 +34,7 @@ _Choose = Callable[[Iterable[_Row], HubText], Iterator[_Row]]
 
 
 def read_hub_text(text: HubText, target: Path, credential: HubCredential | None) -> FetchedText:
-    """Write the text's documents, one JSON object per line.
+    """Write the text's documents or conversations, one JSON object per line.
 
     Raises UnknownDataset if the configuration or the split does not exist, UnusableDataset if it is not text, and
     HubUnavailable.
@@ -47,10 +50,19 @@ def read_hub_rows(text: HubText, target: Path, credential: HubCredential | None)
 def _read(text: HubText, target: Path, credential: HubCredential | None, choose: _Choose) -> FetchedText:
     with translate_dataset_errors(text, credential):
         split = open_split(text, credential, _FORMATS)
-        documents, characters, sha256 = _write(choose(split.rows, text), target, text)
-    if not documents:
+        rows, first = choose(split.rows, text), None
+        first = next(rows, None)
+        rows = rows if first is None else chain([first], rows)
+        documents, characters, sha256 = _write(rows, target, text)
+    if first is None:
         raise UnusableDataset(f"{text.name}: split {split.name!r} holds no text", param="dataset")
-    return FetchedText(sha256=sha256, documents=documents, characters=characters, origin=split.origin)
+    return FetchedText(
+        sha256=sha256,
+        documents=documents,
+        characters=characters,
+        origin=split.origin,
+        format=CHAT_JSONL if choose is _documents and _TEXT_FIELD not in first else "jsonl",
+    )
 
 
 @dataclass(frozen=True)
@@ -121,9 +133,15 @@ def _choose_split(builder: datasets.DatasetBuilder, reference: HubText | HubImag
 
 
 def _documents(rows: Iterable[_Row], text: HubText) -> Iterator[_Row]:
-    """Yield the texts of the rows that are not empty."""
+    """Yield the texts of the rows that are not empty, or every row of a set of conversations as it is."""
     field: str | None = None
+    is_chat: bool | None = None
     for row in rows:
+        if is_chat is None:
+            is_chat = not isinstance(row.get(_TEXT_FIELD), str) and is_conversation(row)
+        if is_chat:
+            yield {name: without_nulls(row[name]) for name in CHAT_FIELDS if row.get(name) is not None}
+            continue
         field = field or _text_field(row, text)
         document = row.get(field)
         if isinstance(document, str) and document.strip():
@@ -136,7 +154,7 @@ def _write(rows: Iterable[_Row], target: Path, text: HubText) -> tuple[int, int,
     with target.open("wb") as file:
         for row in rows:
             documents += 1
-            characters += sum(len(value) for value in row.values() if isinstance(value, str))
+            characters += sum(map(_length, row.values()))
             if text.characters is None and characters > MOST_CHARACTERS:
                 raise UnusableDataset(
                     f"{text.name} holds more than {MOST_CHARACTERS} characters: ask for a number of samples",
@@ -148,6 +166,13 @@ def _write(rows: Iterable[_Row], target: Path, text: HubText) -> tuple[int, int,
             if text.characters is not None and characters >= text.characters:
                 break
     return documents, characters, digest.hexdigest()
+
+
+def _length(value: object) -> int:
+    """Return the number of characters of a text, or of a conversation's turns."""
+    if isinstance(value, list):
+        return sum(len(str(each.get("content") or "")) for each in value if isinstance(each, dict))
+    return len(value) if isinstance(value, str) else 0
 
 
 def _text_field(row: Mapping[str, object], text: HubText) -> str:

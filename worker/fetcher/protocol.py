@@ -6,8 +6,10 @@ from typing import Annotated, Any, Literal, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter
 
+from core.engine.datasets.chat.rendered import Rendering
 from core.service.sources.hub_access import HubAccess
 from core.service.sources.references import (
+    AnsweredText,
     HubImages,
     HubModel,
     HubText,
@@ -92,7 +94,10 @@ fetch_specs: TypeAdapter[FetchSpec] = TypeAdapter(FetchSpec)
 
 
 class FetchedText(BaseModel):
-    """Description of a text in the cache, stored beside it as a manifest: its origin and its hash."""
+    """Description of a text in the cache, stored beside it as a manifest: its origin and its hash.
+
+    `rendering` is there for conversations that a chat template has rendered already.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -100,6 +105,8 @@ class FetchedText(BaseModel):
     documents: int
     characters: int
     origin: dict[str, Any]
+    format: str = "jsonl"
+    rendering: Rendering | None = None
 
 
 class FetchedImages(BaseModel):
@@ -157,8 +164,14 @@ def _reader(reference: object, team_id: str) -> list[str]:
     return [team_id] if is_closed(reference) else []
 
 
-def generated_key(text: SelfText, model_revision: str) -> str:
-    return "generated-" + _hash([_GENERATION, model_revision, text.samples, text.sequence_length, text.seed])
+def generated_key(text: SelfText | AnsweredText, model_revision: str, questions_sha256: str | None = None) -> str:
+    """Return the key of a text that a model writes; `questions_sha256` is the hash of the questions that it answers."""
+    facts = [_GENERATION, model_revision, text.samples, text.sequence_length, text.seed]
+    if isinstance(text, AnsweredText):
+        facts += ["answers", questions_sha256]
+    elif text.shape != "text":
+        facts += [text.shape]
+    return "generated-" + _hash(facts)
 
 
 def _hash(facts: object) -> str:

@@ -3,25 +3,28 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import structlog
 
-from core.engine.datasets.formats import IMAGE_PARQUET
+from core.engine.datasets.chat.rendered import Rendering
+from core.engine.datasets.formats import CHAT_FORMATS, IMAGE_PARQUET
 from core.engine.evaluation.zero_shot_tasks import TASKS, local_copy
 from core.engine.recovery.registry import RECOVERIES
 from core.engine.recovery.request import Recovery, stage_texts
 from core.methods.registry import get_method
 from core.pipeline.messages import ClassifierSpec, ImageSource, JobSpec, LanguageSpec, ModelSource, TextSource
-from core.pipeline.stages.write.spec import WriteSpec, WrittenOutput
+from core.pipeline.stages.write.spec import ChatShape, WriteSpec, WrittenOutput
 from core.service.jobs.queue import Claim
 from core.service.jobs.queue.claimed import ClaimedImages
 from core.service.sources.folders import content_hash, dataset_hash, file_hash
 from core.service.sources.hub_access import HubAccess
 from core.service.sources.references import (
+    AnsweredText,
     FileImages,
     FileText,
     FolderModel,
+    HubText,
     ImageReference,
     ModelReference,
     SelfText,
@@ -33,7 +36,7 @@ from core.service.sources.references import (
 )
 from core.storage import MANIFEST, Store
 from core.storage.store import GENERATED_PREFIX, translate_disk_full
-from secateur_wire.errors import StoreUnavailable, UnusableDataset, UnusableModel
+from secateur_wire.errors import RunnerLost, StoreUnavailable, UnusableDataset, UnusableModel
 from worker.fetcher.protocol import (
     IMAGES_FILE,
     TEXT_FILE,
@@ -55,9 +58,12 @@ from worker.fetcher.protocol import (
 )
 from worker.machine import usable_memory_bytes
 from worker.node_cache import NodeCache
+from worker.supervisor.chat_renderer import ChatRenderer
 from worker.supervisor.fetched_inputs import InputFetcher
 
 logger = structlog.get_logger()
+_TRIES = 3
+"""Number of tries to render conversations; they may be removed, to make room, before they are locked."""
 
 
 class JobInputs:
@@ -84,6 +90,7 @@ class JobInputs:
         self._folder = fetcher.folder
         self._on_wait = fetcher.on_wait
         self._previous: list[Path] = []
+        self._renderer = ChatRenderer(fetcher.settings, fetcher.cache, on_wait=fetcher.on_wait)
 
     def __enter__(self) -> Self:
         return self
@@ -192,9 +199,31 @@ class JobInputs:
         )
 
     def text(self, reference: TextReference, model: ModelSource, param: str) -> TextSource:
-        """Return the text's file; raises UnusableDataset, and the errors that the fetcher or the runner reports."""
-        if isinstance(reference, SelfText):
-            return self._generated(reference, model)
+        """Return the text's file; conversations are rendered by the model's chat template.
+
+        Raises UnusableDataset, and the errors that the fetcher, the renderer or the runner reports.
+        """
+        if isinstance(reference, SelfText | AnsweredText):
+            return self._generated(reference, model, param)
+        source = self._source(reference, param)
+        return self._rendered(source, model, "conversations", param) if source.format in CHAT_FORMATS else source
+
+    def _rendered(
+        self, text: TextSource, model: ModelSource, wanted: Literal["conversations", "questions"], param: str
+    ) -> TextSource:
+        """Return conversations as the model's chat template renders them, from the node's cache if they are there."""
+        template = self._renderer.template_of(model, text.name, param)
+        key = self._renderer.key(text, template, wanted)
+        entry = self._fetcher.find(key)
+        for _ in range(_TRIES):
+            if entry is not None:
+                return self._renderer.source(text, entry)
+            self._renderer.fill(key, text, template, wanted, param)
+            entry = self._fetcher.find(key)
+        raise RunnerLost("The conversations that were rendered for this job were removed to make room for others.")
+
+    def _source(self, reference: FileText | StoredText | HubText, param: str) -> TextSource:
+        """Return a text's file as it is; raises UnusableDataset, and the errors that the fetcher reports."""
         if isinstance(reference, FileText):
             return self._file(reference, reference.path, reference.sha256, param)
         if isinstance(reference, StoredText):
@@ -294,9 +323,17 @@ class JobInputs:
             )
         return _image_source(reference, place, sha256)
 
-    def _generated(self, reference: SelfText, model: ModelSource) -> TextSource:
+    def _generated(self, reference: SelfText | AnsweredText, model: ModelSource, param: str) -> TextSource:
         """Return the text that is generated once for the fleet: from the node's cache, the store or the model."""
-        key = generated_key(reference, model.revision)
+        questions: TextSource | None = None
+        if isinstance(reference, AnsweredText):
+            prompts = self._source(reference.prompts, param)
+            if prompts.format not in CHAT_FORMATS:
+                raise UnusableDataset(
+                    f"{param}: {reference.name!r} has no conversations, whose answers a model could write", param=param
+                )
+            questions = self._rendered(prompts, model, "questions", param)
+        key = generated_key(reference, model.revision, None if questions is None else questions.sha256)
         prefix = f"{GENERATED_PREFIX}/{key}"
         here = self._store.folder(prefix)
         if here is not None and (here / MANIFEST).is_file():
@@ -308,10 +345,24 @@ class JobInputs:
             if self._fetcher.fetch(spec)["found"]:
                 entry = self._fetcher.find(key)
         if entry is None:
-            entry = self._generate(reference, model, key, prefix)
+            entry = self._generate(reference, model, questions, key, prefix, param)
         return _described_source(reference.name, entry)
 
-    def _generate(self, reference: SelfText, model: ModelSource, key: str, prefix: str) -> Path:
+    def _generate(
+        self,
+        reference: SelfText | AnsweredText,
+        model: ModelSource,
+        questions: TextSource | None,
+        key: str,
+        prefix: str,
+        param: str,
+    ) -> Path:
+        chat: ChatShape | None = None
+        if questions is not None or (isinstance(reference, SelfText) and reference.shape == "chat"):
+            frame, template = self._renderer.frame(model, reference.name, param)
+            chat = ChatShape(
+                frame=frame, template=template.sha256, questions=None if questions is None else questions.path
+            )
         folder = self._folder / key
         folder.mkdir(parents=True, exist_ok=True)
         self.end_fetching()  # frees memory for the model
@@ -324,6 +375,7 @@ class JobInputs:
             previous=self._previous,
             device=self._settings.device,
             threads=self._settings.threads,
+            chat=chat,
             **options,
         )
         generated = self._write_text(spec)
@@ -333,6 +385,17 @@ class JobInputs:
             characters=generated.characters,
             origin={"kind": "self", "model_revision": model.revision, **options, "tokens": generated.tokens},
         )
+        if chat is not None:
+            of_questions = {} if questions is None else {"questions": {"sha256": questions.sha256, **questions.origin}}
+            rendering = Rendering(
+                template=chat.template,
+                conversations=generated.documents,
+                characters=generated.characters,
+                left_out=generated.left_out,
+            )
+            about = about.model_copy(
+                update={"rendering": rendering, "origin": about.origin | {"shape": "chat"} | of_questions}
+            )
         with translate_disk_full():
             (folder / MANIFEST).write_text(about.model_dump_json(indent=2))
         try:
@@ -359,9 +422,10 @@ def _described_source(name: str, folder: Path) -> TextSource:
     return TextSource(
         name=name,
         path=(folder / TEXT_FILE).resolve(),
-        format="jsonl",
+        format=about.format,
         sha256=about.sha256,
         origin=about.origin,
+        rendering=about.rendering,
     )
 
 

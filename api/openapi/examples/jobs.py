@@ -48,6 +48,7 @@ _DATASET = {
     "text_field": "text",
     "documents": 64,
     "characters": 1_020_000,
+    "left_out": None,
     "images": None,
     "classes": None,
     "image_field": None,

@@ -35,6 +35,8 @@ FORMATS = (
     ("text", "plain text"),
     ("jsonl", "texts, JSONL"),
     ("parquet", "texts, Parquet"),
+    ("chat_jsonl", "conversations, JSONL"),
+    ("chat_parquet", "conversations, Parquet"),
     ("image_parquet", "images, Parquet"),
 )
 FOLDERS = (("image_folder", "images, a folder for each class"),)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Required, Self, TypeAlias, TypedDict
 
 from pydantic import BaseModel, Field, StringConstraints, model_validator
 
+from secateur_wire.chat import Answers, CountedTokens, Shape
 from secateur_wire.recovery import Recovery
 from secateur_wire.requests import LabelName, RequestObject, spelled
 
@@ -47,6 +48,18 @@ class Calibration(RequestObject):
         "dataset's, so that quality on other texts is kept too. Unset: none; with frontier's budget quick, a quarter "
         "of the samples, at most 64; with thorough, three times as many in addition, at most 96.",
     )
+    shape: Shape | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Shape of the text that the model writes itself (self, or generated). text: running text, the "
+        "default. chat: conversations in the model's own chat template, of a question and an answer, both its own.",
+    )
+    answers: Answers | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Conversations: whose answers are used. dataset: those of the set, the default. self: the model "
+        "answers each conversation's last question itself; the set may be of prompts alone.",
+    )
 
 
 class Evaluation(RequestObject):
@@ -64,6 +77,18 @@ class Evaluation(RequestObject):
         "if shorter.",
     )
     samples: _Samples | None = None
+    shape: Shape | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Shape of the text that the model writes itself (self). text: running text, the default. chat: "
+        "conversations in the model's own chat template.",
+    )
+    counted_tokens: CountedTokens | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Conversations: the tokens whose prediction is measured. assistant: the assistant's words alone, "
+        "the default. all: the turns of everybody, and the template's own words.",
+    )
     tasks: Annotated[list[Reference], Field(max_length=50)] = Field(
         default_factory=list,
         description="Zero-shot tasks of lm-evaluation-harness, asked without examples: boolq, piqa, hellaswag, "

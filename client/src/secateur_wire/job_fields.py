@@ -126,6 +126,13 @@ GROUPS: Final[Mapping[str, tuple[Entry, ...]]] = {
             is_of_text=True,
         ),
         Entry(
+            "calibration.shape",
+            "--calibration-shape",
+            label="Shape of what the model writes",
+            is_of_text=True,
+        ),
+        Entry("calibration.answers", "--calibration-answers", label="Whose answers", is_of_text=True),
+        Entry(
             "calibration.seed",
             "--seed",
             help="Seed of everything random in the run.",
@@ -181,6 +188,20 @@ GROUPS: Final[Mapping[str, tuple[Entry, ...]]] = {
             "--sequence-length",
             needs="evaluation.datasets",
             follows="calibration.sequence_length",
+            is_of_text=True,
+        ),
+        Entry(
+            "evaluation.shape",
+            "--evaluation-shape",
+            label="Shape of what the model writes",
+            needs="evaluation.datasets",
+            is_of_text=True,
+        ),
+        Entry(
+            "evaluation.counted_tokens",
+            "--counted-tokens",
+            label="Tokens of conversations that count",
+            needs="evaluation.datasets",
             is_of_text=True,
         ),
         Entry(

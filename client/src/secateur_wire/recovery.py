@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
+from secateur_wire.chat import Answers, CountedTokens, Shape
 from secateur_wire.requests import RequestObject
 
 _Name = Annotated[str, StringConstraints(min_length=1, max_length=300)]
@@ -115,6 +116,24 @@ class Recovery(RequestObject, frozen=True):
         lt=1,
         description="distill: share of the sequences that the teacher writes itself, at most 128. The teacher is the "
         "model to learn from. Unset: 0.25; none with stages or if the dataset is 'self'.",
+    )
+    shape: Shape | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Language models: shape of the text that a model writes itself (the dataset self, or own_text). "
+        "text: running text, the default. chat: conversations in its own chat template.",
+    )
+    answers: Answers | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Conversations: whose answers are trained on. dataset: those of the set, the default. self: those "
+        "that the model before pruning writes.",
+    )
+    counted_tokens: CountedTokens | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Conversations: the tokens whose prediction is trained. all: the default. assistant: the "
+        "assistant's words alone.",
     )
     temperature: float | None = Field(
         None,

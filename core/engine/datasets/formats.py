@@ -4,6 +4,10 @@ from pathlib import Path
 
 from secateur_wire.errors import UnusableDataset
 
+CHAT_JSONL = "chat_jsonl"
+CHAT_PARQUET = "chat_parquet"
+CHAT_FORMATS = (CHAT_JSONL, CHAT_PARQUET)
+"""Formats of conversations, which a model's chat template turns into text."""
 TEXT_FORMATS = ("text", "jsonl", "parquet")
 DOCUMENT_END = "\n\n"
 """Text that ends every document where documents are joined to one text."""
@@ -29,6 +33,6 @@ def detect_format(path: Path) -> str:
     except KeyError:
         raise UnusableDataset(
             f"{path.name}: suffix {path.suffix!r} is not known; use {', '.join(sorted(_SUFFIXES))} or name the format "
-            f"({', '.join((*TEXT_FORMATS, *IMAGE_FORMATS))})",
+            f"({', '.join((*TEXT_FORMATS, *CHAT_FORMATS, *IMAGE_FORMATS))})",
             param="format",
         ) from None

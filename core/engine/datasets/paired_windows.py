@@ -13,7 +13,8 @@ from transformers import PreTrainedTokenizerBase
 
 from core.engine.datasets.formats import DOCUMENT_END
 from core.engine.datasets.token_bytes import TokenBytes
-from core.engine.datasets.token_windows import EvaluationSet, begin_token, check_enough, token_ids
+from core.engine.datasets.token_ids import token_ids
+from core.engine.datasets.token_windows import EvaluationSet, begin_token, check_enough
 from core.engine.datasets.window_spans import WindowSpans
 from secateur_wire.errors import UnusableModel
 

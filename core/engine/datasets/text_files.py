@@ -1,4 +1,7 @@
-"""Texts on disk as documents: plain text (one document per blank-line-separated passage), JSONL, or Parquet."""
+"""Texts on disk as documents: plain text (one document per blank-line-separated passage), JSONL, or Parquet.
+
+Sets of conversations are described here too; as documents they are read once a model's template has rendered them.
+"""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -7,23 +10,26 @@ from typing import Any, BinaryIO
 
 from pydantic import BaseModel
 
-from core.engine.datasets.formats import TEXT_FORMATS
+from core.engine.datasets.chat.conversations import is_conversation, measure_conversations
+from core.engine.datasets.formats import CHAT_FORMATS, CHAT_PARQUET, TEXT_FORMATS
+from core.engine.datasets.json_lines import MOST_LINE_BYTES, is_text, read_json_lines, read_lines
 from core.engine.datasets.sandbox import run_sandboxed
-from core.untrusted_json import parse_json
+from secateur_wire.datasets import LeftOut
 from secateur_wire.errors import UnusableDataset
 
-_MAX_LINE_BYTES = 64 * 2**20
+_PARQUET = ("parquet", CHAT_PARQUET)
 _PLAIN_BYTES = 2**16
 """Largest plain text or JSONL that this process reads itself: a parsed JSON line takes up to 22 times its bytes."""
 
 
 class TextDescription(BaseModel):
-    """Size of a text; `sha256` is the file's hash."""
+    """Size of a text; `sha256` is the file's hash. `left_out` are the unused rows of a set of conversations."""
 
     documents: int
     characters: int
     bytes: int
     sha256: str
+    left_out: list[LeftOut] | None = None
 
 
 def read_documents(path: Path, format: str, text_field: str = "text") -> Iterator[str]:
@@ -38,6 +44,10 @@ def documents_in(stream: BinaryIO, name: str, format: str, text_field: str) -> I
     """Return the documents of an open, seekable text, as `read_documents` does."""
     readers = {"text": _read_text, "jsonl": _read_jsonl, "parquet": _read_parquet}
     if format not in readers:
+        if format in CHAT_FORMATS:
+            raise UnusableDataset(
+                f"{name} is a set of conversations, which a model's chat template has to render first", param="format"
+            )
         raise UnusableDataset(f"format {format!r} is not known: use {', '.join(TEXT_FORMATS)}", param="format")
     return (document for document in readers[format](stream, name, text_field) if document.strip())
 
@@ -59,17 +69,16 @@ def describe_stream(
     """Describe an open text whose size and hash are known, as `describe` does."""
     if is_sandboxed(format, size):
         measured = run_sandboxed("texts", stream, name, size, format=format, text_field=text_field)
-        documents, characters = measured["documents"], measured["characters"]
     else:
-        documents, characters = _measure(documents_in(stream, name, format, text_field))
-    if not documents:
+        measured = _measure(stream, name, format, text_field)
+    if not measured["documents"]:
         raise UnusableDataset(f"{name} holds no text", param="path")
-    return TextDescription(documents=documents, characters=characters, bytes=size, sha256=sha256)
+    return TextDescription.model_validate(measured | {"bytes": size, "sha256": sha256})
 
 
 def is_sandboxed(format: str, size: int) -> bool:
     """Return True if a child process, which takes memory, reads a text of this format and size in bytes."""
-    return format == "parquet" or size > _PLAIN_BYTES
+    return format in _PARQUET or size > _PLAIN_BYTES
 
 
 def measure_here(stream: BinaryIO | None, task: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,46 +86,35 @@ def measure_here(stream: BinaryIO | None, task: Mapping[str, Any]) -> dict[str, 
     assert stream is not None
     name, format = task["name"], task["format"]
     try:
-        documents, characters = _measure(documents_in(stream, name, format, task["text_field"]))
+        return _measure(stream, name, format, task["text_field"])
     except MemoryError:
-        if format == "parquet":
+        if format in _PARQUET:
             from core.engine.datasets.parquet import takes_too_much
 
             raise takes_too_much(name) from None
         raise UnusableDataset(
             f"{name} needs more memory to read than is allowed: a line is too long", param="path"
         ) from None
-    return {"documents": documents, "characters": characters}
 
 
-def _measure(documents: Iterator[str]) -> tuple[int, int]:
+def _measure(stream: BinaryIO, name: str, format: str, text_field: str) -> dict[str, Any]:
+    if format in CHAT_FORMATS:
+        return measure_conversations(stream, name, format)
     count = characters = 0
-    for document in documents:
+    for document in documents_in(stream, name, format, text_field):
         count += 1
         characters += len(document)
-    return count, characters
-
-
-def _lines(stream: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
-    number = 0
-    while line := stream.readline(_MAX_LINE_BYTES + 1):
-        number += 1
-        if len(line) > _MAX_LINE_BYTES:
-            raise UnusableDataset(f"{name} line {number} is longer than {_MAX_LINE_BYTES} bytes", param="path")
-        try:
-            yield number, line.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise UnusableDataset(f"{name} line {number} is not UTF-8: {error.reason}", param="path") from error
+    return {"documents": count, "characters": characters}
 
 
 def _read_text(stream: BinaryIO, name: str, text_field: str) -> Iterator[str]:
     passage: list[str] = []
     length = 0
-    for _, line in _lines(stream, name):
+    for _, line in read_lines(stream, name):
         if line.strip():
             passage.append(line)
             length += len(line)
-        if passage and (not line.strip() or length > _MAX_LINE_BYTES):  # no passage is too long for memory
+        if passage and (not line.strip() or length > MOST_LINE_BYTES):  # no passage is too long for memory
             yield "".join(passage)
             passage, length = [], 0
     if passage:
@@ -124,33 +122,22 @@ def _read_text(stream: BinaryIO, name: str, text_field: str) -> Iterator[str]:
 
 
 def _read_jsonl(stream: BinaryIO, name: str, text_field: str) -> Iterator[str]:
-    for number, line in _lines(stream, name):
-        if not line.strip():
-            continue
-        try:
-            record = parse_json(line.encode())
-        except ValueError as error:
-            raise UnusableDataset(
-                f"{name} line {number} is not valid JSON: {str(error)[:200]}", param="path"
-            ) from error
+    for number, record in read_json_lines(stream, name):
         value = record.get(text_field) if isinstance(record, dict) else None
         if not isinstance(value, str):
+            if is_conversation(record):
+                raise UnusableDataset(
+                    f"{name} line {number} is a conversation, and has no string field {text_field!r}: name the format "
+                    "chat_jsonl",
+                    param="format",
+                )
             raise UnusableDataset(
                 f"{name} line {number} has no string field {text_field!r}; name the field that holds the text",
                 param="text_field",
             )
-        if not _is_text(value):
+        if not is_text(value):
             raise UnusableDataset(f"{name} line {number} holds half of a surrogate pair", param="path")
         yield value
-
-
-def _is_text(value: str) -> bool:
-    """Return False if the text has half of a surrogate pair: valid in JSON, but rejected by tokenizers."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _read_parquet(stream: BinaryIO, name: str, text_field: str) -> Iterator[str]:

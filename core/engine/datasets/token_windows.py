@@ -2,16 +2,22 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from core.engine.datasets.chat.windows import Conversations, pack
+from core.engine.datasets.counted_tokens import plain_ids
 from core.engine.datasets.formats import DOCUMENT_END
 from core.engine.datasets.token_bytes import TokenBytes
+from core.engine.datasets.token_ids import token_ids
 from core.engine.datasets.window_spans import WindowSpans
-from core.panics import is_panic
-from secateur_wire.errors import TooLittleText, UnusableModel
+from secateur_wire.errors import TooLittleText
+
+Documents: TypeAlias = Iterable[str] | Conversations
+"""Texts to join and cut anywhere, or conversations, which begin where a window or another one begins."""
 
 # Characters read per requested token. Text beyond that is not read, so that a corpus need not be tokenised whole.
 _CHARACTERS_PER_TOKEN = 64
@@ -21,7 +27,7 @@ _UNKNOWN = -1
 
 
 def calibration_windows(
-    documents: Iterable[str],
+    documents: Documents,
     tokenizer: PreTrainedTokenizerBase,
     *,
     samples: int | None,
@@ -31,10 +37,11 @@ def calibration_windows(
 ) -> Tensor:
     """Return `samples` windows of `length` tokens in random order from the concatenated documents, [samples, length].
 
-    None takes all windows. No window is used twice. Raises TooLittleText, naming the needed and the available amount.
+    None takes all windows. No window is used twice. All tokens of conversations count. Raises TooLittleText, naming the
+    needed and the available amount.
     """
     needed = None if samples is None else samples * length
-    windows = _windows(_stream(documents, tokenizer, needed), length, begin_token(tokenizer))
+    windows = plain_ids(_cut(documents, tokenizer, needed, length))
     wanted = check_enough(len(windows), samples, length, name, "calibration")
     order = torch.randperm(len(windows), generator=torch.Generator().manual_seed(seed))
     return windows[order[:wanted]].contiguous()
@@ -47,7 +54,7 @@ def mixed_windows(parts: Sequence[Tensor], seed: int) -> Tensor:
 
 
 def training_windows(
-    documents: Iterable[str],
+    documents: Documents,
     tokenizer: PreTrainedTokenizerBase,
     *,
     samples: int | None,
@@ -56,8 +63,11 @@ def training_windows(
     seed: int,
     name: str,
 ) -> Tensor:
-    """Return windows for training, as `calibration_windows` does, but at most `most`; raises TooLittleText."""
-    windows = _windows(_stream(documents, tokenizer, (samples or most) * length), length, begin_token(tokenizer))
+    """Return windows for training, as `calibration_windows` does, but at most `most`; raises TooLittleText.
+
+    The ids of conversations say which tokens count (`counted_tokens`).
+    """
+    windows = _cut(documents, tokenizer, (samples or most) * length, length)
     wanted = check_enough(len(windows), samples, length, name, "recovery")
     order = torch.randperm(len(windows), generator=torch.Generator().manual_seed(seed))
     return windows[order[: min(wanted, most)]].contiguous()
@@ -67,8 +77,9 @@ def training_windows(
 class EvaluationSet:
     """Windows of a text to evaluate on, [samples, length], all of whose tokens but each first are predicted.
 
-    `text_bytes` is the number of UTF-8 bytes for which the predicted tokens stand; None if it is not known exactly.
-    `spans` are the predicted tokens of each window; None where all but each first are predicted.
+    Of conversations, only those that count are (`counted_tokens`). `text_bytes` is the number of UTF-8 bytes for which
+    the predicted tokens stand; None if it is not known exactly. `spans` are the predicted tokens of each window of a
+    text that two tokenizers read; None where they are all.
     """
 
     windows: Tensor
@@ -78,16 +89,24 @@ class EvaluationSet:
     @property
     def predicted(self) -> int:
         """Return the number of predicted tokens."""
-        return self.windows[:, 1:].numel() if self.spans is None else self.spans.total
+        return int((self.windows[:, 1:] >= 0).sum()) if self.spans is None else self.spans.total
 
 
 def evaluation_set(
-    documents: Iterable[str], tokenizer: PreTrainedTokenizerBase, *, samples: int | None, length: int, name: str
+    documents: Documents, tokenizer: PreTrainedTokenizerBase, *, samples: int | None, length: int, name: str
 ) -> EvaluationSet:
     """Return non-overlapping windows of `length` tokens, evenly spaced over the text, and their bytes; None: all.
 
     Raises TooLittleText where there are fewer than requested, or none.
     """
+    if isinstance(documents, Conversations):
+        packed = pack(documents, tokenizer, length=length, most_characters=None, counts_bytes=True)
+        chosen = _spread(packed.windows_NT, samples, length, name)
+        windows = packed.windows_NT[chosen].contiguous()
+        counted = windows[:, 1:] >= 0
+        return EvaluationSet(
+            windows, None if packed.bytes_NT is None else int(packed.bytes_NT[chosen, 1:][counted].sum())
+        )
     counter = TokenBytes(tokenizer)
     tokens: list[Tensor] = []
     counts: list[Tensor] = []
@@ -98,15 +117,20 @@ def evaluation_set(
         counts.append(torch.tensor([_UNKNOWN] * len(ids) if known is None else known, dtype=torch.long))
     bos = begin_token(tokenizer)
     windows = _windows(_joined(tokens), length, bos)
-    wanted = check_enough(len(windows), samples, length, name, "evaluation")
-    chosen = torch.arange(wanted) * len(windows) // wanted
+    chosen = _spread(windows, samples, length, name)
     bytes_NT = _windows(_joined(counts), length, None if bos is None else 0)[chosen, 1:]
     text_bytes = None if (bytes_NT == _UNKNOWN).any() else int(bytes_NT.sum())
     return EvaluationSet(windows[chosen].contiguous(), text_bytes)
 
 
+def _spread(windows: Tensor, samples: int | None, length: int, name: str) -> Tensor:
+    """Return the numbers of windows that are evenly spaced over all; raises TooLittleText."""
+    wanted = check_enough(len(windows), samples, length, name, "evaluation")
+    return torch.arange(wanted) * len(windows) // wanted
+
+
 def evaluation_windows(
-    documents: Iterable[str], tokenizer: PreTrainedTokenizerBase, *, samples: int | None, length: int, name: str
+    documents: Documents, tokenizer: PreTrainedTokenizerBase, *, samples: int | None, length: int, name: str
 ) -> Tensor:
     """Return the windows of `evaluation_set` alone, [samples, length]."""
     return evaluation_set(documents, tokenizer, samples=samples, length=length, name=name).windows
@@ -138,25 +162,16 @@ def _ids(document: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return token_ids(document + DOCUMENT_END, tokenizer)
 
 
-def token_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the tokens of a text, without special tokens around it; raises UnusableModel where the tokenizer fails.
-
-    The library's regular expressions backtrack up to a limit; beyond it the library panics, which is not an Exception.
-    """
-    try:
-        ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    except BaseException as error:
-        if not is_panic(error):
-            raise
-        raise UnusableModel(
-            f"the model's tokenizer fails on a text of {len(text)} characters: {str(error)[:200]}", param="model"
-        ) from error
-    return ids
-
-
-def _stream(documents: Iterable[str], tokenizer: PreTrainedTokenizerBase, tokens: int | None) -> Tensor:
-    """Concatenate the documents' tokens, up to a limit of characters for the requested `tokens`."""
+def _cut(documents: Documents, tokenizer: PreTrainedTokenizerBase, tokens: int | None, length: int) -> Tensor:
+    """Cut documents into windows of `length` tokens, up to a limit of characters for the requested `tokens`."""
     limit = None if tokens is None else max(_LEAST_CHARACTERS, tokens * _CHARACTERS_PER_TOKEN)
+    if isinstance(documents, Conversations):
+        return pack(documents, tokenizer, length=length, most_characters=limit).windows_NT
+    return _windows(_stream(documents, tokenizer, limit), length, begin_token(tokenizer))
+
+
+def _stream(documents: Iterable[str], tokenizer: PreTrainedTokenizerBase, limit: int | None) -> Tensor:
+    """Concatenate the documents' tokens, up to a limit of characters."""
     characters = 0
     parts: list[Tensor] = []
     for document in documents:

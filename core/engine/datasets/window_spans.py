@@ -8,8 +8,8 @@ from dataclasses import dataclass
 class WindowSpans:
     """Predicted tokens of each window: from the first place up to the end.
 
-    The loss of a window is divided by `counted`, its number of tokens in the dense model's tokenization. Losses, and
-    perplexities, of models with different tokens then compare the same text.
+    `counted` is each window's number of tokens in the dense model's tokenization. Losses are divided by these
+    numbers, so losses and perplexities of models with different tokens compare the same text.
     """
 
     spans: Sequence[tuple[int, int]]

@@ -7,7 +7,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from core.counting import counted
-from core.engine.datasets.token_windows import starts_with_bos, token_ids
+from core.engine.datasets.token_ids import token_ids
+from core.engine.datasets.token_windows import starts_with_bos
 from core.engine.models.folder import ModelFolder
 from core.engine.models.generation import first_token, generate_tokens, sequences_that_fit
 from core.engine.models.loading import load_model

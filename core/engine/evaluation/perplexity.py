@@ -1,4 +1,7 @@
-"""Perplexity over non-overlapping windows: exp of the mean negative log-likelihood of all tokens except each first."""
+"""Perplexity over non-overlapping windows: exp of the mean negative log-likelihood of all tokens except each first.
+
+Of conversations only the tokens that count are predicted (`core.engine.datasets.counted_tokens`).
+"""
 
 import math
 from collections.abc import Callable, Iterable
@@ -7,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from core.engine.datasets.counted_tokens import plain_ids
 from core.engine.datasets.window_spans import WindowSpans
 from core.engine.models.streamed import StreamedModel
 
@@ -17,7 +21,9 @@ _CHUNK = 256
 class MeasuredPerplexity:
     """Perplexity of a model on a text, with the mean loss of each window in nats; no losses where one is not finite.
 
-    `divergence` is the mean of KL(reference‖model) over the predicted tokens in nats; None without a reference.
+    Where windows have different numbers of tokens that count, a window's loss is the sum over its tokens, divided by
+    the mean number of a window: so the mean over the windows is that over all tokens. `divergence` is the mean of
+    KL(reference‖model) over the predicted tokens in nats; None without a reference.
     """
 
     value: float
@@ -60,13 +66,14 @@ def measure_perplexity(
         _, reference_BTD = next(references, (None, None))
         for window in range(len(tokens_BT)):
             tokens_1T, hidden_1TD = tokens_BT[window : window + 1], streamed.sequences_of(hidden_BTD, window, 1)
-            targets_T = tokens_1T[0, 1:].to(streamed.device)
-            first, end, counted = 0, len(targets_T), len(targets_T)
+            predicted_P = (tokens_1T[0, 1:] >= 0).nonzero()[:, 0]
             if spans is not None:
-                first, end = (place - 1 for place in spans.spans[len(losses)])
-                counted = spans.counted[len(losses)]
+                first, end = spans.spans[len(losses)]
+                predicted_P = predicted_P[(predicted_P >= first - 1) & (predicted_P < end - 1)]
+            tokens_1T = plain_ids(tokens_1T)
+            targets_T = tokens_1T[0, 1:].to(streamed.device)
             of_window = 0.0
-            for positions in torch.arange(first, end).split(_CHUNK):
+            for positions in predicted_P.split(_CHUNK):
                 logits_PV = streamed.logits(tokens_1T, hidden_1TD, positions)[0].float()
                 loss = _loss(logits_PV, targets_T[positions])
                 total += loss
@@ -75,9 +82,10 @@ def measure_perplexity(
                     known_1TD = reference.streamed.sequences_of(reference_BTD, window, 1)
                     known_PV = reference.streamed.logits(tokens_1T, known_1TD, positions)[0].float()
                     divergence += _divergence(known_PV, logits_PV)
-            count += counted
-            losses.append(of_window / counted)
+            count += len(predicted_P) if spans is None else spans.counted[len(losses)]
+            losses.append(of_window)
             on_window()
+    losses = [loss / (count / len(losses)) for loss in losses]
     are_finite = all(map(math.isfinite, losses))
     return MeasuredPerplexity(
         math.exp(min(total / count, 700.0)),

@@ -1,6 +1,7 @@
 """Batch of sequences that a model continues together, token by token; a new sequence may take the place of one."""
 
 import inspect
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from transformers import PreTrainedModel
 
 from core.engine.models.accelerator import ran_out_of_memory
 from core.engine.models.precision import LOGIT_TOLERANCE
+from core.engine.models.sampling import draw_tokens
 
 _TOKENS_AT_ONCE = 4096
 """Most tokens of one forward that reads sequences that are already begun; it bounds the activations."""
@@ -24,7 +26,7 @@ class ContinuousBatch:
 
     def __init__(self, model: PreTrainedModel, *, replaces: bool) -> None:
         self._model = model
-        self._replaces = replaces
+        self.replaces = replaces
         self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
         self._cache_name = cache_name(model)
         self._cache: Any = None
@@ -38,7 +40,7 @@ class ContinuousBatch:
         lengths_B = torch.tensor([len(each) for each in sequences])
         hidden_BT = torch.arange(length) < (length - lengths_B)[:, None]
         self._cache, self._mask_BT = None, torch.zeros(len(sequences), 0, dtype=torch.long)
-        width = max(1, _TOKENS_AT_ONCE // len(sequences)) if self._replaces else length
+        width = max(1, _TOKENS_AT_ONCE // len(sequences)) if self.replaces else length
         for start in range(0, length, width):
             part = slice(start, start + width)
             logits_BV = self._read(tokens_BT[:, part], (~hidden_BT[:, part]).long())
@@ -47,7 +49,7 @@ class ContinuousBatch:
     @torch.inference_mode()
     def read(self, tokens: Sequence[int], new: Collection[int] = ()) -> Tensor:
         """Read one token of each row; return the logits after it [rows, V]. The rows `new` begin with this token."""
-        assert self._replaces or not new
+        assert self.replaces or not new
         self._mask_BT[list(new)] = 0
         return self._read(torch.tensor(tokens)[:, None], torch.ones(len(tokens), 1, dtype=torch.long))
 
@@ -61,7 +63,7 @@ class ContinuousBatch:
     def _read(self, tokens_BT: Tensor, mask_BT: Tensor) -> Tensor:
         self._mask_BT = torch.cat([self._mask_BT, mask_BT], dim=1)
         device, more = self._model.device, {}
-        if self._replaces:
+        if self.replaces:
             more["attention_mask"] = self._mask_BT.to(device)
             if self._takes_positions:
                 positions_BT = (self._mask_BT.cumsum(1) - 1).clamp(min=0)
@@ -72,6 +74,48 @@ class ContinuousBatch:
         self._cache = answer[self._cache_name]
         logits_BV: Tensor = answer.logits[:, -1]
         return logits_BV
+
+
+def sample_continuations(
+    batch: ContinuousBatch,
+    given: Sequence[Sequence[int]],
+    *,
+    most: Sequence[int],
+    ends: Collection[int],
+    vocabulary: int,
+    generator: torch.Generator,
+) -> list[list[int]]:
+    """Return the tokens that follow each of the given sequences, without the end token.
+
+    They are drawn at temperature 1 from the first `vocabulary` tokens, at most `most[i]` after sequence i. In a batch
+    whose rows must begin together, sequences of the same length are continued together. Raises NotFiniteWeights where
+    the model computes no probabilities.
+    """
+    groups: dict[int, list[int]] = defaultdict(list)
+    for number, ids in enumerate(given):
+        groups[0 if batch.replaces else len(ids)].append(number)
+    written: list[list[int]] = [[] for _ in given]
+    for rows in groups.values():
+        live = set(rows)
+        logits_BV = batch.begin([given[number] for number in rows])
+        while True:
+            uniform_B = torch.rand(len(rows), generator=generator, dtype=torch.float64)
+            drawn = draw_tokens(logits_BV[:, :vocabulary], uniform_B).tolist()
+            for number, token in zip(rows, drawn, strict=True):
+                if number not in live:
+                    continue
+                if token not in ends:
+                    written[number].append(token)
+                if token in ends or len(written[number]) >= most[number]:
+                    live.remove(number)
+            if not live:
+                break
+            if 2 * len(live) <= len(rows):
+                kept = [place for place, number in enumerate(rows) if number in live]
+                batch.keep(kept)
+                rows, drawn = [rows[place] for place in kept], [drawn[place] for place in kept]
+            logits_BV = batch.read(drawn)
+    return written
 
 
 def begins_at_any_step(model: PreTrainedModel) -> bool:

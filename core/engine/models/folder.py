@@ -111,7 +111,7 @@ class ModelFolder:
             raise UnusableModel(
                 f"the tokenizer of {self.path.name} cannot be opened: {error}", param="model"
             ) from error
-        tokenizer.chat_template = None  # a program of the folder, which must never be rendered
+        tokenizer.chat_template = None  # a program of the folder, which only the secluded child renders
         return tokenizer
 
 

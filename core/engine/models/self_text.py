@@ -17,7 +17,7 @@ from core.engine.models.sampling import draw_tokens
 from secateur_wire.errors import OutOfMemory, UnusableModel
 
 _MOST_AT_ONCE = 128
-_MOST_TIMES_NEEDED = 8
+MOST_TIMES_NEEDED = 8
 """Most sampled tokens per needed token, since a model may end most texts early."""
 
 
@@ -26,7 +26,8 @@ class WrittenText:
     """Finished documents, the token ids of those that are begun, and the state from which the rest follows.
 
     `tokens` are those of the documents, `sampled` those that were drawn for them; the model ended `ended` documents
-    itself. `random_state` is the state of the generator of the random numbers.
+    itself. `random_state` is the state of the generator of the random numbers. In conversations `prompts` is the number
+    of questions that were answered, and none is begun.
     """
 
     documents: Sequence[str]
@@ -35,6 +36,7 @@ class WrittenText:
     ended: int
     begun: Sequence[Sequence[int]]
     random_state: Tensor
+    prompts: int = 0
 
 
 def sequences_at_once(
@@ -213,7 +215,7 @@ class _Writer:
         return self._batch.read(fed, new)
 
     def _new_row(self) -> _Row:
-        if self._sampled > _MOST_TIMES_NEEDED * self._needed + self._at_once * self._length:
+        if self._sampled > MOST_TIMES_NEEDED * self._needed + self._at_once * self._length:
             raise UnusableModel(
                 f"the model writes too little text to calibrate on: {self._tokens} tokens of {self._needed} after "
                 f"sampling {self._sampled}; name a dataset instead of 'self'",

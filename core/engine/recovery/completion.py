@@ -19,6 +19,9 @@ _OF_LANGUAGE_MODELS = (
     "train_embeddings",
     "own_text",
     "hidden_states",
+    "shape",
+    "answers",
+    "counted_tokens",
     "minutes",
     "until",
 )

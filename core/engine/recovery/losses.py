@@ -1,12 +1,13 @@
 """Objectives that recoveries share, per batch: of tokens [batch, time], or of image numbers [batch, 1]."""
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from core.engine.datasets.counted_tokens import plain_ids
 from core.engine.datasets.image_set import ImageSet
 
 Loss: TypeAlias = Callable[[nn.Module, Tensor], Tensor]
@@ -14,9 +15,15 @@ Loss: TypeAlias = Callable[[nn.Module, Tensor], Tensor]
 
 
 def next_token_loss(model: nn.Module, tokens_BT: Tensor) -> Tensor:
-    """Return the mean cross-entropy of each token given those before it, in nats."""
-    logits_BTV = token_logits(model, tokens_BT)[:, :-1]
-    return functional.cross_entropy(logits_BTV.flatten(0, 1), tokens_BT[:, 1:].flatten())
+    """Return the mean cross-entropy of each token that counts, given those before it, in nats."""
+    logits_BTV = token_logits(model, plain_ids(tokens_BT))[:, :-1]
+    labels_N = tokens_BT[:, 1:].flatten()
+    labels_N = labels_N.masked_fill(labels_N < 0, _IGNORED)
+    return functional.cross_entropy(logits_BTV.flatten(0, 1), labels_N, ignore_index=_IGNORED)
+
+
+_IGNORED: Final = -100
+"""Label of a token whose prediction does not count."""
 
 
 def labelled_loss(images: ImageSet) -> Loss:

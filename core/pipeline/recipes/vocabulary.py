@@ -76,6 +76,15 @@ def without_tokens(description: Description, vocabulary: Vocabulary | None) -> D
     return description if tokens is None else reduced_description(description.language_model, tokens)
 
 
+def conversations_refused(name: str, param: str) -> InvalidRequest:
+    """Return the error for an evaluation on conversations where tokens go from the vocabulary."""
+    return InvalidRequest(
+        f"{param}: {name!r} has conversations, which cannot be compared in two vocabularies: evaluate on plain text, "
+        "or leave vocabulary out",
+        param=param,
+    )
+
+
 def _require_possible(description: Description, request: UnresolvedRequest) -> None:
     info = get_method(request.method)
     if description.task == CLASSIFICATION:

@@ -1,14 +1,19 @@
 """Inputs of stages on language models: models, and token ids to calibrate, train and measure on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from core.engine.datasets.chat.conversations import described_rows
+from core.engine.datasets.chat.rendered import read_rendered
+from core.engine.datasets.chat.windows import Conversations
 from core.engine.datasets.paired_windows import paired_set
 from core.engine.datasets.text_files import read_documents
 from core.engine.datasets.token_windows import (
+    Documents,
     EvaluationSet,
     calibration_windows,
     evaluation_set,
@@ -20,7 +25,9 @@ from core.engine.datasets.window_spans import WindowSpans
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.recovery.request import Recovery, most_sequences, own_sequences
 from core.pipeline.messages import LanguageSpec, ModelPlace, TextSource
+from core.pipeline.recipes.vocabulary import conversations_refused
 from secateur_wire.base import JsonObject
+from secateur_wire.chat import CountedTokens
 from secateur_wire.job_body import Evaluation
 
 _SAME_SPANS = (
@@ -40,12 +47,16 @@ class TokenSets:
 
     `bos` is True if the tokenizer begins each window with its own token; None if no text is read. `dense_sets` are the
     same spans of the evaluation texts for the dense model, which is the same set where both have one tokenizer.
+    `counted` says which tokens of evaluated conversations count, by name; `chat_notes` what of conversations was not
+    used.
     """
 
     calibration: Tensor | None
     evaluation_sets: dict[str, EvaluationSet]
     bos: bool | None
     dense_sets: dict[str, EvaluationSet] = field(default_factory=dict)
+    counted: Mapping[str, CountedTokens] = field(default_factory=dict)
+    chat_notes: Sequence[str] = ()
 
     @property
     def evaluations(self) -> dict[str, Tensor]:
@@ -58,12 +69,15 @@ class TokenSets:
 
     @property
     def notes(self) -> list[str]:
-        """Return a note for each evaluation text whose bits per byte cannot be known."""
+        """Return a note for each evaluation text whose bits per byte cannot be known, and those on conversations."""
         return [
-            f"Bits per byte on {name} are not known, only their ratio: the tokenizer does not tell for which text each "
-            "token stands, and its tokens do not spell this one."
-            for name, each in self.evaluation_sets.items()
-            if each.text_bytes is None
+            *self.chat_notes,
+            *(
+                f"Bits per byte on {name} are not known, only their ratio: the tokenizer does not tell for which text "
+                "each token stands, and its tokens do not spell this one."
+                for name, each in self.evaluation_sets.items()
+                if each.text_bytes is None
+            ),
         ]
 
     def described(self) -> JsonObject:
@@ -74,6 +88,7 @@ class TokenSets:
             "windows": "non-overlapping; calibration shuffled by seed, evaluation evenly spaced over the text",
             **({"compared": _SAME_SPANS} if self._has_two_tokenizers else {}),
             "bos_begins_each_window": self.bos,
+            **({"counted_tokens": {**self.counted}} if self.counted else {}),
         }
 
 
@@ -82,23 +97,29 @@ def token_sets(spec: LanguageSpec, folder: ModelFolder) -> TokenSets:
     if not (spec.calibration or spec.evaluation or spec.recipe.evaluation.prompts):
         return TokenSets(None, {}, None)
     tokenizer = folder.tokenizer()
-    calibration = calibration_set(spec, tokenizer)
-    dense, evaluations = compared_sets(spec, tokenizer)
-    return TokenSets(calibration, evaluations, starts_with_bos(tokenizer), dense)
+    notes: list[str] = []
+    calibration = calibration_set(spec, tokenizer, notes)
+    dense, evaluations = compared_sets(spec, tokenizer, notes)
+    counted = {text.name: _counted(spec.recipe.evaluation) for text in spec.evaluation if text.rendering is not None}
+    return TokenSets(calibration, evaluations, starts_with_bos(tokenizer), dense, counted, tuple(dict.fromkeys(notes)))
 
 
 def compared_sets(
-    spec: LanguageSpec, tokenizer: PreTrainedTokenizerBase
+    spec: LanguageSpec, tokenizer: PreTrainedTokenizerBase, notes: list[str] | None = None
 ) -> tuple[dict[str, EvaluationSet], dict[str, EvaluationSet]]:
     """Return the windows of each evaluation text for the dense model, and for the one with this tokenizer.
 
-    Both are the same object where the vocabulary is whole. Otherwise their windows are the same spans of the text.
+    Both are the same object where the vocabulary is whole. Otherwise their windows are the same spans of the text;
+    conversations have none, and raise InvalidRequest. `notes` say what of conversations was not used.
     """
     evaluation = spec.recipe.evaluation
     if spec.reduced is None:
-        sets = evaluation_sets(evaluation, spec.evaluation, tokenizer)
+        sets = evaluation_sets(evaluation, spec.evaluation, tokenizer, notes)
         return sets, sets
     assert evaluation.sequence_length is not None
+    for number, source in enumerate(spec.evaluation):
+        if source.rendering is not None:
+            raise conversations_refused(source.name, f"evaluation.datasets.{number}")
     dense = open_place(spec.model).tokenizer()
     pairs = {
         source.name: paired_set(
@@ -124,11 +145,46 @@ def spans_of(sets: Mapping[str, EvaluationSet]) -> dict[str, WindowSpans]:
     return {name: each.spans for name, each in sets.items() if each.spans is not None}
 
 
-def calibration_set(spec: LanguageSpec, tokenizer: PreTrainedTokenizerBase) -> Tensor | None:
+def _counted(evaluation: Evaluation) -> CountedTokens:
+    """Return which tokens of conversations an evaluation counts."""
+    return evaluation.counted_tokens or "assistant"
+
+
+@contextmanager
+def opened_documents(
+    source: TextSource, counted: CountedTokens, param: str, notes: list[str] | None = None
+) -> Iterator[Documents]:
+    """Yield a text's documents, or its rendered conversations; then add to `notes` what of them was not used.
+
+    `counted` says which tokens of conversations count; `param` is the field that chooses them.
+    """
+    if source.rendering is None:
+        yield read_documents(source.path, source.format, source.text_field)
+        return
+    facts = source.rendering
+    conversations = Conversations(
+        source.name, read_rendered(source.path), counted, facts.unmarked, f"{param}.counted_tokens"
+    )
+    yield conversations
+    if notes is None:
+        return
+    if facts.left_out:
+        notes.append(f"{source.name}: left out {described_rows(facts.left_out)}.")
+    if facts.unread_from is not None:
+        notes.append(
+            f"{source.name}: conversations from line {facts.unread_from} on were not read, because no more are "
+            "rendered at once."
+        )
+    notes += conversations.notes
+
+
+def calibration_set(
+    spec: LanguageSpec, tokenizer: PreTrainedTokenizerBase, notes: list[str] | None = None
+) -> Tensor | None:
     """Return the calibration's token ids [samples, time]; None if the job has none.
 
     They come from the calibration text and from text that the model wrote itself, mixed by the seed, as the recipe
-    asks.
+    asks. `notes` say what of conversations was not used.
     """
     if spec.calibration is None:
         return None
@@ -137,41 +193,52 @@ def calibration_set(spec: LanguageSpec, tokenizer: PreTrainedTokenizerBase) -> T
     parts = [(spec.calibration, calibration.samples)]
     if spec.generated is not None:
         parts.append((spec.generated, calibration.generated))
-    windows = [
-        calibration_windows(
-            read_documents(source.path, source.format, source.text_field),
-            tokenizer,
-            samples=samples,
-            length=calibration.sequence_length,
-            seed=calibration.seed,
-            name=source.name,
-        )
-        for source, samples in parts
-    ]
+    windows = []
+    for source, samples in parts:
+        with opened_documents(source, "all", "calibration", notes) as documents:
+            windows.append(
+                calibration_windows(
+                    documents,
+                    tokenizer,
+                    samples=samples,
+                    length=calibration.sequence_length,
+                    seed=calibration.seed,
+                    name=source.name,
+                )
+            )
     return windows[0] if len(windows) == 1 else mixed_windows(windows, calibration.seed)
 
 
 def evaluation_sets(
-    evaluation: Evaluation, sources: Sequence[TextSource], tokenizer: PreTrainedTokenizerBase
+    evaluation: Evaluation,
+    sources: Sequence[TextSource],
+    tokenizer: PreTrainedTokenizerBase,
+    notes: list[str] | None = None,
 ) -> dict[str, EvaluationSet]:
-    """Return the windows of each evaluation text, as the recipe asks."""
+    """Return the windows of each evaluation text, as the recipe asks; `notes` say what was not used."""
     assert evaluation.sequence_length is not None
-    return {
-        source.name: evaluation_set(
-            read_documents(source.path, source.format, source.text_field),
-            tokenizer,
-            samples=evaluation.samples,
-            length=evaluation.sequence_length,
-            name=source.name,
-        )
-        for source in sources
-    }
+    sets: dict[str, EvaluationSet] = {}
+    for source in sources:
+        with opened_documents(source, _counted(evaluation), "evaluation", notes) as documents:
+            sets[source.name] = evaluation_set(
+                documents,
+                tokenizer,
+                samples=evaluation.samples,
+                length=evaluation.sequence_length,
+                name=source.name,
+            )
+    return sets
 
 
-def recovery_set(spec: LanguageSpec, recovery: Recovery, tokenizer: PreTrainedTokenizerBase) -> Tensor:
-    """Return the token ids [samples, time] to train on, from the text and from the teacher's own text."""
+def recovery_set(
+    spec: LanguageSpec, recovery: Recovery, tokenizer: PreTrainedTokenizerBase, notes: list[str] | None = None
+) -> Tensor:
+    """Return the token ids [samples, time] to train on, from the text and from the teacher's own text.
+
+    `notes` say what of conversations was not used.
+    """
     most = most_sequences(recovery)
-    windows = training_set(spec.recovery[0], recovery, tokenizer, samples=recovery.samples, most=most)
+    windows = training_set(spec.recovery[0], recovery, tokenizer, samples=recovery.samples, most=most, notes=notes)
     if spec.own_text is None:
         return windows
     most = own_sequences(recovery, others=len(windows))
@@ -181,16 +248,23 @@ def recovery_set(spec: LanguageSpec, recovery: Recovery, tokenizer: PreTrainedTo
 
 
 def training_set(
-    text: TextSource, recovery: Recovery, tokenizer: PreTrainedTokenizerBase, *, samples: int | None, most: int
+    text: TextSource,
+    recovery: Recovery,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    samples: int | None,
+    most: int,
+    notes: list[str] | None = None,
 ) -> Tensor:
     """Return the token ids [samples, time] of a text to train on, `most` samples or fewer, as the recipe asks."""
     assert recovery.sequence_length is not None
-    return training_windows(
-        read_documents(text.path, text.format, text.text_field),
-        tokenizer,
-        samples=samples,
-        most=most,
-        length=recovery.sequence_length,
-        seed=recovery.seed,
-        name=text.name,
-    )
+    with opened_documents(text, recovery.counted_tokens or "all", "recovery", notes) as documents:
+        return training_windows(
+            documents,
+            tokenizer,
+            samples=samples,
+            most=most,
+            length=recovery.sequence_length,
+            seed=recovery.seed,
+            name=text.name,
+        )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from core.engine.architectures.describe import Description
+from core.engine.datasets.formats import CHAT_FORMATS
 from core.engine.removals.vocabulary.sizes import reduced_description, vocabulary_size
 from core.measurements.reader import measurements
 from core.pipeline.messages import CountedTokens
@@ -136,13 +137,13 @@ def unused_tokens(
 def _text(
     context: RequestContext, body: PlanBody, description: Description, datasets: Sequence[Dataset]
 ) -> DatasetRow | None:
-    """Return the registered text that a plan calibrates on."""
+    """Return the registered text that a plan calibrates on; None for conversations, which no template has rendered."""
     name = body.dataset
     if name is None:
         chosen = choose_set(fitting_sets(summary_of(description), datasets), CALIBRATION_WORDS)
         name = None if chosen is None else chosen.name
     row = None if name is None else find_row(context.session, DatasetRow, context.team_id, name)
-    return None if row is None or row.images is not None else row
+    return None if row is None or row.images is not None or row.format in CHAT_FORMATS else row
 
 
 def _other_texts() -> str:

@@ -28,9 +28,10 @@ class ModelBody(RequestObject):
 
 
 class DatasetBody(RequestObject):
-    """A text file, a Parquet file of images, or a folder of images (`class/name.png`) to register.
+    """A text file, conversations, a Parquet file of images, or a folder of images (`class/name.png`) to register.
 
-    Without `format` the suffix decides: a file is a text, a folder is a set of images. `text_field` applies to JSONL
+    Without `format` the suffix decides: a file is a text, a folder is a set of images. Conversations are chat_jsonl or
+    chat_parquet, with rows of `messages`, or of `prompt` and `completion`. `text_field` applies to JSONL
     and Parquet, `image_field` and `label_field` to image_parquet.
     """
 

@@ -54,7 +54,7 @@ class DatasetRow(Base):
     """Text or image set: a file or folder of this machine (`path`), or an uploaded file (`prefix`, named in `files`).
 
     `sha256` is the hash of the file, or of a folder's content. The columns about images are null for texts; `documents`
-    and `characters` are 0 for images.
+    and `characters` are 0 for images. `left_out` counts the unused rows of a set of conversations by reason.
     """
 
     __tablename__ = "datasets"
@@ -75,6 +75,7 @@ class DatasetRow(Base):
     source: Mapped[str]
     documents: Mapped[int] = mapped_column(BigInteger)
     characters: Mapped[int] = mapped_column(BigInteger)
+    left_out: Mapped[list[dict[str, Any]] | None] = mapped_column(_FILES)
     images: Mapped[int | None] = mapped_column(BigInteger)
     classes: Mapped[int | None]
     image_field: Mapped[str | None]

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from core.engine.architectures.architecture import Architecture
+from secateur_wire.chat import Shape
 
 Use = Literal["calibration", "evaluation"]
 
@@ -163,6 +164,18 @@ class SelfText(_Reference):
     samples: int
     sequence_length: int
     seed: int
+    shape: Shape = Field("text", exclude_if=lambda shape: shape == "text")
+
+
+class AnsweredText(_Reference):
+    """Conversations whose last question the model answers: enough for `samples` windows of `sequence_length` tokens."""
+
+    kind: Literal["answered"] = "answered"
+    name: str
+    prompts: Annotated[FileText | StoredText | HubText, Field(discriminator="kind")]
+    samples: int
+    sequence_length: int
+    seed: int
 
 
 class TaskReference(_Reference):
@@ -173,10 +186,11 @@ class TaskReference(_Reference):
 
 
 ModelReference = Annotated[FolderModel | StoredModel | HubModel, Field(discriminator="kind")]
-TextReference = Annotated[FileText | StoredText | HubText | SelfText, Field(discriminator="kind")]
+TextReference = Annotated[FileText | StoredText | HubText | SelfText | AnsweredText, Field(discriminator="kind")]
 ImageReference = Annotated[FileImages | StoredImages | HubImages, Field(discriminator="kind")]
 DataReference = Annotated[
-    FileText | StoredText | HubText | SelfText | FileImages | StoredImages | HubImages, Field(discriminator="kind")
+    FileText | StoredText | HubText | SelfText | AnsweredText | FileImages | StoredImages | HubImages,
+    Field(discriminator="kind"),
 ]
 """Data for a job's calibration, training or evaluation: texts, or images for a classifier."""
 model_references: TypeAdapter[ModelReference] = TypeAdapter(ModelReference)

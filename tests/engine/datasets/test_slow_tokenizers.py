@@ -4,7 +4,7 @@ import pytest
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from core.engine.datasets.token_windows import token_ids
+from core.engine.datasets.token_ids import token_ids
 from secateur_wire.errors import UnusableModel
 
 TRIES = "(a+)+$"

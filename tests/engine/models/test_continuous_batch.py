@@ -9,7 +9,7 @@ import transformers
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from core.engine.models.continuous_batch import ContinuousBatch, begins_at_any_step
+from core.engine.models.continuous_batch import ContinuousBatch, begins_at_any_step, sample_continuations
 
 _SIZES = {"vocab_size": 96, "hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 2}
 _LLAMA = {**_SIZES, "intermediate_size": 48, "num_key_value_heads": 1, "max_position_embeddings": 128}
@@ -80,6 +80,32 @@ def test_a_recurrent_state_keeps_a_row_to_its_sequence() -> None:
     batch.keep([1])
     alone_1V = ContinuousBatch(model, replaces=False).begin([[3, 4, 5]])
     torch.testing.assert_close(batch.read([5]), alone_1V, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["rotary positions", "recurrent"])
+def test_sequences_of_any_lengths_are_continued_as_each_is_alone(kind: str) -> None:
+    """The weights of the head are so large that a draw is the most likely token."""
+    model = _model(*(_RECURRENT if kind == "recurrent" else _MODELS[kind]))
+    with torch.no_grad():
+        model.get_output_embeddings().weight.mul_(1e4)
+    given = [[1, 2, 3], [4, 5], [6, 7, 8, 9], [10, 11], [12]]
+    most = [9, 2, 7, 30, 1]
+
+    def likeliest(ids: list[int], most: int, ends: set[int]) -> list[int]:
+        written: list[int] = []
+        while len(written) < most:
+            token = int(ContinuousBatch(model, replaces=False).begin([[*ids, *written]])[0, :90].argmax())
+            if token in ends:
+                break
+            written.append(token)
+        return written
+
+    ends = {likeliest(given[3], 30, set())[12]}
+    batch = ContinuousBatch(model, replaces=begins_at_any_step(model))
+    generator = torch.Generator().manual_seed(0)
+    written = sample_continuations(batch, given, most=most, ends=ends, vocabulary=90, generator=generator)
+    assert written == [likeliest(ids, room, ends) for ids, room in zip(given, most, strict=True)]
+    assert len(written[3]) <= 12 and len(written[4]) <= 1
 
 
 def test_a_model_that_ignores_the_mask_begins_all_its_sequences_together(monkeypatch: pytest.MonkeyPatch) -> None:

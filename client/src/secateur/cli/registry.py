@@ -26,7 +26,10 @@ class DatasetOptions:
 
     format: Annotated[
         DatasetFormat | None,
-        typer.Option(help="Format of the file. Unset: by its suffix (.parquet is text); a folder holds images."),
+        typer.Option(
+            help="Format of the file. Unset: by its suffix (.parquet is text); a folder holds images. Conversations: "
+            "chat_jsonl, chat_parquet."
+        ),
     ] = None
     text_field: Annotated[str, typer.Option(help="The field or column with the text, in JSONL and Parquet.")] = "text"
     image_field: Annotated[
@@ -223,4 +226,5 @@ def show_dataset(dataset: Dataset, as_json: bool) -> None:
 def _content(dataset: Dataset) -> str:
     if dataset.images is not None:
         return f"{count(dataset.images)} images, {count(dataset.classes or 0)} classes"
-    return f"{count(dataset.documents)} documents, {count(dataset.characters)} characters"
+    words = f"{count(dataset.documents)} documents, {count(dataset.characters)} characters"
+    return "; ".join([words, *(f"left out: {each.rows} with {each.reason}" for each in dataset.left_out or ())])

@@ -90,11 +90,11 @@ class RegistryOperations(PlanningOperations):
         label_field: str | None = None,
         source: str | None = None,
     ) -> Dataset:
-        """Register a text file, or a folder or Parquet file of images, on the server. Needs an admin key.
+        """Register a text, conversations, or a folder or Parquet file of images, on the server. Needs an admin key.
 
         `path` is an absolute path on the server. Without `format` the suffix decides, and a folder is a set of images.
         `text_field` is the field of JSONL or the column of Parquet; `image_field` and `label_field` are the columns of
-        image_parquet.
+        image_parquet. Conversations have the format chat_jsonl or chat_parquet.
         """
         fields = given(text_field=text_field, image_field=image_field, label_field=label_field)
         body = given(name=name, path=path, format=format, source=source) | fields

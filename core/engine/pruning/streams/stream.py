@@ -5,6 +5,7 @@ from collections.abc import Hashable, Iterator
 import torch
 from torch import Tensor, nn
 
+from core.engine.datasets.counted_tokens import plain_ids
 from core.engine.models.stand_ins import BlockArguments
 from core.engine.models.streamed import StreamedModel, call_block
 from core.engine.resume.kinds import BLOCK
@@ -31,6 +32,7 @@ class ActivationBudget:
 class Stream:
     """Set of tokens [sequences, time] and its hidden states after the blocks done so far.
 
+    `tokens` are the ids that the model reads, by micro-batch, and `counted` the same, which also say which count.
     `dtype` is that of its forwards. A stream that is not `resumable` writes only hidden states beyond the budget, and
     removes them once it has passed them.
     """
@@ -48,7 +50,8 @@ class Stream:
         resumable: bool = True,
     ) -> None:
         self.name = name
-        self.tokens = list(tokens_NT.split(micro_batch))
+        self.counted = list(tokens_NT.split(micro_batch))
+        self.tokens = list(plain_ids(tokens_NT).split(micro_batch))
         self.shape = tokens_NT.shape
         self.length = tokens_NT.shape[1]
         self.token_count = tokens_NT.numel()
@@ -123,7 +126,7 @@ class Stream:
         """Return a new stream of the same tokens; it has no hidden states yet, and is never resumed."""
         return Stream(
             name,
-            torch.cat(self.tokens),
+            torch.cat(self.counted),
             self._streamed,
             self._store,
             self._budget,

@@ -49,6 +49,10 @@ class TopWords:
     def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.words_NK, self.log_p_NK, self.log_tail_N1
 
+    def selected(self, rows_N: Tensor) -> "TopWords":
+        """Return the words of the tokens where `rows_N` is True."""
+        return TopWords(*(each[rows_N] for each in self.tensors))
+
     def rows(self, start: int, end: int) -> "TopWords":
         """Return the words of tokens `start` to `end`."""
         return TopWords(*(each[start:end] for each in self.tensors))

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from core.engine.datasets.counted_tokens import plain_ids
 from core.engine.datasets.image_set import ImageSet
 from core.engine.models.folder import ModelFolder
 from core.engine.models.hooks import removed_after
@@ -141,6 +142,8 @@ class Distillation(LanguageRecovery, ClassifierRecovery):
     def loss(self, opened: OpenedModel) -> Loss:
         """Return the loss of the next token's distribution and of the next token: means over all positions, in nats.
 
+        Of conversations only the predictions of tokens that count are compared.
+
         With a weight of the hidden states, return that loss and their error times the weight. The error needs the
         teacher in every step, so that its predictions are not kept.
         """
@@ -153,10 +156,15 @@ class Distillation(LanguageRecovery, ClassifierRecovery):
         predictions = Predictions(teacher, temperature, keeps=not weight and are_kept(sequences, length, uses))
 
         def of_predictions(model: nn.Module, tokens_BT: Tensor) -> Tensor:
-            wanted = predictions.of(tokens_BT)
-            logits_BTV: Tensor = model(input_ids=tokens_BT, use_cache=False).logits
-            labels = Labels(_next_tokens(tokens_BT).flatten(), label_weight) if label_weight else None
-            return divergence(logits_BTV.flatten(0, 1), wanted, temperature, labels)
+            ids_BT, next_N = plain_ids(tokens_BT), _next_tokens(tokens_BT).flatten()
+            wanted = predictions.of(ids_BT)
+            logits_NV: Tensor = model(input_ids=ids_BT, use_cache=False).logits.flatten(0, 1)
+            if ids_BT is not tokens_BT:  # some tokens of conversations do not count
+                counted_N = next_N >= 0
+                wanted = wanted.selected(counted_N) if isinstance(wanted, TopWords) else wanted[counted_N]
+                logits_NV, next_N = logits_NV[counted_N], next_N[counted_N]
+            labels = Labels(next_N, label_weight) if label_weight else None
+            return divergence(logits_NV, wanted, temperature, labels)
 
         if not weight:
             return of_predictions

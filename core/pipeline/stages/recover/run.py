@@ -50,11 +50,12 @@ def run(spec: RecoverSpec, context: StageContext) -> RecoveryOutput:
     recovery = spec.recipe.recovery
     assert recovery is not None
     sources: list[Source] = []
+    notes: list[str] = []
     if recovery.stages:
-        sources = _stage_sources(spec, recovery, tokenizer, device)
+        sources = _stage_sources(spec, recovery, tokenizer, device, notes)
         windows_NT = torch.cat([source.windows_NT for source in sources])
     else:
-        windows_NT = recovery_set(spec, recovery, tokenizer)
+        windows_NT = recovery_set(spec, recovery, tokenizer, notes)
     _, sets = compared_sets(spec, tokenizer)
     selection = LayerSelection(include_lm_head=not folder.description.tied_embeddings)
     linears = [each for each in prunable_linears(folder.description, selection) if each.experts is None]
@@ -97,12 +98,13 @@ def run(spec: RecoverSpec, context: StageContext) -> RecoveryOutput:
         zeros=recovered.zeros,
         expected=measured.verification,
         peak_memory=context.peak_memory(),
+        notes=notes,
         recovery=_report(spec, recovery, recovered, windows_NT, sum(linear.numel for linear in linears)),
     )
 
 
 def _stage_sources(
-    spec: LanguageSpec, recovery: Recovery, tokenizer: PreTrainedTokenizerBase, device: torch.device
+    spec: LanguageSpec, recovery: Recovery, tokenizer: PreTrainedTokenizerBase, device: torch.device, notes: list[str]
 ) -> list[Source]:
     """Return each stage's texts; some sequences are held out, with the dense model's loss on them as reference.
 
@@ -115,7 +117,7 @@ def _stage_sources(
     sources = []
     for (stage_number, stage), text in zip(stages, spec.recovery, strict=True):
         most = stage.steps * recovery.batch_size + HOLDOUT_SEQUENCES
-        windows_NT = training_set(text, recovery, tokenizer, samples=None, most=most)
+        windows_NT = training_set(text, recovery, tokenizer, samples=None, most=most, notes=notes)
         if len(windows_NT) < 2:
             raise TooLittleText(
                 f"recovery.stages.{stage_number}: {text.name!r} has only one sequence of {windows_NT.shape[1]} "

@@ -54,6 +54,7 @@ class RecoverModel(JobStage):
         spec = RecoverSpec.of(job.spec, removed_layers=removed_layers(job.report.layers))
         output = job.tasks.run(spec, RecoveryOutput)
         add_recovery(job.metrics, job.report, output)
+        job.report.note(*output.notes)
         job.report.keep_peak("recover", output.peak_memory)
         job.expected = output.expected
 

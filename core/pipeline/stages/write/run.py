@@ -1,15 +1,20 @@
 """Text that the model of a job writes, batch by batch; a killed attempt goes on after its last finished batch."""
 
 import json
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 import torch
 
+from core.engine.datasets.chat.conversations import LeftOutRows
+from core.engine.datasets.chat.rendered import read_rendered
 from core.engine.models.loading import load_model
 from core.engine.models.precision import writing_dtype
+from core.engine.models.self_chat import ConversationWriter
 from core.engine.models.self_text import WrittenText, generate_documents, sequences_at_once
 from core.engine.models.tensors import DTYPES
-from core.engine.resume.fingerprint import Runtime, fingerprint
+from core.engine.resume.fingerprint import Runtime, file_sha256, fingerprint
 from core.engine.resume.kinds import TEXT
 from core.engine.resume.store import Rejected, ResumeStore, Saved
 from core.pipeline.stages.inputs import open_place
@@ -27,6 +32,9 @@ def run(spec: WriteSpec, context: StageContext) -> WrittenOutput:
     dtype = writing_dtype(DTYPES[description.dtype], device)
     at_once = sequences_at_once(description, length, device, dtype)
     facts = {"model": spec.revision, "tokens": needed, "length": length, "seed": spec.seed, "at_once": at_once}
+    if spec.chat is not None:
+        questions = spec.chat.questions
+        facts["chat"] = [spec.chat.template, None if questions is None else file_sha256(questions)]
     same = fingerprint("write", facts, Runtime.of(device, dtype))
     kind = replace(TEXT, name=f"{TEXT.name}-{same[:16]}")  # a job may have several such texts
     store = ResumeStore(spec.work, same, spec.previous)
@@ -48,13 +56,25 @@ def run(spec: WriteSpec, context: StageContext) -> WrittenOutput:
         store.save(kind, batches, {"random": {"state": random_state}}, state)
         progress.log(f"the model has written {min(text.tokens, needed)} of {needed} tokens")
 
-    documents = [
-        *generate_documents(
-            load_model(folder, device, dtype=dtype),
+    model = load_model(folder, device, dtype=dtype)
+    write: Callable[..., Iterator[str]]
+    left_out = LeftOutRows()
+    if spec.chat is None:
+        write = partial(generate_documents, model, tokenizer, length=length, seed=spec.seed)
+    else:
+        questions = spec.chat.questions
+        writer = ConversationWriter(
+            model,
             tokenizer,
-            tokens=needed,
+            spec.chat.frame,
             length=length,
             seed=spec.seed,
+            questions=None if questions is None else [*read_rendered(questions)],
+        )
+        write, left_out = writer.write, writer.left_out
+    texts = [
+        *write(
+            tokens=needed,
             at_once=at_once,
             before=before,
             on_batch=on_batch,
@@ -62,5 +82,5 @@ def run(spec: WriteSpec, context: StageContext) -> WrittenOutput:
         )
     ]
     with spec.target.open("w", encoding="utf-8") as target:
-        target.writelines(json.dumps({"text": document}) + "\n" for document in documents)
-    return WrittenOutput(documents=len(documents), characters=sum(map(len, documents)), tokens=needed)
+        target.writelines(texts if spec.chat is not None else (json.dumps({"text": text}) + "\n" for text in texts))
+    return WrittenOutput(documents=len(texts), characters=sum(map(len, texts)), tokens=needed, left_out=left_out.rows)

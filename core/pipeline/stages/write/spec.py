@@ -3,16 +3,33 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
+from core.engine.datasets.chat.rendered import Frame
 from core.pipeline.messages import DeviceSpec, ModelPlace, Spec, TaskOutput
+from secateur_wire.datasets import LeftOut
+
+
+class ChatShape(BaseModel):
+    """Shape of conversations: the words of the model's chat template around a question and its answer.
+
+    `questions` is a file of rendered questions to answer; None: the model asks them too. `template` is the hash of the
+    template.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    frame: Frame
+    template: str
+    questions: Path | None = None
 
 
 class WriteSpec(DeviceSpec, Spec):
     """Spec of text that the model writes itself, enough for `samples` windows of `sequence_length` tokens.
 
-    `revision` is the model's. Finished batches are saved in `work`, and an attempt goes on after the last one that it
-    finds there or in a folder of `previous`, the newest first.
+    `revision` is the model's. With a `chat` the text is conversations instead of running text. Finished batches are
+    saved in `work`, and an attempt goes on after the last one that it finds there or in a folder of `previous`, the
+    newest first.
     """
 
     task: Literal["write"] = "write"
@@ -22,13 +39,15 @@ class WriteSpec(DeviceSpec, Spec):
     samples: int
     sequence_length: int
     seed: int
+    chat: ChatShape | None = None
     work: Path
     previous: list[Path] = Field(default_factory=list)
 
 
 class WrittenOutput(TaskOutput):
-    """Text that a model wrote to calibrate on."""
+    """Text that a model wrote to calibrate on; `left_out` are questions that it was not asked."""
 
     documents: int
     characters: int
     tokens: int
+    left_out: list[LeftOut] = Field(default_factory=list)

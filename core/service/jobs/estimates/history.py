@@ -38,7 +38,7 @@ from core.service.jobs.submit_warnings import warnings_for
 from core.service.jobs.tables import AttemptRow, JobRow, WorkerRow
 from core.service.registry.service import find_row
 from core.service.registry.tables import DatasetRow
-from core.service.sources.references import SelfText
+from core.service.sources.references import AnsweredText, SelfText
 from core.settings import Settings
 from secateur_wire.errors import DoesNotFit, GateMissed
 from secateur_wire.jobs import Estimate, EstimateBasis, SecondsFrom
@@ -346,10 +346,11 @@ def _unwritten_tokens(session: Session, team_id: str, sources: Mapping[str, Any]
     return sum(text.samples * text.sequence_length for text in missing)
 
 
-def _own_texts(sources: Mapping[str, Any]) -> set[SelfText]:
+def _own_texts(sources: Mapping[str, Any]) -> set[SelfText | AnsweredText]:
     texts = [sources.get(name) for name in ("calibration", "generated", "own_text")]
     texts += [*(sources.get("evaluation") or []), *(sources.get("recovery") or [])]
-    return {SelfText.model_validate(text) for text in texts if text and text["kind"] == "self"}
+    kinds: dict[str, type[SelfText | AnsweredText]] = {"self": SelfText, "answered": AnsweredText}
+    return {kinds[text["kind"]].model_validate(text) for text in texts if text and text["kind"] in kinds}
 
 
 def _images(session: Session, team_id: str, job: Recipe) -> ImageCounts:

@@ -89,6 +89,10 @@ def _refuse_text(body: JobBody) -> None:
     language_fields: dict[str, object] = {
         "calibration.sequence_length": body.calibration and body.calibration.sequence_length,
         "calibration.generated": body.calibration and body.calibration.generated,
+        "calibration.shape": body.calibration and body.calibration.shape,
+        "calibration.answers": body.calibration and body.calibration.answers,
+        "evaluation.shape": body.evaluation.shape,
+        "evaluation.counted_tokens": body.evaluation.counted_tokens,
         "evaluation.sequence_length": body.evaluation.sequence_length,
         "evaluation.tasks": body.evaluation.tasks,
         "evaluation.task_limit": body.evaluation.task_limit,

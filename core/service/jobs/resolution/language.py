@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from sqlalchemy import ColumnElement
 
 from core.engine.architectures.description import ModelDescription
+from core.engine.datasets.formats import CHAT_FORMATS
 from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.engine.recovery.completion import check_matching, complete_recovery
 from core.engine.recovery.registry import RECOVERIES
@@ -15,6 +16,7 @@ from core.methods.registry import get_method
 from core.pipeline.recipes.outputs import resolve_output
 from core.pipeline.recipes.request import ResolvedRequest
 from core.pipeline.recipes.validation import calibrated_method, calibrated_variant
+from core.pipeline.recipes.vocabulary import conversations_refused
 from core.service.jobs.gates import require_measured
 from core.service.jobs.resolution.context import RequestContext, ResolvedInputs, unique_names
 from core.service.jobs.resolution.dataset import SELF, DatasetNeeds, hub_facts, resolve_dataset, row_facts
@@ -23,8 +25,17 @@ from core.service.jobs.resolution.model import ResolvedModel, resolve_model
 from core.service.jobs.schemas import DEFAULT_SEQUENCE_LENGTH, JobBody
 from core.service.registry.tables import DatasetRow
 from core.service.sources.hub_datasets import HubDataset
-from core.service.sources.references import FileText, HubText, SelfText, StoredText, TaskReference, TextReference
+from core.service.sources.references import (
+    AnsweredText,
+    FileText,
+    HubText,
+    SelfText,
+    StoredText,
+    TaskReference,
+    TextReference,
+)
 from core.validation import nearest_hint
+from secateur_wire.chat import Answers, Shape
 from secateur_wire.errors import InvalidRequest, SecateurError, TooLittleText, UnsupportedArchitecture, UnusableDataset
 from secateur_wire.job_body import Calibration, Evaluation, VocabularyChoice
 
@@ -45,11 +56,16 @@ the usual evaluation texts are fetched whole."""
 
 @dataclass(frozen=True)
 class TextNeeds(DatasetNeeds[TextReference]):
-    """Requirements of a text, whose length is counted in tokens; without `samples`, no more than `most` are used."""
+    """Requirements of a text, whose length is counted in tokens; without `samples`, no more than `most` are used.
+
+    `shape` is that of a text which the model writes; `answers` says who answers a set of conversations.
+    """
 
     sequence_length: int
     seed: int
     most: int | None = None
+    shape: Shape | None = None
+    answers: Answers | None = None
 
     is_of_kind: ClassVar[ColumnElement[bool]] = DatasetRow.images.is_(None)
     registered: ClassVar[str] = "registered"
@@ -58,23 +74,52 @@ class TextNeeds(DatasetNeeds[TextReference]):
     )
 
     def refer_to_row(self, row: DatasetRow) -> TextReference:
+        is_chat = row.format in CHAT_FORMATS
         if row.images is not None:
             raise UnusableDataset(
                 f"{self.param}: {row.name!r} has images, but a language model reads text: name a text",
                 param=self.param,
             )
-        _check_enough(row, self)
+        if self.answers is not None and not is_chat:
+            raise InvalidRequest(
+                f"{self.part}.answers: {row.name!r} is a text ({row.format}), and only conversations have answers: "
+                "leave it out, or register the set with format chat_jsonl or chat_parquet",
+                param=f"{self.part}.answers",
+            )
+        if not is_chat:  # a template adds words, so that the number of bytes says nothing about conversations
+            _check_enough(row, self)
         kind: type[FileText | StoredText] = FileText if row.prefix is None else StoredText
-        return kind.model_validate(row_facts(row, "text_field"))
+        return self._answered(row.name, kind.model_validate(row_facts(row, "text_field")))
 
-    def refer_to_hub(self, name: str, dataset: HubDataset) -> HubText:
+    def _answered(self, name: str, text: FileText | StoredText | HubText) -> TextReference:
+        """Return a reference to conversations with the answers that are asked for."""
+        if self.answers != "self":
+            return text
+        samples = self.samples or self.most
+        if samples is None:
+            raise InvalidRequest(
+                f"{self.part}.samples: the model writes the answers for the job, so give the number of samples",
+                param=f"{self.part}.samples",
+            )
+        return AnsweredText(
+            name=name, prompts=text, samples=samples, sequence_length=self.sequence_length, seed=self.seed
+        )
+
+    def refer_to_hub(self, name: str, dataset: HubDataset) -> TextReference:
         samples = self.samples or self.most
         characters = None
         if samples is not None:
             characters = max(_LEAST_CHARACTERS, samples * self.sequence_length * _CHARACTERS_PER_TOKEN)
-        return HubText.model_validate(hub_facts(name, dataset, self.use) | {"characters": characters})
+        text = HubText.model_validate(hub_facts(name, dataset, self.use) | {"characters": characters})
+        return self._answered(name, text)
 
     def refer_to_model(self) -> SelfText:
+        if self.answers is not None:
+            raise InvalidRequest(
+                f"{self.part}.answers is for a set of conversations; of {SELF!r} the model writes everything: use "
+                f'"shape": "chat" instead',
+                param=f"{self.part}.answers",
+            )
         if self.samples is None:
             raise InvalidRequest(
                 f"{self.part}.samples: {SELF!r} is text that the model writes for the job, so give the number of "
@@ -86,6 +131,7 @@ class TextNeeds(DatasetNeeds[TextReference]):
             samples=self.samples,
             sequence_length=self.sequence_length,
             seed=self.seed + (_EVALUATION_SEED if self.use == "evaluation" else 0),
+            shape=self.shape or "text",
         )
 
 
@@ -158,7 +204,15 @@ class _Resolution:
             samples, generated = split
             calibration = calibration.model_copy(update={"samples": samples, "generated": generated})
         length = _sequence_length(calibration.sequence_length, None, self.description, "calibration.sequence_length")
-        needs = TextNeeds("calibration", "calibration.dataset", calibration.samples, length, calibration.seed)
+        needs = TextNeeds(
+            "calibration",
+            "calibration.dataset",
+            calibration.samples,
+            length,
+            calibration.seed,
+            shape=calibration.shape,
+            answers=calibration.answers,
+        )
         text = resolve_dataset(self.context, calibration.dataset, needs)
         if calibration.generated and calibration.dataset == SELF:
             raise InvalidRequest(
@@ -168,8 +222,15 @@ class _Resolution:
             )
         written = None
         if calibration.generated:
-            needs = TextNeeds("calibration", "calibration.generated", calibration.generated, length, calibration.seed)
-            written = needs.refer_to_model()
+            written = TextNeeds(
+                "calibration",
+                "calibration.generated",
+                calibration.generated,
+                length,
+                calibration.seed,
+                shape=calibration.shape,
+            ).refer_to_model()
+        _require_written(calibration.shape, "calibration", written or isinstance(text, SelfText))
         return calibration.model_copy(update={"sequence_length": length}), text, written
 
     @property
@@ -199,9 +260,18 @@ class _Resolution:
         length = _sequence_length(evaluation.sequence_length, default, self.description, "evaluation.sequence_length")
         seed = 0 if calibration is None else calibration.seed
         texts = [
-            resolve_dataset(self.context, name, TextNeeds("evaluation", param, evaluation.samples, length, seed))
+            resolve_dataset(
+                self.context,
+                name,
+                TextNeeds("evaluation", param, evaluation.samples, length, seed, shape=evaluation.shape),
+            )
             for param, name in unique_names(evaluation.datasets, "evaluation.datasets")
         ]
+        _require_written(evaluation.shape, "evaluation", any(isinstance(text, SelfText) for text in texts))
+        if self._vocabulary is not None:  # a worker refuses those of the hub, once it has fetched them
+            for number, text in enumerate(texts):
+                if _is_chat(text):
+                    raise conversations_refused(text.name, f"evaluation.datasets.{number}")
         _require_room_for_prompts(evaluation, self.description)
         return evaluation.model_copy(update={"sequence_length": length}), texts
 
@@ -234,13 +304,21 @@ class _Resolution:
         assert recovery.sequence_length is not None
         length, texts = recovery.sequence_length, []
         for name, param, stage in stage_texts(recovery):
-            needs = TextNeeds("calibration", param, None, length, recovery.seed, stage.steps * recovery.batch_size)
+            most = stage.steps * recovery.batch_size
+            needs = TextNeeds("calibration", param, None, length, recovery.seed, most, answers=recovery.answers)
             texts.append(resolve_dataset(self.context, name, needs))
         text = texts[0] if texts else calibration_text
         if recovery.dataset is not None:
             most = most_sequences(recovery)
             needs = TextNeeds(
-                "calibration", "recovery.dataset", recovery.samples, recovery.sequence_length, recovery.seed, most
+                "calibration",
+                "recovery.dataset",
+                recovery.samples,
+                recovery.sequence_length,
+                recovery.seed,
+                most,
+                recovery.shape,
+                recovery.answers,
             )
             text = resolve_dataset(self.context, recovery.dataset, needs)
         if text is None:
@@ -268,8 +346,10 @@ class _Resolution:
                 recovery = recovery.model_copy(update={"teacher": teacher.pinned})
                 sources["teacher"] = teacher.reference.model_dump(mode="json")
         if written := own_sequences(recovery):
-            needs = TextNeeds("calibration", "recovery.own_text", written, length, recovery.seed + _TRAINING_SEED)
+            seed = recovery.seed + _TRAINING_SEED
+            needs = TextNeeds("calibration", "recovery.own_text", written, length, seed, shape=recovery.shape)
             sources["own_text"] = needs.refer_to_model().model_dump(mode="json")
+        _require_written(recovery.shape, "recovery", written or isinstance(text, SelfText))
         return recovery, sources
 
     def _teacher(self, recovery: Recovery) -> ResolvedModel:
@@ -296,6 +376,23 @@ class _Resolution:
             )
         check_matching(recovery, self.description, described)
         return teacher
+
+
+def _is_chat(text: TextReference) -> bool:
+    """Return True for a text that is known to have conversations."""
+    if isinstance(text, SelfText):
+        return text.shape == "chat"
+    return isinstance(text, FileText | StoredText) and text.format in CHAT_FORMATS
+
+
+def _require_written(shape: Shape | None, part: str, is_written: object) -> None:
+    """Refuse the shape of a text that the model does not write: raises InvalidRequest."""
+    if shape is not None and not is_written:
+        raise InvalidRequest(
+            f"{part}.shape is of text that the model writes itself, and here it writes none: name the dataset "
+            f"{SELF!r}, or leave it out",
+            param=f"{part}.shape",
+        )
 
 
 def _require_room_for_prompts(evaluation: Evaluation, description: ModelDescription) -> None:

@@ -1,0 +1,98 @@
+"""Tokens that do not count are read like any other, but neither measured nor trained."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
+
+from core.engine.datasets.counted_tokens import plain_ids, with_counted
+from core.engine.models.folder import open_model
+from core.engine.pruning.streams.measure import measure
+from core.engine.recovery.distill.method import Distillation
+from core.engine.recovery.losses import Loss, next_token_loss
+from core.engine.recovery.protocols import OpenedModel, Teacher
+from core.engine.recovery.request import Recovery
+from tests.engine.tiny import make_model
+
+WINDOWS, LENGTH = 6, 20
+
+
+def windows() -> tuple[Tensor, Tensor]:
+    """Return token ids of windows, and which of them count: another number in each, among them the token 0."""
+    generator = torch.Generator().manual_seed(0)
+    ids_NT = torch.randint(96, (WINDOWS, LENGTH), generator=generator)
+    ids_NT[0, 5] = 0
+    counted_NT = torch.rand((WINDOWS, LENGTH), generator=generator) < torch.linspace(0.2, 0.9, WINDOWS)[:, None]
+    counted_NT[:, 3] = True
+    return ids_NT, counted_NT
+
+
+@torch.inference_mode()
+def losses(model: nn.Module, ids_NT: Tensor) -> Tensor:
+    """Return the loss of the prediction of each token but each first, [windows, time - 1]."""
+    logits_NTV = model(ids_NT).logits[:, :-1].double()
+    return nn.functional.cross_entropy(logits_NTV.transpose(1, 2), ids_NT[:, 1:], reduction="none")
+
+
+def test_ids_say_what_counts_and_are_plain_again() -> None:
+    ids_NT, counted_NT = windows()
+    marked = with_counted(ids_NT, counted_NT)
+    assert torch.equal(plain_ids(marked), ids_NT) and torch.equal(marked >= 0, counted_NT)
+    assert plain_ids(ids_NT) is ids_NT, "nothing is copied where every token counts"
+
+
+def test_perplexity_is_that_of_the_tokens_that_count(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model", num_hidden_layers=2)
+    ids_NT, counted_NT = windows()
+    texts = {"all": ids_NT, "some": with_counted(ids_NT, counted_NT)}
+    measured = measure(
+        open_model(folder), texts, work=tmp_path, device=torch.device("cpu"), activation_budget_bytes=2**20
+    )
+    each_NT = losses(AutoModelForCausalLM.from_pretrained(folder).eval(), ids_NT)
+    some = each_NT[counted_NT[:, 1:]].mean()
+    assert math.log(measured.perplexity["all"]) == pytest.approx(float(each_NT.mean()), rel=1e-6)
+    assert math.log(measured.perplexity["some"]) == pytest.approx(float(some), rel=1e-6)
+    by_window = measured.window_losses["some"]
+    assert sum(by_window) / WINDOWS == pytest.approx(float(some), rel=1e-6)
+    assert measured.window_losses["all"] == pytest.approx(each_NT.mean(1).tolist(), rel=1e-6)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> nn.Module:
+    loaded: nn.Module = AutoModelForCausalLM.from_pretrained(make_model(tmp_path / "model", num_hidden_layers=1))
+    return loaded
+
+
+def test_training_predicts_the_tokens_that_count(model: nn.Module) -> None:
+    ids_NT, counted_NT = windows()
+    with torch.no_grad():
+        given = next_token_loss(model, with_counted(ids_NT, counted_NT))
+    assert float(given) == pytest.approx(float(losses(model, ids_NT)[counted_NT[:, 1:]].mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize("steps", [1, 1000], ids=["logits", "kept top words"])
+def test_distillation_compares_the_predictions_of_tokens_that_count(
+    steps: int, model: nn.Module, tmp_path: Path
+) -> None:
+    teacher = open_model(make_model(tmp_path / "teacher", seed=1, num_hidden_layers=1))
+    recovery = Recovery.model_validate(
+        {"method": "distill", "steps": steps, "batch_size": WINDOWS, "temperature": 1.0, "label_weight": 0.25,
+         "hidden_states": 0.0, "lora": None}
+    )  # fmt: skip
+    opened = OpenedModel(
+        open_model(tmp_path / "model"), model, recovery, [], Teacher(teacher, "r"), torch.device("cpu"), torch.float32,
+        (WINDOWS, LENGTH), ()
+    )  # fmt: skip
+    loss: Loss = Distillation().loss(opened)
+    ids_NT, counted_NT = windows()
+    with torch.no_grad():
+        wanted = AutoModelForCausalLM.from_pretrained(tmp_path / "teacher")(ids_NT).logits[:, :-1].log_softmax(-1)
+        own = model(ids_NT).logits[:, :-1].log_softmax(-1)
+        rows = counted_NT[:, 1:]
+        divergence = (wanted.exp() * (wanted - own)).sum(-1)[rows].mean()
+        expected = 0.75 * divergence + 0.25 * losses(model, ids_NT)[rows].mean()
+        given = loss(model, with_counted(ids_NT, counted_NT))
+    assert float(given) == pytest.approx(float(expected), rel=2e-2 if steps > 1 else 1e-5)

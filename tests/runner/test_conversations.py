@@ -1,0 +1,95 @@
+"""Conversations as the text of a job: rendered, pruned on, trained on, measured, and written by the model itself."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.database import transaction
+from core.service.registry.schemas import DatasetBody, ModelBody
+from core.service.registry.service import register_dataset, register_model
+from tests.chat import add_template, conversation, write_conversations, write_rows
+from tests.runner.conftest import Finish, Work
+from tests.runner.models import register_layers, write_model
+from tests.worker.conftest import Queue
+
+pytestmark = pytest.mark.timeout(300)
+
+LENGTH = 32
+
+
+@pytest.fixture(scope="module")
+def body(jobs: Queue) -> dict[str, Any]:
+    """A job on a model with a chat template, whose texts are conversations."""
+    add_template(write_model(jobs.settings.models_root / "layered", 2))
+    body = register_layers(jobs.sessions, jobs.settings, jobs.team, layers=2)
+    root = jobs.settings.datasets_root
+    register(jobs, "chats", write_conversations(root / "chats.jsonl", turns=4))
+    rows = json.loads("[" + ",".join((root / "chats.jsonl").read_text().splitlines()) + "]")
+    refused = conversation("w20 w21", "w22")
+    refused["messages"].insert(0, {"role": "narrator", "content": "w30"})
+    register(jobs, "mixed", write_rows(root / "mixed.jsonl", [conversation(" ", "w7"), refused, *rows[:30]]))
+    register(jobs, "prompts", write_rows(root / "prompts.jsonl", [{"prompt": f"w{n} w{n + 1}"} for n in range(10, 50)]))
+    texts = {"samples": 8, "sequence_length": LENGTH}
+    return body | {
+        "calibration": {"dataset": "chats", **texts},
+        "evaluation": {"datasets": ["chats", "mixed", "words"], **texts},
+    }
+
+
+def register(jobs: Queue, name: str, file: Path) -> None:
+    body = DatasetBody.model_validate({"name": name, "path": str(file.resolve()), "format": "chat_jsonl"})
+    with transaction(jobs.sessions) as session:
+        register_dataset(session, jobs.team, body, jobs.settings)
+
+
+def test_a_job_prunes_trains_and_measures_on_conversations(jobs: Queue, body: dict[str, Any], finish: Finish) -> None:
+    recovery = {"method": "finetune", "steps": 2, "batch_size": 2, "counted_tokens": "assistant"}
+    job = finish(body | {"recovery": recovery})
+    report, figures = jobs.report(job), jobs.job(job).metrics["perplexity"]  # type: ignore[index]
+    assert report["tokens"]["counted_tokens"] == {"chats": "assistant", "mixed": "assistant"}
+    for name in ("chats", "mixed", "words"):
+        assert figures[name]["dense"] > 1 and figures[name]["pruned"] > 1, name
+    predicted = {name: figures[name]["bits_per_byte"]["tokens"] for name in figures}
+    assert predicted["words"] == 8 * (LENGTH - 1) and predicted["chats"] < 0.7 * predicted["words"]
+    rendering = report["texts"]["evaluation"]["mixed"]["rendering"]
+    assert rendering["conversations"] == 30 and [each["first_line"] for each in rendering["left_out"]] == [1, 2]
+    assert "1 row with turns that the template refuses: no role narrator (first: line 2)" in " ".join(report["notes"])
+
+
+def test_the_model_writes_the_conversations_itself(jobs: Queue, body: dict[str, Any], finish: Finish) -> None:
+    asked = {"dataset": "self", "shape": "chat", "samples": 4, "sequence_length": LENGTH}
+    answered = {"dataset": "prompts", "answers": "self", "samples": 4, "sequence_length": LENGTH}
+    for calibration in (asked, answered):
+        job = finish(body | {"calibration": calibration, "evaluation": {"datasets": ["words"], "samples": 4}})
+        text = jobs.report(job)["texts"]["calibration"]
+        assert (text["kind"], text["shape"]) == ("self", "chat")
+        assert ("questions" in text) == ("answers" in calibration)
+
+
+@pytest.mark.parametrize(
+    ("template", "why"),
+    [
+        (None, "has no chat template"),
+        ("\n{{ messages[0].nothing.more }}", r"UndefinedError.*line 2 of the template.*line 2 of mixed"),
+        ("{% for m in messages %}{{ m.content }}{{ messages | length }}{% endfor %}", "differently when others follow"),
+    ],
+    ids=["none", "fails", "not stable"],
+)
+def test_a_template_that_cannot_be_used_fails_the_job_and_says_why(
+    template: str | None, why: str, jobs: Queue, body: dict[str, Any], work: Work
+) -> None:
+    name = f"model-{len(why)}"
+    folder = write_model(jobs.settings.models_root / name, 1)
+    if template is not None:
+        add_template(folder, template)
+    with transaction(jobs.sessions) as session:
+        register_model(session, jobs.team, ModelBody(name=name, path=str(folder.resolve())), jobs.settings)
+    job = jobs.submit(
+        body | {"model": name, "method": "magnitude", "calibration": None, "evaluation": {"datasets": ["mixed"]}}
+    )
+    assert work().result(120) == "failed"
+    error = jobs.job(job).error
+    assert error is not None and re.search(why, error.message), error
