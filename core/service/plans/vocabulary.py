@@ -71,8 +71,8 @@ class UnusedTokens:
         if self.kept is None:
             return f"{used}: the others have {self.share:.1%} of the parameters, too little to be worth it"
         return (
-            f"{used}: {self.share:.0%} smaller at no loss on texts like it{_other_texts()}. Name all texts that matter "
-            "in datasets, and words in keep"
+            f"{used}: {self.share:.0%} smaller at no loss on texts like it, which need no other tokens"
+            f"{_of_other_text()}. Name all texts that matter in datasets, and words in keep"
         )
 
     def choice(self) -> PlanChoice:
@@ -146,10 +146,11 @@ def _text(
     return None if row is None or row.images is not None or row.format in CHAT_FORMATS else row
 
 
-def _other_texts() -> str:
-    """Return what other texts were measured to lose; empty where no measurement is shipped."""
+def _of_other_text() -> str:
+    """Return what text beyond the counted one was measured to lose; empty where no measurement is shipped."""
     rows = [each for each in measurements("vocabulary") if each.parameters.get("tokens") == AUTO]
-    others = [each.perplexity["out_of_domain"].mean for each in rows if "out_of_domain" in each.perplexity]
-    if not others:
+    if not rows:
         return ""
-    return f", and {max(others):.3g} times the perplexity was measured on other text"
+    alike = max(each.perplexity["in_domain"].mean for each in rows)
+    others = max(text.mean for each in rows for text in each.perplexity.values())
+    return f", and {alike:.3g} times the perplexity was measured on other text of its kind, {others:.3g} on other kinds"
