@@ -110,9 +110,13 @@ def test_more_than_the_tokens_goes_by_a_method_beside_them(desk: Desk, tmp_path:
     assert desk.refusal("smol", "speed", amount=0.95).param == "amount"
 
 
-def test_a_quality_that_the_method_cannot_keep_is_kept_by_tokens_alone(desk: Desk, tmp_path: Path) -> None:
+def test_a_quality_that_the_method_cannot_keep_is_kept_by_tokens_alone(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert desk.refusal("smol", "speed", keep_quality=1.001).param == "keep_quality"
     _count(desk, tmp_path)
+    assert desk.refusal("smol", "speed", keep_quality=1.001).param == "keep_quality", "other text was measured to lose"
+    monkeypatch.setattr(vocabulary, "measurements", lambda table: ())
     planned = desk.plan("smol", "speed", keep_quality=1.001)
     assert planned.job["method"] == "vocabulary" and planned.job["gates"] == {"max_perplexity_ratio": 1.001}
 

@@ -74,7 +74,7 @@ def plan(context: RequestContext, body: PlanBody, *, until: datetime | None = No
             try:
                 planned = replace(planner, exports=exports, until=until).plan(datasets)
             except (InvalidRequest, UnusableModel) as error:
-                if of_tokens is not None and error.param == "keep_quality":
+                if of_tokens is not None and error.param == "keep_quality" and _is_kept(of_tokens, body):
                     return of_tokens
                 if error.param in _OF_REQUEST and not taken.needs_files:
                     raise
@@ -94,6 +94,12 @@ def plan(context: RequestContext, body: PlanBody, *, until: datetime | None = No
     if first.param in ("sparsity", "parameters.drop_layers"):
         first.param = "amount"
     raise first
+
+
+def _is_kept(of_tokens: Plan, body: PlanBody) -> bool:
+    """Return whether a plan that removes unused tokens is not known to miss the quality that was asked for."""
+    figure = of_tokens.figures.get("perplexity_ratio")
+    return figure is None or body.keep_quality is None or figure.high <= body.keep_quality
 
 
 def _with_more(of_tokens: Plan, further: Plan) -> Plan:

@@ -60,7 +60,7 @@ def tokens_summary(model: str, unused: UnusedTokens, figures: Mapping[FigureName
     """Return a sentence about a job that removes unused tokens alone, and its expected outcome."""
     assert unused.counted is not None
     removed = unused.tokens - unused.counted.kept
-    outcome = f"expect no loss on texts like {unused.text} and {_share(figures['bytes_ratio'].estimate)} of its bytes"
+    outcome = f"expect no loss on text of the other tokens and {_share(figures['bytes_ratio'].estimate)} of its bytes"
     return (
         f"Remove {removed:,} of {unused.tokens:,} tokens from {model}, which {unused.text} does not use, with "
         f"{_share(unused.share)} of the parameters: {outcome}."
