@@ -35,6 +35,7 @@ STARTED = {
     "worker/launch.py": {GIVEN},
     "worker/machine.py": {PYTHON},
     "worker/node.py": {PYTHON},
+    "worker/pace.py": {PYTHON},
     "worker/processes.py": {PYTHON, GIVEN},
     "worker/runner/client.py": {PYTHON},
     "worker/runner/fork_server.py": {PYTHON},

@@ -76,6 +76,9 @@ class SimulatorBackend(DeviceBackend):
             return True
         return CPUBackend(torch.device("cpu")).prefers_bfloat16()
 
+    def prefers_onednn(self) -> bool:
+        return self.kind is not LIKE_CUDA and CPUBackend(torch.device("cpu")).prefers_onednn()
+
     def training(self, mixed_precision: str | None = None) -> Accelerator:
         AcceleratorState._reset_state(reset_partial_state=True)  # one device and arithmetic a process; here several
         accelerator = _OneDevice(cpu=True, mixed_precision=mixed_precision)

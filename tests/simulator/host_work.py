@@ -49,6 +49,7 @@ _COUPLED = "the numbers of coupled channels are found once, and no weight is rea
 _DIRECTIONS = "directions of some tokens behind every layer are more than a block"
 _GRADIENTS = "gradients of some tokens behind every layer are more than a block"
 ON_THE_HOST = {
+    "engine/datasets/counted_tokens.py plain_ids": "tokens of windows are in main memory",
     "engine/datasets/image_set.py TensorImages.batch": "images are prepared in main memory",
     "engine/evaluation/classifier_reload_check.py _difference": _COMPARED,
     "engine/evaluation/reload_check.py largest_logit": _COMPARED,
@@ -56,6 +57,7 @@ ON_THE_HOST = {
     "engine/evaluation/timing.py timed": "onnxruntime is timed on the CPU",
     "engine/exporters/hashed/classifier.py _hashed": "numbers of weights, which a hash of NumPy gives",
     "engine/exporters/gguf/gate.py compare": "llama.cpp predicts in main memory",
+    "engine/models/accelerator.py _onednn_rounds_factors": "the processor is tried once",
     "engine/models/accelerator.py to_main_memory": "tensors are asked where they are",
     "engine/models/classifier.py build_classifier": _READ,
     "engine/models/tensors.py read_tensor": _READ,
