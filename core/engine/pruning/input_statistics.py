@@ -9,7 +9,7 @@ from torch import Tensor
 
 from core.engine.models.precision import bfloat16_matmul
 
-_SQUARED_AT_ONCE = 2**18
+_SQUARED_AT_ONCE = 2**16
 """Number of inputs that are squared at once: their copy fits a processor's cache."""
 
 

@@ -41,7 +41,9 @@ class SparseGPTCost(Cost[SparseGPTParameters]):
         return column_operations(facts.description)
 
     def matrix_bytes(self, parameters: SparseGPTParameters, sparsity: float, inputs: int, sizes: Sequence[int]) -> int:
-        """Return the bytes of L, the identity and L⁻¹, or of U with the stacked layers and their mask.
+        """Return the bytes of L, L⁻¹ and two of its quarters, or of U with the stacked layers and their mask.
+
+        A small L has an identity beside it in place of quarters.
 
         In addition there are the errors of a block of columns, its scores and its mask, and at the end a copy of each
         layer.
@@ -49,7 +51,8 @@ class SparseGPTCost(Cost[SparseGPTParameters]):
         squares, weights = 4 * inputs**2, sum(sizes)
         share = min(1.0, parameters.block_size / inputs)
         block = share * (2 * 4 * weights + (4 + MASK_BYTES) * max(sizes))
-        return max(3 * squares, squares + 5 * weights + round(max(block, 4 * weights)))
+        inversion = min(3 * squares, round(2.5 * squares) + 2**17)
+        return max(inversion, squares + 5 * weights + round(max(block, 4 * weights)))
 
 
 INFO = MethodInfo(
