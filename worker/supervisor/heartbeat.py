@@ -1,6 +1,7 @@
 """Heartbeat of a worker: a thread of its parent process that reports its facts and state until it ends."""
 
 import contextlib
+import math
 import os
 import socket
 import threading
@@ -91,6 +92,7 @@ class Heartbeat:
         sessions = session_factory(self._settings, "worker")
         store = open_own_store(self._settings, sessions)
         wait = min(BEAT_SECONDS, self._settings.worker_fresh_seconds / 3)
+        pace_at = time.monotonic() + wait  # not at once, when jobs may begin
         while not self._ended:
             before, self._shortage = self._shortage, disk_shortage(self._settings)
             self._check_store(store)
@@ -100,18 +102,22 @@ class Heartbeat:
             self._check_drain()
             with contextlib.suppress(SQLAlchemyError), transaction(sessions) as session:
                 self._beat(session, facts)
-            is_first = not self._has_beaten.is_set()
             self._has_beaten.set()
             if self._shortage != before:
                 self._report_shortage(before)
-            if is_first and facts["device"] == CPU.name:
-                self._operations_per_second = operations_per_second(self._settings)
-                self._wake.set()
+            if facts["device"] == CPU.name and time.monotonic() >= pace_at:
+                pace_at = math.inf
+                threading.Thread(target=self._measure_pace, name="pace", daemon=True).start()
             self._wake.wait(wait)
             self._wake.clear()
         with contextlib.suppress(SQLAlchemyError), transaction(sessions) as session:
             queue.remove_worker(session, self._worker_id)
         sessions.kw["bind"].dispose()
+
+    def _measure_pace(self) -> None:
+        """Measure what the processors do, in a process of its own, and report it."""
+        self._operations_per_second = operations_per_second(self._settings)
+        self._wake.set()
 
     def _give_sign_of_life(self) -> None:
         """Touch the worker's file, unless one of its threads has ended: its monitor then restarts the worker."""

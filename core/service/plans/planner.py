@@ -208,8 +208,10 @@ class Planner:
 
     @property
     def _tokens(self) -> int | None:
-        """Return the number of tokens that stay; None where all do."""
-        return None if self.unused is None else self.unused.kept
+        """Return the number of tokens that stay beside a method; None where all do."""
+        if self.unused is None or self.body.keep_quality is not None:  # other text loses more than bands tell
+            return None
+        return self.unused.kept
 
     def _removing_tokens(self, request: ResolvedRequest, chosen: Texts) -> Plan:
         """Return the plan that removes the tokens that the text does not use, and nothing else.
@@ -461,7 +463,7 @@ class Planner:
             choices.append(choice("parameters.budget", budget, "what was measured; others take longer"))
         choices += form_choices(self.model.description, body.goal, form, self.exports)
         if self.unused is not None:
-            choices.append(self.unused.choice())
+            choices.append(self.unused.choice(keeps_quality=body.keep_quality is not None))
         if body.keep_quality is not None and chosen.evaluated_on is not None:
             choices.append(choice("gates.max_perplexity_ratio", body.keep_quality, "the quality that was asked for"))
         return choices

@@ -71,12 +71,15 @@ class UnusedTokens:
         if self.kept is None:
             return f"{used}: the others have {self.share:.1%} of the parameters, too little to be worth it"
         return (
-            f"{used}: {self.share:.0%} smaller at no loss on texts like it, which need no other tokens"
+            f"{used}: {self.share:.0%} smaller at no loss on this text itself"
             f"{_of_other_text()}. Name all texts that matter in datasets, and words in keep"
         )
 
-    def choice(self) -> PlanChoice:
-        """Return the choice of a plan with another method."""
+    def choice(self, *, keeps_quality: bool) -> PlanChoice:
+        """Return the choice of a plan with another method, which may have to keep a quality."""
+        if keeps_quality and self.kept is not None:
+            why = f"{self.reason}. With keep_quality all tokens stay: what other text loses is not within it"
+            return PlanChoice(field="vocabulary", value=None, reason=why)
         return PlanChoice(field="vocabulary", value=None if self.kept is None else {"tokens": AUTO}, reason=self.reason)
 
     def perplexity(self) -> PlanFigure | None:
