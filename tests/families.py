@@ -193,6 +193,7 @@ ROWS: Final = (
     Row("llm-pruner", "structured", _REFITTED, simulator=("llama",)),
     Row("frontier", "structured", simulator=("llama",)),
     Row("expert-drop", "structured", capabilities=("experts",)),
+    Row("vocabulary", "structured", {"amount": 0.5}, capabilities=("rows",)),
     *(_removed(method, **_AS_PUBLISHED) for method in ("random-structured", "l2-structured", "llm-pruner")),
     _removed("bonsai", **_AS_PUBLISHED, masks_per_round=12, round_share=0.15, sequences=4),
     _removed("loraprune", **_AS_PUBLISHED, steps=10, batch_size=2),

@@ -16,8 +16,8 @@ _SHARE = 0.01
 """Share by which a number of bytes or allocations may differ from the stored one; products and loads are exact."""
 _EXACT = ("flops", "loads")
 _OF_FILES = ("read_bytes", "written_bytes")
-_BYTES_OF_THE_SYSTEM = 1024
-"""Bytes by which readings of the system's own files, as of free memory, differ from run to run."""
+_BYTES_OF_THE_SYSTEM = 16384
+"""Bytes by which readings of the system's own files, as of free memory, differ by run and machine."""
 _OF_THE_LIBRARIES = ("read_bytes", "allocations", "peak_bytes")
 """What another release of a library may change; it is compared only with the releases that the figures name."""
 

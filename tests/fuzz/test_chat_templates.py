@@ -16,7 +16,7 @@ NOTHING = {"{{ raise_exception.__globals__ }}", "{{ '{0.__class__}'.format(messa
 @pytest.mark.timeout(300)
 def test_a_hostile_template_is_refused_with_a_reason_and_touches_nothing(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.fuzz.template_opener", str(tmp_path)],
+        [sys.executable, "-B", "-m", "tests.fuzz.template_opener", str(tmp_path)],
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,

@@ -102,7 +102,11 @@ def test_rotary_embeddings_are_scaled_as_llama_3_has_it(cut: Path) -> None:
 def test_a_file_that_misses_its_bound_is_refused_with_what_would_do() -> None:
     for kind, said in (("Q8_0", "at most 0.01 is allowed: leave Q8_0 out and keep F16"), ("F16", "leave gguf out")):
         with pytest.raises(ExportMismatch, match=said):
-            require_agreement(Agreement(kl=0.5, top_1=0.1, perplexity=9.0, predictions=2048), kind, "model.gguf")
+            require_agreement(
+                Agreement(kl=0.5, top_1=0.1, perplexity=9.0, artifact_perplexity=8.0, predictions=2048),
+                kind,
+                "model.gguf",
+            )
 
 
 def test_whatever_ends_llama_cpp_fails_the_export_alone(tmp_path: Path) -> None:
@@ -112,7 +116,9 @@ def test_whatever_ends_llama_cpp_fails_the_export_alone(tmp_path: Path) -> None:
         with pytest.raises(ExportFailed, match=r"does not load model-F16\.gguf"):
             llama_cpp.open(file, 8)
         (child,) = (
-            each for each in psutil.Process().children() if "core.engine.exporters.gguf.llama_cpp" in each.cmdline()
+            each
+            for each in psutil.Process().children()
+            if each.status() != psutil.STATUS_ZOMBIE and "core.engine.exporters.gguf.llama_cpp" in each.cmdline()
         )
         child.kill()
         with pytest.raises(ExportFailed, match="ended with code -9"):

@@ -8,9 +8,9 @@ import pytest
 from core.engine.options.patterns import parse_pattern
 from core.engine.pruning.protocols.classifier import ClassifierMethod, FilterMethod
 from core.engine.pruning.protocols.layerwise import Method
-from core.engine.pruning.protocols.units import BlockUnitMethod, UnitMethod
 from core.engine.removals.experts.options import ExpertOptions
 from core.engine.removals.filters.options import FilterParameters
+from core.engine.removals.run import language_run
 from core.engine.removals.weights.options import LayerSelection
 from core.engine.removals.widths.options import WidthOptions
 from core.methods.engine import build_classifier_method, build_method
@@ -37,7 +37,7 @@ def test_what_it_removes_is_what_its_parameters_and_patterns_are_for(method_id: 
     for removes, kind in kinds.items():
         if info.prunes:
             assert (info.removes == removes) == issubclass(info.parameters, kind)
-    smaller = ("widths", "layers", "experts", "filters")
+    smaller = ("widths", "layers", "experts", "filters", "vocabulary")
     assert (info.patterns == ("structured",)) == (info.removes in smaller)
 
 
@@ -58,7 +58,8 @@ def test_its_classes_are_those_its_tasks_need(method_id: str) -> None:
             assert isinstance(method, Method)
             assert method.statistic.name.lower() == info.reads
         else:
-            assert build_method(method_id, parameters, (BlockUnitMethod, UnitMethod))
+            removal = info.variant(info.patterns[0]).removal
+            assert removal is not None and build_method(method_id, parameters, language_run(removal).protocols)
     if "image-classification" in info.task_families:
         built = build_classifier_method(method_id, parameters)
         assert isinstance(built, ClassifierMethod)

@@ -59,7 +59,7 @@ def test_what_is_not_known_is_said_and_no_figure_of_it_is_shown() -> None:
     assert outcome_figures(nothing, 1000) == [] and expected_quality(nothing) is None
     assert estimates_from(nothing) == "Estimates, not promises. Not known: writing speed: no job was timed."
     both = plan(figures={"seconds": figure(60), "bytes_ratio": figure(0.5, source="account")})
-    assert estimates_from(both) == "Estimates, not promises, by your team's own jobs and what the files will hold."
+    assert estimates_from(both) == "Estimates, not promises, by your team's own jobs and what is counted or computed."
 
 
 def test_quality_is_said_as_a_range_where_its_ends_have_different_words() -> None:

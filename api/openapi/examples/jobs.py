@@ -119,7 +119,12 @@ EXAMPLES: Final[dict[str, Any]] = {
             "forward_tokens": 114688,
             "floating_point_operations": 24_000_000_000_000,
             "warnings": [],
-            "basis": {"jobs": 12, "formula": {**_NEEDS, "seconds": 90.0}, "seconds_deviation": 0.12},
+            "basis": {
+                "jobs": 12,
+                "formula": {**_NEEDS, "seconds": 90.0},
+                "seconds_deviation": 0.12,
+                "seconds_from": "jobs",
+            },
         },
         "artifact": {"parameters": 81430848, "bytes": 269030016},
         "assumed": [],

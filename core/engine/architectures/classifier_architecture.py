@@ -105,6 +105,10 @@ class ClassifierDescription(BaseModel):
         """Return 'uniform', the only layout of classifiers."""
         return "uniform"
 
+    def tables_in(self, dtype: str) -> dict[str, object]:
+        """Return no field: classifiers have no tables of tokens."""
+        return {}
+
     @property
     def has_experts(self) -> bool:
         return False

@@ -61,7 +61,7 @@ def stored_as(description: DescriptionType, dtype: StoredDtype) -> DescriptionTy
 def in_dtype(description: DescriptionType, dtype: str) -> DescriptionType:
     """Return the description of a model with all parameters in a dtype."""
     size = description.parameters * WEIGHT_BYTES[dtype]
-    return description.model_copy(update={"dtype": dtype, "bytes": size})
+    return description.model_copy(update={"dtype": dtype, "bytes": size, **description.tables_in(dtype)})
 
 
 def is_narrowed(description: Description, dtype: StoredDtype) -> bool:

@@ -98,6 +98,10 @@ class ModelDescription(BaseModel):
     def classifier(self) -> NoReturn:
         raise UnsupportedArchitecture(f"{self.architecture} is not an image classifier", param="model")
 
+    def tables_in(self, dtype: str) -> dict[str, list[VocabularyTable]]:
+        """Return the field `vocabulary` with all parameters in a dtype; empty where an earlier version lacks it."""
+        return {} if self.vocabulary is None else {"vocabulary": [each.in_dtype(dtype) for each in self.vocabulary]}
+
     @property
     def has_experts(self) -> bool:
         return self.known_as.experts is not None

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pydantic import BaseModel
 
 from core.engine.architectures.architecture import Architecture
-from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry
+from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES, WEIGHT_DTYPES, TensorEntry
 
 
 class VocabularyTable(BaseModel):
@@ -22,6 +22,10 @@ class VocabularyTable(BaseModel):
     def of_tokens(self, tokens: int) -> "VocabularyTable":
         """Return the table of a model that keeps this number of tokens."""
         return self.model_copy(update={"tokens": min(tokens, self.tokens)})
+
+    def in_dtype(self, dtype: str) -> "VocabularyTable":
+        """Return the table with its parameters in a dtype; numbers stay as they are."""
+        return self.model_copy(update={"bytes": self.parameters * WEIGHT_BYTES[dtype] or self.bytes})
 
 
 def vocabulary_tables(

@@ -85,8 +85,12 @@ def _measured(job: Job, dense_bytes: int) -> list[Alternative]:
                 bytes=size,
                 ratio=size / dense_bytes,
                 basis=f"measured by {job.id}",
+                kl=None,
+                top_1=None,
                 perplexity_ratio=max((each.ratio for each in perplexities if each.ratio is not None), default=None),
                 bits_per_byte_ratio=max((each.ratio for each in bits if each.ratio is not None), default=None),
+                prefill=None,
+                decode=None,
             )
         )
     if dtype == "keep":
@@ -126,4 +130,10 @@ def _file(file: ExportedFile, size: int, dense_bytes: int, job: Job) -> Alternat
         bytes=size,
         ratio=size / dense_bytes,
         basis=f"measured by {job.id}",
+        kl=None,
+        top_1=None,
+        perplexity_ratio=None,
+        bits_per_byte_ratio=None,
+        prefill=None,
+        decode=None,
     )

@@ -154,7 +154,7 @@ def seconds_figure(estimate: Estimate) -> PlanFigure | None:
         return None
     seconds, jobs, deviation = estimate.seconds, estimate.basis.jobs, estimate.basis.seconds_deviation
     if deviation is None:
-        basis = "a formula alone, which no job of this method and queue has corrected yet"
+        basis = "a formula alone, which no job has corrected yet"
         low, high = seconds / _FORMULA_ERROR, seconds * _FORMULA_ERROR
         return PlanFigure(estimate=seconds, low=low, high=high, source="account", count=jobs, basis=basis)
     low, high = seconds_range(seconds, deviation)

@@ -13,7 +13,7 @@ from transformers.integrations.finegrained_fp8 import Fp8Dequantize, _dequantize
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 from bench.architectures.tiny_configs import tiny_model
-from core.engine.architectures.describe import describe_folder
+from core.engine.architectures.describe import describe_folder, in_dtype
 from core.engine.architectures.description import stored_tensors
 from core.engine.architectures.undiscovered import UndiscoveredModel, describe_source
 from core.engine.checkpoints.quantisation import Quantisation, join_quantised
@@ -42,7 +42,7 @@ def test_fp8_is_read_as_transformers_dequantises_it(
     folder = open_model(
         store_as_fp8(make_model(tmp_path / "model", "llama-untied"), block=block, scale_dtype=scale_dtype)
     )
-    assert folder.description == dense.model_copy(update={"dtype": "bfloat16", "bytes": dense.bytes // 2})
+    assert folder.description == in_dtype(dense, "bfloat16")
     theirs = AutoModelForCausalLM.from_pretrained(folder.path).state_dict()
     ours = load_model(folder, _CPU).state_dict()
     assert set(ours) == set(theirs) == set(folder.tensors)
