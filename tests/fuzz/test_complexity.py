@@ -83,7 +83,8 @@ def test_up_to_the_limit_time_grows_as_the_content_does(name: str) -> None:
 def test_a_parser_that_is_quadratic_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def count_names(folder: Path) -> None:
         names = (folder / "body").read_bytes().split(b",")
-        assert not [name for name in names if names.count(name) > 1]
+        for _ in range(4):  # long enough that the noise that is allowed does not hide it on a fast machine
+            assert not [name for name in names if names.count(name) > 1]
 
     parser = Parser(count_names, "body", {"names": lambda size: numbered(size, b"%d")}, 32 * KIB)
     monkeypatch.setitem(PARSERS, "quadratic", parser)
