@@ -21,7 +21,7 @@ from core.engine.architectures.registry import architecture_for
 from core.engine.models.accelerator import ran_out_of_memory
 from core.engine.models.implementations import own_implementations
 from core.engine.models.offloading import offloading
-from core.engine.models.precision import LOGIT_TOLERANCE
+from core.engine.models.precision import LOGIT_TOLERANCE, fast_arithmetic
 from core.engine.models.tensors import load_tensors
 from secateur_wire.errors import ReloadCheckFailed
 
@@ -46,7 +46,7 @@ def reload_check(
     wanted = load_tensors(expected)
     tokens_BT = wanted["tokens"].to(device)
     model, runs_code = _open(artifact, device, dtype, discovered, offload)
-    with _refusals():  # tensors on the disk are only checked now
+    with _refusals(), fast_arithmetic(device):  # tensors on the disk are only checked now; products are the pass's
         logits = model(input_ids=tokens_BT).logits.float().cpu()
     tolerance = LOGIT_TOLERANCE[model.dtype] * largest_logit(wanted["logits"])
     difference = float((logits - wanted["logits"]).abs().max())
