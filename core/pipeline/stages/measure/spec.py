@@ -62,5 +62,5 @@ class MeasureLatency(JobStage):
         otherwise = None if job.search is not None else "Latency was not measured"
         output = job.run_optional(spec, LatencyOutput, otherwise=otherwise)
         job.metrics.latency = None if output is None else output.latency
-        if output is not None:
+        if output is not None and output.generations:
             job.report.generations = output.generations
