@@ -60,7 +60,7 @@ def cut_rows(
 
 
 def require_rows(dense: PreTrainedModel, cut: PreTrainedModel, kept: Sequence[int]) -> None:
-    """Require a cut model's tensors to be the dense one's, but for rows; rows are those of the tokens that stay."""
+    """Require that a cut model has the dense model's tensors, and in tables of tokens the rows of the kept tokens."""
     before, after = dense.state_dict(), cut.state_dict()
     if before.keys() != after.keys():
         raise Unmatched(f"it has other tensors, as {min(before.keys() ^ after.keys())}")

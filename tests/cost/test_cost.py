@@ -19,7 +19,7 @@ _OF_FILES = ("read_bytes", "written_bytes")
 _BYTES_OF_THE_SYSTEM = 16384
 """Bytes by which readings of the system's own files, as of free memory, differ by run and machine."""
 _OF_THE_LIBRARIES = ("read_bytes", "allocations", "peak_bytes")
-"""What another release of a library may change; it is compared only with the releases that the figures name."""
+"""Counts that another release of a library may change; they are compared with the releases of the figures alone."""
 
 
 @pytest.fixture(scope="module")

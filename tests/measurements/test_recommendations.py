@@ -1,4 +1,4 @@
-"""What texts and defaults recommend agrees with the measured tables."""
+"""Recommendations of texts and defaults agree with the measured tables."""
 
 import re
 

@@ -140,7 +140,7 @@ def _answers_page(request: Request, caller: Viewer, state: ApiState, form: Form,
 
 
 def _names(state: ApiState, search: str, choices: list[ModelChoice]) -> set[str]:
-    """Return the names of all models that a search shows, those of the hub too."""
+    """Return the names of all models that a search shows, also from the hub."""
     return {each.name for each in choices} | {each.name for each in state.hub_search.known(search) or ()}
 
 

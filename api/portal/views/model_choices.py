@@ -20,7 +20,7 @@ from secateur_wire.models import Model, ModelSummary
 _MOST_READ = 100
 _MOST_SHOWN = 40
 _LEAST_LIKENESS = 0.4
-"""Of a name to what was searched for: people type the beginning of a long name."""
+"""Likeness of a name to the search text: people type the beginning of a long name."""
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 from typing import Literal, TypeAlias
 
 Shape: TypeAlias = Literal["text", "chat"]
-"""What a model writes itself: running text, or conversations in its own chat template."""
+"""Shape of the text that a model writes itself: running text, or conversations in its own chat template."""
 Answers: TypeAlias = Literal["dataset", "self"]
-"""Whose answers a set of conversations is used with: its own, or those that the model writes."""
+"""Answers with which a set of conversations is used: its own, or those that the model writes."""
 CountedTokens: TypeAlias = Literal["all", "assistant"]
-"""Which tokens of conversations are measured or trained: all of them, or the assistant's alone."""
+"""Tokens of conversations that are measured or trained: all of them, or the assistant's alone."""

@@ -6,7 +6,7 @@ from typing import Final
 from sqlalchemy import ColumnElement, Double, bindparam, case, cast, func, select
 from sqlalchemy.orm import Session, aliased
 
-from core.service.jobs.estimates.corrections import HISTORY, ran_to_its_end
+from core.service.jobs.estimates.corrections import newest_of_method
 from core.service.jobs.tables import AttemptRow, JobEventRow, JobRow
 
 Curve = Sequence[tuple[float, float]]
@@ -26,18 +26,7 @@ def _exports(job: type[JobRow]) -> ColumnElement[bool]:
     return func.coalesce(func.jsonb_array_length(job.body["output"]["exports"]), 0) > 0
 
 
-_NEWEST = (
-    select(AttemptRow.job_id, AttemptRow.attempt, AttemptRow.ended_at, AttemptRow.needs)
-    .where(
-        AttemptRow.queue == bindparam("queue"),
-        AttemptRow.method == bindparam("method"),
-        ran_to_its_end(),
-        AttemptRow.needs.is_not(None),
-    )
-    .order_by(AttemptRow.ended_at.desc())
-    .limit(HISTORY)
-    .subquery()
-)
+_NEWEST = newest_of_method(AttemptRow.job_id, AttemptRow.attempt, AttemptRow.ended_at, AttemptRow.needs)
 _ALIKE = (
     select(_NEWEST.c.job_id, _NEWEST.c.attempt, _NEWEST.c.ended_at)
     .join(JobRow, JobRow.id == _NEWEST.c.job_id)

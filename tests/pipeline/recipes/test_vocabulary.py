@@ -1,4 +1,4 @@
-"""How much goes beside tokens: shares of the whole model, and targets that count the tokens that went."""
+"""Amounts that go beside tokens: shares of the whole model, and targets that count the tokens that went."""
 
 from pathlib import Path
 from typing import Any

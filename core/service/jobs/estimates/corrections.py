@@ -6,9 +6,9 @@ attempts end, so neither a claim nor a correction reads the attempts.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, or_, select, text, update
+from sqlalchemy import ColumnElement, Subquery, and_, bindparam, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from core.service.duties.isolation import is_tried
@@ -61,6 +61,22 @@ def ran_to_its_end() -> ColumnElement[bool]:
     """
     ended = or_(AttemptRow.outcome == "succeeded", AttemptRow.error_code == GateMissed.code)
     return and_(AttemptRow.measured.is_not(None), ended)
+
+
+def newest_of_method(*columns: Any) -> Subquery:
+    """Return these columns of the newest attempts that ran to their end, for the parameters `queue` and `method`."""
+    return (
+        select(*columns)
+        .where(
+            AttemptRow.queue == bindparam("queue"),
+            AttemptRow.method == bindparam("method"),
+            ran_to_its_end(),
+            AttemptRow.needs.is_not(None),
+        )
+        .order_by(AttemptRow.ended_at.desc())
+        .limit(HISTORY)
+        .subquery()
+    )
 
 
 def keep_ratios(session: Session, ended: Iterable[tuple[str, str]]) -> None:

@@ -28,7 +28,7 @@ from core.pipeline.recipes.recipe import Recipe
 from core.service.jobs.admission import needs_by, room_of
 from core.service.jobs.estimates.classifier import ImageCounts, classifier_work
 from core.service.jobs.estimates.compute import compute_cost
-from core.service.jobs.estimates.corrections import FEWEST, HISTORY, ran_to_its_end
+from core.service.jobs.estimates.corrections import FEWEST, HISTORY, newest_of_method, ran_to_its_end
 from core.service.jobs.estimates.resources import FIGURES, ResourceEstimate, classifier_needs, estimate_resources
 from core.service.jobs.estimates.traced_needs import COARSE, AwaitedTrace
 from core.service.jobs.pass_traces import known_peak, traced_pass
@@ -257,17 +257,8 @@ _OF_ANY_METHOD = select(_NEWEST_OF_METHOD.c.formula, _NEWEST_OF_METHOD.c.taken).
     _METHOD_IDS.join(_NEWEST_OF_METHOD, true())
 )
 """The newest attempts of each method of a queue: one look into the index for each of them."""
-_NEWEST = (
-    select(AttemptRow.needs["basis"]["formula"].label("formula"), AttemptRow.measured, AttemptRow.ended_at)
-    .where(
-        AttemptRow.queue == bindparam("queue"),
-        AttemptRow.method == bindparam("method"),
-        ran_to_its_end(),
-        AttemptRow.needs.is_not(None),
-    )
-    .order_by(AttemptRow.ended_at.desc())
-    .limit(HISTORY)
-    .subquery()
+_NEWEST = newest_of_method(
+    AttemptRow.needs["basis"]["formula"].label("formula"), AttemptRow.measured, AttemptRow.ended_at
 )
 _NEAREST_ATTEMPTS = (
     select(_NEWEST.c.formula, _NEWEST.c.measured)
