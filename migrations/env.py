@@ -7,8 +7,8 @@ import core.service.discoveries.tables
 import core.service.duties.tables
 import core.service.jobs.metrics_tables
 import core.service.jobs.tables
-import core.service.plans.tables
 import core.service.publications.tables
+import core.service.questions.tables
 import core.service.registry.tables
 import core.service.retention.tables
 import core.service.samples.tables

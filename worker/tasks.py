@@ -48,7 +48,7 @@ from worker.supervisor.request_taker import RequestTaker
 from worker.supervisor.sample_fetcher import SampleFetcher
 from worker.supervisor.supervisor import Supervisor
 from worker.supervisor.token_counter import TokenCounter
-from worker.supervisor.tracer import PassTracer, Tracer
+from worker.supervisor.tracer import ClassifierTracer, PassTracer
 
 WORKER_ID = new_id("worker")
 """Id that the parent creates and its pool process inherits, so that both act as one worker."""
@@ -199,7 +199,7 @@ class Enter(bootsteps.StartStopStep):  # type: ignore[misc]
             [
                 Discoverer(WORKER_ID, settings),
                 SampleFetcher(WORKER_ID, settings),
-                Tracer(open_store(settings), settings),
+                ClassifierTracer(open_store(settings), settings),
                 PassTracer(open_store(settings), settings),
                 TokenCounter(open_store(settings), settings),
             ]

@@ -52,35 +52,3 @@ CREATE TABLE library_versions (
     seen_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     CONSTRAINT pk_library_versions PRIMARY KEY (queue, transformers_version)
 );
-
-CREATE TABLE pass_traces (
-    id varchar NOT NULL,
-    team_id varchar NOT NULL,
-    model jsonb NOT NULL,
-    traced jsonb NOT NULL,
-    peak_bytes bigint,
-    attempts integer NOT NULL DEFAULT 0,
-    due_at timestamptz,
-    used_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    CONSTRAINT pk_pass_traces PRIMARY KEY (id),
-    CONSTRAINT fk_pass_traces_team_id FOREIGN KEY (team_id) REFERENCES teams (id)
-);
-CREATE INDEX ix_pass_traces_due ON pass_traces (due_at) WHERE due_at IS NOT NULL;
-CREATE INDEX ix_pass_traces_used_at ON pass_traces (used_at);
-
-CREATE TABLE token_counts (
-    id varchar NOT NULL,
-    team_id varchar NOT NULL,
-    model jsonb NOT NULL,
-    vocabulary_size integer NOT NULL,
-    text jsonb NOT NULL,
-    counted jsonb,
-    refusal varchar,
-    attempts integer NOT NULL DEFAULT 0,
-    due_at timestamptz,
-    used_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    CONSTRAINT pk_token_counts PRIMARY KEY (id),
-    CONSTRAINT fk_token_counts_team_id FOREIGN KEY (team_id) REFERENCES teams (id)
-);
-CREATE INDEX ix_token_counts_due ON token_counts (due_at) WHERE due_at IS NOT NULL;
-CREATE INDEX ix_token_counts_used_at ON token_counts (used_at);

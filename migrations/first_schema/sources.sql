@@ -11,15 +11,12 @@ CREATE TABLE models (
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     prefix varchar,
     files jsonb,
-    trace_due_at timestamptz,
-    trace_attempts integer NOT NULL DEFAULT 0,
     CONSTRAINT pk_models PRIMARY KEY (id),
     CONSTRAINT uq_models_team_id_name UNIQUE (team_id, name),
     CONSTRAINT fk_models_team_id FOREIGN KEY (team_id) REFERENCES teams (id),
     CONSTRAINT ck_models_path_or_prefix CHECK ((path IS NULL) <> (prefix IS NULL))
 );
 CREATE INDEX ix_models_team_id_created_at_id ON models (team_id, created_at, id);
-CREATE INDEX ix_models_trace_due ON models (trace_due_at) WHERE trace_due_at IS NOT NULL;
 
 CREATE TABLE datasets (
     id varchar NOT NULL,

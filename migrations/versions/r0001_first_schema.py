@@ -20,6 +20,7 @@ _NOUNS = (
     "triggers",
     "sweeps",
     "discoveries",
+    "questions",
     "samples",
     "duties",
 )

@@ -14,13 +14,15 @@ from core.database import seconds_from_now, transaction
 from core.pipeline.messages import PassAnswer
 from core.service.jobs.admission import needs_of
 from core.service.jobs.estimates.traced_needs import COARSE, take_traced_needs
-from core.service.jobs.pass_traces import MOST_ATTEMPTS, forget_unused_traces
-from core.service.jobs.tables import JobRow, PassTraceRow
+from core.service.jobs.pass_traces import PASS
+from core.service.jobs.tables import JobRow
+from core.service.questions.queue import MOST_ATTEMPTS, forget_unused
+from core.service.questions.tables import QuestionRow
 from core.settings import Settings
 from core.storage import Store
 from secateur_wire.errors import DiscoveryFailed
 from worker.supervisor.secluded_child import ask_child
-from worker.supervisor.tracer import TRACER, PassTracer
+from worker.supervisor.tracer import PassTracer
 
 _GIB = 2**30
 
@@ -38,9 +40,9 @@ def _memory(api: TestClient, body: dict[str, Any]) -> int:
     return peak
 
 
-def _rows(sessions: sessionmaker[Session]) -> list[PassTraceRow]:
+def _rows(sessions: sessionmaker[Session]) -> list[QuestionRow]:
     with transaction(sessions) as session:
-        return list(session.scalars(select(PassTraceRow)))
+        return list(session.scalars(select(QuestionRow)))
 
 
 def test_the_second_estimate_of_a_pass_is_by_its_trace(
@@ -50,11 +52,13 @@ def test_the_second_estimate_of_a_pass_is_by_its_trace(
     rough = _memory(api, job_body)
     assert _memory(api, job_body) == rough, "nobody has traced it yet"
     (row,) = _rows(sessions)
-    assert row.due_at is not None and row.traced["method"] == job_body["method"] and row.traced["device"] == "cpu"
+    assert row.due_at is not None and row.kind == PASS.name
+    traced = PASS.question.model_validate(row.question).traced
+    assert traced.method == job_body["method"] and traced.device == "cpu"
     tracer = PassTracer(store, settings, command=_saying(tmp_path, PassAnswer(peak_bytes=8 * _GIB)))
     assert tracer.take_next(sessions) and not tracer.take_next(sessions)
     (row,) = _rows(sessions)
-    assert row.due_at is None and row.peak_bytes == 8 * _GIB
+    assert row.due_at is None and row.answer == {"peak_bytes": 8 * _GIB, "error": None}
     assert _memory(api, job_body) > 8 * _GIB > rough
     assert _memory(api, job_body | {"sparsity": 0.25}) < 8 * _GIB, "another pass has a trace of its own"
 
@@ -65,7 +69,7 @@ def test_a_job_that_waits_gets_the_needs_of_a_trace_that_comes(
 ) -> None:  # fmt: skip
     other = api.post("/v1/jobs", json=job_body | {"sparsity": 0.25}).raise_for_status().json()
     with transaction(sessions) as session:
-        session.execute(update(PassTraceRow).values(due_at=None))
+        session.execute(update(QuestionRow).values(due_at=None))
     waiting = api.post("/v1/jobs", json=job_body).raise_for_status().json()
     assert waiting["warnings"] == [COARSE]
 
@@ -92,7 +96,7 @@ def test_a_trace_that_fails_is_tried_again_and_left_in_the_end(
     tracer = PassTracer(store, settings, command=_saying(tmp_path, PassAnswer(error="ValueNeeded: a sort")))
     for attempt in range(1, MOST_ATTEMPTS + 1):
         with transaction(sessions) as session:
-            session.execute(update(PassTraceRow).values(due_at=func.clock_timestamp()))
+            session.execute(update(QuestionRow).values(due_at=func.clock_timestamp()))
         assert tracer.take_next(sessions) and _rows(sessions)[0].attempts == attempt
         assert not tracer.take_next(sessions), "not at once"
     assert _rows(sessions)[0].due_at is None
@@ -104,9 +108,9 @@ def test_traces_that_no_estimate_uses_are_forgotten(
 ) -> None:
     _memory(api, job_body)
     with transaction(sessions) as session:
-        assert forget_unused_traces(session) == 0
-        session.execute(update(PassTraceRow).values(used_at=seconds_from_now(-100 * 86400)))
-        assert forget_unused_traces(session) == 1
+        assert forget_unused(session) == 0
+        session.execute(update(QuestionRow).values(used_at=seconds_from_now(-100 * 86400)))
+        assert forget_unused(session) == 1
 
 
 @pytest.mark.nightly
@@ -114,8 +118,8 @@ def test_the_child_traces_the_pass_itself(
     api: TestClient, sessions: sessionmaker[Session], settings: Settings, store: Store, job_body: dict[str, Any]
 ) -> None:
     rough = _memory(api, job_body)
-    assert PassTracer(store, settings, command=TRACER).take_next(sessions)
-    peak = _rows(sessions)[0].peak_bytes
+    assert PassTracer(store, settings).take_next(sessions)
+    peak = PASS.answer.model_validate(_rows(sessions)[0].answer).peak_bytes
     assert peak is not None and 0 < peak < rough
 
 

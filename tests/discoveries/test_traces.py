@@ -15,12 +15,13 @@ from core.engine.architectures.classifier_passes import TraceAnswer, TraceQuesti
 from core.engine.models.classifier import open_classifier
 from core.engine.pruning.classifier_trace import trace_classifier
 from core.pipeline.stages.trace import answer
+from core.service.questions.queue import MOST_ATTEMPTS
+from core.service.questions.tables import QuestionRow
 from core.service.registry.tables import ModelRow
-from core.service.registry.traces import MOST_ATTEMPTS
 from core.settings import Settings
 from core.storage import Store
 from tests.engine.classifier_folders import make_classifier
-from worker.supervisor.tracer import TRACER, Tracer
+from worker.supervisor.tracer import ClassifierTracer
 
 _JOB = {"method": "magnitude", "sparsity": 0.5, "evaluation": {"datasets": []}}
 
@@ -39,6 +40,11 @@ def _row(sessions: sessionmaker[Session]) -> ModelRow:
         return session.scalars(select(ModelRow).where(ModelRow.name == "lenet")).one()
 
 
+def _question(sessions: sessionmaker[Session]) -> QuestionRow:
+    with transaction(sessions) as session:
+        return session.scalars(select(QuestionRow)).one()
+
+
 def _estimate(api: TestClient) -> dict[str, Any]:
     answer = api.post("/v1/models/inspect", json={"model": "lenet", **_JOB}).raise_for_status().json()
     estimate: dict[str, Any] = answer["estimate"]
@@ -49,7 +55,7 @@ def _estimate(api: TestClient) -> dict[str, Any]:
 def command(request: pytest.FixtureRequest, classifier: Path, tmp_path: Path) -> Sequence[str]:
     """The child's command; that of one that says what was traced here, which loads no libraries."""
     if request.param == "child":
-        return TRACER
+        return sys.executable, "-m", ClassifierTracer.module
     passes = trace_classifier(open_classifier(classifier), (1, 28, 28))
     answer = tmp_path / "answer.json"
     answer.write_text(TraceAnswer(passes=passes).model_dump_json())
@@ -62,12 +68,12 @@ def test_a_registered_classifier_is_traced_and_its_jobs_estimated_by_that(
 ) -> None:  # fmt: skip
     _register(api, classifier)
     rough, row = _estimate(api), _row(sessions)
-    assert row.trace_due_at is not None and "passes" not in row.description
-    tracer = Tracer(store, settings, command=command)
+    assert _question(sessions).due_at is not None and "passes" not in row.description
+    tracer = ClassifierTracer(store, settings, command=command)
     assert tracer.take_next(sessions) and not tracer.take_next(sessions)
-    row = _row(sessions)
-    assert row.trace_due_at is None and row.trace_attempts == 1
-    passes = row.description["passes"]
+    asked = _question(sessions)
+    assert asked.due_at is None and asked.attempts == 1
+    passes = _row(sessions).description["passes"]
     assert passes["image_shape"] == [1, 28, 28] and passes["operations"] == 4_581_000
     traced = _estimate(api)
     assert traced["floating_point_operations"] == 200 * 4_581_000 < rough["floating_point_operations"]
@@ -89,11 +95,11 @@ def test_a_trace_that_fails_is_tried_again_and_left_in_the_end(
 ) -> None:
     _register(api, classifier)
     rough = _estimate(api)
-    tracer = Tracer(store, settings, command=[sys.executable, "-c", "print('a net, I think')"])
+    tracer = ClassifierTracer(store, settings, command=[sys.executable, "-c", "print('a net, I think')"])
     for attempt in range(1, MOST_ATTEMPTS + 1):
         with transaction(sessions) as session:
-            session.execute(update(ModelRow).values(trace_due_at=func.clock_timestamp()))
-        assert tracer.take_next(sessions) and _row(sessions).trace_attempts == attempt
+            session.execute(update(QuestionRow).values(due_at=func.clock_timestamp()))
+        assert tracer.take_next(sessions) and _question(sessions).attempts == attempt
         assert not tracer.take_next(sessions), "not at once"
-    assert _row(sessions).trace_due_at is None
+    assert _question(sessions).due_at is None
     assert _estimate(api) == rough

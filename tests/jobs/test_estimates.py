@@ -16,7 +16,8 @@ from core.service.jobs.inspection import inspect
 from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.job import resolve_job
 from core.service.jobs.schemas import InspectBody, JobBody
-from core.service.jobs.tables import AttemptRow, JobRow, PassTraceRow, WorkerRow
+from core.service.jobs.tables import AttemptRow, JobRow, WorkerRow
+from core.service.questions.tables import QuestionRow
 from core.settings import Settings
 from core.storage import Store
 from secateur_wire.errors import DoesNotFit
@@ -145,7 +146,7 @@ def test_what_no_worker_can_hold_is_refused_with_the_figures(
     for call in ("/v1/models/inspect", "/v1/jobs"):
         assert api.post(call, json=job_body).is_success, "no trace has told yet what the job holds"
     with transaction(sessions) as session:
-        session.execute(update(PassTraceRow).values(peak_bytes=1))
+        session.execute(update(QuestionRow).values(answer={"peak_bytes": 1}))
         _worker(session, memory=None, disk=1000)
     for call in ("/v1/jobs", "/v1/models/inspect"):
         answer = api.post(call, json=job_body)
@@ -175,7 +176,7 @@ def test_device_memory_counts_on_queues_of_gpus(
         _worker(session, memory=64 * _GIB, device_memory=100 * 2**20)
         estimate = _estimate(session, team, job_body, store, settings)
         assert estimate.peak_device_memory_bytes is not None
-        session.execute(update(PassTraceRow).values(peak_bytes=1))
+        session.execute(update(QuestionRow).values(answer={"peak_bytes": 1}))
         context = RequestContext(session, team, store, settings)
         with pytest.raises(DoesNotFit, match=r"device memory, NVIDIA L4 has 104\.9 MB"):
             estimate_that_fits(session, team, resolve_job(context, JobBody.model_validate(job_body)), settings)

@@ -13,8 +13,9 @@ from core.measurements.measurement import Measurement
 from core.pipeline.messages import CountAnswer, CountedTokens, CountQuestion, TextSource
 from core.pipeline.stages.count_tokens import answer
 from core.service.plans import vocabulary
-from core.service.plans.tables import TokenCountRow
-from core.service.plans.token_counts import MOST_ATTEMPTS, forget_unused_counts
+from core.service.plans.token_counts import COUNT
+from core.service.questions.queue import MOST_ATTEMPTS, forget_unused
+from core.service.questions.tables import QuestionRow
 from core.settings import Settings
 from core.storage import Store
 from secateur_wire.plans import Plan, PlanChoice
@@ -22,7 +23,7 @@ from tests.plans.models import add_set
 from tests.plans.test_plans import MODELS, Desk
 from tests.runner.test_vocabulary import TOKENS, write_text, write_trained
 from worker.supervisor.secluded_child import ask_child
-from worker.supervisor.token_counter import COUNTER, TokenCounter
+from worker.supervisor.token_counter import TokenCounter
 
 WORDS, ROW = 49152, 576
 AUTO = {"tokens": "auto"}
@@ -53,9 +54,9 @@ def _count(desk: Desk, place: Path, said: CountAnswer = CountAnswer(counted=USED
     assert _counter(desk, place, said).take_next(desk.sessions)
 
 
-def _rows(desk: Desk) -> list[TokenCountRow]:
+def _rows(desk: Desk) -> list[QuestionRow]:
     with transaction(desk.sessions) as session:
-        return list(session.scalars(select(TokenCountRow)))
+        return list(session.scalars(select(QuestionRow).where(QuestionRow.kind == COUNT.name)))
 
 
 def _choice(planned: Plan, field: str) -> PlanChoice:
@@ -68,10 +69,12 @@ def test_a_plan_has_the_tokens_counted_and_gives_a_bound_meanwhile(desk: Desk, t
     assert planned.job["method"] == "frontier" and "vocabulary" not in planned.job and told.value is None
     assert "counts the tokens of my-calibration" in told.reason and "have 21% of the parameters" in told.reason
     (row,) = _rows(desk)
-    assert row.due_at is not None and row.text["name"] == "my-calibration" and row.vocabulary_size == WORDS
+    assert row.due_at is not None and row.kind == COUNT.name
+    asked = COUNT.question.model_validate(row.question)
+    assert asked.text.name == "my-calibration" and asked.vocabulary_size == WORDS
     counter = _counter(desk, tmp_path, CountAnswer(counted=USED))
     assert counter.take_next(desk.sessions) and not counter.take_next(desk.sessions)
-    assert CountedTokens.model_validate(_rows(desk)[0].counted) == USED and _rows(desk)[0].due_at is None
+    assert COUNT.answer.model_validate(_rows(desk)[0].answer).counted == USED and _rows(desk)[0].due_at is None
     assert desk.plan("smol", "speed").job["method"] == "vocabulary"
 
 
@@ -129,7 +132,7 @@ def test_tokens_that_are_worth_little_or_cannot_go_stay(desk: Desk, tmp_path: Pa
     assert _choice(planned, "vocabulary").reason == "no tokens can go: its tokenizer has code of its own"
     with transaction(desk.sessions) as session:
         few = USED.model_copy(update={"kept": WORDS - 6400})
-        session.execute(update(TokenCountRow).values(refusal=None, counted=few.model_dump(mode="json")))
+        session.execute(update(QuestionRow).values(answer=CountAnswer(counted=few).model_dump(mode="json")))
     planned = desk.plan("smol", "speed")
     assert "vocabulary" not in planned.job and "too little" in _choice(planned, "vocabulary").reason
     assert all(each.field != "vocabulary" for each in desk.plan("large", "speed").choices), "4 % of its parameters"
@@ -173,13 +176,15 @@ def test_a_count_that_fails_is_tried_again_and_unused_ones_are_forgotten(desk: D
     counter = TokenCounter(desk.store, desk.settings, command=(sys.executable, "-c", "raise SystemExit(1)"))
     for attempt in range(1, MOST_ATTEMPTS + 1):
         with transaction(desk.sessions) as session:
-            session.execute(update(TokenCountRow).values(due_at=func.clock_timestamp()))
+            session.execute(update(QuestionRow).values(due_at=func.clock_timestamp()))
         assert counter.take_next(desk.sessions) and _rows(desk)[0].attempts == attempt
     assert _rows(desk)[0].due_at is None and desk.plan("smol", "speed").job["method"] == "frontier"
     with transaction(desk.sessions) as session:
-        assert forget_unused_counts(session) == 0
-        session.execute(update(TokenCountRow).values(used_at=seconds_from_now(-100 * 86400)))
-        assert forget_unused_counts(session) == 1
+        assert forget_unused(session) == 0
+        session.execute(
+            update(QuestionRow).where(QuestionRow.kind == COUNT.name).values(used_at=seconds_from_now(-100 * 86400))
+        )
+        assert forget_unused(session) == 1
 
 
 def test_counts_are_kept_by_the_contents_of_texts(desk: Desk, tmp_path: Path) -> None:
@@ -197,7 +202,13 @@ def test_the_child_counts_as_a_job_chooses(tmp_path: Path, settings: Settings) -
     question = CountQuestion(folder=folder, vocabulary_size=TOKENS, text=text)
     here = answer(question)
     assert here.counted is not None and here.counted.used < here.counted.kept < TOKENS
-    asked = ask_child(COUNTER, question.model_dump_json(), name="tokens", settings=settings, on_wait=lambda: None)
+    asked = ask_child(
+        (sys.executable, "-m", TokenCounter.module),
+        question.model_dump_json(),
+        name="tokens",
+        settings=settings,
+        on_wait=lambda: None,
+    )
     assert CountAnswer.model_validate_json(asked) == here
     (folder / "tokenizer.json").unlink()
     assert "tokenizer.json" in (answer(question).refusal or "")

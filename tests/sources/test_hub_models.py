@@ -15,7 +15,8 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.pipeline.messages import PassQuestion
-from core.service.jobs.tables import JobRow, PassTraceRow
+from core.service.jobs.tables import JobRow
+from core.service.questions.tables import QuestionRow
 from core.service.sources.hub_tables import HubRevisionRow
 from core.settings import Settings
 from core.storage import Store
@@ -85,7 +86,7 @@ def test_a_pass_over_it_is_traced_by_its_headers_alone(
     script = "import sys; open(sys.argv[1], 'w').write(sys.stdin.read()); print('{\"peak_bytes\": 5}')"
     assert PassTracer(store, settings, command=[sys.executable, "-c", script, str(asked)]).take_next(sessions)
     with transaction(sessions) as session:
-        assert session.scalars(select(PassTraceRow.peak_bytes)).one() == 5
+        assert session.scalars(select(QuestionRow.answer)).one() == {"peak_bytes": 5, "error": None}
     question = PassQuestion.model_validate_json(asked.read_text())
     header = json.loads(weights[8 : 8 + int.from_bytes(weights[:8], "little")])
     assert question.tensors.keys() == header.keys() - {"__metadata__"}

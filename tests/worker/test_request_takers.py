@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.service.discoveries.tables import DiscoveryRow
-from core.service.registry.tables import ModelRow
-from core.service.registry.traces import claim_trace
+from core.service.jobs.pass_traces import PASS
+from core.service.questions.queue import claim
+from core.service.questions.tables import QuestionRow
 from core.settings import Settings
 from tests.model_folders import write_alien
 from tests.worker.conftest import eventually
@@ -110,15 +111,20 @@ def test_a_discovery_that_cannot_be_read_does_not_hide_those_behind_it(
         assert (second.state, second.attempts) == ("waiting", 1)
 
 
-def test_a_trace_whose_files_cannot_be_read_does_not_hide_those_behind_it(
-    model: str, sessions: sessionmaker[Session]
+def test_a_question_that_cannot_be_read_does_not_hide_those_behind_it(
+    sessions: sessionmaker[Session], team: str
 ) -> None:
     with transaction(sessions) as session:
-        session.execute(update(ModelRow).values(files=[{"no": "path"}], trace_due_at=func.clock_timestamp()))
-    with transaction(sessions) as session:
-        assert claim_trace(session, lease_seconds=60) is None
-    with transaction(sessions) as session:
-        assert session.scalars(select(ModelRow.trace_due_at)).one() is None
+        for name in ("first", "second"):
+            values = {"kind": PASS.name, "team_id": team, "question": {"no": "model"}, "due_at": func.clock_timestamp()}
+            session.add(QuestionRow(id=name, **values))
+            session.flush()
+    for left in (1, 0):
+        with transaction(sessions) as session:
+            assert claim(session, PASS, lease_seconds=60) is None
+        with transaction(sessions) as session:
+            due = select(func.count()).where(QuestionRow.due_at.is_not(None))
+            assert session.scalar(due) == left
 
 
 def test_a_look_that_raises_is_not_the_last_one(settings: Settings) -> None:

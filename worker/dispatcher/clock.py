@@ -37,13 +37,12 @@ from core.service.jobs.fleet import DUTY as TOTALS
 from core.service.jobs.fleet import count_ended_attempts, leave_out, uncounted_attempts
 from core.service.jobs.hints import Hints, hint_or_note
 from core.service.jobs.idempotency import expire_idempotency_keys
-from core.service.jobs.pass_traces import forget_unused_traces
 from core.service.jobs.resolution.hub_lookup import HubLookup
 from core.service.jobs.schemas import Job
 from core.service.jobs.undiscovered import DUTY as AWAITING
 from core.service.jobs.undiscovered import resolve_awaiting
-from core.service.plans.token_counts import forget_unused_counts
 from core.service.publications.run import publish_waiting
+from core.service.questions.queue import forget_unused
 from core.service.retention.orphans import sweep_orphans
 from core.service.retention.service import DUTY as RETENTION
 from core.service.retention.service import apply_retention
@@ -222,8 +221,7 @@ def make_duties(sessions: sessionmaker[Session], settings: Settings) -> Sequence
         Duty(AWAITING, 2.0, resolve),
         Duty("old hub revisions", 600.0, forget_revisions),
         Duty("old discoveries", 600.0, _in_transaction(lambda s: forget_old(s, settings.discovery_keep_days))),
-        Duty("old traces", 600.0, _in_transaction(forget_unused_traces)),
-        Duty("old token counts", 600.0, _in_transaction(forget_unused_counts)),
+        Duty("old questions", 600.0, _in_transaction(forget_unused)),
         Duty(SWEEPS, 1.5, advance),
         Duty(TRIGGERS, 2.0, fire),
         Duty("old firings", 60.0, _in_transaction(lambda s: remove_old_firings(s, settings.trigger_history_days))),

@@ -1,104 +1,45 @@
-"""A worker's counts of tokens: a thread of its parent process has a secluded child count the tokens of texts.
+"""A worker's counts of tokens: the child gets the tokenizer's files and a text, and counts the tokens of the text."""
 
-It does so beside whatever job the worker has, one at a time. The child gets the tokenizer's files and the text.
-"""
-
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Final
 
-import structlog
-from pydantic import ValidationError
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.database import transaction
 from core.pipeline.messages import CountAnswer, CountQuestion, TextSource
-from core.service.plans.token_counts import (
-    ClaimedCount,
-    RegisteredText,
-    claim_count,
-    keep_count,
-    keep_refusal,
-    naming_files,
-    put_off_count,
-    release_count,
-)
-from core.service.sources.references import FileText, FolderModel, StoredModel
-from core.settings import Settings
-from core.storage import Store
-from secateur_wire.errors import DiscoveryFailed, SecateurError
-from worker.supervisor.request_taker import RequestTaker
-from worker.supervisor.secluded_child import ask_child
-from worker.supervisor.small_files import read_from_hub, read_from_store
-
-COUNTER: Final[tuple[str, ...]] = (sys.executable, "-m", "core.pipeline.stages.count_tokens")
-_MORE_SECONDS: Final = 600.0
-"""Seconds beside the child's own after which a count is another worker's: the text is copied from the store first."""
-
-logger = structlog.get_logger()
+from core.service.plans.token_counts import COUNT, RegisteredText, TokenCountQuestion, naming_files
+from core.service.questions.queue import ClaimedQuestion
+from core.service.sources.references import FileText, FolderModel
+from worker.supervisor.question_taker import QuestionTaker
+from worker.supervisor.small_files import read_model
 
 
-class TokenCounter(RequestTaker[ClaimedCount]):
+class TokenCounter(QuestionTaker[TokenCountQuestion, CountAnswer]):
     """Thread that counts tokens, one text at a time, once it is started."""
 
-    foreseen = (SecateurError, OSError)
+    kind = COUNT
+    module = "core.pipeline.stages.count_tokens"
 
-    def __init__(self, store: Store, settings: Settings, *, command: Sequence[str] = COUNTER) -> None:
-        super().__init__("token-counter", settings, settings.discovery_poll_seconds)
-        self._store = store
-        self._command = command
+    def facts(self, claimed: ClaimedQuestion[TokenCountQuestion]) -> Mapping[str, str]:
+        return {"model": claimed.question.model.name, "text": claimed.question.text.name}
 
-    def claim(self, session: Session) -> ClaimedCount | None:
-        return claim_count(session, lease_seconds=self._settings.pass_trace_seconds + _MORE_SECONDS)
+    def ask(
+        self, sessions: sessionmaker[Session], claimed: ClaimedQuestion[TokenCountQuestion], temporary: Path
+    ) -> tuple[CountQuestion, int]:
+        question = CountQuestion(
+            folder=self._folder(sessions, claimed, temporary),
+            vocabulary_size=claimed.question.vocabulary_size,
+            text=self._text(claimed.question.text, temporary),
+        )
+        return question, 0
 
-    def facts(self, claimed: ClaimedCount) -> Mapping[str, str]:
-        return {"model": claimed.model.name, "text": claimed.text.name}
-
-    def release(self, session: Session, claimed: ClaimedCount) -> None:
-        release_count(session, claimed)
-
-    def fulfil(self, sessions: sessionmaker[Session], claimed: ClaimedCount, on_wait: Callable[[], None]) -> None:
-        with TemporaryDirectory(prefix="secateur-tokens-") as temporary:
-            question = CountQuestion(
-                folder=self._folder(sessions, claimed, Path(temporary)),
-                vocabulary_size=claimed.vocabulary_size,
-                text=self._text(claimed.text, Path(temporary)),
-            )
-            text = ask_child(
-                self._command,
-                question.model_dump_json(),
-                name="tokens",
-                settings=self._settings,
-                on_wait=on_wait,
-                seconds=self._settings.pass_trace_seconds,
-            )
-        try:
-            answered = CountAnswer.model_validate_json(text)
-        except ValidationError as error:
-            raise DiscoveryFailed("the child's answer is no count of tokens") from error
-        with transaction(sessions) as session:
-            if answered.counted is None:
-                keep_refusal(session, claimed, answered.refusal or "the child process gave no reason")
-            else:
-                keep_count(session, claimed, answered.counted)
-        logger.info("tokens counted")
-
-    def fail(self, session: Session, claimed: ClaimedCount, error: Exception) -> None:
-        """Put the count off: nobody waits for it, and plans do without."""
-        put_off_count(session, claimed)
-        logger.info("tokens not counted", attempt=claimed.attempt, reason=f"{type(error).__name__}: {error}"[:300])
-
-    def _folder(self, sessions: sessionmaker[Session], claimed: ClaimedCount, temporary: Path) -> Path:
+    def _folder(
+        self, sessions: sessionmaker[Session], claimed: ClaimedQuestion[TokenCountQuestion], temporary: Path
+    ) -> Path:
         """Return a folder with the files that name tokens; raises what the store and the hub do."""
-        model = claimed.model
+        model = claimed.question.model
         if isinstance(model, FolderModel):
             return model.path
-        if isinstance(model, StoredModel):
-            read = read_from_store(self._store, model.prefix)
-        else:
-            read = read_from_hub(sessions, claimed.team_id, model, self._settings)
+        read = read_model(sessions, self._store, claimed.team_id, model, self._settings)
         folder = temporary / "model"
         for file in naming_files(model.files):
             target = folder / file.path

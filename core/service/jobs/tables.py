@@ -207,29 +207,6 @@ class PeakRatioRow(Base):
     disk: Mapped[float | None] = mapped_column(Double)
 
 
-class PassTraceRow(Base):
-    """A trace of the pass over a language model's blocks. `id` is a hash of the model's shapes and the traced method.
-
-    A worker makes the trace at `due_at`; the row counts its tries. `peak_bytes` is the result. `model` is the reference
-    of the model of the first request, and `team_id` its team. `used_at` is updated about once a day.
-    """
-
-    __tablename__ = "pass_traces"
-    __table_args__ = (
-        Index("ix_pass_traces_due", "due_at", postgresql_where=text("due_at IS NOT NULL")),
-        Index(None, "used_at"),
-    )
-
-    id: Mapped[str] = mapped_column(primary_key=True)
-    team_id: Mapped[str] = mapped_column(ForeignKey("teams.id"))
-    model: Mapped[dict[str, Any]]
-    traced: Mapped[dict[str, Any]]
-    peak_bytes: Mapped[int | None] = mapped_column(BigInteger)
-    attempts: Mapped[int] = mapped_column(server_default=text("0"))
-    due_at: Mapped[datetime | None]
-    used_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
-
-
 class JobEventRow(Base):
     """One event. Its number is taken from the job's locked row, so events become visible in order."""
 

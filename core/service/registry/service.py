@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import cache, partial
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Select, bindparam, func, select
+from sqlalchemy import ColumnElement, Select, bindparam, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -19,6 +19,7 @@ from core.pagination import Listing, read_page
 from core.service.discoveries.requests import ask_if_possible, known_facts
 from core.service.registry.schemas import DatasetBody, ModelBody
 from core.service.registry.tables import DatasetRow, ModelRow
+from core.service.registry.traces import ask_for_trace
 from core.service.sources.folders import allowed_path, content_hash, dataset_hash
 from core.service.teams import audit
 from core.service.teams.principal import Actor, team_of
@@ -95,15 +96,15 @@ def image_facts(described: ImagesDescription, format_name: str, image_field: str
 
 
 def add_model(session: Session, caller: Actor, values: dict[str, Any]) -> tuple[ModelRow, bool]:
-    """Give a model its name, unless it has it already; schedule the trace where models of its task are traced.
+    """Give a model its name, unless it has it already; ask for its trace where models of its task are traced.
 
     Raises Conflict where the name belongs to another model.
     """
-    task = MODEL_TASKS.get(task_of(values["description"]))
-    if task is not None and task.is_traced:
-        values = values | {"trace_due_at": func.clock_timestamp()}
     row, is_new = _add(session, ModelRow, caller, values)
     require_same_model(row, values["revision"])
+    task = MODEL_TASKS.get(task_of(values["description"]))
+    if is_new and task is not None and task.is_traced:
+        ask_for_trace(session, row)
     return row, is_new
 
 

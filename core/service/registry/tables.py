@@ -25,7 +25,7 @@ class ModelRow(Base):
     """A model: a folder of this machine (`path`), or uploaded files in the store (`prefix` and `files`).
 
     `revision` is its content hash, `description` a `ModelDescription`; `files` has the path, bytes and sha256 of each
-    file. A worker traces a classifier at `trace_due_at`; the row counts the tries.
+    file.
     """
 
     __tablename__ = "models"
@@ -33,7 +33,6 @@ class ModelRow(Base):
         UniqueConstraint("team_id", "name"),
         Index(None, "team_id", "created_at", "id"),
         CheckConstraint("(path IS NULL) <> (prefix IS NULL)", name="path_or_prefix"),
-        Index("ix_models_trace_due", "trace_due_at", postgresql_where=text("trace_due_at IS NOT NULL")),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -45,8 +44,6 @@ class ModelRow(Base):
     source: Mapped[str]
     revision: Mapped[str]
     description: Mapped[dict[str, Any]]
-    trace_due_at: Mapped[datetime | None]
-    trace_attempts: Mapped[int] = mapped_column(server_default=text("0"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
 

@@ -17,8 +17,9 @@ from core.pipeline.messages import TracedPass
 from core.service.duties.isolation import is_tried
 from core.service.jobs.admission import Room, needs_columns
 from core.service.jobs.estimates.resources import ResourceEstimate, pass_needs
-from core.service.jobs.pass_traces import pass_trace_id
-from core.service.jobs.tables import JOB_IS_UNTRACED, JobRow, PassTraceRow
+from core.service.jobs.pass_traces import PASS, pass_trace_id
+from core.service.jobs.tables import JOB_IS_UNTRACED, JobRow
+from core.service.questions.tables import QuestionRow
 from secateur_wire.errors import SecateurError
 from secateur_wire.jobs import Estimate
 
@@ -27,9 +28,9 @@ COARSE = "memory: a coarse bound until a worker has traced this pass; no job is 
 """Warning of an estimate whose memory is not known well."""
 _BATCH = 500
 _TRACED = (
-    select(JobRow, PassTraceRow.traced["device"].astext, PassTraceRow.peak_bytes)
-    .join(PassTraceRow, PassTraceRow.id == JobRow.awaits_trace)
-    .where(text(JOB_IS_UNTRACED), PassTraceRow.peak_bytes.is_not(None), is_tried(DUTY, JobRow.id))
+    select(JobRow, QuestionRow.question, QuestionRow.answer)
+    .join(QuestionRow, QuestionRow.id == JobRow.awaits_trace)
+    .where(text(JOB_IS_UNTRACED), QuestionRow.answer.is_not(None), is_tried(DUTY, JobRow.id))
     .limit(_BATCH)
 )
 
@@ -59,8 +60,10 @@ def take_traced_needs(session: Session, only: str | None = None) -> int:
     """
     query = _TRACED if only is None else _TRACED.where(JobRow.id == only)
     rows = session.execute(query.with_for_update(of=JobRow, skip_locked=True, key_share=True)).all()
-    for job, device, peak_bytes in rows:
-        kind = device_kind(device)
+    for job, question, answer in rows:
+        kind = device_kind(PASS.question.model_validate(question).traced.device)
+        peak_bytes = PASS.answer.model_validate(answer).peak_bytes
+        assert peak_bytes is not None, "an answer without it is a failed attempt"
         figure = _figure_of(kind)
         estimate = Estimate.model_validate(job.estimate)
         needed = max(job.needs_without_pass, pass_needs(kind, peak_bytes))
