@@ -269,7 +269,7 @@ def migrations() -> "Config":
 def migrate(settings: Settings) -> None:
     """Migrate the database to the newest schema; several processes may call this at once.
 
-    Raises ValueError for a schema from before the first release.
+    Raises ValueError for a schema from before the first release, and for one that an unreleased version made.
     """
     import alembic.command  # slow to load, and only needed here
 
@@ -285,6 +285,7 @@ def migrate(settings: Settings) -> None:
                 config = migrations()
                 config.attributes["connection"] = connection
                 alembic.command.upgrade(config, "head")
+                _require_columns(connection)
                 connection.commit()
             finally:
                 if not connection.invalidated:  # otherwise the lock ended with the connection
@@ -311,6 +312,23 @@ def has_schema(settings: Settings) -> bool:
         engine.dispose()
     older = {script.revision for script in scripts.walk_revisions()} - {scripts.get_current_head()}
     return revision is not None and revision not in older
+
+
+def _require_columns(connection: Connection) -> None:
+    """Require the tables and columns that the code declares, which the migrations have imported.
+
+    Raises ValueError where one is missing: the schema of a release changes until it is out.
+    """
+    query = "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = current_schema()"
+    present = {(table, column) for table, column in connection.exec_driver_sql(query)}
+    declared = {(table.name, column.name) for table in Base.metadata.tables.values() for column in table.columns}
+    if missing := sorted(declared - present):
+        raise ValueError(
+            f"the database has no column {'.'.join(missing[0])}"
+            + (f", nor {len(missing) - 1} others that are needed" if missing[1:] else "")
+            + ": an unreleased version made it, and its schema changed before the release. Use a new database "
+            "(SECATEUR_DATABASE_URL; if that is not set, a new folder in SECATEUR_HOME)"
+        )
 
 
 def _schema_revision(connection: Connection) -> str | None:

@@ -76,6 +76,18 @@ def revision_of(settings: Settings) -> str:
     return str(version)
 
 
+def test_the_schema_of_an_unreleased_version_is_refused_by_what_it_lacks(settings: Settings) -> None:
+    migrate(settings)
+    with psycopg.connect(libpq_url(settings.database_url or "")) as connection:
+        connection.execute("ALTER TABLE datasets DROP COLUMN left_out")
+    with pytest.raises(ValueError, match=r"no column datasets\.left_out: an unreleased version"):
+        migrate(settings)
+    with psycopg.connect(libpq_url(settings.database_url or "")) as connection:
+        connection.execute("DROP TABLE questions")
+    with pytest.raises(CommandFailed, match=r"datasets\.left_out, nor 8 others"), open_instance(settings):
+        raise AssertionError("a server would start")
+
+
 def test_the_first_schema_can_be_removed_and_built_again(settings: Settings) -> None:
     migrate(settings)
     engine = create_engine_from(settings, "migration")
