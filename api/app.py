@@ -31,6 +31,7 @@ from api.routes import (
     plans,
     publications,
     samples,
+    signing_keys,
     sweeps,
     team,
     triggers,
@@ -111,6 +112,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         samples,
         webhooks,
         triggers,
+        signing_keys,
     ):
         app.include_router(each.router)
     if chosen.metrics_port is None:

@@ -1,6 +1,6 @@
 """State of an API process, built once from the settings and shared by all requests."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar, TypeVarTuple
 from weakref import WeakValueDictionary
@@ -28,7 +28,9 @@ from core.service.teams.principal import Actor
 from core.service.teams.server_secret import server_secret
 from core.service.triggers.context import TriggerContext
 from core.settings import Settings
+from core.signing import public_keys
 from core.storage import OwnedStore
+from secateur_wire.provenance import SigningKey
 
 Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
@@ -70,6 +72,7 @@ class ApiState:
     refused_keys: RefusedKeys
     readiness: ReadinessChecks
     metrics: CollectorRegistry
+    signing_keys: Sequence[SigningKey]
     hub: HubLookup
     hub_search: HubSearch
     address_policy: AddressPolicy
@@ -108,6 +111,7 @@ def build_state(settings: Settings) -> ApiState:
         refused_keys=RefusedKeys(sessions),
         readiness=ReadinessChecks(sessions, store, broker, worker_fresh_seconds=settings.worker_fresh_seconds),
         metrics=metrics_registry(settings, sessions, store, broker),
+        signing_keys=public_keys(settings),
         hub=hub,
         hub_search=HubSearch(settings),
         address_policy=AddressPolicy(tuple(settings.webhook_allowed_networks)),

@@ -80,6 +80,14 @@ class Settings(BaseSettings):
         "X-Forwarded-Proto are believed; unset: nobody's.",
     )
     secret_key: str | None = Field(None, description="HMAC key of API keys; unset: generated once in home.")
+    signing_key: Path | None = Field(
+        None,
+        description="Private key (PEM) with which workers sign artifacts; unset: the embedded server has its own, "
+        "another signs nothing.",
+    )
+    signing_public_keys: Path | None = Field(
+        None, description="Public keys (PEM, any number in one file) that the API gives to those who verify artifacts."
+    )
 
     queues: Annotated[list[str], NoDecode] = Field(
         default_factory=lambda: ["default"],

@@ -35,6 +35,7 @@ from core.service.jobs import queue
 from core.service.jobs.broker import PRUNE_TASK
 from core.service.teams.installation import open_own_store
 from core.settings import Settings, get_settings
+from core.signing import read_signer
 from core.storage import OwnedStore, open_store
 from worker.app import app
 from worker.devices import DeviceReader
@@ -190,6 +191,8 @@ class Enter(bootsteps.StartStopStep):  # type: ignore[misc]
     def start(self, parent: Any) -> None:
         global _heartbeat, _poller
         settings = get_settings()
+        if settings.signing_key is not None:
+            read_signer(settings.signing_key)  # before the first job, not after it
         if (reason := seclusion_refusal()) is not None:
             logger.warning("runners are not kept from the network", reason=reason)
         pool: BasePool = parent.pool

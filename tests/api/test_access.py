@@ -61,6 +61,7 @@ def test_every_route_but_health_and_documents_needs_a_key(api_client: TestClient
                 "/healthz",
                 "/readyz",
                 "/metrics",
+                "/.well-known/secateur-signing-keys",
                 "/v1/hooks/{token}",
             ):  # the last has its secret in the path
                 filled = path.replace("{job_id}", "job_1").replace("{path}", "a").replace("{name}", "a")

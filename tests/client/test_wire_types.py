@@ -71,7 +71,7 @@ def plain(kind: Any) -> Any:
 
 def answer(kind: type[WireModel], *, without: frozenset[str] = frozenset()) -> dict[str, Any]:
     fields = kind.model_fields.items()
-    return {name: plain(field.annotation) for name, field in fields if name not in without}
+    return {field.alias or name: plain(field.annotation) for name, field in fields if name not in without}
 
 
 @pytest.mark.parametrize("kind", TYPES, ids=IDS)

@@ -337,4 +337,7 @@ def test_one_command_prunes_with_a_server_of_its_own_that_ends_with_the_last_tha
         _, err = first.communicate(timeout=120)
     assert first.returncode == 130 and "run the same command to go on" in err, err
     assert (tmp_path / "second" / "model.safetensors").is_file()
+    verified = secateur(home, "verify", str(tmp_path / "second"), "--key", str(home / "signing-key.pub"))
+    assert verified.returncode == 0 and "as signed by key" in verified.stdout, verified.stderr
+    assert (home / "signing-key").stat().st_mode & 0o777 == 0o600
     assert not (home / "url").exists() and "Nothing was running." in secateur(home, "stop").stdout

@@ -26,7 +26,9 @@ import psutil
 
 from core.service.teams.bootstrap import DEFAULT_TEAM
 from core.service.teams.installation import open_own_store
+from core.service.teams.server_secret import write_private
 from core.settings import Settings
+from core.signing import new_private_key, public_key
 from worker import alive
 from worker.embedded.instance import open_instance
 from worker.embedded.postgres import is_running, postgres, stop_postgres
@@ -59,6 +61,8 @@ def serve(settings: Settings, *, host: str, port: int) -> None:
         settings = settings.model_copy(update={"home": home, "database_url": database_url})
         if own_database and "hub_token_teams" not in settings.model_fields_set:
             settings = settings.model_copy(update={"hub_token_teams": [DEFAULT_TEAM]})
+        if own_database and settings.signing_key is None:
+            settings = settings.model_copy(update={"signing_key": _own_signing_key(home)})
         with open_instance(settings) as instance:  # the database is migrated, and the first key exists
             open_own_store(instance.settings, instance.sessions).require_own()
         parts: list[ChildProcess] = []
@@ -151,11 +155,24 @@ def part_commands(host: str, port: int, settings: Settings) -> dict[str, list[st
 def part_environment(settings: Settings) -> dict[str, str]:
     """Return the variables that a part needs besides its owner's environment."""
     assert settings.database_url is not None
-    return {
+    signing_key = {} if settings.signing_key is None else {"SECATEUR_SIGNING_KEY": str(settings.signing_key.resolve())}
+    return signing_key | {
         "SECATEUR_HOME": str(settings.home),
         "SECATEUR_DATABASE_URL": settings.database_url,
         "SECATEUR_HUB_TOKEN_TEAMS": ",".join(settings.hub_token_teams),
     }
+
+
+def _own_signing_key(home: Path) -> Path:
+    """Return the file in the home with the key that signs artifacts; generated on first use (0600).
+
+    Beside it stands its public key, for those who verify artifacts.
+    """
+    file = home / "signing-key"
+    if not file.exists():
+        write_private(file, new_private_key())
+    (home / "signing-key.pub").write_text(public_key(file).pem)
+    return file
 
 
 def _start_part(name: str, command: list[str], settings: Settings) -> ChildProcess:

@@ -22,6 +22,7 @@ from core.service.sources.folders import content_hash_of
 from core.service.sources.hub_tokens import find_access
 from core.service.sources.references import HubModel, ModelReference
 from core.settings import Settings
+from core.signing import read_signer
 from core.storage import Store, StoredFile, artifact_prefix
 from secateur_wire.base import JsonObject, Number
 from secateur_wire.errors import GateMissed
@@ -227,7 +228,9 @@ class Attempt:
         report.gates = gates_report(recipe.gates, results)
         report.metrics = metrics
         source = _source_facts(self._claim.model, job.spec.model.path)
-        finalise(job.spec.artifact, recipe=recipe, body=self._claim.body, report=report, source=source)
+        key = self._settings.signing_key
+        signer = None if key is None else read_signer(key)
+        finalise(job.spec.artifact, recipe=recipe, body=self._claim.body, report=report, source=source, signer=signer)
         # Over REST the recipe is part of the report; in the artifact's manifest it stands beside the report.
         report.recipe = self._claim.body
         self._tasks.doing = "storing the artifact"

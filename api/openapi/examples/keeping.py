@@ -86,6 +86,15 @@ EXAMPLES: Final[dict[str, Any]] = {
         "stays": 1,
         "bytes_freed": 271_590_112,
     },
+    "SigningKeys": {
+        "keys": [
+            {
+                "keyid": "872bab069d7701740defe8471c55f190d5331435611c6efbd16d375b16119ecb",
+                "scheme": "ed25519",
+                "pem": "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA…\n-----END PUBLIC KEY-----\n",
+            }
+        ]
+    },
 }
 
 PARAMETERS: Final[dict[str, Any]] = {

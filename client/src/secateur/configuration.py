@@ -44,9 +44,14 @@ def embedded_url() -> str:
     return (_content(home() / "url") or DEFAULT_URL).rstrip("/")
 
 
+def server_url(url: str | None = None) -> str:
+    """Return the server's URL from the argument, then the environment, then the home. Raises ConfigurationError."""
+    return _checked_url(url or os.environ.get("SECATEUR_URL") or embedded_url())
+
+
 def resolve(url: str | None = None, api_key: str | None = None) -> Configuration:
     """Return the configuration from the arguments, then the environment, then the home. Raises ConfigurationError."""
-    resolved_url = _checked_url(url or os.environ.get("SECATEUR_URL") or embedded_url())
+    resolved_url = server_url(url)
     resolved_key, source = api_key, "the argument api_key"
     if not resolved_key:
         resolved_key, source = os.environ.get("SECATEUR_API_KEY"), "SECATEUR_API_KEY"

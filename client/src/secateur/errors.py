@@ -11,6 +11,7 @@ SecateurError
 │   ├── UnsafeName          a file name that would leave the download folder
 │   ├── ChecksumMismatch    the bytes are not those the server announced
 │   └── DownloadInterrupted the connection kept breaking; the same call later goes on where it stopped
+├── VerificationFailed      an artifact is not what a trusted key has signed
 ├── JobError                a job did not succeed, `job`: raised by `Job.raise_for_status()` alone
 │   ├── JobFailed           `code` says why
 │   │   └── GateMissed      pruned and stored, but worse than a gate allows
@@ -114,6 +115,12 @@ class DownloadInterrupted(DownloadError):
     """The connection kept breaking. Received bytes are kept; the same call continues from there."""
 
     code = "download_interrupted"
+
+
+class VerificationFailed(SecateurError):
+    """An artifact is not what a trusted key has signed."""
+
+    code = "verification_failed"
 
 
 class JobError(SecateurError):

@@ -1,4 +1,7 @@
-"""Manifest `secateur.json`: the recipe of an artifact, the report of its job, and the SHA-256 of every file."""
+"""Manifest `secateur.json`: the recipe of an artifact, the report of its job, and the SHA-256 of every file.
+
+A signed statement of provenance stands beside it where the installation has a key.
+"""
 
 import hashlib
 import os
@@ -6,14 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
+from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]
 
 from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.reports.model_card import model_card
+from core.pipeline.reports.provenance import provenance_of
 from core.pipeline.reports.report import Report
 from core.pipeline.reports.sensitivity_card import sensitivity_card
 from core.pipeline.reports.source_card import CARD, NO_FACTS, SourceFacts
+from core.signing import sign
 from core.storage import MANIFEST
+from secateur_wire.provenance import PROVENANCE
 
 
 class FileEntry(BaseModel):
@@ -33,16 +40,22 @@ class Manifest(BaseModel):
 
 
 def finalise(
-    folder: Path, *, recipe: Recipe, body: dict[str, Any], report: Report, source: SourceFacts = NO_FACTS
+    folder: Path,
+    *,
+    recipe: Recipe,
+    body: dict[str, Any],
+    report: Report,
+    source: SourceFacts = NO_FACTS,
+    signer: CryptoSigner | None = None,
 ) -> Manifest:
-    """Write the card, and last the manifest with the hash of every file; all files are fsynced.
+    """Write the card, the manifest with the hash of every file, and the signed statement; all files are fsynced.
 
     `body` is the recipe as the job's row stores it, in the same order of keys. The card repeats what `source` says of
     the model.
     """
     is_measurement = get_method(recipe.method).measures
     card = sensitivity_card(recipe, report) if is_measurement else model_card(recipe, report, source)
-    (folder / CARD).write_text(card, "utf-8")
+    (folder / CARD).write_text(card + ("" if signer is None else _how_to_verify(signer.public_key.keyid)), "utf-8")
     files = {}
     for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST):
         with file.open("rb") as stream:
@@ -50,10 +63,30 @@ def finalise(
             os.fsync(stream.fileno())
         files[file.relative_to(folder).as_posix()] = FileEntry(bytes=file.stat().st_size, sha256=digest)
     manifest = Manifest(version=1, recipe=body, report=report, files=files)
-    partial = folder / f"{MANIFEST}.partial"
+    content = manifest.model_dump_json(indent=2, exclude_unset=True)
+    _write(folder / MANIFEST, content)
+    if signer is not None:
+        hashes = {name: file.sha256 for name, file in files.items()}
+        hashes[MANIFEST] = hashlib.sha256(content.encode()).hexdigest()
+        builder = f"urn:secateur:key:{signer.public_key.keyid}"
+        _write(folder / PROVENANCE, sign(provenance_of(body, report, hashes, builder), signer))
+    return manifest
+
+
+def _how_to_verify(keyid: str) -> str:
+    """Return the section of a card on the signed statement."""
+    return (
+        f"\n## Where it comes from\n\n`{PROVENANCE}` is signed: which files these are, and which recipe, model, texts "
+        "and versions made them. `secateur verify FOLDER --key KEY.pem` checks the signature and every byte, without "
+        f"the server that made it. The key has the id `{keyid}`.\n"
+    )
+
+
+def _write(file: Path, content: str) -> None:
+    """Write a file completely or not at all."""
+    partial = file.with_name(f"{file.name}.partial")
     with partial.open("w", encoding="utf-8") as target:
-        target.write(manifest.model_dump_json(indent=2, exclude_unset=True))
+        target.write(content)
         target.flush()
         os.fsync(target.fileno())
-    partial.replace(folder / MANIFEST)
-    return manifest
+    partial.replace(file)

@@ -53,6 +53,7 @@ from secateur.cli.summary import summary
 from secateur.cli.sweeps import sweep_app, sweeps
 from secateur.cli.team import audit, hub_token_app, queues, team, workers
 from secateur.cli.triggers import triggers_app
+from secateur.cli.verify import verify
 from secateur.cli.watch import follow, watch
 from secateur.cli.webhooks import webhooks_app
 from secateur.errors import ApiError, ConfigurationError, SecateurError, ServerError, TooManyRequests
@@ -75,7 +76,7 @@ ENTRY_POINT_GROUP = "secateur.commands"
 GROUPS: Final[Mapping[str, Sequence[str]]] = {
     "Jobs": (
         *("prune", "plan", "submit", "jobs", "show", "watch", "report", "summary", "cancel", "retry"),
-        *("download", "unpack", "publish", "publications", "sweep", "sweeps"),
+        *("download", "unpack", "verify", "publish", "publications", "sweep", "sweeps"),
     ),
     "Models and data": ("inspect", "methods", "models", "datasets", "samples"),
     "Automation": ("triggers", "webhooks", "retention"),
@@ -137,7 +138,8 @@ def _print_versions(value: bool) -> None:
 
 
 for command in (
-    *(prune, plan, methods, inspect, submit, show, report, summary, watch, cancel, retry, download, unpack, publish),
+    *(prune, plan, methods, inspect, submit, show, report, summary, watch, cancel, retry),
+    *(download, unpack, verify, publish),
     *(sweeps, team, workers, queues, audit),
 ):
     app.command()(command)

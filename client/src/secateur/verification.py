@@ -1,0 +1,134 @@
+"""Verification of artifacts, without the server that made them: signature, statement, and every file."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import httpx
+from pydantic import ValidationError
+
+from secateur.errors import ConfigurationError, UnexpectedAnswer, Unreachable, VerificationFailed
+from secateur_wire.provenance import KEYS_PATH, PAYLOAD_TYPE, PROVENANCE, SigningKeys, Statement
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import Key  # type: ignore[attr-defined]
+
+_MOST_DIFFERENCES: Final = 20
+_MOST_BYTES: Final = 64 * 2**20
+_ANSWER_SECONDS: Final = 30.0
+
+
+@dataclass(frozen=True)
+class Verified:
+    """An artifact that is what its statement says, the id of the key that signed it, and its files and bytes."""
+
+    statement: Statement
+    keyid: str
+    files: int
+    bytes: int
+
+
+def fetch_keys(url: str) -> list[str]:
+    """Return the public keys of an installation as PEM. Raises Unreachable and UnexpectedAnswer."""
+    try:
+        answer = httpx.get(f"{url}{KEYS_PATH}", timeout=_ANSWER_SECONDS)
+    except httpx.HTTPError as error:
+        raise Unreachable(f"{url} does not answer ({error}); give the key as a file instead") from error
+    try:
+        return [key.pem for key in SigningKeys.model_validate_json(answer.raise_for_status().content).keys]
+    except (httpx.HTTPStatusError, ValidationError) as error:
+        raise UnexpectedAnswer(f"{url}{KEYS_PATH} does not list signing keys: {error}") from error
+
+
+def verify_artifact(folder: Path, keys: Sequence[str]) -> Verified:
+    """Verify a folder by its signed statement; `keys` are the public keys that are trusted, as PEM.
+
+    The folder must have every file of the statement with its very bytes, and nothing else: no other file, link or
+    device. Raises VerificationFailed, which lists what is wrong, and ConfigurationError where the libraries for
+    signatures are not installed or a key cannot be read.
+    """
+    statement, keyid = _signed_statement(_envelope_of(folder), _parsed_keys(keys))
+    hashes = {subject.name: subject.digest.get("sha256", "") for subject in statement.subject}
+    present = {path.relative_to(folder).as_posix(): path for path in _tree(folder)}
+    del present[PROVENANCE]
+    differences = list(_differences(hashes, present))
+    if differences:
+        more = f"; and {len(differences) - _MOST_DIFFERENCES} more" if len(differences) > _MOST_DIFFERENCES else ""
+        raise VerificationFailed(f"{folder}: {'; '.join(differences[:_MOST_DIFFERENCES])}{more}")
+    return Verified(statement, keyid, len(hashes), sum(path.stat().st_size for path in present.values()))
+
+
+def _envelope_of(folder: Path) -> bytes:
+    file = folder / PROVENANCE
+    if not folder.is_dir():
+        raise VerificationFailed(f"{folder} is not a folder")
+    if file.is_symlink() or not file.is_file():
+        raise VerificationFailed(
+            f"{folder} has no {PROVENANCE}: the artifact was never signed, or its signature was taken away"
+        )
+    if file.stat().st_size > _MOST_BYTES:
+        raise VerificationFailed(f"{file} is larger than any statement")
+    return file.read_bytes()
+
+
+def _signed_statement(content: bytes, keys: Sequence["Key"]) -> tuple[Statement, str]:
+    """Return the statement of an envelope, and the id of the key that signed it; raises VerificationFailed."""
+    from securesystemslib.dsse import Envelope
+    from securesystemslib.exceptions import VerificationError
+
+    try:
+        envelope = Envelope.from_dict(json.loads(content))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise VerificationFailed(f"{PROVENANCE} is no signed statement: {type(error).__name__}: {error}") from error
+    try:
+        accepted = envelope.verify(list(keys), 1)
+    except (VerificationError, ValueError) as error:  # ValueError: no key is trusted
+        named = ", ".join(sorted(envelope.signatures)) or "no key"
+        trusted = ", ".join(key.keyid for key in keys) or "none"
+        raise VerificationFailed(
+            f"{PROVENANCE} is not signed by a key that you trust: it names {named}, trusted: {trusted}"
+        ) from error
+    if envelope.payload_type != PAYLOAD_TYPE:
+        raise VerificationFailed(f"what is signed is no in-toto statement but {envelope.payload_type!r}")
+    try:
+        return Statement.model_validate_json(envelope.payload), next(iter(accepted))
+    except ValidationError as error:
+        raise VerificationFailed(f"what is signed is no statement about an artifact: {error}") from error
+
+
+def _parsed_keys(keys: Sequence[str]) -> list["Key"]:
+    try:
+        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.hazmat.primitives.serialization import load_pem_public_key
+        from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined]
+    except ImportError as error:
+        raise ConfigurationError("verification needs more libraries: pip install 'secateur[verify]'") from error
+    try:
+        return [SSlibKey.from_crypto(load_pem_public_key(key.encode())) for key in keys]
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise ConfigurationError(f"a key is no public key as PEM (BEGIN PUBLIC KEY): {error}") from error
+
+
+def _tree(folder: Path) -> Iterator[Path]:
+    """Yield everything below a folder that is not a folder itself; a link to a folder is not followed."""
+    for place, folders, files in os.walk(folder):
+        for name in (*files, *(each for each in folders if (Path(place) / each).is_symlink())):
+            yield Path(place) / name
+
+
+def _differences(hashes: dict[str, str], present: dict[str, Path]) -> Iterator[str]:
+    for name in sorted(hashes.keys() - present.keys()):
+        yield f"{name} is missing"
+    for name, path in sorted(present.items()):
+        if path.is_symlink() or not path.is_file():
+            yield f"{name} is no regular file"
+        elif name not in hashes:
+            yield f"{name} is not of this artifact"
+        else:
+            with path.open("rb") as stream:
+                if hashlib.file_digest(stream, "sha256").hexdigest() != hashes[name]:
+                    yield f"{name} has other bytes than were signed"

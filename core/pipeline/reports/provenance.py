@@ -1,0 +1,74 @@
+"""Statement of an artifact's provenance, by its manifest."""
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from pydantic import JsonValue
+
+from core.pipeline.reports.report import Report
+from secateur_wire.base import JsonObject
+from secateur_wire.provenance import (
+    BuildDefinition,
+    Builder,
+    BuildMetadata,
+    Predicate,
+    ResourceDescriptor,
+    RunDetails,
+    Statement,
+)
+
+_INPUTS: Final = ("texts", "images", "vocabulary", "recovery")
+"""Parts of a report that name the data of a job."""
+
+
+def provenance_of(recipe: JsonObject, report: Report, hashes: Mapping[str, str], builder: str) -> Statement:
+    """Return the statement about a finished artifact: every file of it by its SHA-256, and what made them.
+
+    `builder` names the installation. The model and the data are those of the report, by the hashes of their contents.
+    """
+    facts = report.document()
+    return Statement(
+        subject=[ResourceDescriptor(name=name, digest={"sha256": hashes[name]}) for name in sorted(hashes)],
+        predicate=Predicate(
+            build_definition=BuildDefinition(
+                external_parameters=recipe,
+                resolved_dependencies=[*_model(report), *_data([facts.get(name) for name in _INPUTS])],
+            ),
+            run_details=RunDetails(
+                builder=Builder(id=builder, version=report.versions),
+                metadata=BuildMetadata(invocation_id=f"{facts.get('job')}/attempt-{facts.get('attempt')}"),
+                byproducts=[
+                    ResourceDescriptor(name=name, content=value)
+                    for name in ("metrics", "gates")
+                    if isinstance(value := facts.get(name), dict)
+                ],
+            ),
+        ),
+    )
+
+
+def _model(report: Report) -> Iterator[ResourceDescriptor]:
+    """Yield the model by its revision, which is the hash of its content, or its commit."""
+    if report.model is not None and report.model.revision is not None:
+        algorithm, _, digest = report.model.revision.rpartition(":")
+        yield ResourceDescriptor(name=f"model {report.model.name}", digest={algorithm or "gitCommit": digest})
+
+
+def _data(parts: list[JsonValue]) -> Iterator[ResourceDescriptor]:
+    """Yield each set of data once, by the hash of its content."""
+    names = {digest: name for part in parts for name, digest in _named(part)}
+    for digest, name in names.items():
+        yield ResourceDescriptor(name=name, digest={"sha256": digest})
+
+
+def _named(value: JsonValue) -> Iterator[tuple[str, str]]:
+    """Yield names and hashes, at any depth."""
+    if isinstance(value, dict):
+        name, digest = value.get("name"), value.get("sha256")
+        if isinstance(name, str) and isinstance(digest, str):
+            yield name, digest
+        for each in value.values():
+            yield from _named(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _named(each)
