@@ -214,6 +214,7 @@ def test_a_job_that_ends_badly_leaves_what_goes_on(
         ("{oak} -o {full}/notes.txt", "that is a file"),
         ("{full} -o {out}", "has no config.json"),
         ("./none -o {out}", "there is no such model folder"),
+        ("no/such/none -o {out}", "there is no such model folder"),
         ("{oak} -o {out} --amount 0.5 --keep-quality 1.1", "not both"),
         ("{oak} -o {out} --for fun", "fun"),
         ("elm -o {out}", "there is no model 'elm'"),

@@ -103,7 +103,9 @@ class Recovery(RequestObject, frozen=True):
     )
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of the order of the sequences, the adapters and dropout.")
     lora: Lora | None = Field(
-        None, description="The adapters of lora and distill. For distill, null trains every parameter instead."
+        None,
+        description="The adapters of lora and distill. Unset: adapters of rank 8; distill trains every parameter where "
+        "heads, channels or layers were removed. null: distill trains every parameter.",
     )
     train_embeddings: bool | None = Field(
         None,

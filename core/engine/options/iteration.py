@@ -53,5 +53,5 @@ class CurvatureOptions(BaseModel):
         1000,
         ge=1,
         le=1_000_000_000,
-        description="Number of calibration images for the estimate, drawn by the seed. null: all.",
+        description="Number of calibration images for the estimate, drawn by the seed, or all (null in JSON).",
     )

@@ -69,7 +69,8 @@ def parse_pattern(text: str) -> Pattern:
             return named
     match = _N_M.fullmatch(text)
     if match is None:
-        likely = [UNSTRUCTURED.text, STRUCTURED.text, ":".join(re.findall("[0-9]+", text))]
+        numbers = re.findall("[0-9]+", text)
+        likely = [UNSTRUCTURED.text, STRUCTURED.text, *([":".join(numbers)] if len(numbers) == 2 else [])]
         raise InvalidPattern(
             f"pattern {text!r} is not known: use 'unstructured', 'structured' or 'n:m', for example '2:4' (keep 2 "
             f"of 4){nearest_hint(text, likely)}",

@@ -29,7 +29,7 @@ class IterativeMagnitudeParameters(LayerSelection, IterationOptions):
         1000,
         ge=1,
         le=1_000_000_000,
-        description="Number of calibration images for the scan, drawn by the seed. null: all.",
+        description="Number of calibration images for the scan, drawn by the seed, or all (null in JSON).",
     )
     scale_dropout: bool = Field(
         True, description="While retraining, scale the dropout after a layer by √(connections left / connections)."

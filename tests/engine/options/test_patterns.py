@@ -25,6 +25,7 @@ def test_what_is_no_pattern_is_refused_with_what_would_be(text: str) -> None:
     with pytest.raises(InvalidPattern, match="'unstructured', 'structured' or 'n:m'") as caught:
         parse_pattern(text)
     assert caught.value.param == "pattern"
+    assert f"did you mean {text!r}" not in str(caught.value)
 
 
 @pytest.mark.parametrize("sparsity", [-0.1, 1.0, 1.5, float("nan")])

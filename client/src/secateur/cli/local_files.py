@@ -16,6 +16,8 @@ from secateur.client import Client
 from secateur.errors import Conflict
 
 MOST_NAMES: Final = 100
+HUB_SLASHES: Final = 1
+"""Number of slashes in a model's name on the hub; what has more is a path."""
 
 
 ImportFile = Callable[[Client, str, Path], bool]
@@ -85,7 +87,8 @@ def local_model(model: str) -> Path | None:
         return path.resolve()
     if path.is_dir():
         raise typer.BadParameter(f"MODEL {model}: that folder has no config.json, so it holds no model")
-    if path.suffix == ".gguf" or model.startswith(("/", "./", "../", "~")):
+    is_path = model.startswith(("/", "./", "../", "~")) or model.partition("@")[0].count("/") > HUB_SLASHES
+    if path.suffix == ".gguf" or is_path:
         raise typer.BadParameter(f"MODEL {model}: there is no such model folder or file")
     return None
 
