@@ -35,7 +35,7 @@ from bench.page import table, write_section
 from core.settings import Settings
 from worker.embedded.instance import open_instance
 from worker.embedded.serving import serving
-from worker.samples.language import MODEL, add_samples
+from worker.samples.language import CALIBRATION, MODEL, add_samples
 
 MOST_CLICKS: Final = 6
 PARTS: Final = ("sample", "demo", "own", "wrong")
@@ -48,7 +48,7 @@ class Script:
 
     place: Path
     pictures: Path
-    steps: list[Step] = field(default_factory=list)
+    steps: dict[str, list[Step]] = field(default_factory=dict)
     answers: list[Answer] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
@@ -76,8 +76,9 @@ class Script:
                 page.context.request.post(f"{url}/portal/sign-in", form={"key": key}, max_redirects=0)
             with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=60) as rest:
                 if "own" in parts:
-                    visit = Visit("own-model", page, self.pictures, self.steps)
+                    visit = Visit("own-model", page, self.pictures)
                     prune_in_portal(visit, rest, self.home, self._own_folder())
+                    self.steps["own"] = visit.steps
                 if "wrong" in parts:
                     self._try_wrong_inputs(Visit("wrong-input", page, self.pictures), rest, key)
 
@@ -86,17 +87,18 @@ class Script:
         if "demo" in parts:
             ended = run_secateur(["demo"], self.terminal)
             print(ended.printed)
-            self.steps.append(Step("demo", "secateur demo, to its end", ended.seconds))
+            self.steps["demo"] = [Step("demo", "secateur demo, to its end", ended.seconds)]
             if ended.code != 0:
                 self.faults.append(f"the demo ended with {ended.code}")
         if "own" in parts:
-            self.steps += prune_by_command(self.terminal, self._own_folder(), self.place / "pruned")
+            text = self.home / "datasets" / f"{CALIBRATION}.jsonl"
+            self.steps["own"] += prune_by_command(self.terminal, self._own_folder(), text, self.place / "pruned")
 
     def _prune_sample(self, visit: Visit, url: str, key: str) -> None:
         downloads = self.place / "downloads"
         downloads.mkdir()
         folder = prune_sample(visit, url, key, downloads)
-        self.steps += visit.steps
+        self.steps["sample"] = visit.steps
         text = written_by(folder)
         print(f"It writes: {text}")
         if visit.clicks > MOST_CLICKS:
@@ -110,7 +112,7 @@ class Script:
         folder.mkdir()
         self.answers += try_commands({**os.environ, "COLUMNS": "1000"}, MODEL, folder)
         self.answers += try_portal(visit, str(rest.base_url).rstrip("/"), key, MODEL)
-        self.steps += visit.steps
+        self.steps["wrong"] = visit.steps
         self.faults += [f"no help in: {each.asked}: {each.text}" for each in self.answers if not each.is_helpful]
         if not unchanged(rest, jobs):
             self.faults.append("a wrong input became a job")
@@ -123,23 +125,17 @@ class Script:
         return folder
 
 
-def page_of(script: Script, page: Path) -> None:
-    """Write the steps and the answers into their sections of the page, as far as their parts were run."""
-    if script.steps:
-        steps = table(
-            ("part", "step", "seconds", "clicks", "pictures"),
-            [
-                (
-                    each.part,
-                    each.name,
-                    f"{each.seconds:.0f}",
-                    "" if each.clicks is None else str(each.clicks),
-                    _links(each, page),
-                )
-                for each in script.steps
-            ],
-        )
-        write_section(page, "first-model-steps", f"On {describe_machine()}.\n\n{steps}")
+def write_page(script: Script, page: Path) -> None:
+    """Write the steps and the answers of the parts that were run, each into its section of the page."""
+    for part, steps in script.steps.items():
+        header = ("step", "seconds", "clicks", "pictures")
+        rows = [
+            (each.name, f"{each.seconds:.0f}", "" if each.clicks is None else str(each.clicks), _links(each, page))
+            for each in steps
+        ]
+        load = os.getloadavg()[2]
+        machine = f"On {describe_machine()}, with a load of {load:.0f} in the last 15 minutes."
+        write_section(page, f"first-model-{part}", f"{machine}\n\n{table(header, rows, text_columns=1)}")
     if script.answers:
         answers = [(f"`{each.asked}`", each.text.replace("|", "\\|")) for each in script.answers]
         write_section(page, "first-model-answers", table(("typed", "answer"), answers))
@@ -165,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             script.look(parts)
         script.work(parts)
     if options.page is not None:
-        page_of(script, options.page)
+        write_page(script, options.page)
     print(*script.faults, sep="\n")
     return 1 if script.faults else 0
 

@@ -102,6 +102,8 @@ def test_a_table_has_a_row_for_everything_that_was_measured_of_both_models() -> 
     assert rows["1 image at once, torch on cpu"].note == "beyond the noise of ± 5 %"
     decoding = metrics(latency={"decode_dense_ms": 4.0, "decode_pruned_ms": 5.0})
     assert [row.change for row in evaluation_rows(decoding)][1:] == ["× 1.25"]
+    noisy = metrics(latency={"decode_dense_ms": 4.0, "decode_pruned_ms": 5.0, "spread": 0.5})
+    assert [row.change for row in evaluation_rows(noisy)][1:] == ["no difference seen"]
     assert [each.name for each in figures(both)] == [
         "perplexity_before_recovery", "perplexity", "bits_per_byte_before_recovery", "bits_per_byte",
         "accuracy_before_recovery", "accuracy", "loss", "task_accuracy", "task_accuracy", "task_mean", "parameters",
@@ -335,6 +337,14 @@ def test_long_curves_are_thinned_and_keep_their_end() -> None:
     ]  # fmt: skip
     (curve,) = curves_of(events)
     assert curve.left_out and len(curve.points) <= MOST_POINTS and curve.points[-1].step == 3 * MOST_POINTS - 1
+
+
+def test_what_only_counts_is_no_curve() -> None:
+    counted = JobEvent(
+        sequence=1, type="metric", created_at=datetime.now(UTC), attempt=1,
+        data={"name": "dense_evaluation", "step": 0, "value": 1.0},
+    )  # fmt: skip
+    assert curves_of([counted]) == []
 
 
 def test_a_loss_is_told_with_what_a_minute_of_the_newest_attempt_won() -> None:

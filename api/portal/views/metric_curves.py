@@ -10,6 +10,8 @@ from secateur_wire.jobs import JobEvent
 MOST_POINTS = 500
 """Maximum number of points of one curve in a page; of longer curves only every n-th point is shown."""
 _LOSS_UNIT = "nats"
+_COUNTS = frozenset({"dense_evaluation"})
+"""Metrics that only count something; they say nothing as curves."""
 
 _NAMES = {
     "recovery_loss": (
@@ -81,7 +83,9 @@ def curves_of(events: Iterable[JobEvent]) -> list[MetricCurve]:
     points: dict[str, list[Point]] = {}
     for event in events:
         step, value = event.data.get("step"), event.data.get("value")
-        if event.type == "metric" and isinstance(step, int | float) and isinstance(value, int | float):
+        if event.type != "metric" or event.data["name"] in _COUNTS:
+            continue
+        if isinstance(step, int | float) and isinstance(value, int | float):
             point = Point(event.sequence, event.attempt, int(step), float(value), event.created_at)
             points.setdefault(str(event.data["name"]), []).append(point)
     return [_curve(name, each) for name, each in points.items()]

@@ -180,7 +180,7 @@ def _latencies(metrics: Metrics) -> Iterator[Row]:
             "decoding a token with the cache",
             f"{number(latency.decode_dense_ms)} ms",
             f"{number(latency.decode_pruned_ms)} ms",
-            _times(latency.decode_pruned_ms / latency.decode_dense_ms),
+            *_against_noise(latency.decode_pruned_ms / latency.decode_dense_ms, latency_noise(latency.spread)),
         )
 
 
