@@ -117,7 +117,7 @@ def _segments(documents: Iterable[str], dense: PreTrainedTokenizerBase, new: Pre
     for document in documents:
         text = document + DOCUMENT_END
         sides = [
-            (ids, _ends(counter.count(text, ids)))
+            (ids, _known(counter.ends(text, ids)))
             for tokenizer, counter in zip((dense, new), counters, strict=True)
             for ids in [token_ids(text, tokenizer)]
         ]
@@ -132,17 +132,11 @@ def _segments(documents: Iterable[str], dense: PreTrainedTokenizerBase, new: Pre
     return parts
 
 
-def _ends(counts: Sequence[int] | None) -> dict[int, int]:
-    """Return the number of tokens up to each place in bytes at which a token ends."""
-    if counts is None:
+def _known(ends: dict[int, int] | None) -> dict[int, int]:
+    if ends is None:
         raise UnusableModel(
             "the tokenizer does not tell for which text each token stands, so the model cannot be compared with one "
             "that has another vocabulary",
             param="vocabulary",
         )
-    ends: dict[int, int] = {}
-    place = 0
-    for number, count in enumerate(counts, 1):
-        place += count
-        ends[place] = number
     return ends

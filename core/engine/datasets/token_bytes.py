@@ -34,9 +34,21 @@ class TokenBytes:
         counts = self._spelled(text.encode(), ids)
         if counts is None:
             counts = self._placed(text)
-        if counts is None:
+        if counts is None or len(counts) != len(ids):
             return None
         return [0 if number in self._special else count for number, count in zip(ids, counts, strict=True)]
+
+    def ends(self, text: str, ids: Sequence[int]) -> dict[int, int] | None:
+        """Return the number of tokens up to each place in bytes at which one ends; None where it is not known."""
+        counts = self.count(text, ids)
+        if counts is None:
+            return None
+        ends: dict[int, int] = {}
+        place = 0
+        for number, count in enumerate(counts, 1):
+            place += count
+            ends[place] = number
+        return ends
 
     def _spelled(self, text: bytes, ids: Sequence[int]) -> list[int] | None:
         distinct = list({*ids})

@@ -128,6 +128,12 @@ def check_matching(
     """
     if not recovery.hidden_states:
         return
+    if description.vocabulary_size != teacher.vocabulary_size:
+        raise InvalidRequest(
+            f"{_HIDDEN_STATES}: the model has {description.vocabulary_size} tokens and the teacher "
+            f"{teacher.vocabulary_size}, so that they read a text in different tokens: leave it out",
+            param=_HIDDEN_STATES,
+        )
     if description.hidden_size != teacher.hidden_size:
         raise InvalidRequest(
             f"{_HIDDEN_STATES}: the model's hidden states have {description.hidden_size} values, but the teacher's "

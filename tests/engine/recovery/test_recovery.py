@@ -373,7 +373,7 @@ def test_defaults_are_those_of_the_papers_and_completing_twice_changes_nothing(t
     assert (Lora().r, Lora().alpha, Lora().dropout) == (8, 16, 0.05)
 
 
-def test_a_teacher_is_needed_and_must_share_the_vocabulary(tmp_path: Path) -> None:
+def test_a_teacher_is_needed_and_must_have_all_tokens(tmp_path: Path) -> None:
     source, other = make_pruned(tmp_path / "pruned"), make_model(tmp_path / "other", vocab_size=64)
     for teacher in (None, Teacher(open_model(other), "x")):
         with pytest.raises(InvalidRequest) as caught:

@@ -27,6 +27,7 @@ from core.engine.models.tracing.blocks import first_output
 from core.engine.recovery.completion import check_matching
 from core.engine.recovery.distill.divergence import Labels, TopWords, divergence, row_slices, softened
 from core.engine.recovery.distill.info import INFO, TOP_WORDS, USES_TO_KEEP
+from core.engine.recovery.distill.larger_vocabulary import LargerVocabulary
 from core.engine.recovery.losses import Loss, image_logits
 from core.engine.recovery.protocols import ClassifierRecovery, LanguageRecovery, OpenedModel, Trainable
 from core.engine.recovery.request import Recovery
@@ -41,11 +42,18 @@ def are_kept(sequences: int, length: int, uses: int) -> bool:
 
 
 class Predictions:
-    """Predictions of a teacher at a temperature, for sequences of tokens [batch, time]."""
+    """Predictions of a teacher at a temperature, for sequences of tokens [batch, time].
 
-    def __init__(self, teacher: nn.Module, temperature: float, *, keeps: bool) -> None:
+    `larger` is the teacher's vocabulary where it has more tokens than the student's; each sequence is then a text that
+    the teacher reads in its own tokens.
+    """
+
+    def __init__(
+        self, teacher: nn.Module, temperature: float, *, keeps: bool, larger: LargerVocabulary | None = None
+    ) -> None:
         self._teacher = teacher
         self._temperature = temperature
+        self._larger = larger
         self._kept: dict[bytes, TopWords] | None = {} if keeps else None
 
     @torch.no_grad()
@@ -66,8 +74,19 @@ class Predictions:
         return TopWords.joined(parts)
 
     def _logits(self, tokens_BT: Tensor) -> Tensor:
+        if self._larger is None:
+            return self._own_logits(tokens_BT).flatten(0, 1)
+        return torch.cat([self._translated(self._larger, tokens_T) for tokens_T in tokens_BT])
+
+    def _own_logits(self, tokens_BT: Tensor) -> Tensor:
         logits_BTV: Tensor = self._teacher(input_ids=tokens_BT, use_cache=False).logits
-        return logits_BTV.flatten(0, 1)
+        return logits_BTV
+
+    def _translated(self, larger: LargerVocabulary, tokens_T: Tensor) -> Tensor:
+        reading = larger.read(tokens_T)
+        if reading is None:
+            return larger.labels(tokens_T)
+        return larger.logits(self._own_logits(reading.ids_T.to(tokens_T.device)[None])[0], reading, tokens_T)
 
     def _top_words(self, tokens_1T: Tensor) -> TopWords:
         logits_TV = self._logits(tokens_1T)
@@ -151,15 +170,17 @@ class Distillation(LanguageRecovery, ClassifierRecovery):
         label_weight = opened.recovery.label_weight
         assert temperature is not None and weight is not None and label_weight is not None
         teacher_folder, teacher = _open_teacher(opened)
+        larger = _larger_vocabulary(opened, teacher_folder)
         sequences, length = opened.windows
         uses = opened.recovery.steps * opened.recovery.batch_size
-        predictions = Predictions(teacher, temperature, keeps=not weight and are_kept(sequences, length, uses))
+        keeps = not weight and are_kept(sequences, length, uses)
+        predictions = Predictions(teacher, temperature, keeps=keeps, larger=larger)
 
         def of_predictions(model: nn.Module, tokens_BT: Tensor) -> Tensor:
             ids_BT, next_N = plain_ids(tokens_BT), _next_tokens(tokens_BT).flatten()
             wanted = predictions.of(ids_BT)
             logits_NV: Tensor = model(input_ids=ids_BT, use_cache=False).logits.flatten(0, 1)
-            if ids_BT is not tokens_BT:  # some tokens of conversations do not count
+            if ids_BT is not tokens_BT or larger is not None:  # some of conversations do not count, nor some at an end
                 counted_N = next_N >= 0
                 wanted = wanted.selected(counted_N) if isinstance(wanted, TopWords) else wanted[counted_N]
                 logits_NV, next_N = logits_NV[counted_N], next_N[counted_N]
@@ -205,17 +226,24 @@ def _open_teacher(opened: OpenedModel) -> tuple[ModelFolder, nn.Module]:
             "recovery.teacher is required: distill needs a model to learn from (the teacher)", param=_TEACHER
         )
     folder = opened.teacher.folder
-    words, own = folder.description.vocabulary_size, opened.folder.description.vocabulary_size
-    if words != own:
-        raise InvalidRequest(
-            f"recovery.teacher has a vocabulary of {words} words, but the model has {own}: distill compares word by "
-            "word, so they must be equal",
-            param=_TEACHER,
-        )
     check_matching(opened.recovery, opened.folder.description, folder.description, opened.removed_layers)
     teacher = load_model(folder, opened.device, dtype=opened.frozen_dtype)
     teacher.requires_grad_(False)
     return folder, teacher
+
+
+def _larger_vocabulary(opened: OpenedModel, teacher: ModelFolder) -> LargerVocabulary | None:
+    """Return the teacher's vocabulary where it has more tokens than the model; raises InvalidRequest for fewer."""
+    own, others = opened.folder.description.vocabulary_size, teacher.description.vocabulary_size
+    if own == others:
+        return None
+    if others < own:
+        raise InvalidRequest(
+            f"{_TEACHER} has a vocabulary of {others} tokens, but the model has {own}: distill needs a teacher with "
+            "all of the model's tokens",
+            param=_TEACHER,
+        )
+    return LargerVocabulary(opened.folder.tokenizer(), teacher.tokenizer(), own, others)
 
 
 def _blocks(folder: ModelFolder, model: nn.Module) -> list[nn.Module]:

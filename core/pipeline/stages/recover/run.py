@@ -108,7 +108,8 @@ def _stage_sources(
 ) -> list[Source]:
     """Return each stage's texts; some sequences are held out, with the dense model's loss on them as reference.
 
-    If nothing was pruned, the teacher takes the place of the dense model; without a teacher there is no reference.
+    If nothing was pruned, the teacher takes the place of the dense model; without one, or if it has other tokens, there
+    is no reference.
 
     Raises TooLittleText if a text has fewer than two sequences.
     """
@@ -130,8 +131,11 @@ def _stage_sources(
     reference = spec.source if get_method(spec.recipe.method).prunes else spec.teacher
     if reference is None:
         return sources
+    reference_folder = open_place(reference)
+    if reference_folder.description.vocabulary_size != open_place(spec.source).description.vocabulary_size:
+        return sources  # a teacher that has other tokens reads other sequences
     dense = measure(
-        open_place(reference),
+        reference_folder,
         {str(number): source.holdout_NT for number, source in enumerate(sources)},
         work=spec.work / "dense",
         device=device,

@@ -51,7 +51,7 @@ class _Choice(BaseModel):
 
 
 def run(spec: VocabularySpec, context: StageContext) -> VocabularyOutput:
-    """Remove tokens from the job's model, and from a teacher with the same tokenizer.
+    """Remove tokens from the job's model, and from a teacher whose hidden states are matched.
 
     Raises the kind of InvalidRequest that names what cannot be removed, UnusableModel for a tokenizer that fails.
     """
@@ -165,15 +165,21 @@ def _source(spec: VocabularySpec, model: ModelSource, kept: list[int], folder: P
 def _teacher(
     spec: VocabularySpec, folder: ModelFolder, kept: list[int], source: ModelSource, progress: Progress
 ) -> ModelSource | None:
-    """Return the teacher without the tokens that went; raises InvalidRequest where its tokenizer is another one."""
-    teacher = spec.teacher
-    if teacher is None or teacher == spec.model:
-        return None if teacher is None else source
+    """Return the teacher: as it is, or without the tokens that went where hidden states are matched, token by token.
+
+    Raises InvalidRequest where it would lose tokens and has another tokenizer.
+    """
+    teacher, recovery = spec.teacher, spec.recipe.recovery
+    if teacher is None or recovery is None or not recovery.hidden_states:
+        return teacher
+    if teacher == spec.model:
+        return source
     files = [each.path / TOKENIZER_FILE for each in (spec.model, teacher)]
     if not all(file.is_file() for file in files) or len({file_sha256(file) for file in files}) > 1:
         raise InvalidRequest(
             f"recovery.teacher: {teacher.name!r} has another tokenizer than the model, so that it cannot lose the same "
-            "tokens: name a teacher with the same tokenizer, or leave vocabulary out",
+            "tokens, as hidden_states needs: leave hidden_states or vocabulary out, or name a teacher with the same "
+            "tokenizer",
             param="recovery.teacher",
         )
     written, _ = _written(open_place(teacher), kept, spec.work / "reduced-teacher", progress)

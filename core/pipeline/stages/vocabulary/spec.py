@@ -15,7 +15,10 @@ class VocabularySpec(LanguageSpec, Spec):
 
 
 class VocabularyOutput(TaskOutput):
-    """Model that lost tokens, and the teacher that lost the same; `sparsity` is the share that still goes of it."""
+    """Model that lost tokens; `sparsity` is the share that still goes of it.
+
+    `teacher` has lost the same tokens if its hidden states are matched, and none otherwise.
+    """
 
     reduced: ModelSource
     teacher: ModelSource | None = None

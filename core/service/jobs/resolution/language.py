@@ -368,10 +368,10 @@ class _Resolution:
             described = teacher.description.language_model
         except UnsupportedArchitecture:
             raise InvalidRequest(f"{_TEACHER}: {named!r} is not a language model", param=_TEACHER) from None
-        if described.vocabulary_size != self.description.vocabulary_size:
+        if described.vocabulary_size < self.description.vocabulary_size:
             raise InvalidRequest(
-                f"{_TEACHER}: {named!r} has a vocabulary of {described.vocabulary_size} words, but the model has "
-                f"{self.description.vocabulary_size}: distill compares word by word, so they must be equal",
+                f"{_TEACHER}: {named!r} has a vocabulary of {described.vocabulary_size} tokens, but the model has "
+                f"{self.description.vocabulary_size}: distill needs a teacher with all of the model's tokens",
                 param=_TEACHER,
             )
         check_matching(recovery, self.description, described)
