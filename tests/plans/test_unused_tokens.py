@@ -12,12 +12,16 @@ from core.database import seconds_from_now, transaction
 from core.measurements.measurement import Measurement
 from core.pipeline.messages import CountAnswer, CountedTokens, CountQuestion, TextSource
 from core.pipeline.stages.count_tokens import answer
+from core.service.jobs.schemas import JobBody
+from core.service.jobs.service import submit
 from core.service.plans import vocabulary
-from core.service.plans.token_counts import COUNT
 from core.service.questions.queue import MOST_ATTEMPTS, forget_unused
 from core.service.questions.tables import QuestionRow
+from core.service.token_counts import COUNT
 from core.settings import Settings
 from core.storage import Store
+from secateur_wire.base import JsonObject
+from secateur_wire.errors import SecateurError
 from secateur_wire.plans import Plan, PlanChoice
 from tests.plans.models import add_set
 from tests.plans.test_plans import MODELS, Desk
@@ -93,6 +97,29 @@ def test_tokens_that_the_text_does_not_use_go_first(desk: Desk, tmp_path: Path) 
     rated = [each.figures["perplexity_ratio"] for each in speed.points if "perplexity_ratio" in each.figures]
     assert rated[-1].estimate > 1.2, "how far it goes at a loss is shown too"
     assert desk.plan("smol", "speed", amount=0.05).job["method"] == "vocabulary"
+
+
+def test_a_job_that_a_count_shows_to_be_impossible_is_refused(desk: Desk, tmp_path: Path) -> None:
+    body = {"model": "smol", "method": "vocabulary", "calibration": {"dataset": "my-calibration"}}
+    few, enough = {"tokens": USED.least - 80}, {"tokens": USED.least}
+
+    def refused(changes: JsonObject) -> SecateurError:
+        with pytest.raises(SecateurError) as raised, transaction(desk.sessions) as session:
+            submit(desk.context(session), JobBody.model_validate(body | changes))
+        return raised.value
+
+    with transaction(desk.sessions) as session:
+        submit(desk.context(session), JobBody.model_validate(body | {"parameters": few}))  # nothing is known yet
+    _count(desk, tmp_path)
+    error = refused({"parameters": few})
+    assert error.param == "parameters.tokens" and "ask for 400 or more" in error.message
+    error = refused({"method": "none", "output": {"dtype": "bfloat16"}, "vocabulary": few})
+    assert error.param == "vocabulary.tokens"
+    with transaction(desk.sessions) as session:
+        submit(desk.context(session), JobBody.model_validate(body | {"parameters": enough}))
+        session.execute(update(QuestionRow).values(answer={"refusal": "the tokenizer has code of its own"}))
+    error = refused({"parameters": enough})
+    assert error.param == "model" and "code of its own" in error.message
 
 
 def test_more_than_the_tokens_goes_by_a_method_beside_them(desk: Desk, tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.pipeline.messages import CountAnswer, CountQuestion, TextSource
-from core.service.plans.token_counts import COUNT, RegisteredText, TokenCountQuestion, naming_files
 from core.service.questions.queue import ClaimedQuestion
 from core.service.sources.references import FileText, FolderModel
+from core.service.token_counts import COUNT, RegisteredText, TokenCountQuestion, naming_files
 from worker.supervisor.question_taker import QuestionTaker
 from worker.supervisor.small_files import read_model
 

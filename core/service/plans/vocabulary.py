@@ -13,10 +13,10 @@ from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.dataset import row_facts
 from core.service.jobs.resolution.model import ResolvedModel
 from core.service.plans.job_bodies import CALIBRATION_WORDS, choose_set, fitting_sets, summary_of
-from core.service.plans.token_counts import known_count
 from core.service.registry.service import find_row
 from core.service.registry.tables import DatasetRow
 from core.service.sources.references import FileText, StoredText
+from core.service.token_counts import known_count
 from secateur_wire.datasets import Dataset
 from secateur_wire.errors import SecateurError, UnusableModel
 from secateur_wire.plans import PlanBody, PlanChoice, PlanFigure

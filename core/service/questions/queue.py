@@ -63,7 +63,13 @@ def known_answer(
             .values(used_at=func.clock_timestamp())
             .execution_options(synchronize_session=False)
         )
-    return None if row.answer is None else kind.answer.model_validate(row.answer)
+    return kept_answer(session, kind, question_id)
+
+
+def kept_answer(session: Session, kind: QuestionKind[Question, Answer], question_id: str) -> Answer | None:
+    """Return the answer to a question that was asked before; None where there is none."""
+    row = session.get(QuestionRow, question_id)
+    return None if row is None or row.answer is None else kind.answer.model_validate(row.answer)
 
 
 def ask(

@@ -6,7 +6,7 @@ from core.engine.architectures.description import ModelDescription
 from core.engine.cuts.cut import Cut
 from core.engine.options.base import MethodParameters
 from core.engine.removals.vocabulary.sizes import vocabulary_size
-from secateur_wire.errors import InvalidParameters, InvalidSparsity
+from secateur_wire.errors import InvalidParameters, InvalidRequest, InvalidSparsity
 from secateur_wire.job_body import VocabularyChoice
 
 _ROUNDING = 1e-6
@@ -43,6 +43,16 @@ def tokens_left(description: ModelDescription, choice: VocabularyChoice, param: 
             param=f"{param}.{given}",
         )
     return rounded
+
+
+def too_few_tokens(tokens: int, least: int, param: str) -> InvalidRequest:
+    """Return the error for a number of tokens below the least that must stay; `param` is its place in the body."""
+    return InvalidRequest(
+        f"{param.rpartition('.')[2]}: {tokens:,} is less than the {least:,} tokens that must stay: bytes, special and "
+        "added tokens, and those of `keep`, of the chat template and of the config, with the tokens that they are "
+        f"merged from; ask for {least:,} or more",
+        param=param,
+    )
 
 
 def rounded_up(number: int, multiple: int, most: int) -> int:

@@ -12,6 +12,7 @@ from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.engine.recovery.completion import check_matching, complete_recovery
 from core.engine.recovery.registry import RECOVERIES
 from core.engine.recovery.request import Recovery, most_sequences, own_sequences, stage_texts
+from core.engine.removals.vocabulary.counts import tokens_left, too_few_tokens
 from core.methods.registry import get_method
 from core.pipeline.recipes.outputs import resolve_output
 from core.pipeline.recipes.request import ResolvedRequest
@@ -29,11 +30,13 @@ from core.service.sources.references import (
     AnsweredText,
     FileText,
     HubText,
+    ModelReference,
     SelfText,
     StoredText,
     TaskReference,
     TextReference,
 )
+from core.service.token_counts import kept_count
 from core.validation import nearest_hint
 from secateur_wire.chat import Answers, Shape
 from secateur_wire.errors import InvalidRequest, SecateurError, TooLittleText, UnsupportedArchitecture, UnusableDataset
@@ -139,7 +142,7 @@ def resolve_language_inputs(
     context: RequestContext, body: JobBody, request: ResolvedRequest, model: ResolvedModel
 ) -> ResolvedInputs:
     """Return the resolved parts of a job that exist only for text; raises the error that names the fault."""
-    return _Resolution(context, body, request, model.description.language_model).inputs()
+    return _Resolution(context, body, request, model.description.language_model, model.reference).inputs()
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,7 @@ class _Resolution:
     body: JobBody
     request: ResolvedRequest
     description: ModelDescription
+    model: ModelReference
 
     def inputs(self) -> ResolvedInputs:
         body = self.body
@@ -252,7 +256,22 @@ class _Resolution:
                 f"or {part}.datasets",
                 param="calibration",
             )
+        self._require_enough_tokens(vocabulary, part, texts)
         return texts
+
+    def _require_enough_tokens(self, vocabulary: VocabularyChoice, part: str, texts: Sequence[TextReference]) -> None:
+        """Refuse what the kept counts of the texts' tokens show to be impossible; what no count shows, the job finds.
+
+        Raises UnusableModel for a tokenizer that cannot be cut, and InvalidRequest for a number of tokens below the
+        least.
+        """
+        tokens = tokens_left(self.description, vocabulary, part)
+        for text in texts:
+            if not isinstance(text, FileText | StoredText):
+                continue
+            counted = kept_count(self.context.session, self.model, self.description.vocabulary_size, text)
+            if counted is not None and tokens is not None and tokens < counted.least:
+                raise too_few_tokens(tokens, counted.least, f"{part}.tokens")
 
     def _evaluation(self, calibration: Calibration | None) -> tuple[Evaluation, list[TextReference]]:
         evaluation = self.body.evaluation

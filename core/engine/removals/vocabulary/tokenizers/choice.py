@@ -26,6 +26,7 @@ from typing import Final
 
 import numpy as np
 
+from core.engine.removals.vocabulary.counts import too_few_tokens
 from core.engine.removals.vocabulary.tokenizers.counts import Counts
 from core.engine.removals.vocabulary.tokenizers.refusal import refusal
 from core.engine.removals.vocabulary.tokenizers.scripts import (
@@ -100,12 +101,7 @@ def choose_tokens(
     else:
         begun, wanted_size = must, tokens
     if wanted_size < len(must):
-        raise InvalidRequest(
-            f"tokens: {wanted_size:,} is less than the {len(must):,} tokens that must stay: bytes, special and added "
-            "tokens, and those of `keep`, of the chat template and of the config, with the tokens that they are merged "
-            f"from; ask for {len(must):,} or more",
-            param="tokens",
-        )
+        raise too_few_tokens(wanted_size, len(must), "tokens")
     if wanted_size > tokenizer.size:
         raise InvalidRequest(
             f"tokens: {wanted_size:,} is more than the {tokenizer.size:,} tokens of the vocabulary", param="tokens"

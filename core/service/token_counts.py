@@ -1,6 +1,7 @@
 """Counts of the tokens that a text uses: a worker's secluded child counts them, and plans state what could go.
 
-A count is kept by the contents of the tokenizer's files and of the text.
+A count is kept by the contents of the tokenizer's files and of the text. Until it is there, a plan says so, and a job
+finds out by itself.
 """
 
 import hashlib
@@ -14,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from core.engine.checkpoints.companions import TEMPLATE_FOLDER
 from core.pipeline.messages import CountAnswer, CountedTokens
-from core.service.questions.queue import QuestionKind, known_answer
+from core.service.questions.queue import QuestionKind, kept_answer, known_answer
 from core.service.sources.references import FileReference, FileText, FolderModel, ModelReference, StoredText
 from secateur_wire.errors import UnusableModel
 
@@ -51,10 +52,14 @@ def known_count(
     The first to ask has them counted. Raises UnusableModel where no tokens can go from this tokenizer, with the reason.
     """
     question = TokenCountQuestion(model=model, vocabulary_size=vocabulary_size, text=text)
-    answer = known_answer(session, COUNT, team_id, count_id(model, vocabulary_size, text), question)
-    if answer is not None and answer.refusal is not None:
-        raise UnusableModel(answer.refusal, param="model")
-    return None if answer is None else answer.counted
+    return _counted(known_answer(session, COUNT, team_id, count_id(model, vocabulary_size, text), question))
+
+
+def kept_count(
+    session: Session, model: ModelReference, vocabulary_size: int, text: RegisteredText
+) -> CountedTokens | None:
+    """Return the tokens that a text uses, if they were counted before; raises as `known_count`."""
+    return _counted(kept_answer(session, COUNT, count_id(model, vocabulary_size, text)))
 
 
 def naming_files(files: Iterable[FileReference]) -> list[FileReference]:
@@ -77,3 +82,9 @@ def _content_of_tokenizer(model: ModelReference) -> object:
 def _content_of_text(text: RegisteredText) -> object:
     content = text.sha256 if isinstance(text, FileText) else text.file.sha256
     return [content, text.format, text.text_field]
+
+
+def _counted(answer: CountAnswer | None) -> CountedTokens | None:
+    if answer is not None and answer.refusal is not None:
+        raise UnusableModel(answer.refusal, param="model")
+    return None if answer is None else answer.counted
