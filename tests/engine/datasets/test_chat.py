@@ -56,6 +56,12 @@ def words() -> PreTrainedTokenizerFast:
         ([conversation("a", "b") | {"tools": "{"}], "line 1: tools is not valid JSON"),
         ([conversation("a", "b") | {"tools": [1]}], "tools is not a list of JSON schemas"),
         ([{"prompt": "a", "completion": 3}], "completion is not a list of messages"),
+        (
+            [{"prompt": "a"}, {"prompt": "a", "check": "taste"}],
+            "line 2: there is no check 'taste'; the checks are exact",
+        ),
+        ([{"prompt": "a", "check": "number", "reference": "b"}], "line 1: bad reference for the check 'number'"),
+        ([{"prompt": "a", "check": "number"}], "line 1: bad reference for the check 'number'"),
         ([conversation(" ", "b")], r"holds no conversation: 1 row with an empty user turn \(first: line 1\)"),
     ],
 )
@@ -91,11 +97,12 @@ def test_prompts_are_conversations_and_a_text_with_messages_is_told_so(tmp_path:
     rows = [
         {"prompt": "a", "completion": "b", "id": 3},
         {"prompt": [{"role": "user", "content": "a"}], "completion": [{"role": "assistant", "content": "b"}]},
-        {"prompt": "a"},
+        {"prompt": "a", "check": "number", "reference": "12"},
     ]
     file = write_rows(tmp_path / "chats.jsonl", rows)
     read = list(read_conversations(BytesIO(file.read_bytes()), "chats", "chat_jsonl", LeftOutRows()))
     assert [[turn["role"] for turn in each.messages] for each in read] == [["user", "assistant"]] * 2 + [["user"]]
+    assert [(each.check, each.reference) for each in read] == [(None, None)] * 2 + [("number", "12")]
     with pytest.raises(UnusableDataset, match=r"line 1 is a conversation.*chat_jsonl"):
         describe(file, "jsonl")
 

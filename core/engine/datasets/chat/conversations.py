@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Final
 
+from core.engine.datasets.checks.registry import find_check
 from core.engine.datasets.formats import CHAT_JSONL, CHAT_PARQUET
 from core.engine.datasets.json_lines import is_text, read_json_lines
 from core.untrusted_json import parse_json
@@ -20,7 +21,9 @@ MESSAGES: Final = "messages"
 PROMPT: Final = "prompt"
 COMPLETION: Final = "completion"
 TOOLS: Final = "tools"
-CHAT_FIELDS: Final = (MESSAGES, PROMPT, COMPLETION, TOOLS)
+CHECK: Final = "check"
+REFERENCE: Final = "reference"
+CHAT_FIELDS: Final = (MESSAGES, PROMPT, COMPLETION, TOOLS, CHECK, REFERENCE)
 """Fields that are read of a row; all others are ignored."""
 _MOST_ROLE: Final = 64
 _NO_USER_TURN: Final = "no user turn"
@@ -30,11 +33,17 @@ _EMPTY_ANSWER: Final = "an empty answer"
 
 @dataclass(frozen=True)
 class Conversation:
-    """Conversation on a line of its file: its turns in order, and the tools that the assistant may call."""
+    """Conversation on a line of its file: its turns in order, and the tools that the assistant may call.
+
+    `check` is the id of the check by which an answer to its question passes, and `reference` what that check compares
+    with; both are None where the row has no check.
+    """
 
     line: int
     messages: list[JsonObject]
     tools: list[Any] | None = None
+    check: str | None = None
+    reference: Any = None
 
     @property
     def characters(self) -> int:
@@ -81,7 +90,8 @@ def described_rows(left_out: list[LeftOut]) -> str:
 def read_conversations(stream: BinaryIO, name: str, format: str, left_out: LeftOutRows) -> Iterator[Conversation]:
     """Yield the conversations of an open, seekable file in order, and count the others.
 
-    Raises UnusableDataset naming the line of a row that is no conversation, or of another kind than the first row.
+    Raises UnusableDataset naming the line of a row that is no conversation, of another kind than the first row, or with
+    a check or a reference that cannot be used.
     """
     rows = {CHAT_JSONL: read_json_lines, CHAT_PARQUET: _read_parquet}[format](stream, name)
     first: tuple[int, str] | None = None
@@ -94,7 +104,7 @@ def read_conversations(stream: BinaryIO, name: str, format: str, left_out: LeftO
                 f"{where} has {kind!r}, but line {first[0]} has {first[1]!r}: all rows must be of one kind",
                 param="path",
             )
-        conversation = Conversation(line, _messages(row, kind, where), _tools(row, where))
+        conversation = Conversation(line, _messages(row, kind, where), _tools(row, where), *_checked_by(row, where))
         if (reason := _reason_to_leave_out(conversation)) is not None:
             left_out.add(reason, line)
         else:
@@ -207,6 +217,13 @@ def _tools(row: Mapping[str, Any], where: str) -> list[Any] | None:
     if tools is not None and not (isinstance(tools, list) and all(isinstance(each, dict) for each in tools)):
         raise UnusableDataset(f"{where}: {TOOLS} is not a list of JSON schemas", param="path")
     return tools or None
+
+
+def _checked_by(row: Mapping[str, Any], where: str) -> tuple[str | None, Any]:
+    if row.get(CHECK) is None:
+        return None, None
+    reference = row.get(REFERENCE)
+    return find_check(row[CHECK], reference, where).id, reference
 
 
 def _reason_to_leave_out(conversation: Conversation) -> str | None:

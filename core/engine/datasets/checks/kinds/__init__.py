@@ -1,0 +1,1 @@
+"""Kinds of checks, one a module: its `CHECK` is a `Check`."""
