@@ -24,6 +24,8 @@ RENDERER: tuple[str, ...] = (sys.executable, "-m", "core.engine.datasets.chat.re
 
 _SECONDS: Final = 300.0
 """Time limit of the child, which ends by itself before."""
+_KEPT_AS: Final = {"conversations": "conversations", "questions": "questions with references"}
+"""Words in the keys of kept rows, which change where the rows do."""
 _ERRORS: Final[dict[str, type[SecateurError]]] = {each.code: each for each in (UnusableModel, UnusableDataset)}
 
 
@@ -64,7 +66,7 @@ class ChatRenderer:
 
     def key(self, text: TextSource, template: ChatTemplate, wanted: Literal["conversations", "questions"]) -> str:
         """Return the key in the cache of a set that a template has rendered."""
-        facts = [template.sha256, text.sha256, text.format, wanted]
+        facts = [template.sha256, text.sha256, text.format, _KEPT_AS[wanted]]
         return f"chat-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()}"
 
     def fill(

@@ -1,8 +1,9 @@
 """Batch of sequences that a model continues together, token by token; a new sequence may take the place of one."""
 
 import inspect
+import itertools
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
@@ -76,6 +77,10 @@ class ContinuousBatch:
         return logits_BV
 
 
+Choice = Callable[[Tensor, Sequence[int], int], Tensor]
+"""Choice of the next token of each row of a batch, from the logits [rows, V], the sequences' numbers and the step."""
+
+
 def sample_continuations(
     batch: ContinuousBatch,
     given: Sequence[Sequence[int]],
@@ -87,9 +92,29 @@ def sample_continuations(
 ) -> list[list[int]]:
     """Return the tokens that follow each of the given sequences, without the end token.
 
-    They are drawn at temperature 1 from the first `vocabulary` tokens, at most `most[i]` after sequence i. In a batch
-    whose rows must begin together, sequences of the same length are continued together. Raises NotFiniteWeights where
-    the model computes no probabilities.
+    They are drawn at temperature 1. The other arguments, and what is raised, are those of `continue_sequences`.
+    """
+
+    def draw(logits_BV: Tensor, numbers: Sequence[int], step: int) -> Tensor:
+        return draw_tokens(logits_BV, torch.rand(len(numbers), generator=generator, dtype=torch.float64))
+
+    return continue_sequences(batch, given, most=most, ends=ends, vocabulary=vocabulary, choose=draw)
+
+
+def continue_sequences(
+    batch: ContinuousBatch,
+    given: Sequence[Sequence[int]],
+    *,
+    most: Sequence[int],
+    ends: Collection[int],
+    vocabulary: int,
+    choose: Choice,
+) -> list[list[int]]:
+    """Return the tokens that follow each of the given sequences, without the end token.
+
+    `choose` chooses them from the first `vocabulary` tokens, at most `most[i]` after sequence i. In a batch whose rows
+    must begin together, sequences of the same length are continued together. Raises NotFiniteWeights where the model
+    computes no probabilities.
     """
     groups: dict[int, list[int]] = defaultdict(list)
     for number, ids in enumerate(given):
@@ -98,10 +123,9 @@ def sample_continuations(
     for rows in groups.values():
         live = set(rows)
         logits_BV = batch.begin([given[number] for number in rows])
-        while True:
-            uniform_B = torch.rand(len(rows), generator=generator, dtype=torch.float64)
-            drawn = draw_tokens(logits_BV[:, :vocabulary], uniform_B).tolist()
-            for number, token in zip(rows, drawn, strict=True):
+        for step in itertools.count():
+            chosen = choose(logits_BV[:, :vocabulary], rows, step).tolist()
+            for number, token in zip(rows, chosen, strict=True):
                 if number not in live:
                     continue
                 if token not in ends:
@@ -113,8 +137,8 @@ def sample_continuations(
             if 2 * len(live) <= len(rows):
                 kept = [place for place, number in enumerate(rows) if number in live]
                 batch.keep(kept)
-                rows, drawn = [rows[place] for place in kept], [drawn[place] for place in kept]
-            logits_BV = batch.read(drawn)
+                rows, chosen = [rows[place] for place in kept], [chosen[place] for place in kept]
+            logits_BV = batch.read(chosen)
     return written
 
 

@@ -35,6 +35,14 @@ def writing_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if backend.prefers_bfloat16() else torch.float32
 
 
+def measuring_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """Return the dtype in which a model of `dtype` answers where its answers are measured.
+
+    It is the model's own, or float32 where the hardware multiplies 16-bit matrices slowly: no weight is rounded.
+    """
+    return dtype if writing_dtype(dtype, device) is dtype else torch.float32
+
+
 def gradient_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
     """Return the dtype of the gradients of a model in that dtype."""
     return dtype if backend_of(device).kind.prefers_16_bit else torch.float32

@@ -1,4 +1,4 @@
-"""Draws of tokens from a model's logits."""
+"""Choices of tokens from a model's logits: drawn, or the likeliest."""
 
 import torch
 from torch import Tensor
@@ -26,9 +26,7 @@ def draw_tokens(logits_BV: Tensor, uniform_B: Tensor) -> Tensor:
 
 
 def _draw(logits_BV: Tensor, uniform_B: Tensor) -> Tensor:
-    lowest_B, highest_B = logits_BV.aminmax(dim=1)
-    if not (lowest_B.isfinite() & highest_B.isfinite()).all():
-        raise NotFiniteWeights("the model's outputs are not finite numbers: it cannot write text", param="model")
+    highest_B = _highest(logits_BV)
     weights_BV = (logits_BV - highest_B[:, None]).exp_()
     missing = -weights_BV.shape[1] % _GROUP
     weights_BGK = torch.nn.functional.pad(weights_BV, (0, missing)).unflatten(1, (-1, _GROUP))
@@ -36,6 +34,23 @@ def _draw(logits_BV: Tensor, uniform_B: Tensor) -> Tensor:
     group_B, within_B = _pick(sums_BG, uniform_B)
     token_B, _ = _pick(weights_BGK[torch.arange(len(group_B)), group_B].double(), within_B)
     return group_B * _GROUP + token_B
+
+
+def likeliest_tokens(logits_BV: Tensor) -> Tensor:
+    """Return the likeliest token of each row, as int64 [rows] in main memory; of equal ones the first.
+
+    Raises NotFiniteWeights for logits that are not finite.
+    """
+    _highest(logits_BV)
+    return logits_BV.argmax(dim=1).cpu()
+
+
+def _highest(logits_BV: Tensor) -> Tensor:
+    """Return the largest logit of each row; raises NotFiniteWeights."""
+    lowest_B, highest_B = logits_BV.aminmax(dim=1)
+    if not (lowest_B.isfinite() & highest_B.isfinite()).all():
+        raise NotFiniteWeights("the model's outputs are not finite numbers: it cannot write text", param="model")
+    return highest_B
 
 
 def _pick(weights_BK: Tensor, uniform_B: Tensor) -> tuple[Tensor, Tensor]:

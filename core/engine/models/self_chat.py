@@ -17,8 +17,8 @@ from core.engine.datasets.chat.conversations import LeftOutRows
 from core.engine.datasets.chat.rendered import Frame, RenderedRow, to_line
 from core.engine.datasets.token_ids import token_ids
 from core.engine.models.continuous_batch import ContinuousBatch, begins_at_any_step, sample_continuations
-from core.engine.models.generation import end_tokens
 from core.engine.models.self_text import MOST_TIMES_NEEDED, WrittenText
+from core.engine.models.turn_ends import TurnEnds
 from secateur_wire.errors import UnusableDataset, UnusableModel
 
 _QUESTION_SHARE: Final = 4
@@ -47,12 +47,7 @@ class ConversationWriter:
         self._generator = torch.Generator().manual_seed(seed)
         self._length, self._seed = length, seed
         self.left_out = LeftOutRows()
-        text_ends = end_tokens(model.config, tokenizer)
-        ends = {*text_ends, *tokenizer.get_added_vocab().values()}
-        firsts = {words: token_ids(words, tokenizer)[:1] for words in (frame.between, frame.closing)}
-        self._ends = text_ends | {token for first in firsts.values() for token in first if token in ends}
-        self._spelled = {words for words, first in firsts.items() if not {*first} & ends}
-        """Words without a token of their own, which end a turn where the model writes them out."""
+        self._turns = TurnEnds(model.config, tokenizer, frame)
         self._opening = token_ids(frame.opening, tokenizer)
         self._questions = None if questions is None else self._short(questions)
         if questions is None and len(self._opening) > length // 2:
@@ -137,7 +132,7 @@ class ConversationWriter:
         most = max(1, self._length // _QUESTION_SHARE)
         turns = self._sampled([self._opening] * count, [most] * count)
         frame = self._frame
-        texts = [self._turn(ids, frame.between).strip() for ids in turns]
+        texts = [self._turns.turn(ids, frame.between).strip() for ids in turns]
         questions = [frame.opening + text + frame.between for text in texts if text]
         most = self._length - self._length // _QUESTION_SHARE
         fitting = [each for each in questions if len(token_ids(each, self._tokenizer)) <= most]
@@ -151,7 +146,7 @@ class ConversationWriter:
         most = [self._length - len(ids) for ids in given]
         answers = []
         for ids, room in zip(self._sampled(given, most), most, strict=True):
-            text, cut = self._text(ids), self._turn(ids, self._frame.closing)
+            text, cut = self._turns.text(ids), self._turns.turn(ids, self._frame.closing)
             answers.append((cut, len(ids) + 1, len(ids) < room or cut != text))
         return answers
 
@@ -160,16 +155,7 @@ class ConversationWriter:
             self._batch,
             given,
             most=most,
-            ends=self._ends,
+            ends=self._turns.tokens,
             vocabulary=len(self._tokenizer),
             generator=self._generator,
         )
-
-    def _turn(self, ids: Sequence[int], after: str) -> str:
-        """Return the text of a turn, up to the first line of the template's words after it if they are spelled out."""
-        text = self._text(ids)
-        first = "" if after not in self._spelled else after.strip().partition("\n")[0].strip()
-        return text.partition(first)[0] if first else text
-
-    def _text(self, ids: Sequence[int]) -> str:
-        return str(self._tokenizer.decode([*ids], skip_special_tokens=True, clean_up_tokenization_spaces=False))

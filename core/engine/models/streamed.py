@@ -202,6 +202,11 @@ class StreamedModel:
         """
         return hidden.narrow(self._batch_dimension, start, count)
 
+    @property
+    def time_dimension(self) -> int:
+        """Return the dimension of time in hidden states."""
+        return -2 if self._batch_dimension == -3 else -3
+
     @cached_property
     def _batch_dimension(self) -> int:
         if self.folder.family.discovered_by is None:

@@ -39,7 +39,7 @@ _MOST_REASONS: Final = 20
 class RenderQuestion(BaseModel):
     """Question to the child: a template, and a file of conversations, unless only the template's frame is wanted.
 
-    `questions`: the text that asks for the answer to each conversation's last question.
+    `questions`: the text that asks for the answer to each conversation's last question, with what it is compared with.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -103,7 +103,8 @@ def _render(
             continue
         if rendered.unmarked is not None and unmarked is None:
             unmarked = f"{question.name} line {conversation.line}: {rendered.unmarked}"
-        line = to_line(conversation.line, rendered.text, rendered.spans).encode()
+        asked = (conversation.reference, conversation.check) if question.wanted == "questions" else ()
+        line = to_line(conversation.line, rendered.text, rendered.spans, *asked).encode()
         write.write(line)
         count, characters, size = count + 1, characters + len(rendered.text), size + len(line)
     if not count:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from core.engine.datasets.json_lines import is_text, read_json_lines
 from secateur_wire.datasets import LeftOut
@@ -17,12 +17,15 @@ class _Facts(BaseModel):
 class RenderedRow(_Facts):
     """Rendered conversation of a line of its file; `spans` are the places [start, end) of the assistant's own words.
 
-    `spans` is None where they are not known.
+    `spans` is None where they are not known. Of a question, `reference` is what its answer is compared with, by the
+    check of this name.
     """
 
     line: int
     text: str
     spans: list[tuple[int, int]] | None = None
+    reference: JsonValue = Field(None, exclude_if=lambda reference: reference is None)
+    check: str | None = Field(None, exclude_if=lambda check: check is None)
 
     @model_validator(mode="after")
     def _is_sound(self) -> Self:
@@ -67,6 +70,6 @@ def read_rendered(path: Path) -> Iterator[RenderedRow]:
             yield RenderedRow.model_validate(row)
 
 
-def to_line(line: int, text: str, spans: Any) -> str:
+def to_line(line: int, text: str, spans: Any, reference: JsonValue = None, check: str | None = None) -> str:
     """Return a row as a line of its file."""
-    return RenderedRow(line=line, text=text, spans=spans).model_dump_json() + "\n"
+    return RenderedRow(line=line, text=text, spans=spans, reference=reference, check=check).model_dump_json() + "\n"

@@ -1,0 +1,123 @@
+"""Answers of two models to the same questions, compared."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from core.engine.datasets.chat.rendered import Frame
+from core.engine.datasets.chat.template import ChatTemplate, TemplateRenderer
+from core.engine.evaluation.answers.answerer import Written
+from core.engine.evaluation.answers.comparison import AnswerComparison, BatchAnswers
+from core.engine.evaluation.answers.figures import AnswerPair, answer_figures
+from core.engine.evaluation.answers.questions import Question
+from core.engine.models.folder import ModelFolder, open_model
+from core.engine.models.loading import load_model
+from core.engine.removals.vocabulary.rows import write_reduced
+from core.engine.removals.vocabulary.tokenizers.files import write_tokenizer
+from tests.chat import TEMPLATE
+from tests.sources.conftest import write_wordy_model
+
+CPU = torch.device("cpu")
+FRAME: Frame = TemplateRenderer(ChatTemplate(TEMPLATE)).frame()
+MOST = 10
+LIVELY = {"initializer_range": 0.4}
+"""Weights with which a random model writes different words."""
+QUESTIONS = [Question(number, f"w4 w{number} w{number + 9} w2 w5 ") for number in range(10, 20)]
+QUESTIONS.append(Question(20, "w30 w31 w32", is_chat=False))
+
+
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
+    return open_model(write_wordy_model(tmp_path_factory.mktemp("models") / "dense", seed=3, **LIVELY))
+
+
+@pytest.fixture(scope="module")
+def pruned(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
+    return open_model(write_wordy_model(tmp_path_factory.mktemp("models") / "pruned", seed=1, **LIVELY))
+
+
+def compare(models: tuple[ModelFolder, ModelFolder], *, at_once: int = 4, seed: int = 0) -> list[AnswerPair]:
+    comparison = AnswerComparison(
+        models, QUESTIONS, frame=FRAME, most=MOST, seed=seed, at_once=at_once, device=CPU
+    )  # fmt: skip
+    answers: list[BatchAnswers] = []
+    states: list[dict[str, Tensor]] = []
+    known: dict[int, Written] = {}
+    for number, batch in enumerate(comparison.batches):
+        written, hidden = comparison.answer(number, known)
+        if not batch.model:
+            known |= dict(zip(batch.numbers, written.greedy, strict=True))
+        answers.append(written)
+        states.append(hidden)
+    return comparison.pairs(answers, lambda number: states[number])
+
+
+def test_a_model_compared_with_itself_answers_equally(dense: ModelFolder) -> None:
+    pairs = compare((dense, dense))
+    figures = answer_figures(pairs, MOST, lambda *_: True)
+    assert (figures.kl, figures.top_1, figures.first_token, figures.identical) == (0.0, 1.0, 1.0, 1.0)
+    assert figures.greedy.length.ratio == figures.sampled.length.ratio == 1.0
+    assert all(each.drawn[0] == each.drawn[1] for each in pairs)
+    assert any(each.greedy[0] != each.drawn[0] for each in pairs)
+    assert [each.question for each in pairs] == QUESTIONS
+
+
+@torch.inference_mode()
+def test_the_divergence_is_that_of_all_logits_along_the_likeliest_tokens(
+    dense: ModelFolder, pruned: ModelFolder
+) -> None:
+    models = [load_model(each, CPU, dtype=torch.float32) for each in (dense, pruned)]
+    for pair in compare((dense, pruned)):
+        given = [int(word[1:]) for word in pair.question.text.split()]
+        ids = [*given]
+        while (
+            len(ids) < len(given) + MOST and (token := int(models[0](torch.tensor([ids])).logits[0, -1].argmax())) != 2
+        ):
+            ids.append(token)
+        ended = len(ids) < len(given) + MOST
+        assert pair.greedy[0].tokens == ids[len(given) :] and pair.greedy[0].ended == ended
+        both = [each(torch.tensor([ids])).logits[0, len(given) - 1 :].log_softmax(-1) for each in models]
+        both = [each[: len(ids) - len(given) + ended] for each in both]
+        expected = (both[0].exp() * (both[0] - both[1])).sum(-1)
+        assert pair.along.kl == pytest.approx(expected.tolist(), abs=1e-5)
+        assert pair.along.same == (both[0].argmax(-1) == both[1].argmax(-1)).double().tolist()
+
+
+def test_the_number_of_questions_at_once_changes_no_answer_and_another_seed_only_those_that_are_drawn(
+    dense: ModelFolder, pruned: ModelFolder
+) -> None:
+    first, alone, other = (
+        compare((dense, pruned), at_once=at_once, seed=seed) for at_once, seed in ((4, 0), (1, 0), (4, 1))
+    )
+    assert [(each.greedy, each.drawn) for each in first] == [(each.greedy, each.drawn) for each in alone]
+    assert [each.greedy for each in first] == [each.greedy for each in other]
+    assert [each.drawn for each in first] != [each.drawn for each in other]
+
+
+def tokens_of(pairs: Sequence[AnswerPair], place: int) -> list[Sequence[int]]:
+    return [each.greedy[place].tokens for each in pairs]
+
+
+def test_with_fewer_tokens_the_divergence_is_over_those_that_stay_and_the_rest_is_compared_as_text(
+    dense: ModelFolder, tmp_path: Path
+) -> None:
+    later = {token for ids in tokens_of(compare((dense, dense)), 0) for token in ids[3:]}
+    gone = {token for token in later if token > 32}  # no question has them
+    kept = sorted({*range(96)} - gone)
+    target = tmp_path / "reduced"
+    target.mkdir()
+    write_tokenizer(dense.path, target, kept, size=dense.description.vocabulary_size)
+    reduced = write_reduced(dense, kept, target)
+    pairs = compare((dense, reduced))
+    figures = answer_figures(pairs, MOST, lambda *_: True)
+    assert figures.kl == pytest.approx(0.0, abs=1e-6), "the same model, over the tokens that are left"
+    assert figures.kept_tokens is not None and 0 < figures.kept_tokens < 1
+    for each in pairs:
+        followed = next((place for place, token in enumerate(each.greedy[0].tokens) if token not in kept), None)
+        if followed is None:
+            assert each.greedy[0].text == each.greedy[1].text and each.greedy[0].tokens == each.greedy[1].tokens
+        else:
+            assert len(each.along.kl) == followed + 1 and each.along.same[-1] == 0.0
