@@ -58,7 +58,7 @@ def test_submit_sends_exactly_what_was_said(scripted: RunHere, script: Script) -
         " --parameter variant=true --calibration texts --calibration-samples 32 --calibration-generated 16"
         " --sequence-length 512 --seed 7"
         " --evaluation articles --evaluation books --evaluation-samples all --max-perplexity-ratio 2.4"
-        " --task boolq --task arc_easy --task-limit 100"
+        " --task boolq --task arc_easy --task-limit 100 --num-fewshot 2"
         " --recovery lora --recovery-steps 200 --recovery-dataset books --recovery-parameter learning_rate=1e-4"
         " --prompt Once --prompt upon --prompt-tokens 16"
         ' --recovery-parameter lora={"r":16} --recovery-parameter schedule=linear'
@@ -81,6 +81,7 @@ def test_submit_sends_exactly_what_was_said(scripted: RunHere, script: Script) -
             "sequence_length": 512,
             "tasks": ["boolq", "arc_easy"],
             "task_limit": 100,
+            "num_fewshot": 2,
             "prompts": ["Once", "upon"],
             "prompt_tokens": 16,
         },

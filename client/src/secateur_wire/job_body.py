@@ -91,10 +91,16 @@ class Evaluation(RequestObject):
     )
     tasks: Annotated[list[Reference], Field(max_length=50)] = Field(
         default_factory=list,
-        description="Zero-shot tasks of lm-evaluation-harness, asked without examples: boolq, piqa, hellaswag, "
-        "winogrande, arc_easy, arc_challenge, openbookqa.",
+        description="Tasks of lm-evaluation-harness, asked without examples unless num_fewshot is given: boolq, piqa, "
+        "hellaswag, winogrande, arc_easy, arc_challenge, openbookqa.",
     )
     task_limit: Annotated[int, Field(ge=2, le=1_000_000)] | None = None
+    num_fewshot: Annotated[int, Field(ge=0, le=25)] = Field(
+        0,
+        exclude_if=lambda count: count == 0,
+        description="Tasks: number of solved examples before each question. They are other questions of the same "
+        "split, drawn as lm-evaluation-harness does, and the same for both models.",
+    )
     prompts: Annotated[list[_Prompt], Field(max_length=8)] = Field(
         default_factory=list,
         description="Texts that the dense and the pruned model continue, always with the likeliest token; the "

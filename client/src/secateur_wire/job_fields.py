@@ -223,6 +223,14 @@ GROUPS: Final[Mapping[str, tuple[Entry, ...]]] = {
             is_of_text=True,
         ),
         Entry(
+            "evaluation.num_fewshot",
+            "--num-fewshot",
+            "N",
+            label="Solved examples before each question",
+            needs="evaluation.tasks",
+            is_of_text=True,
+        ),
+        Entry(
             "evaluation.prompts",
             "--prompt",
             "TEXT",

@@ -1,4 +1,4 @@
-"""Zero-shot accuracy through lm-evaluation-harness, on questions in local files.
+"""Accuracy on tasks through lm-evaluation-harness, zero-shot or with examples, on questions in local files.
 
 Prompts, scoring and standard errors are the harness's. Slow to import; needs no network.
 
@@ -39,6 +39,9 @@ _CONFIGS = {
     "openbookqa": "openbookqa/openbookqa.yaml",
 }
 
+_EXAMPLES_SEED = 1234
+"""Seed by which the harness's own command draws examples."""
+
 
 def measure_tasks(
     folder: ModelFolder,
@@ -48,25 +51,29 @@ def measure_tasks(
     work: Path,
     device: torch.device,
     on_progress: Callable[[float], None],
+    examples: int = 0,
 ) -> dict[str, dict[str, float]]:
-    """Score the model of `folder` on the first `limit` questions of each task, without examples.
+    """Score the model of `folder` on the first `limit` questions of each task, each after so many solved `examples`.
 
     `questions` are JSON lines with the columns of the task's hub dataset; `on_progress` is called with 0 to 1. Returns
     for each task `samples`, the harness's `version` of it, `acc` and `acc_stderr`, and `acc_norm` and `acc_norm_stderr`
-    where the harness has them. A standard error is the sample standard deviation divided by √samples.
+    where the harness has them. A standard error is the sample standard deviation divided by √samples. With examples
+    there is `cut`: the number of answers that together with question and examples are longer than the context, and of
+    which the beginning was not read.
 
-    Raises UnusableDataset where a file does not fit the task.
+    Raises UnusableDataset where a file does not fit the task, or has too few questions for the examples.
     """
     datasets.disable_progress_bars()
     lm = _Model(load_model(folder, device), folder.tokenizer())
     measured = {}
     for index, (name, file) in enumerate(counted(questions.items(), "asking zero-shot tasks")):
         lm.on_progress = _part(on_progress, index, len(questions))
-        tasks = {name: open_task(name, file, work)}
+        tasks = {name: open_task(name, file, work, examples)}
+        lm.cut = 0
         results = evaluate(lm, {"tasks": tasks}, limit=limit, bootstrap_iters=1, log_samples=False)
         figures = {key.partition(",")[0]: value for key, value in results["results"][name].items() if "," in key}
         samples, version = results["n-samples"][name]["effective"], results["versions"][name]
-        measured[name] = figures | {"samples": samples, "version": version}
+        measured[name] = figures | {"samples": samples, "version": version} | ({"cut": lm.cut} if examples else {})
     return measured
 
 
@@ -74,8 +81,12 @@ def _part(on_progress: Callable[[float], None], index: int, of: int) -> Callable
     return lambda done: on_progress((index + done) / of)
 
 
-def open_task(name: str, file: Path, work: Path) -> Task:
-    """Load the harness's own task with the questions of `file`; raises UnusableDataset where they do not fit."""
+def open_task(name: str, file: Path, work: Path, examples: int = 0) -> Task:
+    """Load the harness's own task with the questions of `file`; raises UnusableDataset where they do not fit.
+
+    Before each question come so many `examples`, drawn by the harness from the others of `file`, by its default seed.
+    The harness leaves out the question itself only where examples are drawn from a test split.
+    """
     folder = work / name
     folder.mkdir(parents=True, exist_ok=True)
     config = {
@@ -85,16 +96,20 @@ def open_task(name: str, file: Path, work: Path) -> Task:
         "dataset_name": None,
         "dataset_kwargs": {"data_files": {"validation": str(file)}, "cache_dir": str(work / "cache")},
         "training_split": None,
-        "validation_split": "validation",
-        "test_split": None,
-        "num_fewshot": 0,
+        "validation_split": None if examples else "validation",
+        "test_split": "validation" if examples else None,
+        "num_fewshot": examples,
     }
+    if examples:
+        config["fewshot_split"] = "validation"
     (folder / f"{name}.yaml").write_text(json.dumps(config))  # JSON is YAML
-    _check(name, file)
-    return TaskManager(include_path=folder, include_defaults=False).load(name)["tasks"][name]
+    _check(name, file, examples)
+    task: Task = TaskManager(include_path=folder, include_defaults=False).load(name)["tasks"][name]
+    task.set_fewshot_seed(_EXAMPLES_SEED)
+    return task
 
 
-def _check(name: str, file: Path) -> None:
+def _check(name: str, file: Path, examples: int) -> None:
     def refusal(what: str) -> UnusableDataset:
         return UnusableDataset(f"{file.name} does not hold the questions of {name}: {what}", param="evaluation.tasks")
 
@@ -111,6 +126,8 @@ def _check(name: str, file: Path) -> None:
         raise refusal(f"there is no {' and no '.join(sorted(missing))}")
     if count < 2:
         raise refusal("there are fewer than two")
+    if count <= examples:
+        raise refusal(f"there are {count}, and num_fewshot {examples} needs more than {examples}")
 
 
 class _Model(HFLM):  # type: ignore[misc]  # the harness has no types
@@ -121,6 +138,7 @@ class _Model(HFLM):  # type: ignore[misc]  # the harness has no types
         begin = 0 if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None else None
         super().__init__(pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=1, prefix_token_id=begin)
         self.on_progress: Callable[[float], None] = lambda done: None
+        self.cut = 0
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         longest = max((context + answer for context, answer in (request.args for request in requests)), key=len)
@@ -131,6 +149,11 @@ class _Model(HFLM):  # type: ignore[misc]  # the harness has no types
             self.set_cache_hook(_Counter(len(requests), self.on_progress, count))
             answers: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=disable_tqdm)
         return answers
+
+    def _loglikelihood_tokens(self, requests: list[Any], **options: Any) -> list[tuple[float, bool]]:
+        self.cut += sum(len(context) + len(answer) > self.max_length + 1 for _, context, answer in requests)
+        scored: list[tuple[float, bool]] = super()._loglikelihood_tokens(requests, **options)
+        return scored
 
 
 class _Counter(CacheHook):  # type: ignore[misc]

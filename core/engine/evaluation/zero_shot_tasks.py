@@ -172,10 +172,18 @@ def local_copy(root: Path, task: TaskInfo) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
-def forward_tokens(tasks: Iterable[str], limit: int | None) -> int:
-    """Return roughly the number of tokens that pass through one model, for at most `limit` questions of each task."""
+def forward_tokens(tasks: Iterable[str], limit: int | None, examples: int = 0) -> int:
+    """Return roughly the number of tokens that pass through one model, for at most `limit` questions of each task.
+
+    With each answer go the `examples` before the question, each about as long as the question with an answer.
+    """
     chosen = [TASKS[name] for name in tasks]
-    return sum(task.tokens * min(limit or task.documents, task.documents) for task in chosen)
+    return (1 + examples) * sum(task.tokens * min(limit or task.documents, task.documents) for task in chosen)
+
+
+def longest_tokens(task: TaskInfo, examples: int = 0) -> int:
+    """Return roughly the tokens of the longest question with one answer, and of the `examples` before it."""
+    return task.longest + examples * min(task.tokens, task.longest)
 
 
 def batch_size(longest: int, vocabulary: int, logits_bytes: int) -> int:

@@ -30,10 +30,13 @@ def measure(
     work: Path,
     limit: int | None = None,
     on_progress: Callable[[float], None] = lambda done: None,
+    examples: int = 0,
 ) -> dict[str, dict[str, float]]:
     from core.engine.evaluation.zero_shot import measure_tasks  # slow to load, and for this alone
 
-    return measure_tasks(open_model(model), files, limit=limit, work=work, device=CPU, on_progress=on_progress)
+    return measure_tasks(
+        open_model(model), files, limit=limit, work=work, device=CPU, on_progress=on_progress, examples=examples
+    )
 
 
 def test_all_seven_tasks_are_the_harness_s_own_and_give_the_same_each_time(model: Path, tmp_path: Path) -> None:
@@ -98,3 +101,31 @@ def test_a_file_that_is_not_the_task_s_is_refused(model: Path, tmp_path: Path, l
     with pytest.raises(UnusableDataset, match=said) as refused:
         measure(model, {"piqa": file}, tmp_path / "work")
     assert refused.value.param == "evaluation.tasks"
+
+
+def test_examples_are_other_questions_with_their_answers_and_the_same_each_time(tmp_path: Path) -> None:
+    from core.engine.evaluation.zero_shot import open_task
+
+    file = write_questions(tmp_path / "tasks", "piqa")
+    prompts = []
+    for number in range(2):
+        task = open_task("piqa", file, tmp_path / str(number), 3)
+        task.build_all_requests(limit=5)
+        prompts.append([each.args[0] for each in task.instances if each.idx == 0])
+    assert prompts[0] == prompts[1] and len(prompts[0]) == 5
+    solved = {each["goal"]: each[f"sol{each['label'] + 1}"] for each in questions("piqa")}
+    for asked, prompt in zip(questions("piqa"), prompts[0], strict=False):
+        *before, last = prompt.split("\n\n")
+        assert last == f"Question: {asked['goal']}\nAnswer:"
+        goals = [example.removeprefix("Question: ").partition("\nAnswer: ") for example in before]
+        assert len({goal for goal, _, _ in goals}) == 3 and asked["goal"] not in {goal for goal, _, _ in goals}
+        assert all(solved[goal] == answer for goal, _, answer in goals)
+
+
+def test_examples_that_do_not_fit_are_counted_and_too_many_refused(model: Path, tmp_path: Path) -> None:
+    files = {"piqa": write_questions(tmp_path / "tasks", "piqa")}
+    few = measure(model, files, tmp_path / "few", limit=4, examples=2)["piqa"]
+    many = measure(model, files, tmp_path / "many", limit=4, examples=11)["piqa"]
+    assert few["samples"] == 4 and few["cut"] == 0 and many["cut"] > 0
+    with pytest.raises(UnusableDataset, match="there are 12, and num_fewshot 12 needs more than 12"):
+        measure(model, files, tmp_path / "more", examples=12)

@@ -29,7 +29,7 @@ _RELEASES = ("lm_eval", "torch", "transformers")
 
 
 class TasksSpec(DeviceSpec, Spec):
-    """Spec of asking one model the questions of zero-shot tasks, at most `limit` of each.
+    """Spec of asking one model the questions of tasks, at most `limit` of each, after `num_fewshot` solved examples.
 
     `work` is a folder for temporary files of the harness.
     """
@@ -39,6 +39,7 @@ class TasksSpec(DeviceSpec, Spec):
     model: ModelPlace
     questions: list[TextSource]
     limit: int | None
+    num_fewshot: int = 0
     work: Path
 
 
@@ -74,6 +75,7 @@ class TaskAccuracy:
         self._spec = job.language
         self._questions = job.language.questions
         self._limit = job.spec.recipe.evaluation.task_limit
+        self._num_fewshot = job.spec.recipe.evaluation.num_fewshot
         self._pruned: TasksOutput | None = None
 
     def compare(self, metrics: Metrics, report: Report) -> None:
@@ -95,12 +97,12 @@ class TaskAccuracy:
         report.tasks = TasksReport.model_validate(
             {
                 "limit": self._limit,
-                "examples_in_prompt": 0,
+                "examples_in_prompt": self._num_fewshot,
                 "questions": {each.name: {"sha256": each.sha256, **each.origin} for each in self._questions},
                 "measured": {"dense": dense.tasks, "pruned": pruned.tasks},
             }
         )
-        notes = _notes(self._questions)
+        notes = [*_notes(self._questions), *_cut_notes(dense)]
         if earlier:
             notes.append("The dense model's task accuracy was measured by an earlier job, on the same questions.")
         report.note(*notes)
@@ -128,6 +130,7 @@ class TaskAccuracy:
             "model": self._spec.model.revision,
             "dataset": questions.sha256,
             "limit": self._limit,
+            **({"num_fewshot": self._num_fewshot} if self._num_fewshot else {}),
             "dtype": engine.model_dtype,
             "device": engine.device,
             **{name: version(name) for name in _RELEASES},
@@ -143,6 +146,7 @@ class TaskAccuracy:
             model=model,
             questions=self._questions,
             limit=self._limit,
+            num_fewshot=self._num_fewshot,
             work=self._spec.work / "tasks",
             device=self._spec.device,
             threads=self._spec.threads,
@@ -167,7 +171,7 @@ class TaskAccuracy:
         """Return a key of everything the answers depend on."""
         releases = [version(name) for name in _RELEASES]
         questions = [(each.name, each.sha256) for each in self._questions]
-        facts = [revision, questions, self._limit, self._spec.device, releases]
+        facts = [revision, questions, self._limit, self._num_fewshot, self._spec.device, releases]
         return "accuracy-" + hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
@@ -194,4 +198,13 @@ def _notes(questions: Sequence[TextSource]) -> list[str]:
         f"{TASKS[each.name].splits[0]}."
         for each in questions
         if each.origin["split"] != TASKS[each.name].splits[0]
+    ]
+
+
+def _cut_notes(answers: TasksOutput) -> list[str]:
+    return [
+        f"{count:.0f} answers to questions of {name} are, with their examples, longer than the model's context: the "
+        "first examples were not read there."
+        for name, figures in answers.tasks.items()
+        if (count := figures.get("cut") or 0)
     ]

@@ -314,7 +314,7 @@ def _tokens(session: Session, team_id: str, job: Recipe, own_text: int) -> Token
         else 0,
         evaluation=sum(of(name, evaluation.samples, length) for name in evaluation.datasets),
         window=(calibration.sequence_length if calibration else None) or length,
-        tasks=forward_tokens(evaluation.tasks, evaluation.task_limit),
+        tasks=forward_tokens(evaluation.tasks, evaluation.task_limit, evaluation.num_fewshot),
         prompts=sum(map(len, evaluation.prompts)) // _CHARACTERS_PER_TOKEN,
         written=len(evaluation.prompts) * evaluation.prompt_tokens,
         own_text=own_text,

@@ -23,7 +23,7 @@ from core.engine.architectures.layer_shape import LinearShape
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.engine.evaluation.forward_memory import SMALL_TENSORS, scoring_bytes, timing_bytes
 from core.engine.evaluation.reload_memory import ReloadRoom, reload_needs
-from core.engine.evaluation.zero_shot_tasks import TASKS
+from core.engine.evaluation.zero_shot_tasks import TASKS, longest_tokens
 from core.engine.exporters.exporter_info import AddedCost
 from core.engine.exporters.registry import ADDED
 from core.methods.cost import PassSizes, Tokens
@@ -172,7 +172,8 @@ def estimate_resources(
     left = describe_left(description, job, device)
     check = reload_needs(in_dtype(left, description.dtype) if narrowed else left, device, rooms)
     model_peak = check.device_memory if device.has_own_memory else check.memory
-    longest = [TASKS[task].longest for task in job.evaluation.tasks if task in TASKS]
+    examples = job.evaluation.num_fewshot
+    longest = [longest_tokens(TASKS[task], examples) for task in job.evaluation.tasks if task in TASKS]
     questions = max((scoring_bytes(description, each, device.logits_bytes) for each in longest), default=0)
     writing = description.bytes if tokens.own_text else 0  # prompts are left out where a model does not fit
     model_peak = max(model_peak, questions, writing)

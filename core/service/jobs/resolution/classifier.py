@@ -96,6 +96,7 @@ def _refuse_text(body: JobBody) -> None:
         "evaluation.sequence_length": body.evaluation.sequence_length,
         "evaluation.tasks": body.evaluation.tasks,
         "evaluation.task_limit": body.evaluation.task_limit,
+        "evaluation.num_fewshot": body.evaluation.num_fewshot,
         "evaluation.prompts": body.evaluation.prompts,
     }
     for param, value in language_fields.items():
