@@ -81,6 +81,11 @@ REFUSALS: dict[str, tuple[dict[str, Any], str, str]] = {
     "unknown task": ({"evaluation": {"tasks": ["boolq", "mmlu"]}}, "invalid_request", "evaluation.tasks.1"),
     "a task twice": ({"evaluation": {"tasks": ["piqa", "piqa"]}}, "invalid_request", "evaluation.tasks.1"),
     "one question": ({"evaluation": {"tasks": ["piqa"], "task_limit": 1}}, "invalid_request", "evaluation.task_limit"),
+    "an unknown simple task": (
+        {"evaluation": {"datasets": ["simple-tasks:fly"]}},
+        "unknown_dataset",
+        "evaluation.datasets.0",
+    ),
     "many examples": ({"evaluation": {"num_fewshot": 26}}, "invalid_request", "evaluation.num_fewshot"),
     "many prompts": ({"evaluation": {"prompts": ["a"] * 9}}, "invalid_request", "evaluation.prompts"),
     "an empty prompt": ({"evaluation": {"prompts": ["a", ""]}}, "invalid_request", "evaluation.prompts.1"),

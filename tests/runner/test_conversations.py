@@ -63,7 +63,10 @@ def test_the_model_writes_the_conversations_itself(jobs: Queue, body: dict[str, 
     asked = {"dataset": "self", "shape": "chat", "samples": 4, "sequence_length": LENGTH}
     answered = {"dataset": "prompts", "answers": "self", "samples": 4, "sequence_length": LENGTH}
     for calibration in (asked, answered):
-        job = finish(body | {"calibration": calibration, "evaluation": {"datasets": ["words"], "samples": 4}})
+        evaluation = {"datasets": ["words", "simple-tasks:add"], "samples": 4}
+        job = finish(body | {"calibration": calibration, "evaluation": evaluation})
+        tasks = jobs.report(job)["texts"]["evaluation"]["simple-tasks:add"]
+        assert tasks["tasks"] == ["add"] and tasks["rendering"]["conversations"] == tasks["rows"]
         text = jobs.report(job)["texts"]["calibration"]
         assert (text["kind"], text["shape"]) == ("self", "chat")
         assert ("questions" in text) == ("answers" in calibration)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import Any, ClassVar
 
 from sqlalchemy import ColumnElement
@@ -32,6 +33,7 @@ from core.service.sources.references import (
     HubText,
     ModelReference,
     SelfText,
+    SimpleTasksText,
     StoredText,
     TaskReference,
     TextReference,
@@ -49,6 +51,8 @@ _TRAINING_SEED = 2**32
 """Added to the seed of generated training text, for the same reason."""
 _COUNTED_LENGTH, _COUNTED_WINDOWS = 1, 1_000_000
 """Tokens of a hub dataset that are counted, for a vocabulary: as windows of one token each."""
+_LEAST_TASKS, _TASK_TOKENS = 600, 64
+"""Fewest simple tasks of a set, and the tokens that each has at least with its solved examples."""
 _MOST_BYTES_PER_CHARACTER = 4
 _CHARACTERS_PER_TOKEN = 16
 """Characters to fetch from a hub dataset per token: English has about 4, and small vocabularies fewer."""
@@ -73,7 +77,8 @@ class TextNeeds(DatasetNeeds[TextReference]):
     is_of_kind: ClassVar[ColumnElement[bool]] = DatasetRow.images.is_(None)
     registered: ClassVar[str] = "registered"
     other_names: ClassVar[str] = (
-        "one of the hub (wikitext, c4, org/name[:config[:split]]), or 'self' for text the model generates"
+        "one of the hub (wikitext, c4, org/name[:config[:split]]), 'simple-tasks' for generated tasks, or 'self' for "
+        "text the model generates"
     )
 
     def refer_to_row(self, row: DatasetRow) -> TextReference:
@@ -94,7 +99,7 @@ class TextNeeds(DatasetNeeds[TextReference]):
         kind: type[FileText | StoredText] = FileText if row.prefix is None else StoredText
         return self._answered(row.name, kind.model_validate(row_facts(row, "text_field")))
 
-    def _answered(self, name: str, text: FileText | StoredText | HubText) -> TextReference:
+    def _answered(self, name: str, text: FileText | StoredText | HubText | SimpleTasksText) -> TextReference:
         """Return a reference to conversations with the answers that are asked for."""
         if self.answers != "self":
             return text
@@ -116,6 +121,16 @@ class TextNeeds(DatasetNeeds[TextReference]):
         text = HubText.model_validate(hub_facts(name, dataset, self.use) | {"characters": characters})
         return self._answered(name, text)
 
+    def refer_to_simple_tasks(self, name: str, tasks: tuple[str, ...]) -> TextReference:
+        samples = self.samples or self.most or 0
+        rows = max(_LEAST_TASKS, ceil(samples * self.sequence_length / _TASK_TOKENS))
+        return self._answered(name, SimpleTasksText(name=name, tasks=tasks, rows=rows, seed=self._own_seed))
+
+    @property
+    def _own_seed(self) -> int:
+        """Return the seed of what is generated for this part of a job."""
+        return self.seed + (_EVALUATION_SEED if self.use == "evaluation" else 0)
+
     def refer_to_model(self) -> SelfText:
         if self.answers is not None:
             raise InvalidRequest(
@@ -133,7 +148,7 @@ class TextNeeds(DatasetNeeds[TextReference]):
             name=SELF,
             samples=self.samples,
             sequence_length=self.sequence_length,
-            seed=self.seed + (_EVALUATION_SEED if self.use == "evaluation" else 0),
+            seed=self._own_seed,
             shape=self.shape or "text",
         )
 
@@ -401,7 +416,9 @@ def _is_chat(text: TextReference) -> bool:
     """Return True for a text that is known to have conversations."""
     if isinstance(text, SelfText):
         return text.shape == "chat"
-    return isinstance(text, FileText | StoredText) and text.format in CHAT_FORMATS
+    if isinstance(text, FileText | StoredText):
+        return text.format in CHAT_FORMATS
+    return isinstance(text, SimpleTasksText)
 
 
 def _require_written(shape: Shape | None, part: str, is_written: object) -> None:

@@ -1,0 +1,1 @@
+"""Kinds of simple tasks, one a module: its `TASK` is a `SimpleTask`."""
