@@ -15,7 +15,7 @@ HOURS ?= 4
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup wheels installed demo serve stop test coverage nightly check lint types imports migrations format bench bench-experts bench-frontier bench-gpu bench-structured bench-vocabulary architectures claims mutants chaos lock clean
+.PHONY: help setup wheels installed demo serve stop test coverage nightly check lint types imports migrations format bench bench-answers bench-experts bench-frontier bench-gpu bench-structured bench-vocabulary architectures claims mutants chaos lock clean
 
 help: ## what each target does
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1\t\2/' | awk -F '\t' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -106,6 +106,9 @@ bench-experts: $(SETUP) ## a real model upcycled to a mixture, its experts dropp
 bench-structured: $(SETUP) ## every structured method and others' on a real model, at equal parameters; goes on where it was ended
 	$(BIN)/python -m bench.structured --write docs/structured.md --data core/measurements/structured.json
 	$(BIN)/python -m bench.stages --write docs/structured.md
+
+bench-answers: $(SETUP) ## what calibration on conversations does for a chat model's answers, on a real model; goes on where it was ended
+	SECATEUR_HOME=.cache/samples $(BIN)/python -m bench.answers --write docs/answers-bench.md
 
 bench-vocabulary: $(SETUP) ## tokens removed from a real model: size, quality in and out of domain, logits, speed in llama.cpp, tokenizers of all kinds; goes on where it was ended
 	SECATEUR_HOME=.cache/samples $(BIN)/python -m bench.vocabulary --write docs/vocabulary-bench.md --data core/measurements/vocabulary.json

@@ -225,6 +225,11 @@ def recall(key: str) -> dict[str, Any] | None:
     return dict(json.loads(file.read_text())) if file.is_file() else None
 
 
+def forget(key: str) -> None:
+    """Remove the figures cached under a key, if there are any."""
+    (CACHE / "cells" / f"{key}.json").unlink(missing_ok=True)
+
+
 def remember(key: str, figures: dict[str, Any]) -> None:
     """Cache figures, whole or not at all."""
     file = CACHE / "cells" / f"{key}.json"

@@ -39,9 +39,9 @@ class SimpleTask:
         random = Random(f"{self.id} {seed}")  # a text seeds by its hash, the same in every process
         while True:
             drawn = {each.question: each for each in (self.draw(random) for _ in range(8 * _EXAMPLES))}
-            *examples, asked = list(drawn.values())[: _EXAMPLES + 1]
-            turns = [turn for each in (*examples, asked) for turn in _turns(each)]
-            conversation: JsonObject = {MESSAGES: [*turns], CHECK: self.check, REFERENCE: asked.reference}
+            *examples, last = list(drawn.values())[: _EXAMPLES + 1]
+            turns = [turn for each in (*examples, last) for turn in _turns(each)]
+            conversation: JsonObject = {MESSAGES: [*turns], CHECK: self.check, REFERENCE: last.reference}
             yield conversation
 
 

@@ -9,8 +9,8 @@ from core.engine.datasets.simple_tasks.words import NAMES, NOUNS
 def _draw(random: Random) -> Drawn:
     name, (thing, other) = random.choice(NAMES), random.sample(NOUNS, 2)
     answer = random.choice(("yes", "no"))
-    asked = thing if answer == "yes" else other
-    question = f"{name} has a {thing}. Does {name} have a {asked}?"
+    named = thing if answer == "yes" else other
+    question = f"{name} has a {thing}. Does {name} have a {named}?"
     reference = {"choices": ["yes", "no"], "answer": answer}
     return Drawn(question, f"{answer.capitalize()}, {name} has a {thing}.", reference)
 

@@ -1,0 +1,100 @@
+"""Answers of a model, and what a pruned model makes of the dense model's answers, in float32 on the processor."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from core.engine.datasets.checks.registry import CHECKS
+from core.engine.models.folder import ModelFolder, open_model
+from core.engine.models.loading import load_model
+
+_AT_ONCE = 16
+
+
+def answer(spec: dict[str, Any]) -> dict[str, Any]:
+    """Answer the spec's conversations greedily with its `model`, in at most `tokens` and `task_tokens` new tokens.
+
+    `prompts` are requests, `tasks` conversations with a check and a reference. Returns for both the ids of the
+    `answers`, whether each `ended`, and of the tasks which `passed`.
+    """
+    folder = open_model(Path(spec["model"]), own_artifact=True)
+    model, tokenizer = _loaded(folder), folder.tokenizer()
+    prompts = _rendered(tokenizer, [[{"role": "user", "content": each}] for each in spec["prompts"]])
+    tasks = _rendered(tokenizer, [each["messages"][:-1] for each in spec["tasks"]])
+    written = {
+        "prompts": _greedy(model, tokenizer, prompts, spec["tokens"]),
+        "tasks": _greedy(model, tokenizer, tasks, spec["task_tokens"]),
+    }
+    texts = [str(tokenizer.decode(ids, skip_special_tokens=True)) for ids in written["tasks"]["answers"]]
+    passed = [
+        CHECKS[task["check"]].passes(text, task["reference"]) for task, text in zip(spec["tasks"], texts, strict=True)
+    ]
+    return {"prompts": written["prompts"], "tasks": {**written["tasks"], "passed": passed, "texts": texts}}
+
+
+def compare(spec: dict[str, Any]) -> dict[str, Any]:
+    """Return what `answer` does for the spec's `pruned` model, and how far it is from the dense `model`.
+
+    Along the dense model's `dense_answers` to the prompts, `divergences` are the sums of KL(dense‖pruned) in nats of
+    each, `predictions` their numbers, and `same` how many of the likeliest tokens are equal.
+    """
+    dense, pruned = (open_model(Path(spec[name]), own_artifact=True) for name in ("model", "pruned"))
+    tokenizer = dense.tokenizer()
+    prompts = _rendered(tokenizer, [[{"role": "user", "content": each}] for each in spec["prompts"]])
+    models = [_loaded(folder) for folder in (dense, pruned)]
+    along = [_along(models, *pair) for pair in zip(prompts, spec["dense_answers"], strict=True)]
+    del models
+    return {
+        "divergences": [each[0] for each in along],
+        "predictions": [len(each) for each in spec["dense_answers"]],
+        "same": [each[1] for each in along],
+        **answer(spec | {"model": spec["pruned"]}),
+    }
+
+
+def _loaded(folder: ModelFolder) -> Any:
+    return load_model(folder, torch.device("cpu"), dtype=torch.float32)
+
+
+def _rendered(tokenizer: PreTrainedTokenizerBase, conversations: list[list[dict[str, str]]]) -> list[list[int]]:
+    """Return the ids of the text that asks for the next answer."""
+    texts = [tokenizer.apply_chat_template(each, tokenize=False, add_generation_prompt=True) for each in conversations]
+    return [list(tokenizer(str(text), add_special_tokens=False).input_ids) for text in texts]
+
+
+@torch.inference_mode()
+def _greedy(model: Any, tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]], tokens: int) -> dict[str, Any]:
+    """Return the answers with their end token, if they ended; the shortest prompts are read together."""
+    ends = model.generation_config.eos_token_id
+    ends = set(ends if isinstance(ends, list) else [ends])
+    answers: list[list[int]] = [[] for _ in prompts]
+    order = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
+    for start in range(0, len(order), _AT_ONCE):
+        numbers = order[start : start + _AT_ONCE]
+        longest = max(len(prompts[number]) for number in numbers)
+        padded = [[tokenizer.pad_token_id or 0] * (longest - len(prompts[each])) + prompts[each] for each in numbers]
+        mask = [[0] * (longest - len(prompts[each])) + [1] * len(prompts[each]) for each in numbers]
+        output = model.generate(
+            torch.tensor(padded), attention_mask=torch.tensor(mask), max_new_tokens=tokens, do_sample=False
+        )
+        for number, row in zip(numbers, output[:, longest:].tolist(), strict=True):
+            end = next((place for place, token in enumerate(row) if token in ends), None)
+            answers[number] = row if end is None else row[: end + 1]
+    return {"answers": answers, "ended": [bool(each) and each[-1] in ends for each in answers]}
+
+
+@torch.inference_mode()
+def _along(models: list[Any], prompt: list[int], answer: list[int]) -> tuple[float, int]:
+    """Return Σ KL(dense‖pruned) along an answer, in nats, and how many likeliest tokens are the same."""
+    dense_TV, pruned_TV = (_log_probabilities(model, prompt, answer) for model in models)
+    divergence = torch.nn.functional.kl_div(pruned_TV, dense_TV, reduction="sum", log_target=True)
+    return float(divergence), int((dense_TV.argmax(-1) == pruned_TV.argmax(-1)).sum())
+
+
+def _log_probabilities(model: Any, prompt: list[int], answer: list[int]) -> Tensor:
+    """Return the logarithms of the probabilities [answer, V] with which each token of an answer is predicted."""
+    logits_TV: Tensor = model(torch.tensor([prompt + answer]), use_cache=False).logits[0, len(prompt) - 1 : -1]
+    return logits_TV.double().log_softmax(dim=-1)

@@ -1,0 +1,161 @@
+"""Page of the bench of answers: goals beside what came out, and tables. Loads no torch."""
+
+from collections.abc import Iterator, Sequence
+from statistics import fmean
+
+from bench.answers.plan import GOAL_REMOVAL, MIXTURES, REMOVALS, WIKIPEDIA, Case
+from bench.answers.running import Bench
+from bench.cells import Figures
+from bench.page import MISSING, table
+from core.engine.datasets.simple_tasks.registry import SIMPLE_TASKS
+from core.engine.evaluation.answers.figures import mean_over
+
+_KL, _BITS, _LENGTH, _DENSE_TASKS = 0.5, 1.02, (0.9, 1.1), 0.6
+"""Goals: ratios to Wikipedia's, the length of answers ÷ the dense model's, and the share of tasks that it passes."""
+Value = tuple[float | None, float | None]
+"""A figure and its standard error."""
+
+
+def page(bench: Bench) -> str:
+    """Return the section; what was not run is left out of tables, and marked among the goals."""
+    parts = [table(("what", "goal", "came out", "met"), list(_goals(bench)), text_columns=4)]
+    for removal in REMOVALS:
+        mixtures = [mixture for mixture in MIXTURES if _cases(bench, removal, mixture)]
+        if mixtures:
+            rows = [_row(bench, removal, mixture) for mixture in mixtures]
+            parts += [f"### {removal}", table(_HEADER, rows, text_columns=1)]
+    if bench.dense:
+        parts += ["### Tasks passed", _tasks(bench)]
+    return "\n\n".join(parts)
+
+
+_HEADER = (
+    "calibrated on",
+    "KL a token",
+    "÷ Wikipedia's",
+    "same first choice",
+    "length ÷ dense",
+    "bits per byte ÷ dense",
+    "÷ Wikipedia's",
+    "perplexity ÷ dense",
+    "tasks passed",
+    "seeds",
+)
+
+
+def _row(bench: Bench, removal: str, mixture: str) -> tuple[str, ...]:
+    cases = _cases(bench, removal, mixture)
+    found = [bench.found[case] for case in cases]
+    jobs = [bench.jobs[case] for case in cases]
+    return (
+        mixture,
+        _shown(_kl(found), 3),
+        _shown(_kl_ratio(bench, removal, mixture), 2),
+        f"{_sum(found, 'same') / _sum(found, 'predictions'):.0%}",
+        _shown(_length(bench, found), 2),
+        f"{fmean(job['bits_per_byte']['ratio'] for job in jobs):.3f}",
+        _shown((_bits_ratio(bench, removal, mixture), None), 3),
+        f"{fmean(job['perplexity'] for job in jobs):.2f}",
+        f"{_passed(found):.0%}",
+        str(len(cases)),
+    )
+
+
+def _goals(bench: Bench) -> Iterator[tuple[str, ...]]:
+    mixtures = [each for each in MIXTURES if each != WIKIPEDIA and _kl_ratio(bench, GOAL_REMOVAL, each)[0] is not None]
+    best = min(mixtures, key=lambda each: _kl_ratio(bench, GOAL_REMOVAL, each)[0] or 0, default=None)
+    kl: Value = (None, None)
+    bits = length = None
+    if best is not None:
+        kl, bits = _kl_ratio(bench, GOAL_REMOVAL, best), _bits_ratio(bench, GOAL_REMOVAL, best)
+        length = _length(bench, [bench.found[case] for case in _cases(bench, GOAL_REMOVAL, best)])[0]
+    of = f"{GOAL_REMOVAL}, {best or 'the best mixture'}"
+    yield _goal(f"KL ÷ Wikipedia's, {of}", f"≤ {_KL}", _shown(kl, 2), kl[0] is not None, (kl[0] or 0) <= _KL)
+    yield _goal(f"bits per byte ÷ Wikipedia's, {of}", f"≤ {_BITS}", _shown((bits, None), 3), bits, (bits or 0) <= _BITS)
+    low, high = _LENGTH
+    met = low <= (length or 0) <= high
+    yield _goal(f"length of answers ÷ dense, {of}", f"{low} … {high}", _shown((length, None), 2), length, met)
+    worst = min(_by_task(bench.dense).items(), key=lambda each: each[1], default=None) if bench.dense else None
+    shown = MISSING if worst is None else f"{worst[1]:.0%} ({worst[0]})"
+    met = worst is not None and worst[1] >= _DENSE_TASKS
+    yield _goal("tasks that the dense model passes, the worst kind", f"≥ {_DENSE_TASKS:.0%}", shown, worst, met)
+
+
+def _goal(what: str, goal: str, shown: str, known: object, met: bool) -> tuple[str, ...]:
+    return what, goal, shown, (("yes" if met else "no") if known else MISSING)
+
+
+def _tasks(bench: Bench) -> str:
+    kinds = list(SIMPLE_TASKS)
+    rows = [("dense", *(f"{share:.0%}" for share in _by_task(bench.dense).values()))]
+    for removal in REMOVALS:
+        for mixture in MIXTURES:
+            found = [bench.found[case] for case in _cases(bench, removal, mixture)]
+            if found:
+                shares = [_by_task(each) for each in found]
+                means = (f"{fmean(each[kind] for each in shares):.0%}" for kind in kinds)
+                rows.append((f"{removal}, {mixture}", *means))
+    return table(("model", *kinds), rows, text_columns=1)
+
+
+def _cases(bench: Bench, removal: str, mixture: str) -> list[Case]:
+    return [case for case in bench.found if (case.removal, case.mixture) == (removal, mixture)]
+
+
+def _kl(found: Sequence[Figures]) -> Value:
+    """Return the KL divergence a token, and its standard error over requests; seeds of a request are one."""
+    return mean_over(_over_seeds(found, "divergences"), _over_seeds(found, "predictions"))
+
+
+def _kl_ratio(bench: Bench, removal: str, mixture: str) -> Value:
+    """Return the KL divergence ÷ that of the calibration on Wikipedia, request by request, over seeds of both."""
+    pairs = [
+        (bench.found[case], other)
+        for case in _cases(bench, removal, mixture)
+        if (other := bench.found.get(Case(removal, WIKIPEDIA, case.seed))) is not None
+    ]
+    if not pairs or mixture == WIKIPEDIA:
+        return None, None
+    mine, others = zip(*pairs, strict=True)
+    return mean_over(_over_seeds(mine, "divergences"), _over_seeds(others, "divergences"))
+
+
+def _bits_ratio(bench: Bench, removal: str, mixture: str) -> float | None:
+    ratios = [
+        bench.jobs[case]["bits_per_byte"]["pruned"] / bench.jobs[other]["bits_per_byte"]["pruned"]
+        for case in _cases(bench, removal, mixture)
+        if (other := Case(removal, WIKIPEDIA, case.seed)) in bench.jobs and mixture != WIKIPEDIA
+    ]
+    return fmean(ratios) if ratios else None
+
+
+def _length(bench: Bench, found: Sequence[Figures]) -> Value:
+    """Return the tokens of answers ÷ the dense model's, and its standard error over requests."""
+    dense = [len(found) * len(answer) for answer in bench.dense["prompts"]["answers"]]
+    lengths = [[len(answer) for answer in each["prompts"]["answers"]] for each in found]
+    return mean_over([sum(each) for each in zip(*lengths, strict=True)], dense)
+
+
+def _over_seeds(found: Sequence[Figures], name: str) -> list[float]:
+    return [sum(each) for each in zip(*(figures[name] for figures in found), strict=True)]
+
+
+def _sum(found: Sequence[Figures], name: str) -> float:
+    return sum(_over_seeds(found, name))
+
+
+def _passed(found: Sequence[Figures]) -> float:
+    return fmean(float(passed) for figures in found for passed in figures["tasks"]["passed"])
+
+
+def _by_task(figures: Figures) -> dict[str, float]:
+    """Return the share of passed tasks of each kind; kinds take turns in the list."""
+    passed = figures["tasks"]["passed"]
+    return {kind: fmean(map(float, passed[place :: len(SIMPLE_TASKS)])) for place, kind in enumerate(SIMPLE_TASKS)}
+
+
+def _shown(value: Value, digits: int) -> str:
+    figure, error = value
+    if figure is None:
+        return MISSING
+    return f"{figure:.{digits}f}" + (f" ± {error:.{digits}f}" if error is not None else "")

@@ -1,0 +1,133 @@
+"""Runs of the bench of answers: jobs of the service, and what their artifacts answer."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Final
+
+from bench.answers.plan import Case
+from bench.answers.prompts import draw_prompts
+from bench.cells import CACHE, Cell, Figures, Runner, engine_program, forget, recall, run
+from bench.service import Service, service_key
+from core.engine.datasets.simple_tasks.registry import SIMPLE_TASKS, draw_conversations
+from secateur_wire.errors import NotFound
+from worker.samples.language import MODEL
+
+TASK_TOKENS: Final = 40
+_TASK_SEED: Final = 53
+
+
+@dataclass(frozen=True)
+class Size:
+    """Size of the bench: calibration `samples` of `length` tokens, `windows` of as many to measure bits per byte on,
+    `prompts` answered in at most `tokens` tokens, and so many `tasks` of each kind.
+    """
+
+    samples: int
+    length: int
+    windows: int
+    prompts: int
+    tokens: int
+    tasks: int
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """Return what models are asked."""
+        return {
+            "prompts": draw_prompts(self.prompts),
+            "tokens": self.tokens,
+            "tasks": list(islice(draw_conversations(list(SIMPLE_TASKS), _TASK_SEED), self.tasks * len(SIMPLE_TASKS))),
+            "task_tokens": TASK_TOKENS,
+        }
+
+
+@dataclass
+class Bench:
+    """Bench of jobs of a service: `dense` are the dense model's answers, `jobs` and `found` figures by case.
+
+    `blocks` is the blocks' share of the dense model's parameters.
+    """
+
+    service: Service
+    runner: Runner
+    threads: int
+    size: Size
+    blocks: float
+    dense: Figures = field(default_factory=dict)
+    jobs: dict[Case, Figures] = field(default_factory=dict)
+    found: dict[Case, Figures] = field(default_factory=dict)
+
+    def prune(self, cases: Sequence[Case]) -> None:
+        """Recall the jobs of cases, and run what is missing."""
+        cells = {case: self._job_cell(case) for case in cases}
+        self.jobs = self.runner.figures(cells, lambda told: f"{told['job']}, {told['seconds']:.0f} s")
+
+    def judge(self) -> None:
+        """Recall what the artifacts of the jobs answer, and ask those that were not asked."""
+        asked = self.size.asked
+        program = engine_program("bench.answers.judge_cell:answer")
+        key = f"answers-dense-{service_key(asked, program.code)}"
+        spec = {**asked, "model": self._model, "threads": self.threads}
+        cell = Cell("the dense model's answers", key, lambda: run(program, spec, key).result)
+        dense = self.runner.figures({None: cell}, lambda told: f"{sum(told['tasks']['passed'])} tasks passed")
+        if dense:
+            self.dense = dense[None]
+            cells = {case: self._judge_cell(job, case, asked) for case, job in self.jobs.items()}
+            self.found = self.runner.figures(cells, lambda told: f"KL {total_kl(told):.4f}")
+
+    def _job_cell(self, case: Case) -> Cell:
+        size = self.size
+        body = case.body(self.blocks, size.samples, size.length, size.windows)
+        key = f"answers-job-{service_key(body)}"
+        kept = recall(key)
+        if kept is not None and not self._is_there(kept["job"]):
+            forget(key)
+        return Cell(case.title, key, lambda: self._job(body))
+
+    def _is_there(self, job: str) -> bool:
+        try:
+            return bool(self.service.client.artifacts(job))
+        except NotFound:
+            return False
+
+    def _judge_cell(self, job: Figures, case: Case, asked: dict[str, Any]) -> Cell:
+        program = engine_program("bench.answers.judge_cell:compare")
+        key = f"answers-{service_key(job['body'], asked, program.code)}"
+
+        def work() -> Figures:
+            place = (CACHE / "checkpoints" / key).absolute()
+            shutil.rmtree(place, ignore_errors=True)
+            try:
+                self.service.client.download(job["job"], place)
+                dense_answers = self.dense["prompts"]["answers"]
+                spec = {**asked, "model": self._model, "pruned": str(place), "dense_answers": dense_answers}
+                return run(program, spec | {"threads": self.threads}, key).result
+            finally:
+                shutil.rmtree(place, ignore_errors=True)
+
+        return Cell(f"{case.title}: answers", key, work)
+
+    def _job(self, body: dict[str, Any]) -> Figures:
+        client = self.service.client
+        ended = client.wait(client.submit(model=MODEL, **body).id).raise_for_status()
+        metrics = ended.metrics
+        assert metrics is not None and metrics.seconds is not None
+        ((_, perplexity),) = metrics.perplexity.items()
+        assert perplexity.bits_per_byte is not None
+        return {
+            "job": ended.id,
+            "body": body,
+            "seconds": metrics.seconds.total,
+            "perplexity": perplexity.ratio,
+            "bits_per_byte": perplexity.bits_per_byte.document(),
+        }
+
+    @property
+    def _model(self) -> str:
+        return str((self.service.settings.models_root / MODEL).absolute())
+
+
+def total_kl(figures: Figures) -> float:
+    """Return KL(dense‖pruned) in nats a token along the dense model's answers."""
+    return float(sum(figures["divergences"]) / sum(figures["predictions"]))
