@@ -6,7 +6,7 @@ import pytest
 import torch
 from gguf import GGUFWriter
 
-from core.engine.exporters.gguf.probe_lines import varied_lines
+from core.engine.exporters.probe_lines import varied_lines
 from core.engine.models.folder import open_model
 from core.engine.models.gguf_header import ARCHITECTURES, read_gguf_sandboxed
 from core.engine.models.loading import load_model

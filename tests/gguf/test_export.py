@@ -10,10 +10,12 @@ from gguf import GGUFReader
 from safetensors.numpy import load_file
 
 from core.engine.architectures.describe import describe_folder
+from core.engine.exporters import engine
+from core.engine.exporters.agreement import Agreement
 from core.engine.exporters.exporter_info import ExportRuntime
 from core.engine.exporters.gguf import runtime
 from core.engine.exporters.gguf.exporter import GgufFiles
-from core.engine.exporters.gguf.gate import Agreement, require_agreement
+from core.engine.exporters.gguf.gate import require_agreement
 from core.engine.exporters.gguf.info import INFO
 from core.engine.exporters.gguf.runtime import running_llama_cpp
 from core.engine.models.folder import open_model
@@ -126,7 +128,7 @@ def test_whatever_ends_llama_cpp_fails_the_export_alone(tmp_path: Path) -> None:
 
 
 def test_llama_cpp_is_ended_when_it_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "SECONDS", 0.0)
+    monkeypatch.setattr(engine, "SECONDS", 0.0)
     with (
         pytest.raises(ExportFailed, match="took longer than the 0 s"),
         running_llama_cpp(largest_file=0, tokens=1, threads=1) as llama_cpp,

@@ -13,8 +13,8 @@ from tokenizers.models import WordPiece
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
-from core.engine.exporters.gguf.probe_lines import varied_lines
 from core.engine.exporters.gguf.vocabulary import read_vocabulary
+from core.engine.exporters.probe_lines import varied_lines
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.gguf_header import read_gguf_header
 from core.engine.models.gguf_tokenizer import build_tokenizer

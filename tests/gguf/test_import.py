@@ -11,7 +11,7 @@ import torch
 from gguf import GGUFReader
 
 from core.database import transaction
-from core.engine.exporters.gguf.probe_lines import varied_lines
+from core.engine.exporters.probe_lines import varied_lines
 from core.engine.models.folder import open_model
 from core.engine.models.memory_limit import memory_limited
 from core.service.registry.service import find_row

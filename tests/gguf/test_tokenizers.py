@@ -12,8 +12,8 @@ from tokenizers import Regex, pre_tokenizers
 from transformers import AutoTokenizer, GemmaTokenizer, PreTrainedTokenizerBase
 from transformers.tokenization_utils_base import generate_merges
 
-from core.engine.exporters.gguf.probe_lines import varied_lines
 from core.engine.exporters.gguf.vocabulary import read_vocabulary
+from core.engine.exporters.probe_lines import varied_lines
 from core.engine.models.gguf_header import read_gguf_header
 from core.engine.models.gguf_tokenizer import PRE_TOKENIZERS, build_tokenizer
 from secateur_wire.errors import InvalidRequest, UnusableModel

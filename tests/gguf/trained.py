@@ -22,8 +22,8 @@ from tokenizers.models import BPE
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from core.engine.exporters.gguf import probe_lines
-from core.engine.exporters.gguf.probe_lines import varied_lines
+from core.engine.exporters import probe_lines
+from core.engine.exporters.probe_lines import varied_lines
 
 LINES = varied_lines(400)
 STEPS: Final = 40

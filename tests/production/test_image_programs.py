@@ -25,7 +25,7 @@ GIVEN = "given"
 STARTED = {
     "core/engine/datasets/sandbox.py": {PYTHON},
     "core/engine/evaluation/classifier_reload_check.py": {PYTHON},
-    "core/engine/exporters/gguf/runtime.py": {PYTHON},
+    "core/engine/exporters/engine.py": {PYTHON},
     "worker/__main__.py": {PYTHON},
     "worker/devices.py": {PYTHON, "nvidia-smi"},
     "worker/doctor/examination.py": {PYTHON, "postgres", "useradd"},

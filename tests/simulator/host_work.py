@@ -56,7 +56,7 @@ ON_THE_HOST = {
     "engine/evaluation/reload_check.py reload_check": _COMPARED,
     "engine/evaluation/timing.py timed": "onnxruntime is timed on the CPU",
     "engine/exporters/hashed/classifier.py _hashed": "numbers of weights, which a hash of NumPy gives",
-    "engine/exporters/gguf/gate.py compare": "llama.cpp predicts in main memory",
+    "engine/exporters/agreement.py compare": "an engine predicts in main memory",
     "engine/models/accelerator.py _onednn_rounds_factors": "the processor is tried once",
     "engine/models/accelerator.py to_main_memory": "tensors are asked where they are",
     "engine/models/classifier.py build_classifier": _READ,

@@ -3,12 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Literal
+from typing import Final, Literal
 
 from core.engine.architectures.describe import Description
 from core.engine.architectures.description import ModelDescription
 from core.engine.cuts.losses import Losses
 from core.engine.cuts.removal import Removal
+
+PARAM: Final = "output.exports"
+"""Field of a job body that asks for added forms, as errors name it."""
 
 Written = Literal["first", "after", "beside", "added"]
 """Moment at which a form is written. 'first': as every artifact. 'after': on request, after the artifact is verified.

@@ -17,7 +17,7 @@ from transformers.tokenization_utils_base import generate_merges
 
 from core.engine.datasets.token_bytes import TokenBytes
 from core.engine.datasets.token_windows import evaluation_set
-from core.engine.exporters.gguf.probe_lines import varied_lines
+from core.engine.exporters.probe_lines import varied_lines
 
 LINES = [line for line in varied_lines(300) if line]
 TEXTS = st.text(max_size=60) | st.text(alphabet="aé e\u0301ﬁ ▁①🙂\n<0x1>", max_size=60)

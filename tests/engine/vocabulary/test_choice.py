@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as RustTokenizer
 
-from core.engine.exporters.gguf.probe_lines import varied_lines
+from core.engine.exporters.probe_lines import varied_lines
 from core.engine.removals.vocabulary.tokenizers import choice
 from core.engine.removals.vocabulary.tokenizers.choice import KeptTokens, choose_tokens
 from core.engine.removals.vocabulary.tokenizers.counts import Counts, count_tokens

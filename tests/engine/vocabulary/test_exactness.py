@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as RustTokenizer
 
 from core.engine.datasets.text_files import read_documents
-from core.engine.exporters.gguf.probe_lines import varied_lines
+from core.engine.exporters.probe_lines import varied_lines
 from core.engine.removals.vocabulary.tokenizers.choice import choose_tokens
 from core.engine.removals.vocabulary.tokenizers.counts import count_tokens
 from core.engine.removals.vocabulary.tokenizers.tokenizer import Tokenizer

@@ -7,7 +7,7 @@ from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from core.engine.exporters.gguf.probe_lines import varied_lines
+from core.engine.exporters.probe_lines import varied_lines
 
 Content = dict[str, Any]
 

@@ -10,9 +10,9 @@ from core.discovery import declared
 from core.engine.architectures.description import ModelDescription, require_structure
 from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
 from core.engine.cuts.losses import Losses
+from core.engine.exporters.exporter_info import PARAM
 from core.engine.exporters.gguf import families
 from core.engine.exporters.gguf.family import GgufFamily, GgufForm
-from core.engine.exporters.gguf.refusal import PARAM
 from secateur_wire.errors import InvalidRequest
 
 _DECLARED: Iterator[GgufFamily] = declared(families, "FAMILY")

@@ -1,39 +1,27 @@
 """Exporter of GGUF files."""
 
 import os
-import statistics
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
 
 import torch
 
+from core.engine.exporters.agreement import Reference, compare, compared_windows, require_token_ids
 from core.engine.exporters.gguf.file_types import ALL_TYPES, FIRST
-from core.engine.exporters.gguf.gate import (
-    Reference,
-    compare,
-    compared_windows,
-    require_agreement,
-    require_token_ids,
-)
-from core.engine.exporters.gguf.llama_cpp import SpeedTrial
-from core.engine.exporters.gguf.runtime import Seconds, require_runtime, running_llama_cpp
+from core.engine.exporters.gguf.gate import require_agreement
+from core.engine.exporters.gguf.runtime import require_runtime, running_llama_cpp
 from core.engine.exporters.gguf.settings import GgufSettings, read_settings
-from core.engine.exporters.gguf.sizes import DECODED_TOKENS, MOST_ROUNDS, PROMPT_TOKENS
 from core.engine.exporters.gguf.tensors import placed_tensors
 from core.engine.exporters.gguf.vocabulary import Vocabulary, read_vocabulary
 from core.engine.exporters.gguf.writer import other_types, write_gguf, write_vocabulary
 from core.engine.exporters.protocols import AddedExporter, AddedForm
+from core.engine.exporters.speed import compared_speed, own_speed, speed_trial
 from core.engine.models.folder import open_model
-from core.engine.options.latency_budget import latency_noise
-from secateur_wire.metrics import ExportedFile, ExportSpeed, FileSpeed, TokenRate
-
-_SECONDS: Final = 40.0
-"""Time in seconds for measuring the speed of one type; the least number of rounds may take longer."""
+from secateur_wire.metrics import ExportedFile, ExportSpeed, FileSpeed
 
 
 class GgufFiles(AddedExporter):
@@ -49,7 +37,7 @@ class GgufFiles(AddedExporter):
             file = Path(place) / "vocabulary.gguf"
             write_vocabulary(file, settings, vocabulary)
             llama_cpp.open_vocabulary(file)
-            require_token_ids(llama_cpp, tokenizer, vocabulary, file.name)
+            require_token_ids(llama_cpp, tokenizer, vocabulary.probes(), file.name)
 
     def export(
         self,
@@ -85,7 +73,7 @@ class GgufFiles(AddedExporter):
                         llama_cpp.quantise(first, file, ALL_TYPES[kind].number)
                     llama_cpp.open(file, windows_NT.shape[1])
                     if kind == FIRST:
-                        require_token_ids(llama_cpp, tokenizer, vocabulary, file.name)
+                        require_token_ids(llama_cpp, tokenizer, vocabulary.probes(), file.name)
                     log(f"running {file.name} in llama.cpp")
                     # A fault of the conversion shows in any window; only files that are kept are measured on all.
                     agreement = compare(llama_cpp, reference, None if kind in types else 1)
@@ -125,7 +113,7 @@ class GgufFiles(AddedExporter):
         opened = open_model(dense, own_artifact=own_dense)
         settings = read_settings(opened)
         vocabulary = read_vocabulary(dense, opened.tokenizer(), settings.vocabulary)
-        cores, trial = _trial(settings, threads)
+        cores, trial = threads or len(os.sched_getaffinity(0)), speed_trial(settings.context)
         measured = {}
         # One file of the dense model exists at a time, beside the one that the others are made from.
         with TemporaryDirectory(dir=place, prefix="dense-") as folder:
@@ -147,7 +135,7 @@ class GgufFiles(AddedExporter):
                         other = source.with_name(f"dense-{kind}.gguf")
                         llama_cpp.quantise(source, other, ALL_TYPES[kind].number)
                     seconds = llama_cpp.speeds((other, file), trial)
-                measured[kind] = _speed(seconds, trial.prompt, cores, other.stat().st_size)
+                measured[kind] = compared_speed(seconds, trial, cores, other.stat().st_size)
                 if kind != FIRST:
                     other.unlink()
         return measured
@@ -161,30 +149,15 @@ class GgufFiles(AddedExporter):
         threads: int | None,
         log: Callable[[str], None],
     ) -> dict[str, FileSpeed]:
-        cores, trial = _trial(read_settings(open_model(dense, own_artifact=own_dense)), threads)
+        settings = read_settings(open_model(dense, own_artifact=own_dense))
+        cores, trial = threads or len(os.sched_getaffinity(0)), speed_trial(settings.context)
         measured = {}
         for kind, file in files.items():
             log(f"timing {file.name} in llama.cpp")
             size = file.stat().st_size
             with running_llama_cpp(largest_file=size, tokens=trial.most_tokens, threads=cores) as llama_cpp:
-                (rounds,) = llama_cpp.speeds((file,), trial)
-            prefill, decode = (statistics.median(seconds) for seconds in zip(*rounds, strict=True))
-            measured[kind] = FileSpeed(
-                prefill=trial.prompt / prefill,
-                decode=trial.decoded / decode,
-                prompt_tokens=trial.prompt,
-                decoded_tokens=trial.decoded,
-                rounds=len(rounds),
-                threads=cores,
-            )
+                measured[kind] = own_speed(llama_cpp.speeds((file,), trial), trial, cores)
         return measured
-
-
-def _trial(settings: GgufSettings, threads: int | None) -> tuple[int, SpeedTrial]:
-    """Return the threads and the trial of a speed."""
-    prompt = max(min(PROMPT_TOKENS, settings.context - DECODED_TOKENS), 1)
-    trial = SpeedTrial(prompt=prompt, decoded=DECODED_TOKENS, most_rounds=MOST_ROUNDS, seconds=_SECONDS)
-    return threads or len(os.sched_getaffinity(0)), trial
 
 
 def _file_name(kind: str) -> str:
@@ -208,29 +181,3 @@ def _notes(settings: GgufSettings, vocabulary: Vocabulary, exported: dict[str, E
             others = "; ".join(f"{', '.join(names)} are {kind}" for kind, names in each.other_types.items())
             notes.append(f"{each.file}: rows that are no whole blocks of its type are stored in another: {others}.")
     return notes
-
-
-def _speed(seconds: Seconds, prompt: int, threads: int, dense_bytes: int) -> ExportSpeed:
-    prefill, decode = (
-        _rate(tokens, *([each[place] for each in rounds] for rounds in seconds))
-        for place, tokens in enumerate((prompt, DECODED_TOKENS))
-    )
-    return ExportSpeed(
-        prefill=prefill,
-        decode=decode,
-        prompt_tokens=prompt,
-        decoded_tokens=DECODED_TOKENS,
-        rounds=len(seconds[0]),
-        threads=threads,
-        dense_bytes=dense_bytes,
-    )
-
-
-def _rate(tokens: int, dense: Sequence[float], pruned: Sequence[float]) -> TokenRate:
-    spread = max(max(each) / min(each) - 1 for each in (dense, pruned))
-    return TokenRate(
-        dense=tokens / statistics.median(dense),
-        pruned=tokens / statistics.median(pruned),
-        spread=spread,
-        noise=latency_noise(spread),
-    )

@@ -1,32 +1,9 @@
-"""Gate of GGUF files: llama.cpp must give the same token ids and predictions as the artifact in transformers."""
+"""Gate of GGUF files: the bound of each type, and the remedy where a file misses it."""
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from itertools import zip_longest
 from typing import Final
 
-import torch
-from torch import Tensor
-from transformers import PreTrainedTokenizerBase
-
-from core.engine.datasets.token_windows import evaluation_windows
+from core.engine.exporters.agreement import Agreement, require_bound
 from core.engine.exporters.gguf.file_types import ALL_TYPES, FIRST
-from core.engine.exporters.gguf.probe_lines import varied_lines
-from core.engine.exporters.gguf.refusal import PARAM
-from core.engine.exporters.gguf.runtime import LlamaCpp
-from core.engine.exporters.gguf.sizes import PREDICTIONS, WINDOW
-from core.engine.exporters.gguf.vocabulary import Vocabulary
-from core.engine.models.folder import ModelFolder
-from core.engine.models.streamed import StreamedModel, call_block
-from secateur_wire.errors import ExportFailed, ExportMismatch, TooLittleText
-
-_MOST_LINES: Final = 10_000
-_CHARACTERS: Final = 400_000
-"""Most characters of the job's texts for predictions."""
-_ROWS: Final = 8
-"""Predictions compared at a time: their float64 log-probabilities stay in a processor's cache."""
-
 
 _WITHOUT: Final = (
     "leave {kind} out and keep F16, or prune less, as a model that has lost most of what it knew is changed by rounding"
@@ -34,110 +11,7 @@ _WITHOUT: Final = (
 _INSTEAD: Final = "leave gguf out of output.exports, or prune less, where the artifact has lost most of what it knew"
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """Agreement of a file with the artifact: mean KL divergence in nats, and share of tokens with equal top prediction.
-
-    `perplexity` is the file's own, and `artifact_perplexity` the artifact's, on the same windows.
-    """
-
-    kl: float
-    top_1: float
-    perplexity: float
-    artifact_perplexity: float
-    predictions: int
-
-
-class Reference:
-    """Predictions of the artifact in transformers, in float32, with the weights of one block in memory at a time."""
-
-    @torch.inference_mode()
-    def __init__(self, folder: ModelFolder, windows_NT: Tensor, device: torch.device) -> None:
-        self.windows_NT = windows_NT
-        self._model = StreamedModel(folder, dtype=torch.float32, device=device)
-        hidden_NTD = self._model.embed(windows_NT)
-        arguments = self._model.block_arguments(windows_NT)
-        walk = self._model.filled_blocks(range(len(self._model)), "predicting by blocks", torch.float32)
-        for index, block in walk:
-            hidden_NTD = torch.cat([call_block(block, each, arguments[index]) for each in hidden_NTD.split(1)])
-        self._hidden_NTD = hidden_NTD
-
-    @torch.inference_mode()
-    def logits(self, window: int) -> Tensor:
-        """Return the logits after each token of a window, [time, vocabulary]."""
-        tokens_1T, hidden_1TD = self.windows_NT[window : window + 1], self._hidden_NTD[window : window + 1]
-        logits_TV: Tensor = self._model.logits(tokens_1T, hidden_1TD, torch.arange(tokens_1T.shape[1]))[0]
-        return logits_TV.cpu()
-
-
-def compared_windows(documents: Iterable[str], tokenizer: PreTrainedTokenizerBase, context: int) -> Tensor:
-    """Return windows of token ids [windows, time] for `PREDICTIONS` predictions, or as many as the documents allow."""
-    length = min(WINDOW, context)
-    count = -(-PREDICTIONS // length)
-    read, characters = [], 0
-    for document in documents:
-        read.append(document[: _CHARACTERS - characters])
-        characters += len(read[-1])
-        if characters >= _CHARACTERS:
-            break
-    sources: tuple[Callable[[], list[str]], ...] = (lambda: read, lambda: varied_lines(_MOST_LINES))
-    for make in sources:
-        with suppress(TooLittleText):
-            return evaluation_windows(make(), tokenizer, samples=count, length=length, name="compared")
-    raise ExportFailed(
-        f"the artifact's tokenizer gives fewer than {PREDICTIONS} tokens for {_MOST_LINES} lines", param=PARAM
-    )
-
-
-def require_token_ids(
-    llama_cpp: LlamaCpp, tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary, file: str
-) -> None:
-    """Require that llama.cpp tokenizes lines of many kinds as the tokenizer does; raises ExportMismatch naming one."""
-    lines = vocabulary.probes()
-    ours: Sequence[list[int]] = tokenizer(lines)["input_ids"]
-    for line, own, theirs in zip(lines, ours, llama_cpp.token_ids(lines), strict=True):
-        if own != theirs:
-            same = next(place for place, (one, other) in enumerate(zip_longest(own, theirs)) if one != other)
-            raise ExportMismatch(
-                f"{file}: llama.cpp reads {line[:100]!r}, from token {same} on, as {theirs[same : same + 8]}, the "
-                f"artifact's tokenizer as {own[same : same + 8]}",
-                param=PARAM,
-            )
-
-
-def compare(llama_cpp: LlamaCpp, reference: Reference, windows: int | None = None) -> Agreement:
-    """Compare the predictions of the open file with the artifact's, in float64, a few predictions at a time.
-
-    The first `windows` are compared; None for all.
-    """
-    divergence = same = loss = artifact_loss = 0.0
-    predictions, targets = 0, 0
-    for number, window_T in enumerate(reference.windows_NT[:windows]):
-        expected_TV = reference.logits(number)
-        theirs_TV = torch.from_numpy(llama_cpp.logits(window_T.tolist()).copy())
-        for start in range(0, len(window_T), _ROWS):
-            rows = slice(start, start + _ROWS)
-            expected_RV, theirs_RV = (each[rows].double().log_softmax(-1) for each in (expected_TV, theirs_TV))
-            divergence += float((expected_RV.exp() * (expected_RV - theirs_RV)).sum())
-            same += float((expected_RV.argmax(-1) == theirs_RV.argmax(-1)).sum())
-            next_R = window_T[1:][rows]
-            loss -= float(theirs_RV[: len(next_R)].gather(1, next_R[:, None]).sum())
-            artifact_loss -= float(expected_RV[: len(next_R)].gather(1, next_R[:, None]).sum())
-        predictions += len(window_T)
-        targets += len(window_T) - 1
-    perplexity, artifact_perplexity = (
-        torch.tensor([loss, artifact_loss], dtype=torch.float64).div(targets).exp().tolist()
-    )
-    return Agreement(divergence / predictions, same / predictions, perplexity, artifact_perplexity, predictions)
-
-
 def require_agreement(agreement: Agreement, kind: str, file: str) -> None:
     """Require that a file keeps the bound of its type; raises ExportMismatch with both figures and a remedy."""
-    most_kl = ALL_TYPES[kind].most_kl
-    if most_kl is not None and not agreement.kl <= most_kl:
-        raise ExportMismatch(
-            f"{file} does not predict in llama.cpp what the artifact does in transformers: their mean KL divergence is "
-            f"{agreement.kl:.3g} nats over {agreement.predictions} predictions, at most {most_kl:g} is allowed: "
-            f"{_INSTEAD if kind == FIRST else _WITHOUT.format(kind=kind)}",
-            param=PARAM,
-        )
+    instead = _INSTEAD if kind == FIRST else _WITHOUT.format(kind=kind)
+    require_bound(agreement, ALL_TYPES[kind].most_kl, file, "llama.cpp", instead)

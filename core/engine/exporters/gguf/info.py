@@ -8,7 +8,7 @@ from core.engine.cuts.losses import Losses
 from core.engine.exporters.exporter_info import AddedCost, AddedExporterInfo, ExportRuntime, RuntimeExample
 from core.engine.exporters.gguf.cells import written_form
 from core.engine.exporters.gguf.file_types import EXACT, FILE_TYPES, FIRST, stored_bytes
-from core.engine.exporters.gguf.sizes import DECODED_TOKENS, MOST_ROUNDS, PREDICTIONS, PROMPT_TOKENS, WINDOW
+from core.engine.exporters.sizes import DECODED_TOKENS, MOST_ROUNDS, PREDICTIONS, PROMPT_TOKENS, WINDOW
 from secateur_wire.errors import InvalidRequest
 
 LLAMA_CPP = ExportRuntime("llama.cpp", module="llama_cpp_py_sync")

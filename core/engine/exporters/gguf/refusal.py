@@ -1,8 +1,7 @@
 """Error for models that llama.cpp does not compute."""
 
+from core.engine.exporters.exporter_info import PARAM
 from secateur_wire.errors import InvalidRequest
-
-PARAM = "output.exports"
 
 
 def refusal(what: str, would_do: str) -> InvalidRequest:

@@ -1,32 +1,13 @@
-"""Process of llama.cpp, seen from the exporter: it gets one request at a time, and ends when it takes too long."""
+"""llama.cpp in a process of its own, as the exporter of GGUF files sees it."""
 
-import json
-import os
-import subprocess
-import sys
-import tempfile
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Final
 
-import numpy as np
-from numpy.typing import NDArray
-from pydantic import BaseModel, Field
-
+from core.engine.exporters.engine import RunningEngine, running
+from core.engine.exporters.exporter_info import PARAM
 from core.engine.exporters.gguf.info import LLAMA_CPP
-from core.engine.exporters.gguf.llama_cpp import SpeedTrial
-from core.engine.exporters.gguf.refusal import PARAM
-from secateur_wire.errors import ExportFailed, InvalidRequest
-
-Seconds = list[list[tuple[float, float]]]
-
-SECONDS: Final = 120.0
-BYTES_PER_SECOND: Final = 2e9
-"""Slowest tolerated rate of computing once `SECONDS` have passed: the file's bytes, for every token of a batch."""
-_MOST_OUTPUT: Final = 600
-"""Most characters, from the end, of llama.cpp's output in an error."""
+from secateur_wire.errors import InvalidRequest
 
 
 def require_runtime() -> None:
@@ -39,65 +20,11 @@ def require_runtime() -> None:
         )
 
 
-@contextmanager
-def running_llama_cpp(*, largest_file: int, tokens: int, threads: int) -> Iterator["LlamaCpp"]:
-    """Run llama.cpp inside the context; raise ExportFailed there if it ends early.
+class LlamaCpp(RunningEngine):
+    """Running llama.cpp."""
 
-    `tokens` is the largest number of tokens it will compute, with files of up to `largest_file` bytes.
-    """
-    passed = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
-    with (
-        tempfile.TemporaryFile() as log,
-        subprocess.Popen(
-            [sys.executable, "-m", "core.engine.exporters.gguf.llama_cpp"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            env=passed,
-            cwd=Path(__file__).parents[4],
-        ) as process,
-    ):
-        seconds = SECONDS + largest_file * max(tokens, 1) / BYTES_PER_SECOND
-        is_late = threading.Event()
-
-        def end() -> None:
-            is_late.set()
-            process.kill()
-
-        clock = threading.Timer(seconds, end)
-        clock.daemon = True
-        clock.start()
-        try:
-            yield LlamaCpp(process, log, largest_file=largest_file, threads=threads)
-        except ExportFailed as error:
-            if is_late.is_set():
-                raise ExportFailed(f"llama.cpp took longer than the {seconds:.0f} s it has", param=PARAM) from error
-            raise
-        finally:
-            clock.cancel()
-            process.kill()
-            with suppress(BrokenPipeError):  # nobody needs the requests that it did not read
-                process.communicate()
-
-
-class _Answer(BaseModel):
-    """Answer of the process; `bytes` is the number of bytes that follow."""
-
-    error: str | None = None
-    vocabulary: int = 0
-    ids: list[list[int]] = Field(default_factory=list)
-    seconds: Seconds = Field(default_factory=list)
-    bytes: int = 0
-
-
-class LlamaCpp:
-    """Running llama.cpp. All its methods raise ExportFailed where a request fails or the process has ended."""
-
-    def __init__(self, process: subprocess.Popen[bytes], log: IO[bytes], *, largest_file: int, threads: int) -> None:
-        self._process = process
-        self._log = log
-        self._threads = threads
-        self._ask("limit_memory", largest_file=largest_file)
+    name = "llama.cpp"
+    module = "core.engine.exporters.gguf.llama_cpp"
 
     def quantise(self, source: Path, target: Path, number: int) -> None:
         """Write a file of a mixed type from a float16 one."""
@@ -105,54 +32,13 @@ class LlamaCpp:
         self._ask("quantise", source=str(source), target=str(partial), number=number, threads=self._threads)
         partial.replace(target)
 
-    def open(self, file: Path, length: int) -> None:
-        """Open a file for sequences of this length."""
-        self._vocabulary = self._ask("open", file=str(file), length=length, threads=self._threads).vocabulary
-
     def open_vocabulary(self, file: Path) -> None:
         """Open only the vocabulary of a file, for token ids."""
         self._ask("open_vocabulary", file=str(file))
 
-    def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
-        return self._ask("token_ids", texts=list(texts)).ids
 
-    def speeds(self, files: Sequence[Path], trial: SpeedTrial) -> Seconds:
-        """Return the seconds of a prompt and of decoding after it, of each file in turn, `[file][round]`."""
-        paths = [str(each) for each in files]
-        return self._ask("speeds", files=paths, trial=trial.model_dump(), threads=self._threads).seconds
-
-    def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
-        """Return the logits after each token, [time, vocabulary]."""
-        size = self._ask("logits", ids=list(ids), vocabulary=self._vocabulary).bytes
-        assert self._process.stdout is not None
-        stored = self._process.stdout.read(size)
-        if len(stored) < size:
-            raise self._ended()
-        return np.frombuffer(stored, np.float32).reshape(len(ids), self._vocabulary)
-
-    def _ask(self, doing: str, **request: object) -> _Answer:
-        self._send({"do": doing, **request})
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise self._ended()
-        answer = _Answer.model_validate_json(line)
-        if answer.error is not None:
-            raise ExportFailed(f"{answer.error}: {self._last_output()}", param=PARAM)
-        return answer
-
-    def _send(self, request: dict[str, object]) -> None:
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps(request).encode() + b"\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            raise self._ended() from None
-
-    def _ended(self) -> ExportFailed:
-        code = self._process.wait()
-        return ExportFailed(f"llama.cpp ended with code {code} before it answered: {self._last_output()}", param=PARAM)
-
-    def _last_output(self) -> str:
-        self._log.seek(0)
-        return self._log.read().decode(errors="replace").strip()[-_MOST_OUTPUT:] or "it says nothing"
+@contextmanager
+def running_llama_cpp(*, largest_file: int, tokens: int, threads: int) -> Iterator[LlamaCpp]:
+    """Run llama.cpp inside the context, as `running` does."""
+    with running(LlamaCpp, largest_file=largest_file, tokens=tokens, threads=threads) as llama_cpp:
+        yield llama_cpp

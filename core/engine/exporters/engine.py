@@ -1,0 +1,148 @@
+"""Process of an engine, seen from its exporter: it gets one request at a time, and ends when it takes too long."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, ClassVar, Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field
+
+from core.engine.exporters.engine_process import SpeedTrial
+from core.engine.exporters.exporter_info import PARAM
+from secateur_wire.errors import ExportFailed
+
+Seconds = list[list[tuple[float, float]]]
+
+SECONDS: Final = 120.0
+BYTES_PER_SECOND: Final = 2e9
+"""Slowest tolerated rate of computing once `SECONDS` have passed: the file's bytes, for every token of a batch."""
+_MOST_OUTPUT: Final = 600
+"""Most characters, from the end, of an engine's output in an error."""
+
+
+class _Answer(BaseModel):
+    """Answer of the process; `bytes` is the number of bytes that follow."""
+
+    error: str | None = None
+    vocabulary: int = 0
+    ids: list[list[int]] = Field(default_factory=list)
+    seconds: Seconds = Field(default_factory=list)
+    bytes: int = 0
+
+
+class RunningEngine:
+    """Running engine. All its methods raise ExportFailed where a request fails or the process has ended.
+
+    `name` is the engine's, `module` is what its process runs.
+    """
+
+    name: ClassVar[str]
+    module: ClassVar[str]
+
+    def __init__(self, process: subprocess.Popen[bytes], log: IO[bytes], *, largest_file: int, threads: int) -> None:
+        self._process = process
+        self._log = log
+        self._threads = threads
+        self._ask("limit_memory", largest_file=largest_file)
+
+    def open(self, file: Path, length: int) -> None:
+        """Open a file for sequences of this length."""
+        self._vocabulary = self._ask("open", file=str(file), length=length, threads=self._threads).vocabulary
+
+    def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        return self._ask("token_ids", texts=list(texts)).ids
+
+    def speeds(self, files: Sequence[Path], trial: SpeedTrial) -> Seconds:
+        """Return the seconds of a prompt and of decoding after it, of each file in turn, `[file][round]`."""
+        paths = [str(each) for each in files]
+        return self._ask("speeds", files=paths, trial=trial.model_dump(), threads=self._threads).seconds
+
+    def logits(self, ids: Sequence[int], decoded: int = 0) -> NDArray[np.float32]:
+        """Return the logits after each token, [time, vocabulary]; the last `decoded` tokens are computed one by one."""
+        size = self._ask("logits", ids=list(ids), vocabulary=self._vocabulary, decoded=decoded).bytes
+        assert self._process.stdout is not None
+        stored = self._process.stdout.read(size)
+        if len(stored) < size:
+            raise self._ended()
+        return np.frombuffer(stored, np.float32).reshape(len(ids), self._vocabulary)
+
+    def _ask(self, doing: str, **request: object) -> _Answer:
+        self._send({"do": doing, **request})
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise self._ended()
+        answer = _Answer.model_validate_json(line)
+        if answer.error is not None:
+            raise ExportFailed(f"{answer.error}: {self._last_output()}", param=PARAM)
+        return answer
+
+    def _send(self, request: dict[str, object]) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise self._ended() from None
+
+    def _ended(self) -> ExportFailed:
+        code = self._process.wait()
+        return ExportFailed(
+            f"{self.name} ended with code {code} before it answered: {self._last_output()}", param=PARAM
+        )
+
+    def _last_output(self) -> str:
+        self._log.seek(0)
+        return self._log.read().decode(errors="replace").strip()[-_MOST_OUTPUT:] or "it says nothing"
+
+
+_Engine = TypeVar("_Engine", bound=RunningEngine)
+
+
+@contextmanager
+def running(engine: type[_Engine], *, largest_file: int, tokens: int, threads: int) -> Iterator[_Engine]:
+    """Run an engine inside the context; raise ExportFailed there if it ends early.
+
+    `tokens` is the largest number of tokens it will compute, with files of up to `largest_file` bytes.
+    """
+    passed = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    with (
+        tempfile.TemporaryFile() as log,
+        subprocess.Popen(
+            [sys.executable, "-m", engine.module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=passed,
+            cwd=Path(__file__).parents[3],
+        ) as process,
+    ):
+        seconds = SECONDS + largest_file * max(tokens, 1) / BYTES_PER_SECOND
+        is_late = threading.Event()
+
+        def end() -> None:
+            is_late.set()
+            process.kill()
+
+        clock = threading.Timer(seconds, end)
+        clock.daemon = True
+        clock.start()
+        try:
+            yield engine(process, log, largest_file=largest_file, threads=threads)
+        except ExportFailed as error:
+            if is_late.is_set():
+                raise ExportFailed(f"{engine.name} took longer than the {seconds:.0f} s it has", param=PARAM) from error
+            raise
+        finally:
+            clock.cancel()
+            process.kill()
+            with suppress(BrokenPipeError):  # nobody needs the requests that it did not read
+                process.communicate()
