@@ -31,7 +31,10 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / ".cache" / "coverage"
 DATA = FOLDER / "data"
 SOURCES = ("api", "core", "worker", "client/src/secateur", "client/src/secateur_wire")
-KILLED = {"worker.fetcher", "core.engine.exporters.gguf.llama_cpp"}
+KILLED = {
+    "worker.fetcher",
+    *(f"core.engine.exporters.{each}" for each in ("gguf.llama_cpp", "onnx.runtime", "openvino.runtime")),
+}
 """Modules whose processes are killed when nobody needs them any more."""
 QUIET = (
     "already-imported",

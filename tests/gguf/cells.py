@@ -11,6 +11,7 @@ import torch
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
+from core.engine.exporters.exporter_info import AddedExporterInfo
 from core.engine.exporters.gguf.exporter import GgufFiles
 from core.engine.exporters.gguf.info import INFO
 from core.engine.exporters.huggingface import write_checkpoint
@@ -62,12 +63,17 @@ WAYS: Final[Mapping[str, Way]] = {
 }
 
 
-def cut_trained(place: Path, family: str, way: str, **changes: Any) -> Path:
-    """Save a trained model as a job leaves it; raises InvalidRequest where that is refused before one is queued."""
+def cut_trained(place: Path, family: str, way: str, *, info: AddedExporterInfo = INFO, **changes: Any) -> Path:
+    """Save a trained model as a job leaves it; raises InvalidRequest where that is refused before one is queued.
+
+    `info` is the form that the job asks for.
+    """
     folder = save_trained(place / "model", family, **changes)
     opened = open_model(folder)
     request = WAYS[way].request(opened.description)
-    INFO.check_types(opened.description, ["F16"], losses_of(opened.description, request), "output.exports.0.types")
+    info.check_types(
+        opened.description, info.types[:1], losses_of(opened.description, request), "output.exports.0.types"
+    )
     if way == "uncut":
         return folder
     work = place / "work"

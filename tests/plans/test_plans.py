@@ -348,6 +348,22 @@ def _worker(desk: Desk, number: int, *runtimes: str) -> None:
         heartbeat(session, f"worker_{number}", **facts, runtimes=list(runtimes))
 
 
+def test_files_whose_engine_no_worker_has_are_refused_before_a_job_is_queued(desk: Desk) -> None:
+    desk.register("my-calibration", "my-articles")
+    body = {"model": "wide", "method": "none", "output": {"exports": [{"format": "openvino", "types": ["INT8"]}]}}
+
+    def queue() -> None:
+        with transaction(desk.sessions) as session:
+            submit(desk.context(session), JobBody.model_validate(body))
+
+    queue()  # nothing is known of workers yet
+    _worker(desk, 1, "llama.cpp", "onnxruntime")
+    with pytest.raises(InvalidRequest, match=r"no worker of queue 'default' has OpenVINO.*leave openvino out"):
+        queue()
+    _worker(desk, 2, "OpenVINO")
+    queue()
+
+
 def test_files_that_every_worker_can_write_are_offered_before_any_job_wrote_one(desk: Desk) -> None:
     desk.register("my-calibration", "my-articles")
     q8 = {"format": "gguf", "types": ["Q8_0"]}

@@ -122,6 +122,23 @@ def _chat_as_the_card_says(card: str, folder: Path) -> None:
     assert done.returncode == 0 and done.stdout.strip(), done.stderr[-2000:]
 
 
+def test_a_job_adds_a_graph_for_openvino_which_its_page_s_program_runs(
+    jobs: Queue, body: dict[str, Any], finish: Finish, tmp_path: Path
+) -> None:
+    output = {"exports": [{"format": "openvino", "types": ["INT8"]}], "layout": "per_layer"}
+    parameters = {"protected_first": 1}
+    job_id = finish(body | {"output": output, "parameters": parameters})
+    (exported,), folder = jobs.job(job_id).metrics["exports"], artifact(jobs, job_id)
+    assert exported["file"] == "openvino-INT8.xml" and exported["kl"] < 0.01 and exported["decoded_kl"] < 0.01
+    assert all((folder / name).is_file() for name in [exported["file"], *exported["needs"]])
+    assert "openvino-INT8.bin" in exported["needs"] and exported["speed"]["decode"]["pruned"] > 0
+    assert jobs.report(job_id)["versions"]["openvino"].startswith("openvino 20")
+    _, way = shown_ways(jobs, job_id)
+    assert way.runtime == "OpenVINO, INT8"
+    lay_out(way, folder, tmp_path)
+    assert run_in_shell(way.commands, tmp_path).startswith("The capital of France is")
+
+
 def test_a_job_that_prunes_nothing_measures_what_a_pruning_job_is_compared_with(
     jobs: Queue, body: dict[str, Any], finish: Finish
 ) -> None:

@@ -26,7 +26,13 @@ from core.storage import open_store
 from secateur_wire.sizes import size
 from worker.devices import Device, DeviceReader, ask
 from worker.doctor.finding import Finding, missing, ok, warning
-from worker.doctor.packages import check_gguf_extra, check_server_packages, check_versions, check_worker_extra
+from worker.doctor.packages import (
+    check_gguf_extra,
+    check_openvino_extra,
+    check_server_packages,
+    check_versions,
+    check_worker_extra,
+)
 from worker.embedded.postgres import PACKAGE, SYSTEM_USER, PostgresFailed, binary
 from worker.embedded.serve import ServeFailed, check_port, is_serving
 from worker.machine import (
@@ -249,7 +255,13 @@ def _workers(settings: Settings) -> int:
     return max(1, len(settings.devices))
 
 
-_OF_PACKAGES: Final = (check_server_packages, check_worker_extra, check_gguf_extra, check_versions)
+_OF_PACKAGES: Final = (
+    check_server_packages,
+    check_worker_extra,
+    check_gguf_extra,
+    check_openvino_extra,
+    check_versions,
+)
 _BY_SETTINGS: Final = (
     *(check_home, check_database, check_user, check_broker, check_store, check_serve_port),
     *(check_disk, check_memory, check_threads, check_devices, check_seclusion),

@@ -45,12 +45,20 @@ def check_gguf_extra() -> Finding:
     return ok(what, "checks the GGUF files that jobs write")
 
 
+def check_openvino_extra() -> Finding:
+    """Return whether OpenVINO files can be written: OpenVINO checks them."""
+    what = "OpenVINO"
+    if unmet := unmet_requirements("openvino"):
+        return warning(what, f"{_listed(unmet)}: jobs can write no OpenVINO files", f"pip install '{SERVER}[openvino]'")
+    return ok(what, "checks the OpenVINO files that jobs write")
+
+
 def check_versions() -> Finding:
     """Return which installed packages have another version than the tests ran with."""
     what = "tested versions"
     lines = [line.partition("==") for line in TESTED.read_text().splitlines() if not line.startswith("#")]
     tested = {canonicalize_name(name): number for name, _, number in lines}
-    needed = _needed(SERVER, frozenset({"worker", "gguf"}))
+    needed = _needed(SERVER, frozenset({"worker", "gguf", "openvino"}))
     differing = [
         f"{name} {installed} (tested: {tested[name]})"
         for name in sorted(needed & tested.keys())

@@ -100,14 +100,14 @@ def _check_archive(part: BufferedRandom, name: str, files: Sequence[ArtifactFile
 
 
 def added_files(exports: Sequence[ExportedFile], format: str, types: Sequence[str] | None) -> set[str]:
-    """Return the names of the files of a form: of all its types, or of the wanted ones.
+    """Return the names of the files of a form, of all its types or of the wanted ones, and of the files they need.
 
     Raises DownloadError that lists the existing ones where one is missing.
     """
-    files = {each.type: each.file for each in exports if each.format == format}
+    files = {each.type: {each.file, *each.needs} for each in exports if each.format == format}
     missing = [each for each in types or () if each not in files]
     if files and not missing:
-        return {file for kind, file in files.items() if not types or kind in types}
+        return {name for kind, names in files.items() if not types or kind in types for name in names}
     available: dict[str, list[str]] = {}
     for each in exports:
         available.setdefault(each.format, []).append(each.type)

@@ -193,14 +193,18 @@ class ExportedFile(Record):
     `kl` is the mean KL divergence in nats, `top_1` the share of equal most likely tokens, over `predictions` tokens in
     the form's own runtime. `perplexity` is the file's, and `artifact_perplexity` the artifact's, on the same windows.
     `other_types` lists the matrices that could not be stored in the file's type, with their types. `speed` compares the
-    file with the dense model's, `own_speed` is that of the dense model's file itself.
+    file with the dense model's, `own_speed` is that of the dense model's file itself. `needs` are the artifact's other
+    files without which it does not run, such as its weights and the tokenizer; `bytes` counts its weights. `decoded_kl`
+    is the mean over the tokens that were computed one by one, with the keys and values of those before.
     """
 
     file: str
     format: str
     type: str
     bytes: int
+    needs: list[str] = Field(default_factory=list)
     kl: Number | None = None
+    decoded_kl: Number | None = None
     top_1: Number | None = None
     perplexity: Number | None = None
     artifact_perplexity: Number | None = None

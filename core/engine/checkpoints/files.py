@@ -4,6 +4,7 @@ import re
 from fnmatch import fnmatchcase
 
 CONFIG_FILE = "config.json"
+TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 SPECIAL_TOKENS_FILE = "special_tokens_map.json"
 TEMPLATE_FILE = "chat_template.jinja"
@@ -18,7 +19,7 @@ COMPANIONS = (
     "preprocessor_config.json",
     "processor_config.json",
     "video_preprocessor_config.json",
-    "tokenizer.json",
+    TOKENIZER_FILE,
     "tokenizer.model",
     TOKENIZER_CONFIG_FILE,
     SPECIAL_TOKENS_FILE,

@@ -140,8 +140,8 @@ def require_bound(agreement: Agreement, most_kl: float | None, file: str, engine
 
     None: there is no bound.
     """
-    means = (("", agreement.kl), (" of decoded tokens", agreement.decoded_kl))
-    for which, kl in means:
+    divergences = (("", agreement.kl), (" of decoded tokens", agreement.decoded_kl))
+    for which, kl in divergences:
         if most_kl is not None and kl is not None and not kl <= most_kl:
             raise ExportMismatch(
                 f"{file} does not predict in {engine} what the artifact does in transformers: their mean KL divergence"

@@ -88,13 +88,14 @@ class ExporterInfo:
 class AddedExporterInfo(ExporterInfo):
     """Description of a form that is added to a verified artifact, in files of the requested `types`.
 
-    `suffix` ends the names of its files, which no job reads back. `ways_to_run` the `{file}` are pairs of a sentence
-    and shell commands; `example` is the one on a job's page. Files of models of up to `most_timed_parameters` are timed
-    against the dense model's, where weights were removed.
+    It is added to models of the tasks `added_to`. `suffixes` end the names of its files, which no job reads back.
+    `ways_to_run` the `{file}` are pairs of a sentence and shell commands; `example` is the one on a job's page. Files
+    of models of up to `most_timed_parameters` are timed against the dense model's, where weights were removed.
     """
 
+    added_to: tuple[str, ...] = ("language-model",)
     types: tuple[str, ...] = ()
-    suffix: str = ""
+    suffixes: tuple[str, ...] = ()
     ways_to_run: tuple[tuple[str, str], ...] = ()
     example: RuntimeExample | None = None
     most_timed_parameters: int = 0

@@ -8,3 +8,5 @@ WINDOW: Final = 256
 PROMPT_TOKENS: Final = 128
 DECODED_TOKENS: Final = 32
 MOST_ROUNDS: Final = 7
+PROBES: Final = 520
+"""Lines on which a tokenizer's pieces, and later its ids, are compared."""

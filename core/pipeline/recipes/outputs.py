@@ -65,7 +65,7 @@ def _check_exports(output: Output, description: Description, request: ResolvedRe
     seen: set[str] = set()
     for index, export in enumerate(output.exports):
         param = f"output.exports.{index}"
-        if description.task not in ADDED[export.format].task_families:
+        if description.task not in ADDED[export.format].added_to:
             raise InvalidRequest(
                 f"{param}: {export.format} is written of language models, {description.architecture} is none: leave "
                 "output.exports out",

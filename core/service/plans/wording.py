@@ -180,7 +180,7 @@ def form_choices(
         choices.append(choice("output.dtype", form.dtype, "half the bytes of float32, at almost no cost"))
     if form.format == PACKED:
         choices.append(choice("output.format", PACKED, "zeros take no room in packed files, which restore bit by bit"))
-    is_written = any(description.task in each.task_families for each in ADDED.values())
+    is_written = any(description.task in each.added_to for each in ADDED.values())
     if goal not in ("speed", "size") or not is_written:
         return choices
     if not exports:

@@ -119,7 +119,7 @@ INFO = _GgufInfo(
         'print("{prompt}" + model.generate("{prompt}", max_tokens=24, temperature=0.0))',
     ),
     types=tuple(FILE_TYPES),
-    suffix=".gguf",
+    suffixes=(".gguf",),
     runtime=LLAMA_CPP,
     most_timed_parameters=2 * 10**9,
 )

@@ -16,12 +16,11 @@ from transformers import PreTrainedTokenizerBase
 from core.engine.checkpoints.files import TEMPLATE_FILE, TOKENIZER_CONFIG_FILE
 from core.engine.exporters.exporter_info import PARAM
 from core.engine.exporters.probe_lines import varied_lines
+from core.engine.exporters.sizes import PROBES
 from core.engine.models.gguf_tokenizer import BYTE_LEVEL, PRE_TOKENIZERS, SENTENCEPIECE, PreTokenizer
 from secateur_wire.base import JsonObject
 from secateur_wire.errors import InvalidRequest
 
-PROBES: Final = 520
-"""Lines on which a tokenizer's pieces, and later its ids, are compared."""
 _COMMON: Final = ("gpt-2", "smollm", "llama-bpe", "qwen2")
 """Best-known names of pre-tokenizers that have several names."""
 _ASCII_CASE_ONLY: Final = ("tekken", "gpt-4o")

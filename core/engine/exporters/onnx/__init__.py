@@ -1,1 +1,1 @@
-"""ONNX, written beside every classifier: description in `info`; `exporter` writes the `graph` as one file."""
+"""ONNX: written beside every classifier as one file (`graph`), and added to language models on request (`decoder`)."""

@@ -1,12 +1,15 @@
-"""Exporter of ONNX files."""
+"""Exporters of ONNX files: of classifiers in memory, and of language models' folders."""
 
 from pathlib import Path
 
 from torch import nn
 
 from core.engine.checkpoints.files import ONNX_FILE
+from core.engine.exporters.onnx.decoder import OnnxDecoder
 from core.engine.exporters.onnx.graph import export_onnx
 from core.engine.exporters.protocols import ClassifierExporter
+
+__all__ = ["OnnxDecoder", "OnnxFile"]
 
 
 class OnnxFile(ClassifierExporter):

@@ -26,6 +26,7 @@ from core.methods.cost import Tokens
 from core.methods.registry import METHODS
 from core.pipeline.recipes.recipe import Recipe
 from core.service.jobs.admission import needs_by, room_of
+from core.service.jobs.engines import require_engines
 from core.service.jobs.estimates.classifier import ImageCounts, classifier_work
 from core.service.jobs.estimates.compute import compute_cost
 from core.service.jobs.estimates.corrections import FEWEST, HISTORY, newest_of_method, ran_to_its_end
@@ -65,11 +66,13 @@ class FittingEstimate:
 def estimate_that_fits(session: Session, team_id: str, resolved: ResolvedJob, settings: Settings) -> FittingEstimate:
     """Return the estimate of a request that can be run.
 
-    Raises DoesNotFit, with the figures, where none of these has room for the job. Where there is none nothing is known,
+    Raises DoesNotFit, with the figures, where none of these has room for the job, and InvalidRequest where none has the
+    engine of an added form. Where there is none nothing is known,
     and the job may wait for one. What a worker does not tell is not held against it, and neither is a coarse bound.
     """
     job = resolved.recipe
     workers = workers_of(session, [job.queue], settings.worker_fresh_seconds)
+    require_engines(job, workers)
     estimate, awaited = _estimate(session, team_id, resolved, workers, settings)
     needs = needs_by(estimate)
     if COARSE in estimate.warnings:

@@ -21,7 +21,7 @@ from core.storage import HASHED_SUFFIX, PACKED_SUFFIX, artifact_prefix
 from core.validation import nearest_hint
 from secateur_wire.errors import UnknownModel
 
-_ADDED_SUFFIXES = tuple(each.suffix for each in ADDED.values())
+_ADDED_SUFFIXES = tuple(suffix for each in ADDED.values() for suffix in each.suffixes)
 
 
 @dataclass(frozen=True)

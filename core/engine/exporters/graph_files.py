@@ -1,0 +1,200 @@
+"""Exporter of a language model's graph: files of each type, each compared with the artifact in its engine."""
+
+import os
+import shutil
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import ClassVar
+
+import torch
+from tokenizers import Tokenizer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from core.engine.checkpoints.files import COMPANIONS, CONFIG_FILE, TEMPLATE_FILE, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE
+from core.engine.exporters.agreement import Reference, compare, compared_windows, require_bound, require_token_ids
+from core.engine.exporters.engine import RunningEngine, running
+from core.engine.exporters.exporter_info import PARAM
+from core.engine.exporters.graph_info import GraphInfo
+from core.engine.exporters.graph_trace import decoder_of, quiet
+from core.engine.exporters.probe_lines import varied_lines
+from core.engine.exporters.protocols import AddedExporter, AddedForm
+from core.engine.exporters.sizes import DECODED_TOKENS, PROBES
+from core.engine.exporters.speed import compared_speed, own_speed, speed_trial
+from core.engine.models.folder import ModelFolder, open_model
+from secateur_wire.errors import ExportFailed, InvalidRequest
+from secateur_wire.metrics import ExportedFile, ExportSpeed, FileSpeed
+
+_READ_WITH: tuple[str, ...] = (TOKENIZER_FILE, TOKENIZER_CONFIG_FILE, TEMPLATE_FILE, CONFIG_FILE)
+"""Files of the artifact that texts are read with; a graph has no tokenizer."""
+assert set(_READ_WITH) <= set(COMPANIONS)
+
+
+class GraphFiles(AddedExporter):
+    """Files of a graph, one or two of each type. The graph is traced once; each type must pass its gate."""
+
+    info: ClassVar[GraphInfo]
+    engine: ClassVar[type[RunningEngine]]
+
+    @abstractmethod
+    def write(self, model: PreTrainedModel, files: Mapping[str, Path]) -> None:
+        """Write the graph of a model in float32, which keeps its place in memory, as the files of each type."""
+
+    @abstractmethod
+    def weights_of(self, file: Path) -> Path:
+        """Return the file beside a graph that has its weights."""
+
+    def require_possible(self, folder: Path, *, own_artifact: bool) -> None:
+        self._require_runtime()
+        self._tokenizer(open_model(folder, own_artifact=own_artifact))
+
+    def export(
+        self,
+        folder: Path,
+        types: Sequence[str],
+        documents: Iterable[str],
+        *,
+        name: str,
+        device: torch.device,
+        threads: int | None,
+        log: Callable[[str], None],
+    ) -> AddedForm:
+        self._require_runtime()
+        opened = open_model(folder, own_artifact=True)
+        tokenizer = self._tokenizer(opened)
+        windows_NT = compared_windows(documents, tokenizer, opened.description.context_length)
+        reference = Reference(opened, windows_NT, device)
+        log(f"tracing the model for {self.engine.name}")
+        files = self._write(opened, folder, types, self.info.file_name)
+        exported = []
+        for kind, file in files.items():
+            log(f"running {file.name} in {self.engine.name}")
+            size = self._size(file)
+            cores = threads or len(os.sched_getaffinity(0))
+            with running(self.engine, largest_file=size, tokens=windows_NT.numel(), threads=cores) as engine:
+                engine.open(file, windows_NT.shape[1])
+                require_token_ids(engine, tokenizer, varied_lines(PROBES), file.name)
+                agreement = compare(engine, reference, decoded=min(DECODED_TOKENS, windows_NT.shape[1] // 2))
+            instead = (
+                f"leave {self.info.id} {kind} out, or prune less, where the artifact has lost most of what it knew"
+            )
+            require_bound(agreement, self.info.bounds[kind], file.name, self.engine.name, instead)
+            needed = (self.weights_of(file).name, *(each for each in _READ_WITH if (folder / each).is_file()))
+            exported.append(
+                ExportedFile(
+                    file=file.name,
+                    format=self.info.id,
+                    type=kind,
+                    bytes=size,
+                    needs=[*needed],
+                    kl=agreement.kl,
+                    decoded_kl=agreement.decoded_kl,
+                    top_1=agreement.top_1,
+                    perplexity=agreement.perplexity,
+                    artifact_perplexity=agreement.artifact_perplexity,
+                    predictions=agreement.predictions,
+                )
+            )
+        return AddedForm(files=exported, runtime=self._version(), notes=[])
+
+    def measure_speeds(
+        self,
+        dense: Path,
+        files: Mapping[str, Path],
+        place: Path,
+        *,
+        own_dense: bool,
+        threads: int | None,
+        log: Callable[[str], None],
+    ) -> dict[str, ExportSpeed]:
+        opened = open_model(dense, own_artifact=own_dense)
+        cores, trial = threads or len(os.sched_getaffinity(0)), speed_trial(opened.description.context_length)
+        measured = {}
+        with TemporaryDirectory(dir=place, prefix="dense-") as folder:
+            log(f"tracing the dense model for {self.engine.name}")
+            others = self._write(opened, Path(folder), list(files), lambda kind: f"dense-{self.info.file_name(kind)}")
+            for kind, file in files.items():
+                log(f"timing {file.name} and the dense model in {self.engine.name}")
+                size = self._size(others[kind])
+                with running(self.engine, largest_file=2 * size, tokens=2 * trial.most_tokens, threads=cores) as engine:
+                    seconds = engine.speeds((others[kind], file), trial)
+                measured[kind] = compared_speed(seconds, trial, cores, size)
+        return measured
+
+    def measure_own_speeds(
+        self,
+        dense: Path,
+        files: Mapping[str, Path],
+        *,
+        own_dense: bool,
+        threads: int | None,
+        log: Callable[[str], None],
+    ) -> dict[str, FileSpeed]:
+        description = open_model(dense, own_artifact=own_dense).description
+        cores, trial = threads or len(os.sched_getaffinity(0)), speed_trial(description.context_length)
+        measured = {}
+        for kind, file in files.items():
+            log(f"timing {file.name} in {self.engine.name}")
+            size = self._size(file)
+            with running(self.engine, largest_file=size, tokens=trial.most_tokens, threads=cores) as engine:
+                measured[kind] = own_speed(engine.speeds((file,), trial), trial, cores)
+        return measured
+
+    def _write(
+        self, opened: ModelFolder, folder: Path, types: Sequence[str], file_name: Callable[[str], str]
+    ) -> dict[str, Path]:
+        """Write the files of each type, and rename them once all are complete; a graph names its weights' file."""
+        partial = folder / f"{self.info.id}.partial"
+        shutil.rmtree(partial, ignore_errors=True)  # of an attempt that was ended
+        partial.mkdir()
+        files = {kind: partial / file_name(kind) for kind in types}
+        model = decoder_of(opened)
+        try:
+            with quiet():
+                self.write(model, files)
+        except Exception as error:  # tracing raises many types, and says much
+            raise ExportFailed(
+                f"the model cannot be traced for {self.engine.name}: {' '.join(str(error).split())[:600]}", param=PARAM
+            ) from error
+        for file in files.values():
+            for each in (file, self.weights_of(file)):
+                each.replace(folder / each.name)
+        partial.rmdir()
+        return {kind: folder / file.name for kind, file in files.items()}
+
+    def _size(self, file: Path) -> int:
+        return file.stat().st_size + self.weights_of(file).stat().st_size
+
+    def _require_runtime(self) -> None:
+        missing = self.info.missing_packages()
+        if missing:
+            raise InvalidRequest(
+                f"{PARAM}: this worker has no {' and no '.join(missing)}, which {self.info.id} files are written and "
+                f"checked by: install them there with pip install 'secateur-server[{self.info.extra}]', or leave "
+                f"{self.info.id} out",
+                param=PARAM,
+            )
+
+    def _version(self) -> str:
+        return ", ".join(f"{name} {version(name)}" for name in self.info.packages)
+
+    def _tokenizer(self, opened: ModelFolder) -> PreTrainedTokenizerBase:
+        """Return the model's tokenizer; raises InvalidRequest where its file alone reads texts in another way."""
+        tokenizer, file = opened.tokenizer(), opened.path / TOKENIZER_FILE
+        if not file.is_file():
+            raise self._refusal(f"has no {TOKENIZER_FILE}")
+        alone, lines = Tokenizer.from_file(str(file)), varied_lines(PROBES)
+        ours: list[list[int]] = tokenizer(lines)["input_ids"]
+        for line, ids in zip(lines, ours, strict=True):
+            if list(alone.encode(line).ids) != ids:
+                raise self._refusal(f"reads {line[:100]!r} otherwise than its {TOKENIZER_FILE} does")
+        return tokenizer
+
+    def _refusal(self, why: str) -> InvalidRequest:
+        return InvalidRequest(
+            f"{PARAM}: the model's tokenizer {why}, and {self.engine.name} has no tokenizer of its own: leave "
+            f"{self.info.id} out, or choose a model whose {TOKENIZER_FILE} reads texts alone",
+            param=PARAM,
+        )

@@ -1,0 +1,74 @@
+"""Description of forms that are a language model's graph, traced from its own code."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Final
+
+from core.engine.architectures.description import ModelDescription
+from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
+from core.engine.cuts.losses import Losses
+from core.engine.exporters.exporter_info import AddedCost, AddedExporterInfo
+from core.engine.exporters.sizes import DECODED_TOKENS, MOST_ROUNDS, PREDICTIONS, PROMPT_TOKENS, WINDOW
+from secateur_wire.errors import InvalidRequest
+
+_TRACE_SECONDS: Final = 30
+_OPERATIONS_PER_SECOND: Final = 5 * 10**10
+"""Operations for which a second of tracing counts: a trace computes little, and takes long by the number of layers."""
+_DECODE_SLOWDOWN: Final = 5
+"""Cost of a product with one token, relative to one of many tokens: weights are read for it alone."""
+
+
+@dataclass(frozen=True)
+class GraphInfo(AddedExporterInfo):
+    """Description of a graph's form.
+
+    `bounds` are the largest mean KL divergences of its types, in nats, `weight_bytes` the bytes of a weight. `packages`
+    are the distributions that write and run it, by their modules' names; `extra` is the extra that installs them.
+    """
+
+    bounds: Mapping[str, float] = field(default_factory=dict, hash=False)
+    weight_bytes: Mapping[str, int] = field(default_factory=dict, hash=False)
+    packages: tuple[str, ...] = ()
+    extra: str = ""
+
+    def file_name(self, kind: str) -> str:
+        """Return the name of a type's graph."""
+        return f"{self.id}-{kind}{self.suffixes[0]}"
+
+    def missing_packages(self) -> list[str]:
+        """Return the packages that this machine lacks; nothing is loaded."""
+        return [each for each in self.packages if find_spec(each) is None]
+
+    def check_types(self, description: ModelDescription, types: Sequence[str], losses: Losses, param: str) -> None:
+        name = description.architecture
+        if description.discovered is not None or name not in LANGUAGE_ARCHITECTURES:
+            shown = name if description.discovered is None else f"the type {description.discovered.model_type!r}"
+            raise InvalidRequest(
+                f"{param}: {self.id} files can be written for {', '.join(LANGUAGE_ARCHITECTURES)}, but not for "
+                f"{shown}: leave it out, or choose one of those models",
+                param=param,
+            )
+
+    def added_cost(self, description: ModelDescription, types: Sequence[str], *, is_timed: bool) -> AddedCost:
+        """Return the cost of a trace of the whole model in float32, of the gate, and of timing the files.
+
+        The model is in memory twice: while it is written, as its module and its graph; while it runs, as its file and
+        as the engine lays it out.
+        """
+        parameters = description.parameters
+        sizes = [round(parameters * self.weight_bytes[name]) for name in types]
+        reference = 4 * PREDICTIONS * description.hidden_size + 24 * WINDOW * description.vocabulary_size
+        timed, traces = 0, 1
+        if is_timed and parameters <= self.most_timed_parameters:
+            timed = 2 * len(types) * (MOST_ROUNDS + 1) * (PROMPT_TOKENS + _DECODE_SLOWDOWN * DECODED_TOKENS)
+            traces = 2
+        decoded = PREDICTIONS // WINDOW * DECODED_TOKENS * _DECODE_SLOWDOWN
+        operations = 2 * parameters * ((PREDICTIONS + decoded) * len(types) + PREDICTIONS + timed)
+        return AddedCost(
+            bytes=sum(sizes),
+            temporary_bytes=sum(sizes) if timed else 0,
+            memory_bytes=reference + max(2 * 4 * parameters, 2 * max(sizes) * (2 if timed else 1)),
+            operations=operations + traces * _TRACE_SECONDS * _OPERATIONS_PER_SECOND,
+            processes=1 + len(types) * (2 if timed else 1),
+        )

@@ -1,0 +1,27 @@
+"""Engines of added files: a job must have a worker that can run the files it asks for."""
+
+from collections.abc import Sequence
+
+from core.engine.exporters.registry import ADDED
+from core.pipeline.recipes.recipe import Recipe
+from core.service.jobs.tables import WorkerRow
+from secateur_wire.errors import InvalidRequest
+
+
+def require_engines(job: Recipe, workers: Sequence[WorkerRow]) -> None:
+    """Require that a worker of the job's queue has the engine of each added form; raises InvalidRequest.
+
+    Where there is no worker, or one does not tell its engines, nothing is known, and the job may wait for one.
+    """
+    if not workers or any(each.runtimes is None for each in workers):
+        return
+    there = {name for each in workers for name in each.runtimes or ()}
+    for index, export in enumerate(job.output.exports):
+        runtime = ADDED[export.format].runtime
+        if runtime is not None and runtime.name not in there:
+            param = f"output.exports.{index}.format"
+            raise InvalidRequest(
+                f"{param}: no worker of queue {job.queue!r} has {runtime.name}, which {export.format} files are "
+                f"checked by: install it on a worker, name a queue that has it, or leave {export.format} out",
+                param=param,
+            )

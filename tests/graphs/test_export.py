@@ -1,0 +1,72 @@
+"""Graphs as forms of an artifact: what is timed, and what is refused before anything is pruned."""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from core.engine.architectures.describe import describe_folder
+from core.engine.exporters import graph_info
+from core.engine.exporters.implementations import added_exporter
+from core.engine.exporters.onnx.names import decoder_name
+from core.methods.registry import parse_parameters
+from core.pipeline.recipes.outputs import resolve_output
+from core.pipeline.recipes.parts import Output
+from core.pipeline.recipes.request import ResolvedRequest
+from secateur_wire.errors import ExportFailed, InvalidRequest
+from tests.engine.tiny import make_model
+from tests.gguf.trained import save_trained
+from tests.graphs.cells import FORMS, export
+
+_ZEROS = ResolvedRequest("magnitude", "unstructured", 0.5, parse_parameters("magnitude", {}))
+
+
+@pytest.mark.nightly  # two traces; a job of the suite times one of OpenVINO
+def test_files_are_timed_beside_the_dense_model_s_which_are_removed(tmp_path: Path) -> None:
+    folder = save_trained(tmp_path / "cut")
+    (file,) = export(folder, "onnx", ["F32"]).files
+    files = {"F32": folder / file.file}
+    exporter = added_exporter("onnx")
+    (speed,) = exporter.measure_speeds(
+        folder, files, tmp_path, own_dense=False, threads=1, log=lambda text: None
+    ).values()
+    assert not list(tmp_path.glob("dense-*")) and speed.dense_bytes > 0.9 * file.bytes and speed.rounds >= 3
+    assert all(rate > 0 for each in (speed.prefill, speed.decode) for rate in (each.dense, each.pruned))
+    (own,) = exporter.measure_own_speeds(folder, files, own_dense=True, threads=1, log=lambda text: None).values()
+    assert own.prefill > 0 and own.decode > 0 and (own.prompt_tokens, own.decoded_tokens) == (96, 32)
+    files["F32"].write_bytes(b"no graph")
+    with pytest.raises(ExportFailed, match=r"ONNX Runtime does not run onnx-F32\.onnx"):
+        exporter.measure_own_speeds(folder, files, own_dense=True, threads=1, log=lambda text: None)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_the_worker_or_the_model_s_files_lack_is_refused(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exporter, good = added_exporter(form), save_trained(tmp_path / "good")
+    exporter.require_possible(good, own_artifact=False)
+    other = save_trained(tmp_path / "other")
+    settings = json.loads((other / "tokenizer_config.json").read_bytes()) | {"tokenizer_class": "GPT2Tokenizer"}
+    (other / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.raises(InvalidRequest, match=r"reads .* otherwise than its tokenizer\.json does"):
+        exporter.require_possible(other, own_artifact=False)
+    monkeypatch.setattr(
+        graph_info, "find_spec", lambda name: None if name == FORMS[form].packages[-1] else find_spec(name)
+    )
+    with pytest.raises(InvalidRequest, match=rf"pip install 'secateur-server\[{FORMS[form].extra}\]'"):
+        exporter.require_possible(good, own_artifact=False)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_type_of_another_form_is_refused_before_a_job_is_queued(form: str, tmp_path: Path) -> None:
+    description = describe_folder(make_model(tmp_path / "model", "llama"))
+    output = Output.model_validate({"exports": [{"format": form, "types": ["Q8_0"]}]})
+    with pytest.raises(InvalidRequest, match=f"Q8_0 is no type of {form}"):
+        resolve_output(output, description, _ZEROS)
+
+
+def test_keys_and_values_have_the_names_that_programs_for_onnx_runtime_expect() -> None:
+    assert decoder_name("input.cache.layers.3.keys") == "past_key_values.3.key"
+    assert decoder_name("output.cache.layers.0.values") == "present.0.value"
+    assert decoder_name("logits") == "logits"
