@@ -44,7 +44,9 @@ def asked(extra: str | None = None) -> list[Requirement]:
     return [each for each in found if each.name not in OWN and (each.marker is None or each.marker.evaluate(machine))]
 
 
-@pytest.mark.parametrize(("image", "extra"), [("api", None), ("worker", "worker"), ("worker", "gguf"), ("worker", "openvino")])
+@pytest.mark.parametrize(
+    ("image", "extra"), [("api", None), ("worker", "worker"), ("worker", "gguf"), ("worker", "openvino")]
+)
 def test_an_image_s_lock_holds_all_that_is_asked_for_in_versions_that_satisfy_it(image: str, extra: str | None) -> None:
     versions = locked(LOCKS / f"{image}.txt")
     for requirement in asked(extra):
