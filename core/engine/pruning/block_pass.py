@@ -93,6 +93,8 @@ class BlockPass:
         for number, (name, each) in enumerate(evaluations.items()):  # records name streams by number
             tokens[f"evaluation-{number}" if name not in self._known else f"pruned-evaluation-{number}"] = each
         self.block_start, self._evaluated = 0.0, 1.0 - self._evaluation_share()
+        self._unmeasured = any(name not in self._known for name in self.evaluations) + 1 + self.is_cast
+        """Number of models whose perplexities are not measured yet: dense, pruned, and the dense one as it is stored."""
         self.block_progress = PartialProgress(self.progress, end=self._evaluated)
         """Listener to the pass over the blocks; the work before it may have a share of `progress`, up to `block_start`.
         """
@@ -225,17 +227,16 @@ class BlockPass:
 
     def dense_perplexities(self, streamed: StreamedModel, streams: Iterable[Stream]) -> list[MeasuredPerplexity]:
         """Return the dense perplexity of each evaluation: already known, or measured on its stream."""
-        measured = iter(self.perplexities(streamed, streams, end=(1.0 + self._evaluated) / 2))
+        measured = iter(self.perplexities(streamed, streams))
         return [self._known[name] if name in self._known else next(measured) for name in self.evaluations]
 
     def perplexities(
         self,
         streamed: StreamedModel,
         streams: Iterable[Stream],
-        end: float = 1.0,
         references: Sequence[ReferenceStream | None] = (),
     ) -> list[MeasuredPerplexity]:
-        """Return the perplexity of each stream after all blocks; then the share `end` of the work is done.
+        """Return the perplexity of each stream after all blocks; dense, pruned and rounded model take the same time.
 
         Predictions are compared with those of the stream's reference, if it has one. Streams of evaluations with spans
         are complete and in the order of the evaluations.
@@ -244,8 +245,9 @@ class BlockPass:
         spans = self._spans if any(self._spans) else [None] * len(streams)
         if not streams:
             return []
+        end = self._evaluated + (1.0 - self._evaluated) / self._unmeasured
         self.progress.begin_part(self._evaluated, end, of_loops=True)
-        self._evaluated = end
+        self._evaluated, self._unmeasured = end, self._unmeasured - 1
         with counting("measuring perplexity by windows", sum(stream.shape[0] for stream in streams)) as count:
             windows = itertools.count(1)
             return [
@@ -276,7 +278,7 @@ class BlockPass:
     def _evaluation_share(self) -> float:
         """Return the share of the pass that the head takes after the blocks, by multiplications."""
         description = self.folder.description
-        models = [1 if name in self._known else 2 for name in self.evaluations]
+        models = [1 + (name not in self._known) + self.is_cast for name in self.evaluations]
         tokens = sum(number * each.numel() for number, each in zip(models, self.evaluation_tokens, strict=True))
         calibration = 0 if self.calibration_tokens is None else self.calibration_tokens.numel()
         head = description.vocabulary_size * (description.hidden_size + _SOFTMAX) * tokens

@@ -37,6 +37,7 @@ class Bonsai(UnitMethod):
     """
 
     weight_reads = 1
+    tries_models = True
 
     def __init__(self, parameters: BonsaiParameters) -> None:
         self.parameters = parameters

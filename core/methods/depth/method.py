@@ -36,6 +36,7 @@ class Depth(UnitMethod):
 
     def __init__(self, parameters: DepthParameters) -> None:
         self.criterion = parameters.criterion
+        self.tries_models = parameters.criterion == "perplexity"
         self.is_quick = parameters.budget == "quick"
 
     def select(self, context: UnitSelectionContext) -> KeptUnits:

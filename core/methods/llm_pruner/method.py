@@ -22,6 +22,7 @@ class LLMPruner(UnitMethod):
     """
 
     weight_reads = 2
+    tries_models = True
 
     def __init__(self, parameters: LLMPrunerParameters) -> None:
         self.is_mixed = parameters.importance == "mixed"

@@ -28,6 +28,7 @@ class LoRAPrune(UnitMethod):
     """
 
     weight_reads = 1
+    tries_models = True
 
     def __init__(self, parameters: LoRAPruneParameters) -> None:
         self.parameters = parameters

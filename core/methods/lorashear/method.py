@@ -18,6 +18,7 @@ class LoRAShear(UnitMethod):
     """
 
     weight_reads = 1
+    tries_models = True
 
     def __init__(self, parameters: LoRAShearParameters) -> None:
         self.parameters = parameters

@@ -198,3 +198,13 @@ def test_layers_of_different_shapes_are_stored_in_it(tmp_path: Path) -> None:
     assert again.description.bytes == 2 * again.description.parameters
     assert folder_as_stored(again, "bfloat16") is again
     reload_check(artifact, result.verification, device=CPU, dtype=torch.float32)
+
+
+@pytest.mark.parametrize("way", ["wanda", "layers"])
+def test_each_measured_model_has_the_same_share_of_the_progress(way: str, tmp_path: Path) -> None:
+    watching = Watching()
+    pruned(make_model(tmp_path / "model", WAYS[way][0]), tmp_path / "work", "bfloat16", way, progress=watching)
+    starts, ends = zip(*watching.parts, strict=True)
+    assert ends[:-1] == pytest.approx(starts[1:]) and ends[-1] == pytest.approx(1.0)
+    dense, measured, rounded = (end - start for start, end in watching.parts[-3:])
+    assert dense > 0 and measured == pytest.approx(dense) and rounded == pytest.approx(dense)

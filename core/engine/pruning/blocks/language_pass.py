@@ -139,10 +139,10 @@ class UnitRemovalPass(BlockPass):
     def _new_choice(self) -> KeptUnits | UnitCounts:
         plan = self.plan
         calibration = self.calibration_tokens
-        if isinstance(plan.method, BlockUnitMethod):
-            self.begin_measurements()
-        elif calibration is not None:
+        if plan.method.tries_models:
             self.begin_trials()
+        elif calibration is not None:
+            self.begin_measurements()
         context = UnitSelectionContext(
             folder=self.folder,
             structure=self.structure,

@@ -11,9 +11,13 @@ from core.engine.pruning.units.removal import KeptUnits, UnitCounts
 
 
 class UnitMethod(ABC):
-    """Choice of the units a model keeps; `weight_reads` is the number of times it reads all weights."""
+    """Choice of the units a model keeps; `weight_reads` is the number of times it reads all weights.
+
+    With `tries_models` it evaluates or trains models to choose, which takes about as long as the pass over the blocks.
+    """
 
     weight_reads: ClassVar[int]
+    tries_models: bool = False
 
     @abstractmethod
     def __init__(self, parameters: MethodParameters) -> None: ...
@@ -27,10 +31,11 @@ class BlockUnitMethod(ABC):
     """Choice of a block's units during the pass that removes them; the remaining weights may be updated.
 
     `weight_reads` is the largest number of times it reads all weights to plan. With `reads_pruned` it needs the tokens
-    that come through the pruned blocks.
+    that come through the pruned blocks. Where it tries models, its `plan` begins the trials.
     """
 
     weight_reads: int
+    tries_models: ClassVar[bool] = False
     reads_pruned: ClassVar[bool] = False
 
     @abstractmethod
