@@ -94,7 +94,7 @@ class BlockPass:
             tokens[f"evaluation-{number}" if name not in self._known else f"pruned-evaluation-{number}"] = each
         self.block_start, self._evaluated = 0.0, 1.0 - self._evaluation_share()
         self._unmeasured = any(name not in self._known for name in self.evaluations) + 1 + self.is_cast
-        """Number of models whose perplexities are still to measure: dense, pruned, and the dense one as it is stored."""
+        """Number of models whose perplexities are still to measure: dense, pruned, and dense as it is stored."""
         self.block_progress = PartialProgress(self.progress, end=self._evaluated)
         """Listener to the pass over the blocks; the work before it may have a share of `progress`, up to `block_start`.
         """
