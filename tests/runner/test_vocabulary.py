@@ -155,6 +155,65 @@ def test_training_goes_on_with_the_new_tokens(jobs: Queue, body: dict[str, Any],
     assert figures["before_recovery"] != figures["pruned"]
 
 
+@pytest.mark.parametrize("method", [pytest.param("wanda", marks=pytest.mark.nightly), "sparsegpt"])
+def test_zeros_go_beside_tokens(jobs: Queue, body: dict[str, Any], finish: Finish, method: str) -> None:
+    """Half of the weights are zero beside tokens that went, and the figures count both."""
+    tokens = {"tokens": 400, "round_to": 8}
+    job_id = finish(body | {"method": method, "pattern": "unstructured", "sparsity": 0.5, "vocabulary": tokens})
+    job, report = jobs.job(job_id), jobs.report(job_id)
+    zeros = sum(row["zeros"] for row in report["layers"])
+    assert report["vocabulary"]["kept"] == 400
+    assert job.metrics["sparsity"]["prunable"] == pytest.approx(0.5, abs=0.01)
+    dense, nonzero = (job.metrics["parameters"][name] for name in ("dense", "nonzero"))
+    assert dense - nonzero == zeros + (TOKENS - 400) * ROW
+    model, _ = opened(artifact(jobs, job_id))
+    assert sum(int((each == 0).sum()) for each in model.model.layers.parameters()) == zeros
+
+
+def test_a_model_that_is_only_stored_loses_tokens_and_is_exported(
+    jobs: Queue, body: dict[str, Any], finish: Finish
+) -> None:
+    output = {"dtype": "bfloat16", "exports": [{"format": "gguf", "types": ["F16"]}]}
+    job_id = finish({name: body[name] for name in ("model", "calibration", "evaluation")} | {
+        "method": "none", "vocabulary": {"tokens": 400, "round_to": 8}, "output": output,
+    })  # fmt: skip
+    job = jobs.job(job_id)
+    (exported,) = job.metrics["exports"]
+    assert exported["kl"] < 0.01, "the file says the same as the folder, in the tokens that are left"
+    model, tokenizer = opened(artifact(jobs, job_id))
+    assert model.config.vocab_size == len(tokenizer) == 400 and model.dtype == torch.bfloat16
+
+
+@pytest.mark.nightly
+def test_a_speed_is_reached_beside_tokens(jobs: Queue, body: dict[str, Any], work: Work) -> None:
+    asked = {"method": "depth", "parameters": {"criterion": "angular"}, "target": {"latency_ratio": 0.8}}
+    job_id = jobs.submit(body | asked | {"vocabulary": {"tokens": 400, "round_to": 8}})
+    end = work().result(200)
+    job = jobs.job(job_id)
+    if job.error is not None and job.error.code != "gate_missed":  # a busy machine may keep it from being told
+        assert job.error.code in ("latency_too_noisy", "target_unreachable")
+        return
+    report = jobs.report(job_id)
+    target = report["target"]
+    assert report["vocabulary"]["kept"] == 400
+    assert target["met"] == (target["reached"] <= 0.8 * (1 + target["spread"])) == (end == "succeeded"), job.error
+
+
+def test_the_whole_model_teaches_one_that_lost_tokens(
+    jobs: Queue, body: dict[str, Any], finish: Finish, alone: str
+) -> None:
+    """`recover` trains an artifact on text that takes other tokens in it than in its teacher."""
+    training = {"method": "distill", "lora": None, "steps": 30, "batch_size": 8, "sequence_length": 32, "own_text": 0}
+    training |= {"train_embeddings": True, "learning_rate": 3e-3, "teacher": "spoken", "dataset": "harbour"}
+    job_id = finish({name: body[name] for name in ("evaluation",)} | {
+        "model": f"job:{alone}", "method": "recover", "recovery": training,
+    })  # fmt: skip
+    loss = [value for _, value in jobs.report(job_id)["recovery"]["loss"]]
+    assert loss[-1] < 0.8 * loss[0]
+    figures = jobs.job(job_id).metrics["perplexity"]["harbour"]
+    assert figures["pruned"] < 0.8 * figures["dense"]
+
+
 def test_conversations_are_counted_calibrated_and_trained_on_but_not_compared(
     jobs: Queue, body: dict[str, Any], finish: Finish
 ) -> None:

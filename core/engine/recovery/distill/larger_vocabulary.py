@@ -6,7 +6,6 @@ the sum over all of its tokens that begin with that one. Within a token of the t
 there it learns the next token of the text, with probability 1.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -87,15 +86,14 @@ class LargerVocabulary:
         for cut in range(_CUT_CHARACTER + 1):
             for before in range(cut + 1):
                 first, end = before, len(ids) - (cut - before)
-                reading = self._read(ids[first:end], first)
+                reading = self._read(ids[first:end], first) if first < end else None
                 if reading is not None:
                     return reading
         return None
 
-    def _read(self, ids: Sequence[int], first: int) -> Reading | None:
-        if not ids:
-            return None
+    def _read(self, ids: list[int], first: int) -> Reading | None:
         text = self._student.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        assert isinstance(text, str)
         teacher_ids = token_ids(text, self._teacher)
         ends, teacher_ends = self._bytes.ends(text, ids), self._teacher_bytes.ends(text, teacher_ids)
         if ends is None or teacher_ends is None:
