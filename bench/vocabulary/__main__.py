@@ -16,7 +16,7 @@ from bench.machine import describe_machine, threads_available
 from bench.measurements import merge
 from bench.page import show
 from bench.service import add_texts, sample_service
-from bench.vocabulary.plan import CASES, cases
+from bench.vocabulary.plan import CASES, TAUGHT, cases
 from bench.vocabulary.report import page
 from bench.vocabulary.running import Bench, family_cells, measured
 from core.engine.architectures.describe import describe_folder
@@ -52,7 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"`{command}`, on {describe_machine()}; {own_release()}. {MODEL}: calibrated on {given.samples} × "
         f"{given.length} tokens, measured on {given.windows} × {given.length} tokens of each text; tokens are counted "
         "on the whole calibration text. `frontier` removes a fifth of the blocks' parameters, without trials of whole "
-        "layers. Timings depend on what else the machine does: its load, in waiting processes, stands beside them."
+        f"layers. *Distilled*: {TAUGHT['steps']} steps of {TAUGHT['batch_size']} × {TAUGHT['sequence_length']} tokens of "
+        "the calibration text. Timings depend on what else the machine does: its load, in waiting processes, stands "
+        "beside them."
     )
     show("\n\n".join([facts, page(bench, families)]), SECTION, given.write)
     if given.data:

@@ -16,14 +16,26 @@ JUDGED_ON: Final = (EVALUATION, HANDBOOK, DOCUMENTATION)
 JUDGED_ALONE: Final = (CALIBRATION, *JUDGED_ON)
 """Texts that models which lost tokens alone are measured on: the one whose tokens were counted, too."""
 Q8_0: Final = {"exports": [{"format": "gguf", "types": ["Q8_0"]}]}
-ALONE, HALF, HALF_THEN, FRONTIER, FRONTIER_WITH = (
+TAUGHT: Final = {
+    "method": "distill",
+    "lora": None,
+    "train_embeddings": True,
+    "steps": 100,
+    "batch_size": 4,
+    "sequence_length": 256,
+    "learning_rate": 3e-4,
+    "own_text": 0,
+}
+"""Recovery of the model that lost tokens: some 100,000 tokens of the calibration text, by the whole model."""
+ALONE, DISTILLED, HALF, HALF_THEN, FRONTIER, FRONTIER_WITH = (
     "vocabulary",
+    "vocabulary, distilled",
     "half of the layers",
     "half of the layers, then vocabulary",
     "frontier",
     "frontier, with vocabulary",
 )
-CASES: Final = (ALONE, HALF, HALF_THEN, FRONTIER_WITH, FRONTIER)
+CASES: Final = (ALONE, DISTILLED, HALF, HALF_THEN, FRONTIER_WITH, FRONTIER)
 UNUSED: Final = "unused tokens"
 REDUCED: Final[Mapping[str, int | None]] = {ALONE: TOKENS, UNUSED: None}
 """Models that lost tokens alone, and the number that stays; None: all that the calibration text uses."""
@@ -77,6 +89,7 @@ def cases(blocks: float, samples: int, length: int, windows: int) -> list[Case]:
     }
     return [
         Case(ALONE, {**tokens, **read, **timed}),
+        Case(DISTILLED, {**tokens, **read, **judged, "recovery": TAUGHT}),
         Case(HALF, {**half, **read, **timed}),
         Case(HALF_THEN, {**tokens, **read, **timed}, after=HALF),
         Case(FRONTIER_WITH, {**frontier, "vocabulary": {"tokens": TOKENS}, **read, **judged}),

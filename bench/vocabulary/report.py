@@ -9,6 +9,7 @@ from bench.cells import Figures
 from bench.page import MISSING, table
 from bench.vocabulary.plan import (
     ALONE,
+    DISTILLED,
     FRONTIER,
     FRONTIER_WITH,
     HALF,
@@ -37,7 +38,7 @@ def page(bench: Bench, families: Mapping[str, Figures]) -> str:
             [_reduced(bench, name) for name in REDUCED if name in bench.reduced],
             text_columns=1,
         ),
-        *_of_jobs({name: found[name] for name in (FRONTIER, FRONTIER_WITH) if name in found}),
+        *_of_jobs({name: found[name] for name in (DISTILLED, FRONTIER, FRONTIER_WITH) if name in found}),
         "\n".join(f"- {_lengths(bench, name)}" for name in REDUCED if name in bench.reduced),
         "### Logits on text that needs kept tokens alone",
         table(
@@ -77,6 +78,9 @@ def _goals(bench: Bench, families: Mapping[str, Figures]) -> Iterator[tuple[str,
     for name in JUDGED_ALONE:
         ratio, most = _bits_alone(bench, ALONE, name), _INSIDE if name in _IN_DOMAIN else _OUTSIDE
         yield _goal(f"bits per byte on {name} ÷ dense", f"≤ {most:.3f}", _shown(ratio), _at_most(ratio, most))
+    for name in JUDGED_ON:
+        ratio, most = _bits(found.get(DISTILLED), name), _INSIDE if name in _IN_DOMAIN else _OUTSIDE
+        yield _goal(f"the same on {name}, distilled", f"≤ {most:.3f}", _shown(ratio), _at_most(ratio, most))
     speed = _speed(found.get(ALONE))
     if speed is None:
         yield _goal("part of the gain in bytes that decoding gains", f"≥ {_OF_GAIN}", MISSING, None)

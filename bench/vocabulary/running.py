@@ -20,6 +20,7 @@ from worker.samples.language import CALIBRATION, EVALUATION, MODEL
 
 _CORE: Final = Path(__file__).parent.parent.parent / "core"
 _SOURCES: Final = (
+    "engine/recovery/distill",
     "engine/removals/vocabulary",
     "pipeline/stages/vocabulary",
     "pipeline/recipes/vocabulary.py",

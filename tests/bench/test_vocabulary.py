@@ -10,7 +10,17 @@ import pytest
 from bench.cells import Runner
 from bench.service import Service
 from bench.vocabulary.families_cell import try_family
-from bench.vocabulary.plan import ALONE, CASES, FRONTIER, FRONTIER_WITH, JUDGED_ALONE, JUDGED_ON, TOKENS, cases
+from bench.vocabulary.plan import (
+    ALONE,
+    CASES,
+    DISTILLED,
+    FRONTIER,
+    FRONTIER_WITH,
+    JUDGED_ALONE,
+    JUDGED_ON,
+    TOKENS,
+    cases,
+)
 from bench.vocabulary.report import page
 from bench.vocabulary.running import Bench, measured
 from core.service.jobs.schemas import JobBody
@@ -56,6 +66,7 @@ def test_goals_stand_beside_what_came_out() -> None:
     bench = Bench(cast(Service, None), Runner(runs=False), 1, "Llama")
     bench.found = {ALONE: _figures(0.86, 1.01, exports=[export]), FRONTIER_WITH: _figures(0.70, 1.20)}
     bench.found[FRONTIER] = _figures(0.84, 1.21)
+    bench.found[DISTILLED] = _figures(0.86, 1.02)
     bench.logits = {"articles": compared}
     bench.reduced = {ALONE: REDUCED}
     quality = {"losses": [[100.0, 100.0], [101.0, 103.0]], "predicted": 100, "lengths": [1000, 1100]}
@@ -66,6 +77,7 @@ def test_goals_stand_beside_what_came_out() -> None:
     assert [each.strip() for each in rows["parameters with 16,384 tokens"][1:3]] == ["0.8600", "yes"]
     assert [each.strip() for each in rows[f"bits per byte on {JUDGED_ON[0]} ÷ dense"][1:3]] == ["1.0200", "no"]
     assert rows[f"bits per byte on {JUDGED_ON[1]} ÷ dense"][2].strip() == "yes"
+    assert [rows[f"the same on {name}, distilled"][2].strip() for name in JUDGED_ON[:2]] == ["no", "yes"]
     assert rows["logits on kept texts"][2].strip() == "no" and "4 of 5" in rows["logits on kept texts"][1]
     assert "0.80 (× 1.10, spread 10%)" in rows["part of the gain in bytes that decoding gains"][1]
     assert rows["parameters after frontier, with vocabulary"][2].strip() == "yes"
