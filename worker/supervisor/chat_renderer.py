@@ -64,6 +64,13 @@ class ChatRenderer:
             raise _no_answer()
         return last.frame, template
 
+    def known_frame(self, model: ModelSource) -> Frame | None:
+        """Return a template's words around a question and its answer; None where the template does not tell them."""
+        try:
+            return self.frame(model, model.name, "model")[0]
+        except (UnusableModel, UnusableDataset):
+            return None
+
     def key(self, text: TextSource, template: ChatTemplate, wanted: Literal["conversations", "questions"]) -> str:
         """Return the key in the cache of a set that a template has rendered."""
         facts = [template.sha256, text.sha256, text.format, _KEPT_AS[wanted]]

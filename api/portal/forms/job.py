@@ -37,8 +37,12 @@ def read_body(form: Form) -> dict[str, Any]:
         elif name.startswith(f"{METADATA}."):
             body.setdefault(METADATA, {})[name.removeprefix(f"{METADATA}.")] = values[-1]
     for part, leading in LEADING.items():
-        if part in body and leading.removeprefix(f"{part}.") not in body[part]:
-            del body[part]
+        *outer, own = part.split(".")
+        holder = body
+        for each in outer:
+            holder = holder.get(each, {})
+        if own in holder and leading.removeprefix(f"{part}.") not in holder[own]:
+            del holder[own]
     parse_body(json.dumps(body).encode())  # The API's limits apply to forms too.
     return body
 
@@ -47,11 +51,11 @@ def _put(body: dict[str, Any], name: str, value: Any) -> None:
     if name == METADATA:
         body[METADATA] = body.get(METADATA, {}) | value
         return
-    part, dot, own = name.partition(".")
-    if dot:
-        body.setdefault(part, {})[own] = value
-    else:
-        body[part] = value
+    *parts, own = name.split(".")
+    holder = body
+    for part in parts:
+        holder = holder.setdefault(part, {})
+    holder[own] = value
 
 
 def lines_of(form: Form, name: str) -> list[str]:
@@ -73,7 +77,10 @@ def form_of(body: Mapping[str, Any]) -> Form:
 def _leaves(body: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for name, value in body.items():
         if isinstance(value, Mapping) and name != METADATA:
-            yield from ((f"{name}.{own}", inner) for own, inner in value.items())
+            for own, inner in value.items():
+                path = f"{name}.{own}"
+                is_part = path in LEADING and isinstance(inner, Mapping)
+                yield from ((f"{path}.{each}", leaf) for each, leaf in inner.items()) if is_part else [(path, inner)]
         else:
             yield name, value
 

@@ -62,12 +62,36 @@ class Calibration(RequestObject):
     )
 
 
+class AskedQuestions(RequestObject):
+    """Questions that the dense and the pruned model answer, greedily and once drawn with the seed.
+
+    The questions are `samples` of each set (null: all): the last question of each conversation, or the beginning of
+    each text.
+    """
+
+    datasets: Annotated[list[Reference], Field(min_length=1, max_length=20)] = Field(
+        description="Sets of questions: conversations or prompts, which the model's chat template renders, or texts, "
+        "whose beginnings are continued."
+    )
+    samples: _Samples | None = 32
+    max_new_tokens: Annotated[int, Field(ge=1, le=8192)] = Field(
+        128, description="Largest number of tokens of an answer, with the thought before it."
+    )
+    check: Annotated[str, StringConstraints(min_length=1, max_length=100)] | None = Field(
+        None,
+        description="Check by which an answer is compared with the set's own answer, where a row names no check. "
+        "Unset: such rows have no score.",
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="Seed of the answers that are drawn.")
+
+
 class Evaluation(RequestObject):
     """Measurements of the dense and the pruned model.
 
     A language model's perplexity is measured on `samples` windows (null: all) of each text. A classifier's accuracy and
     loss are measured on `samples` images of each set. The zero-shot accuracy on a task is measured on its first
-    `task_limit` questions (null: all). Both models continue the `prompts`, for people to read.
+    `task_limit` questions (null: all). Both models continue the `prompts`, for people to read, and answer the questions
+    of `answers`.
     """
 
     datasets: Annotated[list[Reference], Field(max_length=20)] = Field(default_factory=list)
@@ -108,6 +132,12 @@ class Evaluation(RequestObject):
     )
     prompt_tokens: Annotated[int, Field(ge=1, le=256)] = Field(
         48, description="Largest number of new tokens after each prompt. A model may end its text earlier."
+    )
+    answers: AskedQuestions | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Questions whose answers are compared: how far the pruned model is from the dense one along the "
+        "dense model's own answers, how long it answers, and how many answers pass a check. Language models only.",
     )
 
 
@@ -183,6 +213,18 @@ class ModelLimits(RequestObject):
     )
     max_task_accuracy_drop: Annotated[float, Field(ge=0, le=1)] | None = Field(
         None, description="How much accuracy may fall on every zero-shot task, and in the mean of several."
+    )
+    max_answer_kl: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Largest mean KL divergence allowed along the dense model's own answers, in nats a token, on every "
+        "set of evaluation.answers.",
+    )
+    max_length_ratio: Annotated[float, Field(ge=1)] | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Largest factor allowed between the lengths of the pruned and the dense model's answers, on every "
+        "set of evaluation.answers: 1.25 allows 0.8 to 1.25 times the dense length.",
     )
     max_latency_ratio: Annotated[float, Field(gt=0)] | None = Field(
         None,

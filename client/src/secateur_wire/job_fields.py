@@ -15,7 +15,11 @@ Kind = Literal["text", "number", "choice", "lines", "pairs", "json", "loose"]
 YES_OR_NO: Final = ("true", "false")
 
 
-LEADING: Final[Mapping[str, str]] = {"calibration": "calibration.dataset", "recovery": "recovery.method"}
+LEADING: Final[Mapping[str, str]] = {
+    "calibration": "calibration.dataset",
+    "evaluation.answers": "evaluation.answers.datasets",
+    "recovery": "recovery.method",
+}
 """Leading fields: without them the other fields of their part of the body have no effect."""
 
 
@@ -50,7 +54,7 @@ class Entry:
     @property
     def needed(self) -> str:
         """Return the field without which this one has no effect; "" without one."""
-        leading = LEADING.get(self.path.partition(".")[0], "")
+        leading = next((field for part, field in LEADING.items() if self.path.startswith(f"{part}.")), "")
         return self.needs or ("" if leading == self.path else leading)
 
 
@@ -245,6 +249,33 @@ GROUPS: Final[Mapping[str, tuple[Entry, ...]]] = {
             needs="evaluation.prompts",
             is_of_text=True,
         ),
+        Entry(
+            "evaluation.answers.datasets",
+            "--answers",
+            "NAME",
+            label="Questions to answer",
+            help="A set of questions that the dense and the pruned model answer; their answers are compared.",
+            hint="Sets of conversations, prompts or texts. Both models answer their questions: how far the answers are "
+            "apart, how long they are, and how many pass a check.",
+            offers="datasets",
+            is_of_text=True,
+        ),
+        Entry(
+            "evaluation.answers.samples",
+            "--answer-samples",
+            label="Questions of each set",
+            empty="all",
+            is_of_text=True,
+        ),
+        Entry(
+            "evaluation.answers.max_new_tokens",
+            "--answer-tokens",
+            "N",
+            label="Tokens of each answer, at most",
+            is_of_text=True,
+        ),
+        Entry("evaluation.answers.check", "--answer-check", "NAME", label="Check of answers", is_of_text=True),
+        Entry("evaluation.answers.seed", "--answer-seed", "N", label="Seed of drawn answers", is_of_text=True),
     ),
     "recovery": (
         Entry(
@@ -273,6 +304,13 @@ GROUPS: Final[Mapping[str, tuple[Entry, ...]]] = {
         ),
         Entry("gates.max_accuracy_drop", "--max-accuracy-drop", label="Fall in accuracy, at most"),
         Entry("gates.max_task_accuracy_drop", "--max-task-accuracy-drop", label="Fall in accuracy on tasks, at most"),
+        Entry("gates.max_answer_kl", "--max-answer-kl", label="KL divergence of answers, at most"),
+        Entry(
+            "gates.max_length_ratio",
+            "--max-length-ratio",
+            label="Factor between lengths of answers, at most",
+            hint="1.25 allows answers of 0.8 to 1.25 times the dense model's length.",
+        ),
         Entry(
             "gates.max_latency_ratio",
             "--max-latency-ratio",
@@ -368,21 +406,26 @@ def body_fields(body: type[BaseModel]) -> Mapping[str, Field]:
 def parameter_fields(parameters: type[BaseModel]) -> Mapping[str, Field]:
     """Return the fields of a method's parameters by their paths in the body."""
     schema = parameters.model_json_schema()
-    return {path: _field(schema, path, leaf) for path, leaf in _members("parameters", schema)}
+    return {path: _field(schema, path, leaf) for path, leaf in _members(schema, "parameters", schema)}
 
 
 def _leaves(schema: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for name, inner in schema["properties"].items():
         part = _resolved(schema, inner)
         if "properties" in part:
-            yield from _members(name, part)
+            yield from _members(schema, name, part)
         elif name != "parameters":
             yield name, inner
 
 
-def _members(name: str, part: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _members(schema: Mapping[str, Any], name: str, part: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the members of an object by path, and in place of an object of which the table has members, those."""
     for own, leaf in part["properties"].items():
-        yield f"{name}.{own}", leaf
+        path = f"{name}.{own}"
+        if path in LEADING:
+            yield from _members(schema, path, _resolved(schema, leaf))
+        else:
+            yield path, leaf
 
 
 def _resolved(schema: Mapping[str, Any], inner: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -1,5 +1,6 @@
 """Options of `secateur submit`: conversion between options and a job body."""
 
+import copy
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -168,8 +169,11 @@ def _put(body: dict[str, Any], path: str, value: Any, option: Option) -> None:
 
 def _holder(body: dict[str, Any], path: str) -> tuple[dict[str, Any], str]:
     """Return the object that contains a field, created if it is missing, and the field's name in it."""
-    part, dot, name = path.partition(".")
-    return (body.setdefault(part, {}), name) if dot else (body, part)
+    *parts, name = path.split(".")
+    holder = body
+    for part in parts:
+        holder = holder.setdefault(part, {})
+    return holder, name
 
 
 def options_for(body: Mapping[str, JsonValue]) -> list[tuple[str, str]] | None:
@@ -214,7 +218,7 @@ def _with_followed(body: Mapping[str, JsonValue]) -> dict[str, Any]:
 
 
 def _copied(body: Mapping[str, JsonValue]) -> dict[str, Any]:
-    return {name: dict(value) if isinstance(value, dict) else value for name, value in body.items()}
+    return copy.deepcopy(dict(body))
 
 
 def option_for(param: str | None) -> str | None:

@@ -6,6 +6,7 @@ from typing import Annotated, Final, Generic, Literal
 from pydantic import Field, WithJsonSchema
 from typing_extensions import TypeVar
 
+from secateur_wire.answers import AnswerBand
 from secateur_wire.base import JsonObject, OneOf, Page, WireModel
 from secateur_wire.metrics import Metrics
 from secateur_wire.models import ModelSummary
@@ -22,18 +23,20 @@ class Verdict(WireModel):
     perplexity, `ratio` is pruned over dense, null where the pruned one is not finite. For accuracy, `change` is pruned
     minus dense. `within_noise`: the difference is within the measurement error. `worse_than_random`: random pruning
     with the same amount was measured and was better; false if it was not better, or not measured. `words` and `reason`
-    explain the verdict to people.
+    explain the verdict to people. `answers` says whether the model still answers as the dense one does, null where no
+    answers were compared; the words then begin with it, and the band is no better than it allows.
     """
 
     band: Annotated[str, OneOf(Band)]
     within_noise: bool
     worse_than_random: bool
-    figure: Annotated[str, OneOf(Literal["perplexity", "accuracy"])]
+    figure: Annotated[str, OneOf(Literal["perplexity", "accuracy", "answers"])]
     on: str | None
     ratio: float | None
     change: float | None
     words: str
     reason: str
+    answers: Annotated[str, OneOf(AnswerBand)] | None = Field(None, exclude_if=lambda answers: answers is None)
 
 
 Figures = TypeVar("Figures", default=Metrics)

@@ -4,6 +4,7 @@ import math
 
 from pydantic import Field
 
+from secateur_wire.answers import AnswerFigures
 from secateur_wire.base import JsonObject, Number, Record
 from secateur_wire.weights import RESTORED
 
@@ -341,13 +342,17 @@ class Seconds(Record):
 
 
 class Metrics(Record):
-    """Figures of a job, as far as they were measured; `alternatives` are what the dense model takes without pruning."""
+    """Figures of a job, as far as they were measured; `alternatives` are what the dense model takes without pruning.
+
+    `answers` compares the models' answers to the questions of each set.
+    """
 
     perplexity: dict[str, Perplexity] = Field(default_factory=dict)
     accuracy: dict[str, Accuracy] = Field(default_factory=dict)
     flops: Operations | None = None
     tasks: dict[str, TaskAccuracy] = Field(default_factory=dict)
     task_mean: TaskMean | None = None
+    answers: dict[str, AnswerFigures] = Field(default_factory=dict, exclude_if=lambda answers: not answers)
     sensitivity: LayerSensitivity | None = None
     sparsity: Sparsity | None = None
     parameters: Parameters | None = None

@@ -2,6 +2,7 @@
 
 from pydantic import Field, JsonValue
 
+from secateur_wire.answers import ComparedAnswer
 from secateur_wire.base import Number, Record
 
 
@@ -118,12 +119,13 @@ class VocabularyReport(Record):
 class Report(Record):
     """Whole report of a job.
 
-    It has one row per pruned layer, the continuations of the job's prompts by both models, notes, and all other
-    measurements of the server.
+    It has one row per pruned layer, the continuations of the job's prompts by both models, the first answers of
+    both to the questions of each set, notes, and all other measurements of the server.
     """
 
     layers: list[dict[str, JsonValue]] = Field(default_factory=list)
     vocabulary: VocabularyReport | None = Field(default=None, exclude_if=lambda vocabulary: vocabulary is None)
     generations: list[Generation] = Field(default_factory=list)
+    answers: dict[str, list[ComparedAnswer]] = Field(default_factory=dict, exclude_if=lambda answers: not answers)
     gates: GateResults | None = None
     notes: list[str] = Field(default_factory=list)

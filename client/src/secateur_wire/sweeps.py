@@ -77,7 +77,8 @@ class Figures(WireModel):
     """Figures of a point's job; null where they were not measured.
 
     Over several evaluation sets or tasks, perplexity is the geometric mean and accuracy the mean, while ratios and
-    drops are the worst ones. The latency ratio includes its noise, as in a gate.
+    drops are the worst ones. The latency ratio includes its noise, as in a gate. `length_ratio` is the factor between
+    the lengths of answers.
     """
 
     not_promised: ClassVar[frozenset[str]] = frozenset(
@@ -91,6 +92,8 @@ class Figures(WireModel):
             "bits_per_byte_ratio",
             "accuracy_drop",
             "task_accuracy_drop",
+            "answer_kl",
+            "length_ratio",
             "latency_ratio",
             "bytes_ratio",
         }
@@ -105,6 +108,8 @@ class Figures(WireModel):
     bits_per_byte_ratio: float | None = None
     accuracy_drop: float | None = None
     task_accuracy_drop: float | None = None
+    answer_kl: float | None = Field(None, exclude_if=lambda value: value is None)
+    length_ratio: float | None = Field(None, exclude_if=lambda value: value is None)
     latency_ratio: float | None = None
     bytes_ratio: float | None = None
 

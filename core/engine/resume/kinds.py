@@ -55,6 +55,9 @@ VOCABULARY = Kind("vocabulary", consequence="the tokens that stay are chosen ane
 TEXT = Kind("text", consequence="the text is written anew")
 """Batches of the text that a model writes, and the state of the random numbers after them."""
 
+ANSWERS = Kind("answers", consequence="the questions are answered anew")
+"""Batches of answers to questions, and the models' hidden states along the dense model's answers."""
+
 
 def kinds_in(attempt: Path) -> set[str]:
     """Return the names of the kinds of records in an attempt's folder, including kinds not listed here."""

@@ -8,6 +8,8 @@ from core.measurements.measurement import Measurement
 from core.measurements.reader import measurements
 from core.methods.method_info import MethodInfo
 from core.methods.registry import METHODS
+from core.pipeline.reports.answer_verdict import AnswerVerdict, verdict_on_answers
+from secateur_wire.answers import AnswerBand
 from secateur_wire.jobs import Band, Verdict
 from secateur_wire.metrics import MeasuredAccuracy, Metrics, Perplexity
 
@@ -17,6 +19,12 @@ PERPLEXITY_BANDS: Final = (1.05, CLOSE_TO_DENSE, 2.0, 5.0)
 """Largest ratio of pruned to dense perplexity in each band; the last band, which has no limit, is left out."""
 ACCURACY_BANDS: Final = (0.01, 0.03, 0.1, 0.25)
 """Largest fall of accuracy in each band except the last; 0.01 is one percentage point."""
+_LEAST_BANDS: Final[Mapping[AnswerBand, Band]] = {
+    "still answers": "as good as dense",
+    "answers change": "noticeably worse",
+    "no longer answers": "unusable",
+}
+"""Best band of a model with such answers."""
 SAME_AMOUNT: Final = 0.01
 """Largest difference between two sparsities that count as the same amount removed."""
 
@@ -33,11 +41,24 @@ def verdict_on(
     Perplexity decides if it was measured, otherwise the accuracy on image sets, otherwise the accuracy on tasks. If
     there are several texts or sets, the one that lost most decides. `random` are ratios of perplexity, by text, of jobs
     that removed as much of the same model at random. Measurements of this kind that ship with the release are compared
-    too.
+    too. Where answers were compared, the verdict on them comes first.
     """
     info = METHODS.get(method)
     if info is None or not info.prunes:
         return None
+    verdict = _on_figures(info, pattern, sparsity, metrics, random)
+    answers = verdict_on_answers(metrics.answers)
+    return verdict if answers is None else _with_answers(answers, verdict)
+
+
+def _on_figures(
+    info: MethodInfo,
+    pattern: str | None,
+    sparsity: float | None,
+    metrics: Metrics,
+    random: Mapping[str, float] | None,
+) -> Verdict | None:
+    """Return the verdict by perplexity or accuracy; None where neither was measured."""
     if metrics.perplexity:
         return _by_perplexity(info, pattern, sparsity, metrics, random or {})
     if metrics.accuracy:
@@ -46,6 +67,35 @@ def verdict_on(
     if len(metrics.tasks) == 1:
         return _by_accuracy(*next(iter(metrics.tasks.items())))
     return _by_accuracy(None, mean_of_tasks(metrics))
+
+
+def _with_answers(answers: AnswerVerdict, other: Verdict | None) -> Verdict:
+    """Return the verdict on answers, joined with the one on other figures; of the two bands the worse one counts."""
+    bands: tuple[Band, ...] = get_args(Band)
+    least = _LEAST_BANDS[answers.band]
+    if other is None:
+        return Verdict(
+            band=least,
+            within_noise=False,
+            worse_than_random=False,
+            figure="answers",
+            on=None,
+            ratio=None,
+            change=None,
+            words=answers.band,
+            reason=answers.reason,
+            answers=answers.band,
+        )
+    band = max(other.band, least, key=lambda each: bands.index(each))  # type: ignore[arg-type]
+    return other.model_copy(
+        update={
+            "band": band,
+            "within_noise": other.within_noise and answers.rank == 0,
+            "words": f"{answers.band}; by {other.figure} {other.words}",
+            "reason": f"{answers.reason}; {other.reason}",
+            "answers": answers.band,
+        }
+    )
 
 
 def band_of(ratio: float | None) -> Band:

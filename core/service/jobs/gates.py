@@ -37,7 +37,7 @@ class _Gate:
     figure: str
     find: Callable[[Metrics], Iterator[_Measured]]
     models: Literal["language models", "image classifiers"] | None = None
-    needs: Literal["datasets", "tasks"] | None = None
+    needs: Literal["datasets", "tasks", "answers"] | None = None
     instead: str = ""
     """The gate with the same purpose for other kinds of models."""
 
@@ -95,9 +95,10 @@ def require_measured(gates: Gates, evaluation: Evaluation, task: ModelTask, *, h
             instead = f": use {kind.instead}" if kind.instead else ""
             raise InvalidRequest(f"{param} is only for {kind.models}, not for this model{instead}", param=param)
         if kind.needs is not None and not getattr(evaluation, kind.needs):
-            what = {"tasks": "questions", "datasets": task.texts}[kind.needs]
+            what = task.texts if kind.needs == "datasets" else "questions"
+            example = '{"datasets": ["NAME"]}' if kind.needs == "answers" else '["NAME"]'
             raise InvalidRequest(
-                f'{param} needs {what} to measure on: add "evaluation": {{"{kind.needs}": ["NAME"]}}', param=param
+                f'{param} needs {what} to measure on: add "evaluation": {{"{kind.needs}": {example}}}', param=param
             )
 
 
@@ -158,6 +159,22 @@ def _task_accuracy_drops(metrics: Metrics) -> Iterator[_Measured]:
     return _drops({**metrics.tasks, **average})
 
 
+def _answer_kls(metrics: Metrics) -> Iterator[_Measured]:
+    for name, figures in metrics.answers.items():
+        error = "" if figures.kl_stderr is None else f" ± {figures.kl_stderr:.2g}"
+        yield _Measured(figures.kl, name, f"nats a token{error}, over {figures.questions} answers")
+
+
+def _length_factors(metrics: Metrics) -> Iterator[_Measured]:
+    """Yield the factor between the lengths of the answers of each set, and of the thoughts where models think."""
+    for name, figures in metrics.answers.items():
+        lengths = {name: figures.length}
+        if figures.thoughts is not None:
+            lengths[f"{name}, thoughts"] = figures.thoughts.length
+        for on, length in lengths.items():
+            yield _Measured(length.factor, on, f"from {length.dense:.4g} to {length.pruned:.4g} tokens")
+
+
 def _latency_ratio(metrics: Metrics) -> Iterator[_Measured]:
     latency = metrics.latency
     if latency is not None and latency.ratio is not None:
@@ -200,6 +217,8 @@ _GATES: Final[Mapping[str, _Gate]] = {
     "max_task_accuracy_drop": _Gate(
         "the fall in accuracy", _task_accuracy_drops, "language models", "tasks", "max_accuracy_drop"
     ),
+    "max_answer_kl": _Gate("the KL divergence of the answers", _answer_kls, "language models", "answers"),
+    "max_length_ratio": _Gate("the factor between lengths of answers", _length_factors, "language models", "answers"),
     "max_latency_ratio": _Gate("the latency ratio", _latency_ratio),
     "max_bytes": _Gate("the number of stored bytes", _bytes),
     "max_bytes_ratio": _Gate("the ratio of stored bytes", _bytes_ratio),

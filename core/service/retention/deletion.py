@@ -67,6 +67,7 @@ def _uses_dataset(name: str) -> ColumnElement[bool]:
     return or_(
         JobRow.body["calibration"]["dataset"].astext == name,
         func.coalesce(JobRow.body["evaluation"]["datasets"].contains([name]), False),
+        func.coalesce(JobRow.sources["answers"].contains([{"name": name}]), False),
         func.coalesce(JobRow.sources["recovery"].contains([{"name": name}]), False),
     )
 

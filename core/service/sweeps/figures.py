@@ -14,6 +14,8 @@ _FIGURE_OF = {
     "max_bits_per_byte_ratio": "bits_per_byte_ratio",
     "max_accuracy_drop": "accuracy_drop",
     "max_task_accuracy_drop": "task_accuracy_drop",
+    "max_answer_kl": "answer_kl",
+    "max_length_ratio": "length_ratio",
     "max_latency_ratio": "latency_ratio",
     "max_bytes": "bytes",
     "max_bytes_ratio": "bytes_ratio",
@@ -21,7 +23,10 @@ _FIGURE_OF = {
 }
 assert _FIGURE_OF.keys() == Constraints.model_fields.keys()
 _ABSOLUTE = ("max_accuracy_drop", "max_task_accuracy_drop")
-QUALITY = ("max_perplexity_ratio", "max_bits_per_byte_ratio", "max_accuracy_drop", "max_task_accuracy_drop")
+QUALITY = (
+    *("max_perplexity_ratio", "max_bits_per_byte_ratio", "max_accuracy_drop", "max_task_accuracy_drop"),
+    *("max_answer_kl", "max_length_ratio"),
+)
 """Limits that become harder to meet the more is removed; the others become easier."""
 
 _OBJECTIVES: dict[Objective, tuple[str, int]] = {

@@ -127,6 +127,13 @@ def _in_full(job: Document, search: Search, values: Document) -> RequestedPoint:
             "search.subject_to.max_task_accuracy_drop needs tasks to measure on: name some in job.evaluation.tasks",
             param="search.subject_to",
         )
+    asks = isinstance(evaluation, dict) and bool(evaluation.get("answers"))
+    for limit in ("max_answer_kl", "max_length_ratio"):
+        if getattr(search.subject_to, limit) is not None and not asks:
+            raise InvalidRequest(
+                f"search.subject_to.{limit} needs questions to measure on: name a set in job.evaluation.answers",
+                param="search.subject_to",
+            )
     return RequestedPoint(values, verifying_body(job, search, values), "full")
 
 

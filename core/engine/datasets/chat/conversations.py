@@ -53,8 +53,17 @@ class Conversation:
     @property
     def question(self) -> list[JsonObject]:
         """Return the turns up to and with the last one of the user: what the assistant is to answer."""
-        last = max(place for place, message in enumerate(self.messages) if message["role"] == "user")
-        return self.messages[: last + 1]
+        return self.messages[: self._last_question + 1]
+
+    @property
+    def answer(self) -> str | None:
+        """Return the assistant's answer to the last question of the user; None where the set has none."""
+        later = self.messages[self._last_question + 1 :]
+        return next((text_of(each) for each in later if each["role"] == "assistant" and text_of(each).strip()), None)
+
+    @property
+    def _last_question(self) -> int:
+        return max(place for place, message in enumerate(self.messages) if message["role"] == "user")
 
 
 @dataclass

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, JsonValue
 
 from core.engine.datasets.chat.conversations import Conversation, LeftOutRows, described_rows, read_conversations
 from core.engine.datasets.chat.rendered import Frame, Rendering, to_line
@@ -103,7 +103,7 @@ def _render(
             continue
         if rendered.unmarked is not None and unmarked is None:
             unmarked = f"{question.name} line {conversation.line}: {rendered.unmarked}"
-        asked = (conversation.reference, conversation.check) if question.wanted == "questions" else ()
+        asked = _asked(conversation) if question.wanted == "questions" else ()
         line = to_line(conversation.line, rendered.text, rendered.spans, *asked).encode()
         write.write(line)
         count, characters, size = count + 1, characters + len(rendered.text), size + len(line)
@@ -120,6 +120,13 @@ def _render(
         unread_from=unread_from,
         unmarked=unmarked,
     )
+
+
+def _asked(conversation: Conversation) -> tuple[JsonValue, str | None]:
+    """Return what an answer is compared with, and by which check; without a check of its own, the set's answer."""
+    if conversation.check is not None:
+        return conversation.reference, conversation.check
+    return conversation.answer, None
 
 
 def _rendered(

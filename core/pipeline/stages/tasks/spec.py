@@ -55,7 +55,7 @@ class AnswerTasks(JobStage):
 
     rank = 90
     shown_as = "evaluate"
-    part = 0.93, 0.95
+    part = 0.94, 0.95
 
     def applies(self, spec: JobSpec) -> bool:
         is_pruned = isinstance(spec, LanguageSpec) and not spec.recipe.measures

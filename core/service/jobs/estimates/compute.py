@@ -57,14 +57,17 @@ def compute_cost(description: ModelDescription, job: Recipe, tokens: Tokens, dev
     models += is_narrowed(description, job.output.dtype)  # the dense one too, in the new dtype
     timed = 1 + _SEARCH_STEPS * seeks_latency(job)
     passes = calibration + 2 * tokens.tasks + models * tokens.evaluation + timed * _LATENCY_PASSES * tokens.window
-    passes += 2 * (tokens.prompts + tokens.written)
+    passes += 2 * (tokens.prompts + tokens.written) + _answering_passes(tokens)
     head = 2 * description.hidden_size * description.vocabulary_size * models * measured
     waiting = (WAITING_FOR_MEMORY - 1) * 2 * tokens.written
     pruning = 2 * (passes + waiting) * active_parameters(description) + head + _solver(description, job, tokens)
     trainings = [training_work(description, each, device=device) for each in (cost.training(facts), job.recovery)]
     return Compute(
         passes + tokens.own_text + sum(each.tokens for each in trainings),
-        pruning + _writing(description, tokens) + sum(each.operations for each in trainings),
+        pruning
+        + _writing(description, tokens)
+        + _answering(description, tokens)
+        + sum(each.operations for each in trainings),
     )
 
 
@@ -88,6 +91,21 @@ def _writing(description: ModelDescription, tokens: Tokens) -> int:
     """Return the operations of the text the model generates itself, with an equivalent of its waits for memory."""
     one = 2 * active_parameters(description) + 2 * description.hidden_size * description.vocabulary_size
     return _WAITING_IN_BATCHES * one * tokens.own_text
+
+
+def _answering_passes(tokens: Tokens) -> int:
+    """Return the tokens of questions and answers that pass through both models.
+
+    Each model reads the questions twice, writes two answers to each, and reads questions and answers once more.
+    """
+    return 2 * (3 * tokens.asked + 3 * tokens.answered)
+
+
+def _answering(description: ModelDescription, tokens: Tokens) -> int:
+    """Return the operations of answers beyond those of their passes: the head, and waits for memory."""
+    head = 2 * description.hidden_size * description.vocabulary_size
+    waits = (_WAITING_IN_BATCHES - 1) * (2 * active_parameters(description) + head)
+    return 2 * tokens.answered * (3 * head + 2 * waits)
 
 
 def allocating_tokens(job: Recipe, tokens: Tokens) -> int:

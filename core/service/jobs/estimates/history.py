@@ -46,6 +46,10 @@ from secateur_wire.jobs import Estimate, EstimateBasis, SecondsFrom
 
 _NEAREST = 20
 _CHARACTERS_PER_TOKEN = 4
+_QUESTION_TOKENS = 64
+"""Tokens of a question with the words of a chat template: assumed."""
+_QUESTIONS = 1000
+"""Questions of a set of which all are asked: assumed."""
 _FARTHEST: Final = 30.0
 """Largest ratio between the formula's seconds of two jobs up to which one tells something about the other."""
 _METHOD_DEVIATION: Final = 0.5
@@ -310,6 +314,10 @@ def _tokens(session: Session, team_id: str, job: Recipe, own_text: int) -> Token
 
     calibration, evaluation = job.calibration, job.evaluation
     length = evaluation.sequence_length or 0
+    answers = evaluation.answers
+    questions = 0
+    if answers is not None:
+        questions = len(answers.datasets) * (answers.samples or _QUESTIONS)
     generated = (calibration.generated or 0) * (calibration.sequence_length or 0) if calibration else 0
     return Tokens(
         calibration=of(calibration.dataset, calibration.samples, calibration.sequence_length or 0) + generated
@@ -321,6 +329,8 @@ def _tokens(session: Session, team_id: str, job: Recipe, own_text: int) -> Token
         prompts=sum(map(len, evaluation.prompts)) // _CHARACTERS_PER_TOKEN,
         written=len(evaluation.prompts) * evaluation.prompt_tokens,
         own_text=own_text,
+        asked=questions * _QUESTION_TOKENS,
+        answered=0 if answers is None else questions * answers.max_new_tokens,
     )
 
 

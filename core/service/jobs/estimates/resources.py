@@ -175,7 +175,9 @@ def estimate_resources(
     examples = job.evaluation.num_fewshot
     longest = [longest_tokens(TASKS[task], examples) for task in job.evaluation.tasks if task in TASKS]
     questions = max((scoring_bytes(description, each, device.logits_bytes) for each in longest), default=0)
-    writing = description.bytes if tokens.own_text else 0  # prompts are left out where a model does not fit
+    writing = (
+        description.bytes if tokens.own_text or tokens.answered else 0
+    )  # prompts are left out where a model does not fit
     model_peak = max(model_peak, questions, writing)
     if traced_bytes is not None:
         chosen = trained_choice_bytes(facts, cost, device) if device.has_own_memory else trained
@@ -200,7 +202,7 @@ def estimate_resources(
     model_peak = max(model_peak, training.memory)
     work = compute_cost(description, job, tokens, device)
     processes = 1 if method.measures else (5 if tokens.tasks else 3) + seeks_latency(job)
-    processes += bool(tokens.written) + bool(tokens.own_text)
+    processes += bool(tokens.written) + bool(tokens.own_text) + bool(tokens.answered)
     # Blocks, artifact, its copy in a local store; before that is made, experts that were stacked for the check.
     stored = description.bytes * is_fetched + artifact.bytes * 3 * (not method.measures) + training.disk
     stored += 0 if choosing is None else description.prunable_parameters * width  # as trained

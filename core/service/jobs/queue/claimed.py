@@ -34,10 +34,10 @@ class Claim:
     """Job that a worker has claimed. `body` is its recipe as stored in the row; the artifact's manifest repeats it.
 
     `generated` is calibration text that the model generates in addition to `calibration`. `own_text` is training text
-    that the teacher generates. `vocabulary` has the texts whose tokens are counted. `recovery` has the training texts,
-    and is empty where nothing is trained. `images` replaces all texts for an image classifier. `baseline` has figures
-    of the dense model from earlier jobs.
-    `previous_attempts` are newest first.
+    that the teacher generates. `vocabulary` has the texts whose tokens are counted, and `answers` the sets of
+    questions. `recovery` has the training texts, and is empty where nothing is trained. `images` replaces all texts for
+    an image classifier. `baseline` has figures of the dense model from earlier jobs. `previous_attempts` are newest
+    first.
     """
 
     job_id: str
@@ -52,6 +52,7 @@ class Claim:
     own_text: TextReference | None
     vocabulary: tuple[TextReference, ...]
     evaluation: tuple[TextReference, ...]
+    answers: tuple[TextReference, ...]
     tasks: tuple[TaskReference, ...]
     recovery: tuple[TextReference, ...]
     teacher: ModelReference | None
@@ -90,6 +91,7 @@ def claim_of(row: Row[Any]) -> Claim:
         own_text=None if own_text is None else text_references.validate_python(own_text),
         vocabulary=tuple(text_references.validate_python(source) for source in sources.get("vocabulary", ())),
         evaluation=tuple(text_references.validate_python(source) for source in sources.get("evaluation", ())),
+        answers=tuple(text_references.validate_python(source) for source in sources.get("answers", ())),
         tasks=tuple(TaskReference.model_validate(task) for task in sources.get("tasks", ())),
         recovery=tuple(text_references.validate_python(source) for source in sources.get("recovery", ())),
         teacher=None if teacher is None else model_references.validate_python(teacher),

@@ -98,6 +98,7 @@ def _refuse_text(body: JobBody) -> None:
         "evaluation.task_limit": body.evaluation.task_limit,
         "evaluation.num_fewshot": body.evaluation.num_fewshot,
         "evaluation.prompts": body.evaluation.prompts,
+        "evaluation.answers": body.evaluation.answers,
     }
     for param, value in language_fields.items():
         if value:

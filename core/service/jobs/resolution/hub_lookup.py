@@ -236,6 +236,9 @@ def _named_on_hub(body: JobBody | InspectBody, settings: Settings) -> _NamedOnHu
             datasets[job.calibration.dataset, "calibration"] = "calibration.dataset"
         for index, name in enumerate(job.evaluation.datasets):
             datasets.setdefault((name, "evaluation"), f"evaluation.datasets.{index}")
+        if job.evaluation.answers is not None:
+            for index, name in enumerate(job.evaluation.answers.datasets):
+                datasets.setdefault((name, "evaluation"), f"evaluation.answers.datasets.{index}")
         if job.recovery is not None:
             models += [job.recovery.teacher] if job.recovery.teacher is not None else []
             texts = [(name, param) for name, param, _ in stage_texts(job.recovery)]

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from sqlalchemy import ColumnElement
 
 from core.engine.architectures.description import ModelDescription
+from core.engine.datasets.checks.registry import CHECKS
 from core.engine.datasets.formats import CHAT_FORMATS
 from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.engine.recovery.completion import check_matching, complete_recovery
@@ -49,6 +50,8 @@ _EVALUATION_SEED = 2**31
 """Added to the seed of generated evaluation text: calibration's seeds are smaller, so the two never share one."""
 _TRAINING_SEED = 2**32
 """Added to the seed of generated training text, for the same reason."""
+_QUESTION_LENGTH = 2
+"""Tokens of a text that a question needs at least."""
 _COUNTED_LENGTH, _COUNTED_WINDOWS = 1, 1_000_000
 """Tokens of a hub dataset that are counted, for a vocabulary: as windows of one token each."""
 _LEAST_TASKS, _TASK_TOKENS = 600, 64
@@ -153,6 +156,18 @@ class TextNeeds(DatasetNeeds[TextReference]):
         )
 
 
+@dataclass(frozen=True)
+class QuestionNeeds(TextNeeds):
+    """Requirements of a set of questions; a text gives the beginnings of its documents."""
+
+    def refer_to_model(self) -> SelfText:
+        raise InvalidRequest(
+            f"{self.param}: {SELF!r} is text that the model writes, and questions of its own say little about the "
+            "questions of users: name a set of conversations, of prompts or a text",
+            param=self.param,
+        )
+
+
 def resolve_language_inputs(
     context: RequestContext, body: JobBody, request: ResolvedRequest, model: ResolvedModel
 ) -> ResolvedInputs:
@@ -183,6 +198,7 @@ class _Resolution:
                 param="calibration.samples",
             )
         evaluation, texts = self._evaluation(calibration)
+        asked = self._questions(evaluation)
         require_measured(body.gates, evaluation, self.description.model_task, has_exports=bool(output.exports))
         recovery, trained = self._recovery(calibration, text)
         return ResolvedInputs(
@@ -192,6 +208,7 @@ class _Resolution:
                 "generated": None if generated is None else generated.model_dump(mode="json"),
                 "vocabulary": [each.model_dump(mode="json") for each in self._counted(text)],
                 "evaluation": [each.model_dump(mode="json") for each in texts],
+                **({"answers": [each.model_dump(mode="json") for each in asked]} if asked else {}),
                 "tasks": [
                     each.model_dump(mode="json") for each in _resolve_tasks(body.evaluation.tasks, self.context.hub)
                 ],
@@ -308,6 +325,33 @@ class _Resolution:
                     raise conversations_refused(text.name, f"evaluation.datasets.{number}")
         _require_room_for_prompts(evaluation, self.description)
         return evaluation.model_copy(update={"sequence_length": length}), texts
+
+    def _questions(self, evaluation: Evaluation) -> list[TextReference]:
+        """Return the sets of questions whose answers are compared; raises InvalidRequest for what cannot be."""
+        answers, part = evaluation.answers, "evaluation.answers"
+        if answers is None:
+            return []
+        if answers.check is not None and answers.check not in CHECKS:
+            raise InvalidRequest(
+                f"{part}.check: there is no check {answers.check!r}; the checks are {', '.join(CHECKS)}"
+                f"{nearest_hint(answers.check, CHECKS)}",
+                param=f"{part}.check",
+            )
+        most = self.description.context_length - 2
+        if answers.max_new_tokens > most:
+            raise InvalidRequest(
+                f"{part}.max_new_tokens: answers of {answers.max_new_tokens} tokens leave no room for a question in "
+                f"the model's context of {self.description.context_length}: ask for at most {most}",
+                param=f"{part}.max_new_tokens",
+            )
+        return [
+            resolve_dataset(
+                self.context,
+                name,
+                QuestionNeeds("evaluation", param, answers.samples, _QUESTION_LENGTH, answers.seed),
+            )
+            for param, name in unique_names(answers.datasets, f"{part}.datasets")
+        ]
 
     def _recovery(
         self, calibration: Calibration | None, calibration_text: TextReference | None

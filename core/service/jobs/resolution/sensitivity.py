@@ -31,6 +31,7 @@ def measured_body(body: JobBody) -> JobBody:
         "gates": body.gates != Gates(),
         "evaluation.tasks": bool(body.evaluation.tasks),
         "evaluation.prompts": bool(body.evaluation.prompts),
+        "evaluation.answers": body.evaluation.answers is not None,
         "output.format": body.output.format != Output().format,
         "output.dtype": body.output.dtype != Output().dtype,
         "output.exports": bool(body.output.exports),

@@ -1,0 +1,1 @@
+"""Answers of the dense and the pruned model to the same questions."""

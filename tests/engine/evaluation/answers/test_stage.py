@@ -1,0 +1,100 @@
+"""The stage that compares answers: its figures, what it leaves out, and what is left of it after a kill."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.engine.datasets.chat.rendered import RenderedRow, Rendering
+from core.pipeline.messages import ModelSource, TextSource
+from core.pipeline.stages.answers.spec import AnswersOutput, AnswersSpec
+from core.pipeline.stages.run import run_stage
+from core.progress import Progress
+from secateur_wire.errors import UnusableDataset
+from tests.chat import write_rows
+from tests.engine.evaluation.answers.test_comparison import FRAME, LIVELY
+from tests.engine.watching import Watching
+from tests.sources.conftest import write_wordy_model
+
+ASKED = 20
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("models")
+    dense, pruned = (write_wordy_model(folder / f"{seed}", seed=seed, **LIVELY) for seed in (3, 1))
+    return dense, pruned
+
+
+def questions(file: Path, **more: Any) -> TextSource:
+    rows = [
+        RenderedRow(line=number, text=f"w4 w{number + 9} w{number + 12} w2 w5 ", reference="w9", **more)
+        for number in range(1, ASKED + 1)
+    ]
+    rows.append(RenderedRow(line=ASKED + 1, text="w4 " + "w9 " * 60, reference="w9"))
+    file.write_text("".join(row.model_dump_json() + "\n" for row in rows))
+    rendering = Rendering(template="t", conversations=len(rows), characters=1)
+    return TextSource(name="asked", path=file, format="jsonl", sha256="s", rendering=rendering)
+
+
+def run(
+    models: tuple[Path, Path], work: Path, *asked: TextSource, progress: Progress | None = None, **more: Any
+) -> AnswersOutput:
+    dense, pruned = (ModelSource(path=each, name=each.name, revision=each.name) for each in models)
+    told: dict[str, Any] = {
+        "device": "cpu", "threads": 1, "dense": dense, "pruned": pruned, "asked": list(asked), "frame": FRAME,
+        "samples": None, "max_new_tokens": 8, "check": "contains", "seed": 0, "work": work,
+    }  # fmt: skip
+    output = run_stage(AnswersSpec.model_validate(told | more), progress or Progress(), lambda: 0)
+    assert isinstance(output, AnswersOutput)
+    return output
+
+
+def test_both_models_answer_and_questions_without_room_are_counted(models: tuple[Path, Path], tmp_path: Path) -> None:
+    text = write_rows(tmp_path / "text.jsonl", [{"text": f"w{number} w40"} for number in range(10, 16)])
+    words = TextSource(name="words", path=text, format="jsonl")
+    output = run(models, tmp_path / "work", questions(tmp_path / "q.jsonl"), words)
+    assert output.notes == ["asked: not asked: 1 row with a question of more than 56 tokens (first: line 21)."]
+    figures = output.figures["asked"]
+    assert figures.questions == ASKED and output.figures["words"].questions == 6
+    assert figures.kl is not None and figures.kl > 0 and figures.kl_stderr
+    assert figures.score is not None and figures.score.questions == ASKED
+    shown = output.answers["asked"]
+    assert [each.line for each in shown] == list(range(1, ASKED + 1)) and shown[0].check == "contains"
+    assert figures.score.dense == sum("w9" in each.dense.text for each in shown) / ASKED
+    assert output.figures["words"].score is None and output.answers["words"][0].question == "w10 w40"
+
+
+def test_a_model_compared_with_itself_still_answers(models: tuple[Path, Path], tmp_path: Path) -> None:
+    (figures,) = run((models[0], models[0]), tmp_path / "work", questions(tmp_path / "q.jsonl")).figures.values()
+    assert (figures.kl, figures.kl_stderr, figures.identical, figures.length.ratio) == (0.0, 0.0, 1.0, 1.0)
+
+
+def test_after_a_kill_it_goes_on_after_the_last_batch_to_the_same_bytes(
+    models: tuple[Path, Path], tmp_path: Path
+) -> None:
+    class Killed(Progress):
+        """Progress of a process that ends in its third batch."""
+
+        said = 0
+
+        def log(self, message: str) -> None:
+            self.said += 1
+            if self.said == 3:
+                raise KeyboardInterrupt
+
+    asked = questions(tmp_path / "q.jsonl")
+    whole = run(models, tmp_path / "whole", asked)
+    with pytest.raises(KeyboardInterrupt):
+        run(models, tmp_path / "killed", asked, progress=Killed())
+    resumed = Watching()
+    output = run(models, tmp_path / "resumed", asked, progress=resumed, previous=[tmp_path / "killed"])
+    assert resumed.logs[0] == "continuing after 3 of 4 batches of answers"
+    assert output.model_dump_json(exclude={"peak_memory"}) == whole.model_dump_json(exclude={"peak_memory"})
+
+
+def test_a_reference_that_is_none_of_its_check_is_named_with_its_line(
+    models: tuple[Path, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(UnusableDataset, match="asked line 1: bad reference for the check 'choice'"):
+        run(models, tmp_path / "work", questions(tmp_path / "q.jsonl"), check="choice")

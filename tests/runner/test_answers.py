@@ -1,0 +1,100 @@
+"""Answers of both models to the questions of a set, from the request to the report."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.database import transaction
+from core.service.registry.schemas import DatasetBody
+from core.service.registry.service import register_dataset
+from secateur_wire.errors import InvalidRequest, UnknownDataset
+from tests.chat import add_template, write_conversations, write_rows
+from tests.runner.conftest import Finish, Work
+from tests.runner.models import register_layers, write_model
+from tests.worker.conftest import Queue
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def body(jobs: Queue) -> dict[str, Any]:
+    """A job on a model with a chat template, which answers prompts and the questions of conversations."""
+    add_template(write_model(jobs.settings.models_root / "layered", 2))
+    body = register_layers(jobs.sessions, jobs.settings, jobs.team, layers=2)
+    root = jobs.settings.datasets_root
+    rows = [
+        {"prompt": f"w{number} w{number + 1}", "check": "contains", "reference": f"w{number}"}
+        for number in range(10, 20)
+    ]
+    for name, file in (
+        ("prompts", write_rows(root / "prompts.jsonl", rows)),
+        ("chats", write_conversations(root / "chats.jsonl", 8, turns=4)),
+    ):
+        register(jobs, name, file)
+    return body | {
+        "evaluation": {
+            "datasets": ["words"], "samples": 4, "sequence_length": 16,
+            "answers": {"datasets": ["prompts", "chats", "words"], "samples": 6, "max_new_tokens": 8},
+        }
+    }  # fmt: skip
+
+
+def register(jobs: Queue, name: str, file: Path) -> None:
+    body = DatasetBody.model_validate({"name": name, "path": str(file.resolve()), "format": "chat_jsonl"})
+    with transaction(jobs.sessions) as session:
+        register_dataset(session, jobs.team, body, jobs.settings)
+
+
+def test_a_job_compares_the_answers_of_both_models(jobs: Queue, body: dict[str, Any], work: Work) -> None:
+    gates = {"max_answer_kl": 1e-9, "max_length_ratio": 100}
+    job = jobs.submit(body | {"gates": gates})
+    assert work().result(120) == "failed"
+    answered = jobs.job(job)
+    assert answered.error is not None and answered.error.code == "gate_missed", answered.error
+    assert "the KL divergence of the answers on prompts is" in answered.error.message
+    metrics, report = answered.metrics, jobs.report(job)
+    assert metrics is not None
+    for name, questions in (("prompts", 6), ("chats", 6), ("words", 1)):
+        figures = metrics["answers"][name]
+        assert figures["questions"] == len(report["answers"][name]) == questions, name
+        assert figures["kl"] > 0 and figures["max_new_tokens"] == 8
+        assert figures["greedy"]["length"]["ratio"] > 0
+    assert metrics["answers"]["prompts"]["greedy"]["score"]["questions"] == 6
+    assert metrics["answers"]["chats"]["greedy"]["score"] is None, "no check was named for the set's own answers"
+    first = report["answers"]["prompts"][0]
+    assert first["question"].startswith("w4 w10 w11 w2") and first["reference"] == "w10"
+    assert report["answers"]["chats"][0]["question"].endswith(" w2 w5 "), "up to the words that ask for an answer"
+    assert report["texts"]["answers"]["prompts"]["rendering"]["conversations"] == 10
+    verdict = answered.verdict
+    assert verdict is not None and verdict.answers in ("still answers", "answers change", "no longer answers")
+    assert verdict.words.startswith(verdict.answers)
+
+
+def test_a_model_that_nothing_was_pruned_from_still_answers(jobs: Queue, body: dict[str, Any], finish: Finish) -> None:
+    evaluation = body["evaluation"] | {"answers": {"datasets": ["chats"], "samples": 4, "max_new_tokens": 6}}
+    pruned = body | {"method": "magnitude", "sparsity": 0.0, "pattern": "unstructured", "evaluation": evaluation}
+    job = jobs.job(finish(pruned | {"calibration": None, "gates": {"max_answer_kl": 1e-9, "max_length_ratio": 1}}))
+    assert job.metrics is not None
+    figures = job.metrics["answers"]["chats"]
+    assert (figures["kl"], figures["identical"], figures["greedy"]["length"]["ratio"]) == (0, 1, 1)
+    assert job.verdict is not None and job.verdict.answers == "still answers"
+
+
+@pytest.mark.parametrize(
+    ("answers", "param", "why"),
+    [
+        ({"datasets": ["self"]}, "datasets.0", "name a set of conversations"),
+        ({"datasets": ["no-such"]}, "datasets.0", "there is no dataset 'no-such'"),
+        ({"datasets": ["prompts"], "check": "nummber"}, "check", "did you mean 'number'"),
+        ({"datasets": ["prompts"], "max_new_tokens": 4000}, "max_new_tokens", "leave no room for a question"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_at_submit(
+    answers: dict[str, Any], param: str, why: str, jobs: Queue, body: dict[str, Any]
+) -> None:
+    with pytest.raises((InvalidRequest, UnknownDataset), match=why) as refused:
+        jobs.submit(body | {"evaluation": {"answers": answers}})
+    assert refused.value.param == f"evaluation.answers.{param}"
+    with pytest.raises(InvalidRequest, match="needs questions to measure on"):
+        jobs.submit(body | {"evaluation": {"datasets": ["words"]}, "gates": {"max_answer_kl": 1}})
