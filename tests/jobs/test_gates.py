@@ -9,6 +9,7 @@ from secateur_wire.errors import InvalidRequest
 from secateur_wire.job_body import Evaluation, Gates
 from secateur_wire.metrics import BitsPerByte, Latency, Metrics, Perplexity
 from secateur_wire.reports import GateResult
+from tests.answers import compared
 
 FIGURES: dict[str, Any] = {
     "perplexity": {
@@ -28,6 +29,7 @@ FIGURES: dict[str, Any] = {
         {"file": f"model-{each}.gguf", "format": "gguf", "type": each, "bytes": 9, "kl": kl}
         for each, kl in (("F16", 0.0), ("Q8_0", 0.004))
     ],
+    "answers": {"chats": compared(0.5, 0.5), "prompts": compared(0.25, 1.25)},
     "latency": {"dense_ms": 10.0, "pruned_ms": 8.0, "spread": 0.05},
 }
 METRICS = Metrics.model_validate(FIGURES)
@@ -63,6 +65,8 @@ def test_a_gate_is_missed_on_any_text_and_by_what_is_no_number(ratio: float | No
         ("max_bits_per_byte_ratio", 1.3, 1.29, {"oak": 1.3}),
         ("max_accuracy_drop", 0.01, 0.009, {"leaves": 0.01}),
         ("max_task_accuracy_drop", 0.05, 0.04, {"piqa": 0.05, "boolq": -0.01, "task_mean": 0.02}),
+        ("max_answer_kl", 0.5, 0.49, {"chats": 0.5, "prompts": 0.25}),
+        ("max_length_ratio", 2.0, 1.99, {"chats": 2.0, "prompts": 1.25}),
         ("max_latency_ratio", 0.85, 0.79, {None: 0.8}),
         ("max_bytes", 2500, 2499, {None: 2500}),
         ("max_bytes_ratio", 0.625, 0.62, {None: 0.625}),
@@ -145,6 +149,7 @@ def test_without_gates_everything_passes() -> None:
     [
         ("max_perplexity_ratio", {"tasks": ["piqa"]}, False, 'add "evaluation": {"datasets": ["NAME"]}'),
         ("max_task_accuracy_drop", {"datasets": ["oak"]}, False, 'add "evaluation": {"tasks": ["NAME"]}'),
+        ("max_answer_kl", {"datasets": ["oak"]}, False, 'add "evaluation": {"answers": {"datasets": ["NAME"]}}'),
         ("max_accuracy_drop", {}, True, 'images to measure on: add "evaluation": {"datasets": ["NAME"]}'),
         ("max_accuracy_drop", {"datasets": ["oak"]}, False, "not for this model: use max_perplexity_ratio"),
         ("max_bits_per_byte_ratio", {"tasks": ["piqa"]}, False, 'add "evaluation": {"datasets": ["NAME"]}'),

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from api.portal.views.answers import answer_rows, pieces_of
 from api.portal.views.error_advice import ADVICE, title_of
 from api.portal.views.job_page import stage_times
 from api.portal.views.layer_table import by_kind, chart_height, layer_figures
@@ -23,6 +24,7 @@ from secateur_wire.jobs import JobAttempt, JobEvent
 from secateur_wire.metrics import Metrics
 from secateur_wire.progress import between, seconds_range
 from secateur_wire.states import AttemptOutcome
+from tests.answers import compared
 
 MASKED = {"method": "wanda", "pattern": "unstructured"}
 STRUCTURED = {"method": "loraprune", "pattern": "structured"}
@@ -382,3 +384,24 @@ def test_the_page_leaves_as_much_height_as_the_picture_of_the_layers_has() -> No
         report = Report.model_validate({"layers": [row], "experts": experts})
         size = ElementTree.fromstring(shape_chart(report, title="Layers")).attrib["viewBox"].split()
         assert chart_height(report) == height == round(800 * float(size[3]) / float(size[2]))
+
+
+def test_the_summary_of_a_model_that_answers_nonsense_says_so_first() -> None:
+    measured = metrics(answers={"chats": compared(6.0, 0.3, score=(0.8, 0.1))})
+    verdict = verdict_on("wanda", "unstructured", 0.5, measured)
+    sentence = summarise(MASKED, measured, NOT_SMALLER, verdict).sentence
+    assert sentence.startswith("No longer answers; by perplexity close to dense: ")
+    rows = {row.what: row for row in answer_rows(measured)}
+    assert rows["KL a token along the dense answers, chats"].pruned == "6 ± 0.01"
+    assert rows["length of answers, chats"].change == "× 0.3 ± 0.02"
+    assert (rows["right answers, chats"].dense, rows["right answers, chats"].pruned) == ("80%", "10%")
+    assert {figure.name for figure in figures(measured)} >= {"answer_kl", "answer_length", "answer_score"}
+
+
+@pytest.mark.parametrize(("text", "other"), [("", "a"), ("a b  c\n", "a x c"), ("same words", "same words"), ("a", "")])
+def test_pieces_make_the_whole_answer_and_what_is_not_marked_is_in_both(text: str, other: str) -> None:
+    pieces = pieces_of(text, other)
+    assert "".join(piece.text for piece in pieces) == text
+    same = [word for piece in pieces if not piece.differs for word in piece.text.split()]
+    assert all(word in other.split() for word in same)
+    assert not any(piece.differs for piece in pieces) or text != other

@@ -55,7 +55,7 @@ def test_a_job_compares_the_answers_of_both_models(jobs: Queue, body: dict[str, 
     assert "the KL divergence of the answers on prompts is" in answered.error.message
     metrics, report = answered.metrics, jobs.report(job)
     assert metrics is not None
-    for name, questions in (("prompts", 6), ("chats", 6), ("words", 1)):
+    for name, questions in (("prompts", 6), ("chats", 6), ("words", 6)):
         figures = metrics["answers"][name]
         assert figures["questions"] == len(report["answers"][name]) == questions, name
         assert figures["kl"] > 0 and figures["max_new_tokens"] == 8
@@ -94,7 +94,7 @@ def test_what_cannot_be_asked_is_refused_at_submit(
     answers: dict[str, Any], param: str, why: str, jobs: Queue, body: dict[str, Any]
 ) -> None:
     with pytest.raises((InvalidRequest, UnknownDataset), match=why) as refused:
-        jobs.submit(body | {"evaluation": {"answers": answers}})
+        jobs.submit(body | {"evaluation": {"answers": {"max_new_tokens": 8, **answers}}})
     assert refused.value.param == f"evaluation.answers.{param}"
     with pytest.raises(InvalidRequest, match="needs questions to measure on"):
         jobs.submit(body | {"evaluation": {"datasets": ["words"]}, "gates": {"max_answer_kl": 1}})

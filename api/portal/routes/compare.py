@@ -58,6 +58,9 @@ def compare_page(
         "findings": findings(models, comparison.trade_off.quality),
         "differences": differences(comparison.fields),
         "comparison": comparison,
+        "answering": [
+            (labels[job.id], job.verdict.answers) for job in comparison.jobs if job.verdict and job.verdict.answers
+        ],
         "alternatives": _alternatives(comparison),
         "ids": ids,
         "labels": labels,

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
+from api.portal.views.answers import answer_rows, answered_sets
 from api.portal.views.error_advice import advice_for, title_of
 from api.portal.views.layer_table import chart_height, layer_figures
 from api.portal.views.metric_curves import MetricCurve, curves_of
@@ -151,13 +152,14 @@ def result(session: Session, team_id: str, now: Snapshot) -> dict[str, Any]:
         "notes": report.notes,
         "summary": summarise(recipe, metrics, report, job.verdict) if metrics.model_fields_set else None,
         "cards": cards(metrics),
-        "rows": evaluation_rows(metrics),
+        "rows": [*answer_rows(metrics), *evaluation_rows(metrics)],
         "gates": gate_rows(report),
         "layers": layer_figures(report),
         "layers_chart_height": chart_height(report),
         "sensitivity": Sensitivity.model_validate(report.sensitivity) if report.sensitivity else None,
         "vocabulary": report.vocabulary,
         "generations": report.generations,
+        "answers": answered_sets(report, names),
         "publications": list_publications(session, team_id, job.id, limit=_PUBLICATIONS, after=None).data,
         "files": files,
         "ways": ways_to_run(report, metrics, [file.path for file in files], job.id),

@@ -90,7 +90,25 @@ class Figure:
 
 def figures(metrics: Metrics) -> list[Figure]:
     """Return every figure of both models: quality first, then size and speed."""
-    return [*_perplexities(metrics), *_accuracies(metrics), *_tasks(metrics), *_costs(metrics)]
+    quality = (_answers, _perplexities, _accuracies, _tasks)
+    return [*(figure for of in quality for figure in of(metrics)), *_costs(metrics)]
+
+
+def _answers(metrics: Metrics) -> Iterator[Figure]:
+    for on, each in metrics.answers.items():
+        yield Figure("answer_kl", "number", 0.0, each.kl, on, "KL of answers")
+        yield Figure("answer_top_1", "share", 1.0, each.top_1, on, "same likeliest token")
+        yield Figure("identical_answers", "share", 1.0, each.identical, on)
+        length = each.length
+        noise = length.ratio_stderr / length.ratio if length.ratio and length.ratio_stderr is not None else None
+        yield Figure("answer_length", "number", length.dense, length.pruned, on, "tokens of answers", noise=noise)
+        if each.thoughts is not None:
+            thought = each.thoughts.length
+            yield Figure("thought_length", "number", thought.dense, thought.pruned, on, "tokens of thoughts")
+        for name, figure in (("cut_off", each.greedy.cut_off), ("repetition", each.greedy.repetition)):
+            yield Figure(f"answer_{name}", "share", figure.dense, figure.pruned, on)
+        if each.score is not None:
+            yield Figure("answer_score", "share", each.score.dense, each.score.pruned, on, "right answers")
 
 
 def _perplexities(metrics: Metrics) -> Iterator[Figure]:

@@ -15,8 +15,8 @@ class LanguageCard:
     tags: ClassVar[tuple[str, ...]] = ()
 
     def figures(self, metrics: Metrics, *, pruned: bool) -> list[str]:
-        """Return the table rows of a language model's perplexities, bits per byte, and accuracy on tasks."""
-        lines = []
+        """Return the table rows of a language model's answers, perplexities, bits per byte, and accuracy on tasks."""
+        lines = _answers(metrics)
         for name, figures in metrics.perplexity.items():
             rows: list[tuple[str, LossFigure]] = [
                 (f"perplexity, {plain(name)}, {figures.sequence_length}-token windows", figures)
@@ -64,6 +64,32 @@ class LanguageCard:
             "```",
             "",
         ]
+
+
+def _answers(metrics: Metrics) -> list[str]:
+    """Return table rows of the compared answers."""
+    lines = []
+    for name, figures in metrics.answers.items():
+        on, length = plain(name), figures.length
+        if figures.kl is not None:
+            error = "" if figures.kl_stderr is None else f" ± {figures.kl_stderr:.2g}"
+            lines.append(
+                f"| KL a token along the dense answers, {on} | 0 | {figures.kl:.3f}{error} "
+                f"(the same likeliest token for {figures.top_1 or 0:.0%}) |"
+            )
+        ratio = "" if length.ratio is None else f" (× {length.ratio:.2f}"
+        if length.ratio is not None:
+            ratio += ")" if length.ratio_stderr is None else f" ± {length.ratio_stderr:.2g})"
+        lines.append(f"| tokens of an answer, {on} | {length.dense:.1f} | {length.pruned:.1f}{ratio} |")
+        if figures.thoughts is not None:
+            thought = figures.thoughts.length
+            lines.append(f"| tokens of a thought, {on} | {thought.dense:.1f} | {thought.pruned:.1f} |")
+        if figures.score is not None:
+            score = figures.score
+            lines.append(
+                f"| right answers, {on} ({score.questions} questions) | {score.dense:.1%} | {score.pruned:.1%} |"
+            )
+    return lines
 
 
 def _tasks(metrics: Metrics) -> list[str]:

@@ -15,6 +15,7 @@ from core.pipeline.reports.markdown import fenced, plain
 from core.pipeline.reports.report import Report
 from core.pipeline.reports.source_card import NO_FACTS, SourceFacts
 from core.pipeline.reports.verdict import verdict_on
+from secateur_wire.answers import ComparedAnswer
 from secateur_wire.metrics import Metrics, Parameters, Sizes, Sparsity, TokenRate
 from secateur_wire.reports import Generation
 
@@ -23,6 +24,9 @@ SHAPE_CHART = "layers.svg"
 
 VOCABULARY_CHART = "vocabulary.svg"
 """File of an artifact with a picture of how much of the texts each number of tokens covers."""
+
+_ANSWERS: Final = 3
+"""Questions of each set whose answers are on the card."""
 
 CARDS: Final[Mapping[str, CardParts]] = {"language-model": LanguageCard(), "image-classification": ClassifierCard()}
 """Sections of the card that depend on the model's task, by task."""
@@ -89,6 +93,7 @@ def model_card(recipe: Recipe, report: Report, source: SourceFacts = NO_FACTS) -
         json.dumps(recipe.body(), indent=2, sort_keys=True),
         "```",
         "",
+        *_answers(report.answers, names),
         *_generations(report.generations, names),
     ]
     return "\n".join(lines)
@@ -170,6 +175,19 @@ def _generations(generations: Sequence[Generation], names: tuple[str, str]) -> l
         lines += ["Prompt:", "", *fenced(each.prompt), ""]
         for name, text in zip(names, (each.dense, each.pruned), strict=True):
             lines += [f"The {name} model:", "", *_written(text), ""]
+    return lines
+
+
+def _answers(answers: Mapping[str, Sequence[ComparedAnswer]], names: tuple[str, str]) -> list[str]:
+    """Return the section with the first answers of both models to the questions of each set."""
+    if not answers:
+        return []
+    lines = ["## What they answer", "", "With the likeliest tokens, one after another.", ""]
+    for name, compared in answers.items():
+        for each in compared[:_ANSWERS]:
+            lines += [f"Question of {plain(name)}:", "", *fenced(each.question), ""]
+            for model, answer in zip(names, (each.dense, each.pruned), strict=True):
+                lines += [f"The {model} model:", "", *_written(answer.text), ""]
     return lines
 
 

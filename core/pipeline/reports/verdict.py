@@ -86,7 +86,7 @@ def _with_answers(answers: AnswerVerdict, other: Verdict | None) -> Verdict:
             reason=answers.reason,
             answers=answers.band,
         )
-    band = max(other.band, least, key=lambda each: bands.index(each))  # type: ignore[arg-type]
+    band = max(other.band, least, key=lambda each: bands.index(each))
     return other.model_copy(
         update={
             "band": band,

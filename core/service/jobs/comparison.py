@@ -39,6 +39,7 @@ _FIGURES = (
     "accuracy",
     "tasks",
     TASK_MEAN,
+    "answers",
     "sparsity",
     "parameters",
     "bytes",

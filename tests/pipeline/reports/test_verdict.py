@@ -7,10 +7,12 @@ import pytest
 
 from core.measurements.measurement import Measurement
 from core.pipeline.reports import verdict as verdicts
+from core.pipeline.reports.answer_verdict import KL_BANDS, LENGTH_BANDS
 from core.pipeline.reports.model_card import model_card
 from core.pipeline.reports.report import Report
 from core.pipeline.reports.verdict import verdict_on
 from secateur_wire.metrics import Metrics
+from tests.answers import compared
 from tests.recipes import recipe_of
 
 
@@ -140,3 +142,48 @@ def test_the_card_begins_with_it() -> None:
     shown = model_card(recipe_of("wanda"), Report.model_validate({"metrics": metrics}))
     assert "**Close to dense**: perplexity on text-0 is 1.1 times the dense model's (± 0.012)." in shown
     assert "| 20.000 | 22.000 (× 1.100 ± 0.012) |" in shown
+
+
+@pytest.mark.parametrize(
+    ("figures", "answers"),
+    [
+        (compared(0.0, 1.0), "still answers"),
+        (compared(KL_BANDS[0], 1 / LENGTH_BANDS[0]), "still answers"),
+        (compared(0.1, 1.9, error=0.5), "still answers"),
+        (compared(KL_BANDS[0] + 0.01), "answers change"),
+        (compared(0.1, 0.7), "answers change"),
+        (compared(0.1, 1.0, score=(0.8, 0.6)), "answers change"),
+        (compared(0.1, 1.0, score=(0.8, 0.76)), "still answers"),
+        (compared(0.1, 1.0, thought=1.5), "answers change"),
+        (compared(KL_BANDS[1] + 0.01), "no longer answers"),
+        (compared(0.1, 0.1), "no longer answers"),
+        (compared(0.1, 1.0, score=(0.8, 0.3)), "no longer answers"),
+        (compared(None, 1.0, thought=6.0), "no longer answers"),
+    ],
+)
+def test_answers_come_first_and_the_worst_figure_of_them_decides(figures: dict[str, Any], answers: str) -> None:
+    metrics = perplexity(1.1).model_copy(
+        update={"answers": Metrics.model_validate({"answers": {"easy": compared(0.0), "chats": figures}}).answers}
+    )
+    verdict = verdict_on("wanda", "unstructured", 0.6, metrics)
+    assert verdict is not None and verdict.answers == answers
+    assert verdict.words == f"{answers}; by perplexity close to dense"
+    bands = {"still answers": "close to dense", "answers change": "noticeably worse", "no longer answers": "unusable"}
+    assert verdict.band == bands[answers], "the worse of both"
+    alone = verdict_on("wanda", "unstructured", 0.6, Metrics(answers=metrics.answers))
+    assert alone is not None and (alone.words, alone.figure) == (answers, "answers")
+
+
+def test_a_card_begins_with_whether_the_model_still_answers() -> None:
+    document = perplexity(1.4).document() | {
+        "answers": {"chats": compared(4.0, 0.2)},
+        "bytes": {"dense": 9, "artifact": 9},
+    }
+    for figures in document["perplexity"].values():  # type: ignore[union-attr]
+        figures["sequence_length"] = 8  # type: ignore[index]
+    card = model_card(recipe_of(sparsity=0.6), Report(metrics=Metrics.model_validate(document)))
+    words = [line for line in card.partition("# m, pruned")[2].splitlines()[1:] if line]
+    assert words[0].startswith(
+        "**No longer answers; by perplexity noticeably worse**: on chats KL 4 ± 0.01 nats a token"
+    )
+    assert "| KL a token along the dense answers, chats | 0 | 4.000 ± 0.01" in card

@@ -117,9 +117,12 @@ def report(job_id: JobArgument, as_json: JsonOption = False) -> None:
     """Show a job's report: the figures, every layer, what was generated, and remarks. With --json all of it."""
     with connect() as client:
         job_report = client.report(job_id)
+        verdict = client.job(job_id).verdict if job_report.answers and not as_json else None
     if as_json:
         print_json(job_report)
         return
+    if verdict is not None:
+        say(f"{verdict.words}: {verdict.reason}\n")
     metrics = (job_report.model_extra or {}).get("metrics")
     if isinstance(metrics, dict):
         print_metrics(Metrics.model_validate(metrics))
@@ -133,6 +136,10 @@ def report(job_id: JobArgument, as_json: JsonOption = False) -> None:
     for each in job_report.generations:
         texts = (("prompt", each.prompt), ("dense", each.dense), ("pruned", each.pruned))
         print_pairs([(name, None if text is None else printable(text)) for name, text in texts])
+    for name, answers in job_report.answers.items():
+        for answer in answers:
+            both = (("dense", answer.dense.text), ("pruned", answer.pruned.text))
+            print_pairs([(name, printable(answer.question)), *((model, printable(text)) for model, text in both)])
     for note in job_report.notes:
         say(f"Note: {note}")
 

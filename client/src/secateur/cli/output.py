@@ -117,7 +117,11 @@ def print_pairs(pairs: Iterable[tuple[str, str | None]]) -> None:
 
 
 def print_job(job: Job) -> None:
-    """Print the state, the request and the results of a job."""
+    """Print the state, the request and the results of a job; first whether the model still answers, if known."""
+    verdict = None if job.verdict is None else f"{job.verdict.words}: {job.verdict.reason}"
+    if job.verdict is not None and job.verdict.answers is not None:
+        say(f"{verdict}\n")
+        verdict = None
     print_pairs(
         [
             ("job", job.id),
@@ -132,7 +136,7 @@ def print_job(job: Job) -> None:
             ),
             ("target", _target(job.target, job.metrics.target if job.metrics else None)),
             ("recovery", _recovery(job.recovery)),
-            ("verdict", f"{job.verdict.words}: {job.verdict.reason}" if job.verdict else None),
+            ("verdict", verdict),
             ("attempt", str(job.attempt) if job.attempt > 1 else None),
             ("submitted", moment(job.created_at)),
             ("finished", moment(job.finished_at) if job.finished_at else None),
