@@ -7,9 +7,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from core.engine.datasets.chat.conversations import Conversation
+from core.engine.datasets.chat.template import TemplateRenderer, read_template
 from core.engine.datasets.checks.registry import CHECKS
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.loading import load_model
+from secateur_wire.base import JsonObject
 
 _AT_ONCE = 16
 
@@ -17,13 +20,15 @@ _AT_ONCE = 16
 def answer(spec: dict[str, Any]) -> dict[str, Any]:
     """Answer the spec's conversations greedily with its `model`, in at most `tokens` and `task_tokens` new tokens.
 
-    `prompts` are requests, `tasks` conversations with a check and a reference. Returns for both the ids of the
+    `prompts` are requests, `tasks` conversations with a check and a reference; `template` is the folder whose chat
+    template asks them. Returns for both the ids of the
     `answers`, whether each `ended`, and of the tasks which `passed`.
     """
     folder = open_model(Path(spec["model"]), own_artifact=True)
     model, tokenizer = _loaded(folder), folder.tokenizer()
-    prompts = _rendered(tokenizer, [[{"role": "user", "content": each}] for each in spec["prompts"]])
-    tasks = _rendered(tokenizer, [each["messages"][:-1] for each in spec["tasks"]])
+    place = Path(spec["template"])
+    prompts = _rendered(place, tokenizer, [[{"role": "user", "content": each}] for each in spec["prompts"]])
+    tasks = _rendered(place, tokenizer, [each["messages"] for each in spec["tasks"]])
     written = {
         "prompts": _greedy(model, tokenizer, prompts, spec["tokens"]),
         "tasks": _greedy(model, tokenizer, tasks, spec["task_tokens"]),
@@ -43,7 +48,8 @@ def compare(spec: dict[str, Any]) -> dict[str, Any]:
     """
     dense, pruned = (open_model(Path(spec[name]), own_artifact=True) for name in ("model", "pruned"))
     tokenizer = dense.tokenizer()
-    prompts = _rendered(tokenizer, [[{"role": "user", "content": each}] for each in spec["prompts"]])
+    place = Path(spec["template"])
+    prompts = _rendered(place, tokenizer, [[{"role": "user", "content": each}] for each in spec["prompts"]])
     models = [_loaded(folder) for folder in (dense, pruned)]
     along = [_along(models, *pair) for pair in zip(prompts, spec["dense_answers"], strict=True)]
     del models
@@ -59,10 +65,15 @@ def _loaded(folder: ModelFolder) -> Any:
     return load_model(folder, torch.device("cpu"), dtype=torch.float32)
 
 
-def _rendered(tokenizer: PreTrainedTokenizerBase, conversations: list[list[dict[str, str]]]) -> list[list[int]]:
-    """Return the ids of the text that asks for the next answer."""
-    texts = [tokenizer.apply_chat_template(each, tokenize=False, add_generation_prompt=True) for each in conversations]
-    return [list(tokenizer(str(text), add_special_tokens=False).input_ids) for text in texts]
+def _rendered(
+    place: Path, tokenizer: PreTrainedTokenizerBase, conversations: list[list[JsonObject]]
+) -> list[list[int]]:
+    """Return the ids of the text that asks for the answer to the last question, by the template of a folder."""
+    template = read_template(place)
+    assert template is not None, place
+    renderer = TemplateRenderer(template)
+    texts = [renderer.question(Conversation(number, turns)) for number, turns in enumerate(conversations, 1)]
+    return [list(tokenizer(text, add_special_tokens=False).input_ids) for text in texts]
 
 
 @torch.inference_mode()

@@ -68,7 +68,7 @@ class Bench:
         asked = self.size.asked
         program = engine_program("bench.answers.judge_cell:answer")
         key = f"answers-dense-{service_key(asked, program.code)}"
-        spec = {**asked, "model": self._model, "threads": self.threads}
+        spec = {**asked, "model": self._model, "template": self._model, "threads": self.threads}
         cell = Cell("the dense model's answers", key, lambda: run(program, spec, key).result)
         dense = self.runner.figures({None: cell}, lambda told: f"{sum(told['tasks']['passed'])} tasks passed")
         if dense:
@@ -101,8 +101,9 @@ class Bench:
             try:
                 self.service.client.download(job["job"], place)
                 dense_answers = self.dense["prompts"]["answers"]
-                spec = {**asked, "model": self._model, "pruned": str(place), "dense_answers": dense_answers}
-                return run(program, spec | {"threads": self.threads}, key).result
+                models = {"model": self._model, "template": self._model, "pruned": str(place)}
+                spec = {**asked, **models, "dense_answers": dense_answers, "threads": self.threads}
+                return run(program, spec, key).result
             finally:
                 shutil.rmtree(place, ignore_errors=True)
 
