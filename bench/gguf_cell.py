@@ -28,7 +28,7 @@ def measure(spec: dict[str, Any]) -> dict[str, Any]:
     text, exporter, device = Path(spec["text"]), added_exporter("gguf"), torch.device("cpu")
     threads = spec["threads"]
     added = exporter.export(
-        output,
+        open_model(output, own_artifact=True),
         types,
         read_documents(text, detect_format(text)),
         name=model.name,
@@ -37,7 +37,7 @@ def measure(spec: dict[str, Any]) -> dict[str, Any]:
         log=print,
     )
     files = {each.type: output / each.file for each in added.files}
-    speeds = exporter.measure_speeds(model, files, output.parent, own_dense=False, threads=threads, log=print)
+    speeds = exporter.measure_speeds(folder, files, output.parent, threads=threads, log=print)
     pruned = open_model(output, own_artifact=True).description
     return {
         "parameters": [folder.description.parameters, pruned.parameters],

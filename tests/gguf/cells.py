@@ -16,7 +16,7 @@ from core.engine.exporters.gguf.exporter import GgufFiles
 from core.engine.exporters.gguf.info import INFO
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.exporters.protocols import AddedForm
-from core.engine.models.folder import open_model
+from core.engine.models.folder import ModelFolder, open_model
 from core.pipeline.passes import walk_for
 from core.pipeline.recipes.outputs import losses_of
 from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
@@ -85,6 +85,10 @@ def cut_trained(place: Path, family: str, way: str, *, info: AddedExporterInfo =
 
 
 def export(folder: Path, *types: str) -> AddedForm:
+    return export_opened(open_model(folder, own_artifact=True), *types)
+
+
+def export_opened(folder: ModelFolder, *types: str) -> AddedForm:
     return GgufFiles().export(
         folder, types, LINES, name="small", device=torch.device("cpu"), threads=1, log=lambda text: None
     )

@@ -76,9 +76,7 @@ def require_timed(cut: Path, kind: str, place: Path) -> None:
     """Require that a file is timed beside the dense model's, which is removed."""
     dense, file = save_trained(place / "dense", intermediate_size=512), cut / f"model-{kind}.gguf"
     (speed,) = (
-        GgufFiles()
-        .measure_speeds(dense, {kind: file}, place, own_dense=False, threads=1, log=lambda text: None)
-        .values()
+        GgufFiles().measure_speeds(open_model(dense), {kind: file}, place, threads=1, log=lambda text: None).values()
     )
     assert not list(place.glob("dense-*")) and speed.dense_bytes > file.stat().st_size and speed.rounds >= 3
     assert (speed.prompt_tokens, speed.decoded_tokens) == (96, 32), "what its context has room for"
@@ -138,12 +136,12 @@ def test_llama_cpp_is_ended_when_it_takes_too_long(monkeypatch: pytest.MonkeyPat
 
 def test_what_the_worker_or_the_model_s_files_lack_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good = save_trained(tmp_path / "good", **CUT)
-    GgufFiles().require_possible(good, own_artifact=False)
+    GgufFiles().require_possible(open_model(good))
     with pytest.raises(InvalidRequest, match="tokenizer is of kind 'WordLevel'"):
-        GgufFiles().require_possible(write_model(tmp_path / "words"), own_artifact=False)
+        GgufFiles().require_possible(open_model(write_model(tmp_path / "words")))
     monkeypatch.setattr(runtime, "LLAMA_CPP", ExportRuntime("llama.cpp", module="no_such_library"))
     with pytest.raises(InvalidRequest, match=r"pip install 'secateur-server\[gguf\]'"):
-        GgufFiles().require_possible(good, own_artifact=False)
+        GgufFiles().require_possible(open_model(good))
 
 
 @pytest.mark.parametrize(

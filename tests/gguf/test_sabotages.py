@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from core.engine.exporters.gguf.exporter import GgufFiles
+from core.engine.models.folder import open_model
 from secateur_wire.errors import ExportMismatch
 from tests.gguf.cells import cut_trained, nightly_but
 from tests.gguf.sabotages import IDS, SABOTAGES, caught
@@ -31,4 +32,4 @@ def test_a_mistake_of_the_writer_is_caught_in_llama_cpp(mistake: str, family: st
     assert caught(sabotage, folder)[0] == sabotage.in_other_ways.get((family, way), sabotage.caught)
     if sabotage.caught == IDS:
         with sabotage.done(), pytest.raises(ExportMismatch, match="the artifact's tokenizer as"):
-            GgufFiles().require_possible(folder, own_artifact=True)
+            GgufFiles().require_possible(open_model(folder, own_artifact=True))

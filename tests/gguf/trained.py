@@ -66,11 +66,26 @@ FAMILIES: Final[Mapping[str, tuple[str, Mapping[str, object]]]] = {
     "gpt-neox": ("GPTNeoXConfig", _SHAPE | {"num_key_value_heads": None}),
     "glm": ("GlmConfig", _SHAPE | {"head_dim": 32}),
 }  # fmt: skip
+_EXPERTS: Final = {"num_experts": 6, "num_experts_per_tok": 2}
+_GRANITE_MOE: Final = {"num_local_experts": 6, "num_experts_per_tok": 2, "embedding_multiplier": 3.0,
+    "attention_multiplier": 0.2, "residual_multiplier": 0.4, "logits_scaling": 2.0}  # fmt: skip
+MIXTURES: Final[Mapping[str, tuple[str, Mapping[str, object]]]] = {
+    "mixtral": ("MixtralConfig", _SHAPE | {"num_local_experts": 6, "num_experts_per_tok": 2}),
+    "qwen2-moe": ("Qwen2MoeConfig", _SHAPE | _EXPERTS | {"moe_intermediate_size": 128,
+        "shared_expert_intermediate_size": 96}),
+    "qwen3-moe": ("Qwen3MoeConfig", _SHAPE | _EXPERTS | {"moe_intermediate_size": 128, "norm_topk_prob": True,
+        "head_dim": 32}),
+    "olmoe": ("OlmoeConfig", _SHAPE | _EXPERTS | {"num_key_value_heads": 4}),
+    "granite-moe": ("GraniteMoeConfig", _SHAPE | _GRANITE_MOE),
+    "granite-moe-shared": ("GraniteMoeSharedConfig", _SHAPE | _GRANITE_MOE | {"shared_intermediate_size": 96}),
+}  # fmt: skip
+"""Mixtures of experts, whose architecture is discovered."""
+_ALL: Final = {**FAMILIES, **MIXTURES}
 
 
 def architecture_of(family: str) -> str:
     """Return the class of transformers whose models a family's are."""
-    config = getattr(transformers, FAMILIES[family][0])
+    config = getattr(transformers, _ALL[family][0])
     return str(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config.model_type])
 
 
@@ -90,14 +105,14 @@ def save_trained(folder: Path, family: str = "llama", training_steps: int = STEP
 def _key(family: str, training_steps: int, changes: str) -> str:
     """Return the name of what a model is made by: its settings, what trains it and makes its lines, the libraries."""
     libraries = [version(each) for each in ("torch", "transformers", "tokenizers")]
-    facts = json.dumps([FAMILIES[family], training_steps, changes, _TAUGHT, len(LINES), libraries, _SOURCES])
+    facts = json.dumps([_ALL[family], training_steps, changes, _TAUGHT, len(LINES), libraries, _SOURCES])
     return f"{family}-{training_steps}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
 
 
 def _train(folder: Path, family: str, training_steps: int, changes: Mapping[str, object]) -> None:
     tokenizer = _tokenizer("qwen" in family)
     torch.manual_seed(0)
-    kind, shape = FAMILIES[family]
+    kind, shape = _ALL[family]
     config = getattr(transformers, kind)(vocab_size=len(tokenizer), **{**shape, **changes})
     model = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():  # biases and norms begin alike, and would hide one in another's place

@@ -11,6 +11,7 @@ from core.engine.exporters.implementations import added_exporter
 from core.engine.exporters.onnx.info import INFO as ONNX
 from core.engine.exporters.openvino.info import INFO as OPENVINO
 from core.engine.exporters.protocols import AddedForm
+from core.engine.models.folder import open_model
 from tests.gguf.cells import cut_trained
 from tests.gguf.trained import LINES, STEPS
 
@@ -30,7 +31,7 @@ def cut(place: Path, family: str, way: str, form: str) -> Path:
 
 def export(folder: Path, form: str, types: Sequence[str] | None = None) -> AddedForm:
     return added_exporter(form).export(
-        folder,
+        open_model(folder, own_artifact=True),
         types or FORMS[form].types,
         LINES,
         name="small",

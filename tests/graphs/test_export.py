@@ -10,6 +10,7 @@ from core.engine.architectures.describe import describe_folder
 from core.engine.exporters import graph_info
 from core.engine.exporters.implementations import added_exporter
 from core.engine.exporters.onnx.names import decoder_name
+from core.engine.models.folder import open_model
 from core.methods.registry import parse_parameters
 from core.pipeline.recipes.outputs import resolve_output
 from core.pipeline.recipes.parts import Output
@@ -28,16 +29,14 @@ def test_files_are_timed_beside_the_dense_model_s_which_are_removed(tmp_path: Pa
     (file,) = export(folder, "onnx", ["F32"]).files
     files = {"F32": folder / file.file}
     exporter = added_exporter("onnx")
-    (speed,) = exporter.measure_speeds(
-        folder, files, tmp_path, own_dense=False, threads=1, log=lambda text: None
-    ).values()
+    (speed,) = exporter.measure_speeds(open_model(folder), files, tmp_path, threads=1, log=lambda text: None).values()
     assert not list(tmp_path.glob("dense-*")) and speed.dense_bytes > 0.9 * file.bytes and speed.rounds >= 3
     assert all(rate > 0 for each in (speed.prefill, speed.decode) for rate in (each.dense, each.pruned))
-    (own,) = exporter.measure_own_speeds(folder, files, own_dense=True, threads=1, log=lambda text: None).values()
+    (own,) = exporter.measure_own_speeds(open_model(folder), files, threads=1, log=lambda text: None).values()
     assert own.prefill > 0 and own.decode > 0 and (own.prompt_tokens, own.decoded_tokens) == (96, 32)
     files["F32"].write_bytes(b"no graph")
     with pytest.raises(ExportFailed, match=r"ONNX Runtime does not run onnx-F32\.onnx"):
-        exporter.measure_own_speeds(folder, files, own_dense=True, threads=1, log=lambda text: None)
+        exporter.measure_own_speeds(open_model(folder), files, threads=1, log=lambda text: None)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -45,17 +44,17 @@ def test_what_the_worker_or_the_model_s_files_lack_is_refused(
     form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exporter, good = added_exporter(form), save_trained(tmp_path / "good")
-    exporter.require_possible(good, own_artifact=False)
+    exporter.require_possible(open_model(good))
     other = save_trained(tmp_path / "other")
     settings = json.loads((other / "tokenizer_config.json").read_bytes()) | {"tokenizer_class": "GPT2Tokenizer"}
     (other / "tokenizer_config.json").write_text(json.dumps(settings))
     with pytest.raises(InvalidRequest, match=r"reads .* otherwise than its tokenizer\.json does"):
-        exporter.require_possible(other, own_artifact=False)
+        exporter.require_possible(open_model(other))
     monkeypatch.setattr(
         graph_info, "find_spec", lambda name: None if name == FORMS[form].packages[-1] else find_spec(name)
     )
     with pytest.raises(InvalidRequest, match=rf"pip install 'secateur-server\[{FORMS[form].extra}\]'"):
-        exporter.require_possible(good, own_artifact=False)
+        exporter.require_possible(open_model(good))
 
 
 @pytest.mark.parametrize("form", FORMS)

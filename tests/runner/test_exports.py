@@ -16,6 +16,7 @@ import torch
 
 from core.database import transaction
 from core.engine.exporters.gguf.exporter import GgufFiles
+from core.engine.models.folder import open_model
 from core.pipeline.messages import Spec
 from core.service.jobs.alternatives import job_with_measured
 from core.service.jobs.resolution.context import RequestContext
@@ -78,7 +79,13 @@ def test_a_job_killed_while_it_exports_leaves_the_files_of_an_undisturbed_one(
     assert job.attempt == 2 and job.metrics is not None
     again = shutil.copytree(folder, tmp_path / "again", ignore=shutil.ignore_patterns("*.gguf*"))
     GgufFiles().export(
-        again, ["Q8_0"], LINES, name="trained", device=torch.device("cpu"), threads=1, log=lambda text: None
+        open_model(again, own_artifact=True),
+        ["Q8_0"],
+        LINES,
+        name="trained",
+        device=torch.device("cpu"),
+        threads=1,
+        log=lambda text: None,
     )
     (exported,), (file,) = job.metrics["exports"], folder.glob("*.gguf*")
     assert file.name == exported["file"] == "model-Q8_0.gguf"

@@ -23,7 +23,7 @@ from core.engine.exporters.probe_lines import varied_lines
 from core.engine.exporters.protocols import AddedExporter, AddedForm
 from core.engine.exporters.sizes import DECODED_TOKENS, PROBES
 from core.engine.exporters.speed import compared_speed, own_speed, speed_trial
-from core.engine.models.folder import ModelFolder, open_model
+from core.engine.models.folder import ModelFolder
 from secateur_wire.errors import ExportFailed, InvalidRequest
 from secateur_wire.metrics import ExportedFile, ExportSpeed, FileSpeed
 
@@ -46,13 +46,13 @@ class GraphFiles(AddedExporter):
     def weights_of(self, file: Path) -> Path:
         """Return the file beside a graph that has its weights."""
 
-    def require_possible(self, folder: Path, *, own_artifact: bool) -> None:
+    def require_possible(self, folder: ModelFolder) -> None:
         self._require_runtime()
-        self._tokenizer(open_model(folder, own_artifact=own_artifact))
+        self._tokenizer(folder)
 
     def export(
         self,
-        folder: Path,
+        folder: ModelFolder,
         types: Sequence[str],
         documents: Iterable[str],
         *,
@@ -62,12 +62,11 @@ class GraphFiles(AddedExporter):
         log: Callable[[str], None],
     ) -> AddedForm:
         self._require_runtime()
-        opened = open_model(folder, own_artifact=True)
-        tokenizer = self._tokenizer(opened)
-        windows_NT = compared_windows(documents, tokenizer, opened.description.context_length)
-        reference = Reference(opened, windows_NT, device)
+        tokenizer = self._tokenizer(folder)
+        windows_NT = compared_windows(documents, tokenizer, folder.description.context_length)
+        reference = Reference(folder, windows_NT, device)
         log(f"tracing the model for {self.engine.name}")
-        files = self._write(opened, folder, types, self.info.file_name)
+        files = self._write(folder, folder.path, types, self.info.file_name)
         exported = []
         for kind, file in files.items():
             log(f"running {file.name} in {self.engine.name}")
@@ -81,7 +80,7 @@ class GraphFiles(AddedExporter):
                 f"leave {self.info.id} {kind} out, or prune less, where the artifact has lost most of what it knew"
             )
             require_bound(agreement, self.info.bounds[kind], file.name, self.engine.name, instead)
-            needed = (self.weights_of(file).name, *(each for each in _READ_WITH if (folder / each).is_file()))
+            needed = (self.weights_of(file).name, *(each for each in _READ_WITH if (folder.path / each).is_file()))
             exported.append(
                 ExportedFile(
                     file=file.name,
@@ -101,20 +100,18 @@ class GraphFiles(AddedExporter):
 
     def measure_speeds(
         self,
-        dense: Path,
+        dense: ModelFolder,
         files: Mapping[str, Path],
         place: Path,
         *,
-        own_dense: bool,
         threads: int | None,
         log: Callable[[str], None],
     ) -> dict[str, ExportSpeed]:
-        opened = open_model(dense, own_artifact=own_dense)
-        cores, trial = threads or len(os.sched_getaffinity(0)), speed_trial(opened.description.context_length)
+        cores, trial = threads or len(os.sched_getaffinity(0)), speed_trial(dense.description.context_length)
         measured = {}
         with TemporaryDirectory(dir=place, prefix="dense-") as folder:
             log(f"tracing the dense model for {self.engine.name}")
-            others = self._write(opened, Path(folder), list(files), lambda kind: f"dense-{self.info.file_name(kind)}")
+            others = self._write(dense, Path(folder), list(files), lambda kind: f"dense-{self.info.file_name(kind)}")
             for kind, file in files.items():
                 log(f"timing {file.name} and the dense model in {self.engine.name}")
                 size = self._size(others[kind])
@@ -125,15 +122,13 @@ class GraphFiles(AddedExporter):
 
     def measure_own_speeds(
         self,
-        dense: Path,
+        dense: ModelFolder,
         files: Mapping[str, Path],
         *,
-        own_dense: bool,
         threads: int | None,
         log: Callable[[str], None],
     ) -> dict[str, FileSpeed]:
-        description = open_model(dense, own_artifact=own_dense).description
-        cores, trial = threads or len(os.sched_getaffinity(0)), speed_trial(description.context_length)
+        cores, trial = threads or len(os.sched_getaffinity(0)), speed_trial(dense.description.context_length)
         measured = {}
         for kind, file in files.items():
             log(f"timing {file.name} in {self.engine.name}")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # a finished folder is exported without torch, which takes lo
     from torch import nn
 
     from core.engine.models.classifier import ClassifierFolder
+    from core.engine.models.folder import ModelFolder
 
 
 class FolderExporter(ABC):
@@ -71,16 +72,16 @@ class AddedExporter(ABC):
     """Export of a verified language model to further files, each run before it is kept."""
 
     @abstractmethod
-    def require_possible(self, folder: Path, *, own_artifact: bool) -> None:
+    def require_possible(self, folder: "ModelFolder") -> None:
         """Require that this machine can write the form for the model in a folder; takes seconds.
 
-        `own_artifact`: this service wrote the folder. Raises InvalidRequest, or what the export would raise.
+        Raises InvalidRequest, or what the export would raise.
         """
 
     @abstractmethod
     def export(
         self,
-        folder: Path,
+        folder: "ModelFolder",
         types: Sequence[str],
         documents: Iterable[str],
         *,
@@ -97,31 +98,28 @@ class AddedExporter(ABC):
     @abstractmethod
     def measure_speeds(
         self,
-        dense: Path,
+        dense: "ModelFolder",
         files: Mapping[str, Path],
         place: Path,
         *,
-        own_dense: bool,
         threads: int | None,
         log: Callable[[str], None],
     ) -> dict[str, ExportSpeed]:
         """Return the speed of the files, given by type, against the dense model in its folder; takes minutes at most.
 
-        `place` is a folder with room for files of the dense model. `own_dense`: this service wrote the dense model.
-        Raises ExportFailed.
+        `place` is a folder with room for files of the dense model. Raises ExportFailed.
         """
 
     @abstractmethod
     def measure_own_speeds(
         self,
-        dense: Path,
+        dense: "ModelFolder",
         files: Mapping[str, Path],
         *,
-        own_dense: bool,
         threads: int | None,
         log: Callable[[str], None],
     ) -> dict[str, FileSpeed]:
         """Return the speed of files of the dense model, given by type, by themselves; takes minutes at most.
 
-        `own_dense`: this service wrote the dense model in the folder. Raises ExportFailed.
+        Raises ExportFailed.
         """

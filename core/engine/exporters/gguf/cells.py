@@ -17,8 +17,11 @@ from secateur_wire.errors import InvalidRequest
 
 _DECLARED: Iterator[GgufFamily] = declared(families, "FAMILY")
 _BY_NAME = {each.architecture: each for each in _DECLARED}
-FAMILIES: Final = {name: _BY_NAME[name] for name in LANGUAGE_ARCHITECTURES if name in _BY_NAME}
-"""Families by architecture, in this order."""
+FAMILIES: Final = {
+    **{name: _BY_NAME[name] for name in LANGUAGE_ARCHITECTURES if name in _BY_NAME},
+    **{name: each for name, each in sorted(_BY_NAME.items()) if each.is_mixture},
+}
+"""Families by architecture, in this order: those of declared architectures, then mixtures."""
 
 
 def written_form(
@@ -27,7 +30,7 @@ def written_form(
     """Return the family of a model, and the form that can hold it without the lost parts; raises InvalidRequest."""
     name, losses = description.architecture, losses or Losses()
     family = FAMILIES.get(name)
-    if family is None or description.discovered is not None:
+    if family is None or family.is_mixture != (description.discovered is not None):
         shown = name if description.discovered is None else f"the type {description.discovered.model_type!r}"
         raise InvalidRequest(
             f"{param}: GGUF files can be written for {', '.join(FAMILIES)}, but not for {shown}: leave it out, or "

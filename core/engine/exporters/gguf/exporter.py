@@ -20,19 +20,18 @@ from core.engine.exporters.gguf.vocabulary import Vocabulary, read_vocabulary
 from core.engine.exporters.gguf.writer import other_types, write_gguf, write_vocabulary
 from core.engine.exporters.protocols import AddedExporter, AddedForm
 from core.engine.exporters.speed import compared_speed, own_speed, speed_trial
-from core.engine.models.folder import open_model
+from core.engine.models.folder import ModelFolder
 from secateur_wire.metrics import ExportedFile, ExportSpeed, FileSpeed
 
 
 class GgufFiles(AddedExporter):
     """Files for llama.cpp, one of each type. Each must pass its gate before the next is written."""
 
-    def require_possible(self, folder: Path, *, own_artifact: bool) -> None:
+    def require_possible(self, folder: ModelFolder) -> None:
         require_runtime()
-        opened = open_model(folder, own_artifact=own_artifact)
-        settings, tokenizer = read_settings(opened), opened.tokenizer()
-        deque(placed_tensors(opened, settings), maxlen=0)
-        vocabulary = read_vocabulary(folder, tokenizer, settings.vocabulary)
+        settings, tokenizer = read_settings(folder), folder.tokenizer()
+        deque(placed_tensors(folder, settings), maxlen=0)
+        vocabulary = read_vocabulary(folder.path, tokenizer, settings.vocabulary)
         with TemporaryDirectory() as place, running_llama_cpp(largest_file=0, tokens=0, threads=1) as llama_cpp:
             file = Path(place) / "vocabulary.gguf"
             write_vocabulary(file, settings, vocabulary)
@@ -41,7 +40,7 @@ class GgufFiles(AddedExporter):
 
     def export(
         self,
-        folder: Path,
+        folder: ModelFolder,
         types: Sequence[str],
         documents: Iterable[str],
         *,
@@ -51,22 +50,21 @@ class GgufFiles(AddedExporter):
         log: Callable[[str], None],
     ) -> AddedForm:
         require_runtime()
-        opened = open_model(folder, own_artifact=True)
-        settings, tokenizer = read_settings(opened), opened.tokenizer()
-        vocabulary = read_vocabulary(folder, tokenizer, settings.vocabulary)
+        settings, tokenizer = read_settings(folder), folder.tokenizer()
+        vocabulary = read_vocabulary(folder.path, tokenizer, settings.vocabulary)
         windows_NT = compared_windows(documents, tokenizer, settings.context)
-        reference = Reference(opened, windows_NT, device)
-        first = folder / _file_name(FIRST)
+        reference = Reference(folder, windows_NT, device)
+        first = folder.path / _file_name(FIRST)
         cores = threads or len(os.sched_getaffinity(0))
         mixed = {kind for kind in types if ALL_TYPES[kind].is_mixed}
         ordered = sorted({*types, FIRST}, key=lambda kind: (kind != FIRST, types.index(kind) if kind in types else 0))
         exported = {}
         try:
             for kind in ordered:
-                file = folder / _file_name(kind)
+                file = folder.path / _file_name(kind)
                 log(f"writing {file.name}")
                 if kind not in mixed:
-                    write_gguf(file, opened, settings, vocabulary, kind=kind, name=name)
+                    write_gguf(file, folder, settings, vocabulary, kind=kind, name=name)
                 largest = max(each.stat().st_size for each in (first, file) if each.exists())
                 with running_llama_cpp(largest_file=largest, tokens=windows_NT.numel(), threads=cores) as llama_cpp:
                     if kind in mixed:
@@ -102,17 +100,15 @@ class GgufFiles(AddedExporter):
 
     def measure_speeds(
         self,
-        dense: Path,
+        dense: ModelFolder,
         files: Mapping[str, Path],
         place: Path,
         *,
-        own_dense: bool,
         threads: int | None,
         log: Callable[[str], None],
     ) -> dict[str, ExportSpeed]:
-        opened = open_model(dense, own_artifact=own_dense)
-        settings = read_settings(opened)
-        vocabulary = read_vocabulary(dense, opened.tokenizer(), settings.vocabulary)
+        settings = read_settings(dense)
+        vocabulary = read_vocabulary(dense.path, dense.tokenizer(), settings.vocabulary)
         cores, trial = threads or len(os.sched_getaffinity(0)), speed_trial(settings.context)
         measured = {}
         # One file of the dense model exists at a time, beside the one that the others are made from.
@@ -121,7 +117,7 @@ class GgufFiles(AddedExporter):
             def write(kind: str) -> Path:
                 file = Path(folder) / f"dense-{kind}.gguf"
                 if not file.exists():
-                    write_gguf(file, opened, settings, vocabulary, kind=kind, name="dense")
+                    write_gguf(file, dense, settings, vocabulary, kind=kind, name="dense")
                 return file
 
             for kind, file in files.items():
@@ -142,14 +138,13 @@ class GgufFiles(AddedExporter):
 
     def measure_own_speeds(
         self,
-        dense: Path,
+        dense: ModelFolder,
         files: Mapping[str, Path],
         *,
-        own_dense: bool,
         threads: int | None,
         log: Callable[[str], None],
     ) -> dict[str, FileSpeed]:
-        settings = read_settings(open_model(dense, own_artifact=own_dense))
+        settings = read_settings(dense)
         cores, trial = threads or len(os.sched_getaffinity(0)), speed_trial(settings.context)
         measured = {}
         for kind, file in files.items():

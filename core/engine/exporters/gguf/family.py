@@ -87,7 +87,8 @@ class GgufFamily:
     added to the weights of norms. `keys` returns the settings that only this family has, or raises the refusal of
     settings that llama.cpp does not compute. `reorder` puts a tensor's rows into llama.cpp's order; its functions are
     named by the tensor in llama.cpp and get the number of heads. `slides`: llama.cpp has its sliding windows. With
-    `layers_are_numbered`, llama.cpp computes a layer by its number, so that no earlier layer may be missing.
+    `layers_are_numbered`, llama.cpp computes a layer by its number, so that no earlier layer may be missing. `stacks`
+    are the tensors into which a stack of experts is split, by the parameter's name in a block: only mixtures have any.
     """
 
     architecture: str
@@ -100,6 +101,11 @@ class GgufFamily:
     reorder: Mapping[str, Callable[[Floats, int], Floats]] = field(default_factory=dict, hash=False)
     slides: bool = False
     layers_are_numbered: bool = False
+    stacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+
+    @property
+    def is_mixture(self) -> bool:
+        return bool(self.stacks)
 
     def form_of(self, *, has_own_head_size: bool, has_different_layers: bool) -> GgufForm | None:
         """Return the first form that can hold such a model; None where none can."""

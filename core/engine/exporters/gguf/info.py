@@ -1,5 +1,6 @@
 """GGUF: its description."""
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
@@ -57,10 +58,12 @@ class _GgufInfo(AddedExporterInfo):
             self.check_types(description, [_DENSE_TYPE], Losses(), "output.exports")
         except InvalidRequest:
             return {}
-        matrices = [(linear.out_features, linear.in_features) for linear in description.linears]
+        matrices: list[tuple[int, ...]] = [
+            (linear.experts or 1, linear.out_features, linear.in_features) for linear in description.linears
+        ]
         outer = (description.vocabulary_size, description.hidden_size)
         matrices += [outer] * (1 if description.tied_embeddings else 2)
-        vectors = description.parameters - sum(rows * width for rows, width in matrices)
+        vectors = description.parameters - sum(math.prod(each) for each in matrices)
         sizes = [stored_bytes(each, _DENSE_TYPE) for each in matrices]
         return {_DENSE_TYPE: sum(sizes) + stored_bytes((vectors,), EXACT)}
 

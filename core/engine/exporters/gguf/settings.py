@@ -93,7 +93,9 @@ def read_settings(folder: ModelFolder) -> GgufSettings:
     if parameters is not None:
         rotary, rotary_keys = _rotary(parameters.get("full_attention", parameters), form, head_size)
         keys |= rotary_keys
-    window = None if family.slides else getattr(config, "sliding_window", None)
+    if family.is_mixture:
+        keys |= _experts(folder, channels)
+    window = None if family.slides else getattr(config, "sliding_window", None) or None
     if window is not None:
         keys["context_length"] = min(window, description.context_length)
     keys |= family.keys(config.to_dict())
@@ -112,6 +114,23 @@ def read_settings(folder: ModelFolder) -> GgufSettings:
         rotary=rotary,
         is_tied=description.tied_embeddings,
     )
+
+
+def _experts(folder: ModelFolder, channels: Sequence[int]) -> Keys:
+    """Return the keys of experts, of which every layer has as many, each as wide."""
+    experts = folder.family.experts
+    assert experts is not None, "of a mixture"
+    numbers = {layer.sizes.get("experts", 0) for layer in require_structure(folder.description).layers}
+    if len(numbers) > 1 or 0 in numbers:
+        raise refusal(
+            f"{' or '.join(map(str, sorted(numbers)))} experts a layer",
+            "one number in all layers, as llama.cpp reads one (expert_count)",
+        )
+    return {
+        "expert_count": numbers.pop(),
+        "expert_used_count": experts.top_k,
+        "expert_feed_forward_length": channels[0],
+    }
 
 
 def _first(config: PretrainedConfig, names: Sequence[str]) -> Any:

@@ -22,7 +22,7 @@ class PlacedTensor:
     """Tensor of a file, and the folder's tensors whose rows it has; `layer` is its block's number.
 
     `module` is the name of its module in the file, within the block. `rows` is the range of rows it has; None means
-    all.
+    all. Of stacks of experts [experts, rows, columns] it has these rows of each.
     """
 
     name: str
@@ -37,8 +37,9 @@ class PlacedTensor:
         first = self.entries[0].shape
         if self.is_transposed:
             return first[::-1]
-        begin, end = self.rows or (0, sum(each.shape[0] for each in self.entries))
-        return (end - begin, *first[1:])
+        if self.rows is None:
+            return (sum(each.shape[0] for each in self.entries), *first[1:])
+        return (*first[:-2], self.rows[1] - self.rows[0], *first[max(len(first) - 1, 1) :])
 
     @property
     def numel(self) -> int:
@@ -47,6 +48,8 @@ class PlacedTensor:
 
 _BUFFERS: Final = re.compile(r".*\.(attn|attention)\.(masked_)?bias|.*\.rotary_emb\.inv_freq")
 """Constants that older checkpoints store among the weights: masks, and frequencies of rotary embeddings."""
+_STACK: Final = 3
+"""Dimensions of a stack of experts."""
 _NO_ROTATION: Final = 1e30
 """Factor of a pair that does not turn at any length of context."""
 
@@ -65,6 +68,10 @@ def placed_tensors(folder: ModelFolder, settings: GgufSettings) -> Iterator[Plac
         if (module == architecture.head and settings.is_tied) or _BUFFERS.fullmatch(full):
             continue
         match = in_block.fullmatch(module)
+        stack = in_block.fullmatch(full)
+        if stack is not None and stack[2] in family.stacks:
+            yield from _of_experts(entry, int(stack[1]), family.stacks[stack[2]])
+            continue
         name = outer.get(module) if match is None else family.modules.get(match[2])
         if name is None or kind not in ("weight", "bias"):
             raise refusal(f"a tensor {full[:200]}", "those alone that llama.cpp has a place for")
@@ -74,6 +81,14 @@ def placed_tensors(folder: ModelFolder, settings: GgufSettings) -> Iterator[Plac
             is_transposed = architecture.transposed and len(entry.shape) == 2
             placed = PlacedTensor(f"blk.{match[1]}.{name}.{kind}", name, int(match[1]), (entry,), is_transposed)
             yield from _in_form(placed, match[2], folder, settings)
+
+
+def _of_experts(entry: TensorEntry, layer: int, names: tuple[str, ...]) -> Iterator[PlacedTensor]:
+    """Yield the tensors into which a stack is split, each with an equal part of every expert's rows."""
+    rows = entry.shape[1] // len(names)
+    for place, name in enumerate(names):
+        part = (place * rows, (place + 1) * rows)
+        yield PlacedTensor(f"blk.{layer}.{name}.weight", name, layer, (entry,), rows=part)
 
 
 def _in_form(placed: PlacedTensor, module: str, folder: ModelFolder, settings: GgufSettings) -> Iterator[PlacedTensor]:
@@ -101,7 +116,8 @@ def _in_form(placed: PlacedTensor, module: str, folder: ModelFolder, settings: G
 def read_placed(tensor: PlacedTensor, settings: GgufSettings) -> Floats:
     """Read a tensor in llama.cpp's layout, in float32."""
     weight: Floats = np.concatenate([read_tensor(entry).float().numpy() for entry in tensor.entries])
-    weight = weight[slice(*tensor.rows)] if tensor.rows else weight
+    if tensor.rows:
+        weight = weight[:, slice(*tensor.rows)] if weight.ndim == _STACK else weight[slice(*tensor.rows)]
     weight = weight.T if tensor.is_transposed else weight
     if tensor.module.endswith("norm"):
         weight = weight + np.float32(settings.family.norm_offset)

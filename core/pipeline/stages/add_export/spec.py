@@ -1,11 +1,10 @@
 """Forms that are added to an artifact, beside its own files."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 from core.engine.exporters.registry import ADDED
-from core.pipeline.messages import DeviceSpec, JobSpec, Spec, TaskOutput, TextSource
+from core.pipeline.messages import DeviceSpec, JobSpec, ModelPlace, Spec, TaskOutput, TextSource
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.stages.stage import JobStage, RunningJob
 from secateur_wire.metrics import ExportedFile
@@ -18,7 +17,7 @@ class AddExportSpec(DeviceSpec, Spec):
     """
 
     task: Literal["add_export"] = "add_export"
-    artifact: Path
+    artifact: ModelPlace
     form: str
     types: list[str]
     texts: list[TextSource]
@@ -47,7 +46,7 @@ class AddExports(JobStage):
         for each in spec.recipe.output.exports:
             output = job.tasks.run(
                 AddExportSpec(
-                    artifact=spec.artifact,
+                    artifact=spec.artifact_place,
                     form=each.format,
                     types=each.types,
                     texts=[*spec.evaluation, *([] if spec.calibration is None else [spec.calibration])],

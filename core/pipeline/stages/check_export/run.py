@@ -3,10 +3,11 @@
 from core.engine.exporters.implementations import added_exporter
 from core.pipeline.messages import TaskOutput
 from core.pipeline.stages.check_export.spec import CheckExportSpec
+from core.pipeline.stages.inputs import open_place
 from core.pipeline.stages.run import StageContext
 
 
 def run(spec: CheckExportSpec, context: StageContext) -> TaskOutput:
     """Check that this worker can add a form to the pruned model; raises the error with the reason."""
-    added_exporter(spec.form).require_possible(spec.model.path, own_artifact=spec.model.own_artifact)
+    added_exporter(spec.form).require_possible(open_place(spec.model))
     return TaskOutput()

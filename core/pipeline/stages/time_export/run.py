@@ -1,6 +1,7 @@
 """Timing of the files that were added to an artifact."""
 
 from core.engine.exporters.implementations import added_exporter
+from core.pipeline.stages.inputs import open_place
 from core.pipeline.stages.run import StageContext
 from core.pipeline.stages.time_export.spec import ExportSpeedsOutput, TimeExportSpec
 from secateur_wire.errors import ExportFailed
@@ -9,21 +10,19 @@ from secateur_wire.errors import ExportFailed
 def run(spec: TimeExportSpec, context: StageContext) -> ExportSpeedsOutput:
     """Time added files, against the dense model unless they are its own; if that fails, a note says so."""
     try:
-        exporter = added_exporter(spec.form)
+        exporter, dense = added_exporter(spec.form), open_place(spec.dense)
         if spec.are_dense:
             own = exporter.measure_own_speeds(
-                spec.dense.path,
+                dense,
                 spec.files,
-                own_dense=spec.dense.own_artifact,
                 threads=spec.threads,
                 log=context.progress.log,
             )
             return ExportSpeedsOutput(own_speeds=own, peak_memory=context.peak_memory())
         speeds = exporter.measure_speeds(
-            spec.dense.path,
+            dense,
             spec.files,
             spec.work,
-            own_dense=spec.dense.own_artifact,
             threads=spec.threads,
             log=context.progress.log,
         )
