@@ -30,7 +30,7 @@ from secateur.cli.registry import (
 from secateur_wire.datasets import Dataset
 from secateur_wire.models import Model
 from worker.cli.doctor import doctor
-from worker.cli.errors import local_instance, print_errors
+from worker.cli.errors import FAILED, local_instance, print_errors
 from worker.cli.installation import as_client_sees, is_elsewhere
 from worker.cli.keys import keys_create, keys_list, keys_revoke
 from worker.cli.store import store_app
@@ -44,6 +44,7 @@ def register(app: typer.Typer) -> None:
     another server.
     """
     app.command("prune")(_prune)
+    app.command("reproduce")(_reproduce)
     app.command("doctor")(doctor)
     app.command("serve")(_serve)
     app.command("stop")(_stop)
@@ -135,6 +136,35 @@ def _prune(options: PruneOptions, as_json: JsonOption = False) -> None:
     request = options.request(str(settings.home.resolve()))
     with print_errors():
         prune_here(settings, request, options.output, as_json)
+
+
+def _reproduce(
+    artifact: Annotated[Path, typer.Argument(metavar="FOLDER", exists=True, file_okay=False, help="The artifact.")],
+    source: Annotated[Path, typer.Option(exists=True, help="The dense model: its folder, or a .gguf file.")],
+    text: Annotated[
+        list[Path] | None,
+        typer.Option(
+            exists=True,
+            help="Data that the recipe names, known by its SHA-256. Repeatable. Figures on given texts are repeated.",
+        ),
+    ] = None,
+    least_masks: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of equal masks that is enough where weights are not equal.")
+    ] = 1.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Prune again by the recipe of an artifact, on this machine, and compare every weight with the artifact's.
+
+    Exit code 0: weights are equal to the last bit, or their masks are to --least-masks; and each repeated figure is
+    within two standard errors. On another kind of processor or other versions, sums round elsewhere.
+    """
+    from core.settings import Settings
+    from worker.cli.reproduce import reproduce, show_reproduction
+
+    with print_errors():
+        done = reproduce(Settings(), artifact, source, text or [])
+    if not show_reproduction(done, least_masks, as_json):
+        raise typer.Exit(FAILED)
 
 
 def _models_add(

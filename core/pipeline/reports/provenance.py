@@ -32,7 +32,7 @@ def provenance_of(recipe: JsonObject, report: Report, hashes: Mapping[str, str],
         predicate=Predicate(
             build_definition=BuildDefinition(
                 external_parameters=recipe,
-                resolved_dependencies=[*_model(report), *_data([facts.get(name) for name in _INPUTS])],
+                resolved_dependencies=[*_model(report), *_data(report)],
             ),
             run_details=RunDetails(
                 builder=Builder(id=builder, version=report.versions),
@@ -54,10 +54,15 @@ def _model(report: Report) -> Iterator[ResourceDescriptor]:
         yield ResourceDescriptor(name=f"model {report.model.name}", digest={algorithm or "gitCommit": digest})
 
 
-def _data(parts: list[JsonValue]) -> Iterator[ResourceDescriptor]:
+def data_of(report: Report) -> dict[str, str]:
+    """Return the names of the texts and images that a report names, by the SHA-256 of their contents."""
+    facts = report.document()
+    return {digest: name for part in _INPUTS for name, digest in _named(facts.get(part))}
+
+
+def _data(report: Report) -> Iterator[ResourceDescriptor]:
     """Yield each set of data once, by the hash of its content."""
-    names = {digest: name for part in parts for name, digest in _named(part)}
-    for digest, name in names.items():
+    for digest, name in data_of(report).items():
         yield ResourceDescriptor(name=name, digest={"sha256": digest})
 
 

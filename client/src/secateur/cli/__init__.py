@@ -81,7 +81,7 @@ GROUPS: Final[Mapping[str, Sequence[str]]] = {
     "Models and data": ("inspect", "methods", "models", "datasets", "samples"),
     "Automation": ("triggers", "webhooks", "retention"),
     "Team": ("team", "keys", "hub-token", "audit"),
-    "Server": ("doctor", "serve", "stop", "demo", "workers", "queues", "teams", "store"),
+    "Server": ("doctor", "reproduce", "serve", "stop", "demo", "workers", "queues", "teams", "store"),
 }
 """Commands of each group, in the order of the help, including those that the server's package adds."""
 

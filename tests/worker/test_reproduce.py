@@ -1,0 +1,88 @@
+"""An artifact is pruned again: the recipe with the data that is given, and errors where that is not what it names."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.pipeline.reports.manifest import Manifest
+from core.settings import Settings
+from tests.model_folders import write_llama, write_text
+from worker.cli.reproduce import recipe_with, reproduce
+from worker.embedded.instance import EmbeddedInstance, open_instance
+from worker.failures import CommandFailed
+
+
+@pytest.fixture
+def instance(settings: Settings) -> Iterator[EmbeddedInstance]:
+    with open_instance(settings) as opened:
+        yield opened
+
+
+@pytest.fixture
+def dense(tmp_path: Path) -> Path:
+    return write_llama(tmp_path / "dense")
+
+
+def _manifest(revision: str, digest: str, **recipe: Any) -> Manifest:
+    body = {
+        "model": "elm",
+        "method": "wanda",
+        "sparsity": 0.5,
+        "parameters": {"seed": 0},
+        "calibration": {"dataset": "words", "samples": 4},
+        "recovery": {"method": "lora", "datasets": ["words", "self"]},
+        "evaluation": {"datasets": ["words", "others"], "tasks": ["boolq"], "prompts": ["Once"], "samples": 4},
+        "output": {"dtype": "keep", "format": "dense", "exports": [{"format": "gguf", "types": ["Q8_0"]}]},
+        "queue": "large",
+        "gates": {"max_perplexity_ratio": 1.2},
+        "metadata": {"commit": "abc"},
+    }
+    report = {
+        "model": {"name": "elm", "revision": revision},
+        "texts": {
+            "calibration": {"name": "words", "sha256": digest},
+            "evaluation": {"others": {"name": "others", "sha256": "f" * 64}},
+        },
+    }
+    return Manifest.model_validate({"recipe": body | recipe, "report": report, "files": {}})
+
+
+def test_the_recipe_gets_the_names_of_what_is_given_and_loses_what_changes_no_weight(
+    instance: EmbeddedInstance, dense: Path, tmp_path: Path
+) -> None:
+    from core.service.sources.folders import content_hash, dataset_hash
+
+    text = write_text(tmp_path / "other-name.txt")
+    manifest = _manifest(content_hash(dense), dataset_hash(text))
+    body = recipe_with(manifest, instance, dense, [text])
+    name = f"text-{dataset_hash(text)[:12]}"
+    assert body["calibration"] == {"dataset": name, "samples": 4}
+    assert body["recovery"] == {"method": "lora", "datasets": [name, "self"]}
+    assert body["evaluation"] == {"datasets": [name], "tasks": [], "prompts": [], "samples": 4}
+    assert body["output"] == {"dtype": "keep", "format": "dense", "exports": []}
+    assert str(body["model"]).startswith("source-") and body["sparsity"] == 0.5
+    assert not body.keys() & {"queue", "gates", "metadata"}
+    assert recipe_with(manifest, instance, dense, [text]) == body, "a second time"
+
+
+def test_what_is_not_what_the_recipe_names_is_told(instance: EmbeddedInstance, dense: Path, tmp_path: Path) -> None:
+    from core.service.sources.folders import content_hash, dataset_hash
+
+    text = write_text(tmp_path / "words.txt")
+    manifest = _manifest(content_hash(dense), dataset_hash(text))
+    with pytest.raises(CommandFailed, match=r"needs data that --text does not give: words \(SHA-256 "):
+        recipe_with(manifest, instance, dense, [])
+    other = tmp_path / "other.txt"
+    other.write_text("nothing of the kind " * 200)
+    with pytest.raises(CommandFailed, match=r"other\.txt is none of the data sets of the recipe: words \(SHA-256 "):
+        recipe_with(manifest, instance, dense, [text, other])
+    with pytest.raises(CommandFailed, match="is another model than was pruned"):
+        recipe_with(_manifest("sha256:" + "0" * 64, dataset_hash(text)), instance, dense, [text])
+    with pytest.raises(CommandFailed, match=r"is no artifact of a job: secateur\.json"):
+        reproduce(instance.settings, dense, dense, [text])
+    (dense / "secateur.json").write_text(json.dumps({"recipe": {}, "report": {}, "files": {}}))
+    with pytest.raises(CommandFailed, match="does not say which model"):
+        reproduce(instance.settings, dense, dense, [text])
