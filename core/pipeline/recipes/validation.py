@@ -28,6 +28,13 @@ _AMOUNT_TOLERANCE: Final = 1e-6
 """Tolerance between a sparsity and the one that parameters mean; a job's recipe has both."""
 
 
+def task_mismatch(description: Description, method: MethodInfo) -> str | None:
+    """Return why a method is not for models of this task; None where it is."""
+    if description.task in method.task_families:
+        return None
+    return f"{method.id} is no method for {description.model_task.models}, which {description.architecture} is"
+
+
 def resolve_request(description: Description, request: UnresolvedRequest) -> ResolvedRequest:
     """Check a request without a target against a model and fill in its defaults.
 
@@ -35,13 +42,10 @@ def resolve_request(description: Description, request: UnresolvedRequest) -> Res
     """
     method, parameters = request.method, request.parameters
     info = get_method(method)
-    if description.task not in info.task_families:
-        models = description.model_task.models
+    mismatch = task_mismatch(description, info)
+    if mismatch is not None:
         there = ", ".join(each.id for each in METHODS.values() if description.task in each.task_families)
-        raise InvalidRequest(
-            f"{method} is no method for {models}, which {description.architecture} is: use one of {there}",
-            param="method",
-        )
+        raise InvalidRequest(f"{mismatch}: use one of {there}", param="method")
     layout = _layout(description, request)
     _require_offered(description, method, "experts", "is not taken")
     if not info.prunes:

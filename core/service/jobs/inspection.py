@@ -9,7 +9,7 @@ from core.methods.registry import METHODS, get_method
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.sizes import expected_size
-from core.pipeline.recipes.validation import resolve_request
+from core.pipeline.recipes.validation import resolve_request, task_mismatch
 from core.pipeline.recipes.vocabulary import recipe_without_tokens, without_tokens
 from core.service.jobs.estimates.history import estimate_that_fits
 from core.service.jobs.queue_names import require_queue
@@ -76,6 +76,9 @@ def _fits(description: Description, pattern: str | None = None, sparsity: float 
     """Return how each method fits a model; pattern and sparsity are for methods that prune."""
 
     def reason(method: str) -> str | None:
+        mismatch = task_mismatch(description, METHODS[method])
+        if mismatch is not None:
+            return mismatch
         try:
             removal = METHODS[method].variant(pattern).removal
             target = (pattern, sparsity) if METHODS[method].prunes else (UNSTRUCTURED.text, None)
