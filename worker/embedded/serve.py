@@ -36,7 +36,8 @@ from worker.failures import CommandFailed
 from worker.node import worker_command
 from worker.processes import ChildProcess, spawn, started_at
 
-READY_SECONDS = 60
+READY_SECONDS = 600
+"""Longest wait for the API and a worker; if all processors are busy, loading takes minutes. A part that ends is told."""
 DRAIN_SECONDS = 30
 """Time for a worker to put its job back into the queue, in addition to the grace time of its runner."""
 
