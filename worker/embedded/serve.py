@@ -37,7 +37,7 @@ from worker.node import worker_command
 from worker.processes import ChildProcess, spawn, started_at
 
 READY_SECONDS = 600
-"""Longest wait for the API and a worker; if all processors are busy, loading takes minutes. A part that ends is told."""
+"""Longest wait for the API and a worker; if all processors are busy, loading takes minutes."""
 DRAIN_SECONDS = 30
 """Time for a worker to put its job back into the queue, in addition to the grace time of its runner."""
 
