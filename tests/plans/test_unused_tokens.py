@@ -92,6 +92,8 @@ def test_tokens_that_the_text_does_not_use_go_first(desk: Desk, tmp_path: Path) 
         assert planned.amount == pytest.approx(GONE, abs=1e-9)
         assert planned.figures["bytes_ratio"].estimate == pytest.approx(1 - GONE, abs=1e-6)
         reason = _choice(planned, "parameters.tokens").reason
+        training = _choice(planned, "recovery")
+        assert training.value is None and "train with distill (10 minutes)" in training.reason
         assert "my-calibration uses 20,000 of 49,152 tokens: 12% smaller at no loss on this text itself" in reason
     assert "Remove 29,120 of 49,152 tokens from smol" in speed.summary
     rated = [each.figures["perplexity_ratio"] for each in speed.points if "perplexity_ratio" in each.figures]

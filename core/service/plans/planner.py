@@ -251,6 +251,7 @@ class Planner:
                 *self._method_choices(),
                 choice("parameters.tokens", AUTO, unused.reason),
                 choice("amount", amount, "all that goes at no loss" if body.amount is None else "more costs nothing"),
+                wording.recovery_of_tokens(unused.text),
                 *chosen.choices,
                 *form_choices(description, body.goal, form, self.exports),
             ],

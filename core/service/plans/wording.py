@@ -198,6 +198,15 @@ def form_choices(
     return [*choices, choice("output.exports", [*files], why)]
 
 
+def recovery_of_tokens(text: str) -> PlanChoice:
+    """Return why a plan that removes unused tokens alone trains nothing, and what training would win."""
+    why = (
+        f"{text} itself loses nothing. Where other text matters more than the time, train with distill "
+        f"({RECOVERY_MINUTES} minutes): the whole model teaches the words that come apart"
+    )
+    return choice("recovery", None, why)
+
+
 def choose_recovery(
     description: Description,
     expected: PlanFigure | None,
