@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from core.counting import finished_share
@@ -16,6 +16,7 @@ from core.engine.evaluation.divergence import divergences
 from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel
 from core.engine.pruning.results import PruneResult, UnitRow
+from core.engine.pruning.streams.stream import Stream
 from core.engine.removals.widths.counts import plan_width_reduction
 from core.methods.cost import CostFacts, Tokens
 from core.methods.frontier import layer_search
@@ -132,6 +133,22 @@ def test_the_last_layer_before_one_that_goes_aims_at_the_stream_behind_it(name: 
         away.append(float((states(artifact)[gone] - dense[gone + 1]).norm()))
     assert away[2] < 0.9 * away[0], away
     assert away[1] ** 2 == pytest.approx(away[0] ** 2 / 4 + away[2] ** 2 * 3 / 4, rel=0.01), "half of the way"
+
+
+def test_the_dense_stream_passes_the_layers_of_a_gap_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the target before the gap; what it left there is what the stream goes on with behind the gap."""
+    folder, passed = model_of(tmp_path / "model", 2, 3), list[int]()
+    advance_from = Stream.advance_from
+
+    def watch(stream: Stream, source: Stream, block: nn.Module, index: int) -> None:
+        if stream.name == "dense-calibration" or stream.name.startswith("after-"):
+            passed.append(index)
+        advance_from(stream, source, block, index)
+
+    monkeypatch.setattr(Stream, "advance_from", watch)
+    _, result = cut(folder, tmp_path / "work", "uniform", share_of_blocks(folder, 0.4), {"drop_layers": 2})
+    assert dropped(result) == [2, 3]
+    assert [passed.count(layer) for layer in (1, 2, 3)] == [1, 1, 1], "layer 1 again in step with the pruned stream"
 
 
 def test_a_search_costs_where_there_is_one(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 from torch import Tensor, nn
 
@@ -25,7 +25,7 @@ from core.engine.pruning.units.block_tokens import (
     PrunedTokens,
     TokensAtBlock,
 )
-from core.engine.pruning.units.gaps import gaps_after, output_before_gap, targets_behind_gap
+from core.engine.pruning.units.gaps import GapPassing
 from core.engine.pruning.units.planned_tensors import PlannedTensors
 from core.engine.pruning.units.removal import UnitCounts, layer_unit_sets
 
@@ -51,6 +51,10 @@ class BlockChoice:
     refit: UnitRefit | None
     log: Callable[[str], None]
 
+    @cached_property
+    def _gaps(self) -> GapPassing:
+        return GapPassing(self.dense, self.streamed, self.counts.layers)
+
     @property
     def streams(self) -> list[Stream]:
         """Streams that do not belong to the refit."""
@@ -64,7 +68,6 @@ class BlockChoice:
         `tensors` are the dense model's. `complete` are the tensors to prune, with the biases that were added.
         """
         family = self.streamed.folder.family
-        gap = gaps_after(self.counts.layers, len(self.streamed))[index]
         block = BlockToPrune(
             family=family,
             layer=index,
@@ -74,7 +77,7 @@ class BlockChoice:
             counts=self.counts.layers[index],
             tensors=complete,
             planned=self.planned.read(index),
-            last_before_gap=output_before_gap(gap, family),
+            last_before_gap=self._gaps.output_before(index),
         )
         module = self.streamed.fill_block(index, tensors, self.dense.dtype)
         goes_on = self.refit is None
@@ -89,7 +92,7 @@ class BlockChoice:
         pruned_block = self.method.prune_block(
             block,
             TokensAtBlock(module, run_dense),
-            None if self.pruned is None else self._pruned_tokens(self.pruned, block, module, place, gap),
+            None if self.pruned is None else self._pruned_tokens(self.pruned, block, module, place),
             self.log,
         )
         if goes_on and self.dense.done == block.layer:
@@ -97,9 +100,7 @@ class BlockChoice:
         self.streamed.empty_block(block.layer)
         return pruned_block
 
-    def _pruned_tokens(
-        self, stream: Stream, block: BlockToPrune, module: nn.Module, place: int, gap: range
-    ) -> PrunedTokens:
+    def _pruned_tokens(self, stream: Stream, block: BlockToPrune, module: nn.Module, place: int) -> PrunedTokens:
         dense = DenseReference(module, self.dense, block.layer, block.family.added_to_stream)
 
         def new_statistic() -> InputStatistic:
@@ -107,16 +108,16 @@ class BlockChoice:
 
         def fit(groups: Sequence[InputGroup], fit_linears: FitLinears) -> None:
             assert self.refit is None and self.dense.done == block.layer, "the tokens are fitted to once"
-            with targets_behind_gap(gap, self.dense, self.streamed, module) as target_streams:
-                changing = deepcopy(module)
+            target_streams = self._gaps.targets(block.layer, module)
+            changing = deepcopy(module)
 
-                def change(group: InputGroup, statistic: InputStatistic) -> None:
-                    for linear, weight in fit_linears(group, statistic).items():
-                        value = weight.to(self.dense.dtype)
-                        changing.get_submodule(linear).weight = nn.Parameter(value, requires_grad=False)
+            def change(group: InputGroup, statistic: InputStatistic) -> None:
+                for linear, weight in fit_linears(group, statistic).items():
+                    value = weight.to(self.dense.dtype)
+                    changing.get_submodule(linear).weight = nn.Parameter(value, requires_grad=False)
 
-                reference = replace(dense, target_streams=target_streams)
-                BlockPropagation(changing, place, stream, groups, new_statistic, reference).prune_in_flight(change)
+            reference = replace(dense, target_streams=target_streams)
+            BlockPropagation(changing, place, stream, groups, new_statistic, reference).prune_in_flight(change)
 
         def reading(linear: str) -> InputStatistic:
             assert self.refit is None and self.dense.done == block.layer, "the tokens have gone through this block"
@@ -156,8 +157,7 @@ class BlockChoice:
         """Advance the streams past the removed layer `index`: the dense one goes through it, the other skips it."""
         if self.refit is not None:
             return
-        self.dense.advance(self.streamed.fill_block(index, tensors, self.dense.dtype), index)
-        self.streamed.empty_block(index)
+        self._gaps.pass_layer(index, tensors)
         if self.pruned is not None:
             self.pruned.skip_block()
 

@@ -24,7 +24,7 @@ from core.engine.pruning.streams.propagation import (
     input_groups,
 )
 from core.engine.pruning.streams.stream import Stream
-from core.engine.pruning.units.gaps import gaps_after, output_before_gap, targets_behind_gap
+from core.engine.pruning.units.gaps import GapPassing
 from core.engine.pruning.units.removal import KeptLayerUnits, UnitSet, output_slices, remove_units
 
 
@@ -68,7 +68,7 @@ class UnitRefit:
         self.family = streamed.folder.family
         self.streamed, self.dense_stream = streamed, dense_stream
         self.narrow, self.stream = narrow, stream
-        self._gaps = gaps_after(layers, len(streamed))
+        self._gaps = GapPassing(dense_stream, streamed, layers)
         self.note = note
         self.chosen: dict[str, float] = {}
 
@@ -88,8 +88,7 @@ class UnitRefit:
 
     def skip_layer(self, index: int, tensors: dict[str, Tensor]) -> None:
         """Advance the streams past the removed layer `index`: the dense one goes through it, the other skips it."""
-        self.dense_stream.advance(self.streamed.fill_block(index, tensors, self.dense_stream.dtype), index)
-        self.streamed.empty_block(index)
+        self._gaps.pass_layer(index, tensors)
         self.stream.skip_block()
 
     def fit(self, layer: RemainingLayer) -> dict[str, Tensor]:
@@ -101,18 +100,17 @@ class UnitRefit:
         """
         fitted = dict(layer.left)
         groups = input_groups(self.family.inputs, {name.removesuffix(".weight") for name in layer.tensors})
-        gap = self._gaps[layer.index]
         if self._is_dense(layer):
-            groups = [group for group in groups if group.first == output_before_gap(gap, self.family)]
+            groups = [group for group in groups if group.first == self._gaps.output_before(layer.index)]
         if not groups:
             self._advance(layer, fitted)
             return fitted
         dense_block = self.streamed.fill_block(layer.index, layer.tensors, self.dense_stream.dtype)
-        with targets_behind_gap(gap, self.dense_stream, self.streamed, dense_block) as target_streams:
-            block = self.narrow.fill_block(layer.place, fitted, self.stream.dtype)
-            dense = replace(self._reference(dense_block, layer.index), target_streams=target_streams)
-            propagation = BlockPropagation(block, layer.place, self.stream, groups, self._new_statistic, dense)
-            propagation.prune_in_flight(self._fitting(layer, fitted, block))
+        target_streams = self._gaps.targets(layer.index, dense_block)
+        block = self.narrow.fill_block(layer.place, fitted, self.stream.dtype)
+        dense = replace(self._reference(dense_block, layer.index), target_streams=target_streams)
+        propagation = BlockPropagation(block, layer.place, self.stream, groups, self._new_statistic, dense)
+        propagation.prune_in_flight(self._fitting(layer, fitted, block))
         self.streamed.empty_block(layer.index)
         return fitted
 

@@ -69,6 +69,10 @@ class Stream:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    @property
+    def device(self) -> torch.device:
+        return self._streamed.device
+
     def start(self) -> None:
         """Embed the tokens: the state before block 0."""
         for index, tokens_BT in enumerate(self.tokens):
@@ -120,6 +124,13 @@ class Stream:
         self.done = source.done
         for batch, hidden in source.batches():
             self.store(batch, call_block(block, hidden, source.arguments(index, batch)))
+        self.step()
+
+    def advance_to(self, ahead: "Stream") -> None:
+        """Take the hidden states of another stream of the same tokens, which is one block ahead and is closed."""
+        for batch, hidden in ahead.batches():
+            self.store(batch, hidden)
+        ahead.close()
         self.step()
 
     def with_same_tokens(self, name: str) -> "Stream":
