@@ -3,8 +3,9 @@
 `core.device_kinds` has the facts that need no torch.
 """
 
+import ctypes
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import ClassVar
 
@@ -53,6 +54,10 @@ class DeviceBackend(ABC):
     def copy_out(self, tensor: Tensor) -> Tensor:
         """Return a copy of a device's tensor in main memory; its values are valid after `synchronise`."""
 
+    def release_memory(self) -> None:
+        """Return the memory of freed tensors to the machine, where the allocator keeps it in the process."""
+        return
+
     @abstractmethod
     def prefers_bfloat16(self) -> bool:
         """Return True if the device multiplies bfloat16 faster than float32."""
@@ -68,6 +73,12 @@ class DeviceBackend(ABC):
 
 def _cpu_capabilities() -> Mapping[str, object]:
     return torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+
+
+@cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    """Return glibc's function that gives free pages to the machine; None with another C library."""
+    return getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
 @cache
@@ -107,6 +118,10 @@ class CPUBackend(DeviceBackend):
     def copy_out(self, tensor: Tensor) -> Tensor:
         """Return the tensor itself, because it is in main memory."""
         return tensor
+
+    def release_memory(self) -> None:
+        if (trim := _malloc_trim()) is not None:
+            trim(0)
 
     def prefers_bfloat16(self) -> bool:
         """Return True if the CPU has matrix units, or is an AMD one with AVX-512's bfloat16 instructions.

@@ -18,7 +18,7 @@ from core.engine.checkpoints.quantisation import QUANTISATION_KEY, QuantisedEntr
 from core.engine.checkpoints.safetensors_header import TensorEntry, read_header
 from core.engine.checkpoints.special_floats import with_floats
 from core.engine.checkpoints.stacked import StackedEntry
-from core.engine.models.tensors import mapped_tensor, read_tensor, write_tensors
+from core.engine.models.tensors import TensorInPlace, mapped_tensor, read_tensor, write_tensors
 from core.panics import is_panic
 from secateur_wire.base import JsonObject
 from secateur_wire.errors import MissingTensors, UnusableModel
@@ -45,14 +45,14 @@ class ModelFolder:
         """Read one tensor by its module's name; raises MissingTensors."""
         return read_tensor(self.entry(name))
 
-    def read_in_place(self, name: str) -> Tensor:
+    def read_in_place(self, name: str) -> TensorInPlace:
         """Read one tensor and return it as its file holds it, where the file does; raises MissingTensors.
 
         Memory then has only the parts that are used: of embeddings, the rows of tokens.
         """
         tensor = self.read(name)
         mapped = mapped_tensor(self.entry(name))
-        return tensor if mapped is None else mapped
+        return TensorInPlace(tensor) if mapped is None else mapped
 
     def entry(self, name: str) -> TensorEntry:
         """Return a tensor's position in the files, by its module's name; raises MissingTensors."""

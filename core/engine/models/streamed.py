@@ -27,6 +27,7 @@ from core.engine.models.hooks import removed_after
 from core.engine.models.loading import build_model
 from core.engine.models.precision import kept_in_float32
 from core.engine.models.stand_ins import ArgumentRecorder, BlockArguments, Replacement
+from core.engine.models.tensors import TensorInPlace
 from secateur_wire.errors import MissingTensors
 
 
@@ -58,6 +59,7 @@ class StreamedModel:
         self._recorders = nn.ModuleList(ArgumentRecorder(block, outputs) for block in self.blocks)
         setattr(self._owner, attribute, self._recorders)
         self._in_float32 = kept_in_float32(self.model, dtype)
+        self._in_place: list[TensorInPlace] = []
         self.outer_names = self._load_outer(outer)
 
     def _load_outer(self, outer: PreTrainedModel | None) -> list[str]:
@@ -81,7 +83,13 @@ class StreamedModel:
             if self.folder.family.is_of_other_module(name):
                 self._require_shape(name, self.folder.entry(name).shape, value)
                 continue
-            tensor = self.folder.read_in_place(name) if outer is None else outer.state_dict(keep_vars=True)[name]
+            if outer is None:
+                in_place = self.folder.read_in_place(name)
+                tensor = in_place.tensor
+                if in_place.pages is not None:  # copies are not kept beside the model's own
+                    self._in_place.append(in_place)
+            else:
+                tensor = outer.state_dict(keep_vars=True)[name]
             self._require_shape(name, tensor.shape, value)
             self._set(self.model, name, tensor, self.dtype)
         for name in tied:
@@ -193,6 +201,8 @@ class StreamedModel:
         """Return the hidden states before the first block, [batch, time, hidden_size]."""
         with self._recording():
             self._run(self._backbone(), tokens_BT)
+            for each in self._in_place:  # they are next used for the predictions
+                each.release()
             return self._recorder(0).seen[0][0]
 
     def sequences_of(self, hidden: Tensor, start: int, count: int) -> Tensor:

@@ -7,6 +7,7 @@ that stay for a whole pass and are read in part, such as embeddings, are mapped:
 import hashlib
 import mmap
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -112,7 +113,20 @@ def _read(entry: TensorEntry, dtype: torch.dtype) -> Tensor:
     return tensor
 
 
-def mapped_tensor(entry: TensorEntry) -> Tensor | None:
+@dataclass(frozen=True)
+class TensorInPlace:
+    """Tensor of a file; `pages` are those of the file that it is mapped from, None where it is a copy."""
+
+    tensor: Tensor
+    pages: mmap.mmap | None = None
+
+    def release(self) -> None:
+        """Let memory forget the pages that were read; they are mapped again on use. Changed values are lost."""
+        if self.pages is not None:
+            self.pages.madvise(mmap.MADV_DONTNEED)
+
+
+def mapped_tensor(entry: TensorEntry) -> TensorInPlace | None:
     """Return a tensor as its file holds it, without a copy; None where the file does not hold it as it is used.
 
     Changes of its values stay in memory. Its values are not checked.
@@ -127,7 +141,8 @@ def mapped_tensor(entry: TensorEntry) -> Tensor | None:
         pages = mmap.mmap(
             stream.fileno(), entry.end - entry.start + before, access=mmap.ACCESS_COPY, offset=entry.start - before
         )
-    return torch.frombuffer(pages, dtype=dtype, count=entry.numel, offset=before).view(entry.shape)
+    tensor = torch.frombuffer(pages, dtype=dtype, count=entry.numel, offset=before).view(entry.shape)
+    return TensorInPlace(tensor, pages)
 
 
 def write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> str:

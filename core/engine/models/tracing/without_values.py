@@ -25,7 +25,7 @@ from core.device_kinds import DEVICE_KINDS, DeviceKind
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry
 from core.engine.models.accelerator import BACKENDS, CPUBackend, DeviceBackend
 from core.engine.models.folder import ModelFolder
-from core.engine.models.tensors import DTYPES
+from core.engine.models.tensors import DTYPES, TensorInPlace
 from core.engine.models.tracing.live_bytes import FusedAttention, LiveBytes
 
 META = torch.device("meta")
@@ -53,8 +53,8 @@ class FolderWithoutValues(ModelFolder):
         entry = self.entry(name)
         return torch.zeros((), dtype=DTYPES[WEIGHT_DTYPES[entry.dtype]]).expand(entry.shape)
 
-    def read_in_place(self, name: str) -> Tensor:
-        return self.read(name)
+    def read_in_place(self, name: str) -> TensorInPlace:
+        return TensorInPlace(self.read(name))
 
     def stored_entries(self, names: Iterable[str], dequantised: Path) -> list[TensorEntry]:
         """Return the entries as they are, because nobody saves them."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from core.engine.architectures.layer_shape import LinearShape
+from core.engine.models.accelerator import backend_of
 from core.engine.models.folder import ModelFolder
 from core.engine.models.precision import fast_arithmetic, gradient_dtype
 from core.engine.models.streamed import StreamedModel
@@ -173,6 +174,7 @@ class LayerwisePass(BlockPass):
             self.save(index + 1, state)
             self.report_block(index + 1, blocks, [row for row in self.rows.all if row.layer == index])
         self.progress.stage("evaluate")
+        backend_of(self.plan.device).release_memory()  # before the head is read
         return self._finish(start)
 
     def _resume(self) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 from greenlet import greenlet
 from torch import Tensor, nn
 
+from core.engine.models.accelerator import backend_of
 from core.engine.models.experts import RoutedTokens
 from core.engine.models.hooks import removed_after
 from core.engine.models.streamed import call_block
@@ -254,6 +255,7 @@ class BlockPropagation:
         """
         dense, experts = self.dense, self.experts
         by_name = {group.first: group for group in self.groups}
+        backend = backend_of(self.stream.device)
         lanes = [(self.stream, self.block, self.index)]
         if dense is not None:
             lanes.insert(0, (dense.stream, dense.block, dense.index))
@@ -274,7 +276,11 @@ class BlockPropagation:
                 experts.release()
                 return
             group = by_name[name]
+            if group is self.groups[-1]:
+                backend.release_memory()
             prune_group(group, gathering.statistics.pop(group))
+            if group in self.groups[-2:-1]:
+                backend.release_memory()
 
         with gathering.listening():
             run_in_lockstep(forwards, at_barrier, store)
