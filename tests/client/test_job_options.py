@@ -64,3 +64,19 @@ def test_the_arguments_of_submit_are_the_fields_of_a_body() -> None:
     fields = JobBody.model_fields
     assert JobFields.__annotations__.keys() == fields.keys()
     assert JobFields.__required_keys__ == {name for name, field in fields.items() if field.is_required()}
+
+
+def test_questions_to_answer_are_an_object_within_the_evaluation() -> None:
+    answers: dict[str, JsonValue] = {"datasets": ["a", "b"], "samples": None, "max_new_tokens": 64, "check": "number"}
+    body: dict[str, JsonValue] = {"evaluation": {"answers": answers}, "gates": {"max_length_ratio": 1.25}}
+    options = options_for({"model": "m", **body})
+    assert options == [
+        ("--answers", "a"),
+        ("--answers", "b"),
+        ("--answer-samples", "all"),
+        ("--answer-tokens", "64"),
+        ("--answer-check", "number"),
+        ("--max-length-ratio", "1.25"),
+    ]
+    with pytest.raises(ValueError, match="--answer-tokens N needs --answers NAME"):
+        body_of({"--answer-tokens": 4})

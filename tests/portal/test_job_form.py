@@ -101,6 +101,13 @@ BODIES: list[dict[str, Any]] = [
         "output": {"format": "hashed", "compression": 0.5},
         "gates": {"max_accuracy_drop": 0.01, "max_parameters": 1000},
     },
+    {
+        "model": "tiny",
+        "method": "magnitude",
+        "sparsity": 0.5,
+        "evaluation": {"answers": {"datasets": ["chats", "prompts"], "samples": 8, "check": "number"}},
+        "gates": {"max_answer_kl": 0.5, "max_length_ratio": 1.25},
+    },
 ]
 
 
@@ -117,14 +124,19 @@ def test_every_field_of_every_method_has_a_kind_and_its_default_is_itself_again(
         default = shown_default(field)
         if not default:
             continue
-        part, dot, own = name.partition(".")
-        body = read_body(Form({"method": [method], name: [default], **_leading(part)}))
-        said = body[part][own] if dot else body[part]
+        *parts, own = name.split(".")
+        holder = read_body(Form({"method": [method], name: [default], **_leading(".".join(parts))}))
+        for part in parts:
+            holder = holder[part]
+        said = holder[own]
         assert said == (field.default if field.kind != "lines" else [*field.default]), name
 
 
 def _leading(part: str) -> dict[str, list[str]]:
-    return {"calibration": {"calibration.dataset": ["x"]}, "recovery": {"recovery.method": ["lora"]}}.get(part, {})
+    leading = {"calibration": "calibration.dataset", "evaluation.answers": "evaluation.answers.datasets"}
+    if part == "recovery":
+        return {"recovery.method": ["lora"]}
+    return {leading[part]: ["x"]} if part in leading else {}
 
 
 def test_what_is_empty_is_not_sent_and_what_is_no_number_is_left_to_the_check() -> None:

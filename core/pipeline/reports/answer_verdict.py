@@ -7,7 +7,7 @@ from typing import Final, get_args
 
 from secateur_wire.answers import AnswerBand, AnswerFigures, PairedLength, Score
 
-KL_BANDS: Final = (0.25, 1.5)
+KL_BANDS: Final = (0.3, 1.0)
 """Largest KL divergence a token, in nats, of a model that still answers, and of one whose answers change."""
 LENGTH_BANDS: Final = (1.25, 3.0)
 """Largest factor between the lengths of answers in these bands."""

@@ -175,15 +175,13 @@ def test_answers_come_first_and_the_worst_figure_of_them_decides(figures: dict[s
 
 
 def test_a_card_begins_with_whether_the_model_still_answers() -> None:
-    document = perplexity(1.4).document() | {
+    metrics = perplexity(1.4).document() | {
         "answers": {"chats": compared(4.0, 0.2)},
-        "bytes": {"dense": 9, "artifact": 9},
+        "sparsity": {"prunable": 0.5, "model": 0.4},
+        "bytes": {"dense": 2, "artifact": 2},
     }
-    for figures in document["perplexity"].values():  # type: ignore[union-attr]
-        figures["sequence_length"] = 8  # type: ignore[index]
-    card = model_card(recipe_of(sparsity=0.6), Report(metrics=Metrics.model_validate(document)))
+    metrics["perplexity"]["text-0"]["sequence_length"] = 8
+    card = model_card(recipe_of("wanda"), Report.model_validate({"metrics": metrics}))
     words = [line for line in card.partition("# m, pruned")[2].splitlines()[1:] if line]
-    assert words[0].startswith(
-        "**No longer answers; by perplexity noticeably worse**: on chats KL 4 ± 0.01 nats a token"
-    )
+    assert words[0].startswith("**No longer answers; by perplexity noticeably worse**: on chats KL 4 ± 0.01 nats a")
     assert "| KL a token along the dense answers, chats | 0 | 4.000 ± 0.01" in card
