@@ -24,6 +24,7 @@ from core.service.jobs.resolution.model import resolve_model
 from core.service.registry.schemas import DatasetBody, ModelBody
 from core.service.registry.service import register_dataset, register_model
 from core.service.sources.references import StoredModel
+from secateur.engines.choice import choose
 from tests.gguf.trained import LINES, save_trained
 from tests.runner.conftest import Finish, Work, artifact, shown_ways
 from tests.runner.models import write_model
@@ -112,6 +113,8 @@ def test_a_job_killed_while_it_exports_leaves_the_files_of_an_undisturbed_one(
     assert (transformers.runtime, llama_cpp.runtime) == ("transformers", "llama.cpp, Q8_0")
     lay_out(llama_cpp, folder, tmp_path)
     assert len(run_in_shell(llama_cpp.commands, tmp_path).split()) > 5
+    kind, file = choose(folder)
+    assert kind.id == "llama.cpp" and "".join(kind.open(file).go_on("The capital", 4))
 
 
 def _chat_as_the_card_says(card: str, folder: Path) -> None:
@@ -144,6 +147,8 @@ def test_a_job_adds_a_graph_for_openvino_which_its_page_s_program_runs(
     assert way.runtime == "OpenVINO, INT8"
     lay_out(way, folder, tmp_path)
     assert run_in_shell(way.commands, tmp_path).startswith("The capital of France is")
+    kind, file = choose(folder)
+    assert kind.id == "openvino" and len("".join(kind.open(file).go_on("The capital", 4))) > 1
 
 
 def test_a_job_that_prunes_nothing_measures_what_a_pruning_job_is_compared_with(

@@ -16,6 +16,7 @@ SecateurError
 │   ├── JobFailed           `code` says why
 │   │   └── GateMissed      pruned and stored, but worse than a gate allows
 │   └── JobCancelled
+├── RunError                what is here cannot be run, or no engine is installed
 └── UploadError             what is here cannot be uploaded
     └── UploadInterrupted   the connection kept breaking; the same call later goes on where it stopped
 """
@@ -97,6 +98,12 @@ class DownloadError(SecateurError):
     """An artifact could not be downloaded completely."""
 
     code = "download_failed"
+
+
+class RunError(SecateurError):
+    """A downloaded artifact cannot be run here."""
+
+    code = "run_failed"
 
 
 class UnsafeName(DownloadError):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import torch
 from tokenizers import Tokenizer
@@ -27,7 +27,7 @@ from core.engine.models.folder import ModelFolder
 from secateur_wire.errors import ExportFailed, InvalidRequest
 from secateur_wire.metrics import ExportedFile, ExportSpeed, FileSpeed
 
-_READ_WITH: tuple[str, ...] = (TOKENIZER_FILE, TOKENIZER_CONFIG_FILE, TEMPLATE_FILE, CONFIG_FILE)
+_READ_WITH: Final = (TOKENIZER_FILE, TOKENIZER_CONFIG_FILE, TEMPLATE_FILE, CONFIG_FILE, "generation_config.json")
 """Files of the artifact that texts are read with; a graph has no tokenizer."""
 assert set(_READ_WITH) <= set(COMPANIONS)
 

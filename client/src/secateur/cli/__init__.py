@@ -48,6 +48,7 @@ from secateur.cli.registry import (
     show_model,
 )
 from secateur.cli.retention import retention_app
+from secateur.cli.run import run
 from secateur.cli.submit import submit
 from secateur.cli.summary import summary
 from secateur.cli.sweeps import sweep_app, sweeps
@@ -76,7 +77,7 @@ ENTRY_POINT_GROUP = "secateur.commands"
 GROUPS: Final[Mapping[str, Sequence[str]]] = {
     "Jobs": (
         *("prune", "plan", "submit", "jobs", "show", "watch", "report", "summary", "cancel", "retry"),
-        *("download", "unpack", "verify", "publish", "publications", "sweep", "sweeps"),
+        *("download", "unpack", "verify", "run", "publish", "publications", "sweep", "sweeps"),
     ),
     "Models and data": ("inspect", "methods", "models", "datasets", "samples"),
     "Automation": ("triggers", "webhooks", "retention"),
@@ -139,7 +140,7 @@ def _print_versions(value: bool) -> None:
 
 for command in (
     *(prune, plan, methods, inspect, submit, show, report, summary, watch, cancel, retry),
-    *(download, unpack, verify, publish),
+    *(download, unpack, verify, run, publish),
     *(sweeps, team, workers, queues, audit),
 ):
     app.command()(command)

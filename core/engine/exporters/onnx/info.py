@@ -10,6 +10,12 @@ INFO = GraphInfo(
     task_families=("image-classification",),
     summary="onnx: a graph with its keys and values as inputs and outputs, for ONNX Runtime. It is run there before "
     "the job ends, and must predict as the artifact does. Classifiers have one without being asked.",
+    ways_to_run=(
+        (
+            "A chat in whichever engine is installed: each line typed is answered, Ctrl-D ends it.",
+            "pip install 'secateur[run]' onnxruntime\nsecateur run {file}",
+        ),
+    ),
     example=RuntimeExample(
         runtime="ONNX Runtime",
         about="Continues a text with the likeliest words, without PyTorch",

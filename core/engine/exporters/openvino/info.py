@@ -10,6 +10,12 @@ INFO = GraphInfo(
     task_families=("language-model",),
     summary="openvino: a graph that keeps its keys and values itself, for OpenVINO, with weights in float32, float16 "
     "or int8. Each is run in OpenVINO before the job ends, and must predict as the artifact does.",
+    ways_to_run=(
+        (
+            "A chat in whichever engine is installed: each line typed is answered, Ctrl-D ends it.",
+            "pip install 'secateur[run]' openvino\nsecateur run {file}",
+        ),
+    ),
     example=RuntimeExample(
         runtime="OpenVINO",
         about="Continues a text with the likeliest words, without PyTorch",

@@ -1,0 +1,67 @@
+"""Choice of the file of an artifact, and of the engine that runs it on this machine."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+from secateur.engines.engine import Engine
+from secateur.errors import RunError
+
+
+@dataclass(frozen=True)
+class EngineKind:
+    """Engine of files that end with `suffix`, where its `modules` are installed, each by the package of that name.
+
+    `opened_by` is the module here that opens a file.
+    """
+
+    id: str
+    name: str
+    suffix: str
+    modules: dict[str, str]
+    opened_by: str
+
+    def missing(self) -> list[str]:
+        """Return the packages that this machine lacks."""
+        return [package for module, package in self.modules.items() if find_spec(module) is None]
+
+    def open(self, file: Path) -> Engine:
+        open_file: Callable[[Path], Engine] = import_module(f"secateur.engines.{self.opened_by}").open_file
+        return open_file(file)
+
+
+_TEXT: Final = {"tokenizers": "tokenizers", "jinja2": "jinja2"}
+KINDS: Final = (
+    EngineKind("llama.cpp", "llama.cpp", ".gguf", {"llama_cpp_py_sync": "llama-cpp-py-sync"}, "llama_cpp"),
+    EngineKind("openvino", "OpenVINO", ".xml", {"openvino": "openvino", **_TEXT}, "openvino"),
+    EngineKind("onnx", "ONNX Runtime", ".onnx", {"onnxruntime": "onnxruntime", **_TEXT}, "onnx_runtime"),
+)
+"""Engines, the first that is there first."""
+
+
+def choose(place: Path, engine: str | None = None) -> tuple[EngineKind, Path]:
+    """Return the engine and the file that it runs: a file that is given, or the smallest of a folder.
+
+    `engine` is the id of a kind; None: the first that is installed and has a file. Raises RunError with what would do.
+    """
+    if not place.exists():
+        raise RunError(f"{place} is not there: name a folder that `secateur download` made, or one of its files")
+    files = [place] if place.is_file() else sorted(place.iterdir(), key=lambda each: each.stat().st_size)
+    there = [
+        (kind, file) for kind in KINDS if engine in (None, kind.id) for file in files if file.name.endswith(kind.suffix)
+    ]
+    if not there:
+        wanted = "no file" if engine is None else f"no file for {engine}"
+        suffixes = ", ".join(f"*{kind.suffix}" for kind in KINDS)
+        raise RunError(
+            f"{place} has {wanted} that an engine runs ({suffixes}): ask a job for one (--export gguf:Q8_0, "
+            "openvino:INT8, onnx:F32) and download it"
+        )
+    runnable = next(((kind, file) for kind, file in there if not kind.missing()), None)
+    if runnable is None:
+        ways = " or ".join(dict.fromkeys(f"pip install {' '.join(kind.missing())}" for kind, _ in there))
+        raise RunError(f"{place}: no engine of its files is installed here: {ways}")
+    return runnable

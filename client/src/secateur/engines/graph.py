@@ -1,0 +1,72 @@
+"""Language model's graph with its tokenizer: likeliest tokens, one after another."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from secateur.engines.engine import Message
+from secateur.engines.template import ChatTemplate
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class Graph(Protocol):
+    """Open graph, with the keys and values of the tokens that it has read."""
+
+    def reset(self) -> None:
+        """Forget the tokens that were read."""
+
+    def read(self, ids: list[int], position: int) -> "NDArray[np.float32]":
+        """Read tokens, the first at a position; return the logits after the last, [vocabulary]."""
+
+
+class GraphEngine:
+    """Engine that runs a graph in a folder with the tokenizer's files."""
+
+    def __init__(self, graph: Graph, folder: Path) -> None:
+        from tokenizers import Tokenizer
+
+        self._graph = graph
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._template = ChatTemplate.of(folder)
+        self._ends = _end_ids(folder)
+
+    def answer(self, messages: Sequence[Message], most_tokens: int) -> Iterator[str]:
+        if self._template is None:
+            yield from self.go_on(messages[-1]["content"], most_tokens)
+            return
+        prompt = self._template.render(messages)
+        yield from self._written(self._tokenizer.encode(prompt, add_special_tokens=False).ids, most_tokens)
+
+    def go_on(self, text: str, most_tokens: int) -> Iterator[str]:
+        yield from self._written(self._tokenizer.encode(text).ids, most_tokens)
+
+    def _written(self, prompt: list[int], most_tokens: int) -> Iterator[str]:
+        """Yield the text of the likeliest tokens; a character of several tokens waits for its last."""
+        self._graph.reset()
+        new, position, written = list(prompt), 0, list[int]()
+        shown = ""
+        for _ in range(most_tokens):
+            logits_V = self._graph.read(new, position)
+            position += len(new)
+            new = [int(logits_V.argmax())]
+            if new[0] in self._ends:
+                break
+            written += new
+            text: str = self._tokenizer.decode(written)
+            if not text.endswith("\ufffd"):
+                yield text[len(shown) :]
+                shown = text
+
+
+def _end_ids(folder: Path) -> set[int]:
+    """Return the ids of the tokens that end a text."""
+    ends: set[int] = set()
+    for name in ("generation_config.json", "config.json"):
+        if (folder / name).is_file():
+            given = json.loads((folder / name).read_text("utf-8")).get("eos_token_id")
+            ends |= {each for each in (given if isinstance(given, list) else [given]) if isinstance(each, int)}
+    return ends

@@ -1,0 +1,81 @@
+"""`secateur run`: the file of an artifact goes on from texts and chats in its engine, as transformers does."""
+
+import io
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from secateur.cli import main
+from secateur.engines import choice
+from secateur.engines.choice import choose
+from secateur.engines.template import ChatTemplate
+from secateur.errors import RunError
+from tests.gguf.trained import save_trained
+from tests.graphs.cells import export
+
+_TEMPLATE = (
+    "{%- for message in messages %}\n{{ bos_token }}{{ message.role }}: {{ message.content | tojson }}{{ '\\n' }}"
+    "{%- endfor %}\n{%- if add_generation_prompt %}assistant:{% endif %}"
+)
+_CONVERSATION = [{"role": "user", "content": "the 'quick' <b> café"}, {"role": "assistant", "content": "brown"}]
+
+
+def _greedy(folder: Path, prompt: str, tokens: int) -> str:
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    given = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
+    with torch.inference_mode():
+        ids = model.generate(**given, max_new_tokens=tokens, do_sample=False)
+    return str(tokenizer.decode(ids[0][given["input_ids"].shape[1] :], skip_special_tokens=True))
+
+
+def test_a_graph_goes_on_and_chats_as_transformers_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = save_trained(tmp_path / "model")
+    export(folder, "onnx")
+    kind, file = choose(folder)
+    assert (kind.name, file.name) == ("ONNX Runtime", "onnx-F32.onnx")
+    assert "".join(kind.open(file).go_on("the quick", 12)) == _greedy(folder, "the quick", 12)
+    (folder / "chat_template.jinja").write_text("{{ messages[-1].content }}!")
+    monkeypatch.setattr(sys, "argv", ["secateur", "run", str(folder), "--tokens", "8"])
+    monkeypatch.setattr(sys, "stdin", io.StringIO("the quick\nFox\n"))
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    answers = "".join(f"{_greedy(folder, f'{line}!', 8)}\n" for line in ("the quick", "Fox"))
+    assert capsys.readouterr().out == answers
+
+
+def test_a_chat_template_gives_what_it_gives_in_transformers(tmp_path: Path) -> None:
+    folder = save_trained(tmp_path / "model", training_steps=0)
+    assert ChatTemplate.of(folder) is None
+    (folder / "chat_template.jinja").write_text(_TEMPLATE)
+    template = ChatTemplate.of(folder)
+    assert template is not None
+    expected = AutoTokenizer.from_pretrained(folder).apply_chat_template(
+        _CONVERSATION, tokenize=False, add_generation_prompt=True
+    )
+    assert template.render(_CONVERSATION) == expected
+    (folder / "chat_template.jinja").write_text("{{ raise_exception('roles must alternate') }}")
+    refusing = ChatTemplate.of(folder)
+    assert refusing is not None
+    with pytest.raises(RunError, match="roles must alternate"):
+        refusing.render(_CONVERSATION)
+
+
+def test_what_cannot_be_run_is_said_with_what_would_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RunError, match="is not there"):
+        choose(tmp_path / "nowhere")
+    with pytest.raises(RunError, match=r"no file that an engine runs .*--export gguf:Q8_0"):
+        choose(tmp_path)
+    (tmp_path / "openvino-INT8.xml").write_text("")
+    (tmp_path / "model-Q8_0.gguf").write_text("larger")
+    with pytest.raises(RunError, match="no file for onnx"):
+        choose(tmp_path, "onnx")
+    assert choose(tmp_path)[1].name == "model-Q8_0.gguf" and choose(tmp_path, "openvino")[0].name == "OpenVINO"
+    monkeypatch.setattr(choice, "find_spec", lambda name: None if name in ("llama_cpp_py_sync", "openvino") else name)
+    with pytest.raises(RunError, match="pip install llama-cpp-py-sync or pip install openvino"):
+        choose(tmp_path)
