@@ -3,13 +3,14 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from core.pipeline.reports.manifest import Manifest
+from core.service.jobs.schemas import JobBody
 from core.settings import Settings
 from tests.model_folders import write_llama, write_text
+from tests.recipes import recipe_of
 from worker.cli.reproduce import recipe_with, reproduce
 from worker.embedded.instance import EmbeddedInstance, open_instance
 from worker.failures import CommandFailed
@@ -26,17 +27,14 @@ def dense(tmp_path: Path) -> Path:
     return write_llama(tmp_path / "dense")
 
 
-def _manifest(revision: str, digest: str, **recipe: Any) -> Manifest:
-    body = {
-        "model": "elm",
-        "method": "wanda",
+def _manifest(revision: str, digest: str) -> Manifest:
+    body = recipe_of("wanda").body() | {
         "sparsity": 0.5,
-        "parameters": {"seed": 0},
+        "model": "elm",
         "calibration": {"dataset": "words", "samples": 4},
-        "recovery": {"method": "lora", "datasets": ["words", "self"]},
+        "recovery": {"method": "lora", "dataset": "words"},
         "evaluation": {"datasets": ["words", "others"], "tasks": ["boolq"], "prompts": ["Once"], "samples": 4},
-        "output": {"dtype": "keep", "format": "dense", "exports": [{"format": "gguf", "types": ["Q8_0"]}]},
-        "queue": "large",
+        "output": {"exports": [{"format": "gguf", "types": ["Q8_0"]}]},
         "gates": {"max_perplexity_ratio": 1.2},
         "metadata": {"commit": "abc"},
     }
@@ -47,7 +45,7 @@ def _manifest(revision: str, digest: str, **recipe: Any) -> Manifest:
             "evaluation": {"others": {"name": "others", "sha256": "f" * 64}},
         },
     }
-    return Manifest.model_validate({"recipe": body | recipe, "report": report, "files": {}})
+    return Manifest.model_validate({"recipe": body, "report": report, "files": {}})
 
 
 def test_the_recipe_gets_the_names_of_what_is_given_and_loses_what_changes_no_weight(
@@ -59,11 +57,11 @@ def test_the_recipe_gets_the_names_of_what_is_given_and_loses_what_changes_no_we
     manifest = _manifest(content_hash(dense), dataset_hash(text))
     body = recipe_with(manifest, instance, dense, [text])
     name = f"text-{dataset_hash(text)[:12]}"
-    assert body["calibration"] == {"dataset": name, "samples": 4}
-    assert body["recovery"] == {"method": "lora", "datasets": [name, "self"]}
-    assert body["evaluation"] == {"datasets": [name], "tasks": [], "prompts": [], "samples": 4}
-    assert body["output"] == {"dtype": "keep", "format": "dense", "exports": []}
-    assert str(body["model"]).startswith("source-") and body["sparsity"] == 0.5
+    job = JobBody.model_validate(body)
+    assert job.calibration is not None and (job.calibration.dataset, job.calibration.samples) == (name, 4)
+    assert job.recovery is not None and job.recovery.dataset == name
+    assert (job.evaluation.datasets, job.evaluation.tasks, job.evaluation.prompts) == ([name], [], [])
+    assert not job.output.exports and job.model.startswith("source-") and job.sparsity == 0.5
     assert not body.keys() & {"queue", "gates", "metadata"}
     assert recipe_with(manifest, instance, dense, [text]) == body, "a second time"
 

@@ -9,6 +9,7 @@ from typing import Final
 from pydantic import JsonValue, ValidationError
 
 from core.engine.checkpoints.weight_comparison import WeightComparison, compare_weights
+from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.reports.manifest import Manifest
 from core.pipeline.reports.provenance import data_of
 from core.pipeline.reports.report import Report
@@ -28,11 +29,8 @@ from worker.failures import CommandFailed
 
 _DROPPED: Final = ("gates", "queue", "metadata", "priority", "time_limit_seconds")
 """Fields of a body that change neither weights nor figures."""
-_CHANGES: Final[Mapping[str, JsonObject]] = {
-    "evaluation": {"tasks": [], "prompts": []},
-    "output": {"exports": []},
-}
-"""Fields that are measured or added beside the weights."""
+_UNMEASURED: Final[Mapping[str, object]] = {"tasks": [], "prompts": [], "answers": None}
+"""What an evaluation measures beside perplexity."""
 _OWN_TEXT: Final = "self"
 """Name of the text that the model writes itself."""
 _STDERRS: Final = 2.0
@@ -157,19 +155,20 @@ def recipe_with(manifest: Manifest, instance: EmbeddedInstance, source: Path, te
         if digest not in data:
             raise CommandFailed(f"{text} is none of the data sets of the recipe: {_named(data)}")
         names[data[digest]] = add_dataset(instance, f"text-{digest[:12]}", text).name
-    recipe: JsonObject = {name: value for name, value in manifest.recipe.items() if name not in _DROPPED}
-    recipe["model"] = model.name
+    recipe = Recipe.load(manifest.recipe)
+    measured = {"datasets": [each for each in recipe.evaluation.datasets if each in names], **_UNMEASURED}
+    changes: dict[str, object] = {
+        "model": model.name,
+        "evaluation": recipe.evaluation.model_copy(update=measured),
+        "output": recipe.output.model_copy(update={"exports": []}),
+    }
     if manifest.report.target is not None:  # what it came to: a latency would be searched for anew
-        recipe |= {"target": None, "sparsity": manifest.report.target.sparsity}
-    for field, changes in _CHANGES.items():
-        if isinstance(given := recipe.get(field), dict):
-            recipe[field] = given | changes
-    evaluation = recipe["evaluation"]
-    assert isinstance(evaluation, dict)
-    evaluation["datasets"] = [name for name in manifest.recipe["evaluation"]["datasets"] if name in names]
-    renamed = _renamed(recipe, names)
+        changes |= {"target": None, "sparsity": manifest.report.target.sparsity}
+    body = recipe.model_copy(update=changes).body()
+    wanted: JsonObject = {name: value for name, value in body.items() if name not in _DROPPED}
+    renamed = _renamed(wanted, names)
     assert isinstance(renamed, dict)
-    if missing := sorted(set(_datasets(recipe)) - {*names, _OWN_TEXT}):
+    if missing := sorted(set(_datasets(wanted)) - {*names, _OWN_TEXT}):
         needed = {digest: name for digest, name in data.items() if name in missing}
         raise CommandFailed(f"the recipe needs data that --text does not give: {_named(needed) or ', '.join(missing)}")
     return renamed
