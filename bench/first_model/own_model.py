@@ -86,12 +86,14 @@ def prune_by_command(environment: Mapping[str, str], folder: Path, text: Path, o
             stdout=printed,
             stderr=subprocess.STDOUT,
         )
-        _wait(lambda: first.poll() is not None or _progress_of(log.read_text(errors="replace")) >= CUT_FROM)
+        _wait(lambda: first.poll() is not None or printed_progress(log.read_text(errors="replace")) >= CUT_FROM)
     if first.poll() is not None:
         raise RuntimeError(f"the command ended by itself, with {first.returncode}:\n{log.read_text(errors='replace')}")
     _kill_all(first.pid)
     first.wait()
-    steps = [Step(part, f"killed with its server, at {_progress_of(log.read_text()):.0%}", time.monotonic() - began)]
+    steps = [
+        Step(part, f"killed with its server, at {printed_progress(log.read_text()):.0%}", time.monotonic() - began)
+    ]
     print(steps[-1], flush=True)
     second = run_secateur(arguments, environment)
     if second.code != 0:
@@ -132,7 +134,7 @@ def _kill_all(command: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def _progress_of(printed: str) -> float:
+def printed_progress(printed: str) -> float:
     """Return the newest progress that a command printed, 0 to 1."""
     shares = re.findall(r"^[\d:]+\s+(\d+)%", printed, re.MULTILINE)
     return int(shares[-1]) / 100 if shares else 0.0

@@ -79,7 +79,7 @@ def try_portal(visit: Visit, url: str, key: str, model: str) -> list[Answer]:
     told = page.locator("p.error").first
     told.wait_for()
     visit.reach("wrong key")
-    answers.append(_answer("portal: sign in with a wrong key", told.inner_text(), ("key",)))
+    answers.append(answer_of("portal: sign in with a wrong key", told.inner_text(), ("key",)))
     page.get_by_label("API key").fill(key)
     visit.click(page.get_by_role("button", name="Sign in"))
     page.wait_for_url("**/portal/jobs")
@@ -92,7 +92,7 @@ def try_portal(visit: Visit, url: str, key: str, model: str) -> list[Answer]:
     told.wait_for()
     expect(page.get_by_role("button", name="Prune it")).to_be_disabled()
     visit.reach("no such model")
-    answers.append(_answer("portal: search “no-such-model”", told.inner_text(), ("upload one",)))
+    answers.append(answer_of("portal: search “no-such-model”", told.inner_text(), ("upload one",)))
 
     page.goto(asked)
     page.context.clear_cookies(name="secateur_session")
@@ -100,14 +100,16 @@ def try_portal(visit: Visit, url: str, key: str, model: str) -> list[Answer]:
     told = page.get_by_text("Your session has expired", exact=False).first
     told.wait_for()
     visit.reach("expired session")
-    answers.append(_answer("portal: “Prune it” once the session expired", told.inner_text(), ("session has expired",)))
+    answers.append(
+        answer_of("portal: “Prune it” once the session expired", told.inner_text(), ("session has expired",))
+    )
     page.get_by_label("API key").fill(key)
     visit.click(page.get_by_role("button", name="Sign in"))
     page.wait_for_url("**/portal/new?**")
     sentence = page.locator(".sentence")
     sentence.wait_for()
     visit.reach("back to the same answers")
-    answers.append(_answer("portal: signed in again", sentence.inner_text(), ("30 %",)))
+    answers.append(answer_of("portal: signed in again", sentence.inner_text(), ("30 %",)))
     return answers
 
 
@@ -126,13 +128,13 @@ def _typed(wrong: WrongInput, environment: Mapping[str, str], model: str, folder
     shown = " ".join(each.replace(f"{folder}/", "") for each in ("secateur", *arguments))
     if wrong.variables:
         shown = " ".join([*(f"{name}={value}" for name, value in wrong.variables.items()), shown])
-    answer = _answer(shown, ended.printed, wrong.words)
+    answer = answer_of(shown, ended.printed, wrong.words)
     print(f"{answer.asked}\n    {answer.text}", flush=True)
     is_fault = ended.code in {1, USAGE} and "Traceback" not in ended.printed
     return Answer(answer.asked, f"{answer.text} (exit code {ended.code})", answer.is_helpful and is_fault)
 
 
-def _answer(asked: str, text: str, words: tuple[str, ...]) -> Answer:
+def answer_of(asked: str, text: str, words: tuple[str, ...]) -> Answer:
     told = re.sub(r"[│╭╮╰╯─]+", " ", text)  # frame of a wrong call
     told = " ".join(told.split())
     return Answer(asked, told, all(word in told for word in words))
