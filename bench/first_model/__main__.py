@@ -24,6 +24,7 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 import httpx
+from playwright.sync_api import Page
 
 from bench.browser import chromium
 from bench.first_model.own_model import prune_by_command, prune_in_portal
@@ -80,7 +81,7 @@ class Script:
                     prune_in_portal(visit, rest, self.home, self._own_folder())
                     self.steps["own"] = visit.steps
                 if "wrong" in parts:
-                    self._try_wrong_inputs(Visit("wrong-input", page, self.pictures), rest, key)
+                    self._try_wrong_inputs(page, rest, key)
 
     def work(self, parts: Sequence[str]) -> None:
         """Go through the parts of the terminal."""
@@ -106,11 +107,12 @@ class Script:
         if not text.startswith(PROMPT) or len(text) <= len(PROMPT):
             self.faults.append(f"the downloaded model writes {text!r}")
 
-    def _try_wrong_inputs(self, visit: Visit, rest: httpx.Client, key: str) -> None:
+    def _try_wrong_inputs(self, page: Page, rest: httpx.Client, key: str) -> None:
         jobs = len(rest.get("/v1/jobs", params={"limit": 200}).raise_for_status().json()["data"])
         folder = self.place / "wrong"
         folder.mkdir()
         self.answers += try_commands({**os.environ, "COLUMNS": "1000"}, MODEL, folder)
+        visit = Visit("wrong-input", page, self.pictures)
         self.answers += try_portal(visit, str(rest.base_url).rstrip("/"), key, MODEL)
         self.steps["wrong"] = visit.steps
         self.faults += [f"no help in: {each.asked}: {each.text}" for each in self.answers if not each.is_helpful]
