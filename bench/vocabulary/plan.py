@@ -19,7 +19,6 @@ Q8_0: Final = {"exports": [{"format": "gguf", "types": ["Q8_0"]}]}
 TAUGHT: Final = {
     "method": "distill",
     "lora": None,
-    "train_embeddings": True,
     "steps": 100,
     "batch_size": 4,
     "sequence_length": 256,
