@@ -9,7 +9,9 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from core.engine.architectures.description import inspect_folder
+from core.engine.models.accelerator import CPUBackend
 from core.engine.models.folder import open_model
+from core.engine.models.precision import removal_dtype
 from core.engine.models.tensors import load_tensors
 from core.engine.pruning.results import PruneResult, UnitRow
 from core.engine.pruning.streams.block_gradients import draw_tokens
@@ -39,9 +41,29 @@ IN_EVERY_RUN = ["llama", "gpt2", "gpt-neox", "gemma2"]
 def cut(
     folder: Path, work: Path, layout: str, sparsity: float = 0.2, more: dict[str, Any] | None = None, **setting: Any
 ) -> tuple[Path, PruneResult]:
-    parameters = {"round_to": 2} | (more or {})
+    parameters = {"round_to": 2, "forward_dtype": "float32"} | (more or {})
     setting = {"calibration": FITTED, "pattern": "structured", "layout": layout} | setting
     return prune(folder, work, "frontier", sparsity, parameters, **setting)
+
+
+def test_a_model_that_is_chosen_and_fitted_in_bfloat16_drifts_as_little(tmp_path: Path) -> None:
+    """Weights stay in float32; the default takes what the processor prefers."""
+    folder, left, drifts = make_model(tmp_path / "model"), list[Tensor](), list[float]()
+    for dtype in ("float32", "bfloat16"):
+        artifact, result = cut(folder, tmp_path / dtype, "uniform", more={"forward_dtype": dtype})
+        left.append(tensors_of(result)["model.layers.0.mlp.down_proj.weight"])
+        drifts.append(float((last_hidden(artifact, FITTED) - last_hidden(folder, FITTED)).norm()))
+    assert left[1].dtype is torch.float32 and not torch.equal(left[0], left[1])
+    assert drifts[1] == pytest.approx(drifts[0], rel=0.05)
+
+
+def test_removals_take_the_number_format_that_the_processor_prefers() -> None:
+    cpu = torch.device("cpu")
+    for prefers, dtypes in ((True, (torch.bfloat16, torch.bfloat16)), (False, (torch.float32, torch.float32))):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(CPUBackend, "prefers_bfloat16", lambda backend, prefers=prefers: prefers)
+            assert tuple(removal_dtype("auto", each, cpu) for each in (torch.float32, torch.bfloat16)) == dtypes
+            assert removal_dtype("auto", torch.float16, cpu) is torch.float32, "its range is larger"
 
 
 def problem(seed: int) -> tuple[Tensor, Tensor, Tensor]:

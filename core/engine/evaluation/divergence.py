@@ -30,7 +30,7 @@ def divergences(
                     window: int = window,
                     positions: Tensor = positions,
                 ) -> Tensor:
-                    hidden_1TD = streamed.sequences_of(hidden_BTD, window, 1)
+                    hidden_1TD = streamed.sequences_of(hidden_BTD, window, 1).to(streamed.dtype)
                     return streamed.logits(tokens_1T, hidden_1TD, positions)[0].float().log_softmax(dim=-1)
 
                 wanted_PV = predicted(dense[batch])

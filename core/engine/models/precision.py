@@ -48,6 +48,17 @@ def gradient_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
     return dtype if backend_of(device).kind.prefers_16_bit else torch.float32
 
 
+def removal_dtype(requested: str, dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """Return the dtype of forwards, and of gradients in hidden states, of a method that removes units.
+
+    It is the requested one, else bfloat16 where the hardware prefers it; the range of float16 stays.
+    """
+    if requested != "auto":
+        return DTYPES[requested]
+    prefers_bfloat16 = dtype is not torch.float16 and backend_of(device).prefers_bfloat16()
+    return torch.bfloat16 if prefers_bfloat16 else gradient_dtype(dtype, device)
+
+
 def kept_in_float32(model: PreTrainedModel, dtype: torch.dtype) -> Callable[[str], bool]:
     """Return a test for parameter names that `from_pretrained` keeps in float32 where the model is in `dtype`."""
     kept = set(model._keep_in_fp32_modules_strict or ()) if dtype in (torch.float16, torch.bfloat16) else set()

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from core.engine.options.allocation import AllocationOptions
 from core.engine.options.compensation import CompensationOptions, Refit, RefitOptions
 from core.engine.options.iteration import IterationOptions, Retraining
-from core.engine.options.propagation import PropagationOptions
+from core.engine.options.propagation import ForwardOptions, PropagationOptions
 from core.engine.options.sensitivity import SensitivityOptions
 from secateur_wire.job_body import VocabularyChoice
 
@@ -31,6 +31,10 @@ class MethodParameters(BaseModel):
     @property
     def propagation_options(self) -> PropagationOptions | None:
         return self if isinstance(self, PropagationOptions) else None
+
+    @property
+    def forward_options(self) -> ForwardOptions | None:
+        return self if isinstance(self, ForwardOptions) else None
 
     @property
     def compensation_options(self) -> CompensationOptions | None:

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from core.engine.architectures.description import ModelDescription, require_structure
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.options.compensation import CutRefit
+from core.engine.options.propagation import ForwardOptions
 from core.engine.removals.widths.options import WidthOptions
 from core.measurements.sentences import measured_losses
 from core.methods.cost import GRADIENT_PASSES, ChoiceMemory, Cost, CostFacts, PassSizes
@@ -25,7 +26,7 @@ STREAM_TOKENS = 2048
 _STATE_BYTES = 4
 
 
-class StructuredFrontierParameters(WidthOptions):
+class StructuredFrontierParameters(WidthOptions, ForwardOptions):
     """Parameters of `frontier` for the removal of heads and channels."""
 
     cuts_behind_norms: ClassVar[bool] = True
@@ -33,7 +34,7 @@ class StructuredFrontierParameters(WidthOptions):
 
     budget: Budget = Field(
         "quick",
-        description="quick: four to five times SparseGPT's time, of which about half is for trials of whole layers; a "
+        description="quick: about four times SparseGPT's time, of which about half is for trials of whole layers; a "
         "quarter of the calibration sequences are text that the model writes itself. thorough: about eight "
         "times; three times as many sequences, at most 96, are added of such text.",
     )

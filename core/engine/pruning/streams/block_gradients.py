@@ -138,7 +138,7 @@ def _loss(
     total = 0.0
     gradient = torch.zeros_like(hidden)
     for positions in torch.arange(len(targets_T)).split(_CHUNK):
-        logits_PV = streamed.logits(tokens_1T, hidden, positions)[0].float()
+        logits_PV = streamed.logits(tokens_1T, hidden.to(streamed.dtype), positions)[0].float()
         targets_P = targets_T[positions]
         if drawn is not None:
             targets_P = draw_tokens(logits_PV.detach(), drawn)
