@@ -12,6 +12,7 @@ from core.engine.datasets.chat.template import TemplateRenderer, read_template
 from core.engine.datasets.checks.registry import CHECKS
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.loading import load_model
+from core.engine.models.turn_ends import TurnEnds
 from secateur_wire.base import JsonObject
 
 _AT_ONCE = 16
@@ -26,12 +27,13 @@ def answer(spec: dict[str, Any]) -> dict[str, Any]:
     """
     folder = open_model(Path(spec["model"]), own_artifact=True)
     model, tokenizer = _loaded(folder), folder.tokenizer()
-    place = Path(spec["template"])
-    prompts = _rendered(place, tokenizer, [[{"role": "user", "content": each}] for each in spec["prompts"]])
-    tasks = _rendered(place, tokenizer, [each["messages"] for each in spec["tasks"]])
+    renderer = _renderer(spec["template"])
+    prompts = _rendered(renderer, tokenizer, [[{"role": "user", "content": each}] for each in spec["prompts"]])
+    tasks = _rendered(renderer, tokenizer, [each["messages"] for each in spec["tasks"]])
+    ends = TurnEnds(folder.config, tokenizer, renderer.frame()).tokens
     written = {
-        "prompts": _greedy(model, tokenizer, prompts, spec["tokens"]),
-        "tasks": _greedy(model, tokenizer, tasks, spec["task_tokens"]),
+        "prompts": _greedy(model, ends, prompts, spec["tokens"]),
+        "tasks": _greedy(model, ends, tasks, spec["task_tokens"]),
     }
     texts = [str(tokenizer.decode(ids, skip_special_tokens=True)) for ids in written["tasks"]["answers"]]
     passed = [
@@ -48,8 +50,8 @@ def compare(spec: dict[str, Any]) -> dict[str, Any]:
     """
     dense, pruned = (open_model(Path(spec[name]), own_artifact=True) for name in ("model", "pruned"))
     tokenizer = dense.tokenizer()
-    place = Path(spec["template"])
-    prompts = _rendered(place, tokenizer, [[{"role": "user", "content": each}] for each in spec["prompts"]])
+    renderer = _renderer(spec["template"])
+    prompts = _rendered(renderer, tokenizer, [[{"role": "user", "content": each}] for each in spec["prompts"]])
     models = [_loaded(folder) for folder in (dense, pruned)]
     along = [_along(models, *pair) for pair in zip(prompts, spec["dense_answers"], strict=True)]
     del models
@@ -65,31 +67,38 @@ def _loaded(folder: ModelFolder) -> Any:
     return load_model(folder, torch.device("cpu"), dtype=torch.float32)
 
 
-def _rendered(
-    place: Path, tokenizer: PreTrainedTokenizerBase, conversations: list[list[JsonObject]]
-) -> list[list[int]]:
-    """Return the ids of the text that asks for the answer to the last question, by the template of a folder."""
-    template = read_template(place)
+def _renderer(place: str) -> TemplateRenderer:
+    """Return the renderer of a folder's chat template."""
+    template = read_template(Path(place))
     assert template is not None, place
-    renderer = TemplateRenderer(template)
+    return TemplateRenderer(template)
+
+
+def _rendered(
+    renderer: TemplateRenderer, tokenizer: PreTrainedTokenizerBase, conversations: list[list[JsonObject]]
+) -> list[list[int]]:
+    """Return the ids of the text that asks for the answer to the last question."""
     texts = [renderer.question(Conversation(number, turns)) for number, turns in enumerate(conversations, 1)]
     return [list(tokenizer(text, add_special_tokens=False).input_ids) for text in texts]
 
 
 @torch.inference_mode()
-def _greedy(model: Any, tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]], tokens: int) -> dict[str, Any]:
-    """Return the answers with their end token, if they ended; the shortest prompts are read together."""
-    ends = model.generation_config.eos_token_id
-    ends = set(ends if isinstance(ends, list) else [ends])
+def _greedy(model: Any, ends: set[int], prompts: list[list[int]], tokens: int) -> dict[str, Any]:
+    """Return the answers with the token of `ends` that ended them, if any; the shortest prompts are read together."""
     answers: list[list[int]] = [[] for _ in prompts]
     order = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
     for start in range(0, len(order), _AT_ONCE):
         numbers = order[start : start + _AT_ONCE]
         longest = max(len(prompts[number]) for number in numbers)
-        padded = [[tokenizer.pad_token_id or 0] * (longest - len(prompts[each])) + prompts[each] for each in numbers]
+        padded = [[min(ends)] * (longest - len(prompts[each])) + prompts[each] for each in numbers]
         mask = [[0] * (longest - len(prompts[each])) + [1] * len(prompts[each]) for each in numbers]
         output = model.generate(
-            torch.tensor(padded), attention_mask=torch.tensor(mask), max_new_tokens=tokens, do_sample=False
+            torch.tensor(padded),
+            attention_mask=torch.tensor(mask),
+            max_new_tokens=tokens,
+            do_sample=False,
+            eos_token_id=sorted(ends),
+            pad_token_id=min(ends),
         )
         for number, row in zip(numbers, output[:, longest:].tolist(), strict=True):
             end = next((place for place, token in enumerate(row) if token in ends), None)

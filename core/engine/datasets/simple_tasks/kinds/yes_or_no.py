@@ -7,12 +7,9 @@ from core.engine.datasets.simple_tasks.words import NAMES, NOUNS
 
 
 def _draw(random: Random) -> Drawn:
-    name, (thing, other) = random.choice(NAMES), random.sample(NOUNS, 2)
-    answer = random.choice(("yes", "no"))
-    named = thing if answer == "yes" else other
-    question = f'Is the word "{named}" in this sentence? {name} has a {thing}.'
-    reference = {"choices": ["yes", "no"], "answer": answer}
-    return Drawn(question, f"{answer.capitalize()}.", reference)
+    name, thing, answer = random.choice(NAMES), random.choice(NOUNS), random.choice(("yes", "no"))
+    question = f"Do you want the {thing}? {name} says: {answer}. Does {name} want the {thing}?"
+    return Drawn(question, f"{answer.capitalize()}.", {"choices": ["yes", "no"], "answer": answer})
 
 
-TASK = SimpleTask("yes_no", 6, "answer a question about a given sentence", "choice", _draw)
+TASK = SimpleTask("yes_no", 6, "say what somebody said in a given sentence, yes or no", "choice", _draw)
