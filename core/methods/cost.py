@@ -35,7 +35,7 @@ class Tokens:
 
     They are for: the calibration set, all evaluation sets together, one window, all questions of zero-shot tasks, and
     prompts. After the prompts, `written` tokens are generated one at a time. `own_text` is the text that the model
-    still has to generate itself, many sequences at the same time. `asked` are questions, which both models
+    still has to generate itself, many sequences at the same time. `questions` are questions' tokens, which both models
     answer twice, and `answered` the tokens of one answer to each, at most, many of which are generated together.
     """
 
@@ -46,7 +46,7 @@ class Tokens:
     prompts: int = 0
     written: int = 0
     own_text: int = 0
-    asked: int = 0
+    questions: int = 0
     answered: int = 0
 
 

@@ -134,7 +134,7 @@ class LanguageSpec(JobSpec):
     `calibration` is the calibration text; `generated` is text that the model wrote itself to calibrate on. `counted`
     are the texts whose tokens decide which tokens stay, and `reduced` is the model that lost the others. `recovery`
     are the texts of all training stages in turn. `teacher` is the model that distillation learns from, and `own_text`
-    the text that it wrote to train on. `asked` are the sets of questions whose answers are compared, and `frame` the
+    the text that it wrote to train on. `question_sets` are those whose answers are compared, and `frame` the
     words of the model's chat template around an answer, None without a template or where they are not known.
     `questions` are the questions of zero-shot tasks.
     """
@@ -147,7 +147,7 @@ class LanguageSpec(JobSpec):
     recovery: list[TextSource] = Field(default_factory=list)
     teacher: ModelSource | None = None
     own_text: TextSource | None = None
-    asked: list[TextSource] = Field(default_factory=list)
+    question_sets: list[TextSource] = Field(default_factory=list)
     frame: Frame | None = None
     questions: list[TextSource] = Field(default_factory=list)
     activation_budget_bytes: int

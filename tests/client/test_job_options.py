@@ -78,5 +78,5 @@ def test_questions_to_answer_are_an_object_within_the_evaluation() -> None:
         ("--answer-check", "number"),
         ("--max-length-ratio", "1.25"),
     ]
-    with pytest.raises(ValueError, match="--answer-tokens N needs --answers NAME"):
+    with pytest.raises(ValueError, match="--answer-tokens needs --answers NAME"):
         body_of({"--answer-tokens": 4})

@@ -144,8 +144,8 @@ class JobInputs:
         generated = claim.generated and reference and self.text(claim.generated, model, "calibration.generated")
         evaluation = [self.text(text, model, "evaluation.datasets") for text in claim.evaluation]
         questions = [self.questions(task) for task in claim.tasks]
-        asked = [self.asked(text, model, "evaluation.answers.datasets") for text in claim.answers]
-        is_chat = any(each.rendering is not None for each in asked)
+        question_sets = [self.question_set(text, model, "evaluation.answers.datasets") for text in claim.answers]
+        is_chat = any(each.rendering is not None for each in question_sets)
         params = [] if recovery is None else [param for _, param, _ in stage_texts(recovery)] or ["recovery.dataset"]
         teacher = None if recovery is None else self._teacher(recovery, claim, model)
 
@@ -160,7 +160,7 @@ class JobInputs:
             counted=[text(reference, "vocabulary.datasets") for reference in claim.vocabulary],
             generated=generated,
             evaluation=evaluation,
-            asked=asked,
+            question_sets=question_sets,
             frame=self._renderer.known_frame(model) if is_chat else None,
             questions=questions,
             recovery=[text(reference, param) for reference, param in zip(claim.recovery, params, strict=True)],
@@ -216,7 +216,7 @@ class JobInputs:
         source = self._source(reference, param)
         return self._rendered(source, model, "conversations", param) if source.format in CHAT_FORMATS else source
 
-    def asked(self, reference: TextReference, model: ModelSource, param: str) -> TextSource:
+    def question_set(self, reference: TextReference, model: ModelSource, param: str) -> TextSource:
         """Return the file of a set of questions; conversations are rendered up to the words that ask for an answer.
 
         Raises UnusableDataset, and the errors that the fetcher or the renderer reports.

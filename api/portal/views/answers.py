@@ -103,23 +103,23 @@ def _about(answer: Answer) -> str:
 
 
 def _rows(name: str, figures: AnswerFigures) -> Iterator[Row]:
-    asked = f"{figures.questions} questions"
+    counted = f"{figures.questions} questions"
     if figures.kl is not None:
         error = "" if figures.kl_stderr is None else f" ± {figures.kl_stderr:.2g}"
         along = f"{figures.predictions:,} tokens of the dense model's own answers"
         yield Row(f"KL a token along the dense answers, {name}", "0", f"{figures.kl:.3g}{error}", "–", along)
         yield Row(f"same likeliest token, {name}", "100 %", f"{figures.top_1 or 0:.0%}", "–", along)
-    yield Row(f"same first token, {name}", "100 %", f"{figures.first_token:.0%}", "–", asked)
-    yield Row(f"identical answers, {name}", "100 %", f"{figures.identical:.0%}", "–", asked)
-    yield _length(f"length of answers, {name}", figures.length, asked)
+    yield Row(f"same first token, {name}", "100 %", f"{figures.first_token:.0%}", "–", counted)
+    yield Row(f"identical answers, {name}", "100 %", f"{figures.identical:.0%}", "–", counted)
+    yield _length(f"length of answers, {name}", figures.length, counted)
     if figures.thoughts is not None:
-        yield _length(f"length of thoughts, {name}", figures.thoughts.length, asked)
-        yield _share(f"thoughts without an end, {name}", figures.thoughts.unfinished, asked)
-    yield _share(f"cut off at {figures.max_new_tokens} tokens, {name}", figures.greedy.cut_off, asked)
-    yield _share(f"repeated sequences of four tokens, {name}", figures.greedy.repetition, asked)
+        yield _length(f"length of thoughts, {name}", figures.thoughts.length, counted)
+        yield _share(f"thoughts without an end, {name}", figures.thoughts.unfinished, counted)
+    yield _share(f"cut off at {figures.max_new_tokens} tokens, {name}", figures.greedy.cut_off, counted)
+    yield _share(f"repeated sequences of four tokens, {name}", figures.greedy.repetition, counted)
     if figures.score is not None:
         yield _share(f"right answers, {name}", figures.score, f"{figures.score.questions} questions with a check")
-    drawn = f"{asked}, answers drawn with the seed"
+    drawn = f"{counted}, answers drawn with the seed"
     yield _length(f"length of drawn answers, {name}", figures.sampled.length, drawn)
     yield _share(f"repeated in drawn answers, {name}", figures.sampled.repetition, drawn)
     if figures.sampled.score is not None:

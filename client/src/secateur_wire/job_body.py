@@ -62,7 +62,7 @@ class Calibration(RequestObject):
     )
 
 
-class AskedQuestions(RequestObject):
+class AnswerEvaluation(RequestObject):
     """Questions that the dense and the pruned model answer, greedily and once drawn with the seed.
 
     The questions are `samples` of each set (null: all): the last question of each conversation, or the beginning of
@@ -133,7 +133,7 @@ class Evaluation(RequestObject):
     prompt_tokens: Annotated[int, Field(ge=1, le=256)] = Field(
         48, description="Largest number of new tokens after each prompt. A model may end its text earlier."
     )
-    answers: AskedQuestions | None = Field(
+    answers: AnswerEvaluation | None = Field(
         None,
         exclude_if=lambda value: value is None,
         description="Questions whose answers are compared: how far the pruned model is from the dense one along the "

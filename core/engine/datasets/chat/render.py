@@ -103,8 +103,8 @@ def _render(
             continue
         if rendered.unmarked is not None and unmarked is None:
             unmarked = f"{question.name} line {conversation.line}: {rendered.unmarked}"
-        asked = _asked(conversation) if question.wanted == "questions" else ()
-        line = to_line(conversation.line, rendered.text, rendered.spans, *asked).encode()
+        compared = _reference(conversation) if question.wanted == "questions" else ()
+        line = to_line(conversation.line, rendered.text, rendered.spans, *compared).encode()
         write.write(line)
         count, characters, size = count + 1, characters + len(rendered.text), size + len(line)
     if not count:
@@ -122,7 +122,7 @@ def _render(
     )
 
 
-def _asked(conversation: Conversation) -> tuple[JsonValue, str | None]:
+def _reference(conversation: Conversation) -> tuple[JsonValue, str | None]:
     """Return what an answer is compared with, and by which check; without a check of its own, the set's answer."""
     if conversation.check is not None:
         return conversation.reference, conversation.check

@@ -10,7 +10,7 @@ from torch import Tensor
 from core.engine.datasets.chat.rendered import Frame
 from core.engine.datasets.token_ids import token_ids
 from core.engine.datasets.token_windows import starts_with_bos
-from core.engine.evaluation.answers.questions import Question
+from core.engine.evaluation.answers.questions import EvaluationQuestion
 from core.engine.models.continuous_batch import ContinuousBatch, begins_at_any_step, continue_sequences
 from core.engine.models.folder import ModelFolder
 from core.engine.models.generation import first_token
@@ -46,12 +46,12 @@ class Answerer:
         config = self._model.config
         self._ends = {True: TurnEnds(config, self._tokenizer, frame), False: TurnEnds(config, self._tokenizer)}
 
-    def given(self, question: Question) -> list[int]:
+    def given(self, question: EvaluationQuestion) -> list[int]:
         """Return the tokens of a question, with a BOS token before a text where the tokenizer adds one."""
         return question_tokens(question, self._folder, self._tokenizer)
 
     def greedy(
-        self, questions: Sequence[Question], on_step: Callable[[int], None] = lambda step: None
+        self, questions: Sequence[EvaluationQuestion], on_step: Callable[[int], None] = lambda step: None
     ) -> list[Written]:
         """Return the answers of the likeliest tokens, all written in one batch; `on_step` is called before each."""
 
@@ -62,7 +62,10 @@ class Answerer:
         return self._written(questions, choose)
 
     def drawn(
-        self, questions: Sequence[Question], uniform_BT: Tensor, on_step: Callable[[int], None] = lambda step: None
+        self,
+        questions: Sequence[EvaluationQuestion],
+        uniform_BT: Tensor,
+        on_step: Callable[[int], None] = lambda step: None,
     ) -> list[Written]:
         """Return answers that are drawn at temperature 1: each token by its draw from [0, 1), [questions, most]."""
 
@@ -73,7 +76,7 @@ class Answerer:
         return self._written(questions, choose)
 
     @torch.inference_mode()
-    def states(self, question: Question, answer: Sequence[int], *, ended: bool) -> Tensor:
+    def states(self, question: EvaluationQuestion, answer: Sequence[int], *, ended: bool) -> Tensor:
         """Return the last block's output at every position that predicts a token of an answer, in main memory.
 
         With `ended`, the last position predicts the end of the answer. The shape is [1, predictions, hidden_size], or
@@ -92,7 +95,7 @@ class Answerer:
         return output.narrow(dimension, len(given) - 1, count).contiguous().cpu()
 
     def _written(
-        self, questions: Sequence[Question], choose: Callable[[Tensor, Sequence[int], int], Tensor]
+        self, questions: Sequence[EvaluationQuestion], choose: Callable[[Tensor, Sequence[int], int], Tensor]
     ) -> list[Written]:
         (is_chat,) = {each.is_chat for each in questions}
         ends = self._ends[is_chat]
@@ -116,7 +119,7 @@ class Answerer:
         return Written(ids[:count], ended=True)
 
 
-def question_tokens(question: Question, folder: ModelFolder, tokenizer: Any) -> list[int]:
+def question_tokens(question: EvaluationQuestion, folder: ModelFolder, tokenizer: Any) -> list[int]:
     """Return the tokens of a question for one model.
 
     A text begins with a BOS token where the tokenizer adds one; a chat template writes its own.

@@ -18,7 +18,7 @@ from core.engine.datasets.chat.rendered import Frame
 from core.engine.evaluation.answers.answerer import Answerer, Written
 from core.engine.evaluation.answers.divergence import SharedTokens, divergences_along, shared_tokens
 from core.engine.evaluation.answers.figures import Along, AnswerPair
-from core.engine.evaluation.answers.questions import Question
+from core.engine.evaluation.answers.questions import EvaluationQuestion
 from core.engine.evaluation.answers.reading import AnswerReader
 from core.engine.models.folder import ModelFolder
 from core.engine.models.precision import measuring_dtype
@@ -55,7 +55,7 @@ class AnswerComparison:
     def __init__(
         self,
         models: tuple[ModelFolder, ModelFolder],
-        questions: Sequence[Question],
+        questions: Sequence[EvaluationQuestion],
         *,
         frame: Frame | None,
         most: int,
@@ -115,7 +115,7 @@ class AnswerComparison:
             StreamedModel(folder, dtype=self._dtype(place), device=self._device)
             for place, folder in enumerate(self._models)
         ]
-        found: dict[int, AnswerPair] = {}
+        by_number: dict[int, AnswerPair] = {}
         for number in counted(range(half), "comparing answers"):
             written, hidden = (answers[number], answers[number + half]), (states(number), states(number + half))
             for place, each in enumerate(self.batches[number].numbers):
@@ -135,7 +135,7 @@ class AnswerComparison:
                     (reader.read(question, one), reader.read(question, other))
                     for reader, one, other in zip(readers, greedy, drawn, strict=True)
                 )
-                found[each] = AnswerPair(
+                by_number[each] = AnswerPair(
                     question=question,
                     greedy=(dense[0], pruned[0]),
                     drawn=(dense[1], pruned[1]),
@@ -143,7 +143,7 @@ class AnswerComparison:
                     first_is_same=readers[0].first(greedy[0]) == readers[1].first(greedy[1]),
                     kept=None if shared is None else len(self._followed(greedy[0])[0]),
                 )
-        return [found[number] for number in range(len(self._questions))]
+        return [by_number[number] for number in range(len(self._questions))]
 
     def _answerer(self, model: int) -> Answerer:
         if model not in self._opened:

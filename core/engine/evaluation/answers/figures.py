@@ -8,7 +8,7 @@ from typing import Final
 
 from pydantic import JsonValue
 
-from core.engine.evaluation.answers.questions import Question
+from core.engine.evaluation.answers.questions import EvaluationQuestion
 from secateur_wire.answers import (
     Answer,
     AnswerFigures,
@@ -64,7 +64,7 @@ class AnswerPair:
     the pruned model has too.
     """
 
-    question: Question
+    question: EvaluationQuestion
     greedy: tuple[ReadAnswer, ReadAnswer]
     drawn: tuple[ReadAnswer, ReadAnswer]
     along: Along
@@ -102,7 +102,7 @@ def answer_figures(pairs: Sequence[AnswerPair], max_new_tokens: int, passes: Pas
 def compared_answers(pairs: Sequence[AnswerPair], passes: Passes) -> list[ComparedAnswer]:
     """Return the questions with their answers, for people to read."""
 
-    def shown(question: Question, answer: ReadAnswer) -> Answer:
+    def shown(question: EvaluationQuestion, answer: ReadAnswer) -> Answer:
         passed = None if question.check is None else passes(question.check, answer.text, question.reference)
         return Answer(
             text=_readable(answer.text),
@@ -150,7 +150,7 @@ def repetition(tokens: Sequence[int]) -> float:
     return 1 - len(set(sequences)) / len(sequences) if sequences else 0.0
 
 
-def _written(answers: Sequence[tuple[Question, ReadAnswer, ReadAnswer]], passes: Passes) -> WrittenAnswers:
+def _written(answers: Sequence[tuple[EvaluationQuestion, ReadAnswer, ReadAnswer]], passes: Passes) -> WrittenAnswers:
     def paired(of: Callable[[ReadAnswer], float]) -> PairedFigure:
         return _paired([(of(dense), of(pruned)) for _, dense, pruned in answers])
 

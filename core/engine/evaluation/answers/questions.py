@@ -22,7 +22,7 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Question:
+class EvaluationQuestion:
     """Text that a model answers, or goes on from, with the line of its row.
 
     `reference` is what the check of this name compares an answer with; None without one. `is_chat`: the text was
@@ -41,13 +41,13 @@ class Question:
         return opens_thought(self.text)
 
 
-def questions_of_rows(rows: Sequence[RenderedRow], samples: int | None, check: str | None) -> list[Question]:
+def questions_of_rows(rows: Sequence[RenderedRow], samples: int | None, check: str | None) -> list[EvaluationQuestion]:
     """Return the questions of rendered conversations, evenly spaced over the set.
 
     `check` is that of rows with a reference that name none of their own.
     """
     return [
-        Question(
+        EvaluationQuestion(
             line=row.line,
             text=row.text,
             reference=row.reference,
@@ -59,16 +59,16 @@ def questions_of_rows(rows: Sequence[RenderedRow], samples: int | None, check: s
 
 def questions_of_texts(
     documents: Iterable[str], samples: int | None, tokenizer: PreTrainedTokenizerBase
-) -> list[Question]:
+) -> list[EvaluationQuestion]:
     """Return the beginnings of documents, of at most `TEXT_TOKENS` tokens, evenly spaced over the first documents."""
     known = [text for text in islice(documents, _MOST_DOCUMENTS) if text.strip()]
     numbered = _spaced(list(enumerate(known, 1)), samples)
-    return [Question(line=line, text=_beginning(text, tokenizer), is_chat=False) for line, text in numbered]
+    return [EvaluationQuestion(line=line, text=_beginning(text, tokenizer), is_chat=False) for line, text in numbered]
 
 
 def fitting(
-    questions: Sequence[Question], sizes: Sequence[int], most: int, name: str
-) -> tuple[list[Question], LeftOutRows]:
+    questions: Sequence[EvaluationQuestion], sizes: Sequence[int], most: int, name: str
+) -> tuple[list[EvaluationQuestion], LeftOutRows]:
     """Return the questions of at most `most` tokens, and count the others; raises UnusableDataset where none is left.
 
     `sizes` are the tokens of each question.

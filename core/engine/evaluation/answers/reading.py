@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerBase
 from core.engine.datasets.token_ids import token_ids
 from core.engine.evaluation.answers.answerer import Written
 from core.engine.evaluation.answers.figures import ReadAnswer
-from core.engine.evaluation.answers.questions import Question
+from core.engine.evaluation.answers.questions import EvaluationQuestion
 from core.engine.evaluation.answers.thoughts import ThoughtSplit, split_thought, without_marks
 
 
@@ -18,7 +18,7 @@ class AnswerReader:
         self._tokenizer = tokenizer
         self._counted_in = counted_in
 
-    def read(self, question: Question, written: Written) -> ReadAnswer:
+    def read(self, question: EvaluationQuestion, written: Written) -> ReadAnswer:
         """Return an answer as it is compared."""
         ids, split = written.tokens, self.split(question, written)
         answer = self._text(ids[split.thought :])
@@ -32,7 +32,7 @@ class AnswerReader:
             thought_ended=split.is_finished,
         )
 
-    def split(self, question: Question, written: Written) -> ThoughtSplit:
+    def split(self, question: EvaluationQuestion, written: Written) -> ThoughtSplit:
         """Return where the thought of an answer ends, in the model's own tokens."""
         return split_thought(written.tokens, self._with_marks, is_open=question.opens_thought)
 

@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
-from pydantic import JsonValue
+from pydantic import JsonValue, TypeAdapter
 
 from core.engine.datasets.chat.conversations import described_rows
 from core.engine.datasets.chat.rendered import read_rendered
@@ -13,7 +12,7 @@ from core.engine.datasets.text_files import read_documents
 from core.engine.evaluation.answers.answerer import Written, question_tokens
 from core.engine.evaluation.answers.comparison import AnswerComparison, BatchAnswers
 from core.engine.evaluation.answers.figures import answer_figures, compared_answers
-from core.engine.evaluation.answers.questions import Question, fitting, questions_of_rows, questions_of_texts
+from core.engine.evaluation.answers.questions import EvaluationQuestion, fitting, questions_of_rows, questions_of_texts
 from core.engine.models.folder import ModelFolder
 from core.engine.models.generation import sequences_that_fit
 from core.engine.models.precision import measuring_dtype
@@ -28,6 +27,7 @@ from core.pipeline.stages.run import StageContext
 from core.progress import Progress
 from secateur_wire.answers import AnswerFigures, ComparedAnswer
 
+_BATCHES = TypeAdapter(list[BatchAnswers])
 _AT_ONCE = 16
 """Most questions that are answered together."""
 _SHOWN = 50
@@ -41,7 +41,7 @@ def run(spec: AnswersSpec, context: StageContext) -> AnswersOutput:
     device, progress = context.device, context.progress
     models = open_place(spec.dense), open_place(spec.pruned)
     notes: list[str] = []
-    sets = {source.name: _questions(spec, source, models, notes) for source in spec.asked}
+    sets = {source.name: _questions(spec, source, models, notes) for source in spec.question_sets}
     questions = [question for each in sets.values() for question in each]
     dtypes = [measuring_dtype(DTYPES[each.description.dtype], device) for each in models]
     length = spec.max_new_tokens + max(map(len, _tokens(questions, models[0])))
@@ -93,7 +93,7 @@ def _answered(comparison: AnswerComparison, store: ResumeStore, progress: Progre
         progress.log(saved.reason)
     if isinstance(saved, Saved):
         store.adopt(ANSWERS, saved)
-        answers = [_loaded(each) for each in saved.state["batches"]]
+        answers = _BATCHES.validate_python(saved.state["batches"])
         progress.log(f"continuing after {len(answers)} of {len(batches)} batches of answers")
     dense: dict[int, Written] = {}
     for batch, known in zip(batches, answers, strict=False):
@@ -120,7 +120,7 @@ def _answered(comparison: AnswerComparison, store: ResumeStore, progress: Progre
 
 def _questions(
     spec: AnswersSpec, source: TextSource, models: tuple[ModelFolder, ModelFolder], notes: list[str]
-) -> list[Question]:
+) -> list[EvaluationQuestion]:
     """Return the questions of a set that leave room for an answer in both models; `notes` say what was left out.
 
     Raises UnusableDataset where no question is left, or the job's check cannot use an answer of the set.
@@ -146,13 +146,9 @@ def _questions(
     return left
 
 
-def _tokens(questions: Sequence[Question], model: ModelFolder) -> list[list[int]]:
+def _tokens(questions: Sequence[EvaluationQuestion], model: ModelFolder) -> list[list[int]]:
     tokenizer = model.tokenizer()
     return [question_tokens(each, model, tokenizer) for each in questions]
-
-
-def _loaded(saved: dict[str, Any]) -> BatchAnswers:
-    return BatchAnswers(**{way: [Written(**each) for each in written] for way, written in saved.items()})
 
 
 def _file(number: int) -> str:

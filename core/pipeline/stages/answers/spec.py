@@ -14,7 +14,7 @@ _NOT_MEASURED = "Answers were not compared"
 
 
 class AnswersSpec(DeviceSpec, Spec):
-    """Spec of comparing the answers of the model `dense` and the artifact `pruned` to the questions `asked`.
+    """Spec of comparing the answers of the model `dense` and the artifact `pruned` to the questions of `question_sets`.
 
     The other fields are those of `LanguageSpec` and of the job's `evaluation.answers`. Answered batches are saved in
     `work`, and an attempt goes on after the last one that it finds there or in a folder of `previous`.
@@ -24,7 +24,7 @@ class AnswersSpec(DeviceSpec, Spec):
     task: Literal["answers"] = "answers"
     dense: ModelSource
     pruned: ModelSource
-    asked: list[TextSource]
+    question_sets: list[TextSource]
     frame: Frame | None
     samples: int | None
     max_new_tokens: int
@@ -55,10 +55,10 @@ class CompareAnswers(JobStage):
     def supervise(self, job: RunningJob) -> None:
         spec, answers = job.language, job.spec.recipe.evaluation.answers
         assert answers is not None
-        asked = AnswersSpec(
+        message = AnswersSpec(
             dense=spec.model,
             pruned=ModelSource(**spec.artifact_place.model_dump(), name=spec.model.name, revision=""),
-            asked=spec.asked,
+            question_sets=spec.question_sets,
             frame=spec.frame,
             samples=answers.samples,
             max_new_tokens=answers.max_new_tokens,
@@ -69,11 +69,11 @@ class CompareAnswers(JobStage):
             device=spec.device,
             threads=spec.threads,
         )
-        output = job.run_optional(asked, AnswersOutput, otherwise=_NOT_MEASURED)
+        output = job.run_optional(message, AnswersOutput, otherwise=_NOT_MEASURED)
         if output is not None:
             job.metrics.answers = output.figures
             job.report.answers = output.answers
             job.report.texts = {
                 **(job.report.texts or {}),
-                "answers": {each.name: {"sha256": each.sha256, **each.origin} for each in spec.asked},
+                "answers": {each.name: {"sha256": each.sha256, **each.origin} for each in spec.question_sets},
             }

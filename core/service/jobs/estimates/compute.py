@@ -98,7 +98,7 @@ def _answering_passes(tokens: Tokens) -> int:
 
     Each model reads the questions twice, writes two answers to each, and reads questions and answers once more.
     """
-    return 2 * (3 * tokens.asked + 3 * tokens.answered)
+    return 2 * (3 * tokens.questions + 3 * tokens.answered)
 
 
 def _answering(description: ModelDescription, tokens: Tokens) -> int:

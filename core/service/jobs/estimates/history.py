@@ -329,7 +329,7 @@ def _tokens(session: Session, team_id: str, job: Recipe, own_text: int) -> Token
         prompts=sum(map(len, evaluation.prompts)) // _CHARACTERS_PER_TOKEN,
         written=len(evaluation.prompts) * evaluation.prompt_tokens,
         own_text=own_text,
-        asked=questions * _QUESTION_TOKENS,
+        questions=questions * _QUESTION_TOKENS,
         answered=0 if answers is None else questions * answers.max_new_tokens,
     )
 

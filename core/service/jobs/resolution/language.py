@@ -2,13 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import ceil
-from typing import Any, ClassVar
-
-from sqlalchemy import ColumnElement
+from typing import Any
 
 from core.engine.architectures.description import ModelDescription
-from core.engine.datasets.checks.registry import CHECKS
 from core.engine.datasets.formats import CHAT_FORMATS
 from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.engine.recovery.completion import check_matching, complete_recovery
@@ -22,14 +18,14 @@ from core.pipeline.recipes.validation import calibrated_method, calibrated_varia
 from core.pipeline.recipes.vocabulary import conversations_refused
 from core.service.jobs.gates import require_measured
 from core.service.jobs.resolution.context import RequestContext, ResolvedInputs, unique_names
-from core.service.jobs.resolution.dataset import SELF, DatasetNeeds, hub_facts, resolve_dataset, row_facts
+from core.service.jobs.resolution.dataset import SELF, hub_facts, resolve_dataset
 from core.service.jobs.resolution.hub_lookup import HubFindings
 from core.service.jobs.resolution.model import ResolvedModel, resolve_model
+from core.service.jobs.resolution.questions import resolve_question_sets
+from core.service.jobs.resolution.text_needs import TextNeeds
 from core.service.jobs.schemas import DEFAULT_SEQUENCE_LENGTH, JobBody
-from core.service.registry.tables import DatasetRow
 from core.service.sources.hub_datasets import HubDataset
 from core.service.sources.references import (
-    AnsweredText,
     FileText,
     HubText,
     ModelReference,
@@ -41,131 +37,15 @@ from core.service.sources.references import (
 )
 from core.service.token_counts import kept_count
 from core.validation import nearest_hint
-from secateur_wire.chat import Answers, Shape
-from secateur_wire.errors import InvalidRequest, SecateurError, TooLittleText, UnsupportedArchitecture, UnusableDataset
+from secateur_wire.chat import Shape
+from secateur_wire.errors import InvalidRequest, SecateurError, UnsupportedArchitecture
 from secateur_wire.job_body import Calibration, Evaluation, VocabularyChoice
 
 _TEACHER = "recovery.teacher"
-_EVALUATION_SEED = 2**31
-"""Added to the seed of generated evaluation text: calibration's seeds are smaller, so the two never share one."""
 _TRAINING_SEED = 2**32
 """Added to the seed of generated training text, for the same reason."""
-_QUESTION_LENGTH = 2
-"""Tokens of a text that a question needs at least."""
 _COUNTED_LENGTH, _COUNTED_WINDOWS = 1, 1_000_000
 """Tokens of a hub dataset that are counted, for a vocabulary: as windows of one token each."""
-_LEAST_TASKS, _TASK_TOKENS = 600, 64
-"""Fewest simple tasks of a set, and the tokens that each has at least with its solved examples."""
-_MOST_BYTES_PER_CHARACTER = 4
-_CHARACTERS_PER_TOKEN = 16
-"""Characters to fetch from a hub dataset per token: English has about 4, and small vocabularies fewer."""
-_LEAST_CHARACTERS = 4_000_000
-"""Minimum number of characters to fetch from a hub dataset. Jobs of different sizes then share the fetched text, and
-the usual evaluation texts are fetched whole."""
-
-
-@dataclass(frozen=True)
-class TextNeeds(DatasetNeeds[TextReference]):
-    """Requirements of a text, whose length is counted in tokens; without `samples`, no more than `most` are used.
-
-    `shape` is that of a text which the model writes; `answers` says who answers a set of conversations.
-    """
-
-    sequence_length: int
-    seed: int
-    most: int | None = None
-    shape: Shape | None = None
-    answers: Answers | None = None
-
-    is_of_kind: ClassVar[ColumnElement[bool]] = DatasetRow.images.is_(None)
-    registered: ClassVar[str] = "registered"
-    other_names: ClassVar[str] = (
-        "one of the hub (wikitext, c4, org/name[:config[:split]]), 'simple-tasks' for generated tasks, or 'self' for "
-        "text the model generates"
-    )
-
-    def refer_to_row(self, row: DatasetRow) -> TextReference:
-        is_chat = row.format in CHAT_FORMATS
-        if row.images is not None:
-            raise UnusableDataset(
-                f"{self.param}: {row.name!r} has images, but a language model reads text: name a text",
-                param=self.param,
-            )
-        if self.answers is not None and not is_chat:
-            raise InvalidRequest(
-                f"{self.part}.answers: {row.name!r} is a text ({row.format}), and only conversations have answers: "
-                "leave it out, or register the set with format chat_jsonl or chat_parquet",
-                param=f"{self.part}.answers",
-            )
-        if not is_chat:  # a template adds words, so that the number of bytes says nothing about conversations
-            _check_enough(row, self)
-        kind: type[FileText | StoredText] = FileText if row.prefix is None else StoredText
-        return self._answered(row.name, kind.model_validate(row_facts(row, "text_field")))
-
-    def _answered(self, name: str, text: FileText | StoredText | HubText | SimpleTasksText) -> TextReference:
-        """Return a reference to conversations with the answers that are asked for."""
-        if self.answers != "self":
-            return text
-        samples = self.samples or self.most
-        if samples is None:
-            raise InvalidRequest(
-                f"{self.part}.samples: the model writes the answers for the job, so give the number of samples",
-                param=f"{self.part}.samples",
-            )
-        return AnsweredText(
-            name=name, prompts=text, samples=samples, sequence_length=self.sequence_length, seed=self.seed
-        )
-
-    def refer_to_hub(self, name: str, dataset: HubDataset) -> TextReference:
-        samples = self.samples or self.most
-        characters = None
-        if samples is not None:
-            characters = max(_LEAST_CHARACTERS, samples * self.sequence_length * _CHARACTERS_PER_TOKEN)
-        text = HubText.model_validate(hub_facts(name, dataset, self.use) | {"characters": characters})
-        return self._answered(name, text)
-
-    def refer_to_simple_tasks(self, name: str, tasks: tuple[str, ...]) -> TextReference:
-        samples = self.samples or self.most or 0
-        rows = max(_LEAST_TASKS, ceil(samples * self.sequence_length / _TASK_TOKENS))
-        return self._answered(name, SimpleTasksText(name=name, tasks=tasks, rows=rows, seed=self._own_seed))
-
-    @property
-    def _own_seed(self) -> int:
-        """Return the seed of what is generated for this part of a job."""
-        return self.seed + (_EVALUATION_SEED if self.use == "evaluation" else 0)
-
-    def refer_to_model(self) -> SelfText:
-        if self.answers is not None:
-            raise InvalidRequest(
-                f"{self.part}.answers is for a set of conversations; of {SELF!r} the model writes everything: use "
-                f'"shape": "chat" instead',
-                param=f"{self.part}.answers",
-            )
-        if self.samples is None:
-            raise InvalidRequest(
-                f"{self.part}.samples: {SELF!r} is text that the model writes for the job, so give the number of "
-                "samples",
-                param=f"{self.part}.samples",
-            )
-        return SelfText(
-            name=SELF,
-            samples=self.samples,
-            sequence_length=self.sequence_length,
-            seed=self._own_seed,
-            shape=self.shape or "text",
-        )
-
-
-@dataclass(frozen=True)
-class QuestionNeeds(TextNeeds):
-    """Requirements of a set of questions; a text gives the beginnings of its documents."""
-
-    def refer_to_model(self) -> SelfText:
-        raise InvalidRequest(
-            f"{self.param}: {SELF!r} is text that the model writes, and questions of its own say little about the "
-            "questions of users: name a set of conversations, of prompts or a text",
-            param=self.param,
-        )
 
 
 def resolve_language_inputs(
@@ -198,7 +78,7 @@ class _Resolution:
                 param="calibration.samples",
             )
         evaluation, texts = self._evaluation(calibration)
-        asked = self._questions(evaluation)
+        question_sets = resolve_question_sets(self.context, evaluation.answers, self.description)
         require_measured(body.gates, evaluation, self.description.model_task, has_exports=bool(output.exports))
         recovery, trained = self._recovery(calibration, text)
         return ResolvedInputs(
@@ -208,7 +88,7 @@ class _Resolution:
                 "generated": None if generated is None else generated.model_dump(mode="json"),
                 "vocabulary": [each.model_dump(mode="json") for each in self._counted(text)],
                 "evaluation": [each.model_dump(mode="json") for each in texts],
-                **({"answers": [each.model_dump(mode="json") for each in asked]} if asked else {}),
+                **({"answers": [each.model_dump(mode="json") for each in question_sets]} if question_sets else {}),
                 "tasks": [
                     each.model_dump(mode="json") for each in _resolve_tasks(body.evaluation.tasks, self.context.hub)
                 ],
@@ -325,33 +205,6 @@ class _Resolution:
                     raise conversations_refused(text.name, f"evaluation.datasets.{number}")
         _require_room_for_prompts(evaluation, self.description)
         return evaluation.model_copy(update={"sequence_length": length}), texts
-
-    def _questions(self, evaluation: Evaluation) -> list[TextReference]:
-        """Return the sets of questions whose answers are compared; raises InvalidRequest for what cannot be."""
-        answers, part = evaluation.answers, "evaluation.answers"
-        if answers is None:
-            return []
-        if answers.check is not None and answers.check not in CHECKS:
-            raise InvalidRequest(
-                f"{part}.check: there is no check {answers.check!r}; the checks are {', '.join(CHECKS)}"
-                f"{nearest_hint(answers.check, CHECKS)}",
-                param=f"{part}.check",
-            )
-        most = self.description.context_length - 2
-        if answers.max_new_tokens > most:
-            raise InvalidRequest(
-                f"{part}.max_new_tokens: answers of {answers.max_new_tokens} tokens leave no room for a question in "
-                f"the model's context of {self.description.context_length}: ask for at most {most}",
-                param=f"{part}.max_new_tokens",
-            )
-        return [
-            resolve_dataset(
-                self.context,
-                name,
-                QuestionNeeds("evaluation", param, answers.samples, _QUESTION_LENGTH, answers.seed),
-            )
-            for param, name in unique_names(answers.datasets, f"{part}.datasets")
-        ]
 
     def _recovery(
         self, calibration: Calibration | None, calibration_text: TextReference | None
@@ -519,21 +372,3 @@ def _resolve_tasks(names: Sequence[str], hub: HubFindings) -> list[TaskReference
 def _task(name: str, dataset: HubDataset | None) -> TaskReference:
     hub = dataset and HubText.model_validate(hub_facts(name, dataset, "evaluation") | {"characters": None})
     return TaskReference(name=name, hub=hub)
-
-
-def _check_enough(row: DatasetRow, needs: TextNeeds) -> None:
-    """Check the length in bytes: a token has at least one byte, so a shorter text cannot suffice.
-
-    The runner counts exactly.
-    """
-    samples = needs.samples or 1
-    needed = samples * needs.sequence_length
-    most = _MOST_BYTES_PER_CHARACTER * row.characters
-    # A Parquet file is compressed, so its size gives no bound.
-    there = most if row.format == "parquet" else min(most, row.bytes)
-    if there < needed:
-        raise TooLittleText(
-            f"{needs.part}: {row.name!r} is too short: it has {there} bytes of text, but {needed} tokens are needed "
-            f"({samples} × {needs.sequence_length})",
-            param=f"{needs.part}.samples",
-        )

@@ -12,7 +12,7 @@ from core.engine.datasets.chat.template import ChatTemplate, TemplateRenderer
 from core.engine.evaluation.answers.answerer import Written
 from core.engine.evaluation.answers.comparison import AnswerComparison, BatchAnswers
 from core.engine.evaluation.answers.figures import AnswerPair, answer_figures
-from core.engine.evaluation.answers.questions import Question
+from core.engine.evaluation.answers.questions import EvaluationQuestion
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.loading import load_model
 from core.engine.removals.vocabulary.rows import write_reduced
@@ -25,8 +25,8 @@ FRAME: Frame = TemplateRenderer(ChatTemplate(TEMPLATE)).frame()
 MOST = 10
 LIVELY = {"initializer_range": 0.4}
 """Weights with which a random model writes different words."""
-QUESTIONS = [Question(number, f"w4 w{number} w{number + 9} w2 w5 ") for number in range(10, 20)]
-QUESTIONS.append(Question(20, "w30 w31 w32", is_chat=False))
+QUESTIONS = [EvaluationQuestion(number, f"w4 w{number} w{number + 9} w2 w5 ") for number in range(10, 20)]
+QUESTIONS.append(EvaluationQuestion(20, "w30 w31 w32", is_chat=False))
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.engine.evaluation.answers.figures import Along, AnswerPair, ReadAnswer, answer_figures, mean_over, repetition
-from core.engine.evaluation.answers.questions import Question
+from core.engine.evaluation.answers.questions import EvaluationQuestion
 from core.engine.evaluation.answers.thoughts import split_thought, without_marks
 
 COUNTS = st.lists(st.tuples(st.floats(0, 9), st.integers(1, 50)), min_size=4, max_size=20)
@@ -19,7 +19,7 @@ def answer(length: int, *, text: str = "a", ended: bool = True, **thought: objec
 
 
 def pair(dense: ReadAnswer, pruned: ReadAnswer, kl: list[float], thought: int = 0, reference: str = "") -> AnswerPair:
-    question = Question(1, "?", reference or None, "contains" if reference else None)
+    question = EvaluationQuestion(1, "?", reference or None, "contains" if reference else None)
     return AnswerPair(question, (dense, pruned), (dense, pruned), Along(kl, [1.0] * len(kl), thought), True)
 
 
