@@ -30,7 +30,9 @@ _INTRODUCTION: Final = """\
 
 Written by `python -m api.authorization > docs/authorization.md`; a test makes every call as every caller and compares.
 
-Every call acts for the team of its key. The columns are callers who name the things of one team:
+Every call of the API acts for the team of its key. People who sign in to the portal ([how](sign-in.md)) have one of the
+same roles in each of their teams, and the same rights on its pages. The columns are callers who name the things of one
+team:
 
 - **yes**: allowed. **own**: allowed, and sees or makes only what belongs to the caller's own team.
 - **401**: no key, or one that is expired or revoked. **403**: the key's role does not allow the call.

@@ -72,7 +72,7 @@ def _authenticate(request: Request, state: ApiState, credentials: HTTPAuthorizat
         # A valid key is never refused because of its address: many callers share the address of a proxy or a NAT.
         refuse(request, state, credentials.credentials if credentials else None, error)
         raise
-    state.rates.count_request(principal.key_id)
+    state.rates.count_request(principal.id)
     request.state.principal = principal
     return principal
 

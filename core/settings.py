@@ -1,18 +1,22 @@
 """Settings of all processes in one object, read from `SECATEUR_*` environment variables."""
 
+import json
 import os
 import re
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from core.device_kinds import DEVICE_KINDS, device_kind, find_kind
+from secateur_wire.teams import Role
 
 ALL_TEAMS = "*"
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _DEVICE_ID = re.compile(r"\d+|(GPU|MIG)-[0-9a-f-]+")
 
 
@@ -115,7 +119,9 @@ class Settings(BaseSettings):
     retry_delay_seconds: float = Field(5, description="Before a job is tried again after a passing failure.")
     max_attempts: int = Field(3, description="Attempts at a job before a passing failure is final.")
     job_time_limit_seconds: float = Field(24 * 3600, description="Longest attempt; a job may ask for less.")
-    session_seconds: float = Field(12 * 3600, description="How long a browser stays signed in to the portal.")
+    session_seconds: float = Field(
+        12 * 3600, description="How long a browser that signed in with an API key stays signed in to the portal."
+    )
     idempotency_seconds: float = Field(24 * 3600, description="How long an Idempotency-Key is remembered.")
     worker_fresh_seconds: float = Field(60, description="A worker silent for this long is not counted on.")
     activation_budget_bytes: int = Field(
@@ -211,6 +217,36 @@ class Settings(BaseSettings):
     requests_per_minute: int = Field(6000, description="Of one API key; 0: no limit.")
     requests_burst: int = Field(600, description="Requests of one API key within a second.")
 
+    oidc_issuer: str | None = Field(
+        None,
+        description="Issuer of an OpenID Connect provider, with whose accounts people sign in to the portal, such as "
+        "https://sso.example.com/realms/main; unset: with API keys alone.",
+    )
+    oidc_client_id: str | None = Field(None, description="Client that the provider knows this service as.")
+    oidc_client_secret: SecretStr | None = Field(
+        None, description="Its secret; unset: the client is public, and proves itself by PKCE alone."
+    )
+    oidc_scopes: str = Field("openid profile email", description="Scopes that are asked for, separated by spaces.")
+    oidc_claim: str = Field(
+        "groups", description="Claim whose values give teams and roles: of the ID token, else of the user information."
+    )
+    oidc_roles: Annotated[dict[str, str], NoDecode] = Field(
+        default_factory=dict,
+        description='Value of the claim → team and role, as JSON: `{"research": "default:admin"}`. The team '
+        "must exist. Who has no such value is refused.",
+    )
+    oidc_session_seconds: float = Field(
+        3600,
+        gt=0,
+        description="How long a person stays signed in; then the provider is asked again, silently, and gives the "
+        "claims of now.",
+    )
+    oidc_hides_keys: bool = Field(
+        False,
+        description="Whether the sign-in page has no form for API keys; `/portal/sign-in?with=key` shows it. The API "
+        "takes keys as ever.",
+    )
+
     webhook_allowed_networks: Annotated[list[IPv4Network | IPv6Network], NoDecode] = Field(
         default_factory=list,
         description="Networks, besides public addresses, that webhooks may be sent to, and over http too: such as "
@@ -269,6 +305,40 @@ class Settings(BaseSettings):
             raise ValueError(f"{','.join(self.devices)} names a GPU twice, but each GPU has one worker")
         if self.devices and self.device and not device_kind(self.device).has_own_memory:
             raise ValueError(f"SECATEUR_DEVICES names GPUs, but SECATEUR_DEVICE is {self.device}: set only one of them")
+        return self
+
+    @field_validator("oidc_roles", mode="before")
+    @classmethod
+    def _parse_roles(cls, value: object) -> object:
+        try:
+            return json.loads(value or "{}") if isinstance(value, str) else value
+        except ValueError:
+            raise ValueError('must be JSON such as {"research": "default:admin"}') from None
+
+    @model_validator(mode="after")
+    def _sign_in_is_complete(self) -> Self:
+        for value, target in self.oidc_roles.items():
+            team, _, role = target.rpartition(":")
+            if not team or role not in get_args(Role):
+                raise ValueError(
+                    f"SECATEUR_OIDC_ROLES: {value!r} leads to {target!r}, which is no team and role: write such as "
+                    f'"default:member", with the role {", ".join(get_args(Role))}'
+                )
+        if self.oidc_issuer is None:
+            return self
+        issuer = urlsplit(self.oidc_issuer)
+        if issuer.scheme != "https" and (issuer.scheme != "http" or issuer.hostname not in _LOOPBACK):
+            raise ValueError(f"SECATEUR_OIDC_ISSUER: {self.oidc_issuer!r} must begin with https://")
+        if issuer.query or issuer.fragment:
+            raise ValueError(f"SECATEUR_OIDC_ISSUER: {self.oidc_issuer!r} must have no part after ? or #")
+        if not self.oidc_client_id:
+            raise ValueError("SECATEUR_OIDC_CLIENT_ID is needed where SECATEUR_OIDC_ISSUER is set")
+        if not self.oidc_roles:
+            raise ValueError(
+                "SECATEUR_OIDC_ROLES is needed where SECATEUR_OIDC_ISSUER is set: without it nobody belongs to a team"
+            )
+        if "openid" not in self.oidc_scopes.split():
+            raise ValueError("SECATEUR_OIDC_SCOPES must have openid among them")
         return self
 
     @field_validator("allowed_roots", mode="before")

@@ -127,4 +127,5 @@ def _record(scope: Scope, answer: _Answer) -> None:
         ms=round(seconds * 1000, 1),
         team=getattr(principal, "team_id", None),
         key=getattr(principal, "key_id", None),
+        person=getattr(principal, "person_id", None),
     )

@@ -17,6 +17,7 @@ from api.portal.routes import (
     jobs,
     models,
     new,
+    openid,
     publish,
     retention,
     samples,
@@ -63,7 +64,7 @@ def create_portal() -> FastAPI:
     portal.mount("/static/swagger", StaticFolder(directory=SWAGGER))
     portal.mount("/static", StaticFolder(directory=STATIC), name="static")
     for each in (
-        *(adding, compare, datasets, full_form, help, job, jobs, models, new, publish, retention),
+        *(adding, compare, datasets, full_form, help, job, jobs, models, new, openid, publish, retention),
         *(samples, sign_in, sweeps, team, triggers, uploads, webhooks, workers),
     ):
         portal.include_router(each.router)

@@ -31,6 +31,7 @@ CSRF_FIELD = "csrf"
 SECRET_FIELDS = ("key", "token", "access_key", "secret_key", "session_token")
 """Fields that are never sent back to the page, nor kept in an address during sign-in."""
 CSRF_HEADER = "X-CSRF-Token"
+_PERSON, _KEY = "person", "yes"
 _MOST_FIELDS = 1000
 _SAFE = ("GET", "HEAD")
 _REMEMBERED_SECONDS = 30 * 86_400
@@ -121,14 +122,14 @@ def session_of(request: Request, state: State) -> Principal:
     """Return the principal of the session; routes that change data also call `require_own_form`."""
     token = request.cookies.get(COOKIE, "")
     if not token:
-        raise Unauthenticated("sign in with an API key")
+        raise Unauthenticated("you are not signed in")
     try:
         with transaction(state.sessions) as session:
             caller = signed_in(session, token, state.secret)
     except Unauthenticated:
         state.rates.count_failure(client_address(request))
         raise
-    state.rates.count_page(caller.principal.key_id)
+    state.rates.count_page(caller.principal.id)
     request.state.signed_in = caller
     request.state.principal = caller.principal
     request.state.csrf = form_token(token, state.secret)
@@ -178,13 +179,19 @@ class Visit:
         return state
 
 
-def remember(response: Response, request: Request, token: str, seconds: float) -> None:
-    """Set the session cookie of a browser, and the one that says that there was a session."""
+def remember(response: Response, request: Request, token: str, seconds: float, *, is_person: bool = False) -> None:
+    """Set the session cookie of a browser, and the one that says that there was a session, and whether a person's."""
     is_secure = request.url.scheme == "https"
-    for name, value, age in ((COOKIE, token, seconds), (SIGNED_IN_BEFORE, "yes", seconds + _REMEMBERED_SECONDS)):
+    before = _PERSON if is_person else _KEY
+    for name, value, age in ((COOKIE, token, seconds), (SIGNED_IN_BEFORE, before, seconds + _REMEMBERED_SECONDS)):
         response.set_cookie(
             name, value, max_age=int(age), path=COOKIE_PATH, secure=is_secure, httponly=True, samesite="lax"
         )
+
+
+def was_person(request: Request) -> bool:
+    """Return whether the browser's last session was a person's."""
+    return request.cookies.get(SIGNED_IN_BEFORE) == _PERSON
 
 
 def forget(response: Response) -> None:

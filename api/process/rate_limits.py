@@ -53,9 +53,9 @@ class Rates:
         """Count a request with this valid key. Only the key's own caller adds to its count. Raises RateLimited."""
         self._count("key", key_id, "requests with this key", self._limits)
 
-    def count_page(self, key_id: str) -> None:
-        """Count a request of a browser that is signed in with this key. Raises RateLimited."""
-        self._count("browser", key_id, "requests of browsers signed in with this key", self._limits)
+    def count_page(self, caller_id: str) -> None:
+        """Count a request of a browser that is signed in with this key or as this person. Raises RateLimited."""
+        self._count("browser", caller_id, "requests of browsers signed in as you are", self._limits)
 
     def count_failure(self, address: str) -> None:
         """Count a request without a valid key from the network of this address. Raises RateLimited."""

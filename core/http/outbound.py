@@ -47,12 +47,23 @@ def post(
     url: str, body: bytes, headers: Mapping[str, str], address_policy: AddressPolicy, limits: Limits
 ) -> OutboundResponse:
     """Send one POST; raises UnsafeAddress if the name now resolves to a forbidden address, and CallFailed."""
+    sent = {"Content-Length": str(len(body)), **headers}
+    return _exchange("POST", url, body, sent, address_policy, limits)
+
+
+def get(url: str, headers: Mapping[str, str], address_policy: AddressPolicy, limits: Limits) -> OutboundResponse:
+    """Send one GET; raises as `post` does."""
+    return _exchange("GET", url, b"", headers, address_policy, limits)
+
+
+def _exchange(
+    method: str, url: str, body: bytes, headers: Mapping[str, str], address_policy: AddressPolicy, limits: Limits
+) -> OutboundResponse:
     target = CallTarget.of(url)
     backend = _CheckedBackend(address_policy, target, limits)
     where = httpcore.URL(scheme=target.scheme.encode(), host=target.host.encode(), port=target.port, target=target.path)
     named = [
         (b"Host", target.authority),
-        (b"Content-Length", str(len(body)).encode()),
         (b"Accept-Encoding", b"identity"),
         (b"Connection", b"close"),
         *((name.encode(), value.encode()) for name, value in headers.items()),
@@ -60,7 +71,7 @@ def post(
     timeout = {"connect": limits.connect, "read": limits.read, "write": limits.read, "pool": limits.total}
     pool = httpcore.ConnectionPool(ssl_context=_tls_context(), network_backend=backend, retries=0)
     try:
-        with pool, pool.stream("POST", where, headers=named, content=body, extensions={"timeout": timeout}) as response:
+        with pool, pool.stream(method, where, headers=named, content=body, extensions={"timeout": timeout}) as response:
             received = _read_beginning(response, backend, limits)
             received_headers = {
                 name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from core.service.jobs.tables import JobRow
 from core.service.publications.tables import PublicationRow
 from core.service.sweeps.tables import SweepRow
-from core.service.teams.principal import Principal
+from core.service.teams.principal import Principal, name_of
 from core.service.teams.tables import ApiKeyRow, AuditRow
 from core.service.triggers.tables import TriggerRow
 from core.service.webhooks.tables import WebhookDeliveryRow, WebhookRow
@@ -89,13 +89,13 @@ def _is_of(table: Any, team_id: str) -> ColumnElement[bool]:
 
 def _newest_job(session: Session, caller: Principal) -> Identifier:
     submissions = (
-        select(AuditRow.object_id, AuditRow.key_id)
+        select(AuditRow.object_id, AuditRow.actor)
         .where(AuditRow.team_id == caller.team_id, AuditRow.action == "job.submit")
         .order_by(AuditRow.created_at.desc(), AuditRow.id.desc())
         .limit(SUBMISSIONS)
         .subquery()
     )
-    job_id = session.scalar(select(submissions.c.object_id).where(submissions.c.key_id == caller.key_id).limit(1))
+    job_id = session.scalar(select(submissions.c.object_id).where(submissions.c.actor == name_of(caller)).limit(1))
     row = None if job_id is None else session.get(JobRow, job_id)
     if row is None:
         newest = select(JobRow.id).where(JobRow.team_id == caller.team_id).order_by(JobRow.created_at.desc()).limit(1)

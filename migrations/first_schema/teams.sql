@@ -1,4 +1,4 @@
--- Teams, their keys and sessions, what they may use, the audit trail, the installation.
+-- Teams, their keys and people, sessions, what they may use, the audit trail, the installation.
 
 CREATE TABLE teams (
     id varchar NOT NULL,
@@ -38,16 +38,58 @@ CREATE TABLE api_keys (
 );
 CREATE INDEX ix_api_keys_team_id_created_at_id ON api_keys (team_id, created_at, id);
 
+CREATE TABLE people (
+    id varchar NOT NULL,
+    issuer varchar NOT NULL,
+    subject varchar NOT NULL,
+    name varchar NOT NULL,
+    email varchar,
+    team_id varchar,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    signed_in_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT pk_people PRIMARY KEY (id),
+    CONSTRAINT uq_people_issuer_subject UNIQUE (issuer, subject),
+    CONSTRAINT fk_people_team_id FOREIGN KEY (team_id) REFERENCES teams (id)
+);
+
+CREATE TABLE memberships (
+    person_id varchar NOT NULL,
+    team_id varchar NOT NULL,
+    role varchar NOT NULL,
+    CONSTRAINT pk_memberships PRIMARY KEY (person_id, team_id),
+    CONSTRAINT fk_memberships_person_id FOREIGN KEY (person_id) REFERENCES people (id) ON DELETE CASCADE,
+    CONSTRAINT fk_memberships_team_id FOREIGN KEY (team_id) REFERENCES teams (id),
+    CONSTRAINT ck_memberships_role CHECK (role IN ('viewer', 'member', 'admin'))
+);
+CREATE INDEX ix_memberships_team_id ON memberships (team_id);
+
+CREATE TABLE used_tokens (
+    issuer varchar NOT NULL,
+    token_id varchar NOT NULL,
+    expires_at timestamptz NOT NULL,
+    CONSTRAINT pk_used_tokens PRIMARY KEY (issuer, token_id)
+);
+CREATE INDEX ix_used_tokens_expires_at ON used_tokens (expires_at);
+
 CREATE TABLE portal_sessions (
     digest bytea NOT NULL,
-    key_id varchar NOT NULL,
+    key_id varchar,
+    person_id varchar,
+    team_id varchar,
+    provider_session varchar,
+    sealed_id_token bytea,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     expires_at timestamptz NOT NULL,
     CONSTRAINT pk_portal_sessions PRIMARY KEY (digest),
-    CONSTRAINT fk_portal_sessions_key_id FOREIGN KEY (key_id) REFERENCES api_keys (id) ON DELETE CASCADE
+    CONSTRAINT fk_portal_sessions_key_id FOREIGN KEY (key_id) REFERENCES api_keys (id) ON DELETE CASCADE,
+    CONSTRAINT fk_portal_sessions_person_id FOREIGN KEY (person_id, team_id)
+        REFERENCES memberships (person_id, team_id) ON DELETE CASCADE,
+    CONSTRAINT ck_portal_sessions_key_or_person
+        CHECK ((key_id IS NULL) = (person_id IS NOT NULL AND team_id IS NOT NULL))
 );
 CREATE INDEX ix_portal_sessions_expires_at ON portal_sessions (expires_at);
 CREATE INDEX ix_portal_sessions_key_id ON portal_sessions (key_id);
+CREATE INDEX ix_portal_sessions_person_id_team_id ON portal_sessions (person_id, team_id);
 
 CREATE TABLE idempotency_keys (
     team_id varchar NOT NULL,
@@ -72,6 +114,7 @@ CREATE TABLE audit (
     id varchar NOT NULL,
     team_id varchar,
     key_id varchar,
+    person_id varchar,
     action varchar NOT NULL,
     object_id varchar NOT NULL,
     details jsonb NOT NULL,

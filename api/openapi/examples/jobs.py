@@ -244,6 +244,8 @@ EXAMPLES: Final[dict[str, Any]] = {
         "action": "job.submit",
         "object_id": JOB,
         "key_id": _KEY["id"],
+        "person_id": None,
+        "actor_name": _KEY["name"],
         "request_id": "req_01JNB2V6H7Q8R9S0T1V2W3X4Y5",
         "address": "192.0.2.17",
         "details": {"model": "smollm2-135m", "method": "wanda"},

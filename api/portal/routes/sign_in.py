@@ -1,4 +1,4 @@
-"""Sign-in with an API key, and sign-out."""
+"""Sign-in with an API key, the page that offers every way to sign in, the choice of a team, and sign-out."""
 
 from typing import Annotated
 from urllib.parse import quote, urlencode, urlsplit
@@ -8,7 +8,7 @@ from starlette.responses import RedirectResponse, Response
 
 from api.dependencies import State, refuse
 from api.http.problem_documents import ProblemResponse
-from api.portal.rendering import is_partial, page
+from api.portal.rendering import address_of, is_partial, page
 from api.portal.session import (
     COOKIE,
     CSRF_FIELD,
@@ -20,17 +20,22 @@ from api.portal.session import (
     forget,
     remember,
     require_same_origin,
+    was_person,
 )
+from api.state import ApiState
 from core.database import transaction
 from core.service.teams import sessions
 from core.service.teams.keys import authenticate
+from core.service.teams.openid.provider import id_token_of
 from secateur_wire.errors import Unauthenticated
 
 router = APIRouter()
 
 HOME = "/portal/jobs"
 SIGN_IN = "/portal/sign-in"
-_LONGEST_ADDRESS = 16_000
+OPENID = f"{SIGN_IN}/oidc"
+"""Sign-in with an account of the operator's provider."""
+LONGEST_ADDRESS = 16_000
 """Maximum length of an address that carries typed values."""
 
 
@@ -40,8 +45,10 @@ def home() -> Response:
 
 
 @router.get("/sign-in")
-def sign_in_page(request: Request, then: Annotated[str, Query(max_length=_LONGEST_ADDRESS)] = HOME) -> Response:
-    return _sign_in_page(request, own_path(then))
+def show_sign_in(
+    request: Request, state: State, then: Annotated[str, Query(max_length=LONGEST_ADDRESS)] = HOME
+) -> Response:
+    return sign_in_page(request, state, own_path(then))
 
 
 @router.post("/sign-in")
@@ -54,11 +61,11 @@ def sign_in(request: Request, state: State, posted: Posted) -> Response:
         seconds = state.settings.session_seconds
         with transaction(state.sessions) as session:
             principal = authenticate(session, key, state.secret)
-            state.rates.count_request(principal.key_id)
+            state.rates.count_request(principal.id)
             token = sessions.sign_in(session, principal, state.secret, seconds=seconds)
     except Unauthenticated as error:
         refuse(request, state, key, error)
-        return _sign_in_page(request, then, error=error.message)
+        return sign_in_page(request, state, then, error=error.message)
     response = RedirectResponse(then, 303)
     remember(response, request, token, seconds)
     return response
@@ -66,34 +73,82 @@ def sign_in(request: Request, state: State, posted: Posted) -> Response:
 
 @router.post("/sign-out")
 def sign_out(request: Request, caller: Viewer, state: State, posted: Posted) -> Response:
-    """End this session, or with `everywhere` every session of the same key."""
+    """End this session, or with `everywhere` every session of the same key or person.
+
+    A person is led on to the provider, to sign out there too: by a page, since the content policy allows no form to
+    lead to another site.
+    """
     with transaction(state.sessions) as session:
+        sealed = sessions.sign_out(session, caller, request.cookies[COOKIE], state.secret)
         if posted.get("everywhere"):
             sessions.sign_out_everywhere(session, caller)
-        sessions.sign_out(session, caller, request.cookies[COOKIE], state.secret)
-    response = RedirectResponse(SIGN_IN, 303)
+    provider = state.openid if caller.person_id is not None else None
+    id_token = None if sealed is None else id_token_of(sealed, state.secret)
+    onward = provider.end_session_url(id_token, f"{address_of(request)}{SIGN_IN}") if provider else None
+    if provider is None or onward is None:
+        response: Response = RedirectResponse(SIGN_IN, 303)
+    else:
+        request.state.signed_in = None
+        response = page(request, "signed_out.html", {"onward": onward, "host": provider.host})
     forget(response)
     return response
 
 
+@router.post("/session/team")
+def choose_team(request: Request, caller: Viewer, state: State, posted: Posted) -> Response:
+    """Act for another team of the person from now on."""
+    with transaction(state.sessions) as session:
+        sessions.choose_team(session, caller, posted.get("team"), request.cookies[COOKIE], state.secret)
+    return RedirectResponse(HOME, 303)
+
+
 def ask_to_sign_in(request: Request, problem: ProblemResponse) -> Response:
-    """Ask for the key where a session is missing or over, and continue afterwards with the typed values."""
+    """Ask to sign in where a session is missing or over, and continue afterwards with the typed values.
+
+    A person whose session is over is led to the provider, which asks nothing where it knows the person still.
+    """
+    state: ApiState = request.app.state.api
     if is_partial(request):
         then = urlsplit(request.headers.get("HX-Current-URL", "")).path
         context = {"problem": problem, "sign_in": f"{SIGN_IN}?then={quote(own_path(then))}"}
         return page(request, "signed_out_notice.html", context, status=401)
     if request.method in ("GET", "HEAD"):
         query = f"?{request.url.query}" if request.url.query else ""
-        return RedirectResponse(f"{SIGN_IN}?then={quote(request.url.path + query)}", 303)
+        then = quote(request.url.path + query)
+        if state.openid is not None and was_person(request) and len(then) <= LONGEST_ADDRESS:
+            return RedirectResponse(f"{OPENID}?silent=1&then={then}", 303)
+        return RedirectResponse(f"{SIGN_IN}?then={then}", 303)
     then = _with_fields(_page_of(request), getattr(request.state, "posted", Form()))
-    return _sign_in_page(request, then, error=problem.detail, is_form=True)
+    return sign_in_page(request, state, then, is_form=True)
 
 
-def _sign_in_page(request: Request, then: str, *, error: str | None = None, is_form: bool = False) -> Response:
-    """Render the page that asks for a key; `is_form` where a form was sent too late."""
-    is_expired = SIGNED_IN_BEFORE in request.cookies
-    context = {"then": then, "is_expired": is_expired, "is_form": is_form, "error": None if is_form else error}
-    return page(request, "sign_in.html", context, status=401 if error else 200)
+def sign_in_page(
+    request: Request,
+    state: ApiState,
+    then: str,
+    *,
+    error: str | None = None,
+    openid_error: str | None = None,
+    is_form: bool = False,
+) -> Response:
+    """Render the page that asks to sign in: with an account, if there is a provider, and with a key.
+
+    `error` is what is wrong with the key, `openid_error` why the sign-in with an account was refused; `is_form` where a
+    form was sent too late.
+    """
+    is_refused = error is not None or openid_error is not None
+    asks_for_key = state.openid is None or not state.settings.oidc_hides_keys or error is not None
+    context = {
+        "then": then,
+        "is_expired": SIGNED_IN_BEFORE in request.cookies,
+        "is_form": is_form,
+        "error": error,
+        "openid_error": openid_error,
+        "openid": None if state.openid is None else f"{OPENID}?then={quote(then)}",
+        "host": None if state.openid is None else state.openid.host,
+        "asks_for_key": asks_for_key or request.query_params.get("with") == "key",
+    }
+    return page(request, "sign_in.html", context, status=401 if is_refused or is_form else 200)
 
 
 def _page_of(request: Request) -> str:
@@ -106,7 +161,7 @@ def _with_fields(path: str, posted: Form) -> str:
     kept = posted.without((CSRF_FIELD, *SECRET_FIELDS)).lists
     fields = [(name, value) for name, values in kept.items() for value in values]
     address = f"{path}?{urlencode(fields)}" if fields else path
-    return address if len(address) <= _LONGEST_ADDRESS else path
+    return address if len(address) <= LONGEST_ADDRESS else path
 
 
 def own_path(path: str) -> str:

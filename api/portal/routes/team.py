@@ -114,11 +114,9 @@ def list_audit(
     fields = {"action": action.strip(), "object_id": object_id.strip()}
     filters = {name: value for name, value in fields.items() if value}
     entries = audit.list_audit(session, caller.team_id, limit=_ENTRIES, after=after, **filters)
-    who = keys.names_of(session, caller.team_id, {each.key_id for each in entries.data if each.key_id})
     first = f"{request.url.path}?{urlencode(filters)}" if filters else request.url.path
     context = {
         "entries": entries,
-        "names": who,
         "fields": fields,
         "filtered": bool(filters),
         "after": after,

@@ -65,9 +65,10 @@ class Team(WireModel):
 class AuditEntry(WireModel):
     """One change.
 
-    `action` is the kind of change, `object_id` the changed object, and `actor` its author: `key:ID` (the id alone in
-    `key_id`), `operator` for the server's own command line, `nobody` where a key was refused, or an automation such as
-    `trigger:ID`. `address` is the address of the caller.
+    `action` is the kind of change, `object_id` the changed object, and `actor` its author: `key:ID` or `person:ID` (the
+    id alone in `key_id` or `person_id`), `operator` for the server's own command line, `nobody` where a key was
+    refused, or an automation such as `trigger:ID`. `actor_name` is the present name of the key or the person. `address`
+    is the address of the caller.
     """
 
     id: str
@@ -76,6 +77,8 @@ class AuditEntry(WireModel):
     action: str
     object_id: str
     key_id: str | None
+    person_id: str | None = None
+    actor_name: str | None = None
     request_id: str | None
     address: str | None = None
     details: JsonObject

@@ -1,6 +1,6 @@
 """Audit trail: every change with its actor, written in the transaction of the change, and never removed."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import structlog
@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from core.database import new_id
 from core.pagination import Listing, read_page
 from core.service.teams.principal import Actor, Principal, name_of, team_of
-from core.service.teams.tables import AuditRow
+from core.service.teams.tables import ApiKeyRow, AuditRow, PersonRow
 from secateur_wire.base import Page
 from secateur_wire.teams import AuditEntry
 
@@ -36,6 +36,7 @@ def entry(actor: Actor, action: str, object_id: str, details: Mapping[str, Any] 
         "team_id": team_of(actor),
         "actor": name_of(actor),
         "key_id": actor.key_id if isinstance(actor, Principal) else None,
+        "person_id": actor.person_id if isinstance(actor, Principal) else None,
         "action": action,
         "object_id": object_id,
         "details": dict(details or {}),
@@ -55,6 +56,7 @@ def note_refusals(
             team_id=team_id,
             actor="nobody",
             key_id=None,
+            person_id=None,
             action=REFUSED,
             object_id=key_id or "unknown",
             details={"reason": reason, "count": count},
@@ -85,7 +87,20 @@ def list_audit(
         query = query.where(AuditRow.action == action)
     if object_id is not None:
         query = query.where(AuditRow.object_id == object_id)
-    return read_page(session, Listing(query, AuditRow, _answer), limit=limit, after=after)
+    page = read_page(session, Listing(query, AuditRow, _answer), limit=limit, after=after)
+    names = _names_of(session, {each.key_id or each.person_id or "" for each in page.data})
+    return page.model_copy(update={"data": [_named(each, names) for each in page.data]})
+
+
+def _names_of(session: Session, actor_ids: Collection[str]) -> dict[str, str]:
+    """Return the present names of keys and people."""
+    keys = select(ApiKeyRow.id, ApiKeyRow.name).where(ApiKeyRow.id.in_(actor_ids))
+    people = select(PersonRow.id, PersonRow.name).where(PersonRow.id.in_(actor_ids))
+    return {row.id: row.name for row in session.execute(keys.union_all(people))}
+
+
+def _named(entry: AuditEntry, names: Mapping[str, str]) -> AuditEntry:
+    return entry.model_copy(update={"actor_name": names.get(entry.key_id or entry.person_id or "")})
 
 
 def _answer(row: AuditRow) -> AuditEntry:
@@ -95,6 +110,7 @@ def _answer(row: AuditRow) -> AuditEntry:
         action=row.action,
         object_id=row.object_id,
         key_id=row.key_id,
+        person_id=row.person_id,
         request_id=row.request_id,
         address=row.address,
         details=row.details,

@@ -1,7 +1,6 @@
 """API keys: create, list, rotate, revoke, and authenticate with them."""
 
 import hmac
-from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import cast
 
@@ -117,12 +116,6 @@ def list_keys(session: Session, team_id: str, *, limit: int, after: str | None) 
     now = _now(session)
     query = select(ApiKeyRow).where(ApiKeyRow.team_id == team_id)
     return read_page(session, Listing(query, ApiKeyRow, lambda row: key_answer(row, now)), limit=limit, after=after)
-
-
-def names_of(session: Session, team_id: str, key_ids: Collection[str]) -> dict[str, str]:
-    """Return the names of these keys; keys of other teams are left out."""
-    query = select(ApiKeyRow.id, ApiKeyRow.name).where(ApiKeyRow.team_id == team_id, ApiKeyRow.id.in_(key_ids))
-    return {row.id: row.name for row in session.execute(query)}
 
 
 def revoke_key(session: Session, caller: Actor, key_id: str) -> Key:

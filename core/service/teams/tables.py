@@ -1,9 +1,19 @@
-"""Tables of teams, API keys and the audit trail."""
+"""Tables of teams, API keys, people, their sessions, and the audit trail."""
 
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, Double, ForeignKey, Index, func, text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Double,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    UniqueConstraint,
+    func,
+    text,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
 from core.database import Base
@@ -73,14 +83,75 @@ class ApiKeyRow(Base):
     revoked_at: Mapped[datetime | None]
 
 
+class PersonRow(Base):
+    """A person who signed in with an account of an OpenID Connect provider: the subject of an issuer.
+
+    `team_id` is the team that the person chose last. `name` and `email` are those of the last sign-in.
+    """
+
+    __tablename__ = "people"
+    __table_args__ = (UniqueConstraint("issuer", "subject"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    issuer: Mapped[str]
+    subject: Mapped[str]
+    name: Mapped[str]
+    email: Mapped[str | None]
+    team_id: Mapped[str | None] = mapped_column(ForeignKey("teams.id"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    signed_in_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
+class MembershipRow(Base):
+    """The role of a person in a team, as the claims of the last sign-in give it."""
+
+    __tablename__ = "memberships"
+    __table_args__ = (
+        CheckConstraint("role IN ('viewer', 'member', 'admin')", name="role"),
+        Index(None, "team_id"),
+    )
+
+    person_id: Mapped[str] = mapped_column(ForeignKey("people.id", ondelete="CASCADE"), primary_key=True)
+    team_id: Mapped[str] = mapped_column(ForeignKey("teams.id"), primary_key=True)
+    role: Mapped[str]
+
+
+class UsedTokenRow(Base):
+    """A token of an issuer that counts once: its id (`jti`), kept until the token has expired."""
+
+    __tablename__ = "used_tokens"
+    __table_args__ = (Index(None, "expires_at"),)
+
+    issuer: Mapped[str] = mapped_column(primary_key=True)
+    token_id: Mapped[str] = mapped_column(primary_key=True)
+    expires_at: Mapped[datetime]
+
+
 class PortalSessionRow(Base):
-    """A browser that signed in to the portal with an API key. Only the HMAC `digest` of its token is stored."""
+    """A browser that signed in to the portal, with an API key or as a person who acts for a team.
+
+    Only the HMAC `digest` of its token is stored. The session of a person ends with the membership in the team. It has
+    the provider's id of the session (`sid`), and the encrypted ID token, which the provider asks for when the person
+    signs out.
+    """
 
     __tablename__ = "portal_sessions"
-    __table_args__ = (Index(None, "key_id"), Index(None, "expires_at"))
+    __table_args__ = (
+        CheckConstraint("(key_id IS NULL) = (person_id IS NOT NULL AND team_id IS NOT NULL)", name="key_or_person"),
+        ForeignKeyConstraint(
+            ["person_id", "team_id"], ["memberships.person_id", "memberships.team_id"], ondelete="CASCADE"
+        ),
+        Index(None, "key_id"),
+        Index(None, "person_id", "team_id"),
+        Index(None, "expires_at"),
+    )
 
     digest: Mapped[bytes] = mapped_column(primary_key=True)
-    key_id: Mapped[str] = mapped_column(ForeignKey("api_keys.id", ondelete="CASCADE"))
+    key_id: Mapped[str | None] = mapped_column(ForeignKey("api_keys.id", ondelete="CASCADE"))
+    person_id: Mapped[str | None]
+    team_id: Mapped[str | None]
+    provider_session: Mapped[str | None]
+    sealed_id_token: Mapped[bytes | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     expires_at: Mapped[datetime]
 
@@ -88,9 +159,9 @@ class PortalSessionRow(Base):
 class AuditRow(Base):
     """One change in the audit trail: its actor, the action and the object.
 
-    `actor` is `key:ID` (with the id in `key_id` too), `operator` for the server's own command line, `nobody` for a
-    request without a valid key, or an automation such as `trigger:ID`. `team_id` is null for a refused key that belongs
-    to no team.
+    `actor` is `key:ID` or `person:ID` (with the id in `key_id` or `person_id` too), `operator` for the server's own
+    command line, `nobody` for a request without a valid key, or an automation such as `trigger:ID`. `team_id` is null
+    for a refused key that belongs to no team.
 
     `action` is noun and verb such as `job.cancel`; `details` never contain a secret; `address` is the address of the
     caller. Rows are only ever added: the database refuses to change or remove one.
@@ -107,6 +178,7 @@ class AuditRow(Base):
     team_id: Mapped[str | None] = mapped_column(ForeignKey("teams.id"))
     actor: Mapped[str] = mapped_column(server_default="unknown")
     key_id: Mapped[str | None]
+    person_id: Mapped[str | None]
     action: Mapped[str]
     object_id: Mapped[str]
     details: Mapped[dict[str, Any]]

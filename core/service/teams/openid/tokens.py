@@ -1,0 +1,162 @@
+"""Signed tokens of the provider: the ID token of a sign-in, and the logout token of the back channel."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from authlib.oidc.core import CodeIDToken
+from joserfc import jws, jwt
+from joserfc.errors import ClaimError, ExpiredTokenError, InvalidKeyIdError, JoseError, MissingClaimError
+from joserfc.jwk import Key, KeySet
+
+from secateur_wire.errors import Unauthenticated
+
+ALGORITHMS: Final = (
+    *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
+    *("ES256", "ES384", "ES512", "EdDSA", "Ed25519"),
+)
+"""Accepted signatures: with a public key alone. `none` and those with a shared secret are not among them."""
+SKEW_SECONDS: Final = 60
+"""Accepted difference between the provider's clock and this one."""
+KEYS_SECONDS: Final = 3600.0
+"""Time after which the provider's keys are read anew, so that one it withdrew is not accepted for ever."""
+REREAD_SECONDS: Final = 60.0
+"""Least time between two reads because of an unknown key: tokens of strangers cause no more requests than that."""
+LOGOUT_EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
+_LOGOUT_TYPES: Final = (None, "JWT", "logout+jwt")
+_SECRET_KEYS: Final = ("oct",)
+
+_WRONG: Final[Mapping[str, str]] = {
+    "iss": "the token was issued by another provider",
+    "aud": "the token was issued for another service (its audience is not our client)",
+    "azp": "the token was issued for another service (its authorized party is not our client)",
+    "nonce": "the token belongs to another sign-in (its nonce differs)",
+    "at_hash": "the token does not belong to the access token that came with it",
+    "iat": "the token was issued in the future: is a clock wrong?",
+    "nbf": "the token is not valid yet: is a clock wrong?",
+}
+
+
+class SigningKeys:
+    """Public keys of the provider, in memory for KEYS_SECONDS. `fetch` returns its JSON Web Key Set."""
+
+    def __init__(self, fetch: Callable[[], Mapping[str, Any]], clock: Callable[[], float] = time.monotonic) -> None:
+        self._fetch = fetch
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._keys: KeySet | None = None
+        self._read_at = 0.0
+
+    def find(self, key_id: str | None, algorithm: str) -> Key:
+        """Return the key that a token names. Where it is unknown, the keys are read anew, at most once a minute.
+
+        Raises Unauthenticated.
+        """
+        with self._lock:
+            age = self._clock() - self._read_at
+            if self._keys is None or age > KEYS_SECONDS:
+                self._read()
+                age = 0.0
+            key = self._known(key_id, algorithm)
+            if key is None and age > REREAD_SECONDS:
+                self._read()
+                key = self._known(key_id, algorithm)
+        if key is None:
+            raise Unauthenticated("the token is signed with a key that the provider does not publish")
+        return key
+
+    def _read(self) -> None:
+        listed = self._fetch().get("keys")
+        try:
+            assert isinstance(listed, list)
+            public = [each for each in listed if each["kty"] not in _SECRET_KEYS]
+            self._keys = KeySet.import_key_set({"keys": public})
+        except (AssertionError, JoseError, KeyError, TypeError, ValueError):
+            raise Unauthenticated("the provider's list of keys cannot be read") from None
+        self._read_at = self._clock()
+
+    def _known(self, key_id: str | None, algorithm: str) -> Key | None:
+        assert self._keys is not None
+        try:
+            return self._keys.get_by_kid(key_id, {"use": "sig", "alg": algorithm})
+        except InvalidKeyIdError:
+            return None
+
+
+def id_token_claims(
+    token: str, keys: SigningKeys, *, issuer: str, client_id: str, nonce: str, access_token: str | None
+) -> dict[str, Any]:
+    """Return the claims of an ID token (OpenID Connect Core, 3.1.3.7). Raises Unauthenticated, naming what is wrong."""
+    header, claims = _signed(token, keys)
+    options = {
+        "iss": {"essential": True, "value": issuer},
+        "aud": {"essential": True, "value": client_id},
+        "sub": {"essential": True},
+    }
+    expected = {"nonce": nonce, "client_id": client_id, "access_token": access_token}
+    try:
+        CodeIDToken(claims, header, options, expected).validate(leeway=SKEW_SECONDS)
+    except JoseError as error:
+        raise Unauthenticated(_reason(error)) from None
+    return claims
+
+
+def logout_token_claims(token: str, keys: SigningKeys, *, issuer: str, client_id: str) -> dict[str, Any]:
+    """Return the claims of a logout token (OpenID Connect Back-Channel Logout, 2.6). Raises Unauthenticated."""
+    header, claims = _signed(token, keys)
+    if header.get("typ") not in _LOGOUT_TYPES:
+        raise Unauthenticated(f"this is no logout token: its type is {header.get('typ')!r}")
+    required = jwt.JWTClaimsRegistry(
+        leeway=SKEW_SECONDS,
+        iss={"essential": True, "value": issuer},
+        aud={"essential": True, "value": client_id},
+        iat={"essential": True},
+        exp={"essential": True},
+        jti={"essential": True},
+        events={"essential": True},
+    )
+    try:
+        required.validate(claims)
+    except JoseError as error:
+        raise Unauthenticated(_reason(error)) from None
+    events = claims["events"]
+    if not isinstance(events, dict) or not isinstance(events.get(LOGOUT_EVENT), dict):
+        raise Unauthenticated("this is no logout token: it tells of no logout")
+    if "nonce" in claims:
+        raise Unauthenticated("this is no logout token: it has a nonce")
+    named = [claims.get(name) for name in ("sub", "sid")]
+    if all(each is None for each in named) or not all(each is None or isinstance(each, str) for each in named):
+        raise Unauthenticated("the logout token names neither a subject nor a session")
+    return claims
+
+
+def _signed(token: str, keys: SigningKeys) -> tuple[Mapping[str, Any], dict[str, Any]]:
+    """Return header and claims of a token, the signature of which is that of one of the provider's keys."""
+    try:
+        header = jws.extract_compact(token.encode()).headers()
+    except (JoseError, ValueError):
+        raise Unauthenticated("the provider's answer has no signed token (JWT)") from None
+    algorithm, key_id = header.get("alg"), header.get("kid")
+    if algorithm not in ALGORITHMS:
+        raise Unauthenticated(
+            f"the token is signed with the algorithm {str(algorithm)[:20]!r}, which is not accepted: it must be one of "
+            + ", ".join(ALGORITHMS)
+        )
+    key = keys.find(key_id if isinstance(key_id, str) else None, algorithm)
+    try:
+        decoded = jwt.decode(token, key, algorithms=ALGORITHMS)
+    except (JoseError, ValueError):
+        raise Unauthenticated("the signature of the token is wrong") from None
+    return decoded.header, decoded.claims
+
+
+def _reason(error: JoseError) -> str:
+    match error:
+        case ExpiredTokenError():
+            return "the token has expired: is a clock wrong?"
+        case MissingClaimError():
+            return f"the token lacks the claim {error.claim}"
+        case ClaimError():
+            return _WRONG.get(error.claim, f"the token's claim {error.claim} is not valid")
+    return "the token's claims are not valid"

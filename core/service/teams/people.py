@@ -1,0 +1,83 @@
+"""People who sign in with an account of the provider, and the teams that their claims give them."""
+
+from collections.abc import Mapping
+
+import structlog
+from sqlalchemy import delete, func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from core.database import new_id, seconds_from_now
+from core.service.teams import audit
+from core.service.teams.principal import Automation, Principal
+from core.service.teams.tables import MembershipRow, PersonRow, TeamRow, UsedTokenRow
+from secateur_wire.teams import Role
+
+_PROVIDER = "identity-provider"
+_REMOVED_AT_ONCE = 1000
+"""Expired ids of tokens that one token removes."""
+
+log = structlog.get_logger()
+
+
+def provision(
+    session: Session, *, issuer: str, subject: str, name: str, email: str | None, roles: Mapping[str, Role]
+) -> Principal | None:
+    """Return the principal of a person in the team chosen last, else in the first by name; create the person if new.
+
+    `roles` are the roles by the teams' names, and replace those of the last sign-in: sessions in a team that is not
+    among them end. None where no such team exists.
+    """
+    teams = {
+        row.id: row.name for row in session.execute(select(TeamRow.id, TeamRow.name).where(TeamRow.name.in_(roles)))
+    }
+    if missing := sorted(set(roles) - set(teams.values())):
+        log.warning("SECATEUR_OIDC_ROLES names teams that do not exist", teams=missing)
+    if not teams:
+        known = select(PersonRow.id).where(PersonRow.issuer == issuer, PersonRow.subject == subject)
+        if (person_id := session.scalar(known.with_for_update())) is not None:
+            _set_roles(session, person_id, {})
+        return None
+    values = {"name": name, "email": email, "signed_in_at": func.clock_timestamp()}
+    new = insert(PersonRow).values(id=new_id("person"), issuer=issuer, subject=subject, **values)
+    person = session.execute(
+        new.on_conflict_do_update(index_elements=["issuer", "subject"], set_=values).returning(
+            PersonRow.id, PersonRow.team_id
+        )
+    ).one()  # The row stays locked: two sign-ins of one person take turns.
+    _set_roles(session, person.id, {team: roles[team_name] for team, team_name in teams.items()})
+    chosen = person.team_id if person.team_id in teams else min(teams, key=lambda team: teams[team])
+    return Principal(chosen, None, roles[teams[chosen]], person.id)
+
+
+def _set_roles(session: Session, person_id: str, roles: Mapping[str, Role]) -> None:
+    """Replace a person's roles, by the teams' ids; every change is in the audit trail of its team."""
+    query = select(MembershipRow.team_id, MembershipRow.role).where(MembershipRow.person_id == person_id)
+    before = {row.team_id: row.role for row in session.execute(query)}
+    for team_id in sorted({*before, *roles}):
+        old, new = before.get(team_id), roles.get(team_id)
+        if old == new:
+            continue
+        if new is None:
+            is_this = (MembershipRow.person_id == person_id, MembershipRow.team_id == team_id)
+            session.execute(delete(MembershipRow).where(*is_this))
+        else:
+            added = insert(MembershipRow).values(person_id=person_id, team_id=team_id, role=new)
+            session.execute(added.on_conflict_do_update(index_elements=["person_id", "team_id"], set_={"role": new}))
+        audit.note(session, Automation(team_id, _PROVIDER), "membership.set", person_id, {"role": [old, new]})
+
+
+def use_once(session: Session, issuer: str, token_id: str, *, seconds: float) -> bool:
+    """Record the id (`jti`) of a token that is valid for so many seconds more; return whether it is the first time."""
+    past = (
+        select(UsedTokenRow.issuer, UsedTokenRow.token_id)
+        .where(UsedTokenRow.expires_at <= func.statement_timestamp())
+        .limit(_REMOVED_AT_ONCE)
+        .with_for_update(skip_locked=True)
+        .cte("past")
+    )
+    is_past = (UsedTokenRow.issuer == past.c.issuer, UsedTokenRow.token_id == past.c.token_id)
+    session.execute(delete(UsedTokenRow).where(*is_past).execution_options(synchronize_session=False))
+    new = insert(UsedTokenRow).values(issuer=issuer, token_id=token_id, expires_at=seconds_from_now(seconds))
+    added = session.execute(new.on_conflict_do_nothing().returning(UsedTokenRow.token_id)).one_or_none()
+    return added is not None

@@ -1,0 +1,1 @@
+"""People sign in to the portal with accounts of an OpenID Connect provider."""
