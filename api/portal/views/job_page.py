@@ -19,6 +19,7 @@ from core.methods.registry import METHODS
 from core.pipeline.reports.how_to_run import ways_to_run
 from core.pipeline.reports.report import Report
 from core.service.jobs import service
+from core.service.jobs.lineage import lineage_of
 from core.service.jobs.schemas import Job, JobBody
 from core.service.jobs.snapshots import Snapshot, newest_events
 from core.service.jobs.states import LEASED, STAGES, TERMINAL
@@ -26,6 +27,7 @@ from core.service.publications.service import list_publications
 from secateur_wire.errors import GateMissed, NotFound
 from secateur_wire.jobs import JobAttempt, JobEvent
 from secateur_wire.progress import between, seconds_range
+from secateur_wire.provenance import PROVENANCE
 from secateur_wire.states import EventType, Stage
 
 LOG_LINES = 500
@@ -160,6 +162,9 @@ def result(session: Session, team_id: str, now: Snapshot) -> dict[str, Any]:
         "vocabulary": report.vocabulary,
         "generations": report.generations,
         "answers": answered_sets(report, names),
+        "lineage": lineage_of(session, team_id, job),
+        "methods": METHODS,
+        "is_signed": any(file.path == PROVENANCE for file in files),
         "publications": list_publications(session, team_id, job.id, limit=_PUBLICATIONS, after=None).data,
         "files": files,
         "ways": ways_to_run(report, metrics, [file.path for file in files], job.id),
