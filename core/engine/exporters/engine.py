@@ -139,7 +139,12 @@ def running(engine: type[_Engine], *, largest_file: int, tokens: int, threads: i
             yield engine(process, log, largest_file=largest_file, threads=threads)
         except ExportFailed as error:
             if is_late.is_set():
-                raise ExportFailed(f"{engine.name} took longer than the {seconds:.0f} s it has", param=PARAM) from error
+                late = ExportFailed(
+                    f"{engine.name} took longer than the {seconds:.0f} s it has: the worker may be busy with other work",
+                    param=PARAM,
+                )
+                late.retryable = True
+                raise late from error
             raise
         finally:
             clock.cancel()
