@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from starlette.responses import JSONResponse
 
+from tests.answers import compared
 from tests.client.command_line import COMMAND, RunHere, environment, secateur
 from tests.client.script import JOB_ID, MOMENT, Script, job, life, model, problem
 
@@ -259,6 +260,19 @@ def test_a_job_is_shown_in_words(scripted: RunHere, script: Script) -> None:
     recovered = scripted("show", JOB_ID).out
     for text in ("lora, 200 steps", "before recovery", "162.1", "× 6.48", "78.7", "× 3.15"):
         assert text in recovered
+
+
+def test_whether_the_model_still_answers_is_the_first_line(scripted: RunHere, script: Script) -> None:
+    verdict = {
+        "band": "unusable", "within_noise": False, "worse_than_random": False, "figure": "perplexity", "on": "articles",
+        "ratio": 1.4, "change": None, "words": "no longer answers; by perplexity noticeably worse",
+        "reason": "on chats KL 4 nats a token", "answers": "no longer answers",
+    }  # fmt: skip
+    script.job = job(verdict=verdict, metrics={"answers": {"chats": compared(4.0, 0.3)}})
+    shown = scripted("show", JOB_ID).out
+    first = "no longer answers; by perplexity noticeably worse: on chats KL 4 nats a token"
+    assert shown.splitlines()[0] == first and shown.count("no longer answers") == 1
+    assert "KL of answers on chats" in shown and "tokens of answers on chats" in shown
 
 
 def test_lists_are_shown_whole_where_nobody_looks(scripted: RunHere, script: Script) -> None:

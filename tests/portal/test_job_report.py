@@ -11,6 +11,7 @@ from sqlalchemy import update
 from core.database import transaction
 from core.service.jobs import queue
 from core.service.jobs.tables import JobRow
+from tests.answers import compared
 from tests.portal.browserless import Browserless
 from tests.portal.conftest import hand_in_key, require_accessible
 from tests.portal.running_job import METRICS, Running
@@ -103,6 +104,43 @@ def test_a_sensitivity_job_shows_its_chart_and_leads_to_a_job_that_uses_it(
     require_accessible(portal)
     href = portal.get_by_role("link", name="Prune with these rates").get_attribute("href")
     assert href == f"/portal/new?model={body['model']}&parameters.allocation=job:{job}"
+
+
+def test_a_model_that_no_longer_answers_says_so_first_and_shows_both_answers(
+    portal: Page,
+    submitted: Running,
+    live_api: httpx.Client,
+    admin_key: str,
+    job_body: dict[str, Any],
+    tmp_path: Path,
+) -> None:
+    def answer(text: str, **more: Any) -> dict[str, Any]:
+        return {"text": text, "tokens": 3, "ended": True, "passed": True, **more}
+
+    row = {
+        "question": "How far is it? <b>", "line": 7, "kl": 4.1, "check": "number", "reference": 12,
+        "dense": answer("It is 12 km away.", thought="ten and two"),
+        "pruned": answer("It is <i>km km</i> away.", ended=False, passed=False),
+        "dense_sampled": answer("12 km"), "pruned_sampled": answer(""),
+    }  # fmt: skip
+    measured = METRICS | {"answers": {"chats": compared(4.0, 0.3)}}
+    rows = [row | {"line": number} for number in range(6)]
+    submitted.begin().succeed(tmp_path / "artifact", measured, {"answers": {"chats": rows}})
+    portal.goto(f"/portal/jobs/{submitted.id}")
+    expect(portal.locator(".verdict")).to_have_text(re.compile("^No longer answers; by perplexity "))
+    shown = portal.locator(".generation").first
+    expect(shown).to_contain_text("How far is it? <b>")
+    expect(shown.locator("mark")).to_have_text([" 12 km", " <i>km km</i>", "12 km"])
+    expect(shown).to_contain_text("3 tokens, cut off at the limit, wrong")
+    expect(portal.get_by_text("2 more questions")).to_be_visible()
+    evaluations = portal.get_by_role("region", name="Evaluations")
+    expect(evaluations).to_contain_text("KL a token along the dense answers, chats")
+    require_accessible(portal)
+    other = live_api.post("/v1/jobs", json=job_body).raise_for_status().json()["id"]
+    somebody = Browserless(live_api, admin_key)
+    compared_page = somebody.main(f"/portal/compare?job={submitted.id}&job={other}")
+    assert re.search(r'<p class="verdict">[^<]*: no longer answers\.</p>', compared_page)
+    somebody.close()
 
 
 def test_what_is_not_ones_own_or_no_longer_there(
