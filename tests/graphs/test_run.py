@@ -14,7 +14,7 @@ from secateur.engines.choice import choose
 from secateur.engines.template import ChatTemplate
 from secateur.errors import RunError
 from tests.gguf.trained import save_trained
-from tests.graphs.cells import export
+from tests.graphs.cells import FORMS, export
 
 _TEMPLATE = (
     "{%- for message in messages %}\n{{ bos_token }}{{ message.role }}: {{ message.content | tojson }}{{ '\\n' }}"
@@ -39,6 +39,10 @@ def test_a_graph_goes_on_and_chats_as_transformers_does(
     kind, file = choose(folder)
     assert (kind.name, file.name) == ("ONNX Runtime", "onnx-F32.onnx")
     assert "".join(kind.open(file).go_on("the quick", 12)) == _greedy(folder, "the quick", 12)
+    example = FORMS["onnx"].example
+    assert example is not None
+    exec(compile(example.script.format(file=file, prompt="the quick"), example.runtime, "exec"), {})
+    assert capsys.readouterr().out.startswith("the quick" + _greedy(folder, "the quick", 3))
     (folder / "chat_template.jinja").write_text("{{ messages[-1].content }}!")
     monkeypatch.setattr(sys, "argv", ["secateur", "run", str(folder), "--tokens", "8"])
     monkeypatch.setattr(sys, "stdin", io.StringIO("the quick\nFox\n"))
