@@ -5,6 +5,7 @@ from typing import Annotated
 
 import structlog
 from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
@@ -18,7 +19,7 @@ from core.database import transaction
 from core.service.teams import people, sessions
 from core.service.teams.openid import pending as pending_sign_ins
 from core.service.teams.openid.pending import PENDING_SECONDS, PendingSignIn
-from core.service.teams.openid.provider import Account, Provider, seal_id_token
+from core.service.teams.openid.provider import Provider, ProviderAccount, seal_id_token
 from core.service.teams.openid.roles import roles_of
 from core.service.teams.openid.tokens import SKEW_SECONDS
 from core.service.teams.sessions import ProviderSession
@@ -35,6 +36,23 @@ _SILENT_REFUSALS = ("login_required", "interaction_required", "consent_required"
 """Answers of a provider that was to ask nothing, and has to ask."""
 
 log = structlog.get_logger()
+
+
+class AuthorizationResponse(BaseModel):
+    """Parameters that the provider sends a browser back with: a code, or the reason why there is none."""
+
+    code: Annotated[str | None, Field(max_length=4000)] = None
+    state: Annotated[str, Field(max_length=200)] = ""
+    iss: Annotated[str | None, Field(max_length=2000)] = None
+    error: Annotated[str | None, Field(max_length=200)] = None
+    error_description: Annotated[str, Field(max_length=2000)] = ""
+
+    @property
+    def reason(self) -> str:
+        """Return why there is no code, in the provider's words."""
+        if self.error is None:
+            return "it sent no code"
+        return f"{self.error}: {self.error_description[:300]}" if self.error_description else self.error
 
 
 @router.get("/sign-in/oidc")
@@ -54,7 +72,7 @@ def begin(
     try:
         address = provider.authorization_url(pending, asks_again=again)
     except Unauthenticated as error:
-        return sign_in_page(request, state, own_path(then), openid_error=error.message)
+        return sign_in_page(request, own_path(then), openid_error=error.message)
     response = RedirectResponse(address, 303)
     response.set_cookie(
         _cookie_of(pending.state),
@@ -69,33 +87,24 @@ def begin(
 
 
 @router.get("/sign-in/oidc/callback")
-def complete(
-    request: Request,
-    state: State,
-    code: Annotated[str | None, Query(max_length=4000)] = None,
-    state_parameter: Annotated[str, Query(max_length=200, alias="state")] = "",
-    iss: Annotated[str | None, Query(max_length=2000)] = None,
-    error: Annotated[str | None, Query(max_length=200)] = None,
-    error_description: Annotated[str, Query(max_length=2000)] = "",
-) -> Response:
+def complete(request: Request, state: State, answer: Annotated[AuthorizationResponse, Query()]) -> Response:
     """Check the provider's answer, make a new session, and lead on to the page that was asked for."""
     provider, then = _provider_of(state), HOME
-    cookie = _cookie_of(state_parameter)
+    cookie = _cookie_of(answer.state)
     try:
-        pending = pending_sign_ins.unseal(request.cookies.get(cookie), state.secret, state_parameter)
+        pending = pending_sign_ins.unseal(request.cookies.get(cookie), state.secret, answer.state)
         then = pending.then
-        provider.check_issuer(iss)
-        if error is not None and pending.is_silent and error in _SILENT_REFUSALS:
-            response = sign_in_page(request, state, then)
-        elif error is not None or code is None:
-            reason = f"{error}: {error_description}" if error_description else str(error)
-            raise Unauthenticated(f"the provider refused the sign-in ({reason[:300]})")
+        provider.check_issuer(answer.iss)
+        if pending.is_silent and answer.error in _SILENT_REFUSALS:
+            response = sign_in_page(request, then)
+        elif answer.error is not None or answer.code is None:
+            raise Unauthenticated(f"the provider refused the sign-in ({answer.reason})")
         else:
-            response = _start_session(request, state, provider.redeem(code, pending), pending)
+            response = _start_session(request, state, provider.redeem(answer.code, pending), pending)
     except Unauthenticated as refusal:
         log.info("a sign-in was refused", reason=refusal.message)
         state.rates.count_failure(client_address(request))
-        response = sign_in_page(request, state, then, openid_error=refusal.message)
+        response = sign_in_page(request, then, openid_error=refusal.message)
     response.delete_cookie(cookie, path=OPENID, httponly=True, samesite="lax")
     return response
 
@@ -112,19 +121,12 @@ async def end_sessions(request: Request, state: State, posted: Posted) -> Respon
     return Response(status_code=200)
 
 
-def _start_session(request: Request, state: ApiState, account: Account, pending: PendingSignIn) -> Response:
+def _start_session(request: Request, state: ApiState, account: ProviderAccount, pending: PendingSignIn) -> Response:
     provider, settings = _provider_of(state), state.settings
     roles = roles_of(account.claims, settings)
     provider_session = ProviderSession(account.provider_session, seal_id_token(account.id_token, state.secret))
     with transaction(state.sessions) as session:
-        principal = people.provision(
-            session,
-            issuer=provider.issuer,
-            subject=account.subject,
-            name=account.name,
-            email=account.email,
-            roles=roles,
-        )
+        principal = people.provision(session, provider.issuer, account, roles)
         if principal is not None:
             sessions.discard(session, request.cookies.get(COOKIE, ""), state.secret)
             seconds = settings.oidc_session_seconds

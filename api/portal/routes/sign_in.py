@@ -45,10 +45,8 @@ def home() -> Response:
 
 
 @router.get("/sign-in")
-def show_sign_in(
-    request: Request, state: State, then: Annotated[str, Query(max_length=LONGEST_ADDRESS)] = HOME
-) -> Response:
-    return sign_in_page(request, state, own_path(then))
+def show_sign_in(request: Request, then: Annotated[str, Query(max_length=LONGEST_ADDRESS)] = HOME) -> Response:
+    return sign_in_page(request, own_path(then))
 
 
 @router.post("/sign-in")
@@ -65,7 +63,7 @@ def sign_in(request: Request, state: State, posted: Posted) -> Response:
             token = sessions.sign_in(session, principal, state.secret, seconds=seconds)
     except Unauthenticated as error:
         refuse(request, state, key, error)
-        return sign_in_page(request, state, then, error=error.message)
+        return sign_in_page(request, then, error=error.message)
     response = RedirectResponse(then, 303)
     remember(response, request, token, seconds)
     return response
@@ -119,12 +117,11 @@ def ask_to_sign_in(request: Request, problem: ProblemResponse) -> Response:
             return RedirectResponse(f"{OPENID}?silent=1&then={then}", 303)
         return RedirectResponse(f"{SIGN_IN}?then={then}", 303)
     then = _with_fields(_page_of(request), getattr(request.state, "posted", Form()))
-    return sign_in_page(request, state, then, is_form=True)
+    return sign_in_page(request, then, is_form=True)
 
 
 def sign_in_page(
     request: Request,
-    state: ApiState,
     then: str,
     *,
     error: str | None = None,
@@ -136,6 +133,7 @@ def sign_in_page(
     `error` is what is wrong with the key, `openid_error` why the sign-in with an account was refused; `is_form` where a
     form was sent too late.
     """
+    state: ApiState = request.app.state.api
     is_refused = error is not None or openid_error is not None
     asks_for_key = state.openid is None or not state.settings.oidc_hides_keys or error is not None
     context = {

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from core.database import new_id, seconds_from_now
 from core.service.teams import audit
+from core.service.teams.openid.provider import ProviderAccount
 from core.service.teams.principal import Automation, Principal
 from core.service.teams.tables import MembershipRow, PersonRow, TeamRow, UsedTokenRow
 from secateur_wire.teams import Role
@@ -20,9 +21,7 @@ _REMOVED_AT_ONCE = 1000
 log = structlog.get_logger()
 
 
-def provision(
-    session: Session, *, issuer: str, subject: str, name: str, email: str | None, roles: Mapping[str, Role]
-) -> Principal | None:
+def provision(session: Session, issuer: str, account: ProviderAccount, roles: Mapping[str, Role]) -> Principal | None:
     """Return the principal of a person in the team chosen last, else in the first by name; create the person if new.
 
     `roles` are the roles by the teams' names, and replace those of the last sign-in: sessions in a team that is not
@@ -34,12 +33,12 @@ def provision(
     if missing := sorted(set(roles) - set(teams.values())):
         log.warning("SECATEUR_OIDC_ROLES names teams that do not exist", teams=missing)
     if not teams:
-        known = select(PersonRow.id).where(PersonRow.issuer == issuer, PersonRow.subject == subject)
+        known = select(PersonRow.id).where(PersonRow.issuer == issuer, PersonRow.subject == account.subject)
         if (person_id := session.scalar(known.with_for_update())) is not None:
             _set_roles(session, person_id, {})
         return None
-    values = {"name": name, "email": email, "signed_in_at": func.clock_timestamp()}
-    new = insert(PersonRow).values(id=new_id("person"), issuer=issuer, subject=subject, **values)
+    values = {"name": account.name, "email": account.email, "signed_in_at": func.clock_timestamp()}
+    new = insert(PersonRow).values(id=new_id("person"), issuer=issuer, subject=account.subject, **values)
     person = session.execute(
         new.on_conflict_do_update(index_elements=["issuer", "subject"], set_=values).returning(
             PersonRow.id, PersonRow.team_id

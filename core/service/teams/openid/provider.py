@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from core.http.address_policy import AddressPolicy
 from core.http.outbound import CallFailed, Limits, OutboundResponse, get, post
 from core.service.teams.openid.pending import PendingSignIn
-from core.service.teams.openid.tokens import SigningKeys, id_token_claims, logout_token_claims
+from core.service.teams.openid.tokens import SigningKeys, TokenVerifier
 from core.service.teams.sealing import SecretCipher
 from core.settings import Settings
 from secateur_wire.errors import Unauthenticated, UnsafeAddress
@@ -34,7 +34,7 @@ _LONGEST_SUBJECT: Final = 255
 
 
 class ProviderMetadata(BaseModel):
-    """What a provider says of itself (OpenID Connect Discovery, 3), as far as it is used."""
+    """Description that a provider gives of itself (OpenID Connect Discovery, 3), as far as it is used."""
 
     issuer: str
     authorization_endpoint: str
@@ -47,7 +47,7 @@ class ProviderMetadata(BaseModel):
 
 
 @dataclass(frozen=True)
-class Account:
+class ProviderAccount:
     """Account that signed in: its claims, and the ID token that the provider asks for at the end."""
 
     subject: str
@@ -82,7 +82,8 @@ class Provider:
         self._client_id = settings.oidc_client_id
         secret = settings.oidc_client_secret
         self._secret = None if secret is None else secret.get_secret_value()
-        self._keys = SigningKeys(lambda: self._read_json(self.metadata().jwks_uri, "list of keys"))
+        keys = SigningKeys(lambda: self._read_json(self.metadata().jwks_uri, "list of keys"))
+        self._tokens = TokenVerifier(keys, issuer=self.issuer, client_id=self._client_id)
         self._lock = threading.Lock()
         self._metadata: ProviderMetadata | None = None
         self._read_at = 0.0
@@ -129,30 +130,23 @@ class Provider:
                 "the answer comes from another provider than the one that was asked (its iss differs)"
             )
 
-    def redeem(self, code: str, pending: PendingSignIn) -> Account:
+    def redeem(self, code: str, pending: PendingSignIn) -> ProviderAccount:
         """Return the account that a code stands for. Raises Unauthenticated, naming what is wrong."""
         answer = self._redeem_code(code, pending)
         id_token, access_token = answer.get("id_token"), answer.get("access_token")
         if not isinstance(id_token, str):
             raise Unauthenticated("the provider's answer has no ID token: is openid among the client's scopes?")
         access_token = access_token if isinstance(access_token, str) else None
-        claims = id_token_claims(
-            id_token,
-            self._keys,
-            issuer=self.issuer,
-            client_id=self._client_id,
-            nonce=pending.nonce,
-            access_token=access_token,
-        )
+        claims = self._tokens.id_token_claims(id_token, nonce=pending.nonce, access_token=access_token)
         if self._settings.oidc_claim not in claims and access_token is not None:
             claims = {**self._user_information(access_token, claims["sub"]), **claims}
         if len(claims["sub"]) > _LONGEST_SUBJECT or any("\0" in str(each) for each in claims.values()):
             raise Unauthenticated("the provider's claims cannot be stored: the subject is too long, or one has a NUL")
-        return Account(claims["sub"], claims, id_token)
+        return ProviderAccount(claims["sub"], claims, id_token)
 
     def logout_claims(self, token: str) -> dict[str, Any]:
         """Return the claims of a logout token of this provider. Raises Unauthenticated."""
-        return logout_token_claims(token, self._keys, issuer=self.issuer, client_id=self._client_id)
+        return self._tokens.logout_token_claims(token)
 
     def end_session_url(self, id_token: str | None, then: str) -> str | None:
         """Return the address at which a person signs out of the provider too; None where it has none, or is away."""

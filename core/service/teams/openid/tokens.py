@@ -84,51 +84,50 @@ class SigningKeys:
             return None
 
 
-def id_token_claims(
-    token: str, keys: SigningKeys, *, issuer: str, client_id: str, nonce: str, access_token: str | None
-) -> dict[str, Any]:
-    """Return the claims of an ID token (OpenID Connect Core, 3.1.3.7). Raises Unauthenticated, naming what is wrong."""
-    header, claims = _signed(token, keys)
-    options = {
-        "iss": {"essential": True, "value": issuer},
-        "aud": {"essential": True, "value": client_id},
-        "sub": {"essential": True},
-    }
-    expected = {"nonce": nonce, "client_id": client_id, "access_token": access_token}
-    try:
-        CodeIDToken(claims, header, options, expected).validate(leeway=SKEW_SECONDS)
-    except JoseError as error:
-        raise Unauthenticated(_reason(error)) from None
-    return claims
+class TokenVerifier:
+    """Checks of the tokens that a provider, the `issuer`, signs for this service, its client `client_id`."""
 
+    def __init__(self, keys: SigningKeys, *, issuer: str, client_id: str) -> None:
+        self._keys = keys
+        self._client_id = client_id
+        self._expected: dict[str, Any] = {
+            "iss": {"essential": True, "value": issuer},
+            "aud": {"essential": True, "value": client_id},
+        }
 
-def logout_token_claims(token: str, keys: SigningKeys, *, issuer: str, client_id: str) -> dict[str, Any]:
-    """Return the claims of a logout token (OpenID Connect Back-Channel Logout, 2.6). Raises Unauthenticated."""
-    header, claims = _signed(token, keys)
-    if header.get("typ") not in _LOGOUT_TYPES:
-        raise Unauthenticated(f"this is no logout token: its type is {header.get('typ')!r}")
-    required = jwt.JWTClaimsRegistry(
-        leeway=SKEW_SECONDS,
-        iss={"essential": True, "value": issuer},
-        aud={"essential": True, "value": client_id},
-        iat={"essential": True},
-        exp={"essential": True},
-        jti={"essential": True},
-        events={"essential": True},
-    )
-    try:
-        required.validate(claims)
-    except JoseError as error:
-        raise Unauthenticated(_reason(error)) from None
-    events = claims["events"]
-    if not isinstance(events, dict) or not isinstance(events.get(LOGOUT_EVENT), dict):
-        raise Unauthenticated("this is no logout token: it tells of no logout")
-    if "nonce" in claims:
-        raise Unauthenticated("this is no logout token: it has a nonce")
-    named = [claims.get(name) for name in ("sub", "sid")]
-    if all(each is None for each in named) or not all(each is None or isinstance(each, str) for each in named):
-        raise Unauthenticated("the logout token names neither a subject nor a session")
-    return claims
+    def id_token_claims(self, token: str, *, nonce: str, access_token: str | None) -> dict[str, Any]:
+        """Return the claims of an ID token (OpenID Connect Core, 3.1.3.7).
+
+        Raises Unauthenticated, naming what is wrong.
+        """
+        header, claims = _signed(token, self._keys)
+        options = {**self._expected, "sub": {"essential": True}}
+        parameters = {"nonce": nonce, "client_id": self._client_id, "access_token": access_token}
+        try:
+            CodeIDToken(claims, header, options, parameters).validate(leeway=SKEW_SECONDS)
+        except JoseError as error:
+            raise Unauthenticated(_reason(error)) from None
+        return claims
+
+    def logout_token_claims(self, token: str) -> dict[str, Any]:
+        """Return the claims of a logout token (OpenID Connect Back-Channel Logout, 2.6). Raises Unauthenticated."""
+        header, claims = _signed(token, self._keys)
+        if header.get("typ") not in _LOGOUT_TYPES:
+            raise Unauthenticated(f"this is no logout token: its type is {header.get('typ')!r}")
+        needed: dict[str, Any] = {name: {"essential": True} for name in ("iat", "exp", "jti", "events")}
+        try:
+            jwt.JWTClaimsRegistry(leeway=SKEW_SECONDS, **self._expected, **needed).validate(claims)
+        except JoseError as error:
+            raise Unauthenticated(_reason(error)) from None
+        events = claims["events"]
+        if not isinstance(events, dict) or not isinstance(events.get(LOGOUT_EVENT), dict):
+            raise Unauthenticated("this is no logout token: it tells of no logout")
+        if "nonce" in claims:
+            raise Unauthenticated("this is no logout token: it has a nonce")
+        named = [claims.get(name) for name in ("sub", "sid")]
+        if all(each is None for each in named) or not all(each is None or isinstance(each, str) for each in named):
+            raise Unauthenticated("the logout token names neither a subject nor a session")
+        return claims
 
 
 def _signed(token: str, keys: SigningKeys) -> tuple[Mapping[str, Any], dict[str, Any]]:
