@@ -6,6 +6,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from bench.browser import chromium
+from tests.portal.conftest import require_accessible
 from tests.sign_in.conftest import RealSignIn
 
 
@@ -25,6 +26,7 @@ def page(real: RealSignIn) -> Iterator[Page]:
 def test_a_person_signs_in_and_out_through_the_provider_s_pages(real: RealSignIn, page: Page) -> None:
     real.set_claims("ada", name="Ada", groups=["research", "forest"])
     page.goto("/portal/team")
+    require_accessible(page)
     page.get_by_role("link", name="Sign in with your account").click()
     page.get_by_placeholder("Enter any login").fill("ada")
     page.get_by_placeholder("and password").fill("any")
@@ -34,6 +36,7 @@ def test_a_person_signs_in_and_out_through_the_provider_s_pages(real: RealSignIn
     page.get_by_role("button", name="Switch to gardeners").click()
     expect(page.locator("header")).to_contain_text("gardeners · Ada (admin)")
     page.locator("summary").first.click()
+    require_accessible(page)
     page.get_by_role("button", name="Sign out", exact=True).click()
     page.wait_for_url(f"{real.issuer}/session/end?*")
     page.get_by_role("button", name="Yes, sign me out").click()
