@@ -109,7 +109,7 @@ _Engine = TypeVar("_Engine", bound=RunningEngine)
 
 @contextmanager
 def running(engine: type[_Engine], *, largest_file: int, tokens: int, threads: int) -> Iterator[_Engine]:
-    """Run an engine inside the context; raise ExportFailed there if it ends early.
+    """Run an engine inside the context; raise ExportFailed there if it ends early or, retryable, takes too long.
 
     `tokens` is the largest number of tokens it will compute, with files of up to `largest_file` bytes.
     """
@@ -140,7 +140,7 @@ def running(engine: type[_Engine], *, largest_file: int, tokens: int, threads: i
         except ExportFailed as error:
             if is_late.is_set():
                 late = ExportFailed(
-                    f"{engine.name} took longer than the {seconds:.0f} s it has: the worker may be busy with other work",
+                    f"{engine.name} took longer than the {seconds:.0f} s it has: the worker may be busy",
                     param=PARAM,
                 )
                 late.retryable = True
