@@ -12,20 +12,20 @@ from core.service.jobs.service import get_job, list_jobs
 from secateur_wire.errors import NotFound
 
 _MOST_ANCESTORS: Final = 20
-_MOST_MADE: Final = 20
+_MOST_FURTHER: Final = 20
 
 
 @dataclass(frozen=True)
 class Lineage:
-    """Way from a registered model to a job, and what was made of its artifact.
+    """Way from a registered model to a job, and what went on from its artifact.
 
-    `source` is the model at the beginning, and `before` are the jobs between, oldest first. `made` are the newest jobs
+    `source` is the model at the beginning, and `before` are the jobs between, oldest first. `further` are the newest jobs
     that pruned or trained the artifact; `has_more` says that there are others.
     """
 
     source: str
     before: Sequence[Job]
-    made: Sequence[Job]
+    further: Sequence[Job]
     has_more: bool
 
 
@@ -39,5 +39,5 @@ def lineage_of(session: Session, team_id: str, job: Job) -> Lineage:
             break
         before.insert(0, parent)
         source = parent.model
-    made = list_jobs(session, team_id, limit=_MOST_MADE, after=None, model=JOB_PREFIX + job.id)
-    return Lineage(source, before, made.data, made.has_more)
+    further = list_jobs(session, team_id, limit=_MOST_FURTHER, after=None, model=JOB_PREFIX + job.id)
+    return Lineage(source, before, further.data, further.has_more)
