@@ -19,8 +19,8 @@ _MOST_FURTHER: Final = 20
 class Lineage:
     """Way from a registered model to a job, and what went on from its artifact.
 
-    `source` is the model at the beginning, and `before` are the jobs between, oldest first. `further` are the newest jobs
-    that pruned or trained the artifact; `has_more` says that there are others.
+    `source` is the model at the beginning, and `before` are the jobs between, oldest first. `further` are the newest
+    jobs that pruned or trained the artifact; `has_more` says that there are others.
     """
 
     source: str
