@@ -170,10 +170,13 @@ def test_zeros_go_beside_tokens(jobs: Queue, body: dict[str, Any], finish: Finis
     assert sum(int((each == 0).sum()) for each in model.model.layers.parameters()) == zeros
 
 
+@pytest.mark.parametrize(
+    ("form", "kind"), [("gguf", "F16"), pytest.param("onnx", "F32", marks=pytest.mark.nightly)], ids=["gguf", "onnx"]
+)
 def test_a_model_that_is_only_stored_loses_tokens_and_is_exported(
-    jobs: Queue, body: dict[str, Any], finish: Finish
+    form: str, kind: str, jobs: Queue, body: dict[str, Any], finish: Finish
 ) -> None:
-    output = {"dtype": "bfloat16", "exports": [{"format": "gguf", "types": ["F16"]}]}
+    output = {"dtype": "bfloat16", "exports": [{"format": form, "types": [kind]}]}
     job_id = finish({name: body[name] for name in ("model", "calibration", "evaluation")} | {
         "method": "none", "vocabulary": {"tokens": 400, "round_to": 8}, "output": output,
     })  # fmt: skip
