@@ -37,6 +37,7 @@ from api.routes import (
     triggers,
     uploads,
     webhooks,
+    workloads,
 )
 from api.state import ApiState, build_state
 from core import telemetry
@@ -105,6 +106,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         publications,
         sweeps,
         keys,
+        workloads,
         team,
         fleet,
         identifiers,

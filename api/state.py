@@ -25,6 +25,7 @@ from core.service.registry.check_slots import CheckSlots
 from core.service.sources.hub_search import HubSearch
 from core.service.teams.installation import open_own_store
 from core.service.teams.openid.provider import Provider
+from core.service.teams.openid.workloads import WorkloadIdentities
 from core.service.teams.principal import Actor
 from core.service.teams.server_secret import server_secret
 from core.service.triggers.context import TriggerContext
@@ -58,8 +59,9 @@ class ApiState:
 
     `send_hint` tells workers of a new job, `watch` wakes streams of a job's events, `rates` limits callers,
     `refused_keys` records refused keys, `hub` is asked before a request's transaction begins, `hub_search` finds models
-    there, `openid` is the provider of people's accounts, `address_policy` checks whether a URL may be called,
-    `triggers` has the resources for firing, and `check_slots` limits checks of datasets.
+    there, `openid` is the provider of people's accounts, `workloads` has the issuers of pipelines' tokens,
+    `address_policy` checks whether a URL may be called, `triggers` has the resources for firing, and `check_slots`
+    limits checks of datasets.
     """
 
     settings: Settings
@@ -80,6 +82,7 @@ class ApiState:
     triggers: TriggerContext
     check_slots: CheckSlots
     openid: Provider | None
+    workloads: WorkloadIdentities
     part_slots: TeamSlots = field(default_factory=lambda: TeamSlots(4, slots_of_a_team=2))
     """Slots for parts of uploads on their way to the store, each in memory, and for the check of a complete file;
     arriving parts are on disk."""
@@ -120,4 +123,5 @@ def build_state(settings: Settings) -> ApiState:
         triggers=TriggerContext(sessions=sessions, store=store, settings=settings, hub=hub, secret=secret),
         check_slots=CheckSlots(settings.check_memory_bytes),
         openid=Provider(settings) if settings.oidc_issuer else None,
+        workloads=WorkloadIdentities(settings, secret),
     )

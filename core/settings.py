@@ -247,6 +247,15 @@ class Settings(BaseSettings):
         "takes keys as ever.",
     )
 
+    workload_issuers: Annotated[list[str], NoDecode] = Field(
+        default_factory=list,
+        description="Issuers of pipelines' identity tokens, such as https://token.actions.githubusercontent.com,"
+        "https://gitlab.com, separated by commas, which teams may name in their rules; unset: none.",
+    )
+    workload_key_seconds: float = Field(
+        3600, ge=60, le=86_400, description="How long a key is valid that a pipeline gets for its identity token."
+    )
+
     webhook_allowed_networks: Annotated[list[IPv4Network | IPv6Network], NoDecode] = Field(
         default_factory=list,
         description="Networks, besides public addresses, that webhooks may be sent to, and over http too: such as "
@@ -317,6 +326,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _sign_in_is_complete(self) -> Self:
+        for each in self.workload_issuers:
+            _require_issuer("SECATEUR_WORKLOAD_ISSUERS", each)
         for value, target in self.oidc_roles.items():
             team, _, role = target.rpartition(":")
             if not team or role not in get_args(Role):
@@ -326,11 +337,7 @@ class Settings(BaseSettings):
                 )
         if self.oidc_issuer is None:
             return self
-        issuer = urlsplit(self.oidc_issuer)
-        if issuer.scheme != "https" and (issuer.scheme != "http" or issuer.hostname not in _LOOPBACK):
-            raise ValueError(f"SECATEUR_OIDC_ISSUER: {self.oidc_issuer!r} must begin with https://")
-        if issuer.query or issuer.fragment:
-            raise ValueError(f"SECATEUR_OIDC_ISSUER: {self.oidc_issuer!r} must have no part after ? or #")
+        _require_issuer("SECATEUR_OIDC_ISSUER", self.oidc_issuer)
         if not self.oidc_client_id:
             raise ValueError("SECATEUR_OIDC_CLIENT_ID is needed where SECATEUR_OIDC_ISSUER is set")
         if not self.oidc_roles:
@@ -347,7 +354,7 @@ class Settings(BaseSettings):
         return [part for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
 
     @field_validator(
-        *("devices", "hub_token_teams", "queues", "trusted_proxies"),
+        *("devices", "hub_token_teams", "queues", "trusted_proxies", "workload_issuers"),
         *("webhook_allowed_networks", "webhook_retry_delays"),
         mode="before",
     )
@@ -379,6 +386,15 @@ class Settings(BaseSettings):
     def cache_root(self) -> Path:
         """Return the folder of models and texts from hub and store, by content; it may be deleted at any time."""
         return self.home / "cache"
+
+
+def _require_issuer(setting: str, issuer: str) -> None:
+    """Raise ValueError for an address that is no issuer's: those use https, or are on this machine."""
+    url = urlsplit(issuer)
+    if url.scheme != "https" and (url.scheme != "http" or url.hostname not in _LOOPBACK):
+        raise ValueError(f"{setting}: {issuer!r} must begin with https://")
+    if url.query or url.fragment:
+        raise ValueError(f"{setting}: {issuer!r} must have no part after ? or #")
 
 
 @lru_cache

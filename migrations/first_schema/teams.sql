@@ -20,6 +20,20 @@ CREATE TABLE teams (
     CONSTRAINT ck_teams_weight_positive CHECK (weight > 0)
 );
 
+CREATE TABLE workload_rules (
+    id varchar NOT NULL,
+    team_id varchar NOT NULL,
+    name varchar NOT NULL,
+    issuer varchar NOT NULL,
+    claims jsonb NOT NULL,
+    role varchar NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT pk_workload_rules PRIMARY KEY (id),
+    CONSTRAINT fk_workload_rules_team_id FOREIGN KEY (team_id) REFERENCES teams (id),
+    CONSTRAINT ck_workload_rules_role CHECK (role IN ('viewer', 'member'))
+);
+CREATE INDEX ix_workload_rules_team_id_created_at_id ON workload_rules (team_id, created_at, id);
+
 CREATE TABLE api_keys (
     id varchar NOT NULL,
     team_id varchar NOT NULL,
@@ -31,12 +45,14 @@ CREATE TABLE api_keys (
     expires_at timestamptz,
     last_used_at timestamptz,
     revoked_at timestamptz,
+    workload_rule_id varchar,
     CONSTRAINT pk_api_keys PRIMARY KEY (id),
     CONSTRAINT uq_api_keys_prefix UNIQUE (prefix),
     CONSTRAINT fk_api_keys_team_id FOREIGN KEY (team_id) REFERENCES teams (id),
     CONSTRAINT ck_api_keys_role CHECK (role IN ('viewer', 'member', 'admin'))
 );
 CREATE INDEX ix_api_keys_team_id_created_at_id ON api_keys (team_id, created_at, id);
+CREATE INDEX ix_api_keys_workload_rule_id ON api_keys (workload_rule_id);
 
 CREATE TABLE people (
     id varchar NOT NULL,

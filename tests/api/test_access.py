@@ -63,7 +63,8 @@ def test_every_route_but_health_and_documents_needs_a_key(api_client: TestClient
                 "/metrics",
                 "/.well-known/secateur-signing-keys",
                 "/v1/hooks/{token}",
-            ):  # the last has its secret in the path
+                "/v1/workload-keys",
+            ):  # the last two have their secret in the path, and in the body
                 filled = path.replace("{job_id}", "job_1").replace("{path}", "a").replace("{name}", "a")
                 response = api_client.request(method, filled.replace("{key_id}", "key_1"))
                 assert response.status_code == 401, (method, path)

@@ -29,6 +29,11 @@ Document = dict[str, Any]
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "authorization.md"
 TEXT = b"some text\n"
+WORKLOADS = {
+    "name": "nightly",
+    "issuer": "https://ci.example.com",
+    "claims": {"project_id": "1", "namespace_id": "2"},
+}
 HOOK = "https://127.0.0.1:9/hook"
 PUBLISHED = {"to": "hub:acme/pruned", "token": "hf_somebodys"}
 _ORDER = ("get", "put", "post", "patch", "delete")
@@ -43,6 +48,7 @@ NAMED = (
     "dataset",
     "upload",
     "publication",
+    "rule",
     "spare_key",
     "sweep",
     "trigger",
@@ -64,6 +70,7 @@ class Garden:
     publication: str
     sweep: str
     spare_key: str
+    rule: str
     webhook: str
     delivery: str
     trigger: str
@@ -79,6 +86,7 @@ class Garden:
             "job_id": self.job,
             "name": self.dataset if "datasets" in path else self.model,
             "key_id": self.spare_key,
+            "rule_id": self.rule,
             "upload_id": self.upload,
             "webhook_id": self.webhook,
             "delivery_id": self.delivery,
@@ -104,6 +112,8 @@ class Garden:
             "register_dataset": {"name": "again", "path": self.dataset_path},
             "create_key": {"name": "another"},
             "rotate_key": {"grace_seconds": 0},
+            "create_workload_rule": WORKLOADS,
+            "exchange_workload_token": {"token": "no token"},
             "create_webhook": {"url": HOOK},
             "change_webhook": {"description": "another"},
             "rotate_webhook_secret": {},
@@ -130,7 +140,11 @@ def _announced(text: bytes) -> list[dict[str, Any]]:
 def settings(settings: Settings) -> Settings:
     """Webhooks may be sent to this machine: no name is asked for. Nobody is told to slow down."""
     return settings.model_copy(
-        update={"webhook_allowed_networks": [ip_network("127.0.0.0/8")], "requests_per_minute": 0}
+        update={
+            "webhook_allowed_networks": [ip_network("127.0.0.0/8")],
+            "requests_per_minute": 0,
+            "workload_issuers": [WORKLOADS["issuer"]],
+        }
     )
 
 
@@ -166,6 +180,7 @@ def garden(api: TestClient, settings: Settings, sessions: Sessions, store: Store
         upload=api.post("/v1/uploads", json=upload).raise_for_status().json()["id"],
         publication=api.post(f"/v1/jobs/{job}/publish", json=PUBLISHED).raise_for_status().json()["id"],
         sweep=cancelled,
+        rule=api.post("/v1/workload-rules", json=WORKLOADS).raise_for_status().json()["id"],
         spare_key=api.post("/v1/keys", json={"name": "spare"}).raise_for_status().json()["id"],
         webhook=webhook,
         delivery=api.post(f"/v1/webhooks/{webhook}/ping").raise_for_status().json()["id"],
@@ -282,6 +297,7 @@ def test_what_is_another_teams_answers_exactly_as_what_does_not_exist(
         publication=garden.publication[:-4] + "AAAA",
         sweep=garden.sweep[:-4] + "AAAA",
         spare_key=garden.spare_key[:-4] + "AAAA",
+        rule=garden.rule[:-4] + "AAAA",
         webhook=garden.webhook[:-4] + "AAAA",
         delivery=garden.delivery[:-4] + "AAAA",
         trigger=garden.trigger[:-4] + "AAAA",

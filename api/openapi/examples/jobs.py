@@ -36,6 +36,16 @@ _KEY = {
     "last_used_at": None,
     "revoked_at": None,
 }
+_RULE = {
+    "id": "rule_01JNB2V6H7Q8R9S0T1V2W3X4Y5",
+    "object": "workload_rule",
+    "name": "nightly pruning",
+    "issuer": "https://token.actions.githubusercontent.com",
+    "claims": {"repository_id": "74", "repository_owner_id": "65", "ref": "refs/heads/main"},
+    "role": "member",
+    "audience": "secateur:team_01JNB2V6H7Q8R9S0T1V2W3X4Y5",
+    "created_at": MOMENT,
+}
 _TEXT_FILE = {"path": "articles.jsonl", "bytes": 1_048_576, "sha256": SHA256}
 _STAGES = {"fetch": 0.2, "open": 1.1, "prune": 63.0, "evaluate": 21.4, "verify": 14.0, "store": 1.3}
 _FILE = {"path": "model.safetensors", "bytes": 269060552, "sha256": SHA256}
@@ -213,6 +223,9 @@ EXAMPLES: Final[dict[str, Any]] = {
         "measured": {**_NEEDS, "seconds": 112.0},
     },
     "ArtifactFile": _FILE,
+    "WorkloadRuleBody": {name: _RULE[name] for name in ("name", "issuer", "claims", "role")},
+    "WorkloadRule": _RULE,
+    "WorkloadTokenBody": {"token": "eyJhbGciOiJSUzI1NiIsImtpZCI6IjEyIn0…, whole"},
     "KeyBody": {"name": "pipeline", "role": "member", "expires_at": "2027-03-02T09:30:00Z"},
     "RotateBody": {"grace_seconds": 3600},
     "Key": _KEY,
@@ -281,6 +294,7 @@ EXAMPLES: Final[dict[str, Any]] = {
 PARAMETERS: Final[dict[str, Any]] = {
     "job_id": JOB,
     "key_id": _KEY["id"],
+    "rule_id": _RULE["id"],
     "upload_id": _UPLOAD,
     "name": "smollm2-135m",
     "get_dataset name": "wikipedia-articles",

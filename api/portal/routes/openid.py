@@ -23,6 +23,7 @@ from core.service.teams.openid.provider import Provider, ProviderAccount, seal_i
 from core.service.teams.openid.roles import roles_of
 from core.service.teams.openid.tokens import SKEW_SECONDS
 from core.service.teams.sessions import ProviderSession
+from core.service.teams.used_tokens import use_once
 from secateur_wire.errors import NotFound, Unauthenticated
 
 router = APIRouter()
@@ -145,7 +146,7 @@ def _end_sessions(state: ApiState, token: str) -> None:
     claims = provider.logout_claims(token)
     with transaction(state.sessions) as session:
         kept_seconds = max(0, claims["exp"] - claims["iat"]) + 2 * SKEW_SECONDS
-        if not people.use_once(session, provider.issuer, claims["jti"], seconds=kept_seconds):
+        if not use_once(session, provider.issuer, claims["jti"], seconds=kept_seconds):
             raise Unauthenticated("the logout token was used already")
         sessions.end_provider_sessions(
             session, provider.issuer, subject=claims.get("sub"), provider_session=claims.get("sid")

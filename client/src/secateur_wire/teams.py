@@ -31,6 +31,23 @@ class CreatedKey(Key):
     key: str
 
 
+class WorkloadRule(WireModel):
+    """A team's rule for pipelines without stored secrets.
+
+    A pipeline that shows an identity token of `issuer` for `audience`, with all of these claims, gets a key with `role`
+    for a short time.
+    """
+
+    id: str
+    object: Literal["workload_rule"] = "workload_rule"
+    name: str
+    issuer: str
+    claims: dict[str, str]
+    role: Role
+    audience: str
+    created_at: datetime
+
+
 class Quotas(WireModel):
     """Limits of a team's use; null: no limit. `max_device_seconds` applies to a calendar month (UTC)."""
 

@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session
 from core.database import new_id, seconds_from_now
 from core.pagination import Listing, read_page
 from core.service.teams import audit
-from core.service.teams.principal import Actor, Principal, team_of
-from core.service.teams.tables import ApiKeyRow
+from core.service.teams.principal import Actor, Automation, Principal, team_of
+from core.service.teams.tables import ApiKeyRow, WorkloadRuleRow
 from core.service.teams.tokens import digest_of, new_token, prefix_of
 from secateur_wire.base import Page
 from secateur_wire.errors import Conflict, InvalidRequest, NotFound, Unauthenticated
@@ -31,6 +31,24 @@ def create_key(
     row = ApiKeyRow(team_id=team_of(caller), role=role, name=name, created_at=now, expires_at=expires_at)
     created = _add(session, row, secret)
     audit.note(session, caller, "key.create", created.id, {"name": name, "role": role})
+    return created
+
+
+def create_workload_key(
+    session: Session, rule: WorkloadRuleRow, name: str, *, seconds: float, secret: bytes
+) -> CreatedKey:
+    """Create a key for a pipeline that a rule admits, valid for so many seconds."""
+    now = _now(session)
+    row = ApiKeyRow(
+        team_id=rule.team_id,
+        role=rule.role,
+        name=name,
+        created_at=now,
+        expires_at=now + timedelta(seconds=seconds),
+        workload_rule_id=rule.id,
+    )
+    created = _add(session, row, secret)
+    audit.note(session, Automation(rule.team_id, f"workload:{rule.id}"), "key.create", created.id, {"name": name})
     return created
 
 
@@ -112,9 +130,10 @@ def _note_use(session: Session, key_id: str) -> None:
 
 
 def list_keys(session: Session, team_id: str, *, limit: int, after: str | None) -> Page[Key]:
-    """Return the team's keys, newest first, including keys that are not valid any more."""
+    """Return the team's keys, newest first, including keys that are not valid any more, but for those of pipelines."""
     now = _now(session)
-    query = select(ApiKeyRow).where(ApiKeyRow.team_id == team_id)
+    is_past_pipeline = ApiKeyRow.workload_rule_id.is_not(None) & (ApiKeyRow.expires_at <= now)
+    query = select(ApiKeyRow).where(ApiKeyRow.team_id == team_id, ~is_past_pipeline)
     return read_page(session, Listing(query, ApiKeyRow, lambda row: key_answer(row, now)), limit=limit, after=after)
 
 

@@ -7,16 +7,14 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from core.database import new_id, seconds_from_now
+from core.database import new_id
 from core.service.teams import audit
 from core.service.teams.openid.provider import ProviderAccount
 from core.service.teams.principal import Automation, Principal
-from core.service.teams.tables import MembershipRow, PersonRow, TeamRow, UsedTokenRow
+from core.service.teams.tables import MembershipRow, PersonRow, TeamRow
 from secateur_wire.teams import Role
 
 _PROVIDER = "identity-provider"
-_REMOVED_AT_ONCE = 1000
-"""Expired ids of tokens that one token removes."""
 
 log = structlog.get_logger()
 
@@ -64,19 +62,3 @@ def _set_roles(session: Session, person_id: str, roles: Mapping[str, Role]) -> N
             added = insert(MembershipRow).values(person_id=person_id, team_id=team_id, role=new)
             session.execute(added.on_conflict_do_update(index_elements=["person_id", "team_id"], set_={"role": new}))
         audit.note(session, Automation(team_id, _PROVIDER), "membership.set", person_id, {"role": [old, new]})
-
-
-def use_once(session: Session, issuer: str, token_id: str, *, seconds: float) -> bool:
-    """Record the id (`jti`) of a token that is valid for so many seconds more; return whether it is the first time."""
-    past = (
-        select(UsedTokenRow.issuer, UsedTokenRow.token_id)
-        .where(UsedTokenRow.expires_at <= func.statement_timestamp())
-        .limit(_REMOVED_AT_ONCE)
-        .with_for_update(skip_locked=True)
-        .cte("past")
-    )
-    is_past = (UsedTokenRow.issuer == past.c.issuer, UsedTokenRow.token_id == past.c.token_id)
-    session.execute(delete(UsedTokenRow).where(*is_past).execution_options(synchronize_session=False))
-    new = insert(UsedTokenRow).values(issuer=issuer, token_id=token_id, expires_at=seconds_from_now(seconds))
-    added = session.execute(new.on_conflict_do_nothing().returning(UsedTokenRow.token_id)).one_or_none()
-    return added is not None

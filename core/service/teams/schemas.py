@@ -1,6 +1,6 @@
 """Teams, API keys and the audit trail as requests and answers show them."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field, StringConstraints
 
@@ -16,6 +16,28 @@ class KeyBody(RequestObject):
     name: Annotated[str, StringConstraints(min_length=1, max_length=100, strip_whitespace=True)]
     role: Role = "member"
     expires_at: AwareDatetime | None = None
+
+
+ClaimValue = Annotated[str, StringConstraints(min_length=1, max_length=300)]
+
+
+class WorkloadRuleBody(RequestObject):
+    """A rule for pipelines: `claims` must all be equal to those of the pipeline's identity token.
+
+    They name the repository by ids that nobody else can get: `repository_id` and `repository_owner_id` of GitHub, or
+    `project_id` and `namespace_id` of GitLab; besides them for example `ref` or `environment`.
+    """
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=100, strip_whitespace=True)]
+    issuer: Annotated[str, StringConstraints(min_length=1, max_length=2000)]
+    claims: Annotated[dict[str, ClaimValue], Field(min_length=1, max_length=20)]
+    role: Literal["viewer", "member"] = "member"
+
+
+class WorkloadTokenBody(RequestObject):
+    """An identity token of a pipeline, which counts once."""
+
+    token: Annotated[str, StringConstraints(min_length=1, max_length=20_000)]
 
 
 class RotateBody(RequestObject):

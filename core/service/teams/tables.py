@@ -62,13 +62,35 @@ class InstallationRow(Base):
     unknown_artifacts: Mapped[int] = mapped_column(server_default=text("0"))
 
 
+class WorkloadRuleRow(Base):
+    """A team's rule for pipelines: tokens of an issuer with these claims get keys of the team."""
+
+    __tablename__ = "workload_rules"
+    __table_args__ = (
+        CheckConstraint("role IN ('viewer', 'member')", name="role"),
+        Index(None, "team_id", "created_at", "id"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    team_id: Mapped[str] = mapped_column(ForeignKey("teams.id"))
+    name: Mapped[str]
+    issuer: Mapped[str]
+    claims: Mapped[dict[str, Any]]
+    role: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
 class ApiKeyRow(Base):
-    """An API key. Only `prefix` and the HMAC `digest` of the whole token are stored."""
+    """An API key. Only `prefix` and the HMAC `digest` of the whole token are stored.
+
+    `workload_rule_id` is the rule by which a pipeline got the key.
+    """
 
     __tablename__ = "api_keys"
     __table_args__ = (
         CheckConstraint("role IN ('viewer', 'member', 'admin')", name="role"),
         Index(None, "team_id", "created_at", "id"),
+        Index(None, "workload_rule_id"),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -81,6 +103,7 @@ class ApiKeyRow(Base):
     expires_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+    workload_rule_id: Mapped[str | None]
 
 
 class PersonRow(Base):

@@ -1,6 +1,6 @@
 """Operations on the team, its keys, its audit trail, the fleet, and identifiers."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 
 from secateur.operations.calls import Calls, given
@@ -8,7 +8,7 @@ from secateur.transport import segment
 from secateur_wire.base import Page
 from secateur_wire.fleet import Queue, Worker
 from secateur_wire.identifiers import Identifier, IdentifierKind
-from secateur_wire.teams import AuditEntry, CreatedKey, HubToken, Key, Role, Team
+from secateur_wire.teams import AuditEntry, CreatedKey, HubToken, Key, Role, Team, WorkloadRule
 
 
 class TeamOperations(Calls):
@@ -30,6 +30,21 @@ class TeamOperations(Calls):
     async def revoke_key(self, key_id: str) -> Key:
         """Revoke a key permanently."""
         return await self._transport.call("DELETE", f"keys/{segment(key_id)}", Key)
+
+    def workload_rules(self) -> AsyncIterator[WorkloadRule]:
+        """Iterate over the team's rules for pipelines, newest first. Needs an admin key, as all calls on rules do."""
+        return self._list("workload-rules", WorkloadRule)
+
+    async def create_workload_rule(
+        self, name: str, *, issuer: str, claims: Mapping[str, str], role: Role = "member"
+    ) -> WorkloadRule:
+        """Create a rule: pipelines whose identity token has these claims get keys of the team for a short time."""
+        body = given(name=name, issuer=issuer, claims=dict(claims), role=role)
+        return await self._create("workload-rules", WorkloadRule, body)
+
+    async def delete_workload_rule(self, rule_id: str) -> None:
+        """Delete a rule; keys that pipelines got by it are revoked."""
+        await self._transport.delete(f"workload-rules/{segment(rule_id)}")
 
     async def team(self) -> Team:
         """Return the team of this key: its quotas and their use."""

@@ -1,48 +1,47 @@
 """Provider of OpenID Connect: its endpoints, its keys, and the requests that a sign-in makes to it."""
 
-import json
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_network
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
 from authlib.oauth2.auth import ClientAuth
 from authlib.oauth2.rfc6749.parameters import prepare_grant_uri, prepare_token_request
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
-from authlib.oidc.discovery import get_well_known_url
-from pydantic import BaseModel, ValidationError
 
-from core.http.address_policy import AddressPolicy
-from core.http.outbound import CallFailed, Limits, OutboundResponse, get, post
+from core.http.outbound import post
+from core.service.teams.openid.issuer import (
+    ANYWHERE,
+    LIMITS,
+    IssuerMetadata,
+    call,
+    discover,
+    json_object,
+    read_json,
+)
 from core.service.teams.openid.pending import PendingSignIn
 from core.service.teams.openid.tokens import SigningKeys, TokenVerifier
 from core.service.teams.sealing import SecretCipher
 from core.settings import Settings
-from secateur_wire.errors import Unauthenticated, UnsafeAddress
+from secateur_wire.errors import Unauthenticated
 
 METADATA_SECONDS: Final = 3600.0
-_LIMITS: Final = Limits(connect=5, read=10, total=15, body=5, body_bytes=2**20)
-_ANYWHERE: Final = AddressPolicy((ip_network("0.0.0.0/0"), ip_network("::/0")))
-"""Policy for the provider, which the operator named, and which is often within the operator's own network."""
 _FORM: Final = {"Content-Type": "application/x-www-form-urlencoded;charset=UTF-8", "Accept": "application/json"}
 _LONGEST_REASON: Final = 300
 _ID_TOKEN: Final = "ID token of a session"
 _LONGEST_SUBJECT: Final = 255
 
 
-class ProviderMetadata(BaseModel):
-    """Description that a provider gives of itself (OpenID Connect Discovery, 3), as far as it is used."""
+class ProviderMetadata(IssuerMetadata):
+    """Description that a provider gives of itself (OpenID Connect Discovery, 3), as far as a sign-in uses it."""
 
-    issuer: str
     authorization_endpoint: str
     token_endpoint: str
-    jwks_uri: str
     userinfo_endpoint: str | None = None
     end_session_endpoint: str | None = None
-    token_endpoint_auth_methods_supported: list[str] = ["client_secret_basic"]
+    token_endpoint_auth_methods_supported: Sequence[str] = ("client_secret_basic",)
     authorization_response_iss_parameter_supported: bool = False
 
 
@@ -82,7 +81,7 @@ class Provider:
         self._client_id = settings.oidc_client_id
         secret = settings.oidc_client_secret
         self._secret = None if secret is None else secret.get_secret_value()
-        keys = SigningKeys(lambda: self._read_json(self.metadata().jwks_uri, "list of keys"))
+        keys = SigningKeys(lambda: read_json(self.metadata().jwks_uri, "list of keys"))
         self._tokens = TokenVerifier(keys, issuer=self.issuer, client_id=self._client_id)
         self._lock = threading.Lock()
         self._metadata: ProviderMetadata | None = None
@@ -97,7 +96,7 @@ class Provider:
         """Return the provider's endpoints, read at most once in an hour. Raises Unauthenticated."""
         with self._lock:
             if self._metadata is None or time.monotonic() - self._read_at > METADATA_SECONDS:
-                self._metadata = self._discover()
+                self._metadata = discover(self.issuer, ProviderMetadata)
                 self._read_at = time.monotonic()
             return self._metadata
 
@@ -160,24 +159,6 @@ class Provider:
         query = urlencode({**hint, "client_id": self._client_id, "post_logout_redirect_uri": then})
         return f"{endpoint}{'&' if '?' in endpoint else '?'}{query}"
 
-    def _discover(self) -> ProviderMetadata:
-        content = self._read_json(get_well_known_url(self.issuer, external=True), "description")
-        try:
-            metadata = ProviderMetadata.model_validate(content)
-        except ValidationError as error:
-            field = error.errors()[0]["loc"][0]
-            raise Unauthenticated(f"the identity provider's description of itself has no valid {field}") from None
-        if metadata.issuer != self.issuer:
-            raise Unauthenticated(
-                f"the identity provider calls itself {metadata.issuer!r}, and SECATEUR_OIDC_ISSUER {self.issuer!r}: "
-                "tell your operator"
-            )
-        if self.issuer.startswith("https://"):
-            for name, value in metadata:
-                if isinstance(value, str) and not value.startswith("https://"):
-                    raise Unauthenticated(f"the identity provider's {name} does not begin with https://")
-        return metadata
-
     def _redeem_code(self, code: str, pending: PendingSignIn) -> dict[str, Any]:
         endpoint = self.metadata().token_endpoint
         body = prepare_token_request(
@@ -187,8 +168,8 @@ class Provider:
         named = "client_secret_basic" if "client_secret_basic" in methods else "client_secret_post"
         auth = ClientAuth(self._client_id, self._secret, "none" if self._secret is None else named)
         address, headers, body = auth.prepare("POST", endpoint, dict(_FORM), body)
-        answer = self._call(lambda: post(address, body.encode(), headers, _ANYWHERE, _LIMITS))
-        content = _json_object(answer)
+        answer = call(lambda: post(address, body.encode(), headers, ANYWHERE, LIMITS))
+        content = json_object(answer)
         if answer.status == 200 and content is not None:
             return content
         error = str((content or {}).get("error", f"HTTP {answer.status}"))[:_LONGEST_REASON]
@@ -200,27 +181,10 @@ class Provider:
         endpoint = self.metadata().userinfo_endpoint
         if endpoint is None:
             return {}
-        claims = self._read_json(endpoint, "user information", {"Authorization": f"Bearer {access_token}"})
+        claims = read_json(endpoint, "user information", {"Authorization": f"Bearer {access_token}"})
         if claims.get("sub") != subject:
             raise Unauthenticated("the provider's user information is about another account than its token")
         return claims
-
-    def _read_json(self, url: str, what: str, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
-        sent = {"Accept": "application/json", **(headers or {})}
-        answer = self._call(lambda: get(url, sent, _ANYWHERE, _LIMITS))
-        content = _json_object(answer)
-        if answer.status != 200 or content is None:
-            raise Unauthenticated(f"the identity provider gives no {what} (HTTP {answer.status}): try again later")
-        return content
-
-    @staticmethod
-    def _call(call: Callable[[], OutboundResponse]) -> OutboundResponse:
-        try:
-            return call()
-        except CallFailed as error:
-            raise Unauthenticated(f"the identity provider cannot be reached: {error}: try again later") from None
-        except UnsafeAddress as error:
-            raise Unauthenticated(f"the identity provider cannot be reached: {error.message}") from None
 
 
 def seal_id_token(id_token: str, secret: bytes) -> bytes:
@@ -234,11 +198,3 @@ def id_token_of(sealed: bytes, secret: bytes) -> str | None:
         return SecretCipher(secret, _ID_TOKEN).open(sealed)
     except ValueError:
         return None
-
-
-def _json_object(answer: OutboundResponse) -> dict[str, Any] | None:
-    try:
-        content = json.loads(answer.body)
-    except ValueError:
-        return None
-    return content if isinstance(content, dict) else None

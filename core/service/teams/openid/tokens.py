@@ -100,25 +100,25 @@ class TokenVerifier:
 
         Raises Unauthenticated, naming what is wrong.
         """
-        header, claims = _signed(token, self._keys)
+        header, claims = signed_claims(token, self._keys)
         options = {**self._expected, "sub": {"essential": True}}
         parameters = {"nonce": nonce, "client_id": self._client_id, "access_token": access_token}
         try:
             CodeIDToken(claims, header, options, parameters).validate(leeway=SKEW_SECONDS)
         except JoseError as error:
-            raise Unauthenticated(_reason(error)) from None
+            raise Unauthenticated(reason_of(error)) from None
         return claims
 
     def logout_token_claims(self, token: str) -> dict[str, Any]:
         """Return the claims of a logout token (OpenID Connect Back-Channel Logout, 2.6). Raises Unauthenticated."""
-        header, claims = _signed(token, self._keys)
+        header, claims = signed_claims(token, self._keys)
         if header.get("typ") not in _LOGOUT_TYPES:
             raise Unauthenticated(f"this is no logout token: its type is {header.get('typ')!r}")
         needed: dict[str, Any] = {name: {"essential": True} for name in ("iat", "exp", "jti", "events")}
         try:
             jwt.JWTClaimsRegistry(leeway=SKEW_SECONDS, **self._expected, **needed).validate(claims)
         except JoseError as error:
-            raise Unauthenticated(_reason(error)) from None
+            raise Unauthenticated(reason_of(error)) from None
         events = claims["events"]
         if not isinstance(events, dict) or not isinstance(events.get(LOGOUT_EVENT), dict):
             raise Unauthenticated("this is no logout token: it tells of no logout")
@@ -130,7 +130,7 @@ class TokenVerifier:
         return claims
 
 
-def _signed(token: str, keys: SigningKeys) -> tuple[Mapping[str, Any], dict[str, Any]]:
+def signed_claims(token: str, keys: SigningKeys) -> tuple[Mapping[str, Any], dict[str, Any]]:
     """Return header and claims of a token, the signature of which is that of one of the provider's keys."""
     try:
         header = jws.extract_compact(token.encode()).headers()
@@ -150,7 +150,8 @@ def _signed(token: str, keys: SigningKeys) -> tuple[Mapping[str, Any], dict[str,
     return decoded.header, decoded.claims
 
 
-def _reason(error: JoseError) -> str:
+def reason_of(error: JoseError) -> str:
+    """Return in plain words what is wrong with the claims of a token."""
     match error:
         case ExpiredTokenError():
             return "the token has expired: is a clock wrong?"

@@ -1,0 +1,76 @@
+"""Requests to an issuer of tokens: what it says of itself, and its keys."""
+
+import json
+from collections.abc import Callable, Mapping
+from ipaddress import ip_network
+from typing import Any, Final, TypeVar
+
+from authlib.oidc.discovery import get_well_known_url
+from pydantic import BaseModel, ValidationError
+
+from core.http.address_policy import AddressPolicy
+from core.http.outbound import CallFailed, Limits, OutboundResponse, get
+from secateur_wire.errors import Unauthenticated, UnsafeAddress
+
+LIMITS: Final = Limits(connect=5, read=10, total=15, body=5, body_bytes=2**20)
+ANYWHERE: Final = AddressPolicy((ip_network("0.0.0.0/0"), ip_network("::/0")))
+"""Policy for an issuer, which the operator named, and which is often within the operator's own network."""
+
+
+class IssuerMetadata(BaseModel):
+    """Description that an issuer gives of itself (OpenID Connect Discovery, 3), as far as its keys need it."""
+
+    issuer: str
+    jwks_uri: str
+
+
+Metadata = TypeVar("Metadata", bound=IssuerMetadata)
+
+
+def discover(issuer: str, kind: type[Metadata]) -> Metadata:
+    """Return the description of an issuer. Raises Unauthenticated where it is away, or describes another."""
+    content = read_json(get_well_known_url(issuer, external=True), "description")
+    try:
+        metadata = kind.model_validate(content)
+    except ValidationError as error:
+        field = error.errors()[0]["loc"][0]
+        raise Unauthenticated(f"the identity provider's description of itself has no valid {field}") from None
+    if metadata.issuer != issuer:
+        raise Unauthenticated(
+            f"the identity provider calls itself {metadata.issuer!r}, and this service's settings {issuer!r}: "
+            "tell your operator"
+        )
+    if issuer.startswith("https://"):
+        for name, value in metadata:
+            if isinstance(value, str) and not value.startswith("https://"):
+                raise Unauthenticated(f"the identity provider's {name} does not begin with https://")
+    return metadata
+
+
+def read_json(url: str, what: str, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Return the JSON object at an address of an issuer. Raises Unauthenticated, naming `what` was asked for."""
+    sent = {"Accept": "application/json", **(headers or {})}
+    answer = call(lambda: get(url, sent, ANYWHERE, LIMITS))
+    content = json_object(answer)
+    if answer.status != 200 or content is None:
+        raise Unauthenticated(f"the identity provider gives no {what} (HTTP {answer.status}): try again later")
+    return content
+
+
+def call(request: Callable[[], OutboundResponse]) -> OutboundResponse:
+    """Return the answer to a request. Raises Unauthenticated where there is none."""
+    try:
+        return request()
+    except CallFailed as error:
+        raise Unauthenticated(f"the identity provider cannot be reached: {error}: try again later") from None
+    except UnsafeAddress as error:
+        raise Unauthenticated(f"the identity provider cannot be reached: {error.message}") from None
+
+
+def json_object(answer: OutboundResponse) -> dict[str, Any] | None:
+    """Return the JSON object of an answer, None where it is none."""
+    try:
+        content = json.loads(answer.body)
+    except ValueError:
+        return None
+    return content if isinstance(content, dict) else None
