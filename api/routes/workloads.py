@@ -12,7 +12,16 @@ from api.process.proxies import client_address
 from core.service.teams import workload_rules
 from core.service.teams.schemas import WorkloadRuleBody, WorkloadTokenBody
 from secateur_wire.base import Page
-from secateur_wire.errors import Forbidden, IdempotencyConflict, InvalidRequest, NotFound, RateLimited, Unauthenticated
+from secateur_wire.errors import (
+    Forbidden,
+    IdempotencyConflict,
+    InvalidRequest,
+    NotFound,
+    PayloadTooLarge,
+    RateLimited,
+    SlowRequest,
+    Unauthenticated,
+)
 from secateur_wire.teams import CreatedKey, WorkloadRule
 
 router = Router(tags=["keys"])
@@ -51,7 +60,9 @@ def delete_workload_rule(rule_id: str, caller: Admin, session: DatabaseSession) 
     workload_rules.delete_rule(session, caller, rule_id)
 
 
-@router.post("/v1/workload-keys", status_code=201, responses=problems(InvalidRequest, RateLimited))
+@router.post(
+    "/v1/workload-keys", status_code=201, responses=problems(InvalidRequest, PayloadTooLarge, RateLimited, SlowRequest)
+)
 def exchange_workload_token(body: WorkloadTokenBody, request: Request, state: State) -> CreatedKey:
     """Exchange an identity token of a pipeline for a key, which is valid for `SECATEUR_WORKLOAD_KEY_SECONDS`.
 

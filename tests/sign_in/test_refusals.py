@@ -10,6 +10,7 @@ import httpx
 import pytest
 from joserfc.jwk import RSAKey
 
+from core.service.teams.openid.issuer import FAILURE_SECONDS
 from core.service.teams.openid.tokens import KEYS_SECONDS, REREAD_SECONDS, SigningKeys
 from secateur_wire.errors import Unauthenticated
 from tests.sign_in.conftest import CALLBACK, Begun, PlayedSignIn, StartPortal, refusal
@@ -223,6 +224,21 @@ def test_keys_are_read_anew_for_an_unknown_one_once_a_minute_and_every_hour() ->
     with pytest.raises(Unauthenticated):
         keys.find("first", "RS256")
     assert len(reads) == 3
+
+
+def test_an_issuer_that_is_away_is_not_asked_again_at_once() -> None:
+    clock, asked = [0.0], []
+
+    def fetch() -> dict[str, Any]:
+        asked.append(clock[0])
+        raise Unauthenticated("away")
+
+    keys = SigningKeys(fetch, clock=lambda: clock[0])
+    for now in (0.0, FAILURE_SECONDS - 1, FAILURE_SECONDS + 1):
+        clock[0] = now
+        with pytest.raises(Unauthenticated, match="away"):
+            keys.find("first", "RS256")
+    assert asked == [0.0, FAILURE_SECONDS + 1]
 
 
 def test_a_key_that_the_provider_begins_to_use_is_found_without_a_restart(played: PlayedSignIn) -> None:

@@ -67,7 +67,7 @@ class FiringRow(Base):
 
     The unique index allows only one job for each event: the row of an accepted firing is written before its job, in the
     same transaction. `payload` is null if there was none, if it is too long to store, or if its sender was not
-    authenticated. `actor` is `key:ID`, or null for a request to the URL and for a schedule.
+    authenticated. `actor` is `key:ID` or `person:ID`, or null for a request to the URL and for a schedule.
     """
 
     __tablename__ = "trigger_firings"

@@ -1,9 +1,11 @@
 """Requests to an issuer of tokens: what it says of itself, and its keys."""
 
 import json
+import threading
+import time
 from collections.abc import Callable, Mapping
 from ipaddress import ip_network
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from authlib.oidc.discovery import get_well_known_url
 from pydantic import BaseModel, ValidationError
@@ -15,6 +17,8 @@ from secateur_wire.errors import Unauthenticated, UnsafeAddress
 LIMITS: Final = Limits(connect=5, read=10, total=15, body=5, body_bytes=2**20)
 ANYWHERE: Final = AddressPolicy((ip_network("0.0.0.0/0"), ip_network("::/0")))
 """Policy for an issuer, which the operator named, and which is often within the operator's own network."""
+FAILURE_SECONDS: Final = 5.0
+WAIT_SECONDS: Final = 2.0
 
 
 class IssuerMetadata(BaseModel):
@@ -25,6 +29,45 @@ class IssuerMetadata(BaseModel):
 
 
 Metadata = TypeVar("Metadata", bound=IssuerMetadata)
+Value = TypeVar("Value")
+
+
+class Remembered(Generic[Value]):
+    """Value that `read` gets from an issuer, kept for `seconds`.
+
+    A failure is kept too, for FAILURE_SECONDS, and nobody waits longer than WAIT_SECONDS for another's read: tokens of
+    strangers that name an issuer which is away hold up few threads.
+    """
+
+    def __init__(self, read: Callable[[], Value], seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._read = read
+        self._seconds = seconds
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._value: Value | None = None
+        self._read_at = 0.0
+        self._failure: str | None = None
+        self._failed_at = 0.0
+
+    def get(self, *, at_most: float | None = None) -> Value:
+        """Return the value; it is read anew where it is older than `at_most` seconds. Raises Unauthenticated."""
+        if not self._lock.acquire(timeout=WAIT_SECONDS):
+            raise Unauthenticated("the identity provider is slow to answer: try again")
+        try:
+            age = self._clock() - self._read_at
+            if self._value is not None and age <= (self._seconds if at_most is None else at_most):
+                return self._value
+            if self._failure is not None and self._clock() - self._failed_at < FAILURE_SECONDS:
+                raise Unauthenticated(self._failure)
+            try:
+                self._value = self._read()
+            except Unauthenticated as error:
+                self._failure, self._failed_at = error.message, self._clock()
+                raise
+            self._read_at, self._failure = self._clock(), None
+            return self._value
+        finally:
+            self._lock.release()
 
 
 def discover(issuer: str, kind: type[Metadata]) -> Metadata:

@@ -1,7 +1,5 @@
 """Provider of OpenID Connect: its endpoints, its keys, and the requests that a sign-in makes to it."""
 
-import threading
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,6 +14,7 @@ from core.service.teams.openid.issuer import (
     ANYWHERE,
     LIMITS,
     IssuerMetadata,
+    Remembered,
     call,
     discover,
     json_object,
@@ -83,9 +82,7 @@ class Provider:
         self._secret = None if secret is None else secret.get_secret_value()
         keys = SigningKeys(lambda: read_json(self.metadata().jwks_uri, "list of keys"))
         self._tokens = TokenVerifier(keys, issuer=self.issuer, client_id=self._client_id)
-        self._lock = threading.Lock()
-        self._metadata: ProviderMetadata | None = None
-        self._read_at = 0.0
+        self._metadata = Remembered(lambda: discover(self.issuer, ProviderMetadata), METADATA_SECONDS)
 
     @property
     def host(self) -> str:
@@ -94,11 +91,7 @@ class Provider:
 
     def metadata(self) -> ProviderMetadata:
         """Return the provider's endpoints, read at most once in an hour. Raises Unauthenticated."""
-        with self._lock:
-            if self._metadata is None or time.monotonic() - self._read_at > METADATA_SECONDS:
-                self._metadata = discover(self.issuer, ProviderMetadata)
-                self._read_at = time.monotonic()
-            return self._metadata
+        return self._metadata.get()
 
     def authorization_url(self, pending: PendingSignIn, *, asks_again: bool) -> str:
         """Return the address at the provider that a sign-in begins at.

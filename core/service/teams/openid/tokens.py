@@ -1,6 +1,5 @@
 """Signed tokens of the provider: the ID token of a sign-in, and the logout token of the back channel."""
 
-import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -10,6 +9,7 @@ from joserfc import jws, jwt
 from joserfc.errors import ClaimError, ExpiredTokenError, InvalidKeyIdError, JoseError, MissingClaimError
 from joserfc.jwk import Key, KeySet
 
+from core.service.teams.openid.issuer import Remembered
 from secateur_wire.errors import Unauthenticated
 
 ALGORITHMS: Final = (
@@ -42,46 +42,27 @@ class SigningKeys:
     """Public keys of the provider, in memory for KEYS_SECONDS. `fetch` returns its JSON Web Key Set."""
 
     def __init__(self, fetch: Callable[[], Mapping[str, Any]], clock: Callable[[], float] = time.monotonic) -> None:
-        self._fetch = fetch
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._keys: KeySet | None = None
-        self._read_at = 0.0
+        self._keys = Remembered(lambda: _public_keys(fetch()), KEYS_SECONDS, clock)
 
     def find(self, key_id: str | None, algorithm: str) -> Key:
         """Return the key that a token names. Where it is unknown, the keys are read anew, at most once a minute.
 
         Raises Unauthenticated.
         """
-        with self._lock:
-            age = self._clock() - self._read_at
-            if self._keys is None or age > KEYS_SECONDS:
-                self._read()
-                age = 0.0
-            key = self._known(key_id, algorithm)
-            if key is None and age > REREAD_SECONDS:
-                self._read()
-                key = self._known(key_id, algorithm)
-        if key is None:
-            raise Unauthenticated("the token is signed with a key that the provider does not publish")
-        return key
+        for at_most in (KEYS_SECONDS, REREAD_SECONDS):
+            try:
+                return self._keys.get(at_most=at_most).get_by_kid(key_id, {"use": "sig", "alg": algorithm})
+            except InvalidKeyIdError:
+                continue
+        raise Unauthenticated("the token is signed with a key that the provider does not publish")
 
-    def _read(self) -> None:
-        listed = self._fetch().get("keys")
-        try:
-            assert isinstance(listed, list)
-            public = [each for each in listed if each["kty"] not in _SECRET_KEYS]
-            self._keys = KeySet.import_key_set({"keys": public})
-        except (AssertionError, JoseError, KeyError, TypeError, ValueError):
-            raise Unauthenticated("the provider's list of keys cannot be read") from None
-        self._read_at = self._clock()
 
-    def _known(self, key_id: str | None, algorithm: str) -> Key | None:
-        assert self._keys is not None
-        try:
-            return self._keys.get_by_kid(key_id, {"use": "sig", "alg": algorithm})
-        except InvalidKeyIdError:
-            return None
+def _public_keys(listed: Mapping[str, Any]) -> KeySet:
+    try:
+        public = [each for each in listed["keys"] if each["kty"] not in _SECRET_KEYS]
+        return KeySet.import_key_set({"keys": public})
+    except (JoseError, KeyError, TypeError, ValueError):
+        raise Unauthenticated("the provider's list of keys cannot be read") from None
 
 
 class TokenVerifier:
