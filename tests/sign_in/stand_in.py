@@ -31,6 +31,7 @@ class StandIn:
     token_error: tuple[int, dict[str, str]] | None = None
     description: dict[str, Any] = field(default_factory=dict)
     user_information: dict[str, Any] = field(default_factory=dict)
+    run_claims: dict[str, Any] = field(default_factory=dict)
     reads_of_keys: int = 0
     token_requests: list[dict[str, str]] = field(default_factory=list)
 
@@ -65,6 +66,7 @@ class StandIn:
                 Route("/keys", self._list_keys),
                 Route("/token", self._exchange, methods=["POST"]),
                 Route("/me", self._inform),
+                Route("/run-token", self._identify_run),
             ]
         )
 
@@ -91,6 +93,11 @@ class StandIn:
             status, content = self.token_error
             return JSONResponse(content, status)
         return JSONResponse({"access_token": "opaque", "token_type": "Bearer", "id_token": self.id_token})
+
+    def _identify_run(self, request: Request) -> JSONResponse:
+        """Answer as GitHub Actions does: with the token of the run, for the audience that is asked for."""
+        assert request.headers["authorization"] == "Bearer of the run" and request.query_params["api-version"] == "2.0"
+        return JSONResponse({"value": self.sign({**self.run_claims, "aud": request.query_params["audience"]})})
 
     def _inform(self, request: Request) -> JSONResponse:
         return JSONResponse(self.user_information)

@@ -1,8 +1,11 @@
 """Pipelines show their identity token in place of a stored key: what a rule admits, and what is refused."""
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,6 +16,7 @@ from tests.sign_in.conftest import Portal, StartPortal
 from tests.sign_in.stand_in import StandIn, new_key
 
 OTHER_KEY = new_key("other")
+STEP = Path(__file__).parents[2] / "examples" / "pipelines" / "get_key.py"
 RULE = {"repository_id": "74", "repository_owner_id": "65", "ref": "refs/heads/main"}
 
 
@@ -93,6 +97,29 @@ def test_tokens_of_gitlab_are_admitted_by_its_ids(pipeline: Pipeline) -> None:
     assert "pull and merge requests" in pipeline.refused(
         **{**gitlab, **unlike, "pipeline_source": "merge_request_event"}
     )
+
+
+@pytest.mark.parametrize("forge", ["github", "gitlab"])
+def test_the_step_for_pipelines_prints_a_key_for_the_run(pipeline: Pipeline, forge: str) -> None:
+    audience = pipeline.rule().raise_for_status().json()["audience"]
+    pipeline.issuer.run_claims = pipeline.claims()
+    given = {
+        "github": {
+            "ACTIONS_ID_TOKEN_REQUEST_URL": f"{pipeline.issuer.issuer}/run-token?api-version=2.0",
+            "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "of the run",
+            "SECATEUR_AUDIENCE": audience,
+        },
+        "gitlab": {"SECATEUR_TOKEN": pipeline.issuer.sign(pipeline.claims())},
+    }[forge]
+    environment = {"SECATEUR_URL": pipeline.portal.url, **given}
+    run = subprocess.run([sys.executable, STEP], env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert httpx.get(f"{pipeline.portal.url}/v1/team", headers=bearer(run.stdout.strip())).status_code == 200
+    environment["SECATEUR_TOKEN"] = "no token"
+    refused = subprocess.run([sys.executable, STEP], env=environment, capture_output=True, text=True)
+    assert refused.returncode == 1 and "no signed token" in refused.stderr
+    unset = subprocess.run([sys.executable, STEP], env={}, capture_output=True, text=True)
+    assert unset.returncode == 1 and "is not set" in unset.stderr
 
 
 def test_tokens_that_prove_nothing_are_refused_with_the_reason(
