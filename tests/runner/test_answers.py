@@ -98,3 +98,16 @@ def test_what_cannot_be_asked_is_refused_at_submit(
     assert refused.value.param == f"evaluation.answers.{param}"
     with pytest.raises(InvalidRequest, match="needs questions to measure on"):
         jobs.submit(body | {"evaluation": {"datasets": ["words"]}, "gates": {"max_answer_kl": 1}})
+
+
+@pytest.mark.nightly
+def test_beside_a_removal_of_tokens_both_models_answer_in_their_own(
+    jobs: Queue, body: dict[str, Any], finish: Finish
+) -> None:
+    answers = {"datasets": ["prompts", "chats"], "samples": 4, "max_new_tokens": 6}
+    job = finish(body | {"vocabulary": {"tokens": 64, "round_to": 1}, "evaluation": {"answers": answers}})
+    metrics = jobs.job(job).metrics
+    assert metrics is not None and metrics["vocabulary"]["pruned"] < metrics["vocabulary"]["dense"]
+    for name in answers["datasets"]:
+        figures = metrics["answers"][name]
+        assert 0 <= figures["kept_tokens"] <= 1 and figures["predictions"] > 0 and figures["kl"] > 0, name

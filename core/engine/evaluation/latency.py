@@ -59,9 +59,9 @@ class DenseLatency:
         count as different.
         """
         models = {"dense": self.model, "pruned": pruned}
-        times = in_turn(
-            {name: partial(_time_once, model, self._tokens_1T, self.device) for name, model in models.items()}
-        )
+        embeddings: Any = pruned.get_input_embeddings()
+        tokens_1T = self._tokens_1T % int(embeddings.weight.shape[0])  # a vocabulary may have become very small
+        times = in_turn({name: partial(_time_once, model, tokens_1T, self.device) for name, model in models.items()})
         prefill = {name: [first for first, _ in each] for name, each in times.items()}
         decode = {name: [rest for _, rest in each] for name, each in times.items()}
         spreads = {name: spread(each) for name, each in prefill.items()}
