@@ -66,6 +66,7 @@ def test_a_job_compares_the_answers_of_both_models(jobs: Queue, body: dict[str, 
     assert first["question"].startswith("w4 w10 w11 w2") and first["reference"] == "w10"
     assert report["answers"]["chats"][0]["question"].endswith(" w2 w5 "), "up to the words that ask for an answer"
     assert report["texts"]["answers"]["prompts"]["rendering"]["conversations"] == 10
+    assert "The questions of words are from the text that was calibrated on, too." in report["notes"]
     verdict = answered.verdict
     assert verdict is not None and verdict.answers in ("still answers", "answers change", "no longer answers")
     assert verdict.words.startswith(verdict.answers)

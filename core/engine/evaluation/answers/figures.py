@@ -25,6 +25,9 @@ FEWEST_QUESTIONS: Final = 4
 _REPEATED: Final = 4
 """Tokens of the sequences that count as repeated (Welleck et al. 2020, arXiv:1908.04319, section 2: seq-rep-n)."""
 
+_MOST_SHOWN: Final = 8_000
+"""Most characters of a question or an answer in a report."""
+
 Passes = Callable[[str, str, JsonValue], bool]
 """Judgement of an answer by a check: its name, the answer, and the reference."""
 
@@ -215,5 +218,6 @@ def _stderr(values: Sequence[float]) -> float | None:
 
 
 def _readable(text: str) -> str:
-    """Return a text that databases store: NUL is replaced."""
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    """Return a text that databases store: NUL is replaced, and what is very long is cut."""
+    cut = text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]} …"
+    return cut.replace("\0", "\N{REPLACEMENT CHARACTER}")

@@ -71,6 +71,9 @@ class CompareAnswers(JobStage):
         )
         output = job.run_optional(message, AnswersOutput, otherwise=_NOT_MEASURED)
         if output is not None:
+            calibrated = spec.recipe.calibration and spec.recipe.calibration.dataset
+            if calibrated in output.figures:
+                job.report.note(f"The questions of {calibrated} are from the text that was calibrated on, too.")
             job.metrics.answers = output.figures
             job.report.answers = output.answers
             job.report.texts = {
