@@ -67,11 +67,21 @@ def finished(live_api: httpx.Client, model: str, sessions: sessionmaker[Session]
         "parameters": {"dense": 40_000, "nonzero": 20_000},
         "bytes": {"dense": 160_000, "artifact": 160_000},
     }
-    added = {"exports": [{"file": "model-Q8_0.gguf", "format": "gguf", "type": "Q8_0", "bytes": 4}]}
+    added = {
+        "exports": [
+            {"file": "model-Q8_0.gguf", "format": "gguf", "type": "Q8_0", "bytes": 4},
+            {"file": "openvino-INT8.xml", "format": "openvino", "type": "INT8", "bytes": 4},
+        ]
+    }
     recipe = recipe_of("magnitude", model=model, output={"format": "packed"})
     card = model_card(recipe, Report.model_validate({"metrics": metrics, "packed": packed}))
     files = {each.name: each.read_bytes() for each in checkpoint.iterdir()}
-    files |= {"secateur.json": b"{}", "README.md": card.encode(), "model-Q8_0.gguf": b"GGUF"}
+    files |= {
+        "secateur.json": b"{}",
+        "README.md": card.encode(),
+        "model-Q8_0.gguf": b"GGUF",
+        "openvino-INT8.xml": b"<x/>",
+    }
     return succeeded_job(live_api, sessions, store, tmp_path / "artifact", model=model, files=files, metrics=added)
 
 

@@ -139,12 +139,11 @@ def _prune(options: PruneOptions, as_json: JsonOption = False) -> None:
 
 
 def _reproduce(
-    artifact: Annotated[Path, typer.Argument(metavar="FOLDER", exists=True, file_okay=False, help="The artifact.")],
-    source: Annotated[Path, typer.Option(exists=True, help="The dense model: its folder, or a .gguf file.")],
+    artifact: Annotated[Path, typer.Argument(metavar="FOLDER", help="The artifact.")],
+    source: Annotated[Path, typer.Option(help="The dense model: its folder, or a .gguf file.")],
     text: Annotated[
         list[Path] | None,
         typer.Option(
-            exists=True,
             help="Data that the recipe names, known by its SHA-256. Repeatable. Figures on given texts are repeated.",
         ),
     ] = None,
@@ -161,6 +160,9 @@ def _reproduce(
     from core.settings import Settings
     from worker.cli.reproduce import reproduce, show_reproduction
 
+    for path in (artifact, source, *(text or [])):
+        if not path.exists():
+            raise typer.BadParameter(f"{path}: there is no such file or folder")
     with print_errors():
         done = reproduce(Settings(), artifact, source, text or [])
     if not show_reproduction(done, least_masks, as_json):
