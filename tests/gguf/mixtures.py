@@ -9,6 +9,7 @@ import torch
 
 from core.engine.checkpoints.safetensors_header import read_header
 from core.engine.cuts.losses import Losses
+from core.engine.exporters.exporter_info import AddedExporterInfo
 from core.engine.exporters.gguf.info import INFO
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import ModelFolder, open_model
@@ -30,21 +31,26 @@ WAYS: Final[Mapping[str, UnresolvedRequest | None]] = {
 }
 
 
-def cut_mixture(place: Path, family: str, way: str) -> ModelFolder:
-    """Open a trained mixture as a job leaves it; raises InvalidRequest where that is refused before one is queued."""
+def cut_mixture(place: Path, family: str, way: str, *, info: AddedExporterInfo = INFO) -> ModelFolder:
+    """Open a trained mixture as a job leaves it; raises InvalidRequest where that is refused before one is queued.
+
+    `info` is the form that the job asks for.
+    """
     folder = save_trained(place / "model", family)
     config = json.loads((folder / "config.json").read_bytes())
     discovered = discover_and_test(config, read_header(folder / "model.safetensors"))
     opened, unresolved = open_model(folder, discovered=discovered), WAYS[way]
     if unresolved is None:
-        INFO.check_types(opened.description, ["F16"], Losses(), "output.exports.0.types")
+        info.check_types(opened.description, info.types[:1], Losses(), "output.exports.0.types")
         return opened
     request = resolve_request(opened.description, unresolved)
-    INFO.check_types(opened.description, ["F16"], losses_of(opened.description, request), "output.exports.0.types")
+    info.check_types(
+        opened.description, info.types[:1], losses_of(opened.description, request), "output.exports.0.types"
+    )
     tokens = make_tokens(4, 32, vocabulary=opened.description.vocabulary_size)
     (place / "work").mkdir()
     result = walk_for(
         opened, request, device=torch.device("cpu"), work=place / "work", calibration=tokens, evaluations={}
     ).run()
-    write_checkpoint(result.files, result.unchanged, folder, place / "cut", config=result.config)
+    write_checkpoint(result.files, result.unchanged, folder, place / "cut", config=result.config, discovered=discovered)
     return open_model(place / "cut", own_artifact=True, discovered=discovered)

@@ -80,7 +80,13 @@ MIXTURES: Final[Mapping[str, tuple[str, Mapping[str, object]]]] = {
     "granite-moe-shared": ("GraniteMoeSharedConfig", _SHAPE | _GRANITE_MOE | {"shared_intermediate_size": 96}),
 }  # fmt: skip
 """Mixtures of experts, whose architecture is discovered."""
-_ALL: Final = {**FAMILIES, **MIXTURES}
+OTHERS: Final[Mapping[str, tuple[str, Mapping[str, object]]]] = {
+    "opt": ("OPTConfig", {"hidden_size": 128, "word_embed_proj_dim": 128, "ffn_dim": 256, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "max_position_embeddings": 128, "pad_token_id": None, "bos_token_id": 1,
+        "eos_token_id": 0}),
+}  # fmt: skip
+"""Families that llama.cpp does not have."""
+_ALL: Final = {**FAMILIES, **MIXTURES, **OTHERS}
 
 
 def architecture_of(family: str) -> str:

@@ -6,7 +6,7 @@ import pytest
 
 from core.engine.models.folder import open_model
 from tests.gguf.cells import nightly_but
-from tests.gguf.trained import FAMILIES
+from tests.gguf.trained import FAMILIES, OTHERS
 from tests.graphs.cells import FORMS, WAYS, cut, export
 
 IN_EVERY_RUN = [("llama", "per_layer", "openvino"), ("qwen2", "uncut", "onnx")]
@@ -14,7 +14,9 @@ IN_EVERY_RUN = [("llama", "per_layer", "openvino"), ("qwen2", "uncut", "onnx")]
 
 @pytest.mark.parametrize(
     ("family", "way", "form"),
-    nightly_but([(family, way, form) for family in FAMILIES for way in WAYS for form in FORMS], IN_EVERY_RUN),
+    nightly_but(
+        [(family, way, form) for family in (*FAMILIES, *OTHERS) for way in WAYS for form in FORMS], IN_EVERY_RUN
+    ),
 )
 def test_a_cell_is_exact_in_its_engine(family: str, way: str, form: str, tmp_path: Path) -> None:
     folder = cut(tmp_path, family, way, form)

@@ -12,7 +12,16 @@ from core.engine.exporters.exporter_info import AddedCost, AddedExporterInfo
 from core.engine.exporters.sizes import DECODED_TOKENS, MOST_ROUNDS, PREDICTIONS, PROMPT_TOKENS, WINDOW
 from secateur_wire.errors import InvalidRequest
 
-_TRACE_SECONDS: Final = 30
+_MIXTURES: Final = (
+    "MixtralForCausalLM",
+    "Qwen2MoeForCausalLM",
+    "Qwen3MoeForCausalLM",
+    "OlmoeForCausalLM",
+    "GraniteMoeForCausalLM",
+    "GraniteMoeSharedForCausalLM",
+)
+"""Mixtures whose graphs are tried in each engine; their architectures are discovered."""
+_TRACE_SECONDS: Final = 60
 _OPERATIONS_PER_SECOND: Final = 5 * 10**10
 """Operations for which a second of tracing counts: a trace computes little, and takes long by the number of layers."""
 _DECODE_SLOWDOWN: Final = 5
@@ -41,12 +50,12 @@ class GraphInfo(AddedExporterInfo):
         return [each for each in self.packages if find_spec(each) is None]
 
     def check_types(self, description: ModelDescription, types: Sequence[str], losses: Losses, param: str) -> None:
-        name = description.architecture
-        if description.discovered is not None or name not in LANGUAGE_ARCHITECTURES:
-            shown = name if description.discovered is None else f"the type {description.discovered.model_type!r}"
+        name, discovered = description.architecture, description.discovered
+        if name not in (LANGUAGE_ARCHITECTURES if discovered is None else _MIXTURES):
+            shown = name if discovered is None else f"the type {discovered.model_type!r}"
             raise InvalidRequest(
-                f"{param}: {self.id} files can be written for {', '.join(LANGUAGE_ARCHITECTURES)}, but not for "
-                f"{shown}: leave it out, or choose one of those models",
+                f"{param}: {self.id} files can be written for {', '.join((*LANGUAGE_ARCHITECTURES, *_MIXTURES))}, but "
+                f"not for {shown}: leave it out, or choose one of those models",
                 param=param,
             )
 

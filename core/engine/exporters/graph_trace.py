@@ -29,9 +29,16 @@ _TIME: Final = 2
 Inputs = dict[str, Any]
 
 
+_TRACED_EXPERTS: Final = "grouped_mm"
+"""transformers' way to compute experts without a loop over those that were chosen, which a trace cannot hold."""
+
+
 def decoder_of(folder: ModelFolder) -> PreTrainedModel:
     """Return the model in float32, in main memory; layers may have different shapes."""
-    return load_model(folder, torch.device("cpu"), dtype=torch.float32)
+    model = load_model(folder, torch.device("cpu"), dtype=torch.float32)
+    if folder.family.experts is not None:
+        model.set_experts_implementation(_TRACED_EXPERTS)
+    return model
 
 
 @torch.no_grad()
