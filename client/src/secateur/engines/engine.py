@@ -1,4 +1,4 @@
-"""Protocol of engines: one goes on from a text, or answers a conversation, piece by piece."""
+"""Protocol of an engine: it goes on from a text, or answers a conversation, piece by piece."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
