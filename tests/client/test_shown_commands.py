@@ -67,21 +67,18 @@ def finished(live_api: httpx.Client, model: str, sessions: sessionmaker[Session]
         "parameters": {"dense": 40_000, "nonzero": 20_000},
         "bytes": {"dense": 160_000, "artifact": 160_000},
     }
+    graph = {"format": "openvino", "type": "INT8", "bytes": 4, "needs": ["openvino-INT8.bin"]}
     added = {
         "exports": [
             {"file": "model-Q8_0.gguf", "format": "gguf", "type": "Q8_0", "bytes": 4},
-            {"file": "openvino-INT8.xml", "format": "openvino", "type": "INT8", "bytes": 4},
+            {"file": "openvino-INT8.xml"} | graph,
         ]
     }
     recipe = recipe_of("magnitude", model=model, output={"format": "packed"})
     card = model_card(recipe, Report.model_validate({"metrics": metrics, "packed": packed}))
     files = {each.name: each.read_bytes() for each in checkpoint.iterdir()}
-    files |= {
-        "secateur.json": b"{}",
-        "README.md": card.encode(),
-        "model-Q8_0.gguf": b"GGUF",
-        "openvino-INT8.xml": b"<x/>",
-    }
+    files |= {"secateur.json": b"{}", "README.md": card.encode(), "model-Q8_0.gguf": b"GGUF"}
+    files |= {"openvino-INT8.xml": b"<net", "openvino-INT8.bin": b"bins"}
     return succeeded_job(live_api, sessions, store, tmp_path / "artifact", model=model, files=files, metrics=added)
 
 
