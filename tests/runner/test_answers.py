@@ -87,7 +87,7 @@ def test_a_model_that_nothing_was_pruned_from_still_answers(jobs: Queue, body: d
     [
         ({"datasets": ["self"]}, "datasets.0", "name a set of conversations"),
         ({"datasets": ["no-such"]}, "datasets.0", "there is no dataset 'no-such'"),
-        ({"datasets": ["prompts"], "check": "nummber"}, "check", "did you mean 'number'"),
+        ({"datasets": ["prompts"], "check": "numberz"}, "check", "did you mean 'number'"),
         ({"datasets": ["prompts"], "max_new_tokens": 4000}, "max_new_tokens", "leave no room for a question"),
     ],
 )
