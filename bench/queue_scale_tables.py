@@ -34,7 +34,7 @@ _OVERRIDES: dict[str, Mapping[str, str]] = {
         "heartbeat_at": "now() - CASE WHEN number <= 100 THEN interval '0' ELSE interval '2 hours' END",
     },
     "api_keys": {"role": "'viewer'"},
-    "portal_sessions": {},
+    "portal_sessions": {"key_id": _id("key")},
     "models": {
         "name": "'model-' || number",
         "path": "(SELECT path FROM models LIMIT 1)",

@@ -3,7 +3,7 @@
 import json
 import re
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import (
@@ -12,29 +12,36 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
     load_pem_public_key,
 )
-from securesystemslib.dsse import Envelope
-from securesystemslib.exceptions import UnsupportedAlgorithmError
-from securesystemslib.signer import CryptoSigner, SSlibKey  # type: ignore[attr-defined]
 
 from core.settings import Settings
 from secateur_wire.provenance import PAYLOAD_TYPE, SigningKey, Statement
 
-_UNUSABLE: Final = (OSError, ValueError, TypeError, UnsupportedAlgorithm, UnsupportedAlgorithmError)
+if TYPE_CHECKING:
+    from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]
+
+# securesystemslib is loaded where it is needed: it loads every signing library that it finds, such as boto3.
+_UNUSABLE: Final = (OSError, ValueError, TypeError, UnsupportedAlgorithm)
 _PUBLIC: Final = re.compile(rb"-----BEGIN PUBLIC KEY-----.+?-----END PUBLIC KEY-----", re.DOTALL)
 
 
 def new_private_key() -> str:
     """Return a new private key (Ed25519) as PEM."""
+    from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]
+
     return CryptoSigner.generate_ed25519().private_bytes.decode()
 
 
-def read_signer(file: Path) -> CryptoSigner:
+def read_signer(file: Path) -> "CryptoSigner":
     """Return what signs with the private key of a PEM file; raises ValueError where there is none."""
+    from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]
+
     return CryptoSigner(_private_key(file))
 
 
-def sign(statement: Statement, signer: CryptoSigner) -> str:
+def sign(statement: Statement, signer: "CryptoSigner") -> str:
     """Return the signed statement: a DSSE envelope as a line of JSON."""
+    from securesystemslib.dsse import Envelope
+
     envelope = Envelope(statement.model_dump_json().encode(), PAYLOAD_TYPE, {})
     envelope.sign(signer)
     return json.dumps(envelope.to_dict(), sort_keys=True) + "\n"
@@ -64,10 +71,13 @@ def public_keys(settings: Settings) -> list[SigningKey]:
 
 
 def _private_key(file: Path) -> Any:
+    from securesystemslib.exceptions import UnsupportedAlgorithmError
+    from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]
+
     try:
         key: Any = load_pem_private_key(file.read_bytes(), password=None)
         CryptoSigner(key)
-    except _UNUSABLE as error:
+    except (*_UNUSABLE, UnsupportedAlgorithmError) as error:
         raise ValueError(
             f"SECATEUR_SIGNING_KEY: {file} holds no private key that can sign (PEM without a password: Ed25519, ECDSA "
             f"or RSA): {error}"
@@ -76,6 +86,8 @@ def _private_key(file: Path) -> Any:
 
 
 def _described(key: Any) -> SigningKey:
+    from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined]
+
     known = SSlibKey.from_crypto(key)
     pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
     return SigningKey(keyid=known.keyid, scheme=known.scheme, pem=pem)

@@ -64,6 +64,7 @@ def test_each_broken_setting_and_a_missing_extra_are_named_with_what_to_do(
     assert states == {
         "packages of a worker": "missing",
         "llama.cpp": "warning",
+        "OpenVINO": "warning",
         "database": "missing",
         "broker": "missing",
         "store": "missing",

@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from bench.parts import free_port
+from secateur_wire.provenance import PROVENANCE
 from tests.engine.tiny import make_model
 from tests.runner.models import write_model, write_words
 from tests.worker.conftest import eventually, runner_of
@@ -187,4 +188,4 @@ def test_a_runner_killed_with_9_goes_on_to_the_same_bytes(service: httpx.Client,
     report = service.get(f"/v1/jobs/{again['id']}/report").raise_for_status().json()
     assert report["engine"]["resumed_from_block"] > 0
     before, after = files_of(service, job), files_of(service, again)
-    assert all(before[name] == after[name] for name in before if name not in ("README.md", "secateur.json"))
+    assert all(before[name] == after[name] for name in before if name not in ("README.md", "secateur.json", PROVENANCE))

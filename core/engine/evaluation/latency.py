@@ -47,8 +47,9 @@ class DenseLatency:
             )
         self.device = device
         self.model = load_model(dense, device)
-        words, length = min(100, description.vocabulary_size), timed_tokens(description, sequence_length)
-        tokens = torch.randint(words, (1, length), generator=torch.Generator().manual_seed(0))
+        self._words = min(100, description.vocabulary_size)
+        length = timed_tokens(description, sequence_length)
+        tokens = torch.randint(self._words, (1, length), generator=torch.Generator().manual_seed(0))
         self._tokens_1T = tokens.to(device)
 
     def against(self, pruned: PreTrainedModel) -> dict[str, Any]:
@@ -60,7 +61,9 @@ class DenseLatency:
         """
         models = {"dense": self.model, "pruned": pruned}
         embeddings: Any = pruned.get_input_embeddings()
-        tokens_1T = self._tokens_1T % int(embeddings.weight.shape[0])  # a vocabulary may have become very small
+        tokens_1T, rows = self._tokens_1T, int(embeddings.weight.shape[0])
+        if rows < self._words:  # the vocabulary became very small
+            tokens_1T = tokens_1T % rows
         times = in_turn({name: partial(_time_once, model, tokens_1T, self.device) for name, model in models.items()})
         prefill = {name: [first for first, _ in each] for name, each in times.items()}
         decode = {name: [rest for _, rest in each] for name, each in times.items()}

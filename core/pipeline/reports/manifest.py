@@ -6,10 +6,9 @@ A signed statement of provenance stands beside it where the installation has a k
 import hashlib
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
-from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]
 
 from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Recipe
@@ -21,6 +20,9 @@ from core.pipeline.reports.source_card import CARD, NO_FACTS, SourceFacts
 from core.signing import sign
 from core.storage import MANIFEST
 from secateur_wire.provenance import PROVENANCE
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]
 
 
 class FileEntry(BaseModel):
@@ -46,7 +48,7 @@ def finalise(
     body: dict[str, Any],
     report: Report,
     source: SourceFacts = NO_FACTS,
-    signer: CryptoSigner | None = None,
+    signer: "CryptoSigner | None" = None,
 ) -> Manifest:
     """Write the card, the manifest with the hash of every file, and the signed statement; all files are fsynced.
 

@@ -111,6 +111,7 @@ def _answer(row: AuditRow) -> AuditEntry:
         object_id=row.object_id,
         key_id=row.key_id,
         person_id=row.person_id,
+        actor_name=None,
         request_id=row.request_id,
         address=row.address,
         details=row.details,
