@@ -9,7 +9,8 @@ from tests.gguf.cells import nightly_but
 from tests.gguf.trained import FAMILIES, OTHERS
 from tests.graphs.cells import FORMS, WAYS, cut, export
 
-IN_EVERY_RUN = [("llama", "per_layer", "openvino"), ("qwen2", "uncut", "onnx")]
+IN_EVERY_RUN = [("llama", "per_layer", "openvino")]
+"""Cells of every run; of ONNX Runtime its sabotage and `test_run.py` are."""
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,7 @@ _WAYS = ("uncut", "experts", "per_layer")
 
 @pytest.mark.parametrize(
     ("family", "way", "form"),
-    nightly_but(
-        [(family, way, form) for family in MIXTURES for way in _WAYS for form in FORMS],
-        [("mixtral", "experts", "openvino")],
-    ),
+    nightly_but([(family, way, form) for family in MIXTURES for way in _WAYS for form in FORMS], []),
 )
 def test_a_mixture_is_exact_in_its_engine(family: str, way: str, form: str, tmp_path: Path) -> None:
     folder = cut_mixture(tmp_path, family, way, info=FORMS[form])
