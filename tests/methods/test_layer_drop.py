@@ -136,7 +136,7 @@ def test_the_last_layer_before_one_that_goes_aims_at_the_stream_behind_it(name: 
 
 
 def test_the_dense_stream_passes_the_layers_of_a_gap_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For the target before the gap; what it left there is what the stream goes on with behind the gap."""
+    """The target before the gap passes it; behind the gap the stream goes on with the states that this left."""
     folder, passed = model_of(tmp_path / "model", 2, 3), list[int]()
     advance_from = Stream.advance_from
 

@@ -1,4 +1,4 @@
-"""Where a job's model comes from, and what was made of its artifact, on the job's page."""
+"""Lineage on a job's page: the jobs before it, and the jobs that went on from its artifact."""
 
 from pathlib import Path
 

@@ -30,7 +30,7 @@ from worker.failures import CommandFailed
 _DROPPED: Final = ("gates", "queue", "metadata", "priority", "time_limit_seconds")
 """Fields of a body that change neither weights nor figures."""
 _UNMEASURED: Final[Mapping[str, object]] = {"tasks": [], "prompts": [], "answers": None}
-"""What an evaluation measures beside perplexity."""
+"""Measurements of an evaluation that are not repeated: all but perplexity."""
 _OWN_TEXT: Final = "self"
 """Name of the text that the model writes itself."""
 _STDERRS: Final = 2.0

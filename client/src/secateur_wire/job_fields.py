@@ -419,7 +419,7 @@ def _leaves(schema: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]
 
 
 def _members(schema: Mapping[str, Any], name: str, part: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the members of an object by path, and in place of an object of which the table has members, those."""
+    """Yield the members of an object by path. An object whose members stand in the table is replaced by its members."""
     for own, leaf in part["properties"].items():
         path = f"{name}.{own}"
         if path in LEADING:

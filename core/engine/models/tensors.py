@@ -115,7 +115,7 @@ def _read(entry: TensorEntry, dtype: torch.dtype) -> Tensor:
 
 @dataclass(frozen=True)
 class TensorInPlace:
-    """Tensor of a file; `pages` are those of the file that it is mapped from, None where it is a copy."""
+    """Tensor of a file; it is mapped from `pages` of that file, which is None where the tensor is a copy."""
 
     tensor: Tensor
     pages: mmap.mmap | None = None

@@ -26,7 +26,7 @@ def test_a_tensor_that_is_computed_is_read_as_ever(tmp_path: Path) -> None:
 
 
 def test_pages_that_were_released_are_read_again_on_use(tmp_path: Path) -> None:
-    """Of embeddings, once tokens were embedded: until the predictions nothing reads them."""
+    """Embeddings are forgotten once tokens were embedded: nothing reads them until the predictions."""
     folder = open_model(make_model(tmp_path / "model", vocab_size=4096, hidden_size=512))
     name = "model.embed_tokens.weight"
     stored, in_place = folder.read(name), folder.read_in_place(name)

@@ -117,7 +117,7 @@ def read_settings(folder: ModelFolder) -> GgufSettings:
 
 
 def _experts(folder: ModelFolder, channels: Sequence[int]) -> Keys:
-    """Return the keys of experts, of which every layer has as many, each as wide."""
+    """Return the keys of experts; every layer has the same number of them, and all have the same width."""
     experts = folder.family.experts
     assert experts is not None, "of a mixture"
     numbers = {layer.sizes.get("experts", 0) for layer in require_structure(folder.description).layers}

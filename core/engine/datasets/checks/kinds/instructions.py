@@ -45,7 +45,7 @@ class _Count(BaseModel):
 
 
 class _Instructions(BaseModel):
-    """Instructions, all of which the answer has to follow.
+    """Instructions; the answer has to follow each of them.
 
     `keywords` and `forbidden` are whole words or phrases, upper and lower case alike. `starts_with` and `ends_with` are
     exact, white space at the answer's ends aside. `commas` set to false forbids them.
