@@ -23,11 +23,11 @@ MOST_TIMES_NEEDED = 8
 
 @dataclass(frozen=True)
 class WrittenText:
-    """Finished documents, the token ids of those that are begun, and the state from which the rest follows.
+    """Finished documents, the token ids of unfinished ones, and the state from which the rest follows.
 
-    `tokens` are those of the documents, `sampled` those that were drawn for them; the model ended `ended` documents
-    itself. `random_state` is the state of the generator of the random numbers. In conversations `prompts` is the number
-    of questions that were answered, and none is begun.
+    `tokens` is the number of tokens in the documents, `sampled` the number that was drawn for them; the model ended
+    `ended` documents itself. `random_state` is the state of the generator of the random numbers. In conversations
+    `prompts` is the number of answered questions, and no document is unfinished.
     """
 
     documents: Sequence[str]
@@ -95,7 +95,7 @@ def generate_documents(
 
 @dataclass
 class _Row:
-    """Row of a batch: token ids of a document that is begun, the first `read` of which the model has read."""
+    """Row of a batch: token ids of an unfinished document. The model has read the first `read` of them."""
 
     ids: list[int]
     read: int = 0
@@ -103,7 +103,7 @@ class _Row:
 
 
 class _Writer:
-    """Documents that are finished, and rows of those that are begun."""
+    """Finished documents, and the rows of unfinished ones."""
 
     def __init__(
         self,
@@ -194,7 +194,7 @@ class _Writer:
             self.documents.append(document)
 
     def _fill_rows(self) -> None:
-        """Let new documents take the place of those that are over; drop rows without one where they are half of all."""
+        """Replace finished documents by new ones; drop the rows without a document when they are half of all rows."""
         if self._replaces:
             wanted = self._wanted()
             over = [place for place, row in enumerate(self._rows) if row.is_over]
@@ -225,7 +225,7 @@ class _Writer:
         return _Row([*self._begin, first])
 
     def _could_double(self) -> bool:
-        """Return True if so many more documents are wanted that a new batch would have twice the rows."""
+        """Return True if enough documents are still wanted for a new batch of twice the rows."""
         rows = min(self._at_once, len(self._live) + self._wanted())
         return self._replaces and rows >= 2 * len(self._rows)
 

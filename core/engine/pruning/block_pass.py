@@ -54,11 +54,11 @@ class PassPlan(Protocol):
 class BlockPass:
     """Token streams of a pass over the blocks, the folder it resumes from, and its measurements.
 
-    There is a stream of `calibration`, one of each of `evaluations`, all token ids [sequences, time], and one of a few
-    more tokens for the verification of the saved model. `spans` are the predicted tokens of evaluations in which not
-    all are. `work` is this attempt's folder, `previous` those of earlier
-    attempts, the newest first. Evaluations with a known perplexity of the dense model (`dense_perplexity`) skip that
-    model. `stored` is the folder in the dtypes in which the pruned model is saved, and so measured (None: in its own).
+    There is a stream for `calibration`, one for each of `evaluations`, all token ids [sequences, time], and one of a
+    few more tokens for the verification of the saved model. `spans` are the predicted tokens of evaluations that do not
+    predict every token. `work` is this attempt's folder, `previous` are the folders of earlier attempts, the newest
+    first. Evaluations with a known perplexity of the dense model (`dense_perplexity`) skip the dense model. `stored` is
+    the folder in the dtypes in which the pruned model is saved and measured (None: in its own).
     """
 
     def __init__(
@@ -175,7 +175,7 @@ class BlockPass:
         self.block_start = _MEASURED
 
     def begin_trials(self) -> None:
-        """Begin trials of what may go, before the pass over the blocks."""
+        """Begin trials of possible removals, before the pass over the blocks."""
         self._begin_loops(self.block_start, _TRIED)
 
     def _begin_loops(self, start: float, end: float) -> None:

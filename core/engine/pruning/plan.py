@@ -34,7 +34,7 @@ class PruningPlan(ABC):
     @property
     @abstractmethod
     def choices(self) -> JsonObject:
-        """Choices of this kind of pass that its numbers depend on, beside those of every pass."""
+        """Choices of this kind of pass that change its numbers, in addition to the choices of every pass."""
 
     @property
     @abstractmethod

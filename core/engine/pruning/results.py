@@ -85,9 +85,10 @@ class UnitRow:
 class PerplexityPair:
     """Perplexity of the dense and the pruned model on the same windows, with the standard error of their ratio.
 
-    `bits_ratio_stderr` is that of the ratio of their bits per byte. `dense_losses` are the dense model's mean losses of
-    the windows in nats. `rounded` is the dense model's perplexity in the dtype in which the pruned model is saved; None
-    where that is its own. `rounded_divergence` is the mean KL divergence of its predictions in nats, where measured.
+    `bits_ratio_stderr` is the standard error of the ratio of their bits per byte. `dense_losses` are the dense model's
+    mean losses of the windows in nats. `rounded` is the dense model's perplexity in the dtype in which the pruned model
+    is saved; None where both dtypes are equal. `rounded_divergence` is the mean KL divergence of the rounded model's
+    predictions in nats, where it was measured.
     """
 
     dense: float

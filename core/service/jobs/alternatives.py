@@ -23,9 +23,9 @@ def with_measured(
 ) -> list[Alternative]:
     """Return the alternatives of a model with the figures of the team's newest jobs on this revision.
 
-    Jobs that stored the model unpruned measured its copies. Jobs that timed added files timed the dense model's beside
-    them, and jobs with a narrower `output.dtype` measured the dense model in it. Types of files that only those jobs
-    know are added. `dense_bytes` are the dense model's.
+    Jobs that stored the model unpruned measured its copies. Jobs that timed added files timed the dense model's files
+    beside them, and jobs with a narrower `output.dtype` measured the dense model in that dtype. Types of files that
+    only these jobs know are added. `dense_bytes` is the size of the dense model.
     """
     copies = {each.name: each for each in alternatives}
     for job in _newest(session, team_id, revision, literal_column(JOB_EXPORTS, Boolean), JobRow.method.not_in(STORING)):
@@ -113,7 +113,7 @@ def _measured(job: Job, dense_bytes: int) -> list[Alternative]:
 
 
 def _dense_files(job: Job, dense_bytes: int) -> list[Alternative]:
-    """Return the dense model's files that a job wrote and timed beside those of the pruned model."""
+    """Return the dense model's files that a job wrote and timed beside the pruned model's files."""
     return [
         _file(each, each.speed.dense_bytes, dense_bytes, job).model_copy(
             update={"prefill": each.speed.prefill.dense, "decode": each.speed.decode.dense}

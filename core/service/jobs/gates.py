@@ -68,7 +68,7 @@ def gated_figure(name: str, metrics: Metrics) -> float | None:
 
 
 def missed_gates(results: Sequence[GateResult]) -> GateMissed | None:
-    """Return all missed gates as one error, whose `param` is the first one's; None where no gate was missed."""
+    """Return all missed gates as one error; its `param` names the first. None where no gate was missed."""
     missed = [result for result in results if not result.kept]
     return GateMissed("; ".join(each.message for each in missed), param=missed[0].param) if missed else None
 

@@ -57,13 +57,12 @@ class JobRow(Base):
     `attempt` fences every write of a worker; `last_event` numbers events; `attempts_allowed` is the attempt after which
     a retryable failure is final. `body` is the request with defaults filled in, `sources` what it resolved to: paths
     and hashes of the model and the texts. `metrics` are of the attempt that its artifact is of. `dispatched_at` is when
-    a hint was last sent, `events_removed_at` when retention took its events. The needs are those of the estimate, and
-    `size` the same in steps; `is_corrected` once they are corrected by what jobs of the queue and method have taken
-    (`PeakRatioRow`). The job ran out of memory on a worker that had the memory it has outgrown: it needs a larger one.
-    While it `awaits_discovery`, nobody knows what its model is: `body` is the request as it came, `sources` name the
+    a hint was last sent, `events_removed_at` when retention removed its events. The needs come from the estimate, and
+    `size` is the same in steps; `is_corrected` once measurements of jobs of the queue and method have corrected them
+    (`PeakRatioRow`). A job that ran out of memory has outgrown the memory of that worker: it needs a larger one. While
+    it `awaits_discovery`, the facts of its model are unknown: `body` is the request as it came, `sources` name the
     model alone, and no worker takes it. While it `awaits_trace`, its needs are a coarse bound; `needs_without_pass` are
-    bytes that it needs whatever its pass holds. No index has `lease_expires_at`: renewing a lease touches the row
-    alone.
+    the bytes that it needs beside its pass. No index has `lease_expires_at`: renewing a lease touches the row alone.
     """
 
     __tablename__ = "jobs"
@@ -282,8 +281,8 @@ class WorkerRow(Base):
     device has a worker, they are divided among the workers. Device memory is null without a device, and includes the
     use by other processes at the last heartbeat. `work_folders` and `work_bytes` count the jobs with a folder on that
     disk, of any worker of the node. The device's load, and its memory errors since the driver was loaded, are reported
-    by the driver. `runtimes` are the installed programs that run files of exporters, and `operations_per_second` is
-    what the worker's device does in a product of matrices, measured when the worker began; None where it was not.
+    by the driver. `runtimes` are the installed programs that run files of exporters. `operations_per_second` is the
+    speed of the worker's device in matrix products, measured when the worker began; None where it was not measured.
     """
 
     __tablename__ = "workers"

@@ -146,7 +146,7 @@ def _differs(jobs: Sequence[Job], quality: str) -> bool:
 
 
 def is_loss(quality: str) -> bool:
-    """Return whether a quality is a figure of the loss, of which less is better."""
+    """Return whether a quality is a figure of the loss, where less is better."""
     return quality.startswith(("perplexity", "bits_per_byte"))
 
 

@@ -41,7 +41,7 @@ OBJECTIVES: tuple[Objective, ...] = tuple(_OBJECTIVES)
 
 
 def figures_from(metrics: Metrics) -> Figures:
-    """Return the figures in a job's metrics; null for missing figures and those that are not finite."""
+    """Return the figures in a job's metrics; null for figures that are missing or not finite."""
     texts = [each.pruned for each in metrics.perplexity.values() if each.pruned is not None]
     answers = (metrics.tasks or metrics.accuracy).values()
     answered = [each.pruned for each in answers if each.pruned is not None]

@@ -102,7 +102,7 @@ def next_step(
 def _best(branches: Sequence[Branch], outcomes: Mapping[int, PointOutcome | None]) -> Place | None:
     """Return the place of least cost that meets all limits.
 
-    Among equals it is that of the first branch, then the sparsest.
+    Among equal places the first branch wins, then the highest sparsity.
     """
     candidates = []
     for rank, branch in enumerate(branches):

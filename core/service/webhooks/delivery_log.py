@@ -124,9 +124,9 @@ def remove_old_deliveries(sessions: sessionmaker[Session], settings: Settings) -
 
 
 def remove_old(session: Session, retention_days: float) -> int:
-    """Remove a batch of deliveries that ended or stuck so many days ago, and events without deliveries.
+    """Remove a batch of deliveries that ended or stuck `retention_days` ago, and events without deliveries.
 
-    Returns their number.
+    Returns the number of removed deliveries.
     """
     long_ago = seconds_from_statement(-retention_days * 24 * 3600)
     ended = (

@@ -32,7 +32,7 @@ class Listener:
 class WebhookEvent:
     """Event of a team. `data` is plain JSON; endpoints with a metadata filter look at its `metadata`.
 
-    `subject` is the id of what it happened to: events of one subject are delivered in the order they were written.
+    `subject` is the id of the object that changed: events of one subject are delivered in the order they were written.
     """
 
     team_id: str
@@ -69,7 +69,7 @@ def emit(session: Session, event: WebhookEvent) -> None:
 
 
 def write_event(session: Session, endpoints: Sequence[Listener], event: WebhookEvent) -> list[str]:
-    """Write the event and its deliveries for those of `endpoints` that want it; returns the deliveries' ids."""
+    """Write the event and a delivery for each of `endpoints` that subscribed to it; return the deliveries' ids."""
     metadata = event.data.get("metadata")
     subscribed = [each for each in endpoints if each.wants(metadata if isinstance(metadata, Mapping) else {})]
     if not subscribed:

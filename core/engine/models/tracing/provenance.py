@@ -272,7 +272,7 @@ class Provenance(ConstantWeights):
         return TensorOrigin(elsewhere=frozenset({self.state.block}), stream=self.next_state())
 
     def after(self, event: int, given: TensorOrigin, *, is_layer: bool = False) -> TensorOrigin:
-        """Return the origin of an event's output from its input's; `is_layer`: the output is that of a linear layer."""
+        """Return the origin of an event's output from that of its input; `is_layer`: a linear layer gave the output."""
         return replace(
             given,
             layers=given.layers | {event},

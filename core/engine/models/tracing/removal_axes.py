@@ -41,7 +41,7 @@ def with_expert_channels(
 ) -> Architecture:
     """Return an architecture whose experts have removable channels, or the reason why they have none.
 
-    `differential` is that of the config of a small random model, `real` that of the config with its own widths.
+    `differential` belongs to the config of a small random model, `real` to the config with its own widths.
     """
     experts = architecture.experts
     assert experts is not None

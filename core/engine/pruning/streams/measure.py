@@ -50,9 +50,9 @@ def measure(
 ) -> Measured:
     """Measure perplexity and verification logits on token ids [sequences, time], block by block, as a pass does.
 
-    `dtype`, of the forwards, and `micro_batch` are those of the pass with which the result is compared; without a dtype
-    it is the folder's own. `work` is a folder for activations beyond the budget. `spans` are the predicted tokens of
-    evaluations in which not all are.
+    `dtype` (of the forwards; by default the folder's own) and `micro_batch` must equal those of the pass with which the
+    result is compared. `work` is a folder for activations beyond the budget. `spans` are the predicted tokens of
+    evaluations that do not predict every token.
     """
     work.mkdir(parents=True, exist_ok=True)
     with fast_arithmetic(device):

@@ -78,7 +78,7 @@ class AdapterModel:
         self.keep(layer, kind, stays_U if kept_U is None else kept_U & stays_U)
 
     def keep_only(self, kept: KeptUnits) -> None:
-        """Mask all units but those that are kept."""
+        """Mask all units that are not kept."""
         for layer, unit_sets in enumerate(self.unit_sets):
             for each in unit_sets:
                 self.keep(layer, each.kind, kept_mask(kept.layers[layer].get(each.kind), each.units))

@@ -41,8 +41,8 @@ class TokensAtBlock:
     def moments_of_units(self, experts: Experts | None, unit_sets: Iterable[UnitSet]) -> dict[str, Moments]:
         """Run the tokens; return mean and variance of the inputs of all weights that read units, by name.
 
-        For experts they are the inputs of each last matrix times the tokens' gates, zero for tokens routed elsewhere.
-        An expert without tokens has those of all tokens, without gates.
+        For an expert the inputs of its last matrix are multiplied by the tokens' gates, zero for tokens that are routed
+        elsewhere. For an expert without tokens the inputs of all tokens count, without gates.
         """
         slices = [each for unit_set in unit_sets for each in unit_set.reading_slices]
         stacks = [each.name for each in slices if isinstance(each, StackSlice)]

@@ -9,7 +9,7 @@ from core.engine.pruning.streams.stream import Stream
 
 
 class GapPassing:
-    """Way of the `dense` stream through the layers of gaps, which it passes once, for the target before a gap.
+    """Walk of the `dense` stream through the removed layers, each once; it gives the target in front of a gap.
 
     `streamed` is the dense model, `layers` are those that remain.
     """

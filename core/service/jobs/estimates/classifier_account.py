@@ -1,6 +1,6 @@
-"""Account of the bytes that a job on an image classifier holds at the peak of its stages, where the model was traced.
+"""Account of the bytes that a job on a traced image classifier holds at the peak of its stages.
 
-The stages of the job are one process, in which the model is whole, and the check and the timing of what was saved are
+One process, which holds the whole model, does the stages of the job. The check and the timing of the saved model are
 processes of their own.
 """
 
@@ -30,7 +30,10 @@ _SHARED_BYTES = 48
 def traced_bytes(
     description: ClassifierDescription, passes: ClassifierPasses, job: Recipe, *, calibration: int, evaluation: int
 ) -> int:
-    """Return the most bytes that are held where the model is computed, by so many images of either set."""
+    """Return the most bytes that the process with the model holds.
+
+    `calibration` and `evaluation` are the numbers of images of the two sets.
+    """
     method = get_method(job.method)
     options = job.parameters
     if (measured := options.sensitivity_options) is not None:

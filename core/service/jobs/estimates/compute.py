@@ -102,7 +102,7 @@ def _answering_passes(tokens: Tokens) -> int:
 
 
 def _answering(description: ModelDescription, tokens: Tokens) -> int:
-    """Return the operations of answers beyond those of their passes: the head, and waits for memory."""
+    """Return the operations that answers take beside their passes: the head, and waits for memory."""
     head = 2 * description.hidden_size * description.vocabulary_size
     waits = (_WAITING_IN_BATCHES - 1) * (2 * active_parameters(description) + head)
     return 2 * tokens.answered * (3 * head + 2 * waits)
@@ -138,9 +138,9 @@ def facts_of(description: ModelDescription, job: Recipe, tokens: Tokens) -> Cost
 def _solver(description: ModelDescription, job: Recipe, tokens: Tokens) -> int:
     """Return the operations of the solver and of compensation.
 
-    Of methods that read XᵀX: that of every input, its factorisation (4/3 I³ with the inverse), and what the method's
-    cost says. Compensation: the same XᵀX, one between the dense inputs and the pruned ones, a second factorisation, and
-    a multiplication by XᵀX in every step.
+    A method that reads XᵀX computes it for every input and factorises it (4/3 I³ with the inverse); the method's cost
+    has the rest. Compensation computes the same XᵀX, the product of dense and pruned inputs and a second factorisation,
+    and multiplies by XᵀX in every step.
     """
     variant = calibrated_variant(job.method, job.pattern, job.parameters)
     compensation = job.parameters.requested_compensation

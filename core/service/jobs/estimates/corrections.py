@@ -55,9 +55,9 @@ _KEEP_RATIO = text(f"""
 
 
 def ran_to_its_end() -> ColumnElement[bool]:
-    """Return the condition of attempts that were measured to their end, those that missed a gate there included.
+    """Return the SQL condition of attempts that were measured to their end, with or without a missed gate.
 
-    It is written in the terms of the index.
+    It is written as the index has it, so that PostgreSQL uses the index.
     """
     ended = or_(AttemptRow.outcome == "succeeded", AttemptRow.error_code == GateMissed.code)
     return and_(AttemptRow.measured.is_not(None), ended)

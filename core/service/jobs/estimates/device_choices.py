@@ -36,10 +36,10 @@ def trained_choice_bytes(facts: CostFacts[Any], cost: Cost[Any], device: DeviceK
 
 
 def _account_probing(ledger: Ledger, facts: CostFacts[Any], tokens: int, model: TrainedModel, scoring: int) -> None:
-    """Account for forwards of so many tokens through the whole model with its adapters, then for scores.
+    """Account for forwards of `tokens` tokens through the whole model with its adapters, then for scores.
 
-    Hidden states of all tokens wait before the block that runs. With the head a batch goes through while there is still
-    what the one before has become.
+    Hidden states of all tokens wait in front of the block that runs. While a batch goes through the block, the output
+    of the batch before it is still held.
     """
     if not tokens:
         return
@@ -66,7 +66,7 @@ def _outer_bytes(facts: CostFacts[Any]) -> int:
 
 
 def _logits_bytes(description: ModelDescription, sequence: int) -> int:
-    """Return the most bytes while the loss of so many tokens is measured, a few positions at a time."""
+    """Return the most bytes while the loss of a sequence is measured, a few positions at a time."""
     width = WEIGHT_BYTES[description.dtype]
     logits = min(LOGIT_POSITIONS, sequence - 1) * description.vocabulary_size
     normed = sequence * description.hidden_size * (width + 2 * FLOAT)

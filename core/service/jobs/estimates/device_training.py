@@ -68,7 +68,7 @@ class TrainedModel:
 
     @property
     def frozen_bytes(self) -> int:
-        """Bytes of a weight that is not trained beside adapters, and of a teacher's."""
+        """Bytes of a weight of a teacher, or of a frozen weight beside adapters."""
         return 2 if self.is_mixed and self.description.dtype == "bfloat16" else FLOAT
 
     @property
@@ -104,7 +104,7 @@ class TrainedModel:
 
     @property
     def matched_bytes(self) -> int:
-        """Bytes of matched hidden states: the teacher's, their differences, and the squares of one block's."""
+        """Bytes of matched hidden states: the teacher's, their differences, and one block's squared differences."""
         if not self.recovery.hidden_states:
             return 0
         states = self.tokens * self.description.hidden_size
@@ -118,7 +118,7 @@ class TrainedModel:
 
     @property
     def kept_values(self) -> KeptValues:
-        """Values that a block's forward keeps; updates with a weight's zeros are added to it outside of autocast."""
+        """Values that a block's forward keeps. Adapters' updates of weights with zeros are added outside autocast."""
         is_cast = self.is_mixed and (self.trains_weights or not self.holds_zeros)
         return KeptValues(
             self.tokens,
@@ -137,9 +137,10 @@ def training_peak(model: TrainedModel) -> int:
 
 
 def account_training(ledger: Ledger, model: TrainedModel, *, copies: int = 0, scoring: int = 0) -> None:
-    """Account for training: while the loss is taken, on the way back, or when a step is taken.
+    """Account for training; the peak is at the loss, in the backward pass or at the optimiser's step.
 
-    A method that trains to choose holds so many bytes of `copies`, and for a moment before the step those of `scoring`.
+    `copies` are bytes that a method holds throughout if it trains in order to choose weights. `scoring` are bytes that
+    it takes for a moment before the step.
     """
     gradients = FLOAT * model.trained
     # A second gradient of the embedding is added to that of the head, or to the one of the forward before.
@@ -166,10 +167,10 @@ def _throughout(model: TrainedModel) -> int:
 
 
 def _forward_and_back(ledger: Ledger, model: TrainedModel, block: BlockShape) -> None:
-    """Account for a forward and its backward: from the last block to the first, gradients take activations' place.
+    """Account for a forward and its backward pass, in which gradients replace activations from the last block on.
 
-    Where blocks are computed again, there is the input of each, and what one block keeps. Trained weights that autocast
-    has cast are there to the end of the forward, and those that the backward reads until then.
+    With gradient checkpointing the forward keeps the input of each block, and the values of one block at a time. Casts
+    of trained weights (autocast) are held to the end of the forward, or of the backward pass if that reads them.
     """
     layers, kept = model.description.layers, model.kept_values
     stream = model.stored_bytes * model.description.hidden_size * model.tokens
@@ -185,20 +186,20 @@ def _forward_and_back(ledger: Ledger, model: TrainedModel, block: BlockShape) ->
         for left in (layers, 1):
             others = (left - 1) * of_each if model.keeps_activations else left * of_each
             with ledger.holding(others + weights + (layers - left) * done + _updating(model, block)):
-                kept.way_back(ledger, block, FLOAT if done else 0)
+                kept.account_backward(ledger, block, FLOAT if done else 0)
 
 
 def _computed_weights(model: TrainedModel, block: BlockShape) -> int:
-    """Return the bytes of a block's weights as they are computed with, and of the zeros of their updates."""
+    """Return the bytes of a block's weights in the dtype of the forward, and of the masks of their updates."""
     if model.trains_weights:
         return 2 * block.weights if model.is_mixed else 0
     return (model.stored_bytes + 1) * block.weights if model.holds_zeros else 0
 
 
 def _updating(model: TrainedModel, block: BlockShape) -> int:
-    """Return the bytes that adapters of a layer take for a moment: its weight's update, or copies of its inputs.
+    """Return the bytes that a layer's adapters take for a moment: the weight's update, or copies of the inputs.
 
-    Of weights that are trained themselves there is one gradient more.
+    Where the weights themselves are trained, this is one further gradient.
     """
     if model.trains_weights:
         return FLOAT * block.largest if model.accumulates else 0
@@ -208,8 +209,9 @@ def _updating(model: TrainedModel, block: BlockShape) -> int:
 def _account_loss(ledger: Ledger, model: TrainedModel) -> None:
     """Account for the logits in float32, the loss, and their gradients.
 
-    There are logits, those without the last of each sequence, and logarithms of probabilities; on the way back the
-    latter beside their gradient and that of the loss. Of a divergence there are a teacher's logits and the gradient.
+    The forward holds the logits, the logits without the last position of each sequence, and the log-probabilities. The
+    backward pass holds the log-probabilities, their gradient and the gradient of the loss. A divergence holds the
+    teacher's logits and the gradient.
     """
     logits, inner = model.tokens * model.description.vocabulary_size, 2 if model.is_mixed else FLOAT
     if RECOVERIES[model.recovery.method].learns_from_model:

@@ -97,7 +97,7 @@ def estimate_job(
 ) -> Estimate:
     """Return the estimate of a resolved request on such workers.
 
-    Time is that of one attempt, from fetch to store, without waiting.
+    The time is for one attempt, from fetch to store, without waiting.
     """
     return _estimate(session, team_id, resolved, workers, settings)[0]
 

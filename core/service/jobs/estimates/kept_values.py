@@ -9,12 +9,12 @@ from core.service.jobs.estimates.ledger import Ledger
 
 @dataclass(frozen=True)
 class KeptValues:
-    """Values that a forward keeps for its backward pass, of so many `tokens`.
+    """Values that a forward of `tokens` tokens keeps for its backward pass.
 
-    `stream` are the bytes of a value of the residual stream, `inner` of one between linear layers: where they are
-    fewer, by autocast, each layer that reads the stream has a copy of its own. A norm keeps what it reads in float32
-    and, where it is trained, what it makes of that (`trains_norms`). With adapters beside frozen weights each layer
-    keeps what its adapter reads, and a byte of each value for those that were dropped (`has_adapters`).
+    `stream` is the number of bytes of a value in the residual stream, `inner` of a value between linear layers. If
+    `inner` is smaller (autocast), each layer that reads the stream keeps its own cast of it. A norm keeps its input in
+    float32, and its output too if it is trained (`trains_norms`). With adapters beside frozen weights (`has_adapters`)
+    each layer keeps its adapter's input, and one byte a value for the mask of dropout.
     """
 
     tokens: int
@@ -24,7 +24,7 @@ class KeptValues:
     has_adapters: bool = False
 
     def of_group(self, hidden_size: int, group: GroupShape) -> int:
-        """Return the bytes of a group's; those of the norm before a sublayer are the first group's."""
+        """Return the bytes of a group's values. The norm before a sublayer counts with the first group."""
         values = self.inner * group.kept
         if self.has_adapters:
             values += (self.inner + 1) * group.inputs * len(group.sizes)
@@ -37,11 +37,11 @@ class KeptValues:
         return self.tokens * values
 
     def of_block(self, block: BlockShape) -> int:
-        """Return the bytes of a block's."""
+        """Return the bytes of a block's values."""
         return sum(self.of_group(block.hidden_size, group) for group in block.groups)
 
-    def way_back(self, ledger: Ledger, block: BlockShape, gradient_bytes: float) -> None:
-        """Account for the backward pass of a block: group by group, gradients of weights take kept values' place."""
+    def account_backward(self, ledger: Ledger, block: BlockShape, gradient_bytes: float) -> None:
+        """Account for the backward pass of a block: group by group, gradients of weights replace kept values."""
         left, done = self.of_block(block), 0.0
         for group in reversed(block.groups):
             done += gradient_bytes * group.weights

@@ -20,17 +20,17 @@ class Ledger:
         return ceil(self.peak * SMALL_TENSORS)
 
     def reach(self, nbytes: float) -> None:
-        """Note that so many bytes are taken beside those held, and given back."""
+        """Note that `nbytes` more bytes are held for a moment."""
         self.peak = max(self.peak, self.current + ceil(nbytes))
 
     def take(self, nbytes: float) -> None:
-        """Hold so many bytes more."""
+        """Hold `nbytes` more bytes."""
         self.current += ceil(nbytes)
         self.peak = max(self.peak, self.current)
 
     @contextmanager
     def holding(self, nbytes: float) -> Iterator[None]:
-        """Hold so many bytes inside the context, and at its end what was held at its beginning."""
+        """Hold `nbytes` more bytes inside the context, and release at its end all that was taken in it."""
         before = self.current
         self.take(nbytes)
         try:

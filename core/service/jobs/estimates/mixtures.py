@@ -1,8 +1,8 @@
 """Account of the bytes that a job on a mixture holds while its experts are pruned, and of the weights a token meets.
 
-All tokens wait in front of the experts of a block, and these are pruned one after the other: of the statistics those of
-one exist, in float32, beside the block in the file's dtype. Another moment may take more, as that of a linear layer
-that reads more than an expert does: jobs are said to need the most of both.
+All tokens wait in front of the experts of a block, and the experts are pruned one after the other. So the statistics of
+one expert exist at a time, in float32, beside the block in the file's dtype. Another moment may take more, for example
+a linear layer with more inputs than an expert has. A job's need is the larger of the two.
 """
 
 from dataclasses import dataclass, fields
@@ -50,10 +50,10 @@ def experts_account(
     states_bytes: int,
     is_fitted: bool = False,
 ) -> ExpertsAccount | None:
-    """Return the account of a job with so many calibration tokens; None where the model has no experts.
+    """Return the account of a job with `tokens` calibration tokens; None where the model has no experts.
 
-    `lanes` are the models that the tokens go through side by side, `states_bytes` those of hidden states between
-    blocks. `is_fitted`: the experts' last matrices are fitted to what the dense block gives.
+    `lanes` is the number of models that the tokens pass through side by side, `states_bytes` the size of the hidden
+    states between blocks. `is_fitted`: the experts' last matrices are fitted to the output of the dense block.
     """
     block = _largest_with_experts(description)
     experts = description.known_as.experts
@@ -84,7 +84,7 @@ def expert_parameters(description: ModelDescription) -> int:
 
 
 def active_parameters(description: ModelDescription) -> int:
-    """Return the prunable parameters that a token meets: of stacks of experts those that it goes to."""
+    """Return the prunable parameters that one token is multiplied with: only the experts it is routed to count."""
     experts = description.known_as.experts
     if experts is None:
         return description.prunable_parameters

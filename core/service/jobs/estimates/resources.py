@@ -59,8 +59,8 @@ _LAYOUTS = 1.6
 class ResourceEstimate(BaseModel):
     """Resources that a job needs. Bytes are peaks.
 
-    They are those of the largest process in main memory and on the device; on the worker's disk those of the job's
-    folder, of a model fetched for it, and of the artifact's copy in a local store.
+    Main and device memory are for the largest process. The worker's disk holds the job's folder, a model that was
+    fetched for it, and the artifact's copy in a local store.
     """
 
     peak_memory_bytes: int
@@ -96,9 +96,9 @@ def estimate_resources(
 ) -> ResourceEstimate:
     """Return the resources the job needs on a worker with a device of that kind.
 
-    `traced_bytes` are those that the pass holds where the model is computed, if they were traced.
-    `is_fetched`: the model comes over the network and is on the worker's disk too. `rooms` are what workers have beside
-    their processes: where none of them holds the whole model, the reload check leaves most of it on the disk.
+    `traced_bytes` is the traced peak of the pass where the model is computed; None if there is no trace. `is_fetched`:
+    the model comes over the network and is on the worker's disk too. `rooms` are the free bytes of workers beside their
+    processes: if no worker has room for the whole model, the reload check leaves most of it on the disk.
     """
     width = WEIGHT_BYTES[description.dtype]
     compensation = job.parameters.requested_compensation
@@ -227,13 +227,13 @@ def estimate_resources(
 
 
 def pass_needs(device: DeviceKind, traced_bytes: int) -> int:
-    """Return the bytes that a process needs for a pass of which a trace says that it holds so many."""
+    """Return the bytes that a process needs for a pass, from the bytes of its trace."""
     memory_bytes, device_memory_bytes = _peaks(device, ceil(SMALL_TENSORS * traced_bytes))
     return memory_bytes if device_memory_bytes is None else device_memory_bytes
 
 
 def _added_cost(description: ModelDescription, job: Recipe) -> AddedCost:
-    """Return what the added forms take together; they are made one after another."""
+    """Return the bytes of all added forms together; they are written one after another."""
     costs = [
         ADDED[each.format].added_cost(description, each.types, is_timed=job.times_exports)
         for each in job.output.exports
@@ -278,7 +278,7 @@ def _peaks(device: DeviceKind, work: int, host: int = 0) -> tuple[int, int | Non
 
 
 def _holds(room: ReloadRoom, nbytes: int, device: DeviceKind) -> bool:
-    """Return True where a room is known to have so many bytes for what is computed."""
+    """Return True if a worker is known to have so many bytes free for the computation."""
     free = room.device_memory if device.has_own_memory else room.memory
     return free is not None and nbytes <= free
 
@@ -304,7 +304,8 @@ def _largest_block(description: ModelDescription) -> list[LinearShape]:
 def _groups(linears: list[LinearShape]) -> list[int]:
     """Return the weights of each group of a block's linear layers that are pruned together.
 
-    They are those of one input width, at most three (two of an MLP, or query, key and value); of experts one at a time.
+    A group has the layers of one input width, at most three: two of an MLP, or query, key and value. Each expert is a
+    group by itself.
     """
     by_width: dict[int, list[int]] = defaultdict(list)
     for linear in linears:

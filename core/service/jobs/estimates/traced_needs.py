@@ -54,9 +54,10 @@ def traced_jobs(session: Session) -> Sequence[str]:
 
 
 def take_traced_needs(session: Session, only: str | None = None) -> int:
-    """Give a batch of waiting jobs, or `only` one, the needs by the traces of their passes; return how many jobs had.
+    """Set the needs of a batch of waiting jobs, or of `only` one, from the traces of their passes.
 
-    Their needs are those of the formula, to be corrected again by what other jobs have taken.
+    Returns the number of jobs that were changed. Their needs are the formula's again, until the figures of earlier jobs
+    correct them.
     """
     query = _TRACED if only is None else _TRACED.where(JobRow.id == only)
     rows = session.execute(query.with_for_update(of=JobRow, skip_locked=True, key_share=True)).all()

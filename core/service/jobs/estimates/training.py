@@ -88,7 +88,7 @@ def training_bytes(
 
 
 def _trained_parameters(model: TrainedModel) -> int:
-    """Return the parameters that are trained at the most: those of modules beside a language model count too."""
+    """Return the largest number of trained parameters; modules beside the language model count too."""
     if not model.trains_weights:
         return model.trained
     return model.description.parameters - _frozen_embeddings(model) - expert_parameters(model.description)

@@ -1,4 +1,4 @@
-"""Size of what a job leaves of a model: fewer parameters where units go, all of them where weights become zero."""
+"""Size of a pruned model: fewer parameters where units are removed, the same number where weights become zero."""
 
 from core.device_kinds import DeviceKind
 from core.engine.architectures.describe import stored_as
@@ -8,9 +8,9 @@ from core.pipeline.recipes.recipe import Recipe
 
 
 def describe_left(description: ModelDescription, job: Recipe, device: DeviceKind) -> ModelDescription:
-    """Return the description of what is left, in its dtype, whose layers have the dense model's shapes still.
+    """Return the description of the pruned model, in the output's dtype. Its layers keep the dense model's shapes.
 
-    As many parameters go as were asked for, less what rounding may leave.
+    The number of removed parameters is the least that rounding of the request allows.
     """
     description, removal = stored_as(description, job.output.dtype), job.removal
     if removal is None or removal.zeroes or not job.sparsity:

@@ -94,9 +94,9 @@ def finish_failed(
     A retryable problem puts the job back in the queue, if attempts are left; it can be claimed after
     `retry_delay_seconds`. A lack of memory does so if a worker has more memory (`outgrown`) and had a heartbeat in
     `worker_fresh_seconds`. Any other problem is final. The job then keeps its metrics, report and artifact, as after a
-    missed gate; without an artifact where the team's quota has no room for it. If this attempt has no artifact, that of
-    an earlier attempt stays, with its report and metrics. A job that is being cancelled becomes cancelled. Returns the
-    job's new state, None where the attempt is stale.
+    missed gate; without an artifact where the team's quota has no room for it. If this attempt has no artifact, the
+    artifact of an earlier attempt stays, with its report and metrics. A job that is being cancelled becomes cancelled.
+    Returns the job's new state, None where the attempt is stale.
     """
     error = {name: problem[name] for name in ("code", "message", "param", "retryable")}
     is_lost = outcome == "lost"

@@ -96,7 +96,7 @@ def remove_worker(session: Session, worker_id: str) -> None:
 
 @dataclass(frozen=True)
 class FreshWorkers:
-    """Numbers of workers with a recent heartbeat: those that take jobs, and those whose device failed."""
+    """Numbers of workers with a recent heartbeat: workers that take jobs, and workers with a failed device."""
 
     up: int
     failed: int

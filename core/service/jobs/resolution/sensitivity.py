@@ -60,8 +60,8 @@ def measured_body(body: JobBody) -> JobBody:
 def allocated_body(session: Session, team_id: str, body: JobBody, model: ResolvedModel) -> JobBody:
     """Return the body with `"allocation": "job:ID"` replaced by one sparsity per layer; other bodies unchanged.
 
-    Raises InvalidParameters where the job is not one of the team's, did not succeed, or measured something else or
-    other layers. Raises InvalidSparsity where it measured no rates as high.
+    Raises InvalidParameters where the job belongs to another team, did not succeed, or measured other layers or
+    something else. Raises InvalidSparsity where the requested sparsity is above its highest measured rate.
     """
     reference = body.parameters.get("allocation")
     if not isinstance(reference, str) or not reference.startswith(JOB_PREFIX):

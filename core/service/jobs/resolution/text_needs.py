@@ -38,7 +38,7 @@ the usual evaluation texts are fetched whole."""
 class TextNeeds(DatasetNeeds[TextReference]):
     """Requirements of a text, whose length is counted in tokens; without `samples`, no more than `most` are used.
 
-    `shape` is that of a text which the model writes; `answers` says who answers a set of conversations.
+    `shape` is the shape of a text that the model writes; `answers` says who answers a set of conversations.
     """
 
     sequence_length: int
@@ -101,7 +101,7 @@ class TextNeeds(DatasetNeeds[TextReference]):
 
     @property
     def _own_seed(self) -> int:
-        """Return the seed of what is generated for this part of a job."""
+        """Return the seed of the text that is generated for this part of a job."""
         return self.seed + (_EVALUATION_SEED if self.use == "evaluation" else 0)
 
     def refer_to_model(self) -> SelfText:
