@@ -24,7 +24,7 @@ from core.engine.resume.store import ResumeStore
 from core.methods.engine import build_classifier_method
 from core.methods.registry import get_method
 from core.methods.sensitivity.classifier_pass import classifier_sensitivity
-from core.service.jobs.estimates.classifier_account import traced_bytes
+from core.service.jobs.estimates.classifier import traced_bytes
 from tests.engine.classifier_folders import CLASSES, image_shape, make_classifier
 from tests.engine.classifying import random_images
 from tests.families import CLASSIFIERS, IN_FOURS, every_way, small_parameters

@@ -41,7 +41,6 @@ from core.service.jobs.estimates.compute import (
 from core.service.jobs.estimates.device_choices import LOGIT_POSITIONS, trained_choice_bytes
 from core.service.jobs.estimates.mixtures import experts_account
 from core.service.jobs.estimates.training import training_bytes
-from core.service.jobs.estimates.what_is_left import describe_left
 from secateur_wire.base import JsonObject, Number
 
 _MICRO_BATCH_TOKENS = 4096
@@ -311,3 +310,22 @@ def _groups(linears: list[LinearShape]) -> list[int]:
     for linear in linears:
         by_width[linear.in_features].append(linear.numel // (linear.experts or 1))
     return [sum(sorted(sizes)[-2:]) for sizes in by_width.values()]
+
+
+def describe_left(description: ModelDescription, job: Recipe, device: DeviceKind) -> ModelDescription:
+    """Return the description of the pruned model, in the output's dtype. Its layers keep the dense model's shapes.
+
+    The number of removed parameters is the least that rounding of the request allows.
+    """
+    description, removal = stored_as(description, job.output.dtype), job.removal
+    if removal is None or removal.zeroes or not job.sparsity:
+        return description
+    removed = removal.least_removed(job.request.cut(description, round_to=device.round_to))
+    removed = min(max(0, removed), description.prunable_parameters)
+    return description.model_copy(
+        update={
+            "parameters": description.parameters - removed,
+            "prunable_parameters": description.prunable_parameters - removed,
+            "bytes": description.bytes - removed * WEIGHT_BYTES[description.dtype],
+        }
+    )
