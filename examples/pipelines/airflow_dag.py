@@ -1,9 +1,12 @@
 """A DAG that prunes a model: submit, wait, check the gates, download.
 
 Put it into the folder of DAGs of Airflow 3. The workers need the package `secateur`, SECATEUR_URL and SECATEUR_API_KEY;
-SECATEUR_FOLDER is where the model goes. No operator is needed: every task calls the SDK. Tasks hand on the job's id
-alone, and each may run again, on another machine: submitting twice with the id of the run is one job, and a download
-that was cut off goes on. `airflow dags test prune_smollm2` runs all of it in one process, without a scheduler.
+SECATEUR_FOLDER is where the model goes. Airflow signs no identity tokens for its tasks, so a member's key has to be
+stored: in Airflow's secrets backend, with a date on which it expires.
+
+No operator is needed: every task calls the SDK. Tasks hand on the job's id alone, and each may run again, on another
+machine: submitting twice with the id of the run is one job, and a download that was cut off goes on. `airflow dags test
+prune_smollm2` runs all of it in one process, without a scheduler.
 """
 
 import os

@@ -2,8 +2,9 @@
 
     python async_pipeline.py pruned
 
-SECATEUR_URL and SECATEUR_API_KEY say where. Submits one job for each sparsity, waits for all of them together in one
-event loop, and cancels what still runs where anything goes wrong.
+SECATEUR_URL and SECATEUR_API_KEY say where; get_key.py gets the key where the CI system signs identity tokens. Submits
+one job for each sparsity, waits for all of them together in one event loop, and cancels what still runs where anything
+goes wrong.
 """
 
 import asyncio

@@ -1,5 +1,5 @@
 """Stand-ins for GitHub and GitLab on loopback, as far as comments on pull requests go, written from what they document:
-docs.github.com/rest/issues/comments and docs.gitlab.com/api/notes.
+docs.github.com/rest/issues/comments and /rest/pulls, docs.gitlab.com/api/notes and /api/merge_requests.
 """
 
 import json
@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 
 TOKEN = "the-run-s-own"
 _MOST = 100
+_BRANCH = "leaf"
 _PULLS = {
     "github": (r"/repos/acme/oak/issues/7/comments", r"/repos/acme/oak/issues/comments/(\d+)", "PATCH"),
     "gitlab": (r"/projects/41/merge_requests/7/notes", r"/projects/41/merge_requests/7/notes/(\d+)", "PUT"),
@@ -29,13 +30,16 @@ class Forge:
     address: str = ""
     comments: dict[int, str] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
+    open: bool = True
+    """Whether the branch `leaf` has pull request 7; a fork's branch of that name always has number 6."""
 
     @property
     def variables(self) -> dict[str, str]:
-        """Return the environment of a run for the pull request."""
+        """Return the environment of a run for the branch."""
         if self.kind == "github":
-            return {"GITHUB_API_URL": self.address, "GITHUB_REPOSITORY": "acme/oak"}
-        own = {"CI_API_V4_URL": self.address, "CI_PROJECT_ID": "41", "CI_MERGE_REQUEST_IID": "7"}
+            repository = {"GITHUB_API_URL": self.address, "GITHUB_REPOSITORY": "acme/oak"}
+            return {**repository, "GITHUB_REF_NAME": _BRANCH}
+        own = {"CI_API_V4_URL": self.address, "CI_PROJECT_ID": "41", "CI_COMMIT_BRANCH": _BRANCH}
         return {**own, "GITLAB_TOKEN": TOKEN}
 
     def add(self, body: str) -> int:
@@ -46,10 +50,12 @@ class Forge:
 
     def answer(self, method: str, target: str, token: str, body: Any) -> tuple[int, Any, dict[str, str]]:
         """Status, document and headers of the answer to a call."""
-        self.calls.append(method)
         address = urlsplit(target)
         if token != TOKEN:
             return 401, {"message": "Bad credentials" if self.kind == "github" else "401 Unauthorized"}, {}
+        if address.path in ("/repos/acme/oak/pulls", "/projects/41/merge_requests"):
+            return 200, self._requests(parse_qs(address.query)), {}
+        self.calls.append(method)
         listed, one, change = _PULLS[self.kind]
         if re.fullmatch(listed, address.path):
             if method == "GET":
@@ -64,6 +70,15 @@ class Forge:
             return 404 if self.kind == "github" else 405, {"message": "Method Not Allowed"}, {}
         self.comments[int(found[1])] = body["body"]
         return 200, self._shown(int(found[1])), {}
+
+    def _requests(self, query: dict[str, list[str]]) -> list[dict[str, Any]]:
+        """GitHub's filter names the owner of the branch, GitLab's does not."""
+        if self.kind == "github":
+            assert query == {"state": ["open"], "head": [f"acme:{_BRANCH}"]}
+            return [{"number": 7}] if self.open else []
+        assert query == {"state": ["opened"], "source_branch": [_BRANCH]}
+        forks = {"iid": 6, "source_project_id": 913}
+        return [forks, {"iid": 7, "source_project_id": 41}] if self.open else [forks]
 
     def _page(self, path: str, query: dict[str, list[str]]) -> tuple[int, Any, dict[str, str]]:
         """GitHub lists by ascending id, GitLab the newest first; both say in Link where the next page is."""

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -21,10 +22,15 @@ from core.service.registry.schemas import DatasetBody, ModelBody
 from core.service.registry.service import register_dataset, register_model
 from core.service.teams.bootstrap import create_team
 from core.service.teams.keys import create_key
+from core.service.teams.principal import Principal
+from core.service.teams.schemas import WorkloadRuleBody
+from core.service.teams.workload_rules import create_rule
 from core.settings import Settings
 from tests.conftest import settings_for
 from tests.forked_processes import write_warm_program
 from tests.model_folders import write_llama, write_text
+from tests.serving import served
+from tests.sign_in.stand_in import StandIn
 from tests.worker.conftest import eventually, impatient
 from tests.worker.forked_parts import fork_part
 from worker.embedded.serve import part_commands, part_environment
@@ -35,6 +41,7 @@ PROGRAMS = [str(Path(sys.executable).parent)]
 """Folders in which a pipeline's machine looks for programs."""
 _OWN_PROGRAMS = "programs"
 """Folder in which it looks first: of some thirty commands each would take longer to load the client than to run."""
+_ADMITTED = {"repository_id": "74", "repository_owner_id": "65"}
 _SECATEUR = "import sys; sys.argv[0] = 'secateur'; from secateur.cli import main; main()"
 
 
@@ -54,6 +61,9 @@ class Service:
     url: str
     key: str
     told: Path
+    issuer: StandIn
+    """Issuer of the runs' identity tokens, whose pushes a rule of the team admits."""
+    audience: str
 
     def behave(self, **behaviour: Any) -> None:
         """What the stand-in runner does from now on."""
@@ -80,6 +90,14 @@ class Service:
         )
         return Ended(done.returncode, done.stdout, done.stderr)
 
+    def run_token(self, **changes: Any) -> str:
+        """Return an identity token that the issuer gives to a run."""
+        return self.issuer.sign(self.issuer.claims(**{**self.run_claims(), **changes}))
+
+    def run_claims(self) -> dict[str, Any]:
+        once = {"jti": str(time.monotonic_ns()), "aud": self.audience}
+        return self.issuer.claims(**_ADMITTED, event_name="push", ref="refs/heads/leaf", **once)
+
     def use_here(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         """Make this process a pipeline's machine, in the folder of its run."""
         monkeypatch.chdir(folder)
@@ -103,8 +121,12 @@ class Service:
 def serving(database_url: str, folder: Path) -> Iterator[Service]:
     """The service on a migrated database, everything else of it in `folder`."""
     with ExitStack() as parts:
+        issuer = StandIn()
+        issuer.issuer = parts.enter_context(served(issuer.app()))
         settings = impatient(settings_for(database_url, folder / "home"))
-        service = Service(f"http://127.0.0.1:{free_port()}", _fill(settings), folder / "told.json")
+        settings = settings.model_copy(update={"workload_issuers": [issuer.issuer]})
+        key, audience = _fill(settings)
+        service = Service(f"http://127.0.0.1:{free_port()}", key, folder / "told.json", issuer, audience)
         service.behave()
         write_warm_program(folder / _OWN_PROGRAMS / "secateur", "-c", _SECATEUR)
         parts.callback(_start("api", settings, service).end, grace_seconds=5)
@@ -113,8 +135,8 @@ def serving(database_url: str, folder: Path) -> Iterator[Service]:
         yield service
 
 
-def _fill(settings: Settings) -> str:
-    """Put under the samples' names what the stand-in needs of them; the key of a member."""
+def _fill(settings: Settings) -> tuple[str, str]:
+    """Put under the samples' names what the stand-in needs of them; the key of a member, and the audience of a rule."""
     sessions = session_factory(settings)
     model = write_llama(settings.models_root / "tiny", context=2048)
     text = write_text(settings.datasets_root / "numbers.txt", words=20_000)
@@ -126,8 +148,10 @@ def _fill(settings: Settings) -> str:
             register_dataset(session, team, DatasetBody(name=name, path=str(text.resolve())), settings)
         secret = settings.secret_key.encode()
         key = create_key(session, team, role="member", name="ci", expires_at=None, secret=secret).key
+        body = WorkloadRuleBody(name="oak", issuer=settings.workload_issuers[0], claims=_ADMITTED)
+        rule = create_rule(session, Principal(team, "key_of_admin", "admin"), body, settings)
     sessions.kw["bind"].dispose()
-    return key
+    return key, rule.audience
 
 
 def _start(name: str, settings: Settings, service: Service) -> ChildProcess:
@@ -137,6 +161,7 @@ def _start(name: str, settings: Settings, service: Service) -> ChildProcess:
     variables = {
         **part_environment(settings),
         "SECATEUR_SECRET_KEY": settings.secret_key or "",
+        "SECATEUR_WORKLOAD_ISSUERS": ",".join(settings.workload_issuers),
         "STAND_IN": json.dumps({"from": str(service.told)}),
     }
     with open(settings.home / f"{name}.log", "ab") as log:

@@ -18,7 +18,7 @@ from tests.pipelines.forges import TOKEN, Forge, serving_forge
 from tests.pipelines.service import EXAMPLES, PROGRAMS, Service
 
 GITHUB, GITLAB = EXAMPLES / "github-actions.yml", EXAMPLES / "gitlab-ci.yml"
-COMMENT = EXAMPLES / "comment.py"
+COMMENT, GET_KEY = EXAMPLES / "comment.py", EXAMPLES / "get_key.py"
 CLIENT = {"SECATEUR_CLIENT": "secateur", "PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
 """The client is installed already, and pip finds that out without asking anybody."""
 
@@ -40,11 +40,13 @@ def test_the_first_comment_is_written_and_the_next_changes_it(
 ) -> None:
     (text := tmp_path / "summary.md").write_text("### it went")
     with serving_forge(kind) as forge:
-        for name, value in {**forge.variables, "PULL_REQUEST": "7", "GITHUB_TOKEN": TOKEN}.items():
+        for name, value in {**forge.variables, "GITHUB_TOKEN": TOKEN}.items():
             monkeypatch.setenv(name, value)
         for name in ("prune", "prune", "other"):
             monkeypatch.setenv("COMMENT_NAME", name)
             subprocess.run([sys.executable, COMMENT, text], check=True, timeout=60)
+        forge.open = False
+        subprocess.run([sys.executable, COMMENT, text], check=True, timeout=60)
     assert sorted(forge.comments.values()) == [f"<!-- secateur:{name} -->\n### it went" for name in ("other", "prune")]
     assert forge.calls == ["GET", "POST", "GET", "PUT" if kind == "gitlab" else "PATCH", "GET", "POST"]
 
@@ -82,16 +84,23 @@ class Actions:
     code: int = 0
     said: str = ""
     outputs: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=lambda: {"SECATEUR_API_KEY": ""})
+    """Variables that steps set for those after them."""
     forge: Forge | None = None
-    """Return the address of the run's pull request; None for a push."""
+    event: str = "push"
     uploaded: dict[str, str] = field(default_factory=dict)
 
     def run(self, workflow: Mapping[str, Any]) -> "Actions":
         (job,) = workflow["jobs"].values()
         place = self.folder / ".github" / "workflows"
         place.mkdir(parents=True, exist_ok=True)
-        shutil.copy(COMMENT, place)
+        for each in (COMMENT, GET_KEY):
+            shutil.copy(each, place)
         shared = {name: self._filled(value) for name, value in job["env"].items()}
+        if workflow["permissions"].get("id-token") == "write":
+            self.service.issuer.run_claims = {**self.service.run_claims(), "event_name": self.event}
+            shared["ACTIONS_ID_TOKEN_REQUEST_URL"] = f"{self.service.issuer.issuer}/run-token?api-version=2.0"
+            shared["ACTIONS_ID_TOKEN_REQUEST_TOKEN"] = "of the run"
         for number, step in enumerate(job["steps"]):
             condition = step.get("if", "${{ success() }}")
             is_due = {
@@ -102,8 +111,10 @@ class Actions:
             if is_due and "run" in step:
                 self._execute(number, step, shared)
             elif is_due and step["uses"].startswith("actions/upload-artifact@"):
-                self.uploaded[step["with"]["name"]] = step["with"]["path"]
-                assert (self.folder / step["with"]["path"]).exists()
+                if (self.folder / step["with"]["path"]).exists():
+                    self.uploaded[step["with"]["name"]] = step["with"]["path"]
+                else:
+                    assert step["with"].get("if-no-files-found") != "error"
         return self
 
     def _execute(self, number: int, step: Mapping[str, Any], shared: Mapping[str, str]) -> None:
@@ -111,9 +122,12 @@ class Actions:
         script.write_text(step["run"])
         output = self.folder / f"output-{number}"
         output.touch()
+        (environment := self.folder / f"environment-{number}").touch()
         own = {name: self._filled(value) for name, value in step.get("env", {}).items()}
-        files = {"GITHUB_OUTPUT": str(output), "GITHUB_STEP_SUMMARY": str(self.folder / "step-summary.md")}
-        variables = {**CLIENT, **shared, **own, **files, **({} if self.forge is None else self.forge.variables)}
+        files = {"GITHUB_OUTPUT": str(output), "GITHUB_ENV": str(environment)}
+        files["GITHUB_STEP_SUMMARY"] = str(self.folder / "step-summary.md")
+        repository = {} if self.forge is None else self.forge.variables
+        variables = {**CLIENT, **self.environment, **shared, **own, **files, **repository}
         done = self.service.step(["bash", "-e", str(script)], self.folder, variables)
         if step.get("continue-on-error") != "true":
             self.code = self.code or done.code
@@ -121,17 +135,17 @@ class Actions:
         for line in output.read_text().splitlines():
             name, _, value = line.partition("=")
             self.outputs[f"steps.{step['id']}.outputs.{name}"] = value
+        self.environment |= dict(line.split("=", 1) for line in environment.read_text().splitlines())
 
     def _filled(self, text: str) -> str:
         known = {
             "vars.SECATEUR_URL": self.service.url,
             "vars.SECATEUR_CLIENT": CLIENT["SECATEUR_CLIENT"],
-            "secrets.SECATEUR_API_KEY": self.service.key,
+            "vars.SECATEUR_AUDIENCE": self.service.audience,
             "github.sha": "c0ffee",
             "github.run_id": self.folder.name,
             "github.run_attempt": "1",
             "github.token": TOKEN,
-            "github.event.pull_request.number": "" if self.forge is None else "7",
         }
         return re.sub(r"\$\{\{ (\S+) \}\}", lambda found: {**known, **self.outputs}.get(found[1], ""), text)
 
@@ -144,6 +158,20 @@ def test_the_github_workflow_uploads_a_model_that_keeps_its_gates(service: Servi
     assert "| perplexity on wikipedia-articles | 10 | 20 | × 2 |" in (tmp_path / "step-summary.md").read_text()
     job = service.job(done.outputs["steps.submit.outputs.job"])
     assert job["metadata"] == {"commit": "c0ffee"}
+    assert f"::add-mask::{done.environment['SECATEUR_API_KEY']}" in done.said, "the log would show the key"
+
+
+@pytest.mark.usefixtures("without_pip")
+def test_a_workflow_that_somebody_runs_for_pull_requests_gets_no_key(service: Service, tmp_path: Path) -> None:
+    done = Actions(service, tmp_path, event="pull_request").run(read(GITHUB))
+    assert done.code == 1 and "pipelines of pull and merge requests are refused" in done.said
+    assert "steps.submit.outputs.job" not in done.outputs
+
+
+@pytest.mark.parametrize("file", [GITHUB, GITLAB])
+def test_nothing_secret_of_the_service_is_stored_in_a_workflow(file: Path) -> None:
+    said = "\n".join(line for line in file.read_text().splitlines() if not line.lstrip().startswith("#"))
+    assert not re.search(r"secrets\.|SECATEUR_API_KEY: |pull_request", said)
 
 
 @pytest.mark.usefixtures("without_pip")
@@ -161,7 +189,8 @@ def test_a_cancelled_github_workflow_stops_its_job(service: Service, secateur: R
     service.behave(hang_in="prune")
     job_id = secateur(*["submit", "smollm2-135m", "--method", "magnitude", "--sparsity", "0.5", "--id"]).out.strip()
     outputs = {"steps.submit.outputs.job": job_id}
-    done = Actions(service, tmp_path, cancelled=True, outputs=outputs).run(read(GITHUB))
+    key = {"SECATEUR_API_KEY": service.key}  # as the step before has set it
+    done = Actions(service, tmp_path, cancelled=True, outputs=outputs, environment=key).run(read(GITHUB))
     assert done.code == 0 and done.uploaded == {}
     assert service.job(job_id)["status"] in ("cancelling", "cancelled")
     assert Actions(service, tmp_path, cancelled=True).run(read(GITHUB)).code == 0, "cancelled before it submitted"
@@ -199,9 +228,12 @@ def test_the_gitlab_job_ends_as_its_gates_do(service: Service, tmp_path: Path, r
     job = read(GITLAB)["prune"]
     script = "\n".join(["set -eo pipefail", *job["before_script"], *job["script"]])  # as GitLab's runner joins them
     (tmp_path / "ci").mkdir()
-    shutil.copy(COMMENT, tmp_path / "ci")
+    for each in (COMMENT, GET_KEY):
+        shutil.copy(each, tmp_path / "ci")
+    assert set(job["id_tokens"]) == {"SECATEUR_TOKEN"}
+    given = {"SECATEUR_TOKEN": service.run_token(), "SECATEUR_API_KEY": ""}
     with serving_forge("gitlab") as forge:
-        variables = {**CLIENT, **forge.variables, "CI_COMMIT_SHA": "c0ffee", "CI_JOB_ID": tmp_path.name}
+        variables = {**CLIENT, **forge.variables, **given, "CI_COMMIT_SHA": "c0ffee", "CI_JOB_ID": tmp_path.name}
         own = forge.add("<!-- secateur:prune -->\nof the run before")
         forge.add("somebody's")
         done = service.step(["bash", "-c", script], tmp_path, variables)

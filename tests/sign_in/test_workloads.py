@@ -97,6 +97,25 @@ def test_tokens_of_gitlab_are_admitted_by_its_ids(pipeline: Pipeline) -> None:
     assert "pull and merge requests" in pipeline.refused(
         **{**gitlab, **unlike, "pipeline_source": "merge_request_event"}
     )
+    assert "a fork's could be" in pipeline.refused(**{**gitlab, **unlike, "ref_path": "refs/merge-requests/4/head"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"event_name": "pull_request", "ref": "refs/pull/7/merge", "actor_id": "99"}, "pull and merge requests"),
+        ({"repository_id": "913", "repository_owner_id": "99", "repository": "stranger/oak"}, "no rule of this team"),
+        ({"repository_owner_id": "99"}, "no rule of this team"),
+    ],
+    ids=["its pull request", "its own push", "the repository after it got another owner"],
+)
+def test_a_fork_gets_no_key_by_a_rule_for_every_branch(
+    pipeline: Pipeline, changes: dict[str, str], reason: str
+) -> None:
+    pipeline.rule({"repository_id": "74", "repository_owner_id": "65"}).raise_for_status()
+    pushed = pipeline.exchange(pipeline.issuer.sign(pipeline.claims(event_name="push", ref="refs/heads/leaf")))
+    assert pushed.status_code == 201, pushed.text
+    assert reason in pipeline.refused(**{"event_name": "push", "ref": "refs/heads/leaf", **changes})
 
 
 @pytest.mark.parametrize("forge", ["github", "gitlab"])

@@ -99,7 +99,8 @@ def _team_of(claims: Mapping[str, Any]) -> str:
 def _refuse_requests(claims: Mapping[str, Any]) -> None:
     """Refuse pipelines of pull and merge requests: the code may be a stranger's, and the token does not tell."""
     event = str(claims.get("event_name") or claims.get("pipeline_source") or "")
-    if event.startswith(_REQUEST_EVENTS) or str(claims.get("ref", "")).startswith(_REQUEST_REFS):
+    refs = (str(claims.get(name, "")) for name in ("ref", "ref_path"))  # GitLab's `ref` is a name without a path
+    if event.startswith(_REQUEST_EVENTS) or any(ref.startswith(_REQUEST_REFS) for ref in refs):
         raise Unauthenticated("pipelines of pull and merge requests are refused: a fork's could be one of them")
 
 
