@@ -1,0 +1,87 @@
+"""Search for shapes: as good as the best of all combinations, and never beyond its limit."""
+
+from collections.abc import Iterator
+from itertools import product
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from core.engine.removals.widths.shape_program import Option, ShapeChoice, ShapeProgram
+
+_figures = st.integers(0, 40).map(lambda each: each / 8)
+_options = st.lists(st.builds(Option, _figures, _figures), min_size=1, max_size=3)
+
+
+@st.composite
+def programs(draw: st.DrawFn, *, alike: bool = False) -> ShapeProgram:
+    count = draw(st.integers(1, 3))
+    layers = draw(st.lists(_options, min_size=1, max_size=4))
+    if alike:
+        layers = [draw(st.lists(st.builds(Option, _figures, _figures), min_size=count, max_size=count)) for _ in layers]
+    possible = [(first, end) for end in range(1, len(layers) + 1) for first in range(end) if end - first < len(layers)]
+    runs = {run: draw(_figures) for run in possible if draw(st.booleans())}
+    return ShapeProgram(layers, runs, draw(st.one_of(st.just([]), _options)), draw(_figures))
+
+
+def every_choice(program: ShapeProgram) -> Iterator[ShapeChoice]:
+    """Yield all choices of a program, by trying every combination."""
+    numbers = [[None, *range(len(each))] for each in program.layers]
+    for options in product(*numbers):
+        ends = [place for place in range(len(options) + 1) if place == len(options) or options[place] is not None]
+        runs = [(last + 1, end) for last, end in zip([-1, *ends], ends, strict=False) if end > last + 1]
+        if not all(run in program.runs for run in runs):
+            continue
+        for size in range(len(program.vocabulary)) if program.vocabulary else [None]:
+            taken = [each[option] for each, option in zip(program.layers, options, strict=True) if option is not None]
+            taken += [] if size is None else [program.vocabulary[size]]
+            worth = sum(each.worth for each in taken) + sum(program.runs[run] for run in runs)
+            yield ShapeChoice(options, size, worth, program.fixed_cost + sum(each.cost for each in taken))
+
+
+def is_uniform(choice: ShapeChoice) -> bool:
+    return len({option for option in choice.options if option is not None}) < 2
+
+
+@settings(max_examples=80, deadline=None)
+@given(programs(), _figures, st.one_of(st.none(), st.integers(0, 3)))
+def test_no_combination_of_options_loses_less_within_the_limit(
+    program: ShapeProgram, limit: float, dropped: int | None
+) -> None:
+    possible = [each for each in every_choice(program) if dropped in (None, len(each.dropped))]
+    within = [each for each in possible if each.cost <= limit]
+    found = program.best(limit, dropped=dropped)
+    assert (found is None) == (not within)
+    if found is not None:
+        assert found in possible and found.cost <= limit
+        assert found.worth == pytest.approx(min(each.worth for each in within))
+    nearest = program.cheapest(dropped=dropped)
+    assert (nearest is None) == (not possible)
+    if nearest is not None:
+        assert nearest.cost == pytest.approx(min(each.cost for each in possible))
+
+
+@settings(max_examples=40, deadline=None)
+@given(programs(alike=True), _figures)
+def test_with_one_shape_for_all_layers_no_uniform_combination_loses_less(program: ShapeProgram, limit: float) -> None:
+    within = [each for each in every_choice(program) if is_uniform(each) and each.cost <= limit]
+    found = program.best(limit, uniform=True)
+    assert (found is None) == (not within)
+    if found is not None:
+        assert is_uniform(found) and found.cost <= limit
+        assert found.worth == pytest.approx(min(each.worth for each in within))
+
+
+@settings(max_examples=30, deadline=None)
+@given(programs(), _figures, _figures)
+def test_a_looser_limit_never_loses_more(program: ShapeProgram, one: float, other: float) -> None:
+    tight, loose = (program.best(limit) for limit in sorted((one, other)))
+    assert tight is None or (loose is not None and loose.worth <= tight.worth + 1e-6)
+
+
+def test_layers_in_a_row_are_scored_as_a_run_and_not_as_two() -> None:
+    """Two layers cost 1 each alone, and 10 together: the two that are apart go."""
+    runs = {(first, first + 1): 1.0 for first in range(3)} | {(first, first + 2): 10.0 for first in range(2)}
+    program = ShapeProgram([[Option(0, 1)]] * 3, runs, fixed_cost=1.0)
+    found = program.best(2.0)
+    assert found is not None and found.dropped == [0, 2] and found.worth == 2.0
