@@ -8,6 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.http.problem_documents import ProblemResponse, add_handlers, document
 from api.portal.rendering import is_partial, page
 from api.portal.routes import (
+    access,
     adding,
     compare,
     datasets,
@@ -64,7 +65,7 @@ def create_portal() -> FastAPI:
     portal.mount("/static/swagger", StaticFolder(directory=SWAGGER))
     portal.mount("/static", StaticFolder(directory=STATIC), name="static")
     for each in (
-        *(adding, compare, datasets, full_form, help, job, jobs, models, new, openid, publish, retention),
+        *(access, adding, compare, datasets, full_form, help, job, jobs, models, new, openid, publish, retention),
         *(samples, sign_in, sweeps, team, triggers, uploads, webhooks, workers),
     ):
         portal.include_router(each.router)

@@ -1,4 +1,4 @@
-"""Routes of the caller's team: its quotas, its hub token, its retention policy and its audit trail.
+"""Routes of the caller's team: its quotas, its people, its hub token, its retention policy and its audit trail.
 
 The operator sets quotas with `secateur teams set` on the server. A hub token can be set, and is never shown.
 """
@@ -15,10 +15,11 @@ from core.service.retention import service as retention
 from core.service.retention.schemas import Retention, RetentionPolicy, RetentionPreview
 from core.service.sources import hub_tokens
 from core.service.sources.schemas import HubTokenBody
+from core.service.teams import people
 from core.service.teams.audit import list_audit as read_audit
 from secateur_wire.base import Page
 from secateur_wire.errors import Forbidden, InvalidRequest, Unauthenticated
-from secateur_wire.teams import AuditEntry, HubToken, Team
+from secateur_wire.teams import AuditEntry, HubToken, Person, Team
 
 router = Router(prefix="/v1", tags=["team"])
 
@@ -27,6 +28,16 @@ router = Router(prefix="/v1", tags=["team"])
 def get_team(caller: Viewer, session: DatabaseSession) -> Team:
     """Return the team's quotas and their use."""
     return quotas.get_team(session, caller.team_id)
+
+
+@router.get("/people", responses=problems(Unauthenticated, Forbidden, InvalidRequest))
+def list_people(caller: Admin, session: DatabaseSession, limit: Limit = 50, after: After = None) -> Page[Person]:
+    """List the people of the team, newest first, with the roles that the provider's claims give them.
+
+    Who may sign in is decided at the identity provider: a role that it takes away ends at the next sign-in, which a
+    session asks for after `SECATEUR_OIDC_SESSION_SECONDS`.
+    """
+    return people.list_people(session, caller.team_id, limit=limit, after=after)
 
 
 @router.get("/team/hub-token", responses=problems(Unauthenticated, Forbidden))

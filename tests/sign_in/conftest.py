@@ -103,6 +103,7 @@ def real(start_portal: StartPortal, issuer: str) -> RealSignIn:
         oidc_client_id=registered["client_id"],
         oidc_client_secret=SecretStr(registered["client_secret"]),
         oidc_scopes="openid profile email groups",
+        workload_issuers=["https://token.actions.githubusercontent.com"],
     )
     return RealSignIn(portal, issuer)
 

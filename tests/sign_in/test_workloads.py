@@ -3,7 +3,8 @@
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,15 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.client.command_line import run_here
 from tests.conftest import bearer
+from tests.portal.browserless import Browserless
 from tests.sign_in.conftest import Portal, StartPortal
 from tests.sign_in.stand_in import StandIn, new_key
 
 OTHER_KEY = new_key("other")
 STEP = Path(__file__).parents[2] / "examples" / "pipelines" / "get_key.py"
+OpenBrowser = Callable[[str], Browserless]
 RULE = {"repository_id": "74", "repository_owner_id": "65", "ref": "refs/heads/main"}
 
 
@@ -66,6 +70,13 @@ def pipeline(start_portal: StartPortal, stand_in: StandIn, team: str, admin_key:
         yield Pipeline(portal, stand_in, team, api)
 
 
+@pytest.fixture
+def open_browser(pipeline: Pipeline) -> Iterator[OpenBrowser]:
+    """Opens browsers without scripts, each signed in with a key."""
+    with ExitStack() as opened:
+        yield lambda key: opened.enter_context(closing(Browserless(pipeline.api, key)))
+
+
 def test_a_pipeline_gets_a_key_for_a_short_time_and_the_audit_trail_names_it(pipeline: Pipeline) -> None:
     rule = pipeline.rule().raise_for_status().json()
     assert rule["audience"] == f"secateur:{pipeline.team}"
@@ -84,6 +95,66 @@ def test_a_pipeline_gets_a_key_for_a_short_time_and_the_audit_trail_names_it(pip
         assert ci.get("/v1/team").status_code == 401, "a key outlives its rule"
     assert pipeline.api.get("/v1/workload-rules").json()["data"] == []
     assert "no rule of this team" in pipeline.refused()
+
+
+def test_commands_make_a_rule_and_end_it_with_its_keys(
+    pipeline: Pipeline, admin_key: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    secateur = run_here(pipeline.portal.url, admin_key, monkeypatch, capsys)
+    assert "There are no rules" in secateur("workload-rules", "list").out
+    claims = [word for name, value in RULE.items() for word in ("--claim", f"{name}={value}")]
+    create = ["workload-rules", "create", "--issuer", pipeline.issuer.issuer, "--name", "oak"]
+    made = secateur(*create, *claims)
+    assert made.out.strip() == f"secateur:{pipeline.team}" and "oak, member" in made.err
+    listed = secateur("workload-rules", "list").out
+    assert "repository_id=74" in listed and made.out.strip() in listed
+    key = pipeline.exchange(pipeline.issuer.sign(pipeline.claims())).json()["key"]
+    rule = secateur("workload-rules", "list", "--json").json[0]["id"]
+    assert "revoked" in secateur("workload-rules", "delete", rule).out
+    assert httpx.get(f"{pipeline.portal.url}/v1/team", headers=bearer(key)).status_code == 401
+    assert secateur("workload-rules", "delete", rule).code == 2
+    for claim, reason in (("repository_id", "write KEY=VALUE"), ("repository_id=74", "ids that nobody else can get")):
+        refused = secateur(*create, "--claim", claim)
+        assert refused.code == 2 and reason in refused.err
+    assert "Nobody has signed in" in secateur("people").out
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"claims": "repository_id"}, "write NAME=VALUE, one a line"),
+        ({"claims": "repository_id=1\nrepository_id=2"}, "is given twice"),
+        ({"claims": "sub=repo:acme/oak"}, "ids that nobody else can get"),
+        ({"role": "admin"}, "role"),
+        ({"issuer": "https://elsewhere.example"}, "the operator admits no tokens"),
+    ],
+)
+def test_the_form_refuses_what_the_api_refuses(
+    pipeline: Pipeline, open_browser: OpenBrowser, admin_key: str, changes: dict[str, str], reason: str
+) -> None:
+    browser = open_browser(admin_key)
+    claims = "\n".join(f"{name}={value}" for name, value in RULE.items())
+    fields = {"name": "oak", "issuer": pipeline.issuer.issuer, "claims": claims, "role": "member"}
+    page = "/portal/team/pipelines"
+    refused = browser.post(page, page, {**fields, **changes})
+    assert refused.status_code == 422 and reason in refused.text
+    assert changes.get("claims", "repository_owner_id=65") in refused.text, "what was typed is lost"
+    assert browser.post(page, page, fields).status_code == 303 and "repository_owner_id=65" in browser.main(page)
+
+
+def test_only_admins_see_the_people_and_the_pipelines_of_a_team(
+    pipeline: Pipeline, open_browser: OpenBrowser, viewer_key: str, member_key: str, other_team_key: str
+) -> None:
+    rule = pipeline.rule().raise_for_status().json()["id"]
+    for key in (viewer_key, member_key):
+        browser = open_browser(key)
+        for path in ("people", "pipelines"):
+            assert browser.http.get(f"/portal/team/{path}").status_code == 403
+        for path in ("", f"/{rule}/delete"):
+            assert browser.post("/portal/team", f"/portal/team/pipelines{path}", {"name": "mine"}).status_code == 403
+    other = open_browser(other_team_key)
+    assert rule not in other.main("/portal/team/pipelines")
+    assert other.post("/portal/team", f"/portal/team/pipelines/{rule}/delete", {}).status_code == 404
 
 
 def test_tokens_of_gitlab_are_admitted_by_its_ids(pipeline: Pipeline) -> None:

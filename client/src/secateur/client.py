@@ -207,6 +207,7 @@ class Client:
     create_workload_rule = _waits(Operations.create_workload_rule)
     delete_workload_rule = _waits(Operations.delete_workload_rule)
     team = _waits(Operations.team)
+    people = _iterates(Operations.people)
     hub_token = _waits(Operations.hub_token)
     set_hub_token = _waits(Operations.set_hub_token)
     remove_hub_token = _waits(Operations.remove_hub_token)

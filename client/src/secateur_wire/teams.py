@@ -48,6 +48,18 @@ class WorkloadRule(WireModel):
     created_at: datetime
 
 
+class Person(WireModel):
+    """A person who signs in with an account of the identity provider: the role that its claims give in this team."""
+
+    id: str
+    object: Literal["person"] = "person"
+    name: str
+    email: str | None
+    role: Role
+    created_at: datetime
+    signed_in_at: datetime
+
+
 class Quotas(WireModel):
     """Limits of a team's use; null: no limit. `max_device_seconds` applies to a calendar month (UTC)."""
 

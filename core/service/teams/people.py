@@ -1,6 +1,7 @@
 """People who sign in with an account of the provider, and the teams that their claims give them."""
 
 from collections.abc import Mapping
+from typing import cast
 
 import structlog
 from sqlalchemy import delete, func, select
@@ -8,11 +9,13 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from core.database import new_id
+from core.pagination import Listing, read_page
 from core.service.teams import audit
 from core.service.teams.openid.provider import ProviderAccount
 from core.service.teams.principal import Automation, Principal
 from core.service.teams.tables import MembershipRow, PersonRow, TeamRow
-from secateur_wire.teams import Role
+from secateur_wire.base import Page
+from secateur_wire.teams import Person, Role
 
 _PROVIDER = "identity-provider"
 
@@ -45,6 +48,19 @@ def provision(session: Session, issuer: str, account: ProviderAccount, roles: Ma
     _set_roles(session, person.id, {team: roles[team_name] for team, team_name in teams.items()})
     chosen = person.team_id if person.team_id in teams else min(teams, key=lambda team: teams[team])
     return Principal(chosen, None, roles[teams[chosen]], person.id)
+
+
+def list_people(session: Session, team_id: str, *, limit: int, after: str | None) -> Page[Person]:
+    """Return the people of a team, newest first, with the roles of their last sign-ins."""
+    in_team = select(MembershipRow.person_id, MembershipRow.role).where(MembershipRow.team_id == team_id)
+    roles = {row.person_id: cast(Role, row.role) for row in session.execute(in_team)}
+
+    def answer(row: PersonRow) -> Person:
+        times = {"created_at": row.created_at, "signed_in_at": row.signed_in_at}
+        return Person(id=row.id, name=row.name, email=row.email, role=roles[row.id], **times)
+
+    query = select(PersonRow).where(PersonRow.id.in_(in_team.with_only_columns(MembershipRow.person_id)))
+    return read_page(session, Listing(query, PersonRow, answer), limit=limit, after=after)
 
 
 def _set_roles(session: Session, person_id: str, roles: Mapping[str, Role]) -> None:

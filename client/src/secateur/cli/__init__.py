@@ -52,11 +52,12 @@ from secateur.cli.run import run
 from secateur.cli.submit import submit
 from secateur.cli.summary import summary
 from secateur.cli.sweeps import sweep_app, sweeps
-from secateur.cli.team import audit, hub_token_app, queues, team, workers
+from secateur.cli.team import audit, hub_token_app, people, queues, team, workers
 from secateur.cli.triggers import triggers_app
 from secateur.cli.verify import verify
 from secateur.cli.watch import follow, watch
 from secateur.cli.webhooks import webhooks_app
+from secateur.cli.workload_rules import workload_rules_app
 from secateur.errors import ApiError, ConfigurationError, SecateurError, ServerError, TooManyRequests
 
 __all__ = [
@@ -81,7 +82,7 @@ GROUPS: Final[Mapping[str, Sequence[str]]] = {
     ),
     "Models and data": ("inspect", "methods", "models", "datasets", "samples"),
     "Automation": ("triggers", "webhooks", "retention"),
-    "Team": ("team", "keys", "hub-token", "audit"),
+    "Team": ("team", "people", "keys", "workload-rules", "hub-token", "audit"),
     "Server": ("doctor", "reproduce", "serve", "stop", "demo", "workers", "queues", "teams", "store"),
 }
 """Commands of each group, in the order of the help, including those that the server's package adds."""
@@ -141,7 +142,7 @@ def _print_versions(value: bool) -> None:
 for command in (
     *(prune, plan, methods, inspect, submit, show, report, summary, watch, cancel, retry),
     *(download, unpack, verify, run, publish),
-    *(sweeps, team, workers, queues, audit),
+    *(sweeps, team, people, workers, queues, audit),
 ):
     app.command()(command)
 app.add_typer(jobs_app, name="jobs")
@@ -149,6 +150,7 @@ app.add_typer(publications_app, name="publications")
 app.add_typer(retention_app, name="retention")
 app.add_typer(sweep_app, name="sweep")
 app.add_typer(keys_app, name="keys")
+app.add_typer(workload_rules_app, name="workload-rules")
 app.add_typer(hub_token_app, name="hub-token")
 app.add_typer(models_app, name="models")
 app.add_typer(datasets_app, name="datasets")

@@ -1,4 +1,4 @@
-"""`secateur team`, `workers`, `queues`, `audit` and `hub-token`: quotas, the fleet, and the changes in the team."""
+"""`secateur team`, `people`, `workers`, `queues`, `audit` and `hub-token`: quotas, the fleet, and the changes."""
 
 import json
 from itertools import islice
@@ -41,6 +41,21 @@ def team(as_json: JsonOption = False) -> None:
         ],
         numbers=(1, 2),
     )
+
+
+def people(as_json: JsonOption = False) -> None:
+    """List the people who sign in to the team, with their roles and last sign-ins. Needs an admin key."""
+    with connect() as client:
+        known = list(client.people())
+    if as_json:
+        print_json(known)
+    elif not known:
+        say("Nobody has signed in with an account of an identity provider.")
+    else:
+        print_table(
+            ("person", "name", "e-mail", "role", "last sign-in"),
+            [(each.id, each.name, each.email or "", each.role, moment(each.signed_in_at)) for each in known],
+        )
 
 
 def workers(as_json: JsonOption = False) -> None:

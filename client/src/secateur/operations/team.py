@@ -8,7 +8,7 @@ from secateur.transport import segment
 from secateur_wire.base import Page
 from secateur_wire.fleet import Queue, Worker
 from secateur_wire.identifiers import Identifier, IdentifierKind
-from secateur_wire.teams import AuditEntry, CreatedKey, HubToken, Key, Role, Team, WorkloadRule
+from secateur_wire.teams import AuditEntry, CreatedKey, HubToken, Key, Person, Role, Team, WorkloadRule
 
 
 class TeamOperations(Calls):
@@ -49,6 +49,10 @@ class TeamOperations(Calls):
     async def team(self) -> Team:
         """Return the team of this key: its quotas and their use."""
         return await self._transport.call("GET", "team", Team)
+
+    def people(self) -> AsyncIterator[Person]:
+        """Iterate over the people of the team, newest first. Needs an admin key."""
+        return self._list("people", Person)
 
     async def hub_token(self) -> HubToken:
         """Return the owner of the team's hub token. Needs an admin key, as all calls on it do."""
