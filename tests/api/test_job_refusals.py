@@ -21,6 +21,11 @@ REFUSALS: dict[str, tuple[dict[str, Any], str, str]] = {
         "invalid_request",
         "calibration.generated",
     ),
+    "words of an assistant in plain text": (
+        {"calibration": {"dataset": "numbers", "samples": 1, "sequence_length": 32, "counted_tokens": "assistant"}},
+        "invalid_request",
+        "calibration.counted_tokens",
+    ),
     "unknown evaluation": ({"evaluation": {"datasets": ["x"]}}, "unknown_dataset", "evaluation.datasets.0"),
     "no calibration": ({"calibration": None}, "invalid_request", "calibration"),
     "sparsity": ({"sparsity": 1.5}, "invalid_sparsity", "sparsity"),

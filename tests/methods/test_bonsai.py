@@ -81,7 +81,7 @@ def test_the_prior_is_mean_weight_times_rms_activation_of_what_is_still_there(na
     reader = open_model(folder).family.sublayers[1].output
     module = model.get_submodule(f"{open_model(folder).family.blocks}.1.{reader}")
     seen: list[torch.Tensor] = []
-    with torch.inference_mode(), masks.masked(kept_U), masks.recorded_statistics() as statistics:
+    with torch.inference_mode(), masks.masked(kept_U), masks.recorded_statistics([None, None]) as statistics:
         module.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
         for batch in make_tokens(6).split(4):
             model(input_ids=batch)

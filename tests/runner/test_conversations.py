@@ -47,9 +47,15 @@ def register(jobs: Queue, name: str, file: Path) -> None:
 
 def test_a_job_prunes_trains_and_measures_on_conversations(jobs: Queue, body: dict[str, Any], finish: Finish) -> None:
     recovery = {"method": "finetune", "steps": 2, "batch_size": 2, "counted_tokens": "assistant"}
-    job = finish(body | {"recovery": recovery})
+    calibration = body["calibration"] | {"counted_tokens": "assistant"}
+    job = finish(body | {"recovery": recovery, "calibration": calibration})
     report, figures = jobs.report(job), jobs.job(job).metrics["perplexity"]  # type: ignore[index]
     assert report["tokens"]["counted_tokens"] == {"chats": "assistant", "mixed": "assistant"}
+    places = report["tokens"]["calibration_places"]
+    assert 0 < places < 0.7 * 8 * LENGTH
+    assert f"Calibrated where the assistant's words are predicted: on {places:,} of 256 tokens" in " ".join(
+        report["notes"]
+    )
     for name in ("chats", "mixed", "words"):
         assert figures[name]["dense"] > 1 and figures[name]["pruned"] > 1, name
     predicted = {name: figures[name]["bits_per_byte"]["tokens"] for name in figures}

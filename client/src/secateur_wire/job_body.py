@@ -60,6 +60,12 @@ class Calibration(RequestObject):
         description="Conversations: whose answers are used. dataset: those of the set, the default. self: the model "
         "answers each conversation's last question itself; the set may be of prompts alone.",
     )
+    counted_tokens: CountedTokens | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Conversations: the tokens of which the method takes statistics and losses. all: the default. "
+        "assistant: those with which the model predicts the assistant's words; it reads the others too.",
+    )
 
 
 class AnswerEvaluation(RequestObject):

@@ -137,6 +137,12 @@ GROUPS: Final[Mapping[str, tuple[Entry, ...]]] = {
         ),
         Entry("calibration.answers", "--calibration-answers", label="Whose answers", is_of_text=True),
         Entry(
+            "calibration.counted_tokens",
+            "--calibration-counted-tokens",
+            label="Tokens of conversations that count",
+            is_of_text=True,
+        ),
+        Entry(
             "calibration.seed",
             "--seed",
             help="Seed of everything random in the run.",

@@ -37,11 +37,14 @@ def calibration_windows(
 ) -> Tensor:
     """Return `samples` windows of `length` tokens in random order from the concatenated documents, [samples, length].
 
-    None takes all windows. No window is used twice. All tokens of conversations count. Raises TooLittleText, naming the
-    needed and the available amount.
+    None takes all windows. No window is used twice. The ids of conversations of which the assistant's words alone count
+    say so (`counted_tokens`); otherwise all tokens count. Raises TooLittleText, naming the needed and the available
+    amount.
     """
     needed = None if samples is None else samples * length
-    windows = plain_ids(_cut(documents, tokenizer, needed, length))
+    windows = _cut(documents, tokenizer, needed, length)
+    if not (isinstance(documents, Conversations) and documents.counted == "assistant"):
+        windows = plain_ids(windows)
     wanted = check_enough(len(windows), samples, length, name, "calibration")
     order = torch.randperm(len(windows), generator=torch.Generator().manual_seed(seed))
     return windows[order[:wanted]].contiguous()

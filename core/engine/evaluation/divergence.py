@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from core.engine.datasets.counted_tokens import counted_places, number_of_places
 from core.engine.models.streamed import StreamedModel
 
 _CHUNK = 256
@@ -16,13 +17,16 @@ def divergences(
 ) -> list[float]:
     """Return the divergence of each of the `others`, which have the dense model's final norm and head.
 
-    The inputs are batches of tokens [batch, time], and each model's last-block outputs for them [batch, time,
-    hidden_size]. Predictions are computed for one window and a few positions at a time.
+    Predictions of tokens that do not count are left out. The inputs are batches of tokens [batch, time], and each
+    model's last-block outputs for them [batch, time, hidden_size]. Predictions are computed for one window and a few
+    positions at a time.
     """
     totals = [0.0] * len(others)
     for batch, tokens_BT in enumerate(tokens):
         for window in range(len(tokens_BT)):
-            for positions in torch.arange(tokens_BT.shape[1]).split(_CHUNK):
+            places_T = counted_places(tokens_BT[window : window + 1])
+            all_T = torch.arange(tokens_BT.shape[1])
+            for positions in (all_T if places_T is None else all_T[places_T]).split(_CHUNK):
 
                 def predicted(
                     hidden_BTD: Tensor,
@@ -40,4 +44,4 @@ def divergences(
                             predicted(other[batch]), wanted_PV, reduction="sum", log_target=True
                         ).double()
                     )
-    return [total / sum(each.numel() for each in tokens) for total in totals]
+    return [total / sum(map(number_of_places, tokens)) for total in totals]

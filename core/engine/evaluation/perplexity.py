@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from core.engine.datasets.counted_tokens import plain_ids
 from core.engine.datasets.window_spans import WindowSpans
 from core.engine.models.streamed import StreamedModel
 
@@ -70,7 +69,6 @@ def measure_perplexity(
             if spans is not None:
                 first, end = spans.spans[len(losses)]
                 predicted_P = predicted_P[(predicted_P >= first - 1) & (predicted_P < end - 1)]
-            tokens_1T = plain_ids(tokens_1T)
             targets_T = tokens_1T[0, 1:].to(streamed.device)
             of_window = 0.0
             for positions in predicted_P.split(_CHUNK):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.experts import ExpertMatrix, Experts
+from core.engine.datasets.counted_tokens import rows_at
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,10 @@ class RoutedTokens:
             return None
         hidden_NH = hidden.reshape(-1, hidden.shape[-1])
         return cls(hidden_NH, index, gates) if len(hidden_NH) == len(index) else None
+
+    def at(self, places_N: Tensor | None) -> "RoutedTokens":
+        """Return the tokens at the places that count; None: all."""
+        return RoutedTokens(*(rows_at(each, places_N) for each in (self.hidden_NH, self.index_NK, self.gates_NK)))
 
     def of_expert(self, expert: int) -> tuple[Tensor, Tensor]:
         """Return the indices of an expert's tokens, ascending, and their gates: both [tokens]."""

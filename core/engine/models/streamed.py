@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from core.counting import counted
+from core.engine.datasets.counted_tokens import counted_places, plain_ids
 from core.engine.models.accelerator import backend_of
 from core.engine.models.folder import ModelFolder
 from core.engine.models.hooks import removed_after
@@ -28,13 +29,14 @@ from core.engine.models.loading import build_model
 from core.engine.models.precision import kept_in_float32
 from core.engine.models.stand_ins import ArgumentRecorder, BlockArguments, Replacement
 from core.engine.models.tensors import TensorInPlace
-from secateur_wire.errors import MissingTensors
+from secateur_wire.errors import MissingTensors, UnsupportedArchitecture
 
 
 class StreamedModel:
     """Causal language model whose blocks get weights one at a time.
 
-    Shapes: tokens [batch, time], hidden states [batch, time, hidden_size].
+    Shapes: tokens [batch, time], hidden states [batch, time, hidden_size]. Ids may say which tokens count
+    (`core.engine.datasets.counted_tokens`); all of them are read.
     """
 
     def __init__(
@@ -212,6 +214,26 @@ class StreamedModel:
         """
         return hidden.narrow(self._batch_dimension, start, count)
 
+    def places(self, tokens_BT: Tensor) -> Tensor | None:
+        """Return the places of a batch that count, as `counted_places` does, for rows of its hidden states.
+
+        Raises UnsupportedArchitecture where some do not, and hidden states are not [batch, time, hidden_size].
+        """
+        places_N = counted_places(tokens_BT)
+        if places_N is not None and not self._is_batch_first:
+            raise UnsupportedArchitecture(
+                "calibration.counted_tokens: hidden states of this model are not in the order [sequences, tokens, "
+                "features], so that it is not known which of them count: leave it out, so that all tokens count",
+                param="calibration.counted_tokens",
+            )
+        return places_N
+
+    @cached_property
+    def _is_batch_first(self) -> bool:
+        if self.folder.family.discovered_by is None:
+            return True
+        return self.embed(torch.zeros(1, 2, dtype=torch.long)).shape[:-1] == (1, 2)
+
     @property
     def time_dimension(self) -> int:
         """Return the dimension of time in hidden states."""
@@ -276,7 +298,7 @@ class StreamedModel:
                     )
                 ]
         with removed_after(handles):
-            return module(input_ids=tokens_BT.to(self.device), **keywords)
+            return module(input_ids=plain_ids(tokens_BT).to(self.device), **keywords)
 
     def _head(self) -> nn.Module:
         return self.model.get_submodule(self.folder.family.head)

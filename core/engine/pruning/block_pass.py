@@ -21,7 +21,7 @@ from core.engine.models.streamed import StreamedModel
 from core.engine.models.tensors import DTYPES, cast_weight
 from core.engine.pruning.micro_batches import MicroBatches
 from core.engine.pruning.results import LayerRow, PerplexityPair, UnitRow
-from core.engine.pruning.streams.measure import counted_pairs, verification_tokens, write_verification
+from core.engine.pruning.streams.measure import pairs, verification_tokens, write_verification
 from core.engine.pruning.streams.stream import ActivationBudget, Stream
 from core.engine.resume.kinds import BLOCK
 from core.engine.resume.store import Rejected, ResumeStore, Saved
@@ -253,7 +253,7 @@ class BlockPass:
             return [
                 measure_perplexity(
                     streamed,
-                    islice(counted_pairs(stream), self.measured_batches),
+                    islice(pairs(stream), self.measured_batches),
                     on_window=lambda: count(next(windows)),
                     reference=reference,
                     spans=of_stream,
@@ -270,7 +270,7 @@ class BlockPass:
         """
         unknown = iter(dense)
         references = [
-            None if name in self._known else ReferenceStream(streamed, counted_pairs(next(unknown)))
+            None if name in self._known else ReferenceStream(streamed, pairs(next(unknown)))
             for name in self.evaluations
         ]
         return self.perplexities(stored, rounded, references=references if rounded else ())

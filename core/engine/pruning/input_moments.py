@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from core.engine.datasets.counted_tokens import rows_at
+
 
 class InputMoments:
     """Mean and variance of each feature of an input X [tokens, in_features].
@@ -18,10 +20,13 @@ class InputMoments:
         self._mean_I: Tensor | None = None
         self._squares_I: Tensor | None = None
 
-    def update(self, inputs: Tensor) -> None:
-        """Add a micro-batch of inputs, [..., in_features]."""
-        X_NI = inputs.detach().reshape(-1, inputs.shape[-1]).float()
-        tokens, rounded_I = len(X_NI), X_NI.mean(0)
+    def update(self, inputs: Tensor, places_N: Tensor | None = None) -> None:
+        """Add a micro-batch of inputs, [..., in_features]. Only the tokens at `places_N` count; None: all."""
+        X_NI = rows_at(inputs.detach(), places_N).float()
+        tokens = len(X_NI)
+        if not tokens:
+            return
+        rounded_I = X_NI.mean(0)
         X_NI = X_NI - rounded_I
         rest_I = X_NI.mean(0, dtype=torch.float64)
         mean_I = rounded_I.double() + rest_I

@@ -7,6 +7,7 @@ from enum import Enum
 import torch
 from torch import Tensor
 
+from core.engine.datasets.counted_tokens import rows_at
 from core.engine.models.precision import bfloat16_matmul
 
 _SQUARED_AT_ONCE = 2**16
@@ -43,14 +44,22 @@ class InputStatistic:
         self._mirrored = False
         self._sample: list[Tensor] = []
 
-    def update(self, inputs: Tensor, dense_inputs: Tensor | None = None, target: Tensor | None = None) -> None:
+    def update(
+        self,
+        inputs: Tensor,
+        dense_inputs: Tensor | None = None,
+        target: Tensor | None = None,
+        places_N: Tensor | None = None,
+    ) -> None:
         """Add a micro-batch of inputs, [..., in_features].
 
         For the same tokens, either the dense model's inputs, which may be wider, or the target outputs [...,
-        out_features] may be given.
+        out_features] may be given. Only the tokens at `places_N` count; None: all.
         """
         assert not self._mirrored
-        X_NI, dense_NI, target_NO = _rows(inputs), _rows(dense_inputs), _rows(target)
+        X_NI, dense_NI, target_NO = (
+            None if each is None else rows_at(each.detach(), places_N) for each in (inputs, dense_inputs, target)
+        )
         assert X_NI is not None
         if self.holdout is not None:
             assert self.fitted_tokens is not None
@@ -141,10 +150,6 @@ class InputStatistic:
 def relative_error(total: float, lost: float) -> float:
     """Return ‖(W − Ŵ)Xᵀ‖ / ‖WXᵀ‖ from the energies of W and of W − Ŵ."""
     return math.sqrt(max(lost, 0.0) / total) if total > 0 else 0.0
-
-
-def _rows(values: Tensor | None) -> Tensor | None:
-    return None if values is None else values.detach().reshape(-1, values.shape[-1])
 
 
 def _sums_of_squares(X_NI: Tensor) -> Tensor:

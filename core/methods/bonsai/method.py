@@ -131,7 +131,8 @@ class _MaskedModel:
 
     def prior(self, tokens_NT: Tensor, kept_U: Tensor) -> tuple[Tensor, float]:
         """Return mean |W_out|·rms(activation) of each unit, and the perplexity, with only these units kept."""
-        with self.masks.recorded_statistics() as seen:
+        places = [self.context.streamed.places(each) for each in tokens_NT.split(self.context.micro_batch)]
+        with self.masks.recorded_statistics(places) as seen:
             measured = self.perplexity(tokens_NT, kept_U)
         return self.masks.output_magnitudes(seen).double(), measured
 

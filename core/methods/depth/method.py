@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from core.counting import counted
+from core.engine.datasets.counted_tokens import number_of_places
 from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.streamed import call_block
 from core.engine.pruning.protocols.units import UnitMethod
@@ -118,19 +119,22 @@ def _count(context: UnitSelectionContext) -> int:
 class StreamDirections:
     """Directions of x_l for some of the tokens [N, T]; x_l is the residual stream before layer l, x_L after the last.
 
-    Only one block has its weights in memory at a time. The directions of each token, one for every x_l, are kept in
-    main memory.
+    Only tokens that count are taken. Only one block has its weights in memory at a time. The directions of each token,
+    one for every x_l, are kept in main memory.
     """
 
     def __init__(self, context: UnitSelectionContext, tokens_NT: Tensor) -> None:
-        stride = max(1, math.ceil(tokens_NT.numel() / _COMPARED_TOKENS))
+        stride = max(1, math.ceil(number_of_places(tokens_NT) / _COMPARED_TOKENS))
         seen: list[list[Tensor]] = [[] for _ in range(context.layers + 1)]
 
+        batches = list(tokens_NT.split(context.micro_batch))
+        places = [context.streamed.places(each) for each in batches]
+
         def keep(index: int, batch: int, hidden_BTD: Tensor) -> None:
-            flat = hidden_BTD.flatten(0, 1)[::stride].float().cpu()
+            flat, places_N = hidden_BTD.flatten(0, 1), places[batch]
+            flat = (flat if places_N is None else flat[places_N.to(flat.device)])[::stride].float().cpu()
             seen[index].append(flat / flat.norm(dim=-1, keepdim=True))
 
-        batches = list(tokens_NT.split(context.micro_batch))
         for batch, hidden in enumerate(forward_blocks(context.streamed, batches, context.forward_dtype, keep)):
             keep(context.layers, batch, hidden)
         self._directions = [torch.cat(each) for each in seen]

@@ -1,14 +1,13 @@
 """Expert drop by REAP (Lasby et al. 2025, arXiv:2510.13999), by routing frequency, or at random."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from core.engine.architectures.architecture import EXPERTS_KIND
 from core.engine.models.experts import ExpertStacks, RoutedTokens
-from core.engine.models.hooks import removed_after
 from core.engine.pruning.protocols.units import BlockUnitMethod
 from core.engine.pruning.units.block_tokens import BlockToPrune, PrunedBlock, PrunedTokens, TokensAtBlock
 from core.engine.pruning.units.context import UnitSelectionContext
@@ -87,9 +86,7 @@ class ExpertDrop(BlockUnitMethod):
         stacks = ExpertStacks(dense.block, experts)
         sums = _Scores(*(torch.zeros(len(stacks), dtype=torch.float64) for _ in range(2)))
 
-        def arrive(module: nn.Module, arguments: tuple[object, ...], keywords: Mapping[str, object]) -> None:
-            tokens = RoutedTokens.of(arguments, keywords)
-            assert tokens is not None
+        def add(tokens: RoutedTokens) -> None:
             for expert in range(len(stacks)):
                 rows_N, gates_N = tokens.of_expert(expert)
                 sums.tokens_E[expert] += len(rows_N)
@@ -98,7 +95,7 @@ class ExpertDrop(BlockUnitMethod):
                     lengths_N = torch.linalg.vector_norm(output_NH.float(), dim=1)
                     sums.given_E[expert] += float((gates_N.float().abs() * lengths_N).sum(dtype=torch.float64))
 
-        with removed_after([stacks.module.register_forward_pre_hook(arrive, with_kwargs=True)]):
+        with dense.routed(stacks, add):
             dense.run()
         return sums
 

@@ -10,6 +10,7 @@ from torch.utils.hooks import RemovableHandle
 
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.unit_kind import KindName
+from core.engine.datasets.counted_tokens import mean_predictions
 from core.engine.models.experts import ExpertStacks, RoutedTokens
 from core.engine.models.hooks import removed_after
 from core.engine.models.tensors import to_out_in
@@ -107,7 +108,7 @@ def measure_outputs(context: UnitSelectionContext, seed: int, *, drops_layers: b
     step = max(1, len(context.calibration) // MEASURED_SEQUENCES)
     tokens_NT = context.calibration[::step][:MEASURED_SEQUENCES]
     # The loss is a mean over the predictions of a sequence; the metric is for their sum.
-    scale = (tokens_NT.shape[1] - 1) / len(tokens_NT)
+    scale = mean_predictions(tokens_NT) / len(tokens_NT)
     watches = [
         {
             unit_set.kind: [_Watch(each, streamed.blocks[layer], family) for each in unit_set.reading_slices]

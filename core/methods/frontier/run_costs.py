@@ -5,6 +5,7 @@ from math import ceil
 import torch
 from torch import Tensor
 
+from core.engine.datasets.counted_tokens import mean_predictions
 from core.methods.frontier.structured_info import STREAM_TOKENS
 
 
@@ -20,7 +21,7 @@ class RunCosts:
         sequences, length = tokens_NT.shape
         self._stride = max(1, ceil(tokens_NT.numel() / STREAM_TOKENS))  # evenly spaced among all
         # The loss is a mean over the predictions of a sequence, and the sampled tokens represent all tokens.
-        self._scale = (length - 1) / sequences * length / len(range(0, length, self._stride)) / 2
+        self._scale = mean_predictions(tokens_NT) / sequences * length / len(range(0, length, self._stride)) / 2
         self._behind: list[list[tuple[int, Tensor, Tensor]]] = [[] for _ in tokens_NT]
         self._sums = torch.zeros(layers, layers + 1, dtype=torch.float64)
 

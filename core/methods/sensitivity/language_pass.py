@@ -23,7 +23,7 @@ from core.engine.models.tensors import to_out_in
 from core.engine.options.sensitivity_curves import SensitivityCurve, SensitivityPoint
 from core.engine.pruning.block_pass import BlockPass
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
-from core.engine.pruning.streams.measure import counted_pairs
+from core.engine.pruning.streams.measure import pairs
 from core.engine.pruning.streams.propagation import BlockPropagation, InputGroup, input_groups
 from core.engine.pruning.streams.stream import Stream
 from core.engine.pruning.targets import LayerTarget, PrunableLinear
@@ -265,7 +265,7 @@ class SensitivityPass(BlockPass):
             self.curves.append(SensitivityCurve(name=unit, layer=index, weights=weights, points=unit_points))
 
     def _measured(self, stream: Stream) -> float:
-        return perplexity(self.streamed, counted_pairs(stream))
+        return perplexity(self.streamed, pairs(stream))
 
     def _note_once(self, note: str) -> None:
         if note not in self.notes:

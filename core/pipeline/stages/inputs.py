@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from core.engine.datasets.chat.conversations import described_rows
 from core.engine.datasets.chat.rendered import read_rendered
 from core.engine.datasets.chat.windows import Conversations
+from core.engine.datasets.counted_tokens import number_of_places
 from core.engine.datasets.paired_windows import paired_set
 from core.engine.datasets.text_files import read_documents
 from core.engine.datasets.token_windows import (
@@ -64,14 +65,31 @@ class TokenSets:
         return windows_of(self.evaluation_sets)
 
     @property
+    def places(self) -> int | None:
+        """Return the number of places that the calibration's statistics are of; None where they are of all tokens."""
+        if self.calibration is None or (places := number_of_places(self.calibration)) == self.calibration.numel():
+            return None
+        return places
+
+    @property
     def _has_two_tokenizers(self) -> bool:
         return any(self.evaluation_sets[name] is not each for name, each in self.dense_sets.items())
 
     @property
     def notes(self) -> list[str]:
         """Return a note for each evaluation text whose bits per byte cannot be known, and those on conversations."""
+        places = self.places
+        counted = (
+            []
+            if self.calibration is None or places is None
+            else [
+                f"Calibrated where the assistant's words are predicted: on {places:,} of {self.calibration.numel():,} "
+                "tokens that the model read."
+            ]
+        )
         return [
             *self.chat_notes,
+            *counted,
             *(
                 f"Bits per byte on {name} are not known, only their ratio: the tokenizer does not tell for which text "
                 "each token stands, and its tokens do not spell this one."
@@ -89,6 +107,7 @@ class TokenSets:
             **({"compared": _SAME_SPANS} if self._has_two_tokenizers else {}),
             "bos_begins_each_window": self.bos,
             **({"counted_tokens": {**self.counted}} if self.counted else {}),
+            **({"calibration_places": self.places} if self.places is not None else {}),
         }
 
 
@@ -184,7 +203,8 @@ def calibration_set(
     """Return the calibration's token ids [samples, time]; None if the job has none.
 
     They come from the calibration text and from text that the model wrote itself, mixed by the seed, as the recipe
-    asks. `notes` say what of conversations was not used.
+    asks, and say which tokens count (`core.engine.datasets.counted_tokens`). `notes` say what of conversations was not
+    used.
     """
     if spec.calibration is None:
         return None
@@ -195,7 +215,7 @@ def calibration_set(
         parts.append((spec.generated, calibration.generated))
     windows = []
     for source, samples in parts:
-        with opened_documents(source, "all", "calibration", notes) as documents:
+        with opened_documents(source, calibration.counted_tokens or "all", "calibration", notes) as documents:
             windows.append(
                 calibration_windows(
                     documents,

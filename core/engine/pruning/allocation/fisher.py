@@ -8,7 +8,7 @@ in every layer. Only a sample of every layer's rows is used, and no gradient of 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.layer_shape import LinearShape
+from core.engine.datasets.counted_tokens import rows_at
 from core.engine.models.hooks import removed_after
 from core.engine.models.streamed import StreamedModel
 from core.engine.models.tensors import to_out_in
@@ -32,9 +33,15 @@ _HIGHEST_RATE = 0.95
 
 
 class _SquareSums:
-    """Squares of one linear layer's inputs and of its outputs' gradients, accumulated over forwards and backwards."""
+    """Squares of one linear layer's inputs and of its outputs' gradients, accumulated over forwards and backwards.
 
-    def __init__(self, shape: LinearShape, module: nn.Module, family: Architecture) -> None:
+    Each sequence goes forward and backward alone. Inputs are those at its places that count, in this order.
+    """
+
+    def __init__(
+        self, shape: LinearShape, module: nn.Module, family: Architecture, places: Iterable[Tensor | None]
+    ) -> None:
+        self._places = iter(places)
         self.shape = shape
         self.module = module
         self.family = family
@@ -49,8 +56,9 @@ class _SquareSums:
         squares_NI = arguments[0].detach().reshape(-1, self.shape.in_features).float().square()
 
         def record(gradient: Tensor) -> None:
+            squares_I = rows_at(squares_NI, next(self._places)).sum(dim=0)
             rows_NR = gradient.reshape(-1, self.shape.out_features)[:, :: self.stride].float().square()
-            squares_I, fisher_RI = squares_NI.sum(dim=0), rows_NR.T @ squares_NI
+            fisher_RI = rows_NR.T @ squares_NI
             self.squares_I = squares_I if self.squares_I is None else self.squares_I + squares_I
             self.fisher_RI = fisher_RI if self.fisher_RI is None else self.fisher_RI + fisher_RI
 
@@ -107,7 +115,9 @@ def fisher_rates(
         module = streamed.blocks[shape.layer].get_submodule(
             shape.name.removeprefix(f"{streamed.block_prefix(shape.layer)}.")
         )
-        sums = _SquareSums(shape, module, streamed.folder.family)
+        sums = _SquareSums(
+            shape, module, streamed.folder.family, [streamed.places(each) for each in tokens_NT.split(1)]
+        )
         by_block.setdefault(shape.layer, []).append(sums)
     costs: dict[str, LayerCosts] = {}
 

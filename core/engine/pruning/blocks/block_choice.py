@@ -91,7 +91,7 @@ class BlockChoice:
 
         pruned_block = self.method.prune_block(
             block,
-            TokensAtBlock(module, run_dense),
+            TokensAtBlock(module, run_dense, self.dense.places),
             None if self.pruned is None else self._pruned_tokens(self.pruned, block, module, place),
             self.log,
         )
@@ -145,7 +145,9 @@ class BlockChoice:
             stream.advance(changing, place)
 
         are_dense = partial(stream.equals, self.dense)
-        return PrunedTokens(module, lambda: _run(stream, module, place), are_dense, fit, reading, fit_experts)
+        return PrunedTokens(
+            module, lambda: _run(stream, module, place), stream.places, are_dense, fit, reading, fit_experts
+        )
 
     def advance_pruned(self, place: int, left: dict[str, Tensor]) -> None:
         """Advance the pruned tokens through the rest of a block, unless they advanced with the dense ones."""

@@ -190,9 +190,10 @@ class ExpertFit(LastMatrices):
         return gradients
 
     def _route(self, batch: MixtureBatch, state: Mapping[str, Tensor] | None = None) -> RoutedTokens:
-        """Return the routing of a micro-batch's tokens by the mixture's own code, with `state` in place of its tensors.
+        """Return the routing of a micro-batch's tokens that count, by the mixture's own code.
 
-        With a state the arguments are copied, because autograd cannot save tensors of inference mode.
+        `state` takes the place of its tensors. With a state the arguments are copied, because autograd cannot save
+        tensors of inference mode.
         """
 
         def stop(module: nn.Module, arguments: tuple[object, ...], keywords: dict[str, object]) -> None:
@@ -209,7 +210,7 @@ class ExpertFit(LastMatrices):
                     keywords = {name: _copy(each) for name, each in batch.call.keywords.items()}
                     functional_call(self.mixture, dict(state), arguments, keywords)
             except _RoutingDone as routed:
-                return routed.tokens
+                return routed.tokens.at(None if batch.places_N is None else batch.places_N.clone())
         raise AssertionError(f"{self.experts.module} was not reached")
 
     def _squared_norms(self, values: Sequence[Tensor]) -> list[float]:
@@ -287,11 +288,13 @@ class ExpertRefit(UnitRefit):
         dense = self.streamed.fill_block(index, tensors, self.dense_stream.dtype)
         self._fit_readers(layer, dense, fitted)
         given: list[Tensor] = []
+        places = self.dense_stream.places
         reached_E = torch.zeros(len(tensors[giving]), dtype=torch.long)
 
         def note(call: MixtureCall, given_NH: Tensor) -> None:
+            places_N = places[len(given)]
             given.append(given_NH)
-            reached_E.add_(call.tokens.reached(len(reached_E)))
+            reached_E.add_(call.tokens.at(places_N).reached(len(reached_E)))
 
         with hooked_experts(dense, self.experts, note):
             self.dense_stream.advance(dense, index)

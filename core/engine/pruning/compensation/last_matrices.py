@@ -35,7 +35,7 @@ class LastMatrices:
         total = starts.pop()
         self.fitted = [(total if fitted is None else fitted) - start for start in starts]
         self.others_decide = fitted is not None
-        self.routed = [batch.call.tokens for batch in batches]
+        self.routed = [batch.tokens for batch in batches]
         self.residual = self.residual_of(self.routed)
 
     def weight_OI(self, expert: int) -> Tensor:

@@ -8,6 +8,7 @@ from typing import TypeAlias
 from torch import Tensor, nn
 
 from core.engine.architectures.experts import Experts
+from core.engine.datasets.counted_tokens import rows_at
 from core.engine.models.experts import RoutedTokens, mixture_module
 from core.engine.models.hooks import removed_after
 from core.engine.models.streamed import call_block
@@ -31,9 +32,14 @@ class MixtureCall:
 
 @dataclass(frozen=True)
 class MixtureBatch:
-    """Micro-batch at a block's experts, and their target output."""
+    """Micro-batch at a block's experts: the `tokens` that count, and their target output.
+
+    `call` has all tokens; `places_N` are those that count, None: all.
+    """
 
     call: MixtureCall
+    places_N: Tensor | None
+    tokens: RoutedTokens
     target_NH: Tensor
 
 
@@ -75,6 +81,7 @@ def mixture_batches(
     batches: list[MixtureBatch] = []
     calls: list[tuple[MixtureCall, Tensor]] = []
     is_added: bool | None = None
+    places = stream.places
     for batch, hidden in stream.batches():
         arguments = stream.arguments(place, batch)
         with hooked_experts(block, experts, lambda call, given_NH: calls.append((call, given_NH))):
@@ -89,7 +96,8 @@ def mixture_batches(
         if is_added:
             rest = dense.hidden(batch).float() - output.float()
             target_NH = rest.reshape(given_NH.shape) + given_NH.float()
-        batches.append(MixtureBatch(call, target_NH))
+        places_N = places[batch]
+        batches.append(MixtureBatch(call, places_N, call.tokens.at(places_N), rows_at(target_NH, places_N)))
     return batches
 
 

@@ -67,11 +67,11 @@ def prune_and_fit(
 
 
 def fitted_tokens(compensation: Refit, stream: Stream) -> int | None:
-    """Return the number of a stream's tokens to fit; the rest are hold-out tokens. None: all, nothing is chosen."""
+    """Return the number of a stream's tokens to fit, of those that count; the rest are hold-out tokens. None: all."""
     if not compensation.chooses:
         return None
     sequences = stream.token_count // stream.length
-    return (sequences - max(1, round(sequences * compensation.held_aside))) * stream.length
+    return stream.counted_in(sequences - max(1, round(sequences * compensation.held_aside)))
 
 
 def refit(

@@ -358,7 +358,8 @@ class LayerwisePass(BlockPass):
             ahead = None if self.dense_calibration is None else pairs(self.dense_calibration)
             for tokens_BT, hidden_BTD in pairs(self.driver):
                 before = None if ahead is None else streamed.head_inputs(*self._in_dtype(next(ahead)))
-                statistic.update(outer.head_inputs(*self._in_dtype((tokens_BT, hidden_BTD))), before)
+                inputs = outer.head_inputs(*self._in_dtype((tokens_BT, hidden_BTD)))
+                statistic.update(inputs, before, places_N=outer.places(tokens_BT))
             (weight,) = self._prune([family.head], [self.stored_folder.read(head).to(self.plan.device)], statistic)
             self.rows.complete()
             outer.set_outer(head, weight)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from core.engine.datasets.counted_tokens import mean_predictions
 from core.engine.models.streamed import StreamedModel, call_block
 from core.engine.pruning.streams.hidden_state_cache import HiddenStateCache
 from core.engine.pruning.streams.stream import RecordedArguments
@@ -66,9 +67,10 @@ def backward_blocks(
     """Call `on_block` for every block, the last one first; return the loss, the mean over tokens in nats.
 
     `tokens_NT` are token ids [sequences, time]; `names[n]` are the parameters of block n with requested gradients. The
-    loss is that of the next tokens or, with a generator `drawn`, of tokens drawn from the model's own predictions: then
-    the mean product of gradients is the Fisher information itself. `on_stream` is called for the last block's output
-    and then for each block's input. Raises UnsupportedArchitecture where a block reads inner values of another.
+    loss is that of the next tokens that count or, with a generator `drawn`, of tokens drawn from the model's own
+    predictions: then the mean product of gradients is the Fisher information itself. `on_stream` is called for the last
+    block's output and then for each block's input. Raises UnsupportedArchitecture where a block reads inner values of
+    another.
     """
     why = streamed.folder.family.refused.get("resume")
     if why is not None:
@@ -76,9 +78,9 @@ def backward_blocks(
     tokens = list(tokens_NT.split(1))
     upstream = forward_blocks(streamed, tokens, dtype, cache.put)
     arguments = RecordedArguments(streamed, dtype)
-    losses = []
+    losses, predictions = [], mean_predictions(tokens_NT)
     for batch, hidden_1TD in enumerate(upstream):
-        loss, upstream[batch] = _loss(streamed, tokens[batch], hidden_1TD, drawn)
+        loss, upstream[batch] = _loss(streamed, tokens[batch], hidden_1TD, drawn, predictions)
         if on_stream is not None:
             on_stream(len(streamed), batch, hidden_1TD, upstream[batch])
         losses.append(loss)
@@ -130,19 +132,23 @@ def _requested_parameters(block: nn.Module, names: Sequence[str]) -> dict[str, T
 
 
 def _loss(
-    streamed: StreamedModel, tokens_1T: Tensor, hidden_1TD: Tensor, drawn: torch.Generator | None
+    streamed: StreamedModel,
+    tokens_1T: Tensor,
+    hidden_1TD: Tensor,
+    drawn: torch.Generator | None,
+    predictions: float,
 ) -> tuple[float, Tensor]:
-    """Return a sequence's mean loss, and its gradient in the last block's output."""
+    """Return a sequence's loss, divided by the `predictions` of a mean one, and its gradient in the last output."""
     hidden = hidden_1TD.detach().requires_grad_()
     targets_T = tokens_1T[0, 1:].to(streamed.device)
     total = 0.0
     gradient = torch.zeros_like(hidden)
-    for positions in torch.arange(len(targets_T)).split(_CHUNK):
+    for positions in (tokens_1T[0, 1:] >= 0).nonzero()[:, 0].split(_CHUNK):
         logits_PV = streamed.logits(tokens_1T, hidden.to(streamed.dtype), positions)[0].float()
         targets_P = targets_T[positions]
         if drawn is not None:
             targets_P = draw_tokens(logits_PV.detach(), drawn)
-        loss = nn.functional.cross_entropy(logits_PV, targets_P, reduction="sum") / len(targets_T)
+        loss = nn.functional.cross_entropy(logits_PV, targets_P, reduction="sum") / predictions
         gradient += torch.autograd.grad(loss, hidden)[0]
         total += loss.item()
     return total, gradient

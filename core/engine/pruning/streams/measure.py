@@ -75,7 +75,7 @@ def measure(
         verification = work / "verification.safetensors"
         write_verification(streamed, probe, verification)
         measured = {
-            name: measure_perplexity(streamed, counted_pairs(each), spans=(spans or {}).get(name))
+            name: measure_perplexity(streamed, pairs(each), spans=(spans or {}).get(name))
             for name, each in texts.items()
         }
         return Measured(
@@ -101,8 +101,3 @@ def write_verification(streamed: StreamedModel, probe: Stream, file: Path) -> No
 def pairs(stream: Stream) -> Iterator[tuple[Tensor, Tensor]]:
     """Return tokens [batch, time] and hidden states [batch, time, hidden_size] of each micro-batch."""
     return ((stream.tokens[index], hidden) for index, hidden in stream.batches())
-
-
-def counted_pairs(stream: Stream) -> Iterator[tuple[Tensor, Tensor]]:
-    """Return the same, with ids that say which tokens count (`core.engine.datasets.counted_tokens`)."""
-    return ((stream.counted[index], hidden) for index, hidden in stream.batches())

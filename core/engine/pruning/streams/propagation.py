@@ -9,6 +9,7 @@ from typing import Any
 from greenlet import greenlet
 from torch import Tensor, nn
 
+from core.engine.datasets.counted_tokens import rows_at
 from core.engine.models.accelerator import backend_of
 from core.engine.models.experts import RoutedTokens
 from core.engine.models.hooks import removed_after
@@ -60,7 +61,8 @@ class DenseReference:
 class ExpertBarrier:
     """Experts of a block, where all tokens wait: the tokens arrived so far, and the function that prunes with all.
 
-    `dense` are the hidden states of the same tokens, [tokens, hidden_size], at the dense model's experts, if it runs.
+    Tokens that do not count are left out. `dense` are the hidden states of the same tokens, [tokens, hidden_size], at
+    the dense model's experts, if it runs.
     """
 
     module: str
@@ -68,16 +70,20 @@ class ExpertBarrier:
     tokens: list[RoutedTokens] = field(default_factory=list)
     dense: list[Tensor] = field(default_factory=list)
 
-    def arriving(self, wait: Callable[[str], None], *, is_dense: bool) -> Callable[..., None]:
-        """Return a hook of the module that records its tokens, and waits."""
+    def arriving(
+        self, wait: Callable[[str], None], places: Iterable[Tensor | None], *, is_dense: bool
+    ) -> Callable[..., None]:
+        """Return a hook of the module that records its tokens at the `places` of each micro-batch, and waits."""
+        of_batch = iter(places)
 
         def arrive(module: nn.Module, arguments: tuple[object, ...], keywords: dict[str, object]) -> None:
             tokens = RoutedTokens.of(arguments, keywords)
             assert tokens is not None, f"{self.module} is not called with tokens, experts and gates"
+            places_N = next(of_batch)
             if is_dense:
-                self.dense.append(tokens.hidden_NH)
+                self.dense.append(rows_at(tokens.hidden_NH, places_N))
             else:
-                self.tokens.append(tokens)
+                self.tokens.append(tokens.at(places_N))
             wait(self.module)
 
         return arrive
@@ -156,7 +162,7 @@ def _hooked_norms(block: nn.Module, norms: Iterable[str], on_stream: Callable[[s
 
 
 class _Gathering:
-    """Statistics of a block's inputs, by group, which grow as micro-batches go through it.
+    """Statistics of a block's inputs, by group, which grow as micro-batches go through it, one after the other.
 
     `wait` is called when a micro-batch reaches a group. Where the dense model runs too, each micro-batch goes through
     the dense block first, at least from one `wait` to the next. The dense block provides the inputs of a group's layers
@@ -168,6 +174,7 @@ class _Gathering:
         self.statistics: dict[InputGroup, InputStatistic] = {}
         self._propagation = propagation
         self._wait = wait
+        self._places = {group: iter(propagation.stream.places) for group in propagation.groups}
         self._ahead: dict[str, Tensor] = {}
         self._stream_ahead: dict[str, Tensor] = {}
         self._streams: defaultdict[str, deque[tuple[Tensor, Tensor]]] = defaultdict(deque)
@@ -192,17 +199,18 @@ class _Gathering:
                 hooks.enter_context(_hooked_norms(block, norms.values(), self._pass_norm))
             if experts is not None:
                 for each, is_dense in ((block, False), *(() if dense is None else ((dense.block, True),))):
-                    hook = experts.arriving(self._wait, is_dense=is_dense)
+                    hook = experts.arriving(self._wait, self._propagation.stream.places, is_dense=is_dense)
                     module = each.get_submodule(experts.module)
                     hooks.enter_context(removed_after([module.register_forward_pre_hook(hook, with_kwargs=True)]))
             yield
 
     def _arrive(self, group: InputGroup, inputs: Tensor) -> None:
         statistic = self.statistics.setdefault(group, self._propagation.new_statistic())
+        places_N = next(self._places[group])
         if group.first in self._norms:
-            statistic.update(inputs, target=self._target_output(group))
+            statistic.update(inputs, target=self._target_output(group), places_N=places_N)
         else:
-            statistic.update(inputs, self._ahead.pop(group.first, None))
+            statistic.update(inputs, self._ahead.pop(group.first, None), places_N=places_N)
         self._wait(group.first)  # before anything is computed for the statistic
 
     def _arrive_dense(self, group: InputGroup, inputs: Tensor) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Hashable, Iterator
 import torch
 from torch import Tensor, nn
 
-from core.engine.datasets.counted_tokens import plain_ids
+from core.engine.datasets.counted_tokens import number_of_places
 from core.engine.models.stand_ins import BlockArguments
 from core.engine.models.streamed import StreamedModel, call_block
 from core.engine.resume.kinds import BLOCK
@@ -32,7 +32,7 @@ class ActivationBudget:
 class Stream:
     """Set of tokens [sequences, time] and its hidden states after the blocks done so far.
 
-    `tokens` are the ids that the model reads, by micro-batch, and `counted` the same, which also say which count.
+    `tokens` are the ids by micro-batch, which may say which tokens count (`core.engine.datasets.counted_tokens`).
     `dtype` is that of its forwards. A stream that is not `resumable` writes only hidden states beyond the budget, and
     removes them once it has passed them.
     """
@@ -50,8 +50,7 @@ class Stream:
         resumable: bool = True,
     ) -> None:
         self.name = name
-        self.counted = list(tokens_NT.split(micro_batch))
-        self.tokens = list(plain_ids(tokens_NT).split(micro_batch))
+        self.tokens = list(tokens_NT.split(micro_batch))
         self.shape = tokens_NT.shape
         self.length = tokens_NT.shape[1]
         self.token_count = tokens_NT.numel()
@@ -72,6 +71,15 @@ class Stream:
     @property
     def device(self) -> torch.device:
         return self._streamed.device
+
+    @property
+    def places(self) -> list[Tensor | None]:
+        """Places of each micro-batch whose next token counts, as `StreamedModel.places` says."""
+        return [self._streamed.places(each) for each in self.tokens]
+
+    def counted_in(self, sequences: int) -> int:
+        """Return the number of places in the first `sequences` whose next token counts."""
+        return number_of_places(torch.cat(self.tokens)[:sequences])
 
     def start(self) -> None:
         """Embed the tokens: the state before block 0."""
@@ -137,7 +145,7 @@ class Stream:
         """Return a new stream of the same tokens; it has no hidden states yet, and is never resumed."""
         return Stream(
             name,
-            torch.cat(self.counted),
+            torch.cat(self.tokens),
             self._streamed,
             self._store,
             self._budget,

@@ -1,6 +1,7 @@
 """Block of a language model during a pass, as seen by a method that chooses the block's units there."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -25,18 +26,40 @@ Moments: TypeAlias = InputMoments | StackedMoments
 
 @dataclass(frozen=True)
 class TokensAtBlock:
-    """Calibration tokens that have reached a block; `run` sends all of them through it, at most once."""
+    """Calibration tokens that have reached a block; `run` sends all of them through it, at most once.
+
+    `places` are those of each micro-batch, in the order in which they run, that count; None: all of a micro-batch do.
+    """
 
     block: nn.Module
     run: Callable[[], None]
+    places: Sequence[Tensor | None]
 
     def moments(self, linears: Iterable[str]) -> dict[str, InputMoments]:
         """Run the tokens; return mean and variance of linear layers' inputs, by name within the block."""
         moments = {name: InputMoments() for name in linears}
+        places = {name: iter(self.places) for name in moments}
         groups = [InputGroup((name,)) for name in moments]
-        with arrivals(self.block, groups, lambda group, inputs: moments[group.first].update(inputs)):
+
+        def arrive(group: InputGroup, inputs: Tensor) -> None:
+            moments[group.first].update(inputs, next(places[group.first]))
+
+        with arrivals(self.block, groups, arrive):
             self.run()
         return moments
+
+    @contextmanager
+    def routed(self, stacks: ExpertStacks, on_tokens: Callable[[RoutedTokens], None]) -> Iterator[None]:
+        """Call `on_tokens` with each micro-batch's tokens that count as they reach the experts, inside the context."""
+        places = iter(self.places)
+
+        def arrive(module: nn.Module, arguments: tuple[object, ...], keywords: Mapping[str, object]) -> None:
+            tokens = RoutedTokens.of(arguments, keywords)
+            assert tokens is not None
+            on_tokens(tokens.at(next(places)))
+
+        with removed_after([stacks.module.register_forward_pre_hook(arrive, with_kwargs=True)]):
+            yield
 
     def moments_of_units(self, experts: Experts | None, unit_sets: Iterable[UnitSet]) -> dict[str, Moments]:
         """Run the tokens; return mean and variance of the inputs of all weights that read units, by name.
@@ -52,13 +75,7 @@ class TokensAtBlock:
             return {f"{linear}.weight": each for linear, each in of_linears.items()}
         assert experts is not None
         own, calls = ExpertStacks(self.block, experts), list[RoutedTokens]()
-
-        def arrive(module: nn.Module, arguments: tuple[object, ...], keywords: Mapping[str, object]) -> None:
-            tokens = RoutedTokens.of(arguments, keywords)
-            assert tokens is not None
-            calls.append(tokens)
-
-        with removed_after([own.module.register_forward_pre_hook(arrive, with_kwargs=True)]):
+        with self.routed(own, calls.append):
             of_linears = self.moments(linears)
         of_experts = StackedMoments([_moments_of_expert(own, calls, expert) for expert in range(len(own))])
         return {f"{linear}.weight": each for linear, each in of_linears.items()} | dict.fromkeys(stacks, of_experts)

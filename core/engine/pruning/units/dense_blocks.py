@@ -20,6 +20,7 @@ def dense_blocks(context: UnitSelectionContext) -> Iterator[tuple[int, dict[str,
     streamed, dtype = context.streamed, context.forward_dtype
     batches = context.calibration.split(context.micro_batch)
     arguments = RecordedArguments(streamed, dtype)
+    places = [streamed.places(each) for each in batches]
     cache = context.hidden_state_cache()
     for batch, tokens in enumerate(batches):
         cache.put(0, batch, streamed.embed(tokens).to(dtype))
@@ -31,7 +32,7 @@ def dense_blocks(context: UnitSelectionContext) -> Iterator[tuple[int, dict[str,
                 hidden = cache.take(index, batch)
                 cache.put(index + 1, batch, call_block(block, hidden, arguments.of(batches[batch])[index]))
 
-        yield index, tensors, TokensAtBlock(block, run)
+        yield index, tensors, TokensAtBlock(block, run, places)
         streamed.empty_block(index)
     for batch in range(len(batches)):
         cache.take(len(streamed), batch)

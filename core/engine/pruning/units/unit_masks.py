@@ -100,11 +100,14 @@ class UnitMasks:
             yield
 
     @contextmanager
-    def recorded_statistics(self) -> Iterator[list[InputStatistic]]:
-        """Collect, inside the context, statistics of each reading layer's inputs; masks set before apply to them."""
+    def recorded_statistics(self, places: Sequence[Tensor | None]) -> Iterator[list[InputStatistic]]:
+        """Collect, inside the context, statistics of each reading layer's inputs; masks set before apply to them.
+
+        `places` are those of each micro-batch that count; None: all of it.
+        """
         seen = [InputStatistic(Statistic.NORMS, sample_stride=2**62) for _ in self._readers]
         handles = [
-            reader.module.register_forward_pre_hook(_updating(statistic))
+            reader.module.register_forward_pre_hook(_updating(statistic, iter(places)))
             for reader, statistic in zip(self._readers, seen, strict=True)
         ]
         with removed_after(handles):
@@ -124,5 +127,5 @@ def _zeroing(removed_F: Tensor) -> Any:
     return lambda module, arguments: (arguments[0].masked_fill(removed_F, 0), *arguments[1:])
 
 
-def _updating(statistic: InputStatistic) -> Any:
-    return lambda module, arguments: statistic.update(arguments[0])
+def _updating(statistic: InputStatistic, places: Iterator[Tensor | None]) -> Any:
+    return lambda module, arguments: statistic.update(arguments[0], places_N=next(places))

@@ -91,6 +91,7 @@ def _refuse_text(body: JobBody) -> None:
         "calibration.generated": body.calibration and body.calibration.generated,
         "calibration.shape": body.calibration and body.calibration.shape,
         "calibration.answers": body.calibration and body.calibration.answers,
+        "calibration.counted_tokens": body.calibration and body.calibration.counted_tokens,
         "evaluation.shape": body.evaluation.shape,
         "evaluation.counted_tokens": body.evaluation.counted_tokens,
         "evaluation.sequence_length": body.evaluation.sequence_length,

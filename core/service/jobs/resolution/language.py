@@ -147,6 +147,7 @@ class _Resolution:
                 shape=calibration.shape,
             ).refer_to_model()
         _require_written(calibration.shape, "calibration", written or isinstance(text, SelfText))
+        _require_conversations(calibration, [text, *([] if written is None else [written])])
         return calibration.model_copy(update={"sequence_length": length}), text, written
 
     @property
@@ -325,6 +326,18 @@ def _require_written(shape: Shape | None, part: str, is_written: object) -> None
             f"{part}.shape is of text that the model writes itself, and here it writes none: name the dataset "
             f"{SELF!r}, or leave it out",
             param=f"{part}.shape",
+        )
+
+
+def _require_conversations(calibration: Calibration, texts: Sequence[TextReference]) -> None:
+    """Refuse to count the assistant's words where no text can have any: raises InvalidRequest."""
+    if calibration.counted_tokens == "assistant" and not any(
+        _is_chat(each) or isinstance(each, HubText) for each in texts
+    ):
+        raise InvalidRequest(
+            f"calibration.counted_tokens: {calibration.dataset!r} has no conversations, so that no words are an "
+            'assistant\'s: name a set of conversations, or give "shape": "chat" where the model writes the text',
+            param="calibration.counted_tokens",
         )
 
 
