@@ -19,7 +19,7 @@ from core.engine.pruning.results import PruneResult, UnitRow
 from core.engine.pruning.streams.stream import Stream
 from core.engine.removals.widths.counts import plan_width_reduction
 from core.methods.cost import CostFacts, Tokens
-from core.methods.frontier import layer_search
+from core.methods.frontier import trials
 from core.methods.frontier.structured import StructuredFrontier
 from core.methods.frontier.structured_info import StructuredFrontierCost, StructuredFrontierParameters
 from core.progress import WorkStopped
@@ -176,7 +176,7 @@ def test_a_trial_is_what_the_pass_itself_would_have_given(tmp_path: Path, monkey
     shares: list[float] = []
     watching = Watching()
     folder, tokens = model_of(tmp_path / "model", IDLE), FITTED[:4]
-    monkeypatch.setattr(layer_search.LayerSearch, "_fitting_sequences", lambda self: self._calibration())
+    monkeypatch.setattr(trials.Trials, "_fitting_sequences", lambda self: self._calibration())
 
     def watch(streamed: StreamedModel, batches: Sequence[Tensor], *models: Any) -> list[float]:
         found = divergences(streamed, batches, *models)
@@ -184,7 +184,7 @@ def test_a_trial_is_what_the_pass_itself_would_have_given(tmp_path: Path, monkey
         shares.append(finished_share())
         return found
 
-    monkeypatch.setattr(layer_search, "divergences", watch)
+    monkeypatch.setattr(trials, "divergences", watch)
     artifact, _ = cut(
         folder, tmp_path / "work", "uniform", share_of_blocks(folder, 0.4), calibration=tokens, progress=watching
     )

@@ -1,7 +1,8 @@
-"""Width reduction: the units of each kind that a model's layers keep, or the ranking that chooses them."""
+"""Width reduction: the units of each kind that a model's layers keep, or what decides how many they are."""
 
 from dataclasses import dataclass, replace
 
+from core.engine.architectures.cost_limit import CostLimit
 from core.engine.architectures.global_budget import GlobalUnitBudget
 from core.engine.architectures.structure import ModelStructure
 from core.engine.architectures.unit_counts import LayerCounts, fine_kind
@@ -11,10 +12,11 @@ from core.engine.architectures.unit_registry import removed_kinds
 
 @dataclass(frozen=True)
 class WidthReduction:
-    """Width reduction of the layers: to given `counts`, or by a `ranking` of the units of all layers.
+    """Width reduction of the layers: to given `counts`, by a `ranking` of the units of all layers, or to `costs`.
 
-    `counts` has one entry per layer; where it is None, layers keep the units that the ranking leaves. `protected`
-    layers are not changed. At least `limit` parameters go; with 0, the number nearest to the ratio.
+    `counts` has one entry per layer; where it is None, layers keep the units that the ranking leaves, or lose least
+    within the limit of `costs`. `protected` layers are not changed. At least `limit` parameters go; with 0, the number
+    nearest to the ratio.
 
     `others` are alternative reductions of the same size with other splits between attention and FFN. This reduction is
     used where they cannot be measured against each other.
@@ -27,6 +29,7 @@ class WidthReduction:
     round_to: int
     limit: float = 0.0
     others: tuple["WidthReduction", ...] = ()
+    costs: CostLimit | None = None
 
     @property
     def kinds(self) -> tuple[UnitKind, ...]:

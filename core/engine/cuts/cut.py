@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from core.device_kinds import CPU
+from core.engine.architectures.cost_limit import CostLimit
 from core.engine.architectures.describe import Description
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.heterogeneous import Layout
@@ -16,7 +17,8 @@ class Cut:
 
     `sparsity` is a share of the prunable weights where weights become zero, and of the model's parameters otherwise.
     With `at_least` no less is removed; without it the nearest possible share is. `is_timed` is True if a shape of that
-    sparsity was timed. Widths are multiples of `round_to` where the options leave it open.
+    sparsity was timed. Widths are multiples of `round_to` where the options leave it open. With `costs` the sparsity is
+    open: what goes is what loses least within their limit.
     """
 
     description: Description
@@ -27,6 +29,7 @@ class Cut:
     at_least: bool = False
     is_timed: bool = False
     round_to: int = CPU.round_to
+    costs: CostLimit | None = None
 
     @property
     def language_model(self) -> ModelDescription:

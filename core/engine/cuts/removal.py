@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from core.engine.architectures.description import ModelDescription
+from core.engine.architectures.unit_kind import KindName
 from core.engine.cuts.cut import Cut
 from core.engine.cuts.losses import Losses
 from core.engine.cuts.plan import RemovalPlan
@@ -86,6 +87,13 @@ class Removal(ABC):
 
     def latency_refusal(self) -> str | None:
         """Return the reason why a latency cannot be the target; None where it can."""
+        return None
+
+    def offered_units(self, cut: Cut) -> Mapping[KindName, Sequence[int]] | None:
+        """Return the numbers of units that a layer may keep, by kind, where costs decide; None where they cannot.
+
+        The sparsity and the costs of `cut` are ignored.
+        """
         return None
 
     def alignment(self, options: MethodParameters) -> int | None:

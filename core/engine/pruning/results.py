@@ -7,6 +7,7 @@ from typing import Any
 
 from core.engine.checkpoints.safetensors_header import TensorEntry
 from core.engine.evaluation.perplexity import MeasuredPerplexity
+from core.engine.pruning.units.worth import WorthTable
 from secateur_wire.base import JsonObject
 
 
@@ -114,7 +115,7 @@ class PruneResult:
     `verification` has a few tokens and their logits, which the saved model must reproduce. `refits` is the α chosen for
     each fitted linear layer that is left after units were removed, by its name in the source. `sections` are the
     report's rows of the kind of removal, by the names of their sections. `micro_batches` is the history of their sizes,
-    where memory ran out.
+    where memory ran out. `worth` is the table of the layers' variants where a limit of cost decided.
     """
 
     layers: Sequence[LayerRow | UnitRow]
@@ -131,3 +132,4 @@ class PruneResult:
     refits: Mapping[str, float] = field(default_factory=dict)
     sections: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     micro_batches: Sequence[JsonObject] = ()
+    worth: WorthTable | None = None

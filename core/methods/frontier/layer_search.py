@@ -5,24 +5,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
 
-import torch
-from torch import Tensor
-
-from core.counting import counting
-from core.engine.evaluation.divergence import divergences
-from core.engine.pruning.blocks.trial import hidden_states_after_trial
-from core.engine.pruning.protocols.units import BlockUnitMethod
-from core.engine.pruning.streams.block_gradients import forward_blocks
-from core.engine.pruning.units.context import UnitSelectionContext
+from core.engine.architectures.description import ModelDescription
 from core.engine.pruning.units.removal import UnitCounts
 from core.engine.removals.layers.counts import required_layers
-from core.methods.frontier.layer_drop import LayerDrop, find_local_minimum, most_trials
 from core.methods.frontier.run_costs import RunCosts
+from core.methods.frontier.trials import Candidate, Trials, label_without
 from secateur_wire.errors import InvalidSparsity
-
-_PARTS = 4
-"""Smallest number of calibration sequences for trials; also, trials are measured on one sequence in this many at most.
-"""
 
 CountsWithout = Callable[[Sequence[int]], UnitCounts]
 """Function from the dropped layers to the counts of the other layers, so that the model reaches its sparsity."""
@@ -30,15 +18,12 @@ CountsWithout = Callable[[Sequence[int]], UnitCounts]
 
 @dataclass(frozen=True)
 class LayerSearch:
-    """Search for the layers to drop from a model that `method` prunes; `protected` layers stay.
+    """Search for the layers to drop; `protected` layers stay.
 
-    Numbers of dropped layers are compared by trials: whole pruned models with equal numbers of parameters. The measure
-    is the divergence between the predictions of the trial and of the dense model.
+    Numbers of dropped layers are compared by `trials`: whole pruned models with equal numbers of parameters.
     """
 
-    context: UnitSelectionContext
-    method: BlockUnitMethod
-    drop: LayerDrop
+    trials: Trials
     protected: frozenset[int]
     counts_without: CountsWithout
     runs: RunCosts
@@ -49,74 +34,27 @@ class LayerSearch:
         The other layers are fitted to the dense hidden states after a dropped run. So the cost of a run does not depend
         on the runs before it.
         """
-        context = self.context
-        required = required_layers(context.folder.description)
-        excluded = self.protected | {max(each, key=lambda layer: self.runs.cost(layer, layer + 1)) for each in required}
+        context = self.trials.context
+        excluded = self.protected | staying_layers(context.folder.description, self.runs)
         return [least_costly(context.layers, number, excluded, self.runs.cost) for number in numbers]
 
     def best(self, numbers: Sequence[int]) -> UnitCounts:
         """Return the counts of the best model; each of `numbers` is one number of dropped layers to try."""
-        context = self.context
-        most = context.layers - len(self.protected) - 1
+        most = self.trials.context.layers - len(self.protected) - 1
         numbers = [each for each in numbers if each <= most]
-        if len(numbers) == 1 or len(self._calibration()) < _PARTS:
+        if len(numbers) == 1 or not self.trials.are_possible:
             return self.counts_without([])
-        fitted_NT, seen_NT = self._fitting_sequences(), self._evaluation_sequences()
-        batches = seen_NT.split(context.micro_batch)
-        dense = forward_blocks(context.streamed, batches, context.forward_dtype)
-        possible = []
+        candidates = []
         for dropped in self.cheapest_layers(numbers):
             with suppress(InvalidSparsity):
-                possible.append((_label(dropped), self.counts_without(dropped)))
-
-        tried: dict[int, float] = {}
-
-        def divergence(place: int) -> float:
-            if place not in tried:
-                count(len(tried))
-                what, counts = possible[place]
-                ends = hidden_states_after_trial(context, self.method, counts, fitted_NT, seen_NT)
-                (tried[place],) = divergences(context.streamed, batches, dense, [ends])
-                context.log(f"trial, {what}: {tried[place]:.4f} nats")
-            return tried[place]
-
-        context.begin_trials()
-        with counting("trials of whole layers, at most", most_trials(len(possible))) as count:
-            what, counts = possible[find_local_minimum(len(possible), divergence)]
-        figures = "; ".join(f"{possible[place][0]}: {tried[place]:.4f}" for place in sorted(tried))
-        note = (
-            "Whole layers against channels, by trials of models of as many parameters, pruned on "
-            f"{fitted_NT.numel():,} calibration tokens: divergence from the dense model's predictions on "
-            f"{seen_NT.numel():,} others, in nats a token: {figures}. Taken: {what}."
-        )
-        return counts.model_copy(update={"notes": [*counts.notes, note]})
-
-    def _evaluation_sequences(self) -> Tensor:
-        return self._calibration()[self._is_for_evaluation()]
-
-    def _fitting_sequences(self) -> Tensor:
-        """Return the sequences that trials are fitted on: evenly spaced among those that trials are not measured on."""
-        calibration_NT = self._calibration()
-        rest_NT = calibration_NT[~self._is_for_evaluation()]
-        sequences, length = rest_NT.shape
-        number = min(max(1, self.drop.fitted_tokens(calibration_NT.numel()) // length), sequences)
-        return rest_NT[torch.arange(number) * sequences // number]
-
-    def _is_for_evaluation(self) -> Tensor:
-        """Return a mask of the calibration sequences to measure trials on: evenly spaced, at most a quarter: [N]."""
-        sequences, length = self._calibration().shape
-        number = min(max(1, self.drop.seen // length), sequences // _PARTS)
-        evaluation_N = torch.zeros(sequences, dtype=torch.bool)
-        evaluation_N[torch.arange(number) * sequences // max(1, number)] = True
-        return evaluation_N
-
-    def _calibration(self) -> Tensor:
-        assert self.context.calibration is not None
-        return self.context.calibration
+                candidates.append(Candidate(label_without(dropped), self.counts_without(dropped)))
+        return self.trials.best(candidates, "as many parameters")
 
 
-def _label(dropped: Sequence[int]) -> str:
-    return f"without layer{'s' if len(dropped) > 1 else ''} {', '.join(map(str, dropped))}" if dropped else "all layers"
+def staying_layers(description: ModelDescription, runs: RunCosts) -> frozenset[int]:
+    """Return the layers without which the model cannot run: of each required kind the one that costs most to drop."""
+    required = required_layers(description)
+    return frozenset(max(each, key=lambda layer: runs.cost(layer, layer + 1)) for each in required)
 
 
 def least_costly(layers: int, number: int, excluded: Collection[int], cost: Callable[[int, int], float]) -> list[int]:

@@ -5,9 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from core.engine.architectures.cost_limit import CostLimit
 from core.engine.architectures.experts import Experts
 from core.engine.architectures.unit_counts import LayerCounts
 from core.engine.architectures.unit_kind import KindName
+from core.engine.architectures.width_reduction import WidthReduction
 from core.engine.models.experts import out_in
 from core.engine.models.tensors import to_out_in
 from core.engine.options.compensation import Refit
@@ -29,11 +31,14 @@ from core.engine.pruning.units.removal import (
 )
 from core.engine.pruning.units.unit_slices import SetSlice, StackSlice
 from core.engine.removals.widths.counts import reduction_of_remaining_layers
+from core.engine.removals.widths.worth import worth_table
+from core.methods.frontier.cost_search import CostSearch
 from core.methods.frontier.input_removal import output_metric, without_inputs
 from core.methods.frontier.layer_drop import LAYER_DROP
-from core.methods.frontier.layer_search import LayerSearch
+from core.methods.frontier.layer_search import LayerSearch, staying_layers
 from core.methods.frontier.output_metric import measure_outputs
 from core.methods.frontier.structured_info import StructuredFrontierParameters
+from core.methods.frontier.trials import Trials
 
 _MOST_NOTES = 3
 """Largest number of notes on a block's experts in the report."""
@@ -62,7 +67,9 @@ class StructuredFrontier(BlockUnitMethod):
     def plan(self, context: UnitSelectionContext) -> UnitCounts:
         parameters, width_reduction = self.parameters, context.width_reduction
         assert width_reduction is not None
-        drop = LAYER_DROP[parameters.budget]
+        trials = Trials(context, self, LAYER_DROP[parameters.budget])
+        if width_reduction.costs is not None:
+            return self._within(context, width_reduction, width_reduction.costs, trials)
         numbers = parameters.layer_numbers(context.folder.description, context.sparsity)
         costs = None
         if parameters.metric or width_reduction.ranking is not None or any(numbers):
@@ -75,11 +82,31 @@ class StructuredFrontier(BlockUnitMethod):
 
         if costs is None or costs.runs is None:
             return counts_without(())
-        search = LayerSearch(context, self, drop, width_reduction.protected, counts_without, costs.runs)
+        search = LayerSearch(trials, width_reduction.protected, counts_without, costs.runs)
         if parameters.drop_layers == "auto":
             return search.best(numbers)
         (dropped,) = search.cheapest_layers(numbers)
         return counts_without(dropped)
+
+    def _within(
+        self, context: UnitSelectionContext, width_reduction: WidthReduction, costs: CostLimit, trials: Trials
+    ) -> UnitCounts:
+        """Return the counts that lose least within a limit of cost."""
+        parameters, description = self.parameters, context.folder.description
+        may_drop = parameters.drop_layers != 0 and "layers" not in description.known_as.refused
+        measured = measure_outputs(context, parameters.seed, drops_layers=may_drop)
+        require_finite(dict(enumerate(measured.units)))
+        runs, protected = measured.runs, width_reduction.protected
+        table = worth_table(
+            context.structure,
+            context.kinds,
+            measured.units,
+            None if runs is None else runs.cost,
+            offered=costs.units,
+            protected=protected,
+            staying=protected if runs is None else protected | staying_layers(description, runs),
+        )
+        return CostSearch(table, costs, parameters, trials).best()
 
     def prune_block(
         self, block: BlockToPrune, dense: TokensAtBlock, pruned: PrunedTokens | None, log: Callable[[str], None]

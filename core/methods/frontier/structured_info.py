@@ -136,6 +136,10 @@ class StructuredFrontierParameters(WidthOptions, ForwardOptions):
     def ranks_layers(self, layout: Layout) -> bool:
         return layout == "per_layer"
 
+    @property
+    def chooses_by_cost(self) -> bool:
+        return True
+
     def split_calibration(self, samples: int | None) -> tuple[int | None, int]:
         return OWN_TEXT[self.budget].split(samples)
 

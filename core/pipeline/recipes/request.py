@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from core.device_kinds import CPU
+from core.engine.architectures.cost_limit import CostLimit
 from core.engine.architectures.describe import Description
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.cuts.cut import Cut
@@ -42,7 +43,8 @@ class ResolvedRequest:
 
     `layout` is the layout of the resulting model. `at_least` means that the sparsity comes from a target: where groups
     are removed, no less than it may go; otherwise the nearest possible sparsity is used. `is_timed` means that the
-    sparsity is found by timing shapes, now or before.
+    sparsity is found by timing shapes, now or before. Where a limit of cost decides what goes, the sparsity is None,
+    and `costs` is set once the costs are known.
     """
 
     method: str
@@ -52,6 +54,7 @@ class ResolvedRequest:
     layout: Layout = "uniform"
     at_least: bool = False
     is_timed: bool = False
+    costs: CostLimit | None = None
 
     @property
     def variant(self) -> Variant:
@@ -88,4 +91,5 @@ class ResolvedRequest:
             self.at_least,
             self.is_timed,
             round_to,
+            self.costs,
         )

@@ -20,6 +20,8 @@ from secateur_wire.metrics import Metrics, Parameters, Sizes, Sparsity, TokenRat
 from secateur_wire.reports import Generation
 
 SHAPE_CHART = "layers.svg"
+WORTH_TABLE = "worth.json"
+"""File of an artifact: what the variants of its source's layers are worth, for other limits of cost."""
 """File of an artifact with a picture of what each layer of a smaller model keeps."""
 
 VOCABULARY_CHART = "vocabulary.svg"

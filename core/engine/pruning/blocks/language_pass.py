@@ -274,6 +274,7 @@ class UnitRemovalPass(BlockPass):
             refits=refit.chosen if refit else {},
             sections=self.sections,
             micro_batches=self.micro_batch_history,
+            worth=counts.worth,
         )
 
     def _remaining_tensors(

@@ -53,7 +53,9 @@ class UnitRemovalPlan(PruningPlan):
 
     @property
     def choices(self) -> JsonObject:
-        return {"at_least": self.at_least, "layout": self.layout}
+        reduction = self.width_reduction
+        costs = None if reduction is None or reduction.costs is None else reduction.costs.model_dump(mode="json")
+        return {"at_least": self.at_least, "layout": self.layout} | ({} if costs is None else {"costs": costs})
 
     @property
     def settings(self) -> JsonObject:

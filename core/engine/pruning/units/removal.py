@@ -16,6 +16,7 @@ from core.engine.architectures.unit_counts import LayerCounts
 from core.engine.architectures.unit_kind import KindName, UnitKind, axis_dimension, axis_tensors, run_name
 from core.engine.pruning.masks import lowest
 from core.engine.pruning.units.unit_slices import SetSlice, StackSlice, UnitSlice
+from core.engine.pruning.units.worth import WorthTable
 from secateur_wire.errors import NotFiniteWeights
 
 
@@ -147,12 +148,14 @@ class KeptUnits(BaseModel):
 class UnitCounts(BaseModel):
     """Size of the kept part of a model: decoder layers by their number in the source, each with its counts.
 
-    `biases` are the config's settings that add biases to layers without them; `notes` are lines for the report.
+    `biases` are the config's settings that add biases to layers without them; `notes` are lines for the report. Where a
+    limit of cost decided, `worth` is the table of the layers' variants that it chose from.
     """
 
     layers: dict[int, LayerCounts]
     biases: list[str] = []
     notes: list[str] = []
+    worth: WorthTable | None = None
 
     def losing(self, structure: ModelStructure, kinds: Sequence[UnitKind]) -> list[KindName]:
         """Return the kinds of units that some layer loses."""

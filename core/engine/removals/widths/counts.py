@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from core.device_kinds import CPU
+from core.engine.architectures.cost_limit import CostLimit
 from core.engine.architectures.description import ModelDescription, require_structure
 from core.engine.architectures.global_budget import GlobalUnitBudget, global_unit_budget
 from core.engine.architectures.heterogeneous import Layout
@@ -11,14 +12,16 @@ from core.engine.architectures.structure import ModelStructure
 from core.engine.architectures.unit_counts import (
     LayerCounts,
     WidthRequest,
+    aligned_widths,
     alike_counts,
+    coarse_options,
     counts_for_ratio,
     fine_parameters,
     layer_with_all_kinds,
     removable_parameters,
     width_steps,
 )
-from core.engine.architectures.unit_kind import AttentionMode
+from core.engine.architectures.unit_kind import AttentionMode, KindName
 from core.engine.architectures.unit_kinds.heads import attention_mode
 from core.engine.architectures.unit_registry import removed_kinds
 from core.engine.architectures.unit_splits import LEAST_CHANNEL_SHARE, channels_first, splits_for_ratio
@@ -26,6 +29,9 @@ from core.engine.architectures.width_reduction import WidthReduction
 from core.engine.removals.widths.checks import attention_within, check_offered, check_width
 from core.engine.removals.widths.options import WidthOptions
 from secateur_wire.errors import InvalidParameters, InvalidSparsity
+
+_OFFERED_WIDTHS = 32
+"""Approximate number of widths that a layer may have where costs decide."""
 
 
 def plan_width_reduction(
@@ -37,12 +43,13 @@ def plan_width_reduction(
     round_to: int = CPU.round_to,
     at_least: bool = False,
     is_timed: bool = False,
+    costs: CostLimit | None = None,
 ) -> WidthReduction:
     """Return the width reduction that removes `ratio` of the model.
 
     Widths are multiples of `round_to` where the parameters leave it open. With `at_least` no less is removed; without
     it the share is the nearest possible. `is_timed`: a shape of this ratio was timed, so that no other split between
-    attention and FFN is allowed.
+    attention and FFN is allowed. With `costs` the ratio is open, and their limit takes its place.
 
     Raises InvalidSparsity naming the nearest possible ratio, and InvalidParameters where the layout does not allow the
     request, or nothing is left to remove.
@@ -59,8 +66,10 @@ def plan_width_reduction(
             param="parameters.attention",
         )
     protected = frozenset[int]() if layout == "uniform" else parameters.protected(description.layers)
-    parameters.check_dropped_layers(description, ratio, description.layers - len(protected))
     round_to = parameters.round_to or round_to
+    if costs is not None:
+        return WidthReduction(attention, protected, None, None, round_to, costs=costs)
+    parameters.check_dropped_layers(description, ratio, description.layers - len(protected))
     is_open = parameters.attention == "auto" and attention != "none"
     request = WidthRequest(
         removed_kinds(attention),
@@ -193,3 +202,32 @@ def reachable_widths(
     free = [each for each in layers if each not in protected and removable_parameters(structure, each, kinds)]
     ends = [steps_of(structure, layer, kinds, hidden_size=None, round_to=round_to)[-1] for layer in free]
     return [0.0, sum(each.removed for each in ends) / description.parameters]
+
+
+def offered_units(
+    description: ModelDescription, parameters: WidthOptions, *, layout: Layout, round_to: int
+) -> dict[KindName, list[int]] | None:
+    """Return the numbers of units of each kind that a layer may keep where costs decide, descending.
+
+    Of the finest units there are about `_OFFERED_WIDTHS`, evenly spaced; all layers' own numbers are among them. None
+    where the method cannot choose by costs. Raises InvalidParameters where the layout does not allow the request.
+    """
+    if not parameters.chooses_by_cost:
+        return None
+    structure = require_structure(description)
+    check_offered(description, parameters)
+    check_width(description, structure, parameters, layout)
+    hidden_size = description.hidden_size if layout == "uniform" else None
+    offered: dict[KindName, list[int]] = {}
+    for kind in removed_kinds(attention_within(structure, parameters, layout)):
+        numbers: set[int] = set()
+        for layer, shape in enumerate(structure.layers):
+            if kind.is_fine:
+                step = parameters.round_to or round_to
+                step *= max(1, kind.units(shape) // (step * _OFFERED_WIDTHS))
+                numbers.update(aligned_widths(kind.units(shape), step))
+            else:
+                options = coarse_options(structure, layer, [kind], hidden_size)
+                numbers.update(each.units[kind.name] for each in options)
+        offered[kind.name] = sorted(numbers - {0}, reverse=True)
+    return offered

@@ -1,18 +1,25 @@
 """Widths: the heads and channels that each layer keeps."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from core.engine.architectures.block_shape import BlockShape
 from core.engine.architectures.description import ModelDescription, require_structure
 from core.engine.architectures.structure import ModelStructure
+from core.engine.architectures.unit_kind import KindName
 from core.engine.architectures.width_reduction import WidthReduction
 from core.engine.cuts.cut import Cut
 from core.engine.cuts.losses import Losses
 from core.engine.cuts.plan import RemovalPlan
 from core.engine.cuts.removal import Removal, nearest_share
 from core.engine.options.base import MethodParameters
-from core.engine.removals.widths.counts import may_lose_heads, plan_width_reduction, reachable_widths, rounding_cost
+from core.engine.removals.widths.counts import (
+    may_lose_heads,
+    offered_units,
+    plan_width_reduction,
+    reachable_widths,
+    rounding_cost,
+)
 from core.engine.removals.widths.options import WidthOptions
 
 
@@ -69,6 +76,9 @@ class WidthRemoval(Removal):
             different_layers=cut.layout == "per_layer",
         )
 
+    def offered_units(self, cut: Cut) -> Mapping[KindName, Sequence[int]] | None:
+        return offered_units(cut.language_model, _options(cut), layout=cut.layout, round_to=cut.round_to)
+
     def alignment(self, options: MethodParameters) -> int | None:
         assert isinstance(options, WidthOptions)
         return options.round_to
@@ -105,6 +115,7 @@ def _reduction(cut: Cut) -> WidthReduction:
         round_to=cut.round_to,
         at_least=cut.at_least,
         is_timed=cut.is_timed,
+        costs=cut.costs,
     )
 
 

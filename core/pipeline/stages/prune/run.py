@@ -25,7 +25,7 @@ from core.pipeline.messages import PruneOutput
 from core.pipeline.passes import walk_for
 from core.pipeline.reports.alternatives import alternatives_measured_in
 from core.pipeline.reports.dense_figures import Facts
-from core.pipeline.reports.model_card import SHAPE_CHART
+from core.pipeline.reports.model_card import SHAPE_CHART, WORTH_TABLE
 from core.pipeline.reports.report import EngineSettings, PeakMemory, Report, Rounded, Rounding
 from core.pipeline.stages.inputs import TokenSets, open_place, spans_of, token_sets, windows_of
 from core.pipeline.stages.prune.spec import PruneSpec
@@ -107,6 +107,8 @@ def run(spec: PruneSpec, context: StageContext) -> PruneOutput:
         metrics.alternatives = alternatives
     dense.write_to(report)
     _draw_shapes(report, spec)
+    if result.worth is not None:
+        (spec.artifact / WORTH_TABLE).write_text(result.worth.model_dump_json(), "utf-8")
     return PruneOutput(metrics=metrics, report=report, expected=Path(result.verification))
 
 

@@ -1,0 +1,88 @@
+"""Search for the shape that loses least within a limit of cost, and trials of its best numbers of dropped layers."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import ceil
+
+from core.engine.architectures.cost_limit import CostLimit
+from core.engine.pruning.units.removal import UnitCounts
+from core.engine.pruning.units.worth import WorthTable
+from core.engine.removals.layers.counts import most_removable_layers
+from core.engine.removals.widths.shape_program import ShapeChoice, ShapeProgram
+from core.engine.removals.widths.worth import counts_of, program_of
+from core.methods.frontier.structured_info import StructuredFrontierParameters
+from core.methods.frontier.trials import Candidate, Trials, label_without
+from secateur_wire.errors import TargetUnreachable
+
+
+@dataclass(frozen=True)
+class CostSearch:
+    """Search among the variants of a table, by their worth and their costs.
+
+    The worth of channels and that of whole layers are estimates on scales of their own. So the program finds the best
+    shape for each of several numbers of dropped layers, beginning with its own best, and `trials` compare these.
+    """
+
+    table: WorthTable
+    costs: CostLimit
+    parameters: StructuredFrontierParameters
+    trials: Trials
+
+    def best(self) -> UnitCounts:
+        """Return the counts of the best shape; raises TargetUnreachable, naming the nearest, where there is none."""
+        requested = self.parameters.drop_layers
+        first = self._solve(None if requested == "auto" else requested)
+        if first is None:
+            raise self._unreachable(None if requested == "auto" else requested)
+        own = len(first.dropped)
+        found = {own: first}
+        if requested == "auto" and self.trials.are_possible:
+            for number in self._numbers(own) - {own}:
+                choice = self._solve(number)
+                if choice is not None:
+                    found[number] = choice
+        candidates = [self._candidate(found[number]) for number in sorted(found)]
+        if len(candidates) == 1:
+            return candidates[0].counts
+        return self.trials.best(candidates, "the same cost", sorted(found).index(own))
+
+    def _solve(self, dropped: int | None) -> ShapeChoice | None:
+        return self._program.best(self.costs.limit, dropped=dropped, uniform=self._is_uniform)
+
+    def _unreachable(self, dropped: int | None) -> TargetUnreachable:
+        costs, name = self.costs, f"target.{self.costs.target}"
+        nearest = self._program.cheapest(dropped=dropped, uniform=self._is_uniform)
+        asked = f"{name} {costs.figure(costs.limit)} cannot be reached"
+        if nearest is None:
+            return TargetUnreachable(f"{asked}: {dropped} layers cannot go from this model", param=name)
+        return TargetUnreachable(f"{asked}: the nearest is {costs.figure(nearest.cost)}, by {costs.basis}", param=name)
+
+    def _numbers(self, own: int) -> set[int]:
+        """Return the numbers of dropped layers to try: shares of those that reach the limit alone, and `own`."""
+        layers, costs, drop = self.table.layers, self.costs, self.trials.drop
+        dense = [costs.of_layer(variants[0].units) for variants in layers]
+        going = costs.fixed + sum(dense) - costs.limit
+        if not self.table.runs or going < drop.from_share * sum(dense):
+            return {0, own}
+        description = self.trials.context.folder.description
+        alone = ceil(going * len(layers) / sum(dense))
+        most = min(alone, most_removable_layers(description))
+        return {0, own, *(min(max(1, round(share * alone)), most) for share in drop.shares)}
+
+    @cached_property
+    def _program(self) -> ShapeProgram:
+        return program_of(self.table, self.costs)
+
+    @property
+    def _is_uniform(self) -> bool:
+        return self.trials.context.layout == "uniform"
+
+    def _candidate(self, choice: ShapeChoice) -> Candidate:
+        context, costs = self.trials.context, self.costs
+        note = (
+            f"The shape that loses least within target.{costs.target} {costs.figure(costs.limit)}, by {costs.basis}: "
+            f"{costs.figure(choice.cost)}, {label_without(choice.dropped)}, expected to lose {choice.worth:.4f} nats a "
+            "token before the fit."
+        )
+        counts = counts_of(context.structure, context.kinds, self.table, choice)
+        return Candidate(label_without(choice.dropped), UnitCounts(layers=counts, notes=[note], worth=self.table))

@@ -1,0 +1,104 @@
+"""Trials of shapes: models pruned on some calibration tokens, compared by how far their predictions diverge."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from core.counting import counting
+from core.engine.evaluation.divergence import divergences
+from core.engine.pruning.blocks.trial import hidden_states_after_trial
+from core.engine.pruning.protocols.units import BlockUnitMethod
+from core.engine.pruning.streams.block_gradients import forward_blocks
+from core.engine.pruning.units.context import UnitSelectionContext
+from core.engine.pruning.units.removal import UnitCounts
+from core.methods.frontier.layer_drop import LayerDrop, find_local_minimum, most_trials
+
+_PARTS = 4
+"""Smallest number of calibration sequences for trials; also, trials are measured on one sequence in this many at most.
+"""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Counts to try, and their description for the report."""
+
+    label: str
+    counts: UnitCounts
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Trials of whole models that `method` prunes.
+
+    The measure is the divergence between the predictions of the trial and of the dense model.
+    """
+
+    context: UnitSelectionContext
+    method: BlockUnitMethod
+    drop: LayerDrop
+
+    @property
+    def are_possible(self) -> bool:
+        """Whether there is enough calibration text to fit on some and to measure on other."""
+        return len(self._calibration()) >= _PARTS
+
+    def best(self, candidates: Sequence[Candidate], alike: str, start: int | None = None) -> UnitCounts:
+        """Return the counts of the best model; the candidates are in the order of their numbers of dropped layers.
+
+        All of them are `alike` in what the words say. The first to be tried is that at `start`, else one in the middle.
+        """
+        context = self.context
+        fitted_NT, seen_NT = self._fitting_sequences(), self._evaluation_sequences()
+        batches = seen_NT.split(context.micro_batch)
+        dense = forward_blocks(context.streamed, batches, context.forward_dtype)
+        tried: dict[int, float] = {}
+
+        def divergence(place: int) -> float:
+            if place not in tried:
+                count(len(tried))
+                counts = candidates[place].counts
+                ends = hidden_states_after_trial(context, self.method, counts, fitted_NT, seen_NT)
+                (tried[place],) = divergences(context.streamed, batches, dense, [ends])
+                context.log(f"trial, {candidates[place].label}: {tried[place]:.4f} nats")
+            return tried[place]
+
+        context.begin_trials()
+        with counting("trials of whole layers, at most", most_trials(len(candidates))) as count:
+            best = candidates[find_local_minimum(len(candidates), divergence, start)]
+        figures = "; ".join(f"{candidates[place].label}: {tried[place]:.4f}" for place in sorted(tried))
+        note = (
+            f"Whole layers against channels, by trials of models of {alike}, pruned on "
+            f"{fitted_NT.numel():,} calibration tokens: divergence from the dense model's predictions on "
+            f"{seen_NT.numel():,} others, in nats a token: {figures}. Taken: {best.label}."
+        )
+        return best.counts.model_copy(update={"notes": [*best.counts.notes, note]})
+
+    def _evaluation_sequences(self) -> Tensor:
+        return self._calibration()[self._is_for_evaluation()]
+
+    def _fitting_sequences(self) -> Tensor:
+        """Return the sequences that trials are fitted on: evenly spaced among those that trials are not measured on."""
+        calibration_NT = self._calibration()
+        rest_NT = calibration_NT[~self._is_for_evaluation()]
+        sequences, length = rest_NT.shape
+        number = min(max(1, self.drop.fitted_tokens(calibration_NT.numel()) // length), sequences)
+        return rest_NT[torch.arange(number) * sequences // number]
+
+    def _is_for_evaluation(self) -> Tensor:
+        """Return a mask of the calibration sequences to measure trials on: evenly spaced, at most a quarter: [N]."""
+        sequences, length = self._calibration().shape
+        number = min(max(1, self.drop.seen // length), sequences // _PARTS)
+        evaluation_N = torch.zeros(sequences, dtype=torch.bool)
+        evaluation_N[torch.arange(number) * sequences // max(1, number)] = True
+        return evaluation_N
+
+    def _calibration(self) -> Tensor:
+        assert self.context.calibration is not None
+        return self.context.calibration
+
+
+def label_without(dropped: Sequence[int]) -> str:
+    """Return the description of a model without these layers."""
+    return f"without layer{'s' if len(dropped) > 1 else ''} {', '.join(map(str, dropped))}" if dropped else "all layers"
