@@ -12,10 +12,10 @@ from core.engine.architectures.cost_limit import CostLimit
 from core.engine.architectures.description import inspect_folder, require_structure
 from core.engine.architectures.unit_registry import removed_kinds
 from core.engine.cuts.removal import Removal
+from core.engine.cuts.worth import WorthTable
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.pruning.results import PruneResult, UnitRow
-from core.engine.pruning.units.worth import WorthTable
 from core.engine.removals.widths.worth import program_of
 from core.engine.resume.kinds import SELECTION
 from core.pipeline.passes import walk_for

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from core.engine.checkpoints.safetensors_header import TensorEntry
+from core.engine.cuts.worth import WorthTable
 from core.engine.evaluation.perplexity import MeasuredPerplexity
-from core.engine.pruning.units.worth import WorthTable
 from secateur_wire.base import JsonObject
 
 

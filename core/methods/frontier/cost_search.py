@@ -5,8 +5,8 @@ from functools import cached_property
 from math import ceil
 
 from core.engine.architectures.cost_limit import CostLimit
+from core.engine.cuts.worth import WorthTable
 from core.engine.pruning.units.removal import UnitCounts
-from core.engine.pruning.units.worth import WorthTable
 from core.engine.removals.layers.counts import most_removable_layers
 from core.engine.removals.widths.shape_program import ShapeChoice, ShapeProgram
 from core.engine.removals.widths.worth import counts_of, program_of

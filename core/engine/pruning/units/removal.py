@@ -14,9 +14,9 @@ from core.engine.architectures.structure import LayerShape, ModelStructure
 from core.engine.architectures.unit_axis import UnitAxis
 from core.engine.architectures.unit_counts import LayerCounts
 from core.engine.architectures.unit_kind import KindName, UnitKind, axis_dimension, axis_tensors, run_name
+from core.engine.cuts.worth import WorthTable
 from core.engine.pruning.masks import lowest
 from core.engine.pruning.units.unit_slices import SetSlice, StackSlice, UnitSlice
-from core.engine.pruning.units.worth import WorthTable
 from secateur_wire.errors import NotFiniteWeights
 
 
