@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,13 +11,22 @@ from sqlalchemy import text, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
+from core.pipeline.reports.manifest import finalise
+from core.pipeline.reports.report import Report
 from core.service.publications import queue
 from core.service.publications.run import publish_waiting
 from core.service.publications.service import sealed
 from core.service.publications.tables import PublicationRow
 from core.settings import Settings
+from core.signing import new_private_key, public_key, read_signer
+from core.storage import Store
+from secateur.verification import verify_artifact
+from secateur_wire.provenance import PROVENANCE
+from tests.api.ended_job import succeeded_job
+from tests.client.test_verification import REPORT
 from tests.publications.conftest import FILES, USERS_TOKEN, Publish
 from tests.publications.pushable_hub import PushedHub
+from tests.recipes import recipe_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of the hub's own client
 
@@ -40,6 +50,27 @@ def test_every_file_arrives_and_the_card_is_the_readme(hub: PushedHub, publish: 
     assert hub.messages == ["Half of it"]
     assert hub.authorizations == {f"Bearer {USERS_TOKEN}"}, "the server's own token stays out of it"
     assert not hub.token_seen_elsewhere
+
+
+def test_an_artifact_from_the_hub_still_proves_itself(
+    hub: PushedHub, api: TestClient, sessions: Sessions, store: Store, model: str, tmp_path: Path, carry_out: CarryOut
+) -> None:
+    (key := tmp_path / "key").write_text(new_private_key())
+    (signed := tmp_path / "signed").mkdir()
+    (signed / "model.safetensors").write_bytes(b"weights")
+    recipe, report = recipe_of("wanda"), Report.model_validate(REPORT)
+    finalise(signed, recipe=recipe, body=recipe.body(), report=report, signer=read_signer(key))
+    files = {path.name: path.read_bytes() for path in signed.iterdir()}
+    job = succeeded_job(api, sessions, store, tmp_path / "artifact", model=model, files=files)
+    body = {"to": "hub:acme/signed", "token": USERS_TOKEN}
+    asked = api.post(f"/v1/jobs/{job}/publish", json=body).raise_for_status().json()
+    assert carry_out(asked["id"])["status"] == "succeeded"
+    there = hub.files("acme/signed")
+    assert ".gitattributes" in there and PROVENANCE in there
+    (fetched := tmp_path / "fetched").mkdir()
+    for name, content in there.items():
+        (fetched / name).write_bytes(content)
+    assert verify_artifact(fetched, [public_key(key).pem]).files == len(files) - 1
 
 
 def test_a_branch_is_made_and_a_public_repository_where_asked(

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from secateur.errors import ConfigurationError, UnexpectedAnswer, Unreachable, VerificationFailed
 from secateur_wire.provenance import KEYS_PATH, PAYLOAD_TYPE, PROVENANCE, SigningKeys, Statement
+from secateur_wire.weights import gguf_statement
 
 if TYPE_CHECKING:
     from securesystemslib.signer import Key  # type: ignore[attr-defined]
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 _MOST_DIFFERENCES: Final = 20
 _MOST_BYTES: Final = 64 * 2**20
 _ANSWER_SECONDS: Final = 30.0
+_OF_THE_HUB: Final = (".gitattributes", ".cache/huggingface/")
+"""File and folder that the hub and its client add to a download; no loader reads them."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +51,12 @@ def verify_artifact(folder: Path, keys: Sequence[str]) -> Verified:
     """Verify a folder by its signed statement; `keys` are the public keys that are trusted, as PEM.
 
     The folder must have every file of the statement with its very bytes, and nothing else: no other file, link or
-    device. Raises VerificationFailed, which lists what is wrong, and ConfigurationError where the libraries for
-    signatures are not installed or a key cannot be read.
+    device, but for those that the hub's client adds to a download. Raises VerificationFailed, which lists what is
+    wrong, and ConfigurationError where the libraries for signatures are not installed or a key cannot be read.
     """
-    statement, keyid = _signed_statement(_envelope_of(folder), _parsed_keys(keys))
+    if not folder.is_dir():
+        raise VerificationFailed(f"{folder} is not a folder")
+    statement, keyid = _signed_statement(_envelope_of(folder / PROVENANCE), _parsed_keys(keys))
     hashes = {subject.name: subject.digest.get("sha256", "") for subject in statement.subject}
     present = {path.relative_to(folder).as_posix(): path for path in _tree(folder)}
     del present[PROVENANCE]
@@ -62,13 +67,38 @@ def verify_artifact(folder: Path, keys: Sequence[str]) -> Verified:
     return Verified(statement, keyid, len(hashes), sum(path.stat().st_size for path in present.values()))
 
 
-def _envelope_of(folder: Path) -> bytes:
-    file = folder / PROVENANCE
-    if not folder.is_dir():
-        raise VerificationFailed(f"{folder} is not a folder")
+def verify_file(file: Path, keys: Sequence[str], statement: Path | None = None) -> Verified:
+    """Verify one file of an artifact, under any name: by a statement in a file, else by the one in its GGUF metadata.
+
+    `keys` are the public keys that are trusted, as PEM. Raises VerificationFailed and ConfigurationError.
+    """
+    trusted = _parsed_keys(keys)
+    try:
+        if statement is None:
+            inside = gguf_statement.read_statement(file)
+            if inside is None:
+                raise VerificationFailed(
+                    f"{file} has no statement in its metadata: it was never signed, or its signature was taken away; "
+                    f"give the artifact's {PROVENANCE} with --statement"
+                )
+            envelope, algorithm = inside.encode(), gguf_statement.DIGEST
+            digest = gguf_statement.hash_without_statement(file)
+        else:
+            envelope, algorithm, digest = _envelope_of(statement), "sha256", _hash_of(file)
+    except gguf_statement.CorruptGguf as error:
+        raise VerificationFailed(
+            f"{file}: {error}; of other files than GGUF give the artifact's {PROVENANCE} with --statement"
+        ) from error
+    signed, keyid = _signed_statement(envelope, trusted)
+    if not any(subject.digest.get(algorithm) == digest for subject in signed.subject):
+        raise VerificationFailed(f"{file} has other bytes than were signed, or is of another artifact")
+    return Verified(signed, keyid, 1, file.stat().st_size)
+
+
+def _envelope_of(file: Path) -> bytes:
     if file.is_symlink() or not file.is_file():
         raise VerificationFailed(
-            f"{folder} has no {PROVENANCE}: the artifact was never signed, or its signature was taken away"
+            f"{file.parent} has no {file.name}: the artifact was never signed, or its signature was taken away"
         )
     if file.stat().st_size > _MOST_BYTES:
         raise VerificationFailed(f"{file} is larger than any statement")
@@ -127,8 +157,12 @@ def _differences(hashes: dict[str, str], present: dict[str, Path]) -> Iterator[s
         if path.is_symlink() or not path.is_file():
             yield f"{name} is no regular file"
         elif name not in hashes:
-            yield f"{name} is not of this artifact"
-        else:
-            with path.open("rb") as stream:
-                if hashlib.file_digest(stream, "sha256").hexdigest() != hashes[name]:
-                    yield f"{name} has other bytes than were signed"
+            if name != _OF_THE_HUB[0] and not name.startswith(_OF_THE_HUB[1]):
+                yield f"{name} is not of this artifact"
+        elif _hash_of(path) != hashes[name]:
+            yield f"{name} has other bytes than were signed"
+
+
+def _hash_of(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

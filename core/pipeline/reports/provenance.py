@@ -1,11 +1,13 @@
 """Statement of an artifact's provenance, by its manifest."""
 
 from collections.abc import Iterator, Mapping
-from typing import Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from pydantic import JsonValue
 
 from core.pipeline.reports.report import Report
+from core.signing import sign
 from secateur_wire.base import JsonObject
 from secateur_wire.provenance import (
     BuildDefinition,
@@ -16,30 +18,60 @@ from secateur_wire.provenance import (
     RunDetails,
     Statement,
 )
+from secateur_wire.weights import gguf_statement
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]
 
 _INPUTS: Final = ("texts", "images", "vocabulary", "recovery")
 """Parts of a report that name the data of a job."""
 
 
-def provenance_of(recipe: JsonObject, report: Report, hashes: Mapping[str, str], builder: str) -> Statement:
-    """Return the statement about a finished artifact: every file of it by its SHA-256, and what made them.
+def sign_artifact(recipe: JsonObject, report: Report, hashes: Mapping[str, str], signer: "CryptoSigner") -> str:
+    """Return the signed statement about a finished artifact: every file by its SHA-256, and what made them.
 
-    `builder` names the installation. The model and the data are those of the report, by the hashes of their contents.
+    The model and the data are those of the report, by the hashes of their contents.
     """
+    subject = [ResourceDescriptor(name=name, digest={"sha256": hashes[name]}) for name in sorted(hashes)]
+    return sign(_statement(recipe, report, subject, signer, measured=("metrics", "gates")), signer)
+
+
+def sign_gguf_files(folder: Path, recipe: JsonObject, report: Report, signer: "CryptoSigner") -> None:
+    """Write into each GGUF file of an artifact a signed statement about it, so that the file proves itself alone.
+
+    It says what the artifact's statement says, without metrics. Where it is too long, a note of the report says so.
+    """
+    for file in sorted(folder.glob("*.gguf")):
+        subject = ResourceDescriptor(
+            name=file.name, digest={gguf_statement.DIGEST: gguf_statement.hash_without_statement(file)}
+        )
+        statement = sign(_statement(recipe, report, [subject], signer, measured=()), signer)
+        if not gguf_statement.write_statement(file, statement):
+            report.note(f"{file.name} has no statement in its metadata, as the recipe is too long: the artifact's has.")
+
+
+def _statement(
+    recipe: JsonObject,
+    report: Report,
+    subject: list[ResourceDescriptor],
+    signer: "CryptoSigner",
+    *,
+    measured: tuple[str, ...],
+) -> Statement:
     facts = report.document()
     return Statement(
-        subject=[ResourceDescriptor(name=name, digest={"sha256": hashes[name]}) for name in sorted(hashes)],
+        subject=subject,
         predicate=Predicate(
             build_definition=BuildDefinition(
                 external_parameters=recipe,
                 resolved_dependencies=[*_model(report), *_data(report)],
             ),
             run_details=RunDetails(
-                builder=Builder(id=builder, version=report.versions),
+                builder=Builder(id=f"urn:secateur:key:{signer.public_key.keyid}", version=report.versions),
                 metadata=BuildMetadata(invocation_id=f"{facts.get('job')}/attempt-{facts.get('attempt')}"),
                 byproducts=[
                     ResourceDescriptor(name=name, content=value)
-                    for name in ("metrics", "gates")
+                    for name in measured
                     if isinstance(value := facts.get(name), dict)
                 ],
             ),
