@@ -15,7 +15,7 @@ HOURS ?= 4
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup wheels installed demo serve stop test coverage nightly check lint types imports migrations format bench bench-answers bench-experts bench-frontier bench-gpu bench-structured bench-vocabulary architectures claims mutants chaos lock clean
+.PHONY: help setup wheels installed demo serve stop test coverage nightly check lint types imports migrations format bench bench-answers bench-experts bench-frontier bench-gpu bench-structured bench-vocabulary docs architectures claims mutants chaos lock clean
 
 help: ## what each target does
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1\t\2/' | awk -F '\t' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -80,6 +80,9 @@ types: $(SETUP)
 
 imports: $(SETUP)
 	$(BIN)/lint-imports
+
+docs: $(SETUP) ## the documentation site, in .cache/site; a dead link, or a page that the navigation lacks, fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 migrations: $(SETUP)
 	$(BIN)/python -m worker.migration_check

@@ -1,4 +1,4 @@
-"""Table of the calls that each kind of caller may make: `python -m api.authorization` prints docs/authorization.md.
+"""Table of the calls that each kind of caller may make, for the page of the documentation site.
 
 The OpenAPI document gives the role that a call needs. `tests/api/test_authorization.py` makes every call as every
 caller, and compares the outcome with this table.
@@ -7,7 +7,6 @@ caller, and compares the outcome with this table.
 from typing import Any, Final, get_args
 
 from api.openapi.document import operations, required_role
-from core.settings import Settings
 from secateur_wire.teams import Role
 
 ALLOWED: Final = "yes"
@@ -28,11 +27,11 @@ _ROLES: Final[tuple[Role, ...]] = get_args(Role)
 _INTRODUCTION: Final = """\
 # Who may do what
 
-Written by `python -m api.authorization > docs/authorization.md`; a test makes every call as every caller and compares.
+Made from the OpenAPI document; a test makes every call as every caller and compares.
 
-Every call of the API acts for the team of its key. People who sign in to the portal ([how](sign-in.md)) have one of the
-same roles in each of their teams, and the same rights on its pages. The columns are callers who name the things of one
-team:
+Every call of the API acts for the team of its key. People who sign in to the portal ([how](../sign-in.md)) have one of
+the same roles in each of their teams, and the same rights on its pages. The columns are callers who name the things of
+one team:
 
 - **yes**: allowed. **own**: allowed, and sees or makes only what belongs to the caller's own team.
 - **401**: no key, or one that is expired or revoked. **403**: the key's role does not allow the call.
@@ -78,9 +77,3 @@ def page(document: dict[str, Any]) -> str:
     lines = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     lines.insert(1, " | ".join("-" * width for width in widths))
     return _INTRODUCTION + "\n" + "\n".join(f"| {line} |" for line in lines) + "\n"
-
-
-if __name__ == "__main__":
-    from api.app import create_app
-
-    print(page(create_app(Settings(database_url="postgresql+psycopg://not@needed/here")).openapi()), end="")

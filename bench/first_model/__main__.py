@@ -15,6 +15,7 @@ does not say what would be right, or a wrong input became a job.
 
 import argparse
 import os
+import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -127,6 +128,10 @@ class Script:
         return folder
 
 
+_ESCAPED = re.compile(r"[|\[\]]")
+"""What Markdown would read as cells or links."""
+
+
 def write_page(script: Script, page: Path) -> None:
     """Write the steps and the answers of the parts that were run, each into its section of the page."""
     for part, steps in script.steps.items():
@@ -139,7 +144,7 @@ def write_page(script: Script, page: Path) -> None:
         machine = f"On {describe_machine()}, with a load of {load:.0f} in the last 15 minutes."
         write_section(page, f"first-model-{part}", f"{machine}\n\n{table(header, rows, text_columns=1)}")
     if script.answers:
-        answers = [(f"`{each.asked}`", each.text.replace("|", "\\|")) for each in script.answers]
+        answers = [(f"`{each.asked}`", _ESCAPED.sub(r"\\\g<0>", each.text)) for each in script.answers]
         write_section(page, "first-model-answers", table(("typed", "answer"), answers))
 
 

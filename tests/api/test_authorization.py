@@ -4,7 +4,6 @@ import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session, sessionmaker
 
 from api.app import create_app
-from api.authorization import ALLOWED, CALLERS, OWN, expected, page
+from api.authorization import ALLOWED, CALLERS, OWN, expected
 from api.openapi.document import operations
 from core.database import transaction
 from core.service.discoveries.versions import note_version
@@ -27,7 +26,6 @@ from tests.model_folders import write_alien, write_llama, write_text
 Sessions = sessionmaker[Session]
 Document = dict[str, Any]
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "authorization.md"
 TEXT = b"some text\n"
 WORKLOADS = {
     "name": "nightly",
@@ -321,7 +319,3 @@ def test_what_is_another_teams_answers_exactly_as_what_does_not_exist(
         assert answers[0] == answers[1], (method, path)
         compared += 1
     assert compared > 15
-
-
-def test_the_page_is_what_the_document_says(document: Document) -> None:
-    assert DOCUMENT.read_text() == page(document), "run: python -m api.authorization > docs/authorization.md"

@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 from secateur.errors import ConfigurationError
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SCRIPTS = [path for path in sorted((ROOT / "examples" / "pipelines").iterdir()) if path.suffix in (".sh", ".yml")]
 SOURCES = [path for folder in ("api", "core", "worker", "client/src") for path in sorted((ROOT / folder).rglob("*.py"))]
 TEMPLATES = sorted((ROOT / "api" / "portal" / "templates").rglob("*.html"))

@@ -64,6 +64,7 @@ __all__ = [
     "add_dataset",
     "add_model",
     "app",
+    "command_line",
     "datasets_app",
     "follow",
     "keys_app",
@@ -169,7 +170,7 @@ def _versions(
 
 def main() -> None:
     """Run the command line; never returns."""
-    run = _command_line()
+    run = command_line()
     try:
         run()
     except SecateurError as error:
@@ -182,8 +183,8 @@ def main() -> None:
 
 
 @cache
-def _command_line() -> Callable[[], object]:
-    """Return the function that parses the arguments and runs the command, including commands of other packages."""
+def command_line() -> Callable[[], object]:
+    """Return the command line, including commands of other packages; called, it parses the arguments and runs one."""
     _join_commands()
     return typer.main.get_command(app)
 

@@ -1,0 +1,1 @@
+"""The documentation site's own pages, which a build makes from what the product describes: see `hook`."""
