@@ -13,7 +13,7 @@ from bench.browser import chromium
 from core.methods.registry import METHODS
 
 SOUGHT = {
-    "perplexity": "evaluation",
+    "perplexity": "glossary",
     "llama.cpp": "gguf",
     "install kubernetes": "operations",
     "zeros nvidia": "methods/",

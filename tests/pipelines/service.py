@@ -138,7 +138,7 @@ def serving(database_url: str, folder: Path) -> Iterator[Service]:
 def _fill(settings: Settings) -> tuple[str, str]:
     """Put under the samples' names what the stand-in needs of them; the key of a member, and the audience of a rule."""
     sessions = session_factory(settings)
-    model = write_llama(settings.models_root / "tiny", context=2048)
+    model = write_llama(settings.models_root / "tiny", layers=30, context=2048)
     text = write_text(settings.datasets_root / "numbers.txt", words=20_000)
     assert settings.secret_key is not None
     with transaction(sessions) as session:
