@@ -79,7 +79,9 @@ def add_model(session: Session, team_id: str, name: str, description: Descriptio
     )
 
 
-def add_set(session: Session, team_id: str, name: str, *, characters: int = 4_000_000, **images: int) -> None:
+def add_set(
+    session: Session, team_id: str, name: str, *, characters: int = 4_000_000, format: str = "jsonl", **images: int
+) -> None:
     """Add a text, or with `images` and `classes` an image set."""
     session.add(
         DatasetRow(
@@ -87,7 +89,7 @@ def add_set(session: Session, team_id: str, name: str, *, characters: int = 4_00
             team_id=team_id,
             name=name,
             path=f"/nowhere/{name}",
-            format="image_folder" if images else "jsonl",
+            format="image_folder" if images else format,
             text_field="text",
             image_field="image" if images else None,
             label_field="label" if images else None,

@@ -24,6 +24,7 @@ from core.settings import Settings
 from core.storage import Store, StoredFile
 from secateur_wire.errors import InvalidRequest, SecateurError
 from secateur_wire.plans import Goal, Plan, PlanBody
+from tests.answers import compared
 from tests.client.command_line import RunHere
 from tests.plans.models import add_model, add_set, convolutions, llama, refusing
 from worker.samples.first_job import first_job
@@ -264,6 +265,30 @@ def test_jobs_of_the_team_come_first_and_an_artifact_goes_on_where_it_stands(des
         body = PlanBody(model="smol", goal="sparsity", amount=0.4)
         theirs = plan(RequestContext(session, other_team, desk.store, desk.settings), body)
     assert theirs.figures["perplexity_ratio"].source == "measurements"
+
+
+def test_what_jobs_found_of_answers_is_expected_asked_again_and_bounds_the_amount(desk: Desk) -> None:
+    desk.register("my-calibration", "my-articles")
+    before = desk.plan("smol", "sparsity")
+    assert before.answers is None and not any(each.startswith("answer_kl") for each in before.unknown)
+    with transaction(desk.sessions) as session:
+        add_set(session, desk.team, "chats", characters=1000, format="chat_jsonl")
+    unknown = desk.plan("smol", "sparsity")
+    assert unknown.answers is None and 'name "chats" in evaluation.answers' in unknown.unknown[0]
+
+    asked = {"datasets": ["chats"], "samples": 8}
+    body = BODY | {"evaluation": {"datasets": ["my-articles"], "answers": asked}}
+    job = desk.ended_job(body, METRICS | {"answers": {"chats": compared(2.0)}})
+    planned = desk.plan("smol", "sparsity", amount=0.4)
+    figure = planned.figures["answer_kl"]
+    assert (planned.answers, figure.source, figure.count) == ("no longer answers", "jobs", 1)
+    assert figure.estimate == pytest.approx(2.0) and figure.low < 2.0 < figure.high
+    assert "of this team on this model, at 40% of the weights, it no longer answers: KL 2 nats" in planned.summary
+    assert job_of(planned)["evaluation"]["answers"] == asked
+    assert job in choice(planned, "evaluation.answers.datasets").reason
+    less = desk.plan("smol", "sparsity")
+    assert less.answers == "answers change" and (less.amount or 0) < (before.amount or 0)
+    assert "still answers" in choice(less, "amount").reason
 
 
 def test_a_measured_recovery_and_written_files_are_known_to_later_plans(desk: Desk) -> None:

@@ -69,6 +69,8 @@ def test_invalid_points_can_be_left_out(sweeps: Sweeps, grid_body: dict[str, Any
         ({"gates": {"max_perplexity_ratio": 2}}, {}, "search.subject_to"),
         ({"evaluation": {}}, {}, "needs a text to measure on"),
         ({}, {"subject_to": {"max_task_accuracy_drop": 0.1}}, "needs tasks to measure on"),
+        ({}, {"subject_to": {"max_answer_kl": 0.5}}, "needs questions to measure on"),
+        ({}, {"subject_to": {"max_length_ratio": 1.5}}, "needs questions to measure on"),
         ({}, {"subject_to": {"max_accuracy_drop": 0.1}}, "is only for image classifiers"),
         ({}, {"methods": ["depth"], "sparsities": [0.001]}, "1 of 1 points cannot be run"),
     ],
@@ -132,12 +134,21 @@ def known_ratio(body: dict[str, Any]) -> float:
 
 @pytest.mark.parametrize(
     ("limit", "most", "reached"),
-    [("max_perplexity_ratio", 1.6, 1.9), ("max_bits_per_byte_ratio", 1 + math.log10(1.6), 1 + math.log10(1.9))],
+    [
+        ("max_perplexity_ratio", 1.6, 1.9),
+        ("max_bits_per_byte_ratio", 1 + math.log10(1.6), 1 + math.log10(1.9)),
+        ("max_answer_kl", 0.6, 0.9),
+        ("max_length_ratio", 1.6, 1.9),
+    ],
 )
 def test_a_search_finds_the_winner_of_the_whole_grid_with_fewer_jobs(
     sweeps: Sweeps, search_body: dict[str, Any], limit: str, most: float, reached: float
 ) -> None:
-    sweep_id = sweeps.submit(search_body | {"search": search_body["search"] | {"subject_to": {limit: most}}})
+    evaluation = search_body["job"]["evaluation"]
+    answers = {"datasets": evaluation["datasets"], "max_new_tokens": 8}
+    job = search_body["job"] | {"evaluation": evaluation | {"answers": answers}}
+    search = search_body["search"] | {"subject_to": {limit: most}}
+    sweep_id = sweeps.submit({**search_body, "job": job, "search": search})
     assert sweeps.finish(sweep_id, known_ratio).status == "succeeded"
     results = sweeps.results(sweep_id)
     assert results.search is not None and results.search.number is not None

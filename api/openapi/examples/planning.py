@@ -23,6 +23,14 @@ _PERPLEXITY: Final = {
     "count": 2,
     "basis": "2 measurements on smollm2-135m, as this model is, at 50% to 70% of the weights",
 }
+_ANSWERS: Final = {
+    "estimate": 0.42,
+    "low": 0.31,
+    "high": 0.57,
+    "source": "jobs",
+    "count": 1,
+    "basis": "1 job of this team on this model, at 35% of the weights",
+}
 _BITS: Final = {
     **_PERPLEXITY,
     "estimate": 1.054,
@@ -87,6 +95,7 @@ EXAMPLES: Final[dict[str, Any]] = {
             }
         ],
         "figures": {
+            "answer_kl": _ANSWERS,
             "perplexity_ratio": _PERPLEXITY,
             "bits_per_byte_ratio": _BITS,
             "bytes_ratio": _BYTES,
@@ -98,6 +107,7 @@ EXAMPLES: Final[dict[str, Any]] = {
                 "figures": {"perplexity_ratio": _PERPLEXITY, "bits_per_byte_ratio": _BITS, "bytes_ratio": _BYTES},
             }
         ],
+        "answers": "answers change",
         "unknown": [
             "prefill_ratio and decode_ratio: zeros are faster only in runtimes and on devices made for them",
         ],

@@ -86,6 +86,7 @@ class OutcomeAxis:
 
 
 _NAMES: Final[dict[FigureName, str]] = {
+    "answer_kl": "KL of answers",
     "perplexity_ratio": "Perplexity",
     "bits_per_byte_ratio": "Bits per byte",
     "bytes_ratio": "Size",
@@ -94,6 +95,7 @@ _NAMES: Final[dict[FigureName, str]] = {
     "seconds": "The job takes",
 }
 _ROWS: Final[dict[FigureName, str]] = {
+    "answer_kl": "KL of answers",
     "perplexity_ratio": "Perplexity",
     "bits_per_byte_ratio": "Bits per byte",
     "bytes_ratio": "Size",
@@ -124,6 +126,8 @@ def _value(name: FigureName, estimate: float, dense_bytes: int | None) -> str:
             return roughly(estimate)
         case "bytes_ratio":
             return percent(estimate) if dense_bytes is None else size(estimate * dense_bytes)
+        case "answer_kl":
+            return number(estimate)
         case "perplexity_ratio" | "bits_per_byte_ratio":
             return f"× {number(estimate)}"
         case "prefill_ratio" | "decode_ratio":
@@ -148,7 +152,7 @@ def _range(name: FigureName, figure: PlanFigure, dense_bytes: int | None) -> str
             if percent(figure.low) != percent(figure.high):
                 share = f"{number(figure.low * 100, 2)} to {percent(figure.high)}"
             return f"{share}{dense}"
-        case "perplexity_ratio" | "bits_per_byte_ratio":
+        case "answer_kl" | "perplexity_ratio" | "bits_per_byte_ratio":
             return _ends(number(figure.low), number(figure.high))
         case "prefill_ratio" | "decode_ratio":
             return _ends(_inverse(figure.high), _inverse(figure.low))
@@ -163,9 +167,10 @@ def expected_quality(plan: Plan) -> str | None:
     """Return in words how the model should compare with the dense one; None where that is unknown."""
     figure = plan.figures.get("perplexity_ratio")
     if figure is None:
-        return None
+        return plan.answers
     best, middle, worst = (band_of(each) for each in (figure.low, figure.estimate, figure.high))
-    return middle if best == worst else f"{best} to {worst}"
+    words = middle if best == worst else f"{best} to {worst}"
+    return words if plan.answers is None else f"{plan.answers}; by perplexity {words}"
 
 
 def estimates_from(plan: Plan) -> str:
@@ -240,6 +245,8 @@ def _cell(point: PlanPoint, name: FigureName) -> str:
             return roughly(figure.estimate)
         case "perplexity_ratio" | "bits_per_byte_ratio":
             return f"× {number(figure.estimate, 3 if figure.estimate < 10 else 2)}"
+        case "answer_kl":
+            return number(figure.estimate, 2)
         case _:
             return percent(figure.estimate)
 

@@ -4,13 +4,14 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from secateur_wire.answers import AnswerBand
 from secateur_wire.base import JsonObject, OneOf, WireModel
 from secateur_wire.metrics import Alternative
 from secateur_wire.requests import RequestObject
 
 Goal = Literal["speed", "size", "sparsity", "sensitivity"]
 FigureName = Literal[
-    "perplexity_ratio", "bits_per_byte_ratio", "bytes_ratio", "prefill_ratio", "decode_ratio", "seconds"
+    "answer_kl", "perplexity_ratio", "bits_per_byte_ratio", "bytes_ratio", "prefill_ratio", "decode_ratio", "seconds"
 ]
 FigureSource = Literal["jobs", "measurements", "account"]
 
@@ -47,7 +48,9 @@ class PlanBody(RequestObject):
 
 
 class PlanFigure(WireModel):
-    """Estimate of one figure, as a ratio to the dense model (`seconds` are absolute), with its band.
+    """Estimate of one figure, as a ratio to the dense model, with its band.
+
+    `seconds` are absolute, and so is `answer_kl`, in nats a token along the dense model's answers.
 
     `source`: `jobs` of the same team, `measurements` that come with the release, or an `account` of the bytes in the
     files. `basis` names the evidence in a sentence, and `count` is its number of jobs or measurements.
@@ -80,9 +83,10 @@ class Plan(WireModel):
     """Plan for a model: the complete body of a job to submit, and its expected outcome.
 
     `summary` describes the job in one sentence. `figures` are those of the chosen amount, by `FigureName`. `points` has
-    the figures of other amounts too, for another choice. `unknown` lists the figures that cannot be estimated, with the
-    reasons. `warnings` are those that the job will have. `alternatives` are smaller copies of the model that need no
-    pruning; `instead` is the body of a job that makes one of them, where the plan is not worth its cost.
+    the figures of other amounts too, for another choice. `answers` is the expected verdict on the answers, where jobs
+    of the team compared some. `unknown` lists the figures that cannot be estimated, with the reasons. `warnings` are
+    those that the job will have. `alternatives` are smaller copies of the model that need no pruning; `instead` is the
+    body of a job that makes one of them, where the plan is not worth its cost.
     """
 
     object: Literal["plan"] = "plan"
@@ -94,6 +98,7 @@ class Plan(WireModel):
     choices: list[PlanChoice]
     figures: dict[str, PlanFigure]
     points: list[PlanPoint]
+    answers: Annotated[str, OneOf(AnswerBand)] | None = Field(None, exclude_if=lambda band: band is None)
     unknown: list[str]
     warnings: list[str]
     alternatives: list[Alternative] = Field(default_factory=list)

@@ -42,6 +42,11 @@ def verdict_on_answers(answers: Mapping[str, AnswerFigures]) -> AnswerVerdict | 
     return max(verdicts, key=lambda verdict: verdict.rank, default=None)
 
 
+def band_of_kl(kl: float) -> AnswerBand:
+    """Return the band of a model by its KL divergence a token alone."""
+    return _BANDS[_rank(kl, KL_BANDS)]
+
+
 def _on_set(name: str, figures: AnswerFigures) -> AnswerVerdict:
     ranks = [_rank(figures.kl, KL_BANDS), _rank(_factor(figures.length), LENGTH_BANDS)]
     if figures.thoughts is not None:

@@ -1,7 +1,7 @@
 """Figures of a plan: each has a band and a source, or the reason why it is unknown."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -77,6 +77,13 @@ class LossEstimates:
 
     def ratio(self, share: float) -> PlanFigure | None:
         """Return the expected perplexity, as a ratio to the given model's."""
+        return self._figure(share, math.exp)
+
+    def excess(self, share: float) -> PlanFigure | None:
+        """Return the expected excess itself."""
+        return self._figure(share, lambda excess: excess)
+
+    def _figure(self, share: float, of_excess: Callable[[float], float]) -> PlanFigure | None:
         expectation = self.expected(share)
         if expectation is None:
             return None
@@ -87,9 +94,9 @@ class LossEstimates:
         what = "the blocks' parameters" if self.question.setting.shrinks else "the weights"
         basis = f"{evidence.described(count)}, at {measured} of {what}"
         return PlanFigure(
-            estimate=math.exp(expected.excess),
-            low=math.exp(expected.low),
-            high=math.exp(expected.high),
+            estimate=of_excess(expected.excess),
+            low=of_excess(expected.low),
+            high=of_excess(expected.high),
             source=evidence.source,
             count=count,
             basis=basis,

@@ -55,7 +55,8 @@ class Outcome:
     """Figures of a job: the removed share of what can be removed, and ln(pruned / dense perplexity) by text.
 
     `unrecovered` is this excess before a recovery. `deviation` is its standard deviation over seeds, None for a single
-    seed. `latency` is pruned / dense.
+    seed. `answers` is the KL divergence a token along the dense answers, by set of questions. `latency` is pruned /
+    dense.
     """
 
     setting: Setting
@@ -65,6 +66,7 @@ class Outcome:
     excess: Mapping[str, float]
     unrecovered: Mapping[str, float] = field(default_factory=dict)
     deviation: float | None = None
+    answers: Mapping[str, float] = field(default_factory=dict)
     latency: Mapping[Latency, float] = field(default_factory=dict)
     latency_spread: float = 0.0
     device: str | None = None
@@ -76,7 +78,9 @@ class Outcome:
         """Return the outcome before its recovery, None where there was none."""
         if not self.unrecovered:
             return None
-        return replace(self, setting=self.setting.unrecovered, excess=self.unrecovered, unrecovered={}, latency={})
+        return replace(
+            self, setting=self.setting.unrecovered, excess=self.unrecovered, unrecovered={}, answers={}, latency={}
+        )
 
 
 def setting_of(

@@ -211,6 +211,7 @@ def _outcome_of(row: JobRow, subject: Subject) -> Outcome | None:
         share=share,
         excess=excess,
         unrecovered=before,
+        answers={name: each.kl for name, each in metrics.answers.items() if each.kl is not None},
         latency=latency,
         latency_spread=float((timed.spread if timed is not None else None) or 0.0),
         device=None if timed is None else timed.device,

@@ -22,6 +22,15 @@ from core.service.jobs.resolution.model import ResolvedModel
 from core.service.jobs.schemas import JobBody
 from core.service.plans import wording
 from core.service.plans.amounts import PACKED, ArtifactForm, Scale, scale_for
+from core.service.plans.answers import (
+    NO_LONGER,
+    AskedQuestions,
+    answer_estimates,
+    asked_questions,
+    expected_answers,
+    sentence_on_answers,
+    unknown_answers,
+)
 from core.service.plans.assumptions import usual_amount
 from core.service.plans.candidates import JobCandidate
 from core.service.plans.evidence import Question
@@ -84,8 +93,12 @@ class Planner:
         if candidate.removes_tokens:
             return self._removing_tokens(request, chosen)
         scale, form = self._scale(request)
-        losses, recovered = self._loss_estimates(request, chosen)
-        amount, why = self._amount(scale, losses)
+        asked = asked_questions(
+            self.context.session, self.context.team_id, self.model.revision, datasets, chosen.calibrated_on, self.until
+        )
+        chosen = chosen.asking(asked)
+        losses, recovered, answers = self._loss_estimates(request, chosen, asked)
+        amount, why = self._amount(scale, losses, answers[None])
         recovery, recovery_choice = choose_recovery(
             description,
             losses.ratio(scale.share(amount)),
@@ -106,7 +119,7 @@ class Planner:
         dense = dense_perplexity(
             self.context.session, self.context.team_id, self.model.revision, chosen.evaluated_on, self.until
         )
-        expected = partial(self._expected, request, scale, losses, form, dense)
+        expected = partial(self._expected, request, scale, losses, answers.get(recovery_of(recovery)), form, dense)
         figures, wide = split_by_band({**expected(amount), **_time(estimate)})
         job = self._job(chosen, scale.sparsity(amount), recovery, form)
         choices = [*self._choices(request, amount, why, chosen, form), recovery_choice]
@@ -114,6 +127,7 @@ class Planner:
         sentences = [
             wording.summary(self.model.name, body.goal, resolved.recipe, amount, figures),
             wording.tokens_first(scale.token_share),
+            sentence_on_answers(figures.get("answer_kl")),
             wording.not_worth(scale.sparsity(amount) + scale.token_share, figures, better),
         ]
         return Plan(
@@ -125,7 +139,9 @@ class Planner:
             choices=choices,
             figures=figures,
             points=self._points(scale, expected, amount),
+            answers=expected_answers(figures.get("answer_kl")),
             unknown=[
+                *unknown_answers({**figures, **wide}.get("answer_kl"), datasets, asked),
                 *wording.unknown(
                     {**figures, **wide},
                     description,
@@ -280,9 +296,12 @@ class Planner:
         return resolve_request(self.model.description, request)
 
     def _loss_estimates(
-        self, request: ResolvedRequest, chosen: Texts
-    ) -> tuple[LossEstimates, dict[str, LossEstimates]]:
-        """Return the loss estimates without a recovery, and with each recovery that was measured."""
+        self, request: ResolvedRequest, chosen: Texts, asked: AskedQuestions | None
+    ) -> tuple[LossEstimates, dict[str, LossEstimates], dict[str | None, LossEstimates]]:
+        """Return the loss estimates without a recovery, and with each recovery that was measured.
+
+        The last are those of answers, without a recovery (None) and with each.
+        """
         setting = setting_of(
             request.method, request.pattern, request.layout, request.parameters.model_dump(mode="json")
         )
@@ -310,14 +329,17 @@ class Planner:
         unrecovered = [each for outcome in own if (each := outcome.before_recovery) is not None]
         known = LossEstimates.of(question, [*own, *unrecovered], shipped, descent.lost.get(kind, 0.0))
         recoveries = {each.setting.recovery for each in [*own, *shipped] if each.setting.recovery is not None}
-        return known, {
-            name: LossEstimates.of(
-                replace(question, setting=replace(setting, recovery=name)), own, shipped, descent.lost.get(kind, 0.0)
-            )
-            for name in recoveries
+        lost = descent.lost.get(kind, 0.0)
+        trained: dict[str | None, Question] = {
+            name: replace(question, setting=replace(setting, recovery=name)) for name in recoveries
         }
+        return (
+            known,
+            {str(name): LossEstimates.of(each, own, shipped, lost) for name, each in trained.items()},
+            {name: answer_estimates(each, own, asked, lost) for name, each in {**trained, None: question}.items()},
+        )
 
-    def _amount(self, scale: Scale, losses: LossEstimates) -> tuple[float, str]:
+    def _amount(self, scale: Scale, losses: LossEstimates, answers: LossEstimates) -> tuple[float, str]:
         """Return the amount to remove and the reason; raises InvalidRequest where it is out of reach."""
         body, candidate = self.body, self.candidate
         if body.amount is not None:
@@ -340,11 +362,10 @@ class Planner:
         if scale.fixed is not None:
             return scale.fixed, f"pattern {candidate.pattern} leaves no choice"
         close = [amount for amount, figure in rated if figure.estimate <= CLOSE_TO_DENSE]
-        if close:
-            return max(close), (
-                f"the largest amount whose estimate stays close to the dense model, at {CLOSE_TO_DENSE:g} times its "
-                "perplexity"
-            )
+        answering = [each for each in close if expected_answers(answers.excess(scale.share(each))) != NO_LONGER]
+        if answering:
+            why = f"the largest amount whose estimate stays close to the dense model, at {CLOSE_TO_DENSE:g} times its "
+            return max(answering), why + ("perplexity" if answering == close else "perplexity, and still answers")
         if rated:
             return rated[0][0], "the smallest amount, but even that is not expected to stay close to the dense model"
         usual = usual_amount(candidate.method, candidate.pattern, summary_of(self.model.description))
@@ -433,6 +454,7 @@ class Planner:
         request: ResolvedRequest,
         scale: Scale,
         losses: LossEstimates,
+        answers: LossEstimates | None,
         form: ArtifactForm,
         dense: DensePerplexity | None,
         amount: float,
@@ -444,6 +466,9 @@ class Planner:
             figures["perplexity_ratio"] = ratio
             if dense is not None:
                 figures["bits_per_byte_ratio"] = bits_per_byte_figure(ratio, dense)
+        kl = None if answers is None else answers.excess(scale.share(amount))
+        if kl is not None:
+            figures["answer_kl"] = kl
         figures["bytes_ratio"] = size_figure(self.model.description, request, form, scale, amount)
         if request.shrinks:
             figures |= losses.latency(scale.share(amount))

@@ -39,6 +39,7 @@ PlanPatternOption = Annotated[
     ),
 ]
 _TITLES: Final[dict[FigureName, str]] = {
+    "answer_kl": "KL of answers, nats a token",
     "perplexity_ratio": "perplexity ÷ dense",
     "bits_per_byte_ratio": "bits per byte ÷ dense",
     "bytes_ratio": "bytes ÷ dense",

@@ -289,9 +289,22 @@ def _print(results: SweepResults, as_json: bool) -> None:
     run = [point for point in results.points if point.status not in ("waiting", "not_run")]
     if run:
         print_table(
-            ("job", "point", "status", "perplexity", "ratio", "accuracy", "parameters", "latency", "front", "best"),
+            (
+                *(
+                    "job",
+                    "point",
+                    "status",
+                    "perplexity",
+                    "ratio",
+                    "KL of answers",
+                    "accuracy",
+                    "parameters",
+                    "latency",
+                ),
+                *("front", "best"),
+            ),
             [_row(point, best.get(point.number, [])) for point in run],
-            numbers=(3, 4, 5, 6, 7),
+            numbers=(3, 4, 5, 6, 7, 8),
         )
     if results.search is not None:
         say(f"{results.search.message} Jobs run: {results.search.jobs} of {results.search.candidates} points.")
@@ -300,11 +313,12 @@ def _print(results: SweepResults, as_json: bool) -> None:
 def _row(point: SweepPoint, best: list[str]) -> tuple[str, ...]:
     figures = point.figures
     measured = (
-        ("–",) * 5
+        ("–",) * 6
         if figures is None
         else (
             number(figures.perplexity),
             number(figures.perplexity_ratio),
+            number(figures.answer_kl),
             number(figures.accuracy),
             count(None if figures.parameters is None else round(figures.parameters)),
             "–" if figures.latency_ms is None else f"{figures.latency_ms:.1f} ms",
