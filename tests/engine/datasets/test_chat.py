@@ -15,7 +15,13 @@ from transformers import PreTrainedTokenizerFast
 
 from core.engine.datasets.chat.conversations import Conversation, LeftOutRows, read_conversations
 from core.engine.datasets.chat.rendered import RenderedRow
-from core.engine.datasets.chat.template import ChatTemplate, TemplateFailed, TemplateRenderer, read_template
+from core.engine.datasets.chat.template import (
+    ChatTemplate,
+    ConversationRefused,
+    TemplateFailed,
+    TemplateRenderer,
+    read_template,
+)
 from core.engine.datasets.chat.windows import Conversations
 from core.engine.datasets.counted_tokens import plain_ids
 from core.engine.datasets.text_files import describe
@@ -131,6 +137,17 @@ def test_a_template_gets_tools_special_tokens_and_the_filters_of_transformers() 
     rendered = TemplateRenderer(ChatTemplate(template, {"bos_token": "w1"})).render(Conversation(1, turns, TOOLS))
     assert rendered.text == tokenizer.apply_chat_template(turns, tools=TOOLS, chat_template=template, tokenize=False)
     assert '"name": "w40"' in rendered.text and rendered.text.startswith("w1")
+
+
+def test_a_turn_of_which_a_template_writes_nothing_is_not_dropped_in_silence() -> None:
+    template = ChatTemplate("{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}", {})
+    turns = [{"role": "narrator", "content": " w30 "}, {"role": "user", "content": "w20"}]
+    with pytest.raises(ConversationRefused, match="nothing of the role narrator"):
+        TemplateRenderer(template).render(Conversation(1, turns))  # type: ignore[arg-type]
+    with pytest.raises(ConversationRefused, match="nothing of the role narrator"):
+        TemplateRenderer(template).question(Conversation(1, turns))  # type: ignore[arg-type]
+    everyone = ChatTemplate("{% for m in messages %}{{ m.content | trim }}{% endfor %}", {})
+    assert TemplateRenderer(everyone).render(Conversation(1, turns)).text == "w30w20"  # type: ignore[arg-type]
 
 
 def test_a_template_whose_beginnings_differ_says_so() -> None:

@@ -29,7 +29,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from core.engine.checkpoints.companions import read_json
 from core.engine.checkpoints.files import SPECIAL_TOKENS_FILE, TEMPLATE_FILE, TOKENIZER_CONFIG_FILE
-from core.engine.datasets.chat.conversations import Conversation
+from core.engine.datasets.chat.conversations import Conversation, text_of
 from core.engine.datasets.chat.rendered import Frame
 from core.engine.datasets.json_lines import is_text
 from secateur_wire.base import JsonObject
@@ -38,7 +38,7 @@ MOST_CHARACTERS: Final = 2**22
 """Largest number of characters of one rendered conversation."""
 SECONDS: Final = 10.0
 """Longest time to render one conversation."""
-VERSION: Final = 1
+VERSION: Final = 2
 """Version of the rendering; it is increased when the rendered text changes."""
 _TODAY: Final = datetime(2024, 7, 26)
 """The day that a template is told: always the same, because a kept text must not depend on the day of its rendering."""
@@ -49,6 +49,8 @@ _START, _END = "\ue0a1\ue0f1generation\ue0f1", "\ue0a2\ue0f2generation\ue0f2"
 _MARKS: Final = dict.fromkeys(map(ord, "\ue0a1\ue0a2\ue0f1\ue0f2"))
 _USER, _ASSISTANT = "a5user7turn3", "b8assistant2turn6"
 """Turns whose places in the rendered text show the template's own words around them."""
+_ROLES: Final = ("system", "user", "assistant", "tool")
+"""Roles that templates know; some write nothing of a turn with another one."""
 _TOKENS: Final = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
@@ -154,6 +156,7 @@ class TemplateRenderer:
         """
         messages, tools = conversation.messages, conversation.tools
         marked = self._render(messages, tools)
+        _require_written(messages, marked)
         if self._marks_answers:
             return _unmarked(marked)
         spans: list[tuple[int, int]] = []
@@ -181,6 +184,7 @@ class TemplateRenderer:
     def question(self, conversation: Conversation) -> str:
         """Return the text that asks for the answer to the last turn of the user; raises as `render`."""
         text = self._render(conversation.question, conversation.tools, asks=True)
+        _require_written(conversation.question, text)
         return _unmarked(text).text
 
     def frame(self) -> Frame:
@@ -222,6 +226,14 @@ class TemplateRenderer:
         if not is_text(text):
             raise TemplateFailed("writes half of a surrogate pair", None)
         return text
+
+
+def _require_written(messages: Sequence[JsonObject], text: str) -> None:
+    """Raise ConversationRefused where a turn of a role that few templates know is not in the text."""
+    for message in messages:
+        content = text_of(_without_marks(message)).strip()
+        if message["role"] not in _ROLES and content not in text:
+            raise ConversationRefused(f"it writes nothing of the role {message['role']}")
 
 
 class _Environment(ImmutableSandboxedEnvironment):
