@@ -31,21 +31,31 @@ PromptAndDecoding = tuple[float, float]
 
 
 class SpeedTrial(BaseModel, frozen=True):
-    """Trial of files: a prompt of so many tokens and so many `decoded` after it, at most `most_rounds` in `seconds`."""
+    """Trial of files: a prompt of so many tokens and so many `decoded` after it, at most `most_rounds` in `seconds`.
+
+    `unclocked` tokens are read between the two. All is done for `batch` sequences at once.
+    """
 
     prompt: int
     decoded: int
     most_rounds: int
     seconds: float
+    unclocked: int = 0
+    batch: int = 1
+
+    @property
+    def length(self) -> int:
+        """Return the tokens of a sequence at its end."""
+        return self.prompt + self.unclocked + self.decoded
 
     @property
     def most_tokens(self) -> int:
         """Return the largest number of tokens that a file computes, with the round that is not counted."""
-        return (self.most_rounds + 1) * (self.prompt + self.decoded)
+        return (self.most_rounds + 1) * self.length * self.batch
 
     def token_ids(self, vocabulary: int) -> list[int]:
-        """Return the ids of the prompt and of the tokens after it."""
-        return [7919 * place % vocabulary for place in range(self.prompt + self.decoded)]
+        """Return the ids of a sequence's tokens."""
+        return [7919 * place % vocabulary for place in range(self.length)]
 
 
 def timed_rounds(
@@ -67,10 +77,14 @@ def timed_steps(step: Callable[[int, int], object], trial: SpeedTrial) -> Prompt
     """Return the times of a trial; `step` computes so many tokens (second) after as many as were before (first)."""
     start = time.perf_counter()
     step(0, trial.prompt)
-    after_prompt = time.perf_counter()
-    for place in range(trial.decoded):
-        step(trial.prompt + place, 1)
-    return after_prompt - start, time.perf_counter() - after_prompt
+    prompt_seconds = time.perf_counter() - start
+    context = trial.prompt + trial.unclocked
+    if trial.unclocked:
+        step(trial.prompt, trial.unclocked)
+    start = time.perf_counter()
+    for place in range(context, trial.length):
+        step(place, 1)
+    return prompt_seconds, time.perf_counter() - start
 
 
 class EngineLibrary(ABC):

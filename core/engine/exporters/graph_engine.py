@@ -21,9 +21,13 @@ from secateur_wire.base import JsonObject
 
 
 class GraphSession(ABC):
-    """Open graph of a model with so many tokens in its `vocabulary`, and the keys and values of one sequence."""
+    """Open graph of a model with so many tokens in its `vocabulary`, and the keys and values of its sequences.
+
+    It reads `batch` equal sequences at once.
+    """
 
     vocabulary: int
+    batch: int = 1
 
     @abstractmethod
     def reset(self) -> None:
@@ -31,7 +35,10 @@ class GraphSession(ABC):
 
     @abstractmethod
     def read(self, ids: list[int], position: int) -> NDArray[np.float32]:
-        """Read tokens, the first at a position, after those that were read before; return logits [time, vocabulary]."""
+        """Read tokens, the first at a position, after those that were read before; return logits [time, vocabulary].
+
+        They are those of the first sequence.
+        """
 
 
 class GraphLibrary(EngineLibrary):
@@ -87,6 +94,7 @@ class GraphLibrary(EngineLibrary):
 
 
 def _timed(session: GraphSession, tried: SpeedTrial) -> PromptAndDecoding:
+    session.batch = tried.batch
     session.reset()
     ids = tried.token_ids(session.vocabulary)
     return timed_steps(lambda begin, count: session.read(ids[begin : begin + count], begin), tried)

@@ -140,6 +140,16 @@ class GraphFiles(AddedExporter):
                 measured[kind] = own_speed(engine.speeds((file,), trial), trial, cores)
         return measured
 
+    def write_model(self, model: PreTrainedModel, files: Mapping[str, Path]) -> None:
+        """Write a model as `write` does, in silence; raises ExportFailed where it cannot be traced."""
+        try:
+            with quiet():
+                self.write(model, files)
+        except Exception as error:  # tracing raises many types, and says much
+            raise ExportFailed(
+                f"the model cannot be traced for {self.engine.name}: {' '.join(str(error).split())[:600]}", param=PARAM
+            ) from error
+
     def _write(
         self, opened: ModelFolder, folder: Path, types: Sequence[str], file_name: Callable[[str], str]
     ) -> dict[str, Path]:
@@ -148,14 +158,7 @@ class GraphFiles(AddedExporter):
         shutil.rmtree(partial, ignore_errors=True)  # of an attempt that was ended
         partial.mkdir()
         files = {kind: partial / file_name(kind) for kind in types}
-        model = decoder_of(opened)
-        try:
-            with quiet():
-                self.write(model, files)
-        except Exception as error:  # tracing raises many types, and says much
-            raise ExportFailed(
-                f"the model cannot be traced for {self.engine.name}: {' '.join(str(error).split())[:600]}", param=PARAM
-            ) from error
+        self.write_model(decoder_of(opened), files)
         for file in files.values():
             for each in (file, self.weights_of(file)):
                 each.replace(folder / each.name)

@@ -51,8 +51,8 @@ class ModelWidths(BaseModel, frozen=True):
 class PassCosts(BaseModel, frozen=True):
     """Milliseconds of the parts in one kind of pass, at the sizes that were measured.
 
-    `attention` is by KV groups, `ffn` by width, `vocabulary` by rows: embeddings and head together. `rest` is the same in
-    every pass. Norms and residual sums count to the part that they belong to.
+    `attention` is by KV groups, `ffn` by width, `vocabulary` by rows: embeddings and head together. `rest` is
+    the same in every pass. Norms and residual sums count to the part that they belong to.
     """
 
     attention: dict[int, float]

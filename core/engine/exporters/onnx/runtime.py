@@ -25,14 +25,14 @@ class _Session(GraphSession):
         self.vocabulary = int(session.get_outputs()[0].shape[-1])
 
     def reset(self) -> None:
-        self._past = self._empty
+        self._past = {name: np.repeat(each, self.batch, axis=0) for name, each in self._empty.items()}
 
     def read(self, ids: list[int], position: int) -> NDArray[np.float32]:
         end = position + len(ids)
         tokens = {
-            "input_ids": np.array([ids], np.int64),
-            "attention_mask": np.ones((1, end), np.int64),
-            "position_ids": np.arange(position, end, dtype=np.int64)[None],
+            "input_ids": np.array([ids] * self.batch, np.int64),
+            "attention_mask": np.ones((self.batch, end), np.int64),
+            "position_ids": np.tile(np.arange(position, end, dtype=np.int64), (self.batch, 1)),
         }
         given = {name: value for name, value in tokens.items() if name in self._inputs}
         logits_BTV, *present = self._session.run(self._outputs, given | self._past)

@@ -22,10 +22,10 @@ class _Session(GraphSession):
     def read(self, ids: list[int], position: int) -> NDArray[np.float32]:
         end = position + len(ids)
         tokens = {
-            "input_ids": np.array([ids], np.int64),
-            "attention_mask": np.ones((1, end), np.int64),
-            "position_ids": np.arange(position, end, dtype=np.int64)[None],
-            "beam_idx": np.zeros(1, np.int32),
+            "input_ids": np.array([ids] * self.batch, np.int64),
+            "attention_mask": np.ones((self.batch, end), np.int64),
+            "position_ids": np.tile(np.arange(position, end, dtype=np.int64), (self.batch, 1)),
+            "beam_idx": np.arange(self.batch, dtype=np.int32),
         }
         result = self._request.infer({name: value for name, value in tokens.items() if name in self._inputs})
         logits_TV: NDArray[np.float32] = result[0][0]

@@ -1,0 +1,1 @@
+"""Engines whose times are measured: a folder for each, with `info`, without torch, and `timing`."""

@@ -1,0 +1,1 @@
+"""ONNX Runtime: graphs that take and give keys and values."""

@@ -1,0 +1,9 @@
+"""Timing of graphs in ONNX Runtime."""
+
+from core.engine.exporters.onnx.decoder import OnnxDecoder
+from core.engine.latency.graph_timing import GraphTiming
+
+
+class OnnxRuntimeTiming(GraphTiming):
+    files = OnnxDecoder()
+    engine = files.engine

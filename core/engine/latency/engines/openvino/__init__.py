@@ -1,0 +1,1 @@
+"""OpenVINO: graphs that keep their keys and values."""

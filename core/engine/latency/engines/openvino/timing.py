@@ -1,0 +1,9 @@
+"""Timing of graphs in OpenVINO."""
+
+from core.engine.exporters.openvino.exporter import OpenVinoFiles
+from core.engine.latency.graph_timing import GraphTiming
+
+
+class OpenVinoTiming(GraphTiming):
+    files = OpenVinoFiles()
+    engine = files.engine

@@ -1,0 +1,1 @@
+"""transformers: models run by PyTorch, as `from_pretrained` opens them."""
