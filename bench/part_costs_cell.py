@@ -1,0 +1,46 @@
+"""Inside of a cell of part costs: a table for one engine, or some shapes timed in turn with the dense one."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+from core.engine.exporters.engine_process import SpeedTrial
+from core.engine.latency.costs import Workload
+from core.engine.latency.implementations import timing_of
+from core.engine.latency.measure import measured_costs
+from core.engine.latency.variants import BlockVariant, ModelShape
+from core.engine.models.folder import open_model
+
+_DECODED: Final = 24
+_MOST_ROUNDS: Final = 15
+_SECONDS: Final = 60.0
+
+
+def measure(spec: dict[str, Any]) -> dict[str, Any]:
+    """Return the table of a workload."""
+    workload = Workload.model_validate(spec["workload"])
+    return measured_costs(open_model(Path(spec["model"])), workload, log=print).model_dump(mode="json")
+
+
+def time(spec: dict[str, Any]) -> dict[str, Any]:
+    """Return the seconds of the spec's shapes, `[shape][round]`, each of the prompt and of a decode step."""
+    workload = Workload.model_validate(spec["workload"])
+    shapes = [
+        ModelShape(tuple(BlockVariant(*each) for each in layers), vocabulary) for layers, vocabulary in spec["shapes"]
+    ]
+    trial = SpeedTrial(
+        prompt=workload.prompt_tokens,
+        decoded=_DECODED,
+        most_rounds=_MOST_ROUNDS,
+        seconds=_SECONDS,
+        unclocked=workload.context_tokens - workload.prompt_tokens,
+        batch=workload.batch,
+    )
+    with (
+        TemporaryDirectory(dir=spec["place"]) as place,
+        timing_of(workload.engine).prepared(
+            open_model(Path(spec["model"])), shapes, workload.type, threads=workload.threads, place=Path(place)
+        ) as timed,
+    ):
+        seconds = timed(trial)
+    return {"seconds": [[(prompt, decoded / _DECODED) for prompt, decoded in rounds] for rounds in seconds]}
