@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.engine.architectures.architecture import Architecture
+from core.engine.architectures.cost_limit import CostLimit
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.datasets.chat.rendered import Frame, Rendering
 from core.pipeline.recipes.recipe import Recipe
@@ -134,7 +135,8 @@ class LanguageSpec(JobSpec):
     `calibration` is the calibration text; `generated` is text that the model wrote itself to calibrate on. `counted`
     are the texts whose tokens decide which tokens stay, and `reduced` is the model that lost the others. `recovery`
     are the texts of all training stages in turn. `teacher` is the model that distillation learns from, and `own_text`
-    the text that it wrote to train on. `question_sets` are those whose answers are compared, and `frame` the
+    the text that it wrote to train on. `costs` are those of the model's parts, where they decide what goes.
+    `question_sets` are those whose answers are compared, and `frame` the
     words of the model's chat template around an answer, None without a template or where they are not known.
     `questions` are the questions of zero-shot tasks.
     """
@@ -147,6 +149,7 @@ class LanguageSpec(JobSpec):
     recovery: list[TextSource] = Field(default_factory=list)
     teacher: ModelSource | None = None
     own_text: TextSource | None = None
+    costs: CostLimit | None = None
     question_sets: list[TextSource] = Field(default_factory=list)
     frame: Frame | None = None
     questions: list[TextSource] = Field(default_factory=list)

@@ -52,7 +52,7 @@ def test_a_name_is_refused_by_its_rule_in_words(api: TestClient) -> None:
         ("calibration", "x", 'an object such as {"dataset": "x"} with dataset, and where wanted samples, '),
         ("recovery", "lora", 'an object such as {"method": "lora"} with method, and where wanted steps, '),
         ("evaluation", ["x"], "an object with any of datasets, sequence_length, "),
-        ("target", 0.5, "an object with any of parameters, bytes, latency_ratio, not a number"),
+        ("target", 0.5, "an object with any of parameters, bytes, latency_ratio, decode_ratio, "),
         ("metadata", "x", "a JSON object, not a string"),
     ],
 )

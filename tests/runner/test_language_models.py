@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import HF_MODULES_CACHE
 
 from core.database import transaction
+from core.engine.cuts.worth import WorthTable
 from core.engine.evaluation.continuations import compare_continuations
 from core.engine.models.folder import open_model
 from core.pipeline.messages import Spec
@@ -139,6 +140,22 @@ def test_a_job_with_a_target_on_a_pruned_model_ends_as_its_report_says(
         assert target["reached"] == report["metrics"]["latency"]["pruned_ms"] / report["metrics"]["latency"]["dense_ms"]
         kept = model.config.num_hidden_layers
         assert target["sparsity"] == target["search"]["sparsity"] and 0 < kept < LAYERS
+
+
+def test_a_job_with_a_limit_of_memory_chooses_each_layers_shape_and_keeps_what_they_are_worth(
+    jobs: Queue, body: dict[str, Any], finish: Finish
+) -> None:
+    asked = 150_000
+    more = {"method": "frontier", "pattern": "structured", "sparsity": None, "parameters": {"round_to": 2}}
+    job_id = finish({**body, **more, "target": {"memory_bytes": asked}, "output": {"layout": "per_layer"}})
+    job, report = jobs.job(job_id), jobs.report(job_id)
+    assert job.metrics is not None
+    target, sizes = report["target"], job.metrics["bytes"]
+    assert target["met"] and target["reached"] == sizes["artifact"] + sizes["cache"] <= asked
+    assert target["reached"] > 0.95 * asked and target["sparsity"] == job.metrics["sparsity"]["model"] > 0
+    table = WorthTable.model_validate_json((artifact(jobs, job_id) / "worth.json").read_text())
+    assert len(table.layers) == LAYERS and table.runs
+    assert "bytes of tensors and cache" in (artifact(jobs, job_id) / "README.md").read_text()
 
 
 def test_layers_of_different_shapes_are_verified_as_users_load_them_and_are_a_model_for_another_job(

@@ -12,6 +12,7 @@ from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.reports.manifest import finalise
 from core.pipeline.reports.report import LatencySearch, Report, TargetReport
 from core.pipeline.reports.source_card import SourceFacts, facts_of_card
+from core.pipeline.reports.target_figure import target_figure
 from core.pipeline.stages.registry import stages_of
 from core.pipeline.stages.stage import Output, RunningJob, TaskRunner
 from core.pipeline.stages.write.spec import WriteSpec, WrittenOutput
@@ -26,8 +27,7 @@ from core.signing import read_signer
 from core.storage import Store, StoredFile, artifact_prefix
 from secateur_wire.base import JsonObject, Number
 from secateur_wire.errors import GateMissed
-from secateur_wire.job_body import Target
-from secateur_wire.metrics import Metrics, Seconds, Sizes, TargetReached
+from secateur_wire.metrics import Metrics, Seconds, TargetReached
 from secateur_wire.reports import GateResult
 from secateur_wire.states import Stage
 from worker.node_cache import folder_bytes
@@ -281,7 +281,7 @@ def _add_target(recipe: Recipe, metrics: Metrics, report: Report, search: Latenc
     target = recipe.target
     if target is None:
         return None
-    reached, spread = _target_figure(target, metrics, report, recipe.output.format)
+    reached, spread = target_figure(recipe, metrics, report)
     met = reached <= target.limit * (1 + spread)
     figures: JsonObject = {
         "kind": target.kind,
@@ -289,28 +289,19 @@ def _add_target(recipe: Recipe, metrics: Metrics, report: Report, search: Latenc
         "reached": reached,
         "met": met,
         "spread": spread,
-        "sparsity": recipe.sparsity if search is None else search.sparsity,
+        "sparsity": _reached_sparsity(recipe, metrics) if search is None else search.sparsity,
     }
     metrics.target = TargetReached.model_validate(figures)
     searched = {} if search is None else {"search": search.document()}
     report.target = TargetReport.model_validate(figures | searched)
-    within = f" (timings spread by {spread:.1%})" if target.kind == "latency_ratio" else ""
+    within = f" (timings spread by {spread:.1%})" if target.is_time else ""
     name = f"target.{target.kind}"
     message = f"{name}: {target.limit:,} was asked for, the artifact reached {reached:,.6g}{within}"
     return GateResult(gate=name, limit=target.limit, figure=reached, on=None, kept=met, message=message, margin=0.0)
 
 
-def _target_figure(target: Target, metrics: Metrics, report: Report, form: str) -> tuple[float, float]:
-    """Return the artifact's own figure, and the relative uncertainty of its measurement."""
-    if target.latency_ratio is not None:
-        latency = metrics.latency
-        assert latency is not None and latency.ratio is not None
-        return latency.ratio, latency.spread or 0.0
-    if target.parameters is not None:
-        assert metrics.parameters is not None and metrics.parameters.nonzero is not None
-        return metrics.parameters.nonzero, 0.0
-    sizes = metrics.bytes or Sizes()
-    exported = report.exported(form)
-    most = sizes.artifact if exported is None or exported.bound_bytes is None else exported.bound_bytes
-    assert most is not None
-    return most, 0.0
+def _reached_sparsity(recipe: Recipe, metrics: Metrics) -> float | None:
+    """Return the sparsity of a target that was not searched for: the recipe's, or what went where costs decided."""
+    if recipe.is_chosen_by_cost and metrics.sparsity is not None:
+        return metrics.sparsity.model
+    return recipe.sparsity

@@ -38,7 +38,10 @@ from secateur_wire.models import ModelSummary
 
 GOAL = "goal"
 """Field with the name of the selected field of `GOALS`; the other goals are ignored."""
-GOALS = ("sparsity", "target.parameters", "target.bytes", "target.latency_ratio")
+ENGINE = "target.engine"
+TIMES = ("target.latency_ratio", "target.decode_ratio")
+"""Goals that may count in an engine of `ENGINE`."""
+GOALS = ("sparsity", "target.parameters", "target.bytes", *TIMES, "target.memory_bytes")
 SHOWN_FOR = "shown_for"
 SHOWN_PATTERN = "shown_pattern"
 """Method and pattern whose parameters the page showed; parameters of another variant are ignored."""
@@ -223,11 +226,11 @@ def _meant(drafted: Draft) -> Form:
     form, method = drafted.form, drafted.method
     dropped: set[str] = set()
     if form.get(GOAL):
-        dropped |= set(GOALS) - {drafted.goal}
+        dropped |= {*GOALS, *({ENGINE} if drafted.goal not in TIMES else ())} - {drafted.goal}
         if ":" in form.get("pattern"):
             dropped.add("sparsity")
         if method is not None and not method.prunes:
-            dropped |= {*GOALS, "pattern"}
+            dropped |= {*GOALS, ENGINE, "pattern"}
     shown = shown_variant(form)
     if shown is not None and shown is not drafted.variant:
         dropped |= parameter_fields(shown.parameters).keys() - drafted.fields.keys()

@@ -300,8 +300,12 @@ def _is_none(value: object) -> bool:
     return value is None
 
 
+_LIMITS = ("parameters", "bytes", "latency_ratio", "decode_ratio", "memory_bytes")
+"""Fields of a target, of which one is given."""
+
+
 class Target(RequestObject, frozen=True):
-    """Limit of the artifact: exactly one of the three fields. The others are left out in answers."""
+    """Limit of the artifact: exactly one field besides `engine`. The others are left out in answers."""
 
     parameters: _Size | None = Field(
         None,
@@ -322,16 +326,42 @@ class Target(RequestObject, frozen=True):
         "whole sequence, measured on the job's own worker as in `metrics.latency`. The worker searches for the "
         "sparsity.",
     )
+    decode_ratio: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None,
+        exclude_if=_is_none,
+        description="Structured methods: largest pruned / dense time of a decode step, which generates one token with "
+        "the cache. Measured as `latency_ratio` is.",
+    )
+    memory_bytes: _Size | None = Field(
+        None,
+        exclude_if=_is_none,
+        description="frontier with pattern structured: largest number of bytes of the artifact's tensors and of the "
+        "cache of keys and values of one sequence, as long as those it is calibrated on, in the artifact's dtype.",
+    )
+    engine: Annotated[str, Field(max_length=64)] | None = Field(
+        None,
+        exclude_if=_is_none,
+        description="Engine in which a `latency_ratio` or `decode_ratio` counts, for frontier with pattern structured: "
+        "transformers, llama-cpp, openvino or onnxruntime. Of the last three, `output.exports` must have the files. "
+        "Unset: transformers.",
+    )
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        if sum(value is not None for _, value in self) != 1:
-            raise ValueError('name exactly one of parameters, bytes and latency_ratio, such as {"parameters": 1e8}')
+        if sum(getattr(self, name) is not None for name in _LIMITS) != 1:
+            raise ValueError(f'name exactly one of {", ".join(_LIMITS)}, such as {{"parameters": 1e8}}')
+        if self.engine is not None and not self.is_time:
+            raise ValueError("engine is for latency_ratio and decode_ratio alone: leave it out")
         return self
 
     @property
     def kind(self) -> str:
-        return next(name for name, value in self if value is not None)
+        return next(name for name in _LIMITS if getattr(self, name) is not None)
+
+    @property
+    def is_time(self) -> bool:
+        """Return True if the limit is a ratio of times."""
+        return self.latency_ratio is not None or self.decode_ratio is not None
 
     @property
     def limit(self) -> float:

@@ -34,7 +34,7 @@ class Entry:
 
     `needs` is the field without which this one has no effect, where that is not the leading field of its part.
     `follows` is the field whose value is the default of this one. `also` is another field that the option sets too.
-    `is_single`: the object has only one member. `is_of_text`: only language models have the field.
+    `is_of_text`: only language models have the field.
     """
 
     path: str
@@ -48,7 +48,6 @@ class Entry:
     needs: str = ""
     follows: str = ""
     also: str = ""
-    is_single: bool = False
     is_of_text: bool = False
 
     @property
@@ -77,8 +76,8 @@ GROUPS: Final[Mapping[str, tuple[Entry, ...]]] = {
         Entry(
             "target",
             "--target",
-            help="In place of --sparsity, an upper bound: parameters=1e8, bytes=2.5e8 or latency_ratio=0.7.",
-            is_single=True,
+            help="In place of --sparsity, an upper bound: parameters=1e8, bytes=2.5e8, latency_ratio=0.7, "
+            "decode_ratio=0.7 or memory_bytes=3e8; and engine=llama-cpp where a ratio counts there.",
         ),
         Entry("target.parameters", label="Parameters, at most", hint="Parameters that remain, or that are not zero."),
         Entry(
@@ -89,7 +88,25 @@ GROUPS: Final[Mapping[str, tuple[Entry, ...]]] = {
         Entry(
             "target.latency_ratio",
             label="Latency ratio, at most",
-            hint="Pruned / dense time, below 1; structured methods. The worker searches for the sparsity.",
+            hint="Pruned / dense time of reading a text, below 1; structured methods. The worker searches for the "
+            "sparsity.",
+        ),
+        Entry(
+            "target.decode_ratio",
+            label="Decode ratio, at most",
+            hint="Pruned / dense time of writing a token, below 1; structured methods.",
+        ),
+        Entry(
+            "target.memory_bytes",
+            label="Bytes of memory, at most",
+            hint="Bytes of the tensors and of the cache of one sequence; frontier with pattern structured.",
+        ),
+        Entry(
+            "target.engine",
+            label="Engine of the ratio",
+            hint="transformers, llama-cpp, openvino or onnxruntime: where the ratio counts. Only frontier with pattern "
+            "structured chooses by another engine than transformers, and the output needs its files.",
+            empty="transformers",
         ),
         Entry(
             "pattern",

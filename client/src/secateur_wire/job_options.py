@@ -72,7 +72,7 @@ class Option:
     @property
     def is_list(self) -> bool:
         """Return whether the option is repeated for several values."""
-        return self.field.type in ("array", "object") if self.field else not self.entries[0].is_single
+        return self.field.type in ("array", "object") if self.field else True
 
     @property
     def is_of_object(self) -> bool:

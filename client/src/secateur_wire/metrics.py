@@ -122,10 +122,14 @@ class VocabularySize(Record):
 
 
 class Sizes(Record):
-    """Bytes of the weights, of their packed or hashed files, and of a classifier's ONNX file."""
+    """Bytes of the weights, of their packed or hashed files, and of a classifier's ONNX file.
+
+    `cache` are those of the artifact's keys and values, where the target limits memory.
+    """
 
     dense: int | None = None
     artifact: int | None = None
+    cache: int | None = None
     onnx: int | None = None
     packed: int | None = None
     hashed: int | None = None
@@ -260,6 +264,8 @@ class Latency(Timing):
 
     decode_dense_ms: Number | None = None
     decode_pruned_ms: Number | None = None
+    decode_spread: Number | None = None
+    decode_dense_spread: Number | None = None
     rounds: int | None = None
     sequence_length: int | None = None
     image_shape: list[int] | None = None
@@ -267,7 +273,7 @@ class Latency(Timing):
 
 
 class TargetReached(Record):
-    """Target of the job and the value that the artifact reached: `kind` is parameters, bytes or latency_ratio.
+    """Target of the job and the value that the artifact reached: `kind` is the target's field, such as parameters.
 
     `spread` is the relative difference between the timings of a latency; `sparsity` is the one that the target resolved
     to.

@@ -56,8 +56,8 @@ class DenseLatency:
         """Time a prefill of the sequence and a decoding step with the cache, in milliseconds, medians over rounds.
 
         `dense_ms` and `pruned_ms` are the times of the prefill. `spread` is its slowest round over the fastest, minus
-        1; `dense_spread` is the dense model's alone. `noise` is the relative difference below which two times do not
-        count as different.
+        1; `dense_spread` is the dense model's alone, and decode steps have the same two. `noise` is the relative
+        difference below which two times do not count as different.
         """
         models = {"dense": self.model, "pruned": pruned}
         embeddings: Any = pruned.get_input_embeddings()
@@ -67,7 +67,7 @@ class DenseLatency:
         times = in_turn({name: partial(_time_once, model, tokens_1T, self.device) for name, model in models.items()})
         prefill = {name: [first for first, _ in each] for name, each in times.items()}
         decode = {name: [rest for _, rest in each] for name, each in times.items()}
-        spreads = {name: spread(each) for name, each in prefill.items()}
+        spreads, decode_spreads = ({name: spread(each) for name, each in times.items()} for times in (prefill, decode))
         return {
             "dense_ms": statistics.median(prefill["dense"]),
             "pruned_ms": statistics.median(prefill["pruned"]),
@@ -75,6 +75,8 @@ class DenseLatency:
             "decode_pruned_ms": statistics.median(decode["pruned"]),
             "spread": max(spreads.values()),
             "dense_spread": spreads["dense"],
+            "decode_spread": max(decode_spreads.values()),
+            "decode_dense_spread": decode_spreads["dense"],
             "noise": latency_noise(max(spreads.values())),
             "rounds": ROUNDS,
             "sequence_length": self._tokens_1T.shape[1],

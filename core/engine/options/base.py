@@ -50,6 +50,11 @@ class MethodParameters(BaseModel):
         return self if isinstance(self, VocabularyChoice) else None
 
     @property
+    def chooses_by_cost(self) -> bool:
+        """Return True if the method knows what each unit and layer is worth, so that a limit of cost can choose."""
+        return False
+
+    @property
     def retraining(self) -> Retraining:
         """Return the method's rounds and the training in each; one round without training by default."""
         if isinstance(self, IterationOptions):

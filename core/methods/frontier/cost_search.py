@@ -11,7 +11,7 @@ from core.engine.removals.layers.counts import most_removable_layers
 from core.engine.removals.widths.shape_program import ShapeChoice, ShapeProgram
 from core.engine.removals.widths.worth import counts_of, program_of
 from core.methods.frontier.structured_info import StructuredFrontierParameters
-from core.methods.frontier.trials import Candidate, Trials, label_without
+from core.methods.frontier.trials import ShapeToTry, Trials, label_without
 from secateur_wire.errors import TargetUnreachable
 
 
@@ -35,16 +35,16 @@ class CostSearch:
         if first is None:
             raise self._unreachable(None if requested == "auto" else requested)
         own = len(first.dropped)
-        found = {own: first}
+        shapes = {own: first}
         if requested == "auto" and self.trials.are_possible:
             for number in self._numbers(own) - {own}:
                 choice = self._solve(number)
                 if choice is not None:
-                    found[number] = choice
-        candidates = [self._candidate(found[number]) for number in sorted(found)]
+                    shapes[number] = choice
+        candidates = [self._candidate(shapes[number]) for number in sorted(shapes)]
         if len(candidates) == 1:
             return candidates[0].counts
-        return self.trials.best(candidates, "the same cost", sorted(found).index(own))
+        return self.trials.best(candidates, "the same cost", sorted(shapes).index(own))
 
     def _solve(self, dropped: int | None) -> ShapeChoice | None:
         return self._program.best(self.costs.limit, dropped=dropped, uniform=self._is_uniform)
@@ -52,10 +52,12 @@ class CostSearch:
     def _unreachable(self, dropped: int | None) -> TargetUnreachable:
         costs, name = self.costs, f"target.{self.costs.target}"
         nearest = self._program.cheapest(dropped=dropped, uniform=self._is_uniform)
-        asked = f"{name} {costs.figure(costs.limit)} cannot be reached"
+        refusal = f"{name} {costs.figure(costs.limit)} cannot be reached"
         if nearest is None:
-            return TargetUnreachable(f"{asked}: {dropped} layers cannot go from this model", param=name)
-        return TargetUnreachable(f"{asked}: the nearest is {costs.figure(nearest.cost)}, by {costs.basis}", param=name)
+            return TargetUnreachable(f"{refusal}: {dropped} layers cannot go from this model", param=name)
+        return TargetUnreachable(
+            f"{refusal}: the nearest is {costs.figure(nearest.cost)}, by {costs.basis}", param=name
+        )
 
     def _numbers(self, own: int) -> set[int]:
         """Return the numbers of dropped layers to try: shares of those that reach the limit alone, and `own`."""
@@ -77,7 +79,7 @@ class CostSearch:
     def _is_uniform(self) -> bool:
         return self.trials.context.layout == "uniform"
 
-    def _candidate(self, choice: ShapeChoice) -> Candidate:
+    def _candidate(self, choice: ShapeChoice) -> ShapeToTry:
         context, costs = self.trials.context, self.costs
         note = (
             f"The shape that loses least within target.{costs.target} {costs.figure(costs.limit)}, by {costs.basis}: "
@@ -85,4 +87,4 @@ class CostSearch:
             "token before the fit."
         )
         counts = counts_of(context.structure, context.kinds, self.table, choice)
-        return Candidate(label_without(choice.dropped), UnitCounts(layers=counts, notes=[note], worth=self.table))
+        return ShapeToTry(label_without(choice.dropped), UnitCounts(layers=counts, notes=[note], worth=self.table))

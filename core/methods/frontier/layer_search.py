@@ -9,7 +9,7 @@ from core.engine.architectures.description import ModelDescription
 from core.engine.pruning.units.removal import UnitCounts
 from core.engine.removals.layers.counts import required_layers
 from core.methods.frontier.run_costs import RunCosts
-from core.methods.frontier.trials import Candidate, Trials, label_without
+from core.methods.frontier.trials import ShapeToTry, Trials, label_without
 from secateur_wire.errors import InvalidSparsity
 
 CountsWithout = Callable[[Sequence[int]], UnitCounts]
@@ -47,7 +47,7 @@ class LayerSearch:
         candidates = []
         for dropped in self.cheapest_layers(numbers):
             with suppress(InvalidSparsity):
-                candidates.append(Candidate(label_without(dropped), self.counts_without(dropped)))
+                candidates.append(ShapeToTry(label_without(dropped), self.counts_without(dropped)))
         return self.trials.best(candidates, "as many parameters")
 
 

@@ -21,7 +21,7 @@ _PARTS = 4
 
 
 @dataclass(frozen=True)
-class Candidate:
+class ShapeToTry:
     """Counts to try, and their description for the report."""
 
     label: str
@@ -41,10 +41,10 @@ class Trials:
 
     @property
     def are_possible(self) -> bool:
-        """Whether there is enough calibration text to fit on some and to measure on other."""
+        """Return True if there is enough calibration text to fit on some and to measure on other."""
         return len(self._calibration()) >= _PARTS
 
-    def best(self, candidates: Sequence[Candidate], alike: str, start: int | None = None) -> UnitCounts:
+    def best(self, candidates: Sequence[ShapeToTry], alike: str, start: int | None = None) -> UnitCounts:
         """Return the counts of the best model; the candidates are in the order of their numbers of dropped layers.
 
         All of them are `alike` in what the words say. The first to be tried is that at `start`, else one in the middle.

@@ -10,7 +10,7 @@ from core.engine.options.base import MethodParameters
 from core.engine.recovery.request import Recovery
 from core.methods.registry import get_method, parse_parameters
 from core.pipeline.recipes.parts import Output
-from core.pipeline.recipes.request import ResolvedRequest
+from core.pipeline.recipes.request import ResolvedRequest, is_chosen_by_cost
 from core.validation import invalid_request
 from secateur_wire.job_body import Calibration, Evaluation, Gates, Target, Vocabulary, VocabularyChoice
 
@@ -68,8 +68,18 @@ class Recipe(BaseModel, frozen=True):
             self.parameters,
             layout=self.output.layout,
             at_least=self.target is not None,
-            is_timed=self.target is not None and self.target.latency_ratio is not None,
+            is_timed=self.target is not None and self.target.is_time and not self.is_chosen_by_cost,
         )
+
+    @property
+    def is_chosen_by_cost(self) -> bool:
+        """Return True if what goes follows from costs of parts, which a worker looks up before it prunes."""
+        return is_chosen_by_cost(self.target, self.parameters, self.output.layout)
+
+    @property
+    def is_searched(self) -> bool:
+        """Return True if a worker times models, or looks costs up, before it prunes."""
+        return self.request.is_timed or self.is_chosen_by_cost
 
     @property
     def removal(self) -> Removal | None:
@@ -95,6 +105,11 @@ class Recipe(BaseModel, frozen=True):
     def times_exports(self) -> bool:
         """Return whether added files are timed: if parts of the model went, or nothing was pruned."""
         return bool(self.output.exports) and (self.shrinks or get_method(self.method).only_stores)
+
+    @property
+    def export_types(self) -> dict[str, list[str]]:
+        """Return the types of the files that are added to the artifact, by form."""
+        return {each.format: list(each.types) for each in self.output.exports}
 
     @property
     def timed_length(self) -> int:

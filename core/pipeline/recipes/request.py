@@ -1,6 +1,6 @@
 """Request of a job: the part of its body that decides which weights go, before and after the check against a model."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from core.device_kinds import CPU
@@ -23,7 +23,7 @@ class UnresolvedRequest:
 
     `at_least` means that no less than `sparsity` may go. `is_calibrated` means that the job has calibration text: the
     remaining weights are then refitted to it, unless the parameters say otherwise. `leaves_out_zeros` means that the
-    artifact's files do not store zeros.
+    artifact's files do not store zeros. `exports` are the types of the files that are added, by form.
     """
 
     method: str
@@ -35,6 +35,7 @@ class UnresolvedRequest:
     at_least: bool = False
     is_calibrated: bool = False
     leaves_out_zeros: bool = False
+    exports: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -93,3 +94,14 @@ class ResolvedRequest:
             round_to,
             self.costs,
         )
+
+
+def is_chosen_by_cost(target: Target | None, parameters: MethodParameters, layout: Layout) -> bool:
+    """Return True if what goes follows from costs of parts and their limit, and not from a sparsity.
+
+    That is so for memory, for times in a named engine, and for times with layers of different shapes, where the method
+    knows what each part is worth.
+    """
+    if target is None or not parameters.chooses_by_cost:
+        return False
+    return target.memory_bytes is not None or (target.is_time and (target.engine is not None or layout == "per_layer"))

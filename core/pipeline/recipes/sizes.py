@@ -1,18 +1,24 @@
 """Targets: the requested size or speed of an artifact, and the sparsity that reaches it for a model."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Final
 
 from core.engine.architectures.describe import Description
 from core.engine.cuts.cut import Cut
 from core.engine.cuts.size import Figure
-from core.engine.exporters.registry import OFFERED
+from core.engine.exporters.registry import ADDED, OFFERED
+from core.engine.latency.registry import engine_info
 from core.engine.options.patterns import STRUCTURED, parse_pattern
 from core.methods.registry import get_method, parse_parameters
-from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
+from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest, is_chosen_by_cost
 from core.pipeline.recipes.validation import resolve_request
-from secateur_wire.errors import InvalidSparsity, InvalidTarget
+from secateur_wire.errors import InvalidRequest, InvalidSparsity, InvalidTarget
 from secateur_wire.job_body import Target
 
+TRANSFORMERS: Final = "transformers"
+"""Engine of a target that names none."""
+_ENGINE: Final = "target.engine"
 _SPARSITY_TOLERANCE = 1e-9
 """Tolerance between a requested sparsity and the sparsity that follows from the target; a job's recipe has both."""
 
@@ -57,13 +63,13 @@ def resolve_target(description: Description, request: UnresolvedRequest, target:
     param = f"target.{target.kind}"
     removal = info.variant(parsed.text).removal
     assert removal is not None
-    if removal.zeroes and target.latency_ratio is not None:
+    if removal.zeroes and target.is_time:
         raise InvalidTarget(
             f"{param}: {no_speed_up(method)}",
             param=param,
         )
     refusal = removal.latency_refusal()
-    if refusal is not None and target.latency_ratio is not None:
+    if refusal is not None and target.is_time:
         raise InvalidTarget(f"{param}: {refusal}", param=param)
     if removal.zeroes and target.bytes is not None and not request.leaves_out_zeros:
         forms = " or ".join(repr(form) for form, each in OFFERED.items() if each.leaves_out_zeros)
@@ -74,13 +80,12 @@ def resolve_target(description: Description, request: UnresolvedRequest, target:
         )
     layout = request.layout or description.layout
     cut = Cut(description, checked, 0.0, parsed, layout, at_least=True)
-    if target.latency_ratio is not None:
-        if layout == "per_layer":
-            raise InvalidTarget(
-                f"{param} cannot be used with layers of different shapes, because the shapes are not known in "
-                "advance: use output.layout 'uniform'",
-                param=param,
-            )
+    if target.is_time or target.memory_bytes is not None:
+        if is_chosen_by_cost(target, checked, layout):
+            if target.is_time:
+                timed_type(description, target.engine, request.exports)
+        elif layout == "per_layer" or target.engine is not None or not target.is_time:
+            raise InvalidTarget(_only_by_cost(target, param), param=param if target.engine is None else _ENGINE)
         if request.sparsity is not None:
             raise InvalidSparsity(
                 "sparsity and target are both given: leave sparsity out, the worker searches for it", param="sparsity"
@@ -108,6 +113,51 @@ def resolve_target(description: Description, request: UnresolvedRequest, target:
             f"{param} {target.limit:,} cannot be reached by {method} on this model: the nearest is {nearest:,}",
             param=param,
         ) from None
+
+
+def timed_type(description: Description, engine: str | None, exports: Mapping[str, Sequence[str]]) -> str:
+    """Return the type of files in which an engine's times count: of the job's `exports`, or else the model's dtype.
+
+    `engine` is None for transformers. Raises InvalidTarget where the engine cannot run the model, or lacks its files.
+    """
+    try:
+        info = engine_info(engine or TRANSFORMERS)
+    except InvalidRequest as error:
+        raise InvalidTarget(f"target.{error.message}", param=_ENGINE) from None
+    if info.form is None:
+        kind = description.dtype
+    elif info.form in exports:
+        kind = exports[info.form][0]
+        most = ADDED[info.form].most_timed_parameters
+        if description.parameters > most:
+            raise InvalidTarget(
+                f"{_ENGINE}: {info.title} times models of at most {most / 1e9:g} billion parameters here: leave it out",
+                param=_ENGINE,
+            )
+    else:
+        raise InvalidTarget(
+            f"{_ENGINE}: the artifact is timed in {info.title}, which needs its files: add "
+            f'{{"format": "{info.form}", "types": ["{next(iter(info.types))}"]}} to output.exports',
+            param=_ENGINE,
+        )
+    try:
+        info.check(description.language_model, kind)
+    except InvalidRequest as error:
+        raise InvalidTarget(f"{_ENGINE}: {error.message}", param=_ENGINE) from None
+    return kind
+
+
+def _only_by_cost(target: Target, param: str) -> str:
+    """Return why a target is refused that only methods which know the worth of parts can reach."""
+    able = "frontier with pattern 'structured' can"
+    if target.engine is not None:
+        return f"{_ENGINE}: only {able} choose shapes by their times in an engine: leave it out"
+    if target.memory_bytes is not None:
+        return f"{param}: only {able} choose shapes by their memory: use target.bytes"
+    return (
+        f"{param} cannot be used with layers of different shapes, because the shapes are not known in advance: use "
+        f"output.layout 'uniform'. Only {able} choose a shape for each layer"
+    )
 
 
 def expected_size(

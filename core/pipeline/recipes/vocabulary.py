@@ -60,7 +60,7 @@ def recipe_without_tokens(recipe: Recipe, dense: Description, reduced: Descripti
         layout=recipe.output.layout,
         leaves_out_zeros=True,  # as far as the output needs it, that was checked when the job was submitted
     )
-    if recipe.request.is_timed or not get_method(recipe.method).prunes:
+    if recipe.is_searched or not get_method(recipe.method).prunes:
         return recipe
     if recipe.target is not None:
         request = replace(request, sparsity=None)

@@ -203,6 +203,8 @@ _TARGETS = {
     "parameters": ("at most {:,} parameters that are not zero", "{:,}"),
     "bytes": ("at most {:,} bytes of tensors", "{:,}"),
     "latency_ratio": ("a prefill in at most {:.3g} × the dense model's time", "{:.3g} ×"),
+    "decode_ratio": ("a decode step in at most {:.3g} × the dense model's time", "{:.3g} ×"),
+    "memory_bytes": ("at most {:,} bytes of tensors and cache", "{:,}"),
 }
 
 
@@ -212,5 +214,5 @@ def _target(metrics: Metrics) -> list[str]:
     if target is None:
         return []
     limit_text, reached_text = _TARGETS[target.kind]
-    spread = f", timings spread by {target.spread:.1%}" if target.kind == "latency_ratio" else ""
+    spread = f", timings spread by {target.spread:.1%}" if target.spread else ""
     return [f"- Target: {limit_text.format(target.asked)}; reached {reached_text.format(target.reached)}{spread}."]

@@ -24,7 +24,8 @@ class JobOperations(Calls):
     async def submit(self, /, *, idempotency_key: str | None = None, **body: Unpack[JobFields]) -> Job:
         """Queue a job: `submit(model="smollm2-135m", method="wanda", sparsity=0.5, calibration={"dataset": …})`.
 
-        Instead of the sparsity, a target may be given: `target={"parameters": 1e8}`, or `bytes` or `latency_ratio`.
+        Instead of the sparsity, a target may be given: `target={"parameters": 1e8}`, `bytes`, `latency_ratio`,
+        `decode_ratio` or `memory_bytes`.
 
         The same `idempotency_key` with the same body returns the same job again, and never creates a second one.
         Without it, each call has a new key, which its retries share.

@@ -83,11 +83,6 @@ class WidthOptions(MethodParameters, RefitOptions):
         return False
 
     @property
-    def chooses_by_cost(self) -> bool:
-        """Return True if the method knows what each unit and layer is worth, so that a limit of cost can choose."""
-        return False
-
-    @property
     def leaves_biases(self) -> bool:
         """Return True if biases replace the removed units, where the architecture has biases."""
         return False

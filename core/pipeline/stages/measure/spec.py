@@ -59,7 +59,9 @@ class MeasureLatency(JobStage):
             device=job.spec.device,
             threads=job.spec.threads,
         )
-        otherwise = None if job.search is not None else "Latency was not measured"
+        target = job.spec.recipe.target
+        is_needed = target is not None and target.is_time and target.engine is None
+        otherwise = None if is_needed else "Latency was not measured"
         output = job.run_optional(spec, LatencyOutput, otherwise=otherwise)
         job.metrics.latency = None if output is None else output.latency
         if output is not None and output.generations:

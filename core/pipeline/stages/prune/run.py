@@ -1,14 +1,17 @@
 """Pruning of a language model: open it, prune it, evaluate it and write the checkpoint."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from core.engine.architectures.description import ModelDescription
-from core.engine.cuts.report import unit_rows
+from core.engine.architectures.cache_size import cache_bytes
+from core.engine.architectures.description import ModelDescription, require_structure
+from core.engine.architectures.structure import ModelStructure
+from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
+from core.engine.cuts.report import LAYER, unit_rows
 from core.engine.datasets.token_windows import EvaluationSet
 from core.engine.evaluation.bits_per_byte import bits_per_byte
 from core.engine.evaluation.perplexity import MeasuredPerplexity
@@ -65,7 +68,7 @@ def run(spec: PruneSpec, context: StageContext) -> PruneOutput:
     walk, result = run_within_memory(
         lambda: walk_for(
             folder,
-            recipe.request,
+            replace(recipe.request, costs=spec.costs),
             device=device,
             calibration=tokens.calibration,
             evaluations=tokens.evaluations,
@@ -94,6 +97,10 @@ def run(spec: PruneSpec, context: StageContext) -> PruneOutput:
         discovered=folder.description.discovered,
     )
     metrics = _metrics(given.description, folder.description, result, tokens, artifact_bytes)
+    if recipe.target is not None and recipe.target.memory_bytes is not None:
+        sizes, structure = metrics.bytes, _structure_left(folder.description, result)
+        assert sizes is not None
+        sizes.cache = cache_bytes(structure, recipe.timed_length, WEIGHT_BYTES[stored.description.dtype])
     report = _report(spec, walk, given.description, result, tokens, peak)
     if rounding is not None:
         perplexity = {
@@ -165,6 +172,18 @@ def _metrics(
         parameters=Parameters(dense=dense.parameters, nonzero=left),
         bytes=Sizes(dense=dense.bytes, artifact=artifact_bytes),
     )
+
+
+def _structure_left(source: ModelDescription, result: PruneResult) -> ModelStructure:
+    """Return the structure of the layers that are left, with the KV heads that each has."""
+    structure = require_structure(source)
+    rows = {(row["layer"], row["kind"]): row["after"] for row in unit_rows([asdict(each) for each in result.layers])}
+    layers = [
+        layer.model_copy(update={"kv_heads": rows.get((index, "heads"), layer.sizes["kv_heads"])})
+        for index, layer in enumerate(structure.layers)
+        if (index, LAYER) not in rows
+    ]
+    return structure.model_copy(update={"layers": layers})
 
 
 def _perplexity(pair: PerplexityPair, text: EvaluationSet) -> Perplexity:

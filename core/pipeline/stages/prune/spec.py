@@ -23,7 +23,7 @@ class PruneModel(JobStage):
         return isinstance(spec, LanguageSpec) and not spec.recipe.measures
 
     def share(self, spec: JobSpec) -> tuple[float, float]:
-        begin = SEARCHED if spec.recipe.request.is_timed else 0.0
+        begin = SEARCHED if spec.recipe.is_searched else 0.0
         return begin, 0.80 if spec.recipe.recovery is None else 0.35
 
     def supervise(self, job: RunningJob) -> None:

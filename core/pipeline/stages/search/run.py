@@ -1,7 +1,7 @@
 """Search for the least sparsity at which a structured method's model is as fast as requested, by timing shapes.
 
 Layers of the same shape are equally fast for any weights. So shapes are timed with random weights, before anything is
-chosen or removed.
+chosen or removed. Where costs of parts decide the shape of each layer, they are looked up or measured instead.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,8 +12,16 @@ import torch
 import transformers
 from transformers import PretrainedConfig, PreTrainedModel
 
+from core.device_kinds import CPU
 from core.engine.architectures.describe import stored_as
+from core.engine.evaluation.forward_memory import timed_tokens
 from core.engine.evaluation.latency import DenseLatency
+from core.engine.exporters.sizes import PROMPT_TOKENS
+from core.engine.latency.costs import Workload
+from core.engine.latency.machine import machine_name
+from core.engine.latency.measure import measured_costs
+from core.engine.latency.model_widths import model_widths
+from core.engine.latency.registry import engine_info
 from core.engine.models.folder import ModelFolder
 from core.engine.models.implementations import own_implementations
 from core.engine.models.tensors import DTYPES
@@ -23,13 +31,16 @@ from core.engine.resume.fingerprint import Runtime, fingerprint
 from core.engine.resume.kinds import LATENCY
 from core.engine.resume.store import ResumeStore, Saved
 from core.pipeline.plans import cut_for_device, make_plan
+from core.pipeline.recipes.sizes import TRANSFORMERS, timed_type
 from core.pipeline.reports.report import LatencySearch, TimedShape
 from core.pipeline.stages.inputs import open_place
 from core.pipeline.stages.run import StageContext
+from core.pipeline.stages.search.costs import memory_limit, time_limit
 from core.pipeline.stages.search.spec import SearchOutput, SearchSpec
-from secateur_wire.errors import LatencyTooNoisy, TargetUnreachable
+from secateur_wire.errors import Conflict, InvalidTarget, LatencyTooNoisy, TargetUnreachable
 
-PARAM = "target.latency_ratio"
+_DECODED = 24
+"""Tokens that may be decoded while costs of parts are measured."""
 
 
 class Timing(NamedTuple):
@@ -44,12 +55,13 @@ def search(
     target_ratio: float,
     time_at: Callable[[float], Timing],
     on_step: Callable[[TimedShape, float], None],
+    param: str = "target.latency_ratio",
 ) -> LatencySearch:
     """Find the least of `sparsities` that takes at most `target_ratio` of the dense time, by bisection.
 
     `sparsities` ascend from 0; a larger one is assumed never to be slower. The search stops early if a ratio is below
     `target_ratio` by no more than the spread of the dense timings. `on_step` gets each timed shape, and the share of
-    the search that is done at least.
+    the search that is done at least. `param` is the field of the target.
 
     Raises LatencyTooNoisy if the spread is larger than the requested gain, and TargetUnreachable if the largest
     sparsity is too slow.
@@ -67,16 +79,16 @@ def search(
     ratio, spread = time(fast)
     if spread > 1 - target_ratio:
         raise LatencyTooNoisy(
-            f"{PARAM} {target_ratio:g}: timings of the dense model alone differ by {spread:.1%}, more than the gain "
+            f"{param} {target_ratio:g}: timings of the dense model alone differ by {spread:.1%}, more than the gain "
             f"of {1 - target_ratio:.1%} asked for: use a worker without other work, longer sequences, or a smaller "
             "gain",
-            param=PARAM,
+            param=param,
         )
     if ratio > target_ratio:
         raise TargetUnreachable(
-            f"{PARAM} {target_ratio:g} cannot be reached: the nearest measured ratio is {ratio:.3f}, at sparsity "
+            f"{param} {target_ratio:g} cannot be reached: the nearest measured ratio is {ratio:.3f}, at sparsity "
             f"{sparsities[fast]:.4f}, the largest possible",
-            param=PARAM,
+            param=param,
         )
     while fast - slow > 1 and ratio < target_ratio / (1 + spread):
         middle = (slow + fast) // 2
@@ -95,6 +107,8 @@ def run(spec: SearchSpec, context: StageContext) -> SearchOutput:
     """
     progress = context.progress
     progress.stage("open")
+    if spec.recipe.is_chosen_by_cost:
+        return _find_costs(spec, context)
     timed = 0
 
     def on_step(step: TimedShape, done: float) -> None:
@@ -111,20 +125,21 @@ def run(spec: SearchSpec, context: StageContext) -> SearchOutput:
 
 
 def search_model(spec: SearchSpec, device: torch.device, on_step: Callable[[TimedShape, float], None]) -> LatencySearch:
-    """Return the sparsity for a job's `target.latency_ratio`.
+    """Return the sparsity for a job's `target.latency_ratio` or `target.decode_ratio`.
 
     A result that an earlier attempt saved under the same circumstances is returned without a search. Raises the errors
     of `search`, and OutOfMemory if the dense and the pruned model do not both fit.
     """
     folder, recipe = open_place(spec.source), spec.recipe
     removal, sequence_length = recipe.removal, recipe.timed_length
-    assert recipe.target is not None and recipe.target.latency_ratio is not None and removal is not None
+    target = recipe.target
+    assert target is not None and target.is_time and removal is not None
     dtype = DTYPES[stored_as(folder.description, recipe.output.dtype).dtype]
-    description, target_ratio = folder.description, recipe.target.latency_ratio
+    description = folder.description
     facts = {
         "method": recipe.method,
         "parameters": recipe.parameters.model_dump(mode="json"),
-        "latency_ratio": target_ratio,
+        target.kind: target.limit,
         "sequence_length": sequence_length,
         **model_facts(folder, spec.source.revision, {}),
     }
@@ -142,12 +157,59 @@ def search_model(spec: SearchSpec, device: torch.device, on_step: Callable[[Time
             request = replace(recipe.request, sparsity=sparsity, at_least=False)  # one of those there are
             config = folder.config_of(run.pruned_config(folder, make_plan(folder, request, device=device)))
             latency = clock.against(random_model(folder, config, dtype, device))
-            return Timing(latency["pruned_ms"] / latency["dense_ms"], latency["dense_spread"])
+            if target.latency_ratio is not None:
+                return Timing(latency["pruned_ms"] / latency["dense_ms"], latency["dense_spread"])
+            return Timing(latency["decode_pruned_ms"] / latency["decode_dense_ms"], latency["decode_dense_spread"])
 
         sparsities = removal.reachable(cut_for_device(device, recipe.request, description))
-        result = search(sparsities, target_ratio, time_at, on_step)
+        result = search(sparsities, target.limit, time_at, on_step, f"target.{target.kind}")
     store.save(LATENCY, 0, {}, result.model_dump(mode="json"))
     return result
+
+
+def _find_costs(spec: SearchSpec, context: StageContext) -> SearchOutput:
+    """Return the limit of cost of a job, with its table of costs of parts where times are limited.
+
+    A table that is not for this machine, workload or version is measured again, which a note says.
+    """
+    recipe, progress = spec.recipe, context.progress
+    target, removal = recipe.target, recipe.removal
+    assert target is not None and removal is not None
+    source, dense = (open_place(place).description for place in (spec.source, spec.model))
+    stored, dense = (stored_as(each, recipe.output.dtype).language_model for each in (source, dense))
+    offered = removal.offered_units(cut_for_device(context.device, recipe.request, stored))
+    assert offered is not None
+    if not target.is_time:
+        costs = memory_limit(target, offered, stored, recipe.timed_length)
+        return SearchOutput(costs=costs, peak_memory=context.peak_memory())
+    info = engine_info(target.engine or TRANSFORMERS)
+    if info.form is None and context.device.type != CPU.name:
+        raise InvalidTarget(
+            f"target.{target.kind}: costs of parts are measured on processors, and this worker runs models on "
+            f"{context.device.type}: use output.layout 'uniform', or a target.engine that runs files",
+            param=f"target.{target.kind}",
+        )
+    tokens = timed_tokens(dense, recipe.timed_length) if info.form is None else PROMPT_TOKENS
+    tokens = max(1, min(tokens, dense.context_length - _DECODED))
+    workload = Workload(
+        engine=info.id,
+        type=timed_type(dense, target.engine, recipe.export_types),
+        threads=torch.get_num_threads(),
+        prompt_tokens=tokens,
+        context_tokens=tokens,
+    )
+    table, notes = spec.table, []
+    if table is not None:
+        try:
+            table.require_usable(workload, model_widths(dense), machine=machine_name(), version=info.version)
+        except Conflict as conflict:
+            notes.append(f"Costs of parts were measured again: {conflict.message}.")
+            table = None
+    if table is None:
+        table = measured_costs(open_place(spec.model), workload, place=spec.work, log=progress.log)
+    costs = time_limit(target, table, offered, dense, stored)
+    progress.log(f"the dense model takes {costs.dense:.2f} ms, by {costs.basis}")
+    return SearchOutput(costs=costs, table=table, notes=notes, peak_memory=context.peak_memory())
 
 
 def random_model(

@@ -124,7 +124,7 @@ def compared_tokens(job: Recipe, tokens: Tokens) -> int:
 
 
 def seeks_latency(job: Recipe) -> bool:
-    return job.target is not None and job.target.latency_ratio is not None
+    return job.target is not None and job.target.is_time
 
 
 def facts_of(description: ModelDescription, job: Recipe, tokens: Tokens) -> CostFacts[MethodParameters]:
@@ -132,7 +132,14 @@ def facts_of(description: ModelDescription, job: Recipe, tokens: Tokens) -> Cost
     parameters = job.parameters
     if (measured := parameters.sensitivity_options) is not None:
         parameters = parse_parameters(measured.method, {}, measured.pattern)
-    return CostFacts(description, parameters, job.sparsity or 0, tokens)
+    return CostFacts(description, parameters, job.sparsity or _expected_removal(description, job), tokens)
+
+
+def _expected_removal(description: ModelDescription, job: Recipe) -> float:
+    """Return about how much goes where costs decide: as much as the cost falls; 0 for all other jobs."""
+    if job.target is None or not job.is_chosen_by_cost:
+        return 0
+    return 1 - (job.target.limit if job.target.is_time else min(1.0, job.target.limit / description.bytes))
 
 
 def _solver(description: ModelDescription, job: Recipe, tokens: Tokens) -> int:

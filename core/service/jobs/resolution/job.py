@@ -84,4 +84,5 @@ def request_of(body: JobBody) -> UnresolvedRequest:
         layout=body.output.layout,
         is_calibrated=body.calibration is not None,
         leaves_out_zeros=OFFERED[body.output.format].leaves_out_zeros,
+        exports={each.format: each.types for each in body.output.exports},
     )
