@@ -5,7 +5,6 @@ from typing import Final, NamedTuple
 
 from core.measurements.measurement import Measurement
 from core.measurements.reader import Table, measurements
-from core.methods.registry import METHODS
 from documentation.markdown import table
 from documentation.methods import minutes
 
@@ -71,7 +70,7 @@ def _figures(wish: Wish) -> tuple[str, str]:
     takes = [
         f"{minutes(row)} min",
         f"{row.peak_bytes / 2**30:.1f} GiB",
-        *(["a text"] if METHODS[row.method].needs.calibration else ["no data"]),
+        "a text" if row.calibration_tokens else "no data",
     ]
     worse = max(text.mean for text in row.perplexity.values())
     removed = f"{row.sparsity:.0%} {'of the weights zero' if wish.table == 'zeros' else 'fewer parameters'}"
