@@ -165,8 +165,14 @@ class LanguageSpec(JobSpec):
 
     @property
     def pruned(self) -> Path:
-        """Return the folder of the pruned model; if recovery follows, this is not the artifact's folder."""
-        return self.artifact if self.recipe.recovery is None else self.work / "pruned"
+        """Return the folder of the pruned model: the artifact's, unless training or a pass that quantises follows."""
+        is_last = self.recipe.recovery is None and not self.recipe.is_rounded_at_last
+        return self.artifact if is_last else self.work / "pruned"
+
+    @property
+    def trained(self) -> Path:
+        """Return the folder of the trained model: the artifact's, unless a pass that quantises follows."""
+        return self.work / "trained" if self.recipe.is_rounded_at_last else self.artifact
 
 
 class ClassifierSpec(JobSpec):

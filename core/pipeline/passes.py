@@ -8,15 +8,22 @@ from core.engine.models.folder import ModelFolder
 from core.engine.removals.run import LanguagePass, language_run
 from core.pipeline.plans import make_plan
 from core.pipeline.recipes.request import ResolvedRequest
+from secateur_wire.job_body import Quantization
 
 
 def walk_for(
-    folder: ModelFolder, request: ResolvedRequest, *, device: torch.device | None = None, **setting: Any
+    folder: ModelFolder,
+    request: ResolvedRequest,
+    *,
+    device: torch.device | None = None,
+    quantization: Quantization | None = None,
+    **setting: Any,
 ) -> LanguagePass[Any]:
     """Return the pass for a request that was checked against the model.
 
-    `setting` are the keyword arguments of `BlockPass`. Raises InvalidSparsity if no multiple of channels that the
-    device allows reaches the sparsity.
+    With a `quantization`, which only a pass that keeps all shapes takes, it rounds the weights that it saves. `setting`
+    are the keyword arguments of `BlockPass`. Raises InvalidSparsity if no multiple of channels that the device allows
+    reaches the sparsity.
     """
     run = language_run(request.pass_removal)
-    return run.walk(folder, make_plan(folder, request, device=device), **setting)
+    return run.walk(folder, make_plan(folder, request, device=device, quantization=quantization), **setting)

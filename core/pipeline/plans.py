@@ -15,10 +15,17 @@ from core.methods.engine import build_method
 from core.methods.registry import parse_parameters
 from core.methods.sensitivity.plan import SensitivityPlan
 from core.pipeline.recipes.request import ResolvedRequest
+from secateur_wire.job_body import Quantization
 
 
-def make_plan(folder: ModelFolder, request: ResolvedRequest, *, device: torch.device | None = None) -> PruningPlan:
-    """Make the plan of a pass from a request that was checked against the model.
+def make_plan(
+    folder: ModelFolder,
+    request: ResolvedRequest,
+    *,
+    device: torch.device | None = None,
+    quantization: Quantization | None = None,
+) -> PruningPlan:
+    """Make the plan of a pass from a request that was checked against the model; it may round the weights too.
 
     Each kind of removal has its own class of plan. The number of kept channels depends on the device. Raises
     InvalidSparsity if no multiple of channels that the device allows reaches the sparsity.
@@ -27,7 +34,7 @@ def make_plan(folder: ModelFolder, request: ResolvedRequest, *, device: torch.de
     run = language_run(removal)
     method = build_method(request.method, request.parameters, run.protocols)
     cut = cut_for_device(device, request, folder.description)
-    plan: PruningPlan = run.plan(folder, PassRequest(removal, cut, request.method, method, device))
+    plan: PruningPlan = run.plan(folder, PassRequest(removal, cut, request.method, method, device, quantization))
     return plan
 
 

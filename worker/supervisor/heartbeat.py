@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.database import session_factory, transaction
 from core.device_kinds import CPU, kind_of_machine
 from core.engine.exporters.registry import installed_runtimes
+from core.engine.quantization.settings import LIBRARY
 from core.service.jobs import queue
 from core.service.teams.installation import open_own_store
 from core.settings import Settings
@@ -60,7 +61,7 @@ class Heartbeat:
         self._has_failed = False
         self._device = DeviceReader(settings)
         self._own_device = own_device(settings)
-        self._runtimes = installed_runtimes()
+        self._runtimes = installed_runtimes() + ([LIBRARY.name] if LIBRARY.is_installed else [])
         self._operations_per_second: float | None = None
         self._wake = threading.Event()
         self._ended = False

@@ -267,6 +267,27 @@ class Export(RequestObject):
     types: list[str] = Field(min_length=1, max_length=20)
 
 
+class Quantization(RequestObject, frozen=True):
+    """Codes of few bits, and scales that multiply them, in place of the weights of the blocks' linear layers.
+
+    Codes are symmetric around zero; embeddings, output head and norms keep their dtype. The files are those of
+    compressed-tensors (`pack-quantized`).
+    """
+
+    scheme: Literal["int8", "int4"] = Field(
+        description="int8: 8 bits, and a scale for each output channel. int4: 4 bits, and a scale for each output "
+        "channel in each group of `group_size` inputs."
+    )
+    group_size: Annotated[int, Field(ge=32, le=128)] | None = Field(
+        None,
+        description="int4: number of inputs that share a scale: 128, 64 or 32. Unset: the largest that divides the "
+        "number of inputs of every layer.",
+    )
+    rounding: str | None = Field(
+        None, description="How codes are chosen. Unset: gptq if the job has a calibration text, or else nearest."
+    )
+
+
 class Output(RequestObject):
     """The form of the checkpoint."""
 
@@ -287,6 +308,12 @@ class Output(RequestObject):
         description="Whether layers keep the same shape when heads and channels are removed. uniform: every layer "
         "gets the same shape, and the model loads everywhere. per_layer: shapes may differ, and `from_pretrained` "
         "needs trust_remote_code=True. No effect where nothing gets narrower.",
+    )
+    quantization: Quantization | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Store the blocks' linear layers in 8 or 4 bits. All figures are then those of the quantised "
+        "model. Language models only.",
     )
     exports: Annotated[Sequence[Export], Field(max_length=20)] = Field(
         default_factory=list,

@@ -19,6 +19,7 @@ LEADING: Final[Mapping[str, str]] = {
     "calibration": "calibration.dataset",
     "evaluation.answers": "evaluation.answers.datasets",
     "recovery": "recovery.method",
+    "output.quantization": "output.quantization.scheme",
 }
 """Leading fields: without them the other fields of their part of the body have no effect."""
 
@@ -355,6 +356,16 @@ GROUPS: Final[Mapping[str, tuple[Entry, ...]]] = {
             "`download --unpack` restores plain weights.",
         ),
         Entry("output.dtype", "--dtype", label="Dtype of the weights", is_of_text=True),
+        Entry(
+            "output.quantization.scheme",
+            "--quantization",
+            label="Quantisation",
+            hint="Stores the linear layers in 8 or 4 bits. All figures are of the quantised model.",
+            empty="none",
+            is_of_text=True,
+        ),
+        Entry("output.quantization.group_size", "--group-size", label="Inputs that share a scale", is_of_text=True),
+        Entry("output.quantization.rounding", "--rounding", label="Rounding", is_of_text=True),
         Entry("output.layout", "--layout"),
         Entry("output.compression"),
         Entry(

@@ -37,6 +37,7 @@ from core.engine.checkpoints.quantisation import (
     join_quantised,
     quantisation_of,
     require_declared,
+    require_ours,
 )
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry, read_header
 from secateur_wire.errors import (
@@ -123,7 +124,8 @@ def read_config(folder: Path, *, own_artifact: bool = False, discovered: Archite
     unsupported quantisation.
 
     `own_artifact` is True if this service wrote the folder and its content is known to be unchanged. Only then may its
-    layers differ in shape. `discovered` is the architecture discovered from the folder, or from its source.
+    layers differ in shape, or its weights be packed integers. `discovered` is the architecture discovered from the
+    folder, or from its source.
     """
     file = folder / CONFIG_FILE
     if not folder.is_dir():
@@ -139,7 +141,7 @@ def read_config(folder: Path, *, own_artifact: bool = False, discovered: Archite
             f"({AUTO_MAP_KEY!r}) and is taken only from the job that made it; name it job:ID",
             param="model",
         )
-    quantisation_of(config)
+    require_ours(config, own_artifact=own_artifact)
     refuse_choices(config, CONFIG_FILE, allowed=(QUANTISATION_KEY, *((AUTO_MAP_KEY,) if is_ours else ())))
     check_companions(folder)
     return config

@@ -1,4 +1,4 @@
-"""Supported quantised weights: FP8 with scales by block, row or tensor, and MXFP4, as config.json declares them.
+"""Supported quantised weights, as config.json declares them: FP8, MXFP4, and the packed integers of our artifacts.
 
 A quantised weight is two tensors of the file: its codes, and the scales that multiply them. Here the two become one
 entry with the name, shape and dtype of the weight; `core.engine.models.tensors` computes the values on reading.
@@ -9,13 +9,17 @@ entry with the name, shape and dtype of the weight; `core.engine.models.tensors`
 - `"quant_method": "mxfp4"`: codes `…_blocks` [experts, outputs, groups, 16], two values of four bits a byte, the lower
   four bits first; scales `…_scales` [experts, outputs, groups], exponents of two with 127 added. The weight is
   [experts, inputs, outputs].
+- `"quant_method": "compressed-tensors"`, format `pack-quantized`, in artifacts of this service alone: codes `…_packed`
+  [outputs, words], int32 words of 8 codes of four bits or 4 of eight, the lowest bits first, with half their range
+  added; scales `…_scale` [outputs, groups]; and the weight's shape, `…_shape`.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES, WEIGHT_DTYPES, TensorEntry
+from secateur_wire.base import JsonObject
 from secateur_wire.errors import CorruptSafetensors, MissingTensors, UnusableModel
 
 QUANTISATION_KEY: Final = "quantization_config"
@@ -32,31 +36,74 @@ _FP8_BLOCK = (128, 128)
 _MXFP4_CODES, _MXFP4_SCALES = "_blocks", "_scales"
 _MXFP4_GROUP_BYTES = 16
 _LARGEST_BLOCK = 2**16
+_PACKED: Final = "compressed-tensors"
+_PACKED_CODES, _PACKED_SCALES, _PACKED_SHAPE = "_packed", "_scale", "_shape"
+WORD_BITS: Final = 32
+"""Bits of a word of packed codes; 4 and 8 divide it, so that no code is in two words."""
 
 
 @dataclass(frozen=True)
 class Quantisation:
-    """Quantisation of a folder's weights; `dtype` is the dequantised dtype, by its name in headers."""
+    """Quantisation of a folder's weights; `dtype` is the dequantised dtype, by its name in headers.
 
-    method: Literal["fp8", "mxfp4"]
+    Packed codes have `bits`, and a scale for each row in each group of `group_size` columns (None: for each row).
+    """
+
+    method: Literal["fp8", "mxfp4", "compressed-tensors"]
     dtype: str
     block: tuple[int, int] | None = None
+    bits: int | None = None
+    group_size: int | None = None
 
 
 @dataclass(frozen=True)
 class QuantisedEntry(TensorEntry):
     """Weight made of codes and scales: `dtype` and `shape` are the weight's; the position in the file is the codes'.
 
-    `block` is the number of rows and columns that share a scale; None for MXFP4.
+    `block` is the number of rows and columns that share a scale; None for MXFP4. `bits` are those of packed codes.
     """
 
     codes: TensorEntry
     scales: TensorEntry
     block: tuple[int, int] | None
+    bits: int | None = None
 
     @property
     def nbytes(self) -> int:
         return self.numel * WEIGHT_BYTES[WEIGHT_DTYPES[self.dtype]]
+
+
+def packed_config(bits: int, group_size: int | None, ignored: Sequence[str]) -> JsonObject:
+    """Return the entry of config.json for packed weights of all linear layers but the `ignored` ones.
+
+    Transformers and vLLM read it as the library compressed-tensors writes it.
+    """
+    weights: JsonObject = {
+        "num_bits": bits,
+        "type": "int",
+        "symmetric": True,
+        "dynamic": False,
+        "strategy": "channel" if group_size is None else "group",
+        "group_size": group_size,
+    }
+    return {
+        "quant_method": _PACKED,
+        "format": "pack-quantized",
+        "quantization_status": "compressed",
+        "config_groups": {"group_0": {"targets": ["Linear"], "weights": weights}},
+        "ignore": [*ignored],
+    }
+
+
+def require_ours(config: Mapping[str, Any], *, own_artifact: bool) -> None:
+    """Raise UnusableModel for packed weights that this service did not write; `own_artifact` says that it did."""
+    quantisation = quantisation_of(config)
+    if quantisation is not None and quantisation.method == _PACKED and not own_artifact:
+        raise UnusableModel(
+            f"config.json holds {QUANTISATION_KEY!r} of {_PACKED!r}, which is taken only from the job that wrote it: "
+            f"name it job:ID, or provide plain weights; {_SUPPORTED}",
+            param="model",
+        )
 
 
 def quantisation_of(config: Mapping[str, Any]) -> Quantisation | None:
@@ -68,6 +115,8 @@ def quantisation_of(config: Mapping[str, Any]) -> Quantisation | None:
     if declared is None:
         return None
     method = declared.get("quant_method") if isinstance(declared, dict) else None
+    if method == _PACKED:
+        return _packed_quantisation(config, declared)
     if method not in ("fp8", "mxfp4"):
         shown = "no 'quant_method'" if method is None else f"'quant_method' {str(method)[:50]!r}"
         raise UnusableModel(f"config.json holds {QUANTISATION_KEY!r} with {shown}: {_SUPPORTED}", param="model")
@@ -78,6 +127,22 @@ def quantisation_of(config: Mapping[str, Any]) -> Quantisation | None:
             raise _refused(key, f"and {str(value)[:80]!r} is not read: {_SUPPORTED}")
     block = declared.get("weight_block_size", _FP8_BLOCK) if method == "fp8" else None
     return Quantisation(method, _dtype(config), None if block is None else (block[0], block[1]))
+
+
+def _packed_quantisation(config: Mapping[str, Any], declared: Mapping[str, Any]) -> Quantisation:
+    """Return the quantisation of packed weights; raises UnusableModel where this service does not write it so."""
+    try:
+        weights = declared["config_groups"]["group_0"]["weights"]
+        bits, group_size, ignored = weights["num_bits"], weights["group_size"], declared["ignore"]
+        is_known = (bits, group_size) in _PACKINGS and _is_names(ignored)
+        if is_known and declared == packed_config(bits, group_size, ignored):
+            return Quantisation(_PACKED, _dtype(config), bits=bits, group_size=group_size)
+    except (KeyError, TypeError):
+        pass
+    raise UnusableModel(
+        f"config.json holds {QUANTISATION_KEY!r} of {_PACKED!r} that no job of this service writes: {_SUPPORTED}",
+        param="model",
+    )
 
 
 def plain_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,13 +157,13 @@ def plain_config(config: Mapping[str, Any]) -> dict[str, Any]:
 def join_quantised(stored: Mapping[str, TensorEntry], quantisation: Quantisation) -> dict[str, TensorEntry]:
     """Return a folder's tensors by key, with one entry for the codes and scales of each quantised weight.
 
-    Scales of activations are left out, because the dequantised model does not use them. Raises MissingTensors for codes
+    Scales of activations and shapes of packed weights are left out. Raises MissingTensors for codes
     without scales or scales without codes, CorruptSafetensors where their shapes or dtypes do not fit.
     """
     codes_end, scales_end, join = _LAYOUTS[quantisation.method]
     joined: dict[str, TensorEntry] = {}
     for key, entry in stored.items():
-        if quantisation.method == "fp8" and key.endswith(_FP8_ACTIVATIONS):
+        if quantisation.method in _LEFT_OUT and key.endswith(_LEFT_OUT[quantisation.method]):
             continue
         name = key.removesuffix(codes_end)
         scales = stored.get(name + scales_end)
@@ -153,6 +218,18 @@ def _mxfp4(name: str, codes: TensorEntry, scales: TensorEntry, quantisation: Qua
         )
     experts, outputs, groups, _ = codes.shape
     return _entry(name, (experts, 2 * _MXFP4_GROUP_BYTES * groups, outputs), quantisation, codes, scales, None)
+
+
+def _packed(name: str, codes: TensorEntry, scales: TensorEntry, quantisation: Quantisation) -> QuantisedEntry:
+    assert quantisation.bits is not None
+    if codes.dtype != "I32" or scales.dtype not in WEIGHT_DTYPES or len(codes.shape) != 2 or len(scales.shape) != 2:
+        raise _mismatch(codes, scales, "codes are I32, scales a dtype of weights, and both have two dimensions")
+    rows, columns = codes.shape[0], codes.shape[1] * WORD_BITS // quantisation.bits
+    group_size = quantisation.group_size or columns
+    if scales.shape[0] != rows or scales.shape[1] * group_size != columns:
+        raise _mismatch(codes, scales, f"there is one scale for each row in each {group_size} columns")
+    entry = _entry(name, (rows, columns), quantisation, codes, scales, (1, group_size))
+    return replace(entry, dtype=scales.dtype, bits=quantisation.bits)
 
 
 def _entry(
@@ -222,4 +299,12 @@ _KEYS: dict[str, dict[str, Callable[[object], bool]]] = {
     },
     "mxfp4": _COMMON | {"quant_method": _one_of("mxfp4")},
 }
-_LAYOUTS = {"fp8": ("", _FP8_SCALES, _fp8), "mxfp4": (_MXFP4_CODES, _MXFP4_SCALES, _mxfp4)}
+_LAYOUTS = {
+    "fp8": ("", _FP8_SCALES, _fp8),
+    "mxfp4": (_MXFP4_CODES, _MXFP4_SCALES, _mxfp4),
+    _PACKED: (_PACKED_CODES, _PACKED_SCALES, _packed),
+}
+_LEFT_OUT = {"fp8": _FP8_ACTIVATIONS, _PACKED: _PACKED_SHAPE}
+"""Ends of the keys of tensors that the dequantised model does not use."""
+_PACKINGS = ((8, None), (4, 128), (4, 64), (4, 32))
+"""Bits and group sizes of packed weights."""

@@ -28,15 +28,15 @@ def write_checkpoint(
 ) -> int:
     """Join safetensors files, and unchanged tensors of the source, into a model folder for `from_pretrained`.
 
-    Config (unless another is given), generation config and tokenizer are copied from `source`, without the config's
-    entries on quantised weights. Where the config gives layers different shapes, the modelling file that builds them is
-    written too, for the declared architecture or else for `discovered`. Tensor bytes are copied file to file. Returns
-    the bytes of all tensors.
+    Config (unless another is given), generation config and tokenizer are copied from `source`; without the config's
+    entry on quantised weights, because those of the source are dequantised. Where the config gives layers different
+    shapes, the modelling file that builds them is written too, for the declared architecture or else for `discovered`.
+    Tensor bytes are copied file to file. Returns the bytes of all tensors.
     """
     folder.mkdir(parents=True, exist_ok=True)
     entries = [*unchanged, *(entry for file in files for entry in read_header(file).values())]
     content = json.loads((source / CONFIG_FILE).read_bytes()) if config is None else config
-    if content.get(QUANTISATION_KEY) is not None:
+    if config is None and content.get(QUANTISATION_KEY) is not None:
         config = plain_config(content)
     family = per_layer_architecture(content, discovered)
     if family is not None:  # transformers renames keys of files only for its own classes

@@ -17,16 +17,19 @@ from torch import Tensor
 from core.engine.architectures.architecture import Architecture
 from core.engine.checkpoints.cast import CastEntry
 from core.engine.checkpoints.pieces import PiecedEntry
-from core.engine.checkpoints.quantisation import QuantisedEntry
+from core.engine.checkpoints.quantisation import WORD_BITS, QuantisedEntry
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry, encode_header
 from core.engine.checkpoints.stacked import StackedEntry
 from core.engine.models.accelerator import to_main_memory
 from secateur_wire.errors import CorruptSafetensors, InvalidRequest, NotFiniteWeights
 
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in WEIGHT_DTYPES.values()}
-_NAMES = {DTYPES[name]: stored for stored, name in WEIGHT_DTYPES.items()} | {torch.int64: "I64"}
+_NAMES = {DTYPES[name]: stored for stored, name in WEIGHT_DTYPES.items()} | {
+    torch.int64: "I64",
+    torch.int32: "I32",
+}
 _STORED = {stored: DTYPES[name] for stored, name in WEIGHT_DTYPES.items()}
-_QUANTISED = {"F8_E4M3": torch.float8_e4m3fn, "F8_E8M0": torch.float8_e8m0fnu, "U8": torch.uint8}
+_QUANTISED = {"F8_E4M3": torch.float8_e4m3fn, "F8_E8M0": torch.float8_e8m0fnu, "U8": torch.uint8, "I32": torch.int32}
 _AT_ONCE = 2**22
 _FOUR_BITS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 _EXPONENT_BIAS = 127
@@ -62,6 +65,8 @@ def read_tensor(entry: TensorEntry) -> Tensor:
         return _read_stack(entry)
     if isinstance(entry, QuantisedEntry):
         codes, scales = (_read(each, (_STORED | _QUANTISED)[each.dtype]) for each in (entry.codes, entry.scales))
+        if entry.bits is not None:
+            codes = unpack(codes, entry.bits)
         tensor = dequantise(codes, scales, entry.block, _STORED[entry.dtype])
     else:
         tensor = _read(entry, _STORED[entry.dtype])
@@ -183,10 +188,17 @@ def dequantise(codes: Tensor, scales: Tensor, block: tuple[int, int] | None, dty
     Codes times scales are computed as in transformers: in float32, rounded once. They are processed a few at a time, so
     that only the codes are in memory beside the result.
 
-    FP8 is of shape [..., rows, columns] and scaled by [..., rows / block, columns / block], rounded up, or by a single
-    number; MXFP4 is as `core.engine.checkpoints.quantisation` describes it.
+    FP8, like integers of packed weights, is of shape [..., rows, columns] and scaled by [..., rows / block, columns /
+    block], rounded up, or by a single number; MXFP4 is as `core.engine.checkpoints.quantisation` describes it.
     """
     return _mxfp4(codes, scales, dtype) if block is None else _fp8(codes, scales, block, dtype)
+
+
+def unpack(words: Tensor, bits: int) -> Tensor:
+    """Return the codes, int8 [rows, columns], in int32 words of packed codes of 4 or 8 bits."""
+    shifts = torch.arange(0, WORD_BITS, bits, dtype=torch.int32, device=words.device)
+    codes: Tensor = ((words.unsqueeze(-1) >> shifts) & (2**bits - 1)) - 2 ** (bits - 1)
+    return codes.to(torch.int8).flatten(-2)
 
 
 def _fp8(codes: Tensor, scales: Tensor, block: tuple[int, int], dtype: torch.dtype) -> Tensor:

@@ -18,6 +18,7 @@ from core.engine.pruning.protocols.classifier import ClassifierMethod
 from core.engine.pruning.results import PruneResult
 from core.engine.pruning.streams.stream import ActivationBudget
 from secateur_wire.base import JsonObject
+from secateur_wire.job_body import Quantization
 
 P = TypeVar("P", bound=PruningPlan)
 _MODULE = "run"
@@ -25,13 +26,17 @@ _MODULE = "run"
 
 @dataclass(frozen=True)
 class PassRequest:
-    """Request for a plan: the kind of removal, the cut with the device's alignment, and the method with its id."""
+    """Request for a plan: the kind of removal, the cut with the device's alignment, and the method with its id.
+
+    With a `quantization` the pass rounds all linear layers of the blocks; only a pass that keeps all shapes does.
+    """
 
     removal: Removal
     cut: Cut
     method_id: str
     method: Any
     device: torch.device
+    quantization: Quantization | None = None
 
 
 class LanguagePass(Protocol[P]):

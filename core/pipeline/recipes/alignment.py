@@ -6,7 +6,8 @@ from typing import Final
 
 from core.engine.architectures.describe import Description
 from core.engine.exporters.registry import ADDED
-from core.pipeline.recipes.parts import Export
+from core.engine.quantization.settings import divisor_for
+from core.pipeline.recipes.parts import Export, Quantization
 from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
 from core.pipeline.recipes.sizes import resolve_target
 from core.pipeline.recipes.validation import resolve_request
@@ -17,17 +18,24 @@ _LARGEST_COST: Final = 0.02
 
 
 def aligned_request(
-    description: Description, unresolved: UnresolvedRequest, exports: Sequence[Export]
+    description: Description,
+    unresolved: UnresolvedRequest,
+    exports: Sequence[Export],
+    quantization: Quantization | None = None,
 ) -> ResolvedRequest:
     """Return the request checked against a model; an unset `round_to` becomes the widest suitable block width.
 
-    `round_to` stays unset if no aligned widths are close enough to the request. Raises the kind of InvalidRequest that
-    names the fault.
+    Blocks are those of added files, and the groups of quantised weights. `round_to` stays unset if no aligned widths
+    are close enough to the request. Raises the kind of InvalidRequest that names the fault.
     """
     request = resolve_any(description, unresolved)
     if not request.leaves_alignment_open:
         return request
     widths = sorted({each for export in exports for each in _widths(export)}, reverse=True)
+    if quantization is not None:
+        inputs = (each.in_features for each in description.language_model.linears)
+        divisor = divisor_for(quantization, inputs)
+        widths += [] if divisor is None else [divisor]
     for width in widths:
         try:
             parameters = {**unresolved.parameters, "round_to": width}

@@ -2,26 +2,36 @@
 
 from core.engine.architectures.classifier_architecture import CLASSIFICATION
 from core.engine.architectures.describe import Description, is_narrowed
+from core.engine.architectures.description import require_structure
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.engine.cuts.losses import Losses
 from core.engine.exporters.registry import ADDED, OFFERED
+from core.engine.quantization.settings import PARAM, resolve_quantization
 from core.methods.registry import get_method
-from core.pipeline.recipes.parts import Output
+from core.pipeline.recipes.parts import Output, Quantization
 from core.pipeline.recipes.request import ResolvedRequest
 from secateur_wire.errors import InvalidRequest
 
 
 def resolve_output(
-    output: Output, description: Description, request: ResolvedRequest, *, loses_tokens: bool = False
+    output: Output,
+    description: Description,
+    request: ResolvedRequest,
+    *,
+    loses_tokens: bool = False,
+    is_calibrated: bool = False,
 ) -> Output:
     """Return the output with its form's defaults; raises InvalidRequest if it does not fit the form or the model."""
+    if output.quantization is not None:
+        output = _with_quantization(output, output.quantization, description, request, is_calibrated)
     _check_exports(output, description, request)
     exporter = OFFERED[output.format]
     as_it_is = exporter.written == "first" and not output.exports and output.dtype in ("keep", description.dtype)
+    as_it_is &= output.quantization is None
     if as_it_is and not loses_tokens and get_method(request.method).only_stores:
         raise InvalidRequest(
             f"output: {request.method} prunes nothing, and the output asks for the model as it is: add output.exports, "
-            'for example [{"format": "gguf", "types": ["Q8_0"]}], or a narrower output.dtype',
+            'for example [{"format": "gguf", "types": ["Q8_0"]}], a narrower output.dtype, or output.quantization',
             param="output",
         )
     if exporter.default_compression is None and output.compression is not None:
@@ -52,6 +62,33 @@ def _check_dtype(output: Output, description: Description) -> None:
             f"output.dtype: the weights are {description.dtype}, which takes no more bytes than {dtype}: use 'keep'",
             param="output.dtype",
         )
+
+
+def _with_quantization(
+    output: Output, chosen: Quantization, description: Description, request: ResolvedRequest, is_calibrated: bool
+) -> Output:
+    if description.task == CLASSIFICATION:
+        raise InvalidRequest(
+            f"{PARAM}: {description.architecture} is an image classifier, and only language models are quantised: "
+            "leave it out",
+            param=PARAM,
+        )
+    others = {
+        "output.format": (output.format != "dense", "the codes are stored in plain files: use 'dense'"),
+        "output.exports": (bool(output.exports), "added files are made of plain weights: leave one of the two out"),
+        "output.layout": (request.layout == "per_layer", "layers of different shapes are not quantised: use 'uniform'"),
+    }
+    for param, (is_given, instead) in others.items():
+        if is_given:
+            raise InvalidRequest(f"{param} beside {PARAM}: {instead}", param=param)
+    steps = []
+    if request.removal is not None and request.removal.narrows:
+        alignment = request.removal.alignment(request.parameters)
+        steps = [alignment or 1]
+        if losses_of(description, request).heads:
+            steps.append(require_structure(description.language_model).facts["head_dim"])
+    resolved = resolve_quantization(chosen, description.language_model, steps, is_calibrated=is_calibrated)
+    return output.model_copy(update={"quantization": resolved})
 
 
 def losses_of(description: Description, request: ResolvedRequest) -> Losses:

@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from core.engine.exporters.registry import ADDED, OFFERED
+from core.engine.quantization.registry import ROUNDINGS
 from core.validation import RegisteredId
 from secateur_wire import job_body as wire
 from secateur_wire.requests import inherited
@@ -28,6 +29,17 @@ class Export(wire.Export):
     )
 
 
+class Quantization(wire.Quantization, frozen=True):
+    __doc__ = wire.Quantization.__doc__
+
+    rounding: Annotated[str, RegisteredId(ROUNDINGS)] | None = inherited(
+        wire.Quantization,
+        "rounding",
+        description=f"{' '.join(each.summary for each in ROUNDINGS.values())} Unset: gptq if the job has a calibration "
+        "text, or else nearest.",
+    )
+
+
 class Output(wire.Output):
     __doc__ = wire.Output.__doc__
 
@@ -37,4 +49,5 @@ class Output(wire.Output):
         description=f"{' '.join(each.summary for each in OFFERED.values() if each.summary)} "
         f"`secateur download --unpack` restores {_restored_forms()} bit by bit.",
     )
+    quantization: Quantization | None = inherited(wire.Output, "quantization")
     exports: list[Export] = inherited(wire.Output, "exports")

@@ -97,6 +97,16 @@ class Recipe(BaseModel, frozen=True):
         return self.request.shrinks
 
     @property
+    def is_rounded_by_pass(self) -> bool:
+        """Return whether the pass that prunes also quantises: where it keeps all shapes, and no training follows."""
+        return self.output.quantization is not None and self.recovery is None and self.request.pass_removal.zeroes
+
+    @property
+    def is_rounded_at_last(self) -> bool:
+        """Return whether a pass of its own quantises what pruning and training made."""
+        return self.output.quantization is not None and not self.is_rounded_by_pass
+
+    @property
     def measures(self) -> bool:
         """Return whether the job prunes nothing and only measures the model."""
         return get_method(self.method).measures

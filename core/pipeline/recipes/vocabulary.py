@@ -34,10 +34,12 @@ def request_with_vocabulary(
     """
     dense = stored_as(description, output.dtype)
     if vocabulary is None:
-        return aligned_request(dense, request, output.exports)
+        return aligned_request(dense, request, output.exports, output.quantization)
     _require_possible(description, request)
     reduced = stored_as(without_tokens(description, vocabulary), output.dtype)
-    resolved = _resolve(dense, reduced, request, partial(aligned_request, exports=output.exports))
+    resolved = _resolve(
+        dense, reduced, request, partial(aligned_request, exports=output.exports, quantization=output.quantization)
+    )
     if resolved.sparsity is None or not resolved.shrinks:
         return resolved
     return replace(resolved, sparsity=resolved.sparsity * reduced.parameters / dense.parameters)

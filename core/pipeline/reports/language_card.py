@@ -56,7 +56,9 @@ class LanguageCard:
     def how_to_open(self, report: Report) -> list[str]:
         verification = report.verification or Verification()
         trust = ", trust_remote_code=True" if verification.trust_remote_code else ""
+        quantised = report.quantization is not None
         return [
+            *(["The weights are codes that `pip install compressed-tensors` lets transformers open.", ""] * quantised),
             "```python",
             "from transformers import AutoModelForCausalLM",
             "",

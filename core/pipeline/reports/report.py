@@ -94,6 +94,33 @@ class Rounding(Record):
         )
 
 
+class QuantizationReport(Record):
+    """Quantised weights of the artifact, and the model's perplexity before where a pass of its own quantised it.
+
+    `bits_per_weight` counts the scales too. `reconstruction_error` is the mean over the layers of ‖(W−Ŵ)X‖/‖WX‖ of
+    the pass that quantised, W being the weights before it: of pruning too where both are done at once.
+    """
+
+    scheme: str
+    group_size: int | None = None
+    rounding: str
+    layers: int
+    weights: int
+    bits_per_weight: Number
+    reconstruction_error: Number | None = None
+    perplexity_before: dict[str, Number | None] = Field(default_factory=dict)
+
+    @property
+    def words(self) -> str:
+        """Sentence for the notes of the report."""
+        groups = "each output channel" if self.group_size is None else f"{self.group_size} inputs of an output channel"
+        return (
+            f"Quantised: {self.weights:,} weights of {self.layers} linear layers are {self.scheme} codes with a scale "
+            f"for {groups}, {self.bits_per_weight:.3g} bits a weight, chosen by {self.rounding}. All figures are of "
+            "the quantised model; times are of its dequantised weights."
+        )
+
+
 class PeakMemory(Record):
     """Largest number of bytes that a process had resident, and on its device if it had one."""
 
@@ -211,6 +238,7 @@ class Report(wire.Report):
     tokens: JsonObject | None = None
     engine: EngineSettings | None = None
     rounding: Rounding | None = Field(default=None, exclude_if=lambda rounding: rounding is None)
+    quantization: QuantizationReport | None = Field(default=None, exclude_if=lambda quantization: quantization is None)
     peak_memory: PeakMemory | None = None
     peak_memory_of_other_processes: dict[str, PeakMemory] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)

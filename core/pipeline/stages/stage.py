@@ -16,6 +16,17 @@ from secateur_wire.states import Stage as ShownStage
 Output = TypeVar("Output", bound=TaskOutput)
 
 
+BEFORE_MEASURING = 0.80
+"""Part of a job's progress that pruning, training and quantising cover together."""
+BEFORE_QUANTISING = 0.60
+"""Part that pruning and training cover where a pass that quantises follows."""
+
+
+def end_of_training(spec: JobSpec) -> float:
+    """Return the part of a job's progress that pruning and training cover."""
+    return BEFORE_QUANTISING if spec.recipe.is_rounded_at_last else BEFORE_MEASURING
+
+
 class TaskRunner(Protocol):
     """Runner of a stage's tasks, which the supervisor provides; it also records the job's events."""
 

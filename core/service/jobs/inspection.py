@@ -60,7 +60,7 @@ def inspect(context: RequestContext, body: InspectBody) -> Inspection:
 
 
 def _artifact(description: Description, job: Recipe) -> ExpectedArtifact | None:
-    has_known_size = OFFERED[job.output.format].has_known_size
+    has_known_size = OFFERED[job.output.format].has_known_size and job.output.quantization is None
     if job.sparsity is None or not get_method(job.method).prunes or not has_known_size:
         return None
     reduced = without_tokens(description, job.vocabulary)

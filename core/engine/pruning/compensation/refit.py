@@ -15,8 +15,10 @@ from torch import Tensor
 
 from core.engine.options.compensation import MOST_STEPS, Compensation, Refit
 from core.engine.pruning.compensation.column_update import damped_cholesky
+from core.engine.pruning.grid import QuantisedWeight
 from core.engine.pruning.input_statistics import InputStatistic
 from core.engine.pruning.protocols.layerwise import Method
+from core.engine.pruning.protocols.quantiser import Quantiser
 from core.engine.pruning.streams.stream import Stream
 from core.engine.pruning.targets import PrunableLinear
 
@@ -29,12 +31,14 @@ class Fitted:
     """Pruned weights of a linear layer, [out_features, in_features], and the parameters of their fit.
 
     `refit` and `ridge` are α and λ, `steps` the number of conjugate-gradient steps; None where there was no such fit.
+    Where the model is quantised, `rounded` are the weights with their codes.
     """
 
     weight_OI: Tensor
     refit: float | None = None
     ridge: float | None = None
     steps: int | None = None
+    rounded: QuantisedWeight | None = None
 
 
 def prune_and_fit(
@@ -43,19 +47,23 @@ def prune_and_fit(
     inputs: InputStatistic,
     compensation: Compensation | None,
     note: Callable[[str], None],
+    rounding: Quantiser | None = None,
 ) -> list[Fitted]:
-    """Refit linear layers that share their inputs, prune them with the method, and fit the remaining weights again."""
-    if compensation is None:
-        return [Fitted(pruned_OI) for pruned_OI in method.prune(linears, inputs, note)]
+    """Refit linear layers that share their inputs, prune them with the method, and fit the remaining weights again.
+
+    With a `rounding` the result is rounded, by the method itself where nothing is fitted after it.
+    """
     targets = [Fitted(linear.weight_OI) for linear in linears]
-    if compensation.refits:
+    if compensation is not None and compensation.refits:
         targets = refit([linear.weight_OI for linear in linears], inputs, compensation, note)
     target_linears = [
         replace(linear, weight_OI=target.weight_OI) for linear, target in zip(linears, targets, strict=True)
     ]
+    if rounding is not None and (compensation is None or compensation.conjugate_gradient == 0):
+        return _with_codes(targets, method.prune_and_round(target_linears, inputs, rounding, note))
     fitted = []
     for linear, target, pruned_OI in zip(linears, targets, method.prune(target_linears, inputs, note), strict=True):
-        steps, error = compensation.conjugate_gradient, None
+        steps, error = 0 if compensation is None else compensation.conjugate_gradient, None
         if steps == "auto":
             steps, error = MOST_STEPS, output_error(linear.weight_OI, _holdout(inputs))
         if steps == 0:
@@ -63,7 +71,14 @@ def prune_and_fit(
             continue
         fitted_OI, taken = conjugate_gradient(target.weight_OI, pruned_OI, inputs.gram_II, steps, error)
         fitted.append(replace(target, weight_OI=fitted_OI, steps=taken))
-    return fitted
+    if rounding is None:
+        return fitted
+    return _with_codes(fitted, rounding.round([each.weight_OI for each in fitted], inputs, note))
+
+
+def _with_codes(fitted: Iterable[Fitted], rounded: Iterable[QuantisedWeight]) -> list[Fitted]:
+    pairs = zip(fitted, rounded, strict=True)
+    return [replace(each, weight_OI=quantised.weight_OI, rounded=quantised) for each, quantised in pairs]
 
 
 def fitted_tokens(compensation: Refit, stream: Stream) -> int | None:

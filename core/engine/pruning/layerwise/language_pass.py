@@ -15,15 +15,18 @@ import torch
 from torch import Tensor, nn
 
 from core.engine.architectures.layer_shape import LinearShape
+from core.engine.checkpoints.quantisation import QUANTISATION_KEY, packed_config
 from core.engine.models.accelerator import backend_of
 from core.engine.models.folder import ModelFolder
+from core.engine.models.pack_quantized import packed_tensors
 from core.engine.models.precision import fast_arithmetic, gradient_dtype
 from core.engine.models.streamed import StreamedModel
-from core.engine.models.tensors import to_out_in
+from core.engine.models.tensors import DTYPES, to_out_in
 from core.engine.pruning.allocation.fisher import fisher_rates
 from core.engine.pruning.allocation.global_ranking import outlier_share, owl_sparsities
 from core.engine.pruning.block_pass import BlockPass
 from core.engine.pruning.compensation.refit import Fitted, fitted_tokens, prune_and_fit
+from core.engine.pruning.grid import QuantisedWeight
 from core.engine.pruning.input_statistics import InputStatistic, Statistic, relative_error
 from core.engine.pruning.layerwise.expert_pruning import ExpertPruner
 from core.engine.pruning.layerwise.plan import LayerwisePlan
@@ -41,6 +44,7 @@ from core.engine.pruning.streams.propagation import (
 from core.engine.pruning.streams.stream import Stream
 from core.engine.pruning.targets import PrunableLinear
 from core.engine.resume.kinds import BLOCK
+from secateur_wire.base import JsonObject
 from secateur_wire.errors import RunFailed
 
 _ERROR_SAMPLE_TOKENS = 1024
@@ -76,7 +80,8 @@ class LayerRows:
             ridge=fitted.ridge,
             conjugate_gradient=fitted.steps,
         )
-        zeros, total = (saved_OI == 0).sum(dtype=torch.float64), saved_OI.sum(dtype=torch.float64)
+        zeros = (saved_OI == 0).sum(dtype=torch.float64) if fitted.rounded is None else fitted.rounded.pruned
+        total = saved_OI.sum(dtype=torch.float64)
         energies: list[Tensor] = []
         if inputs.tokens:
             energies = [inputs.energy(linear.weight_OI), inputs.energy(linear.weight_OI - saved_OI)]
@@ -132,6 +137,11 @@ class LayerwisePass(BlockPass):
         self.driver = self.calibration or (self.pruned[0] if self.pruned else self.verification)
         self.other_streams = [each for each in [*self.pruned, self.verification] if each is not self.driver]
         self._by_module = {linear.name: (index, linear) for index, linear in enumerate(plan.linears)}
+        self.rounding = None
+        self._quantised: dict[str, QuantisedWeight] = {}
+        """Quantised weights of the current block, by their names in the model."""
+        if plan.rounding is not None:
+            self.rounding = replace(plan.rounding, dtype=DTYPES[self.stored_folder.description.dtype])
         self.routing: list[RoutingRow] = []
 
     @property
@@ -193,10 +203,15 @@ class LayerwisePass(BlockPass):
 
     def _groups(self, index: int) -> list[InputGroup]:
         """Return the block's input groups with their pruned linear layers."""
-        return input_groups(self.folder.family.inputs, self._by_module, f"{self.streamed.block_prefix(index)}.")
+        names = {*self._by_module}
+        if self.rounding is not None:  # of the layers that are not pruned too
+            names |= {linear.name for linear in self.folder.description.linears}
+        return input_groups(self.folder.family.inputs, names, f"{self.streamed.block_prefix(index)}.")
 
     def _new_statistic(self, level: Statistic) -> InputStatistic:
         stride = max(1, self.driver.token_count // _ERROR_SAMPLE_TOKENS)
+        if self.rounding is not None:
+            level = max(level, self.rounding.statistic, key=lambda each: each.value)
         compensation = self.plan.compensation
         if compensation is None:
             return InputStatistic(level, sample_stride=stride)
@@ -252,7 +267,14 @@ class LayerwisePass(BlockPass):
             stream.advance(block, index)
         streamed.empty_block(index)
         self.rows.complete()
-        self.save_block(index, {f"{prefix}.{name}": tensors[name] for name in tensors})
+        saved = {f"{prefix}.{name}": tensors[name] for name in tensors}
+        for name, quantised in self._quantised.items():
+            del saved[name]
+            grid = quantised.grid
+            scales_OG = grid.scales_GO.T.to(grid.dtype).contiguous()
+            saved |= packed_tensors(name, quantised.codes_OI, scales_OG, grid.bits)
+        self._quantised = {}
+        self.save_block(index, saved)
 
     def _experts(
         self, index: int, block: nn.Module, tensors: dict[str, Tensor], dense: nn.Module | None
@@ -278,19 +300,48 @@ class LayerwisePass(BlockPass):
         return ExpertBarrier(experts.module, prune) if pruner.prunes_any else None
 
     def _prune(self, modules: list[str], stored: list[Tensor], statistic: InputStatistic) -> list[Tensor]:
-        """Prune linear layers that share an input and report them; return weights in stored dtype and layout."""
+        """Prune linear layers that share an input and report them; return weights in stored dtype and layout.
+
+        Where the blocks are quantised, their layers that are not pruned are rounded too.
+        """
         family = self.folder.family
+        rounding = None if modules == [family.head] else self.rounding
         dense_OI = [to_out_in(weight, family).float() for weight in stored]
         linears = [
             PrunableLinear(module, self._by_module[module][0], weight_OI, self.plan.target(self._by_module[module][1]))
             for module, weight_OI in zip(modules, dense_OI, strict=True)
+            if module in self._by_module
         ]
-        pruned_layers = prune_and_fit(self.method, linears, statistic, self.plan.compensation, self.notes.append)
-        rounded = [each.weight_OI.to(weight.dtype) for each, weight in zip(pruned_layers, stored, strict=True)]
-        for linear, fitted, weight_OI in zip(linears, pruned_layers, rounded, strict=True):
+        pruned_layers: dict[str, Fitted] = {}
+        if linears:
+            fits = prune_and_fit(self.method, linears, statistic, self.plan.compensation, self.notes.append, rounding)
+            pruned_layers = {linear.name: fitted for linear, fitted in zip(linears, fits, strict=True)}
+        left = {name: weight_OI for name, weight_OI in zip(modules, dense_OI, strict=True) if name not in pruned_layers}
+        if left and rounding is not None:
+            quantised = rounding.round([*left.values()], statistic, self.notes.append)
+            pruned_layers |= {
+                name: Fitted(each.weight_OI, rounded=each) for name, each in zip(left, quantised, strict=True)
+            }
+        rounded = {
+            module: pruned_layers[module].weight_OI.to(weight.dtype)
+            for module, weight in zip(modules, stored, strict=True)
+        }
+        for linear in linears:
             shape = self._by_module[linear.name][1]
-            self.rows.add(linear, shape, fitted, weight_OI.float(), statistic)
-        return [to_out_in(weight_OI, family).contiguous() for weight_OI in rounded]
+            self.rows.add(linear, shape, pruned_layers[linear.name], rounded[linear.name].float(), statistic)
+        self._quantised |= {
+            f"{name}.weight": fitted.rounded for name, fitted in pruned_layers.items() if fitted.rounded is not None
+        }
+        return [to_out_in(weight_OI, family).contiguous() for weight_OI in rounded.values()]
+
+    @property
+    def _config(self) -> JsonObject | None:
+        """The config.json of the saved model; None where it is the source's."""
+        config = self.stored_folder.raw_config
+        if self.rounding is None:
+            return config if self.is_cast else None
+        entry = packed_config(self.rounding.bits, self.rounding.group_size, [self.folder.family.head])
+        return {**config, QUANTISATION_KEY: entry}
 
     def _in_dtype(self, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         tokens_BT, hidden_BTD = pair
@@ -374,7 +425,7 @@ class LayerwisePass(BlockPass):
             notes=self.notes,
             files=self.store.lasting(BLOCK),
             unchanged=self.stored(unchanged),
-            config=self.stored_folder.raw_config if self.is_cast else None,
+            config=self._config,
             verification=self.write_verification(outer, self.verification),
             resumed_from=start,
             sections={"routing": self.routing},

@@ -9,6 +9,7 @@ from core.engine.options.patterns import Pattern
 from core.engine.options.propagation import PropagationOptions
 from core.engine.pruning.plan import PruningPlan
 from core.engine.pruning.protocols.layerwise import Method
+from core.engine.pruning.protocols.quantiser import Quantiser
 from core.engine.pruning.targets import LayerTarget
 from secateur_wire.base import JsonObject
 
@@ -18,7 +19,8 @@ class LayerwisePlan(PruningPlan):
     """Choices of one pass that sets weights to zero.
 
     `sparsities` has one sparsity per decoder layer; `counts` has exact numbers of weights where a ranking over the
-    entire model chose them; `rates` has one share per linear layer where each has its own.
+    entire model chose them; `rates` has one share per linear layer where each has its own. With a `rounding` all
+    linear layers of the blocks are quantised.
     """
 
     pattern: Pattern
@@ -27,6 +29,7 @@ class LayerwisePlan(PruningPlan):
     counts: dict[str, int] | None
     method: Method = field(compare=False)
     rates: dict[str, float] | None = None
+    rounding: Quantiser | None = None
 
     @property
     def _propagation_options(self) -> PropagationOptions:
@@ -57,7 +60,7 @@ class LayerwisePlan(PruningPlan):
 
     @property
     def choices(self) -> JsonObject:
-        return {"pattern": self.pattern.text}
+        return {"pattern": self.pattern.text, **({} if self.rounding is None else {"rounding": self.rounding.facts})}
 
     @property
     def settings(self) -> JsonObject:

@@ -7,7 +7,9 @@ from typing import ClassVar
 from torch import Tensor
 
 from core.engine.options.base import MethodParameters
+from core.engine.pruning.grid import QuantisedWeight
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
+from core.engine.pruning.protocols.quantiser import Quantiser
 from core.engine.pruning.targets import PrunableLinear
 
 
@@ -30,3 +32,13 @@ class Method(ABC):
 
         `note` adds a line to the report.
         """
+
+    def prune_and_round(
+        self,
+        linears: Sequence[PrunableLinear],
+        inputs: InputStatistic,
+        rounding: Quantiser,
+        note: Callable[[str], None],
+    ) -> list[QuantisedWeight]:
+        """Return the pruned weights of a quantised model: by default pruned first, then rounded."""
+        return rounding.round(self.prune(linears, inputs, note), inputs, note)

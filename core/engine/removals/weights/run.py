@@ -12,6 +12,7 @@ from core.engine.pruning.layerwise.language_pass import LayerwisePass
 from core.engine.pruning.layerwise.plan import LayerwisePlan
 from core.engine.pruning.protocols.classifier import ClassifierMethod
 from core.engine.pruning.protocols.layerwise import Method
+from core.engine.quantization.implementations import rounding_for
 from core.engine.removals.run import ClassifierRun, LanguageRun, PassRequest
 from core.engine.removals.weights.options import prunable_linears, selection_of
 
@@ -46,6 +47,7 @@ class WeightRun(LanguageRun[LayerwisePlan]):
             forward_dtype=forward_dtype(requested, dtype, request.device),
             device=request.device,
             method=request.method,
+            rounding=None if request.quantization is None else rounding_for(request.quantization, dtype),
         )
 
     def walk(self, folder: ModelFolder, plan: LayerwisePlan, **setting: Any) -> LayerwisePass:

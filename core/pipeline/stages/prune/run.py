@@ -13,13 +13,12 @@ from core.engine.architectures.structure import ModelStructure
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.engine.cuts.report import LAYER, unit_rows
 from core.engine.datasets.token_windows import EvaluationSet
-from core.engine.evaluation.bits_per_byte import bits_per_byte
 from core.engine.evaluation.perplexity import MeasuredPerplexity
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.casting import cast_figures, folder_as_stored
 from core.engine.models.folder import ModelFolder
 from core.engine.pruning.micro_batches import run_within_memory
-from core.engine.pruning.results import PerplexityPair, PruneResult
+from core.engine.pruning.results import PruneResult
 from core.engine.pruning.streams.measure import measure
 from core.engine.removals.run import LanguagePass
 from core.engine.resume.fingerprint import tensors_sha256
@@ -32,10 +31,11 @@ from core.pipeline.reports.model_card import SHAPE_CHART, WORTH_TABLE
 from core.pipeline.reports.report import EngineSettings, PeakMemory, Report, Rounded, Rounding
 from core.pipeline.stages.inputs import TokenSets, open_place, spans_of, token_sets, windows_of
 from core.pipeline.stages.prune.spec import PruneSpec
+from core.pipeline.stages.quantised import perplexity_of, quantised
 from core.pipeline.stages.report import described_texts, reported_model, versions
 from core.pipeline.stages.run import StageContext
 from core.progress import PartialProgress, Progress
-from secateur_wire.metrics import Metrics, Parameters, Perplexity, Sizes, Sparsity
+from secateur_wire.metrics import Metrics, Parameters, Sizes, Sparsity
 
 
 def run(spec: PruneSpec, context: StageContext) -> PruneOutput:
@@ -80,6 +80,7 @@ def run(spec: PruneSpec, context: StageContext) -> PruneOutput:
             dense_perplexity=known,
             stored=stored,
             spans=spans_of(tokens.evaluation_sets),
+            quantization=recipe.output.quantization if recipe.is_rounded_by_pass else None,
         ),
         lambda walk: walk.run(),
     )
@@ -109,6 +110,9 @@ def run(spec: PruneSpec, context: StageContext) -> PruneOutput:
         }
         report.rounding = Rounding(**asdict(rounding), perplexity=perplexity)
         report.note(report.rounding.words)
+    if recipe.is_rounded_by_pass:
+        report.quantization = quantised(recipe, folder.description, result.layers)
+        report.note(report.quantization.words)
     metrics.peak_memory_bytes = peak.of_model
     if alternatives := alternatives_measured_in(given.description, recipe, report.rounding):
         metrics.alternatives = alternatives
@@ -165,7 +169,7 @@ def _metrics(
     """Return the metrics of a pass over `source`: the dense model, or what is left of it without some tokens."""
     left = source.parameters - result.removed
     return Metrics(
-        perplexity={name: _perplexity(pair, tokens.dense_sets[name]) for name, pair in result.perplexity.items()},
+        perplexity={name: perplexity_of(pair, tokens.dense_sets[name]) for name, pair in result.perplexity.items()},
         sparsity=Sparsity(
             prunable=result.removed / result.prunable, model=(dense.parameters - left) / dense.parameters
         ),
@@ -184,21 +188,6 @@ def _structure_left(source: ModelDescription, result: PruneResult) -> ModelStruc
         if (index, LAYER) not in rows
     ]
     return structure.model_copy(update={"layers": layers})
-
-
-def _perplexity(pair: PerplexityPair, text: EvaluationSet) -> Perplexity:
-    """Return the perplexity and the bits per byte on a text, by the windows of the dense model."""
-    figures = Perplexity(
-        dense=pair.dense,
-        pruned=pair.pruned,
-        ratio=pair.pruned / pair.dense,
-        ratio_stderr=pair.ratio_stderr,
-        sequence_length=text.windows.shape[1],
-    )
-    figures.bits_per_byte = bits_per_byte(
-        figures, tokens=text.predicted, text_bytes=text.text_bytes, stderr=pair.bits_ratio_stderr
-    )
-    return figures
 
 
 def _report(

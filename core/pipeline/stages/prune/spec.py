@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from core.pipeline.messages import JobSpec, LanguageSpec, PruneOutput, Spec
 from core.pipeline.stages.search.spec import SEARCHED
-from core.pipeline.stages.stage import JobStage, RunningJob
+from core.pipeline.stages.stage import JobStage, RunningJob, end_of_training
 
 
 class PruneSpec(LanguageSpec, Spec):
@@ -24,7 +24,7 @@ class PruneModel(JobStage):
 
     def share(self, spec: JobSpec) -> tuple[float, float]:
         begin = SEARCHED if spec.recipe.is_searched else 0.0
-        return begin, 0.80 if spec.recipe.recovery is None else 0.35
+        return begin, end_of_training(spec) if spec.recipe.recovery is None else 0.35
 
     def supervise(self, job: RunningJob) -> None:
         job.begin_report(job.tasks.run(PruneSpec.of(job.spec), PruneOutput))

@@ -39,7 +39,7 @@ _CLOCKED_STRIDE = 5
 
 
 def run(spec: RecoverSpec, context: StageContext) -> RecoveryOutput:
-    """Train the pruned model, write the artifact and measure it.
+    """Train the pruned model, write the result and measure it.
 
     Raises WorkStopped if it is asked to stop, after the current step is saved.
     """
@@ -77,13 +77,13 @@ def run(spec: RecoverSpec, context: StageContext) -> RecoveryOutput:
         recovered.files,
         recovered.unchanged,
         spec.pruned,
-        spec.artifact,
+        spec.trained,
         discovered=folder.description.discovered,
     )
     progress.stage("evaluate")
     propagation = spec.recipe.parameters.propagation_options
     measured = measure(
-        open_place(spec.artifact_place),
+        open_place(spec.place_of(spec.trained)),
         windows_of(sets),
         work=spec.work / "measuring",
         device=device,

@@ -10,7 +10,7 @@ from core.engine.evaluation.bits_per_byte import bits_per_byte, bits_ratio_stder
 from core.engine.evaluation.perplexity_ratio import ratio_stderr
 from core.pipeline.messages import JobSpec, LanguageSpec, Spec, TaskOutput
 from core.pipeline.reports.report import RecoveryReport, Report
-from core.pipeline.stages.stage import JobStage, RunningJob
+from core.pipeline.stages.stage import BEFORE_MEASURING, JobStage, RunningJob, end_of_training
 from secateur_wire.base import Number
 from secateur_wire.metrics import Metrics, Parameters, Sparsity
 
@@ -45,7 +45,10 @@ class RecoverModel(JobStage):
     """Stage that trains the pruned model."""
 
     rank = 40
-    part = 0.35, 0.80
+    part = 0.35, BEFORE_MEASURING
+
+    def share(self, spec: JobSpec) -> tuple[float, float]:
+        return self.part[0], end_of_training(spec)
 
     def applies(self, spec: JobSpec) -> bool:
         return isinstance(spec, LanguageSpec) and spec.recipe.recovery is not None

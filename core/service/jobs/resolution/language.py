@@ -68,7 +68,19 @@ class _Resolution:
     def inputs(self) -> ResolvedInputs:
         body = self.body
         self._require_calibration()
-        output = resolve_output(body.output, self.description, self.request, loses_tokens=self._vocabulary is not None)
+        if body.output.quantization is not None and body.target is not None and body.target.bytes is not None:
+            raise InvalidRequest(
+                "target.bytes counts weights of the model's own dtype, not those of output.quantization: use "
+                "target.parameters or sparsity",
+                param="target.bytes",
+            )
+        output = resolve_output(
+            body.output,
+            self.description,
+            self.request,
+            loses_tokens=self._vocabulary is not None,
+            is_calibrated=body.calibration is not None,
+        )
         calibration, text, generated = self._calibration()
         compensation = self.request.parameters.requested_compensation
         is_single = calibration is not None and calibration.samples == 1 and not calibration.generated

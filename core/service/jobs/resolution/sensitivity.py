@@ -34,6 +34,7 @@ def measured_body(body: JobBody) -> JobBody:
         "evaluation.answers": body.evaluation.answers is not None,
         "output.format": body.output.format != Output().format,
         "output.dtype": body.output.dtype != Output().dtype,
+        "output.quantization": body.output.quantization is not None,
         "output.exports": bool(body.output.exports),
         "target": body.target is not None,
     }

@@ -1,0 +1,1 @@
+"""Rounding of weights: description in `info`, mathematics in `method`."""

@@ -1,0 +1,1 @@
+"""Quantisation of what pruning and training made, where these do not quantise themselves."""

@@ -1,0 +1,77 @@
+"""Quantisation of a model that is already written: one more pass over its blocks, which prunes nothing."""
+
+from pathlib import Path
+
+from core.engine.evaluation.perplexity import MeasuredPerplexity
+from core.engine.exporters.huggingface import write_checkpoint
+from core.engine.options.patterns import UNSTRUCTURED
+from core.engine.pruning.micro_batches import run_within_memory
+from core.engine.quantization.registry import ROUNDINGS
+from core.methods.registry import METHODS
+from core.pipeline.messages import PruneOutput
+from core.pipeline.passes import walk_for
+from core.pipeline.recipes.request import ResolvedRequest
+from core.pipeline.reports.report import Report
+from core.pipeline.stages.inputs import open_place, spans_of, token_sets
+from core.pipeline.stages.quantised import perplexity_of, quantised
+from core.pipeline.stages.quantize.spec import QuantizeSpec
+from core.pipeline.stages.run import StageContext
+from core.progress import PartialProgress
+from secateur_wire.metrics import Metrics, Sizes
+
+
+def run(spec: QuantizeSpec, context: StageContext) -> PruneOutput:
+    """Round the weights of the pruned or trained model, write the artifact and measure it.
+
+    Raises WorkStopped if it is asked to stop, after the current block is saved.
+    """
+    source = spec.pruned if spec.recipe.recovery is None else spec.trained
+    folder, tokens = open_place(spec.place_of(source)), token_sets(spec, open_place(spec.source))
+    known = {
+        each.name: MeasuredPerplexity(each.values["perplexity"], each.window_losses)
+        for each in spec.dense
+        if each.kind == "perplexity"
+    }
+    chosen = spec.recipe.output.quantization
+    assert chosen is not None and chosen.rounding is not None
+    calibration = tokens.calibration if ROUNDINGS[chosen.rounding].needs_calibration else None
+    nothing = next(each for each in METHODS.values() if each.only_stores)
+    request = ResolvedRequest(nothing.id, UNSTRUCTURED.text, None, nothing.parameters(), folder.description.layout)
+    work = spec.work / "quantize"
+    work.mkdir(exist_ok=True)
+    _, result = run_within_memory(
+        lambda: walk_for(
+            folder,
+            request,
+            device=context.device,
+            quantization=chosen,
+            calibration=calibration,
+            evaluations=tokens.evaluations,
+            work=work,
+            previous=[each / "quantize" for each in spec.previous],
+            revision=f"{spec.source.revision} of {spec.job}",
+            activation_budget_bytes=spec.activation_budget_bytes,
+            progress=PartialProgress(context.progress, end=0.95),
+            dense_perplexity=known,
+            spans=spans_of(tokens.evaluation_sets),
+        ),
+        lambda walk: walk.run(),
+    )
+    size = write_checkpoint(
+        result.files,
+        result.unchanged,
+        source,
+        spec.artifact,
+        config=result.config,
+        discovered=folder.description.discovered,
+    )
+    metrics = Metrics(
+        perplexity={name: perplexity_of(pair, tokens.dense_sets[name]) for name, pair in result.perplexity.items()},
+        bytes=Sizes(artifact=size),
+    )
+    report = Report(
+        notes=result.notes,
+        quantization=quantised(spec.recipe, folder.description, result.layers),
+        peak_memory=context.peak_memory(),
+    )
+    return PruneOutput(metrics=metrics, report=report, expected=Path(result.verification))
