@@ -19,7 +19,7 @@ from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 from core.pipeline.stages.discover import discover_and_test
 from tests.engine.tiny import make_tokens
-from tests.gguf.trained import save_trained
+from tests.gguf.trained import STEPS, save_trained
 
 WAYS: Final[Mapping[str, UnresolvedRequest | None]] = {
     "uncut": None,
@@ -31,12 +31,14 @@ WAYS: Final[Mapping[str, UnresolvedRequest | None]] = {
 }
 
 
-def cut_mixture(place: Path, family: str, way: str, *, info: AddedExporterInfo = INFO) -> ModelFolder:
+def cut_mixture(
+    place: Path, family: str, way: str, *, info: AddedExporterInfo = INFO, training_steps: int = STEPS
+) -> ModelFolder:
     """Open a trained mixture as a job leaves it; raises InvalidRequest where that is refused before one is queued.
 
     `info` is the form that the job asks for.
     """
-    folder = save_trained(place / "model", family)
+    folder = save_trained(place / "model", family, training_steps)
     config = json.loads((folder / "config.json").read_bytes())
     discovered = discover_and_test(config, read_header(folder / "model.safetensors"))
     opened, unresolved = open_model(folder, discovered=discovered), WAYS[way]

@@ -10,14 +10,13 @@ from gguf import GGUFReader
 from safetensors.numpy import load_file
 
 from core.engine.architectures.describe import describe_folder
-from core.engine.exporters import engine
+from core.engine.exporters import engine, exporter_info
 from core.engine.exporters.agreement import Agreement
-from core.engine.exporters.exporter_info import ExportRuntime
-from core.engine.exporters.gguf import runtime
+from core.engine.exporters.engine import running
 from core.engine.exporters.gguf.exporter import GgufFiles
 from core.engine.exporters.gguf.gate import require_agreement
 from core.engine.exporters.gguf.info import INFO
-from core.engine.exporters.gguf.runtime import running_llama_cpp
+from core.engine.exporters.gguf.runtime import LlamaCpp
 from core.engine.models.folder import open_model
 from core.methods.registry import parse_parameters
 from core.pipeline.recipes.outputs import resolve_output
@@ -117,7 +116,7 @@ def test_a_file_that_misses_its_bound_is_refused_with_what_would_do() -> None:
 def test_whatever_ends_llama_cpp_fails_the_export_alone(tmp_path: Path) -> None:
     file = tmp_path / "model-F16.gguf"
     file.write_bytes(b"GGUF" + bytes(60))
-    with running_llama_cpp(largest_file=64, tokens=1, threads=1) as llama_cpp:
+    with running(LlamaCpp, largest_file=64, tokens=1, threads=1) as llama_cpp:
         with pytest.raises(ExportFailed, match=r"does not load model-F16\.gguf"):
             llama_cpp.open(file, 8)
         (child,) = (
@@ -134,7 +133,7 @@ def test_llama_cpp_is_ended_when_it_takes_too_long(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(engine, "SECONDS", 0.0)
     with (
         pytest.raises(ExportFailed, match="took longer than the 0 s") as late,
-        running_llama_cpp(largest_file=0, tokens=1, threads=1) as llama_cpp,
+        running(LlamaCpp, largest_file=0, tokens=1, threads=1) as llama_cpp,
     ):
         llama_cpp.token_ids(["a"])
     assert late.value.retryable, "another attempt may find the worker less busy"
@@ -145,8 +144,8 @@ def test_what_the_worker_or_the_model_s_files_lack_is_refused(tmp_path: Path, mo
     GgufFiles().require_possible(open_model(good))
     with pytest.raises(InvalidRequest, match="tokenizer is of kind 'WordLevel'"):
         GgufFiles().require_possible(open_model(write_model(tmp_path / "words")))
-    monkeypatch.setattr(runtime, "LLAMA_CPP", ExportRuntime("llama.cpp", module="no_such_library"))
-    with pytest.raises(InvalidRequest, match=r"pip install 'secateur-server\[gguf\]'"):
+    monkeypatch.setattr(exporter_info, "find_spec", lambda name: None)
+    with pytest.raises(InvalidRequest, match=r"no llama\.cpp, .*pip install 'secateur-server\[gguf\]'"):
         GgufFiles().require_possible(open_model(good))
 
 

@@ -28,6 +28,8 @@ from core.engine.exporters.probe_lines import varied_lines
 LINES = varied_lines(400)
 STEPS: Final = 40
 """Steps after which a mistake in Llama's files shows: seconds."""
+LONGER: Final = 400
+"""Steps after which a mistake in experts beside shared ones shows."""
 MINUTE: Final = 2000
 """Steps after which a mistake in any family's files shows: about a minute of one core."""
 _TAUGHT: Final = 8000
@@ -67,6 +69,11 @@ FAMILIES: Final[Mapping[str, tuple[str, Mapping[str, object]]]] = {
     "glm": ("GlmConfig", _SHAPE | {"head_dim": 32}),
 }  # fmt: skip
 _EXPERTS: Final = {"num_experts": 6, "num_experts_per_tok": 2}
+_ROUTED: Final = {"n_routed_experts": 6, "num_experts_per_tok": 2, "n_shared_experts": 1, "moe_intermediate_size": 128,
+    "first_k_dense_replace": 1, "num_hidden_layers": 3}  # fmt: skip
+_LATENT: Final = _ROUTED | {"num_key_value_heads": 4, "kv_lora_rank": 64, "qk_nope_head_dim": 32,
+    "qk_rope_head_dim": 16, "v_head_dim": 32}  # fmt: skip
+_YARN: Final = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 32}
 _GRANITE_MOE: Final = {"num_local_experts": 6, "num_experts_per_tok": 2, "embedding_multiplier": 3.0,
     "attention_multiplier": 0.2, "residual_multiplier": 0.4, "logits_scaling": 2.0}  # fmt: skip
 MIXTURES: Final[Mapping[str, tuple[str, Mapping[str, object]]]] = {
@@ -78,6 +85,14 @@ MIXTURES: Final[Mapping[str, tuple[str, Mapping[str, object]]]] = {
     "olmoe": ("OlmoeConfig", _SHAPE | _EXPERTS | {"num_key_value_heads": 4}),
     "granite-moe": ("GraniteMoeConfig", _SHAPE | _GRANITE_MOE),
     "granite-moe-shared": ("GraniteMoeSharedConfig", _SHAPE | _GRANITE_MOE | {"shared_intermediate_size": 96}),
+    "deepseek-v2": ("DeepseekV2Config", _SHAPE | _LATENT | {"n_shared_experts": 2, "q_lora_rank": None,
+        "rope_parameters": _YARN | {"mscale": 0.707, "mscale_all_dim": 0.707}}),
+    "deepseek-v3": ("DeepseekV3Config", _SHAPE | _LATENT | {"q_lora_rank": 64, "n_group": 2, "topk_group": 1,
+        "rope_parameters": _YARN | {"mscale": 1.0, "mscale_all_dim": 1.0}, "num_mtp_layers": 0}),
+    "glm4-moe": ("Glm4MoeConfig", _SHAPE | _ROUTED | {"head_dim": 32, "use_qk_norm": True, "attention_bias": True,
+        "routed_scaling_factor": 1.5, "num_mtp_layers": 0}),
+    "gpt-oss": ("GptOssConfig", _SHAPE | {"num_local_experts": 6, "num_experts_per_tok": 2, "intermediate_size": 128,
+        "head_dim": 32, "sliding_window": 40, "rope_parameters": _YARN | {"truncate": True}}),
 }  # fmt: skip
 """Mixtures of experts, whose architecture is discovered."""
 OTHERS: Final[Mapping[str, tuple[str, Mapping[str, object]]]] = {
@@ -124,6 +139,9 @@ def _train(folder: Path, family: str, training_steps: int, changes: Mapping[str,
     with torch.no_grad():  # biases and norms begin alike, and would hide one in another's place
         for parameter in model.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
+        for name, buffer in model.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                buffer.copy_(0.1 * torch.randn_like(buffer))
     ids = _taught("qwen" in family)
     optimiser = torch.optim.AdamW(model.parameters(), lr=5e-3)
     schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.1, max(training_steps, 1))

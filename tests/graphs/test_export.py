@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from core.engine.architectures.describe import describe_folder
-from core.engine.exporters import graph_info
+from core.engine.exporters import exporter_info
 from core.engine.exporters.implementations import added_exporter
 from core.engine.exporters.onnx.names import decoder_name
 from core.engine.models.folder import open_model
@@ -51,7 +51,7 @@ def test_what_the_worker_or_the_model_s_files_lack_is_refused(
     with pytest.raises(InvalidRequest, match=r"reads .* otherwise than its tokenizer\.json does"):
         exporter.require_possible(open_model(other))
     monkeypatch.setattr(
-        graph_info, "find_spec", lambda name: None if name == FORMS[form].packages[-1] else find_spec(name)
+        exporter_info, "find_spec", lambda name: None if name == FORMS[form].packages[-1] else find_spec(name)
     )
     with pytest.raises(InvalidRequest, match=rf"pip install 'secateur-server\[{FORMS[form].extra}\]'"):
         exporter.require_possible(open_model(good))

@@ -91,6 +91,7 @@ class AddedExporterInfo(ExporterInfo):
     It is added to models of the tasks `added_to`. `suffixes` end the names of its files, which no job reads back.
     `ways_to_run` the `{file}` are pairs of a sentence and shell commands; `example` is the one on a job's page. Files
     of models of up to `most_timed_parameters` are timed against the dense model's, where weights were removed.
+    `packages` are the modules that write and run the files; `extra` is the extra of this package that installs them.
     """
 
     added_to: tuple[str, ...] = ("language-model",)
@@ -99,6 +100,13 @@ class AddedExporterInfo(ExporterInfo):
     ways_to_run: tuple[tuple[str, str], ...] = ()
     example: RuntimeExample | None = None
     most_timed_parameters: int = 0
+    packages: tuple[str, ...] = ()
+    extra: str = ""
+
+    def missing_packages(self) -> list[str]:
+        """Return the names of the packages that this machine lacks; nothing is loaded."""
+        named = {} if self.runtime is None else {self.runtime.module: self.runtime.name}
+        return [named.get(each, each) for each in self.packages if find_spec(each) is None]
 
     def check_types(self, description: ModelDescription, types: Sequence[str], losses: Losses, param: str) -> None:
         """Require that the form can hold a language model without the lost parts; raises InvalidRequest."""

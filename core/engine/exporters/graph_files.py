@@ -1,12 +1,10 @@
 """Exporter of a language model's graph: files of each type, each compared with the artifact in its engine."""
 
-import os
 import shutil
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import ClassVar, Final
 
 import torch
@@ -15,28 +13,26 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from core.engine.checkpoints.files import COMPANIONS, CONFIG_FILE, TEMPLATE_FILE, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE
 from core.engine.exporters.agreement import Reference, compare, compared_windows, require_bound, require_token_ids
-from core.engine.exporters.engine import RunningEngine, running
+from core.engine.exporters.engine import running
+from core.engine.exporters.engine_files import EngineFiles, cores_of
 from core.engine.exporters.exporter_info import PARAM
 from core.engine.exporters.graph_info import GraphInfo
 from core.engine.exporters.graph_trace import decoder_of, quiet
 from core.engine.exporters.probe_lines import varied_lines
-from core.engine.exporters.protocols import AddedExporter, AddedForm
+from core.engine.exporters.protocols import AddedForm
 from core.engine.exporters.sizes import DECODED_TOKENS, PROBES
-from core.engine.exporters.speed import compared_speed, own_speed, speed_trial
 from core.engine.models.folder import ModelFolder
 from secateur_wire.errors import ExportFailed, InvalidRequest
-from secateur_wire.metrics import ExportedFile, ExportSpeed, FileSpeed
 
 _READ_WITH: Final = (TOKENIZER_FILE, TOKENIZER_CONFIG_FILE, TEMPLATE_FILE, CONFIG_FILE, "generation_config.json")
 """Files of the artifact that texts are read with; a graph has no tokenizer."""
 assert set(_READ_WITH) <= set(COMPANIONS)
 
 
-class GraphFiles(AddedExporter):
+class GraphFiles(EngineFiles):
     """Files of a graph, one or two of each type. The graph is traced once; each type must pass its gate."""
 
     info: ClassVar[GraphInfo]
-    engine: ClassVar[type[RunningEngine]]
 
     @abstractmethod
     def write(self, model: PreTrainedModel, files: Mapping[str, Path]) -> None:
@@ -47,7 +43,7 @@ class GraphFiles(AddedExporter):
         """Return the file beside a graph that has its weights."""
 
     def require_possible(self, folder: ModelFolder) -> None:
-        self._require_runtime()
+        self.require_runtime()
         self._tokenizer(folder)
 
     def export(
@@ -61,7 +57,7 @@ class GraphFiles(AddedExporter):
         threads: int | None,
         log: Callable[[str], None],
     ) -> AddedForm:
-        self._require_runtime()
+        self.require_runtime()
         tokenizer = self._tokenizer(folder)
         windows_NT = compared_windows(documents, tokenizer, folder.description.context_length)
         reference = Reference(folder, windows_NT, device)
@@ -70,9 +66,9 @@ class GraphFiles(AddedExporter):
         exported = []
         for kind, file in files.items():
             log(f"running {file.name} in {self.engine.name}")
-            size = self._size(file)
-            cores = threads or len(os.sched_getaffinity(0))
-            tokens = self._slow_tokens(kind, windows_NT.numel())
+            size = self.size(file)
+            cores = cores_of(threads)
+            tokens = self.slow_tokens(kind, windows_NT.numel())
             with running(self.engine, largest_file=size, tokens=tokens, threads=cores) as engine:
                 engine.open(file, windows_NT.shape[1])
                 require_token_ids(engine, tokenizer, varied_lines(PROBES), file.name)
@@ -82,63 +78,18 @@ class GraphFiles(AddedExporter):
             )
             require_bound(agreement, self.info.bounds[kind], file.name, self.engine.name, instead)
             needed = (self.weights_of(file).name, *(each for each in _READ_WITH if (folder.path / each).is_file()))
-            exported.append(
-                ExportedFile(
-                    file=file.name,
-                    format=self.info.id,
-                    type=kind,
-                    bytes=size,
-                    needs=[*needed],
-                    kl=agreement.kl,
-                    decoded_kl=agreement.decoded_kl,
-                    top_1=agreement.top_1,
-                    perplexity=agreement.perplexity,
-                    artifact_perplexity=agreement.artifact_perplexity,
-                    predictions=agreement.predictions,
-                )
-            )
+            exported.append(self.exported_file(file, kind, agreement, needed))
         return AddedForm(files=exported, runtime=self._version(), notes=[])
 
-    def measure_speeds(
-        self,
-        dense: ModelFolder,
-        files: Mapping[str, Path],
-        place: Path,
-        *,
-        threads: int | None,
-        log: Callable[[str], None],
-    ) -> dict[str, ExportSpeed]:
-        cores, trial = threads or len(os.sched_getaffinity(0)), speed_trial(dense.description.context_length)
-        measured = {}
-        with TemporaryDirectory(dir=place, prefix="dense-") as folder:
-            log(f"tracing the dense model for {self.engine.name}")
-            others = self._write(dense, Path(folder), list(files), lambda kind: f"dense-{self.info.file_name(kind)}")
-            for kind, file in files.items():
-                log(f"timing {file.name} and the dense model in {self.engine.name}")
-                size = self._size(others[kind])
-                tokens = self._slow_tokens(kind, trial.most_tokens)
-                with running(self.engine, largest_file=2 * size, tokens=tokens, threads=cores) as engine:
-                    seconds = engine.speeds((others[kind], file), trial)
-                measured[kind] = compared_speed(seconds, trial, cores, size)
-        return measured
+    def context(self, folder: ModelFolder) -> int:
+        return folder.description.context_length
 
-    def measure_own_speeds(
-        self,
-        dense: ModelFolder,
-        files: Mapping[str, Path],
-        *,
-        threads: int | None,
-        log: Callable[[str], None],
-    ) -> dict[str, FileSpeed]:
-        cores, trial = threads or len(os.sched_getaffinity(0)), speed_trial(dense.description.context_length)
-        measured = {}
-        for kind, file in files.items():
-            log(f"timing {file.name} in {self.engine.name}")
-            size = self._size(file)
-            tokens = self._slow_tokens(kind, trial.most_tokens)
-            with running(self.engine, largest_file=size, tokens=tokens, threads=cores) as engine:
-                measured[kind] = own_speed(engine.speeds((file,), trial), trial, cores)
-        return measured
+    def dense_files(
+        self, dense: ModelFolder, place: Path, types: Sequence[str], threads: int, log: Callable[[str], None]
+    ) -> Callable[[str], Path]:
+        log(f"tracing the dense model for {self.engine.name}")
+        files = self._write(dense, place, types, lambda kind: f"dense-{self.info.file_name(kind)}")
+        return lambda kind: files[kind]
 
     def write_model(self, model: PreTrainedModel, files: Mapping[str, Path]) -> None:
         """Write a model as `write` does, in silence; raises ExportFailed where it cannot be traced."""
@@ -165,22 +116,12 @@ class GraphFiles(AddedExporter):
         partial.rmdir()
         return {kind: folder / file.name for kind, file in files.items()}
 
-    def _slow_tokens(self, kind: str, tokens: int) -> int:
-        """Return the tokens for which an engine has time: some are decoded, and narrow weights are no less work."""
+    def slow_tokens(self, kind: str, tokens: int) -> int:
+        # Some are decoded, and narrow weights are no less work.
         return 2 * tokens * 4 // self.info.weight_bytes[kind]
 
-    def _size(self, file: Path) -> int:
-        return file.stat().st_size + self.weights_of(file).stat().st_size
-
-    def _require_runtime(self) -> None:
-        missing = self.info.missing_packages()
-        if missing:
-            raise InvalidRequest(
-                f"{PARAM}: this worker has no {' and no '.join(missing)}, which {self.info.id} files are written and "
-                f"checked by: install them there with pip install 'secateur-server[{self.info.extra}]', or leave "
-                f"{self.info.id} out",
-                param=PARAM,
-            )
+    def size(self, file: Path) -> int:
+        return super().size(file) + self.weights_of(file).stat().st_size
 
     def _version(self) -> str:
         return ", ".join(f"{name} {version(name)}" for name in self.info.packages)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from typing import Final
 
 from core.engine.architectures.description import ModelDescription
@@ -32,22 +31,15 @@ _DECODE_SLOWDOWN: Final = 5
 class GraphInfo(AddedExporterInfo):
     """Description of a graph's form.
 
-    `bounds` are the largest mean KL divergences of its types, in nats, `weight_bytes` the bytes of a weight. `packages`
-    are the distributions that write and run it, by their modules' names; `extra` is the extra that installs them.
+    `bounds` are the largest mean KL divergences of its types, in nats, `weight_bytes` the bytes of a weight.
     """
 
     bounds: Mapping[str, float] = field(default_factory=dict, hash=False)
     weight_bytes: Mapping[str, int] = field(default_factory=dict, hash=False)
-    packages: tuple[str, ...] = ()
-    extra: str = ""
 
     def file_name(self, kind: str) -> str:
         """Return the name of a type's graph."""
         return f"{self.id}-{kind}{self.suffixes[0]}"
-
-    def missing_packages(self) -> list[str]:
-        """Return the packages that this machine lacks; nothing is loaded."""
-        return [each for each in self.packages if find_spec(each) is None]
 
     def check_types(self, description: ModelDescription, types: Sequence[str], losses: Losses, param: str) -> None:
         name, discovered = description.architecture, description.discovered

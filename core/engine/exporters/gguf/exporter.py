@@ -1,8 +1,7 @@
 """Exporter of GGUF files."""
 
-import os
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -11,28 +10,33 @@ from tempfile import TemporaryDirectory
 import torch
 
 from core.engine.exporters.agreement import Reference, compare, compared_windows, require_token_ids
+from core.engine.exporters.engine import running
+from core.engine.exporters.engine_files import EngineFiles, cores_of
 from core.engine.exporters.gguf.file_types import ALL_TYPES, FIRST
 from core.engine.exporters.gguf.gate import require_agreement
-from core.engine.exporters.gguf.runtime import require_runtime, running_llama_cpp
+from core.engine.exporters.gguf.info import INFO
+from core.engine.exporters.gguf.runtime import LlamaCpp
 from core.engine.exporters.gguf.settings import GgufSettings, read_settings
 from core.engine.exporters.gguf.tensors import placed_tensors
 from core.engine.exporters.gguf.vocabulary import Vocabulary, read_vocabulary
 from core.engine.exporters.gguf.writer import other_types, write_gguf, write_vocabulary
-from core.engine.exporters.protocols import AddedExporter, AddedForm
-from core.engine.exporters.speed import compared_speed, own_speed, speed_trial
+from core.engine.exporters.protocols import AddedForm
 from core.engine.models.folder import ModelFolder
-from secateur_wire.metrics import ExportedFile, ExportSpeed, FileSpeed
+from secateur_wire.metrics import ExportedFile
 
 
-class GgufFiles(AddedExporter):
+class GgufFiles(EngineFiles):
     """Files for llama.cpp, one of each type. Each must pass its gate before the next is written."""
 
+    info = INFO
+    engine = LlamaCpp
+
     def require_possible(self, folder: ModelFolder) -> None:
-        require_runtime()
+        self.require_runtime()
         settings, tokenizer = read_settings(folder), folder.tokenizer()
         deque(placed_tensors(folder, settings), maxlen=0)
         vocabulary = read_vocabulary(folder.path, tokenizer, settings.vocabulary)
-        with TemporaryDirectory() as place, running_llama_cpp(largest_file=0, tokens=0, threads=1) as llama_cpp:
+        with TemporaryDirectory() as place, running(LlamaCpp, largest_file=0, tokens=0, threads=1) as llama_cpp:
             file = Path(place) / "vocabulary.gguf"
             write_vocabulary(file, settings, vocabulary)
             llama_cpp.open_vocabulary(file)
@@ -49,13 +53,13 @@ class GgufFiles(AddedExporter):
         threads: int | None,
         log: Callable[[str], None],
     ) -> AddedForm:
-        require_runtime()
+        self.require_runtime()
         settings, tokenizer = read_settings(folder), folder.tokenizer()
         vocabulary = read_vocabulary(folder.path, tokenizer, settings.vocabulary)
         windows_NT = compared_windows(documents, tokenizer, settings.context)
         reference = Reference(folder, windows_NT, device)
         first = folder.path / _file_name(FIRST)
-        cores = threads or len(os.sched_getaffinity(0))
+        cores = cores_of(threads)
         mixed = {kind for kind in types if ALL_TYPES[kind].is_mixed}
         ordered = sorted({*types, FIRST}, key=lambda kind: (kind != FIRST, types.index(kind) if kind in types else 0))
         exported = {}
@@ -66,7 +70,7 @@ class GgufFiles(AddedExporter):
                 if kind not in mixed:
                     write_gguf(file, folder, settings, vocabulary, kind=kind, name=name)
                 largest = max(each.stat().st_size for each in (first, file) if each.exists())
-                with running_llama_cpp(largest_file=largest, tokens=windows_NT.numel(), threads=cores) as llama_cpp:
+                with running(LlamaCpp, largest_file=largest, tokens=windows_NT.numel(), threads=cores) as llama_cpp:
                     if kind in mixed:
                         llama_cpp.quantise(first, file, ALL_TYPES[kind].number)
                     llama_cpp.open(file, windows_NT.shape[1])
@@ -76,17 +80,8 @@ class GgufFiles(AddedExporter):
                     # A fault of the conversion shows in any window; only files that are kept are measured on all.
                     agreement = compare(llama_cpp, reference, None if kind in types else 1)
                 require_agreement(agreement, kind, file.name)
-                exported[kind] = ExportedFile(
-                    file=file.name,
-                    format="gguf",
-                    type=kind,
-                    bytes=file.stat().st_size,
-                    kl=agreement.kl,
-                    top_1=agreement.top_1,
-                    perplexity=agreement.perplexity,
-                    artifact_perplexity=agreement.artifact_perplexity,
-                    predictions=agreement.predictions,
-                    other_types=other_types(file, kind),
+                exported[kind] = self.exported_file(file, kind, agreement).model_copy(
+                    update={"other_types": other_types(file, kind)}
                 )
         finally:
             if FIRST not in types:
@@ -98,61 +93,33 @@ class GgufFiles(AddedExporter):
             notes=_notes(settings, vocabulary, exported),
         )
 
-    def measure_speeds(
-        self,
-        dense: ModelFolder,
-        files: Mapping[str, Path],
-        place: Path,
-        *,
-        threads: int | None,
-        log: Callable[[str], None],
-    ) -> dict[str, ExportSpeed]:
+    def context(self, folder: ModelFolder) -> int:
+        return read_settings(folder).context
+
+    def dense_files(
+        self, dense: ModelFolder, place: Path, types: Sequence[str], threads: int, log: Callable[[str], None]
+    ) -> Callable[[str], Path]:
         settings = read_settings(dense)
         vocabulary = read_vocabulary(dense.path, dense.tokenizer(), settings.vocabulary)
-        cores, trial = threads or len(os.sched_getaffinity(0)), speed_trial(settings.context)
-        measured = {}
-        # One file of the dense model exists at a time, beside the one that the others are made from.
-        with TemporaryDirectory(dir=place, prefix="dense-") as folder:
 
-            def write(kind: str) -> Path:
-                file = Path(folder) / f"dense-{kind}.gguf"
-                if not file.exists():
-                    write_gguf(file, dense, settings, vocabulary, kind=kind, name="dense")
-                return file
+        def written(kind: str) -> Path:
+            file = place / f"dense-{kind}.gguf"
+            if not file.exists():
+                write_gguf(file, dense, settings, vocabulary, kind=kind, name="dense")
+            return file
 
-            for kind, file in files.items():
-                log(f"timing {file.name} and the dense model in llama.cpp")
-                is_mixed = ALL_TYPES[kind].is_mixed
-                source = write(FIRST) if is_mixed else write(kind)
-                tokens = 2 * trial.most_tokens
-                with running_llama_cpp(largest_file=source.stat().st_size, tokens=tokens, threads=cores) as llama_cpp:
-                    other = source
-                    if is_mixed:
-                        other = source.with_name(f"dense-{kind}.gguf")
-                        llama_cpp.quantise(source, other, ALL_TYPES[kind].number)
-                    seconds = llama_cpp.speeds((other, file), trial)
-                measured[kind] = compared_speed(seconds, trial, cores, other.stat().st_size)
-                if kind != FIRST:
-                    other.unlink()
-        return measured
+        def dense_file(kind: str) -> Path:
+            for each in place.iterdir():  # one file exists at a time, beside the one that the others are made from
+                if each.name != f"dense-{FIRST}.gguf":
+                    each.unlink()
+            if not ALL_TYPES[kind].is_mixed:
+                return written(kind)
+            source, file = written(FIRST), place / f"dense-{kind}.gguf"
+            with running(LlamaCpp, largest_file=source.stat().st_size, tokens=1, threads=threads) as llama_cpp:
+                llama_cpp.quantise(source, file, ALL_TYPES[kind].number)
+            return file
 
-    def measure_own_speeds(
-        self,
-        dense: ModelFolder,
-        files: Mapping[str, Path],
-        *,
-        threads: int | None,
-        log: Callable[[str], None],
-    ) -> dict[str, FileSpeed]:
-        settings = read_settings(dense)
-        cores, trial = threads or len(os.sched_getaffinity(0)), speed_trial(settings.context)
-        measured = {}
-        for kind, file in files.items():
-            log(f"timing {file.name} in llama.cpp")
-            size = file.stat().st_size
-            with running_llama_cpp(largest_file=size, tokens=trial.most_tokens, threads=cores) as llama_cpp:
-                measured[kind] = own_speed(llama_cpp.speeds((file,), trial), trial, cores)
-        return measured
+        return dense_file
 
 
 def _file_name(kind: str) -> str:

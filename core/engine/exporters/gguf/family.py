@@ -16,6 +16,8 @@ Config: TypeAlias = Mapping[str, Any]
 Floats: TypeAlias = "NDArray[np.float32]"
 Keys: TypeAlias = dict[str, bool | int | float | str | list[int]]
 """Metadata of a file, by their names after the prefix of llama.cpp's architecture."""
+Part: TypeAlias = "Callable[[int, Keys, Floats], Floats]"
+"""Part of a parameter that one tensor of a file has, from the layer's number of heads, the keys, and the parameter."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +27,11 @@ class GgufForm:
     `has_head_size`: heads may have any number and size; otherwise together they are as wide as the model. `has_layers`:
     each layer may have its own shape. `rotates_neighbours`: rotary embeddings turn pairs of neighbours, where the
     model's turn the halves of a head. `rotates_all`: rotary embeddings turn whole heads; a factor stops the pairs that
-    must not turn. `scales_rotary`: pairs may turn slower, each by its own factor. `has_biases`: the outputs of
-    attention and FFN may have biases. `is_tied`: the head must be the embeddings, or must not be; None allows both.
-    `parts` are the tensors into which a fused module's rows are split, by the module's name in a block. `joined` are
-    modules of a block whose rows are one tensor, by the tensor's name.
+    must not turn. `scales_rotary`: pairs may turn slower, each by its own factor. `has_yarn`: rotary embeddings may be
+    scaled as in YaRN. `has_dense_lead`: layers before the first with experts may have one FFN. `has_biases`: the
+    outputs of attention and FFN may have biases. `is_tied`: the head must be the embeddings, or must not be; None
+    allows both. `parts` are the tensors into which a fused module's rows are split, by the module's name in a block.
+    `joined` are modules of a block whose rows are one tensor, by the tensor's name.
     """
 
     name: str
@@ -37,6 +40,8 @@ class GgufForm:
     rotates_neighbours: bool = False
     rotates_all: bool = False
     scales_rotary: bool = False
+    has_yarn: bool = False
+    has_dense_lead: bool = False
     has_biases: bool = False
     is_tied: bool | None = None
     parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
@@ -87,8 +92,9 @@ class GgufFamily:
     added to the weights of norms. `keys` returns the settings that only this family has, or raises the refusal of
     settings that llama.cpp does not compute. `reorder` puts a tensor's rows into llama.cpp's order; its functions are
     named by the tensor in llama.cpp and get the number of heads. `slides`: llama.cpp has its sliding windows. With
-    `layers_are_numbered`, llama.cpp computes a layer by its number, so that no earlier layer may be missing. `stacks`
-    are the tensors into which a stack of experts is split, by the parameter's name in a block: only mixtures have any.
+    `layers_are_numbered`, llama.cpp computes a layer by its number, so that no earlier layer may be missing.
+    `parameters` are those of a block that are no module's weight or bias, or are split: by their names in a block, the
+    tensors' names in a block of the file, and the part that each has. Stacks of experts are among them.
     """
 
     architecture: str
@@ -101,11 +107,11 @@ class GgufFamily:
     reorder: Mapping[str, Callable[[Floats, int], Floats]] = field(default_factory=dict, hash=False)
     slides: bool = False
     layers_are_numbered: bool = False
-    stacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    parameters: Mapping[str, Mapping[str, Part]] = field(default_factory=dict, hash=False)
 
     @property
     def is_mixture(self) -> bool:
-        return bool(self.stacks)
+        return any(".experts." in each for each in self.parameters)
 
     def form_of(self, *, has_own_head_size: bool, has_different_layers: bool) -> GgufForm | None:
         """Return the first form that can hold such a model; None where none can."""

@@ -12,7 +12,6 @@ from core.engine.exporters.gguf.file_types import EXACT, FILE_TYPES, FIRST, stor
 from core.engine.exporters.sizes import DECODED_TOKENS, MOST_ROUNDS, PREDICTIONS, PROMPT_TOKENS, WINDOW
 from secateur_wire.errors import InvalidRequest
 
-LLAMA_CPP = ExportRuntime("llama.cpp", module="llama_cpp_py_sync")
 _LEAST_BLOCK = 32
 _DENSE_TYPE = "Q8_0"
 """Type that makes an unpruned model smaller at almost no cost, and whose sizes are not chosen by llama.cpp."""
@@ -83,17 +82,16 @@ class _GgufInfo(AddedExporterInfo):
         )
         gated = PREDICTIONS * (len(sizes) + 1)
         temporary = [0 if FIRST in types else sizes[FIRST]]
-        timed = 0
+        timed, mixed = 0, sum(FILE_TYPES[name].is_mixed for name in types)
         if is_timed and parameters <= self.most_timed_parameters:
-            is_mixed = any(FILE_TYPES[name].is_mixed for name in types)
-            temporary.append(max(sizes[name] for name in types) + is_mixed * sizes[FIRST])
+            temporary.append(max(sizes[name] for name in types) + bool(mixed) * sizes[FIRST])
             timed = 2 * len(types) * (MOST_ROUNDS + 1) * (PROMPT_TOKENS + _DECODE_SLOWDOWN * DECODED_TOKENS)
         return AddedCost(
             bytes=sum(sizes[name] for name in types),
             temporary_bytes=max(temporary),
             memory_bytes=max(reference + largest, 2 * largest if timed else 0),
             operations=2 * parameters * (gated + timed),
-            processes=2 + len(sizes) + (1 + len(types) if timed else 0),
+            processes=2 + len(sizes) + (1 + len(types) + mixed if timed else 0),
         )
 
 
@@ -123,6 +121,8 @@ INFO = _GgufInfo(
     ),
     types=tuple(FILE_TYPES),
     suffixes=(".gguf",),
-    runtime=LLAMA_CPP,
+    runtime=ExportRuntime("llama.cpp", module="llama_cpp_py_sync"),
+    packages=("llama_cpp_py_sync",),
+    extra="gguf",
     most_timed_parameters=2 * 10**9,
 )

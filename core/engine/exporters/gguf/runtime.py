@@ -1,23 +1,8 @@
 """llama.cpp in a process of its own, as the exporter of GGUF files sees it."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from core.engine.exporters.engine import RunningEngine, running
-from core.engine.exporters.exporter_info import PARAM
-from core.engine.exporters.gguf.info import LLAMA_CPP
-from secateur_wire.errors import InvalidRequest
-
-
-def require_runtime() -> None:
-    """Require that llama.cpp is installed; raises InvalidRequest with the command that installs it."""
-    if not LLAMA_CPP.is_installed:
-        raise InvalidRequest(
-            f"{PARAM}: this worker has no llama.cpp, which GGUF files are checked by: install it there with "
-            "pip install 'secateur-server[gguf]', or leave gguf out",
-            param=PARAM,
-        )
+from core.engine.exporters.engine import RunningEngine
 
 
 class LlamaCpp(RunningEngine):
@@ -35,10 +20,3 @@ class LlamaCpp(RunningEngine):
     def open_vocabulary(self, file: Path) -> None:
         """Open only the vocabulary of a file, for token ids."""
         self._ask("open_vocabulary", file=str(file))
-
-
-@contextmanager
-def running_llama_cpp(*, largest_file: int, tokens: int, threads: int) -> Iterator[LlamaCpp]:
-    """Run llama.cpp inside the context, as `running` does."""
-    with running(LlamaCpp, largest_file=largest_file, tokens=tokens, threads=threads) as llama_cpp:
-        yield llama_cpp

@@ -94,7 +94,7 @@ def read_settings(folder: ModelFolder) -> GgufSettings:
         rotary, rotary_keys = _rotary(parameters.get("full_attention", parameters), form, head_size)
         keys |= rotary_keys
     if family.is_mixture:
-        keys |= _experts(folder, channels)
+        keys |= _experts(folder, form, channels)
     window = None if family.slides else getattr(config, "sliding_window", None) or None
     if window is not None:
         keys["context_length"] = min(window, description.context_length)
@@ -116,21 +116,24 @@ def read_settings(folder: ModelFolder) -> GgufSettings:
     )
 
 
-def _experts(folder: ModelFolder, channels: Sequence[int]) -> Keys:
-    """Return the keys of experts; every layer has the same number of them, and all have the same width."""
+def _experts(folder: ModelFolder, form: GgufForm, channels: Sequence[int]) -> Keys:
+    """Return the keys of experts; every layer with experts has the same number of them, and all have the same width."""
     experts = folder.family.experts
     assert experts is not None, "of a mixture"
-    numbers = {layer.sizes.get("experts", 0) for layer in require_structure(folder.description).layers}
+    counts = [layer.sizes.get("experts", 0) for layer in require_structure(folder.description).layers]
+    lead = next((layer for layer, count in enumerate(counts) if count), 0) if form.has_dense_lead else 0
+    numbers = set(counts[lead:])
     if len(numbers) > 1 or 0 in numbers:
         raise refusal(
             f"{' or '.join(map(str, sorted(numbers)))} experts a layer",
             "one number in all layers, as llama.cpp reads one (expert_count)",
         )
-    return {
+    keys: Keys = {
         "expert_count": numbers.pop(),
         "expert_used_count": experts.top_k,
-        "expert_feed_forward_length": channels[0],
+        "expert_feed_forward_length": channels[lead],
     }
+    return keys | {"leading_dense_block_count": lead} if form.has_dense_lead else keys
 
 
 def _first(config: PretrainedConfig, names: Sequence[str]) -> Any:
@@ -151,7 +154,22 @@ def _rotary(parameters: Mapping[str, Any], form: GgufForm, head_size: int) -> tu
         scaling = RotaryScaling.model_validate(parameters)
     elif kind == "linear":
         keys |= {"rope.scaling.type": "linear", "rope.scaling.factor": float(parameters["factor"])}
+    elif kind == "yarn" and form.has_yarn:
+        keys |= _yarn(parameters)
     elif kind != "default":
-        known = "'llama3', 'linear'" if form.scales_rotary else "'linear'"
-        raise refusal(f"rotary embeddings scaled by {kind!r}", f"scaling by {known}, or none")
+        known = ["'linear'", *(["'llama3'"] if form.scales_rotary else []), *(["'yarn'"] if form.has_yarn else [])]
+        raise refusal(f"rotary embeddings scaled by {kind!r}", f"scaling by {', '.join(known)}, or none")
     return Rotary(size, base, scaling), keys
+
+
+def _yarn(parameters: Mapping[str, Any]) -> Keys:
+    """Return the keys of YaRN, by which fast pairs keep their frequency and slow ones turn slower."""
+    if parameters.get("attention_factor") is not None:
+        raise refusal("YaRN with an attention_factor of its own", "the one that follows from its factor")
+    return {
+        "rope.scaling.type": "yarn",
+        "rope.scaling.factor": float(parameters["factor"]),
+        "rope.scaling.original_context_length": int(parameters["original_max_position_embeddings"]),
+        "rope.scaling.yarn_beta_fast": float(parameters.get("beta_fast") or 32),
+        "rope.scaling.yarn_beta_slow": float(parameters.get("beta_slow") or 1),
+    }

@@ -2,8 +2,9 @@
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from core.engine.checkpoints.safetensors_header import TensorEntry
 from core.engine.exporters.gguf.family import Floats
+from core.engine.exporters.gguf.file_types import EXACT
 from core.engine.exporters.gguf.refusal import refusal
 from core.engine.exporters.gguf.settings import GgufSettings
 from core.engine.models.folder import ModelFolder
@@ -21,8 +23,8 @@ from core.engine.models.tensors import read_tensor
 class PlacedTensor:
     """Tensor of a file, and the folder's tensors whose rows it has; `layer` is its block's number.
 
-    `module` is the name of its module in the file, within the block. `rows` is the range of rows it has; None means
-    all. Of stacks of experts [experts, rows, columns] it has these rows of each.
+    `module` is the name of its module in the file, within the block. `part` returns what it has of an entry; None means
+    all.
     """
 
     name: str
@@ -30,16 +32,20 @@ class PlacedTensor:
     layer: int | None
     entries: tuple[TensorEntry, ...]
     is_transposed: bool = False
-    rows: tuple[int, int] | None = None
+    part: Callable[[Floats], Floats] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
         first = self.entries[0].shape
         if self.is_transposed:
             return first[::-1]
-        if self.rows is None:
+        if self.part is None:
             return (sum(each.shape[0] for each in self.entries), *first[1:])
-        return (*first[:-2], self.rows[1] - self.rows[0], *first[max(len(first) - 1, 1) :])
+        return self.part(np.broadcast_to(np.float32(0), first)).shape  # no memory
+
+    def kind(self, of_file: str) -> str:
+        """Return the file type by which it is stored in a file of a type; biases are not rounded."""
+        return of_file if self.name.endswith(".weight") else EXACT
 
     @property
     def numel(self) -> int:
@@ -48,8 +54,6 @@ class PlacedTensor:
 
 _BUFFERS: Final = re.compile(r".*\.(attn|attention)\.(masked_)?bias|.*\.rotary_emb\.inv_freq")
 """Constants that older checkpoints store among the weights: masks, and frequencies of rotary embeddings."""
-_STACK: Final = 3
-"""Dimensions of a stack of experts."""
 _NO_ROTATION: Final = 1e30
 """Factor of a pair that does not turn at any length of context."""
 
@@ -68,9 +72,9 @@ def placed_tensors(folder: ModelFolder, settings: GgufSettings) -> Iterator[Plac
         if (module == architecture.head and settings.is_tied) or _BUFFERS.fullmatch(full):
             continue
         match = in_block.fullmatch(module)
-        stack = in_block.fullmatch(full)
-        if stack is not None and stack[2] in family.stacks:
-            yield from _of_experts(entry, int(stack[1]), family.stacks[stack[2]])
+        parameter = in_block.fullmatch(full)
+        if parameter is not None and parameter[2] in family.parameters:
+            yield from _parts(entry, int(parameter[1]), parameter[2], settings)
             continue
         name = outer.get(module) if match is None else family.modules.get(match[2])
         if name is None or kind not in ("weight", "bias"):
@@ -83,12 +87,11 @@ def placed_tensors(folder: ModelFolder, settings: GgufSettings) -> Iterator[Plac
             yield from _in_form(placed, match[2], folder, settings)
 
 
-def _of_experts(entry: TensorEntry, layer: int, names: tuple[str, ...]) -> Iterator[PlacedTensor]:
-    """Yield the tensors into which a stack is split, each with an equal part of every expert's rows."""
-    rows = entry.shape[1] // len(names)
-    for place, name in enumerate(names):
-        part = (place * rows, (place + 1) * rows)
-        yield PlacedTensor(f"blk.{layer}.{name}.weight", name, layer, (entry,), rows=part)
+def _parts(entry: TensorEntry, layer: int, parameter: str, settings: GgufSettings) -> Iterator[PlacedTensor]:
+    """Yield the tensors that have a parameter of a block."""
+    for name, of_parameter in settings.family.parameters[parameter].items():
+        part = partial(of_parameter, settings.heads[layer], settings.keys)
+        yield PlacedTensor(f"blk.{layer}.{name}", name.rpartition(".")[0], layer, (entry,), part=part)
 
 
 def _in_form(placed: PlacedTensor, module: str, folder: ModelFolder, settings: GgufSettings) -> Iterator[PlacedTensor]:
@@ -107,17 +110,22 @@ def _in_form(placed: PlacedTensor, module: str, folder: ModelFolder, settings: G
         for name in names:
             heads = {"attn_q": settings.heads, "attn_k": settings.kv_heads, "attn_v": settings.kv_heads}.get(name)
             rows = placed.shape[0] // len(names) if heads is None else heads[layer] * settings.head_size
-            yield replace(placed, name=f"blk.{layer}.{name}.{kind}", module=name, rows=(begin, begin + rows))
+            part = partial(_rows, begin=begin, end=begin + rows)
+            yield replace(placed, name=f"blk.{layer}.{name}.{kind}", module=name, part=part)
             begin += rows
     else:
         yield placed
 
 
+def _rows(weight: Floats, *, begin: int, end: int) -> Floats:
+    return weight[begin:end]
+
+
 def read_placed(tensor: PlacedTensor, settings: GgufSettings) -> Floats:
     """Read a tensor in llama.cpp's layout, in float32."""
     weight: Floats = np.concatenate([read_tensor(entry).float().numpy() for entry in tensor.entries])
-    if tensor.rows:
-        weight = weight[:, slice(*tensor.rows)] if weight.ndim == _STACK else weight[slice(*tensor.rows)]
+    if tensor.part is not None:
+        weight = tensor.part(weight)
     weight = weight.T if tensor.is_transposed else weight
     if tensor.module.endswith("norm"):
         weight = weight + np.float32(settings.family.norm_offset)

@@ -42,8 +42,8 @@ def write_gguf(
             each.name,
             each.shape,
             np.dtype(np.float32),
-            stored_bytes(each.shape, kind),
-            GGMLQuantizationType[stored_type(each.shape, kind)],
+            stored_bytes(each.shape, each.kind(kind)),
+            GGMLQuantizationType[stored_type(each.shape, each.kind(kind))],
         )
     factors = rotary_factors(settings)
     if factors is not None:
@@ -52,7 +52,7 @@ def write_gguf(
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     for each in tensors:
-        stored = GGMLQuantizationType[stored_type(each.shape, kind)]
+        stored = GGMLQuantizationType[stored_type(each.shape, each.kind(kind))]
         writer.write_tensor_data(quantize(read_placed(each, settings), stored))
     if factors is not None:
         writer.write_tensor_data(factors)
@@ -93,6 +93,6 @@ def other_types(file: Path, kind: str) -> dict[str, list[str]]:
     for tensor in GGUFReader(file).tensors:
         stored = tensor.tensor_type.name
         fits = stored.endswith("_K") if expected.is_mixed else stored == kind
-        if len(tensor.shape) > 1 and not fits:
+        if len(tensor.shape) > 1 and tensor.name.endswith(".weight") and not fits:
             others.setdefault(stored, set()).add(re.sub(r"^blk\.[0-9]+\.", "blk.*.", tensor.name))
     return {stored: sorted(names) for stored, names in sorted(others.items())}

@@ -9,7 +9,7 @@ FAMILY = GgufFamily(
     (GgufForm("granitemoe", has_head_size=True, rotates_neighbours=True, scales_rotary=True),),
     modules={**MODULES, "block_sparse_moe.router": "ffn_gate_inp"},
     keys=GRANITE.keys,
-    stacks={
+    parameters={
         "block_sparse_moe.experts.gate_up_proj": GATE_UP_EXPERTS,
         "block_sparse_moe.experts.down_proj": DOWN_EXPERTS,
     },

@@ -3,4 +3,4 @@
 from core.engine.exporters.gguf.family import LLAMA, GgufFamily
 from core.engine.exporters.gguf.mixtures import MODULES, STACKS
 
-FAMILY = GgufFamily("MixtralForCausalLM", (LLAMA,), modules=MODULES, stacks=STACKS)
+FAMILY = GgufFamily("MixtralForCausalLM", (LLAMA,), modules=MODULES, parameters=STACKS)

@@ -17,5 +17,5 @@ FAMILY = GgufFamily(
     (GgufForm("olmoe"),),
     modules=MODULES | QK_NORMS,
     keys=_keys,
-    stacks=STACKS,
+    parameters=STACKS,
 )

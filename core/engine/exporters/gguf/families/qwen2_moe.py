@@ -20,5 +20,5 @@ FAMILY = GgufFamily(
         "mlp.shared_expert.down_proj": "ffn_down_shexp",
     },
     keys=_keys,
-    stacks=STACKS,
+    parameters=STACKS,
 )

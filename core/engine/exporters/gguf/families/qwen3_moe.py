@@ -14,5 +14,5 @@ FAMILY = GgufFamily(
     (GgufForm("qwen3moe", has_head_size=True),),
     modules=MODULES | QK_NORMS,
     keys=_keys,
-    stacks=STACKS,
+    parameters=STACKS,
 )
