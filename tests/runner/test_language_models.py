@@ -19,12 +19,14 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import HF_MODULES_CACHE
 
 from core.database import transaction
+from core.engine.checkpoints.weight_comparison import compare_weights
 from core.engine.cuts.worth import WorthTable
 from core.engine.evaluation.continuations import compare_continuations
 from core.engine.models.folder import open_model
 from core.pipeline.messages import Spec
 from core.pipeline.stages.stage import RunningJob
 from core.pipeline.stages.verify.spec import VerifyArtifact
+from core.service.jobs import queue
 from core.service.jobs.states import STAGES
 from core.service.registry.schemas import ModelBody
 from core.service.registry.service import register_model
@@ -33,6 +35,7 @@ from tests.runner.conftest import Finish, Work, artifact, shown_ways
 from tests.runner.models import LAYERS, register_layers, write_model
 from tests.shown_ways import lay_out, run_here, run_in_shell
 from tests.worker.conftest import Queue, runner_of
+from worker.cli.reproduce import copy_block
 from worker.runner.client import run_task
 
 pytestmark = pytest.mark.timeout(300)
@@ -87,6 +90,28 @@ def test_a_model_runs_as_its_page_says(
     assert way.runtime == "transformers"
     written = run_here(way, artifact(jobs, job), tmp_path, monkeypatch)
     assert len(written.split()) > 5, written
+
+
+@pytest.mark.parametrize("of", ["dense", "thinner"])
+def test_one_block_is_compared_as_soon_as_it_is_pruned(
+    of: str, jobs: Queue, request: pytest.FixtureRequest, work: Work, tmp_path: Path
+) -> None:
+    earlier: str = request.getfixturevalue(of)
+    job_id = jobs.submit(jobs.report(earlier)["recipe"])
+    copy_block(jobs.settings.work_root / job_id, 1, tmp_path, lambda: True)
+    assert not any(tmp_path.iterdir()), "it has not begun"
+    end = work()
+    copy_block(jobs.settings.work_root / job_id, 1, tmp_path, end.done)
+    with transaction(jobs.sessions) as session:
+        queue.request_cancel(session, job_id)
+    assert end.result(120) == "cancelled", "nothing else of the job was waited for"
+    compared = compare_weights(artifact(jobs, earlier), tmp_path, is_part=True)
+    assert compared.is_equal and compared.tensors == 9, "seven linear layers and two norms"
+    (block,) = tmp_path.iterdir()
+    changed = load_file(block)
+    changed["model.layers.1.mlp.up_proj.weight"][0] += 1
+    save_file(changed, block)
+    assert compare_weights(artifact(jobs, earlier), tmp_path, is_part=True).equal_tensors == 8
 
 
 def test_a_structured_job_leaves_a_smaller_model(jobs: Queue, thinner: str) -> None:

@@ -5,13 +5,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from core.pipeline.reports.manifest import Manifest
 from core.service.jobs.schemas import JobBody
 from core.settings import Settings
 from tests.model_folders import write_llama, write_text
 from tests.recipes import recipe_of
-from worker.cli.reproduce import recipe_with, reproduce
+from worker.cli import register
+from worker.cli.reproduce import measure_again, recipe_with, reproduce, reproduce_block
 from worker.embedded.instance import EmbeddedInstance, open_instance
 from worker.failures import CommandFailed
 
@@ -44,6 +47,7 @@ def _manifest(revision: str, digest: str) -> Manifest:
             "calibration": {"name": "words", "sha256": digest},
             "evaluation": {"others": {"name": "others", "sha256": "f" * 64}},
         },
+        "layers": [{"name": f"model.layers.{layer}.mlp.up_proj", "layer": layer} for layer in (0, 1)],
     }
     return Manifest.model_validate({"recipe": body, "report": report, "files": {}})
 
@@ -64,6 +68,26 @@ def test_the_recipe_gets_the_names_of_what_is_given_and_loses_what_changes_no_we
     assert not job.output.exports and job.model.startswith("source-") and job.sparsity == 0.5
     assert not body.keys() & {"queue", "gates", "metadata"}
     assert recipe_with(manifest, instance, dense, [text]) == body, "a second time"
+    alone = JobBody.model_validate(recipe_with(manifest, instance, dense, [text], is_measured=False))
+    assert (alone.evaluation.datasets, alone.recovery, alone.calibration) == ([], None, job.calibration)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "give --source with the dense model to prune again, or --measure with a text"),
+        (["--source", "{tmp}", "--measure", "{tmp}"], "give --source with the dense model"),
+        (["--measure", "{tmp}", "--block", "1"], "--text and --block go with --source"),
+        (["--measure", "{tmp}", "--text", "{tmp}"], "--text and --block go with --source"),
+        (["--source", "{tmp}/none"], "there is no such file or folder"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(tmp_path: Path, arguments: list[str], said: str) -> None:
+    given = ["reproduce", str(tmp_path), *(each.format(tmp=tmp_path) for each in arguments)]
+    app = typer.Typer()
+    register(app)
+    refused = CliRunner().invoke(app, given)
+    assert refused.exit_code == 2 and said in " ".join(refused.output.replace("│", "").split())
 
 
 def test_what_is_not_what_the_recipe_names_is_told(instance: EmbeddedInstance, dense: Path, tmp_path: Path) -> None:
@@ -81,6 +105,11 @@ def test_what_is_not_what_the_recipe_names_is_told(instance: EmbeddedInstance, d
         recipe_with(_manifest("sha256:" + "0" * 64, dataset_hash(text)), instance, dense, [text])
     with pytest.raises(CommandFailed, match=r"is no artifact of a job: secateur\.json"):
         reproduce(instance.settings, dense, dense, [text])
+    with pytest.raises(CommandFailed, match=r"is no artifact of a job: secateur\.json"):
+        measure_again(instance.settings, dense, [text])
+    (dense / "secateur.json").write_text(_manifest(content_hash(dense), dataset_hash(text)).model_dump_json())
+    with pytest.raises(CommandFailed, match="--block 7: the recipe prunes nothing there; its blocks are 0 to 1"):
+        reproduce_block(instance.settings, dense, dense, [text], 7)
     (dense / "secateur.json").write_text(json.dumps({"recipe": {}, "report": {}, "files": {}}))
     with pytest.raises(CommandFailed, match="does not say which model"):
         reproduce(instance.settings, dense, dense, [text])

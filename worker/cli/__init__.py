@@ -140,11 +140,24 @@ def _prune(options: PruneOptions, as_json: JsonOption = False) -> None:
 
 def _reproduce(
     artifact: Annotated[Path, typer.Argument(metavar="FOLDER", help="The artifact.")],
-    source: Annotated[Path, typer.Option(help="The dense model: its folder, or a .gguf file.")],
+    source: Annotated[
+        Path | None, typer.Option(help="The dense model: its folder, or a .gguf file. It is pruned again.")
+    ] = None,
     text: Annotated[
         list[Path] | None,
         typer.Option(
             help="Data that the recipe names, known by its SHA-256. Repeatable. Figures on given texts are repeated.",
+        ),
+    ] = None,
+    block: Annotated[
+        int | None,
+        typer.Option(min=0, help="Prune up to this block alone, counted from 0, and compare its weights: minutes."),
+    ] = None,
+    measure: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Evaluation text of the recipe: repeat the artifact's perplexity on it, in place of pruning again. "
+            "Repeatable."
         ),
     ] = None,
     least_masks: Annotated[
@@ -152,19 +165,30 @@ def _reproduce(
     ] = 1.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Prune again by the recipe of an artifact, on this machine, and compare every weight with the artifact's.
+    """Prune again by the recipe of an artifact, on this machine, and compare every weight, or measure it again.
 
     Exit code 0: weights are equal to the last bit, or their masks are to --least-masks; and each repeated figure is
     within two standard errors. On another kind of processor or other versions, sums round elsewhere.
     """
     from core.settings import Settings
-    from worker.cli.reproduce import reproduce, show_reproduction
+    from worker.cli.reproduce import measure_again, reproduce, reproduce_block, show_reproduction
 
-    for path in (artifact, source, *(text or [])):
+    if (source is None) == (not measure):
+        raise typer.BadParameter(
+            "give --source with the dense model to prune again, or --measure with a text, not both"
+        )
+    if measure and (text or block is not None):
+        raise typer.BadParameter("--measure prunes nothing: --text and --block go with --source")
+    for path in (artifact, *([] if source is None else [source]), *(text or []), *(measure or [])):
         if not path.exists():
             raise typer.BadParameter(f"{path}: there is no such file or folder")
     with print_errors():
-        done = reproduce(Settings(), artifact, source, text or [])
+        if source is None:
+            done = measure_again(Settings(), artifact, measure or [])
+        elif block is None:
+            done = reproduce(Settings(), artifact, source, text or [])
+        else:
+            done = reproduce_block(Settings(), artifact, source, text or [], block)
     if not show_reproduction(done, least_masks, as_json):
         raise typer.Exit(FAILED)
 

@@ -34,13 +34,15 @@ class WeightComparison:
         return self.equal_masks / self.weights if self.weights else 1.0
 
 
-def compare_weights(first: Path, second: Path) -> WeightComparison:
-    """Compare the safetensors files of two folders.
+def compare_weights(first: Path, second: Path, *, is_part: bool = False) -> WeightComparison:
+    """Compare the safetensors files of two folders; if `is_part`, the second has some of the first's tensors alone.
 
     Raises ValueError that names a tensor which only one has, or which has another dtype or shape in the other: the
     models then have different shapes. Raises CorruptSafetensors.
     """
     ours, theirs = _entries(first), _entries(second)
+    if is_part:
+        ours = {name: entry for name, entry in ours.items() if name in theirs}
     for name in sorted(ours.keys() | theirs.keys()):
         described = [
             "none" if entry is None else f"{entry.dtype} {list(entry.shape)}"
