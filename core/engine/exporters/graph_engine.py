@@ -1,12 +1,11 @@
 """Libraries that run a language model's graph, in their own process: a graph reads tokens and keeps keys and values."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from core.engine.checkpoints.files import TOKENIZER_FILE
@@ -18,27 +17,7 @@ from core.engine.exporters.engine_process import (
     timed_steps,
 )
 from secateur_wire.base import JsonObject
-
-
-class GraphSession(ABC):
-    """Open graph of a model with so many tokens in its `vocabulary`, and the keys and values of its sequences.
-
-    It reads `batch` equal sequences at once.
-    """
-
-    vocabulary: int
-    batch: int = 1
-
-    @abstractmethod
-    def reset(self) -> None:
-        """Forget the tokens that were read."""
-
-    @abstractmethod
-    def read(self, ids: list[int], position: int) -> NDArray[np.float32]:
-        """Read tokens, the first at a position, after those that were read before; return logits [time, vocabulary].
-
-        They are those of the first sequence.
-        """
+from secateur_wire.graphs import Graph
 
 
 class GraphLibrary(EngineLibrary):
@@ -47,11 +26,11 @@ class GraphLibrary(EngineLibrary):
     name: ClassVar[str]
 
     def __init__(self) -> None:
-        self._session: GraphSession | None = None
+        self._session: Graph | None = None
         self._tokenizer: Tokenizer | None = None
 
     @abstractmethod
-    def session(self, file: Path, threads: int, *, is_exact: bool) -> GraphSession:
+    def session(self, file: Path, threads: int, *, is_exact: bool) -> Graph:
         """Open a file; `is_exact`: compute in float32, also where the engine would choose fewer bits."""
 
     def open(self, file: str, length: int, threads: int) -> JsonObject:
@@ -93,7 +72,7 @@ class GraphLibrary(EngineLibrary):
         return {"seconds": seconds}
 
 
-def _timed(session: GraphSession, tried: SpeedTrial) -> PromptAndDecoding:
+def _timed(session: Graph, tried: SpeedTrial) -> PromptAndDecoding:
     session.batch = tried.batch
     session.reset()
     ids = tried.token_ids(session.vocabulary)

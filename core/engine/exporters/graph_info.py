@@ -7,7 +7,7 @@ from typing import Final
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
 from core.engine.cuts.losses import Losses
-from core.engine.exporters.exporter_info import AddedCost, AddedExporterInfo
+from core.engine.exporters.exporter_info import AddedCost, AddedExporterInfo, RuntimeExample
 from core.engine.exporters.sizes import DECODED_TOKENS, MOST_ROUNDS, PREDICTIONS, PROMPT_TOKENS, WINDOW
 from secateur_wire.errors import InvalidRequest
 
@@ -73,3 +73,40 @@ class GraphInfo(AddedExporterInfo):
             operations=operations + traces * _TRACE_SECONDS * _OPERATIONS_PER_SECOND,
             processes=1 + len(types) * (2 if timed else 1),
         )
+
+
+def chat_in(package: str) -> tuple[str, str]:
+    """Return the way to chat with a graph that the engine of this package runs."""
+    return (
+        "A chat in whichever engine is installed: each line typed is answered, Ctrl-D ends it.",
+        f"pip install 'secateur[run]' {package}\nsecateur run {{file}}",
+    )
+
+
+def text_continued_in(runtime: str, package: str, *, opening: str, step: str) -> RuntimeExample:
+    """Return the program that continues a text in an engine.
+
+    `opening` opens the `file` and sets `known`, the names of the graph's inputs. `step` sets `new`, the token that
+    follows the tokens that are `given` to the graph.
+    """
+    return RuntimeExample(
+        runtime=runtime,
+        about="Continues a text with the likeliest words, without PyTorch",
+        packages=(package, "tokenizers", "numpy"),
+        script="from pathlib import Path\n\n"
+        f"import numpy\nimport {package}\nfrom tokenizers import Tokenizer\n\n"
+        'file = Path("{file}")\n'
+        'tokenizer = Tokenizer.from_file(str(file.with_name("tokenizer.json")))\n'
+        f"{opening}"
+        'ids = tokenizer.encode("{prompt}").ids\n'
+        "new = list(ids)\n"
+        "for _ in range(24):\n"
+        "    places = numpy.arange(len(ids) - len(new), len(ids))[None]\n"
+        "    mask = numpy.ones((1, len(ids)), numpy.int64)\n"
+        '    given = {{"input_ids": numpy.array([new]), "attention_mask": mask, "position_ids": places}}\n'
+        '    given["beam_idx"] = numpy.zeros(1, numpy.int32)\n'
+        "    given = {{name: value for name, value in given.items() if name in known}}\n"
+        f"{step}"
+        "    ids += new\n"
+        "print(tokenizer.decode(ids))",
+    )

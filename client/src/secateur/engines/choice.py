@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
 from secateur.engines.engine import Engine
+from secateur.engines.graph import open_onnx, open_openvino
+from secateur.engines.llama_cpp import LlamaCpp
 from secateur.errors import RunError
 
 
@@ -15,29 +16,25 @@ from secateur.errors import RunError
 class EngineKind:
     """Engine of files that end with `suffix`, where its `modules` are installed, each by the package of that name.
 
-    `opened_by` is the module here that opens a file.
+    `open` loads the packages and a file.
     """
 
     id: str
     name: str
     suffix: str
     modules: dict[str, str]
-    opened_by: str
+    open: Callable[[Path], Engine]
 
     def missing(self) -> list[str]:
         """Return the packages that this machine lacks."""
         return [package for module, package in self.modules.items() if find_spec(module) is None]
 
-    def open(self, file: Path) -> Engine:
-        open_file: Callable[[Path], Engine] = import_module(f"secateur.engines.{self.opened_by}").open_file
-        return open_file(file)
-
 
 _TEXT: Final = {"tokenizers": "tokenizers", "jinja2": "jinja2"}
 KINDS: Final = (
-    EngineKind("llama.cpp", "llama.cpp", ".gguf", {"llama_cpp_py_sync": "llama-cpp-py-sync"}, "llama_cpp"),
-    EngineKind("openvino", "OpenVINO", ".xml", {"openvino": "openvino", **_TEXT}, "openvino"),
-    EngineKind("onnx", "ONNX Runtime", ".onnx", {"onnxruntime": "onnxruntime", **_TEXT}, "onnx_runtime"),
+    EngineKind("llama.cpp", "llama.cpp", ".gguf", {"llama_cpp_py_sync": "llama-cpp-py-sync"}, LlamaCpp),
+    EngineKind("openvino", "OpenVINO", ".xml", {"openvino": "openvino", **_TEXT}, open_openvino),
+    EngineKind("onnx", "ONNX Runtime", ".onnx", {"onnxruntime": "onnxruntime", **_TEXT}, open_onnx),
 )
 """Engines, the first that is there first."""
 

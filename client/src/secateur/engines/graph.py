@@ -3,24 +3,10 @@
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
 
 from secateur.engines.engine import Message
 from secateur.engines.template import ChatTemplate
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-
-class Graph(Protocol):
-    """Open graph, with the keys and values of the tokens that it has read."""
-
-    def reset(self) -> None:
-        """Forget the tokens that were read."""
-
-    def read(self, ids: list[int], position: int) -> "NDArray[np.float32]":
-        """Read tokens, the first at a position; return the logits after the last, [vocabulary]."""
+from secateur_wire.graphs import Graph, OnnxGraph, OpenVinoGraph
 
 
 class GraphEngine:
@@ -50,9 +36,9 @@ class GraphEngine:
         new, position, written = list(prompt), 0, list[int]()
         shown = ""
         for _ in range(most_tokens):
-            logits_V = self._graph.read(new, position)
+            logits_TV = self._graph.read(new, position)
             position += len(new)
-            new = [int(logits_V.argmax())]
+            new = [int(logits_TV[-1].argmax())]
             if new[0] in self._ends:
                 break
             written += new
@@ -60,6 +46,14 @@ class GraphEngine:
             if not text.endswith("\ufffd"):
                 yield text[len(shown) :]
                 shown = text
+
+
+def open_onnx(file: Path) -> GraphEngine:
+    return GraphEngine(OnnxGraph(file), file.parent)
+
+
+def open_openvino(file: Path) -> GraphEngine:
+    return GraphEngine(OpenVinoGraph(file), file.parent)
 
 
 def _end_ids(folder: Path) -> set[int]:

@@ -9,7 +9,9 @@ from secateur.engines.engine import Message
 _CONTEXT: Final = 2048
 
 
-class _LlamaCpp:
+class LlamaCpp:
+    """Engine that runs a GGUF file."""
+
     def __init__(self, file: Path) -> None:
         from llama_cpp_py_sync import Llama
 
@@ -23,7 +25,3 @@ class _LlamaCpp:
 
     def go_on(self, text: str, most_tokens: int) -> Iterator[str]:
         yield str(self._model.generate(text, max_tokens=most_tokens, temperature=0.0))
-
-
-def open_file(file: Path) -> _LlamaCpp:
-    return _LlamaCpp(file)

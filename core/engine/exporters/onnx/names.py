@@ -3,9 +3,8 @@
 import re
 from typing import Final
 
-PAST: Final = "past_key_values."
-PRESENT: Final = "present."
-"""Prefixes of the inputs and of the outputs; the same name follows."""
+from secateur_wire.graphs import PAST, PRESENT
+
 _TRACED: Final = re.compile(r"(input|output)\.cache\.layers\.([0-9]+)\.(key|value)s")
 
 

@@ -4,9 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from core.engine.exporters.engine import running
+from core.engine.exporters.gguf.exporter import GgufFiles
 from core.engine.exporters.gguf.file_types import ALL_TYPES, FIRST
 from core.engine.exporters.gguf.refusal import refusal
-from core.engine.exporters.gguf.runtime import LlamaCpp, require_runtime, running_llama_cpp
+from core.engine.exporters.gguf.runtime import LlamaCpp
 from core.engine.exporters.gguf.settings import GgufSettings, read_settings
 from core.engine.exporters.gguf.vocabulary import Vocabulary
 from core.engine.exporters.gguf.writer import write_gguf
@@ -23,7 +25,7 @@ class LlamaCppTiming(FileTiming):
     engine = LlamaCpp
 
     def write(self, folder: ModelFolder, shape: ModelShape, kind: str, file: Path) -> Path:
-        require_runtime()
+        GgufFiles().require_runtime()
         source = file.with_name(f"{file.name}-folder")
         written, plain = random_folder(folder, shape, source), FIRST if ALL_TYPES[kind].is_mixed else kind
         settings = read_settings(written)
@@ -42,7 +44,7 @@ class LlamaCppTiming(FileTiming):
         if plain == kind:
             first.replace(target)
         else:
-            with running_llama_cpp(largest_file=first.stat().st_size, tokens=1, threads=1) as llama_cpp:
+            with running(LlamaCpp, largest_file=first.stat().st_size, tokens=1, threads=1) as llama_cpp:
                 llama_cpp.quantise(first, target, ALL_TYPES[kind].number)
             first.unlink()
         for each in source.iterdir():
