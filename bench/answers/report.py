@@ -1,6 +1,7 @@
 """Page of the bench of answers: goals beside what came out, and tables. Loads no torch."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from statistics import fmean
 
 from bench.answers.plan import GOAL_REMOVAL, MIXTURES, REMOVALS, WIKIPEDIA, Case
@@ -17,15 +18,18 @@ Value = tuple[float | None, float | None]
 
 
 def page(bench: Bench) -> str:
-    """Return the section; what was not run is left out of tables, and marked among the goals."""
+    """Return the section; what was not run is left out of tables, marked among the goals, and named at the end."""
     parts = [table(("what", "goal", "came out", "met"), list(_goals(bench)), text_columns=4)]
     for removal in REMOVALS:
-        mixtures = [mixture for mixture in MIXTURES if _cases(bench, removal, mixture)]
-        if mixtures:
-            rows = [_row(bench, removal, mixture) for mixture in mixtures]
+        rows = [_row(bench, cases) for cases in _groups(bench, removal)]
+        if rows:
             parts += [f"### {removal}", table(_HEADER, rows, text_columns=1)]
     if bench.dense:
         parts += ["### Tasks passed", _tasks(bench)]
+    if bench.missing:
+        of = f"{len(bench.missing)} of {len(bench.planned)} cells"
+        named = "; ".join(f"{name}, seed {', '.join(seeds)}" for name, seeds in _seeds(bench.missing).items())
+        parts.append(f"Not run: {of}: {named}.")
     return "\n\n".join(parts)
 
 
@@ -43,18 +47,31 @@ _HEADER = (
 )
 
 
-def _row(bench: Bench, removal: str, mixture: str) -> tuple[str, ...]:
-    cases = _cases(bench, removal, mixture)
+def _seeds(cases: Sequence[Case]) -> dict[str, list[str]]:
+    """Return the seeds of cases, by removal and text."""
+    seeds: dict[str, list[str]] = {}
+    for case in cases:
+        seeds.setdefault(f"{case.removal}, {case.text}", []).append(str(case.seed))
+    return seeds
+
+
+def _groups(bench: Bench, removal: str) -> list[list[Case]]:
+    """Return the cases of a removal that were run: the seeds of each mixture, first those without training."""
+    groups = [_cases(bench, removal, mixture, distilled) for distilled in (False, True) for mixture in MIXTURES]
+    return [cases for cases in groups if cases]
+
+
+def _row(bench: Bench, cases: list[Case]) -> tuple[str, ...]:
     found = [bench.found[case] for case in cases]
     jobs = [bench.jobs[case] for case in cases]
     return (
-        mixture,
+        cases[0].text,
         _shown(_kl(found), 3),
-        _shown(_kl_ratio(bench, removal, mixture), 2),
+        _shown(_kl_ratio(bench, cases), 2),
         f"{_sum(found, 'same') / _sum(found, 'predictions'):.0%}",
         _shown(_length(bench, found), 2),
         f"{fmean(job['bits_per_byte']['ratio'] for job in jobs):.3f}",
-        _shown((_bits_ratio(bench, removal, mixture), None), 3),
+        _shown((_bits_ratio(bench, cases), None), 3),
         f"{fmean(job['perplexity'] for job in jobs):.2f}",
         f"{_passed(found):.0%}",
         str(len(cases)),
@@ -62,13 +79,15 @@ def _row(bench: Bench, removal: str, mixture: str) -> tuple[str, ...]:
 
 
 def _goals(bench: Bench) -> Iterator[tuple[str, ...]]:
-    mixtures = [each for each in MIXTURES if each != WIKIPEDIA and _kl_ratio(bench, GOAL_REMOVAL, each)[0] is not None]
-    best = min(mixtures, key=lambda each: _kl_ratio(bench, GOAL_REMOVAL, each)[0] or 0, default=None)
+    groups = [_cases(bench, GOAL_REMOVAL, each) for each in MIXTURES if each != WIKIPEDIA]
+    rated = [cases for cases in groups if _kl_ratio(bench, cases)[0] is not None]
+    cases = min(rated, key=lambda each: _kl_ratio(bench, each)[0] or 0, default=None)
+    best = None if cases is None else cases[0].mixture
     kl: Value = (None, None)
     bits = length = None
-    if best is not None:
-        kl, bits = _kl_ratio(bench, GOAL_REMOVAL, best), _bits_ratio(bench, GOAL_REMOVAL, best)
-        length = _length(bench, [bench.found[case] for case in _cases(bench, GOAL_REMOVAL, best)])[0]
+    if cases is not None:
+        kl, bits = _kl_ratio(bench, cases), _bits_ratio(bench, cases)
+        length = _length(bench, [bench.found[case] for case in cases])[0]
     of = f"{GOAL_REMOVAL}, {best or 'the best mixture'}"
     yield _goal(f"KL ÷ Wikipedia's, {of}", f"≤ {_KL}", _shown(kl, 2), kl[0] is not None, (kl[0] or 0) <= _KL)
     yield _goal(f"bits per byte ÷ Wikipedia's, {of}", f"≤ {_BITS}", _shown((bits, None), 3), bits, (bits or 0) <= _BITS)
@@ -89,17 +108,16 @@ def _tasks(bench: Bench) -> str:
     kinds = list(SIMPLE_TASKS)
     rows = [("dense", *(f"{share:.0%}" for share in _by_task(bench.dense).values()))]
     for removal in REMOVALS:
-        for mixture in MIXTURES:
-            found = [bench.found[case] for case in _cases(bench, removal, mixture)]
-            if found:
-                shares = [_by_task(each) for each in found]
-                means = (f"{fmean(each[kind] for each in shares):.0%}" for kind in kinds)
-                rows.append((f"{removal}, {mixture}", *means))
+        for cases in _groups(bench, removal):
+            shares = [_by_task(bench.found[case]) for case in cases]
+            means = (f"{fmean(each[kind] for each in shares):.0%}" for kind in kinds)
+            rows.append((f"{removal}, {cases[0].text}", *means))
     return table(("model", *kinds), rows, text_columns=1)
 
 
-def _cases(bench: Bench, removal: str, mixture: str) -> list[Case]:
-    return [case for case in bench.found if (case.removal, case.mixture) == (removal, mixture)]
+def _cases(bench: Bench, removal: str, mixture: str, distilled: bool = False) -> list[Case]:
+    wanted = removal, mixture, distilled
+    return [case for case in bench.found if (case.removal, case.mixture, case.distilled) == wanted]
 
 
 def _kl(found: Sequence[Figures]) -> Value:
@@ -107,24 +125,29 @@ def _kl(found: Sequence[Figures]) -> Value:
     return mean_over(_over_seeds(found, "divergences"), _over_seeds(found, "predictions"))
 
 
-def _kl_ratio(bench: Bench, removal: str, mixture: str) -> Value:
-    """Return the KL divergence ÷ that of the calibration on Wikipedia, request by request, over seeds of both."""
+def _on_wikipedia(case: Case) -> Case:
+    """Return the same job on Wikipedia alone."""
+    return replace(case, mixture=WIKIPEDIA)
+
+
+def _kl_ratio(bench: Bench, cases: Sequence[Case]) -> Value:
+    """Return the KL divergence ÷ that of the same on Wikipedia, request by request, over seeds of both."""
     pairs = [
         (bench.found[case], other)
-        for case in _cases(bench, removal, mixture)
-        if (other := bench.found.get(Case(removal, WIKIPEDIA, case.seed))) is not None
+        for case in cases
+        if case.mixture != WIKIPEDIA and (other := bench.found.get(_on_wikipedia(case))) is not None
     ]
-    if not pairs or mixture == WIKIPEDIA:
+    if not pairs:
         return None, None
     mine, others = zip(*pairs, strict=True)
     return mean_over(_over_seeds(mine, "divergences"), _over_seeds(others, "divergences"))
 
 
-def _bits_ratio(bench: Bench, removal: str, mixture: str) -> float | None:
+def _bits_ratio(bench: Bench, cases: Sequence[Case]) -> float | None:
     ratios = [
         bench.jobs[case]["bits_per_byte"]["pruned"] / bench.jobs[other]["bits_per_byte"]["pruned"]
-        for case in _cases(bench, removal, mixture)
-        if (other := Case(removal, WIKIPEDIA, case.seed)) in bench.jobs and mixture != WIKIPEDIA
+        for case in cases
+        if (other := _on_wikipedia(case)) in bench.jobs and case.mixture != WIKIPEDIA
     ]
     return fmean(ratios) if ratios else None
 

@@ -1,14 +1,14 @@
 """Runs of the bench of answers: jobs of the service, and what their artifacts answer."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final
 
 from bench.answers.plan import Case
 from bench.answers.prompts import draw_prompts
-from bench.cells import CACHE, Cell, Figures, Runner, engine_program, forget, recall, run
+from bench.cells import CACHE, Cell, Figures, Runner, engine_program, forget, recall, recalled, run
 from bench.service import Service, service_key
 from core.engine.datasets.simple_tasks.registry import SIMPLE_TASKS, draw_conversations
 from secateur_wire.errors import NotFound
@@ -21,7 +21,7 @@ _TASK_SEED: Final = 53
 @dataclass(frozen=True)
 class Size:
     """Size of the bench: calibration `samples` of `length` tokens, `windows` of as many to measure bits per byte on,
-    `prompts` answered in at most `tokens` tokens, and so many `tasks` of each kind.
+    `prompts` answered in at most `tokens` tokens, so many `tasks` of each kind, and the `steps` of a distillation.
     """
 
     samples: int
@@ -30,6 +30,7 @@ class Size:
     prompts: int
     tokens: int
     tasks: int
+    steps: int
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -46,7 +47,8 @@ class Size:
 class Bench:
     """Bench of jobs of a service: `dense` are the dense model's answers, `jobs` and `found` figures by case.
 
-    `blocks` is the blocks' share of the dense model's parameters.
+    All of `planned` are recalled, and those that are `chosen` are run where they are missing. `blocks` is the blocks'
+    share of the dense model's parameters.
     """
 
     service: Service
@@ -54,14 +56,25 @@ class Bench:
     threads: int
     size: Size
     blocks: float
+    planned: Sequence[Case] = ()
+    chosen: Collection[Case] = ()
     dense: Figures = field(default_factory=dict)
     jobs: dict[Case, Figures] = field(default_factory=dict)
     found: dict[Case, Figures] = field(default_factory=dict)
 
-    def prune(self, cases: Sequence[Case]) -> None:
-        """Recall the jobs of cases, and run what is missing."""
-        cells = {case: self._job_cell(case) for case in cases}
-        self.jobs = self.runner.figures(cells, lambda told: f"{told['job']}, {told['seconds']:.0f} s")
+    @property
+    def missing(self) -> list[Case]:
+        """Return the planned cases of which there are no figures."""
+        return [case for case in self.planned if case not in self.found]
+
+    def prune(self) -> None:
+        """Recall the jobs of cases, and run what is missing of those that are chosen."""
+        cells = {case: self._job_cell(case) for case in self.planned}
+        self.jobs = self._figures(cells, lambda told: f"{told['job']}, {told['seconds']:.0f} s")
+
+    def _figures(self, cells: Mapping[Case, Cell], brief: Callable[[Figures], str]) -> dict[Case, Figures]:
+        chosen = {case: cell for case, cell in cells.items() if case in self.chosen}
+        return recalled(cells) | self.runner.figures(chosen, brief)
 
     def judge(self) -> None:
         """Recall what the artifacts of the jobs answer, and ask those that were not asked."""
@@ -74,13 +87,13 @@ class Bench:
         if dense:
             self.dense = dense[None]
             cells = {case: self._judge_cell(job, case, asked) for case, job in self.jobs.items()}
-            self.found = self.runner.figures(cells, lambda told: f"KL {total_kl(told):.4f}")
+            self.found = self._figures(cells, lambda told: f"KL {total_kl(told):.4f}")
 
     def _job_cell(self, case: Case) -> Cell:
         size = self.size
-        body = case.body(self.blocks, size.samples, size.length, size.windows)
+        body = case.body(self.blocks, size.samples, size.length, size.windows, size.steps)
         key = f"answers-job-{service_key(body)}"
-        kept = recall(key)
+        kept = recall(key) if case in self.chosen else None
         if kept is not None and not self._is_there(kept["job"]):
             forget(key)
         return Cell(case.title, key, lambda: self._job(body))

@@ -23,12 +23,15 @@ def test_requests_differ_and_are_the_same_for_a_seed() -> None:
 
 def test_jobs_are_on_their_mixtures_of_text() -> None:
     planned = list(cases(list(REMOVALS), MIXTURES, 2))
-    assert len(planned) == len(set(planned)) == 2 * (len(REMOVALS) * len(MIXTURES) - 2)
-    drawn = {}
+    assert len(planned) == len(set(planned)) == 4 * (len(REMOVALS) * len(MIXTURES) - 2)
+    drawn, trained = {}, {}
     for case in planned:
-        body = case.body(blocks=0.8, samples=40, length=512, windows=8)
+        body = case.body(blocks=0.8, samples=40, length=512, windows=8, steps=9)
         JobBody.model_validate({"model": "smollm2-135m", **body})
-        calibration = body["calibration"]
+        calibration, recovery = body["calibration"], body.get("recovery")
+        assert (recovery is not None) == case.distilled
+        if recovery is not None:
+            trained[case.mixture] = (recovery["dataset"], recovery.get("own_text"), recovery.get("shape"))
         drawn[case.mixture] = (
             calibration["dataset"],
             calibration["samples"],
@@ -38,6 +41,9 @@ def test_jobs_are_on_their_mixtures_of_text() -> None:
     assert drawn[WIKIPEDIA] == ("wikipedia-calibration", 40, 0, None)
     assert drawn[AS_TODAY] == ("wikipedia-calibration", 40, None, None)
     assert drawn[HALF] == ("wikipedia-calibration", 20, 20, "chat")
+    assert trained[WIKIPEDIA] == ("wikipedia-calibration", 0.0, None)
+    assert trained[AS_TODAY] == ("wikipedia-calibration", None, None)
+    assert trained[HALF] == ("wikipedia-calibration", 0.5, "chat") and trained[CHATS] == ("self", None, "chat")
     assert drawn[CHATS] == ("self", 40, None, "chat")
 
 
@@ -57,8 +63,9 @@ def _job(bits: float) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("kl", "bits", "length", "met"), [(0.3, 1.21, 9, "yes"), (0.5, 1.3, 4, "no")])
 def test_goals_stand_beside_what_came_out(kl: float, bits: float, length: int, met: str) -> None:
-    bench = Bench(cast(Service, None), Runner(runs=False), 1, Size(40, 512, 8, 4, 64, 2), 0.8)
-    assert "–" in page(bench)
+    bench = Bench(cast(Service, None), Runner(runs=False), 1, Size(40, 512, 8, 4, 64, 2, 9), 0.8)
+    assert "–" in page(bench) and "Not run" not in page(bench)
+    bench.planned = list(cases([GOAL_REMOVAL], [WIKIPEDIA, HALF], 2))
     bench.dense = _figures(0.0, 10, passed=met == "yes")
     bench.dense["tasks"]["passed"][0] = False
     for mixture, figures, job in (
@@ -67,6 +74,9 @@ def test_goals_stand_beside_what_came_out(kl: float, bits: float, length: int, m
     ):
         bench.found[Case(GOAL_REMOVAL, mixture, 0)] = figures
         bench.jobs[Case(GOAL_REMOVAL, mixture, 0)] = job
+    missing = page(bench).splitlines()[-1]
+    assert missing.startswith(f"Not run: 6 of 8 cells: {GOAL_REMOVAL}, {WIKIPEDIA}, distilled, seed 0, 1; ")
+    assert missing.endswith(f"{GOAL_REMOVAL}, {HALF}, seed 1.")
     goals = [line.split("|") for line in page(bench).splitlines() if line.startswith("|")][2:6]
     assert [line[4].strip() for line in goals[:3]] == [met] * 3
     assert goals[0][3].strip() == f"{kl / 0.7:.2f} ± 0.00"

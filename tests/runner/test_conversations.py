@@ -68,9 +68,14 @@ def test_a_job_prunes_trains_and_measures_on_conversations(jobs: Queue, body: di
 def test_the_model_writes_the_conversations_itself(jobs: Queue, body: dict[str, Any], finish: Finish) -> None:
     asked = {"dataset": "self", "shape": "chat", "samples": 4, "sequence_length": LENGTH}
     answered = {"dataset": "prompts", "answers": "self", "samples": 4, "sequence_length": LENGTH}
-    for calibration in (asked, answered):
+    for text in (asked, answered):
         evaluation = {"datasets": ["words", "simple-tasks:add"], "samples": 4}
-        job = finish(body | {"calibration": calibration, "evaluation": evaluation})
+        training = {"method": "distill", "steps": 2, "batch_size": 2, "counted_tokens": "assistant", **text}
+        calibration = text | {"counted_tokens": "assistant"}
+        job = finish(body | {"calibration": calibration, "evaluation": evaluation, "recovery": training})
+        assert 0 < jobs.report(job)["tokens"]["calibration_places"] < 4 * LENGTH
+        (trained,) = jobs.report(job)["recovery"]["texts"]
+        assert (trained["kind"], trained["shape"], "questions" in trained) == ("self", "chat", "answers" in text)
         tasks = jobs.report(job)["texts"]["evaluation"]["simple-tasks:add"]
         assert tasks["tasks"] == ["add"] and tasks["rendering"]["conversations"] == tasks["rows"]
         text = jobs.report(job)["texts"]["calibration"]
