@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.module_tracker import ModuleTracker
 from transformers import PreTrainedModel
 
 
@@ -15,6 +17,7 @@ from transformers import PreTrainedModel
 class Cost:
     """Cost of one stage: multiplications and additions of matrix products, loads of a whole model, and bytes.
 
+    Solves and factorisations are not among the products.
     `read_bytes` and `written_bytes` went through system calls of this process; pages of memory maps are not among them.
     `allocations` are those of torch on the CPU, `peak_bytes` the most that they held at once.
     """
@@ -33,7 +36,9 @@ def cost_of(work: Callable[[], object]) -> Cost:
     The products are counted the first time, as the counter itself takes memory.
     """
     cost = Cost()
-    with FlopCounterMode(display=False) as products:
+    products = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: _flops_in_place})
+    products.mod_tracker = _WholeWork()
+    with products:
         work()
     cost.flops = products.get_total_flops()
     with _loads(cost), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as memory:
@@ -47,6 +52,22 @@ def cost_of(work: Callable[[], object]) -> Cost:
         cost.allocations += change > 0
         cost.peak_bytes = max(cost.peak_bytes, held)
     return cost
+
+
+class _WholeWork(ModuleTracker):
+    """Tracker of no module: torch's own cannot follow gradients of inputs alone."""
+
+    def __enter__(self) -> "_WholeWork":
+        return self
+
+    def __exit__(self, *unused: object) -> None: ...
+
+
+def _flops_in_place(
+    total: tuple[int, int], left: tuple[int, int], right: tuple[int, int], out_shape: object = None, **unused: object
+) -> int:
+    """Return the operations of a product that is added to a matrix in place, which torch does not count."""
+    return 2 * left[0] * left[1] * right[1]
 
 
 def _transferred() -> tuple[int, int]:

@@ -59,7 +59,7 @@ def stored() -> dict[str, Any]:
 
 
 class _Job:
-    """A Llama of two layers that SparseGPT prunes by half, on texts of known words."""
+    """A Llama of two layers that is pruned on texts of known words: by `frontier`, zeros or narrower, and SparseGPT."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._work = folder, folder / "work"
@@ -73,7 +73,9 @@ class _Job:
     def stages(self) -> dict[str, Callable[[], object]]:
         return {
             "write": self._write,
-            "prune": self._prune,
+            "prune_frontier": lambda: self._prune("frontier"),
+            "prune_structured": lambda: self._prune("frontier", pattern="structured", sparsity=0.4),
+            "prune": lambda: self._prune("sparsegpt"),
             "measure": lambda: _run(
                 MeasureSpec(
                     **_SHARED, dense=self._model, pruned=self._artifact, sequence_length=48, prompts=["w5 w6"],
@@ -92,13 +94,13 @@ class _Job:
             )
         )  # fmt: skip
 
-    def _prune(self) -> None:
+    def _prune(self, method: str, **more: Any) -> None:
         for folder in (self._work, self._artifact.path):
             shutil.rmtree(folder, ignore_errors=True)
         self._work.mkdir()
         output = _run(
             PruneSpec(
-                **_SHARED, job="job_1", attempt=1, recipe=recipe_of("sparsegpt", **_BODY),
+                **_SHARED, job="job_1", attempt=1, recipe=recipe_of(method, **_BODY | more),
                 model=ModelSource(path=self._model.path, name="m", revision="1"), work=self._work, previous=[],
                 artifact=self._artifact.path, calibration=self._text, evaluation=[self._text],
                 activation_budget_bytes=2**30,

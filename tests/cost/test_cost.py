@@ -52,17 +52,18 @@ def test_each_stage_costs_what_is_stored(counted: dict[str, Cost]) -> None:
 
 
 def test_one_load_of_each_model_serves_a_job_beside_the_reload_check(counted: dict[str, Cost]) -> None:
-    assert {stage: cost.loads for stage, cost in counted.items()} == {"write": 1, "prune": 0, "measure": 2, "verify": 1}
+    loads = {stage: cost.loads for stage, cost in counted.items() if cost.loads}
+    assert loads == {"write": 1, "measure": 2, "verify": 1}
 
 
 def test_what_is_counted_is_what_was_done(tmp_path: Path) -> None:
     def work() -> None:
         left, right = torch.ones(32, 64), torch.ones(64, 16)
-        (tmp_path / "file").write_bytes(bytes((left @ right).numpy().tobytes()))
+        (tmp_path / "file").write_bytes(bytes((left @ right).addmm_(left, right).numpy().tobytes()))
         (tmp_path / "file").read_bytes()
 
     cost = cost_of(work)
-    assert cost.flops == 2 * 32 * 64 * 16 and cost.loads == 0
+    assert cost.flops == 2 * (2 * 32 * 64 * 16) and cost.loads == 0
     tensors = 4 * (32 * 64 + 64 * 16 + 32 * 16)
     assert tensors <= cost.peak_bytes <= tensors + 64 and 3 <= cost.allocations <= 6
     assert 2048 <= cost.written_bytes < 4096 and 2048 <= cost.read_bytes < 4096

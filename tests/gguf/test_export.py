@@ -66,7 +66,7 @@ def test_files_of_all_types_predict_what_a_cut_model_does_and_none_else_is_left(
     assert {file.name for file in cut.glob("*.gguf*")} == {each.file for each in exported.files}
     for each in exported.files:
         assert gguf_statement.write_statement(cut / each.file, '{"payload": ""}'), "llama.cpp keeps the room"
-        with running_llama_cpp(largest_file=each.bytes, tokens=8, threads=1) as llama_cpp:
+        with running(LlamaCpp, largest_file=each.bytes, tokens=8, threads=1) as llama_cpp:
             llama_cpp.open(cut / each.file, 8)
     run_stage(ImportGgufSpec(source=cut / "model-F32.gguf", target=tmp_path / "back"), Progress(), lambda: 0)
     before, after = (load_file(folder / "model.safetensors") for folder in (cut, tmp_path / "back"))

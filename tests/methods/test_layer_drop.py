@@ -12,15 +12,16 @@ from transformers import AutoModelForCausalLM
 
 from core.counting import finished_share
 from core.engine.architectures.description import inspect_folder
-from core.engine.evaluation.divergence import divergences
+from core.engine.evaluation.divergence import divergence
 from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel
 from core.engine.pruning.results import PruneResult, UnitRow
 from core.engine.pruning.streams.stream import Stream
+from core.engine.pruning.units.block_tokens import BlockToPrune, PrunedBlock
 from core.engine.removals.widths.counts import plan_width_reduction
 from core.methods.cost import CostFacts, Tokens
-from core.methods.frontier import trials
-from core.methods.frontier.structured import StructuredFrontier
+from core.methods.frontier import structured, trials
+from core.methods.frontier.structured import StructuredFrontier, _Trial
 from core.methods.frontier.structured_info import StructuredFrontierCost, StructuredFrontierParameters
 from core.progress import WorkStopped
 from secateur_wire.errors import InvalidParameters
@@ -167,8 +168,10 @@ def test_a_search_costs_where_there_is_one(tmp_path: Path) -> None:
         assert one[0] < another[0] and one[1] < another[1]
 
 
-def test_a_trial_is_what_the_pass_itself_would_have_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the tokens it was fitted to, those it is measured on among them; and the divergence is the whole model's.
+def test_trials_are_measured_by_the_divergence_of_the_whole_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trial that prunes as the pass, on the tokens it is measured on, has the divergence of what the pass leaves.
 
     Trials are a part of the progress, between measurements and the pass, and each moves it.
     """
@@ -177,14 +180,15 @@ def test_a_trial_is_what_the_pass_itself_would_have_given(tmp_path: Path, monkey
     watching = Watching()
     folder, tokens = model_of(tmp_path / "model", IDLE), FITTED[:4]
     monkeypatch.setattr(trials.Trials, "_fitting_sequences", lambda self: self._calibration())
+    monkeypatch.setattr(structured, "_Trial", lambda parameters, costs: StructuredFrontier(parameters))
 
-    def watch(streamed: StreamedModel, batches: Sequence[Tensor], *models: Any) -> list[float]:
-        found = divergences(streamed, batches, *models)
-        seen.append((found[0], torch.cat(list(batches))))
+    def watch(streamed: StreamedModel, batches: Sequence[Tensor], *models: Any) -> float:
+        found = divergence(streamed, batches, *models)
+        seen.append((found, torch.cat(list(batches))))
         shares.append(finished_share())
         return found
 
-    monkeypatch.setattr(trials, "divergences", watch)
+    monkeypatch.setattr(trials, "divergence", watch)
     artifact, _ = cut(
         folder, tmp_path / "work", "uniform", share_of_blocks(folder, 0.4), calibration=tokens, progress=watching
     )
@@ -198,3 +202,28 @@ def test_a_trial_is_what_the_pass_itself_would_have_given(tmp_path: Path, monkey
         )
     expected = float((dense.exp() * (dense - left)).sum(dim=-1).mean())
     assert min(each for each, _ in seen[1:]) == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_trial_removes_the_units_of_least_cost_and_fits_what_reads_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[tuple[BlockToPrune, PrunedBlock, Tensor]] = []
+    prune_block = _Trial.prune_block
+
+    def watch(trial: _Trial, block: BlockToPrune, *more: Any) -> PrunedBlock:
+        answer = prune_block(trial, block, *more)
+        tried.append((block, answer, trial._costs[block.layer]["channels"]))
+        return answer
+
+    monkeypatch.setattr(_Trial, "prune_block", watch)
+    folder = model_of(tmp_path / "model", IDLE)
+    _, result = cut(folder, tmp_path / "work", "uniform", share_of_blocks(folder, 0.4))
+    assert dropped(result) == [IDLE] and len(tried) > LAYERS
+    for block, answer, cost_U in tried:
+        kept = answer.units["channels"]
+        removed_U = torch.ones_like(cost_U, dtype=torch.bool)
+        removed_U[kept] = False
+        assert len(kept) == block.counts.units["channels"] and cost_U[kept].min() >= cost_U[removed_U].max()
+        assert {*answer.changed} == {"mlp.down_proj.weight"}
+        name = "mlp.down_proj.weight"
+        assert not torch.equal(answer.changed[name], block.tensors[name][:, kept])

@@ -13,12 +13,13 @@ from core.engine.models.accelerator import CPUBackend
 from core.engine.models.folder import open_model
 from core.engine.models.precision import removal_dtype
 from core.engine.models.tensors import load_tensors
+from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.results import PruneResult, UnitRow
 from core.engine.pruning.streams.block_gradients import draw_tokens
 from core.engine.removals.widths.counts import plan_width_reduction
 from core.engine.resume.kinds import SELECTION
 from core.methods.frontier import input_removal, output_metric, structured
-from core.methods.frontier.input_removal import remove_groups
+from core.methods.frontier.input_removal import remove_groups, with_inputs
 from core.methods.frontier.structured import StructuredFrontier
 from core.methods.frontier.structured_info import StructuredFrontierParameters
 from core.progress import WorkStopped
@@ -101,6 +102,20 @@ def test_what_is_left_of_a_removal_is_the_least_squares_of_what_is_left(seed: in
         if keep == groups - 1:
             every = [torch.arange(12)[torch.arange(12) // size != unit] for unit in range(groups)]
             assert cost == pytest.approx(min(increase(weight_OI, gram_II, metric_OO, each)[0] for each in every))
+
+
+def test_the_columns_of_a_trial_are_the_ridge_solution_of_the_target() -> None:
+    """The gradient of ‖α·Y + (1 − α)·XWᵀ − XVᵀ‖² + λ‖V − W‖² in the columns that stay is zero."""
+    weight_OI, gram_II, _ = problem(0)
+    inputs = InputStatistic(Statistic.GRAM, sample_stride=1)
+    inputs._gram_II, inputs.target_OI = gram_II.clone(), problem(1)[0] @ gram_II
+    parameters, left_I = StructuredFrontierParameters(refit=0.5, ridge=0.1), torch.tensor([0, 2, 3, 7, 8, 11])
+    fitted_OI = with_inputs(weight_OI, inputs, left_I, parameters, pytest.fail)
+    aimed_OI = (weight_OI @ gram_II + inputs.target_OI) / 2
+    penalty = 0.1 * gram_II.diagonal()[left_I].mean()
+    slope_OI = fitted_OI @ gram_II - aimed_OI + penalty * (fitted_OI - weight_OI)
+    torch.testing.assert_close(slope_OI[:, left_I], torch.zeros(6, 6, dtype=torch.float64), atol=1e-9, rtol=0)
+    assert set(range(12)) - set(fitted_OI.abs().sum(dim=0).nonzero().flatten().tolist()) == {1, 4, 5, 6, 9, 10}
 
 
 def test_the_choice_is_better_than_chance_and_the_metric_than_none() -> None:

@@ -1,4 +1,4 @@
-"""Divergence of models' predictions from the dense model's: the mean of KL(dense‖other) over tokens, in nats."""
+"""Divergence of a model's predictions from the dense model's: the mean of KL(dense‖other) over tokens, in nats."""
 
 from collections.abc import Sequence
 
@@ -12,36 +12,24 @@ _CHUNK = 256
 
 
 @torch.inference_mode()
-def divergences(
-    streamed: StreamedModel, tokens: Sequence[Tensor], dense: Sequence[Tensor], others: Sequence[Sequence[Tensor]]
-) -> list[float]:
-    """Return the divergence of each of the `others`, which have the dense model's final norm and head.
+def divergence(
+    streamed: StreamedModel, tokens: Sequence[Tensor], dense: Sequence[Tensor], other: Sequence[Tensor]
+) -> float:
+    """Return the divergence of the other model, which has the dense model's final norm and head.
 
-    Predictions of tokens that do not count are left out. The inputs are batches of tokens [batch, time], and each
-    model's last-block outputs for them [batch, time, hidden_size]. Predictions are computed for one window and a few
-    positions at a time.
+    The inputs are batches of tokens [batch, time], and each model's last-block outputs for them [batch, time,
+    hidden_size]. Predictions of tokens that do not count are left out. They are computed for one window and a few
+    positions at a time, and compared one by one: so their distributions stay in a processor's cache.
     """
-    totals = [0.0] * len(others)
-    for batch, tokens_BT in enumerate(tokens):
-        for window in range(len(tokens_BT)):
-            places_T = counted_places(tokens_BT[window : window + 1])
-            all_T = torch.arange(tokens_BT.shape[1])
+    total = torch.zeros((), dtype=torch.float64, device=streamed.device)
+    for tokens_BT, *both in zip(tokens, dense, other, strict=True):
+        for window, tokens_1T in enumerate(tokens_BT.split(1)):
+            states = [streamed.sequences_of(each, window, 1).to(streamed.dtype) for each in both]
+            places_T, all_T = counted_places(tokens_1T), torch.arange(tokens_BT.shape[1])
             for positions in (all_T if places_T is None else all_T[places_T]).split(_CHUNK):
-
-                def predicted(
-                    hidden_BTD: Tensor,
-                    tokens_1T: Tensor = tokens_BT[window : window + 1],
-                    window: int = window,
-                    positions: Tensor = positions,
-                ) -> Tensor:
-                    hidden_1TD = streamed.sequences_of(hidden_BTD, window, 1).to(streamed.dtype)
-                    return streamed.logits(tokens_1T, hidden_1TD, positions)[0].float().log_softmax(dim=-1)
-
-                wanted_PV = predicted(dense[batch])
-                for place, other in enumerate(others):
-                    totals[place] += float(
-                        torch.nn.functional.kl_div(
-                            predicted(other[batch]), wanted_PV, reduction="sum", log_target=True
-                        ).double()
+                logits = [streamed.logits(tokens_1T, each, positions)[0].float() for each in states]
+                for wanted_PV, other_PV in zip(*(each.split(1) for each in logits), strict=True):
+                    total += torch.nn.functional.kl_div(
+                        other_PV.log_softmax(dim=-1), wanted_PV.log_softmax(dim=-1), reduction="sum", log_target=True
                     )
-    return [total / sum(map(number_of_places, tokens)) for total in totals]
+    return float(total) / sum(map(number_of_places, tokens))

@@ -73,9 +73,7 @@ def without_inputs(
         per_step=_INPUTS_PER_STEP if size == 1 else 1,
     )
     left_I = features(torch.tensor(kept)).to(weight_OI.device)
-    left_OI, gram_LL = weight_OI[:, left_I], gram_II[left_I][:, left_I]
-    missing_OL = target_OI[:, left_I] - left_OI @ gram_LL
-    left_OI = left_OI + ridge_directions([missing_OL], gram_LL, parameters.ridge, note)[0]
+    left_OI = _fitted(weight_OI[:, left_I], target_OI[:, left_I], gram_II[left_I][:, left_I], parameters.ridge, note)
     left_OI = torch.where(dead_I[left_I], dense_OI[:, left_I], left_OI)
     fitted_OI = torch.zeros_like(dense_OI).index_copy_(1, left_I, left_OI)
     energy = None
@@ -84,6 +82,26 @@ def without_inputs(
         energy_OI = (metric_OO @ error_OI) * (error_OI @ gram_II)
         energy = float(energy_OI.sum(dtype=torch.float64))
     return InputRemoval(fitted_OI, kept, left_I, energy)
+
+
+def with_inputs(
+    dense_OI: Tensor,
+    inputs: InputStatistic,
+    left_I: Tensor,
+    parameters: StructuredFrontierParameters,
+    note: Callable[[str], None],
+) -> Tensor:
+    """Return the weights with zeros for all inputs but `left_I`, which are fitted as in `without_inputs`."""
+    gram_IL = inputs.gram_II[:, left_I]
+    target_OL = torch.lerp(dense_OI @ gram_IL, target_product(dense_OI, inputs)[:, left_I], parameters.refit)
+    left_OI = _fitted(dense_OI[:, left_I], target_OL, gram_IL[left_I], parameters.ridge, note)
+    return torch.zeros_like(dense_OI).index_copy_(1, left_I, left_OI)
+
+
+def _fitted(left_OL: Tensor, target_OL: Tensor, gram_LL: Tensor, ridge: float, note: Callable[[str], None]) -> Tensor:
+    """Return V + (C − VG)(G + ρI)⁻¹ for the columns V that are left, with their own G and C."""
+    (direction_OL,) = ridge_directions([target_OL - left_OL @ gram_LL], gram_LL, ridge, note)
+    return left_OL + direction_OL
 
 
 def remove_groups(

@@ -38,7 +38,7 @@ class LayerDrop:
 
     def fitted_tokens(self, calibration: int) -> int:
         """Return the approximate number of tokens that a trial is fitted on."""
-        return min(max(round(self.fitted * calibration), 4096), 16384, calibration)
+        return min(max(round(self.fitted * calibration), 2048), 16384, calibration)
 
     def numbers(self, description: ModelDescription, sparsity: float) -> list[int]:
         """Return the numbers of dropped layers to try, beginning with 0."""
@@ -51,7 +51,7 @@ class LayerDrop:
 
 
 LAYER_DROP: Final[dict[Budget, LayerDrop]] = {
-    "quick": LayerDrop(from_share=0.1, shares=(0.25, 0.5, 0.75, 1.0), fitted=0.125, seen=4096),
+    "quick": LayerDrop(from_share=0.1, shares=(0.25, 0.5, 0.75, 1.0), fitted=0.125, seen=2048),
     "thorough": LayerDrop(from_share=0.05, shares=(0.15, 0.3, 0.45, 0.6, 0.8, 1.0), fitted=0.25, seen=8192),
 }
 

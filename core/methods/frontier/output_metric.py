@@ -18,7 +18,7 @@ from core.engine.pruning.streams.block_gradients import backward_blocks
 from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.unit_slices import SetSlice, StackSlice, UnitSlice
 from core.methods.frontier.run_costs import RunCosts
-from core.methods.frontier.structured_info import MEASURED_SEQUENCES
+from core.methods.frontier.structured_info import measured_sequences
 
 
 class _Watch:
@@ -105,8 +105,9 @@ def measure_outputs(context: UnitSelectionContext, seed: int, *, drops_layers: b
     """
     assert context.calibration is not None
     streamed, family = context.streamed, context.folder.family
-    step = max(1, len(context.calibration) // MEASURED_SEQUENCES)
-    tokens_NT = context.calibration[::step][:MEASURED_SEQUENCES]
+    sequences, length = context.calibration.shape
+    measured = measured_sequences(length)
+    tokens_NT = context.calibration[:: max(1, sequences // measured)][:measured]
     # The loss is a mean over the predictions of a sequence; the metric is for their sum.
     scale = mean_predictions(tokens_NT) / len(tokens_NT)
     watches = [

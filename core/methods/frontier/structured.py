@@ -33,7 +33,7 @@ from core.engine.pruning.units.unit_slices import SetSlice, StackSlice
 from core.engine.removals.widths.counts import reduction_of_remaining_layers
 from core.engine.removals.widths.worth import worth_table
 from core.methods.frontier.cost_search import CostSearch
-from core.methods.frontier.input_removal import output_metric, without_inputs
+from core.methods.frontier.input_removal import output_metric, with_inputs, without_inputs
 from core.methods.frontier.layer_drop import LAYER_DROP
 from core.methods.frontier.layer_search import LayerSearch, staying_layers
 from core.methods.frontier.output_metric import measure_outputs
@@ -67,9 +67,8 @@ class StructuredFrontier(BlockUnitMethod):
     def plan(self, context: UnitSelectionContext) -> UnitCounts:
         parameters, width_reduction = self.parameters, context.width_reduction
         assert width_reduction is not None
-        trials = Trials(context, self, LAYER_DROP[parameters.budget])
         if width_reduction.costs is not None:
-            return self._within(context, width_reduction, width_reduction.costs, trials)
+            return self._within(context, width_reduction, width_reduction.costs)
         numbers = parameters.layer_numbers(context.folder.description, context.sparsity)
         costs = None
         if parameters.metric or width_reduction.ranking is not None or any(numbers):
@@ -82,15 +81,17 @@ class StructuredFrontier(BlockUnitMethod):
 
         if costs is None or costs.runs is None:
             return counts_without(())
+        trials = self._trials(context, costs.units)
         search = LayerSearch(trials, width_reduction.protected, counts_without, costs.runs)
         if parameters.drop_layers == "auto":
             return search.best(numbers)
         (dropped,) = search.cheapest_layers(numbers)
         return counts_without(dropped)
 
-    def _within(
-        self, context: UnitSelectionContext, width_reduction: WidthReduction, costs: CostLimit, trials: Trials
-    ) -> UnitCounts:
+    def _trials(self, context: UnitSelectionContext, costs: Sequence[Mapping[KindName, Tensor]]) -> Trials:
+        return Trials(context, _Trial(self.parameters, costs), LAYER_DROP[self.parameters.budget])
+
+    def _within(self, context: UnitSelectionContext, width_reduction: WidthReduction, costs: CostLimit) -> UnitCounts:
         """Return the counts that lose least within a limit of cost."""
         parameters, description = self.parameters, context.folder.description
         may_drop = parameters.drop_layers != 0 and "layers" not in description.known_as.refused
@@ -106,7 +107,7 @@ class StructuredFrontier(BlockUnitMethod):
             protected=protected,
             staying=protected if runs is None else protected | staying_layers(description, runs),
         )
-        return CostSearch(table, costs, parameters, trials).best()
+        return CostSearch(table, costs, parameters, self._trials(context, measured.units)).best()
 
     def prune_block(
         self, block: BlockToPrune, dense: TokensAtBlock, pruned: PrunedTokens | None, log: Callable[[str], None]
@@ -121,9 +122,12 @@ class StructuredFrontier(BlockUnitMethod):
             fitted = {*losing, block.last_before_gap}
             first = (place for place, group in enumerate(groups) if not fitted.isdisjoint(group.linears))
             groups = groups[next(first, len(groups)) :]
+        return self._fit(groups, _Fit(self.parameters, block, losing), pruned)
+
+    @staticmethod
+    def _fit(groups: Sequence[InputGroup], fit: "_Fit", pruned: PrunedTokens) -> PrunedBlock:
         if not groups:
             return PrunedBlock({})
-        fit = _Fit(self.parameters, block, losing)
         pruned.fit(groups, fit)
         return PrunedBlock(fit.units, fit.changed_without_outputs(), fit.costs, fit.notes)
 
@@ -154,6 +158,30 @@ class StructuredFrontier(BlockUnitMethod):
             before |= fit.choose_linear(pruned)
         pruned.fit_experts(before, fit)
         return fit.result().joined_with(PrunedBlock(heads.units, heads.changed, heads.costs, heads.notes))
+
+
+class _Trial(StructuredFrontier):
+    """Removal as trials of whole layers do it, with few tokens and little work.
+
+    The units that cost least go, by `costs` before anything is removed; only layers that lose inputs, and the last one
+    before a gap, are fitted. Optimal Brain Surgeon would fit the few tokens too closely, and cost more than the
+    forwards. Experts are pruned as in the pass.
+    """
+
+    def __init__(self, parameters: StructuredFrontierParameters, costs: Sequence[Mapping[KindName, Tensor]]) -> None:
+        super().__init__(parameters)
+        self._costs = costs
+
+    def prune_block(
+        self, block: BlockToPrune, dense: TokensAtBlock, pruned: PrunedTokens | None, log: Callable[[str], None]
+    ) -> PrunedBlock:
+        assert pruned is not None
+        if any(isinstance(each.reading_slice, StackSlice) for each in block.unit_sets):
+            return super().prune_block(block, dense, pruned, log)
+        kept = block.keep_highest(self._costs[block.layer])
+        losing = {each.linear: each for each in block.unit_sets if each.kind in kept}
+        groups = input_groups(block.family.inputs, {*losing, *filter(None, [block.last_before_gap])})
+        return self._fit(groups, _Fit(self.parameters, block, losing, kept), pruned)
 
 
 def _counts_without(
@@ -202,15 +230,23 @@ def _counts_without(
 
 
 class _Fit:
-    """Fit of one block's layers; `units`, `changed`, `costs` and `notes` are the results so far."""
+    """Fit of one block's layers; `units`, `changed`, `costs` and `notes` are the results so far.
+
+    The units that go are chosen here, unless those that stay are given as `kept`.
+    """
 
     def __init__(
-        self, parameters: StructuredFrontierParameters, block: BlockToPrune, losing: dict[str, UnitSet]
+        self,
+        parameters: StructuredFrontierParameters,
+        block: BlockToPrune,
+        losing: dict[str, UnitSet],
+        kept: KeptLayerUnits | None = None,
     ) -> None:
         self._parameters = parameters
         self._block = block
         self._losing = losing
-        self.units: KeptLayerUnits = {}
+        self._is_chosen = kept is not None
+        self.units: KeptLayerUnits = kept or {}
         self.changed: dict[str, Tensor] = {}
         self.costs: dict[KindName, float] = {}
         self.notes: list[str] = []
@@ -250,6 +286,9 @@ class _Fit:
         self, unit_set: UnitSet, dense_OI: Tensor, inputs: InputStatistic, note: Callable[[str], None]
     ) -> tuple[Tensor, Tensor]:
         """Return the weights with columns of zeros for removed inputs, and the positions of the kept inputs."""
+        if self._is_chosen:
+            left_I = unit_set.reading_slice.features(torch.tensor(self.units[unit_set.kind])).to(dense_OI.device)
+            return with_inputs(dense_OI, inputs, left_I, self._parameters, note), left_I
         removal = without_inputs(
             dense_OI,
             inputs,

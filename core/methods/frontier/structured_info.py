@@ -19,11 +19,17 @@ from core.methods.method_info import SMALLER, Variant
 from secateur_wire.errors import InvalidParameters
 from secateur_wire.methods import Needs
 
-MEASURED_SEQUENCES = 8
-"""Number of calibration sequences whose gradients are computed; they are evenly spaced among all."""
+_MEASURED = (4, 8)
+"""Fewest and most calibration sequences whose gradients are computed."""
 STREAM_TOKENS = 2048
 """Largest number of tokens whose gradients in the residual stream are kept."""
 _STATE_BYTES = 4
+
+
+def measured_sequences(length: int) -> int:
+    """Return the number of sequences of a length whose gradients are computed; they are evenly spaced among all."""
+    fewest, most = _MEASURED
+    return min(max(fewest, STREAM_TOKENS // length), most)
 
 
 class StructuredFrontierParameters(WidthOptions, ForwardOptions):
@@ -161,7 +167,7 @@ class StructuredFrontierCost(Cost[StructuredFrontierParameters]):
         """Return the operations beyond XᵀX: YᵀX, (H + λI)⁻¹, and its and the weights' update for each removed input.
 
         The number of removed inputs follows from the share of the channels' parameters that the sparsity removes.
-        Trials do the same work again, with their own XᵀX, and compute the predictions of each tried model.
+        Trials fit the inputs that stay, with their own XᵀX, and compute the predictions of each tried model.
         """
         total = 0
         description, search, tokens = facts.description, _searched(facts), facts.tokens.calibration
@@ -170,10 +176,11 @@ class StructuredFrontierCost(Cost[StructuredFrontierParameters]):
         for width in _read_widths(facts):
             removal = width**3 + round(share * width) * (2 * width**2 + 4 * hidden * width)
             total += 2 * hidden * width * tokens + removal
-            total += search.trials * ((2 * hidden + width) * width * search.fitted + 4 * width**3 // 3 + removal)
-        fitted = tokens + search.trials * search.fitted
-        # The other layers, which read the hidden states, are fitted too.
-        total += 4 * description.layers * hidden**2 * fitted
+            left = round((1 - share) * width)
+            fit = left**3 // 3 + 4 * hidden * left**2
+            total += search.trials * ((2 * hidden + width) * width * search.fitted + fit)
+        # The other layers, which read the hidden states, are fitted too, but not in trials.
+        total += 4 * description.layers * hidden**2 * tokens
         runs = hidden * description.layers**2 * _stream_tokens(facts)
         return total + runs + 4 * hidden * description.vocabulary_size * search.trials * search.seen
 
@@ -225,7 +232,8 @@ def _searched(facts: CostFacts[StructuredFrontierParameters]) -> _Search:
 
 
 def _measured_tokens(facts: CostFacts[StructuredFrontierParameters]) -> int:
-    return min(MEASURED_SEQUENCES * facts.tokens.window, facts.tokens.calibration)
+    window = facts.tokens.window
+    return min(measured_sequences(window) * window, facts.tokens.calibration)
 
 
 def _stream_tokens(facts: CostFacts[StructuredFrontierParameters]) -> int:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from core.counting import counting
-from core.engine.evaluation.divergence import divergences
+from core.engine.evaluation.divergence import divergence
 from core.engine.pruning.blocks.trial import hidden_states_after_trial
 from core.engine.pruning.protocols.units import BlockUnitMethod
 from core.engine.pruning.streams.block_gradients import forward_blocks
@@ -55,18 +55,18 @@ class Trials:
         dense = forward_blocks(context.streamed, batches, context.forward_dtype)
         tried: dict[int, float] = {}
 
-        def divergence(place: int) -> float:
+        def tried_at(place: int) -> float:
             if place not in tried:
                 count(len(tried))
                 counts = candidates[place].counts
                 ends = hidden_states_after_trial(context, self.method, counts, fitted_NT, seen_NT)
-                (tried[place],) = divergences(context.streamed, batches, dense, [ends])
+                tried[place] = divergence(context.streamed, batches, dense, ends)
                 context.log(f"trial, {candidates[place].label}: {tried[place]:.4f} nats")
             return tried[place]
 
         context.begin_trials()
         with counting("trials of whole layers, at most", most_trials(len(candidates))) as count:
-            best = candidates[find_local_minimum(len(candidates), divergence, start)]
+            best = candidates[find_local_minimum(len(candidates), tried_at, start)]
         figures = "; ".join(f"{candidates[place].label}: {tried[place]:.4f}" for place in sorted(tried))
         note = (
             f"Whole layers against channels, by trials of models of {alike}, pruned on "
