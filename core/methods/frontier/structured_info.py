@@ -19,17 +19,14 @@ from core.methods.method_info import SMALLER, Variant
 from secateur_wire.errors import InvalidParameters
 from secateur_wire.methods import Needs
 
-_MEASURED = (4, 8)
-"""Fewest and most calibration sequences whose gradients are computed."""
 STREAM_TOKENS = 2048
 """Largest number of tokens whose gradients in the residual stream are kept."""
 _STATE_BYTES = 4
 
 
 def measured_sequences(length: int) -> int:
-    """Return the number of sequences of a length whose gradients are computed; they are evenly spaced among all."""
-    fewest, most = _MEASURED
-    return min(max(fewest, STREAM_TOKENS // length), most)
+    """Return the number of sequences of a length whose gradients are computed: 4 to 8, evenly spaced among all."""
+    return min(max(4, STREAM_TOKENS // length), 8)
 
 
 class StructuredFrontierParameters(WidthOptions, ForwardOptions):
@@ -40,8 +37,8 @@ class StructuredFrontierParameters(WidthOptions, ForwardOptions):
 
     budget: Budget = Field(
         "quick",
-        description="quick: about four times SparseGPT's time, of which about half is for trials of whole layers; a "
-        "quarter of the calibration sequences are text that the model writes itself. thorough: about eight "
+        description="quick: about three times SparseGPT's time, of which a third is for trials of whole layers; a "
+        "quarter of the calibration sequences are text that the model writes itself. thorough: at most eight "
         "times; three times as many sequences, at most 96, are added of such text.",
     )
     attention: Literal["kv_groups", "none"] = Field(
@@ -177,10 +174,9 @@ class StructuredFrontierCost(Cost[StructuredFrontierParameters]):
             removal = width**3 + round(share * width) * (2 * width**2 + 4 * hidden * width)
             total += 2 * hidden * width * tokens + removal
             left = round((1 - share) * width)
-            fit = left**3 // 3 + 4 * hidden * left**2
-            total += search.trials * ((2 * hidden + width) * width * search.fitted + fit)
-        # The other layers, which read the hidden states, are fitted too, but not in trials.
-        total += 4 * description.layers * hidden**2 * tokens
+            fitted = (2 * hidden + width) * width * search.fitted + left**3 // 3 + 4 * hidden * left**2
+            total += search.trials * fitted
+        total += 4 * description.layers * hidden**2 * tokens  # the pass fits the other layers too
         runs = hidden * description.layers**2 * _stream_tokens(facts)
         return total + runs + 4 * hidden * description.vocabulary_size * search.trials * search.seen
 
