@@ -5,13 +5,12 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from core.engine.exporters.engine_process import SpeedTrial
-from core.engine.latency.costs import Workload
+from core.engine.latency.costs import DECODED_TOKENS, Workload
 from core.engine.latency.implementations import timing_of
 from core.engine.latency.measure import measured_costs
 from core.engine.latency.variants import BlockVariant, ModelShape
 from core.engine.models.folder import open_model
 
-_DECODED: Final = 24
 _MOST_ROUNDS: Final = 15
 _SECONDS: Final = 60.0
 
@@ -30,7 +29,7 @@ def time(spec: dict[str, Any]) -> dict[str, Any]:
     ]
     trial = SpeedTrial(
         prompt=workload.prompt_tokens,
-        decoded=_DECODED,
+        decoded=DECODED_TOKENS,
         most_rounds=_MOST_ROUNDS,
         seconds=_SECONDS,
         unclocked=workload.context_tokens - workload.prompt_tokens,
@@ -39,8 +38,8 @@ def time(spec: dict[str, Any]) -> dict[str, Any]:
     with (
         TemporaryDirectory(dir=spec["place"]) as place,
         timing_of(workload.engine).prepared(
-            open_model(Path(spec["model"])), shapes, workload.type, threads=workload.threads, place=Path(place)
+            open_model(Path(spec["model"])), shapes, workload.type, threads=spec["threads"], place=Path(place)
         ) as timed,
     ):
         seconds = timed(trial)
-    return {"seconds": [[(prompt, decoded / _DECODED) for prompt, decoded in rounds] for rounds in seconds]}
+    return {"seconds": [[(prompt, decoded / DECODED_TOKENS) for prompt, decoded in rounds] for rounds in seconds]}

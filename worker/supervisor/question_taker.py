@@ -46,6 +46,11 @@ class QuestionTaker(RequestTaker[ClaimedQuestion[Question]], Generic[Question, A
         """Return the longest that a child may take for an answer."""
         return self._settings.pass_trace_seconds
 
+    @property
+    def memory_bytes(self) -> int:
+        """Return the address space that a child may take."""
+        return self._settings.discovery_memory_bytes
+
     @abstractmethod
     def ask(
         self, sessions: sessionmaker[Session], claimed: ClaimedQuestion[Question], temporary: Path
@@ -81,6 +86,7 @@ class QuestionTaker(RequestTaker[ClaimedQuestion[Question]], Generic[Question, A
                 settings=self._settings,
                 on_wait=on_wait,
                 seconds=self.seconds,
+                memory_bytes=self.memory_bytes,
                 file_bytes=file_bytes,
             )
         try:

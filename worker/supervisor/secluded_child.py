@@ -27,13 +27,14 @@ def ask_child(
     settings: Settings,
     on_wait: Callable[[], None],
     seconds: float | None = None,
+    memory_bytes: int | None = None,
     file_bytes: int = 0,
 ) -> bytes:
     """Return a child's answer on its standard output to a question on its standard input.
 
-    The child may take `seconds`, by default the time limit of a discovery. It may write files of `file_bytes`, and
-    always an answer. `on_wait` is called twice a second, and ends the child by an error of its own. Raises
-    DiscoveryFailed if the child fails or takes too long.
+    The child may take `seconds` and `memory_bytes`, by default the limits of a discovery. It may write files of
+    `file_bytes`, and always an answer. `on_wait` is called twice a second, and ends the child by an error of its own.
+    Raises DiscoveryFailed if the child fails or takes too long.
     """
     with TemporaryDirectory(prefix=f"secateur-{name}-") as temporary:
         folder = Path(temporary)
@@ -41,7 +42,8 @@ def ask_child(
         asking.write_text(question)
         kills_before = memory_kills()
         with asking.open("rb") as stdin, answer.open("wb") as stdout, log.open("wb") as stderr:
-            limits = (str(settings.discovery_memory_bytes), str(max(_MOST_ANSWER_BYTES, file_bytes)))
+            memory = settings.discovery_memory_bytes if memory_bytes is None else memory_bytes
+            limits = (str(memory), str(max(_MOST_ANSWER_BYTES, file_bytes)))
             child = spawn(
                 [sys.executable, "-m", "worker.runner.secluded", *limits, *command],
                 name=name,

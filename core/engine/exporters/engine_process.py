@@ -93,7 +93,8 @@ class EngineLibrary(ABC):
     def limit_memory(self, largest_file: int) -> JsonObject:
         """Limit the memory of this process to the needs of files of up to this size in bytes."""
         own = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        most = own + MEMORY_BYTES + 3 * largest_file
+        most, hard = own + MEMORY_BYTES + 3 * largest_file, resource.getrlimit(resource.RLIMIT_AS)[1]
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         return {}

@@ -4,14 +4,16 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from math import sqrt
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from pydantic import BaseModel
 
 from core.engine.latency.variants import BlockVariant, ModelShape
-from secateur_wire.errors import Conflict
+from secateur_wire.errors import Conflict, InvalidRequest
 
-_MEDIAN_ERROR = 1.2533
+DECODED_TOKENS: Final = 24
+"""Tokens that are decoded in a timed round."""
+_MEDIAN_ERROR: Final = 1.2533
 """Standard error of a median over that of a mean, for normal noise: the square root of π / 2."""
 
 
@@ -26,14 +28,25 @@ class Workload(BaseModel, frozen=True):
     """Work that is timed. `engine` is an engine's id, `type` one of its types of files, such as Q8_0.
 
     The prefill reads a prompt of `prompt_tokens`; the decode step comes after `context_tokens`, the prompt included.
+    Without `threads` all processors of the machine are meant; a table has their number.
     """
 
     engine: str
     type: str
-    threads: int
+    threads: int | None = None
     batch: int = 1
     prompt_tokens: int = 128
     context_tokens: int = 128
+
+    def check(self, context_length: int) -> None:
+        """Require that a model with this length of context can do the work; raises InvalidRequest."""
+        most = context_length - DECODED_TOKENS
+        if not self.prompt_tokens <= self.context_tokens <= most:
+            raise InvalidRequest(
+                f"context_tokens {self.context_tokens}: give a number from prompt_tokens, {self.prompt_tokens}, to "
+                f"{most}, as the model reads {context_length} tokens and {DECODED_TOKENS} are decoded",
+                param="context_tokens",
+            )
 
 
 class ModelWidths(BaseModel, frozen=True):

@@ -1,5 +1,6 @@
 """Measurement of the costs of a model's parts in an engine: small models are timed in turn until times are known."""
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -11,7 +12,7 @@ from typing import Final
 
 from core.engine.exporters.engine import Seconds
 from core.engine.exporters.engine_process import SpeedTrial
-from core.engine.latency.costs import ModelWidths, PartCosts, RoundCosts, Workload
+from core.engine.latency.costs import DECODED_TOKENS, ModelWidths, PartCosts, RoundCosts, Workload
 from core.engine.latency.design import fitted_costs, timed_layers, timed_shapes
 from core.engine.latency.implementations import timing_of
 from core.engine.latency.machine import machine_name
@@ -19,13 +20,12 @@ from core.engine.latency.model_widths import dense_shape, model_widths
 from core.engine.latency.registry import engine_info
 from core.engine.latency.variants import BlockVariant, ModelShape
 from core.engine.models.folder import ModelFolder
-from secateur_wire.errors import InvalidRequest, LatencyTooNoisy
+from secateur_wire.errors import LatencyTooNoisy
 
-_DECODED: Final = 24
 _TRIAL_SECONDS: Final = 60.0
 _TRIALS: Final = 4
 _MOST_ROUNDS: Final = 15
-"""Tokens that are decoded in a round, and the bounds of the rounds: a trial, and trials until the spread is small."""
+"""Bounds of the rounds: of a trial, and of trials until the spread is small."""
 _ENOUGH: Final = 0.01
 _TOO_NOISY: Final = 0.05
 """Relative standard errors of a latency: at the first no further trial is made, beyond the second there is no table."""
@@ -46,22 +46,17 @@ def measured_costs(
     differ too much from round to round, InvalidRequest where the engine or its type of files cannot hold the model, and
     ExportFailed.
     """
+    threads = workload.threads or len(os.sched_getaffinity(0))
     info, widths = engine_info(workload.engine), model_widths(folder.description)
     info.check(folder.description, workload.type)
-    version, rest = info.version, workload.context_tokens - workload.prompt_tokens
-    if rest < 0 or workload.context_tokens + _DECODED > folder.description.context_length:
-        raise InvalidRequest(
-            f"context_tokens {workload.context_tokens}: give a number from prompt_tokens, {workload.prompt_tokens}, to "
-            f"{folder.description.context_length - _DECODED}, as the model reads {folder.description.context_length} "
-            f"tokens and {_DECODED} are decoded",
-            param="context_tokens",
-        )
+    workload.check(folder.description.context_length)
+    version = info.version
     trial = SpeedTrial(
         prompt=workload.prompt_tokens,
-        decoded=_DECODED,
+        decoded=DECODED_TOKENS,
         most_rounds=most_rounds,
         seconds=_TRIAL_SECONDS,
-        unclocked=rest,
+        unclocked=workload.context_tokens - workload.prompt_tokens,
         batch=workload.batch,
     )
     description = folder.description
@@ -72,7 +67,7 @@ def measured_costs(
     with TemporaryDirectory(dir=place, prefix="part-costs-") as temporary:
         log(f"writing {len(shapes)} models of {layers} layers for {info.title}")
         with timing_of(workload.engine).prepared(
-            folder, shapes, workload.type, threads=workload.threads, place=Path(temporary)
+            folder, shapes, workload.type, threads=threads, place=Path(temporary)
         ) as timed:
             log(f"timing them in turn, {time.monotonic() - begun:.0f} s after the start")
             rounds: list[list[tuple[float, float]]] = [[] for _ in shapes]
@@ -84,7 +79,7 @@ def measured_costs(
                     prefill=costs[0].prefill,
                     decode=costs[0].decode,
                     rounds=costs[1:],
-                    workload=workload,
+                    workload=workload.model_copy(update={"threads": threads}),
                     model=widths,
                     machine=machine_name(),
                     version=version,
@@ -106,7 +101,7 @@ def costs_of_rounds(widths: ModelWidths, shapes: Sequence[ModelShape], seconds: 
     return [
         RoundCosts(
             prefill=fitted_costs(widths, shapes, [1000 * prefill for prefill, _ in each]),
-            decode=fitted_costs(widths, shapes, [1000 * decode / _DECODED for _, decode in each]),
+            decode=fitted_costs(widths, shapes, [1000 * decode / DECODED_TOKENS for _, decode in each]),
         )
         for each in times
     ]

@@ -36,6 +36,7 @@ from secateur.cli.jobs import cancel, jobs_app, report, retry, show
 from secateur.cli.keys import keys_app
 from secateur.cli.methods import methods
 from secateur.cli.output import explain, print_job
+from secateur.cli.part_costs import part_costs
 from secateur.cli.plan import plan
 from secateur.cli.prune import prune
 from secateur.cli.publish import publications_app, publish
@@ -81,7 +82,7 @@ GROUPS: Final[Mapping[str, Sequence[str]]] = {
         *("prune", "plan", "submit", "jobs", "show", "watch", "report", "summary", "cancel", "retry"),
         *("download", "unpack", "verify", "run", "publish", "publications", "sweep", "sweeps"),
     ),
-    "Models and data": ("inspect", "methods", "models", "datasets", "samples"),
+    "Models and data": ("inspect", "part-costs", "methods", "models", "datasets", "samples"),
     "Automation": ("triggers", "webhooks", "retention"),
     "Team": ("team", "people", "keys", "workload-rules", "hub-token", "audit"),
     "Server": ("doctor", "reproduce", "serve", "stop", "demo", "workers", "queues", "teams", "store"),
@@ -141,7 +142,7 @@ def _print_versions(value: bool) -> None:
 
 
 for command in (
-    *(prune, plan, methods, inspect, submit, show, report, summary, watch, cancel, retry),
+    *(prune, plan, methods, inspect, part_costs, submit, show, report, summary, watch, cancel, retry),
     *(download, unpack, verify, run, publish),
     *(sweeps, team, people, workers, queues, audit),
 ):

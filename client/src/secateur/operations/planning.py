@@ -9,6 +9,7 @@ from secateur.errors import NotFound
 from secateur.operations.calls import Calls, given, ignore
 from secateur.transport import segment
 from secateur_wire.discoveries import Discovery
+from secateur_wire.part_costs import PartCostsAnswer
 from secateur_wire.plans import Goal, Plan
 from secateur_wire.samples import SampleRequest
 
@@ -19,6 +20,12 @@ LOOK_SECONDS = 1.0
 _SAMPLES_LOOK_SECONDS = 2.0
 
 Described = TypeVar("Described", bound=BaseModel)
+
+
+class _Costs(RootModel[PartCostsAnswer | Discovery]):
+    """Costs of a model's parts, or the discovery to wait for."""
+
+    root: PartCostsAnswer | Discovery = Field(union_mode="left_to_right")
 
 
 class _Planned(RootModel[Plan | Discovery]):
@@ -77,6 +84,30 @@ class PlanningOperations(Calls):
         """
         body = given(model=model, goal=goal, amount=amount, keep_quality=keep_quality, pattern=pattern, dataset=dataset)
         return await self._once_discovered("plans", _Planned, body, on_wait)
+
+    async def part_costs(
+        self, model: str, engine: str, *, on_wait: OnWait | None = None, **work: str | int | None
+    ) -> PartCostsAnswer:
+        """Return the measured costs of a model's parts in an engine, as far as they are measured.
+
+        `work` are fields of `PartCostsBody`: `type`, `threads`, `batch`, `prompt_tokens`, `context_tokens` and `queue`.
+        If the server has to discover the model, this waits, as `inspect` does.
+        """
+        params = given(model=model, engine=engine, **work)
+        while True:
+            found = (await self._transport.call("GET", "part-costs", _Costs, params=params)).root
+            if isinstance(found, PartCostsAnswer):
+                return found
+            await self._over(found, on_wait or ignore)
+
+    async def measure_part_costs(
+        self, model: str, engine: str, *, on_wait: OnWait | None = None, **work: str | int | None
+    ) -> PartCostsAnswer:
+        """Have a worker measure the costs of a model's parts in an engine, again where they are measured.
+
+        Returns at once; `part_costs` says when it is over. `work` is as there.
+        """
+        return await self._once_discovered("part-costs", _Costs, given(model=model, engine=engine, **work), on_wait)
 
     async def request_samples(self, goal: Goal | None = None, *, idempotency_key: str | None = None) -> SampleRequest:
         """Request the samples: a worker registers the sample model and texts. Returns at once; see `wait_for_samples`.
