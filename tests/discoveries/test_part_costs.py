@@ -1,8 +1,6 @@
 """Costs of models' parts: asked for, measured by a worker that has the engine and no job, kept, or told why not."""
 
 import sys
-from collections.abc import Sequence
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -12,46 +10,24 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.engine.latency.costs import ModelWidths, PartCosts, PassCosts, RoundCosts, Workload
-from core.engine.latency.variants import BlockVariant
 from core.pipeline.messages import PartCostsReport
+from core.service.jobs.queue import heartbeat
 from core.service.questions.queue import MOST_ATTEMPTS
 from core.service.questions.tables import QuestionRow
 from core.settings import Settings
 from core.storage import Store
 from secateur_wire.part_costs import PartCostsError
 from tests.conftest import bearer
+from tests.measured_parts import WORK, measured_report, saying
 from worker.supervisor.part_cost_measurer import PartCostMeasurer
 
-_WORK = {"engine": "llama-cpp", "type": "F16", "threads": 1, "prompt_tokens": 8, "context_tokens": 16}
+_WORKER: dict[str, Any] = {"queue": "default", "device": "cpu", "hostname": "bed", "pid": 1}
 _NOISY = PartCostsError(code="latency_too_noisy", message="after 9 rounds it is not known")
-
-
-def _measured() -> PartCostsReport:
-    """Return a report on the model of these tests."""
-    costs = PassCosts(attention={1: 1.0, 2: 2.0}, ffn={3: 1.0, 12: 2.0, 24: 4.0}, vocabulary={64: 6.0}, rest=0.5)
-    both = RoundCosts(prefill=costs, decode=costs)
-    widths = ModelWidths(
-        architecture="LlamaForCausalLM", hidden_size=16, head_size=8, heads_per_group=1, block=BlockVariant(2, 24),
-        vocabulary=64, is_tied=False,
-    )  # fmt: skip
-    table = PartCosts(
-        prefill=costs, decode=costs, rounds=[both] * 3, workload=Workload.model_validate(_WORK), model=widths,
-        machine="a processor", version="llama-cpp-py-sync 1", measured_on=date(2026, 12, 1), layers=2,
-    )  # fmt: skip
-    return PartCostsReport(costs=table)
-
-
-def _saying(place: Path, report: PartCostsReport) -> Sequence[str]:
-    """Return the command of a child that answers so, whatever it is asked."""
-    file = place / "answer.json"
-    file.write_text(report.model_dump_json())
-    return sys.executable, "-c", "import sys; print(open(sys.argv[1]).read())", str(file)
 
 
 @pytest.fixture
 def body(model: str) -> dict[str, Any]:
-    return _WORK | {"model": model}
+    return WORK | {"model": model}
 
 
 def _look(api: TestClient, body: dict[str, Any]) -> dict[str, Any]:
@@ -69,14 +45,15 @@ def test_costs_are_measured_once_for_all_models_of_a_shape_and_again_on_demand(
     assert not busy.take_next(sessions), "a worker with a job measures nothing"
     of_another_queue = settings.model_copy(update={"worker_queue": "gpu"})
     assert not PartCostMeasurer(store, of_another_queue).take_next(sessions)
-    measurer = PartCostMeasurer(store, settings, command=_saying(tmp_path, _measured()))
+    measurer = PartCostMeasurer(store, settings, command=saying(tmp_path, measured_report()))
     assert measurer.take_next(sessions) and not measurer.take_next(sessions)
     found = _look(api, body)
     assert (found["status"], found["error"]) == ("measured", None)
     table = found["table"]
     assert table["machine"] == "a processor" and table["version"] == "llama-cpp-py-sync 1" and table["rounds"] == 3
-    assert table["decode"]["ffn"] == {"3": 1.0, "12": 2.0, "24": 4.0}
-    assert table["dense_prefill"] == {"milliseconds": 2 * (2.0 + 4.0) + 6.0 + 0.5, "standard_error": 0.0}
+    assert [(each["size"], each["decode_ms"]) for each in table["ffn"]] == [(3, 1.0), (12, 2.0), (24, 4.0)]
+    assert table["dense"]["prefill_ms"] == 2 * (2.0 + 4.0) + 6.0 + 0.5
+    assert table["dense_standard_error"] == {"prefill_ms": 0.0, "decode_ms": 0.0}
     assert _look(api, body | {"context_tokens": 20})["status"] == "not_measured", "other work has its own table"
     assert api.post("/v1/part-costs", json=body).raise_for_status().json()["status"] == "waiting"
     assert measurer.take_next(sessions)
@@ -88,7 +65,7 @@ def test_a_measurement_that_fails_says_why(
     tmp_path: Path,
 ) -> None:  # fmt: skip
     api.post("/v1/part-costs", json=body).raise_for_status()
-    assert PartCostMeasurer(store, settings, command=_saying(tmp_path, PartCostsReport(error=_NOISY))).take_next(
+    assert PartCostMeasurer(store, settings, command=saying(tmp_path, PartCostsReport(error=_NOISY))).take_next(
         sessions
     )
     found = _look(api, body)
@@ -106,12 +83,14 @@ def test_a_measurement_that_fails_says_why(
     assert found["status"] == "failed" and "no worker could measure it" in found["error"]["message"]
 
 
-@pytest.mark.parametrize("engine", ["llama-cpp", "transformers"])
+@pytest.mark.parametrize(
+    ("engine", "type"), [("llama-cpp", "F16"), pytest.param("transformers", "float32", marks=pytest.mark.nightly)]
+)
 def test_the_real_child_measures_in_its_sandbox_or_tells_that_the_machine_is_too_noisy(
-    api: TestClient, body: dict[str, Any], engine: str, sessions: sessionmaker[Session], settings: Settings,
+    api: TestClient, body: dict[str, Any], engine: str, type: str, sessions: sessionmaker[Session], settings: Settings,
     store: Store,
 ) -> None:  # fmt: skip
-    asked = {name: each for name, each in body.items() if name != "type"} | {"engine": engine}
+    asked = body | {"engine": engine, "type": type}
     api.post("/v1/part-costs", json=asked).raise_for_status()
     assert PartCostMeasurer(store, settings).take_next(sessions)
     found = _look(api, asked)
@@ -119,7 +98,7 @@ def test_the_real_child_measures_in_its_sandbox_or_tells_that_the_machine_is_too
         assert found["error"]["code"] == "latency_too_noisy"
     else:
         assert found["status"] == "measured" and found["table"]["threads"] == 1
-        assert found["table"]["dense_decode"]["milliseconds"] > 0
+        assert found["table"]["dense"]["decode_ms"] > 0
 
 
 @pytest.mark.parametrize(
@@ -143,3 +122,16 @@ def test_a_viewer_looks_and_starts_nothing(api: TestClient, body: dict[str, Any]
     api.headers.update(bearer(viewer_key))
     assert _look(api, body)["status"] == "not_measured"
     assert api.post("/v1/part-costs", json=body).status_code == 403
+
+
+def test_an_engine_that_no_worker_of_the_queue_has_is_refused_by_name(
+    api: TestClient, body: dict[str, Any], sessions: sessionmaker[Session]
+) -> None:
+    with transaction(sessions) as session:
+        heartbeat(session, "worker_test", **_WORKER, runtimes=["OpenVINO"])
+    answer = api.post("/v1/part-costs", json=body)
+    assert answer.status_code == 422
+    assert "no worker of queue 'default' has llama.cpp: install it on a worker" in answer.json()["detail"]
+    with transaction(sessions) as session:
+        heartbeat(session, "worker_other", **_WORKER, runtimes=["llama.cpp"])
+    assert api.post("/v1/part-costs", json=body).status_code == 200

@@ -152,10 +152,10 @@ PARAMETERS: Final[dict[str, Any]] = {
     "discovery_id": _DISCOVERY["id"],
     "request_id": _REQUEST["id"],
     "engine": "llama-cpp",
-    "type": "Q8_0",
+    "show_part_costs type": "Q8_0",
     "threads": 2,
     "batch": 1,
     "prompt_tokens": 128,
     "context_tokens": 128,
-    "queue": "default",
+    "show_part_costs queue": "default",
 }

@@ -141,6 +141,8 @@ class Client:
     discovery = _waits(Operations.discovery)
     plan = _waits(Operations.plan)
 
+    part_costs = _waits(Operations.part_costs)
+    measure_part_costs = _waits(Operations.measure_part_costs)
     request_samples = _waits(Operations.request_samples)
     sample_request = _waits(Operations.sample_request)
     wait_for_samples = _waits(Operations.wait_for_samples)

@@ -29,31 +29,25 @@ class PartCostsBody(RequestObject):
     queue: Annotated[str, Field(min_length=1, max_length=100)] = "default"
 
 
-class Costs(WireModel):
-    """Milliseconds of the parts in one kind of pass, at the sizes that were measured.
+class Times(WireModel):
+    """Milliseconds of the prefill and of one decode step."""
 
-    `attention` is by KV groups, `ffn` by width, `vocabulary` by rows: embeddings and head together. `rest` is the same
-    in every pass. Norms and residual sums count to the part that they belong to.
-    """
-
-    attention: dict[int, float]
-    ffn: dict[int, float]
-    vocabulary: dict[int, float]
-    rest: float
+    prefill_ms: float
+    decode_ms: float
 
 
-class Predicted(WireModel):
-    """Milliseconds of one kind of pass of a whole model: the sum over its parts, and its standard error."""
+class SizeTimes(Times):
+    """Times of a part of this size."""
 
-    milliseconds: float
-    standard_error: float
+    size: int
 
 
 class CostsTable(WireModel):
-    """Table of costs. `machine` names the processor, `version` is the engine's.
+    """Table of costs, at the sizes that were measured. `machine` names the processor, `version` is the engine's.
 
-    `layers` is the depth of the models that were timed, `rounds` how often each was. `dense_prefill` and `dense_decode`
-    are what the table predicts for the model as it is.
+    `layers` is the depth of the models that were timed, `rounds` how often each was. `attention` is by KV groups, `ffn`
+    by width, `vocabulary` by rows: embeddings and head together. `rest` is the same for every shape. Norms and residual
+    sums count to the part that they belong to. `dense` is what the table predicts for the model as it is.
     """
 
     machine: str
@@ -62,10 +56,12 @@ class CostsTable(WireModel):
     threads: int
     layers: int
     rounds: int
-    prefill: Costs
-    decode: Costs
-    dense_prefill: Predicted
-    dense_decode: Predicted
+    attention: list[SizeTimes]
+    ffn: list[SizeTimes]
+    vocabulary: list[SizeTimes]
+    rest: Times
+    dense: Times
+    dense_standard_error: Times
 
 
 class PartCostsError(WireModel):

@@ -1,5 +1,6 @@
 """Requests for the costs of a model's parts: looked up, or measured by a worker that has the engine."""
 
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from core.engine.architectures.description import ModelDescription
@@ -14,13 +15,13 @@ from core.service.jobs.resolution.model import ResolvedModel, resolve_model
 from core.service.part_costs import ask_for_part_costs, is_asked, kept_part_costs
 from secateur_wire.errors import InternalError, InvalidRequest
 from secateur_wire.part_costs import (
-    Costs,
     CostsStatus,
     CostsTable,
     PartCostsAnswer,
     PartCostsBody,
     PartCostsError,
-    Predicted,
+    SizeTimes,
+    Times,
 )
 
 _UNANSWERED: Final = "no worker could measure it, in as many attempts as there are: their logs say why"
@@ -97,7 +98,6 @@ def _answer(context: RequestContext, body: PartCostsBody, model: ResolvedModel, 
 
 def _table(costs: PartCosts, description: ModelDescription) -> CostsTable:
     dense = ModelShape(dense_shape(description), costs.model.vocabulary)
-    latency, errors = costs.predict(dense), costs.standard_errors(dense)
     assert costs.workload.threads is not None, "a table has the number"
     return CostsTable(
         machine=costs.machine,
@@ -106,12 +106,18 @@ def _table(costs: PartCosts, description: ModelDescription) -> CostsTable:
         threads=costs.workload.threads,
         layers=costs.layers,
         rounds=len(costs.rounds),
-        prefill=Costs.model_validate(costs.prefill.model_dump()),
-        decode=Costs.model_validate(costs.decode.model_dump()),
-        dense_prefill=_predicted(latency, errors, 0),
-        dense_decode=_predicted(latency, errors, 1),
+        attention=_by_size(costs.prefill.attention, costs.attention),
+        ffn=_by_size(costs.prefill.ffn, costs.ffn),
+        vocabulary=_by_size(costs.prefill.vocabulary, costs.vocabulary),
+        rest=_times(costs.rest),
+        dense=_times(costs.predict(dense)),
+        dense_standard_error=_times(costs.standard_errors(dense)),
     )
 
 
-def _predicted(latency: Latency, errors: Latency, place: int) -> Predicted:
-    return Predicted(milliseconds=latency[place], standard_error=errors[place])
+def _by_size(sizes: Iterable[int], cost: Callable[[int], Latency]) -> list[SizeTimes]:
+    return [SizeTimes(size=size, **cost(size)._asdict()) for size in sizes]
+
+
+def _times(latency: Latency) -> Times:
+    return Times(**latency._asdict())

@@ -1,14 +1,13 @@
 """`secateur part-costs`: shows how long a model's parts take in an engine, or has a worker measure it."""
 
 import time
-from collections.abc import Mapping
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
 from secateur.cli.output import JsonOption, WaitPrinter, connect, explain, print_json, print_pairs, print_table, say
 from secateur.cli.submit import ModelArgument
-from secateur_wire.part_costs import CostsTable, PartCostsAnswer
+from secateur_wire.part_costs import CostsTable, PartCostsAnswer, Times
 
 _LOOK_SECONDS: Final = 2.0
 _FAILED: Final = 1
@@ -31,7 +30,7 @@ def part_costs(
     as_json: JsonOption = False,
 ) -> None:
     """Show how long each part of a model takes in an engine; --measure has a worker measure it, which takes minutes."""
-    work = {
+    work: dict[str, Any] = {
         "type": type,
         "threads": threads,
         "batch": batch,
@@ -59,30 +58,28 @@ def part_costs(
 
 
 def _print_table(costs: PartCostsAnswer, table: CostsTable) -> None:
-    dense = [
-        f"{each.milliseconds:.2f} ± {each.standard_error:.2f} ms" for each in (table.dense_prefill, table.dense_decode)
-    ]
+    dense, error = table.dense, table.dense_standard_error
     print_pairs(
         [
             ("engine", f"{table.version}, {costs.type}"),
             ("machine", f"{table.machine}, {table.threads} threads"),
             ("measured", f"{table.measured_on}, {table.rounds} rounds, models of {table.layers} layers"),
             ("work", f"{costs.batch} × {costs.prompt_tokens} tokens, then one after {costs.context_tokens}"),
-            ("dense prefill", dense[0]),
-            ("dense decode step", dense[1]),
+            ("dense prefill", f"{dense.prefill_ms:.2f} ± {error.prefill_ms:.2f} ms"),
+            ("dense decode step", f"{dense.decode_ms:.2f} ± {error.decode_ms:.2f} ms"),
         ]
     )
     print_table(
         ("part", "prefill, ms", "decode step, ms"),
         [
-            *_rows("attention, {} KV groups", table.prefill.attention, table.decode.attention),
-            *_rows("FFN of {} channels", table.prefill.ffn, table.decode.ffn),
-            *_rows("vocabulary of {} tokens", table.prefill.vocabulary, table.decode.vocabulary),
-            ("rest", f"{table.prefill.rest:.3f}", f"{table.decode.rest:.3f}"),
+            *(_row(f"attention, {each.size} KV groups", each) for each in table.attention),
+            *(_row(f"FFN of {each.size:,} channels", each) for each in table.ffn),
+            *(_row(f"vocabulary of {each.size:,} tokens", each) for each in table.vocabulary),
+            _row("rest", table.rest),
         ],
         numbers=(1, 2),
     )
 
 
-def _rows(title: str, prefill: Mapping[int, float], decode: Mapping[int, float]) -> list[tuple[str, str, str]]:
-    return [(title.format(f"{size:,}"), f"{prefill[size]:.3f}", f"{decode[size]:.3f}") for size in prefill]
+def _row(title: str, times: Times) -> tuple[str, str, str]:
+    return title, f"{times.prefill_ms:.3f}", f"{times.decode_ms:.3f}"

@@ -86,14 +86,14 @@ class PlanningOperations(Calls):
         return await self._once_discovered("plans", _Planned, body, on_wait)
 
     async def part_costs(
-        self, model: str, engine: str, *, on_wait: OnWait | None = None, **work: str | int | None
+        self, /, model: str, engine: str, *, on_wait: OnWait | None = None, **work: str | int | None
     ) -> PartCostsAnswer:
         """Return the measured costs of a model's parts in an engine, as far as they are measured.
 
         `work` are fields of `PartCostsBody`: `type`, `threads`, `batch`, `prompt_tokens`, `context_tokens` and `queue`.
         If the server has to discover the model, this waits, as `inspect` does.
         """
-        params = given(model=model, engine=engine, **work)
+        params = {"model": model, "engine": engine} | {name: each for name, each in work.items() if each is not None}
         while True:
             found = (await self._transport.call("GET", "part-costs", _Costs, params=params)).root
             if isinstance(found, PartCostsAnswer):
@@ -101,7 +101,7 @@ class PlanningOperations(Calls):
             await self._over(found, on_wait or ignore)
 
     async def measure_part_costs(
-        self, model: str, engine: str, *, on_wait: OnWait | None = None, **work: str | int | None
+        self, /, model: str, engine: str, *, on_wait: OnWait | None = None, **work: str | int | None
     ) -> PartCostsAnswer:
         """Have a worker measure the costs of a model's parts in an engine, again where they are measured.
 
