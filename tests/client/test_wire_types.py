@@ -4,7 +4,7 @@ import importlib
 import json
 import pkgutil
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -66,6 +66,8 @@ def plain(kind: Any) -> Any:
         return answer(kind)
     if kind is datetime:
         return "2026-03-01T12:00:00Z"
+    if kind is date:
+        return "2026-03-01"
     return {str: "a text", int: 3, float: 0.5, bool: True, NoneType: None}.get(kind, {"any": [1, None, "JSON"]})
 
 

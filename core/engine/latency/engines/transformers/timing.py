@@ -26,7 +26,10 @@ class TransformersTiming(EngineTiming):
     def prepared(
         self, folder: ModelFolder, shapes: Sequence[ModelShape], kind: str, *, threads: int, place: Path
     ) -> Iterator[Timer]:
-        models = [random_model(folder, shape, DTYPES[kind]) for shape in shapes]
+        models: list[PreTrainedModel] = []
+        for shape in shapes:
+            models.append(random_model(folder, shape, DTYPES[kind]))
+            _share_weights(models[-1], models[0])
 
         def time(trial: SpeedTrial) -> Seconds:
             before = torch.get_num_threads()
@@ -37,6 +40,16 @@ class TransformersTiming(EngineTiming):
                 torch.set_num_threads(before)
 
         yield time
+
+
+def _share_weights(model: PreTrainedModel, first: PreTrainedModel) -> None:
+    """Have a model use the first one's weights where they have the same name and shape, so that all fit in memory."""
+    known = dict(first.named_parameters())
+    for name, module in model.named_modules():
+        for own, parameter in list(module.named_parameters(name, recurse=False)):
+            other = known.get(own)
+            if other is not None and other.shape == parameter.shape:
+                setattr(module, own.rpartition(".")[2], other)
 
 
 @torch.inference_mode()
