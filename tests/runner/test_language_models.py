@@ -22,8 +22,12 @@ from core.database import transaction
 from core.engine.checkpoints.weight_comparison import compare_weights
 from core.engine.cuts.worth import WorthTable
 from core.engine.evaluation.continuations import compare_continuations
+from core.engine.exporters.sizes import PROMPT_TOKENS
+from core.engine.latency.costs import Workload
+from core.engine.latency.registry import engine_info
 from core.engine.models.folder import open_model
 from core.pipeline.messages import Spec
+from core.pipeline.stages.search import spec as search_spec
 from core.pipeline.stages.stage import RunningJob
 from core.pipeline.stages.verify.spec import VerifyArtifact
 from core.service.jobs import queue
@@ -31,6 +35,7 @@ from core.service.jobs.states import STAGES
 from core.service.registry.schemas import ModelBody
 from core.service.registry.service import register_model
 from secateur_wire.weights.packed import unpack_folder
+from tests.pipeline.stages.test_search_costs import table_of
 from tests.runner.conftest import Finish, Work, artifact, shown_ways
 from tests.runner.models import LAYERS, register_layers, write_model
 from tests.shown_ways import lay_out, run_here, run_in_shell
@@ -181,6 +186,37 @@ def test_a_job_with_a_limit_of_memory_chooses_each_layers_shape_and_keeps_what_t
     table = WorthTable.model_validate_json((artifact(jobs, job_id) / "worth.json").read_text())
     assert len(table.layers) == LAYERS and table.runs
     assert "bytes of tensors and cache" in (artifact(jobs, job_id) / "README.md").read_text()
+
+
+@pytest.mark.parametrize("engine", ["transformers", pytest.param("onnxruntime", marks=pytest.mark.nightly)])
+def test_a_job_with_a_limit_of_decode_time_chooses_by_costs_and_is_timed_in_its_engine(
+    engine: str, jobs: Queue, body: dict[str, Any], work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The costs are known on the node: of a model as small as this none could be measured."""
+    description = open_model(jobs.settings.models_root / "layered").description
+    exports = [{"format": "onnx", "types": ["F32"]}] if engine == "onnxruntime" else []
+    kind = "F32" if exports else "float32"
+    tokens = min(PROMPT_TOKENS if exports else 32, description.context_length - 24)
+    workload = Workload(engine=engine, type=kind, threads=1, prompt_tokens=tokens, context_tokens=tokens)
+    table = table_of(description, tokens, workload=workload, version=engine_info(engine).version)
+    monkeypatch.setattr(search_spec, "_known_table", lambda job, key: table)
+    more = {"method": "frontier", "pattern": "structured", "sparsity": None, "parameters": {"round_to": 2}}
+    output = {"layout": "per_layer", "exports": exports}
+    job_id = jobs.submit({**body, **more, "target": {"decode_ratio": 0.7, "engine": engine}, "output": output})
+    work().result(200)
+    job, report = jobs.job(job_id), jobs.report(job_id)
+    assert job.error is None or job.error.code == "gate_missed", "a busy machine may keep it from being met"
+    target, metrics = report["target"], report["metrics"]
+    if exports:
+        rate = metrics["exports"][0]["speed"]["decode"]
+        assert target["reached"] == pytest.approx(rate["dense"] / rate["pruned"]) and target["spread"] == rate["spread"]
+    else:
+        latency = metrics["latency"]
+        assert target["reached"] == latency["decode_pruned_ms"] / latency["decode_dense_ms"]
+        assert target["spread"] == latency["decode_spread"]
+    (chosen,) = (note for note in report["notes"] if "expected to lose" in note)
+    assert f"the costs of parts in {engine} ({kind}): 0.6" in chosen or ": 0.7" in chosen
+    assert target["kind"] == "decode_ratio" and target["sparsity"] == metrics["sparsity"]["model"] > 0
 
 
 def test_layers_of_different_shapes_are_verified_as_users_load_them_and_are_a_model_for_another_job(
