@@ -28,5 +28,5 @@ def test_faults_are_counted_by_kind_and_stage_over_all_seeds(tmp_path: Path) -> 
 
 
 def test_the_page_has_its_section() -> None:
-    page = (Path(__file__).parents[2] / "docs/operations.md").read_text()
+    page = (Path(__file__).parents[2] / "docs/faults.md").read_text()
     assert f"<!-- {SECTION} -->\n" in page and f"<!-- /{SECTION} -->" in page

@@ -1,4 +1,4 @@
-"""The table of settings in docs/operations.md: `python -m tests.production.settings_table` writes it anew."""
+"""The table of settings in docs/settings.md: `python -m tests.production.settings_table` writes it anew."""
 
 from pathlib import Path
 from typing import Any
@@ -10,17 +10,47 @@ from bench.page import write_section
 from core.settings import Settings
 from tests.production.files import ROOT
 
-PAGE = ROOT / "docs" / "operations.md"
+PAGE = ROOT / "docs" / "settings.md"
+GROUPS: dict[str, tuple[str, ...]] = {
+    "Say where everything is": ("home", "database_url", "broker_", "host", "port", "allowed_roots"),
+    "Serve behind a proxy, keep secrets, sign artifacts": ("trusted_proxies", "secret_key", "signing_"),
+    "Let people and pipelines in": ("session_", "oidc_", "workload_", "requests_"),
+    "Use devices, memory and disks": (
+        *("queues", "worker_queue", "device", "threads", "worker_memory", "activation_", "disk_", "admission_"),
+    ),
+    "Decide when a job is tried again, given up or moved": (
+        *("lease_", "retry_", "max_attempts", "job_time", "cancel_", "drain_", "resume_", "worker_fresh"),
+    ),
+    "Store artifacts in a bucket": ("store_", "presigned_"),
+    "Fetch models, texts and samples": ("hub_", "package_index", "tasks_root", "fetch_", "cache_"),
+    "Bound what clients send": (
+        *("max_body", "slow_client", "upload_", "form_upload", "check_memory", "idempotency_"),
+    ),
+    "Examine models that nobody listed": ("discover", "pass_trace"),
+    "Send webhooks": ("webhook_",),
+    "Fire triggers": ("trigger_",),
+    "Remove what is old": ("event_", "generated_", "orphan_"),
+    "Watch it": ("metrics_port", "log_format", "otlp_"),
+    "Notice sooner that there is work": ("dispatch_", "hint_", "worker_poll", "sample_poll", "work_sweep"),
+    "Bound waits for the database": ("database_", "peer_lost"),
+}
+"""What an operator wants to do, with the beginnings of the settings for it."""
 _SIZES = ((2**30, "GiB"), (2**20, "MiB"))
 
 
 def settings_table() -> str:
-    rows = [f"| `SECATEUR_{name.upper()}` | {_default(field)} | {field.description} |" for name, field in _fields()]
-    return "\n".join(["| variable | default | what |", "|:--|:--|:--|", *rows])
+    """Return a table for each of `GROUPS`; raises ValueError where a setting has no group."""
+    parts: dict[str, list[str]] = {title: ["| variable | default | what |", "|:--|:--|:--|"] for title in GROUPS}
+    for name, field in Settings.model_fields.items():
+        parts[_group(name)].append(f"| `SECATEUR_{name.upper()}` | {_default(field)} | {field.description} |")
+    return "\n\n".join(f"## {title}\n\n" + "\n".join(rows) for title, rows in parts.items())
 
 
-def _fields() -> list[tuple[str, FieldInfo]]:
-    return list(Settings.model_fields.items())
+def _group(name: str) -> str:
+    for title, beginnings in GROUPS.items():
+        if name.startswith(beginnings):
+            return title
+    raise ValueError(f"{name} has no group in {__name__}.GROUPS")
 
 
 def _default(field: FieldInfo) -> str:

@@ -13,9 +13,8 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from core.settings import Settings
-from tests.production.files import compose
+from tests.production.files import ROOT, compose
 from tests.production.manifests import BASE, EXAMPLE, FOLDER, Manifest, containers, of_kind, pods, rendered, settings
-from tests.production.settings_table import PAGE
 
 OWN_SCHEMAS = {"ScaledObject": json.loads((Path(__file__).parent / "schemas" / "scaledobject.json").read_text())}
 VERSIONS = ("1.30", kubernetes_validate.latest_version())
@@ -161,7 +160,9 @@ def test_no_secret_is_in_the_files(folder: str) -> None:
     assert not re.search(r"://[^/@\s]+:[^/@\s]+@", json.dumps(rendered(folder))), "a password in a URL"
     for each in containers(folder).values():
         assert not [one["name"] for one in each.said["env"] if one["name"] in SECRET_KEYS and "value" in one]
-    command = re.search(r"create secret generic secateur(.*?)```", PAGE.read_text(), re.DOTALL)
+    command = re.search(
+        r"create secret generic secateur(.*?)```", (ROOT / "docs" / "kubernetes.md").read_text(), re.DOTALL
+    )
     assert command, "the page does not say how the Secret is made"
     assert {key for key in SECRET_KEYS if key in command[1]} == SECRET_KEYS
 

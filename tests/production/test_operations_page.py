@@ -1,8 +1,7 @@
-"""docs/operations.md says what is: every setting, every metric, every command."""
+"""The pages of operations say what is: every setting, every metric, every command."""
 
 import re
 import subprocess
-from pathlib import Path
 
 import yaml
 from fastapi.testclient import TestClient
@@ -10,22 +9,28 @@ from fastapi.testclient import TestClient
 from tests.forked_processes import warm_python
 from tests.production.files import ROOT, compose
 from tests.production.programs import needed
-from tests.production.settings_table import PAGE, settings_table
+from tests.production.settings_table import PAGE as SETTINGS
+from tests.production.settings_table import settings_table
 
+PAGES = [ROOT / "docs" / f"{name}.md" for name in ("operations", "kubernetes", "settings", "monitoring", "faults")]
 ALERTS = ROOT / "deploy" / "prometheus" / "alerts.yml"
 _SUFFIXES = {"histogram": ("_bucket", "_count", "_sum")}
 """Endings of the names of a metric's samples; those of counters and gauges have its name."""
 _PORTAL_ROUTES = ("/portal/models/add/upload", "/portal/uploads")
 
 
+def text() -> str:
+    return "\n".join(page.read_text() for page in PAGES)
+
+
 def test_the_table_of_settings_is_that_of_the_code() -> None:
-    assert settings_table() in PAGE.read_text(), "run: python -m tests.production.settings_table"
+    assert settings_table() in SETTINGS.read_text(), "run: python -m tests.production.settings_table"
 
 
 def test_every_metric_that_is_named_is_there(api_client: TestClient) -> None:
     seen = api_client.get("/metrics").text
     exposed = {line.split()[2] for line in seen.splitlines() if line.startswith("# TYPE ")}
-    named = set(re.findall(r"secateur_[a-z_]+", PAGE.read_text())) - {"secateur_server"}
+    named = set(re.findall(r"secateur_[a-z_]+", text())) - {"secateur_server"}
     missing = {
         name
         for name in named
@@ -37,7 +42,7 @@ def test_every_metric_that_is_named_is_there(api_client: TestClient) -> None:
 
 
 def test_commands_and_services_that_are_named_exist() -> None:
-    page = PAGE.read_text()
+    page = text()
     for module in set(re.findall(r"python -m ((?:worker|bench|tests)[\w.]*)", page)):
         path = ROOT / module.replace(".", "/")
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
@@ -77,8 +82,8 @@ def test_the_alert_rules_hold_what_their_tests_say() -> None:
 def test_every_alert_is_explained_and_tried() -> None:
     alerts = {rule["alert"] for rule in _rules()}
     assert all({"alert", "expr", "for", "annotations"} <= rule.keys() for rule in _rules())
-    assert set(re.findall(r"^\| `(Secateur\w+)` \|", PAGE.read_text(), re.MULTILINE)) == alerts
-    assert set(re.findall(r"`(Secateur[A-Z]\w+)`", PAGE.read_text())) == alerts
+    assert set(re.findall(r"^\| `(Secateur\w+)` \|", text(), re.MULTILINE)) == alerts
+    assert set(re.findall(r"`(Secateur[A-Z]\w+)`", text())) == alerts
     tried = [
         test
         for each in yaml.safe_load((ALERTS.parent / "alerts_test.yml").read_text())["tests"]
@@ -97,8 +102,3 @@ def _rules() -> list[dict[str, str]]:
 def _alternatives(pattern: str) -> list[str]:
     """The parts of a pattern between the bars that stand in no brackets."""
     return re.findall(r"(?:\([^)]*\)|[^|()])+", pattern)
-
-
-def test_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", PAGE.read_text()):
-        assert target.startswith("https://") or Path(PAGE.parent, target).exists(), target
