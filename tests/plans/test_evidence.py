@@ -118,7 +118,7 @@ def test_speed_is_told_between_what_was_timed_and_the_dense_model_alone() -> Non
 
 
 def test_rows_that_are_left_out_lie_in_the_band_of_the_others() -> None:
-    """The share that docs/planning.md publishes; rows that nothing else is like are not estimated at all."""
+    """The share that docs/planning-estimates.md publishes; rows that nothing else is like are not estimated at all."""
     rows, inside, estimated = shipped_outcomes(), 0, 0
     for row in rows:
         others = [each for each in rows if each is not row]
