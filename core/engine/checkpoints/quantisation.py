@@ -99,11 +99,7 @@ def require_ours(config: Mapping[str, Any], *, own_artifact: bool) -> None:
     """Raise UnusableModel for packed weights that this service did not write; `own_artifact` says that it did."""
     quantisation = quantisation_of(config)
     if quantisation is not None and quantisation.method == _PACKED and not own_artifact:
-        raise UnusableModel(
-            f"config.json holds {QUANTISATION_KEY!r} of {_PACKED!r}, which is taken only from the job that wrote it: "
-            f"name it job:ID, or provide plain weights; {_SUPPORTED}",
-            param="model",
-        )
+        raise _not_ours()
 
 
 def quantisation_of(config: Mapping[str, Any]) -> Quantisation | None:
@@ -139,8 +135,13 @@ def _packed_quantisation(config: Mapping[str, Any], declared: Mapping[str, Any])
             return Quantisation(_PACKED, _dtype(config), bits=bits, group_size=group_size)
     except (KeyError, TypeError):
         pass
-    raise UnusableModel(
-        f"config.json holds {QUANTISATION_KEY!r} of {_PACKED!r} that no job of this service writes: {_SUPPORTED}",
+    raise _not_ours()
+
+
+def _not_ours() -> UnusableModel:
+    return UnusableModel(
+        f"config.json holds {QUANTISATION_KEY!r} with 'quant_method' {_PACKED!r}: {_SUPPORTED}. Packed integers are taken "
+        "from the job that wrote them alone: name it job:ID",
         param="model",
     )
 

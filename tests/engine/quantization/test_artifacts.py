@@ -125,7 +125,7 @@ def test_packed_weights_are_taken_from_our_own_artifacts_alone(tmp_path: Path) -
     config = json.loads((artifact / "config.json").read_text())
     config[QUANTISATION_KEY]["config_groups"]["group_0"]["weights"]["num_bits"] = 4
     (artifact / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UnusableModel, match="that no job of this service writes"):
+    with pytest.raises(UnusableModel, match="name it job:ID"):
         read_config(artifact, own_artifact=True)
 
 
