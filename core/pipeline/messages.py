@@ -18,7 +18,7 @@ from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.reports.dense_figures import KnownDenseFigures
 from core.pipeline.reports.report import PeakMemory, Report
 from secateur_wire.base import JsonObject
-from secateur_wire.job_body import StoredDtype
+from secateur_wire.job_body import Quantization, StoredDtype
 from secateur_wire.metrics import Metrics
 from secateur_wire.part_costs import PartCostsError
 
@@ -204,7 +204,8 @@ class TracedPass(_Part):
     """Properties of a job that decide how many bytes its pass holds beside the model.
 
     `calibration` and each of `evaluations` are a number of sequences and of tokens. `device` is the kind of device that
-    the pass would run on. `dtype` is the dtype in which the pruned model is saved.
+    the pass would run on. `dtype` is the dtype in which the pruned model is saved, `quantization` what the pass rounds
+    its weights to.
     """
 
     method: str
@@ -219,6 +220,7 @@ class TracedPass(_Part):
     activation_budget_bytes: int
     device: str
     dtype: StoredDtype = Field(default="keep", exclude_if=lambda dtype: dtype == "keep")
+    quantization: Quantization | None = Field(default=None, exclude_if=lambda quantization: quantization is None)
 
 
 class PassQuestion(_Part):

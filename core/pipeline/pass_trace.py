@@ -77,6 +77,7 @@ def _run(folder: FolderWithoutValues, request: ResolvedRequest, traced: TracedPa
             folder,
             request,
             device=META,
+            quantization=traced.quantization,
             calibration=None if traced.calibration is None else _tokens(traced.calibration),
             evaluations={str(number): _tokens(each) for number, each in enumerate(traced.evaluations)},
             work=Path(temporary),

@@ -24,6 +24,11 @@ def bits_of(chosen: Quantization) -> int:
     return _BITS[chosen.scheme]
 
 
+def reads_inputs(chosen: Quantization) -> bool:
+    """Return True if the rounding reads XᵀX of the layers' inputs on calibration text."""
+    return chosen.rounding is not None and ROUNDINGS[chosen.rounding].needs_calibration
+
+
 def divisor_for(chosen: Quantization, widths: Iterable[int]) -> int | None:
     """Return the number that has to divide the inputs of every layer, which now are `widths`; None where none does.
 

@@ -64,6 +64,7 @@ def traced_pass(
         activation_budget_bytes=activation_budget_bytes,
         device=device.name,
         dtype=job.output.dtype,
+        quantization=job.output.quantization if job.is_rounded_by_pass else None,
     )
 
 

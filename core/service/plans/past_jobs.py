@@ -183,8 +183,8 @@ def _outcome_of(row: JobRow, subject: Subject) -> Outcome | None:
     metrics = job.measured
     recovery = None if job.recovery is None else job.recovery.model_dump(mode="json")
     setting = setting_of(job.method, job.pattern, job.output.layout, job.parameters, recovery)
-    if metrics.vocabulary is not None:  # what tokens cost is no part of what the method costs
-        return None
+    if metrics.vocabulary is not None or job.output.quantization is not None:
+        return None  # what tokens and bits cost is no part of what the method costs
     share = None if setting is None else _share_of(metrics, setting, subject)
     if setting is None or share is None or not 0 < share < 1:
         return None

@@ -6,7 +6,7 @@ from core.engine.evaluation.perplexity import MeasuredPerplexity
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.options.patterns import UNSTRUCTURED
 from core.engine.pruning.micro_batches import run_within_memory
-from core.engine.quantization.registry import ROUNDINGS
+from core.engine.quantization.settings import reads_inputs
 from core.methods.registry import METHODS
 from core.pipeline.messages import PruneOutput
 from core.pipeline.passes import walk_for
@@ -33,8 +33,8 @@ def run(spec: QuantizeSpec, context: StageContext) -> PruneOutput:
         if each.kind == "perplexity"
     }
     chosen = spec.recipe.output.quantization
-    assert chosen is not None and chosen.rounding is not None
-    calibration = tokens.calibration if ROUNDINGS[chosen.rounding].needs_calibration else None
+    assert chosen is not None
+    calibration = tokens.calibration if reads_inputs(chosen) else None
     nothing = next(each for each in METHODS.values() if each.only_stores)
     request = ResolvedRequest(nothing.id, UNSTRUCTURED.text, None, nothing.parameters(), folder.description.layout)
     work = spec.work / "quantize"

@@ -26,6 +26,7 @@ from core.engine.evaluation.reload_memory import ReloadRoom, reload_needs
 from core.engine.evaluation.zero_shot_tasks import TASKS, longest_tokens
 from core.engine.exporters.exporter_info import AddedCost
 from core.engine.exporters.registry import ADDED
+from core.engine.quantization.settings import reads_inputs
 from core.methods.cost import PassSizes, Tokens
 from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Recipe
@@ -116,6 +117,8 @@ def estimate_resources(
     # Stored tensors and the module they are copied into; the group being pruned in float32: weights, score, result.
     pruning = block * (width + lanes * forward) + group * 16
     reads = calibrated_variant(job.method, job.pattern, job.parameters).reads
+    if job.output.quantization is not None and reads_inputs(job.output.quantization):
+        reads = "gram"
     is_traced = not description.has_experts  # a trace cannot follow tokens to experts: this is their only account
     statistics = (_MOST_MATRICES if is_traced else _USUAL_MATRICES) * 4 * widest**2 if reads == "gram" else 0
     if refit is not None:  # XᵀX̂ beside X̂ᵀX̂, its factor and what that is made from; of tokens held aside both again
