@@ -17,7 +17,7 @@ from core.pipeline.messages import PassAnswer, PassQuestion, TracedPass
 from core.pipeline.passes import walk_for
 from core.pipeline.recipes.validation import ResolvedRequest
 from core.pipeline.stages.trace import answer
-from secateur_wire.job_body import StoredDtype
+from secateur_wire.job_body import Quantization, StoredDtype
 from tests.engine.sweeping import request_for
 from tests.engine.tiny import make_model, make_tokens
 from tests.families import share_of, small_parameters
@@ -28,13 +28,19 @@ _MOST = 1.15
 _WINDOW = 128
 
 
-def _question(source: Path, request: ResolvedRequest, sequences: int, stored: StoredDtype = "keep") -> PassQuestion:
+def _question(
+    source: Path,
+    request: ResolvedRequest,
+    sequences: int,
+    stored: StoredDtype = "keep",
+    chosen: Quantization | None = None,
+) -> PassQuestion:
     """Return the question about a pass that is driven by so many sequences and evaluated on two."""
     traced = TracedPass(
         method=request.method, pattern=request.pattern, sparsity=request.sparsity,
         parameters=request.parameters.model_dump(mode="json"), layout=request.layout, at_least=False, is_timed=False,
         calibration=(sequences, _WINDOW), evaluations=((2, _WINDOW),), activation_budget_bytes=2**30, device=CUDA.name,
-        dtype=stored,
+        dtype=stored, quantization=chosen,
     )  # fmt: skip
     return question_about(open_model(source), traced)
 
@@ -54,6 +60,7 @@ def _check(
     sequences: int = 16,
     layers: int = 2,
     stored: StoredDtype = "keep",
+    chosen: Quantization | None = None,
     **given: Any,
 ) -> None:
     source = make_model(place / "model", "llama", dtype=dtype, num_hidden_layers=layers, **_SHAPE)
@@ -65,11 +72,11 @@ def _check(
             folder, request, device=simulated.device, work=place / "work", activation_budget_bytes=2**30,
             calibration=make_tokens(sequences, _WINDOW, vocabulary=_VOCABULARY),
             evaluations={"text": make_tokens(2, _WINDOW, seed=9, vocabulary=_VOCABULARY)},
-            stored=folder_as_stored(folder, stored),
+            stored=folder_as_stored(folder, stored), quantization=chosen,
         ).run()  # fmt: skip
         gc.collect()
         peak = simulated.peak
-    estimate = SMALL_TENSORS * _traced(_question(source, request, sequences, stored))
+    estimate = SMALL_TENSORS * _traced(_question(source, request, sequences, stored, chosen))
     assert peak <= estimate <= _MOST * peak, f"{estimate:,} of {peak:,} bytes, {estimate / peak:.3f}"
 
 
@@ -83,6 +90,8 @@ def _check(
         ("frontier", "structured", torch.bfloat16, {}),
         ("wanda", "unstructured", torch.float32, {"stored": "bfloat16"}),
         ("l2-structured", "structured", torch.float32, {"stored": "float16"}),
+        ("wanda", "unstructured", torch.bfloat16, {"chosen": Quantization(scheme="int8", rounding="gptq")}),
+        ("sparsegpt", "unstructured", torch.bfloat16, {"chosen": Quantization(scheme="int8", rounding="gptq")}),
     ],
     ids=str,
 )

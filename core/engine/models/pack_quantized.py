@@ -18,6 +18,8 @@ def packed_tensors(name: str, codes_OI: Tensor, scales_OG: Tensor, bits: int) ->
     declared = packed_config(bits, None if groups == 1 else codes_OI.shape[1] // groups, [])
     scheme = QuantizationConfig.model_validate(declared).config_groups["group_0"]
     compressor = BaseCompressor.get_value_from_registry(declared["format"])
+    if not codes_OI.is_meta:  # packed where it is saved from, as it takes several times the memory of the codes
+        codes_OI, scales_OG = codes_OI.cpu(), scales_OG.cpu()
     # it divides by the scales, so that ones leave the codes as they are
     ones_OG = torch.ones_like(scales_OG, dtype=torch.float32)
     saved = compressor.compress({"weight": codes_OI.float(), "weight_scale": ones_OG}, scheme)

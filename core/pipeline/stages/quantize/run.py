@@ -6,7 +6,7 @@ from core.engine.evaluation.perplexity import MeasuredPerplexity
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.options.patterns import UNSTRUCTURED
 from core.engine.pruning.micro_batches import run_within_memory
-from core.engine.quantization.settings import reads_inputs
+from core.engine.quantization.settings import reads_inputs, resolve_quantization
 from core.methods.registry import METHODS
 from core.pipeline.messages import PruneOutput
 from core.pipeline.passes import walk_for
@@ -34,6 +34,7 @@ def run(spec: QuantizeSpec, context: StageContext) -> PruneOutput:
     }
     chosen = spec.recipe.output.quantization
     assert chosen is not None
+    resolve_quantization(chosen, folder.description, (), is_calibrated=True)  # the widths that are left
     calibration = tokens.calibration if reads_inputs(chosen) else None
     nothing = next(each for each in METHODS.values() if each.only_stores)
     request = ResolvedRequest(nothing.id, UNSTRUCTURED.text, None, nothing.parameters(), folder.description.layout)

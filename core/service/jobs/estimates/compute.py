@@ -12,7 +12,8 @@ from core.engine.options.compensation import (
     MOST_STEPS,
 )
 from core.engine.options.sensitivity import SensitivityOptions
-from core.methods.cost import GRADIENT_PASSES, WAITING_FOR_MEMORY, CostFacts, Tokens
+from core.engine.quantization.settings import reads_inputs
+from core.methods.cost import GRADIENT_PASSES, WAITING_FOR_MEMORY, CostFacts, Tokens, column_operations
 from core.methods.registry import get_method, parse_parameters
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.validation import calibrated_variant
@@ -55,8 +56,11 @@ def compute_cost(description: ModelDescription, job: Recipe, tokens: Tokens, dev
     measured = tokens.evaluation + tokens.tasks
     models = 2 if job.recovery is None else 3
     models += is_narrowed(description, job.output.dtype)  # the dense one too, in the new dtype
+    models += job.is_rounded_at_last
+    rounding = _rounding(description, job, tokens)
     timed = 1 + _SEARCH_STEPS * seeks_latency(job)
     passes = calibration + 2 * tokens.tasks + models * tokens.evaluation + timed * _LATENCY_PASSES * tokens.window
+    passes += rounding.passes
     passes += 2 * (tokens.prompts + tokens.written) + _answering_passes(tokens)
     head = 2 * description.hidden_size * description.vocabulary_size * models * measured
     waiting = (WAITING_FOR_MEMORY - 1) * 2 * tokens.written
@@ -65,10 +69,28 @@ def compute_cost(description: ModelDescription, job: Recipe, tokens: Tokens, dev
     return Compute(
         passes + tokens.own_text + sum(each.tokens for each in trainings),
         pruning
+        + rounding.operations
         + _writing(description, tokens)
         + _answering(description, tokens)
         + sum(each.operations for each in trainings),
     )
+
+
+def _rounding(description: ModelDescription, job: Recipe, tokens: Tokens) -> Compute:
+    """Return the computation of rounding by XᵀX: that matrix and its factor if pruning has none, and the columns."""
+    chosen = job.output.quantization
+    if chosen is None or not reads_inputs(chosen):
+        return Compute(0, 0)
+    is_own = job.is_rounded_at_last or not get_method(job.method).prunes
+    variant = calibrated_variant(job.method, job.pattern, job.parameters)
+    grams = _grams(description, tokens) if is_own or variant.reads != "gram" else 0
+    return Compute(tokens.calibration * is_own, grams + column_operations(description))
+
+
+def _grams(description: ModelDescription, tokens: Tokens) -> int:
+    """Return the operations of XᵀX of every input of the blocks, and of its factor with the inverse (4/3 I³)."""
+    inputs = {(linear.layer, linear.in_features) for linear in description.linears}
+    return sum(width**2 * tokens.calibration + 4 * width**3 // 3 for _, width in inputs)
 
 
 def _measuring_work(description: ModelDescription, job: Recipe, options: SensitivityOptions, tokens: Tokens) -> Compute:
@@ -145,16 +167,16 @@ def _expected_removal(description: ModelDescription, job: Recipe) -> float:
 def _solver(description: ModelDescription, job: Recipe, tokens: Tokens) -> int:
     """Return the operations of the solver and of compensation.
 
-    A method that reads XᵀX computes it for every input and factorises it (4/3 I³ with the inverse); the method's cost
-    has the rest. Compensation computes the same XᵀX, the product of dense and pruned inputs and a second factorisation,
-    and multiplies by XᵀX in every step.
+    A method that reads XᵀX computes it for every input and factorises it; the method's cost has the rest. Compensation
+    computes the same XᵀX, the product of dense and pruned inputs and a second factorisation, and multiplies by XᵀX in
+    every step.
     """
     variant = calibrated_variant(job.method, job.pattern, job.parameters)
     compensation = job.parameters.requested_compensation
     if variant.reads != "gram" and compensation is None:
         return 0
     inputs = {(linear.layer, linear.in_features) for linear in description.linears}
-    grams = sum(width**2 * tokens.calibration + 4 * width**3 // 3 for _, width in inputs)
+    grams = _grams(description, tokens)
     experts = description.known_as.experts
     if experts is not None:  # each has an XᵀX, of the tokens that it is given, and a factorisation of its own
         grams += sum(

@@ -42,6 +42,8 @@ from secateur_wire.errors import InvalidRequest, SecateurError, UnsupportedArchi
 from secateur_wire.job_body import Calibration, Evaluation, VocabularyChoice
 
 _TEACHER = "recovery.teacher"
+_IN_BYTES = ("bytes", "memory_bytes")
+"""Targets that count the bytes of weights."""
 _TRAINING_SEED = 2**32
 """Added to the seed of generated training text, for the same reason."""
 _COUNTED_LENGTH, _COUNTED_WINDOWS = 1, 1_000_000
@@ -68,11 +70,12 @@ class _Resolution:
     def inputs(self) -> ResolvedInputs:
         body = self.body
         self._require_calibration()
-        if body.output.quantization is not None and body.target is not None and body.target.bytes is not None:
+        target = body.target
+        if body.output.quantization is not None and target is not None and target.kind in _IN_BYTES:
             raise InvalidRequest(
-                "target.bytes counts weights of the model's own dtype, not those of output.quantization: use "
+                f"target.{target.kind} counts weights of the model's own dtype, not those of output.quantization: use "
                 "target.parameters or sparsity",
-                param="target.bytes",
+                param=f"target.{target.kind}",
             )
         output = resolve_output(
             body.output,
