@@ -26,9 +26,9 @@ class Grid:
         codes_OGI = codes(self._grouped(weight_OI), self._scales_OG1, self.bits)
         return codes_OGI.to(torch.int8).view(weight_OI.shape)
 
-    def values_of(self, codes_OI: Tensor) -> Tensor:
-        """Return codes times scales, rounded to the grid's dtype, as readers of the saved weight compute them."""
-        return (self._grouped(codes_OI).float() * self._scales_OG1).view(codes_OI.shape).to(self.dtype)
+    def values_of(self, codes_OI: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """Return codes times scales in a dtype, or in the scales' own, as readers of the saved weight compute them."""
+        return (self._grouped(codes_OI).float() * self._scales_OG1).view(codes_OI.shape).to(dtype or self.dtype)
 
     @property
     def _scales_OG1(self) -> Tensor:

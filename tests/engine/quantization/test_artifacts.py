@@ -13,6 +13,8 @@ from safetensors.torch import load_file
 from core.engine.architectures.description import read_config
 from core.engine.architectures.experts import ExpertMatrix, Experts
 from core.engine.checkpoints.quantisation import QUANTISATION_KEY, packed_config
+from core.engine.evaluation.reload_check import reload_check
+from core.engine.models.casting import folder_as_stored
 from core.engine.models.folder import open_model
 from core.engine.models.loading import load_model
 from core.engine.models.pack_quantized import packed_tensors
@@ -84,6 +86,22 @@ def test_what_is_saved_is_what_was_measured(way: str, chosen: Quantization, tmp_
     bytes_of = sum(each.nbytes for name, each in files.items() if name.partition(".weight_")[1])
     assert 8 * (bytes_of - shapes) == stored_bits(own.description, chosen)
     fresh.wait()
+
+
+def test_a_narrower_dtype_and_codes_go_together(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model", "llama", **WIDE)
+    opened, work = open_model(folder), tmp_path / "work"
+    work.mkdir()
+    result = walk_for(
+        opened, request_for(opened, "none"), device=CPU, quantization=INT4, calibration=make_tokens(),
+        evaluations={"text": make_tokens(4, seed=1)}, work=work, stored=folder_as_stored(opened, "bfloat16"),
+    ).run()  # fmt: skip
+    artifact = save(result, folder, tmp_path / "artifact")
+    assert {each.dtype for each in load_file(artifact / "model.safetensors").values() if each.is_floating_point()} == {
+        torch.bfloat16
+    }
+    figures = reload_check(artifact, result.verification, device=CPU, dtype=torch.float32)
+    assert figures["dtype"] == "bfloat16" and figures["maximum_difference"] <= figures["tolerance"]
 
 
 def test_an_attempt_goes_on_to_the_same_files(tmp_path: Path) -> None:

@@ -323,7 +323,7 @@ class LayerwisePass(BlockPass):
                 name: Fitted(each.weight_OI, rounded=each) for name, each in zip(left, quantised, strict=True)
             }
         rounded = {
-            module: pruned_layers[module].weight_OI.to(weight.dtype)
+            module: self._as_run(pruned_layers[module], weight.dtype)
             for module, weight in zip(modules, stored, strict=True)
         }
         for linear in linears:
@@ -333,6 +333,15 @@ class LayerwisePass(BlockPass):
             f"{name}.weight": fitted.rounded for name, fitted in pruned_layers.items() if fitted.rounded is not None
         }
         return [to_out_in(weight_OI, family).contiguous() for weight_OI in rounded.values()]
+
+    def _as_run(self, fitted: Fitted, dtype: torch.dtype) -> Tensor:
+        """Return the weight of a layer that is stored in a dtype, as it runs in the model that is measured.
+
+        Where that model is of another dtype than the saved one, codes are multiplied in it, as its readers do.
+        """
+        if fitted.rounded is None or not self.is_cast:
+            return fitted.weight_OI.to(dtype)
+        return fitted.rounded.grid.values_of(fitted.rounded.codes_OI, self.plan.dtype)
 
     @property
     def _config(self) -> JsonObject | None:

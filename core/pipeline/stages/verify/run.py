@@ -38,7 +38,8 @@ def _check_language_model(artifact: Description, spec: VerifySpec, context: Stag
     importing: Any = dynamic_module_utils
     importing.HF_MODULES_CACHE = str(spec.modules)  # the library reads the environment only once, when it is loaded
     opened = artifact.language_model if spec.dtype is None else in_dtype(artifact.language_model, spec.dtype)
-    needs = reload_needs(opened, backend_of(device).kind, [_room(device, spec.memory_bytes)])
+    rooms = [] if spec.offload is None else [_room(device, spec.memory_bytes)]
+    needs = reload_needs(opened, backend_of(device).kind, rooms)
     place, offload = spec.artifact, spec.offload if needs.offloads else None
     try:
         return artifact, reload_check(
@@ -50,7 +51,8 @@ def _check_language_model(artifact: Description, spec: VerifySpec, context: Stag
             offload=offload,
         )
     finally:
-        shutil.rmtree(spec.offload, ignore_errors=True)  # as large as the model, and the store may need the space
+        if spec.offload is not None:
+            shutil.rmtree(spec.offload, ignore_errors=True)  # as large as the model, and the store may need the space
 
 
 def _check_classifier(artifact: Description, spec: VerifySpec, context: StageContext) -> Checked:

@@ -172,6 +172,8 @@ def estimate_resources(
         engine = max(engine, ends + allocation_bytes + sizes.forward_bytes)
     artifact = stored_as(description, job.output.dtype)
     left = describe_left(description, job, device)
+    if job.output.quantization is not None:  # the whole model is opened
+        rooms = ()
     check = reload_needs(in_dtype(left, description.dtype) if narrowed else left, device, rooms)
     model_peak = check.device_memory if device.has_own_memory else check.memory
     examples = job.evaluation.num_fewshot
