@@ -18,6 +18,8 @@ _MIXTURES: Final = (
     "OlmoeForCausalLM",
     "GraniteMoeForCausalLM",
     "GraniteMoeSharedForCausalLM",
+    "Glm4MoeForCausalLM",
+    "GptOssForCausalLM",
 )
 """Mixtures whose graphs are tried in each engine; their architectures are discovered."""
 _TRACE_SECONDS: Final = 60
