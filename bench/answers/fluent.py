@@ -49,8 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = f"python -m bench.answers.fluent {shlex.join(sys.argv[1:] if arguments is None else arguments)}".strip()
     facts = (
         f"`{command}`, on {describe_machine()}; {own_release()}. {MODEL} without {given.layers} of its "
-        f"{description.layers} layers, then {given.steps} steps of `finetune` on {given.length} tokens of `{CALIBRATION}` each, in "
-        f"{metrics.seconds.total:.0f} s. First line of its page: *{verdict.words}*."
+        f"{description.layers} layers, then {given.steps} steps of `finetune` on {given.length} tokens of "
+        f"`{CALIBRATION}` each, in {metrics.seconds.total:.0f} s. First line of its page: *{verdict.words}*."
     )
     rows = [("perplexity of running text ÷ dense", f"{ratio:.2f}"), *_rows(metrics.answers)]
     answers = [_quoted(each) for each in report.answers[_REQUESTS][:_SHOWN]]
