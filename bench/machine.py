@@ -4,9 +4,9 @@ import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from core.engine.architectures.description import ModelDescription
+from core.engine.latency.machine import processor_name
 
 
 def threads_available() -> int:
@@ -16,11 +16,8 @@ def threads_available() -> int:
 
 def describe_machine() -> str:
     """Processor model, cores and operating system, in a line."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    name = models[0] if models else platform.processor() or platform.machine()
-    return f"{name}, {threads_available()} cores, {memory:.0f} GiB, {platform.system()}"
+    return f"{processor_name()}, {threads_available()} cores, {memory:.0f} GiB, {platform.system()}"
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from core.engine.exporters.engine_process import SpeedTrial
 from core.engine.latency.costs import DECODED_TOKENS, Workload
 from core.engine.latency.implementations import timing_of
 from core.engine.latency.measure import measured_costs
@@ -27,19 +26,9 @@ def time(spec: dict[str, Any]) -> dict[str, Any]:
     shapes = [
         ModelShape(tuple(BlockVariant(*each) for each in layers), vocabulary) for layers, vocabulary in spec["shapes"]
     ]
-    trial = SpeedTrial(
-        prompt=workload.prompt_tokens,
-        decoded=DECODED_TOKENS,
-        most_rounds=_MOST_ROUNDS,
-        seconds=_SECONDS,
-        unclocked=workload.context_tokens - workload.prompt_tokens,
-        batch=workload.batch,
-    )
     with (
         TemporaryDirectory(dir=spec["place"]) as place,
-        timing_of(workload.engine).prepared(
-            open_model(Path(spec["model"])), shapes, workload.type, threads=spec["threads"], place=Path(place)
-        ) as timed,
+        timing_of(workload.engine).prepared(open_model(Path(spec["model"])), shapes, workload, Path(place)) as timed,
     ):
-        seconds = timed(trial)
+        seconds = timed(workload.trial(_MOST_ROUNDS, _SECONDS))
     return {"seconds": [[(prompt, decoded / DECODED_TOKENS) for prompt, decoded in rounds] for rounds in seconds]}

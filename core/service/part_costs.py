@@ -55,7 +55,7 @@ def kept_part_costs(
     return PartCostsReport() if row.answer is None else PartCostsReport.model_validate(row.answer)
 
 
-def is_asked(session: Session, description: ModelDescription, workload: Workload, queue: str) -> bool:
+def is_known(session: Session, description: ModelDescription, workload: Workload, queue: str) -> bool:
     """Return whether a measurement was asked for."""
     return session.get(QuestionRow, part_costs_id(description, workload, queue)) is not None
 

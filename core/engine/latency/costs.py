@@ -1,5 +1,6 @@
 """Measured costs of a model's parts, and the latency of any shape as their sum."""
 
+import os
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
@@ -8,6 +9,7 @@ from typing import Final, NamedTuple
 
 from pydantic import BaseModel
 
+from core.engine.exporters.engine_process import SpeedTrial
 from core.engine.latency.variants import BlockVariant, ModelShape
 from secateur_wire.errors import Conflict, InvalidRequest
 
@@ -37,6 +39,22 @@ class Workload(BaseModel, frozen=True):
     batch: int = 1
     prompt_tokens: int = 128
     context_tokens: int = 128
+
+    @property
+    def used_threads(self) -> int:
+        """Return the number of threads on this machine."""
+        return self.threads or len(os.sched_getaffinity(0))
+
+    def trial(self, most_rounds: int, seconds: float) -> SpeedTrial:
+        """Return a trial of this work, of at most so many rounds."""
+        return SpeedTrial(
+            prompt=self.prompt_tokens,
+            decoded=DECODED_TOKENS,
+            most_rounds=most_rounds,
+            seconds=seconds,
+            unclocked=self.context_tokens - self.prompt_tokens,
+            batch=self.batch,
+        )
 
     def check(self, context_length: int) -> None:
         """Require that a model with this length of context can do the work; raises InvalidRequest."""
@@ -137,16 +155,16 @@ class PartCosts(RoundCosts, frozen=True):
 
     def require_usable(self, workload: Workload, model: ModelWidths, *, machine: str, version: str) -> None:
         """Require that the table is for this workload, model, machine and version; raises Conflict that names both."""
-        wanted: Mapping[str, tuple[object, object]] = {
+        pairs: Mapping[str, tuple[object, object]] = {
             "workload": (self.workload, workload),
             "model": (self.model, model),
             "machine": (self.machine, machine),
             f"version of {self.workload.engine}": (self.version, version),
         }
-        for name, (measured, asked) in wanted.items():
-            if measured != asked:
+        for name, (measured, wanted) in pairs.items():
+            if measured != wanted:
                 raise Conflict(
-                    f"the costs of parts were measured for the {name} {measured}, not for {asked}: measure them again"
+                    f"the costs of parts were measured for the {name} {measured}, not for {wanted}: measure them again"
                 )
 
 

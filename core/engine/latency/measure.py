@@ -1,6 +1,5 @@
 """Measurement of the costs of a model's parts in an engine: small models are timed in turn until times are known."""
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -11,7 +10,6 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 from core.engine.exporters.engine import Seconds
-from core.engine.exporters.engine_process import SpeedTrial
 from core.engine.latency.costs import DECODED_TOKENS, ModelWidths, PartCosts, RoundCosts, Workload
 from core.engine.latency.design import fitted_costs, timed_layers, timed_shapes
 from core.engine.latency.implementations import timing_of
@@ -46,19 +44,12 @@ def measured_costs(
     differ too much from round to round, InvalidRequest where the engine or its type of files cannot hold the model, and
     ExportFailed.
     """
-    threads = workload.threads or len(os.sched_getaffinity(0))
+    workload = workload.model_copy(update={"threads": workload.used_threads})
     info, widths = engine_info(workload.engine), model_widths(folder.description)
     info.check(folder.description, workload.type)
     workload.check(folder.description.context_length)
     version = info.version
-    trial = SpeedTrial(
-        prompt=workload.prompt_tokens,
-        decoded=DECODED_TOKENS,
-        most_rounds=most_rounds,
-        seconds=_TRIAL_SECONDS,
-        unclocked=workload.context_tokens - workload.prompt_tokens,
-        batch=workload.batch,
-    )
+    trial = workload.trial(most_rounds, _TRIAL_SECONDS)
     description = folder.description
     layer_bytes = description.prunable_parameters / description.layers * info.types[workload.type]
     layers = timed_layers(description.layers, layer_bytes, info.most_layers)
@@ -66,9 +57,7 @@ def measured_costs(
     begun = time.monotonic()
     with TemporaryDirectory(dir=place, prefix="part-costs-") as temporary:
         log(f"writing {len(shapes)} models of {layers} layers for {info.title}")
-        with timing_of(workload.engine).prepared(
-            folder, shapes, workload.type, threads=threads, place=Path(temporary)
-        ) as timed:
+        with timing_of(workload.engine).prepared(folder, shapes, workload, Path(temporary)) as timed:
             log(f"timing them in turn, {time.monotonic() - begun:.0f} s after the start")
             rounds: list[list[tuple[float, float]]] = [[] for _ in shapes]
             for _ in range(_TRIALS):
@@ -79,7 +68,7 @@ def measured_costs(
                     prefill=costs[0].prefill,
                     decode=costs[0].decode,
                     rounds=costs[1:],
-                    workload=workload.model_copy(update={"threads": threads}),
+                    workload=workload,
                     model=widths,
                     machine=machine_name(),
                     version=version,

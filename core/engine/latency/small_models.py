@@ -64,8 +64,8 @@ def random_model(folder: ModelFolder, shape: ModelShape, dtype: torch.dtype) -> 
 
 def random_folder(folder: ModelFolder, shape: ModelShape, target: Path) -> ModelFolder:
     """Write a model of this shape into a folder, and open it; the tensors of parts left out are in it, at full size."""
-    whole = ModelShape(tuple(_whole(folder, each) for each in present_layers(shape)), shape.vocabulary)
-    model, reshaped = random_model(folder, whole, torch.float32), _reshaped(folder, shape)
+    complete = ModelShape(tuple(_complete(folder, each) for each in present_layers(shape)), shape.vocabulary)
+    model, reshaped = random_model(folder, complete, torch.float32), _reshaped(folder, shape)
     family = folder.family
     tied = {f"{family.head}.weight"} if folder.description.tied_embeddings else set()
     tensors: Mapping[str, Tensor] = stored_tensors(
@@ -86,7 +86,7 @@ def present_layers(shape: ModelShape) -> list[BlockVariant]:
     return [each for each in shape.layers if any(each)]
 
 
-def _whole(folder: ModelFolder, variant: BlockVariant) -> BlockVariant:
+def _complete(folder: ModelFolder, variant: BlockVariant) -> BlockVariant:
     first = require_structure(folder.description).layers[0].sizes
     return BlockVariant(variant.kv_groups or first["kv_heads"], variant.ffn_width or first["channels"])
 
@@ -94,7 +94,7 @@ def _whole(folder: ModelFolder, variant: BlockVariant) -> BlockVariant:
 def _reshaped(folder: ModelFolder, shape: ModelShape) -> ModelFolder:
     """Return the folder with the config of a model of this shape, in which parts that are left out have full size."""
     structure = require_structure(folder.description)
-    layers = [_whole(folder, each) for each in present_layers(shape)]
+    layers = [_complete(folder, each) for each in present_layers(shape)]
     source: ModelStructure = structure.of_layers([0] * len(layers))
     counts = {
         layer: LayerCounts({"heads": each.kv_groups, "channels": each.ffn_width}, 0)

@@ -1,4 +1,4 @@
-"""Interface of an engine's timing, and the file engines' part of it."""
+"""Interface of an engine's timing, and what engines of files, and of graphs, have in common."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -6,8 +6,13 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import ClassVar
 
+import torch
+
 from core.engine.exporters.engine import RunningEngine, Seconds, running
 from core.engine.exporters.engine_process import SpeedTrial
+from core.engine.exporters.graph_files import GraphFiles
+from core.engine.latency.costs import Workload
+from core.engine.latency.small_models import random_model
 from core.engine.latency.variants import ModelShape
 from core.engine.models.folder import ModelFolder
 
@@ -20,11 +25,11 @@ class EngineTiming(ABC):
 
     @abstractmethod
     def prepared(
-        self, folder: ModelFolder, shapes: Sequence[ModelShape], kind: str, *, threads: int, place: Path
+        self, folder: ModelFolder, shapes: Sequence[ModelShape], workload: Workload, place: Path
     ) -> AbstractContextManager[Timer]:
         """Make the models in the family of a folder, and return the timer of all of them; `place` is an empty folder.
 
-        `kind` is a type of the engine's files. Raises ExportFailed, InvalidRequest.
+        Raises ExportFailed, InvalidRequest.
         """
 
 
@@ -39,14 +44,27 @@ class FileTiming(EngineTiming):
 
     @contextmanager
     def prepared(
-        self, folder: ModelFolder, shapes: Sequence[ModelShape], kind: str, *, threads: int, place: Path
+        self, folder: ModelFolder, shapes: Sequence[ModelShape], workload: Workload, place: Path
     ) -> Iterator[Timer]:
-        files = [self.write(folder, shape, kind, place / f"model-{number}") for number, shape in enumerate(shapes)]
+        files = [
+            self.write(folder, shape, workload.type, place / f"model-{number}") for number, shape in enumerate(shapes)
+        ]
         total = sum(each.stat().st_size for each in place.iterdir() if each.is_file())
 
         def time(trial: SpeedTrial) -> Seconds:
             tokens = trial.most_tokens * len(files)
-            with running(self.engine, largest_file=total, tokens=tokens, threads=threads) as engine:
+            with running(self.engine, largest_file=total, tokens=tokens, threads=workload.used_threads) as engine:
                 return engine.speeds(files, trial)
 
         yield time
+
+
+class GraphTiming(FileTiming):
+    """Timing of an engine of graphs: a model of a shape is traced by `files`, as an artifact is."""
+
+    files: ClassVar[GraphFiles]
+
+    def write(self, folder: ModelFolder, shape: ModelShape, kind: str, file: Path) -> Path:
+        target = file.with_suffix(self.files.info.suffixes[0])
+        self.files.write_model(random_model(folder, shape, torch.float32), {kind: target})
+        return target

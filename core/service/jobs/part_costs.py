@@ -12,7 +12,7 @@ from core.service.jobs.queue import workers_of
 from core.service.jobs.queue_names import require_queue
 from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.model import ResolvedModel, resolve_model
-from core.service.part_costs import ask_for_part_costs, is_asked, kept_part_costs
+from core.service.part_costs import ask_for_part_costs, is_known, kept_part_costs
 from secateur_wire.errors import InternalError, InvalidRequest
 from secateur_wire.part_costs import (
     CostsStatus,
@@ -77,7 +77,7 @@ def _answer(context: RequestContext, body: PartCostsBody, model: ResolvedModel, 
     status: CostsStatus = "not_measured"
     table, error = None, None
     if report is None:
-        status = "waiting" if is_asked(context.session, description, workload, body.queue) else status
+        status = "waiting" if is_known(context.session, description, workload, body.queue) else status
     elif report.costs is not None:
         status, table = "measured", _table(report.costs, description)
     else:

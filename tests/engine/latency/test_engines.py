@@ -73,7 +73,8 @@ def test_llama_cpp_refuses_a_layer_without_ffn(folder, tmp_path):
 def _require_timed(folder, info: EngineInfo, place):
     widths = model_widths(folder.description)
     shapes = timed_shapes(widths, 2, without_ffn=info.without_ffn)
-    with timing_of(info.id).prepared(folder, shapes, next(iter(info.types)), threads=1, place=place) as timer:
+    workload = Workload(engine=info.id, type=next(iter(info.types)), threads=1)
+    with timing_of(info.id).prepared(folder, shapes, workload, place) as timer:
         seconds = timer(_TRIAL)
     assert len(seconds) == len(shapes)
     assert {len(rounds) for rounds in seconds} == {3}

@@ -95,10 +95,10 @@ class PlanningOperations(Calls):
         """
         params = {"model": model, "engine": engine} | {name: each for name, each in work.items() if each is not None}
         while True:
-            found = (await self._transport.call("GET", "part-costs", _Costs, params=params)).root
-            if isinstance(found, PartCostsAnswer):
-                return found
-            await self._over(found, on_wait or ignore)
+            answered = (await self._transport.call("GET", "part-costs", _Costs, params=params)).root
+            if isinstance(answered, PartCostsAnswer):
+                return answered
+            await self._over(answered, on_wait or ignore)
 
     async def measure_part_costs(
         self, /, model: str, engine: str, *, on_wait: OnWait | None = None, **work: str | int | None

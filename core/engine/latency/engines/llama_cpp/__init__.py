@@ -1,1 +1,1 @@
-"""llama.cpp: GGUF files."""
+"""GGUF files in llama.cpp, whose layers may differ in shape and have no attention."""

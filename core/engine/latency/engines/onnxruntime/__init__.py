@@ -1,1 +1,1 @@
-"""ONNX Runtime: graphs that take and give keys and values."""
+"""Graphs in ONNX Runtime, which take and give keys and values."""

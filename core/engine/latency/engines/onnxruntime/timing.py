@@ -1,7 +1,7 @@
 """Timing of graphs in ONNX Runtime."""
 
 from core.engine.exporters.onnx.decoder import OnnxDecoder
-from core.engine.latency.graph_timing import GraphTiming
+from core.engine.latency.timing import GraphTiming
 
 
 class OnnxRuntimeTiming(GraphTiming):

@@ -1,1 +1,1 @@
-"""OpenVINO: graphs that keep their keys and values."""
+"""Graphs in OpenVINO, which keep their keys and values."""

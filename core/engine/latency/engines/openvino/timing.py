@@ -1,7 +1,7 @@
 """Timing of graphs in OpenVINO."""
 
 from core.engine.exporters.openvino.exporter import OpenVinoFiles
-from core.engine.latency.graph_timing import GraphTiming
+from core.engine.latency.timing import GraphTiming
 
 
 class OpenVinoTiming(GraphTiming):

@@ -1,1 +1,1 @@
-"""transformers: models run by PyTorch, as `from_pretrained` opens them."""
+"""Models in PyTorch, as `from_pretrained` opens them."""

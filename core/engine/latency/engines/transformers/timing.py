@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from core.engine.exporters.engine import Seconds
 from core.engine.exporters.engine_process import PromptAndDecoding, SpeedTrial, timed_rounds, timed_steps
+from core.engine.latency.costs import Workload
 from core.engine.latency.small_models import random_model
 from core.engine.latency.timing import EngineTiming, Timer
 from core.engine.latency.variants import ModelShape
@@ -24,16 +25,16 @@ class TransformersTiming(EngineTiming):
 
     @contextmanager
     def prepared(
-        self, folder: ModelFolder, shapes: Sequence[ModelShape], kind: str, *, threads: int, place: Path
+        self, folder: ModelFolder, shapes: Sequence[ModelShape], workload: Workload, place: Path
     ) -> Iterator[Timer]:
         models: list[PreTrainedModel] = []
         for shape in shapes:
-            models.append(random_model(folder, shape, DTYPES[kind]))
+            models.append(random_model(folder, shape, DTYPES[workload.type]))
             _share_weights(models[-1], models[0])
 
         def time(trial: SpeedTrial) -> Seconds:
             before = torch.get_num_threads()
-            torch.set_num_threads(threads)
+            torch.set_num_threads(workload.used_threads)
             try:
                 return timed_rounds([partial(_timed, model, trial) for model in models], trial)
             finally:
