@@ -26,12 +26,13 @@ from core.engine.exporters.sizes import PROMPT_TOKENS
 from core.engine.latency.costs import Workload
 from core.engine.latency.registry import engine_info
 from core.engine.models.folder import open_model
-from core.pipeline.messages import Spec
-from core.pipeline.stages.search import spec as search_spec
+from core.pipeline.messages import PartCostsReport, Spec
 from core.pipeline.stages.stage import RunningJob
 from core.pipeline.stages.verify.spec import VerifyArtifact
 from core.service.jobs import queue
 from core.service.jobs.states import STAGES
+from core.service.part_costs import part_costs_id
+from core.service.questions.tables import QuestionRow
 from core.service.registry.schemas import ModelBody
 from core.service.registry.service import register_model
 from secateur_wire.weights.packed import unpack_folder
@@ -190,16 +191,25 @@ def test_a_job_with_a_limit_of_memory_chooses_each_layers_shape_and_keeps_what_t
 
 @pytest.mark.parametrize("engine", ["transformers", pytest.param("onnxruntime", marks=pytest.mark.nightly)])
 def test_a_job_with_a_limit_of_decode_time_chooses_by_costs_and_is_timed_in_its_engine(
-    engine: str, jobs: Queue, body: dict[str, Any], work: Work, monkeypatch: pytest.MonkeyPatch
+    engine: str, jobs: Queue, body: dict[str, Any], work: Work
 ) -> None:
-    """The costs are known on the node: of a model as small as this none could be measured."""
+    """A worker has measured the costs between jobs: of a model as small as this none could be measured."""
     description = open_model(jobs.settings.models_root / "layered").description
     exports = [{"format": "onnx", "types": ["F32"]}] if engine == "onnxruntime" else []
     kind = "F32" if exports else "float32"
     tokens = min(PROMPT_TOKENS if exports else 32, description.context_length - 24)
     workload = Workload(engine=engine, type=kind, threads=1, prompt_tokens=tokens, context_tokens=tokens)
     table = table_of(description, tokens, workload=workload, version=engine_info(engine).version)
-    monkeypatch.setattr(search_spec, "_known_table", lambda job, key: table)
+    with transaction(jobs.sessions) as session:
+        session.add(
+            QuestionRow(
+                id=part_costs_id(description, workload, "default"),
+                kind="part-costs default",
+                team_id=jobs.team,
+                question={},
+                answer=PartCostsReport(costs=table).model_dump(mode="json"),
+            )
+        )
     more = {"method": "frontier", "pattern": "structured", "sparsity": None, "parameters": {"round_to": 2}}
     output = {"layout": "per_layer", "exports": exports}
     job_id = jobs.submit({**body, **more, "target": {"decode_ratio": 0.7, "engine": engine}, "output": output})
@@ -214,6 +224,8 @@ def test_a_job_with_a_limit_of_decode_time_chooses_by_costs_and_is_timed_in_its_
         latency = metrics["latency"]
         assert target["reached"] == latency["decode_pruned_ms"] / latency["decode_dense_ms"]
         assert target["spread"] == latency["decode_spread"]
+    assert not any("measured again" in note for note in report["notes"])
+    assert list((jobs.settings.cache_root / "entries").glob("costs-*/costs.json"))
     (chosen,) = (note for note in report["notes"] if "expected to lose" in note)
     assert f"the costs of parts in {engine} ({kind}): 0.6" in chosen or ": 0.7" in chosen
     assert target["kind"] == "decode_ratio" and target["sparsity"] == metrics["sparsity"]["model"] > 0

@@ -1,5 +1,6 @@
 """Limits of cost: by a table of measured parts, and by bytes that are counted."""
 
+import os
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
@@ -45,7 +46,7 @@ def table_of(description: ModelDescription, prompt: int, **changes: Any) -> Part
         vocabulary={widths.vocabulary: 20.0}, rest=4.0,
     )  # fmt: skip
     workload = Workload(
-        engine="transformers", type="float32", threads=torch.get_num_threads(), prompt_tokens=prompt,
+        engine="transformers", type="float32", threads=len(os.sched_getaffinity(0)), prompt_tokens=prompt,
         context_tokens=prompt,
     )  # fmt: skip
     both = {"prefill": costs, "decode": costs.model_copy(update={"rest": 14.0})}
@@ -62,7 +63,7 @@ def searched(folder: Path, work: Path, target: dict[str, Any], table: PartCosts 
     spec = SearchSpec(
         job="job_1", attempt=1, recipe=recipe, model=ModelSource(path=folder, name="m", revision="1"), work=work,
         previous=[], artifact=work / "artifact", calibration=None, evaluation=[], device="cpu", threads=None,
-        activation_budget_bytes=1, table=table,
+        activation_budget_bytes=1, table=table, workload=None if table is None else table.workload,
     )  # fmt: skip
     return search_stage.run(spec, StageContext(CPU, Progress(), lambda: 1))
 

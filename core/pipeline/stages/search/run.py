@@ -4,6 +4,7 @@ Layers of the same shape are equally fast for any weights. So shapes are timed w
 chosen or removed. Where costs of parts decide the shape of each layer, they are looked up or measured instead.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -14,10 +15,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from core.device_kinds import CPU
 from core.engine.architectures.describe import stored_as
-from core.engine.evaluation.forward_memory import timed_tokens
 from core.engine.evaluation.latency import DenseLatency
-from core.engine.exporters.sizes import PROMPT_TOKENS
-from core.engine.latency.costs import Workload
 from core.engine.latency.machine import machine_name
 from core.engine.latency.measure import measured_costs
 from core.engine.latency.model_widths import model_widths
@@ -31,16 +29,12 @@ from core.engine.resume.fingerprint import Runtime, fingerprint
 from core.engine.resume.kinds import LATENCY
 from core.engine.resume.store import ResumeStore, Saved
 from core.pipeline.plans import cut_for_device, make_plan
-from core.pipeline.recipes.sizes import TRANSFORMERS, timed_type
 from core.pipeline.reports.report import LatencySearch, TimedShape
 from core.pipeline.stages.inputs import open_place
 from core.pipeline.stages.run import StageContext
 from core.pipeline.stages.search.costs import memory_limit, time_limit
 from core.pipeline.stages.search.spec import SearchOutput, SearchSpec
 from secateur_wire.errors import Conflict, InvalidTarget, LatencyTooNoisy, TargetUnreachable
-
-_DECODED = 24
-"""Tokens that may be decoded while costs of parts are measured."""
 
 
 class Timing(NamedTuple):
@@ -182,22 +176,16 @@ def _find_costs(spec: SearchSpec, context: StageContext) -> SearchOutput:
     if not target.is_time:
         costs = memory_limit(target, offered, stored, recipe.timed_length)
         return SearchOutput(costs=costs, peak_memory=context.peak_memory())
-    info = engine_info(target.engine or TRANSFORMERS)
+    assert spec.workload is not None
+    info = engine_info(spec.workload.engine)
     if info.form is None and context.device.type != CPU.name:
         raise InvalidTarget(
             f"target.{target.kind}: costs of parts are measured on processors, and this worker runs models on "
             f"{context.device.type}: use output.layout 'uniform', or a target.engine that runs files",
             param=f"target.{target.kind}",
         )
-    tokens = timed_tokens(dense, recipe.timed_length) if info.form is None else PROMPT_TOKENS
-    tokens = max(1, min(tokens, dense.context_length - _DECODED))
-    workload = Workload(
-        engine=info.id,
-        type=timed_type(dense, target.engine, recipe.export_types),
-        threads=torch.get_num_threads(),
-        prompt_tokens=tokens,
-        context_tokens=tokens,
-    )
+    threads = spec.workload.threads or len(os.sched_getaffinity(0))
+    workload = spec.workload.model_copy(update={"threads": threads})
     table, notes = spec.table, []
     if table is not None:
         try:

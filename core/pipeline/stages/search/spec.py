@@ -2,14 +2,20 @@
 
 import hashlib
 import json
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from core.engine.architectures.cost_limit import CostLimit
-from core.engine.latency.costs import PartCosts
+from core.engine.architectures.describe import stored_as
+from core.engine.architectures.description import ModelDescription, inspect_folder
+from core.engine.evaluation.forward_memory import timed_tokens
+from core.engine.exporters.sizes import PROMPT_TOKENS
+from core.engine.latency.costs import DECODED_TOKENS, PartCosts, Workload
 from core.engine.latency.machine import machine_name
+from core.engine.latency.model_widths import model_widths
 from core.engine.latency.registry import engine_info
 from core.pipeline.messages import JobSpec, LanguageSpec, Spec, TaskOutput
-from core.pipeline.recipes.sizes import TRANSFORMERS
+from core.pipeline.recipes.recipe import Recipe
+from core.pipeline.recipes.sizes import TRANSFORMERS, timed_type
 from core.pipeline.reports.report import LatencySearch
 from core.pipeline.stages.stage import JobStage, RunningJob
 
@@ -20,9 +26,13 @@ _TABLE_BYTES = 2**20
 
 
 class SearchSpec(LanguageSpec, Spec):
-    """Spec of timing shapes for the job's target of time, or of the costs of parts; `table` are those known here."""
+    """Spec of timing shapes for the job's target of time, or of costs of parts.
+
+    Where these are measured, `workload` is what is timed, and `table` has the costs that are known.
+    """
 
     task: Literal["search"] = "search"
+    workload: Workload | None = None
     table: PartCosts | None = None
 
 
@@ -47,13 +57,12 @@ class SearchSparsity(JobStage):
         return isinstance(spec, LanguageSpec) and spec.recipe.is_searched
 
     def supervise(self, job: RunningJob) -> None:
-        key = _table_key(job.spec)
-        table = None if key is None else _known_table(job, key)
-        output = job.tasks.run(SearchSpec.of(job.spec, table=table), SearchOutput)
+        known = _known_costs(job)
+        output = job.tasks.run(SearchSpec.of(job.spec, workload=known.workload, table=known.table), SearchOutput)
         job.report.keep_peak("search", output.peak_memory)
         job.report.note(*output.notes)
-        if key is not None and output.table is not None and output.table != table:
-            with job.cache.fill(key, _TABLE_BYTES) as folder:
+        if known.key is not None and output.table is not None and output.table != known.table:
+            with job.cache.fill(known.key, _TABLE_BYTES) as folder:
                 if folder is not None:
                     (folder / _TABLE).write_text(output.table.model_dump_json())
         if output.search is None:
@@ -64,20 +73,48 @@ class SearchSparsity(JobStage):
         job.spec = job.spec.model_copy(update={"recipe": recipe})
 
 
-def _table_key(spec: JobSpec) -> str | None:
-    """Return the key of the node's table of costs of parts for a job; None where it needs none."""
-    recipe = spec.recipe
+class _KnownCosts(NamedTuple):
+    """Workload whose costs a job needs, the key of its table on this node, and the table where it is known."""
+
+    workload: Workload | None = None
+    key: str | None = None
+    table: PartCosts | None = None
+
+
+def _known_costs(job: RunningJob) -> _KnownCosts:
+    """Return what is known of the costs that a job needs: kept on this node, else measured between jobs."""
+    spec, recipe = job.spec, job.spec.recipe
     if recipe.target is None or not recipe.target.is_time or not recipe.is_chosen_by_cost:
-        return None
-    info = engine_info(recipe.target.engine or TRANSFORMERS)
-    types = recipe.export_types.get(info.form or "", [recipe.output.dtype])
-    facts = [spec.model.revision, info.id, info.version, types[0], recipe.timed_length, spec.threads, machine_name()]
-    return f"costs-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()}"
-
-
-def _known_table(job: RunningJob, key: str) -> PartCosts | None:
+        return _KnownCosts()
+    place = spec.model.place
+    stored = inspect_folder(place.path, own_artifact=place.own_artifact, discovered=place.discovered)
+    dense = stored_as(stored, recipe.output.dtype).language_model
+    workload = timed_workload(recipe, dense, spec.threads)
+    facts = [
+        workload.model_dump(mode="json"),
+        model_widths(dense).model_dump(mode="json"),
+        dense.layers,
+        engine_info(workload.engine).version,
+        machine_name(),
+    ]
+    key = f"costs-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()}"
     entry = job.cache.find(key)
     if entry is None:
-        return None
+        return _KnownCosts(workload, key, job.known_costs(dense, workload))
     with entry:
-        return PartCosts.model_validate_json((entry.path / _TABLE).read_text())
+        return _KnownCosts(workload, key, PartCosts.model_validate_json((entry.path / _TABLE).read_text()))
+
+
+def timed_workload(recipe: Recipe, dense: ModelDescription, threads: int | None) -> Workload:
+    """Return the work whose costs decide what goes: a prompt as long as the one that the artifact is timed with."""
+    assert recipe.target is not None
+    info = engine_info(recipe.target.engine or TRANSFORMERS)
+    tokens = timed_tokens(dense, recipe.timed_length) if info.form is None else PROMPT_TOKENS
+    tokens = max(1, min(tokens, dense.context_length - DECODED_TOKENS))
+    return Workload(
+        engine=info.id,
+        type=timed_type(dense, recipe.target.engine, recipe.export_types),
+        threads=threads,
+        prompt_tokens=tokens,
+        context_tokens=tokens,
+    )
