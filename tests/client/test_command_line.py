@@ -115,6 +115,8 @@ def test_submit_sends_exactly_what_was_said(scripted: RunHere, script: Script) -
         scripted("submit", "m", "--method", "depth", "--target", target)
         body = {"model": "m", "method": "depth", "target": {target.partition("=")[0]: value}}
         assert script.requests("POST", "/v1/jobs")[-1].body == body
+    scripted("submit", "m", "--method", "frontier", "--target", "decode_ratio=0.65", "--target", "engine=llama-cpp")
+    assert script.requests("POST", "/v1/jobs")[-1].body["target"] == {"decode_ratio": 0.65, "engine": "llama-cpp"}
 
 
 @pytest.mark.parametrize(

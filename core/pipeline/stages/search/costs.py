@@ -25,8 +25,15 @@ def time_limit(
     """Return the limit of a ratio of times by a table of costs.
 
     `dense` is the model that the ratio refers to; `source` is the one that is pruned, which may have fewer tokens.
+    Raises InvalidTarget where its layers differ in a part that stays.
     """
     block = model_widths(source).block
+    if "heads" not in offered and len({each.kv_groups for each in dense_shape(source)}) > 1:
+        raise InvalidTarget(
+            f"target.{target.kind}: layers of this model have different numbers of heads, which stay: use "
+            "parameters.attention 'kv_groups'",
+            param=f"target.{target.kind}",
+        )
 
     def milliseconds(cost: Latency) -> float:
         return cost.prefill_ms if target.latency_ratio is not None else cost.decode_ms
