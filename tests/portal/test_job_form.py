@@ -53,6 +53,14 @@ BODIES: list[dict[str, Any]] = [
         "time_limit_seconds": 60.5,
     },
     {
+        "model": "tiny",
+        "method": "frontier",
+        "pattern": "structured",
+        "target": {"decode_ratio": 0.65, "engine": "llama-cpp"},
+        "calibration": _TEXT,
+        "output": {"layout": "per_layer", "exports": [{"format": "gguf", "types": ["Q8_0"]}]},
+    },
+    {
         "model": "job:abc",
         "method": "recover",
         "calibration": {**_TEXT, "seed": 7},
@@ -229,7 +237,7 @@ def test_curl_command_and_python_submit_that_body(body: dict[str, Any], sent: li
 
 def test_the_command_says_it_with_options_where_they_can() -> None:
     with_options = [body["method"] for body in BODIES if "--body" not in commands_for(body, "http://x").cli]
-    assert with_options == ["wanda", "wanda", "magnitude", "recover", "bonsai", "flap", "magnitude"]
+    assert with_options == ["wanda", "wanda", "magnitude", "frontier", "recover", "bonsai", "flap", "magnitude"]
 
 
 def test_every_method_is_on_one_card_by_what_it_leaves_and_needs() -> None:

@@ -281,7 +281,13 @@ def recipe_with(
     }
     if not is_measured:
         changes["recovery"] = None
-    if manifest.report.target is not None:  # what it came to: a latency would be searched for anew
+    if recipe.is_chosen_by_cost:  # bytes are counted as before
+        if recipe.target is not None and recipe.target.is_time:
+            raise CommandFailed(
+                f"target.{recipe.target.kind}: the shapes of its layers follow from times that were measured on a "
+                "worker, so that no other machine makes the same weights"
+            )
+    elif manifest.report.target is not None:  # what it came to: a latency would be searched for anew
         changes |= {"target": None, "sparsity": manifest.report.target.sparsity}
     body = recipe.model_copy(update=changes).body()
     wanted: JsonObject = {name: value for name, value in body.items() if name not in _DROPPED}

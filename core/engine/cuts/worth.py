@@ -24,7 +24,7 @@ class WorthTable(BaseModel, frozen=True):
     """Quality lost by each variant of each layer, the complete layer first, and by each run of layers that can go.
 
     Costs are to second order in the outputs that are missing. They add up only approximately, as the layers behind read
-    what is left and are fitted to it.
+    what is left and are fitted to it. Those of long runs are far too low: compare shapes with as many dropped layers.
     """
 
     layers: list[list[VariantWorth]]

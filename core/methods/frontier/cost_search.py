@@ -19,8 +19,9 @@ from secateur_wire.errors import TargetUnreachable
 class CostSearch:
     """Search among the variants of a table, by their worth and their costs.
 
-    The worth of channels and that of whole layers are estimates on scales of their own. So the program finds the best
-    shape for each of several numbers of dropped layers, beginning with its own best, and `trials` compare these.
+    What a long run of layers is worth to second order is far below what it costs, so no sum with runs of other lengths,
+    or with channels, is comparable. The program finds the best shape for each of several numbers of dropped layers, and
+    `trials` compare these.
     """
 
     table: WorthTable
@@ -31,22 +32,22 @@ class CostSearch:
     def best(self) -> UnitCounts:
         """Return the counts of the best shape; raises TargetUnreachable, naming the nearest, where there is none."""
         requested = self.parameters.drop_layers
-        first = self._solve(None if requested == "auto" else requested)
-        if first is None:
+        numbers = [requested] if requested != "auto" else self._numbers() if self.trials.are_possible else [0]
+        shapes = [each for each in map(self._solve, numbers) if each is not None]
+        if not shapes and requested == "auto":  # channels alone, or with so few layers, do not reach it
+            more = map(self._solve, range(1, self._most + 1))
+            shapes = [each for each in more if each is not None][:1]
+        if not shapes:
             raise self._unreachable(None if requested == "auto" else requested)
-        own = len(first.dropped)
-        shapes = {own: first}
-        if requested == "auto" and self.trials.are_possible:
-            for number in self._numbers(own) - {own}:
-                choice = self._solve(number)
-                if choice is not None:
-                    shapes[number] = choice
-        candidates = [self._candidate(shapes[number]) for number in sorted(shapes)]
-        if len(candidates) == 1:
-            return candidates[0].counts
-        return self.trials.best(candidates, "the same cost", sorted(shapes).index(own))
+        candidates = [self._candidate(each) for each in shapes]
+        return candidates[0].counts if len(candidates) == 1 else self.trials.best(candidates, "the same cost")
 
-    def _solve(self, dropped: int | None) -> ShapeChoice | None:
+    @property
+    def _most(self) -> int:
+        """Largest number of layers that can go."""
+        return most_removable_layers(self.trials.context.folder.description) if self.table.runs else 0
+
+    def _solve(self, dropped: int) -> ShapeChoice | None:
         return self._program.best(self.costs.limit, dropped=dropped, uniform=self._is_uniform)
 
     def _unreachable(self, dropped: int | None) -> TargetUnreachable:
@@ -59,17 +60,15 @@ class CostSearch:
             f"{refusal}: the nearest is {costs.figure(nearest.cost)}, by {costs.basis}", param=name
         )
 
-    def _numbers(self, own: int) -> set[int]:
-        """Return the numbers of dropped layers to try: shares of those that reach the limit alone, and `own`."""
+    def _numbers(self) -> list[int]:
+        """Return the numbers of dropped layers to try: shares of those that reach the limit by themselves."""
         layers, costs, drop = self.table.layers, self.costs, self.trials.drop
         dense = [costs.of_layer(variants[0].units) for variants in layers]
         going = costs.fixed + sum(dense) - costs.limit
-        if not self.table.runs or going < drop.from_share * sum(dense):
-            return {0, own}
-        description = self.trials.context.folder.description
+        if not self._most or going < drop.from_share * sum(dense):
+            return [0]
         alone = ceil(going * len(layers) / sum(dense))
-        most = min(alone, most_removable_layers(description))
-        return {0, own, *(min(max(1, round(share * alone)), most) for share in drop.shares)}
+        return [0, *sorted({min(max(1, round(share * alone)), self._most) for share in drop.shares})]
 
     @cached_property
     def _program(self) -> ShapeProgram:

@@ -56,13 +56,12 @@ LAYER_DROP: Final[dict[Budget, LayerDrop]] = {
 }
 
 
-def find_local_minimum(places: int, value: Callable[[int], float], start: int | None = None) -> int:
+def find_local_minimum(places: int, value: Callable[[int], float]) -> int:
     """Return the position of a local minimum, which is the global one if the values first fall and then rise.
 
-    The search starts with the value at `start`, by default in the middle, and the next one, and follows the direction
-    in which they fall until they rise.
+    The search starts with the two values in the middle and follows the direction in which they fall until they rise.
     """
-    place = (places - 1) // 2 if start is None else start
+    place = (places - 1) // 2
     step = 1 if place + 1 < places and value(place + 1) < value(place) else -1
     while 0 <= place + step < places and value(place + step) < value(place):
         place += step

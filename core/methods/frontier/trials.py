@@ -44,10 +44,10 @@ class Trials:
         """Return True if there is enough calibration text to fit on some and to measure on other."""
         return len(self._calibration()) >= _PARTS
 
-    def best(self, candidates: Sequence[ShapeToTry], alike: str, start: int | None = None) -> UnitCounts:
+    def best(self, candidates: Sequence[ShapeToTry], alike: str) -> UnitCounts:
         """Return the counts of the best model; the candidates are in the order of their numbers of dropped layers.
 
-        All of them are `alike` in what the words say. The first to be tried is that at `start`, else one in the middle.
+        All of them are `alike` in what the words say.
         """
         context = self.context
         fitted_NT, seen_NT = self._fitting_sequences(), self._evaluation_sequences()
@@ -66,7 +66,7 @@ class Trials:
 
         context.begin_trials()
         with counting("trials of whole layers, at most", most_trials(len(candidates))) as count:
-            best = candidates[find_local_minimum(len(candidates), tried_at, start)]
+            best = candidates[find_local_minimum(len(candidates), tried_at)]
         figures = "; ".join(f"{candidates[place].label}: {tried[place]:.4f}" for place in sorted(tried))
         note = (
             f"Whole layers against channels, by trials of models of {alike}, pruned on "

@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 from pydantic import BaseModel, JsonValue
@@ -152,12 +152,13 @@ def _left(job: Job) -> str:
     return f", {between(*job.seconds_left)} left" if job.status == "running" and job.seconds_left else ""
 
 
-def _target(target: Mapping[str, float] | None, reached: TargetReached | None) -> str | None:
+def _target(target: Mapping[str, Any] | None, reached: TargetReached | None) -> str | None:
     """Format the requested target and, where it is known, the reached value."""
     if target is None:
         return None
-    ((kind, figure),) = target.items()
-    return f"at most {figure:,} {kind}" + (f", reached {reached.reached:,.6g}" if reached else "")
+    ((kind, figure),) = ((name, value) for name, value in target.items() if name != "engine")
+    place = f" in {target['engine']}" if "engine" in target else ""
+    return f"at most {figure:,} {kind}{place}" + (f", reached {reached.reached:,.6g}" if reached else "")
 
 
 def _recovery(recovery: dict[str, JsonValue] | None) -> str | None:

@@ -137,7 +137,7 @@ class _Rows:
         entries, bounds = list(self._entries), list(self._bounds)
         objective = self._cost if limit is None else self._worth
         if limit is not None:  # both sides are divided by the largest cost, as tolerances are absolute
-            scale = max(np.abs(self._cost).max(initial=0.0), np.finfo(float).tiny)
+            scale = np.abs(self._cost).max(initial=0.0) or 1.0
             costly = np.flatnonzero(self._cost)
             entries += [(len(bounds), int(each), self._cost[each] / scale) for each in costly]
             bounds.append((-np.inf, (limit - self._program.fixed_cost) / scale))
