@@ -61,9 +61,11 @@ def test_report_card_and_sizes_are_of_the_quantised_model(jobs: Queue, at_once: 
 
 def test_training_is_followed_by_a_pass_that_quantises(jobs: Queue, body: dict[str, Any], finish: Finish) -> None:
     recovery = {"method": "finetune", "steps": 4, "batch_size": 2, "learning_rate": 1e-3}
-    job_id = finish(body | {"recovery": recovery, "output": {"quantization": {"scheme": "int8"}}})
+    output = {"quantization": {"scheme": "int8"}, "dtype": "bfloat16"}
+    job_id = finish(body | {"model": "layered", "recovery": recovery, "output": output})
     job, report, folder = jobs.job(job_id), jobs.report(job_id), artifact(jobs, job_id)
     assert len(packed(folder)) == 7 * LAYERS and job.metrics is not None
+    assert AutoModelForCausalLM.from_pretrained(folder).dtype is torch.bfloat16
     figures = job.metrics["perplexity"]["words"]
     before = report["quantization"]["perplexity_before"]["words"]
     assert figures["pruned"] == pytest.approx(before, rel=0.01) and figures["pruned"] != before

@@ -1,7 +1,9 @@
 """Quantisation of a model that is already written: one more pass over its blocks, which prunes nothing."""
 
+from dataclasses import replace
 from pathlib import Path
 
+from core.engine.architectures.describe import in_dtype
 from core.engine.evaluation.perplexity import MeasuredPerplexity
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.options.patterns import UNSTRUCTURED
@@ -26,7 +28,10 @@ def run(spec: QuantizeSpec, context: StageContext) -> PruneOutput:
     Raises WorkStopped if it is asked to stop, after the current block is saved.
     """
     source = spec.pruned if spec.recipe.recovery is None else spec.trained
-    folder, tokens = open_place(spec.place_of(source)), token_sets(spec, open_place(spec.source))
+    folder, dense = open_place(spec.place_of(source)), open_place(spec.source)
+    tokens, measured = token_sets(spec, dense), folder
+    if dense.description.dtype != folder.description.dtype:  # measured as the pass before measured it
+        measured = replace(folder, description=in_dtype(folder.description, dense.description.dtype))
     known = {
         each.name: MeasuredPerplexity(each.values["perplexity"], each.window_losses)
         for each in spec.dense
@@ -42,8 +47,9 @@ def run(spec: QuantizeSpec, context: StageContext) -> PruneOutput:
     work.mkdir(exist_ok=True)
     _, result = run_within_memory(
         lambda: walk_for(
-            folder,
+            measured,
             request,
+            stored=folder,
             device=context.device,
             quantization=chosen,
             calibration=calibration,
