@@ -3,8 +3,9 @@
 import pytest
 from pydantic import JsonValue
 
+from secateur_wire.body_fields import body_fields
 from secateur_wire.job_body import JobBody, JobFields
-from secateur_wire.job_fields import ENTRIES, body_fields
+from secateur_wire.job_fields import ENTRIES
 from secateur_wire.job_options import body_of, job_options, option_for, options_for
 
 

@@ -14,7 +14,8 @@ from api.portal.session import Form
 from core.engine.recovery.registry import RECOVERIES
 from core.methods.registry import METHODS
 from core.service.jobs.schemas import JobBody
-from secateur_wire.job_fields import LEADING, Entry, Field
+from secateur_wire.body_fields import Field
+from secateur_wire.job_fields import LEADING, Entry
 
 PARAMETERS: Final = "parameters."
 METADATA: Final = "metadata"

@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from core.methods.registry import METHODS
 from core.service.jobs.schemas import JobBody
+from secateur_wire.body_fields import YES_OR_NO, Field, body_fields, parameter_fields
 from secateur_wire.errors import InvalidRequest
-from secateur_wire.job_fields import GROUPS, YES_OR_NO, Field, body_fields, parameter_fields
+from secateur_wire.job_fields import GROUPS
 
 ALL: Final = "all"
 """Text for null where a number is expected and an empty field has another meaning."""

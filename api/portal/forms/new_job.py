@@ -30,10 +30,10 @@ from core.service.plans.job_bodies import (
 )
 from core.service.teams.principal import Principal
 from core.validation import describe_error
+from secateur_wire.body_fields import Field, parameter_fields
 from secateur_wire.datasets import Dataset
 from secateur_wire.discoveries import Discovery
 from secateur_wire.errors import ApiError, NotDiscovered
-from secateur_wire.job_fields import Field, parameter_fields
 from secateur_wire.models import ModelSummary
 
 GOAL = "goal"

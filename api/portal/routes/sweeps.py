@@ -25,8 +25,9 @@ from core.service.registry.service import list_datasets, list_models
 from core.service.sweeps import service
 from core.service.sweeps.schemas import Constraints, Sweep, SweepBody
 from core.service.teams.principal import Principal
+from secateur_wire.body_fields import body_fields
 from secateur_wire.errors import ApiError, InvalidRequest
-from secateur_wire.job_fields import ENTRIES, body_fields
+from secateur_wire.job_fields import ENTRIES
 from secateur_wire.sweeps import Cost
 
 router = APIRouter(prefix="/sweeps")

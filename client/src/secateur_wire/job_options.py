@@ -9,8 +9,9 @@ from typing import Any, Final
 
 from pydantic import JsonValue
 
+from secateur_wire.body_fields import Field, body_fields
 from secateur_wire.job_body import JobBody
-from secateur_wire.job_fields import ENTRIES, GROUPS, Entry, Field, body_fields
+from secateur_wire.job_fields import ENTRIES, GROUPS, Entry
 
 _ALL: Final = "all"
 _MOST_NAMED: Final = 3

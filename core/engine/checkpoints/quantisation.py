@@ -140,8 +140,8 @@ def _packed_quantisation(config: Mapping[str, Any], declared: Mapping[str, Any])
 
 def _not_ours() -> UnusableModel:
     return UnusableModel(
-        f"config.json holds {QUANTISATION_KEY!r} with 'quant_method' {_PACKED!r}: {_SUPPORTED}. Packed integers are taken "
-        "from the job that wrote them alone: name it job:ID",
+        f"config.json holds {QUANTISATION_KEY!r} with 'quant_method' {_PACKED!r}: {_SUPPORTED}. Packed integers "
+        "are taken from the job that wrote them alone: name it job:ID",
         param="model",
     )
 

@@ -29,7 +29,7 @@ _SENTENCES: Final[dict[AnswerBand, str]] = {
 
 
 @dataclass(frozen=True)
-class AskedQuestions:
+class EarlierQuestions:
     """Comparison of answers that a job of the team asked for: the job's id, and the fields of its body."""
 
     job: str
@@ -49,14 +49,14 @@ class AskedQuestions:
         return PlanChoice(field="evaluation.answers.datasets", value=self.sets, reason=why)
 
 
-def asked_questions(
+def earlier_questions(
     session: Session,
     team_id: str,
     revision: str,
     datasets: Sequence[Dataset],
     calibrated_on: str | None,
     until: datetime | None = None,
-) -> AskedQuestions | None:
+) -> EarlierQuestions | None:
     """Return the questions that the team's newest job on a model compared answers to.
 
     Questions of sets that are no longer registered, or that a plan calibrates on, are left out. None without any. With
@@ -74,18 +74,18 @@ def asked_questions(
         query = query.where(JobRow.finished_at < until)
     for row in session.scalars(query):
         job = job_answer(row)
-        asked = job.evaluation and job.evaluation.answers
-        if asked and job.measured.answers and registered.issuperset(asked.datasets):
-            return AskedQuestions(row.id, asked.model_dump(mode="json", exclude_defaults=True))
+        earlier = job.evaluation and job.evaluation.answers
+        if earlier and job.measured.answers and registered.issuperset(earlier.datasets):
+            return EarlierQuestions(row.id, earlier.model_dump(mode="json", exclude_defaults=True))
     return None
 
 
 def answer_estimates(
-    question: Question, own: Sequence[Outcome], asked: AskedQuestions | None, lost: float
+    question: Question, own: Sequence[Outcome], earlier: EarlierQuestions | None, lost: float
 ) -> LossEstimates:
-    """Return the estimates of KL a token along the dense answers, on the first set of questions that are asked."""
+    """Return the estimates of KL a token along the dense answers, on the first of the earlier sets of questions."""
     known = [replace(each, excess=each.answers, unrecovered={}, deviation=None) for each in own]
-    on = replace(question, evaluation=None if asked is None else asked.sets[0])
+    on = replace(question, evaluation=None if earlier is None else earlier.sets[0])
     return LossEstimates.of(on, known, [], lost)
 
 
@@ -105,10 +105,13 @@ def sentence_on_answers(figure: PlanFigure | None) -> str:
     )
 
 
-def unknown_answers(figure: PlanFigure | None, datasets: Sequence[Dataset], asked: AskedQuestions | None) -> list[str]:
+def unknown_answers(
+    figure: PlanFigure | None, datasets: Sequence[Dataset], earlier: EarlierQuestions | None
+) -> list[str]:
     """Return that it is not known whether the model will answer, where the team has conversations to ask."""
     chats = [each.name for each in datasets if each.format in CHAT_FORMATS]
     if figure is not None or not chats:
         return []
-    what = "nor do the jobs that compared any tell" if asked is not None else f'name "{chats[0]}" in evaluation.answers'
+    by_naming = f'name "{chats[0]}" in evaluation.answers'
+    what = by_naming if earlier is None else "nor do the jobs that compared any tell"
     return [f"answer_kl: no job of this team compared answers after such a removal from a model like this; {what}"]

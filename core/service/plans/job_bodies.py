@@ -9,7 +9,7 @@ from core.methods.method_info import Variant
 from core.methods.registry import get_method, parse_parameters
 from core.pipeline.recipes.validation import calibrated_variant
 from core.service.jobs.resolution.dataset import SELF
-from core.service.plans.answers import AskedQuestions
+from core.service.plans.answers import EarlierQuestions
 from core.service.plans.candidates import JobCandidate
 from secateur_wire.base import JsonObject
 from secateur_wire.datasets import Dataset
@@ -91,12 +91,12 @@ class Texts:
     evaluation: JsonObject
     choices: Sequence[PlanChoice]
 
-    def asking(self, asked: AskedQuestions | None) -> "Texts":
+    def with_questions(self, earlier: EarlierQuestions | None) -> "Texts":
         """Return the same, with a comparison of answers to the questions that an earlier job asked."""
-        if asked is None or not self.evaluation:
+        if earlier is None or not self.evaluation:
             return self
-        evaluation = {**self.evaluation, "answers": asked.answers}
-        return Texts(self.calibration, evaluation, [*self.choices, asked.choice])
+        evaluation = {**self.evaluation, "answers": earlier.answers}
+        return Texts(self.calibration, evaluation, [*self.choices, earlier.choice])
 
     @property
     def evaluated_on(self) -> str | None:

@@ -14,19 +14,18 @@ from core.pipeline.reports.alternatives import narrower_dtype, with_compared_typ
 from core.pipeline.reports.verdict import CLOSE_TO_DENSE
 from core.service.jobs.alternatives import STORING
 from core.service.jobs.estimates.history import estimate_that_fits
-from core.service.jobs.estimates.traced_needs import COARSE
 from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.dataset import SELF
 from core.service.jobs.resolution.job import ResolvedJob, resolve_job
 from core.service.jobs.resolution.model import ResolvedModel
 from core.service.jobs.schemas import JobBody
-from core.service.plans import wording
+from core.service.plans import past_jobs, wording
 from core.service.plans.amounts import PACKED, ArtifactForm, Scale, scale_for
 from core.service.plans.answers import (
     NO_LONGER,
-    AskedQuestions,
+    EarlierQuestions,
     answer_estimates,
-    asked_questions,
+    earlier_questions,
     expected_answers,
     sentence_on_answers,
     unknown_answers,
@@ -34,17 +33,16 @@ from core.service.plans.answers import (
 from core.service.plans.assumptions import usual_amount
 from core.service.plans.candidates import JobCandidate
 from core.service.plans.evidence import Question
-from core.service.plans.figures import LossEstimates, bits_per_byte_figure, seconds_figure, size_figure, split_by_band
+from core.service.plans.figures import (
+    LossEstimates,
+    bits_per_byte_figure,
+    size_figure,
+    split_by_band,
+    time_figures,
+    warnings_without_memory,
+)
 from core.service.plans.job_bodies import Texts, choose_texts, summary_of
 from core.service.plans.outcomes import recovery_of, setting_of, shipped_outcomes
-from core.service.plans.past_jobs import (
-    DensePerplexity,
-    Lost,
-    dense_perplexity,
-    descent_of,
-    outcomes_of_jobs,
-    subject_of,
-)
 from core.service.plans.vocabulary import AUTO, UnusedTokens
 from core.service.plans.wording import best_alternative, choice, choose_recovery, form_choices
 from secateur_wire.base import JsonObject
@@ -93,11 +91,11 @@ class Planner:
         if candidate.removes_tokens:
             return self._removing_tokens(request, chosen)
         scale, form = self._scale(request)
-        asked = asked_questions(
+        earlier = earlier_questions(
             self.context.session, self.context.team_id, self.model.revision, datasets, chosen.calibrated_on, self.until
         )
-        chosen = chosen.asking(asked)
-        losses, recovered, answers = self._loss_estimates(request, chosen, asked)
+        chosen = chosen.with_questions(earlier)
+        losses, recovered, answers = self._loss_estimates(request, chosen, earlier)
         amount, why = self._amount(scale, losses, answers[None])
         recovery, recovery_choice = choose_recovery(
             description,
@@ -116,11 +114,11 @@ class Planner:
         is_measured = recovery_of(recovery) in recovered
         if is_measured:
             losses = recovered[str(recovery_of(recovery))]
-        dense = dense_perplexity(
+        dense = past_jobs.dense_perplexity(
             self.context.session, self.context.team_id, self.model.revision, chosen.evaluated_on, self.until
         )
         expected = partial(self._expected, request, scale, losses, answers.get(recovery_of(recovery)), form, dense)
-        figures, wide = split_by_band({**expected(amount), **_time(estimate)})
+        figures, wide = split_by_band({**expected(amount), **time_figures(estimate)})
         job = self._job(chosen, scale.sparsity(amount), recovery, form)
         choices = [*self._choices(request, amount, why, chosen, form), recovery_choice]
         better = best_alternative(body.goal, description, figures, self.alternatives)
@@ -141,7 +139,7 @@ class Planner:
             points=self._points(scale, expected, amount),
             answers=expected_answers(figures.get("answer_kl")),
             unknown=[
-                *unknown_answers({**figures, **wide}.get("answer_kl"), datasets, asked),
+                *unknown_answers({**figures, **wide}.get("answer_kl"), datasets, earlier),
                 *wording.unknown(
                     {**figures, **wide},
                     description,
@@ -150,7 +148,7 @@ class Planner:
                 ),
                 *wording.too_wide(wide),
             ],
-            warnings=_of_the_plan(estimate.warnings),
+            warnings=warnings_without_memory(estimate),
             alternatives=list(self.alternatives),
             instead=None if better is None else self._instead(better, chosen),
         )
@@ -206,7 +204,7 @@ class Planner:
     def _measuring(self, chosen: Texts) -> Plan:
         """Return the plan of a job that measures and removes nothing."""
         resolved, estimate = self._resolved(chosen, None, None, ArtifactForm())
-        figures, wide = split_by_band(_time(estimate))
+        figures, wide = split_by_band(time_figures(estimate))
         return Plan(
             model=self.body.model,
             goal=self.body.goal,
@@ -217,7 +215,7 @@ class Planner:
             figures=figures,
             points=[],
             unknown=wording.too_wide(wide),
-            warnings=_of_the_plan(estimate.warnings),
+            warnings=warnings_without_memory(estimate),
             alternatives=[],
             instead=None,
         )
@@ -247,7 +245,7 @@ class Planner:
         resolved, estimate = self._resolved(chosen, None, None, form)
         basis = "counted: the rows of the tokens that stay, and all other tensors"
         size = PlanFigure(estimate=ratio, low=ratio, high=ratio, source="account", count=0, basis=basis)
-        known: dict[FigureName, PlanFigure] = {"bytes_ratio": size, **_time(estimate)}
+        known: dict[FigureName, PlanFigure] = {"bytes_ratio": size, **time_figures(estimate)}
         if (perplexity := unused.perplexity()) is not None:
             known = {"perplexity_ratio": perplexity, **known}
         figures, wide = split_by_band(known)
@@ -277,7 +275,7 @@ class Planner:
                 *wording.unknown({**figures, **wide}, description, resolved.recipe, is_recovered=False),
                 *wording.too_wide(wide),
             ],
-            warnings=_of_the_plan(estimate.warnings),
+            warnings=warnings_without_memory(estimate),
             alternatives=list(self.alternatives),
             instead=None if better is None else self._instead(better, chosen),
         )
@@ -296,7 +294,7 @@ class Planner:
         return resolve_request(self.model.description, request)
 
     def _loss_estimates(
-        self, request: ResolvedRequest, chosen: Texts, asked: AskedQuestions | None
+        self, request: ResolvedRequest, chosen: Texts, earlier: EarlierQuestions | None
     ) -> tuple[LossEstimates, dict[str, LossEstimates], dict[str | None, LossEstimates]]:
         """Return the loss estimates without a recovery, and with each recovery that was measured.
 
@@ -306,13 +304,13 @@ class Planner:
             request.method, request.pattern, request.layout, request.parameters.model_dump(mode="json")
         )
         assert setting is not None
-        kind: Lost = "units" if request.shrinks else "weights"
-        descent = descent_of(self.context.session, self.context.team_id, self.model)
+        kind: past_jobs.Lost = "units" if request.shrinks else "weights"
+        descent = past_jobs.descent_of(self.context.session, self.context.team_id, self.model)
         is_other = bool(descent.lost.keys() - {kind})
         subject = (
             descent.subject
             if kind in descent.lost
-            else subject_of(self.model.description, self.model.revision, self.model.name)
+            else past_jobs.subject_of(self.model.description, self.model.revision, self.model.name)
         )
         question = Question(
             setting=setting,
@@ -324,7 +322,7 @@ class Planner:
             was_pruned=is_other,
         )
         context = self.context
-        own = outcomes_of_jobs(context.session, context.team_id, request.method, subject, self.until)
+        own = past_jobs.outcomes_of_jobs(context.session, context.team_id, request.method, subject, self.until)
         shipped = list(shipped_outcomes())
         unrecovered = [each for outcome in own if (each := outcome.before_recovery) is not None]
         known = LossEstimates.of(question, [*own, *unrecovered], shipped, descent.lost.get(kind, 0.0))
@@ -336,7 +334,7 @@ class Planner:
         return (
             known,
             {str(name): LossEstimates.of(each, own, shipped, lost) for name, each in trained.items()},
-            {name: answer_estimates(each, own, asked, lost) for name, each in {**trained, None: question}.items()},
+            {name: answer_estimates(each, own, earlier, lost) for name, each in {**trained, None: question}.items()},
         )
 
     def _amount(self, scale: Scale, losses: LossEstimates, answers: LossEstimates) -> tuple[float, str]:
@@ -456,7 +454,7 @@ class Planner:
         losses: LossEstimates,
         answers: LossEstimates | None,
         form: ArtifactForm,
-        dense: DensePerplexity | None,
+        dense: past_jobs.DensePerplexity | None,
         amount: float,
     ) -> dict[FigureName, PlanFigure]:
         """Return the expected outcome of one amount, without the job's time."""
@@ -497,13 +495,3 @@ class Planner:
     def _method_choices(self) -> list[PlanChoice]:
         passed = "".join(f"; {each.method} was not taken: {error.message}" for each, error in self.refusals[:1])
         return [choice("method", self.candidate.method, self.candidate.reason + passed)]
-
-
-def _time(estimate: Estimate) -> dict[FigureName, PlanFigure]:
-    seconds = seconds_figure(estimate)
-    return {} if seconds is None else {"seconds": seconds}
-
-
-def _of_the_plan(warnings: Sequence[str]) -> list[str]:
-    """Return the warnings of an estimate without the memory warning, because a plan does not show memory."""
-    return [warning for warning in warnings if warning != COARSE]

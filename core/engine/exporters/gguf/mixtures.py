@@ -6,7 +6,7 @@ from core.engine.exporters.gguf.family import LLAMA_MODULES, Config, Floats, Key
 from core.engine.exporters.gguf.refusal import refusal
 
 
-def whole(heads: int, keys: Keys, parameter: Floats) -> Floats:
+def unchanged(heads: int, keys: Keys, parameter: Floats) -> Floats:
     """Return a parameter as it is."""
     return parameter
 
@@ -16,7 +16,7 @@ GATE_UP_EXPERTS: Final[dict[str, Part]] = {
     "ffn_up_exps.weight": lambda heads, keys, stack: stack[:, stack.shape[1] // 2 :],
 }
 """Parts of a stack [experts, rows, columns] whose rows are the gates and then the channels of each expert."""
-DOWN_EXPERTS: Final[dict[str, Part]] = {"ffn_down_exps.weight": whole}
+DOWN_EXPERTS: Final[dict[str, Part]] = {"ffn_down_exps.weight": unchanged}
 STACKS: Final = {"mlp.experts.gate_up_proj": GATE_UP_EXPERTS, "mlp.experts.down_proj": DOWN_EXPERTS}
 MODULES: Final = {
     **{module: name for module, name in LLAMA_MODULES.items() if not module.startswith("mlp.")},
@@ -37,7 +37,7 @@ def require_gates(config: Config, *, normalised: bool) -> None:
 SHARED_EXPERTS: Final = {
     f"mlp.shared_experts.{module}_proj": f"ffn_{module}_shexp" for module in ("gate", "up", "down")
 }
-ROUTER_BIAS: Final[dict[str, dict[str, Part]]] = {"mlp.gate.e_score_correction_bias": {"exp_probs_b.bias": whole}}
+ROUTER_BIAS: Final[dict[str, dict[str, Part]]] = {"mlp.gate.e_score_correction_bias": {"exp_probs_b.bias": unchanged}}
 _SOFTMAX, _SIGMOID = 1, 2
 """llama.cpp's numbers of what makes scores of a router's outputs."""
 

@@ -4,7 +4,7 @@ from typing import Final
 
 from core.engine.exporters.gguf.family import Config, GgufFamily, GgufForm, Keys, Part, window_period
 from core.engine.exporters.gguf.gemma import is_sliding
-from core.engine.exporters.gguf.mixtures import MODULES, whole
+from core.engine.exporters.gguf.mixtures import MODULES, unchanged
 from core.engine.exporters.gguf.refusal import refusal
 
 _PERIOD: Final = 2
@@ -20,8 +20,8 @@ _EXPERTS: Final[dict[str, dict[str, Part]]] = {
         "ffn_up_exps.bias": lambda heads, keys, biases: biases[:, 1::2],
     },
     "mlp.experts.down_proj": {"ffn_down_exps.weight": lambda heads, keys, stack: stack.swapaxes(1, 2)},
-    "mlp.experts.down_proj_bias": {"ffn_down_exps.bias": whole},
-    "self_attn.sinks": {"attn_sinks.weight": whole},
+    "mlp.experts.down_proj_bias": {"ffn_down_exps.bias": unchanged},
+    "self_attn.sinks": {"attn_sinks.weight": unchanged},
 }
 
 
