@@ -46,7 +46,9 @@ def costs(folder: Path) -> Iterator[tuple[str, Cost]]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with patch.object(CPUBackend, "prefers_onednn", lambda backend: False):  # not what the processor prefers
+        # not what the processor prefers
+        without = {"prefers_onednn": lambda backend: False, "prefers_bfloat16": lambda backend: False}
+        with patch.multiple(CPUBackend, **without):
             for name, stage in job.stages().items():
                 yield name, cost_of(stage)
     finally:
