@@ -42,6 +42,7 @@ _LEAST_ELEMENTS = 256
 
 _COMPARED = "logits that were written are compared in main memory"
 _READ = "what comes from files is checked before it goes to the device"
+_TOKENS = "tokens of windows are in main memory"
 _WRITTEN = "what is written is in main memory"
 _UNITS = "units are chosen in main memory, by a figure of each"
 _MASKS = "a regression over a few hundred masks, in float64"
@@ -49,7 +50,9 @@ _COUPLED = "the numbers of coupled channels are found once, and no weight is rea
 _DIRECTIONS = "directions of some tokens behind every layer are more than a block"
 _GRADIENTS = "gradients of some tokens behind every layer are more than a block"
 ON_THE_HOST = {
-    "engine/datasets/counted_tokens.py plain_ids": "tokens of windows are in main memory",
+    "engine/datasets/counted_tokens.py counted_places": _TOKENS,
+    "engine/datasets/counted_tokens.py mean_predictions": _TOKENS,
+    "engine/datasets/counted_tokens.py plain_ids": _TOKENS,
     "engine/datasets/image_set.py TensorImages.batch": "images are prepared in main memory",
     "engine/evaluation/classifier_reload_check.py _difference": _COMPARED,
     "engine/evaluation/reload_check.py largest_logit": _COMPARED,

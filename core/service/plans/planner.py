@@ -214,6 +214,7 @@ class Planner:
             choices=[*self._method_choices(), *chosen.choices],
             figures=figures,
             points=[],
+            answers=None,
             unknown=wording.too_wide(wide),
             warnings=warnings_without_memory(estimate),
             alternatives=[],
@@ -271,6 +272,7 @@ class Planner:
             ],
             figures=figures,
             points=[PlanPoint(amount=amount, figures={**without_time})],
+            answers=None,
             unknown=[
                 *wording.unknown({**figures, **wide}, description, resolved.recipe, is_recovered=False),
                 *wording.too_wide(wide),

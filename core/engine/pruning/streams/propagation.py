@@ -174,7 +174,8 @@ class _Gathering:
         self.statistics: dict[InputGroup, InputStatistic] = {}
         self._propagation = propagation
         self._wait = wait
-        self._places = {group: iter(propagation.stream.places) for group in propagation.groups}
+        self._next_places = iter(propagation.stream.places)
+        self._places: dict[greenlet, Tensor | None] = {}
         self._ahead: dict[str, Tensor] = {}
         self._stream_ahead: dict[str, Tensor] = {}
         self._streams: defaultdict[str, deque[tuple[Tensor, Tensor]]] = defaultdict(deque)
@@ -190,6 +191,7 @@ class _Gathering:
         block, dense, experts = self._propagation.block, self._propagation.dense, self._propagation.experts
         groups, norms = self._propagation.groups, self._norms
         with ExitStack() as hooks:
+            hooks.enter_context(removed_after([block.register_forward_pre_hook(self._begin)]))
             hooks.enter_context(arrivals(block, groups, self._arrive))
             if dense is not None:
                 others = [group for group in groups if group.first not in norms]
@@ -204,9 +206,13 @@ class _Gathering:
                     hooks.enter_context(removed_after([module.register_forward_pre_hook(hook, with_kwargs=True)]))
             yield
 
+    def _begin(self, module: nn.Module, arguments: object) -> None:
+        # by forward: a block may call a layer several times
+        self._places[current_forward()] = next(self._next_places)
+
     def _arrive(self, group: InputGroup, inputs: Tensor) -> None:
         statistic = self.statistics.setdefault(group, self._propagation.new_statistic())
-        places_N = next(self._places[group])
+        places_N = self._places[current_forward()]
         if group.first in self._norms:
             statistic.update(inputs, target=self._target_output(group), places_N=places_N)
         else:

@@ -26,6 +26,7 @@ from core.service.jobs.resolution.text_needs import TextNeeds
 from core.service.jobs.schemas import DEFAULT_SEQUENCE_LENGTH, JobBody
 from core.service.sources.hub_datasets import HubDataset
 from core.service.sources.references import (
+    AnsweredText,
     FileText,
     HubText,
     ModelReference,
@@ -331,7 +332,7 @@ def _is_chat(text: TextReference) -> bool:
         return text.shape == "chat"
     if isinstance(text, FileText | StoredText):
         return text.format in CHAT_FORMATS
-    return isinstance(text, SimpleTasksText)
+    return isinstance(text, AnsweredText | SimpleTasksText)
 
 
 def _require_written(shape: Shape | None, part: str, is_written: object) -> None:
