@@ -8,6 +8,7 @@ CREATE TABLE models (
     source varchar NOT NULL,
     revision varchar NOT NULL,
     description jsonb NOT NULL,
+    provenance jsonb,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     prefix varchar,
     files jsonb,

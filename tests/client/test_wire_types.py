@@ -114,8 +114,9 @@ LATER: dict[str, set[str]] = {
     "Method": {"description", "gains", "summary", "variants"},
     "Model": {
         *("classes", "context_length", "discovery", "hidden_size", "image", "layers", "task", "tied_embeddings"),
-        "vocabulary_size",
+        *("provenance", "vocabulary_size"),
     },
+    "ModelProvenance": {"data", "job", "method", "source"},
     "PointCounts": {"cancelled", "failed", "not_run", "queued", "running", "succeeded", "waiting"},
     "Problem": {"instance", "param", "status", "title", "type"},
     "RetentionPolicy": {"keep_best", "keep_last", "keep_tagged"},

@@ -105,6 +105,7 @@ EXAMPLES: Final[dict[str, Any]] = {
         **_DESCRIPTION,
         "created_at": MOMENT,
         "discovery": None,
+        "provenance": None,
     },
     "InspectBody": BODY,
     "WayToRun": {

@@ -25,6 +25,7 @@ from core.service.registry.uploads import list_uploads
 from core.service.teams.principal import Principal
 from core.settings import Settings
 from secateur_wire.errors import ApiError, Forbidden
+from secateur_wire.provenance import PROVENANCE
 from secateur_wire.uploads import Upload, UploadKind
 
 router = APIRouter()
@@ -71,7 +72,7 @@ _NOUNS = {
             ModelBody,
             service.register_model,
             False,
-            (*COMPANIONS, INDEX_FILE, "*.safetensors"),
+            (*COMPANIONS, INDEX_FILE, PROVENANCE, "*.safetensors"),
         ),
         _Noun("datasets", "dataset", "Datasets", DatasetBody, service.register_dataset, True, ()),
     )

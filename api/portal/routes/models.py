@@ -12,6 +12,7 @@ from core.database import transaction
 from core.methods.registry import METHODS
 from core.service.discoveries.requests import ask_for
 from core.service.jobs.inspection import inspect
+from core.service.jobs.lineage import lineage_of_model
 from core.service.jobs.schemas import InspectBody
 from core.service.jobs.service import list_jobs
 from core.service.registry import service
@@ -72,6 +73,7 @@ def _model_page(visit: Visit, name: str, refused: Conflict | None = None) -> Res
     context = {
         "model": service.model_answer(session, row),
         "fits": fits,
+        "lineage": lineage_of_model(session, caller.team_id, row),
         "jobs": list_jobs(session, caller.team_id, limit=_MOST_JOBS, after=None, model=row.name),
         "unknown": unknown,
         "methods": METHODS,

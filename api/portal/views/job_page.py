@@ -19,7 +19,7 @@ from core.methods.registry import METHODS
 from core.pipeline.reports.how_to_run import ways_to_run
 from core.pipeline.reports.report import Report
 from core.service.jobs import service
-from core.service.jobs.lineage import lineage_of
+from core.service.jobs.lineage import lineage_of_job
 from core.service.jobs.schemas import Job, JobBody
 from core.service.jobs.snapshots import Snapshot, newest_events
 from core.service.jobs.states import LEASED, STAGES, TERMINAL
@@ -162,7 +162,7 @@ def result(session: Session, team_id: str, now: Snapshot) -> dict[str, Any]:
         "vocabulary": report.vocabulary,
         "generations": report.generations,
         "answers": answered_sets(report, names),
-        "lineage": lineage_of(session, team_id, job),
+        "lineage": lineage_of_job(session, team_id, job.id) if job.status == "succeeded" else None,
         "methods": METHODS,
         "is_signed": any(file.path == PROVENANCE for file in files),
         "publications": list_publications(session, team_id, job.id, limit=_PUBLICATIONS, after=None).data,

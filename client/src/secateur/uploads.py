@@ -29,10 +29,12 @@ _HASHED_AT_ONCE: Final = 8 * 2**20
 _MODEL_FILES: Final = re.compile(
     r"(generation_)?config\.json|tokenizer(_config)?\.json|tokenizer\.model|special_tokens_map\.json|added_tokens\.json"
     r"|vocab\.(json|txt)|merges\.txt|spiece\.model|chat_template\.(jinja|json)"
-    r"|((video_)?pre)?processor_config\.json"
+    r"|((video_)?pre)?processor_config\.json|provenance\.intoto\.jsonl"
     r"|model\.safetensors\.index\.json|[A-Za-z0-9][A-Za-z0-9._-]{0,199}\.safetensors"
 )
-"""Files of a model folder that the server accepts: config, tokenizer, safetensors. Code and pickles are not sent."""
+"""Files of a model folder that the server accepts: config, tokenizer, safetensors, and the signed statement.
+
+Code and pickles are not sent."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Verification of artifacts, without the server that made them: signature, statement, and every file."""
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,14 @@ import httpx
 from pydantic import ValidationError
 
 from secateur.errors import ConfigurationError, UnexpectedAnswer, Unreachable, VerificationFailed
-from secateur_wire.provenance import KEYS_PATH, PAYLOAD_TYPE, PROVENANCE, SigningKeys, Statement
+from secateur_wire.provenance import KEYS_PATH, PROVENANCE, SigningKeys, Statement
+from secateur_wire.signed_statement import (
+    InvalidStatement,
+    file_differences,
+    hashes_of,
+    open_statement,
+    parse_public_keys,
+)
 from secateur_wire.weights import gguf_statement
 
 if TYPE_CHECKING:
@@ -21,8 +27,6 @@ if TYPE_CHECKING:
 _MOST_DIFFERENCES: Final = 20
 _MOST_BYTES: Final = 64 * 2**20
 _ANSWER_SECONDS: Final = 30.0
-_OF_THE_HUB: Final = (".gitattributes", ".cache/huggingface/")
-"""File and folder that the hub and its client add to a download; no loader reads them."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +61,11 @@ def verify_artifact(folder: Path, keys: Sequence[str]) -> Verified:
     if not folder.is_dir():
         raise VerificationFailed(f"{folder} is not a folder")
     statement, keyid = _signed_statement(_envelope_of(folder / PROVENANCE), _parsed_keys(keys))
-    hashes = {subject.name: subject.digest.get("sha256", "") for subject in statement.subject}
+    hashes = hashes_of(statement)
     present = {path.relative_to(folder).as_posix(): path for path in _tree(folder)}
     del present[PROVENANCE]
-    differences = list(_differences(hashes, present))
+    contents = {name: _regular_hash(path, is_signed=name in hashes) for name, path in present.items()}
+    differences = list(file_differences(hashes, contents))
     if differences:
         more = f"; and {len(differences) - _MOST_DIFFERENCES} more" if len(differences) > _MOST_DIFFERENCES else ""
         raise VerificationFailed(f"{folder}: {'; '.join(differences[:_MOST_DIFFERENCES])}{more}")
@@ -106,40 +111,18 @@ def _envelope_of(file: Path) -> bytes:
 
 
 def _signed_statement(content: bytes, keys: Sequence["Key"]) -> tuple[Statement, str]:
-    """Return the statement of an envelope, and the id of the key that signed it; raises VerificationFailed."""
-    from securesystemslib.dsse import Envelope
-    from securesystemslib.exceptions import VerificationError
-
     try:
-        envelope = Envelope.from_dict(json.loads(content))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise VerificationFailed(f"{PROVENANCE} is no signed statement: {type(error).__name__}: {error}") from error
-    try:
-        accepted = envelope.verify(list(keys), 1)
-    except (VerificationError, ValueError) as error:  # ValueError: no key is trusted
-        named = ", ".join(sorted(envelope.signatures)) or "no key"
-        trusted = ", ".join(key.keyid for key in keys) or "none"
-        raise VerificationFailed(
-            f"{PROVENANCE} is not signed by a key that you trust: it names {named}, trusted: {trusted}"
-        ) from error
-    if envelope.payload_type != PAYLOAD_TYPE:
-        raise VerificationFailed(f"what is signed is no in-toto statement but {envelope.payload_type!r}")
-    try:
-        return Statement.model_validate_json(envelope.payload), next(iter(accepted))
-    except ValidationError as error:
-        raise VerificationFailed(f"what is signed is no statement about an artifact: {error}") from error
+        return open_statement(content, keys)
+    except InvalidStatement as error:
+        raise VerificationFailed(str(error)) from error
 
 
 def _parsed_keys(keys: Sequence[str]) -> list["Key"]:
     try:
-        from cryptography.exceptions import UnsupportedAlgorithm
-        from cryptography.hazmat.primitives.serialization import load_pem_public_key
-        from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined]
+        return parse_public_keys(keys)
     except ImportError as error:
         raise ConfigurationError("verification needs more libraries: pip install 'secateur[verify]'") from error
-    try:
-        return [SSlibKey.from_crypto(load_pem_public_key(key.encode())) for key in keys]
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except ValueError as error:
         raise ConfigurationError(f"a key is no public key as PEM (BEGIN PUBLIC KEY): {error}") from error
 
 
@@ -150,17 +133,11 @@ def _tree(folder: Path) -> Iterator[Path]:
             yield Path(place) / name
 
 
-def _differences(hashes: dict[str, str], present: dict[str, Path]) -> Iterator[str]:
-    for name in sorted(hashes.keys() - present.keys()):
-        yield f"{name} is missing"
-    for name, path in sorted(present.items()):
-        if path.is_symlink() or not path.is_file():
-            yield f"{name} is no regular file"
-        elif name not in hashes:
-            if name != _OF_THE_HUB[0] and not name.startswith(_OF_THE_HUB[1]):
-                yield f"{name} is not of this artifact"
-        elif _hash_of(path) != hashes[name]:
-            yield f"{name} has other bytes than were signed"
+def _regular_hash(path: Path, *, is_signed: bool) -> str | None:
+    """Return the hash of a file, None for what is no regular file; files that are not signed are not read."""
+    if path.is_symlink() or not path.is_file():
+        return None
+    return _hash_of(path) if is_signed else ""
 
 
 def _hash_of(file: Path) -> str:

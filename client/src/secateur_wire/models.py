@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from secateur_wire.base import OneOf, WireModel
 from secateur_wire.discoveries import ModelDiscovery
+from secateur_wire.provenance import ModelProvenance
 
 Task = Literal["language-model", "image-classification"]
 
@@ -53,7 +54,8 @@ class Model(ModelSummary):
     """A registered model. `revision` is the hash of its content, `parameters` counts tied weights once.
 
     Until its architecture is discovered, `discovery` has the state of the discovery, and its facts come only from its
-    config and headers: `prunable_parameters` is 0 and `parameters` counts every stored weight.
+    config and headers: `prunable_parameters` is 0 and `parameters` counts every stored weight. `provenance` is null for
+    a model that came without a signed statement.
     """
 
     id: str
@@ -63,3 +65,4 @@ class Model(ModelSummary):
     revision: str
     created_at: datetime
     discovery: ModelDiscovery | None = None
+    provenance: ModelProvenance | None = None

@@ -4,12 +4,12 @@ The statement (in-toto v1) names every file of the artifact by its SHA-256. Its 
 which recipe, model, texts and versions made them. The envelope is one line of JSON in `provenance.intoto.jsonl`.
 """
 
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from secateur_wire.base import JsonObject, WireModel
+from secateur_wire.base import JsonObject, OneOf, WireModel
 
 PROVENANCE: Final = "provenance.intoto.jsonl"
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
@@ -17,7 +17,12 @@ STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE: Final = "https://slsa.dev/provenance/v1"
 BUILD_TYPE: Final = "urn:secateur:prune:v1"
 """Build type: the external parameters are the body of a job."""
+MODEL_DEPENDENCY: Final = "model "
+"""Beginning of the name of the dependency that is the model; the others are data."""
 KEYS_PATH: Final = "/.well-known/secateur-signing-keys"
+
+
+Signature = Literal["own", "foreign", "invalid"]
 
 
 class _Part(WireModel):
@@ -76,6 +81,39 @@ class Statement(_Part):
     subject: list[ResourceDescriptor] = Field(min_length=1)
     predicate_type: Literal["https://slsa.dev/provenance/v1"] = PREDICATE_TYPE
     predicate: Predicate
+
+
+class SourceModel(WireModel):
+    """Model that an artifact was made from. `revision` is the hash of its content, or its commit on the hub."""
+
+    name: str
+    revision: str
+
+
+class SourceData(WireModel):
+    """Text or image set that an artifact was made with or measured on, and the SHA-256 of its content."""
+
+    name: str
+    sha256: str
+
+
+class ModelProvenance(WireModel):
+    """Signed statement that came with a model, as the server checked it when the model was registered.
+
+    `signature` is `own` where a key of this installation signed it and the files are as signed. It is `foreign` where
+    other keys are named, which the server cannot check, and `invalid` where the statement was changed or is about other
+    files. `reason` says why it is not `own`, and `keyids` are the keys that signed it or that it names. Only an own
+    statement is believed: for others the rest is null or empty. `job` made the model, null where it is no job of this
+    team. `source` is the model that the job started from, and `data` the sets that it read.
+    """
+
+    signature: Annotated[str, OneOf(Signature)]
+    reason: str | None
+    keyids: list[str]
+    job: str | None = None
+    source: SourceModel | None = None
+    method: str | None = None
+    data: list[SourceData] = Field(default_factory=list)
 
 
 class SigningKey(WireModel):

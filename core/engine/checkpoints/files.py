@@ -3,6 +3,8 @@
 import re
 from fnmatch import fnmatchcase
 
+from secateur_wire.provenance import PROVENANCE
+
 CONFIG_FILE = "config.json"
 TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
@@ -45,9 +47,10 @@ _CHECKED_BYTES = {
     TEMPLATE_FILE: 2**20,
     "chat_template.json": 2**20,
 }
+_STATEMENT_BYTES = 4 * 2**20
 CHECKED = tuple(_CHECKED_BYTES)
 """Companions that are read and checked before anything opens the folder; the other companions are vocabularies."""
-MOST_BYTES = dict.fromkeys((*COMPANIONS, INDEX_FILE), 128 * 2**20) | _CHECKED_BYTES
+MOST_BYTES = dict.fromkeys((*COMPANIONS, INDEX_FILE), 128 * 2**20) | _CHECKED_BYTES | {PROVENANCE: _STATEMENT_BYTES}
 """Largest size in bytes of every file without weights: several times the largest known one."""
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -62,7 +65,7 @@ def is_weight_file(name: str) -> bool:
 
 def is_model_file(name: str) -> bool:
     """Return True if a file of this name belongs in a model folder."""
-    return name in COMPANIONS or name == INDEX_FILE or is_weight_file(name)
+    return name in (*COMPANIONS, INDEX_FILE, PROVENANCE) or is_weight_file(name)
 
 
 def is_pickle(name: str) -> bool:

@@ -10,6 +10,7 @@ from core.pipeline.reports.report import Report
 from core.signing import sign
 from secateur_wire.base import JsonObject
 from secateur_wire.provenance import (
+    MODEL_DEPENDENCY,
     BuildDefinition,
     Builder,
     BuildMetadata,
@@ -83,7 +84,8 @@ def _model(report: Report) -> Iterator[ResourceDescriptor]:
     """Yield the model by its revision, which is the hash of its content, or its commit."""
     if report.model is not None and report.model.revision is not None:
         algorithm, _, digest = report.model.revision.rpartition(":")
-        yield ResourceDescriptor(name=f"model {report.model.name}", digest={algorithm or "gitCommit": digest})
+        name = f"{MODEL_DEPENDENCY}{report.model.name}"
+        yield ResourceDescriptor(name=name, digest={algorithm or "gitCommit": digest})
 
 
 def data_of(report: Report) -> dict[str, str]:

@@ -17,10 +17,11 @@ from core.engine.datasets.image_facts import ImagesDescription, describe_images
 from core.engine.datasets.text_files import describe
 from core.pagination import Listing, read_page
 from core.service.discoveries.requests import ask_if_possible, known_facts
+from core.service.registry.provenance import check_statement
 from core.service.registry.schemas import DatasetBody, ModelBody
 from core.service.registry.tables import DatasetRow, ModelRow
 from core.service.registry.traces import ask_for_trace
-from core.service.sources.folders import allowed_path, content_hash, dataset_hash
+from core.service.sources.folders import allowed_path, content_digests, content_hash_of, dataset_hash
 from core.service.teams import audit
 from core.service.teams.principal import Actor, team_of
 from core.settings import Settings
@@ -28,6 +29,7 @@ from secateur_wire.base import Page
 from secateur_wire.datasets import Dataset
 from secateur_wire.errors import Conflict, NotFound, SecateurError
 from secateur_wire.models import Model
+from secateur_wire.provenance import PROVENANCE
 
 Problem = TypeVar("Problem", bound=SecateurError)
 Row = TypeVar("Row", ModelRow, DatasetRow)
@@ -46,6 +48,9 @@ def register_model(session: Session, caller: Actor, body: ModelBody, settings: S
         description = describe_source(folder)
     except SecateurError as error:
         raise about(error, "path") from error
+    digests = content_digests(folder)
+    statement = (folder / PROVENANCE).read_bytes() if PROVENANCE in digests else None
+    provenance = check_statement(session, team_of(caller), statement, digests, settings)
     row, is_new = add_model(
         session,
         caller,
@@ -54,8 +59,9 @@ def register_model(session: Session, caller: Actor, body: ModelBody, settings: S
             "name": body.name,
             "path": str(folder),
             "source": body.source,
-            "revision": content_hash(folder),
+            "revision": content_hash_of(digests),
             "description": description.model_dump(mode="json"),
+            "provenance": None if provenance is None else provenance.model_dump(mode="json"),
         },
     )
     if isinstance(description, UndiscoveredModel):
@@ -203,6 +209,7 @@ def model_answer(session: Session, row: ModelRow) -> Model:
             "revision": row.revision,
             "created_at": row.created_at,
             "discovery": discovery,
+            "provenance": row.provenance,
         },
         extra="ignore",
     )

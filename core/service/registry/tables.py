@@ -18,14 +18,14 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from core.database import Base
 
-_FILES = JSONB(none_as_null=True)
+_NULLABLE = JSONB(none_as_null=True)
 
 
 class ModelRow(Base):
     """A model: a folder of this machine (`path`), or uploaded files in the store (`prefix` and `files`).
 
     `revision` is its content hash, `description` a `ModelDescription`; `files` has the path, bytes and sha256 of each
-    file.
+    file. `provenance` is a `ModelProvenance`, null where no signed statement came with it.
     """
 
     __tablename__ = "models"
@@ -40,10 +40,11 @@ class ModelRow(Base):
     name: Mapped[str]
     path: Mapped[str | None]
     prefix: Mapped[str | None]
-    files: Mapped[list[dict[str, Any]] | None] = mapped_column(_FILES)
+    files: Mapped[list[dict[str, Any]] | None] = mapped_column(_NULLABLE)
     source: Mapped[str]
     revision: Mapped[str]
     description: Mapped[dict[str, Any]]
+    provenance: Mapped[dict[str, Any] | None] = mapped_column(_NULLABLE)
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
 
@@ -66,13 +67,13 @@ class DatasetRow(Base):
     name: Mapped[str]
     path: Mapped[str | None]
     prefix: Mapped[str | None]
-    files: Mapped[list[dict[str, Any]] | None] = mapped_column(_FILES)
+    files: Mapped[list[dict[str, Any]] | None] = mapped_column(_NULLABLE)
     format: Mapped[str]
     text_field: Mapped[str]
     source: Mapped[str]
     documents: Mapped[int] = mapped_column(BigInteger)
     characters: Mapped[int] = mapped_column(BigInteger)
-    left_out: Mapped[list[dict[str, Any]] | None] = mapped_column(_FILES)
+    left_out: Mapped[list[dict[str, Any]] | None] = mapped_column(_NULLABLE)
     images: Mapped[int | None] = mapped_column(BigInteger)
     classes: Mapped[int | None]
     image_field: Mapped[str | None]

@@ -9,6 +9,7 @@ import hashlib
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import delete, update
@@ -22,6 +23,7 @@ from core.engine.datasets.image_facts import ImagesDescription, describe_image_s
 from core.engine.datasets.text_files import TextDescription, describe_stream, is_sandboxed
 from core.service.discoveries.requests import ask_if_possible
 from core.service.registry.check_slots import CheckSlots
+from core.service.registry.provenance import check_statement
 from core.service.registry.service import add_dataset, add_model, dataset_answer, get_row, image_facts, model_answer
 from core.service.registry.tables import DatasetRow, ModelRow, UploadFileRow, UploadPartRow, UploadRow
 from core.service.registry.upload_parts import file_prefix, parts_of
@@ -45,6 +47,7 @@ from secateur_wire.errors import (
     UploadRefused,
 )
 from secateur_wire.models import Model
+from secateur_wire.provenance import PROVENANCE
 
 LEASE_SECONDS = 60.0
 _RENEW_SECONDS = 15.0
@@ -197,7 +200,15 @@ def _store_file(
     return is_right
 
 
-_Described = Source | TextDescription | ImagesDescription
+@dataclass(frozen=True)
+class _DescribedModel:
+    """Facts of an uploaded model, and its signed statement where it has one."""
+
+    facts: Source
+    statement: bytes | None
+
+
+_Described = _DescribedModel | TextDescription | ImagesDescription
 
 
 def _is_sandboxed(upload: UploadRow, files: Sequence[UploadFileRow]) -> bool:
@@ -217,8 +228,10 @@ def _describe(store: Store, upload: UploadRow, files: Sequence[UploadFileRow]) -
         with tempfile.TemporaryDirectory(prefix="secateur-upload-") as temporary:
             folder = Path(temporary, upload.name)
             folder.mkdir()
-            write_header_only_folder(folder, [FileReference(path=file.path, bytes=file.bytes) for file in files], read)
-            return describe_source(folder)
+            references = [FileReference(path=file.path, bytes=file.bytes) for file in files]
+            write_header_only_folder(folder, references, read)
+            statement = next((read(file, 0, file.bytes) for file in references if file.path == PROVENANCE), None)
+            return _DescribedModel(describe_source(folder), statement)
     file = files[0]
     size, sha256 = file.bytes, file.sha256
     with open_stored(store, prefix, file.path, size) as stream:
@@ -255,12 +268,16 @@ def _register(
         dataset, is_new = add_dataset(session, caller, values | facts)
         answer = dataset_answer(dataset)
     else:
-        revision = content_hash_of({file.path: file.sha256 for file in files})
-        model, is_new = add_model(
-            session, caller, {**values, "revision": revision, "description": described.model_dump(mode="json")}
-        )
-        if isinstance(described, UndiscoveredModel):
-            ask_if_possible(session, caller, described, settings)
+        digests = {file.path: file.sha256 for file in files}
+        provenance = check_statement(session, upload.team_id, described.statement, digests, settings)
+        columns = {
+            "revision": content_hash_of(digests),
+            "description": described.facts.model_dump(mode="json"),
+            "provenance": None if provenance is None else provenance.model_dump(mode="json"),
+        }
+        model, is_new = add_model(session, caller, values | columns)
+        if isinstance(described.facts, UndiscoveredModel):
+            ask_if_possible(session, caller, described.facts, settings)
         answer = model_answer(session, model)
     upload.status, upload.object_id = "complete", answer.id
     audit.note(session, caller, "upload.complete", upload_id, {"kind": upload.kind, "name": upload.name})

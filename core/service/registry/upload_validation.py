@@ -17,6 +17,7 @@ from secateur_wire.errors import (
     UnusableModel,
     UploadRefused,
 )
+from secateur_wire.provenance import PROVENANCE
 
 MOST_PARTS = 10_000
 """Maximum number of parts of one file: S3 can assemble no more."""
@@ -86,8 +87,8 @@ def _require_model_file(file: FileToUpload, param: str) -> None:
         )
     if not is_model_file(file.path):
         raise UploadRefused(
-            f"{file.path} is not a file of a model; accepted are *.safetensors, {INDEX_FILE} and "
-            f"{', '.join(COMPANIONS)}",
+            f"{file.path} is not a file of a model; accepted are *.safetensors, {INDEX_FILE}, "
+            f"{PROVENANCE} and {', '.join(COMPANIONS)}",
             param=f"{param}.path",
         )
     try:

@@ -42,7 +42,12 @@ def content_hash(folder: Path, *, watch: Callable[[], None] | None = None) -> st
 
     Raises PathEscapes where a link leads out of the folder, UnusableModel where an entry is not a regular file.
     """
-    return content_hash_of({f.relative_to(folder).as_posix(): file_hash(f, watch=watch) for f in _files(folder)})
+    return content_hash_of(content_digests(folder, watch=watch))
+
+
+def content_digests(folder: Path, *, watch: Callable[[], None] | None = None) -> dict[str, str]:
+    """Return the SHA-256 of each file of a folder by its relative name; `watch` and errors as in `content_hash`."""
+    return {file.relative_to(folder).as_posix(): file_hash(file, watch=watch) for file in _files(folder)}
 
 
 def content_hash_of(digests: Mapping[str, str]) -> str:

@@ -92,6 +92,21 @@ def list_audit(
     return page.model_copy(update={"data": [_named(each, names) for each in page.data]})
 
 
+def actors_of(session: Session, team_id: str, action: str, object_ids: Collection[str]) -> dict[str, str]:
+    """Return the names of the actors who did an action first, by the ids of the team's objects.
+
+    An actor is shown by the name of the key or person, else as in the trail. Other teams' objects are left out.
+    """
+    query = select(AuditRow).where(
+        AuditRow.team_id == team_id, AuditRow.action == action, AuditRow.object_id.in_(object_ids)
+    )
+    first: dict[str, AuditRow] = {}
+    for row in session.scalars(query.order_by(AuditRow.created_at, AuditRow.id)):
+        first.setdefault(row.object_id, row)
+    names = _names_of(session, {row.key_id or row.person_id or "" for row in first.values()})
+    return {object_id: names.get(row.key_id or row.person_id or "", row.actor) for object_id, row in first.items()}
+
+
 def _names_of(session: Session, actor_ids: Collection[str]) -> dict[str, str]:
     """Return the present names of keys and people."""
     keys = select(ApiKeyRow.id, ApiKeyRow.name).where(ApiKeyRow.id.in_(actor_ids))

@@ -13,6 +13,7 @@ from secateur.formatting import count
 from secateur.uploads import model_files
 from secateur_wire.datasets import Dataset, DatasetFormat
 from secateur_wire.models import Model
+from secateur_wire.provenance import ModelProvenance
 from secateur_wire.sizes import size
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="What jobs will call it.")]
@@ -188,8 +189,17 @@ def show_model(model: Model, as_json: bool) -> None:
             ("parameters", _parameters(model)),
             ("size", size(model.bytes)),
             ("content", model.revision),
+            *([] if model.provenance is None else [("comes from", _origin(model.provenance))]),
         ]
     )
+
+
+def _origin(provenance: ModelProvenance) -> str:
+    """Format where a model comes from by its statement, or the reason why that is unknown."""
+    if provenance.signature != "own":
+        return f"unknown, as the signed statement does not count here: {provenance.reason}"
+    source = "" if provenance.source is None else f" on {provenance.source.name}"
+    return f"{provenance.job or 'a job that is not of this team'}: {provenance.method}{source}; signed by this server"
 
 
 def _parameters(model: Model) -> str:

@@ -50,8 +50,9 @@ class RegistryOperations(PlanningOperations):
     async def upload_model(
         self, name: str, folder: str | Path, *, source: str | None = None, on_progress: OnUpload | None = None
     ) -> Model:
-        """Upload a model folder of this machine: config, tokenizer and safetensors files; other files are not sent.
+        """Upload a model folder of this machine: config, tokenizer, safetensors files, and an artifact's statement.
 
+        Other files are not sent.
         The same call continues an interrupted upload. `on_progress` gets the hashed and the sent bytes.
         """
         files, _ = model_files(Path(folder))
