@@ -83,7 +83,9 @@ def test_the_way_goes_through_an_upload_to_the_jobs_data_and_people(
     portal.get_by_role("button", name="Upload", exact=True).click()
     portal.get_by_role("heading", name="again").wait_for()
     added = live_api.get("/v1/models/again").json()
-    second, _ = signed.artifact(job_body | {"model": "again"}, settings.signing_key, seed=2)
+    recovery = {"method": "distill", "teacher": dense["name"], "dataset": dataset["name"]}
+    trained = {"model": "again", "method": "recover", "recovery": recovery}
+    second, _ = signed.artifact(trained, settings.signing_key, seed=2)
     portal.goto(f"/portal/jobs/{second}")
     steps = portal.locator(".lineage > li").all_inner_texts()
     assert [step.split("\n")[0] for step in steps] == ["Model", "Job", "Model", "Job"]
@@ -91,7 +93,8 @@ def test_the_way_goes_through_an_upload_to_the_jobs_data_and_people(
     assert dense["name"] in steps[0] and dense["revision"].removeprefix("sha256:")[:12] in steps[0]
     assert data in steps[1] and "submitted by admin" in steps[1]
     assert "again" in steps[2] and "added by admin" in steps[2] and "signed by this installation" in steps[2]
-    assert "this job" in steps[3] and data in steps[3]
+    assert "this job" in steps[3] and data.replace("calibration", "training") in steps[3]
+    assert f"teacher: {dense['name']} {dense['revision'].removeprefix('sha256:')[:12]}" in steps[3]
     require_accessible(portal)
     portal.goto(f"/portal/jobs/{first}")
     portal.get_by_text("Its artifact was added as a model:").wait_for()

@@ -26,14 +26,14 @@ _MOST_FURTHER: Final = 20
 _USES: Final[Mapping[str, "Use"]] = {"calibration": "calibration", "vocabulary": "vocabulary", "recovery": "training"}
 """Use of the data of a job by its name in the job's `sources`."""
 
-Use = Literal["calibration", "vocabulary", "training"]
+Use = Literal["calibration", "vocabulary", "training", "teacher"]
 
 
 @dataclass(frozen=True)
-class UsedData:
-    """Text or image set that made a job's artifact.
+class Input:
+    """Text or image set that a job's artifact was made with, or the model that it learned from (`teacher`).
 
-    `content` is the SHA-256 of its content, or its commit on the hub; None where the model wrote the text itself.
+    `content` is the hash of its content, or its commit on the hub; None where the model wrote the text itself.
     """
 
     name: str
@@ -51,7 +51,7 @@ class LineageStep:
     name: str
     job: Job | None = None
     model: Model | None = None
-    data: Sequence[UsedData] = ()
+    inputs: Sequence[Input] = ()
     person: str | None = None
 
 
@@ -104,7 +104,7 @@ def _way_to(session: Session, team_id: str, last: _Row) -> tuple[Sequence[Lineag
     for row in rows:
         match row:
             case JobRow():
-                steps.append(LineageStep(row.id, job_answer(row), None, list(_data_of(row)), submitters.get(row.id)))
+                steps.append(LineageStep(row.id, job_answer(row), None, list(_inputs_of(row)), submitters.get(row.id)))
             case ModelRow():
                 steps.append(LineageStep(row.name, None, model_answer(session, row), (), adders.get(row.id)))
             case _:
@@ -135,15 +135,18 @@ def _job_or_none(session: Session, team_id: str, job_id: str) -> JobRow | None:
         return None
 
 
-def _data_of(row: JobRow) -> Iterator[UsedData]:
-    """Yield each set that a job calibrates or trains on, or takes its vocabulary from."""
+def _inputs_of(row: JobRow) -> Iterator[Input]:
+    """Yield each set that a job calibrates or trains on or takes its vocabulary from, and its teacher."""
     images: Mapping[str, Any] = row.sources.get("images") or {}
     for name, use in _USES.items():
         for value in (row.sources.get(name), images.get(name)):
             for each in value if isinstance(value, list) else [value]:
                 if each is not None:
                     reference = references.data_references.validate_python(each)
-                    yield UsedData(reference.name, use, _content_of(reference))
+                    yield Input(reference.name, use, _content_of(reference))
+    if (teacher := row.sources.get("teacher")) is not None:
+        model = references.model_references.validate_python(teacher)
+        yield Input(model.name, "teacher", model.revision)
 
 
 def _content_of(reference: references.DataReference) -> str | None:
