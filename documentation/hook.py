@@ -16,7 +16,7 @@ from documentation import choice, methods, notebooks, reference
 
 ROOT: Final = Path(__file__).parents[1]
 _CHANGELOG: Final = "changelog.md"
-_RECORDS: Final = ("adr/", _CHANGELOG)
+_RECORDS: Final = ("adr/", _CHANGELOG, "claims.md", "frontier-tried.md")
 """Pages that a search lists after others."""
 _CHOICE: Final = "choose.md"
 

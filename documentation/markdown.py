@@ -1,6 +1,7 @@
 """Parts of generated pages, as Markdown."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -47,4 +48,8 @@ _KINDS = {"boolean": "true or false", "string": "text", "integer": "whole number
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    return _BAR.sub(lambda part: part["code"] or r"\|", " ".join(text.split()))
+
+
+_BAR = re.compile(r"(?P<code>`[^`]*`)|\|")
+"""Code, in which a bar divides no cells, or a bar."""
