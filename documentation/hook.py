@@ -16,6 +16,7 @@ from documentation import choice, methods, notebooks, reference
 
 ROOT: Final = Path(__file__).parents[1]
 _CHANGELOG: Final = "changelog.md"
+_CONTRIBUTING: Final = "contributing.md"
 _RECORDS: Final = ("adr/", _CHANGELOG, "claims.md", "frontier-tried.md")
 """Pages that a search lists after others."""
 _CHOICE: Final = "choose.md"
@@ -34,6 +35,7 @@ def generated() -> dict[str, str]:
             for path in sorted((ROOT / "docs" / "tutorials").glob("*.ipynb"))
         },
         _CHANGELOG: (ROOT / "CHANGELOG.md").read_text("utf-8").replace("](docs/", "]("),
+        _CONTRIBUTING: _outside((ROOT / "CONTRIBUTING.md").read_text("utf-8").replace("](docs/", "](")),
     }
 
 
@@ -62,6 +64,11 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     if page.file.src_uri == _CHOICE:
         markdown = markdown.replace("<!-- measured -->", choice.measured_table())
     return re.sub(r"\]\(\s*\.\./CHANGELOG\.md\)", f"]({_CHANGELOG})", markdown)
+
+
+def _outside(text: str) -> str:
+    """Return a text whose links to files that the site does not have are the names of these files."""
+    return re.sub(r"\[[^\]]*\]\(((?:[A-Z_]+\.md|LICENSE))\)", r"`\1`", text)
 
 
 def _filled(nav: Any, folders: dict[str, list[Any]]) -> Any:

@@ -1,5 +1,7 @@
 """GGUF files in llama.cpp, which has their tokenizer and chat template."""
 
+import atexit
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -7,6 +9,8 @@ from typing import Any, Final
 from secateur.engines.engine import Message
 
 _CONTEXT: Final = 2048
+_ERROR: Final = 4
+"""The level of errors in llama.cpp's log."""
 
 
 class LlamaCpp:
@@ -14,10 +18,25 @@ class LlamaCpp:
 
     def __init__(self, file: Path) -> None:
         from llama_cpp_py_sync import Llama
+        from llama_cpp_py_sync._cffi_bindings import get_ffi, get_lib
 
+        # Without a callback, llama.cpp writes hundreds of lines for each model and each answer.
+        self._ffi, self._library = get_ffi(), get_lib()
+        self._log = self._ffi.callback("ggml_log_callback", self._write)
+        self._library.llama_log_set(self._log, self._ffi.NULL)
         # The package reads the special tokens of templates only if these defaults say so.
         Llama.tokenize.__defaults__ = True, True
         self._model: Any = Llama(str(file), n_ctx=_CONTEXT)
+        # llama.cpp logs as long as the model is open, and Python frees the callback when it exits.
+        atexit.register(self._close)
+
+    def _write(self, level: int, text: Any, _: object) -> None:
+        if level == _ERROR:
+            sys.stderr.write(self._ffi.string(text).decode(errors="replace"))
+
+    def _close(self) -> None:
+        self._model.close()
+        self._library.llama_log_set(self._ffi.NULL, self._ffi.NULL)
 
     def answer(self, messages: Sequence[Message], most_tokens: int) -> Iterator[str]:
         answer = self._model.create_chat_completion(list(messages), max_tokens=most_tokens, temperature=0.0)
