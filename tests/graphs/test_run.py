@@ -53,6 +53,15 @@ def test_a_graph_goes_on_and_chats_as_transformers_does(
     assert capsys.readouterr().out == answers
 
 
+@pytest.mark.parametrize("kind", choice.KINDS, ids=lambda kind: kind.id)
+def test_a_broken_file_is_refused_with_its_engine_s_reason(kind: choice.EngineKind, tmp_path: Path) -> None:
+    save_trained(tmp_path / "model", training_steps=0)
+    file = tmp_path / "model" / f"broken{kind.suffix}"
+    file.write_bytes(b"cut off")
+    with pytest.raises(RunError, match=rf"broken{kind.suffix} does not open in {kind.name}: .+\. `secateur verify`"):
+        kind.open(file)
+
+
 def test_a_chat_template_gives_what_it_gives_in_transformers(tmp_path: Path) -> None:
     folder = save_trained(tmp_path / "model", training_steps=0)
     assert ChatTemplate.of(folder) is None

@@ -16,14 +16,25 @@ from secateur.errors import RunError
 class EngineKind:
     """Engine of files that end with `suffix`, where its `modules` are installed, each by the package of that name.
 
-    `open` loads the packages and a file.
+    `loader` loads the packages and a file.
     """
 
     id: str
     name: str
     suffix: str
     modules: dict[str, str]
-    open: Callable[[Path], Engine]
+    loader: Callable[[Path], Engine]
+
+    def open(self, file: Path) -> Engine:
+        """Open a file; raises RunError with the engine's own reason where it does not open."""
+        try:
+            return self.loader(file)
+        except Exception as error:  # each engine has errors of its own
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise RunError(
+                f"{file} does not open in {self.name}: {reason}. `secateur verify` tells whether its bytes are "
+                "those of the artifact; if they are not, download it again"
+            ) from error
 
     def missing(self) -> list[str]:
         """Return the packages that this machine lacks."""
