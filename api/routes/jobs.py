@@ -187,8 +187,8 @@ def compare_jobs(
 @router.get("/{job_id}", responses=problems(Unauthenticated, NotFound))
 def get_job(job_id: str, caller: Viewer, session: DatabaseSession, state: State) -> Job:
     """Return one job."""
-    job = with_random_baseline(session, caller.team_id, service.get_job(session, caller.team_id, job_id))
-    job = job_with_measured(session, caller.team_id, job)
+    job = job_with_measured(session, caller.team_id, service.get_job(session, caller.team_id, job_id))
+    job = with_random_baseline(session, caller.team_id, job)
     return with_waiting_reason(session, job, state.settings)
 
 

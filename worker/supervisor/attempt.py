@@ -7,10 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
+from core.engine.architectures.describe import describe_folder
 from core.engine.architectures.description import ModelDescription
 from core.engine.latency.costs import PartCosts, Workload
 from core.pipeline.messages import Spec
 from core.pipeline.recipes.recipe import Recipe
+from core.pipeline.reports.equal_bytes import compare_at_equal_bytes, is_compared, measuring_job
 from core.pipeline.reports.manifest import finalise
 from core.pipeline.reports.report import LatencySearch, Report, TargetReport
 from core.pipeline.reports.source_card import SourceFacts, facts_of_card
@@ -18,6 +20,7 @@ from core.pipeline.reports.target_figure import target_figure
 from core.pipeline.stages.registry import stages_of
 from core.pipeline.stages.stage import Output, RunningJob, TaskRunner
 from core.pipeline.stages.write.spec import WriteSpec, WrittenOutput
+from core.service.jobs.equal_bytes import known_dense_files
 from core.service.jobs.estimates.resources import compare
 from core.service.jobs.gates import evaluate_gates, gates_report, missed_gates
 from core.service.jobs.queue import Claim
@@ -230,6 +233,8 @@ class Attempt:
         self._recorder.enter("store")
         metrics, report, recipe = job.metrics, job.report, self._claim.recipe
         target = _add_target(recipe, metrics, report, job.search)
+        if is_compared(recipe) and metrics.perplexity:
+            self._compare_at_equal_bytes(job)
         results = [*evaluate_gates(recipe.gates, metrics), *([] if target is None else [target])]
         measured = self._measured(job, seconds=self._add_seconds(metrics))
         report.estimate = compare(self._claim.estimate, measured)
@@ -247,6 +252,15 @@ class Attempt:
         job.after_storing(content_hash_of({file.path: file.sha256 for file in files}))
         measured["seconds"] = self._add_seconds(metrics)
         return AttemptResult(metrics, report, files, missed_gates(results), measured)
+
+    def _compare_at_equal_bytes(self, job: RunningJob) -> None:
+        """Compare the artifact with the dense model's files that this job and earlier ones of the team measured."""
+        place, metrics, team_id = job.spec.model, job.metrics, self._claim.team_id
+        known = self._recorder.read(lambda session: known_dense_files(session, team_id, place.revision))
+        described = describe_folder(place.path, own_artifact=place.own_artifact, discovered=place.discovered)
+        measure = measuring_job(self._claim.recipe, described.language_model, metrics, known)
+        metrics.equal_bytes = compare_at_equal_bytes(job.report, metrics, known, measure)
+        job.report.equal_bytes = metrics.equal_bytes
 
     def _measured(self, job: RunningJob, *, seconds: float) -> Measured:
         """Return the resources this attempt has used so far, by the names of its estimate."""

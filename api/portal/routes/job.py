@@ -52,7 +52,7 @@ _LAST_EVENTS = 20
 def show_job(request: Request, job_id: str, caller: Viewer, session: DatabaseSession, state: State) -> Response:
     """Show everything up to the job's newest event; the page's stream continues from there."""
     now = take_snapshot(session, caller.team_id, job_id)
-    job = job_with_measured(session, caller.team_id, with_random_baseline(session, caller.team_id, now.job))
+    job = with_random_baseline(session, caller.team_id, job_with_measured(session, caller.team_id, now.job))
     now = replace(now, job=with_waiting_reason(session, job, state.settings))
     before = max(now.last_event - _LAST_EVENTS, 0)
     newest = service.read_events(session, caller.team_id, job_id, after=before, limit=now.last_event - before).data
@@ -249,7 +249,7 @@ def _page_turn(
         if is_changed:
             context |= job_page.stages(session, team_id, now)
         if is_over:
-            now = replace(now, job=job_with_measured(session, team_id, with_random_baseline(session, team_id, now.job)))
+            now = replace(now, job=with_random_baseline(session, team_id, job_with_measured(session, team_id, now.job)))
             context |= job_page.result(session, team_id, now)
         curves = curves_of(page.data)
         if curves and drawn is None:

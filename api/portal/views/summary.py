@@ -9,6 +9,7 @@ from core.engine.options.latency_budget import latency_noise
 from core.methods.registry import get_method
 from core.pipeline.reports.report import Report
 from core.pipeline.reports.verdict import mean_of_tasks, within_error
+from secateur_wire.equal_bytes import in_words
 from secateur_wire.jobs import Verdict
 from secateur_wire.metrics import MeasuredAccuracy, Metrics, Perplexity
 
@@ -163,6 +164,8 @@ def _points(recipe: Body, metrics: Metrics, report: Report, verdict: Verdict | N
     if metrics.alternatives:
         copies = (f"{each.name} {size(each.bytes)} ({each.words})" for each in metrics.alternatives)
         yield "Without pruning", "; ".join(copies)
+    if metrics.equal_bytes:
+        yield "At equal bytes", _capitalized(in_words(metrics.equal_bytes))
     if verdict is not None:
         yield "Costs", _capitalized(verdict.reason)
     else:

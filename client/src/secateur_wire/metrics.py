@@ -6,6 +6,7 @@ from pydantic import Field
 
 from secateur_wire.answers import AnswerFigures
 from secateur_wire.base import JsonObject, Number, Record
+from secateur_wire.equal_bytes import EqualBytes
 from secateur_wire.weights import RESTORED
 
 
@@ -350,7 +351,8 @@ class Seconds(Record):
 class Metrics(Record):
     """Figures of a job, as far as they were measured; `alternatives` are what the dense model takes without pruning.
 
-    `answers` compares the models' answers to the questions of each set.
+    `answers` compares the models' answers to the questions of each set, `equal_bytes` the artifact with the best dense
+    file of no more bytes on each evaluation set.
     """
 
     perplexity: dict[str, Perplexity] = Field(default_factory=dict)
@@ -368,5 +370,6 @@ class Metrics(Record):
     latency: Latency | None = None
     target: TargetReached | None = None
     alternatives: list[Alternative] = Field(default_factory=list)
+    equal_bytes: dict[str, EqualBytes] = Field(default_factory=dict, exclude_if=lambda compared: not compared)
     seconds: Seconds | None = None
     peak_memory_bytes: int | None = None

@@ -4,6 +4,7 @@ from pydantic import Field, JsonValue
 
 from secateur_wire.answers import ComparedAnswer
 from secateur_wire.base import Number, Record
+from secateur_wire.equal_bytes import EqualBytes
 
 
 class GateResult(Record):
@@ -120,7 +121,8 @@ class Report(Record):
     """Whole report of a job.
 
     It has one row per pruned layer, the continuations of the job's prompts by both models, the first answers of
-    both to the questions of each set, notes, and all other measurements of the server.
+    both to the questions of each set, notes, and all other measurements of the server. `equal_bytes` compares the
+    artifact with the best dense file of no more bytes, by evaluation set.
     """
 
     layers: list[dict[str, JsonValue]] = Field(default_factory=list)
@@ -128,4 +130,5 @@ class Report(Record):
     generations: list[Generation] = Field(default_factory=list)
     answers: dict[str, list[ComparedAnswer]] = Field(default_factory=dict, exclude_if=lambda answers: not answers)
     gates: GateResults | None = None
+    equal_bytes: dict[str, EqualBytes] = Field(default_factory=dict, exclude_if=lambda compared: not compared)
     notes: list[str] = Field(default_factory=list)

@@ -27,6 +27,15 @@ def counted_places(tokens_BT: Tensor) -> Tensor | None:
     return None if counted_BT.all() else torch.cat([counted_BT[:, 1:], counted_BT[:, -1:]], dim=1).flatten()
 
 
+def predicted_places(tokens_T: Tensor, span: tuple[int, int] | None) -> Tensor:
+    """Return the places of a window whose next token is predicted and counts, in the span of tokens if there is one."""
+    places_P = (tokens_T[1:] >= 0).nonzero()[:, 0]
+    if span is None:
+        return places_P
+    first, end = span
+    return places_P[(places_P >= first - 1) & (places_P < end - 1)]
+
+
 def number_of_places(tokens_BT: Tensor) -> int:
     """Return the number of places whose next token counts."""
     places_N = counted_places(tokens_BT)

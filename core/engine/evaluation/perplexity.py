@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from core.engine.datasets.counted_tokens import predicted_places
 from core.engine.datasets.window_spans import WindowSpans
 from core.engine.models.streamed import StreamedModel
 
@@ -65,10 +66,7 @@ def measure_perplexity(
         _, reference_BTD = next(references, (None, None))
         for window in range(len(tokens_BT)):
             tokens_1T, hidden_1TD = tokens_BT[window : window + 1], streamed.sequences_of(hidden_BTD, window, 1)
-            predicted_P = (tokens_1T[0, 1:] >= 0).nonzero()[:, 0]
-            if spans is not None:
-                first, end = spans.spans[len(losses)]
-                predicted_P = predicted_P[(predicted_P >= first - 1) & (predicted_P < end - 1)]
+            predicted_P = predicted_places(tokens_1T[0], None if spans is None else spans.spans[len(losses)])
             targets_T = tokens_1T[0, 1:].to(streamed.device)
             of_window = 0.0
             for positions in predicted_P.split(_CHUNK):

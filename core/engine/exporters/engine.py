@@ -53,9 +53,10 @@ class RunningEngine:
         self._threads = threads
         self._ask("limit_memory", largest_file=largest_file)
 
-    def open(self, file: Path, length: int) -> None:
-        """Open a file for sequences of this length."""
-        self._vocabulary = self._ask("open", file=str(file), length=length, threads=self._threads).vocabulary
+    def open(self, file: Path, length: int, batch: int | None = None) -> None:
+        """Open a file for sequences of this length, of which up to `batch` tokens are computed at a time; None: all."""
+        request = {"file": str(file), "length": length, "batch": min(batch or length, length)}
+        self._vocabulary = self._ask("open", threads=self._threads, **request).vocabulary
 
     def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
         return self._ask("token_ids", texts=list(texts)).ids
@@ -65,14 +66,18 @@ class RunningEngine:
         paths = [str(each) for each in files]
         return self._ask("speeds", files=paths, trial=trial.model_dump(), threads=self._threads).seconds
 
-    def logits(self, ids: Sequence[int], decoded: int = 0) -> NDArray[np.float32]:
-        """Return the logits after each token, [time, vocabulary]; the last `decoded` tokens are computed one by one."""
-        size = self._ask("logits", ids=list(ids), vocabulary=self._vocabulary, decoded=decoded).bytes
+    def logits(self, ids: Sequence[int], decoded: int = 0, start: int = 0) -> NDArray[np.float32]:
+        """Return the logits after each token from `start` on, [time, vocabulary].
+
+        The last `decoded` tokens are computed one by one. The tokens before `start` are those of the call before.
+        """
+        request = {"ids": list(ids), "vocabulary": self._vocabulary, "decoded": decoded, "start": start}
+        size = self._ask("logits", **request).bytes
         assert self._process.stdout is not None
         stored = self._process.stdout.read(size)
         if len(stored) < size:
             raise self._ended()
-        return np.frombuffer(stored, np.float32).reshape(len(ids), self._vocabulary)
+        return np.frombuffer(stored, np.float32).reshape(len(ids) - start, self._vocabulary)
 
     def _ask(self, doing: str, **request: object) -> _Answer:
         self._send({"do": doing, **request})

@@ -7,10 +7,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import ClassVar
 
+from core.engine.datasets.token_windows import EvaluationSet
+from core.engine.datasets.window_losses import WindowLosses
 from core.engine.exporters.agreement import Agreement
 from core.engine.exporters.engine import RunningEngine, running
 from core.engine.exporters.exporter_info import PARAM, AddedExporterInfo
+from core.engine.exporters.file_losses import chosen_windows, measure_losses
 from core.engine.exporters.protocols import AddedExporter
+from core.engine.exporters.sizes import WINDOW
 from core.engine.exporters.speed import compared_speed, own_speed, speed_trial
 from core.engine.models.folder import ModelFolder
 from secateur_wire.errors import InvalidRequest
@@ -70,6 +74,34 @@ class EngineFiles(AddedExporter):
             artifact_perplexity=agreement.artifact_perplexity,
             predictions=agreement.predictions,
         )
+
+    def measure_losses(
+        self,
+        folder: ModelFolder,
+        files: Mapping[str, Path],
+        texts: Mapping[str, EvaluationSet],
+        *,
+        threads: int | None,
+        log: Callable[[str], None],
+    ) -> dict[str, dict[str, WindowLosses]]:
+        context = self.context(folder)
+        readable = {name: text for name, text in texts.items() if text.windows.shape[1] <= context}
+        if not readable:
+            return {}
+        length = max(text.windows.shape[1] for text in readable.values())
+        tokens = sum(len(chosen_windows(text)) * text.windows.shape[1] for text in readable.values())
+        measured = {}
+        for kind, file in files.items():
+            log(f"measuring {file.name} in {self.engine.name}")
+            with running(
+                self.engine,
+                largest_file=self.size(file),
+                tokens=self.slow_tokens(kind, tokens),
+                threads=cores_of(threads),
+            ) as engine:
+                engine.open(file, length, WINDOW)
+                measured[kind] = {name: measure_losses(engine, text) for name, text in readable.items()}
+        return measured
 
     def measure_speeds(
         self,

@@ -100,18 +100,22 @@ class EngineLibrary(ABC):
         return {}
 
     @abstractmethod
-    def open(self, file: str, length: int, threads: int) -> JsonObject:
-        """Open a file for sequences of this length, to be computed in float32; return its `vocabulary`, or an error."""
+    def open(self, file: str, length: int, batch: int, threads: int) -> JsonObject:
+        """Open a file for sequences of this length, to be computed in float32; return its `vocabulary`, or an error.
+
+        At most `batch` tokens are computed at a time.
+        """
 
     @abstractmethod
     def token_ids(self, texts: list[str]) -> JsonObject:
         """Return the `ids` of each text, as the open file's users read it."""
 
     @abstractmethod
-    def logits(self, ids: list[int], vocabulary: int, decoded: int) -> tuple[JsonObject, bytes]:
-        """Return the logits after each token of a sequence: float32 [time, vocabulary], or an error.
+    def logits(self, ids: list[int], vocabulary: int, decoded: int, start: int) -> tuple[JsonObject, bytes]:
+        """Return the logits after each token of a sequence from `start` on: float32 [time, vocabulary], or an error.
 
-        The last `decoded` tokens are computed one by one, with the keys and values of those before them.
+        The last `decoded` tokens are computed one by one, with the keys and values of those before them. The tokens
+        before `start` were computed by the request before.
         """
 
     @abstractmethod

@@ -126,6 +126,11 @@ class AddedExporterInfo(ExporterInfo):
         """Return the numbers that should divide widths, for these types, the largest (and costliest) first."""
         return ()
 
-    def added_cost(self, description: ModelDescription, types: Sequence[str], *, is_timed: bool) -> AddedCost:
-        """Return the cost of the form for a model as large as before pruning."""
+    def added_cost(
+        self, description: ModelDescription, types: Sequence[str], *, is_timed: bool, measured_tokens: int = 0
+    ) -> AddedCost:
+        """Return the cost of the form for a model as large as before pruning.
+
+        The losses of each file are measured on `measured_tokens` tokens of text.
+        """
         return AddedCost()

@@ -33,7 +33,7 @@ class GraphLibrary(EngineLibrary):
     def session(self, file: Path, threads: int, *, is_exact: bool) -> Graph:
         """Open a file; `is_exact`: compute in float32, also where the engine would choose fewer bits."""
 
-    def open(self, file: str, length: int, threads: int) -> JsonObject:
+    def open(self, file: str, length: int, batch: int, threads: int) -> JsonObject:
         path = Path(file)
         try:
             self._session = self.session(path, threads, is_exact=True)
@@ -46,20 +46,21 @@ class GraphLibrary(EngineLibrary):
         assert self._tokenizer is not None
         return {"ids": [list(self._tokenizer.encode(text).ids) for text in texts]}
 
-    def logits(self, ids: list[int], vocabulary: int, decoded: int) -> tuple[JsonObject, bytes]:
+    def logits(self, ids: list[int], vocabulary: int, decoded: int, start: int) -> tuple[JsonObject, bytes]:
         assert self._session is not None
         read = len(ids) - decoded
-        self._session.reset()
+        if start == 0:
+            self._session.reset()
         parts = []
-        for start, count in ((0, read), *((place, 1) for place in range(read, len(ids)))):
+        for begin, count in ((start, read - start), *((place, 1) for place in range(read, len(ids)))):
             try:
-                logits_TV = self._session.read(ids[start : start + count], start)
+                logits_TV = self._session.read(ids[begin : begin + count], begin)
             except Exception as error:  # as above
-                return {"error": f"{self.name} does not run {count} tokens after {start}: {_first_lines(error)}"}, b""
+                return {"error": f"{self.name} does not run {count} tokens after {begin}: {_first_lines(error)}"}, b""
             if logits_TV.shape != (count, vocabulary):
                 return {"error": f"{self.name} gives logits {logits_TV.shape}, not {(count, vocabulary)}"}, b""
             parts.append(np.ascontiguousarray(logits_TV, np.float32).tobytes())
-        return {"bytes": 4 * len(ids) * vocabulary}, b"".join(parts)
+        return {"bytes": 4 * (len(ids) - start) * vocabulary}, b"".join(parts)
 
     def speeds(self, files: list[str], trial: JsonObject, threads: int) -> JsonObject:
         tried = SpeedTrial.model_validate(trial)

@@ -53,8 +53,10 @@ class GraphInfo(AddedExporterInfo):
                 param=param,
             )
 
-    def added_cost(self, description: ModelDescription, types: Sequence[str], *, is_timed: bool) -> AddedCost:
-        """Return the cost of a trace of the whole model in float32, of the gate, and of timing the files.
+    def added_cost(
+        self, description: ModelDescription, types: Sequence[str], *, is_timed: bool, measured_tokens: int = 0
+    ) -> AddedCost:
+        """Return the cost of a trace of the whole model in float32, of the gate, and of measuring the files.
 
         The model is in memory twice: while it is written, as its module and its graph; while it runs, as its file and
         as the engine lays it out.
@@ -67,13 +69,14 @@ class GraphInfo(AddedExporterInfo):
             timed = 2 * len(types) * (MOST_ROUNDS + 1) * (PROMPT_TOKENS + _DECODE_SLOWDOWN * DECODED_TOKENS)
             traces = 2
         decoded = PREDICTIONS // WINDOW * DECODED_TOKENS * _DECODE_SLOWDOWN
-        operations = 2 * parameters * ((PREDICTIONS + decoded) * len(types) + PREDICTIONS + timed)
+        evaluated = measured_tokens if parameters <= self.most_timed_parameters else 0
+        operations = 2 * parameters * ((PREDICTIONS + decoded + evaluated) * len(types) + PREDICTIONS + timed)
         return AddedCost(
             bytes=sum(sizes),
             temporary_bytes=sum(sizes) if timed else 0,
             memory_bytes=reference + max(2 * 4 * parameters, 2 * max(sizes) * (2 if timed else 1)),
             operations=operations + traces * _TRACE_SECONDS * _OPERATIONS_PER_SECOND,
-            processes=1 + len(types) * (2 if timed else 1),
+            processes=1 + len(types) * (1 + bool(timed) + bool(evaluated)),
         )
 
 

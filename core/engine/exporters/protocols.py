@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.engine.architectures.layer_shape import LinearShape
+from core.engine.datasets.window_losses import WindowLosses
 from secateur_wire.base import JsonObject
 from secateur_wire.metrics import ExportedFile, ExportSpeed, FileSpeed
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:  # a finished folder is exported without torch, which takes lo
     import torch
     from torch import nn
 
+    from core.engine.datasets.token_windows import EvaluationSet
     from core.engine.models.classifier import ClassifierFolder
     from core.engine.models.folder import ModelFolder
 
@@ -93,6 +95,21 @@ class AddedExporter(ABC):
         """Write a file of each type into the folder; predictions are compared on the documents.
 
         `name` is the model's name in the files. Raises ExportFailed or ExportMismatch.
+        """
+
+    @abstractmethod
+    def measure_losses(
+        self,
+        folder: "ModelFolder",
+        files: Mapping[str, Path],
+        texts: Mapping[str, "EvaluationSet"],
+        *,
+        threads: int | None,
+        log: Callable[[str], None],
+    ) -> dict[str, dict[str, WindowLosses]]:
+        """Return the losses of the files of a model, given by type, on each evaluation set that they can read.
+
+        Raises ExportFailed.
         """
 
     @abstractmethod

@@ -299,7 +299,8 @@ class BlockPass:
                 ratio_stderr(before.window_losses, after.window_losses),
                 bits_ratio_stderr(before.window_losses, after.window_losses),
                 before.window_losses,
-                *(rounded[number].value, rounded[number].divergence) if rounded else (),
+                after.window_losses,
+                *_rounded_figures(rounded[number]) if rounded else (),
             )
             for number, (name, before, after) in enumerate(zip(self.evaluations, dense, pruned, strict=True))
         }
@@ -345,3 +346,7 @@ class BlockPass:
     def stored(self, names: Iterable[str]) -> list[TensorEntry]:
         """Return the positions of the tensors to save in the files, under the names by which they are saved."""
         return self.stored_folder.stored_entries(names, self.work / "dequantised.safetensors")
+
+
+def _rounded_figures(rounded: MeasuredPerplexity) -> tuple[float, float | None, tuple[float, ...]]:
+    return rounded.value, rounded.divergence, rounded.window_losses

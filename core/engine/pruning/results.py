@@ -87,9 +87,9 @@ class PerplexityPair:
     """Perplexity of the dense and the pruned model on the same windows, with the standard error of their ratio.
 
     `bits_ratio_stderr` is the standard error of the ratio of their bits per byte. `dense_losses` are the dense model's
-    mean losses of the windows in nats. `rounded` is the dense model's perplexity in the dtype in which the pruned model
-    is saved; None where both dtypes are equal. `rounded_divergence` is the mean KL divergence of the rounded model's
-    predictions in nats, where it was measured.
+    mean losses of the windows in nats, `pruned_losses` and `rounded_losses` those of the other models. `rounded` is the
+    dense model's perplexity in the dtype in which the pruned model is saved; None where both dtypes are equal.
+    `rounded_divergence` is the mean KL divergence of the rounded model's predictions in nats, where it was measured.
     """
 
     dense: float
@@ -97,8 +97,10 @@ class PerplexityPair:
     ratio_stderr: float | None = None
     bits_ratio_stderr: float | None = None
     dense_losses: tuple[float, ...] = ()
+    pruned_losses: tuple[float, ...] = ()
     rounded: float | None = None
     rounded_divergence: float | None = None
+    rounded_losses: tuple[float, ...] = ()
 
     @property
     def measured_dense(self) -> MeasuredPerplexity:

@@ -16,6 +16,7 @@ from core.pipeline.reports.report import Report
 from core.pipeline.reports.source_card import NO_FACTS, SourceFacts
 from core.pipeline.reports.verdict import verdict_on
 from secateur_wire.answers import ComparedAnswer
+from secateur_wire.equal_bytes import in_words
 from secateur_wire.metrics import Metrics, Parameters, Sizes, Sparsity, TokenRate
 from secateur_wire.reports import Generation
 
@@ -57,6 +58,7 @@ def model_card(recipe: Recipe, report: Report, source: SourceFacts = NO_FACTS) -
         f"# {plain(recipe.model)}, {f'pruned with {method.title}' if method.prunes else title}",
         "",
         *_verdict(recipe, metrics),
+        *([f"At equal bytes: {plain(in_words(metrics.equal_bytes))}.", ""] if metrics.equal_bytes else []),
         recipe.request.pass_removal.outcome(
             metrics.sparsity or Sparsity(), report.layers, recipe.pattern if method.prunes else None
         ),

@@ -3,14 +3,20 @@
 Fields are declared for the parts that code reads. Everything else that a stage adds is kept for people.
 """
 
+from typing import Final
+
 from pydantic import Field, JsonValue
 
 from core.engine.cuts.report import SharePanel
+from core.engine.datasets.window_losses import WindowLosses
 from core.engine.removals.registry import REMOVALS
 from core.pipeline.reports.dense_figures import DenseFigure
 from secateur_wire import reports as wire
 from secateur_wire.base import JsonObject, Number, Record
 from secateur_wire.metrics import Metrics, TargetReached
+
+ARTIFACT: Final = "artifact"
+"""Name of the artifact's own weights among the files whose losses a report has."""
 
 
 class ReportedModel(Record):
@@ -225,7 +231,11 @@ class TargetReport(TargetReached):
 
 
 class Report(wire.Report):
-    """Complete report of a job, with every part the service writes."""
+    """Complete report of a job, with every part the service writes.
+
+    `window_losses` are those of the artifact (`ARTIFACT`), of each added file by its name, and of the dense model in
+    `output.dtype` by the name of that copy; each by evaluation set.
+    """
 
     job: str | None = None
     attempt: int | None = None
@@ -244,6 +254,9 @@ class Report(wire.Report):
     versions: dict[str, str] = Field(default_factory=dict)
     recovery: RecoveryReport | None = None
     dense: DenseUse | None = None
+    window_losses: dict[str, dict[str, WindowLosses]] = Field(
+        default_factory=dict, exclude_if=lambda losses: not losses
+    )
     tasks: TasksReport | None = None
     artifact: JsonObject | None = None
     verification: Verification | None = None

@@ -10,6 +10,7 @@ from core.methods.method_info import MethodInfo
 from core.methods.registry import METHODS
 from core.pipeline.reports.answer_verdict import AnswerVerdict, verdict_on_answers
 from secateur_wire.answers import AnswerBand
+from secateur_wire.equal_bytes import EqualBytes
 from secateur_wire.jobs import Band, Verdict
 from secateur_wire.metrics import MeasuredAccuracy, Metrics, Perplexity
 
@@ -41,12 +42,13 @@ def verdict_on(
     Perplexity decides if it was measured, otherwise the accuracy on image sets, otherwise the accuracy on tasks. If
     there are several texts or sets, the one that lost most decides. `random` are ratios of perplexity, by text, of jobs
     that removed as much of the same model at random. Measurements of this kind that ship with the release are compared
-    too. Where answers were compared, the verdict on them comes first.
+    too. The words name a dense file of no more bytes that is better. Where answers were compared, the verdict on them
+    comes first.
     """
     info = METHODS.get(method)
     if info is None or not info.prunes:
         return None
-    verdict = _on_figures(info, pattern, sparsity, metrics, random)
+    verdict = _at_equal_bytes(_on_figures(info, pattern, sparsity, metrics, random), metrics.equal_bytes)
     answers = verdict_on_answers(metrics.answers)
     return verdict if answers is None else _with_answers(answers, verdict)
 
@@ -67,6 +69,20 @@ def _on_figures(
     if len(metrics.tasks) == 1:
         return _by_accuracy(*next(iter(metrics.tasks.items())))
     return _by_accuracy(None, mean_of_tasks(metrics))
+
+
+def _at_equal_bytes(verdict: Verdict | None, compared: Mapping[str, EqualBytes]) -> Verdict | None:
+    """Return the verdict with the best dense file of no more bytes, where that is better than the artifact."""
+    worse = {name: each for name, each in compared.items() if each.outcome == "worse"}
+    if verdict is None or not worse:
+        return verdict
+    on, worst = max(worse.items(), key=lambda each: each[1].difference or 0.0)
+    return verdict.model_copy(
+        update={
+            "words": f"{verdict.words}, and worse than {worst.dense_model} at equal bytes",
+            "reason": f"{verdict.reason}; on {on} it is {worst.words}",
+        }
+    )
 
 
 def _with_answers(answers: AnswerVerdict, other: Verdict | None) -> Verdict:

@@ -6,15 +6,15 @@ from typing import Final
 from sqlalchemy import Boolean, ColumnElement, literal_column, select
 from sqlalchemy.orm import Session
 
-from core.methods.registry import METHODS
 from core.pipeline.reports.alternatives import name_of_copy, name_of_file
+from core.pipeline.reports.verdict import verdict_on
+from core.service.jobs.equal_bytes import STORING, newest_comparison
 from core.service.jobs.schemas import Job
 from core.service.jobs.service import job_answer
 from core.service.jobs.tables import JOB_EXPORTS, JobRow
-from secateur_wire.metrics import Alternative, ExportedFile
+from secateur_wire.base import JsonObject
+from secateur_wire.metrics import Alternative, ExportedFile, Metrics
 
-STORING: Final = tuple(each.id for each in METHODS.values() if each.only_stores)
-"""Ids of the methods that change no weight."""
 _NEWEST: Final = 20
 
 
@@ -59,13 +59,25 @@ def _joined(known: Alternative, newer: Alternative) -> Alternative:
 
 
 def job_with_measured(session: Session, team_id: str, job: Job) -> Job:
-    """Return the job with what was measured of its model's alternatives, where its figures have alternatives."""
+    """Return the job with what was measured since it ended: its model's alternatives, and dense files at equal bytes.
+
+    Figures that it does not have are not added.
+    """
     metrics = job.measured
-    if not metrics.alternatives or metrics.bytes is None or not metrics.bytes.dense:
+    if metrics.bytes is None or not metrics.bytes.dense:
         return job
-    measured = with_measured(session, team_id, job.model_revision, metrics.bytes.dense, metrics.alternatives)
-    shown = [each.model_dump(mode="json") for each in measured]
-    answer = job.model_copy(update={"metrics": {**(job.metrics or {}), "alternatives": shown}})
+    newer: JsonObject = {}
+    if metrics.alternatives:
+        measured = with_measured(session, team_id, job.model_revision, metrics.bytes.dense, metrics.alternatives)
+        newer["alternatives"] = [each.model_dump(mode="json") for each in measured]
+    if metrics.equal_bytes:
+        compared = newest_comparison(session, team_id, job)
+        newer["equal_bytes"] = {name: each.document() for name, each in compared.items()}
+    if not newer:
+        return job
+    figures = {**(job.metrics or {}), **newer}
+    verdict = verdict_on(job.method, job.pattern, job.sparsity, Metrics.model_validate(figures))
+    answer = job.model_copy(update={"metrics": figures, "verdict": verdict})
     vars(answer).pop("measured", None)  # the copy has the cached figures of the other one
     return answer
 

@@ -12,7 +12,7 @@ from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 from core.pipeline.reports.alternatives import narrower_dtype, with_compared_types
 from core.pipeline.reports.verdict import CLOSE_TO_DENSE
-from core.service.jobs.alternatives import STORING
+from core.service.jobs.equal_bytes import STORING
 from core.service.jobs.estimates.history import estimate_that_fits
 from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.dataset import SELF

@@ -171,6 +171,7 @@ def print_metrics(metrics: Metrics) -> None:
     if rows:
         print_table(("", "dense", "pruned", "ratio"), rows, numbers=(1, 2, 3))
     print_alternatives(metrics.alternatives)
+    print_pairs(("at equal bytes", f"on {name} {each.words}") for name, each in metrics.equal_bytes.items())
     sparsity, seconds = metrics.sparsity, metrics.seconds
     print_pairs(
         [

@@ -71,8 +71,10 @@ class _GgufInfo(AddedExporterInfo):
         blocks = {FILE_TYPES[name].block for name in types} - {1}
         return tuple(sorted(blocks | ({_LEAST_BLOCK} if blocks else set()), reverse=True))
 
-    def added_cost(self, description: ModelDescription, types: Sequence[str], *, is_timed: bool) -> AddedCost:
-        """Return the cost of the files (the first type's is always written), of their gate, and of timing them."""
+    def added_cost(
+        self, description: ModelDescription, types: Sequence[str], *, is_timed: bool, measured_tokens: int = 0
+    ) -> AddedCost:
+        """Return the cost of the files (the first type's is always written), of their gate, and of measuring them."""
         parameters = description.parameters
         sizes = {name: round(parameters * FILE_TYPES[name].weight_bytes) for name in {*types, FIRST}}
         largest, layer = max(sizes.values()), description.prunable_parameters // max(description.layers, 1)
@@ -81,6 +83,7 @@ class _GgufInfo(AddedExporterInfo):
             4 * (ends + layer + PREDICTIONS * description.hidden_size) + 24 * WINDOW * description.vocabulary_size
         )
         gated = PREDICTIONS * (len(sizes) + 1)
+        evaluated = measured_tokens * len(types) if parameters <= self.most_timed_parameters else 0
         temporary = [0 if FIRST in types else sizes[FIRST]]
         timed, mixed = 0, sum(FILE_TYPES[name].is_mixed for name in types)
         if is_timed and parameters <= self.most_timed_parameters:
@@ -90,8 +93,8 @@ class _GgufInfo(AddedExporterInfo):
             bytes=sum(sizes[name] for name in types),
             temporary_bytes=max(temporary),
             memory_bytes=max(reference + largest, 2 * largest if timed else 0),
-            operations=2 * parameters * (gated + timed),
-            processes=2 + len(sizes) + (1 + len(types) + mixed if timed else 0),
+            operations=2 * parameters * (gated + evaluated + timed),
+            processes=2 + len(sizes) + (len(types) if evaluated else 0) + (1 + len(types) + mixed if timed else 0),
         )
 
 

@@ -41,7 +41,7 @@ class _LlamaCpp(EngineLibrary):
             return {"error": f"llama.cpp does not write {Path(target).name}"}
         return {}
 
-    def open(self, file: str, length: int, threads: int) -> JsonObject:
+    def open(self, file: str, length: int, batch: int, threads: int) -> JsonObject:
         """Open a file for sequences of this length, with keys and values in float32."""
         parameters = self._lib.llama_model_default_params()
         parameters.n_gpu_layers = 0
@@ -49,7 +49,8 @@ class _LlamaCpp(EngineLibrary):
         if self._model == self._ffi.NULL:
             return {"error": f"llama.cpp does not load {Path(file).name}"}
         settings = self._lib.llama_context_default_params()
-        settings.n_ctx = settings.n_batch = settings.n_ubatch = length
+        settings.n_ctx = length
+        settings.n_batch = settings.n_ubatch = batch
         settings.n_threads = settings.n_threads_batch = threads
         settings.type_k = settings.type_v = _F32
         settings.flash_attn_type = _NO_FLASH_ATTENTION
@@ -77,19 +78,20 @@ class _LlamaCpp(EngineLibrary):
             ids.append([tokens[place] for place in range(count)])
         return {"ids": ids}
 
-    def logits(self, ids: list[int], vocabulary: int, decoded: int) -> tuple[JsonObject, bytes]:
-        """Return the logits after each token of a sequence: float32 [time, vocabulary]."""
+    def logits(self, ids: list[int], vocabulary: int, decoded: int, start: int) -> tuple[JsonObject, bytes]:
+        """Return the logits after each token of a sequence from `start` on: float32 [time, vocabulary]."""
         lib, read = self._lib, len(ids) - decoded
-        lib.llama_memory_clear(lib.llama_get_memory(self._context), True)
+        if start == 0:
+            lib.llama_memory_clear(lib.llama_get_memory(self._context), True)
         parts = []
-        for start, count in ((0, read), *((place, 1) for place in range(read, len(ids)))):
-            batch = self._batch(ids, start, count, all_logits=True)
+        for begin, count in ((start, read - start), *((place, 1) for place in range(read, len(ids)))):
+            batch = self._batch(ids, begin, count, all_logits=True)
             failed = lib.llama_decode(self._context, batch)
             lib.llama_batch_free(batch)
             if failed:
-                return {"error": f"llama.cpp does not run {count} tokens after {start} ({failed})"}, b""
+                return {"error": f"llama.cpp does not run {count} tokens after {begin} ({failed})"}, b""
             parts.append(bytes(self._ffi.buffer(lib.llama_get_logits(self._context), 4 * count * vocabulary)))
-        return {"bytes": 4 * len(ids) * vocabulary}, b"".join(parts)
+        return {"bytes": 4 * (len(ids) - start) * vocabulary}, b"".join(parts)
 
     def speeds(self, files: list[str], trial: JsonObject, threads: int) -> JsonObject:
         """Return the seconds of a prompt and of decoding after it; contexts are as llama.cpp has them."""

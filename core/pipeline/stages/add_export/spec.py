@@ -36,7 +36,7 @@ class AddExports(JobStage):
 
     rank = 110
     shown_as = "store"
-    part = 0.96, 0.98
+    part = 0.96, 0.97
 
     def applies(self, spec: JobSpec) -> bool:
         return bool(spec.recipe.output.exports)

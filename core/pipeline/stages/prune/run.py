@@ -13,9 +13,10 @@ from core.engine.architectures.structure import ModelStructure
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.engine.cuts.report import LAYER, unit_rows
 from core.engine.datasets.token_windows import EvaluationSet
+from core.engine.datasets.window_losses import WindowLosses
 from core.engine.evaluation.perplexity import MeasuredPerplexity
 from core.engine.exporters.huggingface import write_checkpoint
-from core.engine.models.casting import cast_figures, folder_as_stored
+from core.engine.models.casting import CastFigures, cast_figures, folder_as_stored
 from core.engine.models.folder import ModelFolder
 from core.engine.pruning.micro_batches import run_within_memory
 from core.engine.pruning.results import PruneResult
@@ -25,10 +26,10 @@ from core.engine.resume.fingerprint import tensors_sha256
 from core.pipeline.dense_measurements import dense_figures, releases
 from core.pipeline.messages import PruneOutput
 from core.pipeline.passes import walk_for
-from core.pipeline.reports.alternatives import alternatives_measured_in
+from core.pipeline.reports.alternatives import alternatives_measured_in, name_of_copy
 from core.pipeline.reports.dense_figures import Facts
 from core.pipeline.reports.model_card import SHAPE_CHART, WORTH_TABLE
-from core.pipeline.reports.report import EngineSettings, PeakMemory, Report, Rounded, Rounding
+from core.pipeline.reports.report import ARTIFACT, EngineSettings, PeakMemory, Report, Rounded, Rounding
 from core.pipeline.stages.inputs import TokenSets, open_place, spans_of, token_sets, windows_of
 from core.pipeline.stages.prune.spec import PruneSpec
 from core.pipeline.stages.quantised import perplexity_of, quantised
@@ -116,11 +117,22 @@ def run(spec: PruneSpec, context: StageContext) -> PruneOutput:
     metrics.peak_memory_bytes = peak.of_model
     if alternatives := alternatives_measured_in(given.description, recipe, report.rounding):
         metrics.alternatives = alternatives
+    report.window_losses = _window_losses(result, rounding)
     dense.write_to(report)
     _draw_shapes(report, spec)
     if result.worth is not None:
         (spec.artifact / WORTH_TABLE).write_text(result.worth.model_dump_json(), "utf-8")
     return PruneOutput(metrics=metrics, report=report, expected=Path(result.verification))
+
+
+def _window_losses(result: PruneResult, rounding: CastFigures | None) -> dict[str, dict[str, WindowLosses]]:
+    """Return the losses of the pruned model, and of the dense one in the dtype of the artifact where it is narrower."""
+    losses = {ARTIFACT: {name: WindowLosses(losses=pair.pruned_losses) for name, pair in result.perplexity.items()}}
+    if rounding is not None:
+        losses[name_of_copy(rounding.dtype)] = {
+            name: WindowLosses(losses=pair.rounded_losses) for name, pair in result.perplexity.items()
+        }
+    return losses
 
 
 def _dense_facts(

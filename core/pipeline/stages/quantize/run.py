@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from core.engine.architectures.describe import in_dtype
+from core.engine.datasets.window_losses import WindowLosses
 from core.engine.evaluation.perplexity import MeasuredPerplexity
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.options.patterns import UNSTRUCTURED
@@ -13,7 +14,7 @@ from core.methods.registry import METHODS
 from core.pipeline.messages import PruneOutput
 from core.pipeline.passes import walk_for
 from core.pipeline.recipes.request import ResolvedRequest
-from core.pipeline.reports.report import Report
+from core.pipeline.reports.report import ARTIFACT, Report
 from core.pipeline.stages.inputs import open_place, spans_of, token_sets
 from core.pipeline.stages.quantised import perplexity_of, quantised
 from core.pipeline.stages.quantize.spec import QuantizeSpec
@@ -80,5 +81,8 @@ def run(spec: QuantizeSpec, context: StageContext) -> PruneOutput:
         notes=result.notes,
         quantization=quantised(spec.recipe, folder.description, result.layers),
         peak_memory=context.peak_memory(),
+        window_losses={
+            ARTIFACT: {name: WindowLosses(losses=pair.pruned_losses) for name, pair in result.perplexity.items()}
+        },
     )
     return PruneOutput(metrics=metrics, report=report, expected=Path(result.verification))

@@ -43,6 +43,7 @@ class QuantizeModel(JobStage):
         sizes.artifact = output.metrics.bytes.artifact
         metrics.bytes = sizes
         report.quantization = rounded
+        report.window_losses = {**report.window_losses, **output.report.window_losses}
         report.note(*output.report.notes, rounded.words)
         report.keep_peak("quantize", output.report.peak_memory)
         job.expected = output.expected

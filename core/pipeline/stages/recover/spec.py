@@ -6,10 +6,11 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from core.engine.cuts.report import removed_layers
+from core.engine.datasets.window_losses import WindowLosses
 from core.engine.evaluation.bits_per_byte import bits_per_byte, bits_ratio_stderr
 from core.engine.evaluation.perplexity_ratio import ratio_stderr
 from core.pipeline.messages import JobSpec, LanguageSpec, Spec, TaskOutput
-from core.pipeline.reports.report import RecoveryReport, Report
+from core.pipeline.reports.report import ARTIFACT, RecoveryReport, Report
 from core.pipeline.stages.stage import BEFORE_MEASURING, JobStage, RunningJob, end_of_training
 from secateur_wire.base import Number
 from secateur_wire.metrics import Metrics, Parameters, Sparsity
@@ -75,6 +76,8 @@ def add_recovery(metrics: Metrics, report: Report, recovered: RecoveryOutput) ->
         if bits is not None and bits.tokens is not None:
             stderr = bits_ratio_stderr(*losses)
             figures.bits_per_byte = bits_per_byte(figures, tokens=bits.tokens, text_bytes=bits.bytes, stderr=stderr)
+    after_training = {name: WindowLosses(losses=losses) for name, losses in recovered.window_losses.items()}
+    report.window_losses = {**report.window_losses, ARTIFACT: after_training}
     rows: list[dict[str, Any]] = report.layers
     if recovered.zeros and "zeros" in rows[0]:  # otherwise groups were removed, and no zeros had to stay
         before = sum(row["zeros"] for row in rows)

@@ -26,6 +26,7 @@ from core.engine.evaluation.reload_memory import ReloadRoom, reload_needs
 from core.engine.evaluation.zero_shot_tasks import TASKS, longest_tokens
 from core.engine.exporters.exporter_info import AddedCost
 from core.engine.exporters.registry import ADDED
+from core.engine.exporters.sizes import MEASURED_TOKENS
 from core.engine.quantization.settings import reads_inputs
 from core.methods.cost import PassSizes, Tokens
 from core.methods.registry import get_method
@@ -238,8 +239,12 @@ def pass_needs(device: DeviceKind, traced_bytes: int) -> int:
 
 def _added_cost(description: ModelDescription, job: Recipe) -> AddedCost:
     """Return the bytes of all added forms together; they are written one after another."""
+    evaluation = job.evaluation
+    length = evaluation.sequence_length or 0
+    of_text = MEASURED_TOKENS if evaluation.samples is None else min(evaluation.samples * length, MEASURED_TOKENS)
+    measured = len(evaluation.datasets) * of_text
     costs = [
-        ADDED[each.format].added_cost(description, each.types, is_timed=job.times_exports)
+        ADDED[each.format].added_cost(description, each.types, is_timed=job.times_exports, measured_tokens=measured)
         for each in job.output.exports
     ]
     return AddedCost(

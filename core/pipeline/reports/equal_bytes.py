@@ -1,0 +1,206 @@
+"""Comparison of an artifact with the best dense file of no more bytes, paired over windows of each evaluation set."""
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from math import log, sqrt
+from statistics import fmean, stdev
+from typing import Final
+
+from core.engine.architectures.description import ModelDescription
+from core.engine.evaluation.perplexity_ratio import FEWEST_WINDOWS
+from core.engine.exporters.registry import ADDED
+from core.engine.quantization.settings import resolve_quantization
+from core.methods.registry import METHODS, get_method
+from core.pipeline.recipes.parts import Output
+from core.pipeline.recipes.recipe import Recipe
+from core.pipeline.reports.alternatives import name_of_copy, name_of_file
+from core.pipeline.reports.dense_figures import DenseFigure, Facts
+from core.pipeline.reports.report import ARTIFACT, Report
+from secateur_wire.base import JsonObject
+from secateur_wire.equal_bytes import EqualBytes
+from secateur_wire.errors import InvalidRequest
+from secateur_wire.job_body import Quantization
+from secateur_wire.metrics import Metrics, Perplexity
+
+_OF_MODEL: Final = ("dtype", "device", "torch", "transformers")
+"""Facts of a dense figure in which compared files may differ: the others say which windows were read."""
+_HERE: Final = "measured in this job"
+_FEW_BITS: Final = Quantization(scheme="int4")
+
+
+@dataclass(frozen=True)
+class TextLosses:
+    """Losses of a file on one evaluation set: by the number of the window, with the facts that name the windows."""
+
+    facts: Facts
+    losses: Mapping[int, float]
+
+
+@dataclass(frozen=True)
+class MeasuredFile:
+    """File, or weights, of a model, with its losses by evaluation set; `basis` says where they were measured."""
+
+    name: str
+    bytes: int
+    texts: Mapping[str, TextLosses]
+    basis: str = _HERE
+
+
+def artifact_files(report: Report, metrics: Metrics) -> list[MeasuredFile]:
+    """Return the files of a job's artifact that were measured: its own weights, and those that were added."""
+    stored = None if metrics.bytes is None else metrics.bytes.stored
+    sizes = {} if stored is None else {ARTIFACT: stored}
+    sizes |= {each.file: each.bytes for each in metrics.exports}
+    return [MeasuredFile(name, size, _texts(report, name)) for name, size in sizes.items()]
+
+
+def dense_files_of(report: Report, metrics: Metrics, output: Output, basis: str) -> list[MeasuredFile]:
+    """Return the files of a job that stored the dense model, by the names that alternatives to pruning have."""
+    names = {each.file: name_of_file(each.format, each.type) for each in metrics.exports}
+    if output.quantization is not None:
+        names[ARTIFACT] = name_of_copy(output.quantization.scheme)
+    elif output.dtype != "keep":
+        names[ARTIFACT] = name_of_copy(output.dtype)
+    files = artifact_files(report, metrics)
+    return [replace(each, name=names[each.name], basis=basis) for each in files if each.name in names]
+
+
+def dense_files_here(report: Report, metrics: Metrics) -> list[MeasuredFile]:
+    """Return what any job measures of the dense model: its weights as they are, and in a narrower `output.dtype`."""
+    files = []
+    figures = _figures(report)
+    if metrics.bytes is not None and metrics.bytes.dense and figures:
+        texts = {
+            name: TextLosses(_window_facts(each), dict(enumerate(each.window_losses)))
+            for name, each in figures.items()
+            if each.window_losses
+        }
+        dtype = next(iter(figures.values())).facts.get("dtype")
+        files.append(MeasuredFile(name_of_copy(str(dtype)), metrics.bytes.dense, texts))
+    files += [
+        MeasuredFile(each.name, each.bytes, texts)
+        for each in metrics.alternatives
+        if (texts := _texts(report, each.name))
+    ]
+    return files
+
+
+def is_compared(recipe: Recipe) -> bool:
+    """Return whether a job has an artifact that is compared with dense files: one that is not such a file itself."""
+    method = get_method(recipe.method)
+    return not method.measures and not method.only_stores and bool(recipe.evaluation.datasets)
+
+
+def compare_at_equal_bytes(
+    report: Report, metrics: Metrics, known: Sequence[MeasuredFile], measure: JsonObject | None
+) -> dict[str, EqualBytes]:
+    """Return the comparison with the best dense file of no more bytes, by evaluation set.
+
+    The artifact's smallest file is compared. The best dense file is the one with the fewest bits per byte on the same
+    windows: of those that this job measured, and those that are `known` from others. `measure` is the body of a job
+    that would measure smaller ones.
+    """
+    own, dense = artifact_files(report, metrics), [*dense_files_here(report, metrics), *known]
+    return {name: _compared(name, own, dense, figures, measure) for name, figures in metrics.perplexity.items()}
+
+
+def measuring_job(
+    recipe: Recipe, description: ModelDescription, metrics: Metrics, known: Sequence[MeasuredFile]
+) -> JsonObject | None:
+    """Return the body of a job that measures dense files as small as the artifact; None where there is none.
+
+    Added files come first, then weights in 4 bits. Files that are `known` are not measured again.
+    """
+    names = {each.name for each in known}
+    sizes = [each.bytes for each in metrics.exports]
+    sizes += [metrics.bytes.stored] if metrics.bytes is not None and metrics.bytes.stored is not None else []
+    output = _unmeasured_files(description, min(sizes, default=0), names)
+    if output is None and name_of_copy(_FEW_BITS.scheme) not in names:
+        with suppress(InvalidRequest):
+            resolve_quantization(_FEW_BITS, description, (), is_calibrated=False)
+            output = {"quantization": {"scheme": _FEW_BITS.scheme}}
+    if output is None:
+        return None
+    evaluation = recipe.evaluation.model_dump(
+        mode="json",
+        include={"datasets", "samples", "sequence_length", "shape", "counted_tokens"},
+        exclude_none=True,
+    )
+    storing = next(each.id for each in METHODS.values() if each.only_stores)
+    return {"model": recipe.model, "method": storing, "evaluation": evaluation, "output": output}
+
+
+def _unmeasured_files(description: ModelDescription, most_bytes: int, known: Collection[str]) -> JsonObject | None:
+    """Return the `output` with the types of added files by which models are compared, without those known or larger."""
+    for form, exporter in ADDED.items():
+        sizes = exporter.dense_sizes(description)
+        types = [
+            kind
+            for kind in exporter.compared_types(description)
+            if name_of_file(form, kind) not in known and sizes.get(kind, 0) <= most_bytes
+        ]
+        if types:
+            return {"exports": [{"format": form, "types": [*types]}]}
+    return None
+
+
+def _compared(
+    name: str,
+    own: Sequence[MeasuredFile],
+    dense: Sequence[MeasuredFile],
+    figures: Perplexity,
+    measure: JsonObject | None,
+) -> EqualBytes:
+    """Return the comparison on one evaluation set."""
+    smallest = min((each for each in own if name in each.texts), key=lambda each: each.bytes, default=None)
+    if smallest is None:
+        return EqualBytes(reason=f"no file of the artifact has a finite loss on {name}")
+    about: JsonObject = {"file": smallest.name, "bytes": smallest.bytes}
+    bits = figures.bits_per_byte
+    if bits is None or not bits.bytes or not bits.tokens:
+        return EqualBytes.model_validate(about | {"reason": f"the bytes of {name} are not known exactly"})
+    fitting = [each for each in dense if each.bytes <= smallest.bytes]
+    pairs = [(each, pair) for each in fitting if (pair := _differences(smallest, each, name))]
+    if not pairs:
+        reason = f"no dense file of at most {smallest.bytes:,} bytes was measured on these windows of {name}"
+        if dense:
+            least = min(dense, key=lambda each: each.bytes)
+            reason += f"; the smallest that is known, the {least.name}, takes {least.bytes:,}"
+        return EqualBytes.model_validate(about | {"reason": reason, "measure": measure})
+    best, differences = max(pairs, key=lambda each: fmean(each[1]))
+    about |= {"dense": best.name, "dense_bytes": best.bytes, "basis": best.basis, "windows": len(differences)}
+    if len(differences) < FEWEST_WINDOWS:
+        reason = f"{len(differences)} windows of {name} are too few for an error: use at least {FEWEST_WINDOWS}"
+        return EqualBytes.model_validate(about | {"reason": reason})
+    per_byte = bits.tokens / (bits.bytes * log(2))
+    difference, stderr = fmean(differences) * per_byte, stdev(differences) / sqrt(len(differences)) * per_byte
+    outcome = "within error" if abs(difference) <= stderr else "worse" if difference > 0 else "better"
+    return EqualBytes.model_validate(about | {"difference": difference, "stderr": stderr, "outcome": outcome})
+
+
+def _differences(own: MeasuredFile, dense: MeasuredFile, name: str) -> list[float]:
+    """Return the losses of a file minus those of a dense one, on the windows that both were measured on."""
+    text = own.texts[name]
+    other = next((each.losses for each in dense.texts.values() if each.facts == text.facts), {})
+    return [loss - other[window] for window, loss in text.losses.items() if window in other]
+
+
+def _texts(report: Report, file: str) -> dict[str, TextLosses]:
+    """Return the losses of a file of a report, by evaluation set; those that are not finite are left out."""
+    figures = _figures(report)
+    return {
+        name: TextLosses(_window_facts(figures[name]), losses.by_window)
+        for name, losses in report.window_losses.get(file, {}).items()
+        if losses.losses and name in figures
+    }
+
+
+def _figures(report: Report) -> dict[str, DenseFigure]:
+    """Return the dense model's figures of perplexity, by evaluation set."""
+    return {each.name: each for each in report.dense_figures if each.kind == "perplexity"}
+
+
+def _window_facts(figure: DenseFigure) -> Facts:
+    """Return the facts that say which windows of which text were read."""
+    return {name: value for name, value in figure.facts.items() if name not in _OF_MODEL}

@@ -1,0 +1,113 @@
+"""The comparison of an artifact with the best dense file of no more bytes, by real jobs on a model that has learnt."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from core.database import transaction
+from core.engine.exporters.probe_lines import varied_lines
+from core.service.jobs.alternatives import job_with_measured
+from core.service.registry.schemas import DatasetBody, ModelBody
+from core.service.registry.service import register_dataset, register_model
+from secateur_wire.equal_bytes import EqualBytes
+from tests.gguf.trained import save_trained
+from tests.runner.conftest import Finish, artifact
+from tests.worker.conftest import Queue
+
+pytestmark = pytest.mark.timeout(300)
+TEXTS = {"lines": 5, "others": 6}
+LENGTH = 64
+
+
+@pytest.fixture(scope="module")
+def body(jobs: Queue) -> dict[str, Any]:
+    folder = save_trained(jobs.settings.models_root / "trained")
+    with transaction(jobs.sessions) as session:
+        register_model(session, jobs.team, ModelBody(name="trained", path=str(folder.resolve())), jobs.settings)
+        for name, seed in TEXTS.items():
+            text = jobs.settings.datasets_root / f"{name}.txt"
+            text.parent.mkdir(parents=True, exist_ok=True)
+            text.write_text("\n\n".join(line for line in varied_lines(900, seed)[300:] if line.strip()))
+            register_dataset(session, jobs.team, DatasetBody(name=name, path=str(text.resolve())), jobs.settings)
+    return {
+        "model": "trained",
+        "method": "magnitude",
+        "sparsity": 0.6,
+        "evaluation": {"datasets": list(TEXTS), "samples": 12, "sequence_length": LENGTH},
+        "output": {"format": "packed"},
+    }
+
+
+def newest(jobs: Queue, job_id: str) -> dict[str, EqualBytes]:
+    """The comparisons of a job with what was measured since it ended."""
+    with transaction(jobs.sessions) as session:
+        return job_with_measured(session, jobs.team, jobs.job(job_id)).measured.equal_bytes
+
+
+def bits_on(folder: Path, text: str) -> float:
+    """The mean loss of stock transformers on a text in bits a token, in windows."""
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    ids = torch.tensor(tokenizer(text)["input_ids"])
+    windows_NT = ids[: len(ids) // LENGTH * LENGTH].view(-1, LENGTH)
+    with torch.inference_mode():
+        return float(model(input_ids=windows_NT, labels=windows_NT).loss) / 0.6931
+
+
+def test_a_pruned_model_is_worse_than_a_dense_file_of_fewer_bytes_once_that_was_measured(
+    jobs: Queue, body: dict[str, Any], finish: Finish
+) -> None:
+    first = finish(body)
+    before = jobs.job(first).measured.equal_bytes
+    assert before.keys() == TEXTS.keys() and all(each.outcome is None for each in before.values())
+    assert "no dense file of at most" in (before["lines"].reason or "")
+    assert "At equal bytes: on lines unknown" in (artifact(jobs, first) / "README.md").read_text()
+    measure = before["lines"].measure
+    assert measure is not None and measure["output"] == {"exports": [{"format": "gguf", "types": ["Q8_0", "Q4_K_M"]}]}
+
+    stored = finish(measure)
+    losses = jobs.report(stored)["window_losses"]
+    assert losses.keys() == {"artifact", "model-Q8_0.gguf", "model-Q4_K_M.gguf"}
+    in_llama_cpp, in_torch = (losses[file]["lines"]["losses"] for file in ("model-Q8_0.gguf", "artifact"))
+    assert in_llama_cpp == pytest.approx(in_torch, abs=0.02) and in_llama_cpp != in_torch
+    for each in newest(jobs, first).values():
+        assert each.outcome == "worse" and each.basis == f"measured by {stored}" and each.windows == 12
+        assert each.dense_bytes is not None and each.bytes is not None and each.dense_bytes <= each.bytes
+        assert each.difference is not None and each.stderr is not None and each.difference > 3 * each.stderr > 0
+
+    second = finish(body)
+    job, report = jobs.job(second), jobs.report(second)
+    assert job.measured.equal_bytes == newest(jobs, first)
+    assert report["equal_bytes"]["lines"]["outcome"] == "worse"
+    assert job.verdict is not None and "worse than the dense model as gguf" in job.verdict.words
+    assert "worse than the dense model as gguf" in (artifact(jobs, second) / "README.md").read_text()
+
+
+def test_the_sign_holds_on_a_third_text_and_the_difference_is_that_of_the_bits_per_byte(
+    jobs: Queue, body: dict[str, Any], finish: Finish
+) -> None:
+    evaluation = body["evaluation"] | {"samples": 10}  # windows on which no other file was measured
+    dense = finish({"model": "trained", "method": "none", "evaluation": evaluation,
+                    "output": {"quantization": {"scheme": "int4", "group_size": 128}}})  # fmt: skip
+    pruned = finish(body | {"sparsity": 0.02, "evaluation": evaluation, "output": {"quantization": {"scheme": "int8"}}})
+    third = "\n\n".join(varied_lines(1500, 7)[400:])
+    signs = bits_on(artifact(jobs, pruned), third) - bits_on(artifact(jobs, dense), third)
+    one, other = jobs.job(pruned).measured, jobs.job(dense).measured
+    for name, each in one.equal_bytes.items():
+        assert each.dense == "dense in int4" and each.outcome == "better"
+        bits = [measured.perplexity[name].bits_per_byte for measured in (one, other)]
+        assert bits[0] is not None and bits[1] is not None and bits[0].pruned and bits[1].pruned
+        assert each.difference == pytest.approx(bits[0].pruned - bits[1].pruned, rel=1e-4)
+        assert each.difference * signs > 0
+    assert jobs.job(dense).measured.equal_bytes == {}, "a dense file is not compared with itself"
+
+
+def test_zeros_that_save_no_bytes_are_compared_with_the_model_as_it_is(
+    jobs: Queue, body: dict[str, Any], finish: Finish
+) -> None:
+    job = jobs.job(finish(body | {"output": {"dtype": "bfloat16"}, "evaluation": body["evaluation"] | {"samples": 3}}))
+    for each in job.measured.equal_bytes.values():
+        assert each.dense == "dense in bfloat16" and each.basis == "measured in this job"
+        assert each.outcome is None and "too few for an error" in (each.reason or "")
