@@ -158,14 +158,53 @@ def test_without_gates_everything_passes() -> None:
         ("max_task_accuracy_drop", {"tasks": ["piqa"]}, True, "not for this model: use max_accuracy_drop"),
         ("max_export_kl", {"datasets": ["oak"]}, False, 'add "output": {"exports": '),
         ("max_export_kl", {}, True, "is only for language models"),
+        ("beats_dense_at_equal_bytes", {"tasks": ["piqa"]}, False, 'add "evaluation": {"datasets": ["NAME"]}'),
+        ("beats_dense_at_equal_bytes", {"datasets": ["oak"]}, True, "is only for language models"),
     ],
 )
 def test_a_gate_that_nothing_will_measure_is_refused_with_what_to_add(
     gate: str, evaluation: dict[str, Any], is_classifier: bool, said: str
 ) -> None:
     task = MODEL_TASKS["image-classification" if is_classifier else "language-model"]
+    limit = gate == "beats_dense_at_equal_bytes" or 0.5
     with pytest.raises(InvalidRequest) as refused:
-        require_measured(Gates.model_validate({gate: 0.5}), Evaluation.model_validate(evaluation), task)
+        require_measured(Gates.model_validate({gate: limit}), Evaluation.model_validate(evaluation), task)
     assert refused.value.param == f"gates.{gate}" and said in refused.value.message
     for always in ("max_latency_ratio", "max_bytes", "max_bytes_ratio", "max_parameters"):
         require_measured(Gates.model_validate({always: 1}), Evaluation(), task)
+
+
+@pytest.mark.parametrize(
+    ("difference", "kept"), [(-0.2, True), (0.01, True), (0.02, True), (0.021, False), (0.5, False)]
+)
+def test_a_model_beats_the_dense_file_unless_it_is_worse_by_more_than_the_error(difference: float, kept: bool) -> None:
+    outcome = "within error" if abs(difference) <= 0.02 else "worse" if difference > 0 else "better"
+    compared = {
+        "dense": "dense in int4",
+        "dense_bytes": 9,
+        "difference": difference,
+        "stderr": 0.02,
+        "outcome": outcome,
+    }
+    metrics = Metrics.model_validate({"equal_bytes": {"oak": compared}})
+    (row,) = evaluate_gates(Gates(beats_dense_at_equal_bytes=True), metrics)
+    assert (row.on, row.figure, row.limit, row.kept) == ("oak", difference, 0.02, kept)
+    assert "dense model in int4 (9 bytes)" in row.message
+    assert evaluate_gates(Gates(beats_dense_at_equal_bytes=False), metrics) == []
+
+
+def test_an_unknown_comparison_misses_the_gate_with_its_reason() -> None:
+    metrics = Metrics.model_validate({"equal_bytes": {"oak": {"reason": "no dense file was measured"}}})
+    for each in (metrics, Metrics()):
+        missed = missed_gates(evaluate_gates(Gates(beats_dense_at_equal_bytes=True), each))
+        assert missed is not None and missed.param == "gates.beats_dense_at_equal_bytes"
+    (row,) = evaluate_gates(Gates(beats_dense_at_equal_bytes=True), metrics)
+    assert row.message.startswith("the difference of bits per byte from the best dense file of no more bytes on oak is")
+    assert "unknown, no dense file was measured" in row.message and row.figure is None
+
+
+def test_a_job_that_stores_the_dense_model_is_not_compared_with_it() -> None:
+    gates, evaluation = Gates(beats_dense_at_equal_bytes=True), Evaluation(datasets=["oak"])
+    with pytest.raises(InvalidRequest, match="choose a method that prunes"):
+        require_measured(gates, evaluation, MODEL_TASKS["language-model"], is_stored=True)
+    require_measured(gates, evaluation, MODEL_TASKS["language-model"])

@@ -14,7 +14,7 @@ from core.service.registry.schemas import DatasetBody, ModelBody
 from core.service.registry.service import register_dataset, register_model
 from secateur_wire.equal_bytes import EqualBytes
 from tests.gguf.trained import save_trained
-from tests.runner.conftest import Finish, artifact
+from tests.runner.conftest import Finish, Work, artifact
 from tests.worker.conftest import Queue
 
 pytestmark = pytest.mark.timeout(300)
@@ -57,7 +57,7 @@ def bits_on(folder: Path, text: str) -> float:
 
 
 def test_a_pruned_model_is_worse_than_a_dense_file_of_fewer_bytes_once_that_was_measured(
-    jobs: Queue, body: dict[str, Any], finish: Finish
+    jobs: Queue, body: dict[str, Any], finish: Finish, work: Work
 ) -> None:
     first = finish(body)
     before = jobs.job(first).measured.equal_bytes
@@ -77,8 +77,11 @@ def test_a_pruned_model_is_worse_than_a_dense_file_of_fewer_bytes_once_that_was_
         assert each.dense_bytes is not None and each.bytes is not None and each.dense_bytes <= each.bytes
         assert each.difference is not None and each.stderr is not None and each.difference > 3 * each.stderr > 0
 
-    second = finish(body)
+    second = jobs.submit(body | {"gates": {"beats_dense_at_equal_bytes": True}})
+    assert work().result(120) == "failed"
     job, report = jobs.job(second), jobs.report(second)
+    assert job.error is not None and job.error.param == "gates.beats_dense_at_equal_bytes"
+    assert all(not row["kept"] and 0 < row["limit"] < row["figure"] for row in report["gates"]["rows"])
     assert job.measured.equal_bytes == newest(jobs, first)
     assert report["equal_bytes"]["lines"]["outcome"] == "worse"
     assert job.verdict is not None and "worse than the dense model as gguf" in job.verdict.words

@@ -258,6 +258,12 @@ class Gates(ModelLimits):
         description="Largest mean KL divergence between the predictions of a file of output.exports and the "
         "artifact's, in nats: 0 means equal, and 1 nat is a factor e in probability.",
     )
+    beats_dense_at_equal_bytes: bool | None = Field(
+        None,
+        exclude_if=lambda value: not value,
+        description="Whether the artifact must be no worse than the best dense file of no more bytes, beyond the error "
+        "of the difference, on every evaluation dataset. An unknown difference counts as missed. Language models only.",
+    )
 
 
 class Export(RequestObject):

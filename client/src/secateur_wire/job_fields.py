@@ -339,6 +339,12 @@ GROUPS: Final[Mapping[str, tuple[Entry, ...]]] = {
         Entry("gates.max_bytes_ratio", "--max-bytes-ratio", label="Bytes, stored / dense, at most"),
         Entry("gates.max_parameters", "--max-parameters", label="Parameters not zero, at most"),
         Entry("gates.max_export_kl", "--max-export-kl", label="KL divergence of added files, at most"),
+        Entry(
+            "gates.beats_dense_at_equal_bytes",
+            "--beats-dense-at-equal-bytes",
+            label="No worse than a dense file of no more bytes",
+            is_of_text=True,
+        ),
     ),
     "output": (
         Entry(

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pydantic import JsonValue
 
-from secateur_wire.body_fields import Field, body_fields
+from secateur_wire.body_fields import YES_OR_NO, Field, body_fields
 from secateur_wire.job_body import JobBody
 from secateur_wire.job_fields import ENTRIES, GROUPS, Entry
 
@@ -94,6 +94,10 @@ class Option:
                 return [self._read_export(each) for each in given]
             case Field(takes_all=True):
                 return self._read_number_or_all(given)
+            case Field(type="boolean"):
+                if given not in YES_OR_NO:
+                    raise ValueError(f"{self.name} {given!r}: give {' or '.join(YES_OR_NO)}")
+                return bool(json.loads(given))
             case Field(kind="number") if isinstance(given, str):
                 return _json_or_text(given)
             case _:

@@ -18,12 +18,16 @@ TASK_MEAN: Final = "task_mean"
 
 @dataclass(frozen=True)
 class _Measured:
-    """A figure from the metrics, with an explanatory detail and its relative measurement error."""
+    """A figure from the metrics, with an explanatory detail and its relative measurement error.
+
+    `limit` is that of a gate whose limit is measured too, and not given.
+    """
 
     value: float | None
     on: str | None = None
     detail: str = ""
     margin: float = 0.0
+    limit: float | None = None
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,12 @@ def evaluate_gates(gates: Gates, metrics: Metrics) -> list[GateResult]:
     for name, limit in gates.model_dump(exclude_none=True).items():
         kind = _GATES[name]
         measurements = list(kind.find(metrics)) or [
-            _Measured(None, detail="it was not measured: see the report's notes")
+            _Measured(None, detail="it was not measured: see the report's notes", limit=0.0 if limit is True else None)
         ]
-        results += [_result(name, limit, kind.figure, measured) for measured in measurements]
+        results += [
+            _result(name, limit if measured.limit is None else measured.limit, kind.figure, measured)
+            for measured in measurements
+        ]
     return results
 
 
@@ -81,8 +88,19 @@ def gates_report(gates: Gates, results: Sequence[GateResult]) -> GateResults:
     )
 
 
-def require_measured(gates: Gates, evaluation: Evaluation, task: ModelTask, *, has_exports: bool = False) -> None:
-    """Require that the job measures the figure of every gate; raises InvalidRequest that names the missing field."""
+def require_measured(
+    gates: Gates, evaluation: Evaluation, task: ModelTask, *, has_exports: bool = False, is_stored: bool = False
+) -> None:
+    """Require that the job measures the figure of every gate; raises InvalidRequest that names the missing field.
+
+    `is_stored`: the job changes no weight, and its files are themselves those of the dense model.
+    """
+    if gates.beats_dense_at_equal_bytes and is_stored:
+        raise InvalidRequest(
+            "gates.beats_dense_at_equal_bytes compares a model with files of the dense one, which this job makes: "
+            "leave it out, or choose a method that prunes",
+            param="gates.beats_dense_at_equal_bytes",
+        )
     if gates.max_export_kl is not None and _GATES["max_export_kl"].models == task.models and not has_exports:
         raise InvalidRequest(
             'gates.max_export_kl needs added files to compare: add "output": {"exports": [{"format": "gguf", '
@@ -204,6 +222,15 @@ def _export_kls(metrics: Metrics) -> Iterator[_Measured]:
         yield _Measured(each.kl, each.file)
 
 
+def _differences_at_equal_bytes(metrics: Metrics) -> Iterator[_Measured]:
+    """Yield the difference of bits per byte from the best dense file of no more bytes; its error is the limit."""
+    for name, compared in metrics.equal_bytes.items():
+        if compared.outcome is None:
+            yield _Measured(None, name, compared.reason or "", limit=0.0)
+        else:
+            yield _Measured(compared.difference, name, compared.words, limit=compared.stderr)
+
+
 _GATES: Final[Mapping[str, _Gate]] = {
     "max_perplexity_ratio": _Gate(
         "the perplexity ratio", _perplexity_ratios, "language models", "datasets", "max_accuracy_drop"
@@ -224,5 +251,11 @@ _GATES: Final[Mapping[str, _Gate]] = {
     "max_bytes_ratio": _Gate("the ratio of stored bytes", _bytes_ratio),
     "max_parameters": _Gate("the number of parameters that are not zero", _parameters),
     "max_export_kl": _Gate("the mean KL divergence", _export_kls, "language models"),
+    "beats_dense_at_equal_bytes": _Gate(
+        "the difference of bits per byte from the best dense file of no more bytes",
+        _differences_at_equal_bytes,
+        "language models",
+        "datasets",
+    ),
 }
 assert _GATES.keys() == Gates.model_fields.keys()

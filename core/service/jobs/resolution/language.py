@@ -95,7 +95,13 @@ class _Resolution:
             )
         evaluation, texts = self._evaluation(calibration)
         question_sets = resolve_question_sets(self.context, evaluation.answers, self.description)
-        require_measured(body.gates, evaluation, self.description.model_task, has_exports=bool(output.exports))
+        require_measured(
+            body.gates,
+            evaluation,
+            self.description.model_task,
+            has_exports=bool(output.exports),
+            is_stored=get_method(body.method).only_stores,
+        )
         recovery, trained = self._recovery(calibration, text)
         return ResolvedInputs(
             {"output": output, "calibration": calibration, "evaluation": evaluation, "recovery": recovery},
