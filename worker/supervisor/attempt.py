@@ -12,7 +12,7 @@ from core.engine.architectures.description import ModelDescription
 from core.engine.latency.costs import PartCosts, Workload
 from core.pipeline.messages import Spec
 from core.pipeline.recipes.recipe import Recipe
-from core.pipeline.reports.equal_bytes import compare_at_equal_bytes, is_compared, measuring_job
+from core.pipeline.reports.equal_bytes import artifact_files, compare_at_equal_bytes, is_compared, measuring_job
 from core.pipeline.reports.manifest import finalise
 from core.pipeline.reports.report import LatencySearch, Report, TargetReport
 from core.pipeline.reports.source_card import SourceFacts, facts_of_card
@@ -258,7 +258,8 @@ class Attempt:
         place, metrics, team_id = job.spec.model, job.metrics, self._claim.team_id
         known = self._recorder.read(lambda session: known_dense_files(session, team_id, place.revision))
         described = describe_folder(place.path, own_artifact=place.own_artifact, discovered=place.discovered)
-        measure = measuring_job(self._claim.recipe, described.language_model, metrics, known)
+        own = artifact_files(job.report, metrics)
+        measure = measuring_job(self._claim.recipe, described.language_model, own, known)
         metrics.equal_bytes = compare_at_equal_bytes(job.report, metrics, known, measure)
         job.report.equal_bytes = metrics.equal_bytes
 

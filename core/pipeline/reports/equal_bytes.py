@@ -106,16 +106,17 @@ def compare_at_equal_bytes(
 
 
 def measuring_job(
-    recipe: Recipe, description: ModelDescription, metrics: Metrics, known: Sequence[MeasuredFile]
+    recipe: Recipe,
+    description: ModelDescription,
+    own: Sequence[MeasuredFile],
+    known: Sequence[MeasuredFile],
 ) -> JsonObject | None:
-    """Return the body of a job that measures dense files as small as the artifact; None where there is none.
+    """Return the body of a job that measures dense files as small as the artifact's `own`; None where there is none.
 
-    Added files come first, then weights in 4 bits. Files that are `known` are not measured again.
+    Added files come first, then weights in 4 bits. Files that are `known` on the same windows are not measured again.
     """
-    names = {each.name for each in known}
-    sizes = [each.bytes for each in metrics.exports]
-    sizes += [metrics.bytes.stored] if metrics.bytes is not None and metrics.bytes.stored is not None else []
-    output = _unmeasured_files(description, min(sizes, default=0), names)
+    names = _measured_names(own, known)
+    output = _unmeasured_files(description, min((each.bytes for each in own), default=0), names)
     if output is None and name_of_copy(_FEW_BITS.scheme) not in names:
         with suppress(InvalidRequest):
             resolve_quantization(_FEW_BITS, description, (), is_calibrated=False)
@@ -129,6 +130,23 @@ def measuring_job(
     )
     storing = next(each.id for each in METHODS.values() if each.only_stores)
     return {"model": recipe.model, "method": storing, "evaluation": evaluation, "output": output}
+
+
+def is_done(measure: JsonObject, own: Sequence[MeasuredFile], known: Sequence[MeasuredFile]) -> bool:
+    """Return whether the dense files that the body of a job would measure are known, on the windows of the artifact."""
+    output = Output.model_validate(measure["output"])
+    names = {name_of_file(each.format, kind) for each in output.exports for kind in each.types}
+    if output.quantization is not None:
+        names.add(name_of_copy(output.quantization.scheme))
+    return names <= _measured_names(own, known)
+
+
+def _measured_names(own: Sequence[MeasuredFile], known: Sequence[MeasuredFile]) -> set[str]:
+    """Return the names of the known files that were measured on all windows on which the artifact was."""
+    windows = [text.facts for file in own for text in file.texts.values()]
+    return {
+        file.name for file in known if all(facts in [text.facts for text in file.texts.values()] for facts in windows)
+    }
 
 
 def _unmeasured_files(description: ModelDescription, most_bytes: int, known: Collection[str]) -> JsonObject | None:
@@ -160,13 +178,13 @@ def _compared(
     bits = figures.bits_per_byte
     if bits is None or not bits.bytes or not bits.tokens:
         return EqualBytes.model_validate(about | {"reason": f"the bytes of {name} are not known exactly"})
-    fitting = [each for each in dense if each.bytes <= smallest.bytes]
-    pairs = [(each, pair) for each in fitting if (pair := _differences(smallest, each, name))]
+    measured = [(each, pair) for each in dense if (pair := _differences(smallest, each, name))]
+    pairs = [(each, pair) for each, pair in measured if each.bytes <= smallest.bytes]
     if not pairs:
         reason = f"no dense file of at most {smallest.bytes:,} bytes was measured on these windows of {name}"
-        if dense:
-            least = min(dense, key=lambda each: each.bytes)
-            reason += f"; the smallest that is known, the {least.name}, takes {least.bytes:,}"
+        if measured:
+            least = min((each for each, _ in measured), key=lambda each: each.bytes)
+            reason += f"; the smallest that was, the {least.name}, takes {least.bytes:,}"
         return EqualBytes.model_validate(about | {"reason": reason, "measure": measure})
     best, differences = max(pairs, key=lambda each: fmean(each[1]))
     about |= {"dense": best.name, "dense_bytes": best.bytes, "basis": best.basis, "windows": len(differences)}

@@ -84,16 +84,16 @@ def job_with_measured(session: Session, team_id: str, job: Job) -> Job:
 
 def _measured(job: Job, dense_bytes: int) -> list[Alternative]:
     """Return the copies that a job wrote, each with its measured bytes, quality and speed."""
-    metrics, dtype = job.measured, job.output.dtype
+    metrics, dtype, quantization = job.measured, job.output.dtype, job.output.quantization
     copies = []
-    if dtype != "keep" and metrics.bytes is not None and metrics.bytes.artifact:
+    if (dtype != "keep" or quantization is not None) and metrics.bytes is not None and metrics.bytes.artifact:
         perplexities = [each for each in metrics.perplexity.values() if each.ratio is not None]
         bits = [each.bits_per_byte for each in perplexities if each.bits_per_byte is not None]
         size = metrics.bytes.artifact
         copies.append(
             Alternative(
-                name=name_of_copy(dtype),
-                output={"dtype": dtype},
+                name=name_of_copy(dtype if quantization is None else quantization.scheme),
+                output=job.output.model_dump(mode="json", exclude_defaults=True),
                 bytes=size,
                 ratio=size / dense_bytes,
                 basis=f"measured by {job.id}",
@@ -105,7 +105,7 @@ def _measured(job: Job, dense_bytes: int) -> list[Alternative]:
                 decode=None,
             )
         )
-    if dtype == "keep":
+    else:
         for each in metrics.exports:
             own = each.own_speed
             copy = _file(each, each.bytes, dense_bytes, job)

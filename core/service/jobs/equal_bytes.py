@@ -6,7 +6,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from core.methods.registry import METHODS
-from core.pipeline.reports.equal_bytes import MeasuredFile, compare_at_equal_bytes, dense_files_of
+from core.pipeline.reports.equal_bytes import (
+    MeasuredFile,
+    artifact_files,
+    compare_at_equal_bytes,
+    dense_files_of,
+    is_done,
+)
 from core.pipeline.reports.report import Report
 from core.service.jobs.schemas import Job
 from core.service.jobs.service import is_of_kept_attempt, job_answer
@@ -52,8 +58,11 @@ def newest_comparison(session: Session, team_id: str, job: Job) -> dict[str, Equ
         .join(JobRow, is_of_kept_attempt(JobReportRow))
         .where(JobRow.id == job.id)
     ).one()
+    report = _report(*parts)
     measure = next((each.measure for each in before.values() if each.measure), None)
-    return compare_at_equal_bytes(_report(*parts), job.measured, known, measure)
+    if measure is not None and is_done(measure, artifact_files(report, job.measured), known):
+        measure = None
+    return compare_at_equal_bytes(report, job.measured, known, measure)
 
 
 def _report(dense: object, window_losses: object) -> Report:

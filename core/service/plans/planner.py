@@ -121,12 +121,15 @@ class Planner:
         figures, wide = split_by_band({**expected(amount), **time_figures(estimate)})
         job = self._job(chosen, scale.sparsity(amount), recovery, form)
         choices = [*self._choices(request, amount, why, chosen, form), recovery_choice]
-        better = best_alternative(body.goal, description, figures, self.alternatives)
+        able = wording.makeable(self.alternatives, is_writing=self.is_writing)
+        quantised = wording.better_at_equal_bytes(body.goal, description, figures, able)
+        better = quantised or best_alternative(body.goal, description, figures, self.alternatives)
         sentences = [
             wording.summary(self.model.name, body.goal, resolved.recipe, amount, figures),
             wording.tokens_first(scale.token_share),
             sentence_on_answers(figures.get("answer_kl")),
-            wording.not_worth(scale.sparsity(amount) + scale.token_share, figures, better),
+            wording.quantise_only(figures, quantised)
+            or wording.not_worth(scale.sparsity(amount) + scale.token_share, figures, better),
         ]
         return Plan(
             model=body.model,
@@ -191,7 +194,7 @@ class Planner:
         An added file comes with the other types by which models are compared, unless a job measured those before.
         None where no job makes it.
         """
-        able = [each for each in self.alternatives if each.output and (self.is_writing or "exports" not in each.output)]
+        able = wording.makeable(self.alternatives, is_writing=self.is_writing)
         offered = better if better in able else next(iter(able), None)
         if offered is None:
             return None

@@ -1,6 +1,7 @@
 """Sentences of plans: a summary, the choices with their reasons, and the unknown figures."""
 
 from collections.abc import Mapping, Sequence
+from math import log
 
 from pydantic import JsonValue
 
@@ -85,10 +86,50 @@ def best_alternative(
     """
     if goal != "size":
         return None
-    close = [each for each in alternatives if each.kl is None or each.kl <= _CLOSE_KL]
+    close = [each for each in alternatives if _is_close(each)]
     best = min(close, key=lambda each: each.bytes, default=None)
     planned = figures["bytes_ratio"].estimate * description.bytes
     return None if best is None or planned < (1 - WORTH) * best.bytes else best
+
+
+def _is_close(copy: Alternative) -> bool:
+    """Return whether a copy is as good as the dense model, as far as it was measured."""
+    if copy.kl is not None:
+        return copy.kl <= _CLOSE_KL
+    return copy.perplexity_ratio is None or log(copy.perplexity_ratio) <= _CLOSE_KL
+
+
+def makeable(alternatives: Sequence[Alternative], *, is_writing: bool) -> list[Alternative]:
+    """Return the copies that a job makes; `is_writing`: workers here are known to write added files."""
+    return [each for each in alternatives if each.output and (is_writing or "exports" not in each.output)]
+
+
+def better_at_equal_bytes(
+    goal: Goal, description: Description, figures: Mapping[FigureName, PlanFigure], alternatives: Sequence[Alternative]
+) -> Alternative | None:
+    """Return the copy of no more bytes than the planned model with the fewest bits per byte, where it is the better.
+
+    It is better where its measured bits per byte are fewer than the lowest estimate. None for goals other than size.
+    """
+    planned = figures.get("bits_per_byte_ratio")
+    if goal != "size" or planned is None:
+        return None
+    most = figures["bytes_ratio"].estimate * description.bytes
+    fitting = [(each.bits_per_byte_ratio, each) for each in alternatives if each.bits_per_byte_ratio is not None]
+    best = min((each for each in fitting if each[1].bytes <= most), key=lambda each: each[0], default=None)
+    return None if best is None or best[0] >= planned.low else best[1]
+
+
+def quantise_only(figures: Mapping[FigureName, PlanFigure], better: Alternative | None) -> str:
+    """Return the sentence that a measured copy of no more bytes is better than the planned model; empty without one."""
+    if better is None:
+        return ""
+    planned = figures["bits_per_byte_ratio"]
+    name = better.name.replace("dense", "dense model", 1)
+    return (
+        f"Quantise only: the {name} has {_share(better.ratio)} of the bytes at {better.words}, and this plan is "
+        f"expected to have {_share(figures['bytes_ratio'].estimate)} at × {planned.low:.4g} to {planned.high:.4g}."
+    )
 
 
 def not_worth(removed: float, figures: Mapping[FigureName, PlanFigure], better: Alternative | None) -> str:

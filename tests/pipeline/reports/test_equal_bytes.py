@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from core.engine.datasets.window_losses import WindowLosses
-from core.pipeline.reports.equal_bytes import MeasuredFile, TextLosses, compare_at_equal_bytes
+from core.pipeline.reports.equal_bytes import MeasuredFile, TextLosses, artifact_files, compare_at_equal_bytes, is_done
 from core.pipeline.reports.report import ARTIFACT, Report
 from core.pipeline.reports.verdict import verdict_on
 from secateur_wire.equal_bytes import EqualBytes, in_words
@@ -93,6 +93,15 @@ def test_nothing_is_guessed_where_no_such_file_was_measured_on_these_windows() -
     assert unknown.outcome is None and "bytes of oak are not known" in (unknown.reason or "")
     broken = compare_at_equal_bytes(report(pruned=()), metrics(), [dense("dense in int4", 300, DENSE)], None)["oak"]
     assert broken.outcome is None and "no file of the artifact has a finite loss" in (broken.reason or "")
+
+
+def test_the_job_that_would_measure_it_is_named_until_it_has() -> None:
+    own = artifact_files(report(), metrics())
+    measure = {"output": {"quantization": {"scheme": "int4"}}}
+    assert not is_done(measure, own, [dense("dense in int4", 700, DENSE, samples=6)]), "on other windows"
+    assert is_done(measure, own, [dense("dense in int4", 700, DENSE)])
+    files = {"output": {"exports": [{"format": "gguf", "types": ["Q8_0", "Q4_K_M"]}]}}
+    assert not is_done(files, own, [dense("dense as gguf Q8_0", 700, DENSE)])
 
 
 def test_zeros_that_save_no_bytes_are_compared_with_the_model_as_it_is_and_the_verdict_says_so() -> None:
