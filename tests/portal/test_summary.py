@@ -18,6 +18,7 @@ from api.portal.views.summary import summarise
 from core.pipeline.reports.report import Report
 from core.pipeline.reports.shape_chart import shape_chart
 from core.pipeline.reports.verdict import verdict_on
+from secateur.cli.output import print_metrics
 from secateur.metrics_table import figures
 from secateur_wire import errors
 from secateur_wire.jobs import JobAttempt, JobEvent
@@ -217,6 +218,22 @@ def test_labels_say_what_their_figures_do() -> None:
     assert labels(STRUCTURED, latency=None)[1] == "Speed"
     (size, time, *_) = (text for _, text in summarise(MASKED, metrics(), NOT_SMALLER, None).points)
     assert size.startswith("2.0 kB → 2.0 kB") and time == "100 → 101 ms a forward (no difference seen)"
+
+
+def test_the_comparison_at_equal_bytes_is_one_line_of_page_and_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    worse = {
+        "dense": "dense as gguf Q8_0",
+        "dense_bytes": 1000,
+        "difference": 0.021,
+        "stderr": 0.004,
+        "outcome": "worse",
+    }
+    measured = metrics(equal_bytes={"wiki": worse, "code": {"reason": "no such file was measured"}})
+    known = "worse than the dense model as gguf Q8_0 (1,000 bytes) by 0.021 ± 0.004 bits per byte"
+    points = dict(summarise(MASKED, measured, NOT_SMALLER, None).points)
+    assert points["At equal bytes"] == f"On wiki {known}; on code unknown: no such file was measured"
+    print_metrics(measured)
+    assert f"on wiki {known}" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_result_begins_with_a_bar_for_each_figure_of_both_models() -> None:
