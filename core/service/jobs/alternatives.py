@@ -93,7 +93,7 @@ def _measured(job: Job, dense_bytes: int) -> list[Alternative]:
         copies.append(
             Alternative(
                 name=name_of_copy(dtype if quantization is None else quantization.scheme),
-                output=job.output.model_dump(mode="json", exclude_defaults=True),
+                output=job.output.model_dump(mode="json", include={"dtype", "quantization"}, exclude_defaults=True),
                 bytes=size,
                 ratio=size / dense_bytes,
                 basis=f"measured by {job.id}",
@@ -105,7 +105,7 @@ def _measured(job: Job, dense_bytes: int) -> list[Alternative]:
                 decode=None,
             )
         )
-    else:
+    if dtype == "keep" and quantization is None:
         for each in metrics.exports:
             own = each.own_speed
             copy = _file(each, each.bytes, dense_bytes, job)

@@ -43,6 +43,8 @@ def known_dense_files(session: Session, team_id: str, revision: str) -> list[Mea
     files: list[MeasuredFile] = []
     for row, *parts in rows:
         job = job_answer(row)
+        if job.vocabulary is not None:  # some of its tokens went: its files are not the dense model's
+            continue
         files += dense_files_of(_report(*parts), job.measured, job.output, f"measured by {job.id}")
     return files
 
