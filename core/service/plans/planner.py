@@ -254,17 +254,14 @@ class Planner:
             known = {"perplexity_ratio": perplexity, **known}
         figures, wide = split_by_band(known)
         better = best_alternative(body.goal, description, figures, self.alternatives)
-        sentences = [
-            wording.tokens_summary(self.model.name, unused, figures),
-            wording.not_worth(unused.share, figures, better),
-        ]
+        not_worth = wording.not_worth(unused.share, figures, better)
         without_time = {name: each for name, each in figures.items() if name != "seconds"}
         return Plan(
             model=body.model,
             goal=body.goal,
             amount=amount,
             job=self._job(chosen, None, None, form),
-            summary=" ".join(filter(None, sentences)),
+            summary=f"{wording.tokens_summary(self.model.name, unused, figures)} {not_worth}".strip(),
             choices=[
                 *self._method_choices(),
                 choice("parameters.tokens", AUTO, unused.reason),
