@@ -77,7 +77,15 @@ def _untrusted(error: UntrustedStatement) -> ModelProvenance:
 
 def _refused(signature: Signature, reason: str, *keyids: str) -> ModelProvenance:
     printable = "".join(letter if letter.isprintable() else "?" for letter in reason)
-    return ModelProvenance(signature=signature, reason=printable[:_LONGEST_REASON], keyids=list(keyids))
+    return ModelProvenance(
+        signature=signature,
+        reason=printable[:_LONGEST_REASON],
+        keyids=list(keyids),
+        job=None,
+        source=None,
+        method=None,
+        data=[],
+    )
 
 
 def _believed(session: Session, team_id: str, statement: Statement, keyid: str) -> ModelProvenance:
