@@ -38,16 +38,20 @@ def text(claims: Sequence[Claim], found: Found, command: str, plots: str) -> str
     parts = [
         f"""# Claims
 
-What the papers behind these methods claim, tried with this service's own methods on small networks and a small language
-model. Written whole by `{command}`; `make claims` goes on where it was ended.
+The papers behind these methods make claims. On this page the claims are tested with this service's own methods, on
+small networks and a small language model. `{command}` writes the complete page. If it is interrupted,
+`make claims` continues where it stopped.
 
 {describe_machine()}; {own_release()}.
 
-**The rule.** Every claim is put as questions with yes or no for an answer, written before the run. A question is asked
-of each seed's figures: it *holds* where every seed says yes, *does not hold here* where none does, and is
-*inconclusive* where they disagree or fewer than {FEWEST_SEEDS} ran. A claim holds where all its questions do, does not
-where any does not, and is inconclusive otherwise. In the plots a line is the mean over seeds, the band reaches from the
-least to the largest; in the tables ± is the sample standard deviation over seeds.
+**The rule.** Each claim is split into statements, and each statement is a question whose answer is yes or no. The
+questions were written before the run. Every seed answers every question by its own figures. A question *holds* if every
+seed says yes, and *does not hold here* if every seed says no. It is *inconclusive* if the seeds disagree or fewer than
+{FEWEST_SEEDS} ran. A claim holds if all its questions hold. It does not hold if any of its questions does not.
+Otherwise it is inconclusive.
+
+In the plots a line is the mean over the seeds, and the band goes from the smallest to the largest value. In the tables,
+± is the sample standard deviation over the seeds.
 
 {table(("claim", "what it says", "questions", "decided"), rows)}
 """
@@ -73,7 +77,7 @@ def _questions(claim: Claim, runs: Sequence[Run]) -> str:
 
 def _section(number: int, claim: Claim, runs: Sequence[Run], plots: str) -> str:
     questions = "\n".join(f"- {part.question}{_answers(part, runs)}" for part in claim.parts)
-    blocks = [f"## {number}. {claim.title}", "; ".join(claim.papers) + ".", claim.setup, questions]
+    blocks = [f"## {number}. {claim.title}", f"Papers: {'; '.join(claim.papers)}.", claim.setup, questions]
     if runs:
         blocks.append(f"![{claim.title}]({plots}/{claim.name}.svg)")
         blocks += [
@@ -108,7 +112,7 @@ def _table(lines: Sequence[Series], label: str) -> str:
 def _facts(runs: Sequence[Run]) -> str:
     names = dict.fromkeys(name for run in runs for name in run.facts)
     figures = [f"{name} {_spread([run.facts[name] for run in runs if name in run.facts])}" for name in names]
-    return "; ".join(figures) + "." if figures else ""
+    return f"Other figures, as means over the seeds: {'; '.join(figures)}." if figures else ""
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -23,12 +23,13 @@ CLAIM = Claim(
         "LeCun, Denker, Solla: Optimal Brain Damage (1989)",
         "Han et al.: Learning both Weights and Connections for Efficient Neural Networks (2015)",
     ),
-    setup="LeNet-5 on Fashion-MNIST, pruned in rounds (claim 4) to each sparsity; the gap is test error minus "
-    "training error. The dense network is trained for as many steps as a pruned one. SmolLM2-135M, by Wanda "
-    "without training: perplexity in the domain it was calibrated on (Wikipedia) and outside it (source code of"
-    " Python's standard library), and ARC-Easy, questions that recall facts. The knee is the largest sparsity "
-    "up to which the test error stays within a point of the dense network's, perplexity within 5 %, accuracy "
-    "within a standard error.",
+    setup="LeNet-5 on Fashion-MNIST is pruned in rounds, as in claim 4, to each sparsity. The gap is the test error "
+    "minus the training error. The dense network is trained for as many steps as a pruned one.\n\n"
+    "SmolLM2-135M is pruned by Wanda, without training. Its perplexity is measured in the domain of its "
+    "calibration text (Wikipedia) and outside it (source code of Python's standard library). Its recall is its "
+    "accuracy on ARC-Easy, whose questions ask for facts.\n\n"
+    "The knee is the largest sparsity up to which a figure stays near that of the dense model: the test error "
+    "within a point, the perplexity within 5 %, the accuracy within a standard error.",
     setting={
         "sparsities": (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98),
         "rounds": 3,
@@ -43,17 +44,20 @@ CLAIM = Claim(
     },
     parts=(
         Part(
-            "Fashion-MNIST: at 50 % the gap is smaller than that of the dense network trained as long, at a test error "
-            "that is not higher.",
+            "Fashion-MNIST: at 50 % sparsity the gap is smaller than that of the dense network trained for as "
+            "long, and the test error is not higher.",
             _generalises_better,
         ),
         Part(
-            "SmolLM2: at 20 % perplexity in the domain is below the dense model's.",
+            "SmolLM2: at 20 % sparsity the perplexity in the domain is lower than the dense model's.",
             lambda run: _improves(run, "in domain"),
         ),
-        Part("SmolLM2: so it is outside the domain.", lambda run: _improves(run, "out of domain")),
         Part(
-            "There is a knee: the highest sparsity is beyond it for the test error, both perplexities and recall.",
+            "SmolLM2: at 20 % sparsity the perplexity outside the domain is lower than the dense model's.",
+            lambda run: _improves(run, "out of domain"),
+        ),
+        Part(
+            "The test error, both perplexities and recall each have a knee, and the highest sparsity is beyond it.",
             lambda run: all(run.facts[f"knee of {name}"] < highest for name, highest in HARMFUL.items()),
         ),
     ),

@@ -18,9 +18,11 @@ CLAIM = Claim(
         "Sun et al.: A Simple and Effective Pruning Approach for Large Language Models (2023)",
         "Ma et al.: LLM-Pruner (2023)",
     ),
-    setup="The network of claim 5, its first convolution left alone: smallest weights, n:m (3:4, 2:4, 1:4) or filters"
-    " of smallest norm, as many parameters each, then the same short training. SmolLM2-135M: Wanda on single "
-    "weights and n:m, LLM-Pruner on heads and channels, as many parameters of the model each, without training.",
+    setup="The network is that of claim 5; its first convolution is left as it is. Three ways of pruning remove the "
+    "same number of parameters: the smallest weights, n:m patterns (3:4, 2:4, 1:4), and the filters of smallest "
+    "norm. The same short training follows each.\n\n"
+    "SmolLM2-135M is pruned without training. Wanda removes single weights or n:m patterns, and LLM-Pruner "
+    "removes heads and channels. Each removes the same number of the model's parameters.",
     setting={
         "shares": (0.25, 0.5, HIGHEST),
         "retrain_steps": 200,
@@ -31,11 +33,13 @@ CLAIM = Claim(
     },
     parts=(
         Part(
-            "Fashion-MNIST, 75 %: test error of weights ≤ n:m ≤ filters, the first below the last.",
+            "Fashion-MNIST, 75 % removed: the test errors are in the order weights ≤ n:m ≤ filters, and weights "
+            "are below filters.",
             lambda run: _stand_in_order(run, "error", ("weights", "n:m", "filters"), HIGHEST),
         ),
         Part(
-            "SmolLM2, 25 % and 50 % of the decoder's weights: perplexity of weights < n:m < heads and channels.",
+            "SmolLM2, 25 % and 50 % of the decoder's weights removed: the perplexities are in the order weights "
+            "< n:m < heads and channels.",
             lambda run: all(
                 _stand_in_order(run, "perplexity", ("weights", "n:m", "heads and channels"), share)
                 for share in (0.25, 0.5)

@@ -15,21 +15,27 @@ CLAIM = Claim(
     name="optimal_brain_damage",
     title="OBD beats magnitude on the digit network, and predicts what a deletion costs",
     papers=("LeCun, Denker, Solla: Optimal Brain Damage (1989)",),
-    setup="The digit network of 1989 (2 678 parameters), trained on handwritten digits of 8 × 8 pixels enlarged to "
-    "its 28 × 28. Weights of the whole network are ranked together and deleted without retraining: by ½·h·w², h"
-    " the Gauss–Newton diagonal over all training images, taken anew after every 5 % of the weights as the "
-    "paper's recipe repeats itself; or by |w|. For no rule: all deleted at once; and h of the squared error of "
-    "the outputs, the paper's loss, for which these networks were not trained. What OBD predicts is the sum of "
-    "½·h·w² over what is deleted at once. In trials on seeds 0 to 4, with h taken once, every seed said no to both "
-    "questions; only then was h taken anew as in the paper. The seeds below were in no trial.",
+    setup="The network is the digit network of 1989 (2 678 parameters). It is trained on handwritten digits of 8 × 8 "
+    "pixels, enlarged to the 28 × 28 pixels that it reads. All weights of the network are ranked together, and "
+    "the lowest are deleted without retraining. OBD ranks them by ½·h·w², where h is the Gauss–Newton diagonal "
+    "over all training images; h is computed again after every 5 % of the weights, because the paper repeats "
+    "its recipe. Magnitude ranks them by |w|.\n\n"
+    "Two more lines of loss and error are shown for comparison and decide no question. One is OBD that deletes "
+    "all weights at once. The other takes h from the squared error of the outputs: that is the loss of the "
+    "paper, but these networks were not trained with it.\n\n"
+    "The increase that OBD predicts is the sum of ½·h·w² over the weights that are deleted at once. In trials "
+    "on seeds 0 to 4, h was computed only once, and every seed said no to both questions. Only after that was h "
+    "computed again during the deletion, as in the paper. The seeds below were in no trial.",
     setting={"sparsities": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8), "steps": 600, "learning_rate": 5e-3},
     parts=(
         Part(
-            "The training loss, averaged over 30, 40, 50 and 60 % deleted, is lower after OBD than after magnitude.",
+            "The training loss is lower after OBD than after magnitude, as a mean over 30, 40, 50 and 60 % of "
+            "the weights deleted.",
             lambda run: run.mean("loss", "obd", COMPARED) < run.mean("loss", "magnitude", COMPARED),
         ),
         Part(
-            "With 20 % deleted at once the loss has increased by between half and twice what OBD predicted.",
+            "With 20 % of the weights deleted at once, the increase of the loss is between half and twice the "
+            "increase that OBD predicted.",
             _is_predicted,
         ),
     ),

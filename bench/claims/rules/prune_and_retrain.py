@@ -9,10 +9,11 @@ CLAIM = Claim(
         "LeCun, Denker, Solla: Optimal Brain Damage (1989)",
         "Han et al.: Learning both Weights and Connections (2015)",
     ),
-    setup="The digit network of claim 1. From one share to the next the least salient weights go by OBD and the rest "
-    "is trained on, zeros held. Beside it the same deletions in one go without training, and the dense network "
-    "trained for as many steps as the pruned one, so that what more training does is not taken for what pruning"
-    " does.",
+    setup="The network is the digit network of claim 1. Weights are deleted in steps, from one share to the next. In "
+    "each step OBD deletes the least salient weights; then the other weights are trained further, while the "
+    "deleted ones stay zero. The result is compared with two others: the same deletions at once without "
+    "training, and the dense network trained for as many steps as the pruned one. The second comparison "
+    "separates the effect of more training from the effect of pruning.",
     setting={
         "sparsities": (0.3, 0.5, 0.6, 0.7, 0.8, 0.9),
         "steps": 600,
@@ -22,20 +23,21 @@ CLAIM = Claim(
     },
     parts=(
         Part(
-            "With 50 % deleted the retrained network's test error is at most one point above that of the dense network "
-            "trained as long.",
+            "With 50 % deleted, the test error of the retrained network is at most one point above that of the "
+            "dense network trained for as long.",
             lambda run: (
                 run.value("error", "retrained", 0.5) <= run.value("error", "dense, trained as long", 0.5) + 0.01
             ),
         ),
         Part(
-            "So it is with 70 % deleted.",
+            "With 70 % deleted too, the test error of the retrained network is at most one point above that of "
+            "the dense network trained for as long.",
             lambda run: (
                 run.value("error", "retrained", 0.7) <= run.value("error", "dense, trained as long", 0.7) + 0.01
             ),
         ),
         Part(
-            "With 70 % deleted the test error without retraining is more than one point higher than with it.",
+            "With 70 % deleted, the test error without retraining is more than one point higher than with retraining.",
             lambda run: run.value("error", "not retrained", 0.7) > run.value("error", "retrained", 0.7) + 0.01,
         ),
     ),

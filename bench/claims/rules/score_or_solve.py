@@ -9,9 +9,9 @@ CLAIM = Claim(
         "Sun et al.: A Simple and Effective Pruning Approach for Large Language Models (2023)",
         "Frantar, Alistarh: SparseGPT (2023)",
     ),
-    setup="SmolLM2-135M, half of the decoder's weights removed, both methods on the same Wikipedia windows, those of "
-    "a seed. Seconds are of the walk that prunes, without any evaluation, in a process that nothing runs "
-    "beside.",
+    setup="Half of the weights in the decoder of SmolLM2-135M are removed. Both methods calibrate on the same "
+    "Wikipedia windows, which the seed chooses. The seconds are those of the pruning pass, without any "
+    "evaluation. No other process runs at the same time.",
     setting={"sparsity": 0.5, "samples": 16, "length": 512, "windows": 16},
     parts=(
         Part(

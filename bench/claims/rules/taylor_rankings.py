@@ -19,10 +19,10 @@ CLAIM = Claim(
     name="taylor_rankings",
     title="The Taylor criterion agrees best with the oracle, and keeps most accuracy for its FLOPs",
     papers=("Molchanov et al.: Pruning Convolutional Neural Networks for Resource Efficient Inference (2016)",),
-    setup="The network of claim 5. The oracle is the change of the loss on a thousand training images when a map is "
-    "set to zero; each ranking's Spearman correlation with it is over all maps of the network. Then filters go "
-    "by each of four rankings, a few in a round, with training between rounds, until a share of the FLOPs is "
-    "removed.",
+    setup="The network is that of claim 5. The oracle is the change of the loss on a thousand training images when "
+    "one feature map is set to zero. The Spearman correlation of each ranking with the oracle is taken over all "
+    "maps of the network. Then each of four rankings removes filters until a share of the FLOPs is gone: a few "
+    "filters in each round, with training between the rounds.",
     setting={
         "shares": COMPARED,
         "rankings": ("taylor", "minimum_weight", "activation", "random"),
@@ -31,12 +31,16 @@ CLAIM = Claim(
         "filters_per_round": 8,
     },
     parts=(
-        Part("Of all rankings, Taylor's correlation with the oracle is highest.", _taylor_is_closest),
+        Part("The ranking by Taylor has the highest correlation with the oracle.", _taylor_is_closest),
         Part(
-            "The test error, averaged over 30, 50 and 70 % of the FLOPs, is lower by Taylor than by minimum weight.",
+            "The test error is lower with Taylor than with minimum weight, as a mean over 30, 50 and 70 % of "
+            "the FLOPs removed.",
             lambda run: run.mean("error", "taylor", COMPARED) < run.mean("error", "minimum_weight", COMPARED),
         ),
-        Part("The errors by random and by minimum weight, averaged so, lie within one point.", _random_is_close),
+        Part(
+            "The mean test errors of random and of minimum weight, over the same shares, differ by at most one point.",
+            _random_is_close,
+        ),
     ),
     panels=(
         Panel("correlation", "Agreement with the oracle", "", "Spearman correlation"),
