@@ -53,8 +53,9 @@ def report(depths: Mapping[int, Mapping[str, int]], *, width: int, samples: int,
         for layers, depth in depths.items()
     ]
     return (
-        f"{METHOD}, 50 %, Llama-like with random weights, width {width}, float32, {samples} × {length} tokens; "
-        f"{describe_machine()}. Peak of the whole process, interpreter and libraries included.\n\n"
+        f"The job is {METHOD} at 50 % with {samples} × {length} tokens. The model is like Llama, with random weights "
+        f"in float32 and a width of {width}. The machine is {describe_machine()}. The peak memory is that of the "
+        "complete process, with the interpreter and the libraries.\n\n"
         + table(["layers", "weights", "peak memory", "ratio"], rows)
     )
 

@@ -138,8 +138,8 @@ def _prepare(given: argparse.Namespace, plan: Plan) -> tuple[Ground, dict[str, C
     if any(SETTINGS[title].sequences(given.samples)[1] for title in given.settings):
         _, seconds = SelfText(ground.model, given.length).written(given.threads)
         releases.append(
-            f"{SELF_WINDOWS} × {given.length} tokens of its own text, written once for all cells in {seconds:.0f} s, "
-            "which are in no cell's seconds"
+            f"The model wrote {SELF_WINDOWS} × {given.length} tokens of its own text once for all cells, in "
+            f"{seconds:.0f} s; no cell's seconds include this time"
         )
     return (
         ground,
@@ -147,8 +147,8 @@ def _prepare(given: argparse.Namespace, plan: Plan) -> tuple[Ground, dict[str, C
         [
             f"{describe_machine()}; {given.threads} thread(s).",
             *(f"{release}." for release in releases),
-            f"{files.model.name}, calibrated on {plan.samples} × {given.length} tokens of {files.calibration.stem}, by "
-            "seed.",
+            f"{files.model.name} is calibrated on {plan.samples} × {given.length} tokens of {files.calibration.stem}, "
+            "which the seed chooses.",
             judged_by,
         ],
     )

@@ -51,8 +51,8 @@ def page(found: Found, plan: Plan, dense: Dense | None, facts: Sequence[str]) ->
         facts = [*facts, f"Measured from {measured[0]} to {measured[-1]}."]
     parts = ["\n".join(f"- {fact}" for fact in facts), _settings(plan)]
     parts.append(
-        "Mean ± standard deviation over seeds, in brackets how many there are, and the mean of the ratios to "
-        f"{REFERENCE} with the same seeds. A dash: not run."
+        "Each cell has the mean ± the standard deviation over seeds, the number of seeds in brackets, and the mean of "
+        f"the ratios to {REFERENCE} with the same seeds. A dash: not run."
     )
     for text in (IN_DOMAIN, OUT_OF_DOMAIN):
         measure = _Measure.perplexity(text)
@@ -137,8 +137,9 @@ def _by_task(found: Found, plan: Plan, dense: Dense | None) -> str:
             figures = found.get(Pruning(setting, target, 0, plan.samples))
             rows.append([setting, TARGETS[target].title, *accuracies(figures.tasks if figures else None)])
     return (
-        f"Per cent of the first {plan.task_limit} questions of each task ± the standard error, for which the questions "
-        "count, not seeds: all of the first seed.\n\n" + table(["setting", "target", *TASKS, "mean"], rows)
+        f"The accuracy in per cent on the first {plan.task_limit} questions of each task, ± the standard error. This "
+        "error is over the questions, not over seeds: all rows are of the first seed.\n\n"
+        + table(["setting", "target", *TASKS, "mean"], rows)
     )
 
 

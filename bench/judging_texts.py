@@ -26,8 +26,8 @@ def write_texts(files: LanguageFiles, windows: int, length: int, threads: int) -
         for name, text in ((IN_DOMAIN, files.evaluation), (OUT_OF_DOMAIN, _HANDBOOK))
     }
     return texts, (
-        f"Perplexity on {windows} × {length} tokens of {files.evaluation.stem} ({IN_DOMAIN}) and as many of the "
-        f"Debian Administrator's Handbook ({OUT_OF_DOMAIN}): {origin}, R. Hertzog and R. Mas, {LICENCE}."
+        f"Perplexity is measured on {windows} × {length} tokens of {files.evaluation.stem} ({IN_DOMAIN}) and on as "
+        f"many of the Debian Administrator's Handbook ({OUT_OF_DOMAIN}): {origin}, R. Hertzog and R. Mas, {LICENCE}."
     )
 
 

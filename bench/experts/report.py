@@ -26,9 +26,10 @@ _HEADER = [
     "processor s",
 ]
 _ROWS = (
-    "Mean ± standard deviation over seeds, in brackets how many where there are several. *Excess* is ln(perplexity "
-    "÷ before). *Tokens/s* are of processor time, in windows of the held-out text. *Busiest expert*: tokens of the "
-    "busiest expert of a layer ÷ the layer's mean, on held-out text, mean over layers: 1 is even. A dash: not run."
+    "Each cell has the mean ± the standard deviation over seeds, with the number of seeds in brackets if there are "
+    "several. *Excess* is ln(perplexity ÷ before). *Tokens/s* are tokens per second of processor time, in windows of "
+    "the held-out text. *Busiest expert* is the number of tokens that the busiest expert of a layer gets ÷ the mean of "
+    "the layer's experts, on held-out text, as a mean over layers; 1 means an even load. A dash: not run."
 )
 
 

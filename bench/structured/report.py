@@ -135,13 +135,19 @@ def _missing(results: Results) -> Iterator[str]:
 
 
 def _caption() -> str:
-    return f"""Mean ± standard deviation over seeds, in brackets how many there are where there are several; the dense
-model has none. *Blocks removed* and *parameters* are of the model that came out. *Excess* is ln(perplexity ÷ dense) as
-a share of the same of the better `flap` row of the table, in and out of domain. Prefill (512 tokens) and decoding with
-the cache are milliseconds ÷ those of the dense model, the median of {ROUNDS} rounds in turn with it in one process, ±
-the rounds' interquartile range, first seed. *Seconds* are those of choosing and cutting, and of training after a +;
-*processor s* are of all threads of the processes that did it. SliceGPT's parameters count its rotations; its embeddings
-and head stay tied and whole. `osscar-like` and `slimgpt-like` remove channels alone. A dash: not run."""
+    return f"""Each cell has the mean ± the standard deviation over seeds, with the number of seeds in brackets if there
+are several. The dense model has no seeds. A dash: not run.
+
+- *Blocks removed* and *parameters* are those of the pruned model.
+- *Excess* is ln(perplexity ÷ dense), as a share of the same value for the better `flap` row of the table, in domain and
+  out of domain.
+- *Prefill* (512 tokens) and *decode* (with the cache) are milliseconds ÷ those of the dense model. They are the median
+  of {ROUNDS} rounds in turn with it in one process, ± the interquartile range of the rounds, for the first seed.
+- *Seconds* are those of choosing and cutting, and, after a +, those of training. *Processor s* are those of all threads
+  of the processes that did the work.
+
+The parameters of SliceGPT include its rotations; its embeddings and its head stay tied and are not cut. `osscar-like`
+and `slimgpt-like` remove channels alone."""
 
 
 def _rows(bench: Bench, results: Results) -> str:
@@ -153,9 +159,10 @@ def _rows(bench: Bench, results: Results) -> str:
             body += f", then `{json.dumps({'recovery': recovery.model_dump(mode='json', exclude_unset=True)})}`"
         rows.append([title, body, _calibration(row)])
     return (
-        f"Calibrated on {SAMPLES} × {LENGTH} tokens of {bench.ground.calibration.stem}, by seed, {FRONTIER} and FLAP "
-        f"at its best on {MANY}, a paper's setting on what the paper says; text of the model's own among them where "
-        "the method takes some.\n\n" + table(["row", "job", "calibration"], rows, text_columns=3)
+        f"The rows are calibrated on {SAMPLES} × {LENGTH} tokens of {bench.ground.calibration.stem}, which the seed "
+        f"chooses. {FRONTIER} and the best FLAP have {MANY} sequences, and the setting of a paper has what the paper "
+        "says. If a method uses text that the model writes itself, these tokens include it.\n\n"
+        + table(["row", "job", "calibration"], rows, text_columns=3)
     )
 
 
@@ -232,7 +239,7 @@ def _tasks(results: Results) -> str:
                 rows.append([row, TARGETS[target].title, *accuracies(answers)])
     questions = max(task["samples"] for answers in results.answers.values() for task in answers.values())
     return (
-        f"Per cent of the first {questions:,.0f} questions of each task, of all where it has fewer, ± the standard "
-        "error, for which the questions count, not seeds: all of the first seed.\n\n"
+        f"The accuracy in per cent on the first {questions:,.0f} questions of each task (on all if it has fewer), ± "
+        "the standard error. This error is over the questions, not over seeds: all rows are of the first seed.\n\n"
         + table(["row", "removed", *TASKS, "mean"], rows)
     )

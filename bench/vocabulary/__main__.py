@@ -50,11 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = f"python -m bench.vocabulary {shlex.join(sys.argv[1:] if arguments is None else arguments)}"
     taught = f"{TAUGHT['steps']} steps of {TAUGHT['batch_size']} × {TAUGHT['sequence_length']} tokens"
     facts = (
-        f"`{command}`, on {describe_machine()}; {own_release()}. {MODEL}: calibrated on {given.samples} × "
-        f"{given.length} tokens, measured on {given.windows} × {given.length} tokens of each text; tokens are counted "
-        "on the whole calibration text. `frontier` removes a fifth of the blocks' parameters, without trials of whole "
-        f"layers. *Distilled*: {taught} of the calibration text. Timings depend on what else the machine does: its "
-        "load, in waiting processes, stands beside them."
+        f"Written by `{command}`, on {describe_machine()}; {own_release()}.\n\n{MODEL} is calibrated on "
+        f"{given.samples} × {given.length} tokens, and measured on {given.windows} × {given.length} tokens of each "
+        "text. Tokens are counted on the whole calibration text. `frontier` removes a fifth of the blocks' parameters, "
+        f"without trials that remove complete layers. *Distilled* means {taught} of the calibration text. Timings "
+        "depend on other work of the machine, so the table also has its load, in waiting processes."
     )
     show("\n\n".join([facts, page(bench, families)]), SECTION, given.write)
     if given.data:

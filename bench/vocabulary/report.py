@@ -52,8 +52,8 @@ def page(bench: Bench, families: Mapping[str, Figures]) -> str:
             [_timed(name, found[name]) for name in (ALONE, HALF, HALF_THEN) if name in found],
             text_columns=1,
         ),
-        f"The dense model of *{HALF_THEN}* is the artifact of *{HALF}*. Tokens per second, medians of rounds in turn; "
-        "in brackets the largest spread of rounds.",
+        f"The job *{HALF_THEN}* is compared with the artifact of *{HALF}* as its dense model. The ratios are of tokens "
+        "per second: medians of rounds in turn, with the largest spread of the rounds in brackets.",
         "### Tokenizers",
         table(
             ("tokenizer", "kind", "tokens", "left", "texts", "kept texts", "same tokens"),
@@ -187,8 +187,8 @@ def _lengths(bench: Bench, name: str) -> str:
             dense, new = quality["lengths"]
             ratios.append(f"{new / dense:.3f} on {text}")
     return (
-        f"{name}: {reduced['kept']:,} tokens stay, the calibration text uses {reduced['used']:,}; tokens "
-        f"per text, new ÷ dense: {', '.join(ratios) or MISSING}"
+        f"{name}: {reduced['kept']:,} tokens stay; the calibration text uses {reduced['used']:,}. The "
+        f"number of tokens of each text, new ÷ dense: {', '.join(ratios) or MISSING}"
     )
 
 
