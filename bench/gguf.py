@@ -84,11 +84,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     header = ("30 % of the blocks went", "type", "parameters, M", "MB", "KL, nats", "prefill", "decode")
     text = f"""{table(header, rows)}
 
-{describe_machine()}; {own_release()}. `python -m bench.gguf`
+Measured by `python -m bench.gguf` on {describe_machine()}; {own_release()}.
 
-SmolLM2-135M-Instruct, channels removed by `flap` (heads stay), calibrated on {given.samples} × {given.length} tokens,
-with no recovery. KL divergence of the file from the artifact. Tokens per second in llama.cpp, pruned ÷ dense, in files
-of the same type, in turn, {given.threads} threads (in brackets both, and the largest spread of rounds)."""
+The model is SmolLM2-135M-Instruct. `flap` removed channels (heads stay), calibrated on {given.samples} × {given.length}
+tokens, with no recovery. The KL divergence is that of the file from the artifact. The speed is tokens per second in
+llama.cpp, pruned ÷ dense, with files of the same type, timed in turn with {given.threads} threads; both values and the
+largest spread of the rounds are in brackets."""
     show(text, SECTION, given.write)
     return int(len(found) < len(cells))
 

@@ -127,7 +127,7 @@ def mistakes(found: Mapping[str, Mapping[str, str]]) -> str:
     notes = []
     for name, each in SABOTAGES.items():
         why = "; ".join(dict.fromkeys(each.not_in.values()))
-        notes.append(f"- {letters[name]}: {each.title}{f' (–: {why})' if why else ''}.")
+        notes.append(f"- {letters[name]}: {each.title}{f'. A dash: {why}' if why else ''}.")
     return "\n".join([table(["", *letters.values()], rows, text_columns=len(letters) + 1), "", *notes])
 
 

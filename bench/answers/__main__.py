@@ -40,9 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         bench.judge()
     command = f"python -m bench.answers {shlex.join(sys.argv[1:] if arguments is None else arguments)}"
     facts = (
-        f"`{command}`, on {describe_machine()}; {own_release()}. {MODEL}: calibrated on {size.samples} × {size.length} "
-        f"tokens; bits per byte on {size.windows} × {size.length} tokens of Wikipedia that no model was calibrated on; "
-        f"{size.prompts} requests answered greedily in at most {size.tokens} tokens, {size.tasks} tasks of each kind."
+        f"Written by `{command}`, on {describe_machine()}; {own_release()}.\n\n{MODEL} is calibrated on {size.samples} "
+        f"× {size.length} tokens. Bits per byte are measured on {size.windows} × {size.length} tokens of Wikipedia on "
+        f"which no model was calibrated. Each model answers {size.prompts} requests greedily, in at most {size.tokens} "
+        f"tokens, and has {size.tasks} tasks of each kind."
     )
     show("\n\n".join([facts, page(bench)]), SECTION, given.write)
     return int(bool(bench.missing))

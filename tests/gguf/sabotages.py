@@ -171,32 +171,36 @@ _UNTIED: Final = (
 
 SABOTAGES: Final[Mapping[str, Sabotage]] = {
     "row_order": Sabotage(
-        "rows of queries and keys in the order that llama.cpp does not take there",
+        "the rows of queries and keys are in an order that llama.cpp does not use there",
         settings=_other_order,
         ways=dict.fromkeys(_DECI, ("uncut", "heads", "per_layer")) | {"phi3": ("heads", "per_layer")},
-        not_in={"gpt2": "no rotary embeddings", "gpt-neox": "as D: fused"},
+        not_in={"gpt2": "the model has no rotary embeddings", "gpt-neox": "the matrices are fused, and D tests them"},
     ),
     "no_head_size": Sabotage(
-        "no size of heads (`key_length`, `value_length`), of models that lost some",
+        "the model lost heads, but the file has no size of heads (`key_length`, `value_length`)",
         settings=_without("attention.key_length", "attention.value_length", "rope.dimension_count"),
         usual=("heads",),
-        not_in=dict.fromkeys(_FILLED, "heads together are always as wide as the model, which is llama.cpp's default"),
+        not_in=dict.fromkeys(
+            _FILLED, "all heads together are always as wide as the model, which is llama.cpp's default"
+        ),
         caught=LOAD,
     ),
     "no_rotary_size": Sabotage(
-        "no size of rotary embeddings (`dimension_count`)",
+        "the file has no size of rotary embeddings (`dimension_count`)",
         settings=_without("rope.dimension_count"),
-        not_in=_none_but(("stablelm", "stablelm-parallel", "gpt-neox", "glm"), "whole heads turn, or nothing does"),
+        not_in=_none_but(
+            ("stablelm", "stablelm-parallel", "gpt-neox", "glm"), "complete heads rotate, or nothing does"
+        ),
     ),
     "fused_order": Sabotage(
-        "fused queries, keys and values in another order",
+        "fused queries, keys and values are in another order",
         settings=_file_order,
         weights=_keys_first,
         ways={"qwen3-tied": ("per_layer",)},
-        not_in=_none_but(_FUSED, "they are apart"),
+        not_in=_none_but(_FUSED, "they are not fused"),
     ),
     "no_ffn": Sabotage(
-        "a layer without its FFN",
+        "a layer has no FFN",
         settings=_no_ffn,
         tensors=_no_ffn_tensors,
         ways=dict.fromkeys((*_DECI, "qwen3-tied"), ("uncut", "per_layer")),
@@ -204,23 +208,25 @@ SABOTAGES: Final[Mapping[str, Sabotage]] = {
         in_other_ways={(name, "per_layer"): KL for name in _DECI},
     ),
     "swapped": Sabotage(
-        "gate and up swapped",
+        "gate and up are swapped",
         tensors=_renamed("ffn_gate", "ffn_up"),
         weights=_halves_swapped,
         ways=dict.fromkeys(("phi3", "glm"), ("uncut", "per_layer")),
-        not_in=dict.fromkeys(("gpt2", "starcoder2", "gpt-neox"), "no gate"),
+        not_in=dict.fromkeys(("gpt2", "starcoder2", "gpt-neox"), "the FFN has no gate"),
     ),
-    "pre_tokenizer": Sabotage("another pre-tokenizer", pre_tokenizer="deepseek-coder", caught=IDS),
+    "pre_tokenizer": Sabotage("the file names another pre-tokenizer", pre_tokenizer="deepseek-coder", caught=IDS),
     "no_biases": Sabotage(
-        "no biases, but for those of norms",
+        "all biases are missing, except those of norms",
         tensors=lambda tensors, settings: [each for each in tensors if not _is_bias(each)],
         ways={"qwen2": ("uncut", "heads")},
-        not_in=_none_but(_BIASED, "no biases"),
+        not_in=_none_but(_BIASED, "the model has no biases"),
         in_other_ways=dict.fromkeys(((name, "uncut") for name in ("gpt2", "starcoder2", "gpt-neox")), LOAD),
     ),
-    "norm_offset": Sabotage("an offset of norms where there is none, or none where there is", settings=_other_offset),
+    "norm_offset": Sabotage(
+        "norms have an offset where the model has none, or the other way round", settings=_other_offset
+    ),
     "no_head": Sabotage(
-        "no head of its own",
+        "the output head is missing",
         tensors=lambda tensors, settings: [each for each in tensors if each.module != "output"],
         not_in=_none_but(_UNTIED, "the embeddings are the head"),
         in_other_ways=dict.fromkeys(
@@ -228,29 +234,29 @@ SABOTAGES: Final[Mapping[str, Sabotage]] = {
         ),
     ),
     "no_window": Sabotage(
-        "no sliding window",
+        "the sliding window is missing",
         settings=_without("attention.sliding_window"),
-        not_in=_none_but(("gemma2", "gemma3"), "no windows in llama.cpp"),
+        not_in=_none_but(("gemma2", "gemma3"), "llama.cpp has no window for this model"),
     ),
     "no_caps": Sabotage(
-        "no soft caps",
+        "the soft caps are missing",
         settings=_without("attn_logit_softcapping", "final_logit_softcapping"),
-        not_in=_none_but(("gemma2",), "no soft caps"),
+        not_in=_none_but(("gemma2",), "the model has no soft caps"),
     ),
     "no_factors": Sabotage(
-        "no factors of attention, embeddings and residual stream",
+        "the factors of attention, embeddings and residual stream are missing",
         settings=_without("attention.scale", "embedding_scale", "residual_scale"),
-        not_in=_none_but(("granite",), "no such factors"),
+        not_in=_none_but(("granite",), "the model has no such factors"),
     ),
     "residual": Sabotage(
-        "attention and FFN in turn where they are at once",
+        "attention and FFN run in turn, but in the model they run at once",
         settings=_other_residual,
-        not_in=_none_but(("gpt-neox",), "always in turn, or no key that llama.cpp reads"),
+        not_in=_none_but(("gpt-neox",), "they always run in turn, or llama.cpp reads no key for this"),
     ),
     "transposed": Sabotage(
-        "matrices as transformers stores them, transposed",
+        "matrices are transposed, as transformers stores them",
         tensors=lambda tensors, settings: [replace(each, is_transposed=False) for each in tensors],
-        not_in=_none_but(("gpt2",), "stored as llama.cpp wants them"),
+        not_in=_none_but(("gpt2",), "transformers stores them as llama.cpp needs them"),
         caught=LOAD,
     ),
 }
