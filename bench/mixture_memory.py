@@ -140,8 +140,9 @@ def page(mixtures: Sequence[Mixture] = MIXTURES) -> str:
     columns = [list(column) for column in zip(header, *rows, strict=True)]
     text = table(columns[0], columns[1:], text_columns=1)
     return (
-        f"{text}\n\nGiB. `sparsegpt` on {TOKENS.calibration:,} calibration tokens in bfloat16, on a CPU, with room for "
-        f"{_BUDGET // _GIB} GiB of activations. `python -m bench.mixture_memory --write docs/experts.md`"
+        f"{text}\n\nThe figures are GiB, for `sparsegpt` on {TOKENS.calibration:,} calibration tokens in bfloat16, on "
+        f"a CPU, with room for {_BUDGET // _GIB} GiB of activations. Written by `python -m bench.mixture_memory "
+        "--write docs/experts.md`."
     )
 
 

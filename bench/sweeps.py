@@ -114,15 +114,16 @@ def page(grid: dict[str, Any], search: dict[str, Any], limit: float, command: st
     same = winner["values"] == whole["values"]
     return "\n\n".join(
         [
-            f"`{command}`, on {describe_machine()}; {own_release()}. SmolLM2-135M, calibrated on 8 and evaluated on 8 "
-            f"windows of {LENGTH} tokens; one job at a time" + (f", on {threads} thread(s)." if threads else "."),
+            f"Written by `{command}`, on {describe_machine()}; {own_release()}. SmolLM2-135M is calibrated on 8 "
+            f"windows of {LENGTH} tokens and evaluated on 8. One job runs at a time"
+            + (f", on {threads} thread(s)." if threads else "."),
             f"**The grid**: {len(points)} jobs, {grid['seconds']:.0f} s. The dense model was evaluated "
-            f"{measured['grid']} time(s); {len(points) - measured['grid']} jobs took its figures over.",
+            f"{measured['grid']} time(s); {len(points) - measured['grid']} jobs reused its figures.",
             _rows(grid),
             f"**The search** for the fewest parameters with a perplexity ratio of at most {limit:g}: "
-            f"{outcome['jobs']} jobs of {outcome['candidates']}, {search['seconds']:.0f} s, the dense model evaluated "
-            f"{measured['search']} time(s). It found {winner['label']}, "
-            + ("as the whole grid does." if same else f"the whole grid shows {whole['label']}."),
+            f"it ran {outcome['jobs']} jobs of {outcome['candidates']}, in {search['seconds']:.0f} s. The dense model "
+            f"was evaluated {measured['search']} time(s). The search found {winner['label']}"
+            + (", like the complete grid." if same else f"; the complete grid shows {whole['label']}."),
             _rows(search),
         ]
     )

@@ -81,8 +81,8 @@ def _summary(found: Mapping[str, TypeOutcomes], types: Collection[str]) -> list[
             ],
             text_columns=1,
         ),
-        f"Of {len(experts)} types with experts, {_offering(experts, 'unstructured')} lose weights inside of them and "
-        f"{_offering(experts, 'experts')} whole ones.",
+        f"Of {len(experts)} types with experts, {_offering(experts, 'unstructured')} can lose weights inside their "
+        f"experts, and {_offering(experts, 'experts')} can lose complete experts.",
         _rows_alone(found.values()),
         f"Wrong results, of {len(cells)} cells of all types: **{wrong}**.",
     ]
@@ -92,12 +92,12 @@ def _rows_alone(found: Collection[TypeOutcomes]) -> str:
     cut = [each for each in found if each.cells["rows"].status == "yes"]
     opening = sum(each.cells["opens"].status == "yes" for each in cut)
     inexact = [difference for each in cut if (difference := each.cells["rows"].difference)]
-    nearly = f"; of the others they differ by at most {max(inexact):.2g}" if inexact else ""
+    nearly = f"; for the others they differ by at most {max(inexact):.2g}" if inexact else ""
     return (
-        f"Rows of the vocabulary alone leave {_share(found, lambda each: each in cut)} of all types (aim: "
-        f"{_ROWS_AIM} %), {opening} of which open, so that jobs can take them away. Opened by stock transformers, the "
-        f"logits of the tokens that stay are the dense model's to the bit for {len(cut) - len(inexact)} of these "
-        f"types{nearly}."
+        f"Rows of the vocabulary alone can be removed from {_share(found, lambda each: each in cut)} of all types "
+        f"(aim: {_ROWS_AIM} %). {opening} of these types open, so jobs can remove these rows. When stock transformers "
+        f"opens the result, the logits of the tokens that stay are bit for bit those of the dense model for "
+        f"{len(cut) - len(inexact)} of these types{nearly}."
     )
 
 

@@ -64,23 +64,25 @@ def _making(bench: Bench) -> list[str]:
     first, last = fmean(made["losses"][:5]), fmean(made["losses"][-5:])
     others = ", ".join(f"{bench.before[each]['perplexity']:.3f} as {each}" for each in LAYOUTS)
     return [
-        f"{bench.files.model.name} made a mixture: {json.dumps(made['recipe'])}, trained on windows of "
-        f"{TRAINING_LENGTH} tokens, {recipe.steps * recipe.batch * TRAINING_LENGTH:,} in all, of "
-        f"{' and '.join(text.stem for text in bench.texts)} in turn; {made['processor_seconds']:,.0f} processor "
-        f"seconds. Loss of the first five steps {first:.3f}, of the last five {last:.3f}.",
-        f"Held-out perplexity: the dense model {made['dense_perplexity']:.3f}; the mixture {others}; where tokens go "
-        f"to the experts next to those chosen, {made['misrouted_perplexity']:.3f}. Two experts of a layer differ in "
-        f"what they give the same token by {apart} of its length, layer by layer (copies: 0).",
+        f"The mixture is made from {bench.files.model.name} with {json.dumps(made['recipe'])}. It is trained on "
+        f"windows of {TRAINING_LENGTH} tokens of {' and '.join(text.stem for text in bench.texts)} in turn, "
+        f"{recipe.steps * recipe.batch * TRAINING_LENGTH:,} tokens in total, in {made['processor_seconds']:,.0f} "
+        f"processor seconds. The mean loss is {first:.3f} in the first five steps, and {last:.3f} in the last five.",
+        f"The perplexity on held-out text is {made['dense_perplexity']:.3f} for the dense model, and {others} for the "
+        f"mixture. It is {made['misrouted_perplexity']:.3f} if each token goes to the experts next to the chosen ones. "
+        f"For the same token, the outputs of two experts of a layer differ by {apart} of their length, layer by layer "
+        "(equal copies: 0).",
     ]
 
 
 def _settings(bench: Bench) -> list[str]:
     sizes = bench.sizes
     return [
-        f"Calibrated on {sizes.calibration} × {sizes.calibration_length} tokens of {bench.texts[0].stem} by seed, "
-        f"judged on {sizes.held_out} × {sizes.held_out_length} of {bench.files.evaluation.stem} by the stock class in "
-        "bfloat16. `frontier` calibrates on the same text, without any that the model writes.",
-        f"{describe_machine()}; {bench.threads} thread(s), beside other work; {own_release()}.",
+        f"The methods calibrate on {sizes.calibration} × {sizes.calibration_length} tokens of {bench.texts[0].stem}, "
+        f"which the seed chooses. Models are measured on {sizes.held_out} × {sizes.held_out_length} tokens of "
+        f"{bench.files.evaluation.stem} by the stock class in bfloat16. `frontier` calibrates on the same text, and "
+        "does not use text that the model writes.",
+        f"{describe_machine()}; {bench.threads} thread(s), together with other work; {own_release()}.",
     ]
 
 
