@@ -103,9 +103,9 @@ def page(found: dict[str, dict[str, Any] | None], steps: int, command: str) -> s
 
 {describe_machine()}; {own_release()}. `{command}`
 
-Perplexity of SmolLM2-135M after `lorashear` at {SPARSITY:.0%} (budget `quick`), recovered with LoRA. A stage of several
-texts draws from each in proportion to how much worse than the dense model the pruned one is on it, and ends early where
-a round of {steps // 4} steps has won nothing back."""
+The table has the perplexity of SmolLM2-135M after `lorashear` at {SPARSITY:.0%} (budget `quick`), recovered with LoRA.
+If a stage has several texts, the pruned model is compared with the dense one on each text. Texts on which it is worse are
+used more, in proportion to the difference. The stage ends early if a round of {steps // 4} steps has won nothing back."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
