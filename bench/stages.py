@@ -104,8 +104,9 @@ def page(found: dict[str, dict[str, Any] | None], steps: int, command: str) -> s
 {describe_machine()}; {own_release()}. `{command}`
 
 The table has the perplexity of SmolLM2-135M after `lorashear` at {SPARSITY:.0%} (budget `quick`), recovered with LoRA.
-If a stage has several texts, the pruned model is compared with the dense one on each text. Texts on which it is worse are
-used more, in proportion to the difference. The stage ends early if a round of {steps // 4} steps has won nothing back."""
+If a stage has several texts, the pruned model is compared with the dense one on each text. Texts on which it is worse
+are used more, in proportion to the difference. The stage ends early if a round of {steps // 4} steps has won nothing
+back."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
