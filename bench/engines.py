@@ -57,7 +57,7 @@ def _reason(message: str, architecture: str) -> str:
     """Return why a cell is refused, of any family."""
     why = message.partition(": ")[2]
     if "can be written for" in why:
-        return "this form is written for other architectures"
+        return "this form can only be written for other architectures"
     return why.rpartition(", or leave")[0].replace(f", of {architecture},", "").replace(f" of {architecture}", "")
 
 
@@ -68,7 +68,7 @@ def page(found: Mapping[str, Mapping[tuple[str, str], str]]) -> str:
     reasons = {each: chr(ord("a") + place) for place, each in enumerate(dict.fromkeys(t for t in texts if t != "✓"))}
     rows = [[title, *(reasons.get(cells[each], cells[each]) for each in columns)] for title, cells in found.items()]
     header = ["", *(f"{form}, {cut}" for form, cut in columns)]
-    notes = [f"- {letter}: {reason}." for reason, letter in reasons.items()]
+    notes = [f"- Cell {letter}: {reason}." for reason, letter in reasons.items()]
     return "\n".join([table(header, rows, text_columns=len(header)), "", *notes])
 
 

@@ -106,7 +106,7 @@ def matrix(found: Mapping[str, Mapping[str, str]]) -> str:
         ]
         for family, cells in found.items()
     ]
-    notes = [f"- {letter}: {reason}." for reason, letter in reasons.items()]
+    notes = [f"- Cell {letter}: {reason}." for reason, letter in reasons.items()]
     header = ["", *(TITLES[way] for way in WAYS), "perplexity, uncut"]
     return "\n".join([table(header, rows, text_columns=len(WAYS) + 2), "", *notes])
 
@@ -127,7 +127,7 @@ def mistakes(found: Mapping[str, Mapping[str, str]]) -> str:
     notes = []
     for name, each in SABOTAGES.items():
         why = "; ".join(dict.fromkeys(each.not_in.values()))
-        notes.append(f"- {letters[name]}: {each.title}{f'. A dash: {why}' if why else ''}.")
+        notes.append(f"- Mistake {letters[name]}: {each.title}{f'. A dash in this column: {why}' if why else ''}.")
     return "\n".join([table(["", *letters.values()], rows, text_columns=len(letters) + 1), "", *notes])
 
 

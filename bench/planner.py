@@ -218,9 +218,9 @@ def _verdict(pairs: Sequence[tuple[PlanFigure | None, float]]) -> str:
     width = median(figure.high / figure.low for figure, _ in told)
     error = median(max(figure.estimate / truth, truth / figure.estimate) - 1 for figure, truth in told)
     return (
-        f"{inside} of {len(told)} outcomes ({inside / len(told):.0%}) lie within their bands, which are {width:.2f} "
-        f"times as high as low in the median; the median error is {error:.1%} of the perplexity. "
-        f"{len(pairs) - len(told)} more are not estimated."
+        f"{inside} of {len(told)} outcomes ({inside / len(told):.0%}) lie within their bands. In the median, the "
+        f"high end of a band is {width:.2f} times its low end, and the error is {error:.1%} of the perplexity. "
+        f"{len(pairs) - len(told)} more outcomes are not estimated."
     )
 
 

@@ -84,7 +84,7 @@ def _summary(found: Mapping[str, TypeOutcomes], types: Collection[str]) -> list[
         f"Of {len(experts)} types with experts, {_offering(experts, 'unstructured')} can lose weights inside their "
         f"experts, and {_offering(experts, 'experts')} can lose complete experts.",
         _rows_alone(found.values()),
-        f"Wrong results, of {len(cells)} cells of all types: **{wrong}**.",
+        f"Of {len(cells)} cells of all types, **{wrong}** had wrong results.",
     ]
 
 

@@ -21,14 +21,19 @@ from tests.gguf.trained import FAMILIES, MINUTE, STEPS, save_trained
 
 IN_EVERY_RUN: Sequence[Cell] = [("qwen2", "heads"), ("gemma2", "layers"), ("gpt2", "channels"), ("glm", "per_layer")]
 REFUSED: dict[Cell, str] = (
-    {(name, "heads"): "takes the size of a head" for name in ("olmo2", "starcoder2")}
-    | {(name, "layers"): "takes from the number of a layer" for name in ("gemma3", "smollm3")}
+    {(name, "heads"): "computes the size of a head" for name in ("olmo2", "starcoder2")}
+    | {(name, "layers"): "decides by the number of a layer" for name in ("gemma3", "smollm3")}
     | {
-        (name, "per_layer"): "has one shape for all layers"
+        (name, "per_layer"): "needs one shape for all layers"
         for name in FAMILIES
         if name not in ("llama", "mistral", "qwen2", "qwen3", "qwen3-tied", "phi3", "glm")
     }
-    | {("qwen3", "per_layer"): "has layers of different shapes, of Qwen3ForCausalLM, with the embeddings for its head"}
+    | {
+        (
+            "qwen3",
+            "per_layer",
+        ): "allows layers of different shapes, of Qwen3ForCausalLM, only with the embeddings as the head"
+    }
 )
 
 

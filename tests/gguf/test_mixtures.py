@@ -43,7 +43,7 @@ def test_every_family_is_tried() -> None:
 
 @pytest.mark.parametrize("family", [pytest.param(each, marks=pytest.mark.nightly) for each in MIXTURES])
 def test_layers_of_different_widths_are_refused_before_a_job_is_queued(family: str, tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match=r"llama\.cpp has one shape for all layers"):
+    with pytest.raises(InvalidRequest, match=r"llama\.cpp needs one shape for all layers"):
         cut_mixture(tmp_path, family, "per_layer")
 
 

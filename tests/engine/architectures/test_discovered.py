@@ -220,7 +220,7 @@ def test_a_layer_has_the_linear_layers_of_its_kind_and_no_other_kind_is_taken(tm
 def test_a_pass_whose_blocks_read_what_others_made_is_not_resumed(tmp_path: Path) -> None:
     folder = make_model(tmp_path / "model")
     resumed: list[int] = []
-    for refused in ({}, {"resume": "block 1 reads what block 0 made inside"}):
+    for refused in ({}, {"resume": "block 1 reads a value from inside block 0"}):
         opened = open_model(folder)
         opened = replace(opened, family=replace(opened.family, refused=refused))
         request = resolve_request(opened.description, UnresolvedRequest("magnitude", "unstructured", 0.5))

@@ -44,19 +44,22 @@ def written_form(
         has_own_head_size=losses.heads or width != description.hidden_size, has_different_layers=has_different_layers
     )
     if form is None and has_different_layers:
-        why, instead = f"has one shape for all layers of {name}", "use output.layout 'uniform'"
+        why, instead = f"needs one shape for all layers of {name}", "use output.layout 'uniform'"
     elif form is None:
-        why = f"takes the size of a head of {name} from the hidden size"
+        why = f"computes the size of a head of {name} from the hidden size"
         instead = "keep all heads (parameters.attention 'none')"
     elif form.is_tied is not None and form.is_tied != description.tied_embeddings:
-        head = "the embeddings for its head" if form.is_tied else "a head that is not the embeddings"
+        head = "the embeddings as the head" if form.is_tied else "a head that is not the embeddings"
         why, instead = f"has {name} with {head}", "choose a model that has it so"
         if has_different_layers:
-            why, instead = f"has layers of different shapes, of {name}, with {head}", "use output.layout 'uniform'"
+            why, instead = (
+                f"allows layers of different shapes, of {name}, only with {head}",
+                "use output.layout 'uniform'",
+            )
     elif losses.biases and not form.has_biases and any(each.bias for each in description.known_as.sublayers):
         why, instead = f"has {name} without biases", "let none be left behind (parameters.bias false)"
     elif losses.layers and family.layers_are_numbered:
-        why, instead = f"takes from the number of a layer of {name} how it is computed", "keep all layers"
+        why, instead = f"decides by the number of a layer of {name} how to compute it", "keep all layers"
     else:
         return family, form
     raise InvalidRequest(f"{param}: llama.cpp {why}: {instead}, or leave gguf out", param=param)

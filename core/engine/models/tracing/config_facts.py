@@ -90,7 +90,7 @@ def reason_to_keep_layers(model: PreTrainedModel, settings: Settings, blocks: st
                 return f"the config without layer {removed} is refused: {str(error)[:200]}"
             expected = [each for layer, each in enumerate(characters) if layer != removed]
             if [_distinguishing_facts(block) for block in _modules(shorter, blocks)] != expected:
-                return "its config names layers of different kinds by their numbers"
+                return "its config gives the kind of a layer by the number of the layer"
     return None
 
 

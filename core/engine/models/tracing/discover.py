@@ -242,7 +242,7 @@ def _refused(
         refused["layers"] = layers
     if traced.execution.shared:
         first, second = min(traced.execution.shared)
-        shared = f"block {second} reads what block {first} made inside"
+        shared = f"block {second} reads a value from inside block {first}"
         refused |= {"layers": shared, "resume": shared}
     return refused
 

@@ -272,7 +272,7 @@ def _routing(
                 reasons.append(f"{key} changes {name} too")
                 break
             if before[name] != (count, *before[name][1:]) or after[name] != (2 * count, *before[name][1:]):
-                reasons.append(f"{name} has other entries than one for each expert, {list(before[name])}")
+                reasons.append(f"{name} does not have exactly one entry for each expert, {list(before[name])}")
                 break
             rows.add(inner)
         else:

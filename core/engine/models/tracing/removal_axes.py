@@ -161,7 +161,7 @@ def _linear_network(architecture: Architecture, changes: Set[Change]) -> LinearN
         layer, _, own = name.removeprefix(f"{architecture.blocks}.").partition(".")
         module, _, last = own.rpartition(".")
         if not layer.isdecimal() or module not in architecture.linears or last not in ("weight", "bias"):
-            return f"it changes {name} too"
+            return f"this setting also changes {name}"
         side = dimension if last == "weight" else int(architecture.transposed)
         if differences.setdefault((module, side), difference) != difference:
             return f"it changes {name} by another amount than in other layers"

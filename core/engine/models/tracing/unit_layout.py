@@ -196,7 +196,7 @@ def unit_axes(
     for name, dimension, difference in changes:
         prefix = next((each for each in cut.prefixes if name.startswith(each)), None)
         if prefix is None:
-            return f"it changes {name} too"
+            return f"this setting also changes {name}"
         own = name.removeprefix(prefix)
         dimensions[own] = len(differential.shapes[name])
         if differences.setdefault((own, dimension), difference) != difference:
@@ -254,13 +254,13 @@ def _axis(cut: BlockCut, name: str, dimension: int, difference: int, more: int, 
             return f"the rows of {module} are stored in an order that cannot be cut"
         return UnitAxis(module, "out", names)
     if dimension != 0 or dimensions > 2:
-        return f"it changes {name} too"
+        return f"this setting also changes {name}"
     # A matrix outside linear layers has a row for each head.
     sizes = {1: "kv_head", units.group: "head"} if units.is_mixing else {}
     if dimensions == 1:
         sizes |= {units.head_width: "key", units.width: "query"} if units.is_mixing else {1: "channel"}
     run = None if difference % more else sizes.get(difference // more)
-    return f"it changes {name} too" if run is None else UnitAxis(module, "out", (run,))
+    return f"this setting also changes {name}" if run is None else UnitAxis(module, "out", (run,))
 
 
 def _name(units: Units, run: Run) -> str | None:

@@ -294,11 +294,11 @@ class _Finder:
                 uncounted.append(_CountedUnits(units.reader, axes, uncounted=reasons[-1]))
         if uncounted:
             return uncounted[0]
-        return reasons[0] if reasons else "no linear layer of its blocks reads channels that can go one by one"
+        return reasons[0] if reasons else "no linear layer of its blocks reads channels that can be removed one by one"
 
     def heads(self) -> _CountedUnits | str:
         """Return the cut of an attention's heads, or the reason against the best candidate."""
-        reasons = [(0, "no linear layer of its blocks reads heads that can go one by one")]
+        reasons = [(0, "no linear layer of its blocks reads heads that can be removed one by one")]
         for reader, units in self._readings.items():
             if not units.is_mixing:
                 continue
@@ -369,7 +369,7 @@ def _by_reader(
         before = by_reader.setdefault(reader, each)
         if before != each:
             by_reader[reader] = NoUnits(
-                f"what {reader} reads is made of other units in some layers than in others",
+                f"what {reader} reads consists of different units in different layers",
                 before.is_mixing or each.is_mixing,
             )
     sizes = dict.fromkeys(by_reader, 0)
@@ -380,4 +380,4 @@ def _by_reader(
     return {reader: by_reader[reader] for reader in sorted(sizes, key=lambda each: (-sizes[each], each))}
 
 
-FOLLOWS: Final = "the size of a head follows from other settings, so that no head can go"
+FOLLOWS: Final = "the size of a head follows from other settings, so no head can be removed"

@@ -122,7 +122,7 @@ def failed_cuts(folder: Path, architecture: Architecture, work: Path) -> dict[st
     failed: dict[str, str] = {}
     if (reason := _failure_to_generate(dense)) is not None:
         return {
-            WEIGHTS: f"it does not generate text with its own cache in the library, before anything is cut: {reason}"
+            WEIGHTS: f"it does not generate text with its own cache in the library before anything is removed: {reason}"
         }
     if WEIGHTS not in opened.family.refused and (reason := _streamed_difference(opened, dense)) is not None:
         failed[WEIGHTS] = reason
@@ -251,12 +251,12 @@ def _difference(
                 logits = _logits(cut, tokens)
             difference = difference_beyond(logits, expected, _TOLERANCE)
             if difference is not None:
-                return f"the logits of the model that was saved and opened anew differ by {difference:g}"
+                return f"the logits of the model that was saved and opened again differ by {difference:g}"
         # another job may start from the saved model, so that its blocks must run one by one too
         reason = _streamed_difference(open_model(work / "artifact", own_artifact=True, discovered=opened.family), cut)
     except Exception as error:  # the code of any model may fail in any way
-        return f"the model cannot be saved and opened anew: {type(error).__name__}: {one_line(error)}"
-    return reason and f"of the model that was saved and opened anew, {reason}"
+        return f"the model cannot be saved and opened again: {type(error).__name__}: {one_line(error)}"
+    return reason and f"of the model that was saved and opened again, {reason}"
 
 
 def _logits(model: PreTrainedModel, tokens_BT: Tensor) -> Tensor:

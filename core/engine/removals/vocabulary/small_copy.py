@@ -214,5 +214,5 @@ def _require_equal(dense: PreTrainedModel, cut: PreTrainedModel, kept: Sequence[
     if difference is not None:
         raise UncutVocabulary(
             f"on a small copy with fewer tokens, the logits of those that stay differ by {difference:.3g}: it computes "
-            "with ids, or finds entries by something else than ids"
+            "with ids, or finds entries in another way than by ids"
         )
