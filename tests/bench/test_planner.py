@@ -17,7 +17,7 @@ def test_outcomes_are_counted_where_they_were_estimated() -> None:
     page = jobs_page(outcomes, "the command")
     assert "- release: 1 of 2 outcomes (50%) lie within their bands." in page and "is 1.18 times its low end" in page
     assert "- jobs before: 1 of 1 outcomes (100%)" in page and "2 more outcomes are not estimated" in page
-    assert "Seconds ÷ estimate: 1.50 to 1.50" in page and "not known" in page
+    assert "The seconds of a job ÷ their estimate: 1.50 to 1.50" in page and "not known" in page
     assert "1.20 (1.10 to 1.30)" in page
 
 
