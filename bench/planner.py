@@ -171,9 +171,8 @@ def jobs_page(outcomes: Sequence[Outcome], command: str) -> str:
     times = [each.seconds / each.expected_seconds for each in outcomes if each.expected_seconds]
     lines = [f"- {name}: {_verdict(found)}" for name, found in pairs.items()]
     if times:
-        lines.append(
-            f"- The seconds of a job ÷ their estimate: {min(times):.2f} to {max(times):.2f}, median {median(times):.2f}."
-        )
+        spread = f"{min(times):.2f} to {max(times):.2f}, median {median(times):.2f}"
+        lines.append(f"- The seconds of a job ÷ their estimate: {spread}.")
     return "\n\n".join(
         [
             f"`{command}`, on {describe_machine()}; {own_release()}. Ratios to the model that the job was given, on "
