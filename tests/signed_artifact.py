@@ -24,7 +24,7 @@ def write_key(file: Path) -> Path:
 
 @dataclass(frozen=True)
 class Signed:
-    """Where signed artifacts are made: the API, the store, a folder for files."""
+    """Places where signed artifacts are made: the API, the store, a folder for files."""
 
     api: httpx.Client
     sessions: sessionmaker[Session]
@@ -55,7 +55,7 @@ class Signed:
 
 
 def upload(api: httpx.Client, folder: Path, name: str) -> dict[str, Any]:
-    """What a client does with the folder of an artifact: it sends what belongs to a model, and the statement."""
+    """Send the files of an artifact that belong to a model, and its statement, as a client does."""
     sent = announced(folder, name)
     sent["files"] = [file for file in sent["files"] if file["path"] not in ("README.md", "secateur.json")]
     opened = start(api, sent)

@@ -34,7 +34,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Notice sooner that there is work": ("dispatch_", "hint_", "worker_poll", "sample_poll", "work_sweep"),
     "Bound waits for the database": ("database_", "peer_lost"),
 }
-"""What an operator wants to do, with the beginnings of the settings for it."""
+"""Purposes of an operator, each with the beginnings of the settings for it."""
 _SIZES = ((2**30, "GiB"), (2**20, "MiB"))
 
 

@@ -6,8 +6,8 @@ from typing import Literal
 from pydantic import Field
 
 from core.engine.datasets.window_losses import WindowLosses
-from core.engine.exporters.registry import ADDED
 from core.pipeline.messages import JobSpec, LanguageSpec, Spec, TaskOutput
+from core.pipeline.stages.added_files import files_to_run
 from core.pipeline.stages.stage import JobStage, RunningJob
 
 
@@ -36,19 +36,10 @@ class MeasureFiles(JobStage):
         return bool(spec.recipe.output.exports) and bool(spec.recipe.evaluation.datasets)
 
     def supervise(self, job: RunningJob) -> None:
-        spec, metrics = job.language, job.metrics
-        dense = metrics.parameters.dense if metrics.parameters is not None else None
-        for each in spec.recipe.output.exports:
-            most = ADDED[each.format].most_timed_parameters
-            if dense is None or dense > most:
-                job.report.note(
-                    "The added files were not measured on the evaluation texts, as models of more than "
-                    f"{most / 1e9:g} billion parameters would take long."
-                )
-                continue
-            files = {file.type: file.file for file in metrics.exports if file.format == each.format}
+        spec = job.language
+        for form, files in files_to_run(job, "The added files were not measured on the evaluation texts"):
             paths = {kind: spec.artifact / file for kind, file in files.items()}
-            output = job.tasks.run(MeasureFilesSpec.of(spec, form=each.format, files=paths), FileLossesOutput)
+            output = job.tasks.run(MeasureFilesSpec.of(spec, form=form, files=paths), FileLossesOutput)
             measured = {files[kind]: losses for kind, losses in output.losses.items()}
             job.report.window_losses = {**job.report.window_losses, **measured}
             job.report.note(*output.notes)

@@ -5,8 +5,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from core.engine.exporters.registry import ADDED
 from core.pipeline.messages import DeviceSpec, JobSpec, ModelPlace, Spec, TaskOutput
+from core.pipeline.stages.added_files import files_to_run
 from core.pipeline.stages.stage import JobStage, RunningJob
 from secateur_wire.metrics import ExportSpeed, FileSpeed
 
@@ -48,21 +48,12 @@ class TimeExports(JobStage):
 
     def supervise(self, job: RunningJob) -> None:
         spec, metrics = job.language, job.metrics
-        dense = metrics.parameters.dense if metrics.parameters is not None else None
-        for each in spec.recipe.output.exports:
-            most = ADDED[each.format].most_timed_parameters
-            if dense is None or dense > most:
-                job.report.note(
-                    "Tokens per second were not measured, as models of more than "
-                    f"{most / 1e9:g} billion parameters would take long."
-                )
-                continue
-            files = {file.type: spec.artifact / file.file for file in metrics.exports if file.format == each.format}
+        for form, files in files_to_run(job, "Tokens per second were not measured"):
             output = job.tasks.run(
                 TimeExportSpec(
                     dense=spec.model.place,
-                    form=each.format,
-                    files=files,
+                    form=form,
+                    files={kind: spec.artifact / file for kind, file in files.items()},
                     work=spec.work,
                     are_dense=not spec.recipe.shrinks,
                     device=spec.device,
@@ -71,9 +62,9 @@ class TimeExports(JobStage):
                 ExportSpeedsOutput,
             )
             for file in metrics.exports:
-                if file.format == each.format and file.type in output.speeds:
+                if file.format == form and file.type in output.speeds:
                     file.speed = output.speeds[file.type]
-                if file.format == each.format and file.type in output.own_speeds:
+                if file.format == form and file.type in output.own_speeds:
                     file.own_speed = output.own_speeds[file.type]
             job.report.note(*output.notes)
             job.report.keep_peak("time_export", output.peak_memory)
