@@ -44,7 +44,10 @@ class Comparison:
 
 
 def unseen_shapes(model: ModelWidths, layers: int, count: int, *, without_ffn: bool, seed: int = 0) -> list[ModelShape]:
-    """Return shapes of random widths and KV groups, with parts left out, and every other of a smaller vocabulary."""
+    """Return shapes of random widths and KV groups, with parts left out, and every other of a smaller vocabulary.
+
+    The first layer keeps its parts: llama.cpp reads the size of the heads from it.
+    """
     drawn, shapes = random.Random(seed), []
     for number in range(count):
         most = drawn.uniform(0.3, 1.0)
@@ -53,11 +56,13 @@ def unseen_shapes(model: ModelWidths, layers: int, count: int, *, without_ffn: b
             width = max(round(most * drawn.uniform(0.5, 1.0) * model.block.ffn_width / _STEP), 1) * _STEP
             groups = drawn.randint(1, model.block.kv_groups)
             lost = drawn.random()
-            if lost < _MISSING:
+            if not blocks or lost >= 3 * _MISSING:
+                pass
+            elif lost < _MISSING:
                 groups = 0
             elif lost < 2 * _MISSING:
                 groups, width = groups if without_ffn else 0, 0
-            elif lost < 3 * _MISSING:
+            else:
                 groups, width = 0, 0
             blocks.append(BlockVariant(groups, width))
         rows = round(model.vocabulary * _SMALL_VOCABULARY) if number % 2 else model.vocabulary

@@ -18,6 +18,7 @@ def test_unseen_shapes_differ_and_lose_all_kinds_of_parts_that_the_engine_can_le
     }  # fmt: skip
     assert {shape.vocabulary for shape in shapes} == {49152, 16384}
     of_llama_cpp = unseen_shapes(WIDTHS, 30, 20, without_ffn=False)
+    assert all(shape.layers[0].kv_groups for shape in of_llama_cpp)
     assert not any(each.kv_groups and not each.ffn_width for shape in of_llama_cpp for each in shape.layers)
 
 

@@ -15,8 +15,9 @@ from secateur_wire.errors import Conflict, InvalidRequest
 
 DECODED_TOKENS: Final = 24
 """Tokens that are decoded in a timed round."""
-_MEDIAN_ERROR: Final = 1.2533
-"""Standard error of a median over that of a mean, for normal noise: the square root of π / 2."""
+_MEDIAN_ERROR: Final = 1.2533 * 1.4826
+"""Standard error of a median of n normal times, times √n, over their median absolute deviation: 1.4826 of these are the
+standard deviation, and √(π / 2) is the error of a median over that of a mean."""
 
 
 class Latency(NamedTuple):
@@ -191,10 +192,14 @@ def interpolated(costs: Mapping[int, float], size: int) -> float:
 
 
 def standard_error(times: Sequence[float]) -> float:
-    """Return the standard error of the median of independent times; infinity where there is only one."""
+    """Return the standard error of the median of independent times; infinity where there is only one.
+
+    It is that of the times' bulk: a few rounds in which the machine did something else move neither it nor the median.
+    """
     if len(times) < 2:
         return float("inf")
-    return _MEDIAN_ERROR * statistics.stdev(times) / sqrt(len(times))
+    middle = statistics.median(times)
+    return _MEDIAN_ERROR * statistics.median(abs(each - middle) for each in times) / sqrt(len(times))
 
 
 def _both(costs: RoundCosts, cost: Callable[[PassCosts], float]) -> Latency:

@@ -1,15 +1,18 @@
 """Shapes of the small models that are timed, and the costs of parts that follow from their times.
 
-All have the hidden size, heads and vocabulary of the model in question, and a few of its layers. Every second layer of
-one has a variant, so that parts are timed among others as in a whole model, and caches of the processor hold no more of
-the weights than there. The costs are the least squares of the sums over parts: differences of models, per layer.
+All have the hidden size and heads of the model in question, and a few of its layers. In most of them every second layer
+has a variant, so that parts are timed among others as in a whole model, and caches of the processor hold no more of the
+weights than there; two are small throughout, as pruned models are. The costs are those whose sums come nearest to the
+times: differences of models, per layer.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import nnls
 
 from core.engine.latency.costs import ModelWidths, PassCosts
 from core.engine.latency.variants import BlockVariant, ModelShape
@@ -20,6 +23,8 @@ _VOCABULARY_SHARE: Final = 1 / 4
 _ALL_GROUPS: Final = 4
 """Most KV groups of which each number is timed; of more, 1 and a half of them."""
 _WIDTH_STEP: Final = 64
+_MOST_WEIGHT: Final = 100
+"""Weight of the shortest time over that of the longest, at most."""
 _LEAST_LAYERS: Final = 4
 _LAYER_BYTES: Final = 128 * 2**20
 """Bytes of layers beyond which one more layer would not change what a cache of the processor holds."""
@@ -48,6 +53,7 @@ def timed_shapes(model: ModelWidths, layers: int, *, without_ffn: bool = True) -
     `without_ffn`: the engine runs layers of an attention alone. Layers of an FFN alone tell the two apart too.
     """
     groups, width = model.block
+    narrow = timed_widths(width) or [width]
     variants = [
         BlockVariant(0, 0),
         BlockVariant(0, width),
@@ -55,49 +61,51 @@ def timed_shapes(model: ModelWidths, layers: int, *, without_ffn: bool = True) -
         *(BlockVariant(fewer, width) for fewer in timed_groups(groups)),
         *(BlockVariant(groups, narrower) for narrower in timed_widths(width)),
     ]
-    dense = (model.block,) * layers
     rows = max(round(model.vocabulary * _VOCABULARY_SHARE), 1)
     return [
-        ModelShape(dense, model.vocabulary),
-        ModelShape(dense, rows),
+        ModelShape((model.block,) * layers, model.vocabulary),
+        ModelShape((model.block,) * layers, rows),
+        ModelShape((BlockVariant(-(-groups // 2), narrow[-1]),) * layers, model.vocabulary),
+        ModelShape((BlockVariant(1, narrow[0]),) * layers, rows),
         *(ModelShape((model.block, each) * (layers // 2), model.vocabulary) for each in variants),
     ]
 
 
 def fitted_costs(model: ModelWidths, shapes: Sequence[ModelShape], milliseconds: Sequence[float]) -> PassCosts:
-    """Return the costs of parts whose sums are nearest, in least squares, to the times of models of these shapes.
+    """Return the costs of parts whose sums come nearest to the times of models of these shapes, relative to each time.
 
-    No cost is negative, and none of attention or FFN is above that of a larger size. `shapes` are `timed_shapes`.
+    The cost of an attention or FFN is a constant and straight lines between the sizes that are timed, the first from 0
+    on. No constant and no slope is negative (non-negative least squares), so a larger size never costs less. `shapes`
+    are `timed_shapes`.
     """
     groups = [*timed_groups(model.block.kv_groups), model.block.kv_groups]
     widths = [*timed_widths(model.block.ffn_width), model.block.ffn_width]
-    rows = [
+    rows = np.array([
         [
             1.0,
             shape.vocabulary / model.vocabulary,
-            *(sum(each.kv_groups == size for each in shape.layers) for size in groups),
-            *(sum(each.ffn_width == size for each in shape.layers) for size in widths),
+            *sum(_lines(groups, each.kv_groups) for each in shape.layers),
+            *sum(_lines(widths, each.ffn_width) for each in shape.layers),
         ]
         for shape in shapes
-    ]
-    costs, _, rank, _ = np.linalg.lstsq(np.array(rows, dtype=float), np.array(milliseconds, dtype=float), rcond=None)
-    assert rank == len(rows[0]), "the shapes that are timed tell the parts apart"
-    attention, ffn = costs[2 : 2 + len(groups)], costs[2 + len(groups) :]
+    ])  # fmt: skip
+    times = np.array(milliseconds, dtype=float)
+    weights = 1 / np.maximum(times, times.max() / _MOST_WEIGHT or 1.0)
+    terms, _ = nnls(rows * weights[:, None], times * weights)
+    attention, ffn = terms[2 : 2 + len(groups)], terms[2 + len(groups) :]
     return PassCosts(
-        attention=dict(zip(groups, _ascending(attention), strict=True)),
-        ffn=dict(zip(widths, _ascending(ffn), strict=True)),
-        vocabulary={model.vocabulary: max(float(costs[1]), 0.0)},
-        rest=max(float(costs[0]), 0.0),
+        attention={size: float(_lines(groups, size) @ attention) for size in groups},
+        ffn={size: float(_lines(widths, size) @ ffn) for size in widths},
+        vocabulary={model.vocabulary: float(terms[1])},
+        rest=float(terms[0]),
     )
 
 
-def _ascending(costs: NDArray[np.float64]) -> list[float]:
-    """Return the nearest numbers to these, in least squares, that never fall and are not below 0."""
-    pools: list[tuple[float, int]] = []
-    for each in costs:
-        mean, count = float(each), 1
-        while pools and pools[-1][0] > mean:
-            before, members = pools.pop()
-            mean, count = (before * members + mean * count) / (members + count), members + count
-        pools.append((mean, count))
-    return [max(mean, 0.0) for mean, count in pools for _ in range(count)]
+def _lines(sizes: Sequence[int], size: int) -> NDArray[np.float64]:
+    """Return what a size has of each term of its cost: the constant, and the share of each line up to it.
+
+    The lines end at `sizes`, and the first at the second of these. A single size has its line alone.
+    """
+    ends = [0, *sizes[1:]] if len(sizes) > 1 else [0, *sizes]
+    lines = [min(max((size - low) / (high - low), 0.0), 1.0) for low, high in pairwise(ends)]
+    return np.array(([float(size > 0)] if len(sizes) > 1 else []) + lines)

@@ -2,6 +2,8 @@
 
 from datetime import date
 
+import numpy as np
+
 from core.engine.latency.costs import ModelWidths, PartCosts, PassCosts, RoundCosts, Workload
 from core.engine.latency.design import timed_groups, timed_widths
 from core.engine.latency.variants import BlockVariant
@@ -19,11 +21,14 @@ WORKLOAD = Workload(engine="llama-cpp", type="Q8_0", threads=2)
 
 
 def pass_costs(attention: list[float], ffn: list[float], vocabulary: float, rest: float) -> PassCosts:
-    """Return costs at the sizes that are timed of `WIDTHS`; each number adds to the cost of the size below."""
-    groups, widths = [*timed_groups(3), 3], [*timed_widths(1536), 1536]
+    """Return costs at the sizes that are timed of `WIDTHS`: a constant, and what each line adds to it at its end."""
+
+    def on_lines(sizes: list[int], numbers: list[float]) -> dict[int, float]:
+        return {size: float(np.interp(size, [0, *sizes[1:]], np.cumsum(numbers))) for size in sizes}
+
     return PassCosts(
-        attention={size: sum(attention[: place + 1]) for place, size in enumerate(groups)},
-        ffn={size: sum(ffn[: place + 1]) for place, size in enumerate(widths)},
+        attention=on_lines([*timed_groups(3), 3], attention),
+        ffn=on_lines([*timed_widths(1536), 1536], ffn),
         vocabulary={WIDTHS.vocabulary: vocabulary},
         rest=rest,
     )

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.engine.latency.costs import PartCosts, RoundCosts, interpolated
+from core.engine.latency.costs import PartCosts, RoundCosts, interpolated, standard_error
 from core.engine.latency.design import fitted_costs, timed_layers, timed_shapes
 from core.engine.latency.measure import costs_of_rounds, relative_error, require_quiet
 from core.engine.latency.variants import BlockVariant, ModelShape
@@ -41,7 +41,7 @@ def test_a_larger_size_never_costs_less_where_none_of_the_measured_ones_does(cos
     assert 0.0 <= interpolated(ascending, small) <= interpolated(ascending, large) + 1e-9
 
 
-@given(st.lists(st.floats(0.1, 9.0), min_size=8, max_size=8))
+@given(st.lists(st.floats(0.1, 9.0), min_size=10, max_size=10))
 def test_fitted_costs_are_never_negative_and_never_fall(milliseconds):
     shapes = timed_shapes(WIDTHS, 4, without_ffn=False)
     found = fitted_costs(WIDTHS, shapes, milliseconds)
@@ -90,6 +90,15 @@ def test_a_prediction_from_noisy_rounds_is_within_its_standard_errors():
     assert 0 < error.prefill_ms < 0.1 * true
     assert abs(table.predict(half).prefill_ms - true) < 3 * error.prefill_ms
     assert table.predict(half).decode_ms == pytest.approx(table.predict(half).prefill_ms)
+
+
+def test_the_error_of_a_median_is_that_of_normal_times_and_outliers_hardly_move_it():
+    drawn = np.random.default_rng(0)
+    medians = [float(np.median(drawn.normal(100, 3, 41))) for _ in range(2000)]
+    times = [float(each) for each in drawn.normal(100, 3, 2001)]
+    assert standard_error(times) * (2001 / 41) ** 0.5 == pytest.approx(np.std(medians), rel=0.1)
+    disturbed = [*times, *[10_000.0] * 40]
+    assert standard_error(disturbed) == pytest.approx(standard_error(times), rel=0.1)
 
 
 def test_a_machine_that_is_too_noisy_is_told_of():

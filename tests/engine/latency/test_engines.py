@@ -52,7 +52,7 @@ def test_a_shape_has_its_own_sizes_in_each_layer_and_computes_nothing_that_it_le
     assert torch.equal(_logits(model, [1, 2, 3])[2], _logits(model, [5, 6, 3])[2])
 
 
-@pytest.mark.parametrize("shape", range(7))
+@pytest.mark.parametrize("shape", range(9))
 def test_a_gguf_file_of_a_shape_computes_what_the_model_of_that_shape_does(folder, tmp_path, shape):
     shapes = timed_shapes(model_widths(folder.description), 4, without_ffn=False)
     file = timing_of("llama-cpp").write(folder, shapes[shape], "F32", tmp_path / "model")
@@ -64,10 +64,16 @@ def test_a_gguf_file_of_a_shape_computes_what_the_model_of_that_shape_does(folde
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_llama_cpp_refuses_a_layer_without_ffn(folder, tmp_path):
-    shape = ModelShape((BlockVariant(2, 48), BlockVariant(2, 0)), 96)
-    with pytest.raises(InvalidRequest, match="layers without FFN"):
-        timing_of("llama-cpp").write(folder, shape, "Q8_0", tmp_path / "model")
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ((BlockVariant(1, 0), BlockVariant(2, 48)), "layers without FFN"),
+        ((BlockVariant(0, 48), BlockVariant(2, 48)), "a first layer without attention"),
+    ],
+)
+def test_llama_cpp_refuses_layers_that_it_cannot_read(folder, tmp_path, layers, message):
+    with pytest.raises(InvalidRequest, match=message):
+        timing_of("llama-cpp").write(folder, ModelShape(layers, 64), "F32", tmp_path / "model")
 
 
 def _require_timed(folder, info: EngineInfo, place):

@@ -61,6 +61,8 @@ def _without_parts(settings: GgufSettings, shape: ModelShape) -> GgufSettings:
     layers = present_layers(shape)
     if not all(each.ffn_width for each in layers):
         raise refusal("layers without FFN", "an FFN in each layer, whose attention llama.cpp leaves out otherwise")
+    if not layers[0].kv_groups and any(each.kv_groups for each in layers):
+        raise refusal("a first layer without attention", "one, from which llama.cpp reads the size of all heads")
     group = max(settings.heads) // max(settings.kv_heads)
     keys = settings.keys | {
         "feed_forward_length": [each.ffn_width for each in layers],
