@@ -11,14 +11,33 @@ from transformers import AutoModelForCausalLM
 from core.database import transaction
 from core.service.registry.schemas import ModelBody
 from core.service.registry.service import register_model
+from core.settings import Settings
+from core.signing import public_key
 from secateur_wire.errors import ApiError
+from tests.client.command_line import RunHere
+from tests.client.test_verification import write_key
 from tests.engine.tiny import make_model
 from tests.runner.conftest import Finish, artifact
 from tests.runner.models import register_layers, write_model
+from tests.shown_ways import run_in_shell
 from tests.worker.conftest import Queue
 
 pytestmark = pytest.mark.timeout(300)
 LAYERS = 3
+COMPARE = """
+import torch
+from transformers import AutoModelForCausalLM
+tokens = torch.arange(4, 16)[None]
+with torch.inference_mode():
+    one, other = [AutoModelForCausalLM.from_pretrained(folder)(tokens).logits for folder in {folders}]
+print(torch.equal(one, other), bool(one.any()))
+"""
+"""Program of users that compares the logits of two models."""
+
+
+@pytest.fixture(scope="module")
+def settings(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return settings.model_copy(update={"signing_key": write_key(tmp_path_factory.mktemp("keys") / "signing-key")})
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +54,12 @@ def body(jobs: Queue) -> dict[str, Any]:
 def at_once(body: dict[str, Any], finish: Finish) -> str:
     """A finished job that pruned and rounded in one pass."""
     return finish(body)
+
+
+@pytest.fixture(scope="module")
+def stored_small(body: dict[str, Any], finish: Finish) -> str:
+    """A finished job that did the same and packed the codes."""
+    return finish(body | {"output": body["output"] | {"format": "packed"}})
 
 
 def packed(folder: Path) -> set[str]:
@@ -84,8 +109,38 @@ def test_heads_channels_and_bits_go_in_one_job(jobs: Queue, body: dict[str, Any]
     assert job.metrics["parameters"]["nonzero"] < job.metrics["parameters"]["dense"]
 
 
-def test_a_quantised_artifact_is_a_source(jobs: Queue, body: dict[str, Any], at_once: str, finish: Finish) -> None:
-    later = finish(body | {"model": f"job:{at_once}", "method": "magnitude", "sparsity": 0.5, "output": {}})
+def test_packed_codes_are_restored_to_the_files_of_the_job_that_did_not_pack_them(
+    jobs: Queue, at_once: str, stored_small: str, here: RunHere, tmp_path: Path
+) -> None:
+    plain, small = artifact(jobs, at_once), artifact(jobs, stored_small)
+    assert jobs.settings.signing_key is not None
+    key = tmp_path / "key.pem"
+    key.write_text(public_key(jobs.settings.signing_key).pem)
+    for folder in (plain, small):
+        assert here("verify", str(folder), "--key", str(key)).code == 0
+    job, report = jobs.job(stored_small), jobs.report(stored_small)
+    sizes, size = job.measured.bytes, (small / "model.packed.safetensors").stat().st_size
+    assert sizes is not None and sizes.packed == sizes.stored == report["equal_bytes"]["words"]["bytes"] == size
+    assert sizes.artifact == jobs.job(at_once).measured.bytes.artifact  # type: ignore[union-attr]
+    assert report["packed"]["bound_bytes"] < 0.9 * sizes.artifact  # type: ignore[operator]
+
+    folder = tmp_path / "downloaded"
+    done = here("download", stored_small, str(folder), "--unpack", "--json")
+    assert done.code == 0 and done.json["unpacked"] == ["model.safetensors"], done.err
+    for name in ("model.safetensors", "config.json"):
+        assert (folder / name).read_bytes() == (plain / name).read_bytes()
+    program = COMPARE.format(folders=[str(plain), str(folder)])
+    assert run_in_shell(f"python - <<'END'\n{program}END", tmp_path) == "True True\n"
+    card = (small / "README.md").read_text()
+    assert "--unpack" in card and "pip install compressed-tensors" in card
+
+
+@pytest.mark.parametrize("source", ["at_once", "stored_small"])
+def test_a_quantised_artifact_is_a_source(
+    jobs: Queue, body: dict[str, Any], source: str, at_once: str, finish: Finish, request: pytest.FixtureRequest
+) -> None:
+    model = f"job:{request.getfixturevalue(source)}"
+    later = finish(body | {"model": model, "method": "magnitude", "sparsity": 0.5, "output": {}})
     first, second = jobs.job(at_once), jobs.job(later)
     assert first.metrics is not None and second.metrics is not None
     assert second.metrics["perplexity"]["words"]["dense"] == pytest.approx(
@@ -98,7 +153,12 @@ def test_a_quantised_artifact_is_a_source(jobs: Queue, body: dict[str, Any], at_
     ("changed", "param"),
     [
         ({"model": "layered"}, "output.quantization"),
-        ({"output": {"quantization": {"scheme": "int4"}, "format": "packed"}}, "output.format"),
+        ({"output": {"quantization": {"scheme": "int4"}, "format": "hashed"}}, "output.format"),
+        (
+            {"method": "l2-structured", "sparsity": 0.2, "parameters": {"attention": "none"},
+             "output": {"quantization": {"scheme": "int4"}, "format": "packed"}},
+            "output.format",
+        ),
         (
             {"output": {"quantization": {"scheme": "int4"}, "exports": [{"format": "gguf", "types": ["F16"]}]}},
             "output.exports",

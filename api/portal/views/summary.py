@@ -207,7 +207,7 @@ def _remarks(recipe: Body, metrics: Metrics, report: Report) -> list[str]:
     if metrics.sparsity is not None and metrics.sparsity.prunable and not is_smaller:
         who = _engine_requirement(recipe.get("pattern"))
         if sizes is not None and sizes.restored_from is not None:
-            remarks.append(f"The smaller files unpack to a model of the former size: {who}")
+            remarks.append(f"The smaller files unpack to files that have the zeros too: {who}")
         else:
             remarks.append(
                 "The zeros are stored like any other weight, so they make the files no smaller. The output format "

@@ -277,7 +277,7 @@ class Quantization(RequestObject, frozen=True):
     """Codes of few bits, and scales that multiply them, in place of the weights of the blocks' linear layers.
 
     Codes are symmetric around zero; embeddings, output head and norms keep their dtype. The files are those of
-    compressed-tensors (`pack-quantized`).
+    compressed-tensors (`pack-quantized`), without the codes of zeros where `format` is packed.
     """
 
     scheme: Literal["int8", "int4"] = Field(

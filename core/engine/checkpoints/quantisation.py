@@ -37,7 +37,9 @@ _MXFP4_CODES, _MXFP4_SCALES = "_blocks", "_scales"
 _MXFP4_GROUP_BYTES = 16
 _LARGEST_BLOCK = 2**16
 _PACKED: Final = "compressed-tensors"
-_PACKED_CODES, _PACKED_SCALES, _PACKED_SHAPE = "_packed", "_scale", "_shape"
+PACKED_CODES: Final = "_packed"
+"""End of the names of tensors of packed codes."""
+_PACKED_SCALES, _PACKED_SHAPE = "_scale", "_shape"
 WORD_BITS: Final = 32
 """Bits of a word of packed codes; 4 and 8 divide it, so that no code is in two words."""
 
@@ -303,7 +305,7 @@ _KEYS: dict[str, dict[str, Callable[[object], bool]]] = {
 _LAYOUTS = {
     "fp8": ("", _FP8_SCALES, _fp8),
     "mxfp4": (_MXFP4_CODES, _MXFP4_SCALES, _mxfp4),
-    _PACKED: (_PACKED_CODES, _PACKED_SCALES, _packed),
+    _PACKED: (PACKED_CODES, _PACKED_SCALES, _packed),
 }
 _LEFT_OUT = {"fp8": _FP8_ACTIVATIONS, _PACKED: _PACKED_SHAPE}
 """Ends of the keys of tensors that the dequantised model does not use."""

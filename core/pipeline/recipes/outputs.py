@@ -74,7 +74,6 @@ def _with_quantization(
             param=PARAM,
         )
     others = {
-        "output.format": (output.format != "dense", "the codes are stored in plain files: use 'dense'"),
         "output.exports": (bool(output.exports), "added files are made of plain weights: leave one of the two out"),
         "output.layout": (request.layout == "per_layer", "layers of different shapes are not quantised: use 'uniform'"),
     }

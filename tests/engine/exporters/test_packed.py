@@ -3,6 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from core.engine.evaluation.reload_check import reload_check
-from core.engine.exporters.packed.exporter import pack_file, pack_folder
+from core.engine.exporters.packed.exporter import PackedSize, pack_file, pack_folder
+from core.engine.models.pack_quantized import packed_tensors
 from secateur_wire.weights.packed import CorruptPackedFile, unpack_file, unpack_folder
 from tests.engine.sweeping import save, sweep
 from tests.engine.tiny import make_model
@@ -79,6 +81,75 @@ def test_tensors_of_several_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert _sha256(tmp_path / "again.safetensors") == _sha256(tmp_path / "model.safetensors")
 
 
+def _pack_and_unpack(folder: Path, tensors: dict[str, torch.Tensor], code_bits: int) -> tuple[PackedSize, Path]:
+    """Return the sizes and the packed file of tensors that came back byte for byte."""
+    dense, packed, again = (folder / name for name in ("model.safetensors", "model.packed.safetensors", "again"))
+    save_file(tensors, dense, {"format": "pt"})
+    size = pack_file(dense, packed, code_bits)
+    unpack_file(packed, again)
+    assert again.read_bytes() == dense.read_bytes()
+    return size, packed
+
+
+def _code_tensor(codes_OI: np.ndarray[Any, Any], bits: int) -> torch.Tensor:
+    """Return int32 words of codes around zero; they fill the words."""
+    numbers = (codes_OI.astype(np.int16) + (1 << (bits - 1))).astype(np.uint8)
+    halves = numbers if bits == 8 else numbers[:, ::2] | numbers[:, 1::2] << 4
+    return torch.from_numpy(halves.reshape(-1).view(np.int32).reshape(len(codes_OI), codes_OI.shape[1] * bits // 32))
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    rows=st.integers(0, 5),
+    words=st.integers(0, 23),
+    bits=st.sampled_from([4, 8]),
+    zeros=st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.97, 1.0]),
+    pattern=st.sampled_from(["unstructured", "2:4"]),
+    chunk=st.sampled_from([24, 48, 3 * 2**20]),
+    seed=st.integers(0, 2**16),
+)
+def test_codes_come_back_and_take_the_bytes_of_the_smallest_form(
+    tmp_path_factory: pytest.TempPathFactory,
+    rows: int,
+    words: int,
+    bits: int,
+    zeros: float,
+    pattern: str,
+    chunk: int,
+    seed: int,
+) -> None:
+    generator, half = np.random.default_rng(seed), 1 << (bits - 1)
+    codes = generator.integers(-half, half, (rows, words * 32 // bits), dtype=np.int8)
+    codes[generator.random(codes.shape) < zeros] = 0
+    if pattern == "2:4":
+        order = generator.permuted(np.tile(np.arange(4), (codes.size // 4, 1)), axis=1)
+        codes[order.reshape(codes.shape) < 2] = 0
+    words_OW = _code_tensor(codes, bits)
+    folder = tmp_path_factory.mktemp("codes")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("secateur_wire.weights.codes.CHUNK_BYTES", chunk)
+        size, packed = _pack_and_unpack(folder, {"l.weight_packed": words_OW}, bits)
+    kept, count = np.count_nonzero(codes), codes.size
+    forms = {"dense": count * bits / 8, "bitmask": np.ceil(count / 8) + np.ceil(kept * bits / 8)}
+    if (np.count_nonzero(codes.reshape(-1, 4), axis=1) <= 2).all():
+        forms["pairs"] = np.ceil(count / 12) + count * bits / 16
+    with safe_open(packed, "np") as opened:
+        stored = {name: opened.get_tensor(name).nbytes for name in opened.keys()}  # noqa: SIM118 - not a dictionary
+    assert sum(stored.values()) == min(forms.values())
+    length = int.from_bytes(packed.read_bytes()[:8], "little")
+    assert size.stored == packed.stat().st_size == 8 + length + sum(stored.values())
+    assert size.bound <= sum(stored.values()) < size.bound + 4
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_codes_that_the_library_packed_in_rows_of_odd_widths_come_back(tmp_path: Path, bits: int) -> None:
+    codes = torch.randint(-(2 ** (bits - 1)), 2 ** (bits - 1), (7, 97), dtype=torch.int8)
+    codes[torch.rand(7, 97) < 0.5] = 0
+    tensors = packed_tensors("layer.weight", codes, torch.rand(7, 1).bfloat16(), bits)
+    size, _ = _pack_and_unpack(tmp_path, tensors, bits)
+    assert size.bound < sum(each.nbytes for each in tensors.values())
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_pruned_checkpoint_packed_and_unpacked_opens_as_before(tmp_path: Path, dtype: str) -> None:
     source = make_model(tmp_path / "model", dtype=_DTYPES[dtype])
@@ -108,15 +179,24 @@ def test_a_pruned_checkpoint_packed_and_unpacked_opens_as_before(tmp_path: Path,
     reload_check(artifact, result.verification, device=torch.device("cpu"))
 
 
-def _packed(tmp_path: Path) -> Path:
-    save_file({"w": torch.randn(64, 64) * (torch.rand(64, 64) < 0.5)}, tmp_path / "model.safetensors")
-    pack_file(tmp_path / "model.safetensors", tmp_path / "model.packed.safetensors")
+def _packed(tmp_path: Path, code_bits: int | None = None) -> Path:
+    """Return a packed file of weights, or of codes in both forms."""
+    tensors = {"w": torch.randn(64, 64) * (torch.rand(64, 64) < 0.5)}
+    if code_bits is not None:
+        codes = np.random.default_rng(0).integers(-8, 8, (64, 64), dtype=np.int8)
+        codes[:, ::2] = 0
+        pairs = _code_tensor(codes, code_bits)
+        codes[:, :3] = 1
+        tensors = {"w_packed": _code_tensor(codes, code_bits), "v_packed": pairs}
+    save_file(tensors, tmp_path / "model.safetensors")
+    pack_file(tmp_path / "model.safetensors", tmp_path / "model.packed.safetensors", code_bits)
     (tmp_path / "model.safetensors").unlink()
     return tmp_path / "model.packed.safetensors"
 
 
-def test_no_flipped_bit_gets_through(tmp_path: Path) -> None:
-    packed = _packed(tmp_path)
+@pytest.mark.parametrize("code_bits", [None, 4])
+def test_no_flipped_bit_gets_through(tmp_path: Path, code_bits: int | None) -> None:
+    packed = _packed(tmp_path, code_bits)
     whole = packed.read_bytes()
     unpack_file(packed, tmp_path / "model.safetensors")
     dense = _sha256(tmp_path / "model.safetensors")
@@ -144,14 +224,30 @@ def test_a_truncated_file_is_refused_and_kept(tmp_path: Path, keep: int) -> None
     assert packed.exists()
 
 
-def test_a_header_that_lies_is_refused(tmp_path: Path) -> None:
-    packed = _packed(tmp_path)
+@pytest.mark.parametrize(
+    ("code_bits", "entry", "lie"),
+    [
+        (None, "w.values", {"data_offsets": [0, 2**60]}),
+        (None, "w.values", {"shape": [-1]}),
+        (None, "w.values", {"dtype": "F64"}),
+        (None, "w.values", {"data_offsets": "all"}),
+        (4, "w_packed.codes", {"data_offsets": [0, 900]}),
+        (4, "v_packed.codes", {"data_offsets": [0, 3000]}),
+        (4, "w_packed.bitmask", {"data_offsets": [0, 511]}),
+        (4, "v_packed.pairs", {"data_offsets": [0, 511]}),
+        (4, "__metadata__", {"code_bits": "8"}),
+        (4, "__metadata__", {"code_bits": "5"}),
+        (4, "__metadata__", {"version": "3"}),
+    ],
+)
+def test_a_header_that_lies_is_refused(
+    tmp_path: Path, code_bits: int | None, entry: str, lie: dict[str, object]
+) -> None:
+    packed = _packed(tmp_path, code_bits)
     raw = packed.read_bytes()
     length = int.from_bytes(raw[:8], "little")
     header = json.loads(raw[8 : 8 + length])
-    for lie in ({"data_offsets": [0, 2**60]}, {"shape": [-1]}, {"dtype": "F64"}, {"data_offsets": "all"}):
-        changed = dict(header) | {"w.values": header["w.values"] | lie}
-        text = json.dumps(changed).encode()
-        packed.write_bytes(len(text).to_bytes(8, "little") + text + raw[8 + length :])
-        with pytest.raises(CorruptPackedFile):
-            unpack_file(packed, tmp_path / "model.safetensors")
+    text = json.dumps(header | {entry: header[entry] | lie}).encode()
+    packed.write_bytes(len(text).to_bytes(8, "little") + text + raw[8 + length :])
+    with pytest.raises(CorruptPackedFile):
+        unpack_file(packed, tmp_path / "model.safetensors")

@@ -63,11 +63,11 @@ def _expanded(stored: WeightFile, tensor: Tensor) -> Iterator[bytes]:
     seed = _seeds(stored).get(tensor.name)
     if values is None or seed is None or tensor.dtype not in _FLOATS or values.dtype != tensor.dtype:
         raise CorruptPackedFile(f"{stored.name}: tensor {tensor.name!r} lacks its buckets or its seed")
-    if not 0 < values.numel < 2**32 or (mask is not None and mask.end - mask.start != mask_bytes(tensor)):
+    if not 0 < values.numel < 2**32 or (mask is not None and mask.nbytes != mask_bytes(tensor)):
         raise CorruptPackedFile(f"{stored.name}: the buckets or the bitmask of {tensor.name!r} have another size")
     dtype = UNSIGNED[tensor.width]
     stored.source.seek(values.start)
-    values_K = np.frombuffer(stored.source.read(values.end - values.start), dtype)
+    values_K = np.frombuffer(stored.source.read(values.nbytes), dtype)
     sign_bit = dtype(1 << (8 * tensor.width - 1))
     kept = None if mask is None else survivors(stored, tensor, mask)
     for first in range(0, tensor.numel, CHUNK_WEIGHTS):

@@ -1,7 +1,8 @@
 """Unpacking: the dense weight files of a checkpoint, byte for byte, from bitmasks and surviving values.
 
 In a packed file a pruned tensor `w` is stored as `w.values` (the values whose bits are not all zero, in order) and
-`w.bitmask` (one bit per weight, lowest bit first). `hashed` decodes weight sharing by a hash.
+`w.bitmask` (one bit per weight, lowest bit first). Files of quantised models are of version 2: `codes` decodes their
+codes. `hashed` decodes weight sharing by a hash.
 """
 
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Final
 import numpy as np
 
 from secateur_wire.weights import hashed
+from secateur_wire.weights.codes import restored_codes
 from secateur_wire.weights.restore import (
     UNSIGNED,
     CorruptPackedFile,
@@ -29,7 +31,7 @@ def unpack_file(packed: Path, dense: Path) -> None:
 
     Raises CorruptPackedFile, and then leaves no file.
     """
-    restore_file(packed, dense, form="packed", restore=_unpacked)
+    restore_file(packed, dense, form="packed", restore=_unpacked, versions=("1", "2"))
 
 
 def unpack_folder(folder: Path) -> list[Path]:
@@ -51,8 +53,11 @@ def unpack_folder(folder: Path) -> list[Path]:
 
 
 def _unpacked(stored: WeightFile, tensor: Tensor) -> Iterator[bytes]:
+    if f"{tensor.name}.codes" in stored.tensors:
+        yield from restored_codes(stored, tensor)
+        return
     values, mask = stored.tensors.get(f"{tensor.name}.values"), stored.tensors.get(f"{tensor.name}.bitmask")
-    if values is None or mask is None or not tensor.width or mask.end - mask.start != mask_bytes(tensor):
+    if values is None or mask is None or not tensor.width or mask.nbytes != mask_bytes(tensor):
         raise CorruptPackedFile(f"{stored.name}: tensor {tensor.name!r} lacks its values or its bitmask")
     dtype, place = UNSIGNED[tensor.width], values.start
     for survives in survivors(stored, tensor, mask):

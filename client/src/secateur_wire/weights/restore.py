@@ -9,10 +9,10 @@ import json
 import math
 import os
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, TypeAlias
 
 import numpy as np
 
@@ -22,6 +22,8 @@ _WIDTHS: Final = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "
 """Bytes of the dtypes that may be packed."""
 UNSIGNED: Final = {2: np.uint16, 4: np.uint32, 8: np.uint64}
 _MAX_HEADER_BYTES: Final = 100_000_000
+
+Mask: TypeAlias = "np.ndarray[Any, np.dtype[np.bool_]]"
 
 
 class CorruptPackedFile(ValueError):
@@ -46,6 +48,10 @@ class Tensor:
         return math.prod(self.shape)
 
     @property
+    def nbytes(self) -> int:
+        return self.end - self.start
+
+    @property
     def width(self) -> int:
         return _WIDTHS.get(self.dtype, 0)
 
@@ -64,15 +70,16 @@ Restore = Callable[[WeightFile, Tensor], Iterator[bytes]]
 """Function that yields the bytes of a dense file's tensor, from its stored form."""
 
 
-def restore_file(file: Path, dense: Path, *, form: str, restore: Restore) -> None:
+def restore_file(file: Path, dense: Path, *, form: str, restore: Restore, versions: Sequence[str] = ("1",)) -> None:
     """Write the dense file that `file`, of a certain `form`, was made from, to a temporary file that is then renamed.
 
-    Raises CorruptPackedFile, and then leaves no file.
+    `versions` are those of the form that `restore` knows. Raises CorruptPackedFile, and then leaves no file.
     """
     entries, metadata = read_file(file)
     stored = {each.name: each for each in entries}
-    if metadata.get("format") != f"secateur-{form}" or metadata.get("version") != "1":
-        raise CorruptPackedFile(f"{file.name} is not a {form} file of a version this program knows (1)")
+    if metadata.get("format") != f"secateur-{form}" or metadata.get("version") not in versions:
+        known = " and ".join(versions)
+        raise CorruptPackedFile(f"{file.name} is not a {form} file of a version this program knows ({known})")
     try:
         header = metadata["dense_header"].encode()
         tensors = parse_header(json.loads(header), 8 + len(header))
@@ -101,20 +108,25 @@ def _pieces(stored: WeightFile, header: bytes, tensors: list[Tensor], restore: R
         if unchanged is None:
             yield from restore(stored, tensor)
             continue
-        if unchanged.end - unchanged.start != tensor.end - tensor.start:
+        if unchanged.nbytes != tensor.nbytes:
             raise CorruptPackedFile(f"{stored.name}: tensor {tensor.name!r} has another size than in the dense file")
         yield from chunks(stored.source, unchanged)
 
 
-def survivors(stored: WeightFile, tensor: Tensor, mask: Tensor) -> Iterator[np.ndarray[tuple[int], np.dtype[np.bool_]]]:
+def survivors(stored: WeightFile, tensor: Tensor, mask: Tensor) -> Iterator[Mask]:
     """Yield masks of a tensor's surviving weights, chunk by chunk, from its bitmask, lowest bit first."""
     place = mask.start
     for first in range(0, tensor.numel, CHUNK_WEIGHTS):
         count = min(CHUNK_WEIGHTS, tensor.numel - first)
         stored.source.seek(place)
-        bits = np.frombuffer(stored.source.read(math.ceil(count / 8)), np.uint8)
+        bits = stored.source.read(math.ceil(count / 8))
         place += len(bits)
-        yield np.unpackbits(bits, count=count, bitorder="little").view(np.bool_)
+        yield mask_in(bits, count)
+
+
+def mask_in(bits: bytes, count: int) -> Mask:
+    """Return the mask of `count` weights in a bitmask, lowest bit first."""
+    return np.unpackbits(np.frombuffer(bits, np.uint8), count=count, bitorder="little").view(np.bool_)
 
 
 def mask_bytes(tensor: Tensor) -> int:
@@ -162,7 +174,7 @@ def parse_header(header: dict[str, Any], data: int) -> list[Tensor]:
         tensor = Tensor(name, str(entry["dtype"]), [int(each) for each in entry["shape"]], data + start, data + end)
         if not data <= tensor.start <= tensor.end or min(tensor.shape, default=0) < 0:
             raise ValueError(f"tensor {name!r} has impossible offsets or shape")
-        if tensor.width and tensor.end - tensor.start != tensor.numel * tensor.width:
+        if tensor.width and tensor.nbytes != tensor.numel * tensor.width:
             raise ValueError(f"tensor {name!r} does not fill its bytes")
         tensors.append(tensor)
     return tensors
