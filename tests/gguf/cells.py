@@ -16,11 +16,14 @@ from core.engine.exporters.gguf.exporter import GgufFiles
 from core.engine.exporters.gguf.info import INFO
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.exporters.protocols import AddedForm
+from core.engine.models.casting import folder_as_stored
 from core.engine.models.folder import ModelFolder, open_model
 from core.pipeline.passes import walk_for
 from core.pipeline.recipes.outputs import losses_of
 from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
+from secateur_wire.job_body import Quantization, StoredDtype
+from tests.engine.sweeping import request_for, save
 from tests.engine.tiny import make_tokens
 from tests.gguf.trained import LINES, save_trained
 
@@ -82,6 +85,19 @@ def cut_trained(place: Path, family: str, way: str, *, info: AddedExporterInfo =
     result = walk_for(opened, request, device=torch.device("cpu"), work=work, calibration=tokens, evaluations={}).run()
     write_checkpoint(result.files, result.unchanged, folder, place / "cut", config=result.config)
     return place / "cut"
+
+
+def quantised(place: Path, chosen: Quantization, family: str = "llama", dtype: StoredDtype = "bfloat16") -> Path:
+    """Save a trained model as a job that quantises it leaves it."""
+    folder, work = save_trained(place / "model", family), place / "work"
+    opened = open_model(folder)
+    work.mkdir()
+    result = walk_for(
+        opened, request_for(opened, "none"), device=torch.device("cpu"), quantization=chosen, work=work,
+        calibration=make_tokens(4, 32, vocabulary=opened.description.vocabulary_size), evaluations={},
+        stored=folder_as_stored(opened, dtype),
+    ).run()  # fmt: skip
+    return save(result, folder, place / "artifact")
 
 
 def export(folder: Path, *types: str) -> AddedForm:

@@ -180,6 +180,6 @@ def test_a_form_is_named_once(tmp_path: Path) -> None:
 def test_the_request_offers_what_the_registry_has_and_shows_nothing_where_nothing_was_asked() -> None:
     definitions = JobBody.model_json_schema()["$defs"]
     assert definitions["Export"]["properties"]["format"]["enum"] == ["onnx", "gguf", "openvino"]
-    types = ["F32", "F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "INT8"]
+    types = ["F32", "F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "INT8"]
     assert definitions["Export"]["properties"]["types"]["items"]["enum"] == types
     assert "exports" not in Output().model_dump(mode="json")

@@ -16,7 +16,9 @@ from core.pipeline.recipes.outputs import resolve_output
 from core.pipeline.recipes.parts import Output
 from core.pipeline.recipes.request import ResolvedRequest
 from secateur_wire.errors import ExportFailed, InvalidRequest
+from secateur_wire.job_body import Quantization
 from tests.engine.tiny import make_model
+from tests.gguf.cells import quantised
 from tests.gguf.trained import save_trained
 from tests.graphs.cells import FORMS, export
 
@@ -24,19 +26,19 @@ _ZEROS = ResolvedRequest("magnitude", "unstructured", 0.5, parse_parameters("mag
 
 
 @pytest.mark.nightly  # two traces; a job of the suite times one of OpenVINO
-def test_files_are_timed_beside_the_dense_model_s_which_are_removed(tmp_path: Path) -> None:
-    folder = save_trained(tmp_path / "cut")
+def test_files_of_a_quantised_artifact_are_timed_beside_the_dense_model_s_which_are_removed(tmp_path: Path) -> None:
+    folder, dense = quantised(tmp_path, Quantization(scheme="int8", rounding="nearest")), open_model(tmp_path / "model")
     (file,) = export(folder, "onnx", ["F32"]).files
     files = {"F32": folder / file.file}
     exporter = added_exporter("onnx")
-    (speed,) = exporter.measure_speeds(open_model(folder), files, tmp_path, threads=1, log=lambda text: None).values()
+    (speed,) = exporter.measure_speeds(dense, files, tmp_path, threads=1, log=lambda text: None).values()
     assert not list(tmp_path.glob("dense-*")) and speed.dense_bytes > 0.9 * file.bytes and speed.rounds >= 3
     assert all(rate > 0 for each in (speed.prefill, speed.decode) for rate in (each.dense, each.pruned))
-    (own,) = exporter.measure_own_speeds(open_model(folder), files, threads=1, log=lambda text: None).values()
+    (own,) = exporter.measure_own_speeds(dense, files, threads=1, log=lambda text: None).values()
     assert own.prefill > 0 and own.decode > 0 and (own.prompt_tokens, own.decoded_tokens) == (96, 32)
     files["F32"].write_bytes(b"no graph")
     with pytest.raises(ExportFailed, match=r"ONNX Runtime does not run onnx-F32\.onnx"):
-        exporter.measure_own_speeds(open_model(folder), files, threads=1, log=lambda text: None)
+        exporter.measure_own_speeds(dense, files, threads=1, log=lambda text: None)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -151,6 +151,19 @@ def test_a_job_adds_a_graph_for_openvino_which_its_page_s_program_runs(
     assert kind.id == "openvino" and len("".join(kind.open(file).go_on("The capital", 4))) > 1
 
 
+def test_files_of_a_quantised_artifact_have_its_codes(jobs: Queue, body: dict[str, Any], finish: Finish) -> None:
+    exports = [{"format": "gguf", "types": ["Q4_0"]}]
+    output = {"quantization": {"scheme": "int4"}, "dtype": "bfloat16", "exports": exports}
+    stored = {name: body[name] for name in ("model", "evaluation")} | {"method": "none", "output": output}
+    job_id = finish(stored)
+    report, card = jobs.report(job_id), (artifact(jobs, job_id) / "README.md").read_text()
+    (q4,) = jobs.job(job_id).measured.exports
+    assert q4.kl is not None and 0 < q4.kl < 1e-3
+    said = "model-Q4_0.gguf holds the codes of 14 of 14 quantised matrices as they are, with their scales"
+    assert any(note.startswith(said) for note in report["notes"]) and "holds the codes of 14 of 14" in card
+    assert report["window_losses"].keys() >= {"artifact", "model-Q4_0.gguf"}
+
+
 def test_a_job_that_prunes_nothing_measures_what_a_pruning_job_is_compared_with(
     jobs: Queue, body: dict[str, Any], finish: Finish
 ) -> None:

@@ -159,10 +159,6 @@ def test_a_quantised_artifact_is_a_source(
              "output": {"quantization": {"scheme": "int4"}, "format": "packed"}},
             "output.format",
         ),
-        (
-            {"output": {"quantization": {"scheme": "int4"}, "exports": [{"format": "gguf", "types": ["F16"]}]}},
-            "output.exports",
-        ),
         ({"method": "none", "sparsity": None, "calibration": None,
           "output": {"quantization": {"scheme": "int4", "rounding": "gptq"}}}, "calibration"),
         ({"method": "l2-structured", "sparsity": 0.1, "parameters": {"round_to": 8}}, "output.quantization"),

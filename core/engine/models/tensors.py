@@ -64,9 +64,7 @@ def read_tensor(entry: TensorEntry) -> Tensor:
     if isinstance(entry, StackedEntry):
         return _read_stack(entry)
     if isinstance(entry, QuantisedEntry):
-        codes, scales = (_read(each, (_STORED | _QUANTISED)[each.dtype]) for each in (entry.codes, entry.scales))
-        if entry.bits is not None:
-            codes = unpack(codes, entry.bits)
+        codes, scales = read_codes(entry)
         tensor = dequantise(codes, scales, entry.block, _STORED[entry.dtype])
     else:
         tensor = _read(entry, _STORED[entry.dtype])
@@ -75,6 +73,12 @@ def read_tensor(entry: TensorEntry) -> Tensor:
         bad = int((~torch.isfinite(tensor)).sum())
         raise NotFiniteWeights(f"tensor {entry.name!r} holds {bad} values that are NaN or infinite", param="model")
     return tensor
+
+
+def read_codes(entry: QuantisedEntry) -> tuple[Tensor, Tensor]:
+    """Read the codes of a quantised weight, and the scales that multiply them, to the CPU; packed codes are int8."""
+    codes, scales = (_read(each, (_STORED | _QUANTISED)[each.dtype]) for each in (entry.codes, entry.scales))
+    return codes if entry.bits is None else unpack(codes, entry.bits), scales
 
 
 def cast_weight(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:

@@ -74,7 +74,6 @@ def _with_quantization(
             param=PARAM,
         )
     others = {
-        "output.exports": (bool(output.exports), "added files are made of plain weights: leave one of the two out"),
         "output.layout": (request.layout == "per_layer", "layers of different shapes are not quantised: use 'uniform'"),
     }
     for param, (is_given, instead) in others.items():

@@ -113,9 +113,9 @@ def with_compared_types(
     return {**offered.output, "exports": added}
 
 
-def name_of_file(form: str, kind: str) -> str:
-    """Return the name of the alternative that is an added file of the dense model."""
-    return f"dense as {form} {kind}"
+def name_of_file(form: str, kind: str, copy: str | None = None) -> str:
+    """Return the name of the alternative that is an added file of the dense model, or of its `copy` of that name."""
+    return f"{copy or 'dense'} as {form} {kind}"
 
 
 def name_of_copy(dtype: str) -> str:

@@ -57,9 +57,10 @@ def artifact_files(report: Report, metrics: Metrics) -> list[MeasuredFile]:
 
 def dense_files_of(report: Report, metrics: Metrics, output: Output, basis: str) -> list[MeasuredFile]:
     """Return the files of a job that stored the dense model, by the names that alternatives to pruning have."""
-    names = {each.file: name_of_file(each.format, each.type) for each in metrics.exports}
-    if output.quantization is not None:
-        names[ARTIFACT] = name_of_copy(output.quantization.scheme)
+    copy = None if output.quantization is None else name_of_copy(output.quantization.scheme)
+    names = {each.file: name_of_file(each.format, each.type, copy) for each in metrics.exports}
+    if copy is not None:
+        names[ARTIFACT] = copy
     elif output.dtype != "keep":
         names[ARTIFACT] = name_of_copy(output.dtype)
     files = artifact_files(report, metrics)

@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 
 from core.engine.datasets.window_losses import WindowLosses
-from core.pipeline.reports.equal_bytes import MeasuredFile, TextLosses, artifact_files, compare_at_equal_bytes, is_done
+from core.pipeline.recipes.parts import Output
+from core.pipeline.reports.equal_bytes import (
+    MeasuredFile,
+    TextLosses,
+    artifact_files,
+    compare_at_equal_bytes,
+    dense_files_of,
+    is_done,
+)
 from core.pipeline.reports.report import ARTIFACT, Report
 from core.pipeline.reports.verdict import verdict_on
 from secateur_wire.equal_bytes import EqualBytes, in_words
@@ -102,6 +110,13 @@ def test_the_job_that_would_measure_it_is_named_until_it_has() -> None:
     assert is_done(measure, own, [dense("dense in int4", 700, DENSE)])
     files = {"output": {"exports": [{"format": "gguf", "types": ["Q8_0", "Q4_K_M"]}]}}
     assert not is_done(files, own, [dense("dense as gguf Q8_0", 700, DENSE)])
+
+
+def test_files_of_a_quantised_copy_are_not_those_of_the_dense_model() -> None:
+    export = {"file": "small.gguf", "format": "gguf", "type": "Q4_0", "bytes": 200}
+    output = Output.model_validate({"quantization": {"scheme": "int4"}, "exports": []})
+    files = dense_files_of(report(), metrics(exports=[export]), output, "measured")
+    assert {each.name for each in files} == {"dense in int4", "dense in int4 as gguf Q4_0"}
 
 
 def test_zeros_that_save_no_bytes_are_compared_with_the_model_as_it_is_and_the_verdict_says_so() -> None:

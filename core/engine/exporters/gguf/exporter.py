@@ -12,6 +12,7 @@ import torch
 from core.engine.exporters.agreement import Reference, compare, compared_windows, require_token_ids
 from core.engine.exporters.engine import running
 from core.engine.exporters.engine_files import EngineFiles, cores_of
+from core.engine.exporters.gguf.codes import codes_note, holds_codes
 from core.engine.exporters.gguf.file_types import ALL_TYPES, FIRST
 from core.engine.exporters.gguf.gate import require_agreement
 from core.engine.exporters.gguf.info import INFO
@@ -60,7 +61,8 @@ class GgufFiles(EngineFiles):
         reference = Reference(folder, windows_NT, device)
         first = folder.path / _file_name(FIRST)
         cores = cores_of(threads)
-        mixed = {kind for kind in types if ALL_TYPES[kind].is_mixed}
+        coded = {kind for kind in types if holds_codes(folder, kind)}
+        mixed = {kind for kind in types if ALL_TYPES[kind].is_mixed} - coded
         ordered = sorted({*types, FIRST}, key=lambda kind: (kind != FIRST, types.index(kind) if kind in types else 0))
         exported = {}
         try:
@@ -79,7 +81,7 @@ class GgufFiles(EngineFiles):
                     log(f"running {file.name} in llama.cpp")
                     # A fault of the conversion shows in any window; only files that are kept are measured on all.
                     agreement = compare(llama_cpp, reference, None if kind in types else 1)
-                require_agreement(agreement, kind, file.name)
+                require_agreement(agreement, kind, file.name, has_codes=kind in coded)
                 exported[kind] = self.exported_file(file, kind, agreement).model_copy(
                     update={"other_types": other_types(file, kind)}
                 )
@@ -90,7 +92,14 @@ class GgufFiles(EngineFiles):
         return AddedForm(
             files=[exported[kind] for kind in types],
             runtime=f"llama.cpp of llama-cpp-py-sync {version('llama-cpp-py-sync')}",
-            notes=_notes(settings, vocabulary, exported),
+            notes=[
+                *_notes(settings, vocabulary, exported),
+                *(
+                    codes_note(exported[kind].file, folder, settings, kind)
+                    for kind in types
+                    if folder.is_quantised and ALL_TYPES[kind].block > 1
+                ),
+            ],
         )
 
     def context(self, folder: ModelFolder) -> int:
@@ -112,7 +121,7 @@ class GgufFiles(EngineFiles):
             for each in place.iterdir():  # one file exists at a time, beside the one that the others are made from
                 if each.name != f"dense-{FIRST}.gguf":
                     each.unlink()
-            if not ALL_TYPES[kind].is_mixed:
+            if not ALL_TYPES[kind].is_mixed or holds_codes(dense, kind):
                 return written(kind)
             source, file = written(FIRST), place / f"dense-{kind}.gguf"
             with running(LlamaCpp, largest_file=source.stat().st_size, tokens=1, threads=threads) as llama_cpp:
@@ -141,5 +150,8 @@ def _notes(settings: GgufSettings, vocabulary: Vocabulary, exported: dict[str, E
     for each in exported.values():
         if each.other_types:
             others = "; ".join(f"{', '.join(names)} are {kind}" for kind, names in each.other_types.items())
-            notes.append(f"{each.file}: rows that are no whole blocks of its type are stored in another: {others}.")
+            notes.append(
+                f"{each.file}: matrices whose rows are no complete blocks of its type, or whose scales float16 does "
+                f"not hold, are stored in another type: {others}."
+            )
     return notes

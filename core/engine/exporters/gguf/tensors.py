@@ -121,9 +121,17 @@ def _rows(weight: Floats, *, begin: int, end: int) -> Floats:
     return weight[begin:end]
 
 
-def read_placed(tensor: PlacedTensor, settings: GgufSettings) -> Floats:
-    """Read a tensor in llama.cpp's layout, in float32."""
-    weight: Floats = np.concatenate([read_tensor(entry).float().numpy() for entry in tensor.entries])
+def read_values(entry: TensorEntry) -> Floats:
+    """Read the values of a tensor in float32; quantised ones are dequantised."""
+    values: Floats = read_tensor(entry).float().numpy()
+    return values
+
+
+def read_placed(
+    tensor: PlacedTensor, settings: GgufSettings, read: Callable[[TensorEntry], Floats] = read_values
+) -> Floats:
+    """Read a tensor in llama.cpp's layout, in float32; `read` gives the rows of an entry."""
+    weight = np.concatenate([read(entry) for entry in tensor.entries])
     if tensor.part is not None:
         weight = tensor.part(weight)
     weight = weight.T if tensor.is_transposed else weight

@@ -8,9 +8,10 @@ from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
 from gguf.constants import GGML_QUANT_VERSION
 from gguf.quants import quantize
 
-from core.engine.exporters.gguf.file_types import ALL_TYPES, stored_bytes, stored_type
+from core.engine.exporters.gguf.codes import read_blocks, stored_tensors
+from core.engine.exporters.gguf.file_types import ALL_TYPES, stored_bytes
 from core.engine.exporters.gguf.settings import GgufSettings
-from core.engine.exporters.gguf.tensors import placed_tensors, read_placed, rotary_factors
+from core.engine.exporters.gguf.tensors import read_placed, rotary_factors
 from core.engine.exporters.gguf.vocabulary import Vocabulary
 from core.engine.models.folder import ModelFolder
 from secateur_wire.weights import gguf_statement
@@ -27,7 +28,7 @@ def write_gguf(
     kind: str,
     name: str,
 ) -> None:
-    """Write a file of a type that is not mixed; rename it once it is complete."""
+    """Write a file of a type that is not mixed, or of the codes of a quantised model; rename it once it is complete."""
     partial = target.with_name(f"{target.name}.partial")
     writer = GGUFWriter(partial, settings.form.name)
     writer.add_string(gguf_statement.KEY, " " * gguf_statement.ROOM)
@@ -36,14 +37,15 @@ def write_gguf(
     writer.add_quantization_version(GGML_QUANT_VERSION)
     add_settings(writer, settings)
     vocabulary.add_to(writer, settings.vocabulary)
-    tensors = list(placed_tensors(folder, settings))
+    tensors = list(stored_tensors(folder, settings, kind))
     for each in tensors:
+        shape = each.placed.shape
         writer.add_tensor_info(
-            each.name,
-            each.shape,
+            each.placed.name,
+            shape,
             np.dtype(np.float32),
-            stored_bytes(each.shape, each.kind(kind)),
-            GGMLQuantizationType[stored_type(each.shape, each.kind(kind))],
+            stored_bytes(shape, each.kind),
+            GGMLQuantizationType[each.kind],
         )
     factors = rotary_factors(settings)
     if factors is not None:
@@ -52,8 +54,10 @@ def write_gguf(
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     for each in tensors:
-        stored = GGMLQuantizationType[stored_type(each.shape, each.kind(kind))]
-        writer.write_tensor_data(quantize(read_placed(each, settings), stored))
+        if each.has_codes:
+            writer.write_tensor_data(read_blocks(each, settings))
+        else:
+            writer.write_tensor_data(quantize(read_placed(each.placed, settings), GGMLQuantizationType[each.kind]))
     if factors is not None:
         writer.write_tensor_data(factors)
     writer.close()
@@ -92,7 +96,7 @@ def other_types(file: Path, kind: str) -> dict[str, list[str]]:
     others: dict[str, set[str]] = {}
     for tensor in GGUFReader(file).tensors:
         stored = tensor.tensor_type.name
-        fits = stored.endswith("_K") if expected.is_mixed else stored == kind
+        fits = stored in (*expected.mixes, kind)
         if len(tensor.shape) > 1 and tensor.name.endswith(".weight") and not fits:
             others.setdefault(stored, set()).add(re.sub(r"^blk\.[0-9]+\.", "blk.*.", tensor.name))
     return {stored: sorted(names) for stored, names in sorted(others.items())}
