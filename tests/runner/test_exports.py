@@ -151,17 +151,26 @@ def test_a_job_adds_a_graph_for_openvino_which_its_page_s_program_runs(
     assert kind.id == "openvino" and len("".join(kind.open(file).go_on("The capital", 4))) > 1
 
 
-def test_files_of_a_quantised_artifact_have_its_codes(jobs: Queue, body: dict[str, Any], finish: Finish) -> None:
-    exports = [{"format": "gguf", "types": ["Q4_0"]}]
-    output = {"quantization": {"scheme": "int4"}, "dtype": "bfloat16", "exports": exports}
-    stored = {name: body[name] for name in ("model", "evaluation")} | {"method": "none", "output": output}
-    job_id = finish(stored)
+def test_files_of_a_quantised_artifact_have_its_codes_or_are_rounded_once_more(
+    jobs: Queue, body: dict[str, Any], finish: Finish
+) -> None:
+    exports = [{"format": "gguf", "types": ["Q8_0", "Q4_0"]}]
+    output = {"quantization": {"scheme": "int8"}, "dtype": "bfloat16", "exports": exports}
+    calibration = {"dataset": "lines", "samples": 4, "sequence_length": 64}
+    stored = {name: body[name] for name in ("model", "evaluation")} | {"method": "none", "calibration": calibration}
+    job_id = finish(stored | {"output": output})
     report, card = jobs.report(job_id), (artifact(jobs, job_id) / "README.md").read_text()
-    (q4,) = jobs.job(job_id).measured.exports
-    assert q4.kl is not None and 0 < q4.kl < 1e-3
-    said = "model-Q4_0.gguf holds the codes of 14 of 14 quantised matrices as they are, with their scales"
-    assert any(note.startswith(said) for note in report["notes"]) and "holds the codes of 14 of 14" in card
-    assert report["window_losses"].keys() >= {"artifact", "model-Q4_0.gguf"}
+    assert report["texts"]["calibration"]["name"] == "lines", "GPTQ reads it, and never the text that is evaluated"
+    q8, q4 = jobs.job(job_id).measured.exports
+    assert q8.kl is not None and 0 < q8.kl < 1e-3
+    assert (q8.importance_tokens, q4.importance_tokens) == (None, 256)
+    for said in (
+        "model-Q8_0.gguf holds the codes of 14 of 14 quantised matrices as they are, with their scales",
+        "model-Q4_0.gguf rounds the dequantised weights once more",
+        "model-Q4_0.gguf: rounded with an importance matrix, the mean square of each input",
+    ):
+        assert any(note.startswith(said) for note in report["notes"]) and said.partition(" ")[2] in card
+    assert report["window_losses"].keys() >= {"artifact", "model-Q8_0.gguf", "model-Q4_0.gguf"}
 
 
 def test_a_job_that_prunes_nothing_measures_what_a_pruning_job_is_compared_with(

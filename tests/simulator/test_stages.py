@@ -223,9 +223,10 @@ def test_a_file_for_llama_cpp_is_compared_with_what_the_device_predicts(
     artifact = save_trained(tmp_path / "artifact")
 
     def job(stages: Stages, work: Path) -> Any:
-        spec = AddExportSpec(
-            device=str(stages.device), threads=1, artifact=artifact, form="gguf", types=["F16"], texts=[], name="small"
-        )  # fmt: skip
+        spec = _spec(
+            AddExportSpec, stages.device, {"method": "none"}, artifact, work / "job", calibration=None, evaluation=[],
+            activation_budget_bytes=2**30, form="gguf", types=["F16"],
+        ).model_copy(update={"artifact": artifact})  # fmt: skip
         output = stages.run(spec)
         assert isinstance(output, AddedExportOutput)
         return output.files

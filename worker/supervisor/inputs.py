@@ -15,7 +15,6 @@ from core.engine.datasets.simple_tasks.registry import write_conversations
 from core.engine.evaluation.zero_shot_tasks import TASKS, local_copy
 from core.engine.recovery.registry import RECOVERIES
 from core.engine.recovery.request import Recovery, stage_texts
-from core.methods.registry import get_method
 from core.pipeline.messages import ClassifierSpec, ImageSource, JobSpec, LanguageSpec, ModelSource, TextSource
 from core.pipeline.stages.write.spec import ChatShape, WriteSpec, WrittenOutput
 from core.service.jobs.queue import Claim
@@ -136,10 +135,7 @@ class JobInputs:
 
     def _language_job(self, job: JobSpec, claim: Claim) -> LanguageSpec:
         model, recovery = job.model, claim.recipe.recovery
-        method = get_method(claim.recipe.method)
-        removal = claim.recipe.removal
-        is_read = method.measures or (removal is not None and not removal.reads_texts)
-        reference = claim.calibration if is_read else None
+        reference = claim.calibration if claim.recipe.reads_calibration else None
         calibration = None if reference is None else self.text(reference, model, "calibration.dataset")
         generated = claim.generated and reference and self.text(claim.generated, model, "calibration.generated")
         evaluation = [self.text(text, model, "evaluation.datasets") for text in claim.evaluation]

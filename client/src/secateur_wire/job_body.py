@@ -327,6 +327,12 @@ class Output(RequestObject):
         description="Files to add to the artifact, such as GGUF. Each is run in its own runtime before the job ends. "
         "Language models only.",
     )
+    importance_matrix: bool | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Whether GGUF types below 8 bits are rounded with an importance matrix: the mean square of each "
+        "input of the artifact's linear layers on the calibration text. Unset: if the job has a calibration text.",
+    )
 
 
 def _is_none(value: object) -> bool:

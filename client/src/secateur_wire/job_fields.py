@@ -375,6 +375,13 @@ GROUPS: Final[Mapping[str, tuple[Entry, ...]]] = {
             hint="Each is run in its own runtime before the job ends: gguf is for llama.cpp.",
             offers="exports",
         ),
+        Entry(
+            "output.importance_matrix",
+            "--importance-matrix",
+            label="Importance matrix for GGUF types below 8 bits",
+            hint="Rounds by how large each input is on the calibration text.",
+            is_of_text=True,
+        ),
     ),
     "running": (
         Entry("queue", "--queue", hint="Queue whose workers run the job."),

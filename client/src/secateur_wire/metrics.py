@@ -202,6 +202,8 @@ class ExportedFile(Record):
     file with the dense model's, `own_speed` is that of the dense model's file itself. `needs` are the artifact's other
     files without which it does not run, such as its weights and the tokenizer; `bytes` counts its weights. `decoded_kl`
     is the mean over the tokens that were computed one by one, with the keys and values of those before.
+    `importance_tokens` is the number of calibration tokens from which the importance of inputs was measured, if the
+    file was rounded by it.
     """
 
     file: str
@@ -216,6 +218,7 @@ class ExportedFile(Record):
     artifact_perplexity: Number | None = None
     predictions: int | None = None
     other_types: dict[str, list[str]] = Field(default_factory=dict)
+    importance_tokens: int | None = None
     speed: ExportSpeed | None = None
     own_speed: FileSpeed | None = None
 

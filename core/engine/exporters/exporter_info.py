@@ -92,10 +92,12 @@ class AddedExporterInfo(ExporterInfo):
     `ways_to_run` the `{file}` are pairs of a sentence and shell commands; `example` is the one on a job's page. Files
     of models of up to `most_timed_parameters` are timed against the dense model's, where weights were removed.
     `packages` are the modules that write and run the files; `extra` is the extra of this package that installs them.
+    `importance_types` are those that may be rounded by the importance of inputs.
     """
 
     added_to: tuple[str, ...] = ("language-model",)
     types: tuple[str, ...] = ()
+    importance_types: tuple[str, ...] = ()
     suffixes: tuple[str, ...] = ()
     ways_to_run: tuple[tuple[str, str], ...] = ()
     example: RuntimeExample | None = None

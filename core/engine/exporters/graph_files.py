@@ -19,7 +19,7 @@ from core.engine.exporters.exporter_info import PARAM
 from core.engine.exporters.graph_info import GraphInfo
 from core.engine.exporters.graph_trace import decoder_of, quiet
 from core.engine.exporters.probe_lines import varied_lines
-from core.engine.exporters.protocols import AddedForm
+from core.engine.exporters.protocols import AddedForm, Importance
 from core.engine.exporters.sizes import DECODED_TOKENS, PROBES
 from core.engine.models.folder import ModelFolder
 from secateur_wire.errors import ExportFailed, InvalidRequest
@@ -56,6 +56,7 @@ class GraphFiles(EngineFiles):
         device: torch.device,
         threads: int | None,
         log: Callable[[str], None],
+        importance: Importance | None = None,
     ) -> AddedForm:
         self.require_runtime()
         tokenizer = self._tokenizer(folder)

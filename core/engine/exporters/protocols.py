@@ -62,6 +62,18 @@ class ClassifierExporter(ABC):
 
 
 @dataclass(frozen=True)
+class Importance:
+    """Importance of the inputs of a model's linear layers: the mean of x² of each, [in_features], by the layer's name.
+
+    The mean is over `tokens` tokens of the `text` of this name.
+    """
+
+    mean_squares: "Mapping[str, torch.Tensor]"
+    tokens: int
+    text: str
+
+
+@dataclass(frozen=True)
 class AddedForm:
     """Files of a form that was added to an artifact, the runtime that ran them, and notes for users."""
 
@@ -80,6 +92,10 @@ class AddedExporter(ABC):
         Raises InvalidRequest, or what the export would raise.
         """
 
+    def reads_importance(self, folder: "ModelFolder", types: Sequence[str]) -> bool:
+        """Return True if files of a model, of one of the types, are rounded by the importance of inputs."""
+        return False
+
     @abstractmethod
     def export(
         self,
@@ -91,6 +107,7 @@ class AddedExporter(ABC):
         device: "torch.device",
         threads: int | None,
         log: Callable[[str], None],
+        importance: Importance | None = None,
     ) -> AddedForm:
         """Write a file of each type into the folder; predictions are compared on the documents.
 

@@ -12,6 +12,8 @@ from core.engine.models.precision import bfloat16_matmul
 
 _SQUARED_AT_ONCE = 2**16
 """Number of inputs that are squared at once: their copy fits a processor's cache."""
+_UNSEEN_SHARE = 1e-3
+"""Mean square of features that no token had, as a share of the others' mean."""
 
 
 class Statistic(Enum):
@@ -94,8 +96,8 @@ class InputStatistic:
             squares_I = _sums_of_squares(X_NI)
             self._squares_I = squares_I if self._squares_I is None else self._squares_I + squares_I
 
-    def fill_unseen_inputs(self, share: float) -> None:
-        """Give features that were zero in all tokens a mean square of `share` times the others' mean.
+    def fill_unseen_inputs(self) -> None:
+        """Give features that were zero in all tokens a small share of the others' mean square.
 
         A few tokens do not prove that these features are always zero. Weights that read them are thus ranked by size,
         instead of being removed first.
@@ -103,7 +105,7 @@ class InputStatistic:
         for values_I in (self._squares_I, None if self._gram_II is None else self._gram_II.diagonal()):
             if values_I is not None and bool((values_I > 0).any()):
                 unseen_I = values_I <= 0
-                values_I[unseen_I] = share * values_I[~unseen_I].mean()
+                values_I[unseen_I] = _UNSEEN_SHARE * values_I[~unseen_I].mean()
 
     def _keep_sample(self, X_NI: Tensor) -> None:
         if self.level is Statistic.GRAM:

@@ -15,7 +15,6 @@ from core.engine.models.tensors import to_out_in
 from core.engine.options.compensation import Refit
 from core.engine.pruning.compensation.refit import refit
 from core.engine.pruning.input_statistics import InputStatistic
-from core.engine.pruning.layerwise.expert_pruning import UNSEEN_SHARE
 from core.engine.pruning.protocols.units import BlockUnitMethod
 from core.engine.pruning.streams.propagation import InputGroup, input_groups
 from core.engine.pruning.units.block_tokens import BlockToPrune, PrunedBlock, PrunedTokens, TokensAtBlock
@@ -358,7 +357,7 @@ class ExpertsFit:
         def note(what: str) -> None:
             self._notes.append(f"block {self._block.layer}, expert {expert}: {what}")
 
-        inputs.fill_unseen_inputs(UNSEEN_SHARE)
+        inputs.fill_unseen_inputs()
         removal = without_inputs(
             weight_OI,
             inputs,

@@ -1,5 +1,7 @@
 """Outputs: the requested form of the artifact, checked against the model, with the defaults of the form."""
 
+from typing import Final
+
 from core.engine.architectures.classifier_architecture import CLASSIFICATION
 from core.engine.architectures.describe import Description, is_narrowed
 from core.engine.architectures.description import require_structure
@@ -11,6 +13,8 @@ from core.methods.registry import get_method
 from core.pipeline.recipes.parts import Output, Quantization
 from core.pipeline.recipes.request import ResolvedRequest
 from secateur_wire.errors import InvalidRequest
+
+_IMPORTANCE: Final = "output.importance_matrix"
 
 
 def resolve_output(
@@ -25,6 +29,7 @@ def resolve_output(
     if output.quantization is not None:
         output = _with_quantization(output, output.quantization, description, request, is_calibrated)
     _check_exports(output, description, request)
+    output = _with_importance(output, is_calibrated)
     exporter = OFFERED[output.format]
     as_it_is = exporter.written == "first" and not output.exports and output.dtype in ("keep", description.dtype)
     as_it_is &= output.quantization is None
@@ -87,6 +92,27 @@ def _with_quantization(
             steps.append(require_structure(description.language_model).facts["head_dim"])
     resolved = resolve_quantization(chosen, description.language_model, steps, is_calibrated=is_calibrated)
     return output.model_copy(update={"quantization": resolved})
+
+
+def _with_importance(output: Output, is_calibrated: bool) -> Output:
+    """Return the output with the default of the importance matrix: True if a type reads it and there is a text."""
+    readers = [kind for each in output.exports for kind in each.types if kind in ADDED[each.format].importance_types]
+    if output.importance_matrix and not readers:
+        types = ", ".join(kind for each in ADDED.values() for kind in each.importance_types)
+        raise InvalidRequest(
+            f"{_IMPORTANCE}: only files of {types} are rounded with an importance matrix, and output.exports has none: "
+            "leave it out",
+            param=_IMPORTANCE,
+        )
+    if output.importance_matrix and not is_calibrated:
+        raise InvalidRequest(
+            "calibration is required: an importance matrix measures the layers' inputs on text, for example "
+            f'"calibration": {{"dataset": "NAME", "samples": 128, "sequence_length": 512}}; or leave {_IMPORTANCE} out',
+            param="calibration",
+        )
+    if output.importance_matrix is not None or not (readers and is_calibrated):
+        return output
+    return output.model_copy(update={"importance_matrix": True})
 
 
 def losses_of(description: Description, request: ResolvedRequest) -> Losses:

@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field, JsonValue, SerializeAsAny, ValidationErro
 
 from core.engine.cuts.removal import Removal
 from core.engine.options.base import MethodParameters
+from core.engine.quantization.settings import reads_inputs
 from core.engine.recovery.request import Recovery
 from core.methods.registry import get_method, parse_parameters
 from core.pipeline.recipes.parts import Output
@@ -95,6 +96,14 @@ class Recipe(BaseModel, frozen=True):
     def shrinks(self) -> bool:
         """Return whether parts of the model go, so that it gets smaller."""
         return self.request.shrinks
+
+    @property
+    def reads_calibration(self) -> bool:
+        """Return whether a stage reads the calibration text as windows of tokens: to prune, to round or to weight."""
+        output, removal = self.output, self.removal
+        is_rounded = output.quantization is not None and reads_inputs(output.quantization)
+        is_pruned = self.measures or (removal is not None and not removal.reads_texts)
+        return is_pruned or is_rounded or bool(output.importance_matrix)
 
     @property
     def is_rounded_by_pass(self) -> bool:

@@ -130,7 +130,10 @@ def measuring_job(
         exclude_none=True,
     )
     storing = next(each.id for each in METHODS.values() if each.only_stores)
-    return {"model": recipe.model, "method": storing, "evaluation": evaluation, "output": output}
+    body: JsonObject = {"model": recipe.model, "method": storing, "evaluation": evaluation, "output": output}
+    if recipe.output.importance_matrix and recipe.calibration is not None:  # the dense files are rounded so too
+        body["calibration"] = recipe.calibration.model_dump(mode="json", exclude_none=True)
+    return body
 
 
 def is_done(measure: JsonObject, own: Sequence[MeasuredFile], known: Sequence[MeasuredFile]) -> bool:

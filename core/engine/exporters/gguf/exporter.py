@@ -1,11 +1,12 @@
 """Exporter of GGUF files."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, Final
 
 import torch
 
@@ -15,15 +16,18 @@ from core.engine.exporters.engine_files import EngineFiles, cores_of
 from core.engine.exporters.gguf.codes import codes_note, holds_codes
 from core.engine.exporters.gguf.file_types import ALL_TYPES, FIRST
 from core.engine.exporters.gguf.gate import require_agreement
+from core.engine.exporters.gguf.importance import write_importance
 from core.engine.exporters.gguf.info import INFO
 from core.engine.exporters.gguf.runtime import LlamaCpp
 from core.engine.exporters.gguf.settings import GgufSettings, read_settings
 from core.engine.exporters.gguf.tensors import placed_tensors
 from core.engine.exporters.gguf.vocabulary import Vocabulary, read_vocabulary
 from core.engine.exporters.gguf.writer import other_types, write_gguf, write_vocabulary
-from core.engine.exporters.protocols import AddedForm
+from core.engine.exporters.protocols import AddedForm, Importance
 from core.engine.models.folder import ModelFolder
 from secateur_wire.metrics import ExportedFile
+
+_IMPORTANCE: Final = "importance.partial"
 
 
 class GgufFiles(EngineFiles):
@@ -43,6 +47,9 @@ class GgufFiles(EngineFiles):
             llama_cpp.open_vocabulary(file)
             require_token_ids(llama_cpp, tokenizer, vocabulary.probes(), file.name)
 
+    def reads_importance(self, folder: ModelFolder, types: Sequence[str]) -> bool:
+        return any(ALL_TYPES[kind].is_mixed and not holds_codes(folder, kind) for kind in types)
+
     def export(
         self,
         folder: ModelFolder,
@@ -53,13 +60,16 @@ class GgufFiles(EngineFiles):
         device: torch.device,
         threads: int | None,
         log: Callable[[str], None],
+        importance: Importance | None = None,
     ) -> AddedForm:
         self.require_runtime()
         settings, tokenizer = read_settings(folder), folder.tokenizer()
         vocabulary = read_vocabulary(folder.path, tokenizer, settings.vocabulary)
         windows_NT = compared_windows(documents, tokenizer, settings.context)
         reference = Reference(folder, windows_NT, device)
-        first = folder.path / _file_name(FIRST)
+        first, weights = folder.path / _file_name(FIRST), folder.path / _IMPORTANCE
+        if importance is not None:
+            write_importance(weights, folder, settings, importance)
         cores = cores_of(threads)
         coded = {kind for kind in types if holds_codes(folder, kind)}
         mixed = {kind for kind in types if ALL_TYPES[kind].is_mixed} - coded
@@ -74,7 +84,7 @@ class GgufFiles(EngineFiles):
                 largest = max(each.stat().st_size for each in (first, file) if each.exists())
                 with running(LlamaCpp, largest_file=largest, tokens=windows_NT.numel(), threads=cores) as llama_cpp:
                     if kind in mixed:
-                        llama_cpp.quantise(first, file, ALL_TYPES[kind].number)
+                        llama_cpp.quantise(first, file, ALL_TYPES[kind].number, None if importance is None else weights)
                     llama_cpp.open(file, windows_NT.shape[1])
                     if kind == FIRST:
                         require_token_ids(llama_cpp, tokenizer, vocabulary.probes(), file.name)
@@ -82,10 +92,12 @@ class GgufFiles(EngineFiles):
                     # A fault of the conversion shows in any window; only files that are kept are measured on all.
                     agreement = compare(llama_cpp, reference, None if kind in types else 1)
                 require_agreement(agreement, kind, file.name, has_codes=kind in coded)
-                exported[kind] = self.exported_file(file, kind, agreement).model_copy(
-                    update={"other_types": other_types(file, kind)}
-                )
+                facts: dict[str, Any] = {"other_types": other_types(file, kind)}
+                if importance is not None and kind in mixed:
+                    facts["importance_tokens"] = importance.tokens
+                exported[kind] = self.exported_file(file, kind, agreement).model_copy(update=facts)
         finally:
+            weights.unlink(missing_ok=True)
             if FIRST not in types:
                 with suppress(FileNotFoundError):
                     first.unlink()
@@ -94,6 +106,7 @@ class GgufFiles(EngineFiles):
             runtime=f"llama.cpp of llama-cpp-py-sync {version('llama-cpp-py-sync')}",
             notes=[
                 *_notes(settings, vocabulary, exported),
+                *_importance_notes(exported, importance),
                 *(
                     codes_note(exported[kind].file, folder, settings, kind)
                     for kind in types
@@ -129,6 +142,16 @@ class GgufFiles(EngineFiles):
             return file
 
         return dense_file
+
+
+def _importance_notes(exported: Mapping[str, ExportedFile], importance: Importance | None) -> list[str]:
+    files = [each.file for each in exported.values() if each.importance_tokens]
+    if importance is None or not files:
+        return []
+    return [
+        f"{', '.join(files)}: rounded with an importance matrix, the mean square of each input of the artifact's "
+        f"linear layers over {importance.tokens:,} tokens of {importance.text}."
+    ]
 
 
 def _file_name(kind: str) -> str:

@@ -123,6 +123,7 @@ INFO = _GgufInfo(
         'print("{prompt}" + model.generate("{prompt}", max_tokens=24, temperature=0.0))',
     ),
     types=tuple(FILE_TYPES),
+    importance_types=tuple(name for name, kind in FILE_TYPES.items() if kind.is_mixed),
     suffixes=(".gguf",),
     runtime=ExportRuntime("llama.cpp", module="llama_cpp_py_sync"),
     packages=("llama_cpp_py_sync",),

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pydantic import JsonValue
+from safetensors.numpy import load_file
 
 from core.engine.exporters.engine_process import (
     EngineLibrary,
@@ -32,11 +33,18 @@ class _LlamaCpp(EngineLibrary):
         self._model: Any = None
         self._context: Any = None
 
-    def quantise(self, source: str, target: str, number: int, threads: int) -> JsonObject:
-        """Write a file of a mixed type from a float16 one."""
+    def quantise(self, source: str, target: str, number: int, threads: int, importance: str | None) -> JsonObject:
+        """Write a file of a mixed type from a float16 one; the weights of its columns are in the file `importance`."""
         parameters = self._ffi.new("llama_model_quantize_params *", self._lib.llama_model_quantize_default_params())
         parameters.ftype = number
         parameters.nthread = threads
+        weights = {} if importance is None else load_file(importance)
+        names = [self._ffi.new("char[]", name.encode()) for name in weights]
+        rows = self._ffi.new("struct llama_model_imatrix_data[]", len(weights) + 1)  # the last one has no name
+        for row, name, values in zip(rows, names, weights.values(), strict=False):
+            row.name, row.data, row.size = name, self._ffi.from_buffer("float[]", values), values.size
+        if weights:
+            parameters.imatrix = rows
         if self._lib.llama_model_quantize(source.encode(), target.encode(), parameters) != 0:
             return {"error": f"llama.cpp does not write {Path(target).name}"}
         return {}

@@ -11,10 +11,11 @@ class LlamaCpp(RunningEngine):
     name = "llama.cpp"
     module = "core.engine.exporters.gguf.llama_cpp"
 
-    def quantise(self, source: Path, target: Path, number: int) -> None:
-        """Write a file of a mixed type from a float16 one."""
+    def quantise(self, source: Path, target: Path, number: int, importance: Path | None = None) -> None:
+        """Write a file of a mixed type from a float16 one; the file `importance` has the weights of its columns."""
         partial = target.with_name(f"{target.name}.partial")
-        self._ask("quantise", source=str(source), target=str(partial), number=number, threads=self._threads)
+        given = {"source": str(source), "target": str(partial), "number": number, "threads": self._threads}
+        self._ask("quantise", **given, importance=None if importance is None else str(importance))
         partial.replace(target)
 
     def open_vocabulary(self, file: Path) -> None:

@@ -21,8 +21,6 @@ from core.engine.pruning.targets import PrunableLinear
 from secateur_wire.errors import RunFailed
 
 _ERROR_SAMPLE_TOKENS = 1024
-UNSEEN_SHARE = 1e-3
-"""Mean square for an input that is zero in all tokens of an expert, as a share of the other inputs' mean."""
 _MOST_NOTES = 3
 """Largest number of notes on a block's experts in the report."""
 
@@ -185,7 +183,7 @@ class ExpertPruner:
         for batch, (inputs_NI, dense_NI) in zip(share.batches, inputs, strict=True):
             gates_N = batch.gates_N if statistic.level is Statistic.GRAM else None
             statistic.update(_weighted(inputs_NI, gates_N), None if dense_NI is None else _weighted(dense_NI, gates_N))
-        statistic.fill_unseen_inputs(UNSEEN_SHARE)
+        statistic.fill_unseen_inputs()
         index, shape = self.linears[figures.shape.name]
         stored = self.tensors[self.experts.parameter(matrix)][expert]
         dense_OI = out_in(stored, self.experts).float()

@@ -301,14 +301,18 @@ class BlockPropagation:
         for through, _, _ in lanes:
             through.step()
 
-    def collect(self) -> dict[InputGroup, InputStatistic]:
-        """Return statistics of every group from the unchanged block; the streams do not advance."""
+    def collect(self, *, advances: bool = False) -> dict[InputGroup, InputStatistic]:
+        """Return statistics of every group from the unchanged block; its stream may advance, the dense one does not."""
         dense, gathering = self.dense, _Gathering(self, lambda name: None)
         with gathering.listening():
             for batch, hidden in self.stream.batches():
                 if dense is not None:
                     call_block(dense.block, dense.stream.hidden(batch), dense.stream.arguments(dense.index, batch))
-                call_block(self.block, hidden, self.stream.arguments(self.index, batch))
+                output = call_block(self.block, hidden, self.stream.arguments(self.index, batch))
+                if advances:
+                    self.stream.store(batch, output)
+        if advances:
+            self.stream.step()
         return gathering.statistics
 
     def prune_two_pass(self, prune_group: PruneGroup) -> None:

@@ -4,24 +4,21 @@ from collections.abc import Sequence
 from typing import Literal
 
 from core.engine.exporters.registry import ADDED
-from core.pipeline.messages import DeviceSpec, JobSpec, ModelPlace, Spec, TaskOutput, TextSource
+from core.pipeline.messages import JobSpec, LanguageSpec, Spec, TaskOutput
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.stages.stage import JobStage, RunningJob
 from secateur_wire.metrics import ExportedFile
 
 
-class AddExportSpec(DeviceSpec, Spec):
+class AddExportSpec(LanguageSpec, Spec):
     """Spec of adding a form to a verified artifact: one file for each type, which must predict as the artifact does.
 
-    Predictions are compared on `texts`. `name` is the model's name in the files.
+    Predictions are compared on the evaluation texts and the calibration text.
     """
 
     task: Literal["add_export"] = "add_export"
-    artifact: ModelPlace
     form: str
     types: list[str]
-    texts: list[TextSource]
-    name: str
 
 
 class AddedExportOutput(TaskOutput):
@@ -44,18 +41,7 @@ class AddExports(JobStage):
     def supervise(self, job: RunningJob) -> None:
         spec, report = job.language, job.report
         for each in spec.recipe.output.exports:
-            output = job.tasks.run(
-                AddExportSpec(
-                    artifact=spec.artifact_place,
-                    form=each.format,
-                    types=each.types,
-                    texts=[*spec.evaluation, *([] if spec.calibration is None else [spec.calibration])],
-                    name=spec.model.name,
-                    device=spec.device,
-                    threads=spec.threads,
-                ),
-                AddedExportOutput,
-            )
+            output = job.tasks.run(AddExportSpec.of(spec, form=each.format, types=each.types), AddedExportOutput)
             job.metrics.exports = [*job.metrics.exports, *output.files]
             report.versions = {**report.versions, each.format: output.runtime}
             report.note(*_aligned(spec.recipe, ADDED[each.format].widths(each.types)), *output.notes)

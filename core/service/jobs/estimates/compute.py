@@ -61,6 +61,7 @@ def compute_cost(description: ModelDescription, job: Recipe, tokens: Tokens, dev
     timed = 1 + _SEARCH_STEPS * seeks_latency(job)
     passes = calibration + 2 * tokens.tasks + models * tokens.evaluation + timed * _LATENCY_PASSES * tokens.window
     passes += rounding.passes
+    passes += tokens.calibration * bool(job.output.importance_matrix)
     passes += 2 * (tokens.prompts + tokens.written) + _answering_passes(tokens)
     head = 2 * description.hidden_size * description.vocabulary_size * models * measured
     waiting = (WAITING_FOR_MEMORY - 1) * 2 * tokens.written

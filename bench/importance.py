@@ -1,0 +1,106 @@
+"""GGUF types with an importance matrix and without: `python -m bench.importance [--write docs/gguf.md]`.
+
+The sample model, dense and pruned, is rounded by llama.cpp twice, and measured there on the same windows. Figures are
+cached by the cell's work, the code that does it and the machine.
+"""
+
+import argparse
+import math
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from bench.cells import CACHE, Cell, Runner, cell_key, engine_program, own_release, run
+from bench.machine import describe_machine, threads_available
+from bench.page import show, table
+from bench.windows import Windows
+from core.settings import get_settings
+from worker.samples.language import CALIBRATION, EVALUATION, MODEL
+
+SECTION = "bench-importance"
+MODELS: Mapping[str, dict[str, Any]] = {
+    "dense": {"method": "none", "sparsity": None, "parameters": {}},
+    "sparsegpt 50 %": {"method": "sparsegpt", "sparsity": 0.5, "parameters": {}},
+}
+"""What is done to the sample model first."""
+
+
+def cell_of(name: str, given: argparse.Namespace) -> Cell:
+    """Return the cell of a model."""
+    model = given.model.absolute()
+    windows = Windows(model, given.calibration.absolute(), "calibration", given.samples, given.length)
+    spec = MODELS[name] | {
+        "model": str(model),
+        "tokens": str(windows.written(given.threads)),
+        "text": str(given.evaluation.absolute()),
+        "length": given.length,
+        "types": given.types,
+        "threads": given.threads,
+    }
+    program = engine_program("bench.importance_cell:measure", [Path(__file__).with_name("prune_cell.py")])
+    key = cell_key(program, spec, describe_machine())
+    output = (CACHE / "checkpoints" / f"importance-{key}").absolute()
+    return Cell(name, key, lambda: run(program, spec | {"output": str(output)}, key).result)
+
+
+def rows_of(name: str, figures: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    """A row for each type: both files' bytes, KL and perplexity, and the ratio of these with its error."""
+    for kind, (plain, weighted) in figures["files"].items():
+        differences = [one - other for one, other in zip(weighted["losses"], plain["losses"], strict=True)]
+        ratio, error = math.exp(fmean(differences)), stdev(differences) / math.sqrt(len(differences))
+        yield (
+            name,
+            kind,
+            *(f"{each['bytes'] / 1e6:.1f}" for each in (plain, weighted)),
+            *(f"{each['kl']:.3g}" for each in (plain, weighted)),
+            *(f"{math.exp(fmean(each['losses'])):.2f}" for each in (plain, weighted)),
+            f"{ratio:.4f} ± {ratio * error:.4f}",
+        )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    settings = get_settings()
+    texts = {use: settings.datasets_root / f"{name}.jsonl" for use, name in (("c", CALIBRATION), ("e", EVALUATION))}
+    parser = argparse.ArgumentParser(prog="python -m bench.importance", description=__doc__)
+    parser.add_argument("--model", type=Path, default=settings.models_root / MODEL, help="folder of safetensors")
+    parser.add_argument("--calibration", type=Path, default=texts["c"], help="text to prune and to weight by")
+    parser.add_argument("--evaluation", type=Path, default=texts["e"], help="text to measure on")
+    parser.add_argument("--samples", type=int, default=32, help="windows to calibrate on (default 32)")
+    parser.add_argument("--length", type=int, default=512, help="tokens of a window (default 512)")
+    parser.add_argument("--types", nargs="+", default=["Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0"], help="of the files")
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
+    parser.add_argument("--threads", type=int, default=threads_available())
+    parser.add_argument("--fresh", action="store_true", help="measure again what was measured before")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="replace the page's section too")
+    given = parser.parse_args(arguments)
+    cells = {name: cell_of(name, given) for name in given.models}
+    figures = Runner.of(given).figures(cells, lambda figures: f"{len(figures['files'])} types")
+    rows = [row for name, each in figures.items() for row in rows_of(name, each)]
+    header = (
+        "model",
+        "type",
+        "MB without",
+        "with",
+        "KL without",
+        "with",
+        "perplexity without",
+        "with",
+        "with ÷ without",
+    )
+    text = f"""{table(header, rows)}
+
+Measured by `python -m bench.importance` on {describe_machine()}; {own_release()}.
+
+The model is SmolLM2-135M-Instruct. Its sample was stored in 4 bits (Q4_1), so the weights of the dense model are on a
+grid of 4 bits before they are rounded; `sparsegpt` takes them off it. The matrix, and `sparsegpt`, read {given.samples} ×
+{given.length} tokens of Wikipedia. The KL divergence, in nats, is that of the file from the artifact. Perplexity is
+measured in llama.cpp on windows of {given.length} tokens of other articles; its ratio has the standard error of the
+paired windows."""
+    show(text, SECTION, given.write)
+    return int(len(figures) < len(cells))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
