@@ -89,15 +89,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "with",
         "with ÷ without",
     )
+    pruned = " `sparsegpt` takes them off it, by the same calibration tokens." if len(figures) > 1 else ""
     text = f"""{table(header, rows)}
 
 Measured by `python -m bench.importance` on {describe_machine()}; {own_release()}.
 
 The model is SmolLM2-135M-Instruct. Its sample was stored in 4 bits (Q4_1), so the weights of the dense model are on a
-grid of 4 bits before they are rounded; `sparsegpt` takes them off it. The matrix, and `sparsegpt`, read
-{given.samples} × {given.length} tokens of Wikipedia. The KL divergence, in nats, is that of the file from the artifact.
-Perplexity is measured in llama.cpp on windows of {given.length} tokens of other articles; its ratio has the standard
-error of the paired windows."""
+grid of 4 bits before they are rounded.{pruned} The matrix is of {given.samples} × {given.length} tokens of Wikipedia.
+The KL divergence, in nats, is that of the file from the artifact. Perplexity is measured in llama.cpp on windows of
+{given.length} tokens of other articles; its ratio has the standard error of the paired windows."""
     show(text, SECTION, given.write)
     return int(len(figures) < len(cells))
 
