@@ -51,7 +51,7 @@ def unseen_shapes(model: ModelWidths, layers: int, count: int, *, without_ffn: b
     drawn, shapes = random.Random(seed), []
     for number in range(count):
         most = drawn.uniform(0.3, 1.0)
-        blocks = []
+        blocks: list[BlockVariant] = []
         for _ in range(layers):
             width = max(round(most * drawn.uniform(0.5, 1.0) * model.block.ffn_width / _STEP), 1) * _STEP
             groups = drawn.randint(1, model.block.kv_groups)

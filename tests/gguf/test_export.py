@@ -13,8 +13,7 @@ from core.engine.architectures.describe import describe_folder
 from core.engine.exporters import engine, exporter_info
 from core.engine.exporters.agreement import Agreement
 from core.engine.exporters.engine import running
-from core.engine.exporters.gguf.exporter import GgufFiles
-from core.engine.exporters.gguf.gate import require_agreement
+from core.engine.exporters.gguf.exporter import GgufFiles, require_agreement
 from core.engine.exporters.gguf.info import INFO
 from core.engine.exporters.gguf.runtime import LlamaCpp
 from core.engine.models.folder import open_model

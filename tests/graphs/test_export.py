@@ -9,7 +9,7 @@ import pytest
 from core.engine.architectures.describe import describe_folder
 from core.engine.exporters import exporter_info
 from core.engine.exporters.implementations import added_exporter
-from core.engine.exporters.onnx.names import decoder_name
+from core.engine.exporters.onnx.decoder import decoder_name
 from core.engine.models.folder import open_model
 from core.methods.registry import parse_parameters
 from core.pipeline.recipes.outputs import resolve_output

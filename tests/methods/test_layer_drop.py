@@ -12,7 +12,6 @@ from transformers import AutoModelForCausalLM
 
 from core.counting import finished_share
 from core.engine.architectures.description import inspect_folder
-from core.engine.evaluation.divergence import divergence
 from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel
 from core.engine.pruning.results import PruneResult, UnitRow
@@ -23,6 +22,7 @@ from core.methods.cost import CostFacts, Tokens
 from core.methods.frontier import structured, trials
 from core.methods.frontier.structured import StructuredFrontier, _Trial
 from core.methods.frontier.structured_info import StructuredFrontierCost, StructuredFrontierParameters
+from core.methods.frontier.trials import divergence
 from core.progress import WorkStopped
 from secateur_wire.errors import InvalidParameters
 from tests.engine.apart import Apart

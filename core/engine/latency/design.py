@@ -84,8 +84,8 @@ def fitted_costs(model: ModelWidths, shapes: Sequence[ModelShape], milliseconds:
         [
             1.0,
             shape.vocabulary / model.vocabulary,
-            *sum(_lines(groups, each.kv_groups) for each in shape.layers),
-            *sum(_lines(widths, each.ffn_width) for each in shape.layers),
+            *np.sum([_lines(groups, each.kv_groups) for each in shape.layers], axis=0),
+            *np.sum([_lines(widths, each.ffn_width) for each in shape.layers], axis=0),
         ]
         for shape in shapes
     ])  # fmt: skip

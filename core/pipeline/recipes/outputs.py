@@ -78,12 +78,11 @@ def _with_quantization(
             "leave it out",
             param=PARAM,
         )
-    others = {
-        "output.layout": (request.layout == "per_layer", "layers of different shapes are not quantised: use 'uniform'"),
-    }
-    for param, (is_given, instead) in others.items():
-        if is_given:
-            raise InvalidRequest(f"{param} beside {PARAM}: {instead}", param=param)
+    if request.layout == "per_layer":
+        raise InvalidRequest(
+            f"output.layout beside {PARAM}: layers of different shapes are not quantised: use 'uniform'",
+            param="output.layout",
+        )
     steps = []
     if request.removal is not None and request.removal.narrows:
         alignment = request.removal.alignment(request.parameters)

@@ -8,15 +8,22 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
+import numpy as np
 import torch
+from safetensors.numpy import save_file
 
-from core.engine.exporters.agreement import Reference, compare, compared_windows, require_token_ids
+from core.engine.exporters.agreement import (
+    Agreement,
+    Reference,
+    compare,
+    compared_windows,
+    require_bound,
+    require_token_ids,
+)
 from core.engine.exporters.engine import running
 from core.engine.exporters.engine_files import EngineFiles, cores_of
 from core.engine.exporters.gguf.codes import codes_note, holds_codes
-from core.engine.exporters.gguf.file_types import ALL_TYPES, FIRST
-from core.engine.exporters.gguf.gate import require_agreement
-from core.engine.exporters.gguf.importance import write_importance
+from core.engine.exporters.gguf.file_types import ALL_TYPES, FIRST, NEAR_EXACT
 from core.engine.exporters.gguf.info import INFO
 from core.engine.exporters.gguf.runtime import LlamaCpp
 from core.engine.exporters.gguf.settings import GgufSettings, read_settings
@@ -28,6 +35,10 @@ from core.engine.models.folder import ModelFolder
 from secateur_wire.metrics import ExportedFile
 
 _IMPORTANCE: Final = "importance.partial"
+_WITHOUT: Final = (
+    "leave {kind} out and keep F16, or prune less, as a model that has lost most of what it knew is changed by rounding"
+)
+_INSTEAD: Final = "leave gguf out of output.exports, or prune less, where the artifact has lost most of what it knew"
 
 
 class GgufFiles(EngineFiles):
@@ -69,7 +80,7 @@ class GgufFiles(EngineFiles):
         reference = Reference(folder, windows_NT, device)
         first, weights = folder.path / _file_name(FIRST), folder.path / _IMPORTANCE
         if importance is not None:
-            write_importance(weights, folder, settings, importance)
+            _write_importance(weights, folder, settings, importance)
         cores = cores_of(threads)
         coded = {kind for kind in types if holds_codes(folder, kind)}
         mixed = {kind for kind in types if ALL_TYPES[kind].is_mixed} - coded
@@ -152,6 +163,31 @@ def _importance_notes(exported: Mapping[str, ExportedFile], importance: Importan
         f"{', '.join(files)}: rounded with an importance matrix, the mean square of each input of the artifact's "
         f"linear layers over {importance.tokens:,} tokens of {importance.text}."
     ]
+
+
+def require_agreement(agreement: Agreement, kind: str, file: str, *, has_codes: bool = False) -> None:
+    """Require that a file keeps the bound of its type; raises ExportMismatch with both figures and a remedy.
+
+    With `has_codes` the file has the codes of the artifact. llama.cpp rounds the inputs that they multiply to 8 bits,
+    as in files of Q8_0, whose bound is then kept.
+    """
+    instead = _INSTEAD if kind == FIRST else _WITHOUT.format(kind=kind)
+    most_kl = ALL_TYPES[NEAR_EXACT if has_codes else kind].most_kl
+    require_bound(agreement, most_kl, file, "llama.cpp", instead)
+
+
+def _write_importance(target: Path, folder: ModelFolder, settings: GgufSettings, importance: Importance) -> None:
+    """Write the importance matrix: weights of columns, float32 [columns], by the names of a file's matrices.
+
+    Matrices that are stacks, such as those of experts, have none.
+    """
+    by_entry = {folder.tensors[f"{name}.weight"].name: squares for name, squares in importance.mean_squares.items()}
+    weights = {}
+    for placed in placed_tensors(folder, settings):
+        squares_I = by_entry.get(placed.entries[0].name)
+        if squares_I is not None and placed.name.endswith(".weight") and placed.shape[1:] == tuple(squares_I.shape):
+            weights[placed.name] = np.ascontiguousarray(squares_I.float().numpy())
+    save_file(weights, target)
 
 
 def _file_name(kind: str) -> str:

@@ -1,7 +1,9 @@
 """ONNX files of a language model's graph: keys and values are inputs and outputs, weights lie beside the graph."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 import onnx
 import onnx_ir
@@ -13,7 +15,9 @@ from core.engine.exporters.engine import RunningEngine
 from core.engine.exporters.graph_files import GraphFiles
 from core.engine.exporters.graph_trace import decoder_inputs
 from core.engine.exporters.onnx.info import INFO
-from core.engine.exporters.onnx.names import decoder_name
+from secateur_wire.graphs import PAST, PRESENT
+
+_TRACED: Final = re.compile(r"(input|output)\.cache\.layers\.([0-9]+)\.(key|value)s")
 
 
 class _OnnxRuntime(RunningEngine):
@@ -38,6 +42,14 @@ class OnnxDecoder(GraphFiles):
         for file in files.values():
             onnx_ir.save(program, file, external_data=self.weights_of(file).name)
             onnx.checker.check_model(str(file))
+
+
+def decoder_name(name: str) -> str:
+    """Return the name of an input or output as programs for ONNX Runtime expect it; `name` is that of the trace."""
+    traced = _TRACED.fullmatch(name)
+    if traced is None:
+        return name
+    return f"{PAST if traced[1] == 'input' else PRESENT}{traced[2]}.{traced[3]}"
 
 
 def _drop_origins(program: onnx_ir.Model) -> None:
