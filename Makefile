@@ -15,7 +15,7 @@ HOURS ?= 4
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup wheels installed demo serve stop test coverage nightly check lint types imports migrations format bench bench-answers bench-experts bench-frontier bench-gpu bench-structured bench-vocabulary docs architectures claims mutants chaos lock clean
+.PHONY: help setup wheels installed demo serve stop test coverage nightly check lint types imports migrations format bench bench-answers bench-bytes bench-experts bench-frontier bench-gpu bench-structured bench-vocabulary docs architectures claims mutants chaos lock clean
 
 help: ## what each target does
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1\t\2/' | awk -F '\t' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -115,6 +115,10 @@ bench-answers: $(SETUP) ## what calibration on conversations does for a chat mod
 
 bench-vocabulary: $(SETUP) ## tokens removed from a real model: size, quality in and out of domain, logits, speed in llama.cpp, tokenizers of all kinds; goes on where it was ended
 	SECATEUR_HOME=.cache/samples $(BIN)/python -m bench.vocabulary --write docs/vocabulary-bench.md --data core/measurements/vocabulary.json
+
+bench-bytes: $(SETUP) ## what a file of so many bytes is worth, pruned and in few bits, on a judge that is made first; goes on where it was ended
+	SECATEUR_HOME=.cache/samples $(BIN)/python -m bench.judge --write docs/judge.md
+	SECATEUR_HOME=.cache/samples $(BIN)/python -m bench.equal_bytes --distilled no yes --write docs/equal-bytes-map.md
 
 bench-gpu: $(SETUP) ## on a machine with an NVIDIA GPU: the tests that need one, then times, memory and the speed of 2:4, into docs/gpu.md; HOURS=4 at most, goes on where it was ended
 	$(BIN)/python -m bench.gpu --hours $(HOURS) --write docs/gpu.md

@@ -58,8 +58,16 @@ def add_texts(home: EmbeddedInstance) -> None:
     """
     handbook = CACHE / "handbook.jsonl"
     write_handbook(handbook)
-    own = CACHE / f"{DOCUMENTATION}.jsonl"
-    pages = [page.read_text() for page in sorted(_DOCS.glob("adr/*.md"))]
-    own.write_text("".join(json.dumps({"text": page}) + "\n" for page in pages))
-    for name, file in ((HANDBOOK, handbook), (DOCUMENTATION, own)):
-        add_dataset(home, name, file, source="bench")
+    add_dataset(home, HANDBOOK, handbook, source="bench")
+    add_documentation(home)
+
+
+def add_documentation(home: EmbeddedInstance) -> None:
+    """Register this project's decisions as a text; a home that has the text keeps it, though pages changed since."""
+    file = home.settings.datasets_root / f"{DOCUMENTATION}.jsonl"
+    if not file.exists():
+        file = CACHE / f"{DOCUMENTATION}.jsonl"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        pages = [page.read_text() for page in sorted(_DOCS.glob("adr/*.md"))]
+        file.write_text("".join(json.dumps({"text": page}) + "\n" for page in pages))
+    add_dataset(home, DOCUMENTATION, file, source="bench")

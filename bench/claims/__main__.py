@@ -12,7 +12,7 @@ from bench.cells import Runner
 from bench.claims.report import write_page
 from bench.claims.rules import CLAIMS
 from bench.claims.running import cells_of, measure
-from bench.claims.sources import MissingData, fashion_mnist_files, fetch_language_files
+from bench.claims.sources import MissingData, fashion_mnist_files, fetch_language_files, judge_folder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,12 +26,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     possible, runner = chosen, Runner.of(options)
     if any("language" in each.reads for each in chosen):
         fetch_language_files(print)
-    if any("fashion-mnist" in each.reads for each in chosen):
-        try:
-            fashion_mnist_files()
-        except MissingData as missing:
-            print(missing, file=sys.stderr)
-            possible = [each for each in chosen if "fashion-mnist" not in each.reads]
+    for read, look in (("fashion-mnist", fashion_mnist_files), ("judge", judge_folder)):
+        if any(read in each.reads for each in chosen):
+            try:
+                look()
+            except MissingData as missing:
+                print(missing, file=sys.stderr)
+                possible = [each for each in possible if read not in each.reads]
     found = measure(possible, CLAIMS, runner)
     write_page(Path(options.write), CLAIMS, found, "make claims")
     return int(any(name not in found for name in cells_of(chosen)))

@@ -72,8 +72,8 @@ class Panel:
 @dataclass(frozen=True)
 class Claim:
     """`name` is that of its measurement, `setting` what this is given besides the seed; `setup` says on the page what
-    is done. `is_alone`: it measures time, so that nothing may run beside it. `reads` are 'digits', 'fashion-mnist' or
-    'language'.
+    is done. `is_alone`: it measures time, so that nothing may run beside it. `reads` are 'digits', 'fashion-mnist',
+    'language' or 'judge'.
     """
 
     name: str

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.judge import JUDGE
 from core.settings import Settings
 from worker.embedded.instance import open_instance
 from worker.samples.images import FASHION_MNIST_FILES, FASHION_MNIST_LIST, FASHION_MNIST_PACKAGE
@@ -37,6 +38,14 @@ def fashion_mnist_files() -> dict[str, Path]:
             f"or name a folder that holds its four files in {FOLDER_VARIABLE}"
         )
     return {name: found[name] for name in names}
+
+
+def judge_folder() -> Path:
+    """Return the folder of the judge in this service's home; raises MissingData."""
+    folder = Settings().models_root / JUDGE
+    if not folder.exists():
+        raise MissingData(f"the home has no model {JUDGE}: `python -m bench.judge` makes it")
+    return folder
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,11 @@ def _seconds(wanda: float, perplexity: float) -> Run:
     )
 
 
+def _few_bits(sparse: float, dense: float) -> Run:
+    lines = {"50 % zeros, 4 bits": sparse, "3 bits": dense}
+    return run({"perplexity": {name: flat(value, "articles", "source code") for name, value in lines.items()}})
+
+
 def _pair(build: Any, good: tuple[Any, ...], bad: tuple[Any, ...]) -> tuple[Run, Run]:
     return build(*good), build(*bad)
 
@@ -140,6 +145,7 @@ _PAIRS = {
     "granularity": _pair(_granularity, (0.4, 0.6), (0.6, 0.4)),
     "generalisation": _pair(_generalising, (0.9, 0.5), (1.1, 0.98)),
     "score_or_solve": _pair(_seconds, (30.0, 51.0), (90.0, 60.0)),
+    "sparse_and_few_bits": _pair(_few_bits, (40.0, 50.0), (50.0, 50.0)),
 }
 FAVOURABLE = {name: good for name, (good, _) in _PAIRS.items()}
 ADVERSE = {name: bad for name, (_, bad) in _PAIRS.items()}

@@ -9,6 +9,7 @@ from bench.claims.rules import (
     optimal_brain_surgeon,
     prune_and_retrain,
     score_or_solve,
+    sparse_and_few_bits,
     taylor_rankings,
     weights_and_connections,
 )
@@ -25,6 +26,7 @@ CLAIMS: tuple[Claim, ...] = tuple(
         granularity,
         generalisation,
         score_or_solve,
+        sparse_and_few_bits,
     )
 )
 """In the order of the page; claim n is the n-th."""
