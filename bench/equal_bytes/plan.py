@@ -84,7 +84,9 @@ def _body(given: argparse.Namespace, name: Name) -> dict[str, Any]:
         "samples": given.windows,
         "sequence_length": given.length,
     }
-    output: dict[str, Any] = {"format": "packed"} if row.has_zeros else {}
+    output: dict[str, Any] = {"dtype": "bfloat16"}
+    if row.has_zeros:
+        output["format"] = "packed"
     if name.bits < 16:
         output["quantization"] = {"scheme": f"int{name.bits}"}
     elif row.types:

@@ -21,7 +21,8 @@ from bench.machine import describe_machine, threads_available
 from bench.page import show, table
 from bench.service import DOCUMENTATION, Service, sample_service, service_key
 from bench.windows import Windows, model_hash
-from worker.embedded.register import add_model
+from core.service.registry.schemas import ModelBody
+from worker.embedded.register import add_model, register_folder
 from worker.samples.language import EVALUATION, MODEL
 
 SECTION: Final = "bench-judge"
@@ -32,12 +33,12 @@ _HIDDEN, _HEADS = 512, 8
 _SAMPLES, _LENGTH = 24, 512
 TEXTS: Final = (EVALUATION, CODE, DOCUMENTATION)
 """Texts that nothing is trained or fitted on."""
+_EVALUATION: Final = {"datasets": list(TEXTS), "samples": 8, "sequence_length": 256}
 
 
 def reshaping(service: Service, threads: int) -> Cell:
     """Return the cell of the reshaped model, whose folder is in `.cache/bench/judge` under its key."""
-    arguments = (sys.executable, "-m", "bench.cell", "bench.judge.reshape_cell:work")
-    program = Program(arguments, f"{own_release()} {_VERSION}")
+    program = _program("work")
     model, text = (service.settings.models_root / MODEL).absolute(), service.settings.datasets_root
     windows = Windows(model, text / f"{TRAINING}.jsonl", "calibration", _SAMPLES, _LENGTH)
     spec = {"hidden": _HIDDEN, "heads": _HEADS, "threads": threads}
@@ -60,17 +61,36 @@ def reshaped_folder(key: str) -> Path:
     return (CACHE / "judge" / key).absolute()
 
 
-def measuring(model: str) -> dict[str, Any]:
-    """Return the job that measures a model as it is."""
-    evaluation = {"datasets": list(TEXTS), "samples": 16, "sequence_length": 256}
-    return {"model": model, "method": "none", "evaluation": evaluation}
+def rounded(service: Service, job: str, threads: int) -> Path:
+    """Return the folder of a job's artifact with values of bfloat16."""
+    folder = (CACHE / "judge" / job).absolute()
+    output = folder.with_suffix(".rounded")
+    if not output.exists():
+        service.client.download(job, folder)
+        unfinished = folder.with_suffix(".partial")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        spec = {"model": str(folder), "output": str(unfinished), "threads": threads}
+        run(_program("round_values"), spec, f"judge-{job}")
+        unfinished.rename(output)
+    return output
+
+
+def _program(work: str) -> Program:
+    arguments = (sys.executable, "-m", "bench.cell", f"bench.judge.reshape_cell:{work}")
+    return Program(arguments, f"{own_release()} {_VERSION}")
+
+
+def measuring() -> dict[str, Any]:
+    """Return the job that measures the sample; it has to store something, and stores it in bfloat16."""
+    return {"model": MODEL, "method": "none", "evaluation": dict(_EVALUATION), "output": {"dtype": "bfloat16"}}
 
 
 def distilling(model: str, minutes: float, learning_rate: float) -> dict[str, Any]:
     """Return the job that trains the reshaped model on the sample's predictions and on the text."""
     return {
-        **measuring(model),
+        "model": model,
         "method": "recover",
+        "evaluation": dict(_EVALUATION),
         "recovery": {
             "method": "distill",
             "teacher": MODEL,
@@ -96,7 +116,6 @@ def run_job(service: Service, body: Mapping[str, Any]) -> Figures:
     return {
         "job": ended.id,
         "seconds": ended.metrics.seconds.document(),
-        "parameters": None if ended.metrics.parameters is None else ended.metrics.parameters.document(),
         "perplexity": {name: [each.dense, each.pruned] for name, each in ended.metrics.perplexity.items()},
         "bits_per_byte": {
             name: each.bits_per_byte.document() for name, each in ended.metrics.perplexity.items() if each.bits_per_byte
@@ -115,7 +134,7 @@ def page(reshaped: Figures, distilled: Figures, sample: Figures) -> str:
          f"{reshaped['dense_perplexity']:.2f} and {reshaped['perplexity']:.2f}"],
         ["seconds to reshape", f"{reshaped['seconds']:.0f}"],
         ["steps and tokens of training", f"{training['steps']:,} and {training['tokens']:,}"],
-        ["seconds of training", f"{training['seconds']:.0f}"],
+        ["seconds of training", f"{training['loss_seconds'][-1]:.0f}"],
     ]  # fmt: skip
     compared = []
     for name in TEXTS:
@@ -134,24 +153,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runner = Runner.of(given)
     with sample_service() as service:
         add_texts(service.home)
+        folder = (service.settings.models_root / JUDGE).absolute()
+        if is_there := folder.exists():
+            register_folder(service.home, ModelBody(name=JUDGE, path=str(folder), source=_SOURCE))
+            print(f"{folder} is there, and is not made again", flush=True)
+            runner.runs = False
         cell = reshaping(service, given.threads)
         making = runner if reshaped_folder(cell.key).exists() else Runner(runner.runs, is_fresh=True)
         reshaped = making.figures({None: cell}, lambda told: f"perplexity {told['perplexity']:.2f}")
-        if not reshaped:
-            return 1
         name = f"{JUDGE}-{cell.key[:6]}"
-        add_model(service.home, name, reshaped_folder(cell.key), source=_SOURCE, say=print)
-        jobs = {"judge": distilling(name, given.minutes, given.learning_rate), "sample": measuring(MODEL)}
+        if reshaped and runner.runs:
+            add_model(service.home, name, reshaped_folder(cell.key), source=_SOURCE, say=print)
+        jobs = {"judge": distilling(name, given.minutes, given.learning_rate), "sample": measuring()}
         cells = {
             title: Cell(title, f"judge-{service_key(body)}", partial(run_job, service, body))
             for title, body in jobs.items()
         }
-        found = runner.figures(cells, lambda told: f"{told['job']}, {told['perplexity']}")
+        found = runner.figures(cells, lambda told: f"{told['job']}, {told['perplexity']}") if reshaped else {}
         if len(found) < len(cells):
-            return 1
-        folder = CACHE / "judge" / found["judge"]["job"]
-        service.client.download(found["judge"]["job"], folder)
-        add_model(service.home, JUDGE, folder, source=_SOURCE, say=print)
+            return int(not is_there)
+        if not is_there and runner.runs:
+            judge = rounded(service, found["judge"]["job"], given.threads)
+            add_model(service.home, JUDGE, judge, source=_SOURCE, say=print)
     command = f"python -m bench.judge {shlex.join(sys.argv[1:] if arguments is None else arguments)}".strip()
     facts = f"Written by `{command}`, on {describe_machine()}; {own_release()}."
     show("\n\n".join([facts, page(reshaped[None], found["judge"], found["sample"])]), SECTION, given.write)

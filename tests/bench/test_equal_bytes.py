@@ -31,7 +31,11 @@ def test_every_cell_is_a_job_of_its_own_and_dense_ones_come_first() -> None:
     assert [name.row for name in every][:5] == ["dense"] * 5
     few = dict(bodies(_parser().parse_args(["--rows", "2:4", "dense", "--bits", "4", "--seeds", "1"])))
     assert list(few) == [Name("dense", 4, False, 0), Name("2:4", 4, False, 0)]
-    assert few[Name("2:4", 4, False, 0)]["output"] == {"format": "packed", "quantization": {"scheme": "int4"}}
+    assert few[Name("2:4", 4, False, 0)]["output"] == {
+        "dtype": "bfloat16",
+        "format": "packed",
+        "quantization": {"scheme": "int4"},
+    }
 
 
 def test_files_of_a_job_have_their_bytes_bits_and_speed() -> None:

@@ -4,7 +4,10 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from bench.judge.__main__ import TEXTS, distilling, measuring, page
 from bench.judge.reshape import fitted, kept_basis, least_needed_heads, reshaped, stream_moment
+from bench.judge.texts import _JUDGING_MODULES, _held_back, _others
+from core.service.jobs.schemas import JobBody
 
 _HIDDEN, _HEAD, _HEADS = 48, 8, 6
 
@@ -87,3 +90,40 @@ def test_the_head_that_others_replace_is_left_out() -> None:
 def test_a_model_with_fewer_heads_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 7 query heads"):
         reshaped(model(gains=0.0), torch.eye(_HIDDEN), 7, torch.arange(8)[None])
+
+
+def test_the_page_says_how_the_judge_was_made_and_what_it_lost() -> None:
+    reshaped = {
+        "variance": 0.9879,
+        "parameters": [134, 127],
+        "dense_perplexity": 14.68,
+        "perplexity": 34.97,
+        "seconds": 600.4,
+    }
+    training = {"steps": 120, "tokens": 122_880, "loss_seconds": [10.0, 1500.0]}
+    bits = {"dense": 1.2, "pruned": 1.1}
+    judge = {
+        "perplexity": {key: [40.0, 30.0] for key in TEXTS},
+        "bits_per_byte": dict.fromkeys(TEXTS, bits),
+        "recovery": training,
+    }
+    sample = {
+        "perplexity": {key: [20.0, 20.1] for key in TEXTS},
+        "bits_per_byte": {key: {**bits, "dense": 0.9} for key in TEXTS},
+    }
+    text = page(reshaped, judge, sample)
+    assert "14.68 and 34.97" in text and "120 and 122,880" in text and "1500" in text
+    (row,) = [line.split() for line in text.splitlines() if TEXTS[0] in line]
+    assert row[3::2] == ["20.00", "40.00", "30.00", "0.900", "1.200", "1.100"]
+
+
+def test_training_jobs_are_jobs() -> None:
+    body = JobBody.model_validate(distilling("reshaped", 55, 3e-4))
+    assert body.recovery is not None and body.recovery.minutes == 55
+    assert JobBody.model_validate(measuring()).evaluation == body.evaluation
+
+
+def test_code_that_judges_is_not_trained_on() -> None:
+    judging, training = set(_held_back()), set(_others(10**6))
+    assert len(judging) == len(_JUDGING_MODULES) and training and not judging & training
+    assert sum(map(len, training)) <= 10**6
