@@ -40,7 +40,8 @@ def stream_moment(model: LlamaForCausalLM, tokens_BT: Tensor) -> Tensor:
     with removed_after([norm.register_forward_hook(add) for norm in norms]):
         for row_T in tokens_BT:
             model.model(input_ids=row_T[None], use_cache=False)
-    return moment_HH / (len(norms) * tokens_BT.numel())
+    mean_HH: Tensor = moment_HH / (len(norms) * tokens_BT.numel())
+    return mean_HH
 
 
 def kept_basis(moment_HH: Tensor, gain_H: Tensor, kept: int) -> Tensor:
@@ -61,7 +62,7 @@ def reshaped(model: LlamaForCausalLM, basis_HK: Tensor, heads: int, tokens_BT: T
     """
     if not model.config.tie_word_embeddings or heads > model.config.num_attention_heads:
         raise ValueError(f"tied embeddings and at least {heads} query heads are needed")
-    narrow = LlamaForCausalLM(_narrow_config(model.config, basis_HK.shape[1], heads)).eval()
+    narrow: LlamaForCausalLM = LlamaForCausalLM(_narrow_config(model.config, basis_HK.shape[1], heads)).eval()
     narrow.model.embed_tokens.weight.copy_(model.model.embed_tokens.weight @ basis_HK)
     dense_BTH, narrow_BTK = model.model.embed_tokens(tokens_BT), narrow.model.embed_tokens(tokens_BT)
     positions = model.model.rotary_emb(dense_BTH, torch.arange(tokens_BT.shape[1])[None])
@@ -80,7 +81,8 @@ def fitted(start_OI: Tensor, inputs_NI: Tensor, wanted_NO: Tensor) -> Tensor:
     moment_II.diagonal().mul_(1 + _RIDGE).add_(1e-12 * float(moment_II.diagonal().mean()))
     missing_NO = wanted_NO - inputs_NI @ start_OI.T
     step_IO = torch.linalg.solve(moment_II, (inputs_NI.T @ missing_NO).double())
-    return start_OI + step_IO.T.to(start_OI.dtype)
+    weight_OI: Tensor = start_OI + step_IO.T.to(start_OI.dtype)
+    return weight_OI
 
 
 def least_needed_heads(inputs_NI: Tensor, weight_OI: Tensor, head_size: int, kept: int) -> list[int]:
@@ -129,8 +131,8 @@ def _fit_layer(
     key_heads = [head // groups for head in heads]
     given_own = own.input_layernorm(narrow)
     for name, chosen in (("q_proj", heads), ("k_proj", key_heads), ("v_proj", key_heads)):
-        rows_OH = layer.self_attn.get_submodule(name).weight[_columns(chosen, size)]
-        _fit_reader(own.self_attn.get_submodule(name), rows_OH, layer.input_layernorm, basis_HK, (read, given_own))
+        rows_OH = _linear(layer.self_attn, name).weight[_columns(chosen, size)]
+        _fit_reader(_linear(own.self_attn, name), rows_OH, layer.input_layernorm, basis_HK, (read, given_own))
     start_KI = basis_HK.T @ layer.self_attn.o_proj.weight[:, _columns(heads, size)]
     narrow = _fit_writer(
         own.self_attn.o_proj, start_KI, (narrow, middle @ basis_HK, weights),
@@ -139,8 +141,8 @@ def _fit_layer(
 
     read, given_own = layer.post_attention_layernorm(middle), own.post_attention_layernorm(narrow)
     for name in ("gate_proj", "up_proj"):
-        rows_OH = layer.mlp.get_submodule(name).weight
-        _fit_reader(own.mlp.get_submodule(name), rows_OH, layer.post_attention_layernorm, basis_HK, (read, given_own))
+        rows_OH = _linear(layer.mlp, name).weight
+        _fit_reader(_linear(own.mlp, name), rows_OH, layer.post_attention_layernorm, basis_HK, (read, given_own))
     after = middle + layer.mlp(read)
     start_KI = basis_HK.T @ layer.mlp.down_proj.weight
     targets = (narrow, after @ basis_HK, _token_weights(after))
@@ -170,7 +172,8 @@ def _fit_writer(
     inputs = given[0]
     missing_NK = ((wanted - before) * weights).flatten(0, -2)
     own.weight.copy_(fitted(start_KI, (inputs * weights).flatten(0, -2), missing_NK))
-    return before + own(inputs)
+    after: Tensor = before + own(inputs)
+    return after
 
 
 @contextmanager
@@ -179,6 +182,12 @@ def _inputs_of(linear: nn.Linear) -> Iterator[list[Tensor]]:
     inputs: list[Tensor] = []
     with removed_after([linear.register_forward_pre_hook(lambda module, arguments: inputs.append(arguments[0]))]):
         yield inputs
+
+
+def _linear(module: nn.Module, name: str) -> nn.Linear:
+    layer = module.get_submodule(name)
+    assert isinstance(layer, nn.Linear)
+    return layer
 
 
 def _unscaled(norm: nn.Module, inputs: Tensor) -> Tensor:

@@ -53,6 +53,6 @@ def round_values(spec: dict[str, Any]) -> dict[str, Any]:
 
 def _write(model: LlamaForCausalLM, output: Path, place: Path) -> None:
     """Round a model to values of bfloat16 and write it in float32, with the tokenizer of a folder."""
-    model.to(torch.bfloat16).float().save_pretrained(output)
+    model.bfloat16().float().save_pretrained(output)
     for file in (file for pattern in _COMPANIONS for file in place.glob(pattern)):
         shutil.copyfile(file, output / file.name)
