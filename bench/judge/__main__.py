@@ -27,7 +27,7 @@ from worker.samples.language import EVALUATION, MODEL
 
 SECTION: Final = "bench-judge"
 _SOURCE: Final = f"{MODEL}, python -m bench.judge"
-_VERSION: Final = 1
+_VERSION: Final = 2
 """Number of the way to make it; a changed way needs a new number, so that homes make the model again."""
 _HIDDEN, _HEADS = 512, 8
 _SAMPLES, _LENGTH = 24, 512

@@ -5,8 +5,9 @@ for each layer needs more matrices than Llama has, so one subspace serves all la
 within it the axes in which the gains of the last norm are diagonal again, so that the embeddings stay tied.
 
 `reshaped` goes through the layers with both models at once. Each matrix begins as the dense one in the new axes, with
-the gains of the norm before it, and is then fitted by least squares: from what the narrow model has at this place to
-what the dense model has. In as many dimensions and with all heads the start is exact, and nothing is left to fit.
+the gains of the norm before it, all but their size. It is then fitted by least squares: from what the narrow model has
+at this place to what the dense model has. In as many dimensions and with all heads the start is exact, and nothing is
+left to fit.
 
 Suffixes of shapes: N tokens, H dense and K narrow dimensions of the stream, O outputs, I inputs.
 """
@@ -51,7 +52,8 @@ def kept_basis(moment_HH: Tensor, gain_H: Tensor, kept: int) -> Tensor:
     """
     directions_HK = torch.linalg.eigh(moment_HH.double()).eigenvectors[:, -kept:]
     axes_KK = torch.linalg.eigh(directions_HK.T @ (gain_H.double()[:, None] * directions_HK)).eigenvectors
-    return (directions_HK @ axes_KK).to(gain_H.dtype)
+    basis_HK: Tensor = (directions_HK @ axes_KK).to(gain_H.dtype)
+    return basis_HK
 
 
 @torch.no_grad()
@@ -129,6 +131,11 @@ def _fit_layer(
     count = own.self_attn.o_proj.in_features // size
     heads = least_needed_heads(weighted_NI, layer.self_attn.o_proj.weight, size, count)
     key_heads = [head // groups for head in heads]
+    for norm, own_norm in (
+        (layer.input_layernorm, own.input_layernorm),
+        (layer.post_attention_layernorm, own.post_attention_layernorm),
+    ):
+        own_norm.weight.fill_(_size_of_gains(norm))
     given_own = own.input_layernorm(narrow)
     for name, chosen in (("q_proj", heads), ("k_proj", key_heads), ("v_proj", key_heads)):
         rows_OH = _linear(layer.self_attn, name).weight[_columns(chosen, size)]
@@ -155,7 +162,7 @@ def _fit_reader(
     """Set a matrix behind a norm: from the narrow inputs to what the dense rows give of the dense inputs."""
     dense_NH, narrow_NK = (each.flatten(0, -2) for each in inputs)
     scale = sqrt(basis_HK.shape[1] / basis_HK.shape[0])  # a mean over fewer squares is larger where none was lost
-    start_OK = (rows_OH * norm.weight) @ basis_HK / scale
+    start_OK = (rows_OH * (norm.weight / _size_of_gains(norm))) @ basis_HK / scale
     own.weight.copy_(fitted(start_OK, narrow_NK, dense_NH @ rows_OH.T))
 
 
@@ -188,6 +195,13 @@ def _linear(module: nn.Module, name: str) -> nn.Linear:
     layer = module.get_submodule(name)
     assert isinstance(layer, nn.Linear)
     return layer
+
+
+def _size_of_gains(norm: LlamaRMSNorm) -> float:
+    """Return the gain that stays in a norm: without it matrices would be ten times smaller than others, and a step of
+    training, which is as large for all of them, ten times larger.
+    """
+    return float(norm.weight.square().mean().sqrt())
 
 
 def _unscaled(norm: nn.Module, inputs: Tensor) -> Tensor:
