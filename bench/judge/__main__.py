@@ -184,7 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.judge", description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=55, help="minutes of training (default 55)")
-    parser.add_argument("--learning-rate", type=float, default=3e-4, help="peak learning rate (default 3e-4)")
+    parser.add_argument("--learning-rate", type=float, default=2e-4, help="peak learning rate (default 2e-4)")
     parser.add_argument("--threads", type=positive, default=threads_available(), help="threads (default: cores)")
     parser.add_argument("--recall", action="store_true", help="show what there is, and run nothing")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="replace the page's section too")
