@@ -14,17 +14,17 @@ CLAIM = Claim(
     name="sparse_and_few_bits",
     title="Half of the weights in 4 bits predict better than all of them in 3 bits, which take as many bytes",
     papers=("Frantar, Alistarh: SparseGPT (2023), section 3.5 and its experiments",),
-    setup="The model is the [judge](judge.md), whose weights were never in fewer than 16 bits. SparseGPT sets half of "
+    setup="The model is the [judge](judge.md), whose weights lie on no grid of few bits. SparseGPT sets half of "
     "the weights in the decoder's linear layers to zero, and rounds the others to 4 bits in the same pass. Their file "
     "has a bit for each weight that says whether it is zero, and 4 bits for each other: 3 bits for each weight. GPTQ "
     "rounds all weights to 3 bits. Both read the same Wikipedia windows, which the seed chooses, and have a scale for "
-    "each row in each 128 inputs. The perplexity is measured on other articles and on source code of Python.\n\n"
+    "each row in each 64 inputs. The perplexity is measured on other articles and on source code of Python.\n\n"
     "GPTQ in 4 bits is shown for comparison, and decides no question.",
     setting={
         "samples": 32,
         "length": 512,
         "windows": 16,
-        "group_size": 128,
+        "group_size": 64,
         "lines": {SPARSE: ("sparsegpt", 0.5, 4), DENSE: ("none", None, 3), "4 bits": ("none", None, 4)},
     },
     parts=tuple(
