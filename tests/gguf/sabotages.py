@@ -11,7 +11,7 @@ import numpy
 import pytest
 from gguf import GGUFWriter
 
-from core.engine.exporters.gguf import exporter, writer
+from core.engine.exporters.gguf import codes, exporter, writer
 from core.engine.exporters.gguf.family import Floats
 from core.engine.exporters.gguf.settings import GgufSettings, read_settings
 from core.engine.exporters.gguf.tensors import PlacedTensor, placed_tensors, read_placed
@@ -68,7 +68,7 @@ class Sabotage:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(exporter, "read_settings", wrong_settings)
-            patch.setattr(writer, "placed_tensors", wrong_tensors)
+            patch.setattr(codes, "placed_tensors", wrong_tensors)
             patch.setattr(writer, "read_placed", wrong_weights)
             if self.pre_tokenizer is not None:
                 patch.setattr(
