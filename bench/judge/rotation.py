@@ -27,13 +27,15 @@ def rotated(model: LlamaForCausalLM, seed: int = 0) -> LlamaForCausalLM:
     """
     draws = torch.Generator().manual_seed(seed)
     config = LlamaConfig.from_dict(model.config.to_dict() | {"tie_word_embeddings": False})
-    turned = LlamaForCausalLM(config).to(model.dtype).eval()
+    turned: LlamaForCausalLM = LlamaForCausalLM(config).eval()
+    nn.Module.to(turned, model.dtype)
     axes_HH = random_rotation(config.hidden_size, draws)
     turned.model.embed_tokens.weight.copy_(model.model.embed_tokens.weight.double() @ axes_HH)
     for layer, own in zip(model.model.layers, turned.model.layers, strict=True):
         attention, own_attention = layer.self_attn, own.self_attn
         size, groups = attention.head_dim, attention.num_key_value_groups
-        values = [random_rotation(size, draws) for _ in range(config.num_key_value_heads)]
+        heads = attention.k_proj.out_features // size
+        values = [random_rotation(size, draws) for _ in range(heads)]
         gains_H = _moved_gains(layer.input_layernorm, own.input_layernorm)
         for name in ("q_proj", "k_proj", "v_proj"):
             weight_OH = attention.get_submodule(name).weight.double() * gains_H @ axes_HH

@@ -22,7 +22,7 @@ def model(*, is_tied: bool) -> LlamaForCausalLM:
         head_dim=8,
         tie_word_embeddings=is_tied,
     )
-    made = LlamaForCausalLM(config).double().eval()
+    made: LlamaForCausalLM = LlamaForCausalLM(config).double().eval()
     with torch.no_grad():
         for name, parameter in made.named_parameters():
             drawn = torch.randint(-8, 8, parameter.shape) / 20
