@@ -63,20 +63,26 @@ def _rate(rate: TokenRate) -> str:
     return f"{rate.ratio:.2f} × ({rate.dense:.0f}, {rate.pruned:.0f}; ± {rate.spread:.0%})"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def sample_parser(name: str, description: str | None, *, length: int, types: Sequence[str]) -> argparse.ArgumentParser:
+    """Return the parser of a bench of GGUF files of the sample model: model, texts, windows, types and threads."""
     settings = get_settings()
-    texts = {use: settings.datasets_root / f"{name}.jsonl" for use, name in (("c", CALIBRATION), ("e", EVALUATION))}
-    parser = argparse.ArgumentParser(prog="python -m bench.gguf", description=__doc__)
+    texts = {use: settings.datasets_root / f"{text}.jsonl" for use, text in (("c", CALIBRATION), ("e", EVALUATION))}
+    parser = argparse.ArgumentParser(prog=f"python -m bench.{name}", description=description)
     parser.add_argument("--model", type=Path, default=settings.models_root / MODEL, help="folder of safetensors")
-    parser.add_argument("--calibration", type=Path, default=texts["c"], help="text to prune by")
-    parser.add_argument("--evaluation", type=Path, default=texts["e"], help="text to compare predictions on")
+    parser.add_argument("--calibration", type=Path, default=texts["c"], help="text to calibrate on")
+    parser.add_argument("--evaluation", type=Path, default=texts["e"], help="text to measure on")
     parser.add_argument("--samples", type=int, default=32, help="windows to calibrate on (default 32)")
-    parser.add_argument("--length", type=int, default=256, help="tokens of each (default 256)")
-    parser.add_argument("--types", nargs="+", default=["F16", "Q8_0"], help="of the files")
-    parser.add_argument("--layouts", nargs="+", default=list(LAYOUTS), choices=LAYOUTS)
+    parser.add_argument("--length", type=int, default=length, help=f"tokens of a window (default {length})")
+    parser.add_argument("--types", nargs="+", default=list(types), help="of the files")
     parser.add_argument("--threads", type=int, default=threads_available())
     parser.add_argument("--fresh", action="store_true", help="measure again what was measured before")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="replace the page's section too")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = sample_parser("gguf", __doc__, length=256, types=("F16", "Q8_0"))
+    parser.add_argument("--layouts", nargs="+", default=list(LAYOUTS), choices=LAYOUTS)
     given = parser.parse_args(arguments)
     cells = {layout: cell_of(layout, given) for layout in given.layouts}
     found = Runner.of(given).figures(cells, lambda figures: f"{len(figures['files'])} files")

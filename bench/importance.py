@@ -13,18 +13,17 @@ from statistics import fmean, stdev
 from typing import Any
 
 from bench.cells import CACHE, Cell, Runner, cell_key, engine_program, own_release, run
-from bench.machine import describe_machine, threads_available
+from bench.gguf import sample_parser
+from bench.machine import describe_machine
 from bench.page import show, table
 from bench.windows import Windows
-from core.settings import get_settings
-from worker.samples.language import CALIBRATION, EVALUATION, MODEL
 
 SECTION = "bench-importance"
 MODELS: Mapping[str, dict[str, Any]] = {
     "dense": {"method": "none", "sparsity": None, "parameters": {}},
     "sparsegpt 50 %": {"method": "sparsegpt", "sparsity": 0.5, "parameters": {}},
 }
-"""What is done to the sample model first."""
+"""Changes of the sample model before its files are made: none, or pruning."""
 
 
 def cell_of(name: str, given: argparse.Namespace) -> Cell:
@@ -61,19 +60,9 @@ def rows_of(name: str, figures: dict[str, Any]) -> Iterator[tuple[str, ...]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    settings = get_settings()
-    texts = {use: settings.datasets_root / f"{name}.jsonl" for use, name in (("c", CALIBRATION), ("e", EVALUATION))}
-    parser = argparse.ArgumentParser(prog="python -m bench.importance", description=__doc__)
-    parser.add_argument("--model", type=Path, default=settings.models_root / MODEL, help="folder of safetensors")
-    parser.add_argument("--calibration", type=Path, default=texts["c"], help="text to prune and to weight by")
-    parser.add_argument("--evaluation", type=Path, default=texts["e"], help="text to measure on")
-    parser.add_argument("--samples", type=int, default=32, help="windows to calibrate on (default 32)")
-    parser.add_argument("--length", type=int, default=512, help="tokens of a window (default 512)")
-    parser.add_argument("--types", nargs="+", default=["Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0"], help="of the files")
+    types = ("Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0")
+    parser = sample_parser("importance", __doc__, length=512, types=types)
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
-    parser.add_argument("--threads", type=int, default=threads_available())
-    parser.add_argument("--fresh", action="store_true", help="measure again what was measured before")
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="replace the page's section too")
     given = parser.parse_args(arguments)
     cells = {name: cell_of(name, given) for name in given.models}
     figures = Runner.of(given).figures(cells, lambda figures: f"{len(figures['files'])} types")

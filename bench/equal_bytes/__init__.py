@@ -1,1 +1,1 @@
-"""What a file of so many bytes is worth: pruned models in 16, 8 and 4 bits against dense ones, on the judge."""
+"""Map of quality over bytes: the judge pruned and dense, in 16, 8 and 4 bits."""

@@ -18,7 +18,7 @@ _DENSE_TYPES: Final = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M")
 
 @dataclass(frozen=True)
 class Row:
-    """What is removed: `body` of the job. `types` are those of the GGUF files that its job in 16 bits also writes.
+    """Way to remove something: the `body` of its job. The job in 16 bits also writes GGUF files of these `types`.
 
     Zeros need the packed form to save bytes.
     """
