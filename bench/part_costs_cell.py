@@ -5,8 +5,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from core.engine.latency.costs import DECODED_TOKENS, Workload
-from core.engine.latency.implementations import timing_of
-from core.engine.latency.measure import measured_costs
+from core.engine.latency.measure import measured_costs, timing_of
 from core.engine.latency.variants import BlockVariant, ModelShape
 from core.engine.models.folder import open_model
 

@@ -128,8 +128,13 @@ def evaluation_set(
 
 def _spread(windows: Tensor, samples: int | None, length: int, name: str) -> Tensor:
     """Return the numbers of windows that are evenly spaced over all; raises TooLittleText."""
-    wanted = check_enough(len(windows), samples, length, name, "evaluation")
-    return torch.arange(wanted) * len(windows) // wanted
+    return torch.tensor(evenly_spaced(len(windows), check_enough(len(windows), samples, length, name, "evaluation")))
+
+
+def evenly_spaced(count: int, most: int) -> list[int]:
+    """Return at most `most` of the numbers below `count`, evenly spaced, beginning with 0."""
+    number = min(count, most)
+    return [each * count // number for each in range(number)]
 
 
 def evaluation_windows(

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from core.engine.datasets.counted_tokens import plain_ids, predicted_places
-from core.engine.datasets.token_windows import EvaluationSet
+from core.engine.datasets.token_windows import EvaluationSet, evenly_spaced
 from core.engine.datasets.window_losses import WindowLosses
 from core.engine.exporters.engine import RunningEngine
 from core.engine.exporters.sizes import MEASURED_TOKENS, WINDOW
@@ -15,8 +15,7 @@ from core.engine.exporters.sizes import MEASURED_TOKENS, WINDOW
 def chosen_windows(text: EvaluationSet) -> tuple[int, ...]:
     """Return the numbers of the windows on which files are measured: all, or evenly spaced ones where they are many."""
     count, length = text.windows.shape
-    most = max(MEASURED_TOKENS // length, 1)
-    return tuple(range(count)) if count <= most else tuple(number * count // most for number in range(most))
+    return tuple(evenly_spaced(count, max(MEASURED_TOKENS // length, 1)))
 
 
 def measure_losses(engine: RunningEngine, text: EvaluationSet) -> WindowLosses:

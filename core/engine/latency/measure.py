@@ -9,13 +9,15 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Final
 
+from core.discovery import require_class
 from core.engine.exporters.engine import Seconds
+from core.engine.latency import engines
 from core.engine.latency.costs import DECODED_TOKENS, ModelWidths, PartCosts, RoundCosts, Workload
 from core.engine.latency.design import fitted_costs, timed_layers, timed_shapes
-from core.engine.latency.implementations import timing_of
 from core.engine.latency.machine import machine_name
 from core.engine.latency.model_widths import dense_shape, model_widths
 from core.engine.latency.registry import engine_info
+from core.engine.latency.timing import EngineTiming
 from core.engine.latency.variants import BlockVariant, ModelShape
 from core.engine.models.folder import ModelFolder
 from secateur_wire.errors import LatencyTooNoisy
@@ -27,6 +29,11 @@ _MOST_ROUNDS: Final = 15
 _ENOUGH: Final = 0.01
 _TOO_NOISY: Final = 0.05
 """Relative standard errors of a latency: at the first no further trial is made, beyond the second there is no table."""
+
+
+def timing_of(engine: str) -> EngineTiming:
+    """Return the timing of an engine by its id."""
+    return require_class(engines, engine, "timing", EngineTiming)()
 
 
 def measured_costs(

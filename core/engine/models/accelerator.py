@@ -16,6 +16,9 @@ from torch import Tensor
 
 from core.device_kinds import CPU, CUDA, DeviceKind, device_kind
 
+_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
+"""Parameters of glibc's `mallopt`: the size of a tensor, and of free memory, that is given back at once."""
+_KEPT_BYTES = 2**30
 _TRIED_SIZE = 512
 _ROUNDING = 1e-5
 """Relative error of a product, far above that of float32 and far below that of factors in bfloat16."""
@@ -54,6 +57,10 @@ class DeviceBackend(ABC):
     def copy_out(self, tensor: Tensor) -> Tensor:
         """Return a copy of a device's tensor in main memory; its values are valid after `synchronise`."""
 
+    def keep_memory(self) -> None:
+        """Keep the memory of freed tensors in the process for the next ones, until `release_memory`."""
+        return
+
     def release_memory(self) -> None:
         """Return the memory of freed tensors to the machine, where the allocator keeps it in the process."""
         return
@@ -79,6 +86,18 @@ def _cpu_capabilities() -> Mapping[str, object]:
 def _malloc_trim() -> Callable[[int], int] | None:
     """Return glibc's function that gives free pages to the machine; None with another C library."""
     return getattr(ctypes.CDLL(None), "malloc_trim", None)
+
+
+@cache
+def _keep_freed_memory() -> None:
+    """Let glibc keep freed memory of any size in the process; do nothing with another C library.
+
+    Otherwise it gives every tensor of 32 MiB and more back to the machine, which fills all its pages with zeros when
+    the next one takes them.
+    """
+    if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
+        for parameter in (_MMAP_THRESHOLD, _TRIM_THRESHOLD):
+            mallopt(parameter, _KEPT_BYTES)
 
 
 @cache
@@ -118,6 +137,9 @@ class CPUBackend(DeviceBackend):
     def copy_out(self, tensor: Tensor) -> Tensor:
         """Return the tensor itself, because it is in main memory."""
         return tensor
+
+    def keep_memory(self) -> None:
+        _keep_freed_memory()
 
     def release_memory(self) -> None:
         if (trim := _malloc_trim()) is not None:

@@ -92,9 +92,10 @@ def with_inputs(
     note: Callable[[str], None],
 ) -> Tensor:
     """Return the weights with zeros for all inputs but `left_I`, which are fitted as in `without_inputs`."""
-    gram_IL = inputs.gram_II[:, left_I]
-    target_OL = torch.lerp(dense_OI @ gram_IL, target_product(dense_OI, inputs)[:, left_I], parameters.refit)
-    left_OI = _fitted(dense_OI[:, left_I], target_OL, gram_IL[left_I], parameters.ridge, note)
+    gram_IL = inputs.gram_II.index_select(1, left_I)
+    wanted_OL = target_product(dense_OI, inputs).index_select(1, left_I)
+    target_OL = torch.lerp(dense_OI @ gram_IL, wanted_OL, parameters.refit)
+    left_OI = _fitted(dense_OI.index_select(1, left_I), target_OL, gram_IL[left_I], parameters.ridge, note)
     return torch.zeros_like(dense_OI).index_copy_(1, left_I, left_OI)
 
 

@@ -11,6 +11,7 @@ from torch.utils.hooks import RemovableHandle
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.unit_kind import KindName
 from core.engine.datasets.counted_tokens import mean_predictions
+from core.engine.datasets.token_windows import evenly_spaced
 from core.engine.models.experts import ExpertStacks, RoutedTokens
 from core.engine.models.hooks import removed_after
 from core.engine.models.tensors import to_out_in
@@ -89,10 +90,14 @@ class _Watch:
 
 @dataclass(frozen=True)
 class OutputCosts:
-    """Costs of the units of every layer, by kind, and the costs of runs of layers where layers may be dropped."""
+    """Costs of the units of every layer, by kind, and the costs of runs of layers where layers may be dropped.
+
+    `ends` are the last block's outputs, [1, time, hidden_size], by the number of the calibration sequence.
+    """
 
     units: list[dict[KindName, Tensor]]
     runs: RunCosts | None
+    ends: dict[int, Tensor]
 
 
 def measure_outputs(context: UnitSelectionContext, seed: int, *, drops_layers: bool) -> OutputCosts:
@@ -106,8 +111,8 @@ def measure_outputs(context: UnitSelectionContext, seed: int, *, drops_layers: b
     assert context.calibration is not None
     streamed, family = context.streamed, context.folder.family
     sequences, length = context.calibration.shape
-    measured = measured_sequences(length)
-    tokens_NT = context.calibration[:: max(1, sequences // measured)][:measured]
+    places = evenly_spaced(sequences, measured_sequences(length))
+    tokens_NT = context.calibration[places]
     # The loss is a mean over the predictions of a sequence; the metric is for their sum.
     scale = mean_predictions(tokens_NT) / len(tokens_NT)
     watches = [
@@ -132,6 +137,14 @@ def measure_outputs(context: UnitSelectionContext, seed: int, *, drops_layers: b
         context.planned.write(index, metrics)
 
     runs = RunCosts(context.layers, tokens_NT) if drops_layers else None
+    ends: dict[int, Tensor] = {}
+
+    def on_stream(place: int, sequence: int, hidden_1TD: Tensor, gradient_1TD: Tensor) -> None:
+        if place == context.layers:
+            ends[places[sequence]] = hidden_1TD
+        if runs is not None:
+            runs.see(place, sequence, hidden_1TD, gradient_1TD)
+
     with removed_after(watch.register() for each in watches for of_kind in each.values() for watch in of_kind):
         backward_blocks(
             streamed,
@@ -142,6 +155,6 @@ def measure_outputs(context: UnitSelectionContext, seed: int, *, drops_layers: b
             squares=False,
             cache=context.hidden_state_cache(),
             drawn=torch.Generator().manual_seed(seed),
-            on_stream=None if runs is None else runs.see,
+            on_stream=on_stream,
         )
-    return OutputCosts(costs, runs)
+    return OutputCosts(costs, runs, ends)

@@ -35,7 +35,7 @@ from core.methods.frontier.cost_search import CostSearch
 from core.methods.frontier.input_removal import output_metric, with_inputs, without_inputs
 from core.methods.frontier.layer_drop import LAYER_DROP
 from core.methods.frontier.layer_search import LayerSearch, staying_layers
-from core.methods.frontier.output_metric import measure_outputs
+from core.methods.frontier.output_metric import OutputCosts, measure_outputs
 from core.methods.frontier.structured_info import StructuredFrontierParameters
 from core.methods.frontier.trials import Trials
 
@@ -80,15 +80,15 @@ class StructuredFrontier(BlockUnitMethod):
 
         if costs is None or costs.runs is None:
             return counts_without(())
-        trials = self._trials(context, costs.units)
+        trials = self._trials(context, costs)
         search = LayerSearch(trials, width_reduction.protected, counts_without, costs.runs)
         if parameters.drop_layers == "auto":
             return search.best(numbers)
         (dropped,) = search.cheapest_layers(numbers)
         return counts_without(dropped)
 
-    def _trials(self, context: UnitSelectionContext, costs: Sequence[Mapping[KindName, Tensor]]) -> Trials:
-        return Trials(context, _Trial(self.parameters, costs), LAYER_DROP[self.parameters.budget])
+    def _trials(self, context: UnitSelectionContext, costs: OutputCosts) -> Trials:
+        return Trials(context, _Trial(self.parameters, costs.units), LAYER_DROP[self.parameters.budget], costs.ends)
 
     def _within(self, context: UnitSelectionContext, width_reduction: WidthReduction, costs: CostLimit) -> UnitCounts:
         """Return the counts that lose least within a limit of cost."""
@@ -106,7 +106,7 @@ class StructuredFrontier(BlockUnitMethod):
             protected=protected,
             staying=protected if runs is None else protected | staying_layers(description, runs),
         )
-        return CostSearch(table, costs, parameters, self._trials(context, measured.units)).best()
+        return CostSearch(table, costs, parameters, self._trials(context, measured)).best()
 
     def prune_block(
         self, block: BlockToPrune, dense: TokensAtBlock, pruned: PrunedTokens | None, log: Callable[[str], None]

@@ -151,13 +151,14 @@ class StructuredFrontierCost(Cost[StructuredFrontierParameters]):
     """Cost of two models side by side, of gradients of a few sequences, and of the removal of inputs by H⁻¹."""
 
     def passes(self, facts: CostFacts[StructuredFrontierParameters]) -> int:
-        search = _searched(facts)
+        search, measured = _searched(facts), _measured_tokens(facts)
         return (
             # Work that dropped layers save in the pruned model is repeated in the dense one.
             2 * facts.tokens.calibration
-            + GRADIENT_PASSES * _measured_tokens(facts)
-            + search.seen
-            + search.trials * (2 * search.fitted + search.seen)
+            + GRADIENT_PASSES * measured
+            + max(0, search.seen - measured)  # the dense model's outputs are known where gradients were taken
+            + search.fitted
+            + search.trials * (search.fitted + search.seen)
         )
 
     def operations(self, facts: CostFacts[StructuredFrontierParameters]) -> int:
@@ -187,7 +188,8 @@ class StructuredFrontierCost(Cost[StructuredFrontierParameters]):
         description, tokens = facts.description, facts.tokens
         waiting = _STATE_BYTES * tokens.calibration * max(_read_widths(facts))
         stored = _STATE_BYTES * description.hidden_size * tokens.calibration
-        inputs = _STATE_BYTES * description.hidden_size * description.layers * _measured_tokens(facts)
+        kept_tokens = max(_measured_tokens(facts), _searched(facts).fitted)
+        inputs = _STATE_BYTES * description.hidden_size * (description.layers + 1) * kept_tokens
         behind = _STATE_BYTES * description.hidden_size * (description.layers + 1) * _stream_tokens(facts)
         metric = _STATE_BYTES * description.hidden_size**2
         return ChoiceMemory(

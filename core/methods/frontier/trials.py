@@ -1,6 +1,7 @@
 """Trials of shapes: models pruned on some calibration tokens, compared by how far their predictions diverge."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import torch
@@ -8,8 +9,9 @@ from torch import Tensor
 
 from core.counting import counting
 from core.engine.datasets.counted_tokens import counted_places, number_of_places
+from core.engine.datasets.token_windows import evenly_spaced
 from core.engine.models.streamed import StreamedModel
-from core.engine.pruning.blocks.trial import hidden_states_after_trial
+from core.engine.pruning.blocks.trial import RecordedStream, hidden_states_after_trial
 from core.engine.pruning.protocols.units import BlockUnitMethod
 from core.engine.pruning.streams.block_gradients import forward_blocks
 from core.engine.pruning.units.context import UnitSelectionContext
@@ -35,12 +37,15 @@ class ShapeToTry:
 class Trials:
     """Trials of whole models that `method` prunes.
 
-    The measure is the divergence between the predictions of the trial and of the dense model.
+    The measure is the divergence between the predictions of the trial and of the dense model. `dense_ends` are the
+    dense model's last outputs, [1, time, hidden_size], as far as they are known, by the number of the calibration
+    sequence.
     """
 
     context: UnitSelectionContext
     method: BlockUnitMethod
     drop: LayerDrop
+    dense_ends: Mapping[int, Tensor]
 
     @property
     def are_possible(self) -> bool:
@@ -53,22 +58,25 @@ class Trials:
         All of them are `alike` in what the words say.
         """
         context = self.context
-        fitted_NT, seen_NT = self._fitting_sequences(), self._evaluation_sequences()
+        fitted_NT, seen_NT = self._fitting_sequences(), self._calibration()[self._evaluation_numbers()]
         batches = seen_NT.split(context.micro_batch)
-        dense = forward_blocks(context.streamed, batches, context.forward_dtype)
+        dense = self._dense_outputs(batches)
         tried: dict[int, float] = {}
 
         def tried_at(place: int) -> float:
             if place not in tried:
                 count(len(tried))
                 counts = candidates[place].counts
-                ends = hidden_states_after_trial(context, self.method, counts, fitted_NT, seen_NT)
+                ends = hidden_states_after_trial(context, self.method, counts, recorded, seen_NT)
                 tried[place] = divergence(context.streamed, batches, dense, ends)
                 context.log(f"trial, {candidates[place].label}: {tried[place]:.4f} nats")
             return tried[place]
 
         context.begin_trials()
-        with counting("trials of whole layers, at most", most_trials(len(candidates))) as count:
+        with (
+            closing(RecordedStream(context, fitted_NT)) as recorded,
+            counting("trials of whole layers, at most", most_trials(len(candidates))) as count,
+        ):
             best = candidates[find_local_minimum(len(candidates), tried_at)]
         figures = "; ".join(f"{candidates[place].label}: {tried[place]:.4f}" for place in sorted(tried))
         note = (
@@ -78,24 +86,25 @@ class Trials:
         )
         return best.counts.model_copy(update={"notes": [*best.counts.notes, note]})
 
-    def _evaluation_sequences(self) -> Tensor:
-        return self._calibration()[self._is_for_evaluation()]
+    def _dense_outputs(self, batches: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Return the dense model's last outputs for the batches of sequences that trials are measured on."""
+        numbers = self._evaluation_numbers()
+        if self.dense_ends.keys() >= {*numbers}:
+            ends_NTD = torch.cat([self.dense_ends[number] for number in numbers])
+            return list(ends_NTD.split(len(batches[0])))
+        return forward_blocks(self.context.streamed, batches, self.context.forward_dtype)
+
+    def _evaluation_numbers(self) -> list[int]:
+        """Return the numbers of the sequences that trials are measured on: evenly spaced, at most a quarter of all."""
+        sequences, length = self._calibration().shape
+        return evenly_spaced(sequences, min(max(1, self.drop.seen // length), sequences // _PARTS))
 
     def _fitting_sequences(self) -> Tensor:
         """Return the sequences that trials are fitted on: evenly spaced among those that trials are not measured on."""
-        calibration_NT = self._calibration()
-        rest_NT = calibration_NT[~self._is_for_evaluation()]
-        sequences, length = rest_NT.shape
-        number = min(max(1, self.drop.fitted_tokens(calibration_NT.numel()) // length), sequences)
-        return rest_NT[torch.arange(number) * sequences // number]
-
-    def _is_for_evaluation(self) -> Tensor:
-        """Return a mask of the calibration sequences to measure trials on: evenly spaced, at most a quarter: [N]."""
-        sequences, length = self._calibration().shape
-        number = min(max(1, self.drop.seen // length), sequences // _PARTS)
-        evaluation_N = torch.zeros(sequences, dtype=torch.bool)
-        evaluation_N[torch.arange(number) * sequences // max(1, number)] = True
-        return evaluation_N
+        calibration_NT, evaluation = self._calibration(), {*self._evaluation_numbers()}
+        rest = [number for number in range(len(calibration_NT)) if number not in evaluation]
+        most = max(1, self.drop.fitted_tokens(calibration_NT.numel()) // calibration_NT.shape[1])
+        return calibration_NT[[rest[each] for each in evenly_spaced(len(rest), most)]]
 
     def _calibration(self) -> Tensor:
         assert self.context.calibration is not None

@@ -12,8 +12,7 @@ from core.engine.exporters.gguf.runtime import LlamaCpp
 from core.engine.latency.costs import Workload
 from core.engine.latency.design import timed_shapes
 from core.engine.latency.engine_info import EngineInfo
-from core.engine.latency.implementations import timing_of
-from core.engine.latency.measure import costs_of_rounds, measured_costs
+from core.engine.latency.measure import costs_of_rounds, measured_costs, timing_of
 from core.engine.latency.model_widths import dense_shape, model_widths
 from core.engine.latency.registry import ENGINES, engine_info
 from core.engine.latency.small_models import random_model

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -34,9 +34,9 @@ from core.engine.pruning.units.removal import UnitCounts, layer_unit_sets
 class BlockChoice:
     """Method that chooses block by block, and the streams of calibration tokens it reads.
 
-    `dense` goes through the blocks of `streamed`; `pruned` (None where the method does not read it) goes through the
-    blocks of `narrow`, which has the units of `kinds` given by `counts`. `planned` is the method's own plan. Where a
-    `refit` follows, both are its streams, and it advances them.
+    `dense` goes through the blocks of `streamed`, and `gaps` are those that `counts` leave in it. `pruned` (None where
+    the method does not read it) goes through the blocks of `narrow`, which has the units of `kinds` given by `counts`.
+    `planned` is the method's own plan. Where a `refit` follows, both are its streams, and it advances them.
     """
 
     method: BlockUnitMethod
@@ -46,14 +46,11 @@ class BlockChoice:
     planned: PlannedTensors
     streamed: StreamedModel
     dense: Stream
+    gaps: GapPassing
     narrow: StreamedModel
     pruned: Stream | None
     refit: UnitRefit | None
     log: Callable[[str], None]
-
-    @cached_property
-    def _gaps(self) -> GapPassing:
-        return GapPassing(self.dense, self.streamed, self.counts.layers)
 
     @property
     def streams(self) -> list[Stream]:
@@ -77,7 +74,7 @@ class BlockChoice:
             counts=self.counts.layers[index],
             tensors=complete,
             planned=self.planned.read(index),
-            last_before_gap=self._gaps.output_before(index),
+            last_before_gap=self.gaps.output_before(index),
         )
         module = self.streamed.fill_block(index, tensors, self.dense.dtype)
         goes_on = self.refit is None
@@ -96,7 +93,7 @@ class BlockChoice:
             self.log,
         )
         if goes_on and self.dense.done == block.layer:
-            self.dense.advance(module, block.layer)
+            self.dense.advance_unwatched(module, block.layer)
         self.streamed.empty_block(block.layer)
         return pruned_block
 
@@ -108,7 +105,7 @@ class BlockChoice:
 
         def fit(groups: Sequence[InputGroup], fit_linears: FitLinears) -> None:
             assert self.refit is None and self.dense.done == block.layer, "the tokens are fitted to once"
-            target_streams = self._gaps.targets(block.layer, module)
+            target_streams = self.gaps.targets(block.layer, module)
             changing = deepcopy(module)
 
             def change(group: InputGroup, statistic: InputStatistic) -> None:
@@ -159,7 +156,7 @@ class BlockChoice:
         """Advance the streams past the removed layer `index`: the dense one goes through it, the other skips it."""
         if self.refit is not None:
             return
-        self._gaps.pass_layer(index, tensors)
+        self.gaps.pass_layer(index, tensors)
         if self.pruned is not None:
             self.pruned.skip_block()
 

@@ -30,6 +30,7 @@ from core.engine.pruning.protocols.units import BlockUnitMethod
 from core.engine.pruning.results import PruneResult, UnitRow
 from core.engine.pruning.units.block_tokens import PrunedBlock
 from core.engine.pruning.units.context import UnitSelectionContext
+from core.engine.pruning.units.gaps import GapPassing
 from core.engine.pruning.units.output_biases import with_biases
 from core.engine.pruning.units.planned_tensors import PlannedTensors, TrainedWeights
 from core.engine.pruning.units.removal import (
@@ -338,6 +339,7 @@ class UnitRemovalPass(BlockPass):
             planned=self.planned,
             streamed=self.streamed,
             dense=dense,
+            gaps=GapPassing(dense, self.streamed, counts.layers),
             narrow=narrow,
             pruned=reads,
             refit=refit,

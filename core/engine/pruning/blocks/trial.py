@@ -1,51 +1,119 @@
 """Trial of counts: a method prunes the model to them on a few tokens, as the pass does, and the result is discarded."""
 
+from collections.abc import Iterable, Mapping
+from copy import copy
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from core.engine.models.streamed import StreamedModel
 from core.engine.pruning.blocks.block_choice import BlockChoice
 from core.engine.pruning.protocols.units import BlockUnitMethod
+from core.engine.pruning.streams.block_gradients import forward_blocks
 from core.engine.pruning.streams.stream import Stream
 from core.engine.pruning.units.context import UnitSelectionContext
+from core.engine.pruning.units.gaps import GapPassing
 from core.engine.pruning.units.output_biases import with_biases
 from core.engine.pruning.units.removal import UnitCounts, layer_unit_sets, remove_units
 from core.engine.pruning.units.removal_config import config_after_removal, narrow_model
 from core.engine.resume.store import ResumeStore
 
 
+class RecordedStream(Stream):
+    """Stream of tokens through the dense model that knows its hidden states before and after every block.
+
+    It computes a block only where another object watches the block's modules. `close` removes the hidden states.
+    """
+
+    def __init__(self, context: UnitSelectionContext, tokens_NT: Tensor) -> None:
+        """Run the tokens [sequences, time] through all blocks, and keep the states as the context's budget allows."""
+        streamed, dtype = context.streamed, context.forward_dtype
+        super().__init__(
+            "recorded",
+            tokens_NT,
+            streamed,
+            ResumeStore(context.scratch, ""),
+            context.budget,
+            dtype=dtype,
+            micro_batch=context.micro_batch,
+            resumable=False,
+        )
+        self._states = context.hidden_state_cache()
+        for batch, hidden_BTD in enumerate(forward_blocks(streamed, self.tokens, dtype, self._states.put)):
+            self._states.put(len(streamed), batch, hidden_BTD)
+
+    def start(self) -> None:
+        self.done = 0
+
+    def hidden(self, index: int) -> Tensor:
+        return self._states.get(self.done, index)
+
+    def store(self, index: int, hidden: Tensor) -> None:
+        """Do nothing: the output of the block is known."""
+
+    def advance_unwatched(self, block: nn.Module, index: int) -> None:
+        self.step()
+
+    def after(self, done: int) -> "RecordedStream":
+        """Return the stream after this many blocks."""
+        stream = copy(self)
+        stream.done = done
+        return stream
+
+    def close(self) -> None:
+        self._states.close()
+
+
+class RecordedGaps(GapPassing):
+    """Gaps in a model whose `dense` stream is known behind all blocks: the target in front of a gap is there already.
+
+    The last output of every other layer has the dense stream behind the layer as its target.
+    """
+
+    def __init__(self, dense: RecordedStream, streamed: StreamedModel, layers: Iterable[int]) -> None:
+        super().__init__(dense, streamed, layers)
+        self._recorded = dense
+
+    def targets(self, layer: int, block: nn.Module) -> Mapping[str, Stream]:
+        if self._last_output is None:
+            return {}
+        return {self._last_output: self._recorded.after(self._gaps[layer].stop)}
+
+    def pass_layer(self, removed: int, tensors: dict[str, Tensor]) -> None:
+        self._recorded.step()
+
+
 @torch.inference_mode()
 def hidden_states_after_trial(
-    context: UnitSelectionContext, method: BlockUnitMethod, counts: UnitCounts, fitted_NT: Tensor, seen_NT: Tensor
+    context: UnitSelectionContext,
+    method: BlockUnitMethod,
+    counts: UnitCounts,
+    dense: RecordedStream,
+    seen_NT: Tensor,
 ) -> list[Tensor]:
-    """Return the last block's outputs for batches of the tokens `seen`, after pruning with the tokens `fitted`."""
+    """Return the last block's outputs for batches of the tokens `seen`, after pruning with the tokens of `dense`."""
     streamed, family = context.streamed, context.folder.family
     raw = config_after_removal(context.folder, context.structure, context.kinds, counts)
     narrow = narrow_model(streamed, raw)
     context.scratch.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=context.scratch) as folder:
         store = ResumeStore(Path(folder), "")
-        dense, pruned, seen = (
+        pruned, seen = (
             Stream(
                 name,
                 tokens_NT,
-                model,
+                narrow,
                 store,
                 context.budget,
                 dtype=context.forward_dtype,
                 micro_batch=context.micro_batch,
                 resumable=False,
             )
-            for name, tokens_NT, model in (
-                ("dense", fitted_NT, streamed),
-                ("pruned", fitted_NT, narrow),
-                ("seen", seen_NT, narrow),
-            )
+            for name, tokens_NT in (("pruned", torch.cat(dense.tokens)), ("seen", seen_NT))
         )
-        streams = [dense, pruned, seen]
-        for stream in streams:
+        for stream in (dense, pruned, seen):
             stream.start()
         choice = BlockChoice(
             method=method,
@@ -55,6 +123,7 @@ def hidden_states_after_trial(
             planned=context.planned,
             streamed=streamed,
             dense=dense,
+            gaps=RecordedGaps(dense, streamed, counts.layers),
             narrow=narrow,
             pruned=pruned if method.reads_pruned else None,
             refit=None,
@@ -75,6 +144,6 @@ def hidden_states_after_trial(
                 seen.advance(narrow.fill_block(place, left, context.forward_dtype), place)
                 narrow.empty_block(place)
         ends = [hidden for _, hidden in seen.batches()]
-        for stream in streams:
-            stream.close()
+        pruned.close()
+        seen.close()
     return ends

@@ -43,7 +43,13 @@ class HiddenStateCache:
             self._budget.give(tensor.nbytes)
         else:
             self._file(block, batch).unlink()
+            del self._devices[block, batch]
         return tensor
+
+    def close(self) -> None:
+        """Remove all tensors."""
+        for block, batch in [*self._held, *self._devices]:
+            self.take(block, batch)
 
     def _file(self, block: int, batch: int) -> Path:
         return self._folder / f"hidden-{block:05d}-{batch:04d}.safetensors"

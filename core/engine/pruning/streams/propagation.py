@@ -56,6 +56,10 @@ class DenseReference:
     added_to_stream: Mapping[str, str] = field(default_factory=dict)
     target_streams: Mapping[str, Stream] = field(default_factory=dict)
 
+    def is_run_for(self, groups: Iterable[InputGroup]) -> bool:
+        """Return True if the dense block must run, because a group has no target stream."""
+        return any(group.first not in self.target_streams for group in groups)
+
 
 @dataclass
 class ExpertBarrier:
@@ -171,6 +175,7 @@ class _Gathering:
 
     def __init__(self, propagation: "BlockPropagation", wait: Callable[[str], None]) -> None:
         dense = propagation.dense
+        self.dense = propagation.running_dense
         self.statistics: dict[InputGroup, InputStatistic] = {}
         self._propagation = propagation
         self._wait = wait
@@ -178,7 +183,7 @@ class _Gathering:
         self._places: dict[greenlet, Tensor | None] = {}
         self._ahead: dict[str, Tensor] = {}
         self._stream_ahead: dict[str, Tensor] = {}
-        self._streams: defaultdict[str, deque[tuple[Tensor, Tensor]]] = defaultdict(deque)
+        self._streams: defaultdict[str, deque[tuple[Tensor | None, Tensor]]] = defaultdict(deque)
         self._target_batches = (
             {} if dense is None else {linear: stream.batches() for linear, stream in dense.target_streams.items()}
         )
@@ -188,7 +193,7 @@ class _Gathering:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Register the hooks of the blocks, and remove them at the end."""
-        block, dense, experts = self._propagation.block, self._propagation.dense, self._propagation.experts
+        block, dense, experts = self._propagation.block, self.dense, self._propagation.experts
         groups, norms = self._propagation.groups, self._norms
         with ExitStack() as hooks:
             hooks.enter_context(removed_after([block.register_forward_pre_hook(self._begin)]))
@@ -198,7 +203,7 @@ class _Gathering:
                 hooks.enter_context(arrivals(dense.block, others, self._arrive_dense))
                 hooks.enter_context(_hooked_products(dense.block, norms, self._keep_dense))
                 hooks.enter_context(_hooked_norms(dense.block, norms.values(), self._stream_ahead.__setitem__))
-                hooks.enter_context(_hooked_norms(block, norms.values(), self._pass_norm))
+            hooks.enter_context(_hooked_norms(block, norms.values(), self._pass_norm))
             if experts is not None:
                 for each, is_dense in ((block, False), *(() if dense is None else ((dense.block, True),))):
                     hook = experts.arriving(self._wait, self._propagation.stream.places, is_dense=is_dense)
@@ -228,7 +233,7 @@ class _Gathering:
 
     def _pass_norm(self, norm: str, stream: Tensor) -> None:
         # both are the blocks' own residuals, which stay in memory anyway
-        self._streams[norm].append((self._stream_ahead.pop(norm), stream))
+        self._streams[norm].append((self._stream_ahead.pop(norm, None), stream))
 
     def _target_output(self, group: InputGroup) -> Tensor:
         """Return the target of a group's outputs: the dense outputs, plus the stream's shortfall before them.
@@ -236,8 +241,9 @@ class _Gathering:
         The shortfall is the difference from the dense model's stream, or from a target stream.
         """
         dense_stream, stream = self._streams[self._norms[group.first]].popleft()
-        output = self._ahead.pop(group.first)
+        output = self._ahead.pop(group.first, None)
         if group.first not in self._target_batches:
+            assert output is not None and dense_stream is not None
             return output.float() + (dense_stream.float() - stream.float())
         _, target = next(self._target_batches[group.first])
         difference = target.float() - stream.float()
@@ -251,7 +257,8 @@ class BlockPropagation:
     """Propagation of a stream of tokens through block `index`, which is being pruned.
 
     Each of `groups` gets a statistic from `new_statistic`. With `dense` every micro-batch goes through the dense block
-    just before, and statistics get both inputs. At `experts` all tokens wait for a mixture to be pruned.
+    just before, unless all targets are known, and statistics get both inputs. At `experts` all tokens wait for a
+    mixture to be pruned.
     """
 
     block: nn.Module
@@ -262,12 +269,18 @@ class BlockPropagation:
     dense: DenseReference | None = None
     experts: ExpertBarrier | None = None
 
+    @property
+    def running_dense(self) -> DenseReference | None:
+        """The dense reference, if its block has to run."""
+        is_run = self.dense is not None and (self.experts is not None or self.dense.is_run_for(self.groups))
+        return self.dense if is_run else None
+
     def prune_in_flight(self, prune_group: PruneGroup) -> None:
         """Run every micro-batch through the block once, pruning each group when all tokens have reached it.
 
         The forward then continues through the pruned weights: true-sequential propagation for one forward per block.
         """
-        dense, experts = self.dense, self.experts
+        dense, experts = self.running_dense, self.experts
         by_name = {group.first: group for group in self.groups}
         backend = backend_of(self.stream.device)
         lanes = [(self.stream, self.block, self.index)]
@@ -290,20 +303,24 @@ class BlockPropagation:
                 experts.release()
                 return
             group = by_name[name]
-            if group is self.groups[-1]:
+            # Not in trials, whose targets are known: their few tokens free little, and would have to get it back.
+            releases = dense is self.dense
+            if releases and group is self.groups[-1]:
                 backend.release_memory()
             prune_group(group, gathering.statistics.pop(group))
-            if group in self.groups[-2:-1]:
+            if releases and group in self.groups[-2:-1]:
                 backend.release_memory()
 
         with gathering.listening():
             run_in_lockstep(forwards, at_barrier, store)
         for through, _, _ in lanes:
             through.step()
+        if self.dense is not None and dense is None:
+            self.dense.stream.advance_unwatched(self.dense.block, self.dense.index)
 
     def collect(self, *, advances: bool = False) -> dict[InputGroup, InputStatistic]:
         """Return statistics of every group from the unchanged block; its stream may advance, the dense one does not."""
-        dense, gathering = self.dense, _Gathering(self, lambda name: None)
+        dense, gathering = self.running_dense, _Gathering(self, lambda name: None)
         with gathering.listening():
             for batch, hidden in self.stream.batches():
                 if dense is not None:
@@ -323,4 +340,4 @@ class BlockPropagation:
             self.experts.release()
         self.stream.advance(self.block, self.index)
         if self.dense is not None:
-            self.dense.stream.advance(self.dense.block, self.dense.index)
+            self.dense.stream.advance_unwatched(self.dense.block, self.dense.index)

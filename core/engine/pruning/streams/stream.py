@@ -127,6 +127,10 @@ class Stream:
         """Run all micro-batches through block `index`."""
         self.advance_from(self, block, index)
 
+    def advance_unwatched(self, block: nn.Module, index: int) -> None:
+        """Advance through block `index`, whose modules have no hooks: only the hidden states after it matter."""
+        self.advance(block, index)
+
     def advance_from(self, source: "Stream", block: nn.Module, index: int) -> None:
         """Run another stream's hidden states, of the same tokens, through block `index`, and continue from there."""
         self.done = source.done

@@ -21,15 +21,16 @@ class GapPassing:
         ends = [*ordered[1:], len(streamed)]
         self._gaps = {layer: range(layer + 1, end) for layer, end in zip(ordered, ends, strict=True)}
         self._after: dict[int, Stream] = {}
+        *_, last = streamed.folder.family.sublayers
+        no_target = last.norm is None or streamed.folder.family.experts is not None
+        self._last_output = None if no_target else last.output
 
     def output_before(self, layer: int) -> str | None:
         """Return the linear layer with the last addition to the stream in a remaining layer that a gap follows.
 
         None where no gap follows, where experts add to the stream, or where something lies between.
         """
-        family = self._streamed.folder.family
-        *_, last = family.sublayers
-        return None if not self._gaps[layer] or last.norm is None or family.experts is not None else last.output
+        return self._last_output if self._gaps[layer] else None
 
     def targets(self, layer: int, block: nn.Module) -> Mapping[str, Stream]:
         """Return the dense stream behind the gap after a layer, by the name of the linear layer whose target it is.

@@ -16,6 +16,7 @@ from core.engine.datasets.token_windows import EvaluationSet
 from core.engine.datasets.window_losses import WindowLosses
 from core.engine.evaluation.perplexity import MeasuredPerplexity
 from core.engine.exporters.huggingface import write_checkpoint
+from core.engine.models.accelerator import backend_of
 from core.engine.models.casting import CastFigures, cast_figures, folder_as_stored
 from core.engine.models.folder import ModelFolder
 from core.engine.pruning.micro_batches import run_within_memory
@@ -45,6 +46,7 @@ def run(spec: PruneSpec, context: StageContext) -> PruneOutput:
     Raises WorkStopped if it is asked to stop, after the current block is saved.
     """
     progress, device = context.progress, context.device
+    backend_of(device).keep_memory()
     progress.stage("open")
     folder = open_place(spec.source)
     given = folder if spec.reduced is None else open_place(spec.model)
