@@ -9,7 +9,7 @@ request's or the answer's schema (lists of it are derived), or `"example": …` 
 without an example.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
 from fastapi import FastAPI
@@ -62,6 +62,43 @@ _HEADERS: dict[str, Document] = {
         "example": "true",
     },
 }
+_PARAMETERS = {
+    "batch": "Sequences that are computed together.",
+    "context_tokens": "Tokens before a decode step, the prompt included.",
+    "cost": "What is minimised against quality: bytes, parameters or milliseconds of the artifact.",
+    "delivery_id": "Id of a delivery, from the webhook's list of deliveries.",
+    "discovery_id": "Id of a discovery, from the answer that says that a model is looked at.",
+    "engine": "Id of an engine: transformers, llama-cpp, openvino or onnxruntime.",
+    "get_dataset name": "Name of a dataset.",
+    "delete_dataset name": "Name of a dataset.",
+    "if-none-match": "ETag of a copy that is there already: it is not sent again if it is the same (304).",
+    "if-range": "ETag of a part that is there already: the rest is sent if it is the same file, else all of it.",
+    "job_id": "Id of a job.",
+    "key_id": "Id of an API key, which is not the key itself.",
+    "kind": "Only ids of this kind of object.",
+    "limit": "Largest number of events in the answer.",
+    "list_uploads status": "Only uploads in this state.",
+    "method": "Only jobs of this method.",
+    "model": "Name of a registered model.",
+    "list_jobs model": "Only jobs on this model.",
+    "name": "Name of a model.",
+    "path": "Path of a file in the folder, as the list of files has it.",
+    "prompt_tokens": "Tokens that the prefill reads.",
+    "publication_id": "Id of a publication.",
+    "queue": "Queue of the worker that measures, while it has no job.",
+    "request_id": "Id of a request for samples, from the answer to it.",
+    "rule_id": "Id of a rule, from the list of rules.",
+    "status": "Only jobs in this state.",
+    "sweep_id": "Id of a sweep.",
+    "threads": "Threads of the engine; by default all processors of the worker.",
+    "send_part path": "Path that the file gets in the folder.",
+    "token": "Secret part of a trigger's address, from the answer that made or rotated it.",
+    "trigger_id": "Id of a trigger.",
+    "type": "Type of the engine's files; by default the first one.",
+    "upload_id": "Id of an upload.",
+    "webhook_id": "Id of a webhook.",
+}
+"""Descriptions of parameters that their routes do not describe, by name, or by call and name."""
 _HEADER_OF_STATUS = {"401": "WWW-Authenticate", "429": "Retry-After", "503": "Retry-After"}
 
 
@@ -131,10 +168,14 @@ def _complete(operation: Document, schemas: Document) -> None:
     for content in operation.get("requestBody", {}).get("content", {}).values():
         _exemplify(content, f"{operation['operationId']} body", schemas)
     for parameter in operation.get("parameters", []):
-        name = parameter["name"].lower()
-        example = PARAMETERS.get(f"{operation['operationId']} {name}", PARAMETERS.get(name))
-        if example is not None:
-            parameter.setdefault("example", example)
+        for key, known in (("example", PARAMETERS), ("description", _PARAMETERS)):
+            value = _of_parameter(known, operation["operationId"], parameter["name"].lower())
+            if value is not None:
+                parameter.setdefault(key, value)
+
+
+def _of_parameter(known: Mapping[str, Any], operation: str, name: str) -> Any:
+    return known.get(f"{operation} {name}", known.get(name))
 
 
 def _name_errors(operation: Document) -> None:

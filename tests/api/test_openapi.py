@@ -113,11 +113,11 @@ def test_every_error_has_an_example_of_its_own_code_and_status(document: Documen
                     assert example["status"] == int(status), (method, path, status)
 
 
-def test_every_parameter_has_an_example_that_fits(document: Document) -> None:
+def test_every_parameter_has_a_description_and_an_example_that_fits(document: Document) -> None:
     validator = _compiling(document["components"])
     for method, path, operation in operations(document):
         for parameter in operation.get("parameters", []):
-            assert "example" in parameter, (method, path, parameter["name"])
+            assert "example" in parameter and parameter["description"], (method, path, parameter["name"])
             assert validator(parameter["schema"]).is_valid(parameter["example"]), (method, path, parameter["name"])
 
 
