@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 from core.engine.architectures.description import inspect_folder
 from core.engine.models.accelerator import CPUBackend
 from core.engine.models.folder import open_model
-from core.engine.models.precision import removal_dtype
+from core.engine.models.precision import forward_dtype
 from core.engine.models.tensors import load_tensors
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.results import PruneResult, UnitRow
@@ -63,8 +63,8 @@ def test_removals_take_the_number_format_that_the_processor_prefers() -> None:
     for prefers, dtypes in ((True, (torch.bfloat16, torch.bfloat16)), (False, (torch.float32, torch.float32))):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(CPUBackend, "prefers_bfloat16", lambda backend, prefers=prefers: prefers)
-            assert tuple(removal_dtype("auto", each, cpu) for each in (torch.float32, torch.bfloat16)) == dtypes
-            assert removal_dtype("auto", torch.float16, cpu) is torch.float32, "its range is larger"
+            assert tuple(forward_dtype("auto", each, cpu) for each in (torch.float32, torch.bfloat16)) == dtypes
+            assert forward_dtype("auto", torch.float16, cpu) is torch.float32, "its range is larger"
 
 
 def problem(seed: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,15 +15,6 @@ LOGIT_TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-
 """Largest difference of logits by dtype, relative to the largest one, that sums in another order may cause."""
 
 
-def forward_dtype(requested: str, dtype: torch.dtype, device: torch.device) -> torch.dtype:
-    """Return the dtype of the calibration forward: the requested one, else bfloat16 where the hardware prefers it."""
-    if requested != "auto":
-        return DTYPES[requested]
-    if dtype is not torch.float32:
-        return dtype
-    return torch.bfloat16 if backend_of(device).prefers_bfloat16() else dtype
-
-
 def writing_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
     """Return the dtype in which a model of `dtype` writes text: 16 bits where the hardware multiplies them fast.
 
@@ -48,10 +39,11 @@ def gradient_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
     return dtype if backend_of(device).kind.prefers_16_bit else torch.float32
 
 
-def removal_dtype(requested: str, dtype: torch.dtype, device: torch.device) -> torch.dtype:
-    """Return the dtype of forwards, and of gradients in hidden states, of a method that removes units.
+def forward_dtype(requested: str, dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """Return the dtype of calibration forwards of a model in `dtype`, and of gradients in their hidden states.
 
-    It is the requested one, else bfloat16 where the hardware prefers it; the range of float16 stays.
+    It is the requested one, else bfloat16 where the hardware prefers it, else float32 where it multiplies 16-bit
+    matrices slowly; the range of float16 stays.
     """
     if requested != "auto":
         return DTYPES[requested]

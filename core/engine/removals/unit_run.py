@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from core.engine.architectures.description import require_structure
 from core.engine.architectures.unit_counts import LayerCounts
 from core.engine.models.folder import ModelFolder
-from core.engine.models.precision import gradient_dtype, removal_dtype
+from core.engine.models.precision import forward_dtype, gradient_dtype
 from core.engine.models.tensors import DTYPES
 from core.engine.pruning.blocks.language_pass import UnitRemovalPass
 from core.engine.pruning.blocks.plan import UnitRemovalPlan
@@ -37,7 +37,7 @@ class UnitRun(LanguageRun[UnitRemovalPlan]):
             at_least=cut.at_least,
             removal=request.removal.check(cut),
             dtype=dtype,
-            forward_dtype=removal_dtype(requested, dtype, device) if requested else gradient_dtype(dtype, device),
+            forward_dtype=forward_dtype(requested, dtype, device) if requested else gradient_dtype(dtype, device),
             device=device,
             method=request.method,
         )

@@ -104,8 +104,7 @@ def estimate_resources(
     width = WEIGHT_BYTES[description.dtype]
     compensation = job.parameters.requested_compensation
     refit = compensation if compensation is not None and compensation.refits else None
-    in_float32 = refit is not None and refit.is_after_removal and not device.prefers_16_bit
-    forward = 4 if description.dtype == "float32" or in_float32 else 2
+    forward = 4 if description.dtype == "float32" or not device.prefers_16_bit else 2
     lanes = 1 if refit is None else 2  # a refit has the dense block beside the other, with tokens of its own
     blocks = _largest_block(description)
     loaded = description.parameters - description.prunable_parameters - description.other_module_parameters
