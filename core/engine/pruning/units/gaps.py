@@ -1,6 +1,7 @@
 """Gaps left by removed layers: the dense stream behind a gap is the target of the output before it."""
 
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 
 from torch import Tensor, nn
 
@@ -21,9 +22,13 @@ class GapPassing:
         ends = [*ordered[1:], len(streamed)]
         self._gaps = {layer: range(layer + 1, end) for layer, end in zip(ordered, ends, strict=True)}
         self._after: dict[int, Stream] = {}
-        *_, last = streamed.folder.family.sublayers
-        no_target = last.norm is None or streamed.folder.family.experts is not None
-        self._last_output = None if no_target else last.output
+
+    @cached_property
+    def _last_output(self) -> str | None:
+        """Linear layer with the last addition to the stream in a layer."""
+        family = self._streamed.folder.family
+        *_, last = family.sublayers
+        return None if last.norm is None or family.experts is not None else last.output
 
     def output_before(self, layer: int) -> str | None:
         """Return the linear layer with the last addition to the stream in a remaining layer that a gap follows.
