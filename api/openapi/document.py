@@ -62,7 +62,7 @@ _HEADERS: dict[str, Document] = {
         "example": "true",
     },
 }
-_PARAMETERS = {
+_DESCRIPTIONS = {
     "batch": "Sequences that are computed together.",
     "context_tokens": "Tokens before a decode step, the prompt included.",
     "cost": "What is minimised against quality: bytes, parameters or milliseconds of the artifact.",
@@ -83,6 +83,7 @@ _PARAMETERS = {
     "list_jobs model": "Only jobs on this model.",
     "name": "Name of a model.",
     "path": "Path of a file in the folder, as the list of files has it.",
+    "send_part path": "Path that the file gets in the folder.",
     "prompt_tokens": "Tokens that the prefill reads.",
     "publication_id": "Id of a publication.",
     "queue": "Queue of the worker that measures, while it has no job.",
@@ -91,7 +92,6 @@ _PARAMETERS = {
     "status": "Only jobs in this state.",
     "sweep_id": "Id of a sweep.",
     "threads": "Threads of the engine; by default all processors of the worker.",
-    "send_part path": "Path that the file gets in the folder.",
     "token": "Secret part of a trigger's address, from the answer that made or rotated it.",
     "trigger_id": "Id of a trigger.",
     "type": "Type of the engine's files; by default the first one.",
@@ -168,7 +168,7 @@ def _complete(operation: Document, schemas: Document) -> None:
     for content in operation.get("requestBody", {}).get("content", {}).values():
         _exemplify(content, f"{operation['operationId']} body", schemas)
     for parameter in operation.get("parameters", []):
-        for key, known in (("example", PARAMETERS), ("description", _PARAMETERS)):
+        for key, known in (("example", PARAMETERS), ("description", _DESCRIPTIONS)):
             value = _of_parameter(known, operation["operationId"], parameter["name"].lower())
             if value is not None:
                 parameter.setdefault(key, value)

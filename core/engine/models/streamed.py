@@ -214,6 +214,10 @@ class StreamedModel:
         """
         return hidden.narrow(self._batch_dimension, start, count)
 
+    def one_batch(self, sequences: Sequence[Tensor]) -> Tensor:
+        """Return the hidden states of batches as those of one batch: the inverse of `sequences_of`."""
+        return torch.cat([*sequences], dim=self._batch_dimension)
+
     def places(self, tokens_BT: Tensor) -> Tensor | None:
         """Return the places of a batch that count, as `counted_places` does, for rows of its hidden states.
 

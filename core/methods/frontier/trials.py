@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -88,11 +89,11 @@ class Trials:
 
     def _dense_outputs(self, batches: Sequence[Tensor]) -> Sequence[Tensor]:
         """Return the dense model's last outputs for the batches of sequences that trials are measured on."""
-        numbers = self._evaluation_numbers()
+        context, numbers = self.context, self._evaluation_numbers()
         if self.dense_ends.keys() >= {*numbers}:
-            ends_NTD = torch.cat([self.dense_ends[number] for number in numbers])
-            return list(ends_NTD.split(len(batches[0])))
-        return forward_blocks(self.context.streamed, batches, self.context.forward_dtype)
+            ends = iter(self.dense_ends[number] for number in numbers)
+            return [context.streamed.one_batch([*islice(ends, len(each))]) for each in batches]
+        return forward_blocks(context.streamed, batches, context.forward_dtype)
 
     def _evaluation_numbers(self) -> list[int]:
         """Return the numbers of the sequences that trials are measured on: evenly spaced, at most a quarter of all."""

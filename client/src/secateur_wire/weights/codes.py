@@ -24,7 +24,7 @@ WIDTHS: Final = (4, 8)
 """Widths of codes, in bits."""
 _PAIRS: Final = ((0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3))
 _GROUP: Final = 4
-"""Number of codes in a group, of which two are stored."""
+"""Number of codes in a group. Two of them are stored."""
 _GROUPS_A_BYTE: Final = 3
 
 Codes: TypeAlias = "np.ndarray[Any, np.dtype[np.uint8]]"

@@ -175,7 +175,7 @@ class _Gathering:
 
     def __init__(self, propagation: "BlockPropagation", wait: Callable[[str], None]) -> None:
         dense = propagation.dense
-        self.dense = propagation.running_dense
+        self._dense = propagation.running_dense
         self.statistics: dict[InputGroup, InputStatistic] = {}
         self._propagation = propagation
         self._wait = wait
@@ -193,7 +193,7 @@ class _Gathering:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Register the hooks of the blocks, and remove them at the end."""
-        block, dense, experts = self._propagation.block, self.dense, self._propagation.experts
+        block, dense, experts = self._propagation.block, self._dense, self._propagation.experts
         groups, norms = self._propagation.groups, self._norms
         with ExitStack() as hooks:
             hooks.enter_context(removed_after([block.register_forward_pre_hook(self._begin)]))
