@@ -137,6 +137,18 @@ def test_recorded_states_give_the_targets_that_the_dense_block_gives(model: Path
     assert not budget.used and not [*(tmp_path / "states").iterdir()]
 
 
+@pytest.mark.parametrize("dimension", [-3, -2])
+def test_sequences_are_joined_where_they_were_separated(
+    model: Path, dimension: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some models have time before batch."""
+    monkeypatch.setattr(StreamedModel, "_batch_dimension", dimension)
+    streamed = StreamedModel(open_model(model), dtype=torch.float32, device=torch.device("cpu"))
+    hidden = torch.randn(3, 5, 4)
+    alone = [streamed.sequences_of(hidden, each, 1) for each in range(hidden.shape[dimension])]
+    assert torch.equal(streamed.one_batch(alone), hidden)
+
+
 def test_a_stream_that_is_not_resumed_leaves_nothing_behind_on_the_disk(model: Path, tmp_path: Path) -> None:
     streamed = StreamedModel(open_model(model), dtype=torch.float32, device=torch.device("cpu"))
     stream, kept = (
