@@ -201,17 +201,17 @@ def _first_having(
 
     Raises InvalidRequest if there are many such rows, but few at the front.
     """
-    found: list[str] = []
+    ids: list[str] = []
     seen, more = 0, _FRONT
     while seen + more <= _FURTHEST:
         front = aliased(ordering.table, ordered.offset(seen).limit(more).subquery())
-        found.extend(session.scalars(select(front.id).where(having).limit(count - len(found))))
-        if len(found) == count:
-            return _rows_of(session, ordered, ordering, found)
-        if not found:
+        ids.extend(session.scalars(select(front.id).where(having).limit(count - len(ids))))
+        if len(ids) == count:
+            return _rows_of(session, ordered, ordering, ids)
+        if not ids:
             break
         seen += more
-        more = max(_FRONT, seen * (count - len(found)) // len(found))
+        more = max(_FRONT, seen * (count - len(ids)) // len(ids))
     session.execute(_INDEX_SETTINGS)
     every = (
         ordered.with_only_columns(*ordering.named()).where(having).order_by(None).limit(_MOST_MATCHES + 1).subquery()

@@ -4,14 +4,14 @@ An id of a server's registry (methods, recoveries, forms of output) is a text he
 ones.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Required, Self, TypeAlias, TypedDict, TypeVar
 
 from pydantic import BaseModel, Field, StringConstraints, field_validator, model_validator
 
 from secateur_wire.chat import Answers, CountedTokens, Shape
 from secateur_wire.recovery import Recovery
-from secateur_wire.requests import LabelName, RequestObject, spelled
+from secateur_wire.requests import LONGEST_TEXTS, LabelName, RequestObject, listed_bytes, spelled
 
 Layout: TypeAlias = Literal["uniform", "per_layer"]
 StoredDtype: TypeAlias = Literal["keep", "bfloat16", "float16"]
@@ -27,8 +27,6 @@ _Part = TypeVar("_Part")
 
 MOST_LABELS = 50
 """Maximum number of labels in a job's metadata."""
-LONGEST_TEXTS = 65_536
-"""Largest number of bytes of all texts in the lists of one part of a job body, such as `vocabulary.keep`."""
 
 
 class Calibration(RequestObject):
@@ -485,23 +483,10 @@ class JobBody(RequestObject):
     @field_validator("parameters", "vocabulary", "evaluation", "recovery", "output")
     @classmethod
     def _has_short_texts(cls, part: _Part) -> _Part:
-        size = sum(_listed_bytes(part.model_dump() if isinstance(part, BaseModel) else part))
+        size = sum(listed_bytes(part.model_dump() if isinstance(part, BaseModel) else part))
         if size > LONGEST_TEXTS:
             raise ValueError(
                 f"the texts in its lists may have {LONGEST_TEXTS} bytes together, not {size}: register long texts as a "
                 "data set, and name that, such as in vocabulary.datasets"
             )
         return part
-
-
-def _listed_bytes(value: Any, is_listed: bool = False) -> Iterator[int]:
-    """Yield the size in bytes of each text in a list, at any depth; texts elsewhere have limits of their own."""
-    if isinstance(value, str):
-        if is_listed:
-            yield len(value.encode(errors="surrogatepass"))
-    elif isinstance(value, Mapping):
-        for each in value.values():
-            yield from _listed_bytes(each, is_listed)
-    elif isinstance(value, Sequence):
-        for each in value:
-            yield from _listed_bytes(each, True)

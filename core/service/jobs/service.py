@@ -1,7 +1,7 @@
 """Service of jobs, within one team: submit, read, compare, cancel, retry."""
 
 from collections.abc import Sequence
-from typing import Any, Unpack
+from typing import Unpack
 
 import structlog
 from sqlalchemy import ColumnElement, and_, inspect, select
@@ -47,7 +47,6 @@ from secateur_wire.jobs import (
     JobAttempt,
     JobEvent,
     JobSort,
-    Verdict,
     WayToRun,
 )
 from secateur_wire.metrics import Metrics
@@ -274,14 +273,12 @@ def job_answer(row: JobRow, waiting: str | None = None, left: tuple[float, float
     computed = {
         "waiting_reason": waiting,
         "seconds_left": None if left is None else [*left],
-        "verdict": None if row.metrics is None else _verdict(row.method, body, row.metrics),
+        "verdict": None
+        if row.metrics is None
+        else verdict_on(row.method, body.get("pattern"), body.get("sparsity"), Metrics.model_validate(row.metrics)),
         "model_revision": row.model_revision,
         "estimated_seconds": None if row.estimate is None else row.estimate["seconds"],
         "estimated_seconds_deviation": None if row.estimate is None else row.estimate["basis"]["seconds_deviation"],
         "warnings": [] if row.estimate is None else row.estimate["warnings"],
     }
     return Job.model_validate(body | {name: getattr(row, name) for name in own} | computed, extra="ignore")
-
-
-def _verdict(method: str, body: dict[str, Any], metrics: JsonObject) -> Verdict | None:
-    return verdict_on(method, body.get("pattern"), body.get("sparsity"), Metrics.model_validate(metrics))
