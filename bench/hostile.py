@@ -8,13 +8,16 @@ team, the memory that stays, and the absence of statuses from 500 on; the exit c
 import argparse
 import asyncio
 import contextlib
+import re
 import statistics
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,7 @@ import httpx
 import psutil
 
 from bench.hostile_attacks import Figures, Target, deep_json, dripping, freezing, long_bodies, watchers
-from bench.hostile_multiplying import MODEL, Caller, multiplying
+from bench.hostile_multiplying import MODEL, TEXT, Caller, multiplying
 from bench.machine import describe_machine
 from bench.page import percentile, table
 from bench.parts import api_process
@@ -34,7 +37,7 @@ from core.service.sources.references import FolderModel
 from core.service.teams.bootstrap import create_team
 from core.service.teams.keys import create_key
 from core.settings import Settings
-from tests.model_folders import write_llama
+from tests.model_folders import write_llama, write_text
 from worker.embedded.postgres import postgres
 
 EVENTS, EVENT_BYTES = 500, 16_000
@@ -106,7 +109,7 @@ def running_job(sessions: Any, team: str) -> str:
             id=new_id("job"),
             team_id=team,
             attempts_allowed=1,
-            body=JobBody(model="m", method="magnitude", sparsity=0.5).model_dump(mode="json"),
+            body=JobBody(model="m", method="magnitude", sparsity=0.5, pattern="unstructured").model_dump(mode="json"),
             sources={"model": model.model_dump(mode="json"), "calibration": None, "evaluation": []},
             model="m",
             model_revision="r",
@@ -208,12 +211,12 @@ def main() -> int:
             print(f"{describe_machine()}; slow_client_seconds {seconds:g}\n")
             chosen = attacks(target, sessions, job, seconds, 1.0)
             chosen = {name: attack for name, attack in chosen.items() if arguments.only in name}
-            if chosen:
-                print(report(target, pid, chosen))
-            folder_of_model = write_llama(settings.models_root / MODEL).resolve()
-            registered = Caller(target).ask("POST", "/v1/models", json={"name": MODEL, "path": str(folder_of_model)})
-            assert registered is not None, "the model is not registered"
-            judged = {name: each for name, each in multiplying(target, job).items() if arguments.only in name}
+            print(report(target, pid, chosen))
+            model, numbers = write_llama(settings.models_root / MODEL), write_text(settings.datasets_root / TEXT)
+            for kind, path in (("models", model), ("datasets", numbers)):
+                added = Caller(target).ask("POST", f"/v1/{kind}", json={"name": path.name, "path": str(path.resolve())})
+                assert added is not None, f"{path} is not registered"
+            judged = {name: each for name, each in multiplying(target, job, model).items() if arguments.only in name}
             verdicts, is_withstood = judge(Target(target.host, port, honest_key), pid, judged)
             print(f"\n{verdicts}")
         sessions.kw["bind"].dispose()
@@ -228,13 +231,14 @@ def _quiet() -> Figures:
 def judge(honest: Target, pid: int, chosen: dict[str, Callable[[], Figures]]) -> tuple[str, bool]:
     """Return a row for each attack with its verdict, and whether all were withstood."""
     rows, is_withstood = [], True
+    attacker = ProcessPoolExecutor(1, get_context("spawn"))  # an attack in this process would delay the honest requests
     probed(honest, pid, _quiet)  # warm
     start, _ = probed(honest, pid, _quiet)
     quiet = list(start.milliseconds)
     for name, attack in chosen.items():
         before, _ = probed(honest, pid, _quiet)
         quiet += before.milliseconds
-        during, figures = probed(honest, pid, attack)
+        during, figures = probed(honest, pid, attacker.submit(attack).result)
         after, _ = probed(honest, pid, _quiet)
         p95, usual = (percentile(each, 0.95) for each in (during.milliseconds, quiet))
         growth = min(after.megabytes) - statistics.median(start.megabytes)
@@ -242,21 +246,16 @@ def judge(honest: Target, pid: int, chosen: dict[str, Callable[[], Figures]]) ->
             f"{p95 / usual:.1f} × quiet": p95 > SLOWER * usual,
             f"{len(during.failures)} honest requests failed": bool(during.failures),
             f"{growth:.0f} MB stay": growth > MOST_GROWTH,
-            "5xx": any(outcome.rpartition(" ")[2].startswith("5") for outcome in figures if outcome[-3:].isdigit()),
+            "5xx": any(re.search(" 5..$", what) for what in figures),
         }
         broken = [fault for fault, is_broken in faults.items() if is_broken]
         is_withstood = is_withstood and not broken
-        rows.append(
-            [
-                name,
-                ", ".join(f"{what}: {count}" for what, count in figures.items()),
-                f"{usual:.1f} / {p95:.1f}",
-                f"{max(during.megabytes):.0f} / {growth:+.0f}",
-                "; ".join(broken) or "withstood",
-            ]
-        )
+        outcome = ", ".join(f"{what}: {count}" for what, count in figures.items())
+        figures_of = [f"{usual:.1f} / {p95:.1f}", f"{max(during.megabytes):.0f} / {growth:+.0f}"]
+        rows.append([name, outcome, *figures_of, "; ".join(broken) or "withstood"])
         print(f"{name}: done", file=sys.stderr)
     header = ["attack", "what became of it", "p95 ms quiet / attack", "resident MB most / stays", "verdict"]
+    attacker.shutdown()
     return table(header, rows), is_withstood
 
 
