@@ -36,7 +36,7 @@ class Caller:
 
     def ask(self, method: str, path: str, **options: Any) -> Any:
         """Return the JSON of a good answer, None for any other."""
-        name = f"{method} {path.partition('?')[0].rpartition('/')[2]}"
+        name = f"{method} {path.partition('?')[0].split('/')[2]}"
         try:
             answer = self._client.request(method, path, **options)
         except httpx.HTTPError as error:
@@ -62,12 +62,12 @@ def many_tensors(target: Target, folder: Path, *, files: int, tensors: int) -> F
     own, data = weights[8:begins].strip()[1:-1] + b",", weights[begins:]
     names = [SINGLE_FILE] if files == 1 else [f"model-{number}.safetensors" for number in range(files)]
     for name in names:
-        entry = f'"{name[6]}%06d":{{"dtype":"F32","shape":[0],"data_offsets":[{len(data)},{len(data)}]}}'
+        entry = f'"{name[6]}%05x":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}'
         header = b"{" + own + ",".join(entry % number for number in range(tensors)).encode() + b"}"
         contents[name] = len(header).to_bytes(8, "little") + header + data
         own = data = b""
     if files > 1:
-        contents[INDEX_FILE] = json.dumps({"weight_map": {f"{name[6]}000000": name for name in names}}).encode()
+        contents[INDEX_FILE] = json.dumps({"weight_map": {f"{name[6]}00000": name for name in names}}).encode()
     announced = [
         {"path": path, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         for path, content in contents.items()
