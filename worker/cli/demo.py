@@ -12,7 +12,7 @@ from secateur import Client, Job
 from secateur.cli.watch import follow
 from secateur.metrics_table import Figure, figures
 from secateur_wire.metrics import Metrics
-from worker.embedded.instance import open_instance
+from worker.embedded.instance import open_instance, private_home
 from worker.embedded.serving import serving
 from worker.failures import CommandFailed
 from worker.samples.first_job import AMOUNT, PROMPT, first_job
@@ -31,8 +31,7 @@ def demo(settings: Settings, console: Console) -> None:
     Fetched and converted files stay in home for the next time. No process keeps running.
     """
     began = time.monotonic()
-    home = settings.home.resolve()
-    home.mkdir(parents=True, exist_ok=True)
+    home = private_home(settings)
 
     def say(text: str) -> None:
         console.print(text, highlight=False, soft_wrap=True)
