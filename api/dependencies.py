@@ -77,6 +77,12 @@ def _authenticate(request: Request, state: ApiState, credentials: HTTPAuthorizat
     return principal
 
 
+def authentication_of(request: Request, state: ApiState) -> Callable[[Session], Principal]:
+    """Return a function that authenticates the caller of a request anew; it raises Unauthenticated."""
+    token = request.headers["Authorization"].partition(" ")[2]
+    return lambda session: authenticate(session, token, state.secret)
+
+
 async def _principal(
     request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 ) -> Principal:

@@ -10,7 +10,18 @@ from sse_starlette import ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from api.dependencies import After, CreateOnce, DatabaseSession, Limit, Member, Quality, Search, State, Viewer
+from api.dependencies import (
+    After,
+    CreateOnce,
+    DatabaseSession,
+    Limit,
+    Member,
+    Quality,
+    Search,
+    State,
+    Viewer,
+    authentication_of,
+)
 from api.events.after_commit import hint_after_commit
 from api.events.stream import LARGEST_SEQUENCE, FollowedJob, event_stream, last_event
 from api.http.problem_documents import problems
@@ -251,6 +262,7 @@ def list_ways_to_run(
     ),
 )
 async def list_events(
+    request: Request,
     job_id: str,
     caller: Viewer,
     state: State,
@@ -261,14 +273,14 @@ async def list_events(
 ) -> Response | EventPage:
     """List the events after a number, oldest first.
 
-    As a stream it continues until the job is over, and can be resumed.
+    As a stream it continues until the job is over or the key is not valid any more, and can be resumed.
     """
     if "text/event-stream" not in accept:
         return await run_in_threadpool(_read, state, caller, job_id, after, limit)
     last = last_event(last_event_id, after)
     # A job of another team must answer 404 before the stream begins.
     await run_in_threadpool(_read, state, caller, job_id, last, 1)
-    return event_stream(state, FollowedJob(caller.team_id, job_id, last), _sent)
+    return event_stream(state, FollowedJob(caller, authentication_of(request, state), job_id, last), _sent)
 
 
 def _read(state: ApiState, caller: Principal, job_id: str, after: int, limit: int) -> EventPage:
