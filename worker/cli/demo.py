@@ -12,6 +12,7 @@ from secateur import Client, Job
 from secateur.cli.watch import follow
 from secateur.metrics_table import Figure, figures
 from secateur_wire.metrics import Metrics
+from secateur_wire.shown_commands import python_text, shell
 from worker.embedded.instance import open_instance, private_home
 from worker.embedded.serving import serving
 from worker.failures import CommandFailed
@@ -19,6 +20,10 @@ from worker.samples.first_job import AMOUNT, PROMPT, first_job
 from worker.samples.language import add_samples
 
 BFLOAT16_BYTES = 2
+_OPEN = (
+    "from transformers import pipeline; "
+    'print(pipeline("text-generation", {folder})({prompt}, max_new_tokens=24)[0]["generated_text"])'
+)
 
 
 class DemoFailed(CommandFailed):
@@ -55,8 +60,7 @@ def demo(settings: Settings, console: Console) -> None:
         client.download(job.id, pruned)
     say(f"Done in {time.monotonic() - began:.0f} s; nothing is left running. What next:")
     for what, command in (
-        ("open it", f'''python -c "from transformers import pipeline; print(pipeline('text-generation', '{pruned}')'''
-                    f'''('{PROMPT}', max_new_tokens=24)[0]['generated_text'])"'''),
+        ("open it", shell("python", "-c", _OPEN.format(folder=python_text(str(pruned)), prompt=python_text(PROMPT)))),
         ("serve it", f"secateur serve    # then its page, with report and files, is /portal/jobs/{job.id}"),
         ("prune your own", "secateur prune path/to/model -o pruned"),
     ):  # fmt: skip

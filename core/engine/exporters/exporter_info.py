@@ -48,7 +48,10 @@ class ExportRuntime:
 
 @dataclass(frozen=True)
 class RuntimeExample:
-    """Python that runs the `{file}` of an added form on a `{prompt}` in its runtime, from `packages`; tests run it."""
+    """Python that runs the `{file}` (a literal) of an added form on a `{prompt}` in its runtime, from `packages`.
+
+    Tests run it.
+    """
 
     runtime: str
     about: str

@@ -100,7 +100,7 @@ def text_continued_in(runtime: str, package: str, *, opening: str, step: str) ->
         packages=(package, "tokenizers", "numpy"),
         script="from pathlib import Path\n\n"
         f"import numpy\nimport {package}\nfrom tokenizers import Tokenizer\n\n"
-        'file = Path("{file}")\n'
+        "file = Path({file})\n"
         'tokenizer = Tokenizer.from_file(str(file.with_name("tokenizer.json")))\n'
         f"{opening}"
         'ids = tokenizer.encode("{prompt}").ids\n'

@@ -14,6 +14,7 @@ from secateur.uploads import model_files
 from secateur_wire.datasets import Dataset, DatasetFormat
 from secateur_wire.models import Model
 from secateur_wire.provenance import ModelProvenance
+from secateur_wire.shown_commands import shell
 from secateur_wire.sizes import size
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="What jobs will call it.")]
@@ -208,7 +209,7 @@ def _parameters(model: Model) -> str:
         return f"{count(model.parameters)}, of which {count(model.prunable_parameters)} can be pruned"
     if model.discovery.error is not None:
         return f"{count(model.parameters)}; it cannot be pruned: {model.discovery.error.message}"
-    return f"{count(model.parameters)}; being examined: `secateur inspect {model.name}` waits for it"
+    return f"{count(model.parameters)}; being examined: `{shell('secateur', 'inspect', model.name)}` waits for it"
 
 
 def _prunable(model: Model) -> str:

@@ -119,7 +119,7 @@ INFO = _GgufInfo(
         "programs built on llama.cpp take the file too",
         packages=("llama-cpp-py-sync",),
         script="from llama_cpp_py_sync import Llama\n\n"
-        'model = Llama("{file}", n_ctx=2048)\n'
+        "model = Llama({file}, n_ctx=2048)\n"
         'print("{prompt}" + model.generate("{prompt}", max_tokens=24, temperature=0.0))',
     ),
     types=tuple(FILE_TYPES),
