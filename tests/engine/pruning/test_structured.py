@@ -257,7 +257,7 @@ def test_a_choice_gives_back_all_that_it_took_of_the_activation_budget(method: s
         used.append(context.budget.used)
         return kept
 
-    setattr(walk, "choose", watch)
+    walk.choose = watch
     walk.run()
     assert used == [0] and not [*(tmp_path / "work").glob("scratch/*")]
 
