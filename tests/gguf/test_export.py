@@ -1,6 +1,8 @@
 """GGUF files of artifacts, run in the real llama.cpp: right ones pass the gate, and every mistake is caught by it."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy
@@ -136,6 +138,16 @@ def test_llama_cpp_is_ended_when_it_takes_too_long(monkeypatch: pytest.MonkeyPat
     ):
         llama_cpp.token_ids(["a"])
     assert late.value.retryable, "another attempt may find the worker less busy"
+
+
+def test_only_the_time_for_which_an_engine_is_waited_for_counts() -> None:
+    with subprocess.Popen(["sleep", "600"]) as process:
+        timed = engine._TimedProcess(process, 0.0)
+        subprocess.run([sys.executable, "-c", ""], check=True)  # what the exporter computes meanwhile
+        assert process.poll() is None and not timed.is_late
+        with timed.counted():
+            process.wait()
+    assert timed.is_late
 
 
 def test_what_the_worker_or_the_model_s_files_lack_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

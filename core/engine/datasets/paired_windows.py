@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from core.engine.datasets.formats import DOCUMENT_END
 from core.engine.datasets.token_bytes import TokenBytes
 from core.engine.datasets.token_ids import token_ids
-from core.engine.datasets.token_windows import EvaluationSet, begin_token, check_enough
+from core.engine.datasets.token_windows import EvaluationSet, begin_token, check_enough, reading_limit, up_to
 from core.engine.datasets.window_spans import WindowSpans
 from secateur_wire.errors import UnusableModel
 
@@ -24,7 +24,7 @@ class PairedSet:
     """Windows of one text in the dense model's tokenization and in the new one.
 
     Each has the numbers of tokens that are predicted in each window. Both predict the same bytes of text.
-    `dense_tokens` and `tokens` are the lengths of the whole text in both tokenizations.
+    `dense_tokens` and `tokens` are the lengths in both tokenizations of all that was read.
     """
 
     dense: EvaluationSet
@@ -56,12 +56,14 @@ def paired_set(
 ) -> PairedSet:
     """Return windows of at most `length` tokens in both tokenizations, evenly spaced over the text; None: all.
 
-    Windows that end before `length` tokens are filled up with the token 0 after their end; it is not predicted.
+    Of a long text only the beginning is read, as `evaluation_set` reads it. Windows that end before `length` tokens are
+    filled up with the token 0 after their end; it is not predicted.
 
     Raises TooLittleText where there are fewer than requested, or none. Raises UnusableModel where a tokenizer does not
     tell for which text its tokens stand.
     """
-    parts = _segments(documents, dense, new)
+    limit = reading_limit(None if samples is None else samples * length)
+    parts = _segments(up_to(limit, documents), dense, new)
     begins = begin_token(dense), begin_token(new)
     room = [length - (begin is not None) for begin in begins]
     windows: list[tuple[int, int]] = []

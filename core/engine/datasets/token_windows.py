@@ -1,6 +1,6 @@
 """Documents as windows of tokens: shuffled windows to calibrate and train on, evenly spaced ones to evaluate on."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -100,10 +100,12 @@ def evaluation_set(
 ) -> EvaluationSet:
     """Return non-overlapping windows of `length` tokens, evenly spaced over the text, and their bytes; None: all.
 
-    Raises TooLittleText where there are fewer than requested, or none.
+    Of a long text only the beginning is read: `reading_limit` characters. Raises TooLittleText where there are fewer
+    windows than requested, or none.
     """
+    limit = reading_limit(None if samples is None else samples * length)
     if isinstance(documents, Conversations):
-        packed = pack(documents, tokenizer, length=length, most_characters=None, counts_bytes=True)
+        packed = pack(documents, tokenizer, length=length, most_characters=limit, counts_bytes=True)
         chosen = _spread(packed.windows_NT, samples, length, name)
         windows = packed.windows_NT[chosen].contiguous()
         counted = windows[:, 1:] >= 0
@@ -113,17 +115,17 @@ def evaluation_set(
     counter = TokenBytes(tokenizer)
     tokens: list[Tensor] = []
     counts: list[Tensor] = []
-    for document in documents:
+    for document in up_to(limit, documents):
         ids = _ids(document, tokenizer)
         known = counter.count(document + DOCUMENT_END, ids)
-        tokens.append(torch.tensor(ids, dtype=torch.long))
-        counts.append(torch.tensor([_UNKNOWN] * len(ids) if known is None else known, dtype=torch.long))
+        tokens.append(torch.tensor(ids, dtype=torch.int32))
+        counts.append(torch.tensor([_UNKNOWN] * len(ids) if known is None else known, dtype=torch.int32))
     bos = begin_token(tokenizer)
     windows = _windows(_joined(tokens), length, bos)
     chosen = _spread(windows, samples, length, name)
     bytes_NT = _windows(_joined(counts), length, None if bos is None else 0)[chosen, 1:]
     text_bytes = None if (bytes_NT == _UNKNOWN).any() else int(bytes_NT.sum())
-    return EvaluationSet(windows[chosen].contiguous(), text_bytes)
+    return EvaluationSet(windows[chosen].long(), text_bytes)
 
 
 def _spread(windows: Tensor, samples: int | None, length: int, name: str) -> Tensor:
@@ -172,22 +174,26 @@ def _ids(document: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 def _cut(documents: Documents, tokenizer: PreTrainedTokenizerBase, tokens: int | None, length: int) -> Tensor:
     """Cut documents into windows of `length` tokens, up to a limit of characters for the requested `tokens`."""
-    limit = None if tokens is None else max(_LEAST_CHARACTERS, tokens * _CHARACTERS_PER_TOKEN)
+    limit = reading_limit(tokens)
     if isinstance(documents, Conversations):
         return pack(documents, tokenizer, length=length, most_characters=limit).windows_NT
-    return _windows(_stream(documents, tokenizer, limit), length, begin_token(tokenizer))
+    parts = [torch.tensor(_ids(document, tokenizer), dtype=torch.long) for document in up_to(limit, documents)]
+    return _windows(_joined(parts), length, begin_token(tokenizer))
 
 
-def _stream(documents: Iterable[str], tokenizer: PreTrainedTokenizerBase, limit: int | None) -> Tensor:
-    """Concatenate the documents' tokens, up to a limit of characters."""
+def reading_limit(tokens: int | None) -> int | None:
+    """Return the number of characters that are read for so many requested tokens; None, for all, reads everything."""
+    return None if tokens is None else max(_LEAST_CHARACTERS, tokens * _CHARACTERS_PER_TOKEN)
+
+
+def up_to(limit: int | None, documents: Iterable[str]) -> Iterator[str]:
+    """Yield documents up to a limit of characters, the one that reaches it included."""
     characters = 0
-    parts: list[Tensor] = []
     for document in documents:
-        parts.append(torch.tensor(_ids(document, tokenizer), dtype=torch.long))
+        yield document
         characters += len(document)
         if limit is not None and characters >= limit:
-            break
-    return _joined(parts)
+            return
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:

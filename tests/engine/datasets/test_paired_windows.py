@@ -1,5 +1,7 @@
 """Windows of the same spans of text in two tokenizations, and the perplexities that they give."""
 
+from collections.abc import Iterator
+
 import numpy
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -8,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from core.engine.datasets.paired_windows import paired_set
-from core.engine.datasets.token_windows import evaluation_set
+from core.engine.datasets.token_windows import evaluation_set, reading_limit
 from core.engine.datasets.vocabulary_lengths import text_length
 
 LENGTH = 24
@@ -75,3 +77,23 @@ def test_both_predict_the_same_text_in_every_window(documents: list[str], begins
 def bytes_of(tokenizer: PreTrainedTokenizerFast, number: int) -> bytes:
     of = {character: byte for byte, character in bytes_to_unicode().items()}
     return bytes(of[each] for each in tokenizer.convert_ids_to_tokens(number))
+
+
+def test_a_text_without_end_is_read_as_far_as_the_windows_need(documents: list[str]) -> None:
+    tokenizer = trained(documents, 320)
+    read = 0
+
+    def endless() -> Iterator[str]:
+        nonlocal read
+        while True:
+            document = " ".join(documents) * 500
+            read += len(document)
+            yield document
+
+    limit = reading_limit(4 * LENGTH)
+    assert limit is not None
+    usual = evaluation_set(endless(), tokenizer, samples=4, length=LENGTH, name="endless")
+    assert len(usual.windows) == 4 and limit <= read < 2 * limit
+    read = 0
+    paired = paired_set(endless(), tokenizer, tokenizer, samples=4, length=LENGTH, name="endless")
+    assert paired.new.windows.tolist() == usual.windows.tolist() and limit <= read < 2 * limit
