@@ -47,7 +47,6 @@ _ROWS: Final[tuple[tuple[str, str, JsonObject], ...]] = (
     ("sparsegpt", "unstructured", {}),
     ("sparsegpt, two_pass", "unstructured", {"propagation": "two_pass"}),
     ("admm", "unstructured", {}),
-    ("alps", "unstructured", {}),
     ("frontier", "unstructured", {}),
     ("l2-structured", "structured", {"compensation": {"refit": 0}}),
     ("llm-pruner", "structured", {"compensation": {"refit": 0}}),

@@ -8,11 +8,14 @@ interrupted connections. `configuration.py` finds the server, and `cli/` is the 
 server.
 """
 
+from typing import NoReturn
+
 from secateur import errors
 from secateur.client import Client
 from secateur.jobs import Job
 from secateur.summary import Summary, summarise
 from secateur.uploads import UploadProgress
+from secateur_wire import gone
 from secateur_wire.datasets import Dataset
 from secateur_wire.fleet import Queue, Worker
 from secateur_wire.jobs import ArtifactFile, Inspection
@@ -78,3 +81,9 @@ __all__ = [
     "errors",
     "summarise",
 ]
+
+
+def __getattr__(name: str) -> NoReturn:
+    if name in gone.OF_THE_SDK:
+        raise AttributeError(f"{name} has left secateur: {gone.OF_THE_SDK[name]}")
+    raise AttributeError(f"module 'secateur' has no attribute {name!r}")

@@ -1,0 +1,15 @@
+"""Names that have left the product, and what to use in place of each."""
+
+from collections.abc import Mapping
+from typing import Final
+
+METHODS: Final[Mapping[str, str]] = {
+    "alps": "'frontier' comes nearer to the dense model's outputs, and 'admm' solves the same problem"
+}
+"""Pruning methods by their ids."""
+
+OF_THE_SDK: Final[Mapping[str, str]] = {
+    "AsyncClient": "use `Client`, in an event loop by `asyncio.to_thread(client.wait, job_id)`",
+    "download_archive": "use `download`, or curl with the address /v1/jobs/ID/artifacts.tar",
+}
+"""Classes and methods of the Python client."""
