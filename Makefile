@@ -65,8 +65,6 @@ nightly: $(SETUP) ## the tests that are long by nature, one file at a time: all 
 	$(BIN)/python -m bench.frontier --write docs/frontier.md --data core/measurements/zeros.json
 	$(BIN)/python -m bench.architectures --write docs/architectures.md --data core/engine/architectures/known_types.json
 	$(BIN)/python -m bench.claims --write docs/claims.md
-	$(BIN)/python -m bench.gguf_cells --write docs/gguf.md
-	$(BIN)/python -m bench.gguf_converter
 
 check: lint types imports migrations ## lint, format, spelling, types, import rules, migrations
 
@@ -92,7 +90,7 @@ format: $(SETUP) ## apply the formatter and the safe lint fixes
 	$(BIN)/ruff format .
 
 bench: $(SETUP) ## against llm-compressor, in a virtual environment of its own
-	$(BIN)/python -m bench
+	$(BIN)/python -m bench.against_llmcompressor
 
 architectures: $(SETUP) ## what every causal language model of transformers is offered, tried on tiny ones: docs/architectures.md; goes on where it was ended
 	$(BIN)/python -m bench.architectures --write docs/architectures.md --data core/engine/architectures/known_types.json
@@ -108,7 +106,6 @@ bench-experts: $(SETUP) ## a real model upcycled to a mixture, its experts dropp
 
 bench-structured: $(SETUP) ## every structured method and others' on a real model, at equal parameters; goes on where it was ended
 	$(BIN)/python -m bench.structured --write docs/structured.md --data core/measurements/structured.json
-	$(BIN)/python -m bench.stages --write docs/structured.md
 
 bench-answers: $(SETUP) ## what calibration on conversations does for a chat model's answers, on a real model; goes on where it was ended
 	SECATEUR_HOME=.cache/samples $(BIN)/python -m bench.answers --write docs/answers-bench.md

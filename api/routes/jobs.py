@@ -209,7 +209,10 @@ def cancel_job(job_id: str, caller: Member, session: DatabaseSession) -> Job:
     return service.cancel(session, caller, job_id)
 
 
-@router.post("/{job_id}/retry", responses=problems(Unauthenticated, Forbidden, NotFound, Conflict, QuotaExceeded))
+@router.post(
+    "/{job_id}/retry",
+    responses=problems(Unauthenticated, Forbidden, NotFound, Conflict, UnknownMethod, QuotaExceeded),
+)
 def retry_job(job_id: str, caller: Member, session: DatabaseSession, state: State, background: BackgroundTasks) -> Job:
     """Queue a failed or cancelled job again; it continues after its last complete block. Idempotent.
 

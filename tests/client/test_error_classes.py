@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+import secateur
 from secateur import Client, errors
 from secateur.jobs import Job
 from secateur.transport.problems import error_from
@@ -56,3 +57,8 @@ def test_a_wait_for_a_job_that_must_succeed(client: Client, script: Script) -> N
     assert cancelled.value.code == "cancelled" and not isinstance(cancelled.value, errors.JobFailed)
     with pytest.raises(ValueError, match="running: wait"):
         Job.model_validate(job(status="running")).raise_for_status()
+
+
+def test_a_class_that_has_left_names_its_successor() -> None:
+    with pytest.raises(AttributeError, match=r"asyncio\.to_thread"):
+        secateur.AsyncClient  # noqa: B018

@@ -1,31 +1,16 @@
-import inspect
 import threading
 import time
-from typing import Any
 
 import httpx
 import pytest
 from starlette.responses import HTMLResponse
 
 from secateur import Client, errors
-from secateur.client import AsyncClient
-from secateur.operations import Operations
 from secateur.transport.retries import BACKOFF_LIMIT_SECONDS, LONGEST_RETRY_AFTER_SECONDS, RetryPolicy
-from tests.client.both_clients import facing_as_client
 from tests.client.script import JOB_ID, KEY, Script, problem
 from tests.client.scripted_server import serving
 
 JOB = f"GET /v1/jobs/{JOB_ID}"
-
-
-def test_both_clients_offer_the_same() -> None:
-    found = inspect.getmembers(Operations, inspect.isfunction)
-    offered = {name: value for name, value in found if name[0] != "_"}
-    assert len(offered) > 30
-    for name, method in offered.items():
-        blocking, awaiting = getattr(Client, name), getattr(AsyncClient, name)
-        assert inspect.signature(blocking) == inspect.signature(method) == inspect.signature(awaiting), name
-        assert blocking.__doc__ == method.__doc__, name
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
@@ -91,14 +76,13 @@ def test_pauses_grow_up_to_a_limit_and_differ() -> None:
     assert policy.pause(errors.Unavailable("d", retry_after=LONGEST_RETRY_AFTER_SECONDS + 1), 0) is None
 
 
-@pytest.mark.parametrize("opening", [Client, facing_as_client])
-def test_a_server_that_is_just_starting_is_waited_for(script: Script, opening: Any) -> None:
+def test_a_server_that_is_just_starting_is_waited_for(script: Script) -> None:
     with serving(script) as url:
         port = int(url.rsplit(":", 1)[1])
     found: list[str] = []
 
     def ask() -> None:
-        with opening(url, KEY, retries=2000) as client:
+        with Client(url, KEY, retries=2000) as client:
             found.append(client.job(JOB_ID).id)
 
     asking = threading.Thread(target=ask)
@@ -110,11 +94,10 @@ def test_a_server_that_is_just_starting_is_waited_for(script: Script, opening: A
     assert found == [JOB_ID]
 
 
-@pytest.mark.parametrize("opening", [Client, facing_as_client])
-def test_the_time_limit_is_the_callers(script: Script, url: str, opening: Any) -> None:
+def test_the_time_limit_is_the_callers(script: Script, url: str) -> None:
     script.slow_seconds = 1
     with (
-        opening(url, KEY, timeout=0.2) as client,
+        Client(url, KEY, timeout=0.2) as client,
         pytest.raises(errors.Unreachable, match="did not answer in time"),
     ):
         client.job(JOB_ID)

@@ -110,7 +110,6 @@ LATER: dict[str, set[str]] = {
     },
     "JobAttempt": {"measured", "needs", "stages"},
     "JobError": {"param", "retryable"},
-    "KeepBest": {"group"},
     "Method": {"description", "gains", "summary", "variants"},
     "Model": {
         *("classes", "context_length", "discovery", "hidden_size", "image", "layers", "task", "tied_embeddings"),
@@ -119,7 +118,8 @@ LATER: dict[str, set[str]] = {
     "ModelProvenance": {"data", "job", "method", "source"},
     "PointCounts": {"cancelled", "failed", "not_run", "queued", "running", "succeeded", "waiting"},
     "Problem": {"instance", "param", "status", "title", "type"},
-    "RetentionPolicy": {"keep_best", "keep_last", "keep_tagged"},
+    "Retention": {"suspended"},
+    "RetentionPolicy": {"keep_tagged"},
     "SearchOutcome": {"job", "nearest", "number"},
     "Sweep": {"dense", "error", "finished_at", "grid", "job", "name", "search", "skipped", "waiting_for"},
     "SweepPoint": {"error", "figures", "job", "on_front", "stage", "unmet"},

@@ -19,7 +19,6 @@ from secateur_wire.signed_statement import (
     open_statement,
     parse_public_keys,
 )
-from secateur_wire.weights import gguf_statement
 
 if TYPE_CHECKING:
     from securesystemslib.signer import Key  # type: ignore[attr-defined]
@@ -73,29 +72,17 @@ def verify_artifact(folder: Path, keys: Sequence[str]) -> Verified:
 
 
 def verify_file(file: Path, keys: Sequence[str], statement: Path | None = None) -> Verified:
-    """Verify one file of an artifact, under any name: by a statement in a file, else by the one in its GGUF metadata.
+    """Verify one file of an artifact, under any name, by the artifact's statement; None: the one beside the file.
 
     `keys` are the public keys that are trusted, as PEM. Raises VerificationFailed and ConfigurationError.
     """
     trusted = _parsed_keys(keys)
-    try:
-        if statement is None:
-            inside = gguf_statement.read_statement(file)
-            if inside is None:
-                raise VerificationFailed(
-                    f"{file} has no statement in its metadata: it was never signed, or its signature was taken away; "
-                    f"give the artifact's {PROVENANCE} with --statement"
-                )
-            envelope, algorithm = inside.encode(), gguf_statement.DIGEST
-            digest = gguf_statement.hash_without_statement(file)
-        else:
-            envelope, algorithm, digest = _envelope_of(statement), "sha256", _hash_of(file)
-    except gguf_statement.CorruptGguf as error:
-        raise VerificationFailed(
-            f"{file}: {error}; of other files than GGUF give the artifact's {PROVENANCE} with --statement"
-        ) from error
-    signed, keyid = _signed_statement(envelope, trusted)
-    if not any(subject.digest.get(algorithm) == digest for subject in signed.subject):
+    beside = file.with_name(PROVENANCE)
+    if statement is None and not beside.is_file():
+        raise VerificationFailed(f"{file} has no {PROVENANCE} beside it: give the artifact's with --statement")
+    signed, keyid = _signed_statement(_envelope_of(statement or beside), trusted)
+    digest = _hash_of(file)
+    if not any(subject.digest.get("sha256") == digest for subject in signed.subject):
         raise VerificationFailed(f"{file} has other bytes than were signed, or is of another artifact")
     return Verified(signed, keyid, 1, file.stat().st_size)
 

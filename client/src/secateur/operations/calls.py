@@ -1,7 +1,7 @@
 """Base of all operations: creating calls, and lists page by page."""
 
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final, TypeVar
 
 from pydantic import BaseModel, JsonValue
@@ -24,7 +24,7 @@ class Calls:
     def url(self) -> str:
         return self._transport.url
 
-    async def _create(
+    def _create(
         self,
         path: str,
         answer: type[Item],
@@ -34,14 +34,13 @@ class Calls:
         slow: bool = False,
     ) -> Item:
         key = idempotency_key or new_key()
-        return await self._transport.call("POST", path, answer, body=body, idempotency_key=key, slow=slow)
+        return self._transport.call("POST", path, answer, body=body, idempotency_key=key, slow=slow)
 
-    async def _list(self, path: str, item: type[Item], filters: Mapping[str, str] | None = None) -> AsyncIterator[Item]:
+    def _list(self, path: str, item: type[Item], filters: Mapping[str, str] | None = None) -> Iterator[Item]:
         params: dict[str, str | int] = {"limit": PAGE_SIZE, **(filters or {})}
         while True:
-            page = await self._transport.call("GET", path, Page[item], params=params)  # type: ignore[valid-type]
-            for each in page.data:
-                yield each
+            page = self._transport.call("GET", path, Page[item], params=params)  # type: ignore[valid-type]
+            yield from page.data
             if not page.has_more or page.next_after is None:
                 return
             params["after"] = page.next_after
