@@ -61,6 +61,7 @@ def run(spec: QuantizeSpec, context: StageContext) -> PruneOutput:
             activation_budget_bytes=spec.activation_budget_bytes,
             progress=PartialProgress(context.progress, end=0.95),
             dense_perplexity=known,
+            is_dense=False,
             spans=spans_of(tokens.evaluation_sets),
         ),
         lambda walk: walk.run(),
