@@ -121,6 +121,8 @@ def _measured(job: Job, dense_bytes: int) -> list[Alternative]:
                         "bits_per_byte_ratio": each.bits_per_byte_ratio,
                         "prefill": None if own is None else own.prefill,
                         "decode": None if own is None else own.decode,
+                        "prefill_noise": None if own is None else own.prefill_noise,
+                        "decode_noise": None if own is None else own.decode_noise,
                     }
                 )
             )
@@ -131,7 +133,12 @@ def _dense_files(job: Job, dense_bytes: int) -> list[Alternative]:
     """Return the dense model's files that a job wrote and timed beside the pruned model's files."""
     return [
         _file(each, each.speed.dense_bytes, dense_bytes, job).model_copy(
-            update={"prefill": each.speed.prefill.dense, "decode": each.speed.decode.dense}
+            update={
+                "prefill": each.speed.prefill.dense,
+                "decode": each.speed.decode.dense,
+                "prefill_noise": each.speed.prefill.noise,
+                "decode_noise": each.speed.decode.noise,
+            }
         )
         for each in job.measured.exports
         if each.speed is not None
