@@ -71,10 +71,12 @@ class Perplexity(LossFigure):
     """Perplexity on one evaluation set, in windows of `sequence_length` tokens.
 
     Where the pruned model has fewer tokens in its vocabulary, both figures are per token of the dense model: the losses
-    of the same text are divided by the same number, so that the ratio compares the models.
+    of the same text are divided by the same number, so that the ratio compares the models. `chance` is the perplexity
+    of guessing, all tokens of the dense model's vocabulary being equally likely: their number.
     """
 
     sequence_length: int | None = None
+    chance: int | None = None
     bits_per_byte: BitsPerByte | None = None
 
 

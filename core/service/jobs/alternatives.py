@@ -57,8 +57,12 @@ def _newest(session: Session, team_id: str, revision: str, *conditions: ColumnEl
 
 
 def _joined(known: Alternative, newer: Alternative) -> Alternative:
-    """Return a copy with the newer figures, and the known ones that the newer job did not measure."""
-    return known.model_copy(update={name: value for name, value in newer if value is not None})
+    """Return a copy with the newer figures, and the known ones that the newer job did not measure.
+
+    No speed keeps the noise of another.
+    """
+    noises = () if newer.decode is None else ("prefill_noise", "decode_noise")
+    return known.model_copy(update={name: value for name, value in newer if value is not None or name in noises})
 
 
 def job_with_measured(session: Session, team_id: str, job: Job) -> Job:

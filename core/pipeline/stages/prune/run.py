@@ -189,7 +189,9 @@ def _metrics(
     """Return the metrics of a pass over `source`: the dense model, or what is left of it without some tokens."""
     left = source.parameters - result.removed
     return Metrics(
-        perplexity={name: perplexity_of(pair, tokens.dense_sets[name]) for name, pair in result.perplexity.items()},
+        perplexity={
+            name: perplexity_of(pair, tokens.dense_sets[name], dense) for name, pair in result.perplexity.items()
+        },
         sparsity=Sparsity(
             prunable=result.removed / result.prunable, model=(dense.parameters - left) / dense.parameters
         ),
