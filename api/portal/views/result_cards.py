@@ -15,8 +15,8 @@ from secateur_wire.metrics import (
     MeasuredAccuracy,
     Metrics,
     TaskMean,
-    beside_noise,
     is_noisy,
+    with_noise,
 )
 
 
@@ -210,7 +210,7 @@ def _exports(metrics: Metrics) -> Iterator[Row]:
                 reading = f"reading a prompt of {own.prompt_tokens:,} tokens"
                 rates = (reading, own.prefill, own.prefill_noise), ("writing after it", own.decode, own.decode_noise)
                 for what, tokens, noise in rates:
-                    yield Row(f"{each.file}, {what}", "–", beside_noise(f"{number(tokens)} tokens/s", noise), "–", "")
+                    yield Row(f"{each.file}, {what}", "–", with_noise(f"{number(tokens)} tokens/s", noise), "–", "")
             continue
         yield Row(each.file, size(speed.dense_bytes), size(each.bytes), _times(each.bytes / speed.dense_bytes), note)
         reading = f"reading a prompt of {speed.prompt_tokens:,} tokens"

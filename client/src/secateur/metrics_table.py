@@ -7,7 +7,7 @@ from typing import Final, Literal
 from pydantic import JsonValue
 
 from secateur.formatting import count, milliseconds, number, share, times
-from secateur_wire.metrics import LossFigure, Metrics, beside_noise
+from secateur_wire.metrics import LossFigure, Metrics, with_noise
 from secateur_wire.sizes import size
 
 Unit = Literal["number", "share", "count", "bytes", "milliseconds"]
@@ -61,7 +61,7 @@ class Figure:
             self.label,
             self._shown(self.dense, self.dense_stderr),
             self._shown(self.pruned, self.pruned_stderr),
-            beside_noise(times(self.ratio), self.noise, self.ratio),
+            with_noise(times(self.ratio), self.noise, self.ratio),
         )
 
     def document(self) -> dict[str, JsonValue]:

@@ -22,7 +22,7 @@ def is_noisy(noise: float | None) -> bool:
     return noise is not None and noise > MOST_NOISE
 
 
-def beside_noise(shown: str, noise: float | None, ratio: float | None = None) -> str:
+def with_noise(shown: str, noise: float | None, ratio: float | None = None) -> str:
     """Return a figure with its relative noise as text; it is called unproven where its `ratio` to another is within."""
     if noise is None:
         return shown
@@ -375,7 +375,7 @@ class Alternative(Record):
         """Return its measured quality and speed in words."""
         if self.decode is None:
             return self.quality
-        speed = beside_noise(f"{self.decode:.3g} tokens/s written", self.decode_noise)
+        speed = with_noise(f"{self.decode:.3g} tokens/s written", self.decode_noise)
         return f"{self.quality}, {f'speed {NOT_WELL}' if speed == NOT_WELL else speed}"
 
 

@@ -4,7 +4,7 @@ from typing import ClassVar, Protocol
 
 from core.engine.options.latency_budget import latency_noise
 from core.pipeline.reports.report import RecoveryReport, Report
-from secateur_wire.metrics import Latency, MeasuredAccuracy, Metrics, Timing, beside_noise
+from secateur_wire.metrics import Latency, MeasuredAccuracy, Metrics, Timing, with_noise
 
 
 class CardParts(Protocol):
@@ -35,4 +35,4 @@ def ratio_of_times(row: Timing) -> str:
     """Return pruned ÷ dense with its noise; it is called unproven if the noise is larger than the difference."""
     if row.ratio is None:
         return "not measured"
-    return beside_noise(f"× {row.ratio:.3f}", latency_noise(row.spread), row.ratio)
+    return with_noise(f"× {row.ratio:.3f}", latency_noise(row.spread), row.ratio)

@@ -17,7 +17,7 @@ from core.pipeline.reports.source_card import NO_FACTS, SourceFacts
 from core.pipeline.reports.verdict import verdict_on
 from secateur_wire.answers import ComparedAnswer
 from secateur_wire.equal_bytes import in_words
-from secateur_wire.metrics import NOT_WELL, Metrics, Parameters, Sizes, Sparsity, TokenRate, beside_noise, is_noisy
+from secateur_wire.metrics import NOT_WELL, Metrics, Parameters, Sizes, Sparsity, TokenRate, is_noisy, with_noise
 from secateur_wire.reports import Generation
 
 SHAPE_CHART = "layers.svg"
@@ -154,11 +154,11 @@ def _added_files(metrics: Metrics) -> list[str]:
 
 
 def _rate(rate: float, noise: float | None) -> str:
-    return beside_noise(f"{rate:.4g}", noise)
+    return with_noise(f"{rate:.4g}", noise)
 
 
 def _rates(rate: TokenRate) -> str:
-    return f"{rate.dense:.1f} | {rate.pruned:.1f} ({beside_noise(f'× {rate.ratio:.3f}', rate.noise, rate.ratio)})"
+    return f"{rate.dense:.1f} | {rate.pruned:.1f} ({with_noise(f'× {rate.ratio:.3f}', rate.noise, rate.ratio)})"
 
 
 def _how_to_run(metrics: Metrics) -> list[str]:

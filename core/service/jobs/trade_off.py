@@ -18,7 +18,7 @@ from secateur_wire.sweeps import Cost
 
 Quality = LossFigure | Accuracy | TaskAccuracy | TaskMean
 TASK_MEAN = "task_mean"
-_APART: Final = "not the same measurement, so these are not ranked against each other."
+_NOT_RANKED: Final = "not the same measurement, so these are not ranked against each other."
 _GAINS: Final[tuple[Cost, ...]] = ("bytes", "latency")
 """Costs that a user of the model feels; zeros that are stored like any other weight are not among them."""
 
@@ -235,18 +235,18 @@ def _notes(jobs: Sequence[Job], quality: str | None, cost: Cost) -> list[str]:
     for name, phrase in (("sequence_length", "windows of {} tokens"), ("samples", "{} samples")):
         known = {getattr(each, name, None) for each in figures} - {None}
         if len(known) > 1:
-            notes.append(f"Quality was measured on {phrase.format(_several(known))}: {_APART}")
+            notes.append(f"Quality was measured on {phrase.format(_several(known))}: {_NOT_RANKED}")
     if quality and is_loss(quality):
         samples = {job.evaluation.samples for job in jobs}
         if len(samples) > 1:
             counts = sorted("all" if each is None else str(each) for each in samples)
-            notes.append(f"Perplexity was measured on {' and '.join(counts)} windows: {_APART}")
+            notes.append(f"Perplexity was measured on {' and '.join(counts)} windows: {_NOT_RANKED}")
     if cost == "latency" and len(jobs) > 1:
         notes.append("Each latency is of its job's own run; a dense model's is the middle of those measured.")
         for name, phrase in (("device", "devices"), ("sequence_length", "sequence lengths"), ("batch", "batch sizes")):
             known = {getattr(job.measured.latency, name, None) for job in jobs}
             if len(known) > 1:
-                notes.append(f"Latency was measured on different {phrase}: {_several(known)}: {_APART}")
+                notes.append(f"Latency was measured on different {phrase}: {_several(known)}: {_NOT_RANKED}")
     return notes
 
 
