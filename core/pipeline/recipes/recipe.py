@@ -16,6 +16,11 @@ from core.validation import invalid_request
 from secateur_wire.job_body import Calibration, Evaluation, Gates, Target, Vocabulary, VocabularyChoice
 
 
+def stores_dense_model(method: str, vocabulary: Vocabulary | None) -> bool:
+    """Return whether a job's files are the dense model's in other forms: no weight is changed, and no token goes."""
+    return get_method(method).only_stores and vocabulary is None
+
+
 class Recipe(BaseModel, frozen=True):
     """Complete description of a job, the same for every worker; only choices that depend on the device are left open.
 
@@ -119,6 +124,11 @@ class Recipe(BaseModel, frozen=True):
     def measures(self) -> bool:
         """Return whether the job prunes nothing and only measures the model."""
         return get_method(self.method).measures
+
+    @property
+    def stores_dense_model(self) -> bool:
+        """Return whether the artifact is the dense model, only stored in another form."""
+        return stores_dense_model(self.method, self.vocabulary)
 
     @property
     def times_exports(self) -> bool:

@@ -84,6 +84,7 @@ def test_of_zeros_it_says_that_they_stayed() -> None:
         (90.3, 0.12, "90.3 ms (× 0.903 ± 12.0%, unproven) |"),
         (96.0, 0.001, "96.0 ms (× 0.960 ± 5.0%, unproven) |"),
         (70.0, 0.12, "70.0 ms (× 0.700 ± 12.0%) |"),
+        (70.0, 7.069, "70.0 ms (not measured well enough) |"),
     ],
 )
 def test_a_ratio_of_times_stands_beside_its_noise(pruned_ms: float, spread: float, said: str) -> None:
