@@ -77,10 +77,10 @@ def verify_file(file: Path, keys: Sequence[str], statement: Path | None = None) 
     `keys` are the public keys that are trusted, as PEM. Raises VerificationFailed and ConfigurationError.
     """
     trusted = _parsed_keys(keys)
-    beside = file.with_name(PROVENANCE)
-    if statement is None and not beside.is_file():
+    neighbour = file.with_name(PROVENANCE)
+    if statement is None and not neighbour.is_file():
         raise VerificationFailed(f"{file} has no {PROVENANCE} beside it: give the artifact's with --statement")
-    signed, keyid = _signed_statement(_envelope_of(statement or beside), trusted)
+    signed, keyid = _signed_statement(_envelope_of(statement or neighbour), trusted)
     digest = _hash_of(file)
     if not any(subject.digest.get("sha256") == digest for subject in signed.subject):
         raise VerificationFailed(f"{file} has other bytes than were signed, or is of another artifact")

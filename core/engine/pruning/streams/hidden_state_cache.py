@@ -50,9 +50,9 @@ class HiddenStateCache:
 
     def _remove(self, block: int, batch: int) -> None:
         """Remove a tensor, if there is one, from memory or from the disk."""
-        held = self._held.pop((block, batch), None)
-        if held is not None:
-            self._budget.give(held.nbytes)
+        tensor = self._held.pop((block, batch), None)
+        if tensor is not None:
+            self._budget.give(tensor.nbytes)
         elif self._devices.pop((block, batch), None) is not None:
             self._file(block, batch).unlink()
 
