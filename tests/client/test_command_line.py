@@ -302,7 +302,7 @@ def test_a_report_shows_every_layer_and_note(scripted: RunHere, script: Script) 
         assert text in shown.out
     for line in ("prompt  Once [b]", "dense    upon a time"):
         assert line in shown.out
-    assert "\ufffd[31m" in shown.out and not {"\x1b", "\r"} & set(shown.out)
+    assert r"\u001b[31m" in shown.out and not {"\x1b", "\r"} & set(shown.out)
 
 
 def test_progress_without_a_terminal_is_lines_on_stderr(url: str, script: Script) -> None:

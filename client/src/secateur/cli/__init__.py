@@ -35,7 +35,7 @@ from secateur.cli.inspection import inspect
 from secateur.cli.jobs import cancel, jobs_app, report, retry, show
 from secateur.cli.keys import keys_app
 from secateur.cli.methods import methods
-from secateur.cli.output import explain, print_job
+from secateur.cli.output import escaped_output, explain, print_job
 from secateur.cli.part_costs import part_costs
 from secateur.cli.plan import plan
 from secateur.cli.prune import prune
@@ -171,16 +171,17 @@ def _versions(
 
 def main() -> None:
     """Run the command line; never returns."""
-    run = command_line()
-    try:
-        run()
-    except SecateurError as error:
-        explain(error)
-        passes = isinstance(error, ServerError | TooManyRequests)
-        sys.exit(2 if isinstance(error, ConfigurationError | ApiError) and not passes else 1)
-    except OSError as error:
-        explain(error)
-        sys.exit(1)
+    with escaped_output():
+        run = command_line()
+        try:
+            run()
+        except SecateurError as error:
+            explain(error)
+            passes = isinstance(error, ServerError | TooManyRequests)
+            sys.exit(2 if isinstance(error, ConfigurationError | ApiError) and not passes else 1)
+        except OSError as error:
+            explain(error)
+            sys.exit(1)
 
 
 @cache

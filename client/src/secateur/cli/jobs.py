@@ -21,7 +21,7 @@ from secateur.cli.output import (
     print_table,
     say,
 )
-from secateur.formatting import duration, number, printable
+from secateur.formatting import duration, number
 from secateur.jobs import Job
 from secateur_wire.jobs import JobAttempt, JobSort
 from secateur_wire.metrics import Metrics
@@ -135,11 +135,11 @@ def report(job_id: JobArgument, as_json: JsonOption = False) -> None:
         say(job_report.vocabulary.words)
     for each in job_report.generations:
         texts = (("prompt", each.prompt), ("dense", each.dense), ("pruned", each.pruned))
-        print_pairs([(name, None if text is None else printable(text)) for name, text in texts])
+        print_pairs(texts)
     for name, answers in job_report.answers.items():
         for answer in answers:
             both = (("dense", answer.dense.text), ("pruned", answer.pruned.text))
-            print_pairs([(name, printable(answer.question)), *((model, printable(text)) for model, text in both)])
+            print_pairs([(name, answer.question), *both])
     for note in job_report.notes:
         say(f"Note: {note}")
 
