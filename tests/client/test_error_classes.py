@@ -9,6 +9,7 @@ from secateur import Client, errors
 from secateur.jobs import Job
 from secateur.transport.problems import error_from
 from secateur_wire.errors import RunFailed
+from secateur_wire.jobs import NEEDS_CHANGE
 from tests.client.script import JOB_ID, Script, job, life
 
 ENDS_OF_ATTEMPTS = (RunFailed,)
@@ -45,6 +46,15 @@ def test_the_end_of_a_job_is_raised_with_its_code(kind: type[errors.ApiError]) -
         Job.model_validate(job(status="failed", error=error)).raise_for_status()
     assert failed.value.code == kind.code and failed.value.job.error is not None
     assert isinstance(failed.value, errors.GateMissed) == (kind.code == "gate_missed")
+
+
+def test_a_new_error_has_to_decide_whether_its_job_needs_a_change() -> None:
+    for family in (RunFailed, errors.InvalidRequest, errors.UnusableModel):
+        with pytest.raises(TypeError, match="needs_change"):
+            type("NewError", (family,), {"code": "new_error"})
+    decided = {kind.code for kind in ALL if kind.needs_change}
+    assert decided == NEEDS_CHANGE and {"target_unreachable", "gate_missed", "not_found"} <= decided
+    assert not decided & {kind.code for kind in ALL if kind.retryable}
 
 
 def test_a_wait_for_a_job_that_must_succeed(client: Client, script: Script) -> None:

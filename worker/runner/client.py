@@ -34,7 +34,7 @@ PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONP
 PASSED_ON_PREFIXES = ("LC_", "CUDA_", "NVIDIA_", "OMP_", "MKL_", "TORCH", "PYTORCH", "CUBLAS_", "KMP_")
 
 
-class ReportedFailure(RunFailed):
+class ReportedFailure(RunFailed, needs_change=False):
     """Error that the runner reported itself; code, param and retryable are the runner's."""
 
     def __init__(self, error: ErrorMessage) -> None:
@@ -61,7 +61,7 @@ class Draining(Exception):
         self.seconds = seconds
 
 
-class ResultMissing(RunnerLost):
+class ResultMissing(RunnerLost, needs_change=False):
     """Error of a runner that ended successfully but without a result."""
 
     retryable = False
@@ -249,9 +249,9 @@ def unexplained_end(code: int, task: str, log: Path, killed_for_memory: bool) ->
     if "No space left on device" in last_line or shutil.disk_usage(log.parent).free < _FULL_DISK_BYTES:
         return DiskFull(f"no space left on the worker's disk: the runner ({task}) could not go on")
     if code < 0:
-        return RunnerLost(f"The runner ({task}) was ended by {signal.Signals(-code).name}.")
+        return RunnerLost(f"The runner ended without a result ({task}): {signal.Signals(-code).name} ended it.")
     if code == 0:
-        return ResultMissing(f"The runner ({task}) ended without a result.")
+        return ResultMissing(f"The runner ended without a result ({task}).")
     return InternalError(f"The runner ({task}) ended with exit code {code}: {last_line or 'no message'}")
 
 

@@ -7,7 +7,7 @@ import typer
 from pydantic import JsonValue
 
 from secateur.cli.identifiers import JobArgument
-from secateur.cli.options import named_values
+from secateur.cli.options import ListingGroup, named_values
 from secateur.cli.output import (
     JsonOption,
     age,
@@ -23,11 +23,12 @@ from secateur.cli.output import (
 )
 from secateur.formatting import duration, number
 from secateur.jobs import Job
+from secateur.transport.problems import BY_CODE
 from secateur_wire.jobs import JobAttempt, JobSort
 from secateur_wire.metrics import Metrics
 from secateur_wire.states import JobStatus
 
-jobs_app = typer.Typer(help="The team's jobs, and the attempts at one.", rich_markup_mode=None)
+jobs_app = typer.Typer(cls=ListingGroup, help="The team's jobs, and the attempts at one.", rich_markup_mode=None)
 
 
 @jobs_app.callback(invoke_without_command=True)
@@ -178,7 +179,8 @@ def _status(job: Job) -> str:
 
 
 def _outcome(attempt: JobAttempt) -> str:
-    why = f" ({attempt.error_code})" if attempt.error_code else ""
+    kind = BY_CODE.get(attempt.error_code or "")
+    why = f" ({kind.title if kind else attempt.error_code})" if attempt.error_code else ""
     return f"{attempt.outcome or 'running'}{why}"
 
 

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from secateur.engines.engine import Message
+from secateur_wire.weights.gguf_statement import context_of
 
-_CONTEXT: Final = 2048
+_MOST_CONTEXT: Final = 16_384
+"""llama.cpp takes memory for a whole context at once: 2 GiB for this one of a model with eight billion parameters."""
+_USUAL_CONTEXT: Final = 2048
 _ERROR: Final = 4
 """The level of errors in llama.cpp's log."""
 
@@ -26,7 +29,8 @@ class LlamaCpp:
         self._library.llama_log_set(self._log, self._ffi.NULL)
         # The package reads the special tokens of templates only if these defaults say so.
         Llama.tokenize.__defaults__ = True, True
-        self._model: Any = Llama(str(file), n_ctx=_CONTEXT)
+        self.context = min(context_of(file) or _USUAL_CONTEXT, _MOST_CONTEXT)
+        self._model: Any = Llama(str(file), n_ctx=self.context)
         # llama.cpp logs as long as the model is open, and Python frees the callback when it exits.
         atexit.register(self._close)
 
@@ -37,6 +41,10 @@ class LlamaCpp:
     def _close(self) -> None:
         self._model.close()
         self._library.llama_log_set(self._ffi.NULL, self._ffi.NULL)
+
+    def length(self, messages: Sequence[Message]) -> int:
+        prompt, _ = self._model._format_chat_prompt(list(messages))
+        return len(self._model.tokenize(prompt))
 
     def answer(self, messages: Sequence[Message], most_tokens: int) -> Iterator[str]:
         answer = self._model.create_chat_completion(list(messages), max_tokens=most_tokens, temperature=0.0)

@@ -5,8 +5,9 @@ waits in the event loop, and `BlockingTransport` (`blocking.py`) in the calling 
 never suspend, so `blocking.run` runs them to their end without an event loop. `retries.py` decides which calls are
 repeated and when, and `problems.py` turns refusals into errors. Nothing here depends on a particular call.
 
-Every call may reach the server twice: creating calls carry an idempotency key, and all others are idempotent. So each
-call is repeated after a connection that failed or broke, and after 408, 429, 502, 503 and 504.
+Every call may reach the server twice: those that make something carry an idempotency key, and all others leave the
+server as one call would. So each call is repeated after a connection that failed or broke, and after 408, 429, 502, 503
+and 504.
 """
 
 import contextlib
@@ -74,7 +75,7 @@ class Transport(ABC):
             },
             "timeout": self._timeout(),
             # A proxy from the environment cannot reach this machine's own loopback address.
-            "trust_env": not _is_loopback(httpx.URL(configuration.url).host),
+            "trust_env": not is_loopback(httpx.URL(configuration.url).host),
         }
 
     @abstractmethod
@@ -237,7 +238,8 @@ def _moved(response: httpx.Response) -> UnexpectedAnswer:
     )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine itself, which no proxy reaches."""
     if host == "localhost":
         return True
     try:

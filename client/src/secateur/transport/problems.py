@@ -19,6 +19,7 @@ from secateur_wire.errors import (
     TooManyRequests,
     Unauthenticated,
     Unavailable,
+    kinds_of,
 )
 from secateur_wire.job_options import option_for
 
@@ -37,14 +38,7 @@ BY_STATUS: Final[Mapping[int, type[ApiError]]] = {
 }
 
 
-def _by_code(kind: type[ApiError]) -> dict[str, type[ApiError]]:
-    kinds = {kind.code: kind}
-    for each in kind.__subclasses__():
-        kinds |= _by_code(each)
-    return kinds
-
-
-BY_CODE: Final[Mapping[str, type[ApiError]]] = _by_code(ApiError)
+BY_CODE: Final[Mapping[str, type[ApiError]]] = {ApiError.code: ApiError} | {kind.code: kind for kind in kinds_of()}
 
 
 class _ProblemDocument(BaseModel):

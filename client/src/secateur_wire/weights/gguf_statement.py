@@ -6,7 +6,7 @@ hold a statement about its own hash.
 
 import hashlib
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -20,6 +20,7 @@ DIGEST: Final = "sha256WithoutStatement"
 _BLOCK: Final = 2**20
 _WIDTHS: Final[Mapping[int, int]] = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 """Bytes of a value, by GGUF's number of its type, as far as all values of the type have the same."""
+_UNSIGNED: Final = 4
 _STRING: Final = 8
 _ARRAY: Final = 9
 
@@ -67,8 +68,24 @@ def _add(digest: "hashlib._Hash", stream: BinaryIO, count: int) -> None:
         count -= len(block)
 
 
+def context_of(file: Path) -> int | None:
+    """Return the number of tokens that a file's model was made for; None where it does not say. Raises CorruptGguf."""
+    for key, kind, header in _values(file):
+        if key.endswith(b".context_length") and kind == _UNSIGNED:
+            return header.number("<I")
+    return None
+
+
 def _place_of(file: Path) -> range | None:
     """Return the offsets of the statement's room in a file; None where its metadata have none."""
+    for key, kind, header in _values(file):
+        if key == KEY.encode() and kind == _STRING:
+            return header.skip(header.number("<Q"))
+    return None
+
+
+def _values(file: Path) -> "Iterator[tuple[bytes, int, _Header]]":
+    """Yield the keys of a file's metadata with the types of their values, which the reader then stands before."""
     with file.open("rb") as stream:
         header = _Header(stream, file.stat().st_size)
         if stream.read(4) != b"GGUF":
@@ -78,10 +95,10 @@ def _place_of(file: Path) -> range | None:
         header.number("<Q")  # of tensors
         for _ in range(header.number("<Q")):
             key, kind = header.string(), header.number("<I")
-            if key == KEY.encode() and kind == _STRING:
-                return header.skip(header.number("<Q"))
+            start = stream.tell()
+            yield key, kind, header
+            stream.seek(start)
             header.skip_value(kind)
-    return None
 
 
 class _Header:
