@@ -25,7 +25,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, entry_points, version
-from typing import Annotated, Final, Protocol
+from typing import Annotated, Any, Final, Protocol
 
 import typer
 from typer.core import TyperGroup
@@ -117,6 +117,14 @@ class GroupedCommands(TyperGroup):
             if rows:
                 with formatter.section(group):
                     formatter.write_dl(rows)
+
+    def invoke(self, ctx: Any) -> object:
+        """Run a command; what is wrong with its options is said without the name of an exception's kind."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as refused:
+            refused.message = refused.message.removeprefix("Value error, ")
+            raise
 
 
 app = typer.Typer(
