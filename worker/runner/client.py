@@ -34,7 +34,7 @@ PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONP
 PASSED_ON_PREFIXES = ("LC_", "CUDA_", "NVIDIA_", "OMP_", "MKL_", "TORCH", "PYTORCH", "CUBLAS_", "KMP_")
 
 
-class ReportedFailure(RunFailed, needs_change=False):
+class ReportedFailure(RunFailed):
     """Error that the runner reported itself; code, param and retryable are the runner's."""
 
     def __init__(self, error: ErrorMessage) -> None:
@@ -61,7 +61,7 @@ class Draining(Exception):
         self.seconds = seconds
 
 
-class ResultMissing(RunnerLost, needs_change=False):
+class ResultMissing(RunnerLost):
     """Error of a runner that ended successfully but without a result."""
 
     retryable = False

@@ -1,8 +1,9 @@
 """Advice for failed jobs by the code of their error: its meaning, and remedies."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from secateur_wire.errors import kinds_of
+from secateur_wire.errors import ApiError
 
 
 @dataclass(frozen=True)
@@ -221,4 +222,10 @@ def advice_for(code: str) -> Advice:
 
 def title_of(code: str) -> str:
     """Return the error's title; an unknown code is its own title."""
-    return next((error.title for error in kinds_of() if error.code == code), code)
+    return next((error.title for error in _tree(ApiError) if error.code == code), code)
+
+
+def _tree(root: type[ApiError]) -> Iterator[type[ApiError]]:
+    for child in root.__subclasses__():
+        yield child
+        yield from _tree(child)

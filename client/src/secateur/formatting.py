@@ -50,4 +50,4 @@ def share(value: float | None, stderr: float | None = None) -> str:
 
 def printable(text: str) -> str:
     """Escape, as JSON does, the characters of foreign text that a terminal obeys; tabs and line ends stay."""
-    return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return _OBEYED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)

@@ -8,7 +8,7 @@ from typing_extensions import TypeVar
 
 from secateur_wire.answers import AnswerBand
 from secateur_wire.base import JsonObject, OneOf, Page, WireModel
-from secateur_wire.errors import kinds_of
+from secateur_wire.errors import ApiError
 from secateur_wire.metrics import Metrics
 from secateur_wire.models import ModelSummary
 from secateur_wire.states import FINISHED, AttemptOutcome, EventType, JobStatus, Stage
@@ -46,7 +46,13 @@ Body = TypeVar("Body", default=JsonObject)
 JobSort = Literal["newest", "oldest", "model", "method", "status", "finished"]
 """Sort orders of a list of jobs."""
 
-NEEDS_CHANGE: Final = frozenset(kind.code for kind in kinds_of() if kind.needs_change)
+
+def _changed_codes(kind: type[ApiError]) -> set[str]:
+    own = {kind.code} if kind.needs_change else set[str]()
+    return own.union(*map(_changed_codes, kind.__subclasses__()))
+
+
+NEEDS_CHANGE: Final = frozenset(_changed_codes(ApiError))
 """Error codes of jobs that would fail again in the same way."""
 
 

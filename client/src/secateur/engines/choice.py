@@ -35,15 +35,15 @@ class EngineKind:
             return self.loader(file)
 
     @contextmanager
-    def one_sentence(self, fault: str, advice: str = "") -> Iterator[None]:
-        """Raise what the engine raises, whatever it is, as a RunError: the fault, and the engine's own reason."""
+    def one_sentence(self, message: str, advice: str = "") -> Iterator[None]:
+        """Raise what the engine raises, whatever it is, as a RunError: the message, and the engine's own reason."""
         try:
             yield
         except (RunError, BrokenPipeError):
             raise
         except Exception as error:  # each engine has errors of its own
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise RunError(f"{fault} in {self.name}: {reason}{advice}") from error
+            raise RunError(f"{message} in {self.name}: {reason}{advice}") from error
 
     def missing(self) -> list[str]:
         """Return the packages that this machine lacks."""
@@ -88,6 +88,6 @@ def choose(place: Path, engine: str | None = None) -> tuple[EngineKind, Path]:
 
 
 def _bytes(file: Path) -> int:
-    """Return the size of a file with its weights, which a graph has in a file beside it."""
-    beside = (file.with_suffix(".bin"), file.with_name(f"{file.name}.data"))
-    return sum(each.stat().st_size for each in (file, *beside) if each.is_file())
+    """Return the size of a file with its weights, which a graph has in another file."""
+    weights = (file.with_suffix(".bin"), file.with_name(f"{file.name}.data"))
+    return sum(each.stat().st_size for each in (file, *weights) if each.is_file())

@@ -19,7 +19,6 @@ from secateur_wire.errors import (
     TooManyRequests,
     Unauthenticated,
     Unavailable,
-    kinds_of,
 )
 from secateur_wire.job_options import option_for
 
@@ -38,7 +37,14 @@ BY_STATUS: Final[Mapping[int, type[ApiError]]] = {
 }
 
 
-BY_CODE: Final[Mapping[str, type[ApiError]]] = {ApiError.code: ApiError} | {kind.code: kind for kind in kinds_of()}
+def _by_code(kind: type[ApiError]) -> dict[str, type[ApiError]]:
+    kinds = {kind.code: kind}
+    for each in kind.__subclasses__():
+        kinds |= _by_code(each)
+    return kinds
+
+
+BY_CODE: Final[Mapping[str, type[ApiError]]] = _by_code(ApiError)
 
 
 class _ProblemDocument(BaseModel):
