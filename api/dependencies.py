@@ -160,7 +160,7 @@ class IdempotentCreation:
     key: str | None
 
     def answer(
-        self, caller: Principal, body: BaseModel, create: Callable[[Session], tuple[int, BaseModel]]
+        self, caller: Principal, body: BaseModel | None, create: Callable[[Session], tuple[int, BaseModel]]
     ) -> Response:
         """Return the answer of `create` (status and document), or the stored first answer, marked as replayed.
 
@@ -177,7 +177,7 @@ class IdempotentCreation:
             request = IdempotentRequest(
                 team_id=caller.team_id,
                 key=self.key,
-                request=f"{self.route}\n{body.model_dump_json()}".encode(),
+                request=f"{self.route}\n{body.model_dump_json() if body else ''}".encode(),
                 secret=self.state.secret,
             )
             answer, replayed = answer_once(session, request, created, self.state.settings.idempotency_seconds)

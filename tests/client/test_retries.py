@@ -42,6 +42,16 @@ def test_all_tries_of_a_submission_share_one_idempotency_key(client: Client, scr
     assert len(keys) == 3 and len(set(keys)) == 1
 
 
+@pytest.mark.parametrize("what", ["rotate", "ping"])
+def test_tries_of_what_makes_something_share_a_key(client: Client, script: Script, what: str) -> None:
+    path = f"/v1/webhooks/wh_1/{what}"
+    script.passing[f"POST {path}"] = [problem(503, "unavailable", "later")]
+    with pytest.raises(errors.NotFound):
+        (client.rotate_webhook_secret if what == "rotate" else client.ping_webhook)("wh_1")
+    keys = [each.headers["idempotency-key"] for each in script.requests("POST", path)]
+    assert len(keys) == 2 and len(set(keys)) == 1
+
+
 def test_the_server_says_how_long_to_wait(url: str, script: Script) -> None:
     told: list[tuple[str, float]] = []
     script.passing[JOB] = [problem(429, "rate_limited", "too many requests", headers={"Retry-After": "1"})]

@@ -204,8 +204,10 @@ def test_the_command_asks_the_server_for_its_keys_or_none_at_all(here: RunHere, 
     assert here("verify", str(folder), "--key", "none").code == 2
 
 
-def test_a_server_lists_its_keys_to_anybody(live_api: httpx.Client) -> None:
+def test_a_server_lists_its_keys_to_anybody(live_api: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     assert httpx.get(f"{str(live_api.base_url).rstrip('/')}{KEYS_PATH}").json() == {"keys": []}
     assert fetch_keys(str(live_api.base_url).rstrip("/")) == []
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    assert fetch_keys(str(live_api.base_url).rstrip("/")) == [], "this machine is asked without a proxy"
     with pytest.raises(errors.UnexpectedAnswer):
         fetch_keys(f"{str(live_api.base_url).rstrip('/')}/v1")

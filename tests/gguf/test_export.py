@@ -27,6 +27,7 @@ from core.pipeline.stages.import_gguf.spec import ImportGgufSpec
 from core.pipeline.stages.run import run_stage
 from core.progress import Progress
 from core.service.jobs.schemas import JobBody
+from secateur.engines.choice import KINDS
 from secateur_wire.errors import ExportFailed, ExportMismatch, InvalidRequest
 from tests.engine.tiny import make_model
 from tests.gguf.cells import export
@@ -91,6 +92,8 @@ def test_a_window_that_llama_cpp_does_not_have_is_the_context_of_the_file(tmp_pa
     exported = export(folder, "F16")
     context = GGUFReader(folder / "model-F16.gguf").get_field("llama.context_length")
     assert context is not None and context.contents() == 48 and "the last 48" in exported.notes[0]
+    engine = KINDS[0].open(folder / "model-F16.gguf")
+    assert engine.context == 48 and 0 < engine.length([{"role": "user", "content": "the quick"}]) < 48
 
 
 def test_rotary_embeddings_are_scaled_as_llama_3_has_it(cut: Path) -> None:

@@ -18,6 +18,7 @@ from core.service.jobs.tables import JobRow
 from core.service.publications.retry import retry
 from core.settings import Settings
 from core.storage import MANIFEST, LocalStore, StoredFile, artifact_prefix
+from secateur_wire.errors import RunnerLost
 from tests.worker.conftest import Queue, SpawnWorker, StartWorker, dispatched, eventually, is_alive, saved_blocks
 from tests.worker.supervise import runner
 from worker.supervisor.supervisor import Supervisor
@@ -56,13 +57,20 @@ def test_progress_covers_the_whole_job_and_never_goes_back(
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_runner_killed_with_9_is_retried_and_the_next_attempt_knows_the_last(
-    task: str, jobs: Queue, job_body: dict[str, Any], start_worker: StartWorker, settings: Settings
+    task: str,
+    jobs: Queue,
+    job_body: dict[str, Any],
+    start_worker: StartWorker,
+    settings: Settings,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     job_id = jobs.submit(job_body)
     worker = start_worker(hang_in=task)
     pid, helper = jobs.runner_pids(job_id)
     os.kill(pid, signal.SIGKILL)
     assert worker.result() == "queued"
+    (logged,) = (each for each in caplog.records if "attempt failed" in str(each.msg))
+    assert RunnerLost.title in str(logged.msg) and "SIGKILL" in str(logged.msg)
     eventually(lambda: not is_alive(helper))
     requeued = jobs.events(job_id)[-1].data
     assert requeued["error"]["code"] == "runner_lost" and "SIGKILL" in requeued["error"]["message"]

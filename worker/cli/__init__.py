@@ -13,7 +13,7 @@ import typer
 from core.engine.architectures.classifier_architecture import NetworkName
 from secateur.cli.keys import keys_app
 from secateur.cli.options import with_options
-from secateur.cli.output import JsonOption, explain
+from secateur.cli.output import JsonOption, Printer, explain
 from secateur.cli.prune import PruneOptions
 from secateur.cli.prune import prune as prune_there
 from secateur.cli.registry import (
@@ -111,13 +111,11 @@ def _samples(
 
 def _demo() -> None:
     """Prune a real language model end to end and show what came of it."""
-    from rich.console import Console
-
     from core.settings import Settings
     from worker.cli.demo import demo
 
     with print_errors():
-        demo(Settings(), Console())
+        demo(Settings(), Printer(markup=True))
 
 
 @with_options

@@ -11,6 +11,7 @@ import httpx
 from pydantic import ValidationError
 
 from secateur.errors import ConfigurationError, UnexpectedAnswer, Unreachable, VerificationFailed
+from secateur.transport import is_loopback
 from secateur_wire.provenance import KEYS_PATH, PROVENANCE, SigningKeys, Statement
 from secateur_wire.signed_statement import (
     InvalidStatement,
@@ -41,7 +42,7 @@ class Verified:
 def fetch_keys(url: str) -> list[str]:
     """Return the public keys of an installation as PEM. Raises Unreachable and UnexpectedAnswer."""
     try:
-        answer = httpx.get(f"{url}{KEYS_PATH}", timeout=_ANSWER_SECONDS)
+        answer = httpx.get(f"{url}{KEYS_PATH}", timeout=_ANSWER_SECONDS, trust_env=not is_loopback(httpx.URL(url).host))
     except httpx.HTTPError as error:
         raise Unreachable(f"{url} does not answer ({error}); give the key as a file instead") from error
     try:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from secateur.cli.options import with_options
+from secateur.cli.options import ListingGroup, with_options
 from secateur.cli.output import JsonOption, age, connect, explain, print_json, print_pairs, print_table, say
 from secateur.cli.transfer import UploadBars, transfer_bars
 from secateur.formatting import count
@@ -43,8 +43,10 @@ class DatasetOptions:
     source: SourceOption = None
 
 
-models_app = typer.Typer(help="The models that can be pruned.", rich_markup_mode=None)
-datasets_app = typer.Typer(help="The texts and images for calibration and evaluation.", rich_markup_mode=None)
+models_app = typer.Typer(cls=ListingGroup, help="The models that can be pruned.", rich_markup_mode=None)
+datasets_app = typer.Typer(
+    cls=ListingGroup, help="The texts and images for calibration and evaluation.", rich_markup_mode=None
+)
 
 
 @models_app.callback(invoke_without_command=True)

@@ -6,7 +6,7 @@ from typing import Final, TypeVar
 
 from pydantic import BaseModel, JsonValue
 
-from secateur.transport import Transport
+from secateur.transport import CallContents, Transport
 from secateur_wire.base import Page
 
 PAGE_SIZE: Final = 100
@@ -28,13 +28,16 @@ class Calls:
         self,
         path: str,
         answer: type[Item],
-        body: Mapping[str, JsonValue],
+        body: Mapping[str, JsonValue] | None = None,
         *,
         idempotency_key: str | None = None,
         slow: bool = False,
     ) -> Item:
         key = idempotency_key or new_key()
-        return self._transport.call("POST", path, answer, body=body, idempotency_key=key, slow=slow)
+        sent: CallContents = {"idempotency_key": key, "slow": slow}
+        if body is not None:
+            sent["body"] = body
+        return self._transport.call("POST", path, answer, **sent)
 
     def _list(self, path: str, item: type[Item], filters: Mapping[str, str] | None = None) -> Iterator[Item]:
         params: dict[str, str | int] = {"limit": PAGE_SIZE, **(filters or {})}

@@ -66,7 +66,7 @@ class WebhookOperations(Calls):
 
     def ping_webhook(self, webhook_id: str) -> Delivery:
         """Send an event `webhook.ping`."""
-        return self._transport.call("POST", f"{_path(webhook_id)}/ping", Delivery)
+        return self._create(f"{_path(webhook_id)}/ping", Delivery)
 
     def deliveries(
         self, webhook_id: str, *, state: DeliveryState | None = None, type: str | None = None

@@ -3,8 +3,9 @@
 `retries.py` decides which calls are repeated and when, and `problems.py` turns refusals into errors. Nothing here
 depends on a particular call.
 
-Every call may reach the server twice: creating calls carry an idempotency key, and all others are idempotent. So each
-call is repeated after a connection that failed or broke, and after 408, 429, 502, 503 and 504.
+Every call may reach the server twice: those that make something carry an idempotency key, and all others leave the
+server as one call would. So each call is repeated after a connection that failed or broke, and after 408, 429, 502, 503
+and 504.
 """
 
 import contextlib
@@ -60,7 +61,7 @@ class Transport:
             },
             timeout=self._timeout(),
             # A proxy from the environment cannot reach this machine's own loopback address.
-            trust_env=not _is_loopback(httpx.URL(configuration.url).host),
+            trust_env=not is_loopback(httpx.URL(configuration.url).host),
         )
 
     def close(self) -> None:
@@ -204,7 +205,8 @@ def _moved(response: httpx.Response) -> UnexpectedAnswer:
     )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine itself, which no proxy reaches."""
     if host == "localhost":
         return True
     try:
