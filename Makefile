@@ -83,6 +83,7 @@ imports: $(SETUP)
 
 docs: $(SETUP) ## the documentation site, in .cache/site; a dead link, or a page that the navigation lacks, fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "The site: $(CURDIR)/.cache/site/index.html"
 
 migrations: $(SETUP)
 	$(BIN)/python -m worker.migration_check
