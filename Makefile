@@ -81,6 +81,7 @@ imports: $(SETUP)
 
 docs: $(SETUP) ## the documentation site, in .cache/site; a dead link, or a page that the navigation lacks, fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "The site: $(CURDIR)/.cache/site/index.html"
 
 migrations: $(SETUP)
 	$(BIN)/python -m worker.migration_check
@@ -135,7 +136,7 @@ lock: ## refresh constraints.txt of worker/doctor, and deploy/locks for the imag
 	  grep -vE '^(torch|torchvision)==|^(triton|nvidia-[^m]|cuda-|setuptools)' .cache/lock/tested.txt; } > $(TESTED)
 	printf 'setuptools\n' > .cache/lock/build.in
 	printf './client\n.\n' > .cache/lock/api.in
-	printf './client\n.[worker,compressed-tensors,gguf,openvino]\n' > .cache/lock/worker.in
+	printf './client\n.[worker,gguf,openvino]\n' > .cache/lock/worker.in
 	.cache/lock/bin/python -m pip install --quiet uv
 	for image in build api worker; do .cache/lock/bin/uv pip compile .cache/lock/$$image.in --output-file deploy/locks/$$image.txt \
 		--constraint .cache/lock/tested.txt --python-version 3.12 --python-platform x86_64-manylinux_2_28 --generate-hashes --no-annotate \

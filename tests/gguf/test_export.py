@@ -157,7 +157,7 @@ def test_what_the_worker_or_the_model_s_files_lack_is_refused(tmp_path: Path, mo
     with pytest.raises(InvalidRequest, match="tokenizer is of kind 'WordLevel'"):
         GgufFiles().require_possible(open_model(write_model(tmp_path / "words")))
     monkeypatch.setattr(exporter_info, "find_spec", lambda name: None)
-    with pytest.raises(InvalidRequest, match=r"no llama\.cpp, .*pip install 'secateur-server\[gguf\]'"):
+    with pytest.raises(InvalidRequest, match=r"no llama\.cpp, .*pip install .*whl\[gguf\]'"):
         GgufFiles().require_possible(open_model(good))
 
 

@@ -389,6 +389,17 @@ def test_files_whose_engine_no_worker_has_are_refused_before_a_job_is_queued(des
     queue()
 
 
+def test_few_bits_that_no_worker_can_pack_are_refused_with_the_command_that_installs_the_library(desk: Desk) -> None:
+    desk.register("my-calibration", "my-articles")
+    _worker(desk, 1, "llama.cpp")
+    body = {"model": "wide", "method": "none", "output": {"quantization": {"scheme": "int4"}}}
+    with (
+        pytest.raises(InvalidRequest, match=r"has compressed-tensors, .*pip install .*whl\[worker\]'"),
+        transaction(desk.sessions) as session,
+    ):
+        submit(desk.context(session), JobBody.model_validate(body))
+
+
 def test_files_that_every_worker_can_write_are_offered_before_any_job_wrote_one(desk: Desk) -> None:
     desk.register("my-calibration", "my-articles")
     q8 = {"format": "gguf", "types": ["Q8_0"]}

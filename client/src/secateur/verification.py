@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from secateur.errors import ConfigurationError, UnexpectedAnswer, Unreachable, VerificationFailed
 from secateur.transport import is_loopback
+from secateur_wire.installation import CLIENT, install_command
 from secateur_wire.provenance import KEYS_PATH, PROVENANCE, SigningKeys, Statement
 from secateur_wire.signed_statement import (
     InvalidStatement,
@@ -109,7 +110,8 @@ def _parsed_keys(keys: Sequence[str]) -> list["Key"]:
     try:
         return parse_public_keys(keys)
     except ImportError as error:
-        raise ConfigurationError("verification needs more libraries: pip install 'secateur[verify]'") from error
+        command = install_command(CLIENT, "verify", is_here=True)
+        raise ConfigurationError(f"verification needs more libraries: {command}") from error
     except ValueError as error:
         raise ConfigurationError(f"a key is no public key as PEM (BEGIN PUBLIC KEY): {error}") from error
 

@@ -8,12 +8,13 @@ from pydantic import BaseModel, Field, JsonValue, SerializeAsAny, ValidationErro
 from core.engine.cuts.removal import Removal
 from core.engine.options.base import MethodParameters
 from core.engine.quantization.settings import reads_inputs
+from core.engine.recovery.registry import RECOVERIES
 from core.engine.recovery.request import Recovery
 from core.methods.registry import get_method, parse_parameters
 from core.pipeline.recipes.parts import Output
 from core.pipeline.recipes.request import ResolvedRequest, is_chosen_by_cost
 from core.validation import invalid_request
-from secateur_wire.job_body import Calibration, Evaluation, Gates, Target, Vocabulary, VocabularyChoice
+from secateur_wire.job_body import Calibration, Evaluation, Gates, JobBody, Target, Vocabulary, VocabularyChoice
 
 
 def stores_dense_model(method: str, vocabulary: Vocabulary | None) -> bool:
@@ -149,3 +150,11 @@ class Recipe(BaseModel, frozen=True):
     def body(self) -> dict[str, JsonValue]:
         """Return the recipe as JSON: a job with this body does the same again."""
         return self.model_dump(mode="json")
+
+    def shown_body(self) -> dict[str, JsonValue]:
+        """Return the body as people write it: without the values that a new job gets if they are left out."""
+        body = self.model_dump(mode="json", exclude_defaults=True)
+        if self.recovery and self.recovery.lora is None and RECOVERIES[self.recovery.method].adapters == "unless null":
+            body["recovery"]["lora"] = None  # without it, adapters are trained
+        usual = {name: field.default for name, field in JobBody.model_fields.items()}
+        return {name: value for name, value in body.items() if value not in (None, {}, usual[name])}

@@ -91,10 +91,10 @@ def model_card(recipe: Recipe, report: Report, source: SourceFacts = NO_FACTS) -
         paper = method.paper
         lines += [f"Method: {paper.authors}, *{paper.title}* ({paper.year}), {paper.url}", ""]
     lines += [
-        "The job body that reproduces this run; `secateur.json` holds the whole report:",
+        "The job body that reproduces this run; `secateur.json` holds it with every default, and the whole report:",
         "",
         "```json",
-        json.dumps(recipe.body(), indent=2, sort_keys=True),
+        json.dumps(recipe.shown_body(), indent=2),
         "```",
         "",
         *_answers(report.answers, names),
