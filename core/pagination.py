@@ -1,17 +1,19 @@
 """Cursor pages: rows in an order the database keeps, continued after an opaque cursor.
 
 A cursor holds the position of a row in its order: the name of the order, the row's key, its creation time and its id.
-Added or removed rows do not change the position of other rows, so no row is skipped or returned twice.
+Added or removed rows do not change the position of other rows, so no row is skipped or returned twice. A page of long
+rows ends early: it has at least one row, and at most `PAGE_BYTES` if it has several.
 """
 
 import base64
 import binascii
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
+from pydantic import BaseModel
 from sqlalchemy import ColumnElement, Select, func, select, text, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
@@ -20,6 +22,11 @@ from secateur_wire.errors import InvalidRequest
 
 Item = TypeVar("Item")
 Key = str | int | datetime | None
+
+PAGE_BYTES = 4 * 2**20
+"""Largest number of bytes of a page, as JSON, that has more than one row."""
+_FIRST_ROWS = 10
+"""Number of rows that are read before it is known how long rows are."""
 
 LONGEST_CURSOR = 3000
 """Longest cursor in characters: a key of 300, for which JSON may need four bytes each, and the other fields."""
@@ -106,24 +113,64 @@ def read_window(
     cursor = before if backwards else after
     order, ordering = listing.order, _Ordering(listing.order, listing.table, backwards)
     place = None if cursor is None else _decode(cursor, order, "before" if backwards else "after")
-    rows: list[Row] = []
-    for part in ordering.parts(place):
-        if len(rows) <= limit:
-            ordered = listing.query.where(*part).order_by(*ordering.columns())
-            count = limit + 1 - len(rows)
-            rows.extend(
-                session.scalars(ordered.limit(count))
-                if listing.having is None
-                else _first_having(session, ordered, listing.having, ordering, count)
-            )
-    shown = rows[:limit][::-1] if backwards else rows[:limit]
-    is_more, is_less = len(rows) > limit, cursor is not None and bool(shown)
+    shown: list[tuple[str, Item]] = []
+    left, is_more = PAGE_BYTES, False
+    while not is_more:
+        fitting = _FIRST_ROWS if not shown else max(1, left * len(shown) // max(1, PAGE_BYTES - left))
+        # A search costs more than its rows: it is made once.
+        wanted = (limit - len(shown) if listing.having is not None else min(limit - len(shown), fitting)) + 1
+        rows = _rows_after(session, listing, ordering, place, wanted)
+        for row in rows:
+            item = listing.answer(row)
+            left -= _size_of(item)
+            is_more = len(shown) == limit or (left < 0 and bool(shown))
+            if is_more:
+                break
+            place = _Place(order.key_of(row), row.created_at, row.id)
+            shown.append((_written(order, place), item))
+        if len(rows) < wanted:
+            break
+    if backwards:
+        shown.reverse()
+    is_less = cursor is not None and bool(shown)
     first, last = (is_more, is_less) if backwards else (is_less, is_more)
     return Window(
-        data=[listing.answer(row) for row in shown],
-        after=cursor_of(order, shown[-1]) if last else None,
-        before=cursor_of(order, shown[0]) if first else None,
+        data=[item for _, item in shown],
+        after=shown[-1][0] if last else None,
+        before=shown[0][0] if first else None,
     )
+
+
+def within_page(items: Iterable[Item]) -> list[Item]:
+    """Return the first items that fit into a page, at least one if there are any."""
+    left, shown = PAGE_BYTES, list[Item]()
+    for item in items:
+        left -= _size_of(item)
+        if left < 0 and shown:
+            break
+        shown.append(item)
+    return shown
+
+
+def _size_of(item: object) -> int:
+    """Return the number of bytes of a list's item as JSON; 0 for rows, whose lists make their items later."""
+    return len(item.model_dump_json().encode()) if isinstance(item, BaseModel) else 0
+
+
+def _rows_after(
+    session: Session, listing: Listing[Row, Item], ordering: "_Ordering", place: "_Place | None", count: int
+) -> list[Row]:
+    rows: list[Row] = []
+    for part in ordering.parts(place):
+        if len(rows) < count:
+            ordered = listing.query.where(*part).order_by(*ordering.columns())
+            more = count - len(rows)
+            rows.extend(
+                session.scalars(ordered.limit(more))
+                if listing.having is None
+                else _first_having(session, ordered, listing.having, ordering, more)
+            )
+    return rows
 
 
 _FRONT, _FURTHEST = 300, 1500
@@ -154,17 +201,17 @@ def _first_having(
 
     Raises InvalidRequest if there are many such rows, but few at the front.
     """
-    rows: list[Row] = []
+    ids: list[str] = []
     seen, more = 0, _FRONT
     while seen + more <= _FURTHEST:
         front = aliased(ordering.table, ordered.offset(seen).limit(more).subquery())
-        rows.extend(session.scalars(select(front).where(having).limit(count - len(rows))))
-        if len(rows) == count:
-            return rows
-        if not rows:
+        ids.extend(session.scalars(select(front.id).where(having).limit(count - len(ids))))
+        if len(ids) == count:
+            return _rows_of(session, ordered, ordering, ids)
+        if not ids:
             break
         seen += more
-        more = max(_FRONT, seen * (count - len(rows)) // len(rows))
+        more = max(_FRONT, seen * (count - len(ids)) // len(ids))
     session.execute(_INDEX_SETTINGS)
     every = (
         ordered.with_only_columns(*ordering.named()).where(having).order_by(None).limit(_MOST_MATCHES + 1).subquery()
@@ -179,7 +226,11 @@ def _first_having(
             "beginning in this order: add a word or a filter, or choose another order",
             param="search",
         )
-    return session.scalars(ordered.where(ordering.table.id.in_([row_id for row_id, _ in matches]))).all()
+    return _rows_of(session, ordered, ordering, [row_id for row_id, _ in matches])
+
+
+def _rows_of(session: Session, ordered: Select[Row], ordering: "_Ordering", ids: Sequence[str]) -> Sequence[Row]:
+    return session.scalars(ordered.where(ordering.table.id.in_(ids))).all()
 
 
 @dataclass(frozen=True)
@@ -240,9 +291,13 @@ class _Ordering:
 
 def cursor_of(order: Order, row: _Listed) -> str:
     """Return the cursor of a row's position in an order."""
-    key = order.key_of(row)
-    place = [order.name, key.isoformat() if isinstance(key, datetime) else key, row.created_at.isoformat(), row.id]
-    written = json.dumps(place, ensure_ascii=False, separators=(",", ":")).encode()
+    return _written(order, _Place(order.key_of(row), row.created_at, row.id))
+
+
+def _written(order: Order, place: _Place) -> str:
+    key = place.key.isoformat() if isinstance(place.key, datetime) else place.key
+    cursor = [order.name, key, place.created_at.isoformat(), place.id]
+    written = json.dumps(cursor, ensure_ascii=False, separators=(",", ":")).encode()
     return base64.urlsafe_b64encode(written).decode().rstrip("=")
 
 

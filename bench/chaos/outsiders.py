@@ -123,7 +123,8 @@ ROWS: Final[dict[str, tuple[Callable[[Outsiders], str], str]]] = {
     ),
     "sweep": (
         Outsiders.new_sweep,
-        f"UPDATE sweep_points SET body = body || '{_POISON}' WHERE sweep_id = %s AND job_id IS NULL",
+        f"UPDATE sweeps SET pinned = '{POISONED}/card' WHERE id = %s"
+        " AND NOT EXISTS (SELECT FROM sweep_points WHERE sweep_id = sweeps.id AND job_id IS NOT NULL)",
     ),
     "publication": (
         Outsiders.new_publication,

@@ -102,7 +102,7 @@ def test_a_silent_hub_delays_no_other_sweep_and_no_other_job(
     sweeps = Sweeps(sessions, settings, store, team)
     waiting, local = (sweeps.submit({"job": job_body, "grid": {"sparsity": [0.3]}}) for _ in range(2))
     on_hub = "body || jsonb_build_object('model', 'forest/oak')"
-    dispatcher.execute(f"UPDATE sweep_points SET body = {on_hub} WHERE sweep_id = :id", id=waiting)
+    dispatcher.execute("UPDATE sweeps SET pinned = 'forest/oak' WHERE id = :id", id=waiting)
     job, other = new_job(), new_job(other_team)
     dispatcher.execute(
         "UPDATE jobs SET awaits_discovery = 'disc_', dispatched_at = NULL, body = CAST(:body AS jsonb) WHERE id IN "

@@ -128,17 +128,17 @@ def test_a_full_queue_pauses_and_does_not_fail(sweeps: Sweeps, grid_body: dict[s
     assert sweep.status == "succeeded" and sweep.points.succeeded == 6 and sweep.waiting_for is None
 
 
-def test_a_model_that_went_away_ends_the_points_that_needed_it(sweeps: Sweeps, grid_body: dict[str, Any]) -> None:
+def test_a_text_that_went_away_ends_the_points_that_needed_it(sweeps: Sweeps, grid_body: dict[str, Any]) -> None:
     sweep_id = sweeps.submit(grid_body)
     sweeps.advance()
     sweeps.work()
     with transaction(sweeps.sessions) as session:
         point = session.get_one(SweepPointRow, (sweep_id, 4))
-        point.body = point.body | {"model": "gone"}
+        point.point_values = point.point_values | {"calibration.dataset": "gone"}
     sweep = sweeps.finish(sweep_id)
     assert sweep.status == "succeeded" and (sweep.points.failed, sweep.points.succeeded) == (1, 5)
     failed = sweeps.results(sweep_id).points[4]
-    assert failed.status == "failed" and failed.error is not None and failed.error.code == "unknown_model"
+    assert failed.status == "failed" and failed.error is not None and failed.error.code == "unknown_dataset"
 
 
 def test_two_that_advance_at_once_double_nothing(sweeps: Sweeps, grid_body: dict[str, Any]) -> None:

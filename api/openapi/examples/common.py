@@ -122,6 +122,7 @@ JOB_ANSWER: Final[dict[str, Any]] = {
     "started_at": MOMENT,
     "finished_at": LATER,
     "waiting_reason": None,
+    "left_out": [],
     "estimated_seconds": 118.0,
     "estimated_seconds_deviation": 0.12,
     "seconds_left": None,

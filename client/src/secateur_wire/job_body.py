@@ -5,13 +5,13 @@ ones.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Required, Self, TypeAlias, TypedDict
+from typing import Annotated, Any, Literal, Required, Self, TypeAlias, TypedDict, TypeVar
 
-from pydantic import BaseModel, Field, StringConstraints, model_validator
+from pydantic import BaseModel, Field, StringConstraints, field_validator, model_validator
 
 from secateur_wire.chat import Answers, CountedTokens, Shape
 from secateur_wire.recovery import Recovery
-from secateur_wire.requests import LabelName, RequestObject, spelled
+from secateur_wire.requests import LONGEST_TEXTS, LabelName, RequestObject, listed_bytes, spelled
 
 Layout: TypeAlias = Literal["uniform", "per_layer"]
 StoredDtype: TypeAlias = Literal["keep", "bfloat16", "float16"]
@@ -23,6 +23,7 @@ _Size = Annotated[int, Field(ge=1, le=10**18)]
 _Label = Annotated[str, StringConstraints(max_length=500)]
 _Kept = Annotated[str, StringConstraints(min_length=1, max_length=10_000)]
 _Script = Annotated[str, StringConstraints(min_length=1, max_length=60)]
+_Part = TypeVar("_Part")
 
 MOST_LABELS = 50
 """Maximum number of labels in a job's metadata."""
@@ -161,7 +162,9 @@ class VocabularyChoice(BaseModel):
         None, description="In place of tokens: the share of the vocabulary's tokens to remove."
     )
     keep: Annotated[list[_Kept], Field(max_length=10_000)] = Field(
-        default_factory=list, description="Texts that take as many tokens as before, such as names and commands."
+        default_factory=list,
+        description="Texts that take as many tokens as before, such as names and commands: at most 65,536 bytes "
+        "together. Longer texts belong in a data set, named in datasets.",
     )
     scripts: Annotated[list[_Script], Field(max_length=200)] | None = Field(
         None,
@@ -270,7 +273,7 @@ class Export(RequestObject):
     """A form that is added to the verified artifact, with a file for each type."""
 
     format: str
-    types: list[str] = Field(min_length=1, max_length=20)
+    types: list[Annotated[str, StringConstraints(max_length=100)]] = Field(min_length=1, max_length=20)
 
 
 class Quantization(RequestObject, frozen=True):
@@ -476,3 +479,14 @@ class JobBody(RequestObject):
         None, description="Time limit of one attempt. The service's own limit holds if this is unset or larger."
     )
     metadata: Annotated[dict[LabelName, _Label], Field(max_length=MOST_LABELS)] = Field(default_factory=dict)
+
+    @field_validator("parameters", "vocabulary", "evaluation", "recovery", "output")
+    @classmethod
+    def _has_short_texts(cls, part: _Part) -> _Part:
+        size = sum(listed_bytes(part.model_dump() if isinstance(part, BaseModel) else part))
+        if size > LONGEST_TEXTS:
+            raise ValueError(
+                f"the texts in its lists may have {LONGEST_TEXTS} bytes together, not {size}: register long texts as a "
+                "data set, and name that, such as in vocabulary.datasets"
+            )
+        return part

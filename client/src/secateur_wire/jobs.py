@@ -77,7 +77,8 @@ class JobState(WireModel, Generic[Figures]):
     `estimated_seconds` is the expected duration of an attempt, estimated when the job was submitted, and
     `estimated_seconds_deviation` the standard deviation of its logarithm, None for a formula alone. `seconds_left` are
     the least and the most seconds that a running attempt will still take, None in lists and where it is not known.
-    `verdict` compares the model with the dense one, None where no quality was measured.
+    `verdict` compares the model with the dense one, None where no quality was measured. `left_out` names fields of a
+    long request that a list leaves out; the single job has them.
     """
 
     id: str
@@ -102,6 +103,7 @@ class JobState(WireModel, Generic[Figures]):
     method: str
     sparsity: float | None = None
     pattern: str
+    left_out: list[str] = Field(default_factory=list, exclude_if=lambda names: not names)
 
     @property
     def finished(self) -> bool:

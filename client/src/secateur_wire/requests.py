@@ -1,7 +1,7 @@
 """Base class of requests, and the common kinds of text in their fields."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
@@ -11,6 +11,8 @@ from pydantic_core import PydanticCustomError
 
 LONGEST_SHOWN: Final = 80
 """Maximum number of characters that a message quotes of a value."""
+LONGEST_TEXTS: Final = 65_536
+"""Largest number of bytes of all texts in the lists of one part of a job body, such as `vocabulary.keep`."""
 
 _RULES: dict[str, str] = {}
 """Rules in words by pattern: pydantic's errors only have the pattern."""
@@ -73,6 +75,19 @@ def kind_of(value: object) -> str:
         if isinstance(value, known):
             return kind
     return "null" if value is None else "an object"
+
+
+def listed_bytes(value: object, is_listed: bool = False) -> Iterator[int]:
+    """Yield the size in bytes of each text in a list, at any depth; texts elsewhere have limits of their own."""
+    if isinstance(value, str):
+        if is_listed:
+            yield len(value.encode(errors="surrogatepass"))
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from listed_bytes(each, is_listed)
+    elif isinstance(value, Sequence):
+        for each in value:
+            yield from listed_bytes(each, True)
 
 
 def _expected(part: type[BaseModel], given: object) -> str:

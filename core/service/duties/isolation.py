@@ -94,7 +94,7 @@ class IsolatedRows:
 
         Tasks that wait for the hub come last. With `threads` they run there, and this call does not wait for them.
         """
-        now: list[RowTask[Result]] = []
+        results: list[Result | None] = []
         later: list[RowTask[Result]] = []
         for task in tasks:
             try:
@@ -102,11 +102,15 @@ class IsolatedRows:
             except Exception as error:
                 self._note(task.row_id, error, task.park)
                 continue
-            (later if waits else now).append(task)
-        results = [self.run(task) for task in (now if threads else [*now, *later])]
-        for task in later if threads else ():
-            assert threads is not None
-            threads.start(task.team_id, (self._duty, task.row_id), partial(self.run, task))
+            if waits:
+                later.append(task)
+            else:  # At once: what `waits` has read for it is not held for all tasks together.
+                results.append(self.run(task))
+        for task in later:
+            if threads is None:
+                results.append(self.run(task))
+            else:
+                threads.start(task.team_id, (self._duty, task.row_id), partial(self.run, task))
         return [result for result in results if result is not None]
 
     def run(self, task: RowTask[Result]) -> Result | None:

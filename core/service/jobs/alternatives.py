@@ -12,7 +12,7 @@ from core.pipeline.reports.verdict import verdict_on
 from core.service.jobs.equal_bytes import STORING, newest_comparison
 from core.service.jobs.schemas import Job
 from core.service.jobs.service import job_answer
-from core.service.jobs.tables import JOB_EXPORTS, JobRow
+from core.service.jobs.tables import JOB_EXPORTS, SHORT_ROW, JobRow
 from secateur_wire.base import JsonObject
 from secateur_wire.metrics import Alternative, ExportedFile, Metrics
 
@@ -49,6 +49,7 @@ def _newest(session: Session, team_id: str, revision: str, *conditions: ColumnEl
     """Return the team's newest jobs on a revision, the newest last."""
     query = (
         select(JobRow)
+        .options(*SHORT_ROW)
         .where(JobRow.team_id == team_id, JobRow.model_revision == revision, *conditions)
         .order_by(JobRow.created_at.desc(), JobRow.id.desc())
         .limit(_NEWEST)

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import TSQUERY, TSVECTOR
 
 from core.pagination import NEWEST, OLDEST, Order
 from core.service.jobs.states import STATUSES
-from core.service.jobs.tables import JOB_IN_LIFE, JOB_WORDS, JobRow
+from core.service.jobs.tables import JOB_IN_LIFE, JOB_WORDS, SHORT_ROW, JobRow
 from secateur_wire.jobs import JobSort
 from secateur_wire.states import JobStatus
 
@@ -35,7 +35,7 @@ class JobFilters(TypedDict, total=False):
 
 def matching(team_id: str, filters: JobFilters) -> Select[JobRow]:
     """Return the query of the team's jobs that match, without the search for words."""
-    query = select(JobRow).where(JobRow.team_id == team_id)
+    query = select(JobRow).options(*SHORT_ROW).where(JobRow.team_id == team_id)
     if (status := filters.get("status")) is not None:
         # The condition follows the sort order: it is one range of the index.
         query = query.where(_in_life == STATUSES.index(status) + 1)

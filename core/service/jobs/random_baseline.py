@@ -9,7 +9,7 @@ from core.methods.registry import METHODS
 from core.pipeline.reports.verdict import SAME_AMOUNT, verdict_on
 from core.service.jobs.schemas import Job
 from core.service.jobs.service import job_answer
-from core.service.jobs.tables import JobRow
+from core.service.jobs.tables import SHORT_ROW, JobRow
 
 _BASELINES = tuple(each.id for each in METHODS.values() if each.is_baseline)
 _NEWEST = 20
@@ -30,6 +30,7 @@ def _ratios(session: Session, team_id: str, job: Job, sparsity: float) -> dict[s
     """Return the ratio of perplexities by text, of the newest random jobs with the same dense perplexity."""
     rows = session.scalars(
         select(JobRow)
+        .options(*SHORT_ROW)
         .where(
             JobRow.team_id == team_id,
             JobRow.method.in_(_BASELINES),

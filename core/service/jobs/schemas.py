@@ -35,10 +35,11 @@ class Job(JobState[dict[str, Any]]):
     neither jobs of this queue nor the pace of its workers were known. `seconds_left` are the least and the most seconds
     that a running attempt will still take, by the pace of its work; null in lists, and for a job that does not run.
     `verdict` compares the pruned model with the dense one. For a single job it also uses the team's own random pruning
-    jobs on the same model; in lists it uses only the measurements of this release.
+    jobs on the same model; in lists it uses only the measurements of this release. `left_out` names fields that a list
+    leaves out of a long request, such as vocabulary.keep; the single job has them.
     """
 
-    not_promised = frozenset({"time_limit_seconds"})
+    not_promised = frozenset({"time_limit_seconds", "left_out"})
 
     target: Target | None
     parameters: dict[str, Any]

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from typing import Unpack
 
 import structlog
-from sqlalchemy import ColumnElement, and_, select
+from sqlalchemy import ColumnElement, and_, inspect, select
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.base import ExecutableOption
 
 from core import telemetry
 from core.database import new_id
-from core.pagination import Listing, Window, read_page, read_window
+from core.pagination import Listing, Window, read_page, read_window, within_page
 from core.pipeline.reports.dense_figures import KnownDenseFigures
 from core.pipeline.reports.how_to_run import FOLDER, ways_to_run
 from core.pipeline.reports.report import Report
@@ -46,7 +47,6 @@ from secateur_wire.jobs import (
     JobAttempt,
     JobEvent,
     JobSort,
-    Verdict,
     WayToRun,
 )
 from secateur_wire.metrics import Metrics
@@ -158,8 +158,8 @@ def read_events(session: Session, team_id: str, job_id: str, *, after: int, limi
         .order_by(JobEventRow.sequence)
         .limit(limit + 1)
     ).all()
-    events = [JobEvent.model_validate(row, from_attributes=True) for row in rows[:limit]]
-    return EventPage(data=events, has_more=len(rows) > limit, next_after=events[-1].sequence if events else after)
+    events = within_page(JobEvent.model_validate(row, from_attributes=True) for row in rows[:limit])
+    return EventPage(data=events, has_more=len(rows) > len(events), next_after=events[-1].sequence if events else after)
 
 
 def report_document(session: Session, team_id: str, job_id: str) -> JsonObject:
@@ -181,9 +181,11 @@ def get_report(session: Session, team_id: str, job_id: str) -> Report:
     return Report.model_validate(report_document(session, team_id, job_id))
 
 
-def get_jobs(session: Session, team_id: str, job_ids: Sequence[str]) -> list[Job]:
-    """Return the jobs in the given order. Raises NotFound for the first that does not exist."""
-    rows = session.scalars(select(JobRow).where(JobRow.id.in_(job_ids), JobRow.team_id == team_id))
+def get_jobs(
+    session: Session, team_id: str, job_ids: Sequence[str], options: Sequence[ExecutableOption] = ()
+) -> list[Job]:
+    """Return the jobs in the given order, read with these options. Raises NotFound for the first that is missing."""
+    rows = session.scalars(select(JobRow).where(JobRow.id.in_(job_ids), JobRow.team_id == team_id).options(*options))
     answers = {row.id: job_answer(row) for row in rows}
     for job_id in job_ids:
         if job_id not in answers:
@@ -250,11 +252,12 @@ def find_job(session: Session, team_id: str, job_id: str, *, for_update: bool = 
 
 
 def job_answer(row: JobRow, waiting: str | None = None, left: tuple[float, float] | None = None) -> Job:
-    """Return the job as the API shows it.
+    """Return the job as the API shows it; a row that was read with `SHORT_ROW` without its long fields.
 
     `waiting` is the reason why it waits (`core.service.jobs.waiting`), or None. `left` are the seconds left
     (`core.service.jobs.time_left`).
     """
+    body = (row.short_body if "body" in inspect(row).unloaded else None) or row.body
     own = (
         "id",
         "status",
@@ -270,15 +273,12 @@ def job_answer(row: JobRow, waiting: str | None = None, left: tuple[float, float
     computed = {
         "waiting_reason": waiting,
         "seconds_left": None if left is None else [*left],
-        "verdict": None if row.metrics is None else _verdict(row, row.metrics),
+        "verdict": None
+        if row.metrics is None
+        else verdict_on(row.method, body.get("pattern"), body.get("sparsity"), Metrics.model_validate(row.metrics)),
         "model_revision": row.model_revision,
         "estimated_seconds": None if row.estimate is None else row.estimate["seconds"],
         "estimated_seconds_deviation": None if row.estimate is None else row.estimate["basis"]["seconds_deviation"],
         "warnings": [] if row.estimate is None else row.estimate["warnings"],
     }
-    return Job.model_validate(row.body | {name: getattr(row, name) for name in own} | computed, extra="ignore")
-
-
-def _verdict(row: JobRow, metrics: JsonObject) -> Verdict | None:
-    pattern, sparsity = row.body.get("pattern"), row.body.get("sparsity")
-    return verdict_on(row.method, pattern, sparsity, Metrics.model_validate(metrics))
+    return Job.model_validate(body | {name: getattr(row, name) for name in own} | computed, extra="ignore")

@@ -14,10 +14,12 @@ from sqlalchemy import (
     ScalarSelect,
     String,
     func,
+    literal_column,
     select,
     text,
 )
-from sqlalchemy.orm import Mapped, aliased, mapped_column
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, aliased, defer, mapped_column, query_expression, with_expression
 
 from core.database import Base, any_of
 from core.service.jobs.states import LEASED, NOT_OVER, STATUSES
@@ -62,7 +64,8 @@ class JobRow(Base):
     (`PeakRatioRow`). A job that ran out of memory has outgrown the memory of that worker: it needs a larger one. While
     it `awaits_discovery`, the facts of its model are unknown: `body` is the request as it came, `sources` name the
     model alone, and no worker takes it. While it `awaits_trace`, its needs are a coarse bound; `needs_without_pass` are
-    the bytes that it needs beside its pass. No index has `lease_expires_at`: renewing a lease touches the row alone.
+    the bytes that it needs beside its pass. `short_body` is read with `SHORT_ROW` alone. No index has
+    `lease_expires_at`: renewing a lease touches the row alone.
     """
 
     __tablename__ = "jobs"
@@ -124,6 +127,7 @@ class JobRow(Base):
     last_event: Mapped[int] = mapped_column(server_default=text("0"))
 
     body: Mapped[dict[str, Any]]
+    short_body: Mapped[dict[str, Any] | None] = query_expression()
     sources: Mapped[dict[str, Any]]
     model: Mapped[str]
     model_revision: Mapped[str]
@@ -156,6 +160,25 @@ class JobRow(Base):
     needs_without_pass: Mapped[int | None] = mapped_column(BigInteger)
     request_id: Mapped[str | None]
     traceparent: Mapped[str | None]
+
+
+_SHORT_BODY_BYTES = 8192
+_LONG_FIELDS = ("vocabulary.keep", "parameters.keep", "evaluation.prompts", "recovery.lora.targets")
+_SHORT_BODY = (
+    "CASE WHEN octet_length(jobs.body::text) > {bytes} THEN jobs.body {removed} || '{{\"left_out\": [{names}]}}' "
+    "ELSE jobs.body END"
+).format(
+    bytes=_SHORT_BODY_BYTES,
+    removed=" ".join(f"#- '{{{name.replace('.', ',')}}}'" for name in _LONG_FIELDS),
+    names=", ".join(f'"{name}"' for name in _LONG_FIELDS),
+)
+SHORT_ROW = (
+    defer(JobRow.body),
+    defer(JobRow.sources),
+    with_expression(JobRow.short_body, literal_column(_SHORT_BODY, JSONB)),
+)
+"""Options of a query that reads many jobs: long bodies come without the fields that may be long, which `left_out` then
+names, and without sources."""
 
 
 class AttemptRow(Base):

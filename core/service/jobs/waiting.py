@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from core.service.jobs.admission import largest, memory_of, needs_of
 from core.service.jobs.queue import workers_of
 from core.service.jobs.schemas import Job
-from core.service.jobs.tables import JobRow, WorkerRow
+from core.service.jobs.tables import SHORT_ROW, JobRow, WorkerRow
 from core.service.teams.tables import TeamRow
 from core.settings import Settings
 from secateur_wire.sizes import size
@@ -22,7 +22,7 @@ def with_waiting_reasons(session: Session, jobs: Sequence[Job], settings: Settin
     queued = [job.id for job in jobs if job.status == "queued"]
     if not queued:
         return list(jobs)
-    rows = session.scalars(select(JobRow).where(JobRow.id.in_(queued))).all()
+    rows = session.scalars(select(JobRow).options(*SHORT_ROW).where(JobRow.id.in_(queued))).all()
     workers: Mapping[str, list[WorkerRow]] = {row.queue: [] for row in rows}
     for worker in workers_of(session, workers, settings.worker_fresh_seconds):
         workers[worker.queue].append(worker)

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from core.engine.datasets.formats import CHAT_FORMATS
 from core.pipeline.reports.answer_verdict import band_of_kl
 from core.service.jobs.service import job_answer
-from core.service.jobs.tables import JobRow
+from core.service.jobs.tables import SHORT_ROW, JobRow
 from core.service.plans.evidence import Question
 from core.service.plans.figures import LossEstimates
 from core.service.plans.outcomes import Outcome
@@ -65,6 +65,7 @@ def earlier_questions(
     registered = {each.name for each in datasets} - {calibrated_on}
     query = (
         select(JobRow)
+        .options(*SHORT_ROW)
         .where(JobRow.team_id == team_id, JobRow.model_revision == revision, JobRow.metrics.is_not(None))
         .where(JobRow.metrics["answers"].is_not(None))
         .order_by(JobRow.created_at.desc(), JobRow.id.desc())

@@ -15,7 +15,7 @@ from core.engine.removals.vocabulary.sizes import vocabulary_size
 from core.service.jobs.resolution.hub_lookup import JOB_PREFIX
 from core.service.jobs.resolution.model import ResolvedModel
 from core.service.jobs.service import job_answer
-from core.service.jobs.tables import JobReportRow, JobRow, kept_attempt
+from core.service.jobs.tables import SHORT_ROW, JobReportRow, JobRow, kept_attempt
 from core.service.plans.evidence import NEAR_SIZE
 from core.service.plans.outcomes import Latency, Outcome, Setting, Subject, setting_of
 from secateur_wire.errors import GateMissed
@@ -98,6 +98,7 @@ def outcomes_of_jobs(
     ended = or_(JobRow.status == "succeeded", JobRow.error["code"].astext == GateMissed.code)
     query = (
         select(JobRow)
+        .options(*SHORT_ROW)
         .where(JobRow.team_id == team_id, JobRow.method == method, JobRow.metrics.is_not(None), ended)
         .order_by(JobRow.created_at.desc(), JobRow.id.desc())
         .limit(_MOST)

@@ -4,7 +4,7 @@ Each step is one transaction that locks the sweep's row. It queues at most one j
 dispatcher killed in the middle leaves no half step, and two dispatchers take turns or skip each other's sweeps.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,7 +23,7 @@ from core.service.jobs.resolution.hub_lookup import HubFindings
 from core.service.jobs.schemas import Job, JobBody
 from core.service.jobs.tables import JobReportRow, JobRow, kept_attempt
 from core.service.publications.retry import retry
-from core.service.sweeps.grid import Document, verifying_body
+from core.service.sweeps.grid import Document, point_body
 from core.service.sweeps.planning import (
     Next,
     PointState,
@@ -44,7 +44,7 @@ from core.service.teams.principal import Automation
 from secateur_wire.errors import InvalidRequest, SecateurError, TooManyRequests, Unavailable
 
 DUTY: Final = "sweeps"
-_Coming = tuple[str, list[Document]]
+_Coming = tuple[str, Sequence[Document]]
 """Team of a sweep, and the job bodies of its next step."""
 
 
@@ -62,11 +62,13 @@ def advance_sweeps(context: ServiceContext, *, send_hint: SendHint, threads: Tea
             .where(SweepRow.status == "running", SweepRow.id.not_in(under_way), is_tried(DUTY, SweepRow.id))
             .order_by(SweepRow.id)
         ).all()
-    tasks = []
-    for sweep_id, team_id in running:
-        turn = _Turn(context, send_hint, sweep_id)
-        tasks.append(RowTask(sweep_id, turn.advance, _park, team_id, turn.look))
-    return sum(rows.run_all(tasks, threads))
+
+    def tasks() -> Iterator[RowTask[int]]:
+        for sweep_id, team_id in running:
+            turn = _Turn(context, send_hint, sweep_id)
+            yield RowTask(sweep_id, turn.advance, _park, team_id, turn.look)
+
+    return sum(rows.run_all(tasks(), threads))
 
 
 def _park(sweep_id: str, session: Session, reason: SecateurError) -> bool:
@@ -96,14 +98,21 @@ class _Turn:
 
     def look(self) -> bool:
         """Read what the next step needs; return whether the hub has to be asked for it."""
+        self._read()
+        self._may_wait = self._asks_hub()
+        if self._may_wait:  # Others come first meanwhile: it is read again.
+            self._coming = None
+        return self._may_wait
+
+    def _read(self) -> None:
         with transaction(self._context.sessions) as session:
             self._coming = _coming_bodies(session, self._sweep_id)
-        self._may_wait = self._asks_hub()
-        return self._may_wait
 
     def advance(self) -> int:
         """Advance the sweep as far as possible, or to a new reason to wait; return the number of queued jobs."""
         queued = 0
+        if self._may_wait:
+            self._read()
         while True:
             findings = None
             if self._coming is not None:
@@ -116,8 +125,7 @@ class _Turn:
                 hint_or_note(self._send_hint, self._context.sessions, stepped.job.id, stepped.job.queue)
             if not stepped.goes_on:
                 return queued
-            with transaction(self._context.sessions) as session:
-                self._coming = _coming_bodies(session, self._sweep_id)
+            self._read()
             if not self._may_wait and self._asks_hub():
                 return queued
 
@@ -146,10 +154,10 @@ def _step(resources: ServiceContext, session: Session, sweep_id: str, findings: 
             failure = None if is_success else failure_of(body, points)
             change_status(session, row, "succeeded" if is_success else "failed", error=failure)
         case Start(number):
-            return _queue(context, row, _point_row(session, sweep_id, number))
+            return _queue(context, row, body, _point_row(session, sweep_id, number))
         case StartVerification(number):
             verification = _verification(row, body, _point_row(session, sweep_id, number), len(points))
-            return _queue(context, row, verification)
+            return _queue(context, row, body, verification)
         case Wait():
             pass
     return _StepResult()
@@ -168,17 +176,19 @@ def _coming_bodies(session: Session, sweep_id: str) -> _Coming | None:
     if row is None or row.status != "running":
         return None
     if awaits_discovery(session, sweep_id):
-        return row.team_id, [each.body for each in requested_again(session, sweep_id)]
+        return row.team_id, [each.body for each in requested_again(session, row, request_of(row))]
     body, points = request_of(row), read_points(session, sweep_id)
     match _next(row, body, points):
         case Start(number):
-            return row.team_id, [_point_row(session, sweep_id, number).body]
+            coming = _point_row(session, sweep_id, number)
         case StartVerification(number):
-            return row.team_id, [_verification(row, body, _point_row(session, sweep_id, number), len(points)).body]
-    return None
+            coming = _verification(row, body, _point_row(session, sweep_id, number), len(points))
+        case _:
+            return None
+    return row.team_id, [point_body(body, row.pinned, row.id, coming)]
 
 
-def _queue(context: RequestContext, row: SweepRow, point: SweepPointRow) -> _StepResult:
+def _queue(context: RequestContext, row: SweepRow, body: SweepBody, point: SweepPointRow) -> _StepResult:
     """Queue the point's job, or retry it.
 
     An exceeded quota or an unavailable hub keeps the point waiting; any other refusal of the job ends the point.
@@ -189,7 +199,8 @@ def _queue(context: RequestContext, row: SweepRow, point: SweepPointRow) -> _Ste
             if point.job_id is not None:
                 job = retry(session, context.caller, point.job_id, max_attempts=context.settings.max_attempts)
             else:
-                job = jobs.submit(context, _parsed(point.body), baseline=baseline_of(row))
+                parsed = _parsed(point_body(body, row.pinned, row.id, point))
+                job = jobs.submit(context, parsed, baseline=baseline_of(row))
                 _require_same_model(row, job)
             session.add(point)
             point.job_id, point.again, point.error = job.id, False, None
@@ -224,25 +235,20 @@ def _require_same_model(row: SweepRow, job: Job) -> None:
 
 def _verification(row: SweepRow, body: SweepBody, probed: SweepPointRow, number: int) -> SweepPointRow:
     """Return a new point: the probe's model with the evaluation that the job requests."""
-    search = body.search
-    assert search is not None
-    full = verifying_body(body.job, search, probed.point_values) | {
-        "model": probed.body["model"],
-        "metadata": probed.body["metadata"],
-    }
-    return SweepPointRow(
+    point = SweepPointRow(
         sweep_id=row.id,
         number=number,
         stage="full",
         point_values=probed.point_values,
-        body=full,
         pattern=probed.pattern,
-        measures=(
-            f"full of {probed.measures}" if probed.measures else evaluation_key(JobBody.model_validate(full).evaluation)
-        ),
+        measures=f"full of {probed.measures}",
         verifies=probed.number,
         again=False,
     )
+    if not probed.measures:
+        full = JobBody.model_validate(point_body(body, row.pinned, row.id, point))
+        point.measures = evaluation_key(full.evaluation)
+    return point
 
 
 def _point_row(session: Session, sweep_id: str, number: int) -> SweepPointRow:

@@ -1,14 +1,20 @@
-"""Points of a sweep's request: each has a whole job body, and the values in which it differs from others."""
+"""Points of a sweep's request: the values in which they differ, and the job bodies made of these and the request.
 
-import copy
+Bodies share what they have in common, so that many points take little memory; nobody changes them.
+"""
+
 import itertools
-from collections.abc import Iterator, Mapping
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from pydantic import JsonValue
 
 from core.service.jobs.schemas import JobBody
 from core.service.sweeps.schemas import MOST_POINTS, Search, SweepBody
+from core.service.sweeps.tables import SweepPointRow
 from secateur_wire.errors import InvalidRequest
 from secateur_wire.job_body import MOST_LABELS
 from secateur_wire.states import PointStage
@@ -19,6 +25,10 @@ FIXED = ("model", "metadata")
 """Fields of a job body that are the same for all points: a sweep has one model."""
 SWEEP_LABEL = "sweep"
 """Metadata key that names the sweep of a job."""
+LONGEST_JOB = 131_072
+"""Largest number of bytes of a sweep's `job`, as JSON: every point repeats it."""
+MOST_VALUE_BYTES = 2**20
+"""Largest number of bytes of the values of all points together, as JSON: a grid repeats each value in many points."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,13 @@ def requested_points(body: SweepBody) -> list[RequestedPoint]:
             f"the sweep has {count} points, but at most {MOST_POINTS} are allowed: use fewer values, or several sweeps",
             param="search" if body.search else "grid",
         )
+    if (size := _values_bytes(body)) > MOST_VALUE_BYTES:
+        param = "points" if body.grid is None else "grid"
+        raise InvalidRequest(
+            f"{param}: the values of all {count} points have {size} bytes together, and at most {MOST_VALUE_BYTES} are "
+            "allowed: set in job what is the same for all, or register long texts as data sets, and vary their names",
+            param=param,
+        )
     if body.search is not None:
         return list(_search_points(body.job, body.search))
     points: list[RequestedPoint] = []
@@ -58,8 +75,26 @@ def _count(body: SweepBody) -> int:
     return product + len(body.points)
 
 
+def _values_bytes(body: SweepBody) -> int:
+    """Return the number of bytes of the values of all points of a grid, without making the points."""
+    grid = body.grid or {}
+    in_all = math.prod(map(len, grid.values()))
+    repeated = sum(in_all // len(values) * (_bytes(values) + len(values) * len(path)) for path, values in grid.items())
+    return repeated + _bytes(body.points)
+
+
+def _bytes(value: JsonValue | Sequence[Document]) -> int:
+    return len(json.dumps(value, ensure_ascii=False).encode(errors="surrogatepass"))
+
+
 def _check_job(body: SweepBody) -> None:
-    """Refuse fields that the service or the search sets itself: raises InvalidRequest."""
+    """Refuse a long job, and fields that the service or the search sets itself: raises InvalidRequest."""
+    if (size := _bytes(body.job)) > LONGEST_JOB:
+        raise InvalidRequest(
+            f"job: the job of a sweep may have {LONGEST_JOB} bytes as JSON, not {size}: register long texts as a data "
+            "set, and name that",
+            param="job",
+        )
     if not isinstance(body.job.get("model"), str):
         raise InvalidRequest("job.model is required: a sweep prunes one model", param="job.model")
     metadata = body.job.get("metadata")
@@ -93,15 +128,31 @@ def _all_values(body: SweepBody) -> Iterator[tuple[str, Document]]:
 
 def _search_points(job: Document, search: Search) -> Iterator[RequestedPoint]:
     """Yield the points of a search by method, in the order of the request, with ascending sparsities."""
+    stage: PointStage = "full" if search.probe is None else "probe"
     for method, sparsity in itertools.product(search.methods, search.candidates()):
         values: Document = {"method": method, "sparsity": sparsity}
-        body = _with_values(job, values, "search")
-        if search.probe is None:
-            yield RequestedPoint(values, body, "full")
-        else:
-            cheaper = search.probe.model_dump(exclude_none=True)
-            changed: Document = {f"evaluation.{name}": value for name, value in cheaper.items()}
-            yield RequestedPoint(values, _with_values(body, changed, "search"), "probe")
+        yield RequestedPoint(values, _searched_body(job, search, values, stage), stage)
+
+
+def _searched_body(job: Document, search: Search, values: Document, stage: PointStage) -> Document:
+    body = _with_values(job, values, "search")
+    if search.probe is None or stage == "full":
+        return body
+    cheaper = search.probe.model_dump(exclude_none=True)
+    return _with_values(body, {f"evaluation.{name}": value for name, value in cheaper.items()}, "search")
+
+
+def point_body(body: SweepBody, model: str, sweep_id: str, point: SweepPointRow) -> Document:
+    """Return the job body of a sweep's point; `model` is the unambiguous name of the sweep's model."""
+    metadata = body.job.get("metadata")
+    label: Document = {**(metadata if isinstance(metadata, dict) else {}), SWEEP_LABEL: sweep_id}
+    if body.search is None:
+        of_values = _with_values(body.job, point.point_values, "grid")
+    elif point.verifies is not None:
+        of_values = verifying_body(body.job, body.search, point.point_values)
+    else:
+        of_values = _searched_body(body.job, body.search, point.point_values, cast(PointStage, point.stage))
+    return of_values | {"model": model, "metadata": label}
 
 
 def verifying_body(job: Document, search: Search, values: Document) -> Document:
@@ -110,7 +161,8 @@ def verifying_body(job: Document, search: Search, values: Document) -> Document:
 
 
 def _with_values(job: Document, values: Mapping[str, JsonValue], param: str) -> Document:
-    body = copy.deepcopy(job)
+    """Return a job with these values; what has none of them is not copied."""
+    body = {**job}
     for path, value in values.items():
         first, *rest = path.split(".")
         if first not in JobBody.model_fields:
@@ -123,10 +175,9 @@ def _with_values(job: Document, values: Mapping[str, JsonValue], param: str) -> 
         place, names = body, [first, *rest]
         for name in names[:-1]:
             inner = place.get(name)
-            if inner is None:
-                inner = place[name] = {}
-            if not isinstance(inner, dict):
+            if inner is not None and not isinstance(inner, dict):
                 raise InvalidRequest(f"{param}: {path!r}: job has no object {name!r} to set it in", param=param)
+            place[name] = inner = {**(inner or {})}
             place = inner
-        place[names[-1]] = copy.deepcopy(value)
+        place[names[-1]] = value
     return body

@@ -11,6 +11,7 @@ from core.service.sweeps.search import Winner
 from secateur_wire.errors import ConstraintsNotMet, SweepFailed
 from secateur_wire.jobs import JobError
 from secateur_wire.problems import StoredProblem
+from secateur_wire.requests import LONGEST_SHOWN
 from secateur_wire.sweeps import BestPoint, Cost, Excess, SearchOutcome, SweepPoint
 
 
@@ -80,8 +81,8 @@ def _shown(path: str, value: object) -> str:
     if path == "sparsity" and isinstance(value, int | float):
         return f"{100 * value:g}%"
     if path in ("method", "pattern"):
-        return str(value)
-    return f"{path.rpartition('.')[2]} {value}"
+        return str(value)[:LONGEST_SHOWN]
+    return f"{path.rpartition('.')[2]} {str(value)[:LONGEST_SHOWN]}"
 
 
 def _unmet(search: Search | None, point: PointState) -> list[Excess]:

@@ -12,7 +12,7 @@ from core.service.jobs.queue import request_cancel
 from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.hub_lookup import HubFindings, HubLookup
 from core.service.jobs.service import get_jobs
-from core.service.jobs.tables import JobRow
+from core.service.jobs.tables import SHORT_ROW, JobRow
 from core.service.sweeps.grid import requested_points
 from core.service.sweeps.records import baseline_of, change_status, find_sweep, read_points, request_of
 from core.service.sweeps.results import results_of
@@ -49,6 +49,7 @@ def create(context: RequestContext, body: SweepBody) -> Sweep:
         name=body.name,
         model=first.model,
         model_revision=first.model_revision,
+        pinned=first.pinned,
         max_concurrent=body.max_concurrent,
         request=body.model_dump(mode="json"),
         skipped=[each.model_dump(mode="json") for each in checked.skipped],
@@ -98,7 +99,8 @@ def get_results(
     """Return the points with their current figures. Raises NotFound."""
     row = find_sweep(session, team_id, sweep_id)
     points = read_points(session, row.id)
-    jobs = {job.id: job for job in get_jobs(session, team_id, [each.job_id for each in points if each.job_id])}
+    started = [each.job_id for each in points if each.job_id]
+    jobs = {job.id: job for job in get_jobs(session, team_id, started, SHORT_ROW)}
     refused = select(SweepPointRow.number, SweepPointRow.error).where(
         SweepPointRow.sweep_id == row.id, SweepPointRow.error.is_not(None)
     )

@@ -14,8 +14,8 @@ from core.service.sweeps.states import STAGES, SWEEP_STATUSES
 class SweepRow(Base):
     """Sweep of a team. `request` is the body as it was sent.
 
-    `model` and `model_revision` are the resolved model; `baseline` has the measured figures of the dense model so far;
-    `waiting_for` is the reason why no further job was started.
+    `model` and `model_revision` are the resolved model, and `pinned` its unambiguous name in job bodies; `baseline` has
+    the measured figures of the dense model so far; `waiting_for` is the reason why no further job was started.
     """
 
     __tablename__ = "sweeps"
@@ -32,6 +32,7 @@ class SweepRow(Base):
     name: Mapped[str | None]
     model: Mapped[str]
     model_revision: Mapped[str]
+    pinned: Mapped[str]
     max_concurrent: Mapped[int]
     request: Mapped[dict[str, Any]]
     skipped: Mapped[list[Any]] = mapped_column(JSONB, server_default=text("'[]'"))
@@ -45,9 +46,10 @@ class SweepRow(Base):
 class SweepPointRow(Base):
     """A point of a sweep, and its job once it was started.
 
-    `body` is the job's, and `pattern` its resolved pattern. `measures` names the evaluation, null without one: points
-    with the same name share the dense model's figures. `again` asks to retry the ended job. `error` is the reason why a
-    job could not be queued. `verifies` is, for a full evaluation in a search, the number of its probe.
+    `point_values` are what it does not share with the sweep's request, and `pattern` its resolved pattern. `measures`
+    names the evaluation, null without one: points with the same name share the dense model's figures. `again` asks to
+    retry the ended job. `error` is the reason why a job could not be queued. `verifies` is, for a full evaluation in a
+    search, the number of its probe.
     """
 
     __tablename__ = "sweep_points"
@@ -61,7 +63,6 @@ class SweepPointRow(Base):
     number: Mapped[int]
     stage: Mapped[str] = mapped_column(server_default="full")
     point_values: Mapped[dict[str, Any]]
-    body: Mapped[dict[str, Any]]
     pattern: Mapped[str]
     measures: Mapped[str | None]
     verifies: Mapped[int | None]

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.undiscovered import request_discovery
-from core.service.sweeps.grid import RequestedPoint
+from core.service.sweeps.grid import RequestedPoint, point_body
 from core.service.sweeps.records import change_status, request_of
 from core.service.sweeps.schemas import SweepBody
 from core.service.sweeps.tables import SweepPointRow, SweepRow
@@ -45,18 +45,22 @@ def awaits_discovery(session: Session, sweep_id: str) -> bool:
     return session.scalar(waiting.limit(1)) is not None
 
 
-def requested_again(session: Session, sweep_id: str) -> list[RequestedPoint]:
+def requested_again(session: Session, sweep: SweepRow, body: SweepBody) -> list[RequestedPoint]:
     """Return the points of a sweep as requested, with the revision of the model at that time."""
     rows = session.scalars(
-        select(SweepPointRow).where(SweepPointRow.sweep_id == sweep_id).order_by(SweepPointRow.number)
+        select(SweepPointRow).where(SweepPointRow.sweep_id == sweep.id).order_by(SweepPointRow.number)
     )
-    return [RequestedPoint(row.point_values, row.body, cast(PointStage, row.stage)) for row in rows]
+    return [
+        RequestedPoint(row.point_values, point_body(body, sweep.pinned, sweep.id, row), cast(PointStage, row.stage))
+        for row in rows
+    ]
 
 
 def check_points_again(context: RequestContext, row: SweepRow) -> bool:
     """Check the points of a sweep if its model is known now; return whether the sweep continues at once."""
     session = context.session
-    body, requested = request_of(row), requested_again(session, row.id)
+    body = request_of(row)
+    requested = requested_again(session, row, body)
     try:
         checked = check_sweep(context, body, requested)
         if checked.points[0].model_revision != row.model_revision:

@@ -18,13 +18,14 @@ from core.service.jobs.resolution.hub_lookup import HubFindings, HubLookup
 from core.service.jobs.resolution.job import request_of, resolve_job
 from core.service.jobs.resolution.model import find_model
 from core.service.jobs.schemas import JobBody
-from core.service.sweeps.grid import SWEEP_LABEL, Document, RequestedPoint, verifying_body
+from core.service.sweeps.grid import Document, RequestedPoint, verifying_body
 from core.service.sweeps.schemas import Search, SweepBody
 from core.service.sweeps.tables import SweepPointRow
 from core.settings import Settings
 from core.validation import describe_error
 from secateur_wire.errors import InvalidRequest, NotDiscovered, SecateurError, Unavailable
 from secateur_wire.job_body import Evaluation
+from secateur_wire.requests import LONGEST_SHOWN
 from secateur_wire.sweeps import SkippedPoint
 
 UNKNOWN_PATTERN: Final = ""
@@ -38,11 +39,11 @@ class CheckedPoint:
     """Point that can run; `pattern` is resolved, `measures` names its evaluation (None: nothing is measured)."""
 
     requested: RequestedPoint
-    body: JobBody
     pattern: str
     measures: str | None
     model: str
     model_revision: str
+    pinned: str
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,10 @@ class CheckedPoints:
 def find_on_hub(hub: HubLookup, team_id: str, bodies: Iterable[Document]) -> HubFindings:
     """Look up all hub names in these bodies, each name once. Must be called outside of any transaction."""
     findings = HubFindings()
-    seen: set[str] = set()
+    seen: set[bytes] = set()
     for body in bodies:
         named = {name: body.get(name) for name in ("model", "calibration", "evaluation", "recovery")}
-        key = json.dumps(named, sort_keys=True)
+        key = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).digest()
         if key in seen:
             continue
         seen.add(key)
@@ -104,14 +105,11 @@ def check_sweep(
 
 def point_row(sweep_id: str, number: int, point: CheckedPoint) -> SweepPointRow:
     """Return the row of a point of a sweep."""
-    body = point.body
-    labelled = body.model_copy(update={"metadata": body.metadata | {SWEEP_LABEL: sweep_id}})
     return SweepPointRow(
         sweep_id=sweep_id,
         number=number,
         stage=point.requested.stage,
         point_values=point.requested.values,
-        body=labelled.model_dump(mode="json", exclude_unset=True),
         pattern=point.pattern,
         measures=point.measures,
         again=False,
@@ -171,11 +169,11 @@ def _checked(context: RequestContext, requested: RequestedPoint) -> CheckedPoint
     estimate_that_fits(context.session, context.team_id, resolved, context.settings)
     return CheckedPoint(
         requested=requested,
-        body=body.model_copy(update={"model": resolved.model.pinned}),
         pattern=resolved.recipe.pattern,
         measures=evaluation_key(resolved.recipe.evaluation),
         model=resolved.model.name,
         model_revision=resolved.model.revision,
+        pinned=resolved.model.pinned,
     )
 
 
@@ -185,11 +183,11 @@ def _checked_without_model(context: RequestContext, requested: RequestedPoint) -
     model = find_model(context, body.model)
     return CheckedPoint(
         requested=requested,
-        body=body.model_copy(update={"model": model.pinned}),
         pattern=UNKNOWN_PATTERN,
         measures=None,
         model=model.reference.name,
         model_revision=model.reference.revision,
+        pinned=model.pinned,
     )
 
 
@@ -218,6 +216,5 @@ def first_error(error: ValidationError) -> str:
 
 
 def _shown(values: Document) -> str:
-    return ", ".join(
-        f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in values.items()
-    )
+    shown = ((name, value if isinstance(value, str) else json.dumps(value)) for name, value in values.items())
+    return ", ".join(f"{name}={value[:LONGEST_SHOWN]}" for name, value in shown)

@@ -5,7 +5,7 @@ checked like a submit.
 """
 
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -28,6 +28,8 @@ from secateur_wire.jobs import Estimate
 
 SCHEDULED_AT = "scheduled_at"
 """Name of the only field in the payload of a scheduled firing."""
+LONGEST_TRIGGER: Final = 131_072
+"""Largest number of bytes of a trigger as JSON: each of its versions repeats it."""
 
 
 def scheduled_payload(moment: str) -> dict[str, Any]:
@@ -49,6 +51,12 @@ def check_trigger(context: RequestContext, trigger: TriggerBody) -> None:
 
     For an undiscovered model the discovery is requested, and only the parts that need no model are checked.
     """
+    if (size := len(trigger.model_dump_json().encode())) > LONGEST_TRIGGER:
+        raise InvalidRequest(
+            f"template: a trigger may have {LONGEST_TRIGGER} bytes as JSON, not {size}: register long texts as a data "
+            "set, and name that",
+            param="template",
+        )
     mentioned = check_mentions(trigger.template, trigger.placeholders)
     _check_form(trigger)
     if trigger.schedule is not None:
