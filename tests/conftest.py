@@ -26,7 +26,7 @@ from xdist.remote import Producer
 
 from core.database import session_factory, transaction
 from core.service.registry.schemas import DatasetBody, ModelBody
-from core.service.registry.service import register_dataset, register_model
+from core.service.registry.service import read_dataset, read_model, register_dataset, register_model
 from core.service.teams.bootstrap import create_team
 from core.service.teams.keys import create_key
 from core.settings import Settings
@@ -318,14 +318,14 @@ def add_model(sessions: sessionmaker[Session], settings: Settings, team: str) ->
     folder = write_llama(settings.models_root / "tiny")
     with transaction(sessions) as session:
         body = ModelBody(name="tiny", path=str(folder.resolve()))
-        return register_model(session, team, body, settings)[0].name
+        return register_model(session, team, read_model(body, settings))[0].name
 
 
 def add_dataset(sessions: sessionmaker[Session], settings: Settings, team: str) -> str:
     file = write_text(settings.datasets_root / "numbers.txt")
     with transaction(sessions) as session:
         body = DatasetBody(name="numbers", path=str(file.resolve()))
-        return register_dataset(session, team, body, settings)[0].name
+        return register_dataset(session, team, read_dataset(body, settings))[0].name
 
 
 def job_on(model: str, dataset: str) -> dict[str, Any]:
