@@ -76,11 +76,11 @@ def register_model(body: ModelBody, caller: Admin, state: State, once: CreateOnc
     For an unlisted architecture a discovery is requested; the model is registered at once.
     """
 
-    def create(session: Session) -> tuple[int, BaseModel]:
-        model, is_new = service.register_model(session, caller, body, state.settings)
+    def create(session: Session, read: service.ReadModel) -> tuple[int, BaseModel]:
+        model, is_new = service.register_model(session, caller, read)
         return (201 if is_new else 200), model
 
-    return once.answer(caller, body, create)
+    return once.answer_after(caller, body, lambda: service.read_model(body, state.settings), create)
 
 
 @router.post(

@@ -7,7 +7,7 @@ import pytest
 
 from core.database import transaction
 from core.service.registry.schemas import DatasetBody
-from core.service.registry.service import register_dataset
+from core.service.registry.service import read_dataset, register_dataset
 from secateur_wire.errors import InvalidRequest, UnknownDataset
 from tests.chat import add_template, write_conversations, write_rows
 from tests.runner.conftest import Finish, Work
@@ -43,7 +43,7 @@ def body(jobs: Queue) -> dict[str, Any]:
 def register(jobs: Queue, name: str, file: Path) -> None:
     body = DatasetBody.model_validate({"name": name, "path": str(file.resolve()), "format": "chat_jsonl"})
     with transaction(jobs.sessions) as session:
-        register_dataset(session, jobs.team, body, jobs.settings)
+        register_dataset(session, jobs.team, read_dataset(body, jobs.settings))
 
 
 def test_a_job_compares_the_answers_of_both_models(jobs: Queue, body: dict[str, Any], work: Work) -> None:

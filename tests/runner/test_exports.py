@@ -22,7 +22,7 @@ from core.service.jobs.alternatives import job_with_measured
 from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.model import resolve_model
 from core.service.registry.schemas import DatasetBody, ModelBody
-from core.service.registry.service import register_dataset, register_model
+from core.service.registry.service import read_dataset, read_model, register_dataset, register_model
 from core.service.sources.references import StoredModel
 from secateur.engines.choice import choose
 from secateur_wire.metrics import with_noise
@@ -43,8 +43,12 @@ def body(jobs: Queue) -> dict[str, Any]:
     text.write_text("\n\n".join(line for line in LINES if line.strip()))
     with transaction(jobs.sessions) as session:
         for name, path in (("trained", folder), ("words", words)):
-            register_model(session, jobs.team, ModelBody(name=name, path=str(path.resolve())), jobs.settings)
-        register_dataset(session, jobs.team, DatasetBody(name="lines", path=str(text.resolve())), jobs.settings)
+            register_model(
+                session, jobs.team, read_model(ModelBody(name=name, path=str(path.resolve())), jobs.settings)
+            )
+        register_dataset(
+            session, jobs.team, read_dataset(DatasetBody(name="lines", path=str(text.resolve())), jobs.settings)
+        )
     return {
         "model": "trained",
         "method": "l2-structured",

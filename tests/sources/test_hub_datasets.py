@@ -18,7 +18,7 @@ from core.database import transaction
 from core.pipeline.messages import ModelSource, TextSource
 from core.service.jobs.tables import JobRow
 from core.service.registry.schemas import DatasetBody
-from core.service.registry.service import register_dataset
+from core.service.registry.service import read_dataset, register_dataset
 from core.service.sources.hub import Hub
 from core.service.sources.hub_datasets import find_hub_dataset
 from core.service.sources.references import HubText
@@ -218,6 +218,6 @@ def test_a_registered_text_of_the_same_name_goes_first(
     hub.down = True
     file = write_text(settings.datasets_root / "mine.txt")
     with transaction(sessions) as session:
-        register_dataset(session, team, DatasetBody(name="wikitext", path=str(file.resolve())), settings)
+        register_dataset(session, team, read_dataset(DatasetBody(name="wikitext", path=str(file.resolve())), settings))
     changed = job_body | {"calibration": {"dataset": "wikitext", "samples": 4, "sequence_length": 16}}
     assert api.post("/v1/jobs", json=changed).status_code == 201

@@ -16,7 +16,7 @@ from core.pipeline.messages import Spec
 from core.pipeline.stages.import_gguf.spec import ImportGgufSpec
 from core.pipeline.stages.new_network.spec import NewNetworkSpec
 from core.service.registry.schemas import DatasetBody, ModelBody
-from core.service.registry.service import register_dataset, register_model
+from core.service.registry.service import read_dataset, read_model, register_dataset, register_model
 from core.service.sources.folders import content_hash, dataset_hash
 from core.settings import Settings
 from core.validation import invalid_request
@@ -89,8 +89,9 @@ def new_network(
 
 
 def register_folder(instance: EmbeddedInstance, body: ModelBody) -> Model:
+    read = read_model(body, instance.settings)
     with transaction(instance.sessions) as session:
-        return register_model(session, instance.team_id, body, instance.settings)[0]
+        return register_model(session, instance.team_id, read)[0]
 
 
 def add_dataset(
@@ -133,8 +134,9 @@ def add_dataset(
         if is_new:
             incoming.rename(target)
     try:
+        read = read_dataset(body, instance.settings)
         with transaction(instance.sessions) as session:
-            return register_dataset(session, instance.team_id, body, instance.settings)[0]
+            return register_dataset(session, instance.team_id, read)[0]
     except SecateurError:
         if is_new:  # a file that is not a dataset must not keep the name
             shutil.rmtree(target) if target.is_dir() else target.unlink()

@@ -83,6 +83,10 @@ class DatasetRow(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
 
+UPLOAD_IS_OPEN = "status = 'open'"
+"""Condition of the index of open uploads; a conflict is found by it only for this text, without parameters."""
+
+
 class UploadRow(Base):
     """Upload of a model or dataset. `bytes` is the total of all files, counted on the team while the upload is open.
 
@@ -99,7 +103,7 @@ class UploadRow(Base):
         Index("ix_uploads_list_by_kind", "team_id", "kind", "created_at", "id"),
         Index("ix_uploads_list_by_status", "team_id", "status", "created_at", "id"),
         Index(None, "expires_at"),
-        Index("ix_uploads_open", "team_id", "kind", "name", unique=True, postgresql_where=text("status = 'open'")),
+        Index("ix_uploads_open", "team_id", "kind", "name", unique=True, postgresql_where=text(UPLOAD_IS_OPEN)),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
