@@ -51,7 +51,8 @@ def test_the_end_of_a_job_is_raised_with_its_code(kind: type[errors.ApiError]) -
 
 
 def test_every_class_decides_whether_its_job_needs_a_change() -> None:
-    silent = [kind.__name__ for kind in ALL if issubclass(kind, DECIDING) and "needs_change" not in vars(kind)]
+    deciding = [kind for kind in ALL if issubclass(kind, DECIDING) and kind.__module__ == RunFailed.__module__]
+    silent = [kind.__name__ for kind in deciding if "needs_change" not in vars(kind)]
     assert not silent, f"write needs_change = True where a job that ended so would end so again: {silent}"
     decided = {kind.code for kind in ALL if kind.needs_change}
     assert decided == NEEDS_CHANGE and {"target_unreachable", "gate_missed", "not_found"} <= decided

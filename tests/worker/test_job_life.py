@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from structlog.testing import capture_logs
 
 from core.database import transaction
 from core.service.jobs import queue, service
@@ -57,20 +58,16 @@ def test_progress_covers_the_whole_job_and_never_goes_back(
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_runner_killed_with_9_is_retried_and_the_next_attempt_knows_the_last(
-    task: str,
-    jobs: Queue,
-    job_body: dict[str, Any],
-    start_worker: StartWorker,
-    settings: Settings,
-    caplog: pytest.LogCaptureFixture,
+    task: str, jobs: Queue, job_body: dict[str, Any], start_worker: StartWorker, settings: Settings
 ) -> None:
     job_id = jobs.submit(job_body)
-    worker = start_worker(hang_in=task)
-    pid, helper = jobs.runner_pids(job_id)
-    os.kill(pid, signal.SIGKILL)
-    assert worker.result() == "queued"
-    (logged,) = (each for each in caplog.records if "attempt failed" in str(each.msg))
-    assert RunnerLost.title in str(logged.msg) and "SIGKILL" in str(logged.msg)
+    with capture_logs() as logged:
+        worker = start_worker(hang_in=task)
+        pid, helper = jobs.runner_pids(job_id)
+        os.kill(pid, signal.SIGKILL)
+        assert worker.result() == "queued"
+    (reason,) = (each["reason"] for each in logged if each["event"] == "attempt failed")
+    assert reason == f"{RunnerLost.title} ({task}): SIGKILL ended it."
     eventually(lambda: not is_alive(helper))
     requeued = jobs.events(job_id)[-1].data
     assert requeued["error"]["code"] == "runner_lost" and "SIGKILL" in requeued["error"]["message"]
