@@ -1,7 +1,8 @@
 """What hostile and broken clients do to the API: `python -m bench.hostile [--seconds 20]`.
 
 One uvicorn process as in production, a PostgreSQL server of its own. Before, during and after each attack an ordinary
-request is timed and the process's resident memory read.
+request is timed and the process's resident memory read. Attacks that multiply are judged by the requests of another
+team, the memory that stays, and the absence of statuses from 500 on; the exit code is 1 where one is not withstood.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import httpx
 import psutil
 
 from bench.hostile_attacks import Figures, Target, deep_json, dripping, freezing, long_bodies, watchers
+from bench.hostile_multiplying import MODEL, Caller, multiplying
 from bench.machine import describe_machine
 from bench.page import percentile, table
 from bench.parts import api_process
@@ -32,11 +34,16 @@ from core.service.sources.references import FolderModel
 from core.service.teams.bootstrap import create_team
 from core.service.teams.keys import create_key
 from core.settings import Settings
+from tests.model_folders import write_llama
 from worker.embedded.postgres import postgres
 
 EVENTS, EVENT_BYTES = 500, 16_000
 """More than the kernel's buffers of one connection hold."""
 PROBE_SECONDS = 0.05
+SLOWER = 3
+"""Largest factor by which an attack may slow 95 % of another team's requests."""
+MOST_GROWTH = 300 * 2**20 / 1e6
+"""Megabytes that an attack may leave in the process, from its start."""
 FREEZING = {
     "1 MiB of nested lists": b"[" + b"[[[[]]]]," * (2**20 // 9 - 1) + b"[]]",
     "1 MiB of faults": b'{"metadata":{' + b",".join(b'"%098d":1' % number for number in range(9_900)) + b"}}",
@@ -190,31 +197,77 @@ def main() -> int:
         sessions = session_factory(settings)
         with transaction(sessions) as session:
             team = create_team(session, "gardeners")
-            key = create_key(session, team, role="admin", name="a", expires_at=None, secret=secret.encode()).key
+            other = create_team(session, "foresters")
+            key, honest_key = (
+                create_key(session, each, role="admin", name="a", expires_at=None, secret=secret.encode()).key
+                for each in (team, other)
+            )
         job = running_job(sessions, team)
         with api_process(settings, Path(folder) / "log") as (pid, port):
             target = Target("127.0.0.1", port, key)
             print(f"{describe_machine()}; slow_client_seconds {seconds:g}\n")
             chosen = attacks(target, sessions, job, seconds, 1.0)
             chosen = {name: attack for name, attack in chosen.items() if arguments.only in name}
-            print(report(target, pid, chosen))
+            if chosen:
+                print(report(target, pid, chosen))
+            folder_of_model = write_llama(settings.models_root / MODEL).resolve()
+            registered = Caller(target).ask("POST", "/v1/models", json={"name": MODEL, "path": str(folder_of_model)})
+            assert registered is not None, "the model is not registered"
+            judged = {name: each for name, each in multiplying(target, job).items() if arguments.only in name}
+            verdicts, is_withstood = judge(Target(target.host, port, honest_key), pid, judged)
+            print(f"\n{verdicts}")
         sessions.kw["bind"].dispose()
-    return 0
+    return 0 if is_withstood else 1
+
+
+def _quiet() -> Figures:
+    time.sleep(2)
+    return {}
+
+
+def judge(honest: Target, pid: int, chosen: dict[str, Callable[[], Figures]]) -> tuple[str, bool]:
+    """Return a row for each attack with its verdict, and whether all were withstood."""
+    rows, is_withstood = [], True
+    probed(honest, pid, _quiet)  # warm
+    start, _ = probed(honest, pid, _quiet)
+    quiet = list(start.milliseconds)
+    for name, attack in chosen.items():
+        before, _ = probed(honest, pid, _quiet)
+        quiet += before.milliseconds
+        during, figures = probed(honest, pid, attack)
+        after, _ = probed(honest, pid, _quiet)
+        p95, usual = (percentile(each, 0.95) for each in (during.milliseconds, quiet))
+        growth = min(after.megabytes) - statistics.median(start.megabytes)
+        faults = {
+            f"{p95 / usual:.1f} × quiet": p95 > SLOWER * usual,
+            f"{len(during.failures)} honest requests failed": bool(during.failures),
+            f"{growth:.0f} MB stay": growth > MOST_GROWTH,
+            "5xx": any(outcome.rpartition(" ")[2].startswith("5") for outcome in figures if outcome[-3:].isdigit()),
+        }
+        broken = [fault for fault, is_broken in faults.items() if is_broken]
+        is_withstood = is_withstood and not broken
+        rows.append(
+            [
+                name,
+                ", ".join(f"{what}: {count}" for what, count in figures.items()),
+                f"{usual:.1f} / {p95:.1f}",
+                f"{max(during.megabytes):.0f} / {growth:+.0f}",
+                "; ".join(broken) or "withstood",
+            ]
+        )
+        print(f"{name}: done", file=sys.stderr)
+    header = ["attack", "what became of it", "p95 ms quiet / attack", "resident MB most / stays", "verdict"]
+    return table(header, rows), is_withstood
 
 
 def report(target: Target, pid: int, chosen: dict[str, Callable[[], Figures]]) -> str:
     """A row for each attack: memory and latency before, during and after, and what became of it."""
-
-    def quiet() -> Figures:
-        time.sleep(2)
-        return {}
-
     rows = []
-    probed(target, pid, quiet)  # warm
+    probed(target, pid, _quiet)  # warm
     for name, attack in chosen.items():
-        before, _ = probed(target, pid, quiet)
+        before, _ = probed(target, pid, _quiet)
         during, figures = probed(target, pid, attack)
-        after, _ = probed(target, pid, quiet)
+        after, _ = probed(target, pid, _quiet)
         memory = [statistics.median(before.megabytes), max(during.megabytes), statistics.median(after.megabytes)]
         rows.append(
             [
