@@ -71,7 +71,7 @@ def list_jobs(
 
     methods = {"": "any"} | {each: METHODS[each].title for each in METHODS}
     states = Counter(job.status for job in jobs.data)
-    sampling = None if jobs.data else latest_request(session, caller.team_id)
+    sampling = latest_request(session, caller.team_id)
     context = {
         "jobs": jobs,
         "counted": [(state, states[state]) for state in STATUSES if state in states],
