@@ -192,7 +192,7 @@ def test_keys_and_texts_can_be_added_with_and_without_a_server(house: House, hom
     assert [each["name"] for each in answer["data"]] == ["words"]
     listed = secateur(home, "keys", "list").stdout
     assert "ci" in listed and key not in listed
-    key_id = next(line.split()[0] for line in listed.splitlines() if " ci " in line)
+    key_id = next(line.split("\t")[0] for line in listed.splitlines() if "\tci\t" in line)
     assert secateur(home, "keys", "revoke", key_id).returncode == 0
     assert httpx.get(f"{url}/v1/datasets", headers={"Authorization": f"Bearer {key}"}).status_code == 401
     missing = secateur(home, "models", "add", "nothing", str(tmp_path / "missing"))

@@ -197,7 +197,10 @@ def _models_add(
     source: SourceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Register a model folder or a GGUF file; for the embedded server it is taken into its home first."""
+    """Register a model folder or a GGUF file.
+
+    The embedded server takes it into its home first, unless it lies in a folder that models are registered from.
+    """
     if is_elsewhere():
         add_model(name, str(path), source, as_json)
         return
@@ -246,8 +249,9 @@ def _datasets_add(
     options: DatasetOptions,
     as_json: JsonOption = False,
 ) -> None:
-    """Register a text, JSONL or Parquet file, or a folder of images; for the embedded server it is taken into its home
-    first.
+    """Register a text, JSONL or Parquet file, or a folder of images.
+
+    The embedded server takes it into its home first, unless it lies in a folder that texts are registered from.
     """
     if is_elsewhere():
         add_dataset(name=name, path=str(path), **vars(options), as_json=as_json)

@@ -22,6 +22,7 @@ from core.engine.checkpoints.files import COMPANIONS, INDEX_FILE, PICKLES
 from core.service.registry import service
 from core.service.registry.schemas import DatasetBody, ModelBody
 from core.service.registry.uploads import list_uploads
+from core.service.sources.folders import allowed_roots
 from core.service.teams.principal import Principal
 from core.settings import Settings
 from secateur_wire.errors import ApiError, Forbidden
@@ -188,12 +189,11 @@ def _register_page(
     values: dict[str, str],
     error: ApiError | ValidationError | None = None,
 ) -> Response:
-    root = settings.models_root if added.kind == "model" else settings.datasets_root
     context = {
         "added": added,
         "values": values,
         "errors": {} if error is None else errors_by_field(error, added.fields),
         "formats": (*FORMATS, *FOLDERS),
-        "roots": [str(root.resolve()), *(str(each) for each in settings.allowed_roots)],
+        "roots": allowed_roots(settings),
     }
     return page(request, "registry/register.html", context, status=200 if error is None else status_of(error))
