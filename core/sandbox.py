@@ -29,8 +29,8 @@ from typing import Any, BinaryIO, ClassVar, Final, Literal
 from core.seclusion import seal
 from secateur_wire.errors import UnusableDataset, UnusableModel
 
-Reader = Literal["texts", "images", "gguf"]
-MEMORY_BYTES: Final[dict[Reader, int]] = {"texts": 2**29, "images": 2**29, "gguf": 2**30}
+Reader = Literal["texts", "images", "model", "gguf"]
+MEMORY_BYTES: Final[dict[Reader, int]] = {"texts": 2**29, "images": 2**29, "model": 2**29, "gguf": 2**30}
 """Memory in bytes that the child may use beyond its memory after loading its libraries."""
 CHECK_BYTES: Final = 2**29 + 2**27
 """Memory in bytes that a check of a text, images or a model may take, libraries included."""
@@ -48,6 +48,7 @@ _NICE: Final = 10
 _MODULES: Final[dict[Reader, str]] = {
     "texts": "core.engine.datasets.text_files",
     "images": "core.engine.datasets.image_codec",
+    "model": "core.engine.architectures.sandboxed",
     "gguf": "core.engine.models.gguf_header",
 }
 """Modules of the readers; the child loads one of them.
@@ -61,13 +62,14 @@ _LOADED_LATER: Final = (
     *(f"encodings.utf_{bits}{order}" for bits in (16, 32) for order in ("", "_le", "_be")),
 )
 """Modules that Python's own library would load at their first use."""
-_RESULT_BYTES: Final[dict[Reader, int]] = {"texts": 2**20, "images": 2**26, "gguf": 2**29}
+_RESULT_BYTES: Final[dict[Reader, int]] = {"texts": 2**20, "images": 2**26, "model": 2**24, "gguf": 2**29}
 """Largest result in bytes that is taken from a child."""
 _ERROR_TYPES: Final[tuple[type[UnusableDataset | UnusableModel], ...]] = (UnusableDataset, UnusableModel)
 _ERRORS: Final = {error.code: error for each in _ERROR_TYPES for error in (each, *each.__subclasses__())}
 _UNREAD: Final[dict[Reader, type[UnusableDataset | UnusableModel]]] = {
     "texts": UnusableDataset,
     "images": UnusableDataset,
+    "model": UnusableModel,
     "gguf": UnusableModel,
 }
 """Errors for a child that ends without a result."""
