@@ -62,7 +62,7 @@ class ApiState:
     limits callers, `refused_keys` records refused keys, `hub` is asked before a request's transaction begins,
     `hub_search` finds models there, `openid` is the provider of people's accounts, `workloads` has the issuers of
     pipelines' tokens, `address_policy` checks whether a URL may be called, `triggers` has the resources for firing, and
-    `check_slots` limits checks of datasets.
+    `check_slots` limits checks of datasets and models.
     """
 
     settings: Settings
@@ -105,7 +105,8 @@ def build_state(settings: Settings) -> ApiState:
     sessions = session_factory(settings)
     secret = server_secret(settings)
     store = open_own_store(settings, sessions)
-    hub = HubLookup(settings, sessions)
+    check_slots = CheckSlots(settings.check_memory_bytes)
+    hub = HubLookup(settings, sessions, check_slots)
     return ApiState(
         settings=settings,
         secret=secret,
@@ -124,7 +125,7 @@ def build_state(settings: Settings) -> ApiState:
         hub_search=HubSearch(settings),
         address_policy=AddressPolicy(tuple(settings.webhook_allowed_networks)),
         triggers=TriggerContext(sessions=sessions, store=store, settings=settings, hub=hub, secret=secret),
-        check_slots=CheckSlots(settings.check_memory_bytes),
+        check_slots=check_slots,
         openid=Provider(settings) if settings.oidc_issuer else None,
         workloads=WorkloadIdentities(settings, secret),
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 
+from core import seclusion
 from core.settings import Settings
 from secateur_wire.sizes import size
 from worker.node_cache import NodeCache
@@ -87,9 +88,9 @@ def disk_shortage(settings: Settings) -> str | None:
 
 
 def seclusion_refusal() -> str | None:
-    """Return the reason why this system does not let runners be kept from the network; None where it does.
+    """Return the reason why this system does not let processes be secluded (`core.seclusion`); None where it does.
 
-    Tried in a process of its own, which could not get back onto it.
+    Tried in a process of its own, which could not get out again.
     """
-    tried = run([sys.executable, "-I", "-S", str(Path(__file__).parent / "runner" / "seclusion.py")], name="seclusion")
+    tried = run([sys.executable, "-I", "-S", seclusion.__file__], name="seclusion")
     return tried.stdout.strip() if tried.returncode else None

@@ -1,5 +1,7 @@
 """Routes of registered models, and of the inspection of a model or job body."""
 
+from functools import partial
+
 from pydantic import BaseModel, ValidationError
 from sqlalchemy.orm import Session
 from starlette.responses import Response
@@ -34,6 +36,7 @@ from secateur_wire.errors import (
     PickleCheckpoint,
     QuotaExceeded,
     Unauthenticated,
+    Unavailable,
     UnknownMethod,
     UnsafeConfig,
     UnsupportedArchitecture,
@@ -67,6 +70,7 @@ def list_models(caller: Viewer, session: DatabaseSession, limit: Limit = 50, aft
         PickleCheckpoint,
         CorruptSafetensors,
         MissingTensors,
+        Unavailable,
         besides={200: {"model": Model, "description": "The same content has that name already"}},
     ),
 )
@@ -80,7 +84,8 @@ def register_model(body: ModelBody, caller: Admin, state: State, once: CreateOnc
         model, is_new = service.register_model(session, caller, read)
         return (201 if is_new else 200), model
 
-    return once.answer_after(caller, body, lambda: service.read_model(body, state.settings), create)
+    slot = partial(state.check_slots.slot, caller.team_id)
+    return once.answer_after(caller, body, lambda: service.read_model(body, state.settings, slot), create)
 
 
 @router.post(

@@ -50,6 +50,9 @@ from secateur_wire.errors import (
     UnusableModel,
 )
 
+MOST_TENSORS = 300_000
+"""Largest number of tensors of a folder; mixtures of 384 experts in 62 layers, with codes and scales, have 214,000."""
+
 
 class ModelDescription(BaseModel):
     """Facts of a language model, read from its folder.
@@ -189,15 +192,21 @@ def read_tensors(
 def stored_tensors(folder: Path, quantisation: Quantisation | None) -> dict[str, TensorEntry]:
     """Return every tensor of the folder by its key. Codes and scales of a quantised weight are one tensor.
 
-    Raises CorruptSafetensors for a tensor stored twice, UnusableModel for a quantisation that config.json does not
-    declare.
+    Raises CorruptSafetensors for a tensor stored twice and for more than `MOST_TENSORS`, UnusableModel for a
+    quantisation that config.json does not declare.
     """
     stored: dict[str, TensorEntry] = {}
     for file in weight_files(folder):
+        if len(stored) > MOST_TENSORS:
+            break
         for key, entry in read_header(file).items():
             if key in stored:
                 raise CorruptSafetensors(f"tensor {key[:200]!r} is stored twice", param="model")
             stored[key] = entry
+    if len(stored) > MOST_TENSORS:
+        raise CorruptSafetensors(
+            f"the files hold more than {MOST_TENSORS} tensors; the largest known models have 200,000", param="model"
+        )
     tensors = stored if quantisation is None else join_quantised(stored, quantisation)
     require_declared(tensors)
     return tensors

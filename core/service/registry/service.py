@@ -1,6 +1,7 @@
 """Service of a team's models and datasets: register, list and find."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -8,12 +9,19 @@ from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Select, bindparam, select
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from core.database import new_id
 from core.engine.architectures.describe import task_of
 from core.engine.architectures.model_task import MODEL_TASKS
-from core.engine.architectures.undiscovered import UNDISCOVERED, Source, UndiscoveredModel, describe_source
+from core.engine.architectures.sandboxed import Slot, describe_sandboxed
+from core.engine.architectures.undiscovered import (
+    UNDISCOVERED,
+    Source,
+    UndiscoveredFacts,
+    UndiscoveredModel,
+    stored_description,
+)
 from core.engine.datasets.formats import IMAGE_FORMATS, detect_format
 from core.engine.datasets.image_facts import ImagesDescription, describe_images
 from core.engine.datasets.text_files import describe
@@ -49,14 +57,14 @@ class ReadModel:
     settings: Settings
 
 
-def read_model(body: ModelBody, settings: Settings) -> ReadModel:
-    """Read and hash a model folder, before the transaction that registers it begins.
+def read_model(body: ModelBody, settings: Settings, slot: Slot = nullcontext) -> ReadModel:
+    """Read and hash a model folder, before the transaction that registers it begins; a child reads it in a `slot`.
 
     Raises PathEscapes, the UnusableModel kinds and UnsupportedArchitecture.
     """
     folder = allowed_path(settings, body.path)
     try:
-        description = describe_source(folder)
+        description = describe_sandboxed(folder, slot)
     except SecateurError as error:
         raise about(error, "path") from error
     digests = content_digests(folder)
@@ -82,7 +90,7 @@ def register_model(session: Session, caller: Actor, read: ReadModel) -> tuple[Mo
             "path": str(read.folder),
             "source": body.source,
             "revision": content_hash_of(read.digests),
-            "description": description.model_dump(mode="json"),
+            "description": stored_description(description),
             "provenance": None if provenance is None else provenance.model_dump(mode="json"),
         },
     )
@@ -214,7 +222,7 @@ def get_row(session: Session, table: type[Row], team_id: str, name: str, *, for_
 
 
 def list_models(session: Session, team_id: str, *, limit: int, after: str | None) -> Page[Model]:
-    query = select(ModelRow).where(ModelRow.team_id == team_id)
+    query = select(ModelRow).where(ModelRow.team_id == team_id).options(defer(ModelRow.files))
     return read_page(session, Listing(query, ModelRow, partial(model_answer, session)), limit=limit, after=after)
 
 
@@ -225,10 +233,11 @@ def list_datasets(session: Session, team_id: str, *, limit: int, after: str | No
 
 def model_answer(session: Session, row: ModelRow) -> Model:
     """Return the model as the API shows it: the facts from its headers, until the rest is discovered."""
-    facts, discovery = row.description, None
+    facts: Mapping[str, Any] = row.facts
+    discovery = None
     if facts.get("task") == UNDISCOVERED:
-        known, discovery = known_facts(session, UndiscoveredModel.model_validate(facts))
-        facts = known.model_dump(mode="json") | {"task": "language-model"}
+        known, discovery = known_facts(session, UndiscoveredFacts.model_validate(facts))
+        facts = {**known, "task": "language-model"}
     described = {name: value for name, value in facts.items() if name in Model.model_fields}
     return Model.model_validate(
         described

@@ -19,6 +19,7 @@ from core.database import transaction
 from core.engine.evaluation.zero_shot_tasks import TASKS, local_copy
 from core.engine.recovery.request import stage_texts
 from core.service.jobs.schemas import InspectBody, JobBody
+from core.service.registry.check_slots import CheckSlots
 from core.service.registry.tables import DatasetRow
 from core.service.sources.hub import Hub
 from core.service.sources.hub_access import open_access
@@ -109,10 +110,14 @@ def _result_of(answer: Result | SecateurError | None, name: str, param: str) -> 
 class HubLookup:
     """Look-up of names on the hub, shared by all requests of a process.
 
-    It uses the token of the requesting team. Tasks with a local copy are not looked up.
+    It uses the token of the requesting team. Tasks with a local copy are not looked up. Children that read a model take
+    `check_slots`, by default ones of its own.
     """
 
-    def __init__(self, settings: Settings, sessions: sessionmaker[Session]) -> None:
+    def __init__(
+        self, settings: Settings, sessions: sessionmaker[Session], check_slots: CheckSlots | None = None
+    ) -> None:
+        self._check_slots = check_slots or CheckSlots(settings.check_memory_bytes)
         self._settings = settings
         self._hub = Hub(settings, HubOutage())
         self._sessions = sessions
@@ -191,7 +196,8 @@ class HubLookup:
         known = self._known(reader, repository, listing.commit)
         if known is not None:
             return replace(known, licence=listing.licence)
-        described = describe_hub_model(hub(), repository, listing, max_bytes=self._settings.hub_max_bytes)
+        slot = partial(self._check_slots.slot, team_id)
+        described = describe_hub_model(hub(), repository, listing, max_bytes=self._settings.hub_max_bytes, slot=slot)
         with transaction(self._sessions) as session:
             remember_revision(session, reader, described, team_id)
         return described
