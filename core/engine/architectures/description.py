@@ -382,7 +382,7 @@ def read_structure(
     family: Architecture, config: Mapping[str, Any], tensors: Mapping[str, TensorEntry], layers: int
 ) -> ModelStructure:
     """Return the removable units of every layer; raises UnusableModel where config and tensors do not agree."""
-    blocks = [_block(family, tensors, layer) for layer in range(layers)]
+    blocks = _blocks(family, tensors, layers)
     common = part_of(config, family.config_path)
     own = layer_settings(config) or [{}] * layers
     configs = [with_part(config, family.config_path, {**common, **each}) for each in own]
@@ -396,10 +396,12 @@ def read_structure(
     return ModelStructure.model_validate({"layers": shapes, **of_model})
 
 
-def _block(family: Architecture, tensors: Mapping[str, TensorEntry], layer: int) -> Block:
-    prefix = f"{family.blocks}.{layer}."
-    return {
-        name.removeprefix(prefix): entry
-        for name, entry in tensors.items()
-        if name.startswith(prefix) and entry.dtype in WEIGHT_DTYPES
-    }
+def _blocks(family: Architecture, tensors: Mapping[str, TensorEntry], layers: int) -> list[Block]:
+    """Return the weights of each block by their names within it, in one pass over the tensors."""
+    blocks: dict[str, dict[str, TensorEntry]] = {str(layer): {} for layer in range(layers)}
+    prefix = f"{family.blocks}."
+    for name, entry in tensors.items():
+        layer, _, rest = name.removeprefix(prefix).partition(".")
+        if name.startswith(prefix) and layer in blocks and entry.dtype in WEIGHT_DTYPES:
+            blocks[layer][rest] = entry
+    return list(blocks.values())

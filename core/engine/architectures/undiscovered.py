@@ -38,8 +38,8 @@ UNDISCOVERED: Final = "undiscovered"
 """Task of a model whose architecture is not known yet."""
 
 
-MOST_DESCRIPTION_BYTES: Final = 4 * 2**20
-"""Largest description in bytes of JSON. The largest known models, of 214,000 tensors, take less than a quarter."""
+MOST_DESCRIPTION_BYTES: Final = 2 * 2**20
+"""Largest description in bytes of JSON. The largest known models, of 214,000 tensors, take less than half."""
 _MOST_CONTENT_BYTES: Final = 2**27
 _NUMBERED_EXPERT: Final = re.compile(r"(?:^|\.)experts\.[1-9][0-9]*\.")
 _STACKED_EXPERTS: Final = re.compile(r"(?:^|\.)experts\.(?![0-9])")
