@@ -198,8 +198,8 @@ class IdempotentCreation:
                 first = stored_answer(session, request)
             if first is not None:
                 return _respond(first, replayed=True)
-        found = read()
-        return self.answer(caller, body, lambda session: create(session, found))
+        content = read()
+        return self.answer(caller, body, lambda session: create(session, content))
 
     def _request(self, caller: Principal, body: BaseModel | None) -> IdempotentRequest | None:
         if self.key is None:

@@ -98,8 +98,10 @@ def test_a_pipeline_gets_a_key_for_a_short_time_and_the_audit_trail_names_it(pip
         assert "used already" in pipeline.exchange(token).json()["detail"]
         entry = pipeline.api.get("/v1/audit", params={"object_id": key["id"]}).json()["data"][0]
         assert entry["actor"] == f"workload:{rule['id']}"
+        successor = pipeline.api.post(f"/v1/keys/{key['id']}/rotate", json={"grace_seconds": 60}).json()["key"]
         assert pipeline.api.delete(f"/v1/workload-rules/{rule['id']}").status_code == 204
-        assert ci.get("/v1/team").status_code == 401, "a key outlives its rule"
+        for outlived in (key["key"], successor):
+            assert ci.get("/v1/team", headers=bearer(outlived)).status_code == 401, "a key outlives its rule"
     assert pipeline.api.get("/v1/workload-rules").json()["data"] == []
     assert "no rule of this team" in pipeline.refused()
 

@@ -207,6 +207,22 @@ def test_a_request_is_checked_against_what_the_dataset_says_of_itself(
     assert submit("org/other")[1]["code"] == "hub_unavailable"
 
 
+@pytest.mark.parametrize(
+    "choice",
+    [{"vocabulary": {"datasets": ["wikitext"]}}, {"method": "vocabulary", "parameters": {"datasets": ["wikitext"]}}],
+)
+def test_tokens_are_counted_on_texts_of_the_hub(
+    api: TestClient, hub: HubState, job_body: dict[str, Any], sessions: sessionmaker[Session], choice: dict[str, Any]
+) -> None:
+    commit = add_wikitext(hub, TRAIN, TEST)
+    sparsity = None if "method" in choice else job_body["sparsity"]
+    response = api.post("/v1/jobs", json=job_body | {"sparsity": sparsity} | choice)
+    assert response.status_code == 201, response.text
+    with transaction(sessions) as session:
+        counted = session.scalars(select(JobRow.sources)).one()["vocabulary"]
+    assert [each["revision"] for each in counted if each["kind"] == "hub"] == [commit]
+
+
 def test_a_registered_text_of_the_same_name_goes_first(
     api: TestClient,
     hub: HubState,

@@ -5,7 +5,7 @@ earlier answer can be replayed while the hub is unavailable.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.database import transaction
 from core.engine.evaluation.zero_shot_tasks import TASKS, local_copy
 from core.engine.recovery.request import stage_texts
+from core.methods.registry import parse_parameters
 from core.service.jobs.schemas import InspectBody, JobBody
 from core.service.registry.check_slots import CheckSlots
 from core.service.registry.tables import DatasetRow
@@ -35,6 +36,7 @@ from secateur_wire.errors import (
     CorruptSafetensors,
     GatedModel,
     HubUnavailable,
+    InvalidParameters,
     MissingTensors,
     ModelTooLarge,
     PathEscapes,
@@ -252,6 +254,9 @@ def _named_on_hub(body: JobBody | InspectBody, settings: Settings) -> _NamedOnHu
                 texts.insert(0, (job.recovery.dataset, "recovery.dataset"))
             for name, param in texts:
                 datasets.setdefault((name, "calibration"), param)
+        part, names = _vocabulary_texts(job)
+        for index, name in enumerate(names):
+            datasets.setdefault((name, "calibration"), f"{part}.datasets.{index}")
         for index, name in enumerate(job.evaluation.tasks):
             task = TASKS.get(name)
             if task is not None and not local_copy(settings.local_tasks, task):
@@ -262,6 +267,17 @@ def _named_on_hub(body: JobBody | InspectBody, settings: Settings) -> _NamedOnHu
         {key: param for key, param in datasets.items() if is_hub_dataset(key[0])},
         tasks,
     )
+
+
+def _vocabulary_texts(job: JobBody) -> tuple[str, Sequence[str]]:
+    """Return the part of a body that chooses tokens, and the further texts on which they are counted."""
+    if job.vocabulary is not None:
+        return "vocabulary", job.vocabulary.datasets
+    try:
+        choice = parse_parameters(job.method, job.parameters).vocabulary_choice
+    except InvalidParameters:  # the resolution says so
+        choice = None
+    return "parameters", () if choice is None else choice.datasets
 
 
 def _dataset(hub: OpenHub, name: str, use: Use, param: str) -> HubDataset:
