@@ -153,8 +153,9 @@ class Recipe(BaseModel, frozen=True):
 
     def shown_body(self) -> dict[str, JsonValue]:
         """Return the body as people write it: without the values that a new job gets if they are left out."""
-        body = self.model_dump(mode="json", exclude_defaults=True)
-        if self.recovery and self.recovery.lora is None and RECOVERIES[self.recovery.method].adapters == "unless null":
-            body["recovery"]["lora"] = None  # without it, adapters are trained
+        body, recovery = self.model_dump(mode="json", exclude_defaults=True), self.recovery
+        if recovery and recovery.lora is None and RECOVERIES[recovery.method].adapters == "unless null":
+            # Without the null, adapters are trained.
+            body |= {"recovery": recovery.model_dump(mode="json", exclude_defaults=True) | {"lora": None}}
         usual = {name: field.default for name, field in JobBody.model_fields.items()}
         return {name: value for name, value in body.items() if value not in (None, {}, usual[name])}

@@ -45,6 +45,12 @@ def test_a_recipe_gives_back_the_body_it_was_made_of(body: dict[str, Any]) -> No
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
 
 
+def test_a_shown_body_keeps_the_null_that_means_no_adapters() -> None:
+    recovery = {"method": "distill", "steps": 3, "lora": None}
+    body = row_of({"model": "m", "method": "flap", "sparsity": 0.2, "recovery": recovery})
+    assert Recipe.load(body).shown_body()["recovery"] == recovery
+
+
 @pytest.mark.parametrize("body", [row_of(each) for each in GOLDEN.values()], ids=GOLDEN)
 def test_a_shown_body_has_no_defaults_and_makes_the_same_recipe(body: dict[str, Any]) -> None:
     shown = Recipe.load(body).shown_body()
