@@ -122,7 +122,9 @@ Viewer = Annotated[Principal, with_role("viewer", _principal)]
 Member = Annotated[Principal, with_role("member", _principal)]
 Admin = Annotated[Principal, with_role("admin", _principal)]
 
-Limit = Annotated[int, Query(ge=1, le=200, description="Items on a page.")]
+Limit = Annotated[
+    int, Query(ge=1, le=200, description="Items on a page; fewer, at least one, where they are longer than 4 MiB.")
+]
 After = Annotated[str | None, Query(max_length=LONGEST_CURSOR, description="`next_after` of the page before.")]
 Search = Annotated[
     str | None,

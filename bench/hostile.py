@@ -22,7 +22,7 @@ import httpx
 import psutil
 
 from bench.hostile_attacks import Figures, Target, deep_json, dripping, freezing, long_bodies, watchers
-from bench.hostile_multiplying import MODEL, Caller, multiplying
+from bench.hostile_multiplying import MODEL, TEXT, Caller, multiplying
 from bench.machine import describe_machine
 from bench.page import percentile, table
 from bench.parts import api_process
@@ -34,7 +34,7 @@ from core.service.sources.references import FolderModel
 from core.service.teams.bootstrap import create_team
 from core.service.teams.keys import create_key
 from core.settings import Settings
-from tests.model_folders import write_llama
+from tests.model_folders import write_llama, write_text
 from worker.embedded.postgres import postgres
 
 EVENTS, EVENT_BYTES = 500, 16_000
@@ -106,7 +106,7 @@ def running_job(sessions: Any, team: str) -> str:
             id=new_id("job"),
             team_id=team,
             attempts_allowed=1,
-            body=JobBody(model="m", method="magnitude", sparsity=0.5).model_dump(mode="json"),
+            body=JobBody(model="m", method="magnitude", sparsity=0.5, pattern="unstructured").model_dump(mode="json"),
             sources={"model": model.model_dump(mode="json"), "calibration": None, "evaluation": []},
             model="m",
             model_revision="r",
@@ -210,9 +210,10 @@ def main() -> int:
             chosen = {name: attack for name, attack in chosen.items() if arguments.only in name}
             if chosen:
                 print(report(target, pid, chosen))
-            folder_of_model = write_llama(settings.models_root / MODEL).resolve()
-            registered = Caller(target).ask("POST", "/v1/models", json={"name": MODEL, "path": str(folder_of_model)})
-            assert registered is not None, "the model is not registered"
+            model, numbers = write_llama(settings.models_root / MODEL), write_text(settings.datasets_root / TEXT)
+            for kind, path in (("models", model), ("datasets", numbers)):
+                added = Caller(target).ask("POST", f"/v1/{kind}", json={"name": path.name, "path": str(path.resolve())})
+                assert added is not None, f"{path} is not registered"
             judged = {name: each for name, each in multiplying(target, job).items() if arguments.only in name}
             verdicts, is_withstood = judge(Target(target.host, port, honest_key), pid, judged)
             print(f"\n{verdicts}")

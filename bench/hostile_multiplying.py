@@ -16,7 +16,7 @@ import httpx
 
 from bench.hostile_attacks import Figures, Target
 
-MODEL = "tiny"
+MODEL, TEXT = "tiny", "numbers.txt"
 _PATIENCE = 180
 _CONFIG = json.dumps({"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64}).encode()
 
@@ -109,7 +109,9 @@ async def held_streams(target: Target, *, job: str, streams: int, seconds: float
 
 def _long_job(size: int) -> dict[str, Any]:
     kept = [f"{number:03d}" + "x" * 9_997 for number in range(size // 10_000)]
-    return {"model": MODEL, "method": "magnitude", "vocabulary": {"tokens": "auto", "keep": kept}}
+    counted = {"dataset": TEXT, "samples": 8, "sequence_length": 32}
+    vocabulary = {"tokens": "auto", "keep": kept}
+    return {"model": MODEL, "method": "wanda", "calibration": counted, "vocabulary": vocabulary}
 
 
 def long_sweep(target: Target, *, size: int, points: int) -> Figures:
@@ -125,16 +127,18 @@ def long_sweep(target: Target, *, size: int, points: int) -> Figures:
 def long_jobs(target: Target, *, size: int, jobs: int) -> Figures:
     """Submit jobs with a text of this size, and list them six times at once."""
     caller = Caller(target)
-    caller.ask_all(4, [("POST", "/v1/jobs", {"json": _long_job(size) | {"sparsity": 0.5}})] * jobs)
+    caller.ask_all(1, [("POST", "/v1/jobs", {"json": _long_job(size) | {"sparsity": 0.5}})] * jobs)
     caller.ask_all(6, [("GET", "/v1/jobs?limit=200", {})] * 6)
     return caller.figures
 
 
 def deep_tokens(target: Target, *, tokens: int, levels: int) -> Figures:
-    """Send identity tokens whose first part is lists in lists, without a key."""
-    part = base64.urlsafe_b64encode(b"[" * levels).decode().rstrip("=")
+    """Send identity tokens whose claims are lists in lists, without a key."""
+    header, claims = (
+        base64.urlsafe_b64encode(each).decode().rstrip("=") for each in (b'{"alg":"RS256"}', b"[" * levels)
+    )
     caller = Caller(Target(target.host, target.port, ""))
-    body = {"token": f"{part}.e30.e30"}
+    body = {"token": f"{header}.{claims}.e30"}
     caller.ask_all(4, [("POST", "/v1/workload-keys", {"json": body})] * tokens)
     return caller.figures
 
