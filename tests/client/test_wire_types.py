@@ -107,6 +107,7 @@ LATER: dict[str, set[str]] = {
     "Job": {
         *("gates", "metadata", "model_revision", "priority", "queue", "recovery", "sparsity", "target"),
         *("estimated_seconds", "estimated_seconds_deviation", "seconds_left", "verdict", "waiting_reason", "warnings"),
+        "left_out",
     },
     "JobAttempt": {"measured", "needs", "stages"},
     "JobError": {"param", "retryable"},

@@ -13,6 +13,7 @@ from secateur.engines import choice
 from secateur.engines.choice import choose
 from secateur.engines.template import ChatTemplate
 from secateur.errors import RunError
+from secateur_wire.shown_commands import python_text
 from tests.gguf.trained import save_trained
 from tests.graphs.cells import FORMS, export
 
@@ -41,7 +42,7 @@ def test_a_graph_goes_on_and_chats_as_transformers_does(
     assert "".join(kind.open(file).go_on("the quick", 12)) == _greedy(folder, "the quick", 12)
     example = FORMS["onnx"].example
     assert example is not None
-    exec(compile(example.script.format(file=file, prompt="the quick"), example.runtime, "exec"), {})
+    exec(compile(example.script.format(file=python_text(str(file)), prompt="the quick"), example.runtime, "exec"), {})
     assert capsys.readouterr().out.startswith("the quick" + _greedy(folder, "the quick", 3))
     (folder / "chat_template.jinja").write_text("{{ messages[-1].content }}!")
     monkeypatch.setattr(sys, "argv", ["secateur", "run", str(folder), "--tokens", "8"])

@@ -111,6 +111,8 @@ def _measured(job: Job, dense_bytes: int) -> list[Alternative]:
                 bits_per_byte_ratio=max((each.ratio for each in bits if each.ratio is not None), default=None),
                 prefill=None,
                 decode=None,
+                prefill_noise=None,
+                decode_noise=None,
             )
         )
     if stored is None:
@@ -163,4 +165,6 @@ def _file(file: ExportedFile, size: int, dense_bytes: int, job: Job) -> Alternat
         bits_per_byte_ratio=None,
         prefill=None,
         decode=None,
+        prefill_noise=None,
+        decode_noise=None,
     )

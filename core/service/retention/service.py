@@ -48,7 +48,7 @@ def get_retention(session: Session, team_id: str) -> Retention:
     """
     row = session.get(RetentionPolicyRow, team_id)
     if row is None:
-        return Retention(policy=None, updated_at=None)
+        return Retention(policy=None, suspended=None, updated_at=None)
     rules = {name: rule for name, rule in row.policy.items() if rule is not None}
     left = sorted(rules.keys() & gone.FIELDS.keys())
     if left:
@@ -57,7 +57,8 @@ def get_retention(session: Session, team_id: str) -> Retention:
             f"{gone.FIELDS[left[0]]}"
         )
         return Retention(policy=None, suspended=reason, updated_at=row.updated_at)
-    return Retention(policy=RetentionPolicy.model_validate(rules), updated_at=row.updated_at)
+    policy = RetentionPolicy.model_validate(rules)
+    return Retention(policy=policy, suspended=None, updated_at=row.updated_at)
 
 
 def set_retention(session: Session, caller: Actor, policy: RetentionPolicy | None) -> Retention:

@@ -42,6 +42,7 @@ from secateur_wire.errors import (
     PathEscapes,
     PickleCheckpoint,
     SecateurError,
+    UnknownMethod,
     UnsafeConfig,
     UnsupportedArchitecture,
     UnusableDataset,
@@ -275,7 +276,7 @@ def _vocabulary_texts(job: JobBody) -> tuple[str, Sequence[str]]:
         return "vocabulary", job.vocabulary.datasets
     try:
         choice = parse_parameters(job.method, job.parameters).vocabulary_choice
-    except InvalidParameters:  # the resolution says so
+    except (InvalidParameters, UnknownMethod):  # the resolution says so
         choice = None
     return "parameters", () if choice is None else choice.datasets
 
