@@ -128,10 +128,11 @@ def _answers_page(request: Request, caller: Viewer, state: ApiState, form: Form,
     except InvalidRequest as error:
         answers = _Answers(form.get(_MODEL), "speed")
         planned = _PlannedJob(answers, error=error.message)
-    if not planned.has_model:
-        choices = [each for each in choices if each.is_known]
-    template = "new/answers.html" if is_partial(request) else "new/page.html"
     known = state.hub_search.known(search)
+    if not planned.has_model:
+        on_hub_too = {each.name for each in known or ()}
+        choices = [each for each in choices if each.is_known or each.name in on_hub_too]
+    template = "new/answers.html" if is_partial(request) else "new/page.html"
     on_hub = None if known is None else hub_choices(known, choices)
     search_context = {
         "on_hub": on_hub,

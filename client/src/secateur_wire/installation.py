@@ -5,7 +5,7 @@ It never names them to a package index, where a stranger may own the names.
 
 import json
 import shlex
-from importlib.metadata import distribution
+from importlib.metadata import distribution, distributions
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
@@ -33,7 +33,10 @@ def _wheel(name: str) -> str:
 
 def _origin(name: str) -> tuple[str, bool] | None:
     """Return the file or folder that pip installed a package from, and whether it is used in place (PEP 610)."""
-    origin = json.loads(distribution(name).read_text("direct_url.json") or '{"url": ""}')
+    # A clone that is the current folder has metadata of its own beside those that pip wrote.
+    version = distribution(name).version
+    recorded = (each.read_text("direct_url.json") for each in distributions(name=name) if each.version == version)
+    origin = json.loads(next(filter(None, recorded), '{"url": ""}'))
     url = urlsplit(origin["url"])
     place = Path(unquote(url.path))
     if url.scheme != "file" or not place.exists():
