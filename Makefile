@@ -65,8 +65,6 @@ nightly: $(SETUP) ## the tests that are long by nature, one file at a time: all 
 	$(BIN)/python -m bench.frontier --write docs/frontier.md --data core/measurements/zeros.json
 	$(BIN)/python -m bench.architectures --write docs/architectures.md --data core/engine/architectures/known_types.json
 	$(BIN)/python -m bench.claims --write docs/claims.md
-	$(BIN)/python -m bench.gguf_cells --write docs/gguf.md
-	$(BIN)/python -m bench.gguf_converter
 
 check: lint types imports migrations ## lint, format, spelling, types, import rules, migrations
 
@@ -83,6 +81,7 @@ imports: $(SETUP)
 
 docs: $(SETUP) ## the documentation site, in .cache/site; a dead link, or a page that the navigation lacks, fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "The site: $(CURDIR)/.cache/site/index.html"
 
 migrations: $(SETUP)
 	$(BIN)/python -m worker.migration_check
@@ -92,7 +91,7 @@ format: $(SETUP) ## apply the formatter and the safe lint fixes
 	$(BIN)/ruff format .
 
 bench: $(SETUP) ## against llm-compressor, in a virtual environment of its own
-	$(BIN)/python -m bench
+	$(BIN)/python -m bench.against_llmcompressor
 
 architectures: $(SETUP) ## what every causal language model of transformers is offered, tried on tiny ones: docs/architectures.md; goes on where it was ended
 	$(BIN)/python -m bench.architectures --write docs/architectures.md --data core/engine/architectures/known_types.json
@@ -108,7 +107,6 @@ bench-experts: $(SETUP) ## a real model upcycled to a mixture, its experts dropp
 
 bench-structured: $(SETUP) ## every structured method and others' on a real model, at equal parameters; goes on where it was ended
 	$(BIN)/python -m bench.structured --write docs/structured.md --data core/measurements/structured.json
-	$(BIN)/python -m bench.stages --write docs/structured.md
 
 bench-answers: $(SETUP) ## what calibration on conversations does for a chat model's answers, on a real model; goes on where it was ended
 	SECATEUR_HOME=.cache/samples $(BIN)/python -m bench.answers --write docs/answers-bench.md
@@ -138,7 +136,7 @@ lock: ## refresh constraints.txt of worker/doctor, and deploy/locks for the imag
 	  grep -vE '^(torch|torchvision)==|^(triton|nvidia-[^m]|cuda-|setuptools)' .cache/lock/tested.txt; } > $(TESTED)
 	printf 'setuptools\n' > .cache/lock/build.in
 	printf './client\n.\n' > .cache/lock/api.in
-	printf './client\n.[worker,compressed-tensors,gguf,openvino]\n' > .cache/lock/worker.in
+	printf './client\n.[worker,gguf,openvino]\n' > .cache/lock/worker.in
 	.cache/lock/bin/python -m pip install --quiet uv
 	for image in build api worker; do .cache/lock/bin/uv pip compile .cache/lock/$$image.in --output-file deploy/locks/$$image.txt \
 		--constraint .cache/lock/tested.txt --python-version 3.12 --python-platform x86_64-manylinux_2_28 --generate-hashes --no-annotate \

@@ -15,6 +15,7 @@ from api.http.problem_documents import add_handlers
 from api.http.request_log import Requests
 from api.openapi.document import describe, operation_id
 from api.portal.app import create_portal
+from api.process.open_streams import take_descriptors
 from api.process.proxies import behind_proxies
 from api.routes import (
     artifacts,
@@ -63,6 +64,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         telemetry.configure(current, "api")
         if current.hub_token is not None and not current.hub_token_teams:
             log.warning("SECATEUR_HUB_TOKEN is lent to no team: name teams in SECATEUR_HUB_TOKEN_TEAMS")
+        take_descriptors()
         state = build_state(current)
         app.state.api = portal.state.api = state
         server = _serve_metrics(current, state)

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from anyio import CancelScope, CapacityLimiter, to_thread
 from fastapi import Depends, Header, Query, Request, Security
@@ -16,7 +16,7 @@ from api.process.proxies import client_address
 from api.state import ApiState
 from core.database import transaction
 from core.pagination import LONGEST_CURSOR
-from core.service.jobs.idempotency import Answer, IdempotentRequest, answer_once
+from core.service.jobs.idempotency import Answer, IdempotentRequest, answer_once, stored_answer
 from core.service.teams.keys import authenticate
 from core.service.teams.principal import Principal
 from secateur_wire.errors import Unauthenticated
@@ -75,6 +75,12 @@ def _authenticate(request: Request, state: ApiState, credentials: HTTPAuthorizat
     state.rates.count_request(principal.id)
     request.state.principal = principal
     return principal
+
+
+def authentication_of(request: Request, state: ApiState) -> Callable[[Session], Principal]:
+    """Return a function that authenticates the caller of a request anew; it raises Unauthenticated."""
+    token = request.headers["Authorization"].partition(" ")[2]
+    return lambda session: authenticate(session, token, state.secret)
 
 
 async def _principal(
@@ -147,6 +153,9 @@ Quality = Annotated[
 ]
 
 
+Read = TypeVar("Read")
+
+
 @dataclass(frozen=True)
 class IdempotentCreation:
     """Creating request that is executed once per Idempotency-Key. `route` is its method and path."""
@@ -156,7 +165,7 @@ class IdempotentCreation:
     key: str | None
 
     def answer(
-        self, caller: Principal, body: BaseModel, create: Callable[[Session], tuple[int, BaseModel]]
+        self, caller: Principal, body: BaseModel | None, create: Callable[[Session], tuple[int, BaseModel]]
     ) -> Response:
         """Return the answer of `create` (status and document), or the stored first answer, marked as replayed.
 
@@ -167,17 +176,42 @@ class IdempotentCreation:
             status, document = create(session)
             return Answer(status, document.model_dump_json().encode())
 
+        request = self._request(caller, body)
         with transaction(self.state.sessions) as session:
-            if self.key is None:
+            if request is None:
                 return _respond(created(), replayed=False)
-            request = IdempotentRequest(
-                team_id=caller.team_id,
-                key=self.key,
-                request=f"{self.route}\n{body.model_dump_json()}".encode(),
-                secret=self.state.secret,
-            )
             answer, replayed = answer_once(session, request, created, self.state.settings.idempotency_seconds)
             return _respond(answer, replayed=replayed)
+
+    def answer_after(
+        self,
+        caller: Principal,
+        body: BaseModel,
+        read: Callable[[], Read],
+        create: Callable[[Session, Read], tuple[int, BaseModel]],
+    ) -> Response:
+        """Return the answer of `create` to what `read` returns.
+
+        `read` waits for disk or network, so it is called before the transaction begins, and not where there is a first
+        answer already. Raises IdempotencyConflict.
+        """
+        if (request := self._request(caller, body)) is not None:
+            with transaction(self.state.sessions) as session:
+                first = stored_answer(session, request)
+            if first is not None:
+                return _respond(first, replayed=True)
+        content = read()
+        return self.answer(caller, body, lambda session: create(session, content))
+
+    def _request(self, caller: Principal, body: BaseModel | None) -> IdempotentRequest | None:
+        if self.key is None:
+            return None
+        return IdempotentRequest(
+            team_id=caller.team_id,
+            key=self.key,
+            request=f"{self.route}\n{body.model_dump_json() if body else ''}".encode(),
+            secret=self.state.secret,
+        )
 
 
 async def _once(

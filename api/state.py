@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from api.process.listener import EventListener
 from api.process.metrics import metrics_registry
+from api.process.open_streams import OpenStreams
 from api.process.rate_limits import Rates
 from api.process.readiness import ReadinessChecks
 from api.process.refused_keys import RefusedKeys
@@ -57,11 +58,11 @@ class TeamSlots:
 class ApiState:
     """State that the routes share.
 
-    `send_hint` tells workers of a new job, `watch` wakes streams of a job's events, `rates` limits callers,
-    `refused_keys` records refused keys, `hub` is asked before a request's transaction begins, `hub_search` finds models
-    there, `openid` is the provider of people's accounts, `workloads` has the issuers of pipelines' tokens,
-    `address_policy` checks whether a URL may be called, `triggers` has the resources for firing, and `check_slots`
-    limits checks of datasets.
+    `send_hint` tells workers of a new job, `listener` wakes streams of a job's events, which `streams` counts, `rates`
+    limits callers, `refused_keys` records refused keys, `hub` is asked before a request's transaction begins,
+    `hub_search` finds models there, `openid` is the provider of people's accounts, `workloads` has the issuers of
+    pipelines' tokens, `address_policy` checks whether a URL may be called, `triggers` has the resources for firing, and
+    `check_slots` limits checks of datasets and models.
     """
 
     settings: Settings
@@ -71,6 +72,7 @@ class ApiState:
     broker: Celery
     send_hint: SendHint
     listener: EventListener
+    streams: OpenStreams
     rates: Rates
     refused_keys: RefusedKeys
     readiness: ReadinessChecks
@@ -103,7 +105,8 @@ def build_state(settings: Settings) -> ApiState:
     sessions = session_factory(settings)
     secret = server_secret(settings)
     store = open_own_store(settings, sessions)
-    hub = HubLookup(settings, sessions)
+    check_slots = CheckSlots(settings.check_memory_bytes)
+    hub = HubLookup(settings, sessions, check_slots)
     return ApiState(
         settings=settings,
         secret=secret,
@@ -112,6 +115,7 @@ def build_state(settings: Settings) -> ApiState:
         broker=broker,
         send_hint=hint_sender(broker),
         listener=EventListener(settings),
+        streams=OpenStreams(settings),
         rates=Rates(settings),
         refused_keys=RefusedKeys(sessions),
         readiness=ReadinessChecks(sessions, store, broker, worker_fresh_seconds=settings.worker_fresh_seconds),
@@ -121,7 +125,7 @@ def build_state(settings: Settings) -> ApiState:
         hub_search=HubSearch(settings),
         address_policy=AddressPolicy(tuple(settings.webhook_allowed_networks)),
         triggers=TriggerContext(sessions=sessions, store=store, settings=settings, hub=hub, secret=secret),
-        check_slots=CheckSlots(settings.check_memory_bytes),
+        check_slots=check_slots,
         openid=Provider(settings) if settings.oidc_issuer else None,
         workloads=WorkloadIdentities(settings, secret),
     )

@@ -11,7 +11,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from bench.gguf_cells import VARIANTS
 from bench.page import show, table
 from core.engine.architectures.description import ModelDescription
 from core.engine.checkpoints.safetensors_header import read_header
@@ -23,6 +22,7 @@ from secateur_wire.errors import InvalidRequest
 from tests.gguf.trained import FAMILIES, MIXTURES, OTHERS, save_trained
 
 SECTION: Final = "engines"
+VARIANTS: Final = {"parallel": "attention and FFN at once", "tied": "embeddings as its head"}
 CUTS: Final = {
     "one shape": Losses(),
     "heads gone": Losses(heads=True),

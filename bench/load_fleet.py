@@ -20,7 +20,7 @@ from bench.pooler import configure_pooler, pooled_url
 from core.database import migrate, session_factory, transaction
 from core.engine.architectures.description import inspect_folder
 from core.service.registry.schemas import ModelBody
-from core.service.registry.service import register_model
+from core.service.registry.service import read_model, register_model
 from core.service.teams.bootstrap import create_team
 from core.service.teams.keys import create_key
 from core.settings import Settings
@@ -112,7 +112,7 @@ class Fleet:
             for number in range(teams):
                 team = create_team(session, f"team-{number}")
                 body = ModelBody(name=MODEL, path=str(folder.resolve()))
-                register_model(session, team, body, self.settings)
+                register_model(session, team, read_model(body, self.settings))
                 made.append(team)
             secret = (self.settings.secret_key or "").encode()
             return [

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from api.app import create_app
 from bench.queue_scale_plans import Plan, explain_anywhere
 from core.database import transaction
-from core.service.retention.schemas import KeepBest, RetentionPolicy
+from core.service.retention.schemas import RetentionPolicy
 from core.service.retention.service import set_retention
 from core.service.teams.keys import create_key
 from core.service.teams.server_secret import server_secret
@@ -37,7 +37,7 @@ READS_MUCH = {
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _KEPT_SECONDS = 6
 """Seconds after which the answer of the metrics, which is kept for five, is made anew."""
-POLICY = RetentionPolicy(keep_days=300, keep_last=1000, keep_best=KeepBest(count=10, by="perplexity_ratio"))
+POLICY = RetentionPolicy(keep_days=300)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from core.database import transaction
 from core.service.jobs.estimates.resources import ResourceEstimate
 from core.service.jobs.schemas import JobBody
 from core.service.registry.schemas import ModelBody
-from core.service.registry.service import register_model
+from core.service.registry.service import read_model, register_model
 from core.service.teams.bootstrap import create_team
 from core.service.teams.tables import TeamRow
 from core.settings import Settings
@@ -78,7 +78,7 @@ def fill(sessions: sessionmaker[Session], settings: Settings, *, teams: int, fin
     with transaction(sessions) as session:
         ids = [create_team(session, f"team {number}") for number in range(teams)]
         for number, team in enumerate(ids):
-            register_model(session, team, ModelBody(name=MODEL, path=str(folder)), settings)
+            register_model(session, team, read_model(ModelBody(name=MODEL, path=str(folder)), settings))
             session.scalars(select(TeamRow).where(TeamRow.id == team)).one().weight = 1 + number % 3
     for kind, count, spread in (("f", finished, 30), ("q", queued, 1)):
         with transaction(sessions) as session:

@@ -75,6 +75,10 @@ and a write that was sent to a replica.
 """
 
 
+SMALL_FACTS = "description - '{linears,structure,vocabulary,discovered,content,labels,passes}'::text[]"
+"""Column expression: a model's description without the parts whose size grows with the model."""
+
+
 class Base(DeclarativeBase):
     """Base class of all tables; times are UTC with zone, dictionaries are JSONB, and there are no relationships."""
 

@@ -212,10 +212,18 @@ class Settings(BaseSettings):
         256 * 2**20, description="Largest upload by the portal's form where a browser runs no JavaScript: one request."
     )
     upload_max_bytes: int = Field(500 * 10**9, description="Largest upload, all files together.")
-    check_memory_bytes: int = Field(1280 * 2**20, description="Of an API process for checks of datasets, 640 MiB each.")
+    check_memory_bytes: int = Field(
+        1280 * 2**20, description="Of an API process for checks of datasets and models, 640 MiB each."
+    )
     upload_expiry_seconds: float = Field(24 * 3600, description="An upload nobody goes on with is removed.")
     requests_per_minute: int = Field(6000, description="Of one API key; 0: no limit.")
     requests_burst: int = Field(600, description="Requests of one API key within a second.")
+    event_streams: int = Field(
+        2000,
+        ge=4,
+        description="Open event streams of an API process, of which one team may have half, and one key or person a "
+        "quarter; at most half of the process's descriptors.",
+    )
 
     oidc_issuer: str | None = Field(
         None,

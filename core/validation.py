@@ -8,6 +8,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 from pydantic_core import CoreSchema, core_schema
 
+from secateur_wire import gone
 from secateur_wire.errors import InvalidRequest
 from secateur_wire.requests import LONGEST_SHOWN, kind_of, rule_of
 
@@ -66,6 +67,8 @@ def message_of(error: Mapping[str, Any]) -> str:
     kind, given = error["type"], error["input"]
     context: dict[str, Any] = {name: _plain(value) for name, value in error.get("ctx", {}).items()}
     if kind == "extra_forbidden":
+        if error["loc"][-1] in gone.FIELDS:
+            return f"this field has left: {gone.FIELDS[error['loc'][-1]]}"
         return f"unknown field{nearest_hint(error['loc'][-1], getattr(given, 'known', ()))}"
     if kind == "string_pattern_mismatch":
         rule = rule_of(context["pattern"])

@@ -15,15 +15,18 @@ from typing import Any
 import execnet
 import httpx
 import hypothesis
+import psycopg
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import event
 from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.pool import Pool
 from starlette.types import ASGIApp
 from xdist.remote import Producer
 
 from core.database import session_factory, transaction
 from core.service.registry.schemas import DatasetBody, ModelBody
-from core.service.registry.service import register_dataset, register_model
+from core.service.registry.service import read_dataset, read_model, register_dataset, register_model
 from core.service.teams.bootstrap import create_team
 from core.service.teams.keys import create_key
 from core.settings import Settings
@@ -122,6 +125,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByWhatI
     return ByWhatIsShared(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
+@event.listens_for(Pool, "connect")
+def _prepare_at_once(connection: psycopg.Connection[Any], _: object) -> None:
+    """Prepare each statement at its second execution, not at its sixth as a process that lives long does.
+
+    The first one shows the driver which are several statements at once, which cannot be prepared.
+    """
+    connection.prepare_threshold = 1
+
+
 def pytest_collection_finish() -> None:
     """Leave all that was imported out of every look for garbage: it would be most of each."""
     gc.freeze()
@@ -136,6 +148,9 @@ _SECRET = "a secret for tests"
 def postgres_url() -> Iterator[str]:
     """A server for the whole run, ended with it. Nothing in it has to survive a crash, so it need not wait for disks.
 
+    It plans each statement without its values, as PostgreSQL may from a statement's sixth execution on: a statement
+    that works only with them then fails in the first test that runs it.
+
     Not in pytest's own temporary folder: as root the server runs as another user, whom a second pytest that starts
     meanwhile would lock out of there.
     """
@@ -143,6 +158,7 @@ def postgres_url() -> Iterator[str]:
         with administrator(url) as connection:
             for setting in ("fsync", "synchronous_commit", "full_page_writes"):
                 connection.execute(f"ALTER SYSTEM SET {setting} = off")
+            connection.execute("ALTER SYSTEM SET plan_cache_mode = force_generic_plan")
             connection.execute("SELECT pg_reload_conf()")
         with template(url):
             yield url
@@ -302,14 +318,14 @@ def add_model(sessions: sessionmaker[Session], settings: Settings, team: str) ->
     folder = write_llama(settings.models_root / "tiny")
     with transaction(sessions) as session:
         body = ModelBody(name="tiny", path=str(folder.resolve()))
-        return register_model(session, team, body, settings)[0].name
+        return register_model(session, team, read_model(body, settings))[0].name
 
 
 def add_dataset(sessions: sessionmaker[Session], settings: Settings, team: str) -> str:
     file = write_text(settings.datasets_root / "numbers.txt")
     with transaction(sessions) as session:
         body = DatasetBody(name="numbers", path=str(file.resolve()))
-        return register_dataset(session, team, body, settings)[0].name
+        return register_dataset(session, team, read_dataset(body, settings))[0].name
 
 
 def job_on(model: str, dataset: str) -> dict[str, Any]:

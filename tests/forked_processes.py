@@ -96,9 +96,8 @@ def _join(address: str, request: dict[str, Any]) -> int:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
         server.connect(address)
         socket.send_fds(server, [json.dumps(request).encode()], [0, 1, 2])
-        for number in passed_on:
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, lambda number, _: server.send(str(number).encode()))
+        for number in passed_on:  # also those that were ignored where the run began: `&` of a shell ignores SIGINT
+            signal.signal(number, lambda number, _: server.send(str(number).encode()))
         code = int(server.recv(_REQUEST_BYTES) or 1)
         for number in passed_on:
             signal.signal(number, signal.SIG_DFL)

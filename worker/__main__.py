@@ -10,11 +10,13 @@ import threading
 
 from core.logs import configure_logs
 from core.settings import get_settings
+from worker import alive
 from worker.node import run_workers, worker_command
 
 
 def main() -> int:
     settings = get_settings()
+    alive.forget(alive.WORKER, settings)  # remove the sign of life of an earlier container
     if not settings.devices:
         command = worker_command(settings)
         os.execv(command[0], command)

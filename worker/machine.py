@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 
+from core import seclusion
 from core.settings import Settings
 from secateur_wire.sizes import size
 from worker.node_cache import NodeCache
@@ -53,22 +54,33 @@ def disk_room_bytes(settings: Settings) -> int:
 
     Workers of one node's devices share the disk; each counts only its own part.
     """
-    room = disk_free_bytes(settings.work_root)
-    cache = settings.cache_root
+    return _room_bytes(settings) // max(1, len(settings.devices))
+
+
+def _room_bytes(settings: Settings) -> int:
+    room, cache = disk_free_bytes(settings.work_root), settings.cache_root
     if cache.is_dir() and cache.stat().st_dev == nearest_existing(settings.work_root).stat().st_dev:
         room += NodeCache(cache, max_bytes=settings.cache_max_bytes).reclaimable_bytes()
-    return room // max(1, len(settings.devices))
+    return room
+
+
+def is_below_watermark(settings: Settings) -> bool:
+    """Return whether the disk is nearly full; the cache may be what fills it."""
+    return disk_free_bytes(settings.work_root) < settings.disk_watermark_bytes
+
+
+def empty_cache(settings: Settings) -> None:
+    """Remove unused entries of the cache until the disk is not nearly full; this may take long."""
+    if is_below_watermark(settings) and settings.cache_root.is_dir():
+        cache = NodeCache(settings.cache_root, max_bytes=settings.cache_max_bytes)
+        cache.reclaim(settings.disk_watermark_bytes)
 
 
 def disk_shortage(settings: Settings) -> str | None:
-    """Return the reason to claim no job now: the disk is nearly full even with an empty cache; None otherwise."""
-    free = disk_free_bytes(settings.work_root)
-    if free < settings.disk_watermark_bytes and settings.cache_root.is_dir():
-        cache = NodeCache(settings.cache_root, max_bytes=settings.cache_max_bytes)
-        cache.reclaim(settings.disk_watermark_bytes)
-        free = disk_free_bytes(settings.work_root)
-    if free >= settings.disk_watermark_bytes:
+    """Return the reason to claim no job now: the disk would be nearly full even with an empty cache; None otherwise."""
+    if not is_below_watermark(settings) or _room_bytes(settings) >= settings.disk_watermark_bytes:
         return None
+    free = disk_free_bytes(settings.work_root)
     return (
         f"the disk of {settings.work_root} has {size(free)} free, less than the watermark of "
         f"{size(settings.disk_watermark_bytes)}"
@@ -76,9 +88,9 @@ def disk_shortage(settings: Settings) -> str | None:
 
 
 def seclusion_refusal() -> str | None:
-    """Return the reason why this system does not let runners be kept from the network; None where it does.
+    """Return the reason why this system does not let processes be secluded (`core.seclusion`); None where it does.
 
-    Tried in a process of its own, which could not get back onto it.
+    Tried in a process of its own, which could not get out again.
     """
-    tried = run([sys.executable, "-I", "-S", str(Path(__file__).parent / "runner" / "seclusion.py")], name="seclusion")
+    tried = run([sys.executable, "-I", "-S", seclusion.__file__], name="seclusion")
     return tried.stdout.strip() if tried.returncode else None

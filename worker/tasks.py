@@ -39,7 +39,7 @@ from core.signing import read_signer
 from core.storage import OwnedStore, open_store
 from worker.app import app
 from worker.devices import DeviceReader
-from worker.machine import disk_room_bytes, disk_shortage, seclusion_refusal
+from worker.machine import disk_room_bytes, disk_shortage, empty_cache, seclusion_refusal
 from worker.runner.client import RUNNER
 from worker.supervisor.discoverer import Discoverer
 from worker.supervisor.drain import Drain
@@ -162,6 +162,7 @@ def claim_next(settings: Settings, sessions: sessionmaker[Session]) -> queue.Cla
 
 
 def _claim_next(settings: Settings, sessions: sessionmaker[Session]) -> queue.Claim | None:
+    empty_cache(settings)
     shortage = disk_shortage(settings)
     started = time.monotonic()
     with transaction(sessions) as session:

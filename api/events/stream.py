@@ -2,17 +2,20 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from anyio import to_thread
 from sqlalchemy.orm import Session
 from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.types import Receive, Scope, Send
 
 from api.state import ApiState
 from core.database import transaction
 from core.service.jobs.queue import status_of
 from core.service.jobs.service import read_events
 from core.service.jobs.states import TERMINAL
+from core.service.teams.principal import Principal
 from secateur_wire.errors import InvalidRequest, Unauthenticated
 from secateur_wire.jobs import EventPage
 
@@ -23,7 +26,7 @@ LARGEST_SEQUENCE = 2**31 - 1
 
 Turn = Callable[[Session, EventPage, bool], Sequence[ServerSentEvent]]
 """Function that turns a page of new events, which may be empty, into messages; its flag says that no further events
-will come. It runs in a thread. Raises Unauthenticated where the session has ended."""
+will come. It runs in a thread."""
 
 
 def last_event(header: str | None, after: int) -> int:
@@ -37,38 +40,51 @@ def last_event(header: str | None, after: int) -> int:
 
 @dataclass(frozen=True)
 class FollowedJob:
-    """Job of a team whose events after event `last` are followed."""
+    """Job whose events after event `last` are followed by a caller.
 
-    team_id: str
+    `authenticate` is called again before events are read: it returns the caller of now, or raises Unauthenticated.
+    """
+
+    caller: Principal
+    authenticate: Callable[[Session], Principal]
     job_id: str
     last: int
+
+
+class _CountedStream(EventSourceResponse):
+    """Stream that is counted while it is open. Raises RateLimited before it begins."""
+
+    def __init__(self, messages: AsyncIterator[ServerSentEvent], count: AbstractContextManager[None]) -> None:
+        super().__init__(messages, ping=KEEP_ALIVE_SECONDS, headers={"Cache-Control": "no-store"}, sep="\n")
+        self._count = count
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._count:
+            await super().__call__(scope, receive, send)
 
 
 def event_stream(
     state: ApiState, followed: FollowedJob, turn: Turn, *, gather_seconds: float = 0.0
 ) -> EventSourceResponse:
-    """Answer with the stream of a job's events, until the job is over.
+    """Answer with the stream of a job's events, until the job is over or the caller has no right to them any more.
 
     Events within `gather_seconds` of one another are read together.
     """
-    return EventSourceResponse(
-        _follow(state, followed, turn, gather_seconds),
-        ping=KEEP_ALIVE_SECONDS,
-        headers={"Cache-Control": "no-store"},
-        sep="\n",
-    )
+    return _CountedStream(_follow(state, followed, turn, gather_seconds), state.streams.one(followed.caller))
 
 
 async def _follow(
     state: ApiState, followed: FollowedJob, turn: Turn, gather_seconds: float
 ) -> AsyncIterator[ServerSentEvent]:
-    job_id, last = followed.job_id, followed.last
+    team_id, job_id, last = followed.caller.team_id, followed.job_id, followed.last
 
     def look(after: int) -> tuple[Sequence[ServerSentEvent], EventPage, bool]:
         with transaction(state.sessions) as session:
+            if followed.authenticate(session).team_id != team_id:
+                raise Unauthenticated("you act for another team now")
             # Read before the events, so that no event is missed in between.
             is_over = status_of(session, job_id) in TERMINAL
-            page = read_events(session, followed.team_id, job_id, after=after, limit=_BATCH)
+            page = read_events(session, team_id, job_id, after=after, limit=_BATCH)
             is_over = is_over and not page.has_more
             return turn(session, page, is_over), page, is_over
 

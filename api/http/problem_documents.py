@@ -15,6 +15,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
+from api.process.proxies import client_address
 from core.database import transient_reason
 from core.validation import OBJECT_EXPECTED, describe_error, joined
 from secateur_wire.base import JsonObject
@@ -23,6 +24,7 @@ from secateur_wire.errors import (
     InternalError,
     InvalidRequest,
     NotFound,
+    RateLimited,
     SlowRequest,
     Unauthenticated,
     Unavailable,
@@ -157,6 +159,11 @@ def add_handlers(app: FastAPI, answer: Callable[[Request, ProblemResponse], Resp
     @app.exception_handler(Exception)
     def unexpected(request: Request, error: Exception) -> Response:
         log.error("unexpected error", route=_route(request), exc_info=error)
+        if getattr(request.state, "principal", None) is None:  # A caller with a key was counted by it.
+            try:
+                request.app.state.api.rates.count_failure(client_address(request))
+            except RateLimited as refusal:
+                return answer(request, ProblemResponse.of(refusal))
         return answer(request, ProblemResponse.of(InternalError("an unexpected error, which was logged")))
 
     def unavailable(request: Request, reason: str, error: Exception) -> Response:

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from secateur_wire.progress import between, seconds_range
+from secateur_wire.shown_commands import shell
 from secateur_wire.sizes import size as size
 
 _NONE = "–"
@@ -93,4 +94,5 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "clock": clock,
     "since": since,
     "as_json": as_json,
+    "shell": shell,
 }

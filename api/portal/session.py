@@ -34,6 +34,8 @@ CSRF_HEADER = "X-CSRF-Token"
 _PERSON, _KEY = "person", "yes"
 _MOST_FIELDS = 1000
 _SAFE = ("GET", "HEAD")
+_OWN_SITE = ("same-origin", "none")
+"""Values of Sec-Fetch-Site for a request by a page of this site, or by the person alone (an address, a bookmark)."""
 _REMEMBERED_SECONDS = 30 * 86_400
 
 
@@ -108,13 +110,14 @@ def require_same_origin(request: Request) -> None:
     """Require that a page of this site sent the request, as far as the browser tells. Raises Forbidden.
 
     Two sites with the same host name are different if only one of them uses https. (Behind an untrusted proxy, the
-    request seems not to use https.)
+    request seems not to use https.) A browser that names no origin may still say that the site is another.
     """
     origin = request.headers.get("origin")
-    if origin is None:
-        return
-    scheme, _, host = origin.partition("://")
-    if host != request.headers.get("host", "") or (request.url.scheme == "https" and scheme != "https"):
+    is_other = request.headers.get("sec-fetch-site", "none") not in _OWN_SITE
+    if origin is not None:
+        scheme, _, host = origin.partition("://")
+        is_other |= host != request.headers.get("host", "") or (request.url.scheme == "https" and scheme != "https")
+    if is_other:
         raise Forbidden("this form was sent by a page of another site")
 
 

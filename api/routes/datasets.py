@@ -1,5 +1,7 @@
 """Routes of registered texts and image sets, for calibration and evaluation."""
 
+from typing import Any
+
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 from starlette.responses import Response
@@ -59,12 +61,15 @@ def register_dataset(body: DatasetBody, caller: Admin, state: State, once: Creat
     it is read once.
     """
 
-    def create(session: Session) -> tuple[int, BaseModel]:
+    def read() -> dict[str, Any]:
         with state.check_slots.slot(caller.team_id):
-            dataset, is_new = service.register_dataset(session, caller, body, state.settings)
+            return service.read_dataset(body, state.settings)
+
+    def create(session: Session, values: dict[str, Any]) -> tuple[int, BaseModel]:
+        dataset, is_new = service.register_dataset(session, caller, values)
         return (201 if is_new else 200), dataset
 
-    return once.answer(caller, body, create)
+    return once.answer_after(caller, body, read, create)
 
 
 @router.get("/{name}", responses=problems(Unauthenticated, NotFound))

@@ -53,7 +53,8 @@ async def readyz(state: State) -> Response | Readiness:
         name + (note if name in checked.unanswered else "") for name in ("database", "store") if not checks[name]
     ]
     if missing:
-        reason = state.store.refused or ", ".join(missing)
+        # Anybody may ask: the ids of both installations are in the log alone.
+        reason = "the store belongs to another installation" if state.store.refused else ", ".join(missing)
         members: JsonObject = {"can_accept": False, "can_run": False, "checks": {**checks}}
         return problem_response(Unavailable(f"not ready: {reason}", members=members), "/readyz")
     return Readiness(status="ready", can_accept=True, can_run=checks["workers"], checks=checks)

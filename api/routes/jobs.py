@@ -10,7 +10,18 @@ from sse_starlette import ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from api.dependencies import After, CreateOnce, DatabaseSession, Limit, Member, Quality, Search, State, Viewer
+from api.dependencies import (
+    After,
+    CreateOnce,
+    DatabaseSession,
+    Limit,
+    Member,
+    Quality,
+    Search,
+    State,
+    Viewer,
+    authentication_of,
+)
 from api.events.after_commit import hint_after_commit
 from api.events.stream import LARGEST_SEQUENCE, FollowedJob, event_stream, last_event
 from api.http.problem_documents import problems
@@ -198,7 +209,10 @@ def cancel_job(job_id: str, caller: Member, session: DatabaseSession) -> Job:
     return service.cancel(session, caller, job_id)
 
 
-@router.post("/{job_id}/retry", responses=problems(Unauthenticated, Forbidden, NotFound, Conflict, QuotaExceeded))
+@router.post(
+    "/{job_id}/retry",
+    responses=problems(Unauthenticated, Forbidden, NotFound, Conflict, UnknownMethod, QuotaExceeded),
+)
 def retry_job(job_id: str, caller: Member, session: DatabaseSession, state: State, background: BackgroundTasks) -> Job:
     """Queue a failed or cancelled job again; it continues after its last complete block. Idempotent.
 
@@ -251,6 +265,7 @@ def list_ways_to_run(
     ),
 )
 async def list_events(
+    request: Request,
     job_id: str,
     caller: Viewer,
     state: State,
@@ -261,14 +276,14 @@ async def list_events(
 ) -> Response | EventPage:
     """List the events after a number, oldest first.
 
-    As a stream it continues until the job is over, and can be resumed.
+    As a stream it continues until the job is over or the key is not valid any more, and can be resumed.
     """
     if "text/event-stream" not in accept:
         return await run_in_threadpool(_read, state, caller, job_id, after, limit)
     last = last_event(last_event_id, after)
     # A job of another team must answer 404 before the stream begins.
     await run_in_threadpool(_read, state, caller, job_id, last, 1)
-    return event_stream(state, FollowedJob(caller.team_id, job_id, last), _sent)
+    return event_stream(state, FollowedJob(caller, authentication_of(request, state), job_id, last), _sent)
 
 
 def _read(state: ApiState, caller: Principal, job_id: str, after: int, limit: int) -> EventPage:

@@ -1,5 +1,7 @@
 """Routes of registered models, and of the inspection of a model or job body."""
 
+from functools import partial
+
 from pydantic import BaseModel, ValidationError
 from sqlalchemy.orm import Session
 from starlette.responses import Response
@@ -34,6 +36,7 @@ from secateur_wire.errors import (
     PickleCheckpoint,
     QuotaExceeded,
     Unauthenticated,
+    Unavailable,
     UnknownMethod,
     UnsafeConfig,
     UnsupportedArchitecture,
@@ -67,6 +70,7 @@ def list_models(caller: Viewer, session: DatabaseSession, limit: Limit = 50, aft
         PickleCheckpoint,
         CorruptSafetensors,
         MissingTensors,
+        Unavailable,
         besides={200: {"model": Model, "description": "The same content has that name already"}},
     ),
 )
@@ -76,11 +80,12 @@ def register_model(body: ModelBody, caller: Admin, state: State, once: CreateOnc
     For an unlisted architecture a discovery is requested; the model is registered at once.
     """
 
-    def create(session: Session) -> tuple[int, BaseModel]:
-        model, is_new = service.register_model(session, caller, body, state.settings)
+    def create(session: Session, read: service.ReadModel) -> tuple[int, BaseModel]:
+        model, is_new = service.register_model(session, caller, read)
         return (201 if is_new else 200), model
 
-    return once.answer(caller, body, create)
+    slot = partial(state.check_slots.slot, caller.team_id)
+    return once.answer_after(caller, body, lambda: service.read_model(body, state.settings, slot), create)
 
 
 @router.post(

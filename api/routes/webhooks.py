@@ -117,11 +117,12 @@ def rotate_webhook_secret(
 @router.post(
     "/{webhook_id}/ping",
     status_code=201,
-    responses=problems(Unauthenticated, Forbidden, NotFound, Conflict),
+    response_model=Delivery,
+    responses=problems(Unauthenticated, Forbidden, NotFound, Conflict, IdempotencyConflict),
 )
-def ping_webhook(webhook_id: str, caller: Member, session: DatabaseSession) -> Delivery:
+def ping_webhook(webhook_id: str, caller: Member, once: CreateOnce) -> Response:
     """Send an event `webhook.ping`, to check that it arrives."""
-    return service.ping(session, caller, webhook_id)
+    return once.answer(caller, None, lambda session: (201, service.ping(session, caller, webhook_id)))
 
 
 @router.get("/{webhook_id}/deliveries", responses=problems(Unauthenticated, NotFound, InvalidRequest))

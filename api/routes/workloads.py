@@ -21,6 +21,7 @@ from secateur_wire.errors import (
     RateLimited,
     SlowRequest,
     Unauthenticated,
+    Unavailable,
 )
 from secateur_wire.teams import CreatedKey, WorkloadRule
 
@@ -61,7 +62,9 @@ def delete_workload_rule(rule_id: str, caller: Admin, session: DatabaseSession) 
 
 
 @router.post(
-    "/v1/workload-keys", status_code=201, responses=problems(InvalidRequest, PayloadTooLarge, RateLimited, SlowRequest)
+    "/v1/workload-keys",
+    status_code=201,
+    responses=problems(InvalidRequest, PayloadTooLarge, RateLimited, SlowRequest, Unavailable),
 )
 def exchange_workload_token(body: WorkloadTokenBody, request: Request, state: State) -> CreatedKey:
     """Exchange an identity token of a pipeline for a key, which is valid for `SECATEUR_WORKLOAD_KEY_SECONDS`.
@@ -71,6 +74,8 @@ def exchange_workload_token(body: WorkloadTokenBody, request: Request, state: St
     """
     try:
         return state.workloads.exchange(state.sessions, body.token)
-    except Unauthenticated as error:
+    except (Unauthenticated, Unavailable) as error:
         state.rates.count_failure(client_address(request))
+        if isinstance(error, Unavailable):
+            raise
         raise InvalidRequest(f"token: {error.message}", param="token") from None

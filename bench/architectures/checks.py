@@ -126,7 +126,7 @@ class _Subject:
         with _stage("discover"):
             source = describe_source(self._path)
             if isinstance(source, UndiscoveredModel):
-                key = discovery_key(source.config, source.entries(), transformers.__version__)
+                key = discovery_key(source.digest, transformers.__version__)
                 if key not in self._discoveries:
                     self._discoveries[key] = discover_and_test(source.config, source.entries())
                 self._discovered = self._discoveries[key]

@@ -10,6 +10,7 @@ from itertools import accumulate
 from typing import Generic, TypeVar
 
 from core.engine.architectures.description import ModelDescription
+from core.engine.architectures.heterogeneous import Layout
 from core.engine.options.base import MethodParameters
 from core.engine.recovery.request import Recovery
 from core.engine.removals.widths.adapter_options import AdapterOptions
@@ -52,12 +53,13 @@ class Tokens:
 
 @dataclass(frozen=True)
 class CostFacts(Generic[_P]):
-    """Model, checked parameters of the method, sparsity and tokens of a job."""
+    """Model, checked parameters of the method, sparsity and tokens of a job, and the layout of its result."""
 
     description: ModelDescription
     parameters: _P
     sparsity: float
     tokens: Tokens
+    layout: Layout = "uniform"
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,20 @@ from core.discovery import descriptions
 from core.engine.options.base import MethodParameters
 from core.methods.method_info import MethodInfo
 from core.validation import message_of, nearest_hint
+from secateur_wire import gone
 from secateur_wire.errors import InvalidParameters, UnknownMethod
 
 METHODS = descriptions(methods, MethodInfo)
 
 
 def get_method(method_id: str) -> MethodInfo:
-    """Return a method's description; raises UnknownMethod, which lists the known ids."""
+    """Return a method's description; raises UnknownMethod, which lists the known ids, or what took a method's place."""
     try:
         return METHODS[method_id]
     except KeyError:
+        if method_id in gone.METHODS:
+            message = f"method {method_id!r} has left: {gone.METHODS[method_id]}"
+            raise UnknownMethod(message, param="method") from None
         raise UnknownMethod(
             f"method {method_id!r} is not known: use one of {', '.join(sorted(METHODS))}"
             f"{nearest_hint(method_id, METHODS)}",

@@ -8,12 +8,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import structlog
+
 from core.storage.store import Incoming, Store, StoredFile, Unfinished, UploadPart, Usage, Watch
 from secateur_wire.errors import DiskFull, NotFound, StoreOfAnother, StoreUnavailable
 
 MARK_PREFIX, MARK_FILE = "owner", "installation"
 _LONGEST_ID = 200
 _MARK_VALID_SECONDS = 60.0
+
+logger = structlog.get_logger()
 
 
 def find_owner(store: Store) -> str | None:
@@ -74,6 +78,8 @@ class OwnedStore:
             try:
                 require_owner(self._store, self._find_installation())
             except StoreOfAnother as error:
+                if self.refused is None:
+                    logger.error("nothing is written to the store", reason=error.message)
                 self._required_at, self.refused = None, error.message
                 raise
             self._required_at, self.refused = time.monotonic(), None

@@ -6,9 +6,10 @@ CREATE TABLE discoveries (
     architecture varchar NOT NULL,
     transformers_version varchar NOT NULL,
     state varchar NOT NULL DEFAULT 'waiting',
-    config varchar,
-    tensors jsonb,
+    content varchar,
     description jsonb,
+    facts jsonb GENERATED ALWAYS AS
+        (description - '{linears,structure,vocabulary,discovered,content,labels,passes}'::text[]) STORED,
     error jsonb,
     attempts integer NOT NULL DEFAULT 0,
     worker_id varchar,

@@ -8,6 +8,8 @@ CREATE TABLE models (
     source varchar NOT NULL,
     revision varchar NOT NULL,
     description jsonb NOT NULL,
+    facts jsonb GENERATED ALWAYS AS
+        (description - '{linears,structure,vocabulary,discovered,content,labels,passes}'::text[]) STORED NOT NULL,
     provenance jsonb,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     prefix varchar,

@@ -1,6 +1,9 @@
 """Every call of the OpenAPI document, made by every kind of caller with the ids of one team."""
 
 import hashlib
+import sys
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
@@ -9,7 +12,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import update
+from sqlalchemy import Engine, event, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from api.app import create_app
@@ -321,3 +324,47 @@ def test_what_is_another_teams_answers_exactly_as_what_does_not_exist(
         assert answers[0] == answers[1], (method, path)
         compared += 1
     assert compared > 15
+
+
+def test_every_call_that_writes_can_be_made_thirty_times_on_one_connection(
+    api: TestClient, document: Document, garden: Garden, admin_key: str, sessions: Sessions
+) -> None:
+    """PostgreSQL plans a statement without its values once a connection has run it often enough."""
+    faults = []
+    for method, path, operation in _calls(document):
+        if method != "get":
+            answers = [_ask(api, admin_key, method, path, operation, garden) for _ in range(30)]
+            faults += [
+                (method, path, at, answer.text) for at, answer in enumerate(answers) if answer.status_code >= 500
+            ]
+    assert not faults
+
+
+def test_no_call_waits_for_disk_or_network_while_its_transaction_is_open(
+    api: TestClient, document: Document, garden: Garden, admin_key: str
+) -> None:
+    """PostgreSQL ends a transaction that stands still, and until then it holds what others wait for."""
+    in_transaction, waited = threading.local(), []
+    began: list[str] = []
+
+    def look(event_name: str, arguments: tuple[Any, ...]) -> None:
+        waits = event_name in ("socket.getaddrinfo", "socket.connect") or (
+            event_name == "open" and str(arguments[0]).endswith((".safetensors", ".txt"))
+        )
+        if waits and getattr(in_transaction, "is_open", False):
+            waited.append((began[-1], event_name, arguments))
+
+    def note(is_open: bool) -> Callable[[object], None]:
+        return lambda _: setattr(in_transaction, "is_open", is_open)
+
+    sys.addaudithook(lambda *event: look(*event) if began else None)
+    for name in ("begin", "commit", "rollback"):
+        event.listen(Engine, name, note(name == "begin"))
+    try:
+        for method, path, operation in _calls(document):
+            began.append(f"{method} {path}")
+            api.headers["Idempotency-Key"] = began[-1]
+            _ask(api, admin_key, method, path, operation, garden)
+    finally:
+        began.clear()
+    assert waited == []

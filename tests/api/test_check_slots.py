@@ -12,8 +12,8 @@ import pyarrow.parquet
 import pytest
 from fastapi.testclient import TestClient
 
-from core.engine.datasets.sandbox import CHECK_BYTES
 from core.engine.datasets.text_files import describe
+from core.sandbox import CHECK_BYTES
 from core.service.registry import check_slots
 from core.service.registry.check_slots import MOST_WAITING_OF_TEAM, CheckSlots
 from secateur_wire.errors import Unavailable, UnusableDataset

@@ -1,6 +1,10 @@
 import json
+import resource
+import socket
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -9,6 +13,7 @@ import pytest
 from httpx_sse import EventSource, ServerSentEvent
 from sqlalchemy.orm import Session, sessionmaker
 
+from bench.parts import api_process
 from core.database import transaction
 from core.database_url import libpq_url
 from core.service.jobs.queue import (
@@ -20,6 +25,8 @@ from core.service.jobs.queue import (
     set_progress,
 )
 from core.settings import Settings
+from tests.conftest import bearer
+from tests.serving import lent_app, served
 from tests.worker.conftest import eventually
 
 Sessions = sessionmaker[Session]
@@ -138,6 +145,74 @@ def test_a_stream_survives_the_loss_of_its_database_connection(
         )
     live_api.post(f"/v1/jobs/{job}/cancel").raise_for_status()
     assert [event.id for event in events] == ["2"]
+
+
+def test_a_stream_does_not_outlive_its_key(
+    live_api: httpx.Client, job_body: dict[str, Any], sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.events.stream.KEEP_ALIVE_SECONDS", 600)
+    job = submit(live_api, job_body)
+    key = live_api.post("/v1/keys", json={"name": "short", "role": "viewer"}).json()
+    with httpx.Client(base_url=live_api.base_url, headers=bearer(key["key"])) as client:
+        events = stream(client, job)
+        assert next(events).id == "1"
+        live_api.delete(f"/v1/keys/{key['id']}").raise_for_status()
+        take(sessions)
+        assert next(events, None) is None
+
+
+def test_a_key_and_a_team_and_all_have_so_many_streams_and_health_answers(
+    settings: Settings, live_api: httpx.Client, job_body: dict[str, Any], admin_key: str, other_team_key: str
+) -> None:
+    job = submit(live_api, job_body)
+    few = settings.model_copy(update={"event_streams": 8})
+    keys = [live_api.post("/v1/keys", json={"name": str(n), "role": "viewer"}).json()["key"] for n in range(2)]
+    with (
+        lent_app(few) as app,
+        served(app) as url,
+        httpx.Client(base_url=url, timeout=60) as client,
+        ExitStack() as held,
+    ):
+        path, asked = f"/v1/jobs/{job}/events", {"Accept": "text/event-stream"}
+
+        def open_stream(key: str) -> httpx.Response:
+            return held.enter_context(client.stream("GET", path, headers={**asked, **bearer(key)}))
+
+        def refusal(key: str) -> str:
+            answer = client.get(path, headers={**asked, **bearer(key)})
+            assert answer.status_code == 429 and int(answer.headers["Retry-After"]) >= 1
+            return str(answer.json()["detail"])
+
+        opened = [open_stream(key) for key in (keys[0], keys[0], keys[1], keys[1])]
+        assert {each.status_code for each in opened} == {200}
+        assert "you may have 2" in refusal(keys[0]) and "your team may have 4" in refusal(admin_key)
+        assert client.get("/healthz").status_code == 200
+        assert client.get(path, headers=bearer(keys[0])).status_code == 200, "events without a stream"
+        theirs = client.get(path, headers={**asked, **bearer(other_team_key)})
+        assert theirs.status_code == 404, "another team is not refused for these"
+        opened[0].close()
+        assert eventually(lambda: open_stream(keys[0]).status_code == 200)
+
+
+def test_a_process_takes_its_descriptors_and_says_once_a_second_that_none_is_left(
+    settings: Settings, tmp_path: Path
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(1024, hard - 1), hard))
+    with ExitStack() as opened:
+        opened.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        pid, port = opened.enter_context(api_process(settings, tmp_path / "log"))
+        assert resource.prlimit(pid, resource.RLIMIT_NOFILE) == (hard, hard)
+        few = max(int(each.name) for each in Path(f"/proc/{pid}/fd").iterdir()) + 2
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (few, hard))
+        with ExitStack() as connections:
+            for _ in range(20):
+                connections.enter_context(socket.create_connection(("127.0.0.1", port)))
+            said = "no connection can be accepted"
+            eventually(lambda: (tmp_path / "log").read_text().count(said) >= 2)
+            assert len((tmp_path / "log").read_text().splitlines()) < 20
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (hard, hard))
+        assert eventually(lambda: httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=20).status_code == 200)
 
 
 def test_a_server_that_stops_ends_its_streams(live_api: httpx.Client, job_body: dict[str, Any]) -> None:

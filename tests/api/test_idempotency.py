@@ -1,4 +1,5 @@
 from concurrent.futures import ThreadPoolExecutor
+from shutil import rmtree
 from typing import Any
 
 import httpx
@@ -11,7 +12,10 @@ from core.database import transaction
 from core.service.jobs.queue import expire_idempotency_keys
 from core.service.jobs.tables import IdempotencyKeyRow, JobRow
 from core.service.teams.tables import ApiKeyRow
+from core.settings import Settings
 from tests.conftest import bearer
+from tests.model_folders import write_llama
+from tests.serving import lent_app
 
 Sessions = sessionmaker[Session]
 ONCE = {"Idempotency-Key": "once"}
@@ -30,6 +34,21 @@ def test_the_same_request_gets_the_first_answer_again(
     assert (again.status_code, again.content) == (201, first.content)
     assert "Idempotency-Replayed" not in first.headers and again.headers["Idempotency-Replayed"] == "true"
     assert jobs(sessions) == 1
+
+
+def test_a_model_may_take_longer_to_hash_than_a_transaction_may_stand_still(settings: Settings, admin_key: str) -> None:
+    impatient = settings.model_copy(update={"database_request_idle_seconds": 0.05})
+    folder = write_llama(settings.models_root / "large").resolve()
+    with (folder / "notes.bin").open("wb") as file:
+        file.truncate(2**29)  # a hole: it takes no disk, but time to hash
+    with lent_app(impatient) as app, TestClient(app, raise_server_exceptions=False) as api:
+        headers = bearer(admin_key) | ONCE
+        body = {"name": "large", "path": str(folder)}
+        first = api.post("/v1/models", json=body, headers=headers)
+        assert first.status_code == 201, first.text
+        rmtree(folder)  # it is not read again
+        again = api.post("/v1/models", json=body, headers=headers)
+    assert (again.status_code, again.content, again.headers["Idempotency-Replayed"]) == (201, first.content, "true")
 
 
 def test_another_body_is_a_conflict(api: TestClient, job_body: dict[str, Any], sessions: Sessions) -> None:

@@ -186,6 +186,22 @@ def test_cancel_and_retry_are_idempotent(api: TestClient, job_body: dict[str, An
     assert statuses == ["queued", "cancelled", "queued"]
 
 
+def test_a_job_of_a_method_that_has_left_still_shows_and_its_retry_names_the_successor(
+    api: TestClient, job_body: dict[str, Any], sessions: Sessions
+) -> None:
+    job = api.post("/v1/jobs", json=job_body).json()["id"]
+    api.post(f"/v1/jobs/{job}/cancel")
+    with transaction(sessions) as session:
+        row = session.get_one(JobRow, job)
+        row.method, row.body = "alps", row.body | {"method": "alps", "parameters": {"conjugate_gradient_steps": 10}}
+    assert api.get(f"/v1/jobs/{job}").json()["method"] == "alps"
+    assert [each["method"] for each in api.get("/v1/jobs").json()["data"]] == ["alps"]
+    for refused in (api.post(f"/v1/jobs/{job}/retry"), api.post("/v1/jobs", json=job_body | {"method": "alps"})):
+        answer = refused.json()
+        assert (refused.status_code, answer["code"], answer["param"]) == (422, "unknown_method", "method")
+        assert "'frontier'" in answer["detail"] and "'admm'" in answer["detail"]
+
+
 def finished(api: TestClient, body: dict[str, Any], sessions: Sessions, store: LocalStore, settings: Settings) -> str:
     """A job that succeeded, with a model for an artifact."""
     job: str = api.post("/v1/jobs", json=body).raise_for_status().json()["id"]

@@ -69,6 +69,17 @@ def test_invented_keys_are_counted_by_nobodys_choice(limited: TestClient, admin_
     assert len(rates.storage.storage) - before <= 4, "one address is counted, each second and each minute"  # type: ignore[union-attr]
 
 
+def test_what_ends_in_an_unexpected_error_counts_as_a_refusal(settings: Settings, viewer_key: str) -> None:
+    def fail() -> None:
+        raise RecursionError
+
+    app = create_app(settings.model_copy(update={"requests_per_minute": 60, "requests_burst": BURST}))
+    app.add_api_route("/fails", fail)
+    with TestClient(app, raise_server_exceptions=False) as client:
+        assert {client.get("/fails").status_code for _ in range(3 * BURST)} == {500, 429}
+        assert client.get("/v1/methods", headers=bearer(viewer_key)).status_code == 200
+
+
 def test_addresses_of_one_network_are_limited_together(settings: Settings) -> None:
     rates = Rates(settings.model_copy(update={"requests_per_minute": 8, "requests_burst": 100}))
     for number in range(8):

@@ -7,7 +7,6 @@ import pytest
 
 from secateur import Client
 from secateur.transport import retries
-from tests.client.both_clients import facing_as_client
 from tests.client.command_line import RunHere, run_here
 from tests.client.script import KEY, Script
 from tests.client.scripted_server import serving
@@ -41,11 +40,9 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries, "BACKOFF_SECONDS", 0.01)
 
 
-@pytest.fixture(params=["blocking", "async"])
-def client(url: str, request: pytest.FixtureRequest) -> Iterator[Client]:
-    """Each test holds for both clients."""
-    opening = Client if request.param == "blocking" else facing_as_client
-    with opening(url, KEY) as opened:
+@pytest.fixture
+def client(url: str) -> Iterator[Client]:
+    with Client(url, KEY) as opened:
         yield opened
 
 

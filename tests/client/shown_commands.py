@@ -22,7 +22,7 @@ _AND_SO_ON = "…"
 _BLOCK = re.compile(r"^```(?:sh|bash)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _HERE_DOCUMENT = re.compile(r"<<\s*'?(\w+)'?.*?^\1$", re.DOTALL | re.MULTILINE)
 _SPAN = re.compile(r"`(secateur [^`]+)`")
-_ADJACENT = re.compile(r"""(["'])\s*\n\s*[fr]*\1""")
+ADJACENT = re.compile(r"""(["'])\s*\n\s*[fr]*\1""")
 """The text between two parts of one text of Python."""
 _CODE = re.compile(r"<code>(secateur [^<]+)</code>")
 _PLACEHOLDER = re.compile(r"ID|JOB|NAME|FILE|FOLDER|URL")
@@ -57,7 +57,7 @@ def in_scripts(path: Path) -> Iterator[Shown]:
 
 def in_text(path: Path) -> Iterator[Shown]:
     """Every command between backticks."""
-    for command in _SPAN.findall(_ADJACENT.sub("", path.read_text("utf-8"))):
+    for command in _SPAN.findall(ADJACENT.sub("", path.read_text("utf-8"))):
         yield from _in_script(re.sub(r"\{[^}]*\}", "ID", command), path, is_text=True)
 
 

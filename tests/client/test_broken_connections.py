@@ -1,7 +1,6 @@
 """Both clients against the real service, over connections that break: nothing is made twice, nothing is lost."""
 
-import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from core.settings import Settings
 from core.storage import Store
 from secateur import Client, Key, UploadProgress, errors
 from tests.api.ended_job import succeeded_job
-from tests.client.both_clients import facing_as_client
 from tests.client.cutting_proxy import Cuts, cutting
 from tests.model_folders import write_llama, write_text
 
@@ -30,11 +28,10 @@ def cuts() -> Cuts:
     return Cuts()
 
 
-@pytest.fixture(params=["blocking", "async"])
-def service(live_api: httpx.Client, cuts: Cuts, admin_key: str, request: pytest.FixtureRequest) -> Iterator[Client]:
-    opening: Callable[..., Any] = Client if request.param == "blocking" else facing_as_client
+@pytest.fixture
+def service(live_api: httpx.Client, cuts: Cuts, admin_key: str) -> Iterator[Client]:
     assert live_api.base_url.port is not None
-    with cutting(live_api.base_url.port, cuts) as url, opening(url, admin_key) as client:
+    with cutting(live_api.base_url.port, cuts) as url, Client(url, admin_key) as client:
         yield client
 
 
@@ -149,21 +146,6 @@ def test_everything_of_a_team_can_be_looked_at(
     cuts.of_answers = [0, 300]
     paths = service.download(job, tmp_path / "downloaded")
     assert [path.read_bytes() for path in paths] == [b"weights", b"{}"]
-    archive = service.download_archive(job, tmp_path / "archives" / "all.tar")
-    with tarfile.open(archive) as opened:
-        assert {name.partition("/")[2] for name in opened.getnames()} >= {"model.safetensors", "secateur.json"}
-    assert [each.name for each in archive.parent.iterdir()] == ["all.tar"]
-    whole = archive.read_bytes()
-    for before in (None, b"an older one"):
-        cut = tmp_path / "cut" / "all.tar"
-        if before is not None:
-            cut.write_bytes(before)
-        cuts.of_answers = [2000]
-        cuts.break_open()
-        with pytest.raises(errors.DownloadInterrupted, match="begins anew"):
-            service.download_archive(job, cut)
-        assert [each.read_bytes() for each in cut.parent.iterdir()] == ([] if before is None else [before])
-    assert service.download_archive(job, cut).read_bytes() == whole
     requested = service.request_samples("size")
     assert service.request_samples().id == requested.id == service.sample_request(requested.id).id
     [attempt] = service.attempts(job)

@@ -290,6 +290,27 @@ def test_lists_are_shown_whole_where_nobody_looks(scripted: RunHere, script: Scr
     assert (query["search"], query["sort"]) == ("oak wanda", "model")
 
 
+@pytest.mark.parametrize(
+    "words", ["models --json list", "datasets --json list", "jobs --json attempts 01", "jobs --limit 3 attempts 01"]
+)
+def test_options_before_a_subcommand_are_refused_and_not_dropped(scripted: RunHere, script: Script, words: str) -> None:
+    done = scripted(*words.split())
+    assert (done.code, done.out, script.seen) == (2, "", []) and f"{words.split()[1]}: these options" in done.err
+
+
+@pytest.mark.parametrize("command", ["prune m -o /proc/x", "prune m -o out --for fast", "plan m --for fast", "run -"])
+def test_what_cannot_be_done_is_said_without_the_names_of_exceptions(scripted: RunHere, command: str) -> None:
+    done = scripted(*command.split())
+    assert done.code in (1, 2) and done.out == "" and not {"Value", "Errno", "[Errno"} & set(done.err.split())
+    assert any(way in done.err for way in ("name one where you may write", "'speed', 'size'", "secateur download -"))
+
+
+def test_piped_tables_are_cells_between_tabs(scripted: RunHere, script: Script) -> None:
+    script.jobs = [job(model="a model\twith a tab")]
+    heads, cells = (line.split("\t") for line in scripted("jobs").out.splitlines())
+    assert len(heads) == len(cells) == 7 and heads[0] == "job" and cells[2] == "a model with a tab"
+
+
 def test_a_report_shows_every_layer_and_note(scripted: RunHere, script: Script) -> None:
     script.report = {
         "metrics": script.job["metrics"],
@@ -302,7 +323,7 @@ def test_a_report_shows_every_layer_and_note(scripted: RunHere, script: Script) 
         assert text in shown.out
     for line in ("prompt  Once [b]", "dense    upon a time"):
         assert line in shown.out
-    assert "\ufffd[31m" in shown.out and not {"\x1b", "\r"} & set(shown.out)
+    assert r"\u001b[31m" in shown.out and not {"\x1b", "\r"} & set(shown.out)
 
 
 def test_progress_without_a_terminal_is_lines_on_stderr(url: str, script: Script) -> None:

@@ -148,6 +148,11 @@ def test_tasks_without_a_hub_are_refused_at_once_with_the_command_that_helps(
     assert done.code == 1 and "`secateur samples --tasks`" in done.err and "trying again" not in done.err
 
 
+def test_a_name_of_the_hub_without_a_network_is_refused_at_once(here: RunHere) -> None:
+    done = here("inspect", "org/name")
+    assert done.code == 1 and "the hub cannot be reached for org/name" in done.err and "trying again" not in done.err
+
+
 def test_an_upload_on_a_terminal_shows_bars(live_api: httpx.Client, admin_key: str, tmp_path: Path) -> None:
     environment = {**os.environ, "SECATEUR_URL": str(live_api.base_url), "SECATEUR_API_KEY": admin_key}
     ours, theirs = pty.openpty()

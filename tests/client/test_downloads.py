@@ -1,10 +1,7 @@
 import hashlib
-import io
-import tarfile
 from pathlib import Path
 
 import pytest
-from starlette.responses import Response
 
 from secateur import ArtifactFile, Client, downloads, errors
 from tests.client.script import JOB_ID, Script, job
@@ -54,25 +51,6 @@ def test_a_cut_off_file_is_continued_where_it_stopped(client: Client, script: Sc
     ranges = fetched(script, "model.safetensors")
     assert ranges[0] is None and len(ranges) == 4
     assert all(each is not None and each != "bytes=0-" for each in ranges[1:])
-
-
-def test_an_archive_that_did_not_come_whole_gets_no_name(client: Client, script: Script, folder: Path) -> None:
-    """A proxy that leaves out the length makes a cut look like an end."""
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        for name, content in FILES.items():
-            member = tarfile.TarInfo(f"{JOB_ID}/{name}")
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    whole = packed.getvalue()
-    for sent, missing in ((whole[:9000], "model.safetensors"), (b"<html>", "secateur.json"), (whole, None)):
-        script.answers[f"GET /v1/jobs/{JOB_ID}/artifacts.tar"] = Response(sent)
-        if missing is None:
-            assert client.download_archive(JOB_ID, folder / "all.tar").read_bytes() == whole
-            continue
-        with pytest.raises(errors.ChecksumMismatch, match=missing):
-            client.download_archive(JOB_ID, folder / "all.tar")
-        assert not list(folder.iterdir())
 
 
 def test_a_later_call_goes_on_from_what_an_earlier_one_left(client: Client, script: Script, folder: Path) -> None:

@@ -5,15 +5,18 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+import secateur
 from secateur import Client, errors
 from secateur.jobs import Job
 from secateur.transport.problems import error_from
 from secateur_wire.errors import RunFailed
+from secateur_wire.jobs import NEEDS_CHANGE
 from tests.client.script import JOB_ID, Script, job, life
 
 ENDS_OF_ATTEMPTS = (RunFailed,)
 """What a job ended with, never an answer to a request; but for those two which any request can meet."""
 ANSWERED_TOO = (errors.DiskFull, errors.InternalError)
+DECIDING = (errors.InvalidRequest, errors.Conflict, *ENDS_OF_ATTEMPTS)
 FAMILIES = (errors.ServerError, *ENDS_OF_ATTEMPTS)
 """Never raised themselves: what they stand for has classes of its own."""
 
@@ -47,6 +50,15 @@ def test_the_end_of_a_job_is_raised_with_its_code(kind: type[errors.ApiError]) -
     assert isinstance(failed.value, errors.GateMissed) == (kind.code == "gate_missed")
 
 
+def test_every_class_decides_whether_its_job_needs_a_change() -> None:
+    deciding = [kind for kind in ALL if issubclass(kind, DECIDING) and kind.__module__ == RunFailed.__module__]
+    silent = [kind.__name__ for kind in deciding if "needs_change" not in vars(kind)]
+    assert not silent, f"write needs_change = True where a job that ended so would end so again: {silent}"
+    decided = {kind.code for kind in ALL if kind.needs_change}
+    assert decided == NEEDS_CHANGE and {"target_unreachable", "gate_missed", "not_found"} <= decided
+    assert not decided & {kind.code for kind in ALL if kind.retryable}
+
+
 def test_a_wait_for_a_job_that_must_succeed(client: Client, script: Script) -> None:
     script.events = life("succeeded")
     assert client.wait(JOB_ID).raise_for_status().id == JOB_ID
@@ -56,3 +68,8 @@ def test_a_wait_for_a_job_that_must_succeed(client: Client, script: Script) -> N
     assert cancelled.value.code == "cancelled" and not isinstance(cancelled.value, errors.JobFailed)
     with pytest.raises(ValueError, match="running: wait"):
         Job.model_validate(job(status="running")).raise_for_status()
+
+
+def test_a_class_that_has_left_names_its_successor() -> None:
+    with pytest.raises(AttributeError, match=r"asyncio\.to_thread"):
+        secateur.AsyncClient  # noqa: B018

@@ -49,6 +49,12 @@ def test_a_length_that_the_evaluation_takes_from_the_calibration_is_said_once() 
     assert [value for name, value in options if name in ("--seed", "--parameter")] == ["ratio=0.5", "3"]
 
 
+def test_a_text_that_looks_like_deep_json_is_said_as_it_is() -> None:
+    deep = "[" * 20_000 + "]" * 20_000
+    options = options_for({"model": "m", "parameters": {"order": deep}})
+    assert options is not None and ("--parameter", f"order={deep}") in options
+
+
 def test_a_parameter_keeps_its_own_seed() -> None:
     given = {"--parameter": ["seed=5"], "--seed": 7, "--calibration": "a"}
     assert body_of(given) == {"parameters": {"seed": 5}, "calibration": {"dataset": "a", "seed": 7}}

@@ -26,4 +26,4 @@ def test_a_method_that_is_another_thing_with_another_pattern_is_shown_as_both(
     first, last = done.out.split("With --pattern structured")
     for part, parameter, needs in ((first, "first", "weights only"), (last, "last", "calibration text")):
         assert f"Does what {parameter} says." in part and needs in part
-        assert f"{parameter} " in part.partition("--parameter NAME=VALUE")[2]
+        assert f"{parameter}\t" in part.partition("--parameter NAME=VALUE")[2]

@@ -1,31 +1,16 @@
-import inspect
 import threading
 import time
-from typing import Any
 
 import httpx
 import pytest
 from starlette.responses import HTMLResponse
 
 from secateur import Client, errors
-from secateur.client import AsyncClient
-from secateur.operations import Operations
 from secateur.transport.retries import BACKOFF_LIMIT_SECONDS, LONGEST_RETRY_AFTER_SECONDS, RetryPolicy
-from tests.client.both_clients import facing_as_client
 from tests.client.script import JOB_ID, KEY, Script, problem
 from tests.client.scripted_server import serving
 
 JOB = f"GET /v1/jobs/{JOB_ID}"
-
-
-def test_both_clients_offer_the_same() -> None:
-    found = inspect.getmembers(Operations, inspect.isfunction)
-    offered = {name: value for name, value in found if name[0] != "_"}
-    assert len(offered) > 30
-    for name, method in offered.items():
-        blocking, awaiting = getattr(Client, name), getattr(AsyncClient, name)
-        assert inspect.signature(blocking) == inspect.signature(method) == inspect.signature(awaiting), name
-        assert blocking.__doc__ == method.__doc__, name
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
@@ -55,6 +40,16 @@ def test_all_tries_of_a_submission_share_one_idempotency_key(client: Client, scr
     client.submit(model="m", method="wanda")
     keys = [each.headers["idempotency-key"] for each in script.requests("POST", "/v1/jobs")]
     assert len(keys) == 3 and len(set(keys)) == 1
+
+
+@pytest.mark.parametrize("what", ["rotate", "ping"])
+def test_tries_of_what_makes_something_share_a_key(client: Client, script: Script, what: str) -> None:
+    path = f"/v1/webhooks/wh_1/{what}"
+    script.passing[f"POST {path}"] = [problem(503, "unavailable", "later")]
+    with pytest.raises(errors.NotFound):
+        (client.rotate_webhook_secret if what == "rotate" else client.ping_webhook)("wh_1")
+    keys = [each.headers["idempotency-key"] for each in script.requests("POST", path)]
+    assert len(keys) == 2 and len(set(keys)) == 1
 
 
 def test_the_server_says_how_long_to_wait(url: str, script: Script) -> None:
@@ -91,14 +86,13 @@ def test_pauses_grow_up_to_a_limit_and_differ() -> None:
     assert policy.pause(errors.Unavailable("d", retry_after=LONGEST_RETRY_AFTER_SECONDS + 1), 0) is None
 
 
-@pytest.mark.parametrize("opening", [Client, facing_as_client])
-def test_a_server_that_is_just_starting_is_waited_for(script: Script, opening: Any) -> None:
+def test_a_server_that_is_just_starting_is_waited_for(script: Script) -> None:
     with serving(script) as url:
         port = int(url.rsplit(":", 1)[1])
     found: list[str] = []
 
     def ask() -> None:
-        with opening(url, KEY, retries=2000) as client:
+        with Client(url, KEY, retries=2000) as client:
             found.append(client.job(JOB_ID).id)
 
     asking = threading.Thread(target=ask)
@@ -110,11 +104,10 @@ def test_a_server_that_is_just_starting_is_waited_for(script: Script, opening: A
     assert found == [JOB_ID]
 
 
-@pytest.mark.parametrize("opening", [Client, facing_as_client])
-def test_the_time_limit_is_the_callers(script: Script, url: str, opening: Any) -> None:
+def test_the_time_limit_is_the_callers(script: Script, url: str) -> None:
     script.slow_seconds = 1
     with (
-        opening(url, KEY, timeout=0.2) as client,
+        Client(url, KEY, timeout=0.2) as client,
         pytest.raises(errors.Unreachable, match="did not answer in time"),
     ):
         client.job(JOB_ID)

@@ -1,5 +1,6 @@
 """No document, page or message shows a command that the command line does not read, and what they show works."""
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from secateur.cli import app, main
 from tests.api.ended_job import succeeded_job
 from tests.client.command_line import RunHere
 from tests.client.shown_commands import (
+    ADJACENT,
     DOCUMENTS,
     SCRIPTS,
     SOURCES,
@@ -51,6 +53,15 @@ def every_command() -> Iterator[Shown]:
         yield from in_text(path)
     for path in TEMPLATES:
         yield from in_template(path)
+
+
+def test_no_command_that_is_shown_installs_our_packages_by_their_names() -> None:
+    """Anybody may own these names on an index; a wheel's file and a clone's folder are ours."""
+    named = re.compile(r"\{?(secateur(-server)?|SERVER|CLIENT)\b\}?([\[=<>~!@;].*)?")
+    texts = {path: ADJACENT.sub("", path.read_text("utf-8")) for path in (*DOCUMENTS, *SCRIPTS, *SOURCES, *TEMPLATES)}
+    commands = [(path, each) for path, text in texts.items() for each in re.findall(r"pip install ([^`<\n]*)", text)]
+    found = [f"{path}: {each}" for path, each in commands if any(map(named.fullmatch, re.split(r"[\s'\"]+", each)))]
+    assert len(commands) > 10 and not found, "\n".join(found)
 
 
 @pytest.fixture

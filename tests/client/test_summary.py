@@ -132,7 +132,12 @@ def test_a_test_report_has_a_case_for_each_gate(missed: Script) -> None:
     ("changes", "outcome", "code", "said"),
     [
         ({}, "passed", 0, "✓ smollm2-135m, wanda unstructured 50.00%: succeeded"),
-        ({"status": "failed", "error": LOST}, "failed", 1, r"failed: 8 GB � were \| not \`enough\` (out\_of\_memory)"),
+        (
+            {"status": "failed", "error": LOST},
+            "failed",
+            1,
+            r"failed: 8 GB \\u001b were \| not \`enough\` (out\_of\_memory)",
+        ),
         ({"status": "cancelled"}, "cancelled", 1, "cancelled"),
         (RUNNING, "unfinished", 1, "### … smollm2-135m, wanda unstructured 50.00%: still running"),
         (RETRIED, "unfinished", 1, "### … smollm2-135m, wanda unstructured 50.00%: still waiting"),

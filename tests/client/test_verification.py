@@ -6,9 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
-import numpy
 import pytest
-from gguf import GGUFWriter
 
 from core.pipeline.reports.manifest import finalise
 from core.pipeline.reports.report import Report
@@ -17,7 +15,6 @@ from core.signing import new_private_key, public_key, public_keys, read_signer
 from secateur import errors
 from secateur.verification import fetch_keys, verify_artifact, verify_file
 from secateur_wire.provenance import KEYS_PATH, PROVENANCE
-from secateur_wire.weights import gguf_statement
 from tests.client.command_line import RunHere
 from tests.recipes import recipe_of
 
@@ -143,99 +140,20 @@ def test_a_statement_holds_for_one_artifact_and_by_a_trusted_key_alone(tmp_path:
         verify_artifact(other, ["a key"])
 
 
-def write_gguf(file: Path, room: int = gguf_statement.ROOM, fill: float = 0.5) -> Path:
-    """Write a GGUF file as an exporter does, its statement after an array that has to be skipped."""
-    writer = GGUFWriter(file, "llama")
-    writer.add_token_list(["a", "bc"])
-    writer.add_array("some.numbers", [1, 2, 3])
-    if room:
-        writer.add_string(gguf_statement.KEY, " " * room)
-    writer.add_bool("last", True)
-    writer.add_tensor("w", numpy.full(64, fill, numpy.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return file
-
-
-@pytest.fixture
-def gguf_artifact(tmp_path: Path, key: Path) -> Path:
-    """Folder of an artifact with two GGUF files, each with a statement in its metadata."""
-    (folder := tmp_path / "of-gguf").mkdir()
-    write_gguf(folder / "model-F16.gguf")
-    write_gguf(folder / "model-Q8_0.gguf", fill=0.25)
-    return write_artifact(folder, key)
-
-
-def test_a_gguf_file_proves_itself_alone_and_in_its_folder(gguf_artifact: Path, tmp_path: Path, key: Path) -> None:
-    assert verify_artifact(gguf_artifact, trusted(key)).files == 6
-    file = (gguf_artifact / "model-F16.gguf").rename(tmp_path / "oak.gguf")
+def test_one_file_is_verified_by_the_statement_beside_it_or_one_that_is_named(tmp_path: Path, key: Path) -> None:
+    folder = write_artifact(tmp_path / "artifact", key)
+    file = folder / "model.safetensors"
     verified = verify_file(file, trusted(key))
     assert (verified.files, verified.keyid) == (1, public_key(key).keyid)
-    assert verified.statement.predicate.build_definition.external_parameters["method"] == "wanda"
-    assert verified.statement.predicate.run_details.metadata.invocation_id == "job_1/attempt-2"
-    assert verify_file(file, trusted(key), gguf_artifact / PROVENANCE).files == 1
-    assert verify_file(gguf_artifact / "model.safetensors", trusted(key), gguf_artifact / PROVENANCE).files == 1
-    assert "`secateur verify model-F16.gguf --key KEY.pem`" in (gguf_artifact / "README.md").read_text()
-
-
-def _flip(file: Path, offset: int) -> None:
-    content = bytearray(file.read_bytes())
-    content[offset] ^= 1
-    file.write_bytes(content)
-
-
-def _move_statement(file: Path) -> None:
-    gguf_statement.write_statement(file, gguf_statement.read_statement(file.with_name("model-Q8_0.gguf")) or "")
-
-
-@pytest.mark.parametrize(
-    ("attack", "said"),
-    [
-        (lambda file: _flip(file, -1), "has other bytes than were signed"),
-        (lambda file: _flip(file, file.read_bytes().index(b"bc")), "has other bytes than were signed"),
-        (lambda file: file.write_bytes(file.read_bytes() + b"\0"), "has other bytes than were signed"),
-        (_move_statement, "or is of another artifact"),
-        (lambda file: gguf_statement.write_statement(file, (file.parent / PROVENANCE).read_text()), "other bytes"),
-        (lambda file: gguf_statement.write_statement(file, ""), "was never signed, or its signature was taken away"),
-        (lambda file: gguf_statement.write_statement(file, "{}"), "no signed statement"),
-        (lambda file: write_gguf(file, room=0), "was never signed, or its signature was taken away"),
-        (lambda file: file.write_bytes(file.read_bytes()[:60]), "cut off"),
-        (lambda file: file.write_bytes(b"GGUF\x09" + bytes(40)), "another version of GGUF"),
-        (lambda file: file.write_bytes(b"{}" * 40), "is no GGUF file"),
-    ],
-)
-def test_a_gguf_file_that_was_changed_is_refused(
-    gguf_artifact: Path, key: Path, attack: Callable[[Path], object], said: str
-) -> None:
-    file = gguf_artifact / "model-F16.gguf"
-    attack(file)
-    with pytest.raises(errors.VerificationFailed, match=said):
-        verify_file(file, trusted(key))
-    with pytest.raises(errors.VerificationFailed, match=r"model-F16\.gguf has other bytes"):
-        verify_artifact(gguf_artifact, trusted(key))
-    with pytest.raises(errors.VerificationFailed, match="other bytes"):
-        verify_file(file, trusted(key), gguf_artifact / PROVENANCE)
-
-
-def test_a_statement_inside_a_file_counts_by_a_trusted_key_alone_and_says_nothing_of_a_folder(
-    gguf_artifact: Path, tmp_path: Path, key: Path
-) -> None:
-    file = gguf_artifact / "model-F16.gguf"
+    moved = file.rename(tmp_path / "oak.safetensors")
+    assert verify_file(moved, trusted(key), folder / PROVENANCE).files == 1
+    with pytest.raises(errors.VerificationFailed, match="give the artifact's with --statement"):
+        verify_file(moved, trusted(key))
     with pytest.raises(errors.VerificationFailed, match="not signed by a key that you trust"):
-        verify_file(file, trusted(write_key(tmp_path / "foreign")))
-    (gguf_artifact / PROVENANCE).write_text(gguf_statement.read_statement(file) or "")
-    with pytest.raises(errors.VerificationFailed, match=r"model\.safetensors is not of this artifact"):
-        verify_artifact(gguf_artifact, trusted(key))
-
-
-def test_a_file_without_room_for_the_statement_is_noted(tmp_path: Path, key: Path) -> None:
-    (folder := tmp_path / "artifact").mkdir()
-    file, report = write_gguf(folder / "model-F16.gguf", room=100), Report.model_validate(REPORT)
-    finalise(folder, recipe=recipe_of("wanda"), body={}, report=report, signer=read_signer(key))
-    assert "has no statement in its metadata" in report.notes[-1]
-    assert verify_file(file, trusted(key), folder / PROVENANCE).files == 1
+        verify_file(moved, trusted(write_key(tmp_path / "foreign")), folder / PROVENANCE)
+    moved.write_text("Weights")
+    with pytest.raises(errors.VerificationFailed, match="has other bytes than were signed"):
+        verify_file(moved, trusted(key), folder / PROVENANCE)
 
 
 def test_what_the_hub_adds_to_a_download_is_no_fault(tmp_path: Path, key: Path) -> None:
@@ -276,7 +194,7 @@ def test_the_command_asks_the_server_for_its_keys_or_none_at_all(here: RunHere, 
     told = here("verify", weights, "--key", str(public), *by_statement)
     assert told.code == 0 and "1 file, " in told.out
     told = here("verify", weights, "--key", str(public))
-    assert told.code == 1 and "give the artifact's provenance.intoto.jsonl" in told.err
+    assert told.code == 0 and "1 file, " in told.out
     assert here("verify", str(folder), "--key", str(public), *by_statement).code == 2
     (folder / "more").write_text("")
     told = here("verify", str(folder), "--key", str(public))
@@ -286,8 +204,10 @@ def test_the_command_asks_the_server_for_its_keys_or_none_at_all(here: RunHere, 
     assert here("verify", str(folder), "--key", "none").code == 2
 
 
-def test_a_server_lists_its_keys_to_anybody(live_api: httpx.Client) -> None:
+def test_a_server_lists_its_keys_to_anybody(live_api: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     assert httpx.get(f"{str(live_api.base_url).rstrip('/')}{KEYS_PATH}").json() == {"keys": []}
     assert fetch_keys(str(live_api.base_url).rstrip("/")) == []
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    assert fetch_keys(str(live_api.base_url).rstrip("/")) == [], "this machine is asked without a proxy"
     with pytest.raises(errors.UnexpectedAnswer):
         fetch_keys(f"{str(live_api.base_url).rstrip('/')}/v1")

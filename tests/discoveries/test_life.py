@@ -280,7 +280,8 @@ def test_teams_take_turns(
     asked: list[str] = []
     for number, asking in enumerate((team, team, other_team)):
         with transaction(sessions) as session:
-            other = model.model_copy(update={"config": model.config | {"number": number}})
+            facts = model.model_dump(exclude={"content", "digest", "has_experts"})
+            other = UndiscoveredModel.of(model.config | {"number": number}, model.tensors, **facts)
             asked.append(ask(session, asking, other, "5.24.0", settings).id)
     taken: list[str] = []
     for _ in asked:

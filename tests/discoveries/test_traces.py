@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import func, select, update
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import Session, sessionmaker, undefer
 
 from core.database import transaction
 from core.engine.architectures.classifier_passes import TraceAnswer, TraceQuestion
@@ -37,7 +37,8 @@ def _register(api: TestClient, folder: Path) -> None:
 
 def _row(sessions: sessionmaker[Session]) -> ModelRow:
     with transaction(sessions) as session:
-        return session.scalars(select(ModelRow).where(ModelRow.name == "lenet")).one()
+        query = select(ModelRow).where(ModelRow.name == "lenet").options(undefer(ModelRow.description))
+        return session.scalars(query).one()
 
 
 def _question(sessions: sessionmaker[Session]) -> QuestionRow:

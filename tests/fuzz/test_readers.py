@@ -105,7 +105,7 @@ def test_a_reader_that_dies_is_an_unusable_dataset(tmp_path: Path, monkeypatch: 
     file = tmp_path / "a.parquet"
     pyarrow.parquet.write_table(pyarrow.table({"text": ["words"] * 10}), file)
     assert describe(file, "parquet").documents == 10
-    monkeypatch.setattr("core.engine.datasets.sandbox.SECONDS", -1.0)
+    monkeypatch.setattr("core.sandbox.SECONDS", -1.0)
     with pytest.raises(UnusableDataset, match="could not be read within the time and memory"):
         describe(file, "parquet")
 

@@ -1,6 +1,8 @@
 """GGUF files of artifacts, run in the real llama.cpp: right ones pass the gate, and every mistake is caught by it."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy
@@ -25,8 +27,8 @@ from core.pipeline.stages.import_gguf.spec import ImportGgufSpec
 from core.pipeline.stages.run import run_stage
 from core.progress import Progress
 from core.service.jobs.schemas import JobBody
+from secateur.engines.choice import KINDS
 from secateur_wire.errors import ExportFailed, ExportMismatch, InvalidRequest
-from secateur_wire.weights import gguf_statement
 from tests.engine.tiny import make_model
 from tests.gguf.cells import export
 from tests.gguf.trained import save_trained
@@ -64,7 +66,6 @@ def test_files_of_all_types_predict_what_a_cut_model_does_and_none_else_is_left(
     assert INFO.dense_sizes(open_model(cut).description)["Q8_0"] == sum(each.n_bytes for each in tensors)
     assert {file.name for file in cut.glob("*.gguf*")} == {each.file for each in exported.files}
     for each in exported.files:
-        assert gguf_statement.write_statement(cut / each.file, '{"payload": ""}'), "llama.cpp keeps the room"
         with running(LlamaCpp, largest_file=each.bytes, tokens=8, threads=1) as llama_cpp:
             llama_cpp.open(cut / each.file, 8)
     run_stage(ImportGgufSpec(source=cut / "model-F32.gguf", target=tmp_path / "back"), Progress(), lambda: 0)
@@ -91,6 +92,8 @@ def test_a_window_that_llama_cpp_does_not_have_is_the_context_of_the_file(tmp_pa
     exported = export(folder, "F16")
     context = GGUFReader(folder / "model-F16.gguf").get_field("llama.context_length")
     assert context is not None and context.contents() == 48 and "the last 48" in exported.notes[0]
+    engine = KINDS[0].open(folder / "model-F16.gguf")
+    assert engine.context == 48 and 0 < engine.length([{"role": "user", "content": "the quick"}]) < 48
 
 
 def test_rotary_embeddings_are_scaled_as_llama_3_has_it(cut: Path) -> None:
@@ -138,13 +141,23 @@ def test_llama_cpp_is_ended_when_it_takes_too_long(monkeypatch: pytest.MonkeyPat
     assert late.value.retryable, "another attempt may find the worker less busy"
 
 
+def test_only_the_time_for_which_an_engine_is_waited_for_counts() -> None:
+    with subprocess.Popen(["sleep", "600"]) as process:
+        timed = engine._TimedProcess(process, 0.0)
+        subprocess.run([sys.executable, "-c", ""], check=True)  # what the exporter computes meanwhile
+        assert process.poll() is None and not timed.is_late
+        with timed.counted():
+            process.wait()
+    assert timed.is_late
+
+
 def test_what_the_worker_or_the_model_s_files_lack_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good = save_trained(tmp_path / "good", **CUT)
     GgufFiles().require_possible(open_model(good))
     with pytest.raises(InvalidRequest, match="tokenizer is of kind 'WordLevel'"):
         GgufFiles().require_possible(open_model(write_model(tmp_path / "words")))
     monkeypatch.setattr(exporter_info, "find_spec", lambda name: None)
-    with pytest.raises(InvalidRequest, match=r"no llama\.cpp, .*pip install 'secateur-server\[gguf\]'"):
+    with pytest.raises(InvalidRequest, match=r"no llama\.cpp, .*pip install .*whl\[gguf\]'"):
         GgufFiles().require_possible(open_model(good))
 
 

@@ -55,7 +55,7 @@ def test_what_the_worker_or_the_model_s_files_lack_is_refused(
     monkeypatch.setattr(
         exporter_info, "find_spec", lambda name: None if name == FORMS[form].packages[-1] else find_spec(name)
     )
-    with pytest.raises(InvalidRequest, match=rf"pip install 'secateur-server\[{FORMS[form].extra}\]'"):
+    with pytest.raises(InvalidRequest, match=rf"pip install .*whl\[{FORMS[form].runtime.extra}\]'"):
         exporter.require_possible(open_model(good))
 
 

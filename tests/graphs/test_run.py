@@ -13,6 +13,7 @@ from secateur.engines import choice
 from secateur.engines.choice import choose
 from secateur.engines.template import ChatTemplate
 from secateur.errors import RunError
+from secateur_wire.shown_commands import python_text
 from tests.gguf.trained import save_trained
 from tests.graphs.cells import FORMS, export
 
@@ -41,7 +42,7 @@ def test_a_graph_goes_on_and_chats_as_transformers_does(
     assert "".join(kind.open(file).go_on("the quick", 12)) == _greedy(folder, "the quick", 12)
     example = FORMS["onnx"].example
     assert example is not None
-    exec(compile(example.script.format(file=file, prompt="the quick"), example.runtime, "exec"), {})
+    exec(compile(example.script.format(file=python_text(str(file)), prompt="the quick"), example.runtime, "exec"), {})
     assert capsys.readouterr().out.startswith("the quick" + _greedy(folder, "the quick", 3))
     (folder / "chat_template.jinja").write_text("{{ messages[-1].content }}!")
     monkeypatch.setattr(sys, "argv", ["secateur", "run", str(folder), "--tokens", "8"])
@@ -51,6 +52,29 @@ def test_a_graph_goes_on_and_chats_as_transformers_does(
     assert ended.value.code == 0
     answers = "".join(f"{_greedy(folder, f'{line}!', 8)}\n" for line in ("the quick", "Fox"))
     assert capsys.readouterr().out == answers
+
+
+def test_a_conversation_loses_its_oldest_turns_and_a_failing_engine_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = save_trained(tmp_path / "model")
+    export(folder, "onnx")
+
+    def chat(template: str, *lines: str) -> tuple[object, str, str]:
+        (folder / "chat_template.jinja").write_text(template)
+        monkeypatch.setattr(sys, "argv", ["secateur", "run", str(folder), "--tokens", "8"])
+        monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code, *capsys.readouterr()
+
+    code, out, err = chat(_TEMPLATE, *["the quick brown fox"] * 12)
+    assert code == 0 and len(out) > 0 and "exceeds the context of 128 tokens: its oldest turns are forgotten" in err
+    code, out, err = chat(_TEMPLATE, "the quick brown fox " * 60)
+    assert (code, out) == (1, "") and "the file's context is 128. Write less" in err
+    code, out, err = chat("{{ messages[0].content + 1 }}", "the quick")
+    assert (code, out) == (1, "") and "Traceback" not in err
+    assert err.splitlines()[-1].startswith("secateur: onnx-F32.onnx failed in ONNX Runtime: can only concatenate str")
 
 
 @pytest.mark.parametrize("kind", choice.KINDS, ids=lambda kind: kind.id)
@@ -89,6 +113,12 @@ def test_what_cannot_be_run_is_said_with_what_would_do(tmp_path: Path, monkeypat
     with pytest.raises(RunError, match="no file for onnx"):
         choose(tmp_path, "onnx")
     assert choose(tmp_path)[1].name == "model-Q8_0.gguf" and choose(tmp_path, "openvino")[0].name == "OpenVINO"
+    with pytest.raises(RunError, match="`secateur download - DIR` fetches its artifact"):
+        choose(Path("-"))
+    for name, graph, weights in (("F32", 200, 4000), ("INT8", 300, 1000)):
+        (tmp_path / f"openvino-{name}.xml").write_bytes(b" " * graph)
+        (tmp_path / f"openvino-{name}.bin").write_bytes(b" " * weights)
+    assert choose(tmp_path, "openvino")[1].name == "openvino-INT8.xml", "weights count"
     monkeypatch.setattr(choice, "find_spec", lambda name: None if name in ("llama_cpp_py_sync", "openvino") else name)
     with pytest.raises(RunError, match="pip install llama-cpp-py-sync or pip install openvino"):
         choose(tmp_path)

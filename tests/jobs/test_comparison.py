@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sqlalchemy.orm import Session, sessionmaker
 
 from api.openapi.examples import EXAMPLES
+from api.portal.views.picture import comparison_models, comparison_panels, findings
 from core.service.jobs.comparison import compare, compared_fields, is_same_in_all, layer_figures, names_of
 from core.service.jobs.schemas import Job
 from core.service.jobs.trade_off import beaten_by
@@ -93,21 +94,27 @@ def test_every_job_has_a_name_of_its_own() -> None:
 
 
 def test_quality_against_cost_has_the_dense_model_and_says_what_is_not_comparable() -> None:
-    worse = _job(id="job_2", metrics__perplexity={"wikipedia-articles": {"dense": 25.0, "pruned": 60.0}})
+    worse_s = {"dense": 25.0, "pruned": 60.0, "sequence_length": 512}
+    worse = _job(id="job_2", metrics__perplexity={"wikipedia-articles": worse_s})
     smaller = _job(id="job_3", metrics__parameters={"dense": 134515008, "nonzero": 7}, evaluation__samples=None)
     running = _job(id="job_4", metrics=None, status="running")
     found = compare([_job(), worse, smaller, running], {}, quality=None, cost="parameters").trade_off
     assert found.quality == "perplexity:wikipedia-articles"
     assert found.qualities == ["accuracy:piqa", "perplexity:wikipedia-articles", "bits_per_byte:wikipedia-articles"]
     assert [(point.job, point.beaten_by) for point in found.points] == [
-        (EXAMPLES["Job"]["id"], 2),
-        ("job_2", 2),
+        (EXAMPLES["Job"]["id"], None),
+        ("job_2", 0),
         ("job_3", None),
         (None, None),
-    ]
-    assert (found.points[3].label, found.points[3].quality) == ("smollm2-135m, dense", 25.0)
+        (None, None),
+    ], "jobs are ranked only against those that were measured on as many windows"
+    assert (found.points[4].label.partition(" (")[0], found.points[4].quality) == ("smollm2-135m, dense", 25.0)
     assert found.without == ["job_4"]
-    assert found.notes == ["Perplexity was measured on 64 and all windows: not the same measurement."]
+    assert found.notes == [
+        "Perplexity was measured on 64 and all windows: not the same measurement, so these are not ranked against each "
+        "other."
+    ]
+    smaller = smaller.model_copy(update={"evaluation": _job().evaluation})
     bits = compare([_job(), smaller], {}, quality="bits_per_byte:wikipedia-articles", cost="parameters").trade_off
     assert [point.quality for point in bits.points] == [1.2738, 1.2738, 1.1005] and bits.points[0].beaten_by == 1
     assert bits.points[0].quality_noise == pytest.approx(1.1005 * 0.0022)
@@ -115,6 +122,32 @@ def test_quality_against_cost_has_the_dense_model_and_says_what_is_not_comparabl
     assert [point.beaten_by for point in accurate.points] == [None, None, None]
     assert accurate.points[2].cost == 101.3
     assert not compare([_job(), running], {}, quality="accuracy:boolq", cost="bytes").trade_off.points
+
+
+def test_times_of_other_windows_are_neither_averaged_nor_ranked_and_noise_is_no_time() -> None:
+    long, short, noisy = (
+        _job(id=f"job_{number}", metrics__latency={
+            "dense_ms": ms, "pruned_ms": ms / 2, "spread": spread, "sequence_length": length, "device": "cpu",
+        })
+        for number, (ms, length, spread) in enumerate(((998.0, 512, 0.01), (10585.0, 256, 0.01), (998.0, 512, 7.069)))
+    )  # fmt: skip
+    found = compare([long, short, noisy], {}, quality=None, cost="latency").trade_off
+    assert [(each.cost, each.beaten_by) for each in found.points if each.job is None] == [
+        (998.0, None),
+        (10585.0, None),
+    ]
+    assert [each.beaten_by for each in found.points if each.job is not None] == [None, None]
+    assert found.without == ["job_2"] and any("256 and 512: not the same measurement" in each for each in found.notes)
+    jobs = [long, short]
+    comparison = compare(jobs, {}, quality=None, cost=None)
+    models = comparison_models(comparison)
+    assert [each.time.value for each in models if each.is_dense and each.time] == [998.0, 10585.0]
+    _, speed, _ = findings(models, comparison.trade_off.quality)
+    assert speed == "Speed: not measured alike (512 tokens, on cpu; 256 tokens, on cpu), so none is called the best."
+    assert "499 ms ± 25 ms (512 tokens, on cpu)" in [each.value for each in comparison_panels(models, None)[1].bars]
+    alone = comparison_models(compare([long, noisy], {}, quality=None, cost=None))
+    speed = findings(alone, None)[1]
+    assert "alone, 499 ms a forward; not measured well enough for " in speed and speed.endswith("…job_2.")
 
 
 def test_what_measuring_cannot_tell_apart_is_no_difference() -> None:

@@ -19,7 +19,7 @@ import pytest
 from bench.parts import free_port
 from core.database import session_factory, transaction
 from core.service.registry.schemas import DatasetBody, ModelBody
-from core.service.registry.service import register_dataset, register_model
+from core.service.registry.service import read_dataset, read_model, register_dataset, register_model
 from core.service.teams.bootstrap import create_team
 from core.service.teams.keys import create_key
 from core.service.teams.principal import Principal
@@ -143,9 +143,9 @@ def _fill(settings: Settings) -> tuple[str, str]:
     assert settings.secret_key is not None
     with transaction(sessions) as session:
         team = create_team(session, "gardeners")
-        register_model(session, team, ModelBody(name="smollm2-135m", path=str(model.resolve())), settings)
+        register_model(session, team, read_model(ModelBody(name="smollm2-135m", path=str(model.resolve())), settings))
         for name in ("wikipedia-calibration", "wikipedia-articles"):
-            register_dataset(session, team, DatasetBody(name=name, path=str(text.resolve())), settings)
+            register_dataset(session, team, read_dataset(DatasetBody(name=name, path=str(text.resolve())), settings))
         secret = settings.secret_key.encode()
         key = create_key(session, team, role="member", name="ci", expires_at=None, secret=secret).key
         body = WorkloadRuleBody(name="oak", issuer=settings.workload_issuers[0], claims=_ADMITTED)

@@ -389,6 +389,17 @@ def test_files_whose_engine_no_worker_has_are_refused_before_a_job_is_queued(des
     queue()
 
 
+def test_few_bits_that_no_worker_can_pack_are_refused_with_the_command_that_installs_the_library(desk: Desk) -> None:
+    desk.register("my-calibration", "my-articles")
+    _worker(desk, 1, "llama.cpp")
+    body = {"model": "wide", "method": "none", "output": {"quantization": {"scheme": "int4"}}}
+    with (
+        pytest.raises(InvalidRequest, match=r"has compressed-tensors, .*pip install .*whl\[worker\]'"),
+        transaction(desk.sessions) as session,
+    ):
+        submit(desk.context(session), JobBody.model_validate(body))
+
+
 def test_files_that_every_worker_can_write_are_offered_before_any_job_wrote_one(desk: Desk) -> None:
     desk.register("my-calibration", "my-articles")
     q8 = {"format": "gguf", "types": ["Q8_0"]}
@@ -420,7 +431,7 @@ def test_what_jobs_measured_of_the_dense_model_is_kept_and_joined(desk: Desk) ->
     mixed, narrow = known["dense as gguf Q4_K_M"], known["dense in bfloat16"]
     assert (mixed.bytes, mixed.prefill, mixed.decode, mixed.kl) == (105_000_000, 300.0, 40.0, None)
     assert (narrow.kl, narrow.bytes) == (2e-4, 269_030_016) and first in narrow.basis
-    assert mixed.words == "quality not measured yet, 40 tokens/s written"
+    assert mixed.words == "quality not measured yet, 40 tokens/s written ± 3.0%"
     none = {"model": "wide", "method": "none", "output": {"exports": [{"format": "gguf", "types": ["Q4_K_M"]}]}}
     own = {"prefill": 310.0, "decode": 41.0, "prompt_tokens": 128, "decoded_tokens": 32, "rounds": 3, "threads": 1}
     quality = {"kl": 0.03, "top_1": 0.9, "perplexity": 21.0, "artifact_perplexity": 20.0}

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.service.registry.schemas import DatasetBody, ModelBody
-from core.service.registry.service import register_dataset, register_model
+from core.service.registry.service import read_dataset, read_model, register_dataset, register_model
 from core.settings import Settings
 from core.storage import Store
 from tests.conftest import bearer
@@ -60,9 +60,9 @@ def here(
     model = write_model(settings.models_root / "layered", layers)
     text = write_words(settings.datasets_root / "words.txt")
     with transaction(sessions) as session:
-        register_model(session, team, ModelBody(name=MODEL, path=str(model.resolve())), settings)
+        register_model(session, team, read_model(ModelBody(name=MODEL, path=str(model.resolve())), settings))
         for name in (CALIBRATION, EVALUATION):
-            register_dataset(session, team, DatasetBody(name=name, path=str(text.resolve())), settings)
+            register_dataset(session, team, read_dataset(DatasetBody(name=name, path=str(text.resolve())), settings))
 
     def work() -> Callable[[], object]:
         return begin_work(settings, sessions, store, threading.Event()).result

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -117,6 +118,19 @@ def test_one_click_in_an_empty_portal_leads_to_the_first_job(
     fulfil(settings, sessions, store, _claim(sessions), tiny_samples())
     ended = live_api.get(f"/v1/samples/{again['id']}").json()
     assert (ended["state"], ended["job_id"]) == ("ready", None), "what is there already is left as it is"
+
+
+def test_the_sample_is_offered_beside_jobs_too(
+    live_api: httpx.Client, admin_key: str, viewer_key: str, job_body: dict[str, Any]
+) -> None:
+    live_api.post("/v1/jobs", json=job_body).raise_for_status()
+    for path in ("/portal/jobs", "/portal/jobs?search=nothing-like-it"):
+        for key in (admin_key, viewer_key):
+            with closing(Browserless(live_api, key)) as opened:
+                assert opened.main(path).count("Prune a sample model</button>") == (key == admin_key), path
+    with closing(Browserless(live_api, admin_key)) as opened:
+        page = opened.post("/portal/jobs", "/portal/samples", {"goal": "speed"}).headers["location"]
+        assert f'href="{page}">The sample is on its way' in opened.main("/portal/jobs")
 
 
 def test_samples_that_cannot_be_had_say_why_and_are_asked_for_again(

@@ -256,7 +256,6 @@ def test_nothing_is_lost_or_doubled_when_the_api_restarts(
 def test_a_page_whose_session_ends_gets_no_more_until_somebody_signs_in(
     portal: Page, submitted: Running, admin_key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.portal.routes.job.KEEP_ALIVE_SECONDS", 0)
     monkeypatch.setattr("api.portal.views.job_page.LOG_LINES", 2)
     submitted.begin()
     portal.clock.install()

@@ -51,8 +51,9 @@ def test_the_first_thing_to_do_is_to_change_it_not_to_run_it_again(somebody: Bro
     assert actions.count(f"/portal/new?from={missed.id}") == 1
 
 
-def test_what_would_fail_again_is_changed_and_not_retried(somebody: Browserless, submitted: Running) -> None:
-    submitted.begin().fail("too_little_text", "the text has 3 tokens")
+@pytest.mark.parametrize("code", ["too_little_text", "target_unreachable"])
+def test_what_would_fail_again_is_changed_and_not_retried(somebody: Browserless, submitted: Running, code: str) -> None:
+    submitted.begin().fail(code, "it cannot be")
     for address in (f"/portal/jobs/{submitted.id}", "/portal/jobs"):
         shown = somebody.http.get(address).text
         assert f'href="/portal/new?from={submitted.id}"' in shown and "Reuse" in shown

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.service.registry.tables import ModelRow
+from core.service.sources.folders import allowed_roots
 from core.settings import Settings
 from tests.model_folders import write_llama
 from tests.portal.browserless import Browserless
@@ -192,6 +193,9 @@ def test_admins_register_folders_of_the_server(
     portal.get_by_label("Folder").fill("/etc")
     portal.get_by_role("button", name="Register").click()
     expect(portal.locator("#field-path-error")).to_contain_text("is outside the folders")
+    shown = portal.get_by_role("main").get_by_role("listitem").get_by_role("code").all_inner_texts()
+    assert shown == [str(each) for each in allowed_roots(settings)]
+    expect(portal.get_by_text("secateur models add NAME PATH")).to_be_visible()
     require_accessible(portal)
     portal.get_by_label("Folder").fill(str(folder))
     portal.get_by_label("Where it comes from").fill("<script>alert(1)</script>")

@@ -137,6 +137,11 @@ def test_models_are_searched_for_and_others_named(somebody: Browserless, live_ap
     assert 'value="org/name"' in somebody.main("/portal/new?search=org/name")
     unknown = somebody.main("/portal/new?model=nothing-like-it")
     assert "there is no model &#39;nothing-like-it&#39;" in unknown and "Prune it" not in unknown
+    for name in ("nothing-like-it", "job:job_none"):
+        page = somebody.main(f"/portal/new?model={name}")
+        assert f'value="{model}"' in page and f'value="{name}"' not in page, "it is no choice"
+    method = somebody.main("/portal/jobs?method=nothing-like-it")
+    assert '<option value="nothing-like-it" selected>nothing-like-it (unknown)' in method
     share = somebody.main(f"/portal/new?model={model}&amount=many")
     assert "no share: give one above 0 and below 1" in share
     moved = somebody.http.get(f"/portal/new?model={model}&method=wanda")

@@ -66,17 +66,19 @@ def test_what_is_kept_is_tried_then_set(
     portal: Page, ended: str, sessions: Sessions, settings: Settings, live_api: httpx.Client
 ) -> None:
     with transaction(sessions) as session:
-        session.execute(text("UPDATE jobs SET finished_at = now() - interval '90 days'"))
+        session.execute(
+            text("UPDATE jobs SET metadata = '{\"release\": \"yes\"}', finished_at = now() - interval '90 days'")
+        )
     portal.goto("/portal/team")
     portal.get_by_role("link", name="What is kept").click()
     expect(portal.get_by_text("everything is kept")).to_be_visible()
     portal.get_by_label("Days to keep every artifact").fill("30")
-    portal.get_by_label("The last").fill("1")
+    portal.get_by_label("those with these labels").fill("release=yes")
     portal.get_by_role("button", name="Try it").click()
     expect(portal.get_by_text("0 artifacts go, 1 stays")).to_be_visible()
-    expect(portal.get_by_role("row", name=ended)).to_contain_text("stays: last")
+    expect(portal.get_by_role("row", name=ended)).to_contain_text("stays: tagged")
     require_accessible(portal)
-    portal.get_by_label("The last").fill("")
+    portal.get_by_label("those with these labels").fill("")
     portal.get_by_role("button", name="Try it").click()
     expect(portal.get_by_role("row", name=ended)).to_contain_text("goes")
     portal.once("dialog", lambda dialog: dialog.accept())

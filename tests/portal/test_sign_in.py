@@ -64,8 +64,16 @@ def browserless(live_api: httpx.Client, admin_key: str) -> httpx.Client:
 def test_a_form_without_the_sessions_token_or_from_another_site_changes_nothing(browserless: httpx.Client) -> None:
     refused = browserless.post("/portal/sign-out", data={"everywhere": "1"})
     assert refused.status_code == 403 and "load the page again" in refused.text
-    refused = browserless.post("/portal/sign-in", data={"key": "x"}, headers={"Origin": "https://elsewhere.example"})
-    assert refused.status_code == 403 and "another site" in refused.text
+    for header in (
+        {"Origin": "https://elsewhere.example"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ):
+        refused = browserless.post("/portal/sign-in", data={"key": "x"}, headers=header)
+        assert refused.status_code == 403 and "another site" in refused.text, header
+    for own in ("same-origin", "none"):
+        asked = browserless.post("/portal/sign-in", data={"key": "x"}, headers={"Sec-Fetch-Site": own})
+        assert asked.status_code == 401, own
     assert browserless.get("/portal/jobs").status_code == 200
     browserless.close()
 

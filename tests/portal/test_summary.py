@@ -15,17 +15,21 @@ from api.portal.views.metric_curves import MOST_POINTS, curves_of
 from api.portal.views.picture import result_panels
 from api.portal.views.result_cards import Row, cards, evaluation_rows
 from api.portal.views.summary import summarise
+from core.pipeline.reports.model_card import model_card
 from core.pipeline.reports.report import Report
 from core.pipeline.reports.shape_chart import shape_chart
 from core.pipeline.reports.verdict import verdict_on
+from core.service.jobs.gates import evaluate_gates
 from secateur.cli.output import print_metrics
 from secateur.metrics_table import figures
 from secateur_wire import errors
+from secateur_wire.job_body import Gates
 from secateur_wire.jobs import JobAttempt, JobEvent
-from secateur_wire.metrics import Metrics
+from secateur_wire.metrics import NOT_WELL, Metrics
 from secateur_wire.progress import between, seconds_range
 from secateur_wire.states import AttemptOutcome
 from tests.answers import compared
+from tests.recipes import recipe_of
 
 MASKED = {"method": "wanda", "pattern": "unstructured"}
 STRUCTURED = {"method": "loraprune", "pattern": "structured"}
@@ -75,6 +79,35 @@ def test_added_files_have_their_bytes_and_speed_beside_the_dense_model_s() -> No
         ("prefill, tokens/s on m.gguf", "100", "104", "× 1.04 ± 5.0%, unproven"),
         ("decode, tokens/s on m.gguf", "20", "26", "× 1.3 ± 5.0%"),
     ]
+
+
+def test_a_speed_whose_noise_is_more_than_half_of_it_is_called_not_measured_everywhere() -> None:
+    rate = {"dense": 20.0, "pruned": 60.0, "spread": 7.069, "noise": 7.069}
+    speed = {"prefill": rate, "decode": rate, "prompt_tokens": 64, "decoded_tokens": 32, "rounds": 3, "threads": 1}
+    own = {name: speed[name] for name in ("prompt_tokens", "decoded_tokens", "rounds", "threads")}
+    own |= {"prefill": 9.0, "decode": 4.0, "prefill_noise": 0.2, "decode_noise": 3.01}
+    file = {"file": "m.gguf", "format": "gguf", "type": "Q8_0", "bytes": 3, "kl": 0.1, "top_1": 0.9, "predictions": 9}
+    copy = {"name": "dense as gguf Q8_0", "output": {}, "bytes": 3, "ratio": 0.5, "basis": "measured"}
+    result = metrics(
+        latency={"dense_ms": 100.0, "pruned_ms": 20.0, "spread": 7.069, "noise": 7.069},
+        exports=[file | {"speed": speed | {"dense_bytes": 6}}, file | {"file": "n.gguf", "own_speed": own}],
+        alternatives=[copy | {"decode": 4.0, "decode_noise": 3.01}, copy | {"decode": 9.0, "decode_noise": 0.2}],
+    )
+    summary = summarise(STRUCTURED, result, SMALLER, None)
+    recipe = recipe_of("wanda", sparsity=0.5)
+    (gate,) = evaluate_gates(Gates(max_latency_ratio=0.9), result)
+    places = {
+        "page": [summary.sentence, *summary.remarks, *(text for _, text in summary.points)],
+        "table": [f"{each.change} {each.pruned} {each.note}" for each in evaluation_rows(result)],
+        "command line": [" ".join(each.row) for each in figures(result)],
+        "card": model_card(recipe, Report(metrics=result)).splitlines(),
+        "gate": [gate.message],
+        "bars": [bar.value for panel in result_panels(result, None, ("dense", "pruned")) for bar in panel.bars],
+    }
+    for place, lines in places.items():
+        shown = "\n".join(lines)
+        assert NOT_WELL in shown and "706" not in shown and "707" not in shown and "301" not in shown, place
+    assert "9 tokens/s written ± 20.0%" in "\n".join(places["page"]) and "9 ± 20.0%" in "\n".join(places["card"])
 
 
 def test_a_table_has_a_row_for_everything_that_was_measured_of_both_models() -> None:

@@ -13,6 +13,9 @@ from tests.portal.browserless import Browserless
 from tests.portal.conftest import POLLED_WITHIN, require_accessible
 from tests.sweeps.conftest import Sweeps, grid_body, search_body, sweeps  # noqa: F401
 
+DEEP = "[" * 4000 + "]" * 4000
+"""JSON that takes a parser without limits too many levels down."""
+
 
 def test_a_sweep_is_started_followed_and_read(
     portal: Page,
@@ -132,10 +135,12 @@ def test_the_form_means_a_body_and_what_cannot_be_read_stays_text_or_is_refused(
         "sparsities": [0.5],
         "probe": {"samples": 4},
     }
-    for line in ("parameters.block_size", "parameters.block_size = 64", "parameters.block_size = [64"):
+    for line in ("parameters.block_size", "parameters.block_size = 64", "parameters.block_size = [64", f"a = {DEEP}"):
         with pytest.raises(InvalidRequest, match="write a path and a list of values") as refused:
             read_sweep(Form({"varied": [line]}))
         assert field_of(refused.value.param) == "varied"
+    deep = read_sweep(Form(grid | {"evaluation.samples": [DEEP]}))
+    assert deep["job"]["evaluation"]["samples"] == DEEP
 
 
 def test_a_fault_of_the_body_is_shown_at_the_field_that_says_it() -> None:

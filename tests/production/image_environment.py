@@ -45,9 +45,9 @@ def locked_names(image: str) -> set[str]:
     return {_normal(name) for name in re.findall(r"^([\w.-]+)==", lock, re.MULTILINE)} | _OURS
 
 
-def write_environment(folder: Path, image: str) -> Path:
-    """Return the folder that is the environment's PATH."""
-    kept = locked_names(image) | _MEASURES_TESTS
+def write_environment(folder: Path, image: str, *, without: str | None = None) -> Path:
+    """Return the folder that is the environment's PATH; it may lack one of the image's packages."""
+    kept = (locked_names(image) | _MEASURES_TESTS) - {without}
     owners = packages_distributions()
     refused = sorted(
         name

@@ -1,6 +1,7 @@
 """`secateur doctor`, as a process with the packages of an image."""
 
 import json
+import shlex
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import Any
 import pytest
 
 from core.settings import Settings
+from secateur_wire.installation import SERVER, install_command
 from tests.production.conftest import ENOUGH_DISK
+from tests.production.image_environment import write_environment
 from tests.production.wheels import SYSTEM_PROGRAMS
 from tests.worker.recordings import Recording, h100, lost
 from worker.doctor import packages
@@ -74,9 +77,46 @@ def test_each_broken_setting_and_a_missing_extra_are_named_with_what_to_do(
         "GPU": "warning",
     }
     assert all(bool(finding["to_do"]) == (finding["state"] != "ok") for finding in findings.values())
-    assert "'secateur-server[worker]'" in findings["packages of a worker"]["to_do"]
+    command = install_command(SERVER, "worker", is_here=True)
+    assert findings["packages of a worker"]["to_do"].startswith(f"{command}, unless") and "[worker]" in command
     assert "torch is not installed" in findings["packages of a worker"]["detail"]
     assert "127.0.0.1:1" in findings["broker"]["detail"] and "SECATEUR_BROKER_URL" in findings["broker"]["to_do"]
+
+
+def test_a_worker_without_the_library_of_few_bits_is_told_so_with_the_command(tmp_path: Path) -> None:
+    ended = doctor(write_environment(tmp_path / "image", "worker", without="compressed-tensors"), tmp_path, "--json")
+    finding = findings_of(ended)["packages of a worker"]
+    assert (finding["state"], ended.returncode) == ("missing", 1) and finding["detail"].startswith(
+        "compressed-tensors is not installed"
+    )
+
+
+@pytest.mark.parametrize(
+    ("origin", "shown"),
+    [
+        ({"url": "file:///a%20b/{wheel}", "archive_info": {}}, ["/a b/{wheel}[gguf]"]),
+        ({"url": "file:///a%20b/clone", "dir_info": {"editable": True}}, ["--editable", "/a b/clone[gguf]"]),
+        ({"url": "https://example.org/{wheel}", "archive_info": {}}, ["./{wheel}[gguf]"]),
+        (None, ["./{wheel}[gguf]"]),
+    ],
+)
+def test_a_command_names_what_was_installed_from_and_never_our_names_alone(
+    origin: dict[str, Any] | None, shown: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel = "secateur_server-2.0-py3-none-any.whl"
+    for name in ("secateur", "secateur_server"):
+        facts = tmp_path / f"{name}-2.0.dist-info"
+        facts.mkdir()
+        (facts / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 2.0\n")
+    for place in ("clone", wheel):
+        (tmp_path / "a b" / place).mkdir(parents=True)
+    if origin is not None:
+        url = json.dumps(origin).replace("{wheel}", wheel).replace("///", f"//{tmp_path}/")
+        (facts / "direct_url.json").write_text(url)
+    monkeypatch.syspath_prepend(tmp_path)
+    command = shlex.split(install_command(SERVER, "gguf", is_here=True))
+    expected = [word.replace("{wheel}", wheel).replace("/a b", f"{tmp_path}/a b") for word in shown]
+    assert command == ["pip", "install", "./secateur-2.0-py3-none-any.whl", *expected]
 
 
 def test_a_setting_that_cannot_be_read_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,6 +64,8 @@ def test_every_service_is_watched_restarted_and_bounded(name: str) -> None:
     built = each.get("build")
     watched = each.get("healthcheck", {}).get("test") or (built and image(built["target"]).healthcheck)
     assert watched, "no health check"
+    if name in OWN:
+        assert "--end" in watched, "nothing restarts what is merely unhealthy"
     assert each["restart"] == "unless-stopped" and each["deploy"]["resources"]["limits"]["memory"]
 
 

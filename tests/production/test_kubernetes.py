@@ -190,7 +190,7 @@ def test_commands_and_checks_are_those_of_the_images_and_of_compose() -> None:
     for name in ("dispatcher", "worker-cpu", "worker-default"):
         asked = services[same[name]].get("healthcheck", {}).get("test") or made[name].image.healthcheck
         for probe in ("startupProbe", "livenessProbe"):
-            assert made[name].said[probe]["exec"]["command"] == [word for word in asked if word != "CMD"]
+            assert made[name].said[probe]["exec"]["command"] == [word for word in asked if word not in ("CMD", "--end")]
     assert "/healthz" in " ".join(made["api"].image.healthcheck)
     assert made["api"].said["livenessProbe"]["httpGet"]["path"] == "/healthz"
     assert made["api"].said["readinessProbe"]["httpGet"]["path"] == "/readyz"

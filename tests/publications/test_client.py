@@ -81,14 +81,13 @@ def test_the_command_line_takes_a_buckets_keys_from_the_environment(
 def test_what_is_kept_is_shown_tried_set_and_cleared(here: RunHere, ended: str) -> None:
     assert here("retention", "show").out == "Everything is kept.\n"
     assert "give --keep-days" in here("retention", "preview").err
-    assert "give --keep-days" in here("retention", "set", "--keep-last", "3").err
-    options: list[Any] = ["--keep-days", "30", "--keep-best", "3", "--best-by", "bytes", "--keep-tagged", "keep=true"]
+    assert "give --keep-days" in here("retention", "set", "--keep-tagged", "keep=true").err
+    options: list[Any] = ["--keep-days", "30", "--keep-tagged", "keep=true"]
     tried = here("retention", "preview", *options)
-    assert tried.code == 0 and "0 artifacts would go, 1 stay" in tried.out and "stays: age, best" in tried.out
+    assert tried.code == 0 and "0 artifacts would go, 1 stay" in tried.out and "stays: age" in tried.out
     policy = here("retention", "set", *options, "--json").json["policy"]
-    assert policy["keep_best"] == {"count": 3, "by": "bytes", "group": "model"}
     assert policy["keep_tagged"] == {"metadata": {"keep": "true"}}
     shown = here("retention", "show").out
-    assert "the last 30 days" in shown and "best 3 of each model by bytes" in shown and "keep=true" in shown
+    assert "the last 30 days" in shown and "keep=true" in shown
     assert here("retention", "preview", "--json").json["stays"] == 1
     assert here("retention", "clear").out == "Everything is kept.\n"

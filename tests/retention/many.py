@@ -1,15 +1,12 @@
-"""Artifacts of jobs that ended, as rows alone: many at once, or as the reference describes them."""
+"""Artifacts of jobs that ended, as rows alone, many at once."""
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import insert, text
+from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import new_id, transaction
-from core.service.jobs.tables import ArtifactFileRow, JobRow
-from tests.retention.reference import Artifact
 
 COMMON: dict[str, Any] = {
     "attempts_allowed": 3,
@@ -20,33 +17,6 @@ COMMON: dict[str, Any] = {
     "queue": "default",
     "priority": 0,
 }
-
-
-def add_artifacts(sessions: sessionmaker[Session], team_id: str, artifacts: Sequence[Artifact]) -> None:
-    """Add the jobs of the artifacts, and a file of each in the database alone."""
-    jobs = [
-        COMMON
-        | {
-            "id": each.job_id,
-            "team_id": team_id,
-            "status": each.status,
-            "model": each.model,
-            "method": each.method,
-            "labels": dict(each.labels),
-            "metrics": each.metrics.document(),
-            "finished_at": each.finished_at,
-        }
-        for each in artifacts
-    ]
-    files = [
-        {"job_id": each.job_id, "attempt": 1, "path": f"{number}", "bytes": each.bytes // each.files, "sha256": ""}
-        for each in artifacts
-        for number in range(each.files)
-    ]
-    with transaction(sessions) as session:
-        if jobs:
-            session.execute(insert(JobRow), jobs)
-            session.execute(insert(ArtifactFileRow), files)
 
 
 def add_many(sessions: sessionmaker[Session], team_id: str, count: int, *, days: float, **labels: str) -> None:

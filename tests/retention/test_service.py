@@ -4,20 +4,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import func, select, text, update
+from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import new_id, transaction
+from core.service.duties.isolation import MOST_FAILURES
+from core.service.duties.tables import RowFailureRow
 from core.service.jobs.tables import ArtifactFileRow, JobReportRow, JobRow
 from core.service.retention.service import apply_retention
-from core.service.retention.tables import ArtifactReadRow
+from core.service.retention.tables import ArtifactReadRow, ArtifactRow, RetentionPolicyRow
 from core.service.teams.tables import TeamRow
 from core.settings import Settings
 from core.storage import Store, artifact_prefix
+from tests.client.command_line import RunHere
 from tests.conftest import bearer
 from tests.job_rows import job_row
+from tests.portal.browserless import Browserless
 
 Sessions = sessionmaker[Session]
 Ended = Callable[..., str]
@@ -73,42 +78,95 @@ def test_without_a_policy_nothing_is_removed(
     api: TestClient, sessions: Sessions, settings: Settings, ended: Ended
 ) -> None:
     old = ended(4000)
-    assert api.get("/v1/team/retention").json() == {"object": "retention", "policy": None, "updated_at": None}
+    shown = {"object": "retention", "policy": None, "suspended": None, "updated_at": None}
+    assert api.get("/v1/team/retention").json() == shown
     assert apply_retention(sessions, settings) is None and left(sessions) == {old}
 
 
 def test_the_preview_says_what_goes_and_why_the_rest_stays_and_then_just_that_happens(
     api: TestClient, sessions: Sessions, settings: Settings, ended: Ended, other_team: str
 ) -> None:
-    policy = {
-        "keep_days": 30,
-        "keep_last": 1,
-        "keep_best": {"count": 1, "by": "perplexity_ratio"},
-        "keep_tagged": {"metadata": {"keep": "true"}},
-    }
-    goes = [ended(90), ended(60), ended(50, status="failed", ratio=0.5)]
-    best, tagged, young = ended(80, ratio=1.1), ended(70, keep="true"), ended(1)
+    policy = {"keep_days": 30, "keep_tagged": {"metadata": {"keep": "true", "line": "main"}}}
+    goes = [ended(90), ended(60, keep="true"), ended(50, status="failed"), ended(40, keep="false", line="main")]
+    tagged, young = ended(70, keep="true", line="main", commit="a"), ended(29)
     others = ended(90, of=other_team)
     tried = api.post("/v1/team/retention/preview", json=policy).raise_for_status().json()
     assert [(each["job_id"], each["goes"]) for each in tried["artifacts"]] == [
         *((job, True) for job in goes),
-        *((job, False) for job in (best, tagged, young)),
+        *((job, False) for job in (tagged, young)),
     ]
-    assert [each["kept_because"] for each in tried["artifacts"][3:]] == [["best"], ["tagged"], ["age", "last"]]
-    assert (tried["goes"], tried["stays"], tried["bytes_freed"]) == (3, 3, 3 * BYTES)
-    assert left(sessions) == {*goes, best, tagged, young, others}, "it was only tried"
+    assert [each["kept_because"] for each in tried["artifacts"][4:]] == [["tagged"], ["age"]]
+    assert (tried["goes"], tried["stays"], tried["bytes_freed"]) == (4, 2, 4 * BYTES)
+    assert left(sessions) == {*goes, tagged, young, others}, "it was only tried"
     set_to = api.put("/v1/team/retention", json=policy).raise_for_status().json()
-    assert set_to["policy"] == policy | {"keep_best": policy["keep_best"] | {"group": "model"}}
+    assert set_to["policy"] == policy
     before = api.get("/v1/team").json()["usage"]["stored_bytes"]
-    assert apply_retention(sessions, settings) == 3
-    assert left(sessions) == {best, tagged, young, others}
-    assert before - api.get("/v1/team").json()["usage"]["stored_bytes"] == 3 * BYTES
-    assert {path.name for path in settings.store_root.glob("job_*")} == {best, tagged, young, others}
+    assert apply_retention(sessions, settings) == 4
+    assert left(sessions) == {tagged, young, others}
+    assert before - api.get("/v1/team").json()["usage"]["stored_bytes"] == 4 * BYTES
+    assert {path.name for path in settings.store_root.glob("job_*")} == {tagged, young, others}
     assert apply_retention(sessions, settings) is None
     with transaction(sessions) as session:
         assert set(session.scalars(select(JobRow.id))) >= {*goes}, "the jobs stay"
     entries = api.get("/v1/audit", params={"action": "artifact.delete"}).json()["data"]
     assert {(each["actor"], each["object_id"]) for each in entries} == {("retention", job) for job in goes}
+
+
+@pytest.mark.parametrize("rule", [{"keep_last": 2}, {"keep_best": {"count": 3, "by": "bytes", "group": "model"}}])
+def test_a_stored_policy_with_a_rule_that_has_left_removes_nothing_until_a_new_one_is_set(
+    live_api: httpx.Client,
+    admin_key: str,
+    sessions: Sessions,
+    settings: Settings,
+    ended: Ended,
+    team: str,
+    here: RunHere,
+    rule: dict[str, Any],
+) -> None:
+    old, [name] = ended(90), rule
+    with transaction(sessions) as session:
+        policy = {"keep_days": 30, "keep_last": None, "keep_best": None, "keep_tagged": None} | rule
+        session.add(RetentionPolicyRow(team_id=team, policy=policy))
+    for _ in range(MOST_FAILURES):
+        with transaction(sessions) as session:
+            session.execute(update(RowFailureRow).values(retry_at=func.now()))
+        assert apply_retention(sessions, settings) is None
+    assert left(sessions) == {old}
+    [entry] = live_api.get("/v1/audit", params={"action": "retention.fail"}).json()["data"]
+    shown = live_api.get("/v1/team/retention").json()
+    somebody = Browserless(live_api, admin_key)
+    page = somebody.main("/portal/team/retention")
+    somebody.close()
+    for said in (entry["details"]["reason"], shown["suspended"], here("retention", "show").out, page):
+        assert f"the rule {name}, which has left: nothing is removed" in " ".join(said.split())
+    refused = live_api.put("/v1/team/retention", json={"keep_days": 30} | rule).json()
+    assert refused["param"] == name and "has left" in refused["detail"] and "keep_tagged" in refused["detail"]
+    live_api.put("/v1/team/retention", json={"keep_days": 30}).raise_for_status()
+    assert apply_retention(sessions, settings) == 1 and left(sessions) == set()
+
+
+def test_the_row_of_an_artifact_follows_its_job_and_its_files(sessions: Sessions, ended: Ended) -> None:
+    job_id = ended(1)
+
+    def row() -> tuple[int, int] | None:
+        with transaction(sessions) as session:
+            columns = select(ArtifactRow.files, ArtifactRow.bytes).where(ArtifactRow.job_id == job_id)
+            found = session.execute(columns).one_or_none()
+            return None if found is None else (found.files, found.bytes)
+
+    def change(**values: object) -> None:
+        with transaction(sessions) as session:
+            session.execute(update(JobRow).where(JobRow.id == job_id).values(**values))
+
+    assert row() == (2, BYTES)
+    change(status="queued", finished_at=None)
+    assert row() is None, "it is tried again"
+    change(status="failed", finished_at=func.now())
+    assert row() == (2, BYTES)
+    for path, left_over in (("secateur.json", (1, BYTES - 2)), ("model.safetensors", None)):
+        with transaction(sessions) as session:
+            session.execute(delete(ArtifactFileRow).where(ArtifactFileRow.path == path))
+        assert row() == left_over
 
 
 def test_what_is_in_use_stays(

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from core.database import transaction
 from core.service.registry.schemas import DatasetBody, ModelBody
-from core.service.registry.service import register_dataset, register_model
+from core.service.registry.service import read_dataset, read_model, register_dataset, register_model
 from core.settings import Settings
 from tests.engine.tiny import make_model
 
@@ -41,8 +41,8 @@ def register_layers(
     folder = write_model(settings.models_root / "layered", layers)
     text = write_words(settings.datasets_root / "words.txt")
     with transaction(sessions) as session:
-        register_model(session, team, ModelBody(name="layered", path=str(folder.resolve())), settings)
-        register_dataset(session, team, DatasetBody(name="words", path=str(text.resolve())), settings)
+        register_model(session, team, read_model(ModelBody(name="layered", path=str(folder.resolve())), settings))
+        register_dataset(session, team, read_dataset(DatasetBody(name="words", path=str(text.resolve())), settings))
     return {
         "model": "layered", "method": "sparsegpt", "sparsity": 0.5,
         "calibration": {"dataset": "words", "samples": samples, "sequence_length": 32},

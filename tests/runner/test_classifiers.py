@@ -22,7 +22,7 @@ from core.service.jobs import service
 from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.schemas import JobBody
 from core.service.registry.schemas import DatasetBody, ModelBody
-from core.service.registry.service import register_dataset, register_model
+from core.service.registry.service import read_dataset, read_model, register_dataset, register_model
 from secateur_wire.errors import SecateurError
 from tests.runner.conftest import Finish, Work, artifact, shown_ways
 from tests.shown_ways import run_here
@@ -45,12 +45,12 @@ def body(jobs: Queue) -> dict[str, Any]:
     )
     run_stage(spec, Progress(), lambda: 0)
     with transaction(jobs.sessions) as session:
-        register_model(session, team, ModelBody(name="vgg", path=str(folder.resolve())), settings)
+        register_model(session, team, read_model(ModelBody(name="vgg", path=str(folder.resolve())), settings))
         for name, images in digits().items():
             file = settings.datasets_root / f"{name}.parquet"
             write_images(file, images, [str(digit) for digit in range(10)])
             asked = DatasetBody(name=name, path=str(file.resolve()), format="image_parquet")
-            register_dataset(session, team, asked, settings)
+            register_dataset(session, team, read_dataset(asked, settings))
     return {
         "model": "vgg",
         "method": "recover",

@@ -9,7 +9,7 @@ import pytest
 
 from core.database import transaction
 from core.service.registry.schemas import DatasetBody, ModelBody
-from core.service.registry.service import register_dataset, register_model
+from core.service.registry.service import read_dataset, read_model, register_dataset, register_model
 from tests.chat import add_template, conversation, write_conversations, write_rows
 from tests.runner.conftest import Finish, Work
 from tests.runner.models import register_layers, write_model
@@ -42,7 +42,7 @@ def body(jobs: Queue) -> dict[str, Any]:
 def register(jobs: Queue, name: str, file: Path) -> None:
     body = DatasetBody.model_validate({"name": name, "path": str(file.resolve()), "format": "chat_jsonl"})
     with transaction(jobs.sessions) as session:
-        register_dataset(session, jobs.team, body, jobs.settings)
+        register_dataset(session, jobs.team, read_dataset(body, jobs.settings))
 
 
 def test_a_job_prunes_trains_and_measures_on_conversations(jobs: Queue, body: dict[str, Any], finish: Finish) -> None:
@@ -100,7 +100,7 @@ def test_a_template_that_cannot_be_used_fails_the_job_and_says_why(
     if template is not None:
         add_template(folder, template)
     with transaction(jobs.sessions) as session:
-        register_model(session, jobs.team, ModelBody(name=name, path=str(folder.resolve())), jobs.settings)
+        register_model(session, jobs.team, read_model(ModelBody(name=name, path=str(folder.resolve())), jobs.settings))
     job = jobs.submit(
         body | {"model": name, "method": "magnitude", "calibration": None, "evaluation": {"datasets": ["mixed"]}}
     )

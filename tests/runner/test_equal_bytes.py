@@ -11,7 +11,7 @@ from core.database import transaction
 from core.engine.exporters.probe_lines import varied_lines
 from core.service.jobs.alternatives import job_with_measured
 from core.service.registry.schemas import DatasetBody, ModelBody
-from core.service.registry.service import register_dataset, register_model
+from core.service.registry.service import read_dataset, read_model, register_dataset, register_model
 from secateur_wire.equal_bytes import EqualBytes
 from tests.gguf.trained import save_trained
 from tests.runner.conftest import Finish, Work, artifact
@@ -26,12 +26,16 @@ LENGTH = 64
 def body(jobs: Queue) -> dict[str, Any]:
     folder = save_trained(jobs.settings.models_root / "trained")
     with transaction(jobs.sessions) as session:
-        register_model(session, jobs.team, ModelBody(name="trained", path=str(folder.resolve())), jobs.settings)
+        register_model(
+            session, jobs.team, read_model(ModelBody(name="trained", path=str(folder.resolve())), jobs.settings)
+        )
         for name, seed in TEXTS.items():
             text = jobs.settings.datasets_root / f"{name}.txt"
             text.parent.mkdir(parents=True, exist_ok=True)
             text.write_text("\n\n".join(line for line in varied_lines(900, seed)[300:] if line.strip()))
-            register_dataset(session, jobs.team, DatasetBody(name=name, path=str(text.resolve())), jobs.settings)
+            register_dataset(
+                session, jobs.team, read_dataset(DatasetBody(name=name, path=str(text.resolve())), jobs.settings)
+            )
     return {
         "model": "trained",
         "method": "magnitude",

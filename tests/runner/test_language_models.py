@@ -34,7 +34,7 @@ from core.service.jobs.states import STAGES
 from core.service.part_costs import part_costs_id
 from core.service.questions.tables import QuestionRow
 from core.service.registry.schemas import ModelBody
-from core.service.registry.service import register_model
+from core.service.registry.service import read_model, register_model
 from secateur_wire.weights.packed import unpack_folder
 from tests.pipeline.stages.test_search_costs import table_of
 from tests.runner.conftest import Finish, Work, artifact, shown_ways
@@ -393,7 +393,9 @@ def test_weights_that_are_not_finite_are_named(jobs: Queue, body: dict[str, Any]
     tensors["model.layers.4.mlp.up_proj.weight"][0, 0] = numpy.inf
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     with transaction(jobs.sessions) as session:
-        register_model(session, jobs.team, ModelBody(name="broken", path=str(folder.resolve())), jobs.settings)
+        register_model(
+            session, jobs.team, read_model(ModelBody(name="broken", path=str(folder.resolve())), jobs.settings)
+        )
     job_id = jobs.submit({**body, "model": "broken"})
     assert work().result(120) == "failed"
     error = jobs.job(job_id).error

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from core.database import transaction
 from core.service.registry.schemas import ModelBody
-from core.service.registry.service import register_model
+from core.service.registry.service import read_model, register_model
 from core.settings import Settings
 from core.signing import public_key
 from secateur_wire.errors import ApiError
@@ -46,7 +46,9 @@ def body(jobs: Queue) -> dict[str, Any]:
     folder = write_model(jobs.settings.models_root / "grouped", LAYERS)
     make_model(folder, num_hidden_layers=LAYERS, hidden_size=64, intermediate_size=96, dtype=torch.bfloat16)
     with transaction(jobs.sessions) as session:
-        register_model(session, jobs.team, ModelBody(name="grouped", path=str(folder.resolve())), jobs.settings)
+        register_model(
+            session, jobs.team, read_model(ModelBody(name="grouped", path=str(folder.resolve())), jobs.settings)
+        )
     return layered | {"model": "grouped", "output": {"quantization": {"scheme": "int4"}}}
 
 

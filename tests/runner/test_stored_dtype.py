@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from core.database import transaction
 from core.service.registry.schemas import ModelBody
-from core.service.registry.service import register_model
+from core.service.registry.service import read_model, register_model
 from secateur_wire.weights.packed import unpack_folder
 from tests.runner.conftest import Finish, Work, artifact
 from tests.runner.models import register_layers, write_model
@@ -86,7 +86,9 @@ def test_what_is_beyond_float16_ends_the_job_before_it_prunes(
     tensors["model.layers.1.mlp.up_proj.weight"][0, 0] = 7e4
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     with transaction(jobs.sessions) as session:
-        register_model(session, jobs.team, ModelBody(name="wide", path=str(folder.resolve())), jobs.settings)
+        register_model(
+            session, jobs.team, read_model(ModelBody(name="wide", path=str(folder.resolve())), jobs.settings)
+        )
     job_id = jobs.submit(body | {"model": "wide", "output": {"dtype": "float16"}})
     assert work().result(120) == "failed"
     job = jobs.job(job_id)

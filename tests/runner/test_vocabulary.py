@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from core.database import transaction
 from core.pipeline.messages import Spec
 from core.service.registry.schemas import DatasetBody, ModelBody
-from core.service.registry.service import register_dataset, register_model
+from core.service.registry.service import read_dataset, read_model, register_dataset, register_model
 from secateur_wire.errors import ApiError
 from tests.chat import add_template, conversation, write_rows
 from tests.engine.tiny import make_model
@@ -70,9 +70,11 @@ def body(jobs: Queue) -> dict[str, Any]:
     }
     folder = write_trained(settings.models_root / "spoken", list(texts.values()))
     with transaction(jobs.sessions) as session:
-        register_model(session, jobs.team, ModelBody(name="spoken", path=str(folder.resolve())), settings)
+        register_model(session, jobs.team, read_model(ModelBody(name="spoken", path=str(folder.resolve())), settings))
         for name, file in texts.items():
-            register_dataset(session, jobs.team, DatasetBody(name=name, path=str(file.resolve())), settings)
+            register_dataset(
+                session, jobs.team, read_dataset(DatasetBody(name=name, path=str(file.resolve())), settings)
+            )
     return {
         "model": "spoken",
         "method": "vocabulary",
@@ -227,9 +229,11 @@ def test_conversations_are_counted_calibrated_and_trained_on_but_not_compared(
     rows = [conversation(" ".join(words[n : n + 6]), " ".join(words[n + 6 : n + 12])) for n in range(120)]
     file = write_rows(datasets_root / "chats.jsonl", rows)
     with transaction(jobs.sessions) as session:
-        register_model(session, jobs.team, ModelBody(name="chatting", path=str(folder.resolve())), jobs.settings)
+        register_model(
+            session, jobs.team, read_model(ModelBody(name="chatting", path=str(folder.resolve())), jobs.settings)
+        )
         described = DatasetBody.model_validate({"name": "chats", "path": str(file.resolve()), "format": "chat_jsonl"})
-        register_dataset(session, jobs.team, described, jobs.settings)
+        register_dataset(session, jobs.team, read_dataset(described, jobs.settings))
     calibration = {**body["calibration"], "dataset": "chats"}
     training = {"method": "finetune", "lora": None, "steps": 2, "batch_size": 2, "counted_tokens": "assistant"}
     asked = body | {"model": "chatting", "method": "wanda", "sparsity": 0.5, "calibration": calibration}

@@ -1,9 +1,13 @@
 """Pipelines show their identity token in place of a stored key: what a rule admits, and what is refused."""
 
+import base64
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +16,14 @@ from typing import Any
 import httpx
 import pytest
 
+from core.service.teams.openid.issuer import MOST_WAITING
+from core.service.teams.openid.tokens import KEYS_SECONDS, SigningKeys
 from tests.client.command_line import run_here
 from tests.conftest import bearer
 from tests.portal.browserless import Browserless
 from tests.sign_in.conftest import Portal, StartPortal
 from tests.sign_in.stand_in import StandIn, new_key
+from tests.worker.conftest import eventually
 
 OTHER_KEY = new_key("other")
 STEP = Path(__file__).parents[2] / "examples" / "pipelines" / "get_key.py"
@@ -91,8 +98,10 @@ def test_a_pipeline_gets_a_key_for_a_short_time_and_the_audit_trail_names_it(pip
         assert "used already" in pipeline.exchange(token).json()["detail"]
         entry = pipeline.api.get("/v1/audit", params={"object_id": key["id"]}).json()["data"][0]
         assert entry["actor"] == f"workload:{rule['id']}"
+        successor = pipeline.api.post(f"/v1/keys/{key['id']}/rotate", json={"grace_seconds": 60}).json()["key"]
         assert pipeline.api.delete(f"/v1/workload-rules/{rule['id']}").status_code == 204
-        assert ci.get("/v1/team").status_code == 401, "a key outlives its rule"
+        for outlived in (key["key"], successor):
+            assert ci.get("/v1/team", headers=bearer(outlived)).status_code == 401, "a key outlives its rule"
     assert pipeline.api.get("/v1/workload-rules").json()["data"] == []
     assert "no rule of this team" in pipeline.refused()
 
@@ -258,3 +267,77 @@ def test_tokens_that_prove_nothing_are_refused_with_the_reason(
 def test_rules_that_names_could_take_over_are_refused(pipeline: Pipeline, changes: dict[str, Any], reason: str) -> None:
     refused = pipeline.rule(**changes)
     assert refused.status_code == 422 and reason in refused.json()["detail"], refused.text
+
+
+def deep(levels: int = 11_000) -> str:
+    """Return a token that takes a parser many levels down."""
+    header = encoded(b'{"alg":"RS256","kid":"first"}')
+    return f"{header}.{encoded(b'[' * levels + b']' * levels)[:18_000]}.AA"
+
+
+def encoded(content: bytes) -> str:
+    return base64.urlsafe_b64encode(content).decode().rstrip("=")
+
+
+def test_deep_tokens_of_strangers_are_refused_and_counted_and_log_nothing(
+    start_portal: StartPortal, stand_in: StandIn, caplog: pytest.LogCaptureFixture
+) -> None:
+    deep_claims = encoded(b'{"iss":"%s","a":' % stand_in.issuer.encode() + b"[" * 6000 + b"]" * 6000 + b"}")
+    deep_header = encoded(b'{"alg":' + b"[" * 6000 + b"]" * 6000 + b"}")
+    plain = encoded(b'{"iss":"%s"}' % stand_in.issuer.encode())
+    tokens = {
+        deep(): "no signed token",
+        f"{encoded(b'{}')}.{deep_claims}.AA": "no signed token",
+        f"{deep_header}.{plain}.AA": "no signed token",
+    }
+    for issuers in ([], [stand_in.issuer]):
+        portal = start_portal(workload_issuers=issuers, requests_per_minute=60, requests_burst=3)
+        answers = [httpx.post(f"{portal.url}/v1/workload-keys", json={"token": each}) for each in tokens]
+        for answer, reason in zip(answers, tokens.values(), strict=True):
+            assert answer.status_code == 422
+            assert (reason if issuers else "admits no tokens of pipelines") in answer.json()["detail"]
+        statuses = {httpx.post(f"{portal.url}/v1/workload-keys", json={"token": deep()}).status_code for _ in range(20)}
+        assert 429 in statuses <= {422, 429}
+    assert "Traceback" not in caplog.text and len(max(caplog.messages, key=len)) < 1000
+
+
+def test_an_issuer_that_hangs_holds_up_few_requests(start_portal: StartPortal, stand_in: StandIn) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as silent:
+        issuer = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        portal = start_portal(workload_issuers=[issuer, stand_in.issuer])
+        token = stand_in.sign(stand_in.claims(iss=issuer))
+
+        def ask() -> httpx.Response:
+            return httpx.post(f"{portal.url}/v1/workload-keys", json={"token": token}, timeout=60)
+
+        with ThreadPoolExecutor(60) as pool:
+            asked = [pool.submit(ask) for _ in range(60)]
+            other = stand_in.sign(stand_in.claims(aud="nobody", jti="1"))
+            answer = httpx.post(f"{portal.url}/v1/workload-keys", json={"token": other}, timeout=60)
+            answers = [each.result() for each in asked]
+    assert {each.status_code for each in answers} == {503} and all(each.headers["Retry-After"] for each in answers)
+    refused_at_once = sum("many requests wait" in each.text for each in answers)
+    assert refused_at_once >= 60 - 2 * MOST_WAITING
+    assert answer.status_code == 422 or "many requests wait" in answer.text
+
+
+def test_keys_are_read_by_one_and_ahead_of_their_end() -> None:
+    clock, may_end, reads = [0.0], threading.Event(), []
+    may_end.set()
+
+    def fetch() -> dict[str, Any]:
+        reads.append(clock[0])
+        assert may_end.wait(60)
+        return {"keys": [OTHER_KEY.as_dict(private=False)]}
+
+    keys = SigningKeys(fetch, clock=lambda: clock[0])
+    with ThreadPoolExecutor(4) as pool:
+        found = [pool.submit(keys.find, "other", "RS256") for _ in range(4)]
+        assert all(each.result().kid == "other" for each in found)
+    assert reads == [0.0]
+    may_end.clear()
+    clock[0] = KEYS_SECONDS - 1
+    for _ in range(3):  # the issuer hangs, and what it said is valid still
+        assert keys.find("other", "RS256").kid == "other"
+    may_end.set()
+    assert eventually(lambda: reads == [0.0, KEYS_SECONDS - 1])

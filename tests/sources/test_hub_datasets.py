@@ -18,7 +18,7 @@ from core.database import transaction
 from core.pipeline.messages import ModelSource, TextSource
 from core.service.jobs.tables import JobRow
 from core.service.registry.schemas import DatasetBody
-from core.service.registry.service import register_dataset
+from core.service.registry.service import read_dataset, register_dataset
 from core.service.sources.hub import Hub
 from core.service.sources.hub_datasets import find_hub_dataset
 from core.service.sources.references import HubText
@@ -207,6 +207,22 @@ def test_a_request_is_checked_against_what_the_dataset_says_of_itself(
     assert submit("org/other")[1]["code"] == "hub_unavailable"
 
 
+@pytest.mark.parametrize(
+    "choice",
+    [{"vocabulary": {"datasets": ["wikitext"]}}, {"method": "vocabulary", "parameters": {"datasets": ["wikitext"]}}],
+)
+def test_tokens_are_counted_on_texts_of_the_hub(
+    api: TestClient, hub: HubState, job_body: dict[str, Any], sessions: sessionmaker[Session], choice: dict[str, Any]
+) -> None:
+    commit = add_wikitext(hub, TRAIN, TEST)
+    sparsity = None if "method" in choice else job_body["sparsity"]
+    response = api.post("/v1/jobs", json=job_body | {"sparsity": sparsity} | choice)
+    assert response.status_code == 201, response.text
+    with transaction(sessions) as session:
+        counted = session.scalars(select(JobRow.sources)).one()["vocabulary"]
+    assert [each["revision"] for each in counted if each["kind"] == "hub"] == [commit]
+
+
 def test_a_registered_text_of_the_same_name_goes_first(
     api: TestClient,
     hub: HubState,
@@ -218,6 +234,6 @@ def test_a_registered_text_of_the_same_name_goes_first(
     hub.down = True
     file = write_text(settings.datasets_root / "mine.txt")
     with transaction(sessions) as session:
-        register_dataset(session, team, DatasetBody(name="wikitext", path=str(file.resolve())), settings)
+        register_dataset(session, team, read_dataset(DatasetBody(name="wikitext", path=str(file.resolve())), settings))
     changed = job_body | {"calibration": {"dataset": "wikitext", "samples": 4, "sequence_length": 16}}
     assert api.post("/v1/jobs", json=changed).status_code == 201

@@ -103,7 +103,11 @@ def test_the_second_installation_writes_and_removes_nothing(
 
 
 def test_the_second_installation_does_not_start_work(
-    marked: OwnedStore, second: Settings, second_sessions: Sessions
+    marked: OwnedStore,
+    sessions: Sessions,
+    second: Settings,
+    second_sessions: Sessions,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     with pytest.raises(StoreOfAnother):
         prepare(second)
@@ -119,8 +123,11 @@ def test_the_second_installation_does_not_start_work(
     assert not refused
     with lent_app(second) as app, TestClient(app) as client:
         answer = client.get("/readyz")
-        assert answer.status_code == 503 and answer.json()["checks"]["store"] is False
-        assert "belongs to installation" in answer.json()["detail"]
+    assert answer.status_code == 503 and answer.json()["checks"]["store"] is False
+    assert "belongs to another installation" in answer.json()["detail"]
+    both = ids(sessions, second_sessions)
+    assert not any(each in answer.text for each in both), "anybody may ask"
+    assert all(each in caplog.text for each in both)
 
 
 def test_a_restored_database_is_the_same_owner(

@@ -9,15 +9,13 @@ import httpx
 import pytest
 
 from secateur import Client, errors
-from tests.client.both_clients import facing_as_client
 from tests.client.command_line import RunHere
 from tests.triggers.conftest import PAYLOAD
 
 
-@pytest.fixture(params=["blocking", "async"])
-def client(live_api: httpx.Client, admin_key: str, request: pytest.FixtureRequest) -> Iterator[Client]:
-    opening = Client if request.param == "blocking" else facing_as_client
-    with opening(str(live_api.base_url), admin_key) as opened:
+@pytest.fixture
+def client(live_api: httpx.Client, admin_key: str) -> Iterator[Client]:
+    with Client(str(live_api.base_url), admin_key) as opened:
         yield opened
 
 

@@ -96,6 +96,14 @@ def test_a_rotated_secret_is_shown_once_and_the_same_for_the_same_key(
         Verifier(secret).verify(received.body, received.headers)
 
 
+def test_a_ping_that_is_sent_again_with_its_key_makes_one_event(api: TestClient, created: dict[str, Any]) -> None:
+    path = f"/v1/webhooks/{created['id']}"
+    first, again = (api.post(f"{path}/ping", headers={"Idempotency-Key": "ping"}) for _ in range(2))
+    assert first.status_code == 201 and first.json() == again.json()
+    assert again.headers["Idempotency-Replayed"] == "true"
+    assert len(api.get(f"{path}/deliveries").json()["data"]) == 1
+
+
 def test_viewers_look_members_try_and_admins_change(
     api: TestClient, created: dict[str, Any], viewer_key: str, member_key: str, other_team_key: str
 ) -> None:

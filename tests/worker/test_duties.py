@@ -8,6 +8,8 @@ import threading
 import time
 from collections.abc import Iterator
 
+import httpx
+import psutil
 import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
@@ -136,6 +138,43 @@ def test_two_dispatchers_share_the_work_and_one_that_is_frozen_is_not_healthy(
     assert "duty failed" not in log and first.is_running() and second.is_running(), log
     first.send(signal.SIGTERM)
     assert first.wait(60) == 0
+
+
+def test_a_process_that_hangs_is_ended_and_its_container_with_it(settings: Settings) -> None:
+    """A shell takes the place of the container's init: it ends as its only child does."""
+    command = f"SECATEUR_HOME={settings.home} {sys.executable} -m worker.dispatcher; exit $?"
+    environment = {**os.environ, "SECATEUR_DATABASE_URL": str(settings.database_url)}
+    with subprocess.Popen(["bash", "-c", command], env=environment) as init:
+        eventually(lambda: alive.seconds_silent("dispatcher", settings) < 60)
+        [dispatcher] = psutil.Process(init.pid).children()
+        dispatcher.suspend()
+        alive.end_container(init.pid)
+        assert init.wait(60) == 128 + signal.SIGKILL
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_a_check_ends_only_what_once_lived(settings: Settings, silent: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(alive, "get_settings", lambda: settings)
+    monkeypatch.setattr(alive, "end_container", lambda: ended.append(1))
+    monkeypatch.setattr(sys, "argv", ["alive", "dispatcher", "--end"])
+    assert alive.main() == 1 and not ended, "it is yet to start"
+    alive.touch("dispatcher", settings)
+    if silent:
+        past = time.monotonic() - 100
+        os.utime(settings.home / "dispatcher.alive", (past, past))
+    assert (alive.main(), ended) == ((1, [1]) if silent else (0, []))
+
+
+def test_an_api_lives_while_it_answers(
+    settings: Settings, live_api: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alive, "get_settings", lambda: settings)
+    monkeypatch.setattr(sys, "argv", ["alive", "api"])
+    monkeypatch.setenv("UVICORN_PORT", str(live_api.base_url.port))
+    assert alive.main() == 0
+    monkeypatch.setenv("UVICORN_PORT", "9")
+    assert alive.main() == 1 and alive.seconds_silent("api", settings) < 60
 
 
 @pytest.mark.parametrize("jump", ["+3600", "-3600"])

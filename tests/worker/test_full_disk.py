@@ -20,7 +20,7 @@ from core.service.jobs.resolution.hub_lookup import HubLookup
 from core.service.jobs.schemas import JobBody
 from core.service.publications.retry import retry
 from core.service.registry.schemas import DatasetBody, ModelBody
-from core.service.registry.service import register_dataset, register_model
+from core.service.registry.service import read_dataset, read_model, register_dataset, register_model
 from core.settings import Settings
 from core.storage import artifact_prefix, open_store
 from tests.forked_processes import warm_python
@@ -73,8 +73,8 @@ def body(sessions: sessionmaker[Session], settings: Settings, team: str, tmp_pat
     elsewhere = settings.model_copy(update={"allowed_roots": [tmp_path]})
     model, text = write_wordy_model(tmp_path / "model"), write_text(tmp_path / "numbers.txt")
     with transaction(sessions) as session:
-        register_model(session, team, ModelBody(name="wordy", path=str(model.resolve())), elsewhere)
-        register_dataset(session, team, DatasetBody(name="numbers", path=str(text.resolve())), elsewhere)
+        register_model(session, team, read_model(ModelBody(name="wordy", path=str(model.resolve())), elsewhere))
+        register_dataset(session, team, read_dataset(DatasetBody(name="numbers", path=str(text.resolve())), elsewhere))
     return {
         "model": "wordy",
         "method": "wanda",
@@ -203,7 +203,7 @@ def test_the_disk_fills_while_the_artifact_is_stored(
     model = write_llama(tmp_path / "large", hidden=64, intermediate=3000)
     elsewhere = settings.model_copy(update={"allowed_roots": [tmp_path]})
     with transaction(sessions) as session:
-        register_model(session, team, ModelBody(name="large", path=str(model.resolve())), elsewhere)
+        register_model(session, team, read_model(ModelBody(name="large", path=str(model.resolve())), elsewhere))
     size = (model / "model.safetensors").stat().st_size
     assert DISK_BYTES / 2 < size < DISK_BYTES
     job_id = jobs.submit(body | {"model": "large"})

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from structlog.testing import capture_logs
 
 from core.database import transaction
 from core.service.jobs import queue, service
@@ -18,6 +19,7 @@ from core.service.jobs.tables import JobRow
 from core.service.publications.retry import retry
 from core.settings import Settings
 from core.storage import MANIFEST, LocalStore, StoredFile, artifact_prefix
+from secateur_wire.errors import RunnerLost
 from tests.worker.conftest import Queue, SpawnWorker, StartWorker, dispatched, eventually, is_alive, saved_blocks
 from tests.worker.supervise import runner
 from worker.supervisor.supervisor import Supervisor
@@ -59,10 +61,13 @@ def test_a_runner_killed_with_9_is_retried_and_the_next_attempt_knows_the_last(
     task: str, jobs: Queue, job_body: dict[str, Any], start_worker: StartWorker, settings: Settings
 ) -> None:
     job_id = jobs.submit(job_body)
-    worker = start_worker(hang_in=task)
-    pid, helper = jobs.runner_pids(job_id)
-    os.kill(pid, signal.SIGKILL)
-    assert worker.result() == "queued"
+    with capture_logs() as logged:
+        worker = start_worker(hang_in=task)
+        pid, helper = jobs.runner_pids(job_id)
+        os.kill(pid, signal.SIGKILL)
+        assert worker.result() == "queued"
+    (reason,) = (each["reason"] for each in logged if each["event"] == "attempt failed")
+    assert reason == f"{RunnerLost.title} ({task}): SIGKILL ended it."
     eventually(lambda: not is_alive(helper))
     requeued = jobs.events(job_id)[-1].data
     assert requeued["error"]["code"] == "runner_lost" and "SIGKILL" in requeued["error"]["message"]

@@ -10,6 +10,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from core.database import transaction
+from core.service.registry.tables import DatasetRow, ModelRow
 from core.settings import Settings
 from secateur.cli import datasets_app, keys_app, models_app
 from secateur_wire.errors import Conflict, UnusableDataset, UnusableModel
@@ -145,3 +147,23 @@ def test_sample_images_are_digits_and_fashion_where_it_is_installed(home: Embedd
         "Dataset fashion-mnist-train: 3 images, 10 classes",
         "Dataset fashion-mnist-test: 2 images, 10 classes",
     ]
+
+
+@pytest.mark.parametrize("root", ["models_root", "datasets_root", "operator"])
+def test_by_the_command_too_what_lies_where_the_server_registers_from_stays_there(
+    home: EmbeddedInstance, root: str, tmp_path: Path
+) -> None:
+    home.settings.allowed_roots = [tmp_path / "operator"]
+    place = home.settings.allowed_roots[0] if root == "operator" else getattr(home.settings, root)
+    folder, text = write_llama(place / "given"), write_text(place / "words.txt")
+    images = write_folder(place / "images", grays(4), ["a", "b"])
+    before = sorted(home.settings.home.rglob("*"))
+    model = add_model(home, "small", folder, say=quiet)
+    texts = [add_dataset(home, "words", text), add_dataset(home, "shades", images)]
+    assert sorted(home.settings.home.rglob("*")) == before, "nothing was linked or copied"
+    with transaction(home.sessions) as session:
+        rows = [session.get_one(ModelRow, model.id), *(session.get_one(DatasetRow, each.id) for each in texts)]
+    assert [row.path for row in rows] == [str(each.resolve()) for each in (folder, text, images)]
+    with pytest.raises(UnusableDataset):
+        add_dataset(home, "broken", write_text(place / "broken.parquet"))
+    assert (place / "broken.parquet").is_file(), "it is the user's file"

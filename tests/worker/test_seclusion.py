@@ -11,14 +11,18 @@ from pathlib import Path
 
 import pytest
 
+from core import sandbox
+from core.settings import Settings
+from secateur_wire.errors import UnusableModel
 from tests.worker.conftest import eventually
+from worker.doctor import examination
 from worker.processes import ChildProcess, spawn
 from worker.runner.client import RUNNER, runner_environment
 from worker.runner.fork_server import fork_runner
 
 TRY = """
 import ctypes, json, os, socket, subprocess, sys, threading
-from worker.runner.seclusion import seclude
+from core.seclusion import seclude
 
 def reach(port, family=socket.AF_INET):
     try:
@@ -66,6 +70,48 @@ def test_who_is_off_the_network_reaches_nothing_and_neither_does_what_it_starts(
     assert told["borrowed"] == [-1, NOT_PERMITTED] and told["ring"] == [-1, NOT_PERMITTED]
 
 
+REACH = """
+import sys
+from core import sandbox
+from core.settings import Settings
+sandbox._MODULES["reaching"], sandbox.MEMORY_BYTES["reaching"] = "tests.worker.reaching", 2**29
+sandbox.seal = sandbox.seal if sys.argv[1] == "filter" else lambda: "none here"
+sandbox.serve_parent()
+"""
+
+
+def reached(reader: str, folder: Path, kind: str, monkeypatch: pytest.MonkeyPatch, *ways: str) -> dict[str, str]:
+    """Return what the child of a reader reaches, by these ways or all, that is handed a folder of one file."""
+    (folder / "served").mkdir()
+    (folder / "served" / "a").write_text("GGUF")
+    (folder / "api-key").write_text("secret")
+    program = [sys.executable, "-c", REACH, kind]
+    popen = subprocess.Popen
+    monkeypatch.setattr(sandbox.subprocess, "Popen", lambda command, **rest: popen(program, **rest))
+    monkeypatch.setitem(sandbox._UNREAD, "reaching", UnusableModel)
+    monkeypatch.setitem(sandbox._RESULT_BYTES, "reaching", 2**20)
+    asked = {"as_reader": reader, "key": str(folder / "api-key"), "format": "parquet", "ways": ways}
+    return sandbox.run_sandboxed("reaching", folder / "served", "served", 4, **asked)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("reader", sandbox._MODULES)
+def test_a_child_that_reads_what_strangers_wrote_reaches_nothing(
+    reader: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome = reached(reader, tmp_path, "filter", monkeypatch)
+    assert outcome.pop("served") == "GGUF"
+    assert len(outcome) == 12 and set(outcome.values()) == {"Operation not permitted"}
+    assert (tmp_path / "api-key").read_text() == "secret"
+
+
+def test_without_a_filter_such_a_child_opens_no_file_and_no_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ways = ("the key", "environment", "memory", "a connection", "a socket")
+    outcome = reached("gguf", tmp_path, "none", monkeypatch, *ways)
+    assert {outcome[name] for name in ways} == {"Too many open files"}
+
+
 @contextmanager
 def started(kind: str, log: Path) -> Iterator[ChildProcess]:
     """A runner that waits for its spec."""
@@ -91,7 +137,14 @@ def test_a_runner_is_off_the_network_before_it_is_told_what_to_do(kind: str, tmp
 
 
 def test_what_cannot_be_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    from worker.runner import seclusion
+    from core import seclusion
 
     monkeypatch.setattr(seclusion.platform, "machine", lambda: "riscv64")
     assert seclusion.seclude() == "there is no filter for linux on riscv64"
+
+
+def test_the_doctor_warns_where_the_kernel_takes_no_filter(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert examination.check_seclusion(Settings()).state == "ok"
+    monkeypatch.setattr(examination, "seclusion_refusal", lambda: "the kernel takes no filter: Invalid argument")
+    warned = examination.check_seclusion(Settings())
+    assert warned.state == "warning" and "children that read uploads" in warned.detail

@@ -24,6 +24,7 @@ from tests.worker.conftest import eventually, is_alive
 from tests.worker.forked_parts import fork_part
 from worker import alive
 from worker.embedded.serve import stop
+from worker.embedded.serving import serving
 from worker.processes import ChildProcess, spawn
 
 
@@ -84,9 +85,9 @@ class House:
         """Return that of the server, or of the one that was the last."""
         return self.home.with_name("serve.out").read_text()
 
-    def start(self, is_light: bool = False) -> ChildProcess:
+    def start(self, is_light: bool = False, host: str = "127.0.0.1") -> ChildProcess:
         """A server that is up."""
-        arguments, variables = ("serve", "--port", str(free_port())), environment(self.home)
+        arguments, variables = ("serve", "--host", host, "--port", str(free_port())), environment(self.home)
         with open(self.home.with_name("serve.out"), "wb") as output:
             if is_light:
                 module = (sys.executable, "-m", "tests.worker.light_serve")
@@ -191,7 +192,7 @@ def test_keys_and_texts_can_be_added_with_and_without_a_server(house: House, hom
     assert [each["name"] for each in answer["data"]] == ["words"]
     listed = secateur(home, "keys", "list").stdout
     assert "ci" in listed and key not in listed
-    key_id = next(line.split()[0] for line in listed.splitlines() if " ci " in line)
+    key_id = next(line.split("\t")[0] for line in listed.splitlines() if "\tci\t" in line)
     assert secateur(home, "keys", "revoke", key_id).returncode == 0
     assert httpx.get(f"{url}/v1/datasets", headers={"Authorization": f"Bearer {key}"}).status_code == 401
     missing = secateur(home, "models", "add", "nothing", str(tmp_path / "missing"))
@@ -243,6 +244,36 @@ def light(house: House, home: Path) -> ChildProcess:
         house.start(is_light=True)
     assert house.server is not None
     return house.server
+
+
+def test_nobody_else_reads_what_a_home_holds_and_held(house: House, home: Path, light: ChildProcess) -> None:
+    house.end()
+    old, outside, linked = home / "logs" / "old.log", home.with_name("outside"), home / "linked"
+    old.write_text("a text of a user")
+    outside.mkdir()
+    linked.symlink_to(outside)
+    (home / "logs" / "api.log").unlink()
+    for path, mode in ((home, 0o755), (home / "logs", 0o755), (old, 0o644), (outside, 0o755)):
+        path.chmod(mode)
+    above = home.parent.stat().st_mode
+    house.start(is_light=True)
+    assert home.stat().st_mode & 0o777 == (0o711 if os.geteuid() == 0 else 0o700)  # root's PostgreSQL is another user
+    open_to_others = [path for path in home.iterdir() if not path.is_symlink() and path.stat().st_mode & 0o077]
+    assert not open_to_others
+    assert (home / "logs" / "api.log").stat().st_mode & 0o777 == 0o600
+    assert outside.stat().st_mode & 0o777 == 0o755 and home.parent.stat().st_mode == above
+
+
+@pytest.mark.parametrize("host", ["::1", "::", "localhost"])
+def test_the_address_that_a_server_writes_down_is_one_that_clients_reach(house: House, home: Path, host: str) -> None:
+    house.end()
+    home.mkdir(exist_ok=True)
+    (home / "readyz").write_text('{"can_run": true}')
+    house.start(is_light=True, host=host)
+    url = (home / "url").read_text().strip()
+    with serving(settings_of(home), lambda _: None) as served:
+        assert served == url and httpx.get(f"{url}/readyz").json() == {"can_run": True}
+    house.end()
 
 
 @pytest.mark.nightly

@@ -1,21 +1,28 @@
 """What workers tell of themselves, and a disk that is nearly full."""
 
+import fcntl
 import json
 import os
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import psutil
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import select
+from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.service.jobs.queue import heartbeat
+from core.service.jobs.tables import WorkerRow
 from core.settings import Settings
 from tests.conftest import bearer
 from tests.worker.conftest import Queue, StartPart, eventually
 from tests.worker.held import Held
-from worker import machine
+from worker import alive, machine
+from worker.supervisor.drain import Drain
+from worker.supervisor.heartbeat import Heartbeat
 
 MIB = 2**20
 OFTEN = {"SECATEUR_WORKER_FRESH_SECONDS": "1.5"}
@@ -93,6 +100,34 @@ def test_below_the_watermark_a_worker_claims_nothing_and_goes_on_when_there_is_s
     ballast.unlink()
     assert jobs.succeeded(job_id).attempt == 1
     assert listed(api)[0]["reason"] is None
+
+
+def test_a_worker_beats_while_its_disk_is_freed_and_while_it_cannot_be_read(
+    settings: Settings, sessions: sessionmaker[Session]
+) -> None:
+    """Somebody else frees the disk for as long as it takes, then the cache cannot be read, then all is well."""
+    impatient = settings.model_copy(update={"disk_watermark_bytes": 2**60, "worker_fresh_seconds": 0.3})
+    locks = impatient.cache_root / "locks"
+    heartbeat = Heartbeat("worker_1", impatient, Drain(), on_space=lambda: None, on_failure=lambda: None)
+
+    def reason() -> str:
+        with transaction(sessions) as session:
+            return session.scalar(select(WorkerRow.reason)) or ""
+
+    locks.mkdir(parents=True)
+    with (locks / "making-room").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        heartbeat.start()
+        eventually(lambda: "watermark" in reason())
+        assert alive.seconds_silent(alive.WORKER, impatient) < 60
+    (impatient.cache_root / "entries" / "model").mkdir(parents=True)
+    rmtree(locks)
+    locks.touch()
+    eventually(lambda: "cannot be used" in reason())
+    locks.unlink()
+    eventually(lambda: "watermark" in reason())
+    heartbeat.stop(30)
+    assert not reason()
 
 
 def test_readers_need_a_key(api_client: TestClient, viewer_key: str) -> None:

@@ -13,7 +13,7 @@ import typer
 from core.engine.architectures.classifier_architecture import NetworkName
 from secateur.cli.keys import keys_app
 from secateur.cli.options import with_options
-from secateur.cli.output import JsonOption, explain
+from secateur.cli.output import JsonOption, Printer, explain
 from secateur.cli.prune import PruneOptions
 from secateur.cli.prune import prune as prune_there
 from secateur.cli.registry import (
@@ -111,13 +111,11 @@ def _samples(
 
 def _demo() -> None:
     """Prune a real language model end to end and show what came of it."""
-    from rich.console import Console
-
     from core.settings import Settings
     from worker.cli.demo import demo
 
     with print_errors():
-        demo(Settings(), Console())
+        demo(Settings(), Printer(markup=True))
 
 
 @with_options
@@ -199,7 +197,10 @@ def _models_add(
     source: SourceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Register a model folder or a GGUF file; for the embedded server it is taken into its home first."""
+    """Register a model folder or a GGUF file.
+
+    The embedded server takes it into its home first, unless it lies in a folder that models are registered from.
+    """
     if is_elsewhere():
         add_model(name, str(path), source, as_json)
         return
@@ -248,8 +249,9 @@ def _datasets_add(
     options: DatasetOptions,
     as_json: JsonOption = False,
 ) -> None:
-    """Register a text, JSONL or Parquet file, or a folder of images; for the embedded server it is taken into its home
-    first.
+    """Register a text, JSONL or Parquet file, or a folder of images.
+
+    The embedded server takes it into its home first, unless it lies in a folder that texts are registered from.
     """
     if is_elsewhere():
         add_dataset(name=name, path=str(path), **vars(options), as_json=as_json)

@@ -12,13 +12,18 @@ from secateur import Client, Job
 from secateur.cli.watch import follow
 from secateur.metrics_table import Figure, figures
 from secateur_wire.metrics import Metrics
-from worker.embedded.instance import open_instance
+from secateur_wire.shown_commands import python_text, shell
+from worker.embedded.instance import open_instance, private_home
 from worker.embedded.serving import serving
 from worker.failures import CommandFailed
 from worker.samples.first_job import AMOUNT, PROMPT, first_job
 from worker.samples.language import add_samples
 
 BFLOAT16_BYTES = 2
+_OPEN = (
+    "from transformers import pipeline; "
+    'print(pipeline("text-generation", {folder})({prompt}, max_new_tokens=24)[0]["generated_text"])'
+)
 
 
 class DemoFailed(CommandFailed):
@@ -31,8 +36,7 @@ def demo(settings: Settings, console: Console) -> None:
     Fetched and converted files stay in home for the next time. No process keeps running.
     """
     began = time.monotonic()
-    home = settings.home.resolve()
-    home.mkdir(parents=True, exist_ok=True)
+    home = private_home(settings)
 
     def say(text: str) -> None:
         console.print(text, highlight=False, soft_wrap=True)
@@ -56,8 +60,7 @@ def demo(settings: Settings, console: Console) -> None:
         client.download(job.id, pruned)
     say(f"Done in {time.monotonic() - began:.0f} s; nothing is left running. What next:")
     for what, command in (
-        ("open it", f'''python -c "from transformers import pipeline; print(pipeline('text-generation', '{pruned}')'''
-                    f'''('{PROMPT}', max_new_tokens=24)[0]['generated_text'])"'''),
+        ("open it", shell("python", "-c", _OPEN.format(folder=python_text(str(pruned)), prompt=python_text(PROMPT)))),
         ("serve it", f"secateur serve    # then its page, with report and files, is /portal/jobs/{job.id}"),
         ("prune your own", "secateur prune path/to/model -o pruned"),
     ):  # fmt: skip

@@ -253,6 +253,7 @@ def go_round(
 def main() -> None:
     settings = get_settings()
     configure_logs(settings)
+    alive.forget(alive.DISPATCHER, settings)  # remove the sign of life of an earlier container
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

@@ -200,13 +200,15 @@ def check_threads(settings: Settings) -> Finding:
 
 
 def check_seclusion(settings: Settings) -> Finding:
-    """Return whether the kernel keeps runners from the network."""
-    what = "runners without network"
+    """Return whether the kernel keeps runners from the network, and who reads uploads from everything else."""
+    what = "seclusion"
     if (refusal := seclusion_refusal()) is not None:
         return warning(
-            what, f"not kept from it: {refusal}", "allow seccomp filters, or keep this machine from the network"
+            what,
+            f"runners are not kept from the network, nor children that read uploads from other processes: {refusal}",
+            "allow seccomp filters, or keep this machine from the network and take models and texts from nobody else",
         )
-    return ok(what, "the kernel keeps them from it")
+    return ok(what, "the kernel keeps runners from the network, and children that read uploads from everything else")
 
 
 def check_devices(settings: Settings) -> Finding:

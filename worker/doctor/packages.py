@@ -8,9 +8,9 @@ from typing import Final
 from packaging.requirements import Requirement
 from packaging.utils import NormalizedName, canonicalize_name
 
+from secateur_wire.installation import SERVER, install_command
 from worker.doctor.finding import Finding, missing, ok, warning
 
-SERVER: Final = "secateur-server"
 TESTED: Final = Path(__file__).with_name("constraints.txt")
 """Versions that the tests ran with, in the form that pip's option `--constraint` takes."""
 _NAMED: Final = 6
@@ -21,7 +21,7 @@ def check_server_packages() -> Finding:
     """Return whether the packages are there that the API, the dispatcher and the commands need."""
     what = "packages of the server"
     if unmet := unmet_requirements():
-        return missing(what, _listed(unmet), f"pip install '{SERVER}'")
+        return missing(what, _listed(unmet), _command(""))
     return ok(what, f"{SERVER} {version(SERVER)}, secateur {version('secateur')}")
 
 
@@ -32,7 +32,7 @@ def check_worker_extra() -> Finding:
         return missing(
             what,
             f"{_listed(unmet)}: jobs are taken and not run",
-            f"pip install '{SERVER}[worker]', unless this machine has only the API or the dispatcher",
+            f"{_command('worker')}, unless this machine has only the API or the dispatcher",
         )
     return ok(what, f"torch {version('torch')}, transformers {version('transformers')}")
 
@@ -41,7 +41,7 @@ def check_gguf_extra() -> Finding:
     """Return whether GGUF files can be written: llama.cpp checks them."""
     what = "llama.cpp"
     if unmet := unmet_requirements("gguf"):
-        return warning(what, f"{_listed(unmet)}: jobs can write no GGUF files", f"pip install '{SERVER}[gguf]'")
+        return warning(what, f"{_listed(unmet)}: jobs can write no GGUF files", _command("gguf"))
     return ok(what, "checks the GGUF files that jobs write")
 
 
@@ -49,7 +49,7 @@ def check_openvino_extra() -> Finding:
     """Return whether OpenVINO files can be written: OpenVINO checks them."""
     what = "OpenVINO"
     if unmet := unmet_requirements("openvino"):
-        return warning(what, f"{_listed(unmet)}: jobs can write no OpenVINO files", f"pip install '{SERVER}[openvino]'")
+        return warning(what, f"{_listed(unmet)}: jobs can write no OpenVINO files", _command("openvino"))
     return ok(what, "checks the OpenVINO files that jobs write")
 
 
@@ -65,9 +65,8 @@ def check_versions() -> Finding:
         if (installed := _installed(name)) not in (None, tested[name])
     ]
     if differing:
-        return warning(
-            what, _listed(differing), f"where something fails: pip install --constraint {TESTED} '{SERVER}[worker]'"
-        )
+        command = _command("worker", "--constraint", str(TESTED))
+        return warning(what, _listed(differing), f"where something fails: {command}")
     return ok(what, f"all packages have the version in {TESTED}")
 
 
@@ -83,6 +82,10 @@ def unmet_requirements(extra: str | None = None) -> list[str]:
         elif not requirement.specifier.contains(installed, prereleases=True):
             unmet.append(f"{requirement.name} is {installed}, not {requirement.specifier}")
     return unmet
+
+
+def _command(extra: str, *options: str) -> str:
+    return install_command(SERVER, extra, *options, is_here=True)
 
 
 def _needed(package: str, extras: frozenset[str]) -> set[NormalizedName]:

@@ -16,8 +16,8 @@ from core.pipeline.messages import Spec
 from core.pipeline.stages.import_gguf.spec import ImportGgufSpec
 from core.pipeline.stages.new_network.spec import NewNetworkSpec
 from core.service.registry.schemas import DatasetBody, ModelBody
-from core.service.registry.service import register_dataset, register_model
-from core.service.sources.folders import content_hash, dataset_hash
+from core.service.registry.service import read_dataset, read_model, register_dataset, register_model
+from core.service.sources.folders import content_hash, dataset_hash, is_allowed
 from core.settings import Settings
 from core.validation import invalid_request
 from secateur_wire.datasets import Dataset, DatasetFormat
@@ -35,12 +35,19 @@ Body = TypeVar("Body", ModelBody, DatasetBody)
 
 
 def add_model(instance: EmbeddedInstance, name: str, path: Path, *, source: str | None = None, say: Say) -> Model:
-    """Register a model folder (hard-linked where the file system allows, otherwise copied) or a GGUF file (converted).
+    """Register a model folder or a GGUF file (converted).
 
-    Raises the errors of a folder that cannot be used, and Conflict if the name belongs to another model.
+    A folder below an allowed root stays where it is. Another is taken into home: hard-linked where the file system
+    allows, otherwise copied. Raises the errors of a folder that cannot be used, and Conflict if the name belongs to
+    another model.
     """
     target = instance.settings.models_root / name
-    body = _body(ModelBody, name=name, path=str(target), source=source or f"local:{path.name}")
+    stays = path.is_dir() and is_allowed(instance.settings, path.resolve())
+    body = _body(
+        ModelBody, name=name, path=str(path.resolve() if stays else target), source=source or f"local:{path.name}"
+    )
+    if stays:
+        return register_folder(instance, body)
     with temporary_folder(target.parent, ".adding-") as temporary:
         incoming = Path(temporary, "model")
         if path.is_dir():
@@ -89,8 +96,9 @@ def new_network(
 
 
 def register_folder(instance: EmbeddedInstance, body: ModelBody) -> Model:
+    read = read_model(body, instance.settings)
     with transaction(instance.sessions) as session:
-        return register_model(session, instance.team_id, body, instance.settings)[0]
+        return register_model(session, instance.team_id, read)[0]
 
 
 def add_dataset(
@@ -104,13 +112,15 @@ def add_dataset(
     label_field: str = "label",
     source: str | None = None,
 ) -> Dataset:
-    """Register a text, JSONL or Parquet file, or a folder of images (hard-linked where the file system allows).
+    """Register a text, JSONL or Parquet file, or a folder of images, which stays or is taken in as a model is.
 
     Raises UnusableDataset, and Conflict if the name belongs to something else.
     """
     if not path.exists():
         raise UnusableDataset(f"{path} is not a file.", param="path")
+    stays = is_allowed(instance.settings, path.resolve())
     target = instance.settings.datasets_root / (name if path.is_dir() else f"{name}{path.suffix}")
+    target = path.resolve() if stays else target
     body = _body(
         DatasetBody,
         name=name,
@@ -122,23 +132,29 @@ def add_dataset(
         source=source or f"local:{path.name}",
     )
     is_new = not target.exists()
+    if not stays:
+        _take_in_dataset(path, target, name)
+    try:
+        read = read_dataset(body, instance.settings)
+        with transaction(instance.sessions) as session:
+            return register_dataset(session, instance.team_id, read)[0]
+    except SecateurError:
+        if is_new:  # a file that is not a dataset must not keep the name
+            shutil.rmtree(target) if target.is_dir() else target.unlink()
+        raise
+
+
+def _take_in_dataset(path: Path, target: Path, name: str) -> None:
     with temporary_folder(target.parent, ".adding-") as temporary:
         incoming = Path(temporary, path.name)
         if path.is_dir():
             shutil.copytree(path, incoming, copy_function=_link_or_copy)
         else:
             _link_or_copy(str(path), str(incoming))
-        if not is_new and dataset_hash(incoming) != dataset_hash(target):
-            raise Conflict(f"The name {name!r} is taken by another dataset.", param="name")
-        if is_new:
+        if not target.exists():
             incoming.rename(target)
-    try:
-        with transaction(instance.sessions) as session:
-            return register_dataset(session, instance.team_id, body, instance.settings)[0]
-    except SecateurError:
-        if is_new:  # a file that is not a dataset must not keep the name
-            shutil.rmtree(target) if target.is_dir() else target.unlink()
-        raise
+        elif dataset_hash(incoming) != dataset_hash(target):
+            raise Conflict(f"The name {name!r} is taken by another dataset.", param="name")
 
 
 def import_gguf(settings: Settings, source: Path, target: Path) -> None:

@@ -30,7 +30,7 @@ from core.service.teams.server_secret import write_private
 from core.settings import Settings
 from core.signing import new_private_key, public_key
 from worker import alive
-from worker.embedded.instance import open_instance
+from worker.embedded.instance import open_instance, private_files, private_home
 from worker.embedded.postgres import is_running, postgres, stop_postgres
 from worker.failures import CommandFailed
 from worker.node import worker_command
@@ -48,12 +48,11 @@ class ServeFailed(CommandFailed):
 
 def serve(settings: Settings, *, host: str, port: int) -> None:
     """Run until SIGINT, SIGTERM or SIGHUP. Raises ServeFailed where something is in the way or a part ends."""
-    home = settings.home.resolve()
-    home.mkdir(parents=True, exist_ok=True)
+    home = private_home(settings)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
-    with _alone(home), contextlib.ExitStack() as cleanup:
+    with private_files(), _alone(home), contextlib.ExitStack() as cleanup:
         check_port(host, port)
         database_url = settings.database_url
         own_database = database_url is None
@@ -68,7 +67,7 @@ def serve(settings: Settings, *, host: str, port: int) -> None:
             open_own_store(instance.settings, instance.sessions).require_own()
         parts: list[ChildProcess] = []
         cleanup.callback(_end_parts, parts, settings)
-        url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
+        url = url_of(host, port)
         for name, command in part_commands(host, port, settings).items():
             parts.append(_start_part(name, command, settings))
             _write_down(home, parts)
@@ -104,6 +103,12 @@ def stop(settings: Settings) -> bool:
     for name in ("serve.json", "url"):
         (home / name).unlink(missing_ok=True)
     return stop_postgres(home / "postgres") or was_running
+
+
+def url_of(host: str, port: int) -> str:
+    """Return the URL at which this machine reaches a server that listens on an address."""
+    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"
 
 
 def check_port(host: str, port: int) -> None:

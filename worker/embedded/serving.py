@@ -8,8 +8,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Final
+from urllib.parse import urlsplit
 
 from core.settings import Settings
+from worker.embedded.instance import private_home
 from worker.embedded.locks import acquire, locked, shared
 from worker.embedded.serve import ServeFailed, is_serving
 from worker.processes import ChildProcess, spawn
@@ -28,8 +30,7 @@ def serving(settings: Settings, say: Callable[[str], None]) -> Iterator[str]:
     Commands that run at the same time share that server, and it ends when the last of them has ended. `say` is called
     with a message about a start, and about waiting for others. Raises ServeFailed if the server does not start.
     """
-    home = settings.home.resolve()
-    home.mkdir(parents=True, exist_ok=True)
+    home = private_home(settings)
     with shared(home / "users.lock") as users:
         server: ChildProcess | None = None
         try:
@@ -93,7 +94,9 @@ def _free_port() -> int:
 
 
 def _answers(url: str) -> bool:
-    host, _, port = url.removeprefix("http://").rpartition(":")
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex((host, int(port))) == 0
+    where = urlsplit(url)
+    try:
+        socket.create_connection((where.hostname, where.port), timeout=1).close()
+    except OSError:
+        return False
+    return True

@@ -1,6 +1,6 @@
 """Runner: the only process that opens models; a spec on stdin, JSON lines on stdout, diagnostics on stderr.
 
-It has no credentials and reaches no network (`worker.runner.seclusion`). Output that a library prints goes to stderr,
+It has no credentials and reaches no network (`core.seclusion`). Output that a library prints goes to stderr,
 so that stdout carries only messages.
 """
 
@@ -23,11 +23,11 @@ from core.pipeline.messages import DeviceSpec
 from core.pipeline.stages.registry import parse_spec
 from core.pipeline.stages.run import run_stage
 from core.progress import WorkStopped
+from core.seclusion import seclude
 from secateur_wire.errors import DiskFull, InternalError, OutOfMemory, SecateurError
 from worker.processes import peak_resident_bytes
 from worker.runner.message_writer import MessageProgress, open_messages, send, signs_of_life, stop_once_saved
 from worker.runner.messages import ErrorMessage, ResultMessage
-from worker.runner.seclusion import seclude
 
 STOPPED = 75
 """Exit code of a runner that was asked to stop (SIGTERM) and has saved its newest block or step; it can resume later.

@@ -249,9 +249,9 @@ def unexplained_end(code: int, task: str, log: Path, killed_for_memory: bool) ->
     if "No space left on device" in last_line or shutil.disk_usage(log.parent).free < _FULL_DISK_BYTES:
         return DiskFull(f"no space left on the worker's disk: the runner ({task}) could not go on")
     if code < 0:
-        return RunnerLost(f"The runner ({task}) was ended by {signal.Signals(-code).name}.")
+        return RunnerLost(f"The runner ended without a result ({task}): {signal.Signals(-code).name} ended it.")
     if code == 0:
-        return ResultMissing(f"The runner ({task}) ended without a result.")
+        return ResultMissing(f"The runner ended without a result ({task}).")
     return InternalError(f"The runner ({task}) ended with exit code {code}: {last_line or 'no message'}")
 
 

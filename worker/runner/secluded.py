@@ -10,7 +10,7 @@ import os
 import resource
 import sys
 
-from worker.runner.seclusion import seclude
+from core.seclusion import seclude
 
 _NICE = 10
 

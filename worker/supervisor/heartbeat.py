@@ -1,4 +1,8 @@
-"""Heartbeat of a worker: a thread of its parent process that reports its facts and state until it ends."""
+"""Heartbeat of a worker: a thread of its parent process that reports its facts and state until it ends.
+
+It waits for nothing but the database. What may wait for a disk or the store is done by a thread of its own, *upkeep*;
+while that hangs, the heartbeat reports what was seen last.
+"""
 
 import contextlib
 import math
@@ -21,15 +25,18 @@ from core.service.jobs import queue
 from core.service.teams.installation import open_own_store
 from core.settings import Settings
 from core.storage import OwnedStore
+from secateur_wire.errors import DiskFull
 from worker import alive
 from worker.devices import DeviceReader, own_device
-from worker.machine import disk_room_bytes, disk_shortage, usable_memory_bytes
+from worker.machine import disk_room_bytes, disk_shortage, empty_cache, is_below_watermark, usable_memory_bytes
 from worker.pace import operations_per_second
 from worker.supervisor.drain import Drain
-from worker.supervisor.work_folders import WorkFolders
+from worker.supervisor.work_folders import WorkFigures, WorkFolders
 
 BEAT_SECONDS = 10.0
 _FIRST_SECONDS = 10.0
+_UPKEEP_SECONDS = 1.0
+"""Longest time that a heartbeat waits for the upkeep, which is usually done within milliseconds."""
 
 logger = structlog.get_logger()
 
@@ -66,11 +73,14 @@ class Heartbeat:
         self._wake = threading.Event()
         self._ended = False
         self._shortage: str | None = None
+        self._reported_shortage: str | None = None
+        self._disk_free_bytes = 0
+        self._work_figures = WorkFigures(0, 0)
         self._has_beaten = threading.Event()
         self._work = WorkFolders(settings.work_root)
         self._refusal: str | None = None
         self._sweep_at = 0.0
-        self._sweep: threading.Thread | None = None
+        self._upkeep: threading.Thread | None = None
         self._thread = threading.Thread(target=self._live, name="heartbeat", daemon=True)
 
     def start(self) -> None:
@@ -95,20 +105,20 @@ class Heartbeat:
         wait = min(BEAT_SECONDS, self._settings.worker_fresh_seconds / 3)
         pace_at = time.monotonic() + wait  # not at once, when jobs may begin
         while not self._ended:
-            before, self._shortage = self._shortage, disk_shortage(self._settings)
-            self._check_store(store)
-            self._start_sweep(sessions)
-            self._give_sign_of_life()
-            facts = self._facts()
-            self._check_drain()
-            with contextlib.suppress(SQLAlchemyError), transaction(sessions) as session:
-                self._beat(session, facts)
+            try:
+                self._give_sign_of_life()
+                self._look_after(sessions, store, wait_seconds=min(_UPKEEP_SECONDS, wait))
+                facts = self._facts()
+                self._check_drain()
+                with contextlib.suppress(SQLAlchemyError), transaction(sessions) as session:
+                    self._beat(session, facts)
+                self._report_shortage()
+                if facts["device"] == CPU.name and time.monotonic() >= pace_at:
+                    pace_at = math.inf
+                    threading.Thread(target=self._measure_pace, name="pace", daemon=True).start()
+            except Exception as error:  # the next heartbeat tries again
+                logger.exception("a heartbeat failed", worker=self._worker_id, error=str(error))
             self._has_beaten.set()
-            if self._shortage != before:
-                self._report_shortage(before)
-            if facts["device"] == CPU.name and time.monotonic() >= pace_at:
-                pace_at = math.inf
-                threading.Thread(target=self._measure_pace, name="pace", daemon=True).start()
             self._wake.wait(wait)
             self._wake.clear()
         with contextlib.suppress(SQLAlchemyError), transaction(sessions) as session:
@@ -138,28 +148,43 @@ class Heartbeat:
         if self._refusal is not None and before is None:
             logger.error("claiming paused", worker=self._worker_id, reason=self._refusal)
 
-    def _start_sweep(self, sessions: sessionmaker[Session]) -> None:
-        """Start a sweep of the work folders in a thread of its own; if the disk is short, at every heartbeat.
+    def _look_after(self, sessions: sessionmaker[Session], store: OwnedStore, *, wait_seconds: float) -> None:
+        """Start the upkeep unless it still runs, and wait for it for a moment, so that the facts are usually new."""
+        if self._upkeep is None or not self._upkeep.is_alive():
+            self._upkeep = threading.Thread(target=self._keep_up, args=(sessions, store), name="upkeep", daemon=True)
+            self._upkeep.start()
+        self._upkeep.join(wait_seconds)
 
-        Removing many files takes long, and a worker without a heartbeat would count as lost.
-        """
-        is_due = self._shortage is not None or time.monotonic() >= self._sweep_at
-        if is_due and (self._sweep is None or not self._sweep.is_alive()):
-            self._sweep_at = time.monotonic() + self._settings.work_sweep_seconds
-            free = 0 if self._shortage is None else self._settings.disk_watermark_bytes
-            self._sweep = threading.Thread(target=self._sweep_work, args=(sessions, free), name="sweep", daemon=True)
-            self._sweep.start()
-
-    def _sweep_work(self, sessions: sessionmaker[Session], free_bytes: int) -> None:
+    def _keep_up(self, sessions: sessionmaker[Session], store: OwnedStore) -> None:
+        """Look at disk and store, and free the disk: unused entries of the cache if it is short, then work folders."""
         try:
-            self._work.sweep(sessions, self._settings.resume_keep_seconds, free_bytes=free_bytes)
-        except (SQLAlchemyError, OSError) as error:  # the next sweep tries again
-            logger.warning("work folders not swept", error=str(error).partition("\n")[0])
-        if free_bytes and disk_shortage(self._settings) is None:
-            self._wake.set()
+            self._look_at_disk()
+            self._check_store(store)
+            is_short = is_below_watermark(self._settings)
+            if is_short or time.monotonic() >= self._sweep_at:
+                self._sweep_at = time.monotonic() + self._settings.work_sweep_seconds
+                empty_cache(self._settings)
+                free = self._settings.disk_watermark_bytes if is_short else 0
+                self._work.sweep(sessions, self._settings.resume_keep_seconds, free_bytes=free)
+                self._look_at_disk()
+                if self._shortage != self._reported_shortage:
+                    self._wake.set()
+        except Exception as error:  # the next heartbeat tries again
+            logger.warning("disk and store not looked after", error=str(error).partition("\n")[0])
 
-    def _report_shortage(self, before: str | None) -> None:
-        if self._shortage is None:
+    def _look_at_disk(self) -> None:
+        try:
+            self._disk_free_bytes = disk_room_bytes(self._settings)
+            self._work_figures = self._work.figures()
+            self._shortage = disk_shortage(self._settings)
+        except (OSError, DiskFull) as error:
+            self._shortage = f"the disk of {self._settings.work_root} cannot be used: {error}"
+
+    def _report_shortage(self) -> None:
+        before, self._reported_shortage = self._reported_shortage, self._shortage
+        if self._reported_shortage == before:
+            return
+        if self._reported_shortage is None:
             logger.info("disk has space again", worker=self._worker_id)
             self._on_space()
         elif before is None:
@@ -170,7 +195,7 @@ class Heartbeat:
         device = self._device.read()
         if device is not None and device.failure is not None:
             self._drain.begin(device.failure)
-        work = self._work.figures()
+        work = self._work_figures
         return {
             "queue": settings.worker_queue,
             "device": settings.device or (device.kind if device else kind_of_machine()).name,
@@ -184,7 +209,7 @@ class Heartbeat:
             "device_celsius": device.celsius if device else None,
             "device_uncorrected_errors": device.uncorrected_errors if device else None,
             "memory_bytes": usable_memory_bytes(settings),
-            "disk_free_bytes": disk_room_bytes(settings),
+            "disk_free_bytes": self._disk_free_bytes,
             "work_folders": work.folders,
             "work_bytes": work.bytes,
             "runtimes": self._runtimes,

@@ -172,6 +172,7 @@ class Supervisor:
     def _fail(
         self, claim: Claim, recorder: Recorder, problem: StoredProblem, result: AttemptResult | None = None
     ) -> JobStatus:
+        logger.warning("attempt failed", code=problem["code"], reason=problem["message"][:300])
         return recorder.end(
             lambda session: queue.finish_failed(
                 session,

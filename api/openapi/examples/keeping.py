@@ -6,8 +6,6 @@ from api.openapi.examples.common import JOB, LATER, MOMENT, OTHER_JOB
 
 _POLICY = {
     "keep_days": 30,
-    "keep_last": 20,
-    "keep_best": {"count": 3, "by": "perplexity_ratio", "group": "model"},
     "keep_tagged": {"metadata": {"keep": "true"}},
 }
 
@@ -53,7 +51,7 @@ EXAMPLES: Final[dict[str, Any]] = {
     "HubTokenBody": {"token": "hf_…, that may read what the team prunes"},
     "HubToken": {"object": "hub_token", "used": "team", "updated_at": MOMENT},
     "RetentionPolicy": _POLICY,
-    "Retention": {"object": "retention", "policy": _POLICY, "updated_at": MOMENT},
+    "Retention": {"object": "retention", "policy": _POLICY, "suspended": None, "updated_at": MOMENT},
     "RetentionPreview": {
         "object": "retention_preview",
         "policy": _POLICY,
@@ -77,7 +75,7 @@ EXAMPLES: Final[dict[str, Any]] = {
                 "files": 9,
                 "bytes": 271_590_112,
                 "goes": False,
-                "kept_because": ["best"],
+                "kept_because": ["tagged"],
                 "used_by": None,
             },
         ],

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from itertools import groupby
 from typing import Any, Final
 
+from api.http.bodies import BODY_LIMITS
 from core.methods.registry import METHODS
 from core.service.jobs.schemas import JobBody
+from core.untrusted_json import parse_json
 from secateur_wire.body_fields import YES_OR_NO, Field, body_fields, parameter_fields
 from secateur_wire.errors import InvalidRequest
 from secateur_wire.job_fields import GROUPS
@@ -52,8 +54,8 @@ def read_value(field: Field, values: list[str]) -> Any:
             return json_or_text(text)
         case "json":
             try:
-                return json.loads(text)
-            except (ValueError, RecursionError) as error:
+                return parse_json(text.encode(), BODY_LIMITS, members=dict)
+            except ValueError as error:
                 example = json.dumps(field.default) if field.default else '[0.1, 0.2] or {"r": 8}'
                 raise InvalidRequest(
                     f"{field.name}: {text[:100]!r} is not JSON ({error}): write for example {example}",
@@ -134,6 +136,6 @@ def _pairs(field: str, values: list[str]) -> dict[str, str]:
 
 def json_or_text(text: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return parse_json(text.encode(), BODY_LIMITS, members=dict)
+    except ValueError:
         return text

@@ -22,6 +22,7 @@ from core.engine.checkpoints.files import COMPANIONS, INDEX_FILE, PICKLES
 from core.service.registry import service
 from core.service.registry.schemas import DatasetBody, ModelBody
 from core.service.registry.uploads import list_uploads
+from core.service.sources.folders import allowed_roots
 from core.service.teams.principal import Principal
 from core.settings import Settings
 from secateur_wire.errors import ApiError, Forbidden
@@ -51,9 +52,10 @@ class _Noun:
     kind: UploadKind
     title: str
     body: type[ModelBody] | type[DatasetBody]
-    register: Callable[[Session, Principal, Any, Settings], tuple[Any, bool]]
+    read: Callable[[Any, Settings], Any]
+    register: Callable[[Session, Principal, Any], tuple[Any, bool]]
     is_checked: bool
-    """True where registering uses a slot for checks."""
+    """True where reading uses a slot for checks."""
     takes: tuple[str, ...]
     """Names of its files, or `*` and a suffix."""
 
@@ -70,11 +72,21 @@ _NOUNS = {
             "model",
             "Models",
             ModelBody,
+            service.read_model,
             service.register_model,
             False,
             (*COMPANIONS, INDEX_FILE, PROVENANCE, "*.safetensors"),
         ),
-        _Noun("datasets", "dataset", "Datasets", DatasetBody, service.register_dataset, True, ()),
+        _Noun(
+            "datasets",
+            "dataset",
+            "Datasets",
+            DatasetBody,
+            service.read_dataset,
+            service.register_dataset,
+            True,
+            (),
+        ),
     )
 }
 
@@ -114,10 +126,11 @@ def register_page(request: Request, noun: str, caller: Admin, state: State) -> R
 def register(request: Request, noun: str, caller: Admin, state: State, posted: Posted) -> Response:
     added, fields = _noun(noun), _without_token(posted)
     try:
+        body = added.body.model_validate(fields)
+        with state.check_slots.slot(caller.team_id) if added.is_checked else nullcontext():
+            read = added.read(body, state.settings)
         with transaction(state.sessions) as session:
-            body = added.body.model_validate(fields)
-            with state.check_slots.slot(caller.team_id) if added.is_checked else nullcontext():
-                document, _ = added.register(session, caller, body, state.settings)
+            document, _ = added.register(session, caller, read)
     except (ApiError, ValidationError) as error:
         return _register_page(request, added, state.settings, fields, error)
     return RedirectResponse(f"/portal/{noun}/{document.id}", 303)
@@ -176,12 +189,11 @@ def _register_page(
     values: dict[str, str],
     error: ApiError | ValidationError | None = None,
 ) -> Response:
-    root = settings.models_root if added.kind == "model" else settings.datasets_root
     context = {
         "added": added,
         "values": values,
         "errors": {} if error is None else errors_by_field(error, added.fields),
         "formats": (*FORMATS, *FOLDERS),
-        "roots": [str(root.resolve()), *(str(each) for each in settings.allowed_roots)],
+        "roots": allowed_roots(settings),
     }
     return page(request, "registry/register.html", context, status=200 if error is None else status_of(error))

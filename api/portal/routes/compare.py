@@ -14,6 +14,7 @@ from api.portal.session import Viewer
 from api.portal.views.files import IfNoneMatch, chart, csv_file
 from api.portal.views.picture import comparison_models, comparison_panels, differences, findings
 from api.portal.views.trade_off import COSTS, pareto_plot, quality_in_words, trade_off_answer
+from core.pipeline.reports.verdict import is_near_chance
 from core.service.jobs import service
 from core.service.jobs.comparison import (
     FEWEST,
@@ -59,7 +60,10 @@ def compare_page(
         "differences": differences(comparison.fields),
         "comparison": comparison,
         "answering": [
-            (labels[job.id], job.verdict.answers) for job in comparison.jobs if job.verdict and job.verdict.answers
+            (labels[job.id], words)
+            for job in comparison.jobs
+            if job.verdict is not None
+            and (words := job.verdict.words if is_near_chance(job.verdict) else job.verdict.answers)
         ],
         "alternatives": _alternatives(comparison),
         "ids": ids,

@@ -1,8 +1,7 @@
 """Page of one job: live while it runs, with its report when it is over, and with its actions."""
 
 import json
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -13,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
 from api.dependencies import DatabaseSession, State
-from api.events.stream import KEEP_ALIVE_SECONDS, LARGEST_SEQUENCE, FollowedJob, Turn, event_stream, last_event
+from api.events.stream import LARGEST_SEQUENCE, FollowedJob, Turn, event_stream, last_event
 from api.http.archives import artifact_archive
 from api.http.downloads import Conditions, artifact_file
 from api.portal.rendering import address_of, fragment, page
@@ -32,6 +31,7 @@ from core.service.jobs.alternatives import job_with_measured
 from core.service.jobs.random_baseline import with_random_baseline
 from core.service.jobs.snapshots import metric_names, take_snapshot
 from core.service.jobs.waiting import with_waiting_reason
+from core.service.teams.principal import Principal
 from core.service.teams.sessions import signed_in
 from core.storage import attachment
 from secateur_wire.errors import NotFound
@@ -85,12 +85,13 @@ async def stream_job(
     await run_in_threadpool(_require_job, state, caller.team_id, job_id)
     token = request.cookies[COOKIE]
 
-    def require_signed_in(session: Session) -> None:
-        signed_in(session, token, state.secret)
+    def authenticate(session: Session) -> Principal:
+        return signed_in(session, token, state.secret).principal
 
     known = {"who": request.state.signed_in, "csrf": request.state.csrf, "url": address_of(request)}
-    turn = _page_turn(caller.team_id, job_id, known, require_signed_in)
-    return event_stream(state, FollowedJob(caller.team_id, job_id, last), turn, gather_seconds=_GATHER_SECONDS)
+    followed = FollowedJob(caller, authenticate, job_id, last)
+    turn = _page_turn(caller.team_id, job_id, known)
+    return event_stream(state, followed, turn, gather_seconds=_GATHER_SECONDS)
 
 
 def _require_job(state: ApiState, team_id: str, job_id: str) -> None:
@@ -222,22 +223,16 @@ def sensitivity_chart(
     return chart(json.dumps(sensitivity), if_none_match, draw)
 
 
-def _page_turn(
-    team_id: str, job_id: str, known: Mapping[str, Any], require_signed_in: Callable[[Session], None]
-) -> Turn:
+def _page_turn(team_id: str, job_id: str, known: Mapping[str, Any]) -> Turn:
     """Return a turn of the stream that renders the parts of the page changed by new events.
 
     Each batch of events is one message, which the page applies as a whole. `known` has further variables of the
-    templates. A page whose session has ended gets nothing more (`require_signed_in` raises Unauthenticated).
+    templates.
     """
     drawn: set[str] | None = None
-    checked_at = time.monotonic()
 
     def turn(session: Session, page: EventPage, is_over: bool) -> Sequence[ServerSentEvent]:
-        nonlocal drawn, checked_at
-        if time.monotonic() - checked_at >= KEEP_ALIVE_SECONDS:
-            require_signed_in(session)
-            checked_at = time.monotonic()
+        nonlocal drawn
         if not page.data and not is_over:
             return []
         types = {event.type for event in page.data}

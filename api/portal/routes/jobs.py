@@ -69,8 +69,9 @@ def list_jobs(
         query = urlencode({name: value for name, value in (kept | more).items() if value})
         return f"/portal/jobs?{query}" if query else "/portal/jobs"
 
+    methods = {"": "any"} | {each: METHODS[each].title for each in METHODS}
     states = Counter(job.status for job in jobs.data)
-    sampling = None if jobs.data else latest_request(session, caller.team_id)
+    sampling = latest_request(session, caller.team_id)
     context = {
         "jobs": jobs,
         "counted": [(state, states[state]) for state in STATUSES if state in states],
@@ -81,7 +82,7 @@ def list_jobs(
         "has_models": not jobs.data and bool(list_models(session, caller.team_id, limit=1, after=None).data),
         "sampling": sampling if sampling is not None and sampling.finished_at is None else None,
         "state_options": [("", "any"), *((each, each) for each in STATUSES)],
-        "method_options": [("", "any"), *((each, METHODS[each].title) for each in METHODS)],
+        "method_options": list(({method: f"{method} (unknown)"} | methods).items()),
         "sort_options": list(_SORTS.items()),
         "sort_text": _SORTS[sort],
         "here": address(after=after, before=None if after else before),

@@ -31,7 +31,7 @@ from core.service.teams.principal import Principal
 from core.validation import describe_error, share_hint
 from secateur_wire.base import JsonObject
 from secateur_wire.discoveries import Discovery
-from secateur_wire.errors import ApiError, InvalidRequest, NotDiscovered
+from secateur_wire.errors import ApiError, InvalidRequest, NotDiscovered, UnknownModel
 from secateur_wire.plans import Goal, Plan, PlanBody
 
 router = APIRouter(prefix="/new")
@@ -80,7 +80,7 @@ class _PlannedJob:
     """State of a new job between the answers and the plan.
 
     `description` describes the model, `discovery` is the discovery to wait for, `plan` is the planner's plan, and
-    `error` the reason why there is none.
+    `error` the reason why there is none. `has_model` is False where there is no model of that name.
     """
 
     answers: _Answers
@@ -88,6 +88,7 @@ class _PlannedJob:
     discovery: Discovery | None = None
     plan: Plan | None = None
     error: str | None = None
+    has_model: bool = True
 
 
 @router.get("")
@@ -127,8 +128,11 @@ def _answers_page(request: Request, caller: Viewer, state: ApiState, form: Form,
     except InvalidRequest as error:
         answers = _Answers(form.get(_MODEL), "speed")
         planned = _PlannedJob(answers, error=error.message)
-    template = "new/answers.html" if is_partial(request) else "new/page.html"
     known = state.hub_search.known(search)
+    if not planned.has_model:
+        on_hub_too = {each.name for each in known or ()}
+        choices = [each for each in choices if each.is_known or each.name in on_hub_too]
+    template = "new/answers.html" if is_partial(request) else "new/page.html"
     on_hub = None if known is None else hub_choices(known, choices)
     search_context = {
         "on_hub": on_hub,
@@ -246,6 +250,7 @@ def _plan_job(state: ApiState, caller: Principal, answers: _Answers) -> _Planned
         _have_discovered(planned, state, caller, missing)
     except ApiError as error:
         planned.error = error.message
+        planned.has_model = planned.description is not None or not isinstance(error, UnknownModel)
     except ValidationError as error:
         planned.error = describe_error(error.errors(include_url=False)[0])[1]
     return planned

@@ -24,7 +24,7 @@ from core.service.teams.openid.roles import roles_of
 from core.service.teams.openid.tokens import SKEW_SECONDS
 from core.service.teams.sessions import ProviderSession
 from core.service.teams.used_tokens import use_once
-from secateur_wire.errors import NotFound, Unauthenticated
+from secateur_wire.errors import NotFound, Unauthenticated, Unavailable
 
 router = APIRouter()
 
@@ -72,7 +72,7 @@ def begin(
     pending = pending_sign_ins.begin(f"{address_of(request)}{_CALLBACK}", own_path(then), is_silent=silent)
     try:
         address = provider.authorization_url(pending, asks_again=again)
-    except Unauthenticated as error:
+    except (Unauthenticated, Unavailable) as error:
         return sign_in_page(request, own_path(then), openid_error=error.message)
     response = RedirectResponse(address, 303)
     response.set_cookie(
@@ -102,7 +102,7 @@ def complete(request: Request, state: State, answer: Annotated[AuthorizationResp
             raise Unauthenticated(f"the provider refused the sign-in ({answer.reason})")
         else:
             response = _start_session(request, state, provider.redeem(answer.code, pending), pending)
-    except Unauthenticated as refusal:
+    except (Unauthenticated, Unavailable) as refusal:
         log.info("a sign-in was refused", reason=refusal.message)
         state.rates.count_failure(client_address(request))
         response = sign_in_page(request, then, openid_error=refusal.message)

@@ -16,20 +16,7 @@ from core.service.retention.schemas import RetentionPolicy, RetentionPreview
 
 router = APIRouter(prefix="/team/retention")
 
-FIGURES = (
-    ("perplexity_ratio", "perplexity, beside the dense model's"),
-    ("bytes", "size of the artifact"),
-    ("parameters", "parameters that are not zero"),
-    ("latency", "latency"),
-)
-GROUPS = (("model", "each model"), ("method", "each method"), ("team", "the whole team"))
-_FIELDS = {
-    "keep_days": "keep_days",
-    "keep_last": "keep_last",
-    "keep_best.count": "best_count",
-    "keep_best": "best_count",
-    "keep_tagged": "tagged",
-}
+_FIELDS = {"keep_days": "keep_days", "keep_tagged": "tagged"}
 """Form field of each field of the policy."""
 _SHOWN = 200
 
@@ -62,10 +49,7 @@ def set_retention(request: Request, caller: Admin, state: State, posted: Posted)
 
 
 def _policy_of(posted: Form) -> dict[str, Any]:
-    policy: dict[str, Any] = {name: posted.get(name) for name in ("keep_days", "keep_last") if posted.get(name)}
-    if posted.get("best_count"):
-        best = {"count": posted.get("best_count"), "by": posted.get("best_by"), "group": posted.get("best_group")}
-        policy["keep_best"] = best
+    policy: dict[str, Any] = {"keep_days": posted.get("keep_days")} if posted.get("keep_days") else {}
     if posted.get("tagged"):
         pairs = [line.partition("=") for line in posted.get("tagged").splitlines()]
         policy["keep_tagged"] = {"metadata": {key.strip(): value.strip() for key, _, value in pairs}}
@@ -75,11 +59,6 @@ def _policy_of(posted: Form) -> dict[str, Any]:
 def _values(policy: RetentionPolicy) -> dict[str, str]:
     """Return a policy as form values."""
     values = {"keep_days": str(policy.keep_days)}
-    if policy.keep_last is not None:
-        values["keep_last"] = str(policy.keep_last)
-    if policy.keep_best is not None:
-        best = policy.keep_best
-        values |= {"best_count": str(best.count), "best_by": best.by, "best_group": best.group}
     if policy.keep_tagged is not None:
         values["tagged"] = "\n".join(f"{key}={value}" for key, value in policy.keep_tagged.metadata.items())
     return values
@@ -101,7 +80,5 @@ def _retention_page(
         "preview": preview,
         "is_set": preview is not None and preview.policy == now.policy,
         "shown": _SHOWN,
-        "figures": FIGURES,
-        "groups": GROUPS,
     }
     return page(visit.request, "team/retention.html", context, status=200 if error is None else status_of(error))

@@ -4,6 +4,7 @@ import hashlib
 import json
 import secrets
 from typing import Any, Final, Literal
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request
 from pydantic import JsonValue, ValidationError
@@ -12,6 +13,7 @@ from starlette.responses import RedirectResponse, Response
 from api.dependencies import After, DatabaseSession, Quality, State
 from api.http.bodies import parse_body
 from api.portal.forms.errors import errors_by_field, status_of
+from api.portal.forms.job_fields import json_or_text
 from api.portal.rendering import is_partial, page
 from api.portal.session import Form, Member, Posted, Viewer
 from api.portal.views.files import IfNoneMatch
@@ -101,7 +103,7 @@ def show_sweep(
     results = service.get_results(session, caller.team_id, sweep_id, quality=quality, cost=cost)
     trade = results.trade_off
     shown = {"quality": quality or "", "cost": cost or ""}
-    query = "&".join(f"{name}={value}" for name, value in shown.items() if value)
+    query = urlencode({name: value for name, value in shown.items() if value})
     best: dict[int, list[str]] = {}
     for each in results.best:
         best.setdefault(each.number, []).append(_OBJECTIVE_WORDS[each.objective])
@@ -241,10 +243,7 @@ def _varied(text: str) -> dict[str, Any]:
     varied: dict[str, Any] = {}
     for line in text.splitlines():
         path, separator, written = line.partition("=")
-        try:
-            values = json.loads(written) if separator else None
-        except ValueError:
-            values = None
+        values = json_or_text(written) if separator else None
         if not isinstance(values, list):
             raise InvalidRequest(
                 f"{line.strip()[:100]!r}: write a path and a list of values, such as parameters.block_size = [64, 128]",
@@ -260,10 +259,7 @@ def _words(text: str) -> list[str]:
 
 def _number(text: str) -> JsonValue:
     """Return the number of a text, the text itself if it is not a number, None if it is empty."""
-    try:
-        number: JsonValue = json.loads(text) if text else None
-    except ValueError:
-        return text
+    number: JsonValue = json_or_text(text) if text else None
     return number if isinstance(number, int | float) else text or None
 
 

@@ -25,11 +25,15 @@ _LEAST_LIKENESS = 0.4
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """A model: `name` for a job's body, `title` for people, and its known facts."""
+    """A model: `name` for a job's body, `title` for people, and its known facts.
+
+    `is_known` is False for a name that the page was asked for, and that no list of the team has.
+    """
 
     name: str
     title: str
     about: str
+    is_known: bool = True
 
     def has(self, words: Iterable[str]) -> bool:
         text = f"{self.name} {self.title} {self.about}".casefold()
@@ -48,7 +52,7 @@ def model_choices(session: Session, team_id: str, search: str, chosen: str) -> l
     if "/" in search.strip("/") and search not in offered:
         offered[search] = ModelChoice(search, search, "on the hub")
     if chosen and chosen not in offered:
-        offered[chosen] = ModelChoice(chosen, chosen, "on the hub" if "/" in chosen else "")
+        offered[chosen] = ModelChoice(chosen, chosen, "on the hub" if "/" in chosen else "", is_known=False)
     matching = [each for each in offered.values() if each.has(words)]
     return sorted(matching, key=lambda each: (each.name != chosen, each.name != search))[:_MOST_SHOWN]
 

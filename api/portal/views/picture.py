@@ -4,7 +4,7 @@ The picture has size, time and quality of the dense and the pruned models.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import hypot
 from statistics import median
 from typing import Final
@@ -17,10 +17,11 @@ from api.portal.views.trade_off import quality_in_words
 from core.engine.options.latency_budget import latency_noise
 from core.service.jobs.comparison import ComparedField, Comparison
 from core.service.jobs.noise import is_same
-from core.service.jobs.trade_off import TASK_MEAN, Quality, qualities_of, short_name
+from core.service.jobs.schemas import Job
+from core.service.jobs.trade_off import TASK_MEAN, Quality, measured_as, qualities_of, short_name
 from secateur_wire.job_fields import LEADING
 from secateur_wire.jobs import Verdict
-from secateur_wire.metrics import Metrics
+from secateur_wire.metrics import NOT_WELL, Metrics, is_noisy
 
 _LONGEST: Final = 4.0
 """Length of the longest bar in multiples of the shortest; longer bars are cut, so that the others can be read."""
@@ -34,10 +35,16 @@ _LONGEST_VALUE: Final = 40
 
 @dataclass(frozen=True)
 class MeasuredFigure:
-    """Figure of a model; `noise` is its measurement error in both directions."""
+    """Figure of a model; `noise` is its measurement error in both directions, `how` says how it was measured."""
 
     value: float
     noise: float = 0.0
+    how: str = ""
+
+    @property
+    def is_noisy(self) -> bool:
+        """Return whether the noise is so large that the figure does not count as measured."""
+        return is_noisy(self.noise / self.value if self.value else None)
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,8 @@ def result_panels(metrics: Metrics, verdict: Verdict | None, names: tuple[str, s
     decisive = None if verdict is None else f"{verdict.figure}:{verdict.on or TASK_MEAN}"
     quality = decisive if decisive in qualities else next(iter(qualities), None)
     models = [
-        _model(metrics, quality, label, is_dense=is_dense) for label, is_dense in zip(names, (True, False), strict=True)
+        _model_of(metrics, quality, label, is_dense=is_dense)
+        for label, is_dense in zip(names, (True, False), strict=True)
     ]
     words = (size_in_words(metrics), time_in_words(metrics), "" if verdict is None else verdict.words)
     return _panels(models, quality, words)
@@ -94,26 +102,40 @@ def result_panels(metrics: Metrics, verdict: Verdict | None, names: tuple[str, s
 def comparison_models(comparison: Comparison) -> list[Model]:
     """Return each dense model once, then the jobs' models; quality is that of the comparison's trade-off.
 
-    A dense model has the median of the times that its jobs measured.
+    A dense model has the median of the times that its jobs measured alike; where they measured it in several ways, it
+    is there once for each.
     """
     quality, jobs = comparison.trade_off.quality, comparison.jobs
     dense: list[Model] = []
     for name in dict.fromkeys(job.model for job in jobs):
-        models = [_model(job.measured, quality, "", is_dense=True) for job in jobs if job.model == name]
-        times = [each.time.value for each in models if each.time is not None]
-        dense.append(
-            Model(
-                f"{short_name(name)}, dense",
-                is_dense=True,
-                size=next((each.size for each in models if each.size is not None), None),
-                time=MeasuredFigure(median(times)) if times else None,
-                quality=next((each.quality for each in models if each.quality is not None), None),
-            )
+        own = [(job, label) for job, label in zip(jobs, comparison.labels, strict=True) if job.model == name]
+        models = [_model(job, quality, label, is_dense=True) for job, label in own]
+        times, qualities = (
+            list(dict.fromkeys(each.how for each in figures if each is not None))
+            for figures in ([each.time for each in models], [each.quality for each in models])
         )
+        if max(len(times), len(qualities)) <= 1:
+            dense.append(_joined(f"{short_name(name)}, dense", models))
+            continue
+        ways = {(each.time and each.time.how, each.quality and each.quality.how): None for each in models}
+        for way in ways:
+            alike = [each for each in models if (each.time and each.time.how, each.quality and each.quality.how) == way]
+            dense.append(_joined(f"{short_name(name)}, dense (of {alike[0].label})", alike))
     return dense + [
-        _model(job.measured, quality, label, is_dense=False, job=job.id)
-        for job, label in zip(jobs, comparison.labels, strict=True)
+        _model(job, quality, label, is_dense=False) for job, label in zip(jobs, comparison.labels, strict=True)
     ]
+
+
+def _joined(label: str, models: Sequence[Model]) -> Model:
+    """Return a dense model with the figures that several jobs measured alike."""
+    times = [each.time for each in models if each.time is not None]
+    return Model(
+        label,
+        is_dense=True,
+        size=next((each.size for each in models if each.size is not None), None),
+        time=MeasuredFigure(median(each.value for each in times), how=times[0].how) if times else None,
+        quality=next((each.quality for each in models if each.quality is not None), None),
+    )
 
 
 def comparison_panels(models: Sequence[Model], quality: str | None) -> list[Panel]:
@@ -126,7 +148,19 @@ def show_quality(quality: str | None, value: float, digits: int = 3) -> str:
     return percent(value, 1) if (quality or "").startswith("accuracy") else number(value, digits)
 
 
-def _model(metrics: Metrics, quality: str | None, label: str, *, is_dense: bool, job: str | None = None) -> Model:
+def _model(job: Job, quality: str | None, label: str, *, is_dense: bool) -> Model:
+    """Return a model of a comparison, whose figures say how they were measured."""
+    model = _model_of(job.measured, quality, label, is_dense=is_dense)
+    time, figure = model.time, model.quality
+    return replace(
+        model,
+        time=time and replace(time, how=measured_as(job, "latency")),
+        quality=figure and replace(figure, how=measured_as(job, quality or "")),
+        job=None if is_dense else job.id,
+    )
+
+
+def _model_of(metrics: Metrics, quality: str | None, label: str, *, is_dense: bool) -> Model:
     sizes, latency, figures = metrics.bytes, metrics.latency, qualities_of(metrics).get(quality or "")
     stored = None if sizes is None else sizes.dense if is_dense else sizes.stored
     time = None if latency is None else latency.dense_ms if is_dense else latency.pruned_ms
@@ -137,7 +171,6 @@ def _model(metrics: Metrics, quality: str | None, label: str, *, is_dense: bool,
         size=None if stored is None else MeasuredFigure(stored),
         time=None if time is None else MeasuredFigure(time, noise * time),
         quality=None if figures is None else _quality(figures, is_dense=is_dense),
-        job=job,
     )
 
 
@@ -168,9 +201,10 @@ def _bars(
 ) -> Iterator[Bar]:
     """Yield a bar for each model, on a common scale that begins at zero."""
     known = [each for each in figures if each is not None]
-    longest = max((each.value + each.noise for each in known), default=0.0)
+    longest = max((each.value + (0.0 if each.is_noisy else each.noise) for each in known), default=0.0)
     shortest = min((each.value for each in known if each.value > 0), default=longest)
     end = min(longest, _LONGEST * shortest) or 1.0
+    are_alike = len({each.how for each in known}) <= 1
     for model, each in zip(models, figures, strict=True):
         if each is None:
             yield Bar(model, "not measured")
@@ -178,12 +212,13 @@ def _bars(
         low, middle, high = (
             round(min(max((each.value + error) / end, 0.0), 1.0) * 100, 1) for error in (-each.noise, 0.0, each.noise)
         )
-        is_cut = each.value > end
+        is_cut, how = each.value > end, "" if are_alike else f" ({each.how})"
+        noise = f", {NOT_WELL}" if each.is_noisy else f" ± {shown(each.noise, 2)}" if each.noise else ""
         yield Bar(
             model,
-            shown(each.value, 3) + (f" ± {shown(each.noise, 2)}" if each.noise else ""),
+            f"{shown(each.value, 3)}{noise}{how}",
             length=middle,
-            noise=(low, high) if each.noise and not is_cut else None,
+            noise=(low, high) if each.noise and not is_cut and not each.is_noisy else None,
             is_cut=is_cut,
         )
 
@@ -203,6 +238,7 @@ class _Measure:
 def findings(models: Sequence[Model], quality: str | None) -> list[str]:
     """Return a sentence for each of size, speed and quality; figures that differ by no more than their noise are alike.
 
+    Figures that were not measured in one way have no best one, nor have those whose noise is too large.
     `models` are those of `comparison_models`.
     """
     name, is_higher = quality_in_words(quality or ""), (quality or "").startswith("accuracy")
@@ -226,15 +262,24 @@ def _finding(models: Sequence[Model], measure: _Measure) -> str:
     known = [(each.label, figure) for each in models if not each.is_dense and (figure := figure_of(each)) is not None]
     if not known:
         return f"{measure.title}: not measured."
+    ways = list(dict.fromkeys(figure.how for _, figure in known))
+    if len(ways) > 1:
+        return f"{measure.title}: not measured alike ({'; '.join(ways)}), so none is called the best."
+    noisy = [label for label, figure in known if figure.is_noisy]
+    known = [(label, figure) for label, figure in known if not figure.is_noisy]
+    if not known:
+        return f"{measure.title}: {NOT_WELL}."
     label, best = (max if measure.is_higher_better else min)(known, key=lambda each: each[1].value)
+    doubt = f"; {NOT_WELL} for {_listed(noisy)}" if noisy else ""
     if len(known) == 1:
-        return f"{measure.title}: measured for {label} alone, {shown(best.value)}."
+        return f"{measure.title}: measured for {label} alone, {shown(best.value)}{doubt}."
     alike = [other for other, figure in known if other != label and measure.is_alike(best, figure)]
     if len(alike) == len(known) - 1:
-        return f"{measure.title}: {NO_DIFFERENCE} between the results ({shown(best.value)})."
+        return f"{measure.title}: {NO_DIFFERENCE} between the results ({shown(best.value)}){doubt}."
     sentence = f"{measure.best}: {label}, {shown(best.value)}"
     if alike:
         sentence += f"; {NO_DIFFERENCE} from {_listed(alike)}"
+    sentence += doubt
     dense = [figure for each in models if each.is_dense and (figure := figure_of(each)) is not None]
     if len(dense) == 1 and measure.is_alike(best, dense[0]):
         sentence += f"; {NO_DIFFERENCE} from the dense model"

@@ -1,12 +1,12 @@
 """Commands that submit the same job: with curl, the command line, and Python."""
 
 import json
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from secateur_wire.job_options import options_for
+from secateur_wire.shown_commands import shell
 
 _WIDTH: Final = 100
 _CONTINUED: Final = " \\\n  "
@@ -28,10 +28,10 @@ def commands_for(body: Mapping[str, Any], url: str) -> Commands:
 
 def _curl(body: Mapping[str, Any], url: str) -> str:
     parts = [
-        f"curl -sS {shlex.quote(f'{url}/v1/jobs')}",
+        f"curl -sS {shell(f'{url}/v1/jobs')}",
         '-H "Authorization: Bearer $SECATEUR_API_KEY"',
         "-H 'Content-Type: application/json'",
-        f"-d {shlex.quote(_json(body))}",
+        f"-d {shell(_json(body))}",
     ]
     return _CONTINUED.join(parts)
 
@@ -66,5 +66,5 @@ def _cli(body: Mapping[str, Any]) -> str:
     options = options_for(body)
     if options is None or body["model"].startswith("-"):
         return f"secateur submit --body - <<'BODY'\n{_json(body)}\nBODY"
-    first = f"secateur submit {shlex.quote(body['model'])}"
-    return _CONTINUED.join([first, *(f"{name} {shlex.quote(value)}" for name, value in options)])
+    first = shell("secateur", "submit", body["model"])
+    return _CONTINUED.join([first, *(f"{name} {shell(value)}" for name, value in options)])

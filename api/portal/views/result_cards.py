@@ -9,7 +9,15 @@ from core.engine.options.latency_budget import latency_noise
 from core.pipeline.reports.report import Report
 from core.pipeline.reports.verdict import within_error
 from core.service.jobs.gates import TASK_MEAN
-from secateur_wire.metrics import LossFigure, MeasuredAccuracy, Metrics, TaskMean
+from secateur_wire.metrics import (
+    NOT_WELL,
+    LossFigure,
+    MeasuredAccuracy,
+    Metrics,
+    TaskMean,
+    is_noisy,
+    with_noise,
+)
 
 
 @dataclass(frozen=True)
@@ -53,8 +61,8 @@ def cards(metrics: Metrics) -> list[Card]:
         Card(
             f"Tokens/s, {each.type}, pruned ÷ dense",
             _against_noise(each.speed.decode.ratio, each.speed.decode.noise)[0],
-            f"{number(each.speed.decode.dense)} → {number(each.speed.decode.pruned)} written, "
-            f"± {percent(each.speed.decode.noise)} between rounds",
+            f"{number(each.speed.decode.dense)} → {number(each.speed.decode.pruned)} written"
+            + ("" if is_noisy(noise := each.speed.decode.noise) else f", ± {percent(noise)} between rounds"),
         )
         for each in metrics.exports[-1:]
         if each.speed is not None
@@ -87,7 +95,8 @@ def gate_rows(report: Report) -> list[GateRow]:
         what = row.gate.removeprefix("max_").replace(".", ": ").replace("_", " ")
         on = "" if row.on is None else ", mean of the tasks" if row.on == TASK_MEAN else f", {row.on}"
         figure = "not known" if row.figure is None else number(row.figure, 4)
-        figure += f" ± {percent(row.margin)}" if row.margin and row.figure is not None else ""
+        if row.margin and row.figure is not None:
+            figure = NOT_WELL if is_noisy(row.margin) else f"{figure} ± {percent(row.margin)}"
         rows.append(GateRow(what + on, f"{row.limit:,}", figure, bool(row.kept), row.unproven))
     return rows
 
@@ -180,7 +189,10 @@ def _latencies(metrics: Metrics) -> Iterator[Row]:
             "decoding a token with the cache",
             f"{number(latency.decode_dense_ms)} ms",
             f"{number(latency.decode_pruned_ms)} ms",
-            *_against_noise(latency.decode_pruned_ms / latency.decode_dense_ms, latency_noise(latency.spread)),
+            *_against_noise(
+                latency.decode_pruned_ms / latency.decode_dense_ms,
+                latency_noise(latency.decode_spread or latency.spread),
+            ),
         )
 
 
@@ -196,8 +208,9 @@ def _exports(metrics: Metrics) -> Iterator[Row]:
             yield Row(each.file, "–", size(each.bytes), "–", note)
             if (own := each.own_speed) is not None:
                 reading = f"reading a prompt of {own.prompt_tokens:,} tokens"
-                for what, tokens in ((reading, own.prefill), ("writing after it", own.decode)):
-                    yield Row(f"{each.file}, {what}", "–", f"{number(tokens)} tokens/s", "–", "")
+                rates = (reading, own.prefill, own.prefill_noise), ("writing after it", own.decode, own.decode_noise)
+                for what, tokens, noise in rates:
+                    yield Row(f"{each.file}, {what}", "–", with_noise(f"{number(tokens)} tokens/s", noise), "–", "")
             continue
         yield Row(each.file, size(speed.dense_bytes), size(each.bytes), _times(each.bytes / speed.dense_bytes), note)
         reading = f"reading a prompt of {speed.prompt_tokens:,} tokens"
@@ -216,6 +229,8 @@ def _times(ratio: float) -> str:
 
 def _against_noise(ratio: float, noise: float) -> tuple[str, str]:
     """Return the change of a time and a note on it."""
+    if is_noisy(noise):
+        return NOT_WELL, "rounds of one model differ by more than half"
     if abs(ratio - 1) <= noise:
         return NO_DIFFERENCE, f"{_times(ratio)}, within the noise of ± {percent(noise)}"
     return _times(ratio), f"beyond the noise of ± {percent(noise)}"

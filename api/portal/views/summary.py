@@ -11,7 +11,7 @@ from core.pipeline.reports.report import Report
 from core.pipeline.reports.verdict import mean_of_tasks, within_error
 from secateur_wire.equal_bytes import in_words
 from secateur_wire.jobs import Verdict
-from secateur_wire.metrics import MeasuredAccuracy, Metrics, Perplexity
+from secateur_wire.metrics import NOT_WELL, MeasuredAccuracy, Metrics, Perplexity, is_noisy
 
 Figures = TypeVar("Figures")
 Body = Mapping[str, Any]
@@ -142,7 +142,10 @@ def time_in_words(metrics: Metrics) -> str:
     if latency is None or latency.ratio is None:
         return "not measured"
     ratio = latency.ratio
-    if abs(ratio - 1) <= latency_noise(latency.spread):
+    noise = latency_noise(latency.spread)
+    if is_noisy(noise):
+        return f"speed {NOT_WELL}"
+    if abs(ratio - 1) <= noise:
         return NO_DIFFERENCE
     times = 1 / ratio if ratio < 1 else ratio
     factor = f"{times:.1f}×" if times >= 1.15 else percent(times - 1)
@@ -196,6 +199,8 @@ def _timings(metrics: Metrics) -> Iterator[tuple[str, str]]:
 
 def _timing(text: str, ratio: float, noise: float, *, is_faster: bool) -> tuple[str, str]:
     """Return a timed runtime with its label, for a ratio of times or of rates."""
+    if is_noisy(noise):
+        return "Speed", f"{text} ({NOT_WELL})"
     if abs(ratio - 1) <= noise:
         return "No faster", f"{text} ({NO_DIFFERENCE})"
     return "Faster" if is_faster else "Slower", text
@@ -215,8 +220,11 @@ def _remarks(recipe: Body, metrics: Metrics, report: Report) -> list[str]:
             )
     if latency is None or latency.dense_ms is None or latency.pruned_ms is None or latency.ratio is None:
         return [*remarks, "How fast it runs was not measured: see the notes of the report."] if is_smaller else remarks
-    differs = abs(latency.ratio - 1) > latency_noise(latency.spread)
-    if is_smaller and not differs:
+    noise = latency_noise(latency.spread)
+    differs = abs(latency.ratio - 1) > noise
+    if is_noisy(noise):
+        remarks.append(f"Times were {NOT_WELL}: the slowest round of one model took more than half as long again.")
+    elif is_smaller and not differs:
         remarks.append(
             f"Timed in turn, dense took {number(latency.dense_ms)} ms and pruned {number(latency.pruned_ms)} ms; "
             f"rounds of one model differ by up to {percent(latency.spread)}, so this tells no difference."

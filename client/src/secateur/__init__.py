@@ -1,18 +1,21 @@
 """The Python SDK and command line of the Secateur pruning service.
 
-`client.py` has `Client`, and `AsyncClient` for event loops; both use the operations of the server in `operations/`.
-Answers have the types of `secateur_wire`, the package that the server and the client share. `jobs.py` has the class of
-a job, and `errors.py` the errors. `summary.py` writes the result of a job as JSON, Markdown and JUnit XML, from the
-rows of `metrics_table.py` and the formats of `formatting.py`. `transport/` sends HTTP requests, and waits in a thread
-or an event loop. `events.py`, `downloads.py` and `uploads.py` continue over interrupted connections. `configuration.py`
-finds the server, and `cli/` is the command line. Nothing here imports the server.
+`client.py` has `Client`, with the operations of the server in `operations/`. Answers have the types of `secateur_wire`,
+the package that the server and the client share. `jobs.py` has the class of a job, and `errors.py` the errors.
+`summary.py` writes the result of a job as JSON, Markdown and JUnit XML, from the rows of `metrics_table.py` and the
+formats of `formatting.py`. `transport/` sends HTTP requests. `events.py`, `downloads.py` and `uploads.py` continue over
+interrupted connections. `configuration.py` finds the server, and `cli/` is the command line. Nothing here imports the
+server.
 """
 
+from typing import NoReturn
+
 from secateur import errors
-from secateur.client import AsyncClient, Client
+from secateur.client import Client
 from secateur.jobs import Job
 from secateur.summary import Summary, summarise
 from secateur.uploads import UploadProgress
+from secateur_wire import gone
 from secateur_wire.datasets import Dataset
 from secateur_wire.fleet import Queue, Worker
 from secateur_wire.jobs import ArtifactFile, Inspection
@@ -35,7 +38,6 @@ from secateur_wire.webhooks import CreatedWebhook, Delivery, DeliveryDetail, Web
 
 __all__ = [
     "ArtifactFile",
-    "AsyncClient",
     "Attempt",
     "AuditEntry",
     "Client",
@@ -79,3 +81,9 @@ __all__ = [
     "errors",
     "summarise",
 ]
+
+
+def __getattr__(name: str) -> NoReturn:
+    if name in gone.OF_THE_SDK:
+        raise AttributeError(f"{name} has left secateur: {gone.OF_THE_SDK[name]}")
+    raise AttributeError(f"module 'secateur' has no attribute {name!r}")

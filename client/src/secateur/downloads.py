@@ -1,12 +1,11 @@
 """Downloads of artifact files: continued after an interruption, and renamed to their final names after a check."""
 
-import contextlib
 import hashlib
 import os
 import re
-import tarfile
+import time
 from collections.abc import Callable, Sequence
-from io import BufferedRandom, BufferedReader
+from io import BufferedRandom
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Final
 from urllib.parse import quote
@@ -37,7 +36,7 @@ _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 OnProgress = Callable[[ArtifactFile, int], None]
 
 
-async def download_files(
+def download_files(
     transport: Transport, path: str, files: Sequence[ArtifactFile], folder: Path, on_progress: OnProgress
 ) -> list[Path]:
     """Fetch `path`/<name> for each file into `folder`. Every name is checked before the first byte is written.
@@ -47,56 +46,11 @@ async def download_files(
     ordered = sorted(files, key=lambda file: (file.path == MANIFEST, file.path))
     targets = [_target(folder, file.path) for file in ordered]
     for file, target in zip(ordered, targets, strict=True):
-        if await transport.in_thread(_is_here, target, file):
+        if _is_here(target, file):
             on_progress(file, file.bytes)
         else:
-            await _fetch(transport, f"{path}/{quote(file.path)}", file, target, on_progress)
+            _fetch(transport, f"{path}/{quote(file.path)}", file, target, on_progress)
     return targets
-
-
-async def fetch_archive(transport: Transport, path: str, files: Sequence[ArtifactFile], target: Path) -> Path:
-    """Fetch an archive of `files`, which has no ranges; `target` is written once each of them is verified.
-
-    An earlier file of that name stays until then, and a failed download leaves nothing. Raises DownloadInterrupted and
-    ChecksumMismatch.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part_file = target.with_name(f".{target.name}.part")
-    try:
-        with open(part_file, "w+b") as part:
-            try:
-                async with transport.stream(path, headers={"Accept-Encoding": "identity"}) as stream:
-                    async for chunk in stream.chunks():
-                        await transport.in_thread(part.write, chunk)
-            except httpx.TransportError as error:
-                raise DownloadInterrupted(
-                    f"{target.name}: {part.tell()} bytes came, then no more ({transport.unreachable(error)}); an "
-                    "archive begins anew, `download` goes on where it was cut off"
-                ) from error
-            await transport.in_thread(_check_archive, part, target.name, files)
-        part_file.replace(target)
-    finally:
-        part_file.unlink(missing_ok=True)
-    return target
-
-
-def _check_archive(part: BufferedRandom, name: str, files: Sequence[ArtifactFile]) -> None:
-    """Flush an archive to disk; raise ChecksumMismatch unless it has exactly the listed files, complete."""
-    part.flush()
-    os.fsync(part.fileno())
-    part.seek(0)
-    hashes: dict[str, str] = {}
-    with contextlib.suppress(tarfile.TarError), tarfile.open(fileobj=part, mode="r:") as archive:
-        for member in archive:
-            content = archive.extractfile(member)
-            if isinstance(content, BufferedReader):
-                hashes[member.name.partition("/")[2]] = hashlib.file_digest(content, "sha256").hexdigest()
-    mismatched = [file.path for file in files if hashes.get(file.path) != file.sha256]
-    if mismatched:
-        raise ChecksumMismatch(
-            f"{name}: {', '.join(mismatched[:3])}{' …' if len(mismatched) > 3 else ''} did not come whole, or is not "
-            "what the server lists; the archive was thrown away, download again"
-        )
 
 
 def added_files(exports: Sequence[ExportedFile], format: str, types: Sequence[str] | None) -> set[str]:
@@ -136,7 +90,7 @@ def _is_here(target: Path, file: ArtifactFile) -> bool:
         return hashlib.file_digest(content, "sha256").hexdigest() == file.sha256
 
 
-async def _fetch(transport: Transport, path: str, file: ArtifactFile, target: Path, on_progress: OnProgress) -> None:
+def _fetch(transport: Transport, path: str, file: ArtifactFile, target: Path, on_progress: OnProgress) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     # The name contains the hash: a part is only ever continued with bytes of the same file.
     part_file = target.with_name(f".{target.name}.{file.sha256[:16]}.part")
@@ -144,7 +98,7 @@ async def _fetch(transport: Transport, path: str, file: ArtifactFile, target: Pa
     with open(part_file, "a+b") as part:
         while (received := part.seek(0, os.SEEK_END)) < file.bytes:
             try:
-                await _receive(transport, path, file, part, on_progress)
+                _receive(transport, path, file, part, on_progress)
             except (httpx.TransportError, Unreachable, ServerError) as error:
                 fruitless = 0 if part.seek(0, os.SEEK_END) > received else fruitless + 1
                 if fruitless == FRUITLESS_ATTEMPTS:
@@ -153,8 +107,8 @@ async def _fetch(transport: Transport, path: str, file: ArtifactFile, target: Pa
                         f"{file.path}: {received} of {file.bytes} bytes are here, then no more came ({reason}); the "
                         "same download again goes on from there"
                     ) from error
-                await transport.sleep(RETRY_SECONDS if fruitless else 0)
-        digest = await transport.in_thread(_settled, part)
+                time.sleep(RETRY_SECONDS if fruitless else 0)
+        digest = _settled(part)
     if received != file.bytes or digest != file.sha256:
         part_file.unlink()
         raise ChecksumMismatch(
@@ -173,14 +127,13 @@ def _settled(part: BufferedRandom) -> str:
     return hashlib.file_digest(part, "sha256").hexdigest()
 
 
-async def _receive(
+def _receive(
     transport: Transport, path: str, file: ArtifactFile, part: BufferedRandom, on_progress: OnProgress
 ) -> None:
     """Append the bytes of one connection to the file, or start again where the server sends the whole file."""
     received = part.seek(0, os.SEEK_END)
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={received}-"} if received else {})
-    async with transport.stream(path, headers=headers, follow_redirects=True) as stream:
-        response = stream.response
+    with transport.stream(path, headers=headers, follow_redirects=True) as response:
         _check_same_file(response, file)
         if response.status_code == httpx.codes.PARTIAL_CONTENT:
             if not response.headers.get("Content-Range", "").startswith(f"bytes {received}-"):
@@ -191,8 +144,8 @@ async def _receive(
         else:
             received = 0
             part.truncate(0)
-        async for chunk in stream.chunks():
-            await transport.in_thread(part.write, chunk)
+        for chunk in response.iter_bytes():
+            part.write(chunk)
             received += len(chunk)
             on_progress(file, received)
             if received > file.bytes:

@@ -1,11 +1,11 @@
 """Stream of a job's events, continued over interrupted connections."""
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 import httpx
-from httpx_sse import SSEError
+from httpx_sse import EventSource, SSEError
 from pydantic import ValidationError
 
 from secateur.errors import ServerError, TooManyRequests, UnexpectedAnswer, Unreachable
@@ -20,9 +20,9 @@ QUIET_SECONDS: Final = 60.0
 """Longest time without any data, not even a comment, before a stream counts as interrupted."""
 
 
-async def stream_events(
-    transport: Transport, job_id: str, after: int | None, is_finished: Callable[[], Awaitable[bool]]
-) -> AsyncIterator[JobEvent]:
+def stream_events(
+    transport: Transport, job_id: str, after: int | None, is_finished: Callable[[], bool]
+) -> Iterator[JobEvent]:
     """Yield every event with a sequence above `after`, in order and once each, until the job has ended.
 
     An interrupted connection is opened again with `Last-Event-ID`, so that the server continues after the last event.
@@ -43,22 +43,22 @@ async def stream_events(
     while True:
         ended = False
         try:
-            async with transport.stream(path, headers=_headers(last), quiet_seconds=QUIET_SECONDS) as stream:
+            with transport.stream(path, headers=_headers(last), quiet_seconds=QUIET_SECONDS) as stream:
                 opened_before, lost_at = True, None
-                if stream.response.status_code == httpx.codes.NO_CONTENT:
+                if stream.status_code == httpx.codes.NO_CONTENT:
                     return
-                async for message in stream.events():
+                for message in EventSource(stream).iter_sse():
                     pause = pause if message.retry is None else message.retry / 1000
                     if not message.data:
                         continue
-                    event = _parse(message.data, stream.response.url)
+                    event = _parse(message.data, stream.url)
                     if last is not None and event.sequence <= last:
                         continue
                     last, ended = event.sequence, event.ends_job
                     yield event
             if ended or known_finished:
                 return
-            known_finished = await is_finished()
+            known_finished = is_finished()
             if known_finished:
                 continue
         except SSEError as error:
@@ -69,7 +69,7 @@ async def stream_events(
                 if isinstance(error, httpx.TransportError):
                     raise transport.unreachable(error) from error
                 raise
-        await transport.sleep(pause)
+        time.sleep(pause)
 
 
 def _headers(last: int | None) -> Mapping[str, str]:

@@ -3,6 +3,8 @@
 import re
 from typing import Final
 
+_OBEYED: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters but tab and line end, the marks of writing direction, and halves of characters."""
 _COUNTS: Final = ("", " k", " M", " G", " T")
 
 
@@ -47,5 +49,5 @@ def share(value: float | None, stderr: float | None = None) -> str:
 
 
 def printable(text: str) -> str:
-    """Replace control characters in foreign text, which a terminal would obey; tabs and line ends stay."""
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", text)
+    """Escape, as JSON does, the characters of foreign text that a terminal obeys; tabs and line ends stay."""
+    return _OBEYED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)

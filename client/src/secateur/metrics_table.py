@@ -7,7 +7,7 @@ from typing import Final, Literal
 from pydantic import JsonValue
 
 from secateur.formatting import count, milliseconds, number, share, times
-from secateur_wire.metrics import LossFigure, Metrics
+from secateur_wire.metrics import LossFigure, Metrics, with_noise
 from secateur_wire.sizes import size
 
 Unit = Literal["number", "share", "count", "bytes", "milliseconds"]
@@ -19,10 +19,6 @@ _SHOWN: Final[Mapping[Unit, Callable[[float | None], str]]] = {
     "bytes": size,
     "milliseconds": milliseconds,
 }
-
-
-LEAST_IN_TENTHS: Final = 1e-3
-"""Noise in per cent from which it is shown without decimals."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +61,7 @@ class Figure:
             self.label,
             self._shown(self.dense, self.dense_stderr),
             self._shown(self.pruned, self.pruned_stderr),
-            times(self.ratio) + self._doubt(),
+            with_noise(times(self.ratio), self.noise, self.ratio),
         )
 
     def document(self) -> dict[str, JsonValue]:
@@ -77,12 +73,6 @@ class Figure:
         if self.noise is not None:
             row |= {"noise": self.noise, "unproven": self.unproven}
         return row
-
-    def _doubt(self) -> str:
-        if self.noise is None or self.ratio is None:
-            return ""
-        shown = f"{self.noise:.1%}" if self.noise >= LEAST_IN_TENTHS else f"{100 * self.noise:.1g}%"
-        return f" ± {shown}{', unproven' if self.unproven else ''}"
 
     def _shown(self, value: float | None, stderr: float | None) -> str:
         return _SHOWN[self.unit](value) if stderr is None else share(value, stderr)
@@ -165,8 +155,10 @@ def _costs(metrics: Metrics) -> Iterator[Figure]:
         if speed is None:
             if (own := each.own_speed) is not None:
                 yield Figure("export_bytes", "bytes", None, each.bytes, each.file, "size")
-                for name, tokens in (("prefill", own.prefill), ("decode", own.decode)):
-                    yield Figure(f"export_{name}", "number", None, tokens, each.file, f"{name}, tokens/s")
+                rates = (("prefill", own.prefill, own.prefill_noise), ("decode", own.decode, own.decode_noise))
+                for name, tokens, noise in rates:
+                    title = f"{name}, tokens/s"
+                    yield Figure(f"export_{name}", "number", None, tokens, each.file, title, noise=noise)
             continue
         yield Figure("export_bytes", "bytes", speed.dense_bytes, each.bytes, each.file, "size")
         for name, rate in (("prefill", speed.prefill), ("decode", speed.decode)):

@@ -17,6 +17,7 @@ from secateur.formatting import number, percent, printable
 from secateur.jobs import Job
 from secateur.metrics_table import Figure, figures
 from secateur_wire.jobs import Verdict
+from secateur_wire.metrics import with_noise
 from secateur_wire.reports import GateResult, Report
 
 Outcome = Literal["passed", "gate_missed", "failed", "cancelled", "unfinished"]
@@ -201,8 +202,8 @@ def _from_limits(job: Job, end: Outcome) -> list[GateResult]:
 
 
 def _reached(gate: GateResult) -> str:
-    spread = f" ± {gate.margin:.1%}" if gate.margin and gate.figure is not None else ""
-    return f"{number(gate.figure)}{spread}{', unproven' if gate.unproven else ''}"
+    margin = gate.margin if gate.margin and gate.figure is not None else None
+    return f"{with_noise(number(gate.figure), margin)}{', unproven' if gate.unproven else ''}"
 
 
 def _gates(count: int) -> str:

@@ -76,7 +76,7 @@ def sendable_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]|^[.-]", "_", name)[-200:]
 
 
-async def send_upload(
+def send_upload(
     transport: Transport,
     announced: dict[str, JsonValue],
     files: dict[str, Path],
@@ -90,12 +90,12 @@ async def send_upload(
     """
     facts: list[JsonValue] = []
     for name, path in files.items():
-        size, sha256 = await _hashed(transport, name, path, on_progress)
+        size, sha256 = _hashed(transport, name, path, on_progress)
         facts.append({"path": name, "bytes": size, "sha256": sha256})
     body = announced | {"files": facts}
-    upload = await transport.call("POST", "uploads", Upload, body=body, idempotency_key=idempotency_key)
+    upload = transport.call("POST", "uploads", Upload, body=body, idempotency_key=idempotency_key)
     for file in _in_order(upload.files):
-        await _send_file(transport, upload, file, files[file.path], on_progress)
+        _send_file(transport, upload, file, files[file.path], on_progress)
     return upload
 
 
@@ -104,7 +104,7 @@ def _in_order(files: Sequence[UploadedFile]) -> list[UploadedFile]:
     return sorted(files, key=lambda file: (file.bytes, file.path))
 
 
-async def _hashed(transport: Transport, name: str, path: Path, on_progress: OnUpload) -> tuple[int, str]:
+def _hashed(transport: Transport, name: str, path: Path, on_progress: OnUpload) -> tuple[int, str]:
     sha256 = hashlib.sha256()
     done = 0
 
@@ -116,7 +116,7 @@ async def _hashed(transport: Transport, name: str, path: Path, on_progress: OnUp
     try:
         total = path.stat().st_size
         with open(path, "rb") as content:
-            while count := await transport.in_thread(advance, content):
+            while count := advance(content):
                 done += count
                 on_progress(UploadProgress(name, "hashing", done, max(total, done)))
     except OSError as error:
@@ -124,27 +124,25 @@ async def _hashed(transport: Transport, name: str, path: Path, on_progress: OnUp
     return done, sha256.hexdigest()
 
 
-async def _send_file(
-    transport: Transport, upload: Upload, file: UploadedFile, path: Path, on_progress: OnUpload
-) -> None:
+def _send_file(transport: Transport, upload: Upload, file: UploadedFile, path: Path, on_progress: OnUpload) -> None:
     address = f"uploads/{segment(upload.id)}/files/{quote(file.path)}"
     received = file.received
     fruitless = 0
     on_progress(UploadProgress(file.path, "sending", received, file.bytes))
     with open(path, "rb") as content:
         while received < file.bytes:
-            part = await transport.in_thread(_part, content, received, min(upload.part_bytes, file.bytes - received))
+            part = _part(content, received, min(upload.part_bytes, file.bytes - received))
             if len(part) < min(upload.part_bytes, file.bytes - received):
                 raise UploadError(f"{path} became shorter while it was sent; upload it again once it stays as it is")
             before = received
             failure: ApiError | Unreachable | None = None
             try:
                 query = {"offset": received}
-                received = (await transport.call("PUT", address, ReceivedPart, params=query, content=part)).received
+                received = transport.call("PUT", address, ReceivedPart, params=query, content=part).received
             except OffsetMismatch as error:  # An answer was lost, or another client sends the same file.
                 received, failure = error.received or 0, error
             except (Unreachable, ServerError, TooManyRequests) as error:
-                received, failure = await _received_bytes(transport, upload, file, received), error
+                received, failure = _received_bytes(transport, upload, file, received), error
             fruitless = 0 if received > before else fruitless + 1
             if fruitless == FRUITLESS_ATTEMPTS:
                 raise UploadInterrupted(
@@ -154,10 +152,10 @@ async def _send_file(
             on_progress(UploadProgress(file.path, "sending", received, file.bytes))
 
 
-async def _received_bytes(transport: Transport, upload: Upload, file: UploadedFile, known: int) -> int:
+def _received_bytes(transport: Transport, upload: Upload, file: UploadedFile, known: int) -> int:
     """Return the number of a file's bytes on the server; `known` where it does not answer."""
     try:
-        current = await transport.call("GET", f"uploads/{segment(upload.id)}", Upload)
+        current = transport.call("GET", f"uploads/{segment(upload.id)}", Upload)
     except (Unreachable, ServerError, TooManyRequests):
         return known
     return next((each.received for each in current.files if each.path == file.path), known)

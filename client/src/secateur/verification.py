@@ -11,6 +11,8 @@ import httpx
 from pydantic import ValidationError
 
 from secateur.errors import ConfigurationError, UnexpectedAnswer, Unreachable, VerificationFailed
+from secateur.transport import is_loopback
+from secateur_wire.installation import CLIENT, install_command
 from secateur_wire.provenance import KEYS_PATH, PROVENANCE, SigningKeys, Statement
 from secateur_wire.signed_statement import (
     InvalidStatement,
@@ -19,7 +21,6 @@ from secateur_wire.signed_statement import (
     open_statement,
     parse_public_keys,
 )
-from secateur_wire.weights import gguf_statement
 
 if TYPE_CHECKING:
     from securesystemslib.signer import Key  # type: ignore[attr-defined]
@@ -42,7 +43,7 @@ class Verified:
 def fetch_keys(url: str) -> list[str]:
     """Return the public keys of an installation as PEM. Raises Unreachable and UnexpectedAnswer."""
     try:
-        answer = httpx.get(f"{url}{KEYS_PATH}", timeout=_ANSWER_SECONDS)
+        answer = httpx.get(f"{url}{KEYS_PATH}", timeout=_ANSWER_SECONDS, trust_env=not is_loopback(httpx.URL(url).host))
     except httpx.HTTPError as error:
         raise Unreachable(f"{url} does not answer ({error}); give the key as a file instead") from error
     try:
@@ -73,29 +74,17 @@ def verify_artifact(folder: Path, keys: Sequence[str]) -> Verified:
 
 
 def verify_file(file: Path, keys: Sequence[str], statement: Path | None = None) -> Verified:
-    """Verify one file of an artifact, under any name: by a statement in a file, else by the one in its GGUF metadata.
+    """Verify one file of an artifact, under any name, by the artifact's statement; None: the one beside the file.
 
     `keys` are the public keys that are trusted, as PEM. Raises VerificationFailed and ConfigurationError.
     """
     trusted = _parsed_keys(keys)
-    try:
-        if statement is None:
-            inside = gguf_statement.read_statement(file)
-            if inside is None:
-                raise VerificationFailed(
-                    f"{file} has no statement in its metadata: it was never signed, or its signature was taken away; "
-                    f"give the artifact's {PROVENANCE} with --statement"
-                )
-            envelope, algorithm = inside.encode(), gguf_statement.DIGEST
-            digest = gguf_statement.hash_without_statement(file)
-        else:
-            envelope, algorithm, digest = _envelope_of(statement), "sha256", _hash_of(file)
-    except gguf_statement.CorruptGguf as error:
-        raise VerificationFailed(
-            f"{file}: {error}; of other files than GGUF give the artifact's {PROVENANCE} with --statement"
-        ) from error
-    signed, keyid = _signed_statement(envelope, trusted)
-    if not any(subject.digest.get(algorithm) == digest for subject in signed.subject):
+    neighbour = file.with_name(PROVENANCE)
+    if statement is None and not neighbour.is_file():
+        raise VerificationFailed(f"{file} has no {PROVENANCE} beside it: give the artifact's with --statement")
+    signed, keyid = _signed_statement(_envelope_of(statement or neighbour), trusted)
+    digest = _hash_of(file)
+    if not any(subject.digest.get("sha256") == digest for subject in signed.subject):
         raise VerificationFailed(f"{file} has other bytes than were signed, or is of another artifact")
     return Verified(signed, keyid, 1, file.stat().st_size)
 
@@ -121,7 +110,8 @@ def _parsed_keys(keys: Sequence[str]) -> list["Key"]:
     try:
         return parse_public_keys(keys)
     except ImportError as error:
-        raise ConfigurationError("verification needs more libraries: pip install 'secateur[verify]'") from error
+        command = install_command(CLIENT, "verify", is_here=True)
+        raise ConfigurationError(f"verification needs more libraries: {command}") from error
     except ValueError as error:
         raise ConfigurationError(f"a key is no public key as PEM (BEGIN PUBLIC KEY): {error}") from error
 

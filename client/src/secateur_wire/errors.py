@@ -60,14 +60,15 @@ class SecateurError(Exception):
 class ApiError(SecateurError):
     """Error with which the server answers a call, or with which an attempt at a job ends.
 
-    `status` is HTTP's, `retry_after` the seconds after which the server suggests a retry, and `members` are further
-    members of the problem document. A client also has `request_id`, the request's id in the server's logs. `repeated`
-    is True if the call was sent before and the connection broke before its answer. `hint` is additional advice.
+    `status` is HTTP's, `retry_after` the seconds after which the server suggests a retry, `members` further members of
+    the problem document. `needs_change`: a job that ended so would end so again. A client also has `request_id` of the
+    server's logs, `repeated`, True if an earlier try's connection broke before its answer, and `hint`, advice.
     """
 
     code = "internal_error"
     status: int = 500
     title: str = "Internal error"
+    needs_change: bool = False
     retry_after: float | None = None
     request_id: str | None = None
     repeated: bool = False
@@ -98,169 +99,169 @@ class ApiError(SecateurError):
 class InvalidRequest(ApiError):
     """The request is invalid; `param` names the field."""
 
-    code, status, title = "invalid_request", 422, "Invalid request"
+    code, status, title, needs_change = "invalid_request", 422, "Invalid request", True
 
 
 class UnknownMethod(InvalidRequest):
     """No method of this name."""
 
-    code, title = "unknown_method", "Unknown method"
+    code, title, needs_change = "unknown_method", "Unknown method", False
 
 
 class UnknownModel(InvalidRequest):
     """No model of this name."""
 
-    code, title = "unknown_model", "Unknown model"
+    code, title, needs_change = "unknown_model", "Unknown model", False
 
 
 class UnknownDataset(InvalidRequest):
     """No text of this name."""
 
-    code, title = "unknown_dataset", "Unknown dataset"
+    code, title, needs_change = "unknown_dataset", "Unknown dataset", False
 
 
 class InvalidSparsity(InvalidRequest):
     """A sparsity that the method or pattern cannot reach."""
 
-    code, title = "invalid_sparsity", "Invalid sparsity"
+    code, title, needs_change = "invalid_sparsity", "Invalid sparsity", True
 
 
 class InvalidTarget(InvalidRequest):
     """A target that the method cannot reach, or that does not apply to it; the message names the nearest one."""
 
-    code, title = "invalid_target", "Invalid target"
+    code, title, needs_change = "invalid_target", "Invalid target", True
 
 
 class InvalidPattern(InvalidRequest):
     """A pattern that the method does not know."""
 
-    code, title = "invalid_pattern", "Invalid pattern"
+    code, title, needs_change = "invalid_pattern", "Invalid pattern", True
 
 
 class InvalidParameters(InvalidRequest):
     """Parameters that the method does not take."""
 
-    code, title = "invalid_parameters", "Invalid parameters"
+    code, title, needs_change = "invalid_parameters", "Invalid parameters", True
 
 
 class IndivisibleWidth(InvalidRequest):
     """A layer's input width is not divisible by the m of n:m."""
 
-    code, title = "indivisible_width", "Input width does not divide by m"
+    code, title, needs_change = "indivisible_width", "Input width does not divide by m", True
 
 
 class DiscoveryFailed(InvalidRequest):
     """The discovery of the model's architecture ended without an answer."""
 
-    code, title = "discovery_failed", "Discovery of the architecture failed"
+    code, title, needs_change = "discovery_failed", "Discovery of the architecture failed", False
 
 
 class TooLittleText(InvalidRequest):
     """The text has fewer tokens than the request needs."""
 
-    code, title = "too_little_text", "Too little text"
+    code, title, needs_change = "too_little_text", "Too little text", True
 
 
 class TooFewImages(InvalidRequest):
     """The set has fewer images than the request needs."""
 
-    code, title = "too_few_images", "Too few images"
+    code, title, needs_change = "too_few_images", "Too few images", True
 
 
 class UnknownQueue(InvalidRequest):
     """No queue of this name."""
 
-    code, title = "unknown_queue", "Unknown queue"
+    code, title, needs_change = "unknown_queue", "Unknown queue", True
 
 
 class UnsafeAddress(InvalidRequest):
     """A URL that the server must not call: not https, or not at a public address."""
 
-    code, title = "unsafe_address", "Unsafe address"
+    code, title, needs_change = "unsafe_address", "Unsafe address", False
 
 
 class DoesNotFit(InvalidRequest):
     """No worker of the queue has the memory or disk that the job needs."""
 
-    code, title = "does_not_fit", "No worker of the queue can hold the job"
+    code, title, needs_change = "does_not_fit", "No worker of the queue can hold the job", False
 
 
 class UnusableModel(InvalidRequest):
     """A model that cannot be opened safely, or is incomplete."""
 
-    code, title = "unusable_model", "Unusable model"
+    code, title, needs_change = "unusable_model", "Unusable model", True
 
 
 class UnsupportedArchitecture(UnusableModel):
     """An architecture that this service does not know, or that the method does not prune."""
 
-    code, title = "unsupported_architecture", "Unsupported architecture"
+    code, title, needs_change = "unsupported_architecture", "Unsupported architecture", True
 
 
 class UnsafeConfig(UnusableModel):
     """The config requires the execution of code."""
 
-    code, title = "unsafe_config", "Unsafe model config"
+    code, title, needs_change = "unsafe_config", "Unsafe model config", True
 
 
 class PickleCheckpoint(UnusableModel):
     """A pickle checkpoint; only safetensors are opened."""
 
-    code, title = "pickle_checkpoint", "Pickle checkpoints are not opened"
+    code, title, needs_change = "pickle_checkpoint", "Pickle checkpoints are not opened", True
 
 
 class CorruptSafetensors(UnusableModel):
     """A file whose content does not match its header."""
 
-    code, title = "corrupt_safetensors", "Corrupt safetensors file"
+    code, title, needs_change = "corrupt_safetensors", "Corrupt safetensors file", True
 
 
 class MissingTensors(UnusableModel):
     """The files lack tensors of the architecture."""
 
-    code, title = "missing_tensors", "Missing tensors"
+    code, title, needs_change = "missing_tensors", "Missing tensors", True
 
 
 class NotFiniteWeights(UnusableModel):
     """Weights that are infinite or NaN."""
 
-    code, title = "not_finite_weights", "Weights that are not finite"
+    code, title, needs_change = "not_finite_weights", "Weights that are not finite", True
 
 
 class PathEscapes(UnusableModel):
     """A name that leads out of the model's folder."""
 
-    code, title = "path_escapes", "Path outside its root"
+    code, title, needs_change = "path_escapes", "Path outside its root", True
 
 
 class GatedModel(UnusableModel):
     """The hub requires that its terms are accepted first."""
 
-    code, title = "gated_model", "Gated repository"
+    code, title, needs_change = "gated_model", "Gated repository", False
 
 
 class ModelTooLarge(UnusableModel):
     """The model has more bytes than the service fetches."""
 
-    code, title = "model_too_large", "Model too large"
+    code, title, needs_change = "model_too_large", "Model too large", False
 
 
 class UnusableDataset(InvalidRequest):
     """A text that cannot be read."""
 
-    code, title = "unusable_dataset", "Unusable dataset"
+    code, title, needs_change = "unusable_dataset", "Unusable dataset", True
 
 
 class UploadRefused(InvalidRequest):
     """A part or a file of an upload differs from the announcement."""
 
-    code, title = "upload_refused", "Upload refused"
+    code, title, needs_change = "upload_refused", "Upload refused", False
 
 
 class DestinationRefused(InvalidRequest):
     """The hub or the bucket refuses the artifact: its token, name or rights are wrong."""
 
-    code, title = "destination_refused", "The destination refuses the artifact"
+    code, title, needs_change = "destination_refused", "The destination refuses the artifact", False
 
 
 class Unauthenticated(ApiError):
@@ -278,31 +279,31 @@ class Forbidden(ApiError):
 class NotFound(ApiError):
     """The object does not exist, or belongs to another team."""
 
-    code, status, title = "not_found", 404, "Not found"
+    code, status, title, needs_change = "not_found", 404, "Not found", True
 
 
 class Conflict(ApiError):
     """The current state does not allow this."""
 
-    code, status, title = "conflict", 409, "Conflict"
+    code, status, title, needs_change = "conflict", 409, "Conflict", True
 
 
 class IdempotencyConflict(Conflict):
     """The idempotency key was used before with another body."""
 
-    code, title = "idempotency_conflict", "Idempotency key reused with another body"
+    code, title, needs_change = "idempotency_conflict", "Idempotency key reused with another body", False
 
 
 class NoArtifact(Conflict):
     """The job has no artifact, or none that may be published."""
 
-    code, title = "no_artifact", "No artifact"
+    code, title, needs_change = "no_artifact", "No artifact", False
 
 
 class OffsetMismatch(Conflict):
     """A part of an upload that does not begin where the last one ended."""
 
-    code, title = "offset_mismatch", "Part does not go on where the last one ended"
+    code, title, needs_change = "offset_mismatch", "Part does not go on where the last one ended", False
 
     @property
     def received(self) -> int | None:
@@ -318,7 +319,7 @@ class NotDiscovered(Conflict):
     discovery; None where no worker has reported one.
     """
 
-    code, title = "not_discovered", "The architecture is not discovered yet"
+    code, title, needs_change = "not_discovered", "The architecture is not discovered yet", False
     model: object = None
     version: str | None = None
 
@@ -366,103 +367,103 @@ class ServerError(ApiError):
 class RunFailed(ServerError):
     """An attempt at a job that ended without a result."""
 
-    code, title = "run_failed", "Run failed"
+    code, title, needs_change = "run_failed", "Run failed", False
 
 
 class GateMissed(RunFailed):
     """The model is pruned and stored, but does not meet a gate of the job."""
 
-    code, title = "gate_missed", "Gate missed"
+    code, title, needs_change = "gate_missed", "Gate missed", True
 
 
 class OutOfMemory(RunFailed):
     """The runner needed more memory than the worker has."""
 
-    code, title = "out_of_memory", "Out of memory"
+    code, title, needs_change = "out_of_memory", "Out of memory", False
 
 
 class TimeLimitExceeded(RunFailed):
     """The attempt took longer than its time limit."""
 
-    code, title = "time_limit_exceeded", "Time limit exceeded"
+    code, title, needs_change = "time_limit_exceeded", "Time limit exceeded", False
 
 
 class ReloadCheckFailed(RunFailed):
     """The artifact gives other results after loading than before."""
 
-    code, title = "reload_check_failed", "Reload check failed"
+    code, title, needs_change = "reload_check_failed", "Reload check failed", False
 
 
 class ExportFailed(RunFailed):
     """An additional form could not be written, or its runtime does not run it."""
 
-    code, title = "export_failed", "Export failed"
+    code, title, needs_change = "export_failed", "Export failed", False
 
 
 class ExportMismatch(RunFailed):
     """The exported form's predictions differ from the artifact's."""
 
-    code, title = "export_mismatch", "Export does not compute what the artifact does"
+    code, title, needs_change = "export_mismatch", "Export does not compute what the artifact does", False
 
 
 class RecoveryDiverged(RunFailed):
     """The training loss is no longer a number."""
 
-    code, title = "recovery_diverged", "Recovery diverged"
+    code, title, needs_change = "recovery_diverged", "Recovery diverged", True
 
 
 class ZerosRefilled(RunFailed):
     """A pruned weight came back in the recovery."""
 
-    code, title = "zeros_refilled", "Recovery refilled pruned weights"
+    code, title, needs_change = "zeros_refilled", "Recovery refilled pruned weights", False
 
 
 class SweepFailed(RunFailed):
     """No job of a sweep succeeded."""
 
-    code, title = "sweep_failed", "No job of the sweep succeeded"
+    code, title, needs_change = "sweep_failed", "No job of the sweep succeeded", False
 
 
 class ConstraintsNotMet(RunFailed):
     """No model in a search meets its limits."""
 
-    code, title = "constraints_not_met", "No model keeps the limits"
+    code, title, needs_change = "constraints_not_met", "No model keeps the limits", False
 
 
 class TargetUnreachable(RunFailed):
     """No shape of the model is as fast as the target."""
 
-    code, title = "target_unreachable", "Target out of reach"
+    code, title, needs_change = "target_unreachable", "Target out of reach", True
 
 
 class LatencyTooNoisy(RunFailed):
     """The timings differ by more than the requested gain."""
 
-    code, title = "latency_too_noisy", "Timings too uneven for the target"
+    code, title, needs_change = "latency_too_noisy", "Timings too uneven for the target", False
 
 
 class PublicationExpired(RunFailed):
     """A publication did not end within its time limit."""
 
-    code, title = "publication_expired", "Publication took too long"
+    code, title, needs_change = "publication_expired", "Publication took too long", False
 
 
 class RunnerLost(RunFailed):
     """The runner ended without a result."""
 
-    code, title, retryable = "runner_lost", "The runner ended without a result", True
+    code, title, retryable, needs_change = "runner_lost", "The runner ended without a result", True, False
 
 
 class DiskFull(RunFailed):
     """No space is left on the server's disk."""
 
-    code, status, title, retryable = "disk_full", 507, "No space left on the disk", True
+    code, status, title, retryable, needs_change = "disk_full", 507, "No space left on the disk", True, False
 
 
 class InternalError(RunFailed):
     """An unexpected error, logged by the server under `request_id`."""
 
-    code, title = "internal_error", "Internal error"
+    code, title, needs_change = "internal_error", "Internal error", False
 
 
 class Unavailable(ServerError):

@@ -263,7 +263,7 @@ def _json_or_text(text: str) -> JsonValue:
     """Parse JSON such as `0.5`, `true`, `[1, 2]` and `"0.5"`; other text, like `row`, stays text."""
     try:
         value: JsonValue = json.loads(text, parse_constant=lambda constant: constant)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
     return value
 

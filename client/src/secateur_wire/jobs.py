@@ -8,6 +8,7 @@ from typing_extensions import TypeVar
 
 from secateur_wire.answers import AnswerBand
 from secateur_wire.base import JsonObject, OneOf, Page, WireModel
+from secateur_wire.errors import ApiError
 from secateur_wire.metrics import Metrics
 from secateur_wire.models import ModelSummary
 from secateur_wire.states import FINISHED, AttemptOutcome, EventType, JobStatus, Stage
@@ -45,16 +46,14 @@ Body = TypeVar("Body", default=JsonObject)
 JobSort = Literal["newest", "oldest", "model", "method", "status", "finished"]
 """Sort orders of a list of jobs."""
 
-NEEDS_CHANGE: Final = frozenset(
-    {
-        *("gate_missed", "recovery_diverged", "conflict", "not_found"),
-        *("invalid_request", "invalid_sparsity", "invalid_target", "invalid_pattern", "invalid_parameters"),
-        *("indivisible_width", "unsupported_architecture", "too_little_text", "too_few_images"),
-        *("unusable_dataset", "unusable_model", "unsafe_config", "pickle_checkpoint", "corrupt_safetensors"),
-        *("missing_tensors", "not_finite_weights", "path_escapes"),
-    }
-)
-"""Error codes of jobs that would fail again in the same way, because the request or its model is at fault."""
+
+def _changed_codes(kind: type[ApiError]) -> set[str]:
+    own = {kind.code} if kind.needs_change else set[str]()
+    return own.union(*map(_changed_codes, kind.__subclasses__()))
+
+
+NEEDS_CHANGE: Final = frozenset(_changed_codes(ApiError))
+"""Error codes of jobs that would fail again in the same way."""
 
 
 class JobError(WireModel):

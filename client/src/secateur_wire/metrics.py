@@ -1,6 +1,7 @@
 """Figures of a job from its last attempt; the runner fills them in."""
 
 import math
+from typing import Final
 
 from pydantic import Field
 
@@ -8,6 +9,27 @@ from secateur_wire.answers import AnswerFigures
 from secateur_wire.base import JsonObject, Number, Record
 from secateur_wire.equal_bytes import EqualBytes
 from secateur_wire.weights import RESTORED
+
+MOST_NOISE: Final = 0.5
+"""Relative noise of a speed or a time beyond which it does not count as measured."""
+NOT_WELL: Final = "not measured well enough"
+_LEAST_IN_TENTHS: Final = 1e-3
+"""Noise from which it is shown with a tenth of a per cent."""
+
+
+def is_noisy(noise: float | None) -> bool:
+    """Return whether a relative noise is so large that its figure does not count as measured."""
+    return noise is not None and noise > MOST_NOISE
+
+
+def with_noise(shown: str, noise: float | None, ratio: float | None = None) -> str:
+    """Return a figure with its relative noise as text; it is called unproven where its `ratio` to another is within."""
+    if noise is None:
+        return shown
+    if is_noisy(noise):
+        return NOT_WELL
+    width = f"{noise:.1%}" if noise >= _LEAST_IN_TENTHS else f"{100 * noise:.1g}%"
+    return f"{shown} ± {width}{', unproven' if ratio is not None and abs(ratio - 1) <= noise else ''}"
 
 
 class LossFigure(Record):
@@ -49,10 +71,12 @@ class Perplexity(LossFigure):
     """Perplexity on one evaluation set, in windows of `sequence_length` tokens.
 
     Where the pruned model has fewer tokens in its vocabulary, both figures are per token of the dense model: the losses
-    of the same text are divided by the same number, so that the ratio compares the models.
+    of the same text are divided by the same number, so that the ratio compares the models. `chance` is the perplexity
+    of guessing, all tokens of the dense model's vocabulary being equally likely: their number.
     """
 
     sequence_length: int | None = None
+    chance: int | None = None
     bits_per_byte: BitsPerByte | None = None
 
 
@@ -183,10 +207,15 @@ class ExportSpeed(Record):
 
 
 class FileSpeed(Record):
-    """Tokens per second of a file of the unpruned model in its form's runtime, on the worker; medians over rounds."""
+    """Tokens per second of a file of the unpruned model in its form's runtime, on the worker; medians over rounds.
+
+    Their noise is the largest relative difference that may be due to chance.
+    """
 
     prefill: Number
     decode: Number
+    prefill_noise: Number | None = None
+    decode_noise: Number | None = None
     prompt_tokens: int
     decoded_tokens: int
     rounds: int
@@ -308,7 +337,8 @@ class Alternative(Record):
     `bytes` are those of its tensors, or of its file where a job wrote it, and `basis` says which. `ratio` is `bytes`
     over the dense model's bytes. `kl` (mean divergence in nats) and `top_1` (share of equal likeliest tokens, or of
     images of equal class) compare it with the dense model; `perplexity_ratio` and `bits_per_byte_ratio` are its figures
-    over the dense model's, on the worst text. `prefill` and `decode` are tokens per second in the file's runtime.
+    over the dense model's, on the worst text. `prefill` and `decode` are tokens per second in the file's runtime, each
+    with the largest relative difference that may be due to chance.
     Figures that no job measured are None. `output` is empty where no job makes the copy.
     """
 
@@ -323,6 +353,8 @@ class Alternative(Record):
     bits_per_byte_ratio: Number | None = None
     prefill: Number | None = None
     decode: Number | None = None
+    prefill_noise: Number | None = None
+    decode_noise: Number | None = None
 
     @property
     def quality(self) -> str:
@@ -341,7 +373,10 @@ class Alternative(Record):
     @property
     def words(self) -> str:
         """Return its measured quality and speed in words."""
-        return self.quality if self.decode is None else f"{self.quality}, {self.decode:.3g} tokens/s written"
+        if self.decode is None:
+            return self.quality
+        speed = with_noise(f"{self.decode:.3g} tokens/s written", self.decode_noise)
+        return f"{self.quality}, {f'speed {NOT_WELL}' if speed == NOT_WELL else speed}"
 
 
 class Seconds(Record):

@@ -7,17 +7,7 @@ from typing_extensions import TypeVar
 
 from secateur_wire.base import OneOf, WireModel
 
-Figure = Literal["perplexity_ratio", "bytes", "parameters", "latency"]
-Group = Literal["model", "method", "team"]
-KeptBecause = Literal["age", "last", "best", "tagged", "in_use", "read"]
-
-
-class KeepBest(WireModel):
-    """Rule that keeps the `count` artifacts with the smallest figure, of each model, each method, or the whole team."""
-
-    count: int
-    by: Figure
-    group: Group = "model"
+KeptBecause = Literal["age", "tagged", "in_use", "read"]
 
 
 class KeepTagged(WireModel):
@@ -27,11 +17,9 @@ class KeepTagged(WireModel):
 
 
 class RetentionPolicy(WireModel):
-    """Policy that removes artifacts of jobs that ended more than `keep_days` ago, unless another rule keeps them."""
+    """Policy that removes artifacts of jobs that ended more than `keep_days` ago, unless they are tagged."""
 
     keep_days: int
-    keep_last: int | None = None
-    keep_best: KeepBest | None = None
     keep_tagged: KeepTagged | None = None
 
 
@@ -39,18 +27,23 @@ Policy = TypeVar("Policy", default=RetentionPolicy)
 
 
 class Retention(WireModel, Generic[Policy]):
-    """The team's policy; None keeps everything."""
+    """The team's policy; None keeps everything.
+
+    `suspended` is the reason why a stored policy removes nothing, such as a rule that has left; None where it is
+    applied.
+    """
 
     object: Literal["retention"] = "retention"
     policy: Policy | None
+    suspended: str | None = None
     updated_at: datetime | None
 
 
 class ArtifactVerdict(WireModel):
     """One artifact, and whether it is removed.
 
-    `kept_because` is empty where it is removed. `age`: it is younger than keep_days. `last`, `best` and `tagged`: the
-    rule of this name keeps it. `in_use`: no rule keeps it, but `used_by` uses it. `read`: no rule keeps it, but
+    `kept_because` is empty where it is removed. `age`: it is younger than keep_days. `tagged`: `keep_tagged` keeps it.
+    `in_use`: no rule keeps it, but `used_by` uses it. `read`: no rule keeps it, but
     somebody downloaded from it within the last hour.
     """
 

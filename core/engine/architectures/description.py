@@ -50,6 +50,9 @@ from secateur_wire.errors import (
     UnusableModel,
 )
 
+MOST_TENSORS = 300_000
+"""Largest number of tensors of a folder; mixtures of 384 experts in 62 layers, with codes and scales, have 214,000."""
+
 
 class ModelDescription(BaseModel):
     """Facts of a language model, read from its folder.
@@ -189,15 +192,21 @@ def read_tensors(
 def stored_tensors(folder: Path, quantisation: Quantisation | None) -> dict[str, TensorEntry]:
     """Return every tensor of the folder by its key. Codes and scales of a quantised weight are one tensor.
 
-    Raises CorruptSafetensors for a tensor stored twice, UnusableModel for a quantisation that config.json does not
-    declare.
+    Raises CorruptSafetensors for a tensor stored twice and for more than `MOST_TENSORS`, UnusableModel for a
+    quantisation that config.json does not declare.
     """
     stored: dict[str, TensorEntry] = {}
     for file in weight_files(folder):
+        if len(stored) > MOST_TENSORS:
+            break
         for key, entry in read_header(file).items():
             if key in stored:
                 raise CorruptSafetensors(f"tensor {key[:200]!r} is stored twice", param="model")
             stored[key] = entry
+    if len(stored) > MOST_TENSORS:
+        raise CorruptSafetensors(
+            f"the files hold more than {MOST_TENSORS} tensors; the largest known models have 200,000", param="model"
+        )
     tensors = stored if quantisation is None else join_quantised(stored, quantisation)
     require_declared(tensors)
     return tensors
@@ -373,7 +382,7 @@ def read_structure(
     family: Architecture, config: Mapping[str, Any], tensors: Mapping[str, TensorEntry], layers: int
 ) -> ModelStructure:
     """Return the removable units of every layer; raises UnusableModel where config and tensors do not agree."""
-    blocks = [_block(family, tensors, layer) for layer in range(layers)]
+    blocks = _blocks(family, tensors, layers)
     common = part_of(config, family.config_path)
     own = layer_settings(config) or [{}] * layers
     configs = [with_part(config, family.config_path, {**common, **each}) for each in own]
@@ -387,10 +396,12 @@ def read_structure(
     return ModelStructure.model_validate({"layers": shapes, **of_model})
 
 
-def _block(family: Architecture, tensors: Mapping[str, TensorEntry], layer: int) -> Block:
-    prefix = f"{family.blocks}.{layer}."
-    return {
-        name.removeprefix(prefix): entry
-        for name, entry in tensors.items()
-        if name.startswith(prefix) and entry.dtype in WEIGHT_DTYPES
-    }
+def _blocks(family: Architecture, tensors: Mapping[str, TensorEntry], layers: int) -> list[Block]:
+    """Return the weights of each block by their names within it, in one pass over the tensors."""
+    blocks: dict[str, dict[str, TensorEntry]] = {str(layer): {} for layer in range(layers)}
+    prefix = f"{family.blocks}."
+    for name, entry in tensors.items():
+        layer, _, rest = name.removeprefix(prefix).partition(".")
+        if name.startswith(prefix) and layer in blocks and entry.dtype in WEIGHT_DTYPES:
+            blocks[layer][rest] = entry
+    return list(blocks.values())

@@ -8,7 +8,6 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from core.engine.architectures.architecture import Architecture
-from core.engine.checkpoints.safetensors_header import TensorEntry
 
 DISCOVERY_VERSION = 5
 """Version of the discovery. It rises when the same model would get another architecture than before."""
@@ -16,8 +15,15 @@ DISCOVERY_VERSION = 5
 architectures: TypeAdapter[Architecture] = TypeAdapter(Architecture)
 
 
-def discovery_key(config: Mapping[str, Any], tensors: Mapping[str, TensorEntry], transformers_version: str) -> str:
-    """Return the SHA-256 of a discovery's inputs: config, names, dtypes and shapes of tensors, and the versions."""
-    listed = sorted((name, entry.dtype, list(entry.shape)) for name, entry in tensors.items())
-    content = [config, listed, transformers_version, DISCOVERY_VERSION]
+def content_digest(config: Mapping[str, Any], tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> str:
+    """Return the SHA-256 of a model's config, and of the names, dtypes and shapes of its tensors."""
+    return _digest([config, sorted((name, dtype, list(shape)) for name, (dtype, shape) in tensors.items())])
+
+
+def discovery_key(digest: str, transformers_version: str) -> str:
+    """Return the SHA-256 of a discovery's inputs: the `content_digest` of a model, and the versions."""
+    return _digest([digest, transformers_version, DISCOVERY_VERSION])
+
+
+def _digest(content: list[Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

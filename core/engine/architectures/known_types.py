@@ -7,8 +7,6 @@ reason too, and only for the versions of transformers and of the discovery that 
 """
 
 import json
-import re
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -16,12 +14,10 @@ from typing import Final
 from pydantic import BaseModel
 
 from core.engine.architectures.discovered import DISCOVERY_VERSION
-from core.engine.architectures.undiscovered import UndiscoveredModel
+from core.engine.architectures.undiscovered import UndiscoveredFacts
 
 FILE: Final = Path(__file__).with_name("known_types.json")
 _EXPERTS: Final = "its experts are not pruned: "
-_NUMBERED_EXPERT: Final = re.compile(r"(?:^|\.)experts\.[1-9][0-9]*\.")
-_STACKED_EXPERTS: Final = re.compile(r"(?:^|\.)experts\.(?![0-9])")
 
 
 class KnownType(BaseModel):
@@ -44,19 +40,11 @@ def known_types(file: Path) -> KnownTypes:
     return KnownTypes.model_validate(json.loads(file.read_bytes()))
 
 
-def known_refusal(model: UndiscoveredModel, transformers_version: str, file: Path = FILE) -> str | None:
+def known_refusal(model: UndiscoveredFacts, transformers_version: str, file: Path = FILE) -> str | None:
     """Return the reason why a discovery would refuse a model; None where it is not known."""
     known = known_types(file)
     if (known.transformers, known.discovery) != (transformers_version, DISCOVERY_VERSION):
         return None
     entry = known.types.get(model.family)
     reason = "" if entry is None else entry.not_offered.get("opens", "")
-    return f"{model.family}: {reason}" if reason.startswith(_EXPERTS) and _has_experts(model.tensors) else None
-
-
-def _has_experts(tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> bool:
-    """Return True where files hold several experts, as numbered tensors or stacked in one tensor."""
-    return any(
-        _NUMBERED_EXPERT.search(name) or (_STACKED_EXPERTS.search(name) and len(shape) == 3 and shape[0] > 1)
-        for name, (_, shape) in tensors.items()
-    )
+    return f"{model.family}: {reason}" if reason.startswith(_EXPERTS) and model.has_experts else None

@@ -2,15 +2,20 @@
 
 The architecture follows from the config and the headers of the weights, but the discovery needs a library that is not
 loaded here. Config and headers are kept, so that the discovery can run at any time, and again for another version of
-the library.
+the library. They are kept packed: only who opens the model, or describes it, unpacks them.
 """
 
+import base64
 import json
+import re
+import zlib
 from collections import Counter
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, Discriminator, PlainSerializer, Tag, TypeAdapter
+from pydantic import BaseModel, Discriminator, Tag, TypeAdapter
 
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.classifier_architecture import ClassifierDescription
@@ -23,6 +28,7 @@ from core.engine.architectures.description import (
     read_config,
     stored_tensors,
 )
+from core.engine.architectures.discovered import content_digest
 from core.engine.architectures.registry import CLASSIFIER_ARCHITECTURES, declared_architecture
 from core.engine.checkpoints.quantisation import plain_config, quantisation_of
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry, dtype_bytes
@@ -32,16 +38,21 @@ UNDISCOVERED: Final = "undiscovered"
 """Task of a model whose architecture is not known yet."""
 
 
-def _parsed(config: Any) -> Any:
-    return json.loads(config) if isinstance(config, str) else config
+MOST_DESCRIPTION_BYTES: Final = 2 * 2**20
+"""Largest description in bytes of JSON. The largest known models, of 214,000 tensors, take less than half."""
+_MOST_CONTENT_BYTES: Final = 2**27
+_NUMBERED_EXPERT: Final = re.compile(r"(?:^|\.)experts\.[1-9][0-9]*\.")
+_STACKED_EXPERTS: Final = re.compile(r"(?:^|\.)experts\.(?![0-9])")
+
+Tensors = Mapping[str, tuple[str, tuple[int, ...]]]
 
 
-class UndiscoveredModel(BaseModel):
-    """Config and headers of a language model before its architecture is discovered.
+class UndiscoveredFacts(BaseModel):
+    """Facts of a language model before its architecture is discovered.
 
-    `tensors` have the dtype and shape by the file's key. They and `config` describe the dequantised model.
-    `prunable_parameters` is 0, because it is unknown; so is `layers` if the config has no usual name for it. The config
-    is stored as a string, because configs may contain infinities, which the database's JSON cannot store.
+    `prunable_parameters` is 0, because it is unknown; so is `layers` if the config has no usual name for it. `digest`
+    is that of config and headers, by which a discovery is found. `has_experts` is True where the files hold several
+    experts, as numbered tensors or stacked in one tensor.
     """
 
     task: Literal["undiscovered"] = UNDISCOVERED
@@ -52,8 +63,46 @@ class UndiscoveredModel(BaseModel):
     bytes: int
     dtype: str
     layers: int = 0
-    config: Annotated[dict[str, Any], BeforeValidator(_parsed), PlainSerializer(json.dumps, return_type=str)]
-    tensors: dict[str, tuple[str, tuple[int, ...]]]
+    digest: str
+    has_experts: bool = False
+
+
+class UndiscoveredModel(UndiscoveredFacts):
+    """Facts, and config and headers packed as `content`: compressed JSON in base64.
+
+    `tensors` have the dtype and shape by the file's key. They and `config` describe the dequantised model. Both raise
+    ValueError for content that is not theirs.
+    """
+
+    content: str
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], tensors: Tensors, **facts: Any) -> Self:
+        """Return the model of a config and tensors, with its other facts."""
+        packed = zlib.compress(json.dumps([config, tensors], separators=(",", ":")).encode())
+        has_experts = any(
+            _NUMBERED_EXPERT.search(name) or (_STACKED_EXPERTS.search(name) and len(shape) == 3 and shape[0] > 1)
+            for name, (_, shape) in tensors.items()
+        )
+        digest = content_digest(config, tensors)
+        return cls(digest=digest, has_experts=has_experts, content=base64.b64encode(packed).decode(), **facts)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return self._unpacked[0]
+
+    @property
+    def tensors(self) -> Tensors:
+        return self._unpacked[1]
+
+    @cached_property
+    def _unpacked(self) -> tuple[dict[str, Any], Tensors]:
+        unpacking = zlib.decompressobj()
+        try:
+            text = unpacking.decompress(base64.b64decode(self.content), _MOST_CONTENT_BYTES)
+        except zlib.error as error:
+            raise ValueError(f"not compressed: {error}") from error
+        return _contents.validate_json(text)
 
     def entries(self) -> dict[str, TensorEntry]:
         """Return the tensors as entries without a file."""
@@ -67,6 +116,9 @@ class UndiscoveredModel(BaseModel):
         return describe_language_model(self.config, by_name(self.entries(), architecture), architecture)
 
 
+_contents: TypeAdapter[tuple[dict[str, Any], dict[str, tuple[str, tuple[int, ...]]]]] = TypeAdapter(
+    tuple[dict[str, Any], dict[str, tuple[str, tuple[int, ...]]]]
+)
 Source = ModelDescription | ClassifierDescription | UndiscoveredModel
 
 
@@ -106,13 +158,25 @@ def describe_source(folder: Path) -> Source:
     if not dtypes:
         raise UnusableModel("weights are not stored as floats; float32, float16 or bfloat16 is needed", param="model")
     layers = config.get("num_hidden_layers")
-    return UndiscoveredModel(
+    return UndiscoveredModel.of(
+        plain_config(config),
+        {name: (entry.dtype, entry.shape) for name, entry in tensors.items()},
         family=model_type[:100],
         architecture=names[0][:100],
         parameters=sum(entry.numel for entry in tensors.values() if entry.dtype in WEIGHT_DTYPES),
         bytes=sum(entry.nbytes for entry in tensors.values()),
         dtype=WEIGHT_DTYPES[dtypes[0]],
         layers=layers if type(layers) is int and 0 < layers < 2**31 else 0,
-        config=plain_config(config),
-        tensors={name: (entry.dtype, entry.shape) for name, entry in tensors.items()},
     )
+
+
+def stored_description(source: Source) -> dict[str, Any]:
+    """Return a description as JSON to store; raises UnusableModel where it is larger than `MOST_DESCRIPTION_BYTES`."""
+    size = len(source.model_dump_json())
+    if size > MOST_DESCRIPTION_BYTES:
+        raise UnusableModel(
+            f"config and headers of the model take {size} bytes to describe; a model may take "
+            f"{MOST_DESCRIPTION_BYTES}, more than twice what the largest known ones do",
+            param="model",
+        )
+    return source.model_dump(mode="json")

@@ -1,20 +1,24 @@
 """Encoded images: decoding, measuring and writing. No torch is needed."""
 
+import importlib
 import io
 import itertools
 import json
+import pkgutil
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import PIL
 import pyarrow
 import pyarrow.parquet
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from core.engine.datasets.image_source import LIBRARY_KEY, ImageRows, ParquetRows, class_count, open_rows
-from core.engine.datasets.parquet import takes_too_much
+from core.engine.datasets.image_source import LIBRARY_KEY, FolderRows, ImageRows, ParquetRows, class_count
+from core.engine.datasets.parquet import load_arrow, takes_too_much
 from secateur_wire.errors import UnusableDataset
 
 MOST_PIXELS = 2**25
@@ -69,17 +73,29 @@ def in_channels(image: Image.Image, channels: int) -> Image.Image:
     return image.convert({1: "L", 3: "RGB"}[channels])
 
 
-def measure_here(stream: BinaryIO | None, task: Mapping[str, Any]) -> dict[str, Any]:
+def prepare(task: Mapping[str, Any]) -> None:
+    """Load what `measure_here` needs: Pillow loads the parts of its decoders as it meets them."""
+    load_arrow()
+    for module in pkgutil.iter_modules(PIL.__path__):
+        if module.name.endswith(("Plugin", "File", "Tags", "Image", "Palette", "Sequence", "Mode", "Presets", "Chops")):
+            with suppress(ImportError):  # of formats that are not read here
+                importlib.import_module(f"PIL.{module.name}")
+    for form in _DECODERS:
+        content = io.BytesIO()
+        Image.new("RGB", (8, 8)).save(content, form)
+        in_channels(decode_image(content.getvalue()), 1)
+
+
+def measure_here(source: BinaryIO | Path, task: Mapping[str, Any]) -> dict[str, Any]:
     """Measure an image set by decoding every image in this process; raises UnusableDataset.
 
     Returns the fields of an `ImagesDescription` except bytes and hash.
     """
     try:
-        if stream is not None:
-            rows: ImageRows = ParquetRows(stream, task["name"], task["image_field"], task["label_field"])
-            return measure_rows(rows, task["name"])
-        with open_rows(Path(task["path"]), task["format"]) as opened:
-            return measure_rows(opened, task["name"])
+        if isinstance(source, Path):
+            return measure_rows(FolderRows(source), task["name"])
+        rows = ParquetRows(source, task["name"], task["image_field"], task["label_field"])
+        return measure_rows(rows, task["name"])
     except MemoryError:
         raise takes_too_much(task["name"]) from None
 

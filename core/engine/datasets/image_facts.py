@@ -5,8 +5,8 @@ from typing import BinaryIO
 
 from pydantic import BaseModel
 
-from core.engine.datasets.formats import IMAGE_FOLDER, IMAGE_PARQUET
-from core.engine.datasets.sandbox import run_sandboxed
+from core.engine.datasets.formats import IMAGE_FOLDER
+from core.sandbox import run_sandboxed
 from secateur_wire.errors import UnusableDataset
 
 
@@ -41,7 +41,7 @@ def describe_images(
         if not path.is_dir():
             raise UnusableDataset(f"{path.name} is not a folder", param="path")
         size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-        measured = run_sandboxed("images", None, path.name, size, path=str(path.resolve()), format=format)
+        measured = run_sandboxed("images", path, path.name, size)
         return ImagesDescription(**measured, bytes=size, sha256=sha256)
     if not path.is_file():
         raise UnusableDataset(f"{path.name} is not a file", param="path")
@@ -54,5 +54,5 @@ def describe_image_stream(
     stream: BinaryIO, name: str, image_field: str, label_field: str, *, size: int, sha256: str
 ) -> ImagesDescription:
     """Describe the images of an open, seekable Parquet file whose size and hash are known."""
-    options = {"format": IMAGE_PARQUET, "image_field": image_field, "label_field": label_field}
+    options = {"image_field": image_field, "label_field": label_field}
     return ImagesDescription(**run_sandboxed("images", stream, name, size, **options), bytes=size, sha256=sha256)

@@ -4,8 +4,10 @@ A window begins and ends where both tokenizations have a boundary between tokens
 those of `token_windows.evaluation_set`.
 """
 
+from array import array
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -14,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from core.engine.datasets.formats import DOCUMENT_END
 from core.engine.datasets.token_bytes import TokenBytes
 from core.engine.datasets.token_ids import token_ids
-from core.engine.datasets.token_windows import EvaluationSet, begin_token, check_enough
+from core.engine.datasets.token_windows import EvaluationSet, TextBeginning, begin_token, check_enough
 from core.engine.datasets.window_spans import WindowSpans
 from secateur_wire.errors import UnusableModel
 
@@ -24,7 +26,7 @@ class PairedSet:
     """Windows of one text in the dense model's tokenization and in the new one.
 
     Each has the numbers of tokens that are predicted in each window. Both predict the same bytes of text.
-    `dense_tokens` and `tokens` are the lengths of the whole text in both tokenizations.
+    `dense_tokens` and `tokens` are the lengths, in both tokenizations, of the text as far as it was read.
     """
 
     dense: EvaluationSet
@@ -34,15 +36,24 @@ class PairedSet:
 
 
 @dataclass(frozen=True)
-class _Segments:
-    """Shortest parts of a text that begin and end at a boundary of both tokenizations.
+class _Side:
+    """Tokens of a text in one tokenization, and the number of tokens up to the end of each of its parts."""
 
-    `dense` and `new` have the tokens of each part, `sizes` its bytes.
-    """
+    ids: "array[int]" = field(default_factory=lambda: array("i"))
+    ends: "array[int]" = field(default_factory=lambda: array("q"))
 
-    dense: list[list[int]]
-    new: list[list[int]]
-    sizes: list[int]
+    def start(self, part: int) -> int:
+        """Return the number of tokens before a part."""
+        return self.ends[part - 1] if part else 0
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """Shortest parts of a text that begin and end at a boundary of both tokenizations; `sizes` are their bytes."""
+
+    dense: _Side = field(default_factory=_Side)
+    new: _Side = field(default_factory=_Side)
+    sizes: "array[int]" = field(default_factory=lambda: array("q"))
 
 
 def paired_set(
@@ -56,18 +67,20 @@ def paired_set(
 ) -> PairedSet:
     """Return windows of at most `length` tokens in both tokenizations, evenly spaced over the text; None: all.
 
-    Windows that end before `length` tokens are filled up with the token 0 after their end; it is not predicted.
+    Of a long text, only a beginning that is enough for that many windows is read. Windows that end before `length`
+    tokens are filled up with the token 0 after their end; it is not predicted.
 
     Raises TooLittleText where there are fewer than requested, or none. Raises UnusableModel where a tokenizer does not
     tell for which text its tokens stand.
     """
-    parts = _segments(documents, dense, new)
+    text = TextBeginning(documents, None if samples is None else samples * length)
+    parts = _parts(text, dense, new)
     begins = begin_token(dense), begin_token(new)
     room = [length - (begin is not None) for begin in begins]
     windows: list[tuple[int, int]] = []
     start, taken = 0, [0, 0]
-    for place, tokens in enumerate(zip(parts.dense, parts.new, strict=True)):
-        more = [len(each) for each in tokens]
+    for place, ends in enumerate(zip(parts.dense.ends, parts.new.ends, strict=True)):
+        more = [end - side.start(place) for end, side in zip(ends, (parts.dense, parts.new), strict=True)]
         if any(before + added > most for before, added, most in zip(taken, more, room, strict=True)):
             if place > start:
                 windows.append((start, place))
@@ -87,15 +100,15 @@ def paired_set(
     counted = [end - first for first, end in dense_spans]
     are_complete = all(span == (1, length) for span in (*dense_spans, *new_spans))
     return PairedSet(
-        EvaluationSet(dense_NT, text_bytes, None if are_complete else WindowSpans(dense_spans, counted)),
-        EvaluationSet(new_NT, text_bytes, None if are_complete else WindowSpans(new_spans, counted)),
-        sum(map(len, parts.dense)),
-        sum(map(len, parts.new)),
+        EvaluationSet(dense_NT, text_bytes, None if are_complete else WindowSpans(dense_spans, counted), text.end),
+        EvaluationSet(new_NT, text_bytes, None if are_complete else WindowSpans(new_spans, counted), text.end),
+        len(parts.dense.ids),
+        len(parts.new.ids),
     )
 
 
 def _side(
-    parts: Sequence[Sequence[int]], windows: Sequence[tuple[int, int]], begin: int | None, hidden: int, length: int
+    side: _Side, windows: Sequence[tuple[int, int]], begin: int | None, hidden: int, length: int
 ) -> tuple[Tensor, list[tuple[int, int]]]:
     """Return the windows of one tokenization, [windows, length], and the predicted tokens of each.
 
@@ -105,14 +118,15 @@ def _side(
     spans: list[tuple[int, int]] = []
     for row, (first, end) in enumerate(windows):
         before = [] if begin is None else [begin]
-        ids = [*before, *(each for part in parts[first:end] for each in part)]
+        start = side.start(first)
+        ids = [*before, *side.ids[start : side.start(end)]]
         tokens_NT[row, : len(ids)] = torch.tensor(ids, dtype=torch.long)
-        spans.append((len(before) + sum(map(len, parts[first : first + hidden])), len(ids)))
+        spans.append((len(before) + side.start(first + hidden) - start, len(ids)))
     return tokens_NT, spans
 
 
-def _segments(documents: Iterable[str], dense: PreTrainedTokenizerBase, new: PreTrainedTokenizerBase) -> _Segments:
-    parts = _Segments([], [], [])
+def _parts(documents: Iterable[str], dense: PreTrainedTokenizerBase, new: PreTrainedTokenizerBase) -> _Parts:
+    parts = _Parts()
     counters = TokenBytes(dense), TokenBytes(new)
     for document in documents:
         text = document + DOCUMENT_END
@@ -121,14 +135,12 @@ def _segments(documents: Iterable[str], dense: PreTrainedTokenizerBase, new: Pre
             for tokenizer, counter in zip((dense, new), counters, strict=True)
             for ids in [token_ids(text, tokenizer)]
         ]
-        (dense_ids, dense_ends), (new_ids, new_ends) = sides
-        before = (0, 0, 0)
-        for place in sorted(dense_ends.keys() & new_ends.keys()):
-            after = place, dense_ends[place], new_ends[place]
-            parts.sizes.append(place - before[0])
-            parts.dense.append(dense_ids[before[1] : after[1]])
-            parts.new.append(new_ids[before[2] : after[2]])
-            before = after
+        places = sorted(sides[0][1].keys() & sides[1][1].keys())
+        parts.sizes.extend(after - before for before, after in pairwise([0, *places]))
+        for side, (ids, ends) in zip((parts.dense, parts.new), sides, strict=True):
+            before = len(side.ids)
+            side.ends.extend(before + ends[place] for place in places)
+            side.ids.extend(ids[: ends[places[-1]]] if places else [])
     return parts
 
 

@@ -1,12 +1,23 @@
 """Errors shared by the readers of Parquet, for unreadable files and missing columns."""
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pyarrow
+import pyarrow.compute
 import pyarrow.parquet
 
 from secateur_wire.errors import UnusableDataset
+
+
+def load_arrow() -> None:
+    """Have Arrow load all that it would load on its first use, for a process that can load nothing later."""
+    words, content = pyarrow.array(["a", "a"]).dictionary_encode(), io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table({"words": words, "rows": [{"number": 1}, None]}), content)
+    with pyarrow.parquet.ParquetFile(content) as file:
+        file.read().column(0).cast(pyarrow.string()).to_pylist()
+        next(file.iter_batches(columns=["rows"])).to_pylist()
 
 
 @contextmanager

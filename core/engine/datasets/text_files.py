@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from core.engine.datasets.chat.conversations import is_conversation, measure_conversations
 from core.engine.datasets.formats import CHAT_FORMATS, CHAT_PARQUET, TEXT_FORMATS
 from core.engine.datasets.json_lines import MOST_LINE_BYTES, is_text, read_json_lines, read_lines
-from core.engine.datasets.sandbox import run_sandboxed
+from core.sandbox import run_sandboxed
 from secateur_wire.datasets import LeftOut
 from secateur_wire.errors import UnusableDataset
 
@@ -81,9 +81,16 @@ def is_sandboxed(format: str, size: int) -> bool:
     return format in _PARQUET or size > _PLAIN_BYTES
 
 
-def measure_here(stream: BinaryIO | None, task: Mapping[str, Any]) -> dict[str, Any]:
+def prepare(task: Mapping[str, Any]) -> None:
+    """Load what `measure_here` needs for a task."""
+    if task["format"] in _PARQUET:
+        from core.engine.datasets.parquet import load_arrow
+
+        load_arrow()
+
+
+def measure_here(stream: BinaryIO, task: Mapping[str, Any]) -> dict[str, Any]:
     """Count documents and characters of a text, read in this process; raises UnusableDataset."""
-    assert stream is not None
     name, format = task["name"], task["format"]
     try:
         return _measure(stream, name, format, task["text_field"])

@@ -1,6 +1,7 @@
 """Documents as windows of tokens: shuffled windows to calibrate and train on, evenly spaced ones to evaluate on."""
 
-from collections.abc import Iterable, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -19,11 +20,35 @@ from secateur_wire.errors import TooLittleText
 Documents: TypeAlias = Iterable[str] | Conversations
 """Texts to join and cut anywhere, or conversations, which begin where a window or another one begins."""
 
-# Characters read per requested token. Text beyond that is not read, so that a corpus need not be tokenised whole.
+# Most characters read per requested token: no more is read, so that a corpus need not be tokenised whole.
 _CHARACTERS_PER_TOKEN = 64
 _LEAST_CHARACTERS = 4_000_000
 _UNKNOWN = -1
 """Bytes of a token for which they are not known."""
+
+
+class TextBeginning:
+    """Documents of a text, up to the characters that are enough for a number of tokens; None: all.
+
+    `end` is the number of characters that were read where the text goes on behind them, else None.
+    """
+
+    def __init__(self, documents: Iterable[str], tokens: int | None) -> None:
+        self._documents = documents
+        self._limit = _enough_characters(tokens)
+        self.end: int | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        read = 0
+        for document in self._documents:
+            part = document if self._limit is None else document[: self._limit - read]
+            read += len(part)
+            goes_on = len(part) < len(document)
+            if part or not goes_on:
+                yield part
+            if goes_on:
+                self.end = read
+                return
 
 
 def calibration_windows(
@@ -82,12 +107,14 @@ class EvaluationSet:
 
     Of conversations, only those that count are (`counted_tokens`). `text_bytes` is the number of UTF-8 bytes for which
     the predicted tokens stand; None if it is not known exactly. `spans` are the predicted tokens of each window of a
-    text that two tokenizers read; None where they are all.
+    text that two tokenizers read; None where they are all. `text_end` is the number of characters over which the
+    windows are spread where the text is longer, else None.
     """
 
     windows: Tensor
     text_bytes: int | None
     spans: WindowSpans | None = None
+    text_end: int | None = None
 
     @property
     def predicted(self) -> int:
@@ -100,7 +127,8 @@ def evaluation_set(
 ) -> EvaluationSet:
     """Return non-overlapping windows of `length` tokens, evenly spaced over the text, and their bytes; None: all.
 
-    Raises TooLittleText where there are fewer than requested, or none.
+    Of a long text, only a beginning that is enough for that many windows is read (`TextBeginning`). Raises
+    TooLittleText where there are fewer than requested, or none.
     """
     if isinstance(documents, Conversations):
         packed = pack(documents, tokenizer, length=length, most_characters=None, counts_bytes=True)
@@ -111,19 +139,19 @@ def evaluation_set(
             windows, None if packed.bytes_NT is None else int(packed.bytes_NT[chosen, 1:][counted].sum())
         )
     counter = TokenBytes(tokenizer)
-    tokens: list[Tensor] = []
-    counts: list[Tensor] = []
-    for document in documents:
+    tokens, counts = array("i"), array("i")
+    text = TextBeginning(documents, None if samples is None else samples * length)
+    for document in text:
         ids = _ids(document, tokenizer)
         known = counter.count(document + DOCUMENT_END, ids)
-        tokens.append(torch.tensor(ids, dtype=torch.long))
-        counts.append(torch.tensor([_UNKNOWN] * len(ids) if known is None else known, dtype=torch.long))
-    bos = begin_token(tokenizer)
-    windows = _windows(_joined(tokens), length, bos)
-    chosen = _spread(windows, samples, length, name)
-    bytes_NT = _windows(_joined(counts), length, None if bos is None else 0)[chosen, 1:]
+        tokens.extend(ids)
+        counts.extend([_UNKNOWN] * len(ids) if known is None else known)
+    begin = begin_token(tokenizer)
+    bodies = _bodies(tokens, length, begin)
+    chosen = _spread(bodies, samples, length, name)
+    bytes_NT = _bodies(counts, length, begin)[chosen, int(begin is None) :]
     text_bytes = None if (bytes_NT == _UNKNOWN).any() else int(bytes_NT.sum())
-    return EvaluationSet(windows[chosen].contiguous(), text_bytes)
+    return EvaluationSet(_begun(bodies[chosen], begin), text_bytes, text_end=text.end)
 
 
 def _spread(windows: Tensor, samples: int | None, length: int, name: str) -> Tensor:
@@ -172,34 +200,37 @@ def _ids(document: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 def _cut(documents: Documents, tokenizer: PreTrainedTokenizerBase, tokens: int | None, length: int) -> Tensor:
     """Cut documents into windows of `length` tokens, up to a limit of characters for the requested `tokens`."""
-    limit = None if tokens is None else max(_LEAST_CHARACTERS, tokens * _CHARACTERS_PER_TOKEN)
+    limit = _enough_characters(tokens)
     if isinstance(documents, Conversations):
         return pack(documents, tokenizer, length=length, most_characters=limit).windows_NT
-    return _windows(_stream(documents, tokenizer, limit), length, begin_token(tokenizer))
-
-
-def _stream(documents: Iterable[str], tokenizer: PreTrainedTokenizerBase, limit: int | None) -> Tensor:
-    """Concatenate the documents' tokens, up to a limit of characters."""
     characters = 0
-    parts: list[Tensor] = []
+    ids = array("i")
     for document in documents:
-        parts.append(torch.tensor(_ids(document, tokenizer), dtype=torch.long))
+        ids.extend(_ids(document, tokenizer))
         characters += len(document)
         if limit is not None and characters >= limit:
             break
-    return _joined(parts)
+    begin = begin_token(tokenizer)
+    return _begun(_bodies(ids, length, begin), begin)
 
 
-def _joined(parts: Sequence[Tensor]) -> Tensor:
-    return torch.cat(list(parts)) if parts else torch.empty(0, dtype=torch.long)
+def _enough_characters(tokens: int | None) -> int | None:
+    return None if tokens is None else max(_LEAST_CHARACTERS, tokens * _CHARACTERS_PER_TOKEN)
 
 
-def _windows(stream_N: Tensor, length: int, first: int | None) -> Tensor:
-    """Cut a stream into windows of `length`, [windows, length], each beginning with `first` unless it is None."""
-    body = length - (first is not None)
-    count = len(stream_N) // body if body > 0 else 0
-    windows = stream_N[: count * body].view(count, body)
-    return windows if first is None else torch.nn.functional.pad(windows, (1, 0), value=first)
+def _bodies(values: "array[int]", length: int, begin: int | None) -> Tensor:
+    """Return numbers in rows, [windows, body], without a copy; a body is shorter where windows begin with `begin`."""
+    body = length - (begin is not None)
+    count = len(values) // body if body > 0 else 0
+    if not count:
+        return torch.empty((0, max(body, 0)), dtype=torch.int32)
+    return torch.frombuffer(values, dtype=torch.int32, count=count * body).view(count, body)
+
+
+def _begun(bodies: Tensor, begin: int | None) -> Tensor:
+    """Return windows of token ids, each beginning with `begin` unless it is None."""
+    windows = bodies.long()
+    return (windows if begin is None else torch.nn.functional.pad(windows, (1, 0), value=begin)).contiguous()
 
 
 def begin_token(tokenizer: PreTrainedTokenizerBase) -> int | None:

@@ -15,6 +15,7 @@ from core.engine.models.folder import ModelFolder
 from core.engine.models.loading import load_model
 from core.engine.options.latency_budget import latency_noise
 from secateur_wire.errors import OutOfMemory
+from secateur_wire.metrics import is_noisy
 
 
 def measure_latency(
@@ -86,7 +87,7 @@ class DenseLatency:
 
 def _measured(latency: dict[str, Any]) -> list[str]:
     ratio = latency["pruned_ms"] / latency["dense_ms"]
-    if abs(ratio - 1) > latency["noise"]:
+    if abs(ratio - 1) > latency["noise"] and not is_noisy(latency["noise"]):
         return [f"Measured prefill of the pruned model took {ratio:.2f} × the dense one's time."]
     return []
 

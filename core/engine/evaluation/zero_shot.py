@@ -26,6 +26,7 @@ from core.device_kinds import device_kind
 from core.engine.evaluation.zero_shot_tasks import TASKS, batch_size
 from core.engine.models.folder import ModelFolder
 from core.engine.models.loading import load_model
+from core.untrusted_json import JsonLimits, parse_json
 from secateur_wire.errors import UnusableDataset
 
 _HARNESS = Path(lm_eval.tasks.__file__).parent
@@ -41,6 +42,9 @@ _CONFIGS = {
 
 _EXAMPLES_SEED = 1234
 """Seed by which the harness's own command draws examples."""
+
+
+_QUESTION_LIMITS = JsonLimits(values=10_000, levels=16)
 
 
 def measure_tasks(
@@ -115,10 +119,10 @@ def _check(name: str, file: Path, examples: int) -> None:
 
     missing: set[str] = set()
     count = 0
-    with file.open(encoding="utf-8") as lines:
+    with file.open("rb") as lines:
         try:
             for line in lines:
-                missing |= set(TASKS[name].columns) - set(json.loads(line))
+                missing |= set(TASKS[name].columns) - set(parse_json(line, _QUESTION_LIMITS))
                 count += 1
         except (ValueError, TypeError) as error:
             raise refusal(f"line {count + 1} is no JSON object") from error

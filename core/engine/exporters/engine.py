@@ -1,4 +1,7 @@
-"""Process of an engine, seen from its exporter: it gets one request at a time, and ends when it takes too long."""
+"""Process of an engine, seen from its exporter: it gets one request at a time, and ends when it takes too long.
+
+Only the time for which the exporter waits for answers counts.
+"""
 
 import json
 import os
@@ -6,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -38,6 +42,32 @@ class _Answer(BaseModel):
     bytes: int = 0
 
 
+class _TimedProcess:
+    """Process with the seconds that it may still take for its answers; it is killed when they have passed."""
+
+    def __init__(self, process: subprocess.Popen[bytes], seconds: float) -> None:
+        self.process = process
+        self._left = seconds
+        self.is_late = False
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count the time inside the context."""
+        clock = threading.Timer(max(self._left, 0), self._end)
+        clock.daemon = True
+        began = time.monotonic()
+        clock.start()
+        try:
+            yield
+        finally:
+            clock.cancel()
+            self._left -= time.monotonic() - began
+
+    def _end(self) -> None:
+        self.is_late = True
+        self.process.kill()
+
+
 class RunningEngine:
     """Running engine. All its methods raise ExportFailed where a request fails or the process has ended.
 
@@ -47,8 +77,9 @@ class RunningEngine:
     name: ClassVar[str]
     module: ClassVar[str]
 
-    def __init__(self, process: subprocess.Popen[bytes], log: IO[bytes], *, largest_file: int, threads: int) -> None:
-        self._process = process
+    def __init__(self, timed: _TimedProcess, log: IO[bytes], *, largest_file: int, threads: int) -> None:
+        self._timed = timed
+        self._process = timed.process
         self._log = log
         self._threads = threads
         self._ask("limit_memory", largest_file=largest_file)
@@ -74,15 +105,17 @@ class RunningEngine:
         request = {"ids": list(ids), "vocabulary": self._vocabulary, "decoded": decoded, "start": start}
         size = self._ask("logits", **request).bytes
         assert self._process.stdout is not None
-        stored = self._process.stdout.read(size)
+        with self._timed.counted():
+            stored = self._process.stdout.read(size)
         if len(stored) < size:
             raise self._ended()
         return np.frombuffer(stored, np.float32).reshape(len(ids) - start, self._vocabulary)
 
     def _ask(self, doing: str, **request: object) -> _Answer:
-        self._send({"do": doing, **request})
         assert self._process.stdout is not None
-        line = self._process.stdout.readline()
+        with self._timed.counted():
+            self._send({"do": doing, **request})
+            line = self._process.stdout.readline()
         if not line:
             raise self._ended()
         answer = _Answer.model_validate_json(line)
@@ -131,19 +164,11 @@ def running(engine: type[_Engine], *, largest_file: int, tokens: int, threads: i
         ) as process,
     ):
         seconds = SECONDS + largest_file * max(tokens, 1) / BYTES_PER_SECOND
-        is_late = threading.Event()
-
-        def end() -> None:
-            is_late.set()
-            process.kill()
-
-        clock = threading.Timer(seconds, end)
-        clock.daemon = True
-        clock.start()
+        timed = _TimedProcess(process, seconds)
         try:
-            yield engine(process, log, largest_file=largest_file, threads=threads)
+            yield engine(timed, log, largest_file=largest_file, threads=threads)
         except ExportFailed as error:
-            if is_late.is_set():
+            if timed.is_late:
                 late = ExportFailed(
                     f"{engine.name} took longer than the {seconds:.0f} s it has: the worker may be busy",
                     param=PARAM,
@@ -152,7 +177,6 @@ def running(engine: type[_Engine], *, largest_file: int, tokens: int, threads: i
                 raise late from error
             raise
         finally:
-            clock.cancel()
             process.kill()
             with suppress(BrokenPipeError):  # nobody needs the requests that it did not read
                 process.communicate()

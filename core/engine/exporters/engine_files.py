@@ -50,11 +50,11 @@ class EngineFiles(AddedExporter):
 
     def require_runtime(self) -> None:
         """Require the packages of the form; raises InvalidRequest with the command that installs them."""
-        missing = self.info.missing_packages()
-        if missing:
+        missing, runtime = self.info.missing_packages(), self.info.runtime
+        if missing and runtime is not None:
             raise InvalidRequest(
                 f"{PARAM}: this worker has no {' and no '.join(missing)}, which {self.info.id} files are written and "
-                f"checked by: install them there with pip install 'secateur-server[{self.info.extra}]', or leave "
+                f"checked by: install them there with {runtime.how_to_install}, or leave "
                 f"{self.info.id} out",
                 param=PARAM,
             )

@@ -9,6 +9,7 @@ from core.engine.architectures.describe import Description
 from core.engine.architectures.description import ModelDescription
 from core.engine.cuts.losses import Losses
 from core.engine.cuts.removal import Removal
+from secateur_wire.installation import SERVER, install_command
 
 PARAM: Final = "output.exports"
 """Field of a job body that asks for added forms, as errors name it."""
@@ -35,25 +36,45 @@ class AddedCost:
 
 @dataclass(frozen=True)
 class ExportRuntime:
-    """Program that runs a form's files on a worker, to check them; it is there where a Python `module` is installed."""
+    """Program that runs a form's files on a worker, to check them; it is there where a Python `module` is installed.
+
+    `extra` is the extra of the server's package that installs it.
+    """
 
     name: str
     module: str
+    extra: str
 
     @property
     def is_installed(self) -> bool:
         """Return whether this machine has the program; nothing is loaded."""
         return find_spec(self.module) is not None
 
+    @property
+    def how_to_install(self) -> str:
+        """Return the command that installs the program on a worker."""
+        return install_command(SERVER, self.extra)
+
 
 @dataclass(frozen=True)
 class RuntimeExample:
-    """Python that runs the `{file}` of an added form on a `{prompt}` in its runtime, from `packages`; tests run it."""
+    """Python that runs the `{file}` (a literal) of an added form on a `{prompt}` in its runtime, from `packages`.
+
+    Tests run it.
+    """
 
     runtime: str
     about: str
     packages: tuple[str, ...]
     script: str
+
+
+def chat_in(engine: str, *packages: str) -> tuple[str, str]:
+    """Return the way to chat with a file that an engine runs, which these packages bring."""
+    return (
+        f"A chat in {engine}, with Secateur's command line: each line typed is answered, Ctrl-D ends it.",
+        f"pip install {' '.join(packages)}\nsecateur run {{file}}",
+    )
 
 
 @dataclass(frozen=True)
@@ -91,7 +112,7 @@ class AddedExporterInfo(ExporterInfo):
     It is added to models of the tasks `added_to`. `suffixes` end the names of its files, which no job reads back.
     `ways_to_run` the `{file}` are pairs of a sentence and shell commands; `example` is the one on a job's page. Files
     of models of up to `most_timed_parameters` are timed against the dense model's, where weights were removed.
-    `packages` are the modules that write and run the files; `extra` is the extra of this package that installs them.
+    `packages` are the modules that write and run the files; the extra of `runtime` installs all of them.
     `importance_types` are those that may be rounded by the importance of inputs.
     """
 
@@ -103,7 +124,6 @@ class AddedExporterInfo(ExporterInfo):
     example: RuntimeExample | None = None
     most_timed_parameters: int = 0
     packages: tuple[str, ...] = ()
-    extra: str = ""
 
     def missing_packages(self) -> list[str]:
         """Return the names of the packages that this machine lacks; nothing is loaded."""

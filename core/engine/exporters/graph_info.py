@@ -80,14 +80,6 @@ class GraphInfo(AddedExporterInfo):
         )
 
 
-def chat_in(package: str) -> tuple[str, str]:
-    """Return the way to chat with a graph that the engine of this package runs."""
-    return (
-        "A chat in whichever engine is installed: each line typed is answered, Ctrl-D ends it.",
-        f"pip install 'secateur[run]' {package}\nsecateur run {{file}}",
-    )
-
-
 def text_continued_in(runtime: str, package: str, *, opening: str, step: str) -> RuntimeExample:
     """Return the program that continues a text in an engine.
 
@@ -100,7 +92,7 @@ def text_continued_in(runtime: str, package: str, *, opening: str, step: str) ->
         packages=(package, "tokenizers", "numpy"),
         script="from pathlib import Path\n\n"
         f"import numpy\nimport {package}\nfrom tokenizers import Tokenizer\n\n"
-        'file = Path("{file}")\n'
+        "file = Path({file})\n"
         'tokenizer = Tokenizer.from_file(str(file.with_name("tokenizer.json")))\n'
         f"{opening}"
         'ids = tokenizer.encode("{prompt}").ids\n'

@@ -40,10 +40,14 @@ def compared_speed(seconds: Seconds, trial: SpeedTrial, threads: int, dense_byte
 def own_speed(seconds: Seconds, trial: SpeedTrial, threads: int) -> FileSpeed:
     """Return the speed of one file by itself."""
     (rounds,) = seconds
-    prefill, decode = (statistics.median(each) for each in zip(*rounds, strict=True))
+    seconds_of = [*zip(*rounds, strict=True)]
+    prefill, decode = map(statistics.median, seconds_of)
+    prefill_noise, decode_noise = (latency_noise(_spread(each)) for each in seconds_of)
     return FileSpeed(
         prefill=trial.prompt / prefill,
         decode=trial.decoded / decode,
+        prefill_noise=prefill_noise,
+        decode_noise=decode_noise,
         prompt_tokens=trial.prompt,
         decoded_tokens=trial.decoded,
         rounds=len(rounds),
@@ -51,8 +55,12 @@ def own_speed(seconds: Seconds, trial: SpeedTrial, threads: int) -> FileSpeed:
     )
 
 
+def _spread(seconds: Sequence[float]) -> float:
+    return max(seconds) / min(seconds) - 1
+
+
 def _rate(tokens: int, dense: Sequence[float], pruned: Sequence[float]) -> TokenRate:
-    spread = max(max(each) / min(each) - 1 for each in (dense, pruned))
+    spread = max(map(_spread, (dense, pruned)))
     return TokenRate(
         dense=tokens / statistics.median(dense),
         pruned=tokens / statistics.median(pruned),

@@ -57,8 +57,10 @@ class BlockPass:
     There is a stream for `calibration`, one for each of `evaluations`, all token ids [sequences, time], and one of a
     few more tokens for the verification of the saved model. `spans` are the predicted tokens of evaluations that do not
     predict every token. `work` is this attempt's folder, `previous` are the folders of earlier attempts, the newest
-    first. Evaluations with a known perplexity of the dense model (`dense_perplexity`) skip the dense model. `stored` is
-    the folder in the dtypes in which the pruned model is saved and measured (None: in its own).
+    first. Evaluations with a known perplexity of the dense model (`dense_perplexity`) skip the dense model; all have
+    one where `folder` holds another model, such as one that lost tokens (`is_dense` False), so that no figure of that
+    is taken for the dense model's. `stored` is the folder in the dtypes in which the pruned model is saved and measured
+    (None: in its own).
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class BlockPass:
         dense_perplexity: Mapping[str, MeasuredPerplexity] | None = None,
         stored: ModelFolder | None = None,
         spans: Mapping[str, WindowSpans] | None = None,
+        is_dense: bool = True,
     ) -> None:
         self.folder = folder
         self.stored_folder = stored or folder
@@ -90,10 +93,12 @@ class BlockPass:
         if calibration is not None:
             tokens["calibration"] = calibration
         self._known = dict(dense_perplexity or {})
+        assert is_dense or self._known.keys() >= evaluations.keys(), "the dense model is measured where it is"
+        self._rounds_dense = is_dense and self.is_cast
         for number, (name, each) in enumerate(evaluations.items()):  # records name streams by number
             tokens[f"evaluation-{number}" if name not in self._known else f"pruned-evaluation-{number}"] = each
         self.block_start, self._evaluated = 0.0, 1.0 - self._evaluation_share()
-        self._unmeasured = any(name not in self._known for name in self.evaluations) + 1 + self.is_cast
+        self._unmeasured = any(name not in self._known for name in self.evaluations) + 1 + self._rounds_dense
         """Number of models whose perplexities are still to measure: dense, pruned, and dense as it is stored."""
         self.block_progress = PartialProgress(self.progress, end=self._evaluated)
         """Listener to the pass over the blocks; the work before it may have a share of `progress`, up to `block_start`.
@@ -209,12 +214,13 @@ class BlockPass:
     def rounded_streams(self, stored: StreamedModel, dtype: torch.dtype) -> list[Stream]:
         """Return a stream of each evaluation through the dense model as it would be saved; none where nothing is cast.
 
-        The perplexity after it says what the new dtype costs without any pruning.
+        The perplexity after it says what the new dtype costs without any pruning. A pass that is given another model
+        has none.
         """
         return [
             self.stream(f"rounded-{number}", tokens_NT, stored, dtype)
             for number, tokens_NT in enumerate(self.evaluation_tokens)
-            if self.is_cast
+            if self._rounds_dense
         ]
 
     def dense_streams(self, streamed: StreamedModel, dtype: torch.dtype) -> list[Stream]:
@@ -278,7 +284,7 @@ class BlockPass:
     def _evaluation_share(self) -> float:
         """Return the share of the pass that the head takes after the blocks, by multiplications."""
         description = self.folder.description
-        models = [1 + (name not in self._known) + self.is_cast for name in self.evaluations]
+        models = [1 + (name not in self._known) + self._rounds_dense for name in self.evaluations]
         tokens = sum(number * each.numel() for number, each in zip(models, self.evaluation_tokens, strict=True))
         calibration = 0 if self.calibration_tokens is None else self.calibration_tokens.numel()
         head = description.vocabulary_size * (description.hidden_size + _SOFTMAX) * tokens
@@ -291,7 +297,7 @@ class BlockPass:
         pruned: Sequence[MeasuredPerplexity],
         rounded: Sequence[MeasuredPerplexity],
     ) -> dict[str, PerplexityPair]:
-        """Return the perplexities of each evaluation set, by its name; `rounded` is empty where nothing is cast."""
+        """Return the perplexities of each evaluation set, by its name; `rounded` is empty where it was not measured."""
         return {
             name: PerplexityPair(
                 before.value,

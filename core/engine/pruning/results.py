@@ -88,7 +88,8 @@ class PerplexityPair:
 
     `bits_ratio_stderr` is the standard error of the ratio of their bits per byte. `dense_losses` are the dense model's
     mean losses of the windows in nats, `pruned_losses` and `rounded_losses` those of the other models. `rounded` is the
-    dense model's perplexity in the dtype in which the pruned model is saved; None where both dtypes are equal.
+    dense model's perplexity in the dtype in which the pruned model is saved; None where both dtypes are equal, or
+    the pass was given another model.
     `rounded_divergence` is the mean KL divergence of the rounded model's predictions in nats, where it was measured.
     """
 
@@ -105,6 +106,12 @@ class PerplexityPair:
     @property
     def measured_dense(self) -> MeasuredPerplexity:
         return MeasuredPerplexity(self.dense, self.dense_losses)
+
+    @property
+    def measured_rounded(self) -> MeasuredPerplexity | None:
+        if self.rounded is None:
+            return None
+        return MeasuredPerplexity(self.rounded, self.rounded_losses, self.rounded_divergence)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from secateur_wire.job_body import Quantization
 PARAM: Final = "output.quantization"
 GROUP_SIZES: Final = (128, 64, 32)
 """Numbers of inputs that may share a scale, the largest first."""
-LIBRARY: Final = ExportRuntime("compressed-tensors", "compressed_tensors")
+LIBRARY: Final = ExportRuntime("compressed-tensors", "compressed_tensors", "worker")
 """Library that packs the weights, and opens them for transformers."""
 _BITS: Final = {"int8": 8, "int4": 4}
 

@@ -15,6 +15,7 @@ from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.streamed import call_block
 from core.engine.pruning.protocols.units import UnitMethod
 from core.engine.pruning.streams.block_gradients import forward_blocks
+from core.engine.pruning.streams.hidden_state_cache import HiddenStateCache
 from core.engine.pruning.streams.stream import RecordedArguments
 from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.removal import KeptUnits
@@ -43,7 +44,11 @@ class Depth(UnitMethod):
     def select(self, context: UnitSelectionContext) -> KeptUnits:
         if _count(context) == 0:
             return context.without_layers([])
-        removed = self._by_perplexity(context) if self.criterion == "perplexity" else self._by_direction(context)
+        if self.criterion == "perplexity":
+            with context.hidden_state_cache() as before:
+                removed = self._by_perplexity(context, before)
+        else:
+            removed = self._by_direction(context)
         context.log(f"layers removed: {', '.join(map(str, sorted(removed)))}")
         return context.without_layers(removed)
 
@@ -60,14 +65,14 @@ class Depth(UnitMethod):
         return first_removable_layers(description, ordered, count)
 
     @torch.inference_mode()
-    def _by_perplexity(self, context: UnitSelectionContext) -> list[int]:
+    def _by_perplexity(self, context: UnitSelectionContext, before: HiddenStateCache) -> list[int]:
+        """Return the layers to remove; `before` keeps the inputs of the remaining layers, by place."""
         assert context.calibration is not None
         sequences = max(1, QUICK_TOKENS // context.calibration.shape[1]) if self.is_quick else len(context.calibration)
         tokens = list(context.calibration[:sequences].split(context.micro_batch))
         streamed, dtype = context.streamed, context.forward_dtype
         arguments = RecordedArguments(streamed, dtype)
         blocks = [streamed.fill_block(n, streamed.read_block(n), dtype) for n in range(context.layers)]
-        before = context.hidden_state_cache()
         kept = list(range(context.layers))
         candidates = set(kept)
 

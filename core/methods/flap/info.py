@@ -68,7 +68,7 @@ class FLAPCost(Cost[FLAPParameters]):
     """Cost of a pass of the dense model beside the pruning pass; with ranking over layers, of one more pass before."""
 
     def passes(self, facts: CostFacts[FLAPParameters]) -> int:
-        return (1 if facts.parameters.scope == "layer" else 2) * facts.tokens.calibration
+        return (2 if facts.parameters.ranks_layers(facts.layout) else 1) * facts.tokens.calibration
 
     def memory(self, facts: CostFacts[FLAPParameters], sizes: PassSizes) -> ChoiceMemory:
         hidden = _STATE_BYTES * facts.description.hidden_size * facts.tokens.calibration

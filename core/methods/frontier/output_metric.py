@@ -145,7 +145,10 @@ def measure_outputs(context: UnitSelectionContext, seed: int, *, drops_layers: b
         if runs is not None:
             runs.see(place, sequence, hidden_1TD, gradient_1TD)
 
-    with removed_after(watch.register() for each in watches for of_kind in each.values() for watch in of_kind):
+    with (
+        context.hidden_state_cache() as cache,
+        removed_after(watch.register() for each in watches for of_kind in each.values() for watch in of_kind),
+    ):
         backward_blocks(
             streamed,
             tokens_NT,
@@ -153,7 +156,7 @@ def measure_outputs(context: UnitSelectionContext, seed: int, *, drops_layers: b
             [()] * context.layers,
             on_block,
             squares=False,
-            cache=context.hidden_state_cache(),
+            cache=cache,
             drawn=torch.Generator().manual_seed(seed),
             on_stream=on_stream,
         )

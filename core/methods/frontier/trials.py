@@ -1,7 +1,6 @@
 """Trials of shapes: models pruned on some calibration tokens, compared by how far their predictions diverge."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 
@@ -75,9 +74,10 @@ class Trials:
 
         context.begin_trials()
         with (
-            closing(RecordedStream(context, fitted_NT)) as recorded,
+            context.hidden_state_cache() as states,
             counting("trials of whole layers, at most", most_trials(len(candidates))) as count,
         ):
+            recorded = RecordedStream(context, fitted_NT, states)
             best = candidates[find_local_minimum(len(candidates), tried_at)]
         figures = "; ".join(f"{candidates[place].label}: {tried[place]:.4f}" for place in sorted(tried))
         note = (

@@ -8,12 +8,18 @@ from pydantic import BaseModel, Field, JsonValue, SerializeAsAny, ValidationErro
 from core.engine.cuts.removal import Removal
 from core.engine.options.base import MethodParameters
 from core.engine.quantization.settings import reads_inputs
+from core.engine.recovery.registry import RECOVERIES
 from core.engine.recovery.request import Recovery
 from core.methods.registry import get_method, parse_parameters
 from core.pipeline.recipes.parts import Output
 from core.pipeline.recipes.request import ResolvedRequest, is_chosen_by_cost
 from core.validation import invalid_request
-from secateur_wire.job_body import Calibration, Evaluation, Gates, Target, Vocabulary, VocabularyChoice
+from secateur_wire.job_body import Calibration, Evaluation, Gates, JobBody, Target, Vocabulary, VocabularyChoice
+
+
+def stores_dense_model(method: str, vocabulary: Vocabulary | None) -> bool:
+    """Return whether a job's files are the dense model's in other forms: no weight is changed, and no token goes."""
+    return get_method(method).only_stores and vocabulary is None
 
 
 class Recipe(BaseModel, frozen=True):
@@ -121,6 +127,11 @@ class Recipe(BaseModel, frozen=True):
         return get_method(self.method).measures
 
     @property
+    def stores_dense_model(self) -> bool:
+        """Return whether the artifact is the dense model, only stored in another form."""
+        return stores_dense_model(self.method, self.vocabulary)
+
+    @property
     def times_exports(self) -> bool:
         """Return whether added files are timed: if parts of the model went, or nothing was pruned."""
         return bool(self.output.exports) and (self.shrinks or get_method(self.method).only_stores)
@@ -139,3 +150,12 @@ class Recipe(BaseModel, frozen=True):
     def body(self) -> dict[str, JsonValue]:
         """Return the recipe as JSON: a job with this body does the same again."""
         return self.model_dump(mode="json")
+
+    def shown_body(self) -> dict[str, JsonValue]:
+        """Return the body as people write it: without the values that a new job gets if they are left out."""
+        body, recovery = self.model_dump(mode="json", exclude_defaults=True), self.recovery
+        if recovery and recovery.lora is None and RECOVERIES[recovery.method].adapters == "unless null":
+            # Without the null, adapters are trained.
+            body |= {"recovery": recovery.model_dump(mode="json", exclude_defaults=True) | {"lora": None}}
+        usual = {name: field.default for name, field in JobBody.model_fields.items()}
+        return {name: value for name, value in body.items() if value not in (None, {}, usual[name])}

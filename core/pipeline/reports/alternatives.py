@@ -8,6 +8,7 @@ from core.engine.architectures.describe import Description, stored_as
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.engine.exporters.registry import ADDED
 from core.methods.registry import get_method
+from core.pipeline.recipes.parts import Output
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.reports.report import Rounding
 from secateur_wire.job_body import Export, StoredDtype
@@ -85,8 +86,10 @@ def _rounded(copy: Alternative, rounding: Rounding) -> Alternative:
     bits = [
         math.log(each.rounded) / math.log(each.dense) for each in figures.values() if each.rounded and each.dense > 1
     ]
+    on = f"; its quality measured on {' and '.join(figures)}" if figures else ""
     return copy.model_copy(
         update={
+            "basis": f"{copy.basis}{on}",
             "kl": max((each.kl for each in figures.values() if each.kl is not None), default=None),
             "perplexity_ratio": max((each.ratio for each in figures.values() if each.ratio), default=None),
             "bits_per_byte_ratio": max(bits, default=None),
@@ -116,6 +119,13 @@ def with_compared_types(
 def name_of_file(form: str, kind: str, copy: str | None = None) -> str:
     """Return the name of the alternative that is an added file of the dense model, or of its `copy` of that name."""
     return f"{copy or 'dense'} as {form} {kind}"
+
+
+def stored_copy(output: Output) -> str | None:
+    """Return the name of the copy that a job which stores the dense model writes; None where its weights stay."""
+    if output.quantization is not None:
+        return name_of_copy(output.quantization.scheme)
+    return None if output.dtype == "keep" else name_of_copy(output.dtype)
 
 
 def name_of_copy(dtype: str) -> str:

@@ -4,7 +4,7 @@ from typing import ClassVar, Protocol
 
 from core.engine.options.latency_budget import latency_noise
 from core.pipeline.reports.report import RecoveryReport, Report
-from secateur_wire.metrics import Latency, MeasuredAccuracy, Metrics, Timing
+from secateur_wire.metrics import Latency, MeasuredAccuracy, Metrics, Timing, with_noise
 
 
 class CardParts(Protocol):
@@ -33,7 +33,6 @@ def with_errors(figure: MeasuredAccuracy) -> tuple[str, str]:
 
 def ratio_of_times(row: Timing) -> str:
     """Return pruned ÷ dense with its noise; it is called unproven if the noise is larger than the difference."""
-    ratio, noise = row.ratio, latency_noise(row.spread)
-    if ratio is None:
+    if row.ratio is None:
         return "not measured"
-    return f"× {ratio:.3f} ± {noise:.1%}{', unproven' if abs(ratio - 1) <= noise else ''}"
+    return with_noise(f"× {row.ratio:.3f}", latency_noise(row.spread), row.ratio)

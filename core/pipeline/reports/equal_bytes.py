@@ -11,10 +11,10 @@ from core.engine.architectures.description import ModelDescription
 from core.engine.evaluation.perplexity_ratio import FEWEST_WINDOWS
 from core.engine.exporters.registry import ADDED
 from core.engine.quantization.settings import resolve_quantization
-from core.methods.registry import METHODS, get_method
+from core.methods.registry import METHODS
 from core.pipeline.recipes.parts import Output
 from core.pipeline.recipes.recipe import Recipe
-from core.pipeline.reports.alternatives import name_of_copy, name_of_file
+from core.pipeline.reports.alternatives import name_of_copy, name_of_file, stored_copy
 from core.pipeline.reports.dense_figures import DenseFigure, Facts
 from core.pipeline.reports.report import ARTIFACT, Report
 from secateur_wire.base import JsonObject
@@ -57,12 +57,10 @@ def artifact_files(report: Report, metrics: Metrics) -> list[MeasuredFile]:
 
 def dense_files_of(report: Report, metrics: Metrics, output: Output, basis: str) -> list[MeasuredFile]:
     """Return the files of a job that stored the dense model, by the names that alternatives to pruning have."""
-    copy = None if output.quantization is None else name_of_copy(output.quantization.scheme)
+    copy = stored_copy(output)
     names = {each.file: name_of_file(each.format, each.type, copy) for each in metrics.exports}
     if copy is not None:
         names[ARTIFACT] = copy
-    elif output.dtype != "keep":
-        names[ARTIFACT] = name_of_copy(output.dtype)
     files = artifact_files(report, metrics)
     return [replace(each, name=names[each.name], basis=basis) for each in files if each.name in names]
 
@@ -89,8 +87,7 @@ def dense_files_here(report: Report, metrics: Metrics) -> list[MeasuredFile]:
 
 def is_compared(recipe: Recipe) -> bool:
     """Return whether a job has an artifact that is compared with dense files: one that is not such a file itself."""
-    method = get_method(recipe.method)
-    return not method.measures and not method.only_stores and bool(recipe.evaluation.datasets)
+    return not recipe.measures and not recipe.stores_dense_model and bool(recipe.evaluation.datasets)
 
 
 def compare_at_equal_bytes(

@@ -1,7 +1,6 @@
 """Commands that run a job's artifact, for each runtime that can open it; the tests run every command."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from shlex import quote
 from typing import Final
 
 from core.engine.architectures.classifier_architecture import CLASSIFICATION
@@ -10,6 +9,7 @@ from core.engine.exporters.registry import ADDED
 from core.pipeline.reports.report import Report, Verification
 from secateur_wire.jobs import WayToRun
 from secateur_wire.metrics import Metrics
+from secateur_wire.shown_commands import python_text, shell
 
 FOLDER: Final = "pruned"
 """Folder of the artifact in the commands, relative to where they run."""
@@ -26,7 +26,10 @@ def ways_to_run(report: Report, metrics: Metrics, files: Collection[str], folder
     ways_of_task = _WAYS[(report.model and report.model.task) or "language-model"]
     ways = ways_of_task(report.verification or Verification(), files, folder)
     if metrics.bytes is not None and metrics.bytes.restored_from is not None:
-        ways = [way.model_copy(update={"commands": f"secateur unpack {quote(folder)}\n{way.commands}"}) for way in ways]
+        ways = [
+            way.model_copy(update={"commands": f"{shell('secateur', 'unpack', folder)}\n{way.commands}"})
+            for way in ways
+        ]
     return [*ways, *_of_added_files(metrics, files, folder)]
 
 
@@ -39,8 +42,8 @@ def _of_language_model(verification: Verification, files: Collection[str], folde
         return []  # without a tokenizer no text can be turned into tokens
     script = (
         "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-        f'tokenizer = AutoTokenizer.from_pretrained("{folder}")\n'
-        f'model = AutoModelForCausalLM.from_pretrained("{folder}"{trust})\n'
+        f"tokenizer = AutoTokenizer.from_pretrained({python_text(folder)})\n"
+        f"model = AutoModelForCausalLM.from_pretrained({python_text(folder)}{trust})\n"
         f'tokens = tokenizer("{_PROMPT}", return_tensors="pt", return_token_type_ids=False)\n'
         "written = model.generate(**tokens, max_new_tokens=24, do_sample=False)\n"
         "print(tokenizer.decode(written[0], skip_special_tokens=True))"
@@ -54,7 +57,7 @@ def _of_added_files(metrics: Metrics, files: Collection[str], folder: str) -> li
         example = ADDED[each.format].example if each.format in ADDED else None
         if example is None or each.file not in files:
             continue
-        script = example.script.format(file=f"{folder}/{each.file}", prompt=_PROMPT)
+        script = example.script.format(file=python_text(f"{folder}/{each.file}"), prompt=_PROMPT)
         ways.append(_way(f"{example.runtime}, {each.type}", example.about, example.packages, script))
     return ways
 
@@ -67,7 +70,7 @@ def _of_classifier(verification: Verification, files: Collection[str], folder: s
     if verification.from_pretrained:
         script = (
             "import torch\nfrom transformers import AutoModelForImageClassification\n\n"
-            f'model = AutoModelForImageClassification.from_pretrained("{folder}")\n'
+            f"model = AutoModelForImageClassification.from_pretrained({python_text(folder)})\n"
             f"images = torch.zeros(1, {shape}, dtype=model.dtype)  # any number, normalised as the model was trained\n"
             "print(model(pixel_values=images).logits.argmax(dim=-1))"
         )
@@ -75,7 +78,7 @@ def _of_classifier(verification: Verification, files: Collection[str], folder: s
     if ONNX_FILE in files:
         script = (
             "import numpy\nimport onnxruntime\n\n"
-            f'session = onnxruntime.InferenceSession("{folder}/{ONNX_FILE}")\n'
+            f"session = onnxruntime.InferenceSession({python_text(f'{folder}/{ONNX_FILE}')})\n"
             f"images = numpy.zeros((1, {shape}), numpy.float32)  # any number, normalised as the model was trained\n"
             '(logits,) = session.run(["logits"], {"pixel_values": images})\n'
             "print(logits.argmax(axis=-1))"

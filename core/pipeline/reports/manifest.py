@@ -5,7 +5,6 @@ A signed statement of provenance stands beside it where the installation has a k
 
 import hashlib
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from pydantic import BaseModel
 from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.reports.model_card import model_card
-from core.pipeline.reports.provenance import sign_artifact, sign_gguf_files
+from core.pipeline.reports.provenance import sign_artifact
 from core.pipeline.reports.report import Report
 from core.pipeline.reports.sensitivity_card import sensitivity_card
 from core.pipeline.reports.source_card import CARD, NO_FACTS, SourceFacts
@@ -55,12 +54,10 @@ def finalise(
     `body` is the recipe as the job's row stores it, in the same order of keys. The card repeats what `source` says of
     the model.
     """
-    if signer is not None:
-        sign_gguf_files(folder, body, report, signer)
     is_measurement = get_method(recipe.method).measures
     card = sensitivity_card(recipe, report) if is_measurement else model_card(recipe, report, source)
     if signer is not None:
-        card += _how_to_verify(signer.public_key.keyid, [file.name for file in sorted(folder.glob("*.gguf"))])
+        card += _how_to_verify(signer.public_key.keyid)
     (folder / CARD).write_text(card, "utf-8")
     files = {}
     for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST):
@@ -78,14 +75,13 @@ def finalise(
     return manifest
 
 
-def _how_to_verify(keyid: str, gguf_files: Sequence[str]) -> str:
+def _how_to_verify(keyid: str) -> str:
     """Return the section of a card on the signed statement."""
-    alone = f" `secateur verify {gguf_files[0]} --key KEY.pem` checks that file alone." if gguf_files else ""
     return (
         f"\n## Where it comes from\n\n`{PROVENANCE}` is signed: which files these are, and which recipe, model, texts "
         "and versions made them. `secateur verify FOLDER --key KEY.pem` checks the signature and every byte, without "
         "the server that made it; from the Hugging Face hub the folder comes with `hf download REPOSITORY --local-dir "
-        f"FOLDER`.{alone} The key has the id `{keyid}`. Get the key from those who made the artifact, not from the "
+        f"FOLDER`. The key has the id `{keyid}`. Get the key from those who made the artifact, not from the "
         "place that the files come from.\n"
     )
 

@@ -17,7 +17,7 @@ from core.pipeline.reports.source_card import NO_FACTS, SourceFacts
 from core.pipeline.reports.verdict import verdict_on
 from secateur_wire.answers import ComparedAnswer
 from secateur_wire.equal_bytes import in_words
-from secateur_wire.metrics import Metrics, Parameters, Sizes, Sparsity, TokenRate
+from secateur_wire.metrics import NOT_WELL, Metrics, Parameters, Sizes, Sparsity, TokenRate, is_noisy, with_noise
 from secateur_wire.reports import Generation
 
 SHAPE_CHART = "layers.svg"
@@ -91,10 +91,10 @@ def model_card(recipe: Recipe, report: Report, source: SourceFacts = NO_FACTS) -
         paper = method.paper
         lines += [f"Method: {paper.authors}, *{paper.title}* ({paper.year}), {paper.url}", ""]
     lines += [
-        "The job body that reproduces this run; `secateur.json` holds the whole report:",
+        "The job body that reproduces this run; `secateur.json` holds it with every default, and the whole report:",
         "",
         "```json",
-        json.dumps(recipe.body(), indent=2, sort_keys=True),
+        json.dumps(recipe.shown_body(), indent=2),
         "```",
         "",
         *_answers(report.answers, names),
@@ -146,14 +146,19 @@ def _added_files(metrics: Metrics) -> list[str]:
             lines.append(f"| {where}, decode | {_rates(each.speed.decode)} |")
         if (own := each.own_speed) is not None:
             where = f"tokens/s of {each.file} in {own.threads} thread{'' if own.threads == 1 else 's'}"
-            lines.append(f"| {where}, prefill of {own.prompt_tokens} tokens | | {own.prefill:.4g} |")
-            lines.append(f"| {where}, decode | | {own.decode:.4g} |")
+            lines.append(
+                f"| {where}, prefill of {own.prompt_tokens} tokens | | {_rate(own.prefill, own.prefill_noise)} |"
+            )
+            lines.append(f"| {where}, decode | | {_rate(own.decode, own.decode_noise)} |")
     return lines
 
 
+def _rate(rate: float, noise: float | None) -> str:
+    return with_noise(f"{rate:.4g}", noise)
+
+
 def _rates(rate: TokenRate) -> str:
-    doubt = ", unproven" if abs(rate.ratio - 1) <= rate.noise else ""
-    return f"{rate.dense:.1f} | {rate.pruned:.1f} (× {rate.ratio:.3f} ± {rate.noise:.1%}{doubt})"
+    return f"{rate.dense:.1f} | {rate.pruned:.1f} ({with_noise(f'× {rate.ratio:.3f}', rate.noise, rate.ratio)})"
 
 
 def _how_to_run(metrics: Metrics) -> list[str]:
@@ -217,4 +222,6 @@ def _target(metrics: Metrics) -> list[str]:
         return []
     limit_text, reached_text = _TARGETS[target.kind]
     spread = f", timings spread by {target.spread:.1%}" if target.spread else ""
+    if is_noisy(target.spread):
+        spread = f", {NOT_WELL}"
     return [f"- Target: {limit_text.format(target.asked)}; reached {reached_text.format(target.reached)}{spread}."]

@@ -1,7 +1,6 @@
 """Statement of an artifact's provenance, by its manifest."""
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pydantic import JsonValue
@@ -19,7 +18,6 @@ from secateur_wire.provenance import (
     RunDetails,
     Statement,
 )
-from secateur_wire.weights import gguf_statement
 
 if TYPE_CHECKING:
     from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]
@@ -33,35 +31,9 @@ def sign_artifact(recipe: JsonObject, report: Report, hashes: Mapping[str, str],
 
     The model and the data are those of the report, by the hashes of their contents.
     """
-    subject = [ResourceDescriptor(name=name, digest={"sha256": hashes[name]}) for name in sorted(hashes)]
-    return sign(_statement(recipe, report, subject, signer, measured=("metrics", "gates")), signer)
-
-
-def sign_gguf_files(folder: Path, recipe: JsonObject, report: Report, signer: "CryptoSigner") -> None:
-    """Write into each GGUF file of an artifact a signed statement about it, so that the file proves itself alone.
-
-    It says what the artifact's statement says, without metrics. Where it is too long, a note of the report says so.
-    """
-    for file in sorted(folder.glob("*.gguf")):
-        subject = ResourceDescriptor(
-            name=file.name, digest={gguf_statement.DIGEST: gguf_statement.hash_without_statement(file)}
-        )
-        statement = sign(_statement(recipe, report, [subject], signer, measured=()), signer)
-        if not gguf_statement.write_statement(file, statement):
-            report.note(f"{file.name} has no statement in its metadata, as the recipe is too long: the artifact's has.")
-
-
-def _statement(
-    recipe: JsonObject,
-    report: Report,
-    subject: list[ResourceDescriptor],
-    signer: "CryptoSigner",
-    *,
-    measured: tuple[str, ...],
-) -> Statement:
     facts = report.document()
-    return Statement(
-        subject=subject,
+    statement = Statement(
+        subject=[ResourceDescriptor(name=name, digest={"sha256": hashes[name]}) for name in sorted(hashes)],
         predicate=Predicate(
             build_definition=BuildDefinition(
                 external_parameters=recipe,
@@ -72,12 +44,13 @@ def _statement(
                 metadata=BuildMetadata(invocation_id=f"{facts.get('job')}/attempt-{facts.get('attempt')}"),
                 byproducts=[
                     ResourceDescriptor(name=name, content=value)
-                    for name in measured
+                    for name in ("metrics", "gates")
                     if isinstance(value := facts.get(name), dict)
                 ],
             ),
         ),
     )
+    return sign(statement, signer)
 
 
 def _model(report: Report) -> Iterator[ResourceDescriptor]:

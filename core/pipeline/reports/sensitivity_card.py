@@ -36,10 +36,10 @@ def sensitivity_card(recipe: Recipe, report: Report) -> str:
         "`sensitivity.json` holds all figures. A later job of the same model takes its layers' rates from them: "
         f'`"parameters": {{"allocation": "job:{report.job}"}}`.',
         "",
-        "The job body that reproduces this run; `secateur.json` holds the whole report:",
+        "The job body that reproduces this run; `secateur.json` holds it with every default, and the whole report:",
         "",
         "```json",
-        json.dumps(recipe.body(), indent=2, sort_keys=True),
+        json.dumps(recipe.shown_body(), indent=2),
         "```",
         "",
     ]

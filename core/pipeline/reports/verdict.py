@@ -20,6 +20,9 @@ PERPLEXITY_BANDS: Final = (1.05, CLOSE_TO_DENSE, 2.0, 5.0)
 """Largest ratio of pruned to dense perplexity in each band; the last band, which has no limit, is left out."""
 ACCURACY_BANDS: Final = (0.01, 0.03, 0.1, 0.25)
 """Largest fall of accuracy in each band except the last; 0.01 is one percentage point."""
+NEAR_CHANCE: Final = 0.8
+"""Smallest perplexity, over that of guessing among all tokens, of a model that has learnt next to nothing."""
+NEAR_CHANCE_WORDS: Final = "the dense model is near chance"
 _LEAST_BANDS: Final[Mapping[AnswerBand, Band]] = {
     "still answers": "as good as dense",
     "answers change": "noticeably worse",
@@ -43,14 +46,45 @@ def verdict_on(
     there are several texts or sets, the one that lost most decides. `random` are ratios of perplexity, by text, of jobs
     that removed as much of the same model at random. Measurements of this kind that ship with the release are compared
     too. The words name a dense file of no more bytes that is better. Where answers were compared, the verdict on them
-    comes first.
+    comes first. Before all stands that the dense model is near chance: such a model has nothing to lose.
     """
     info = METHODS.get(method)
     if info is None or not info.prunes:
         return None
     verdict = _at_equal_bytes(_on_figures(info, pattern, sparsity, metrics, random), metrics.equal_bytes)
     answers = verdict_on_answers(metrics.answers)
-    return verdict if answers is None else _with_answers(answers, verdict)
+    return _near_chance(verdict if answers is None else _with_answers(answers, verdict), metrics)
+
+
+def _near_chance(verdict: Verdict | None, metrics: Metrics) -> Verdict | None:
+    """Return the verdict, with the fact that the dense model guesses first, on the text that decided or on all texts.
+
+    A pruned model that guesses too is unusable, however little it differs.
+    """
+    guessed = {name: each for name, each in metrics.perplexity.items() if _guesses(each.dense, each)}
+    if verdict is None or not guessed or (verdict.on not in guessed and len(guessed) < len(metrics.perplexity)):
+        return verdict
+    name = verdict.on if verdict.on in guessed else next(iter(guessed))
+    figure = guessed[name]
+    fact = (
+        f"the dense model's perplexity on {name} is {'infinite' if figure.dense is None else f'{figure.dense:,.0f}'}, "
+        f"and that of guessing among its tokens is {figure.chance:,}"
+    )
+    if not _guesses(figure.pruned, figure):
+        words = f"{NEAR_CHANCE_WORDS}; {verdict.words}"
+        return verdict.model_copy(update={"words": words, "reason": f"{fact}; {verdict.reason}"})
+    update = {"band": get_args(Band)[-1], "within_noise": False, "reason": f"{fact}; {verdict.reason}"}
+    return verdict.model_copy(update=update | {"words": f"{NEAR_CHANCE_WORDS}, and so is this one"})
+
+
+def is_near_chance(verdict: Verdict) -> bool:
+    """Return whether the verdict says that the dense model guesses."""
+    return verdict.words.startswith(NEAR_CHANCE_WORDS)
+
+
+def _guesses(perplexity: float | None, figure: Perplexity) -> bool:
+    """Return whether a model is near chance on a text; one whose perplexity is not finite is."""
+    return figure.chance is not None and (perplexity is None or perplexity >= NEAR_CHANCE * figure.chance)
 
 
 def _on_figures(

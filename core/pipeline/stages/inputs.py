@@ -77,7 +77,7 @@ class TokenSets:
 
     @property
     def notes(self) -> list[str]:
-        """Return a note for each evaluation text whose bits per byte cannot be known, and those on conversations."""
+        """Return the notes on conversations, on long texts and on texts whose bits per byte cannot be known."""
         places = self.places
         counted = (
             []
@@ -90,6 +90,12 @@ class TokenSets:
         return [
             *self.chat_notes,
             *counted,
+            *(
+                f"The windows of {name} are spread over its first {each.text_end:,} characters: no more is read for so "
+                "few."
+                for name, each in self.evaluation_sets.items()
+                if each.text_end is not None
+            ),
             *(
                 f"Bits per byte on {name} are not known, only their ratio: the tokenizer does not tell for which text "
                 "each token stands, and its tokens do not spell this one."

@@ -12,7 +12,7 @@ from core.pipeline.reports.report import QuantizationReport
 from secateur_wire.metrics import Perplexity
 
 
-def perplexity_of(pair: PerplexityPair, text: EvaluationSet) -> Perplexity:
+def perplexity_of(pair: PerplexityPair, text: EvaluationSet, dense: ModelDescription) -> Perplexity:
     """Return the perplexity and the bits per byte on a text, by the windows of the dense model."""
     figures = Perplexity(
         dense=pair.dense,
@@ -20,6 +20,7 @@ def perplexity_of(pair: PerplexityPair, text: EvaluationSet) -> Perplexity:
         ratio=pair.pruned / pair.dense,
         ratio_stderr=pair.ratio_stderr,
         sequence_length=text.windows.shape[1],
+        chance=dense.vocabulary_size,
     )
     figures.bits_per_byte = bits_per_byte(
         figures, tokens=text.predicted, text_bytes=text.text_bytes, stderr=pair.bits_ratio_stderr

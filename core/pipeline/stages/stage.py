@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Protocol, TypeVar
@@ -11,7 +11,7 @@ from core.engine.architectures.description import ModelDescription
 from core.engine.latency.costs import PartCosts, Workload
 from core.pipeline.messages import JobSpec, LanguageSpec, PruneOutput, Spec, TaskOutput
 from core.pipeline.reports.report import LatencySearch, Report
-from secateur_wire.errors import OutOfMemory, SecateurError
+from secateur_wire.errors import DiskFull, ModelTooLarge, OutOfMemory, SecateurError
 from secateur_wire.metrics import Metrics, VocabularySize
 from secateur_wire.states import Stage as ShownStage
 
@@ -82,6 +82,12 @@ class RunningJob:
         """Return the spec of a language model's job; only stages for language models use it."""
         assert isinstance(self.spec, LanguageSpec)
         return self.spec
+
+    def keep_if_possible(self, key: str, file: str, content: str) -> None:
+        """Keep a file on the node for later jobs; without room it is not kept, which fails no job."""
+        with suppress(DiskFull, ModelTooLarge), self.cache.fill(key, len(content.encode())) as folder:
+            if folder is not None:
+                (folder / file).write_text(content, "utf-8")
 
     def begin_report(self, output: PruneOutput) -> None:
         """Continue with the metrics and the report of a model that was pruned or measured.

@@ -4,14 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
 from sqlalchemy import ColumnElement, and_, delete, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, aliased
 
 from core.database import seconds_from_now, seconds_from_statement
 from core.engine.architectures.description import ModelDescription
-from core.engine.architectures.undiscovered import UndiscoveredModel
+from core.engine.architectures.undiscovered import UndiscoveredModel, stored_description
 from core.service.discoveries.states import OPEN
 from core.service.discoveries.tables import DISCOVERY_FAILED, DiscoveryRow, DiscoveryTotalRow
 from core.service.teams import audit
@@ -75,7 +74,7 @@ def claim(
     session.flush()
     try:
         return ClaimedDiscovery(row.id, attempt, worker_id, _model_of(row))
-    except ValidationError:
+    except ValueError:
         unreadable = DiscoveryFailed("what is kept of the model cannot be read")
         _give_up(session, row.id, attempt, unreadable, worker_id)
         return None
@@ -92,8 +91,11 @@ def release(session: Session, claimed: ClaimedDiscovery) -> None:
 
 
 def succeed(session: Session, claimed: ClaimedDiscovery, description: ModelDescription) -> bool:
-    """Store the result of a discovery. False where another attempt holds it."""
-    values = {"state": "found", "description": description.model_dump(mode="json")}
+    """Store the result of a discovery; False where another attempt holds it.
+
+    Raises UnusableModel for a description that is too large.
+    """
+    values = {"state": "found", "description": stored_description(description)}
     return _end(session, claimed.id, claimed.attempt, values, claimed.worker_id)
 
 
@@ -149,9 +151,10 @@ def _waiting() -> dict[str, Any]:
 
 def _model_of(row: DiscoveryRow) -> UndiscoveredModel:
     """Return the model of a discovery without its facts, which are not stored."""
-    unknown = {"family": "", "parameters": 0, "bytes": 0, "dtype": ""}
-    known = {"architecture": row.architecture, "config": row.config, "tensors": row.tensors}
-    return UndiscoveredModel.model_validate(unknown | known)
+    unknown = {"family": "", "parameters": 0, "bytes": 0, "dtype": "", "digest": ""}
+    model = UndiscoveredModel.model_validate(unknown | {"architecture": row.architecture, "content": row.content})
+    assert model.tensors is not None, "unpacked, or ValueError"
+    return model
 
 
 def _give_up(session: Session, discovery_id: str, attempt: int, error: DiscoveryFailed, worker_id: str) -> None:
@@ -160,7 +163,7 @@ def _give_up(session: Session, discovery_id: str, attempt: int, error: Discovery
 
 
 def _end(session: Session, discovery_id: str, attempt: int, values: Mapping[str, Any], worker_id: str) -> bool:
-    over = {"lease_expires_at": None, "finished_at": func.clock_timestamp(), "config": None, "tensors": None}
+    over = {"lease_expires_at": None, "finished_at": func.clock_timestamp(), "content": None}
     if not _write(session, discovery_id, attempt, {**values, **over}):
         return False
     row = session.execute(

@@ -1,6 +1,7 @@
 """Look-ups and requests of discoveries: the facts of a model where they are known, else the discovery to wait for."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -11,7 +12,7 @@ from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.discovered import discovery_key
 from core.engine.architectures.known_types import known_refusal
 from core.engine.architectures.registry import declared_architecture
-from core.engine.architectures.undiscovered import UndiscoveredModel
+from core.engine.architectures.undiscovered import UndiscoveredFacts, UndiscoveredModel
 from core.service.discoveries.states import OPEN
 from core.service.discoveries.tables import DiscoveryRow, DiscoveryTeamRow
 from core.service.discoveries.versions import version_for
@@ -48,6 +49,11 @@ def discovered(session: Session, model: UndiscoveredModel, queue: str | None) ->
     declared = declared_architecture(model.architecture, model.family)
     if declared is not None:  # The model was described before this architecture was discovered.
         return model.described(declared)
+    return ModelDescription.model_validate(_finished(session, model, queue).description)
+
+
+def _finished(session: Session, model: UndiscoveredFacts, queue: str | None) -> DiscoveryRow:
+    """Return the successful discovery of a model; raises the errors of `discovered`."""
     version = version_for(session, queue)
     if version is None:
         raise _not_discovered(model, None)
@@ -64,25 +70,30 @@ def discovered(session: Session, model: UndiscoveredModel, queue: str | None) ->
     )
     if row.error is not None:
         raise failure_of(row.error)
-    return ModelDescription.model_validate(row.description)
+    return row
 
 
-def id_of(model: UndiscoveredModel, version: str) -> str:
+def id_of(model: UndiscoveredFacts, version: str) -> str:
     """Return the id of the discovery of a model with a version of the library."""
-    return ID_PREFIX + discovery_key(model.config, model.entries(), version)
+    return ID_PREFIX + discovery_key(model.digest, version)
 
 
-def known_facts(
-    session: Session, model: UndiscoveredModel
-) -> tuple[ModelDescription | UndiscoveredModel, ModelDiscovery | None]:
-    """Return the known facts of a model, and the state of its discovery; None for a discovery that succeeded."""
+def known_facts(session: Session, model: UndiscoveredFacts) -> tuple[Mapping[str, Any], ModelDiscovery | None]:
+    """Return the known facts of a model, and the state of its discovery; None for a discovery that succeeded.
+
+    A model whose architecture was declared since counts as not examined: who uses it has its description made.
+    """
     try:
-        return discovered(session, model, None), None
+        if declared_architecture(model.architecture, model.family) is not None:
+            return model.model_dump(), ModelDiscovery(state="unknown", error=None)
+        return _finished(session, model, None).facts or {}, None
     except NotDiscovered as missing:
         row = None if missing.version is None else session.get(DiscoveryRow, id_of(model, missing.version))
-        return model, ModelDiscovery(state="unknown" if row is None else row.state, error=None)
+        state = "unknown" if row is None else row.state
+        return model.model_dump(), ModelDiscovery(state=state, error=None)
     except SecateurError as error:
-        return model, ModelDiscovery(state="failed", error=DiscoveryError(code=error.code, message=error.message))
+        failed = DiscoveryError(code=error.code, message=error.message)
+        return model.model_dump(), ModelDiscovery(state="failed", error=failed)
 
 
 def ask(
@@ -104,7 +115,7 @@ def ask(
     row = session.get(DiscoveryRow, discovery_id)
     if row is None:
         _require_room(session, team_of(caller), settings)
-        values = model.model_dump(mode="json", include={"architecture", "config", "tensors"})
+        values = model.model_dump(include={"architecture", "content"})
         created = session.scalar(
             insert(DiscoveryRow)
             .values(id=discovery_id, team_id=team_of(caller), transformers_version=version, **values)
@@ -156,7 +167,7 @@ def failure_of(error: Mapping[str, str]) -> SecateurError:
     return _KINDS.get(error["code"], DiscoveryFailed)(error["message"], param="model")
 
 
-def _not_discovered(model: UndiscoveredModel, version: str | None) -> NotDiscovered:
+def _not_discovered(model: UndiscoveredFacts, version: str | None) -> NotDiscovered:
     error = NotDiscovered(
         f"{model.architecture} has not been discovered yet: inspect the model, which has it discovered and waits for "
         "that, then ask again",

@@ -3,10 +3,20 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, Double, ForeignKey, Index, PrimaryKeyConstraint, func, text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Computed,
+    Double,
+    ForeignKey,
+    Index,
+    PrimaryKeyConstraint,
+    func,
+    text,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
-from core.database import Base, any_of
+from core.database import SMALL_FACTS, Base, any_of
 from core.service.discoveries.states import OPEN, STATES
 
 DISCOVERY_FAILED = "state = 'failed' AND (error ->> 'code'::text) = 'discovery_failed'::text"
@@ -17,10 +27,10 @@ _IS_OPEN = f"state IN ({any_of(OPEN)})"
 class DiscoveryRow(Base):
     """A discovery. `id` is a hash of the content of the model and of the versions of the library and of the discovery.
 
-    `config` (as text) and `tensors` (dtype and shape by name) are the input of the child; they are kept until the
-    discovery ends. `description` is the resulting `ModelDescription`, which contains the architecture. `team_id` is the
-    team that asked first, `attempts` the number of workers that took the discovery. `used_at` is updated about once a
-    day.
+    `content` is the input of the child, packed as in `UndiscoveredModel`; it is kept until the discovery ends.
+    `description` is the resulting `ModelDescription`, which contains the architecture, and `facts` are its small parts.
+    `team_id` is the team that asked first, `attempts` the number of workers that took the discovery. `used_at` is
+    updated about once a day.
     """
 
     __tablename__ = "discoveries"
@@ -40,9 +50,9 @@ class DiscoveryRow(Base):
     architecture: Mapped[str]
     transformers_version: Mapped[str]
     state: Mapped[str] = mapped_column(server_default="waiting")
-    config: Mapped[str | None]
-    tensors: Mapped[dict[str, Any] | None]
-    description: Mapped[dict[str, Any] | None]
+    content: Mapped[str | None] = mapped_column(deferred=True)
+    description: Mapped[dict[str, Any] | None] = mapped_column(deferred=True)
+    facts: Mapped[dict[str, Any] | None] = mapped_column(Computed(SMALL_FACTS))
     error: Mapped[dict[str, Any] | None]
     attempts: Mapped[int] = mapped_column(server_default=text("0"))
     worker_id: Mapped[str | None]

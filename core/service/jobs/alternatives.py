@@ -6,7 +6,8 @@ from typing import Final
 from sqlalchemy import Boolean, ColumnElement, literal_column, select
 from sqlalchemy.orm import Session
 
-from core.pipeline.reports.alternatives import name_of_copy, name_of_file
+from core.pipeline.recipes.recipe import stores_dense_model
+from core.pipeline.reports.alternatives import name_of_file, stored_copy
 from core.pipeline.reports.verdict import verdict_on
 from core.service.jobs.equal_bytes import STORING, newest_comparison
 from core.service.jobs.schemas import Job
@@ -28,7 +29,7 @@ def with_measured(
     only these jobs know are added. `dense_bytes` is the size of the dense model.
     """
     copies = {each.name: each for each in alternatives}
-    for job in _newest(session, team_id, revision, literal_column(JOB_EXPORTS, Boolean), JobRow.method.not_in(STORING)):
+    for job in _newest(session, team_id, revision, literal_column(JOB_EXPORTS, Boolean)):
         for each in _dense_files(job, dense_bytes):
             known = copies.get(each.name)
             copies[each.name] = each if known is None else _joined(known, each)
@@ -38,6 +39,8 @@ def with_measured(
                 measured = each.model_copy(update={"basis": f"{each.basis}; its quality measured by {job.id}"})
                 copies[each.name] = _joined(copies.get(each.name, measured), measured)
     for job in _newest(session, team_id, revision, JobRow.method.in_(STORING), JobRow.status == "succeeded"):
+        if not stores_dense_model(job.method, job.vocabulary):
+            continue
         copies |= {each.name: _joined(copies.get(each.name, each), each) for each in _measured(job, dense_bytes)}
     return sorted(copies.values(), key=lambda each: -each.bytes)
 
@@ -55,8 +58,12 @@ def _newest(session: Session, team_id: str, revision: str, *conditions: ColumnEl
 
 
 def _joined(known: Alternative, newer: Alternative) -> Alternative:
-    """Return a copy with the newer figures, and the known ones that the newer job did not measure."""
-    return known.model_copy(update={name: value for name, value in newer if value is not None})
+    """Return a copy with the newer figures, and the known ones that the newer job did not measure.
+
+    No speed keeps the noise of another.
+    """
+    noises = () if newer.decode is None else ("prefill_noise", "decode_noise")
+    return known.model_copy(update={name: value for name, value in newer if value is not None or name in noises})
 
 
 def job_with_measured(session: Session, team_id: str, job: Job) -> Job:
@@ -85,15 +92,15 @@ def job_with_measured(session: Session, team_id: str, job: Job) -> Job:
 
 def _measured(job: Job, dense_bytes: int) -> list[Alternative]:
     """Return the copies that a job wrote, each with its measured bytes, quality and speed."""
-    metrics, dtype, quantization = job.measured, job.output.dtype, job.output.quantization
+    metrics, stored = job.measured, stored_copy(job.output)
     copies = []
-    if (dtype != "keep" or quantization is not None) and metrics.bytes is not None and metrics.bytes.artifact:
+    if stored is not None and metrics.bytes is not None and metrics.bytes.artifact:
         perplexities = [each for each in metrics.perplexity.values() if each.ratio is not None]
         bits = [each.bits_per_byte for each in perplexities if each.bits_per_byte is not None]
         size = metrics.bytes.artifact
         copies.append(
             Alternative(
-                name=name_of_copy(dtype if quantization is None else quantization.scheme),
+                name=stored,
                 output=job.output.model_dump(mode="json", include={"dtype", "quantization"}, exclude_defaults=True),
                 bytes=size,
                 ratio=size / dense_bytes,
@@ -104,9 +111,11 @@ def _measured(job: Job, dense_bytes: int) -> list[Alternative]:
                 bits_per_byte_ratio=max((each.ratio for each in bits if each.ratio is not None), default=None),
                 prefill=None,
                 decode=None,
+                prefill_noise=None,
+                decode_noise=None,
             )
         )
-    if dtype == "keep" and quantization is None:
+    if stored is None:
         for each in metrics.exports:
             own = each.own_speed
             copy = _file(each, each.bytes, dense_bytes, job)
@@ -119,6 +128,8 @@ def _measured(job: Job, dense_bytes: int) -> list[Alternative]:
                         "bits_per_byte_ratio": each.bits_per_byte_ratio,
                         "prefill": None if own is None else own.prefill,
                         "decode": None if own is None else own.decode,
+                        "prefill_noise": None if own is None else own.prefill_noise,
+                        "decode_noise": None if own is None else own.decode_noise,
                     }
                 )
             )
@@ -129,7 +140,12 @@ def _dense_files(job: Job, dense_bytes: int) -> list[Alternative]:
     """Return the dense model's files that a job wrote and timed beside the pruned model's files."""
     return [
         _file(each, each.speed.dense_bytes, dense_bytes, job).model_copy(
-            update={"prefill": each.speed.prefill.dense, "decode": each.speed.decode.dense}
+            update={
+                "prefill": each.speed.prefill.dense,
+                "decode": each.speed.decode.dense,
+                "prefill_noise": each.speed.prefill.noise,
+                "decode_noise": each.speed.decode.noise,
+            }
         )
         for each in job.measured.exports
         if each.speed is not None
@@ -149,4 +165,6 @@ def _file(file: ExportedFile, size: int, dense_bytes: int, job: Job) -> Alternat
         bits_per_byte_ratio=None,
         prefill=None,
         decode=None,
+        prefill_noise=None,
+        decode_noise=None,
     )

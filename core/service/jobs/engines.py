@@ -22,7 +22,7 @@ def require_engines(job: Recipe, workers: Sequence[WorkerRow]) -> None:
     if job.output.quantization is not None and LIBRARY.name not in there:
         raise InvalidRequest(
             f"{PARAM}: no worker of queue {job.queue!r} has {LIBRARY.name}, which packs the weights: install it on a "
-            f"worker, name a queue that has it, or leave {PARAM} out",
+            f"worker with {LIBRARY.how_to_install}, name a queue that has it, or leave {PARAM} out",
             param=PARAM,
         )
     for index, export in enumerate(job.output.exports):
@@ -31,6 +31,7 @@ def require_engines(job: Recipe, workers: Sequence[WorkerRow]) -> None:
             param = f"output.exports.{index}.format"
             raise InvalidRequest(
                 f"{param}: no worker of queue {job.queue!r} has {runtime.name}, which {export.format} files are "
-                f"checked by: install it on a worker, name a queue that has it, or leave {export.format} out",
+                f"checked by: install it on a worker with {runtime.how_to_install}, name a queue that has it, or leave "
+                f"{export.format} out",
                 param=param,
             )

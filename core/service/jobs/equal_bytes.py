@@ -6,6 +6,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from core.methods.registry import METHODS
+from core.pipeline.recipes.recipe import stores_dense_model
 from core.pipeline.reports.equal_bytes import (
     MeasuredFile,
     artifact_files,
@@ -43,7 +44,7 @@ def known_dense_files(session: Session, team_id: str, revision: str) -> list[Mea
     files: list[MeasuredFile] = []
     for row, *parts in rows:
         job = job_answer(row)
-        if job.vocabulary is not None:  # some of its tokens went: its files are not the dense model's
+        if not stores_dense_model(job.method, job.vocabulary):
             continue
         files += dense_files_of(_report(*parts), job.measured, job.output, f"measured by {job.id}")
     return files

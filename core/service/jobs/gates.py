@@ -9,7 +9,7 @@ from core.engine.architectures.model_task import ModelTask
 from core.engine.options.latency_budget import latency_noise
 from secateur_wire.errors import GateMissed, InvalidRequest
 from secateur_wire.job_body import Evaluation, Gates
-from secateur_wire.metrics import Metrics, TaskMean
+from secateur_wire.metrics import NOT_WELL, Metrics, TaskMean, is_noisy
 from secateur_wire.reports import GateResult, GateResults
 
 TASK_MEAN: Final = "task_mean"
@@ -197,7 +197,8 @@ def _latency_ratio(metrics: Metrics) -> Iterator[_Measured]:
     latency = metrics.latency
     if latency is not None and latency.ratio is not None:
         noise = latency_noise(latency.spread)
-        detail = f"{latency.dense_ms:.4g} ms dense, {latency.pruned_ms:.4g} ms pruned, noise ± {noise:.1%}"
+        noisy = NOT_WELL if is_noisy(noise) else f"noise ± {noise:.1%}"
+        detail = f"{latency.dense_ms:.4g} ms dense, {latency.pruned_ms:.4g} ms pruned, {noisy}"
         yield _Measured(latency.ratio, detail=detail, margin=noise)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cryptography.fernet import Fernet
-from sqlalchemy import Double, LargeBinary, bindparam, delete, func, select, tuple_, update
+from sqlalchemy import Double, LargeBinary, Row, bindparam, delete, func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -76,7 +76,11 @@ _REMEMBER = (
     .returning(IdempotencyKeyRow.key_hash)
     .execution_options(dml_strategy="raw")  # The values are bound parameters; the ORM would expect rows.
 )
-_FIRST = select(IdempotencyKeyRow.request_hash, IdempotencyKeyRow.answer).where(*_SAME)
+_FIRST = select(
+    IdempotencyKeyRow.request_hash,
+    IdempotencyKeyRow.answer,
+    (IdempotencyKeyRow.expires_at <= func.clock_timestamp()).label("expired"),
+).where(*_SAME)
 _KEEP_ANSWER = (
     update(IdempotencyKeyRow)
     .where(*_SAME)
@@ -97,13 +101,16 @@ def answer_once(
     values = {"request": request.request_hash, "seconds": remember_seconds}
     fresh = session.scalar(_REMEMBER, parameters | values)
     if fresh is None:
-        first = session.execute(_FIRST, parameters).one()
-        if first.request_hash != request.request_hash:
-            raise IdempotencyConflict("this Idempotency-Key was used with another request", param="Idempotency-Key")
-        return _unseal(request, first.answer), True
+        return _unseal(request, session.execute(_FIRST, parameters).one()), True
     answer = create()
     session.execute(_KEEP_ANSWER, parameters | {"sealed": _seal(request, answer)})
     return answer, False
+
+
+def stored_answer(session: Session, request: IdempotentRequest) -> Answer | None:
+    """Return the first answer to a request; None where there is none yet. Raises IdempotencyConflict."""
+    first = session.execute(_FIRST, {"of_team": request.team_id, "of_key": request.key_hash}).one_or_none()
+    return None if first is None or first.expired else _unseal(request, first)
 
 
 def expire_idempotency_keys(session: Session) -> int:
@@ -132,6 +139,9 @@ def _seal(request: IdempotentRequest, answer: Answer) -> bytes:
     return request.seal.encrypt(json.dumps([answer.status, answer.body.decode()]).encode())
 
 
-def _unseal(request: IdempotentRequest, sealed: bytes) -> Answer:
-    status, body = json.loads(request.seal.decrypt(sealed))
+def _unseal(request: IdempotentRequest, first: Row[bytes, bytes | None, bool]) -> Answer:
+    if first.request_hash != request.request_hash:
+        raise IdempotencyConflict("this Idempotency-Key was used with another request", param="Idempotency-Key")
+    assert first.answer is not None  # it is committed with its key
+    status, body = json.loads(request.seal.decrypt(first.answer))
     return Answer(status, body.encode())

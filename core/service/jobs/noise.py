@@ -15,7 +15,9 @@ ROUNDING: Final = 1e-4
 """Largest relative difference between two equal computed figures, which is due to rounding."""
 _OF_ERROR: Final = "ratio_stderr"
 _OF_ANSWERS: Final = "answers."
-_OF_NOISE: Final = frozenset({"latency.spread", "latency.dense_spread", "latency.noise"})
+_OF_NOISE: Final = frozenset(
+    f"latency.{name}" for name in ("spread", "dense_spread", "decode_spread", "decode_dense_spread", "noise")
+)
 _SHARES: Final = frozenset({"sparsity.prunable", "sparsity.model"})
 
 
@@ -54,14 +56,15 @@ def differs_measurably(name: str, documents: Sequence[Mapping[str, JsonValue]]) 
     if name in _SHARES:
         return not is_same_share(numbers)
     if name.startswith("latency.") and name.endswith("_ms"):
-        return not is_same(numbers, max(_latency_noise(document) for document in documents))
+        spread = "latency.decode_spread" if name.startswith("latency.decode") else "latency.spread"
+        return not is_same(numbers, max(_latency_noise(document, spread) for document in documents))
     if all(isinstance(value, int) for value in numbers):
         return True
     return differs_beyond_errors(numbers, [_error(document, name) for document in documents])
 
 
-def _latency_noise(document: Mapping[str, JsonValue]) -> float:
-    spread = document.get("latency.spread")
+def _latency_noise(document: Mapping[str, JsonValue], name: str) -> float:
+    spread = document.get(name, document.get("latency.spread"))
     return latency_noise(float(spread) if isinstance(spread, int | float) else None)
 
 

@@ -65,8 +65,8 @@ def _require_engine(context: RequestContext, body: PartCostsBody) -> None:
         return
     if not any(info.runtime.name in (each.runtimes or ()) for each in workers):
         raise InvalidRequest(
-            f"engine: no worker of queue {body.queue!r} has {info.title}: install it on a worker, name a queue that "
-            "has it, or choose another engine",
+            f"engine: no worker of queue {body.queue!r} has {info.title}: install it on a worker with "
+            f"{info.runtime.how_to_install}, name a queue that has it, or choose another engine",
             param="engine",
         )
 

@@ -43,6 +43,7 @@ def _ratios(session: Session, team_id: str, job: Job, sparsity: float) -> dict[s
     ratios: dict[str, float] = {}
     for other in map(job_answer, rows):
         is_alike = other.pattern == job.pattern and other.recovery is None and other.sparsity is not None
+        is_alike &= other.vocabulary == job.vocabulary
         if not is_alike or abs((other.sparsity or 0.0) - sparsity) > SAME_AMOUNT:
             continue
         for name, figure in other.measured.perplexity.items():

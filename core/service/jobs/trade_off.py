@@ -13,11 +13,12 @@ from pydantic import BaseModel
 from core.engine.options.latency_budget import latency_noise
 from core.service.jobs.noise import SAME_SHARE, differs_beyond_errors, is_same
 from core.service.jobs.schemas import Job
-from secateur_wire.metrics import Accuracy, LossFigure, Metrics, TaskAccuracy, TaskMean
+from secateur_wire.metrics import Accuracy, LossFigure, Metrics, TaskAccuracy, TaskMean, is_noisy
 from secateur_wire.sweeps import Cost
 
 Quality = LossFigure | Accuracy | TaskAccuracy | TaskMean
 TASK_MEAN = "task_mean"
+_NOT_RANKED: Final = "not the same measurement, so these are not ranked against each other."
 _GAINS: Final[tuple[Cost, ...]] = ("bytes", "latency")
 """Costs that a user of the model feels; zeros that are stored like any other weight are not among them."""
 
@@ -64,7 +65,8 @@ def trade_off(jobs: Sequence[Job], labels: Sequence[str], *, quality: str | None
     chosen = quality or max(measured, key=lambda name: (measured[name], _differs(jobs, name)), default=None)
     cost = cost or _differing_cost(jobs)
     points: list[TradeOffPoint] = []
-    dense: dict[tuple[str, float], list[tuple[float, str]]] = {}
+    alike: list[tuple[str, str]] = []
+    dense: dict[tuple[str, float, tuple[str, str]], list[tuple[float, str]]] = {}
     used: list[Job] = []
     for job, label in zip(jobs, labels, strict=True):
         figures = qualities_of(job.measured).get(chosen or "")
@@ -73,6 +75,10 @@ def trade_off(jobs: Sequence[Job], labels: Sequence[str], *, quality: str | None
             continue
         used.append(job)
         noise = latency_noise(job.measured.latency.spread) if cost == "latency" and job.measured.latency else None
+        if is_noisy(noise):
+            used.pop()
+            continue
+        alike.append((measured_as(job, cost), measured_as(job, chosen or "")))
         points.append(
             TradeOffPoint(
                 label=label,
@@ -85,9 +91,10 @@ def trade_off(jobs: Sequence[Job], labels: Sequence[str], *, quality: str | None
             )
         )
         if figures.dense is not None and before is not None:
-            dense.setdefault((job.model, figures.dense), []).append((before, label))
-    measurements = Counter(model for model, _ in dense)
-    for (model, reached), costs in dense.items():
+            dense.setdefault((job.model, figures.dense, alike[-1]), []).append((before, label))
+    measurements = Counter(model for model, *_ in dense)
+    for (model, reached, how), costs in dense.items():
+        alike.append(how)
         by = f" (of {costs[0][1]})" if measurements[model] > 1 else ""
         middle = median(spent for spent, _ in costs)
         points.append(
@@ -96,16 +103,43 @@ def trade_off(jobs: Sequence[Job], labels: Sequence[str], *, quality: str | None
             )
         )
     sign = 1 if chosen is None or is_loss(chosen) else -1
-    front = beaten_by([(sign * each.quality, each.cost) for each in points])
+    front: dict[int, int | None] = {}
+    for how in dict.fromkeys(alike):  # a point beats only those that were measured as it was
+        places = [place for place, each in enumerate(alike) if each == how]
+        by_place = beaten_by([(sign * points[place].quality, points[place].cost) for place in places])
+        front |= {place: None if by is None else places[by] for place, by in zip(places, by_place, strict=True)}
     ids = {job.id for job in used}
     return TradeOff(
         quality=chosen,
         qualities=sorted(measured, key=lambda name: (-measured[name], name)),
         cost=cost,
-        points=[point.model_copy(update={"beaten_by": by}) for point, by in zip(points, front, strict=True)],
+        points=[point.model_copy(update={"beaten_by": front[place]}) for place, point in enumerate(points)],
         without=[job.id for job in jobs if job.id not in ids],
         notes=_notes(used, chosen, cost),
     )
+
+
+def measured_as(job: Job, figure: str) -> str:
+    """Return how a job measured latency or a quality, in words; other figures do not depend on it, and have none.
+
+    Figures of jobs are averaged and ranked only where these are equal: the device, the length of a sequence and the
+    batch of a latency, the windows of a text, and the numbers of images or questions.
+    """
+    latency = job.measured.latency
+    if figure == "latency" and latency is not None:
+        length = None if latency.sequence_length is None else f"{latency.sequence_length:,} tokens"
+        batch = None if latency.batch is None else f"batches of {latency.batch}"
+        shape = None if latency.image_shape is None else " × ".join(map(str, latency.image_shape))
+        parts = (length, batch, shape, latency.engine, latency.device and f"on {latency.device}")
+        return ", ".join(part for part in parts if part)
+    measured = qualities_of(job.measured).get(figure.replace("bits_per_byte:", "perplexity:", 1))
+    if isinstance(measured, LossFigure):
+        evaluation, length = job.evaluation, getattr(measured, "sequence_length", None)
+        windows = "all" if evaluation.samples is None else f"{evaluation.samples:,}"
+        counted = f", counting {evaluation.counted_tokens}" if evaluation.counted_tokens else ""
+        return f"{windows} windows{'' if length is None else f' of {length:,} tokens'}{counted}"
+    samples = getattr(measured, "samples", None)
+    return "" if samples is None else f"{samples:,} samples"
 
 
 def beaten_by(points: Sequence[tuple[float, float]]) -> list[int | None]:
@@ -201,18 +235,18 @@ def _notes(jobs: Sequence[Job], quality: str | None, cost: Cost) -> list[str]:
     for name, phrase in (("sequence_length", "windows of {} tokens"), ("samples", "{} samples")):
         known = {getattr(each, name, None) for each in figures} - {None}
         if len(known) > 1:
-            notes.append(f"Quality was measured on {phrase.format(_several(known))}: not the same measurement.")
+            notes.append(f"Quality was measured on {phrase.format(_several(known))}: {_NOT_RANKED}")
     if quality and is_loss(quality):
         samples = {job.evaluation.samples for job in jobs}
         if len(samples) > 1:
             counts = sorted("all" if each is None else str(each) for each in samples)
-            notes.append(f"Perplexity was measured on {' and '.join(counts)} windows: not the same measurement.")
+            notes.append(f"Perplexity was measured on {' and '.join(counts)} windows: {_NOT_RANKED}")
     if cost == "latency" and len(jobs) > 1:
         notes.append("Each latency is of its job's own run; a dense model's is the middle of those measured.")
         for name, phrase in (("device", "devices"), ("sequence_length", "sequence lengths"), ("batch", "batch sizes")):
             known = {getattr(job.measured.latency, name, None) for job in jobs}
             if len(known) > 1:
-                notes.append(f"Latency was measured on different {phrase}: {_several(known)}.")
+                notes.append(f"Latency was measured on different {phrase}: {_several(known)}: {_NOT_RANKED}")
     return notes
 
 

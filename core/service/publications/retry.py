@@ -2,6 +2,7 @@
 
 from sqlalchemy.orm import Session
 
+from core.methods.registry import get_method
 from core.service.jobs.queue import request_retry
 from core.service.jobs.quotas import require_room_in_queue
 from core.service.jobs.schemas import Job
@@ -16,9 +17,10 @@ def retry(session: Session, caller: Actor, job_id: str, *, max_attempts: int) ->
     """Queue a failed or cancelled job again. Idempotent.
 
     Raises NotFound, Conflict (also while an artifact of the job is being published, because the new attempt would
-    replace it), and QuotaExceeded where the team may not queue more.
+    replace it), UnknownMethod where the method has left, and QuotaExceeded where the team may not queue more.
     """
     row = find_job(session, team_of(caller), job_id, for_update=True)
+    get_method(row.method)
     user = used_by_publications(session, row.team_id, [row.id]).get(row.id)
     if user is not None and row.status != "succeeded":
         raise Conflict(

@@ -1,4 +1,4 @@
-"""Slots for checks of datasets: as many as memory allows, shared between teams in turn."""
+"""Slots for checks of what strangers wrote: as many as memory allows, shared between teams in turn."""
 
 import threading
 import time
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from core.engine.datasets.sandbox import CHECK_BYTES
+from core.sandbox import CHECK_BYTES
 from secateur_wire.errors import Unavailable
 
 WAIT_SECONDS = 10.0
@@ -71,6 +71,6 @@ class CheckSlots:
 
     def _busy(self) -> Unavailable:
         return Unavailable(
-            f"datasets are checked {self.count} at a time: {self._running.total()} checks run and "
+            f"files are checked {self.count} at a time: {self._running.total()} checks run and "
             f"{len(self._waiting)} wait. This one has not begun: try again"
         )

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import new_id, transaction
-from core.engine.architectures.undiscovered import UndiscoveredModel, describe_source
+from core.engine.architectures.undiscovered import UndiscoveredModel, describe_source, stored_description
 from core.engine.datasets.formats import detect_format
 from core.engine.datasets.text_files import describe
 from core.service.discoveries.requests import ask_if_possible
@@ -48,7 +48,7 @@ class Importer:
         files = {each.relative_to(folder).as_posix(): each for each in sorted(folder.rglob("*")) if each.is_file()}
         with self._stored(object_prefix("model", object_id), files) as (stored, session):
             digests = {each["path"]: each["sha256"] for each in stored["files"]}
-            facts = {"revision": content_hash_of(digests), "description": description.model_dump(mode="json")}
+            facts = {"revision": content_hash_of(digests), "description": stored_description(description)}
             values = {"id": object_id, "name": name, "source": source, **stored, **facts}
             row, is_new = add_model(session, self.actor, values)
             _require_new(is_new, name)

@@ -1,17 +1,27 @@
 """Service of a team's models and datasets: register, list and find."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import cache, partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Select, bindparam, select
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from core.database import new_id
 from core.engine.architectures.describe import task_of
 from core.engine.architectures.model_task import MODEL_TASKS
-from core.engine.architectures.undiscovered import UNDISCOVERED, UndiscoveredModel, describe_source
+from core.engine.architectures.sandboxed import Slot, describe_sandboxed
+from core.engine.architectures.undiscovered import (
+    UNDISCOVERED,
+    Source,
+    UndiscoveredFacts,
+    UndiscoveredModel,
+    stored_description,
+)
 from core.engine.datasets.formats import IMAGE_FORMATS, detect_format
 from core.engine.datasets.image_facts import ImagesDescription, describe_images
 from core.engine.datasets.text_files import describe
@@ -35,44 +45,64 @@ Problem = TypeVar("Problem", bound=SecateurError)
 Row = TypeVar("Row", ModelRow, DatasetRow)
 
 
-def register_model(session: Session, caller: Actor, body: ModelBody, settings: Settings) -> tuple[Model, bool]:
-    """Register a model folder; return True if it is new, False if the same content has that name already.
+@dataclass(frozen=True)
+class ReadModel:
+    """Model folder that was read and hashed, which may take minutes; `statement` is its file of provenance."""
 
-    A model with an unlisted architecture is registered too, and its discovery is requested.
+    body: ModelBody
+    folder: Path
+    description: Source
+    digests: Mapping[str, str]
+    statement: bytes | None
+    settings: Settings
 
-    Raises PathEscapes and the UnusableModel kinds, UnsupportedArchitecture, and Conflict where the name belongs to
-    another model.
+
+def read_model(body: ModelBody, settings: Settings, slot: Slot = nullcontext) -> ReadModel:
+    """Read and hash a model folder, before the transaction that registers it begins; a child reads it in a `slot`.
+
+    Raises PathEscapes, the UnusableModel kinds and UnsupportedArchitecture.
     """
     folder = allowed_path(settings, body.path)
     try:
-        description = describe_source(folder)
+        description = describe_sandboxed(folder, slot)
     except SecateurError as error:
         raise about(error, "path") from error
     digests = content_digests(folder)
     statement = (folder / PROVENANCE).read_bytes() if PROVENANCE in digests else None
-    provenance = check_statement(session, team_of(caller), statement, digests, settings)
+    return ReadModel(body, folder, description, digests, statement, settings)
+
+
+def register_model(session: Session, caller: Actor, read: ReadModel) -> tuple[Model, bool]:
+    """Register a model folder; return True if it is new, False if the same content has that name already.
+
+    A model with an unlisted architecture is registered too, and its discovery is requested.
+
+    Raises Conflict where the name belongs to another model.
+    """
+    body, description = read.body, read.description
+    provenance = check_statement(session, team_of(caller), read.statement, read.digests, read.settings)
     row, is_new = add_model(
         session,
         caller,
         {
             "id": new_id("model"),
             "name": body.name,
-            "path": str(folder),
+            "path": str(read.folder),
             "source": body.source,
-            "revision": content_hash_of(digests),
-            "description": description.model_dump(mode="json"),
+            "revision": content_hash_of(read.digests),
+            "description": stored_description(description),
             "provenance": None if provenance is None else provenance.model_dump(mode="json"),
         },
     )
     if isinstance(description, UndiscoveredModel):
-        ask_if_possible(session, caller, description, settings)
+        ask_if_possible(session, caller, description, read.settings)
     return model_answer(session, row), is_new
 
 
-def register_dataset(session: Session, caller: Actor, body: DatasetBody, settings: Settings) -> tuple[Dataset, bool]:
-    """Register a text or images; return True if they are new, False if the same content has that name already.
+def read_dataset(body: DatasetBody, settings: Settings) -> dict[str, Any]:
+    """Read a text or images before the transaction that registers them begins; return the values of their row.
 
-    Raises PathEscapes, UnusableDataset, and Conflict where the name belongs to other content.
+    Raises PathEscapes and UnusableDataset.
     """
     place = allowed_path(settings, body.path)
     format_name = body.format or detect_format(place)
@@ -84,7 +114,15 @@ def register_dataset(session: Session, caller: Actor, body: DatasetBody, setting
     else:
         text = describe(place, format_name, body.text_field)
         facts = {"format": format_name, "text_field": body.text_field, **text.model_dump()}
-    row, is_new = add_dataset(session, caller, values | facts)
+    return values | facts
+
+
+def register_dataset(session: Session, caller: Actor, read: dict[str, Any]) -> tuple[Dataset, bool]:
+    """Register a text or images; return True if they are new, False if the same content has that name already.
+
+    Raises Conflict where the name belongs to other content.
+    """
+    row, is_new = add_dataset(session, caller, read)
     return dataset_answer(row), is_new
 
 
@@ -184,7 +222,7 @@ def get_row(session: Session, table: type[Row], team_id: str, name: str, *, for_
 
 
 def list_models(session: Session, team_id: str, *, limit: int, after: str | None) -> Page[Model]:
-    query = select(ModelRow).where(ModelRow.team_id == team_id)
+    query = select(ModelRow).where(ModelRow.team_id == team_id).options(defer(ModelRow.files))
     return read_page(session, Listing(query, ModelRow, partial(model_answer, session)), limit=limit, after=after)
 
 
@@ -195,10 +233,11 @@ def list_datasets(session: Session, team_id: str, *, limit: int, after: str | No
 
 def model_answer(session: Session, row: ModelRow) -> Model:
     """Return the model as the API shows it: the facts from its headers, until the rest is discovered."""
-    facts, discovery = row.description, None
+    facts: Mapping[str, Any] = row.facts
+    discovery = None
     if facts.get("task") == UNDISCOVERED:
-        known, discovery = known_facts(session, UndiscoveredModel.model_validate(facts))
-        facts = known.model_dump(mode="json") | {"task": "language-model"}
+        known, discovery = known_facts(session, UndiscoveredFacts.model_validate(facts))
+        facts = {**known, "task": "language-model"}
     described = {name: value for name, value in facts.items() if name in Model.model_fields}
     return Model.model_validate(
         described

@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
+    Computed,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
@@ -16,7 +17,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from core.database import Base
+from core.database import SMALL_FACTS, Base
 
 _NULLABLE = JSONB(none_as_null=True)
 
@@ -24,8 +25,9 @@ _NULLABLE = JSONB(none_as_null=True)
 class ModelRow(Base):
     """A model: a folder of this machine (`path`), or uploaded files in the store (`prefix` and `files`).
 
-    `revision` is its content hash, `description` a `ModelDescription`; `files` has the path, bytes and sha256 of each
-    file. `provenance` is a `ModelProvenance`, null where no signed statement came with it.
+    `revision` is its content hash. `description` is a `ModelDescription`, read only where it is needed, and `facts` are
+    its small parts. `files` has the path, bytes and sha256 of each file. `provenance` is a `ModelProvenance`, null
+    where no signed statement came with it.
     """
 
     __tablename__ = "models"
@@ -43,7 +45,8 @@ class ModelRow(Base):
     files: Mapped[list[dict[str, Any]] | None] = mapped_column(_NULLABLE)
     source: Mapped[str]
     revision: Mapped[str]
-    description: Mapped[dict[str, Any]]
+    description: Mapped[dict[str, Any]] = mapped_column(deferred=True)
+    facts: Mapped[dict[str, Any]] = mapped_column(Computed(SMALL_FACTS))
     provenance: Mapped[dict[str, Any] | None] = mapped_column(_NULLABLE)
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
@@ -83,6 +86,10 @@ class DatasetRow(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
 
+UPLOAD_IS_OPEN = "status = 'open'"
+"""Condition of the index of open uploads; a conflict is found by it only for this text, without parameters."""
+
+
 class UploadRow(Base):
     """Upload of a model or dataset. `bytes` is the total of all files, counted on the team while the upload is open.
 
@@ -99,7 +106,7 @@ class UploadRow(Base):
         Index("ix_uploads_list_by_kind", "team_id", "kind", "created_at", "id"),
         Index("ix_uploads_list_by_status", "team_id", "status", "created_at", "id"),
         Index(None, "expires_at"),
-        Index("ix_uploads_open", "team_id", "kind", "name", unique=True, postgresql_where=text("status = 'open'")),
+        Index("ix_uploads_open", "team_id", "kind", "name", unique=True, postgresql_where=text(UPLOAD_IS_OPEN)),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)

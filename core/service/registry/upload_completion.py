@@ -10,6 +10,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy import delete, update
@@ -17,7 +18,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import new_id, seconds_from_now, transaction
-from core.engine.architectures.undiscovered import Source, UndiscoveredModel, describe_source
+from core.engine.architectures.sandboxed import Slot, describe_sandboxed
+from core.engine.architectures.undiscovered import Source, UndiscoveredModel, stored_description
 from core.engine.datasets.formats import IMAGE_PARQUET
 from core.engine.datasets.image_facts import ImagesDescription, describe_image_stream
 from core.engine.datasets.text_files import TextDescription, describe_stream, is_sandboxed
@@ -85,8 +87,7 @@ def complete_upload(
                 param="files",
             )
         try:
-            with check_slots.slot(caller.team_id) if _is_sandboxed(upload, files) else contextlib.nullcontext():
-                described = _describe(store, upload, files)
+            described = _describe(store, upload, files, partial(check_slots.slot, caller.team_id))
         except (UnusableModel, UnsupportedArchitecture, UnusableDataset) as error:
             with transaction(sessions) as session:
                 _require_lease(session, upload_id, owner)
@@ -211,14 +212,8 @@ class _DescribedModel:
 _Described = _DescribedModel | TextDescription | ImagesDescription
 
 
-def _is_sandboxed(upload: UploadRow, files: Sequence[UploadFileRow]) -> bool:
-    """Return whether a child process checks the upload, which takes memory."""
-    if upload.kind == "model":
-        return False
-    return upload.format == IMAGE_PARQUET or is_sandboxed(str(upload.format), files[0].bytes)
-
-
-def _describe(store: Store, upload: UploadRow, files: Sequence[UploadFileRow]) -> _Described:
+def _describe(store: Store, upload: UploadRow, files: Sequence[UploadFileRow], slot: Slot) -> _Described:
+    """Describe the uploaded files. A child that reads them takes memory, and runs in a slot."""
     prefix = object_prefix(upload.kind, upload.object_id)
 
     def read(file: FileReference, start: int, end: int) -> bytes:
@@ -231,10 +226,14 @@ def _describe(store: Store, upload: UploadRow, files: Sequence[UploadFileRow]) -
             references = [FileReference(path=file.path, bytes=file.bytes) for file in files]
             write_header_only_folder(folder, references, read)
             statement = next((read(file, 0, file.bytes) for file in references if file.path == PROVENANCE), None)
-            return _DescribedModel(describe_source(folder), statement)
+            return _DescribedModel(describe_sandboxed(folder, slot), statement)
     file = files[0]
     size, sha256 = file.bytes, file.sha256
-    with open_stored(store, prefix, file.path, size) as stream:
+    is_slotted = upload.format == IMAGE_PARQUET or is_sandboxed(str(upload.format), size)
+    with (
+        slot() if is_slotted else contextlib.nullcontext(),
+        open_stored(store, prefix, file.path, size) as stream,
+    ):
         if upload.format == IMAGE_PARQUET:
             fields = (str(upload.image_field), str(upload.label_field))
             return describe_image_stream(stream, file.path, *fields, size=size, sha256=sha256)
@@ -272,7 +271,7 @@ def _register(
         provenance = check_statement(session, upload.team_id, described.statement, digests, settings)
         columns = {
             "revision": content_hash_of(digests),
-            "description": described.facts.model_dump(mode="json"),
+            "description": stored_description(described.facts),
             "provenance": None if provenance is None else provenance.model_dump(mode="json"),
         }
         model, is_new = add_model(session, caller, values | columns)

@@ -17,10 +17,8 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.engine.architectures.description import read_config
-from core.engine.checkpoints.companions import check_companion
-from core.engine.checkpoints.files import CHECKED, CONFIG_FILE, is_weight_file
-from core.engine.checkpoints.safetensors_header import read_header
+from core.engine.architectures.sandboxed import check_sandboxed
+from core.engine.checkpoints.files import CHECKED, is_weight_file
 from core.service.registry.tables import UploadFileRow, UploadPartRow, UploadRow
 from core.service.registry.upload_refusal import refuse_upload
 from core.service.registry.upload_validation import MOST_PARTS
@@ -188,10 +186,7 @@ def _check_companion(folder: Path, file: FileReference, available: int, read: Ca
     if available < file.bytes:
         return False
     (folder / file.path).write_bytes(read(file.bytes))
-    if file.path == CONFIG_FILE:
-        read_config(folder)
-    else:
-        check_companion(folder / file.path)
+    check_sandboxed(folder / file.path, file.bytes)
     return True
 
 
@@ -203,7 +198,7 @@ def _check_weights(folder: Path, file: FileReference, available: int, read: Call
     if end is not None and end > available:
         return False
     write_header_only_weights(folder / file.path, first if end is None else read(end), file.bytes)
-    read_header(folder / file.path)
+    check_sandboxed(folder / file.path, end or 0)
     return True
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import ColumnElement, delete, func, select, update
+from sqlalchemy import ColumnElement, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -10,7 +10,7 @@ from core.database import new_id, seconds_from_now
 from core.pagination import Listing, read_page
 from core.service.registry.schemas import UploadBody
 from core.service.registry.service import find_row, require_same_dataset, require_same_model
-from core.service.registry.tables import DatasetRow, ModelRow, UploadFileRow, UploadRow
+from core.service.registry.tables import UPLOAD_IS_OPEN, DatasetRow, ModelRow, UploadFileRow, UploadRow
 from core.service.registry.upload_validation import reading_of, require_possible
 from core.service.sources.folders import content_hash_of
 from core.service.teams import audit
@@ -58,7 +58,7 @@ def start_upload(session: Session, caller: Principal, body: UploadBody, settings
             part_bytes=settings.upload_part_bytes,
             expires_at=seconds_from_now(settings.upload_expiry_seconds),
         )
-        .on_conflict_do_nothing(index_elements=["team_id", "kind", "name"], index_where=UploadRow.status == "open")
+        .on_conflict_do_nothing(index_elements=["team_id", "kind", "name"], index_where=text(UPLOAD_IS_OPEN))
         .returning(UploadRow.id)
     )
     if created is None:

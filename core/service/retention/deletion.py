@@ -28,7 +28,7 @@ def delete_registered(session: Session, caller: Actor, table: type[Row], name: s
     """
     team_id = team_of(caller)
     row = get_row(session, table, team_id, name, for_deletion=True)
-    used = _uses_dataset(row.name) if table is DatasetRow else JobRow.model == row.name
+    used = _uses_dataset(row.name) if table is DatasetRow else _uses_model(row.name)
     _require_unused(session, team_id, used, f"{noun(table)} {row.name!r}")
     audit.note(session, caller, f"{noun(table)}.delete", row.id, {"name": row.name})
     session.delete(row)
@@ -63,12 +63,19 @@ def delete_artifacts(session: Session, caller: Actor, job_id: str) -> Sequence[s
     return [artifact_prefix(job_id, attempt) for attempt in sorted({row.attempt for row in removed})]
 
 
+def _uses_model(name: str) -> ColumnElement[bool]:
+    return or_(JobRow.model == name, func.coalesce(JobRow.body["recovery"]["teacher"].astext == name, False))
+
+
 def _uses_dataset(name: str) -> ColumnElement[bool]:
     return or_(
         JobRow.body["calibration"]["dataset"].astext == name,
         func.coalesce(JobRow.body["evaluation"]["datasets"].contains([name]), False),
-        func.coalesce(JobRow.sources["answers"].contains([{"name": name}]), False),
-        func.coalesce(JobRow.sources["recovery"].contains([{"name": name}]), False),
+        *(
+            func.coalesce(JobRow.sources[part].contains([{"name": name}]), False)
+            for part in ("answers", "recovery", "vocabulary")
+        ),
+        func.coalesce(JobRow.sources["images"]["recovery"]["name"].astext == name, False),
     )
 
 

@@ -5,23 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    FromClause,
-    Select,
-    and_,
-    lateral,
-    not_,
-    or_,
-    select,
-    true,
-)
-from sqlalchemy.orm import aliased
+from sqlalchemy import ColumnElement, FromClause, Select, and_, not_
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from core.service.retention.in_use import is_in_use
 from core.service.retention.reads import is_being_read
-from core.service.retention.schemas import KeepBest, RetentionPolicy
+from core.service.retention.schemas import RetentionPolicy
 from core.service.retention.tables import ArtifactRow
 from secateur_wire.retention import KeptBecause
 
@@ -58,66 +47,13 @@ def ended_before(policy: RetentionPolicy, now: datetime) -> datetime:
 def conditions_for(
     team_id: str, policy: RetentionPolicy, now: datetime, looked_at: Select[ArtifactRow]
 ) -> ConditionedArtifacts:
-    """Return the artifacts that `looked_at` selects, with the conditions under which the team's policy keeps them.
-
-    The newest and the best are chosen among all of the team's artifacts, with a sorted index. So the cost depends on
-    the counts in the policy, not on the number of artifacts.
-    """
+    """Return the artifacts that `looked_at` selects, with the conditions under which the team's policy keeps them."""
     artifact = looked_at.subquery("looked_at")
-    rows: FromClause = artifact
     rules: dict[KeptBecause, ColumnElement[bool]] = {"age": artifact.c.finished_at > ended_before(policy, now)}
-    if policy.keep_last is not None:
-        oldest = (
-            select(ArtifactRow.finished_at, ArtifactRow.job_id)
-            .where(ArtifactRow.team_id == team_id)
-            .order_by(ArtifactRow.finished_at.desc(), ArtifactRow.job_id)
-            .offset(policy.keep_last - 1)
-            .limit(1)
-            .cte("oldest_of_last")
-        )
-        rows = rows.outerjoin(oldest, true())
-        rules["last"] = or_(oldest.c.job_id.is_(None), _is_newer_or_same(artifact, oldest))
-    if policy.keep_best is not None:
-        rows, rules["best"] = _judge_best(rows, artifact, team_id, policy.keep_best, looked_at)
     if policy.keep_tagged is not None:
         rules["tagged"] = artifact.c.metadata.contains(policy.keep_tagged.metadata)
     uses: dict[KeptBecause, ColumnElement[bool]] = {
         "in_use": is_in_use(team_id, artifact.c.job_id),
         "read": is_being_read(artifact.c.job_id),
     }
-    return ConditionedArtifacts(rows, artifact.c, rules, uses)
-
-
-def _judge_best(
-    rows: FromClause, artifact: FromClause, team_id: str, rule: KeepBest, looked_at: Select[ArtifactRow]
-) -> tuple[FromClause, ColumnElement[bool]]:
-    """Return the rows joined with the last of the best of their group, and the condition to be among the best."""
-    ranked = aliased(ArtifactRow, name="ranked")
-    figure = getattr(ranked, rule.by)
-    of_team = (ranked.team_id == team_id, ranked.succeeded, figure.is_not(None))
-    order = (figure, ranked.finished_at.desc(), ranked.job_id)
-    columns = (figure.label("figure"), ranked.finished_at, ranked.job_id)
-    worst = select(*columns).where(*of_team).order_by(*order).offset(rule.count - 1).limit(1)
-    if rule.group == "team":
-        best = worst.cte("worst_of_best")
-        rows = rows.outerjoin(best, true())
-    else:
-        group = select(looked_at.subquery("grouped").c[rule.group]).distinct().subquery("groups")
-        of_group = lateral(worst.where(getattr(ranked, rule.group) == group.c[rule.group]), "of_group")
-        best = select(group, of_group).join_from(group, of_group, true()).cte("worst_of_best")
-        rows = rows.outerjoin(best, best.c[rule.group] == artifact.c[rule.group])
-    value = artifact.c[rule.by]
-    is_best = or_(
-        best.c.job_id.is_(None),
-        value < best.c.figure,
-        and_(value == best.c.figure, _is_newer_or_same(artifact, best)),
-    )
-    return rows, and_(artifact.c.succeeded, value.is_not(None), is_best)
-
-
-def _is_newer_or_same(artifact: FromClause, other: FromClause) -> ColumnElement[bool]:
-    """Return the condition that `other` does not come before the artifact, the newest first."""
-    return or_(
-        artifact.c.finished_at > other.c.finished_at,
-        and_(artifact.c.finished_at == other.c.finished_at, artifact.c.job_id <= other.c.job_id),
-    )
+    return ConditionedArtifacts(artifact, artifact.c, rules, uses)

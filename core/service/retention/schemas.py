@@ -6,21 +6,8 @@ from pydantic import Field
 
 from secateur_wire import retention as wire
 from secateur_wire.requests import RequestObject
-from secateur_wire.retention import Figure, Group
 
 _Label = Annotated[str, Field(min_length=1, max_length=300)]
-
-
-class KeepBest(RequestObject):
-    """Rule that keeps the `count` artifacts with the smallest figure, of each model, each method, or the whole team.
-
-    `perplexity_ratio` is the mean over a job's evaluation sets, `bytes` the artifact's size, `parameters` the number of
-    nonzero parameters, `latency` the pruned model's latency. A job without the figure, or a failed job, never counts.
-    """
-
-    count: Annotated[int, Field(ge=1, le=1000)]
-    by: Figure
-    group: Group = "model"
 
 
 class KeepTagged(RequestObject):
@@ -32,21 +19,20 @@ class KeepTagged(RequestObject):
 class RetentionPolicy(RequestObject):
     """Policy that removes artifacts of jobs that ended more than `keep_days` ago.
 
-    Artifacts stay if one of the other rules keeps them, or if they are in use. Jobs, reports, events, uploads, models
+    Artifacts stay if `keep_tagged` keeps them, or if they are in use. Jobs, reports, events, uploads, models
     and datasets always stay.
     """
 
     keep_days: Annotated[int, Field(ge=1, le=36500)]
-    keep_last: (
-        Annotated[int, Field(ge=1, le=100_000, description="Keep this many artifacts, of the jobs that ended last.")]
-        | None
-    ) = None
-    keep_best: KeepBest | None = None
     keep_tagged: KeepTagged | None = None
 
 
 class Retention(wire.Retention[RetentionPolicy]):
-    """A team's policy; null keeps everything."""
+    """A team's policy; null keeps everything.
+
+    `suspended` is the reason why a stored policy removes nothing, such as a rule that has left; null where it is
+    applied. An admin sets a new policy then.
+    """
 
 
 class RetentionPreview(wire.RetentionPreview[RetentionPolicy]):

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.service.duties.isolation import IsolatedRows, RowTask, is_tried
+from core.service.duties.tables import RowFailureRow
 from core.service.retention.deletion import delete_artifacts
 from core.service.retention.in_use import artifacts_in_use
 from core.service.retention.reads import is_being_read
@@ -26,6 +27,7 @@ from core.service.teams.principal import Actor, Automation, team_of
 from core.settings import Settings
 from core.storage import Store
 from core.storage.removal import remove_prefixes
+from secateur_wire import gone
 from secateur_wire.errors import Conflict, NotFound, SecateurError
 from secateur_wire.retention import ArtifactVerdict
 
@@ -40,11 +42,23 @@ logger = structlog.get_logger()
 
 
 def get_retention(session: Session, team_id: str) -> Retention:
-    """Return the team's policy; a team that never set one has the policy None."""
+    """Return the team's policy; a team that never set one has the policy None.
+
+    A stored policy with a rule that has left is None too, with the reason in `suspended`: it removes nothing.
+    """
     row = session.get(RetentionPolicyRow, team_id)
     if row is None:
-        return Retention(policy=None, updated_at=None)
-    return Retention(policy=RetentionPolicy.model_validate(row.policy), updated_at=row.updated_at)
+        return Retention(policy=None, suspended=None, updated_at=None)
+    rules = {name: rule for name, rule in row.policy.items() if rule is not None}
+    left = sorted(rules.keys() & gone.FIELDS.keys())
+    if left:
+        reason = (
+            f"the policy has the rule {left[0]}, which has left: nothing is removed until an admin sets a new policy; "
+            f"{gone.FIELDS[left[0]]}"
+        )
+        return Retention(policy=None, suspended=reason, updated_at=row.updated_at)
+    policy = RetentionPolicy.model_validate(rules)
+    return Retention(policy=policy, suspended=None, updated_at=row.updated_at)
 
 
 def set_retention(session: Session, caller: Actor, policy: RetentionPolicy | None) -> Retention:
@@ -53,9 +67,10 @@ def set_retention(session: Session, caller: Actor, policy: RetentionPolicy | Non
     Idempotent; the audit trail has the old and the new policy.
     """
     team_id = team_of(caller)
-    before = get_retention(session, team_id).policy
-    if policy == before:
-        return get_retention(session, team_id)
+    retention, stored = get_retention(session, team_id), session.get(RetentionPolicyRow, team_id)
+    if policy == retention.policy and retention.suspended is None:
+        return retention
+    before = None if stored is None else stored.policy
     if policy is None:
         session.execute(delete(RetentionPolicyRow).where(RetentionPolicyRow.team_id == team_id))
     else:
@@ -65,8 +80,9 @@ def set_retention(session: Session, caller: Actor, policy: RetentionPolicy | Non
             .values(team_id=team_id, **values)
             .on_conflict_do_update(index_elements=["team_id"], set_=values)
         )
+    session.execute(delete(RowFailureRow).where(RowFailureRow.duty == DUTY, RowFailureRow.row_id == team_id))
     session.expire_all()
-    details = {name: each and each.model_dump(mode="json") for name, each in (("from", before), ("to", policy))}
+    details = {"from": before, "to": policy and policy.model_dump(mode="json")}
     audit.note(session, caller, "retention.set", team_id, details)
     return get_retention(session, team_id)
 
@@ -193,7 +209,10 @@ def _apply_to_some(sessions: sessionmaker[Session], store: Store, progress: _Pro
     """Check the next artifacts of a team and remove those that nothing keeps; return whether there may be more."""
     team_id = progress.team_id
     with transaction(sessions) as session:
-        policy = get_retention(session, team_id).policy
+        retention = get_retention(session, team_id)
+        if retention.suspended is not None:
+            raise Conflict(retention.suspended)
+        policy = retention.policy
         if policy is None:
             return False
         looked_at = _look_at_some(session, policy, progress)

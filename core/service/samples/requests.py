@@ -1,11 +1,11 @@
 """Requests for the samples, as a team makes and reads them."""
 
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from core.database import new_id
-from core.service.samples.tables import OPEN, SampleRequestRow
+from core.service.samples.tables import REQUEST_IS_OPEN, SampleRequestRow
 from core.service.teams import audit
 from core.service.teams.principal import Actor, team_of
 from secateur_wire.errors import NotFound
@@ -17,7 +17,7 @@ def request_samples(session: Session, caller: Actor, body: SampleBody) -> tuple[
     created = session.scalar(
         insert(SampleRequestRow)
         .values(id=new_id("sample"), team_id=team_of(caller), goal=body.goal)
-        .on_conflict_do_nothing(index_elements=["team_id"], index_where=SampleRequestRow.state.in_(OPEN))
+        .on_conflict_do_nothing(index_elements=["team_id"], index_where=text(REQUEST_IS_OPEN))
         .returning(SampleRequestRow.id)
     )
     if created is not None:

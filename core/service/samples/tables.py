@@ -11,7 +11,8 @@ from secateur_wire.states import SampleState
 
 STATES: tuple[SampleState, ...] = get_args(SampleState)
 OPEN: tuple[SampleState, ...] = ("waiting", "running")
-_IS_OPEN = f"state IN ({any_of(OPEN)})"
+REQUEST_IS_OPEN = f"state IN ({any_of(OPEN)})"
+"""Condition of the index of unfinished requests; a conflict is found by it only for this text, without parameters."""
 
 
 class SampleRequestRow(Base):
@@ -26,7 +27,7 @@ class SampleRequestRow(Base):
         CheckConstraint(f"state IN ({any_of(STATES)})", name="state"),
         CheckConstraint("(state = 'running') = (lease_expires_at IS NOT NULL)", name="lease_while_running"),
         CheckConstraint("(state = 'failed') = (error IS NOT NULL)", name="error_if_failed"),
-        Index("ix_sample_requests_open", "team_id", unique=True, postgresql_where=text(_IS_OPEN)),
+        Index("ix_sample_requests_open", "team_id", unique=True, postgresql_where=text(REQUEST_IS_OPEN)),
         Index(None, "team_id", "created_at"),
     )
 

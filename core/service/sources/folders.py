@@ -11,11 +11,21 @@ from secateur_wire.errors import InvalidRequest, PathEscapes, UnusableDataset, U
 _CHUNK_BYTES = 16 * 2**20
 
 
+def allowed_roots(settings: Settings) -> list[Path]:
+    """Return the folders below which models and datasets are registered in place: those of home, and the operator's."""
+    return [root.resolve() for root in (settings.models_root, settings.datasets_root, *settings.allowed_roots)]
+
+
+def is_allowed(settings: Settings, real: Path) -> bool:
+    """Return whether a real path lies below one of the allowed roots."""
+    return any(root in real.parents for root in allowed_roots(settings))
+
+
 def allowed_path(settings: Settings, path: str) -> Path:
     """Return the real path of a file or folder to register.
 
     Raises InvalidRequest where the path is not absolute. Raises PathEscapes where the path, after following links, is
-    outside the allowed roots: the models and datasets folders of home, and SECATEUR_ALLOWED_ROOTS.
+    outside the allowed roots.
     """
     requested = Path(path)
     if not requested.is_absolute():
@@ -24,11 +34,11 @@ def allowed_path(settings: Settings, path: str) -> Path:
         real = requested.resolve()
     except (OSError, RuntimeError) as error:
         raise InvalidRequest(f"path {path!r} cannot be followed", param="path") from error
-    roots = [settings.models_root, settings.datasets_root, *settings.allowed_roots]
-    if not any(real.is_relative_to(root.resolve()) and real != root.resolve() for root in roots):
+    if not is_allowed(settings, real):
         raise PathEscapes(
-            f"path {path!r} is outside the folders that this server registers from; its operator can add a folder "
-            "to SECATEUR_ALLOWED_ROOTS",
+            f"path {path!r} is outside the folders that this server registers from: its operator can add a folder to "
+            "SECATEUR_ALLOWED_ROOTS, or take the path into the server's home, by `secateur models add` or "
+            "`secateur datasets add` on the server's machine",
             param="path",
         )
     return real

@@ -21,6 +21,8 @@ from secateur_wire.teams import TokenOwner
 
 log = structlog.get_logger()
 
+_NO_NETWORK_SECONDS = 600
+"""Retry-After where nothing connects: longer than clients wait, since a machine without a network seldom gets one."""
 _ASKER = {
     None: "a team without a hub token",
     "team": "the team's hub token",
@@ -101,7 +103,9 @@ def translated_errors(
         if isinstance(failure, OSError) and failure.errno in (errno.ENOSPC, errno.EDQUOT):
             raise  # An error of this machine's disk.
         error = HubUnavailable(
-            f"the hub cannot be reached for {at} ({type(failure).__name__}); try again later", param=kind
+            f"the hub cannot be reached for {at} ({type(failure).__name__}); try again later",
+            param=kind,
+            retry_after=_NO_NETWORK_SECONDS if isinstance(failure, httpx2.ConnectError) else None,
         )
     except MemoryError:
         raise  # An error of this service.

@@ -1,16 +1,17 @@
 """Models of the hub, described before they are fetched: from their configs and the headers of their weight files."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from core.engine.architectures.undiscovered import Source, describe_source
-from core.engine.checkpoints.files import COMPANIONS, INDEX_FILE, PICKLES, SINGLE_FILE, is_weight_file
+from core.engine.architectures.sandboxed import Slot, describe_sandboxed, weight_names
+from core.engine.architectures.undiscovered import Source
+from core.engine.checkpoints.files import COMPANIONS, INDEX_FILE, PICKLES
 from core.service.sources.header_only_folder import READ_IN_FULL, require_readable, write_header_only_folder
 from core.service.sources.hub import Hub, HubListing
 from core.service.sources.references import FileReference
-from core.untrusted_json import parse_json
 from secateur_wire.errors import GatedModel, ModelTooLarge, UnsupportedArchitecture, UnusableModel
 
 
@@ -26,10 +27,12 @@ class HubRevision:
     licence: str | None = None
 
 
-def describe_hub_model(hub: Hub, repository: str, listing: HubListing, *, max_bytes: int) -> HubRevision:
+def describe_hub_model(
+    hub: Hub, repository: str, listing: HubListing, *, max_bytes: int, slot: Slot = nullcontext
+) -> HubRevision:
     """Describe a model of the hub; only configs, chat template, index and headers are read.
 
-    Raises what `Hub.open_range` and `describe_source` do, and ModelTooLarge.
+    Children read them, each in a slot. Raises what `Hub.open_range` and `describe_sandboxed` do, and ModelTooLarge.
     """
     there = {file.path: file for file in listing.files}
 
@@ -44,7 +47,7 @@ def describe_hub_model(hub: Hub, repository: str, listing: HubListing, *, max_by
             for name in there:
                 if "/" not in name and any(fnmatchcase(name, pattern) for pattern in PICKLES):
                     (folder / name).touch()  # Listed so that it is refused by name.
-            weights = [there[name] for name in weight_names(folder) if name in there]
+            weights = [there[name] for name in weight_names(folder, slot) if name in there]
             files = [there[name] for name in (*COMPANIONS, INDEX_FILE) if name in there] + weights
             for file in files:
                 require_readable(file)
@@ -54,20 +57,9 @@ def describe_hub_model(hub: Hub, repository: str, listing: HubListing, *, max_by
                     f"it has {total} bytes, but this service fetches at most {max_bytes}", param="model"
                 )
             write_header_only_folder(folder, weights, read)
-            description = describe_source(folder)
+            description = describe_sandboxed(folder, slot)
         except (UnusableModel, UnsupportedArchitecture) as error:
             if not isinstance(error, GatedModel):
                 error.message = f"{repository}@{listing.commit[:12]}: {error.message}"
             raise
     return HubRevision(repository, listing.commit, description, tuple(files), listing.is_public, listing.licence)
-
-
-def weight_names(folder: Path) -> list[str]:
-    """Return the valid file names in the index; `describe_source` reports faults of the index."""
-    if not (folder / INDEX_FILE).is_file():
-        return [SINGLE_FILE]
-    try:
-        names = parse_json((folder / INDEX_FILE).read_bytes())["weight_map"].values()
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return []
-    return sorted({name for name in names if isinstance(name, str) and is_weight_file(name)})

@@ -63,7 +63,14 @@ def rotate_key(session: Session, caller: Actor, key_id: str, *, grace_seconds: f
     if state != "active":
         raise Conflict(f"the key is {state}: make a new one instead")
     lives_until = None if row.expires_at is None else now + (row.expires_at - row.created_at)
-    successor = ApiKeyRow(team_id=row.team_id, role=row.role, name=row.name, created_at=now, expires_at=lives_until)
+    successor = ApiKeyRow(
+        team_id=row.team_id,
+        role=row.role,
+        name=row.name,
+        created_at=now,
+        expires_at=lives_until,
+        workload_rule_id=row.workload_rule_id,
+    )
     created = _add(session, successor, secret)
     grace_ends = now + timedelta(seconds=grace_seconds)
     row.expires_at = grace_ends if row.expires_at is None else min(row.expires_at, grace_ends)

@@ -23,9 +23,7 @@ def file(tmp_path: Path) -> Path:
 
 def model(family: str, tensors: dict[str, tuple[int, ...]]) -> UndiscoveredModel:
     stored = {name: ("BF16", shape) for name, shape in tensors.items()}
-    return UndiscoveredModel(
-        family=family, architecture="X", parameters=1, bytes=2, dtype="bfloat16", config={}, tensors=stored
-    )
+    return UndiscoveredModel.of({}, stored, family=family, architecture="X", parameters=1, bytes=2, dtype="bfloat16")
 
 
 @pytest.mark.parametrize(

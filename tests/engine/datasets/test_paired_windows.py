@@ -1,14 +1,21 @@
 """Windows of the same spans of text in two tokenizations, and the perplexities that they give."""
 
+import tracemalloc
+from collections.abc import Callable, Iterable, Iterator
+from itertools import count
+from typing import Any
+
 import numpy
 import pytest
+import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from core.engine.datasets import token_windows
 from core.engine.datasets.paired_windows import paired_set
-from core.engine.datasets.token_windows import evaluation_set
+from core.engine.datasets.token_windows import EvaluationSet, evaluation_set
 from core.engine.datasets.vocabulary_lengths import text_length
 
 LENGTH = 24
@@ -70,6 +77,45 @@ def test_both_predict_the_same_text_in_every_window(documents: list[str], begins
     length = text_length(documents, dense, new)
     assert (length.dense, length.pruned) == (paired.dense_tokens, paired.tokens) and length.ratio > 1
     assert length.words and all(each.pruned > each.dense for each in length.words)
+
+
+Windows = Callable[..., EvaluationSet]
+
+
+def paired(documents: Iterable[str], tokenizer: PreTrainedTokenizerFast, **asked: Any) -> EvaluationSet:
+    return paired_set(documents, tokenizer, tokenizer, **asked).new
+
+
+@pytest.mark.parametrize("windows", [evaluation_set, paired])
+def test_of_a_text_far_larger_than_what_is_asked_for_a_beginning_is_read(
+    windows: Windows, documents: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(token_windows, "_LEAST_CHARACTERS", 100_000)  # which are tokenized sooner than four million
+    passage, tokenizer = "\n".join(documents), trained(documents, 380)
+
+    def endless() -> Iterator[str]:
+        for number in count():
+            assert number * len(passage) < 200_000, "more is read than 8 windows need"
+            yield passage
+
+    long = windows(endless(), tokenizer, samples=8, length=LENGTH, name="text")
+    assert long.text_end == 100_000 and long.windows.shape == (8, LENGTH)
+    short = windows([passage], tokenizer, samples=8, length=LENGTH, name="text")
+    assert short.text_end is None and torch.equal(short.windows[0], long.windows[0])
+
+
+@pytest.mark.parametrize(("windows", "most"), [(evaluation_set, 16), (paired, 64)])
+def test_tokens_that_wait_to_be_windows_take_a_few_bytes_each(
+    windows: Windows, most: int, documents: list[str]
+) -> None:
+    """An id takes four bytes in each tokenization, and so does its number of bytes, or eight the end of each part."""
+    tokenizer, lines = trained(documents, 380), [document[:50] for document in documents]
+    tokens = sum(len(tokenizer(f"{line}\n\n")["input_ids"]) for line in lines)
+    tracemalloc.start()
+    windows((line for _ in range(200) for line in lines), tokenizer, samples=None, length=LENGTH, name="text")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < most * tokens * 200
 
 
 def bytes_of(tokenizer: PreTrainedTokenizerFast, number: int) -> bytes:

@@ -92,6 +92,7 @@ def test_a_limit_takes_the_first_questions(model: Path, tmp_path: Path) -> None:
         ([{"goal": "g", "sol1": "a", "label": 0}] * 2, "sol2"),
         ([{"goal": "g", "sol1": "a", "sol2": "b", "label": 0}], "fewer than two"),
         (["no JSON"], "line 1"),
+        (["[" * 20_000 + "]" * 20_000], "line 1"),
         ([["a", "list"], 5], "line 2"),
     ],
 )

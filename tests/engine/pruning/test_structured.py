@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from core.engine.architectures.description import ModelDescription, inspect_folder
+from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.structure import LayerShape, ModelStructure
 from core.engine.architectures.unit_counts import WidthRequest, counts_for_ratio
 from core.engine.architectures.unit_registry import removed_kinds
@@ -23,8 +24,10 @@ from core.engine.pruning.results import PruneResult
 from core.engine.pruning.streams.block_gradients import backward_blocks
 from core.engine.pruning.streams.hidden_state_cache import HiddenStateCache
 from core.engine.pruning.streams.stream import ActivationBudget
-from core.engine.pruning.units.removal import KeptUnits, layer_unit_sets, remove_units
+from core.engine.pruning.units.context import UnitSelectionContext
+from core.engine.pruning.units.removal import KeptUnits, UnitCounts, layer_unit_sets, remove_units
 from core.engine.resume.kinds import SELECTION
+from core.methods.registry import METHODS
 from core.pipeline.passes import walk_for
 from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
@@ -223,6 +226,54 @@ def test_gradients_block_by_block_are_those_of_the_whole_model(name: str, tmp_pa
         stacked = torch.stack(gradients)
         torch.testing.assert_close(found[key], stacked.mean(0), atol=2e-5, rtol=1e-3)
         torch.testing.assert_close(squares[key], stacked.square().mean(0), atol=2e-5, rtol=2e-3)
+
+
+@pytest.mark.parametrize(
+    "method",
+    sorted(
+        info.id
+        for info in METHODS.values()
+        if info.variant("structured").removes in ("widths", "layers") and not info.variant("structured").needs.training
+    ),
+)
+def test_a_choice_gives_back_all_that_it_took_of_the_activation_budget(method: str, tmp_path: Path) -> None:
+    """Some of its hidden states are in memory, some in files."""
+    folder = open_model(make_model(tmp_path / "model", "llama"))
+    parameters: dict[str, Any] = {"depth": {}, "frontier": {}}.get(method, {"attention": "auto"})
+    if method == "bonsai":
+        parameters |= {"masks_per_round": 20, "round_share": 1.0, "sequences": 1}
+    layout: Layout = "uniform" if method == "depth" else "per_layer"
+    request = request_for(folder, method, 0.25, "structured", parameters, layout=layout)
+    (tmp_path / "work").mkdir()
+    walk = walk_for(
+        folder, request, device=torch.device("cpu"), work=tmp_path / "work", calibration=make_tokens(),
+        evaluations={}, activation_budget_bytes=2 * make_tokens(1).numel() * 32 * 4,
+    )  # fmt: skip
+    assert isinstance(walk, UnitRemovalPass)
+    choose, used = walk.choose, []
+
+    def watch(context: UnitSelectionContext) -> KeptUnits | UnitCounts:
+        kept = choose(context)
+        used.append(context.budget.used)
+        return kept
+
+    walk.choose = watch
+    walk.run()
+    assert used == [0] and not [*(tmp_path / "work").glob("scratch/*")]
+
+
+def test_a_state_that_is_stored_again_leaves_nothing_of_the_earlier_one(tmp_path: Path) -> None:
+    """The first is in a file, for the budget is used up; there is room for the second."""
+    budget, (first, second) = ActivationBudget(100), torch.arange(32.0).split(16)
+    cache = HiddenStateCache(budget, tmp_path)
+    assert budget.take(90)
+    cache.put(0, 0, first)
+    assert [*tmp_path.iterdir()]
+    budget.give(90)
+    cache.put(0, 0, second)
+    assert torch.equal(cache.take(0, 0), second) and not budget.used and not [*tmp_path.iterdir()]
+    with pytest.raises(KeyError):
+        cache.take(0, 0)
 
 
 def test_a_walk_that_was_cut_off_goes_on_with_the_same_choice_and_ends_with_the_same_bytes(tmp_path: Path) -> None:

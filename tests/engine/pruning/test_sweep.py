@@ -88,8 +88,7 @@ def test_recorded_states_give_the_targets_that_the_dense_block_gives(model: Path
     tokens, kept = make_tokens(), ResumeStore(tmp_path / "kept", "")
     budget = ActivationBudget(3 * tokens.numel() * 32 * 4)
     context: Any = SimpleNamespace(
-        streamed=streamed, scratch=tmp_path / "scratch", budget=budget, forward_dtype=torch.float32, micro_batch=4,
-        hidden_state_cache=lambda: HiddenStateCache(budget, tmp_path / "states"),
+        streamed=streamed, scratch=tmp_path / "scratch", budget=budget, forward_dtype=torch.float32, micro_batch=4
     )  # fmt: skip
     group = InputGroup((opened.family.sublayers[-1].output,))
 
@@ -127,13 +126,14 @@ def test_recorded_states_give_the_targets_that_the_dense_block_gives(model: Path
     with torch.inference_mode():
         plain = stream(0)
         found, times = targets(plain, GapPassing(plain, streamed, remaining))
-        recorded = RecordedStream(context, tokens)
+        states = HiddenStateCache(budget, tmp_path / "states")
+        recorded = RecordedStream(context, tokens, states)
         again, none = targets(recorded, RecordedGaps(recorded, streamed, remaining))
     assert times == 3 * len(plain) and not none
     for one, other in zip(found, again, strict=True):
         torch.testing.assert_close(one, other)
     assert [*(tmp_path / "states").iterdir()]
-    recorded.close()
+    states.close()
     assert not budget.used and not [*(tmp_path / "states").iterdir()]
 
 

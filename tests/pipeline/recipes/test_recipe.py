@@ -1,6 +1,7 @@
 """A recipe is its job's body: what a row holds comes back from it, to the last byte."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,29 @@ def test_a_recipe_gives_back_the_body_it_was_made_of(body: dict[str, Any]) -> No
     assert json.dumps(recipe.body()) == json.dumps(body)
     assert type(recipe.parameters) is METHODS[body["method"]].variant(body["pattern"]).parameters
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+
+
+def test_a_shown_body_keeps_the_null_that_means_no_adapters() -> None:
+    recovery = {"method": "distill", "steps": 3, "lora": None}
+    body = row_of({"model": "m", "method": "flap", "sparsity": 0.2, "recovery": recovery})
+    assert Recipe.load(body).shown_body()["recovery"] == recovery
+
+
+@pytest.mark.parametrize("body", [row_of(each) for each in GOLDEN.values()], ids=GOLDEN)
+def test_a_shown_body_has_no_defaults_and_makes_the_same_recipe(body: dict[str, Any]) -> None:
+    shown = Recipe.load(body).shown_body()
+    assert row_of(shown) == body
+    nulls = [name for name, value in _leaves(shown) if value in (None, {}, [])]
+    assert not set(nulls) - {"recovery.lora"}
+    assert len(list(_leaves(shown))) < len(list(_leaves(body))) / 2
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for key, each in value.items():
+            yield from _leaves(each, f"{name}.{key}".lstrip("."))
+    else:
+        yield name, value
 
 
 def test_so_does_that_of_every_job_shown_in_the_reference() -> None:

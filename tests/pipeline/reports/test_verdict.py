@@ -10,7 +10,7 @@ from core.pipeline.reports import verdict as verdicts
 from core.pipeline.reports.answer_verdict import KL_BANDS, LENGTH_BANDS
 from core.pipeline.reports.model_card import model_card
 from core.pipeline.reports.report import Report
-from core.pipeline.reports.verdict import verdict_on
+from core.pipeline.reports.verdict import is_near_chance, verdict_on
 from secateur_wire.metrics import Metrics
 from tests.answers import compared
 from tests.recipes import recipe_of
@@ -54,6 +54,36 @@ def row(method: str, mean: float, deviation: float, **others: Any) -> Measuremen
 def test_the_worst_text_decides_the_word(ratios: list[float | None], band: str) -> None:
     verdict = verdict_on("wanda", "unstructured", 0.6, perplexity(*ratios))
     assert verdict is not None and (verdict.band, verdict.words) == (band, band)
+
+
+@pytest.mark.parametrize(
+    ("dense", "pruned", "band", "words"),
+    [
+        (51_571.0, 51_600.0, "unusable", "the dense model is near chance, and so is this one"),
+        (45_000.0, None, "unusable", "the dense model is near chance, and so is this one"),
+        (51_571.0, 30.0, "as good as dense", "the dense model is near chance; as good as dense"),
+        (30.0, 30.1, "as good as dense", "as good as dense"),
+        (30.0, 51_600.0, "unusable", "unusable"),
+    ],
+)
+def test_a_dense_model_that_guesses_is_said_to_be_near_chance_first(
+    dense: float, pruned: float | None, band: str, words: str
+) -> None:
+    figure = {"dense": dense, "pruned": pruned, "ratio": pruned and pruned / dense, "chance": 49_152}
+    sizes = {
+        "sparsity": {"prunable": 0.5, "model": 0.5},
+        "parameters": {"dense": 2, "nonzero": 1},
+        "bytes": {"dense": 2, "artifact": 2},
+    }
+    metrics = Metrics.model_validate({"perplexity": {"wiki": figure}, **sizes})
+    verdict = verdict_on("wanda", "unstructured", 0.5, metrics)
+    assert verdict is not None and (verdict.band, verdict.words) == (band, words)
+    if pruned is not None:
+        card = model_card(recipe_of("wanda", sparsity=0.5), Report(metrics=metrics))
+        assert f"**{words.capitalize()}**: " in card
+    answered = Metrics.model_validate({"perplexity": {"wiki": figure}, "answers": {"chats": compared()}})
+    first = verdict_on("wanda", "unstructured", 0.5, answered)
+    assert first is not None and is_near_chance(first) == is_near_chance(verdict) == words.startswith("the dense")
 
 
 @pytest.mark.parametrize(

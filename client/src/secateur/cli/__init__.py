@@ -25,7 +25,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, entry_points, version
-from typing import Annotated, Final, Protocol
+from typing import Annotated, Any, Final, Protocol
 
 import typer
 from typer.core import TyperGroup
@@ -35,7 +35,7 @@ from secateur.cli.inspection import inspect
 from secateur.cli.jobs import cancel, jobs_app, report, retry, show
 from secateur.cli.keys import keys_app
 from secateur.cli.methods import methods
-from secateur.cli.output import explain, print_job
+from secateur.cli.output import escaped_output, explain, print_job
 from secateur.cli.part_costs import part_costs
 from secateur.cli.plan import plan
 from secateur.cli.prune import prune
@@ -118,6 +118,14 @@ class GroupedCommands(TyperGroup):
                 with formatter.section(group):
                     formatter.write_dl(rows)
 
+    def invoke(self, ctx: Any) -> object:
+        """Run a command; what is wrong with its options is said without the name of an exception's kind."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as refused:
+            refused.message = refused.message.removeprefix("Value error, ")
+            raise
+
 
 app = typer.Typer(
     name="secateur",
@@ -171,16 +179,17 @@ def _versions(
 
 def main() -> None:
     """Run the command line; never returns."""
-    run = command_line()
-    try:
-        run()
-    except SecateurError as error:
-        explain(error)
-        passes = isinstance(error, ServerError | TooManyRequests)
-        sys.exit(2 if isinstance(error, ConfigurationError | ApiError) and not passes else 1)
-    except OSError as error:
-        explain(error)
-        sys.exit(1)
+    with escaped_output():
+        run = command_line()
+        try:
+            run()
+        except SecateurError as error:
+            explain(error)
+            passes = isinstance(error, ServerError | TooManyRequests)
+            sys.exit(2 if isinstance(error, ConfigurationError | ApiError) and not passes else 1)
+        except OSError as error:
+            explain(error)
+            sys.exit(1)
 
 
 @cache

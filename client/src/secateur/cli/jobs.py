@@ -7,7 +7,7 @@ import typer
 from pydantic import JsonValue
 
 from secateur.cli.identifiers import JobArgument
-from secateur.cli.options import named_values
+from secateur.cli.options import ListingGroup, named_values
 from secateur.cli.output import (
     JsonOption,
     age,
@@ -21,13 +21,14 @@ from secateur.cli.output import (
     print_table,
     say,
 )
-from secateur.formatting import duration, number, printable
+from secateur.formatting import duration, number
 from secateur.jobs import Job
+from secateur.transport.problems import BY_CODE
 from secateur_wire.jobs import JobAttempt, JobSort
 from secateur_wire.metrics import Metrics
 from secateur_wire.states import JobStatus
 
-jobs_app = typer.Typer(help="The team's jobs, and the attempts at one.", rich_markup_mode=None)
+jobs_app = typer.Typer(cls=ListingGroup, help="The team's jobs, and the attempts at one.", rich_markup_mode=None)
 
 
 @jobs_app.callback(invoke_without_command=True)
@@ -135,11 +136,11 @@ def report(job_id: JobArgument, as_json: JsonOption = False) -> None:
         say(job_report.vocabulary.words)
     for each in job_report.generations:
         texts = (("prompt", each.prompt), ("dense", each.dense), ("pruned", each.pruned))
-        print_pairs([(name, None if text is None else printable(text)) for name, text in texts])
+        print_pairs(texts)
     for name, answers in job_report.answers.items():
         for answer in answers:
             both = (("dense", answer.dense.text), ("pruned", answer.pruned.text))
-            print_pairs([(name, printable(answer.question)), *((model, printable(text)) for model, text in both)])
+            print_pairs([(name, answer.question), *both])
     for note in job_report.notes:
         say(f"Note: {note}")
 
@@ -178,7 +179,8 @@ def _status(job: Job) -> str:
 
 
 def _outcome(attempt: JobAttempt) -> str:
-    why = f" ({attempt.error_code})" if attempt.error_code else ""
+    kind = BY_CODE.get(attempt.error_code or "")
+    why = f" ({kind.title if kind else attempt.error_code})" if attempt.error_code else ""
     return f"{attempt.outcome or 'running'}{why}"
 
 

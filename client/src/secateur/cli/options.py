@@ -7,6 +7,7 @@ from functools import wraps
 from typing import Annotated, Any, TypeAlias, get_type_hints
 
 import typer
+from typer.core import TyperGroup
 
 from secateur_wire.job_options import Option, body_of, job_options, pairs
 
@@ -16,6 +17,24 @@ JobOptions: TypeAlias = Mapping[str, Any]
 """Given options of a job: values by the option's name."""
 
 _TYPES = {"number": float, "integer": int}
+
+
+class ListingGroup(TyperGroup):
+    """Command group that lists by itself. Its options are for that alone: before a subcommand they are refused."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        given = [each.opts[-1] for each in self.params if _is_typed(ctx, each.name)]
+        if given:
+            raise typer.BadParameter(
+                f"{', '.join(given)}: these options are of the list that `{ctx.command_path}` shows alone: write those "
+                f"of `{args[0]}` behind it"
+            )
+        return super().resolve_command(ctx, args)
+
+
+def _is_typed(context: Any, name: str | None) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def expanded(

@@ -1,21 +1,28 @@
-"""Output of the command line: tables and text, or one JSON document, on stdout; everything else on stderr."""
+"""Output of the command line: tables and text, or one JSON document, on stdout; everything else on stderr.
+
+Texts of others (servers, models, files) may hold control characters. Whatever is printed is escaped once, as in JSON:
+`escaped_output` does so for all that is written to stdout and stderr, and a `Printer` for what it draws.
+"""
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import traceback
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TextIO, cast
 
 import typer
 from pydantic import BaseModel, JsonValue
 from rich import box
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from secateur.client import Client
 from secateur.errors import ApiError
-from secateur.formatting import duration, percent
+from secateur.formatting import duration, percent, printable
 from secateur.jobs import Job
 from secateur.metrics_table import figures
 from secateur_wire.discoveries import Discovery
@@ -29,8 +36,41 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 RETRIES: Final = 3
 WORTH_TELLING_SECONDS: Final = 1.0
 
-WIDE: Final = 500
-"""Width in columns where stdout is no terminal: lines for a program are not wrapped."""
+
+class EscapedStream:
+    """Text stream that escapes control characters. It has no `buffer` of bytes, which would be a way past that."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.encoding, self.errors = stream.encoding, stream.errors
+        self.flush, self.isatty, self.fileno = stream.flush, stream.isatty, stream.fileno
+
+    def write(self, text: str) -> int:
+        return self.stream.write(printable(text))
+
+
+@contextmanager
+def escaped_output() -> Iterator[None]:
+    """Escape control characters in all that is written to stdout and stderr, the traceback of a defect too."""
+    out, err = (cast(TextIO, EscapedStream(each)) for each in (sys.stdout, sys.stderr))
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            yield
+        except Exception:
+            traceback.print_exc()
+            sys.exit(1)
+
+
+class Printer(Console):
+    """Console on stdout or stderr that escapes control characters in what it draws."""
+
+    def __init__(self, *, stderr: bool = False, markup: bool = False) -> None:
+        stream = sys.stderr if stderr else sys.stdout
+        super().__init__(file=getattr(stream, "stream", stream), highlight=False, markup=markup, emoji=False)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=printable(segment.text))
 
 
 def connect() -> Client:
@@ -61,7 +101,7 @@ def explain(error: Exception | str) -> None:
     message = str(error)
     if isinstance(error, ApiError):
         message = f"{_with_place(message, error.param) if error.param else message} ({error.code}, HTTP {error.status})"
-    print(f"secateur: {message}", file=sys.stderr)
+    print(printable(f"secateur: {message}"), file=sys.stderr)
 
 
 def _with_place(message: str, param: str) -> str:
@@ -89,31 +129,40 @@ def _plain(value: BaseModel | Sequence[BaseModel] | JsonValue) -> JsonValue:
 
 
 def say(text: str) -> None:
-    """Print a line on stdout, unchanged."""
-    _console().print(Text(text), soft_wrap=True)
+    """Print a line on stdout, as long as it is."""
+    print(text)
 
 
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Iterable[int] = ()) -> None:
-    """Print a table; `numbers` are the columns to align right."""
+    """Print a table; `numbers` are the columns to align right. Where stdout is no terminal, tabs separate the cells."""
+    if not sys.stdout.isatty():
+        for cells in (headers, *rows):
+            print("\t".join(" ".join(printable(cell).split()) for cell in cells))
+        return
     right = set(numbers)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for index, header in enumerate(headers):
         # Only first columns have ids and names that users copy: they are never wrapped.
         table.add_column(header, justify="right" if index in right else "left", no_wrap=index == 0)
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    _console().print(table)
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    Printer().print(table)
 
 
 def print_pairs(pairs: Iterable[tuple[str, str | None]]) -> None:
     """Print names and values, one pair per line; pairs without a value are left out."""
+    given = [(name, value) for name, value in pairs if value is not None]
+    if not sys.stdout.isatty():
+        width = max((len(name) for name, _ in given), default=0)
+        for name, value in given:
+            print(f"{name:<{width}}  {value}")
+        return
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
-    for name, value in pairs:
-        if value is not None:
-            grid.add_row(name, Text(value))
-    _console().print(grid)
+    for name, value in given:
+        grid.add_row(name, Text(printable(value)))
+    Printer().print(grid)
 
 
 def print_job(job: Job) -> None:
@@ -206,12 +255,6 @@ def age(time: datetime) -> str:
         if seconds >= length:
             return f"{seconds / length:.0f} {unit} ago"
     return f"{seconds:.0f} s ago"
-
-
-def _console() -> Console:
-    """Return a new console, bound to the current stdout."""
-    console = Console(highlight=False, markup=False, emoji=False)
-    return console if console.is_terminal else Console(highlight=False, markup=False, emoji=False, width=WIDE)
 
 
 def answer_to(question: str, default: str) -> str:

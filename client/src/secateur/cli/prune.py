@@ -27,6 +27,7 @@ from secateur.operations.calls import new_key
 from secateur.summary import exit_code
 from secateur_wire.jobs import ArtifactFile
 from secateur_wire.plans import Goal
+from secateur_wire.shown_commands import shell
 from secateur_wire.sizes import size
 
 SERVER_ERROR: Final = 500
@@ -254,7 +255,7 @@ def _show(client: Client, job: Job, folder: OutputFolder, files: list[ArtifactFi
     else:
         show_end(job, as_json)
     if job.missed_gate:
-        explain(f"not downloaded; `secateur download {job.id} {folder.path}` takes it all the same")
+        explain(f"not downloaded; `{shell('secateur', 'download', job.id, folder.path)}` takes it all the same")
     elif job.needs_change:
         explain("the same command would fail again: change its options, the model or the text")
     elif job.status == "failed":

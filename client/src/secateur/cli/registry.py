@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from secateur.cli.options import with_options
+from secateur.cli.options import ListingGroup, with_options
 from secateur.cli.output import JsonOption, age, connect, explain, print_json, print_pairs, print_table, say
 from secateur.cli.transfer import UploadBars, transfer_bars
 from secateur.formatting import count
@@ -14,6 +14,7 @@ from secateur.uploads import model_files
 from secateur_wire.datasets import Dataset, DatasetFormat
 from secateur_wire.models import Model
 from secateur_wire.provenance import ModelProvenance
+from secateur_wire.shown_commands import shell
 from secateur_wire.sizes import size
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="What jobs will call it.")]
@@ -42,8 +43,10 @@ class DatasetOptions:
     source: SourceOption = None
 
 
-models_app = typer.Typer(help="The models that can be pruned.", rich_markup_mode=None)
-datasets_app = typer.Typer(help="The texts and images for calibration and evaluation.", rich_markup_mode=None)
+models_app = typer.Typer(cls=ListingGroup, help="The models that can be pruned.", rich_markup_mode=None)
+datasets_app = typer.Typer(
+    cls=ListingGroup, help="The texts and images for calibration and evaluation.", rich_markup_mode=None
+)
 
 
 @models_app.callback(invoke_without_command=True)
@@ -208,7 +211,7 @@ def _parameters(model: Model) -> str:
         return f"{count(model.parameters)}, of which {count(model.prunable_parameters)} can be pruned"
     if model.discovery.error is not None:
         return f"{count(model.parameters)}; it cannot be pruned: {model.discovery.error.message}"
-    return f"{count(model.parameters)}; being examined: `secateur inspect {model.name}` waits for it"
+    return f"{count(model.parameters)}; being examined: `{shell('secateur', 'inspect', model.name)}` waits for it"
 
 
 def _prunable(model: Model) -> str:

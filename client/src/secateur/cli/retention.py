@@ -7,7 +7,7 @@ import typer
 
 from secateur.cli.options import named_values, with_options
 from secateur.cli.output import JsonOption, connect, moment, print_json, print_pairs, print_table, say
-from secateur_wire.retention import ArtifactVerdict, Figure, Group, KeepBest, KeepTagged, Retention, RetentionPolicy
+from secateur_wire.retention import ArtifactVerdict, KeepTagged, Retention, RetentionPolicy
 from secateur_wire.sizes import size
 
 
@@ -16,16 +16,6 @@ class PolicyOptions:
     """Options of a policy."""
 
     keep_days: Annotated[int | None, typer.Option(min=1, help="Days for which every artifact is kept.")] = None
-    keep_last: Annotated[
-        int | None, typer.Option(min=1, help="Keep this many artifacts, of the jobs that ended last.")
-    ] = None
-    keep_best: Annotated[int | None, typer.Option(min=1, help="Keep this many of the best artifacts.")] = None
-    best_by: Annotated[Figure, typer.Option(help="The figure by which the best are chosen; the smallest is best.")] = (
-        "perplexity_ratio"
-    )
-    best_of: Annotated[
-        Group, typer.Option(help="Choose the best for each model, for each method, or for the whole team.")
-    ] = "model"
     keep_tagged: Annotated[
         list[str] | None,
         typer.Option(
@@ -37,17 +27,11 @@ class PolicyOptions:
         """Return the policy of the options; None without options."""
         labels = named_values(self.keep_tagged or [], "--keep-tagged")
         if self.keep_days is None:
-            if self.keep_last is not None or self.keep_best is not None or labels:
+            if labels:
                 raise typer.BadParameter("give --keep-days, the days to keep every artifact")
             return None
-        return RetentionPolicy(
-            keep_days=self.keep_days,
-            keep_last=self.keep_last,
-            keep_best=None
-            if self.keep_best is None
-            else KeepBest(count=self.keep_best, by=self.best_by, group=self.best_of),
-            keep_tagged=KeepTagged(metadata=labels) if labels else None,
-        )
+        tagged = KeepTagged(metadata=labels) if labels else None
+        return RetentionPolicy(keep_days=self.keep_days, keep_tagged=tagged)
 
 
 retention_app = typer.Typer(help="Which artifacts the team keeps.", no_args_is_help=True, rich_markup_mode=None)
@@ -121,14 +105,9 @@ def _show(retention: Retention, as_json: bool) -> None:
         return
     policy = retention.policy
     if policy is None:
-        say("Everything is kept.")
+        say(f"Everything is kept{': ' + retention.suspended if retention.suspended else ''}.")
         return
     pairs: list[tuple[str, str | None]] = [("kept", f"what ended in the last {policy.keep_days} days")]
-    if policy.keep_last is not None:
-        pairs.append(("and", f"the last {policy.keep_last}"))
-    if policy.keep_best is not None:
-        best = policy.keep_best
-        pairs.append(("and", f"the best {best.count} of each {best.group} by {best.by}"))
     if policy.keep_tagged is not None:
         labels = ", ".join(f"{key}={value}" for key, value in policy.keep_tagged.metadata.items())
         pairs.append(("and", f"those with {labels}"))

@@ -1,7 +1,6 @@
 """`secateur submit`: submits a job from options or from a JSON body."""
 
 import json
-import shlex
 import sys
 from itertools import islice
 from pathlib import Path
@@ -18,6 +17,7 @@ from secateur.client import Client
 from secateur.errors import InvalidRequest
 from secateur.jobs import Job
 from secateur.summary import exit_code
+from secateur_wire.shown_commands import shell
 
 _MODEL_HELP = "A registered model, org/name[@revision] on the hub, or job:ID for the artifact of a job."
 ModelArgument = Annotated[
@@ -122,7 +122,7 @@ def _submitted(client: Client, body: dict[str, Any], idempotency_key: str | None
         chosen = answer_to(f"Calibrate on ({', '.join(offered)})", offered[0])
         calibration = {"dataset": chosen} | ({"samples": OWN_SAMPLES} if chosen == OWN_TEXT else {})
         return client.submit(idempotency_key=idempotency_key, **body, calibration=calibration)
-    command = shlex.join(["secateur", *sys.argv[1:]])
+    command = shell("secateur", *sys.argv[1:])
     ways = [
         f"{command} --calibration {name}" + (f" --calibration-samples {OWN_SAMPLES}" if name == OWN_TEXT else "")
         for name in offered

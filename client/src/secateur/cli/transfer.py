@@ -2,7 +2,6 @@
 
 import sys
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -13,6 +12,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from secateur.cli.output import Printer
 from secateur.uploads import UploadProgress
 
 
@@ -24,7 +24,7 @@ def transfer_bars() -> Progress:
         DownloadColumn(),
         TransferSpeedColumn(),
         TimeRemainingColumn(compact=True),
-        console=Console(stderr=True, highlight=False, markup=False, emoji=False),
+        console=Printer(stderr=True),
         disable=not sys.stderr.isatty(),
     )
 

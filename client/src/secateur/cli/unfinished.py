@@ -79,7 +79,12 @@ def output_folder(path: Path, request: PruneRequest) -> Iterator[OutputFolder]:
     is_new = not path.exists()
     if not is_new and not path.is_dir():
         raise typer.BadParameter(f"-o {path}: that is a file; name a folder, which is made if missing")
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise typer.BadParameter(
+            f"-o {path}: that folder cannot be made ({error.strerror}); name one where you may write"
+        ) from None
     with _folder_lock(path):
         unfinished = _read(path, request)
         try:

@@ -22,10 +22,7 @@ def verify(
     ] = None,
     statement: Annotated[
         Path | None,
-        typer.Option(
-            help=f"The artifact's {PROVENANCE}, to check one file by it. Unset: the statement in the file's own "
-            "metadata, which GGUF files have."
-        ),
+        typer.Option(help=f"The artifact's {PROVENANCE}, to check one file by it. Unset: the one beside the file."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

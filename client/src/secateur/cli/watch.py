@@ -6,12 +6,10 @@ from datetime import datetime
 from typing import Final
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.text import Text
 
 from secateur.cli.identifiers import JobArgument
-from secateur.cli.output import JsonOption, connect, explain, print_job, print_json
+from secateur.cli.output import JsonOption, Printer, connect, explain, print_job, print_json
 from secateur.cli.summary import JunitOption, MarkdownOption, SummaryFiles, SummaryOption
 from secateur.client import Client
 from secateur.formatting import duration
@@ -167,7 +165,7 @@ class _Bars:
             TextColumn("{task.fields[blocks]}", markup=False),
             TimeElapsedColumn(),
             TextColumn("{task.fields[left]}", markup=False),
-            console=Console(stderr=True, highlight=False, markup=False, emoji=False),
+            console=Printer(stderr=True),
         )
         self._job = self._bars.add_task("queued", total=1.0, blocks="", left="")
         self._stage = self._bars.add_task("", total=None, visible=False, blocks="", left="")
@@ -184,7 +182,7 @@ class _Bars:
         ended, remark = self._clock.note(event), _remark(event)
         for line in (ended, remark):
             if line is not None:
-                self._bars.console.print(Text(line))
+                self._bars.console.print(line)
         self._bars.update(self._job, left=self._clock.left())
         match event.type:
             case "status":

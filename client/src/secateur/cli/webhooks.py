@@ -9,7 +9,6 @@ import typer
 from secateur.cli.identifiers import complete
 from secateur.cli.options import named_values
 from secateur.cli.output import JsonOption, connect, explain, moment, print_json, print_pairs, print_table, say
-from secateur.formatting import printable
 from secateur_wire.webhooks import CreatedWebhook, Delivery, DeliveryState, Webhook
 
 WebhookArgument = Annotated[
@@ -199,7 +198,7 @@ def show_delivery(webhook_id: WebhookArgument, delivery_id: DeliveryArgument, as
                 moment(each.started_at),
                 str(each.milliseconds),
                 each.error or str(each.status),
-                printable(each.response or "")[:200],
+                (each.response or "")[:200],
             )
             for each in delivery.log
         ],

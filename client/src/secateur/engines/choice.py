@@ -1,6 +1,7 @@
 """Choice of the file of an artifact, and of the engine that runs it on this machine."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,14 +28,22 @@ class EngineKind:
 
     def open(self, file: Path) -> Engine:
         """Open a file; raises RunError with the engine's own reason where it does not open."""
-        try:
+        advice = (
+            ". `secateur verify` tells whether its bytes are those of the artifact; if they are not, download it again"
+        )
+        with self.one_sentence(f"{file} does not open", advice):
             return self.loader(file)
+
+    @contextmanager
+    def one_sentence(self, message: str, advice: str = "") -> Iterator[None]:
+        """Raise what the engine raises, whatever it is, as a RunError: the message, and the engine's own reason."""
+        try:
+            yield
+        except (RunError, BrokenPipeError):
+            raise
         except Exception as error:  # each engine has errors of its own
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise RunError(
-                f"{file} does not open in {self.name}: {reason}. `secateur verify` tells whether its bytes are "
-                "those of the artifact; if they are not, download it again"
-            ) from error
+            raise RunError(f"{message} in {self.name}: {reason}{advice}") from error
 
     def missing(self) -> list[str]:
         """Return the packages that this machine lacks."""
@@ -56,8 +65,11 @@ def choose(place: Path, engine: str | None = None) -> tuple[EngineKind, Path]:
     `engine` is the id of a kind; None: the first that is installed and has a file. Raises RunError with what would do.
     """
     if not place.exists():
-        raise RunError(f"{place} is not there: name a folder that `secateur download` made, or one of its files")
-    files = [place] if place.is_file() else sorted(place.iterdir(), key=lambda each: each.stat().st_size)
+        job = place.name if place.name == "-" or place.name.startswith("job_") else None
+        way = f": it is of a job: `secateur download {job} DIR` fetches its artifact, and `secateur run DIR` runs that"
+        way = way if job else " is not there: name a folder that `secateur download` made, or one of its files"
+        raise RunError(f"{place}{way}")
+    files = [place] if place.is_file() else sorted(place.iterdir(), key=_bytes)
     there = [
         (kind, file) for kind in KINDS if engine in (None, kind.id) for file in files if file.name.endswith(kind.suffix)
     ]
@@ -73,3 +85,9 @@ def choose(place: Path, engine: str | None = None) -> tuple[EngineKind, Path]:
         ways = " or ".join(dict.fromkeys(f"pip install {' '.join(kind.missing())}" for kind, _ in there))
         raise RunError(f"{place}: no engine of its files is installed here: {ways}")
     return runnable
+
+
+def _bytes(file: Path) -> int:
+    """Return the size of a file with its weights, which a graph has in another file."""
+    weights = (file.with_suffix(".bin"), file.with_name(f"{file.name}.data"))
+    return sum(each.stat().st_size for each in (file, *weights) if each.is_file())

@@ -10,6 +10,12 @@ Message = Mapping[str, str]
 class Engine(Protocol):
     """Open model. Both methods take the likeliest tokens, and yield text as it is there."""
 
+    context: int
+    """Most tokens of a conversation with its answer."""
+
+    def length(self, messages: Sequence[Message]) -> int:
+        """Return how many tokens the engine reads before its answer."""
+
     def answer(self, messages: Sequence[Message], most_tokens: int) -> Iterator[str]:
         """Yield the answer to a conversation; without a chat template the last message's text goes on."""
 

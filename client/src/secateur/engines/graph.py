@@ -3,10 +3,14 @@
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 from secateur.engines.engine import Message
 from secateur.engines.template import ChatTemplate
 from secateur_wire.graphs import Graph, OnnxGraph, OpenVinoGraph
+
+_USUAL_CONTEXT: Final = 2048
+"""For a model that does not say how many positions it knows."""
 
 
 class GraphEngine:
@@ -19,16 +23,21 @@ class GraphEngine:
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._template = ChatTemplate.of(folder)
         self._ends = _end_ids(folder)
+        self.context = _context(folder)
+
+    def length(self, messages: Sequence[Message]) -> int:
+        return len(self._read(messages))
 
     def answer(self, messages: Sequence[Message], most_tokens: int) -> Iterator[str]:
-        if self._template is None:
-            yield from self.go_on(messages[-1]["content"], most_tokens)
-            return
-        prompt = self._template.render(messages)
-        yield from self._written(self._tokenizer.encode(prompt, add_special_tokens=False).ids, most_tokens)
+        yield from self._written(self._read(messages), most_tokens)
 
     def go_on(self, text: str, most_tokens: int) -> Iterator[str]:
         yield from self._written(self._tokenizer.encode(text).ids, most_tokens)
+
+    def _read(self, messages: Sequence[Message]) -> list[int]:
+        if self._template is None:
+            return list(self._tokenizer.encode(messages[-1]["content"]).ids)
+        return list(self._tokenizer.encode(self._template.render(messages), add_special_tokens=False).ids)
 
     def _written(self, prompt: list[int], most_tokens: int) -> Iterator[str]:
         """Yield the text of the likeliest tokens; a character of several tokens waits for its last."""
@@ -54,6 +63,13 @@ def open_onnx(file: Path) -> GraphEngine:
 
 def open_openvino(file: Path) -> GraphEngine:
     return GraphEngine(OpenVinoGraph(file), file.parent)
+
+
+def _context(folder: Path) -> int:
+    """Return the number of positions that a model knows."""
+    config = json.loads((folder / "config.json").read_text("utf-8")) if (folder / "config.json").is_file() else {}
+    known = config.get("max_position_embeddings") or config.get("n_positions")
+    return known if isinstance(known, int) else _USUAL_CONTEXT
 
 
 def _end_ids(folder: Path) -> set[int]:

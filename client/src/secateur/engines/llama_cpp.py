@@ -8,7 +8,9 @@ from typing import Any, Final
 
 from secateur.engines.engine import Message
 
-_CONTEXT: Final = 2048
+_MOST_CONTEXT: Final = 16_384
+"""llama.cpp takes memory for a whole context at once: 2 GiB for this one of a model with eight billion parameters."""
+_USUAL_CONTEXT: Final = 2048
 _ERROR: Final = 4
 """The level of errors in llama.cpp's log."""
 
@@ -26,7 +28,12 @@ class LlamaCpp:
         self._library.llama_log_set(self._log, self._ffi.NULL)
         # The package reads the special tokens of templates only if these defaults say so.
         Llama.tokenize.__defaults__ = True, True
-        self._model: Any = Llama(str(file), n_ctx=_CONTEXT)
+        self._model: Any = Llama(str(file), n_ctx=_USUAL_CONTEXT)
+        trained_context = self._library.llama_model_n_ctx_train(self._model._model)
+        self.context = min(trained_context or _USUAL_CONTEXT, _MOST_CONTEXT)
+        if self.context != _USUAL_CONTEXT:  # files and memory maps are in the page cache by now
+            self._model.close()
+            self._model = Llama(str(file), n_ctx=self.context)
         # llama.cpp logs as long as the model is open, and Python frees the callback when it exits.
         atexit.register(self._close)
 
@@ -37,6 +44,10 @@ class LlamaCpp:
     def _close(self) -> None:
         self._model.close()
         self._library.llama_log_set(self._ffi.NULL, self._ffi.NULL)
+
+    def length(self, messages: Sequence[Message]) -> int:
+        prompt, _ = self._model._format_chat_prompt(list(messages))
+        return len(self._model.tokenize(prompt))
 
     def answer(self, messages: Sequence[Message], most_tokens: int) -> Iterator[str]:
         answer = self._model.create_chat_completion(list(messages), max_tokens=most_tokens, temperature=0.0)

@@ -1,8 +1,4 @@
-"""Operations of the server: a method for each call, and a file for each group of nouns.
-
-`AsyncClient` is this class over a transport that awaits. `Client` runs the same coroutines to their end in the calling
-thread.
-"""
+"""Operations of the server: a method for each call, and a file for each group of nouns."""
 
 from secateur.operations.jobs import JobOperations
 from secateur.operations.planning import PlanningOperations

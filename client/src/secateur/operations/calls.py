@@ -1,12 +1,12 @@
 """Base of all operations: creating calls, and lists page by page."""
 
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final, TypeVar
 
 from pydantic import BaseModel, JsonValue
 
-from secateur.transport import Transport
+from secateur.transport import CallContents, Transport
 from secateur_wire.base import Page
 
 PAGE_SIZE: Final = 100
@@ -24,24 +24,26 @@ class Calls:
     def url(self) -> str:
         return self._transport.url
 
-    async def _create(
+    def _create(
         self,
         path: str,
         answer: type[Item],
-        body: Mapping[str, JsonValue],
+        body: Mapping[str, JsonValue] | None = None,
         *,
         idempotency_key: str | None = None,
         slow: bool = False,
     ) -> Item:
         key = idempotency_key or new_key()
-        return await self._transport.call("POST", path, answer, body=body, idempotency_key=key, slow=slow)
+        sent: CallContents = {"idempotency_key": key, "slow": slow}
+        if body is not None:
+            sent["body"] = body
+        return self._transport.call("POST", path, answer, **sent)
 
-    async def _list(self, path: str, item: type[Item], filters: Mapping[str, str] | None = None) -> AsyncIterator[Item]:
+    def _list(self, path: str, item: type[Item], filters: Mapping[str, str] | None = None) -> Iterator[Item]:
         params: dict[str, str | int] = {"limit": PAGE_SIZE, **(filters or {})}
         while True:
-            page = await self._transport.call("GET", path, Page[item], params=params)  # type: ignore[valid-type]
-            for each in page.data:
-                yield each
+            page = self._transport.call("GET", path, Page[item], params=params)  # type: ignore[valid-type]
+            yield from page.data
             if not page.has_more or page.next_after is None:
                 return
             params["after"] = page.next_after

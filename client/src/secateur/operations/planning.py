@@ -1,5 +1,6 @@
 """Operations before a job: discoveries of models, samples, and plans."""
 
+import time
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -37,11 +38,11 @@ class _Planned(RootModel[Plan | Discovery]):
 class PlanningOperations(Calls):
     """Operations on discoveries, plans, and requests for the samples."""
 
-    async def discovery(self, discovery_id: str) -> Discovery:
+    def discovery(self, discovery_id: str) -> Discovery:
         """Return the discovery of a model's architecture. Raises NotFound after it was removed."""
-        return await self._transport.call("GET", f"discoveries/{segment(discovery_id)}", Discovery)
+        return self._transport.call("GET", f"discoveries/{segment(discovery_id)}", Discovery)
 
-    async def _once_discovered(
+    def _once_discovered(
         self,
         path: str,
         answer: type[RootModel[Described | Discovery]],
@@ -50,22 +51,22 @@ class PlanningOperations(Calls):
     ) -> Described:
         """Return the answer of a call about a model, repeated until the model is discovered."""
         while True:
-            answered = (await self._transport.call("POST", path, answer, body=body, slow=True)).root
+            answered = self._transport.call("POST", path, answer, body=body, slow=True).root
             if not isinstance(answered, Discovery):
                 return answered
-            await self._over(answered, on_wait or ignore)
+            self._over(answered, on_wait or ignore)
 
-    async def _over(self, discovery: Discovery, on_wait: OnWait) -> None:
+    def _over(self, discovery: Discovery, on_wait: OnWait) -> None:
         """Wait until a discovery has ended, successfully or not."""
         while discovery.state in ("waiting", "running"):
             on_wait(discovery)
-            await self._transport.sleep(LOOK_SECONDS)
+            time.sleep(LOOK_SECONDS)
             try:
-                discovery = await self.discovery(discovery.id)
+                discovery = self.discovery(discovery.id)
             except NotFound:
                 return
 
-    async def plan(
+    def plan(
         self,
         model: str,
         goal: Goal,
@@ -83,9 +84,9 @@ class PlanningOperations(Calls):
         server has to discover the model, this waits, as `inspect` does.
         """
         body = given(model=model, goal=goal, amount=amount, keep_quality=keep_quality, pattern=pattern, dataset=dataset)
-        return await self._once_discovered("plans", _Planned, body, on_wait)
+        return self._once_discovered("plans", _Planned, body, on_wait)
 
-    async def part_costs(
+    def part_costs(
         self, /, model: str, engine: str, *, on_wait: OnWait | None = None, **work: str | int | None
     ) -> PartCostsAnswer:
         """Return the measured costs of a model's parts in an engine, as far as they are measured.
@@ -95,33 +96,33 @@ class PlanningOperations(Calls):
         """
         params = {"model": model, "engine": engine} | {name: each for name, each in work.items() if each is not None}
         while True:
-            answered = (await self._transport.call("GET", "part-costs", _Costs, params=params)).root
+            answered = self._transport.call("GET", "part-costs", _Costs, params=params).root
             if isinstance(answered, PartCostsAnswer):
                 return answered
-            await self._over(answered, on_wait or ignore)
+            self._over(answered, on_wait or ignore)
 
-    async def measure_part_costs(
+    def measure_part_costs(
         self, /, model: str, engine: str, *, on_wait: OnWait | None = None, **work: str | int | None
     ) -> PartCostsAnswer:
         """Have a worker measure the costs of a model's parts in an engine, again where they are measured.
 
         Returns at once; `part_costs` says when it is over. `work` is as there.
         """
-        return await self._once_discovered("part-costs", _Costs, given(model=model, engine=engine, **work), on_wait)
+        return self._once_discovered("part-costs", _Costs, given(model=model, engine=engine, **work), on_wait)
 
-    async def request_samples(self, goal: Goal | None = None, *, idempotency_key: str | None = None) -> SampleRequest:
+    def request_samples(self, goal: Goal | None = None, *, idempotency_key: str | None = None) -> SampleRequest:
         """Request the samples: a worker registers the sample model and texts. Returns at once; see `wait_for_samples`.
 
         With a `goal`, the model is then pruned for it: for `speed` by the job of the demo, for others by a plan. If an
         earlier request is not over, that one is returned.
         """
-        return await self._create("samples", SampleRequest, given(goal=goal), idempotency_key=idempotency_key)
+        return self._create("samples", SampleRequest, given(goal=goal), idempotency_key=idempotency_key)
 
-    async def sample_request(self, request_id: str) -> SampleRequest:
+    def sample_request(self, request_id: str) -> SampleRequest:
         """Return a request for the samples: its progress, the resulting job, or the error."""
-        return await self._transport.call("GET", f"samples/{segment(request_id)}", SampleRequest)
+        return self._transport.call("GET", f"samples/{segment(request_id)}", SampleRequest)
 
-    async def wait_for_samples(
+    def wait_for_samples(
         self, request_id: str, on_progress: Callable[[SampleRequest], None] | None = None
     ) -> SampleRequest:
         """Wait until a request has ended, and return it, successful or not; `on_progress` gets each intermediate state.
@@ -130,8 +131,8 @@ class PlanningOperations(Calls):
         """
         say = on_progress or ignore
         while True:
-            request = await self.sample_request(request_id)
+            request = self.sample_request(request_id)
             say(request)
             if request.finished:
                 return request
-            await self._transport.sleep(_SAMPLES_LOOK_SECONDS)
+            time.sleep(_SAMPLES_LOOK_SECONDS)

@@ -1,6 +1,6 @@
 """Operations on methods, models, datasets and uploads."""
 
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,26 +28,26 @@ class _Inspected(RootModel[Inspection | Discovery]):
 class RegistryOperations(PlanningOperations):
     """Operations on methods, models, datasets and uploads."""
 
-    async def methods(self) -> list[Method]:
+    def methods(self) -> list[Method]:
         """Return every method, with the JSON schema of its parameters."""
-        return [method async for method in self._list("methods", Method)]
+        return list(self._list("methods", Method))
 
-    def models(self) -> AsyncIterator[Model]:
+    def models(self) -> Iterator[Model]:
         """Iterate over the team's models, newest first."""
         return self._list("models", Model)
 
-    async def model(self, name: str) -> Model:
+    def model(self, name: str) -> Model:
         """Return a model by name or id."""
-        return await self._transport.call("GET", f"models/{segment(name)}", Model)
+        return self._transport.call("GET", f"models/{segment(name)}", Model)
 
-    async def add_model(self, name: str, path: str, *, source: str | None = None) -> Model:
+    def add_model(self, name: str, path: str, *, source: str | None = None) -> Model:
         """Register the model folder at `path`, an absolute path on the server. Needs an admin key.
 
         The same folder under the same name returns the same model; a name of another model raises Conflict.
         """
-        return await self._create("models", Model, given(name=name, path=path, source=source), slow=True)
+        return self._create("models", Model, given(name=name, path=path, source=source), slow=True)
 
-    async def upload_model(
+    def upload_model(
         self, name: str, folder: str | Path, *, source: str | None = None, on_progress: OnUpload | None = None
     ) -> Model:
         """Upload a model folder of this machine: config, tokenizer, safetensors files, and an artifact's statement.
@@ -57,30 +57,30 @@ class RegistryOperations(PlanningOperations):
         """
         files, _ = model_files(Path(folder))
         announced = given(kind="model", name=name, source=source)
-        upload = await send_upload(self._transport, announced, files, new_key(), on_progress or ignore)
-        return await self._complete(upload, Model)
+        upload = send_upload(self._transport, announced, files, new_key(), on_progress or ignore)
+        return self._complete(upload, Model)
 
-    async def delete_model(self, name: str) -> None:
+    def delete_model(self, name: str) -> None:
         """Delete a model; raises Conflict while a waiting or running job needs it."""
-        await self._transport.delete(f"models/{segment(name)}")
+        self._transport.delete(f"models/{segment(name)}")
 
-    async def inspect(self, /, model: str, *, on_wait: OnWait | None = None, **body: Any) -> Inspection:
+    def inspect(self, /, model: str, *, on_wait: OnWait | None = None, **body: Any) -> Inspection:
         """Describe a model and the methods that fit it. With further fields of a job body: a dry run of `submit`.
 
         If the server has to discover the model, this waits until a worker has, and `on_wait` gets each state of the
         discovery.
         """
-        return await self._once_discovered("models/inspect", _Inspected, {"model": model, **body}, on_wait)
+        return self._once_discovered("models/inspect", _Inspected, {"model": model, **body}, on_wait)
 
-    def datasets(self) -> AsyncIterator[Dataset]:
+    def datasets(self) -> Iterator[Dataset]:
         """Iterate over the team's texts and image sets, newest first."""
         return self._list("datasets", Dataset)
 
-    async def dataset(self, name: str) -> Dataset:
+    def dataset(self, name: str) -> Dataset:
         """Return a text or image set by name or id."""
-        return await self._transport.call("GET", f"datasets/{segment(name)}", Dataset)
+        return self._transport.call("GET", f"datasets/{segment(name)}", Dataset)
 
-    async def add_dataset(
+    def add_dataset(
         self,
         name: str,
         path: str,
@@ -99,9 +99,9 @@ class RegistryOperations(PlanningOperations):
         """
         fields = given(text_field=text_field, image_field=image_field, label_field=label_field)
         body = given(name=name, path=path, format=format, source=source) | fields
-        return await self._create("datasets", Dataset, body, slow=True)
+        return self._create("datasets", Dataset, body, slow=True)
 
-    async def upload_dataset(
+    def upload_dataset(
         self,
         name: str,
         file: str | Path,
@@ -122,25 +122,25 @@ class RegistryOperations(PlanningOperations):
         fields = given(text_field=text_field, image_field=image_field, label_field=label_field)
         announced = given(kind="dataset", name=name, format=format, source=source) | fields
         files = {sendable_name(path.name): path}
-        upload = await send_upload(self._transport, announced, files, new_key(), on_progress or ignore)
-        return await self._complete(upload, Dataset)
+        upload = send_upload(self._transport, announced, files, new_key(), on_progress or ignore)
+        return self._complete(upload, Dataset)
 
-    async def delete_dataset(self, name: str) -> None:
+    def delete_dataset(self, name: str) -> None:
         """Delete a dataset; raises Conflict while a waiting or running job needs it."""
-        await self._transport.delete(f"datasets/{segment(name)}")
+        self._transport.delete(f"datasets/{segment(name)}")
 
-    def uploads(self, *, kind: UploadKind | None = None, status: UploadStatus | None = None) -> AsyncIterator[Upload]:
+    def uploads(self, *, kind: UploadKind | None = None, status: UploadStatus | None = None) -> Iterator[Upload]:
         """Iterate over the team's uploads of this kind and status, newest first."""
         filters: dict[str, str] = {name: value for name, value in (("kind", kind), ("status", status)) if value}
         return self._list("uploads", Upload, filters)
 
-    async def upload(self, upload_id: str) -> Upload:
+    def upload(self, upload_id: str) -> Upload:
         """Return one upload with its received bytes."""
-        return await self._transport.call("GET", f"uploads/{segment(upload_id)}", Upload)
+        return self._transport.call("GET", f"uploads/{segment(upload_id)}", Upload)
 
-    async def abandon_upload(self, upload_id: str) -> None:
+    def abandon_upload(self, upload_id: str) -> None:
         """Abort an upload and free its space."""
-        await self._transport.delete(f"uploads/{segment(upload_id)}")
+        self._transport.delete(f"uploads/{segment(upload_id)}")
 
-    async def _complete(self, upload: Upload, answer: type[Item]) -> Item:
-        return await self._transport.call("POST", f"uploads/{segment(upload.id)}/complete", answer, slow=True)
+    def _complete(self, upload: Upload, answer: type[Item]) -> Item:
+        return self._transport.call("POST", f"uploads/{segment(upload.id)}/complete", answer, slow=True)

@@ -1,6 +1,7 @@
 """Operations on artifacts: publish, keep, remove."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pydantic import JsonValue
@@ -18,7 +19,7 @@ Policy = RetentionPolicy | Mapping[str, Any]
 class RetentionOperations(Calls):
     """Operations on publications and on retention."""
 
-    async def publish(
+    def publish(
         self,
         job_id: str,
         to: str,
@@ -55,47 +56,47 @@ class RetentionOperations(Calls):
             despite_gates=despite_gates,
         )
         path = f"jobs/{segment(job_id)}/publish"
-        return await self._create(path, Publication, body, idempotency_key=idempotency_key)
+        return self._create(path, Publication, body, idempotency_key=idempotency_key)
 
-    def publications(self, job_id: str) -> AsyncIterator[Publication]:
+    def publications(self, job_id: str) -> Iterator[Publication]:
         """Iterate over the publications of a job's artifact, newest first."""
         return self._list(f"jobs/{segment(job_id)}/publications", Publication)
 
-    async def publication(self, publication_id: str) -> Publication:
+    def publication(self, publication_id: str) -> Publication:
         """Return one publication: its progress, the place of the artifact, or the error."""
-        return await self._transport.call("GET", f"publications/{segment(publication_id)}", Publication)
+        return self._transport.call("GET", f"publications/{segment(publication_id)}", Publication)
 
-    async def cancel_publication(self, publication_id: str) -> Publication:
+    def cancel_publication(self, publication_id: str) -> Publication:
         """Cancel a publication; files that have arrived stay there."""
-        return await self._transport.call("POST", f"publications/{segment(publication_id)}/cancel", Publication)
+        return self._transport.call("POST", f"publications/{segment(publication_id)}/cancel", Publication)
 
-    async def wait_for_publication(
+    def wait_for_publication(
         self, publication_id: str, on_progress: Callable[[Publication], None] | None = None
     ) -> Publication:
         """Wait until a publication has ended, and return it; `on_progress` gets each intermediate state."""
         while True:
-            publication = await self.publication(publication_id)
+            publication = self.publication(publication_id)
             if on_progress is not None:
                 on_progress(publication)
             if publication.finished:
                 return publication
-            await self._transport.sleep(_LOOK_SECONDS)
+            time.sleep(_LOOK_SECONDS)
 
-    async def retention(self) -> Retention:
+    def retention(self) -> Retention:
         """Return the team's retention policy. Needs an admin key, as all calls on retention do."""
-        return await self._transport.call("GET", "team/retention", Retention)
+        return self._transport.call("GET", "team/retention", Retention)
 
-    async def set_retention(self, policy: Policy) -> Retention:
+    def set_retention(self, policy: Policy) -> Retention:
         """Set the retention policy; it removes at most 1,000 artifacts a minute. Use `preview_retention` first."""
-        return await self._transport.call("PUT", "team/retention", Retention, body=_policy(policy))
+        return self._transport.call("PUT", "team/retention", Retention, body=_policy(policy))
 
-    async def clear_retention(self) -> Retention:
+    def clear_retention(self) -> Retention:
         """Remove the retention policy: everything is kept from now on."""
-        return await self._transport.call("DELETE", "team/retention", Retention)
+        return self._transport.call("DELETE", "team/retention", Retention)
 
-    async def preview_retention(self, policy: Policy) -> RetentionPreview:
+    def preview_retention(self, policy: Policy) -> RetentionPreview:
         """Return the artifacts that a policy would remove now, and the reasons why the rest would stay."""
-        return await self._transport.call("POST", "team/retention/preview", RetentionPreview, body=_policy(policy))
+        return self._transport.call("POST", "team/retention/preview", RetentionPreview, body=_policy(policy))
 
 
 def _policy(policy: Policy) -> dict[str, JsonValue]:

@@ -1,6 +1,6 @@
 """Operations on triggers: create, change, fire, read."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import JsonValue
@@ -13,38 +13,36 @@ from secateur_wire.triggers import Firing, IssuedTrigger, Trigger, TriggerPrevie
 class TriggerOperations(Calls):
     """Operations on triggers, templates of jobs that a pipeline, the hub or a schedule fires."""
 
-    def triggers(self) -> AsyncIterator[Trigger]:
+    def triggers(self) -> Iterator[Trigger]:
         """Iterate over the team's triggers, newest first, without their secrets."""
         return self._list("triggers", Trigger)
 
-    async def trigger(self, trigger: str) -> Trigger:
+    def trigger(self, trigger: str) -> Trigger:
         """Return a trigger by name or id."""
-        return await self._transport.call("GET", f"triggers/{segment(trigger)}", Trigger)
+        return self._transport.call("GET", f"triggers/{segment(trigger)}", Trigger)
 
-    async def create_trigger(self, /, name: str, template: Mapping[str, JsonValue], **definition: Any) -> IssuedTrigger:
+    def create_trigger(self, /, name: str, template: Mapping[str, JsonValue], **definition: Any) -> IssuedTrigger:
         """Create a trigger: `create_trigger("nightly", {"model": "oak", …}, schedule={"cron": "0 3 * * *"})`.
 
         `definition` may also have `placeholders`, `event_id`, `hub`, `signing`, `description` and `enabled`. Only this
         answer has its URL and its other secrets.
         """
         body = {"name": name, "template": dict(template), **definition}
-        return await self._create("triggers", IssuedTrigger, body, slow=True)
+        return self._create("triggers", IssuedTrigger, body, slow=True)
 
-    async def update_trigger(self, trigger: str, /, **changes: Any) -> IssuedTrigger:
+    def update_trigger(self, trigger: str, /, **changes: Any) -> IssuedTrigger:
         """Change the given fields; None removes a value. Secrets that it did not need before are in the answer."""
-        return await self._transport.call(
-            "PATCH", f"triggers/{segment(trigger)}", IssuedTrigger, body=changes, slow=True
-        )
+        return self._transport.call("PATCH", f"triggers/{segment(trigger)}", IssuedTrigger, body=changes, slow=True)
 
-    async def rotate_trigger(self, trigger: str, secrets: Sequence[TriggerSecret] = ("url",)) -> IssuedTrigger:
+    def rotate_trigger(self, trigger: str, secrets: Sequence[TriggerSecret] = ("url",)) -> IssuedTrigger:
         """Replace secrets (url, signing, hub) by new ones; the old ones become invalid at once."""
-        return await self._create(f"triggers/{segment(trigger)}/rotate", IssuedTrigger, {"secrets": list(secrets)})
+        return self._create(f"triggers/{segment(trigger)}/rotate", IssuedTrigger, {"secrets": list(secrets)})
 
-    async def delete_trigger(self, trigger: str) -> None:
+    def delete_trigger(self, trigger: str) -> None:
         """Delete a trigger with its history; its jobs stay."""
-        await self._transport.delete(f"triggers/{segment(trigger)}")
+        self._transport.delete(f"triggers/{segment(trigger)}")
 
-    async def fire_trigger(
+    def fire_trigger(
         self, trigger: str, payload: Mapping[str, JsonValue] | None = None, *, event_id: str | None = None
     ) -> Firing:
         """Fire a trigger with a payload as its sender would send it.
@@ -53,17 +51,17 @@ class TriggerOperations(Calls):
         its retries share.
         """
         path = f"triggers/{segment(trigger)}/fire"
-        return await self._create(path, Firing, payload or {}, idempotency_key=event_id or new_key(), slow=True)
+        return self._create(path, Firing, payload or {}, idempotency_key=event_id or new_key(), slow=True)
 
-    async def preview_trigger(self, trigger: str, payload: Mapping[str, JsonValue] | None = None) -> TriggerPreview:
+    def preview_trigger(self, trigger: str, payload: Mapping[str, JsonValue] | None = None) -> TriggerPreview:
         """Return the job that a payload would create, without creating it."""
         path = f"triggers/{segment(trigger)}/preview"
-        return await self._transport.call("POST", path, TriggerPreview, body=payload or {}, slow=True)
+        return self._transport.call("POST", path, TriggerPreview, body=payload or {}, slow=True)
 
-    def firings(self, trigger: str) -> AsyncIterator[Firing]:
+    def firings(self, trigger: str) -> Iterator[Firing]:
         """Iterate over a trigger's firings, newest first."""
         return self._list(f"triggers/{segment(trigger)}/firings", Firing)
 
-    def trigger_versions(self, trigger: str) -> AsyncIterator[TriggerVersion]:
+    def trigger_versions(self, trigger: str) -> Iterator[TriggerVersion]:
         """Iterate over the versions of a trigger, newest first: the author and the changes of each."""
         return self._list(f"triggers/{segment(trigger)}/versions", TriggerVersion)

@@ -1,6 +1,6 @@
 """Operations on webhooks: addresses that are notified of the events of the team's jobs."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
 from pydantic import JsonValue
@@ -13,15 +13,15 @@ from secateur_wire.webhooks import CreatedWebhook, Delivery, DeliveryDetail, Del
 class WebhookOperations(Calls):
     """Operations on endpoints and their deliveries. Changes need an admin key; pings and replays a member's."""
 
-    def webhooks(self) -> AsyncIterator[Webhook]:
+    def webhooks(self) -> Iterator[Webhook]:
         """Iterate over the team's webhooks, newest first."""
         return self._list("webhooks", Webhook)
 
-    async def webhook(self, webhook_id: str) -> Webhook:
+    def webhook(self, webhook_id: str) -> Webhook:
         """Return one webhook, without its secret."""
-        return await self._transport.call("GET", _path(webhook_id), Webhook)
+        return self._transport.call("GET", _path(webhook_id), Webhook)
 
-    async def create_webhook(
+    def create_webhook(
         self,
         url: str,
         *,
@@ -34,9 +34,9 @@ class WebhookOperations(Calls):
         Only this answer has the secret that signs its deliveries.
         """
         body = given(url=url, description=description, types=list(types), metadata=dict(metadata or {}))
-        return await self._create("webhooks", CreatedWebhook, body, slow=True)
+        return self._create("webhooks", CreatedWebhook, body, slow=True)
 
-    async def change_webhook(
+    def change_webhook(
         self,
         webhook_id: str,
         *,
@@ -54,39 +54,39 @@ class WebhookOperations(Calls):
             metadata=None if metadata is None else dict(metadata),
             enabled=enabled,
         )
-        return await self._transport.call("PATCH", _path(webhook_id), Webhook, body=body, slow=True)
+        return self._transport.call("PATCH", _path(webhook_id), Webhook, body=body, slow=True)
 
-    async def delete_webhook(self, webhook_id: str) -> None:
+    def delete_webhook(self, webhook_id: str) -> None:
         """Remove a webhook with its deliveries."""
-        await self._transport.delete(_path(webhook_id))
+        self._transport.delete(_path(webhook_id))
 
-    async def rotate_webhook_secret(self, webhook_id: str, *, grace_seconds: float | None = None) -> CreatedWebhook:
+    def rotate_webhook_secret(self, webhook_id: str, *, grace_seconds: float | None = None) -> CreatedWebhook:
         """Create a new secret; the old one also signs for `grace_seconds` (unset: a day)."""
-        return await self._create(f"{_path(webhook_id)}/rotate", CreatedWebhook, given(grace_seconds=grace_seconds))
+        return self._create(f"{_path(webhook_id)}/rotate", CreatedWebhook, given(grace_seconds=grace_seconds))
 
-    async def ping_webhook(self, webhook_id: str) -> Delivery:
+    def ping_webhook(self, webhook_id: str) -> Delivery:
         """Send an event `webhook.ping`."""
-        return await self._transport.call("POST", f"{_path(webhook_id)}/ping", Delivery)
+        return self._create(f"{_path(webhook_id)}/ping", Delivery)
 
     def deliveries(
         self, webhook_id: str, *, state: DeliveryState | None = None, type: str | None = None
-    ) -> AsyncIterator[Delivery]:
+    ) -> Iterator[Delivery]:
         """Iterate over a webhook's deliveries, sent and waiting, newest first."""
         filters: dict[str, str] = {name: value for name, value in (("state", state), ("type", type)) if value}
         return self._list(f"{_path(webhook_id)}/deliveries", Delivery, filters)
 
-    async def delivery(self, webhook_id: str, delivery_id: str) -> DeliveryDetail:
+    def delivery(self, webhook_id: str, delivery_id: str) -> DeliveryDetail:
         """Return one delivery: its payload, and the result of each attempt."""
-        return await self._transport.call("GET", _path(webhook_id, delivery_id), DeliveryDetail)
+        return self._transport.call("GET", _path(webhook_id, delivery_id), DeliveryDetail)
 
-    async def replay_delivery(self, webhook_id: str, delivery_id: str) -> Delivery:
+    def replay_delivery(self, webhook_id: str, delivery_id: str) -> Delivery:
         """Send a delivery again, with the same webhook-id; a waiting delivery is sent now."""
-        return await self._transport.call("POST", f"{_path(webhook_id, delivery_id)}/replay", Delivery)
+        return self._transport.call("POST", f"{_path(webhook_id, delivery_id)}/replay", Delivery)
 
-    async def replay_failed(self, webhook_id: str, since: datetime) -> int:
+    def replay_failed(self, webhook_id: str, since: datetime) -> int:
         """Send again every given-up delivery of an event after `since`; return their number."""
         body: dict[str, JsonValue] = {"since": since.isoformat()}
-        replayed = await self._transport.call("POST", f"{_path(webhook_id)}/replay", Replayed, body=body)
+        replayed = self._transport.call("POST", f"{_path(webhook_id)}/replay", Replayed, body=body)
         return replayed.deliveries
 
 

@@ -1,25 +1,23 @@
 """HTTP transport to one server: authentication, timeouts, retries, and errors from refusals.
 
-Everything above this package is written once, as coroutines over `Transport`. `AsyncTransport` (`asynchronous.py`)
-waits in the event loop, and `BlockingTransport` (`blocking.py`) in the calling thread. The coroutines of the latter
-never suspend, so `blocking.run` runs them to their end without an event loop. `retries.py` decides which calls are
-repeated and when, and `problems.py` turns refusals into errors. Nothing here depends on a particular call.
+`retries.py` decides which calls are repeated and when, and `problems.py` turns refusals into errors. Nothing here
+depends on a particular call.
 
-Every call may reach the server twice: creating calls carry an idempotency key, and all others are idempotent. So each
-call is repeated after a connection that failed or broke, and after 408, 429, 502, 503 and 504.
+Every call may reach the server twice: those that make something carry an idempotency key, and all others leave the
+server as one call would. So each call is repeated after a connection that failed or broke, and after 408, 429, 502, 503
+and 504.
 """
 
 import contextlib
 import ipaddress
 import itertools
-from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
-from typing import Any, Final, ParamSpec, Protocol, TypedDict, TypeVar, Unpack
+from typing import Any, Final, TypedDict, TypeVar, Unpack
 from urllib.parse import quote
 
 import httpx
-from httpx_sse import ServerSentEvent
 from pydantic import BaseModel, JsonValue, ValidationError
 
 from secateur.configuration import Configuration
@@ -33,7 +31,6 @@ SLOW_SECONDS: Final = 3600.0
 
 Answer = TypeVar("Answer", bound=BaseModel)
 Result = TypeVar("Result")
-Arguments = ParamSpec("Arguments")
 
 
 class CallContents(TypedDict, total=False):
@@ -49,74 +46,44 @@ class CallContents(TypedDict, total=False):
     slow: bool
 
 
-class Stream(Protocol):
-    """An answer whose body is read piece by piece."""
-
-    @property
-    def response(self) -> httpx.Response: ...
-    async def read(self) -> None: ...
-    def chunks(self) -> AsyncIterator[bytes]: ...
-    def events(self) -> AsyncIterator[ServerSentEvent]: ...
-
-
-class Transport(ABC):
-    """Requests below `/v1/` of one server."""
+class Transport:
+    """Requests below `/v1/` of one server, for one thread at a time."""
 
     def __init__(self, configuration: Configuration, retry_policy: RetryPolicy) -> None:
         self.url = configuration.url
         self._configuration = configuration
         self._retry_policy = retry_policy
-        self._options: dict[str, Any] = {
-            "base_url": f"{configuration.url}/v1/",
-            "headers": {
+        self._http = httpx.Client(
+            base_url=f"{configuration.url}/v1/",
+            headers={
                 "Authorization": f"Bearer {configuration.api_key}",
                 "User-Agent": f"secateur-python/{version('secateur')}",
             },
-            "timeout": self._timeout(),
+            timeout=self._timeout(),
             # A proxy from the environment cannot reach this machine's own loopback address.
-            "trust_env": not _is_loopback(httpx.URL(configuration.url).host),
-        }
+            trust_env=not is_loopback(httpx.URL(configuration.url).host),
+        )
 
-    @abstractmethod
-    async def close(self) -> None: ...
+    def close(self) -> None:
+        self._http.close()
 
-    @abstractmethod
-    async def sleep(self, seconds: float) -> None: ...
-
-    @abstractmethod
-    async def in_thread(
-        self, function: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
-    ) -> Result:
-        """Run a function that blocks on disk or processor in a place where it delays nothing else."""
-
-    @abstractmethod
-    def _build(self, method: str, path: str, **parts: Any) -> httpx.Request: ...
-
-    @abstractmethod
-    async def _send(self, request: httpx.Request) -> httpx.Response: ...
-
-    @abstractmethod
-    def _open(
-        self, request: httpx.Request, follow_redirects: bool
-    ) -> contextlib.AbstractAsyncContextManager[Stream]: ...
-
-    async def call(self, method: str, path: str, answer: type[Answer], **sent: Unpack[CallContents]) -> Answer:
+    def call(self, method: str, path: str, answer: type[Answer], **sent: Unpack[CallContents]) -> Answer:
         """Make one call and return its answer, parsed as `answer`. Raises `secateur.errors`."""
-        response = await self._exchange(method, path, **sent)
+        response = self._exchange(method, path, **sent)
         try:
             return answer.model_validate_json(response.content)
         except ValidationError as error:
             raise _unexpected(response, error) from error
 
-    async def delete(self, path: str) -> None:
+    def delete(self, path: str) -> None:
         """Delete the object at `path`; raises NotFound unless an earlier try of this call may have deleted it."""
         try:
-            await self._exchange("DELETE", path)
+            self._exchange("DELETE", path)
         except NotFound as error:
             if not error.repeated:
                 raise
 
-    async def _exchange(self, method: str, path: str, **sent: Unpack[CallContents]) -> httpx.Response:
+    def _exchange(self, method: str, path: str, **sent: Unpack[CallContents]) -> httpx.Response:
         parts: dict[str, Any] = {"params": sent.get("params"), "headers": {}}
         if "body" in sent:
             parts["json"] = sent["body"]
@@ -128,20 +95,20 @@ class Transport(ABC):
         if sent.get("slow"):
             parts["timeout"] = self._timeout(SLOW_SECONDS)
 
-        async def attempt() -> httpx.Response:
-            response = await self._send(self._request(method, path, parts))
+        def attempt() -> httpx.Response:
+            response = self._http.send(self._request(method, path, parts))
             if response.is_error:
                 raise self._refusal(response)
             if response.is_redirect:
                 raise _moved(response)
             return response
 
-        return await self._persistently(attempt)
+        return self._persistently(attempt)
 
-    @contextlib.asynccontextmanager
-    async def stream(
+    @contextlib.contextmanager
+    def stream(
         self, path: str, *, headers: Mapping[str, str], follow_redirects: bool = False, quiet_seconds: float = 0
-    ) -> AsyncIterator[Stream]:
+    ) -> Iterator[httpx.Response]:
         """Yield an answer to be read piece by piece.
 
         Opening it raises `secateur.errors`, and reading it httpx's TransportError. Redirects to another host drop the
@@ -149,20 +116,21 @@ class Transport(ABC):
         """
         parts = {"headers": dict(headers), "timeout": self._timeout(quiet_seconds)}
 
-        async def attempt() -> Stream:
-            async with contextlib.AsyncExitStack() as opening:
-                request = self._request("GET", path, parts)
-                stream = await opening.enter_async_context(self._open(request, follow_redirects))
-                if stream.response.is_error:
-                    await stream.read()
-                    raise self._refusal(stream.response)
-                if stream.response.is_redirect:
-                    raise _moved(stream.response)
-                opened.push_async_exit(opening.pop_all())
-                return stream
+        def attempt() -> httpx.Response:
+            request = self._request("GET", path, parts)
+            response = self._http.send(request, stream=True, follow_redirects=follow_redirects)
+            with contextlib.ExitStack() as opening:
+                opening.callback(response.close)
+                if response.is_error:
+                    response.read()
+                    raise self._refusal(response)
+                if response.is_redirect:
+                    raise _moved(response)
+                opening.pop_all()
+            return response
 
-        async with contextlib.AsyncExitStack() as opened:
-            yield await self._persistently(attempt)
+        with contextlib.closing(self._persistently(attempt)) as response:
+            yield response
 
     def _refusal(self, response: httpx.Response) -> ApiError:
         error = error_from(response)
@@ -189,15 +157,15 @@ class Transport(ABC):
 
     def _request(self, method: str, path: str, parts: Mapping[str, Any]) -> httpx.Request:
         try:
-            return self._build(method, path, **parts)
+            return self._http.build_request(method, path, **parts)
         except (ValueError, TypeError) as error:  # NaN, or a value that JSON cannot express.
             raise ConfigurationError(f"the request cannot be written as JSON: {error}") from error
 
-    async def _persistently(self, attempt: Callable[[], Awaitable[Result]]) -> Result:
+    def _persistently(self, attempt: Callable[[], Result]) -> Result:
         broke = False
         for tried in itertools.count():
             try:
-                return await attempt()
+                return attempt()
             except (httpx.TransportError, ApiError) as error:
                 pause = self._retry_policy.pause(error, tried)
                 failure: ApiError | Unreachable
@@ -211,7 +179,7 @@ class Transport(ABC):
                     raise failure from error
             if self._retry_policy.on_retry is not None:
                 self._retry_policy.on_retry(failure, pause)
-            await self.sleep(pause)
+            time.sleep(pause)
         raise AssertionError("unreachable")
 
 
@@ -237,7 +205,8 @@ def _moved(response: httpx.Response) -> UnexpectedAnswer:
     )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine itself, which no proxy reaches."""
     if host == "localhost":
         return True
     try:

@@ -1,8 +1,7 @@
 """Weight files in fewer bytes than the original dense files, restored here byte for byte.
 
 `packed` decodes bitmasks and, by `codes`, quantised weights; `hashed` decodes weight sharing, and `restore` is their
-common part. These load numpy, so they are imported where they are used. `gguf_statement` reads and writes the signed
-statement in a GGUF file.
+common part. These load numpy, so they are imported where they are used.
 """
 
 from typing import Final

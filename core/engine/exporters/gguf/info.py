@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from core.engine.architectures.description import ModelDescription
 from core.engine.cuts.losses import Losses
-from core.engine.exporters.exporter_info import AddedCost, AddedExporterInfo, ExportRuntime, RuntimeExample
+from core.engine.exporters.exporter_info import AddedCost, AddedExporterInfo, ExportRuntime, RuntimeExample, chat_in
 from core.engine.exporters.gguf.cells import written_form
 from core.engine.exporters.gguf.file_types import EXACT, FILE_TYPES, FIRST, stored_bytes
 from core.engine.exporters.sizes import DECODED_TOKENS, MOST_ROUNDS, PREDICTIONS, PROMPT_TOKENS, WINDOW
@@ -17,13 +17,6 @@ _DENSE_TYPE = "Q8_0"
 """Type that makes an unpruned model smaller at almost no cost, and whose sizes are not chosen by llama.cpp."""
 _COMPARED_TYPES = (_DENSE_TYPE, "Q4_K_M")
 """Types that users choose most: almost no cost, and the smallest that is close."""
-_CHAT = (
-    'python -c "import sys; from llama_cpp_py_sync import Llama; Llama.tokenize.__defaults__ = True, True; '
-    "llm, chat = Llama('{file}', n_ctx=2048), []; [print(chat.append({{'role': 'user', 'content': line}}) or "
-    "chat.append(llm.create_chat_completion(chat)['choices'][0]['message']) or chat[-1]['content'], flush=True) "
-    'for line in sys.stdin]" 2>/dev/null'
-)
-"""Command of a chat. The package reads the special tokens for templates only if its defaults say so."""
 _DECODE_SLOWDOWN = 5
 """Cost of a product with one token, relative to one of many tokens: weights are read for it alone."""
 
@@ -105,28 +98,20 @@ INFO = _GgufInfo(
     task_families=("language-model",),
     summary="gguf: files for llama.cpp and programs built on it. Each is run in llama.cpp before the job ends, and "
     "must predict as the artifact does.",
-    ways_to_run=(
-        (
-            "A chat in llama.cpp, in the package that this file was tried in on the worker, which needs nothing else "
-            "of this folder: each line typed is answered, Ctrl-D ends it. (The package's own `chat` leaves out the "
-            "model's template.) Other programs built on llama.cpp take the file too, and were not tried here.",
-            f"pip install llama-cpp-py-sync\n{_CHAT}",
-        ),
-    ),
+    ways_to_run=(chat_in("llama.cpp", "llama-cpp-py-sync"),),
     example=RuntimeExample(
         runtime="llama.cpp",
         about="Continues a text with the likeliest words, in the package that the worker tried this file in; other "
         "programs built on llama.cpp take the file too",
         packages=("llama-cpp-py-sync",),
         script="from llama_cpp_py_sync import Llama\n\n"
-        'model = Llama("{file}", n_ctx=2048)\n'
+        "model = Llama({file}, n_ctx=2048)\n"
         'print("{prompt}" + model.generate("{prompt}", max_tokens=24, temperature=0.0))',
     ),
     types=tuple(FILE_TYPES),
     importance_types=tuple(name for name, kind in FILE_TYPES.items() if kind.is_mixed),
     suffixes=(".gguf",),
-    runtime=ExportRuntime("llama.cpp", module="llama_cpp_py_sync"),
+    runtime=ExportRuntime("llama.cpp", module="llama_cpp_py_sync", extra="gguf"),
     packages=("llama_cpp_py_sync",),
-    extra="gguf",
     most_timed_parameters=2 * 10**9,
 )

@@ -14,7 +14,6 @@ from core.engine.exporters.gguf.settings import GgufSettings
 from core.engine.exporters.gguf.tensors import read_placed, rotary_factors
 from core.engine.exporters.gguf.vocabulary import Vocabulary
 from core.engine.models.folder import ModelFolder
-from secateur_wire.weights import gguf_statement
 
 _ROTARY_FACTORS = "rope_freqs.weight"
 
@@ -31,7 +30,6 @@ def write_gguf(
     """Write a file of a type that is not mixed, or of the codes of a quantised model; rename it once it is complete."""
     partial = target.with_name(f"{target.name}.partial")
     writer = GGUFWriter(partial, settings.form.name)
-    writer.add_string(gguf_statement.KEY, " " * gguf_statement.ROOM)
     writer.add_name(name)
     writer.add_file_type(ALL_TYPES[kind].number)
     writer.add_quantization_version(GGML_QUANT_VERSION)

@@ -1,7 +1,7 @@
 """ONNX: its description."""
 
-from core.engine.exporters.exporter_info import ExportRuntime
-from core.engine.exporters.graph_info import GraphInfo, chat_in, text_continued_in
+from core.engine.exporters.exporter_info import ExportRuntime, chat_in
+from core.engine.exporters.graph_info import GraphInfo, text_continued_in
 
 INFO = GraphInfo(
     id="onnx",
@@ -10,7 +10,7 @@ INFO = GraphInfo(
     task_families=("image-classification",),
     summary="onnx: a graph with its keys and values as inputs and outputs, for ONNX Runtime. It is run there before "
     "the job ends, and must predict as the artifact does. Classifiers have one without being asked.",
-    ways_to_run=(chat_in("onnxruntime"),),
+    ways_to_run=(chat_in("ONNX Runtime", "onnxruntime", "tokenizers", "jinja2"),),
     example=text_continued_in(
         "ONNX Runtime",
         "onnxruntime",
@@ -26,10 +26,9 @@ INFO = GraphInfo(
     ),
     types=("F32",),
     suffixes=(".onnx", ".onnx.data"),
-    runtime=ExportRuntime("onnxruntime", module="onnxruntime"),
+    runtime=ExportRuntime("onnxruntime", module="onnxruntime", extra="worker"),
     most_timed_parameters=2 * 10**9,
     bounds={"F32": 1e-3},
     weight_bytes={"F32": 4},
     packages=("onnx", "onnxscript", "onnxruntime"),
-    extra="worker",
 )

@@ -1,7 +1,7 @@
 """OpenVINO: its description."""
 
-from core.engine.exporters.exporter_info import ExportRuntime
-from core.engine.exporters.graph_info import GraphInfo, chat_in, text_continued_in
+from core.engine.exporters.exporter_info import ExportRuntime, chat_in
+from core.engine.exporters.graph_info import GraphInfo, text_continued_in
 
 INFO = GraphInfo(
     id="openvino",
@@ -10,7 +10,7 @@ INFO = GraphInfo(
     task_families=("language-model",),
     summary="openvino: a graph that keeps its keys and values itself, for OpenVINO, with weights in float32, float16 "
     "or int8. Each is run in OpenVINO before the job ends, and must predict as the artifact does.",
-    ways_to_run=(chat_in("openvino"),),
+    ways_to_run=(chat_in("OpenVINO", "openvino", "tokenizers", "jinja2"),),
     example=text_continued_in(
         "OpenVINO",
         "openvino",
@@ -22,10 +22,9 @@ INFO = GraphInfo(
     ),
     types=("F32", "F16", "INT8"),
     suffixes=(".xml", ".bin"),
-    runtime=ExportRuntime("OpenVINO", module="openvino"),
+    runtime=ExportRuntime("OpenVINO", module="openvino", extra="openvino"),
     most_timed_parameters=2 * 10**9,
     bounds={"F32": 1e-3, "F16": 1e-3, "INT8": 1e-2},
     weight_bytes={"F32": 4, "F16": 2, "INT8": 1},
     packages=("openvino", "nncf"),
-    extra="openvino",
 )

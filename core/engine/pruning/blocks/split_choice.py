@@ -13,6 +13,7 @@ from core.engine.architectures.width_reduction import WidthReduction
 from core.engine.cuts.plan import RemovalPlan
 from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.streamed import call_block
+from core.engine.pruning.streams.hidden_state_cache import HiddenStateCache
 from core.engine.pruning.streams.stream import RecordedArguments
 from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.dense_blocks import dense_blocks
@@ -45,7 +46,8 @@ def choose_split(context: UnitSelectionContext) -> tuple[WidthReduction, list[st
     context = replace(context, removal=RemovalPlan(widest), calibration=context.calibration[:sequences])
     scores = _energies(context)
     kept = [replace(context, removal=RemovalPlan(each)).keep_highest(_of_kinds(scores, each)) for each in reductions]
-    perplexities = _masked_perplexities(context, kept)
+    with context.hidden_state_cache() as cache:
+        perplexities = _masked_perplexities(context, kept, cache)
     best = perplexities.index(min(perplexities))
     figures = "; ".join(
         f"{_described(context, each)}: {figure:.2f}" for each, figure in zip(kept, perplexities, strict=True)
@@ -80,13 +82,14 @@ def _of_kinds(
     return [{kind: score_U for kind, score_U in each.items() if kind in names} for each in scores]
 
 
-def _masked_perplexities(context: UnitSelectionContext, kept: Sequence[KeptUnits]) -> list[float]:
+def _masked_perplexities(
+    context: UnitSelectionContext, kept: Sequence[KeptUnits], cache: HiddenStateCache
+) -> list[float]:
     """Return the perplexity of the model with each of these choices, all computed together block by block."""
     assert context.calibration is not None
     streamed, dtype = context.streamed, context.forward_dtype
     batches = context.calibration.split(context.micro_batch)
     arguments = RecordedArguments(streamed, dtype)
-    cache = context.hidden_state_cache()
     for batch, tokens in enumerate(batches):
         embedded = streamed.embed(tokens).to(dtype)
         for choice in range(len(kept)):

@@ -12,6 +12,7 @@ from core.engine.models.streamed import StreamedModel
 from core.engine.pruning.blocks.block_choice import BlockChoice
 from core.engine.pruning.protocols.units import BlockUnitMethod
 from core.engine.pruning.streams.block_gradients import forward_blocks
+from core.engine.pruning.streams.hidden_state_cache import HiddenStateCache
 from core.engine.pruning.streams.stream import Stream
 from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.gaps import GapPassing
@@ -24,11 +25,11 @@ from core.engine.resume.store import ResumeStore
 class RecordedStream(Stream):
     """Stream of tokens through the dense model that knows its hidden states before and after every block.
 
-    It computes a block only where another object watches the block's modules. `close` removes the hidden states.
+    It computes a block only where another object watches the block's modules.
     """
 
-    def __init__(self, context: UnitSelectionContext, tokens_NT: Tensor) -> None:
-        """Run the tokens [sequences, time] through all blocks, and keep the states as the context's budget allows."""
+    def __init__(self, context: UnitSelectionContext, tokens_NT: Tensor, states: HiddenStateCache) -> None:
+        """Run the tokens [sequences, time] through all blocks, and keep their hidden states in `states`."""
         streamed, dtype = context.streamed, context.forward_dtype
         super().__init__(
             "recorded",
@@ -40,7 +41,7 @@ class RecordedStream(Stream):
             micro_batch=context.micro_batch,
             resumable=False,
         )
-        self._states = context.hidden_state_cache()
+        self._states = states
         for batch, hidden_BTD in enumerate(forward_blocks(streamed, self.tokens, dtype, self._states.put)):
             self._states.put(len(streamed), batch, hidden_BTD)
 
@@ -61,9 +62,6 @@ class RecordedStream(Stream):
         stream = copy(self)
         stream.done = done
         return stream
-
-    def close(self) -> None:
-        self._states.close()
 
 
 class RecordedGaps(GapPassing):

@@ -32,7 +32,7 @@ from core.engine.pruning.layerwise.expert_pruning import ExpertPruner
 from core.engine.pruning.layerwise.plan import LayerwisePlan
 from core.engine.pruning.results import ExpertRow, LayerRow, PruneResult, RoutingRow
 from core.engine.pruning.saliency import weight_times_norm
-from core.engine.pruning.streams.hidden_state_cache import HiddenStateCache
+from core.engine.pruning.streams.hidden_state_cache import hidden_state_cache
 from core.engine.pruning.streams.measure import pairs
 from core.engine.pruning.streams.propagation import (
     BlockPropagation,
@@ -398,14 +398,15 @@ class LayerwisePass(BlockPass):
         stride = max(1, len(tokens_NT) // options.fisher_sequences)
         chosen_NT = tokens_NT[::stride][: options.fisher_sequences]
         self.progress.log(f"allocation: gradients of {len(chosen_NT)} sequences")
-        return fisher_rates(
-            self.streamed,
-            [each for each in self.plan.linears if each.layer < len(self.streamed) and each.experts is None],
-            chosen_NT,
-            self.plan.sparsity,
-            dtype=gradient_dtype(self.plan.dtype, self.plan.device),
-            cache=HiddenStateCache(self.budget, self.work / "scratch"),
-        )
+        with hidden_state_cache(self.budget, self.work / "scratch") as cache:
+            return fisher_rates(
+                self.streamed,
+                [each for each in self.plan.linears if each.layer < len(self.streamed) and each.experts is None],
+                chosen_NT,
+                self.plan.sparsity,
+                dtype=gradient_dtype(self.plan.dtype, self.plan.device),
+                cache=cache,
+            )
 
     def _finish(self, start: int) -> PruneResult:
         streamed, outer = self.streamed, self.outer

@@ -1,6 +1,7 @@
 """Context in which a structured method chooses units: the model, its units, the calibration tokens."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from core.engine.cuts.plan import RemovalPlan
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import StreamedModel
 from core.engine.pruning.schedule import counts_at
-from core.engine.pruning.streams.hidden_state_cache import HiddenStateCache
+from core.engine.pruning.streams.hidden_state_cache import HiddenStateCache, hidden_state_cache
 from core.engine.pruning.streams.stream import ActivationBudget
 from core.engine.pruning.units.planned_tensors import PlannedTensors, TrainedWeights
 from core.engine.pruning.units.ranking import ranked_counts
@@ -80,8 +81,9 @@ class UnitSelectionContext:
         """Counts each layer keeps; None where they depend on the scores."""
         return None if self.width_reduction is None else self.width_reduction.counts
 
-    def hidden_state_cache(self) -> HiddenStateCache:
-        return HiddenStateCache(self.budget, self.scratch)
+    def hidden_state_cache(self) -> AbstractContextManager[HiddenStateCache]:
+        """Return a cache of hidden states within the budget, which is empty at the end of its context."""
+        return hidden_state_cache(self.budget, self.scratch)
 
     def unit_sets(self, layer: int) -> list[UnitSet]:
         return layer_unit_sets(self.folder.family, self.structure, layer, self.kinds)

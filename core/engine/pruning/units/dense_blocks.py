@@ -21,18 +21,16 @@ def dense_blocks(context: UnitSelectionContext) -> Iterator[tuple[int, dict[str,
     batches = context.calibration.split(context.micro_batch)
     arguments = RecordedArguments(streamed, dtype)
     places = [streamed.places(each) for each in batches]
-    cache = context.hidden_state_cache()
-    for batch, tokens in enumerate(batches):
-        cache.put(0, batch, streamed.embed(tokens).to(dtype))
-    for index, tensors in streamed.read_blocks(range(len(streamed)), "reading what the dense blocks read"):
-        block = streamed.fill_block(index, tensors, dtype)
+    with context.hidden_state_cache() as cache:
+        for batch, tokens in enumerate(batches):
+            cache.put(0, batch, streamed.embed(tokens).to(dtype))
+        for index, tensors in streamed.read_blocks(range(len(streamed)), "reading what the dense blocks read"):
+            block = streamed.fill_block(index, tensors, dtype)
 
-        def run(index: int = index, block: torch.nn.Module = block) -> None:
-            for batch in range(len(batches)):
-                hidden = cache.take(index, batch)
-                cache.put(index + 1, batch, call_block(block, hidden, arguments.of(batches[batch])[index]))
+            def run(index: int = index, block: torch.nn.Module = block) -> None:
+                for batch in range(len(batches)):
+                    hidden = cache.take(index, batch)
+                    cache.put(index + 1, batch, call_block(block, hidden, arguments.of(batches[batch])[index]))
 
-        yield index, tensors, TokensAtBlock(block, run, places)
-        streamed.empty_block(index)
-    for batch in range(len(batches)):
-        cache.take(len(streamed), batch)
+            yield index, tensors, TokensAtBlock(block, run, places)
+            streamed.empty_block(index)

@@ -17,8 +17,9 @@ from core.engine.datasets.window_losses import WindowLosses
 from core.engine.evaluation.perplexity import MeasuredPerplexity
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.accelerator import backend_of
-from core.engine.models.casting import CastFigures, cast_figures, folder_as_stored
+from core.engine.models.casting import cast_figures, folder_as_stored
 from core.engine.models.folder import ModelFolder
+from core.engine.models.tensors import DTYPES
 from core.engine.pruning.micro_batches import run_within_memory
 from core.engine.pruning.results import PruneResult
 from core.engine.pruning.streams.measure import measure
@@ -60,13 +61,17 @@ def run(spec: PruneSpec, context: StageContext) -> PruneOutput:
         for name in facts
         if (taken := dense.reuse("perplexity", name, facts[name]))
     }
+    rounded: dict[str, MeasuredPerplexity] = {}
     if spec.reduced is not None:
         unknown = {name: each for name, each in tokens.dense_sets.items() if name not in known}
-        measured = _measured_dense(spec, given, unknown, device)
+        measured = _measured_dense(spec, given, given, unknown, device)
         for name, each in measured.items():
             values = {"perplexity": each.value}
             dense.add("perplexity", name, facts[name], values, window_losses=each.window_losses)
         known |= measured
+        if rounding is not None:
+            as_stored = folder_as_stored(given, recipe.output.dtype)
+            rounded = _measured_dense(spec, given, as_stored, tokens.dense_sets, device)
 
     walk, result = run_within_memory(
         lambda: walk_for(
@@ -81,6 +86,7 @@ def run(spec: PruneSpec, context: StageContext) -> PruneOutput:
             activation_budget_bytes=spec.activation_budget_bytes,
             progress=_PruningProgress(progress, is_last=recipe.recovery is None),
             dense_perplexity=known,
+            is_dense=spec.reduced is None,
             stored=stored,
             spans=spans_of(tokens.evaluation_sets),
             quantization=recipe.output.quantization if recipe.is_rounded_by_pass else None,
@@ -107,9 +113,10 @@ def run(spec: PruneSpec, context: StageContext) -> PruneOutput:
         sizes.cache = cache_bytes(structure, recipe.timed_length, WEIGHT_BYTES[stored.description.dtype])
     report = _report(spec, walk, given.description, result, tokens, peak)
     if rounding is not None:
+        rounded |= {name: each for name, pair in result.perplexity.items() if (each := pair.measured_rounded)}
         perplexity = {
-            name: Rounded.of(pair.dense, pair.rounded, pair.rounded_divergence)
-            for name, pair in result.perplexity.items()
+            name: Rounded.of(result.perplexity[name].dense, each.value, each.divergence)
+            for name, each in rounded.items()
         }
         report.rounding = Rounding(**asdict(rounding), perplexity=perplexity)
         report.note(report.rounding.words)
@@ -119,22 +126,17 @@ def run(spec: PruneSpec, context: StageContext) -> PruneOutput:
     metrics.peak_memory_bytes = peak.of_model
     if alternatives := alternatives_measured_in(given.description, recipe, report.rounding):
         metrics.alternatives = alternatives
-    report.window_losses = _window_losses(result, rounding)
+    losses = {ARTIFACT: {name: pair.pruned_losses for name, pair in result.perplexity.items()}}
+    if rounding is not None:
+        losses[name_of_copy(rounding.dtype)] = {name: each.window_losses for name, each in rounded.items()}
+    report.window_losses = {
+        model: {name: WindowLosses(losses=each) for name, each in by_text.items()} for model, by_text in losses.items()
+    }
     dense.write_to(report)
     _draw_shapes(report, spec)
     if result.worth is not None:
         (spec.artifact / WORTH_TABLE).write_text(result.worth.model_dump_json(), "utf-8")
     return PruneOutput(metrics=metrics, report=report, expected=Path(result.verification))
-
-
-def _window_losses(result: PruneResult, rounding: CastFigures | None) -> dict[str, dict[str, WindowLosses]]:
-    """Return the losses of the pruned model, and of the dense one in the dtype of the artifact where it is narrower."""
-    losses = {ARTIFACT: {name: WindowLosses(losses=pair.pruned_losses) for name, pair in result.perplexity.items()}}
-    if rounding is not None:
-        losses[name_of_copy(rounding.dtype)] = {
-            name: WindowLosses(losses=pair.rounded_losses) for name, pair in result.perplexity.items()
-        }
-    return losses
 
 
 def _dense_facts(
@@ -159,16 +161,20 @@ def _dense_facts(
 
 
 def _measured_dense(
-    spec: PruneSpec, folder: ModelFolder, sets: Mapping[str, EvaluationSet], device: torch.device
+    spec: PruneSpec, dense: ModelFolder, stored: ModelFolder, sets: Mapping[str, EvaluationSet], device: torch.device
 ) -> dict[str, MeasuredPerplexity]:
-    """Return the perplexity of the dense model, whose tokens are not those of the model that is pruned."""
+    """Return the perplexity of the dense model, whose tokens are not those of the model that is pruned.
+
+    Its weights are read from `stored`, rounded or as they are, and computed with in the model's own dtype.
+    """
     if not sets:
         return {}
     measured = measure(
-        folder,
+        stored,
         windows_of(sets),
         work=spec.work / "dense-evaluation",
         device=device,
+        dtype=DTYPES[dense.description.dtype],
         activation_budget_bytes=spec.activation_budget_bytes,
         spans=spans_of(sets),
     )
@@ -183,7 +189,9 @@ def _metrics(
     """Return the metrics of a pass over `source`: the dense model, or what is left of it without some tokens."""
     left = source.parameters - result.removed
     return Metrics(
-        perplexity={name: perplexity_of(pair, tokens.dense_sets[name]) for name, pair in result.perplexity.items()},
+        perplexity={
+            name: perplexity_of(pair, tokens.dense_sets[name], dense) for name, pair in result.perplexity.items()
+        },
         sparsity=Sparsity(
             prunable=result.removed / result.prunable, model=(dense.parameters - left) / dense.parameters
         ),

@@ -61,6 +61,7 @@ def run(spec: QuantizeSpec, context: StageContext) -> PruneOutput:
             activation_budget_bytes=spec.activation_budget_bytes,
             progress=PartialProgress(context.progress, end=0.95),
             dense_perplexity=known,
+            is_dense=False,
             spans=spans_of(tokens.evaluation_sets),
         ),
         lambda walk: walk.run(),
@@ -73,8 +74,11 @@ def run(spec: QuantizeSpec, context: StageContext) -> PruneOutput:
         config=result.config,
         discovered=folder.description.discovered,
     )
+    given = dense.description if spec.reduced is None else open_place(spec.model).description
     metrics = Metrics(
-        perplexity={name: perplexity_of(pair, tokens.dense_sets[name]) for name, pair in result.perplexity.items()},
+        perplexity={
+            name: perplexity_of(pair, tokens.dense_sets[name], given) for name, pair in result.perplexity.items()
+        },
         bytes=Sizes(artifact=size),
     )
     report = Report(

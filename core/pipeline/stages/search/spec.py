@@ -22,7 +22,6 @@ from core.pipeline.stages.stage import JobStage, RunningJob
 SEARCHED: Final = 0.1
 """Progress of the job at which the search ends."""
 _TABLE = "costs.json"
-_TABLE_BYTES = 2**20
 
 
 class SearchSpec(LanguageSpec, Spec):
@@ -62,9 +61,7 @@ class SearchSparsity(JobStage):
         job.report.keep_peak("search", output.peak_memory)
         job.report.note(*output.notes)
         if known.key is not None and output.table is not None and output.table != known.table:
-            with job.cache.fill(known.key, _TABLE_BYTES) as folder:
-                if folder is not None:
-                    (folder / _TABLE).write_text(output.table.model_dump_json())
+            job.keep_if_possible(known.key, _TABLE, output.table.model_dump_json())
         if output.search is None:
             job.spec = job.spec.model_copy(update={"costs": output.costs})
             return

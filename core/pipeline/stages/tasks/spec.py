@@ -4,7 +4,6 @@ The node keeps a model's answers by the model's content and the questions. So th
 once, and so is an artifact that the next job starts from.
 """
 
-import contextlib
 import hashlib
 import json
 from collections.abc import Sequence
@@ -20,7 +19,6 @@ from core.pipeline.reports.dense_figures import Facts
 from core.pipeline.reports.report import EngineSettings, Report, TasksReport
 from core.pipeline.stages.stage import JobStage, RunningJob
 from secateur_wire.base import Number
-from secateur_wire.errors import DiskFull, ModelTooLarge
 from secateur_wire.metrics import Metrics, TaskMean
 from secateur_wire.metrics import TaskAccuracy as TaskAccuracyFigures
 
@@ -162,10 +160,7 @@ class TaskAccuracy:
 
     def _keep(self, revision: str, answers: TasksOutput) -> None:
         kept = answers.model_dump_json(include={"tasks", "lm_eval"})
-        fill = self._job.cache.fill(self._key(revision), len(kept))
-        with contextlib.suppress(DiskFull, ModelTooLarge), fill as folder:  # without room they are measured again
-            if folder is not None:
-                (folder / _FILE).write_text(kept)
+        self._job.keep_if_possible(self._key(revision), _FILE, kept)
 
     def _key(self, revision: str) -> str:
         """Return a key of everything the answers depend on."""

@@ -34,7 +34,7 @@ class ExportSpeedsOutput(TaskOutput):
 
 
 class TimeExports(JobStage):
-    """Stage that times added files: against the dense model's if weights were removed, as zeros save no time.
+    """Stage that times added files: against the dense model's if parts of it were removed, as zeros save no time.
 
     Files of an unpruned model are timed by themselves, for comparison with later jobs.
     """
@@ -55,7 +55,7 @@ class TimeExports(JobStage):
                     form=form,
                     files={kind: spec.artifact / file for kind, file in files.items()},
                     work=spec.work,
-                    are_dense=not spec.recipe.shrinks,
+                    are_dense=spec.recipe.stores_dense_model,
                     device=spec.device,
                     threads=spec.threads,
                 ),

@@ -155,7 +155,8 @@ def facts_of(description: ModelDescription, job: Recipe, tokens: Tokens) -> Cost
     parameters = job.parameters
     if (measured := parameters.sensitivity_options) is not None:
         parameters = parse_parameters(measured.method, {}, measured.pattern)
-    return CostFacts(description, parameters, job.sparsity or _expected_removal(description, job), tokens)
+    sparsity = job.sparsity or _expected_removal(description, job)
+    return CostFacts(description, parameters, sparsity, tokens, job.output.layout)
 
 
 def _expected_removal(description: ModelDescription, job: Recipe) -> float:

@@ -5,7 +5,7 @@ earlier answer can be replayed while the hub is unavailable.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
@@ -18,7 +18,9 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.database import transaction
 from core.engine.evaluation.zero_shot_tasks import TASKS, local_copy
 from core.engine.recovery.request import stage_texts
+from core.methods.registry import parse_parameters
 from core.service.jobs.schemas import InspectBody, JobBody
+from core.service.registry.check_slots import CheckSlots
 from core.service.registry.tables import DatasetRow
 from core.service.sources.hub import Hub
 from core.service.sources.hub_access import open_access
@@ -34,11 +36,13 @@ from secateur_wire.errors import (
     CorruptSafetensors,
     GatedModel,
     HubUnavailable,
+    InvalidParameters,
     MissingTensors,
     ModelTooLarge,
     PathEscapes,
     PickleCheckpoint,
     SecateurError,
+    UnknownMethod,
     UnsafeConfig,
     UnsupportedArchitecture,
     UnusableDataset,
@@ -109,10 +113,14 @@ def _result_of(answer: Result | SecateurError | None, name: str, param: str) -> 
 class HubLookup:
     """Look-up of names on the hub, shared by all requests of a process.
 
-    It uses the token of the requesting team. Tasks with a local copy are not looked up.
+    It uses the token of the requesting team. Tasks with a local copy are not looked up. Children that read a model take
+    `check_slots`, by default ones of its own.
     """
 
-    def __init__(self, settings: Settings, sessions: sessionmaker[Session]) -> None:
+    def __init__(
+        self, settings: Settings, sessions: sessionmaker[Session], check_slots: CheckSlots | None = None
+    ) -> None:
+        self._check_slots = check_slots or CheckSlots(settings.check_memory_bytes)
         self._settings = settings
         self._hub = Hub(settings, HubOutage())
         self._sessions = sessions
@@ -191,7 +199,8 @@ class HubLookup:
         known = self._known(reader, repository, listing.commit)
         if known is not None:
             return replace(known, licence=listing.licence)
-        described = describe_hub_model(hub(), repository, listing, max_bytes=self._settings.hub_max_bytes)
+        slot = partial(self._check_slots.slot, team_id)
+        described = describe_hub_model(hub(), repository, listing, max_bytes=self._settings.hub_max_bytes, slot=slot)
         with transaction(self._sessions) as session:
             remember_revision(session, reader, described, team_id)
         return described
@@ -246,6 +255,9 @@ def _named_on_hub(body: JobBody | InspectBody, settings: Settings) -> _NamedOnHu
                 texts.insert(0, (job.recovery.dataset, "recovery.dataset"))
             for name, param in texts:
                 datasets.setdefault((name, "calibration"), param)
+        part, names = _vocabulary_texts(job)
+        for index, name in enumerate(names):
+            datasets.setdefault((name, "calibration"), f"{part}.datasets.{index}")
         for index, name in enumerate(job.evaluation.tasks):
             task = TASKS.get(name)
             if task is not None and not local_copy(settings.local_tasks, task):
@@ -256,6 +268,17 @@ def _named_on_hub(body: JobBody | InspectBody, settings: Settings) -> _NamedOnHu
         {key: param for key, param in datasets.items() if is_hub_dataset(key[0])},
         tasks,
     )
+
+
+def _vocabulary_texts(job: JobBody) -> tuple[str, Sequence[str]]:
+    """Return the part of a body that chooses tokens, and the further texts on which they are counted."""
+    if job.vocabulary is not None:
+        return "vocabulary", job.vocabulary.datasets
+    try:
+        choice = parse_parameters(job.method, job.parameters).vocabulary_choice
+    except (InvalidParameters, UnknownMethod):  # the resolution says so
+        choice = None
+    return "parameters", () if choice is None else choice.datasets
 
 
 def _dataset(hub: OpenHub, name: str, use: Use, param: str) -> HubDataset:

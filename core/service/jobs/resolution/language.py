@@ -13,6 +13,7 @@ from core.engine.recovery.request import Recovery, most_sequences, own_sequences
 from core.engine.removals.vocabulary.counts import tokens_left, too_few_tokens
 from core.methods.registry import get_method
 from core.pipeline.recipes.outputs import resolve_output
+from core.pipeline.recipes.recipe import stores_dense_model
 from core.pipeline.recipes.request import ResolvedRequest
 from core.pipeline.recipes.validation import calibrated_method, calibrated_variant
 from core.pipeline.recipes.vocabulary import conversations_refused
@@ -100,7 +101,7 @@ class _Resolution:
             evaluation,
             self.description.model_task,
             has_exports=bool(output.exports),
-            is_stored=get_method(body.method).only_stores,
+            is_stored=stores_dense_model(body.method, body.vocabulary),
         )
         recovery, trained = self._recovery(calibration, text)
         return ResolvedInputs(

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from sqlalchemy import select
 
 from core.engine.architectures.describe import Description, descriptions
-from core.engine.architectures.undiscovered import Source, UndiscoveredModel, sources
+from core.engine.architectures.registry import declared_architecture
+from core.engine.architectures.undiscovered import Source, UndiscoveredModel, sources, stored_description
 from core.engine.exporters.registry import ADDED
 from core.methods.registry import get_method
 from core.pipeline.reports.report import Report
@@ -96,7 +97,13 @@ def find_model(context: RequestContext, reference: str) -> NamedModel:
         registered = StoredModel(name=row.name, prefix=row.prefix, revision=row.revision, files=files)
     else:
         registered = FolderModel.model_validate({"name": row.name, "path": row.path, "revision": row.revision})
-    return NamedModel(registered, sources.validate_python(row.description), row.name)
+    source = sources.validate_python(row.description)
+    if isinstance(source, UndiscoveredModel):
+        declared = declared_architecture(source.architecture, source.family)
+        if declared is not None:  # since the model was registered
+            source = source.described(declared)
+            row.description = stored_description(source)
+    return NamedModel(registered, source, row.name)
 
 
 def _artifact(context: RequestContext, reference: str) -> NamedModel:

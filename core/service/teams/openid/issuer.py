@@ -1,24 +1,33 @@
 """Requests to an issuer of tokens: what it says of itself, and its keys."""
 
-import json
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from ipaddress import ip_network
 from typing import Any, Final, Generic, TypeVar
 
+import structlog
 from authlib.oidc.discovery import get_well_known_url
 from pydantic import BaseModel, ValidationError
 
 from core.http.address_policy import AddressPolicy
 from core.http.outbound import CallFailed, Limits, OutboundResponse, get
-from secateur_wire.errors import Unauthenticated, UnsafeAddress
+from core.untrusted_json import parse_json
+from secateur_wire.errors import Unauthenticated, Unavailable, UnsafeAddress
 
 LIMITS: Final = Limits(connect=5, read=10, total=15, body=5, body_bytes=2**20)
 ANYWHERE: Final = AddressPolicy((ip_network("0.0.0.0/0"), ip_network("::/0")))
 """Policy for an issuer, which the operator named, and which is often within the operator's own network."""
 FAILURE_SECONDS: Final = 5.0
 WAIT_SECONDS: Final = 2.0
+MOST_WAITING: Final = 8
+"""Maximum number of a process's requests that wait for issuers, of some forty threads."""
+_READ_AHEAD: Final = 0.5
+"""Part of its time after which a value is read anew, while it is still used."""
+_slots = threading.BoundedSemaphore(MOST_WAITING)
+
+log = structlog.get_logger()
 
 
 class IssuerMetadata(BaseModel):
@@ -35,8 +44,9 @@ Value = TypeVar("Value")
 class Remembered(Generic[Value]):
     """Value that `read` gets from an issuer, kept for `seconds`.
 
-    A failure is kept too, for FAILURE_SECONDS, and nobody waits longer than WAIT_SECONDS for another's read: tokens of
-    strangers that name an issuer which is away hold up few threads.
+    It is read in a thread of its own, by one at a time, and ahead of its end. A failure is kept too, for
+    FAILURE_SECONDS. Nobody waits longer than WAIT_SECONDS, and few requests wait: an issuer that hangs does not hold up
+    the others.
     """
 
     def __init__(self, read: Callable[[], Value], seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -44,30 +54,63 @@ class Remembered(Generic[Value]):
         self._seconds = seconds
         self._clock = clock
         self._lock = threading.Lock()
+        self._reading: threading.Event | None = None
         self._value: Value | None = None
         self._read_at = 0.0
         self._failure: str | None = None
         self._failed_at = 0.0
 
     def get(self, *, at_most: float | None = None) -> Value:
-        """Return the value; it is read anew where it is older than `at_most` seconds. Raises Unauthenticated."""
-        if not self._lock.acquire(timeout=WAIT_SECONDS):
-            raise Unauthenticated("the identity provider is slow to answer: try again")
-        try:
+        """Return the value; it is read anew where it is older than `at_most` seconds.
+
+        Raises Unauthenticated, and Unavailable where the issuer is slow.
+        """
+        with self._lock:
             age = self._clock() - self._read_at
-            if self._value is not None and age <= (self._seconds if at_most is None else at_most):
-                return self._value
-            if self._failure is not None and self._clock() - self._failed_at < FAILURE_SECONDS:
-                raise Unauthenticated(self._failure)
-            try:
-                self._value = self._read()
-            except Unauthenticated as error:
-                self._failure, self._failed_at = error.message, self._clock()
-                raise
-            self._read_at, self._failure = self._clock(), None
-            return self._value
-        finally:
-            self._lock.release()
+            current = self._value if age <= (self._seconds if at_most is None else at_most) else None
+            has_failed = self._failure is not None and self._clock() - self._failed_at < FAILURE_SECONDS
+            if not has_failed and (current is None or age > self._seconds * _READ_AHEAD) and self._reading is None:
+                self._reading = threading.Event()
+                threading.Thread(target=self._read_once, args=(self._reading,), name="issuer", daemon=True).start()
+            reading = self._reading
+        if current is not None:
+            return current
+        if not has_failed and reading is not None:
+            with issuer_slot():
+                if not reading.wait(WAIT_SECONDS):
+                    raise Unavailable("the identity provider is slow to answer: try again", retry_after=WAIT_SECONDS)
+        if self._failure is not None:
+            raise Unauthenticated(self._failure)
+        assert self._value is not None
+        return self._value
+
+    def _read_once(self, reading: threading.Event) -> None:
+        value, failure = None, None
+        try:
+            value = self._read()
+        except Unauthenticated as error:
+            failure = error.message
+        except Exception as error:  # An answer of the issuer that nobody foresaw; those who wait are told.
+            log.error("an identity provider's answer cannot be read", exc_info=error)
+            failure = "the identity provider's answer cannot be read: tell your operator"
+        with self._lock:
+            if value is None:
+                self._failure, self._failed_at = failure, self._clock()
+            else:
+                self._value, self._read_at, self._failure = value, self._clock(), None
+            self._reading = None
+        reading.set()
+
+
+@contextmanager
+def issuer_slot() -> Iterator[None]:
+    """Hold one of the few requests that may wait for issuers. Raises Unavailable where there are as many already."""
+    if not _slots.acquire(blocking=False):
+        raise Unavailable("many requests wait for the identity provider: try again", retry_after=WAIT_SECONDS)
+    try:
+        yield
+    finally:
+        _slots.release()
 
 
 def discover(issuer: str, kind: type[Metadata]) -> Metadata:
@@ -113,7 +156,7 @@ def call(request: Callable[[], OutboundResponse]) -> OutboundResponse:
 def json_object(answer: OutboundResponse) -> dict[str, Any] | None:
     """Return the JSON object of an answer, None where it is none."""
     try:
-        content = json.loads(answer.body)
+        content = parse_json(answer.body)
     except ValueError:
         return None
     return content if isinstance(content, dict) else None

@@ -17,6 +17,7 @@ from core.service.teams.openid.issuer import (
     Remembered,
     call,
     discover,
+    issuer_slot,
     json_object,
     read_json,
 )
@@ -24,7 +25,7 @@ from core.service.teams.openid.pending import PendingSignIn
 from core.service.teams.openid.tokens import SigningKeys, TokenVerifier
 from core.service.teams.sealing import SecretCipher
 from core.settings import Settings
-from secateur_wire.errors import Unauthenticated
+from secateur_wire.errors import Unauthenticated, Unavailable
 
 METADATA_SECONDS: Final = 3600.0
 _FORM: Final = {"Content-Type": "application/x-www-form-urlencoded;charset=UTF-8", "Accept": "application/json"}
@@ -123,15 +124,20 @@ class Provider:
             )
 
     def redeem(self, code: str, pending: PendingSignIn) -> ProviderAccount:
-        """Return the account that a code stands for. Raises Unauthenticated, naming what is wrong."""
-        answer = self._redeem_code(code, pending)
+        """Return the account that a code stands for.
+
+        Raises Unauthenticated, naming what is wrong, and Unavailable where many wait for the provider.
+        """
+        with issuer_slot():
+            answer = self._redeem_code(code, pending)
         id_token, access_token = answer.get("id_token"), answer.get("access_token")
         if not isinstance(id_token, str):
             raise Unauthenticated("the provider's answer has no ID token: is openid among the client's scopes?")
         access_token = access_token if isinstance(access_token, str) else None
         claims = self._tokens.id_token_claims(id_token, nonce=pending.nonce, access_token=access_token)
         if self._settings.oidc_claim not in claims and access_token is not None:
-            claims = {**self._user_information(access_token, claims["sub"]), **claims}
+            with issuer_slot():
+                claims = {**self._user_information(access_token, claims["sub"]), **claims}
         if len(claims["sub"]) > _LONGEST_SUBJECT or any("\0" in str(each) for each in claims.values()):
             raise Unauthenticated("the provider's claims cannot be stored: the subject is too long, or one has a NUL")
         return ProviderAccount(claims["sub"], claims, id_token)
@@ -144,7 +150,7 @@ class Provider:
         """Return the address at which a person signs out of the provider too; None where it has none, or is away."""
         try:
             endpoint = self.metadata().end_session_endpoint
-        except Unauthenticated:
+        except (Unauthenticated, Unavailable):
             return None
         if endpoint is None:
             return None

@@ -1,18 +1,17 @@
 """Identity tokens of pipelines (GitHub Actions, GitLab CI), each exchanged once for a key of a short life."""
 
-import json
 import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-from joserfc import jws, jwt
+from joserfc import jwt
 from joserfc.errors import JoseError
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.service.teams.keys import create_workload_key
 from core.service.teams.openid.issuer import IssuerMetadata, discover, read_json
-from core.service.teams.openid.tokens import SKEW_SECONDS, SigningKeys, reason_of, signed_claims
+from core.service.teams.openid.tokens import SKEW_SECONDS, SigningKeys, read_token, reason_of, signed_claims
 from core.service.teams.used_tokens import use_once
 from core.service.teams.workload_rules import find_rule, team_of_audience
 from core.settings import Settings
@@ -39,7 +38,7 @@ class WorkloadIdentities:
     def exchange(self, sessions: sessionmaker[Session], token: str) -> CreatedKey:
         """Return a new key of the team that a token is meant for, if a rule of the team admits it.
 
-        Raises Unauthenticated, naming what is wrong.
+        Raises Unauthenticated, naming what is wrong, and Unavailable where the issuer is slow.
         """
         claims = self._verified(token)
         team_id = _team_of(claims)
@@ -57,7 +56,11 @@ class WorkloadIdentities:
             return create_workload_key(session, rule, _name_of(claims), seconds=seconds, secret=self._secret)
 
     def _verified(self, token: str) -> dict[str, Any]:
-        issuer = _claimed_issuer(token)
+        if not self._keys:
+            raise Unauthenticated("the operator admits no tokens of pipelines (SECATEUR_WORKLOAD_ISSUERS)")
+        issuer = read_token(token)[1].get("iss")  # believed only once the signature is checked
+        if not isinstance(issuer, str):
+            raise Unauthenticated("this is no signed token (JWT) that names its issuer")
         keys = self._keys.get(issuer)
         if keys is None:
             raise Unauthenticated(f"the operator admits no tokens of {issuer[:200]!r} (SECATEUR_WORKLOAD_ISSUERS)")
@@ -75,17 +78,6 @@ class WorkloadIdentities:
 
 def _keys_of(issuer: str) -> Any:
     return lambda: read_json(discover(issuer, IssuerMetadata).jwks_uri, "list of keys")
-
-
-def _claimed_issuer(token: str) -> str:
-    """Return the issuer that a token names; what it says is believed only after its signature was checked."""
-    try:
-        issuer = json.loads(jws.extract_compact(token.encode()).payload)["iss"]
-    except (JoseError, ValueError, KeyError, TypeError):
-        raise Unauthenticated("this is no signed token (JWT) that names its issuer") from None
-    if not isinstance(issuer, str):
-        raise Unauthenticated("this is no signed token (JWT) that names its issuer")
-    return issuer
 
 
 def _team_of(claims: Mapping[str, Any]) -> str:

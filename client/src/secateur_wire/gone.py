@@ -1,0 +1,19 @@
+"""Names that have left the product, and what to use in place of each."""
+
+from collections.abc import Mapping
+from typing import Final
+
+METHODS: Final[Mapping[str, str]] = {
+    "alps": "'frontier' comes nearer to the dense model's outputs, and 'admm' solves the same problem"
+}
+"""Pruning methods by their ids."""
+
+_TAG: Final = "mark such artifacts by their jobs' metadata, and keep them by 'keep_tagged'"
+FIELDS: Final[Mapping[str, str]] = dict.fromkeys(("keep_last", "keep_best"), _TAG)
+"""Fields of requests by their names."""
+
+OF_THE_SDK: Final[Mapping[str, str]] = {
+    "AsyncClient": "use `Client`, in an event loop by `asyncio.to_thread(client.wait, job_id)`",
+    "download_archive": "use `download`, or curl with the address /v1/jobs/ID/artifacts.tar",
+}
+"""Classes and methods of the Python client."""

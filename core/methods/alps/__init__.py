@@ -1,1 +1,0 @@
-"""ALPS: description and parameters in `info`, mathematics in `method`."""

@@ -1,0 +1,153 @@
+"""Checks of models that strangers wrote: by children in slots, within limits over all files, and small answers."""
+
+import json
+import struct
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import event, select
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.database import transaction
+from core.engine.architectures import description, sandboxed, undiscovered
+from core.engine.architectures.undiscovered import UndiscoveredModel, describe_source
+from core.service.registry import check_slots
+from core.service.registry.check_slots import CheckSlots
+from core.service.registry.tables import ModelRow
+from core.service.sources import header_only_folder
+from core.settings import Settings
+from secateur_wire.errors import PathEscapes, SecateurError, UnusableModel
+from secateur_wire.models import Model
+from tests.api.test_check_slots import children_watched
+from tests.api.uploading import announced, send_rest, start
+from tests.engine.classifier_folders import make_classifier
+from tests.model_folders import write_llama
+
+CONFIG = {"architectures": ["UnheardForCausalLM"], "model_type": "unheard", "hidden_size": 8, "num_hidden_layers": 1}
+
+
+def write_headers(folder: Path, files: int, tensors: int) -> Path:
+    """Write a model of an unlisted architecture whose files hold empty tensors alone."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    names = [f"model-{file:05}.safetensors" for file in range(files)]
+    for file, name in enumerate(names):
+        empty = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+        header = json.dumps({f"{file}.{number}": empty for number in range(tensors)}).encode()
+        (folder / name).write_bytes(struct.pack("<Q", len(header)) + header)
+    index = {"weight_map": {f"{file}.0": name for file, name in enumerate(names)}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return folder
+
+
+def completed(api: TestClient, folder: Path) -> tuple[int, dict[str, Any]]:
+    """Return the status and document of an upload's completion."""
+    upload = start(api, announced(folder))
+    send_rest(api, upload, folder)
+    answer = api.post(f"/v1/uploads/{upload['id']}/complete")
+    return answer.status_code, answer.json()
+
+
+def test_tensors_are_counted_over_all_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(description, "MOST_TENSORS", 100)
+    folder = write_headers(tmp_path / "many", files=3, tensors=34)
+    with pytest.raises(UnusableModel, match="more than 100 tensors"):
+        describe_source(folder)
+    assert isinstance(describe_source(write_headers(tmp_path / "few", files=2, tensors=50)), UndiscoveredModel)
+
+
+def test_headers_are_counted_over_all_files_before_they_are_read(
+    api: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_headers(tmp_path / "long", files=4, tensors=100)
+    most = 3 * (folder / "model-00000.safetensors").stat().st_size
+    monkeypatch.setattr(header_only_folder, "MOST_HEADERS_BYTES", most)
+    with children_watched() as watched:
+        status, problem = completed(api, folder)
+    assert (status, problem["code"]) == (422, "unusable_model")
+    assert f"more than {most} bytes together" in problem["detail"]
+    assert watched()[0] == 0, "nothing was parsed"
+
+
+def test_large_headers_are_parsed_by_a_child_in_a_slot(
+    api: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check_slots, "WAIT_SECONDS", 0.05)
+    slots: CheckSlots = api.app.state.api.check_slots  # type: ignore[attr-defined]
+    folder = write_headers(tmp_path / "large", files=2, tensors=1000)
+    with slots.slot("team_1"), slots.slot("team_2"):
+        status, problem = completed(api, folder)
+        assert (status, problem["code"]) == (503, "unavailable") and "2 checks run" in problem["detail"]
+    with children_watched() as watched:
+        (upload,) = api.get("/v1/uploads").json()["data"]
+        assert api.post(f"/v1/uploads/{upload['id']}/complete").status_code == 201
+    assert watched()[0] == 1
+
+
+def test_a_description_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_headers(tmp_path / "large", files=1, tensors=100)
+    monkeypatch.setattr(undiscovered, "MOST_DESCRIPTION_BYTES", 500)
+    with pytest.raises(UnusableModel, match="a model may take 500"):
+        sandboxed.describe_sandboxed(folder)
+
+
+def _folders(tmp_path: Path) -> Iterator[Path]:
+    yield write_llama(tmp_path / "llama")
+    yield make_classifier(tmp_path / "lenet", "lenet-5")
+    yield write_headers(tmp_path / "unheard", files=2, tensors=3)
+    away, broken, code = (write_llama(tmp_path / name) for name in ("away", "broken", "code"))
+    (away / "model.safetensors").rename(tmp_path / "elsewhere.safetensors")
+    (away / "model.safetensors").symlink_to(tmp_path / "elsewhere.safetensors")
+    (away / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model.safetensors"}}')
+    (broken / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../elsewhere.safetensors"}}')
+    (code / "additional_chat_templates").mkdir()
+    (code / "additional_chat_templates" / "a.jinja").write_text("{% if %}")
+    yield from (away, broken, code)
+
+
+def _told(folder: Path) -> Mapping[str, Any]:
+    try:
+        return sandboxed.describe_sandboxed(folder).model_dump(mode="json")
+    except SecateurError as error:
+        return error.problem()
+
+
+def test_a_child_that_can_open_nothing_finds_what_is_found_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = list(_folders(tmp_path))
+    here = [_told(folder) for folder in folders]
+    monkeypatch.setattr(sandboxed, "_READ_HERE_BYTES", -1)
+    assert [_told(folder) for folder in folders] == here
+    assert [each.get("code") for each in here].count(PathEscapes.code) == 2
+    assert [sandboxed.weight_names(folder) for folder in folders[2:4]] == [
+        ["model-00000.safetensors", "model-00001.safetensors"],
+        ["model.safetensors"],
+    ]
+
+
+def test_lists_and_pages_of_models_do_not_read_descriptions(
+    api: TestClient, settings: Settings, sessions: sessionmaker[Session], tmp_path: Path
+) -> None:
+    for name in ("llama", "unheard"):
+        folder = settings.models_root / name
+        write_llama(folder) if name == "llama" else write_headers(folder, files=1, tensors=2000)
+        api.post("/v1/models", json={"name": name, "path": str(folder.absolute())}).raise_for_status()
+    engine = api.app.state.api.sessions.kw["bind"]  # type: ignore[attr-defined]
+    asked: list[str] = []
+    event.listen(engine, "before_cursor_execute", lambda *arguments: asked.append(arguments[2]))
+    listed = api.get("/v1/models?limit=200").raise_for_status().json()["data"]
+    shown = [api.get(f"/v1/models/{each['name']}").raise_for_status().json() for each in listed]
+    assert shown == listed and {each["name"] for each in listed} == {"llama", "unheard"}
+    assert any("models.facts" in statement for statement in asked)
+    assert not [each for each in asked if ".description" in each or ".content" in each]
+    assert not [each for each in asked if "models.files" in each and "LIMIT" in each]
+    with transaction(sessions) as session:
+        facts = session.scalars(select(ModelRow.facts)).all()
+    assert all(each.keys() <= Model.model_fields.keys() | {"digest", "has_experts"} | SMALL for each in facts)
+
+
+SMALL = {"layout", "other_module_parameters"}

@@ -1,0 +1,187 @@
+"""Every figure of a job is of the model that it names: each is compared with one computed apart by transformers."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from core.database import transaction
+from core.engine.datasets.paired_windows import paired_set
+from core.engine.datasets.text_files import read_documents
+from core.engine.datasets.token_windows import EvaluationSet, evaluation_set
+from core.engine.exporters.probe_lines import varied_lines
+from core.pipeline.reports.report import ARTIFACT
+from core.service.jobs.alternatives import job_with_measured
+from core.service.registry.schemas import DatasetBody, ModelBody
+from core.service.registry.service import register_dataset, register_model
+from secateur_wire.metrics import Metrics
+from tests.gguf.trained import save_trained
+from tests.runner.conftest import Finish, artifact
+from tests.worker.conftest import Queue
+
+pytestmark = pytest.mark.timeout(300)
+TEXTS, SAMPLES, LENGTH = {"lines": 5, "others": 6}, 12, 64
+SAME = {"rel": 3e-5}
+BFLOAT16 = {"dtype": "bfloat16"}
+TOKENS = {"tokens": 450, "round_to": 8}
+CALIBRATED = {"calibration": {"dataset": "lines", "samples": 4, "sequence_length": LENGTH}}
+PRUNED = {"method": "magnitude", "sparsity": 0.5}
+DEPTH = {"method": "depth", "sparsity": 0.3, **CALIBRATED}
+INT8 = {"scheme": "int8"}
+KINDS: dict[str, dict[str, Any]] = {
+    "masks": PRUNED | {"output": BFLOAT16},
+    "units": {"method": "l2-structured", "sparsity": 0.2, "output": BFLOAT16 | {"layout": "per_layer"}},
+    "depth": DEPTH | {"output": BFLOAT16},
+    "vocabulary": {"method": "vocabulary", "parameters": TOKENS, "output": BFLOAT16, **CALIBRATED},
+    "vocabulary-masks": PRUNED | {"vocabulary": TOKENS, "output": BFLOAT16, **CALIBRATED},
+    "vocabulary-depth-codes": DEPTH | {"vocabulary": TOKENS, "output": BFLOAT16 | {"quantization": INT8}},
+    "masks-codes": PRUNED | {"output": BFLOAT16 | {"quantization": INT8}},
+    "stored": {"method": "none", "output": BFLOAT16},
+    "stored-codes": {"method": "none", "output": {"quantization": INT8}},
+    "stored-vocabulary": {"method": "none", "vocabulary": TOKENS, "output": BFLOAT16, **CALIBRATED},
+    "stored-vocabulary-file": {"method": "none", "vocabulary": TOKENS, **CALIBRATED,
+        "output": {"exports": [{"format": "gguf", "types": ["Q8_0"]}]}},
+    "trained": PRUNED | {"output": BFLOAT16, "recovery": {"method": "finetune", "steps": 3, "batch_size": 2,
+        "learning_rate": 1e-3, "dataset": "lines", "sequence_length": LENGTH}},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def body(jobs: Queue) -> dict[str, Any]:
+    folder = save_trained(jobs.settings.models_root / "trained")
+    with transaction(jobs.sessions) as session:
+        register_model(session, jobs.team, ModelBody(name="trained", path=str(folder.resolve())), jobs.settings)
+        for name, seed in TEXTS.items():
+            text = jobs.settings.datasets_root / f"{name}.txt"
+            text.parent.mkdir(parents=True, exist_ok=True)
+            text.write_text("\n\n".join(line for line in varied_lines(900, seed)[300:] if line.strip()))
+            register_dataset(session, jobs.team, DatasetBody(name=name, path=str(text.resolve())), jobs.settings)
+    return {
+        "model": "trained",
+        "evaluation": {"datasets": list(TEXTS), "samples": SAMPLES, "sequence_length": LENGTH},
+    }
+
+
+class Apart:
+    """Losses of a job's models on the windows of its texts, by transformers: dense, copies of it, and artifact."""
+
+    def __init__(self, jobs: Queue, job_id: str) -> None:
+        self._folders = jobs.settings.models_root / "trained", artifact(jobs, job_id)
+        dense, new = (AutoTokenizer.from_pretrained(each) for each in self._folders)
+        self.sets: dict[str, tuple[EvaluationSet, EvaluationSet]] = {}
+        for name in TEXTS:
+            documents = read_documents(jobs.settings.datasets_root / f"{name}.txt", "text", "text")
+            asked: dict[str, Any] = {"samples": SAMPLES, "length": LENGTH, "name": name}
+            if len(dense) == len(new):
+                whole = evaluation_set(documents, dense, **asked)
+                self.sets[name] = whole, whole
+            else:
+                pair = paired_set(documents, dense, new, **asked)
+                self.sets[name] = pair.dense, pair.new
+
+    def losses(self, model: str) -> dict[str, list[float]]:
+        """Return the losses of the windows, per token of the dense model, by text."""
+        opened = self._opened(model)
+        return {name: _losses(opened, pair[model == ARTIFACT]) for name, pair in self.sets.items()}
+
+    def _opened(self, model: str) -> PreTrainedModel:
+        opened: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            self._folders[model == ARTIFACT], dtype=torch.float32
+        )
+        if model == "dense in bfloat16":
+            for each in opened.parameters():
+                each.data = each.data.bfloat16().float()
+        return opened
+
+
+@torch.inference_mode()
+def _losses(model: PreTrainedModel, windows: EvaluationSet) -> list[float]:
+    tokens_NT, spans = windows.windows, windows.spans
+    each_NT = torch.nn.functional.cross_entropy(
+        model(input_ids=tokens_NT).logits[:, :-1].transpose(1, 2).double(), tokens_NT[:, 1:], reduction="none"
+    )
+    if spans is None:
+        return each_NT.mean(1).tolist()
+    counted = sum(spans.counted) / len(spans.counted)
+    pairs = zip(each_NT, spans.spans, strict=True)
+    return [float(row_T[first - 1 : end - 1].sum()) / counted for row_T, (first, end) in pairs]
+
+
+def perplexities(losses: dict[str, list[float]]) -> dict[str, float]:
+    return {name: math.exp(sum(each) / len(each)) for name, each in losses.items()}
+
+
+@pytest.fixture(scope="module")
+def finished(body: dict[str, Any], finish: Finish) -> dict[str, str]:
+    return {kind: finish(body | asked) for kind, asked in KINDS.items()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_figure_is_that_of_the_model_it_names(kind: str, jobs: Queue, finished: dict[str, str]) -> None:
+    job_id = finished[kind]
+    job, report, apart = jobs.job(job_id), jobs.report(job_id), Apart(jobs, job_id)
+    losses = {model: apart.losses(model) for model in ("dense in float32", "dense in bfloat16", ARTIFACT)}
+    means = {model: perplexities(each) for model, each in losses.items()}
+    dense, artifact_s = means["dense in float32"], means[ARTIFACT]
+    assert all(abs(dense[name] / artifact_s[name] - 1) > 1e-6 for name in TEXTS), "the models can be told apart"
+    close = {"rel": 2e-3} if "quantization" in KINDS[kind]["output"] else SAME  # codes are computed with in their dtype
+
+    metrics, card = job.measured, (artifact(jobs, job_id) / "README.md").read_text()
+    for name, figure in metrics.perplexity.items():
+        assert figure.dense == pytest.approx(dense[name], **SAME)
+        assert figure.pruned == pytest.approx(artifact_s[name], **close)
+        assert f"| {figure.dense:.3f} | {figure.pruned:.3f} (× {figure.ratio:.3f}" in card
+    for figure in report["dense"]["figures"]:
+        assert figure["values"]["perplexity"] == pytest.approx(dense[figure["name"]], **SAME)
+        assert figure["window_losses"] == pytest.approx(losses["dense in float32"][figure["name"]], **SAME)
+    for model, by_text in report["window_losses"].items():
+        near = {"rel": 0.02} if model.endswith(".gguf") else close if model == ARTIFACT else SAME
+        of = losses[ARTIFACT if model.endswith(".gguf") else model]
+        for name, each in by_text.items():
+            assert each["losses"] == pytest.approx(of[name], **near), model
+    rounded = means["dense in bfloat16"]
+    for name, each in report.get("rounding", {}).get("perplexity", {}).items():
+        assert each["dense"] == pytest.approx(dense[name], **SAME)
+        assert each["rounded"] == pytest.approx(rounded[name], **SAME), "the dense model, rounded"
+        assert f"× {each['ratio']:.5g} on {name}" in card
+    assert ("rounding" in report) == (KINDS[kind]["output"].get("dtype") == "bfloat16")
+    for name, compared in metrics.equal_bytes.items():
+        bits = metrics.perplexity[name].bits_per_byte
+        if compared.dense in means and compared.file == ARTIFACT and bits is not None and bits.tokens and bits.bytes:
+            per_byte = bits.tokens / (bits.bytes * math.log(2))
+            nats = math.log(artifact_s[name] / means[compared.dense][name])
+            assert compared.difference == pytest.approx(nats * per_byte, abs=1e-2 if close != SAME else 1e-4)
+    _check_copies(metrics, dense, {"dense in bfloat16": rounded})
+
+
+def test_what_other_jobs_measured_is_added_to_the_copy_that_they_measured(
+    jobs: Queue, finished: dict[str, str]
+) -> None:
+    """A job that took tokens away stored no copy of the dense model, whatever its method is."""
+    apart = Apart(jobs, finished["stored"])
+    codes = perplexities(Apart(jobs, finished["stored-codes"]).losses(ARTIFACT))
+    dense, rounded = (perplexities(apart.losses(each)) for each in ("dense in float32", "dense in bfloat16"))
+    with transaction(jobs.sessions) as session:
+        job = job_with_measured(session, jobs.team, jobs.job(finished["masks"]))
+    _check_copies(job.measured, dense, {"dense in bfloat16": rounded, "dense in int8": codes})
+    assert {"dense in bfloat16", "dense in int8"} <= {each.name for each in job.measured.alternatives}
+    stored = jobs.job(finished["stored-vocabulary-file"]).measured
+    (file,) = stored.exports
+    assert file.own_speed is None and file.speed is not None and file.speed.dense_bytes > file.bytes
+    (copy,) = (each for each in job.measured.alternatives if each.name == "dense as gguf Q8_0")
+    assert copy.bytes == file.speed.dense_bytes and copy.decode == file.speed.decode.dense
+    assert copy.kl is None and copy.perplexity_ratio is None, "only the file without those tokens was compared"
+
+
+def _check_copies(metrics: Metrics, dense: dict[str, float], copies: dict[str, dict[str, float]]) -> None:
+    """Check the alternatives that have figures of quality: the worst text's, of the dense model in that form."""
+    for each in metrics.alternatives:
+        if each.perplexity_ratio is not None:
+            near = {"rel": 2e-3} if each.name == "dense in int8" else SAME
+            copy = copies[each.name]
+            assert each.perplexity_ratio == pytest.approx(max(copy[name] / dense[name] for name in TEXTS), **near)
+            bits = max(math.log(copy[name]) / math.log(dense[name]) for name in TEXTS)
+            assert each.bits_per_byte_ratio == pytest.approx(bits, **near)
+            assert each.name != "dense in bfloat16" or each.bits_per_byte_ratio == pytest.approx(1, abs=1e-3)
