@@ -15,7 +15,7 @@ from core.engine.exporters.probe_lines import varied_lines
 from core.pipeline.reports.report import ARTIFACT
 from core.service.jobs.alternatives import job_with_measured
 from core.service.registry.schemas import DatasetBody, ModelBody
-from core.service.registry.service import register_dataset, register_model
+from core.service.registry.service import read_dataset, read_model, register_dataset, register_model
 from secateur_wire.metrics import Metrics
 from tests.gguf.trained import save_trained
 from tests.runner.conftest import Finish, artifact
@@ -52,12 +52,14 @@ KINDS: dict[str, dict[str, Any]] = {
 def body(jobs: Queue) -> dict[str, Any]:
     folder = save_trained(jobs.settings.models_root / "trained")
     with transaction(jobs.sessions) as session:
-        register_model(session, jobs.team, ModelBody(name="trained", path=str(folder.resolve())), jobs.settings)
+        named = ModelBody(name="trained", path=str(folder.resolve()))
+        register_model(session, jobs.team, read_model(named, jobs.settings))
         for name, seed in TEXTS.items():
             text = jobs.settings.datasets_root / f"{name}.txt"
             text.parent.mkdir(parents=True, exist_ok=True)
             text.write_text("\n\n".join(line for line in varied_lines(900, seed)[300:] if line.strip()))
-            register_dataset(session, jobs.team, DatasetBody(name=name, path=str(text.resolve())), jobs.settings)
+            described = DatasetBody(name=name, path=str(text.resolve()))
+            register_dataset(session, jobs.team, read_dataset(described, jobs.settings))
     return {
         "model": "trained",
         "evaluation": {"datasets": list(TEXTS), "samples": SAMPLES, "sequence_length": LENGTH},
