@@ -50,7 +50,7 @@ from worker.supervisor.request_taker import RequestTaker
 from worker.supervisor.sample_fetcher import SampleFetcher
 from worker.supervisor.supervisor import Supervisor
 from worker.supervisor.token_counter import TokenCounter
-from worker.supervisor.tracer import ClassifierTracer, PassTracer
+from worker.supervisor.tracer import ClassifierTracer
 
 WORKER_ID = new_id("worker")
 """Id that the parent creates and its pool process inherits, so that both act as one worker."""
@@ -205,7 +205,6 @@ class Enter(bootsteps.StartStopStep):  # type: ignore[misc]
                 Discoverer(WORKER_ID, settings),
                 SampleFetcher(WORKER_ID, settings),
                 ClassifierTracer(open_store(settings), settings),
-                PassTracer(open_store(settings), settings),
                 TokenCounter(open_store(settings), settings),
                 PartCostMeasurer(open_store(settings), settings, is_idle=lambda: not _is_running_jobs[0]),
             ]

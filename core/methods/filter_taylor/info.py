@@ -6,7 +6,6 @@ from pydantic import Field
 
 from core.engine.options.iteration import Retraining
 from core.engine.removals.filters.options import FilterParameters
-from core.methods.classifier_cost import ClassifierFacts, FilterCost
 from core.methods.method_info import SMALLER, MethodInfo
 from secateur_wire.methods import Needs, Paper
 
@@ -46,24 +45,6 @@ class FilterTaylorParameters(FilterParameters):
         return Retraining(1, self.retrain_steps, self.retrain_batch_size)
 
 
-class FilterTaylorCost(FilterCost[FilterTaylorParameters]):
-    """Memory of the gradients of gates, or of the loss without some filters."""
-
-    def choosing_bytes(self, facts: ClassifierFacts[FilterTaylorParameters]) -> int:
-        memory, options = facts.memory, facts.parameters
-        images = min(facts.images, options.measured_images)
-        if options.compare or options.ranking == "obd":
-            return memory.gates(images, retains=True)
-        if options.ranking == "taylor":
-            return memory.gates(images, retains=False)
-        if options.ranking == "activation":
-            return memory.looking(images)
-        return memory.silenced(images) if options.ranking == "oracle" else memory.norms()
-
-    def retrain_steps(self, parameters: FilterTaylorParameters) -> int:
-        return parameters.retrain_steps
-
-
 INFO = MethodInfo(
     id="filter-taylor",
     rank=200,
@@ -85,5 +66,4 @@ INFO = MethodInfo(
     needs=Needs(calibration=True, gradients=True, training=True),
     parameters=FilterTaylorParameters,
     removes="filters",
-    classifier_cost=FilterTaylorCost(),
 )
