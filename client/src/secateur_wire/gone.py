@@ -12,6 +12,11 @@ _TAG: Final = "mark such artifacts by their jobs' metadata, and keep them by 'ke
 FIELDS: Final[Mapping[str, str]] = dict.fromkeys(("keep_last", "keep_best"), _TAG)
 """Fields of requests by their names."""
 
+COMMANDS: Final[Mapping[str, str]] = {
+    "part-costs": "a job with `target.engine` measures them itself, and its report shows what it reached"
+}
+"""Commands of the command line."""
+
 OF_THE_SDK: Final[Mapping[str, str]] = {
     "AsyncClient": "use `Client`, in an event loop by `asyncio.to_thread(client.wait, job_id)`",
     "download_archive": "use `download`, or curl with the address /v1/jobs/ID/artifacts.tar",
