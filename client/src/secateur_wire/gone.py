@@ -13,9 +13,11 @@ FIELDS: Final[Mapping[str, str]] = dict.fromkeys(("keep_last", "keep_best"), _TA
 """Fields of requests by their names."""
 
 COMMANDS: Final[Mapping[str, str]] = {
-    "part-costs": "a job with `target.engine` measures them itself, and its report shows what it reached"
+    "part-costs": "a job with `target.engine` measures them itself, and its report shows what it reached",
+    "triggers versions": "`secateur audit --action trigger.update` says who changed which fields; keep earlier "
+    "definitions as files, by `secateur triggers show NAME --json`",
 }
-"""Commands of the command line."""
+"""Commands of the command line, by their words."""
 
 OF_THE_SDK: Final[Mapping[str, str]] = {
     "AsyncClient": "use `Client`, in an event loop by `asyncio.to_thread(client.wait, job_id)`",

@@ -120,8 +120,9 @@ class GroupedCommands(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find a command by its name; one that has left the product is refused with what to use instead."""
-        if args[0] in gone.COMMANDS:
-            ctx.fail(f"{args[0]!r} has left: {gone.COMMANDS[args[0]]}.")
+        for command, instead in gone.COMMANDS.items():
+            if args[: command.count(" ") + 1] == command.split():
+                ctx.fail(f"{command!r} has left: {instead}.")
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> object:
