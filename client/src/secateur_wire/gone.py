@@ -20,7 +20,6 @@ COMMANDS: Final[Mapping[str, str]] = {
 """Commands of the command line, by their words."""
 
 OF_THE_SDK: Final[Mapping[str, str]] = {
-    "AsyncClient": "use `Client`, in an event loop by `asyncio.to_thread(client.wait, job_id)`",
-    "download_archive": "use `download`, or curl with the address /v1/jobs/ID/artifacts.tar",
+    "AsyncClient": "use `Client`, in an event loop by `asyncio.to_thread(client.wait, job_id)`"
 }
-"""Classes and methods of the Python client."""
+"""Names of the Python client's module."""

@@ -10,7 +10,7 @@ from secateur.engines.template import ChatTemplate
 from secateur_wire.graphs import Graph, OnnxGraph, OpenVinoGraph
 
 _USUAL_CONTEXT: Final = 2048
-"""For a model that does not say how many positions it knows."""
+"""Context of a model whose config has no number of positions."""
 
 
 class GraphEngine:
