@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from secateur.cli import main
 from secateur.engines import choice
 from secateur.engines.choice import choose
-from secateur.engines.template import ChatTemplate
+from secateur.engines.graph import ChatTemplate
 from secateur.errors import RunError
 from secateur_wire.shown_commands import python_text
 from tests.gguf.cells import export as export_gguf
