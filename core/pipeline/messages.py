@@ -12,13 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.cost_limit import CostLimit
 from core.engine.datasets.chat.rendered import Frame, Rendering
-from core.engine.latency.costs import PartCosts, Workload
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.reports.dense_figures import KnownDenseFigures
 from core.pipeline.reports.report import PeakMemory, Report
 from secateur_wire.base import JsonObject
 from secateur_wire.metrics import Metrics
-from secateur_wire.part_costs import PartCostsError
 
 
 class _Part(BaseModel):
@@ -196,20 +194,6 @@ class PruneOutput(TaskOutput):
     metrics: Metrics
     report: Report
     expected: Path | None = None
-
-
-class PartCostsTask(_Part):
-    """Question to a child: the costs of a model's parts; the folder's weight files need only headers."""
-
-    model: ModelPlace
-    workload: Workload
-
-
-class PartCostsReport(BaseModel):
-    """Answer of a measurement: the table, or the reason why there is none."""
-
-    costs: PartCosts | None = None
-    error: PartCostsError | None = None
 
 
 class CountQuestion(_Part):

@@ -12,8 +12,14 @@ _TAG: Final = "mark such artifacts by their jobs' metadata, and keep them by 'ke
 FIELDS: Final[Mapping[str, str]] = dict.fromkeys(("keep_last", "keep_best"), _TAG)
 """Fields of requests by their names."""
 
-OF_THE_SDK: Final[Mapping[str, str]] = {
-    "AsyncClient": "use `Client`, in an event loop by `asyncio.to_thread(client.wait, job_id)`",
-    "download_archive": "use `download`, or curl with the address /v1/jobs/ID/artifacts.tar",
+COMMANDS: Final[Mapping[str, str]] = {
+    "part-costs": "a job with `target.engine` measures them itself, and its report shows what it reached",
+    "triggers versions": "`secateur audit --action trigger.update` says who changed which fields; keep earlier "
+    "definitions as files, by `secateur triggers show NAME --json`",
 }
-"""Classes and methods of the Python client."""
+"""Commands of the command line, by their words."""
+
+OF_THE_SDK: Final[Mapping[str, str]] = {
+    "AsyncClient": "use `Client`, in an event loop by `asyncio.to_thread(client.wait, job_id)`"
+}
+"""Names of the Python client's module."""
