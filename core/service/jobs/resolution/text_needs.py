@@ -42,7 +42,7 @@ class TextNeeds(DatasetNeeds[TextReference]):
     """
 
     sequence_length: int
-    seed: int
+    seed: int = 0
     most: int | None = None
     shape: Shape | None = None
     answers: Answers | None = None
