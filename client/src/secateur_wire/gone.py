@@ -15,6 +15,12 @@ FIELDS: Final[Mapping[str, str]] = {
 }
 """Fields of requests by their names, or where others have the same name, by that of their object and theirs."""
 
+DATASETS: Final[Mapping[str, str]] = {
+    "simple-tasks": "register a set of conversations whose rows name a check and a reference (docs/checks.md), or "
+    "name zero-shot tasks in evaluation.tasks"
+}
+"""Datasets that needed no registration, by their names up to a colon."""
+
 _UNASKED: Final = {("evaluation", "answers", "seed"): 0}
 """Defaults that stored bodies have of fields that have left."""
 
