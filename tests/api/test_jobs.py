@@ -208,6 +208,7 @@ def test_a_job_of_a_method_that_has_left_still_shows_and_its_retry_names_the_suc
     [
         ({"evaluation": {"answers": {"datasets": ["questions"], "seed": 7}}}, "evaluation.answers.seed", "greedily"),
         ({"evaluation": {"datasets": ["simple-tasks:add"]}}, "evaluation", "evaluation.tasks"),
+        ({"recovery": {"method": "lora", "until": {"gain_per_minute": 0.1}}}, "recovery.until", "'minutes'"),
     ],
 )
 def test_a_job_with_what_has_left_still_shows_and_its_retry_names_the_successor(

@@ -12,6 +12,7 @@ _TAG: Final = "mark such artifacts by their jobs' metadata, and keep them by 'ke
 FIELDS: Final[Mapping[str, str]] = {
     **dict.fromkeys(("keep_last", "keep_best"), _TAG),
     "answers.seed": "both models answer greedily, with the likeliest token, so that no seed is needed: leave it out",
+    "recovery.until": "training ends after its 'steps' or its 'minutes', whichever comes first: give one of them",
 }
 """Fields of requests by their names, or where others have the same name, by that of their object and theirs."""
 
@@ -21,7 +22,7 @@ DATASETS: Final[Mapping[str, str]] = {
 }
 """Datasets that needed no registration, by their names up to a colon."""
 
-_UNASKED: Final = {("evaluation", "answers", "seed"): 0}
+_UNASKED: Final = {("evaluation", "answers", "seed"): 0, ("recovery", "until"): None}
 """Defaults that stored bodies have of fields that have left."""
 
 

@@ -92,6 +92,7 @@ def test_a_row_of_an_earlier_release_has_the_defaults_of_what_came_later_and_may
         ({"method": "wandaa"}, UnknownMethod, "method"),
         ({"parameters": {"variants": True}}, InvalidParameters, "parameters.variants"),
         ({"output": {"format": "folded"}}, InvalidRequest, "output.format"),
+        ({"recovery": {"method": "lora", "until": {"gain_per_minute": 0.1}}}, InvalidRequest, "recovery.until"),
         ({"evaluation": {"answers": {"datasets": ["a"], "seed": 7}}}, InvalidRequest, "evaluation.answers.seed"),
     ],
 )
