@@ -86,7 +86,6 @@ BODIES: list[dict[str, Any]] = [
             "stages": [{"datasets": ["a"], "steps": 5}],
             "train_embeddings": True,
             "minutes": 2.5,
-            "until": {"gain_per_minute": 0.1},
         },
         "metadata": {"two": "lines\nof text"},
     },

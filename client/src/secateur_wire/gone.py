@@ -1,7 +1,7 @@
 """Names that have left the product, and what to use in place of each."""
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 METHODS: Final[Mapping[str, str]] = {
     "alps": "'frontier' comes nearer to the dense model's outputs, and 'admm' solves the same problem"
@@ -9,8 +9,40 @@ METHODS: Final[Mapping[str, str]] = {
 """Pruning methods by their ids."""
 
 _TAG: Final = "mark such artifacts by their jobs' metadata, and keep them by 'keep_tagged'"
-FIELDS: Final[Mapping[str, str]] = dict.fromkeys(("keep_last", "keep_best"), _TAG)
-"""Fields of requests by their names."""
+FIELDS: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("keep_last", "keep_best"), _TAG),
+    "answers.seed": "both models answer greedily, with the likeliest token, so that no seed is needed: leave it out",
+    "recovery.until": "training ends after its 'steps' or its 'minutes', whichever comes first: give one of them",
+}
+"""Fields of requests by their names, or where others have the same name, by that of their object and theirs."""
+
+DATASETS: Final[Mapping[str, str]] = {
+    "simple-tasks": "register a set of conversations whose rows name a check and a reference (docs/checks.md), or "
+    "name zero-shot tasks in evaluation.tasks"
+}
+"""Datasets that needed no registration, by their names up to a colon."""
+
+_UNASKED: Final = {("evaluation", "answers", "seed"): 0, ("recovery", "until"): None}
+"""Defaults that stored bodies have of fields that have left."""
+
+
+def without_unasked(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a stored job body without the fields that have left, where they have their defaults."""
+
+    def left(part: Mapping[str, Any], place: tuple[str, ...]) -> dict[str, Any]:
+        return {
+            name: left(value, (*place, name)) if isinstance(value, Mapping) else value
+            for name, value in part.items()
+            if (*place, name) not in _UNASKED or value != _UNASKED[*place, name]
+        }
+
+    return left(body, ())
+
+
+def successor_of(place: Sequence[int | str]) -> str | None:
+    """Return what to use in place of a field that has left, by its place in a request; None for another field."""
+    return FIELDS.get(str(place[-1])) or FIELDS.get(".".join(map(str, place[-2:])))
+
 
 COMMANDS: Final[Mapping[str, str]] = {
     "part-costs": "a job with `target.engine` measures them itself, and its report shows what it reached",

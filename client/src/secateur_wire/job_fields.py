@@ -289,7 +289,6 @@ GROUPS: Final[Mapping[str, tuple[Entry, ...]]] = {
             is_of_text=True,
         ),
         Entry("evaluation.answers.check", "--answer-check", "NAME", label="Check of answers", is_of_text=True),
-        Entry("evaluation.answers.seed", "--answer-seed", "N", label="Seed of drawn answers", is_of_text=True),
     ),
     "recovery": (
         Entry(

@@ -16,7 +16,7 @@ from core.engine.models.folder import ModelFolder
 from core.engine.models.generation import first_token
 from core.engine.models.hooks import removed_after
 from core.engine.models.loading import load_model
-from core.engine.models.sampling import draw_tokens, likeliest_tokens
+from core.engine.models.sampling import likeliest_tokens
 from core.engine.models.turn_ends import TurnEnds
 
 
@@ -59,21 +59,17 @@ class Answerer:
             on_step(step)
             return likeliest_tokens(logits_BV)
 
-        return self._written(questions, choose)
-
-    def drawn(
-        self,
-        questions: Sequence[EvaluationQuestion],
-        uniform_BT: Tensor,
-        on_step: Callable[[int], None] = lambda step: None,
-    ) -> list[Written]:
-        """Return answers that are drawn at temperature 1: each token by its draw from [0, 1), [questions, most]."""
-
-        def choose(logits_BV: Tensor, numbers: Sequence[int], step: int) -> Tensor:
-            on_step(step)
-            return draw_tokens(logits_BV, uniform_BT[list(numbers), step])
-
-        return self._written(questions, choose)
+        (is_chat,) = {each.is_chat for each in questions}
+        ends = self._ends[is_chat]
+        tokens = continue_sequences(
+            self._batch,
+            [self.given(each) for each in questions],
+            most=[self._most] * len(questions),
+            ends=ends.tokens,
+            vocabulary=len(self._tokenizer),
+            choose=choose,
+        )
+        return [self._finished(ids, ends) for ids in tokens]
 
     @torch.inference_mode()
     def states(self, question: EvaluationQuestion, answer: Sequence[int], *, ended: bool) -> Tensor:
@@ -93,21 +89,6 @@ class Answerer:
         output: Tensor = seen[0][0] if isinstance(seen[0], tuple | list) else seen[0]
         dimension = -3 if output.shape[-2] == 1 and len(ids) > 1 else -2  # some models have time before batch
         return output.narrow(dimension, len(given) - 1, count).contiguous().cpu()
-
-    def _written(
-        self, questions: Sequence[EvaluationQuestion], choose: Callable[[Tensor, Sequence[int], int], Tensor]
-    ) -> list[Written]:
-        (is_chat,) = {each.is_chat for each in questions}
-        ends = self._ends[is_chat]
-        tokens = continue_sequences(
-            self._batch,
-            [self.given(each) for each in questions],
-            most=[self._most] * len(questions),
-            ends=ends.tokens,
-            vocabulary=len(self._tokenizer),
-            choose=choose,
-        )
-        return [self._finished(ids, ends) for ids in tokens]
 
     def _finished(self, ids: list[int], ends: TurnEnds) -> Written:
         """Return an answer up to the words that end a turn, where the model has spelled them out."""
