@@ -214,7 +214,6 @@ class TracedPass(_Part):
     parameters: JsonObject
     layout: Layout
     at_least: bool
-    is_timed: bool
     calibration: tuple[int, int] | None
     evaluations: tuple[tuple[int, int], ...]
     activation_budget_bytes: int

@@ -51,7 +51,7 @@ def trace_pass(question: PassQuestion) -> int:
     traced = question.traced
     parameters = parse_parameters(traced.method, traced.parameters, traced.pattern)
     request = ResolvedRequest(
-        traced.method, traced.pattern, traced.sparsity, parameters, traced.layout, traced.at_least, traced.is_timed
+        traced.method, traced.pattern, traced.sparsity, parameters, traced.layout, traced.at_least
     )
     with TemporaryDirectory() as temporary:
         source = _open(Path(temporary) / "model", question, question.config, question.tensors)

@@ -129,7 +129,7 @@ _REFITS = ({"refit": 0}, {"refit": 0.5, "ridge": 0.1})
                 "loraprune",
                 "lorashear",
             )
-            for refit, attention in ((_REFITS[0], "kv_groups"), (_REFITS[1], "kv_groups"), (_REFITS[1], "auto"))
+            for refit, attention in ((_REFITS[0], "kv_groups"), (_REFITS[1], "kv_groups"))
         ),
         ("frontier", {}),
         ("frontier", {"layers": 6}),

@@ -38,7 +38,7 @@ def _question(
     """Return the question about a pass that is driven by so many sequences and evaluated on two."""
     traced = TracedPass(
         method=request.method, pattern=request.pattern, sparsity=request.sparsity,
-        parameters=request.parameters.model_dump(mode="json"), layout=request.layout, at_least=False, is_timed=False,
+        parameters=request.parameters.model_dump(mode="json"), layout=request.layout, at_least=False,
         calibration=(sequences, _WINDOW), evaluations=((2, _WINDOW),), activation_budget_bytes=2**30, device=CUDA.name,
         dtype=stored, quantization=chosen,
     )  # fmt: skip

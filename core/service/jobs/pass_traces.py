@@ -58,7 +58,6 @@ def traced_pass(
         parameters=parameters | ({"seed": 0} if "seed" in parameters else {}),
         layout=job.request.layout,
         at_least=job.request.at_least,
-        is_timed=job.request.is_timed,
         calibration=(ceil(tokens.calibration / length), length) if tokens.calibration else None,
         evaluations=((ceil(tokens.evaluation / window), window),) if tokens.evaluation else (),
         activation_budget_bytes=activation_budget_bytes,

@@ -6,7 +6,6 @@ from math import ceil
 from core.device_kinds import CPU, DeviceKind
 from core.engine.architectures.describe import is_narrowed
 from core.engine.architectures.description import ModelDescription
-from core.engine.architectures.unit_splits import MOST_SPLITS, SPLIT_TOKENS
 from core.engine.options.base import MethodParameters
 from core.engine.options.compensation import (
     MOST_STEPS,
@@ -52,7 +51,7 @@ def compute_cost(description: ModelDescription, job: Recipe, tokens: Tokens, dev
     calibration = cost.passes(facts)
     if compensation is not None and compensation.refits:
         calibration += (2 if compensation.is_after_removal else 1) * tokens.calibration
-    calibration += GRADIENT_PASSES * allocating_tokens(job, tokens) + compared_tokens(job, tokens)
+    calibration += GRADIENT_PASSES * allocating_tokens(job, tokens)
     measured = tokens.evaluation + tokens.tasks
     models = 2 if job.recovery is None else 3
     models += is_narrowed(description, job.output.dtype)  # the dense one too, in the new dtype
@@ -137,13 +136,6 @@ def allocating_tokens(job: Recipe, tokens: Tokens) -> int:
     if options is None or options.allocation != "fisher":
         return 0
     return min(options.fisher_sequences * tokens.window, tokens.calibration)
-
-
-def compared_tokens(job: Recipe, tokens: Tokens) -> int:
-    """Return the calibration tokens that pass, by forward and at most, to split what goes between attention and FFN."""
-    if job.removal is None or not job.removal.compares_splits(job.parameters) or seeks_latency(job):
-        return 0
-    return (2 + MOST_SPLITS) * min(tokens.calibration, SPLIT_TOKENS)
 
 
 def seeks_latency(job: Recipe) -> bool:

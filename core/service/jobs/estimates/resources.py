@@ -35,7 +35,6 @@ from core.pipeline.recipes.validation import calibrated_variant
 from core.service.jobs.estimates.classifier import ClassifierWork
 from core.service.jobs.estimates.compute import (
     allocating_tokens,
-    compared_tokens,
     compute_cost,
     facts_of,
     seeks_latency,
@@ -164,8 +163,6 @@ def estimate_resources(
     sizes = PassSizes(block, forward, max(forward_pass, logits), activation_budget_bytes)
     memory = cost.memory(facts, sizes)
     engine = max(engine + memory.during, ends + memory.before)
-    compared = min(4 * description.hidden_size * compared_tokens(job, tokens), activation_budget_bytes)
-    engine = max(engine, ends + block * (width + forward) + max(forward_pass, logits) + compared)
     if allocating := allocating_tokens(job, tokens):  # before the walk, with none of its tokens: what blocks were given
         given = 4 * description.layers * description.hidden_size * allocating
         allocation_bytes = block * (width + 4) + min(given, activation_budget_bytes)
