@@ -70,6 +70,8 @@ def message_of(error: Mapping[str, Any]) -> str:
         if error["loc"][-1] in gone.FIELDS:
             return f"this field has left: {gone.FIELDS[error['loc'][-1]]}"
         return f"unknown field{nearest_hint(error['loc'][-1], getattr(given, 'known', ()))}"
+    if isinstance(given, str) and (left := gone.VALUES.get((*error.get("loc", ())[-1:], given))):
+        return f"{given!r} has left: {left}"
     if kind == "string_pattern_mismatch":
         rule = rule_of(context["pattern"])
         return error["msg"] if rule is None else f"{shown(given)} is not valid here: use {rule}"

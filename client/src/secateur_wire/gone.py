@@ -12,6 +12,12 @@ _TAG: Final = "mark such artifacts by their jobs' metadata, and keep them by 'ke
 FIELDS: Final[Mapping[str, str]] = dict.fromkeys(("keep_last", "keep_best"), _TAG)
 """Fields of requests by their names."""
 
+VALUES: Final[Mapping[tuple[str, str], str]] = {
+    ("ridge", "auto"): "leave it out, which is 0.01 where weights become zero, and 0.1 where parts of a model go",
+    ("conjugate_gradient", "auto"): "leave it out, which is 0, or give a number of steps, such as 10",
+}
+"""Values of fields, by the name of the field and the value."""
+
 OF_THE_SDK: Final[Mapping[str, str]] = {
     "AsyncClient": "use `Client`, in an event loop by `asyncio.to_thread(client.wait, job_id)`",
     "download_archive": "use `download`, or curl with the address /v1/jobs/ID/artifacts.tar",

@@ -2,7 +2,7 @@
 
 from sqlalchemy.orm import Session
 
-from core.methods.registry import get_method
+from core.pipeline.recipes.recipe import Recipe
 from core.service.jobs.queue import request_retry
 from core.service.jobs.quotas import require_room_in_queue
 from core.service.jobs.schemas import Job
@@ -17,10 +17,11 @@ def retry(session: Session, caller: Actor, job_id: str, *, max_attempts: int) ->
     """Queue a failed or cancelled job again. Idempotent.
 
     Raises NotFound, Conflict (also while an artifact of the job is being published, because the new attempt would
-    replace it), UnknownMethod where the method has left, and QuotaExceeded where the team may not queue more.
+    replace it), a kind of InvalidRequest where its method or an option has left, and QuotaExceeded where the team may
+    not queue more.
     """
     row = find_job(session, team_of(caller), job_id, for_update=True)
-    get_method(row.method)
+    Recipe.load(row.body)
     user = used_by_publications(session, row.team_id, [row.id]).get(row.id)
     if user is not None and row.status != "succeeded":
         raise Conflict(

@@ -7,9 +7,6 @@ from core.device_kinds import CPU, DeviceKind
 from core.engine.architectures.describe import is_narrowed
 from core.engine.architectures.description import ModelDescription
 from core.engine.options.base import MethodParameters
-from core.engine.options.compensation import (
-    MOST_STEPS,
-)
 from core.engine.options.sensitivity import SensitivityOptions
 from core.engine.quantization.settings import reads_inputs
 from core.methods.cost import GRADIENT_PASSES, WAITING_FOR_MEMORY, CostFacts, Tokens, column_operations
@@ -179,8 +176,7 @@ def _solver(description: ModelDescription, job: Recipe, tokens: Tokens) -> int:
             if each.experts is not None
         )
     if compensation is not None:
-        steps = compensation.conjugate_gradient_steps
-        products = 2 * MOST_STEPS if steps == "auto" else steps
+        products = compensation.conjugate_gradient_steps
         if compensation.refits:
             grams += sum(2 * width**2 * tokens.calibration + 4 * width**3 // 3 for _, width in inputs)
             products += 3
