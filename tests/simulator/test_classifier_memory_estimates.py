@@ -36,8 +36,6 @@ _MOST = 1.15
 """Largest estimate, to the peak."""
 _MOST_AFTER_FILTERS_WENT = 1.35
 """Largest one where what is trained has lost filters in one cut: which maps are smaller then is not known before."""
-_MOST_OF_SOME_READERS = 1.35
-"""Largest one where activations are ranked: of which layers the inputs are seen, all count, is not known before."""
 _CALIBRATION, _EVALUATION = 160, 140
 _QUICK = {
     "rounds": 2, "retrain_steps": 2, "curvature_images": 160, "scan_images": 160, "scan_rates": [0.5],
@@ -168,9 +166,6 @@ _MORE: dict[str, list[dict[str, Any]]] = {
     "filter-taylor": [
         {},
         {"retrain_steps": 0},
-        {"ranking": "obd"},
-        {"ranking": "activation", "retrain_steps": 0},
-        {"ranking": "minimum_weight", "retrain_steps": 0},
     ],
 }
 """Parameters that take memory of their own."""
@@ -199,8 +194,7 @@ def test_every_method_takes_what_it_was_estimated_to(
     if pattern == "2:4" and name not in IN_FOURS:
         pytest.skip("two of four inputs: its layers read other numbers")
     trains_less = pattern == "structured" and small_parameters(method, pattern, given, _QUICK)["retrain_steps"] > 0
-    most = _MOST_OF_SOME_READERS if given.get("ranking") == "activation" else _MOST
-    _check(tmp_path, name, method, pattern, most=_MOST_AFTER_FILTERS_WENT if trains_less else most, **given)
+    _check(tmp_path, name, method, pattern, most=_MOST_AFTER_FILTERS_WENT if trains_less else _MOST, **given)
 
 
 @pytest.mark.parametrize(

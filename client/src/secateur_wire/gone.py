@@ -9,7 +9,11 @@ METHODS: Final[Mapping[str, str]] = {
 """Pruning methods by their ids."""
 
 _TAG: Final = "mark such artifacts by their jobs' metadata, and keep them by 'keep_tagged'"
-FIELDS: Final[Mapping[str, str]] = dict.fromkeys(("keep_last", "keep_best"), _TAG)
+_TAYLOR: Final = "leave it out: 'filter-taylor' ranks by the Taylor criterion, and 'filter-l1' by norms or by chance"
+FIELDS: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("keep_last", "keep_best"), _TAG),
+    **dict.fromkeys(("ranking", "compare"), _TAYLOR),
+}
 """Fields of requests by their names."""
 
 VALUES: Final[Mapping[tuple[str, str], str]] = {

@@ -19,7 +19,7 @@ from core.engine.models.classifier import ClassifierFolder, build_without_weight
 from core.engine.models.hooks import removed_after
 from core.engine.models.tracing.live_bytes import FusedAttention, LiveBytes, allocated
 from core.engine.pruning.filters.coupled_channels import CoupledChannels
-from core.engine.pruning.filters.rankings import add_expected_squares, taylor
+from core.engine.pruning.filters.rankings import taylor
 from core.engine.pruning.iterative.curvature import images_at_once, mean_squares
 from core.engine.pruning.layer_matrix import Layer, groups_of, input_rows, rows_at_once
 from core.engine.pruning.network import Network
@@ -199,13 +199,7 @@ class _Traced:
 
         def rank(images: int) -> None:
             network = self._network(images)
-            taylor(network, groups, network.calibration, 0)
-
-        def rank_by_labels(images: int) -> None:
-            network = self._network(images)
-            ((pixels_BCHW, _),) = network.batches(network.calibration)
-            totals = [torch.zeros(group.units, dtype=torch.float64, device=_META) for group in groups.groups]
-            add_expected_squares(totals, network, groups, pixels_BCHW, _two_labels)
+            taylor(network, groups, network.calibration)
 
         def without(images: int) -> None:
             with groups.silenced({place: [0] for place in range(len(groups.groups))}):
@@ -215,12 +209,6 @@ class _Traced:
             return {"gated": None, "gated_again": None, "silenced": None}
         return {
             "gated": self._moments(rank),
-            "gated_again": self._moments(rank_by_labels),
+            "gated_again": None,
             "silenced": self._moments(without, torch.no_grad()),
         }
-
-
-def _two_labels(logarithms_BK: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Return two labels of every image with their weights."""
-    labels_B1 = torch.zeros(len(logarithms_BK), 1, dtype=torch.int64, device=_META)
-    return [(labels_B1, logarithms_BK[:, 0]), (labels_B1, logarithms_BK[:, 0])]
