@@ -226,6 +226,22 @@ def test_a_job_with_what_has_left_still_shows_and_its_retry_names_the_successor(
         assert refused.status_code == 422 and answer["param"].startswith(field) and successor in answer["detail"]
 
 
+def test_a_job_with_a_value_that_has_left_still_shows_and_its_retry_names_the_default(
+    api: TestClient, job_body: dict[str, Any], sessions: Sessions
+) -> None:
+    job = api.post("/v1/jobs", json=job_body).json()["id"]
+    api.post(f"/v1/jobs/{job}/cancel")
+    left = {"compensation": {"refit": 0.5, "ridge": "auto"}}
+    with transaction(sessions) as session:
+        row = session.get_one(JobRow, job)
+        row.body = row.body | {"parameters": left}
+    assert api.get(f"/v1/jobs/{job}").json()["parameters"] == left
+    for refused in (api.post(f"/v1/jobs/{job}/retry"), api.post("/v1/jobs", json=job_body | {"parameters": left})):
+        answer = refused.json()
+        assert (refused.status_code, answer["param"]) == (422, "parameters.compensation.ridge")
+        assert "'auto' has left" in answer["detail"] and "0.01" in answer["detail"]
+
+
 def finished(api: TestClient, body: dict[str, Any], sessions: Sessions, store: LocalStore, settings: Settings) -> str:
     """A job that succeeded, with a model for an artifact."""
     job: str = api.post("/v1/jobs", json=body).raise_for_status().json()["id"]

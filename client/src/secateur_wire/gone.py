@@ -9,8 +9,10 @@ METHODS: Final[Mapping[str, str]] = {
 """Pruning methods by their ids."""
 
 _TAG: Final = "mark such artifacts by their jobs' metadata, and keep them by 'keep_tagged'"
+_TAYLOR: Final = "leave it out: 'filter-taylor' ranks by the Taylor criterion, and 'filter-l1' by norms or by chance"
 FIELDS: Final[Mapping[str, str]] = {
     **dict.fromkeys(("keep_last", "keep_best"), _TAG),
+    **dict.fromkeys(("ranking", "compare"), _TAYLOR),
     "answers.seed": "both models answer greedily, with the likeliest token, so that no seed is needed: leave it out",
     "recovery.until": "training ends after its 'steps' or its 'minutes', whichever comes first: give one of them",
 }
@@ -50,6 +52,12 @@ COMMANDS: Final[Mapping[str, str]] = {
     "definitions as files, by `secateur triggers show NAME --json`",
 }
 """Commands of the command line, by their words."""
+
+VALUES: Final[Mapping[tuple[str, str], str]] = {
+    ("ridge", "auto"): "leave it out, which is 0.01 where weights become zero, and 0.1 where parts of a model go",
+    ("conjugate_gradient", "auto"): "leave it out, which is 0, or give a number of steps, such as 10",
+}
+"""Values of fields, by the name of the field and the value."""
 
 OF_THE_SDK: Final[Mapping[str, str]] = {
     "AsyncClient": "use `Client`, in an event loop by `asyncio.to_thread(client.wait, job_id)`"

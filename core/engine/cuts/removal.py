@@ -84,10 +84,6 @@ class Removal(ABC):
         """Return the number that divides all remaining widths, from the options; None where the options name none."""
         return None
 
-    def compares_splits(self, options: MethodParameters) -> bool:
-        """Return True if calibration text decides how attention and FFN share the removal."""
-        return False
-
     def rounding_cost(self, cut: Cut) -> float:
         """Return the largest deviation of the removal from the request, relative to the request."""
         return 0.0

@@ -1,6 +1,6 @@
 """Filters by Taylor expansion: its description and parameters."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
@@ -13,16 +13,6 @@ from secateur_wire.methods import Needs, Paper
 class FilterTaylorParameters(FilterParameters):
     """Parameters of `filter-taylor`."""
 
-    ranking: Literal["taylor", "random", "minimum_weight", "activation", "obd", "oracle"] = Field(
-        "taylor",
-        description="How filters are ranked. All but taylor are for comparison, as in the paper. oracle measures every "
-        "filter.",
-    )
-    compare: bool = Field(
-        False,
-        description="Also rank the filters of the dense model by all criteria, and report how well each agrees with "
-        "the oracle (Spearman's correlation).",
-    )
     filters_per_round: int | None = Field(
         None, ge=1, le=1_000_000, description="Filters removed in a round. Unset: a fiftieth of those at the start."
     )

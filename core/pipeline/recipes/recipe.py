@@ -78,7 +78,6 @@ class Recipe(BaseModel, frozen=True):
             self.parameters,
             layout=self.output.layout,
             at_least=self.target is not None,
-            is_timed=self.target is not None and self.target.is_time and not self.is_chosen_by_cost,
         )
 
     @property
@@ -89,7 +88,7 @@ class Recipe(BaseModel, frozen=True):
     @property
     def is_searched(self) -> bool:
         """Return True if a worker times models, or looks costs up, before it prunes."""
-        return self.request.is_timed or self.is_chosen_by_cost
+        return self.is_chosen_by_cost or (self.target is not None and self.target.is_time)
 
     @property
     def removal(self) -> Removal | None:

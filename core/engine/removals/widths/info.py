@@ -41,10 +41,6 @@ class WidthRemoval(Removal):
         assert isinstance(options, WidthOptions)
         return options.round_to
 
-    def compares_splits(self, options: MethodParameters) -> bool:
-        assert isinstance(options, WidthOptions)
-        return options.attention == "auto"
-
     def rounding_cost(self, cut: Cut) -> float:
         return rounding_cost(cut.language_model, _options(cut), cut.sparsity, layout=cut.layout, at_least=cut.at_least)
 
@@ -62,7 +58,6 @@ def _reduction(cut: Cut) -> WidthReduction:
         layout=cut.layout,
         round_to=cut.round_to,
         at_least=cut.at_least,
-        is_timed=cut.is_timed,
         costs=cut.costs,
     )
 

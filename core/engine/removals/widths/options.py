@@ -27,9 +27,8 @@ class WidthOptions(MethodParameters, RefitOptions):
         "auto",
         description="How attention heads are removed. kv_groups: a key/value (KV) head together with the query heads "
         "that share it. query_heads: the same number of query heads from every KV head's group. With both, heads and "
-        "channels lose the same share. none: no heads. auto: tries several numbers of heads, and more channels if "
-        "more heads stay, and takes what predicts the calibration text best; without calibration text it removes "
-        "only channels, as long as a quarter of them stays.",
+        "channels lose the same share. none: no heads. auto: only channels, as long as a quarter of a layer's "
+        "stays, and then as few heads as possible.",
     )
     round_to: int | None = Field(
         None,

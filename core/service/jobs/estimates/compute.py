@@ -26,8 +26,6 @@ _WAITING_FOR_MEMORY = 10
 """Slowdown of a product with one token, which waits for the weights, relative to one with many."""
 _WAITING_IN_BATCHES = 5
 """The same with many sequences' next tokens."""
-_REFIT_PRODUCTS = 20
-"""Products with XᵀX, about, by which a refit finds the weights."""
 _VERIFIED_IMAGES = 100
 
 
@@ -181,7 +179,7 @@ def _solver(description: ModelDescription, job: Recipe, tokens: Tokens) -> int:
     rounds = chosen is not None and reads_inputs(chosen)
     if variant.reads != "gram" and refit is None and not rounds:
         return 0
-    products = rounds + (0 if refit is None else _REFIT_PRODUCTS)
+    products = rounds + (0 if refit is None else refit.conjugate_gradient_steps + 3)
     share, parameters, experts = (
         _removed_share(description, job),
         _pruning_parameters(job),
