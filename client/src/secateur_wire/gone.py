@@ -24,7 +24,12 @@ DATASETS: Final[Mapping[str, str]] = {
 }
 """Datasets that needed no registration, by their names up to a colon."""
 
-_UNASKED: Final = {("evaluation", "answers", "seed"): 0, ("recovery", "until"): None}
+_UNASKED: Final = {
+    ("evaluation", "answers", "seed"): 0,
+    ("recovery", "until"): None,
+    ("parameters", "ranking"): "taylor",
+    ("parameters", "compare"): False,
+}
 """Defaults that stored bodies have of fields that have left."""
 
 
