@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.database import new_id, seconds_from_now, transaction
 from core.device_kinds import CPU
 from core.service.jobs import queue, service
-from core.service.jobs.estimates.history import estimate_job, estimate_that_fits
+from core.service.jobs.estimates.history import estimate_that_fits
 from core.service.jobs.inspection import inspect
 from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.job import resolve_job
@@ -27,8 +27,7 @@ _GIB = 2**30
 
 def _estimate(session: Session, team: str, body: dict[str, Any], store: Store, settings: Settings) -> Estimate:
     resolved = resolve_job(RequestContext(session, team, store, settings), JobBody.model_validate(body))
-    workers = queue.workers_of(session, [resolved.recipe.queue], settings.worker_fresh_seconds)
-    return estimate_job(session, team, resolved, workers, settings)
+    return estimate_that_fits(session, team, resolved, settings).estimate
 
 
 def _past_attempts(

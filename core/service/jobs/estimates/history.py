@@ -69,7 +69,7 @@ class FittingEstimate:
 
 
 def estimate_that_fits(session: Session, team_id: str, resolved: ResolvedJob, settings: Settings) -> FittingEstimate:
-    """Return the estimate of a request that can be run.
+    """Return the estimate of a request that can be run. The time is for one attempt, from fetch to store.
 
     Raises DoesNotFit, with the figures, where none of these has room for the files, or for the weights that must be in
     memory at once, and InvalidRequest where none has the engine of an added form. Where there is no worker nothing is
@@ -78,7 +78,7 @@ def estimate_that_fits(session: Session, team_id: str, resolved: ResolvedJob, se
     job = resolved.recipe
     workers = workers_of(session, [job.queue], settings.worker_fresh_seconds)
     require_engines(job, workers)
-    account = _account_of(session, team_id, resolved, workers, settings)
+    account = _ACCOUNTS[resolved.model.description.task](session, team_id, resolved, workers, settings)
     estimate = _estimate(session, job, account, workers)
     needs = needs_by(estimate)
     on_device = needs.device_memory_bytes is not None
@@ -99,23 +99,6 @@ def _shortages(needs: Room, workers: Sequence[WorkerRow]) -> str | None:
     """Return sentences about what each worker lacks; None where there is one without a lack, or no worker at all."""
     shortages = [needs.lack(worker) for worker in workers]
     return "; ".join(sorted(set(filter(None, shortages)))[:5]) if all(shortages) and shortages else None
-
-
-def estimate_job(
-    session: Session, team_id: str, resolved: ResolvedJob, workers: Sequence[WorkerRow], settings: Settings
-) -> Estimate:
-    """Return the estimate of a resolved request on such workers.
-
-    The time is for one attempt, from fetch to store, without waiting.
-    """
-    account = _account_of(session, team_id, resolved, workers, settings)
-    return _estimate(session, resolved.recipe, account, workers)
-
-
-def _account_of(
-    session: Session, team_id: str, resolved: ResolvedJob, workers: Sequence[WorkerRow], settings: Settings
-) -> "_Account":
-    return _ACCOUNTS[resolved.model.description.task](session, team_id, resolved, workers, settings)
 
 
 def _estimate(session: Session, job: Recipe, account: "_Account", workers: Sequence[WorkerRow]) -> Estimate:
