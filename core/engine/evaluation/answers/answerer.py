@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,11 +12,12 @@ from core.engine.datasets.chat.rendered import Frame
 from core.engine.datasets.token_ids import token_ids
 from core.engine.datasets.token_windows import starts_with_bos
 from core.engine.evaluation.answers.questions import EvaluationQuestion
-from core.engine.models.continuous_batch import ContinuousBatch, begins_at_any_step, continue_sequences
+from core.engine.models.continuous_batch import Choice, ContinuousBatch, begins_at_any_step, continue_sequences
 from core.engine.models.folder import ModelFolder
 from core.engine.models.generation import first_token
 from core.engine.models.hooks import removed_after
 from core.engine.models.loading import load_model
+from core.engine.models.micro_batches import AtOnce
 from core.engine.models.sampling import draw_tokens, likeliest_tokens
 from core.engine.models.turn_ends import TurnEnds
 
@@ -94,20 +96,25 @@ class Answerer:
         dimension = -3 if output.shape[-2] == 1 and len(ids) > 1 else -2  # some models have time before batch
         return output.narrow(dimension, len(given) - 1, count).contiguous().cpu()
 
-    def _written(
-        self, questions: Sequence[EvaluationQuestion], choose: Callable[[Tensor, Sequence[int], int], Tensor]
-    ) -> list[Written]:
+    def _written(self, questions: Sequence[EvaluationQuestion], choose: Choice) -> list[Written]:
         (is_chat,) = {each.is_chat for each in questions}
         ends = self._ends[is_chat]
-        tokens = continue_sequences(
-            self._batch,
-            [self.given(each) for each in questions],
-            most=[self._most] * len(questions),
-            ends=ends.tokens,
-            vocabulary=len(self._tokenizer),
-            choose=choose,
-        )
-        return [self._finished(ids, ends) for ids in tokens]
+
+        def write(at_once: int) -> list[list[int]]:
+            return [
+                ids
+                for start in range(0, len(questions), at_once)
+                for ids in continue_sequences(
+                    self._batch,
+                    [self.given(each) for each in questions[start : start + at_once]],
+                    most=[self._most] * at_once,
+                    ends=ends.tokens,
+                    vocabulary=len(self._tokenizer),
+                    choose=partial(_choose_after, choose, start),
+                )
+            ]
+
+        return [self._finished(ids, ends) for ids in AtOnce(len(questions)).run(write)]
 
     def _finished(self, ids: list[int], ends: TurnEnds) -> Written:
         """Return an answer up to the words that end a turn, where the model has spelled them out."""
@@ -117,6 +124,11 @@ class Answerer:
             return Written(ids, len(ids) < self._most)
         count = next(count for count in range(len(ids) + 1) if len(ends.text(ids[:count])) >= len(turn))
         return Written(ids[:count], ended=True)
+
+
+def _choose_after(choose: Choice, first: int, logits_BV: Tensor, numbers: Sequence[int], step: int) -> Tensor:
+    """Choose tokens for sequences of a part, whose first has the number `first` among all."""
+    return choose(logits_BV, [first + number for number in numbers], step)
 
 
 def question_tokens(question: EvaluationQuestion, folder: ModelFolder, tokenizer: Any) -> list[int]:

@@ -1,4 +1,4 @@
-"""Micro-batches of a pass over the blocks, which get smaller where memory runs out."""
+"""Micro-batches that get smaller where memory runs out: of passes over the blocks, of training, of measurements."""
 
 import gc
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -86,3 +86,24 @@ def run_within_memory(make: Callable[[], Pass], run: Callable[[Pass], Result]) -
                 raise
         del walk
         gc.collect()  # modules and their hooks refer to each other
+
+
+@dataclass
+class AtOnce:
+    """Number of sequences that go through a model together; halved, down to `least`, where memory runs out."""
+
+    size: int
+    least: int = 1
+    log: Callable[[str], None] = lambda message: None
+
+    def halve_micro_batches(self, error: str) -> bool:
+        """Halve the number from now on, and log it with the memory's `error`; False where it is the least."""
+        if self.size <= self.least:
+            return False
+        self.size = max(self.least, self.size // 2)
+        self.log(f"Memory ran out: from here on at most {self.size} go through the model together. {error}")
+        return True
+
+    def run(self, work: Callable[[int], Result]) -> Result:
+        """Return what `work` does with so many at once; where memory runs out it begins again with fewer."""
+        return run_within_memory(lambda: self, lambda at_once: work(at_once.size))[1]
