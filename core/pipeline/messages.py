@@ -88,10 +88,14 @@ class Spec(_Part):
 
 
 class DeviceSpec(_Part):
-    """Base of specs whose task runs a model: its device (None: the best available) and threads (None: all)."""
+    """Base of specs whose task runs a model: its device (None: the best available) and threads (None: all).
+
+    `memory_bytes` is the main memory that the worker may use; None if it is not known. The worker sets it.
+    """
 
     device: str | None
     threads: int | None
+    memory_bytes: int | None = None
 
 
 class JobSpec(DeviceSpec):
@@ -99,7 +103,6 @@ class JobSpec(DeviceSpec):
 
     `work` is the folder of this attempt. `previous` are the folders of earlier attempts, the newest first, which may
     hold records to resume from. `artifact` is the folder to fill. `baseline` are known figures of the dense model.
-    `memory_bytes` is the main memory that the worker may use; None if it is not known.
     """
 
     job: str
@@ -110,7 +113,6 @@ class JobSpec(DeviceSpec):
     work: Path
     previous: list[Path]
     artifact: Path
-    memory_bytes: int | None = None
 
     @classmethod
     def of(cls, job: "JobSpec", **more: Any) -> Self:

@@ -16,8 +16,8 @@ from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.exporters.huggingface_classifier import round_to_stored, write_classifier
 from core.engine.models.classifier import load_classifier, open_classifier
 from core.engine.models.folder import open_model
+from core.engine.models.micro_batches import run_within_memory
 from core.engine.options.patterns import parse_pattern
-from core.engine.pruning.micro_batches import run_within_memory
 from core.engine.pruning.network import Network
 from core.engine.recovery.language import recover
 from core.engine.recovery.protocols import Teacher

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from core.engine.models.accelerator import ran_out_of_memory
-from core.engine.pruning.micro_batches import MicroBatches
+from core.engine.models.micro_batches import MicroBatches
 from core.pipeline.messages import ModelPlace
 from core.pipeline.stages.write.spec import WriteSpec
 from core.progress import Progress

@@ -17,11 +17,12 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_P
 import torch
 import transformers
 
-from core.engine.models.accelerator import CPUBackend, ran_out_of_memory
+from core.engine.models.accelerator import backend_of, ran_out_of_memory
+from core.engine.models.memory_limit import limit_memory, memory_left
 from core.panics import is_panic
 from core.pipeline.messages import DeviceSpec
 from core.pipeline.stages.registry import parse_spec
-from core.pipeline.stages.run import run_stage
+from core.pipeline.stages.run import device_of, memory_room, run_stage
 from core.progress import WorkStopped
 from core.seclusion import seclude
 from secateur_wire.errors import DiskFull, InternalError, OutOfMemory, SecateurError
@@ -41,8 +42,9 @@ def _classify(error: BaseException) -> SecateurError:
     if ran_out_of_memory(error):
         if isinstance(error, torch.OutOfMemoryError):  # its message already names the requested and the free memory
             return OutOfMemory(f"memory ran out: {str(error)[:300]}")
-        free = CPUBackend(torch.device("cpu")).free_bytes()
-        return OutOfMemory(f"memory ran out: {str(error)[:300] or type(error).__name__}. {free} bytes are free.")
+        return OutOfMemory(
+            f"memory ran out: {str(error)[:300] or type(error).__name__}. {memory_left()} bytes are free."
+        )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFull(f"no space left on the worker's disk: {error.filename or error.strerror}")
     return InternalError(f"{type(error).__name__}: {str(error)[:500]}")
@@ -62,6 +64,8 @@ def main() -> int:
             threads = len(os.sched_getaffinity(0))
         if threads is not None:
             torch.set_num_threads(threads)
+        if not backend_of(device_of(spec)).kind.has_own_memory:  # a GPU's driver reserves far more than it uses
+            limit_memory(memory_room(spec))
         if spec.saves_progress:
             stop_once_saved()
         with signs_of_life():

@@ -27,6 +27,8 @@ RUNNER: tuple[str, ...] = (sys.executable, "-P", "-m", "worker.runner")
 POLL_SECONDS = 0.2
 _FULL_DISK_BYTES = 2**16
 """Free bytes below which a process may end without a message, because not even its log can be written."""
+_ENDED_FOR_MEMORY = ("MemoryError", "torch.OutOfMemoryError", "what():  std::bad_alloc", "memory allocation of ")
+"""Beginnings of the last line of a process that ran out of memory: of Python, C++ and Rust."""
 EXIT_SECONDS = 30
 """Time for a runner that has closed its output to end by itself."""
 
@@ -59,6 +61,10 @@ class Draining(Exception):
     def __init__(self, seconds: float) -> None:
         super().__init__()
         self.seconds = seconds
+
+
+class KilledForMemory(OutOfMemory):
+    """Error of a process that the kernel ended because memory ran out."""
 
 
 class ResultMissing(RunnerLost):
@@ -243,8 +249,8 @@ def unexplained_end(code: int, task: str, log: Path, killed_for_memory: bool) ->
     """Return the error of a process that ended without a message, from its exit code, its log and the machine."""
     last_line = _last_line(log)
     if code == -signal.SIGKILL and killed_for_memory:
-        return OutOfMemory(f"The system ended the runner ({task}) because memory ran out.")
-    if last_line.startswith(("MemoryError", "torch.OutOfMemoryError")):
+        return KilledForMemory(f"The system ended the runner ({task}) because memory ran out.")
+    if last_line.startswith(_ENDED_FOR_MEMORY):
         return OutOfMemory(f"The runner ({task}) ran out of memory: {last_line}")
     if "No space left on device" in last_line or shutil.disk_usage(log.parent).free < _FULL_DISK_BYTES:
         return DiskFull(f"no space left on the worker's disk: the runner ({task}) could not go on")

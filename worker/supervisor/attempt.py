@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import cast
 
 from core.engine.architectures.describe import describe_folder
-from core.pipeline.messages import Spec
+from core.engine.models.memory_limit import memory_left
+from core.pipeline.messages import DeviceSpec, Spec
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.reports.equal_bytes import artifact_files, compare_at_equal_bytes, is_compared, measuring_job
 from core.pipeline.reports.manifest import finalise
@@ -33,8 +34,9 @@ from secateur_wire.errors import GateMissed
 from secateur_wire.metrics import Metrics, Seconds, TargetReached
 from secateur_wire.reports import GateResult
 from secateur_wire.states import Stage
+from worker.machine import usable_memory_bytes
 from worker.node_cache import folder_bytes
-from worker.runner.client import run_task
+from worker.runner.client import KilledForMemory, run_task
 from worker.runner.messages import (
     AliveMessage,
     LogMessage,
@@ -155,15 +157,23 @@ class RunnerTasks(TaskRunner):
             """Check for an end of the job; a runner that has sent a message gives its own signs of life."""
             self._on_wait() if has_spoken else self.wait()
 
-        result = run_task(
-            spec,
-            log=self._folder / "runner.log",
-            on_message=on_message,
-            on_wait=on_wait,
-            grace_seconds=self._settings.cancel_grace_seconds,
-            command=self._command,
-        )
-        return kind.model_validate(result)
+        def run(memory: int) -> Output:
+            result = run_task(
+                spec.model_copy(update={"memory_bytes": memory}) if isinstance(spec, DeviceSpec) else spec,
+                log=self._folder / "runner.log",
+                on_message=on_message,
+                on_wait=on_wait,
+                grace_seconds=self._settings.cancel_grace_seconds,
+                command=self._command,
+            )
+            return kind.model_validate(result)
+
+        memory = usable_memory_bytes(self._settings)
+        try:
+            return run(memory)
+        except KilledForMemory as error:
+            self.log(f"{error.message} It begins again where it was saved, with half of the memory.")
+        return run(min(memory, memory_left()) // 2)
 
 
 class Attempt:

@@ -55,7 +55,6 @@ from worker.fetcher.protocol import (
     text_key,
     with_secrets,
 )
-from worker.machine import usable_memory_bytes
 from worker.node_cache import NodeCache
 from worker.supervisor.chat_renderer import ChatRenderer
 from worker.supervisor.fetched_inputs import InputFetcher
@@ -121,7 +120,6 @@ class JobInputs:
             work=self._folder,
             previous=self._previous,
             artifact=self._folder / "artifact",
-            memory_bytes=usable_memory_bytes(self._settings),
             device=self._settings.device,
             threads=self._settings.threads,
         )

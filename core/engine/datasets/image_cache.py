@@ -107,7 +107,8 @@ def open_images(
     for text in state["notes"]:
         note(text)
     size = math.prod(state["shape"])
-    pixels = torch.from_file(str(folder / _PIXELS), shared=False, size=size, dtype=torch.uint8)
+    # Nothing is written to them: shared, they do not count as memory of this process.
+    pixels = torch.from_file(str(folder / _PIXELS), shared=True, size=size, dtype=torch.uint8)
     return TensorImages(
         pixels.view(state["shape"]),
         torch.tensor(state["labels"]),

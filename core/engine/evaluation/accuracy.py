@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from core.counting import counted
 from core.engine.datasets.image_set import ImageSet
 from core.engine.evaluation.classifier_memory import MEASURED_AT_ONCE
+from core.engine.models.micro_batches import AtOnce
 from secateur_wire.errors import NotFiniteWeights
 
 
@@ -69,8 +70,12 @@ def measure_accuracy(model: nn.Module, images: ImageSet, batch_size: int = MEASU
 
     Raises NotFiniteWeights where logits are not finite.
     """
-    device = next(model.parameters()).device
     model.eval()
+    return AtOnce(batch_size).run(lambda at_once: _measure_accuracy(model, images, at_once))
+
+
+def _measure_accuracy(model: nn.Module, images: ImageSet, batch_size: int) -> Accuracy:
+    device = next(model.parameters()).device
     right, total = 0, 0.0
     for numbers_B in counted(torch.arange(len(images)).split(batch_size), "measuring accuracy by batches"):
         logits_BK = model(pixel_values=images.batch(numbers_B).to(device)).logits.float()

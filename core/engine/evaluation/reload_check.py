@@ -20,6 +20,7 @@ from core.engine.architectures.heterogeneous import MODELLING_FILE, has_modellin
 from core.engine.architectures.registry import architecture_for
 from core.engine.models.accelerator import ran_out_of_memory
 from core.engine.models.implementations import own_implementations
+from core.engine.models.memory_limit import weights_mapped
 from core.engine.models.offloading import offloading
 from core.engine.models.precision import LOGIT_TOLERANCE, fast_arithmetic
 from core.engine.models.tensors import load_tensors
@@ -104,7 +105,7 @@ def _open(
         keywords = offloading(
             artifact, known, offload, device=device, trust_remote_code=runs_code, implementations=implementations
         )
-    with working("opening the artifact anew"), _refusals(), keywords as places:
+    with working("opening the artifact anew"), _refusals(), weights_mapped(artifact), keywords as places:
         opened: Any = AutoModelForCausalLM.from_pretrained(
             artifact,
             local_files_only=True,

@@ -26,6 +26,7 @@ from core.device_kinds import device_kind
 from core.engine.evaluation.zero_shot_tasks import TASKS, batch_size
 from core.engine.models.folder import ModelFolder
 from core.engine.models.loading import load_model
+from core.engine.models.micro_batches import AtOnce
 from core.untrusted_json import JsonLimits, parse_json
 from secateur_wire.errors import UnusableDataset
 
@@ -148,11 +149,16 @@ class _Model(HFLM):  # type: ignore[misc]  # the harness has no types
         longest = max((context + answer for context, answer in (request.args for request in requests)), key=len)
         tokens = min(len(self.tok_encode(longest)), self.max_length)
         vocabulary = self.config.get_text_config(decoder=True).vocab_size
-        self.batch_size_per_gpu = batch_size(tokens, vocabulary, device_kind(self.device.type).logits_bytes)
-        with counting("scoring answers", len(requests)) as count:
-            self.set_cache_hook(_Counter(len(requests), self.on_progress, count))
-            answers: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=disable_tqdm)
-        return answers
+        scores, cut = super().loglikelihood, self.cut
+
+        def score(at_once: int) -> list[tuple[float, bool]]:
+            self.batch_size_per_gpu, self.cut = at_once, cut
+            with counting("scoring answers", len(requests)) as count:
+                self.set_cache_hook(_Counter(len(requests), self.on_progress, count))
+                answers: list[tuple[float, bool]] = scores(requests, disable_tqdm=disable_tqdm)
+            return answers
+
+        return AtOnce(batch_size(tokens, vocabulary, device_kind(self.device.type).logits_bytes)).run(score)
 
     def _loglikelihood_tokens(self, requests: list[Any], **options: Any) -> list[tuple[float, bool]]:
         self.cut += sum(len(context) + len(answer) > self.max_length + 1 for _, context, answer in requests)

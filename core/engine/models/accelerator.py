@@ -4,17 +4,18 @@
 """
 
 import ctypes
+import errno
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import ClassVar
 
-import psutil
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
 from core.device_kinds import CPU, CUDA, DeviceKind, device_kind
+from core.engine.models.memory_limit import memory_left
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
 """Parameters of glibc's `mallopt`: the size of a tensor, and of free memory, that is given back at once."""
@@ -123,7 +124,7 @@ class CPUBackend(DeviceBackend):
         return True
 
     def free_bytes(self) -> int:
-        return int(psutil.virtual_memory().available)
+        return memory_left()
 
     def peak_bytes(self) -> None:
         return None
@@ -207,15 +208,28 @@ class CUDABackend(DeviceBackend):
         return Accelerator(cpu=False, mixed_precision=mixed_precision)
 
 
-_MEMORY_MESSAGES = ("can't allocate memory", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
-"""Messages of errors without their own class: of torch's CPU allocator, of CUDA itself, and of its libraries."""
+_MEMORY_MESSAGES = (
+    *("can't allocate memory", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED"),
+    *("Cannot allocate memory", "could not create a primitive", "could not create a memory", "bad allocation"),
+    *("bad_alloc", "Failed to allocate memory"),
+)
+"""Messages of errors without their own class.
+
+They are those of torch's CPU allocator, of CUDA itself, and of its libraries; of the kernel, where a file is mapped; of
+oneDNN; of C++; and of onnxruntime.
+"""
+_OTHER_CLASSES = ("SafetensorError", "RuntimeException", "Fail")
+"""Names of classes with such messages beside RuntimeError: of safetensors, and of onnxruntime."""
 
 
 def ran_out_of_memory(error: BaseException) -> bool:
     """Return True for an error that reports too little memory on the machine or a device."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _MEMORY_MESSAGES)
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    is_one = isinstance(error, RuntimeError) or type(error).__name__ in _OTHER_CLASSES
+    return is_one and any(words in str(error) for words in _MEMORY_MESSAGES)
 
 
 BACKENDS: dict[str, type[DeviceBackend]] = {backend.kind.name: backend for backend in (CPUBackend, CUDABackend)}

@@ -22,6 +22,7 @@ from core.engine.models.experts import stored_tensors
 from core.engine.models.folder import ModelFolder
 from core.engine.models.implementations import own_implementations
 from core.engine.models.language_config import language_config
+from core.engine.models.memory_limit import weights_mapped
 from core.engine.models.tensors import DTYPES
 from secateur_wire.errors import UnusableModel
 
@@ -51,7 +52,7 @@ def load_model(folder: ModelFolder, device: torch.device, *, dtype: torch.dtype 
     if folder.is_quantised:
         weights = stored_tensors(folder.family, {name: folder.read(name) for name in folder.tensors})
         dtype = dtype or DTYPES[folder.description.dtype]
-    with _refusals(folder):
+    with _refusals(folder), weights_mapped(folder.path):
         model = model_class.from_pretrained(
             folder.path if weights is None else None,
             state_dict=weights,

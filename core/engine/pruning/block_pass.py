@@ -17,9 +17,9 @@ from core.engine.evaluation.perplexity import MeasuredPerplexity, ReferenceStrea
 from core.engine.evaluation.perplexity_ratio import ratio_stderr
 from core.engine.models.experts import saved_tensors
 from core.engine.models.folder import ModelFolder
+from core.engine.models.micro_batches import MicroBatches
 from core.engine.models.streamed import StreamedModel
 from core.engine.models.tensors import DTYPES, cast_weight
-from core.engine.pruning.micro_batches import MicroBatches
 from core.engine.pruning.results import LayerRow, PerplexityPair, UnitRow
 from core.engine.pruning.streams.measure import pairs, verification_tokens, write_verification
 from core.engine.pruning.streams.stream import ActivationBudget, Stream

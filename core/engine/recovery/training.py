@@ -6,6 +6,7 @@ the weights of an uninterrupted one. A limit by the clock (`pace`) includes the 
 """
 
 import math
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from core.counting import counted
+from core.engine.models.micro_batches import AtOnce
 from core.engine.recovery.losses import Loss, next_token_loss
 from core.engine.recovery.pace import Pace
 from core.engine.recovery.request import Recovery, sequences_at_once
@@ -79,6 +81,10 @@ class Training:
         self._store = store
         self._progress = progress
         self.pace = pace or Pace(recovery)
+        size = sequences_at_once(recovery)
+        # Images are normalised together, and other processes wait for every part of a batch.
+        halves = recovery.sequence_length is not None and accelerator.num_processes == 1
+        self._at_once = AtOnce(size, 1 if halves else size, progress.log)
         self._trained = {name: each for name, each in model.named_parameters() if each.requires_grad}
         assert recovery.learning_rate is not None
         self._optimizer = torch.optim.AdamW(
@@ -125,19 +131,11 @@ class Training:
     def _step(self, step: int) -> tuple[list[float], bool]:
         """Run one optimiser step; return the mean loss by terms, and True if any process has to stop."""
         accelerator, recovery = self._accelerator, self._recovery
-        torch.manual_seed((recovery.seed * 1_000_003 + step) * 4096 + accelerator.process_index)
         for group in self._optimizer.param_groups:
             group["lr"] = self.pace.rate(step)
         own = self.batch(step)[accelerator.process_index :: accelerator.num_processes]
         tokens_BT = self._windows[own].to(accelerator.device)
-        parts = tokens_BT.split(sequences_at_once(recovery))
-        total = torch.zeros(())
-        for number, part_BT in enumerate(parts, 1):
-            last = number == len(parts)
-            with nullcontext() if last else accelerator.no_sync(self._model):
-                terms = self._loss(self._model, part_BT) * (len(part_BT) / len(tokens_BT))
-                accelerator.backward(terms.sum())
-            total = total + terms.detach()
+        total = self._at_once.run(lambda size: self._add_gradients(step, tokens_BT.split(size)))
         self._rule.after_backward(step)
         torch.nn.utils.clip_grad_norm_(self._trained.values(), LARGEST_GRADIENT_NORM)
         *averages, stopped = self._mean_over_processes([*total.flatten().tolist(), float(self._progress.should_stop())])
@@ -154,6 +152,20 @@ class Training:
         self.pace.done(step, seconds)
         return averages, stopped > 0
 
+    def _add_gradients(self, step: int, parts: Sequence[Tensor]) -> Tensor:
+        """Compute the gradients of a batch in parts; return the mean loss by terms."""
+        accelerator = self._accelerator
+        torch.manual_seed((self._recovery.seed * 1_000_003 + step) * 4096 + accelerator.process_index)
+        self._optimizer.zero_grad()
+        sequences, total = sum(map(len, parts)), torch.zeros(())
+        for number, part_BT in enumerate(parts, 1):
+            last = number == len(parts)
+            with nullcontext() if last else accelerator.no_sync(self._model):
+                terms = self._loss(self._model, part_BT) * (len(part_BT) / sequences)
+                accelerator.backward(terms.sum())
+            total = total + terms.detach()
+        return total
+
     def _mean_over_processes(self, figures: list[float]) -> list[float]:
         figures_N = torch.tensor(figures, dtype=torch.float64)
         agreed: list[float] = self._accelerator.reduce(figures_N.to(self._accelerator.device), "mean").tolist()
@@ -165,9 +177,11 @@ class Training:
     @torch.no_grad()
     def _holdout_loss(self, windows_NT: Tensor) -> float:
         """Return the model's mean next-token loss on hold-out sequences, in nats per token."""
+        device = self._accelerator.device
         self._model.eval()
-        parts = windows_NT.split(sequences_at_once(self._recovery))
-        losses = [next_token_loss(self._model, part.to(self._accelerator.device)) * len(part) for part in parts]
+        losses = self._at_once.run(
+            lambda size: [next_token_loss(self._model, part.to(device)) * len(part) for part in windows_NT.split(size)]
+        )
         self._model.train()
         return float(torch.stack(losses).sum()) / len(windows_NT)
 
@@ -179,7 +193,9 @@ class Training:
                 for moment in _ADAM_STATE
             }
             tensors = {_TRAINED: self._trained, _MOMENTS: moments}
-            state = {"losses": self.losses, "hidden_errors": self.hidden_errors}
+            state: dict[str, object] = {"losses": self.losses, "hidden_errors": self.hidden_errors}
+            if self._at_once.size < sequences_at_once(self._recovery):
+                state["at_once"] = self._at_once.size
             self._store.save(STEP, step, tensors, {**state, "rounds": self._sampling.rounds, "pace": self.pace.state})
         self._accelerator.wait_for_everyone()
 
@@ -194,5 +210,6 @@ class Training:
             parameter.copy_(trained[name])
             own = {each: moments[f"{name}/{each}"].to(parameter.device) for each in _ADAM_STATE}
             self._optimizer.state[parameter] = {"step": taken.to(parameter.device, copy=True), **own}
+        self._at_once.size = saved.state.get("at_once", self._at_once.size)
         self._sampling.rounds = saved.state["rounds"]
         self.resumed_from = saved.position

@@ -11,11 +11,12 @@ from core.engine.datasets.chat.rendered import Frame
 from core.engine.datasets.token_ids import token_ids
 from core.engine.datasets.token_windows import starts_with_bos
 from core.engine.evaluation.answers.questions import EvaluationQuestion
-from core.engine.models.continuous_batch import ContinuousBatch, begins_at_any_step, continue_sequences
+from core.engine.models.continuous_batch import Choice, ContinuousBatch, begins_at_any_step, continue_sequences
 from core.engine.models.folder import ModelFolder
 from core.engine.models.generation import first_token
 from core.engine.models.hooks import removed_after
 from core.engine.models.loading import load_model
+from core.engine.models.micro_batches import AtOnce
 from core.engine.models.sampling import likeliest_tokens
 from core.engine.models.turn_ends import TurnEnds
 
@@ -61,15 +62,22 @@ class Answerer:
 
         (is_chat,) = {each.is_chat for each in questions}
         ends = self._ends[is_chat]
-        tokens = continue_sequences(
-            self._batch,
-            [self.given(each) for each in questions],
-            most=[self._most] * len(questions),
-            ends=ends.tokens,
-            vocabulary=len(self._tokenizer),
-            choose=choose,
-        )
-        return [self._finished(ids, ends) for ids in tokens]
+
+        def write(at_once: int) -> list[list[int]]:
+            return [
+                ids
+                for start in range(0, len(questions), at_once)
+                for ids in continue_sequences(
+                    self._batch,
+                    [self.given(each) for each in questions[start : start + at_once]],
+                    most=[self._most] * len(questions[start : start + at_once]),
+                    ends=ends.tokens,
+                    vocabulary=len(self._tokenizer),
+                    choose=choose,
+                )
+            ]
+
+        return [self._finished(ids, ends) for ids in AtOnce(len(questions)).run(write)]
 
     @torch.inference_mode()
     def states(self, question: EvaluationQuestion, answer: Sequence[int], *, ended: bool) -> Tensor:
@@ -98,6 +106,11 @@ class Answerer:
             return Written(ids, len(ids) < self._most)
         count = next(count for count in range(len(ids) + 1) if len(ends.text(ids[:count])) >= len(turn))
         return Written(ids[:count], ended=True)
+
+
+def _choose_after(choose: Choice, first: int, logits_BV: Tensor, numbers: Sequence[int], step: int) -> Tensor:
+    """Choose tokens for sequences of a part, whose first has the number `first` among all."""
+    return choose(logits_BV, [first + number for number in numbers], step)
 
 
 def question_tokens(question: EvaluationQuestion, folder: ModelFolder, tokenizer: Any) -> list[int]:

@@ -14,6 +14,7 @@ from core.engine.architectures.description import ModelDescription
 from core.engine.datasets.window_spans import WindowSpans
 from core.engine.evaluation.perplexity import measure_perplexity
 from core.engine.models.folder import ModelFolder
+from core.engine.models.micro_batches import AtOnce
 from core.engine.models.precision import fast_arithmetic
 from core.engine.models.streamed import StreamedModel
 from core.engine.models.tensors import DTYPES, write_tensors
@@ -55,16 +56,24 @@ def measure(
     evaluations that do not predict every token.
     """
     work.mkdir(parents=True, exist_ok=True)
-    with fast_arithmetic(device):
-        dtype = dtype or DTYPES[folder.description.dtype]
+    dtype = dtype or DTYPES[folder.description.dtype]
+    planned = {
+        name: min(len(each), micro_batch or max(1, MICRO_BATCH_TOKENS // each.shape[1]))
+        for name, each in evaluations.items()
+    }
+
+    def run(at_once: int) -> Measured:
         streamed = StreamedModel(folder, dtype=dtype, device=device)
         store, budget = ResumeStore(work, ""), ActivationBudget(activation_budget_bytes)
 
-        def stream(name: str, tokens_NT: Tensor) -> Stream:
-            batch = micro_batch or max(1, MICRO_BATCH_TOKENS // tokens_NT.shape[1])
-            return Stream(name, tokens_NT, streamed, store, budget, dtype=dtype, micro_batch=batch, resumable=False)
+        def stream(name: str, tokens_NT: Tensor, batch: int = 1) -> Stream:
+            size = min(at_once, batch)
+            return Stream(name, tokens_NT, streamed, store, budget, dtype=dtype, micro_batch=size, resumable=False)
 
-        texts = {name: stream(f"evaluation-{number}", each) for number, (name, each) in enumerate(evaluations.items())}
+        texts = {
+            name: stream(f"evaluation-{number}", each, planned[name])
+            for number, (name, each) in enumerate(evaluations.items())
+        }
         probe = stream("verification", verification_tokens(folder.description))
         streams = [*texts.values(), probe]
         for each in streams:
@@ -83,6 +92,9 @@ def measure(
             {name: each.window_losses for name, each in measured.items()},
             verification,
         )
+
+    with fast_arithmetic(device):
+        return AtOnce(max(planned.values(), default=1)).run(run)
 
 
 def verification_tokens(description: ModelDescription) -> Tensor:

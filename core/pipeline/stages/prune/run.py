@@ -19,8 +19,8 @@ from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.accelerator import backend_of
 from core.engine.models.casting import cast_figures, folder_as_stored
 from core.engine.models.folder import ModelFolder
+from core.engine.models.micro_batches import run_within_memory
 from core.engine.models.tensors import DTYPES
-from core.engine.pruning.micro_batches import run_within_memory
 from core.engine.pruning.results import PruneResult
 from core.engine.pruning.streams.measure import measure
 from core.engine.removals.run import LanguagePass

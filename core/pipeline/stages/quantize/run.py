@@ -7,8 +7,8 @@ from core.engine.architectures.describe import in_dtype
 from core.engine.datasets.window_losses import WindowLosses
 from core.engine.evaluation.perplexity import MeasuredPerplexity
 from core.engine.exporters.huggingface import write_checkpoint
+from core.engine.models.micro_batches import run_within_memory
 from core.engine.options.patterns import UNSTRUCTURED
-from core.engine.pruning.micro_batches import run_within_memory
 from core.engine.quantization.settings import reads_inputs, resolve_quantization
 from core.methods.registry import METHODS
 from core.pipeline.messages import PruneOutput

@@ -1,21 +1,22 @@
 """Reload check of an artifact, in a process that did not write it."""
 
+import gc
 import shutil
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import torch
 from transformers import dynamic_module_utils
 
 from core.engine.architectures.classifier_architecture import ClassifierDescription
 from core.engine.architectures.describe import Description, describe_folder, in_dtype
 from core.engine.evaluation.reload_check import reload_check
 from core.engine.evaluation.reload_memory import ReloadRoom, reload_needs
-from core.engine.models.accelerator import CPUBackend, backend_of
+from core.engine.models.accelerator import backend_of, ran_out_of_memory
 from core.engine.models.tensors import DTYPES
 from core.pipeline.reports.report import Verification
-from core.pipeline.stages.run import StageContext
+from core.pipeline.stages.run import StageContext, memory_room
 from core.pipeline.stages.verify.spec import VerificationOutput, VerifySpec
 from core.progress import Progress
 
@@ -38,18 +39,27 @@ def _check_language_model(artifact: Description, spec: VerifySpec, context: Stag
     importing: Any = dynamic_module_utils
     importing.HF_MODULES_CACHE = str(spec.modules)  # the library reads the environment only once, when it is loaded
     opened = artifact.language_model if spec.dtype is None else in_dtype(artifact.language_model, spec.dtype)
-    rooms = [] if spec.offload is None else [_room(device, spec.memory_bytes)]
-    needs = reload_needs(opened, backend_of(device).kind, rooms)
-    place, offload = spec.artifact, spec.offload if needs.offloads else None
+    backend, place = backend_of(device), spec.artifact
+    room = ReloadRoom(memory_room(spec), backend.free_bytes() if backend.kind.has_own_memory else None)
+    needs = reload_needs(opened, backend.kind, [] if spec.offload is None else [room])
+    check = partial(
+        reload_check,
+        place.path,
+        spec.expected,
+        device=device,
+        dtype=None if spec.dtype is None else DTYPES[spec.dtype],
+        discovered=place.discovered,
+    )
     try:
-        return artifact, reload_check(
-            place.path,
-            spec.expected,
-            device=device,
-            dtype=None if spec.dtype is None else DTYPES[spec.dtype],
-            discovered=place.discovered,
-            offload=offload,
-        )
+        if not needs.offloads:
+            try:
+                return artifact, check()
+            except Exception as error:
+                if spec.offload is None or not ran_out_of_memory(error):
+                    raise
+                context.progress.log(f"Memory ran out: the matrices of the blocks are left on the disk. {error}")
+            gc.collect()  # modules and their hooks refer to each other
+        return artifact, check(offload=spec.offload)
     finally:
         if spec.offload is not None:
             shutil.rmtree(spec.offload, ignore_errors=True)  # as large as the model, and the store may need the space
@@ -83,12 +93,3 @@ def _traced(
         progress.log(f"the artifact was not traced: {type(error).__name__}: {str(error)[:300]}")
         return description
     return description.model_copy(update={"passes": passes})
-
-
-def _room(device: torch.device, memory_bytes: int | None) -> ReloadRoom:
-    """Return the free memory for a check: the device's, and the main memory that the worker may use."""
-    backend = backend_of(device)
-    memory = CPUBackend(torch.device("cpu")).free_bytes()
-    if memory_bytes is not None:
-        memory = min(memory, memory_bytes - backend.kind.process_bytes)
-    return ReloadRoom(memory, backend.free_bytes() if backend.kind.has_own_memory else None)

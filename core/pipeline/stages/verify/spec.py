@@ -15,8 +15,7 @@ class VerifySpec(DeviceSpec, Spec):
 
     `dtype` is that of the pass that gave the expected logits; None for the artifact's own.
     `modules` is the folder for an imported modelling file. `offload` is the folder for weights that are written to disk
-    because the model does not fit in `memory_bytes` of main memory, or on the device; None for quantised weights, which
-    the libraries do not open from disk.
+    because the model does not fit in memory; None for quantised weights, which the libraries do not open from disk.
     """
 
     task: Literal["verify"] = "verify"
@@ -24,7 +23,6 @@ class VerifySpec(DeviceSpec, Spec):
     expected: Path
     modules: Path
     offload: Path | None
-    memory_bytes: int | None = None
     dtype: str | None = None
 
 
@@ -55,7 +53,6 @@ class VerifyArtifact(JobStage):
                 expected=job.expected,
                 modules=job.spec.work / "modules",
                 offload=None if job.spec.recipe.output.quantization is not None else job.spec.work / "offload",
-                memory_bytes=job.spec.memory_bytes,
                 device=job.spec.device,
                 threads=job.spec.threads,
                 dtype=measured_in,

@@ -1,13 +1,14 @@
-"""Micro-batches of a pass over the blocks, which get smaller where memory runs out."""
+"""Micro-batches that get smaller where memory runs out: of passes over the blocks, of training, of measurements."""
 
 import gc
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+import torch
 from torch import Tensor
 
-from core.engine.models.accelerator import ran_out_of_memory
+from core.engine.models.accelerator import CPUBackend, ran_out_of_memory
 from secateur_wire.base import JsonObject
 
 
@@ -84,5 +85,29 @@ def run_within_memory(make: Callable[[], Pass], run: Callable[[Pass], Result]) -
         except Exception as error:
             if not (ran_out_of_memory(error) and walk.halve_micro_batches(str(error))):
                 raise
+            if "could not create a primitive" in str(error):  # oneDNN compiles no more here; torch has other products
+                torch.backends.mkldnn.set_flags(_enabled=False)
         del walk
         gc.collect()  # modules and their hooks refer to each other
+        CPUBackend(torch.device("cpu")).release_memory()  # what the allocator keeps counts as memory of the process
+
+
+@dataclass
+class AtOnce:
+    """Number of sequences that go through a model together; halved, down to `least`, where memory runs out."""
+
+    size: int
+    least: int = 1
+    log: Callable[[str], None] = lambda message: None
+
+    def halve_micro_batches(self, error: str) -> bool:
+        """Halve the number from now on, and log it with the memory's `error`; False where it is the least."""
+        if self.size <= self.least:
+            return False
+        self.size = max(self.least, self.size // 2)
+        self.log(f"Memory ran out: from here on at most {self.size} go through the model together. {error}")
+        return True
+
+    def run(self, work: Callable[[int], Result]) -> Result:
+        """Return what `work` does with so many at once; where memory runs out it begins again with fewer."""
+        return run_within_memory(lambda: self, lambda at_once: work(at_once.size))[1]
