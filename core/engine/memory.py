@@ -67,7 +67,7 @@ def pass_bytes(model: ModelDescription, work: Pass) -> int:
     states = work.lanes * work.calibration * (model.layers if work.takes_gradients else 1) + 2 * work.evaluation
     streams = min(states * model.hidden_size * _FLOAT, work.budget_bytes)
     tokens = min(max(work.calibration, work.evaluation, work.window), _MICRO_BATCH_TOKENS)
-    batch = tokens * _FLOAT * (3 * model.hidden_size + 2 * broadest)
+    batch = tokens * work.value_bytes * (3 * model.hidden_size + 2 * broadest)
     logits = 3 * _FLOAT * min(_LOGIT_POSITIONS, work.evaluation) * model.vocabulary_size
     return weights + statistics + waiting + streams + max(batch, logits)
 

@@ -85,6 +85,7 @@ ON_THE_HOST = {
     "engine/pruning/units/unit_slices.py UnitSlice.spread": _UNITS,
     "engine/recovery/language.py _zeros": _WRITTEN,
     "methods/bonsai/method.py Bonsai._round": _UNITS,
+    "methods/bonsai/method.py UnitMasks.masked": _UNITS,
     "methods/bonsai/method.py _Reader.masked": _UNITS,
     "methods/bonsai/method.py _drop_weights": _UNITS,
     "methods/bonsai/method.py _ranks": _UNITS,
