@@ -1,6 +1,4 @@
-"""Judges of the structured bench's checkpoints, whoever wrote them: models of one shape, of layers in different shapes,
-and sliced ones.
-"""
+"""Judges of the structured bench's checkpoints: models of one shape, and of layers in different shapes."""
 
 import json
 import statistics
@@ -15,7 +13,6 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from bench.evaluate_cell import ask, perplexity
-from bench.structured.baselines.slicegpt import SLICED_FILE, empty_sliced, load_sliced
 from core.engine.evaluation.timing import in_turn
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.loading import build_model, load_model
@@ -43,14 +40,11 @@ def evaluate(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def measure_speed(spec: dict[str, Any]) -> dict[str, Any]:
-    """Time the spec's dense `model` against a `config` (or `sliced_width`) over so many `rounds`; for prefill and
+    """Time the spec's dense `model` against a `config` over so many `rounds`; for prefill and
     decoding the median of the rounds' ratios, their interquartile range as `spread`, and milliseconds of the dense one.
     """
     dense = open_model(Path(spec["model"]))
-    models = {
-        "dense": empty(dense, dense.raw_config, None),
-        "pruned": empty(dense, spec["config"], spec["sliced_width"]),
-    }
+    models = {"dense": empty(dense, dense.raw_config), "pruned": empty(dense, spec["config"])}
     words = min(100, dense.description.vocabulary_size)
     tokens_1T = torch.randint(words, (1, spec["length"]), generator=torch.Generator().manual_seed(0))
     times = in_turn({name: partial(once, model, tokens_1T) for name, model in models.items()}, spec["rounds"])
@@ -83,15 +77,11 @@ def _compared(dense: list[float], pruned: list[float]) -> dict[str, float]:
 
 def load(place: Path) -> PreTrainedModel:
     """A checkpoint's model in float32."""
-    if (place / SLICED_FILE).exists():
-        return load_sliced(place)
     return load_model(open_model(place, own_artifact=True), torch.device("cpu"), dtype=torch.float32)
 
 
-def empty(dense: ModelFolder, config: dict[str, Any], sliced_width: int | None) -> PreTrainedModel:
+def empty(dense: ModelFolder, config: dict[str, Any]) -> PreTrainedModel:
     """A model of that shape with random weights, which run as fast as any: no checkpoint is needed."""
-    if sliced_width is not None:
-        return empty_sliced(dense, sliced_width)
     folder = replace(dense, config=type(dense.config).from_dict(config))
     model = build_model(folder, torch.float32)
     model.eval().requires_grad_(False)

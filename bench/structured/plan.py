@@ -24,7 +24,7 @@ _DISTILLED = ", distilled"
 
 @dataclass(frozen=True)
 class Row:
-    """A method with its parameters, by Secateur's engine, or a baseline of this bench (`baseline`, its module's name).
+    """A method with its parameters.
 
     `samples` × `length` tokens calibrate, none with 0 samples. `distils`: what was pruned is trained afterwards, on the
     dense model's predictions and, with a `label_weight`, on what the text says. A `slow` row is run after all that are
@@ -40,7 +40,6 @@ class Row:
     distils: bool = False
     label_weight: float = 0.0
     slow: bool = False
-    baseline: bool = False
 
     @property
     def untrained(self) -> str:
@@ -50,7 +49,7 @@ class Row:
     @property
     def has_seeds(self) -> bool:
         """Return whether it is run with every seed, not the first alone."""
-        return self.method in (FRONTIER, FLAP) and not self.baseline
+        return self.method in (FRONTIER, FLAP)
 
     def body(self) -> dict[str, Any]:
         """Return the row as a job would have it, but for sparsity and texts."""
@@ -93,9 +92,6 @@ ROWS = {
         _frontier("per_layer", "quick", distils=True, label_weight=0.5),
         Row("flap best", FLAP, {"attention": "none", "bias": False}, "per_layer", MANY),
         Row("flap paper", FLAP, {"attention": "kv_groups", "bias": True} | _NO_REFIT, "per_layer", 1024, 128),
-        Row("osscar-like", "osscar", baseline=True),
-        Row("slimgpt-like", "slimgpt", layout="per_layer", baseline=True),
-        Row("slicegpt", "slicegpt", baseline=True),
         Row("shortgpt + refit", "depth", {"criterion": "block_influence", "compensation": {"refit": 0.5}}),
         Row("llm-pruner", "llm-pruner"),
         Row("llm-pruner paper", "llm-pruner", {"attention": "kv_groups"} | _NO_REFIT, "per_layer", 10, 128),
@@ -200,8 +196,6 @@ def pruned_alike(cells: Sequence[Pruning]) -> list[list[Pruning]]:
 
 def refusal(row: Row, description: ModelDescription, target: Target) -> str | None:
     """Why there is no such job, as the service would say; None where there is."""
-    if row.baseline:
-        return None
     try:
         row.request(description, target.sparsity(description))
     except InvalidRequest as error:

@@ -62,11 +62,11 @@ def page(bench: Bench, results: Results, facts: Sequence[str]) -> str:
 
 
 def measured(results: Results, ground: Ground, distil_steps: int) -> Iterator[Measurement]:
-    """A measurement of each row at each target that there are figures of, but for baselines, which are no jobs."""
+    """A measurement of each row at each target that there are figures of."""
     dense = results.dense
     if dense is None:
         return
-    for name in results.rows(lambda row: not row.baseline):
+    for name in results.rows():
         row = ROWS[name]
         for target in results.targets():
             figures = results.of(name, target)
@@ -144,17 +144,14 @@ are several. The dense model has no seeds. A dash: not run.
 - *Prefill* (512 tokens) and *decode* (with the cache) are milliseconds ÷ those of the dense model. They are the median
   of {ROUNDS} rounds in turn with it in one process, ± the interquartile range of the rounds, for the first seed.
 - *Seconds* are those of choosing and cutting, and, after a +, those of training. *Processor s* are those of all threads
-  of the processes that did the work.
-
-The parameters of SliceGPT include its rotations; its embeddings and its head stay tied and are not cut. `osscar-like`
-and `slimgpt-like` remove channels alone."""
+  of the processes that did the work."""
 
 
 def _rows(bench: Bench, results: Results) -> str:
     rows = []
     for title in results.rows():
         row = ROWS[title]
-        body = f"`{json.dumps(row.body())}`" if not row.baseline else "of this bench's own writing"
+        body = f"`{json.dumps(row.body())}`"
         if recovery := distillation(row, bench.ground.calibration.stem, bench.plan.distil_steps):
             body += f", then `{json.dumps({'recovery': recovery.model_dump(mode='json', exclude_unset=True)})}`"
         rows.append([title, body, _calibration(row)])

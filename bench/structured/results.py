@@ -42,7 +42,6 @@ class Figures:
     parameters: int
     perplexity: dict[str, float]
     config: dict[str, Any]
-    sliced_width: int | None
     notes: list[str]
     measured: str
     origin: Origin

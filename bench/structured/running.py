@@ -23,17 +23,13 @@ from bench.structured.results import Dense, Figures, Origin, Ratio, Results
 
 ROUNDS = 15
 """Rounds of timing."""
-_HERE = Path(__file__).parent
-_BASELINES = sorted((_HERE / "baselines").glob("*.py"))
-_JUDGING = [_HERE.parent / "evaluate_cell.py", *_BASELINES]
+_JUDGING = [Path(__file__).parent.parent / "evaluate_cell.py"]
 _FIGURES = TypeAdapter(Figures)
 
 
 @cache
-def pruner(is_baseline: bool) -> Program:
-    """Return what prunes, and trains, a row: the engine, or a baseline of this bench."""
-    if is_baseline:
-        return engine_program("bench.structured.baselines.cell:prune", _BASELINES)
+def pruner() -> Program:
+    """Return what prunes, and trains, a row."""
     return engine_program("bench.structured.prune_cell:work")
 
 
@@ -112,7 +108,7 @@ class Bench:
         def work() -> dict[str, Any]:
             folder, stages = self._checkpoint(pruning)
             judged = self.ground.judge(judging("evaluate"), folder, key, self.ground.texts).result
-            told, program = stages[0].result, pruner(ROWS[pruning.row].baseline)
+            told, program = stages[0].result, pruner()
             figures = Figures(
                 seconds=told["seconds"]["prune"],
                 recovery_seconds=stages[1].result["seconds"]["recover"] if len(stages) > 1 else None,
@@ -120,8 +116,7 @@ class Bench:
                 peak_bytes=max(each.peak_bytes for each in stages),
                 parameters=judged["parameters"],
                 perplexity=judged["perplexity"],
-                config=told.get("config") or judged["config"],
-                sliced_width=told.get("sliced_width"),
+                config=judged["config"],
                 notes=told["notes"],
                 measured=datetime.now(UTC).isoformat(timespec="seconds"),
                 origin=Origin(
@@ -151,7 +146,7 @@ class Bench:
     def _timing_cell(self, pruning: Pruning) -> Cell:
         """Return the cell that times a shape; of the first seed, as others differ by less than can be told apart."""
         figures, ground = self.results.found[pruning], self.ground
-        shape = {"config": figures.config, "sliced_width": figures.sliced_width, "length": 512, "rounds": ROUNDS}
+        shape = {"config": figures.config, "length": 512, "rounds": ROUNDS}
         spec = shape | {"threads": ground.threads}
         program = judging("measure_speed")
         key = cell_key(program, spec | {"model": ground.hash(ground.model)}, describe_machine())
@@ -184,27 +179,18 @@ class Bench:
         return self._pruned[pruning]
 
     def _run_pruning(self, pruning: Pruning, output: Path) -> tuple[Path, list[Measured]]:
-        row, ground = ROWS[pruning.row], self.ground
-        if row.baseline:
-            paths = {"model": str(ground.model), "text": str(ground.calibration), "output": str(output)}
-            return output, [run(pruner(is_baseline=True), self._work(pruning) | paths, output.name)]
-        told = message("prune", self._recipe(pruning), ground, output)
+        told = message("prune", self._recipe(pruning), self.ground, output)
         return told.pruned, [self._run_stage(told.model_dump(mode="json"), f"{output.name}-prune")]
 
     def _run_stage(self, told: dict[str, Any], key: str) -> Measured:
-        return run(pruner(is_baseline=False), {"message": told, "threads": self.ground.threads}, key)
+        return run(pruner(), {"message": told, "threads": self.ground.threads}, key)
 
     def _recipe(self, pruning: Pruning) -> Any:
         return recipe_of(pruning, self.ground, self.plan.distil_steps)
 
     def _work(self, pruning: Pruning) -> dict[str, Any]:
         """Return what the outcome depends on, but for the content of files."""
-        row, ground = ROWS[pruning.row], self.ground
-        if not row.baseline:
-            return {"recipe": self._recipe(pruning).body(), "threads": ground.threads}
-        share = TARGETS[pruning.target].of_blocks(ground.description)
-        drawn = {"samples": row.samples, "length": row.length, "seed": pruning.seed}
-        return {"baseline": row.method, "share": share, "threads": ground.threads} | drawn
+        return {"recipe": self._recipe(pruning).body(), "threads": self.ground.threads}
 
     def _key(self, pruning: Pruning | None, judged_by: Mapping[str, Any]) -> str:
         """Return the name of figures that depend on a cell, on no cell of the dense model's, and on what judges."""
@@ -217,11 +203,10 @@ class Bench:
         }
         if pruning is None:
             return cell_key(evaluator, facts, describe_machine())
-        row = ROWS[pruning.row]
         facts["calibration"] = ground.hash(ground.calibration)
-        if ground.own_text and not row.baseline and generates(self._recipe(pruning)):
+        if ground.own_text and generates(self._recipe(pruning)):
             facts["own text"] = ground.hash(ground.own_text)
-        return cell_key(pruner(row.baseline), self._work(pruning) | facts, describe_machine())
+        return cell_key(pruner(), self._work(pruning) | facts, describe_machine())
 
 
 def _brief(figures: Mapping[str, Any]) -> str:

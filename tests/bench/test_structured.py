@@ -85,7 +85,6 @@ def figures(
         parameters=parameters,
         perplexity={IN_DOMAIN: inside, OUT_OF_DOMAIN: outside},
         config={},
-        sliced_width=None,
         notes=[],
         measured="2026-01-01T00:00:00+00:00",
         origin=origin,
@@ -100,13 +99,13 @@ def rows(text: str, heading: str) -> dict[str, list[str]]:
 
 
 def test_quick_rows_come_first_with_all_their_seeds_and_only_some_rows_have_several() -> None:
-    cells = a_plan("frontier uniform quick", "flap paper", "slicegpt", "depth").prunings()
+    cells = a_plan("frontier uniform quick", "flap paper", "llm-pruner", "depth").prunings()
     assert len(cells) == len(set(cells)) == 2 * (3 + 3 + 1 + 1)
     assert [ROWS[cell.row].slow for cell in cells] == [False] * 14 + [True] * 2
     quick = [cell.seed for cell in cells[:14]]
     assert quick == sorted(quick)
     assert {cell.row for cell in cells if cell.seed} == {"frontier uniform quick", "flap paper"}
-    asked = a_plan("slicegpt", "flap paper", task_rows=["flap paper"])
+    asked = a_plan("llm-pruner", "flap paper", task_rows=["flap paper"])
     assert [cell for cell in asked.prunings() if asked.is_asked(cell)] == [Pruning("flap paper", "20", 0)]
 
 
@@ -137,7 +136,7 @@ def test_excess_is_against_the_better_flap_and_goals_stand_beside_what_came_out(
             Pruning("frontier per_layer quick, distilled", "20", 0): figures(13, 29, recovery=600),
             Pruning("flap best", "20", 0): figures(40, 60),
             Pruning("flap paper", "20", 0): figures(30, 80),
-            Pruning("slicegpt", "50", 0): figures(90, 90),
+            Pruning("llm-pruner", "50", 0): figures(90, 90),
         },
         {Pruning("frontier uniform quick", "20", 0): {"prefill": Ratio(0.51, 0.02), "decode": Ratio(0.6, 0.1)}},
         {None: answers(0.5)},
@@ -151,7 +150,7 @@ def test_excess_is_against_the_better_flap_and_goals_stand_beside_what_came_out(
     ]  # fmt: skip
     assert table["flap best"][6:8] == ["1.26", "1.00"] and table["flap paper"][6:8] == ["1.00", "1.26"]
     assert table["frontier per_layer quick, distilled"][10] == "1 + 600"
-    assert table["slicegpt"] == ["–"] * 13 and rows(text, "50 % of the blocks")["slicegpt"][2] == "90.00"
+    assert table["llm-pruner"] == ["–"] * 13 and rows(text, "50 % of the blocks")["llm-pruner"][2] == "90.00"
     goals = rows(text, "Goals")
     assert goals["uniform, one shot, 20 % of the blocks, in domain: ÷ dense"] == [
         "frontier uniform quick", "≤ 1.50", "1.50", "yes"
@@ -163,7 +162,7 @@ def test_excess_is_against_the_better_flap_and_goals_stand_beside_what_came_out(
     assert rows(text, "Zero-shot accuracy")["dense"][1:] == ["50.0 ± 5.0"] * len(TASKS) + ["50.0 ± 1.9"]
     assert "- Not run, bonsai, 20 % of the blocks: no such job" in text
     (missing,) = [line for line in text.splitlines() if line.startswith("- Not run at all: ")]
-    assert "osscar-like" in missing and "slicegpt" not in missing
+    assert "bonsai" in missing and "llm-pruner" not in missing
 
 
 def test_what_other_machines_measured_stays_on_the_page_until_it_is_measured_anew(model: Path, tmp_path: Path) -> None:
@@ -176,7 +175,7 @@ def test_what_other_machines_measured_stays_on_the_page_until_it_is_measured_ane
             again: figures(14, 30, origin=THERE),
             seed: figures(18, 30, origin=THERE),
             changed: figures(15, 30, origin=THERE),
-            left: replace(figures(16, 30, origin=THERE), config={"layers": 2}, sliced_width=8),
+            left: replace(figures(16, 30, origin=THERE), config={"layers": 2}),
         },
         {again: times, changed: times, left: times},
         {None: answers(0.5), changed: answers(0.4), left: answers(0.3)},
@@ -218,7 +217,6 @@ def test_measurements_are_of_rows_that_are_jobs_and_name_the_machines_that_took_
     cells = {
         Pruning("flap paper", "20", 0): figures(14, 30),
         Pruning("flap paper", "20", 1): figures(16, 34, origin=THERE),
-        Pruning("slicegpt", "20", 0): figures(15, 30),
         Pruning("llm-pruner", "50", 0): figures(50, 70),
     }
     times = {Pruning("flap paper", "20", 0): {"prefill": Ratio(0.51, 0.02), "decode": Ratio(0.6, 0.1)}}
@@ -239,10 +237,9 @@ def test_measurements_are_of_rows_that_are_jobs_and_name_the_machines_that_took_
     assert read_file(file)[0] == row
 
 
-@pytest.mark.parametrize("changed", [{"intermediate_size": 16}, None])
-def test_shapes_are_timed_in_turn_without_their_weights(changed: dict[str, int] | None, model: Path) -> None:
-    config = json.loads((model / "config.json").read_text()) | (changed or {})
-    spec = {"model": str(model), "config": config, "sliced_width": None if changed else 20, "length": 16, "rounds": 3}
+def test_shapes_are_timed_in_turn_without_their_weights(model: Path) -> None:
+    config = json.loads((model / "config.json").read_text()) | {"intermediate_size": 16}
+    spec = {"model": str(model), "config": config, "length": 16, "rounds": 3}
     found = judge_cell.measure_speed(spec)
     assert set(found) == {"prefill", "decode"} and all(each["ratio"] > 0 for each in found.values())
 
@@ -285,27 +282,6 @@ def test_a_cell_is_pruned_and_judged_once_and_is_recalled_afterwards(
     later.measure(["prune"])
     assert later.results.found == bench.results.found and later.results.dense == bench.results.dense
     assert not Bench(a_plan("l2-structured"), ground).is_complete()
-
-
-def test_a_baseline_is_no_job_and_is_pruned_and_judged_like_one(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def copy_or_judge(program: Program, spec: dict[str, Any], key: str) -> Measured:
-        if "baseline" not in spec:
-            return run_here(program, spec, key)
-        shutil.copytree(spec["model"], spec["output"])
-        return Measured(1.0, 2.0, 3, {"seconds": {"prune": 1.0}, "notes": [], "sliced_width": 8})
-
-    run_all_with(monkeypatch, copy_or_judge)
-    monkeypatch.chdir(tmp_path)
-    tokens = tmp_path / "tokens.safetensors"
-    write_tensors(tokens, {"tokens": torch.randint(96, (2, 16), generator=torch.Generator().manual_seed(0))})
-    bench = Bench(a_plan("slicegpt", targets=["20"]), a_ground(model, tmp_path, texts={IN_DOMAIN: tokens}))
-    bench.measure(["prune"])
-    (came_out,) = bench.results.found.values()
-    dense = bench.results.dense
-    assert dense is not None and came_out.perplexity == dense.perplexity and came_out.sliced_width == 8
-    assert not list((CACHE / "checkpoints").iterdir())
 
 
 def test_a_row_that_distils_calibrates_on_the_model_s_own_text_and_is_judged_before_and_after_it_is_trained(
