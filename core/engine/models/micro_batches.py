@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+import torch
 from torch import Tensor
 
-from core.engine.models.accelerator import ran_out_of_memory
+from core.engine.models.accelerator import CPUBackend, ran_out_of_memory
 from secateur_wire.base import JsonObject
 
 
@@ -84,8 +85,11 @@ def run_within_memory(make: Callable[[], Pass], run: Callable[[Pass], Result]) -
         except Exception as error:
             if not (ran_out_of_memory(error) and walk.halve_micro_batches(str(error))):
                 raise
+            if "could not create a primitive" in str(error):  # oneDNN compiles nothing more in this thread
+                torch.backends.mkldnn.enabled = False  # type: ignore[assignment]  # its setter is not typed
         del walk
         gc.collect()  # modules and their hooks refer to each other
+        CPUBackend(torch.device("cpu")).release_memory()  # what the allocator keeps counts as memory of the process
 
 
 @dataclass
