@@ -63,7 +63,7 @@ nightly: $(SETUP) ## the tests that are long by nature, one file at a time: all 
 	$(BIN)/python -m bench.mutants --devices --at-once 1
 	$(BIN)/python -m bench.chaos --seeds 1-10 --faults 100 --write docs/faults.md
 	$(BIN)/python -m bench.frontier --write docs/frontier.md --data core/measurements/zeros.json
-	$(BIN)/python -m bench.architectures --write docs/architectures.md --data core/engine/architectures/known_types.json
+	$(BIN)/python -m bench.architectures --write docs/architectures.md --data bench/architectures/known_types.json
 	$(BIN)/python -m bench.claims --write docs/claims.md
 
 check: lint types imports migrations ## lint, format, spelling, types, import rules, migrations
@@ -94,7 +94,7 @@ bench: $(SETUP) ## against llm-compressor, in a virtual environment of its own
 	$(BIN)/python -m bench.against_llmcompressor
 
 architectures: $(SETUP) ## what every causal language model of transformers is offered, tried on tiny ones: docs/architectures.md; goes on where it was ended
-	$(BIN)/python -m bench.architectures --write docs/architectures.md --data core/engine/architectures/known_types.json
+	$(BIN)/python -m bench.architectures --write docs/architectures.md --data bench/architectures/known_types.json
 
 claims: $(SETUP) ## what the classical papers claim, tried here: docs/claims.md; goes on where it was ended
 	$(BIN)/python -m bench.claims --write docs/claims.md

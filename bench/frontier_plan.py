@@ -59,7 +59,6 @@ SETTINGS = {
             for share in (0.25, 0.75, 1.0)
         ),
         Setting("admm", "admm"),
-        Setting("auto", "sparsegpt", {"compensation": {"refit": "auto", "conjugate_gradient": "auto"}}),
         Setting("frontier", "frontier"),
         Setting("frontier thorough", "frontier", {"budget": "thorough"}),
     )

@@ -168,7 +168,6 @@ def _asks() -> dict[str, tuple[Any, ...]]:
         "sweep's results": f"/v1/sweeps/sweep_{many}/results",
         "triggers": "/v1/triggers",
         "trigger's firings": f"/v1/triggers/trigger_{many}/firings",
-        "trigger's versions": f"/v1/triggers/trigger_{many}/versions",
         "webhooks": "/v1/webhooks",
         "webhook's deliveries": f"/v1/webhooks/webhook_{many}/deliveries",
         "deliveries, none of a state": f"/v1/webhooks/webhook_{many}/deliveries?state=failed",

@@ -73,11 +73,6 @@ _OVERRIDES: dict[str, Mapping[str, str]] = {
         "timezone": "'UTC'",
         "next_fire_at": "now() + interval '1 day'",
     },
-    "trigger_versions": {
-        "trigger_id": _id("trigger", _HALF),
-        "number": "number",
-        "definition": """'{"name": "trigger", "template": {}, "placeholders": {}}'""",
-    },
     "trigger_firings": {
         "trigger_id": _id("trigger", _HALF),
         "source": "'schedule'",

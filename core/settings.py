@@ -146,9 +146,6 @@ class Settings(BaseSettings):
     discovery_seconds: float = Field(
         120, gt=0, description="Longest look of a worker's child at an architecture that nobody listed."
     )
-    pass_trace_seconds: float = Field(
-        600, gt=0, description="Longest trace of a pass over a language model, by a worker's child."
-    )
     discovery_memory_bytes: int = Field(
         16 * 2**30, gt=0, description="Address space that the child may take, its libraries included."
     )

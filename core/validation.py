@@ -67,9 +67,11 @@ def message_of(error: Mapping[str, Any]) -> str:
     kind, given = error["type"], error["input"]
     context: dict[str, Any] = {name: _plain(value) for name, value in error.get("ctx", {}).items()}
     if kind == "extra_forbidden":
-        if error["loc"][-1] in gone.FIELDS:
-            return f"this field has left: {gone.FIELDS[error['loc'][-1]]}"
+        if successor := gone.successor_of(error["loc"]):
+            return f"this field has left: {successor}"
         return f"unknown field{nearest_hint(error['loc'][-1], getattr(given, 'known', ()))}"
+    if isinstance(given, str) and (left := gone.VALUES.get((*error.get("loc", ())[-1:], given))):
+        return f"{given!r} has left: {left}"
     if kind == "string_pattern_mismatch":
         rule = rule_of(context["pattern"])
         return error["msg"] if rule is None else f"{shown(given)} is not valid here: use {rule}"

@@ -21,6 +21,5 @@ def compared(
     thoughts = {} if thought is None else {"thoughts": {"length": length(thought), "unfinished": paired(0.0, 0.1)}}
     return {
         "questions": 20, "max_new_tokens": 64, "kl": kl, "kl_stderr": 0.01, "predictions": 800, "top_1": 0.8,
-        "top_1_stderr": 0.01, "first_token": 0.9, "identical": 0.25, "greedy": written | scored, "sampled": written,
-        **thoughts,
+        "top_1_stderr": 0.01, "first_token": 0.9, "identical": 0.25, "greedy": written | scored, **thoughts,
     }  # fmt: skip

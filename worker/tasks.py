@@ -45,12 +45,11 @@ from worker.supervisor.discoverer import Discoverer
 from worker.supervisor.drain import Drain
 from worker.supervisor.heartbeat import Heartbeat
 from worker.supervisor.job_poller import JobPoller
-from worker.supervisor.part_cost_measurer import PartCostMeasurer
 from worker.supervisor.request_taker import RequestTaker
 from worker.supervisor.sample_fetcher import SampleFetcher
 from worker.supervisor.supervisor import Supervisor
 from worker.supervisor.token_counter import TokenCounter
-from worker.supervisor.tracer import ClassifierTracer, PassTracer
+from worker.supervisor.tracer import ClassifierTracer
 
 WORKER_ID = new_id("worker")
 """Id that the parent creates and its pool process inherits, so that both act as one worker."""
@@ -70,7 +69,7 @@ _CLAIM_RETRY_SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 _heartbeat: Heartbeat | None = None
 _poller: JobPoller | None = None
 _request_threads: list[RequestTaker[Any]] = []
-"""Threads that take requests besides jobs: discoveries, samples, traces and measurements."""
+"""Threads that take requests besides jobs: discoveries, samples, traces and counts."""
 _connections: Connections | None = None
 _drain = Drain()
 """State of the drain, in memory that the parent shares with the pool's process; so both see a drain at any time."""
@@ -205,9 +204,7 @@ class Enter(bootsteps.StartStopStep):  # type: ignore[misc]
                 Discoverer(WORKER_ID, settings),
                 SampleFetcher(WORKER_ID, settings),
                 ClassifierTracer(open_store(settings), settings),
-                PassTracer(open_store(settings), settings),
                 TokenCounter(open_store(settings), settings),
-                PartCostMeasurer(open_store(settings), settings, is_idle=lambda: not _is_running_jobs[0]),
             ]
         )
         threads: tuple[JobPoller | RequestTaker[Any], ...] = (_poller, *_request_threads)

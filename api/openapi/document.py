@@ -63,12 +63,9 @@ _HEADERS: dict[str, Document] = {
     },
 }
 _DESCRIPTIONS = {
-    "batch": "Sequences that are computed together.",
-    "context_tokens": "Tokens before a decode step, the prompt included.",
     "cost": "What is minimised against quality: bytes, parameters or milliseconds of the artifact.",
     "delivery_id": "Id of a delivery, from the webhook's list of deliveries.",
     "discovery_id": "Id of a discovery, from the answer that says that a model is looked at.",
-    "engine": "Id of an engine: transformers, llama-cpp, openvino or onnxruntime.",
     "get_dataset name": "Name of a dataset.",
     "delete_dataset name": "Name of a dataset.",
     "if-none-match": "ETag of a copy that is there already: it is not sent again if it is the same (304).",

@@ -19,7 +19,6 @@ from api.portal.routes import (
     models,
     new,
     openid,
-    part_costs,
     publish,
     retention,
     samples,
@@ -66,7 +65,7 @@ def create_portal() -> FastAPI:
     portal.mount("/static/swagger", StaticFolder(directory=SWAGGER))
     portal.mount("/static", StaticFolder(directory=STATIC), name="static")
     for each in (
-        *(access, adding, compare, datasets, full_form, help, job, jobs, models, new, openid, part_costs),
+        *(access, adding, compare, datasets, full_form, help, job, jobs, models, new, openid),
         *(publish, retention, samples, sign_in, sweeps, team, triggers, uploads, webhooks, workers),
     ):
         portal.include_router(each.router)

@@ -211,7 +211,7 @@ def cancel_job(job_id: str, caller: Member, session: DatabaseSession) -> Job:
 
 @router.post(
     "/{job_id}/retry",
-    responses=problems(Unauthenticated, Forbidden, NotFound, Conflict, UnknownMethod, QuotaExceeded),
+    responses=problems(Unauthenticated, Forbidden, NotFound, Conflict, UnknownMethod, InvalidParameters, QuotaExceeded),
 )
 def retry_job(job_id: str, caller: Member, session: DatabaseSession, state: State, background: BackgroundTasks) -> Job:
     """Queue a failed or cancelled job again; it continues after its last complete block. Idempotent.

@@ -43,7 +43,6 @@ from secateur_wire.errors import (
     Unauthenticated,
     Unavailable,
 )
-from secateur_wire.triggers import TriggerVersion
 
 router = Router(prefix="/v1", tags=["triggers"])
 
@@ -190,14 +189,6 @@ def list_firings(
 ) -> Page[Firing]:
     """List a trigger's history, newest first: the payload, the source and the result of each firing."""
     return service.list_firings(session, caller.team_id, trigger_id, limit=limit, after=after)
-
-
-@router.get("/triggers/{trigger_id}/versions", responses=problems(Unauthenticated, NotFound, InvalidRequest))
-def list_versions(
-    trigger_id: str, caller: Viewer, session: DatabaseSession, limit: Limit = 50, after: After = None
-) -> Page[TriggerVersion]:
-    """List the versions of a trigger's definition, newest first: the author, the time and the changes of each."""
-    return service.list_versions(session, caller.team_id, trigger_id, limit=limit, after=after)
 
 
 @router.post(

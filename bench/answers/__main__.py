@@ -26,7 +26,7 @@ SECTION = "bench-answers"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is missing, and print the tables; 1 where a cell is not there."""
     given = _parser().parse_args(arguments)
-    size = Size(given.samples, given.length, given.windows, given.prompts, given.tokens, given.tasks, given.steps)
+    size = Size(given.samples, given.length, given.windows, given.prompts, given.tokens, given.steps)
     planned = list(cases(given.removals, given.mixtures, given.seeds))
     chosen = [case for case in planned if not given.only or any(each in case.title for each in given.only)]
     if given.list:
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"Written by `{command}`, on {describe_machine()}; {own_release()}.\n\n{MODEL} is calibrated on {size.samples} "
         f"× {size.length} tokens. Bits per byte are measured on {size.windows} × {size.length} tokens of Wikipedia on "
         f"which no model was calibrated. Each model answers {size.prompts} requests greedily, in at most {size.tokens} "
-        f"tokens, and has {size.tasks} tasks of each kind."
+        "tokens."
     )
     show("\n\n".join([facts, page(bench)]), SECTION, given.write)
     return int(bool(bench.missing))
@@ -63,7 +63,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--windows", type=positive, default=32, help="sequences for bits per byte (default 32)")
     parser.add_argument("--prompts", type=positive, default=100, help="requests, 150 at most (default 100)")
     parser.add_argument("--tokens", type=positive, default=128, help="tokens of an answer at most (default 128)")
-    parser.add_argument("--tasks", type=positive, default=25, help="tasks of each kind (default 25)")
     parser.add_argument("--steps", type=positive, default=120, help="steps of a distillation (default 120)")
     parser.add_argument("--threads", type=positive, default=threads_available(), help="threads (default: cores)")
     parser.add_argument("--recall", action="store_true", help="show what there is, and run nothing")

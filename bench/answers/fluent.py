@@ -28,7 +28,6 @@ from worker.samples.language import CALIBRATION, EVALUATION, MODEL
 SECTION: Final = "bench-fluent"
 _MOST_RATIO: Final = 1.5
 _REQUESTS: Final = "everyday-requests"
-_TASKS: Final = "simple-tasks"
 _SHOWN: Final = 3
 """Requests whose answers are shown."""
 
@@ -85,7 +84,7 @@ def _body(given: argparse.Namespace, sparsity: float) -> dict[str, Any]:
             "samples": given.windows,
             "sequence_length": given.length,
             "answers": {
-                "datasets": [_REQUESTS, _TASKS],
+                "datasets": [_REQUESTS],
                 "samples": given.questions,
                 "max_new_tokens": given.tokens,
             },

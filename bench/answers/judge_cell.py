@@ -9,7 +9,6 @@ from transformers import PreTrainedTokenizerBase
 
 from core.engine.datasets.chat.conversations import Conversation
 from core.engine.datasets.chat.template import TemplateRenderer, read_template
-from core.engine.datasets.checks.registry import CHECKS
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.loading import load_model
 from core.engine.models.turn_ends import TurnEnds
@@ -19,27 +18,16 @@ _AT_ONCE = 16
 
 
 def answer(spec: dict[str, Any]) -> dict[str, Any]:
-    """Answer the spec's conversations greedily with its `model`, in at most `tokens` and `task_tokens` new tokens.
+    """Answer the spec's requests `prompts` greedily with its `model`, in at most `tokens` new tokens.
 
-    `prompts` are requests, `tasks` conversations with a check and a reference; `template` is the folder whose chat
-    template asks them. Returns for both the ids of the
-    `answers`, whether each `ended`, and of the tasks which `passed`.
+    `template` is the folder whose chat template asks them. Returns the ids of the `answers`, and whether each `ended`.
     """
     folder = open_model(Path(spec["model"]), own_artifact=True)
     model, tokenizer = _loaded(folder), folder.tokenizer()
     renderer = _renderer(spec["template"])
     prompts = _rendered(renderer, tokenizer, [[{"role": "user", "content": each}] for each in spec["prompts"]])
-    tasks = _rendered(renderer, tokenizer, [each["messages"] for each in spec["tasks"]])
     ends = TurnEnds(folder.config, tokenizer, renderer.frame()).tokens
-    written = {
-        "prompts": _greedy(model, ends, prompts, spec["tokens"]),
-        "tasks": _greedy(model, ends, tasks, spec["task_tokens"]),
-    }
-    texts = [str(tokenizer.decode(ids, skip_special_tokens=True)) for ids in written["tasks"]["answers"]]
-    passed = [
-        CHECKS[task["check"]].passes(text, task["reference"]) for task, text in zip(spec["tasks"], texts, strict=True)
-    ]
-    return {"prompts": written["prompts"], "tasks": {**written["tasks"], "passed": passed, "texts": texts}}
+    return _greedy(model, ends, prompts, spec["tokens"])
 
 
 def compare(spec: dict[str, Any]) -> dict[str, Any]:

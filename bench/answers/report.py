@@ -8,11 +8,10 @@ from bench.answers.plan import GOAL_REMOVAL, MIXTURES, REMOVALS, WIKIPEDIA, Case
 from bench.answers.running import Bench
 from bench.cells import Figures
 from bench.page import MISSING, table
-from core.engine.datasets.simple_tasks.registry import SIMPLE_TASKS
 from core.engine.evaluation.answers.figures import mean_over
 
-_KL, _BITS, _LENGTH, _DENSE_TASKS = 0.5, 1.02, (0.9, 1.1), 0.6
-"""Goals: ratios to Wikipedia's, the length of answers ÷ the dense model's, and the share of tasks that it passes."""
+_KL, _BITS, _LENGTH = 0.5, 1.02, (0.9, 1.1)
+"""Goals: ratios to Wikipedia's, and the length of answers ÷ the dense model's."""
 Value = tuple[float | None, float | None]
 """A figure and its standard error."""
 
@@ -24,8 +23,6 @@ def page(bench: Bench) -> str:
         rows = [_row(bench, cases) for cases in _groups(bench, removal)]
         if rows:
             parts += [f"### {removal}", table(_HEADER, rows, text_columns=1)]
-    if bench.dense:
-        parts += ["### Tasks passed", _tasks(bench)]
     if bench.missing:
         of = f"{len(bench.missing)} of {len(bench.planned)} cells"
         named = "; ".join(f"{name}, seed {', '.join(seeds)}" for name, seeds in _seeds(bench.missing).items())
@@ -42,7 +39,6 @@ _HEADER = (
     "bits per byte ÷ dense",
     "÷ Wikipedia's",
     "perplexity ÷ dense",
-    "tasks passed",
     "seeds",
 )
 
@@ -73,7 +69,6 @@ def _row(bench: Bench, cases: list[Case]) -> tuple[str, ...]:
         f"{fmean(job['bits_per_byte']['ratio'] for job in jobs):.3f}",
         _shown((_bits_ratio(bench, cases), None), 3),
         f"{fmean(job['perplexity'] for job in jobs):.2f}",
-        f"{_passed(found):.0%}",
         str(len(cases)),
     )
 
@@ -94,25 +89,10 @@ def _goals(bench: Bench) -> Iterator[tuple[str, ...]]:
     low, high = _LENGTH
     met = low <= (length or 0) <= high
     yield _goal(f"length of answers ÷ dense, {of}", f"{low} … {high}", _shown((length, None), 2), length, met)
-    worst = min(_by_task(bench.dense).items(), key=lambda each: each[1], default=None) if bench.dense else None
-    shown = MISSING if worst is None else f"{worst[1]:.0%} ({worst[0]})"
-    met = worst is not None and worst[1] >= _DENSE_TASKS
-    yield _goal("tasks that the dense model passes, the worst kind", f"≥ {_DENSE_TASKS:.0%}", shown, worst, met)
 
 
 def _goal(what: str, goal: str, shown: str, known: object, met: bool) -> tuple[str, ...]:
     return what, goal, shown, (("yes" if met else "no") if known else MISSING)
-
-
-def _tasks(bench: Bench) -> str:
-    kinds = list(SIMPLE_TASKS)
-    rows = [("dense", *(f"{share:.0%}" for share in _by_task(bench.dense).values()))]
-    for removal in REMOVALS:
-        for cases in _groups(bench, removal):
-            shares = [_by_task(bench.found[case]) for case in cases]
-            means = (f"{fmean(each[kind] for each in shares):.0%}" for kind in kinds)
-            rows.append((f"{removal}, {cases[0].text}", *means))
-    return table(("model", *kinds), rows, text_columns=1)
 
 
 def _cases(bench: Bench, removal: str, mixture: str, distilled: bool = False) -> list[Case]:
@@ -154,8 +134,8 @@ def _bits_ratio(bench: Bench, cases: Sequence[Case]) -> float | None:
 
 def _length(bench: Bench, found: Sequence[Figures]) -> Value:
     """Return the tokens of answers ÷ the dense model's, and its standard error over requests."""
-    dense = [len(found) * len(answer) for answer in bench.dense["prompts"]["answers"]]
-    lengths = [[len(answer) for answer in each["prompts"]["answers"]] for each in found]
+    dense = [len(found) * len(answer) for answer in bench.dense["answers"]]
+    lengths = [[len(answer) for answer in each["answers"]] for each in found]
     return mean_over([sum(each) for each in zip(*lengths, strict=True)], dense)
 
 
@@ -165,16 +145,6 @@ def _over_seeds(found: Sequence[Figures], name: str) -> list[float]:
 
 def _sum(found: Sequence[Figures], name: str) -> float:
     return sum(_over_seeds(found, name))
-
-
-def _passed(found: Sequence[Figures]) -> float:
-    return fmean(float(passed) for figures in found for passed in figures["tasks"]["passed"])
-
-
-def _by_task(figures: Figures) -> dict[str, float]:
-    """Return the share of passed tasks of each kind; kinds take turns in the list."""
-    passed = figures["tasks"]["passed"]
-    return {kind: fmean(map(float, passed[place :: len(SIMPLE_TASKS)])) for place, kind in enumerate(SIMPLE_TASKS)}
 
 
 def _shown(value: Value, digits: int) -> str:

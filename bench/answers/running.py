@@ -3,25 +3,20 @@
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any, Final
+from typing import Any
 
 from bench.answers.plan import Case
 from bench.answers.prompts import draw_prompts
 from bench.cells import CACHE, Cell, Figures, Runner, engine_program, forget, recall, recalled, run
 from bench.service import Service, service_key
-from core.engine.datasets.simple_tasks.registry import SIMPLE_TASKS, draw_conversations
 from secateur_wire.errors import NotFound
 from worker.samples.language import MODEL
-
-TASK_TOKENS: Final = 40
-_TASK_SEED: Final = 53
 
 
 @dataclass(frozen=True)
 class Size:
     """Size of the bench: calibration `samples` of `length` tokens, `windows` of as many to measure bits per byte on,
-    `prompts` answered in at most `tokens` tokens, so many `tasks` of each kind, and the `steps` of a distillation.
+    `prompts` answered in at most `tokens` tokens, and the `steps` of a distillation.
     """
 
     samples: int
@@ -29,18 +24,12 @@ class Size:
     windows: int
     prompts: int
     tokens: int
-    tasks: int
     steps: int
 
     @property
     def asked(self) -> dict[str, Any]:
         """Return what models are asked."""
-        return {
-            "prompts": draw_prompts(self.prompts),
-            "tokens": self.tokens,
-            "tasks": list(islice(draw_conversations(list(SIMPLE_TASKS), _TASK_SEED), self.tasks * len(SIMPLE_TASKS))),
-            "task_tokens": TASK_TOKENS,
-        }
+        return {"prompts": draw_prompts(self.prompts), "tokens": self.tokens}
 
 
 @dataclass
@@ -83,7 +72,7 @@ class Bench:
         key = f"answers-dense-{service_key(asked, program.code)}"
         spec = {**asked, "model": self._model, "template": self._model, "threads": self.threads}
         cell = Cell("the dense model's answers", key, lambda: run(program, spec, key).result)
-        dense = self.runner.figures({None: cell}, lambda told: f"{sum(told['tasks']['passed'])} tasks passed")
+        dense = self.runner.figures({None: cell}, lambda told: f"{len(told['answers'])} answers")
         if dense:
             self.dense = dense[None]
             cells = {case: self._judge_cell(job, case, asked) for case, job in self.jobs.items()}
@@ -113,7 +102,7 @@ class Bench:
             shutil.rmtree(place, ignore_errors=True)
             try:
                 self.service.client.download(job["job"], place)
-                dense_answers = self.dense["prompts"]["answers"]
+                dense_answers = self.dense["answers"]
                 models = {"model": self._model, "template": self._model, "pruned": str(place)}
                 spec = {**asked, **models, "dense_answers": dense_answers, "threads": self.threads}
                 return run(program, spec, key).result

@@ -1,16 +1,15 @@
 """Description of a method, which its folder provides."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from core.engine.cuts.removal import Removal
+from core.engine.memory import Holds
 from core.engine.options.base import MethodParameters
 from core.engine.options.patterns import PatternFamily, family_of
 from core.engine.removals.registry import REMOVALS
-from core.methods.classifier_cost import ClassifierCost
-from core.methods.cost import Cost
 from core.methods.plan_offer import PlanOffer
 from secateur_wire.methods import Needs, Paper
 
@@ -39,7 +38,7 @@ class Variant(BaseModel):
     """Properties of a method that can depend on the pattern family of a job.
 
     `description` is a paragraph for users who choose a method. `gains` says how hardware benefits from the result.
-    `removes` is the id of a removal, None where nothing is pruned.
+    `removes` is the id of a removal, None where nothing is pruned. `holds` are the weights in memory at once.
     """
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
@@ -50,8 +49,7 @@ class Variant(BaseModel):
     parameters: type[MethodParameters] = Field(exclude=True)
     removes: str | None = Field(None, exclude=True)
     reads: Read = Field("none", exclude=True)
-    cost: Cost[Any] = Field(default_factory=Cost, exclude=True)
-    classifier_cost: ClassifierCost[Any] = Field(default_factory=ClassifierCost, exclude=True)
+    holds: Holds = Field("block", exclude=True)
 
     @property
     def removal(self) -> Removal | None:

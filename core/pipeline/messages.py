@@ -11,16 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.cost_limit import CostLimit
-from core.engine.architectures.heterogeneous import Layout
 from core.engine.datasets.chat.rendered import Frame, Rendering
-from core.engine.latency.costs import PartCosts, Workload
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.reports.dense_figures import KnownDenseFigures
 from core.pipeline.reports.report import PeakMemory, Report
 from secateur_wire.base import JsonObject
-from secateur_wire.job_body import Quantization, StoredDtype
 from secateur_wire.metrics import Metrics
-from secateur_wire.part_costs import PartCostsError
 
 
 class _Part(BaseModel):
@@ -200,60 +196,6 @@ class PruneOutput(TaskOutput):
     metrics: Metrics
     report: Report
     expected: Path | None = None
-
-
-class TracedPass(_Part):
-    """Properties of a job that decide how many bytes its pass holds beside the model.
-
-    `calibration` and each of `evaluations` are a number of sequences and of tokens. `device` is the kind of device that
-    the pass would run on. `dtype` is the dtype in which the pruned model is saved, `quantization` what the pass rounds
-    its weights to.
-    """
-
-    method: str
-    pattern: str
-    sparsity: float | None
-    parameters: JsonObject
-    layout: Layout
-    at_least: bool
-    is_timed: bool
-    calibration: tuple[int, int] | None
-    evaluations: tuple[tuple[int, int], ...]
-    activation_budget_bytes: int
-    device: str
-    dtype: StoredDtype = Field(default="keep", exclude_if=lambda dtype: dtype == "keep")
-    quantization: Quantization | None = Field(default=None, exclude_if=lambda quantization: quantization is None)
-
-
-class PassQuestion(_Part):
-    """Question to a trace: the memory of a pass over a model with this config and these tensors, by dtype and shape."""
-
-    config: JsonObject
-    tensors: dict[str, tuple[str, tuple[int, ...]]]
-    own_artifact: bool = False
-    discovered: Architecture | None = None
-    traced: TracedPass
-
-
-class PassAnswer(BaseModel):
-    """Answer of a trace: the most bytes that a device holds, or the reason why the trace found no number."""
-
-    peak_bytes: int | None = None
-    error: str | None = None
-
-
-class PartCostsTask(_Part):
-    """Question to a child: the costs of a model's parts; the folder's weight files need only headers."""
-
-    model: ModelPlace
-    workload: Workload
-
-
-class PartCostsReport(BaseModel):
-    """Answer of a measurement: the table, or the reason why there is none."""
-
-    costs: PartCosts | None = None
-    error: PartCostsError | None = None
 
 
 class CountQuestion(_Part):

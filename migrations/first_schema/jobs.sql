@@ -38,8 +38,6 @@ CREATE TABLE jobs (
     size integer NOT NULL DEFAULT 0,
     is_corrected boolean NOT NULL DEFAULT false,
     awaits_discovery varchar,
-    awaits_trace varchar,
-    needs_without_pass bigint,
     CONSTRAINT pk_jobs PRIMARY KEY (id),
     CONSTRAINT fk_jobs_team_id FOREIGN KEY (team_id) REFERENCES teams (id),
     CONSTRAINT ck_jobs_lease_while_held CHECK ((status IN ('running', 'cancelling')) = (lease_expires_at IS NOT NULL)),
@@ -65,7 +63,6 @@ CREATE INDEX ix_jobs_metadata ON jobs USING gin (metadata jsonb_path_ops);
 CREATE INDEX ix_jobs_teachers ON jobs (team_id, (body -> 'recovery' ->> 'teacher'))
     WHERE status IN ('queued', 'running', 'cancelling') AND body -> 'recovery' ->> 'teacher' IS NOT NULL;
 CREATE INDEX ix_jobs_uncorrected ON jobs (queue, method) WHERE status = 'queued' AND NOT is_corrected;
-CREATE INDEX ix_jobs_untraced ON jobs (awaits_trace) WHERE status = 'queued' AND awaits_trace IS NOT NULL;
 CREATE INDEX ix_jobs_waiting_by_queue ON jobs (queue, priority DESC, created_at, id) WHERE status = 'queued';
 CREATE INDEX ix_jobs_waiting_by_team ON jobs (team_id, queue, size, priority DESC, created_at, id)
     WHERE status = 'queued';

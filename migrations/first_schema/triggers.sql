@@ -1,4 +1,4 @@
--- Triggers, their versions, and the history of their firings.
+-- Triggers, and the history of their firings.
 
 CREATE TABLE triggers (
     id varchar NOT NULL,
@@ -29,19 +29,6 @@ CREATE TABLE triggers (
 );
 CREATE INDEX ix_triggers_due ON triggers (next_fire_at) WHERE next_fire_at IS NOT NULL;
 CREATE INDEX ix_triggers_team_id_created_at_id ON triggers (team_id, created_at, id);
-
-CREATE TABLE trigger_versions (
-    id varchar NOT NULL,
-    trigger_id varchar NOT NULL,
-    number integer NOT NULL,
-    actor varchar,
-    definition jsonb NOT NULL,
-    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    CONSTRAINT pk_trigger_versions PRIMARY KEY (id),
-    CONSTRAINT uq_trigger_versions_trigger_id_number UNIQUE (trigger_id, number),
-    CONSTRAINT fk_trigger_versions_trigger_id FOREIGN KEY (trigger_id) REFERENCES triggers (id) ON DELETE CASCADE
-);
-CREATE INDEX ix_trigger_versions_trigger_id_created_at_id ON trigger_versions (trigger_id, created_at, id);
 
 CREATE TABLE trigger_firings (
     id varchar NOT NULL,

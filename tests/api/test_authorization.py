@@ -109,7 +109,6 @@ class Garden:
             "submit_sweep": {"job": job, "grid": {"sparsity": [0.4, 0.5]}},
             "inspect_model": job,
             "make_plan": {"model": self.model, "goal": "sparsity"},
-            "measure_part_costs": {"model": self.model, "engine": "transformers"},
             "ask_for_samples": {},
             "register_model": {"name": "again", "path": self.model_path},
             "register_dataset": {"name": "again", "path": self.dataset_path},

@@ -86,8 +86,8 @@ REFUSALS: dict[str, tuple[dict[str, Any], str, str]] = {
     "unknown task": ({"evaluation": {"tasks": ["boolq", "mmlu"]}}, "invalid_request", "evaluation.tasks.1"),
     "a task twice": ({"evaluation": {"tasks": ["piqa", "piqa"]}}, "invalid_request", "evaluation.tasks.1"),
     "one question": ({"evaluation": {"tasks": ["piqa"], "task_limit": 1}}, "invalid_request", "evaluation.task_limit"),
-    "an unknown simple task": (
-        {"evaluation": {"datasets": ["simple-tasks:fly"]}},
+    "tasks made by a program, which have left": (
+        {"evaluation": {"datasets": ["simple-tasks:add"]}},
         "unknown_dataset",
         "evaluation.datasets.0",
     ),

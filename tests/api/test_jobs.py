@@ -1,5 +1,6 @@
 from typing import Any
 
+import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session, sessionmaker
@@ -200,6 +201,45 @@ def test_a_job_of_a_method_that_has_left_still_shows_and_its_retry_names_the_suc
         answer = refused.json()
         assert (refused.status_code, answer["code"], answer["param"]) == (422, "unknown_method", "method")
         assert "'frontier'" in answer["detail"] and "'admm'" in answer["detail"]
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "successor"),
+    [
+        ({"evaluation": {"answers": {"datasets": ["questions"], "seed": 7}}}, "evaluation.answers.seed", "greedily"),
+        ({"evaluation": {"datasets": ["simple-tasks:add"]}}, "evaluation", "evaluation.tasks"),
+        ({"recovery": {"method": "lora", "until": {"gain_per_minute": 0.1}}}, "recovery.until", "'minutes'"),
+    ],
+)
+def test_a_job_with_what_has_left_still_shows_and_its_retry_names_the_successor(
+    api: TestClient, job_body: dict[str, Any], sessions: Sessions, part: dict[str, Any], field: str, successor: str
+) -> None:
+    job = api.post("/v1/jobs", json=job_body).json()["id"]
+    api.post(f"/v1/jobs/{job}/cancel")
+    with transaction(sessions) as session:
+        row = session.get_one(JobRow, job)
+        row.body = row.body | part
+        row.sources = row.sources | {"evaluation": [{"kind": "simple_tasks", "name": "simple-tasks:add"}]}
+    assert [each["id"] for each in api.get("/v1/jobs").json()["data"]] == [api.get(f"/v1/jobs/{job}").json()["id"]]
+    for refused in (api.post(f"/v1/jobs/{job}/retry"), api.post("/v1/jobs", json=job_body | part)):
+        answer = refused.json()
+        assert refused.status_code == 422 and answer["param"].startswith(field) and successor in answer["detail"]
+
+
+def test_a_job_with_a_value_that_has_left_still_shows_and_its_retry_names_the_default(
+    api: TestClient, job_body: dict[str, Any], sessions: Sessions
+) -> None:
+    job = api.post("/v1/jobs", json=job_body).json()["id"]
+    api.post(f"/v1/jobs/{job}/cancel")
+    left = {"compensation": {"refit": 0.5, "ridge": "auto"}}
+    with transaction(sessions) as session:
+        row = session.get_one(JobRow, job)
+        row.body = row.body | {"parameters": left}
+    assert api.get(f"/v1/jobs/{job}").json()["parameters"] == left
+    for refused in (api.post(f"/v1/jobs/{job}/retry"), api.post("/v1/jobs", json=job_body | {"parameters": left})):
+        answer = refused.json()
+        assert (refused.status_code, answer["param"]) == (422, "parameters.compensation.ridge")
+        assert "'auto' has left" in answer["detail"] and "0.01" in answer["detail"]
 
 
 def finished(api: TestClient, body: dict[str, Any], sessions: Sessions, store: LocalStore, settings: Settings) -> str:

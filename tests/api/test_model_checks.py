@@ -147,7 +147,7 @@ def test_lists_and_pages_of_models_do_not_read_descriptions(
     assert not [each for each in asked if "models.files" in each and "LIMIT" in each]
     with transaction(sessions) as session:
         facts = session.scalars(select(ModelRow.facts)).all()
-    assert all(each.keys() <= Model.model_fields.keys() | {"digest", "has_experts"} | SMALL for each in facts)
+    assert all(each.keys() <= Model.model_fields.keys() | {"digest"} | SMALL for each in facts)
 
 
 SMALL = {"layout", "other_module_parameters"}

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from sqlalchemy import text as statement
 from sqlalchemy import update
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -19,7 +18,7 @@ from core.database import transaction
 from core.http.address_policy import AddressPolicy
 from core.service.teams.server_secret import server_secret
 from core.service.triggers.secrets import digest
-from core.service.triggers.tables import TriggerRow, TriggerVersionRow
+from core.service.triggers.tables import TriggerRow
 from core.settings import Settings
 from core.storage import Store
 from tests.api.ended_job import succeeded_job
@@ -93,11 +92,7 @@ def garden(
         "token_digest": digest(PARAMETERS["token"], server_secret(settings)),
     }
     with transaction(sessions) as session:
-        session.execute(
-            statement("SET LOCAL session_replication_role = replica")
-        )  # rows that refer to it follow at once
         session.execute(update(TriggerRow).values(named))
-        session.execute(update(TriggerVersionRow).values(trigger_id=PARAMETERS["trigger_id"]))
 
 
 @pytest.mark.usefixtures("garden")

@@ -24,7 +24,7 @@ def test_a_submission_takes_few_statements_two_transactions_and_three_threads(ap
     with counted(state.sessions.kw["bind"]) as counts:
         assert api.post("/v1/jobs", json=body).status_code == 201
         assert api.post("/v1/jobs", json=body, headers={"Idempotency-Key": "once"}).status_code == 201
-    assert counts == {"statements": 10 + 12, "transactions": 2 + 2, "hops": 3 + 3}
+    assert counts == {"statements": 10 + 10, "transactions": 2 + 2, "hops": 3 + 3}
 
 
 @contextlib.contextmanager

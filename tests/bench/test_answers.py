@@ -10,10 +10,7 @@ from bench.answers.report import page
 from bench.answers.running import Bench, Size
 from bench.cells import Runner
 from bench.service import Service
-from core.engine.datasets.simple_tasks.registry import SIMPLE_TASKS
 from core.service.jobs.schemas import JobBody
-
-KINDS = len(SIMPLE_TASKS)
 
 
 def test_requests_differ_and_are_the_same_for_a_seed() -> None:
@@ -47,13 +44,12 @@ def test_jobs_are_on_their_mixtures_of_text() -> None:
     assert drawn[CHATS] == ("self", 40, None, "chat")
 
 
-def _figures(kl: float, length: int, passed: bool) -> dict[str, Any]:
+def _figures(kl: float, length: int) -> dict[str, Any]:
     return {
         "divergences": [kl * 10, kl * 20, kl * 10, kl * 20],
         "predictions": [10, 20, 10, 20],
         "same": [9, 18, 9, 18],
-        "prompts": {"answers": [[1] * length] * 4},
-        "tasks": {"passed": [True] * KINDS + [passed] * KINDS},
+        "answers": [[1] * length] * 4,
     }
 
 
@@ -63,22 +59,20 @@ def _job(bits: float) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("kl", "bits", "length", "met"), [(0.3, 1.21, 9, "yes"), (0.5, 1.3, 4, "no")])
 def test_goals_stand_beside_what_came_out(kl: float, bits: float, length: int, met: str) -> None:
-    bench = Bench(cast(Service, None), Runner(runs=False), 1, Size(40, 512, 8, 4, 64, 2, 9), 0.8)
+    bench = Bench(cast(Service, None), Runner(runs=False), 1, Size(40, 512, 8, 4, 64, 9), 0.8)
     assert "–" in page(bench) and "Not run" not in page(bench)
     bench.planned = list(cases([GOAL_REMOVAL], [WIKIPEDIA, HALF], 2))
-    bench.dense = _figures(0.0, 10, passed=met == "yes")
-    bench.dense["tasks"]["passed"][0] = False
+    bench.dense = _figures(0.0, 10)
     for mixture, figures, job in (
-        (WIKIPEDIA, _figures(0.7, 5, passed=False), _job(1.2)),
-        (HALF, _figures(kl, length, passed=False), _job(bits)),
+        (WIKIPEDIA, _figures(0.7, 5), _job(1.2)),
+        (HALF, _figures(kl, length), _job(bits)),
     ):
         bench.found[Case(GOAL_REMOVAL, mixture, 0)] = figures
         bench.jobs[Case(GOAL_REMOVAL, mixture, 0)] = job
     missing = page(bench).splitlines()[-1]
     assert missing.startswith(f"Not run: 6 of 8 cells: {GOAL_REMOVAL}, {WIKIPEDIA}, distilled, seed 0, 1; ")
     assert missing.endswith(f"{GOAL_REMOVAL}, {HALF}, seed 1.")
-    goals = [line.split("|") for line in page(bench).splitlines() if line.startswith("|")][2:6]
-    assert [line[4].strip() for line in goals[:3]] == [met] * 3
+    goals = [line.split("|") for line in page(bench).splitlines() if line.startswith("|")][2:5]
+    assert [line[4].strip() for line in goals] == [met] * 3
     assert goals[0][3].strip() == f"{kl / 0.7:.2f} ± 0.00"
-    assert goals[3][3].strip() == ("50% (copy)" if met == "yes" else "0% (copy)")
     assert goals[2][3].strip() == f"{length / 10:.2f}"

@@ -8,15 +8,15 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from bench.architectures import report
 from bench.architectures.checks import check_type
 from bench.architectures.masked import Unmatched, without_layers, without_units
 from bench.architectures.outcomes import CAPABILITIES
 from bench.architectures.report import known_type
 from bench.architectures.tiny_configs import TYPES, tiny_config, tiny_model, tokens_of
-from core.engine.architectures import registry
 from tests.engine.crossing import partly
 
-KNOWN = json.loads(Path(registry.__file__).with_name("known_types.json").read_text())
+KNOWN = json.loads(Path(report.__file__).with_name("known_types.json").read_text())
 IN_EVERY_RUN = (
     "bloom",  # positions by a bias that depends on the tokens, queries, keys and values interleaved
     "exaone",  # a config of its own for Llama's class

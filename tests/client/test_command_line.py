@@ -145,6 +145,7 @@ def test_submit_sends_exactly_what_was_said(scripted: RunHere, script: Script) -
         ("jobs --sort colour", "colour"),
         ("prune m", "prune"),
         ("methods alchemy", "alchemy"),
+        ("part-costs m", "target.engine"),
     ],
 )
 def test_usage_errors_exit_with_2_and_name_the_fault(

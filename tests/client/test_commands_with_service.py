@@ -16,15 +16,12 @@ from safetensors.numpy import save_file
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.engine.exporters.packed.exporter import pack_folder
-from core.settings import Settings
 from core.storage import Store
 from secateur_wire.weights.packed import SUFFIX
 from tests.api.ended_job import succeeded_job
 from tests.client.command_line import COMMAND, RunHere
 from tests.image_sets import grays, write_parquet
-from tests.measured_parts import measured_report, saying
 from tests.model_folders import write_llama, write_text
-from worker.supervisor.part_cost_measurer import PartCostMeasurer
 
 
 def test_a_model_and_a_text_are_uploaded_and_deleted(here: RunHere, tmp_path: Path) -> None:
@@ -230,21 +227,3 @@ def test_a_packed_artifact_is_unpacked_where_it_is_wanted(
     failed = here("download", job, str(tmp_path / "there"), "--unpack")
     assert failed.code == 1 and packed.name in failed.err and "Traceback" not in failed.err
     assert (tmp_path / "there" / packed.name).is_file()
-
-
-def test_part_costs_are_measured_waited_for_and_shown(
-    here: RunHere, model: str, sessions: sessionmaker[Session], settings: Settings, store: Store, tmp_path: Path
-) -> None:
-    command = ["part-costs", model, "--engine", "llama-cpp", "--type", "F16", "--threads", "1", "--prompt-tokens", "8"]
-    command += ["--context-tokens", "16"]
-    before = here(*command)
-    assert before.code == 0 and "--measure has a worker do so" in before.out
-    measurer = PartCostMeasurer(store, settings, command=saying(tmp_path, measured_report()))
-    measurer.start()
-    measured = here(*command, "--measure")
-    measurer.stop()
-    measurer.wait(10)
-    assert measured.code == 0 and "18.50 ± 0.00 ms" in measured.out and "FFN of 24 channels" in measured.out
-    assert here(*command, "--json").json["table"]["rest"] == {"prefill_ms": 0.5, "decode_ms": 0.5}
-    refused = here("part-costs", model, "--engine", "tensorrt")
-    assert refused.code != 0 and "use transformers, llama-cpp, openvino, onnxruntime" in refused.err

@@ -1,12 +1,11 @@
 """The table of a job body's fields, and the options of the command line that come from it."""
 
 import pytest
-from pydantic import JsonValue
 
 from secateur_wire.body_fields import body_fields
 from secateur_wire.job_body import JobBody, JobFields
 from secateur_wire.job_fields import ENTRIES
-from secateur_wire.job_options import body_of, job_options, option_for, options_for
+from secateur_wire.job_options import body_of, job_options, option_for
 
 
 def test_every_field_of_a_job_body_is_asked_for() -> None:
@@ -18,41 +17,8 @@ def test_every_field_of_a_job_body_is_asked_for() -> None:
 
 def test_what_an_entry_refers_to_is_there() -> None:
     for entry in ENTRIES.values():
-        assert {entry.needed, entry.follows, entry.also.partition(".")[0]} <= {"", *ENTRIES}, entry
+        assert {entry.needed, entry.also.partition(".")[0]} <= {"", *ENTRIES}, entry
         assert not entry.needed or ENTRIES[entry.needed].option, entry
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        {"method": "wanda", "evaluation": {"samples": 4}},
-        {"method": "wanda", "evaluation": {"prompt_tokens": 4}},
-        {"method": "wanda", "calibration": {"dataset": "a", "seed": 3}},
-        {"method": "wanda", "calibration": {"dataset": "a"}, "evaluation": {"datasets": ["a"], "sequence_length": 8}},
-        {"method": "wanda", "output": {"compression": 0.5}},
-        {"method": "wanda", "output": {"exports": [{"format": "a:b", "types": ["c"]}]}},
-        {"method": "wanda", "pattern": None},
-    ],
-)
-def test_what_options_would_say_otherwise_they_do_not_say(body: dict[str, JsonValue]) -> None:
-    assert options_for({"model": "m", **body}) is None
-
-
-def test_a_length_that_the_evaluation_takes_from_the_calibration_is_said_once() -> None:
-    body: dict[str, JsonValue] = {
-        "calibration": {"dataset": "a", "sequence_length": 8, "seed": 3},
-        "evaluation": {"datasets": ["b"]},
-        "parameters": {"seed": 3, "ratio": 0.5},
-    }
-    options = options_for(body)
-    assert options is not None and ("--sequence-length", "8") in options
-    assert [value for name, value in options if name in ("--seed", "--parameter")] == ["ratio=0.5", "3"]
-
-
-def test_a_text_that_looks_like_deep_json_is_said_as_it_is() -> None:
-    deep = "[" * 20_000 + "]" * 20_000
-    options = options_for({"model": "m", "parameters": {"order": deep}})
-    assert options is not None and ("--parameter", f"order={deep}") in options
 
 
 def test_a_parameter_keeps_its_own_seed() -> None:
@@ -74,16 +40,8 @@ def test_the_arguments_of_submit_are_the_fields_of_a_body() -> None:
 
 
 def test_questions_to_answer_are_an_object_within_the_evaluation() -> None:
-    answers: dict[str, JsonValue] = {"datasets": ["a", "b"], "samples": None, "max_new_tokens": 64, "check": "number"}
-    body: dict[str, JsonValue] = {"evaluation": {"answers": answers}, "gates": {"max_length_ratio": 1.25}}
-    options = options_for({"model": "m", **body})
-    assert options == [
-        ("--answers", "a"),
-        ("--answers", "b"),
-        ("--answer-samples", "all"),
-        ("--answer-tokens", "64"),
-        ("--answer-check", "number"),
-        ("--max-length-ratio", "1.25"),
-    ]
+    given = {"--answers": ["a", "b"], "--answer-samples": "all", "--answer-tokens": 64, "--answer-check": "number"}
+    answers = {"datasets": ["a", "b"], "samples": None, "max_new_tokens": 64, "check": "number"}
+    assert body_of(given) == {"evaluation": {"answers": answers}}
     with pytest.raises(ValueError, match="--answer-tokens needs --answers NAME"):
         body_of({"--answer-tokens": 4})

@@ -7,7 +7,6 @@ import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.service.jobs.estimates.traced_needs import COARSE
 from core.service.jobs.queue import heartbeat
 from secateur_wire.progress import between
 from tests.client.command_line import RunHere
@@ -22,11 +21,11 @@ def add_worker(sessions: sessionmaker[Session], device: str) -> None:
 
 
 def warnings(api: httpx.Client, body: dict[str, Any]) -> list[str]:
-    """Return the warnings of an inspection, which the submitted job has too, but for that of untraced memory."""
+    """Return the warnings of an inspection, which the submitted job has too."""
     inspected = api.post("/v1/models/inspect", json=body).raise_for_status().json()["estimate"]["warnings"]
     job = api.post("/v1/jobs", json=body).raise_for_status().json()
     assert job["warnings"] == inspected == api.get(f"/v1/jobs/{job['id']}").json()["warnings"]
-    return [warning for warning in inspected if warning != COARSE]
+    return list(inspected)
 
 
 @pytest.mark.parametrize("change", [WANDA, {"method": "magnitude"}], ids=["2:4", "unstructured"])
@@ -86,7 +85,6 @@ def test_commands_and_pages_show_time_and_warnings(
     assert [line.partition("warning: ")[2].partition(" ")[0] for line in warned] == [
         "gates.max_latency_ratio",
         "parameters.forward_dtype",
-        "memory:",
     ]
     somebody = Browserless(live_api, admin_key)
     page = somebody.http.get(f"/portal/jobs/{sent.out.strip()}").text

@@ -280,7 +280,7 @@ def test_teams_take_turns(
     asked: list[str] = []
     for number, asking in enumerate((team, team, other_team)):
         with transaction(sessions) as session:
-            facts = model.model_dump(exclude={"content", "digest", "has_experts"})
+            facts = model.model_dump(exclude={"content", "digest"})
             other = UndiscoveredModel.of(model.config | {"number": number}, model.tensors, **facts)
             asked.append(ask(session, asking, other, "5.24.0", settings).id)
     taken: list[str] = []
@@ -292,21 +292,3 @@ def test_teams_take_turns(
             assert claimed is not None
             taken.append(claimed.id)
     assert taken == [asked[0], asked[2], asked[1]]
-
-
-def test_a_type_that_is_known_to_be_refused_is_refused_at_once_and_never_looked_at(
-    api: TestClient, fleet: Fleet, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = write_alien(settings.models_root / "mixture", model_type="mixtral").absolute()
-    known = "mixtral: mixtures of experts are not pruned yet"
-    monkeypatch.setattr(
-        "core.service.discoveries.requests.known_refusal",
-        lambda model, version: known if model.family == "mixtral" else None,
-    )
-    model = register(api, folder)
-    assert model["discovery"] == {"state": "failed", "error": {"code": "unsupported_architecture", "message": known}}
-    body = {"model": "alien", "method": "magnitude", "sparsity": 0.5}
-    for answer in (api.post("/v1/models/inspect", json={"model": "alien"}), api.post("/v1/jobs", json=body)):
-        assert (answer.status_code, answer.json()["code"]) == (422, "unsupported_architecture")
-        assert known in answer.json()["detail"]
-    assert not fleet.look()

@@ -11,7 +11,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, sessionmaker, undefer
 
 from core.database import transaction
-from core.engine.architectures.classifier_passes import TraceAnswer, TraceQuestion
+from core.engine.architectures.classifier_architecture import TraceAnswer, TraceQuestion
 from core.engine.models.classifier import open_classifier
 from core.engine.pruning.classifier_trace import trace_classifier
 from core.pipeline.stages.trace import answer

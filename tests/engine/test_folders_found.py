@@ -106,7 +106,6 @@ SCRIPT = """
     recovery.__path__.append(str(more / "recoveries"))
     exporters.__path__.append(str(more / "exporters"))
 
-    from core.device_kinds import CPU
     from core.engine.architectures.describe import describe_folder
     from core.engine.recovery.completion import complete_image_recovery, complete_recovery
     from core.engine.recovery.request import Recovery
@@ -115,7 +114,7 @@ SCRIPT = """
     from core.pipeline.recipes.outputs import resolve_output
     from core.pipeline.recipes.parts import Output
     from core.pipeline.recipes.request import ResolvedRequest
-    from core.service.jobs.estimates.training import training_bytes
+    from core.engine.memory import training_bytes
     from core.service.jobs.schemas import JobBody
 
     def request(method):
@@ -136,7 +135,7 @@ SCRIPT = """
         "recoveries": definitions["Recovery"]["properties"]["method"],
         "of_images": refusal(complete_image_recovery, own),
         "costs": [
-            training_bytes(description, complete_recovery(each, description), device=CPU).memory
+            training_bytes(description, complete_recovery(each, description), frozen_bytes=4, budget_bytes=0)
             for each in (own, fine_tuning)
         ],
         "forms": definitions["Output"]["properties"]["format"],

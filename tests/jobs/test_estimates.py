@@ -10,14 +10,12 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.database import new_id, seconds_from_now, transaction
 from core.device_kinds import CPU
 from core.service.jobs import queue, service
-from core.service.jobs.estimates.history import estimate_job, estimate_that_fits
-from core.service.jobs.estimates.traced_needs import COARSE
+from core.service.jobs.estimates.history import estimate_that_fits
 from core.service.jobs.inspection import inspect
 from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.job import resolve_job
 from core.service.jobs.schemas import InspectBody, JobBody
 from core.service.jobs.tables import AttemptRow, JobRow, WorkerRow
-from core.service.questions.tables import QuestionRow
 from core.settings import Settings
 from core.storage import Store
 from secateur_wire.errors import DoesNotFit
@@ -29,8 +27,7 @@ _GIB = 2**30
 
 def _estimate(session: Session, team: str, body: dict[str, Any], store: Store, settings: Settings) -> Estimate:
     resolved = resolve_job(RequestContext(session, team, store, settings), JobBody.model_validate(body))
-    workers = queue.workers_of(session, [resolved.recipe.queue], settings.worker_fresh_seconds)
-    return estimate_job(session, team, resolved, workers, settings)
+    return estimate_that_fits(session, team, resolved, settings).estimate
 
 
 def _past_attempts(
@@ -142,18 +139,19 @@ def test_what_no_worker_can_hold_is_refused_with_the_figures(
 ) -> None:  # fmt: skip
     with transaction(sessions) as session:
         small = _worker(session, memory=64 * 2**20)
-        assert _estimate(session, team, job_body, store, settings).warnings == [COARSE]
     for call in ("/v1/models/inspect", "/v1/jobs"):
-        assert api.post(call, json=job_body).is_success, "no trace has told yet what the job holds"
+        answer = api.post(call, json=job_body).raise_for_status().json()
+        (warning,) = answer["warnings"] if "warnings" in answer else answer["estimate"]["warnings"]
+        assert "67.1 MB" in warning and "upper bound" in warning
     with transaction(sessions) as session:
-        session.execute(update(QuestionRow).values(answer={"peak_bytes": 1}))
+        session.execute(update(WorkerRow).values(memory_bytes=2**10))
         _worker(session, memory=None, disk=1000)
     for call in ("/v1/jobs", "/v1/models/inspect"):
         answer = api.post(call, json=job_body)
         assert answer.status_code == 422
         problem = answer.json()
         assert (problem["code"], problem["param"]) == ("does_not_fit", "queue")
-        assert "67.1 MB" in problem["detail"]
+        assert "1.0 kB" in problem["detail"]
         assert "memory" in problem["detail"]
         assert "free disk" in problem["detail"]
     assert len(api.get("/v1/jobs").json()["data"]) == 1, "nothing more was queued"
@@ -176,9 +174,9 @@ def test_device_memory_counts_on_queues_of_gpus(
         _worker(session, memory=64 * _GIB, device_memory=100 * 2**20)
         estimate = _estimate(session, team, job_body, store, settings)
         assert estimate.peak_device_memory_bytes is not None
-        session.execute(update(QuestionRow).values(answer={"peak_bytes": 1}))
+        session.execute(update(WorkerRow).values(device_memory_bytes=2**10))
         context = RequestContext(session, team, store, settings)
-        with pytest.raises(DoesNotFit, match=r"device memory, NVIDIA L4 has 104\.9 MB"):
+        with pytest.raises(DoesNotFit, match=r"device memory, NVIDIA L4 has 1\.0 kB"):
             estimate_that_fits(session, team, resolve_job(context, JobBody.model_validate(job_body)), settings)
 
 

@@ -23,7 +23,6 @@ INFO = '''
 
     from core.engine.removals.weights.options import LayerSelection
     from core.engine.options.propagation import PropagationOptions
-    from core.methods.cost import Cost, CostFacts
     from core.methods.method_info import ZEROS, MethodInfo
     from secateur_wire.methods import Needs
 
@@ -33,12 +32,9 @@ INFO = '''
 
         first: int = Field(0, ge=0, le=1, description="The first weight that goes.")
 
-
-    class EveryOtherCost(Cost[EveryOtherParameters]):
-        """Cost of a method that reads the text a thousand times."""
-
-        def passes(self, facts: CostFacts[EveryOtherParameters]) -> int:
-            return 1000 * facts.tokens.calibration
+        def forwards(self, description, share, calibration, window):
+            """Return the tokens of a method that reads the text a thousand times."""
+            return 1000 * calibration
 
 
     INFO = MethodInfo(
@@ -51,10 +47,9 @@ INFO = '''
         paper=None,
         task_families=("language-model", "image-classification"),
         patterns=("unstructured",),
-        needs=Needs(calibration=False, gradients=False, training=False),
+        needs=Needs(calibration=True, gradients=False, training=False),
         parameters=EveryOtherParameters,
         removes="weights",
-        cost=EveryOtherCost(),
     )
 '''
 METHOD = '''
@@ -88,12 +83,13 @@ SCRIPT = """
 
     from api.routes.methods import list_methods
     from core.engine.architectures.describe import describe_folder
-    from core.methods.cost import Tokens
-    from core.service.jobs.estimates.compute import compute_cost
+    from core.device_kinds import CPU
+    from core.service.jobs.estimates.compute import Tokens, compute_cost
     from tests.recipes import recipe_of
 
     listed = list_methods(None).data
-    work = compute_cost(describe_folder(Path(sys.argv[2])), recipe_of("every-other", sparsity=0.5), Tokens(7, 0, 0))
+    recipe, model = recipe_of("every-other", sparsity=0.5), describe_folder(Path(sys.argv[2]))
+    work = compute_cost(model, recipe, Tokens(7, 0, 0), CPU)
     print(json.dumps({
         "ids": [each.id for each in listed],
         "entry": next(each.model_dump() for each in listed if each.id == "every-other"),

@@ -24,7 +24,6 @@ from core.engine.recovery.adapters import MaskedLoraLinear, add_adapters
 from core.engine.removals.widths.counts import plan_width_reduction
 from core.engine.removals.widths.options import WidthOptions
 from core.engine.resume.kinds import SELECTION
-from core.methods.cost import Tokens
 from core.methods.loraprune.method import CubicRemovalSchedule
 from core.methods.lorashear.bundle_damage import UnitBundle, most_damaging
 from core.methods.lorashear.half_space import HalfSpaceSchedule, half_space_step
@@ -33,7 +32,7 @@ from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 from core.progress import WorkStopped
-from core.service.jobs.estimates.compute import compute_cost
+from core.service.jobs.estimates.compute import Tokens, compute_cost
 from core.service.jobs.estimates.resources import estimate_resources
 from secateur_wire.errors import InvalidParameters
 from secateur_wire.recovery import Lora
@@ -312,7 +311,7 @@ def test_what_it_needs_counts_the_training(tmp_path: Path) -> None:
         return needs.peak_memory_bytes
 
     assert memory(job("loraprune")) > memory(job("llm-pruner"))
-    short, long = (compute_cost(description, job("loraprune", steps=steps), tokens) for steps in (10, 20))
+    short, long = (compute_cost(description, job("loraprune", steps=steps), tokens, CPU) for steps in (10, 20))
     assert long.operations > short.operations and long.passes - short.passes == 10 * 128 * 24
 
 

@@ -13,10 +13,10 @@ from transformers import AutoModelForCausalLM
 from core.engine.architectures.unit_registry import removed_kinds
 from core.engine.models.folder import open_model
 from core.engine.pruning.units.removal import KeptUnits, layer_unit_sets
-from core.engine.pruning.units.unit_masks import UnitMasks
 from core.engine.resume.kinds import SELECTION
 from core.methods.bonsai.info import BonsaiParameters
 from core.methods.bonsai.mask_regression import kendall_tau, lasso, regress, ridge
+from core.methods.bonsai.method import UnitMasks
 from tests.engine.pruning.test_structured import HEADLESS, edit, removal, save
 from tests.engine.resuming import saved_state
 from tests.engine.tiny import make_model, make_tokens

@@ -1,7 +1,6 @@
 """Whole layers that the structured frontier drops in place of channels: those that do nothing, and no others."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,9 @@ from core.engine.pruning.results import PruneResult, UnitRow
 from core.engine.pruning.streams.stream import Stream
 from core.engine.pruning.units.block_tokens import BlockToPrune, PrunedBlock
 from core.engine.removals.widths.counts import plan_width_reduction
-from core.methods.cost import CostFacts, Tokens
 from core.methods.frontier import structured, trials
 from core.methods.frontier.structured import StructuredFrontier, _Trial
-from core.methods.frontier.structured_info import StructuredFrontierCost, StructuredFrontierParameters
+from core.methods.frontier.structured_info import StructuredFrontierParameters
 from core.methods.frontier.trials import divergence
 from core.progress import WorkStopped
 from secateur_wire.errors import InvalidParameters
@@ -150,22 +148,6 @@ def test_the_dense_stream_passes_the_layers_of_a_gap_once(tmp_path: Path, monkey
     _, result = cut(folder, tmp_path / "work", "uniform", share_of_blocks(folder, 0.4), {"drop_layers": 2})
     assert dropped(result) == [2, 3]
     assert [passed.count(layer) for layer in (1, 2, 3)] == [1, 1, 1], "layer 1 again in step with the pruned stream"
-
-
-def test_a_search_costs_where_there_is_one(tmp_path: Path) -> None:
-    description, cost = inspect_folder(model_of(tmp_path / "model")), StructuredFrontierCost()
-    tokens = Tokens(calibration=16 * 512, evaluation=0, window=512)
-
-    def costs(share: float, **more: Any) -> tuple[int, int]:
-        parameters = StructuredFrontierParameters.model_validate(more)
-        facts = CostFacts(description, parameters, share_of_blocks(tmp_path / "model", share), tokens)
-        return cost.passes(facts), cost.operations(facts)
-
-    assert costs(0.05) == costs(0.05, drop_layers=0)
-    assert costs(0.4, drop_layers=1) == costs(0.4, drop_layers=0), "of a number that is given there are no trials"
-    ascending = [costs(0.4, **more) for more in ({"drop_layers": 0}, {}, {"budget": "thorough"})]
-    for one, another in pairwise(ascending):
-        assert one[0] < another[0] and one[1] < another[1]
 
 
 def test_trials_are_measured_by_the_divergence_of_the_whole_model(

@@ -6,12 +6,12 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from core.device_kinds import CPU
 from core.engine.architectures.describe import describe_folder
 from core.engine.architectures.description import ModelDescription
 from core.engine.models.folder import open_model
 from core.engine.pruning.blocks.language_pass import UnitRemovalPass
 from core.engine.pruning.layerwise.language_pass import LayerwisePass
-from core.methods.cost import Tokens
 from core.methods.method_info import MethodInfo
 from core.methods.registry import get_method, parse_parameters
 from core.pipeline.passes import walk_for
@@ -19,7 +19,7 @@ from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.sizes import resolve_target
 from core.pipeline.recipes.validation import resolve_request
-from core.service.jobs.estimates.compute import compute_cost
+from core.service.jobs.estimates.compute import Tokens, compute_cost
 from secateur_wire.errors import InvalidParameters, InvalidTarget
 from secateur_wire.job_body import Target
 from secateur_wire.methods import Method
@@ -74,7 +74,7 @@ def test_layouts_needs_and_costs_are_those_of_the_pattern(tmp_path: Path) -> Non
     assert isinstance(description, ModelDescription)
     passes = {
         pattern: compute_cost(
-            description, recipe_of(TWO_WAYS, sparsity=0.5, pattern=pattern, parameters=parameters), Tokens(7, 0, 0)
+            description, recipe_of(TWO_WAYS, sparsity=0.5, pattern=pattern, parameters=parameters), Tokens(7, 0, 0), CPU
         ).passes
         for pattern, parameters in (("unstructured", {}), ("structured", {"attention": "kv_groups"}))
     }

@@ -38,7 +38,7 @@ _FILES = {
             paper=None,
             task_families=("language-model",),
             patterns=("unstructured", "n:m", "structured"),
-            needs=Needs(calibration=False, gradients=False, training=False),
+            needs=Needs(calibration=True, gradients=False, training=False),
             parameters=TwoWaysParameters,
             removes="weights",
             variants={"structured": STRUCTURED},
@@ -50,7 +50,6 @@ _FILES = {
         from pydantic import Field
 
         from core.engine.removals.widths.options import WidthOptions
-        from core.methods.cost import Cost, CostFacts
         from core.methods.method_info import SMALLER, Variant
         from secateur_wire.methods import Needs
 
@@ -60,12 +59,9 @@ _FILES = {
 
             last: bool = Field(True, description="Whether the last units go, or the first.")
 
-
-        class StructuredCost(Cost[StructuredParameters]):
-            """Cost of a method that reads the text a thousand times."""
-
-            def passes(self, facts: CostFacts[StructuredParameters]) -> int:
-                return 1000 * facts.tokens.calibration
+            def forwards(self, description, share, calibration, window):
+                """Return the tokens of a method that reads the text a thousand times."""
+                return 1000 * calibration
 
 
         STRUCTURED = Variant(
@@ -74,7 +70,6 @@ _FILES = {
             needs=Needs(calibration=True, gradients=False, training=False),
             parameters=StructuredParameters,
             removes="widths",
-            cost=StructuredCost(),
         )
     ''',
     "method.py": '''

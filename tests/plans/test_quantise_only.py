@@ -1,17 +1,7 @@
 """A plan for size that a measured copy of no more bytes beats."""
 
-import pytest
-from sqlalchemy.orm import Session, sessionmaker
-
-from core.settings import Settings
-from core.storage import Store
 from secateur_wire.metrics import Alternative
-from tests.plans.test_plans import BODY, METRICS, Desk
-
-
-@pytest.fixture
-def desk(sessions: sessionmaker[Session], settings: Settings, store: Store, team: str) -> Desk:
-    return Desk(sessions, settings, store, team)
+from tests.plans.desk import BODY, METRICS, Desk
 
 
 def test_a_plan_says_to_quantise_only_where_a_measured_copy_of_no_more_bytes_is_better(desk: Desk) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import func, select, update
-from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import seconds_from_now, transaction
 from core.measurements.measurement import Measurement
@@ -19,12 +18,11 @@ from core.service.questions.queue import MOST_ATTEMPTS, forget_unused
 from core.service.questions.tables import QuestionRow
 from core.service.token_counts import COUNT
 from core.settings import Settings
-from core.storage import Store
 from secateur_wire.base import JsonObject
 from secateur_wire.errors import SecateurError
 from secateur_wire.plans import Plan, PlanChoice
+from tests.plans.desk import MODELS, Desk
 from tests.plans.models import add_set
-from tests.plans.test_plans import MODELS, Desk
 from tests.runner.test_vocabulary import TOKENS, write_text, write_trained
 from worker.supervisor.secluded_child import ask_child
 from worker.supervisor.token_counter import TokenCounter
@@ -36,10 +34,9 @@ GONE = (WORDS - USED.kept) * ROW / MODELS["smol"].parameters
 
 
 @pytest.fixture
-def desk(sessions: sessionmaker[Session], settings: Settings, store: Store, team: str) -> Desk:
-    found = Desk(sessions, settings, store, team)
-    found.register("my-calibration", "my-articles")
-    return found
+def desk(desk: Desk) -> Desk:
+    desk.register("my-calibration", "my-articles")
+    return desk
 
 
 def _saying(place: Path, said: CountAnswer) -> Sequence[str]:

@@ -399,19 +399,6 @@ def test_what_only_counts_is_no_curve() -> None:
     assert curves_of([counted]) == []
 
 
-def test_a_loss_is_told_with_what_a_minute_of_the_newest_attempt_won() -> None:
-    start = datetime.now(UTC)
-    events = [
-        JobEvent(
-            sequence=n, type="metric", created_at=start + timedelta(seconds=60 * n), attempt=1 + (n > 0),
-            data={"name": name, "step": n, "value": 9.0 - n},
-        )
-        for name in ("recovery_loss", "perplexity") for n in range(4)
-    ]  # fmt: skip
-    loss, other = curves_of(events)
-    assert loss.pace == "From 8.000 to 6.000 in 2.0 minutes: 1.000 nats a minute." and other.pace is None
-
-
 def test_layers_of_every_kind_of_report_have_a_row() -> None:
     linear = {"name": "a.q_proj", "layer": 0, "out_features": 4, "in_features": 2, "sparsity": 0.5, "zeros": 4}
     group = {"name": "heads 0", "layer": 0, "kind": "heads", "before": 8, "after": 6, "removed_parameters": 9}

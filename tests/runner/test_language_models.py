@@ -28,14 +28,13 @@ from core.engine.exporters.sizes import PROMPT_TOKENS
 from core.engine.latency.costs import Workload
 from core.engine.latency.registry import engine_info
 from core.engine.models.folder import open_model
-from core.pipeline.messages import PartCostsReport, Spec
+from core.pipeline.messages import Spec
 from core.pipeline.stages.prune.spec import PruneSpec
+from core.pipeline.stages.search.spec import COSTS_FILE, costs_key
 from core.pipeline.stages.stage import RunningJob
 from core.pipeline.stages.verify.spec import VerifyArtifact
 from core.service.jobs import queue
 from core.service.jobs.states import STAGES
-from core.service.part_costs import part_costs_id
-from core.service.questions.tables import QuestionRow
 from core.service.registry.schemas import ModelBody
 from core.service.registry.service import read_model, register_model
 from secateur_wire.weights.packed import unpack_folder
@@ -45,6 +44,7 @@ from tests.runner.models import LAYERS, register_layers, write_model
 from tests.shown_ways import lay_out, run_here, run_in_shell
 from tests.worker.conftest import Queue, runner_of
 from worker.cli.reproduce import copy_block
+from worker.node_cache import NodeCache
 from worker.runner.client import run_task
 
 pytestmark = pytest.mark.timeout(300)
@@ -196,23 +196,17 @@ def test_a_job_with_a_limit_of_memory_chooses_each_layers_shape_and_keeps_what_t
 def test_a_job_with_a_limit_of_decode_time_chooses_by_costs_and_is_timed_in_its_engine(
     engine: str, jobs: Queue, body: dict[str, Any], work: Work
 ) -> None:
-    """A worker has measured the costs between jobs: of a model as small as this none could be measured."""
+    """An earlier job has left the costs on the node: of a model as small as this none could be measured."""
     description = open_model(jobs.settings.models_root / "layered").description
     exports = [{"format": "onnx", "types": ["F32"]}] if engine == "onnxruntime" else []
     kind = "F32" if exports else "float32"
     tokens = min(PROMPT_TOKENS if exports else 32, description.context_length - 24)
-    workload = Workload(engine=engine, type=kind, threads=1, prompt_tokens=tokens, context_tokens=tokens)
+    workload = Workload(engine=engine, type=kind, threads=1, prompt_tokens=tokens)
     table = table_of(description, tokens, workload=workload, version=engine_info(engine).version)
-    with transaction(jobs.sessions) as session:
-        session.add(
-            QuestionRow(
-                id=part_costs_id(description, workload, "default"),
-                kind="part-costs default",
-                team_id=jobs.team,
-                question={},
-                answer=PartCostsReport(costs=table).model_dump(mode="json"),
-            )
-        )
+    cache = NodeCache(jobs.settings.cache_root, max_bytes=jobs.settings.cache_max_bytes)
+    with cache.fill(costs_key(description, workload), size=10_000) as kept:
+        assert kept is not None
+        (kept / COSTS_FILE).write_text(table.model_dump_json())
     more = {"method": "frontier", "pattern": "structured", "sparsity": None, "parameters": {"round_to": 2}}
     output = {"layout": "per_layer", "exports": exports}
     job_id = jobs.submit({**body, **more, "target": {"decode_ratio": 0.7, "engine": engine}, "output": output})

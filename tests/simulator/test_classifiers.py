@@ -12,7 +12,7 @@ from core.engine.exporters.huggingface_classifier import write_classifier
 from core.engine.exporters.implementations import classifier_exporter
 from core.engine.models.classifier import load_classifier, open_classifier
 from core.engine.pruning.filters.coupled_channels import CoupledChannels
-from core.engine.pruning.filters.rankings import RANKINGS, rank
+from core.engine.pruning.filters.rankings import between_layers, taylor
 from core.engine.pruning.network import Network
 from tests.engine.classifier_folders import CLASSES, image_shape, make_classifier
 from tests.engine.classifying import network, prune, random_images, scene
@@ -49,21 +49,18 @@ def test_a_pruned_classifier_is_the_cpu_s(
     same_on_both(simulated, tmp_path, name, method, pattern, **parameters)
 
 
-def _of_few_units(device: torch.device, classes: int = CLASSES, **asked: Any) -> Network:
+def _of_few_units(device: torch.device, **asked: Any) -> Network:
     """A convolutional network with images for it."""
-    model = network("vgg", classes=classes, hidden_sizes=[3, 4], image_size=8).to(device)
-    return scene(model, random_images(12, (1, 8, 8), classes=classes), device=device, batch_size=8, **asked)
+    model = network("vgg", classes=CLASSES, hidden_sizes=[3, 4], image_size=8).to(device)
+    return scene(model, random_images(12, (1, 8, 8), classes=CLASSES), device=device, batch_size=8, **asked)
 
 
-@pytest.mark.parametrize(("ranking", "classes"), [*((each, CLASSES) for each in RANKINGS), ("obd", 40)])
-def test_every_ranking_of_filters_has_the_cpu_s_scores_in_main_memory(
-    ranking: str, classes: int, simulated: SimulatedDevice
-) -> None:
+def test_the_ranking_of_filters_has_the_cpu_s_scores_in_main_memory(simulated: SimulatedDevice) -> None:
     def scores(device: torch.device) -> list[torch.Tensor]:
-        place = _of_few_units(device, classes)
+        place = _of_few_units(device)
         with at_work_on(device):
             groups = CoupledChannels.of(place.model, (1, 8, 8))
-            return rank(ranking, place, groups, place.calibration, 0)
+            return between_layers(taylor(place, groups, place.calibration))
 
     here, there = scores(CPU), scores(simulated.device)
     assert all(each.device == CPU and each.dtype == torch.float64 for each in there)

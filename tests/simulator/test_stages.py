@@ -105,7 +105,7 @@ def _figures(output: TaskOutput) -> Any:
         return metrics, output.report.model_dump(mode="json")["layers"], output.notes
     assert isinstance(output, RecoveryOutput)
     recovery = output.recovery
-    curves = recovery.loss, recovery.hidden_states_error, recovery.holdout_loss
+    curves = recovery.loss, recovery.hidden_states_error
     return output.perplexity, output.zeros, curves, output.notes
 
 

@@ -38,14 +38,13 @@ def test_a_block_of_seven_linear_layers_is_pruned_with_so_many_waits(
 
 
 @pytest.mark.parametrize(
-    ("method", "attention", "most"),
-    [("l2-structured", "kv_groups", 2), ("llm-pruner", "kv_groups", 2), ("flap", "kv_groups", 2),
-     ("l2-structured", "auto", 3)],
+    ("method", "most"),
+    [("l2-structured", 2), ("llm-pruner", 2), ("flap", 2)],
 )  # fmt: skip
 def test_heads_and_channels_are_chosen_with_a_wait_for_the_scores_of_each(
-    method: str, attention: str, most: int, simulated: SimulatedDevice, waits: Counter[str], tmp_path: Path
+    method: str, most: int, simulated: SimulatedDevice, waits: Counter[str], tmp_path: Path
 ) -> None:
-    how = small_parameters(method, "structured", {"attention": attention, "compensation": {"refit": 0}})
+    how = small_parameters(method, "structured", {"attention": "kv_groups", "compensation": {"refit": 0}})
     prune_language(model_folder(tmp_path), tmp_path / "work", simulated.device, method, "structured", **how)
     _require_of_each_layer(most, waits)
 

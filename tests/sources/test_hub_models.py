@@ -1,7 +1,6 @@
 """Models of the hub as users meet them: named in a request, looked at before anything is queued or fetched."""
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,19 +13,15 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.pipeline.messages import PassQuestion
 from core.service.jobs.tables import JobRow
-from core.service.questions.tables import QuestionRow
 from core.service.sources.hub_tables import HubRevisionRow
 from core.settings import Settings
-from core.storage import Store
 from tests.conftest import bearer
 from tests.model_folders import write_llama
 from tests.serving import lent_app
 from tests.sources.conftest import folder_files
 from tests.sources.hub_files import Repository
 from tests.sources.hub_server import TOKEN, HubState
-from worker.supervisor.tracer import PassTracer
 
 
 @pytest.fixture
@@ -74,22 +69,6 @@ def test_a_branch_is_resolved_to_a_commit_and_the_job_names_it(
     assert [each["id"] for each in listed] == [job["id"]]
     again = api.post("/v1/jobs", json=body(dataset, job["model"])).json()
     assert again["model_revision"] == commit
-
-
-def test_a_pass_over_it_is_traced_by_its_headers_alone(
-    api: TestClient, hub: HubState, repository: Repository, dataset: str, sessions: sessionmaker[Session],
-    settings: Settings, store: Store, tmp_path: Path,
-) -> None:  # fmt: skip
-    api.post("/v1/models/inspect", json=body(dataset, "Org/Tiny-Llama")).raise_for_status()
-    weights = repository.commits[repository.branches["main"]]["model.safetensors"]
-    asked = tmp_path / "question.json"
-    script = "import sys; open(sys.argv[1], 'w').write(sys.stdin.read()); print('{\"peak_bytes\": 5}')"
-    assert PassTracer(store, settings, command=[sys.executable, "-c", script, str(asked)]).take_next(sessions)
-    with transaction(sessions) as session:
-        assert session.scalars(select(QuestionRow.answer)).one() == {"peak_bytes": 5, "error": None}
-    question = PassQuestion.model_validate_json(asked.read_text())
-    header = json.loads(weights[8 : 8 + int.from_bytes(weights[:8], "little")])
-    assert question.tensors.keys() == header.keys() - {"__metadata__"}
 
 
 def test_inspecting_describes_it_as_it_would_a_folder_and_reads_only_headers(

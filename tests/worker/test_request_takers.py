@@ -12,9 +12,9 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.service.discoveries.tables import DiscoveryRow
-from core.service.jobs.pass_traces import PASS
 from core.service.questions.queue import claim
 from core.service.questions.tables import QuestionRow
+from core.service.registry.traces import CLASSIFIER
 from core.settings import Settings
 from tests.model_folders import write_alien
 from tests.worker.conftest import eventually
@@ -116,12 +116,17 @@ def test_a_question_that_cannot_be_read_does_not_hide_those_behind_it(
 ) -> None:
     with transaction(sessions) as session:
         for name in ("first", "second"):
-            values = {"kind": PASS.name, "team_id": team, "question": {"no": "model"}, "due_at": func.clock_timestamp()}
+            values = {
+                "kind": CLASSIFIER.name,
+                "team_id": team,
+                "question": {"no": "model"},
+                "due_at": func.clock_timestamp(),
+            }
             session.add(QuestionRow(id=name, **values))
             session.flush()
     for left in (1, 0):
         with transaction(sessions) as session:
-            assert claim(session, PASS, lease_seconds=60) is None
+            assert claim(session, CLASSIFIER, lease_seconds=60) is None
         with transaction(sessions) as session:
             due = select(func.count()).where(QuestionRow.due_at.is_not(None))
             assert session.scalar(due) == left

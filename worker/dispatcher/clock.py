@@ -31,8 +31,6 @@ from core.service.jobs import queue
 from core.service.jobs.broker import celery_app
 from core.service.jobs.estimates.corrections import DUTY as ESTIMATES
 from core.service.jobs.estimates.corrections import correct_needs, leave_as_estimated, uncorrected_jobs
-from core.service.jobs.estimates.traced_needs import DUTY as TRACED_NEEDS
-from core.service.jobs.estimates.traced_needs import leave_coarse, take_traced_needs, traced_jobs
 from core.service.jobs.fleet import DUTY as TOTALS
 from core.service.jobs.fleet import count_ended_attempts, leave_out, uncounted_attempts
 from core.service.jobs.hints import Hints, hint_or_note
@@ -142,8 +140,7 @@ def count_ended(run: DutyRun) -> None:
 
 
 def correct_estimates(run: DutyRun) -> None:
-    """Give jobs that wait the needs of traces made since, and correct their needs."""
-    IsolatedRows(run.sessions, TRACED_NEEDS).run_together(take_traced_needs, traced_jobs, leave_coarse)
+    """Correct the needs of jobs that wait."""
     IsolatedRows(run.sessions, ESTIMATES).run_together(correct_needs, uncorrected_jobs, leave_as_estimated)
 
 

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import cast
 
 from core.engine.architectures.describe import describe_folder
-from core.engine.architectures.description import ModelDescription
-from core.engine.latency.costs import PartCosts, Workload
 from core.engine.models.memory_limit import memory_left
 from core.pipeline.messages import DeviceSpec, Spec
 from core.pipeline.recipes.recipe import Recipe
@@ -25,7 +23,6 @@ from core.service.jobs.equal_bytes import known_dense_files
 from core.service.jobs.estimates.resources import compare
 from core.service.jobs.gates import evaluate_gates, gates_report, missed_gates
 from core.service.jobs.queue import Claim
-from core.service.part_costs import kept_part_costs
 from core.service.sources.folders import content_hash_of
 from core.service.sources.hub_tokens import find_access
 from core.service.sources.references import HubModel, ModelReference
@@ -230,13 +227,7 @@ class Attempt:
         spec = inputs.fetch_job(self._claim)
         inputs.end_fetching()
         self._on_wait()
-        return RunningJob(spec, self._tasks, inputs.cache, known_costs=self._known_costs)
-
-    def _known_costs(self, description: ModelDescription, workload: Workload) -> PartCosts | None:
-        """Return the costs of parts that a worker of the job's queue measured between jobs, if any."""
-        queue = self._claim.recipe.queue
-        (kept,) = self._recorder.read(lambda session: [kept_part_costs(session, description, workload, queue)])
-        return None if kept is None else kept.costs
+        return RunningJob(spec, self._tasks, inputs.cache)
 
     def _finish(self, job: RunningJob) -> AttemptResult:
         """Evaluate the gates, write the manifest, and store the artifact."""

@@ -1,7 +1,5 @@
 """Fetch stage: every input that a claim names is fetched, unless it is on this machine, and checked for changes."""
 
-import hashlib
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +8,7 @@ from typing import Literal, Self
 import structlog
 
 from core.engine.datasets.chat.rendered import Rendering
-from core.engine.datasets.formats import CHAT_FORMATS, CHAT_JSONL, IMAGE_PARQUET
-from core.engine.datasets.simple_tasks.registry import write_conversations
+from core.engine.datasets.formats import CHAT_FORMATS, IMAGE_PARQUET
 from core.engine.evaluation.zero_shot_tasks import TASKS, local_copy
 from core.engine.recovery.registry import RECOVERIES
 from core.engine.recovery.request import Recovery, stage_texts
@@ -30,7 +27,6 @@ from core.service.sources.references import (
     ImageReference,
     ModelReference,
     SelfText,
-    SimpleTasksText,
     StoredImages,
     StoredModel,
     StoredText,
@@ -233,10 +229,8 @@ class JobInputs:
             entry = self._fetcher.find(key)
         raise RunnerLost("The conversations that were rendered for this job were removed to make room for others.")
 
-    def _source(self, reference: FileText | StoredText | HubText | SimpleTasksText, param: str) -> TextSource:
+    def _source(self, reference: FileText | StoredText | HubText, param: str) -> TextSource:
         """Return a text's file as it is; raises UnusableDataset, and the errors that the fetcher reports."""
-        if isinstance(reference, SimpleTasksText):
-            return self._simple_tasks(reference)
         if isinstance(reference, FileText):
             return self._file(reference, reference.path, reference.sha256, param)
         if isinstance(reference, StoredText):
@@ -248,22 +242,6 @@ class JobInputs:
         if isinstance(reference, StoredText):
             return _text_source(reference, entry / TEXT_FILE, reference.file.sha256)
         return _described_source(reference.name, entry)
-
-    def _simple_tasks(self, reference: SimpleTasksText) -> TextSource:
-        """Write the conversations of simple tasks into the attempt's folder, the same for the same reference."""
-        drawn = reference.model_dump(mode="json", include={"tasks", "rows", "seed"})
-        facts = json.dumps(drawn, sort_keys=True).encode()
-        file = self._folder / f"simple-tasks-{hashlib.sha256(facts).hexdigest()[:16]}.jsonl"
-        with translate_disk_full():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_conversations(file, reference.tasks, reference.seed, reference.rows)
-        return TextSource(
-            name=reference.name,
-            path=file.resolve(),
-            format=CHAT_JSONL,
-            sha256=file_hash(file),
-            origin={"kind": "simple_tasks", **drawn},
-        )
 
     def images(self, reference: ImageReference, param: str) -> ImageSource:
         """Return the images' file or folder; raises UnusableDataset, and the errors that the fetcher reports."""

@@ -35,16 +35,13 @@ class QuestionTaker(RequestTaker[ClaimedQuestion[Question]], Generic[Question, A
     foreseen = (SecateurError, OSError)
     kind: QuestionKind[Question, Answer]
     module: ClassVar[str]
+    seconds: ClassVar[float] = 600
+    """Longest that a child may take for an answer."""
 
     def __init__(self, store: Store, settings: Settings, *, command: Sequence[str] | None = None) -> None:
         super().__init__(f"answers-{self.kind.name}", settings, settings.discovery_poll_seconds)
         self._store = store
         self._command = command or (sys.executable, "-m", self.module)
-
-    @property
-    def seconds(self) -> float:
-        """Return the longest that a child may take for an answer."""
-        return self._settings.pass_trace_seconds
 
     @property
     def memory_bytes(self) -> int:

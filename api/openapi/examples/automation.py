@@ -150,15 +150,6 @@ EXAMPLES: Final[dict[str, Any]] = {
         "signing_secret": None,
         "hub_secret": "hub_…, whole, this once",
     },
-    "TriggerVersion": {
-        "object": "trigger_version",
-        "trigger_id": _TRIGGER_ID,
-        "number": 2,
-        "actor": "key:key_01JNB2V6H7Q8R9S0T1V2W3X4Y5",
-        "definition": {"name": "every-release", "template": _TRIGGER["template"]},
-        "changes": [{"field": "template.sparsity", "before": 0.4, "after": {"$payload": "sparsity"}}],
-        "created_at": MOMENT,
-    },
     "Firing": {
         "id": "firing_01JNB2V6H7Q8R9S0T1V2W3X4Y5",
         "object": "trigger_firing",

@@ -86,7 +86,6 @@ FULL_BODY: Final[dict[str, Any]] = {
         "method": "lora",
         "steps": 200,
         "minutes": None,
-        "until": None,
         "learning_rate": 0.0001,
         "batch_size": 8,
         "warmup_ratio": 0.05,

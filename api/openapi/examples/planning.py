@@ -126,24 +126,6 @@ EXAMPLES: Final[dict[str, Any]] = {
         ],
         "instead": None,
     },
-    "PartCostsBody": {"model": "smollm2-135m", "engine": "llama-cpp", "type": "Q8_0", "threads": 2},
-    "PartCostsAnswer": {
-        "object": "part_costs",
-        "model": "smollm2-135m",
-        "engine": "llama-cpp",
-        "type": "Q8_0",
-        "batch": 1,
-        "prompt_tokens": 128,
-        "context_tokens": 128,
-        "queue": "default",
-        "status": "failed",
-        "table": None,
-        "error": {
-            "code": "latency_too_noisy",
-            "message": "after 60 rounds the latency of a model is known to 7.5% only, but costs of parts need 5%: use "
-            "a worker without other work, or fewer threads than it has processors",
-        },
-    },
     "SampleRequest": _REQUEST,
     "SampleBody": {"goal": "speed"},
 }
@@ -151,11 +133,4 @@ EXAMPLES: Final[dict[str, Any]] = {
 PARAMETERS: Final[dict[str, Any]] = {
     "discovery_id": _DISCOVERY["id"],
     "request_id": _REQUEST["id"],
-    "engine": "llama-cpp",
-    "show_part_costs type": "Q8_0",
-    "threads": 2,
-    "batch": 1,
-    "prompt_tokens": 128,
-    "context_tokens": 128,
-    "show_part_costs queue": "default",
 }

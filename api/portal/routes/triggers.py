@@ -19,7 +19,7 @@ from api.state import ApiState
 from core.database import transaction
 from core.service.jobs.resolution.hub_lookup import HubFindings
 from core.service.teams.principal import Principal
-from core.service.triggers import service, versions
+from core.service.triggers import service
 from core.service.triggers.authentication import SentHeaders
 from core.service.triggers.definitions import definition_of, trigger_answer
 from core.service.triggers.firing import TriggerDelivery, fire_by_hand
@@ -32,7 +32,7 @@ router = APIRouter(prefix="/triggers")
 
 _PAGE = 25
 _SINCE = "since"
-"""Field with the version of the trigger at the time when the form was shown."""
+"""Field with the time of the trigger's last change when the form was shown."""
 _FIELDS: Final = (
     "name",
     "description",
@@ -94,13 +94,10 @@ def show_trigger(
 
 
 @router.get("/{trigger_id}/edit")
-def edit_trigger(
-    request: Request, trigger_id: str, caller: Member, session: DatabaseSession, version: int | None = None
-) -> Response:
-    """Show a trigger's definition for changes, or that of an earlier version to restore."""
+def edit_trigger(request: Request, trigger_id: str, caller: Member, session: DatabaseSession) -> Response:
+    """Show a trigger's definition for changes."""
     row = service.find(session, caller.team_id, trigger_id)
-    definition = definition_of(row) if version is None else versions.find_version(session, row, version)
-    return _form_page(request, _form_of(definition), row, version=version)
+    return _form_page(request, _form_of(definition_of(row)), row)
 
 
 @router.post("/{trigger_id}/edit")
@@ -128,7 +125,7 @@ def change_trigger(request: Request, trigger_id: str, caller: Member, state: Sta
         return _form_page(request, _typed(posted), row, error=error)
     if issued.signing_secret or issued.hub_secret:
         return _shown_once(request, issued)
-    return RedirectResponse(f"/portal/triggers/{row.id}#versions", 303)
+    return RedirectResponse(f"/portal/triggers/{row.id}", 303)
 
 
 @router.post("/{trigger_id}/fire")
@@ -199,7 +196,7 @@ def _moment(text: str) -> datetime:
     try:
         return datetime.fromisoformat(text)
     except ValueError:
-        raise InvalidRequest("the form does not say which version it changes: open the page again") from None
+        raise InvalidRequest("the form does not say since when it is unchanged: open the page again") from None
 
 
 def _form_page(
@@ -207,7 +204,6 @@ def _form_page(
     values: Mapping[str, str],
     row: TriggerRow | None = None,
     *,
-    version: int | None = None,
     error: ApiError | ValidationError | None = None,
 ) -> Response:
     """Render the form of a new or an existing trigger; with an `error`, with the typed values."""
@@ -215,7 +211,6 @@ def _form_page(
         "values": values,
         "errors": {} if error is None else errors_by_field(error, _FIELDS),
         "trigger": row,
-        "version": version,
         "since": values.get(_SINCE) or (None if row is None else row.updated_at.isoformat()),
     }
     return page(request, "triggers/form.html", context, status=200 if error is None else status_of(error))
@@ -239,7 +234,6 @@ def _trigger_page(
     context: dict[str, Any] = {
         "trigger": trigger_answer(row),
         "firings": service.list_firings(session, caller.team_id, row.id, limit=_PAGE, after=after),
-        "versions": service.list_versions(session, caller.team_id, row.id, limit=_PAGE, after=None),
         "after": after,
         "values": values or {},
         "refused": error,

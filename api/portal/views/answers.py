@@ -36,12 +36,11 @@ class ShownAnswer:
 
 @dataclass(frozen=True)
 class ShownPair:
-    """Question with both greedy answers, and both drawn ones."""
+    """Question with both answers."""
 
     question: str
     about: str
-    greedy: list[ShownAnswer]
-    drawn: list[ShownAnswer]
+    answers: list[ShownAnswer]
 
 
 @dataclass(frozen=True)
@@ -84,8 +83,7 @@ def _pair(each: ComparedAnswer, names: tuple[str, str]) -> ShownPair:
     return ShownPair(
         question=each.question,
         about=", ".join(about),
-        greedy=_shown((each.dense, each.pruned), names),
-        drawn=_shown((each.dense_sampled, each.pruned_sampled), names),
+        answers=_shown((each.dense, each.pruned), names),
     )
 
 
@@ -119,11 +117,6 @@ def _rows(name: str, figures: AnswerFigures) -> Iterator[Row]:
     yield _share(f"repeated sequences of four tokens, {name}", figures.greedy.repetition, counted)
     if figures.score is not None:
         yield _share(f"right answers, {name}", figures.score, f"{figures.score.questions} questions with a check")
-    drawn = f"{counted}, answers drawn with the seed"
-    yield _length(f"length of drawn answers, {name}", figures.sampled.length, drawn)
-    yield _share(f"repeated in drawn answers, {name}", figures.sampled.repetition, drawn)
-    if figures.sampled.score is not None:
-        yield _share(f"right drawn answers, {name}", figures.sampled.score, drawn)
 
 
 def _length(what: str, length: PairedLength, note: str) -> Row:

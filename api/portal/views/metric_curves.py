@@ -3,19 +3,17 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 from secateur_wire.jobs import JobEvent
 
 MOST_POINTS = 500
 """Maximum number of points of one curve in a page; of longer curves only every n-th point is shown."""
-_LOSS_UNIT = "nats"
 _COUNTS = frozenset({"dense_evaluation"})
 """Metrics that only count something; they say nothing as curves."""
 
 _NAMES = {
     "recovery_loss": (
-        "Training loss during recovery", "step", _LOSS_UNIT,
+        "Training loss during recovery", "step", "nats",
         "How badly the model predicts the text it is trained on. Lower is better; level means that training is done.",
     ),
     "recovery_hidden_states": (
@@ -23,11 +21,11 @@ _NAMES = {
         "How far the blocks' outputs are from the dense model's. 0 is equal; level means that training is done.",
     ),
     "training_loss": (
-        "Training loss before pruning", "step", _LOSS_UNIT, "How wrong the model is on its training data. Lower is "
+        "Training loss before pruning", "step", "nats", "How wrong the model is on its training data. Lower is "
         "better."
     ),
     "retraining_loss": (
-        "Training loss between cuts", "step", _LOSS_UNIT,
+        "Training loss between cuts", "step", "nats",
         "It rises with each cut and falls with the training that follows. If it stays up, too much goes at once.",
     ),
     "reconstruction_error": (
@@ -57,14 +55,13 @@ class Point:
     attempt: int
     step: int
     value: float
-    at: datetime
 
 
 @dataclass(frozen=True)
 class MetricCurve:
     """Curve of one metric; `id` is its name as an HTML id, `left_out` says whether points were left out.
 
-    `meaning` explains the curve. `pace` of a loss is the newest attempt's gain, and the time it took.
+    `meaning` explains the curve.
     """
 
     name: str
@@ -75,7 +72,6 @@ class MetricCurve:
     points: Sequence[Point]
     meaning: str = ""
     left_out: bool = False
-    pace: str | None = None
 
 
 def curves_of(events: Iterable[JobEvent]) -> list[MetricCurve]:
@@ -86,7 +82,7 @@ def curves_of(events: Iterable[JobEvent]) -> list[MetricCurve]:
         if event.type != "metric" or event.data["name"] in _COUNTS:
             continue
         if isinstance(step, int | float) and isinstance(value, int | float):
-            point = Point(event.sequence, event.attempt, int(step), float(value), event.created_at)
+            point = Point(event.sequence, event.attempt, int(step), float(value))
             points.setdefault(str(event.data["name"]), []).append(point)
     return [_curve(name, each) for name, each in points.items()]
 
@@ -100,16 +96,4 @@ def _curve(name: str, points: Sequence[Point]) -> MetricCurve:
     title, step, value, meaning = _NAMES.get(name, (name.replace("_", " ").capitalize(), "step", "value", ""))
     every = -(-len(points) // MOST_POINTS)
     shown = [point for place, point in enumerate(points) if (len(points) - 1 - place) % every == 0]
-    pace = _pace(points) if value == _LOSS_UNIT else None
-    return MetricCurve(name, curve_id(name), title, step, value, shown, meaning, left_out=every > 1, pace=pace)
-
-
-def _pace(points: Sequence[Point]) -> str | None:
-    """Return the newest attempt's first and last loss, and the minutes in between; None for a single one."""
-    newest = [each for each in points if each.attempt == points[-1].attempt]
-    first, last = newest[0], newest[-1]
-    minutes = (last.at - first.at).total_seconds() / 60
-    if minutes <= 0:
-        return None
-    gained = (first.value - last.value) / minutes
-    return f"From {first.value:.3f} to {last.value:.3f} in {minutes:.1f} minutes: {gained:.3f} {_LOSS_UNIT} a minute."
+    return MetricCurve(name, curve_id(name), title, step, value, shown, meaning, left_out=every > 1)

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from secateur_wire.job_options import options_for
 from secateur_wire.shown_commands import shell
 
 _WIDTH: Final = 100
@@ -63,8 +62,4 @@ def _literal(value: Any, indent: int) -> str:
 
 
 def _cli(body: Mapping[str, Any]) -> str:
-    options = options_for(body)
-    if options is None or body["model"].startswith("-"):
-        return f"secateur submit --body - <<'BODY'\n{_json(body)}\nBODY"
-    first = shell("secateur", "submit", body["model"])
-    return _CONTINUED.join([first, *(f"{name} {shell(value)}" for name, value in options)])
+    return f"secateur submit --body - <<'BODY'\n{_json(body)}\nBODY"

@@ -32,7 +32,7 @@ from secateur_wire.samples import SampleRequest
 from secateur_wire.states import JobStatus
 from secateur_wire.sweeps import Sweep, SweepResults
 from secateur_wire.teams import AuditEntry, CreatedKey, HubToken, Key, Role, Team
-from secateur_wire.triggers import Firing, IssuedTrigger, Trigger, TriggerPreview, TriggerVersion
+from secateur_wire.triggers import Firing, IssuedTrigger, Trigger, TriggerPreview
 from secateur_wire.uploads import Upload
 from secateur_wire.webhooks import CreatedWebhook, Delivery, DeliveryDetail, Webhook
 
@@ -73,7 +73,6 @@ __all__ = [
     "Team",
     "Trigger",
     "TriggerPreview",
-    "TriggerVersion",
     "Upload",
     "UploadProgress",
     "Webhook",

@@ -48,7 +48,7 @@ class Score(PairedFigure):
 
 
 class WrittenAnswers(Record):
-    """Figures of answers that were written in one way: greedily, or drawn with a seed.
+    """Figures of what both models wrote, each with its likeliest tokens.
 
     `length` is that of the answers without their thoughts. `cut_off` is the share that did not end within the limit.
     `repetition` is the mean share of an answer's sequences of four tokens that occur earlier in it.
@@ -97,7 +97,6 @@ class AnswerFigures(Record):
     identical_stderr: Number | None = None
     kept_tokens: Number | None = Field(None, exclude_if=lambda share: share is None)
     greedy: WrittenAnswers
-    sampled: WrittenAnswers
     thoughts: ThoughtFigures | None = None
 
     @property
@@ -125,7 +124,7 @@ class Answer(Record):
 
 
 class ComparedAnswer(Record):
-    """Question with the answers of both models: greedy ones, and those that were drawn with the job's seed.
+    """Question with the greedy answers of both models.
 
     `question` is the text that the models were given; `kl` is that of this answer.
     """
@@ -137,5 +136,3 @@ class ComparedAnswer(Record):
     kl: Number | None = None
     dense: Answer
     pruned: Answer
-    dense_sampled: Answer
-    pruned_sampled: Answer

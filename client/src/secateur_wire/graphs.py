@@ -16,28 +16,19 @@ PRESENT: Final = "present."
 
 
 class Graph(Protocol):
-    """Open graph of a model with `vocabulary` tokens, and the keys and values of its sequences.
-
-    It reads `batch` equal sequences at once.
-    """
+    """Open graph of a model with `vocabulary` tokens, and the keys and values of a sequence."""
 
     vocabulary: int
-    batch: int
 
     def reset(self) -> None:
         """Forget the tokens that were read."""
 
     def read(self, ids: list[int], position: int) -> "NDArray[np.float32]":
-        """Read tokens, the first at a position, after those that were read before; return logits [time, vocabulary].
-
-        They are the logits of the first sequence.
-        """
+        """Read tokens, the first at a position, after those that were read before; return logits [time, vocabulary]."""
 
 
 class OnnxGraph:
     """Graph in ONNX Runtime, whose keys and values are inputs and outputs; `threads` None: as it chooses."""
-
-    batch = 1
 
     def __init__(self, file: Path, threads: int | None = None) -> None:
         import numpy as np
@@ -58,10 +49,10 @@ class OnnxGraph:
         self.vocabulary = int(self._session.get_outputs()[0].shape[-1])
 
     def reset(self) -> None:
-        self._past = {name: each.repeat(self.batch, axis=0) for name, each in self._empty.items()}
+        self._past = self._empty
 
     def read(self, ids: list[int], position: int) -> "NDArray[np.float32]":
-        given = {name: value for name, value in _tokens(ids, position, self.batch).items() if name in self._inputs}
+        given = {name: value for name, value in _tokens(ids, position).items() if name in self._inputs}
         logits_BTV, *present = self._session.run(self._outputs, given | self._past)
         names = (PAST + name.removeprefix(PRESENT) for name in self._outputs[1:])
         self._past = dict(zip(names, present, strict=True))
@@ -75,8 +66,6 @@ class OpenVinoGraph:
     `threads` None: as OpenVINO chooses. Unless `is_exact`, it computes in bfloat16 where the processor can, and rounds
     what weights in int8 are multiplied with.
     """
-
-    batch = 1
 
     def __init__(self, file: Path, threads: int | None = None, *, is_exact: bool = True) -> None:
         import openvino
@@ -96,19 +85,19 @@ class OpenVinoGraph:
         self._request.reset_state()
 
     def read(self, ids: list[int], position: int) -> "NDArray[np.float32]":
-        given = {name: value for name, value in _tokens(ids, position, self.batch).items() if name in self._inputs}
+        given = {name: value for name, value in _tokens(ids, position).items() if name in self._inputs}
         logits_TV: NDArray[np.float32] = self._request.infer(given)[0][0]
         return logits_TV
 
 
-def _tokens(ids: list[int], position: int, batch: int) -> "dict[str, NDArray[Any]]":
-    """Return the inputs that say which tokens each of `batch` equal sequences goes on with; a graph may lack some."""
+def _tokens(ids: list[int], position: int) -> "dict[str, NDArray[Any]]":
+    """Return the inputs that say which tokens a sequence goes on with; a graph may lack some."""
     import numpy as np
 
     end = position + len(ids)
     return {
-        "input_ids": np.array([ids] * batch, np.int64),
-        "attention_mask": np.ones((batch, end), np.int64),
-        "position_ids": np.tile(np.arange(position, end, dtype=np.int64), (batch, 1)),
-        "beam_idx": np.arange(batch, dtype=np.int32),
+        "input_ids": np.array([ids], np.int64),
+        "attention_mask": np.ones((1, end), np.int64),
+        "position_ids": np.arange(position, end, dtype=np.int64)[None],
+        "beam_idx": np.zeros(1, np.int32),
     }

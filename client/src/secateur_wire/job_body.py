@@ -70,7 +70,7 @@ class Calibration(RequestObject):
 
 
 class AnswerEvaluation(RequestObject):
-    """Questions that the dense and the pruned model answer, greedily and once drawn with the seed.
+    """Questions that the dense and the pruned model answer, always with the likeliest token.
 
     The questions are `samples` of each set (null: all): the last question of each conversation, or the beginning of
     each text.
@@ -89,7 +89,6 @@ class AnswerEvaluation(RequestObject):
         description="Check by which an answer is compared with the set's own answer, where a row names no check. "
         "Unset: such rows have no score.",
     )
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="Seed of the answers that are drawn.")
 
 
 class Evaluation(RequestObject):

@@ -27,8 +27,7 @@ class Entry:
     of values to choose from. `empty` is the meaning of an empty field; with `all`, it means no limit.
 
     `needs` is the field without which this one has no effect, where that is not the leading field of its part.
-    `follows` is the field whose value is the default of this one. `also` is another field that the option sets too.
-    `is_of_text`: only language models have the field.
+    `also` is another field that the option sets too. `is_of_text`: only language models have the field.
     """
 
     path: str
@@ -40,7 +39,6 @@ class Entry:
     offers: str = ""
     empty: str = ""
     needs: str = ""
-    follows: str = ""
     also: str = ""
     is_of_text: bool = False
 
@@ -208,7 +206,6 @@ GROUPS: Final[Mapping[str, tuple[Entry, ...]]] = {
             "evaluation.sequence_length",
             "--sequence-length",
             needs="evaluation.datasets",
-            follows="calibration.sequence_length",
             is_of_text=True,
         ),
         Entry(
@@ -292,7 +289,6 @@ GROUPS: Final[Mapping[str, tuple[Entry, ...]]] = {
             is_of_text=True,
         ),
         Entry("evaluation.answers.check", "--answer-check", "NAME", label="Check of answers", is_of_text=True),
-        Entry("evaluation.answers.seed", "--answer-seed", "N", label="Seed of drawn answers", is_of_text=True),
     ),
     "recovery": (
         Entry(

@@ -1,6 +1,5 @@
-"""Options of `secateur submit`: conversion between options and a job body."""
+"""Options of `secateur submit`, and the job body that they make."""
 
-import copy
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -104,20 +103,6 @@ class Option:
                 value: JsonValue = given
                 return value
 
-    def write(self, value: Any) -> list[str]:
-        """Return the option's texts for a value of the body."""
-        match self.field:
-            case None:
-                return [f"{name}={_text_read_back(each)}" for name, each in value.items()]
-            case Field(kind="pairs"):
-                return [f"{name}={each}" for name, each in value.items()]
-            case Field(kind="lines"):
-                return list(value)
-            case Field(type="array"):
-                return [f"{each['format']}:{','.join(each['types'])}" for each in value]
-            case _:
-                return [_ALL if value is None else value if isinstance(value, str) else json.dumps(value)]
-
     def _read_export(self, text: str) -> JsonValue:
         form, _, types = text.partition(":")
         if not form or not all(named := types.split(",")):
@@ -181,51 +166,6 @@ def _holder(body: dict[str, Any], path: str) -> tuple[dict[str, Any], str]:
     return holder, name
 
 
-def options_for(body: Mapping[str, JsonValue]) -> list[tuple[str, str]] | None:
-    """Return the options with their texts for a body without its model; None where options cannot express it."""
-    options = job_options()
-    wanted = {name: value for name, value in body.items() if name != "model"}
-    values = _values(wanted)
-    texts = {name: options[name].write(values[name]) for name in options if name in values}
-    given = {name: written if options[name].is_list else written[0] for name, written in texts.items()}
-    try:
-        is_complete = body_of(given) == _with_followed(wanted)
-    except ValueError:
-        return None
-    return [(name, text) for name, written in texts.items() for text in written] if is_complete else None
-
-
-def _values(body: Mapping[str, JsonValue]) -> dict[str, Any]:
-    """Return the value for each option; an option for an object gets the members without an option of their own."""
-    remaining = _copied(body)
-    values: dict[str, Any] = {}
-    for option in (each for each in job_options().values() if each.field is not None):
-        also = [each.also for each in option.entries if each.also]
-        for path in (*(each.path for each in option.entries), *also):
-            holder, name = _holder(remaining, path)
-            is_meant = name in holder and (path not in also or option.name in values)
-            if is_meant and values.setdefault(option.name, holder[name]) == holder[name]:
-                del holder[name]
-    left = {each.name: remaining.get(each.path) for each in job_options().values() if each.field is None}
-    return values | {name: members for name, members in left.items() if members}
-
-
-def _with_followed(body: Mapping[str, JsonValue]) -> dict[str, Any]:
-    """Return a body with the default values that come from another field, as an option sets them."""
-    settled = _copied(body)
-    for entry in (each for each in ENTRIES.values() if each.follows):
-        (followed, source), (holder, name), (needed, leading) = (
-            _holder(settled, path) for path in (entry.follows, entry.path, entry.needed)
-        )
-        if source in followed and leading in needed:
-            holder.setdefault(name, followed[source])
-    return {name: value for name, value in settled.items() if value != {}}
-
-
-def _copied(body: Mapping[str, JsonValue]) -> dict[str, Any]:
-    return copy.deepcopy(dict(body))
-
-
 def option_for(param: str | None) -> str | None:
     """Return the options that set an object of a job body, as text; None for any other field."""
     options = [each for each in job_options().values() if each.path.partition(".")[0] == param and each.is_of_object]
@@ -266,8 +206,3 @@ def _json_or_text(text: str) -> JsonValue:
     except (ValueError, RecursionError):
         return text
     return value
-
-
-def _text_read_back(value: JsonValue) -> str:
-    """Return the text that parses to a value: a text stays plain only if it is not valid JSON."""
-    return value if isinstance(value, str) and _json_or_text(value) == value else json.dumps(value)

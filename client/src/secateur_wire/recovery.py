@@ -30,18 +30,6 @@ class RecoveryStage(RequestObject, frozen=True):
     steps: int = Field(ge=1, le=1_000_000)
 
 
-class Until(RequestObject, frozen=True):
-    """End of training by the gain per minute."""
-
-    gain_per_minute: float = Field(
-        gt=0,
-        lt=1,
-        description="End training when a minute lowers the loss on held-back sequences by less than this share: 0.01 "
-        "is 1 % a minute. The learning rate then falls to zero in a tenth more steps.",
-    )
-    every: int = Field(50, ge=1, le=1_000_000, description="Number of steps between two measurements.")
-
-
 class Recovery(RequestObject, frozen=True):
     """Training after pruning. All pruned weights stay zero, with every method."""
 
@@ -59,9 +47,6 @@ class Recovery(RequestObject, frozen=True):
         le=100_000,
         description="Minutes after which training ends, unless its steps end earlier. The learning rate is zero by "
         "then. The result depends on how fast the worker is.",
-    )
-    until: Until | None = Field(
-        None, description="End training when it gains less than this. The result depends on how fast the worker is."
     )
     learning_rate: float | None = Field(
         None,

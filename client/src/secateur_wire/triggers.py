@@ -88,29 +88,6 @@ class Firing(WireModel, Generic[Error]):
     created_at: datetime
 
 
-class TriggerChange(WireModel):
-    """Field of a trigger's definition, by its dotted path, before and after a change; null where it had no value."""
-
-    field: str
-    before: Annotated[JsonValue, WithJsonSchema({"title": "Before"})]
-    after: Annotated[JsonValue, WithJsonSchema({"title": "After"})]
-
-
-class TriggerVersion(WireModel):
-    """Definition of a trigger from `created_at` on, and the changes to the one before.
-
-    `actor` made them, as in the audit trail; null where that is unknown.
-    """
-
-    object: Literal["trigger_version"] = "trigger_version"
-    trigger_id: str
-    number: int
-    actor: str | None
-    definition: JsonObject
-    changes: list[TriggerChange]
-    created_at: datetime
-
-
 class TriggerPreview(WireModel, Generic[Body, Needs]):
     """The job that a payload would create, and an estimate of what it needs."""
 

@@ -11,7 +11,6 @@ from typing import Any, Final, Literal, NoReturn, Self, TypeGuard
 
 from pydantic import BaseModel, Field
 
-from core.engine.architectures.classifier_passes import ClassifierPasses
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.architectures.model_task import MODEL_TASKS, ModelTask
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry
@@ -56,6 +55,34 @@ class ClassifierArchitecture:
         for pattern, replacement in self.renames:
             key = re.sub(pattern, replacement, key)
         return key
+
+
+class ClassifierPasses(BaseModel):
+    """Facts of passes over images of `image_shape` (channels, height, width), traced without weights.
+
+    `operations` are the floating-point operations of one image's forward. `evaluation_bytes` are the image and the
+    activations of a forward without gradients at its peak, `training_bytes` those of a forward and its backward.
+    """
+
+    image_shape: tuple[int, int, int]
+    operations: int
+    evaluation_bytes: int
+    training_bytes: int
+
+
+class TraceQuestion(BaseModel):
+    """Input of a trace: a model's config, the dtype and shape of each tensor by the file's key, and the image shape."""
+
+    config: dict[str, Any]
+    tensors: dict[str, tuple[str, tuple[int, ...]]]
+    image_shape: tuple[int, int, int]
+
+
+class TraceAnswer(BaseModel):
+    """Output of a trace: the facts, or the reason why there are none."""
+
+    passes: ClassifierPasses | None = None
+    error: str | None = None
 
 
 class ClassifierDescription(BaseModel):

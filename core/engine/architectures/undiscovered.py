@@ -7,7 +7,6 @@ the library. They are kept packed: only who opens the model, or describes it, un
 
 import base64
 import json
-import re
 import zlib
 from collections import Counter
 from collections.abc import Mapping
@@ -41,8 +40,6 @@ UNDISCOVERED: Final = "undiscovered"
 MOST_DESCRIPTION_BYTES: Final = 2 * 2**20
 """Largest description in bytes of JSON. The largest known models, of 214,000 tensors, take less than half."""
 _MOST_CONTENT_BYTES: Final = 2**27
-_NUMBERED_EXPERT: Final = re.compile(r"(?:^|\.)experts\.[1-9][0-9]*\.")
-_STACKED_EXPERTS: Final = re.compile(r"(?:^|\.)experts\.(?![0-9])")
 
 Tensors = Mapping[str, tuple[str, tuple[int, ...]]]
 
@@ -51,8 +48,7 @@ class UndiscoveredFacts(BaseModel):
     """Facts of a language model before its architecture is discovered.
 
     `prunable_parameters` is 0, because it is unknown; so is `layers` if the config has no usual name for it. `digest`
-    is that of config and headers, by which a discovery is found. `has_experts` is True where the files hold several
-    experts, as numbered tensors or stacked in one tensor.
+    is that of config and headers, by which a discovery is found.
     """
 
     task: Literal["undiscovered"] = UNDISCOVERED
@@ -64,7 +60,6 @@ class UndiscoveredFacts(BaseModel):
     dtype: str
     layers: int = 0
     digest: str
-    has_experts: bool = False
 
 
 class UndiscoveredModel(UndiscoveredFacts):
@@ -80,12 +75,8 @@ class UndiscoveredModel(UndiscoveredFacts):
     def of(cls, config: Mapping[str, Any], tensors: Tensors, **facts: Any) -> Self:
         """Return the model of a config and tensors, with its other facts."""
         packed = zlib.compress(json.dumps([config, tensors], separators=(",", ":")).encode())
-        has_experts = any(
-            _NUMBERED_EXPERT.search(name) or (_STACKED_EXPERTS.search(name) and len(shape) == 3 and shape[0] > 1)
-            for name, (_, shape) in tensors.items()
-        )
         digest = content_digest(config, tensors)
-        return cls(digest=digest, has_experts=has_experts, content=base64.b64encode(packed).decode(), **facts)
+        return cls(digest=digest, content=base64.b64encode(packed).decode(), **facts)
 
     @property
     def config(self) -> dict[str, Any]:

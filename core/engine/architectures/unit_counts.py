@@ -27,6 +27,8 @@ def layer_with_all_kinds(structure: ModelStructure, kinds: Sequence[UnitKind]) -
 
 ROUNDING = 1e-6
 """Tolerance in parameters for the rounding of a ratio, which is a float."""
+LEAST_CHANNEL_SHARE = 0.25
+"""Least share of a layer's channels that stays until no more heads can go, where channels go first."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,20 @@ def counts_for_ratio(structure: ModelStructure, request: WidthRequest) -> tuple[
         lambda layer: width_steps(structure, layer, kinds, hidden_size=hidden_size, round_to=round_to),
         evenness,
     )
+
+
+def counts_channels_first(structure: ModelStructure, request: WidthRequest) -> tuple[LayerCounts, ...]:
+    """Return the units each layer keeps so that the requested ratio is removed, with channels going before heads.
+
+    Raises InvalidSparsity as `counts_for_ratio` does.
+    """
+
+    def steps_of(layer: int) -> list[LayerCounts]:
+        return channels_first(
+            structure, layer, request.kinds, hidden_size=request.hidden_size, round_to=request.round_to
+        )
+
+    return counts_among(structure, request, steps_of, lambda each, shape, share: ())
 
 
 def alike_counts(
@@ -258,6 +274,35 @@ def width_steps(
                 )
         begin = end
     return [steps[removed] for removed in sorted(steps)]
+
+
+def channels_first(
+    structure: ModelStructure, layer: int, kinds: Sequence[UnitKind], *, hidden_size: int | None, round_to: int
+) -> list[LayerCounts]:
+    """Return widths of a layer, each removing more than the one before, with channels going before heads.
+
+    A share `LEAST_CHANNEL_SHARE` of the channels stays while heads can still go; each step then removes as few heads as
+    possible. At the end the fewest possible heads and one aligned step of channels are left. A config of `hidden_size`
+    must accept the width; with None every width is accepted. A layer without channels keeps everything.
+    """
+    fine = fine_kind(kinds)
+    most = fine.units(structure.layers[layer])
+    if not most:
+        return [LayerCounts.of_all(structure.layers[layer], kinds)]
+    floor = min(most, math.ceil(LEAST_CHANNEL_SHARE * most / round_to) * round_to)
+    *before, fewest = coarse_options(structure, layer, kinds, hidden_size)
+    narrow_first = aligned_widths(most, round_to)[::-1]
+    steps: list[LayerCounts] = []
+    for option, least in [*((each, floor) for each in before), (fewest, 0)]:
+        further = []
+        for width in narrow_first:
+            counts = LayerCounts.of(structure, layer, kinds, {**option.units, fine.name: width})
+            if steps and counts.removed <= steps[-1].removed:
+                break
+            if width >= least:
+                further.append(counts)
+        steps += further[::-1]
+    return steps
 
 
 def aligned_widths(most: int, round_to: int) -> list[int]:

@@ -17,9 +17,6 @@ class WidthReduction:
     `counts` has one entry per layer; where it is None, layers keep the units that the ranking leaves, or lose least
     within the limit of `costs`. `protected` layers are not changed. At least `limit` parameters go; with 0, the number
     nearest to the ratio.
-
-    `others` are alternative reductions of the same size with other splits between attention and FFN. This reduction is
-    used where they cannot be measured against each other.
     """
 
     attention: AttentionMode
@@ -28,7 +25,6 @@ class WidthReduction:
     ranking: GlobalUnitBudget | None
     round_to: int
     limit: float = 0.0
-    others: tuple["WidthReduction", ...] = ()
     costs: CostLimit | None = None
 
     @property

@@ -16,9 +16,8 @@ class Cut:
     """Model, options, and the share to remove.
 
     `sparsity` is a share of the prunable weights where weights become zero, and of the model's parameters otherwise.
-    With `at_least` no less is removed; without it the nearest possible share is. `is_timed` is True if a shape of that
-    sparsity was timed. Widths are multiples of `round_to` where the options leave it open. With `costs` the sparsity is
-    open: what goes is what loses least within their limit.
+    With `at_least` no less is removed; without it the nearest possible share is. Widths are multiples of `round_to`
+    where the options leave it open. With `costs` the sparsity is open: what goes loses least within their limit.
     """
 
     description: Description
@@ -27,7 +26,6 @@ class Cut:
     pattern: Pattern
     layout: Layout = "uniform"
     at_least: bool = False
-    is_timed: bool = False
     round_to: int = CPU.round_to
     costs: CostLimit | None = None
 

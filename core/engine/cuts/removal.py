@@ -2,10 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.unit_kind import KindName
 from core.engine.cuts.cut import Cut
 from core.engine.cuts.losses import Losses
@@ -66,21 +65,6 @@ class Removal(ABC):
         beyond = [each for each in reachable if each >= cut.sparsity]
         return round(scale.start - scale.slope * (beyond[0] if beyond else reachable[-1]))
 
-    def least_removed(self, cut: Cut) -> int:
-        """Return the least number of parameters removed under any rounding; 0 where all parameters stay, as zeros."""
-        return 0
-
-    def fewest_layers(self, cut: Cut) -> int:
-        """Return the fewest layers with which a pass does everything that it does with all layers of the model."""
-        return 1
-
-    def on_fewer_layers(self, cut: Cut, reduced: ModelDescription) -> Sequence[Cut]:
-        """Return cuts by which each layer of a model with fewer layers loses about as much as with all of them.
-
-        Where values decide what goes, there are several: one of them holds as much as any choice.
-        """
-        return [replace(cut, description=reduced)]
-
     def losses(self, cut: Cut) -> Losses:
         """Return the parts that a language model loses. Exporters check them."""
         return Losses(different_layers=cut.layout == "per_layer")
@@ -100,10 +84,6 @@ class Removal(ABC):
         """Return the number that divides all remaining widths, from the options; None where the options name none."""
         return None
 
-    def compares_splits(self, options: MethodParameters) -> bool:
-        """Return True if calibration text decides how attention and FFN share the removal."""
-        return False
-
     def rounding_cost(self, cut: Cut) -> float:
         """Return the largest deviation of the removal from the request, relative to the request."""
         return 0.0
@@ -121,11 +101,3 @@ class Removal(ABC):
     def panels(self, sections: Mapping[str, Any]) -> Sequence[SharePanel]:
         """Return the panels of the layers' picture for the sections that this kind adds to the report."""
         return ()
-
-
-def nearest_share(reachable: Sequence[float], wanted: float, *, is_listed: bool = True) -> float:
-    """Return the share nearest to the one that is wanted, of those that can go; not none of them.
-
-    Where not every share `is_listed`, all up to the largest can go.
-    """
-    return min(reachable[1:], key=lambda each: abs(each - wanted)) if is_listed else min(wanted, reachable[-1])

@@ -31,27 +31,22 @@ PromptAndDecoding = tuple[float, float]
 
 
 class SpeedTrial(BaseModel, frozen=True):
-    """Trial of files: a prompt of so many tokens and so many `decoded` after it, at most `most_rounds` in `seconds`.
-
-    `unclocked` tokens are read between the two. All is done for `batch` sequences at once.
-    """
+    """Trial of files: a prompt of so many tokens and so many `decoded` after it, at most `most_rounds` in `seconds`."""
 
     prompt: int
     decoded: int
     most_rounds: int
     seconds: float
-    unclocked: int = 0
-    batch: int = 1
 
     @property
     def length(self) -> int:
         """Return the tokens of a sequence at its end."""
-        return self.prompt + self.unclocked + self.decoded
+        return self.prompt + self.decoded
 
     @property
     def most_tokens(self) -> int:
         """Return the largest number of tokens that a file computes, with the round that is not counted."""
-        return (self.most_rounds + 1) * self.length * self.batch
+        return (self.most_rounds + 1) * self.length
 
     def token_ids(self, vocabulary: int) -> list[int]:
         """Return the ids of a sequence's tokens."""
@@ -78,11 +73,8 @@ def timed_steps(step: Callable[[int, int], object], trial: SpeedTrial) -> Prompt
     start = time.perf_counter()
     step(0, trial.prompt)
     prompt_seconds = time.perf_counter() - start
-    context = trial.prompt + trial.unclocked
-    if trial.unclocked:
-        step(trial.prompt, trial.unclocked)
     start = time.perf_counter()
-    for place in range(context, trial.length):
+    for place in range(trial.prompt, trial.length):
         step(place, 1)
     return prompt_seconds, time.perf_counter() - start
 

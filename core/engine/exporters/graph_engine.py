@@ -74,7 +74,6 @@ class GraphLibrary(EngineLibrary):
 
 
 def _timed(session: Graph, tried: SpeedTrial) -> PromptAndDecoding:
-    session.batch = tried.batch
     session.reset()
     ids = tried.token_ids(session.vocabulary)
     return timed_steps(lambda begin, count: session.read(ids[begin : begin + count], begin), tried)

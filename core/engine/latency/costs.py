@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from core.engine.exporters.engine_process import SpeedTrial
 from core.engine.latency.variants import BlockVariant, ModelShape
-from secateur_wire.errors import Conflict, InvalidRequest
+from secateur_wire.errors import Conflict
 
 DECODED_TOKENS: Final = 24
 """Tokens that are decoded in a timed round."""
@@ -21,7 +21,7 @@ standard deviation, and √(π / 2) is the error of a median over that of a mean
 
 
 class Latency(NamedTuple):
-    """Milliseconds of the prefill of a prompt, and of one decode step after the context."""
+    """Milliseconds of the prefill of a prompt, and of one decode step after it."""
 
     prefill_ms: float
     decode_ms: float
@@ -30,16 +30,14 @@ class Latency(NamedTuple):
 class Workload(BaseModel, frozen=True):
     """Work that is timed. `engine` is an engine's id, `type` one of its types of files, such as Q8_0.
 
-    The prefill reads a prompt of `prompt_tokens`; the decode step comes after `context_tokens`, the prompt included.
-    Without `threads` all processors of the machine are meant; a table has their number.
+    The prefill reads a prompt of `prompt_tokens`, and the decode step comes after it. Without `threads` all processors
+    of the machine are meant; a table has their number.
     """
 
     engine: str
     type: str
     threads: int | None = None
-    batch: int = 1
     prompt_tokens: int = 128
-    context_tokens: int = 128
 
     @property
     def used_threads(self) -> int:
@@ -53,19 +51,7 @@ class Workload(BaseModel, frozen=True):
             decoded=DECODED_TOKENS,
             most_rounds=most_rounds,
             seconds=seconds,
-            unclocked=self.context_tokens - self.prompt_tokens,
-            batch=self.batch,
         )
-
-    def check(self, context_length: int) -> None:
-        """Require that a model with this length of context can do the work; raises InvalidRequest."""
-        most = context_length - DECODED_TOKENS
-        if not self.prompt_tokens <= self.context_tokens <= most:
-            raise InvalidRequest(
-                f"context_tokens {self.context_tokens}: give a number from prompt_tokens, {self.prompt_tokens}, to "
-                f"{most}, as the model reads {context_length} tokens and {DECODED_TOKENS} are decoded",
-                param="context_tokens",
-            )
 
 
 class ModelWidths(BaseModel, frozen=True):

@@ -5,7 +5,6 @@ from importlib.metadata import PackageNotFoundError, version
 
 from core.engine.architectures.description import ModelDescription
 from core.engine.cuts.losses import Losses
-from core.engine.exporters.exporter_info import ExportRuntime
 from core.engine.exporters.registry import ADDED
 from secateur_wire.errors import InvalidRequest
 
@@ -27,11 +26,6 @@ class EngineInfo:
     most_layers: int
     form: str | None = None
     without_ffn: bool = True
-
-    @property
-    def runtime(self) -> ExportRuntime | None:
-        """Return the program that a worker needs; None where the worker itself is enough."""
-        return None if self.form is None else ADDED[self.form].runtime
 
     @property
     def version(self) -> str:

@@ -54,7 +54,6 @@ def measured_costs(
     workload = workload.model_copy(update={"threads": workload.used_threads})
     info, widths = engine_info(workload.engine), model_widths(folder.description)
     info.check(folder.description, workload.type)
-    workload.check(folder.description.context_length)
     version = info.version
     trial = workload.trial(most_rounds, _TRIAL_SECONDS)
     description = folder.description

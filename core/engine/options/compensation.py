@@ -4,8 +4,6 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-MOST_STEPS = 32
-"""Most steps of conjugate gradients where their number is chosen on held-out tokens."""
 SWEEPS = 3
 """Most times that the experts of a block are fitted, each to the residual that the others leave."""
 ROUTER_STEPS = 4
@@ -27,16 +25,15 @@ class Refit(BaseModel):
         "(least squares). 0: no refit. auto: chosen for each layer, on calibration tokens that are not used "
         "for the fit.",
     )
-    ridge: Literal["auto"] | Annotated[float, Field(gt=0, le=10)] = Field(
+    ridge: Annotated[float, Field(gt=0, le=10)] = Field(
         0.01,
         description="λ: strength of the penalty that keeps the refit's least squares stable (ridge regression), as a "
-        "share of the mean of the squared inputs. auto: the best of 0.001, 0.01, 0.1 and 1 on tokens that "
-        "are not used for the fit, chosen for each input.",
+        "share of the mean of the squared inputs.",
     )
     held_aside: Annotated[float, Field(gt=0, le=0.5)] = Field(
         0.125,
-        description="For auto: the share of the calibration tokens that is not used for the fit, and decides between "
-        "fits.",
+        description="For refit auto: the share of the calibration tokens that is not used for the fit, and decides "
+        "how far weights move.",
     )
 
     @property
@@ -44,32 +41,27 @@ class Refit(BaseModel):
         return self.refit != 0
 
     @property
-    def conjugate_gradient_steps(self) -> int | Literal["auto"]:
+    def conjugate_gradient_steps(self) -> int:
         """Return the number of conjugate-gradient steps at a fixed mask; 0 where units were removed."""
         return 0
 
     @property
     def chooses(self) -> bool:
-        """Return True if held-out tokens choose something."""
-        return self.refit == "auto" or (self.refits and self.ridge == "auto")
+        """Return True if held-out tokens choose α."""
+        return self.refit == "auto"
 
 
 class Compensation(Refit):
     """Updates that compensate for pruned weights, beside the method's own."""
 
-    conjugate_gradient: Literal["auto"] | Annotated[int, Field(ge=0, le=1000)] = Field(
+    conjugate_gradient: Annotated[int, Field(ge=0, le=1000)] = Field(
         0,
-        description="Steps of conjugate gradients that fit the remaining weights once the choice of weights is final. "
-        "auto: as many as improve the result on tokens that are not used for the fit, at most 32.",
+        description="Steps of conjugate gradients that fit the remaining weights once the choice of weights is final.",
     )
 
     @property
-    def conjugate_gradient_steps(self) -> int | Literal["auto"]:
+    def conjugate_gradient_steps(self) -> int:
         return self.conjugate_gradient
-
-    @property
-    def chooses(self) -> bool:
-        return super().chooses or self.conjugate_gradient == "auto"
 
 
 class CompensationOptions(BaseModel):
@@ -91,9 +83,7 @@ class CutRefit(Refit):
     refit: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] = Field(
         0.5, description=Refit.model_fields["refit"].description
     )
-    ridge: Literal["auto"] | Annotated[float, Field(gt=0, le=10)] = Field(
-        0.1, description=Refit.model_fields["ridge"].description
-    )
+    ridge: Annotated[float, Field(gt=0, le=10)] = Field(0.1, description=Refit.model_fields["ridge"].description)
 
 
 _DEFAULT = CutRefit()

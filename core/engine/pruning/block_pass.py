@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice, zip_longest
+from itertools import zip_longest
 from pathlib import Path
 from typing import Protocol
 
@@ -110,8 +110,6 @@ class BlockPass:
         halved_at = self._saved.state.get("halved_at", ()) if isinstance(self._saved, Saved) else ()
         self.micro_batches = MicroBatches(plan.micro_batch, tuple(halved_at))
         self._can_resume = False
-        self.measured_batches: int | None = None
-        """Number of micro-batches of each stream on which perplexity is measured; None: all."""
 
     def stream(self, name: str, tokens_NT: Tensor, streamed: StreamedModel, dtype: torch.dtype) -> Stream:
         """Return a stream of these tokens through the blocks of `streamed`."""
@@ -259,7 +257,7 @@ class BlockPass:
             return [
                 measure_perplexity(
                     streamed,
-                    islice(pairs(stream), self.measured_batches),
+                    pairs(stream),
                     on_window=lambda: count(next(windows)),
                     reference=reference,
                     spans=of_stream,

@@ -132,11 +132,6 @@ class InputStatistic:
         return self._gram_II
 
     @property
-    def is_paired(self) -> bool:
-        """True where the dense model's inputs were given."""
-        return self._cross_II is not None
-
-    @property
     def cross_II(self) -> Tensor:
         """DᵀX, [in_features of the dense layers, in_features], D the dense model's inputs."""
         assert self._cross_II is not None

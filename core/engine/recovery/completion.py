@@ -23,7 +23,6 @@ _OF_LANGUAGE_MODELS = (
     "answers",
     "counted_tokens",
     "minutes",
-    "until",
 )
 DEFAULT_SEQUENCE_LENGTH = 512
 """Default sequence length, unless the calibration sets it or the model's context is shorter."""
@@ -187,7 +186,7 @@ def _check_stages(requested: Recovery) -> None:
                 param="recovery.resample_every",
             )
         return
-    for name in ("dataset", "samples", "until"):
+    for name in ("dataset", "samples"):
         if getattr(requested, name) is not None:
             raise InvalidRequest(
                 f"recovery.{name} and stages cannot be used together: leave one out", param=f"recovery.{name}"

@@ -44,11 +44,9 @@ from core.engine.recovery.zero_pattern import weight_names
 from core.engine.resume.fingerprint import Runtime, file_sha256, fingerprint, tensors_sha256
 from core.engine.resume.store import ResumeStore
 from core.progress import Progress
-from secateur_wire.errors import MissingTensors, TooLittleText, ZerosRefilled
+from secateur_wire.errors import MissingTensors, ZerosRefilled
 
 RECOVERED = "recovered"
-HOLDOUT_SEQUENCES = 8
-"""Largest number of hold-out sequences of a text: the model is measured on them, not trained."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ class Recovered:
     `files` hold the trained tensors under the names by which they are saved; `unchanged` are the positions of all
     others in the source. `zeros` are (before, after) of each checked linear layer. `losses` has one number per step,
     `loss_seconds` the seconds of training up to its end, and `hidden_errors` the error of the hidden states where they
-    are matched. `gains` are (step, seconds, loss) on hold-out sequences.
+    are matched.
     """
 
     files: list[Path]
@@ -67,7 +65,6 @@ class Recovered:
     losses: list[float]
     loss_seconds: list[float]
     hidden_errors: list[float]
-    gains: list[tuple[int, float, float]]
     ending: Ending
     trained: str
     trained_parameters: int
@@ -120,8 +117,6 @@ def recover(
         checkpoint_activations(model)
     parameters = [name for name, _ in model.named_parameters()]
     buffers = [name for name, _ in folder.saved_buffers(model)]
-    holdout = _holdout_size(len(windows_NT)) if recovery.until else 0
-    holdout_NT, windows_NT = windows_NT[:holdout], windows_NT[holdout:]
     windows = (len(windows_NT), windows_NT.shape[1])
     opened = OpenedModel(
         folder, model, recovery, linears, teacher, accelerator.device, frozen_dtype, windows, removed_layers
@@ -132,7 +127,7 @@ def recover(
     if is_cast:
         cast_weights(model)
     loss = method.loss(opened)
-    facts = _facts(opened, torch.cat([holdout_NT, windows_NT]), sources) | {"processes": accelerator.num_processes}
+    facts = _facts(opened, windows_NT, sources) | {"processes": accelerator.num_processes}
     runtime = Runtime.of(accelerator.device, frozen_dtype)
     sampling = Adaptive(sources, recovery) if recovery.stages else InOrder(len(windows_NT), recovery)
     training = Training(
@@ -145,7 +140,6 @@ def recover(
         store=ResumeStore(work, fingerprint("recover", facts, runtime), previous),
         progress=progress or Progress(),
         sampling=sampling,
-        holdout_NT=holdout_NT,
     )
     trained_parameters = sum(each.numel() for each in module.parameters() if each.requires_grad)
     training.run()
@@ -163,7 +157,6 @@ def recover(
         losses=training.losses,
         loss_seconds=training.pace.seconds,
         hidden_errors=training.hidden_errors,
-        gains=training.pace.gains,
         ending=training.pace.ending(len(training.losses)) or "steps",
         trained=describe_trained(trainable, folder.family),
         trained_parameters=trained_parameters,
@@ -173,17 +166,6 @@ def recover(
         processes=accelerator.num_processes,
         rounds=sampling.rounds,
     )
-
-
-def _holdout_size(sequences: int) -> int:
-    """Return the number of hold-out sequences; raises TooLittleText where none would be left to train on."""
-    if sequences < 2:
-        raise TooLittleText(
-            "recovery.until keeps one sequence apart to measure on, but the text has only one: register more text, "
-            "or use shorter sequences",
-            param="recovery.until",
-        )
-    return min(HOLDOUT_SEQUENCES, max(1, sequences // 5))
 
 
 def _require_complete(folder: ModelFolder, model: PreTrainedModel) -> None:

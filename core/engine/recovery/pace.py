@@ -1,7 +1,7 @@
 """Pace of a training run: the learning rate of each step, the seconds spent, and the last step.
 
-By steps alone a run is the same on any machine. `minutes` and `until` end it by the clock: seconds are saved with the
-steps; the seconds of earlier attempts count, and the time between two attempts does not.
+By steps alone a run is the same on any machine. `minutes` end it by the clock: seconds are saved with the steps; the
+seconds of earlier attempts count, and the time between two attempts does not.
 """
 
 import math
@@ -12,38 +12,26 @@ from typing import Literal
 from core.engine.recovery.request import Recovery
 from core.engine.resume.store import JsonObject
 
-Ending = Literal["steps", "minutes", "gain"]
-_COOLING_SHARE = 0.1
-"""Steps in which the rate falls to zero once a minute gains too little, as a share of the steps so far."""
+Ending = Literal["steps", "minutes"]
 
 
 class Pace:
-    """State of a run; `seconds` has the total at the end of each step, over all attempts.
-
-    `gains` are the measurements on hold-out sequences: step, seconds, loss.
-    """
+    """State of a run; `seconds` has the total at the end of each step, over all attempts."""
 
     def __init__(self, recovery: Recovery, clock: Callable[[], float] = time.monotonic) -> None:
         self._recovery = recovery
         self._clock = clock
         self._start_time = clock()
         self.seconds: list[float] = []
-        self.gains: list[tuple[int, float, float]] = []
-        self._cooling: tuple[int, int, float] | None = None
 
     @property
     def state(self) -> JsonObject:
         """Return the state for a resumed run, as JSON."""
-        return {"seconds": self.seconds, "gains": self.gains, "cooling": self._cooling}
+        return {"seconds": self.seconds}
 
     def restore(self, state: JsonObject) -> None:
         """Restore a saved state; only its seconds count as spent."""
         self.seconds = state["seconds"]
-        self.gains = [(step, seconds, loss) for step, seconds, loss in state["gains"]]
-        self._cooling = None
-        if state["cooling"] is not None:
-            first, last, highest = state["cooling"]
-            self._cooling = (first, last, highest)
         self._start_time = self._clock() - (self.seconds[-1] if self.seconds else 0.0)
 
     def elapsed(self) -> float:
@@ -66,38 +54,12 @@ class Pace:
 
     def ending(self, step: int) -> Ending | None:
         """Return the reason why the run ends before this step; None where it continues."""
-        if self._cooling is not None and step >= self._cooling[1]:
-            return "gain"
         if step >= self._recovery.steps:
             return "steps"
         return "minutes" if self.share(step) >= 1 else None
 
     def rate(self, step: int) -> float:
-        if self._cooling is None:
-            return rate(self._equivalent_step(step), self._recovery)
-        first, last, highest = self._cooling
-        return highest * (last - step) / (last - first)
-
-    def is_measured(self, step: int) -> bool:
-        """Return True if the loss on hold-out sequences is to be measured before a step."""
-        until = self._recovery.until
-        if until is None or self._cooling is not None or (self.gains and self.gains[-1][0] == step):
-            return False
-        return step % until.every == 0
-
-    def measured(self, step: int, loss: float) -> None:
-        """Record a measurement, and begin the end of the run where the last minutes have gained too little.
-
-        The gain of a minute is the relative decrease of the loss, divided by the minutes.
-        """
-        assert self._recovery.until is not None
-        seconds = self.seconds[-1] if self.seconds else 0.0
-        if self.gains:
-            _, before, loss_before = self.gains[-1]
-            gain = (loss_before - loss) / loss_before / max(seconds - before, 1e-9) * 60
-            if gain < self._recovery.until.gain_per_minute:
-                self._cooling = (step, step + math.ceil(_COOLING_SHARE * step), self.rate(step))
-        self.gains.append((step, seconds, loss))
+        return rate(self._equivalent_step(step), self._recovery)
 
 
 def rate(place: float, recovery: Recovery) -> float:

@@ -14,8 +14,7 @@ class RecoveryInfo:
     Lists go by `rank`, lowest first. `task_families` are the models it trains. With `learns_from_model` it learns a
     teacher's predictions, and a request may set a temperature. `logit_copies` counts the float32 copies of a forward's
     logits: the output, its float cast, their gradient, and those of the loss. At most `most_kept_bytes` of a teacher's
-    predictions are kept for later use, `token_bytes` per token, where each sequence is used `uses_to_keep` times on
-    average.
+    predictions are kept for later use, `token_bytes` per token.
     """
 
     id: str
@@ -27,12 +26,7 @@ class RecoveryInfo:
     logit_copies: int = 4
     most_kept_bytes: int = 0
     token_bytes: int = 0
-    uses_to_keep: int = 1
 
     def trains(self, task: str) -> bool:
         """Return True if it trains the models of a task."""
         return task in self.task_families
-
-    def kept_bytes(self, uses: int, length: int) -> int:
-        """Return the largest number of bytes kept where sequences of a length are used `uses` times in total."""
-        return min(self.most_kept_bytes, uses // self.uses_to_keep * length * self.token_bytes)

@@ -49,7 +49,7 @@ class Training:
     """Training run of a model, as the module describes it.
 
     `windows_NT` are the token sequences; `sampling` chooses those of a step (unset: all in turn). `rule` may keep zeros
-    or read gradients. `holdout_NT` are the hold-out sequences for gains. Without a `store` nothing is saved.
+    or read gradients. Without a `store` nothing is saved.
     """
 
     def __init__(
@@ -64,7 +64,6 @@ class Training:
         store: ResumeStore | None,
         progress: Progress,
         sampling: Sampling | None = None,
-        holdout_NT: Tensor | None = None,
         pace: Pace | None = None,
     ) -> None:
         if recovery.batch_size % accelerator.num_processes:
@@ -81,7 +80,6 @@ class Training:
         self._accelerator = accelerator
         self._store = store
         self._progress = progress
-        self._holdout = holdout_NT
         self.pace = pace or Pace(recovery)
         size = sequences_at_once(recovery)
         # Images are normalised together, and other processes wait for every part of a batch.
@@ -112,7 +110,6 @@ class Training:
         self._progress.begin_part(self.pace.share(self.resumed_from), 1.0)
         steps, every = self._recovery.steps, self._recovery.checkpoint_every
         for step in counted(range(self.resumed_from, steps), "training steps"):
-            self._measure_gain(step)
             if self.pace.ending(step) is not None:
                 self._save(step)
                 break
@@ -177,21 +174,13 @@ class Training:
     def batch(self, step: int) -> list[int]:
         return self._sampling.batch(step)
 
-    def _measure_gain(self, step: int) -> None:
-        if self._holdout is not None and self.pace.is_measured(step):
-            self.pace.measured(step, self._mean_loss(self._loss, self._holdout))
-
-    def _holdout_loss(self, windows_NT: Tensor) -> float:
-        """Return the model's mean next-token loss on hold-out sequences."""
-        return self._mean_loss(next_token_loss, windows_NT)
-
     @torch.no_grad()
-    def _mean_loss(self, loss: Loss, windows_NT: Tensor) -> float:
-        """Return the model's mean loss on sequences, in nats per token."""
+    def _holdout_loss(self, windows_NT: Tensor) -> float:
+        """Return the model's mean next-token loss on hold-out sequences, in nats per token."""
         device = self._accelerator.device
         self._model.eval()
         losses = self._at_once.run(
-            lambda size: [loss(self._model, part.to(device)) * len(part) for part in windows_NT.split(size)]
+            lambda size: [next_token_loss(self._model, part.to(device)) * len(part) for part in windows_NT.split(size)]
         )
         self._model.train()
         return float(torch.stack(losses).sum()) / len(windows_NT)

@@ -42,13 +42,11 @@ class PassRequest:
 class LanguagePass(Protocol[P]):
     """Pass over the blocks of a language model that can continue with smaller micro-batches.
 
-    It measures perplexity on the first `measured_batches` of each text, on all of them where that is None. `budget` is
-    that of its hidden states.
+    `budget` is that of its hidden states.
     """
 
     folder: ModelFolder
     plan: P
-    measured_batches: int | None
     budget: ActivationBudget
 
     def run(self) -> PruneResult: ...

@@ -6,7 +6,6 @@ from core.engine.options.allocation import AllocationOptions
 from core.engine.options.compensation import CompensationOptions
 from core.engine.options.propagation import PropagationOptions
 from core.engine.removals.weights.options import LayerSelection
-from core.methods.cost import Cost, CostFacts, column_operations
 from core.methods.method_info import ZEROS_OR_N_M, MethodInfo
 from secateur_wire.methods import Needs, Paper
 
@@ -25,12 +24,9 @@ class ADMMParameters(LayerSelection, AllocationOptions, PropagationOptions, Comp
         1.0, gt=0, le=1000, description="ρ: how strongly the solution is pulled towards the sparse weights."
     )
 
-
-class ADMMCost(Cost[ADMMParameters]):
-    """Cost of ADMM: every iteration multiplies by two matrices of the size of XᵀX."""
-
-    def operations(self, facts: CostFacts[ADMMParameters]) -> int:
-        return 2 * facts.parameters.iterations * column_operations(facts.description)
+    def products(self, inputs: int, share: float) -> float:
+        """Return two products for each iteration."""
+        return 2 * self.iterations
 
 
 INFO = MethodInfo(
@@ -54,5 +50,4 @@ INFO = MethodInfo(
     parameters=ADMMParameters,
     removes="weights",
     reads="gram",
-    cost=ADMMCost(),
 )

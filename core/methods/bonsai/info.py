@@ -5,9 +5,9 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from core.engine.architectures.description import ModelDescription
 from core.engine.options.base import BudgetOptions
 from core.engine.removals.widths.options import WidthOptions
-from core.methods.cost import ChoiceMemory, Cost, CostFacts, PassSizes
 from core.methods.method_info import SMALLER, MethodInfo
 from secateur_wire.methods import Needs, Paper
 
@@ -50,25 +50,10 @@ class BonsaiParameters(WidthOptions, BudgetOptions):
         quick = {"masks_per_round": 32, "round_share": 0.15, "sequences": 4}
         return quick | given if isinstance(given, dict) and given.get("budget") == "quick" else given
 
-
-class BonsaiCost(Cost[BonsaiParameters]):
-    """Cost of rounds; each round runs its sequences once for the prior and once for each mask.
-
-    All blocks are in memory before the pass that removes, together with the tokens of one micro-batch.
-    """
-
-    def passes(self, facts: CostFacts[BonsaiParameters]) -> int:
-        parameters, description = facts.parameters, facts.description
-        share = facts.sparsity * description.parameters / description.prunable_parameters
-        measured = min(parameters.sequences * facts.tokens.window, facts.tokens.calibration)
-        return ceil(share / parameters.round_share) * (1 + parameters.masks_per_round) * measured
-
-    def traced_parameters(self, parameters: BonsaiParameters) -> BonsaiParameters:
-        """Return the parameters of one round of the fewest masks: each mask is measured for itself."""
-        return parameters.model_copy(update={"masks_per_round": FEWEST_MASKS, "round_share": 1.0})
-
-    def memory(self, facts: CostFacts[BonsaiParameters], sizes: PassSizes) -> ChoiceMemory:
-        return ChoiceMemory(before=facts.description.prunable_parameters * sizes.weight_bytes + sizes.forward_bytes)
+    def forwards(self, description: ModelDescription, share: float, calibration: int, window: int) -> int:
+        """Return the tokens of all rounds; each runs its sequences once for the prior and once for each mask."""
+        rounds = ceil(share * description.parameters / description.prunable_parameters / self.round_share)
+        return rounds * (1 + self.masks_per_round) * min(self.sequences * window, calibration)
 
 
 INFO = MethodInfo(
@@ -93,5 +78,5 @@ INFO = MethodInfo(
     needs=Needs(calibration=True, gradients=False, training=False),
     parameters=BonsaiParameters,
     removes="widths",
-    cost=BonsaiCost(),
+    holds="model",
 )

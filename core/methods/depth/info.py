@@ -10,7 +10,6 @@ from core.engine.options.compensation import RefitOptions
 from core.engine.removals.layers.counts import removable_runs
 from core.engine.removals.layers.options import LayerOptions
 from core.measurements.sentences import measured_losses
-from core.methods.cost import ChoiceMemory, Cost, CostFacts, PassSizes
 from core.methods.method_info import SMALLER, MethodInfo
 from core.methods.plan_offer import PlanOffer
 from secateur_wire.errors import InvalidParameters
@@ -43,17 +42,6 @@ class DepthParameters(LayerOptions, BudgetOptions, RefitOptions):
             )
 
 
-class DepthCost(Cost[DepthParameters]):
-    """Cost of a choice by perplexity, with all blocks in memory, or by one forward of one block after the other."""
-
-    def calibration_aims(self, facts: CostFacts[DepthParameters]) -> int:
-        compensation = facts.parameters.compensation
-        return int(compensation is not None and compensation.refits)
-
-    def memory(self, facts: CostFacts[DepthParameters], sizes: PassSizes) -> ChoiceMemory:
-        return ChoiceMemory(during=facts.description.prunable_parameters * sizes.weight_bytes)
-
-
 INFO = MethodInfo(
     id="depth",
     rank=130,
@@ -75,7 +63,7 @@ INFO = MethodInfo(
     needs=Needs(calibration=True, gradients=False, training=False),
     parameters=DepthParameters,
     removes="layers",
-    cost=DepthCost(),
+    holds="model",
     offers=(
         PlanOffer(
             goals=("speed",),

@@ -4,9 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from core.engine.options.compensation import ROUTER_STEPS, SWEEPS
 from core.engine.removals.experts.options import ExpertOptions
-from core.methods.cost import ChoiceMemory, Cost, CostFacts, PassSizes
 from core.methods.method_info import MethodInfo
 from secateur_wire.methods import Needs, Paper
 
@@ -15,8 +13,6 @@ _GAINS = (
     "kernels. Each token still goes to as many experts as before, so the number of operations stays. Where "
     "memory is the limit, as with few requests at once, it runs faster too."
 )
-_STATES = 4
-"""Number of hidden states per token that a refit holds: input, dense output, target and error of the experts."""
 
 
 class ExpertDropParameters(ExpertOptions):
@@ -33,23 +29,6 @@ class ExpertDropParameters(ExpertOptions):
         description="Merge each expert that is removed into the remaining one with the most similar weights: both "
         "become their mean, weighted by the number of tokens that are routed to each.",
     )
-
-
-class ExpertDropCost(Cost[ExpertDropParameters]):
-    """Cost of a pass of the dense model beside the pruning pass, in which experts run twice, and of the refit."""
-
-    def passes(self, facts: CostFacts[ExpertDropParameters]) -> int:
-        scoring = 1 if facts.parameters.score == "random" and not facts.parameters.merge else 2
-        return (scoring + (SWEEPS + 2 * ROUTER_STEPS if _refits(facts) else 0)) * facts.tokens.calibration
-
-    def memory(self, facts: CostFacts[ExpertDropParameters], sizes: PassSizes) -> ChoiceMemory:
-        states = _STATES * 4 * facts.description.hidden_size * facts.tokens.calibration
-        return ChoiceMemory(during=states if _refits(facts) else 0)
-
-
-def _refits(facts: CostFacts[ExpertDropParameters]) -> bool:
-    compensation = facts.parameters.compensation
-    return compensation is not None and compensation.refits
 
 
 INFO = MethodInfo(
@@ -74,5 +53,4 @@ INFO = MethodInfo(
     needs=Needs(calibration=True, gradients=False, training=False),
     parameters=ExpertDropParameters,
     removes="experts",
-    cost=ExpertDropCost(),
 )

@@ -7,7 +7,6 @@ from pydantic import Field
 from core.engine.options.allocation import LayerSparsities
 from core.engine.options.iteration import Retraining
 from core.engine.removals.filters.options import FilterParameters
-from core.methods.classifier_cost import ClassifierFacts, FilterCost
 from core.methods.method_info import SMALLER, MethodInfo
 from core.methods.plan_offer import PlanOffer
 from secateur_wire.methods import Needs, Paper
@@ -46,19 +45,6 @@ class FilterL1Parameters(FilterParameters):
         return Retraining(self.rounds, self.retrain_steps, self.retrain_batch_size)
 
 
-class FilterL1Cost(FilterCost[FilterL1Parameters]):
-    """Memory of the filters' norms, and of a scan of how much each group can lose."""
-
-    def choosing_bytes(self, facts: ClassifierFacts[FilterL1Parameters]) -> int:
-        norms = facts.memory.norms()
-        if facts.parameters.rates != "sensitivity":
-            return norms
-        return max(norms, facts.memory.silenced(min(facts.images, facts.parameters.measured_images)))
-
-    def retrain_steps(self, parameters: FilterL1Parameters) -> int:
-        return parameters.retrain_steps
-
-
 INFO = MethodInfo(
     id="filter-l1",
     rank=190,
@@ -79,7 +65,6 @@ INFO = MethodInfo(
     needs=Needs(calibration=True, gradients=False, training=False),
     parameters=FilterL1Parameters,
     removes="filters",
-    classifier_cost=FilterL1Cost(),
     offers=(
         PlanOffer(
             goals=("speed",),

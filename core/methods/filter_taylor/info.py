@@ -1,12 +1,11 @@
 """Filters by Taylor expansion: its description and parameters."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
 from core.engine.options.iteration import Retraining
 from core.engine.removals.filters.options import FilterParameters
-from core.methods.classifier_cost import ClassifierFacts, FilterCost
 from core.methods.method_info import SMALLER, MethodInfo
 from secateur_wire.methods import Needs, Paper
 
@@ -14,16 +13,6 @@ from secateur_wire.methods import Needs, Paper
 class FilterTaylorParameters(FilterParameters):
     """Parameters of `filter-taylor`."""
 
-    ranking: Literal["taylor", "random", "minimum_weight", "activation", "obd", "oracle"] = Field(
-        "taylor",
-        description="How filters are ranked. All but taylor are for comparison, as in the paper. oracle measures every "
-        "filter.",
-    )
-    compare: bool = Field(
-        False,
-        description="Also rank the filters of the dense model by all criteria, and report how well each agrees with "
-        "the oracle (Spearman's correlation).",
-    )
     filters_per_round: int | None = Field(
         None, ge=1, le=1_000_000, description="Filters removed in a round. Unset: a fiftieth of those at the start."
     )
@@ -44,24 +33,6 @@ class FilterTaylorParameters(FilterParameters):
     def retraining(self) -> Retraining:
         """Return the training of one round; the number of rounds depends on the model."""
         return Retraining(1, self.retrain_steps, self.retrain_batch_size)
-
-
-class FilterTaylorCost(FilterCost[FilterTaylorParameters]):
-    """Memory of the gradients of gates, or of the loss without some filters."""
-
-    def choosing_bytes(self, facts: ClassifierFacts[FilterTaylorParameters]) -> int:
-        memory, options = facts.memory, facts.parameters
-        images = min(facts.images, options.measured_images)
-        if options.compare or options.ranking == "obd":
-            return memory.gates(images, retains=True)
-        if options.ranking == "taylor":
-            return memory.gates(images, retains=False)
-        if options.ranking == "activation":
-            return memory.looking(images)
-        return memory.silenced(images) if options.ranking == "oracle" else memory.norms()
-
-    def retrain_steps(self, parameters: FilterTaylorParameters) -> int:
-        return parameters.retrain_steps
 
 
 INFO = MethodInfo(
@@ -85,5 +56,4 @@ INFO = MethodInfo(
     needs=Needs(calibration=True, gradients=True, training=True),
     parameters=FilterTaylorParameters,
     removes="filters",
-    classifier_cost=FilterTaylorCost(),
 )

@@ -8,7 +8,7 @@ from torch import Tensor
 from core.engine.datasets.subset import draw_images
 from core.engine.pruning.filters.budget import Goal, Step, by_score, steps_until
 from core.engine.pruning.filters.coupled_channels import CoupledChannels
-from core.engine.pruning.filters.rankings import RANKINGS, compare, rank
+from core.engine.pruning.filters.rankings import between_layers, taylor
 from core.engine.pruning.network import Network
 from core.engine.pruning.protocols.classifier import FilterMethod
 from core.engine.removals.filters.rounds import FIGURES, remove_in_rounds
@@ -18,7 +18,7 @@ _DEFAULT_ROUNDS = 50
 
 
 class FilterTaylor(FilterMethod):
-    """Ranking of the filters of all layers together, by a criterion of `core.engine.pruning.filters.rankings`.
+    """Ranking of the filters of all layers together, by the first-order estimate of the loss without each.
 
     The scores of each layer are divided by their L2 norm. Then λ per million operations is subtracted (section 2.2).
 
@@ -33,13 +33,9 @@ class FilterTaylor(FilterMethod):
         parameters = self._parameters
 
         def choose(groups: CoupledChannels, goal: Goal, number: int) -> list[Step] | None:
-            if number == 0 and parameters.compare and "rankings" not in network.figures:
-                self._compare(network, groups)
             if goal.is_met(groups.parameters, groups.flops):
                 return None
-            images = draw_images(network.calibration, parameters.measured_images, parameters.seed + number)
-            scores = rank(parameters.ranking, network, groups, images, parameters.seed + number)
-            steps = by_score(self._regularised(groups, scores), parameters.round_to)
+            steps = by_score(self._regularised(groups, self.scores(network, groups, number)), parameters.round_to)
             return _first_steps(steps_until(steps, groups, goal), self._units_per_round(network))
 
         remove_in_rounds(
@@ -50,10 +46,11 @@ class FilterTaylor(FilterMethod):
             flops_reduction=parameters.flops_reduction,
         )
 
-    def scores(self, network: Network, groups: CoupledChannels) -> Sequence[Tensor]:
+    def scores(self, network: Network, groups: CoupledChannels, number: int = 0) -> Sequence[Tensor]:
+        """Return the scores [units] of each group in round `number`; the lowest are removed first."""
         parameters = self._parameters
-        images = draw_images(network.calibration, parameters.measured_images, parameters.seed)
-        return rank(parameters.ranking, network, groups, images, parameters.seed)
+        images = draw_images(network.calibration, parameters.measured_images, parameters.seed + number)
+        return between_layers(taylor(network, groups, images))
 
     def _units_per_round(self, network: Network) -> int:
         """Return the number of units to remove in a round."""
@@ -68,15 +65,6 @@ class FilterTaylor(FilterMethod):
         places = range(len(groups.groups))
         saved = [groups.flops - groups.flops_after([int(place == each) for each in places]) for place in places]
         return [score_U - weight * flops / 1e6 for score_U, flops in zip(scores, saved, strict=True)]
-
-    def _compare(self, network: Network, groups: CoupledChannels) -> None:
-        """Add all rankings of the dense model, and their agreement with the oracle ranking, to the report."""
-        images = draw_images(network.calibration, self._parameters.measured_images, self._parameters.seed)
-        scores = {}
-        for name in RANKINGS:
-            network.progress.log(f"ranking by {name}")
-            scores[name] = rank(name, network, groups, images, self._parameters.seed)
-        network.figures["rankings"] = {"images": len(images), "spearman": compare(scores)}
 
 
 def _first_steps(steps: Sequence[Step], units: int) -> list[Step]:

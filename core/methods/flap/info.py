@@ -8,7 +8,6 @@ from core.engine.architectures.heterogeneous import Layout
 from core.engine.options.compensation import CutRefit
 from core.engine.removals.widths.options import WidthOptions
 from core.measurements.sentences import measured_losses
-from core.methods.cost import ChoiceMemory, Cost, CostFacts, PassSizes
 from core.methods.method_info import SMALLER, MethodInfo
 from core.methods.plan_offer import PlanOffer
 from secateur_wire.methods import Needs, Paper
@@ -64,18 +63,6 @@ class FLAPParameters(WidthOptions):
         return self
 
 
-class FLAPCost(Cost[FLAPParameters]):
-    """Cost of a pass of the dense model beside the pruning pass; with ranking over layers, of one more pass before."""
-
-    def passes(self, facts: CostFacts[FLAPParameters]) -> int:
-        return (2 if facts.parameters.ranks_layers(facts.layout) else 1) * facts.tokens.calibration
-
-    def memory(self, facts: CostFacts[FLAPParameters], sizes: PassSizes) -> ChoiceMemory:
-        hidden = _STATE_BYTES * facts.description.hidden_size * facts.tokens.calibration
-        stored = min(hidden, sizes.activation_budget_bytes)
-        return ChoiceMemory(during=stored, before=stored)
-
-
 INFO = MethodInfo(
     id="flap",
     rank=95,
@@ -97,7 +84,6 @@ INFO = MethodInfo(
     needs=Needs(calibration=True, gradients=False, training=False),
     parameters=FLAPParameters,
     removes="widths",
-    cost=FLAPCost(),
     offers=(
         PlanOffer(
             goals=("speed",),

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from core.engine.options.compensation import Compensation
 from core.measurements.sentences import measured_losses
-from core.methods.admm.info import ADMMCost, ADMMParameters
+from core.methods.admm.info import ADMMParameters
 from core.methods.frontier.own_text import OWN_TEXT, Budget
 from core.methods.frontier.structured_info import STRUCTURED_VARIANT
 from core.methods.method_info import ZEROS_OR_N_M, MethodInfo
@@ -74,7 +74,6 @@ INFO = MethodInfo(
     parameters=FrontierParameters,
     removes="weights",
     reads="gram",
-    cost=ADMMCost(),
     offers=(
         PlanOffer(
             goals=("size",),

@@ -1,19 +1,16 @@
 """Frontier for a smaller model: its variant of the method's description, its parameters and its cost."""
 
-from dataclasses import dataclass
-from math import ceil
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from core.engine.architectures.description import ModelDescription, require_structure
+from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.options.compensation import CutRefit
 from core.engine.options.propagation import ForwardOptions
 from core.engine.removals.widths.options import WidthOptions
 from core.measurements.sentences import measured_losses
-from core.methods.cost import GRADIENT_PASSES, ChoiceMemory, Cost, CostFacts, PassSizes
-from core.methods.frontier.layer_drop import LAYER_DROP, most_layers, most_trials
+from core.methods.frontier.layer_drop import LAYER_DROP, most_layers
 from core.methods.frontier.own_text import OWN_TEXT, Budget
 from core.methods.method_info import SMALLER, Variant
 from secateur_wire.errors import InvalidParameters
@@ -100,27 +97,6 @@ class StructuredFrontierParameters(WidthOptions, ForwardOptions):
             return [self.drop_layers]
         return LAYER_DROP[self.budget].numbers(description, sparsity)
 
-    def fewest_layers(self, description: ModelDescription, sparsity: float) -> int:
-        """Return so many that a whole layer can go, where any is to go or is tried, and two are left."""
-        fewest = super().fewest_layers(description, sparsity)
-        if not any(self.layer_numbers(description, sparsity)):
-            return fewest
-        going = sparsity * description.parameters / require_structure(description).parameters
-        return fewest + ceil(1 / going)
-
-    def on_fewer_layers(self, layers: int, fewer: int, *, is_protecting: bool) -> Self:
-        options = super().on_fewer_layers(layers, fewer, is_protecting=is_protecting)
-        if self.drop_layers == "auto" or self.drop_layers == 0:
-            return options
-        return options.model_copy(update={"drop_layers": max(1, self.drop_layers * fewer // layers)})
-
-    def dropping_most(self, description: ModelDescription, sparsity: float) -> tuple[Self, float]:
-        most = 0 if self.drop_layers != "auto" else max(self.layer_numbers(description, sparsity))
-        if not most:
-            return self, sparsity
-        share = most * require_structure(description).parameters / description.layers / description.parameters
-        return self.model_copy(update={"drop_layers": most}), min(share, sparsity)
-
     def check_dropped_layers(self, description: ModelDescription, ratio: float, free: int) -> None:
         most = min(most_layers(description, ratio), free - 1)
         if self.drop_layers != "auto" and self.drop_layers > most:
@@ -147,106 +123,6 @@ class StructuredFrontierParameters(WidthOptions, ForwardOptions):
         return OWN_TEXT[self.budget].split(samples)
 
 
-class StructuredFrontierCost(Cost[StructuredFrontierParameters]):
-    """Cost of two models side by side, of gradients of a few sequences, and of the removal of inputs by H⁻¹."""
-
-    def passes(self, facts: CostFacts[StructuredFrontierParameters]) -> int:
-        search, measured = _searched(facts), _measured_tokens(facts)
-        return (
-            # Work that dropped layers save in the pruned model is repeated in the dense one.
-            2 * facts.tokens.calibration
-            + GRADIENT_PASSES * measured
-            + max(0, search.seen - measured)  # the dense model's outputs are known where gradients were taken
-            + search.fitted
-            + search.trials * (search.fitted + search.seen)
-        )
-
-    def operations(self, facts: CostFacts[StructuredFrontierParameters]) -> int:
-        """Return the operations beyond XᵀX: YᵀX, (H + λI)⁻¹, and its and the weights' update for each removed input.
-
-        The number of removed inputs follows from the share of the channels' parameters that the sparsity removes.
-        Trials fit the inputs that stay, with their own XᵀX, and compute the predictions of each tried model.
-        """
-        total = 0
-        description, search, tokens = facts.description, _searched(facts), facts.tokens.calibration
-        hidden = description.hidden_size
-        share = min(1.0, facts.sparsity * description.parameters / description.prunable_parameters)
-        for width in _read_widths(facts):
-            removal = width**3 + round(share * width) * (2 * width**2 + 4 * hidden * width)
-            total += 2 * hidden * width * tokens + removal
-            left = round((1 - share) * width)
-            fitted = (2 * hidden + width) * width * search.fitted + left**3 // 3 + 4 * hidden * left**2
-            total += search.trials * fitted
-        total += 4 * description.layers * hidden**2 * tokens  # the pass fits the other layers too
-        runs = hidden * description.layers**2 * _stream_tokens(facts)
-        return total + runs + 4 * hidden * description.vocabulary_size * search.trials * search.seen
-
-    def calibration_aims(self, facts: CostFacts[StructuredFrontierParameters]) -> int:
-        return int(any(facts.parameters.layer_numbers(facts.description, facts.sparsity)))
-
-    def memory(self, facts: CostFacts[StructuredFrontierParameters], sizes: PassSizes) -> ChoiceMemory:
-        description, tokens = facts.description, facts.tokens
-        waiting = _STATE_BYTES * tokens.calibration * max(_read_widths(facts))
-        stored = _STATE_BYTES * description.hidden_size * tokens.calibration
-        kept_tokens = max(_measured_tokens(facts), _searched(facts).fitted)
-        inputs = _STATE_BYTES * description.hidden_size * (description.layers + 1) * kept_tokens
-        behind = _STATE_BYTES * description.hidden_size * (description.layers + 1) * _stream_tokens(facts)
-        metric = _STATE_BYTES * description.hidden_size**2
-        return ChoiceMemory(
-            during=2 * sizes.block_weights * sizes.weight_bytes
-            + waiting
-            + min(stored, sizes.activation_budget_bytes)
-            + metric,
-            before=2 * sizes.block_weights * _STATE_BYTES
-            + min(inputs, sizes.activation_budget_bytes)
-            + behind
-            + sizes.forward_bytes
-            + 2 * metric,
-        )
-
-
-@dataclass(frozen=True)
-class _Search:
-    """Work of the search for whole layers to drop.
-
-    Each of the `trials` is fitted on `fitted` tokens and measured on `seen` tokens.
-    """
-
-    trials: int = 0
-    fitted: int = 0
-    seen: int = 0
-
-
-def _searched(facts: CostFacts[StructuredFrontierParameters]) -> _Search:
-    parameters, tokens = facts.parameters, facts.tokens.calibration
-    drop, numbers = LAYER_DROP[parameters.budget], parameters.layer_numbers(facts.description, facts.sparsity)
-    if len(numbers) == 1:
-        return _Search()
-    return _Search(
-        trials=most_trials(len(numbers)),
-        fitted=drop.fitted_tokens(tokens),
-        seen=min(max(drop.seen, facts.tokens.window), tokens),
-    )
-
-
-def _measured_tokens(facts: CostFacts[StructuredFrontierParameters]) -> int:
-    window = facts.tokens.window
-    return min(measured_sequences(window) * window, facts.tokens.calibration)
-
-
-def _stream_tokens(facts: CostFacts[StructuredFrontierParameters]) -> int:
-    """Return the number of tokens whose gradients in the residual stream are kept."""
-    return min(_measured_tokens(facts), STREAM_TOKENS)
-
-
-def _read_widths(facts: CostFacts[StructuredFrontierParameters]) -> list[int]:
-    """Return the approximate widths of the inputs of the fitted layers; each input of a block counts once."""
-    by_layer: dict[int, set[int]] = {}
-    for linear in facts.description.linears:
-        by_layer.setdefault(linear.layer, set()).add(linear.in_features)
-    return [width for widths in by_layer.values() for width in widths]
-
-
 STRUCTURED_VARIANT = Variant(
     description="Makes the feed-forward network (FFN) of every layer narrower. It removes the channels whose loss the "
     "others can best make up for, by a second-order estimate that also counts what an error of the layer "
@@ -260,5 +136,4 @@ STRUCTURED_VARIANT = Variant(
     parameters=StructuredFrontierParameters,
     removes="widths",
     reads="gram",
-    cost=StructuredFrontierCost(),
 )

@@ -7,7 +7,6 @@ from pydantic import Field
 from core.engine.options.allocation import LayerSparsities
 from core.engine.options.iteration import IterationOptions
 from core.engine.removals.weights.options import LayerSelection
-from core.methods.classifier_cost import ClassifierCost, ClassifierFacts, retraining_bytes
 from core.methods.method_info import ZEROS, MethodInfo
 from secateur_wire.methods import Needs, Paper
 
@@ -50,21 +49,6 @@ class IterativeMagnitudeParameters(LayerSelection, IterationOptions):
     )
 
 
-class IterativeMagnitudeCost(ClassifierCost[IterativeMagnitudeParameters]):
-    """Memory of losses, of a layer that is cut, of the search for dead neurons, and of retraining."""
-
-    def peak_bytes(self, facts: ClassifierFacts[IterativeMagnitudeParameters]) -> int:
-        """Return the largest of these in bytes; with rewinding, the early weights are added throughout."""
-        memory, options = facts.memory, facts.parameters
-        early = memory.passes.weights if options.rewind_step is not None else 0
-        peak = max(memory.loss(facts.images), memory.cutting(), retraining_bytes(memory, options))
-        if options.allocation == "sensitivity":  # a copy of the layer is kept
-            peak = max(peak, memory.loss(min(facts.images, options.scan_images or facts.images)) + 4 * memory.largest)
-        if options.remove_dead_neurons:
-            peak = max(peak, memory.finding_dead_neurons(facts.images))
-        return early + peak
-
-
 INFO = MethodInfo(
     id="iterative-magnitude",
     rank=180,
@@ -86,5 +70,4 @@ INFO = MethodInfo(
     needs=Needs(calibration=True, gradients=True, training=True),
     parameters=IterativeMagnitudeParameters,
     removes="weights",
-    classifier_cost=IterativeMagnitudeCost(),
 )

@@ -5,7 +5,6 @@ from typing import Literal
 from pydantic import Field
 
 from core.engine.removals.widths.options import RankedWidthOptions
-from core.methods.cost import GradientCost
 from core.methods.method_info import SMALLER, MethodInfo
 from secateur_wire.methods import Needs, Paper
 
@@ -48,5 +47,4 @@ INFO = MethodInfo(
     needs=Needs(calibration=True, gradients=True, training=False),
     parameters=LLMPrunerParameters,
     removes="widths",
-    cost=GradientCost(),
 )

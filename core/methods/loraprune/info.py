@@ -3,7 +3,6 @@
 from pydantic import Field
 
 from core.engine.removals.widths.adapter_options import AdapterOptions
-from core.methods.cost import AdapterCost
 from core.methods.method_info import SMALLER, MethodInfo
 from secateur_wire.methods import Needs, Paper
 
@@ -37,5 +36,5 @@ INFO = MethodInfo(
     needs=Needs(calibration=True, gradients=True, training=True),
     parameters=LoRAPruneParameters,
     removes="widths",
-    cost=AdapterCost(),
+    holds="model",
 )

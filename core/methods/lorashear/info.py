@@ -4,8 +4,8 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from core.engine.architectures.description import ModelDescription
 from core.engine.removals.widths.adapter_options import AdapterOptions
-from core.methods.cost import AdapterCost, CostFacts
 from core.methods.method_info import SMALLER, MethodInfo
 from secateur_wire.methods import Needs, Paper
 
@@ -47,12 +47,9 @@ class LoRAShearParameters(AdapterOptions):
         """Return the number of calibration tokens on which each bundle is left out, unless one sequence is longer."""
         return 256 if self.budget == "quick" else 8192
 
-    def probed(self, layers: int) -> int:
-        """Return the number of token forwards through the model for leaving out each bundle once.
-
-        Leaving out a bundle runs half of the layers again on average.
-        """
-        return layers * self.most_bundles * self.probed_tokens if self.exempt else 0
+    def forwards(self, description: ModelDescription, share: float, calibration: int, window: int) -> int:
+        """Return the tokens for leaving out each bundle once, which runs half of the layers again on average."""
+        return description.layers * self.most_bundles * self.probed_tokens if self.exempt else 0
 
     @model_validator(mode="after")
     def _long_enough(self) -> Self:
@@ -60,21 +57,6 @@ class LoRAShearParameters(AdapterOptions):
         if steps < 10 * self.periods:
             raise ValueError(f"periods: {self.periods} need at least {10 * self.periods} steps, but there are {steps}")
         return self
-
-
-class LoRAShearCost(AdapterCost[LoRAShearParameters]):
-    """Cost of adapters with a copy from before each step, and of forwards that leave out one bundle each."""
-
-    def probed_tokens(self, facts: CostFacts[LoRAShearParameters]) -> int:
-        parameters, tokens = facts.parameters, facts.tokens
-        if not parameters.exempt:
-            return 0
-        window = max(1, tokens.window)
-        probed = window * max(1, parameters.probed_tokens // window)
-        return min(probed, tokens.calibration)
-
-    def adapter_copies(self, facts: CostFacts[LoRAShearParameters]) -> int:
-        return 1
 
 
 INFO = MethodInfo(
@@ -98,5 +80,5 @@ INFO = MethodInfo(
     needs=Needs(calibration=True, gradients=True, training=True),
     parameters=LoRAShearParameters,
     removes="widths",
-    cost=LoRAShearCost(),
+    holds="model",
 )

@@ -2,27 +2,12 @@
 
 from core.engine.options.iteration import CurvatureOptions, IterationOptions
 from core.engine.removals.weights.options import LayerSelection
-from core.methods.classifier_cost import ClassifierCost, ClassifierFacts, retraining_bytes
 from core.methods.method_info import ZEROS, MethodInfo
 from secateur_wire.methods import Needs, Paper
 
 
 class OBDParameters(LayerSelection, IterationOptions, CurvatureOptions):
     """Parameters of `obd`."""
-
-
-class OBDCost(ClassifierCost[OBDParameters]):
-    """Memory of the Hessian's diagonal, of saliencies that are compared, and of retraining."""
-
-    def peak_bytes(self, facts: ClassifierFacts[OBDParameters]) -> int:
-        memory, options = facts.memory, facts.parameters
-        images = min(facts.images, options.curvature_images or facts.images)
-        diagonal = saliencies = 4 * memory.prunable
-        return max(
-            memory.curvature(images),
-            diagonal + saliencies + max(memory.loss(images), memory.comparing()),
-            retraining_bytes(memory, options),
-        )
 
 
 INFO = MethodInfo(
@@ -46,5 +31,4 @@ INFO = MethodInfo(
     needs=Needs(calibration=True, gradients=True, training=True),
     parameters=OBDParameters,
     removes="weights",
-    classifier_cost=OBDCost(),
 )

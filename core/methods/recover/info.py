@@ -1,6 +1,5 @@
 """Recover: its description and parameters."""
 
-from core.methods.cost import CostFacts, GradientCost
 from core.methods.method_info import UNCHANGED, MethodInfo
 from core.methods.none.info import NoParameters
 from secateur_wire.methods import Needs
@@ -8,13 +7,6 @@ from secateur_wire.methods import Needs
 
 class RecoverParameters(NoParameters):
     """Parameters of `recover`: none of its own, what it does is said in the job's `recovery`."""
-
-
-class RecoverCost(GradientCost[RecoverParameters]):
-    """Cost of a pass that chooses nothing, before training with gradients."""
-
-    def passes(self, facts: CostFacts[RecoverParameters]) -> int:
-        return facts.tokens.calibration
 
 
 INFO = MethodInfo(
@@ -32,5 +24,5 @@ INFO = MethodInfo(
     patterns=(),
     needs=Needs(calibration=False, gradients=True, training=True),
     parameters=RecoverParameters,
-    cost=RecoverCost(),
+    holds="model",
 )

@@ -1,7 +1,5 @@
 """SparseGPT: its description and parameters."""
 
-from collections.abc import Sequence
-
 from pydantic import Field
 
 from core.engine.options.allocation import AllocationOptions
@@ -9,7 +7,6 @@ from core.engine.options.compensation import CompensationOptions
 from core.engine.options.propagation import PropagationOptions
 from core.engine.removals.weights.options import LayerSelection
 from core.measurements.sentences import measured_losses
-from core.methods.cost import MASK_BYTES, Cost, CostFacts, column_operations
 from core.methods.method_info import ZEROS_OR_N_M, MethodInfo
 from core.methods.plan_offer import PlanOffer
 from secateur_wire.methods import Needs, Paper
@@ -32,27 +29,6 @@ class SparseGPTParameters(LayerSelection, AllocationOptions, PropagationOptions,
         description="Added to the diagonal of the Hessian (XᵀX of the inputs), as a share of its mean, so that it "
         "can be inverted.",
     )
-
-
-class SparseGPTCost(Cost[SparseGPTParameters]):
-    """Cost of a pass over the columns."""
-
-    def operations(self, facts: CostFacts[SparseGPTParameters]) -> int:
-        return column_operations(facts.description)
-
-    def matrix_bytes(self, parameters: SparseGPTParameters, sparsity: float, inputs: int, sizes: Sequence[int]) -> int:
-        """Return the bytes of L, L⁻¹ and two of its quarters, or of U with the stacked layers and their mask.
-
-        A small L has an identity beside it in place of quarters.
-
-        In addition there are the errors of a block of columns, its scores and its mask, and at the end a copy of each
-        layer.
-        """
-        squares, weights = 4 * inputs**2, sum(sizes)
-        share = min(1.0, parameters.block_size / inputs)
-        block = share * (2 * 4 * weights + (4 + MASK_BYTES) * max(sizes))
-        inversion = min(3 * squares, round(2.5 * squares) + 2**17)
-        return max(inversion, squares + 5 * weights + round(max(block, 4 * weights)))
 
 
 INFO = MethodInfo(
@@ -78,7 +54,6 @@ INFO = MethodInfo(
     parameters=SparseGPTParameters,
     removes="weights",
     reads="gram",
-    cost=SparseGPTCost(),
     offers=(
         PlanOffer(
             goals=("size", "sparsity"),

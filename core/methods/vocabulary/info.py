@@ -1,7 +1,6 @@
 """Vocabulary: its description and parameters."""
 
 from core.engine.removals.vocabulary.options import VocabularyOptions
-from core.methods.cost import Cost, CostFacts
 from core.methods.method_info import MethodInfo
 from core.methods.plan_offer import PlanOffer
 from secateur_wire.methods import Needs, Paper
@@ -9,13 +8,6 @@ from secateur_wire.methods import Needs, Paper
 
 class VocabularyParameters(VocabularyOptions):
     """Parameters of `vocabulary`."""
-
-
-class VocabularyCost(Cost[VocabularyParameters]):
-    """Cost of a method that counts tokens, and runs nothing."""
-
-    def passes(self, facts: CostFacts[VocabularyParameters]) -> int:
-        return 0
 
 
 INFO = MethodInfo(
@@ -40,7 +32,6 @@ INFO = MethodInfo(
     needs=Needs(calibration=False, gradients=False, training=False),
     parameters=VocabularyParameters,
     removes="vocabulary",
-    cost=VocabularyCost(),
     offers=(
         PlanOffer(
             goals=("speed", "size"),

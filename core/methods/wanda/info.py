@@ -1,7 +1,5 @@
 """Wanda: its description and parameters."""
 
-from collections.abc import Sequence
-
 from pydantic import Field
 
 from core.engine.options.allocation import AllocationOptions
@@ -9,7 +7,6 @@ from core.engine.options.compensation import CompensationOptions
 from core.engine.options.propagation import PropagationOptions
 from core.engine.removals.weights.options import LayerSelection
 from core.measurements.sentences import measured_losses
-from core.methods.cost import MASK_BYTES, Cost, in_turn
 from core.methods.method_info import ZEROS_OR_N_M, MethodInfo
 from core.methods.plan_offer import PlanOffer
 from secateur_wire.methods import Needs, Paper
@@ -23,14 +20,6 @@ class WandaParameters(LayerSelection, AllocationOptions, PropagationOptions, Com
         description="Compare weights across rows, by the cumulative share of each row's score (the paper's variant). "
         "Otherwise the same number is removed from every row.",
     )
-
-
-class WandaCost(Cost[WandaParameters]):
-    """Cost of scores, which the variant sorts."""
-
-    def matrix_bytes(self, parameters: WandaParameters, sparsity: float, inputs: int, sizes: Sequence[int]) -> int:
-        """Return the bytes of the scores and a mask; for the variant, of scores, their order and three float64 sums."""
-        return in_turn(sizes, 2 * 4 + 8 + 3 * 8 if parameters.variant else MASK_BYTES)
 
 
 INFO = MethodInfo(
@@ -54,7 +43,6 @@ INFO = MethodInfo(
     patterns=("unstructured", "n:m"),
     needs=Needs(calibration=True, gradients=False, training=False),
     parameters=WandaParameters,
-    cost=WandaCost(),
     removes="weights",
     reads="norms",
     offers=(

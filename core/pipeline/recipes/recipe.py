@@ -14,6 +14,7 @@ from core.methods.registry import get_method, parse_parameters
 from core.pipeline.recipes.parts import Output
 from core.pipeline.recipes.request import ResolvedRequest, is_chosen_by_cost
 from core.validation import invalid_request
+from secateur_wire.gone import without_unasked
 from secateur_wire.job_body import Calibration, Evaluation, Gates, JobBody, Target, Vocabulary, VocabularyChoice
 
 
@@ -56,12 +57,14 @@ class Recipe(BaseModel, frozen=True):
 
     @classmethod
     def load(cls, body: Mapping[str, object]) -> Self:
-        """Make the recipe from a job's row, which an earlier release may have written: later fields get their default.
+        """Make the recipe from a job's row, which an earlier release may have written.
+
+        Later fields get their default, and fields that have left are dropped where they have theirs.
 
         Raises a kind of InvalidRequest if this release cannot run the recipe.
         """
         try:
-            return cls.model_validate(body)
+            return cls.model_validate(without_unasked(body))
         except ValidationError as error:
             raise invalid_request(error) from None
 
@@ -75,7 +78,6 @@ class Recipe(BaseModel, frozen=True):
             self.parameters,
             layout=self.output.layout,
             at_least=self.target is not None,
-            is_timed=self.target is not None and self.target.is_time and not self.is_chosen_by_cost,
         )
 
     @property
@@ -86,7 +88,7 @@ class Recipe(BaseModel, frozen=True):
     @property
     def is_searched(self) -> bool:
         """Return True if a worker times models, or looks costs up, before it prunes."""
-        return self.request.is_timed or self.is_chosen_by_cost
+        return self.is_chosen_by_cost or (self.target is not None and self.target.is_time)
 
     @property
     def removal(self) -> Removal | None:

@@ -43,9 +43,8 @@ class ResolvedRequest:
     """Request that fits its model, with all defaults filled in.
 
     `layout` is the layout of the resulting model. `at_least` means that the sparsity comes from a target: where groups
-    are removed, no less than it may go; otherwise the nearest possible sparsity is used. `is_timed` means that the
-    sparsity is found by timing shapes, now or before. Where a limit of cost decides what goes, the sparsity is None,
-    and `costs` is set once the costs are known.
+    are removed, no less than it may go; otherwise the nearest possible sparsity is used. Where a limit of cost
+    decides what goes, the sparsity is None, and `costs` is set once the costs are known.
     """
 
     method: str
@@ -54,7 +53,6 @@ class ResolvedRequest:
     parameters: MethodParameters
     layout: Layout = "uniform"
     at_least: bool = False
-    is_timed: bool = False
     costs: CostLimit | None = None
 
     @property
@@ -90,7 +88,6 @@ class ResolvedRequest:
             parse_pattern(self.pattern),
             self.layout,
             self.at_least,
-            self.is_timed,
             round_to,
             self.costs,
         )

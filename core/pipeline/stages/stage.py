@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Protocol, TypeVar
 
-from core.engine.architectures.description import ModelDescription
-from core.engine.latency.costs import PartCosts, Workload
 from core.pipeline.messages import JobSpec, LanguageSpec, PruneOutput, Spec, TaskOutput
 from core.pipeline.reports.report import LatencySearch, Report
 from secateur_wire.errors import DiskFull, ModelTooLarge, OutOfMemory, SecateurError
@@ -64,7 +62,7 @@ class RunningJob:
 
     `spec` has the fields that the specs of all stages share. The stages fill in `metrics`, `report`, `expected` (the
     reload check's reference) and, if a sparsity was searched for, `search`. `after_storing` is called with the revision
-    of the stored artifact. `known_costs` looks up what was measured of a model's parts between jobs.
+    of the stored artifact.
     """
 
     spec: JobSpec
@@ -75,7 +73,6 @@ class RunningJob:
     expected: Path | None = None
     search: LatencySearch | None = None
     after_storing: Callable[[str], None] = lambda revision: None
-    known_costs: Callable[[ModelDescription, Workload], PartCosts | None] = lambda description, workload: None
 
     @property
     def language(self) -> LanguageSpec:

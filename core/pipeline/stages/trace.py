@@ -1,7 +1,4 @@
-"""Entry point of the child process that traces a model, from its config and the shapes of its tensors.
-
-It traces the passes over images of an image classifier, and the pass of one job over a language model.
-"""
+"""Entry point of the child process that traces an image classifier, from its config and its tensors' shapes."""
 
 import json
 import sys
@@ -9,26 +6,15 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pydantic import TypeAdapter
-
-from core.engine.architectures.classifier_architecture import describe_classifier
-from core.engine.architectures.classifier_passes import TraceAnswer, TraceQuestion
+from core.engine.architectures.classifier_architecture import TraceAnswer, TraceQuestion, describe_classifier
 from core.engine.architectures.description import by_name
 from core.engine.architectures.registry import CLASSIFIER_ARCHITECTURES
 from core.engine.checkpoints.files import CONFIG_FILE
 from core.engine.checkpoints.safetensors_header import TensorEntry, dtype_bytes
-from core.pipeline.messages import PassAnswer, PassQuestion
 
 
-def answer(question: TraceQuestion | PassQuestion) -> TraceAnswer | PassAnswer:
-    """Return the facts of a classifier's passes, or the bytes of a language model's pass, or why they are not known."""
-    if isinstance(question, PassQuestion):
-        try:
-            from core.pipeline.pass_trace import trace_pass
-
-            return PassAnswer(peak_bytes=trace_pass(question))
-        except Exception as error:  # the code of any type of model may fail in any way
-            return PassAnswer(error=f"{type(error).__name__}: {str(error)[:300]}")
+def answer(question: TraceQuestion) -> TraceAnswer:
+    """Return the facts of a classifier's passes, or the reason why they are not known."""
     try:
         from core.engine.models.classifier import ClassifierFolder
         from core.engine.pruning.classifier_trace import trace_classifier
@@ -54,8 +40,7 @@ def answer(question: TraceQuestion | PassQuestion) -> TraceAnswer | PassAnswer:
 def main() -> None:
     """Answer the question on standard input; what libraries print goes to standard error."""
     with redirect_stdout(sys.stderr):
-        question: TypeAdapter[TraceQuestion | PassQuestion] = TypeAdapter(TraceQuestion | PassQuestion)
-        answered = answer(question.validate_json(sys.stdin.read()))
+        answered = answer(TraceQuestion.model_validate_json(sys.stdin.read()))
     sys.stdout.write(answered.model_dump_json())
 
 

@@ -10,7 +10,6 @@ from sqlalchemy.orm import Session
 from core.database import seconds_from_now
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.discovered import discovery_key
-from core.engine.architectures.known_types import known_refusal
 from core.engine.architectures.registry import declared_architecture
 from core.engine.architectures.undiscovered import UndiscoveredFacts, UndiscoveredModel
 from core.service.discoveries.states import OPEN
@@ -28,7 +27,6 @@ from secateur_wire.errors import (
     QuotaExceeded,
     SecateurError,
     Unavailable,
-    UnsupportedArchitecture,
     UnusableModel,
 )
 
@@ -43,8 +41,7 @@ _KINDS: Mapping[str, type[SecateurError]] = {kind.code: kind for kind in _UNUSAB
 def discovered(session: Session, model: UndiscoveredModel, queue: str | None) -> ModelDescription:
     """Return the facts of a model as workers of a queue would find them.
 
-    Raises NotDiscovered where the model is not discovered yet, the error of a failed discovery, and
-    UnsupportedArchitecture where its discovery is known to fail.
+    Raises NotDiscovered where the model is not discovered yet, and the error of a failed discovery.
     """
     declared = declared_architecture(model.architecture, model.family)
     if declared is not None:  # The model was described before this architecture was discovered.
@@ -59,8 +56,6 @@ def _finished(session: Session, model: UndiscoveredFacts, queue: str | None) -> 
         raise _not_discovered(model, None)
     row = session.get(DiscoveryRow, id_of(model, version))
     if row is None or row.state in OPEN:
-        if (refusal := known_refusal(model, version)) is not None:
-            raise UnsupportedArchitecture(refusal, param="model")
         raise _not_discovered(model, version)
     session.execute(
         update(DiscoveryRow)
@@ -141,7 +136,7 @@ def ask_for(session: Session, caller: Actor, missing: NotDiscovered, settings: S
 def ask_if_possible(session: Session, caller: Actor, model: UndiscoveredModel, settings: Settings) -> None:
     """Request the discovery of a newly registered model; where this fails, the next job on the model requests it."""
     version = version_for(session, None)
-    if version is None or known_refusal(model, version) is not None:
+    if version is None:
         return
     if declared_architecture(model.architecture, model.family) is None:
         try:

@@ -42,8 +42,6 @@ JOB_IS_LEASED = f"status IN ({any_of(LEASED)})"
 parameters."""
 JOB_AWAITS = "status = 'queued' AND awaits_discovery IS NOT NULL"
 """Condition of the index of jobs whose model is yet to be discovered."""
-JOB_IS_UNTRACED = "status = 'queued' AND awaits_trace IS NOT NULL"
-"""Condition of the index of jobs whose pass is yet to be traced."""
 JOB_TEACHER = "((body -> 'recovery'::text) ->> 'teacher'::text)"
 JOB_LEARNS = f"status IN ({any_of(NOT_OVER)}) AND {JOB_TEACHER} IS NOT NULL"
 """Condition of the index of jobs that need a teacher, the model from which their recovery learns."""
@@ -63,8 +61,7 @@ class JobRow(Base):
     `size` is the same in steps; `is_corrected` once measurements of jobs of the queue and method have corrected them
     (`PeakRatioRow`). A job that ran out of memory has outgrown the memory of that worker: it needs a larger one. While
     it `awaits_discovery`, the facts of its model are unknown: `body` is the request as it came, `sources` name the
-    model alone, and no worker takes it. While it `awaits_trace`, its needs are a coarse bound; `needs_without_pass` are
-    the bytes that it needs beside its pass. `short_body` is read with `SHORT_ROW` alone. No index has
+    model alone, and no worker takes it. `short_body` is read with `SHORT_ROW` alone. No index has
     `lease_expires_at`: renewing a lease touches the row alone.
     """
 
@@ -98,7 +95,6 @@ class JobRow(Base):
             postgresql_where=text("status = 'queued' AND NOT is_corrected"),
         ),
         Index("ix_jobs_awaiting", "awaits_discovery", postgresql_where=text(JOB_AWAITS)),
-        Index("ix_jobs_untraced", "awaits_trace", postgresql_where=text(JOB_IS_UNTRACED)),
         Index("ix_jobs_teachers", "team_id", text(JOB_TEACHER), postgresql_where=text(JOB_LEARNS)),
         Index("ix_jobs_held", "team_id", "id", postgresql_where=text(JOB_IS_LEASED)),
         Index(
@@ -156,8 +152,6 @@ class JobRow(Base):
     outgrown_device_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
     outgrown_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
     awaits_discovery: Mapped[str | None]
-    awaits_trace: Mapped[str | None]
-    needs_without_pass: Mapped[int | None] = mapped_column(BigInteger)
     request_id: Mapped[str | None]
     traceparent: Mapped[str | None]
 

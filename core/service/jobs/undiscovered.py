@@ -65,8 +65,6 @@ def fill_resolved(row: JobRow, resolved: ResolvedJob, fitting: FittingEstimate) 
     row.model, row.model_revision = resolved.model.name, resolved.model.revision
     row.labels = dict(resolved.recipe.metadata)
     estimate = fitting.estimate
-    if fitting.awaited is not None:
-        row.awaits_trace, row.needs_without_pass = fitting.awaited.id, fitting.awaited.bytes_without_pass
     row.estimate, row.is_corrected = estimate.model_dump(mode="json"), estimate.basis.jobs > 0
     for name, value in needs_columns(needs_by(estimate)).items():
         setattr(row, name, value)

@@ -9,7 +9,6 @@ from typing import Final
 from core.engine.architectures.describe import Description
 from core.engine.exporters.registry import OFFERED
 from core.pipeline.recipes.request import ResolvedRequest
-from core.service.jobs.estimates.traced_needs import COARSE
 from core.service.plans.amounts import ArtifactForm, Scale
 from core.service.plans.curves import CurvePlace, ExpectedExcess, Slope, expected_excess
 from core.service.plans.evidence import Evidence, Question, evidence_for, slope_for
@@ -160,11 +159,6 @@ def time_figures(estimate: Estimate) -> dict[FigureName, PlanFigure]:
     """Return the duration of a job in seconds; nothing where it is not known."""
     seconds = _seconds_figure(estimate)
     return {} if seconds is None else {"seconds": seconds}
-
-
-def warnings_without_memory(estimate: Estimate) -> list[str]:
-    """Return the warnings of an estimate without the memory warning, because a plan does not show memory."""
-    return [warning for warning in estimate.warnings if warning != COARSE]
 
 
 def _seconds_figure(estimate: Estimate) -> PlanFigure | None:

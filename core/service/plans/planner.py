@@ -39,7 +39,6 @@ from core.service.plans.figures import (
     size_figure,
     split_by_band,
     time_figures,
-    warnings_without_memory,
 )
 from core.service.plans.job_bodies import Texts, choose_texts, summary_of
 from core.service.plans.outcomes import recovery_of, setting_of, shipped_outcomes
@@ -151,7 +150,7 @@ class Planner:
                 ),
                 *wording.too_wide(wide),
             ],
-            warnings=warnings_without_memory(estimate),
+            warnings=estimate.warnings,
             alternatives=list(self.alternatives),
             instead=None if better is None else self._instead(better, chosen),
         )
@@ -219,7 +218,7 @@ class Planner:
             points=[],
             answers=None,
             unknown=wording.too_wide(wide),
-            warnings=warnings_without_memory(estimate),
+            warnings=estimate.warnings,
             alternatives=[],
             instead=None,
         )
@@ -277,7 +276,7 @@ class Planner:
                 *wording.unknown({**figures, **wide}, description, resolved.recipe, is_recovered=False),
                 *wording.too_wide(wide),
             ],
-            warnings=warnings_without_memory(estimate),
+            warnings=estimate.warnings,
             alternatives=list(self.alternatives),
             instead=None if better is None else self._instead(better, chosen),
         )

@@ -1,7 +1,7 @@
 """References to the model, texts and images of a job, resolved when it was submitted.
 
 They contain everything that a worker needs to fetch them, and are stored as JSON in the job's `sources`. `kind` is the
-place: a folder of this machine, the store, the hub, or none (text that the model generates, and simple tasks).
+place: a folder of this machine, the store, the hub, or none (text that the model generates).
 """
 
 from pathlib import Path
@@ -167,22 +167,12 @@ class SelfText(_Reference):
     shape: Shape = Field("text", exclude_if=lambda shape: shape == "text")
 
 
-class SimpleTasksText(_Reference):
-    """So many `rows` of simple tasks (`core.engine.datasets.simple_tasks`), generated without a model."""
-
-    kind: Literal["simple_tasks"] = "simple_tasks"
-    name: str
-    tasks: tuple[str, ...]
-    rows: int
-    seed: int
-
-
 class AnsweredText(_Reference):
     """Conversations whose last question the model answers: enough for `samples` windows of `sequence_length` tokens."""
 
     kind: Literal["answered"] = "answered"
     name: str
-    prompts: Annotated[FileText | StoredText | HubText | SimpleTasksText, Field(discriminator="kind")]
+    prompts: Annotated[FileText | StoredText | HubText, Field(discriminator="kind")]
     samples: int
     sequence_length: int
     seed: int
@@ -196,12 +186,10 @@ class TaskReference(_Reference):
 
 
 ModelReference = Annotated[FolderModel | StoredModel | HubModel, Field(discriminator="kind")]
-TextReference = Annotated[
-    FileText | StoredText | HubText | SelfText | AnsweredText | SimpleTasksText, Field(discriminator="kind")
-]
+TextReference = Annotated[FileText | StoredText | HubText | SelfText | AnsweredText, Field(discriminator="kind")]
 ImageReference = Annotated[FileImages | StoredImages | HubImages, Field(discriminator="kind")]
 DataReference = Annotated[
-    FileText | StoredText | HubText | SelfText | AnsweredText | SimpleTasksText | FileImages | StoredImages | HubImages,
+    FileText | StoredText | HubText | SelfText | AnsweredText | FileImages | StoredImages | HubImages,
     Field(discriminator="kind"),
 ]
 """Data for a job's calibration, training or evaluation: texts, or images for a classifier."""

@@ -23,14 +23,13 @@ from core.service.jobs.resolution.hub_lookup import HubFindings
 from core.service.jobs.schemas import Job, JobBody
 from core.service.teams import audit
 from core.service.teams.principal import Automation
-from core.service.triggers import history, versions
+from core.service.triggers import history
 from core.service.triggers.bodies import body_of
 from core.service.triggers.context import TriggerContext
 from core.service.triggers.definitions import definition_of
 from core.service.triggers.firing import accept
 from core.service.triggers.history import FiringAttempt
 from core.service.triggers.schedule import MOST_COUNTED, count_due, last_due, next_due
-from core.service.triggers.schemas import TriggerBody
 from core.service.triggers.tables import TriggerRow
 from core.service.triggers.validation import scheduled_payload
 from secateur_wire.errors import SecateurError
@@ -208,20 +207,9 @@ def _lateness(
 
 def _disable(session: Session, row: TriggerRow, reason: str) -> None:
     """End a locked trigger's schedule, with a reason for its team."""
-    before = _definition(row)
     row.enabled = False
     row.next_fire_at = None
     row.disabled_reason = reason
     session.flush()
     actor = Automation(row.team_id, f"trigger:{row.id}")
-    if before is not None:
-        versions.record(session, actor, row)
     audit.note(session, actor, "trigger.disable", row.id, {"name": row.name, "reason": reason})
-
-
-def _definition(row: TriggerRow) -> TriggerBody | None:
-    """Return the definition; None for one that only an earlier release accepted."""
-    try:
-        return definition_of(row)
-    except ValueError:
-        return None

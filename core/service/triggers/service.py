@@ -15,7 +15,7 @@ from core.pagination import Listing, read_page
 from core.service.jobs.resolution.hub_lookup import HubFindings
 from core.service.teams import audit
 from core.service.teams.principal import Actor, Principal, team_of
-from core.service.triggers import history, secrets, versions
+from core.service.triggers import history, secrets
 from core.service.triggers.authentication import SentHeaders, event_id_of
 from core.service.triggers.bodies import body_of
 from core.service.triggers.context import TriggerContext
@@ -27,7 +27,7 @@ from core.service.triggers.validation import check_trigger, dry_run
 from core.validation import invalid_request
 from secateur_wire.base import Page
 from secateur_wire.errors import Conflict, NotFound
-from secateur_wire.triggers import TriggerSecret, TriggerVersion
+from secateur_wire.triggers import TriggerSecret
 
 HOOKS = "v1/hooks/"
 _CHECKED = frozenset({"template", "placeholders", "schedule"})
@@ -63,7 +63,6 @@ def create(
     )
     if row is None:
         raise _name_taken(body.name)
-    versions.record(session, caller, row)
     audit.note(session, caller, "trigger.create", row.id, {"name": row.name})
     return _issued(row, base_url, token=token, signing_secret=signing, hub_secret=hub)
 
@@ -114,8 +113,10 @@ def update(
     Raises Conflict also where it was changed after `unchanged_since`.
     """
     row = find(session, team_of(caller), trigger_id, lock=True)
-    if unchanged_since is not None:
-        versions.require_unchanged(row, unchanged_since)
+    if unchanged_since is not None and row.updated_at != unchanged_since:
+        raise Conflict(
+            "somebody changed this trigger meanwhile: open it again, then make your changes in what it is now"
+        )
     now = _now(session)
     before, body = definition_of(row), _apply(row, changes)
     if changes.model_fields_set & _CHECKED:
@@ -138,7 +139,6 @@ def update(
         session.flush()
     except IntegrityError:
         raise _name_taken(body.name) from None
-    versions.record(session, caller, row)
     audit.note(session, caller, "trigger.update", row.id, {"changed": sorted(changes.model_fields_set)})
     return _issued(row, base_url, signing_secret=signing, hub_secret=hub)
 
@@ -178,13 +178,6 @@ def remove(session: Session, caller: Actor, trigger_id: str) -> None:
 def list_firings(session: Session, team_id: str, trigger_id: str, *, limit: int, after: str | None) -> Page[Firing]:
     """Return a trigger's history, newest first. Raises NotFound."""
     return history.list_firings(session, find(session, team_id, trigger_id).id, limit=limit, after=after)
-
-
-def list_versions(
-    session: Session, team_id: str, trigger_id: str, *, limit: int, after: str | None
-) -> Page[TriggerVersion]:
-    """Return a trigger's versions, newest first. Raises NotFound."""
-    return versions.list_versions(session, find(session, team_id, trigger_id), limit=limit, after=after)
 
 
 def preview(

@@ -48,20 +48,6 @@ class TriggerRow(Base):
     updated_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
 
-class TriggerVersionRow(Base):
-    """Definition of a trigger from `created_at` on, without secrets. `actor` made the change."""
-
-    __tablename__ = "trigger_versions"
-    __table_args__ = (UniqueConstraint("trigger_id", "number"), Index(None, "trigger_id", "created_at", "id"))
-
-    id: Mapped[str] = mapped_column(primary_key=True)
-    trigger_id: Mapped[str] = mapped_column(ForeignKey("triggers.id", ondelete="CASCADE"))
-    number: Mapped[int]
-    actor: Mapped[str | None]
-    definition: Mapped[dict[str, Any]]
-    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
-
-
 class FiringRow(Base):
     """Firing of a trigger, or a refused request to fire it.
 

@@ -29,7 +29,7 @@ from secateur_wire.jobs import Estimate
 SCHEDULED_AT = "scheduled_at"
 """Name of the only field in the payload of a scheduled firing."""
 LONGEST_TRIGGER: Final = 131_072
-"""Largest number of bytes of a trigger as JSON: each of its versions repeats it."""
+"""Largest number of bytes of a trigger as JSON."""
 
 
 def scheduled_payload(moment: str) -> dict[str, Any]:

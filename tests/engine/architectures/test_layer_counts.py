@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from core.engine.architectures.description import ModelDescription, inspect_folder
 from core.engine.architectures.global_budget import GlobalUnitBudget, global_unit_budget
 from core.engine.architectures.structure import LayerShape, ModelStructure
-from core.engine.architectures.unit_counts import WidthRequest, counts_for_ratio
+from core.engine.architectures.unit_counts import WidthRequest, counts_channels_first, counts_for_ratio
 from core.engine.architectures.unit_kind import KindName
 from core.engine.architectures.unit_registry import removed_kinds
-from core.engine.architectures.unit_splits import MOST_SPLITS, splits_for_ratio
 from core.engine.pruning.units.ranking import ranked_counts
+from core.engine.removals.widths.counts import plan_width_reduction
 from core.methods.llm_pruner.info import LLMPrunerParameters
 from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
@@ -121,7 +121,7 @@ def test_protected_layers_stay_and_the_others_meet_the_ratio(
     round_to=st.sampled_from([1, 8]),
     at_least=st.booleans(),
 )
-def test_every_split_removes_as_much_and_the_first_takes_channels_while_a_quarter_stays(
+def test_channels_go_before_heads_while_a_quarter_stays(
     layer: tuple[int, int, int], ratio: float, round_to: int, at_least: bool
 ) -> None:
     structure = structure_of([layer] * 2)
@@ -131,14 +131,12 @@ def test_every_split_removes_as_much_and_the_first_takes_channels_while_a_quarte
         even = counts_for_ratio(structure, request)
     except InvalidSparsity:
         with pytest.raises(InvalidSparsity):
-            splits_for_ratio(structure, request)
+            counts_channels_first(structure, request)
         return
-    first, *others = splits_for_ratio(structure, request)
+    first = counts_channels_first(structure, request)
     step = round_to * structure.channel_parameters
-    for counts in (first, *others):
-        more = counts[0].removed - ratio * structure.parameters / 2
-        assert (-1 if at_least else -step) - 1e-6 <= more <= step + 1e-6
-    assert len(others) <= MOST_SPLITS and len({each[0].units["heads"] for each in (first, *others)}) > len(others)
+    more = first[0].removed - ratio * structure.parameters / 2
+    assert (-1 if at_least else -step) - 1e-6 <= more <= step + 1e-6
     assert first[0].units["heads"] >= even[0].units["heads"] or even[0].units["channels"] < channels / 4 + round_to
     if first[0].units["heads"] < layer[0]:
         assert first[0].units["channels"] < channels / 4 + round_to + structure.facts["kv_group_parameters"]
@@ -214,3 +212,12 @@ def test_heads_and_channels_of_unlike_layers_are_counted_together() -> None:
     request = WidthRequest(removed_kinds("kv_groups"), structure.parameters, 0.5, round_to=8, hidden_size=64)
     counts = counts_for_ratio(structure, request)
     assert [dict(each.units) for each in counts] == [{"heads": 2, "channels": 0}, {"heads": 0, "channels": 320}] * 2
+
+
+@pytest.mark.parametrize("scope", ["layer", "model"])
+def test_by_default_heads_go_only_where_less_than_a_quarter_of_the_channels_would_stay(
+    described: ModelDescription, scope: str
+) -> None:
+    parameters = LLMPrunerParameters.model_validate({"scope": scope, "round_to": 1, "protected_first": 0})
+    for ratio, mode in ((0.2, "none"), (0.6, "kv_groups")):
+        assert plan_width_reduction(described, parameters, ratio, layout="per_layer").attention == mode

@@ -131,8 +131,6 @@ def test_codes_come_back_and_take_the_bytes_of_the_smallest_form(
         size, packed = _pack_and_unpack(folder, {"l.weight_packed": words_OW}, bits)
     kept, count = np.count_nonzero(codes), codes.size
     forms = {"dense": count * bits / 8, "bitmask": np.ceil(count / 8) + np.ceil(kept * bits / 8)}
-    if (np.count_nonzero(codes.reshape(-1, 4), axis=1) <= 2).all():
-        forms["pairs"] = np.ceil(count / 12) + count * bits / 16
     with safe_open(packed, "np") as opened:
         stored = {name: opened.get_tensor(name).nbytes for name in opened.keys()}  # noqa: SIM118 - not a dictionary
     assert sum(stored.values()) == min(forms.values())
@@ -148,6 +146,28 @@ def test_codes_that_the_library_packed_in_rows_of_odd_widths_come_back(tmp_path:
     tensors = packed_tensors("layer.weight", codes, torch.rand(7, 1).bfloat16(), bits)
     size, _ = _pack_and_unpack(tmp_path, tensors, bits)
     assert size.bound < sum(each.nbytes for each in tensors.values())
+
+
+def test_codes_that_an_earlier_release_stored_in_pairs_are_unpacked(tmp_path: Path) -> None:
+    dense, packed, again = (tmp_path / name for name in ("model.safetensors", "m.packed.safetensors", "again"))
+    codes = np.array([[3, 0, 0, -2, 0, 5, 0, 0, 0, 0, 7, -8], [0, 0, 1, 0, 0, 0, 0, 0, 4, 4, 0, 0]] * 2, np.int8)
+    words = torch.from_numpy((codes[:, ::2] + 8 | codes[:, 1::2] + 8 << 4).astype(np.uint8).reshape(-1).view(np.int32))
+    save_file({"w_packed": words}, dense, {"format": "pt"})
+    raw = dense.read_bytes()
+    stored = {  # of each four codes two and the index of their places in (01, 02, 03, 12, 13, 23), three to a byte
+        "w_packed.codes": torch.from_numpy(np.array([0x6B, 0xD8, 0x0F, 0x98, 0x88, 0xCC] * 2, np.uint8)),
+        "w_packed.pairs": torch.tensor([2 + 6 * 0 + 36 * 5, 1 + 6 * 0 + 36 * 0] * 2, dtype=torch.uint8),
+    }
+    metadata = {
+        "format": "secateur-packed", "version": "2", "code_bits": "4",
+        "dense_header": raw[8 : 8 + int.from_bytes(raw[:8], "little")].decode(), "dense_sha256": _sha256(dense),
+    }  # fmt: skip
+    save_file(stored, packed, metadata)
+    unpack_file(packed, again)
+    assert again.read_bytes() == raw
+    save_file(stored | {"w_packed.pairs": stored["w_packed.pairs"][:3]}, packed, metadata)
+    with pytest.raises(CorruptPackedFile, match="lacks its codes or their places"):
+        unpack_file(packed, again)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -180,14 +200,12 @@ def test_a_pruned_checkpoint_packed_and_unpacked_opens_as_before(tmp_path: Path,
 
 
 def _packed(tmp_path: Path, code_bits: int | None = None) -> Path:
-    """Return a packed file of weights, or of codes in both forms."""
+    """Return a packed file of weights, or of codes."""
     tensors = {"w": torch.randn(64, 64) * (torch.rand(64, 64) < 0.5)}
     if code_bits is not None:
         codes = np.random.default_rng(0).integers(-8, 8, (64, 64), dtype=np.int8)
         codes[:, ::2] = 0
-        pairs = _code_tensor(codes, code_bits)
-        codes[:, :3] = 1
-        tensors = {"w_packed": _code_tensor(codes, code_bits), "v_packed": pairs}
+        tensors = {"w_packed": _code_tensor(codes, code_bits)}
     save_file(tensors, tmp_path / "model.safetensors")
     pack_file(tmp_path / "model.safetensors", tmp_path / "model.packed.safetensors", code_bits)
     (tmp_path / "model.safetensors").unlink()
@@ -232,9 +250,8 @@ def test_a_truncated_file_is_refused_and_kept(tmp_path: Path, keep: int) -> None
         (None, "w.values", {"dtype": "F64"}),
         (None, "w.values", {"data_offsets": "all"}),
         (4, "w_packed.codes", {"data_offsets": [0, 900]}),
-        (4, "v_packed.codes", {"data_offsets": [0, 3000]}),
+        (4, "w_packed.codes", {"data_offsets": [0, 3000]}),
         (4, "w_packed.bitmask", {"data_offsets": [0, 511]}),
-        (4, "v_packed.pairs", {"data_offsets": [0, 511]}),
         (4, "__metadata__", {"code_bits": "8"}),
         (4, "__metadata__", {"code_bits": "5"}),
         (4, "__metadata__", {"version": "3"}),

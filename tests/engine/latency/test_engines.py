@@ -21,7 +21,7 @@ from core.engine.models.folder import open_model
 from secateur_wire.errors import InvalidRequest, LatencyTooNoisy, UnsupportedArchitecture
 from tests.engine.tiny import make_model
 
-_TRIAL = SpeedTrial(prompt=8, decoded=4, most_rounds=3, seconds=0.1, unclocked=3, batch=2)
+_TRIAL = SpeedTrial(prompt=8, decoded=4, most_rounds=3, seconds=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_graphs_of_small_models_are_timed_in_turn(folder, engine, tmp_path):
 
 def test_a_measurement_ends_with_a_table_or_tells_that_the_machine_is_too_noisy(folder):
     lines: list[str] = []
-    workload = Workload(engine="transformers", type="float32", threads=1, prompt_tokens=8, context_tokens=12)
+    workload = Workload(engine="transformers", type="float32", threads=1, prompt_tokens=8)
     try:
         table = measured_costs(folder, workload, most_rounds=3, log=lines.append)
     except LatencyTooNoisy:
@@ -119,10 +119,6 @@ def test_what_an_engine_or_a_model_cannot_do_is_named(folder, tmp_path):
         engine_info("tensorrt")
     with pytest.raises(InvalidRequest, match="'int3': use Q8_0, F16"):
         measured_costs(folder, Workload(engine="llama-cpp", type="int3", threads=1))
-    with pytest.raises(InvalidRequest, match="context_tokens 100: give a number from prompt_tokens, 128, to"):
-        measured_costs(
-            folder, Workload(engine="transformers", type="float32", threads=1, prompt_tokens=128, context_tokens=100)
-        )
     gpt2 = open_model(make_model(tmp_path / "gpt2", "gpt2"))
     with pytest.raises(UnsupportedArchitecture, match="parts of GPT2LMHeadModel are not timed: its heads"):
         model_widths(gpt2.description)

@@ -9,14 +9,10 @@ from transformers import AutoModelForCausalLM
 
 from bench.architectures.masked import without_units
 from bench.architectures.tiny_configs import tiny_model
-from core.engine.architectures.description import require_structure
 from core.engine.architectures.heterogeneous import Layout
-from core.engine.architectures.unit_registry import removed_kinds
 from core.engine.checkpoints.safetensors_header import read_header
 from core.engine.models.tracing.discover import discover_with_copy
 from core.engine.pruning.results import UnitRow
-from core.engine.pruning.units.removal import KeptUnits, layer_unit_sets
-from core.engine.pruning.units.unit_masks import UnitMasks
 from tests.engine.pruning.test_expert_channels import NO_REFIT, cut, divergence
 from tests.engine.pruning.test_experts import GROUPED, PER_EXPERT, STACKED, WEIGHTS, differences, opened, stock
 
@@ -71,38 +67,6 @@ def test_what_reads_heads_is_fitted_and_the_frontier_takes_both(tmp_path: Path) 
     reading = "model.layers.0.self_attn.o_proj.weight"
     assert all(each[reading].shape[1] * 2 == stock(folder.path).get_parameter(reading).shape[1] for each in weights)
     assert not torch.equal(weights[0][reading], weights[1][reading])
-
-
-def test_a_share_of_heads_is_measured_with_masks_that_leave_the_weights_as_they_were(tmp_path: Path) -> None:
-    folder = opened(PER_EXPERT)
-    result = cut(folder, tmp_path, "random-structured", attention="auto", compensation=NO_REFIT)
-    note = next(each for each in result.notes if each.startswith("attention auto"))
-    assert "4 of 4 heads and " in note and "2 of 4 heads and " in note
-
-    structure, kinds = require_structure(folder.description), removed_kinds("kv_groups")
-    unit_sets = [layer_unit_sets(folder.family, structure, layer, kinds) for layer in range(len(structure.layers))]
-    masked, dense = stock(folder.path), stock(folder.path)
-    masks = UnitMasks(list(masked.get_submodule(folder.family.blocks).children()), unit_sets)
-    kept = KeptUnits(
-        layers={
-            layer: {each.kind: list(range(0, each.units, 2)) for each in of_layer}
-            for layer, of_layer in enumerate(unit_sets)
-        }
-    )
-    with masks.masked(masks.kept_by(kept)):
-        cut_away = max(differences(masked, dense))
-        for layer, of_layer in enumerate(unit_sets):
-            for each in of_layer:
-                assert masks.split(masks.kept_by(kept))[layer][each.kind].sum() * 2 == each.units
-                weight = dense.get_submodule(folder.family.blocks)[layer].get_parameter(each.output)
-                removed = torch.ones(weight.shape[-1], dtype=torch.bool)
-                removed[::2] = False
-                if weight.dim() == 3:
-                    weight.data[..., removed] = 0
-                else:
-                    weight.data.unflatten(1, (each.units, -1))[:, removed[: each.units]] = 0
-        assert cut_away > 1e-3 and max(differences(masked, dense)) < 1e-4
-    assert max(differences(masked, stock(folder.path))) == 0
 
 
 def test_heads_that_a_norm_spans_whose_width_no_setting_counts_stay(tmp_path: Path) -> None:

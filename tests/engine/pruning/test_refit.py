@@ -2,14 +2,13 @@
 
 from itertools import pairwise
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from core.engine.options.compensation import Compensation
-from core.engine.pruning.compensation.refit import best_refit, conjugate_gradient, output_error, refit, refit_directions
+from core.engine.pruning.compensation.refit import best_refit, conjugate_gradient, refit, refit_directions
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 
 
@@ -55,17 +54,16 @@ def objective(target: Tensor, fitted: Tensor, gram: Tensor) -> float:
 @settings(max_examples=60, deadline=None)
 def test_conjugate_gradient_never_raises_the_objective_and_keeps_the_mask(seed: int, size: int, steps: int) -> None:
     target, pruned, gram = problem(seed, size)
-    costs = [objective(target, conjugate_gradient(target, pruned, gram, n)[0], gram) for n in range(steps + 1)]
+    costs = [objective(target, conjugate_gradient(target, pruned, gram, n), gram) for n in range(steps + 1)]
     assert all(after <= before * (1 + 1e-9) + 1e-9 for before, after in pairwise(costs))
-    fitted, taken = conjugate_gradient(target, pruned, gram, steps)
-    assert taken == steps and (fitted[pruned == 0] == 0).all()
+    assert (conjugate_gradient(target, pruned, gram, steps)[pruned == 0] == 0).all()
 
 
 @given(st.integers(0, 2**31 - 2), st.integers(2, 12))
 @settings(max_examples=30, deadline=None)
 def test_as_many_steps_as_weights_reach_the_least_squares_solution(seed: int, size: int) -> None:
     target, pruned, gram = problem(seed, size)
-    fitted, _ = conjugate_gradient(target, pruned, gram, 3 * size)
+    fitted = conjugate_gradient(target, pruned, gram, 3 * size)
     for row in range(len(target)):
         kept = pruned[row] != 0
         if kept.any():
@@ -79,7 +77,7 @@ def test_as_many_steps_as_weights_reach_the_least_squares_solution(seed: int, si
 def test_a_row_that_is_solved_or_empty_stays_as_it_is() -> None:
     target, pruned, gram = problem(3, 8)
     pruned[0], pruned[1] = 0, target[1]
-    fitted, _ = conjugate_gradient(target, pruned, gram, 5)
+    fitted = conjugate_gradient(target, pruned, gram, 5)
     assert (fitted[0] == 0).all()
     torch.testing.assert_close(fitted[1], target[1])
 
@@ -127,8 +125,6 @@ def test_the_chosen_share_is_the_best_on_what_was_held_aside(seed: int, streams:
     chosen = best_refit(weight, direction, aside)
     assert 0 <= chosen <= 1
     assert cost(chosen) <= min(cost(share / 50) for share in range(51)) * (1 + 1e-9)
-    error = output_error(weight, aside)
-    assert error(weight + direction) - error(weight) == pytest.approx(cost(1.0) - cost(0.0), abs=1e-6, rel=1e-6)
 
 
 @given(st.integers(0, 2**31 - 2), st.integers(2, 12), st.integers(1, 12), st.booleans())
@@ -172,15 +168,3 @@ def test_a_given_share_is_how_far_the_weights_go() -> None:
     (direction,) = refit_directions([weight], statistic, 0.01, ignore)
     (fitted,) = refit([weight], statistic, asked, ignore)
     assert torch.equal(fitted.weight_OI, weight + 0.25 * direction) and fitted.refit == 0.25
-
-
-def test_steps_end_where_what_was_held_aside_gains_no_more() -> None:
-    target, pruned, gram = problem(5, 24)
-    aside, _, _ = paired(48, 24, 99)
-    aside._cross_II = None
-    error = output_error(target, aside)
-    fitted, taken = conjugate_gradient(target, pruned, gram, 32, error)
-    costs = {n: error(conjugate_gradient(target, pruned, gram, n)[0]) for n in (0, 1, 2, 4, 8, 16, 32)}
-    assert error(fitted) == pytest.approx(costs[taken]) and error(fitted) <= costs[0]
-    ahead = [n for n in costs if n > taken]
-    assert not ahead or costs[ahead[0]] >= costs[taken]

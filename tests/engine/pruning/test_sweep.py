@@ -74,7 +74,8 @@ def test_in_flight_and_two_pass_see_the_same_of_the_dense_model(model: Path, tmp
                 block, 0, pruned, groups, lambda: InputStatistic(Statistic.GRAM, sample_stride=1), twin
             )
             walk(propagation, seen.__setitem__)
-        figures = [seen[group].cross_II if seen[group].is_paired else seen[group].target_OI for group in groups]
+        targets = [(seen[group], seen[group].target_OI) for group in groups]
+        figures = [statistic.cross_II if target is None else target for statistic, target in targets]
         found.append([*figures, *(hidden for stream in (dense, pruned) for _, hidden in stream.batches())])
         assert dense.done == pruned.done == 1
     for one, other in zip(*found, strict=True):

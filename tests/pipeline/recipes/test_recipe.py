@@ -75,11 +75,12 @@ def test_so_does_that_of_every_job_shown_in_the_reference() -> None:
         assert json.dumps(Recipe.load(body).body()) == json.dumps(body)
 
 
-def test_a_row_of_an_earlier_release_has_the_defaults_of_what_came_later() -> None:
+def test_a_row_of_an_earlier_release_has_the_defaults_of_what_came_later_and_may_have_those_of_what_left() -> None:
     row = row_of(WHOLE)
     for name in ("target", "recovery", "time_limit_seconds"):
         del row[name]
     del row["evaluation"]["prompts"], row["evaluation"]["prompt_tokens"], row["output"]["layout"]
+    row["evaluation"]["answers"] = {"datasets": ["questions"], "seed": 0}
     recipe = Recipe.load(row)
     assert (recipe.target, recipe.recovery, recipe.time_limit_seconds) == (None, None, None)
     assert (recipe.evaluation.prompts, recipe.output.layout) == ([], "uniform")
@@ -91,6 +92,8 @@ def test_a_row_of_an_earlier_release_has_the_defaults_of_what_came_later() -> No
         ({"method": "wandaa"}, UnknownMethod, "method"),
         ({"parameters": {"variants": True}}, InvalidParameters, "parameters.variants"),
         ({"output": {"format": "folded"}}, InvalidRequest, "output.format"),
+        ({"recovery": {"method": "lora", "until": {"gain_per_minute": 0.1}}}, InvalidRequest, "recovery.until"),
+        ({"evaluation": {"answers": {"datasets": ["a"], "seed": 7}}}, InvalidRequest, "evaluation.answers.seed"),
     ],
 )
 def test_one_that_this_release_cannot_run_is_refused_by_name(

@@ -46,8 +46,7 @@ def table_of(description: ModelDescription, prompt: int, **changes: Any) -> Part
         vocabulary={widths.vocabulary: 20.0}, rest=4.0,
     )  # fmt: skip
     workload = Workload(
-        engine="transformers", type="float32", threads=len(os.sched_getaffinity(0)), prompt_tokens=prompt,
-        context_tokens=prompt,
+        engine="transformers", type="float32", threads=len(os.sched_getaffinity(0)), prompt_tokens=prompt
     )  # fmt: skip
     both = {"prefill": costs, "decode": costs.model_copy(update={"rest": 14.0})}
     return PartCosts(

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +163,7 @@ def pruned_config(folder: ModelFolder, request: ResolvedRequest) -> PretrainedCo
 def test_the_shape_that_is_timed_is_the_shape_that_is_made(name: str, method: str, tmp_path: Path) -> None:
     folder = make_model(tmp_path / "model", name)
     opened = open_model(folder)
-    request = replace(request_for(opened, method, 0.25), is_timed=True)
+    request = request_for(opened, method, 0.25)
     timed = random_model(opened, pruned_config(opened, request), torch.float32, CPU)
     walk = walk_for(opened, request, device=CPU, work=tmp_path, calibration=make_tokens(), evaluations={})
     result = walk.run()

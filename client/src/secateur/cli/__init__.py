@@ -36,7 +36,6 @@ from secateur.cli.jobs import cancel, jobs_app, report, retry, show
 from secateur.cli.keys import keys_app
 from secateur.cli.methods import methods
 from secateur.cli.output import escaped_output, explain, print_job
-from secateur.cli.part_costs import part_costs
 from secateur.cli.plan import plan
 from secateur.cli.prune import prune
 from secateur.cli.publish import publications_app, publish
@@ -60,6 +59,7 @@ from secateur.cli.watch import follow, watch
 from secateur.cli.webhooks import webhooks_app
 from secateur.cli.workload_rules import workload_rules_app
 from secateur.errors import ApiError, ConfigurationError, SecateurError, ServerError, TooManyRequests
+from secateur_wire import gone
 
 __all__ = [
     "add_dataset",
@@ -82,7 +82,7 @@ GROUPS: Final[Mapping[str, Sequence[str]]] = {
         *("prune", "plan", "submit", "jobs", "show", "watch", "report", "summary", "cancel", "retry"),
         *("download", "unpack", "verify", "run", "publish", "publications", "sweep", "sweeps"),
     ),
-    "Models and data": ("inspect", "part-costs", "methods", "models", "datasets", "samples"),
+    "Models and data": ("inspect", "methods", "models", "datasets", "samples"),
     "Automation": ("triggers", "webhooks", "retention"),
     "Team": ("team", "people", "keys", "workload-rules", "hub-token", "audit"),
     "Server": ("doctor", "reproduce", "serve", "stop", "demo", "workers", "queues", "teams", "store"),
@@ -118,6 +118,13 @@ class GroupedCommands(TyperGroup):
                 with formatter.section(group):
                     formatter.write_dl(rows)
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find a command by its name; one that has left the product is refused with what to use instead."""
+        for command, instead in gone.COMMANDS.items():
+            if args[: command.count(" ") + 1] == command.split():
+                ctx.fail(f"{command!r} has left: {instead}.")
+        return super().resolve_command(ctx, args)
+
     def invoke(self, ctx: Any) -> object:
         """Run a command; what is wrong with its options is said without the name of an exception's kind."""
         try:
@@ -150,7 +157,7 @@ def _print_versions(value: bool) -> None:
 
 
 for command in (
-    *(prune, plan, methods, inspect, part_costs, submit, show, report, summary, watch, cancel, retry),
+    *(prune, plan, methods, inspect, submit, show, report, summary, watch, cancel, retry),
     *(download, unpack, verify, run, publish),
     *(sweeps, team, people, workers, queues, audit),
 ):

@@ -11,7 +11,7 @@ import typer
 
 from secateur.cli.identifiers import complete
 from secateur.cli.output import JsonOption, connect, explain, moment, print_json, print_pairs, print_table, say
-from secateur_wire.triggers import Firing, IssuedTrigger, Trigger, TriggerChange
+from secateur_wire.triggers import Firing, IssuedTrigger, Trigger
 
 TriggerArgument = Annotated[
     str,
@@ -197,33 +197,6 @@ def _show_issued(issued: IssuedTrigger, as_json: bool) -> None:
     for what, value in new:
         explain(f"{what}:")
         say(value)
-
-
-@triggers_app.command("versions")
-def list_versions(trigger: TriggerArgument, as_json: JsonOption = False) -> None:
-    """List the versions of a trigger, newest first: who made each, and what it changed."""
-    with connect() as client:
-        versions = list(client.trigger_versions(trigger))
-    if as_json:
-        print_json(versions)
-        return
-    print_table(
-        ("version", "since", "by", "changed"),
-        [
-            (
-                str(each.number),
-                moment(each.created_at),
-                each.actor or "not known",
-                ", ".join(map(_change, each.changes)),
-            )
-            for each in versions
-        ],
-    )
-
-
-def _change(change: TriggerChange) -> str:
-    before, after = (json.dumps(value, ensure_ascii=False) for value in (change.before, change.after))
-    return f"{change.field} {before} → {after}"
 
 
 def _secrets(issued: IssuedTrigger) -> list[tuple[str, str | None]]:

@@ -10,7 +10,6 @@ from secateur.errors import NotFound
 from secateur.operations.calls import Calls, given, ignore
 from secateur.transport import segment
 from secateur_wire.discoveries import Discovery
-from secateur_wire.part_costs import PartCostsAnswer
 from secateur_wire.plans import Goal, Plan
 from secateur_wire.samples import SampleRequest
 
@@ -21,12 +20,6 @@ LOOK_SECONDS = 1.0
 _SAMPLES_LOOK_SECONDS = 2.0
 
 Described = TypeVar("Described", bound=BaseModel)
-
-
-class _Costs(RootModel[PartCostsAnswer | Discovery]):
-    """Costs of a model's parts, or the discovery to wait for."""
-
-    root: PartCostsAnswer | Discovery = Field(union_mode="left_to_right")
 
 
 class _Planned(RootModel[Plan | Discovery]):
@@ -85,30 +78,6 @@ class PlanningOperations(Calls):
         """
         body = given(model=model, goal=goal, amount=amount, keep_quality=keep_quality, pattern=pattern, dataset=dataset)
         return self._once_discovered("plans", _Planned, body, on_wait)
-
-    def part_costs(
-        self, /, model: str, engine: str, *, on_wait: OnWait | None = None, **work: str | int | None
-    ) -> PartCostsAnswer:
-        """Return the measured costs of a model's parts in an engine, as far as they are measured.
-
-        `work` are fields of `PartCostsBody`: `type`, `threads`, `batch`, `prompt_tokens`, `context_tokens` and `queue`.
-        If the server has to discover the model, this waits, as `inspect` does.
-        """
-        params = {"model": model, "engine": engine} | {name: each for name, each in work.items() if each is not None}
-        while True:
-            answered = self._transport.call("GET", "part-costs", _Costs, params=params).root
-            if isinstance(answered, PartCostsAnswer):
-                return answered
-            self._over(answered, on_wait or ignore)
-
-    def measure_part_costs(
-        self, /, model: str, engine: str, *, on_wait: OnWait | None = None, **work: str | int | None
-    ) -> PartCostsAnswer:
-        """Have a worker measure the costs of a model's parts in an engine, again where they are measured.
-
-        Returns at once; `part_costs` says when it is over. `work` is as there.
-        """
-        return self._once_discovered("part-costs", _Costs, given(model=model, engine=engine, **work), on_wait)
 
     def request_samples(self, goal: Goal | None = None, *, idempotency_key: str | None = None) -> SampleRequest:
         """Request the samples: a worker registers the sample model and texts. Returns at once; see `wait_for_samples`.

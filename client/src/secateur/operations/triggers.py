@@ -7,7 +7,7 @@ from pydantic import JsonValue
 
 from secateur.operations.calls import Calls, new_key
 from secateur.transport import segment
-from secateur_wire.triggers import Firing, IssuedTrigger, Trigger, TriggerPreview, TriggerSecret, TriggerVersion
+from secateur_wire.triggers import Firing, IssuedTrigger, Trigger, TriggerPreview, TriggerSecret
 
 
 class TriggerOperations(Calls):
@@ -61,7 +61,3 @@ class TriggerOperations(Calls):
     def firings(self, trigger: str) -> Iterator[Firing]:
         """Iterate over a trigger's firings, newest first."""
         return self._list(f"triggers/{segment(trigger)}/firings", Firing)
-
-    def trigger_versions(self, trigger: str) -> Iterator[TriggerVersion]:
-        """Iterate over the versions of a trigger, newest first: the author and the changes of each."""
-        return self._list(f"triggers/{segment(trigger)}/versions", TriggerVersion)

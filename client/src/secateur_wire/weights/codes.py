@@ -6,8 +6,9 @@ the lowest bits of a byte first, the last byte filled up with zeros), and their 
 metadata's `code_bits` is the width of a code.
 
 - `w.bitmask`: one bit per code, lowest bit first.
-- `w.pairs`, where each four codes in a row have at most two that are kept: two of the four are stored, of weight zero
-  or not. Which two is a number from 0 to 5, the index in `_PAIRS`; a byte has three of them: a + 6b + 36c.
+- `w.pairs`, which is only read, because artifacts of earlier releases have it: two of each four codes in a row are
+  stored, of weight zero or not. Which two is a number from 0 to 5, the index in `_PAIRS`; a byte has three of them:
+  a + 6b + 36c.
 """
 
 from collections.abc import Iterator
@@ -29,16 +30,6 @@ _GROUPS_A_BYTE: Final = 3
 
 Codes: TypeAlias = "np.ndarray[Any, np.dtype[np.uint8]]"
 
-_BIT_OF_PLACE: Final = np.array([1, 2, 4, 8], np.uint8)
-_NO_PAIR: Final = 255
-_PAIR_OF: Final = np.array(
-    [
-        next((index for index, pair in enumerate(_PAIRS) if not bits & ~sum(1 << each for each in pair)), _NO_PAIR)
-        for bits in range(1 << _GROUP)
-    ],
-    np.uint8,
-)
-"""Index of the first pair that covers the kept codes of a group, by their bits."""
 _MASK_OF: Final = np.array(
     [
         [place in _PAIRS[byte // step % len(_PAIRS)] for step in (1, 6, 36) for place in range(_GROUP)]
@@ -83,29 +74,12 @@ def bitmask_bytes(count: int) -> int:
     return ceil(count / 8)
 
 
-def pairs_bytes(count: int) -> int:
+def _pairs_bytes(count: int) -> int:
     """Return the bytes of the pairs of so many codes."""
     return ceil(count / _GROUP / _GROUPS_A_BYTE)
 
 
-def have_pairs(is_kept: Mask) -> bool:
-    """Return whether each four codes in a row have at most two that are kept."""
-    return not len(is_kept) % _GROUP and bool((_pair_of(is_kept) != _NO_PAIR).all())
-
-
-def pairs_of(is_kept: Mask) -> bytes:
-    """Return the pairs that cover the kept codes."""
-    numbers = _pair_of(is_kept)
-    full = np.pad(numbers, (0, -len(numbers) % _GROUPS_A_BYTE))
-    return (full[::3] + 6 * full[1::3] + 36 * full[2::3]).astype(np.uint8).tobytes()
-
-
-def _pair_of(is_kept: Mask) -> Codes:
-    pairs: Codes = _PAIR_OF[is_kept.reshape(-1, _GROUP) @ _BIT_OF_PLACE]
-    return pairs
-
-
-def mask_of_pairs(pairs: bytes, count: int) -> Mask:
+def _mask_of_pairs(pairs: bytes, count: int) -> Mask:
     """Return the mask of the codes that are stored, of so many."""
     mask: Mask = _MASK_OF[np.frombuffer(pairs, np.uint8)].reshape(-1)[:count]
     return mask
@@ -116,7 +90,7 @@ def restored_codes(stored: WeightFile, tensor: Tensor) -> Iterator[bytes]:
     bits = next((each for each in WIDTHS if str(each) == stored.metadata.get("code_bits")), None)
     codes = stored.tensors.get(f"{tensor.name}.codes")
     bitmask, pairs = (stored.tensors.get(f"{tensor.name}.{form}") for form in ("bitmask", "pairs"))
-    places, places_bytes = (bitmask, bitmask_bytes) if pairs is None else (pairs, pairs_bytes)
+    places, places_bytes = (bitmask, bitmask_bytes) if pairs is None else (pairs, _pairs_bytes)
     if bits is None or codes is None or places is None or places.nbytes != places_bytes(tensor.nbytes * 8 // bits):
         raise CorruptPackedFile(f"{stored.name}: tensor {tensor.name!r} lacks its codes or their places")
     place, before = places.start, 0
@@ -124,7 +98,7 @@ def restored_codes(stored: WeightFile, tensor: Tensor) -> Iterator[bytes]:
         count = size * 8 // bits
         stored.source.seek(place)
         raw = stored.source.read(places_bytes(count))
-        is_kept = mask_of_pairs(raw, count) if pairs is not None else mask_in(raw, count)
+        is_kept = _mask_of_pairs(raw, count) if pairs is not None else mask_in(raw, count)
         place += len(raw)
         after = before + int(np.count_nonzero(is_kept))
         first, end = before * bits // 8, ceil(after * bits / 8)

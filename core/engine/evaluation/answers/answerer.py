@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from core.engine.models.generation import first_token
 from core.engine.models.hooks import removed_after
 from core.engine.models.loading import load_model
 from core.engine.models.micro_batches import AtOnce
-from core.engine.models.sampling import draw_tokens, likeliest_tokens
+from core.engine.models.sampling import likeliest_tokens
 from core.engine.models.turn_ends import TurnEnds
 
 
@@ -61,21 +60,24 @@ class Answerer:
             on_step(step)
             return likeliest_tokens(logits_BV)
 
-        return self._written(questions, choose)
+        (is_chat,) = {each.is_chat for each in questions}
+        ends = self._ends[is_chat]
 
-    def drawn(
-        self,
-        questions: Sequence[EvaluationQuestion],
-        uniform_BT: Tensor,
-        on_step: Callable[[int], None] = lambda step: None,
-    ) -> list[Written]:
-        """Return answers that are drawn at temperature 1: each token by its draw from [0, 1), [questions, most]."""
+        def write(at_once: int) -> list[list[int]]:
+            return [
+                ids
+                for start in range(0, len(questions), at_once)
+                for ids in continue_sequences(
+                    self._batch,
+                    [self.given(each) for each in questions[start : start + at_once]],
+                    most=[self._most] * len(questions[start : start + at_once]),
+                    ends=ends.tokens,
+                    vocabulary=len(self._tokenizer),
+                    choose=choose,
+                )
+            ]
 
-        def choose(logits_BV: Tensor, numbers: Sequence[int], step: int) -> Tensor:
-            on_step(step)
-            return draw_tokens(logits_BV, uniform_BT[list(numbers), step])
-
-        return self._written(questions, choose)
+        return [self._finished(ids, ends) for ids in AtOnce(len(questions)).run(write)]
 
     @torch.inference_mode()
     def states(self, question: EvaluationQuestion, answer: Sequence[int], *, ended: bool) -> Tensor:
@@ -95,26 +97,6 @@ class Answerer:
         output: Tensor = seen[0][0] if isinstance(seen[0], tuple | list) else seen[0]
         dimension = -3 if output.shape[-2] == 1 and len(ids) > 1 else -2  # some models have time before batch
         return output.narrow(dimension, len(given) - 1, count).contiguous().cpu()
-
-    def _written(self, questions: Sequence[EvaluationQuestion], choose: Choice) -> list[Written]:
-        (is_chat,) = {each.is_chat for each in questions}
-        ends = self._ends[is_chat]
-
-        def write(at_once: int) -> list[list[int]]:
-            return [
-                ids
-                for start in range(0, len(questions), at_once)
-                for ids in continue_sequences(
-                    self._batch,
-                    [self.given(each) for each in questions[start : start + at_once]],
-                    most=[self._most] * at_once,
-                    ends=ends.tokens,
-                    vocabulary=len(self._tokenizer),
-                    choose=partial(_choose_after, choose, start),
-                )
-            ]
-
-        return [self._finished(ids, ends) for ids in AtOnce(len(questions)).run(write)]
 
     def _finished(self, ids: list[int], ends: TurnEnds) -> Written:
         """Return an answer up to the words that end a turn, where the model has spelled them out."""

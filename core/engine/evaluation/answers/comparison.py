@@ -7,7 +7,6 @@ answers, from which final norm and head give the predictions that are compared.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
 
 import torch
 from torch import Tensor
@@ -25,9 +24,6 @@ from core.engine.models.precision import measuring_dtype
 from core.engine.models.streamed import StreamedModel
 from core.engine.models.tensors import DTYPES
 
-_SEED: Final = 2**33
-"""Added to the seed of the draws, so that no other text of the job is drawn from the same random numbers."""
-
 
 @dataclass(frozen=True)
 class Batch:
@@ -37,19 +33,11 @@ class Batch:
     numbers: Sequence[int]
 
 
-@dataclass(frozen=True)
-class BatchAnswers:
-    """Answers to the questions of a batch, greedy and drawn."""
-
-    greedy: list[Written]
-    drawn: list[Written]
-
-
 class AnswerComparison:
     """Comparison of the answers of `models`, dense and pruned, each of at most `most` tokens.
 
-    Both answer the same `questions` in the same batches of at most `at_once`, and draw with the same random numbers, so
-    that equal models answer equally.
+    Both answer the same `questions` greedily, in the same batches of at most `at_once`, so that equal models answer
+    equally.
     """
 
     def __init__(
@@ -59,7 +47,6 @@ class AnswerComparison:
         *,
         frame: Frame | None,
         most: int,
-        seed: int,
         at_once: int,
         device: torch.device,
     ) -> None:
@@ -68,8 +55,6 @@ class AnswerComparison:
         self._frame = frame
         self._most = most
         self._device = device
-        generator = torch.Generator().manual_seed(seed + _SEED)
-        self._uniform_QT = torch.rand(len(questions), most, generator=generator, dtype=torch.float64)
         kinds = [[number for number, each in enumerate(questions) if each.is_chat is kind] for kind in (True, False)]
         parts = [each[start : start + at_once] for each in kinds for start in range(0, len(each), at_once)]
         self.batches = [Batch(model, part) for model in (0, 1) for part in parts]
@@ -80,28 +65,27 @@ class AnswerComparison:
         number: int,
         dense: Mapping[int, Written],
         on_progress: Callable[[float], None] = lambda share: None,
-    ) -> tuple[BatchAnswers, dict[str, Tensor]]:
+    ) -> tuple[list[Written], dict[str, Tensor]]:
         """Answer the questions of a batch; return the answers, and the hidden states by the question's number.
 
-        `dense` are the dense model's greedy answers to the questions of a batch of the pruned model. `on_progress` is
-        called with 0 to 1. Raises OutOfMemory and NotFiniteWeights.
+        `dense` are the dense model's answers to the questions of a batch of the pruned model. `on_progress` is called
+        with 0 to 1. Raises OutOfMemory and NotFiniteWeights.
         """
         batch = self.batches[number]
         answerer, questions = self._answerer(batch.model), [self._questions[each] for each in batch.numbers]
-        steps = 2 * self._most
-        greedy = answerer.greedy(questions, lambda step: on_progress(0.95 * step / steps))
-        uniform_BT = self._uniform_QT[list(batch.numbers)]
-        drawn = answerer.drawn(questions, uniform_BT, lambda step: on_progress(0.95 * (self._most + step) / steps))
+        written = answerer.greedy(questions, lambda step: on_progress(0.95 * step / self._most))
         states = {}
         for place, each in enumerate(batch.numbers):
-            followed = dense[each] if batch.model else greedy[place]
+            followed = dense[each] if batch.model else written[place]
             tokens, ended = self._followed(followed) if batch.model else (followed.tokens, followed.ended)
             if tokens or ended:
                 states[str(each)] = answerer.states(self._questions[each], tokens, ended=ended)
         on_progress(1.0)
-        return BatchAnswers(greedy, drawn), states
+        return written, states
 
-    def pairs(self, answers: Sequence[BatchAnswers], states: Callable[[int], Mapping[str, Tensor]]) -> list[AnswerPair]:
+    def pairs(
+        self, answers: Sequence[Sequence[Written]], states: Callable[[int], Mapping[str, Tensor]]
+    ) -> list[AnswerPair]:
         """Return the compared answers of all questions; `states` returns the hidden states of a batch."""
         self._opened.clear()
         half = len(self.batches) // 2
@@ -120,7 +104,7 @@ class AnswerComparison:
             written, hidden = (answers[number], answers[number + half]), (states(number), states(number + half))
             for place, each in enumerate(self.batches[number].numbers):
                 question = self._questions[each]
-                greedy, drawn = [of.greedy[place] for of in written], [of.drawn[place] for of in written]
+                greedy = [of[place] for of in written]
                 along = Along([], [])
                 if str(each) in hidden[0] and str(each) in hidden[1]:
                     kl, same = divergences_along(
@@ -131,14 +115,10 @@ class AnswerComparison:
                         shared=shared,
                     )
                     along = Along(kl.tolist(), same.tolist(), readers[0].split(question, greedy[0]).thought)
-                dense, pruned = (
-                    (reader.read(question, one), reader.read(question, other))
-                    for reader, one, other in zip(readers, greedy, drawn, strict=True)
-                )
+                dense, pruned = (reader.read(question, one) for reader, one in zip(readers, greedy, strict=True))
                 by_number[each] = AnswerPair(
                     question=question,
-                    greedy=(dense[0], pruned[0]),
-                    drawn=(dense[1], pruned[1]),
+                    greedy=(dense, pruned),
                     along=along,
                     first_is_same=readers[0].first(greedy[0]) == readers[1].first(greedy[1]),
                     kept=None if shared is None else len(self._followed(greedy[0])[0]),

@@ -61,15 +61,14 @@ class Along:
 
 @dataclass(frozen=True)
 class AnswerPair:
-    """Answers of the dense and the pruned model to one question: greedy, and drawn.
+    """Greedy answers of the dense and the pruned model to one question.
 
-    `first_is_same`: the greedy ones begin with the same token. `kept` is the number of the dense answer's tokens that
-    the pruned model has too.
+    `first_is_same`: they begin with the same token. `kept` is the number of the dense answer's tokens that the pruned
+    model has too.
     """
 
     question: EvaluationQuestion
     greedy: tuple[ReadAnswer, ReadAnswer]
-    drawn: tuple[ReadAnswer, ReadAnswer]
     along: Along
     first_is_same: bool
     kept: int | None = None
@@ -97,7 +96,6 @@ def answer_figures(pairs: Sequence[AnswerPair], max_new_tokens: int, passes: Pas
         identical_stderr=identical_stderr,
         kept_tokens=sum(kept) / written if kept and written else None,
         greedy=_written([(each.question, *each.greedy) for each in pairs], passes),
-        sampled=_written([(each.question, *each.drawn) for each in pairs], passes),
         thoughts=_thoughts(pairs),
     )
 
@@ -124,8 +122,6 @@ def compared_answers(pairs: Sequence[AnswerPair], passes: Passes) -> list[Compar
             kl=fmean(each.along.kl) if each.along.kl else None,
             dense=shown(each.question, each.greedy[0]),
             pruned=shown(each.question, each.greedy[1]),
-            dense_sampled=shown(each.question, each.drawn[0]),
-            pruned_sampled=shown(each.question, each.drawn[1]),
         )
         for each in pairs
     ]

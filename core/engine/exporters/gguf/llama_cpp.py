@@ -93,7 +93,7 @@ class _LlamaCpp(EngineLibrary):
             lib.llama_memory_clear(lib.llama_get_memory(self._context), True)
         parts = []
         for begin, count in ((start, read - start), *((place, 1) for place in range(read, len(ids)))):
-            batch = self._batch(ids, begin, count, all_logits=True)
+            batch = self._batch(ids, begin, count)
             failed = lib.llama_decode(self._context, batch)
             lib.llama_batch_free(batch)
             if failed:
@@ -110,9 +110,8 @@ class _LlamaCpp(EngineLibrary):
             parameters.n_gpu_layers = 0
             model = self._lib.llama_model_load_from_file(file.encode(), parameters)
             settings = self._lib.llama_context_default_params()
-            settings.n_ctx = tried.batch * tried.length
-            settings.n_seq_max = tried.batch
-            settings.n_batch = max(settings.n_batch, tried.batch * max(tried.prompt, tried.unclocked))
+            settings.n_ctx = tried.length
+            settings.n_batch = max(settings.n_batch, tried.prompt)
             settings.n_threads = settings.n_threads_batch = threads
             context = self._ffi.NULL if model == self._ffi.NULL else self._lib.llama_init_from_model(model, settings)
             if context == self._ffi.NULL:
@@ -129,29 +128,22 @@ class _LlamaCpp(EngineLibrary):
         one = self._ffi.new("llama_token[]", ids)
 
         def step(begin: int, count: int) -> None:
-            batch = lib.llama_batch_get_one(one + begin, count)
-            if tried.batch > 1:
-                batch = self._batch(ids, begin, count, sequences=tried.batch)
-            failed = lib.llama_decode(context, batch)
-            if tried.batch > 1:
-                lib.llama_batch_free(batch)
-            if failed:
+            if lib.llama_decode(context, lib.llama_batch_get_one(one + begin, count)):
                 raise RuntimeError(f"llama.cpp does not run {count} tokens after {begin}")
             lib.llama_synchronize(context)
 
         return timed_steps(step, tried)
 
-    def _batch(self, ids: list[int], begin: int, count: int, *, sequences: int = 1, all_logits: bool = False) -> Any:
-        """Return tokens of equal sequences to decode; with logits after each of them, or after each sequence's last."""
-        batch = self._lib.llama_batch_init(count * sequences, 0, 1)
-        batch.n_tokens = count * sequences
-        for row in range(batch.n_tokens):
-            sequence, place = divmod(row, count)
-            batch.token[row] = ids[begin + place]
-            batch.pos[row] = begin + place
+    def _batch(self, ids: list[int], begin: int, count: int) -> Any:
+        """Return tokens of a sequence to decode, with logits after each of them."""
+        batch = self._lib.llama_batch_init(count, 0, 1)
+        batch.n_tokens = count
+        for row in range(count):
+            batch.token[row] = ids[begin + row]
+            batch.pos[row] = begin + row
             batch.n_seq_id[row] = 1
-            batch.seq_id[row][0] = sequence
-            batch.logits[row] = all_logits or place == count - 1
+            batch.seq_id[row][0] = 0
+            batch.logits[row] = True
         return batch
 
 

@@ -7,8 +7,8 @@ SHA-256, so that the reader, `secateur_wire.weights.packed`, restores the dense 
 widest dtype first, then bitmasks, so that each tensor begins at a multiple of its width. Codes of quantised weights are
 stored as `secateur_wire.weights.codes` describes; files of quantised models are of version 2, all others of version 1.
 
-A weight or code of b bits and sparsity s takes 1 + (1 − s) b bits, or 2/3 + b / 2 where codes are kept in pairs. Memory
-is bounded by a few chunks, whatever the tensor.
+A weight or code of b bits and sparsity s takes 1 + (1 − s) b bits. Memory is bounded by a few chunks, whatever the
+tensor.
 """
 
 import hashlib
@@ -48,7 +48,7 @@ class PackedSize(FileSize):
     """Sizes of one weight file in bytes, and the theoretical size.
 
     `bound` counts the bits of packed tensors, 1 + (1 − s) b for each weight, where s and b are the tensor's sparsity
-    and width; those of pairs of codes are as in the file. Other tensors count in full.
+    and width. Other tensors count in full.
     """
 
     bound: int
@@ -143,23 +143,16 @@ def _packed_values(source: BinaryIO, tensor: TensorEntry, digest: "hashlib._Hash
 
 
 def _packed_codes(source: BinaryIO, tensor: TensorEntry, digest: "hashlib._Hash", bits: int) -> _PackedTensor:
-    """Return the codes of weights that are not zero, and their places in the form that makes the tensor smaller."""
+    """Return the codes of weights that are not zero, and their bitmask."""
     count = (tensor.end - tensor.start) * 8 // bits
-    kept, have_pairs = 0, True
+    kept, mask_size = 0, codes.bitmask_bytes(count)
     for chunk in _chunks_of_codes(source, tensor):
         digest.update(chunk)
-        is_kept = codes.are_not_zero(codes.codes_in(chunk, bits), bits)
-        kept += int(np.count_nonzero(is_kept))
-        have_pairs = have_pairs and codes.have_pairs(is_kept)
-    by_form = {"bitmask": (codes.bitmask_bytes(count), kept)}
-    if have_pairs:
-        by_form["pairs"] = (codes.pairs_bytes(count), count // 2)
-    form = min(by_form, key=lambda each: 8 * by_form[each][0] + bits * by_form[each][1])
-    nbytes, stored = by_form[form]
-    size = math.ceil(stored * bits / 8)
+        kept += int(np.count_nonzero(codes.are_not_zero(codes.codes_in(chunk, bits), bits)))
+    size = math.ceil(kept * bits / 8)
     parts = (
         StoredTensor(f"{tensor.name}.codes", "U8", (size,), size, 1),
-        StoredTensor(f"{tensor.name}.{form}", "U8", (nbytes,), nbytes, 1),
+        StoredTensor(f"{tensor.name}.bitmask", "U8", (mask_size,), mask_size, 1),
     )
 
     def write(target: BinaryIO, places: dict[str, int]) -> None:
@@ -168,19 +161,14 @@ def _packed_codes(source: BinaryIO, tensor: TensorEntry, digest: "hashlib._Hash"
         for chunk in _chunks_of_codes(source, tensor):
             read = codes.codes_in(chunk, bits)
             is_kept = codes.are_not_zero(read, bits)
-            if form == "pairs":
-                mask = codes.pairs_of(is_kept)
-                is_kept = codes.mask_of_pairs(mask, len(read))
-            else:
-                mask = np.packbits(is_kept, bitorder="little").tobytes()
-            mask_place = write_at(target, mask_place, [mask])
+            mask_place = write_at(target, mask_place, [np.packbits(is_kept, bitorder="little").tobytes()])
             left = np.concatenate((left, read[is_kept]))  # with a code of the chunk before, where that filled no byte
             full = len(left) - len(left) % (8 // bits)
             place = write_at(target, place, [codes.bytes_of(left[:full], bits)])
             left = left[full:]
         write_at(target, place, [codes.bytes_of(left, bits)])
 
-    return _PackedTensor(parts, bits * stored + (count if form == "bitmask" else 8 * nbytes), write)
+    return _PackedTensor(parts, count + bits * kept, write)
 
 
 def _chunks_of_codes(source: BinaryIO, tensor: TensorEntry) -> Iterator[bytes]:

@@ -91,14 +91,6 @@ class UnitRemovalPass(BlockPass):
         return method.plan(context) if isinstance(method, BlockUnitMethod) else method.select(context)
 
     @property
-    def choice_state(self) -> Mapping[str, Any]:
-        """Return the state to save with the choice, for an attempt that resumes after it."""
-        return {}
-
-    def restore_choice(self, state: Mapping[str, Any]) -> None:
-        """Restore the state that an earlier attempt saved with its choice."""
-
-    @property
     def block_state(self) -> Mapping[str, Any]:
         """Return the state to save after each block, beside the common state of all passes."""
         return {}
@@ -163,7 +155,7 @@ class UnitRemovalPass(BlockPass):
             begin_trials=self.begin_trials,
         )
         kept = self.choose(context)
-        self.store.save(SELECTION, 0, {}, {**kept.model_dump(mode="json"), **self.choice_state})
+        self.store.save(SELECTION, 0, {}, kept.model_dump(mode="json"))
         return kept
 
     def _earlier_choice(self) -> KeptUnits | UnitCounts | None:
@@ -172,7 +164,6 @@ class UnitRemovalPass(BlockPass):
         if not isinstance(saved, Saved):
             return None
         self.store.adopt(SELECTION, saved)
-        self.restore_choice(saved.state)
         kind = UnitCounts if isinstance(self.plan.method, BlockUnitMethod) else KeptUnits
         return kind.model_validate(saved.state)
 

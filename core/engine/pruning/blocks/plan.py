@@ -16,16 +16,13 @@ from secateur_wire.base import JsonObject
 class UnitRemovalPlan(PruningPlan):
     """Choices of one pass that removes units; `removal` has the counts that the kind of removal decided.
 
-    `sparsity` is a share of all parameters of the model; with `at_least` no less is removed. `split_reads` is the
-    number of times the weights are read to compare the splits between attention and FFN that the width reduction leaves
-    open.
+    `sparsity` is a share of all parameters of the model; with `at_least` no less is removed.
     """
 
     layout: Layout
     at_least: bool
     removal: RemovalPlan
     method: UnitMethod | BlockUnitMethod = field(compare=False)
-    split_reads: int = 0
 
     @property
     def kinds(self) -> tuple[UnitKind, ...]:
@@ -49,7 +46,7 @@ class UnitRemovalPlan(PruningPlan):
     @property
     def weight_reads(self) -> int:
         """Number of times the model's weights are read, for the choice and for the removal."""
-        return 1 + self.method.weight_reads + self.split_reads
+        return 1 + self.method.weight_reads
 
     @property
     def choices(self) -> JsonObject:

@@ -8,12 +8,11 @@ model's stream and this one's. In a layer that lost inputs, X̂ has fewer featur
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from math import inf
 
 import torch
 from torch import Tensor
 
-from core.engine.options.compensation import MOST_STEPS, Compensation, Refit
+from core.engine.options.compensation import Compensation, Refit
 from core.engine.pruning.compensation.column_update import damped_cholesky
 from core.engine.pruning.grid import QuantisedWeight
 from core.engine.pruning.input_statistics import InputStatistic
@@ -21,9 +20,6 @@ from core.engine.pruning.protocols.layerwise import Method
 from core.engine.pruning.protocols.quantiser import Quantiser
 from core.engine.pruning.streams.stream import Stream
 from core.engine.pruning.targets import PrunableLinear
-
-RIDGES = (0.001, 0.01, 0.1, 1.0)
-"""Values of λ that are tried where it is chosen."""
 
 
 @dataclass(frozen=True)
@@ -62,15 +58,13 @@ def prune_and_fit(
     if rounding is not None and (compensation is None or compensation.conjugate_gradient == 0):
         return _with_codes(targets, method.prune_and_round(target_linears, inputs, rounding, note))
     fitted = []
-    for linear, target, pruned_OI in zip(linears, targets, method.prune(target_linears, inputs, note), strict=True):
-        steps, error = 0 if compensation is None else compensation.conjugate_gradient, None
-        if steps == "auto":
-            steps, error = MOST_STEPS, output_error(linear.weight_OI, _holdout(inputs))
+    for target, pruned_OI in zip(targets, method.prune(target_linears, inputs, note), strict=True):
+        steps = 0 if compensation is None else compensation.conjugate_gradient
         if steps == 0:
             fitted.append(replace(target, weight_OI=pruned_OI))
             continue
-        fitted_OI, taken = conjugate_gradient(target.weight_OI, pruned_OI, inputs.gram_II, steps, error)
-        fitted.append(replace(target, weight_OI=fitted_OI, steps=taken))
+        fitted_OI = conjugate_gradient(target.weight_OI, pruned_OI, inputs.gram_II, steps)
+        fitted.append(replace(target, weight_OI=fitted_OI, steps=steps))
     if rounding is None:
         return fitted
     return _with_codes(fitted, rounding.round([each.weight_OI for each in fitted], inputs, note))
@@ -98,31 +92,18 @@ def refit(
 ) -> list[Fitted]:
     """Move the weights of layers that share their inputs α of the way towards the dense model's outputs.
 
-    `dense` are the dense model's weights of the same outputs, where they differ. Where λ is chosen, all layers of these
-    inputs get the one with the least error on the hold-out tokens, each with its own α.
+    `dense` are the dense model's weights of the same outputs, where they differ.
     """
     dense = weights if dense is None else dense
-    best: list[Fitted] = []
-    least = inf
-    for ridge in RIDGES if compensation.ridge == "auto" else (compensation.ridge,):
-        moved, error = [], 0.0
-        directions = refit_directions(weights, inputs, ridge, note, dense)
-        for weight_OI, direction_OI, dense_OI in zip(weights, directions, dense, strict=True):
-            share = compensation.refit
-            if share == "auto":
-                share = best_refit(weight_OI, direction_OI, _holdout(inputs), dense_OI)
-            fitted = Fitted(weight_OI + share * direction_OI, share, ridge)
-            if compensation.ridge == "auto":
-                error += output_error(dense_OI, _holdout(inputs))(fitted.weight_OI)
-            moved.append(fitted)
-        if not best or error < least:
-            best, least = moved, error
-    return best
-
-
-def _holdout(inputs: InputStatistic) -> InputStatistic:
-    assert inputs.holdout is not None
-    return inputs.holdout
+    ridge, moved = compensation.ridge, []
+    directions = refit_directions(weights, inputs, ridge, note, dense)
+    for weight_OI, direction_OI, dense_OI in zip(weights, directions, dense, strict=True):
+        share = compensation.refit
+        if share == "auto":
+            assert inputs.holdout is not None
+            share = best_refit(weight_OI, direction_OI, inputs.holdout, dense_OI)
+        moved.append(Fitted(weight_OI + share * direction_OI, share, ridge))
+    return moved
 
 
 def refit_directions(
@@ -189,18 +170,11 @@ def _residual_product(weight_OI: Tensor, inputs: InputStatistic, dense_OI: Tenso
     return target_product(dense_OI, inputs) - weight_OI @ inputs.gram_II
 
 
-def conjugate_gradient(
-    target_OI: Tensor,
-    pruned_OI: Tensor,
-    gram_II: Tensor,
-    steps: int,
-    error: Callable[[Tensor], float] | None = None,
-) -> tuple[Tensor, int]:
-    """Fit the remaining weights in place: minimise ‖X̂(T − V)ᵀ‖² over V that are zero where `pruned_OI` is.
+def conjugate_gradient(target_OI: Tensor, pruned_OI: Tensor, gram_II: Tensor, steps: int) -> Tensor:
+    """Return the remaining weights, fitted: ‖X̂(T − V)ᵀ‖² is minimised over V that are zero where `pruned_OI` is.
 
     Conjugate gradients, Jacobi-preconditioned, all rows at once, start at `pruned_OI`; in exact arithmetic no step
-    raises the objective. With `error`, which is evaluated after 0, 1, 2, 4 … steps, the loop ends once the error has
-    grown. Returns the weights of the best step (without `error` the last), and its number.
+    raises the objective.
     """
     kept_OI = pruned_OI != 0
     diagonal_I = gram_II.diagonal().clamp(min=torch.finfo(gram_II.dtype).tiny)
@@ -209,39 +183,16 @@ def conjugate_gradient(
     scaled_OI = residual_OI / diagonal_I
     search_OI = scaled_OI.clone()
     energy_O = (residual_OI * scaled_OI).sum(dim=1)
-    best_OI, best_step = fitted_OI, 0
-    least = None if error is None else error(fitted_OI)
-    for step in range(1, steps + 1):
+    for _ in range(steps):
         image_OI = (search_OI @ gram_II).mul_(kept_OI)
         length_O = _quotient(energy_O, (search_OI * image_OI).sum(dim=1))
         fitted_OI = torch.addcmul(fitted_OI, length_O.unsqueeze(1), search_OI)
         residual_OI.addcmul_(length_O.unsqueeze(1), image_OI, value=-1)
-        if error is None:
-            best_OI, best_step = fitted_OI, step
-        elif step & (step - 1) == 0 or step == steps:
-            error_now = error(fitted_OI)
-            assert least is not None
-            if error_now >= least:
-                break
-            best_OI, best_step, least = fitted_OI, step, error_now
         scaled_OI = residual_OI / diagonal_I
         grown_O = (residual_OI * scaled_OI).sum(dim=1)
         search_OI = torch.addcmul(scaled_OI, _quotient(grown_O, energy_O).unsqueeze(1), search_OI)
         energy_O = grown_O
-    return best_OI, best_step
-
-
-def output_error(weight_OI: Tensor, inputs: InputStatistic) -> Callable[[Tensor], float]:
-    """Return a function of weights V that computes ‖Y − X̂Vᵀ‖² up to a constant: tr(VX̂ᵀX̂Vᵀ) − 2·tr(YᵀX̂Vᵀ).
-
-    Y is the statistic's target if it has one, else XWᵀ of the given dense weights W; where only X̂ is known it stands
-    for X.
-    """
-    aimed_OI = inputs.target_OI
-    if aimed_OI is None:
-        aimed_OI = weight_OI @ (inputs.cross_II if inputs.is_paired else inputs.gram_II)
-    gram_II = inputs.gram_II
-    return lambda fitted_OI: _inner(fitted_OI @ gram_II - 2 * aimed_OI, fitted_OI)
+    return fitted_OI
 
 
 def _inner(first: Tensor, second: Tensor) -> float:

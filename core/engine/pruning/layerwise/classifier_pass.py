@@ -19,13 +19,15 @@ from core.engine.options.patterns import require_divisible
 from core.engine.pruning.allocation.global_ranking import global_counts
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.layer_matrix import groups_of, input_rows, layer_of, set_matrix, to_matrix
-from core.engine.pruning.layerwise.waiting import ERROR_ROWS
 from core.engine.pruning.network import Network
 from core.engine.pruning.protocols.classifier import ClassifierMethod
 from core.engine.pruning.protocols.layerwise import Method
 from core.engine.pruning.streams.lockstep import run_in_lockstep, wait_at_barrier
 from core.engine.pruning.targets import LayerTarget, PrunableLinear
 from secateur_wire.errors import InvalidParameters
+
+_ERROR_ROWS = 1024
+"""Approximate number of rows of a layer's input on which its reconstruction error is measured without XᵀX."""
 
 
 class OneShot(ClassifierMethod):
@@ -153,7 +155,7 @@ class _ClassifierPass:
         for X_BGLI in input_rows(name, layer, inputs, images):
             if name not in self.statistics:
                 rows = X_BGLI.shape[2] * len(self.network.calibration)
-                stride = max(1, rows // ERROR_ROWS)
+                stride = max(1, rows // _ERROR_ROWS)
                 self.statistics[name] = [
                     InputStatistic(self.solver.statistic, sample_stride=stride) for _ in range(groups_of(layer))
                 ]

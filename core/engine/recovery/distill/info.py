@@ -22,5 +22,4 @@ INFO = RecoveryInfo(
     logit_copies=4,
     most_kept_bytes=2**28,
     token_bytes=(TOP_WORDS + 1) * _WORD_BYTES,
-    uses_to_keep=USES_TO_KEEP,
 )

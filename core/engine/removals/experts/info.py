@@ -22,12 +22,6 @@ class ExpertRemoval(Removal):
     def reachable(self, cut: Cut) -> Sequence[float]:
         return expert_sparsities(cut.language_model, require_structure(cut.language_model))
 
-    def least_removed(self, cut: Cut) -> int:
-        wanted = round(cut.sparsity * cut.description.parameters)
-        linears = cut.description.linears
-        one_each = sum(each.numel // each.experts for each in linears if each.experts is not None)
-        return wanted if cut.at_least else wanted - one_each // 2
-
     def latency_refusal(self) -> str | None:
         return (
             "each token goes to as many experts as before, so removing experts does not change the latency as "

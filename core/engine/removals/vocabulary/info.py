@@ -6,7 +6,7 @@ from typing import Any
 from core.engine.cuts.cut import Cut
 from core.engine.cuts.plan import RemovalPlan
 from core.engine.cuts.removal import Removal
-from core.engine.removals.vocabulary.counts import choice_of, planned_tokens, tokens_at, tokens_left
+from core.engine.removals.vocabulary.counts import choice_of, planned_tokens, tokens_left
 from core.engine.removals.vocabulary.sizes import OFFER, reduced_description, vocabulary_size
 from secateur_wire.metrics import Sparsity
 
@@ -32,12 +32,6 @@ class VocabularyRemoval(Removal):
 
     def steps(self, cut: Cut) -> Sequence[float]:
         return ()
-
-    def least_removed(self, cut: Cut) -> int:
-        if not cut.sparsity:
-            return 0
-        tokens = tokens_at(cut, choice_of(cut.options).round_to)
-        return cut.description.parameters - reduced_description(cut.language_model, tokens).parameters
 
     def latency_refusal(self) -> str | None:
         return "tokens are not removed to meet a latency: use target.parameters, target.bytes or parameters.tokens"

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from core.engine.architectures.description import ModelDescription
 from core.engine.options.base import BudgetOptions
 from core.engine.recovery.request import Recovery
 from core.engine.removals.widths.options import WidthOptions
@@ -63,6 +64,5 @@ class AdapterOptions(WidthOptions, BudgetOptions):
             lora=self.lora,
         )
 
-    def probed(self, layers: int) -> int:
-        """Return the number of tokens of the forward passes before training; `layers` is the model's depth."""
+    def forwards(self, description: ModelDescription, share: float, calibration: int, window: int) -> int:
         return 0

@@ -1,6 +1,7 @@
 """Number of units to remove from each layer, computed before queueing and again by the engine."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from core.device_kinds import CPU
@@ -10,11 +11,14 @@ from core.engine.architectures.global_budget import GlobalUnitBudget, global_uni
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.structure import ModelStructure
 from core.engine.architectures.unit_counts import (
+    LEAST_CHANNEL_SHARE,
     LayerCounts,
     WidthRequest,
     aligned_widths,
     alike_counts,
+    channels_first,
     coarse_options,
+    counts_channels_first,
     counts_for_ratio,
     fine_parameters,
     layer_with_all_kinds,
@@ -24,7 +28,6 @@ from core.engine.architectures.unit_counts import (
 from core.engine.architectures.unit_kind import AttentionMode, KindName
 from core.engine.architectures.unit_kinds.heads import attention_mode
 from core.engine.architectures.unit_registry import removed_kinds
-from core.engine.architectures.unit_splits import LEAST_CHANNEL_SHARE, channels_first, splits_for_ratio
 from core.engine.architectures.width_reduction import WidthReduction
 from core.engine.removals.widths.checks import attention_within, check_offered, check_width
 from core.engine.removals.widths.options import WidthOptions
@@ -42,14 +45,12 @@ def plan_width_reduction(
     layout: Layout = "uniform",
     round_to: int = CPU.round_to,
     at_least: bool = False,
-    is_timed: bool = False,
     costs: CostLimit | None = None,
 ) -> WidthReduction:
     """Return the width reduction that removes `ratio` of the model.
 
     Widths are multiples of `round_to` where the parameters leave it open. With `at_least` no less is removed; without
-    it the share is the nearest possible. `is_timed`: a shape of this ratio was timed, so that no other split between
-    attention and FFN is allowed. With `costs` the ratio is open, and their limit takes its place.
+    it the share is the nearest possible. With `costs` the ratio is open, and their limit takes its place.
 
     Raises InvalidSparsity naming the nearest possible ratio, and InvalidParameters where the layout does not allow the
     request, or nothing is left to remove.
@@ -81,38 +82,27 @@ def plan_width_reduction(
         at_least=at_least,
     )
     if parameters.ranks_layers(layout):
-        reductions = [
-            WidthReduction(mode, protected, None, ranking, round_to)
-            for mode, ranking in _rankings(structure, ("none", attention) if is_open else (attention,), request)
-        ]
-    else:
-        splits = splits_for_ratio(structure, request) if is_open else [counts_for_ratio(structure, request)]
-        limit = request.wanted if at_least else 0.0
-        reductions = [
-            WidthReduction(_mode(structure, counts, attention), protected, counts, None, round_to, limit)
-            for counts in splits
-        ]
-    return reductions[0] if is_timed or not ratio else replace(reductions[0], others=tuple(reductions[1:]))
+        mode, ranking = _ranking(structure, attention, request, is_open=is_open)
+        return WidthReduction(mode, protected, None, ranking, round_to)
+    counts = (counts_channels_first if is_open else counts_for_ratio)(structure, request)
+    limit = request.wanted if at_least else 0.0
+    return WidthReduction(_mode(structure, counts, attention), protected, counts, None, round_to, limit)
 
 
-def _rankings(
-    structure: ModelStructure, modes: Sequence[AttentionMode], request: WidthRequest
-) -> list[tuple[AttentionMode, GlobalUnitBudget]]:
-    """Return the ranking of each attention mode that reaches the ratio; the first is the choice without measurement.
+def _ranking(
+    structure: ModelStructure, attention: AttentionMode, request: WidthRequest, *, is_open: bool
+) -> tuple[AttentionMode, GlobalUnitBudget]:
+    """Return the ranking that reaches the ratio, with its attention mode; raises InvalidSparsity where none does.
 
-    Raises InvalidSparsity where the last mode's ranking does not reach it.
+    Where the mode `is_open`, only channels are ranked, as long as a share `LEAST_CHANNEL_SHARE` of them stays.
     """
-    rankings: list[tuple[AttentionMode, GlobalUnitBudget]] = []
-    for mode in modes:
-        try:
-            rankings.append((mode, global_unit_budget(structure, replace(request, kinds=removed_kinds(mode)))))
-        except InvalidSparsity:
-            if mode == modes[-1]:
-                raise
+    only = replace(request, kinds=removed_kinds("none"))
     free = [layer for layer in range(len(structure.layers)) if layer not in request.protected]
-    channels = sum(removable_parameters(structure, layer, removed_kinds("none")) for layer in free)
-    takes_too_many = request.wanted > (1 - LEAST_CHANNEL_SHARE) * channels
-    return rankings[::-1] if takes_too_many else rankings
+    channels = sum(removable_parameters(structure, layer, only.kinds) for layer in free)
+    if is_open and request.wanted <= (1 - LEAST_CHANNEL_SHARE) * channels:
+        with suppress(InvalidSparsity):
+            return "none", global_unit_budget(structure, only)
+    return attention, global_unit_budget(structure, request)
 
 
 def may_lose_heads(description: ModelDescription, parameters: WidthOptions) -> bool:

@@ -1,17 +1,13 @@
 """Widths: the heads and channels that each layer keeps."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
-from core.engine.architectures.block_shape import BlockShape
-from core.engine.architectures.description import ModelDescription, require_structure
-from core.engine.architectures.structure import ModelStructure
 from core.engine.architectures.unit_kind import KindName
 from core.engine.architectures.width_reduction import WidthReduction
 from core.engine.cuts.cut import Cut
 from core.engine.cuts.losses import Losses
 from core.engine.cuts.plan import RemovalPlan
-from core.engine.cuts.removal import Removal, nearest_share
+from core.engine.cuts.removal import Removal
 from core.engine.options.base import MethodParameters
 from core.engine.removals.widths.counts import (
     may_lose_heads,
@@ -30,44 +26,6 @@ class WidthRemoval(Removal):
     def reachable(self, cut: Cut) -> Sequence[float]:
         return reachable_widths(cut.language_model, _options(cut), layout=cut.layout, round_to=cut.round_to)
 
-    def least_removed(self, cut: Cut) -> int:
-        wanted = round(cut.sparsity * cut.description.parameters)
-        block = BlockShape.of(cut.language_model)
-        channel = sum(block.hidden_size * len(group.sizes) for group in block.groups[-2:])
-        step = cut.language_model.layers * channel * (_options(cut).round_to or cut.round_to)
-        return wanted if cut.at_least else wanted - step // 2
-
-    def fewest_layers(self, cut: Cut) -> int:
-        return _options(cut).fewest_layers(cut.language_model, cut.sparsity)
-
-    def on_fewer_layers(self, cut: Cut, reduced: ModelDescription) -> Sequence[Cut]:
-        """Return the cut of a model whose first layer loses nothing if any layer of the whole model does not.
-
-        Where calibration text decides between splits, there is also a cut of as few channels as any split takes.
-        """
-        options, layers, share = _options(cut), cut.language_model.layers, 1.0
-        splits = _reduction(cut).others
-        if reduced.layers < layers:
-            protected = frozenset[int]() if cut.layout == "uniform" else options.protected(layers)
-            options = options.on_fewer_layers(layers, reduced.layers, is_protecting=bool(protected))
-            share = (reduced.layers - bool(protected)) / (layers - len(protected))
-        fewer = replace(cut, description=reduced, options=options)
-        cuts = [self._near(fewer, share * cut.sparsity * cut.description.parameters)]
-        most, sparsity = options.dropping_most(reduced, cuts[0].sparsity)
-        if most != options:  # the layers that stay are the wider: they lose one step
-            step = self.reachable(cuts[0])[1] if cut.layout == "uniform" else cuts[0].sparsity
-            cuts.append(replace(cuts[0], options=most, sparsity=min(sparsity + step, cuts[0].sparsity)))
-        if splits:
-            channels = min(_removed_channels(require_structure(cut.language_model), each) for each in splits)
-            options = options.model_copy(update={"attention": "none"})
-            cuts.append(self._near(replace(fewer, options=options), share * channels))
-        return cuts
-
-    def _near(self, cut: Cut, removed: float) -> Cut:
-        """Return a cut by which about so many parameters go."""
-        wanted, is_listed = removed / cut.description.parameters, cut.layout == "uniform"
-        return replace(cut, sparsity=nearest_share(self.reachable(cut), wanted, is_listed=is_listed))
-
     def losses(self, cut: Cut) -> Losses:
         options = _options(cut)
         return Losses(
@@ -83,10 +41,6 @@ class WidthRemoval(Removal):
         assert isinstance(options, WidthOptions)
         return options.round_to
 
-    def compares_splits(self, options: MethodParameters) -> bool:
-        assert isinstance(options, WidthOptions)
-        return options.attention == "auto"
-
     def rounding_cost(self, cut: Cut) -> float:
         return rounding_cost(cut.language_model, _options(cut), cut.sparsity, layout=cut.layout, at_least=cut.at_least)
 
@@ -94,16 +48,6 @@ class WidthRemoval(Removal):
 def _options(cut: Cut) -> WidthOptions:
     assert isinstance(cut.options, WidthOptions)
     return cut.options
-
-
-def _removed_channels(structure: ModelStructure, split: WidthReduction) -> int:
-    """Return the parameters that go with channels, or with all units where it is not known which go."""
-    return sum(
-        (kind.units(shape) - counts.units.get(kind.name, kind.units(shape))) * kind.parameters(structure, layer)
-        for layer, (counts, shape) in enumerate(zip(split.counts or (), structure.layers, strict=False))
-        for kind in split.kinds
-        if kind.is_fine
-    )
 
 
 def _reduction(cut: Cut) -> WidthReduction:
@@ -114,7 +58,6 @@ def _reduction(cut: Cut) -> WidthReduction:
         layout=cut.layout,
         round_to=cut.round_to,
         at_least=cut.at_least,
-        is_timed=cut.is_timed,
         costs=cut.costs,
     )
 

@@ -1,6 +1,6 @@
 """Options of methods that remove heads and channels."""
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -27,9 +27,8 @@ class WidthOptions(MethodParameters, RefitOptions):
         "auto",
         description="How attention heads are removed. kv_groups: a key/value (KV) head together with the query heads "
         "that share it. query_heads: the same number of query heads from every KV head's group. With both, heads and "
-        "channels lose the same share. none: no heads. auto: tries several numbers of heads, and more channels if "
-        "more heads stay, and takes what predicts the calibration text best; without calibration text it removes "
-        "only channels, as long as a quarter of them stays.",
+        "channels lose the same share. none: no heads. auto: only channels, as long as a quarter of a layer's "
+        "stays, and then as few heads as possible.",
     )
     round_to: int | None = Field(
         None,
@@ -62,21 +61,6 @@ class WidthOptions(MethodParameters, RefitOptions):
             for own, share in zip(requested, self.paper_protects, strict=True)
         )
         return frozenset(layer for layer in range(layers) if layer < first or layer >= layers - last)
-
-    def fewest_layers(self, description: ModelDescription, sparsity: float) -> int:
-        """Return the fewest layers with which a pass does everything that it does with all layers of a model."""
-        return 2
-
-    def on_fewer_layers(self, layers: int, fewer: int, *, is_protecting: bool) -> Self:
-        """Return the options for a model with `fewer` of the layers, which protect the first one or none."""
-        return self.model_copy(update={"protected_first": int(is_protecting), "protected_last": 0})
-
-    def dropping_most(self, description: ModelDescription, sparsity: float) -> tuple[Self, float]:
-        """Return options and sparsity by which as many whole layers go as may, and nothing else.
-
-        They are those given where measurements do not decide how many go.
-        """
-        return self, sparsity
 
     def ranks_layers(self, layout: Layout) -> bool:
         """Return True if the groups of all layers are ranked together in a model of that layout."""

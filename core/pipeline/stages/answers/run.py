@@ -10,7 +10,7 @@ from core.engine.datasets.chat.rendered import read_rendered
 from core.engine.datasets.checks.registry import CHECKS, find_check
 from core.engine.datasets.text_files import read_documents
 from core.engine.evaluation.answers.answerer import Written, question_tokens
-from core.engine.evaluation.answers.comparison import AnswerComparison, BatchAnswers
+from core.engine.evaluation.answers.comparison import AnswerComparison
 from core.engine.evaluation.answers.figures import answer_figures, compared_answers
 from core.engine.evaluation.answers.questions import EvaluationQuestion, fitting, questions_of_rows, questions_of_texts
 from core.engine.models.folder import ModelFolder
@@ -27,7 +27,7 @@ from core.pipeline.stages.run import StageContext
 from core.progress import Progress
 from secateur_wire.answers import AnswerFigures, ComparedAnswer
 
-_BATCHES = TypeAdapter(list[BatchAnswers])
+_BATCHES = TypeAdapter(list[list[Written]])
 _AT_ONCE = 16
 """Most questions that are answered together."""
 _SHOWN = 50
@@ -58,7 +58,6 @@ def run(spec: AnswersSpec, context: StageContext) -> AnswersOutput:
         "questions": [asdict(each) for each in questions],
         "frame": None if spec.frame is None else spec.frame.model_dump(),
         "tokens": spec.max_new_tokens,
-        "seed": spec.seed,
         "at_once": at_once,
         "pruned dtype": str(dtypes[1]),
     }
@@ -68,7 +67,6 @@ def run(spec: AnswersSpec, context: StageContext) -> AnswersOutput:
         questions,
         frame=spec.frame,
         most=spec.max_new_tokens,
-        seed=spec.seed,
         at_once=at_once,
         device=device,
     )
@@ -84,11 +82,11 @@ def run(spec: AnswersSpec, context: StageContext) -> AnswersOutput:
     return AnswersOutput(figures=figures, answers=shown, notes=notes, peak_memory=context.peak_memory())
 
 
-def _answered(comparison: AnswerComparison, store: ResumeStore, progress: Progress) -> list[BatchAnswers]:
+def _answered(comparison: AnswerComparison, store: ResumeStore, progress: Progress) -> list[list[Written]]:
     """Return the answers of all batches; those that an earlier attempt has saved are not written again."""
     batches = comparison.batches
     saved = store.load(ANSWERS)
-    answers: list[BatchAnswers] = []
+    answers: list[list[Written]] = []
     if isinstance(saved, Rejected):
         progress.log(saved.reason)
     if isinstance(saved, Saved):
@@ -98,7 +96,7 @@ def _answered(comparison: AnswerComparison, store: ResumeStore, progress: Progre
     dense: dict[int, Written] = {}
     for batch, known in zip(batches, answers, strict=False):
         if not batch.model:
-            dense |= dict(zip(batch.numbers, known.greedy, strict=True))
+            dense |= dict(zip(batch.numbers, known, strict=True))
     progress.begin_part(_COMPARED * len(answers) / len(batches), _COMPARED)
     for number in range(len(answers), len(batches)):
         batch = batches[number]
@@ -108,10 +106,10 @@ def _answered(comparison: AnswerComparison, store: ResumeStore, progress: Progre
 
         written, states = comparison.answer(number, dense, on_progress)
         if not batch.model:
-            dense |= dict(zip(batch.numbers, written.greedy, strict=True))
+            dense |= dict(zip(batch.numbers, written, strict=True))
         answers.append(written)
         store.add(ANSWERS, _file(number), states)
-        store.save(ANSWERS, number, {}, {"batches": [asdict(each) for each in answers]})
+        store.save(ANSWERS, number, {}, {"batches": [[asdict(each) for each in batch] for batch in answers]})
         progress.log(f"the {('dense', 'pruned')[batch.model]} model has answered {len(batch.numbers)} questions")
         progress.raise_if_stopped()
     progress.begin_part(_COMPARED, 1.0, of_loops=True)

@@ -29,7 +29,6 @@ class AnswersSpec(DeviceSpec, Spec):
     samples: int | None
     max_new_tokens: int
     check: str | None
-    seed: int
     work: Path
     previous: list[Path] = Field(default_factory=list)
 
@@ -63,7 +62,6 @@ class CompareAnswers(JobStage):
             samples=answers.samples,
             max_new_tokens=answers.max_new_tokens,
             check=answers.check,
-            seed=answers.seed,
             work=spec.work,
             previous=spec.previous,
             device=spec.device,

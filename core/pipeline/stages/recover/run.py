@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.tensors import DTYPES
 from core.engine.pruning.streams.measure import measure
-from core.engine.recovery.language import HOLDOUT_SEQUENCES, Recovered, recover
+from core.engine.recovery.language import Recovered, recover
 from core.engine.recovery.protocols import Teacher
 from core.engine.recovery.request import Recovery
 from core.engine.recovery.sampling import Source
@@ -36,6 +36,8 @@ from secateur_wire.errors import TooLittleText
 
 _CLOCKED_STRIDE = 5
 """Steps between two points of the curve if the total number of steps is not known."""
+_HOLDOUT_SEQUENCES = 8
+"""Largest number of hold-out sequences of a stage's text: the model is measured on them, not trained."""
 
 
 def run(spec: RecoverSpec, context: StageContext) -> RecoveryOutput:
@@ -117,7 +119,7 @@ def _stage_sources(
     stages = [(number, stage) for number, stage in enumerate(recovery.stages) for _ in stage.datasets]
     sources = []
     for (stage_number, stage), text in zip(stages, spec.recovery, strict=True):
-        most = stage.steps * recovery.batch_size + HOLDOUT_SEQUENCES
+        most = stage.steps * recovery.batch_size + _HOLDOUT_SEQUENCES
         windows_NT = training_set(text, recovery, tokenizer, samples=None, most=most, notes=notes)
         if len(windows_NT) < 2:
             raise TooLittleText(
@@ -126,7 +128,7 @@ def _stage_sources(
                 "shorter sequences",
                 param=f"recovery.stages.{stage_number}.datasets",
             )
-        holdout = min(HOLDOUT_SEQUENCES, max(1, len(windows_NT) // 5))
+        holdout = min(_HOLDOUT_SEQUENCES, max(1, len(windows_NT) // 5))
         sources.append(Source(text.name, stage_number, windows_NT[holdout:], windows_NT[:holdout], 0.0))
     reference = spec.source if get_method(spec.recipe.method).prunes else spec.teacher
     if reference is None:
@@ -156,7 +158,7 @@ class _TrainingProgress(PartialProgress):
     def __init__(self, outer: Progress, recovery: Recovery) -> None:
         super().__init__(outer, end=0.95)
         self._steps = recovery.steps
-        by_clock = recovery.minutes is not None or recovery.until is not None  # it may end before most steps
+        by_clock = recovery.minutes is not None  # it may end before most steps
         self._stride = _CLOCKED_STRIDE if by_clock else loss_stride(recovery.steps)
         self._since: defaultdict[str, list[float]] = defaultdict(list)
 
@@ -186,7 +188,6 @@ def _report(
             "loss": curve,
             "loss_seconds": [recovered.loss_seconds[step - 1] for step, _ in curve],
             "hidden_states_error": loss_curve(recovered.hidden_errors),
-            "holdout_loss": recovered.gains,
             "ended_by": recovered.ending,
             "seconds": recovered.seconds,
             "resumed_from_step": recovered.resumed_from,

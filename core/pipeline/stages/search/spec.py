@@ -21,7 +21,8 @@ from core.pipeline.stages.stage import JobStage, RunningJob
 
 SEARCHED: Final = 0.1
 """Progress of the job at which the search ends."""
-_TABLE = "costs.json"
+COSTS_FILE: Final = "costs.json"
+"""Name of the table's file in the node's cache."""
 
 
 class SearchSpec(LanguageSpec, Spec):
@@ -61,7 +62,7 @@ class SearchSparsity(JobStage):
         job.report.keep_peak("search", output.peak_memory)
         job.report.note(*output.notes)
         if known.key is not None and output.table is not None and output.table != known.table:
-            job.keep_if_possible(known.key, _TABLE, output.table.model_dump_json())
+            job.keep_if_possible(known.key, COSTS_FILE, output.table.model_dump_json())
         if output.search is None:
             job.spec = job.spec.model_copy(update={"costs": output.costs})
             return
@@ -79,7 +80,7 @@ class _KnownCosts(NamedTuple):
 
 
 def _known_costs(job: RunningJob) -> _KnownCosts:
-    """Return what is known of the costs that a job needs: kept on this node, else measured between jobs."""
+    """Return what an earlier job on this node has measured of the costs that a job needs."""
     spec, recipe = job.spec, job.spec.recipe
     if recipe.target is None or not recipe.target.is_time or not recipe.is_chosen_by_cost:
         return _KnownCosts()
@@ -87,6 +88,16 @@ def _known_costs(job: RunningJob) -> _KnownCosts:
     stored = inspect_folder(place.path, own_artifact=place.own_artifact, discovered=place.discovered)
     dense = stored_as(stored, recipe.output.dtype).language_model
     workload = timed_workload(recipe, dense, spec.threads)
+    key = costs_key(dense, workload)
+    entry = job.cache.find(key)
+    if entry is None:
+        return _KnownCosts(workload, key)
+    with entry:
+        return _KnownCosts(workload, key, PartCosts.model_validate_json((entry.path / COSTS_FILE).read_text()))
+
+
+def costs_key(dense: ModelDescription, workload: Workload) -> str:
+    """Return the key of a table of costs on this node; all models of the same shape share it."""
     facts = [
         workload.model_dump(mode="json"),
         model_widths(dense).model_dump(mode="json"),
@@ -94,12 +105,7 @@ def _known_costs(job: RunningJob) -> _KnownCosts:
         engine_info(workload.engine).version,
         machine_name(),
     ]
-    key = f"costs-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()}"
-    entry = job.cache.find(key)
-    if entry is None:
-        return _KnownCosts(workload, key, job.known_costs(dense, workload))
-    with entry:
-        return _KnownCosts(workload, key, PartCosts.model_validate_json((entry.path / _TABLE).read_text()))
+    return f"costs-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()}"
 
 
 def timed_workload(recipe: Recipe, dense: ModelDescription, threads: int | None) -> Workload:
@@ -113,5 +119,4 @@ def timed_workload(recipe: Recipe, dense: ModelDescription, threads: int | None)
         type=timed_type(dense, recipe.target.engine, recipe.export_types),
         threads=threads,
         prompt_tokens=tokens,
-        context_tokens=tokens,
     )

@@ -1,100 +1,211 @@
-"""Formula for the computation of a job: tokens that pass through the model, and floating-point operations."""
+"""Count of a job's computation: tokens or images that pass through the model, and floating-point operations."""
 
 from dataclasses import dataclass
 from math import ceil
 
-from core.device_kinds import CPU, DeviceKind
+from core.device_kinds import DeviceKind
+from core.engine.architectures.classifier_architecture import USUAL_SIDE, ClassifierDescription
 from core.engine.architectures.describe import is_narrowed
 from core.engine.architectures.description import ModelDescription
-from core.engine.architectures.unit_splits import MOST_SPLITS, SPLIT_TOKENS
 from core.engine.options.base import MethodParameters
-from core.engine.options.compensation import (
-    MOST_STEPS,
-)
 from core.engine.options.sensitivity import SensitivityOptions
 from core.engine.quantization.settings import reads_inputs
-from core.methods.cost import GRADIENT_PASSES, WAITING_FOR_MEMORY, CostFacts, Tokens, column_operations
+from core.engine.recovery.registry import RECOVERIES
+from core.engine.recovery.request import Recovery
 from core.methods.registry import get_method, parse_parameters
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.validation import calibrated_variant
-from core.service.jobs.estimates.mixtures import active_parameters
-from core.service.jobs.estimates.training import training_work
 
 _LATENCY_PASSES = 8
 """Cost of latency and verification, in forwards over one sequence: warm-up, rounds, two models, decoding."""
 _SEARCH_STEPS = 10
 """Most shapes, about, that are timed to find one fast enough."""
+_GRADIENT_PASSES = 4
+"""Cost of gradients that are computed block by block, in forwards: two forwards, and the backward."""
+_WAITING_FOR_MEMORY = 10
+"""Slowdown of a product with one token, which waits for the weights, relative to one with many."""
 _WAITING_IN_BATCHES = 5
-"""Slowdown of a product with a matrix of few rows, many sequences' next tokens."""
+"""The same with many sequences' next tokens."""
+_VERIFIED_IMAGES = 100
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Numbers of tokens that pass through the model.
+
+    They are for: the calibration set, all evaluation sets together, one window, all questions of zero-shot tasks, and
+    prompts. After the prompts, `written` tokens are generated one at a time. `own_text` is the text that the model
+    still has to generate itself, many sequences at the same time. `questions` are questions' tokens, which both models
+    answer twice, and `answered` the tokens of one answer to each, at most, many of which are generated together.
+    """
+
+    calibration: int
+    evaluation: int
+    window: int
+    tasks: int = 0
+    prompts: int = 0
+    written: int = 0
+    own_text: int = 0
+    questions: int = 0
+    answered: int = 0
+
+
+@dataclass(frozen=True)
+class ImageCounts:
+    """Images of the calibration set, and of all evaluation sets together."""
+
+    calibration: int
+    evaluation: int
 
 
 @dataclass(frozen=True)
 class Compute:
-    """Computation of a job: `passes` (tokens through the whole model, by forward) and floating-point `operations`."""
+    """Computation of a job: `passes` (tokens or images through the model, by forward) and `operations`."""
 
     passes: int
     operations: int
 
 
-def compute_cost(description: ModelDescription, job: Recipe, tokens: Tokens, device: DeviceKind = CPU) -> Compute:
-    """Return the tokens that pass through the model, and the operations.
+def compute_cost(description: ModelDescription, job: Recipe, tokens: Tokens, device: DeviceKind) -> Compute:
+    """Return the tokens that pass through a language model, and the operations.
 
-    They add up: forwards of the calibration tokens, as many as the method's cost says (a refit goes through the dense
-    model too, and after structured pruning through what is left), of a few tokens for gradients that allocate; forwards
-    of the evaluation tokens, the tasks' questions and the prompts with their generated tokens, through dense and pruned
-    model; and the solver's operations.
+    Calibration tokens pass as often as the method's parameters say; evaluation tokens, questions and prompts pass
+    through the dense and the pruned model; training passes forward twice and backward. Solvers multiply by XᵀX.
     """
-    cost = get_method(job.method).variant(job.pattern).cost
     if (sensitivity := job.parameters.sensitivity_options) is not None:
-        return _measuring_work(description, job, sensitivity, tokens)
-    facts = facts_of(description, job, tokens)
-    compensation = facts.parameters.requested_compensation
-    calibration = cost.passes(facts)
-    if compensation is not None and compensation.refits:
-        calibration += (2 if compensation.is_after_removal else 1) * tokens.calibration
-    calibration += GRADIENT_PASSES * allocating_tokens(job, tokens) + compared_tokens(job, tokens)
-    measured = tokens.evaluation + tokens.tasks
-    models = 2 if job.recovery is None else 3
-    models += is_narrowed(description, job.output.dtype)  # the dense one too, in the new dtype
-    models += job.is_rounded_at_last
-    rounding = _rounding(description, job, tokens)
-    timed = 1 + _SEARCH_STEPS * seeks_latency(job)
-    passes = calibration + 2 * tokens.tasks + models * tokens.evaluation + timed * _LATENCY_PASSES * tokens.window
-    passes += rounding.passes
-    passes += tokens.calibration * bool(job.output.importance_matrix)
-    passes += 2 * (tokens.prompts + tokens.written) + _answering_passes(tokens)
-    head = 2 * description.hidden_size * description.vocabulary_size * models * measured
-    waiting = (WAITING_FOR_MEMORY - 1) * 2 * tokens.written
-    pruning = 2 * (passes + waiting) * active_parameters(description) + head + _solver(description, job, tokens)
-    trainings = [training_work(description, each, device=device) for each in (cost.training(facts), job.recovery)]
-    return Compute(
-        passes + tokens.own_text + sum(each.tokens for each in trainings),
-        pruning
-        + rounding.operations
-        + _writing(description, tokens)
-        + _answering(description, tokens)
-        + sum(each.operations for each in trainings),
+        return _measuring(description, job, sensitivity, tokens)
+    models = (2 if job.recovery is None else 3) + is_narrowed(description, job.output.dtype) + job.is_rounded_at_last
+    answering = 6 * (tokens.questions + tokens.answered)
+    passes = (
+        _calibration_passes(description, job, tokens)
+        + models * tokens.evaluation
+        + 2 * (tokens.tasks + tokens.prompts + tokens.written)
+        + (1 + _SEARCH_STEPS * seeks_latency(job)) * _LATENCY_PASSES * tokens.window
+        + answering
+        + tokens.own_text
+    )
+    waiting = (_WAITING_FOR_MEMORY - 1) * 2 * tokens.written
+    waiting += (_WAITING_IN_BATCHES - 1) * (tokens.own_text + 4 * tokens.answered)
+    head = models * tokens.evaluation + 2 * tokens.tasks + tokens.own_text + answering
+    operations = 2 * (passes + waiting) * active_parameters(description) + _solver(description, job, tokens)
+    operations += 2 * head * description.hidden_size * description.vocabulary_size
+    for recovery in filter(None, (chosen_by_training(job, tokens), job.recovery)):
+        trained = _training(description, recovery, device)
+        passes, operations = passes + trained.passes, operations + trained.operations
+    return Compute(passes, operations)
+
+
+def chosen_by_training(job: Recipe, tokens: Tokens) -> Recovery | None:
+    """Return the training by which a method chooses what goes; None where it does not train."""
+    training = job.parameters.training(max(2, tokens.window))
+    assert training is None or isinstance(training, Recovery)
+    return training
+
+
+def seeks_latency(job: Recipe) -> bool:
+    return job.target is not None and job.target.is_time
+
+
+def active_parameters(description: ModelDescription) -> int:
+    """Return the prunable parameters that one token is multiplied with: only the experts it is routed to count."""
+    experts = description.known_as.experts
+    if experts is None:
+        return description.prunable_parameters
+    stacks = [(each.numel, each.experts) for each in description.linears if each.experts is not None]
+    return description.prunable_parameters - sum(
+        numel // number * (number - min(experts.top_k, number)) for numel, number in stacks
     )
 
 
-def _rounding(description: ModelDescription, job: Recipe, tokens: Tokens) -> Compute:
-    """Return the computation of rounding by XᵀX: that matrix and its factor if pruning has none, and the columns."""
+def classifier_cost(description: ClassifierDescription, job: Recipe, counts: ImageCounts) -> Compute:
+    """Return the images that pass through an image classifier, and the operations.
+
+    Evaluation images pass through the dense and the pruned model, calibration images as often as the method passes
+    over them; a training image counts three times.
+    """
+    options = job.parameters
+    if (measured := options.sensitivity_options) is not None:  # each point is pruned and evaluated for itself
+        points = len(measured.rates or ()) * len(description.linears)
+        reads = get_method(measured.method).variant(measured.pattern).needs.calibration
+        images = counts.evaluation * (1 + points) + counts.calibration * points * reads
+    else:
+        needs, retraining = get_method(job.method).variant(job.pattern).needs, options.retraining
+        recovered = 0 if job.recovery is None else job.recovery.steps * job.recovery.batch_size
+        calibrated = counts.calibration * (3 if needs.gradients else 1) * retraining.rounds
+        evaluated = counts.evaluation * (2 if job.recovery is None else 3) + 2 * _VERIFIED_IMAGES
+        images = calibrated + 3 * (recovered + retraining.images) + evaluated
+    if description.passes is not None:
+        return Compute(images, description.passes.operations * images)
+    side = description.image.height or USUAL_SIDE
+    positions = side * (description.image.width or side)
+    products = sum(each.numel * (positions if each.kernel > 1 else 1) for each in description.linears)
+    return Compute(images, 2 * images * products)
+
+
+def _calibration_passes(description: ModelDescription, job: Recipe, tokens: Tokens) -> int:
+    """Return the calibration tokens that pass by forward for the choice, for a refit, and for rounding."""
+    parameters, options = job.parameters, job.parameters.allocation_options
+    needs = get_method(job.method).variant(job.pattern).needs
+    share = _removed_share(description, job)
+    passes = parameters.forwards(description, share, tokens.calibration, tokens.window) * needs.calibration
+    if needs.gradients and not needs.training:
+        passes *= _GRADIENT_PASSES
+    refit = parameters.requested_compensation
+    if refit is not None and refit.refits:
+        passes += (2 if refit.is_after_removal else 1) * tokens.calibration
+    if options is not None and options.allocation == "fisher":
+        passes += _GRADIENT_PASSES * min(options.fisher_sequences * tokens.window, tokens.calibration)
+    return passes + (_has_rounding_pass(job) + bool(job.output.importance_matrix)) * tokens.calibration
+
+
+def _has_rounding_pass(job: Recipe) -> bool:
+    """Return True if weights are rounded by XᵀX in a pass of their own."""
     chosen = job.output.quantization
-    if chosen is None or not reads_inputs(chosen):
-        return Compute(0, 0)
     is_own = job.is_rounded_at_last or not get_method(job.method).prunes
-    variant = calibrated_variant(job.method, job.pattern, job.parameters)
-    grams = _grams(description, tokens) if is_own or variant.reads != "gram" else 0
-    return Compute(tokens.calibration * is_own, grams + column_operations(description))
+    return is_own and chosen is not None and reads_inputs(chosen)
 
 
-def _grams(description: ModelDescription, tokens: Tokens) -> int:
-    """Return the operations of XᵀX of every input of the blocks, and of its factor with the inverse (4/3 I³)."""
-    inputs = {(linear.layer, linear.in_features) for linear in description.linears}
-    return sum(width**2 * tokens.calibration + 4 * width**3 // 3 for _, width in inputs)
+def _removed_share(description: ModelDescription, job: Recipe) -> float:
+    """Return about the share that goes; where costs decide, as much as the cost falls."""
+    if job.sparsity or job.target is None or not job.is_chosen_by_cost:
+        return job.sparsity or 0
+    return 1 - (job.target.limit if job.target.is_time else min(1.0, job.target.limit / description.bytes))
 
 
-def _measuring_work(description: ModelDescription, job: Recipe, options: SensitivityOptions, tokens: Tokens) -> Compute:
+def _solver(description: ModelDescription, job: Recipe, tokens: Tokens) -> int:
+    """Return the operations of XᵀX and its factor for every input of the blocks, and of products with it."""
+    variant, refit = calibrated_variant(job.method, job.pattern, job.parameters), job.parameters.requested_compensation
+    chosen = job.output.quantization
+    rounds = chosen is not None and reads_inputs(chosen)
+    if variant.reads != "gram" and refit is None and not rounds:
+        return 0
+    products = rounds + (0 if refit is None else refit.conjugate_gradient_steps + 3)
+    share, parameters, experts = (
+        _removed_share(description, job),
+        _pruning_parameters(job),
+        description.known_as.experts,
+    )
+    total = 0.0
+    read: set[tuple[int, int]] = set()
+    for each in description.linears:
+        inputs, seen = each.in_features, tokens.calibration
+        if each.experts is not None and experts is not None:  # an XᵀX of each expert, of the tokens it is given
+            total += inputs**2 * seen * experts.top_k + each.experts * 4 * inputs**3 / 3
+        elif (each.layer, inputs) not in read:
+            total += inputs**2 * seen + 4 * inputs**3 / 3
+            read.add((each.layer, inputs))
+        solved = parameters.products(inputs, share) if variant.reads == "gram" else 0
+        total += (2 * products + solved) * each.numel * inputs
+    return ceil(total)
+
+
+def _pruning_parameters(job: Recipe) -> MethodParameters:
+    """Return the parameters of the method that prunes; one that is measured has its defaults."""
+    measured = job.parameters.sensitivity_options
+    return job.parameters if measured is None else parse_parameters(measured.method, {}, measured.pattern)
+
+
+def _measuring(description: ModelDescription, job: Recipe, options: SensitivityOptions, tokens: Tokens) -> Compute:
     """Return the computation of a sensitivity job.
 
     Calibration and evaluation tokens pass through the dense model; for every point the evaluation tokens pass from the
@@ -103,94 +214,24 @@ def _measuring_work(description: ModelDescription, job: Recipe, options: Sensiti
     rates = len(options.rates or ())
     points = rates * (len(description.linears) if options.scope == "module" else description.layers)
     half = (description.layers + 1) / (2 * description.layers)
-    passes = tokens.calibration + ceil(tokens.evaluation * (1 + points * half))
+    passes = tokens.calibration + ceil(tokens.evaluation * (1 + points * half)) + tokens.own_text
+    waiting = (_WAITING_IN_BATCHES - 1) * tokens.own_text
     head = 2 * description.hidden_size * description.vocabulary_size * (1 + points) * tokens.evaluation
     solver = rates * _solver(description, job, tokens)
-    operations = 2 * passes * active_parameters(description) + head + solver + _writing(description, tokens)
-    return Compute(passes + tokens.own_text, operations)
+    return Compute(passes, 2 * (passes + waiting) * active_parameters(description) + head + solver)
 
 
-def _writing(description: ModelDescription, tokens: Tokens) -> int:
-    """Return the operations of the text the model generates itself, with an equivalent of its waits for memory."""
-    one = 2 * active_parameters(description) + 2 * description.hidden_size * description.vocabulary_size
-    return _WAITING_IN_BATCHES * one * tokens.own_text
+def _training(description: ModelDescription, recovery: Recovery, device: DeviceKind) -> Compute:
+    """Return the tokens and operations of training.
 
-
-def _answering_passes(tokens: Tokens) -> int:
-    """Return the tokens of questions and answers that pass through both models.
-
-    Each model reads the questions twice, writes two answers to each, and reads questions and answers once more.
+    They are of a forward, a second one (as if activations were not kept), a backward of twice as many, and a teacher's
+    forward; but no more than the device does in the minutes that were given.
     """
-    return 2 * (3 * tokens.questions + 3 * tokens.answered)
-
-
-def _answering(description: ModelDescription, tokens: Tokens) -> int:
-    """Return the operations that answers take beside their passes: the head, and waits for memory."""
-    head = 2 * description.hidden_size * description.vocabulary_size
-    waits = (_WAITING_IN_BATCHES - 1) * (2 * active_parameters(description) + head)
-    return 2 * tokens.answered * (3 * head + 2 * waits)
-
-
-def allocating_tokens(job: Recipe, tokens: Tokens) -> int:
-    """Return the calibration tokens whose gradients give every layer its rate."""
-    options = job.parameters.allocation_options
-    if options is None or options.allocation != "fisher":
-        return 0
-    return min(options.fisher_sequences * tokens.window, tokens.calibration)
-
-
-def compared_tokens(job: Recipe, tokens: Tokens) -> int:
-    """Return the calibration tokens that pass, by forward and at most, to split what goes between attention and FFN."""
-    if job.removal is None or not job.removal.compares_splits(job.parameters) or seeks_latency(job):
-        return 0
-    return (2 + MOST_SPLITS) * min(tokens.calibration, SPLIT_TOKENS)
-
-
-def seeks_latency(job: Recipe) -> bool:
-    return job.target is not None and job.target.is_time
-
-
-def facts_of(description: ModelDescription, job: Recipe, tokens: Tokens) -> CostFacts[MethodParameters]:
-    """Return the facts that the cost of the method that prunes goes by; measured, it has its default parameters."""
-    parameters = job.parameters
-    if (measured := parameters.sensitivity_options) is not None:
-        parameters = parse_parameters(measured.method, {}, measured.pattern)
-    sparsity = job.sparsity or _expected_removal(description, job)
-    return CostFacts(description, parameters, sparsity, tokens, job.output.layout)
-
-
-def _expected_removal(description: ModelDescription, job: Recipe) -> float:
-    """Return about how much goes where costs decide: as much as the cost falls; 0 for all other jobs."""
-    if job.target is None or not job.is_chosen_by_cost:
-        return 0
-    return 1 - (job.target.limit if job.target.is_time else min(1.0, job.target.limit / description.bytes))
-
-
-def _solver(description: ModelDescription, job: Recipe, tokens: Tokens) -> int:
-    """Return the operations of the solver and of compensation.
-
-    A method that reads XᵀX computes it for every input and factorises it; the method's cost has the rest. Compensation
-    computes the same XᵀX, the product of dense and pruned inputs and a second factorisation, and multiplies by XᵀX in
-    every step.
-    """
-    variant = calibrated_variant(job.method, job.pattern, job.parameters)
-    compensation = job.parameters.requested_compensation
-    if variant.reads != "gram" and compensation is None:
-        return 0
-    inputs = {(linear.layer, linear.in_features) for linear in description.linears}
-    grams = _grams(description, tokens)
-    experts = description.known_as.experts
-    if experts is not None:  # each has an XᵀX, of the tokens that it is given, and a factorisation of its own
-        grams += sum(
-            each.in_features**2 * tokens.calibration * experts.top_k + each.experts * 4 * each.in_features**3 // 3
-            for each in description.linears
-            if each.experts is not None
-        )
-    if compensation is not None:
-        steps = compensation.conjugate_gradient_steps
-        products = 2 * MOST_STEPS if steps == "auto" else steps
-        if compensation.refits:
-            grams += sum(2 * width**2 * tokens.calibration + 4 * width**3 // 3 for _, width in inputs)
-            products += 3
-        grams += sum(2 * products * linear.numel * linear.in_features for linear in description.linears)
-    return grams + variant.cost.operations(facts_of(description, job, tokens))
+    tokens = recovery.steps * recovery.batch_size * (recovery.sequence_length or 0)
+    head = description.hidden_size * description.vocabulary_size
+    passes = 4 + RECOVERIES[recovery.method].learns_from_model
+    operations = 2 * tokens * passes * (active_parameters(description) + head)
+    if recovery.minutes is not None:
+        most = 60 * recovery.minutes * device.operations_per_second
+        tokens, operations = int(tokens * min(1, most / operations)), int(min(operations, most))
+    return Compute(tokens, operations)

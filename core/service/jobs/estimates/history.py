@@ -1,7 +1,7 @@
-"""Estimates of a job's needs, by trace, formula and what earlier jobs needed; and the check that a worker fits.
+"""Estimates of a job's needs, by a formula and what earlier jobs needed; and the check that a worker fits.
 
-What a pass over a language model holds is known once a worker has traced it. Until then there is a coarse bound of it
-where weights are set to zero, by which no job is refused, and a formula where units go.
+The formula's memory is an upper bound. It orders workers, and no job is refused by it: a job that it keeps from every
+worker is tried on the largest one. A job is refused where weights that must be in memory at once fit no worker.
 
 For each figure, the formula's result is multiplied by the median of measured ÷ formula over the jobs of the same queue
 and method that ran to their end last, whether or not they missed a gate there, and resemble this one most. With fewer
@@ -22,17 +22,19 @@ from sqlalchemy.orm import Session
 from core.device_kinds import DeviceKind, fastest_kind, find_kind
 from core.engine.evaluation.reload_memory import ReloadRoom
 from core.engine.evaluation.zero_shot_tasks import forward_tokens
-from core.methods.cost import Tokens
 from core.methods.registry import METHODS
 from core.pipeline.recipes.recipe import Recipe
-from core.service.jobs.admission import needs_by, room_of
+from core.service.jobs.admission import Room, needs_by, room_of
 from core.service.jobs.engines import require_engines
-from core.service.jobs.estimates.classifier import ImageCounts, classifier_work
-from core.service.jobs.estimates.compute import compute_cost
+from core.service.jobs.estimates.compute import ImageCounts, Tokens, classifier_cost, compute_cost
 from core.service.jobs.estimates.corrections import FEWEST, HISTORY, newest_of_method, ran_to_its_end
-from core.service.jobs.estimates.resources import FIGURES, ResourceEstimate, classifier_needs, estimate_resources
-from core.service.jobs.estimates.traced_needs import COARSE, AwaitedTrace
-from core.service.jobs.pass_traces import known_peak, traced_pass
+from core.service.jobs.estimates.resources import (
+    FIGURES,
+    ResourceEstimate,
+    classifier_needs,
+    estimate_resources,
+    least_memory,
+)
 from core.service.jobs.queue import workers_of
 from core.service.jobs.resolution.job import ResolvedJob
 from core.service.jobs.submit_warnings import warnings_for
@@ -60,53 +62,46 @@ _PACE_DEVIATION: Final = 0.7
 
 @dataclass(frozen=True)
 class FittingEstimate:
-    """Estimate of a request that can be run, the fresh workers of its queue, and the trace by which it gets better."""
+    """Estimate of a request that can be run, and the fresh workers of its queue."""
 
     estimate: Estimate
     workers: Sequence[WorkerRow]
-    awaited: AwaitedTrace | None
 
 
 def estimate_that_fits(session: Session, team_id: str, resolved: ResolvedJob, settings: Settings) -> FittingEstimate:
-    """Return the estimate of a request that can be run.
+    """Return the estimate of a request that can be run. The time is for one attempt, from fetch to store.
 
-    Raises DoesNotFit, with the figures, where none of these has room for the job, and InvalidRequest where none has the
-    engine of an added form. Where there is none nothing is known,
-    and the job may wait for one. What a worker does not tell is not held against it, and neither is a coarse bound.
+    Raises DoesNotFit, with the figures, where none of these has room for the files, or for the weights that must be in
+    memory at once, and InvalidRequest where none has the engine of an added form. Where there is no worker nothing is
+    known, and the job may wait for one. A figure that a worker does not tell excludes nothing.
     """
     job = resolved.recipe
     workers = workers_of(session, [job.queue], settings.worker_fresh_seconds)
     require_engines(job, workers)
-    estimate, awaited = _estimate(session, team_id, resolved, workers, settings)
+    account = _ACCOUNTS[resolved.model.description.task](session, team_id, resolved, workers, settings)
+    estimate = _estimate(session, job, account, workers)
     needs = needs_by(estimate)
-    if COARSE in estimate.warnings:
-        needs = replace(needs, device_memory_bytes=None, memory_bytes=None)
-    shortages = [needs.lack(worker) for worker in workers]
-    if workers and all(shortages):
-        listed = "; ".join(sorted({shortage for shortage in shortages if shortage})[:5])
+    on_device = needs.device_memory_bytes is not None
+    floor = Room(account.least if on_device else None, None if on_device else account.least, needs.disk_bytes)
+    if shortages := _shortages(floor, workers):
         raise DoesNotFit(
-            f"no worker of queue {job.queue!r} can hold this job: {listed}. Use a queue with larger workers, a smaller "
-            "model, or fewer calibration and evaluation tokens",
+            f"no worker of queue {job.queue!r} can hold this job: {shortages}. Use a queue with larger workers, or a "
+            "smaller model",
             param="queue",
         )
-    return FittingEstimate(estimate, workers, awaited)
+    if shortages := _shortages(needs, workers):
+        warning = f"memory: {shortages}. This is an upper bound: the job is tried on the largest worker all the same"
+        estimate = estimate.model_copy(update={"warnings": [*estimate.warnings, warning]})
+    return FittingEstimate(estimate, workers)
 
 
-def estimate_job(
-    session: Session, team_id: str, resolved: ResolvedJob, workers: Sequence[WorkerRow], settings: Settings
-) -> Estimate:
-    """Return the estimate of a resolved request on such workers.
-
-    The time is for one attempt, from fetch to store, without waiting.
-    """
-    return _estimate(session, team_id, resolved, workers, settings)[0]
+def _shortages(needs: Room, workers: Sequence[WorkerRow]) -> str | None:
+    """Return sentences about what each worker lacks; None where there is one without a lack, or no worker at all."""
+    shortages = [needs.lack(worker) for worker in workers]
+    return "; ".join(sorted(set(filter(None, shortages)))[:5]) if all(shortages) and shortages else None
 
 
-def _estimate(
-    session: Session, team_id: str, resolved: ResolvedJob, workers: Sequence[WorkerRow], settings: Settings
-) -> tuple[Estimate, AwaitedTrace | None]:
-    job = resolved.recipe
-    account = _ACCOUNTS[resolved.model.description.task](session, team_id, resolved, workers, settings)
+def _estimate(session: Session, job: Recipe, account: "_Account", workers: Sequence[WorkerRow]) -> Estimate:
     formula = account.formula
     ratios, jobs = _fleet_ratios(session, job, formula)
     factors = {name: statistics.median(each) for name, each in ratios.items()}
@@ -116,19 +111,15 @@ def _estimate(
     }
     corrected = formula.seconds * factors.get("seconds", 1.0)
     time = _time(session, job, account, corrected, ratios.get("seconds"))
-    estimate = Estimate(
+    return Estimate(
         **{**expected, "seconds": time.seconds},
         forward_tokens=account.passes,
         floating_point_operations=account.operations,
-        warnings=[
-            *warnings_for(job, {worker.device for worker in workers}),
-            *([COARSE] if account.awaited is not None else []),
-        ],
+        warnings=warnings_for(job, {worker.device for worker in workers}),
         basis=EstimateBasis(
             jobs=jobs, formula=formula.model_dump(), seconds_deviation=time.deviation, seconds_from=time.source
         ),
     )
-    return estimate, account.awaited
 
 
 @dataclass(frozen=True)
@@ -164,14 +155,14 @@ def _time(
 class _Account:
     """Needs of a job, before they are compared with the needs of earlier jobs.
 
-    `passes` are the tokens, or images, that go through the model. `paced_seconds` are the formula's seconds at the pace
-    that the workers measured; None where none did.
+    `least` are the bytes of weights that must be in memory at once. `passes` are the tokens, or images, that go through
+    the model. `paced_seconds` are the formula's seconds at the pace that the workers measured; None where none did.
     """
 
     formula: ResourceEstimate
+    least: int
     passes: int
     operations: int
-    awaited: AwaitedTrace | None = None
     paced_seconds: float | None = None
 
 
@@ -182,8 +173,6 @@ def _language_account(
     device, budget = fastest_kind(worker.device for worker in workers), settings.activation_budget_bytes
     tokens = _tokens(session, team_id, job, _unwritten_tokens(session, team_id, resolved.sources))
     work = compute_cost(description, job, tokens, device)
-    traced = traced_pass(description, job, tokens, device, budget)
-    peak = None if traced is None else known_peak(session, team_id, resolved.model.reference, description, traced)
     estimated = partial(
         estimate_resources,
         description,
@@ -194,24 +183,22 @@ def _language_account(
         is_fetched=resolved.is_fetched,
         rooms=[reload_room(worker, device) for worker in workers],
     )
-    awaited = None
-    if traced is not None and peak is None:
-        awaited = AwaitedTrace.of(description, traced, without_pass=estimated(traced_bytes=0))
     paced = _paced(device, workers)
-    seconds = None if paced is None else estimated(traced_bytes=peak, device=paced).seconds
-    return _Account(estimated(traced_bytes=peak), work.passes, work.operations, awaited, seconds)
+    seconds = None if paced is None else estimated(device=paced).seconds
+    return _Account(estimated(), least_memory(description, job), work.passes, work.operations, seconds)
 
 
 def _classifier_account(
     session: Session, team_id: str, resolved: ResolvedJob, workers: Sequence[WorkerRow], settings: Settings
 ) -> _Account:
     job, description = resolved.recipe, resolved.model.description.classifier
-    work = classifier_work(description, job, _images(session, team_id, job))
+    counts = _images(session, team_id, job)
+    work = classifier_cost(description, job, counts)
     device = fastest_kind(worker.device for worker in workers)
-    needs = partial(classifier_needs, description, work, is_fetched=resolved.is_fetched)
+    needs = partial(classifier_needs, description, job, counts, is_fetched=resolved.is_fetched)
     paced = _paced(device, workers)
     seconds = None if paced is None else needs(device=paced).seconds
-    return _Account(needs(device=device), work.images, work.operations, paced_seconds=seconds)
+    return _Account(needs(device=device), description.bytes, work.passes, work.operations, seconds)
 
 
 def _paced(device: DeviceKind, workers: Sequence[WorkerRow]) -> DeviceKind | None:

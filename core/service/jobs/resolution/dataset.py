@@ -6,14 +6,14 @@ from typing import ClassVar, Final, Generic, TypeVar
 
 from sqlalchemy import ColumnElement
 
-from core.engine.datasets.simple_tasks.registry import ALL_TASKS, SIMPLE_TASKS, named_tasks
 from core.service.jobs.resolution.context import RequestContext
 from core.service.registry.service import find_row, names
 from core.service.registry.tables import DatasetRow
 from core.service.sources.hub_datasets import SHORT_NAMES, HubDataset, is_hub_dataset
 from core.service.sources.references import ImageReference, TextReference, Use
 from core.validation import nearest_hint
-from secateur_wire.errors import UnknownDataset, UnusableDataset
+from secateur_wire import gone
+from secateur_wire.errors import UnknownDataset
 
 SELF: Final = "self"
 """Name of the dataset that the model itself generates."""
@@ -50,10 +50,6 @@ class DatasetNeeds(ABC, Generic[Reference]):
     def refer_to_hub(self, name: str, dataset: HubDataset) -> Reference:
         """Return the reference to a dataset of the hub."""
 
-    def refer_to_simple_tasks(self, name: str, tasks: tuple[str, ...]) -> Reference:
-        """Return the reference to generated tasks of these ids; raises UnusableDataset where they are of no use."""
-        raise UnusableDataset(f"{self.param}: {name!r} has conversations, not images", param=self.param)
-
     @abstractmethod
     def refer_to_model(self) -> Reference:
         """Return the reference to what the model itself generates; raises the error that says why it cannot."""
@@ -70,9 +66,7 @@ def resolve_dataset(context: RequestContext, name: str, needs: DatasetNeeds[Refe
         return needs.refer_to_row(row)
     if name == SELF:
         return needs.refer_to_model()
-    tasks = named_tasks(name)
-    if tasks is not None:
-        return needs.refer_to_simple_tasks(name, _known(tasks, name, needs.param))
+    require_dataset(name, needs.param)
     if is_hub_dataset(name):
         return needs.refer_to_hub(name, context.hub.dataset(name, needs.use, needs.param))
     known = names(context.session, DatasetRow, context.team_id, needs.is_of_kind)
@@ -83,14 +77,10 @@ def resolve_dataset(context: RequestContext, name: str, needs: DatasetNeeds[Refe
     )
 
 
-def _known(tasks: tuple[str, ...], name: str, param: str) -> tuple[str, ...]:
-    """Return the tasks; raises UnknownDataset where the name stands for none."""
-    if not tasks:
-        there = ", ".join(f"{ALL_TASKS}:{each}" for each in SIMPLE_TASKS)
-        raise UnknownDataset(
-            f"{param}: there are no simple tasks {name!r}; there are {ALL_TASKS}, {there}", param=param
-        )
-    return tasks
+def require_dataset(name: str, param: str) -> None:
+    """Raise UnknownDataset, with what to use instead, where a name stood for a dataset that has left."""
+    if successor := gone.DATASETS.get(name.partition(":")[0]):
+        raise UnknownDataset(f"{param}: the dataset {name!r} has left: {successor}", param=param)
 
 
 def row_facts(row: DatasetRow, *reading: str) -> dict[str, object]:

@@ -32,7 +32,6 @@ from core.service.sources.references import (
     HubText,
     ModelReference,
     SelfText,
-    SimpleTasksText,
     StoredText,
     TaskReference,
     TextReference,
@@ -339,7 +338,7 @@ def _is_chat(text: TextReference) -> bool:
         return text.shape == "chat"
     if isinstance(text, FileText | StoredText):
         return text.format in CHAT_FORMATS
-    return isinstance(text, AnsweredText | SimpleTasksText)
+    return isinstance(text, AnsweredText)
 
 
 def _require_written(shape: Shape | None, part: str, is_written: object) -> None:

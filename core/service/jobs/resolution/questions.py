@@ -50,8 +50,6 @@ def resolve_question_sets(
             param=f"{_PART}.max_new_tokens",
         )
     return [
-        resolve_dataset(
-            context, name, QuestionNeeds("evaluation", param, answers.samples, _QUESTION_LENGTH, answers.seed)
-        )
+        resolve_dataset(context, name, QuestionNeeds("evaluation", param, answers.samples, _QUESTION_LENGTH))
         for param, name in unique_names(answers.datasets, f"{_PART}.datasets")
     ]

@@ -1,7 +1,6 @@
 """Requirements of a text that a job on a language model reads."""
 
 from dataclasses import dataclass
-from math import ceil
 from typing import ClassVar
 
 from sqlalchemy import ColumnElement
@@ -15,7 +14,6 @@ from core.service.sources.references import (
     FileText,
     HubText,
     SelfText,
-    SimpleTasksText,
     StoredText,
     TextReference,
 )
@@ -24,8 +22,6 @@ from secateur_wire.errors import InvalidRequest, TooLittleText, UnusableDataset
 
 _EVALUATION_SEED = 2**31
 """Added to the seed of generated evaluation text: calibration's seeds are smaller, so the two never share one."""
-_LEAST_TASKS, _TASK_TOKENS = 600, 64
-"""Fewest simple tasks of a set, and the tokens that each has at least with its solved examples."""
 _MOST_BYTES_PER_CHARACTER = 4
 _CHARACTERS_PER_TOKEN = 16
 """Characters to fetch from a hub dataset per token: English has about 4, and small vocabularies fewer."""
@@ -42,7 +38,7 @@ class TextNeeds(DatasetNeeds[TextReference]):
     """
 
     sequence_length: int
-    seed: int
+    seed: int = 0
     most: int | None = None
     shape: Shape | None = None
     answers: Answers | None = None
@@ -50,8 +46,7 @@ class TextNeeds(DatasetNeeds[TextReference]):
     is_of_kind: ClassVar[ColumnElement[bool]] = DatasetRow.images.is_(None)
     registered: ClassVar[str] = "registered"
     other_names: ClassVar[str] = (
-        "one of the hub (wikitext, c4, org/name[:config[:split]]), 'simple-tasks' for generated tasks, or 'self' for "
-        "text the model generates"
+        "one of the hub (wikitext, c4, org/name[:config[:split]]), or 'self' for text the model generates"
     )
 
     def refer_to_row(self, row: DatasetRow) -> TextReference:
@@ -72,7 +67,7 @@ class TextNeeds(DatasetNeeds[TextReference]):
         kind: type[FileText | StoredText] = FileText if row.prefix is None else StoredText
         return self._answered(row.name, kind.model_validate(row_facts(row, "text_field")))
 
-    def _answered(self, name: str, text: FileText | StoredText | HubText | SimpleTasksText) -> TextReference:
+    def _answered(self, name: str, text: FileText | StoredText | HubText) -> TextReference:
         """Return a reference to conversations with the answers that are asked for."""
         if self.answers != "self":
             return text
@@ -94,16 +89,6 @@ class TextNeeds(DatasetNeeds[TextReference]):
         text = HubText.model_validate(hub_facts(name, dataset, self.use) | {"characters": characters})
         return self._answered(name, text)
 
-    def refer_to_simple_tasks(self, name: str, tasks: tuple[str, ...]) -> TextReference:
-        samples = self.samples or self.most or 0
-        rows = max(_LEAST_TASKS, ceil(samples * self.sequence_length / _TASK_TOKENS))
-        return self._answered(name, SimpleTasksText(name=name, tasks=tasks, rows=rows, seed=self._own_seed))
-
-    @property
-    def _own_seed(self) -> int:
-        """Return the seed of the text that is generated for this part of a job."""
-        return self.seed + (_EVALUATION_SEED if self.use == "evaluation" else 0)
-
     def refer_to_model(self) -> SelfText:
         if self.answers is not None:
             raise InvalidRequest(
@@ -121,7 +106,7 @@ class TextNeeds(DatasetNeeds[TextReference]):
             name=SELF,
             samples=self.samples,
             sequence_length=self.sequence_length,
-            seed=self._own_seed,
+            seed=self.seed + (_EVALUATION_SEED if self.use == "evaluation" else 0),
             shape=self.shape or "text",
         )
 

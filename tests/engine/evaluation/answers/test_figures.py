@@ -20,7 +20,7 @@ def answer(length: int, *, text: str = "a", ended: bool = True, **thought: objec
 
 def pair(dense: ReadAnswer, pruned: ReadAnswer, kl: list[float], thought: int = 0, reference: str = "") -> AnswerPair:
     question = EvaluationQuestion(1, "?", reference or None, "contains" if reference else None)
-    return AnswerPair(question, (dense, pruned), (dense, pruned), Along(kl, [1.0] * len(kl), thought), True)
+    return AnswerPair(question, (dense, pruned), Along(kl, [1.0] * len(kl), thought), True)
 
 
 @given(COUNTS)

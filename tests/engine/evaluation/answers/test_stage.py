@@ -43,7 +43,7 @@ def run(
     dense, pruned = (ModelSource(path=each, name=each.name, revision=each.name) for each in models)
     told: dict[str, Any] = {
         "device": "cpu", "threads": 1, "dense": dense, "pruned": pruned, "question_sets": list(asked), "frame": FRAME,
-        "samples": None, "max_new_tokens": 8, "check": "contains", "seed": 0, "work": work,
+        "samples": None, "max_new_tokens": 8, "check": "contains", "work": work,
     }  # fmt: skip
     output = run_stage(AnswersSpec.model_validate(told | more), progress or Progress(), lambda: 0)
     assert isinstance(output, AnswersOutput)

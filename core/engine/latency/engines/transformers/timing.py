@@ -56,11 +56,11 @@ def _share_weights(model: PreTrainedModel, first: PreTrainedModel) -> None:
 @torch.inference_mode()
 def _timed(model: PreTrainedModel, trial: SpeedTrial) -> PromptAndDecoding:
     name, vocabulary = cache_name(model), int(model.config.get_text_config().vocab_size)
-    tokens_BT = torch.tensor([trial.token_ids(vocabulary)] * trial.batch)
+    tokens_1T = torch.tensor([trial.token_ids(vocabulary)])
     cache: dict[str, Any] = {}
 
     def step(begin: int, count: int) -> None:
-        ids = tokens_BT[:, begin : begin + count]
+        ids = tokens_1T[:, begin : begin + count]
         cache[name] = model(input_ids=ids, use_cache=True, logits_to_keep=1, **cache)[name]
 
     return timed_steps(step, trial)

@@ -50,9 +50,6 @@ class BiasRemoval(Removal):
     def reachable(self, cut: Cut) -> Sequence[float]:
         return [plan.removed * self._share(cut.language_model) for plan in _plans(cut.language_model)]
 
-    def least_removed(self, cut: Cut) -> int:
-        return self.check(cut).removed * cut.language_model.layers
-
     def latency_refusal(self) -> str | None:
         return "biases take no time worth timing: use target.parameters or target.bytes"
 

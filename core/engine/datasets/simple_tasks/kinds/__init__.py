@@ -1,1 +1,0 @@
-"""Kinds of simple tasks, one a module: its `TASK` is a `SimpleTask`."""
