@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 import signal
+import threading
 from collections.abc import Callable
 from functools import partial
 from itertools import count
@@ -19,6 +20,7 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import HF_MODULES_CACHE
 
 from core.database import transaction
+from core.device_kinds import CPU
 from core.engine.checkpoints.weight_comparison import compare_weights
 from core.engine.cuts.worth import WorthTable
 from core.engine.evaluation.continuations import compare_continuations
@@ -27,6 +29,7 @@ from core.engine.latency.costs import Workload
 from core.engine.latency.registry import engine_info
 from core.engine.models.folder import open_model
 from core.pipeline.messages import Spec
+from core.pipeline.stages.prune.spec import PruneSpec
 from core.pipeline.stages.search.spec import COSTS_FILE, costs_key
 from core.pipeline.stages.stage import RunningJob
 from core.pipeline.stages.verify.spec import VerifyArtifact
@@ -36,7 +39,7 @@ from core.service.registry.schemas import ModelBody
 from core.service.registry.service import read_model, register_model
 from secateur_wire.weights.packed import unpack_folder
 from tests.pipeline.stages.test_search_costs import table_of
-from tests.runner.conftest import Finish, Work, artifact, shown_ways
+from tests.runner.conftest import Finish, Work, artifact, begin_work, shown_ways
 from tests.runner.models import LAYERS, register_layers, write_model
 from tests.shown_ways import lay_out, run_here, run_in_shell
 from tests.worker.conftest import Queue, runner_of
@@ -324,6 +327,52 @@ def test_killed_with_9_at_any_stage_the_next_attempt_goes_on_to_the_same_bytes(
     assert (artifact(jobs, job_id) / "model.safetensors").read_bytes() == expected
     went_on = [event.attempt for event in jobs.events(job_id) if "continuing after block" in str(event.data)]
     assert went_on[-2:] == [4, 5], "after a kill in evaluate and one in verify"
+
+
+def test_killed_once_for_memory_a_task_begins_again_with_half_of_it(
+    jobs: Queue, dense: str, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = jobs.submit(jobs.report(dense)["recipe"])
+    killed, rooms = list[int](), list[int]()
+
+    def run_and_kill(spec: PruneSpec, *, on_wait: Callable[[], None], **given: Any) -> dict[str, Any]:
+        def wait() -> None:
+            on_wait()
+            runner = runner_of(os.getpid())
+            if not killed and runner is not None and jobs.job(job_id).stage == "prune":
+                killed.append(runner)
+                os.kill(runner, signal.SIGKILL)
+
+        rooms.append(spec.memory_bytes or 0)
+        return run_task(spec, on_wait=wait, **given)
+
+    monkeypatch.setattr("worker.supervisor.attempt.run_task", run_and_kill)
+    monkeypatch.setattr("worker.runner.client.memory_kills", lambda: len(killed))  # as the kernel counts them
+    assert work().result(120) == "succeeded", jobs.job(job_id).error
+    assert jobs.job(job_id).attempt == 1 and 0 < rooms[1] <= rooms[0] / 2
+    assert any("begins again" in line for line in jobs.logs(job_id))
+
+
+def test_a_job_that_is_too_large_for_its_worker_s_memory_goes_to_one_with_more(
+    jobs: Queue, dense: str, work: Work
+) -> None:
+    job_id = jobs.submit(jobs.report(dense)["recipe"])
+
+    def beat(**memory: int) -> None:
+        with transaction(jobs.sessions) as session:
+            for worker, gigabytes in memory.items():
+                queue.heartbeat(
+                    session, worker.replace("_", " "), queue="default", device="cpu", hostname="b", pid=1,
+                    memory_bytes=gigabytes * 2**30,
+                )  # fmt: skip
+
+    beat(a_thread=16, large=32)
+    small = jobs.settings.model_copy(update={"worker_memory_bytes": CPU.process_bytes + 2**20})
+    assert begin_work(small, jobs.sessions, jobs.store, threading.Event()).result(60) == "queued"
+    error = jobs.events(job_id)[-1].data["error"]
+    assert error["code"] == "out_of_memory" and "bytes are free" in error["message"]
+    beat(a_thread=32)
+    assert work().result(120) == "succeeded", jobs.job(job_id).error
 
 
 @pytest.mark.parametrize(

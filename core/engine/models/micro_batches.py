@@ -85,8 +85,8 @@ def run_within_memory(make: Callable[[], Pass], run: Callable[[Pass], Result]) -
         except Exception as error:
             if not (ran_out_of_memory(error) and walk.halve_micro_batches(str(error))):
                 raise
-            if "could not create a primitive" in str(error):  # oneDNN compiles no more here; torch has other products
-                torch.backends.mkldnn.set_flags(_enabled=False)
+            if "could not create a primitive" in str(error):  # oneDNN compiles nothing more in this thread
+                torch.backends.mkldnn.enabled = False  # type: ignore[assignment]  # its setter is not typed
         del walk
         gc.collect()  # modules and their hooks refer to each other
         CPUBackend(torch.device("cpu")).release_memory()  # what the allocator keeps counts as memory of the process
