@@ -162,7 +162,7 @@ def test_excess_is_against_the_better_flap_and_goals_stand_beside_what_came_out(
     assert rows(text, "Zero-shot accuracy")["dense"][1:] == ["50.0 ± 5.0"] * len(TASKS) + ["50.0 ± 1.9"]
     assert "- Not run, bonsai, 20 % of the blocks: no such job" in text
     (missing,) = [line for line in text.splitlines() if line.startswith("- Not run at all: ")]
-    assert "bonsai" in missing and "llm-pruner" not in missing
+    assert "bonsai" in missing and ", llm-pruner," not in missing
 
 
 def test_what_other_machines_measured_stays_on_the_page_until_it_is_measured_anew(model: Path, tmp_path: Path) -> None:
