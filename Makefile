@@ -60,7 +60,6 @@ nightly: $(SETUP) ## the tests that are long by nature, one file at a time: all 
 	$(BIN)/python -m tests.production.wheels --fresh
 	$(BIN)/python -m bench.mutants
 	$(BIN)/python -m bench.mutants --sample 40 --seed $(shell date +%j)
-	$(BIN)/python -m bench.mutants --devices --at-once 1
 	$(BIN)/python -m bench.chaos --seeds 1-10 --faults 100 --write docs/faults.md
 	$(BIN)/python -m bench.frontier --write docs/frontier.md --data core/measurements/zeros.json
 	$(BIN)/python -m bench.architectures --write docs/architectures.md --data bench/architectures/known_types.json

@@ -12,6 +12,7 @@ from tests.forked_processes import warm_python
 SEED = 13954
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(400)
 def test_two_faults_of_a_small_fleet_break_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bench.chaos.promises.artifacts.RELOAD", (*warm_python(), "-m", "bench.chaos.reload"))
