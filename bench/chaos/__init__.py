@@ -2,6 +2,5 @@
 
 `schedule` decides from a seed which faults come; `fleet` has the processes and `faults` does it to them; `traffic` is
 the clients, who write down what they were told in a journal; `checker` reads the API, the audit trail and the stores
-afterwards and says what was broken. `prometheus` watches with the alert rules, and `alerting` has the fault that fires
-each. `python -m bench.chaos --seed 1 --faults 100` is the whole.
+afterwards and says what was broken. `python -m bench.chaos --seed 1 --faults 100` is the whole.
 """

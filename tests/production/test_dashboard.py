@@ -16,7 +16,6 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
 import api.process.metrics
-from bench.chaos.prometheus import watch
 from bench.parts import until
 from core.database import transaction
 from core.service.duties.times import note_done
@@ -27,6 +26,7 @@ from core.storage.s3 import S3Store
 from tests.production.conftest import PASSWORD
 from tests.production.files import ROOT
 from tests.production.programs import needed
+from tests.production.prometheus import watch
 from tests.production.test_operations_page import ALERTS
 
 DASHBOARD = ROOT / "deploy" / "grafana" / "secateur.json"

@@ -1,4 +1,4 @@
-"""A Prometheus that scrapes API processes once a second, with alert rules whose times are shortened."""
+"""A Prometheus that scrapes API processes once a second, with alert rules."""
 
 import json
 import re
@@ -17,11 +17,6 @@ from worker.processes import spawn
 
 PROGRAM = "prometheus"
 START_SECONDS = 60
-_LEAST_RANGE_SECONDS = 10
-"""Shortest range in an expression: a rate needs some scrapes in it."""
-_LEAST_FOR_SECONDS = 5
-"""Shortest `for` where there is one: until the first scrape nothing is known of anybody."""
-_SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 Series = dict[str, Any]
 """One result of a query: its labels as `metric`, and as `value` a time and what it is, as text."""
@@ -66,18 +61,16 @@ class Prometheus:
 
 
 @contextmanager
-def watch(apis: Sequence[str], rules: Path | None, folder: Path, faster: float = 1) -> Iterator[Prometheus]:
+def watch(apis: Sequence[str], rules: Path, folder: Path) -> Iterator[Prometheus]:
     """Run a Prometheus over what `apis` (base URLs) tell at `/metrics` while the body runs; `folder` takes all it
-    writes. It has the rules, whose times are divided by `faster`. Raises FileNotFoundError where it is not installed,
-    TimeoutError where an API process does not answer or an alert fires from the start.
+    writes. Raises FileNotFoundError where it is not installed, TimeoutError where an API process does not answer or an
+    alert fires from the start.
     """
     program = shutil.which(PROGRAM)
     if program is None:
         raise FileNotFoundError("prometheus is not installed (apt-get install prometheus)")
     folder.mkdir(parents=True, exist_ok=True)
-    if rules is not None:
-        (folder / "rules.yml").write_text(shortened(rules.read_text(), faster))
-    (folder / "prometheus.yml").write_text(json.dumps(_configuration(apis, rules is not None)))
+    (folder / "prometheus.yml").write_text(json.dumps(_configuration(apis, rules)))
     log = folder / "prometheus.log"
     with log.open("wb") as said:
         process = spawn(
@@ -96,8 +89,7 @@ def watch(apis: Sequence[str], rules: Path | None, folder: Path, faster: float =
         running = Prometheus(f"http://{address}")
         try:
             until(lambda: running.is_ready() if process.is_running() else _ended(log), START_SECONDS)
-            if apis:
-                running.wait_for_calm()
+            running.wait_for_calm()
             yield running
         finally:
             running.close()
@@ -105,27 +97,11 @@ def watch(apis: Sequence[str], rules: Path | None, folder: Path, faster: float =
         process.end(grace_seconds=10)
 
 
-def shortened(rules: str, faster: float) -> str:
-    """Return alert rules whose `for` and ranges take the `faster`-th part of their time."""
-
-    def part(duration: str, least: int) -> str:
-        seconds = _seconds(duration)
-        return f"{max(least, round(seconds / faster)) if seconds else 0}s"
-
-    waits = re.compile(r"^( +for: )(\w+)$", re.MULTILINE)
-    rules = waits.sub(lambda match: match[1] + part(match[2], _LEAST_FOR_SECONDS), rules)
-    return re.sub(r"\[(\w+)\]", lambda match: f"[{part(match[1], _LEAST_RANGE_SECONDS)}]", rules)
-
-
-def _seconds(duration: str) -> int:
-    return int(duration[:-1]) * _SECONDS[duration[-1]]
-
-
-def _configuration(apis: Sequence[str], has_rules: bool) -> dict[str, Any]:
+def _configuration(apis: Sequence[str], rules: Path) -> dict[str, Any]:
     scraped = [{"targets": [urlsplit(api).netloc for api in apis]}]
     return {
         "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
-        "rule_files": ["rules.yml"] if has_rules else [],
+        "rule_files": [str(rules)],
         "scrape_configs": [{"job_name": "secateur", "static_configs": scraped}],
     }
 
