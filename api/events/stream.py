@@ -1,6 +1,7 @@
 """Streams of a job's events: the loop behind REST's stream and the portal's pages."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -19,8 +20,9 @@ from core.service.teams.principal import Principal
 from secateur_wire.errors import InvalidRequest, Unauthenticated
 from secateur_wire.jobs import EventPage
 
-_BATCH = 20
-"""Maximum number of events that a stream holds at once: each may be long, and there may be hundreds of streams."""
+_FIRST, _MOST, _CHARACTERS = 4, 20, 131_072
+"""Events that a stream reads first and at most, and the length of the messages that it is to hold: each may be long,
+and there may be hundreds of streams that nobody reads."""
 KEEP_ALIVE_SECONDS = 15
 LARGEST_SEQUENCE = 2**31 - 1
 
@@ -78,31 +80,36 @@ async def _follow(
 ) -> AsyncIterator[ServerSentEvent]:
     team_id, job_id, last = followed.caller.team_id, followed.job_id, followed.last
 
-    def look(after: int) -> tuple[Sequence[ServerSentEvent], EventPage, bool]:
+    def look(after: int, limit: int) -> tuple[deque[ServerSentEvent], int, bool, bool, int]:
         with transaction(state.sessions) as session:
             if followed.authenticate(session).team_id != team_id:
                 raise Unauthenticated("you act for another team now")
             # Read before the events, so that no event is missed in between.
             is_over = status_of(session, job_id) in TERMINAL
-            page = read_events(session, team_id, job_id, after=after, limit=_BATCH)
+            page = read_events(session, team_id, job_id, after=after, limit=limit)
             is_over = is_over and not page.has_more
-            return turn(session, page, is_over), page, is_over
+            messages = deque(turn(session, page, is_over))
+            if length := sum(len(str(each.data)) for each in messages):
+                limit = min(_MOST, max(1, _CHARACTERS * len(page.data) // length))
+            return messages, page.next_after, page.has_more, is_over, limit
 
+    limit = _FIRST
     with state.listener.watching(job_id) as new_events:
         while True:
             new_events.clear()
             try:
                 # Few at a time, so that streams leave threads and database connections to other requests.
-                messages, page, is_over = await to_thread.run_sync(look, last, limiter=state.watch_slots)
+                messages, last, has_more, is_over, limit = await to_thread.run_sync(
+                    look, last, limit, limiter=state.watch_slots
+                )
             except Unauthenticated:
                 return
-            last = page.next_after
-            for message in messages:
-                yield message
+            while messages:
+                yield messages.popleft()
                 await asyncio.sleep(0)  # Other requests get their turn, and a disconnected client is noticed.
             if is_over:
                 return
-            if page.has_more:
+            if has_more:
                 continue
             try:
                 async with asyncio.timeout(KEEP_ALIVE_SECONDS):

@@ -15,6 +15,7 @@ from core.settings import Settings
 from secateur_wire.errors import RateLimited
 
 RETRY_SECONDS: Final = 15.0
+_ALL: Final = "all"
 
 log = structlog.get_logger()
 
@@ -31,23 +32,28 @@ class OpenStreams:
         self._most = most if descriptors == resource.RLIM_INFINITY else min(most, descriptors // 2)
         self._open: Counter[str] = Counter()
 
+    def require_room(self, caller: Principal) -> None:
+        """Raise RateLimited where another stream of a caller would be one too many."""
+        shares = {caller.id: (8, "you"), caller.team_id: (2, "your team"), _ALL: (1, "all callers of this process")}
+        for owner, (share, words) in shares.items():
+            most = max(1, self._most // share)
+            if self._open[owner] >= most:
+                raise RateLimited(
+                    f"too many open event streams: {words} may have {most} in each process of the API "
+                    "(SECATEUR_EVENT_STREAMS); close one, or ask for events without a stream",
+                    retry_after=RETRY_SECONDS,
+                )
+
     @contextmanager
     def one(self, caller: Principal) -> Iterator[None]:
         """Count a stream of a caller while it is open. Raises RateLimited where it would be one too many."""
-        limits = {caller.id: (self._most // 4, "you"), caller.team_id: (self._most // 2, "your team")}
-        limits["process"] = (self._most, "all callers of this process")
-        for owner, (most, words) in limits.items():
-            if self._open[owner] >= max(1, most):
-                raise RateLimited(
-                    f"too many open event streams: {words} may have {max(1, most)}; close one, or ask for events "
-                    "without a stream",
-                    retry_after=RETRY_SECONDS,
-                )
-        self._open.update(limits.keys())
+        self.require_room(caller)
+        owners = caller.id, caller.team_id, _ALL
+        self._open.update(owners)
         try:
             yield
         finally:
-            self._open.subtract(limits.keys())
+            self._open.subtract(owners)
             self._open += Counter()  # forgets who has none
 
 

@@ -281,6 +281,7 @@ async def list_events(
     if "text/event-stream" not in accept:
         return await run_in_threadpool(_read, state, caller, job_id, after, limit)
     last = last_event(last_event_id, after)
+    state.streams.require_room(caller)  # the cheapest of refusals
     # A job of another team must answer 404 before the stream begins.
     await run_in_threadpool(_read, state, caller, job_id, last, 1)
     return event_stream(state, FollowedJob(caller, authentication_of(request, state), job_id, last), _sent)
