@@ -90,7 +90,8 @@ def estimate_that_fits(session: Session, team_id: str, resolved: ResolvedJob, se
             param="queue",
         )
     if shortages := _shortages(needs, workers):
-        warning = f"memory: {shortages}. This is an upper bound: the job is tried on the largest worker all the same"
+        wait = f"{settings.admission_max_wait_seconds:.0f} s"
+        warning = f"memory: {shortages}. This is an upper bound: after {wait} the largest worker tries the job"
         estimate = estimate.model_copy(update={"warnings": [*estimate.warnings, warning]})
     return FittingEstimate(estimate, workers)
 
