@@ -6,6 +6,7 @@ Measurements of the fleet's own jobs correct all of it (`core.service.jobs.estim
 """
 
 from collections.abc import Mapping, Sequence
+from math import ceil
 from typing import Any
 
 from pydantic import BaseModel
@@ -52,6 +53,8 @@ _BYTES_PER_SECOND = 5e8
 _PROCESS_SECONDS = 6.0
 """Seconds that each process of a job takes to start: interpreter, libraries, the model's tokenizer and config."""
 _CLASSIFIER_PROCESSES = 4
+_LAYOUTS = 1.6
+"""Main memory of images in a classifier, relative to their tensors: convolutions copy theirs into other layouts."""
 _SAVED_BYTES = 12
 """Bytes of a trained parameter in a checkpoint: itself and two moments."""
 _PINNED_BLOCKS = 3
@@ -164,13 +167,15 @@ def classifier_needs(
     description: ClassifierDescription, job: Recipe, counts: ImageCounts, *, device: DeviceKind, is_fetched: bool
 ) -> ResourceEstimate:
     """Return the resources that a job on an image classifier needs on a worker of that kind."""
-    variant = _variant_of(job)
+    variant, propagation = _variant_of(job), job.parameters.propagation_options
     trains = variant.needs.gradients or variant.needs.training or job.recovery is not None
     seen = min(max(counts.calibration, counts.evaluation), MEASURED_AT_ONCE)
     trained = job.parameters.retraining.batch_size if job.recovery is None else job.recovery.batch_size
-    computed = classifier_bytes(
-        description, max(seen, CHECKED_AT_ONCE, trained), trains=trains, reads_gram=variant.reads == "gram"
-    )
+    waiting = counts.calibration if propagation is not None and propagation.propagation == "in_flight" else 0
+    images = max(seen, trained, CHECKED_AT_ONCE) + waiting
+    if not device.has_own_memory:
+        images = ceil(_LAYOUTS * images)
+    computed = classifier_bytes(description, images, trains=trains, reads_gram=variant.reads == "gram")
     memory_bytes, device_memory_bytes = _peaks(device, computed, 2 * 4 * description.parameters)
     stored = description.bytes * (4 + is_fetched)  # rounds, artifact in two forms, its copy in a local store
     return ResourceEstimate(
