@@ -41,6 +41,9 @@ class DeviceKind:
         return self.context_bytes is not None
 
 
+WAITING_FOR_MEMORY = 10
+"""Slowdown of a product with a vector, which reads each number only once, relative to one with a matrix: about."""
+
 CPU = DeviceKind(
     name="cpu",
     round_to=8,

@@ -218,8 +218,8 @@ class Settings(BaseSettings):
     event_streams: int = Field(
         2000,
         ge=4,
-        description="Open event streams of an API process, of which one team may have half, and one key or person an "
-        "eighth; at most half of the process's descriptors.",
+        description="Open event streams of an API process. One team may have half of them, one key or person an "
+        "eighth. At most half of the process's descriptors.",
     )
 
     oidc_issuer: str | None = Field(

@@ -1,7 +1,7 @@
 """Bounds of the memory that a job takes, from the model's shapes and the recipe alone; without torch.
 
 The upper bound orders workers, and warns. It refuses nothing: a pass that runs out of memory halves its micro-batches
-(`core.engine.pruning.micro_batches`), and a job that ran out is tried where more memory is. The lower bound counts only
+(`core.engine.models.micro_batches`), and a job that ran out is tried where more memory is. The lower bound counts only
 weights that are in memory at once; a worker without room for them cannot run the job. All results are in bytes.
 """
 
@@ -19,7 +19,7 @@ from core.engine.recovery.registry import RECOVERIES
 from core.engine.recovery.request import Recovery, sequences_at_once
 
 Holds = Literal["block", "model"]
-"""Weights that a method holds at once: those of one block, or the entire model's."""
+"""Weights that a method holds at once: one block's, or the entire model's."""
 
 _LOGIT_POSITIONS = 256  # whose logits are computed at a time
 _MICRO_BATCH_TOKENS = 4096
@@ -36,9 +36,8 @@ _SOLVED_BYTES = 16
 class Pass:
     """Pass over a language model: what it `holds` and reads, and the numbers of its tokens.
 
-    `value_bytes` is the size of a value in forwards. `lanes` models run side by side. `waits`: all tokens
-    wait in front of a layer until it is pruned. `budget_bytes` is the most that
-    the hidden states between blocks may take.
+    `value_bytes` is the size of a value in forwards. `lanes` models run side by side. `waits`: all tokens wait in front
+    of a layer until it is pruned. `budget_bytes` is the most that the hidden states between blocks may take.
     """
 
     holds: Holds
@@ -59,7 +58,7 @@ def pass_bytes(model: ModelDescription, work: Pass) -> int:
     sizes = [each.numel for each in block]
     widest, broadest = max(each.in_features for each in block), max(each.out_features for each in block)
     solved = sum(sizes) if work.takes_gradients else _SOLVED * max(each.numel // (each.experts or 1) for each in block)
-    weights = outer_bytes(model) + sum(sizes) * (stored + work.lanes * work.value_bytes) + _SOLVED_BYTES * solved
+    weights = model.outer_bytes + sum(sizes) * (stored + work.lanes * work.value_bytes) + _SOLVED_BYTES * solved
     if work.holds == "model":
         weights += model.prunable_parameters * work.value_bytes
     statistics = _MATRICES * _FLOAT * widest**2 * work.reads_gram
@@ -120,7 +119,7 @@ def least_bytes(model: ModelDescription, holds: Holds) -> int:
     """Return the lower bound: stored weights that are in memory at once, embeddings and head with one block or all."""
     if holds == "model":
         return model.parameters * WEIGHT_BYTES[model.dtype]
-    return outer_bytes(model) + sum(each.numel for each in largest_block(model)) * WEIGHT_BYTES[model.dtype]
+    return model.outer_bytes + sum(each.numel for each in largest_block(model)) * WEIGHT_BYTES[model.dtype]
 
 
 def classifier_bytes(model: ClassifierDescription, images: int, *, trains: bool, reads_gram: bool) -> int:
@@ -134,12 +133,6 @@ def classifier_bytes(model: ClassifierDescription, images: int, *, trains: bool,
     if model.passes is None:
         return fixed + 3 * weights
     return fixed + images * (model.passes.training_bytes if trains else model.passes.evaluation_bytes)
-
-
-def outer_bytes(model: ModelDescription) -> int:
-    """Return the stored size of the weights outside all blocks: embeddings, final norm and head."""
-    outer = model.parameters - model.prunable_parameters - model.other_module_parameters
-    return max(outer, 0) * WEIGHT_BYTES[model.dtype]
 
 
 def largest_block(model: ModelDescription) -> list[LinearShape]:

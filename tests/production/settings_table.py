@@ -26,7 +26,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Bound what clients send": (
         *("max_body", "slow_client", "upload_", "form_upload", "check_memory", "idempotency_"),
     ),
-    "Examine models that nobody listed": ("discover", "pass_trace"),
+    "Examine models that nobody listed": ("discover",),
     "Send webhooks": ("webhook_",),
     "Fire triggers": ("trigger_",),
     "Remove what is old": ("event_", "generated_", "orphan_"),

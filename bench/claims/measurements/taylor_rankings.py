@@ -1,7 +1,7 @@
 """Claim 6: rankings against the oracle, and accuracy against FLOPs by each.
 
-The rankings are by the criteria of Molchanov (2016, arXiv:1611.06440, section 2), of which the product has Taylor's
-alone. They have one signature; scores are [units] for each group of coupled channels, and higher is kept.
+The rankings follow the criteria of Molchanov (2016, arXiv:1611.06440, section 2). The product has only the Taylor
+criterion. All rankings have one signature; scores are [units] for each group of coupled channels, and higher is kept.
 """
 
 import copy
@@ -110,7 +110,7 @@ CRITERIA: Final[Mapping[str, Criterion]] = {
 
 
 def rank(name: str, network: Network, groups: CoupledChannels, images: ImageSet, seed: int) -> list[Tensor]:
-    """Return the scores of a criterion, comparable between layers: those of oracle and random are as they are."""
+    """Return the scores of a criterion, comparable between layers; `oracle` and `random` are not divided for that."""
     scores = CRITERIA[name](network, groups, images, seed)
     return scores if name in ("random", "oracle") else rankings.between_layers(scores)
 

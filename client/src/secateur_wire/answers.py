@@ -48,7 +48,7 @@ class Score(PairedFigure):
 
 
 class WrittenAnswers(Record):
-    """Figures of what both models wrote, each with its likeliest tokens.
+    """Figures of the answers that both models wrote greedily.
 
     `length` is that of the answers without their thoughts. `cut_off` is the share that did not end within the limit.
     `repetition` is the mean share of an answer's sequences of four tokens that occur earlier in it.

@@ -60,8 +60,9 @@ class ClassifierArchitecture:
 class ClassifierPasses(BaseModel):
     """Facts of passes over images of `image_shape` (channels, height, width), traced without weights.
 
-    `operations` are the floating-point operations of one image's forward. `evaluation_bytes` are the image and the
-    activations of a forward without gradients at its peak, `training_bytes` those of a forward and its backward.
+    `operations` are the floating-point operations of one image's forward. `evaluation_bytes` is the peak of a forward
+    without gradients, with the image. `training_bytes` is the peak of a forward and its backward, without the gradients
+    of the weights. Both are for each image.
     """
 
     image_shape: tuple[int, int, int]

@@ -39,7 +39,7 @@ from core.engine.checkpoints.quantisation import (
     require_declared,
     require_ours,
 )
-from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry, read_header
+from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES, WEIGHT_DTYPES, TensorEntry, read_header
 from secateur_wire.errors import (
     CorruptSafetensors,
     MissingTensors,
@@ -83,6 +83,12 @@ class ModelDescription(BaseModel):
     other_module_parameters: int = Field(default=0, exclude_if=lambda parameters: not parameters)
     vocabulary: list[VocabularyTable] | None = None
     discovered: Architecture | None = Field(default=None, exclude_if=lambda discovered: discovered is None)
+
+    @property
+    def outer_bytes(self) -> int:
+        """Return the stored size of the weights outside all blocks: embeddings, final norm and head."""
+        outer = self.parameters - self.prunable_parameters - self.other_module_parameters
+        return max(outer, 0) * WEIGHT_BYTES[self.dtype]
 
     @property
     def known_as(self) -> Architecture:

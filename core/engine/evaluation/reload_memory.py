@@ -76,8 +76,7 @@ def offloaded_needs(description: ModelDescription, device: DeviceKind) -> Reload
     the model, and writes the stacks into a folder.
     """
     width = WEIGHT_BYTES[description.dtype]
-    outer = description.parameters - description.prunable_parameters - description.other_module_parameters
-    resident = max(outer, 0) * width
+    resident = description.outer_bytes
     stacks = _stacks(description)
     matrix = max((each.numel for each in description.linears if each.experts is None), default=0) * width
     used = max([matrix, *(sum(block) * width for block in stacks)])

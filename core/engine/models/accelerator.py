@@ -215,8 +215,8 @@ _MEMORY_MESSAGES = (
 )
 """Messages of errors without their own class.
 
-They are those of torch's CPU allocator, of CUDA itself, and of its libraries; of the kernel, where a file is mapped; of
-oneDNN; of C++; and of onnxruntime.
+Torch's CPU allocator, CUDA and its libraries, the kernel (where a file is mapped), oneDNN, C++ and onnxruntime raise
+them.
 """
 _OTHER_CLASSES = ("SafetensorError", "RuntimeException", "Fail")
 """Names of classes with such messages beside RuntimeError: of safetensors, and of onnxruntime."""

@@ -1,6 +1,7 @@
 """Limit of this process's memory, so that what is too much is an error here and no kill by the kernel.
 
-The kernel counts private pages that may be written, and those of files that are mapped so, even if none is changed.
+The kernel counts private pages that may be written. It also counts pages of files that are mapped in that way, even if
+none of them is changed.
 """
 
 import resource

@@ -19,7 +19,7 @@ _IMAGES = 8
 _META = torch.device("meta")
 
 
-class LiveBytes(TorchDispatchMode):
+class _LiveBytes(TorchDispatchMode):
     """Mode that counts the bytes of new storages: those in use, and the `peak`. Storages from before do not count."""
 
     def __init__(self, existing: Iterable[Tensor]) -> None:
@@ -70,7 +70,7 @@ def trace_classifier(folder: ClassifierFolder, image_shape: tuple[int, int, int]
     gradients = sum(each.nbytes for each in model.parameters())
 
     def peak(run: Callable[[nn.Module, Tensor], object]) -> int:
-        counted = LiveBytes(weights)
+        counted = _LiveBytes(weights)
         with counted:
             run(model, torch.empty(_IMAGES, *image_shape, device=_META))
         return counted.peak

@@ -226,7 +226,7 @@ class UnitMasks:
     def recorded_statistics(self, places: Sequence[Tensor | None]) -> Iterator[list[InputStatistic]]:
         """Collect, inside the context, statistics of each reading layer's inputs; masks set before apply to them.
 
-        `places` are those of each micro-batch that count; None: all of it.
+        `places` are the places of each micro-batch that count; None: all places.
         """
         seen = [InputStatistic(Statistic.NORMS, sample_stride=2**62) for _ in self._readers]
         handles = [

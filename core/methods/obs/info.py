@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from core.device_kinds import WAITING_FOR_MEMORY
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.options.allocation import AllocationOptions
 from core.engine.options.compensation import CompensationOptions
@@ -20,8 +21,6 @@ LARGEST_EXACT = 10_000
 """Largest number of prunable weights for which one inverse Hessian of the whole network is held."""
 _EXACT_BYTES = 8
 """Bytes of each entry of the exact inverse Hessian: float64."""
-_WAITING_FOR_MEMORY = 10
-"""Slowdown of a product with a vector, which reads each number only once, relative to one with a matrix."""
 
 
 class OBSParameters(LayerSelection, AllocationOptions, PropagationOptions, CompensationOptions, CurvatureOptions):
@@ -58,7 +57,7 @@ class OBSParameters(LayerSelection, AllocationOptions, PropagationOptions, Compe
 
     def products(self, inputs: int, share: float) -> float:
         """Return the products of each row's growing matrix with a vector for each removed weight."""
-        return _WAITING_FOR_MEMORY * share**2 * inputs
+        return WAITING_FOR_MEMORY * share**2 * inputs
 
 
 def is_exact(parameters: OBSParameters, layers: Sequence[LinearShape]) -> bool:

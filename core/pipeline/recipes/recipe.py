@@ -108,10 +108,13 @@ class Recipe(BaseModel, frozen=True):
     @property
     def reads_calibration(self) -> bool:
         """Return whether a stage reads the calibration text as windows of tokens: to prune, to round or to weight."""
-        output, removal = self.output, self.removal
-        is_rounded = output.quantization is not None and reads_inputs(output.quantization)
-        is_pruned = self.measures or (removal is not None and not removal.reads_texts)
-        return is_pruned or is_rounded or bool(output.importance_matrix)
+        is_pruned = self.measures or (self.removal is not None and not self.removal.reads_texts)
+        return is_pruned or self.rounds_by_inputs or bool(self.output.importance_matrix)
+
+    @property
+    def rounds_by_inputs(self) -> bool:
+        """Return whether weights are rounded by statistics of what their layers read."""
+        return self.output.quantization is not None and reads_inputs(self.output.quantization)
 
     @property
     def is_rounded_by_pass(self) -> bool:

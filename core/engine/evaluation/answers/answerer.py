@@ -11,7 +11,7 @@ from core.engine.datasets.chat.rendered import Frame
 from core.engine.datasets.token_ids import token_ids
 from core.engine.datasets.token_windows import starts_with_bos
 from core.engine.evaluation.answers.questions import EvaluationQuestion
-from core.engine.models.continuous_batch import Choice, ContinuousBatch, begins_at_any_step, continue_sequences
+from core.engine.models.continuous_batch import ContinuousBatch, begins_at_any_step, continue_sequences
 from core.engine.models.folder import ModelFolder
 from core.engine.models.generation import first_token
 from core.engine.models.hooks import removed_after
@@ -106,11 +106,6 @@ class Answerer:
             return Written(ids, len(ids) < self._most)
         count = next(count for count in range(len(ids) + 1) if len(ends.text(ids[:count])) >= len(turn))
         return Written(ids[:count], ended=True)
-
-
-def _choose_after(choose: Choice, first: int, logits_BV: Tensor, numbers: Sequence[int], step: int) -> Tensor:
-    """Choose tokens for sequences of a part, whose first has the number `first` among all."""
-    return choose(logits_BV, [first + number for number in numbers], step)
 
 
 def question_tokens(question: EvaluationQuestion, folder: ModelFolder, tokenizer: Any) -> list[int]:

@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 from math import ceil
 
-from core.device_kinds import DeviceKind
+from core.device_kinds import WAITING_FOR_MEMORY, DeviceKind
 from core.engine.architectures.classifier_architecture import USUAL_SIDE, ClassifierDescription
 from core.engine.architectures.describe import is_narrowed
 from core.engine.architectures.description import ModelDescription
 from core.engine.options.base import MethodParameters
 from core.engine.options.sensitivity import SensitivityOptions
-from core.engine.quantization.settings import reads_inputs
 from core.engine.recovery.registry import RECOVERIES
 from core.engine.recovery.request import Recovery
 from core.methods.registry import get_method, parse_parameters
@@ -22,10 +21,8 @@ _SEARCH_STEPS = 10
 """Most shapes, about, that are timed to find one fast enough."""
 _GRADIENT_PASSES = 4
 """Cost of gradients that are computed block by block, in forwards: two forwards, and the backward."""
-_WAITING_FOR_MEMORY = 10
-"""Slowdown of a product with one token, which waits for the weights, relative to one with many."""
 _WAITING_IN_BATCHES = 5
-"""The same with many sequences' next tokens."""
+"""Slowdown of a product with many sequences' next tokens, as `WAITING_FOR_MEMORY` is that with one token."""
 _VERIFIED_IMAGES = 100
 
 
@@ -36,7 +33,8 @@ class Tokens:
     They are for: the calibration set, all evaluation sets together, one window, all questions of zero-shot tasks, and
     prompts. After the prompts, `written` tokens are generated one at a time. `own_text` is the text that the model
     still has to generate itself, many sequences at the same time. `questions` are questions' tokens, which both models
-    answer twice, and `answered` the tokens of one answer to each, at most, many of which are generated together.
+    answer twice. `answered` is the largest number of tokens of one answer to each question; many answers are generated
+    together.
     """
 
     calibration: int
@@ -84,7 +82,7 @@ def compute_cost(description: ModelDescription, job: Recipe, tokens: Tokens, dev
         + answering
         + tokens.own_text
     )
-    waiting = (_WAITING_FOR_MEMORY - 1) * 2 * tokens.written
+    waiting = (WAITING_FOR_MEMORY - 1) * 2 * tokens.written
     waiting += (_WAITING_IN_BATCHES - 1) * (tokens.own_text + 4 * tokens.answered)
     head = models * tokens.evaluation + 2 * tokens.tasks + tokens.own_text + answering
     operations = 2 * (passes + waiting) * active_parameters(description) + _solver(description, job, tokens)
@@ -160,9 +158,7 @@ def _calibration_passes(description: ModelDescription, job: Recipe, tokens: Toke
 
 def _has_rounding_pass(job: Recipe) -> bool:
     """Return True if weights are rounded by XᵀX in a pass of their own."""
-    chosen = job.output.quantization
-    is_own = job.is_rounded_at_last or not get_method(job.method).prunes
-    return is_own and chosen is not None and reads_inputs(chosen)
+    return job.rounds_by_inputs and (job.is_rounded_at_last or not get_method(job.method).prunes)
 
 
 def _removed_share(description: ModelDescription, job: Recipe) -> float:
@@ -175,16 +171,11 @@ def _removed_share(description: ModelDescription, job: Recipe) -> float:
 def _solver(description: ModelDescription, job: Recipe, tokens: Tokens) -> int:
     """Return the operations of XᵀX and its factor for every input of the blocks, and of products with it."""
     variant, refit = calibrated_variant(job.method, job.pattern, job.parameters), job.parameters.requested_compensation
-    chosen = job.output.quantization
-    rounds = chosen is not None and reads_inputs(chosen)
-    if variant.reads != "gram" and refit is None and not rounds:
+    if variant.reads != "gram" and refit is None and not job.rounds_by_inputs:
         return 0
-    products = rounds + (0 if refit is None else refit.conjugate_gradient_steps + 3)
-    share, parameters, experts = (
-        _removed_share(description, job),
-        _pruning_parameters(job),
-        description.known_as.experts,
-    )
+    products = job.rounds_by_inputs + (0 if refit is None else refit.conjugate_gradient_steps + 3)
+    share, parameters = _removed_share(description, job), _pruning_parameters(job)
+    experts = description.known_as.experts
     total = 0.0
     read: set[tuple[int, int]] = set()
     for each in description.linears:

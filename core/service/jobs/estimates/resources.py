@@ -16,7 +16,7 @@ from core.engine.architectures.classifier_architecture import ClassifierDescript
 from core.engine.architectures.describe import in_dtype, is_narrowed, stored_as
 from core.engine.architectures.description import ModelDescription
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
-from core.engine.evaluation.classifier_memory import CHECKED_AT_ONCE, MEASURED_AT_ONCE
+from core.engine.evaluation.classifier_batches import CHECKED_AT_ONCE, MEASURED_AT_ONCE
 from core.engine.evaluation.forward_memory import timing_bytes
 from core.engine.evaluation.reload_memory import ReloadRoom, reload_needs
 from core.engine.evaluation.zero_shot_tasks import TASKS, longest_tokens
@@ -28,13 +28,11 @@ from core.engine.memory import (
     classifier_bytes,
     largest_block,
     least_bytes,
-    outer_bytes,
     pass_bytes,
     scoring_bytes,
     trained_parameters,
     training_bytes,
 )
-from core.engine.quantization.settings import reads_inputs
 from core.methods.method_info import Variant
 from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Recipe
@@ -116,7 +114,7 @@ def estimate_resources(
     check = reload_needs(in_dtype(left, description.dtype) if narrowed else left, device, rooms)
     over_blocks = _pass_of(description, job, tokens, device, activation_budget_bytes)
     work = pass_bytes(description, over_blocks)
-    work += outer_bytes(description) * (3 if narrowed else 2) // 2  # the dense model's ends, and those that are cast
+    work += description.outer_bytes * (3 if narrowed else 2) // 2  # the dense model's ends, and those that are cast
     longest = [
         longest_tokens(TASKS[task], job.evaluation.num_fewshot) for task in job.evaluation.tasks if task in TASKS
     ]
@@ -191,12 +189,11 @@ def classifier_needs(
 def _pass_of(description: ModelDescription, job: Recipe, tokens: Tokens, device: DeviceKind, budget: int) -> Pass:
     """Return the pass over the blocks as the recipe says."""
     variant, refit = _variant_of(job), job.parameters.requested_compensation
-    chosen, allocation = job.output.quantization, job.parameters.allocation_options
-    propagation = job.parameters.propagation_options
+    allocation, propagation = job.parameters.allocation_options, job.parameters.propagation_options
     fits = refit is not None and refit.refits
     return Pass(
         holds=variant.holds,
-        reads_gram=fits or variant.reads == "gram" or (chosen is not None and reads_inputs(chosen)),
+        reads_gram=fits or variant.reads == "gram" or job.rounds_by_inputs,
         takes_gradients=variant.needs.gradients or (allocation is not None and allocation.allocation == "fisher"),
         lanes=2 if fits else 1,  # a refit has the dense block beside the other, with tokens of its own
         waits=propagation is not None and propagation.propagation == "in_flight",
