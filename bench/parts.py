@@ -1,5 +1,6 @@
 """Parts of an installation that benches and tests start: programs, free ports, an API alone, and waiting for them."""
 
+import fcntl
 import os
 import shutil
 import socket
@@ -7,8 +8,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import gettempdir
 from typing import TypeVar
 
 import httpx
@@ -18,6 +20,7 @@ from core.settings import Settings
 from worker.processes import spawn
 
 Answer = TypeVar("Answer")
+_FIRST_PORT = 10_000
 
 
 def installed(name: str) -> str:
@@ -46,10 +49,21 @@ def until(look: Callable[[], Answer], seconds: float, what: str = "") -> Answer:
 
 
 def free_port() -> int:
-    """Return a port of loopback that nobody listens at."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port of loopback that nobody listens at, and nobody else is given meanwhile: each process of this
+    machine that asks is told the next one below those that the kernel gives.
+    """
+    kernels = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    with open(Path(gettempdir(), f"secateur-port-{os.geteuid()}"), "a+") as last:
+        fcntl.flock(last, fcntl.LOCK_EX)
+        last.seek(0)
+        port = int(last.read() or _FIRST_PORT)
+        while True:
+            port = port + 1 if port + 1 < kernels else _FIRST_PORT
+            with socket.socket() as probe, suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                last.truncate(0)
+                last.write(str(port))
+                return port
 
 
 def without_settings() -> dict[str, str]:

@@ -41,17 +41,26 @@ from tests.model_folders import write_llama, write_text
 from tests.one_dialect import share_dialect
 from tests.one_trust import share_trust
 from tests.serving import lent_app, served
+from tests.started_alike import draw_alike, start_alike
 from worker.embedded.instance import open_instance
 from worker.embedded.postgres import postgres
 from worker.samples.language import add_samples
 
 pytest_plugins = ["tests.budget"]
 
+start_alike()
 keep_files_in_memory()
 share_dialect()
 share_trust()
-hypothesis.settings.register_profile("suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
-hypothesis.settings.load_profile("suite")  # a machine that has much to do makes no property false
+for _kind in ("connect", "read", "write", "pool"):  # of a client that names no limit: only what hangs takes so long
+    setattr(httpx._config.DEFAULT_TIMEOUT_CONFIG, _kind, 120.0)
+hypothesis.settings.register_profile(
+    "suite",
+    derandomize=True,  # the same examples each time
+    deadline=None,  # a machine that has much to do makes no property false
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("suite")
 gc.disable()  # until all tests are found: what is imported stays
 
 CORES = max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
@@ -67,12 +76,11 @@ os.environ.setdefault("OMP_NUM_THREADS", str(CORES))
 
 LONG = (
     "tests/trained/test_smollm2",
-    "tests/chaos/test_short_seed",
     "tests/api/test_schemathesis",
     *TOGETHER["runners"],
     *TOGETHER["apart"],
     "tests/worker/test_serve",
-    *("tests/trained/", "tests/worker/", "tests/load/", "tests/production/", "tests/sources/"),
+    *("tests/trained/", "tests/worker/", "tests/production/", "tests/sources/"),
     "tests/publications/test_killed",
     "tests/removals/",
     "tests/pipelines/",
@@ -134,6 +142,11 @@ def _prepare_at_once(connection: psycopg.Connection[Any], _: object) -> None:
     connection.prepare_threshold = 1
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    draw_alike()
+
+
 def pytest_collection_finish() -> None:
     """Leave all that was imported out of every look for garbage: it would be most of each."""
     gc.freeze()
@@ -184,7 +197,9 @@ def settings_for(database_url: str, home: Path) -> Settings:
 @cache
 def _settings(of_environment: frozenset[tuple[str, str]]) -> Settings:
     """Read the settings once: most tests take longer to do that than to do what they are for."""
-    return Settings(secret_key=_SECRET, hub_endpoint="http://127.0.0.1:9")  # no test asks the real one
+    return Settings(
+        secret_key=_SECRET, hub_endpoint="http://127.0.0.1:9", hub_search_seconds=60
+    )  # no test asks the real one
 
 
 @pytest.fixture
@@ -266,7 +281,7 @@ def served_app(settings: Settings) -> Iterator[ASGIApp]:
 @pytest.fixture
 def live_api(served_app: ASGIApp, admin_key: str) -> Iterator[httpx.Client]:
     """The application behind a real server on loopback, as an admin: for streams and for requests at the same time."""
-    with served(served_app) as url, httpx.Client(base_url=url, headers=bearer(admin_key), timeout=30) as client:
+    with served(served_app) as url, httpx.Client(base_url=url, headers=bearer(admin_key), timeout=120) as client:
         yield client
 
 

@@ -95,9 +95,11 @@ def _join(address: str, request: dict[str, Any]) -> int:
     passed_on = _PASSED_ON if "environment" in request else ()
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
         server.connect(address)
+        signal.pthread_sigmask(signal.SIG_BLOCK, passed_on)  # until the request is on its way: its copy may run before
         socket.send_fds(server, [json.dumps(request).encode()], [0, 1, 2])
-        for number in passed_on:  # also those that were ignored where the run began: `&` of a shell ignores SIGINT
+        for number in passed_on:
             signal.signal(number, lambda number, _: server.send(str(number).encode()))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, passed_on)
         code = int(server.recv(_REQUEST_BYTES) or 1)
         for number in passed_on:
             signal.signal(number, signal.SIG_DFL)

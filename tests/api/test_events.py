@@ -140,7 +140,7 @@ def test_a_stream_survives_the_loss_of_its_database_connection(
     assert next(events).id == "1"
     with psycopg.connect(libpq_url(settings.database_url or ""), autocommit=True) as connection:
         connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity "
             "WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
     live_api.post(f"/v1/jobs/{job}/cancel").raise_for_status()
@@ -170,7 +170,7 @@ def test_a_key_and_a_team_and_all_have_so_many_streams_and_health_answers(
     with (
         lent_app(few) as app,
         served(app) as url,
-        httpx.Client(base_url=url, timeout=60) as client,
+        httpx.Client(base_url=url) as client,
         ExitStack() as held,
     ):
         path, asked = f"/v1/jobs/{job}/events", {"Accept": "text/event-stream"}
@@ -212,7 +212,7 @@ def test_a_process_takes_its_descriptors_and_says_once_a_second_that_none_is_lef
             eventually(lambda: (tmp_path / "log").read_text().count(said) >= 2)
             assert len((tmp_path / "log").read_text().splitlines()) < 20
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (hard, hard))
-        assert eventually(lambda: httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=20).status_code == 200)
+        assert eventually(lambda: httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200)
 
 
 def test_a_server_that_stops_ends_its_streams(live_api: httpx.Client, job_body: dict[str, Any]) -> None:

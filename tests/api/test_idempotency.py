@@ -11,11 +11,11 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.database import transaction
 from core.service.jobs.queue import expire_idempotency_keys
 from core.service.jobs.tables import IdempotencyKeyRow, JobRow
+from core.service.sources.folders import content_digests
 from core.service.teams.tables import ApiKeyRow
 from core.settings import Settings
 from tests.conftest import bearer
 from tests.model_folders import write_llama
-from tests.serving import lent_app
 
 Sessions = sessionmaker[Session]
 ONCE = {"Idempotency-Key": "once"}
@@ -36,18 +36,25 @@ def test_the_same_request_gets_the_first_answer_again(
     assert jobs(sessions) == 1
 
 
-def test_a_model_may_take_longer_to_hash_than_a_transaction_may_stand_still(settings: Settings, admin_key: str) -> None:
-    impatient = settings.model_copy(update={"database_request_idle_seconds": 0.05})
+def test_no_transaction_stands_still_while_a_model_is_hashed_once(
+    api: TestClient, settings: Settings, sessions: sessionmaker[Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = write_llama(settings.models_root / "large").resolve()
-    with (folder / "notes.bin").open("wb") as file:
-        file.truncate(2**29)  # a hole: it takes no disk, but time to hash
-    with lent_app(impatient) as app, TestClient(app, raise_server_exceptions=False) as api:
-        headers = bearer(admin_key) | ONCE
-        body = {"name": "large", "path": str(folder)}
-        first = api.post("/v1/models", json=body, headers=headers)
-        assert first.status_code == 201, first.text
-        rmtree(folder)  # it is not read again
-        again = api.post("/v1/models", json=body, headers=headers)
+    standing: list[int] = []
+
+    def hashed(*arguments: Any, **named: Any) -> dict[str, str]:
+        others = "datname = current_database() AND state LIKE 'idle in transaction%'"
+        with transaction(sessions) as session:
+            standing.append(session.execute(text(f"SELECT count(*) FROM pg_stat_activity WHERE {others}")).scalar_one())
+        return content_digests(*arguments, **named)
+
+    monkeypatch.setattr("core.service.registry.service.content_digests", hashed)
+    body = {"name": "large", "path": str(folder)}
+    first = api.post("/v1/models", json=body, headers=ONCE)
+    assert first.status_code == 201, first.text
+    rmtree(folder)  # it is not read again
+    again = api.post("/v1/models", json=body, headers=ONCE)
+    assert standing == [0]
     assert (again.status_code, again.content, again.headers["Idempotency-Replayed"]) == (201, first.content, "true")
 
 

@@ -110,7 +110,7 @@ def test_no_request_gets_an_answer_the_document_does_not_promise(
             *(["--header", f"Authorization: Bearer {admin_key}"] if run != "without a key" else []),
             *("--checks", ",".join(CHECKS if run != "without a key" else CHECKS[:-1])),
             *("--max-time", str(seconds[run]), "--max-examples", "25", "--seed", "1"),
-            *("--generation-database", "none", "--request-timeout", "5", "--continue-on-failure", "--no-color"),
+            *("--generation-database", "none", "--request-timeout", "60", "--continue-on-failure", "--no-color"),
         ]
         for run, chosen in RUNS.items()
     }

@@ -1,6 +1,5 @@
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.orm import Session, sessionmaker
 
+from bench.parts import free_port, until
 from core.database import seconds_from_now, transaction
 from core.service.registry.tables import UploadRow
 from core.service.sources.folders import content_hash
@@ -45,9 +45,7 @@ def start_api(settings: Settings, admin_key: str) -> Iterator[StartApi]:
     started: list[tuple[subprocess.Popen[bytes], httpx.Client]] = []
 
     def run() -> tuple[subprocess.Popen[bytes], httpx.Client]:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         environment = os.environ | {
             "SECATEUR_HOME": str(settings.home),
             "SECATEUR_DATABASE_URL": str(settings.database_url),
@@ -56,16 +54,10 @@ def start_api(settings: Settings, admin_key: str) -> Iterator[StartApi]:
         }
         command = [sys.executable, "-m", "uvicorn", "--factory", "api.start:create_app", "--port", str(port)]
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        client = httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=bearer(admin_key), timeout=30)
+        client = httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=bearer(admin_key))
         started.append((process, client))
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                client.get("/healthz").raise_for_status()
-                return process, client
-            except httpx.TransportError:
-                assert process.poll() is None and time.monotonic() < deadline, "the API did not start"
-                time.sleep(0.05)
+        until(lambda: client.get("/healthz").is_success, 120, "the API")
+        return process, client
 
     yield run
     for process, client in started:

@@ -1,56 +1,15 @@
-"""Cells are recalled, run, told of and kept, and the process of a cell ends with the bench that started it."""
+"""Cells are recalled, run, told of and kept."""
 
-import os
-import signal
-import subprocess
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from bench import cells
-from bench.cells import Cell, CellFailed, Program, Runner, recall, remember, run
-
-
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """Ctrl-C is heard, also where a shell started the run in the background and had it ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-def test_a_cell_that_takes_longer_than_its_limit_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    started = tmp_path / "pid"
-    program = Program(("sh", "-c", f"echo $$ > {started}; exec sleep 60"), "code")
-    with pytest.raises(TimeoutError):
-        run(program, {"threads": 1}, "key", limit_seconds=0.3)
-    assert not psutil.pid_exists(int(started.read_text()))
-
-
-@pytest.mark.usefixtures("interruptible")
-def test_an_interrupted_bench_leaves_no_process_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    started = tmp_path / "pid"
-    script = f"trap '' INT; echo $$ > {started}.part; mv {started}.part {started}; exec sleep 60"
-
-    def interrupt() -> None:
-        while not started.exists():
-            time.sleep(0.02)
-        time.sleep(0.2)  # until it is waited for
-        os.kill(os.getpid(), signal.SIGINT)
-
-    threading.Thread(target=interrupt, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt):
-        run(Program(("sh", "-c", script), "code"), {"threads": 1}, "key")
-    assert not psutil.pid_exists(int(started.read_text()))
+from bench.cells import Cell, CellFailed, Runner, recall, remember
 
 
 def works(name: str) -> dict[str, Any]:
@@ -100,26 +59,3 @@ def test_cells_are_recalled_or_run_and_kept(
     assert set(runner.failures) == ({"a", "b"} if work is fails else set())
     if "ended early" in told:
         assert not runner.runs and runner.figures(asked) == came, "nothing more is run"
-
-
-def test_what_other_cells_give_when_all_are_ended_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cells, "CACHE", tmp_path)
-    bystander = subprocess.Popen(["sleep", "60"])
-    runner, is_ended = Runner(), threading.Event()
-
-    def interrupted() -> dict[str, Any]:
-        threading.Timer(0.2, is_ended.set).start()
-        raise KeyboardInterrupt
-
-    def ends_then() -> dict[str, Any]:
-        is_ended.wait()
-        return {"from": "an end in the middle"}
-
-    main = threading.current_thread()
-    work = lambda: interrupted() if threading.current_thread() is main else ends_then()  # noqa: E731
-    assert runner.figures({name: Cell(name, name, work) for name in "ab"}, at_once=2) == {}
-    assert recall("a") is None and recall("b") is None
-    with pytest.raises(subprocess.TimeoutExpired, match="sleep"):
-        bystander.wait(0.2)
-    bystander.kill()
-    bystander.wait()

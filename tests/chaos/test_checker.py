@@ -19,8 +19,6 @@ from bench.chaos.promises import Promise, artifacts, attempts, jobs, leftovers, 
 from tests.chaos.conftest import TEAM, Installed
 from tests.databases import administrator
 
-pytestmark = pytest.mark.timeout(300)
-
 Tamper = Callable[[Installed], AbstractContextManager[None]]
 """Breaks a promise until the end of the context."""
 Line = dict[str, Any]

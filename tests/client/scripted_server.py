@@ -138,10 +138,10 @@ def _page(items: list[dict[str, Any]], after: int, size: int) -> dict[str, Any]:
 
 
 def _stream(script: Script, body: bytes, cut: int | None) -> Iterator[bytes]:
-    if script.event_pause:
-        for each in body.split(b"\n\n")[:-1]:
+    if script.before_event:
+        for number, each in enumerate(body.split(b"\n\n")[:-1], start=-1):  # behind the pause and the comment
+            script.before_event(number)
             yield each + b"\n\n"
-            time.sleep(script.event_pause)
     else:
         yield from _pieces(body, cut)
     while script.stays_open and not script.stopping:

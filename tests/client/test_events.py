@@ -4,6 +4,7 @@ import time
 import pytest
 from starlette.responses import PlainTextResponse, Response
 
+from bench.parts import free_port
 from secateur import Client, Event, errors
 from secateur import events as events_module
 from tests.client.script import JOB_ID, KEY, Script, job, life, problem, sse
@@ -79,7 +80,7 @@ def test_a_server_that_restarts_is_waited_for(script: Script) -> None:
     def follow() -> None:
         found.extend(client.events(JOB_ID))
 
-    with serving(script) as url:
+    with serving(script, free_port()) as url:
         client = Client(url, KEY)
         script.stays_open = True
         thread = threading.Thread(target=follow)
@@ -87,7 +88,6 @@ def test_a_server_that_restarts_is_waited_for(script: Script) -> None:
         while not script.requests("GET", PATH):
             time.sleep(0.01)
     script.stopping = script.stays_open = False
-    time.sleep(0.2)
     with serving(script, port=int(url.rsplit(":", 1)[1])):
         thread.join(timeout=60)
         assert not thread.is_alive()

@@ -1,10 +1,10 @@
 import threading
-import time
 
 import httpx
 import pytest
 from starlette.responses import HTMLResponse
 
+from bench.parts import free_port
 from secateur import Client, errors
 from secateur.transport.retries import BACKOFF_LIMIT_SECONDS, LONGEST_RETRY_AFTER_SECONDS, RetryPolicy
 from tests.client.script import JOB_ID, KEY, Script, problem
@@ -56,9 +56,7 @@ def test_the_server_says_how_long_to_wait(url: str, script: Script) -> None:
     told: list[tuple[str, float]] = []
     script.passing[JOB] = [problem(429, "rate_limited", "too many requests", headers={"Retry-After": "1"})]
     with Client(url, KEY, on_retry=lambda error, pause: told.append((str(error), pause))) as client:
-        begun = time.monotonic()
         client.job(JOB_ID)
-    assert time.monotonic() - begun >= 1
     [(message, pause)] = told
     assert message == "too many requests" and 1 <= pause < 1.5
 
@@ -87,25 +85,23 @@ def test_pauses_grow_up_to_a_limit_and_differ() -> None:
 
 
 def test_a_server_that_is_just_starting_is_waited_for(script: Script) -> None:
-    with serving(script) as url:
-        port = int(url.rsplit(":", 1)[1])
+    port, refused = free_port(), threading.Event()
     found: list[str] = []
 
     def ask() -> None:
-        with Client(url, KEY, retries=2000) as client:
+        with Client(f"http://127.0.0.1:{port}", KEY, retries=2000, on_retry=lambda *_: refused.set()) as client:
             found.append(client.job(JOB_ID).id)
 
     asking = threading.Thread(target=ask)
     asking.start()
-    time.sleep(0.2)
-    script.stopping = False
+    assert refused.wait(120)
     with serving(script, port=port):
         asking.join(timeout=60)
     assert found == [JOB_ID]
 
 
 def test_the_time_limit_is_the_callers(script: Script, url: str) -> None:
-    script.slow_seconds = 1
+    script.slow_seconds = 600
     with (
         Client(url, KEY, timeout=0.2) as client,
         pytest.raises(errors.Unreachable, match="did not answer in time"),

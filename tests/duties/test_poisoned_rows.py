@@ -27,7 +27,7 @@ Sessions = sessionmaker[Session]
 _LOOPBACK: dict[str, Any] = {
     "webhook_allowed_networks": [ip_network("127.0.0.0/8")],
     "webhook_retry_delays": [0.0] * 9,
-    "webhook_timeout_seconds": 0.5,
+    "webhook_timeout_seconds": 60.0,
 }
 
 

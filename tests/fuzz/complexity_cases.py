@@ -50,7 +50,7 @@ from tests.fuzz.complexity_shapes import (
 from tests.fuzz.reader import READERS
 from tests.fuzz.samples import CONFIG, WEIGHTS
 
-KIB, MIB = 2**10, 2**20
+MIB = 2**20
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """GGUF files taken into a home: converted in a runner, refused with a reason, converted again where that was wrong."""
 
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +19,7 @@ from core.settings import Settings
 from secateur_wire.errors import SecateurError, UnusableModel
 from tests.gguf.files import train_byte_level, write_llama
 from tests.gguf.llama_cpp import llama_cpp_ids
+from tests.worker.conftest import eventually
 from worker.embedded import register
 from worker.embedded.instance import EmbeddedInstance, open_instance
 from worker.embedded.register import add_model
@@ -89,10 +89,11 @@ def test_an_older_conversion_of_the_sample_is_made_again_and_once(
     home: EmbeddedInstance, small_gguf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fetched = []
+    said: list[str] = []
 
     def fetch(file: object, target: Path, settings: object, say: object) -> Path:
         fetched.append(file)
-        time.sleep(0.5)  # so that the other comes meanwhile
+        eventually(lambda: any("waiting" in each for each in said))  # until the other has come
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(small_gguf.read_bytes())
         return target
@@ -104,7 +105,6 @@ def test_an_older_conversion_of_the_sample_is_made_again_and_once(
     add_model(home, language.MODEL, small_gguf, source=language.SMOLLM2.requirement, say=quiet)
     folder = home.settings.models_root / language.MODEL
     (folder / "tokenizer.json").write_text("as it was converted before")
-    said: list[str] = []
     with ThreadPoolExecutor(2) as two:  # as two processes may
         for done in [two.submit(language.add_samples, home, said.append) for _ in range(2)]:
             done.result()

@@ -1,7 +1,6 @@
 """The first schema, and migrations that are cut off: the next one that migrates goes on."""
 
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from core.database import Base, create_engine_from, has_schema, migrate, migrati
 from core.database_url import libpq_url
 from core.settings import Settings
 from tests.databases import administrator, next_release
+from tests.worker.conftest import eventually
 from worker.embedded.instance import open_instance
 from worker.failures import CommandFailed
 
@@ -131,12 +131,9 @@ def test_a_migrator_that_is_killed_while_it_builds_an_index_is_followed_by_one_t
         other.execute("SELECT 1")  # of a transaction that an index waits for, and no lock does
         migrator.start()
         with psycopg.connect(libpq_url(settings.database_url or ""), autocommit=True) as killer:
-            deadline = time.monotonic() + 30
-            while not (found := killer.execute(MIGRATOR).fetchall()):
-                assert time.monotonic() < deadline and migrator.is_alive(), errors
-                time.sleep(0.02)
+            found = eventually(lambda: killer.execute(MIGRATOR).fetchall())
             killer.execute("SELECT pg_terminate_backend(%s)", found[0])
-        migrator.join(30)
+        migrator.join(120)
     assert len(errors) == 1
     migrate(settings)
     assert revision_of(settings) == "next"

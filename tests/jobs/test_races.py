@@ -180,7 +180,7 @@ def test_a_worker_that_freezes_in_its_turn_loses_it(
 ) -> None:
     """Its claim is undone, and the queue goes on: the next worker gets that job."""
     turn = "core.service.jobs.queue.claims._LONGEST_TURN"
-    monkeypatch.setattr(turn, "1s")
+    monkeypatch.setattr(turn, "3s")
     job = new_job()
     frozen = threading.Event()
     thawed = threading.Event()

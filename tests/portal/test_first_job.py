@@ -115,13 +115,12 @@ def _fill(page: Page, label: str, text: str) -> None:
     page.keyboard.type(text)
 
 
-@pytest.mark.timeout(600)
 def test_a_model_is_pruned_understood_downloaded_and_run_with_the_keyboard(
     browser: Browser, place: Place, tmp_path: Path
 ) -> None:
     width, height = DESKTOP
     page = browser.new_context(base_url=place.url, viewport={"width": width, "height": height}).new_page()
-    page.set_default_timeout(30_000)
+    page.set_default_timeout(120_000)
     page.goto("/")
     expect(page.get_by_label("API key", exact=True)).to_be_focused()
     page.keyboard.type(place.key)

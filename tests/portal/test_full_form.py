@@ -23,7 +23,7 @@ TYPED = 400
 @pytest.fixture
 def browserless(live_api: httpx.Client, admin_key: str) -> Iterator[httpx.Client]:
     """Signed in, without a browser."""
-    with httpx.Client(base_url=live_api.base_url, timeout=30) as client:
+    with httpx.Client(base_url=live_api.base_url) as client:
         assert client.post("/portal/sign-in", data={"key": admin_key}).status_code == 303
         yield client
 

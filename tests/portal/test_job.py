@@ -3,7 +3,6 @@
 import hashlib
 import os
 import re
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -16,6 +15,7 @@ from httpx_sse import EventSource, ServerSentEvent
 from playwright.sync_api import Page, Route, expect
 from sqlalchemy import delete
 
+from bench.parts import free_port
 from core.database import transaction
 from core.service.jobs.tables import JobRow
 from core.service.teams.tables import PortalSessionRow
@@ -224,9 +224,7 @@ def test_nothing_is_lost_or_doubled_when_the_api_restarts(
     api_on: Callable[[int, Settings], AbstractContextManager[None]],
 ) -> None:
     portal.clock.install()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     submitted.begin()
     said = [f"line {number}" for number in range(60)]
     lines = iter(said)
@@ -245,7 +243,7 @@ def test_nothing_is_lost_or_doubled_when_the_api_restarts(
         for line in lines:
             submitted.log(line)
         portal.clock.run_for(PATIENCE)
-        expect(portal.locator("#log li")).to_have_count(60, timeout=20_000)
+        expect(portal.locator("#log li")).to_have_count(60)
         assert logged(portal) == said
         submitted.succeed(tmp_path / "artifact")
         expect(portal.locator(".verdict")).to_be_visible()
@@ -284,7 +282,7 @@ def test_a_page_whose_session_ends_gets_no_more_until_somebody_signs_in(
 @pytest.fixture
 def browserless(live_api: httpx.Client, admin_key: str) -> Iterator[httpx.Client]:
     """Signed in, without a browser."""
-    with httpx.Client(base_url=live_api.base_url, timeout=20) as client:
+    with httpx.Client(base_url=live_api.base_url) as client:
         assert client.post("/portal/sign-in", data={"key": admin_key}).status_code == 303
         yield client
 
@@ -308,7 +306,7 @@ def test_a_stream_cut_after_any_message_is_taken_up_with_the_next(
         submitted.succeed(tmp_path / "artifact")
         messages = list(stream(browserless, submitted.id))
     assert messages[-1].event == "over" and "Files" in messages[-2].data
-    assert len(messages) == 4, "batches of twenty"
+    assert len(messages) == 5, "four events, then batches of twenty"
     for cut in range(1, len(messages)):
         taken = messages[:cut] + list(stream(browserless, submitted.id, int(messages[cut - 1].id)))
         html = "".join(message.data for message in taken)

@@ -32,8 +32,6 @@ from tests.worker.conftest import eventually
 from worker.embedded.serve import part_commands, part_environment
 from worker.processes import ChildProcess, spawn
 
-pytestmark = pytest.mark.timeout(300)
-
 SHIPPED = Path(__file__).parents[2] / "deploy" / "nginx" / "secateur.conf"
 NGINX, CLIENT, STRANGER = "127.0.0.1", "127.0.0.5", "127.0.0.9"
 """Addresses from which nginx asks the API, a client asks nginx, and a client asks the API past nginx."""

@@ -34,9 +34,9 @@ def test_an_older_schema_is_waited_for_and_a_newer_one_is_not(
     try:
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(prepare.wait, settings)
-            assert looked.wait(30) and not waiting.done()
+            assert looked.wait(120) and not waiting.done()
             set_version(sessions, "next")
-            waiting.result(30)
+            waiting.result(120)
         set_version(sessions, "of a later version")
         assert has_schema(settings)
     finally:

@@ -11,7 +11,6 @@ import urllib.request
 from functools import partial
 from pathlib import Path
 
-import pytest
 from psycopg.conninfo import make_conninfo
 from s3fs import S3FileSystem
 from transformers import AutoModelForCausalLM
@@ -21,7 +20,6 @@ from tests.production.conftest import PASSWORD, KubernetesService, Service, even
 from tests.production.programs import needed
 from tests.runner.models import write_model
 
-pytestmark = pytest.mark.timeout(600)
 PARTS = ("api", "dispatcher", "worker-cpu")
 
 
@@ -40,8 +38,8 @@ def start(service: Service, *names: str) -> None:
     for name in names:
         service.start(name)
     for name in names:  # a check of health is a process: none is asked before there is something to find
-        eventually(partial(service.has_begun, name), 90)
-        eventually(partial(service.is_healthy, name), 90)
+        eventually(partial(service.has_begun, name))
+        eventually(partial(service.is_healthy, name))
 
 
 def start_pods(service: KubernetesService, *names: str) -> None:

@@ -56,7 +56,6 @@ def settings(settings: Settings, hub: PushedHub) -> Settings:
             "home": settings.home.resolve(),
             "hub_endpoint": hub.endpoint,
             "hub_token": Settings(hub_token=TOKEN).hub_token,
-            "lease_seconds": 3.0,
             "retry_delay_seconds": 0.0,
         }
     )

@@ -12,7 +12,6 @@ from core.service.jobs.tables import ArtifactFileRow, JobRow
 from core.service.publications.run import publish_waiting
 from core.service.publications.tables import PublicationRow
 from core.settings import Settings
-from tests.conftest import bearer
 from tests.publications.conftest import USERS_TOKEN, Publish
 
 Sessions = sessionmaker[Session]
@@ -93,23 +92,6 @@ def test_the_same_request_publishes_once_and_another_token_is_another_request(
     assert first.json() == again.json() and again.headers["Idempotency-Replayed"] == "true"
     other = api.post(path, json={**HUB, "token": "hf_another"}, headers=once)
     assert (other.status_code, other.json()["code"]) == (409, "idempotency_conflict")
-
-
-def test_roles_and_teams(
-    api: TestClient, job: str, publish: Publish, viewer_key: str, member_key: str, other_team_key: str
-) -> None:
-    made = publish()["id"]
-    asked = [("post", f"/v1/jobs/{job}/publish"), ("post", f"/v1/publications/{made}/cancel")]
-    looks = [("get", f"/v1/jobs/{job}/publications"), ("get", f"/v1/publications/{made}")]
-    for method, path in asked + looks:
-        body = {"json": HUB} if path.endswith("publish") else {}
-        other = api.request(method, path, headers=bearer(other_team_key), **body)
-        assert other.status_code == 404, path
-        viewer = api.request(method, path, headers=bearer(viewer_key), **body)
-        assert viewer.status_code == (403 if method == "post" else 200), path
-    cancelled = api.post(f"/v1/publications/{made}/cancel", headers=bearer(member_key))
-    assert cancelled.json()["status"] == "cancelled"
-    assert api.post(f"/v1/publications/{made}/cancel").json()["status"] == "cancelled", "idempotent"
 
 
 def test_what_is_over_cannot_be_cancelled(api: TestClient, publish: Publish, sessions: Sessions) -> None:

@@ -52,7 +52,7 @@ def service() -> Iterator[httpx.Client]:
         with (inputs / "serve.log").open("wb") as log:
             server = spawn(command, name="serve", stdout=log, stderr=subprocess.STDOUT, environment=environment)
         try:
-            eventually(lambda: (home / "url").exists() or not server.is_running(), 120)
+            eventually(lambda: (home / "url").exists() or not server.is_running())
             assert server.is_running(), (inputs / "serve.log").read_text()
             key = {"Authorization": f"Bearer {(home / 'api-key').read_text().strip()}"}
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=key, timeout=60) as client:
@@ -86,7 +86,7 @@ def ended(service: httpx.Client, body: dict[str, Any], *, killed: bool = False) 
             killed = False
         return answer if answer["status"] in ("succeeded", "failed", "cancelled") else None
 
-    answer = eventually(look, 120)
+    answer = eventually(look)
     assert answer["status"] == "succeeded", answer["error"]
     assert not killed
     return answer

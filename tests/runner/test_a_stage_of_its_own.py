@@ -140,7 +140,6 @@ def test_it_is_found_in_its_place_by_a_worker_without_torch() -> None:
     assert run.stdout.split() == ["verify", "False"], run.stderr
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.usefixtures("_known_here")
 def test_it_runs_in_a_job_and_goes_on_where_its_runner_was_killed(jobs: Queue, work: Work) -> None:
     body: dict[str, Any] = register_layers(jobs.sessions, jobs.settings, jobs.team)

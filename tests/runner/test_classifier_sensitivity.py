@@ -15,8 +15,6 @@ from tests.worker.conftest import Queue
 
 __all__ = ["body"]
 
-pytestmark = pytest.mark.timeout(300)
-
 
 @pytest.mark.usefixtures("body")
 def test_rates_come_from_the_classifiers_own_curves_and_its_linear_layers_are_stored_by_a_hash(

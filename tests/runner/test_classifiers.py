@@ -29,7 +29,6 @@ from tests.shown_ways import run_here
 from tests.worker.conftest import Queue, eventually, runner_of
 from worker.samples.images import digits
 
-pytestmark = pytest.mark.timeout(300)
 STEPS = 200
 
 

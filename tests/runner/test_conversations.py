@@ -15,8 +15,6 @@ from tests.runner.conftest import Finish, Work
 from tests.runner.models import register_layers, write_model
 from tests.worker.conftest import Queue
 
-pytestmark = pytest.mark.timeout(300)
-
 LENGTH = 32
 
 

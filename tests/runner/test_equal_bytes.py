@@ -17,7 +17,6 @@ from tests.gguf.trained import save_trained
 from tests.runner.conftest import Finish, Work, artifact
 from tests.worker.conftest import Queue
 
-pytestmark = pytest.mark.timeout(300)
 TEXTS = {"lines": 5, "others": 6}
 LENGTH = 64
 

@@ -21,7 +21,6 @@ from tests.gguf.trained import save_trained
 from tests.runner.conftest import Finish, artifact
 from tests.worker.conftest import Queue
 
-pytestmark = pytest.mark.timeout(300)
 TEXTS, SAMPLES, LENGTH = {"lines": 5, "others": 6}, 12, 64
 SAME = {"rel": 3e-5}
 BFLOAT16 = {"dtype": "bfloat16"}

@@ -47,8 +47,6 @@ from worker.cli.reproduce import copy_block
 from worker.node_cache import NodeCache
 from worker.runner.client import run_task
 
-pytestmark = pytest.mark.timeout(300)
-
 
 @pytest.fixture(scope="module")
 def body(jobs: Queue) -> dict[str, Any]:

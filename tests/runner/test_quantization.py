@@ -22,7 +22,6 @@ from tests.runner.models import register_layers, write_model
 from tests.shown_ways import run_in_shell
 from tests.worker.conftest import Queue
 
-pytestmark = pytest.mark.timeout(300)
 LAYERS = 3
 COMPARE = """
 import torch

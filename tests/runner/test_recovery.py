@@ -13,7 +13,6 @@ from tests.runner.conftest import Finish, Work, artifact
 from tests.runner.models import register_layers
 from tests.worker.conftest import Queue, eventually, runner_of
 
-pytestmark = pytest.mark.timeout(300)
 STEPS = 100
 RECOVERY = {"method": "lora", "steps": STEPS, "batch_size": 4, "learning_rate": 0.01, "checkpoint_every": 3}
 

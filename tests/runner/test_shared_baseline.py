@@ -15,8 +15,6 @@ from tests.runner.models import register_layers
 from tests.task_questions import write_questions
 from tests.worker.conftest import Queue
 
-pytestmark = pytest.mark.timeout(300)
-
 
 @pytest.fixture(scope="module")
 def body(jobs: Queue) -> dict[str, Any]:

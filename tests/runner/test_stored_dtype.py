@@ -18,8 +18,6 @@ from tests.runner.conftest import Finish, Work, artifact
 from tests.runner.models import register_layers, write_model
 from tests.worker.conftest import Queue
 
-pytestmark = pytest.mark.timeout(300)
-
 
 @pytest.fixture(scope="module")
 def body(jobs: Queue) -> dict[str, Any]:

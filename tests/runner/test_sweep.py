@@ -10,8 +10,6 @@ from tests.runner.models import register_layers
 from tests.sweeps.conftest import Sweeps
 from tests.worker.conftest import Queue
 
-pytestmark = pytest.mark.timeout(300)
-
 
 @pytest.fixture(scope="module")
 def body(jobs: Queue) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import html
 import re
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
+from bench.parts import free_port
 from core.settings import Settings
 from tests.portal.axe_core import with_axe
 from tests.serving import lent_app, served
@@ -86,9 +86,7 @@ class RealSignIn:
 @pytest.fixture
 def real(start_portal: StartPortal, issuer: str) -> RealSignIn:
     """A portal that registered itself at the real provider."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     client = {
         "redirect_uris": [f"{url}{CALLBACK}"],

@@ -95,7 +95,7 @@ def test_the_next_block_is_read_before_one_is_done(
         return read(folder, name)
 
     def waiting(store: ResumeStore, kind: Any, name: str, tensors: Any) -> None:
-        assert begun[1].wait(timeout=30), "block 1 is not read before block 0 is saved"
+        assert begun[1].wait(timeout=120), "block 1 is not read before block 0 is saved"
         add(store, kind, name, tensors)
 
     monkeypatch.setattr(ModelFolder, "read", noting)
@@ -139,7 +139,7 @@ def test_no_more_than_one_is_read_ahead() -> None:
         return item * item
 
     contents = read_ahead(read, range(4))
-    assert next(contents) == 0 and is_read[1].wait(timeout=30)
+    assert next(contents) == 0 and is_read[1].wait(timeout=120)
     assert begun == [0, 1]
     assert list(contents) == [1, 4, 9] and not _readers()
     assert list(read_ahead(read, [])) == []

@@ -39,7 +39,7 @@ def hub(renew_hub: Callable[[HubState], HubState]) -> HubState:
 def node(renew_hub: Callable[[HubState], HubState], tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """Return the settings of a worker for all tests of a module, without a database."""
     home = tmp_path_factory.mktemp("node") / "home"
-    return Settings(home=home, hub_endpoint=renew_hub(HubState()).endpoint, hub_patience_seconds=2.0)
+    return Settings(home=home, hub_endpoint=renew_hub(HubState()).endpoint, hub_patience_seconds=60.0)
 
 
 @pytest.fixture(scope="module")

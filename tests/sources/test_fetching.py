@@ -4,8 +4,6 @@ import hashlib
 import os
 import signal
 import subprocess
-import sys
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -39,7 +37,7 @@ Fetch = Callable[[Settings, HubModel], dict[str, Any]]
 @pytest.fixture
 def settings(hub: HubState, tmp_path: Path) -> Settings:
     """Return the settings of a worker, without a database."""
-    return Settings(home=tmp_path / "home", hub_endpoint=hub.endpoint, hub_patience_seconds=2.0)
+    return Settings(home=tmp_path / "home", hub_endpoint=hub.endpoint, hub_patience_seconds=60.0)
 
 
 @pytest.fixture
@@ -131,15 +129,17 @@ def test_connections_that_break_are_taken_up_where_they_broke(
 def test_a_killed_fetch_is_gone_on_with(
     fetch: Fetch, settings: Settings, hub: HubState, model: HubModel, cache: NodeCache, number: int
 ) -> None:
-    hub.bytes_per_second = 200_000
+    def kept_bytes() -> int:
+        return sum(path.stat().st_size for path in partial_files(settings) if path.name.startswith(NAME))
+
+    hub.bytes_per_second = 50_000
     child = start(settings, model)
-    eventually(lambda: hub.served[NAME] > 100_000)
+    eventually(lambda: kept_bytes() > 50_000)
     os.kill(child.pid, number)
     assert child.wait(60) == -number
     child.end()
     assert cache.find(model_key(model, TEAM)) is None
-    kept = sum(path.stat().st_size for path in partial_files(settings) if path.name.startswith(NAME))
-    assert 50_000 < kept < SIZE
+    assert (kept := kept_bytes()) < SIZE
     hub.bytes_per_second = None
     eventually(lambda: not hub.answering)  # the server has noticed that nobody listens
     before = hub.served[NAME]
@@ -208,13 +208,13 @@ def test_what_was_taken_from_the_hub_in_the_meantime_is_not_tried_again(
 def test_two_jobs_that_want_one_model_fetch_it_once(
     settings: Settings, hub: HubState, model: HubModel, cache: NodeCache
 ) -> None:
-    hub.bytes_per_second = 400_000
+    hub.bytes_per_second = 20_000
     logs: list[str] = []
-    lock = threading.Lock()
 
     def note(message: Message) -> None:
-        with lock:
-            logs.append(message.message if isinstance(message, LogMessage) else "")
+        if isinstance(message, LogMessage) and "another job on this machine" in message.message:
+            logs.append(message.message)
+            hub.bytes_per_second = None  # now that the other has come
 
     with (
         fetching(settings, on_message=note) as one,
@@ -226,7 +226,7 @@ def test_two_jobs_that_want_one_model_fetch_it_once(
             each.result()
     require_whole(cache, model)
     assert hub.served[NAME] == SIZE
-    assert sum("another job on this machine" in line for line in logs) == 1
+    assert len(logs) == 1
 
 
 def test_a_model_that_is_larger_than_the_cache_is_refused_with_the_figures(
@@ -248,23 +248,3 @@ def test_credentials_go_through_the_pipe_and_the_environment_carries_none(
     assert "HF_TOKEN" not in environment and not any(name.startswith("SECATEUR") for name in environment)
     assert environment["https_proxy"] == "http://proxy:3128"
     assert Settings.model_validate(with_secrets(settings)) == settings
-
-
-def test_only_the_fetcher_loads_the_library_of_datasets_and_even_that_no_torch(settings: Settings) -> None:
-    said = subprocess.run(
-        [sys.executable, "-c", _LOADED],
-        env=fetcher_environment(settings, TEAM),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert said.stdout.splitlines() == ["", "datasets"]
-
-
-_LOADED = """
-import sys
-import worker.supervisor.supervisor, api.app
-print(*sorted({'torch', 'transformers', 'datasets'} & set(sys.modules)))
-import worker.fetcher.__main__, worker.fetcher.hub_text
-print(*sorted({'torch', 'transformers', 'datasets'} & set(sys.modules)))
-"""

@@ -34,8 +34,6 @@ from tests.worker.conftest import eventually
 from worker.supervisor.fetched_inputs import InputFetcher
 from worker.supervisor.inputs import JobInputs
 
-pytestmark = pytest.mark.timeout(300)
-
 OURS, THEIRS = "hf_token_of_the_gardeners", "hf_token_of_the_foresters"
 SECRET_MODEL, SECRET_TEXTS = "org/secret-model", "org/secret-texts"
 WEIGHTS = "model.safetensors"

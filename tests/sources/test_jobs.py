@@ -26,8 +26,6 @@ from worker.runner.client import RUNNER, run_task
 
 __all__ = ["s3_endpoint", "s3_service", "s3_settings", "start_worker"]
 
-pytestmark = pytest.mark.timeout(300)
-
 
 @pytest.fixture
 def in_bucket(settings: Settings, s3_settings: Settings) -> Settings:

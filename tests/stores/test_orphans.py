@@ -196,14 +196,7 @@ def test_a_publisher_killed_midway_leaves_nothing_listed_and_is_swept_once_it_is
     assert claimed is not None
     prefix = artifact_prefix(claimed.job_id, 1)
     command = [sys.executable, "-m", "tests.stores.publish", settings.model_dump_json(), str(folder), prefix]
-    process = subprocess.Popen(command)
-    try:
-        deadline = time.monotonic() + 60
-        while not list(store.unfinished()):
-            assert process.poll() is None and time.monotonic() < deadline, "it was not seen at work"
-    finally:
-        process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    assert subprocess.run(command).returncode == -signal.SIGKILL
     assert list(store.unfinished()) != []
     with pytest.raises(NotFound):
         store.open_range(prefix, "secateur.json", 0, 1)
@@ -236,5 +229,5 @@ def test_an_operator_says_how_often_the_dispatcher_sweeps(store: Store, settings
     for prefix in ("models/model_0", "models/model_1"):
         put_one(store, prefix)
         duty.start_if_due(sessions, often)
-        duty.wait(20)
+        duty.wait(120)
         assert not is_there(store, prefix), "not swept"

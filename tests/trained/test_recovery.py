@@ -17,7 +17,7 @@ from tests.engine.sweeping import save as save_swept
 from tests.engine.sweeping import sweep
 from worker.samples.language import CALIBRATION
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.nightly]
+pytestmark = pytest.mark.nightly
 STEPS, BATCH, LENGTH = 10, 4, 64
 
 

@@ -23,8 +23,6 @@ from core.methods.engine import build_method
 from core.methods.registry import parse_parameters
 from tests.engine.sweeping import sweep, tensors_of
 
-pytestmark = pytest.mark.timeout(600)
-
 
 @pytest.mark.parametrize(
     ("every", "text"), [(15, "little_calibration"), pytest.param(1, "calibration", marks=pytest.mark.nightly)],

@@ -14,8 +14,6 @@ from core.engine.pruning.results import PruneResult
 from core.pipeline.passes import walk_for
 from tests.engine.sweeping import request_for, with_heads
 
-pytestmark = pytest.mark.timeout(600)
-
 
 @dataclass(frozen=True)
 class Ground:

@@ -32,7 +32,7 @@ def settings(settings: Settings) -> Settings:
         update={
             "webhook_allowed_networks": [ip_network("127.0.0.0/8")],
             "webhook_retry_delays": [0.0] * 3,
-            "webhook_timeout_seconds": 0.5,
+            "webhook_timeout_seconds": 60.0,
         }
     )
 

@@ -4,6 +4,7 @@ import datetime
 import ipaddress
 import ssl
 from collections.abc import Sequence
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
@@ -20,7 +21,9 @@ from secateur_wire.errors import UnsafeAddress
 from tests.webhooks.receiver import Receiver, Trust, receiving
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
-QUICK = Limits(connect=1, read=0.3, total=0.6, body=0.2)
+CALM = Limits(connect=60, read=60, total=60, body=60)
+QUICK = Limits(connect=60, read=0.3, total=0.6, body=0.2)
+"""For what gives no answer."""
 
 INSIDE = (
     "127.0.0.1",
@@ -140,14 +143,14 @@ def test_a_name_that_changes_its_mind_is_refused_and_resolved_once_a_call(receiv
     url = f"https://rebinding.example:{receiver.server_port}/ok"
     address_policy.check_url(url)
     with pytest.raises(UnsafeAddress, match=r"127\.0\.0\.1"):
-        post(url, b"{}", {}, address_policy, QUICK)
+        post(url, b"{}", {}, address_policy, CALM)
     assert asked == ["rebinding.example"] * 2 and receiver.connections == 0
 
 
 def test_the_connection_goes_to_the_address_that_was_checked_and_asks_for_the_name(receiver: Receiver) -> None:
     answers = [["127.0.0.1"], ["8.8.8.8"]]
     address_policy = AddressPolicy(LOOPBACK, lambda name, port: answers.pop(0))
-    answer = post(receiver.url(host="hooks.example"), b"{}", {"X-A": "b"}, address_policy, QUICK)
+    answer = post(receiver.url(host="hooks.example"), b"{}", {"X-A": "b"}, address_policy, CALM)
     assert answer.status == 200 and answer.body == b"said\0" and len(answers) == 1
     [received] = receiver.received
     assert received.headers["host"] == f"hooks.example:{receiver.server_port}" and received.headers["x-a"] == "b"
@@ -158,29 +161,30 @@ def test_tls_asks_for_the_name_and_checks_the_certificate(tmp_path: Path, monkey
     address_policy = AddressPolicy(LOOPBACK, lambda name, port: ["127.0.0.1"])
     with receiving(trust) as receiver:
         with pytest.raises(CallFailed, match="certificate"):
-            post(f"https://hooks.example:{receiver.server_port}/ok", b"{}", {}, address_policy, QUICK)
+            post(f"https://hooks.example:{receiver.server_port}/ok", b"{}", {}, address_policy, CALM)
         monkeypatch.setattr(outbound, "_tls_context", lambda: trust.client)
-        assert post(f"https://hooks.example:{receiver.server_port}/ok", b"{}", {}, address_policy, QUICK).status == 200
+        assert post(f"https://hooks.example:{receiver.server_port}/ok", b"{}", {}, address_policy, CALM).status == 200
         with pytest.raises(CallFailed, match="certificate"):
-            post(f"https://other.example:{receiver.server_port}/ok", b"{}", {}, address_policy, QUICK)
+            post(f"https://other.example:{receiver.server_port}/ok", b"{}", {}, address_policy, CALM)
     assert trust.asked == ["hooks.example", "hooks.example", "other.example"]
 
 
 def test_a_redirect_is_an_answer_like_any_other(receiver: Receiver) -> None:
-    assert post(receiver.url("/redirect"), b"{}", {}, AddressPolicy(LOOPBACK), QUICK).status == 307
+    assert post(receiver.url("/redirect"), b"{}", {}, AddressPolicy(LOOPBACK), CALM).status == 307
     assert [each.path for each in receiver.received] == ["/redirect"]
 
 
 def test_proxies_of_the_environment_are_not_asked(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    assert post(receiver.url(), b"{}", {}, AddressPolicy(LOOPBACK), QUICK).status == 200
+    assert post(receiver.url(), b"{}", {}, AddressPolicy(LOOPBACK), CALM).status == 200
 
 
 @pytest.mark.parametrize("path", ["/endless", "/drip-body"])
 def test_a_body_that_does_not_end_is_cut_off(receiver: Receiver, path: str) -> None:
-    answer = post(receiver.url(path), b"{}", {}, AddressPolicy(LOOPBACK), QUICK)
-    assert answer.status == 200 and len(answer.body) <= QUICK.body_bytes
+    short = replace(CALM, body=0.2)
+    answer = post(receiver.url(path), b"{}", {}, AddressPolicy(LOOPBACK), short)
+    assert answer.status == 200 and len(answer.body) <= short.body_bytes
     assert receiver.sent < 64 * 2**20, "no more than what sockets hold is taken of 10 GB"
 
 
@@ -201,7 +205,7 @@ def test_what_is_no_answer_is_told_in_time(receiver: Receiver, path: str, said: 
 
 def test_a_closed_port_is_told() -> None:
     with pytest.raises(CallFailed, match="connection failed"):
-        post("http://127.0.0.1:9/", b"{}", {}, AddressPolicy(LOOPBACK), QUICK)
+        post("http://127.0.0.1:9/", b"{}", {}, AddressPolicy(LOOPBACK), CALM)
 
 
 def make_trust(folder: Path, name: str) -> Trust:

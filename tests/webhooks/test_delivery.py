@@ -137,7 +137,7 @@ def test_receivers_that_misbehave_delay_only_themselves(webhooks: Webhooks, rece
     good = webhooks.add(receiver.url())
     for _ in range(6):
         webhooks.tell()
-    with webhooks.dispatching(webhook_timeout_seconds=60.0, webhook_connections=64, webhook_retry_delays=[3600.0]):
+    with webhooks.dispatching(webhook_connections=64, webhook_retry_delays=[3600.0]):
         eventually(lambda: len(receiver.of("/ok")) == 6)
         eventually(lambda: {each.state for each in webhooks.deliveries(good.id)} == {"delivered"})
         waiting = {path: {each.state for each in webhooks.deliveries(bad[path].id)} for path in ("/silent", "/drip")}
@@ -305,8 +305,7 @@ def test_two_dispatchers_never_send_the_same(webhooks: Webhooks, receiver: Recei
     jobs = [webhooks.tell(type="job.queued") for _ in range(10)]
     for job in jobs:
         webhooks.tell(job, type="job.running")
-    patient = {"webhook_timeout_seconds": 30.0}  # a lease that runs out on a busy machine is sent again, rightly
-    with webhooks.dispatching(**patient), webhooks.dispatching(**patient):
+    with webhooks.dispatching(), webhooks.dispatching():
         eventually(lambda: len(receiver.received) >= 60)
     ids = [each.headers["webhook-id"] for each in receiver.received]
     assert len(ids) == len(set(ids)) == 60

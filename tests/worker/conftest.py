@@ -42,7 +42,7 @@ from worker.runner.fork_server import PROCESS_NAME
 Answer = TypeVar("Answer")
 
 
-def eventually(look: Callable[[], Answer | None], seconds: float = 60) -> Answer:
+def eventually(look: Callable[[], Answer | None], seconds: float = 120) -> Answer:
     """What `look` gives once it gives something: at once as a rule, later on a machine that has much to do."""
     began = time.monotonic()
     while (waited := time.monotonic() - began) < seconds:
@@ -104,7 +104,7 @@ class Queue:
 
         return eventually(look)
 
-    def succeeded(self, job_id: str, seconds: float = 60) -> Job:
+    def succeeded(self, job_id: str, seconds: float = 120) -> Job:
         """The job once it has ended, and ended well."""
 
         def ended() -> Job | None:
@@ -155,7 +155,7 @@ class Running:
     stop: threading.Event
     end: "Future[str]"
 
-    def result(self, seconds: float = 30) -> str:
+    def result(self, seconds: float = 120) -> str:
         return self.end.result(seconds)
 
 

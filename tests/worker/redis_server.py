@@ -1,7 +1,6 @@
 """A Redis of a test's own, that can be killed and comes back at the same address, empty."""
 
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from bench.parts import free_port
 from worker.processes import ChildProcess, spawn
 
 
@@ -17,13 +17,11 @@ class RedisServer:
     """Started with `start`; `client` asks it behind the product's back."""
 
     def __init__(self, program: str, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = int(probe.getsockname()[1])
+        self._port = free_port()
         self._program = program
         self._folder = folder
         self._process: ChildProcess | None = None
-        self.client = redis.Redis(port=self._port, socket_connect_timeout=1)
+        self.client = redis.Redis(port=self._port, socket_connect_timeout=60)
 
     @property
     def url(self) -> str:

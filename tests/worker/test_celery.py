@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy
@@ -29,7 +27,6 @@ from tests.worker.conftest import (
 
 THREADS = {"SECATEUR_THREADS": "1", "SECATEUR_DEVICE": "cpu"}
 LAYERS = 24
-SLOW = {"torch", "transformers", "huggingface_hub", "botocore", "numpy"}
 
 
 def test_a_worker_drains_the_next_goes_on_to_the_same_bytes_is_killed_and_the_dispatcher_sees_to_its_job(
@@ -43,15 +40,16 @@ def test_a_worker_drains_the_next_goes_on_to_the_same_bytes_is_killed_and_the_di
     poll = {"SECATEUR_WORKER_POLL_SECONDS": "3600"}
     start_part("dispatcher", **often)
     worker = start_part("worker", executed=True, SECATEUR_LEASE_RENEW_SECONDS="0.5", **THREADS, **poll)
-    jobs.succeeded(job_id, 120)
+    jobs.succeeded(job_id)
     assert f"continuing after block {done} of {LAYERS}" in jobs.logs(job_id)
     eventually(lambda: worker_state(jobs) == "idle")
     undisturbed = jobs.submit(body)
-    jobs.succeeded(undisturbed, 120)  # its hint was lost: the dispatcher sends it again
+    jobs.succeeded(undisturbed)  # its hint was lost: the dispatcher sends it again
     require_same_weights(store, (job_id, 2), (undisturbed, 1))
     parent = psutil.Process(worker.pid)
     # A runner's server that outlives its parent becomes a child of the worker too: the pool's is a copy of the worker.
-    pool = [child for child in parent.children() if child.cmdline() == parent.cmdline()]
+    known = [each for each in psutil.process_iter(["ppid", "cmdline"]) if each.info["ppid"] == worker.pid]
+    pool = [each for each in known if each.info["cmdline"] == parent.cmdline()]
     loaded = [each.path for child in pool for each in child.memory_maps() if "libtorch" in each.path]
     assert pool and loaded == [], "the pool's process has loaded torch"
 
@@ -69,7 +67,7 @@ def test_a_worker_drains_the_next_goes_on_to_the_same_bytes_is_killed_and_the_di
 def drain_in_a_block(jobs: Queue, settings: Settings, job_id: str, start_part: StartPart) -> int:
     """Have a worker find the waiting job and stop it in a block: it saves that and says goodbye. The block's number."""
     worker = start_part("worker", executed=True, **THREADS)
-    eventually(lambda: jobs.job(job_id).progress > 0, 90)
+    eventually(lambda: jobs.job(job_id).progress > 0)
     runner = runner_of(worker.pid)
     assert runner is not None
     os.kill(runner, signal.SIGSTOP)  # its block may be over before anybody looks
@@ -102,10 +100,3 @@ def test_a_message_appears_whole_or_not_at_all(settings: Settings) -> None:
     for file in folder.iterdir():
         assert file.name.endswith(".default.msg") and json.loads(file.read_text())
     app.close()
-
-
-def test_nothing_slow_that_few_jobs_need_is_loaded_at_the_start() -> None:
-    look = "import sys, worker.app, worker.tasks, worker.dispatcher.clock, worker.cli; print(*sys.modules)"
-    environment = {**os.environ, "SECATEUR_HOME": "/tmp/secateur-test-imports"}
-    printed = subprocess.run([sys.executable, "-c", look], env=environment, check=True, capture_output=True, text=True)
-    assert SLOW.isdisjoint(printed.stdout.split())

@@ -118,7 +118,7 @@ def test_each_device_has_its_worker_and_where_one_is_killed_or_its_device_is_los
     assert again.pid != killed.pid and fleet(jobs)[str(other.device_id)].pid == other.pid and is_alive(other.pid)
     jobs.end_lease(killed_under)
     start_part("dispatcher", SECATEUR_DISPATCH_INTERVAL_SECONDS="0.5")
-    assert jobs.succeeded(killed_under, 120).attempt == 2
+    assert jobs.succeeded(killed_under).attempt == 2
 
     lost_under = jobs.submit(body)
     failing, runner = hold(jobs, lost_under)
@@ -127,7 +127,7 @@ def test_each_device_has_its_worker_and_where_one_is_killed_or_its_device_is_los
     recording.write(**cards | {f"n{failing.device_id}": lost(h100(int(str(failing.device_id))))})
     eventually(lambda: fleet(jobs)[str(failing.device_id)].state == "draining")
     os.kill(runner, signal.SIGCONT)
-    assert jobs.succeeded(lost_under, 120).attempt == 2
+    assert jobs.succeeded(lost_under).attempt == 2
     assert [event.data["reason"] for event in jobs.events(lost_under) if "reason" in event.data] == [
         "submitted",
         "released",

@@ -118,7 +118,7 @@ def test_a_runner_whose_server_is_killed_is_lost_and_the_next_has_another(fork: 
 
     def kill_server() -> None:
         for process in psutil.Process().children():
-            with contextlib.suppress(psutil.ZombieProcess):  # it is killed already
+            with contextlib.suppress(psutil.NoSuchProcess):  # it is killed already
                 if "worker.runner.forking_process" in process.cmdline():
                     process.kill()
 

@@ -35,7 +35,6 @@ from worker.runner.client import RUNNER
 from worker.runner.client import _start as start_runner
 from worker.supervisor.supervisor import Supervisor
 
-pytestmark = pytest.mark.timeout(300)
 DISK_BYTES = 6 * 2**20
 STAND_IN = (sys.executable, "-m", "tests.worker.stand_in_runner", "{}")
 

@@ -140,19 +140,6 @@ def test_cancel_ends_the_runner_and_all_it_started(
     assert jobs.logs(job_id)[-1] == "previous attempt-1"
 
 
-def test_a_worker_that_drains_gives_its_job_back_uncounted(
-    jobs: Queue, job_body: dict[str, Any], start_worker: StartWorker
-) -> None:
-    job_id = jobs.submit(job_body)
-    worker = start_worker(hang_in="prune")
-    pids = jobs.runner_pids(job_id)
-    worker.stop.set()
-    assert worker.result() == "queued"
-    eventually(lambda: not any(map(is_alive, pids)))
-    assert jobs.row(job_id).attempts_allowed == 4
-    assert start_worker().result() == "succeeded"
-
-
 def test_a_time_limit_ends_the_job_for_good(
     jobs: Queue, job_body: dict[str, Any], start_worker: StartWorker, settings: Settings
 ) -> None:

@@ -61,7 +61,7 @@ def running(taker: RequestTaker[str]) -> Iterator[None]:
         yield
     finally:
         taker.stop()
-        taker.wait(30)
+        taker.wait(120)
 
 
 def test_a_request_that_raises_what_nobody_foresaw_fails_and_the_next_one_is_taken(

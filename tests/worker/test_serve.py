@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
@@ -135,9 +135,11 @@ def family(server: ChildProcess) -> dict[str, list[int]]:
     """Every process of a server, by what it is."""
     found: dict[str, list[int]] = {"postgres": [], "uvicorn": [], "worker.dispatcher": [], "worker@%h": []}
     for process in psutil.Process(server.pid).children(recursive=True):
-        for name, pids in found.items():
-            if any(name in word for word in process.cmdline()):
-                pids.append(process.pid)
+        with suppress(psutil.NoSuchProcess):  # PostgreSQL's own end when they are done
+            words = process.cmdline()
+            for name, pids in found.items():
+                if any(name in word for word in words):
+                    pids.append(process.pid)
     assert all(found.values()), found
     return found
 

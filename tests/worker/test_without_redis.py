@@ -26,10 +26,7 @@ from tests.worker.conftest import Queue, StartPart, eventually, impatient, worke
 from tests.worker.held import Held
 from tests.worker.redis_server import RedisServer
 
-pytestmark = pytest.mark.timeout(600)
 NETWORK = "127.0.0.0/8"
-PATIENCE = 120
-"""Seconds; a job takes some ten processes."""
 
 
 @pytest.fixture
@@ -81,7 +78,7 @@ def test_with_redis_killed_leases_webhooks_triggers_and_jobs_go_on(
     start_part("dispatcher", **variables)
     worker = start_part("worker", stand_in=held.behaviour, **variables)
     running = jobs.submit(job_body)
-    eventually(lambda: jobs.job(running).status == "running", PATIENCE)
+    eventually(lambda: jobs.job(running).status == "running")
     template = {"name": "nightly", "template": job_body, "placeholders": {}}
     trigger = make_trigger(api, template, schedule={"cron": "0 3 * * *", "timezone": "Europe/Berlin"})
     redis.kill()
@@ -98,12 +95,12 @@ def test_with_redis_killed_leases_webhooks_triggers_and_jobs_go_on(
         eventually(lambda: any(each.event["data"]["id"] == lost for each in receiver.of("/ok")))
     held.let_go()
     for job_id in (running, lost, firing["job_id"]):
-        jobs.succeeded(job_id, PATIENCE)
+        jobs.succeeded(job_id)
 
     worker.end()
     start_part("worker", stand_in={}, **variables)  # while there is no broker
-    eventually(lambda: len(workers := workers_known(jobs)) == 2 and workers[-1] == "idle", PATIENCE)
-    jobs.succeeded(jobs.submit(job_body), PATIENCE)  # by a look of its own
+    eventually(lambda: len(workers := workers_known(jobs)) == 2 and workers[-1] == "idle")
+    jobs.succeeded(jobs.submit(job_body))  # by a look of its own
 
     redis.start()
     Hints(celery_app(settings)).send("job_1", "default")
@@ -121,7 +118,7 @@ def test_with_redis_frozen_a_worker_finds_its_job_and_drains(
     worker = start_part("worker", stand_in={}, **variables)
     eventually(lambda: worker_state(jobs) == "idle")
     os.kill(redis.pid, signal.SIGSTOP)
-    jobs.succeeded(jobs.submit(job_body), PATIENCE)
+    jobs.succeeded(jobs.submit(job_body))
     os.kill(redis.pid, signal.SIGCONT)
     worker.send(signal.SIGTERM)
     assert worker.wait(60) == 0, (settings.home / "worker.log").read_text()
@@ -140,7 +137,7 @@ def test_with_redis_full_a_worker_finds_its_job_and_takes_hints_again_once_there
     with pytest.raises(OperationalError, match="maxmemory"):
         Hints(celery_app(settings)).send("job_1", "default")
     worker = start_part("worker", stand_in={}, **variables)
-    jobs.succeeded(jobs.submit(job_body), PATIENCE)
+    jobs.succeeded(jobs.submit(job_body))
     redis.client.config_set("maxmemory", 0)
     Hints(celery_app(settings)).send("job_1", "default")
     eventually(lambda: redis.client.llen("default") == 0)
@@ -166,17 +163,17 @@ def test_a_pools_process_that_replaces_a_killed_one_holds_nothing_of_the_brokers
         return next((child.pid for child in psutil.Process(worker.pid).children()), None)
 
     worker = start_part("worker", stand_in={}, **variables)
-    eventually(lambda: worker_state(jobs) == "idle" and connections(worker.pid), 60)
+    eventually(lambda: worker_state(jobs) == "idle" and connections(worker.pid))
     first = pool()
     assert first is not None
     os.kill(first, signal.SIGKILL)
-    second = eventually(lambda: child if (child := pool()) not in (None, first) else None, 60)
+    second = eventually(lambda: child if (child := pool()) not in (None, first) else None)
     assert second is not None
-    eventually(lambda: not connections(second), 60)
+    eventually(lambda: not connections(second))
     assert connections(worker.pid)
     redis.kill()
     redis.start()
-    eventually(lambda: connections(worker.pid), 60)
+    eventually(lambda: connections(worker.pid))
     Hints(celery_app(settings)).send("job_1", "default")
-    eventually(lambda: redis.client.llen("default") == 0, 60)
+    eventually(lambda: redis.client.llen("default") == 0)
     assert worker.is_running(), (settings.home / "worker.log").read_text()

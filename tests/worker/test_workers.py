@@ -130,11 +130,6 @@ def test_a_worker_beats_while_its_disk_is_freed_and_while_it_cannot_be_read(
     assert not reason()
 
 
-def test_readers_need_a_key(api_client: TestClient, viewer_key: str) -> None:
-    assert api_client.get("/v1/workers").status_code == 401
-    assert api_client.get("/v1/workers", headers=bearer(viewer_key)).json()["data"] == []
-
-
 def test_workers_that_went_silent_are_not_listed(api: TestClient, jobs: Queue) -> None:
     with transaction(jobs.sessions) as session:
         heartbeat(session, "worker_silent", queue="default", device="cpu", hostname="bed", pid=1)
